@@ -1,0 +1,247 @@
+//! What goes in and out of the client's core besides cells: commands, notices, links, storage.
+//!
+//! The shell executes what is asked here and reports back; the simulator does the same without a world.
+
+use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::time::{Duration, WallTime};
+
+/// Names a link of this process; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// What the core asks of the shell about links.
+#[derive(Debug)]
+pub enum LinkOp {
+    /// Make a link to this relay; answered by `handle_link_up` (with the peer's `Hello`) or `handle_dial_failed`.
+    Dial {
+        /// Whom to expect.
+        relay: RelayId,
+        /// Where: `host:port`, to be tried in order.
+        host_ports: Vec<String>,
+    },
+    /// Close this link; answered by `handle_link_down`.
+    Close(LinkId),
+}
+
+/// What the user wants.
+#[expect(missing_debug_implementations, reason = "holds messages")]
+pub enum Command {
+    /// Send this message: `Queued` once it is durable in the outbox, `Held` as holders take it.
+    Send {
+        /// Chosen by the caller, at random.
+        id: MessageId,
+        /// To whom.
+        address: InboxAddress,
+        /// What.
+        body: Vec<u8>,
+    },
+    /// Try everything in the outbox again, now.
+    Flush,
+    /// Make a new inbox: `InboxReady` once its mailboxes exist and its descriptor is published.
+    CreateInbox {
+        /// The owner's own name for it.
+        name: String,
+    },
+    /// Keep fetching for this inbox. `Received` for each message, `CaughtUp` when its mailboxes were seen empty.
+    Listen {
+        /// Which inbox.
+        name: String,
+        /// Hold a subscription, instead of polling.
+        is_interactive: bool,
+    },
+    /// Be done with everything that is open: circuits are destroyed and links closed.
+    Stop,
+}
+
+/// What the user is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The view holds enough relays to build circuits.
+    Ready {
+        /// Relays in the view.
+        relays: usize,
+    },
+    /// No relay could be reached: neither a guard nor a seed. Repeated at each failed attempt.
+    Unreachable,
+    /// A hop was added to a circuit. Only shown to the circuit's own user.
+    HopBuilt {
+        /// Which circuit, counted from 1.
+        circuit: u64,
+        /// 1 is the guard.
+        hop: usize,
+        /// The relay.
+        relay: RelayId,
+    },
+    /// A message is durable in the outbox.
+    Queued(MessageId),
+    /// A message is held durably by this many holders of as many as are wanted.
+    Held {
+        /// Which message.
+        id: MessageId,
+        /// How many hold it now.
+        holders: usize,
+        /// How many are wanted.
+        wanted: usize,
+    },
+    /// A message could not be delivered in this attempt; it stays in the outbox and is tried again after this time.
+    Deferred {
+        /// Which message.
+        id: MessageId,
+        /// Why.
+        reason: DeferReason,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// A message can never be delivered and is out of the outbox.
+    Failed {
+        /// Which message.
+        id: MessageId,
+        /// Why.
+        reason: SendFault,
+    },
+    /// An inbox's mailboxes exist and its descriptor is published.
+    InboxReady {
+        /// Its name.
+        name: String,
+        /// How many mailboxes it has.
+        mailboxes: usize,
+        /// How many relays keep its descriptor.
+        positions: usize,
+    },
+    /// A message came and is durable here.
+    Received {
+        /// For which inbox.
+        inbox: String,
+        /// Which message.
+        id: MessageId,
+    },
+    /// All reachable mailboxes of an inbox were seen empty since the last `Received`.
+    CaughtUp {
+        /// Which inbox.
+        inbox: String,
+        /// How many of its mailboxes answered.
+        answered: usize,
+        /// How many it has.
+        mailboxes: usize,
+    },
+    /// Something the user should know about, that the client deals with by itself.
+    Warning(Warning),
+}
+
+/// Why a message stays in the outbox for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeferReason {
+    /// No circuit could be built.
+    NoCircuit,
+    /// No directory relay had the inbox's descriptor.
+    NoDescriptor,
+    /// Too few of the inbox's holders could be reached or would take it.
+    Holders,
+    /// The inbox's queues are full.
+    QueueFull,
+}
+
+/// Why a message can never be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendFault {
+    /// It is longer than the largest record holds.
+    TooLong,
+}
+
+/// Something the client deals with by itself, that the user should know about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// This clock and the guards' differ by more than an hour.
+    Clock {
+        /// By how many seconds.
+        seconds: u64,
+    },
+    /// More than three in ten circuits through a guard failed.
+    GuardFails,
+    /// A mailbox of this inbox is gone; another takes its place.
+    MailboxReplaced {
+        /// Which inbox.
+        inbox: String,
+    },
+}
+
+/// Goes out with a storage op and comes back when it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreTicket(pub u64);
+
+/// What the core asks of the store; states are opaque to it. Ops take effect in the order asked; each is answered by
+/// `handle_stored(ticket, is_stored)` once durable.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "holds messages and keys")]
+pub enum StoreOp {
+    /// Guards and layer-2 relays.
+    PutPaths(Vec<u8>),
+    /// Relay descriptors.
+    PutRelay {
+        /// Whose.
+        relay: RelayId,
+        /// Its bytes.
+        descriptor: Vec<u8>,
+    },
+    /// Relay descriptors that expired.
+    RemoveRelays(Vec<RelayId>),
+    /// An inbox: keys, mailboxes, revision.
+    PutInbox {
+        /// Its name.
+        name: String,
+        /// Its state.
+        state: zeroize::Zeroizing<Vec<u8>>,
+    },
+    /// A message on its way out.
+    PutOutbox {
+        /// Which.
+        id: MessageId,
+        /// Its state.
+        state: zeroize::Zeroizing<Vec<u8>>,
+    },
+    /// A message that is out of the outbox.
+    RemoveOutbox(MessageId),
+    /// A message that came. If one with this id is already there for this inbox, nothing changes.
+    PutMessage {
+        /// For which inbox.
+        inbox: String,
+        /// Which message.
+        id: MessageId,
+        /// What it says.
+        body: Vec<u8>,
+        /// When it came.
+        received_at: WallTime,
+    },
+}
+
+/// What the store held when the client started.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct Snapshot {
+    /// Guards and layer-2 relays.
+    pub paths: Option<Vec<u8>>,
+    /// Relay descriptors' bytes.
+    pub relays: Vec<Vec<u8>>,
+    /// Name and state of each inbox.
+    pub inboxes: Vec<(String, zeroize::Zeroizing<Vec<u8>>)>,
+    /// Id and state of each message in the outbox.
+    pub outbox: Vec<(MessageId, zeroize::Zeroizing<Vec<u8>>)>,
+    /// Ids of messages that came, by inbox, no older than the life of a record.
+    pub received: Vec<(String, MessageId)>,
+}
+
+/// What `umbel status` shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Relays in the view.
+    pub relays: usize,
+    /// The guard in use.
+    pub guard: Option<RelayId>,
+    /// Circuits that are open.
+    pub circuits: usize,
+    /// Messages in the outbox, with how many holders have each.
+    pub outbox: Vec<(MessageId, usize)>,
+    /// Inboxes, with how many mailboxes each has.
+    pub inboxes: Vec<(String, usize)>,
+}

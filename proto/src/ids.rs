@@ -1,0 +1,175 @@
+//! Names of things: fixed-length byte strings that can't be mistaken for one another.
+
+use core::fmt;
+use core::str::FromStr;
+
+use data_encoding::{BASE32_NOPAD, HEXLOWER};
+use serde::{Deserialize, Serialize};
+
+/// Text that is not the name it was taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParseIdError;
+
+impl fmt::Display for ParseIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a valid id")
+    }
+}
+
+impl core::error::Error for ParseIdError {}
+
+macro_rules! byte_id {
+    ($(#[$doc:meta])* $name:ident, $len:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub [u8; $len]);
+
+        impl $name {
+            /// Length of this name, bytes.
+            pub const LEN: usize = $len;
+
+            /// The name's bytes.
+            pub const fn as_bytes(&self) -> &[u8; $len] {
+                &self.0
+            }
+        }
+
+        impl From<[u8; $len]> for $name {
+            fn from(bytes: [u8; $len]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        /// Only the first four bytes: enough to tell two apart in a test, too little to follow someone in a log.
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({}..)"), HEXLOWER.encode(&self.0[..4]))
+            }
+        }
+    };
+}
+
+byte_id!(
+    /// A relay's name: its Ed25519 identity key (docs/protocol.md §8.1).
+    RelayId, 32
+);
+byte_id!(
+    /// Names an onion key: the first bytes of its hash (docs/protocol.md §5.1).
+    OnionKeyId, 8
+);
+byte_id!(
+    /// Names a network; part of every handshake, so that networks never mix (docs/protocol.md §8.6).
+    NetworkId, 32
+);
+byte_id!(
+    /// Names one queue on one holder; random (docs/protocol.md §10.1).
+    QueueId, 32
+);
+byte_id!(
+    /// Names one record in a queue: SHA-256 of the sealed record (docs/protocol.md §10.1).
+    RecordId, 32
+);
+byte_id!(
+    /// Names one message, inside the seal; random, chosen by its sender (docs/protocol.md §10.4).
+    MessageId, 16
+);
+byte_id!(
+    /// SHA-256 of a relay descriptor's bytes (docs/protocol.md §8.1).
+    DescriptorHash, 32
+);
+byte_id!(
+    /// An inbox's public key for one epoch (docs/protocol.md §9.2).
+    BlindedKey, 32
+);
+
+/// Written as 52 characters of lower-case base32.
+impl fmt::Display for RelayId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())
+    }
+}
+
+impl FromStr for RelayId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| ParseIdError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseIdError)
+    }
+}
+
+/// Written as 64 hexadecimal digits.
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl FromStr for NetworkId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| ParseIdError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseIdError)
+    }
+}
+
+/// Written as 32 hexadecimal digits.
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+/// Names a circuit on one link only; never zero (docs/protocol.md §2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CircId(core::num::NonZeroU32);
+
+impl CircId {
+    /// The id with this number, unless it is zero.
+    pub const fn new(number: u32) -> Option<Self> {
+        match core::num::NonZeroU32::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The id's number, as it stands in a cell.
+    pub const fn number(self) -> u32 {
+        self.0.get()
+    }
+
+    /// Whether the peer that dialled the link chose this id: its top bit is set (docs/protocol.md §2.3).
+    pub const fn is_dialler(self) -> bool {
+        self.number() & 0x8000_0000 != 0
+    }
+}
+
+/// A relay and where it can be dialled, as people write it: `<relay id>@host:port` (docs/protocol.md §8.6).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// Whom to expect there.
+    pub id: RelayId,
+    /// Host name or IP address (v6 in brackets), colon, port.
+    pub host_port: String,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.host_port)
+    }
+}
+
+impl FromStr for Peer {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let (id, host_port) = text.split_once('@').ok_or(ParseIdError)?;
+        let (host, port) = host_port.rsplit_once(':').ok_or(ParseIdError)?;
+        let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
+        if host.is_empty() || !port_is_valid || host_port.len() > 260 || host_port.contains(char::is_whitespace) {
+            return Err(ParseIdError);
+        }
+        Ok(Self { id: id.parse()?, host_port: host_port.to_owned() })
+    }
+}

@@ -1,0 +1,92 @@
+//! Every limit of the protocol, in one file, checked against each other at compile time (docs/protocol.md §1).
+
+use crate::time::Duration;
+
+/// Length of every cell on a link, bytes (§2.1).
+pub const CELL_LEN: usize = 2048;
+/// Circuit id (4) and command (1) in front of a cell's body, bytes (§2.1).
+pub const CELL_HEADER_LEN: usize = 5;
+/// Length of a cell's body, bytes (§2.1).
+pub const BODY_LEN: usize = CELL_LEN - CELL_HEADER_LEN;
+/// Length of an AEAD tag, bytes.
+pub const TAG_LEN: usize = 16;
+/// What each hop takes from a forward cell: hop command (1) and tag (16), bytes (§3.1).
+pub const HOP_OVERHEAD_LEN: usize = TAG_LEN + 1;
+/// Most hops a circuit may have: guard, L2, middle, terminal (§6.1).
+pub const HOPS_MAX: usize = 4;
+/// Length prefix in front of a relay message inside its layer, bytes (§3.3).
+pub const MSG_LEN_LEN: usize = 2;
+
+/// Room for one relay message in a forward cell delivered by hop number `hops` (1 to [`HOPS_MAX`]), bytes (§3.3).
+pub const fn forward_room(hops: usize) -> usize {
+    BODY_LEN - HOP_OVERHEAD_LEN - MSG_LEN_LEN - HOP_OVERHEAD_LEN * (hops - 1)
+}
+/// Room for one relay message in a backward cell, bytes: tag, hop command and length are taken off (§3.4).
+pub const BACKWARD_ROOM: usize = BODY_LEN - HOP_OVERHEAD_LEN - MSG_LEN_LEN;
+
+/// Kind (1), stream id (2) and flags (1) in front of a stream's bytes in a `Data` message (§7.1).
+pub const DATA_HEADER_LEN: usize = 4;
+/// Most stream bytes in one forward `Data` message, whatever the hop: the room of the farthest (§7.1).
+pub const FORWARD_DATA_MAX: usize = forward_room(HOPS_MAX) - DATA_HEADER_LEN;
+/// Most stream bytes in one backward `Data` message (§7.1).
+pub const BACKWARD_DATA_MAX: usize = BACKWARD_ROOM - DATA_HEADER_LEN;
+/// Longest frame on a stream, bytes (§7.2). A frame is one request, one response or one pushed batch.
+pub const FRAME_LEN_MAX: usize = 192 * 1024;
+/// Most streams open on one circuit (§7.1).
+pub const STREAMS_MAX: usize = 32;
+/// Most bytes of half-received frames on one circuit, all streams together (§7.2).
+pub const REASSEMBLY_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
+/// Most bytes waiting to be sent on one circuit (§7.3); more is refused to the caller.
+pub const OUTGOING_BYTES_MAX: usize = 4 * FRAME_LEN_MAX;
+
+/// `Data` cells a side may send before the first credit (§7.3).
+pub const WINDOW_INITIAL_CELLS: u16 = 64;
+/// Most `Data` cells that may ever be outstanding (§7.3).
+pub const WINDOW_MAX_CELLS: u16 = 512;
+/// A receiver sends a credit each time it has taken this many `Data` cells (§7.3).
+pub const CREDIT_EVERY_CELLS: u16 = 16;
+
+/// Most cells in the `Early` form on one circuit, counted at each hop (§3.2).
+pub const EARLY_CELLS_MAX: u8 = 6;
+
+/// Longest relay descriptor, bytes (§8.1).
+pub const RELAY_DESCRIPTOR_LEN_MAX: usize = 700;
+/// Most addresses in a relay descriptor (§8.1).
+pub const ADDRESSES_MAX: usize = 4;
+/// Most onion keys in a relay descriptor: the current and the previous one (§8.1).
+pub const ONION_KEYS_MAX: usize = 2;
+/// A relay descriptor is dead this long after it was issued (§8.1).
+pub const RELAY_DESCRIPTOR_LIFE: Duration = Duration::from_secs(48 * 3600);
+/// How far in the future a descriptor may be issued before it is refused (§8.1).
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
+/// Most relay descriptors a node keeps (§8.2).
+pub const VIEW_RELAYS_MAX: usize = 50_000;
+
+/// Length of an inbox descriptor, always, bytes (§9.3).
+pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
+/// Length of an epoch (§9.2).
+pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Relays that keep one inbox descriptor (§9.4).
+pub const RING_POSITIONS: usize = 6;
+/// Most mailboxes in an inbox descriptor (§9.3).
+pub const MAILBOXES_MAX: usize = 3;
+
+/// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that carries it (§10.3).
+pub const RECORD_LENS: [usize; 4] = [record_len(1), record_len(4), record_len(16), record_len(64)];
+/// What a deposit adds to its record in a stream: service, frame length, verb, ids, signature, puzzle (§10.2), with room
+/// to spare.
+pub const DEPOSIT_OVERHEAD_LEN: usize = 192;
+/// Length of the sealed record that fills `cells` cells (§10.3).
+pub const fn record_len(cells: usize) -> usize {
+    cells * FORWARD_DATA_MAX - DEPOSIT_OVERHEAD_LEN
+}
+/// Longest sealed record, bytes.
+pub const RECORD_LEN_MAX: usize = record_len(64);
+/// Most records removed by one request (§10.2).
+pub const REMOVE_MAX: usize = 512;
+
+const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
+const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
+const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);
+const _: () = assert!(WINDOW_INITIAL_CELLS >= 2 * CREDIT_EVERY_CELLS && WINDOW_INITIAL_CELLS <= WINDOW_MAX_CELLS);
+const _: () = assert!(HOPS_MAX - 1 <= EARLY_CELLS_MAX as usize);

@@ -1,0 +1,129 @@
+//! What goes in and out of the control plane besides cells: links, work, storage.
+//!
+//! The shell executes what is asked here and reports back; the simulator does the same without a world.
+
+use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
+use umbel_proto::ids::{BlindedKey, RelayId};
+use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
+use umbel_proto::link::Hello;
+use umbel_proto::time::{Epoch, WallTime};
+
+/// Names a link of this process; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// A link that is ready for circuits: TLS is up, the peer is who it should be, both `Hello`s were exchanged.
+#[derive(Debug)]
+pub struct LinkUp {
+    /// The peer's proven id; `None` for a client.
+    pub peer: Option<RelayId>,
+    /// Whether this side dialled: it then uses circuit ids with the top bit set.
+    pub is_dialler: bool,
+    /// What the peer said of itself.
+    pub hello: Hello,
+}
+
+/// What the control plane asks of the shell about links.
+#[derive(Debug)]
+pub enum LinkOp {
+    /// Make a link to this relay; answered by `handle_link_up` or `handle_dial_failed`.
+    Dial {
+        /// Whom to expect.
+        relay: RelayId,
+        /// Where: `host:port`, to be tried in order.
+        host_ports: Vec<String>,
+    },
+    /// Close this link; answered by `handle_link_down`.
+    Close(LinkId),
+}
+
+/// Names one piece of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkId(pub u64);
+
+/// A handshake to answer: public-key work that must not hold up the control plane.
+#[derive(Debug)]
+pub struct Work {
+    /// Goes back with the result.
+    pub id: WorkId,
+    /// The handshake.
+    pub onionskin: Box<Onionskin>,
+}
+
+/// A handshake that was answered.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct WorkDone {
+    /// Which.
+    pub id: WorkId,
+    /// The keys of the new hop and what to send back.
+    pub result: Result<(HopKeys, Box<Reply>), HandshakeFault>,
+}
+
+/// What the control plane asks of the store. All ops take effect in the order asked.
+#[expect(missing_debug_implementations, reason = "holds keys and records")]
+pub enum StoreOp {
+    /// A mailbox's; answered by [`StoreDone::Mailbox`] once durable.
+    Mailbox(HolderOp),
+    /// Keep this relay descriptor, in place of an older one of the same relay.
+    PutRelay {
+        /// Whose.
+        relay: RelayId,
+        /// Its bytes.
+        descriptor: Vec<u8>,
+    },
+    /// Forget these relays' descriptors.
+    RemoveRelays(Vec<RelayId>),
+    /// Keep this inbox descriptor, in place of an older one; answered by [`StoreDone::InboxDescriptor`] once durable.
+    PutInboxDescriptor {
+        /// Goes back with the answer.
+        ticket: u64,
+        /// Under which key it is asked for.
+        blinded: BlindedKey,
+        /// Its epoch.
+        epoch: Epoch,
+        /// Its bytes.
+        descriptor: Vec<u8>,
+    },
+    /// Forget the inbox descriptors of epochs before this one.
+    RemoveInboxDescriptorsBefore(Epoch),
+    /// Keep these onion keys and no others.
+    PutOnionKeys(Vec<StoredOnionKey>),
+}
+
+/// An onion key at rest.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "holds a key")]
+pub struct StoredOnionKey {
+    /// The secret key.
+    pub secret: zeroize::Zeroizing<[u8; 32]>,
+    /// When it was made.
+    pub created_at: WallTime,
+}
+
+/// What the store reports back.
+#[expect(missing_debug_implementations, reason = "holds records")]
+pub enum StoreDone {
+    /// A mailbox's op is durable, or failed.
+    Mailbox(HolderDone),
+    /// An inbox descriptor is durable, or not.
+    InboxDescriptor {
+        /// From the op.
+        ticket: u64,
+        /// Whether it is durable.
+        is_stored: bool,
+    },
+}
+
+/// What the store held when the relay started.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct Restored {
+    /// Onion keys, newest first.
+    pub onion_keys: Vec<StoredOnionKey>,
+    /// Relay descriptors' bytes.
+    pub relays: Vec<Vec<u8>>,
+    /// Inbox descriptors' bytes.
+    pub inbox_descriptors: Vec<Vec<u8>>,
+    /// Mailbox queues, without the bodies of their records.
+    pub queues: Vec<QueueSnapshot>,
+}
