@@ -1,0 +1,30 @@
+//! The primitives, each behind the few lines Umbel needs of it. The only module that names primitive crates.
+//!
+//! Secrets have no `Clone` and no `Debug`, are wiped on drop, and are compared in constant time (docs/protocol.md §3, §5).
+
+pub mod aead;
+pub mod dh;
+pub mod kdf;
+pub mod kem;
+pub mod sign;
+pub mod stream;
+
+use subtle::ConstantTimeEq;
+use zeroize::ZeroizeOnDrop;
+
+/// Whether two byte strings are equal; takes as long whatever they hold.
+#[must_use]
+pub fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// What two parties share after a key agreement. Not a key yet: goes through [`kdf`] first.
+#[derive(ZeroizeOnDrop)]
+pub struct SharedSecret([u8; 32]);
+
+impl SharedSecret {
+    /// The secret's bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
