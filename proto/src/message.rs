@@ -116,7 +116,7 @@ const FLAG_RESET: u8 = 4;
 pub const EXTEND_LEN: usize = 1 + RelayId::LEN + OnionKeyId::LEN + ONIONSKIN_LEN;
 
 const _: () = assert!(EXTEND_LEN <= crate::limits::forward_room(crate::limits::HOPS_MAX));
-const _: () = assert!(1 + REPLY_LEN <= crate::limits::BACKWARD_ROOM);
+const _: () = assert!(REPLY_LEN < crate::limits::BACKWARD_ROOM);
 
 impl<'a> RelayMsg<'a> {
     /// Reads a message.
