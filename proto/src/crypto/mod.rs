@@ -3,9 +3,12 @@
 //! Secrets have no `Clone` and no `Debug`, are wiped on drop, and are compared in constant time (docs/protocol.md §3, §5).
 
 pub mod aead;
+pub mod blind;
 pub mod dh;
+pub mod hpke;
 pub mod kdf;
 pub mod kem;
+pub mod puzzle;
 pub mod sign;
 pub mod stream;
 
