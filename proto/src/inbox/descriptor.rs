@@ -1,0 +1,467 @@
+//! An inbox's descriptor: where its mail goes, sealed so that only those who have the address can read it.
+//!
+//! A directory relay sees a blinded key, an epoch, a revision and 8 KiB of noise with a signature: enough to keep the
+//! right one, too little to read it, or to link it to an inbox or to another epoch's descriptor. Rules:
+//! docs/protocol.md §9.3.
+//!
+//! ```text
+//! 0     1      9         17       49    81                                 8112  8128       8192
+//! | ver | epoch | revision | blinded | salt | sealed body, padded with zeros | tag | signature |
+//! ```
+
+use core::fmt;
+
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::crypto::aead;
+use crate::crypto::blind::SoundKey;
+use crate::crypto::hpke::{SEAL_KEY_LEN, SealKey};
+use crate::crypto::kdf::{hkdf_expand, hkdf_extract, sha256};
+use crate::crypto::sign::{PublicKey, Signature};
+use crate::ids::{BlindedKey, NetworkId, QueueId, RelayId};
+use crate::inbox::address::{InboxAddress, InboxIdentity};
+use crate::limits::{CLOCK_SKEW_MAX, INBOX_DESCRIPTOR_LEN, MAILBOXES_MAX, TAG_LEN};
+use crate::time::{Epoch, WallTime};
+use crate::wire::{Malformed, Reader};
+
+const VERSION: u8 = 1;
+const SALT_LEN: usize = 32;
+const HEADER_LEN: usize = 1 + 8 + 8 + BlindedKey::LEN + SALT_LEN;
+const SIGNATURE_LEN: usize = 64;
+const SIGNED_LEN: usize = INBOX_DESCRIPTOR_LEN - SIGNATURE_LEN;
+const BODY_LEN: usize = SIGNED_LEN - HEADER_LEN - TAG_LEN;
+const MAILBOX_LEN: usize = RelayId::LEN + QueueId::LEN + 32;
+
+const _: () = assert!(SEAL_KEY_LEN + 1 + MAILBOXES_MAX * MAILBOX_LEN + 4 <= BODY_LEN);
+
+const CREDENTIAL_DOMAIN: &[u8] = b"umbel inbox credential 1";
+const SUBCREDENTIAL_DOMAIN: &[u8] = b"umbel inbox subcredential 1";
+const KEY_DOMAIN: &[u8] = b"umbel inbox descriptor key 1";
+const SIGNATURE_DOMAIN: &[u8] = b"umbel inbox descriptor 1";
+
+/// What someone who has the address learns of an inbox: how to seal to it, and where to leave the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxDescriptor {
+    /// Grows with each change within an epoch; the highest wins.
+    pub revision: u64,
+    /// First messages are sealed to this.
+    pub seal_key: SealKey,
+    /// The contact queues, at most [`MAILBOXES_MAX`].
+    pub mailboxes: Vec<Mailbox>,
+    /// The puzzle effort asked of strangers; 0 for none.
+    pub puzzle_effort: u32,
+}
+
+/// A queue on one relay, and the means to deposit there.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub struct Mailbox {
+    /// The holder.
+    #[zeroize(skip)]
+    pub relay: RelayId,
+    /// The queue.
+    #[zeroize(skip)]
+    pub queue: QueueId,
+    /// Seed of the key that signs deposits: all who may deposit share it.
+    pub sender_seed: [u8; 32],
+}
+
+/// Without the seed.
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("relay", &self.relay).field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+/// Why a directory relay does not take a descriptor (§9.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OuterFault {
+    /// Not [`INBOX_DESCRIPTOR_LEN`] bytes.
+    Length,
+    /// An unknown version.
+    Version,
+    /// Neither the current epoch's nor the next one's.
+    Epoch,
+    /// The blinded key is not one that blinding can give.
+    WeakKey,
+    /// The blinded key did not sign this.
+    Signature,
+}
+
+/// Why a descriptor that was looked up is not the inbox's (§9.3): whoever served it is at fault, or the owner's program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenFault {
+    /// The outside is wrong.
+    Outer(OuterFault),
+    /// It is another inbox's, or another epoch's.
+    OtherKey,
+    /// It was not sealed under this address.
+    Seal,
+    /// What the owner sealed is not what the format says.
+    Body(Malformed),
+}
+
+/// The outside of a descriptor: what a directory relay can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outer {
+    /// Under which key it is published, and which key signed it.
+    pub blinded: BlindedKey,
+    /// For which epoch.
+    pub epoch: Epoch,
+    /// Which revision of that epoch's descriptor.
+    pub revision: u64,
+}
+
+impl Outer {
+    /// Reads the outside and checks what a directory relay must check, the cheap first: length, version, epoch (the current
+    /// or the next one, with an hour's skew either way), key, signature.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn verify(bytes: &[u8], wall: WallTime) -> Result<Self, OuterFault> {
+        let parts = Parts::split(bytes)?;
+        if !is_accepted_at(parts.outer.epoch, wall) {
+            return Err(OuterFault::Epoch);
+        }
+        parts.verify_signature()?;
+        Ok(parts.outer)
+    }
+}
+
+impl InboxDescriptor {
+    /// Seals and signs the descriptor for `epoch`. A fresh salt makes each sealing look unrelated to the one before.
+    ///
+    /// # Panics
+    /// With more than [`MAILBOXES_MAX`] mailboxes.
+    pub fn seal(
+        &self,
+        identity: &InboxIdentity,
+        network: &NetworkId,
+        epoch: Epoch,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Vec<u8> {
+        let signer = identity.blinded_signer(network, epoch);
+        let outer = Outer { blinded: BlindedKey(*signer.public().as_bytes()), epoch, revision: self.revision };
+        let mut salt = [0; SALT_LEN];
+        rng.fill_bytes(&mut salt);
+
+        let mut bytes = Vec::with_capacity(INBOX_DESCRIPTOR_LEN);
+        bytes.push(VERSION);
+        bytes.extend_from_slice(&outer.epoch.0.to_be_bytes());
+        bytes.extend_from_slice(&outer.revision.to_be_bytes());
+        bytes.extend_from_slice(outer.blinded.as_bytes());
+        bytes.extend_from_slice(&salt);
+        let key = sealing_key(identity.address(), network, &outer, &salt);
+        let sealed = aead::seal(&key, &NONCE, &bytes, &self.encode_body());
+        bytes.extend_from_slice(&sealed);
+        let signature = signer.sign(&signed_message(&bytes));
+        bytes.extend_from_slice(&signature.0);
+        assert_eq!(bytes.len(), INBOX_DESCRIPTOR_LEN);
+        bytes
+    }
+
+    /// Opens the descriptor that was looked up for `address` in `epoch`.
+    ///
+    /// # Errors
+    /// It is not what the owner published for that epoch, or the owner published nonsense.
+    pub fn open(address: &InboxAddress, network: &NetworkId, epoch: Epoch, bytes: &[u8]) -> Result<Self, OpenFault> {
+        let parts = Parts::split(bytes).map_err(OpenFault::Outer)?;
+        if parts.outer.epoch != epoch || parts.outer.blinded != address.blinded_key(network, epoch) {
+            return Err(OpenFault::OtherKey);
+        }
+        parts.verify_signature().map_err(OpenFault::Outer)?;
+        let key = sealing_key(address, network, &parts.outer, &parts.salt);
+        let body = aead::open(&key, &NONCE, parts.header, parts.sealed).map_err(|_| OpenFault::Seal)?;
+        Self::decode_body(parts.outer.revision, &Zeroizing::new(body)).map_err(OpenFault::Body)
+    }
+
+    fn encode_body(&self) -> Zeroizing<Vec<u8>> {
+        assert!(self.mailboxes.len() <= MAILBOXES_MAX, "an inbox has at most {MAILBOXES_MAX} mailboxes");
+        let mut body = Zeroizing::new(Vec::with_capacity(BODY_LEN));
+        body.extend_from_slice(self.seal_key.as_bytes());
+        body.extend_from_slice(&self.puzzle_effort.to_be_bytes());
+        body.extend(u8::try_from(self.mailboxes.len()));
+        for mailbox in &self.mailboxes {
+            body.extend_from_slice(mailbox.relay.as_bytes());
+            body.extend_from_slice(mailbox.queue.as_bytes());
+            body.extend_from_slice(&mailbox.sender_seed);
+        }
+        body.resize(BODY_LEN, 0);
+        body
+    }
+
+    fn decode_body(revision: u64, body: &[u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(body);
+        let seal_key = SealKey::from_bytes(reader.bytes(SEAL_KEY_LEN)?).map_err(|_| Malformed::Value)?;
+        let puzzle_effort = reader.u32()?;
+        let count = usize::from(reader.u8()?);
+        if count > MAILBOXES_MAX {
+            return Err(Malformed::TooLong);
+        }
+        let mut mailboxes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (relay, queue) = (RelayId(reader.array()?), QueueId(reader.array()?));
+            mailboxes.push(Mailbox { relay, queue, sender_seed: reader.array()? });
+        }
+        reader.finish_zero()?;
+        Ok(Self { revision, seal_key, mailboxes, puzzle_effort })
+    }
+}
+
+/// Each key seals once: the salt makes it.
+const NONCE: [u8; 12] = [0; 12];
+
+/// A descriptor's fields, not yet checked beyond length and version.
+struct Parts<'a> {
+    outer: Outer,
+    salt: [u8; SALT_LEN],
+    header: &'a [u8],
+    sealed: &'a [u8],
+    signed: &'a [u8],
+    signature: Signature,
+}
+
+impl<'a> Parts<'a> {
+    fn split(bytes: &'a [u8]) -> Result<Self, OuterFault> {
+        if bytes.len() != INBOX_DESCRIPTOR_LEN {
+            return Err(OuterFault::Length);
+        }
+        let parts = Self::read(bytes).map_err(|_| OuterFault::Length)?;
+        if bytes.first() == Some(&VERSION) { Ok(parts) } else { Err(OuterFault::Version) }
+    }
+
+    fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let signed = reader.bytes(SIGNED_LEN)?;
+        let signature = Signature(reader.array()?);
+        reader.finish()?;
+
+        let mut reader = Reader::new(signed);
+        let header = reader.bytes(HEADER_LEN)?;
+        let sealed = reader.rest();
+
+        let mut reader = Reader::new(header);
+        let _version = reader.u8()?;
+        let (epoch, revision) = (Epoch(reader.u64()?), reader.u64()?);
+        let (blinded, salt) = (BlindedKey(reader.array()?), reader.array()?);
+        Ok(Self { outer: Outer { blinded, epoch, revision }, salt, header, sealed, signed, signature })
+    }
+
+    fn verify_signature(&self) -> Result<(), OuterFault> {
+        let key = SoundKey::new(self.outer.blinded.as_bytes()).map_err(|_| OuterFault::WeakKey)?;
+        PublicKey(*key.as_bytes())
+            .verify(&signed_message(self.signed), &self.signature)
+            .map_err(|_| OuterFault::Signature)
+    }
+}
+
+fn signed_message(signed: &[u8]) -> Vec<u8> {
+    [SIGNATURE_DOMAIN, signed].concat()
+}
+
+/// Current or next, for any clock within an hour of `wall`.
+fn is_accepted_at(epoch: Epoch, wall: WallTime) -> bool {
+    let earliest = WallTime(wall.as_secs().saturating_sub(CLOCK_SKEW_MAX.as_secs())).epoch();
+    let latest = (wall + CLOCK_SKEW_MAX).epoch().next();
+    earliest <= epoch && epoch <= latest
+}
+
+/// As in Tor v3: needs the address (through the credential), and is of use for one blinded key only (the subcredential).
+fn sealing_key(
+    address: &InboxAddress,
+    network: &NetworkId,
+    outer: &Outer,
+    salt: &[u8; SALT_LEN],
+) -> Zeroizing<[u8; 32]> {
+    let credential = Zeroizing::new(sha256(&[CREDENTIAL_DOMAIN, address.key()]));
+    let subcredential = Zeroizing::new(sha256(&[SUBCREDENTIAL_DOMAIN, &*credential, outer.blinded.as_bytes()]));
+    let (epoch, revision) = (outer.epoch.0.to_be_bytes(), outer.revision.to_be_bytes());
+    let info = [KEY_DOMAIN, network.as_bytes(), outer.blinded.as_bytes(), &epoch, &revision];
+    let mut key = Zeroizing::new([0; 32]);
+    hkdf_expand(&hkdf_extract(salt, &[&*subcredential]), &info, &mut *key);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::hpke::SealSecret;
+    use crate::limits::EPOCH_LEN;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    const NETWORK: NetworkId = NetworkId([9; 32]);
+    const EPOCH: Epoch = Epoch(2900);
+
+    fn now() -> WallTime {
+        EPOCH.starts_at() + EPOCH_LEN / 2
+    }
+
+    fn identity() -> InboxIdentity {
+        InboxIdentity::from_seed(&[1; 32])
+    }
+
+    fn descriptor(mailboxes: u8) -> InboxDescriptor {
+        let mailbox =
+            |n: u8| Mailbox { relay: RelayId([n; 32]), queue: QueueId([n + 10; 32]), sender_seed: [n + 20; 32] };
+        InboxDescriptor {
+            revision: 7,
+            seal_key: SealSecret::from_seed(&[3; 32]).public(),
+            mailboxes: (1..=mailboxes).map(mailbox).collect(),
+            puzzle_effort: 100,
+        }
+    }
+
+    fn sealed() -> Vec<u8> {
+        descriptor(3).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(4))
+    }
+
+    /// Seals any body, as an owner's broken or hostile program might.
+    fn sealed_body(body: &[u8]) -> Vec<u8> {
+        let mut bytes = sealed()[..HEADER_LEN].to_vec();
+        let parts = sealed();
+        let parts = Parts::split(&parts).unwrap();
+        let key = sealing_key(identity().address(), &NETWORK, &parts.outer, &parts.salt);
+        let sealed = aead::seal(&key, &NONCE, &bytes, body);
+        bytes.extend_from_slice(&sealed);
+        let signature = identity().blinded_signer(&NETWORK, EPOCH).sign(&signed_message(&bytes));
+        bytes.extend_from_slice(&signature.0);
+        bytes
+    }
+
+    fn open(bytes: &[u8]) -> Result<InboxDescriptor, OpenFault> {
+        InboxDescriptor::open(identity().address(), &NETWORK, EPOCH, bytes)
+    }
+
+    #[test] // §9.3
+    fn who_has_the_address_reads_it_and_a_directory_relay_verifies_it() {
+        for mailboxes in 0..=3 {
+            let bytes = descriptor(mailboxes).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(4));
+            assert_eq!(bytes.len(), INBOX_DESCRIPTOR_LEN);
+            assert_eq!(open(&bytes), Ok(descriptor(mailboxes)));
+            let blinded = identity().address().blinded_key(&NETWORK, EPOCH);
+            assert_eq!(Outer::verify(&bytes, now()), Ok(Outer { blinded, epoch: EPOCH, revision: 7 }));
+        }
+    }
+
+    #[test] // §9.3
+    fn another_address_network_or_epoch_does_not_open_it() {
+        let bytes = sealed();
+        let other = InboxIdentity::from_seed(&[2; 32]);
+        let opened = [
+            InboxDescriptor::open(other.address(), &NETWORK, EPOCH, &bytes),
+            InboxDescriptor::open(identity().address(), &NetworkId([8; 32]), EPOCH, &bytes),
+            InboxDescriptor::open(identity().address(), &NETWORK, EPOCH.next(), &bytes),
+        ];
+        assert!(opened.iter().all(|opened| *opened == Err(OpenFault::OtherKey)));
+    }
+
+    #[test] // §9.3
+    fn the_key_needs_the_address_not_only_what_a_directory_relay_sees() {
+        let bytes = sealed();
+        let parts = Parts::split(&bytes).unwrap();
+        let as_address = InboxAddress::from_key(parts.outer.blinded.as_bytes()).unwrap();
+        let key = sealing_key(&as_address, &NETWORK, &parts.outer, &parts.salt);
+        assert!(aead::open(&key, &NONCE, parts.header, parts.sealed).is_err());
+    }
+
+    #[test] // §9.3
+    fn resealing_looks_unrelated_and_the_given_randomness_decides() {
+        let again = descriptor(3).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(5));
+        assert_eq!(sealed(), sealed());
+        let equal = sealed()[HEADER_LEN..].iter().zip(&again[HEADER_LEN..]).filter(|(a, b)| a == b).count();
+        assert!(equal < 100, "{equal} of 8111 bytes equal");
+    }
+
+    #[test] // §9.3
+    fn every_byte_is_signed() {
+        let bytes = sealed();
+        for position in [17, 48, 49, HEADER_LEN, SIGNED_LEN - 1, SIGNED_LEN, INBOX_DESCRIPTOR_LEN - 1] {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            let fault = Outer::verify(&changed, now()).unwrap_err();
+            assert!(matches!(fault, OuterFault::Signature | OuterFault::WeakKey), "byte {position}: {fault:?}");
+            assert!(open(&changed).is_err());
+        }
+        let mut newer = bytes;
+        newer[16] += 1; // a later revision
+        assert_eq!(Outer::verify(&newer, now()), Err(OuterFault::Signature));
+    }
+
+    #[test] // §9.3
+    fn length_version_and_weak_keys_are_refused() {
+        let bytes = sealed();
+        assert_eq!(Outer::verify(&bytes[1..], now()), Err(OuterFault::Length));
+        assert_eq!(Outer::verify(&[&bytes[..], &[0]].concat(), now()), Err(OuterFault::Length));
+        assert_eq!(open(&[]), Err(OpenFault::Outer(OuterFault::Length)));
+        let mut changed = bytes.clone();
+        changed[0] = 2;
+        assert_eq!(Outer::verify(&changed, now()), Err(OuterFault::Version));
+        let mut changed = bytes;
+        changed[17..49].fill(0); // a point of order four: verifies too much
+        assert_eq!(Outer::verify(&changed, now()), Err(OuterFault::WeakKey));
+    }
+
+    #[test] // §9.3
+    fn only_the_current_and_the_next_epoch_are_taken_with_an_hour_of_skew() {
+        let bytes = sealed();
+        let accepted = |wall| Outer::verify(&bytes, wall).is_ok();
+        let (hour, second) = (CLOCK_SKEW_MAX.as_secs(), 1);
+        let previous_starts = EPOCH.starts_at().as_secs() - EPOCH_LEN.as_secs();
+        let ends = EPOCH.next().starts_at().as_secs();
+        assert!(!accepted(WallTime(previous_starts - hour - second)));
+        assert!(accepted(WallTime(previous_starts - hour)), "next, for a clock an hour ahead");
+        assert!(accepted(now()));
+        assert!(accepted(WallTime(ends + hour - second)), "current, for a clock an hour behind");
+        assert!(!accepted(WallTime(ends + hour)));
+        assert_eq!(Outer::verify(&bytes, WallTime(0)), Err(OuterFault::Epoch));
+        assert_eq!(Outer::verify(&bytes, WallTime(u64::MAX)), Err(OuterFault::Epoch));
+    }
+
+    #[test] // §9.3
+    fn a_body_has_one_form_only() {
+        let body = descriptor(3).encode_body();
+        assert_eq!(open(&sealed_body(&body)), Ok(descriptor(3)));
+        let changed = |position: usize, value: u8| {
+            let mut changed = body.to_vec();
+            changed[position] = value;
+            open(&sealed_body(&changed))
+        };
+        assert_eq!(changed(SEAL_KEY_LEN + 4, 4), Err(OpenFault::Body(Malformed::TooLong)), "four mailboxes");
+        assert_eq!(changed(SEAL_KEY_LEN + 4, 255), Err(OpenFault::Body(Malformed::TooLong)));
+        assert_eq!(changed(SEAL_KEY_LEN + 4, 2), Err(OpenFault::Body(Malformed::Trailing)), "padding is zero");
+        assert_eq!(changed(BODY_LEN - 1, 1), Err(OpenFault::Body(Malformed::Trailing)));
+        assert_eq!(open(&sealed_body(&[0xff; BODY_LEN])), Err(OpenFault::Body(Malformed::Value)), "no seal key");
+    }
+
+    #[test] // what may be logged
+    fn debug_shows_no_seed() {
+        assert!(!format!("{:?}", descriptor(3)).contains("21, 21"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_bytes_are_refused(mut bytes in prop::collection::vec(any::<u8>(), INBOX_DESCRIPTOR_LEN), header: bool) {
+            if header {
+                bytes[..HEADER_LEN].copy_from_slice(&sealed()[..HEADER_LEN]);
+            }
+            prop_assert!(Outer::verify(&bytes, now()).is_err());
+            prop_assert!(open(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_decoded_body_encodes_to_the_same(count: u8, effort: u32, rest in prop::collection::vec(any::<u8>(), 0..400)) {
+            let mut body = descriptor(0).encode_body()[..SEAL_KEY_LEN].to_vec();
+            body.extend_from_slice(&effort.to_be_bytes());
+            body.push(count % 5);
+            body.extend_from_slice(&rest);
+            body.resize(BODY_LEN, 0);
+            if let Ok(decoded) = InboxDescriptor::decode_body(1, &body) {
+                prop_assert_eq!(decoded.encode_body().as_slice(), body.as_slice());
+            }
+        }
+    }
+}

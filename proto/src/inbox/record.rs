@@ -1,0 +1,257 @@
+//! A record: one message, padded to one of four lengths and sealed to its reader.
+//!
+//! Its holder learns the length bucket and nothing else; its reader learns nothing of the sender but what the message says.
+//! Rules: docs/protocol.md §10.3 (lengths, sealing), §10.4 (contents).
+
+use core::fmt;
+
+use rand::CryptoRng;
+
+use crate::crypto::hpke::{self, SEAL_OVERHEAD_LEN};
+pub use crate::crypto::hpke::{SealKey, SealSecret};
+use crate::crypto::kdf::sha256;
+use crate::ids::{MessageId, RecordId};
+use crate::limits::RECORD_LENS;
+use crate::wire::{Malformed, Reader};
+
+/// Version, message id and body length in front of the body, bytes (§10.4).
+const HEADER_LEN: usize = 1 + MessageId::LEN + 4;
+const VERSION: u8 = 1;
+const INFO: &[u8] = b"umbel record 1";
+const ID_DOMAIN: &[u8] = b"umbel record id";
+
+/// Longest body for each of [`RECORD_LENS`], bytes (§10.3).
+pub const MESSAGE_LENS_MAX: [usize; RECORD_LENS.len()] = {
+    let mut lens = RECORD_LENS;
+    let mut bucket = 0;
+    while bucket < lens.len() {
+        lens[bucket] -= SEAL_OVERHEAD_LEN + HEADER_LEN;
+        bucket += 1;
+    }
+    lens
+};
+/// Longest body of a message, bytes (§10.3).
+pub const MESSAGE_LEN_MAX: usize = MESSAGE_LENS_MAX[RECORD_LENS.len() - 1];
+
+const _: () = assert!(MESSAGE_LEN_MAX >= 100_000 && MESSAGE_LEN_MAX <= u32::MAX as usize);
+const _: () = assert!(MESSAGE_LENS_MAX[0] >= 512, "a line of text fits one cell");
+
+/// What is inside a record.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Chosen by the sender at random, and the same in each copy: by it the reader drops duplicates.
+    pub id: MessageId,
+    /// The body, at most [`MESSAGE_LEN_MAX`] bytes.
+    pub body: Vec<u8>,
+}
+
+/// Only the length of the body.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("body_len", &self.body.len()).finish()
+    }
+}
+
+/// The message is longer than a record can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLong {
+    /// How long its body is, bytes.
+    pub len: usize,
+    /// How long it may be, bytes.
+    pub max: usize,
+}
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the message has {} bytes, at most {} fit: shorten or split it", self.len, self.max)
+    }
+}
+
+impl core::error::Error for TooLong {}
+
+/// Why a record holds no message for us (§10.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordFault {
+    /// Not one of [`RECORD_LENS`].
+    Length,
+    /// Not sealed to this key, or changed on its way.
+    Seal,
+    /// Contents of an unknown version.
+    Version,
+    /// Contents that are not what the format says.
+    Malformed(Malformed),
+}
+
+/// Whether a sealed record may have this length (§10.3).
+pub fn is_record_len(len: usize) -> bool {
+    RECORD_LENS.contains(&len)
+}
+
+/// The name of a sealed record (§10.1).
+pub fn record_id(record: &[u8]) -> RecordId {
+    RecordId(sha256(&[ID_DOMAIN, record]))
+}
+
+/// Seals a message in the shortest record that holds it. Two sealings of one message can't be told to be that.
+///
+/// # Errors
+/// A body over [`MESSAGE_LEN_MAX`].
+pub fn seal_record(key: &SealKey, message: &Message, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Vec<u8>, TooLong> {
+    let too_long = TooLong { len: message.body.len(), max: MESSAGE_LEN_MAX };
+    let body_len = u32::try_from(message.body.len()).map_err(|_| too_long)?;
+    let content_len = HEADER_LEN + message.body.len();
+    let record_len = *RECORD_LENS.iter().find(|&&len| content_len <= len - SEAL_OVERHEAD_LEN).ok_or(too_long)?;
+    let write = |content: &mut [u8]| {
+        let (version, rest) = content.split_at_mut(1);
+        let (id, rest) = rest.split_at_mut(MessageId::LEN);
+        let (len, rest) = rest.split_at_mut(4);
+        version.fill(VERSION);
+        id.copy_from_slice(message.id.as_bytes());
+        len.copy_from_slice(&body_len.to_be_bytes());
+        rest.split_at_mut(message.body.len()).0.copy_from_slice(&message.body);
+    };
+    let record = hpke::seal(key, INFO, record_len - SEAL_OVERHEAD_LEN, write, rng);
+    assert!(is_record_len(record.len()));
+    Ok(record)
+}
+
+/// Opens a record that was fetched.
+///
+/// # Errors
+/// It is not a record, not for us, or its sender wrote nonsense.
+pub fn open_record(secret: &SealSecret, record: &[u8]) -> Result<Message, RecordFault> {
+    if !is_record_len(record.len()) {
+        return Err(RecordFault::Length);
+    }
+    let content = hpke::open(secret, INFO, record).map_err(|_| RecordFault::Seal)?;
+    let mut reader = Reader::new(&content);
+    if reader.u8().map_err(RecordFault::Malformed)? != VERSION {
+        return Err(RecordFault::Version);
+    }
+    decode_message(reader).map_err(RecordFault::Malformed)
+}
+
+fn decode_message(mut reader: Reader<'_>) -> Result<Message, Malformed> {
+    let id = MessageId(reader.array()?);
+    let body_len = usize::try_from(reader.u32()?).map_err(|_| Malformed::TooLong)?;
+    let body = reader.bytes(body_len)?;
+    reader.finish_zero()?;
+    Ok(Message { id, body: body.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    fn secret() -> SealSecret {
+        SealSecret::from_seed(&[3; 32])
+    }
+
+    fn message(len: usize) -> Message {
+        Message { id: MessageId([5; 16]), body: vec![0xab; len] }
+    }
+
+    fn sealed(message: &Message) -> Result<Vec<u8>, TooLong> {
+        seal_record(&secret().public(), message, &mut ChaCha20Rng::seed_from_u64(6))
+    }
+
+    /// Seals any content, as a hostile sender might.
+    fn sealed_content(content: &[u8]) -> Vec<u8> {
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        let content_len = RECORD_LENS[0] - SEAL_OVERHEAD_LEN;
+        let write = |space: &mut [u8]| space[..content.len()].copy_from_slice(content);
+        hpke::seal(&secret().public(), INFO, content_len, write, &mut rng)
+    }
+
+    #[test] // §10.3
+    fn a_record_is_as_short_as_its_bucket_allows() {
+        for (bucket, &len_max) in MESSAGE_LENS_MAX.iter().enumerate() {
+            let record = sealed(&message(len_max)).unwrap();
+            assert_eq!(record.len(), RECORD_LENS[bucket]);
+            assert_eq!(open_record(&secret(), &record), Ok(message(len_max)));
+            if let Some(&next_len) = RECORD_LENS.get(bucket + 1) {
+                assert_eq!(sealed(&message(len_max + 1)).unwrap().len(), next_len);
+            }
+        }
+        assert_eq!(sealed(&message(0)).unwrap().len(), RECORD_LENS[0]);
+    }
+
+    #[test] // §10.3
+    fn a_longer_message_is_refused_with_the_limit() {
+        let refused = sealed(&message(MESSAGE_LEN_MAX + 1));
+        assert_eq!(refused, Err(TooLong { len: MESSAGE_LEN_MAX + 1, max: MESSAGE_LEN_MAX }));
+        assert!(refused.unwrap_err().to_string().contains(&MESSAGE_LEN_MAX.to_string()));
+    }
+
+    #[test] // §10.3
+    fn only_its_reader_opens_it_whole() {
+        let record = sealed(&message(10)).unwrap();
+        assert_eq!(open_record(&SealSecret::from_seed(&[4; 32]), &record), Err(RecordFault::Seal));
+        assert_eq!(open_record(&secret(), &record[1..]), Err(RecordFault::Length));
+        assert_eq!(open_record(&secret(), &[]), Err(RecordFault::Length));
+        let mut changed = record;
+        changed[1200] ^= 1;
+        assert_eq!(open_record(&secret(), &changed), Err(RecordFault::Seal));
+    }
+
+    #[test] // §10.3: the copies at two holders share nothing
+    fn two_sealings_of_one_message_differ_throughout() {
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        let key = secret().public();
+        let [first, second] = [0, 1].map(|_| seal_record(&key, &message(10), &mut rng).unwrap());
+        let equal = first.iter().zip(&second).filter(|(a, b)| a == b).count();
+        assert!(equal < 40, "{equal} of {} bytes equal", first.len());
+        assert_ne!(record_id(&first), record_id(&second));
+    }
+
+    #[test] // §10.4
+    fn contents_have_one_form_only() {
+        let content = |version: u8, len: u32, rest: &[u8]| {
+            let head = [&[version][..], &[5; 16], &len.to_be_bytes(), rest].concat();
+            open_record(&secret(), &sealed_content(&head))
+        };
+        assert_eq!(content(1, 2, &[0xab; 2]), Ok(message(2)));
+        assert_eq!(content(2, 2, &[0xab; 2]), Err(RecordFault::Version));
+        assert_eq!(content(1, 1, &[0xab; 2]), Err(RecordFault::Malformed(Malformed::Trailing)), "padding is zero");
+        let len_max = u32::try_from(MESSAGE_LENS_MAX[0]).unwrap();
+        assert!(content(1, len_max, &[]).is_ok());
+        assert_eq!(content(1, len_max + 1, &[]), Err(RecordFault::Malformed(Malformed::Truncated)));
+        assert_eq!(content(1, u32::MAX, &[]), Err(RecordFault::Malformed(Malformed::Truncated)));
+    }
+
+    #[test] // §10.1
+    fn a_record_id_has_a_domain_of_its_own() {
+        assert_ne!(record_id(b"record").0, sha256(&[b"record"]));
+        assert_ne!(record_id(b"record"), record_id(b"recore"));
+    }
+
+    #[test] // what may be logged
+    fn debug_shows_no_body() {
+        assert!(!format!("{:?}", message(3)).contains("171"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_message_survives(id: [u8; 16], body in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let message = Message { id: MessageId(id), body };
+            prop_assert_eq!(open_record(&secret(), &sealed(&message).unwrap()), Ok(message));
+        }
+
+        #[test]
+        fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), RECORD_LENS[0])) {
+            prop_assert_eq!(open_record(&secret(), &bytes), Err(RecordFault::Seal));
+            prop_assert_eq!(open_record(&secret(), &bytes[..bytes.len() / 2]), Err(RecordFault::Length));
+        }
+
+        #[test]
+        fn any_sealed_content_is_a_message_or_refused(content in prop::collection::vec(any::<u8>(), 0..600)) {
+            if let Ok(message) = open_record(&secret(), &sealed_content(&content)) {
+                prop_assert!(message.body.len() <= MESSAGE_LENS_MAX[0]);
+            }
+        }
+    }
+}
