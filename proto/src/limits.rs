@@ -55,12 +55,24 @@ pub const RELAY_DESCRIPTOR_LEN_MAX: usize = 700;
 pub const ADDRESSES_MAX: usize = 4;
 /// Most onion keys in a relay descriptor: the current and the previous one (§8.1).
 pub const ONION_KEYS_MAX: usize = 2;
+/// Most receipts in a relay descriptor (§8.1).
+pub const RECEIPTS_MAX: usize = 4;
+/// Longest version text in a relay descriptor, bytes (§8.1).
+pub const VERSION_LEN_MAX: usize = 32;
 /// A relay descriptor is dead this long after it was issued (§8.1).
 pub const RELAY_DESCRIPTOR_LIFE: Duration = Duration::from_secs(48 * 3600);
 /// How far in the future a descriptor may be issued before it is refused (§8.1).
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 /// Most relay descriptors a node keeps (§8.2).
 pub const VIEW_RELAYS_MAX: usize = 50_000;
+/// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
+pub const SYNC_BYTES_MAX: usize = 64 * 1024;
+/// Most items in one page of a reconciliation (§8.3).
+pub const SYNC_ITEMS_MAX: usize = 2600;
+/// Length of one item of a reconciliation: id prefix, time of issue, hash prefix, bytes (§8.3).
+pub const SYNC_ITEM_LEN: usize = 24;
+/// Most requests of one reconciliation (§8.3): enough for every relay there may be, each way.
+pub const SYNC_ROUNDS_MAX: usize = 4096;
 
 /// Length of an inbox descriptor, always, bytes (§9.3).
 pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
@@ -88,5 +100,7 @@ pub const REMOVE_MAX: usize = 512;
 const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
 const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
 const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);
+const _: () = assert!(SYNC_ITEMS_MAX * SYNC_ITEM_LEN <= SYNC_BYTES_MAX && SYNC_BYTES_MAX < FRAME_LEN_MAX / 2);
+const _: () = assert!(VIEW_RELAYS_MAX * RELAY_DESCRIPTOR_LEN_MAX / (SYNC_BYTES_MAX / 2) * 2 < SYNC_ROUNDS_MAX);
 const _: () = assert!(WINDOW_INITIAL_CELLS >= 2 * CREDIT_EVERY_CELLS && WINDOW_INITIAL_CELLS <= WINDOW_MAX_CELLS);
 const _: () = assert!(HOPS_MAX - 1 <= EARLY_CELLS_MAX as usize);

@@ -1,0 +1,248 @@
+//! What makes a network: its id, its first peers, and the numbers everyone in it goes by (docs/protocol.md §8.6).
+//!
+//! A network is a file. It is read once, at the edge, into [`Network`], which can't be wrong: unknown keys, values out of
+//! range and values that contradict each other are refused with the key's name. What weakens anonymity has to be asked
+//! for with a key that says `danger`.
+
+mod group;
+mod params;
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
+pub use params::Params;
+
+use crate::ids::{NetworkId, Peer};
+use params::RawParams;
+
+/// Most seed peers in a network file.
+pub const SEEDS_MAX: usize = 64;
+/// Longest name of a network, bytes.
+pub const NETWORK_NAME_LEN_MAX: usize = 32;
+
+/// SHA-256 of `umbel local network`.
+const LOCAL_ID: [u8; 32] = [
+    0x64, 0x1c, 0x52, 0xd8, 0xf6, 0x5d, 0xad, 0x4f, 0xb7, 0x19, 0xae, 0x9a, 0x49, 0xfe, 0xd3, 0x82, 0x11, 0xc1, 0x2f,
+    0x13, 0x60, 0x07, 0x6b, 0x54, 0x20, 0x37, 0x0d, 0xf2, 0xa3, 0x12, 0xa6, 0xad,
+];
+
+/// A network: who belongs to it, where to begin, and by which numbers it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Part of every handshake and signature, so that networks never mix.
+    pub id: NetworkId,
+    /// What people call it; has no other meaning.
+    pub name: String,
+    /// Peers to begin with; any peer is as good.
+    pub seeds: Vec<Peer>,
+    /// The numbers.
+    pub params: Params,
+}
+
+impl Network {
+    /// The network of one machine or one test: every `ip:port` counts as an address group of its own, private addresses
+    /// are fine, nothing waits. Protects nobody.
+    pub fn local() -> Self {
+        Self { id: NetworkId(LOCAL_ID), name: "local".to_owned(), seeds: Vec::new(), params: Params::LOCAL }
+    }
+
+    /// Reads a network file. Parameters that it does not name have their default.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, by key.
+    pub fn from_toml(text: &str) -> Result<Self, NetworkFault> {
+        let raw: RawNetwork = toml::from_str(text).map_err(|fault| NetworkFault::Toml(Box::new(fault)))?;
+        raw.check()
+    }
+
+    /// Writes a network file that names every parameter, so that later versions' defaults don't change the network.
+    pub fn to_toml(&self) -> String {
+        let raw = RawNetwork {
+            id: self.id.to_string(),
+            name: self.name.clone(),
+            seeds: self.seeds.iter().map(Peer::to_string).collect(),
+            params: RawParams::from(&self.params),
+        };
+        // Strings, numbers and one table always have a TOML form.
+        toml::to_string(&raw).unwrap_or_default()
+    }
+}
+
+/// A network file as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNetwork {
+    id: String,
+    name: String,
+    #[serde(default)]
+    seeds: Vec<String>,
+    #[serde(default)]
+    params: RawParams,
+}
+
+impl RawNetwork {
+    fn check(self) -> Result<Network, NetworkFault> {
+        let id = self.id.parse().map_err(|_| NetworkFault::Id)?;
+        let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if self.name.is_empty() || self.name.len() > NETWORK_NAME_LEN_MAX || !self.name.bytes().all(is_name_byte) {
+            return Err(NetworkFault::Name);
+        }
+        if self.seeds.len() > SEEDS_MAX {
+            return Err(NetworkFault::Seeds);
+        }
+        let parse_seed = |(index, text): (usize, &String)| text.parse().map_err(|_| NetworkFault::Seed { index });
+        let seeds = self.seeds.iter().enumerate().map(parse_seed).collect::<Result<Vec<Peer>, _>>()?;
+        Ok(Network { id, name: self.name, seeds, params: self.params.check()? })
+    }
+}
+
+/// What is wrong with a network file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkFault {
+    /// It is not TOML, lacks a key, has an unknown one, or a value of the wrong type.
+    Toml(Box<toml::de::Error>),
+    /// `id` is not 64 lower-case hexadecimal digits.
+    Id,
+    /// `name` is empty, too long, or has other characters than `a-z`, `0-9` and `-`.
+    Name,
+    /// There are too many seeds.
+    Seeds,
+    /// A seed is not `<relay id>@host:port`.
+    Seed {
+        /// Which, counted from 0.
+        index: usize,
+    },
+    /// A parameter can't be read.
+    Value {
+        /// Its key.
+        key: &'static str,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// A parameter is out of its range.
+    Range {
+        /// Its key.
+        key: &'static str,
+        /// The least it may be, as it would be written.
+        least: String,
+        /// The most it may be, as it would be written.
+        most: String,
+    },
+    /// A parameter is greater than another that bounds it.
+    Order {
+        /// The key of the one that is too great.
+        key: &'static str,
+        /// The key of its bound.
+        bound: &'static str,
+    },
+    /// A parameter weakens anonymity, and the file does not say that this is wanted.
+    Weak {
+        /// Its key.
+        key: &'static str,
+    },
+}
+
+impl fmt::Display for NetworkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Toml(fault) => write!(f, "{fault}"),
+            Self::Id => f.write_str("id: must be 64 lower-case hexadecimal digits"),
+            Self::Name => write!(f, "name: must be 1 to {NETWORK_NAME_LEN_MAX} of a-z, 0-9 and -"),
+            Self::Seeds => write!(f, "seeds: at most {SEEDS_MAX}"),
+            Self::Seed { index } => write!(f, "seeds: number {} is not <relay id>@host:port", index + 1),
+            Self::Value { key, expected } => write!(f, "params.{key}: must be {expected}"),
+            Self::Range { key, least, most } => write!(f, "params.{key}: must be from {least} to {most}"),
+            Self::Order { key, bound } => write!(f, "params.{key}: must not be greater than params.{bound}"),
+            Self::Weak { key } => {
+                write!(f, "params.{key}: this value weakens anonymity; add danger_accept_weak = true for a test network")
+            }
+        }
+    }
+}
+
+impl core::error::Error for NetworkFault {}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    const ID: &str = "641c52d8f65dad4fb719ae9a49fed38211c12f1360076b5420370df2a312a6ad";
+
+    fn with_params(lines: &str) -> Result<Network, NetworkFault> {
+        Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}"))
+    }
+
+    #[test]
+    fn local_network_has_its_constant_id_and_survives_its_file() {
+        let local = Network::local();
+        assert_eq!(local.id.to_string(), ID);
+        assert_eq!(local.id.0, crate::crypto::kdf::sha256(&[b"umbel local network"]));
+        assert_eq!(Network::from_toml(&local.to_toml()), Ok(local));
+    }
+
+    #[test]
+    fn file_without_parameters_has_the_defaults() {
+        let network = Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"")).unwrap();
+        assert_eq!(network.params, Params::DEFAULT);
+        assert_eq!(Network::from_toml(&network.to_toml()), Ok(network));
+    }
+
+    #[test]
+    fn a_named_parameter_replaces_its_default() {
+        let network = with_params("sync_interval = \"90s\"\nmailboxes = 2").unwrap();
+        assert_eq!(network.params.sync_interval, Duration::from_secs(90));
+        assert_eq!(network.params.mailboxes, 2);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let fault = with_params("sync_intervall = \"90s\"").unwrap_err();
+        assert!(fault.to_string().contains("sync_intervall"), "{fault}");
+        let fault = Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\ncolour = 1")).unwrap_err();
+        assert!(fault.to_string().contains("colour"), "{fault}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        let fault = with_params("mailboxes = 9").unwrap_err();
+        assert_eq!(fault.to_string(), "params.mailboxes: must be from 1 to 3");
+        let fault = with_params("build_timeout = \"0s\"").unwrap_err();
+        assert!(matches!(fault, NetworkFault::Range { key: "build_timeout", .. }), "{fault}");
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        for text in ["10", "10 s", "s", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999d"] {
+            let fault = with_params(&format!("sync_interval = \"{text}\"")).unwrap_err();
+            assert!(matches!(fault, NetworkFault::Value { key: "sync_interval", .. }), "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn bounds_that_cross_are_refused() {
+        let fault = with_params("retry_base = \"1h\"\nretry_max = \"1s\"").unwrap_err();
+        assert_eq!(fault, NetworkFault::Order { key: "retry_base", bound: "retry_max" });
+    }
+
+    #[test]
+    fn weak_values_must_be_asked_for() {
+        assert_eq!(with_params("push_delay = \"0s\"").unwrap_err(), NetworkFault::Weak { key: "push_delay" });
+        assert!(with_params("push_delay = \"0s\"\ndanger_accept_weak = true").is_ok());
+    }
+
+    #[test]
+    fn ids_names_and_seeds_are_checked() {
+        let file = |id: &str, name: &str, seed: &str| {
+            Network::from_toml(&format!("id = \"{id}\"\nname = \"{name}\"\nseeds = [\"{seed}\"]"))
+        };
+        let seed = format!("{}@192.0.2.1:9000", "a".repeat(52));
+        assert_eq!(file(ID, "test", &seed).unwrap().seeds.len(), 1);
+        assert_eq!(file("00", "test", &seed).unwrap_err(), NetworkFault::Id);
+        assert_eq!(file(ID, "Test!", &seed).unwrap_err(), NetworkFault::Name);
+        assert_eq!(file(ID, "test", "192.0.2.1:9000").unwrap_err(), NetworkFault::Seed { index: 0 });
+    }
+}

@@ -1,0 +1,152 @@
+//! Which addresses count as one place: the groups that a path and the ring must not repeat, and the finer ones whose
+//! weight is capped when a relay is drawn (docs/protocol.md §8.5).
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Network;
+
+/// How addresses are put into groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressGroups {
+    /// Each address and port is a group of its own: anyone with one machine can be everywhere. For one-machine networks.
+    Port,
+    /// v4 by /16, v6 by /32: what costs money or standing to have many of.
+    Prefix,
+}
+
+/// Addresses that count as one place. Ordered and compared by its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group([u8; Group::LEN]);
+
+impl Group {
+    /// Length of a group's bytes.
+    pub const LEN: usize = 20;
+
+    /// Family (4 or 6), prefix length in bits, address (16 bytes, zero behind the prefix; a v4 address comes first in
+    /// them), port (big-endian; zero unless groups are by port).
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+
+    fn new(address: IpAddr, bits: u8, port: u16) -> Self {
+        let mut bytes = [0; Self::LEN];
+        let octets = match address {
+            IpAddr::V4(v4) => {
+                bytes[0] = 4;
+                let [a, b, c, d] = v4.octets();
+                u128::from_be_bytes([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            }
+            IpAddr::V6(v6) => {
+                bytes[0] = 6;
+                u128::from_be_bytes(v6.octets())
+            }
+        };
+        bytes[1] = bits;
+        let mask = u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(bits))).unwrap_or(0);
+        bytes[2..18].copy_from_slice(&(octets & mask).to_be_bytes());
+        bytes[18..].copy_from_slice(&port.to_be_bytes());
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group(v{}/{})", self.0[0], self.0[1])
+    }
+}
+
+/// Relays in one of these groups together weigh no more than this many relays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cap {
+    /// The group.
+    pub group: Group,
+    /// The most its relays may weigh, in relays.
+    pub weight: u32,
+}
+
+/// How many capped groups, one inside the next, an address is in.
+pub const CAP_LEVELS: usize = 3;
+
+impl Network {
+    /// The group of an address: no two of guard, L2 and middle share one, nor do two ring positions. A v4 address
+    /// written as v6 counts as v4.
+    pub fn group_of(&self, address: SocketAddr) -> Group {
+        let ip = address.ip().to_canonical();
+        match (self.params.danger_address_groups, ip) {
+            (AddressGroups::Prefix, IpAddr::V4(_)) => Group::new(ip, 16, 0),
+            (AddressGroups::Prefix, IpAddr::V6(_)) => Group::new(ip, 32, 0),
+            (AddressGroups::Port, IpAddr::V4(_)) => Group::new(ip, 32, address.port()),
+            (AddressGroups::Port, IpAddr::V6(_)) => Group::new(ip, 128, address.port()),
+        }
+    }
+
+    /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at 1, /48 at 4 and /32
+    /// at 8. By port, the one group of the address, at 1.
+    pub fn caps_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
+        let ip = address.ip().to_canonical();
+        let cap = |bits, weight| Some(Cap { group: Group::new(ip, bits, 0), weight });
+        match (self.params.danger_address_groups, ip) {
+            (AddressGroups::Prefix, IpAddr::V4(_)) => [cap(24, 4), cap(16, 8), None],
+            (AddressGroups::Prefix, IpAddr::V6(_)) => [cap(64, 1), cap(48, 4), cap(32, 8)],
+            (AddressGroups::Port, _) => [Some(Cap { group: self.group_of(address), weight: 1 }), None, None],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Params;
+
+    fn network() -> Network {
+        Network { params: Params::DEFAULT, ..Network::local() }
+    }
+
+    fn group(text: &str) -> Group {
+        network().group_of(text.parse().unwrap())
+    }
+
+    #[test] // §8.5
+    fn v4_groups_are_slash_16() {
+        assert_eq!(group("198.51.100.1:1"), group("198.51.7.9:2"));
+        assert_ne!(group("198.51.100.1:1"), group("198.52.100.1:1"));
+    }
+
+    #[test] // §8.5
+    fn v6_groups_are_slash_32_and_mapped_v4_is_v4() {
+        assert_eq!(group("[2001:db8:1::1]:1"), group("[2001:db8:2::9]:2"));
+        assert_ne!(group("[2001:db8::1]:1"), group("[2001:db9::1]:1"));
+        assert_eq!(group("[::ffff:198.51.100.1]:1"), group("198.51.0.0:5"));
+    }
+
+    #[test] // §8.5
+    fn by_port_each_address_and_port_is_a_group() {
+        let local = Network::local();
+        let of = |text: &str| local.group_of(text.parse().unwrap());
+        assert_eq!(of("127.0.0.1:1"), of("127.0.0.1:1"));
+        assert_ne!(of("127.0.0.1:1"), of("127.0.0.1:2"));
+        assert_ne!(of("127.0.0.1:1"), of("127.0.0.2:1"));
+        assert_ne!(of("[::1]:1"), of("[::2]:1"));
+    }
+
+    #[test] // §8.5
+    fn caps_go_from_narrow_to_wide() {
+        let bits = |text: &str| -> Vec<(u8, u32)> {
+            let caps = network().caps_of(text.parse().unwrap());
+            caps.into_iter().flatten().map(|cap| (cap.group.as_bytes()[1], cap.weight)).collect()
+        };
+        assert_eq!(bits("198.51.100.1:1"), [(24, 4), (16, 8)]);
+        assert_eq!(bits("[2001:db8::1]:1"), [(64, 1), (48, 4), (32, 8)]);
+    }
+
+    #[test]
+    fn bytes_are_as_specified() {
+        let mut expected = [0; Group::LEN];
+        expected[..4].copy_from_slice(&[4, 16, 198, 51]);
+        assert_eq!(group("198.51.100.1:80").as_bytes(), &expected);
+    }
+}

@@ -1,0 +1,359 @@
+//! The numbers a network runs by: one row each, with its default, its value in the local network, its range, and why.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{AddressGroups, NetworkFault};
+use crate::limits::{MAILBOXES_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
+use crate::time::Duration;
+
+/// From one table: the checked parameters, what a file says of them, and the way from one to the other.
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*) => {
+        /// The numbers a network runs by. In a file, a duration is a whole number and its unit: `500ms`, `2s`, `10min`,
+        /// `18h`, `7d`. Fields called `mean` are of exponential distributions, so that moments tell nothing.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Params {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Params {
+            /// What a network has that does not say otherwise.
+            pub const DEFAULT: Self = Self { $($name: $default,)* };
+            /// What the local network has.
+            pub const LOCAL: Self = Self { $($name: $local,)* };
+        }
+
+        /// Parameters as they are written; those left out have their default.
+        #[derive(Default, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct RawParams {
+            $(#[serde(skip_serializing_if = "Option::is_none")] $name: Option<<$type as Tunable>::Raw>,)*
+        }
+
+        impl RawParams {
+            /// The parameters, each in its range, none contradicting another.
+            pub(super) fn check(self) -> Result<Params, NetworkFault> {
+                let params =
+                    Params { $($name: in_range(stringify!($name), self.$name, $default, &$least, &$most)?,)* };
+                params.check_order()?;
+                params.check_strength()?;
+                Ok(params)
+            }
+        }
+
+        impl From<&Params> for RawParams {
+            fn from(params: &Params) -> Self {
+                Self { $($name: Some(params.$name.to_raw()),)* }
+            }
+        }
+    };
+}
+
+params! {
+    /// How addresses are grouped. By prefix, since a network of one's own costs more than many addresses in one.
+    danger_address_groups: AddressGroups =
+        AddressGroups::Prefix, local AddressGroups::Port, in AddressGroups::Port => AddressGroups::Prefix;
+    /// Whether relays may have private and loopback addresses. No: a descriptor must not make others dial into their own
+    /// network.
+    danger_allow_private_addresses: bool = false, local true, in false => true;
+    /// Whether values that weaken anonymity are accepted. No: they belong in tests.
+    danger_accept_weak: bool = false, local true, in false => true;
+
+    /// Receipts a descriptor needs. Three, from relays in distinct groups: addresses nobody dialled cost nothing to claim.
+    receipts_min: usize = 3, local 0, in 0 => RECEIPTS_MAX;
+    /// How long a receipt's issuer must have been known. A week, so that whoever floods the network can't vouch for it.
+    receipt_issuer_age: Duration = days(7), local secs(0), in secs(0) => days(60);
+    /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more often.
+    receipt_life: Duration = days(7), local days(7), in hours(1) => days(60);
+    /// How long a relay must have been known before anyone draws it. A day, so that views agree on it by then.
+    selectable_age: Duration = hours(24), local secs(0), in secs(0) => days(30);
+    /// How long a descriptor must still live to be drawn. Six hours, so that views agree that it is still there.
+    selectable_left: Duration = hours(6), local hours(6), in secs(0) => hours(24);
+    /// How often a relay issues its descriptor anew: well within the 48 h that one lives.
+    republish: Duration = hours(18), local hours(18), in secs(60) => hours(36);
+    /// By how much that varies, either way, so that times don't line up.
+    republish_jitter: Duration = hours(3), local hours(3), in secs(0) => hours(6);
+    /// How often a relay makes a new onion key: weekly; the one before is honoured for as long again.
+    onion_key_life: Duration = days(7), local days(7), in hours(1) => days(30);
+
+    /// How often relays reconcile their views with a peer. Ten minutes: at 10,000 relays that is some KB/s.
+    sync_interval: Duration = mins(10), local secs(2), in millis(100) => hours(12);
+    /// How often clients do, with their primary guards. Two hours: a relay is selectable only after a day.
+    client_sync_interval: Duration = hours(2), local secs(2), in millis(100) => hours(24);
+    /// Peers a relay reconciles with, in distinct groups. Eight: to cut a relay off takes all of them.
+    sync_peers: usize = 8, local 8, in 1 => 64;
+    /// Of those, kept across restarts, so that a restart is no chance to cut a relay off.
+    sync_anchors: usize = 2, local 2, in 0 => 64;
+    /// How often a client compares its view's digest through circuits. Daily: guards could show it a view of their own.
+    digest_check_interval: Duration = hours(24), local hours(24), in mins(1) => days(7);
+    /// How many relays it compares with each time.
+    digest_check_relays: usize = 3, local 3, in 1 => 16;
+    /// Percent of relays by which two views may differ before the user is warned.
+    digest_mismatch_percent: u32 = 5, local 5, in 0 => 100;
+
+    /// Guards in use are taken from this many primaries: with one in use, two to fall back on.
+    guards_primary: usize = 3, local 3, in 1 => 16;
+    /// Fewest guards in the persisted sample.
+    guards_sample_min: usize = 20, local 20, in 1 => 200;
+    /// Most guards in the persisted sample: whoever makes guards fail can't make a client try more than these.
+    guards_sample_max: usize = 60, local 60, in 1 => 200;
+    /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for the adversary.
+    guard_life: Duration = days(120), local days(120), in days(1) => days(400);
+    /// How long a guard stays once confirmed.
+    guard_life_confirmed: Duration = days(60), local days(60), in days(1) => days(400);
+    /// How long a guard that is in no view stays in the sample, so that a short absence doesn't cost a new draw.
+    guard_life_unlisted: Duration = days(20), local days(20), in hours(1) => days(400);
+    /// Percent of circuits through one guard that may fail before the user is warned.
+    guard_failures_percent: u32 = 30, local 30, in 1 => 100;
+    /// Circuits through a guard before its failures are judged.
+    guard_circuits_min: u32 = 20, local 20, in 1 => 1000;
+    /// Pinned relays behind the guard. Four: fewer are worn out by load, more are more draws.
+    l2_count: usize = 4, local 4, in 1 => 16;
+    /// Least life of a pinned relay. Each lives the greater of two uniform draws between the two.
+    l2_life_min: Duration = days(1), local days(1), in hours(1) => days(60);
+    /// Most life of a pinned relay.
+    l2_life_max: Duration = days(12), local days(12), in hours(1) => days(60);
+
+    /// Clean three-hop circuits kept ready, so that a send costs one extend and a round trip.
+    circuits_ready: usize = 2, local 2, in 0 => 8;
+    /// Circuits one attempt may use up. Three: failing circuits that it can't win is how an adversary gets more draws.
+    circuits_per_attempt: usize = 3, local 3, in 1 => 16;
+    /// How long dialling a relay may take, TLS included.
+    dial_timeout: Duration = secs(10), local secs(5), in millis(100) => mins(2);
+    /// How long building a circuit may take.
+    build_timeout: Duration = secs(10), local secs(10), in millis(100) => mins(2);
+    /// How long a request on a built circuit may take. Longer than building: a deposit waits for the holder's disk.
+    request_timeout: Duration = secs(30), local secs(30), in millis(100) => mins(5);
+    /// How long after its first use a circuit takes new requests. Ten minutes, as in Tor.
+    circuit_dirty: Duration = mins(10), local mins(10), in secs(10) => hours(24);
+    /// How long an unused circuit is kept.
+    circuit_idle: Duration = mins(30), local mins(30), in secs(10) => hours(24);
+    /// Least life of a subscription's circuit. Each lives a uniform draw between the two.
+    subscription_life_min: Duration = hours(18), local hours(18), in mins(1) => days(7);
+    /// Most life of a subscription's circuit.
+    subscription_life_max: Duration = hours(24), local hours(24), in mins(1) => days(7);
+    /// How long a link without circuits is kept.
+    link_idle: Duration = mins(3), local mins(3), in secs(1) => hours(24);
+    /// First wait after a failed attempt; doubles each time, with jitter.
+    retry_base: Duration = secs(10), local millis(500), in millis(10) => hours(1);
+    /// Longest wait after a failed attempt. An hour: retries must not become a pattern or a load.
+    retry_max: Duration = hours(1), local secs(5), in millis(10) => days(1);
+
+    /// Directory relays that keep an inbox's descriptor: all six there may be.
+    ring_positions: usize = RING_POSITIONS, local RING_POSITIONS, in 1 => RING_POSITIONS;
+    /// Of those, how many must agree on the highest revision before a reader believes it (or all, if fewer answer).
+    lookups_agree: usize = 2, local 2, in 1 => RING_POSITIONS;
+    /// How often an owner that is online publishes its descriptor again.
+    inbox_republish: Duration = hours(24), local hours(24), in mins(1) => days(3);
+    /// Mailboxes of an inbox. Three, so that one may be gone and mail still gets two holders.
+    mailboxes: usize = 3, local 3, in 1 => MAILBOXES_MAX;
+    /// Holders that must have a message before it leaves the outbox.
+    holders_wanted: usize = 2, local 2, in 1 => MAILBOXES_MAX;
+    /// Mean wait before the deposit at the second holder: two at once would give a sender away twice over.
+    second_deposit_delay: Duration = secs(30), local secs(0), in secs(0) => hours(1);
+    /// Mean time between fetches while in use.
+    fetch_interval: Duration = secs(60), local secs(2), in millis(100) => hours(1);
+    /// Mean time between fetches in the background.
+    fetch_interval_background: Duration = mins(10), local secs(2), in millis(100) => hours(12);
+    /// Mean wait before a holder pushes on a subscription, so that a sender can't time the owner's circuit.
+    push_delay: Duration = secs(2), local secs(0), in secs(0) => mins(10);
+    /// Records in one queue.
+    queue_records_max: usize = 128, local 4096, in 1 => 65_536;
+    /// Bytes in one queue.
+    queue_bytes_max: u64 = 2 * MIB, local 128 * MIB, in MIB / 8 => 1024 * MIB;
+    /// How long a record is held.
+    record_life: Duration = days(14), local days(14), in hours(1) => days(60);
+    /// How long a queue is held that nobody fetches from: twice the life of a record.
+    queue_life: Duration = days(28), local days(28), in hours(1) => days(400);
+    /// Queues one holder keeps.
+    queues_max: usize = 65_536, local 65_536, in 1 => 1_000_000;
+
+    /// Handshakes a second that one link is granted; more would let one peer use up a relay's processors.
+    creates_per_second: u32 = 3, local 50, in 1 => 10_000;
+    /// Handshakes that one link may save up.
+    creates_burst: u32 = 90, local 200, in 1 => 100_000;
+    /// Tries, on average, that a stranger's deposit costs unless the owner asks for something else: some tenths of a second.
+    puzzle_effort: u32 = 64, local 0, in 0 => 10_000;
+    /// Whether links between client and guard carry padding.
+    link_padding: bool = true, local false, in false => true;
+    /// Least wait before a padding cell. As Tor has it: each wait is the greater of two uniform draws between the two.
+    padding_min: Duration = millis(1500), local millis(1500), in millis(100) => mins(1);
+    /// Most wait before a padding cell.
+    padding_max: Duration = millis(9500), local millis(9500), in millis(100) => mins(1);
+    /// By how much this clock and the guards' may differ before the user is warned: what epochs need.
+    clock_warn: Duration = hours(1), local hours(1), in secs(1) => hours(24);
+    /// The most by which guards may set the clock right: a day, or they could bring back what has expired.
+    clock_jump_max: Duration = hours(24), local hours(24), in secs(0) => days(7);
+}
+
+const MIB: u64 = 1024 * 1024;
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const fn mins(count: u64) -> Duration {
+    secs(count * 60)
+}
+
+const fn hours(count: u64) -> Duration {
+    mins(count * 60)
+}
+
+const fn days(count: u64) -> Duration {
+    hours(count * 24)
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Params {
+    /// No lower bound above its upper one.
+    fn check_order(&self) -> Result<(), NetworkFault> {
+        in_order("sync_anchors", &self.sync_anchors, "sync_peers", &self.sync_peers)?;
+        in_order("guards_primary", &self.guards_primary, "guards_sample_min", &self.guards_sample_min)?;
+        in_order("guards_sample_min", &self.guards_sample_min, "guards_sample_max", &self.guards_sample_max)?;
+        in_order("l2_life_min", &self.l2_life_min, "l2_life_max", &self.l2_life_max)?;
+        let (least, most) = (&self.subscription_life_min, &self.subscription_life_max);
+        in_order("subscription_life_min", least, "subscription_life_max", most)?;
+        in_order("retry_base", &self.retry_base, "retry_max", &self.retry_max)?;
+        in_order("holders_wanted", &self.holders_wanted, "mailboxes", &self.mailboxes)?;
+        in_order("lookups_agree", &self.lookups_agree, "ring_positions", &self.ring_positions)?;
+        in_order("creates_per_second", &self.creates_per_second, "creates_burst", &self.creates_burst)?;
+        in_order("padding_min", &self.padding_min, "padding_max", &self.padding_max)?;
+        in_order("record_life", &self.record_life, "queue_life", &self.queue_life)?;
+        in_order("republish_jitter", &self.republish_jitter, "republish", &self.republish)
+    }
+
+    /// Nothing that weakens anonymity, unless that is wanted.
+    fn check_strength(&self) -> Result<(), NetworkFault> {
+        let weak = [
+            ("danger_address_groups", self.danger_address_groups == AddressGroups::Port),
+            ("receipts_min", self.receipts_min == 0),
+            ("selectable_age", self.selectable_age.is_zero()),
+            ("second_deposit_delay", self.second_deposit_delay.is_zero()),
+            ("push_delay", self.push_delay.is_zero()),
+            ("link_padding", !self.link_padding),
+        ];
+        match weak.into_iter().find(|&(_, is_weak)| is_weak && !self.danger_accept_weak) {
+            Some((key, _)) => Err(NetworkFault::Weak { key }),
+            None => Ok(()),
+        }
+    }
+}
+
+const _: () = assert!(
+    hours(36 + 6).as_secs() < RELAY_DESCRIPTOR_LIFE.as_secs(),
+    "the rarest republishing there may be, as late as it may be, comes before the descriptor dies"
+);
+
+/// A value that a network file can name.
+trait Tunable: Sized + PartialOrd {
+    /// How it is written.
+    type Raw: Serialize + DeserializeOwned;
+    /// What should stand there, where [`Tunable::from_raw`] finds something else.
+    const EXPECTED: &'static str;
+
+    fn from_raw(raw: Self::Raw) -> Option<Self>;
+    fn to_raw(&self) -> Self::Raw;
+    fn to_text(&self) -> String;
+}
+
+macro_rules! tunable_as_written {
+    ($($type:ty),*) => {$(
+        impl Tunable for $type {
+            type Raw = Self;
+            const EXPECTED: &'static str = stringify!($type);
+
+            fn from_raw(raw: Self) -> Option<Self> {
+                Some(raw)
+            }
+
+            fn to_raw(&self) -> Self {
+                *self
+            }
+
+            fn to_text(&self) -> String {
+                format!("{self:?}").to_ascii_lowercase()
+            }
+        }
+    )*};
+}
+
+tunable_as_written!(bool, u32, u64, usize, AddressGroups);
+
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+impl Tunable for Duration {
+    type Raw = String;
+    const EXPECTED: &'static str = "a whole number and its unit, such as 500ms, 2s, 10min, 18h or 7d";
+
+    fn from_raw(raw: String) -> Option<Self> {
+        let digits = raw.bytes().take_while(u8::is_ascii_digit).count();
+        let (count, unit) = raw.split_at_checked(digits)?;
+        let (_, unit_millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        count.parse::<u64>().ok()?.checked_mul(*unit_millis).map(Self::from_millis)
+    }
+
+    fn to_raw(&self) -> String {
+        self.to_text()
+    }
+
+    fn to_text(&self) -> String {
+        let millis = self.as_millis();
+        let is_whole = |unit_millis: u64| millis != 0 && millis.is_multiple_of(u128::from(unit_millis));
+        let unit = UNITS.iter().rev().find(|(_, unit_millis)| is_whole(*unit_millis));
+        match unit {
+            Some((name, unit_millis)) => format!("{}{name}", millis / u128::from(*unit_millis)),
+            None => "0s".to_owned(),
+        }
+    }
+}
+
+fn in_range<T: Tunable>(
+    key: &'static str,
+    raw: Option<T::Raw>,
+    default: T,
+    least: &T,
+    most: &T,
+) -> Result<T, NetworkFault> {
+    let Some(raw) = raw else { return Ok(default) };
+    let value = T::from_raw(raw).ok_or(NetworkFault::Value { key, expected: T::EXPECTED })?;
+    if value < *least || value > *most {
+        return Err(NetworkFault::Range { key, least: least.to_text(), most: most.to_text() });
+    }
+    Ok(value)
+}
+
+fn in_order<T: Tunable>(key: &'static str, lower: &T, bound: &'static str, upper: &T) -> Result<(), NetworkFault> {
+    if lower <= upper { Ok(()) } else { Err(NetworkFault::Order { key, bound }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_parameters_pass_their_own_checks() {
+        for params in [Params::DEFAULT, Params::LOCAL] {
+            assert_eq!(RawParams::from(&params).check(), Ok(params));
+        }
+    }
+
+    #[test]
+    fn durations_are_written_in_their_largest_whole_unit() {
+        let texts = [(millis(1500), "1500ms"), (secs(90), "90s"), (mins(60), "1h"), (days(14), "14d"), (secs(0), "0s")];
+        for (duration, text) in texts {
+            assert_eq!(duration.to_text(), text);
+            assert_eq!(Duration::from_raw(text.to_owned()), Some(duration));
+        }
+    }
+}
