@@ -5,9 +5,9 @@
 use chacha20::cipher::StreamCipherCore;
 use chacha20::variants::Ietf;
 use chacha20::{ChaChaCore, KeyIvInit, R20};
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
-use super::aead::LayerKey;
+use super::aead::{self, LayerKey};
 
 /// Length of a ChaCha20 block, bytes.
 pub const BLOCK_LEN: usize = 64;
@@ -34,16 +34,18 @@ pub fn next_key(key: &mut LayerKey) {
 }
 
 /// The keystream block at `counter`, and then [`next_key`], with one key set-up for both.
-pub fn block_and_next_key(key: &mut LayerKey, counter: u32) -> [u8; BLOCK_LEN] {
+pub fn block_and_next_key(key: &mut LayerKey, counter: u32) -> Zeroizing<[u8; BLOCK_LEN]> {
     let mut cipher = cipher(key);
     let block = block_at(&mut cipher, counter);
     erase(key, &mut cipher);
     block
 }
 
-/// [`xor_keystream`], and then [`next_key`], with one key set-up for both.
-pub fn xor_keystream_and_next_key(key: &mut LayerKey, counter: u32, buf: &mut [u8]) {
-    xor_keystream(key, counter, buf);
+/// XORs a cell's keystream, from counter 1 on, into `body`, and then [`next_key`].
+pub fn xor_cell_and_next_key(key: &mut LayerKey, body: &mut [u8]) {
+    // Sealing XORs the very same keystream, and aws-lc does it with a tag nobody looks at in less time than the
+    // chacha20 crate without one: 1.08 us against 1.31 us for a body of 2043 bytes (one core of a busy 2-core Xeon).
+    aead::seal_in_place(key, body);
     next_key(key);
 }
 
@@ -53,16 +55,15 @@ fn cipher(key: &LayerKey) -> Cipher {
     Cipher::new(key.as_bytes().into(), &[0; 12].into())
 }
 
-fn block_at(cipher: &mut Cipher, counter: u32) -> [u8; BLOCK_LEN] {
-    let mut block = [0; BLOCK_LEN];
+fn block_at(cipher: &mut Cipher, counter: u32) -> Zeroizing<[u8; BLOCK_LEN]> {
+    let mut block = Zeroizing::new([0; BLOCK_LEN]);
     cipher.set_block_pos(counter);
-    cipher.write_keystream_block((&mut block).into());
+    cipher.write_keystream_block((&mut *block).into());
     block
 }
 
 fn erase(key: &mut LayerKey, cipher: &mut Cipher) {
-    let mut block = block_at(cipher, ERASURE_COUNTER);
+    let block = block_at(cipher, ERASURE_COUNTER);
     let (next, _) = block.split_at(key.as_bytes().len());
     key.as_bytes_mut().copy_from_slice(next);
-    block.zeroize();
 }

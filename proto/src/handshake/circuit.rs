@@ -422,3 +422,42 @@ impl fmt::Debug for HopTarget {
         write!(f, "HopTarget({:?})", self.relay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    /// An onionskin whose extension block opens, whatever is in it and in the ML-KEM key.
+    fn answer(spoil: impl FnOnce(&mut [u8; ENCAPSULATION_KEY_LEN], &mut Vec<u8>)) -> Result<(), HandshakeFault> {
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let (network, relay) = (NetworkId([1; 32]), RelayId([2; 32]));
+        let onion = OnionSecret::generate(&mut rng);
+        let target = HopTarget { relay, onion_key: onion.public() };
+        let secret = DhSecret::generate(&mut rng);
+        let public = secret.public();
+        let (_, mut encapsulation_key) = KemSecret::generate(&mut rng);
+        let mut extension = vec![0; EXTENSION_LEN];
+        spoil(&mut encapsulation_key, &mut extension);
+
+        let shared = secret.agree(&DhPublic(onion.public().0)).unwrap_or_else(|_| panic!("contributory"));
+        let offer = Offer { public: &public.0, encapsulation_key: &encapsulation_key };
+        let key = extension_key(&network, &target, &offer, &shared);
+        let sealed = aead::seal(&key, &[0; 12], &[], &extension);
+        let skin = Onionskin(joined(&[onion.id().as_bytes(), &public.0, &encapsulation_key, &sealed]));
+        respond(&network, &relay, &[onion], &skin, &mut rng).map(|_| ())
+    }
+
+    #[test] // §5.3
+    fn what_the_initiator_may_not_offer_is_refused() {
+        assert_eq!(answer(|_, _| ()), Ok(()));
+        assert_eq!(answer(|_, extension| extension[63] = 1), Err(HandshakeFault::ExtensionValue));
+        assert_eq!(answer(|key, _| key[..2].fill(0xff)), Err(HandshakeFault::EncapsulationKey));
+        let both = answer(|key, extension| {
+            key[..2].fill(0xff);
+            extension[0] = 1;
+        });
+        assert_eq!(both, Err(HandshakeFault::ExtensionValue), "the extension block comes before any ML-KEM work");
+    }
+}

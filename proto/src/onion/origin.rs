@@ -3,7 +3,7 @@
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::transit::{CELL_COUNTER, message_in, write_plain};
+use super::transit::{message_in, write_plain};
 use super::{HopCommand, LayerFault};
 use crate::crypto::aead::{self, LayerKey};
 use crate::crypto::stream;
@@ -16,7 +16,7 @@ const FILLER_LEN_MAX: usize = HOP_OVERHEAD_LEN * (HOPS_MAX - 1);
 /// The last two blocks of a cell's keystream hold all that a filler meets.
 const FILLER_COUNTER: u32 = 31;
 const FILLER_BLOCKS_LEN: usize = 2 * stream::BLOCK_LEN;
-const FILLER_BLOCKS_START: usize = (FILLER_COUNTER - CELL_COUNTER) as usize * stream::BLOCK_LEN;
+const FILLER_BLOCKS_START: usize = (FILLER_COUNTER - 1) as usize * stream::BLOCK_LEN;
 
 const _: () = assert!(FILLER_BLOCKS_START <= TAIL_START - FILLER_LEN_MAX);
 const _: () = assert!(TAIL_START + HOP_OVERHEAD_LEN <= FILLER_BLOCKS_START + FILLER_BLOCKS_LEN);
@@ -68,18 +68,6 @@ impl OriginLayers {
         body: &mut [u8; BODY_LEN],
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> [u8; TAG_LEN] {
-        // Random, because zeros would show the last hop where they end, and so how many hops there are.
-        self.wrap_with_pad(is_early, message, body, |pad| rng.fill_bytes(pad))
-    }
-
-    /// [`Self::wrap`] with the padding from `write_pad`.
-    pub(super) fn wrap_with_pad(
-        &mut self,
-        is_early: bool,
-        message: &[u8],
-        body: &mut [u8; BODY_LEN],
-        write_pad: impl FnOnce(&mut [u8]),
-    ) -> [u8; TAG_LEN] {
         assert!(!self.hops.is_empty(), "there is a hop to deliver to");
         assert!(message.len() <= forward_room(self.hops.len()), "a forward message fits its cell");
         let (forward, deliver) = if is_early {
@@ -91,7 +79,8 @@ impl OriginLayers {
         let filler_len = HOP_OVERHEAD_LEN * (self.hops.len() - 1);
         let (content, filler) = body.split_at_mut(BODY_LEN - filler_len);
         let (_, plain) = content.split_at_mut(TAG_LEN);
-        write_pad(write_plain(plain, deliver, message));
+        // Random, because zeros would show the last hop where they end, and so how many hops there are.
+        rng.fill_bytes(write_plain(plain, deliver, message));
         self.write_filler(filler);
 
         let mut last_tag = None;
@@ -138,7 +127,7 @@ impl OriginLayers {
     pub fn unwrap<'a>(&mut self, body: &'a mut [u8; BODY_LEN]) -> Result<([u8; TAG_LEN], &'a [u8]), LayerFault> {
         let Some((last, before)) = self.hops.split_last_mut() else { unreachable!("there is a hop that could speak") };
         for hop in before {
-            stream::xor_keystream_and_next_key(&mut hop.backward, CELL_COUNTER, body);
+            stream::xor_cell_and_next_key(&mut hop.backward, body);
         }
         let (tag, sealed) = body.split_first_chunk_mut().ok_or(LayerFault::BadTag)?;
         aead::open_in_place(&last.backward, tag, sealed)?;

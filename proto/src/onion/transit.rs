@@ -9,8 +9,6 @@ use crate::crypto::stream;
 use crate::limits::{BACKWARD_ROOM, BODY_LEN, HOP_OVERHEAD_LEN, MSG_LEN_LEN, TAG_LEN, forward_room};
 use crate::wire::{Malformed, Reader};
 
-/// The first counter of a cell's keystream; 0 is the AEAD's own.
-pub(super) const CELL_COUNTER: u32 = 1;
 /// Where in the keystream the bytes lie that a hop appends: right behind those that the AEAD used.
 const TAIL_START: usize = BODY_LEN - TAG_LEN;
 /// The one block that holds them, and their place in it.
@@ -83,7 +81,7 @@ impl AddLayer {
 
     /// Adds this hop's layer to a cell on its way to the origin.
     pub fn add(&mut self, body: &mut [u8; BODY_LEN]) {
-        stream::xor_keystream_and_next_key(&mut self.key, CELL_COUNTER, body);
+        stream::xor_cell_and_next_key(&mut self.key, body);
     }
 
     /// Fills `cell` with a message from this hop to the origin, and returns the cell's tag.
