@@ -8,6 +8,7 @@ pub mod dh;
 pub mod hpke;
 pub mod kdf;
 pub mod kem;
+pub mod passphrase;
 pub mod puzzle;
 pub mod sign;
 pub mod stream;
