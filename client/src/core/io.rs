@@ -164,6 +164,29 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
+    /// The profile can't be written (said by the shell). What came stays with its holders, what was stored is safe.
+    Store(StoreFault),
+}
+
+/// Why the profile can't be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFault {
+    /// There is no room left.
+    DiskFull,
+    /// It, or the disk it is on, may not be written.
+    ReadOnly,
+    /// Something else; the log has it.
+    Failed,
+}
+
+impl std::fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::DiskFull => "the disk that the profile is on is full",
+            Self::ReadOnly => "the profile may not be written",
+            Self::Failed => "the profile can't be written",
+        })
+    }
 }
 
 /// Goes out with a storage op and comes back when it is durable.
