@@ -3,4 +3,6 @@
 
 pub mod address;
 pub mod descriptor;
+pub mod holder;
+pub mod mailbox;
 pub mod record;

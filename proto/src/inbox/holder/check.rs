@@ -1,0 +1,107 @@
+//! What the simulator and the metrics look at: counts, and whether the holder agrees with itself.
+
+use super::queue::Queue;
+use super::{Holder, Pending, QueueSnapshot, Totals, Waiting};
+
+/// How much a holder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HolderCounts {
+    /// Queues.
+    pub queues: usize,
+    /// Records, durable or on their way to the disk.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Ids kept of removed records.
+    pub removed: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Requests that wait for an answer, subscriptions included.
+    pub waiting: usize,
+    /// Ops that the store has not yet answered.
+    pub pending_ops: usize,
+    /// Bytes of records in them.
+    pub pending_bytes: usize,
+}
+
+/// An invariant of the holder that does not hold: a defect of this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Counts and bytes differ from the sum over all queues.
+    Totals,
+    /// A queue's index disagrees with itself.
+    Index,
+    /// More is kept or waiting than the limits allow.
+    Limits,
+    /// Bytes of pending ops differ from their sum.
+    PendingBytes,
+    /// A request waits for something that will not answer it.
+    Waiting,
+    /// A subscription's next push is not among the timers, or the other way round.
+    Pushes,
+}
+
+impl Holder {
+    /// How much there is.
+    pub fn counts(&self) -> HolderCounts {
+        HolderCounts {
+            queues: self.queues.len(),
+            records: self.totals.records,
+            bytes: self.totals.bytes,
+            removed: self.totals.removed,
+            subscriptions: self.queues.values().filter(|queue| queue.subscription.is_some()).count(),
+            waiting: self.waiting.len(),
+            pending_ops: self.ops.len(),
+            pending_bytes: self.pending_bytes,
+        }
+    }
+
+    /// The queues as the store should have them once it has answered everything.
+    pub fn snapshot(&self) -> Vec<QueueSnapshot> {
+        self.queues.iter().map(|(&id, queue)| queue.snapshot(id)).collect()
+    }
+
+    /// Checks the holder against itself; for the simulator, after every step.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn invariants(&self) -> Result<(), Broken> {
+        let mut totals = Totals::default();
+        for queue in self.queues.values() {
+            totals.on_queue(queue);
+        }
+        let pending_bytes: usize = self.ops.values().map(|(_, bytes)| bytes).sum();
+        let checks = [
+            (totals == self.totals, Broken::Totals),
+            (self.queues.values().all(Queue::is_consistent), Broken::Index),
+            (self.ops.len() <= self.limits.pending_ops_max, Broken::Limits),
+            (self.totals.removed <= self.limits.records_max, Broken::Limits),
+            (pending_bytes == self.pending_bytes, Broken::PendingBytes),
+            (self.waiting_is_answered(), Broken::Waiting),
+            (self.pushes_match(), Broken::Pushes),
+        ];
+        checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
+    }
+
+    fn waiting_is_answered(&self) -> bool {
+        self.waiting.iter().all(|(request, waiting)| match waiting {
+            Waiting::Op(op) => self.ops.get(op).is_some_and(|(pending, _)| match pending {
+                Pending::Create { waiters, .. } | Pending::Put { waiters, .. } => waiters.contains(request),
+                Pending::Fetch { request: asked, .. } => asked == request,
+                Pending::Touch { .. } | Pending::Push { .. } | Pending::Remove(_) | Pending::RemoveQueue { .. } => {
+                    false
+                }
+            }),
+            Waiting::Subscription(queue) => {
+                let subscription = self.queues.get(queue).and_then(|queue| queue.subscription.as_ref());
+                subscription.is_some_and(|subscription| subscription.request == *request)
+            }
+        })
+    }
+
+    fn pushes_match(&self) -> bool {
+        let due = self.queues.iter().filter_map(|(&id, queue)| Some((queue.subscription.as_ref()?.push_at()?, id)));
+        let due: std::collections::BTreeSet<_> = due.collect();
+        due == self.pushes
+    }
+}

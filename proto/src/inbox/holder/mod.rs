@@ -1,0 +1,381 @@
+//! All queues of one relay: takes deposits, returns records, lets them expire (docs/protocol.md §10).
+//!
+//! Owns the index, never a body: bodies are the store's. Answers a deposit only after the store said that it is durable.
+//! Never waits, never reads a clock. Each request gets one reply with `fin`, a subscription others before it.
+//!
+//! Drain after every input, in this order: [`poll_op`](Holder::poll_op), [`poll_reply`](Holder::poll_reply),
+//! [`poll_timeout`](Holder::poll_timeout).
+
+mod check;
+mod ops;
+mod push;
+mod queue;
+mod request;
+mod sweep;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rand::CryptoRng;
+use serde_bytes::ByteBuf;
+
+pub use self::check::{Broken, HolderCounts};
+pub use self::ops::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot, RecordEntry};
+pub use self::push::{PUSH_DELAY_MEAN_MAX, PUSH_WINDOW_BYTES};
+use self::queue::Queue;
+use crate::handshake::Binding;
+use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
+use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
+use crate::time::{Duration, Instant, WallTime};
+
+/// Most requests that wait for one op; more are told to come back.
+const WAITERS_MAX: usize = 8;
+
+/// Names one request; chosen by the caller, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What a holder says to one request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HolderReply {
+    /// To which.
+    pub request: RequestId,
+    /// What.
+    pub reply: MailboxReply,
+    /// Whether it is the last.
+    pub fin: bool,
+}
+
+/// How much a holder takes. What is over is refused with [`Refusal::Full`], or [`Refusal::Busy`] where that passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HolderLimits {
+    /// Most queues of the relay.
+    pub queues_max: usize,
+    /// Most records of the relay; bounds its memory. As many ids of removed records are kept besides.
+    pub records_max: usize,
+    /// Most bytes of records of the relay; bounds its disk.
+    pub bytes_max: u64,
+    /// Most records of one queue; as many ids of removed records are kept besides.
+    pub queue_records_max: usize,
+    /// Most bytes of records of one queue.
+    pub queue_bytes_max: u64,
+    /// A record expires this long after its deposit, rounded up to the hour.
+    pub record_life: Duration,
+    /// A queue expires this long after its owner was last here.
+    pub queue_life: Duration,
+    /// Tries that a deposit should have cost its sender; zero: none.
+    pub puzzle_effort: u32,
+    /// Puzzles checked in a second; a check costs about a millisecond.
+    pub puzzle_checks_per_second: u32,
+    /// Most ops that the store has not yet answered.
+    pub pending_ops_max: usize,
+    /// Most bytes of records in those ops.
+    pub pending_bytes_max: usize,
+}
+
+impl Default for HolderLimits {
+    fn default() -> Self {
+        Self {
+            queues_max: 100_000,
+            records_max: 2_000_000,
+            bytes_max: 8 << 30,
+            queue_records_max: 4096,
+            queue_bytes_max: 128 << 20,
+            record_life: Duration::from_secs(14 * 24 * 3600),
+            queue_life: Duration::from_secs(60 * 24 * 3600),
+            puzzle_effort: 0,
+            puzzle_checks_per_second: 100,
+            pending_ops_max: 4096,
+            pending_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// All queues of one relay. See the module's words on draining.
+#[expect(missing_debug_implementations, reason = "holds linkable ids")]
+pub struct Holder {
+    network: NetworkId,
+    relay: RelayId,
+    limits: HolderLimits,
+    queues: BTreeMap<QueueId, Queue>,
+    totals: Totals,
+    next_seq: u64,
+    next_op: u64,
+    /// Ops that the store has not yet answered, with the bytes of records in them.
+    ops: BTreeMap<OpId, (Pending, usize)>,
+    pending_bytes: usize,
+    /// Requests that wait for something; one that was cancelled is not here.
+    waiting: BTreeMap<RequestId, Waiting>,
+    /// Pushes by when they are due.
+    pushes: BTreeSet<(Instant, QueueId)>,
+    puzzle_checks: PuzzleChecks,
+    sweep_at: Instant,
+    sweep_cursor: Option<QueueId>,
+    outgoing: VecDeque<HolderOp>,
+    replies: VecDeque<HolderReply>,
+}
+
+/// What an op is for.
+enum Pending {
+    Create { queue: QueueId, waiters: Vec<RequestId> },
+    Touch { queue: QueueId, fetched_before: WallTime },
+    Put { queue: QueueId, seq: u64, waiters: Vec<RequestId> },
+    Fetch { request: RequestId, count: usize, more: bool },
+    Push { queue: QueueId, request: RequestId, seqs: Vec<u64>, more: bool },
+    Remove(Removal),
+    RemoveQueue { queue: QueueId },
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    Op(OpId),
+    Subscription(QueueId),
+}
+
+/// Records on their way off the disk.
+struct Removal {
+    queue: QueueId,
+    records: Vec<(u64, RecordId)>,
+    remember: Vec<(RecordId, WallTime)>,
+    forget: Vec<RecordId>,
+}
+
+/// Sums over all queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Totals {
+    records: usize,
+    bytes: u64,
+    removed: usize,
+}
+
+impl Totals {
+    fn on_taken(&mut self, entries: &[RecordEntry]) {
+        self.records -= entries.len();
+        self.bytes -= entries.iter().map(|entry| entry.len as u64).sum::<u64>();
+    }
+
+    fn on_queue(&mut self, queue: &Queue) {
+        self.records += queue.record_count();
+        self.bytes += queue.bytes();
+        self.removed += queue.removed_count();
+    }
+
+    fn on_queue_removed(&mut self, queue: &Queue) {
+        self.records -= queue.record_count();
+        self.bytes -= queue.bytes();
+        self.removed -= queue.removed_count();
+    }
+}
+
+/// Counts puzzle checks in the current second.
+#[derive(Default)]
+struct PuzzleChecks {
+    second: u64,
+    count: u32,
+}
+
+impl PuzzleChecks {
+    fn take(&mut self, now: Instant, per_second: u32) -> bool {
+        let second = now.as_micros() / 1_000_000;
+        if second != self.second {
+            *self = Self { second, count: 0 };
+        }
+        let is_allowed = self.count < per_second;
+        self.count += u32::from(is_allowed);
+        is_allowed
+    }
+}
+
+impl Holder {
+    /// The queues as the store had them; none for a new relay. Quotas that became smaller refuse what is new only.
+    pub fn restore(network: NetworkId, relay: RelayId, limits: HolderLimits, snapshots: &[QueueSnapshot]) -> Self {
+        let mut totals = Totals::default();
+        let mut queues = BTreeMap::new();
+        for snapshot in snapshots {
+            let queue = Queue::restore(snapshot);
+            totals.on_queue(&queue);
+            queues.insert(snapshot.queue, queue);
+        }
+        let highest = snapshots.iter().flat_map(|snapshot| &snapshot.records).map(|entry| entry.seq).max();
+        Self {
+            network,
+            relay,
+            limits,
+            queues,
+            totals,
+            next_seq: highest.map_or(0, |seq| seq + 1),
+            next_op: 0,
+            ops: BTreeMap::new(),
+            pending_bytes: 0,
+            waiting: BTreeMap::new(),
+            pushes: BTreeSet::new(),
+            puzzle_checks: PuzzleChecks::default(),
+            sweep_at: Instant::default(),
+            sweep_cursor: None,
+            outgoing: VecDeque::new(),
+            replies: VecDeque::new(),
+        }
+    }
+
+    /// A request came on the circuit with this binding.
+    pub fn handle_request(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        request: RequestId,
+        binding: &Binding,
+        asked: MailboxRequest,
+    ) {
+        assert!(!self.waiting.contains_key(&request), "a request's id is used once");
+        let granted = match self.admit(binding, &asked) {
+            Err(refusal) => Err(refusal),
+            Ok(()) => match asked.verb {
+                Verb::Create { queue, owner, sender } => self.create(wall, request, queue, owner, sender),
+                Verb::Deposit { queue, record, puzzle } => self.deposit((now, wall), request, queue, record, puzzle),
+                Verb::Fetch { queue, remove, bytes_max } => self.fetch((now, wall), request, queue, &remove, bytes_max),
+                Verb::Subscribe { queue, push_delay_ms } => {
+                    let mean = Duration::from_millis(u64::from(push_delay_ms));
+                    self.subscribe((now, wall), request, queue, mean)
+                }
+            },
+        };
+        if let Err(refusal) = granted {
+            self.replies.push_back(HolderReply { request, reply: MailboxReply::Refused(refusal), fin: true });
+        }
+    }
+
+    /// The store answered an op. An answer to an op that was not asked is ignored: there is none.
+    pub fn handle_stored(&mut self, now: Instant, done: HolderDone, rng: &mut (impl CryptoRng + ?Sized)) {
+        let Some((pending, bytes)) = self.ops.remove(&done.op) else { return };
+        self.pending_bytes -= bytes;
+        let refusal = match &done.outcome {
+            Outcome::Done | Outcome::Records(_) => None,
+            Outcome::Failed => Some(Refusal::Store),
+            Outcome::Busy => Some(Refusal::Busy),
+        };
+        match pending {
+            Pending::Create { queue, waiters } => self.on_created(queue, waiters, refusal),
+            Pending::Touch { queue, fetched_before } => {
+                if let Some(queue) = self.queues.get_mut(&queue).filter(|_| refusal.is_some()) {
+                    queue.fetched_at = fetched_before;
+                }
+            }
+            Pending::Put { queue, seq, waiters } => self.on_put(now, (queue, seq), waiters, refusal, rng),
+            Pending::Fetch { request, count, more } => {
+                let reply = match records_of(done.outcome, count) {
+                    Some(records) => MailboxReply::Fetched { records, more },
+                    None => MailboxReply::Refused(refusal.unwrap_or(Refusal::Store)),
+                };
+                self.answer(request, reply);
+            }
+            Pending::Push { queue, request, seqs, more } => {
+                let read = records_of(done.outcome, seqs.len()).map(|records| (records, more));
+                self.on_push_read(now, (queue, request), &seqs, read, rng);
+            }
+            Pending::Remove(removal) => {
+                if refusal.is_some() {
+                    self.on_remove_failed(removal);
+                }
+            }
+            Pending::RemoveQueue { queue } => self.on_queue_removed(queue, refusal.is_none()),
+        }
+    }
+
+    /// Nobody waits for this request any longer: its stream or circuit is gone. What it began is finished all the same.
+    pub fn cancel(&mut self, request: RequestId) {
+        if let Some(Waiting::Subscription(queue)) = self.waiting.remove(&request) {
+            self.end_subscription(queue, request);
+        }
+    }
+
+    /// Runs what is due by `now`; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime) {
+        self.run_due_pushes(now);
+        self.sweep(now, wall);
+    }
+
+    /// The next op for the store.
+    pub fn poll_op(&mut self) -> Option<HolderOp> {
+        self.outgoing.pop_front()
+    }
+
+    /// The next reply.
+    pub fn poll_reply(&mut self) -> Option<HolderReply> {
+        self.replies.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&self) -> Instant {
+        self.pushes.first().map_or(self.sweep_at, |&(at, _)| at.min(self.sweep_at))
+    }
+
+    /// The records are gone for their owner; that the disk still has them is put right at the next sweep, or the next start.
+    fn on_remove_failed(&mut self, removal: Removal) {
+        let room = self.limits.queue_records_max;
+        if let Some(queue) = self.queues.get_mut(&removal.queue) {
+            let room = room.saturating_sub(queue.unremoved.len());
+            queue.unremoved.extend(removal.records.into_iter().take(room));
+        }
+    }
+
+    fn remove(&mut self, removal: Removal) {
+        let Removal { queue, ref records, ref remember, ref forget } = removal;
+        let seqs = records.iter().map(|&(seq, _)| seq).collect();
+        let (remember, forget) = (remember.clone(), forget.clone());
+        let op = self.begin_op(Pending::Remove(removal), 0);
+        self.outgoing.push_back(HolderOp::RemoveRecords { op, queue, seqs, remember, forget });
+    }
+
+    fn read(&mut self, queue: QueueId, seqs: Vec<u64>, bytes: usize, pending: Pending) -> OpId {
+        let op = self.begin_op(pending, bytes);
+        self.outgoing.push_back(HolderOp::ReadRecords { op, queue, seqs });
+        op
+    }
+
+    fn begin_op(&mut self, pending: Pending, bytes: usize) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        self.pending_bytes += bytes;
+        self.ops.insert(op, (pending, bytes));
+        op
+    }
+
+    /// Whether the store may be asked for so much more.
+    fn has_room(&self, ops: usize, bytes: usize) -> bool {
+        self.ops.len() + ops <= self.limits.pending_ops_max
+            && self.pending_bytes + bytes <= self.limits.pending_bytes_max
+    }
+
+    /// Lets a request wait for an op that another one began.
+    fn join(&mut self, request: RequestId, op: OpId) -> Result<(), Refusal> {
+        match self.ops.get_mut(&op) {
+            Some((Pending::Create { waiters, .. } | Pending::Put { waiters, .. }, _))
+                if waiters.len() < WAITERS_MAX =>
+            {
+                waiters.push(request);
+            }
+            _ => return Err(Refusal::Busy),
+        }
+        self.waiting.insert(request, Waiting::Op(op));
+        Ok(())
+    }
+
+    /// The last reply to a request that waited, unless it was cancelled.
+    fn answer(&mut self, request: RequestId, reply: MailboxReply) {
+        if self.waiting.remove(&request).is_some() {
+            self.reply_now(request, reply);
+        }
+    }
+
+    fn reply_now(&mut self, request: RequestId, reply: MailboxReply) {
+        self.replies.push_back(HolderReply { request, reply, fin: true });
+    }
+}
+
+/// The records that were read, if all were.
+fn records_of(outcome: Outcome, count: usize) -> Option<Vec<ByteBuf>> {
+    match outcome {
+        Outcome::Records(records) if records.len() == count => Some(records),
+        Outcome::Records(_) | Outcome::Done | Outcome::Failed | Outcome::Busy => None,
+    }
+}

@@ -1,0 +1,95 @@
+//! Expiry: records, kept ids and idle queues go, a bounded piece of work at a time (docs/protocol.md §10.1).
+
+use std::ops::Bound;
+
+use super::ops::HolderOp;
+use super::queue::QueueState;
+use super::{Holder, Pending, Removal};
+use crate::ids::QueueId;
+use crate::time::{Duration, Instant, WallTime};
+
+/// Expiry is looked for this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
+/// Pause between two pieces of one sweep.
+const SWEEP_PAUSE: Duration = Duration::from_millis(50);
+/// Pause when the store has too much to do already.
+const SWEEP_RETRY: Duration = Duration::from_secs(1);
+/// Records, ids and queues looked at in one piece, about.
+const SWEEP_PIECE: usize = 8192;
+
+impl Holder {
+    /// Looks at the next queues; comes back soon when there are more, later when all were seen.
+    pub(super) fn sweep(&mut self, now: Instant, wall: WallTime) {
+        if now < self.sweep_at {
+            return;
+        }
+        let mut looked_at = 0;
+        while looked_at < SWEEP_PIECE {
+            if self.ops.len() > self.limits.pending_ops_max / 2 {
+                self.sweep_at = now + SWEEP_RETRY;
+                return;
+            }
+            let Some(id) = self.next_to_sweep() else {
+                self.sweep_cursor = None;
+                self.sweep_at = now + SWEEP_EVERY;
+                return;
+            };
+            self.sweep_cursor = Some(id);
+            looked_at += 1 + self.queues.get(&id).map_or(0, |queue| queue.record_count() + queue.removed_count());
+            self.sweep_queue(id, wall);
+        }
+        self.sweep_at = now + SWEEP_PAUSE;
+    }
+
+    fn next_to_sweep(&self) -> Option<QueueId> {
+        let from = self.sweep_cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        self.queues.range((from, Bound::Unbounded)).next().map(|(&id, _)| id)
+    }
+
+    fn sweep_queue(&mut self, id: QueueId, wall: WallTime) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let is_idle = wall >= queue.fetched_at + self.limits.queue_life;
+        match queue.state {
+            QueueState::Creating(_) | QueueState::Removing { is_asked: true } => {}
+            // Whoever listens is here.
+            QueueState::Live if is_idle && queue.subscription.is_some() => self.touch(id, wall),
+            QueueState::Live if is_idle => self.remove_queue(id),
+            QueueState::Removing { is_asked: false } => self.remove_queue(id),
+            QueueState::Live => self.expire_records(id, wall),
+        }
+    }
+
+    fn expire_records(&mut self, id: QueueId, wall: WallTime) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let (entries, forget) = queue.take_expired(wall);
+        let unremoved = std::mem::take(&mut queue.unremoved);
+        let remember =
+            unremoved.values().filter_map(|record| Some((*record, queue.remembered_until(record)?))).collect();
+        self.totals.on_taken(&entries);
+        self.totals.removed -= forget.len();
+        let records: Vec<_> = entries.iter().map(|entry| (entry.seq, entry.record)).chain(unremoved).collect();
+        if !records.is_empty() || !forget.is_empty() {
+            self.remove(Removal { queue: id, records, remember, forget });
+        }
+    }
+
+    /// The queue is gone for its users at once, and from memory when the store has forgotten it.
+    fn remove_queue(&mut self, id: QueueId) {
+        let Some(queue) = self.queues.get_mut(&id) else { return };
+        queue.state = QueueState::Removing { is_asked: true };
+        let seqs = queue.all_seqs();
+        let op = self.begin_op(Pending::RemoveQueue { queue: id }, 0);
+        self.outgoing.push_back(HolderOp::RemoveQueue { op, queue: id, seqs });
+    }
+
+    /// The store has forgotten the queue, or failed to: the next sweep tries again.
+    pub(super) fn on_queue_removed(&mut self, id: QueueId, is_removed: bool) {
+        if is_removed {
+            if let Some(queue) = self.queues.remove(&id) {
+                self.totals.on_queue_removed(&queue);
+            }
+        } else if let Some(queue) = self.queues.get_mut(&id) {
+            queue.state = QueueState::Removing { is_asked: false };
+        }
+    }
+}
