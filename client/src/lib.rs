@@ -1,1 +1,28 @@
-//! Umbel.
+//! Umbel's client: send messages to hidden inboxes and own some, without saying who or where one is.
+//!
+//! A library first; the `umbel` command is built on this and nothing else. [`Client::open`] opens a [`Profile`] and
+//! starts one task that drives the [`core`], which decides everything and touches nothing.
+//!
+//! ```no_run
+//! # async fn example(address: umbel_proto::inbox::address::InboxAddress) -> Result<(), Box<dyn std::error::Error>> {
+//! let profile = umbel_client::Profile::load("/home/alice/.local/share/umbel".as_ref())?;
+//! let client = umbel_client::Client::open(profile).await?;
+//! let sent = client.send(address, b"Nobody knows that I wrote this.".to_vec()).await?;
+//! println!("message {} is safe in the outbox", sent.id);
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+pub mod core;
+mod net;
+mod store;
+
+pub use client::{
+    Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError, SendError,
+    Sent,
+};
+pub use store::{
+    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, Passphrase, Profile, ProfileError, StoredMessage,
+};

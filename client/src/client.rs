@@ -1,0 +1,374 @@
+//! The handle that programs hold: asks the driver, reads what is stored, hears notices.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rand::Rng;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::time::WallTime;
+
+use crate::core::io::{Notice, Status, StoreFault};
+use crate::core::{Core, SnapshotFault};
+use crate::net::Clock;
+use crate::net::driver::{Driver, Parts, Request};
+use crate::store::{DatabaseError, Profile, ProfileError, Store, StoredMessage};
+
+/// Requests waiting for the driver; whoever has one more waits too.
+const REQUESTS_MAX: usize = 64;
+/// Notices kept for a listener that is behind; it then misses the oldest, and is told how many.
+const NOTICES_MAX: usize = 4096;
+/// Longest name of an inbox, bytes.
+const INBOX_NAME_LEN_MAX: usize = 64;
+
+/// A profile could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The profile itself says no.
+    Profile(ProfileError),
+    /// The profile's database holds something that this program did not write.
+    Snapshot(SnapshotFault),
+    /// The system gives no thread for the store.
+    Thread(io::Error),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Profile(error) => error.fmt(f),
+            Self::Snapshot(SnapshotFault::Paths) => f.write_str("the profile's list of guards is damaged"),
+            Self::Snapshot(SnapshotFault::Inbox(name)) => write!(f, "the profile's inbox {name:?} is damaged"),
+            Self::Snapshot(SnapshotFault::Outbox(id)) => write!(f, "the profile's outgoing message {id} is damaged"),
+            Self::Thread(error) => write!(f, "could not start a thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<ProfileError> for OpenError {
+    fn from(error: ProfileError) -> Self {
+        Self::Profile(error)
+    }
+}
+
+/// The client was closed, or its task failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientClosed;
+
+impl fmt::Display for ClientClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client was closed")
+    }
+}
+
+impl std::error::Error for ClientClosed {}
+
+/// A message was not taken into the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// It is longer than [`MESSAGE_LEN_MAX`].
+    TooLong,
+    /// The profile could not be written.
+    Store(StoreFault),
+    /// The client was closed. Whether the message is in the outbox is not known.
+    Closed,
+}
+
+/// An inbox was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateInboxError {
+    /// The name is empty, longer than 64 bytes, or has control characters or blanks at an end.
+    Name,
+    /// There is one of this name.
+    Exists,
+    /// The profile could not be written.
+    Store(StoreFault),
+    /// The client was closed.
+    Closed,
+}
+
+/// An inbox can't be listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenError {
+    /// There is none of this name.
+    NoInbox,
+    /// The client was closed.
+    Closed,
+}
+
+/// Stored messages could not be read or marked.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The database says no.
+    Database(DatabaseError),
+    /// The client was closed.
+    Closed,
+}
+
+/// Whether a client may use the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Make links.
+    Online,
+    /// Make none: only look at, or add to, what is stored.
+    Offline,
+}
+
+/// A message that is durable in the outbox. Notices tell how it fares: `Held`, `Deferred`, `Failed`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Names it in notices.
+    pub id: MessageId,
+}
+
+/// An open profile and the task that works for it. Dropping it stops the task as well, but does not wait for it.
+#[expect(missing_debug_implementations, reason = "holds an open profile")]
+pub struct Client {
+    requests: mpsc::Sender<Request>,
+    notices: broadcast::Receiver<Notice>,
+    store: Store,
+    driver: JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Client {
+    /// Opens a profile and begins to make links.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(profile: Profile) -> Result<Self, OpenError> {
+        Self::open_with(profile, Reach::Online).await
+    }
+
+    /// Opens a profile.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_with(profile: Profile, reach: Reach) -> Result<Self, OpenError> {
+        // Stretching a passphrase takes a good part of a second.
+        let opening = tokio::task::spawn_blocking(|| {
+            let open = profile.open()?;
+            let life = open.network.params.record_life.as_secs();
+            let received_since = WallTime(Clock::wall().as_secs().saturating_sub(life));
+            let snapshot = open.database.snapshot(received_since).map_err(ProfileError::Database)?;
+            Ok::<_, ProfileError>((open, snapshot))
+        });
+        let (open, snapshot) = opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
+        let clock = Clock::start();
+        let (network, params) = (open.network.id, Arc::new(open.network.params.clone()));
+        let core = Core::new(open.network, open.seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())
+            .map_err(OpenError::Snapshot)?;
+        let (store, thread) = Store::start(open.database, open.lock).map_err(OpenError::Thread)?;
+        let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
+        let (notice_sender, notices) = broadcast::channel(NOTICES_MAX);
+        let driver = Driver::new(Parts {
+            core,
+            clock,
+            network,
+            params,
+            store: store.clone(),
+            requests: request_queue,
+            notices: notice_sender,
+            is_online: reach == Reach::Online,
+        });
+        Ok(Self { requests, notices, store, driver: tokio::spawn(driver.run()), thread })
+    }
+
+    /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried until enough holders
+    /// have it, now and each time this profile is opened.
+    ///
+    /// # Errors
+    /// See [`SendError`]; then nothing was taken.
+    pub async fn send(&self, address: InboxAddress, body: Vec<u8>) -> Result<Sent, SendError> {
+        if body.len() > MESSAGE_LEN_MAX {
+            return Err(SendError::TooLong);
+        }
+        let id = random_message_id();
+        let request = |done| Request::Send { id, address, body, done };
+        self.ask(request).await.map_err(|ClientClosed| SendError::Closed)?.map(|()| Sent { id })
+    }
+
+    /// Tries everything in the outbox again, now.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub async fn flush(&self) -> Result<(), ClientClosed> {
+        self.requests.send(Request::Flush).await.map_err(|_| ClientClosed)
+    }
+
+    /// Makes an inbox. Returns its address once its keys are durable here; it takes mail from the notice `InboxReady` on,
+    /// and is made ready the next time should that not come.
+    ///
+    /// # Errors
+    /// See [`CreateInboxError`].
+    pub async fn create_inbox(&self, name: &str) -> Result<InboxAddress, CreateInboxError> {
+        let is_clean = !name.chars().any(char::is_control) && name.trim() == name;
+        if name.is_empty() || name.len() > INBOX_NAME_LEN_MAX || !is_clean {
+            return Err(CreateInboxError::Name);
+        }
+        let name = name.to_owned();
+        self.ask(|done| Request::CreateInbox { name, done }).await.map_err(|ClientClosed| CreateInboxError::Closed)?
+    }
+
+    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and tells the holders when the
+    /// owner is there.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub async fn listen(&self, inbox: &str, is_interactive: bool) -> Result<(), ListenError> {
+        let name = inbox.to_owned();
+        let request = |done| Request::Listen { name, is_interactive, done };
+        self.ask(request).await.map_err(|ClientClosed| ListenError::Closed)?
+    }
+
+    /// What happens from now on.
+    pub fn notices(&self) -> Notices {
+        Notices(self.notices.resubscribe())
+    }
+
+    /// The address of one of the own inboxes; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub async fn inbox_address(&self, inbox: &str) -> Result<Option<InboxAddress>, ClientClosed> {
+        let name = inbox.to_owned();
+        self.ask(|done| Request::InboxAddress { name, done }).await
+    }
+
+    /// How things stand.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub async fn status(&self) -> Result<Status, ClientClosed> {
+        self.ask(|done| Request::Status { done }).await
+    }
+
+    /// Messages that are kept, oldest first: of one inbox or of all, those that came after place `after` (0: all), a
+    /// page at a time. The page after the last is empty.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, ReadError> {
+        self.page(inbox, after, false).await
+    }
+
+    /// Like [`Client::messages`], without those that are marked read.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, ReadError> {
+        self.page(inbox, after, true).await
+    }
+
+    /// Marks a message read.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn mark_read(&self, message: &StoredMessage) -> Result<(), ReadError> {
+        let result = self.store.mark_read(message.seq).await.map_err(|_| ReadError::Closed)?;
+        result.map_err(ReadError::Database)
+    }
+
+    /// How many unread messages each inbox has; inboxes without any are left out.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn unread_counts(&self) -> Result<Vec<(String, u64)>, ReadError> {
+        let result = self.store.unread_counts().await.map_err(|_| ReadError::Closed)?;
+        result.map_err(ReadError::Database)
+    }
+
+    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed and may be opened again.
+    pub async fn close(self) {
+        let Self { requests, notices, store, driver, thread } = self;
+        // Whatever fails here has ended already, which is what is wanted.
+        drop(requests.send(Request::Stop).await);
+        drop(driver.await);
+        drop((requests, notices, store));
+        drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
+    }
+
+    async fn page(&self, inbox: Option<&str>, after: i64, is_unread: bool) -> Result<Vec<StoredMessage>, ReadError> {
+        let found = self.store.messages(inbox.map(str::to_owned), after, is_unread).await;
+        found.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ClientClosed> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(request(done)).await.map_err(|_| ClientClosed)?;
+        answer.await.map_err(|_| ClientClosed)
+    }
+}
+
+/// What a client tells its user, as it happens. A listener that is far behind misses the oldest notices.
+#[derive(Debug)]
+pub struct Notices(broadcast::Receiver<Notice>);
+
+/// There is a gap in the notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeGap {
+    /// This many were missed: look at what is stored.
+    Missed(u64),
+    /// The client was closed.
+    Closed,
+}
+
+impl Notices {
+    /// The next notice. Nothing is lost if the future is dropped before it is done.
+    ///
+    /// # Errors
+    /// There is a gap.
+    pub async fn next(&mut self) -> Result<Notice, NoticeGap> {
+        self.0.recv().await.map_err(|error| match error {
+            broadcast::error::RecvError::Lagged(count) => NoticeGap::Missed(count),
+            broadcast::error::RecvError::Closed => NoticeGap::Closed,
+        })
+    }
+}
+
+fn random_message_id() -> MessageId {
+    let mut id = [0; MessageId::LEN];
+    rand::rng().fill_bytes(&mut id);
+    MessageId(id)
+}
+
+macro_rules! display_errors {
+    ($($type:ident { $($variant:pat => $text:expr,)+ })+) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $($variant => write!(f, "{}", $text),)+
+                }
+            }
+        }
+
+        impl std::error::Error for $type {}
+    )+};
+}
+
+display_errors! {
+    SendError {
+        Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
+        Self::Store(fault) => fault,
+        Self::Closed => ClientClosed,
+    }
+    CreateInboxError {
+        Self::Name => format_args!("an inbox's name has 1 to {INBOX_NAME_LEN_MAX} bytes, no control characters and no blank at either end"),
+        Self::Exists => "there is an inbox of this name",
+        Self::Store(fault) => fault,
+        Self::Closed => ClientClosed,
+    }
+    ListenError {
+        Self::NoInbox => "there is no inbox of this name",
+        Self::Closed => ClientClosed,
+    }
+    ReadError {
+        Self::Database(error) => error,
+        Self::Closed => ClientClosed,
+    }
+}

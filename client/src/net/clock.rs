@@ -1,0 +1,33 @@
+//! The one place where the client reads clocks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use umbel_proto::time::{Duration, Instant, WallTime};
+
+/// The monotonic clock as the core sees it, counted from when the client was opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    started_at: tokio::time::Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
+        Self { started_at: tokio::time::Instant::now() }
+    }
+
+    /// Now.
+    pub(crate) fn now(self) -> Instant {
+        Instant::from_micros(u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// When the runtime has to wake up for `at`.
+    pub(crate) fn at(self, at: Instant) -> tokio::time::Instant {
+        self.started_at + Duration::from_micros(at.as_micros())
+    }
+
+    /// What the calendar says.
+    pub(crate) fn wall() -> WallTime {
+        WallTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    }
+}

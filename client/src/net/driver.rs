@@ -1,0 +1,411 @@
+//! The task that drives the core: hands in what happened, executes what comes out.
+//!
+//! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but what happens when a
+//! queue is full: a link whose queue is full is closed, and while the store is behind nothing new is taken in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep_until, timeout_at};
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::{MessageId, NetworkId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, Instant};
+
+use super::Clock;
+use super::link::{self, LinkEvent, Target};
+use crate::client::{CreateInboxError, ListenError, SendError};
+use crate::core::Core;
+use crate::core::io::{Command, LinkId, LinkOp, Notice, SendFault, Status, StoreFault, StoreOp, StoreTicket, Warning};
+use crate::store::{BatchDone, Store};
+
+/// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
+const LINK_QUEUE_CELLS_MAX: usize = 4096;
+/// Batches of cells that came and wait for the driver; the links' tasks wait then.
+const LINK_EVENTS_MAX: usize = 64;
+/// Ops waiting for the store, from where on nothing new is taken in until it has caught up.
+const STORE_OPS_MAX: usize = 4096;
+/// Events and requests handled between two looks at what comes out.
+const BATCH_MAX: usize = 64;
+/// How long links may take to say goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// When there is nothing to wait for, a look is taken this often anyway.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What a client's handle asks of the driver.
+pub(crate) enum Request {
+    Send { id: MessageId, address: InboxAddress, body: Vec<u8>, done: oneshot::Sender<Result<(), SendError>> },
+    Flush,
+    CreateInbox { name: String, done: oneshot::Sender<Result<InboxAddress, CreateInboxError>> },
+    Listen { name: String, is_interactive: bool, done: oneshot::Sender<Result<(), ListenError>> },
+    InboxAddress { name: String, done: oneshot::Sender<Option<InboxAddress>> },
+    Status { done: oneshot::Sender<Status> },
+    Stop,
+}
+
+/// What the driver is made of.
+pub(crate) struct Parts {
+    pub(crate) core: Core,
+    pub(crate) clock: Clock,
+    pub(crate) network: NetworkId,
+    pub(crate) params: Arc<Params>,
+    pub(crate) store: Store,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) notices: broadcast::Sender<Notice>,
+    /// Whether links may be made at all.
+    pub(crate) is_online: bool,
+}
+
+/// See the module.
+pub(crate) struct Driver {
+    parts: Parts,
+    links: BTreeMap<LinkId, Link>,
+    /// Links that were given up and of which the core has not heard yet.
+    lost: Vec<LinkId>,
+    next_link: u64,
+    tasks: JoinSet<()>,
+    event_sender: mpsc::Sender<LinkEvent>,
+    events: mpsc::Receiver<LinkEvent>,
+    ops: Vec<(StoreTicket, StoreOp)>,
+    /// The batch that is with the store.
+    writing: Option<oneshot::Receiver<BatchDone>>,
+    /// Who waits for which op.
+    waiting: BTreeMap<StoreTicket, Waiting>,
+    sends: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
+    inboxes: BTreeMap<String, oneshot::Sender<Result<InboxAddress, CreateInboxError>>>,
+}
+
+struct Link {
+    relay: RelayId,
+    /// `None` once the link is to close.
+    queue: Option<mpsc::Sender<Cell>>,
+    task: AbortHandle,
+    is_up: bool,
+}
+
+enum Waiting {
+    Send(MessageId),
+    Inbox(String),
+}
+
+enum Wake {
+    Stored(Option<BatchDone>),
+    Link(LinkEvent),
+    Request(Option<Request>),
+    Timer,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (event_sender, events) = mpsc::channel(LINK_EVENTS_MAX);
+        Self {
+            parts,
+            links: BTreeMap::new(),
+            lost: Vec::new(),
+            next_link: 1,
+            tasks: JoinSet::new(),
+            event_sender,
+            events,
+            ops: Vec::new(),
+            writing: None,
+            waiting: BTreeMap::new(),
+            sends: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+        }
+    }
+
+    /// Drives the core until it is told to stop, or nobody is left to tell it anything.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let wake_at = self.drain().await;
+            let has_room = self.ops.len() < STORE_OPS_MAX;
+            let wake = tokio::select! {
+                done = outcome(&mut self.writing) => Wake::Stored(done),
+                Some(event) = self.events.recv(), if has_room => Wake::Link(event),
+                request = self.parts.requests.recv(), if has_room => Wake::Request(request),
+                () = sleep_until(wake_at) => Wake::Timer,
+            };
+            if self.on_wake(wake).is_break() {
+                return self.finish().await;
+            }
+        }
+    }
+
+    /// One batch: what woke us, and what else has come meanwhile.
+    fn on_wake(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
+        let now = self.parts.clock.now();
+        match wake {
+            Wake::Stored(done) => self.on_stored(now, done),
+            Wake::Link(event) => self.on_link_event(now, event),
+            Wake::Request(Some(Request::Stop) | None) => return std::ops::ControlFlow::Break(()),
+            Wake::Request(Some(request)) => self.on_request(now, request),
+            Wake::Timer => {}
+        }
+        for _ in 0..BATCH_MAX {
+            let Ok(event) = self.events.try_recv() else { break };
+            self.on_link_event(now, event);
+        }
+        self.parts.core.handle_timeout(now, Clock::wall(), &mut rand::rng());
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn on_link_event(&mut self, now: Instant, event: LinkEvent) {
+        let (wall, mut rng) = (Clock::wall(), rand::rng());
+        let core = &mut self.parts.core;
+        match event {
+            LinkEvent::Up { link, hello } => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.is_up = true;
+                    core.handle_link_up(now, wall, link, entry.relay, hello, &mut rng);
+                }
+            }
+            LinkEvent::DialFailed { link } => {
+                if let Some(entry) = self.links.remove(&link) {
+                    core.handle_dial_failed(now, wall, entry.relay, &mut rng);
+                }
+            }
+            LinkEvent::Cells { link, cells } => {
+                // A link that was given up or closed has nothing more to say to the core.
+                if self.links.get(&link).is_some_and(|entry| entry.queue.is_some()) {
+                    for cell in cells {
+                        core.handle_cell(now, wall, link, cell, &mut rng);
+                    }
+                }
+            }
+            LinkEvent::Down { link } => {
+                if self.links.remove(&link).is_some() {
+                    core.handle_link_down(now, wall, link, &mut rng);
+                }
+            }
+        }
+    }
+
+    fn on_request(&mut self, now: Instant, request: Request) {
+        match request {
+            Request::Send { id, address, body, done } => {
+                self.sends.insert(id, done);
+                self.command(now, Command::Send { id, address, body });
+            }
+            Request::Flush => self.command(now, Command::Flush),
+            Request::CreateInbox { name, done } => {
+                if self.parts.core.inbox_address(&name).is_some() || self.inboxes.contains_key(&name) {
+                    answer(done, Err(CreateInboxError::Exists));
+                } else {
+                    self.inboxes.insert(name.clone(), done);
+                    self.command(now, Command::CreateInbox { name });
+                }
+            }
+            Request::Listen { name, is_interactive, done } => {
+                if self.parts.core.inbox_address(&name).is_some() {
+                    self.command(now, Command::Listen { name, is_interactive });
+                    answer(done, Ok(()));
+                } else {
+                    answer(done, Err(ListenError::NoInbox));
+                }
+            }
+            Request::InboxAddress { name, done } => answer(done, self.parts.core.inbox_address(&name)),
+            Request::Status { done } => answer(done, self.parts.core.status()),
+            Request::Stop => {}
+        }
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        self.parts.core.handle_command(now, Clock::wall(), command, &mut rand::rng());
+    }
+
+    fn on_stored(&mut self, now: Instant, done: Option<BatchDone>) {
+        self.writing = None;
+        // The store's thread is gone: nothing that was asked of it was done, or will be.
+        let Some(done) = done else { return };
+        for (ticket, result) in done {
+            self.on_op_stored(now, ticket, result);
+        }
+    }
+
+    fn on_op_stored(&mut self, now: Instant, ticket: StoreTicket, result: Result<(), StoreFault>) {
+        let is_stored = result.is_ok();
+        self.parts.core.handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
+        if let Err(fault) = result {
+            self.tell(Notice::Warning(Warning::Store(fault)));
+        }
+        match self.waiting.remove(&ticket) {
+            // Of one that was stored, the core's `Queued` tells.
+            Some(Waiting::Send(id)) => {
+                if let (Err(fault), Some(done)) = (result, self.sends.remove(&id)) {
+                    answer(done, Err(SendError::Store(fault)));
+                }
+            }
+            Some(Waiting::Inbox(name)) => {
+                if let Some(done) = self.inboxes.remove(&name) {
+                    let address = result.map_err(CreateInboxError::Store).and_then(|()| {
+                        self.parts.core.inbox_address(&name).ok_or(CreateInboxError::Store(StoreFault::Failed))
+                    });
+                    answer(done, address);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Executes all that the core asks for, in the order it prescribes; returns when to wake up at the latest.
+    async fn drain(&mut self) -> tokio::time::Instant {
+        while self.tasks.try_join_next().is_some() {}
+        loop {
+            self.drain_stores().await;
+            while let Some((link, cell)) = self.parts.core.poll_cell() {
+                self.queue_cell(link, cell);
+            }
+            while let Some(op) = self.parts.core.poll_link() {
+                self.on_link_op(op);
+            }
+            while let Some(notice) = self.parts.core.poll_notice() {
+                self.on_notice(notice);
+            }
+            if self.lost.is_empty() {
+                break;
+            }
+            let now = self.parts.clock.now();
+            for link in std::mem::take(&mut self.lost) {
+                self.parts.core.handle_link_down(now, Clock::wall(), link, &mut rand::rng());
+            }
+        }
+        let idle = tokio::time::Instant::now() + IDLE_MAX;
+        self.parts.core.poll_timeout().map_or(idle, |at| self.parts.clock.at(at).min(idle))
+    }
+
+    async fn drain_stores(&mut self) {
+        while let Some((ticket, op)) = self.parts.core.poll_store() {
+            match &op {
+                StoreOp::PutOutbox { id, .. } if self.sends.contains_key(id) => {
+                    self.waiting.insert(ticket, Waiting::Send(*id));
+                }
+                StoreOp::PutInbox { name, .. } if self.inboxes.contains_key(name) => {
+                    self.waiting.insert(ticket, Waiting::Inbox(name.clone()));
+                }
+                _ => {}
+            }
+            self.ops.push((ticket, op));
+        }
+        if self.writing.is_none() && !self.ops.is_empty() {
+            // A closed store drops the batch; `outcome` then says so.
+            self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
+        }
+    }
+
+    fn queue_cell(&mut self, link: LinkId, cell: Cell) {
+        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else { return };
+        if queue.try_send(cell).is_err()
+            && let Some(entry) = self.links.remove(&link)
+        {
+            tracing::debug!(?link, "link given up: its queue is full or its task gone");
+            entry.task.abort();
+            self.lost.push(link);
+        }
+    }
+
+    fn on_link_op(&mut self, op: LinkOp) {
+        match op {
+            LinkOp::Dial { relay, host_ports } if self.parts.is_online => self.dial(relay, host_ports),
+            // Offline, an attempt neither succeeds nor fails: a failure would count against the relay.
+            LinkOp::Dial { .. } => {}
+            LinkOp::Close(link) => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.queue = None;
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, relay: RelayId, host_ports: Vec<String>) {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        let hello = Hello {
+            versions: vec![LINK_VERSION],
+            network: self.parts.network,
+            // A relay has no use for a client's clock, and its seconds would tell clients apart.
+            clock: Clock::wall().to_hour(),
+            features: 0,
+            descriptor: None,
+        };
+        let target = Target { link, relay, host_ports, hello, params: Arc::clone(&self.parts.params) };
+        let (queue, cells) = mpsc::channel(LINK_QUEUE_CELLS_MAX);
+        let task = self.tasks.spawn(link::run(target, cells, self.event_sender.clone()));
+        self.links.insert(link, Link { relay, queue: Some(queue), task, is_up: false });
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match &notice {
+            Notice::Queued(id) => {
+                if let Some(done) = self.sends.remove(id) {
+                    answer(done, Ok(()));
+                }
+            }
+            Notice::Failed { id, reason: SendFault::TooLong } => {
+                if let Some(done) = self.sends.remove(id) {
+                    answer(done, Err(SendError::TooLong));
+                }
+            }
+            _ => {}
+        }
+        self.tell(notice);
+    }
+
+    /// Nobody may be listening.
+    fn tell(&self, notice: Notice) {
+        drop(self.parts.notices.send(notice));
+    }
+
+    /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is durable.
+    async fn finish(mut self) {
+        self.command(self.parts.clock.now(), Command::Stop);
+        self.parts.is_online = false;
+        let deadline = tokio::time::Instant::now() + GOODBYE_MAX;
+        loop {
+            self.drain().await;
+            for entry in self.links.values_mut() {
+                entry.queue = None;
+            }
+            if self.tasks.is_empty() {
+                break;
+            }
+            let step = timeout_at(deadline, async {
+                tokio::select! {
+                    done = outcome(&mut self.writing) => Some(Wake::Stored(done)),
+                    Some(event) = self.events.recv() => Some(Wake::Link(event)),
+                    _ = self.tasks.join_next() => None,
+                }
+            });
+            let now = self.parts.clock.now();
+            match step.await {
+                Ok(Some(Wake::Stored(done))) => self.on_stored(now, done),
+                Ok(Some(Wake::Link(event))) => self.on_link_event(now, event),
+                Ok(_) => {}
+                Err(_elapsed) => break,
+            }
+        }
+        while self.writing.is_some() {
+            let done = outcome(&mut self.writing).await;
+            self.on_stored(self.parts.clock.now(), done);
+            self.drain().await;
+        }
+        let open = self.links.values().filter(|entry| entry.is_up).count();
+        tracing::debug!(open, "client ended");
+    }
+}
+
+/// Whoever asked may have stopped waiting.
+fn answer<T>(done: oneshot::Sender<T>, value: T) {
+    drop(done.send(value).err());
+}
+
+/// How the batch that is with the store went; pends while there is none. `None` if the store is gone.
+async fn outcome(writing: &mut Option<oneshot::Receiver<BatchDone>>) -> Option<BatchDone> {
+    match writing {
+        Some(done) => done.await.ok(),
+        None => std::future::pending().await,
+    }
+}

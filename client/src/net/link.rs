@@ -1,0 +1,262 @@
+//! One link of a client: dial, prove whom one reached, exchange `Hello`s, then move whole cells both ways.
+//!
+//! Knows nothing of circuits. Keeps `Padding` and `Hello` to itself; all other cells go to the driver, a batch at a
+//! time, over a bounded queue: while the driver is busy the socket is not read. What is to be sent comes over a bounded
+//! queue as well; a peer that takes nothing for [`WRITE_STALL_MAX`] is given up. Rules: docs/protocol.md §2.
+
+use std::io;
+use std::sync::Arc;
+
+use rand::RngExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::ids::RelayId;
+use umbel_proto::limits::CELL_LEN;
+use umbel_proto::link::{Hello, tls};
+use umbel_proto::network::Params;
+use umbel_proto::time::Duration;
+
+use crate::core::io::LinkId;
+
+/// Cells read or written at once: as many as fill four TLS records.
+const BATCH_CELLS_MAX: usize = 32;
+/// A peer that takes no cell for this long is gone.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
+/// How long the end of a link may take to be said.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
+/// Without padding, a cell is sent at least this often, so that both ends notice when the other is gone.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// A peer that says nothing for this long is gone: it missed four keepalives.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+/// What a link's task tells the driver.
+pub(super) enum LinkEvent {
+    /// The link is up; the peer is who it should be.
+    Up { link: LinkId, hello: Hello },
+    /// The link can't be made.
+    DialFailed { link: LinkId },
+    /// Cells came, with good headers, of circuits.
+    Cells { link: LinkId, cells: Vec<Cell> },
+    /// The link is gone.
+    Down { link: LinkId },
+}
+
+/// A link to be made.
+pub(super) struct Target {
+    pub(super) link: LinkId,
+    pub(super) relay: RelayId,
+    pub(super) host_ports: Vec<String>,
+    pub(super) hello: Hello,
+    pub(super) params: Arc<Params>,
+}
+
+/// Why a link could not be made, or ended.
+#[derive(Debug)]
+#[expect(dead_code, reason = "read by the log")]
+enum LinkFault {
+    Timeout,
+    Io(io::Error),
+    Tls(rustls::Error),
+    Violation(Violation),
+    Silent,
+    Stuck,
+    Closed,
+}
+
+impl From<Violation> for LinkFault {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+/// Makes the link and keeps it until either side closes it. Closing `queue` ends it in order: what is queued is sent.
+pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events: mpsc::Sender<LinkEvent>) {
+    let link = target.link;
+    // Nothing is queued before the link is up: the queue can only close.
+    let dialled = tokio::select! {
+        dialled = dial(&target) => dialled,
+        _ = queue.recv() => return,
+    };
+    let (stream, hello) = match dialled {
+        Ok(dialled) => dialled,
+        Err(fault) => {
+            tracing::debug!(?link, ?fault, "dial failed");
+            drop(events.send(LinkEvent::DialFailed { link }).await);
+            return;
+        }
+    };
+    if events.send(LinkEvent::Up { link, hello }).await.is_err() {
+        return;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let fault = tokio::select! {
+        fault = read_cells(link, reader, &events) => fault,
+        fault = write_cells(writer, &mut queue, &target.params) => fault,
+    };
+    tracing::debug!(?link, ?fault, "link ended");
+    drop(events.send(LinkEvent::Down { link }).await);
+}
+
+/// Tries each address in turn.
+async fn dial(target: &Target) -> Result<(TlsStream<TcpStream>, Hello), LinkFault> {
+    let mut fault = LinkFault::Timeout;
+    for host_port in &target.host_ports {
+        match timeout(target.params.dial_timeout, dial_one(target, host_port)).await {
+            Ok(Ok(dialled)) => return Ok(dialled),
+            Ok(Err(failed)) => fault = failed,
+            Err(_elapsed) => fault = LinkFault::Timeout,
+        }
+    }
+    Err(fault)
+}
+
+async fn dial_one(target: &Target, host_port: &str) -> Result<(TlsStream<TcpStream>, Hello), LinkFault> {
+    let config = tls::dial_config(&target.relay, None).map_err(LinkFault::Tls)?;
+    let socket = TcpStream::connect(host_port).await.map_err(LinkFault::Io)?;
+    socket.set_nodelay(true).map_err(LinkFault::Io)?;
+    let mut stream = TlsConnector::from(config).connect(tls::server_name(), socket).await.map_err(LinkFault::Io)?;
+    stream.write_all(target.hello.encode().as_bytes()).await.map_err(LinkFault::Io)?;
+    stream.flush().await.map_err(LinkFault::Io)?;
+    let mut cell = Cell::blank();
+    stream.read_exact(cell.as_bytes_mut()).await.map_err(LinkFault::Io)?;
+    let theirs = Hello::decode(&cell)?;
+    target.hello.negotiate(&theirs)?;
+    Ok((stream, theirs))
+}
+
+async fn read_cells(
+    link: LinkId,
+    mut reader: ReadHalf<TlsStream<TcpStream>>,
+    events: &mpsc::Sender<LinkEvent>,
+) -> LinkFault {
+    let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
+    let mut filled = 0;
+    loop {
+        let (_, room) = buffer.split_at_mut(filled);
+        match timeout(SILENCE_MAX, reader.read(room)).await {
+            Err(_elapsed) => return LinkFault::Silent,
+            Ok(Err(error)) => return LinkFault::Io(error),
+            Ok(Ok(0)) => return LinkFault::Closed,
+            Ok(Ok(count)) => filled += count,
+        }
+        let whole = filled - filled % CELL_LEN;
+        let (ready, _) = buffer.split_at(whole);
+        let cells = match circuit_cells(ready) {
+            Ok(cells) => cells,
+            Err(violation) => return LinkFault::Violation(violation),
+        };
+        buffer.copy_within(whole..filled, 0);
+        filled -= whole;
+        if !cells.is_empty() && events.send(LinkEvent::Cells { link, cells }).await.is_err() {
+            return LinkFault::Closed;
+        }
+    }
+}
+
+/// The circuits' cells among these; a link's own are taken out.
+fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
+    let mut cells = Vec::with_capacity(bytes.len() / CELL_LEN);
+    for chunk in bytes.chunks_exact(CELL_LEN) {
+        let mut cell = Cell::blank();
+        cell.as_bytes_mut().copy_from_slice(chunk);
+        match cell.header()? {
+            (_, Command::Padding) => {}
+            (_, Command::Hello) => return Err(Violation::Hello),
+            (_, Command::Create | Command::Created | Command::Relay | Command::Destroy) => cells.push(cell),
+        }
+    }
+    Ok(cells)
+}
+
+async fn write_cells(
+    mut writer: WriteHalf<TlsStream<TcpStream>>,
+    queue: &mut mpsc::Receiver<Cell>,
+    params: &Params,
+) -> LinkFault {
+    let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
+    let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
+    loop {
+        match timeout(idle_wait(params), queue.recv_many(&mut batch, BATCH_CELLS_MAX)).await {
+            Ok(0) => {
+                // The peer may be gone already; the link is over either way.
+                drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
+                return LinkFault::Closed;
+            }
+            Ok(_) => {}
+            Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
+        }
+        bytes.clear();
+        for cell in batch.drain(..) {
+            bytes.extend_from_slice(cell.as_bytes());
+        }
+        let written = timeout(WRITE_STALL_MAX, async {
+            writer.write_all(&bytes).await?;
+            writer.flush().await
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return LinkFault::Io(error),
+            Err(_elapsed) => return LinkFault::Stuck,
+        }
+    }
+}
+
+/// How long the link may be idle before a padding cell is sent: the greater of two draws, as Tor has it, so that the time
+/// since the last cell says little (docs/protocol.md §2.5).
+fn idle_wait(params: &Params) -> Duration {
+    if !params.link_padding {
+        return KEEPALIVE;
+    }
+    let mut rng = rand::rng();
+    let range = params.padding_min..=params.padding_max;
+    rng.random_range(range.clone()).max(rng.random_range(range))
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::cell::DestroyReason;
+    use umbel_proto::ids::CircId;
+
+    use super::*;
+
+    fn bytes(cells: &[Cell]) -> Vec<u8> {
+        cells.iter().flat_map(|cell| *cell.as_bytes()).collect()
+    }
+
+    #[test] // §2.5
+    fn padding_stays_with_the_link() {
+        let destroy = Cell::destroy(CircId::new(7).unwrap(), DestroyReason::Finished);
+        let cells = circuit_cells(&bytes(&[Cell::new(None, Command::Padding), destroy.clone()])).unwrap();
+        assert_eq!(cells.len(), 1);
+        assert_eq!(cells[0].as_bytes(), destroy.as_bytes());
+    }
+
+    #[test] // §2.4
+    fn a_second_hello_ends_the_link() {
+        let cells = bytes(&[Cell::new(None, Command::Hello)]);
+        assert_eq!(circuit_cells(&cells).err(), Some(Violation::Hello));
+    }
+
+    #[test] // §2.1
+    fn an_unknown_command_ends_the_link() {
+        let mut cell = Cell::new(None, Command::Padding);
+        cell.as_bytes_mut()[4] = 77;
+        assert!(matches!(circuit_cells(&bytes(&[cell])), Err(Violation::Header(_))));
+    }
+
+    #[test] // §2.5
+    fn idle_links_are_padded_within_the_networks_bounds() {
+        let padded = Params { link_padding: true, ..Params::LOCAL };
+        for _ in 0..100 {
+            let wait = idle_wait(&padded);
+            assert!(wait >= padded.padding_min && wait <= padded.padding_max);
+        }
+        assert_eq!(idle_wait(&Params { link_padding: false, ..Params::LOCAL }), KEEPALIVE);
+    }
+}

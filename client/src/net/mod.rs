@@ -1,0 +1,10 @@
+//! Everything of the client that touches sockets and clocks.
+//!
+//! One task, the [`driver`], owns the core: it reads the clock once a batch, hands in what happened, and executes what
+//! comes out. Each link is a task of its own that moves whole cells between a socket and bounded queues.
+
+mod clock;
+pub(crate) mod driver;
+mod link;
+
+pub(crate) use clock::Clock;

@@ -1,0 +1,339 @@
+//! The profile's database: SQLCipher under one key, a versioned schema, and what each op of the core does to it.
+//!
+//! Owns the SQL. Never decides anything: what is stored is opaque here, except for which inbox a message is.
+
+use std::fmt;
+use std::path::Path;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::WallTime;
+use zeroize::Zeroizing;
+
+use super::key::DatabaseKey;
+use crate::core::io::{Snapshot, StoreFault, StoreOp};
+
+/// The schema this program writes. A database with a higher number was written by a newer program and is left alone.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// Messages in one page, at most: a few megabytes.
+pub(crate) const PAGE_MAX: u32 = 32;
+
+const SCHEMA: &str = "
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE relays (relay BLOB PRIMARY KEY, descriptor BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE inboxes (name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT;
+    CREATE TABLE outbox (id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
+    CREATE TABLE messages (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        inbox       TEXT NOT NULL,
+        id          BLOB NOT NULL,
+        body        BLOB NOT NULL,
+        received_at INTEGER NOT NULL,
+        is_read     INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (inbox, id)
+    ) STRICT;
+    CREATE INDEX messages_unread ON messages (seq) WHERE is_read = 0;
+    CREATE INDEX messages_received ON messages (received_at);
+";
+
+const PATHS: &str = "paths";
+
+/// The database could not be opened or used.
+#[derive(Debug)]
+pub enum DatabaseError {
+    /// The key does not open it: the passphrase or key file is wrong, or the file is damaged.
+    WrongKey,
+    /// A newer program wrote it.
+    SchemaTooNew {
+        /// Its schema.
+        found: u32,
+        /// The newest this program knows.
+        known: u32,
+    },
+    /// SQLite says no.
+    Sqlite {
+        /// What was attempted.
+        doing: &'static str,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+}
+
+impl DatabaseError {
+    /// What the core and the user are told of it.
+    pub(crate) fn fault(&self) -> StoreFault {
+        let Self::Sqlite { source, .. } = self else { return StoreFault::Failed };
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreFault::DiskFull,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StoreFault::ReadOnly,
+            _ => StoreFault::Failed,
+        }
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongKey => f.write_str("the key does not open the profile"),
+            Self::SchemaTooNew { found, known } => {
+                write!(f, "the profile was written by a newer umbel (schema {found}, this one knows {known})")
+            }
+            Self::Sqlite { doing, source } => write!(f, "{doing}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for DatabaseError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sqlite { source, .. } => Some(source),
+            Self::WrongKey | Self::SchemaTooNew { .. } => None,
+        }
+    }
+}
+
+/// Says what was attempted when SQLite refuses it.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, DatabaseError>;
+}
+
+impl<T> Doing<T> for rusqlite::Result<T> {
+    fn doing(self, doing: &'static str) -> Result<T, DatabaseError> {
+        self.map_err(|source| DatabaseError::Sqlite { doing, source })
+    }
+}
+
+/// A message that came and is kept.
+#[derive(Clone, PartialEq, Eq)]
+#[expect(missing_debug_implementations, reason = "holds a message")]
+pub struct StoredMessage {
+    /// Its place in the order of arrival in this profile.
+    pub seq: i64,
+    /// For which inbox.
+    pub inbox: String,
+    /// Which message.
+    pub id: MessageId,
+    /// What it says.
+    pub body: Vec<u8>,
+    /// When it came.
+    pub received_at: WallTime,
+}
+
+/// One open profile database.
+pub(crate) struct Database {
+    connection: Connection,
+}
+
+impl Database {
+    /// Opens the database at `path`, making it and its schema when there is none.
+    pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
+        let connection = Connection::open(path).doing("open the profile's database")?;
+        Self::unlock(&connection, key)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
+                 PRAGMA temp_store = MEMORY;",
+            )
+            .doing("set up the profile's database")?;
+        let mut database = Self { connection };
+        database.migrate()?;
+        Ok(database)
+    }
+
+    fn unlock(connection: &Connection, key: &DatabaseKey) -> Result<(), DatabaseError> {
+        // The log would name a wrong key on standard error, which is ours to say.
+        connection
+            .execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")
+            .doing("set up the profile's encryption")?;
+        connection.execute_batch(&key.pragma()).doing("give the profile's key")?;
+        let first_read = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+        match first_read {
+            Ok(_) => Ok(()),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(DatabaseError::WrongKey),
+            Err(source) => Err(DatabaseError::Sqlite { doing: "read the profile's database", source }),
+        }
+    }
+
+    fn migrate(&mut self) -> Result<(), DatabaseError> {
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .doing("lock the profile's database")?;
+        let found: u32 = transaction
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .doing("read the profile's schema version")?;
+        match found {
+            0 => {
+                transaction.execute_batch(SCHEMA).doing("make the profile's tables")?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION).doing("note the schema version")?;
+                transaction.commit().doing("make the profile's tables")
+            }
+            SCHEMA_VERSION => Ok(()),
+            found => Err(DatabaseError::SchemaTooNew { found, known: SCHEMA_VERSION }),
+        }
+    }
+
+    /// All that the core needs to go on, with the ids of messages received since `received_since`.
+    pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
+        let doing = "read the profile";
+        let paths = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE name = ?1", [PATHS], |row| row.get(0))
+            .optional()
+            .doing(doing)?;
+        Ok(Snapshot {
+            paths,
+            relays: self.rows("SELECT descriptor FROM relays", [], |row| row.get(0)).doing(doing)?,
+            inboxes: self
+                .rows("SELECT name, state FROM inboxes ORDER BY rowid", [], |row| {
+                    Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
+                })
+                .doing(doing)?,
+            outbox: self
+                .rows("SELECT id, state FROM outbox ORDER BY rowid", [], |row| {
+                    Ok((MessageId(row.get(0)?), Zeroizing::new(row.get(1)?)))
+                })
+                .doing(doing)?,
+            received: self
+                .rows("SELECT inbox, id FROM messages WHERE received_at >= ?1", [seconds(received_since)], |row| {
+                    Ok((row.get(0)?, MessageId(row.get(1)?)))
+                })
+                .doing(doing)?,
+        })
+    }
+
+    /// Does these ops and makes them durable: all in one commit, or, if that fails, each in its own, so that one that
+    /// can't be stored takes no other with it.
+    pub(crate) fn apply(&mut self, ops: &[StoreOp]) -> Vec<Result<(), DatabaseError>> {
+        match self.commit(ops) {
+            Ok(()) => ops.iter().map(|_| Ok(())).collect(),
+            Err(error) if ops.len() <= 1 => vec![Err(error)],
+            Err(_) => ops.iter().map(|op| self.commit(std::slice::from_ref(op))).collect(),
+        }
+    }
+
+    fn commit(&mut self, ops: &[StoreOp]) -> Result<(), DatabaseError> {
+        let doing = "write the profile";
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        for op in ops {
+            execute(&transaction, op).doing(doing)?;
+        }
+        transaction.commit().doing(doing)
+    }
+
+    /// Messages not yet marked read, oldest first, that came after place `after`; of one inbox, or of all. At most
+    /// [`PAGE_MAX`].
+    pub(crate) fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+        self.page(
+            "SELECT seq, inbox, id, body, received_at FROM messages
+             WHERE is_read = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
+            inbox,
+            after,
+        )
+    }
+
+    /// All messages kept, oldest first, that came after place `after`; of one inbox, or of all. At most
+    /// [`PAGE_MAX`].
+    pub(crate) fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+        self.page(
+            "SELECT seq, inbox, id, body, received_at FROM messages
+             WHERE seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
+            inbox,
+            after,
+        )
+    }
+
+    fn page(&self, sql: &str, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+        self.rows(sql, params![after, inbox, PAGE_MAX], |row| {
+            Ok(StoredMessage {
+                seq: row.get(0)?,
+                inbox: row.get(1)?,
+                id: MessageId(row.get(2)?),
+                body: row.get(3)?,
+                received_at: WallTime(row.get::<_, i64>(4)?.unsigned_abs()),
+            })
+        })
+        .doing("read the messages")
+    }
+
+    /// Marks the message at this place read.
+    pub(crate) fn mark_read(&self, seq: i64) -> Result<(), DatabaseError> {
+        self.connection
+            .execute("UPDATE messages SET is_read = 1 WHERE seq = ?1", [seq])
+            .map(|_| ())
+            .doing("mark a message read")
+    }
+
+    /// How many unread messages each inbox has; inboxes without any are left out.
+    pub(crate) fn unread_counts(&self) -> Result<Vec<(String, u64)>, DatabaseError> {
+        self.rows("SELECT inbox, count(*) FROM messages WHERE is_read = 0 GROUP BY inbox", [], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
+        })
+        .doing("count the messages")
+    }
+
+    fn rows<T>(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+        read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.connection.prepare(sql)?.query_map(values, read)?.collect()
+    }
+}
+
+fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
+    let changed = match op {
+        StoreOp::PutPaths(state) => connection.execute(
+            "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            params![PATHS, state],
+        ),
+        StoreOp::PutRelay { relay, descriptor } => connection.execute(
+            "INSERT INTO relays (relay, descriptor) VALUES (?1, ?2)
+             ON CONFLICT (relay) DO UPDATE SET descriptor = excluded.descriptor",
+            params![relay.as_bytes(), descriptor],
+        ),
+        StoreOp::RemoveRelays(relays) => {
+            let mut statement = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;
+            relays.iter().map(|relay| statement.execute([relay.as_bytes()])).sum()
+        }
+        StoreOp::PutInbox { name, state } => connection.execute(
+            "INSERT INTO inboxes (name, state) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET state = excluded.state",
+            params![name, **state],
+        ),
+        StoreOp::PutOutbox { id, state } => connection.execute(
+            "INSERT INTO outbox (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
+            params![id.as_bytes(), **state],
+        ),
+        StoreOp::RemoveOutbox(id) => connection.execute("DELETE FROM outbox WHERE id = ?1", params![id.as_bytes()]),
+        StoreOp::PutMessage { inbox, id, body, received_at } => connection.execute(
+            "INSERT INTO messages (inbox, id, body, received_at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (inbox, id) DO NOTHING",
+            params![inbox, id.as_bytes(), body, seconds(*received_at)],
+        ),
+    };
+    changed.map(|_rows| ())
+}
+
+fn seconds(time: WallTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+impl Database {
+    /// From now on inboxes can't be stored.
+    pub(super) fn forbid_inboxes(&self) {
+        self.connection.execute_batch("DROP TABLE inboxes").unwrap();
+    }
+
+    /// From now on the disk is as good as full.
+    pub(super) fn limit_to_present_size(&self) {
+        self.connection.query_row("PRAGMA max_page_count = 1", [], |_| Ok(())).unwrap();
+    }
+
+    pub(super) fn set_schema_version(&self, version: u32) {
+        self.connection.pragma_update(None, "user_version", version).unwrap();
+    }
+}

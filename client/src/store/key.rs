@@ -1,0 +1,110 @@
+//! What opens a profile: a passphrase stretched by Argon2id, or a file with a random key.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER_PERMISSIVE;
+use rand::CryptoRng;
+use umbel_proto::crypto::passphrase::{PassphraseCost, stretch};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+/// Length of a database key, bytes.
+const KEY_LEN: usize = 32;
+
+/// What the user types to open a profile. Not `Clone`, not `Debug`, wiped on drop.
+#[derive(ZeroizeOnDrop)]
+#[expect(missing_debug_implementations, reason = "a secret")]
+pub struct Passphrase(String);
+
+impl Passphrase {
+    /// Takes a passphrase as it was typed or read; one line ending is taken off its end. `None` when nothing is left.
+    pub fn new(mut text: String) -> Option<Self> {
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        let passphrase = Self(text);
+        if passphrase.0.is_empty() { None } else { Some(passphrase) }
+    }
+
+    /// Reads a passphrase from a file: all of it, without the line ending at its end.
+    ///
+    /// # Errors
+    /// The file can't be read, is empty, or is not UTF-8.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(path)?;
+        Self::new(text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))
+    }
+
+    /// Whether two passphrases typed one after the other are the same. No secret is compared with a guess here.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+/// The key of a profile's database. Not `Clone`, not `Debug`, wiped on drop.
+#[derive(ZeroizeOnDrop)]
+pub(crate) struct DatabaseKey([u8; KEY_LEN]);
+
+impl DatabaseKey {
+    /// The key that this passphrase gives with this salt; `None` when the cost is out of range.
+    pub(crate) fn from_passphrase(passphrase: &Passphrase, salt: &[u8; 16], cost: PassphraseCost) -> Option<Self> {
+        let mut key = Self([0; KEY_LEN]);
+        stretch(passphrase.0.as_bytes(), salt, cost, &mut key.0).ok()?;
+        Some(key)
+    }
+
+    /// Makes a key file with a new random key, readable by its owner only. Never overwrites.
+    pub(crate) fn create_file(path: &Path, rng: &mut dyn CryptoRng) -> io::Result<Self> {
+        let mut key = Self([0; KEY_LEN]);
+        rng.fill_bytes(&mut key.0);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        owner_only(&mut options);
+        let mut file = options.open(path)?;
+        let text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&key.0));
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        Ok(key)
+    }
+
+    /// Reads a key file.
+    pub(crate) fn read_file(path: &Path) -> io::Result<Self> {
+        let fault = || io::Error::new(io::ErrorKind::InvalidData, "not a key file: 64 hexadecimal digits are expected");
+        let text = Zeroizing::new(fs::read_to_string(path)?);
+        let bytes = Zeroizing::new(HEXLOWER_PERMISSIVE.decode(text.trim_end().as_bytes()).map_err(|_| fault())?);
+        let key: &[u8; KEY_LEN] = bytes.as_slice().try_into().map_err(|_| fault())?;
+        Ok(Self(*key))
+    }
+
+    /// The statement that gives SQLCipher the key as it is, without another stretching.
+    pub(crate) fn pragma(&self) -> Zeroizing<String> {
+        let hex = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&self.0));
+        let mut sql = Zeroizing::new(String::with_capacity(96));
+        sql.push_str("PRAGMA key = \"x'");
+        sql.push_str(&hex);
+        sql.push_str("'\"");
+        sql
+    }
+}
+
+/// Files made with these options are readable and writable by their owner only.
+pub(super) fn owner_only(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
+}
+
+/// Where a profile's key comes from, when the profile is made.
+#[expect(missing_debug_implementations, reason = "may hold a passphrase")]
+pub enum NewKey {
+    /// Stretched from this passphrase each time.
+    Passphrase(Passphrase),
+    /// A random key in a new file here.
+    File(PathBuf),
+}

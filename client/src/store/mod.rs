@@ -1,0 +1,128 @@
+//! The store: executes what the core asks for, on a thread of its own, and answers after the commit.
+//!
+//! One batch of ops is one commit (group commit); the driver has at most one batch with the store at a time.
+
+mod database;
+mod key;
+mod profile;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use database::{DatabaseError, StoredMessage};
+pub use key::{NewKey, Passphrase};
+pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
+
+pub(crate) use database::Database;
+
+use crate::core::io::{StoreFault, StoreOp, StoreTicket};
+
+/// Jobs waiting for the store; whoever has one more waits too.
+const JOBS_MAX: usize = 64;
+
+/// Each op of a batch, and how it went.
+pub(crate) type BatchDone = Vec<(StoreTicket, Result<(), StoreFault>)>;
+
+/// What the store's thread is asked to do.
+enum Job {
+    Apply { batch: Vec<(StoreTicket, StoreOp)>, done: oneshot::Sender<BatchDone> },
+    Messages { inbox: Option<String>, after: i64, is_unread: bool, done: oneshot::Sender<Found> },
+    MarkRead { seq: i64, done: oneshot::Sender<Result<(), DatabaseError>> },
+    UnreadCounts { done: oneshot::Sender<Result<Vec<(String, u64)>, DatabaseError>> },
+}
+
+type Found = Result<Vec<StoredMessage>, DatabaseError>;
+
+/// The store's thread is gone: the client was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoreClosed;
+
+/// A handle of the store's thread. The thread ends once the last one is dropped.
+#[derive(Clone)]
+pub(crate) struct Store {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Store {
+    /// Starts the thread. It keeps the profile's lock until the last commit is done.
+    pub(crate) fn start(database: Database, lock: File) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let thread = thread::Builder::new().name("umbel-store".to_owned()).spawn(move || {
+            run(database, queue);
+            drop(lock);
+        })?;
+        Ok((Self { jobs }, thread))
+    }
+
+    /// Hands over a batch; the receiver has the outcome once it is durable.
+    pub(crate) async fn submit(
+        &self,
+        batch: Vec<(StoreTicket, StoreOp)>,
+    ) -> Result<oneshot::Receiver<BatchDone>, StoreClosed> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job::Apply { batch, done }).await.map_err(|_| StoreClosed)?;
+        Ok(outcome)
+    }
+
+    /// See [`Database::unread`] and [`Database::messages`].
+    pub(crate) async fn messages(
+        &self,
+        inbox: Option<String>,
+        after: i64,
+        is_unread: bool,
+    ) -> Result<Found, StoreClosed> {
+        self.ask(|done| Job::Messages { inbox, after, is_unread, done }).await
+    }
+
+    /// See [`Database::mark_read`].
+    pub(crate) async fn mark_read(&self, seq: i64) -> Result<Result<(), DatabaseError>, StoreClosed> {
+        self.ask(|done| Job::MarkRead { seq, done }).await
+    }
+
+    /// See [`Database::unread_counts`].
+    pub(crate) async fn unread_counts(&self) -> Result<Result<Vec<(String, u64)>, DatabaseError>, StoreClosed> {
+        self.ask(|done| Job::UnreadCounts { done }).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreClosed> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(job(done)).await.map_err(|_| StoreClosed)?;
+        answer.await.map_err(|_| StoreClosed)
+    }
+}
+
+fn run(mut database: Database, mut queue: mpsc::Receiver<Job>) {
+    while let Some(job) = queue.blocking_recv() {
+        match job {
+            Job::Apply { batch, done } => answer(done, apply(&mut database, batch)),
+            Job::Messages { inbox, after, is_unread: true, done } => {
+                answer(done, database.unread(inbox.as_deref(), after));
+            }
+            Job::Messages { inbox, after, is_unread: false, done } => {
+                answer(done, database.messages(inbox.as_deref(), after));
+            }
+            Job::MarkRead { seq, done } => answer(done, database.mark_read(seq)),
+            Job::UnreadCounts { done } => answer(done, database.unread_counts()),
+        }
+    }
+}
+
+/// Whoever asked may have stopped waiting.
+fn answer<T>(done: oneshot::Sender<T>, value: T) {
+    drop(done.send(value).err());
+}
+
+fn apply(database: &mut Database, batch: Vec<(StoreTicket, StoreOp)>) -> BatchDone {
+    let (tickets, ops): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    let results = database.apply(&ops).into_iter().map(|result| {
+        result.map_err(|error| {
+            tracing::warn!(%error, "the profile can't be written");
+            error.fault()
+        })
+    });
+    tickets.into_iter().zip(results).collect()
+}

@@ -1,0 +1,420 @@
+//! A profile: one directory with a database, a lock and `profile.toml`.
+//!
+//! ```text
+//! DIR            readable by its owner only
+//!   profile.toml network, seeds, and where the database's key comes from; no secret
+//!   profile.db   SQLCipher: guards, relays, inboxes, outbox, messages
+//!   lock         held by the one process that uses the profile
+//!   key          a random key, unless there is a passphrase or the file is elsewhere
+//! ```
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use rand::CryptoRng;
+use serde::{Deserialize, Serialize};
+use umbel_proto::crypto::passphrase::PassphraseCost;
+use umbel_proto::ids::Peer;
+use umbel_proto::network::{Network, NetworkFault};
+
+use super::database::{Database, DatabaseError};
+use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
+
+const CONFIG_FILE: &str = "profile.toml";
+const DATABASE_FILE: &str = "profile.db";
+const LOCK_FILE: &str = "lock";
+
+/// The layout of a profile's directory that this program writes.
+const PROFILE_VERSION: u32 = 1;
+
+/// A new profile.
+#[expect(missing_debug_implementations, reason = "may hold a passphrase")]
+pub struct NewProfile {
+    /// The text of a network file; `None` is the network built in for one machine.
+    pub network: Option<String>,
+    /// Relays to begin with, besides those in the network file.
+    pub seeds: Vec<Peer>,
+    /// What opens it.
+    pub key: NewKey,
+}
+
+/// A profile could not be made. What had been made of it is gone again.
+#[derive(Debug)]
+pub enum InitError {
+    /// There is one already.
+    Exists(PathBuf),
+    /// There is already a file where the new key is to be.
+    KeyFileExists(PathBuf),
+    /// No relay to begin with, neither in the network file nor besides it.
+    NoSeeds,
+    /// The network file is wrong.
+    Network(NetworkFault),
+    /// The world says no.
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What was said.
+        source: io::Error,
+    },
+    /// The database says no.
+    Database(DatabaseError),
+}
+
+/// A profile could not be opened.
+#[derive(Debug)]
+pub enum ProfileError {
+    /// There is none here.
+    Missing(PathBuf),
+    /// Another process uses it.
+    Locked(PathBuf),
+    /// `profile.toml` is not what it should be.
+    Config {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: ConfigFault,
+    },
+    /// It has a passphrase and none was given.
+    PassphraseNeeded,
+    /// The passphrase does not open it, or its database is damaged.
+    WrongPassphrase,
+    /// The key file does not open it, or its database is damaged.
+    WrongKeyFile(PathBuf),
+    /// The world says no.
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What was said.
+        source: io::Error,
+    },
+    /// The database says no.
+    Database(DatabaseError),
+}
+
+/// What is wrong with `profile.toml`.
+#[derive(Debug)]
+pub enum ConfigFault {
+    /// It is not TOML of the expected shape.
+    Syntax(Box<toml::de::Error>),
+    /// A newer program wrote it.
+    TooNew(u32),
+    /// A seed is not `<relay id>@host:port`.
+    Seed(String),
+    /// The salt is not 32 hexadecimal digits, or the cost is out of range.
+    Key,
+    /// The copy of the network file is wrong.
+    Network(NetworkFault),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfig {
+    version: u32,
+    seeds: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<String>,
+    key: RawKey,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum RawKey {
+    /// Argon2id.
+    Passphrase {
+        salt: String,
+        memory_kib: u32,
+        passes: u32,
+        lanes: u32,
+    },
+    File {
+        path: PathBuf,
+    },
+}
+
+enum KeySource {
+    Passphrase { salt: [u8; 16], cost: PassphraseCost },
+    File(PathBuf),
+}
+
+/// A profile that this process, and no other, may use. Opened with [`crate::Client::open`].
+#[expect(missing_debug_implementations, reason = "may hold a passphrase")]
+pub struct Profile {
+    dir: PathBuf,
+    network: Network,
+    seeds: Vec<Peer>,
+    key_source: KeySource,
+    passphrase: Option<Passphrase>,
+    lock: File,
+}
+
+/// What is in an opened profile.
+pub(crate) struct OpenProfile {
+    pub(crate) network: Network,
+    pub(crate) seeds: Vec<Peer>,
+    pub(crate) database: Database,
+    pub(crate) lock: File,
+}
+
+impl Profile {
+    /// Makes a profile in `dir`. Overwrites nothing; needs no network.
+    ///
+    /// # Errors
+    /// See [`InitError`].
+    pub fn create(dir: &Path, new: NewProfile, rng: &mut dyn CryptoRng) -> Result<(), InitError> {
+        let config_path = dir.join(CONFIG_FILE);
+        let database_path = dir.join(DATABASE_FILE);
+        if let Some(existing) = [&config_path, &database_path].into_iter().find(|path| path.exists()) {
+            return Err(InitError::Exists(existing.clone()));
+        }
+        let network = parse_network(new.network.as_deref()).map_err(InitError::Network)?;
+        if new.seeds.is_empty() && network.seeds.is_empty() {
+            return Err(InitError::NoSeeds);
+        }
+        make_private_dir(dir)?;
+        let mut made = Made::default();
+        let (key, source) = make_key(new.key, &mut made, rng)?;
+        let config = RawConfig {
+            version: PROFILE_VERSION,
+            seeds: new.seeds.iter().map(Peer::to_string).collect(),
+            network: new.network,
+            key: source,
+        };
+        made.note(&database_path);
+        Database::open(&database_path, &key).map_err(InitError::Database)?;
+        // Last, since a directory with this file in it is a profile.
+        made.note(&config_path);
+        write_config(&config_path, &config)?;
+        made.keep();
+        Ok(())
+    }
+
+    /// Takes the profile in `dir` for this process.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn load(dir: &Path) -> Result<Self, ProfileError> {
+        let path = dir.join(CONFIG_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ProfileError::Missing(dir.to_owned()));
+            }
+            Err(source) => return Err(ProfileError::Io { doing: "read", path, source }),
+        };
+        let lock = take_lock(dir)?;
+        let (network, seeds, key_source) = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
+        Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None, lock })
+    }
+
+    /// Whether a passphrase opens it, which [`Profile::set_passphrase`] takes.
+    pub fn needs_passphrase(&self) -> bool {
+        matches!(self.key_source, KeySource::Passphrase { .. }) && self.passphrase.is_none()
+    }
+
+    /// What opens it.
+    pub fn set_passphrase(&mut self, passphrase: Passphrase) {
+        self.passphrase = Some(passphrase);
+    }
+
+    /// Its network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Opens the database; takes as long as the passphrase was made to take.
+    pub(crate) fn open(self) -> Result<OpenProfile, ProfileError> {
+        let key = self.key()?;
+        let database = Database::open(&self.dir.join(DATABASE_FILE), &key).map_err(|error| match error {
+            DatabaseError::WrongKey => match &self.key_source {
+                KeySource::Passphrase { .. } => ProfileError::WrongPassphrase,
+                KeySource::File(path) => ProfileError::WrongKeyFile(path.clone()),
+            },
+            other => ProfileError::Database(other),
+        })?;
+        Ok(OpenProfile { network: self.network, seeds: self.seeds, database, lock: self.lock })
+    }
+
+    fn key(&self) -> Result<DatabaseKey, ProfileError> {
+        match &self.key_source {
+            KeySource::Passphrase { salt, cost } => {
+                let passphrase = self.passphrase.as_ref().ok_or(ProfileError::PassphraseNeeded)?;
+                DatabaseKey::from_passphrase(passphrase, salt, *cost)
+                    .ok_or_else(|| ProfileError::Config { path: self.dir.join(CONFIG_FILE), fault: ConfigFault::Key })
+            }
+            KeySource::File(path) => DatabaseKey::read_file(path).map_err(|source| ProfileError::Io {
+                doing: "read the key file",
+                path: path.clone(),
+                source,
+            }),
+        }
+    }
+}
+
+/// What [`Profile::create`] has made so far: taken away again unless all of it could be made.
+#[derive(Default)]
+struct Made {
+    paths: Vec<PathBuf>,
+}
+
+impl Made {
+    fn note(&mut self, path: &Path) {
+        self.paths.push(path.to_owned());
+    }
+
+    fn keep(mut self) {
+        self.paths.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            // Nothing better can be done about a file that can't be removed than to say what failed before it.
+            drop(fs::remove_file(path));
+        }
+    }
+}
+
+fn make_key(new: NewKey, made: &mut Made, rng: &mut dyn CryptoRng) -> Result<(DatabaseKey, RawKey), InitError> {
+    match new {
+        NewKey::Passphrase(passphrase) => {
+            let cost = PassphraseCost::default();
+            let mut salt = [0; 16];
+            rng.fill_bytes(&mut salt);
+            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).ok_or_else(|| InitError::Io {
+                doing: "stretch the passphrase for",
+                path: PathBuf::from(CONFIG_FILE),
+                source: io::ErrorKind::OutOfMemory.into(),
+            })?;
+            let PassphraseCost { memory_kib, passes, lanes } = cost;
+            Ok((key, RawKey::Passphrase { salt: HEXLOWER.encode(&salt), memory_kib, passes, lanes }))
+        }
+        NewKey::File(path) => {
+            let attempt = |source: io::Error| match source.kind() {
+                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
+                _ => InitError::Io { doing: "make the key file", path: path.clone(), source },
+            };
+            let path = std::path::absolute(&path).map_err(attempt)?;
+            let attempt = |source: io::Error| match source.kind() {
+                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
+                _ => InitError::Io { doing: "make the key file", path: path.clone(), source },
+            };
+            let key = DatabaseKey::create_file(&path, rng).map_err(attempt)?;
+            made.note(&path);
+            Ok((key, RawKey::File { path }))
+        }
+    }
+}
+
+fn make_private_dir(dir: &Path) -> Result<(), InitError> {
+    let attempt = |doing| move |source| InitError::Io { doing, path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(attempt("make the directory"))?;
+    #[cfg(unix)]
+    fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .map_err(attempt("make private the directory"))?;
+    Ok(())
+}
+
+fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
+    let attempt = |source| InitError::Io { doing: "write", path: path.to_owned(), source };
+    let text = toml::to_string(config).map_err(|error| attempt(io::Error::other(error)))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    owner_only(&mut options);
+    let mut file = options.open(path).map_err(attempt)?;
+    file.write_all(text.as_bytes()).map_err(attempt)?;
+    file.sync_all().map_err(attempt)
+}
+
+fn take_lock(dir: &Path) -> Result<File, ProfileError> {
+    let path = dir.join(LOCK_FILE);
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    owner_only(&mut options);
+    let attempt = |path: &PathBuf, source| ProfileError::Io { doing: "lock", path: path.clone(), source };
+    let file = options.open(&path).map_err(|source| attempt(&path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(ProfileError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(attempt(&path, source)),
+    }
+}
+
+fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
+    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
+    if raw.version > PROFILE_VERSION {
+        return Err(ConfigFault::TooNew(raw.version));
+    }
+    let network = parse_network(raw.network.as_deref()).map_err(ConfigFault::Network)?;
+    let seeds = raw
+        .seeds
+        .into_iter()
+        .map(|text| text.parse().map_err(|_| ConfigFault::Seed(text)))
+        .collect::<Result<Vec<Peer>, _>>()?;
+    let key_source = match raw.key {
+        RawKey::Passphrase { salt, memory_kib, passes, lanes } => {
+            let bytes = HEXLOWER.decode(salt.as_bytes()).map_err(|_| ConfigFault::Key)?;
+            let salt = bytes.try_into().map_err(|_| ConfigFault::Key)?;
+            KeySource::Passphrase { salt, cost: PassphraseCost { memory_kib, passes, lanes } }
+        }
+        RawKey::File { path } => KeySource::File(path),
+    };
+    Ok((network, seeds, key_source))
+}
+
+fn parse_network(text: Option<&str>) -> Result<Network, NetworkFault> {
+    text.map_or_else(|| Ok(Network::local()), Network::from_toml)
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists(path) => write!(f, "there is a profile already: {}", path.display()),
+            Self::KeyFileExists(path) => {
+                write!(f, "there is already a file where the new key is to be: {}", path.display())
+            }
+            Self::NoSeeds => f.write_str("no relay to begin with"),
+            Self::Network(fault) => write!(f, "the network file is wrong: {fault}"),
+            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Database(error) => write!(f, "could not make the profile's database: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for InitError {}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(dir) => write!(f, "no profile in {}", dir.display()),
+            Self::Locked(dir) => write!(f, "the profile {} is in use by another process", dir.display()),
+            Self::Config { path, fault } => write!(f, "{}: {fault}", path.display()),
+            Self::PassphraseNeeded => f.write_str("the profile has a passphrase and none was given"),
+            Self::WrongPassphrase => f.write_str("wrong passphrase"),
+            Self::WrongKeyFile(path) => write!(f, "the key in {} does not open the profile", path.display()),
+            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Database(error) => write!(f, "could not open the profile: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ProfileError {}
+
+impl fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(error) => write!(f, "{error}"),
+            Self::TooNew(version) => write!(f, "written by a newer umbel (layout {version})"),
+            Self::Seed(seed) => write!(f, "not a relay: {seed}"),
+            Self::Key => f.write_str("the salt or the cost of the passphrase is wrong"),
+            Self::Network(fault) => write!(f, "the copy of the network file is wrong: {fault}"),
+        }
+    }
+}

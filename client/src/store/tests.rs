@@ -1,0 +1,314 @@
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+use umbel_proto::ids::{MessageId, Peer, RelayId};
+use umbel_proto::time::WallTime;
+use zeroize::Zeroizing;
+
+use super::database::SCHEMA_VERSION;
+use super::key::DatabaseKey;
+use super::*;
+
+const CRASH_DIR: &str = "UMBEL_TEST_CRASH_DIR";
+
+fn seed_peer() -> Peer {
+    Peer { id: RelayId([7; 32]), host_port: "192.0.2.1:9000".to_owned() }
+}
+
+fn with_passphrase(text: &str) -> NewProfile {
+    NewProfile {
+        network: None,
+        seeds: vec![seed_peer()],
+        key: NewKey::Passphrase(Passphrase::new(text.to_owned()).unwrap()),
+    }
+}
+
+fn with_key_file(path: &Path) -> NewProfile {
+    NewProfile { network: None, seeds: vec![seed_peer()], key: NewKey::File(path.to_owned()) }
+}
+
+/// A profile without a passphrase, in `dir`, which is there already.
+fn create(dir: &Path) -> PathBuf {
+    let profile = dir.join("profile");
+    Profile::create(&profile, with_key_file(&profile.join("key")), &mut rand::rng()).unwrap();
+    profile
+}
+
+fn database(profile: &Path) -> Database {
+    Profile::load(profile).unwrap().open().unwrap().database
+}
+
+fn put_message(number: u64) -> StoreOp {
+    StoreOp::PutMessage {
+        inbox: "main".to_owned(),
+        id: message_id(number),
+        body: vec![b'm'; 500],
+        received_at: WallTime(1000 + number),
+    }
+}
+
+fn message_id(number: u64) -> MessageId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    MessageId(id)
+}
+
+fn secret(byte: u8) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(vec![byte; 40])
+}
+
+fn all_ok(results: &[Result<(), DatabaseError>]) -> bool {
+    results.iter().all(Result::is_ok)
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    let mut first = database(&profile);
+    let (one, two) = (RelayId([1; 32]), RelayId([2; 32]));
+    let results = first.apply(&[
+        StoreOp::PutPaths(vec![1]),
+        StoreOp::PutPaths(vec![2]),
+        StoreOp::PutRelay { relay: one, descriptor: vec![11] },
+        StoreOp::PutRelay { relay: two, descriptor: vec![12] },
+        StoreOp::PutRelay { relay: two, descriptor: vec![13] },
+        StoreOp::RemoveRelays(vec![one]),
+        StoreOp::PutInbox { name: "main".to_owned(), state: secret(3) },
+        StoreOp::PutOutbox { id: message_id(1), state: secret(4) },
+        StoreOp::PutOutbox { id: message_id(2), state: secret(5) },
+        StoreOp::PutOutbox { id: message_id(1), state: secret(6) },
+        StoreOp::RemoveOutbox(message_id(2)),
+        put_message(9),
+        put_message(9),
+    ]);
+    assert!(all_ok(&results));
+    drop(first);
+
+    let again = database(&profile);
+    let snapshot = again.snapshot(WallTime(0)).unwrap();
+    assert_eq!(snapshot.paths, Some(vec![2]));
+    assert_eq!(snapshot.relays, vec![vec![13]]);
+    assert_eq!(snapshot.inboxes, vec![("main".to_owned(), secret(3))]);
+    assert_eq!(snapshot.outbox, vec![(message_id(1), secret(6))]);
+    assert_eq!(snapshot.received, vec![("main".to_owned(), message_id(9))]);
+    assert!(again.snapshot(WallTime(2000)).unwrap().received.is_empty());
+}
+
+#[test]
+fn the_outbox_keeps_its_order_when_a_state_changes() {
+    let dir = TempDir::new().unwrap();
+    let mut database = database(&create(dir.path()));
+    let put = |number, byte| StoreOp::PutOutbox { id: message_id(number), state: secret(byte) };
+    assert!(all_ok(&database.apply(&[put(5, 0), put(3, 0), put(4, 0), put(5, 1)])));
+    let order: Vec<_> = database.snapshot(WallTime(0)).unwrap().outbox.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(order, [message_id(5), message_id(3), message_id(4)]);
+}
+
+#[test]
+fn messages_are_unread_until_marked_and_come_in_order() {
+    let dir = TempDir::new().unwrap();
+    let mut database = database(&create(dir.path()));
+    let ops: Vec<_> = (1..=40).map(put_message).collect();
+    assert!(all_ok(&database.apply(&ops)));
+    let page = database.unread(None, 0).unwrap();
+    assert_eq!(page.len(), 32);
+    assert_eq!(page[0].id, message_id(1));
+    let rest = database.unread(Some("main"), page[31].seq).unwrap();
+    assert_eq!(rest.len(), 8);
+    assert!(database.unread(Some("other"), 0).unwrap().is_empty());
+
+    database.mark_read(page[0].seq).unwrap();
+    assert_eq!(database.unread(None, 0).unwrap()[0].id, message_id(2));
+    assert_eq!(database.messages(None, 0).unwrap()[0].id, message_id(1));
+    assert_eq!(database.unread_counts().unwrap(), [("main".to_owned(), 39)]);
+}
+
+#[test]
+fn an_op_that_fails_takes_no_other_with_it() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    let mut database = database(&profile);
+    database.forbid_inboxes();
+    let results = database.apply(&[
+        put_message(1),
+        StoreOp::PutInbox { name: "main".to_owned(), state: secret(1) },
+        put_message(2),
+    ]);
+    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    drop(database);
+    assert_eq!(self::database(&profile).unread(None, 0).unwrap().len(), 2);
+}
+
+#[test]
+fn a_full_disk_is_named_and_what_was_stored_stays() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    let mut database = database(&profile);
+    assert!(all_ok(&database.apply(&[put_message(1)])));
+    database.limit_to_present_size();
+    let large = StoreOp::PutOutbox { id: message_id(2), state: Zeroizing::new(vec![0; 200_000]) };
+    let results = database.apply(&[large]);
+    assert_eq!(results[0].as_ref().unwrap_err().fault(), StoreFault::DiskFull);
+    drop(database);
+    assert_eq!(self::database(&profile).unread(None, 0).unwrap().len(), 1);
+}
+
+#[test]
+fn only_the_right_passphrase_opens_a_profile() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("profile");
+    Profile::create(&path, with_passphrase("correct horse\n"), &mut rand::rng()).unwrap();
+
+    assert!(matches!(Profile::load(&path).unwrap().open(), Err(ProfileError::PassphraseNeeded)));
+    for (text, is_right) in [("correct horse", true), ("correct horse ", false), ("wrong", false)] {
+        let mut profile = Profile::load(&path).unwrap();
+        assert!(profile.needs_passphrase());
+        profile.set_passphrase(Passphrase::new(text.to_owned()).unwrap());
+        match profile.open() {
+            Ok(_) => assert!(is_right, "{text:?}"),
+            Err(ProfileError::WrongPassphrase) => assert!(!is_right, "{text:?}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn another_key_file_does_not_open_a_profile() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    std::fs::remove_file(profile.join("key")).unwrap();
+    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::Io { .. })));
+    DatabaseKey::create_file(&profile.join("key"), &mut rand::rng()).unwrap();
+    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::WrongKeyFile(_))));
+}
+
+#[test]
+fn nothing_legible_is_on_the_disk() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    let mut database = database(&profile);
+    assert!(all_ok(&database.apply(&[put_message(1)])));
+    for file in std::fs::read_dir(&profile).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        assert!(!bytes.windows(16).any(|window| window == [b'm'; 16] || window == b"SQLite format 3\0"));
+    }
+}
+
+#[test]
+fn one_process_at_a_time_uses_a_profile() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let first = Profile::load(&path).unwrap();
+    let refused = Profile::load(&path).err().unwrap();
+    assert!(matches!(&refused, ProfileError::Locked(dir) if *dir == path));
+    assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
+    drop(first);
+    assert!(Profile::load(&path).is_ok());
+}
+
+#[test]
+fn a_profile_of_a_newer_program_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    database(&path).set_schema_version(SCHEMA_VERSION + 1);
+    let Err(ProfileError::Database(DatabaseError::SchemaTooNew { found, known })) =
+        Profile::load(&path).unwrap().open()
+    else {
+        panic!("a newer schema was accepted")
+    };
+    assert_eq!((found, known), (SCHEMA_VERSION + 1, SCHEMA_VERSION));
+}
+
+#[test]
+fn making_a_profile_overwrites_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let again = Profile::create(&path, with_passphrase("another"), &mut rand::rng());
+    assert!(matches!(again, Err(InitError::Exists(_))));
+    assert!(Profile::load(&path).unwrap().open().is_ok());
+
+    let other = dir.path().join("other");
+    let taken_key = Profile::create(&other, with_key_file(&path.join("key")), &mut rand::rng());
+    assert!(matches!(taken_key, Err(InitError::KeyFileExists(_))));
+    assert!(matches!(Profile::load(&other), Err(ProfileError::Missing(_))));
+    assert!(Profile::load(&path).unwrap().open().is_ok());
+}
+
+#[test]
+fn a_profile_needs_somewhere_to_begin() {
+    let dir = TempDir::new().unwrap();
+    let new = NewProfile { seeds: Vec::new(), ..with_key_file(&dir.path().join("key")) };
+    assert!(matches!(Profile::create(&dir.path().join("p"), new, &mut rand::rng()), Err(InitError::NoSeeds)));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_config_with_unknown_keys_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let file = path.join("profile.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("colour = 1\n{text}")).unwrap();
+    assert!(matches!(Profile::load(&path), Err(ProfileError::Config { fault: ConfigFault::Syntax(_), .. })));
+    std::fs::write(&file, text.replace("version = 1", "version = 2")).unwrap();
+    assert!(matches!(Profile::load(&path), Err(ProfileError::Config { fault: ConfigFault::TooNew(2), .. })));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_profile_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    assert_eq!(mode(&path.join("key")), 0o600);
+    assert_eq!(mode(&path.join("profile.toml")), 0o600);
+}
+
+/// Not a test: the process that [`what_was_acknowledged_survives_a_kill`] kills.
+#[test]
+fn crash_child() {
+    let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let open = Profile::load(Path::new(&dir)).unwrap().open().unwrap();
+    let (store, _thread) = Store::start(open.database, open.lock).unwrap();
+    runtime.block_on(async {
+        for number in 0.. {
+            let batch = vec![(StoreTicket(number), put_message(number))];
+            let done = store.submit(batch).await.unwrap().await.unwrap();
+            assert!(done.iter().all(|(_, result)| result.is_ok()));
+            println!("stored {number}");
+            std::io::stdout().flush().unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::crash_child", "--nocapture"])
+        .env(CRASH_DIR, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let acknowledged: Vec<u64> = lines
+        .map_while(Result::ok)
+        .filter_map(|line| line.strip_prefix("stored ").and_then(|number| number.parse().ok()))
+        .take(40)
+        .collect();
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let database = database(&path);
+    let kept: std::collections::BTreeSet<_> =
+        database.snapshot(WallTime(0)).unwrap().received.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(acknowledged.len(), 40);
+    assert!(acknowledged.iter().all(|&number| kept.contains(&message_id(number))));
+}
