@@ -16,11 +16,11 @@ use crate::crypto::sign::Signature;
 
 const PREFIX_DOMAIN: &[u8] = b"Derive temporary signing key hash input";
 
-/// The bytes are no point, not the one encoding of their point, or have a small-order component.
+/// The bytes are no point, a point with a small-order component, or not the canonical encoding of a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeakKey;
 
-/// An Ed25519 public key that is canonically encoded and of prime order. No `Debug`: it may be an inbox's address.
+/// An Ed25519 public key of prime order, and so in the one encoding it has. No `Debug`: it may be an inbox's address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SoundKey([u8; 32]);
 
@@ -31,7 +31,8 @@ impl SoundKey {
     /// Anything that an honestly made key can't be.
     pub fn new(bytes: &[u8; 32]) -> Result<Self, WeakKey> {
         let point = CompressedEdwardsY(*bytes).decompress().ok_or(WeakKey)?;
-        let is_sound = !point.is_identity() && point.is_torsion_free() && point.compress().0 == *bytes;
+        // A second encoding have only points with y below 19 or x = 0, none of which is of prime order (see the tests).
+        let is_sound = !point.is_identity() && point.is_torsion_free();
         if is_sound { Ok(Self(*bytes)) } else { Err(WeakKey) }
     }
 
@@ -152,9 +153,16 @@ mod tests {
 
     #[test] // §9.2
     fn bytes_that_encode_no_point_or_not_canonically_are_refused() {
-        let mut not_canonical = [0xff; 32]; // y = p + 3, a point's y when reduced
-        (not_canonical[0], not_canonical[31]) = (0xf0, 0x7f);
-        assert!(SoundKey::new(&not_canonical).is_err());
+        // In 255 bits only y below 19 can be written a second way, as y + p; and only x = 0, where y is 1 or -1, has a
+        // second sign. This is all of them.
+        for (y, sign) in (0..19u8).flat_map(|y| [(y, 0), (y, 0x80)]) {
+            let mut bytes = [0xff; 32];
+            (bytes[0], bytes[31]) = (0xed + y, 0x7f | sign);
+            assert!(SoundKey::new(&bytes).is_err(), "y = p + {y}");
+        }
+        let (mut one, mut minus_one) = ([0; 32], [0xff; 32]);
+        (one[0], one[31], minus_one[0]) = (1, 0x80, 0xec);
+        assert!(SoundKey::new(&one).is_err() && SoundKey::new(&minus_one).is_err());
         let mut no_point = [0; 32];
         no_point[0] = 2;
         assert!(SoundKey::new(&no_point).is_err());

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::limits::TAG_LEN;
-use crate::wire::{Malformed, Reader};
 
 /// Length of a [`SealKey`], bytes.
 pub const SEAL_KEY_LEN: usize = 1216;
@@ -167,7 +166,8 @@ pub fn seal(
 /// # Errors
 /// Another secret or context, changed or truncated bytes: all the same.
 pub fn open(secret: &SealSecret, info: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
-    let (encapped, ciphertext, tag) = split(sealed).map_err(|_| BadSeal)?;
+    let (encapped, rest) = sealed.split_at_checked(ENCAPPED_LEN).ok_or(BadSeal)?;
+    let (ciphertext, tag) = rest.split_last_chunk::<TAG_LEN>().ok_or(BadSeal)?;
     let encapped = EncappedKey::from_bytes(encapped).map_err(|_| BadSeal)?;
     let tag = AeadTag::<ChaCha20Poly1305>::from_bytes(tag).map_err(|_| BadSeal)?;
     let mut text = Zeroizing::new(ciphertext.to_vec());
@@ -182,12 +182,6 @@ pub fn open(secret: &SealSecret, info: &[u8], sealed: &[u8]) -> Result<Zeroizing
     )
     .map_err(|_| BadSeal)?;
     Ok(text)
-}
-
-fn split(sealed: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Malformed> {
-    let text_len = sealed.len().checked_sub(SEAL_OVERHEAD_LEN).ok_or(Malformed::Truncated)?;
-    let mut reader = Reader::new(sealed);
-    Ok((reader.bytes(ENCAPPED_LEN)?, reader.bytes(text_len)?, reader.rest()))
 }
 
 #[cfg(test)]
