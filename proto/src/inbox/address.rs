@@ -185,11 +185,6 @@ impl InboxIdentity {
     }
 }
 
-/// The key that stands for an inbox in `network` during `epoch` (§9.2).
-pub fn blinded_key(address: &InboxAddress, network: &NetworkId, epoch: Epoch) -> BlindedKey {
-    address.blinded_key(network, epoch)
-}
-
 fn blinding_parameter(address: &InboxAddress, network: &NetworkId, epoch: Epoch) -> [u8; 32] {
     let (number, len) = (epoch.0.to_be_bytes(), EPOCH_LEN.as_secs().to_be_bytes());
     sha3_256(&[BLINDING_DOMAIN, address.key(), network.as_bytes(), &number, &len])
@@ -289,7 +284,6 @@ mod tests {
     fn a_blinded_key_belongs_to_one_address_network_and_epoch() {
         let address = *identity().address();
         let base = address.blinded_key(&NETWORK, Epoch(5));
-        assert_eq!(base, blinded_key(&address, &NETWORK, Epoch(5)));
         assert!(identity().blinded_signer(&NETWORK, Epoch(5)).public().as_bytes() == base.as_bytes());
         assert_ne!(base, address.blinded_key(&NETWORK, Epoch(6)));
         assert_ne!(base, address.blinded_key(&NetworkId([8; 32]), Epoch(5)));
