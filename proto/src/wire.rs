@@ -1,7 +1,10 @@
 //! Bytes in, values out: a reader that never panics and never allocates by a peer's number, and canonical postcard.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The bytes were not what the format says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,4 +97,33 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malfor
         return Err(Malformed::Trailing);
     }
     if encode(&value) == bytes { Ok(value) } else { Err(Malformed::Value) }
+}
+
+/// Reads a list of at most `MAX` items, allocating as they come: for `#[serde(deserialize_with)]`.
+///
+/// # Errors
+/// There are more.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error> {
+    struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} items")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(item);
+            }
+            Ok(list)
+        }
+    }
+
+    from.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
 }
