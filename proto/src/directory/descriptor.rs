@@ -1,0 +1,424 @@
+//! A relay's signed statement about itself: parsed, then verified, and only then believed (docs/protocol.md §8.1).
+//!
+//! `version 1 | postcard body | signature 64`. What is signed, hashed and passed on are the bytes as they came, never a
+//! second encoding of them.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::{BitOr, Deref};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::crypto::dh::{DhPublic, DhSecret};
+use crate::crypto::kdf::sha256;
+use crate::crypto::sign::{PublicKey, Signature, SigningKey};
+use crate::handshake::{HopTarget, OnionKey};
+use crate::ids::{DescriptorHash, NetworkId, RelayId};
+use crate::limits::{
+    ADDRESSES_MAX, CLOCK_SKEW_MAX, ONION_KEYS_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LEN_MAX, RELAY_DESCRIPTOR_LIFE,
+    VERSION_LEN_MAX,
+};
+use crate::network::{Group, Network};
+use crate::time::WallTime;
+use crate::wire::{self, Malformed};
+
+/// Number of this format, in front of everything else.
+const FORMAT_VERSION: u8 = 1;
+const SIGNATURE_LEN: usize = 64;
+const DESCRIPTOR_DOMAIN: &[u8] = b"umbel relay descriptor 1";
+const RECEIPT_DOMAIN: &[u8] = b"umbel reachability receipt 1";
+
+/// What a relay says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayDescriptor {
+    /// The network it belongs to.
+    pub network: NetworkId,
+    /// Its id, which is the key that signs this.
+    pub relay: RelayId,
+    /// Its onion keys, the newest first.
+    #[serde(deserialize_with = "wire::list::<_, _, ONION_KEYS_MAX>")]
+    pub onion_keys: Vec<OnionKey>,
+    /// Where it can be dialled, to be tried in order. The first is the one that receipts vouch for.
+    #[serde(deserialize_with = "wire::list::<_, _, ADDRESSES_MAX>")]
+    pub addresses: Vec<SocketAddr>,
+    /// What it does besides forwarding cells.
+    pub roles: Roles,
+    /// Its software, for people; nothing is decided by it.
+    pub version: String,
+    /// When this was signed.
+    pub issued_at: WallTime,
+    /// Who has dialled it.
+    #[serde(deserialize_with = "wire::list::<_, _, RECEIPTS_MAX>")]
+    pub receipts: Vec<Receipt>,
+    /// Solution of the admission puzzle bound to its id.
+    pub puzzle: u64,
+}
+
+/// What a relay does besides forwarding cells: a set. Bits without a meaning yet are kept, and mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Roles(pub u8);
+
+impl Roles {
+    /// Nothing more.
+    pub const NONE: Self = Self(0);
+    /// It keeps mailboxes.
+    pub const HOLDER: Self = Self(1);
+    /// It keeps inbox descriptors.
+    pub const DIRECTORY: Self = Self(2);
+
+    /// Whether every role of `other` is among these.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Roles {
+    type Output = Self;
+
+    fn bitor(self, rhs: Self) -> Self {
+        Self(self.0 | rhs.0)
+    }
+}
+
+/// "I dialled this relay at this address at this time, and it was there."
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Who says so.
+    pub issuer: RelayId,
+    /// Where it dialled.
+    pub address: SocketAddr,
+    /// When, cut to the hour.
+    pub at: WallTime,
+    /// The issuer's.
+    pub signature: Signature,
+}
+
+impl Receipt {
+    /// Vouches for `relay`, which was reached at `address`.
+    pub fn sign(key: &SigningKey, network: &NetworkId, relay: &RelayId, address: SocketAddr, at: WallTime) -> Self {
+        let at = at.to_hour();
+        let signature = key.sign(&receipt_message(network, relay, address, at));
+        Self { issuer: key.public().into(), address, at, signature }
+    }
+
+    fn is_signed(&self, network: &NetworkId, relay: &RelayId) -> bool {
+        let message = receipt_message(network, relay, self.address, self.at);
+        PublicKey::from(self.issuer).verify(&message, &self.signature).is_ok()
+    }
+}
+
+/// Domain, network, relay, address as v6 (16) and port (2), time (8).
+fn receipt_message(network: &NetworkId, relay: &RelayId, address: SocketAddr, at: WallTime) -> Vec<u8> {
+    let ip = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let (port, at) = (address.port().to_be_bytes(), at.as_secs().to_be_bytes());
+    [RECEIPT_DOMAIN, network.as_bytes(), relay.as_bytes(), &ip.octets(), &port, &at].concat()
+}
+
+impl RelayDescriptor {
+    /// Signs the descriptor, giving the bytes that are passed on.
+    ///
+    /// # Panics
+    /// `key` is not the relay's: a mistake of ours.
+    pub fn sign(&self, key: &SigningKey) -> Vec<u8> {
+        assert_eq!(RelayId::from(key.public()), self.relay, "a relay signs for itself");
+        let mut bytes = vec![FORMAT_VERSION];
+        bytes.extend_from_slice(&wire::encode(self));
+        let signature = key.sign(&[DESCRIPTOR_DOMAIN, &bytes].concat());
+        bytes.extend_from_slice(&signature.0);
+        bytes
+    }
+
+    /// From when on nobody believes it.
+    pub fn expires_at(&self) -> WallTime {
+        self.issued_at + RELAY_DESCRIPTOR_LIFE
+    }
+
+    /// The address groups it has addresses in.
+    pub fn groups(&self, network: &Network) -> BTreeSet<Group> {
+        self.addresses.iter().map(|&address| network.group_of(address)).collect()
+    }
+}
+
+/// A descriptor that has the right form; nothing it says is known to be true, not even whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unverified {
+    descriptor: RelayDescriptor,
+    bytes: Vec<u8>,
+    signature: Signature,
+}
+
+impl Unverified {
+    /// Reads a descriptor.
+    ///
+    /// # Errors
+    /// The bytes are too long, of another version, or not exactly one descriptor in its one canonical form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DescriptorFault> {
+        if bytes.len() > RELAY_DESCRIPTOR_LEN_MAX {
+            return Err(DescriptorFault::Malformed(Malformed::TooLong));
+        }
+        let truncated = DescriptorFault::Malformed(Malformed::Truncated);
+        let (signed, signature) = bytes.split_last_chunk::<SIGNATURE_LEN>().ok_or(truncated)?;
+        let (&version, body) = signed.split_first().ok_or(truncated)?;
+        if version != FORMAT_VERSION {
+            return Err(DescriptorFault::Version);
+        }
+        let descriptor = wire::decode(body).map_err(DescriptorFault::Malformed)?;
+        Ok(Self { descriptor, bytes: bytes.to_vec(), signature: Signature(*signature) })
+    }
+
+    /// Whose it claims to be.
+    pub const fn relay(&self) -> RelayId {
+        self.descriptor.relay
+    }
+
+    /// When it claims to have been issued.
+    pub const fn issued_at(&self) -> WallTime {
+        self.descriptor.issued_at
+    }
+
+    /// The signed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What it claims.
+    pub(super) const fn claims(&self) -> &RelayDescriptor {
+        &self.descriptor
+    }
+
+    /// The hash of its bytes.
+    pub fn hash(&self) -> DescriptorHash {
+        DescriptorHash(sha256(&[&self.bytes]))
+    }
+
+    /// Checks every rule that needs no other descriptor; whether its receipts' issuers are worth anything is for
+    /// [`super::NetView::is_vouched`] to say. Cheap rules come first, signatures last.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn verify(self, network: &Network, wall: WallTime) -> Result<VerifiedDescriptor, DescriptorFault> {
+        let descriptor = &self.descriptor;
+        if descriptor.network != network.id {
+            return Err(DescriptorFault::Network);
+        }
+        check_times(descriptor, wall)?;
+        let is_version_byte = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        if descriptor.version.len() > VERSION_LEN_MAX || !descriptor.version.bytes().all(is_version_byte) {
+            return Err(DescriptorFault::VersionText);
+        }
+        let address = check_addresses(descriptor, network)?;
+        check_receipt_claims(descriptor, network)?;
+        let onion_key = check_onion_keys(descriptor)?;
+        let (signed, _) = self.bytes.split_at(self.bytes.len().saturating_sub(SIGNATURE_LEN));
+        PublicKey::from(descriptor.relay)
+            .verify(&[DESCRIPTOR_DOMAIN, signed].concat(), &self.signature)
+            .map_err(|_| DescriptorFault::Signature)?;
+        if !descriptor.receipts.iter().all(|receipt| receipt.is_signed(&descriptor.network, &descriptor.relay)) {
+            return Err(DescriptorFault::ReceiptSignature);
+        }
+        let hash = self.hash();
+        Ok(VerifiedDescriptor(Arc::new(Verified {
+            descriptor: self.descriptor,
+            bytes: self.bytes,
+            hash,
+            onion_key,
+            address,
+        })))
+    }
+}
+
+fn check_times(descriptor: &RelayDescriptor, wall: WallTime) -> Result<(), DescriptorFault> {
+    if descriptor.issued_at > wall + CLOCK_SKEW_MAX {
+        return Err(DescriptorFault::Future);
+    }
+    if descriptor.expires_at() <= wall { Err(DescriptorFault::Dead) } else { Ok(()) }
+}
+
+/// The first address.
+fn check_addresses(descriptor: &RelayDescriptor, network: &Network) -> Result<SocketAddr, DescriptorFault> {
+    let first = *descriptor.addresses.first().ok_or(DescriptorFault::NoAddress)?;
+    let mut seen = BTreeSet::new();
+    for &address in &descriptor.addresses {
+        let ip = address.ip().to_canonical();
+        if !seen.insert((ip, address.port())) {
+            return Err(DescriptorFault::AddressRepeated);
+        }
+        if address.port() == 0 || !is_unicast(ip) {
+            return Err(DescriptorFault::Address);
+        }
+        if !network.params.danger_allow_private_addresses && !is_global(ip) {
+            return Err(DescriptorFault::AddressPrivate);
+        }
+    }
+    Ok(first)
+}
+
+/// The newest onion key.
+fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, DescriptorFault> {
+    let newest = *descriptor.onion_keys.first().ok_or(DescriptorFault::NoOnionKey)?;
+    let distinct: BTreeSet<_> = descriptor.onion_keys.iter().collect();
+    if distinct.len() != descriptor.onion_keys.len() {
+        return Err(DescriptorFault::OnionKeyRepeated);
+    }
+    // Whether an agreement is contributory depends on their key alone: any secret of ours tells.
+    let probe = DhSecret::from_bytes(&[1; 32]);
+    let is_sound = |key: &OnionKey| probe.agree(&DhPublic(key.0)).is_ok();
+    if descriptor.onion_keys.iter().all(is_sound) { Ok(newest) } else { Err(DescriptorFault::OnionKeyWeak) }
+}
+
+/// All that can be said of receipts without a signature checked.
+fn check_receipt_claims(descriptor: &RelayDescriptor, network: &Network) -> Result<(), DescriptorFault> {
+    let issuers: BTreeSet<_> = descriptor.receipts.iter().map(|receipt| receipt.issuer).collect();
+    if issuers.len() != descriptor.receipts.len() || issuers.contains(&descriptor.relay) {
+        return Err(DescriptorFault::ReceiptIssuer);
+    }
+    if descriptor.receipts.len() < network.params.receipts_min {
+        return Err(DescriptorFault::ReceiptsTooFew);
+    }
+    for receipt in &descriptor.receipts {
+        if descriptor.addresses.first() != Some(&receipt.address) {
+            return Err(DescriptorFault::ReceiptAddress);
+        }
+        let is_early = receipt.at > descriptor.issued_at + CLOCK_SKEW_MAX;
+        if is_early || descriptor.issued_at.since(receipt.at) > network.params.receipt_life {
+            return Err(DescriptorFault::ReceiptTime);
+        }
+    }
+    Ok(())
+}
+
+/// Whether an address names one host.
+fn is_unicast(ip: IpAddr) -> bool {
+    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether an address is one of the public Internet's (the IANA special-purpose registries, as far as they are stable).
+fn is_global(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => is_global_v4(v4),
+        IpAddr::V6(v6) => is_global_v6(v6),
+    }
+}
+
+fn is_global_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let is_shared = a == 100 && (64..128).contains(&b);
+    let is_special = a == 0 || a >= 240 || (a == 192 && b == 0 && c == 0) || (a == 198 && (b == 18 || b == 19));
+    !(is_shared || is_special || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation())
+}
+
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    let [a, b, ..] = ip.segments();
+    let is_documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
+    // All of the public Internet's unicast addresses are in 2000::/3.
+    a & 0xe000 == 0x2000 && !is_documentation
+}
+
+/// A descriptor that keeps every rule a descriptor can keep by itself. Cheap to clone: clones share it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedDescriptor(Arc<Verified>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Verified {
+    descriptor: RelayDescriptor,
+    bytes: Vec<u8>,
+    hash: DescriptorHash,
+    onion_key: OnionKey,
+    address: SocketAddr,
+}
+
+impl VerifiedDescriptor {
+    /// The signed bytes, as they are passed on.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+
+    /// The hash of its bytes.
+    pub fn hash(&self) -> DescriptorHash {
+        self.0.hash
+    }
+
+    /// Whom to make a hop with: the relay, by its newest onion key.
+    pub fn hop_target(&self) -> HopTarget {
+        HopTarget { relay: self.relay, onion_key: self.0.onion_key }
+    }
+
+    /// Its first address, which is the one that receipts vouch for.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Where to dial it: `host:port`, to be tried in order.
+    pub fn host_ports(&self) -> Vec<String> {
+        self.addresses.iter().map(SocketAddr::to_string).collect()
+    }
+
+    /// The group of its first address: its place on the ring.
+    pub fn group(&self, network: &Network) -> Group {
+        network.group_of(self.0.address)
+    }
+
+    /// Whether it takes the place of `other`, of the same relay: it is newer, or as new and greater by hash.
+    pub fn supersedes(&self, other: &Self) -> bool {
+        (self.issued_at, self.hash()) > (other.issued_at, other.hash())
+    }
+}
+
+impl Deref for VerifiedDescriptor {
+    type Target = RelayDescriptor;
+
+    fn deref(&self) -> &RelayDescriptor {
+        &self.0.descriptor
+    }
+}
+
+/// The rule that a descriptor breaks (§8.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DescriptorFault {
+    /// It is too long, too short, or not in the one canonical form.
+    Malformed(Malformed),
+    /// Its format is of another version.
+    Version,
+    /// It belongs to another network.
+    Network,
+    /// It was issued in the future.
+    Future,
+    /// It is too old.
+    Dead,
+    /// Its version text is too long or has unprintable characters.
+    VersionText,
+    /// It has no address.
+    NoAddress,
+    /// It has an address twice.
+    AddressRepeated,
+    /// An address names no single host, or port 0.
+    Address,
+    /// An address is not one of the public Internet's, and this network allows no others.
+    AddressPrivate,
+    /// It has no onion key.
+    NoOnionKey,
+    /// It has an onion key twice.
+    OnionKeyRepeated,
+    /// An onion key has low order.
+    OnionKeyWeak,
+    /// Two receipts have one issuer, or the relay vouches for itself.
+    ReceiptIssuer,
+    /// It has fewer receipts than this network asks for.
+    ReceiptsTooFew,
+    /// A receipt is for another address than the first.
+    ReceiptAddress,
+    /// A receipt is too old, or from after the descriptor.
+    ReceiptTime,
+    /// A receipt's signature is wrong.
+    ReceiptSignature,
+    /// The relay's signature is wrong.
+    Signature,
+}
+
+#[cfg(test)]
+#[path = "descriptor_tests.rs"]
+mod tests;

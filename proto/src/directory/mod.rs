@@ -1,0 +1,19 @@
+//! Who the relays are, and where inbox descriptors are kept (docs/protocol.md §8, §9.4).
+//!
+//! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`reconcile`] how two views become one ·
+//! [`choice`] how a relay is drawn from a view · [`ring`] which relays keep an inbox's descriptor · [`service`] what the
+//! directory service speaks.
+
+pub mod choice;
+pub mod descriptor;
+pub mod reconcile;
+pub mod ring;
+pub mod service;
+pub mod view;
+
+pub use descriptor::{DescriptorFault, Receipt, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
+pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
+pub use view::{Inserted, NetView};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,177 @@
+//! The relays that this node believes in: for each the newest descriptor it has seen (docs/protocol.md §8.2).
+//!
+//! Every node holds all of them: whoever knows only some of the relays can be told apart by which. Nothing leaves the view
+//! because somebody else lacks it; descriptors die of age alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+use super::descriptor::VerifiedDescriptor;
+use crate::crypto::kdf::sha256;
+use crate::ids::RelayId;
+use crate::limits::VIEW_RELAYS_MAX;
+use crate::network::Network;
+use crate::time::{Duration, WallTime};
+
+const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
+
+/// How long after its first descriptor a view is still being set up: a node that is new has no choice but to take what it
+/// is told as having been there before. It asks more than one peer, and compares digests later.
+pub const SETUP_LEN: Duration = Duration::from_secs(3600);
+
+/// All relays that this node believes in.
+#[derive(Debug, Default)]
+pub struct NetView {
+    relays: BTreeMap<RelayId, Entry>,
+    began_at: Option<WallTime>,
+    /// Worked out when asked for, forgotten at every change.
+    digest: OnceLock<[u8; 32]>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    descriptor: VerifiedDescriptor,
+    first_seen: WallTime,
+}
+
+/// What became of a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// Its relay was not in the view and now is.
+    New,
+    /// It took the place of an older one.
+    Newer,
+    /// The view has it, or a newer one.
+    Stale,
+    /// The view is full; those in it stay.
+    Full,
+    /// Too few of its receipts are from relays known for long enough, in distinct groups.
+    Unvouched,
+}
+
+impl NetView {
+    /// A view of nothing.
+    pub const fn new() -> Self {
+        Self { relays: BTreeMap::new(), began_at: None, digest: OnceLock::new() }
+    }
+
+    /// Takes a descriptor, unless it is not vouched for: the rule for everything that a peer sends.
+    pub fn admit(&mut self, descriptor: VerifiedDescriptor, network: &Network, wall: WallTime) -> Inserted {
+        let is_setting_up = self.began_at.is_none_or(|began_at| wall <= began_at + SETUP_LEN);
+        if is_setting_up || self.is_vouched(&descriptor, network, wall) {
+            self.insert(descriptor, wall)
+        } else {
+            Inserted::Unvouched
+        }
+    }
+
+    /// Takes a descriptor: one of our own, one from the store, or one that was found worth it.
+    pub fn insert(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Inserted {
+        let began_at = *self.began_at.get_or_insert(wall);
+        // A clock that was set back since must not make the setup last longer.
+        self.began_at = Some(began_at.min(wall));
+        let is_full = self.relays.len() >= VIEW_RELAYS_MAX;
+        match self.relays.get_mut(&descriptor.relay) {
+            Some(entry) if !descriptor.supersedes(&entry.descriptor) => return Inserted::Stale,
+            Some(entry) => {
+                entry.descriptor = descriptor;
+                self.digest = OnceLock::new();
+                return Inserted::Newer;
+            }
+            None if is_full => return Inserted::Full,
+            None => {}
+        }
+        self.relays.insert(descriptor.relay, Entry { descriptor, first_seen: wall });
+        self.digest = OnceLock::new();
+        Inserted::New
+    }
+
+    /// Drops the descriptors that are dead, and says whose they were.
+    pub fn remove_expired(&mut self, wall: WallTime) -> Vec<RelayId> {
+        let is_dead = |entry: &Entry| entry.descriptor.expires_at() <= wall;
+        let expired: Vec<_> = self.relays.iter().filter(|(_, entry)| is_dead(entry)).map(|(&relay, _)| relay).collect();
+        if !expired.is_empty() {
+            self.relays.retain(|_, entry| !is_dead(entry));
+            self.digest = OnceLock::new();
+        }
+        expired
+    }
+
+    /// This relay's descriptor.
+    pub fn get(&self, relay: &RelayId) -> Option<&VerifiedDescriptor> {
+        self.relays.get(relay).map(|entry| &entry.descriptor)
+    }
+
+    /// When this relay came into the view.
+    pub fn first_seen(&self, relay: &RelayId) -> Option<WallTime> {
+        self.relays.get(relay).map(|entry| entry.first_seen)
+    }
+
+    /// All descriptors, in order of their relays' ids.
+    pub fn iter(&self) -> impl Iterator<Item = &VerifiedDescriptor> + Clone {
+        self.relays.values().map(|entry| &entry.descriptor)
+    }
+
+    /// The descriptors of relays whose ids are not before this one, in order.
+    pub fn iter_from(&self, first: RelayId) -> impl Iterator<Item = &VerifiedDescriptor> {
+        self.relays.range(first..).map(|(_, entry)| &entry.descriptor)
+    }
+
+    /// How many relays there are.
+    pub fn len(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.relays.is_empty()
+    }
+
+    /// What two views have in common exactly when they hold the same descriptors: a hash over the hashes of all, in order
+    /// of their relays' ids. No sum: sums of hashes can be made to collide.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.digest.get_or_init(|| {
+            let hashes: Vec<u8> = self.iter().flat_map(|descriptor| descriptor.hash().0).collect();
+            sha256(&[DIGEST_DOMAIN, &hashes])
+        })
+    }
+
+    /// Whether enough relays vouch for this descriptor: as many as the network asks for, each known here for long enough
+    /// or named as a seed, no two with an address group in common (§8.2).
+    pub fn is_vouched(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
+        let mut groups = BTreeSet::new();
+        let mut vouchers = 0;
+        for receipt in &descriptor.receipts {
+            let Some(issuer) = self.get(&receipt.issuer) else { continue };
+            let is_seed = network.seeds.iter().any(|seed| seed.id == receipt.issuer);
+            let is_known = is_seed || self.is_known_for(&receipt.issuer, network.params.receipt_issuer_age, wall);
+            let issuer_groups = issuer.groups(network);
+            if is_known && issuer_groups.is_disjoint(&groups) {
+                groups.extend(issuer_groups);
+                vouchers += 1;
+            }
+        }
+        vouchers >= network.params.receipts_min
+    }
+
+    /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched for. Nodes that are in
+    /// touch with the network agree on them (§8.5).
+    pub fn selectable(&self, network: &Network, wall: WallTime) -> impl Iterator<Item = &VerifiedDescriptor> {
+        self.iter().filter(move |descriptor| {
+            self.is_known_for(&descriptor.relay, network.params.selectable_age, wall)
+                && descriptor.expires_at() > wall + network.params.selectable_left
+                && self.is_vouched(descriptor, network, wall)
+        })
+    }
+
+    /// Whether the relay has been in the view for this long, or for as long as there is one.
+    fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
+        let Some(first_seen) = self.first_seen(relay) else { return false };
+        let was_there = self.began_at.is_some_and(|began_at| first_seen <= began_at + SETUP_LEN);
+        was_there || first_seen + age <= wall
+    }
+}
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

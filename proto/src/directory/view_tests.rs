@@ -1,0 +1,143 @@
+use super::*;
+use crate::directory::descriptor::Receipt;
+use crate::directory::testing::{self, TestRelay, WALL};
+use crate::network::Params;
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+fn later(secs: u64) -> WallTime {
+    WallTime(WALL.as_secs() + secs)
+}
+
+fn issued(number: u32, at: WallTime) -> TestRelay {
+    testing::relay(number).with(|descriptor| descriptor.issued_at = at)
+}
+
+fn verified_at(relay: &TestRelay, wall: WallTime) -> VerifiedDescriptor {
+    relay.unverified().verify(&testing::public_network(), wall).unwrap()
+}
+
+#[test] // §8.2
+fn the_newer_descriptor_stays() {
+    let mut view = NetView::new();
+    let (old, new) = (testing::relay(1).verified(), verified_at(&issued(1, later(10)), WALL));
+    assert_eq!(view.insert(old.clone(), WALL), Inserted::New);
+    assert_eq!(view.insert(old.clone(), WALL), Inserted::Stale);
+    assert_eq!(view.insert(new.clone(), later(20)), Inserted::Newer);
+    assert_eq!(view.insert(old, later(30)), Inserted::Stale);
+    assert_eq!((view.len(), view.get(&new.relay)), (1, Some(&new)));
+    assert_eq!(view.first_seen(&new.relay), Some(WALL));
+}
+
+#[test] // §8.2
+fn of_two_as_new_all_views_keep_the_same() {
+    let a = testing::relay(1).verified();
+    let b = testing::relay(1).with(|descriptor| descriptor.puzzle = 1).verified();
+    let keep = |order: [&VerifiedDescriptor; 2]| {
+        let mut view = NetView::new();
+        for descriptor in order {
+            view.insert(descriptor.clone(), WALL);
+        }
+        view.get(&a.relay).unwrap().hash()
+    };
+    assert_eq!(keep([&a, &b]), keep([&b, &a]));
+}
+
+#[test] // §8.3
+fn digest_is_of_what_is_held_whatever_the_order() {
+    let (mut one, mut other) = (NetView::new(), NetView::new());
+    for number in 0..10 {
+        one.insert(testing::relay(number).verified(), WALL);
+        other.insert(testing::relay(9 - number).verified(), later(5));
+    }
+    assert_eq!(one.digest(), other.digest());
+    one.insert(verified_at(&issued(3, later(1)), WALL), WALL);
+    assert_ne!(one.digest(), other.digest());
+    one.remove_expired(later(3 * DAY));
+    assert_eq!(one.digest(), NetView::new().digest());
+}
+
+#[test] // §8.1
+fn dead_descriptors_go_and_are_named() {
+    let mut view = NetView::new();
+    view.insert(testing::relay(1).verified(), WALL);
+    view.insert(verified_at(&issued(2, later(HOUR)), WALL), WALL);
+    assert_eq!(view.remove_expired(later(2 * DAY - 1)), []);
+    assert_eq!(view.remove_expired(later(2 * DAY)), [testing::relay(1).descriptor.relay]);
+    assert_eq!(view.len(), 1);
+}
+
+#[test] // §8.5
+fn newcomers_are_not_drawn_until_everyone_knows_them() {
+    let network = testing::public_network();
+    let mut view = NetView::new();
+    view.insert(testing::relay(1).verified(), WALL);
+    let seen_at = later(2 * HOUR);
+    view.insert(verified_at(&issued(2, seen_at), seen_at), seen_at);
+    let count = |view: &NetView, wall| view.selectable(&network, wall).count();
+    assert_eq!(count(&view, seen_at), 1, "what was there when the view was set up is taken as old");
+    assert_eq!(count(&view, later(25 * HOUR)), 1);
+    assert_eq!(count(&view, later(26 * HOUR)), 2);
+}
+
+#[test] // §8.5
+fn relays_about_to_expire_are_not_drawn() {
+    let network = testing::public_network();
+    let mut view = NetView::new();
+    view.insert(testing::relay(1).verified(), WALL);
+    assert_eq!(view.selectable(&network, later(42 * HOUR - 1)).count(), 1);
+    assert_eq!(view.selectable(&network, later(42 * HOUR)).count(), 0);
+}
+
+/// A view of relays 10 to 12 that is past its setup, and relay 1 with receipts by these.
+fn vouching(issuers: &[u32]) -> (Network, NetView, VerifiedDescriptor) {
+    let network = Network { params: Params { receipts_min: 2, ..Params::DEFAULT }, ..Network::local() };
+    let mut view = NetView::new();
+    for number in 10..13 {
+        view.insert(testing::relay(number).verified(), WALL);
+    }
+    let relay = testing::relay(1);
+    let (id, address) = (relay.descriptor.relay, relay.descriptor.addresses[0]);
+    let sign = |&issuer: &u32| Receipt::sign(&testing::relay(issuer).key, &network.id, &id, address, WALL);
+    let receipts = issuers.iter().map(sign).collect();
+    let relay = relay.with(|descriptor| descriptor.receipts = receipts);
+    (network, view, relay.verified())
+}
+
+#[test] // §8.2
+fn receipts_count_if_their_issuers_are_known_and_apart() {
+    let wall = later(2 * HOUR);
+    let (network, mut view, descriptor) = vouching(&[10, 11]);
+    assert_eq!(view.admit(descriptor, &network, wall), Inserted::New);
+    let (network, mut view, descriptor) = vouching(&[10, 20]);
+    assert_eq!(view.admit(descriptor.clone(), &network, wall), Inserted::Unvouched, "20 is in no view");
+    view.insert(testing::relay(20).verified(), wall);
+    assert_eq!(view.admit(descriptor.clone(), &network, wall), Inserted::Unvouched, "20 is too new");
+    view.insert(verified_at(&issued(20, later(7 * DAY)), later(7 * DAY)), later(7 * DAY));
+    assert_eq!(view.admit(descriptor, &network, later(7 * DAY + 2 * HOUR)), Inserted::New);
+}
+
+#[test] // §8.2
+fn issuers_in_one_group_count_once() {
+    let (network, mut view, descriptor) = vouching(&[10, 11]);
+    let network = Network {
+        params: Params { danger_address_groups: crate::network::AddressGroups::Prefix, ..network.params },
+        ..network
+    };
+    let address = testing::relay(10).descriptor.addresses[0];
+    let beside = issued(11, later(1)).with(|descriptor| descriptor.addresses = vec![address]);
+    view.insert(beside.verified(), WALL);
+    assert!(!view.is_vouched(&descriptor, &network, later(2 * HOUR)));
+}
+
+#[test] // §8.2
+fn seeds_vouch_from_the_beginning() {
+    let (mut network, mut view, descriptor) = vouching(&[10, 20]);
+    let wall = later(2 * HOUR);
+    view.insert(testing::relay(20).verified(), wall);
+    assert!(!view.is_vouched(&descriptor, &network, wall));
+    let id = testing::relay(20).descriptor.relay;
+    network.seeds.push(crate::ids::Peer { id, host_port: "20.20.1.1:9000".to_owned() });
+    assert!(view.is_vouched(&descriptor, &network, wall));
+}
