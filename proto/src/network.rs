@@ -156,7 +156,10 @@ impl fmt::Display for NetworkFault {
             Self::Range { key, least, most } => write!(f, "params.{key}: must be from {least} to {most}"),
             Self::Order { key, bound } => write!(f, "params.{key}: must not be greater than params.{bound}"),
             Self::Weak { key } => {
-                write!(f, "params.{key}: this value weakens anonymity; add danger_accept_weak = true for a test network")
+                write!(
+                    f,
+                    "params.{key}: this value weakens anonymity; add danger_accept_weak = true for a test network"
+                )
             }
         }
     }
