@@ -314,8 +314,10 @@ fn is_global_v4(ip: Ipv4Addr) -> bool {
 fn is_global_v6(ip: Ipv6Addr) -> bool {
     let [a, b, ..] = ip.segments();
     let is_documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
+    // Teredo and the like, and 6to4, which would carry a v4 address past the rules for v4.
+    let is_special = (a == 0x2001 && b < 0x0200) || a == 0x2002;
     // All of the public Internet's unicast addresses are in 2000::/3.
-    a & 0xe000 == 0x2000 && !is_documentation
+    a & 0xe000 == 0x2000 && !is_documentation && !is_special
 }
 
 /// A descriptor that keeps every rule a descriptor can keep by itself. Cheap to clone: clones share it.

@@ -97,7 +97,8 @@ fn addresses_name_hosts_of_the_public_internet() {
         assert_eq!(of(&[wrong]), Some(DescriptorFault::Address), "{wrong}");
     }
     let private = ["10.0.0.1:1", "127.0.0.1:1", "169.254.1.1:1", "100.64.0.1:1", "192.0.2.1:1", "[::1]:1"];
-    for wrong in private.into_iter().chain(["[fe80::1]:1", "[fd00::1]:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1"]) {
+    let private_v6 = ["[fe80::1]:1", "[fd00::1]:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1", "[2002:a00:1::]:1"];
+    for wrong in private.into_iter().chain(private_v6) {
         assert_eq!(of(&[wrong]), Some(DescriptorFault::AddressPrivate), "{wrong}");
     }
     assert_eq!(of(&["1.2.3.4:1", "[::ffff:1.2.3.4]:1"]), Some(DescriptorFault::AddressRepeated));

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::directory::testing::{self, WALL};
+use crate::limits::RELAY_DESCRIPTOR_LEN_MAX;
 use crate::time::WallTime;
 
 /// Two descriptors of each of 500 relays, the older first: signing them once is enough for all tests.
@@ -107,6 +108,21 @@ fn any_two_views_become_one_in_few_rounds() {
 }
 
 #[test] // §8.3
+fn views_of_many_pages_become_one() {
+    let relays: Vec<_> = (0..3200).map(|number| testing::relay(number).verified()).collect();
+    let mut asker = view_of(&relays[..3000]);
+    let mut answerer = view_of(&relays[200..]);
+    let mut newcomer = NetView::new();
+    let union = view_of(&relays);
+    let rounds = reconcile(&mut asker, &mut answerer);
+    assert_eq!((asker.digest(), answerer.digest()), (union.digest(), union.digest()));
+    assert!(rounds <= 8, "{rounds} rounds for two pages each way");
+    let rounds = reconcile(&mut newcomer, &mut answerer);
+    assert_eq!(newcomer.digest(), union.digest());
+    assert!(rounds <= 2 + 3200 * RELAY_DESCRIPTOR_LEN_MAX / SYNC_BYTES_MAX, "{rounds} rounds for everything");
+}
+
+#[test] // §8.3
 fn who_only_takes_gives_nothing() {
     let mut asker = view_of(pool().iter().take(20).map(|[_, new]| new));
     let mut answerer = view_of(pool().iter().skip(10).take(30).map(|[old, _]| old));
@@ -197,7 +213,7 @@ fn pages_out_of_order_or_range_are_refused() {
     let mut swapped = page.clone();
     swapped.items.swap(0, 1);
     assert!(!is_read(&swapped));
-    let mut narrow = page.clone();
+    let mut narrow = page;
     narrow.until = narrow.items[3].prefix;
     assert!(!is_read(&narrow));
     let crossed = Page { from: IdPrefix::LAST, until: IdPrefix::FIRST, items: Vec::new() };
