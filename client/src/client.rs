@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::Rng;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -130,7 +130,10 @@ pub struct Sent {
 #[expect(missing_debug_implementations, reason = "holds an open profile")]
 pub struct Client {
     requests: mpsc::Sender<Request>,
-    notices: broadcast::Receiver<Notice>,
+    /// Hears from the very beginning; the first to ask for notices gets it.
+    first_notices: Mutex<Option<broadcast::Receiver<Notice>>>,
+    /// Weak, so that listeners hear it when the driver is gone.
+    notices: broadcast::WeakSender<Notice>,
     store: Store,
     driver: JoinHandle<()>,
     thread: std::thread::JoinHandle<()>,
@@ -165,7 +168,9 @@ impl Client {
             .map_err(OpenError::Snapshot)?;
         let (store, thread) = Store::start(open.database, open.lock).map_err(OpenError::Thread)?;
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
-        let (notice_sender, notices) = broadcast::channel(NOTICES_MAX);
+        let (notice_sender, first_notices) = broadcast::channel(NOTICES_MAX);
+        let notices = notice_sender.downgrade();
+        let first_notices = Mutex::new(Some(first_notices));
         let driver = Driver::new(Parts {
             core,
             clock,
@@ -176,7 +181,7 @@ impl Client {
             notices: notice_sender,
             is_online: reach == Reach::Online,
         });
-        Ok(Self { requests, notices, store, driver: tokio::spawn(driver.run()), thread })
+        Ok(Self { requests, first_notices, notices, store, driver: tokio::spawn(driver.run()), thread })
     }
 
     /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried until enough holders
@@ -226,9 +231,10 @@ impl Client {
         self.ask(request).await.map_err(|ClientClosed| ListenError::Closed)?
     }
 
-    /// What happens from now on.
+    /// What happens from now on; for the first who asks, what has happened since the profile was opened.
     pub fn notices(&self) -> Notices {
-        Notices(self.notices.resubscribe())
+        let first = self.first_notices.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Notices(first.or_else(|| self.notices.upgrade().map(|sender| sender.subscribe())))
     }
 
     /// The address of one of the own inboxes; `None` when there is none of this name.
@@ -285,11 +291,11 @@ impl Client {
 
     /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed and may be opened again.
     pub async fn close(self) {
-        let Self { requests, notices, store, driver, thread } = self;
+        let Self { requests, store, driver, thread, .. } = self;
         // Whatever fails here has ended already, which is what is wanted.
         drop(requests.send(Request::Stop).await);
         drop(driver.await);
-        drop((requests, notices, store));
+        drop((requests, store));
         drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
     }
 
@@ -307,7 +313,7 @@ impl Client {
 
 /// What a client tells its user, as it happens. A listener that is far behind misses the oldest notices.
 #[derive(Debug)]
-pub struct Notices(broadcast::Receiver<Notice>);
+pub struct Notices(Option<broadcast::Receiver<Notice>>);
 
 /// There is a gap in the notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -324,7 +330,8 @@ impl Notices {
     /// # Errors
     /// There is a gap.
     pub async fn next(&mut self) -> Result<Notice, NoticeGap> {
-        self.0.recv().await.map_err(|error| match error {
+        let receiver = self.0.as_mut().ok_or(NoticeGap::Closed)?;
+        receiver.recv().await.map_err(|error| match error {
             broadcast::error::RecvError::Lagged(count) => NoticeGap::Missed(count),
             broadcast::error::RecvError::Closed => NoticeGap::Closed,
         })

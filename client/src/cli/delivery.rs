@@ -1,0 +1,209 @@
+//! Watches messages on their way from the outbox to their holders.
+
+use std::collections::BTreeMap;
+
+use tokio::time::{Instant, timeout_at};
+use umbel_client::core::io::{DeferReason, Notice};
+use umbel_client::{Client, ClientClosed, NoticeGap, Notices};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::Duration;
+
+use super::failure::{Exit, Failure};
+use super::session::Session;
+
+/// How long more deposits are waited for once enough holders have a message.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How far one message got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Enough holders have it: it is out of the outbox.
+    Held,
+    /// It is still in the outbox.
+    Queued(Obstacle),
+    /// It can't be sent.
+    Failed,
+}
+
+/// Why a message is still in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Time was up.
+    Time,
+    /// No relay could be reached.
+    Unreachable,
+    /// This attempt failed, and the next is not now.
+    Deferred(DeferReason),
+}
+
+/// One message, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    pub(super) holders: usize,
+    pub(super) wanted: Option<usize>,
+    fate: Option<Fate>,
+}
+
+impl Progress {
+    fn new(holders: usize) -> Self {
+        Self { holders, wanted: None, fate: None }
+    }
+
+    pub(super) fn fate(&self) -> Fate {
+        self.fate.unwrap_or(Fate::Queued(Obstacle::Time))
+    }
+
+    /// As JSON and people are told.
+    pub(super) fn state(&self) -> &'static str {
+        match self.fate() {
+            Fate::Held => "held",
+            Fate::Queued(_) => "queued",
+            Fate::Failed => "failed",
+        }
+    }
+}
+
+/// Some messages on their way.
+pub(super) struct Delivery {
+    pub(super) messages: BTreeMap<MessageId, Progress>,
+    /// Most holders a message can have in this network.
+    holders_max: usize,
+    ends_at: Instant,
+}
+
+impl Delivery {
+    /// To be waited for until `timeout` has passed. `messages` come with how many holders have each.
+    pub(super) fn new(
+        messages: impl IntoIterator<Item = (MessageId, usize)>,
+        holders_max: usize,
+        timeout: Duration,
+    ) -> Self {
+        let messages = messages.into_iter().map(|(id, holders)| (id, Progress::new(holders))).collect();
+        Self { messages, holders_max, ends_at: Instant::now() + timeout }
+    }
+
+    /// Waits until the fate of each is known.
+    pub(super) async fn wait(
+        &mut self,
+        session: &Session,
+        client: &Client,
+        notices: &mut Notices,
+    ) -> Result<(), Failure> {
+        while self.messages.values().any(|progress| progress.fate.is_none()) {
+            match timeout_at(self.ends_at, notices.next()).await {
+                Ok(Ok(notice)) => self.on_notice(session, &notice),
+                Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
+                Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
+                Err(_elapsed) => return Ok(()),
+            }
+        }
+        self.linger(notices).await;
+        Ok(())
+    }
+
+    fn on_notice(&mut self, session: &Session, notice: &Notice) {
+        session.show_notice(notice);
+        match notice {
+            Notice::Held { id, holders, wanted } => {
+                if let Some(progress) = self.messages.get_mut(id) {
+                    progress.holders = *holders;
+                    progress.wanted = Some(*wanted);
+                    if holders >= wanted {
+                        progress.fate = Some(Fate::Held);
+                    }
+                }
+            }
+            Notice::Deferred { id, reason, retry_in } => {
+                let is_too_late = Instant::now() + *retry_in >= self.ends_at;
+                if let Some(progress) = self.messages.get_mut(id).filter(|_| is_too_late) {
+                    progress.fate = Some(Fate::Queued(Obstacle::Deferred(*reason)));
+                }
+            }
+            Notice::Failed { id, .. } => {
+                if let Some(progress) = self.messages.get_mut(id) {
+                    progress.fate = Some(Fate::Failed);
+                }
+            }
+            Notice::Unreachable => {
+                let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
+                open.for_each(|progress| progress.fate = Some(Fate::Queued(Obstacle::Unreachable)));
+            }
+            _ => {}
+        }
+    }
+
+    /// After missed notices: what is no longer in the outbox has enough holders.
+    async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
+        let outbox: BTreeMap<_, _> = client.status().await?.outbox.into_iter().collect();
+        for (id, progress) in &mut self.messages {
+            match outbox.get(id) {
+                Some(holders) => progress.holders = *holders,
+                None => progress.fate = progress.fate.or(Some(Fate::Held)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A little longer, for the deposits beyond those that are needed.
+    async fn linger(&mut self, notices: &mut Notices) {
+        let ends_at = (Instant::now() + LINGER).min(self.ends_at);
+        while self.messages.values().any(|one| one.fate == Some(Fate::Held) && one.holders < self.holders_max) {
+            let Ok(Ok(notice)) = timeout_at(ends_at, notices.next()).await else { return };
+            if let Notice::Held { id, holders, .. } = notice
+                && let Some(progress) = self.messages.get_mut(&id)
+            {
+                progress.holders = holders;
+            }
+        }
+    }
+
+    /// What the command has to say for itself.
+    pub(super) fn outcome(&self) -> Result<(), Failure> {
+        let fates = || self.messages.values().map(Progress::fate);
+        if fates().any(|fate| fate == Fate::Failed) {
+            return Err(Failure::too_long(None));
+        }
+        let Some(obstacle) = fates().find_map(|fate| match fate {
+            Fate::Queued(obstacle) => Some(obstacle),
+            Fate::Held | Fate::Failed => None,
+        }) else {
+            return Ok(());
+        };
+        let count = fates().filter(|fate| matches!(fate, Fate::Queued(_))).count();
+        let what = if count == 1 { "the message is" } else { "messages are" };
+        Err(Failure::new(exit(obstacle), format!("{}: {what} safe in the outbox", text(obstacle)), hint(obstacle)))
+    }
+}
+
+fn exit(obstacle: Obstacle) -> Exit {
+    match obstacle {
+        Obstacle::Unreachable => Exit::Unreachable,
+        Obstacle::Time | Obstacle::Deferred(_) => Exit::Deferred,
+    }
+}
+
+fn text(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Time => "too few holders have it yet",
+        Obstacle::Unreachable => "no relay could be reached",
+        Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit could be built",
+        Obstacle::Deferred(DeferReason::NoDescriptor) => "no directory relay knows this address",
+        Obstacle::Deferred(DeferReason::Holders) => "too few of the inbox's holders could be reached or would take it",
+        Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full",
+    }
+}
+
+fn hint(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Unreachable => {
+            "check your connection, and that a seed of the profile is up; the next send or receive tries again"
+        }
+        Obstacle::Deferred(DeferReason::NoDescriptor) => {
+            "compare the address with its owner's, who has to be online once a week; the next send or receive tries again"
+        }
+        Obstacle::Deferred(DeferReason::QueueFull) => {
+            "its owner has to receive first; the next send or receive tries again"
+        }
+        Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel send --flush`",
+    }
+}

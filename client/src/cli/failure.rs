@@ -1,0 +1,197 @@
+//! What went wrong, what to do about it, and the exit code.
+
+use std::process::ExitCode;
+
+use umbel_client::core::io::StoreFault;
+use umbel_client::{
+    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, InitError, ListenError, OpenError, ProfileError,
+    ReadError, SendError,
+};
+use umbel_proto::inbox::address::AddressError;
+use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+
+/// Exit codes; 69 and 75 are those of `sysexits.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exit {
+    Failed = 1,
+    Usage = 2,
+    Unreachable = 69,
+    Deferred = 75,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A command that did not do what was asked.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) exit: Exit,
+    /// What is wrong.
+    pub(super) error: String,
+    /// What to do.
+    pub(super) hint: String,
+}
+
+const CLOSED_HINT: &str = "this is a fault of umbel: run it again with --verbose and report what it says";
+
+impl Failure {
+    pub(super) fn new(exit: Exit, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { exit, error: error.into(), hint: hint.into() }
+    }
+
+    pub(super) fn failed(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, error, hint)
+    }
+
+    pub(super) fn usage(error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, error, hint)
+    }
+
+    pub(super) fn interrupted() -> Self {
+        Self::new(Exit::Interrupted, "interrupted", "nothing is lost: run the command again to go on")
+    }
+
+    /// A message that no record can hold; `len` where it is known.
+    pub(super) fn too_long(len: Option<u64>) -> Self {
+        let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));
+        Self::failed(
+            format!("the message is too long: a message has at most {MESSAGE_LEN_MAX} bytes{found}"),
+            format!("send it in parts of at most {MESSAGE_LEN_MAX} bytes"),
+        )
+    }
+}
+
+fn store_hint(fault: StoreFault) -> &'static str {
+    match fault {
+        StoreFault::DiskFull => "free some space; what was stored before is safe",
+        StoreFault::ReadOnly => "make the profile's directory writable; what was stored before is safe",
+        StoreFault::Failed => "check the disk, or run again with --verbose for details; what was stored before is safe",
+    }
+}
+
+impl From<ClientClosed> for Failure {
+    fn from(error: ClientClosed) -> Self {
+        Self::failed(error.to_string(), CLOSED_HINT)
+    }
+}
+
+impl From<AddressError> for Failure {
+    fn from(error: AddressError) -> Self {
+        let text = error.to_string();
+        let (error, hint) = text.split_once(": ").unwrap_or((&text, "ask its owner for the address again"));
+        Self::usage(error, hint)
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::TooLong => Self::too_long(None),
+            SendError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
+            SendError::Closed => ClientClosed.into(),
+        }
+    }
+}
+
+impl From<CreateInboxError> for Failure {
+    fn from(error: CreateInboxError) -> Self {
+        let hint = match error {
+            CreateInboxError::Name => "choose another name, such as \"main\"",
+            CreateInboxError::Exists => "choose another name, or see `umbel inbox list`",
+            CreateInboxError::Store(fault) => store_hint(fault),
+            CreateInboxError::Closed => CLOSED_HINT,
+        };
+        Self::failed(error.to_string(), hint)
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        let hint = match error {
+            ListenError::NoInbox => "see `umbel inbox list`, or make it with `umbel inbox create NAME`",
+            ListenError::Closed => CLOSED_HINT,
+        };
+        Self::failed(error.to_string(), hint)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Database(error) => error.into(),
+            ReadError::Closed => ClientClosed.into(),
+        }
+    }
+}
+
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        let hint = match &error {
+            DatabaseError::WrongKey => "give the passphrase or key file that the profile was made with",
+            DatabaseError::SchemaTooNew { .. } => "use the newer umbel that wrote it",
+            DatabaseError::Sqlite { .. } => "check the disk and the permissions of the profile's directory",
+        };
+        Self::failed(error.to_string(), hint)
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        let text = error.to_string();
+        match error {
+            InitError::Exists(_) => Self::failed(
+                text,
+                "use it as it is, or choose another directory with --profile: nothing is overwritten",
+            ),
+            InitError::KeyFileExists(_) => {
+                Self::failed(text, "choose another path with --key-file: nothing is overwritten")
+            }
+            InitError::NoSeeds => {
+                Self::usage(text, "name one with --seed ID@HOST:PORT; whoever runs a relay can tell you theirs")
+            }
+            InitError::Network(_) => Self::usage(text, "correct the file that --network names"),
+            InitError::Io { .. } => Self::failed(text, "check the path, its permissions and the room on the disk"),
+            InitError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ProfileError> for Failure {
+    fn from(error: ProfileError) -> Self {
+        let text = error.to_string();
+        let hint = match error {
+            ProfileError::Missing(_) => {
+                "make one with `umbel init --seed ID@HOST:PORT`, or say where it is with --profile or UMBEL_PROFILE"
+            }
+            ProfileError::Locked(_) => {
+                "wait until the other umbel is done, or end it: two at once would lose each other's changes"
+            }
+            ProfileError::Config { fault: ConfigFault::TooNew(_), .. } => "use the newer umbel that wrote it",
+            ProfileError::Config { .. } => "correct the file, or bring it back from a backup",
+            ProfileError::PassphraseNeeded => "name a file with the passphrase in UMBEL_PASSPHRASE_FILE",
+            ProfileError::WrongPassphrase => {
+                "try again; without its passphrase nobody can open a profile (a damaged profile.db looks the same)"
+            }
+            ProfileError::WrongKeyFile(_) => "bring back the key file that the profile was made with",
+            ProfileError::Io { .. } => "check that the file is there and that you may use it",
+            ProfileError::Database(error) => return error.into(),
+        };
+        Self::failed(text, hint)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let text = error.to_string();
+        let hint = match error {
+            OpenError::Profile(error) => return error.into(),
+            OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
+            OpenError::Thread(_) => "free some threads or memory",
+        };
+        Self::failed(text, hint)
+    }
+}

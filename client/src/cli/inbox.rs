@@ -1,0 +1,154 @@
+//! `umbel inbox`: make inboxes, and show what to give to others.
+
+use std::io::{self, IsTerminal};
+
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use umbel_client::core::io::Notice;
+use umbel_client::{Client, ClientClosed, NoticeGap, Notices, Reach};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::time::Duration;
+
+use super::failure::{Exit, Failure};
+use super::output;
+use super::session::Session;
+
+#[derive(clap::Subcommand)]
+pub(super) enum InboxCommand {
+    /// Make an inbox and publish it
+    Create {
+        /// Your own name for it; nobody else sees it
+        name: String,
+        /// How long to wait until it takes mail, in seconds; it is finished later otherwise
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+    },
+    /// List the inboxes of the profile
+    List,
+    /// Show an inbox's address, to give to whoever may write to it
+    Show {
+        /// Which inbox
+        name: String,
+    },
+}
+
+#[derive(Serialize)]
+struct Created<'a> {
+    name: &'a str,
+    address: String,
+    state: &'static str,
+    mailboxes: usize,
+    positions: usize,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    name: &'a str,
+    mailboxes: usize,
+    unread: u64,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    name: &'a str,
+    address: String,
+}
+
+pub(super) async fn run(session: &Session, command: &InboxCommand) -> Result<(), Failure> {
+    match command {
+        InboxCommand::Create { name, timeout } => {
+            let timeout = Duration::from_secs(*timeout);
+            session.with_client(Reach::Online, async |client| create(session, client, name, timeout).await).await
+        }
+        InboxCommand::List => session.with_client(Reach::Offline, async |client| list(session, client).await).await,
+        InboxCommand::Show { name } => {
+            session.with_client(Reach::Offline, async |client| show(session, client, name).await).await
+        }
+    }
+}
+
+async fn create(session: &Session, client: &Client, name: &str, timeout: Duration) -> Result<(), Failure> {
+    let mut notices = client.notices();
+    session.show("making the inbox");
+    let address = client.create_inbox(name).await?;
+    let ready = until_ready(session, &mut notices, name, Instant::now() + timeout).await;
+    let (mailboxes, positions) = *ready.as_ref().unwrap_or(&(0, 0));
+    if session.is_json() {
+        let state = if ready.is_ok() { "ready" } else { "pending" };
+        session.json(&Created { name, address: address.to_text(), state, mailboxes, positions })?;
+    } else {
+        let shown = output::printable(name);
+        session.line(&format!("Made the inbox \"{shown}\". Whoever has its address can write to it:"))?;
+        session.line(&address.to_text())?;
+        if ready.is_ok() {
+            session.line(&format!("{mailboxes} relays hold its mail, {positions} its descriptor."))?;
+        }
+    }
+    ready.map(|_| ())
+}
+
+/// How many mailboxes and positions the inbox has.
+async fn until_ready(
+    session: &Session,
+    notices: &mut Notices,
+    inbox: &str,
+    ends_at: Instant,
+) -> Result<(usize, usize), Failure> {
+    const HINT: &str = "the inbox is kept: the next `umbel receive` makes it ready";
+    loop {
+        let notice = match timeout_at(ends_at, notices.next()).await {
+            Ok(Ok(notice)) => notice,
+            Ok(Err(NoticeGap::Missed(_))) => continue,
+            Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
+            Err(_elapsed) => return Err(Failure::new(Exit::Deferred, "the inbox does not take mail yet", HINT)),
+        };
+        session.show_notice(&notice);
+        match notice {
+            Notice::InboxReady { name, mailboxes, positions } if name == inbox => return Ok((mailboxes, positions)),
+            Notice::Unreachable => return Err(Failure::new(Exit::Unreachable, "no relay could be reached", HINT)),
+            _ => {}
+        }
+    }
+}
+
+async fn list(session: &Session, client: &Client) -> Result<(), Failure> {
+    let inboxes = client.status().await?.inboxes;
+    let unread = client.unread_counts().await?;
+    if inboxes.is_empty() && !session.is_json() {
+        return session.line("There is no inbox yet: make one with `umbel inbox create NAME`.");
+    }
+    for (name, mailboxes) in &inboxes {
+        let unread = unread.iter().find(|(inbox, _)| inbox == name).map_or(0, |(_, count)| *count);
+        if session.is_json() {
+            session.json(&Listed { name, mailboxes: *mailboxes, unread })?;
+        } else {
+            session.line(&format!("{}  {mailboxes} mailboxes, {unread} unread", output::printable(name)))?;
+        }
+    }
+    Ok(())
+}
+
+async fn show(session: &Session, client: &Client, name: &str) -> Result<(), Failure> {
+    let Some(address) = client.inbox_address(name).await? else {
+        return Err(umbel_client::ListenError::NoInbox.into());
+    };
+    if session.is_json() {
+        return session.json(&Shown { name, address: address.to_text() });
+    }
+    session.line(&address.to_text())?;
+    if io::stdout().is_terminal()
+        && let Some(code) = qr_code(&address)
+    {
+        session.line(&code)?;
+    }
+    Ok(())
+}
+
+/// In capitals an address needs a smaller code; it means the same.
+fn qr_code(address: &InboxAddress) -> Option<String> {
+    let code = QrCode::new(address.to_text().to_ascii_uppercase()).ok()?;
+    // Terminals are mostly dark: the code's light parts are drawn.
+    Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+}

@@ -1,0 +1,76 @@
+//! `umbel init`: make a profile.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use umbel_client::{InitError, NewKey, NewProfile, Profile};
+use umbel_proto::ids::Peer;
+
+use super::failure::Failure;
+use super::secret;
+use super::session::Session;
+
+#[derive(clap::Args)]
+pub(super) struct InitArgs {
+    /// The network's file; `local` is the network built in for one machine, which protects nobody [default: local]
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
+    /// A relay to begin with, as its operator writes it: ID@HOST:PORT
+    #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
+    seeds: Vec<Peer>,
+    /// Make a random key in a new file here, instead of asking for a passphrase
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+/// What names the built-in network instead of a file.
+const LOCAL: &str = "local";
+
+#[derive(Serialize)]
+struct Made<'a> {
+    profile: &'a str,
+    network: &'a str,
+    seeds: usize,
+}
+
+fn parse_peer(text: &str) -> Result<Peer, String> {
+    text.parse().map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
+}
+
+/// Makes the profile, and looks at it once as any other command would.
+pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
+    let dir = session.profile_dir()?;
+    let network = args.network.filter(|path| path.as_os_str() != LOCAL).map(|path| {
+        fs::read_to_string(&path).map_err(|error| {
+            Failure::usage(format!("could not read {}: {error}", path.display()), "check the path after --network")
+        })
+    });
+    let network = network.transpose()?;
+    // Both are said by `create` too, but nobody should type a passphrase twice to hear it.
+    let config = dir.join("profile.toml");
+    if config.exists() {
+        return Err(InitError::Exists(config).into());
+    }
+    if args.seeds.is_empty() && network.is_none() {
+        return Err(InitError::NoSeeds.into());
+    }
+    let key = match args.key_file {
+        Some(path) => NewKey::File(path),
+        None => NewKey::Passphrase(secret::new()?),
+    };
+    let seed_count = args.seeds.len();
+    Profile::create(&dir, NewProfile { network, seeds: args.seeds, key }, &mut rand::rng())?;
+
+    let profile = Profile::load(&dir)?;
+    let network = profile.network();
+    if session.is_json() {
+        let seeds = seed_count + network.seeds.len();
+        return session.json(&Made { profile: &dir.to_string_lossy(), network: &network.name, seeds });
+    }
+    session.line(&format!("Made a profile in {} for the network \"{}\".", dir.display(), network.name))?;
+    if network.params.danger_accept_weak {
+        session.line("This network is for trying things out: it protects nobody.")?;
+    }
+    session.line("Next: `umbel inbox create NAME` to receive, `umbel send ADDRESS TEXT` to send.")
+}

@@ -1,0 +1,260 @@
+//! `umbel receive`: print the messages that came, and fetch more.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use umbel_client::core::io::Notice;
+use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
+use umbel_proto::time::Duration;
+
+use super::failure::{Exit, Failure};
+use super::output;
+use super::session::Session;
+
+/// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(clap::Args)]
+pub(super) struct ReceiveArgs {
+    /// Which inbox [default: all]
+    name: Option<String>,
+    /// Go on, and be told by the holders as messages come
+    #[arg(long)]
+    follow: bool,
+    /// End after this many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Save each message as a file in this directory too
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    inbox: &'a str,
+    id: String,
+    body_b64: String,
+    len: usize,
+    received_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Failure> {
+    if let Some(dir) = &args.output {
+        fs::create_dir_all(dir).map_err(|error| unsavable(dir, &error))?;
+    }
+    session.with_client(Reach::Online, async |client| Receiver { session, client, args, printed: 0 }.run().await).await
+}
+
+/// One run of `umbel receive`.
+struct Receiver<'a> {
+    session: &'a Session,
+    client: &'a Client,
+    args: &'a ReceiveArgs,
+    printed: u64,
+}
+
+impl Receiver<'_> {
+    async fn run(mut self) -> Result<(), Failure> {
+        let mut notices = self.client.notices();
+        let inboxes = self.inboxes().await?;
+        self.print_unread().await?;
+        if self.has_enough() {
+            return Ok(());
+        }
+        self.session.show("fetching");
+        self.client.flush().await?;
+        for inbox in &inboxes {
+            self.client.listen(inbox, self.args.follow).await?;
+        }
+        let timeout = self.args.timeout.map(Duration::from_secs);
+        let ends_at = timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
+        let mut open: BTreeSet<String> = inboxes.into_iter().collect();
+        let mut is_unreachable = false;
+        while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
+            let notice = match next_until(ends_at, notices.next()).await {
+                Some(Ok(notice)) => notice,
+                Some(Err(NoticeGap::Missed(_))) => {
+                    self.print_unread().await?;
+                    continue;
+                }
+                Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
+                None => return self.on_time_up(is_unreachable),
+            };
+            self.session.show_notice(&notice);
+            match notice {
+                Notice::Received { .. } => self.print_unread().await?,
+                Notice::CaughtUp { inbox, answered, mailboxes } => {
+                    is_unreachable = false;
+                    self.on_caught_up(&mut open, &inbox, answered, mailboxes)?;
+                }
+                Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
+                Notice::Unreachable if !is_unreachable => {
+                    is_unreachable = true;
+                    self.session.warn("no relay could be reached; trying again");
+                }
+                _ => {}
+            }
+        }
+        self.print_unread().await
+    }
+
+    fn goes_on(&self) -> bool {
+        self.args.follow || self.args.count.is_some()
+    }
+
+    fn has_enough(&self) -> bool {
+        self.args.count.is_some_and(|count| self.printed >= count)
+    }
+
+    async fn inboxes(&self) -> Result<Vec<String>, Failure> {
+        let all: Vec<String> = self.client.status().await?.inboxes.into_iter().map(|(name, _)| name).collect();
+        match &self.args.name {
+            Some(name) if all.contains(name) => Ok(vec![name.clone()]),
+            Some(_) => Err(ListenError::NoInbox.into()),
+            None if all.is_empty() => {
+                Err(Failure::failed("there is no inbox yet", "make one with `umbel inbox create NAME`"))
+            }
+            None => Ok(all),
+        }
+    }
+
+    fn on_caught_up(
+        &self,
+        open: &mut BTreeSet<String>,
+        inbox: &str,
+        answered: usize,
+        mailboxes: usize,
+    ) -> Result<(), Failure> {
+        if !open.remove(inbox) || self.goes_on() || answered == mailboxes {
+            return Ok(());
+        }
+        let name = output::printable(inbox);
+        if answered == 0 {
+            return Err(Failure::failed(
+                format!("none of the {mailboxes} mailboxes of \"{name}\" answered"),
+                "try again later: messages wait there for days",
+            ));
+        }
+        self.session.warn(&format!("only {answered} of the {mailboxes} mailboxes of \"{name}\" answered"));
+        Ok(())
+    }
+
+    fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
+        match self.args.count {
+            _ if is_unreachable => Err(unreachable()),
+            Some(count) => Err(Failure::failed(
+                format!("{} of {count} messages came in time", self.printed),
+                "wait longer with --timeout; what came is marked as read",
+            )),
+            None if self.args.follow => Ok(()),
+            None => Err(Failure::failed(
+                "the mailboxes did not answer in time",
+                "wait longer with --timeout, or try again later: messages wait there for days",
+            )),
+        }
+    }
+
+    /// Prints what is unread, and marks each message read after it was written and flushed.
+    async fn print_unread(&mut self) -> Result<(), Failure> {
+        loop {
+            let page = self.client.unread(self.args.name.as_deref(), 0).await?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for message in page {
+                if self.has_enough() {
+                    return Ok(());
+                }
+                self.print(&message)?;
+                self.client.mark_read(&message).await?;
+                self.printed += 1;
+            }
+        }
+    }
+
+    fn print(&self, message: &StoredMessage) -> Result<(), Failure> {
+        let file = self.args.output.as_deref().map(|dir| save(dir, message)).transpose()?;
+        let file = file.map(|path| path.to_string_lossy().into_owned());
+        let received_at = output::rfc3339(message.received_at);
+        let len = message.body.len();
+        if self.session.is_json() {
+            let body_b64 = BASE64.encode(&message.body);
+            let id = message.id.to_string();
+            return self.session.json(&Line { inbox: &message.inbox, id, body_b64, len, received_at, file });
+        }
+        let inbox = output::printable(&message.inbox);
+        let saved = file.map_or_else(String::new, |file| format!(", saved as {}", output::printable(&file)));
+        self.session.line(&format!("{inbox}  {received_at}  {len} bytes{saved}\n{}", shown(&message.body)))
+    }
+}
+
+/// What a message says, as far as it can be shown: every line indented, so that none can pass for one of ours.
+fn shown(body: &[u8]) -> String {
+    match str::from_utf8(body) {
+        Ok(text) if !text.contains('\0') => {
+            let lines = output::printable(text.trim_end_matches('\n'));
+            lines.split('\n').map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+        }
+        _ => "    (not text: --output DIR saves it as a file, --json prints it as base64)".to_owned(),
+    }
+}
+
+/// Saves the body durably under the message's id. One that is there already is there in full.
+fn save(dir: &Path, message: &StoredMessage) -> Result<PathBuf, Failure> {
+    let path = dir.join(message.id.to_string());
+    let write = || -> io::Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let partial = path.with_extension("part");
+        let mut file = File::create(&partial)?;
+        file.write_all(&message.body)?;
+        file.sync_all()?;
+        fs::rename(&partial, &path)
+    };
+    write().map_err(|error| unsavable(&path, &error))?;
+    Ok(path)
+}
+
+fn unsavable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("could not write {}: {error}", path.display()), "check the path after --output")
+}
+
+fn unreachable() -> Failure {
+    Failure::new(
+        Exit::Unreachable,
+        "no relay could be reached",
+        "check your connection, and that a seed of the profile is up; messages wait with their holders for days",
+    )
+}
+
+/// `None` when time is up.
+async fn next_until<T>(ends_at: Option<Instant>, next: impl Future<Output = T>) -> Option<T> {
+    match ends_at {
+        Some(ends_at) => timeout_at(ends_at, next).await.ok(),
+        None => Some(next.await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_can_not_pass_for_a_line_of_ours() {
+        assert_eq!(shown(b"hello\nmain  2026-01-01"), "    hello\n    main  2026-01-01");
+        assert_eq!(shown(b"\x1b[A"), "    \\u{1b}[A");
+        assert_eq!(shown(b"line\n"), "    line");
+        assert!(shown(&[0xff, 0x00]).contains("not text"));
+    }
+}

@@ -1,0 +1,124 @@
+//! `umbel send`: put a message into the outbox, and see it to its holders.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use umbel_client::{Client, Reach};
+use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::limits::MAILBOXES_MAX;
+use umbel_proto::time::Duration;
+
+use super::delivery::{Delivery, Progress};
+use super::failure::Failure;
+use super::session::Session;
+
+#[derive(clap::Args)]
+pub(super) struct SendArgs {
+    /// To whom: the address that the inbox's owner gave you
+    #[arg(required_unless_present = "flush")]
+    address: Option<String>,
+    /// What to say; `-` takes it from standard input
+    #[arg(conflicts_with = "file")]
+    text: Option<String>,
+    /// Send this file instead
+    #[arg(long, value_name = "PATH")]
+    file: Option<PathBuf>,
+    /// Try everything in the outbox again, and wait for it too
+    #[arg(long)]
+    flush: bool,
+    /// How long to wait for holders, in seconds; after that the message stays in the outbox
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
+}
+
+#[derive(Serialize)]
+struct Line {
+    id: String,
+    state: &'static str,
+    holders: usize,
+    wanted: Option<usize>,
+}
+
+pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failure> {
+    let message = match &args.address {
+        Some(address) => Some((address.trim().parse::<InboxAddress>()?, body(args)?)),
+        None => None,
+    };
+    let timeout = Duration::from_secs(args.timeout);
+    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, timeout).await).await
+}
+
+async fn send(
+    session: &Session,
+    client: &Client,
+    message: Option<(InboxAddress, Vec<u8>)>,
+    waits_for_all: bool,
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let mut notices = client.notices();
+    session.show("sending");
+    let mut watched = if waits_for_all { client.status().await?.outbox } else { Vec::new() };
+    if let Some((address, body)) = message {
+        watched.push((client.send(address, body).await?.id, 0));
+    }
+    client.flush().await?;
+    if watched.is_empty() {
+        return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
+    }
+    let mut delivery = Delivery::new(watched, MAILBOXES_MAX, timeout);
+    delivery.wait(session, client, &mut notices).await?;
+    for (id, progress) in &delivery.messages {
+        report(session, *id, progress)?;
+    }
+    delivery.outcome()
+}
+
+fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), Failure> {
+    let Progress { holders, wanted, .. } = *progress;
+    let state = progress.state();
+    if session.is_json() {
+        return session.json(&Line { id: id.to_string(), state, holders, wanted });
+    }
+    let holders = if holders == 1 { "1 holder has it".to_owned() } else { format!("{holders} holders have it") };
+    session.line(&format!("message {id}: {state}, {holders}"))
+}
+
+/// What is to be sent: never more of it in memory than a message may have.
+fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
+    match (&args.text, &args.file) {
+        (_, Some(path)) => {
+            let unreadable = |error: io::Error| {
+                Failure::failed(format!("could not read {}: {error}", path.display()), "check the path after --file")
+            };
+            let file = File::open(path).map_err(unreadable)?;
+            let len = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+            if len.is_some_and(|len| len > MESSAGE_LEN_MAX as u64) {
+                return Err(Failure::too_long(len));
+            }
+            read_body(file, unreadable)
+        }
+        (Some(text), None) if text != "-" => {
+            if text.len() > MESSAGE_LEN_MAX {
+                return Err(Failure::too_long(Some(text.len() as u64)));
+            }
+            Ok(text.clone().into_bytes())
+        }
+        (None, None) if io::stdin().is_terminal() => Err(Failure::usage(
+            "there is nothing to send",
+            "write the text after the address, or --file PATH, or - to take it from standard input",
+        )),
+        (_, None) => read_body(io::stdin().lock(), |error| {
+            Failure::failed(format!("could not read standard input: {error}"), "see where the input comes from")
+        }),
+    }
+}
+
+fn read_body(from: impl Read, unreadable: impl FnOnce(io::Error) -> Failure) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    from.take(MESSAGE_LEN_MAX as u64 + 1).read_to_end(&mut body).map_err(unreadable)?;
+    if body.len() > MESSAGE_LEN_MAX { Err(Failure::too_long(None)) } else { Ok(body) }
+}

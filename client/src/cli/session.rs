@@ -1,0 +1,199 @@
+//! What all commands share: how to speak, which profile, and how to be interrupted.
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy;
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use serde::Serialize;
+use umbel_client::core::io::{Notice, Warning};
+use umbel_client::{Client, Profile, Reach};
+use umbel_proto::time::Duration;
+
+use super::failure::{Exit, Failure};
+use super::{Global, output, secret};
+
+/// One run of a command.
+pub(super) struct Session {
+    global: Global,
+    /// Hidden unless standard error is a terminal and nobody parses what we say.
+    progress: ProgressBar,
+}
+
+impl Session {
+    pub(super) fn new(global: Global) -> Self {
+        let is_shown = io::stderr().is_terminal() && !global.json;
+        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { global, progress: ProgressBar::with_draw_target(None, target) }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.global.json
+    }
+
+    /// Writes a line to standard output, and sees it through.
+    pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
+        self.progress.suspend(|| output::line(text))
+    }
+
+    /// Writes a JSON object as a line.
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(value)
+            .map_err(|error| Failure::failed(format!("could not write JSON: {error}"), "leave --json away"))?;
+        self.line(&text)
+    }
+
+    /// Says on standard error what the user should know besides what was asked for.
+    pub(super) fn warn(&self, text: &str) {
+        self.progress.suspend(|| output::warn(text, self.is_json()));
+    }
+
+    /// Shows what goes on, if anyone is looking.
+    pub(super) fn show(&self, text: &str) {
+        if self.progress.is_hidden() {
+            return;
+        }
+        self.progress.enable_steady_tick(Duration::from_millis(100));
+        self.progress.set_message(text.to_owned());
+    }
+
+    /// Takes away what [`Session::show`] left on the terminal.
+    pub(super) fn show_nothing(&self) {
+        self.progress.finish_and_clear();
+    }
+
+    /// Shows what a notice tells of progress; says what it warns of.
+    pub(super) fn show_notice(&self, notice: &Notice) {
+        match notice {
+            Notice::Ready { relays } => self.show(&format!("{relays} relays known")),
+            Notice::HopBuilt { circuit, hop, relay } => {
+                self.show(&format!("circuit {circuit}: hop {hop} is {}", output::short_relay(relay)));
+            }
+            Notice::Queued(_) => self.show("safe in the outbox"),
+            Notice::Held { holders, wanted, .. } => self.show(&format!("held by {holders} of {wanted}")),
+            Notice::Deferred { retry_in, .. } => {
+                self.show(&format!("not yet; trying again in {} s", retry_in.as_secs().max(1)));
+            }
+            Notice::InboxReady { mailboxes, positions, .. } => {
+                self.show(&format!("{mailboxes} mailboxes, descriptor at {positions} relays"));
+            }
+            Notice::Unreachable => self.show("no relay could be reached"),
+            Notice::Warning(warning) => self.warn(&warning_text(warning)),
+            Notice::Failed { .. } | Notice::Received { .. } | Notice::CaughtUp { .. } => {}
+        }
+    }
+
+    pub(super) fn profile_dir(&self) -> Result<PathBuf, Failure> {
+        if let Some(dir) = &self.global.profile {
+            return Ok(dir.clone());
+        }
+        let base = etcetera::choose_base_strategy().map_err(|error| {
+            Failure::usage(format!("could not find your data directory: {error}"), "say where with --profile DIR")
+        })?;
+        Ok(base.data_dir().join("umbel"))
+    }
+
+    /// Opens the profile, does the work, and closes it in order, also when interrupted.
+    pub(super) async fn with_client<T>(
+        &self,
+        reach: Reach,
+        work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut profile = Profile::load(&self.profile_dir()?)?;
+        if profile.needs_passphrase() {
+            profile.set_passphrase(secret::existing()?);
+        }
+        // Not before: a prompt is better interrupted by the system.
+        let interrupt = Interrupt::watch()?;
+        let client = Client::open_with(profile, reach).await?;
+        let result = tokio::select! {
+            result = work(&client) => result,
+            () = interrupt.wait() => Err(Failure::interrupted()),
+        };
+        client.close().await;
+        self.show_nothing();
+        result
+    }
+}
+
+/// The user, or the system, wants us to stop: in order the first time, at once the second.
+pub(super) struct Interrupt {
+    watch: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Interrupt {
+    pub(super) fn watch() -> Result<Self, Failure> {
+        let (sender, watch) = tokio::sync::watch::channel(false);
+        let mut signals = Signals::new().map_err(|error| {
+            Failure::failed(format!("could not watch for signals: {error}"), "free some file descriptors")
+        })?;
+        tokio::spawn(async move {
+            signals.next().await;
+            // Whoever watched may be done already.
+            sender.send_replace(true);
+            signals.next().await;
+            std::process::exit(Exit::Interrupted as i32);
+        });
+        Ok(Self { watch })
+    }
+
+    pub(super) async fn wait(&self) {
+        let mut watch = self.watch.clone();
+        if watch.wait_for(|is_interrupted| *is_interrupted).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Without a handler the system ends the process by itself.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn warning_text(warning: &Warning) -> String {
+    match warning {
+        Warning::Clock { seconds } => {
+            format!("this computer's clock and the relays' differ by {seconds} seconds: set it right")
+        }
+        Warning::GuardFails => {
+            "many circuits through the guard fail: the network is overloaded, or someone interferes".to_owned()
+        }
+        Warning::MailboxReplaced { inbox } => {
+            format!("a mailbox of the inbox \"{}\" is gone: another takes its place", output::printable(inbox))
+        }
+        Warning::Store(fault) => fault.to_string(),
+    }
+}

@@ -1,0 +1,259 @@
+//! The `umbel` command, as far as it goes without a network: arguments, errors, exit codes, profiles.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SEED: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:1";
+
+/// A directory of its own for each test, and the command in it.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    fn profile(&self) -> PathBuf {
+        self.dir.path().join("profile")
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbel"));
+        command
+            .args(words)
+            .env("UMBEL_PROFILE", self.profile())
+            .env("HOME", self.dir.path())
+            .env_remove("UMBEL_PASSPHRASE_FILE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// A profile with a key file and a seed that nobody answers for.
+    fn with_profile() -> Self {
+        let place = Self::new();
+        let key = place.profile().join("key");
+        let made = place.run(&["init", "--seed", SEED, "--key-file", key.to_str().unwrap()]);
+        assert_eq!(code(&made), 0, "{made:?}");
+        place
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
+}
+
+/// The error that `--json` gives: one line on standard error, with what is wrong and what to do.
+fn json_error(output: &Output) -> (String, String) {
+    let line: Value = serde_json::from_str(stderr(output).trim()).unwrap_or_else(|_| panic!("{output:?}"));
+    let text = |key: &str| line[key].as_str().unwrap().to_owned();
+    let (error, hint) = (text("error"), text("hint"));
+    assert!(!error.is_empty() && !hint.is_empty());
+    (error, hint)
+}
+
+fn address() -> String {
+    umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address().to_text()
+}
+
+#[test]
+fn help_and_version_succeed() {
+    let place = Place::new();
+    for words in [&["--help"][..], &["--version"], &["send", "--help"], &["receive", "--help", "--json"]] {
+        let output = place.run(words);
+        assert_eq!(code(&output), 0, "{words:?}");
+        assert!(stdout(&output).contains("umbel"), "{words:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2() {
+    let place = Place::new();
+    for words in [
+        &["frobnicate"][..],
+        &["send"],
+        &["send", "umbel1x", "text", "--file", "also"],
+        &["receive", "--count", "0"],
+        &["init", "--seed", "not-a-peer"],
+        &["init"],
+    ] {
+        let output = place.run(words);
+        assert_eq!(code(&output), 2, "{words:?}: {output:?}");
+        let as_json = place.run(&[words, &["--json"]].concat());
+        assert_eq!(code(&as_json), 2, "{words:?}: {as_json:?}");
+        json_error(&as_json);
+    }
+}
+
+#[test]
+fn each_fault_of_an_address_has_its_own_words() {
+    let place = Place::with_profile();
+    let good = address();
+    let mistyped = good.replace(good.chars().nth(20).unwrap(), "q").replace(&good[30..31], "p");
+    let mut said = Vec::new();
+    for wrong in ["alice@example.org", &good[..40], &mistyped, &format!("{good}qq")] {
+        let output = place.run(&["send", wrong, "hello", "--json"]);
+        assert_eq!(code(&output), 2, "{wrong}");
+        said.push(json_error(&output).0);
+    }
+    said.sort();
+    said.dedup();
+    assert_eq!(said.len(), 4, "{said:?}");
+}
+
+#[test]
+fn a_message_that_is_too_long_names_the_maximum() {
+    let place = Place::with_profile();
+    let max = umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+    let file = place.dir.path().join("large");
+    std::fs::write(&file, vec![b'x'; max + 1]).unwrap();
+    let output = place.run(&["send", &address(), "--file", file.to_str().unwrap(), "--json"]);
+    assert_eq!(code(&output), 1);
+    assert!(json_error(&output).0.contains(&max.to_string()));
+
+    let mut child = place
+        .command(&["send", &address(), "-", "--json"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&vec![b'x'; max + 1]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 1);
+    assert!(json_error(&output).0.contains(&max.to_string()));
+}
+
+#[test]
+fn without_a_profile_commands_say_how_to_make_one() {
+    let place = Place::new();
+    for words in [&["status"][..], &["inbox", "list"], &["receive"], &["send", &address(), "hello"]] {
+        let output = place.run(&[words, &["--json"]].concat());
+        assert_eq!(code(&output), 1, "{words:?}");
+        let (error, hint) = json_error(&output);
+        assert!(error.contains(place.profile().to_str().unwrap()) && hint.contains("umbel init"), "{error} {hint}");
+    }
+}
+
+#[test]
+fn people_get_the_same_error_as_text() {
+    let output = Place::new().run(&["status"]);
+    assert!(stderr(&output).starts_with("error: no profile in "), "{output:?}");
+    assert!(stderr(&output).contains("\n  hint: "), "{output:?}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn init_overwrites_nothing() {
+    let place = Place::with_profile();
+    let key = place.profile().join("key");
+    let before = std::fs::read(&key).unwrap();
+    let again = place.run(&["init", "--seed", SEED, "--key-file", key.to_str().unwrap(), "--json"]);
+    assert_eq!(code(&again), 1);
+    json_error(&again);
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    assert_eq!(code(&place.run(&["status", "--offline"])), 0);
+}
+
+#[test]
+fn init_without_a_terminal_says_what_else_there_is() {
+    let place = Place::new();
+    let output = place.run(&["init", "--seed", SEED, "--json"]);
+    assert_eq!(code(&output), 2);
+    let (_, hint) = json_error(&output);
+    assert!(hint.contains("UMBEL_PASSPHRASE_FILE") && hint.contains("--key-file"), "{hint}");
+    assert!(!place.profile().exists());
+}
+
+#[test]
+fn a_passphrase_comes_from_the_file_that_the_environment_names() {
+    let place = Place::new();
+    let (right, wrong) = (place.dir.path().join("right"), place.dir.path().join("wrong"));
+    std::fs::write(&right, "correct horse\n").unwrap();
+    std::fs::write(&wrong, "incorrect horse\n").unwrap();
+    let run = |words: &[&str], file: &Path| place.command(words).env("UMBEL_PASSPHRASE_FILE", file).output().unwrap();
+
+    assert_eq!(code(&run(&["init", "--seed", SEED], &right)), 0);
+    assert_eq!(code(&run(&["status", "--offline"], &right)), 0);
+    let refused = run(&["status", "--offline", "--json"], &wrong);
+    assert_eq!(code(&refused), 1);
+    assert!(json_error(&refused).0.contains("wrong passphrase"));
+    let unasked = place.run(&["status", "--offline", "--json"]);
+    assert_eq!(code(&unasked), 1);
+    assert!(json_error(&unasked).1.contains("UMBEL_PASSPHRASE_FILE"));
+}
+
+#[test]
+fn init_takes_a_network_file_and_refuses_a_wrong_one() {
+    let place = Place::new();
+    let (good, bad) = (place.dir.path().join("good.toml"), place.dir.path().join("bad.toml"));
+    std::fs::write(&good, umbel_proto::network::Network::local().to_toml()).unwrap();
+    std::fs::write(&bad, "id = \"00\"\nname = \"bad\"\n").unwrap();
+    let key = place.profile().join("key");
+    let init = |file: &Path| {
+        let words = ["init", "--network", file.to_str().unwrap(), "--seed", SEED, "--key-file", key.to_str().unwrap()];
+        place.run(&[&words[..], &["--json"]].concat())
+    };
+    let refused = init(&bad);
+    assert_eq!(code(&refused), 2);
+    assert!(json_error(&refused).0.contains("id"));
+    assert!(!place.profile().join("profile.toml").exists());
+    let made = init(&good);
+    assert_eq!(code(&made), 0, "{made:?}");
+    let line: Value = serde_json::from_str(stdout(&made)).unwrap();
+    assert_eq!(line["network"], "local");
+}
+
+#[test]
+fn a_profile_in_use_is_named() {
+    let place = Place::with_profile();
+    let held = umbel_client::Profile::load(&place.profile()).unwrap();
+    let output = place.run(&["status", "--offline", "--json"]);
+    assert_eq!(code(&output), 1);
+    assert!(json_error(&output).0.contains(place.profile().to_str().unwrap()));
+    drop(held);
+    assert_eq!(code(&place.run(&["status", "--offline"])), 0);
+}
+
+#[test]
+fn status_works_offline() {
+    let place = Place::with_profile();
+    let output = place.run(&["status", "--offline", "--json"]);
+    assert_eq!(code(&output), 0);
+    let line: Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(line["relays"], 0);
+    assert_eq!(line["circuits"], 0);
+    assert!(line["guard"].is_null());
+    assert!(line["outbox"].as_array().unwrap().is_empty());
+    assert!(line["inboxes"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn an_inbox_that_is_not_there_is_an_error_with_a_way_out() {
+    let place = Place::with_profile();
+    for words in [&["receive", "main"][..], &["inbox", "show", "main"], &["receive"]] {
+        let output = place.run(&[words, &["--json"]].concat());
+        assert_eq!(code(&output), 1, "{words:?}");
+        assert!(json_error(&output).1.contains("umbel inbox create"), "{words:?}");
+    }
+    let listed = place.run(&["inbox", "list", "--json"]);
+    assert_eq!((code(&listed), stdout(&listed)), (0, ""));
+}
