@@ -5,8 +5,7 @@
 
 use core::fmt;
 
-use serde::de::{Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::crypto::sign::{BadSignature, PublicKey, Signature, SigningKey};
@@ -79,7 +78,7 @@ pub enum Verb {
         /// Where.
         queue: QueueId,
         /// Records that the owner holds durably, [`REMOVE_MAX`] at most. Unknown ones are not an error.
-        #[serde(deserialize_with = "bounded::<_, _, REMOVE_MAX>")]
+        #[serde(deserialize_with = "wire::list::<_, _, REMOVE_MAX>")]
         remove: Vec<RecordId>,
         /// Most bytes of the answer; one record is returned even if it is longer. Zero: nothing is returned.
         bytes_max: u32,
@@ -123,7 +122,7 @@ pub enum MailboxReply {
     /// Records, oldest first. To a subscription this comes again and again.
     Fetched {
         /// The sealed records.
-        #[serde(deserialize_with = "bounded::<_, _, FETCHED_RECORDS_MAX>")]
+        #[serde(deserialize_with = "wire::list::<_, _, FETCHED_RECORDS_MAX>")]
         records: Vec<ByteBuf>,
         /// Whether the queue held more when these were read.
         more: bool,
@@ -245,36 +244,6 @@ impl fmt::Debug for MailboxReply {
             Self::Refused(refusal) => write!(f, "Refused({refusal:?})"),
         }
     }
-}
-
-/// Reads a list of `MAX` items at most, without believing the length it claims.
-fn bounded<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct Bounded<T, const MAX: usize>(core::marker::PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {MAX} items")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-            let mut items = Vec::new();
-            while let Some(item) = list.next_element()? {
-                if items.len() == MAX {
-                    return Err(A::Error::invalid_length(MAX, &self));
-                }
-                items.push(item);
-            }
-            Ok(items)
-        }
-    }
-
-    deserializer.deserialize_seq(Bounded::<T, MAX>(core::marker::PhantomData))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod push;
 mod queue;
 mod request;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

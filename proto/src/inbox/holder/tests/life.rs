@@ -1,0 +1,141 @@
+//! Expiry and restarts (docs/protocol.md §10.1).
+
+use super::*;
+use crate::inbox::mailbox::FETCH_BYTES_MAX;
+
+fn days(count: u64) -> HolderLimits {
+    HolderLimits {
+        record_life: Duration::from_secs(count * DAY),
+        queue_life: Duration::from_secs(4 * count * DAY),
+        ..HolderLimits::default()
+    }
+}
+
+#[test] // §10.1
+fn a_record_expires_within_the_hour_after_its_life() {
+    let mut world = World::with_queue(days(2));
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.pass(2 * DAY - 1);
+    assert_eq!((world.holder.counts().records, world.disk.records.len()), (1, 1));
+    world.pass(HOUR + 15 * 60 + 1);
+    assert_eq!((world.holder.counts().records, world.disk.records.len()), (0, 0));
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![], false));
+    world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.asked.len(), 1, "taken anew");
+}
+
+#[test] // §10.1
+fn ids_of_removed_records_are_kept_until_those_would_have_expired() {
+    let mut world = World::with_queue(days(2));
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.done(OWNER, fetch(1, vec![id(1)], 0));
+    world.pass(2 * DAY - 1);
+    assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (1, 1));
+    world.pass(2 * HOUR);
+    assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (0, 0));
+}
+
+#[test] // §10.1
+fn a_queue_expires_when_its_owner_stays_away() {
+    let mut world = World::with_queue(days(2));
+    assert_eq!(world.done(OWNER, create(2)), [MailboxReply::Created]);
+    for _ in 0..3 {
+        world.pass(3 * DAY);
+        world.done(OWNER, fetch(2, vec![], 0));
+        world.done(SENDER, deposit(1, record(1, 0)));
+    }
+    assert_eq!(world.disk.queues.keys().collect::<Vec<_>>(), [&queue(2)]);
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::NoQueue));
+    assert_eq!((world.holder.counts().records, world.disk.records.len()), (0, 0));
+    assert_eq!(world.done(OWNER, create(1)), [MailboxReply::Created]);
+}
+
+#[test] // §10.1
+fn a_subscriber_is_not_away() {
+    let mut world = World::with_queue(days(2));
+    let request = world.ask(OWNER, subscribe(1, 0));
+    world.pass(30 * DAY);
+    assert!(!world.is_finished(request));
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    world.holder.cancel(request);
+    world.pass(10 * DAY);
+    assert!(world.disk.queues.is_empty());
+}
+
+#[test] // §10.1
+fn a_queue_that_the_store_could_not_forget_is_tried_again() {
+    let mut world = World::with_queue(days(1));
+    world.pass(4 * DAY - 2 * HOUR);
+    (world.now, world.wall) = (world.now + Duration::from_secs(DAY), world.wall + Duration::from_secs(DAY));
+    world.holder.handle_timeout(world.now, world.wall);
+    world.drain();
+    assert_eq!(world.done_busy(OWNER, create(1)), refused(Refusal::Busy), "on its way out");
+    world.store_one(true);
+    assert_eq!(world.disk.queues.len(), 1);
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::NoQueue));
+    world.pass(HOUR);
+    assert!(world.disk.queues.is_empty());
+    assert_eq!(world.holder.counts().queues, 0);
+}
+
+#[test] // §10.1
+fn records_that_the_store_could_not_remove_are_tried_again() {
+    let mut world = World::with_queue(days(2));
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    world.fail_all();
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![], false),
+        "gone for its owner"
+    );
+    assert_eq!(world.disk.records.len(), 1);
+    world.pass(HOUR);
+    assert_eq!((world.disk.records.len(), world.disk.removed.len()), (0, 1));
+    assert!(world.holder.snapshot() == world.disk.snapshot());
+}
+
+#[test] // §10.1
+fn a_restart_changes_nothing() {
+    let mut world = World::with_queue(days(2));
+    for number in 1..=5 {
+        world.done(SENDER, deposit(1, record(number, 0)));
+    }
+    world.done(OWNER, fetch(1, vec![id(2), id(4)], 0));
+    let before = world.holder.snapshot();
+    let lost = world.ask(SENDER, deposit(1, record(9, 0)));
+    world.crash();
+    assert!(world.holder.snapshot() == before && world.answers(lost).is_empty());
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1, 3, 5], false));
+    assert_eq!(world.done(SENDER, deposit(1, record(6, 0))), [MailboxReply::Deposited]);
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1, 3, 5, 6], false));
+}
+
+#[test] // §10.1
+fn smaller_limits_keep_what_is_there() {
+    let mut world = World::with_queue(HolderLimits::default());
+    for number in 1..=3 {
+        world.done(SENDER, deposit(1, record(number, 0)));
+    }
+    world.limits.queue_records_max = 1;
+    world.crash();
+    assert_eq!(world.holder.counts().records, 3);
+    assert_eq!(world.done(SENDER, deposit(1, record(4, 0))), refused(Refusal::Full));
+}
+
+#[test] // a sweep of many queues is done in pieces
+fn every_queue_is_swept() {
+    let mut world = World::with(days(1));
+    for number in 0..=255 {
+        assert_eq!(world.done(OWNER, create(number)), [MailboxReply::Created]);
+    }
+    world.pass(4 * DAY + 2 * HOUR);
+    assert_eq!((world.holder.counts().queues, world.disk.queues.len()), (0, 0));
+}
+
+impl World {
+    fn done_busy(&mut self, by: u8, verb: Verb) -> Vec<MailboxReply> {
+        let request = self.ask(by, verb);
+        self.answers(request)
+    }
+}
