@@ -12,7 +12,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::WallTime;
 
-use crate::core::io::{Notice, Status, StoreFault};
+use crate::core::io::{Notice, SendFault, Status, StoreFault};
 use crate::core::{Core, SnapshotFault};
 use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
@@ -73,10 +73,21 @@ impl std::error::Error for ClientClosed {}
 pub enum SendError {
     /// It is longer than [`MESSAGE_LEN_MAX`].
     TooLong,
-    /// The profile could not be written.
+    /// Too many messages wait already.
+    OutboxFull,
+    /// The profile could not be written. While this client is open it goes on trying; `Queued` tells if it succeeds.
     Store(StoreFault),
     /// The client was closed. Whether the message is in the outbox is not known.
     Closed,
+}
+
+impl From<SendFault> for SendError {
+    fn from(fault: SendFault) -> Self {
+        match fault {
+            SendFault::TooLong => Self::TooLong,
+            SendFault::OutboxFull => Self::OutboxFull,
+        }
+    }
 }
 
 /// An inbox was not made.
@@ -188,7 +199,7 @@ impl Client {
     /// have it, now and each time this profile is opened.
     ///
     /// # Errors
-    /// See [`SendError`]; then nothing was taken.
+    /// See [`SendError`].
     pub async fn send(&self, address: InboxAddress, body: Vec<u8>) -> Result<Sent, SendError> {
         if body.len() > MESSAGE_LEN_MAX {
             return Err(SendError::TooLong);
@@ -361,6 +372,7 @@ macro_rules! display_errors {
 display_errors! {
     SendError {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
+        Self::OutboxFull => "the outbox is full",
         Self::Store(fault) => fault,
         Self::Closed => ClientClosed,
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{DeferReason, Notice};
-use umbel_client::{Client, ClientClosed, NoticeGap, Notices};
+use umbel_client::core::io::{DeferReason, Notice, SendFault};
+use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) enum Fate {
     /// It is still in the outbox.
     Queued(Obstacle),
     /// It can't be sent.
-    Failed,
+    Failed(SendFault),
 }
 
 /// Why a message is still in the outbox.
@@ -58,7 +58,7 @@ impl Progress {
         match self.fate() {
             Fate::Held => "held",
             Fate::Queued(_) => "queued",
-            Fate::Failed => "failed",
+            Fate::Failed(_) => "failed",
         }
     }
 }
@@ -119,9 +119,9 @@ impl Delivery {
                     progress.fate = Some(Fate::Queued(Obstacle::Deferred(*reason)));
                 }
             }
-            Notice::Failed { id, .. } => {
+            Notice::Failed { id, reason } => {
                 if let Some(progress) = self.messages.get_mut(id) {
-                    progress.fate = Some(Fate::Failed);
+                    progress.fate = Some(Fate::Failed(*reason));
                 }
             }
             Notice::Unreachable => {
@@ -160,12 +160,15 @@ impl Delivery {
     /// What the command has to say for itself.
     pub(super) fn outcome(&self) -> Result<(), Failure> {
         let fates = || self.messages.values().map(Progress::fate);
-        if fates().any(|fate| fate == Fate::Failed) {
-            return Err(Failure::too_long(None));
+        if let Some(fault) = fates().find_map(|fate| match fate {
+            Fate::Failed(fault) => Some(fault),
+            Fate::Held | Fate::Queued(_) => None,
+        }) {
+            return Err(SendError::from(fault).into());
         }
         let Some(obstacle) = fates().find_map(|fate| match fate {
             Fate::Queued(obstacle) => Some(obstacle),
-            Fate::Held | Fate::Failed => None,
+            Fate::Held | Fate::Failed(_) => None,
         }) else {
             return Ok(());
         };

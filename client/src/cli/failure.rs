@@ -91,6 +91,10 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::TooLong => Self::too_long(None),
+            SendError::OutboxFull => Self::failed(
+                error.to_string(),
+                "wait until some of it is delivered: `umbel send --flush` tries it again, `umbel status` shows it",
+            ),
             SendError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
             SendError::Closed => ClientClosed.into(),
         }

@@ -147,6 +147,8 @@ pub enum DeferReason {
 pub enum SendFault {
     /// It is longer than the largest record holds.
     TooLong,
+    /// Too many messages wait already.
+    OutboxFull,
 }
 
 /// Something the client deals with by itself, that the user should know about.

@@ -20,7 +20,7 @@ use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CreateInboxError, ListenError, SendError};
 use crate::core::Core;
-use crate::core::io::{Command, LinkId, LinkOp, Notice, SendFault, Status, StoreFault, StoreOp, StoreTicket, Warning};
+use crate::core::io::{Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
 use crate::store::{BatchDone, Store};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
@@ -344,9 +344,9 @@ impl Driver {
                     answer(done, Ok(()));
                 }
             }
-            Notice::Failed { id, reason: SendFault::TooLong } => {
+            Notice::Failed { id, reason } => {
                 if let Some(done) = self.sends.remove(id) {
-                    answer(done, Err(SendError::TooLong));
+                    answer(done, Err((*reason).into()));
                 }
             }
             _ => {}

@@ -220,8 +220,15 @@ fn idle_wait(params: &Params) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::server::TlsStream as ServerStream;
     use umbel_proto::cell::DestroyReason;
-    use umbel_proto::ids::CircId;
+    use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::ids::{CircId, NetworkId};
+    use umbel_proto::link::LINK_VERSION;
+    use umbel_proto::time::WallTime;
 
     use super::*;
 
@@ -258,5 +265,94 @@ mod tests {
             assert!(wait >= padded.padding_min && wait <= padded.padding_max);
         }
         assert_eq!(idle_wait(&Params { link_padding: false, ..Params::LOCAL }), KEEPALIVE);
+    }
+
+    /// A relay's side of one link, as far as a link goes: accepts, says `hello`, and hands over the stream.
+    async fn accept(listener: TcpListener, own: SigningKey, hello: Hello) -> io::Result<ServerStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(tls::accept_config(&own).unwrap());
+        let (socket, _) = listener.accept().await?;
+        let mut stream = acceptor.accept(socket).await?;
+        let mut theirs = Cell::blank();
+        stream.read_exact(theirs.as_bytes_mut()).await?;
+        assert!(Hello::decode(&theirs).unwrap().descriptor.is_none());
+        stream.write_all(hello.encode().as_bytes()).await?;
+        stream.flush().await?;
+        Ok(stream)
+    }
+
+    fn hello(network: u8) -> Hello {
+        let network = NetworkId([network; 32]);
+        Hello { versions: vec![LINK_VERSION], network, clock: WallTime(0), features: 0, descriptor: None }
+    }
+
+    /// A link's task that dials, and the relay that accepts.
+    struct World {
+        queue: mpsc::Sender<Cell>,
+        events: mpsc::Receiver<LinkEvent>,
+        relay: JoinHandle<io::Result<ServerStream<TcpStream>>>,
+    }
+
+    /// The client dials the relay with the key `expected`; the one there has the key `actual` and belongs to `network`.
+    async fn world(expected: u8, actual: u8, network: u8) -> World {
+        let key = |seed: u8| SigningKey::from_seed(&[seed; 32]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            link: LinkId(1),
+            relay: RelayId(key(expected).public().0),
+            host_ports: vec![listener.local_addr().unwrap().to_string()],
+            hello: hello(1),
+            params: Arc::new(Params::LOCAL),
+        };
+        let relay = tokio::spawn(accept(listener, key(actual), hello(network)));
+        let (queue, cells) = mpsc::channel(4);
+        let (event_sender, events) = mpsc::channel(4);
+        tokio::spawn(run(target, cells, event_sender));
+        World { queue, events, relay }
+    }
+
+    fn destroy(number: u32) -> Cell {
+        Cell::destroy(CircId::new(number).unwrap(), DestroyReason::Finished)
+    }
+
+    #[tokio::test] // §2
+    async fn cells_pass_both_ways_until_the_queue_closes() {
+        let mut world = world(1, 1, 1).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { link: LinkId(1), .. })));
+        let mut relay = world.relay.await.unwrap().unwrap();
+        relay.write_all(&bytes(&[destroy(5), destroy(6)])).await.unwrap();
+        relay.flush().await.unwrap();
+        let mut came = Vec::new();
+        while came.len() < 2 {
+            let Some(LinkEvent::Cells { cells, .. }) = world.events.recv().await else { panic!("no cells") };
+            came.extend(cells);
+        }
+        assert_eq!(bytes(&came), bytes(&[destroy(5), destroy(6)]));
+
+        world.queue.send(destroy(7)).await.unwrap();
+        drop(world.queue);
+        let mut rest = Vec::new();
+        relay.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, bytes(&[destroy(7)]));
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
+    }
+
+    #[tokio::test] // §2.2
+    async fn another_relay_than_the_expected_is_refused() {
+        let mut world = world(1, 2, 1).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::DialFailed { link: LinkId(1) })));
+    }
+
+    #[tokio::test] // §2.4
+    async fn a_relay_of_another_network_is_refused() {
+        let mut world = world(1, 1, 2).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::DialFailed { link: LinkId(1) })));
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_hangs_up_takes_the_link_down() {
+        let mut world = world(1, 1, 1).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { .. })));
+        drop(world.relay.await.unwrap().unwrap());
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
     }
 }
