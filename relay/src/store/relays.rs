@@ -1,0 +1,67 @@
+//! Descriptors and onion keys on disk: opaque bytes, checked again by whoever starts from them.
+
+use rusqlite::{Connection, params};
+use umbel_proto::ids::{BlindedKey, RelayId};
+use umbel_proto::time::{Epoch, WallTime};
+use zeroize::Zeroizing;
+
+use super::{integer, whole};
+use crate::control::io::StoredOnionKey;
+
+pub(super) fn put_relay(db: &Connection, relay: &RelayId, descriptor: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO relays (relay, descriptor) VALUES (?1, ?2)")?
+        .execute(params![relay.as_bytes(), descriptor])?;
+    Ok(())
+}
+
+pub(super) fn remove_relays(db: &Connection, relays: &[RelayId]) -> rusqlite::Result<()> {
+    let mut delete = db.prepare_cached("DELETE FROM relays WHERE relay = ?1")?;
+    for relay in relays {
+        delete.execute([relay.as_bytes()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn put_inbox_descriptor(
+    db: &Connection,
+    blinded: &BlindedKey,
+    epoch: Epoch,
+    descriptor: &[u8],
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO inbox_descriptors (blinded, epoch, descriptor) VALUES (?1, ?2, ?3)";
+    db.prepare_cached(sql)?.execute(params![blinded.as_bytes(), integer(epoch.0), descriptor])?;
+    Ok(())
+}
+
+pub(super) fn remove_inbox_descriptors_before(db: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch < ?1")?.execute([integer(epoch.0)])?;
+    Ok(())
+}
+
+pub(super) fn put_onion_keys(db: &Connection, keys: &[StoredOnionKey]) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM onion_keys")?.execute([])?;
+    let mut insert = db.prepare_cached("INSERT INTO onion_keys (created_at, secret) VALUES (?1, ?2)")?;
+    for key in keys {
+        insert.execute(params![integer(key.created_at.as_secs()), key.secret.as_slice()])?;
+    }
+    Ok(())
+}
+
+/// Onion keys, newest first.
+pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<StoredOnionKey>> {
+    let mut select = db.prepare("SELECT created_at, secret FROM onion_keys ORDER BY created_at DESC, rowid")?;
+    let keys = select.query_map([], |row| {
+        Ok(StoredOnionKey { created_at: WallTime(whole(row, 0)?), secret: Zeroizing::new(row.get(1)?) })
+    })?;
+    keys.collect()
+}
+
+/// Relay descriptors' bytes.
+pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>> {
+    db.prepare("SELECT descriptor FROM relays")?.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Inbox descriptors' bytes.
+pub(super) fn restore_inbox_descriptors(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>> {
+    db.prepare("SELECT descriptor FROM inbox_descriptors")?.query_map([], |row| row.get(0))?.collect()
+}

@@ -1,0 +1,139 @@
+//! The store's file: how it is opened, what tables it has, which versions of it are read.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::StoreError;
+
+/// In the file's header: "umbl". Tells a relay's store from any other SQLite file.
+const APPLICATION_ID: i32 = 0x756d_626c;
+/// The version of the tables below; a change of them is a new version and a step that leads there.
+const VERSION: i32 = 1;
+
+/// How long another process may hold the file before it is called in use.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pages in the write-ahead log before they are copied into the file.
+const CHECKPOINT_PAGES: i64 = 4000;
+/// The log is cut to this length once copied, bytes.
+const LOG_LEN_MAX: i64 = 64 << 20;
+/// Page cache, KiB.
+const CACHE_KIB: i64 = 16 << 10;
+
+/// Bodies stand apart from the index of records, so that a start reads the index only.
+const TABLES: &str = "
+    CREATE TABLE queues (
+        queue      BLOB NOT NULL PRIMARY KEY,
+        owner      BLOB NOT NULL,
+        sender     BLOB NOT NULL,
+        fetched_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE records (
+        seq        INTEGER PRIMARY KEY,
+        queue      BLOB NOT NULL,
+        record     BLOB NOT NULL,
+        len        INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE bodies (
+        seq        INTEGER PRIMARY KEY,
+        body       BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE removed (
+        queue      BLOB NOT NULL,
+        record     BLOB NOT NULL,
+        expires_at INTEGER NOT NULL,
+        PRIMARY KEY (queue, record)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE relays (
+        relay      BLOB NOT NULL PRIMARY KEY,
+        descriptor BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE inbox_descriptors (
+        blinded    BLOB NOT NULL PRIMARY KEY,
+        epoch      INTEGER NOT NULL,
+        descriptor BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE onion_keys (
+        created_at INTEGER NOT NULL,
+        secret     BLOB NOT NULL
+    ) STRICT;
+";
+
+/// Opens the file for this process alone, makes it if there is none, and brings it to [`VERSION`].
+pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
+    make_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(path, flags)
+        .map_err(|source| StoreError::of(path, source))
+        .and_then(|db| prepare(db, path))
+}
+
+/// Makes the file if need be, readable by its owner only; what SQLite puts beside it has the same permissions.
+fn make_private(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    file.sync_all()?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn prepare(mut db: Connection, path: &Path) -> Result<Connection, StoreError> {
+    configure(&db).map_err(|source| StoreError::of(path, source))?;
+    migrate(&mut db, path)?;
+    Ok(db)
+}
+
+/// Exclusive before anything is read: the log's index then lives in memory, and a second process is told at once.
+fn configure(db: &Connection) -> rusqlite::Result<()> {
+    db.busy_timeout(BUSY_TIMEOUT)?;
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    db.pragma_update(None, "synchronous", "FULL")?;
+    db.pragma_update(None, "secure_delete", "ON")?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "trusted_schema", "OFF")?;
+    db.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)
+}
+
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::of(path, source);
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (application, version) = (pragma("application_id").map_err(failed)?, pragma("user_version").map_err(failed)?);
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    match (application, version) {
+        (0, 0) if tables == 0 => {}
+        (APPLICATION_ID, VERSION) => return Ok(()),
+        (APPLICATION_ID, found) if found > VERSION => {
+            return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+        }
+        _ => return Err(StoreError::Foreign { path: path.to_owned() }),
+    }
+    let make = |db: &mut Connection| {
+        let transaction = db.transaction()?;
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+        transaction.commit()
+    };
+    make(db).map_err(failed)
+}
+
+impl StoreError {
+    /// Says whose fault it is that SQLite failed on this file.
+    pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { path },
+            Some(ErrorCode::NotADatabase) => Self::Foreign { path },
+            Some(ErrorCode::DatabaseCorrupt) | None => Self::Damaged { path, source },
+            Some(_) => Self::Database { path, source },
+        }
+    }
+}
