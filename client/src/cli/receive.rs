@@ -9,13 +9,16 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::Notice;
-use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
+use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
+use super::delivery::Delivery;
 use super::failure::{Exit, Failure};
 use super::output;
 use super::session::Session;
 
+/// How long messages in the outbox are waited for in passing.
+const OUTBOX_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -105,7 +108,14 @@ impl Receiver<'_> {
                 _ => {}
             }
         }
-        self.print_unread().await
+        self.print_unread().await?;
+        if self.goes_on() { Ok(()) } else { self.deliver_in_passing(&mut notices).await }
+    }
+
+    /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
+    async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
+        let outbox = self.client.status().await?.outbox;
+        Delivery::new(outbox, 0, OUTBOX_TIMEOUT).wait(self.session, self.client, notices).await
     }
 
     fn goes_on(&self) -> bool {
