@@ -126,6 +126,12 @@ impl Cell {
         *command_byte = command as u8;
     }
 
+    /// Rewrites the circuit id; the command stays.
+    pub fn set_circ_id(&mut self, circ: CircId) {
+        let [id @ .., _] = self.split_mut().0;
+        *id = circ.number().to_be_bytes();
+    }
+
     /// Reads the header.
     ///
     /// # Errors

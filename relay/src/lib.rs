@@ -1,1 +1,4 @@
-//! Umbel.
+//! Umbel's relay: forwards cells for others, keeps mailboxes and descriptors, and knows the network.
+
+pub mod control;
+pub mod forward;

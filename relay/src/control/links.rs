@@ -1,0 +1,96 @@
+//! The links of a relay: who is at the other end, and which circuit ids are used on them.
+
+use std::collections::BTreeMap;
+
+use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::time::Instant;
+
+use super::admit::CreateLimit;
+use super::io::LinkId;
+
+/// One link.
+#[derive(Debug)]
+struct Link {
+    peer: Option<RelayId>,
+    is_dialler: bool,
+    next_circ: u32,
+    creates: CreateLimit,
+    /// For how many sweeps in a row it has carried no circuit.
+    unused_sweeps: u32,
+}
+
+/// All links that are up.
+#[derive(Debug, Default)]
+pub(super) struct Links {
+    links: BTreeMap<LinkId, Link>,
+    by_relay: BTreeMap<RelayId, Vec<LinkId>>,
+}
+
+impl Links {
+    pub(super) fn add(&mut self, id: LinkId, peer: Option<RelayId>, is_dialler: bool, creates: CreateLimit) {
+        self.links.insert(id, Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0 });
+        if let Some(peer) = peer {
+            self.by_relay.entry(peer).or_default().push(id);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: LinkId) {
+        let Some(peer) = self.links.remove(&id).and_then(|link| link.peer) else { return };
+        if let Some(ids) = self.by_relay.get_mut(&peer) {
+            ids.retain(|&other| other != id);
+            if ids.is_empty() {
+                self.by_relay.remove(&peer);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub(super) fn contains(&self, id: LinkId) -> bool {
+        self.links.contains_key(&id)
+    }
+
+    /// The link to use toward this relay: the oldest, so that both ends settle on one.
+    pub(super) fn toward(&self, relay: &RelayId) -> Option<LinkId> {
+        self.by_relay.get(relay)?.first().copied()
+    }
+
+    /// Relays that are linked now.
+    pub(super) fn relays(&self) -> impl Iterator<Item = &RelayId> {
+        self.by_relay.keys()
+    }
+
+    /// Notes which links carry no circuit now; names those of ours that carried none for `sweeps_max` sweeps.
+    pub(super) fn sweep(&mut self, sweeps_max: u32, is_unused: impl Fn(LinkId) -> bool) -> Vec<LinkId> {
+        for (&id, link) in &mut self.links {
+            link.unused_sweeps = if is_unused(id) { link.unused_sweeps.saturating_add(1) } else { 0 };
+        }
+        let is_over = |link: &Link| link.is_dialler && link.unused_sweeps >= sweeps_max;
+        self.links.iter().filter(|(_, link)| is_over(link)).map(|(&id, _)| id).collect()
+    }
+
+    /// Whether the peer may choose this circuit id: ids with the top bit set are the dialler's (§2.3).
+    pub(super) fn is_peers_circ(&self, id: LinkId, circ: CircId) -> bool {
+        self.links.get(&id).is_some_and(|link| link.is_dialler != circ.is_dialler())
+    }
+
+    /// Whether one more create is admitted from this link now.
+    pub(super) fn admit_create(&mut self, id: LinkId, now: Instant) -> bool {
+        self.links.get_mut(&id).is_some_and(|link| link.creates.admit(now))
+    }
+
+    /// A circuit id of ours on this link that `is_used` does not know; `None` when the link is gone.
+    pub(super) fn new_circ(&mut self, id: LinkId, is_used: impl Fn(CircId) -> bool) -> Option<CircId> {
+        let link = self.links.get_mut(&id)?;
+        let side = u32::from(link.is_dialler) << 31;
+        loop {
+            let circ = CircId::new(side | link.next_circ)?;
+            link.next_circ = (link.next_circ % 0x7fff_ffff) + 1;
+            if !is_used(circ) {
+                return Some(circ);
+            }
+        }
+    }
+}

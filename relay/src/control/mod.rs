@@ -1,0 +1,362 @@
+//! The control plane of a relay: one state machine for links, circuits, extending, services, discovery and admission.
+//!
+//! It installs and removes what the forwarding plane works by, and never sees a cell that only passes. No IO: cells, time,
+//! randomness and completions come in by `handle_*`, effects go out by `poll_*`.
+//! Rules: docs/protocol.md §4 (circuits on a link), §6 (extend), §7 (streams), §8 (directory), §10 (mailboxes).
+
+mod admit;
+mod circuits;
+mod discover;
+mod extend;
+pub mod io;
+mod links;
+mod serve;
+mod timers;
+mod upkeep;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use rand::CryptoRng;
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, DestroyReason};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::descriptor::Roles;
+use umbel_proto::directory::view::NetView;
+use umbel_proto::ids::{CircId, Peer, RelayId};
+use umbel_proto::inbox::holder::{Holder, HolderLimits};
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::{Instant, WallTime};
+
+use crate::forward::{Delivered, TableUpdate};
+use circuits::Circuits;
+use discover::Discovery;
+use io::{LinkId, LinkOp, LinkUp, Restored, StoreDone, StoreOp, Work, WorkDone};
+use links::Links;
+use serve::Services;
+use timers::{Timer, Timers};
+use upkeep::{OnionKeys, OwnDescriptor};
+
+pub use upkeep::Responder;
+
+/// What a relay is told at its start.
+#[expect(missing_debug_implementations, reason = "holds the identity key")]
+pub struct ControlConfig {
+    /// The network it belongs to.
+    pub network: Network,
+    /// Who it is.
+    pub identity: SigningKey,
+    /// Where it can be dialled; goes into its descriptor.
+    pub addresses: Vec<SocketAddr>,
+    /// What it does for others.
+    pub roles: Roles,
+    /// Peers to join through.
+    pub seeds: Vec<Peer>,
+    /// Limits of its mailboxes.
+    pub holder: HolderLimits,
+    /// Most circuits through it at once.
+    pub circuits_max: usize,
+    /// Most inbox descriptors it keeps.
+    pub inbox_descriptors_max: usize,
+}
+
+/// What a link's task hands to the control plane.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A cell that makes or ends a circuit, or that belongs to a circuit of our own.
+    Cell(Cell),
+    /// A relay message that was addressed to us.
+    Delivered(Delivered, Cell),
+    /// A circuit broke a rule, or overran a queue.
+    Broken(CircId, Violation),
+}
+
+/// How a relay is doing. Nothing in it tells one user from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ControlStats {
+    /// Links that are up.
+    pub links: usize,
+    /// Circuits of others that pass or end here.
+    pub circuits: usize,
+    /// Relays in the view.
+    pub relays: usize,
+    /// Mailbox queues kept.
+    pub queues: usize,
+    /// Inbox descriptors kept.
+    pub inbox_descriptors: usize,
+    /// Circuits made so far.
+    pub created: u64,
+    /// Circuits refused for want of room or at the rate limit.
+    pub refused: u64,
+    /// Circuits and links closed because a rule was broken.
+    pub violations: u64,
+    /// Cells for circuits that were just gone.
+    pub stale_cells: u64,
+}
+
+/// The control plane of one relay.
+///
+/// After any `handle_*`, drain in this order: [`poll_table`](Self::poll_table) before [`poll_cell`](Self::poll_cell), since
+/// a peer may answer a cell by one that the table must already know; then links, work and store;
+/// [`poll_timeout`](Self::poll_timeout) last.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct Control {
+    config: ControlConfig,
+    keys: OnionKeys,
+    relay: RelayId,
+    descriptor: OwnDescriptor,
+    view: NetView,
+    links: Links,
+    circuits: Circuits,
+    services: Services,
+    discovery: Discovery,
+    timers: Timers,
+    stats: ControlStats,
+    out: Out,
+}
+
+/// Effects not yet polled.
+#[derive(Default)]
+struct Out {
+    tables: VecDeque<(LinkId, TableUpdate<LinkId>)>,
+    cells: VecDeque<(LinkId, Cell)>,
+    links: VecDeque<LinkOp>,
+    work: VecDeque<Work>,
+    store: VecDeque<StoreOp>,
+}
+
+impl Control {
+    /// A relay that takes up where it left.
+    pub fn new(
+        config: ControlConfig,
+        restored: Restored,
+        now: Instant,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Self {
+        let Restored { onion_keys, relays, inbox_descriptors, queues } = restored;
+        let mut out = Out::default();
+        let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
+        let relay = RelayId::from(config.identity.public());
+        let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
+        let mut view = NetView::new();
+        for bytes in relays {
+            if let Ok(known) = upkeep::verify_descriptor(&config.network, &bytes, wall) {
+                view.insert(known, wall);
+            }
+        }
+        let holder = Holder::restore(config.network.id, relay, config.holder, &queues);
+        let services = Services::restore(holder, inbox_descriptors, wall);
+        let mut control = Self {
+            config,
+            keys,
+            relay,
+            descriptor,
+            view,
+            links: Links::default(),
+            circuits: Circuits::default(),
+            services,
+            discovery: Discovery::default(),
+            timers: Timers::default(),
+            stats: ControlStats::default(),
+            out,
+        };
+        control.view_own_descriptor(wall);
+        control.timers.set(now, Timer::Sync);
+        control.timers.set(now, Timer::Rumour);
+        control.timers.set(now + upkeep::SWEEP_INTERVAL, Timer::Sweep);
+        control
+    }
+
+    /// Who this relay is.
+    pub fn relay_id(&self) -> RelayId {
+        self.relay
+    }
+
+    /// This relay's own descriptor, as it is passed on.
+    pub fn descriptor(&self) -> &[u8] {
+        &self.descriptor.bytes
+    }
+
+    /// The relays this one believes in.
+    pub fn view(&self) -> &NetView {
+        &self.view
+    }
+
+    /// The queues kept here.
+    pub fn holder(&self) -> &Holder {
+        self.services.holder()
+    }
+
+    /// What this relay says first on a link.
+    pub fn hello(&self, wall: WallTime) -> Hello {
+        Hello {
+            versions: vec![umbel_proto::link::LINK_VERSION],
+            network: self.config.network.id,
+            clock: wall,
+            features: 0,
+            descriptor: Some(self.descriptor.bytes.clone()),
+        }
+    }
+
+    /// Answers handshakes, on any thread. Ask anew for each: onion keys change.
+    pub fn responder(&self) -> Responder {
+        self.keys.responder(self.config.network.id, self.relay_id())
+    }
+
+    /// How many ends of circuits there are, on all links together.
+    pub fn end_count(&self) -> usize {
+        self.circuits.end_count()
+    }
+
+    /// Checks what must hold between any two calls; for the simulator.
+    ///
+    /// # Errors
+    /// What does not.
+    pub fn check(&self) -> Result<(), String> {
+        self.circuits.check()?;
+        self.services.holder().invariants().map_err(|broken| format!("mailboxes: {broken:?}"))
+    }
+
+    /// How the relay is doing.
+    pub fn stats(&self) -> ControlStats {
+        ControlStats {
+            links: self.links.len(),
+            circuits: self.circuits.len(),
+            relays: self.view.len(),
+            queues: self.services.holder().counts().queues,
+            inbox_descriptors: self.services.inbox_descriptor_count(),
+            ..self.stats
+        }
+    }
+
+    /// A link is ready for circuits.
+    pub fn handle_link_up(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        up: LinkUp,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let LinkUp { peer, is_dialler, hello } = up;
+        let creates = admit::CreateLimit::new(&self.config.network.params, now);
+        self.links.add(link, peer, is_dialler, creates);
+        if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
+            self.on_peer_descriptor(wall, peer, &bytes);
+        }
+        if let Some(peer) = peer {
+            self.on_relay_linked(now, link, peer, rng);
+        }
+    }
+
+    /// A link is gone, whoever closed it.
+    pub fn handle_link_down(&mut self, _now: Instant, link: LinkId) {
+        self.links.remove(link);
+        for (circ, end) in self.circuits.take_link(link) {
+            self.on_end_lost(link, circ, end, DestroyReason::Link);
+        }
+    }
+
+    /// A relay could not be dialled at any of its addresses.
+    pub fn handle_dial_failed(&mut self, _now: Instant, relay: RelayId) {
+        self.on_dial_failed(relay);
+    }
+
+    /// Something came from a link.
+    pub fn handle_event(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        event: LinkEvent,
+        rng: &mut dyn CryptoRng,
+    ) {
+        if !self.links.contains(link) {
+            return; // closed by us a moment ago; its last cells are on their way
+        }
+        match event {
+            LinkEvent::Cell(cell) => self.on_cell(now, wall, link, cell, rng),
+            LinkEvent::Delivered(delivered, cell) => self.on_delivered(now, wall, link, delivered, &cell),
+            LinkEvent::Broken(circ, violation) => self.on_violation(link, circ, violation),
+        }
+    }
+
+    /// A handshake was answered.
+    pub fn handle_work_done(&mut self, now: Instant, done: WorkDone) {
+        self.on_work_done(now, done);
+    }
+
+    /// The store did what it was asked, or could not.
+    pub fn handle_stored(&mut self, now: Instant, wall: WallTime, done: StoreDone, rng: &mut dyn CryptoRng) {
+        self.on_stored(now, wall, done, rng);
+    }
+
+    /// Runs every timer that expired by `now`; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        while let Some(timer) = self.timers.pop_expired(now) {
+            self.on_timer(now, wall, timer, rng);
+        }
+        self.run_holder(now, wall);
+    }
+
+    /// The relay stops: all circuits are destroyed, so that their origins know at once.
+    pub fn handle_stop(&mut self) {
+        for (link, circ, end) in self.circuits.take_all() {
+            self.send_destroy(link, circ, DestroyReason::Finished);
+            self.on_end_lost(link, circ, end, DestroyReason::Finished);
+        }
+    }
+
+    /// Next change to a link's table. Drain before cells.
+    pub fn poll_table(&mut self) -> Option<(LinkId, TableUpdate<LinkId>)> {
+        self.out.tables.pop_front()
+    }
+
+    /// Next cell to send.
+    pub fn poll_cell(&mut self) -> Option<(LinkId, Cell)> {
+        self.out.cells.pop_front()
+    }
+
+    /// Next link to make or close.
+    pub fn poll_link(&mut self) -> Option<LinkOp> {
+        self.out.links.pop_front()
+    }
+
+    /// Next handshake to answer.
+    pub fn poll_work(&mut self) -> Option<Work> {
+        self.out.work.pop_front()
+    }
+
+    /// Next thing to store.
+    pub fn poll_store(&mut self) -> Option<StoreOp> {
+        self.out.store.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let holder = self.services.holder().poll_timeout();
+        Some(self.timers.next().map_or(holder, |at| at.min(holder)))
+    }
+
+    fn on_timer(&mut self, now: Instant, wall: WallTime, timer: Timer, rng: &mut dyn CryptoRng) {
+        match timer {
+            Timer::Extend(key) => self.on_extend_timeout(now, key),
+            Timer::Session(id) => self.on_session_timeout(id),
+            Timer::Sync => self.on_sync_timer(now, rng),
+            Timer::Rumour => self.on_rumour_timer(now, rng),
+            Timer::Sweep => self.on_sweep(now, wall, rng),
+        }
+    }
+
+    fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
+        self.out.tables.push_back((link, TableUpdate::Remove(circ)));
+        self.out.cells.push_back((link, Cell::destroy(circ, reason)));
+    }
+
+    fn close_link(&mut self, link: LinkId) {
+        self.stats.violations += 1;
+        self.out.links.push_back(LinkOp::Close(link));
+    }
+}

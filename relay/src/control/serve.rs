@@ -1,0 +1,261 @@
+//! The services at the end of a circuit: `directory` and `mailbox` (docs/protocol.md §8.4, §9.4, §10).
+
+use std::collections::BTreeMap;
+
+use rand::CryptoRng;
+use serde_bytes::ByteBuf;
+use umbel_proto::Violation;
+use umbel_proto::circuit::terminal::{TerminalCircuit, TerminalEvent};
+use umbel_proto::directory::descriptor::Unverified;
+use umbel_proto::directory::reconcile;
+use umbel_proto::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
+use umbel_proto::ids::BlindedKey;
+use umbel_proto::inbox::descriptor::Outer;
+use umbel_proto::inbox::holder::{Holder, RequestId};
+use umbel_proto::inbox::mailbox::MailboxRequest;
+use umbel_proto::message::{Service, StreamId};
+use umbel_proto::time::{Epoch, Instant, WallTime};
+
+use super::Control;
+use super::circuits::{CircuitKey, State};
+use super::io::{StoreDone, StoreOp};
+
+/// What a relay keeps for others, and who waits for an answer.
+pub(super) struct Services {
+    holder: Holder,
+    requests: BTreeMap<RequestId, (CircuitKey, StreamId)>,
+    inboxes: BTreeMap<(Epoch, BlindedKey), StoredInbox>,
+    publishing: BTreeMap<u64, Publishing>,
+    next_id: u64,
+}
+
+/// An inbox descriptor that is durable here.
+struct StoredInbox {
+    revision: u64,
+    descriptor: Vec<u8>,
+}
+
+/// An inbox descriptor that is being stored.
+struct Publishing {
+    circuit: CircuitKey,
+    stream: StreamId,
+    at: (Epoch, BlindedKey),
+    inbox: StoredInbox,
+}
+
+impl Services {
+    pub(super) fn restore(
+        holder: Holder,
+        inbox_descriptors: Vec<Vec<u8>>,
+        wall: WallTime,
+    ) -> Self {
+        let mut inboxes = BTreeMap::new();
+        for descriptor in inbox_descriptors {
+            if let Ok(outer) = Outer::verify(&descriptor, wall) {
+                let inbox = StoredInbox { revision: outer.revision, descriptor };
+                inboxes.insert((outer.epoch, outer.blinded), inbox);
+            }
+        }
+        Self { holder, requests: BTreeMap::new(), inboxes, publishing: BTreeMap::new(), next_id: 1 }
+    }
+
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    pub(super) fn inbox_descriptor_count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Nobody waits on this circuit any more.
+    pub(super) fn forget_circuit(&mut self, key: CircuitKey) {
+        let gone: Vec<RequestId> =
+            self.requests.iter().filter(|(_, (circuit, _))| *circuit == key).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.requests.remove(&id);
+            self.holder.cancel(id);
+        }
+    }
+
+    fn forget_stream(&mut self, key: CircuitKey, stream: StreamId) {
+        let gone = self.requests.iter().find(|(_, at)| **at == (key, stream)).map(|(&id, _)| id);
+        if let Some(id) = gone {
+            self.requests.remove(&id);
+            self.holder.cancel(id);
+        }
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Forgets inbox descriptors of epochs that are over.
+    pub(super) fn expire_inboxes(&mut self, before: Epoch) -> bool {
+        let old = self.inboxes.len();
+        self.inboxes.retain(|(epoch, _), _| *epoch >= before);
+        self.inboxes.len() != old
+    }
+}
+
+impl Control {
+    /// Answers what has been asked on a circuit that ends here.
+    pub(super) fn serve_circuit(&mut self, now: Instant, wall: WallTime, key: CircuitKey) {
+        while let Some(event) = self.terminal(key).and_then(TerminalCircuit::poll_event) {
+            let served = match event {
+                TerminalEvent::Request { stream, service: Service::Directory, frame, .. } => {
+                    self.serve_directory(wall, key, stream, &frame)
+                }
+                TerminalEvent::Request { stream, service: Service::Mailbox, frame, .. } => {
+                    self.serve_mailbox(now, wall, key, stream, &frame)
+                }
+                TerminalEvent::StreamEnded { stream, .. } => {
+                    self.services.forget_stream(key, stream);
+                    Ok(())
+                }
+            };
+            if let Err(violation) = served
+                && let Some((link, circ)) = self.circuits.get_mut(key).map(|circuit| circuit.prev)
+            {
+                return self.on_violation(link, circ, violation);
+            }
+        }
+        self.run_holder(now, wall);
+        self.flush_circuit(key);
+    }
+
+    fn terminal(&mut self, key: CircuitKey) -> Option<&mut TerminalCircuit> {
+        match self.circuits.get_mut(key).map(|circuit| &mut circuit.state) {
+            Some(State::Terminal(terminal)) => Some(terminal),
+            _ => None,
+        }
+    }
+
+    fn serve_directory(
+        &mut self,
+        wall: WallTime,
+        key: CircuitKey,
+        stream: StreamId,
+        frame: &[u8],
+    ) -> Result<(), Violation> {
+        let reply = match DirectoryRequest::decode(frame)? {
+            DirectoryRequest::Sync(request) => DirectoryReply::Sync(reconcile::answer(&self.view, &request)),
+            DirectoryRequest::Push(descriptors) => {
+                let pushed = descriptors.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
+                let accepted = pushed.map(|it| self.learn_descriptor(wall, it)).filter(|&is_news| is_news).count();
+                DirectoryReply::Pushed { accepted: u32::try_from(accepted).unwrap_or(u32::MAX) }
+            }
+            DirectoryRequest::PublishInbox(descriptor) => match self.publish_inbox(wall, key, stream, descriptor) {
+                Some(reply) => reply,
+                None => return Ok(()),
+            },
+            DirectoryRequest::LookupInbox { blinded, epoch } => {
+                let found = self.services.inboxes.get(&(epoch, blinded));
+                DirectoryReply::Inbox(found.map(|inbox| ByteBuf::from(inbox.descriptor.clone())))
+            }
+        };
+        self.reply(key, stream, &reply.encode(), true);
+        Ok(())
+    }
+
+    /// Takes an inbox descriptor in. Answers at once what needs no store, else once it is durable.
+    fn publish_inbox(
+        &mut self,
+        wall: WallTime,
+        circuit: CircuitKey,
+        stream: StreamId,
+        descriptor: ByteBuf,
+    ) -> Option<DirectoryReply> {
+        let Ok(outer) = Outer::verify(&descriptor, wall) else {
+            return Some(DirectoryReply::Refused(DirectoryRefusal::Invalid));
+        };
+        let at = (outer.epoch, outer.blinded);
+        match self.services.inboxes.get(&at) {
+            Some(known) if known.revision > outer.revision => {
+                return Some(DirectoryReply::Refused(DirectoryRefusal::Stale));
+            }
+            Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
+            None if self.services.inboxes.len() + self.services.publishing.len()
+                >= self.config.inbox_descriptors_max =>
+            {
+                return Some(DirectoryReply::Refused(DirectoryRefusal::Full));
+            }
+            _ => {}
+        }
+        let ticket = self.services.new_id();
+        let descriptor = descriptor.into_vec();
+        self.out.store.push_back(StoreOp::PutInboxDescriptor {
+            ticket,
+            blinded: outer.blinded,
+            epoch: outer.epoch,
+            descriptor: descriptor.clone(),
+        });
+        let inbox = StoredInbox { revision: outer.revision, descriptor };
+        self.services.publishing.insert(ticket, Publishing { circuit, stream, at, inbox });
+        None
+    }
+
+    fn serve_mailbox(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        key: CircuitKey,
+        stream: StreamId,
+        frame: &[u8],
+    ) -> Result<(), Violation> {
+        let request = MailboxRequest::decode(frame)?;
+        let Some(binding) = self.terminal(key).map(|terminal| terminal.binding().clone()) else { return Ok(()) };
+        let id = RequestId(self.services.new_id());
+        self.services.requests.insert(id, (key, stream));
+        self.services.holder.handle_request(now, wall, id, &binding, request);
+        Ok(())
+    }
+
+    /// Hands on what the mailboxes want stored, and what they answer.
+    pub(super) fn run_holder(&mut self, now: Instant, wall: WallTime) {
+        self.services.holder.handle_timeout(now, wall);
+        while let Some(op) = self.services.holder.poll_op() {
+            self.out.store.push_back(StoreOp::Mailbox(op));
+        }
+        while let Some(answer) = self.services.holder.poll_reply() {
+            let at = if answer.fin {
+                self.services.requests.remove(&answer.request)
+            } else {
+                self.services.requests.get(&answer.request).copied()
+            };
+            if let Some((key, stream)) = at {
+                self.reply(key, stream, &answer.reply.encode(), answer.fin);
+            }
+        }
+    }
+
+    pub(super) fn on_stored(&mut self, now: Instant, wall: WallTime, done: StoreDone, rng: &mut dyn CryptoRng) {
+        match done {
+            StoreDone::Mailbox(done) => {
+                self.services.holder.handle_stored(now, done, rng);
+                self.run_holder(now, wall);
+            }
+            StoreDone::InboxDescriptor { ticket, is_stored } => self.on_inbox_stored(ticket, is_stored),
+        }
+    }
+
+    fn on_inbox_stored(&mut self, ticket: u64, is_stored: bool) {
+        let Some(Publishing { circuit, stream, at, inbox }) = self.services.publishing.remove(&ticket) else { return };
+        let reply = if is_stored { DirectoryReply::Published } else { DirectoryReply::Refused(DirectoryRefusal::Store) };
+        let is_newer = self.services.inboxes.get(&at).is_none_or(|known| known.revision <= inbox.revision);
+        if is_stored && is_newer {
+            self.services.inboxes.insert(at, inbox);
+        }
+        self.reply(circuit, stream, &reply.encode(), true);
+    }
+
+    /// Says something on a stream. A stream whose reader leaves too much unread is reset.
+    fn reply(&mut self, key: CircuitKey, stream: StreamId, frame: &[u8], fin: bool) {
+        let Some(terminal) = self.terminal(key) else { return };
+        if terminal.reply(stream, frame, fin).is_err() {
+            terminal.reset(stream);
+            self.services.forget_stream(key, stream);
+        }
+        self.flush_circuit(key);
+    }
+}

@@ -1,0 +1,47 @@
+//! The control plane's timers: when, and what for.
+
+use std::collections::BTreeSet;
+
+use umbel_proto::time::Instant;
+
+use super::circuits::CircuitKey;
+use super::discover::SessionId;
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A circuit's next hop should have answered.
+    Extend(CircuitKey),
+    /// A discovery session should be over.
+    Session(SessionId),
+    /// Compare views with a peer.
+    Sync,
+    /// Pass on what is new.
+    Rumour,
+    /// Look after what expires.
+    Sweep,
+}
+
+/// Timers in the order they expire. A timer that became pointless is left in: whoever it wakes looks first.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    queue: BTreeSet<(Instant, Timer)>,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, at: Instant, timer: Timer) {
+        self.queue.insert((at, timer));
+    }
+
+    pub(super) fn pop_expired(&mut self, now: Instant) -> Option<Timer> {
+        let (at, _) = self.queue.first()?;
+        if *at > now {
+            return None;
+        }
+        self.queue.pop_first().map(|(_, timer)| timer)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+}

@@ -1,0 +1,217 @@
+//! The forwarding plane: what happens to a cell between two sockets. THE HOT PATH.
+//!
+//! One [`LinkTable`] a link, owned by the task that reads that link: circuit id to half a circuit. A relay cell is peeled
+//! or added to in place, gets the next link's circuit id, and goes to that link's queue. No lock, no allocation, no copy a
+//! cell. Never makes or ends a circuit: the control plane does, by [`TableUpdate`]s.
+//! Rules: docs/protocol.md §2 (cells), §3 (layers), §4 (circuits on a link).
+
+use std::collections::HashMap;
+
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::ids::CircId;
+use umbel_proto::limits::{EARLY_CELLS_MAX, TAG_LEN};
+use umbel_proto::onion::HopCommand;
+use umbel_proto::onion::transit::{AddLayer, PeelLayer};
+
+/// The circuits of one link, as seen from the cells that arrive on it. `Q` names a link's outgoing queue.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct LinkTable<Q> {
+    halves: HashMap<CircId, Entry<Q>>,
+}
+
+/// Half a circuit, and whether it still works: once broken it takes nothing more, until the control plane removes it.
+struct Entry<Q> {
+    half: Half<Q>,
+    is_broken: bool,
+}
+
+/// What is done to the relay cells of one circuit that arrive on one link.
+enum Half<Q> {
+    /// They come from the origin: peel a layer.
+    Peel { layer: PeelLayer, early_left: u8, next: Option<Next<Q>> },
+    /// They go to the origin: add a layer.
+    Add { layer: AddLayer, next: Next<Q> },
+    /// We are the origin: they are the control plane's.
+    Own,
+}
+
+/// Where a circuit goes on.
+#[derive(Debug, Clone)]
+pub struct Next<Q> {
+    /// The link's queue.
+    pub queue: Q,
+    /// The circuit's id on that link.
+    pub circ: CircId,
+}
+
+/// What is to be done with a cell.
+#[derive(Debug)]
+pub enum Verdict<'a, Q> {
+    /// Its header is rewritten: hand it to this queue.
+    Onward(&'a Q),
+    /// It holds a relay message for us: hand it to the control plane.
+    Deliver(Delivered),
+    /// A command that makes or ends a circuit, or a cell of a circuit of our own: hand it to the control plane as it is.
+    Control,
+    /// The circuit broke a rule; its half is gone: tell the control plane.
+    Broken(CircId, Violation),
+    /// Padding: nothing.
+    Padding,
+    /// A circuit we do not know. A benign race with a `Destroy` of ours (§4.4): drop it and count it.
+    Stale,
+    /// The link broke a rule: close it.
+    Close(Violation),
+}
+
+/// A cell that was addressed to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivered {
+    /// Its circuit on the link it came from.
+    pub circ: CircId,
+    /// Its tag as it arrived: a credit proves the cell by it.
+    pub tag: [u8; TAG_LEN],
+    /// Whether it may carry an extend.
+    pub is_early: bool,
+}
+
+/// A change to one link's table.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub enum TableUpdate<Q> {
+    /// A circuit from this link ends here, for now.
+    Terminate(CircId, PeelLayer),
+    /// A circuit from this link goes on there.
+    Join(CircId, Next<Q>),
+    /// A circuit that was extended over this link comes back from it.
+    Return(CircId, AddLayer, Next<Q>),
+    /// A circuit of our own over this link.
+    Own(CircId),
+    /// A circuit is over.
+    Remove(CircId),
+}
+
+impl<Q> TableUpdate<Q> {
+    /// The same update with queues named otherwise; `None` if the queue it names is gone.
+    pub fn map_queue<R>(self, mut map: impl FnMut(Q) -> Option<R>) -> Option<TableUpdate<R>> {
+        let mut map_next = |next: Next<Q>| Some(Next { queue: map(next.queue)?, circ: next.circ });
+        Some(match self {
+            Self::Terminate(circ, layer) => TableUpdate::Terminate(circ, layer),
+            Self::Join(circ, next) => TableUpdate::Join(circ, map_next(next)?),
+            Self::Return(circ, layer, next) => TableUpdate::Return(circ, layer, map_next(next)?),
+            Self::Own(circ) => TableUpdate::Own(circ),
+            Self::Remove(circ) => TableUpdate::Remove(circ),
+        })
+    }
+}
+
+impl<Q> Default for LinkTable<Q> {
+    fn default() -> Self {
+        Self { halves: HashMap::new() }
+    }
+}
+
+impl<Q> LinkTable<Q> {
+    /// An empty table: a new link has no circuits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many halves of circuits it holds.
+    pub fn len(&self) -> usize {
+        self.halves.len()
+    }
+
+    /// Whether the link has no circuits.
+    pub fn is_empty(&self) -> bool {
+        self.halves.is_empty()
+    }
+
+    /// Applies what the control plane decided.
+    pub fn apply(&mut self, update: TableUpdate<Q>) {
+        match update {
+            TableUpdate::Terminate(circ, layer) => {
+                self.install(circ, Half::Peel { layer, early_left: EARLY_CELLS_MAX, next: None });
+            }
+            TableUpdate::Join(circ, onward) => {
+                if let Some(Entry { half: Half::Peel { next, .. }, .. }) = self.halves.get_mut(&circ) {
+                    *next = Some(onward);
+                }
+            }
+            TableUpdate::Return(circ, layer, next) => self.install(circ, Half::Add { layer, next }),
+            TableUpdate::Own(circ) => self.install(circ, Half::Own),
+            TableUpdate::Remove(circ) => {
+                self.halves.remove(&circ);
+            }
+        }
+    }
+
+    fn install(&mut self, circ: CircId, half: Half<Q>) {
+        self.halves.insert(circ, Entry { half, is_broken: false });
+    }
+
+    /// Decides about a cell, and makes it ready to go on.
+    #[inline]
+    pub fn handle_cell(&mut self, cell: &mut Cell) -> Verdict<'_, Q> {
+        match cell.header() {
+            Ok((Some(circ), Command::Relay)) => self.handle_relay_cell(circ, cell),
+            Ok((Some(_), Command::Create | Command::Created | Command::Destroy)) => Verdict::Control,
+            Ok((_, Command::Padding)) => Verdict::Padding,
+            Ok((_, _)) => Verdict::Close(Violation::Hello),
+            Err(fault) => Verdict::Close(fault.into()),
+        }
+    }
+
+    #[inline]
+    fn handle_relay_cell(&mut self, circ: CircId, cell: &mut Cell) -> Verdict<'_, Q> {
+        let Some(Entry { half, is_broken: is_broken @ false }) = self.halves.get_mut(&circ) else {
+            return Verdict::Stale;
+        };
+        match half.pass(circ, cell) {
+            Ok(Passed::Onward(queue)) => Verdict::Onward(queue),
+            Ok(Passed::Deliver(delivered)) => Verdict::Deliver(delivered),
+            Ok(Passed::Own) => Verdict::Control,
+            Err(violation) => {
+                *is_broken = true;
+                Verdict::Broken(circ, violation)
+            }
+        }
+    }
+}
+
+/// What became of a relay cell.
+enum Passed<'a, Q> {
+    Onward(&'a Q),
+    Deliver(Delivered),
+    Own,
+}
+
+impl<Q> Half<Q> {
+    #[inline]
+    fn pass(&mut self, circ: CircId, cell: &mut Cell) -> Result<Passed<'_, Q>, Violation> {
+        match self {
+            Self::Peel { layer, early_left, next } => {
+                let peeled = layer.peel(cell)?;
+                let is_early = peeled.command.is_early();
+                if is_early {
+                    *early_left = early_left.checked_sub(1).ok_or(Violation::Early)?;
+                }
+                match (peeled.command, next) {
+                    (HopCommand::Forward | HopCommand::ForwardEarly, Some(next)) => {
+                        cell.set_header(Some(next.circ), Command::Relay);
+                        Ok(Passed::Onward(&next.queue))
+                    }
+                    (HopCommand::Deliver | HopCommand::DeliverEarly, None) => {
+                        Ok(Passed::Deliver(Delivered { circ, tag: peeled.tag, is_early }))
+                    }
+                    _ => Err(Violation::HopCommand),
+                }
+            }
+            Self::Add { layer, next } => {
+                layer.add(cell.body_mut());
+                cell.set_circ_id(next.circ);
+                Ok(Passed::Onward(&next.queue))
+            }
+            Self::Own => Ok(Passed::Own),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a hostile relay does to the cells it sends on: the relay itself is the real one, its cells are not.
+
+use rand::CryptoRng;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
+
+/// What is done to relay cells that leave a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tampering {
+    /// One bit of the body is flipped, at this byte.
+    Flip(usize),
+    /// The cell is not sent.
+    Drop,
+    /// The cell is sent twice.
+    Replay,
+    /// The cell changes places with the one after it.
+    Reorder,
+    /// A cell of random bytes is sent before it.
+    Inject,
+}
+
+/// A hostile relay's hands.
+#[derive(Debug)]
+pub struct Adversary {
+    tampering: Tampering,
+    /// How many relay cells pass untouched first.
+    spare: usize,
+    held: Option<Cell>,
+    /// How many cells were tampered with.
+    pub tampered: usize,
+}
+
+impl Adversary {
+    /// Leaves `spare` relay cells alone, then tampers with the next one, once.
+    pub fn new(tampering: Tampering, spare: usize) -> Self {
+        Self { tampering, spare, held: None, tampered: 0 }
+    }
+
+    /// What leaves in place of this cell.
+    pub fn send(&mut self, mut cell: Cell, rng: &mut dyn CryptoRng) -> Vec<Cell> {
+        let Ok((Some(circ), Command::Relay)) = cell.header() else { return vec![cell] };
+        if let Some(held) = self.held.take() {
+            return vec![cell, held];
+        }
+        if self.tampered > 0 {
+            return vec![cell];
+        }
+        if self.spare > 0 {
+            self.spare -= 1;
+            return vec![cell];
+        }
+        self.tampered += 1;
+        match self.tampering {
+            Tampering::Flip(at) => {
+                flip(&mut cell, at % BODY_LEN, 1 << rng.random_range(0..8));
+                vec![cell]
+            }
+            Tampering::Drop => vec![],
+            Tampering::Replay => vec![cell.clone(), cell],
+            Tampering::Reorder => {
+                self.held = Some(cell);
+                vec![]
+            }
+            Tampering::Inject => {
+                let mut forged = Cell::new(Some(circ), Command::Relay);
+                rng.fill_bytes(forged.body_mut());
+                vec![forged, cell]
+            }
+        }
+    }
+}
+
+fn flip(cell: &mut Cell, at: usize, bit: u8) {
+    if let Some(byte) = cell.body_mut().get_mut(at) {
+        *byte ^= bit;
+    }
+}
+
+/// Byte positions in a cell's body that stand for all: both ends, around each border of a layer, and some at random.
+pub fn positions(rng: &mut dyn CryptoRng, random: usize) -> Vec<usize> {
+    let mut at = vec![0, 1, 15, 16, 17, 18, 19, 33, 34, 1000, BODY_LEN - 35, BODY_LEN - 18, BODY_LEN - 17, BODY_LEN - 1];
+    at.extend((0..random).map(|_| rng.random_range(0..CELL_LEN - CELL_HEADER_LEN)));
+    at.shuffle(rng);
+    at
+}

@@ -1,0 +1,228 @@
+//! A client of the world: the real core, and a shell that lives in virtual time.
+
+use std::collections::BTreeMap;
+
+use rand::CryptoRng;
+use umbel_client::core::{Command, Core, LinkId, LinkOp, Notice, Snapshot, StoreOp, StoreTicket};
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::{MessageId, Peer, RelayId};
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::{Instant, WallTime};
+
+use crate::network::EndId;
+
+/// Names a client of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientName(pub usize);
+
+/// A client: what lasts, and what runs while it is up.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct SimClient {
+    /// What it has written.
+    pub disk: ClientDisk,
+    /// What it told its user, and when.
+    pub notices: Vec<(Instant, Notice)>,
+    seeds: Vec<Peer>,
+    core: Option<Core>,
+    incarnation: u64,
+}
+
+/// A client's disk: what is committed, and what is not yet.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct ClientDisk {
+    paths: Option<Vec<u8>>,
+    relays: BTreeMap<RelayId, Vec<u8>>,
+    inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
+    outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
+    /// Messages that came, by inbox and id, in the order they came.
+    pub messages: Vec<(String, MessageId, Vec<u8>)>,
+    /// How often a message came that was there already.
+    pub duplicates: usize,
+    pending: Vec<(StoreTicket, StoreOp)>,
+}
+
+/// What a client wants of the world.
+#[expect(missing_debug_implementations, reason = "holds cells")]
+pub enum ClientEffect {
+    /// Send a cell.
+    Send(EndId, Cell),
+    /// Dial or close.
+    Link(LinkOp),
+    /// Commit what was written, soon.
+    Commit,
+}
+
+impl ClientDisk {
+    fn restore(&self) -> Snapshot {
+        Snapshot {
+            paths: self.paths.clone(),
+            relays: self.relays.values().cloned().collect(),
+            inboxes: self.inboxes.iter().map(|(name, state)| (name.clone(), state.clone())).collect(),
+            outbox: self.outbox.iter().map(|(&id, state)| (id, state.clone())).collect(),
+            received: self.messages.iter().map(|(inbox, id, _)| (inbox.clone(), *id)).collect(),
+        }
+    }
+
+    /// Messages in the outbox.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    fn commit(&mut self) -> Vec<StoreTicket> {
+        let pending = core::mem::take(&mut self.pending);
+        pending.into_iter().map(|(ticket, op)| { self.apply(op); ticket }).collect()
+    }
+
+    fn apply(&mut self, op: StoreOp) {
+        match op {
+            StoreOp::PutPaths(state) => self.paths = Some(state),
+            StoreOp::PutRelay { relay, descriptor } => {
+                self.relays.insert(relay, descriptor);
+            }
+            StoreOp::RemoveRelays(relays) => self.relays.retain(|relay, _| !relays.contains(relay)),
+            StoreOp::PutInbox { name, state } => {
+                self.inboxes.insert(name, state);
+            }
+            StoreOp::PutOutbox { id, state } => {
+                self.outbox.insert(id, state);
+            }
+            StoreOp::RemoveOutbox(id) => {
+                self.outbox.remove(&id);
+            }
+            StoreOp::PutMessage { inbox, id, body, .. } => {
+                if self.messages.iter().any(|(other, known, _)| *other == inbox && *known == id) {
+                    self.duplicates += 1;
+                } else {
+                    self.messages.push((inbox, id, body));
+                }
+            }
+        }
+    }
+}
+
+impl SimClient {
+    /// A client that is down.
+    pub fn new(seeds: Vec<Peer>) -> Self {
+        Self { disk: ClientDisk::default(), notices: Vec::new(), seeds, core: None, incarnation: 0 }
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.core.is_some()
+    }
+
+    /// Which of its lives this is.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Its core, while it is up.
+    pub fn core(&self) -> Option<&Core> {
+        self.core.as_ref()
+    }
+
+    /// Starts it from what its disk holds.
+    ///
+    /// # Panics
+    /// The disk holds what the core did not write.
+    pub fn start(&mut self, network: &Network, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.incarnation += 1;
+        let core = Core::new(network.clone(), self.seeds.clone(), self.disk.restore(), now, wall, rng);
+        self.core = Some(core.unwrap_or_else(|fault| unreachable!("the core reads what it wrote: {fault:?}")));
+    }
+
+    /// Kills it: what was not committed is lost.
+    pub fn crash(&mut self) {
+        self.core = None;
+        self.disk.pending.clear();
+        self.incarnation += 1;
+    }
+
+    /// The user wants something.
+    pub fn command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_command(now, wall, command, rng);
+        }
+    }
+
+    /// A link is up.
+    pub fn on_link_up(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        relay: RelayId,
+        hello: Hello,
+        rng: &mut dyn CryptoRng,
+    ) {
+        if let Some(core) = &mut self.core {
+            core.handle_link_up(now, wall, LinkId(end.0), relay, hello, rng);
+        }
+    }
+
+    /// A link is gone.
+    pub fn on_link_down(&mut self, now: Instant, wall: WallTime, end: EndId, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_link_down(now, wall, LinkId(end.0), rng);
+        }
+    }
+
+    /// A dial failed.
+    pub fn on_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_dial_failed(now, wall, relay, rng);
+        }
+    }
+
+    /// A cell arrives.
+    pub fn on_cell(&mut self, now: Instant, wall: WallTime, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_cell(now, wall, LinkId(end.0), cell, rng);
+        }
+    }
+
+    /// Its disk commits.
+    pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        let Some(core) = &mut self.core else { return };
+        for ticket in self.disk.commit() {
+            core.handle_stored(now, wall, ticket, true, rng);
+        }
+    }
+
+    /// A timer may be due.
+    pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_timeout(now, wall, rng);
+        }
+    }
+
+    /// When its next timer is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.core.as_ref().and_then(Core::poll_timeout)
+    }
+
+    /// Everything the core wants, in its order.
+    pub fn drain(&mut self, now: Instant) -> Vec<ClientEffect> {
+        let mut effects = Vec::new();
+        let Some(core) = &mut self.core else { return effects };
+        let written = self.disk.pending.len();
+        while let Some(op) = core.poll_store() {
+            self.disk.pending.push(op);
+        }
+        if self.disk.pending.len() > written {
+            effects.push(ClientEffect::Commit);
+        }
+        while let Some((link, cell)) = core.poll_cell() {
+            effects.push(ClientEffect::Send(EndId(link.0), cell));
+        }
+        while let Some(op) = core.poll_link() {
+            effects.push(ClientEffect::Link(op));
+        }
+        while let Some(notice) = core.poll_notice() {
+            self.notices.push((now, notice));
+        }
+        effects
+    }
+}

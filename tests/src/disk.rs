@@ -1,0 +1,156 @@
+//! A relay's disk: what is committed survives a crash, what is only written does not.
+
+use std::collections::BTreeMap;
+
+use serde_bytes::ByteBuf;
+use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
+use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
+use umbel_proto::time::{Epoch, WallTime};
+use umbel_relay::control::io::{Restored, StoreDone, StoreOp, StoredOnionKey};
+
+/// What a relay has written.
+#[derive(Default)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct RelayDisk {
+    committed: Committed,
+    pending: Vec<StoreOp>,
+    /// While the disk is full, whatever would make it hold more fails.
+    pub is_full: bool,
+}
+
+#[derive(Default)]
+struct Committed {
+    onion_keys: Vec<StoredOnionKey>,
+    relays: BTreeMap<RelayId, Vec<u8>>,
+    inbox_descriptors: BTreeMap<(Epoch, BlindedKey), Vec<u8>>,
+    queues: BTreeMap<QueueId, Queue>,
+}
+
+struct Queue {
+    snapshot: QueueSnapshot,
+    bodies: BTreeMap<u64, ByteBuf>,
+    removed: BTreeMap<RecordId, WallTime>,
+}
+
+impl RelayDisk {
+    /// Takes an op; it lasts from the next commit on.
+    pub fn write(&mut self, op: StoreOp) {
+        self.pending.push(op);
+    }
+
+    /// Commits all that was written; the answers.
+    pub fn commit(&mut self) -> Vec<StoreDone> {
+        let is_full = self.is_full;
+        let pending = core::mem::take(&mut self.pending);
+        pending.into_iter().filter_map(|op| self.committed.apply(op, is_full)).collect()
+    }
+
+    /// What was not committed is gone.
+    pub fn crash(&mut self) {
+        self.pending.clear();
+    }
+
+    /// What a relay finds when it starts.
+    pub fn restore(&self) -> Restored {
+        let committed = &self.committed;
+        Restored {
+            onion_keys: committed.onion_keys.clone(),
+            relays: committed.relays.values().cloned().collect(),
+            inbox_descriptors: committed.inbox_descriptors.values().cloned().collect(),
+            queues: committed.queues.values().map(Queue::snapshot).collect(),
+        }
+    }
+
+    /// How many records are kept.
+    pub fn record_count(&self) -> usize {
+        self.committed.queues.values().map(|queue| queue.bodies.len()).sum()
+    }
+
+    /// Each record in an index has a body, and each body is in an index.
+    ///
+    /// # Errors
+    /// One has not.
+    pub fn check(&self) -> Result<(), String> {
+        let is_sound = |queue: &&Queue| {
+            queue.snapshot.records.iter().map(|entry| entry.seq).eq(queue.bodies.keys().copied())
+        };
+        match self.committed.queues.values().find(|queue| !is_sound(queue)) {
+            Some(_) => Err("a queue's index and its records differ".to_owned()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Queue {
+    fn snapshot(&self) -> QueueSnapshot {
+        let mut snapshot = self.snapshot.clone();
+        snapshot.removed = self.removed.iter().map(|(&id, &until)| (id, until)).collect();
+        snapshot
+    }
+}
+
+impl Committed {
+    fn apply(&mut self, op: StoreOp, is_full: bool) -> Option<StoreDone> {
+        match op {
+            StoreOp::Mailbox(op) => {
+                let id = op.id();
+                let outcome = self.apply_mailbox(op, is_full);
+                return Some(StoreDone::Mailbox(HolderDone { op: id, outcome }));
+            }
+            StoreOp::PutRelay { relay, descriptor } => {
+                self.relays.insert(relay, descriptor);
+            }
+            StoreOp::RemoveRelays(relays) => self.relays.retain(|relay, _| !relays.contains(relay)),
+            StoreOp::PutInboxDescriptor { ticket, blinded, epoch, descriptor } => {
+                if !is_full {
+                    self.inbox_descriptors.insert((epoch, blinded), descriptor);
+                }
+                return Some(StoreDone::InboxDescriptor { ticket, is_stored: !is_full });
+            }
+            StoreOp::RemoveInboxDescriptorsBefore(epoch) => {
+                self.inbox_descriptors.retain(|(kept, _), _| *kept >= epoch);
+            }
+            StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
+        }
+        None
+    }
+
+    fn apply_mailbox(&mut self, op: HolderOp, is_full: bool) -> Outcome {
+        match op {
+            HolderOp::PutQueue { .. } | HolderOp::PutRecord { .. } if is_full => return Outcome::Failed,
+            HolderOp::PutQueue { queue, owner, sender, fetched_at, .. } => {
+                let snapshot =
+                    QueueSnapshot { queue, owner, sender, fetched_at, records: Vec::new(), removed: Vec::new() };
+                let kept = self.queues.entry(queue).or_insert_with(|| Queue {
+                    snapshot: snapshot.clone(),
+                    bodies: BTreeMap::new(),
+                    removed: BTreeMap::new(),
+                });
+                let records = core::mem::take(&mut kept.snapshot.records);
+                kept.snapshot = QueueSnapshot { records, ..snapshot };
+            }
+            HolderOp::PutRecord { queue, seq, record, expires_at, body, .. } => {
+                let Some(kept) = self.queues.get_mut(&queue) else { return Outcome::Failed };
+                let len = body.len();
+                kept.snapshot.records.push(RecordEntry { seq, record, len, expires_at });
+                kept.bodies.insert(seq, body);
+            }
+            HolderOp::ReadRecords { queue, seqs, .. } => {
+                let Some(kept) = self.queues.get(&queue) else { return Outcome::Failed };
+                let bodies: Option<Vec<ByteBuf>> = seqs.iter().map(|seq| kept.bodies.get(seq).cloned()).collect();
+                return bodies.map_or(Outcome::Failed, Outcome::Records);
+            }
+            HolderOp::RemoveRecords { queue, seqs, remember, forget, .. } => {
+                let Some(kept) = self.queues.get_mut(&queue) else { return Outcome::Done };
+                kept.snapshot.records.retain(|entry| !seqs.contains(&entry.seq));
+                kept.bodies.retain(|seq, _| !seqs.contains(seq));
+                kept.removed.retain(|id, _| !forget.contains(id));
+                kept.removed.extend(remember);
+            }
+            HolderOp::RemoveQueue { queue, .. } => {
+                self.queues.remove(&queue);
+            }
+        }
+        Outcome::Done
+    }
+}

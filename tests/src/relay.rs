@@ -1,0 +1,264 @@
+//! A relay of the world: the real planes, and a shell that lives in virtual time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use rand::CryptoRng;
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::descriptor::Roles;
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::inbox::holder::HolderLimits;
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::{Instant, WallTime};
+use umbel_relay::control::io::{LinkId, LinkOp, LinkUp, Work, WorkDone};
+use umbel_relay::control::{Control, ControlConfig, LinkEvent};
+use umbel_relay::forward::{LinkTable, Verdict};
+
+use crate::adversary::Adversary;
+use crate::disk::RelayDisk;
+use crate::network::EndId;
+
+/// Names a relay of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayName(pub usize);
+
+/// A relay: what lasts, and what runs while it is up.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct SimRelay {
+    /// Who it is.
+    pub id: RelayId,
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What it has written.
+    pub disk: RelayDisk,
+    /// What it does to cells it sends, if it is hostile.
+    pub adversary: Option<Adversary>,
+    /// Why circuits through it died.
+    pub broken: Vec<Violation>,
+    /// Cells of circuits that were just gone, over all its lives.
+    pub stale_cells: u64,
+    identity_seed: [u8; 32],
+    seeds: Vec<Peer>,
+    live: Option<Live>,
+    /// Counts its lives: what was asked for in an earlier one is not answered in this one.
+    incarnation: u64,
+}
+
+struct Live {
+    control: Control,
+    tables: BTreeMap<LinkId, LinkTable<LinkId>>,
+}
+
+/// What a relay wants of the world.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub enum RelayEffect {
+    /// Send a cell.
+    Send(EndId, Cell),
+    /// Dial or close.
+    Link(LinkOp),
+    /// Answer a handshake.
+    Work(WorkDone),
+    /// Commit what was written, soon.
+    Commit,
+}
+
+impl SimRelay {
+    /// A relay that is down.
+    pub fn new(identity_seed: [u8; 32], address: SocketAddr, seeds: Vec<Peer>) -> Self {
+        let id = RelayId(SigningKey::from_seed(&identity_seed).public().0);
+        Self {
+            id,
+            address,
+            disk: RelayDisk::default(),
+            adversary: None,
+            broken: Vec::new(),
+            stale_cells: 0,
+            identity_seed,
+            seeds,
+            live: None,
+            incarnation: 0,
+        }
+    }
+
+    /// How others name it.
+    pub fn peer(&self) -> Peer {
+        Peer { id: self.id, host_port: self.address.to_string() }
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Which of its lives this is.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Its control plane, while it is up.
+    pub fn control(&self) -> Option<&Control> {
+        self.live.as_ref().map(|live| &live.control)
+    }
+
+    /// Its links' tables, while it is up.
+    pub fn tables(&self) -> impl Iterator<Item = (LinkId, &LinkTable<LinkId>)> {
+        self.live.iter().flat_map(|live| live.tables.iter().map(|(&id, table)| (id, table)))
+    }
+
+    /// Starts it from what its disk holds.
+    pub fn start(&mut self, network: &Network, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        let config = ControlConfig {
+            network: network.clone(),
+            identity: SigningKey::from_seed(&self.identity_seed),
+            addresses: vec![self.address],
+            roles: Roles::HOLDER | Roles::DIRECTORY,
+            seeds: self.seeds.clone(),
+            holder: HolderLimits::default(),
+            circuits_max: 10_000,
+            inbox_descriptors_max: 1000,
+        };
+        self.incarnation += 1;
+        let control = Control::new(config, self.disk.restore(), now, wall, rng);
+        self.live = Some(Live { control, tables: BTreeMap::new() });
+    }
+
+    /// Kills it: what was not committed is lost.
+    pub fn crash(&mut self) {
+        self.live = None;
+        self.disk.crash();
+        self.incarnation += 1;
+    }
+
+    /// What it says first on a link.
+    pub fn hello(&self, wall: WallTime) -> Option<Hello> {
+        self.control().map(|control| control.hello(wall))
+    }
+
+    /// A link is up.
+    pub fn on_link_up(&mut self, now: Instant, wall: WallTime, end: EndId, up: LinkUp, rng: &mut dyn CryptoRng) {
+        let Some(live) = &mut self.live else { return };
+        let link = LinkId(end.0);
+        live.tables.insert(link, LinkTable::new());
+        live.control.handle_link_up(now, wall, link, up, rng);
+    }
+
+    /// A link is gone.
+    pub fn on_link_down(&mut self, now: Instant, end: EndId) {
+        let Some(live) = &mut self.live else { return };
+        live.tables.remove(&LinkId(end.0));
+        live.control.handle_link_down(now, LinkId(end.0));
+    }
+
+    /// A dial failed.
+    pub fn on_dial_failed(&mut self, now: Instant, relay: RelayId) {
+        if let Some(live) = &mut self.live {
+            live.control.handle_dial_failed(now, relay);
+        }
+    }
+
+    /// A handshake was answered.
+    pub fn on_work_done(&mut self, now: Instant, done: WorkDone) {
+        if let Some(live) = &mut self.live {
+            live.control.handle_work_done(now, done);
+        }
+    }
+
+    /// Its disk commits.
+    pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        let Some(live) = &mut self.live else { return };
+        for done in self.disk.commit() {
+            live.control.handle_stored(now, wall, done, rng);
+        }
+    }
+
+    /// A timer may be due.
+    pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        if let Some(live) = &mut self.live {
+            live.control.handle_timeout(now, wall, rng);
+        }
+    }
+
+    /// When its next timer is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.control().and_then(Control::poll_timeout)
+    }
+
+    /// A cell arrives: the way of `relay::net::conn`, without the socket.
+    pub fn on_cell(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        mut cell: Cell,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayEffect> {
+        let link = LinkId(end.0);
+        let Some(live) = &mut self.live else { return Vec::new() };
+        let Some(table) = live.tables.get_mut(&link) else { return Vec::new() };
+        let event = match table.handle_cell(&mut cell) {
+            Verdict::Onward(next) => return self.send(EndId(next.0), cell, rng),
+            Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
+            Verdict::Control => LinkEvent::Cell(cell),
+            Verdict::Broken(circ, violation) => {
+                self.broken.push(violation);
+                LinkEvent::Broken(circ, violation)
+            }
+            Verdict::Padding => return Vec::new(),
+            Verdict::Stale => {
+                self.stale_cells += 1;
+                return Vec::new();
+            }
+            Verdict::Close(_) => return vec![RelayEffect::Link(LinkOp::Close(link))],
+        };
+        live.control.handle_event(now, wall, link, event, rng);
+        Vec::new()
+    }
+
+    /// Everything the control plane wants, in its order.
+    pub fn drain(&mut self, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+        let mut effects = Vec::new();
+        let Some(live) = &mut self.live else { return effects };
+        while let Some((link, update)) = live.control.poll_table() {
+            if let Some(table) = live.tables.get_mut(&link) {
+                table.apply(update);
+            }
+        }
+        let mut cells = Vec::new();
+        while let Some(cell) = live.control.poll_cell() {
+            cells.push(cell);
+        }
+        while let Some(op) = live.control.poll_link() {
+            effects.push(RelayEffect::Link(op));
+        }
+        while let Some(Work { id, onionskin }) = live.control.poll_work() {
+            let result = live.control.responder().respond(&onionskin, rng);
+            effects.push(RelayEffect::Work(WorkDone { id, result }));
+        }
+        let mut has_written = false;
+        while let Some(op) = live.control.poll_store() {
+            self.disk.write(op);
+            has_written = true;
+        }
+        if has_written {
+            effects.push(RelayEffect::Commit);
+        }
+        for (link, cell) in cells {
+            effects.extend(self.send(EndId(link.0), cell, rng));
+        }
+        effects
+    }
+
+    fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+        let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
+        match &mut self.adversary {
+            Some(adversary) if is_relay_cell => {
+                adversary.send(cell, rng).into_iter().map(|cell| RelayEffect::Send(end, cell)).collect()
+            }
+            _ => vec![RelayEffect::Send(end, cell)],
+        }
+    }
+}
+

@@ -1,0 +1,520 @@
+//! The world: virtual time, the nodes in it, and what happens between them.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rand::rngs::ChaCha20Rng;
+use rand::{Rng, RngExt, SeedableRng};
+use umbel_client::core::{Command, Notice};
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::{MessageId, Peer, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::Network as Overlay;
+use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_relay::control::io::{LinkUp, WorkDone};
+
+use crate::check;
+use crate::client::{ClientEffect, ClientName, SimClient};
+use crate::network::{EndId, Network, Node};
+use crate::relay::{RelayEffect, RelayName, SimRelay};
+
+/// How long a handshake takes to answer.
+const WORK_TIME: Duration = Duration::from_micros(300);
+/// How long a commit takes.
+const COMMIT_TIME: Duration = Duration::from_millis(4);
+/// How long a dial to nobody takes to fail.
+const DIAL_FAILS_AFTER: Duration = Duration::from_millis(50);
+/// When the world begins.
+const WALL_START: WallTime = WallTime(1_790_000_000);
+
+/// A world of relays and clients.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct World {
+    seed: u64,
+    overlay: Overlay,
+    now: Instant,
+    rng: ChaCha20Rng,
+    network: Network,
+    relays: Vec<SimRelay>,
+    clients: Vec<SimClient>,
+    queue: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    trace: DefaultHasher,
+    steps: u64,
+    /// Cells sent, delivered, and lost with their link.
+    pub cells: CellCount,
+}
+
+/// Where every cell went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CellCount {
+    /// Handed to a link.
+    pub sent: u64,
+    /// Handed to the node at its other end.
+    pub arrived: u64,
+    /// On a link that broke, or was closed before.
+    pub lost: u64,
+    /// On the way now.
+    pub in_flight: u64,
+}
+
+enum Event {
+    Cell { to: EndId, cell: Cell },
+    Dialled { from: Node, to: RelayName },
+    DialFailed { from: Node, relay: RelayId },
+    Work { relay: RelayName, incarnation: u64, done: WorkDone },
+    Commit { node: Node, incarnation: u64 },
+}
+
+impl World {
+    /// An empty world with the parameters of the `local` network.
+    pub fn new(seed: u64) -> Self {
+        Self::with_overlay(seed, Overlay::local())
+    }
+
+    /// An empty world of this network.
+    pub fn with_overlay(seed: u64, overlay: Overlay) -> Self {
+        Self {
+            seed,
+            overlay,
+            now: Instant::from_micros(0),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            network: Network::new(Duration::from_millis(5)),
+            relays: Vec::new(),
+            clients: Vec::new(),
+            queue: BTreeMap::new(),
+            next_event: 0,
+            trace: DefaultHasher::new(),
+            steps: 0,
+            cells: CellCount::default(),
+        }
+    }
+
+    /// `count` more relays, up, each joining through the one before it.
+    #[must_use]
+    pub fn relays(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add_relay();
+        }
+        self
+    }
+
+    /// `count` more clients, up, each told of one relay.
+    #[must_use]
+    pub fn clients(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add_client();
+        }
+        self
+    }
+
+    /// One more relay, up, joining through the newest one.
+    pub fn add_relay(&mut self) -> RelayName {
+        let number = self.relays.len();
+        let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
+        let low = u16::try_from(number).unwrap_or(u16::MAX);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + low));
+        let mut identity_seed = [0; 32];
+        self.rng.fill_bytes(&mut identity_seed);
+        self.relays.push(SimRelay::new(identity_seed, address, seeds));
+        let name = RelayName(number);
+        self.restart_relay(name);
+        name
+    }
+
+    /// One more client, up, told of one relay.
+    pub fn add_client(&mut self) -> ClientName {
+        let seeds: Vec<Peer> = self.relays.first().map(SimRelay::peer).into_iter().collect();
+        self.clients.push(SimClient::new(seeds));
+        let name = ClientName(self.clients.len() - 1);
+        self.restart_client(name);
+        name
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The calendar time.
+    pub fn wall(&self) -> WallTime {
+        WALL_START + self.now.since(Instant::from_micros(0))
+    }
+
+    /// A number that tells two runs apart: a hash of everything that happened so far.
+    pub fn fingerprint(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// How many things have happened.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// All relays.
+    pub fn all_relays(&self) -> &[SimRelay] {
+        &self.relays
+    }
+
+    /// All clients.
+    pub fn all_clients(&self) -> &[SimClient] {
+        &self.clients
+    }
+
+    /// This relay.
+    pub fn relay(&mut self, name: RelayName) -> &mut SimRelay {
+        &mut self.relays[name.0]
+    }
+
+    /// This client.
+    pub fn client(&self, name: ClientName) -> &SimClient {
+        &self.clients[name.0]
+    }
+
+    /// The relay with this id.
+    pub fn relay_named(&self, id: RelayId) -> Option<RelayName> {
+        self.relays.iter().position(|relay| relay.id == id).map(RelayName)
+    }
+
+    /// The network, to cut and heal.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// Kills a relay, between any write and its commit.
+    pub fn crash_relay(&mut self, name: RelayName) {
+        self.relays[name.0].crash();
+        self.drop_links(Node::Relay(name.0));
+    }
+
+    /// Starts a relay that is down.
+    pub fn restart_relay(&mut self, name: RelayName) {
+        let (now, wall) = (self.now, self.wall());
+        self.relays[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        self.drain(Node::Relay(name.0));
+    }
+
+    /// Kills a client, between any write and its commit.
+    pub fn crash_client(&mut self, name: ClientName) {
+        self.clients[name.0].crash();
+        self.drop_links(Node::Client(name.0));
+    }
+
+    /// Starts a client that is down.
+    pub fn restart_client(&mut self, name: ClientName) {
+        let (now, wall) = (self.now, self.wall());
+        self.clients[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        self.drain(Node::Client(name.0));
+    }
+
+    /// These two can't reach each other until the network heals.
+    pub fn cut(&mut self, a: Node, b: Node) {
+        for end in self.network.cut(a, b) {
+            self.break_link(end);
+        }
+    }
+
+    /// A user's command.
+    pub fn command(&mut self, name: ClientName, command: Command) {
+        let (now, wall) = (self.now, self.wall());
+        self.clients[name.0].command(now, wall, command, &mut self.rng);
+        self.drain(Node::Client(name.0));
+    }
+
+    /// Sends a message; its id.
+    pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
+        let id = MessageId(self.rng.random());
+        self.command(from, Command::Send { id, address: address.clone(), body });
+        id
+    }
+
+    /// Makes an inbox and waits until it is ready: its address.
+    ///
+    /// # Panics
+    /// It is not ready within two minutes.
+    pub fn create_inbox(&mut self, owner: ClientName, name: &str) -> InboxAddress {
+        self.command(owner, Command::CreateInbox { name: name.to_owned() });
+        let is_ready = self.run_until(Duration::from_secs(120), |world| {
+            world.has_notice(owner, |notice| matches!(notice, Notice::InboxReady { .. }))
+        });
+        assert!(is_ready, "the inbox is ready in time; {}", self.describe());
+        let core = self.clients[owner.0].core();
+        core.and_then(|core| core.inbox_address(name)).unwrap_or_else(|| unreachable!("a ready inbox has an address"))
+    }
+
+    /// Whether a client has told its user something like this.
+    pub fn has_notice(&self, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> bool {
+        self.clients[name.0].notices.iter().any(|(_, notice)| is_it(notice))
+    }
+
+    /// How many messages a client holds.
+    pub fn message_count(&self, name: ClientName) -> usize {
+        self.clients[name.0].disk.messages.len()
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds; whether it did in time.
+    pub fn run_until(&mut self, time: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        loop {
+            if holds(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return holds(self);
+            }
+        }
+    }
+
+    /// What a failed test prints: enough to see it again.
+    pub fn describe(&self) -> String {
+        let notices: Vec<String> = self
+            .clients
+            .iter()
+            .enumerate()
+            .map(|(number, client)| format!("client {number}: {:?}", client.notices.iter().rev().take(12).collect::<Vec<_>>()))
+            .collect();
+        format!("seed {}, {:?} after {} steps\n{}", self.seed, self.now, self.steps, notices.join("\n"))
+    }
+
+    /// One thing happens, if it does so by `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let event_at = self.queue.first_key_value().map(|(&(at, _), _)| at);
+        let timer = self.next_timer();
+        let (at, is_timer) = match (event_at, timer) {
+            (Some(event), Some((timer, _))) if timer < event => (timer, true),
+            (Some(event), _) => (event, false),
+            (None, Some((timer, _))) => (timer, true),
+            (None, None) => return false,
+        };
+        if at > end {
+            return false;
+        }
+        self.now = self.now.max(at);
+        self.steps += 1;
+        let touched = if is_timer { self.fire(timer.map(|(_, node)| node)) } else { self.next_event() };
+        for node in touched {
+            self.drain(node);
+        }
+        if let Err(fault) = check::step(self) {
+            unreachable!("{fault}; {}", self.describe());
+        }
+        true
+    }
+
+    fn next_timer(&self) -> Option<(Instant, Node)> {
+        let relays = self.relays.iter().enumerate().map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
+        let clients = self.clients.iter().enumerate().map(|(n, client)| (client.next_timeout(), Node::Client(n)));
+        relays.chain(clients).filter_map(|(at, node)| Some((at?, node))).min()
+    }
+
+    fn fire(&mut self, node: Option<Node>) -> Vec<Node> {
+        let (now, wall) = (self.now, self.wall());
+        (now, node, "timer").hash(&mut self.trace);
+        match node {
+            Some(Node::Relay(n)) => self.relays[n].on_timeout(now, wall, &mut self.rng),
+            Some(Node::Client(n)) => self.clients[n].on_timeout(now, wall, &mut self.rng),
+            None => {}
+        }
+        node.into_iter().collect()
+    }
+
+    fn next_event(&mut self) -> Vec<Node> {
+        let Some(((at, _), event)) = self.queue.pop_first() else { return Vec::new() };
+        let (now, wall) = (self.now, self.wall());
+        at.hash(&mut self.trace);
+        match event {
+            Event::Cell { to, cell } => self.on_cell(to, cell),
+            Event::Dialled { from, to } => self.on_dialled(from, to),
+            Event::DialFailed { from, relay } => {
+                match from {
+                    Node::Relay(n) => self.relays[n].on_dial_failed(now, relay),
+                    Node::Client(n) => self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng),
+                }
+                vec![from]
+            }
+            Event::Work { relay, incarnation, done } => {
+                if self.relays[relay.0].incarnation() == incarnation {
+                    self.relays[relay.0].on_work_done(now, done);
+                }
+                vec![Node::Relay(relay.0)]
+            }
+            Event::Commit { node, incarnation } => {
+                match node {
+                    Node::Relay(n) if self.relays[n].incarnation() == incarnation => {
+                        self.relays[n].on_commit(now, wall, &mut self.rng);
+                    }
+                    Node::Client(n) if self.clients[n].incarnation() == incarnation => {
+                        self.clients[n].on_commit(now, wall, &mut self.rng);
+                    }
+                    _ => {}
+                }
+                vec![node]
+            }
+        }
+    }
+
+    fn on_cell(&mut self, to: EndId, cell: Cell) -> Vec<Node> {
+        let (now, wall) = (self.now, self.wall());
+        self.cells.in_flight -= 1;
+        let Some(end) = self.network.end(to) else {
+            self.cells.lost += 1;
+            return Vec::new();
+        };
+        self.cells.arrived += 1;
+        (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
+        match end.node {
+            Node::Relay(n) => {
+                let effects = self.relays[n].on_cell(now, wall, to, cell, &mut self.rng);
+                self.run_relay_effects(n, effects);
+            }
+            Node::Client(n) => self.clients[n].on_cell(now, wall, to, cell, &mut self.rng),
+        }
+        vec![end.node]
+    }
+
+    fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
+        let (now, wall) = (self.now, self.wall());
+        let target = Node::Relay(to.0);
+        let id = self.relays[to.0].id;
+        let is_up = match from {
+            Node::Relay(n) => self.relays[n].is_up(),
+            Node::Client(n) => self.clients[n].is_up(),
+        };
+        let hello = self.relays[to.0].hello(wall).filter(|_| is_up && !self.network.is_cut(from, target));
+        let Some(hello) = hello else {
+            self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
+            return Vec::new();
+        };
+        let (from_end, to_end) = self.network.connect(from, target, now);
+        match from {
+            Node::Relay(n) => {
+                let peer = self.relays[n].id;
+                let own = self.relays[n].hello(wall);
+                let up = LinkUp { peer: Some(id), is_dialler: true, hello };
+                self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
+                if let Some(hello) = own {
+                    let up = LinkUp { peer: Some(peer), is_dialler: false, hello };
+                    self.relays[to.0].on_link_up(now, wall, to_end, up, &mut self.rng);
+                }
+            }
+            Node::Client(n) => {
+                let own = umbel_proto::link::Hello { descriptor: None, ..hello.clone() };
+                self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
+                let up = LinkUp { peer: None, is_dialler: false, hello: own };
+                self.relays[to.0].on_link_up(now, wall, to_end, up, &mut self.rng);
+            }
+        }
+        vec![from, target]
+    }
+
+    fn drain(&mut self, node: Node) {
+        match node {
+            Node::Relay(n) => {
+                let effects = self.relays[n].drain(&mut self.rng);
+                self.run_relay_effects(n, effects);
+            }
+            Node::Client(n) => {
+                let effects = self.clients[n].drain(self.now);
+                self.run_client_effects(n, effects);
+            }
+        }
+    }
+
+    fn run_relay_effects(&mut self, n: usize, effects: Vec<RelayEffect>) {
+        let incarnation = self.relays[n].incarnation();
+        for effect in effects {
+            match effect {
+                RelayEffect::Send(end, cell) => self.send_cell(end, cell),
+                RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
+                    self.dial(Node::Relay(n), relay, &host_ports);
+                }
+                RelayEffect::Link(umbel_relay::control::io::LinkOp::Close(link)) => self.break_link(EndId(link.0)),
+                RelayEffect::Work(done) => {
+                    self.schedule(WORK_TIME, Event::Work { relay: RelayName(n), incarnation, done });
+                }
+                RelayEffect::Commit => {
+                    self.schedule(COMMIT_TIME, Event::Commit { node: Node::Relay(n), incarnation });
+                }
+            }
+        }
+    }
+
+    fn run_client_effects(&mut self, n: usize, effects: Vec<ClientEffect>) {
+        let incarnation = self.clients[n].incarnation();
+        for effect in effects {
+            match effect {
+                ClientEffect::Send(end, cell) => self.send_cell(end, cell),
+                ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
+                    self.dial(Node::Client(n), relay, &host_ports);
+                }
+                ClientEffect::Link(umbel_client::core::LinkOp::Close(link)) => self.break_link(EndId(link.0)),
+                ClientEffect::Commit => {
+                    self.schedule(COMMIT_TIME, Event::Commit { node: Node::Client(n), incarnation });
+                }
+            }
+        }
+    }
+
+    fn send_cell(&mut self, from: EndId, cell: Cell) {
+        self.cells.sent += 1;
+        let jitter = Duration::from_micros(self.rng.random_range(0..1000));
+        let to = self.network.end(from).map(|end| end.opposite);
+        let (Some(to), Some(at)) = (to, self.network.arrival(from, self.now, jitter)) else {
+            self.cells.lost += 1;
+            return;
+        };
+        self.cells.in_flight += 1;
+        self.schedule_at(at, Event::Cell { to, cell });
+    }
+
+    fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
+        let target = self.relay_named(relay).filter(|name| {
+            let address = self.relays[name.0].address.to_string();
+            host_ports.contains(&address)
+        });
+        // TCP, then TLS, then a hello each way.
+        let handshake = self.network.latency * 5;
+        match target {
+            Some(to) => self.schedule(handshake, Event::Dialled { from, to }),
+            None => self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay }),
+        }
+    }
+
+    fn break_link(&mut self, end: EndId) {
+        let (now, wall) = (self.now, self.wall());
+        let told = self.network.disconnect(end);
+        for &(node, end) in &told {
+            match node {
+                Node::Relay(n) => self.relays[n].on_link_down(now, end),
+                Node::Client(n) => self.clients[n].on_link_down(now, wall, end, &mut self.rng),
+            }
+        }
+        for (node, _) in told {
+            self.drain(node);
+        }
+    }
+
+    fn drop_links(&mut self, node: Node) {
+        for end in self.network.ends_at(node) {
+            self.break_link(end);
+        }
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.schedule_at(self.now + after, event);
+    }
+
+    fn schedule_at(&mut self, at: Instant, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((at, self.next_event), event);
+    }
+}

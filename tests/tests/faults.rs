@@ -1,0 +1,144 @@
+//! Relays and clients that die, networks that split: nothing that was promised is lost.
+
+use std::collections::BTreeSet;
+
+use umbel_client::core::{Command, Notice};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::Duration;
+use umbel_tests::network::Node;
+use umbel_tests::{ClientName, RelayName, World};
+
+const ALICE: ClientName = ClientName(0);
+const BOB: ClientName = ClientName(1);
+
+fn listen(world: &mut World) {
+    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+}
+
+fn is_held(world: &World, sent: MessageId) -> bool {
+    world.has_notice(ALICE, |notice| {
+        matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted)
+    })
+}
+
+fn received(world: &World) -> BTreeSet<MessageId> {
+    world.client(BOB).disk.messages.iter().map(|(_, id, _)| *id).collect()
+}
+
+#[test] // §10.2: an answered deposit is durable
+fn all_relays_crash_right_after_a_message_is_held() {
+    let mut world = World::new(11).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let id = world.send(ALICE, &address, b"kept".to_vec());
+    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, id)), "{}", world.describe());
+    for number in 0..8 {
+        world.crash_relay(RelayName(number));
+    }
+    world.crash_client(ALICE);
+    world.run_for(Duration::from_secs(5));
+    for number in 0..8 {
+        world.restart_relay(RelayName(number));
+    }
+    listen(&mut world);
+    let came = |world: &World| received(world).contains(&id);
+    assert!(world.run_until(Duration::from_secs(180), came), "{}", world.describe());
+}
+
+#[test] // §10.5: the outbox is durable
+fn a_sender_that_dies_goes_on_where_it_was() {
+    let mut world = World::new(12).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let id = world.send(ALICE, &address, b"later".to_vec());
+    let is_queued = |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
+    assert!(world.run_until(Duration::from_secs(10), is_queued));
+    world.crash_client(ALICE);
+    assert_eq!(world.client(ALICE).disk.outbox_len(), 1);
+    world.restart_client(ALICE);
+    listen(&mut world);
+    let came = |world: &World| received(world).contains(&id);
+    assert!(world.run_until(Duration::from_secs(120), came), "{}", world.describe());
+}
+
+#[test] // §6, §10: two of twelve relays die for good, others join, while messages flow
+fn relays_come_and_go_while_messages_flow() {
+    for seed in [21, 22, 23] {
+        let mut world = World::new(seed).relays(12).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        listen(&mut world);
+        let mut sent = BTreeSet::new();
+        for round in 0..30u8 {
+            sent.insert(world.send(ALICE, &address, vec![round; 50 + usize::from(round) * 40]));
+            world.run_for(Duration::from_millis(700));
+            match round {
+                5 => world.crash_relay(RelayName(3)),
+                10 => world.crash_relay(RelayName(7)),
+                12 | 15 => {
+                    world.add_relay();
+                }
+                _ => {}
+            }
+        }
+        let all = |world: &World| received(world) == sent;
+        assert!(world.run_until(Duration::from_secs(400), all), "{}", world.describe());
+    }
+}
+
+#[test] // §5: a partition ends, and so does the wait
+fn a_partition_delays_and_loses_nothing() {
+    let mut world = World::new(31).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world);
+    world.run_for(Duration::from_secs(5));
+    for a in 0..4 {
+        for b in 4..8 {
+            world.cut(Node::Relay(a), Node::Relay(b));
+        }
+    }
+    let sent: BTreeSet<MessageId> = (0..5).map(|n| world.send(ALICE, &address, vec![n; 200])).collect();
+    world.run_for(Duration::from_secs(60));
+    world.network().heal();
+    let all = |world: &World| received(world) == sent;
+    assert!(world.run_until(Duration::from_secs(300), all), "{}", world.describe());
+}
+
+#[test] // clients that crash at any point between a write and its commit
+fn crashing_clients_lose_and_double_nothing() {
+    for seed in 41..45 {
+        let mut world = World::new(seed).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        listen(&mut world);
+        let mut durable = BTreeSet::new();
+        for round in 0..12u64 {
+            let id = world.send(ALICE, &address, vec![1; 300]);
+            let is_queued = |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
+            assert!(world.run_until(Duration::from_secs(10), is_queued));
+            durable.insert(id);
+            world.run_for(Duration::from_micros(37_000 * (round + 1)));
+            if round % 3 == 1 {
+                world.crash_client(ALICE);
+                world.restart_client(ALICE);
+            }
+            if round % 3 == 2 {
+                world.crash_client(BOB);
+                world.restart_client(BOB);
+                listen(&mut world);
+            }
+        }
+        let all = |world: &World| received(world) == durable;
+        assert!(world.run_until(Duration::from_secs(300), all), "{}", world.describe());
+    }
+}
+
+#[test] // §8.4: seeds that are down delay a join, no more
+fn a_relay_whose_seed_is_down_joins_later() {
+    let mut world = World::new(51).relays(5);
+    world.run_for(Duration::from_secs(20));
+    world.crash_relay(RelayName(4));
+    let late = world.add_relay();
+    world.run_for(Duration::from_secs(20));
+    world.restart_relay(RelayName(4));
+    let knows_all = |world: &World| {
+        world.all_relays()[late.0].control().is_some_and(|control| control.view().len() == 6)
+    };
+    assert!(world.run_until(Duration::from_secs(60), knows_all), "{}", world.describe());
+}

@@ -1,0 +1,252 @@
+//! Real processes on loopback: relays and profiles, started, killed and asked by their commands only.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Builds both commands once, in the profile that the tests were built in, and says where they are.
+fn binaries() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let test = std::env::current_exe().expect("a test knows where it is");
+        let folder = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/test").to_owned();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--locked", "--bins", "-p", "umbel-relay", "-p", "umbel-client"]);
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        build.env("CARGO_TARGET_DIR", folder.parent().expect("target/PROFILE"));
+        let status = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status().expect("cargo runs");
+        assert!(status.success(), "the commands build");
+        folder
+    })
+}
+
+/// A relay process.
+pub struct Relay {
+    child: Option<Child>,
+    /// How others name it.
+    pub peer: String,
+    dir: PathBuf,
+    seed: Option<String>,
+}
+
+impl Relay {
+    /// Its TCP port.
+    pub fn port(&self) -> u16 {
+        self.peer.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a peer ends in its port")
+    }
+
+    /// Where it keeps its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Kills it at once: SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("a child can be killed");
+            child.wait().expect("a killed child can be waited for");
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_up(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+    }
+
+    /// Asks it to stop, by SIGTERM, and waits; its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take()?;
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        child.wait().expect("a stopped child can be waited for").code()
+    }
+
+    /// Starts it, on the port it had if it ran before, and waits until it is ready.
+    pub fn start(&mut self, more: &[&str]) {
+        let port = if self.peer.is_empty() { 0 } else { self.port() };
+        let mut command = Command::new(binaries().join("umbel-relay"));
+        command.arg("run").arg("--data-dir").arg(&self.dir);
+        if !more.contains(&"--listen") {
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        }
+        if let Some(seed) = &self.seed {
+            command.args(["--seed", seed]);
+        }
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
+        let mut child =
+            command.args(more).stdout(Stdio::piped()).stderr(log).spawn().expect("a relay can be started");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("its output is piped");
+        BufReader::new(out).read_line(&mut line).expect("a relay says that it is ready");
+        let peer = line.trim().strip_prefix("ready ").unwrap_or_else(|| panic!("not ready: {line:?}"));
+        self.peer = peer.to_owned();
+        self.child = Some(child);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Relays and profiles in one temporary folder, gone with it.
+pub struct Fleet {
+    /// All relays ever started.
+    pub relays: Vec<Relay>,
+    folder: TempDir,
+}
+
+impl Fleet {
+    /// `count` relays, each told of the one before it.
+    pub fn new(count: usize) -> Self {
+        let mut fleet = Self { relays: Vec::new(), folder: tempfile::tempdir().expect("a temporary folder") };
+        for _ in 0..count {
+            fleet.add_relay(&[]);
+        }
+        fleet
+    }
+
+    /// One more relay, told of the newest that is up.
+    pub fn add_relay(&mut self, more: &[&str]) -> &mut Relay {
+        let dir = self.folder.path().join(format!("relay{}", self.relays.len()));
+        let made = Command::new(binaries().join("umbel-relay")).arg("init").arg("--data-dir").arg(&dir).output();
+        let made = made.expect("umbel-relay runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let seed = self.relays.iter_mut().rev().find(|relay| relay.child.is_some()).map(|relay| relay.peer.clone());
+        let mut relay = Relay { child: None, peer: String::new(), dir, seed };
+        relay.start(more);
+        self.relays.push(relay);
+        self.relays.last_mut().expect("just added")
+    }
+
+    /// A folder of the fleet's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A new profile, told of two relays.
+    pub fn profile(&self, name: &str) -> Profile {
+        let seeds: Vec<&str> = self.relays.iter().rev().take(2).map(|relay| relay.peer.as_str()).collect();
+        self.profile_with_seeds(name, &seeds)
+    }
+
+    /// A new profile, told of these.
+    pub fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
+        let profile = Profile { dir: self.path(name), key: self.path(&format!("{name}.key")) };
+        let mut init = profile.umbel(&["init"]);
+        init.arg("--key-file").arg(&profile.key);
+        for seed in seeds {
+            init.args(["--seed", seed]);
+        }
+        let made = init.output().expect("umbel runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        profile
+    }
+}
+
+/// A client's profile.
+pub struct Profile {
+    dir: PathBuf,
+    key: PathBuf,
+}
+
+impl Profile {
+    /// `umbel` with these arguments, in this profile, with no terminal.
+    pub fn umbel(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binaries().join("umbel"));
+        command.arg("--profile").arg(&self.dir).arg("--json").args(args).stdin(Stdio::null());
+        command.env_remove("UMBEL_PROFILE").env_remove("UMBEL_PASSPHRASE_FILE");
+        command
+    }
+
+    /// Runs `umbel` to its end.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.umbel(args).output().expect("umbel runs")
+    }
+
+    /// Runs `umbel`, which must succeed; its output, an object a line.
+    pub fn ok(&self, args: &[&str]) -> Vec<Value> {
+        let output = self.run(args);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "umbel {args:?}: {:?} {errors}", output.status.code());
+        objects(&output.stdout)
+    }
+
+    /// Makes an inbox; its address.
+    pub fn create_inbox(&self, name: &str) -> String {
+        self.ok(&["inbox", "create", name]);
+        let shown = self.ok(&["inbox", "show", name]);
+        let address = shown.first().and_then(|shown| shown["address"].as_str()).expect("an inbox has an address");
+        assert!(address.starts_with("umbel1"));
+        address.to_owned()
+    }
+
+    /// Sends bytes from standard input; the exit code.
+    pub fn send(&self, address: &str, body: &[u8]) -> Option<i32> {
+        self.send_with(address, body, &[]).status.code()
+    }
+
+    /// Sends bytes from standard input.
+    pub fn send_with(&self, address: &str, body: &[u8], more: &[&str]) -> Output {
+        let mut send = self.umbel(&["send", address, "-"]);
+        send.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = send.spawn().expect("umbel runs");
+        child.stdin.take().expect("its input is piped").write_all(body).expect("umbel reads its input");
+        child.wait_with_output().expect("umbel ends")
+    }
+
+    /// Receives until there are `count` messages or the time is over; their bodies.
+    pub fn receive(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
+        let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
+        let output = self.run(&["receive", "--count", &count, "--timeout", &seconds]);
+        bodies(&output.stdout)
+    }
+
+    /// Receives what there is; the bodies.
+    pub fn receive_all(&self) -> Vec<Vec<u8>> {
+        bodies(&self.run(&["receive"]).stdout)
+    }
+
+    /// The `outbox` of `umbel status`: how many messages are in it.
+    pub fn outbox_len(&self) -> usize {
+        let status = self.ok(&["status"]);
+        let outbox = &status.first().expect("a status")["outbox"];
+        outbox.as_array().map(Vec::len).or_else(|| outbox.as_u64().map(|len| len as usize)).expect("an outbox")
+    }
+}
+
+/// The JSON objects in a command's output, one a line.
+pub fn objects(output: &[u8]) -> Vec<Value> {
+    let text = String::from_utf8_lossy(output);
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
+fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
+    let decode = |object: &Value| {
+        let text = object["body_b64"].as_str().expect("a message has a body");
+        let body = data_encoding::BASE64.decode(text.as_bytes()).expect("base64");
+        assert_eq!(object["len"].as_u64(), Some(body.len() as u64));
+        body
+    };
+    objects(output).iter().filter(|object| object.get("body_b64").is_some()).map(decode).collect()
+}
+
+/// Asks again and again until it holds, or the time is over; whether it did.
+pub fn eventually(timeout: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + timeout;
+    while Instant::now() < end {
+        if holds() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    holds()
+}
