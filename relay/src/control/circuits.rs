@@ -15,10 +15,10 @@ use umbel_proto::message::RelayMsg;
 use umbel_proto::onion::transit::{self, AddLayer, PeelLayer};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
+use super::Control;
 use super::discover::SessionId;
 use super::extend::Extending;
 use super::io::{LinkId, Work, WorkDone, WorkId};
-use super::Control;
 use crate::forward::{Delivered, TableUpdate};
 
 /// Names a circuit in this relay; never reused.
@@ -162,14 +162,7 @@ impl Circuits {
 }
 
 impl Control {
-    pub(super) fn on_cell(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        cell: Cell,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub(super) fn on_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
         let Ok((Some(circ), command)) = cell.header() else {
             return self.close_link(link);
         };
@@ -247,13 +240,7 @@ impl Control {
         }
     }
 
-    fn deliver(
-        &mut self,
-        now: Instant,
-        key: CircuitKey,
-        delivered: Delivered,
-        cell: &Cell,
-    ) -> Result<(), Violation> {
+    fn deliver(&mut self, now: Instant, key: CircuitKey, delivered: Delivered, cell: &Cell) -> Result<(), Violation> {
         let message = RelayMsg::decode(transit::delivered_message(cell)?)?;
         let Some(circuit) = self.circuits.get_mut(key) else { return Err(Violation::Unexpected) };
         circuit.idle_since = now;

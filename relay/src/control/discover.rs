@@ -10,18 +10,18 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
 use umbel_proto::directory::descriptor::Unverified;
-use umbel_proto::directory::reconcile::{SyncFault, Syncer, SyncStep};
+use umbel_proto::directory::reconcile::{SyncFault, SyncStep, Syncer};
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
 use umbel_proto::directory::view::Inserted;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::message::Service;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
+use super::Control;
 use super::circuits::End;
 use super::extend::Dials;
 use super::io::{LinkId, StoreOp};
 use super::timers::Timer;
-use super::Control;
 use crate::forward::TableUpdate;
 
 /// A session that takes longer is over.
@@ -71,11 +71,8 @@ impl Control {
     pub(super) fn on_sync_timer(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let params = &self.config.network.params;
         // A relay that knows nobody yet asks its seeds again and again; one that does asks each neighbour once an interval.
-        let pause = if self.view.len() <= 1 {
-            params.sync_interval.min(Duration::from_secs(5))
-        } else {
-            params.sync_interval
-        };
+        let pause =
+            if self.view.len() <= 1 { params.sync_interval.min(Duration::from_secs(5)) } else { params.sync_interval };
         let jitter = rng.random_range(0.75..1.25);
         self.timers.set(now + pause.mul_f64(jitter), Timer::Sync);
         if let Some(relay) = self.pick_sync_peer(rng) {

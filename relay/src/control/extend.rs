@@ -12,10 +12,10 @@ use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::message::{Extend, ExtendRefusal, RelayMsg};
 use umbel_proto::time::Instant;
 
+use super::Control;
 use super::circuits::{CircuitKey, End, State};
 use super::io::{LinkId, LinkOp};
 use super::timers::Timer;
-use super::Control;
 use crate::forward::{Next, TableUpdate};
 
 /// Most circuits that wait for one relay to be dialled.
@@ -166,7 +166,9 @@ impl Control {
     }
 
     pub(super) fn on_extend_timeout(&mut self, now: Instant, key: CircuitKey) {
-        let Some(State::Extending(extending)) = self.circuits.get_mut(key).map(|circuit| &circuit.state) else { return };
+        let Some(State::Extending(extending)) = self.circuits.get_mut(key).map(|circuit| &circuit.state) else {
+            return;
+        };
         if now < extending.deadline {
             return; // an earlier extend's timer
         }

@@ -232,14 +232,7 @@ impl Control {
     }
 
     /// A link is ready for circuits.
-    pub fn handle_link_up(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        up: LinkUp,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn handle_link_up(&mut self, now: Instant, wall: WallTime, link: LinkId, up: LinkUp, rng: &mut dyn CryptoRng) {
         let LinkUp { peer, is_dialler, hello } = up;
         let creates = admit::CreateLimit::new(&self.config.network.params, now);
         self.links.add(link, peer, is_dialler, creates);

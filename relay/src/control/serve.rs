@@ -44,11 +44,7 @@ struct Publishing {
 }
 
 impl Services {
-    pub(super) fn restore(
-        holder: Holder,
-        inbox_descriptors: Vec<Vec<u8>>,
-        wall: WallTime,
-    ) -> Self {
+    pub(super) fn restore(holder: Holder, inbox_descriptors: Vec<Vec<u8>>, wall: WallTime) -> Self {
         let mut inboxes = BTreeMap::new();
         for descriptor in inbox_descriptors {
             if let Ok(outer) = Outer::verify(&descriptor, wall) {
@@ -241,7 +237,8 @@ impl Control {
 
     fn on_inbox_stored(&mut self, ticket: u64, is_stored: bool) {
         let Some(Publishing { circuit, stream, at, inbox }) = self.services.publishing.remove(&ticket) else { return };
-        let reply = if is_stored { DirectoryReply::Published } else { DirectoryReply::Refused(DirectoryRefusal::Store) };
+        let reply =
+            if is_stored { DirectoryReply::Published } else { DirectoryReply::Refused(DirectoryRefusal::Store) };
         let is_newer = self.services.inboxes.get(&at).is_none_or(|known| known.revision <= inbox.revision);
         if is_stored && is_newer {
             self.services.inboxes.insert(at, inbox);

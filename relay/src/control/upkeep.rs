@@ -61,7 +61,11 @@ impl OnionKeys {
     ) -> Self {
         let is_empty = stored.is_empty();
         let mut keys = Self { stored, secrets: Arc::from([]) };
-        if is_empty { keys.add(wall, rng, ops) } else { keys.expand() }
+        if is_empty {
+            keys.add(wall, rng, ops)
+        } else {
+            keys.expand()
+        }
         keys
     }
 
