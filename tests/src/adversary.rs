@@ -80,7 +80,8 @@ fn flip(cell: &mut Cell, at: usize, bit: u8) {
 
 /// Byte positions in a cell's body that stand for all: both ends, around each border of a layer, and some at random.
 pub fn positions(rng: &mut dyn CryptoRng, random: usize) -> Vec<usize> {
-    let mut at = vec![0, 1, 15, 16, 17, 18, 19, 33, 34, 1000, BODY_LEN - 35, BODY_LEN - 18, BODY_LEN - 17, BODY_LEN - 1];
+    let mut at =
+        vec![0, 1, 15, 16, 17, 18, 19, 33, 34, 1000, BODY_LEN - 35, BODY_LEN - 18, BODY_LEN - 17, BODY_LEN - 1];
     at.extend((0..random).map(|_| rng.random_range(0..CELL_LEN - CELL_HEADER_LEN)));
     at.shuffle(rng);
     at

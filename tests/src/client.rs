@@ -72,7 +72,13 @@ impl ClientDisk {
 
     fn commit(&mut self) -> Vec<StoreTicket> {
         let pending = core::mem::take(&mut self.pending);
-        pending.into_iter().map(|(ticket, op)| { self.apply(op); ticket }).collect()
+        pending
+            .into_iter()
+            .map(|(ticket, op)| {
+                self.apply(op);
+                ticket
+            })
+            .collect()
     }
 
     fn apply(&mut self, op: StoreOp) {

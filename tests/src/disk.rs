@@ -71,9 +71,8 @@ impl RelayDisk {
     /// # Errors
     /// One has not.
     pub fn check(&self) -> Result<(), String> {
-        let is_sound = |queue: &&Queue| {
-            queue.snapshot.records.iter().map(|entry| entry.seq).eq(queue.bodies.keys().copied())
-        };
+        let is_sound =
+            |queue: &&Queue| queue.snapshot.records.iter().map(|entry| entry.seq).eq(queue.bodies.keys().copied());
         match self.committed.queues.values().find(|queue| !is_sound(queue)) {
             Some(_) => Err("a queue's index and its records differ".to_owned()),
             None => Ok(()),

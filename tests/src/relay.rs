@@ -199,7 +199,10 @@ impl SimRelay {
         let Some(live) = &mut self.live else { return Vec::new() };
         let Some(table) = live.tables.get_mut(&link) else { return Vec::new() };
         let event = match table.handle_cell(&mut cell) {
-            Verdict::Onward(next) => return self.send(EndId(next.0), cell, rng),
+            Verdict::Onward(next) => {
+                let next = EndId(next.0);
+                return self.send(next, cell, rng);
+            }
             Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
             Verdict::Control => LinkEvent::Cell(cell),
             Verdict::Broken(circ, violation) => {
@@ -261,4 +264,3 @@ impl SimRelay {
         }
     }
 }
-

@@ -280,7 +280,9 @@ impl World {
             .clients
             .iter()
             .enumerate()
-            .map(|(number, client)| format!("client {number}: {:?}", client.notices.iter().rev().take(12).collect::<Vec<_>>()))
+            .map(|(number, client)| {
+                format!("client {number}: {:?}", client.notices.iter().rev().take(12).collect::<Vec<_>>())
+            })
             .collect();
         format!("seed {}, {:?} after {} steps\n{}", self.seed, self.now, self.steps, notices.join("\n"))
     }

@@ -57,9 +57,10 @@ fn an_owner_who_was_away_gets_everything() {
         (0..40).map(|number| world.send(ALICE, &address, body(number, 1 + number * 97))).collect();
     let all_held = |world: &World| {
         sent.iter().all(|sent| {
-            world.has_notice(ALICE, |notice| {
-                matches!(notice, Notice::Held { id, holders, wanted } if id == sent && holders >= wanted)
-            })
+            world.has_notice(
+                ALICE,
+                |notice| matches!(notice, Notice::Held { id, holders, wanted } if id == sent && holders >= wanted),
+            )
         })
     };
     assert!(world.run_until(Duration::from_secs(120), all_held), "{}", world.describe());

@@ -16,9 +16,10 @@ fn listen(world: &mut World) {
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(ALICE, |notice| {
-        matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted)
-    })
+    world.has_notice(
+        ALICE,
+        |notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted),
+    )
 }
 
 fn received(world: &World) -> BTreeSet<MessageId> {
@@ -137,8 +138,7 @@ fn a_relay_whose_seed_is_down_joins_later() {
     let late = world.add_relay();
     world.run_for(Duration::from_secs(20));
     world.restart_relay(RelayName(4));
-    let knows_all = |world: &World| {
-        world.all_relays()[late.0].control().is_some_and(|control| control.view().len() == 6)
-    };
+    let knows_all =
+        |world: &World| world.all_relays()[late.0].control().is_some_and(|control| control.view().len() == 6);
     assert!(world.run_until(Duration::from_secs(60), knows_all), "{}", world.describe());
 }

@@ -80,8 +80,7 @@ impl Relay {
             command.args(["--seed", seed]);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let mut child =
-            command.args(more).stdout(Stdio::piped()).stderr(log).spawn().expect("a relay can be started");
+        let mut child = command.args(more).stdout(Stdio::piped()).stderr(log).spawn().expect("a relay can be started");
         let mut line = String::new();
         let out = child.stdout.take().expect("its output is piped");
         BufReader::new(out).read_line(&mut line).expect("a relay says that it is ready");
