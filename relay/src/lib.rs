@@ -1,4 +1,14 @@
-//! Umbel's relay: forwards cells for others, keeps mailboxes and descriptors, and knows the network.
+//! Umbel's relay: forwards cells, keeps mailboxes and inbox descriptors, knows the network.
+//!
+//! Two planes, both without IO: [`forward`], which moves cells between links, and [`control`], which decides everything else.
+//! Around them the shell: `net` has the sockets and tasks, [`store`] the disk. [`Relay`] is all of it, to be run by the
+//! `umbel-relay` command or inside another program; several can run in one process.
 
+pub mod config;
 pub mod control;
 pub mod forward;
+mod net;
+mod running;
+pub mod store;
+
+pub use running::{InitError, Relay, StartError, Stats, init, known_peer};

@@ -1,0 +1,291 @@
+//! A relay on real sockets and a real disk: what connects, what may not, and what the command says.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use umbel_proto::cell::{Cell, Command as CellCommand};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::ids::{NetworkId, Peer, RelayId};
+use umbel_proto::link::{Hello, LINK_VERSION, tls};
+use umbel_proto::network::{Network, Params};
+use umbel_proto::time::WallTime;
+use umbel_relay::config::Config;
+use umbel_relay::{InitError, Relay, StartError, Stats, init};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn config(dir: &TempDir, seeds: &[&Peer]) -> Config {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Config { listen, seeds: seeds.iter().copied().cloned().collect(), ..Config::new(dir.path()) }
+}
+
+async fn start(dir: &TempDir, seeds: &[&Peer]) -> Relay {
+    init(dir.path(), &Network::local()).unwrap();
+    Relay::start(config(dir, seeds), Network::local()).await.unwrap()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+async fn until(relay: &Relay, holds: impl Fn(&Stats) -> bool) -> Stats {
+    let wait = async {
+        loop {
+            let stats = relay.stats().await.unwrap();
+            if holds(&stats) {
+                return stats;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("it comes true in time")
+}
+
+async fn connect(peer: &Peer) -> TcpStream {
+    TcpStream::connect(&peer.host_port).await.unwrap()
+}
+
+async fn connect_tls(peer: &Peer, own: Option<&SigningKey>) -> TlsStream<TcpStream> {
+    let config = tls::dial_config(&peer.id, own).unwrap();
+    TlsConnector::from(config).connect(tls::server_name(), connect(peer).await).await.unwrap()
+}
+
+fn hello(network: NetworkId) -> Hello {
+    Hello { versions: vec![LINK_VERSION], network, clock: WallTime(0), features: 0, descriptor: None }
+}
+
+/// Whether the relay closes the connection, whatever it says before.
+async fn is_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> bool {
+    let mut said = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut said)).await.is_ok()
+}
+
+/// Makes a link as a client does.
+async fn link(peer: &Peer) -> TlsStream<TcpStream> {
+    let mut stream = connect_tls(peer, None).await;
+    stream.write_all(hello(Network::local().id).encode().as_bytes()).await.unwrap();
+    let mut cell = Cell::blank();
+    stream.read_exact(cell.as_bytes_mut()).await.unwrap();
+    let theirs = Hello::decode(&cell).unwrap();
+    assert_eq!(theirs.network, Network::local().id);
+    assert!(theirs.descriptor.is_some());
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_find_each_other_through_a_seed() {
+    let (a_dir, b_dir, c_dir) = (folder(), folder(), folder());
+    let a = start(&a_dir, &[]).await;
+    let b = start(&b_dir, &[a.peer()]).await;
+    let c = start(&c_dir, &[b.peer()]).await;
+    for relay in [&a, &b, &c] {
+        until(relay, |stats| stats.control.relays == 3 && stats.control.links >= 1).await;
+    }
+    c.shutdown().await;
+    b.shutdown().await;
+    a.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_closed_and_the_relay_still_serves() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let peer = relay.peer();
+
+    let mut silent = connect(peer).await;
+    let mut garbage = connect(peer).await;
+    garbage.write_all(&[0x47; 5000]).await.unwrap();
+    assert!(is_closed(&mut garbage).await);
+
+    // TLS as the web speaks it.
+    let mut roots =
+        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    roots.enable_sni = false;
+    let refused = TlsConnector::from(Arc::new(roots)).connect(tls::server_name(), connect(peer).await).await;
+    assert!(refused.is_err());
+
+    let mut stranger = connect_tls(peer, None).await;
+    stranger.write_all(hello(NetworkId([9; 32])).encode().as_bytes()).await.unwrap();
+    assert!(is_closed(&mut stranger).await);
+
+    let mut hasty = connect_tls(peer, None).await;
+    hasty.write_all(Cell::new(None, CellCommand::Padding).as_bytes()).await.unwrap();
+    assert!(is_closed(&mut hasty).await);
+
+    let mut mute = connect_tls(peer, None).await;
+    assert!(is_closed(&mut silent).await);
+    assert!(is_closed(&mut mute).await);
+
+    let stats = until(&relay, |stats| stats.failed_conns == 6).await;
+    assert_eq!(stats.control.links, 0);
+    let mut good = link(peer).await;
+    until(&relay, |stats| stats.control.links == 1).await;
+    good.write_all(hello(Network::local().id).encode().as_bytes()).await.unwrap(); // a second one breaks a rule
+    assert!(is_closed(&mut good).await);
+    until(&relay, |stats| stats.control.links == 0).await;
+    let _good = link(peer).await;
+    relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_relay_at_the_address_is_not_dialled_through() {
+    let (a_dir, b_dir) = (folder(), folder());
+    let a = start(&a_dir, &[]).await;
+    let other =
+        Peer { id: RelayId::from(SigningKey::generate(&mut rand::make_rng::<StdRng>()).public()), ..a.peer().clone() };
+    let b = start(&b_dir, &[&other]).await;
+    until(&a, |stats| stats.failed_conns >= 1).await;
+    assert_eq!(b.stats().await.unwrap().control.links, 0);
+    a.shutdown().await;
+    b.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_connections_are_closed_at_once() {
+    let dir = folder();
+    init(dir.path(), &Network::local()).unwrap();
+    let config = Config { half_open_max: 4, links_max: 6, ..config(&dir, &[]) };
+    let relay = Relay::start(config, Network::local()).await.unwrap();
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        links.push(link(relay.peer()).await);
+    }
+    until(&relay, |stats| stats.control.links == 3).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(connect(relay.peer()).await);
+    }
+    let stats = until(&relay, |stats| stats.refused_conns == 2).await;
+    assert_eq!((stats.failed_conns, stats.control.links), (0, 3));
+    relay.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_stops_says_so_and_comes_back_as_itself() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let peer = relay.peer().clone();
+    let mut client = link(&peer).await;
+    until(&relay, |stats| stats.control.links == 1).await;
+    timeout(Duration::from_secs(5), relay.shutdown()).await.expect("it stops in time");
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0); // closed in order, not broken off
+    assert!(TcpStream::connect(&peer.host_port).await.is_err());
+
+    let again = Config { listen: peer.host_port.parse().unwrap(), ..config(&dir, &[]) };
+    let relay = Relay::start(again, Network::local()).await.unwrap();
+    assert_eq!(relay.peer(), &peer);
+    let _client = link(&peer).await;
+    relay.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_is_one_processs() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let second = Relay::start(config(&dir, &[]), Network::local()).await;
+    assert!(matches!(second, Err(StartError::InUse(_))));
+    let refused = command(&["run", "--listen", "127.0.0.1:0"], dir.path());
+    assert_failed(&refused, "another process runs the relay in");
+    relay.shutdown().await;
+    Relay::start(config(&dir, &[]), Network::local()).await.unwrap().shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_missing_or_taken_is_said() {
+    let dir = folder();
+    let none = Relay::start(config(&dir, &[]), Network::local()).await;
+    assert!(matches!(none, Err(StartError::Identity(_))));
+
+    let relay = start(&dir, &[]).await;
+    let other_dir = folder();
+    init(other_dir.path(), &Network::local()).unwrap();
+    let taken = Config { listen: relay.peer().host_port.parse().unwrap(), ..config(&other_dir, &[]) };
+    assert!(matches!(Relay::start(taken, Network::local()).await, Err(StartError::Listen { .. })));
+
+    let public = Network { params: Params::DEFAULT, ..Network::local() };
+    let unreachable = Relay::start(config(&other_dir, &[]), public).await;
+    assert!(matches!(unreachable, Err(StartError::NotPublic)));
+    relay.shutdown().await;
+}
+
+#[test]
+fn init_never_overwrites() {
+    let dir = folder();
+    let made = command(&["init"], dir.path());
+    assert!(made.status.success(), "{made:?}");
+    let before = fs::read(dir.path().join("identity")).unwrap();
+    let refused = command(&["init"], dir.path());
+    assert_failed(&refused, "holds a relay already");
+    assert!(matches!(init(dir.path(), &Network::local()), Err(InitError::Exists(_))));
+    assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
+}
+
+#[test]
+fn a_relay_runs_from_ready_to_sigterm() {
+    let dir = folder();
+    assert!(command(&["init"], dir.path()).status.success());
+    assert_failed(&command(&["peer"], dir.path()), "run it once");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
+    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
+    let mut running = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let peer = line.trim_end().strip_prefix("ready ").expect("the line says ready").to_owned();
+    assert!(peer.parse::<Peer>().is_ok(), "{peer}");
+    let known = command(&["peer"], dir.path());
+    assert_eq!(String::from_utf8(known.stdout).unwrap().trim_end(), peer);
+    assert_eq!(stop(running), Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_said_on_one_line() {
+    let dir = folder();
+    assert_failed(&command(&["run"], dir.path()), "umbel-relay init");
+    assert_failed(&command(&["peer"], dir.path()), "umbel-relay init");
+    assert_failed(&command(&["init", "--network", "/nowhere"], dir.path()), "can't read /nowhere");
+    fs::write(dir.path().join("bad.toml"), "id = 5").unwrap();
+    let bad = dir.path().join("bad.toml");
+    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), "bad.toml");
+    assert_eq!(command(&["run", "--seed", "nobody"], dir.path()).status.code(), Some(2));
+    assert_eq!(command(&["run", "--advertise", "relay.example"], dir.path()).status.code(), Some(2));
+    assert_eq!(command(&["walk"], dir.path()).status.code(), Some(2));
+}
+
+fn command(args: &[&str], dir: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
+    command.args(args).arg("--data-dir").arg(dir).output().unwrap()
+}
+
+fn assert_failed(output: &Output, with: &str) {
+    let said = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(with), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+/// Asks a process to stop, by SIGTERM; its exit code if it does so in time.
+fn stop(mut running: Child) -> Option<i32> {
+    let asked = Command::new("kill").arg("-TERM").arg(running.id().to_string()).status().unwrap();
+    assert!(asked.success());
+    for _ in 0..50 {
+        if let Some(status) = running.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    running.kill().unwrap();
+    None
+}
