@@ -1,0 +1,328 @@
+//! What the operator decides: the file and the flags as they are written, and the checked form that the relay runs by.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::network::{Network, NetworkFault};
+
+/// Name of the optional configuration file in the data directory.
+pub const CONFIG_FILE: &str = "umbel-relay.toml";
+/// Name of the network file that `init` leaves in the data directory.
+pub const NETWORK_FILE: &str = "network.toml";
+/// What names the built-in network instead of a file.
+pub const LOCAL_NETWORK: &str = "local";
+
+/// Where links are accepted by default: all addresses, since most machines have the one that matters among several.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443);
+/// Most memory for queued cells by default. More would only make slow links slower.
+const MEMORY_BUDGET_DEFAULT_MAX: usize = 1 << 30;
+/// The same where the size of the machine can't be found out.
+const MEMORY_BUDGET_UNKNOWN: usize = 256 << 20;
+/// Less than this could not hold the windows of a hundred circuits.
+const MEMORY_BUDGET_MIB_MIN: u32 = 128;
+/// Links by default: with its socket and TLS each takes some tens of KiB.
+const LINKS_MAX: usize = 20_000;
+/// Links from one address group by default: a few hundred people behind one network.
+const LINKS_PER_GROUP_MAX: usize = 512;
+/// Connections that are not yet links: each may take a handshake's work and ten seconds.
+const HALF_OPEN_MAX: usize = 256;
+/// The same from one address group: eight groups are needed to keep everybody out for ten seconds.
+const HALF_OPEN_PER_GROUP_MAX: usize = HALF_OPEN_MAX / 8;
+/// Circuits by default: about 4 KiB each.
+const CIRCUITS_MAX: usize = 65_536;
+/// Inbox descriptors by default: 8 KiB each.
+const INBOX_DESCRIPTORS_MAX: usize = 16_384;
+
+/// How a relay runs. Every value is in range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where its identity and all that lasts is kept.
+    pub data_dir: PathBuf,
+    /// Where links are accepted. Port 0: any that is free.
+    pub listen: SocketAddr,
+    /// `host:port` by which others dial it; `None`: where it listens.
+    pub advertise: Option<String>,
+    /// Peers to join through.
+    pub seeds: Vec<Peer>,
+    /// Most bytes of cells that wait for slow links.
+    pub memory_budget_bytes: usize,
+    /// Threads that carry cells.
+    pub threads: usize,
+    /// What is logged, as in `RUST_LOG`.
+    pub log: String,
+    /// Most links that others made.
+    pub links_max: usize,
+    /// Most of these from one address group, in networks where addresses say something.
+    pub links_per_group_max: usize,
+    /// Most connections that are not yet links.
+    pub half_open_max: usize,
+    /// Most of these from one address group.
+    pub half_open_per_group_max: usize,
+    /// Most circuits through the relay.
+    pub circuits_max: usize,
+    /// Most inbox descriptors it keeps.
+    pub inbox_descriptors_max: usize,
+}
+
+/// What the command line says. It counts more than the file.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// Where links are accepted.
+    pub listen: Option<SocketAddr>,
+    /// `host:port` by which others dial it.
+    pub advertise: Option<String>,
+    /// Peers to join through; in place of the file's.
+    pub seeds: Vec<Peer>,
+}
+
+impl Config {
+    /// The defaults, for a relay that is kept in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: LISTEN,
+            advertise: None,
+            seeds: Vec::new(),
+            memory_budget_bytes: default_memory_budget(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            log: "info".to_owned(),
+            links_max: LINKS_MAX,
+            links_per_group_max: LINKS_PER_GROUP_MAX,
+            half_open_max: HALF_OPEN_MAX,
+            half_open_per_group_max: HALF_OPEN_PER_GROUP_MAX,
+            circuits_max: CIRCUITS_MAX,
+            inbox_descriptors_max: INBOX_DESCRIPTORS_MAX,
+        }
+    }
+
+    /// The relay that is kept in `data_dir`, as its file and the flags have it, and its network.
+    ///
+    /// # Errors
+    /// A file can't be read, or says something that it can't.
+    pub fn load(data_dir: &Path, flags: Flags) -> Result<(Self, Network), ConfigError> {
+        let path = data_dir.join(CONFIG_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(ConfigError::Read { path, error }),
+        };
+        let raw: RawConfig = toml::from_str(&text).map_err(|fault| {
+            let line = fault.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
+            ConfigError::Toml { path, line, message: fault.message().to_owned() }
+        })?;
+        let network = match &raw.network {
+            Some(network) => read_network(network)?,
+            None => read_network_file(&data_dir.join(NETWORK_FILE))?,
+        };
+        Ok((raw.check(data_dir, flags)?, network))
+    }
+}
+
+/// The configuration file as it is written.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawConfig {
+    listen: Option<SocketAddr>,
+    advertise: Option<String>,
+    seeds: Vec<String>,
+    network: Option<String>,
+    memory_budget_mib: Option<u32>,
+    threads: Option<u16>,
+    log: Option<String>,
+    links_max: Option<u32>,
+    links_per_group_max: Option<u32>,
+    circuits_max: Option<u32>,
+}
+
+impl RawConfig {
+    fn check(self, data_dir: &Path, flags: Flags) -> Result<Config, ConfigError> {
+        let defaults = Config::new(data_dir);
+        let advertise = flags.advertise.or(self.advertise);
+        if advertise.as_deref().is_some_and(|host_port| !is_host_port(host_port)) {
+            return Err(ConfigError::Value { key: "advertise", expected: "host:port, with a port from 1 to 65535" });
+        }
+        if self.memory_budget_mib.is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN) {
+            return Err(ConfigError::Value { key: "memory_budget_mib", expected: "128 or more" });
+        }
+        let of_file = self.seeds.iter().map(|seed| seed.parse()).collect::<Result<Vec<Peer>, _>>();
+        let of_file = of_file
+            .map_err(|_| ConfigError::Value { key: "seeds", expected: "a list of peers, <relay id>@host:port" })?;
+        let positive = |key, number: Option<u32>, default| match number {
+            Some(0) => Err(ConfigError::Value { key, expected: "1 or more" }),
+            number => Ok(number.map_or(default, |number| number as usize)),
+        };
+        Ok(Config {
+            listen: flags.listen.or(self.listen).unwrap_or(defaults.listen),
+            advertise,
+            seeds: if flags.seeds.is_empty() { of_file } else { flags.seeds },
+            memory_budget_bytes: self
+                .memory_budget_mib
+                .map_or(defaults.memory_budget_bytes, |mib| (mib as usize).saturating_mul(1 << 20)),
+            threads: positive("threads", self.threads.map(u32::from), defaults.threads)?,
+            log: self.log.unwrap_or(defaults.log),
+            links_max: positive("links_max", self.links_max, defaults.links_max)?,
+            links_per_group_max: positive(
+                "links_per_group_max",
+                self.links_per_group_max,
+                defaults.links_per_group_max,
+            )?,
+            circuits_max: positive("circuits_max", self.circuits_max, defaults.circuits_max)?,
+            ..Config::new(data_dir)
+        })
+    }
+}
+
+/// What is wrong with what the operator wrote.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// A file can't be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The configuration file is not TOML, has an unknown key, or a value of the wrong type.
+    Toml {
+        /// Which.
+        path: PathBuf,
+        /// Where, counted from 1.
+        line: Option<usize>,
+        /// What.
+        message: String,
+    },
+    /// A key has a value that it can't have.
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// There is no network file in the data directory.
+    NoNetwork,
+    /// The network file is wrong.
+    Network {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        fault: NetworkFault,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { path, error } => write!(f, "can't read {}: {error}", path.display()),
+            Self::Toml { path, line: Some(line), message } => write!(f, "{}, line {line}: {message}", path.display()),
+            Self::Toml { path, line: None, message } => write!(f, "{}: {message}", path.display()),
+            Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
+            Self::NoNetwork => f.write_str("no relay is kept there: make one with `umbel-relay init --data-dir DIR`"),
+            Self::Network { path, fault } => write!(f, "{}: {fault}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The network that `name` stands for: `local`, or a file.
+///
+/// # Errors
+/// The file can't be read, or is wrong.
+pub fn read_network(name: &str) -> Result<Network, ConfigError> {
+    if name == LOCAL_NETWORK { Ok(Network::local()) } else { read_network_file(Path::new(name)) }
+}
+
+fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound if path.ends_with(NETWORK_FILE) => ConfigError::NoNetwork,
+        _ => ConfigError::Read { path: path.to_owned(), error },
+    })?;
+    Network::from_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+}
+
+/// Whether this can stand behind the `@` of a peer.
+pub fn is_host_port(text: &str) -> bool {
+    format!("{}@{text}", RelayId([0; RelayId::LEN])).parse::<Peer>().is_ok()
+}
+
+/// A quarter of the machine's memory, but no more than is of use.
+fn default_memory_budget() -> usize {
+    fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total_memory(&text))
+        .map_or(MEMORY_BUDGET_UNKNOWN, |bytes| (bytes / 4).min(MEMORY_BUDGET_DEFAULT_MAX))
+}
+
+fn total_memory(meminfo: &str) -> Option<usize> {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, flags: Flags) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
+        fs::write(dir.path().join(NETWORK_FILE), Network::local().to_toml()).unwrap();
+        Config::load(dir.path(), flags).map(|(config, _)| config)
+    }
+
+    fn peer(port: u16) -> Peer {
+        Peer { id: RelayId([7; 32]), host_port: format!("127.0.0.1:{port}") }
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = load("", Flags::default()).unwrap();
+        assert_eq!(config, Config { data_dir: config.data_dir.clone(), ..Config::new("") });
+        assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
+    }
+
+    #[test]
+    fn flags_count_more_than_the_file() {
+        let file = format!("listen = \"127.0.0.1:1\"\nadvertise = \"a.example:1\"\nseeds = [\"{}\"]", peer(1));
+        let config = load(&file, Flags::default()).unwrap();
+        assert_eq!((config.listen.port(), config.seeds), (1, vec![peer(1)]));
+        assert_eq!(config.advertise.as_deref(), Some("a.example:1"));
+        let flags = Flags {
+            listen: Some("127.0.0.1:2".parse().unwrap()),
+            advertise: Some("b.example:2".to_owned()),
+            seeds: vec![peer(2)],
+        };
+        let config = load(&file, flags).unwrap();
+        assert_eq!((config.listen.port(), config.seeds), (2, vec![peer(2)]));
+        assert_eq!(config.advertise.as_deref(), Some("b.example:2"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let message = |file| load(file, Flags::default()).unwrap_err().to_string();
+        assert!(message("threads = 1\nlissten = 5").contains("line 2: unknown field `lissten`"));
+        assert!(message("threads = 0").starts_with("threads: must be"));
+        assert!(message("memory_budget_mib = 1").starts_with("memory_budget_mib: must be"));
+        assert!(message("advertise = \"relay.example\"").starts_with("advertise: must be host:port"));
+        assert!(message("advertise = \"relay.example:0\"").starts_with("advertise: must be host:port"));
+        assert!(message("seeds = [\"x\"]").starts_with("seeds: must be"));
+        assert!(message("network = \"/nowhere.toml\"").starts_with("can't read /nowhere.toml"));
+    }
+
+    #[test]
+    fn a_folder_without_a_network_is_no_relays() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Config::load(dir.path(), Flags::default()), Err(ConfigError::NoNetwork)));
+    }
+
+    #[test]
+    fn memory_is_read_from_the_kernel_and_capped() {
+        assert_eq!(total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2048 * 1024));
+        assert_eq!(total_memory("MemTotal: lots"), None);
+        assert!(default_memory_budget() <= MEMORY_BUDGET_DEFAULT_MAX);
+    }
+}

@@ -1,0 +1,55 @@
+//! Making links: find the addresses, try each, accept nobody but the relay that was meant.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use umbel_proto::ids::RelayId;
+use umbel_proto::limits::ADDRESSES_MAX;
+use umbel_proto::link::tls;
+
+use super::{HANDSHAKE_MAX, LinkReport, OpenFault, Shared};
+
+/// Most addresses tried in one dial: a name may stand for many.
+const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
+
+/// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends. Tells the control plane if
+/// none does.
+pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<String>) {
+    let mut tries_left = TRIES_MAX;
+    for host_port in &host_ports {
+        for address in resolve(host_port).await {
+            if tries_left == 0 {
+                break;
+            }
+            tries_left -= 1;
+            match try_address(&shared, relay, address).await {
+                Ok(()) => return,
+                Err(fault) => tracing::debug!(?relay, %fault, "dial failed"),
+            }
+        }
+    }
+    // A closed channel means that the relay has stopped.
+    let _ = shared.control.send(LinkReport::DialFailed(relay)).await;
+}
+
+/// The addresses that a name stands for; none if it can't be found.
+pub(crate) async fn resolve(host_port: &str) -> Vec<SocketAddr> {
+    match timeout(HANDSHAKE_MAX, lookup_host(host_port)).await {
+        Ok(Ok(addresses)) => addresses.take(TRIES_MAX).collect(),
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
+}
+
+async fn try_address(shared: &Arc<Shared>, relay: RelayId, address: SocketAddr) -> Result<(), OpenFault> {
+    let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(std::io::Error::other)?;
+    let open = async {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        TlsConnector::from(config).connect(tls::server_name(), socket).await
+    };
+    let stream = timeout(HANDSHAKE_MAX, open).await.map_err(|_| OpenFault::Timeout)??;
+    shared.open_link(stream, Some(relay), true, || ()).await
+}

@@ -1,0 +1,222 @@
+//! The relay's shell around its two planes: sockets, tasks, and the clock.
+//!
+//! One task a link ([`conn`]), one that accepts ([`listen`]), one for each dial ([`dial`]), and one that runs the control plane
+//! ([`plane`]). Links report to the control plane by one bounded channel; the control plane answers through each link's
+//! queue and table updates, and never waits for a link.
+
+pub(crate) mod conn;
+pub(crate) mod dial;
+mod forwarding;
+pub(crate) mod listen;
+pub(crate) mod plane;
+pub(crate) mod pool;
+pub(crate) mod queue;
+mod timer;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use umbel_proto::Violation;
+use umbel_proto::cell::Cell;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::ids::RelayId;
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::{Instant, WallTime};
+
+use crate::control::LinkEvent;
+use crate::control::io::{LinkId, LinkUp};
+use conn::{Conn, TableUpdates};
+use pool::CellPool;
+use queue::{Budget, LinkQueue};
+
+/// How long a TLS handshake may take, and then the exchange of `Hello`s.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Reports of links that wait for the control plane. A link holds at most one more; see [`conn::Conn`].
+const REPORTS_MAX: usize = 256;
+
+/// What all tasks of a relay share.
+pub(crate) struct Shared {
+    /// The network it belongs to.
+    pub(crate) network: Network,
+    /// Who it is.
+    pub(crate) identity: SigningKey,
+    /// Unused cells.
+    pub(crate) pool: Arc<CellPool>,
+    /// What all queues together may hold.
+    pub(crate) budget: Arc<Budget>,
+    /// What has happened so far.
+    pub(crate) counters: Counters,
+    /// Where links report to.
+    pub(crate) control: mpsc::Sender<LinkReport>,
+    /// What this relay says first on a link it accepts, but for the clock.
+    pub(crate) hello: Mutex<Hello>,
+    next_link: AtomicU64,
+}
+
+/// What has happened so far. Only sums: nothing tells one user from another.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Cells read from links.
+    pub(crate) received_cells: AtomicU64,
+    /// Cells handed from one link to another.
+    pub(crate) forwarded_cells: AtomicU64,
+    /// Cells that found no room, or no link any more.
+    pub(crate) dropped_cells: AtomicU64,
+    /// Cells of circuits that were just gone.
+    pub(crate) stale_cells: AtomicU64,
+    /// Connections that were closed at once, because there were too many.
+    pub(crate) refused_conns: AtomicU64,
+    /// Connections that never became a link: no TLS, the wrong key, the wrong network, or too slow.
+    pub(crate) failed_conns: AtomicU64,
+}
+
+/// What links tell the control plane.
+pub(crate) enum LinkReport {
+    /// A link is up.
+    Up(LinkUp, LinkHandle),
+    /// What it could not forward, in order; each with the link it is about.
+    Events(Vec<(LinkId, LinkEvent)>),
+    /// A link is gone.
+    Down(LinkId),
+    /// No link could be made to this relay.
+    DialFailed(RelayId),
+}
+
+/// How the control plane reaches a link.
+#[derive(Clone)]
+pub(crate) struct LinkHandle {
+    /// What is to be sent on it.
+    pub(crate) queue: Arc<LinkQueue>,
+    /// Changes to its table.
+    pub(crate) updates: Arc<TableUpdates>,
+}
+
+/// Why a connection did not become a link.
+#[derive(Debug)]
+pub(crate) enum OpenFault {
+    /// The connection or its TLS failed, or the peer is not who it should be.
+    Io(std::io::Error),
+    /// It took too long.
+    Timeout,
+    /// The peer's `Hello` broke a rule, or it belongs to another network.
+    Violation(Violation),
+}
+
+impl fmt::Display for OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::Timeout => f.write_str("took too long"),
+            Self::Violation(violation) => write!(f, "broke a rule: {violation:?}"),
+        }
+    }
+}
+
+impl From<std::io::Error> for OpenFault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Shared {
+    /// What the tasks share, and the end of the channel that the control plane reads.
+    pub(crate) fn new(
+        network: Network,
+        identity: SigningKey,
+        memory_budget: usize,
+        hello: Hello,
+    ) -> (Arc<Self>, mpsc::Receiver<LinkReport>) {
+        let (control, reports) = mpsc::channel(REPORTS_MAX);
+        let shared = Self {
+            network,
+            identity,
+            pool: Arc::default(),
+            budget: Arc::new(Budget::new(memory_budget)),
+            counters: Counters::default(),
+            control,
+            hello: Mutex::new(hello),
+            next_link: AtomicU64::new(1),
+        };
+        (Arc::new(shared), reports)
+    }
+
+    /// What this relay says first on a link, as of now.
+    pub(crate) fn hello(&self) -> Hello {
+        let hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Hello { clock: wall_now(), ..hello }
+    }
+
+    /// Says `Hello` on a fresh stream and hears the peer's, then carries cells until the link ends.
+    ///
+    /// `peer` is who it was proven to be. Returns before the link ends only if it never came up.
+    async fn open_link<S: AsyncRead + AsyncWrite + Unpin>(
+        self: &Arc<Self>,
+        mut stream: S,
+        peer: Option<RelayId>,
+        is_dialler: bool,
+        on_up: impl FnOnce(),
+    ) -> Result<(), OpenFault> {
+        let hello = tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello()))
+            .await
+            .map_err(|_| OpenFault::Timeout)??;
+        on_up();
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));
+        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::default() };
+        let conn = Conn::new(stream, Arc::clone(self), queue, Arc::clone(&handle.updates));
+        let up = LinkUp { peer, is_dialler, hello };
+        // Down comes after up and all events, by the same channel. That it is closed means that the relay has stopped.
+        if self.control.send(LinkReport::Up(up, handle)).await.is_ok() {
+            let end = conn.run().await;
+            tracing::debug!(link = link.0, %end, "link ended");
+            let _ = self.control.send(LinkReport::Down(link)).await;
+        }
+        Ok(())
+    }
+}
+
+/// The first cell each way (docs/protocol.md §2.4).
+async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, ours: &Hello) -> Result<Hello, OpenFault> {
+    stream.write_all(ours.encode().as_bytes()).await?;
+    stream.flush().await?;
+    let mut cell = Cell::blank();
+    stream.read_exact(cell.as_bytes_mut()).await?;
+    let theirs = Hello::decode(&cell).map_err(OpenFault::Violation)?;
+    ours.negotiate(&theirs).map_err(OpenFault::Violation)?;
+    Ok(theirs)
+}
+
+/// The monotonic clock of one relay, as the cores see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    started_at: tokio::time::Instant,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
+        Self { started_at: tokio::time::Instant::now() }
+    }
+
+    /// What time it is.
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_micros(u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// When `instant` is, for the runtime's timers.
+    pub(crate) fn to_tokio(self, instant: Instant) -> tokio::time::Instant {
+        // A timer farther than this never fires in practice; capped, since the runtime's clock could overflow.
+        let micros = instant.as_micros().min(u64::from(u32::MAX) * 1_000_000);
+        self.started_at + Duration::from_micros(micros)
+    }
+}
+
+/// Calendar time.
+pub(crate) fn wall_now() -> WallTime {
+    WallTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}

@@ -1,0 +1,320 @@
+//! The task that runs the control plane: gives it what happened, the time and randomness, and does what it asks.
+//!
+//! After each batch of what happened it drains the effects in their order, tables before cells: see
+//! [`TableUpdates`](super::conn::TableUpdates). It never waits for a link, nor for the store: an op that the store has no room
+//! for is answered at once as one that failed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use umbel_proto::Violation;
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::{CircId, Peer, RelayId};
+
+use super::pool::CellCache;
+use super::queue::Pushed;
+use super::{Clock, LinkHandle, LinkReport, Shared, dial, wall_now};
+use crate::control::io::{LinkId, LinkOp, StoreDone, Work, WorkDone};
+use crate::control::{Control, ControlStats, LinkEvent, Responder};
+use crate::forward::TableUpdate;
+use crate::store::{NotTaken, Store};
+
+/// Most reports handled before the effects are drained.
+const REPORTS_BATCH: usize = 64;
+/// Handshakes answered by one job: enough to make up for the way to another thread.
+const JOB_WORKS: usize = 8;
+/// How long links may take to send what waits when the relay stops.
+const STOPPING_MAX: Duration = Duration::from_secs(3);
+/// How often it is said that a seed can't be reached.
+const SEED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The control plane and all that it reaches.
+pub(crate) struct Plane {
+    control: Control,
+    shared: Arc<Shared>,
+    clock: Clock,
+    rng: StdRng,
+    links: HashMap<LinkId, LinkHandle>,
+    store: Store,
+    /// For what the store did not take: it comes back as any other answer.
+    untaken: mpsc::UnboundedSender<Vec<StoreDone>>,
+    workers: Workers,
+    seeds: Seeds,
+    inputs: Inputs,
+    spare_cells: CellCache,
+}
+
+/// Where the control plane hears from.
+pub(crate) struct Inputs {
+    /// Links.
+    pub(crate) reports: mpsc::Receiver<LinkReport>,
+    /// The store. Unbounded, but never longer than what the store was asked, which is bounded: so the store need not wait.
+    pub(crate) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
+    /// Whoever wants to know how the relay is doing.
+    pub(crate) stats: mpsc::Receiver<oneshot::Sender<ControlStats>>,
+    /// True once the relay is to stop.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What happened.
+enum Input {
+    Reports,
+    Stored(Vec<StoreDone>),
+    Worked(Vec<WorkDone>),
+    Stats(oneshot::Sender<ControlStats>),
+    Timeout,
+    Stop,
+}
+
+impl Plane {
+    /// A control plane that was just made, at the beginning of its `clock`.
+    pub(crate) fn new(
+        control: Control,
+        shared: Arc<Shared>,
+        clock: Clock,
+        (store, untaken): (Store, mpsc::UnboundedSender<Vec<StoreDone>>),
+        seeds: Vec<Peer>,
+        inputs: Inputs,
+    ) -> Self {
+        let spare_cells = CellCache::new(Arc::clone(&shared.pool));
+        Self {
+            control,
+            clock,
+            rng: rand::make_rng(),
+            links: HashMap::new(),
+            store,
+            untaken,
+            workers: Workers::new(),
+            seeds: Seeds { seeds, warned_at: None },
+            inputs,
+            spare_cells,
+            shared,
+        }
+    }
+
+    /// Runs until told to stop; then sends what waits, and leaves the store closed.
+    pub(crate) async fn run(mut self) {
+        let mut reports = Vec::with_capacity(REPORTS_BATCH);
+        self.drain();
+        loop {
+            match self.next_input(&mut reports).await {
+                Input::Reports => reports.drain(..).for_each(|report| self.on_report(report)),
+                Input::Stored(done) => {
+                    let (now, wall) = (self.clock.now(), wall_now());
+                    done.into_iter().for_each(|done| self.control.handle_stored(now, wall, done, &mut self.rng));
+                }
+                Input::Worked(done) => {
+                    self.workers.running -= 1;
+                    let now = self.clock.now();
+                    done.into_iter().for_each(|done| self.control.handle_work_done(now, done));
+                }
+                Input::Stats(reply) => {
+                    let _ = reply.send(self.control.stats()); // whoever asked may have gone
+                }
+                Input::Timeout => {
+                    self.control.handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
+                    self.renew_hello();
+                }
+                Input::Stop => break,
+            }
+            self.drain();
+        }
+        self.stop(reports).await;
+    }
+
+    async fn next_input(&mut self, reports: &mut Vec<LinkReport>) -> Input {
+        let timeout_at = self.control.poll_timeout().map(|at| self.clock.to_tokio(at));
+        let inputs = &mut self.inputs;
+        // Channels of which this end or the other outlives this task never end: no arm for that.
+        tokio::select! {
+            _ = inputs.stop.wait_for(|&stop| stop) => Input::Stop,
+            _ = inputs.reports.recv_many(reports, REPORTS_BATCH) => Input::Reports,
+            Some(done) = inputs.stored.recv() => Input::Stored(done),
+            Some(done) = self.workers.done.recv() => Input::Worked(done),
+            Some(reply) = inputs.stats.recv() => Input::Stats(reply),
+            () = sleep_until(timeout_at.unwrap_or_else(Instant::now)), if timeout_at.is_some() => Input::Timeout,
+        }
+    }
+
+    fn on_report(&mut self, report: LinkReport) {
+        let (now, wall) = (self.clock.now(), wall_now());
+        match report {
+            LinkReport::Up(up, handle) => {
+                let link = handle.queue.link();
+                self.links.insert(link, handle);
+                self.control.handle_link_up(now, wall, link, up, &mut self.rng);
+            }
+            LinkReport::Events(events) => {
+                for (link, event) in events {
+                    self.control.handle_event(now, wall, link, event, &mut self.rng);
+                }
+            }
+            LinkReport::Down(link) => {
+                self.links.remove(&link);
+                self.control.handle_link_down(now, link);
+            }
+            LinkReport::DialFailed(relay) => {
+                self.seeds.on_dial_failed(relay);
+                self.control.handle_dial_failed(now, relay);
+            }
+        }
+    }
+
+    /// Does all that the control plane asks. A cell that finds no room may make it ask for more.
+    fn drain(&mut self) {
+        let mut pushed = Pushed::default();
+        loop {
+            let mut broken = Vec::new();
+            while let Some((link, update)) = self.control.poll_table() {
+                self.update_table(link, update);
+            }
+            while let Some((link, cell)) = self.control.poll_cell() {
+                self.send(link, cell, &mut pushed);
+                broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
+            }
+            if broken.is_empty() {
+                break;
+            }
+            self.report_broken(broken);
+        }
+        self.shared.counters.dropped_cells.fetch_add(pushed.dropped.len() as u64, Ordering::Relaxed);
+        pushed.dropped.drain(..).for_each(|cell| self.spare_cells.put(cell));
+        while let Some(op) = self.control.poll_link() {
+            self.handle_link_op(op);
+        }
+        while let Some(work) = self.control.poll_work() {
+            self.workers.waiting.push_back(work);
+        }
+        self.workers.start(&self.control);
+        while let Some(op) = self.control.poll_store() {
+            if let Err(NotTaken { answer: Some(answer) }) = self.store.submit(op) {
+                let _ = self.untaken.send(vec![answer]); // read by this task itself
+            }
+        }
+    }
+
+    fn update_table(&mut self, link: LinkId, update: TableUpdate<LinkId>) {
+        let is_removal = matches!(update, TableUpdate::Remove(_));
+        let queue_of = |link| self.links.get(&link).map(|handle| Arc::clone(&handle.queue));
+        // A link that is gone was reported to the control plane before it left `links`: it has no use for its circuits.
+        let (Some(handle), Some(update)) = (self.links.get(&link), update.map_queue(queue_of)) else { return };
+        handle.updates.push(update);
+        if is_removal {
+            handle.queue.wake(); // the keys are to be gone now, not when the peer next says something
+        }
+    }
+
+    fn send(&self, link: LinkId, cell: Cell, pushed: &mut Pushed) {
+        match self.links.get(&link) {
+            Some(handle) => handle.queue.push([cell], pushed),
+            None => pushed.dropped.push(cell),
+        }
+    }
+
+    fn report_broken(&mut self, broken: Vec<(LinkId, CircId)>) {
+        let (now, wall) = (self.clock.now(), wall_now());
+        for (link, circ) in broken {
+            self.control.handle_event(now, wall, link, LinkEvent::Broken(circ, Violation::Window), &mut self.rng);
+        }
+    }
+
+    fn handle_link_op(&self, op: LinkOp) {
+        match op {
+            LinkOp::Dial { relay, host_ports } => {
+                tokio::spawn(dial::dial(Arc::clone(&self.shared), relay, host_ports));
+            }
+            LinkOp::Close(link) => {
+                if let Some(handle) = self.links.get(&link) {
+                    handle.queue.close();
+                }
+            }
+        }
+    }
+
+    fn renew_hello(&self) {
+        let hello = self.control.hello(wall_now());
+        *self.shared.hello.lock().unwrap_or_else(PoisonError::into_inner) = hello;
+    }
+
+    /// Tells every circuit, sends what waits, closes every link and the store.
+    async fn stop(mut self, mut reports: Vec<LinkReport>) {
+        self.control.handle_stop();
+        self.drain();
+        self.links.values().for_each(|handle| handle.queue.close());
+        let links_end = async {
+            while !self.links.is_empty() {
+                self.inputs.reports.recv_many(&mut reports, REPORTS_BATCH).await;
+                for report in reports.drain(..) {
+                    match report {
+                        LinkReport::Down(link) => drop(self.links.remove(&link)),
+                        LinkReport::Up(_, handle) => handle.queue.close(),
+                        LinkReport::Events(_) | LinkReport::DialFailed(_) => {}
+                    }
+                }
+            }
+        };
+        if timeout(STOPPING_MAX, links_end).await.is_err() {
+            tracing::debug!("some links did not end in time");
+        }
+        let Self { store, .. } = self;
+        // Waits for the disk.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+}
+
+/// Answers handshakes on other threads, a few at a time. What waits is bounded by the circuits that the control plane admits.
+struct Workers {
+    waiting: VecDeque<Work>,
+    running: usize,
+    running_max: usize,
+    done: mpsc::UnboundedReceiver<Vec<WorkDone>>,
+    done_sender: mpsc::UnboundedSender<Vec<WorkDone>>,
+}
+
+impl Workers {
+    fn new() -> Self {
+        let (done_sender, done) = mpsc::unbounded_channel();
+        let running_max = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { waiting: VecDeque::new(), running: 0, running_max, done, done_sender }
+    }
+
+    fn start(&mut self, control: &Control) {
+        while self.running < self.running_max && !self.waiting.is_empty() {
+            let works = self.waiting.drain(..JOB_WORKS.min(self.waiting.len())).collect();
+            let responder = control.responder();
+            let done = self.done_sender.clone();
+            self.running += 1;
+            tokio::task::spawn_blocking(move || {
+                let _ = done.send(answer(&responder, works)); // the relay may have stopped
+            });
+        }
+    }
+}
+
+fn answer(responder: &Responder, works: Vec<Work>) -> Vec<WorkDone> {
+    let mut rng = rand::rng();
+    let answer = |work: Work| WorkDone { id: work.id, result: responder.respond(&work.onionskin, &mut rng) };
+    works.into_iter().map(answer).collect()
+}
+
+/// The peers that the operator named, who wants to know when none of them answers.
+struct Seeds {
+    seeds: Vec<Peer>,
+    warned_at: Option<Instant>,
+}
+
+impl Seeds {
+    fn on_dial_failed(&mut self, relay: RelayId) {
+        let Some(seed) = self.seeds.iter().find(|seed| seed.id == relay) else { return };
+        let now = Instant::now();
+        if self.warned_at.is_none_or(|warned_at| now >= warned_at + SEED_WARNING_INTERVAL) {
+            self.warned_at = Some(now);
+            tracing::warn!(%seed, "can't reach a seed; trying again. Is it running, and is its address right?");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! When a link is sent a padding cell, when it is given up, and when closing it has taken long enough.
+//!
+//! One runtime timer for all three, moved only when it expires: a busy link costs it nothing.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A link that is silent for so long is dead.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// A link on which nothing was sent for so long gets a padding cell, so that its peer knows that it is alive.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The same where the network wants padding: at random in this range, so that pauses tell little.
+const PADDING_MILLIS: std::ops::Range<u64> = 1500..9500;
+/// How long a link that is to be closed may take to send what waits.
+pub(super) const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// What a link's timer is for.
+pub(super) enum Expired {
+    /// Too early: something was sent or came meanwhile.
+    Nothing,
+    /// A padding cell.
+    Keepalive,
+    /// The end: the peer is silent.
+    Silent,
+    /// The end: closing took too long.
+    Closing,
+}
+
+/// When a link is sent a padding cell, and when it is given up. One timer for all, moved only when it expires.
+pub(super) struct LinkTimer {
+    sleep: Pin<Box<Sleep>>,
+    has_padding: bool,
+    keepalive: Duration,
+    /// When a cell was last sent.
+    pub(super) sent_at: Instant,
+    /// When a cell last came.
+    pub(super) received_at: Instant,
+    close_at: Option<Instant>,
+}
+
+impl LinkTimer {
+    /// A link that came up now.
+    pub(super) fn new(has_padding: bool) -> Self {
+        let now = Instant::now();
+        let keepalive = next_keepalive(has_padding);
+        let sleep = Box::pin(sleep_until(now + keepalive));
+        Self { sleep, has_padding, keepalive, sent_at: now, received_at: now, close_at: None }
+    }
+
+    /// Ready when [`on_expired`](Self::on_expired) is to be asked.
+    pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().poll(cx)
+    }
+
+    /// The link is to be closed, soon.
+    pub(super) fn begin_closing(&mut self, now: Instant) {
+        if self.close_at.is_none() {
+            self.close_at = Some(now + CLOSING_MAX);
+            self.reset();
+        }
+    }
+
+    /// What it is time for; moves the timer on.
+    pub(super) fn on_expired(&mut self, now: Instant) -> Expired {
+        let expired = if self.close_at.is_some_and(|close_at| now >= close_at) {
+            Expired::Closing
+        } else if now >= self.received_at + DEAD_AFTER {
+            Expired::Silent
+        } else if now >= self.sent_at + self.keepalive {
+            self.sent_at = now;
+            self.keepalive = next_keepalive(self.has_padding);
+            Expired::Keepalive
+        } else {
+            Expired::Nothing
+        };
+        self.reset();
+        expired
+    }
+
+    fn reset(&mut self) {
+        let next = (self.sent_at + self.keepalive).min(self.received_at + DEAD_AFTER);
+        self.sleep.as_mut().reset(self.close_at.map_or(next, |close_at| close_at.min(next)));
+    }
+}
+
+fn next_keepalive(has_padding: bool) -> Duration {
+    if has_padding { Duration::from_millis(rand::rng().random_range(PADDING_MILLIS)) } else { KEEPALIVE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_comes_at_random_moments_of_its_range() {
+        let draws: Vec<_> = (0..100).map(|_| next_keepalive(true)).collect();
+        assert!(draws.iter().all(|draw| (1500..9500).contains(&draw.as_millis())));
+        assert!(draws.iter().any(|draw| draw != &draws[0]));
+    }
+}
