@@ -103,13 +103,14 @@ fn run(dir: &DataDir, flags: Flags) -> Outcome {
     runtime.block_on(async {
         // Before the relay starts: a signal that comes early must not be lost.
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let relay = Relay::start(config, network).await?;
+        let mut relay = Relay::start(config, network).await?;
         writeln!(io::stdout(), "ready {}", relay.peer())?;
         io::stdout().flush()?;
         tracing::info!(peer = %relay.peer(), "the relay runs");
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = relay.failed() => return Err("the relay has failed; please report what the log says".into()),
         }
         tracing::info!("the relay stops");
         relay.shutdown().await;

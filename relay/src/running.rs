@@ -177,10 +177,17 @@ impl Relay {
         })
     }
 
+    /// Waits until it ends without having been told to: a fault of ours, after which it serves nobody.
+    pub async fn failed(&mut self) {
+        let _ = (&mut self.plane).await; // the panic itself has been reported
+    }
+
     /// Stops it: accepts nothing more, tells every circuit, sends and stores what waits. Returns within about five seconds.
     pub async fn shutdown(self) {
-        let _ = self.stop.send(true); // it may have stopped by itself
-        let _ = self.plane.await;
+        let _ = self.stop.send(true); // it may have failed
+        if !self.plane.is_finished() {
+            let _ = self.plane.await;
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use umbel_proto::limits::CELL_LEN;
 use super::forwarding::Forwarding;
 use super::pool::CellCache;
 use super::queue::{LinkQueue, Phase, Pushed};
-use super::timer::{CLOSING_MAX, Expired, LinkTimer};
-use super::{LinkReport, Shared};
+use super::timer::{CLOSING_MAX, Expired, LinkTimer, Padding};
+use super::{LinkHandle, LinkReport, Shared};
 use crate::forward::TableUpdate;
 
 /// Most cells read before other links and this one's writing have their turn.
@@ -109,13 +109,14 @@ pub(crate) struct Conn<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
-    /// The task of a link that is up. `queue` and `updates` are known to the control plane.
-    pub(crate) fn new(stream: S, shared: Arc<Shared>, queue: Arc<LinkQueue>, updates: Arc<TableUpdates>) -> Self {
+    /// The task of a link that is up. The control plane reaches it by `handle`.
+    pub(crate) fn new(stream: S, shared: Arc<Shared>, handle: LinkHandle, padding: Option<Padding>) -> Self {
+        let LinkHandle { queue, updates } = handle;
         Self {
             stream,
             forwarding: Forwarding::new(queue.link()),
             cells: CellCache::new(Arc::clone(&shared.pool)),
-            timer: LinkTimer::new(shared.network.params.link_padding),
+            timer: LinkTimer::new(padding),
             shared,
             queue,
             updates,
@@ -369,7 +370,8 @@ mod tests {
         let (peer, stream) = duplex(4 * CELL_LEN);
         let queue = Arc::new(LinkQueue::new(LinkId(id), Arc::clone(&shared.budget)));
         let updates = Arc::new(TableUpdates::default());
-        let conn = Conn::new(stream, Arc::clone(shared), Arc::clone(&queue), Arc::clone(&updates));
+        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::clone(&updates) };
+        let conn = Conn::new(stream, Arc::clone(shared), handle, None);
         Link { peer, queue, updates, task: tokio::spawn(conn.run()) }
     }
 

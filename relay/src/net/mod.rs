@@ -167,8 +167,12 @@ impl Shared {
         on_up();
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));
-        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::default() };
-        let conn = Conn::new(stream, Arc::clone(self), queue, Arc::clone(&handle.updates));
+        let handle = LinkHandle { queue, updates: Arc::default() };
+        // Between relays there is padding enough in what they say to each other; a client's pauses are its user's.
+        let params = &self.network.params;
+        let has_padding = params.link_padding && peer.is_none();
+        let padding = has_padding.then_some(params.padding_min..=params.padding_max);
+        let conn = Conn::new(stream, Arc::clone(self), handle.clone(), padding);
         let up = LinkUp { peer, is_dialler, hello };
         // Down comes after up and all events, by the same channel. That it is closed means that the relay has stopped.
         if self.control.send(LinkReport::Up(up, handle)).await.is_ok() {

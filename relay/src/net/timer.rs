@@ -13,10 +13,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(60);
 /// A link on which nothing was sent for so long gets a padding cell, so that its peer knows that it is alive.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
-/// The same where the network wants padding: at random in this range, so that pauses tell little.
-const PADDING_MILLIS: std::ops::Range<u64> = 1500..9500;
 /// How long a link that is to be closed may take to send what waits.
 pub(super) const CLOSING_MAX: Duration = Duration::from_secs(2);
+
+/// The least and the most time until a padding cell is due.
+pub(crate) type Padding = std::ops::RangeInclusive<Duration>;
 
 /// What a link's timer is for.
 pub(super) enum Expired {
@@ -33,7 +34,8 @@ pub(super) enum Expired {
 /// When a link is sent a padding cell, and when it is given up. One timer for all, moved only when it expires.
 pub(super) struct LinkTimer {
     sleep: Pin<Box<Sleep>>,
-    has_padding: bool,
+    /// `None`: only to keep the link alive.
+    padding: Option<Padding>,
     keepalive: Duration,
     /// When a cell was last sent.
     pub(super) sent_at: Instant,
@@ -44,11 +46,11 @@ pub(super) struct LinkTimer {
 
 impl LinkTimer {
     /// A link that came up now.
-    pub(super) fn new(has_padding: bool) -> Self {
+    pub(super) fn new(padding: Option<Padding>) -> Self {
         let now = Instant::now();
-        let keepalive = next_keepalive(has_padding);
+        let keepalive = next_keepalive(padding.as_ref());
         let sleep = Box::pin(sleep_until(now + keepalive));
-        Self { sleep, has_padding, keepalive, sent_at: now, received_at: now, close_at: None }
+        Self { sleep, padding, keepalive, sent_at: now, received_at: now, close_at: None }
     }
 
     /// Ready when [`on_expired`](Self::on_expired) is to be asked.
@@ -72,7 +74,7 @@ impl LinkTimer {
             Expired::Silent
         } else if now >= self.sent_at + self.keepalive {
             self.sent_at = now;
-            self.keepalive = next_keepalive(self.has_padding);
+            self.keepalive = next_keepalive(self.padding.as_ref());
             Expired::Keepalive
         } else {
             Expired::Nothing
@@ -87,8 +89,10 @@ impl LinkTimer {
     }
 }
 
-fn next_keepalive(has_padding: bool) -> Duration {
-    if has_padding { Duration::from_millis(rand::rng().random_range(PADDING_MILLIS)) } else { KEEPALIVE }
+/// With padding, the greater of two draws: then the time since the last cell says least (docs/protocol.md §2.5).
+fn next_keepalive(padding: Option<&Padding>) -> Duration {
+    let draw = |range: &Padding| rand::rng().random_range(range.clone());
+    padding.map_or(KEEPALIVE, |range| draw(range).max(draw(range)))
 }
 
 #[cfg(test)]
@@ -97,8 +101,10 @@ mod tests {
 
     #[test]
     fn padding_comes_at_random_moments_of_its_range() {
-        let draws: Vec<_> = (0..100).map(|_| next_keepalive(true)).collect();
-        assert!(draws.iter().all(|draw| (1500..9500).contains(&draw.as_millis())));
+        let range = Duration::from_millis(1500)..=Duration::from_millis(9500);
+        let draws: Vec<_> = (0..100).map(|_| next_keepalive(Some(&range))).collect();
+        assert!(draws.iter().all(|draw| range.contains(draw)));
         assert!(draws.iter().any(|draw| draw != &draws[0]));
+        assert_eq!(next_keepalive(None), KEEPALIVE);
     }
 }
