@@ -235,7 +235,9 @@ impl Driver {
         match self.waiting.remove(&ticket) {
             // Of one that was stored, the core's `Queued` tells.
             Some(Waiting::Send(id)) => {
-                if let (Err(fault), Some(done)) = (result, self.sends.remove(&id)) {
+                if let Err(fault) = result
+                    && let Some(done) = self.sends.remove(&id)
+                {
                     answer(done, Err(SendError::Store(fault)));
                 }
             }
