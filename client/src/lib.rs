@@ -16,6 +16,7 @@
 
 mod client;
 pub mod core;
+pub mod local;
 mod net;
 mod store;
 

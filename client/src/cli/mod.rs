@@ -4,6 +4,7 @@
 //! errors, warnings and progress go to standard error.
 
 mod delivery;
+mod demo;
 mod failure;
 mod inbox;
 mod init;
@@ -60,6 +61,8 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a whole network on this machine and send messages through it
+    Demo(demo::DemoArgs),
     /// Make a profile; needs no network
     Init(init::InitArgs),
     /// Make and show inboxes
@@ -95,6 +98,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let session = Session::new(args.global);
     match args.command {
         Command::Init(args) => init::run(&session, args),
+        Command::Demo(args) => block_on(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Send(args) => block_on(send::run(&session, &args)),
         Command::Receive(args) => block_on(receive::run(&session, &args)),

@@ -1,0 +1,81 @@
+//! A whole network in one process, on loopback: for `umbel demo` and for measuring. The only module that runs relays.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use umbel_proto::ids::Peer;
+use umbel_proto::network::Network;
+use umbel_relay::config::Config;
+use umbel_relay::{InitError, Relay, StartError};
+
+/// A network could not be run.
+#[derive(Debug)]
+pub enum LocalError {
+    /// There is nowhere to keep it.
+    Dir(io::Error),
+    /// A relay's identity could not be made.
+    Init(InitError),
+    /// A relay did not start.
+    Relay(StartError),
+}
+
+impl fmt::Display for LocalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(error) => write!(f, "could not make a temporary directory: {error}"),
+            Self::Init(error) => write!(f, "a relay could not be made: {error}"),
+            Self::Relay(error) => write!(f, "a relay did not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for LocalError {}
+
+/// Relays that know each other, each with its own files, links and threads, as if they were strangers.
+#[expect(missing_debug_implementations, reason = "holds running relays")]
+pub struct LocalNetwork {
+    relays: Vec<Relay>,
+    dir: TempDir,
+}
+
+impl LocalNetwork {
+    /// Starts so many relays; all but the first join through the first.
+    ///
+    /// # Errors
+    /// See [`LocalError`].
+    pub async fn start(count: usize) -> Result<Self, LocalError> {
+        let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
+        let mut network = Self { relays: Vec::with_capacity(count), dir };
+        for index in 0..count {
+            let data_dir = network.dir.path().join(format!("relay-{index}"));
+            umbel_relay::init(&data_dir, &Network::local()).map_err(LocalError::Init)?;
+            let config = Config {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                seeds: network.peers().into_iter().take(1).collect(),
+                threads: 1,
+                ..Config::new(data_dir)
+            };
+            let relay = Relay::start(config, Network::local()).await.map_err(LocalError::Relay)?;
+            network.relays.push(relay);
+        }
+        Ok(network)
+    }
+
+    /// The relays, in the order they were started.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.relays.iter().map(Relay::peer).cloned().collect()
+    }
+
+    /// Ends all relays in order and removes their files.
+    ///
+    /// # Errors
+    /// The files can't be removed.
+    pub async fn stop(self) -> Result<(), LocalError> {
+        let mut stopping: JoinSet<()> = self.relays.into_iter().map(Relay::shutdown).collect();
+        while stopping.join_next().await.is_some() {}
+        self.dir.close().map_err(LocalError::Dir)
+    }
+}
