@@ -54,7 +54,7 @@ fn low_order_points() -> Vec<[u8; 32]> {
     list(&vectors["low_order_points_must_be_rejected"]).iter().map(hex_array).collect()
 }
 
-#[test] // §5.4
+#[test] // §5.2
 fn both_ends_have_the_same_three_different_keys() {
     let (initiator, skin) = start();
     let (theirs, reply) = answer(&skin).unwrap_or_else(|fault| panic!("{fault:?}"));
@@ -87,7 +87,7 @@ fn the_previous_onion_key_is_honoured_and_an_unknown_one_is_not() {
     assert_eq!(respond(&[]), Err(HandshakeFault::UnknownOnionKey));
 }
 
-#[test] // §5.3
+#[test] // §5.2
 fn a_handshake_for_another_relay_or_network_is_refused() {
     let (_, skin) = start();
     let elsewhere = respond(&NetworkId([9; 32]), &RELAY, &[onion()], &skin, &mut rng(2));
@@ -97,7 +97,7 @@ fn a_handshake_for_another_relay_or_network_is_refused() {
     assert!(answer(&skin).is_ok());
 }
 
-#[test] // §5.3
+#[test] // §5.2
 fn any_changed_byte_of_an_onionskin_is_refused() {
     let (_, skin) = start();
     for position in 0..ONIONSKIN_LEN {
@@ -108,7 +108,7 @@ fn any_changed_byte_of_an_onionskin_is_refused() {
     }
 }
 
-#[test] // §5.4
+#[test] // §5.2
 fn any_changed_byte_of_a_reply_is_refused() {
     let (_, reply) = answer(&start().1).unwrap_or_else(|fault| panic!("{fault:?}"));
     for position in 0..REPLY_LEN {
@@ -118,14 +118,14 @@ fn any_changed_byte_of_a_reply_is_refused() {
     }
 }
 
-#[test] // §5.4: a reply answers one onionskin
+#[test] // §5.2: a reply answers one onionskin
 fn a_reply_to_another_onionskin_is_refused() {
     let (_, other) = Initiator::start(&NETWORK, &target(), &mut rng(7));
     let (_, reply) = answer(&other).unwrap_or_else(|fault| panic!("{fault:?}"));
     assert_eq!(start().0.finish(&reply).err(), Some(HandshakeFault::Authenticator));
 }
 
-#[test] // §5.3, §5.4
+#[test] // §5.2
 fn keys_of_low_order_are_refused_by_both_ends() {
     let (_, skin) = start();
     let (_, reply) = answer(&skin).unwrap_or_else(|fault| panic!("{fault:?}"));

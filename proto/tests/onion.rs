@@ -201,7 +201,7 @@ fn a_changed_byte_backward_is_refused_by_the_origin() {
     }
 }
 
-#[test] // §3.5
+#[test] // §3.1
 fn dropped_replayed_and_reordered_cells_are_refused() {
     let mut path = Path::new(2);
     let (first, mut second) = (path.wrap(b"first"), path.wrap(b"second"));
@@ -222,7 +222,7 @@ fn dropped_replayed_and_reordered_cells_are_refused() {
     assert_eq!(path.origin.unwrap(second.body_mut()), Err(LayerFault::BadTag), "after a fault nothing fits");
 }
 
-#[test] // §3.5: a key opens one cell, so that a seized relay holds nothing that opens an older one
+#[test] // §3.1: a key opens one cell, so that a seized relay holds nothing that opens an older one
 fn keys_move_with_every_cell() {
     let mut path = Path::new(1);
     let mut bodies = Vec::new();

@@ -18,7 +18,7 @@ fn body(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 + number * 7) as u8).collect()
 }
 
-#[test] // §8.4
+#[test] // §8.3
 fn relays_that_join_through_one_another_all_know_each_other() {
     let mut world = World::new(1).relays(12);
     let everyone_knows = |world: &World| {

@@ -84,7 +84,7 @@ fn relays_come_and_go_while_messages_flow() {
     }
 }
 
-#[test] // §5: a partition ends, and so does the wait
+#[test] // §10.5: a partition ends, and so does the wait
 fn a_partition_delays_and_loses_nothing() {
     let mut world = World::new(31).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
@@ -130,7 +130,7 @@ fn crashing_clients_lose_and_double_nothing() {
     }
 }
 
-#[test] // §8.4: seeds that are down delay a join, no more
+#[test] // §8.3: seeds that are down delay a join, no more
 fn a_relay_whose_seed_is_down_joins_later() {
     let mut world = World::new(51).relays(5);
     world.run_for(Duration::from_secs(20));

@@ -208,7 +208,7 @@ async fn write_cells(
 }
 
 /// How long the link may be idle before a padding cell is sent: the greater of two draws, as Tor has it, so that the time
-/// since the last cell says little (docs/protocol.md §2.5).
+/// since the last cell says little (docs/protocol.md §2.6).
 fn idle_wait(params: &Params) -> Duration {
     if !params.link_padding {
         return KEEPALIVE;
@@ -236,7 +236,7 @@ mod tests {
         cells.iter().flat_map(|cell| *cell.as_bytes()).collect()
     }
 
-    #[test] // §2.5
+    #[test] // §2.6
     fn padding_stays_with_the_link() {
         let destroy = Cell::destroy(CircId::new(7).unwrap(), DestroyReason::Finished);
         let cells = circuit_cells(&bytes(&[Cell::new(None, Command::Padding), destroy.clone()])).unwrap();
@@ -257,7 +257,7 @@ mod tests {
         assert!(matches!(circuit_cells(&bytes(&[cell])), Err(Violation::Header(_))));
     }
 
-    #[test] // §2.5
+    #[test] // §2.6
     fn idle_links_are_padded_within_the_networks_bounds() {
         let padded = Params { link_padding: true, ..Params::LOCAL };
         for _ in 0..100 {
@@ -336,7 +336,7 @@ mod tests {
         assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
     }
 
-    #[tokio::test] // §2.2
+    #[tokio::test] // §2.5
     async fn another_relay_than_the_expected_is_refused() {
         let mut world = world(1, 2, 1).await;
         assert!(matches!(world.events.recv().await, Some(LinkEvent::DialFailed { link: LinkId(1) })));

@@ -1,6 +1,6 @@
 //! The raw ChaCha20 keystream (RFC 8439 §2.4) of a [`LayerKey`], nonce 0: backward layers, fillers, key erasure.
 //!
-//! Counter 0 belongs to the AEAD's tag, 1 and up to the cell, [`ERASURE_COUNTER`] to the next key (docs/protocol.md §3.5).
+//! Counter 0 belongs to the AEAD's tag, 1 and up to the cell, [`ERASURE_COUNTER`] to the next key (docs/protocol.md §3.1).
 
 use chacha20::cipher::StreamCipherCore;
 use chacha20::variants::Ietf;

@@ -155,7 +155,7 @@ impl NetView {
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched for. Nodes that are in
-    /// touch with the network agree on them (§8.5).
+    /// touch with the network agree on them (§8.2).
     pub fn selectable(&self, network: &Network, wall: WallTime) -> impl Iterator<Item = &VerifiedDescriptor> {
         self.iter().filter(move |descriptor| {
             self.is_known_for(&descriptor.relay, network.params.selectable_age, wall)

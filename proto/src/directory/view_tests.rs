@@ -44,7 +44,7 @@ fn of_two_as_new_all_views_keep_the_same() {
     assert_eq!(keep([&a, &b]), keep([&b, &a]));
 }
 
-#[test] // §8.3
+#[test] // §8.2
 fn digest_is_of_what_is_held_whatever_the_order() {
     let (mut one, mut other) = (NetView::new(), NetView::new());
     for number in 0..10 {
@@ -68,7 +68,7 @@ fn dead_descriptors_go_and_are_named() {
     assert_eq!(view.len(), 1);
 }
 
-#[test] // §8.5
+#[test] // §8.2
 fn newcomers_are_not_drawn_until_everyone_knows_them() {
     let network = testing::public_network();
     let mut view = NetView::new();
@@ -81,7 +81,7 @@ fn newcomers_are_not_drawn_until_everyone_knows_them() {
     assert_eq!(count(&view, later(26 * HOUR)), 2);
 }
 
-#[test] // §8.5
+#[test] // §8.2
 fn relays_about_to_expire_are_not_drawn() {
     let network = testing::public_network();
     let mut view = NetView::new();

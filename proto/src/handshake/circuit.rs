@@ -20,7 +20,7 @@ use crate::wire::{Malformed, Reader};
 
 /// Length of an onionskin, bytes (§5.2).
 pub const ONIONSKIN_LEN: usize = OnionKeyId::LEN + 32 + ENCAPSULATION_KEY_LEN + EXTENSION_LEN + TAG_LEN;
-/// Length of a reply, bytes (§5.3).
+/// Length of a reply, bytes (§5.2).
 pub const REPLY_LEN: usize = 32 + CIPHERTEXT_LEN + 32;
 
 /// Length of the extension block inside its seal, bytes. All zeros in this version (§5.2).
@@ -36,7 +36,7 @@ const _: () = assert!(ONIONSKIN_LEN < BODY_LEN && REPLY_LEN <= BODY_LEN);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Onionskin(pub [u8; ONIONSKIN_LEN]);
 
-/// What the responder answers: X25519 key, ML-KEM ciphertext, authenticator (§5.3).
+/// What the responder answers: X25519 key, ML-KEM ciphertext, authenticator (§5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply(pub [u8; REPLY_LEN]);
 
@@ -71,7 +71,7 @@ pub struct HopKeys {
 }
 
 /// A value that only the two ends of one hop know; signatures made over a circuit cover it, so that they are worth nothing
-/// on another (§5.4).
+/// on another (§5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Binding(pub [u8; 32]);
 
@@ -449,7 +449,7 @@ mod tests {
         respond(&network, &relay, &[onion], &skin, &mut rng).map(|_| ())
     }
 
-    #[test] // §5.3
+    #[test] // §5.2
     fn what_the_initiator_may_not_offer_is_refused() {
         assert_eq!(answer(|_, _| ()), Ok(()));
         assert_eq!(answer(|_, extension| extension[63] = 1), Err(HandshakeFault::ExtensionValue));

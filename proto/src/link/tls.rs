@@ -1,4 +1,4 @@
-//! TLS as a link uses it (docs/protocol.md §2.2): 1.3 only, X25519MLKEM768 only, Ed25519 raw public keys (RFC 7250).
+//! TLS as a link uses it (docs/protocol.md §2.5): 1.3 only, X25519MLKEM768 only, Ed25519 raw public keys (RFC 7250).
 //!
 //! The relay that accepts always presents its identity, and whoever dials pins it. A relay that dials proves its own
 //! identity too; a client offers raw public keys and then presents none, so that both pass through one configuration. There is
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn a_link_is_tls13_with_the_hybrid_group_and_a_fast_suite() {
         let accepter = key(1);
         let mut ends = ends(&id(&accepter), None, &accepter);
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(suite, fastest);
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn a_relay_that_dials_proves_its_id_and_a_client_proves_none() {
         let (accepter, dialler) = (key(1), key(2));
         let mut relay = ends(&id(&accepter), Some(&dialler), &accepter);
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(peer_id(client.accepter.peer_certificates()), None);
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn another_key_than_the_expected_is_refused() {
         let (accepter, other) = (key(1), key(2));
         let mut ends = ends(&id(&other), None, &accepter);
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(fault, Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn an_id_is_proven_only_by_whoever_can_sign_for_it() {
         let (accepter, claimed, thief) = (key(1), key(2), key(3));
         let stolen = CertifiedKey::new(
@@ -362,7 +362,7 @@ mod tests {
         assert!(ends.accepter.is_handshaking());
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn a_dialler_without_raw_public_keys_or_without_the_hybrid_group_is_refused() {
         let accepter = key(1);
         let classical = CryptoProvider { kx_groups: vec![kx_group::X25519], ..default_provider() };
@@ -389,7 +389,7 @@ mod tests {
         assert!(refused.run().is_err());
     }
 
-    #[test] // §2.2
+    #[test] // §2.5
     fn nothing_ties_one_link_to_another() {
         let accepter = key(1);
         let dialling = dial_config(&id(&accepter), None).unwrap();

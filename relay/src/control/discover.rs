@@ -1,5 +1,5 @@
 //! How relays find each other: sessions over one-hop circuits of our own, in which views are compared and news passed on
-//! (docs/protocol.md §8.4, §8.5).
+//! (docs/protocol.md §8.3, §8.4).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

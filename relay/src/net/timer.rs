@@ -89,7 +89,7 @@ impl LinkTimer {
     }
 }
 
-/// With padding, the greater of two draws: then the time since the last cell says least (docs/protocol.md §2.5).
+/// With padding, the greater of two draws: then the time since the last cell says least (docs/protocol.md §2.6).
 fn next_keepalive(padding: Option<&Padding>) -> Duration {
     let draw = |range: &Padding| rand::rng().random_range(range.clone());
     padding.map_or(KEEPALIVE, |range| draw(range).max(draw(range)))
