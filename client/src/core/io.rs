@@ -116,7 +116,7 @@ pub enum Notice {
         /// Which message.
         id: MessageId,
     },
-    /// All reachable mailboxes of an inbox were seen empty since the last `Received`.
+    /// Every mailbox of an inbox that could be reached was seen empty. Told again after each `Received`.
     CaughtUp {
         /// Which inbox.
         inbox: String,

@@ -1,24 +1,51 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
-//! Paths and guards, circuits, relay directory, own inboxes, outbox, fetching. Cells, time, randomness and completions come
-//! in; cells, links to make, things to store and notices go out. Rules: docs/protocol.md §4-§10.
+//! From below: [`links`] · [`path`] ([`guards`], [`layer2`]) · [`pool`] of [`circuit`]s · [`requests`]; on top of them the
+//! machines, which know of each other only here: [`sync`] keeps the view, [`inboxes`] ([`publish`]) owns, [`lookup`] and
+//! [`outbox`] ([`delivery`]) send, [`fetch`] receives. Cells, time, randomness and completions come in; cells, links to make,
+//! things to store and notices go out. Rules: docs/protocol.md §4-§10.
 
+mod chance;
+mod circuit;
+mod delivery;
+mod fetch;
+mod guards;
+mod inboxes;
 pub mod io;
+mod layer2;
+mod links;
+mod lookup;
+mod outbox;
+mod path;
+mod pool;
+mod publish;
+mod requests;
+mod sync;
 
 use std::collections::VecDeque;
 
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::view::NetView;
+use umbel_proto::directory::choice::Candidates;
+use umbel_proto::directory::{Inserted, NetView, Unverified};
+use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, WallTime};
 
+use fetch::Fetching;
+use inboxes::Inboxes;
 pub use io::{
     Command, DeferReason, LinkId, LinkOp, Notice, SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
+use lookup::Lookups;
+use outbox::Outbox;
+use path::{Paths, are_enough};
+use pool::Pool;
+use requests::{Answer, Asker, Requests};
+use sync::Sync;
 
 /// What the store gave back is not what was put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +58,11 @@ pub enum SnapshotFault {
     Outbox(MessageId),
 }
 
+/// However quiet it is, the clock is looked at this often: epochs end and descriptors expire by it.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// Rounds in which what one part did may set another going; what is left after it waits for the next input.
+const ROUNDS_MAX: usize = 64;
+
 /// A client without a world.
 ///
 /// In by `handle_*`, out by `poll_*`. After each batch of `handle_*` drain in this order: [`Core::poll_store`],
@@ -38,20 +70,90 @@ pub enum SnapshotFault {
 /// may move it.
 #[expect(missing_debug_implementations, reason = "holds keys and messages")]
 pub struct Core {
+    network: Network,
     view: NetView,
+    /// What may be drawn from the view; made anew when it changes.
+    candidates: Candidates,
+    is_ready: bool,
+    pool: Pool,
+    requests: Requests,
+    sync: Sync,
+    inboxes: Inboxes,
+    lookups: Lookups,
+    outbox: Outbox,
+    fetching: Fetching,
     out: Outgoing,
+    /// When everything that was due was last done.
+    driven_at: Instant,
+    /// When the view is next looked through for what has expired.
+    expires_at: Instant,
+    is_stopped: bool,
 }
 
+/// What goes out. Bounded by what the machines ask at a time: windows, active messages, mailboxes.
 #[derive(Default)]
 struct Outgoing {
     stores: VecDeque<(StoreTicket, StoreOp)>,
     cells: VecDeque<(LinkId, Cell)>,
     links: VecDeque<LinkOp>,
     notices: VecDeque<Notice>,
+    last_ticket: u64,
+}
+
+/// What every part needs while it acts: time, randomness, what is known, and where to put what goes out.
+struct Context<'a> {
+    now: Instant,
+    wall: WallTime,
+    network: &'a Network,
+    view: &'a NetView,
+    candidates: &'a Candidates,
+    is_ready: bool,
+    rng: &'a mut dyn CryptoRng,
+    out: &'a mut Outgoing,
+}
+
+impl Context<'_> {
+    fn store(&mut self, op: StoreOp) -> StoreTicket {
+        self.out.store(op)
+    }
+
+    fn notify(&mut self, notice: Notice) {
+        self.out.notices.push_back(notice);
+    }
+
+    fn warn(&mut self, warning: Warning) {
+        self.notify(Notice::Warning(warning));
+    }
+}
+
+impl Outgoing {
+    fn store(&mut self, op: StoreOp) -> StoreTicket {
+        self.last_ticket += 1;
+        let ticket = StoreTicket(self.last_ticket);
+        self.stores.push_back((ticket, op));
+        ticket
+    }
+}
+
+/// Borrows what a [`Context`] is made of, and leaves the machines free.
+macro_rules! context {
+    ($core:ident, $now:expr, $wall:expr, $rng:expr) => {
+        Context {
+            now: $now,
+            wall: $wall,
+            network: &$core.network,
+            view: &$core.view,
+            candidates: &$core.candidates,
+            is_ready: $core.is_ready,
+            rng: $rng,
+            out: &mut $core.out,
+        }
+    };
 }
 
 impl Core {
-    /// A client that goes on where the snapshot left off. `seeds` are used besides the network's own.
+    /// A client that goes on where the snapshot left off. `seeds` are used besides the network's own. Descriptors that are
+    /// no longer good are left out, whatever the snapshot holds.
     ///
     /// # Errors
     /// A snapshot that this code did not write.
@@ -63,16 +165,66 @@ impl Core {
         wall: WallTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, SnapshotFault> {
-        let _ = (network, seeds, snapshot, now, wall, rng);
-        Ok(Self { view: NetView::default(), out: Outgoing::default() })
+        let mut seeds = seeds;
+        seeds.extend(network.seeds.iter().cloned());
+        let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?);
+        let mut core = Self {
+            view: NetView::new(),
+            candidates: Candidates::new([], &network),
+            is_ready: false,
+            pool,
+            requests: Requests::default(),
+            sync: Sync::new(seeds),
+            inboxes: Inboxes::default(),
+            lookups: Lookups::default(),
+            outbox: Outbox::default(),
+            fetching: Fetching::default(),
+            out: Outgoing::default(),
+            driven_at: now,
+            expires_at: now + HEARTBEAT,
+            is_stopped: false,
+            network,
+        };
+        let known = snapshot.relays.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
+        for descriptor in known.filter_map(|unverified| unverified.verify(&core.network, wall).ok()) {
+            core.view.insert(descriptor, wall);
+        }
+        for (name, state) in snapshot.inboxes {
+            core.inboxes.restore(name, &state)?;
+        }
+        for (id, state) in snapshot.outbox {
+            core.outbox.restore(id, &state, now)?;
+        }
+        for (inbox, id) in snapshot.received {
+            core.fetching.restore(inbox, id);
+        }
+        core.on_view_changed(wall);
+        core.drive(now, wall, rng);
+        Ok(core)
     }
 
     /// Does what the user wants.
     pub fn handle_command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
-        let _ = (now, wall, command, rng);
+        let mut cx = context!(self, now, wall, rng);
+        match command {
+            Command::Send { id, address, body } => self.outbox.send(&mut cx, id, address, body),
+            Command::Flush => self.outbox.flush(now),
+            Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
+            Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
+                self.fetching.listen(name, is_interactive);
+            }
+            // The shell names inboxes that are there; for another there is nothing to fetch.
+            Command::Listen { .. } => {}
+            Command::Stop => {
+                self.is_stopped = true;
+                self.requests.clear();
+                self.pool.stop(&mut cx);
+            }
+        }
+        self.drive(now, wall, rng);
     }
 
-    /// A link asked for with [`LinkOp::Dial`] is up; `hello` is the peer's.
+    /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated; `hello` is the peer's.
     pub fn handle_link_up(
         &mut self,
         now: Instant,
@@ -82,22 +234,47 @@ impl Core {
         hello: Hello,
         rng: &mut dyn CryptoRng,
     ) {
-        let _ = (now, wall, link, relay, hello, rng);
+        let was_cut_off = self.pool.guard_in_use().is_none();
+        let Hello { descriptor, clock, .. } = hello;
+        let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
+        let clock_offset = clock.as_secs().cast_signed().wrapping_sub(wall.as_secs().cast_signed());
+        let mut cx = context!(self, now, wall, rng);
+        if self.is_stopped {
+            cx.out.links.push_back(LinkOp::Close(link));
+            return;
+        }
+        self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
+        self.sync.on_link_change(now);
+        if was_cut_off && self.pool.guard_in_use().is_some() {
+            self.outbox.flush(now);
+        }
+        self.drive(now, wall, rng);
     }
 
     /// A link is gone.
     pub fn handle_link_down(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
-        let _ = (now, wall, link, rng);
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.handle_link_down(&mut cx, link);
+        self.sync.on_link_change(now);
+        self.drive(now, wall, rng);
     }
 
     /// A link asked for with [`LinkOp::Dial`] can't be made.
     pub fn handle_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
-        let _ = (now, wall, relay, rng);
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.links.on_dial_failed(&mut cx, relay);
+        self.sync.on_link_change(now);
+        self.drive(now, wall, rng);
+        if self.pool.links.is_cut_off() && !self.is_stopped {
+            self.out.notices.push_back(Notice::Unreachable);
+        }
     }
 
     /// A cell came, other than `Hello` and `Padding`, which the shell keeps to itself.
     pub fn handle_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
-        let _ = (now, wall, link, cell, rng);
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.handle_cell(&mut cx, link, cell);
+        self.drive(now, wall, rng);
     }
 
     /// The store did, or could not do, what [`Core::poll_store`] asked for under this ticket.
@@ -109,12 +286,17 @@ impl Core {
         is_stored: bool,
         rng: &mut dyn CryptoRng,
     ) {
-        let _ = (now, wall, ticket, is_stored, rng);
+        let mut cx = context!(self, now, wall, rng);
+        // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done again.
+        let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
+            || self.outbox.on_stored(&mut cx, ticket, is_stored)
+            || self.inboxes.on_stored(&cx, ticket, is_stored);
+        self.drive(now, wall, rng);
     }
 
     /// Does what is due by `now`; spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        let _ = (now, wall, rng);
+        self.drive(now, wall, rng);
     }
 
     /// Something to store.
@@ -137,24 +319,138 @@ impl Core {
         self.out.notices.pop_front()
     }
 
-    /// When to call [`Core::handle_timeout`] at the latest.
+    /// When to call [`Core::handle_timeout`] at the latest. `None` once stopped.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        if self.is_stopped {
+            return None;
+        }
+        // What was due before was done then, or waits for something to come.
+        let after = self.driven_at;
+        let soonest = [
+            self.pool.timeout(after, &self.network.params),
+            self.requests.timeout(after),
+            self.sync.timeout(after, &self.pool),
+            self.inboxes.timeout(after),
+            self.outbox.timeout(after),
+            self.fetching.timeout(after),
+        ];
+        Some(soonest.into_iter().flatten().fold(after + HEARTBEAT, Instant::min))
     }
 
     /// What `umbel status` shows.
     pub fn status(&self) -> Status {
-        Status { relays: self.view.len(), guard: None, circuits: 0, outbox: Vec::new(), inboxes: Vec::new() }
+        Status {
+            relays: self.view.len(),
+            guard: self.pool.guard_in_use().map(|(relay, _)| relay),
+            circuits: self.pool.built_count(),
+            outbox: self.outbox.list(),
+            inboxes: self.inboxes.list(),
+        }
     }
 
     /// The address of one of the own inboxes.
     pub fn inbox_address(&self, name: &str) -> Option<InboxAddress> {
-        let _ = name;
-        None
+        self.inboxes.address(name)
     }
 
     /// The relays this client knows.
-    pub fn view(&self) -> &NetView {
+    pub const fn view(&self) -> &NetView {
         &self.view
+    }
+
+    /// Lets every part do what is due, until none has anything more to do for another.
+    fn drive(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.driven_at = now;
+        if self.is_stopped {
+            return;
+        }
+        self.expire(now, wall);
+        for _ in 0..ROUNDS_MAX {
+            let mut cx = context!(self, now, wall, rng);
+            self.pool.drive(&mut cx);
+            self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
+            self.inboxes.drive(&mut cx, &mut self.requests);
+            self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
+            self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
+            let answers = self.requests.drive(&mut cx, &mut self.pool);
+            if answers.is_empty() && !self.pool.has_events() {
+                break;
+            }
+            for (asker, answer) in answers {
+                self.on_answer(now, wall, asker, answer, rng);
+            }
+        }
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.tidy_links(&mut cx, |relay| self.sync.wants(relay));
+    }
+
+    fn on_answer(&mut self, now: Instant, wall: WallTime, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
+        let mut cx = context!(self, now, wall, rng);
+        match asker {
+            Asker::Sync => {
+                let received = self.sync.on_answer(&mut cx, &mut self.requests, answer);
+                self.learn(wall, received);
+            }
+            Asker::CreateMailbox { inbox, queue } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
+            Asker::Publish { inbox, epoch, relay, revision } => {
+                self.inboxes.on_published(&mut cx, &inbox, (epoch, relay), revision, &answer);
+            }
+            Asker::Lookup { address, epoch } => {
+                self.lookups.on_answer(&mut cx, &mut self.requests, &address, epoch, answer);
+            }
+            Asker::Deposit { message, queue } => self.outbox.on_answer(&mut cx, message, queue, &answer),
+            Asker::Fetch { inbox, queue } => self.fetching.on_fetch(&mut cx, &mut self.inboxes, &inbox, queue, answer),
+            Asker::Subscribe { inbox, queue } => {
+                self.fetching.on_push(&mut cx, &mut self.inboxes, &inbox, queue, answer);
+            }
+        }
+    }
+
+    /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
+    fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
+        let unverified = Unverified::decode(bytes).ok()?;
+        let descriptor = unverified.clone().verify(&self.network, wall).ok().filter(|shown| shown.relay == relay)?;
+        self.learn(wall, vec![unverified]);
+        Some(descriptor.hop_target())
+    }
+
+    /// Verifies, admits and stores descriptors.
+    fn learn(&mut self, wall: WallTime, received: Vec<Unverified>) {
+        let mut is_news = false;
+        for unverified in received {
+            let Ok(descriptor) = unverified.verify(&self.network, wall) else { continue };
+            let (relay, bytes) = (descriptor.relay, descriptor.bytes().to_vec());
+            match self.view.admit(descriptor, &self.network, wall) {
+                Inserted::New | Inserted::Newer => {
+                    self.out.store(StoreOp::PutRelay { relay, descriptor: bytes });
+                    is_news = true;
+                }
+                Inserted::Stale | Inserted::Full | Inserted::Unvouched => {}
+            }
+        }
+        if is_news {
+            self.on_view_changed(wall);
+        }
+    }
+
+    /// Drops descriptors that died, once a heartbeat, and looks again at which relays may be drawn.
+    fn expire(&mut self, now: Instant, wall: WallTime) {
+        if self.expires_at > now {
+            return;
+        }
+        self.expires_at = now + HEARTBEAT;
+        let expired = self.view.remove_expired(wall);
+        if !expired.is_empty() {
+            self.out.store(StoreOp::RemoveRelays(expired));
+        }
+        self.on_view_changed(wall);
+    }
+
+    fn on_view_changed(&mut self, wall: WallTime) {
+        self.candidates = Candidates::selectable(&self.view, &self.network, wall);
+        let was_ready = core::mem::replace(&mut self.is_ready, are_enough(&self.network, &self.view, &self.candidates));
+        if self.is_ready && !was_ready {
+            self.out.notices.push_back(Notice::Ready { relays: self.view.len() });
+        }
     }
 }

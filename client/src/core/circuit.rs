@@ -1,0 +1,140 @@
+//! One circuit as the pool keeps it: its path, whom it belongs to, how far it is built, who waits on its streams.
+
+use std::collections::BTreeMap;
+
+use rand::CryptoRng;
+use umbel_proto::circuit::origin::OriginCircuit;
+use umbel_proto::handshake::HopTarget;
+use umbel_proto::ids::{CircId, QueueId, RelayId};
+use umbel_proto::limits::{FRAME_LEN_MAX, HOPS_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX};
+use umbel_proto::message::StreamId;
+use umbel_proto::network::Params;
+use umbel_proto::time::{Epoch, Instant};
+
+use super::chance::between;
+use super::io::LinkId;
+use super::requests::AskId;
+
+/// Names a circuit of this client; counted from 1, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CircuitKey(pub(super) u64);
+
+/// Which requests may share a circuit: those to one terminal that are equal in this. Never two contacts, never what an
+/// owner does and what a sender does (docs/protocol.md §6.4).
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Isolation {
+    /// Reconciling views with a peer, on a circuit of one hop.
+    Sync,
+    /// Publishing an own inbox's descriptor for one epoch.
+    Publish { inbox: String, epoch: Epoch },
+    /// Looking a contact's inbox up.
+    Lookup { address: [u8; 32] },
+    /// Depositing at one mailbox of a contact.
+    Deposit { address: [u8; 32], queue: QueueId },
+    /// Everything about one mailbox of one's own.
+    Own { inbox: String, queue: QueueId },
+}
+
+impl Isolation {
+    /// Whether the circuit has done its work with one request.
+    pub(super) const fn is_single_use(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::Lookup { .. })
+    }
+}
+
+/// One circuit.
+pub(super) struct Circuit {
+    pub(super) machine: OriginCircuit,
+    pub(super) link: LinkId,
+    pub(super) circ: CircId,
+    /// All hops it is to have; grows by the terminal when a stub is bound.
+    pub(super) path: Vec<HopTarget>,
+    /// Whose it is; `None` for a clean stub.
+    pub(super) isolation: Option<Isolation>,
+    /// When the hop being made must be there; `None` while none is being made.
+    pub(super) hop_due_at: Option<Instant>,
+    /// When it takes no new requests any more.
+    pub(super) dirty_at: Instant,
+    /// Who waits for what comes on a stream.
+    pub(super) streams: BTreeMap<StreamId, AskId>,
+    pub(super) idle_since: Instant,
+}
+
+impl Circuit {
+    /// Whether all its hops are there.
+    pub(super) fn is_built(&self) -> bool {
+        self.machine.is_open() && self.machine.hops() == self.path.len()
+    }
+
+    /// Whether it can take the longest request there is.
+    pub(super) fn has_room(&self) -> bool {
+        self.is_built()
+            && self.streams.len() < STREAMS_MAX
+            && self.machine.outgoing_bytes() + FRAME_LEN_MAX <= OUTGOING_BYTES_MAX
+    }
+
+    pub(super) fn is_stub(&self) -> bool {
+        self.isolation.is_none()
+    }
+
+    pub(super) fn is_direct(&self) -> bool {
+        self.isolation == Some(Isolation::Sync)
+    }
+
+    /// The relay at this end of the path.
+    pub(super) fn terminal(&self) -> Option<RelayId> {
+        self.path.last().map(|hop| hop.relay)
+    }
+
+    /// Whether a request of this isolation to this relay may use it.
+    pub(super) fn serves(&self, isolation: &Isolation, terminal: RelayId, now: Instant) -> bool {
+        let is_spent = isolation.is_single_use() && self.machine.is_open() && !self.streams.is_empty();
+        self.isolation.as_ref() == Some(isolation)
+            && self.terminal() == Some(terminal)
+            && self.dirty_at > now
+            && !is_spent
+    }
+
+    /// Whether this stub may be extended to this relay: it has no terminal yet, and its last hop is another relay.
+    pub(super) fn can_take(&self, terminal: RelayId) -> bool {
+        self.is_stub() && self.path.len() < HOPS_MAX && self.terminal() != Some(terminal)
+    }
+
+    /// Gives the stub a terminal and an owner.
+    pub(super) fn bind(
+        &mut self,
+        now: Instant,
+        params: &Params,
+        isolation: Isolation,
+        terminal: HopTarget,
+        is_lasting: bool,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let life = if is_lasting {
+            between(params.subscription_life_min, params.subscription_life_max, rng)
+        } else {
+            params.circuit_dirty
+        };
+        self.isolation = Some(isolation);
+        self.path.push(terminal);
+        self.dirty_at = now + life;
+        self.extend_on(now, params, rng);
+    }
+
+    /// Asks for the next hop, if one is missing and none is being made.
+    pub(super) fn extend_on(&mut self, now: Instant, params: &Params, rng: &mut dyn CryptoRng) {
+        if !self.machine.can_extend() {
+            return;
+        }
+        if let Some(next) = self.path.get(self.machine.hops()) {
+            self.machine.extend(next, rng);
+            self.hop_due_at = Some(now + params.build_timeout / 2);
+        }
+    }
+
+    /// When there is something to do about it without anything having come.
+    pub(super) fn timeout(&self, params: &Params) -> Instant {
+        let ends_at = if self.streams.is_empty() { self.dirty_at } else { self.dirty_at + params.request_timeout };
+        self.hop_due_at.map_or(ends_at, |due_at| due_at.min(ends_at))
+    }
+}

@@ -1,0 +1,322 @@
+//! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at moments that don't
+//! follow from one another (docs/protocol.md §10.4).
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use umbel_proto::crypto::puzzle;
+use umbel_proto::ids::{MessageId, QueueId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::record::{Message, record_id, seal_record};
+use umbel_proto::limits::MAILBOXES_MAX;
+use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_proto::wire;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::Context;
+use super::chance::{exponential, shuffle};
+use super::circuit::Isolation;
+use super::io::DeferReason;
+use super::requests::{Answer, AskFault, Asker, Question, Requests};
+
+/// Format of the stored state.
+const STATE_VERSION: u8 = 1;
+/// Most mailboxes of one message, those that left the descriptor after they took it included.
+const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
+/// The highest puzzle effort that is taken on; an owner that asks for more gets this much.
+const EFFORT_MAX: u32 = 10_000;
+/// Tries at a puzzle before others get their turn; each takes about a millisecond.
+const NONCES_A_TURN: u32 = 32;
+/// The wait between two turns at a puzzle.
+const PUZZLE_PAUSE: Duration = Duration::from_millis(1);
+
+/// One message, where it goes and how far that is.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Delivery {
+    version: u8,
+    address: [u8; 32],
+    body: ByteBuf,
+    targets: Vec<Target>,
+    #[serde(skip)]
+    parsed: Option<InboxAddress>,
+}
+
+/// One mailbox of the message.
+#[derive(Serialize, Deserialize)]
+struct Target {
+    relay: RelayId,
+    queue: QueueId,
+    sender_seed: [u8; 32],
+    effort: u32,
+    /// The sealed record; dropped once it is held.
+    record: Option<ByteBuf>,
+    /// Whether the descriptor used last names it.
+    is_named: bool,
+    #[serde(skip)]
+    state: State,
+    #[serde(skip)]
+    puzzle: Option<Puzzle>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum State {
+    /// Not tried in this attempt, and to be tried at no set time.
+    #[default]
+    Idle,
+    Due(Instant),
+    Asked,
+    Failed(DeferReason),
+}
+
+/// The puzzle of one deposit, as far as it was tried; good in the epoch it was begun in, and the next.
+#[derive(Clone, Copy)]
+struct Puzzle {
+    epoch: Epoch,
+    next: u64,
+    solution: Option<u64>,
+}
+
+/// How far an attempt is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Mailboxes are still being tried.
+    UnderWay,
+    /// Every mailbox holds it.
+    Complete,
+    /// As many hold it as are wanted; the others were tried in vain.
+    Enough,
+    /// Too few hold it.
+    Failed(DeferReason),
+}
+
+impl Delivery {
+    pub(super) fn new(address: InboxAddress, body: Vec<u8>) -> Self {
+        let key = *address.key();
+        Self { version: STATE_VERSION, address: key, body: body.into(), targets: Vec::new(), parsed: Some(address) }
+    }
+
+    pub(super) fn restore(state: &[u8]) -> Option<Self> {
+        let mut delivery: Self =
+            wire::decode(state).ok().filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
+        delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
+        Some(delivery)
+    }
+
+    pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(wire::encode(self))
+    }
+
+    pub(super) fn address(&self) -> &InboxAddress {
+        self.parsed.as_ref().unwrap_or_else(|| unreachable!("set by both ways to make one"))
+    }
+
+    pub(super) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// How many holders have it.
+    pub(super) fn held_count(&self) -> usize {
+        self.targets.iter().filter(|target| target.is_held()).count()
+    }
+
+    /// How many holders should have it.
+    pub(super) fn wanted(&self, cx: &Context<'_>) -> usize {
+        let named = self.targets.iter().filter(|target| target.is_named).count();
+        cx.network.params.holders_wanted.min(named)
+    }
+
+    /// Takes the mailboxes of this descriptor for targets, begins an attempt at them, and says whether something was sealed
+    /// and has to be stored first. Mailboxes that are gone and did not take the message are dropped.
+    pub(super) fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, descriptor: &InboxDescriptor) -> bool {
+        for target in &mut self.targets {
+            target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
+        }
+        self.targets.retain(|target| target.is_named || target.is_held());
+        let effort = descriptor.puzzle_effort.max(cx.network.params.puzzle_effort).min(EFFORT_MAX);
+        let mut is_sealed = false;
+        for mailbox in &descriptor.mailboxes {
+            let is_known = self.targets.iter().any(|target| target.queue == mailbox.queue);
+            if !is_known && self.targets.len() < TARGETS_MAX {
+                self.seal(cx, id, descriptor, mailbox, effort);
+                is_sealed = true;
+            }
+        }
+        self.schedule(cx);
+        is_sealed
+    }
+
+    /// Asks the mailboxes that are due.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) -> Progress {
+        let address = self.address;
+        for target in &mut self.targets {
+            if matches!(target.state, State::Due(at) if at <= cx.now) {
+                target.ask(cx, requests, id, address);
+            }
+        }
+        self.progress(cx)
+    }
+
+    /// Takes a mailbox's answer; says whether one more holder has the message.
+    pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
+        let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
+        let reason = match answer {
+            Answer::Mailbox(MailboxReply::Deposited) => {
+                let is_news = !target.is_held();
+                target.record = None;
+                target.sender_seed.zeroize();
+                target.state = State::Idle;
+                return is_news;
+            }
+            Answer::Mailbox(MailboxReply::Refused(Refusal::Full)) => DeferReason::QueueFull,
+            Answer::Mailbox(MailboxReply::Refused(Refusal::Puzzle)) => {
+                target.puzzle = None;
+                DeferReason::Holders
+            }
+            Answer::Failed(AskFault::NoCircuit) => DeferReason::NoCircuit,
+            Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => DeferReason::Holders,
+        };
+        target.state = State::Failed(reason);
+        false
+    }
+
+    /// The attempt is over; answers that still come are taken all the same.
+    pub(super) fn end_attempt(&mut self) {
+        for target in &mut self.targets {
+            target.state = State::Idle;
+        }
+    }
+
+    /// Drops what was sealed and nobody has.
+    pub(super) fn forget_unheld(&mut self) {
+        self.targets.retain(Target::is_held);
+    }
+
+    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        let due = self.targets.iter().filter_map(|target| match target.state {
+            State::Due(at) => Some(at),
+            State::Idle | State::Asked | State::Failed(_) => None,
+        });
+        due.filter(|&at| at > after).min()
+    }
+
+    fn seal(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: MessageId,
+        descriptor: &InboxDescriptor,
+        mailbox: &Mailbox,
+        effort: u32,
+    ) {
+        let mut message = Message { id, body: self.body.to_vec() };
+        let sealed = seal_record(&descriptor.seal_key, &message, cx.rng);
+        message.body.zeroize();
+        // Its length was looked at when it was sent.
+        let Ok(record) = sealed else { return };
+        self.targets.push(Target {
+            relay: mailbox.relay,
+            queue: mailbox.queue,
+            sender_seed: mailbox.sender_seed,
+            effort,
+            record: Some(record.into()),
+            is_named: true,
+            state: State::Idle,
+            puzzle: None,
+        });
+    }
+
+    /// Sets the moments of the deposits: the first now, each other a random while after the one before.
+    fn schedule(&mut self, cx: &mut Context<'_>) {
+        let mut order: Vec<usize> = (0..self.targets.len()).collect();
+        shuffle(&mut order, cx.rng);
+        let mut at = cx.now;
+        for index in order {
+            if let Some(target) = self.targets.get_mut(index).filter(|target| !target.is_held()) {
+                target.state = State::Due(at);
+                at = at + exponential(cx.network.params.second_deposit_delay, cx.rng);
+            }
+        }
+    }
+
+    fn progress(&self, cx: &Context<'_>) -> Progress {
+        let open = |target: &Target| !target.is_held() && matches!(target.state, State::Due(_) | State::Asked);
+        if self.targets.iter().any(open) {
+            return Progress::UnderWay;
+        }
+        let held = self.held_count();
+        if held > 0 && self.targets.iter().all(Target::is_held) {
+            // Where too few mailboxes are left to hold it, those that were dropped count no more.
+            return Progress::Complete;
+        }
+        if held > 0 && held >= self.wanted(cx) {
+            return Progress::Enough;
+        }
+        Progress::Failed(self.worst())
+    }
+
+    /// The reason to give for a failed attempt.
+    fn worst(&self) -> DeferReason {
+        let reasons = || {
+            self.targets.iter().filter_map(|target| match target.state {
+                State::Failed(reason) => Some(reason),
+                State::Idle | State::Due(_) | State::Asked => None,
+            })
+        };
+        if reasons().any(|reason| reason == DeferReason::QueueFull) {
+            DeferReason::QueueFull
+        } else if reasons().all(|reason| reason == DeferReason::NoCircuit) {
+            DeferReason::NoCircuit
+        } else {
+            DeferReason::Holders
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        self.body.zeroize();
+        for target in &mut self.targets {
+            target.sender_seed.zeroize();
+        }
+    }
+}
+
+impl Target {
+    const fn is_held(&self) -> bool {
+        self.record.is_none()
+    }
+
+    /// Asks for the deposit, once its puzzle is solved.
+    fn ask(&mut self, cx: &mut Context<'_>, requests: &mut Requests, message: MessageId, address: [u8; 32]) {
+        let Some(record) = self.record.clone() else { return };
+        let Some(puzzle) = self.solve(cx, &record) else {
+            self.state = State::Due(cx.now + PUZZLE_PAUSE);
+            return;
+        };
+        let queue = self.queue;
+        let verb = Verb::Deposit { queue, record, puzzle };
+        let question = Question::Mailbox { verb, seed: Zeroizing::new(self.sender_seed) };
+        let isolation = Isolation::Deposit { address, queue };
+        requests.ask(cx, Asker::Deposit { message, queue }, isolation, self.relay, question);
+        self.state = State::Asked;
+    }
+
+    /// Goes on with the puzzle for one turn.
+    fn solve(&mut self, cx: &Context<'_>, record: &[u8]) -> Option<u64> {
+        if self.effort == 0 {
+            return Some(0);
+        }
+        let epoch = cx.wall.epoch();
+        let fresh = Puzzle { epoch, next: 0, solution: None };
+        let puzzle = self.puzzle.get_or_insert(fresh);
+        if puzzle.epoch != epoch {
+            *puzzle = fresh;
+        }
+        if puzzle.solution.is_none() {
+            let challenge = puzzle::deposit_challenge(&self.queue, &record_id(record), epoch);
+            puzzle.solution = puzzle::try_nonces(&challenge, self.effort, puzzle.next, NONCES_A_TURN);
+            puzzle.next = puzzle.next.wrapping_add(u64::from(NONCES_A_TURN));
+        }
+        puzzle.solution
+    }
+}

@@ -1,0 +1,391 @@
+//! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at moments of its own.
+//!
+//! A record is removed from its holder only after its message is durable here. The same message comes from several
+//! mailboxes; it is kept, and told, once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use umbel_proto::ids::{MessageId, QueueId, RecordId, RelayId};
+use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
+use umbel_proto::limits::REMOVE_MAX;
+use umbel_proto::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+use super::Context;
+use super::chance::{Backoff, between, exponential};
+use super::circuit::Isolation;
+use super::inboxes::{Inboxes, OwnMailbox, Visit};
+use super::io::{Notice, StoreOp, StoreTicket};
+use super::requests::{Answer, AskFault, Asker, Question, Requests};
+
+/// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are forgotten.
+const RECEIVED_MAX: usize = 100_000;
+/// Bounds of the time after which a quiet subscription is tried out.
+const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
+
+/// Everything that is fetched for.
+#[derive(Default)]
+pub(super) struct Fetching {
+    listeners: BTreeMap<String, Listener>,
+    received: BTreeMap<String, Received>,
+    storing: BTreeMap<StoreTicket, Storing>,
+}
+
+/// One inbox that is fetched for.
+#[derive(Default)]
+struct Listener {
+    is_interactive: bool,
+    mailboxes: BTreeMap<QueueId, Visiting>,
+    /// How many mailboxes answered when the user was last told that all were seen empty; `None` after news.
+    told: Option<usize>,
+    /// Records that could not be opened, and were removed.
+    unopened_count: u64,
+}
+
+/// One mailbox that is fetched from.
+struct Visiting {
+    relay: RelayId,
+    owner_seed: Zeroizing<[u8; 32]>,
+    /// Whether the descriptor names it.
+    is_current: bool,
+    is_fetching: bool,
+    /// Whether the last fetch asked for records, and not only for removal.
+    is_full: bool,
+    is_subscribed: bool,
+    /// Records whose messages are durable here.
+    remove: Vec<RecordId>,
+    /// Those of them that a fetch under way removes.
+    removing: Vec<RecordId>,
+    /// Records whose messages are being stored.
+    unstored: BTreeSet<RecordId>,
+    /// Whether there was more than came, or something has to come again.
+    has_more: bool,
+    next_at: Instant,
+    backoff: Backoff,
+    seen: Seen,
+}
+
+/// What the last fetch from a mailbox showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    Records,
+    Empty,
+    Failed,
+}
+
+/// Messages that came, in that order.
+#[derive(Default)]
+struct Received {
+    ids: BTreeSet<MessageId>,
+    order: VecDeque<MessageId>,
+}
+
+/// A message being stored, and where its copies are.
+struct Storing {
+    inbox: String,
+    message: MessageId,
+    copies: Vec<(QueueId, RecordId)>,
+}
+
+impl Fetching {
+    /// This message came before the client was started.
+    pub(super) fn restore(&mut self, inbox: String, message: MessageId) {
+        self.received.entry(inbox).or_default().insert(message);
+    }
+
+    /// Begins to fetch for this inbox, or to do so in another way.
+    pub(super) fn listen(&mut self, name: String, is_interactive: bool) {
+        let listener = self.listeners.entry(name).or_default();
+        listener.is_interactive = is_interactive;
+        listener.told = None;
+    }
+
+    /// Fetches what is due.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, inboxes: &Inboxes, requests: &mut Requests) {
+        for (name, listener) in &mut self.listeners {
+            listener.follow(inboxes.mailboxes(name));
+            let is_interactive = listener.is_interactive;
+            for (&queue, visiting) in &mut listener.mailboxes {
+                visiting.drive(cx, requests, name, queue, is_interactive);
+            }
+            listener.tell_if_caught_up(cx, name);
+        }
+    }
+
+    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        let mailboxes = self.listeners.values().flat_map(|listener| listener.mailboxes.values());
+        mailboxes.map(|visiting| visiting.next_at).filter(|&at| at > after).min()
+    }
+
+    /// A mailbox answered a fetch, or did not.
+    pub(super) fn on_fetch(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &mut Inboxes,
+        name: &str,
+        queue: QueueId,
+        answer: Answer,
+    ) {
+        let Some(listener) = self.listeners.get_mut(name) else { return };
+        let is_interactive = listener.is_interactive;
+        let Some(visiting) = listener.mailboxes.get_mut(&queue) else { return };
+        visiting.is_fetching = false;
+        let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
+            let removing = core::mem::take(&mut visiting.removing);
+            visiting.remove.extend(removing);
+            let visit = visiting.on_failed(cx, &answer);
+            return report(cx, inboxes, name, queue, visit);
+        };
+        // While a subscription brings the rest, only what a probe or a full fetch finds is there to be fetched.
+        let is_acknowledgement = visiting.is_subscribed && !visiting.is_full && !visiting.removing.is_empty();
+        visiting.removing.clear();
+        visiting.on_answered(&records, more);
+        visiting.has_more = more && !is_acknowledgement;
+        visiting.next_at = visiting.next_visit(cx, is_interactive);
+        self.take_records(cx, inboxes, name, queue, &records);
+        report(cx, inboxes, name, queue, Some(Visit::Answered));
+    }
+
+    /// A subscription brought something, or is over.
+    pub(super) fn on_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &mut Inboxes,
+        name: &str,
+        queue: QueueId,
+        answer: Answer,
+    ) {
+        let Some(visiting) = self.listeners.get_mut(name).and_then(|listener| listener.mailboxes.get_mut(&queue))
+        else {
+            return;
+        };
+        let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
+            visiting.is_subscribed = false;
+            let visit = visiting.on_failed(cx, &answer);
+            return report(cx, inboxes, name, queue, visit);
+        };
+        // What is behind it is pushed once this is removed.
+        visiting.on_answered(&records, more);
+        visiting.next_at = cx.now + between(PROBE.0, PROBE.1, cx.rng);
+        self.take_records(cx, inboxes, name, queue, &records);
+        report(cx, inboxes, name, queue, Some(Visit::Answered));
+    }
+
+    /// Says whether the ticket was one of ours.
+    pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
+        let Some(Storing { inbox, message, copies }) = self.storing.remove(&ticket) else { return false };
+        let mut listener = self.listeners.get_mut(&inbox);
+        for (queue, record) in copies {
+            let visiting = listener.as_mut().and_then(|listener| listener.mailboxes.get_mut(&queue));
+            let Some(visiting) = visiting else { continue };
+            visiting.unstored.remove(&record);
+            if is_stored {
+                visiting.remove.push(record);
+            } else {
+                visiting.has_more = true;
+                visiting.next_at = cx.now + visiting.backoff.fail(cx);
+            }
+        }
+        if is_stored {
+            self.received.entry(inbox.clone()).or_default().insert(message);
+            if let Some(listener) = listener {
+                listener.told = None;
+            }
+            cx.notify(Notice::Received { inbox, id: message });
+        }
+        true
+    }
+
+    /// Opens records; stores what is new, and has copies and what can't be opened removed.
+    fn take_records(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &Inboxes,
+        name: &str,
+        queue: QueueId,
+        records: &[impl AsRef<[u8]>],
+    ) {
+        let Some(secret) = inboxes.seal_secret(name) else { return };
+        for record in records {
+            self.take_record(cx, secret, name, queue, record.as_ref());
+        }
+    }
+
+    fn take_record(&mut self, cx: &mut Context<'_>, secret: &SealSecret, name: &str, queue: QueueId, bytes: &[u8]) {
+        let Some(listener) = self.listeners.get_mut(name) else { return };
+        let Some(visiting) = listener.mailboxes.get_mut(&queue) else { return };
+        let record = record_id(bytes);
+        if visiting.has(record) {
+            return;
+        }
+        let Ok(message) = open_record(secret, bytes) else {
+            listener.unopened_count += 1;
+            return visiting.remove.push(record);
+        };
+        if self.received.get(name).is_some_and(|received| received.ids.contains(&message.id)) {
+            return visiting.remove.push(record);
+        }
+        visiting.unstored.insert(record);
+        let same = |storing: &&mut Storing| storing.inbox == name && storing.message == message.id;
+        if let Some(storing) = self.storing.values_mut().find(same) {
+            return storing.copies.push((queue, record));
+        }
+        let id = message.id;
+        let op = StoreOp::PutMessage { inbox: name.to_owned(), id, body: message.body, received_at: cx.wall };
+        let storing = Storing { inbox: name.to_owned(), message: id, copies: vec![(queue, record)] };
+        self.storing.insert(cx.store(op), storing);
+    }
+}
+
+impl Listener {
+    /// Fetches from these mailboxes and no others.
+    fn follow<'a>(&mut self, mailboxes: impl Iterator<Item = (&'a OwnMailbox, bool)>) {
+        let mut followed = BTreeSet::new();
+        for (mailbox, is_current) in mailboxes {
+            followed.insert(mailbox.queue);
+            let visiting = self.mailboxes.entry(mailbox.queue).or_insert_with(|| Visiting::new(mailbox));
+            visiting.is_current = is_current;
+        }
+        self.mailboxes.retain(|queue, _| followed.contains(queue));
+    }
+
+    /// Tells the user once every mailbox that the descriptor names was seen empty, or failed.
+    fn tell_if_caught_up(&mut self, cx: &mut Context<'_>, name: &str) {
+        let current = || self.mailboxes.values().filter(|visiting| visiting.is_current);
+        let mailboxes = current().count();
+        if mailboxes == 0 || !current().all(Visiting::is_settled) {
+            return;
+        }
+        let answered = current().filter(|visiting| visiting.seen == Seen::Empty).count();
+        if self.told != Some(answered) {
+            self.told = Some(answered);
+            cx.notify(Notice::CaughtUp { inbox: name.to_owned(), answered, mailboxes });
+        }
+    }
+}
+
+impl Visiting {
+    fn new(mailbox: &OwnMailbox) -> Self {
+        Self {
+            relay: mailbox.relay,
+            owner_seed: Zeroizing::new(mailbox.owner_seed),
+            is_current: true,
+            is_fetching: false,
+            is_full: false,
+            is_subscribed: false,
+            remove: Vec::new(),
+            removing: Vec::new(),
+            unstored: BTreeSet::new(),
+            has_more: false,
+            next_at: Instant::default(),
+            backoff: Backoff::default(),
+            seen: Seen::Nothing,
+        }
+    }
+
+    fn drive(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId, is_interactive: bool) {
+        let is_due = self.next_at <= cx.now;
+        let may_go_on = is_due || self.backoff.failures() == 0;
+        if is_interactive && self.is_current && !self.is_subscribed {
+            if is_due && !self.is_fetching {
+                self.is_subscribed = true;
+                let push_delay = cx.network.params.push_delay.as_millis();
+                let push_delay_ms = u32::try_from(push_delay).unwrap_or(u32::MAX);
+                let asker = Asker::Subscribe { inbox: name.to_owned(), queue };
+                self.ask(cx, requests, name, asker, Verb::Subscribe { queue, push_delay_ms });
+                // The subscription's first answer comes by itself.
+                self.seen = if self.seen == Seen::Failed { Seen::Failed } else { Seen::Nothing };
+                self.next_at = cx.now + PROBE.1;
+            }
+            return;
+        }
+        if self.is_fetching || !self.unstored.is_empty() {
+            return;
+        }
+        let is_wanted = is_due || ((self.has_more || !self.remove.is_empty()) && may_go_on);
+        if is_wanted {
+            self.fetch(cx, requests, name, queue);
+        }
+    }
+
+    /// Removes what is durable here; asks for more unless a subscription brings it.
+    fn fetch(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
+        self.is_full = self.has_more || !self.is_subscribed;
+        let bytes_max = if self.is_full { FETCH_BYTES_MAX } else { 0 };
+        self.removing = self.remove.drain(..self.remove.len().min(REMOVE_MAX)).collect();
+        self.is_fetching = true;
+        let asker = Asker::Fetch { inbox: name.to_owned(), queue };
+        let verb = Verb::Fetch { queue, remove: self.removing.clone(), bytes_max };
+        self.ask(cx, requests, name, asker, verb);
+    }
+
+    fn ask(&self, cx: &Context<'_>, requests: &mut Requests, name: &str, asker: Asker, verb: Verb) {
+        let isolation = Isolation::Own { inbox: name.to_owned(), queue: verb.queue() };
+        requests.ask(cx, asker, isolation, self.relay, Question::Mailbox { verb, seed: self.owner_seed.clone() });
+    }
+
+    fn on_answered(&mut self, records: &[impl AsRef<[u8]>], more: bool) {
+        self.backoff.reset();
+        self.seen = if more || !records.is_empty() { Seen::Records } else { Seen::Empty };
+    }
+
+    /// When the mailbox is visited next if nothing comes before.
+    fn next_visit(&self, cx: &mut Context<'_>, is_interactive: bool) -> Instant {
+        let params = &cx.network.params;
+        cx.now
+            + if is_interactive && self.is_current {
+                between(PROBE.0, PROBE.1, cx.rng)
+            } else if self.is_current {
+                exponential(params.fetch_interval, cx.rng)
+            } else {
+                exponential(params.fetch_interval_background, cx.rng)
+            }
+    }
+
+    /// The mailbox is left alone for a while. Says what that means for it, if anything.
+    fn on_failed(&mut self, cx: &mut Context<'_>, answer: &Answer) -> Option<Visit> {
+        // One that worked gets a second try before it counts as failed.
+        if self.backoff.failures() > 0 || self.seen == Seen::Nothing {
+            self.seen = Seen::Failed;
+        }
+        self.next_at = cx.now + self.backoff.fail(cx);
+        match answer {
+            Answer::Failed(AskFault::NoCircuit) => None,
+            Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
+            Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
+            Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => Some(Visit::Unreachable),
+        }
+    }
+
+    /// Whether this record is being dealt with.
+    fn has(&self, record: RecordId) -> bool {
+        self.unstored.contains(&record) || self.remove.contains(&record) || self.removing.contains(&record)
+    }
+
+    /// Whether nothing is on its way from it, as far as can be known.
+    fn is_settled(&self) -> bool {
+        let is_removed = self.remove.is_empty() && self.removing.is_empty();
+        self.unstored.is_empty() && (self.seen == Seen::Failed || (self.seen == Seen::Empty && is_removed))
+    }
+}
+
+impl Received {
+    fn insert(&mut self, message: MessageId) {
+        if self.ids.insert(message) {
+            self.order.push_back(message);
+        }
+        if self.order.len() > RECEIVED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+    }
+}
+
+fn report(cx: &mut Context<'_>, inboxes: &mut Inboxes, name: &str, queue: QueueId, visit: Option<Visit>) {
+    if let Some(visit) = visit {
+        inboxes.on_visit(cx, name, queue, visit);
+    }
+}

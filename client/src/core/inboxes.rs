@@ -1,0 +1,481 @@
+//! Own inboxes: keys, mailboxes on holders, the descriptor that names them (docs/protocol.md §9, §10).
+//!
+//! Keys are durable before a holder hears of them, and a revision before anyone can look it up, so that a client that dies
+//! at any moment finds its mail again. A mailbox that stays out of reach is replaced; the old one is still fetched from for
+//! as long as a record lives there.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::Roles;
+use umbel_proto::directory::choice::Exclude;
+use umbel_proto::ids::{QueueId, RelayId};
+use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
+use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
+use umbel_proto::wire;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::chance::Backoff;
+use super::circuit::Isolation;
+use super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::path::{draw, exclude_groups_of};
+use super::publish::{Posted, Publication};
+use super::requests::{Answer, AskFault, Asker, Question, Requests};
+use super::{Context, SnapshotFault};
+
+/// Most own inboxes; more are not made.
+const INBOXES_MAX: usize = 64;
+/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is forgotten.
+const RETIRED_MAX: usize = 16;
+/// Failed tries to create a mailbox before another relay is drawn for it.
+const CREATE_TRIES: u32 = 2;
+/// How long after the first mailbox is there the others are waited for before the descriptor goes out without them.
+const SETTLE: Duration = Duration::from_secs(5);
+/// How long after the store failed it is asked again.
+const STORE_RETRY: Duration = Duration::from_secs(2);
+/// Format of the stored state.
+const STATE_VERSION: u8 = 1;
+
+/// One mailbox of one's own.
+#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+pub(super) struct OwnMailbox {
+    #[zeroize(skip)]
+    pub(super) relay: RelayId,
+    #[zeroize(skip)]
+    pub(super) queue: QueueId,
+    pub(super) owner_seed: [u8; 32],
+    sender_seed: [u8; 32],
+    /// Whether its holder has it, and the descriptor names it.
+    #[zeroize(skip)]
+    is_created: bool,
+    /// The mailbox whose place it takes once it is created.
+    #[zeroize(skip)]
+    replaces: Option<QueueId>,
+    /// When it was replaced, if it was.
+    #[zeroize(skip)]
+    retired_at: Option<WallTime>,
+}
+
+/// What is stored of an inbox.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct InboxState {
+    #[zeroize(skip)]
+    version: u8,
+    identity_seed: [u8; 32],
+    seal_seed: [u8; 32],
+    #[zeroize(skip)]
+    revision: u64,
+    mailboxes: Vec<OwnMailbox>,
+}
+
+/// All own inboxes, by name.
+#[derive(Default)]
+pub(super) struct Inboxes {
+    by_name: BTreeMap<String, Inbox>,
+}
+
+struct Inbox {
+    identity: InboxIdentity,
+    seal: SealSecret,
+    revision: u64,
+    mailboxes: Vec<OwnMailbox>,
+    /// What is known of each mailbox since the client started.
+    health: BTreeMap<QueueId, Health>,
+    saving: Saving,
+    publication: Publication,
+    /// When the descriptor goes out though mailboxes are missing.
+    settles_at: Option<Instant>,
+    /// Whether the user was told that this is ready.
+    is_told: bool,
+}
+
+#[derive(Default)]
+struct Health {
+    is_asked: bool,
+    backoff: Backoff,
+    failing_since: Option<Instant>,
+}
+
+/// How what is stored compares with what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saving {
+    Saved,
+    /// Different, and to be stored at this time.
+    Due(Instant),
+    /// Being stored.
+    Storing(StoreTicket),
+}
+
+/// What fetching from a mailbox came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Visit {
+    /// Its holder answered.
+    Answered,
+    /// Its holder could not be reached.
+    Unreachable,
+    /// Its holder does not know it.
+    Gone,
+}
+
+impl Inboxes {
+    pub(super) fn restore(&mut self, name: String, state: &[u8]) -> Result<(), SnapshotFault> {
+        match wire::decode::<InboxState>(state) {
+            Ok(state) if state.version == STATE_VERSION => {
+                self.by_name.insert(name, Inbox::restore(&state));
+                Ok(())
+            }
+            _ => Err(SnapshotFault::Inbox(name)),
+        }
+    }
+
+    /// Makes an inbox; one that is there already is reported once it is ready.
+    pub(super) fn create(&mut self, cx: &mut Context<'_>, name: String) {
+        if let Some(inbox) = self.by_name.get_mut(&name) {
+            inbox.is_told = false;
+        } else if self.by_name.len() < INBOXES_MAX {
+            self.by_name.insert(name, Inbox::generate(cx));
+        }
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    pub(super) fn address(&self, name: &str) -> Option<InboxAddress> {
+        self.by_name.get(name).map(|inbox| *inbox.identity.address())
+    }
+
+    /// Name and count of mailboxes of each.
+    pub(super) fn list(&self) -> Vec<(String, usize)> {
+        self.by_name.iter().map(|(name, inbox)| (name.clone(), inbox.created().count())).collect()
+    }
+
+    /// The key that records for this inbox are sealed to.
+    pub(super) fn seal_secret(&self, name: &str) -> Option<&SealSecret> {
+        self.by_name.get(name).map(|inbox| &inbox.seal)
+    }
+
+    /// The mailboxes to fetch from, with whether each is still named by the descriptor.
+    pub(super) fn mailboxes(&self, name: &str) -> impl Iterator<Item = (&OwnMailbox, bool)> {
+        let mailboxes = self.by_name.get(name).into_iter().flat_map(|inbox| &inbox.mailboxes);
+        mailboxes.filter(|mailbox| mailbox.is_created).map(|mailbox| (mailbox, mailbox.retired_at.is_none()))
+    }
+
+    /// Saves, creates and publishes what is due.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests) {
+        for (name, inbox) in &mut self.by_name {
+            inbox.drive(cx, requests, name);
+        }
+    }
+
+    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        self.by_name.values().flat_map(Inbox::timeouts).filter(|&at| at > after).min()
+    }
+
+    pub(super) fn on_created(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId, answer: &Answer) {
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.on_created(cx, name, queue, answer);
+        }
+    }
+
+    pub(super) fn on_published(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+        at: (Epoch, RelayId),
+        revision: u64,
+        answer: &Answer,
+    ) {
+        let Some(inbox) = self.by_name.get_mut(name) else { return };
+        if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken && revision == inbox.revision {
+            // An older copy of this inbox was restored: its revisions go on from the clock.
+            inbox.revision = inbox.revision.max(cx.wall.to_hour().as_secs());
+            inbox.change(cx);
+        }
+    }
+
+    /// Tells how fetching from a mailbox went.
+    pub(super) fn on_visit(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId, visit: Visit) {
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.on_visit(cx, queue, visit);
+        }
+    }
+
+    /// Says whether the ticket was one of ours.
+    pub(super) fn on_stored(&mut self, cx: &Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
+        let Some(inbox) = self.by_name.values_mut().find(|inbox| inbox.saving == Saving::Storing(ticket)) else {
+            return false;
+        };
+        inbox.saving = if is_stored { Saving::Saved } else { Saving::Due(cx.now + STORE_RETRY) };
+        true
+    }
+}
+
+impl Inbox {
+    fn generate(cx: &mut Context<'_>) -> Self {
+        Self {
+            identity: InboxIdentity::generate(cx.rng),
+            seal: SealSecret::generate(cx.rng),
+            revision: 0,
+            mailboxes: Vec::new(),
+            health: BTreeMap::new(),
+            saving: Saving::Due(cx.now),
+            publication: Publication::default(),
+            settles_at: None,
+            is_told: false,
+        }
+    }
+
+    fn restore(state: &InboxState) -> Self {
+        Self {
+            identity: InboxIdentity::from_seed(&state.identity_seed),
+            seal: SealSecret::from_seed(&state.seal_seed),
+            // A new one, since it is sealed anew: one revision never has two forms.
+            revision: state.revision.saturating_add(1),
+            mailboxes: state.mailboxes.clone(),
+            health: BTreeMap::new(),
+            saving: Saving::Due(Instant::default()),
+            publication: Publication::default(),
+            settles_at: Some(Instant::default()),
+            is_told: false,
+        }
+    }
+
+    /// The mailboxes that the descriptor names.
+    fn created(&self) -> impl Iterator<Item = &OwnMailbox> {
+        self.mailboxes.iter().filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
+    }
+
+    /// How many mailboxes there are or will be once all that are being made are there.
+    fn planned_count(&self) -> usize {
+        self.mailboxes.iter().filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none()).count()
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+        if cx.is_ready {
+            self.plan(cx);
+        }
+        self.forget_retired(cx);
+        if let Saving::Due(at) = self.saving
+            && at <= cx.now
+        {
+            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox { name: name.to_owned(), state: self.state() }));
+        }
+        // Nobody hears of what is not durable here.
+        if self.saving != Saving::Saved || !cx.is_ready {
+            return;
+        }
+        self.create_missing(cx, requests, name);
+        if self.is_settled(cx) {
+            let descriptor = self.descriptor();
+            self.publication.drive(cx, requests, name, &self.identity, &descriptor);
+            self.tell_if_ready(cx, name);
+        }
+    }
+
+    /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
+    fn plan(&mut self, cx: &mut Context<'_>) {
+        while self.planned_count() < cx.network.params.mailboxes && self.add_mailbox(cx, None) {}
+        let limit = cx.network.params.retry_max * 2;
+        let failing: Vec<QueueId> = self
+            .created()
+            .map(|mailbox| mailbox.queue)
+            .filter(|queue| self.health.get(queue).is_some_and(|health| health.is_failing(cx.now, limit)))
+            .filter(|queue| !self.mailboxes.iter().any(|other| other.replaces == Some(*queue)))
+            .collect();
+        for queue in failing {
+            self.add_mailbox(cx, Some(queue));
+        }
+    }
+
+    /// Draws a holder for one more mailbox: apart from the others if that can be.
+    fn add_mailbox(&mut self, cx: &mut Context<'_>, replaces: Option<QueueId>) -> bool {
+        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
+        let mut others = Exclude::nothing();
+        taken.iter().for_each(|&relay| others.relay(relay));
+        let mut apart = Exclude::nothing();
+        exclude_groups_of(cx, &mut apart, &taken);
+        let drawn = draw(cx, Roles::HOLDER, &apart).or_else(|| draw(cx, Roles::HOLDER, &others));
+        let Some(relay) = drawn else { return false };
+        let mut queue = [0; QueueId::LEN];
+        cx.rng.fill_bytes(&mut queue);
+        self.mailboxes.push(OwnMailbox {
+            relay,
+            queue: QueueId(queue),
+            owner_seed: *SigningKey::generate(cx.rng).seed(),
+            sender_seed: *SigningKey::generate(cx.rng).seed(),
+            is_created: false,
+            replaces,
+            retired_at: None,
+        });
+        self.touch(cx);
+        true
+    }
+
+    fn create_missing(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+        for mailbox in self.mailboxes.iter().filter(|mailbox| !mailbox.is_created) {
+            let health = self.health.entry(mailbox.queue).or_default();
+            if health.is_asked || !health.backoff.is_due(cx.now) {
+                continue;
+            }
+            health.is_asked = true;
+            let queue = mailbox.queue;
+            let owner = SigningKey::from_seed(&mailbox.owner_seed).public();
+            let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
+            let verb = Verb::Create { queue, owner, sender };
+            let question = Question::Mailbox { verb, seed: Zeroizing::new(mailbox.owner_seed) };
+            let asker = Asker::CreateMailbox { inbox: name.to_owned(), queue };
+            let isolation = Isolation::Own { inbox: name.to_owned(), queue };
+            requests.ask(cx, asker, isolation, mailbox.relay, question);
+        }
+    }
+
+    fn on_created(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId, answer: &Answer) {
+        let health = self.health.entry(queue).or_default();
+        health.is_asked = false;
+        match answer {
+            Answer::Mailbox(MailboxReply::Created) => {
+                health.backoff.reset();
+                self.take_into_use(cx, name, queue);
+            }
+            // The fault is ours, or the path's: the holder is not to blame.
+            Answer::Failed(AskFault::NoCircuit) => {
+                health.backoff.fail(cx);
+            }
+            Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {
+                health.backoff.fail(cx);
+                if health.backoff.failures() >= CREATE_TRIES {
+                    self.drop_uncreated(cx, queue);
+                }
+            }
+        }
+    }
+
+    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose place it takes.
+    fn take_into_use(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId) {
+        let Some(mailbox) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue) else { return };
+        if mailbox.is_created {
+            return;
+        }
+        mailbox.is_created = true;
+        if let Some(old) = mailbox.replaces.take()
+            && let Some(old) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == old)
+        {
+            old.retired_at = Some(cx.wall);
+            cx.warn(Warning::MailboxReplaced { inbox: name.to_owned() });
+        }
+        self.settles_at.get_or_insert(cx.now + SETTLE);
+        self.change(cx);
+    }
+
+    /// Gives up a mailbox that no descriptor ever named.
+    fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
+        self.mailboxes.retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
+        self.health.remove(&queue);
+        self.touch(cx);
+    }
+
+    fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
+        let health = self.health.entry(queue).or_default();
+        match visit {
+            Visit::Answered => {
+                health.failing_since = None;
+                let stand_in = self.mailboxes.iter().find(|other| other.replaces == Some(queue) && !other.is_created);
+                if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
+                    self.drop_uncreated(cx, stand_in);
+                }
+            }
+            Visit::Unreachable => {
+                health.failing_since.get_or_insert(cx.now);
+            }
+            Visit::Gone => health.failing_since = Some(Instant::default()),
+        }
+    }
+
+    /// Forgets replaced mailboxes that nothing can be in any more.
+    fn forget_retired(&mut self, cx: &Context<'_>) {
+        let before = self.mailboxes.len();
+        let life = cx.network.params.record_life;
+        self.mailboxes.retain(|mailbox| mailbox.retired_at.is_none_or(|retired_at| retired_at + life > cx.wall));
+        let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
+        if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
+            && let Some(first) = self.mailboxes.iter().filter_map(retired).min()
+        {
+            self.mailboxes.retain(|mailbox| mailbox.retired_at != Some(first));
+        }
+        if self.mailboxes.len() != before {
+            self.health.retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
+            self.touch(cx);
+        }
+    }
+
+    /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take their time.
+    fn is_settled(&self, cx: &Context<'_>) -> bool {
+        let count = self.created().count();
+        count > 0 && (count >= cx.network.params.mailboxes || self.settles_at.is_none_or(|at| at <= cx.now))
+    }
+
+    fn descriptor(&self) -> InboxDescriptor {
+        let to_public = |mailbox: &OwnMailbox| Mailbox {
+            relay: mailbox.relay,
+            queue: mailbox.queue,
+            sender_seed: mailbox.sender_seed,
+        };
+        InboxDescriptor {
+            revision: self.revision,
+            seal_key: self.seal.public(),
+            mailboxes: self.created().map(to_public).collect(),
+            puzzle_effort: 0,
+        }
+    }
+
+    fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
+        let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
+        if !self.is_told && positions * 2 > all {
+            self.is_told = true;
+            let mailboxes = self.created().count();
+            cx.notify(Notice::InboxReady { name: name.to_owned(), mailboxes, positions });
+        }
+    }
+
+    /// What the descriptor says is different now.
+    fn change(&mut self, cx: &Context<'_>) {
+        self.revision += 1;
+        self.touch(cx);
+    }
+
+    /// What has to be stored is different now.
+    fn touch(&mut self, cx: &Context<'_>) {
+        self.saving = Saving::Due(cx.now);
+    }
+
+    fn state(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(wire::encode(&InboxState {
+            version: STATE_VERSION,
+            identity_seed: *self.identity.seed(),
+            seal_seed: *self.seal.seed(),
+            revision: self.revision,
+            mailboxes: self.mailboxes.clone(),
+        }))
+    }
+
+    /// When there is something to do, past moments included.
+    fn timeouts(&self) -> impl Iterator<Item = Instant> {
+        let save = if let Saving::Due(at) = self.saving { Some(at) } else { None };
+        let uncreated = self.mailboxes.iter().filter(|mailbox| !mailbox.is_created);
+        let creates = uncreated.filter_map(|mailbox| self.health.get(&mailbox.queue));
+        let creates = creates.filter(|health| !health.is_asked).map(|health| health.backoff.retry_at());
+        let posts = self.publication.timeouts(self.revision);
+        save.into_iter().chain(creates).chain(posts).chain(self.settles_at)
+    }
+}
+
+impl Health {
+    fn is_failing(&self, now: Instant, limit: Duration) -> bool {
+        self.failing_since.is_some_and(|since| since + limit <= now)
+    }
+}

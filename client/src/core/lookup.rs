@@ -1,0 +1,202 @@
+//! Looking contacts' inboxes up on the ring (docs/protocol.md §9.4).
+//!
+//! Positions are asked in random order, each on a circuit of its own, until enough agree on the highest revision: one
+//! relay can't pass an old descriptor off as the newest. Near an epoch's end the neighbouring epoch is asked too, since
+//! clocks differ.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use umbel_proto::directory::ring;
+use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
+use umbel_proto::ids::RelayId;
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::descriptor::InboxDescriptor;
+use umbel_proto::limits::CLOCK_SKEW_MAX;
+use umbel_proto::time::{Duration, Epoch, Instant};
+
+use super::Context;
+use super::chance::shuffle;
+use super::circuit::Isolation;
+use super::io::DeferReason;
+use super::requests::{Answer, AskFault, Asker, Question, Requests};
+
+/// How long a descriptor that was found is used without asking again.
+const LIFE: Duration = Duration::from_secs(3600);
+/// Most inboxes whose descriptors are kept or looked for; beyond it the one found longest ago is forgotten.
+const INBOXES_MAX: usize = 256;
+
+/// What is known of contacts' inboxes.
+#[derive(Default)]
+pub(super) struct Lookups {
+    by_address: BTreeMap<[u8; 32], Lookup>,
+}
+
+#[derive(Default)]
+struct Lookup {
+    known: Option<(Arc<InboxDescriptor>, Instant)>,
+    failed: Option<(DeferReason, Instant)>,
+    running: Option<Running>,
+}
+
+/// Positions being asked.
+struct Running {
+    rest: Vec<(Epoch, RelayId)>,
+    asking: usize,
+    best: Option<InboxDescriptor>,
+    agreeing: usize,
+    /// Somebody answered, if only that there is nothing.
+    was_answered: bool,
+}
+
+/// What became of a lookup.
+pub(super) enum Found {
+    /// This is the inbox's descriptor.
+    Known(Arc<InboxDescriptor>),
+    /// It is being looked for.
+    Pending,
+    /// It was looked for in vain.
+    Failed(DeferReason),
+}
+
+impl Lookups {
+    /// The inbox's descriptor; if `is_fresh` is asked for, one looked up since `since`. Begins to look where it must.
+    pub(super) fn find(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        address: &InboxAddress,
+        since: Instant,
+        is_fresh: bool,
+    ) -> Found {
+        if let Some(lookup) = self.by_address.get(address.key()) {
+            if lookup.running.is_some() {
+                return Found::Pending;
+            }
+            let is_good = |at: Instant| if is_fresh { at >= since } else { at + LIFE > cx.now };
+            match (&lookup.known, &lookup.failed) {
+                (Some((descriptor, at)), _) if is_good(*at) => return Found::Known(Arc::clone(descriptor)),
+                // Better an old one than none.
+                (Some((descriptor, _)), Some((_, at))) if *at >= since => return Found::Known(Arc::clone(descriptor)),
+                (None, &Some((reason, at))) if at >= since => return Found::Failed(reason),
+                _ => {}
+            }
+        }
+        if self.make_room(address.key()) {
+            self.begin(cx, requests, address);
+        }
+        Found::Pending
+    }
+
+    /// A position answered, or did not.
+    pub(super) fn on_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        address: &InboxAddress,
+        epoch: Epoch,
+        answer: Answer,
+    ) {
+        let Some(lookup) = self.by_address.get_mut(address.key()) else { return };
+        let Some(running) = &mut lookup.running else { return };
+        running.asking = running.asking.saturating_sub(1);
+        match answer {
+            Answer::Directory(DirectoryReply::Inbox(found)) => {
+                running.was_answered = true;
+                let opened = found.map(|bytes| InboxDescriptor::open(address, &cx.network.id, epoch, &bytes));
+                if let Some(Ok(descriptor)) = opened {
+                    running.on_found(descriptor);
+                }
+            }
+            Answer::Failed(AskFault::NoCircuit) => {}
+            Answer::Failed(_) | Answer::Directory(_) | Answer::Mailbox(_) => running.was_answered = true,
+        }
+        Self::go_on(cx, requests, address, lookup);
+    }
+
+    fn begin(&mut self, cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress) {
+        let mut rest = Vec::new();
+        // The likelier epochs go last, since the list is taken from its end.
+        for epoch in epochs_at(cx).into_iter().rev() {
+            let blinded = address.blinded_key(&cx.network.id, epoch);
+            let mut positions: Vec<_> = ring::positions(cx.view, cx.network, &blinded, epoch);
+            shuffle(&mut positions, cx.rng);
+            rest.extend(positions.into_iter().map(|relay| (epoch, relay)));
+        }
+        let lookup = self.by_address.entry(*address.key()).or_default();
+        lookup.running = Some(Running { rest, asking: 0, best: None, agreeing: 0, was_answered: false });
+        Self::go_on(cx, requests, address, lookup);
+    }
+
+    /// Asks as many more as may be needed, or concludes.
+    fn go_on(cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress, lookup: &mut Lookup) {
+        let Some(running) = &mut lookup.running else { return };
+        let wanted = cx.network.params.lookups_agree;
+        while running.agreeing + running.asking < wanted
+            && let Some((epoch, relay)) = running.rest.pop()
+        {
+            let blinded = address.blinded_key(&cx.network.id, epoch);
+            let question = Question::Directory(DirectoryRequest::LookupInbox { blinded, epoch });
+            let asker = Asker::Lookup { address: *address, epoch };
+            requests.ask(cx, asker, Isolation::Lookup { address: *address.key() }, relay, question);
+            running.asking += 1;
+        }
+        let is_over = running.agreeing >= wanted || running.asking == 0;
+        if is_over && let Some(running) = lookup.running.take() {
+            lookup.conclude(cx.now, running);
+        }
+    }
+
+    /// Whether one more inbox may be looked for, once another is forgotten if need be.
+    fn make_room(&mut self, key: &[u8; 32]) -> bool {
+        if self.by_address.len() < INBOXES_MAX || self.by_address.contains_key(key) {
+            return true;
+        }
+        let found_at = |lookup: &Lookup| lookup.known.as_ref().map_or(Instant::default(), |&(_, at)| at);
+        let idle = self.by_address.iter().filter(|(_, lookup)| lookup.running.is_none());
+        let Some(oldest) = idle.min_by_key(|(_, lookup)| found_at(lookup)).map(|(&key, _)| key) else { return false };
+        self.by_address.remove(&oldest);
+        true
+    }
+}
+
+impl Lookup {
+    fn conclude(&mut self, now: Instant, running: Running) {
+        let known = self.known.as_ref().map_or(0, |(descriptor, _)| descriptor.revision);
+        match running.best {
+            // Whoever serves an older one than was seen before is not believed.
+            Some(descriptor) if descriptor.revision >= known => {
+                self.known = Some((Arc::new(descriptor), now));
+                self.failed = None;
+            }
+            _ if running.was_answered => self.failed = Some((DeferReason::NoDescriptor, now)),
+            _ => self.failed = Some((DeferReason::NoCircuit, now)),
+        }
+    }
+}
+
+impl Running {
+    fn on_found(&mut self, descriptor: InboxDescriptor) {
+        match &self.best {
+            Some(best) if best.revision > descriptor.revision => {}
+            Some(best) if best.revision == descriptor.revision => self.agreeing += 1,
+            _ => {
+                self.best = Some(descriptor);
+                self.agreeing = 1;
+            }
+        }
+    }
+}
+
+/// The epochs that an owner may believe it is, the likeliest first.
+fn epochs_at(cx: &Context<'_>) -> Vec<Epoch> {
+    let epoch = cx.wall.epoch();
+    let before = Epoch(epoch.0.saturating_sub(1));
+    if cx.wall.since(epoch.starts_at()) < CLOCK_SKEW_MAX {
+        vec![epoch, before]
+    } else if epoch.next().starts_at().since(cx.wall) < CLOCK_SKEW_MAX {
+        vec![epoch, epoch.next()]
+    } else {
+        vec![epoch]
+    }
+}

@@ -1,0 +1,179 @@
+//! Which relays a circuit goes through: guard, pinned layer 2, fresh middle (docs/protocol.md §6.4).
+//!
+//! Never two of the three in one address group. The terminal is somebody else's choice: it may repeat guard or layer 2, so
+//! that choosing it can't push this client to another guard; it is never the middle, its neighbour.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use umbel_proto::directory::choice::{self, Candidates, Exclude};
+use umbel_proto::directory::{NetView, Roles, VerifiedDescriptor};
+use umbel_proto::handshake::HopTarget;
+use umbel_proto::ids::RelayId;
+use umbel_proto::network::Network;
+use umbel_proto::time::Instant;
+use umbel_proto::wire;
+
+use super::chance::Backoff;
+use super::guards::{Guard, Guards};
+use super::io::StoreOp;
+use super::layer2::{Layer2, Pinned};
+use super::{Context, SnapshotFault};
+
+/// Distinct address groups that a view must have before circuits are built: one for each hop.
+const GROUPS_MIN: usize = 4;
+/// Most relays that are remembered for having failed; beyond it those whose rest ends first are forgotten.
+const AVOIDED_MAX: usize = 1024;
+/// Format of the stored state.
+const STATE_VERSION: u8 = 1;
+
+/// Long-lived choices, and what was learned about relays on the way.
+pub(super) struct Paths {
+    pub(super) guards: Guards,
+    layer2: Layer2,
+    pub(super) avoided: Avoided,
+}
+
+/// What is stored of it.
+#[derive(Serialize, Deserialize)]
+struct PathsState {
+    version: u8,
+    guards: Vec<Guard>,
+    pinned: Vec<Pinned>,
+}
+
+/// Relays that failed lately: not drawn for a while, twice as long each time.
+#[derive(Default)]
+pub(super) struct Avoided {
+    rests: BTreeMap<RelayId, Backoff>,
+}
+
+impl Paths {
+    pub(super) fn restore(state: Option<&[u8]>) -> Result<Self, SnapshotFault> {
+        let state = match state {
+            Some(bytes) => wire::decode::<PathsState>(bytes).map_err(|_| SnapshotFault::Paths)?,
+            None => PathsState { version: STATE_VERSION, guards: Vec::new(), pinned: Vec::new() },
+        };
+        if state.version != STATE_VERSION {
+            return Err(SnapshotFault::Paths);
+        }
+        Ok(Self {
+            guards: Guards::restore(state.guards),
+            layer2: Layer2::restore(state.pinned),
+            avoided: Avoided::default(),
+        })
+    }
+
+    /// Keeps guards and layer 2 complete while the view changes and time passes.
+    pub(super) fn refresh(&mut self, cx: &mut Context<'_>) {
+        if !cx.is_ready {
+            return;
+        }
+        self.guards.refresh(cx);
+        let primary = self.guards.primary(cx.network.params.guards_primary);
+        self.layer2.refresh(cx, &primary, &self.avoided);
+    }
+
+    /// Stores what changed.
+    pub(super) fn save(&mut self, cx: &mut Context<'_>) {
+        let guards_changed = self.guards.take_changed();
+        if self.layer2.take_changed() || guards_changed {
+            let state = PathsState {
+                version: STATE_VERSION,
+                guards: self.guards.sample().to_vec(),
+                pinned: self.layer2.pinned().to_vec(),
+            };
+            cx.store(StoreOp::PutPaths(wire::encode(&state)));
+        }
+    }
+
+    /// Three hops that begin with `guard`; the last is another relay than `terminal`, whose neighbour it will be.
+    pub(super) fn choose(
+        &mut self,
+        cx: &mut Context<'_>,
+        guard: RelayId,
+        terminal: Option<RelayId>,
+    ) -> Option<Vec<HopTarget>> {
+        let layer2 = self.layer2.choose(cx, guard, &self.avoided)?;
+        let mut exclude = Exclude::nothing();
+        exclude_groups_of(cx, &mut exclude, &[guard, layer2]);
+        terminal.into_iter().for_each(|relay| exclude.relay(relay));
+        let unavoided = self.avoided.and_excluded(cx.now, &exclude);
+        let middle = draw(cx, Roles::NONE, &unavoided).or_else(|| draw(cx, Roles::NONE, &exclude))?;
+        [guard, layer2, middle].into_iter().map(|relay| hop_target(cx.view, relay)).collect()
+    }
+}
+
+impl Avoided {
+    /// This relay failed.
+    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        if self.rests.len() >= AVOIDED_MAX
+            && !self.rests.contains_key(&relay)
+            && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+        {
+            self.rests.remove(&first);
+        }
+        self.rests.entry(relay).or_default().fail(cx);
+    }
+
+    /// This relay works.
+    pub(super) fn on_worked(&mut self, relay: RelayId) {
+        self.rests.remove(&relay);
+    }
+
+    pub(super) fn is_avoided(&self, relay: RelayId, now: Instant) -> bool {
+        self.rests.get(&relay).is_some_and(|rest| !rest.is_due(now))
+    }
+
+    /// What is excluded, and those that failed lately.
+    pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
+        let mut exclude = exclude.clone();
+        let resting = self.rests.iter().filter(|(_, rest)| !rest.is_due(now));
+        resting.for_each(|(&relay, _)| exclude.relay(relay));
+        exclude
+    }
+
+    /// How often it failed in a row.
+    pub(super) fn failures(&self, relay: RelayId) -> u32 {
+        self.rests.get(&relay).map_or(0, Backoff::failures)
+    }
+}
+
+/// A relay that may be selected, has these roles and is not excluded.
+pub(super) fn draw(cx: &mut Context<'_>, roles: Roles, exclude: &Exclude) -> Option<RelayId> {
+    choice::draw(cx.candidates, roles, exclude, cx.rng)
+}
+
+/// Excludes these relays and all that share an address group with one of them.
+pub(super) fn exclude_groups_of(cx: &Context<'_>, exclude: &mut Exclude, relays: &[RelayId]) {
+    for relay in relays {
+        match cx.view.get(relay) {
+            Some(descriptor) => exclude.groups_of(descriptor, cx.network),
+            None => exclude.relay(*relay),
+        }
+    }
+}
+
+/// Whether circuits can be built through these relays: there is a distinct group for each hop.
+pub(super) fn are_enough(network: &Network, view: &NetView, candidates: &Candidates) -> bool {
+    let mut groups = BTreeSet::new();
+    for (relay, _) in candidates.weights() {
+        groups.extend(view.get(&relay).map(|descriptor| descriptor.group(network)));
+        if groups.len() >= GROUPS_MIN {
+            return true;
+        }
+    }
+    false
+}
+
+/// How to extend a circuit to this relay.
+pub(super) fn hop_target(view: &NetView, relay: RelayId) -> Option<HopTarget> {
+    view.get(&relay).map(VerifiedDescriptor::hop_target)
+}
+
+/// Whether these are two relays of the view with no address group in common.
+pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool {
+    let groups = |relay| cx.view.get(&relay).map(|descriptor| descriptor.groups(cx.network));
+    let Some((one, other)) = groups(one).zip(groups(other)) else { return false };
+    one.is_disjoint(&other)
+}

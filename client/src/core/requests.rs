@@ -1,0 +1,302 @@
+//! Requests to relays: a question, a circuit to carry it, one typed answer or a fault in bounded time.
+//!
+//! Every question may be asked again without harm, so one that is lost with its circuit is asked again on the next, as often
+//! as an attempt may use up circuits. What to do about a fault is the asker's.
+
+use std::collections::BTreeMap;
+
+use umbel_proto::cell::DestroyReason;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
+use umbel_proto::ids::{MessageId, QueueId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
+use umbel_proto::message::Service;
+use umbel_proto::time::{Epoch, Instant};
+use zeroize::Zeroizing;
+
+use super::Context;
+use super::circuit::{CircuitKey, Isolation};
+use super::path::hop_target;
+use super::pool::{Acquired, Pool, PoolEvent};
+
+/// Names a request; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AskId(u64);
+
+/// Who asks, and what about: comes back with the answer.
+#[derive(Clone)]
+pub(super) enum Asker {
+    Sync,
+    CreateMailbox { inbox: String, queue: QueueId },
+    Publish { inbox: String, epoch: Epoch, relay: RelayId, revision: u64 },
+    Lookup { address: InboxAddress, epoch: Epoch },
+    Deposit { message: MessageId, queue: QueueId },
+    Fetch { inbox: String, queue: QueueId },
+    Subscribe { inbox: String, queue: QueueId },
+}
+
+impl Asker {
+    /// Whether answers keep coming until the stream ends.
+    const fn is_lasting(&self) -> bool {
+        matches!(self, Self::Subscribe { .. })
+    }
+}
+
+/// What is asked.
+pub(super) enum Question {
+    Directory(DirectoryRequest),
+    /// Signed with this key once it is known on which circuit it goes.
+    Mailbox {
+        verb: Verb,
+        seed: Zeroizing<[u8; 32]>,
+    },
+}
+
+/// What came of it.
+pub(super) enum Answer {
+    Directory(DirectoryReply),
+    Mailbox(MailboxReply),
+    Failed(AskFault),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AskFault {
+    /// No circuit could be built.
+    NoCircuit,
+    /// The relay asked is unknown or can't be reached.
+    Terminal,
+    /// It was reached, and said nothing in time, or something that is no answer.
+    Silent,
+}
+
+struct Ask {
+    asker: Asker,
+    isolation: Isolation,
+    terminal: RelayId,
+    question: Question,
+    state: State,
+    /// Circuits that failed under it.
+    lost_count: usize,
+    /// The last reason for that.
+    fault: AskFault,
+    /// When it must have been sent.
+    send_by: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Building(CircuitKey),
+    /// The first answer is due at this time; a subscription has none once that came.
+    Sent(CircuitKey, Option<Instant>),
+}
+
+/// All requests that are not answered.
+#[derive(Default)]
+pub(super) struct Requests {
+    asks: BTreeMap<AskId, Ask>,
+    last_id: u64,
+}
+
+impl Requests {
+    /// Asks; answered through [`Requests::drive`]. How many are asked at once is bounded by each asker.
+    pub(super) fn ask(
+        &mut self,
+        cx: &Context<'_>,
+        asker: Asker,
+        isolation: Isolation,
+        terminal: RelayId,
+        question: Question,
+    ) -> AskId {
+        self.last_id += 1;
+        let id = AskId(self.last_id);
+        let params = &cx.network.params;
+        let attempts = u32::try_from(params.circuits_per_attempt).unwrap_or(u32::MAX);
+        let send_by = cx.now + params.build_timeout.saturating_mul(attempts);
+        let (state, fault) = (State::Waiting, AskFault::NoCircuit);
+        self.asks.insert(id, Ask { asker, isolation, terminal, question, state, lost_count: 0, fault, send_by });
+        id
+    }
+
+    /// Moves every request on as far as it goes; returns what was answered.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Vec<(Asker, Answer)> {
+        let mut answers = Vec::new();
+        while let Some(event) = pool.poll_event() {
+            self.on_event(cx, pool, event, &mut answers);
+        }
+        self.end_overdue(cx, pool, &mut answers);
+        let ids: Vec<AskId> = self.asks.keys().copied().collect();
+        for id in ids {
+            if let Err(fault) = self.advance(cx, pool, id) {
+                self.fail(id, fault, &mut answers);
+            }
+        }
+        answers
+    }
+
+    /// When a request is overdue.
+    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        self.asks.values().filter_map(Ask::due_at).filter(|&at| at > after).min()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.asks.clear();
+    }
+
+    fn on_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        event: PoolEvent,
+        answers: &mut Vec<(Asker, Answer)>,
+    ) {
+        match event {
+            PoolEvent::Frame { ask, frame } => self.on_frame(cx, pool, ask, &frame, answers),
+            PoolEvent::Ended { ask } => self.fail(ask, AskFault::Silent, answers),
+            PoolEvent::Lost { circuit, at_terminal } => self.on_lost(cx, circuit, at_terminal, answers),
+        }
+    }
+
+    fn on_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        id: AskId,
+        frame: &[u8],
+        answers: &mut Vec<(Asker, Answer)>,
+    ) {
+        let Some(ask) = self.asks.get_mut(&id) else { return };
+        let State::Sent(key, _) = ask.state else { return };
+        let answer = match ask.question {
+            Question::Directory(_) => DirectoryReply::decode(frame).map(Answer::Directory),
+            Question::Mailbox { .. } => MailboxReply::decode(frame).map(Answer::Mailbox),
+        };
+        match answer {
+            Err(_) => pool.close(cx, key, DestroyReason::Protocol),
+            Ok(answer) if ask.asker.is_lasting() => {
+                ask.state = State::Sent(key, None);
+                answers.push((ask.asker.clone(), answer));
+            }
+            Ok(answer) => {
+                if let Some(ask) = self.asks.remove(&id) {
+                    answers.push((ask.asker, answer));
+                }
+            }
+        }
+    }
+
+    /// A circuit is gone: what was on it goes on the next one, unless too many were used up.
+    fn on_lost(
+        &mut self,
+        cx: &Context<'_>,
+        circuit: CircuitKey,
+        at_terminal: bool,
+        answers: &mut Vec<(Asker, Answer)>,
+    ) {
+        let ids: Vec<AskId> =
+            self.asks.iter().filter(|(_, ask)| ask.circuit() == Some(circuit)).map(|(&id, _)| id).collect();
+        for id in ids {
+            let Some(ask) = self.asks.get_mut(&id) else { continue };
+            ask.lost_count += 1;
+            ask.fault = match ask.state {
+                State::Building(_) if at_terminal => AskFault::Terminal,
+                State::Building(_) | State::Waiting => AskFault::NoCircuit,
+                State::Sent(..) => AskFault::Silent,
+            };
+            ask.state = State::Waiting;
+            ask.send_by = ask.send_by.max(cx.now + cx.network.params.build_timeout);
+            if ask.lost_count >= cx.network.params.circuits_per_attempt || ask.asker.is_lasting() {
+                let fault = ask.fault;
+                self.fail(id, fault, answers);
+            }
+        }
+    }
+
+    fn end_overdue(&mut self, cx: &mut Context<'_>, pool: &mut Pool, answers: &mut Vec<(Asker, Answer)>) {
+        let overdue: Vec<(AskId, State, AskFault)> = self
+            .asks
+            .iter()
+            .filter(|(_, ask)| ask.due_at().is_some_and(|due_at| due_at <= cx.now))
+            .map(|(&id, ask)| (id, ask.state, ask.fault))
+            .collect();
+        for (id, state, fault) in overdue {
+            match state {
+                State::Waiting | State::Building(_) => self.fail(id, fault, answers),
+                State::Sent(key, _) => {
+                    self.fail(id, AskFault::Silent, answers);
+                    pool.close(cx, key, DestroyReason::Finished);
+                }
+            }
+        }
+    }
+
+    /// Finds a circuit for a waiting request, and sends one whose circuit is built.
+    fn advance(&mut self, cx: &mut Context<'_>, pool: &mut Pool, id: AskId) -> Result<(), AskFault> {
+        let Some(ask) = self.asks.get_mut(&id) else { return Ok(()) };
+        if ask.state == State::Waiting {
+            let acquired = if ask.isolation == Isolation::Sync {
+                pool.acquire_direct(cx, ask.terminal)
+            } else {
+                let target = hop_target(cx.view, ask.terminal).ok_or(AskFault::Terminal)?;
+                pool.acquire(cx, &ask.isolation, &target, ask.asker.is_lasting())
+            };
+            match acquired {
+                Acquired::Circuit(key) => ask.state = State::Building(key),
+                Acquired::Wait => return Ok(()),
+            }
+        }
+        let State::Building(key) = ask.state else { return Ok(()) };
+        let Some(frame) = ask.frame(cx, pool, key) else { return Ok(()) };
+        if pool.send(cx, key, id, ask.service(), &frame) {
+            ask.state = State::Sent(key, Some(cx.now + cx.network.params.request_timeout));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, id: AskId, fault: AskFault, answers: &mut Vec<(Asker, Answer)>) {
+        if let Some(ask) = self.asks.remove(&id) {
+            answers.push((ask.asker, Answer::Failed(fault)));
+        }
+    }
+}
+
+impl Ask {
+    const fn circuit(&self) -> Option<CircuitKey> {
+        match self.state {
+            State::Waiting => None,
+            State::Building(key) | State::Sent(key, _) => Some(key),
+        }
+    }
+
+    const fn service(&self) -> Service {
+        match self.question {
+            Question::Directory(_) => Service::Directory,
+            Question::Mailbox { .. } => Service::Mailbox,
+        }
+    }
+
+    /// When it is overdue. A subscription that was answered never is.
+    const fn due_at(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting | State::Building(_) => Some(self.send_by),
+            State::Sent(_, due_at) => due_at,
+        }
+    }
+
+    /// The request's bytes for this circuit, once it is built.
+    fn frame(&self, cx: &Context<'_>, pool: &Pool, key: CircuitKey) -> Option<Vec<u8>> {
+        if !pool.has_room(key) {
+            return None;
+        }
+        match &self.question {
+            Question::Directory(request) => Some(request.encode()),
+            Question::Mailbox { verb, seed } => {
+                let binding = pool.binding(key)?;
+                let context = MailboxContext { network: &cx.network.id, holder: &self.terminal, binding };
+                Some(verb.clone().signed(&SigningKey::from_seed(seed), &context).encode())
+            }
+        }
+    }
+}
