@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::time::Duration;
 use umbel_tests::{ClientName, World};
 
@@ -76,8 +77,8 @@ fn an_owner_who_was_away_gets_everything() {
 #[test] // §9.3
 fn an_address_nobody_published_defers_and_loses_nothing() {
     let mut world = World::new(4).relays(8).clients(1);
-    let nobody = umbel_proto::inbox::address::InboxIdentity::from_seed(&[7; 32]).address();
-    let id = world.send(ALICE, &nobody, b"hello".to_vec());
+    let nobody = InboxIdentity::from_seed(&[7; 32]);
+    let id = world.send(ALICE, nobody.address(), b"hello".to_vec());
     let is_deferred = |world: &World| {
         world.has_notice(ALICE, |notice| matches!(notice, Notice::Deferred { id: deferred, .. } if *deferred == id))
     };
