@@ -435,7 +435,7 @@ impl World {
         let incarnation = self.relays[n].incarnation();
         for effect in effects {
             match effect {
-                RelayEffect::Send(end, cell) => self.send_cell(end, cell),
+                RelayEffect::Send(end, cell) => self.send_cell(end, &cell),
                 RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
@@ -454,7 +454,7 @@ impl World {
         let incarnation = self.clients[n].incarnation();
         for effect in effects {
             match effect {
-                ClientEffect::Send(end, cell) => self.send_cell(end, cell),
+                ClientEffect::Send(end, cell) => self.send_cell(end, &cell),
                 ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
@@ -466,7 +466,7 @@ impl World {
         }
     }
 
-    fn send_cell(&mut self, from: EndId, cell: Cell) {
+    fn send_cell(&mut self, from: EndId, cell: &Cell) {
         self.cells.sent += 1;
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
@@ -474,8 +474,11 @@ impl World {
             self.cells.lost += 1;
             return;
         };
+        // What arrives is the bytes, in a buffer of the receiver's.
+        let mut arriving = Cell::blank();
+        arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
         self.cells.in_flight += 1;
-        self.schedule_at(at, Event::Cell { to, cell });
+        self.schedule_at(at, Event::Cell { to, cell: arriving });
     }
 
     fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
