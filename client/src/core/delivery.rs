@@ -1,5 +1,5 @@
 //! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at moments that don't
-//! follow from one another (docs/protocol.md §10.4).
+//! follow from one another (docs/protocol.md §10.5).
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;

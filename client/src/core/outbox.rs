@@ -1,4 +1,4 @@
-//! Messages on their way out (docs/protocol.md §10.4): durable before anything else, then looked up, sealed for each
+//! Messages on their way out (docs/protocol.md §10.5): durable before anything else, then looked up, sealed for each
 //! mailbox, and deposited until enough holders have them.
 //!
 //! A message leaves the outbox only when as many holders hold it as are wanted. What is sealed is stored before it is first
