@@ -353,6 +353,11 @@ impl Core {
         self.inboxes.address(name)
     }
 
+    /// How many circuits were destroyed here because a rule was broken on them.
+    pub const fn violation_count(&self) -> u64 {
+        self.pool.violation_count()
+    }
+
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
         &self.view

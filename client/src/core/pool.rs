@@ -62,6 +62,7 @@ pub(super) struct Pool {
     last_key: u64,
     stub_backoff: Backoff,
     guard_silences: BTreeMap<LinkId, u32>,
+    violations: u64,
 }
 
 impl Pool {
@@ -75,7 +76,13 @@ impl Pool {
             last_key: 0,
             stub_backoff: Backoff::default(),
             guard_silences: BTreeMap::new(),
+            violations: 0,
         }
+    }
+
+    /// How many circuits were destroyed here because a rule was broken on them.
+    pub(super) const fn violation_count(&self) -> u64 {
+        self.violations
     }
 
     pub(super) fn poll_event(&mut self) -> Option<PoolEvent> {
@@ -270,6 +277,7 @@ impl Pool {
     }
 
     fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
+        self.violations += 1;
         self.blame(cx, key);
         self.lose(cx, key, false, Some(violation.reason()));
     }
