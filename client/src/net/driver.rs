@@ -73,6 +73,8 @@ pub(crate) struct Driver {
     ops: Vec<(StoreTicket, StoreOp)>,
     /// The batch that is with the store.
     writing: Option<oneshot::Receiver<BatchDone>>,
+    /// The store's thread ended before us: nothing can become durable any more, so the client ends too.
+    is_store_gone: bool,
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
@@ -112,6 +114,7 @@ impl Driver {
             events,
             ops: Vec::new(),
             writing: None,
+            is_store_gone: false,
             waiting: BTreeMap::new(),
             sends: BTreeMap::new(),
             inboxes: BTreeMap::new(),
@@ -122,6 +125,10 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         loop {
             let wake_at = self.drain().await;
+            if self.is_store_gone {
+                tracing::error!("the store failed");
+                return self.finish().await;
+            }
             let has_room = self.ops.len() < STORE_OPS_MAX;
             let wake = tokio::select! {
                 done = outcome(&mut self.writing) => Wake::Stored(done),
@@ -219,8 +226,10 @@ impl Driver {
 
     fn on_stored(&mut self, now: Instant, done: Option<BatchDone>) {
         self.writing = None;
-        // The store's thread is gone: nothing that was asked of it was done, or will be.
-        let Some(done) = done else { return };
+        let Some(done) = done else {
+            self.is_store_gone = true;
+            return;
+        };
         for (ticket, result) in done {
             self.on_op_stored(now, ticket, result);
         }
@@ -293,8 +302,8 @@ impl Driver {
             self.ops.push((ticket, op));
         }
         if self.writing.is_none() && !self.ops.is_empty() {
-            // A closed store drops the batch; `outcome` then says so.
             self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
+            self.is_store_gone |= self.writing.is_none();
         }
     }
 
