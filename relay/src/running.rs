@@ -88,6 +88,8 @@ pub struct Stats {
     pub received_cells: u64,
     /// Cells handed from one link to another so far.
     pub forwarded_cells: u64,
+    /// Cells written to links of clients so far. With the cells received by all relays, all that a network carried.
+    pub client_cells: u64,
     /// Cells that found no room, or no link any more.
     pub dropped_cells: u64,
     /// Cells of circuits that were just gone.
@@ -169,6 +171,7 @@ impl Relay {
             control,
             received_cells: sum(&counters.received_cells),
             forwarded_cells: sum(&counters.forwarded_cells),
+            client_cells: sum(&counters.client_cells),
             dropped_cells: sum(&counters.dropped_cells),
             stale_cells: sum(&counters.stale_cells),
             queued_cells: self.shared.budget.used_cells(),

@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -106,11 +107,19 @@ pub(crate) struct Conn<S> {
     written_len: usize,
     needs_flush: bool,
     timer: LinkTimer,
+    /// Whether the peer is a client: what is written to it is counted.
+    is_client: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
-    /// The task of a link that is up. The control plane reaches it by `handle`.
-    pub(crate) fn new(stream: S, shared: Arc<Shared>, handle: LinkHandle, padding: Option<Padding>) -> Self {
+    /// The task of a link that is up, to a relay or to a client. The control plane reaches it by `handle`.
+    pub(crate) fn new(
+        stream: S,
+        shared: Arc<Shared>,
+        handle: LinkHandle,
+        padding: Option<Padding>,
+        is_client: bool,
+    ) -> Self {
         let LinkHandle { queue, updates } = handle;
         Self {
             stream,
@@ -125,6 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             outbox: VecDeque::new(),
             written_len: 0,
             needs_flush: false,
+            is_client,
         }
     }
 
@@ -215,8 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             let before = self.outbox.len();
             let is_written = self.poll_write(cx).map_err(LinkEnd::Io)?.is_ready();
             if self.outbox.len() < before {
-                self.queue.budget().release(before - self.outbox.len());
-                self.timer.sent_at = now;
+                self.on_sent(before - self.outbox.len(), now);
             }
             match (is_written, is_drained, phase) {
                 (true, true, Phase::Closing) => return Err(LinkEnd::Closed),
@@ -226,6 +235,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
         cx.waker().wake_by_ref(); // more may wait, but reading has its turn
         Ok(phase)
+    }
+
+    fn on_sent(&mut self, count: usize, now: Instant) {
+        self.queue.budget().release(count);
+        self.timer.sent_at = now;
+        if self.is_client {
+            self.shared.counters.client_cells.fetch_add(count as u64, Ordering::Relaxed);
+        }
     }
 
     /// Writes and flushes what was taken from the queue.
@@ -326,8 +343,6 @@ impl<S> Drop for Conn<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::sync::mpsc;
     use umbel_proto::cell::DestroyReason;
@@ -371,7 +386,7 @@ mod tests {
         let queue = Arc::new(LinkQueue::new(LinkId(id), Arc::clone(&shared.budget)));
         let updates = Arc::new(TableUpdates::default());
         let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::clone(&updates) };
-        let conn = Conn::new(stream, Arc::clone(shared), handle, None);
+        let conn = Conn::new(stream, Arc::clone(shared), handle, None, true);
         Link { peer, queue, updates, task: tokio::spawn(conn.run()) }
     }
 
@@ -422,6 +437,7 @@ mod tests {
             assert!(*came.body() == expected);
         }
         assert_eq!(shared.counters.forwarded_cells.load(Ordering::Relaxed), 100);
+        assert_eq!(shared.counters.client_cells.load(Ordering::Relaxed), 100);
         assert_eq!(shared.budget.used_cells(), 0);
     }
 

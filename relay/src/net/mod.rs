@@ -65,6 +65,8 @@ pub(crate) struct Counters {
     pub(crate) received_cells: AtomicU64,
     /// Cells handed from one link to another.
     pub(crate) forwarded_cells: AtomicU64,
+    /// Cells written to links of clients.
+    pub(crate) client_cells: AtomicU64,
     /// Cells that found no room, or no link any more.
     pub(crate) dropped_cells: AtomicU64,
     /// Cells of circuits that were just gone.
@@ -172,7 +174,7 @@ impl Shared {
         let params = &self.network.params;
         let has_padding = params.link_padding && peer.is_none();
         let padding = has_padding.then_some(params.padding_min..=params.padding_max);
-        let conn = Conn::new(stream, Arc::clone(self), handle.clone(), padding);
+        let conn = Conn::new(stream, Arc::clone(self), handle.clone(), padding, peer.is_none());
         let up = LinkUp { peer, is_dialler, hello };
         // Down comes after up and all events, by the same channel. That it is closed means that the relay has stopped.
         if self.control.send(LinkReport::Up(up, handle)).await.is_ok() {
