@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 mod client;
 pub mod core;
 pub mod local;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use umbel_proto::ids::Peer;
 use umbel_proto::network::Network;
 use umbel_relay::config::Config;
-use umbel_relay::{InitError, Relay, StartError};
+use umbel_relay::{InitError, Relay, StartError, Stats};
 
 /// A network could not be run.
 #[derive(Debug)]
@@ -67,6 +67,15 @@ impl LocalNetwork {
     /// The relays, in the order they were started.
     pub fn peers(&self) -> Vec<Peer> {
         self.relays.iter().map(Relay::peer).cloned().collect()
+    }
+
+    /// How each relay is doing, in the same order. A relay that has stopped is left out.
+    pub async fn stats(&self) -> Vec<Stats> {
+        let mut stats = Vec::with_capacity(self.relays.len());
+        for relay in &self.relays {
+            stats.extend(relay.stats().await);
+        }
+        stats
     }
 
     /// Ends all relays in order and removes their files.

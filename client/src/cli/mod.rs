@@ -3,6 +3,7 @@
 //! Output for people by default, one JSON object a line with `--json`. What was asked for goes to standard output;
 //! errors, warnings and progress go to standard error.
 
+mod bench;
 mod delivery;
 mod demo;
 mod failure;
@@ -61,6 +62,8 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure what Umbel costs on this machine, in a network of its own
+    Bench(bench::BenchArgs),
     /// Run a whole network on this machine and send messages through it
     Demo(demo::DemoArgs),
     /// Make a profile; needs no network
@@ -98,6 +101,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let session = Session::new(args.global);
     match args.command {
         Command::Init(args) => init::run(&session, args),
+        Command::Bench(args) => block_on(bench::run(&session, &args)),
         Command::Demo(args) => block_on(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Send(args) => block_on(send::run(&session, &args)),

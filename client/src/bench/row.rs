@@ -1,0 +1,122 @@
+//! One figure and its spread.
+
+use std::fmt;
+
+use serde::Serialize;
+use umbel_proto::time::Duration;
+
+/// What a figure counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Nanoseconds.
+    #[serde(rename = "ns")]
+    Nanoseconds,
+    /// Milliseconds.
+    #[serde(rename = "ms")]
+    Milliseconds,
+    /// How many times as much.
+    #[serde(rename = "ratio")]
+    Ratio,
+    /// How many in each second.
+    #[serde(rename = "1/s")]
+    PerSecond,
+    /// 10^6 bytes in each second.
+    #[serde(rename = "MB/s")]
+    MegabytesPerSecond,
+    /// Seconds of a core for 10^9 bytes.
+    #[serde(rename = "s/GB")]
+    SecondsPerGigabyte,
+    /// 1024 bytes.
+    #[serde(rename = "KiB")]
+    Kibibytes,
+    /// Cells.
+    #[serde(rename = "cells")]
+    Cells,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// A figure: what was measured, how it spreads, and what it means.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// Names it; stays the same between versions.
+    pub name: &'static str,
+    /// What it counts.
+    pub unit: Unit,
+    /// The median, or the one value there is; `None` where it can't be had on this machine.
+    pub value: Option<f64>,
+    /// The least.
+    pub min: Option<f64>,
+    /// The median.
+    pub p50: Option<f64>,
+    /// Nine in ten are no more than this.
+    pub p90: Option<f64>,
+    /// Ninety-nine in a hundred are no more than this.
+    pub p99: Option<f64>,
+    /// Of how many values.
+    pub samples: usize,
+    /// What it means, in one line.
+    pub note: String,
+}
+
+impl Row {
+    /// The figure that these values give; without any, it can't be had.
+    pub(super) fn of(name: &'static str, unit: Unit, mut values: Vec<f64>, note: impl Into<String>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        let at = |quantile| at_quantile(&values, quantile);
+        let p50 = at(50);
+        Self {
+            name,
+            unit,
+            value: p50,
+            min: values.first().copied(),
+            p50,
+            p90: at(90),
+            p99: at(99),
+            samples: values.len(),
+            note: note.into(),
+        }
+    }
+
+    /// A figure without spread: one difference, divided by how many made it.
+    pub(super) fn single(name: &'static str, unit: Unit, value: Option<f64>, note: impl Into<String>) -> Self {
+        let samples = usize::from(value.is_some());
+        Self { name, unit, value, min: None, p50: None, p90: None, p99: None, samples, note: note.into() }
+    }
+}
+
+/// The least value that no fewer than so many in a hundred don't exceed.
+fn at_quantile(sorted: &[f64], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// In milliseconds.
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let row = Row::of("x", Unit::Milliseconds, (1..=200).rev().map(f64::from).collect(), "");
+        assert_eq!((row.min, row.p50, row.p90, row.p99), (Some(1.0), Some(100.0), Some(180.0), Some(198.0)));
+        assert_eq!((row.value, row.samples), (Some(100.0), 200));
+        let one = Row::of("x", Unit::Milliseconds, vec![7.0], "");
+        assert_eq!((one.min, one.p99), (Some(7.0), Some(7.0)));
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_value() {
+        let row = Row::of("x", Unit::Ratio, Vec::new(), "");
+        assert_eq!((row.value, row.p99, row.samples), (None, None, 0));
+        assert_eq!(Row::single("x", Unit::Ratio, None, "").samples, 0);
+    }
+}
