@@ -224,7 +224,7 @@ impl OriginCircuit {
             return Some(OriginEvent::StreamEnded { stream, reset: false });
         }
         Some(match self.flow.streams.poll_event()? {
-            StreamEvent::Frame { stream, service: _, frame, fin } => {
+            StreamEvent::Frame { stream, service: _, frame, is_first: _, fin } => {
                 self.ended = fin.then_some(stream);
                 OriginEvent::Frame { stream, frame }
             }

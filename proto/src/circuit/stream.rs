@@ -57,7 +57,7 @@ impl End {
 #[derive(Debug)]
 pub(super) enum StreamEvent {
     /// A frame came, whole. `fin`: nothing follows it.
-    Frame { stream: StreamId, service: Service, frame: Vec<u8>, fin: bool },
+    Frame { stream: StreamId, service: Service, frame: Vec<u8>, is_first: bool, fin: bool },
     /// Nothing follows: the peer finished without a frame, or the stream was reset.
     Ended { stream: StreamId, reset: bool },
 }
@@ -103,6 +103,8 @@ struct Stream {
     phase: Phase,
     send: SendHalf,
     receive: ReceiveHalf,
+    /// Whether a frame has come on it.
+    has_told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -315,7 +317,8 @@ impl Streams {
             if let Some(frame) = stream.receive.take(&mut bytes)? {
                 is_last_told = fin && bytes.is_empty();
                 let service = stream.service;
-                self.events.push_back(StreamEvent::Frame { stream: id, service, frame, fin: is_last_told });
+                let is_first = !core::mem::replace(&mut stream.has_told, true);
+                self.events.push_back(StreamEvent::Frame { stream: id, service, frame, is_first, fin: is_last_told });
             }
         }
         self.incoming_bytes += stream.receive.buffered_len();
@@ -411,6 +414,6 @@ impl Streams {
 
 impl Stream {
     const fn new(service: Service, send: SendHalf) -> Self {
-        Self { service, phase: Phase::Live, send, receive: ReceiveHalf::new() }
+        Self { service, phase: Phase::Live, send, receive: ReceiveHalf::new(), has_told: false }
     }
 }

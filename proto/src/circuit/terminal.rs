@@ -25,6 +25,8 @@ pub enum TerminalEvent {
         service: Service,
         /// The frame.
         frame: Vec<u8>,
+        /// Whether it is the first on its stream: a service answers one request a stream (§7.2).
+        is_first: bool,
         /// Whether nothing follows it: [`TerminalEvent::StreamEnded`] is not told then.
         fin: bool,
     },
@@ -157,8 +159,8 @@ impl TerminalCircuit {
     /// What was asked; `None` once all is told.
     pub fn poll_event(&mut self) -> Option<TerminalEvent> {
         Some(match self.flow.as_mut()?.streams.poll_event()? {
-            StreamEvent::Frame { stream, service, frame, fin } => {
-                TerminalEvent::Request { stream, service, frame, fin }
+            StreamEvent::Frame { stream, service, frame, is_first, fin } => {
+                TerminalEvent::Request { stream, service, frame, is_first, fin }
             }
             StreamEvent::Ended { stream, reset } => TerminalEvent::StreamEnded { stream, reset },
         })

@@ -99,6 +99,7 @@ impl Control {
     pub(super) fn serve_circuit(&mut self, now: Instant, wall: WallTime, key: CircuitKey) {
         while let Some(event) = self.terminal(key).and_then(TerminalCircuit::poll_event) {
             let served = match event {
+                TerminalEvent::Request { is_first: false, .. } => Err(Violation::Stream),
                 TerminalEvent::Request { stream, service: Service::Directory, frame, .. } => {
                     self.serve_directory(wall, key, stream, &frame)
                 }

@@ -8,7 +8,7 @@ use umbel_proto::cell::DestroyReason;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, OnionSecret, Onionskin, Reply, respond};
 use umbel_proto::ids::{NetworkId, RelayId};
-use umbel_proto::limits::ONION_KEYS_MAX;
+use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
@@ -147,8 +147,10 @@ impl Control {
         if !expired.is_empty() {
             self.out.store.push_back(StoreOp::RemoveRelays(expired));
         }
-        if self.services.expire_inboxes(wall.epoch()) {
-            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(wall.epoch()));
+        // As long as a publisher whose clock is slow may still be in the epoch before (§9.3).
+        let oldest = WallTime(wall.as_secs().saturating_sub(CLOCK_SKEW_MAX.as_secs())).epoch();
+        if self.services.expire_inboxes(oldest) {
+            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
         }
         self.close_idle(now);
     }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -28,27 +28,22 @@ fn binaries() -> &'static Path {
 }
 
 /// A relay process.
-pub struct Relay {
+pub(crate) struct Relay {
     child: Option<Child>,
     /// How others name it.
-    pub peer: String,
+    pub(crate) peer: String,
     dir: PathBuf,
     seed: Option<String>,
 }
 
 impl Relay {
     /// Its TCP port.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.peer.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a peer ends in its port")
     }
 
-    /// Where it keeps its files.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Kills it at once: SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("a child can be killed");
             child.wait().expect("a killed child can be waited for");
@@ -56,12 +51,12 @@ impl Relay {
     }
 
     /// Whether it still runs.
-    pub fn is_up(&mut self) -> bool {
+    pub(crate) fn is_up(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Asks it to stop, by SIGTERM, and waits; its exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
@@ -69,7 +64,7 @@ impl Relay {
     }
 
     /// Starts it, on the port it had if it ran before, and waits until it is ready.
-    pub fn start(&mut self, more: &[&str]) {
+    pub(crate) fn start(&mut self, more: &[&str]) {
         let port = if self.peer.is_empty() { 0 } else { self.port() };
         let mut command = Command::new(binaries().join("umbel-relay"));
         command.arg("run").arg("--data-dir").arg(&self.dir);
@@ -97,15 +92,15 @@ impl Drop for Relay {
 }
 
 /// Relays and profiles in one temporary folder, gone with it.
-pub struct Fleet {
+pub(crate) struct Fleet {
     /// All relays ever started.
-    pub relays: Vec<Relay>,
+    pub(crate) relays: Vec<Relay>,
     folder: TempDir,
 }
 
 impl Fleet {
     /// `count` relays, each told of the one before it.
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let mut fleet = Self { relays: Vec::new(), folder: tempfile::tempdir().expect("a temporary folder") };
         for _ in 0..count {
             fleet.add_relay(&[]);
@@ -114,7 +109,7 @@ impl Fleet {
     }
 
     /// One more relay, told of the newest that is up.
-    pub fn add_relay(&mut self, more: &[&str]) -> &mut Relay {
+    pub(crate) fn add_relay(&mut self, more: &[&str]) -> &mut Relay {
         let dir = self.folder.path().join(format!("relay{}", self.relays.len()));
         let made = Command::new(binaries().join("umbel-relay")).arg("init").arg("--data-dir").arg(&dir).output();
         let made = made.expect("umbel-relay runs");
@@ -127,18 +122,18 @@ impl Fleet {
     }
 
     /// A folder of the fleet's.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// A new profile, told of two relays.
-    pub fn profile(&self, name: &str) -> Profile {
+    pub(crate) fn profile(&self, name: &str) -> Profile {
         let seeds: Vec<&str> = self.relays.iter().rev().take(2).map(|relay| relay.peer.as_str()).collect();
         self.profile_with_seeds(name, &seeds)
     }
 
     /// A new profile, told of these.
-    pub fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
+    pub(crate) fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
         let profile = Profile { dir: self.path(name), key: self.path(&format!("{name}.key")) };
         let mut init = profile.umbel(&["init"]);
         init.arg("--key-file").arg(&profile.key);
@@ -152,14 +147,14 @@ impl Fleet {
 }
 
 /// A client's profile.
-pub struct Profile {
+pub(crate) struct Profile {
     dir: PathBuf,
     key: PathBuf,
 }
 
 impl Profile {
     /// `umbel` with these arguments, in this profile, with no terminal.
-    pub fn umbel(&self, args: &[&str]) -> Command {
+    pub(crate) fn umbel(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binaries().join("umbel"));
         command.arg("--profile").arg(&self.dir).arg("--json").args(args).stdin(Stdio::null());
         command.env_remove("UMBEL_PROFILE").env_remove("UMBEL_PASSPHRASE_FILE");
@@ -167,12 +162,12 @@ impl Profile {
     }
 
     /// Runs `umbel` to its end.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.umbel(args).output().expect("umbel runs")
     }
 
     /// Runs `umbel`, which must succeed; its output, an object a line.
-    pub fn ok(&self, args: &[&str]) -> Vec<Value> {
+    pub(crate) fn ok(&self, args: &[&str]) -> Vec<Value> {
         let output = self.run(args);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "umbel {args:?}: {:?} {errors}", output.status.code());
@@ -180,7 +175,7 @@ impl Profile {
     }
 
     /// Makes an inbox; its address.
-    pub fn create_inbox(&self, name: &str) -> String {
+    pub(crate) fn create_inbox(&self, name: &str) -> String {
         self.ok(&["inbox", "create", name]);
         let shown = self.ok(&["inbox", "show", name]);
         let address = shown.first().and_then(|shown| shown["address"].as_str()).expect("an inbox has an address");
@@ -189,12 +184,12 @@ impl Profile {
     }
 
     /// Sends bytes from standard input; the exit code.
-    pub fn send(&self, address: &str, body: &[u8]) -> Option<i32> {
+    pub(crate) fn send(&self, address: &str, body: &[u8]) -> Option<i32> {
         self.send_with(address, body, &[]).status.code()
     }
 
     /// Sends bytes from standard input.
-    pub fn send_with(&self, address: &str, body: &[u8], more: &[&str]) -> Output {
+    pub(crate) fn send_with(&self, address: &str, body: &[u8], more: &[&str]) -> Output {
         let mut send = self.umbel(&["send", address, "-"]);
         send.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = send.spawn().expect("umbel runs");
@@ -203,19 +198,19 @@ impl Profile {
     }
 
     /// Receives until there are `count` messages or the time is over; their bodies.
-    pub fn receive(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
+    pub(crate) fn receive(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
         let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
         let output = self.run(&["receive", "--count", &count, "--timeout", &seconds]);
         bodies(&output.stdout)
     }
 
     /// Receives what there is; the bodies.
-    pub fn receive_all(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn receive_all(&self) -> Vec<Vec<u8>> {
         bodies(&self.run(&["receive"]).stdout)
     }
 
     /// The `outbox` of `umbel status`: how many messages are in it.
-    pub fn outbox_len(&self) -> usize {
+    pub(crate) fn outbox_len(&self) -> usize {
         let status = self.ok(&["status"]);
         let outbox = &status.first().expect("a status")["outbox"];
         outbox.as_array().map(Vec::len).or_else(|| outbox.as_u64().map(|len| len as usize)).expect("an outbox")
@@ -223,7 +218,7 @@ impl Profile {
 }
 
 /// The JSON objects in a command's output, one a line.
-pub fn objects(output: &[u8]) -> Vec<Value> {
+pub(crate) fn objects(output: &[u8]) -> Vec<Value> {
     let text = String::from_utf8_lossy(output);
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
@@ -236,16 +231,4 @@ fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
         body
     };
     objects(output).iter().filter(|object| object.get("body_b64").is_some()).map(decode).collect()
-}
-
-/// Asks again and again until it holds, or the time is over; whether it did.
-pub fn eventually(timeout: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + timeout;
-    while Instant::now() < end {
-        if holds() {
-            return true;
-        }
-        std::thread::yield_now();
-    }
-    holds()
 }
