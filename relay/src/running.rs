@@ -15,10 +15,10 @@ use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::{DescriptorFault, Roles, Unverified};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
-use umbel_proto::network::Params;
 use umbel_proto::limits::ADDRESSES_MAX;
 use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
+use umbel_proto::network::Params;
 
 use crate::config::{Config, NETWORK_FILE};
 use crate::control::{Control, ControlConfig, ControlStats};

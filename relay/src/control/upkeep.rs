@@ -62,9 +62,9 @@ impl OnionKeys {
         let is_empty = stored.is_empty();
         let mut keys = Self { stored, secrets: Arc::from([]) };
         if is_empty {
-            keys.add(wall, rng, ops)
+            keys.add(wall, rng, ops);
         } else {
-            keys.expand()
+            keys.expand();
         }
         keys
     }
