@@ -1,5 +1,7 @@
 //! A message, end to end, over real cores: discovered relays, circuits, a durable mailbox, an owner who is away.
 
+#![allow(clippy::cast_possible_truncation, reason = "a test that fails panics; lengths are made up")]
+
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, Notice};

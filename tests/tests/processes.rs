@@ -1,5 +1,13 @@
 //! What only real processes on real sockets show: the commands, the disk, the signals, the bytes on the wire.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a test that fails panics; lengths are made up"
+)]
+
 mod fleet;
 
 use std::collections::BTreeMap;
