@@ -108,6 +108,8 @@ impl Lookups {
                     running.on_found(descriptor);
                 }
             }
+            // No position is to blame: where none answered yet, the others would be asked in vain.
+            Answer::Failed(AskFault::NoCircuit) if !running.was_answered => running.rest.clear(),
             Answer::Failed(AskFault::NoCircuit) => {}
             Answer::Failed(_) | Answer::Directory(_) | Answer::Mailbox(_) => running.was_answered = true,
         }

@@ -81,6 +81,8 @@ struct Ask {
     lost_count: usize,
     /// The last reason for that.
     fault: AskFault,
+    /// When it is given up if there is not even a guard to build circuits through.
+    cut_off_at: Instant,
     /// When it must have been sent.
     send_by: Instant,
 }
@@ -115,8 +117,10 @@ impl Requests {
         let params = &cx.network.params;
         let attempts = u32::try_from(params.circuits_per_attempt).unwrap_or(u32::MAX);
         let send_by = cx.now + params.build_timeout.saturating_mul(attempts);
+        let cut_off_at = cx.now + params.build_timeout;
         let (state, fault) = (State::Waiting, AskFault::NoCircuit);
-        self.asks.insert(id, Ask { asker, isolation, terminal, question, state, lost_count: 0, fault, send_by });
+        self.asks
+            .insert(id, Ask { asker, isolation, terminal, question, state, lost_count: 0, fault, cut_off_at, send_by });
         id
     }
 
@@ -138,7 +142,9 @@ impl Requests {
 
     /// When a request is overdue.
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        self.asks.values().filter_map(Ask::due_at).filter(|&at| at > after).min()
+        let due = self.asks.values().filter_map(Ask::due_at);
+        let cut_off = self.asks.values().filter(|ask| ask.state == State::Waiting).map(|ask| ask.cut_off_at);
+        due.chain(cut_off).filter(|&at| at > after).min()
     }
 
     pub(super) fn clear(&mut self) {
@@ -215,10 +221,11 @@ impl Requests {
     }
 
     fn end_overdue(&mut self, cx: &mut Context<'_>, pool: &mut Pool, answers: &mut Vec<(Asker, Answer)>) {
+        let is_cut_off = pool.guard_in_use().is_none();
         let overdue: Vec<(AskId, State, AskFault)> = self
             .asks
             .iter()
-            .filter(|(_, ask)| ask.due_at().is_some_and(|due_at| due_at <= cx.now))
+            .filter(|(_, ask)| ask.is_overdue(cx.now, is_cut_off))
             .map(|(&id, ask)| (id, ask.state, ask.fault))
             .collect();
         for (id, state, fault) in overdue {
@@ -283,6 +290,11 @@ impl Ask {
             State::Waiting | State::Building(_) => Some(self.send_by),
             State::Sent(_, due_at) => due_at,
         }
+    }
+
+    fn is_overdue(&self, now: Instant, is_cut_off: bool) -> bool {
+        let is_hopeless = is_cut_off && self.state == State::Waiting && self.cut_off_at <= now;
+        is_hopeless || self.due_at().is_some_and(|due_at| due_at <= now)
     }
 
     /// The request's bytes for this circuit, once it is built.
