@@ -21,6 +21,8 @@ mod pool;
 mod publish;
 mod requests;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

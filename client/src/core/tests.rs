@@ -1,0 +1,236 @@
+//! The core by itself, with no relay to talk to: what it asks of the store, of links, and what it tells.
+//!
+//! What it does in a network is in the package of tests, where the simulator drives it and the relays' real cores.
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::cell::{Cell, Command as CellCommand};
+use umbel_proto::ids::{CircId, MessageId, Peer, RelayId};
+use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
+use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::{Duration, Instant, WallTime};
+use zeroize::Zeroizing;
+
+use super::chance::{Backoff, between, exponential};
+use super::*;
+
+const WALL: WallTime = WallTime(1_790_000_000);
+const SEED: RelayId = RelayId([9; 32]);
+const LINK: LinkId = LinkId(4);
+
+/// A core and the time it lives in.
+struct Bench {
+    core: Core,
+    now: Instant,
+    rng: ChaCha20Rng,
+}
+
+impl Bench {
+    fn new(snapshot: Snapshot) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let seeds = vec![Peer { id: SEED, host_port: "127.0.0.1:9".to_owned() }];
+        let now = Instant::from_micros(0);
+        let core = Core::new(Network::local(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        Self { core, now, rng }
+    }
+
+    fn command(&mut self, command: Command) {
+        self.core.handle_command(self.now, WALL, command, &mut self.rng);
+    }
+
+    fn stored(&mut self, ticket: StoreTicket, is_stored: bool) {
+        self.core.handle_stored(self.now, WALL, ticket, is_stored, &mut self.rng);
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.core.handle_timeout(self.now, WALL, &mut self.rng);
+    }
+
+    fn link_up(&mut self, clock: WallTime) {
+        let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
+        self.core.handle_link_up(self.now, WALL, LINK, SEED, hello, &mut self.rng);
+    }
+
+    fn cell(&mut self, cell: Cell) {
+        self.core.handle_cell(self.now, WALL, LINK, cell, &mut self.rng);
+    }
+
+    fn notices(&mut self) -> Vec<Notice> {
+        std::iter::from_fn(|| self.core.poll_notice()).collect()
+    }
+
+    fn stores(&mut self) -> Vec<(StoreTicket, StoreOp)> {
+        std::iter::from_fn(|| self.core.poll_store()).collect()
+    }
+
+    fn links(&mut self) -> Vec<LinkOp> {
+        std::iter::from_fn(|| self.core.poll_link()).collect()
+    }
+
+    fn send(&mut self, number: u8, len: usize) -> MessageId {
+        let id = MessageId([number; 16]);
+        self.command(Command::Send { id, address: address(), body: vec![1; len] });
+        id
+    }
+}
+
+fn address() -> InboxAddress {
+    *InboxIdentity::from_seed(&[3; 32]).address()
+}
+
+#[test] // §10.5
+fn a_message_is_queued_only_once_it_is_durable() {
+    let mut bench = Bench::new(Snapshot::default());
+    let id = bench.send(1, 100);
+    let stores = bench.stores();
+    let [(ticket, StoreOp::PutOutbox { id: stored, .. })] = stores.as_slice() else { panic!("one thing is stored") };
+    assert_eq!(*stored, id);
+    assert_eq!(bench.notices(), []);
+    bench.stored(*ticket, false);
+    assert_eq!(bench.notices(), [], "what could not be stored is not queued");
+    bench.pass(Duration::from_secs(3));
+    let again = bench.stores();
+    let [(ticket, StoreOp::PutOutbox { .. })] = again.as_slice() else { panic!("it is stored again") };
+    bench.stored(*ticket, true);
+    assert_eq!(bench.notices(), [Notice::Queued(id)]);
+    assert_eq!(bench.core.status().outbox, [(id, 0)]);
+}
+
+#[test] // §10.5
+fn a_message_in_the_outbox_outlives_a_restart() {
+    let mut bench = Bench::new(Snapshot::default());
+    let id = bench.send(1, 30_000);
+    let stores = bench.stores();
+    let [(_, StoreOp::PutOutbox { state, .. })] = stores.as_slice() else { panic!("one thing is stored") };
+    let snapshot = Snapshot { outbox: vec![(id, state.clone())], ..Snapshot::default() };
+    assert_eq!(Bench::new(snapshot).core.status().outbox, [(id, 0)]);
+}
+
+#[test] // §10.3
+fn a_message_that_no_record_holds_is_refused() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.send(1, MESSAGE_LEN_MAX);
+    assert_eq!(bench.stores().len(), 1, "the longest there may be is taken");
+    let id = bench.send(2, MESSAGE_LEN_MAX + 1);
+    assert_eq!(bench.notices(), [Notice::Failed { id, reason: SendFault::TooLong }]);
+    assert!(bench.stores().is_empty());
+}
+
+#[test]
+fn the_same_message_is_taken_once() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.send(1, 10);
+    bench.send(1, 10);
+    assert_eq!(bench.stores().len(), 1);
+}
+
+#[test] // §9.4
+fn an_inbox_is_durable_before_anybody_hears_of_it() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.command(Command::CreateInbox { name: "help".to_owned() });
+    let stores = bench.stores();
+    let [(ticket, StoreOp::PutInbox { name, state })] = stores.as_slice() else { panic!("one thing is stored") };
+    assert_eq!(name, "help");
+    bench.stored(*ticket, true);
+    let address = bench.core.inbox_address("help");
+    assert!(address.is_some() && bench.core.inbox_address("other").is_none());
+    let snapshot = Snapshot { inboxes: vec![(name.clone(), state.clone())], ..Snapshot::default() };
+    assert_eq!(Bench::new(snapshot).core.inbox_address("help"), address);
+}
+
+#[test]
+fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
+    let open = |snapshot| {
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let core = Core::new(Network::local(), Vec::new(), snapshot, Instant::default(), WALL, &mut rng);
+        core.err()
+    };
+    let junk = || Zeroizing::new(vec![0xff; 40]);
+    let paths = Snapshot { paths: Some(vec![7]), ..Snapshot::default() };
+    assert_eq!(open(paths), Some(SnapshotFault::Paths));
+    let inboxes = Snapshot { inboxes: vec![("help".to_owned(), junk())], ..Snapshot::default() };
+    assert_eq!(open(inboxes), Some(SnapshotFault::Inbox("help".to_owned())));
+    let id = MessageId([1; 16]);
+    let outbox = Snapshot { outbox: vec![(id, junk())], ..Snapshot::default() };
+    assert_eq!(open(outbox), Some(SnapshotFault::Outbox(id)));
+    let relays = Snapshot { relays: vec![vec![1, 2, 3]], ..Snapshot::default() };
+    assert_eq!(open(relays), None, "a bad descriptor is left out");
+}
+
+#[test] // §8.3
+fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
+    let mut bench = Bench::new(Snapshot::default());
+    for _ in 0..5 {
+        let dials = bench.links();
+        assert!(matches!(dials.as_slice(), [LinkOp::Dial { relay: SEED, .. }]), "{dials:?}");
+        bench.core.handle_dial_failed(bench.now, WALL, SEED, &mut bench.rng);
+        assert_eq!(bench.notices(), [Notice::Unreachable]);
+        assert!(bench.links().is_empty(), "not without a pause");
+        bench.pass(Network::local().params.retry_max);
+    }
+}
+
+#[test] // §2.4
+fn a_clock_that_is_far_off_is_told_once() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.link_up(WALL + Duration::from_secs(3000));
+    assert_eq!(bench.notices(), []);
+    let mut bench = Bench::new(Snapshot::default());
+    bench.link_up(WALL + Duration::from_secs(7200));
+    assert_eq!(bench.notices(), [Notice::Warning(Warning::Clock { seconds: 7200 })]);
+}
+
+#[test] // §2.3
+fn a_cell_for_a_circuit_that_never_was_closes_the_link() {
+    for number in [1, 0x8000_0001, 0x8000_0002] {
+        let mut bench = Bench::new(Snapshot::default());
+        bench.link_up(WALL);
+        bench.links();
+        bench.cell(Cell::new(CircId::new(number), CellCommand::Relay));
+        let closed = bench.links();
+        assert!(closed.iter().any(|op| matches!(op, LinkOp::Close(LINK))), "{number:x}: {closed:?}");
+    }
+}
+
+#[test]
+fn waits_grow_with_each_failure_up_to_the_longest() {
+    let mut bench = Bench::new(Snapshot::default());
+    let core = &mut bench.core;
+    let params = core.network.params.clone();
+    let mut cx = Context {
+        now: bench.now,
+        wall: WALL,
+        network: &core.network,
+        view: &core.view,
+        candidates: &core.candidates,
+        is_ready: core.is_ready,
+        rng: &mut bench.rng,
+        out: &mut core.out,
+    };
+    let mut backoff = Backoff::default();
+    assert!(backoff.is_due(cx.now));
+    for round in 0..40 {
+        let wait = backoff.fail(&mut cx);
+        let most = params.retry_base.saturating_mul(1 << round.min(20)).min(params.retry_max);
+        assert!(wait >= most / 2 && wait <= most, "{round}: {wait:?}");
+        assert!(!backoff.is_due(cx.now) && backoff.is_due(cx.now + wait));
+    }
+    backoff.reset();
+    assert_eq!(backoff.failures(), 0);
+}
+
+#[test]
+fn draws_keep_to_their_bounds_and_their_mean() {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let mean = Duration::from_secs(60);
+    let draws: Vec<Duration> = (0..4000).map(|_| exponential(mean, &mut rng)).collect();
+    let sum: Duration = draws.iter().sum();
+    assert!(sum / 4000 > mean * 9 / 10 && sum / 4000 < mean * 11 / 10);
+    assert!(draws.iter().all(|&draw| draw <= mean * 8));
+    assert_eq!(exponential(Duration::ZERO, &mut rng), Duration::ZERO);
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
+    assert!((0..1000).map(|_| between(least, most, &mut rng)).all(|draw| draw >= least && draw <= most));
+}

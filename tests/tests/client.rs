@@ -1,0 +1,266 @@
+//! What a client does about relays that are gone, and what it keeps to while nothing happens.
+
+use std::collections::BTreeSet;
+
+use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::time::Duration;
+use umbel_tests::{ClientName, RelayName, World};
+
+const ALICE: ClientName = ClientName(0);
+const BOB: ClientName = ClientName(1);
+
+fn listen(world: &mut World, is_interactive: bool) {
+    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+}
+
+fn has_come(world: &World, sent: MessageId) -> bool {
+    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+}
+
+fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
+    world.client(name).core().and_then(|core| core.status().guard)
+}
+
+fn crash(world: &mut World, relay: RelayId) -> RelayName {
+    let name = world.relay_named(relay).expect("a relay of this world");
+    world.crash_relay(name);
+    name
+}
+
+/// The relays that a client's circuits had at this hop, counted from 1.
+fn relays_at(world: &World, name: ClientName, wanted: usize) -> BTreeSet<RelayId> {
+    let built = world.client(name).notices.iter().filter_map(|(_, notice)| match notice {
+        Notice::HopBuilt { hop, relay, .. } if *hop == wanted => Some(*relay),
+        _ => None,
+    });
+    built.collect()
+}
+
+#[test] // §6.4
+fn a_dead_guard_gives_way_to_the_next_and_comes_back() {
+    let mut world = World::new(31).relays(10).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    let warm = world.send(ALICE, &address, b"warm".to_vec());
+    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, warm)), "{}", world.describe());
+    let first = guard_of(&world, ALICE).expect("a guard in use");
+    let dead = crash(&mut world, first);
+    let sent = world.send(ALICE, &address, b"past the dead guard".to_vec());
+    assert!(world.run_until(Duration::from_secs(20), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(guard_of(&world, ALICE).is_some_and(|guard| guard != first));
+    world.restart_relay(dead);
+    let is_back = |world: &World| guard_of(world, ALICE) == Some(first);
+    assert!(world.run_until(Duration::from_secs(30), is_back), "{}", world.describe());
+}
+
+#[test] // §6.4
+fn guards_and_layer_2_outlive_a_restart() {
+    let mut world = World::new(32).relays(12).clients(2);
+    world.run_for(Duration::from_secs(120));
+    let (guard, layer2) = (guard_of(&world, ALICE), relays_at(&world, ALICE, 2));
+    world.crash_client(ALICE);
+    world.restart_client(ALICE);
+    world.run_for(Duration::from_secs(120));
+    assert!(guard.is_some());
+    assert_eq!(guard_of(&world, ALICE), guard);
+    let all = relays_at(&world, ALICE, 2);
+    assert!(layer2.is_subset(&all) && all.len() <= 4, "no more than are pinned: {}", all.len());
+}
+
+#[test] // §6.4
+fn circuits_never_have_a_relay_twice_among_the_first_three() {
+    let mut world = World::new(33).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    world.send(ALICE, &address, b"hello".to_vec());
+    world.run_for(Duration::from_secs(60));
+    for client in [ALICE, BOB] {
+        let mut circuits = std::collections::BTreeMap::<u64, Vec<RelayId>>::new();
+        for (_, notice) in &world.client(client).notices {
+            if let Notice::HopBuilt { circuit, relay, .. } = notice {
+                circuits.entry(*circuit).or_default().push(*relay);
+            }
+        }
+        assert!(circuits.values().any(|path| path.len() == 4));
+        for path in circuits.values() {
+            let first: BTreeSet<_> = path.iter().take(3).collect();
+            assert_eq!(first.len(), path.len().min(3), "guard, layer 2 and middle differ");
+            assert!(path.get(3).is_none_or(|terminal| path.get(2) != Some(terminal)), "the middle is no terminal");
+        }
+    }
+}
+
+#[test] // §6.4
+fn dead_layer_2_relays_block_nothing() {
+    let mut world = World::new(34).relays(14).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    let warm = world.send(ALICE, &address, b"warm".to_vec());
+    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, warm)), "{}", world.describe());
+    let guard = guard_of(&world, ALICE);
+    for relay in relays_at(&world, ALICE, 2).into_iter().filter(|relay| Some(*relay) != guard).take(3) {
+        crash(&mut world, relay);
+    }
+    let sent = world.send(ALICE, &address, b"past dead relays".to_vec());
+    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+}
+
+#[test] // §9.4, §10
+fn a_dead_holder_is_replaced_and_mail_flows_on() {
+    let mut world = World::new(35).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(5));
+    let holders: Vec<RelayId> = world
+        .all_relays()
+        .iter()
+        .filter(|relay| relay.control().is_some_and(|control| control.holder().counts().queues > 0))
+        .map(|relay| relay.id)
+        .collect();
+    assert_eq!(holders.len(), 3);
+    let bobs_guard = guard_of(&world, BOB);
+    let dead = holders.into_iter().find(|holder| Some(*holder) != bobs_guard).expect("a holder that is no guard");
+    crash(&mut world, dead);
+    let is_replaced = |world: &World| {
+        world.has_notice(BOB, |notice| *notice == warning(Warning::MailboxReplaced { inbox: "help".into() }))
+    };
+    assert!(world.run_until(Duration::from_secs(120), is_replaced), "{}", world.describe());
+    world.run_for(Duration::from_secs(10));
+    let sent = world.send(ALICE, &address, b"to the new one".to_vec());
+    let by_all = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 3, .. } if *id == sent);
+    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_all)), "{}", world.describe());
+    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, sent)), "{}", world.describe());
+}
+
+const fn warning(warning: Warning) -> Notice {
+    Notice::Warning(warning)
+}
+
+#[test] // §10.2
+fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
+    let mut world = World::new(36).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let guard = guard_of(&world, BOB);
+    let holder = world
+        .all_relays()
+        .iter()
+        .find(|relay| {
+            Some(relay.id) != guard && relay.control().is_some_and(|control| control.holder().counts().queues > 0)
+        })
+        .map(|relay| relay.id);
+    crash(&mut world, holder.expect("a holder"));
+    let sent = world.send(ALICE, &address, b"two will do".to_vec());
+    let by_two = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent);
+    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_two)), "{}", world.describe());
+    listen(&mut world, false);
+    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+    let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
+    assert!(world.run_until(Duration::from_secs(120), is_out), "it leaves once the third was tried in vain");
+}
+
+#[test] // §10.2
+fn copies_are_told_once_and_the_owner_hears_that_all_is_read() {
+    for is_interactive in [true, false] {
+        let mut world = World::new(37).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        let sent: Vec<MessageId> =
+            (0..12).map(|number| world.send(ALICE, &address, vec![number; 700 * usize::from(number)])).collect();
+        let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
+        assert!(world.run_until(Duration::from_secs(60), is_out), "{}", world.describe());
+        listen(&mut world, is_interactive);
+        let all_read = |notice: &Notice| matches!(notice, Notice::CaughtUp { answered: 3, mailboxes: 3, .. });
+        assert!(
+            world.run_until(Duration::from_secs(60), |world| world.has_notice(BOB, all_read)),
+            "{}",
+            world.describe()
+        );
+        world.run_for(Duration::from_secs(30));
+        for id in sent {
+            let is_it = |notice: &&Notice| matches!(notice, Notice::Received { id: came, .. } if *came == id);
+            assert_eq!(world.client(BOB).notices.iter().map(|(_, notice)| notice).filter(is_it).count(), 1);
+        }
+        assert_eq!(world.client(BOB).disk.duplicates, 0);
+        let left: usize = world
+            .all_relays()
+            .iter()
+            .filter_map(|relay| relay.control())
+            .map(|control| control.holder().counts().records)
+            .sum();
+        assert_eq!(left, 0, "what is durable with the owner is removed");
+    }
+}
+
+#[test] // §10.5
+fn a_client_that_dies_at_any_moment_loses_nothing() {
+    for lived in [1, 7, 23, 60, 150, 400, 900] {
+        let mut world = World::new(38).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        listen(&mut world, true);
+        let sent = world.send(ALICE, &address, vec![5; 9_000]);
+        let is_queued = |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(sent));
+        assert!(world.run_until(Duration::from_secs(10), is_queued));
+        world.run_for(Duration::from_millis(lived));
+        world.crash_client(ALICE);
+        world.crash_client(BOB);
+        world.restart_client(ALICE);
+        world.restart_client(BOB);
+        listen(&mut world, true);
+        assert!(
+            world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
+            "{lived} ms; {}",
+            world.describe()
+        );
+        assert_eq!(world.client(BOB).disk.messages.len(), 1);
+    }
+}
+
+#[test] // §6.4
+fn without_a_network_a_message_is_deferred_and_goes_out_once_there_is_one() {
+    let mut world = World::new(39).relays(6).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(20));
+    for number in 0..6 {
+        world.crash_relay(RelayName(number));
+    }
+    let sent = world.send(ALICE, &address, b"hello?".to_vec());
+    let is_deferred =
+        |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::NoCircuit, .. } if *id == sent);
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, is_deferred)),
+        "{}",
+        world.describe()
+    );
+    assert!(world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
+    for number in 0..6 {
+        world.restart_relay(RelayName(number));
+    }
+    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+}
+
+#[test]
+fn a_client_with_nothing_to_do_does_little() {
+    let mut world = World::new(40).relays(6).clients(2);
+    world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(60));
+    let (steps, sent) = (world.steps(), world.cells.sent);
+    world.run_for(Duration::from_secs(60));
+    let (steps, sent) = (world.steps() - steps, world.cells.sent - sent);
+    // Views are reconciled every two seconds, by eight nodes with up to five others each.
+    assert!(sent < 60 * 60, "{sent} cells");
+    assert!(steps < 4 * sent + 2_000, "{steps} steps for {sent} cells");
+}
+
+#[test]
+fn a_client_that_stops_leaves_no_link_and_wants_no_timer() {
+    let mut world = World::new(41).relays(6).clients(1);
+    world.run_for(Duration::from_secs(20));
+    let links = world.network().link_count();
+    world.command(ALICE, Command::Stop);
+    world.run_for(Duration::from_secs(5));
+    assert!(world.network().link_count() < links);
+    let core = world.client(ALICE).core().expect("it is up");
+    assert_eq!(core.status().circuits, 0);
+    assert_eq!(core.poll_timeout(), None);
+}
