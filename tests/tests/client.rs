@@ -23,7 +23,7 @@ fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
 }
 
 fn crash(world: &mut World, relay: RelayId) -> RelayName {
-    let name = world.relay_named(relay).expect("a relay of this world");
+    let name = world.relay_named(relay).unwrap_or_else(|| unreachable!("a relay of this world"));
     world.crash_relay(name);
     name
 }
