@@ -62,11 +62,17 @@ pub(super) struct Circuits {
     circuits: BTreeMap<CircuitKey, Circuit>,
     ends: BTreeMap<(LinkId, CircId), End>,
     next_key: u64,
+    /// Handshakes being answered; also of circuits that are gone since.
+    answering: usize,
 }
 
 impl Circuits {
     pub(super) fn len(&self) -> usize {
         self.circuits.len()
+    }
+
+    pub(super) fn get(&self, key: CircuitKey) -> Option<&Circuit> {
+        self.circuits.get(&key)
     }
 
     pub(super) fn get_mut(&mut self, key: CircuitKey) -> Option<&mut Circuit> {
@@ -108,9 +114,10 @@ impl Circuits {
         ends
     }
 
-    /// Forgets all circuit ids: what they were.
-    pub(super) fn take_all(&mut self) -> Vec<(LinkId, CircId, End)> {
-        core::mem::take(&mut self.ends).into_iter().map(|((link, circ), end)| (link, circ, end)).collect()
+    /// Forgets everything: which ends there were, and which circuits.
+    pub(super) fn take_all(&mut self) -> (Vec<(LinkId, CircId)>, Vec<CircuitKey>) {
+        let ends = core::mem::take(&mut self.ends).into_keys().collect();
+        (ends, core::mem::take(&mut self.circuits).into_keys().collect())
     }
 
     pub(super) fn end_count(&self) -> usize {
@@ -194,17 +201,21 @@ impl Control {
         let Ok(onionskin) = Onionskin::from_create_body(cell.body()) else {
             return self.close_link(link);
         };
-        if self.circuits.len() >= self.config.circuits_max || !self.links.admit_create(link, now) {
+        // A peer that destroys what it has just created leaves a handshake to be answered for nobody.
+        let is_full = self.circuits.len().max(self.circuits.answering) >= self.config.circuits_max;
+        if is_full || !self.links.admit_create(link, now) {
             self.stats.refused += 1;
             self.out.cells.push_back((link, Cell::destroy(circ, DestroyReason::Busy)));
             return;
         }
         let key = self.circuits.add(now, link, circ);
+        self.circuits.answering += 1;
         self.out.work.push_back(Work { id: WorkId(key.0), onionskin: Box::new(onionskin) });
     }
 
     pub(super) fn on_work_done(&mut self, now: Instant, done: WorkDone) {
         let key = CircuitKey(done.id.0);
+        self.circuits.answering = self.circuits.answering.saturating_sub(1);
         let Some(circuit) = self.circuits.get_mut(key) else {
             return; // destroyed while the handshake was being answered
         };
@@ -250,6 +261,7 @@ impl Control {
             }
             (RelayMsg::Extend(_), State::Terminal(_)) => Err(Violation::Early),
             (message, State::Terminal(terminal)) => terminal.handle_message(delivered.tag, &message),
+            (RelayMsg::Padding, State::Extending(_)) => Ok(()),
             (_, State::Answering | State::Extending(_) | State::Joined { .. }) => Err(Violation::Unexpected),
         }
     }
@@ -292,7 +304,10 @@ impl Control {
         let Some(circuit) = self.circuits.circuits.remove(&key) else { return };
         let next = match circuit.state {
             State::Joined { next } => Some(next),
-            State::Extending(extending) => extending.next_end(),
+            State::Extending(extending) => {
+                self.discovery.dials.forget(&extending, key);
+                extending.next_end()
+            }
             State::Terminal(_) => {
                 self.services.forget_circuit(key);
                 None
@@ -310,14 +325,15 @@ impl Control {
     fn on_next_lost(&mut self, key: CircuitKey, lost: (LinkId, CircId), reason: DestroyReason) {
         let Some(circuit) = self.circuits.get_mut(key) else { return };
         match &circuit.state {
-            State::Extending(extending) if extending.next_end() == Some(lost) => self.on_extend_refused(key),
+            State::Extending(extending) if extending.next_end() == Some(lost) => self.on_extend_lost(key, reason),
             State::Joined { next } if *next == lost => {
                 let (link, circ) = circuit.prev;
                 self.circuits.circuits.remove(&key);
                 self.circuits.remove_end(link, circ);
                 self.send_destroy(link, circ, reason);
             }
-            _ => {}
+            // The circuit has given that end up already.
+            State::Answering | State::Terminal(_) | State::Extending(_) | State::Joined { .. } => {}
         }
     }
 }

@@ -67,6 +67,13 @@ enum Job {
     Push(Vec<ByteBuf>),
 }
 
+impl Discovery {
+    /// No session goes on, and nobody is waited for.
+    pub(super) fn forget_all(&mut self) {
+        *self = Self { next_session: self.next_session, ..Self::default() };
+    }
+}
+
 impl Control {
     pub(super) fn on_sync_timer(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let params = &self.config.network.params;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::Violation;
-use umbel_proto::cell::{Cell, Command};
+use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::TerminalCircuit;
 use umbel_proto::handshake::Reply;
 use umbel_proto::ids::{CircId, RelayId};
@@ -20,6 +20,8 @@ use crate::forward::{Next, TableUpdate};
 
 /// Most circuits that wait for one relay to be dialled.
 const DIAL_WAITERS_MAX: usize = 1024;
+/// Most relays dialled at once: whoever asks for extends can't make us dial the whole network.
+const DIALS_MAX: usize = 256;
 
 /// A circuit that waits for its next hop.
 pub(super) struct Extending {
@@ -49,6 +51,19 @@ impl Extending {
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     waiting: BTreeMap<RelayId, Vec<CircuitKey>>,
+}
+
+impl Dials {
+    /// This circuit waits for no link any more.
+    pub(super) fn forget(&mut self, extending: &Extending, key: CircuitKey) {
+        let Step::Dialling(extend) = &extending.step else { return };
+        if let Some(waiting) = self.waiting.get_mut(&extend.relay) {
+            waiting.retain(|&other| other != key);
+            if waiting.is_empty() {
+                self.waiting.remove(&extend.relay);
+            }
+        }
+    }
 }
 
 impl Control {
@@ -81,6 +96,10 @@ impl Control {
     }
 
     fn await_link(&mut self, relay: RelayId, key: CircuitKey) {
+        let dialling = &self.discovery.dialling;
+        if dialling.len() >= DIALS_MAX && !dialling.contains(&relay) {
+            return self.refuse_extend(key, ExtendRefusal::Refused);
+        }
         let waiting = self.discovery.dials.waiting.entry(relay).or_default();
         if waiting.len() >= DIAL_WAITERS_MAX {
             return self.refuse_extend(key, ExtendRefusal::Refused);
@@ -160,9 +179,10 @@ impl Control {
         self.out.tables.push_back((prev_link, TableUpdate::Join(prev_circ, Next { queue: link, circ })));
     }
 
-    /// The next hop destroyed the circuit before it was there.
-    pub(super) fn on_extend_refused(&mut self, key: CircuitKey) {
-        self.refuse_extend(key, ExtendRefusal::Refused);
+    /// The next hop destroyed the circuit before it was there, or its link broke.
+    pub(super) fn on_extend_lost(&mut self, key: CircuitKey, reason: DestroyReason) {
+        let is_link = reason == DestroyReason::Link;
+        self.refuse_extend(key, if is_link { ExtendRefusal::Unreachable } else { ExtendRefusal::Refused });
     }
 
     pub(super) fn on_extend_timeout(&mut self, now: Instant, key: CircuitKey) {
@@ -172,11 +192,30 @@ impl Control {
         if now < extending.deadline {
             return; // an earlier extend's timer
         }
+        self.discovery.dials.forget(extending, key);
         if let Some((link, circ)) = extending.next_end() {
             self.circuits.remove_end(link, circ);
-            self.send_destroy(link, circ, umbel_proto::cell::DestroyReason::Finished);
+            self.send_destroy(link, circ, DestroyReason::Finished);
         }
         self.refuse_extend(key, ExtendRefusal::Unreachable);
+    }
+
+    /// Each circuit that waits for a link is one that waits for that relay, and each relay waited for is being dialled.
+    pub(super) fn check_extends(&self) -> Result<(), String> {
+        for (relay, waiting) in &self.discovery.dials.waiting {
+            for key in waiting {
+                let Some(State::Extending(extending)) = self.circuits.get(*key).map(|circuit| &circuit.state) else {
+                    return Err(format!("{key:?} waits for a link and is no longer extending"));
+                };
+                if !matches!(&extending.step, Step::Dialling(extend) if extend.relay == *relay) {
+                    return Err(format!("{key:?} waits for a link to another relay than it asked for"));
+                }
+            }
+            if !self.discovery.dialling.contains(relay) {
+                return Err(format!("{relay:?} is waited for, and not dialled"));
+            }
+        }
+        Ok(())
     }
 
     /// There will be no new hop: the origin is told, and the circuit ends here as before.

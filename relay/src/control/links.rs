@@ -17,6 +17,8 @@ struct Link {
     creates: CreateLimit,
     /// For how many sweeps in a row it has carried no circuit.
     unused_sweeps: u32,
+    /// We asked for its end: nothing that comes from it counts, and nothing new goes over it.
+    is_closing: bool,
 }
 
 /// All links that are up.
@@ -28,14 +30,28 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn add(&mut self, id: LinkId, peer: Option<RelayId>, is_dialler: bool, creates: CreateLimit) {
-        self.links.insert(id, Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0 });
+        self.links.insert(id, Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0, is_closing: false });
         if let Some(peer) = peer {
             self.by_relay.entry(peer).or_default().push(id);
         }
     }
 
     pub(super) fn remove(&mut self, id: LinkId) {
-        let Some(peer) = self.links.remove(&id).and_then(|link| link.peer) else { return };
+        if let Some(peer) = self.links.remove(&id).and_then(|link| link.peer) {
+            self.forget_way(id, peer);
+        }
+    }
+
+    /// The link is about to end.
+    pub(super) fn begin_close(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.is_closing = true;
+        if let Some(peer) = link.peer {
+            self.forget_way(id, peer);
+        }
+    }
+
+    fn forget_way(&mut self, id: LinkId, peer: RelayId) {
         if let Some(ids) = self.by_relay.get_mut(&peer) {
             ids.retain(|&other| other != id);
             if ids.is_empty() {
@@ -50,6 +66,11 @@ impl Links {
 
     pub(super) fn contains(&self, id: LinkId) -> bool {
         self.links.contains_key(&id)
+    }
+
+    /// Whether this link is up, and nobody has asked for its end.
+    pub(super) fn is_open(&self, id: LinkId) -> bool {
+        self.links.get(&id).is_some_and(|link| !link.is_closing)
     }
 
     /// The link to use toward this relay: the oldest, so that both ends settle on one.
@@ -67,7 +88,7 @@ impl Links {
         for (&id, link) in &mut self.links {
             link.unused_sweeps = if is_unused(id) { link.unused_sweeps.saturating_add(1) } else { 0 };
         }
-        let is_over = |link: &Link| link.is_dialler && link.unused_sweeps >= sweeps_max;
+        let is_over = |link: &Link| link.is_dialler && !link.is_closing && link.unused_sweeps >= sweeps_max;
         self.links.iter().filter(|(_, link)| is_over(link)).map(|(&id, _)| id).collect()
     }
 

@@ -216,6 +216,8 @@ impl Control {
     /// What does not.
     pub fn check(&self) -> Result<(), String> {
         self.circuits.check()?;
+        self.services.check()?;
+        self.check_extends()?;
         self.services.holder().invariants().map_err(|broken| format!("mailboxes: {broken:?}"))
     }
 
@@ -244,7 +246,7 @@ impl Control {
         }
     }
 
-    /// A link is gone, whoever closed it.
+    /// A link is gone, whoever closed it. What the tables of links that are gone held is gone too.
     pub fn handle_link_down(&mut self, _now: Instant, link: LinkId) {
         self.links.remove(link);
         for (circ, end) in self.circuits.take_link(link) {
@@ -266,7 +268,7 @@ impl Control {
         event: LinkEvent,
         rng: &mut dyn CryptoRng,
     ) {
-        if !self.links.contains(link) {
+        if !self.links.is_open(link) {
             return; // closed by us a moment ago; its last cells are on their way
         }
         match event {
@@ -296,10 +298,14 @@ impl Control {
 
     /// The relay stops: all circuits are destroyed, so that their origins know at once.
     pub fn handle_stop(&mut self) {
-        for (link, circ, end) in self.circuits.take_all() {
+        let (ends, circuits) = self.circuits.take_all();
+        for (link, circ) in ends {
             self.send_destroy(link, circ, DestroyReason::Finished);
-            self.on_end_lost(link, circ, end, DestroyReason::Finished);
         }
+        for key in circuits {
+            self.services.forget_circuit(key);
+        }
+        self.discovery.forget_all();
     }
 
     /// Next change to a link's table. Drain before cells.
@@ -344,12 +350,15 @@ impl Control {
     }
 
     fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
-        self.out.tables.push_back((link, TableUpdate::Remove(circ)));
-        self.out.cells.push_back((link, Cell::destroy(circ, reason)));
+        if self.links.contains(link) {
+            self.out.tables.push_back((link, TableUpdate::Remove(circ)));
+            self.out.cells.push_back((link, Cell::destroy(circ, reason)));
+        }
     }
 
     fn close_link(&mut self, link: LinkId) {
         self.stats.violations += 1;
+        self.links.begin_close(link);
         self.out.links.push_back(LinkOp::Close(link));
     }
 }

@@ -24,9 +24,23 @@ use super::io::{StoreDone, StoreOp};
 pub(super) struct Services {
     holder: Holder,
     requests: BTreeMap<RequestId, (CircuitKey, StreamId)>,
+    /// Streams on which something was asked, while their origin has not said all or waits for a mailbox: at most
+    /// [`STREAMS_MAX`] a circuit.
+    ///
+    /// [`STREAMS_MAX`]: umbel_proto::limits::STREAMS_MAX
+    asked: BTreeMap<(CircuitKey, StreamId), Asked>,
     inboxes: BTreeMap<(Epoch, BlindedKey), StoredInbox>,
     publishing: BTreeMap<u64, Publishing>,
     next_id: u64,
+}
+
+/// A stream on which something was asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// What a mailbox has still to answer.
+    request: Option<RequestId>,
+    /// Whether the origin has said all.
+    is_finished: bool,
 }
 
 /// An inbox descriptor that is durable here.
@@ -52,7 +66,8 @@ impl Services {
                 inboxes.insert((outer.epoch, outer.blinded), inbox);
             }
         }
-        Self { holder, requests: BTreeMap::new(), inboxes, publishing: BTreeMap::new(), next_id: 1 }
+        let (requests, asked) = (BTreeMap::new(), BTreeMap::new());
+        Self { holder, requests, asked, inboxes, publishing: BTreeMap::new(), next_id: 1 }
     }
 
     pub(super) fn holder(&self) -> &Holder {
@@ -65,20 +80,40 @@ impl Services {
 
     /// Nobody waits on this circuit any more.
     pub(super) fn forget_circuit(&mut self, key: CircuitKey) {
-        let gone: Vec<RequestId> =
-            self.requests.iter().filter(|(_, (circuit, _))| *circuit == key).map(|(&id, _)| id).collect();
-        for id in gone {
+        let streams = (key, StreamId(0))..=(key, StreamId(u16::MAX));
+        let gone: Vec<StreamId> = self.asked.range(streams).map(|((_, stream), _)| *stream).collect();
+        for stream in gone {
+            self.forget_stream(key, stream);
+        }
+    }
+
+    fn forget_stream(&mut self, key: CircuitKey, stream: StreamId) {
+        if let Some(Asked { request: Some(id), .. }) = self.asked.remove(&(key, stream)) {
             self.requests.remove(&id);
             self.holder.cancel(id);
         }
     }
 
-    fn forget_stream(&mut self, key: CircuitKey, stream: StreamId) {
-        let gone = self.requests.iter().find(|(_, at)| **at == (key, stream)).map(|(&id, _)| id);
-        if let Some(id) = gone {
-            self.requests.remove(&id);
-            self.holder.cancel(id);
+    /// A mailbox has said all there is to say to a request.
+    fn on_answered(&mut self, id: RequestId, at: (CircuitKey, StreamId)) {
+        self.requests.remove(&id);
+        if let Some(asked) = self.asked.get_mut(&at) {
+            asked.request = None;
+            if asked.is_finished {
+                self.asked.remove(&at);
+            }
         }
+    }
+
+    /// Each request waits on a stream that knows it.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (id, at) in &self.requests {
+            if self.asked.get(at).and_then(|asked| asked.request) != Some(*id) {
+                return Err(format!("{id:?} waits on a stream that does not know it"));
+            }
+        }
+        let waiting = self.asked.values().filter(|asked| asked.request.is_some()).count();
+        if waiting == self.requests.len() { Ok(()) } else { Err(format!("{waiting} streams wait for a mailbox")) }
     }
 
     fn new_id(&mut self) -> u64 {
@@ -100,25 +135,53 @@ impl Control {
         while let Some(event) = self.terminal(key).and_then(TerminalCircuit::poll_event) {
             let served = match event {
                 TerminalEvent::Request { is_first: false, .. } => Err(Violation::Stream),
-                TerminalEvent::Request { stream, service: Service::Directory, frame, .. } => {
-                    self.serve_directory(wall, key, stream, &frame)
+                TerminalEvent::Request { stream, service, frame, fin, is_first: true } => {
+                    self.serve_request(now, wall, key, stream, (service, &frame, fin))
                 }
-                TerminalEvent::Request { stream, service: Service::Mailbox, frame, .. } => {
-                    self.serve_mailbox(now, wall, key, stream, &frame)
-                }
-                TerminalEvent::StreamEnded { stream, .. } => {
-                    self.services.forget_stream(key, stream);
+                TerminalEvent::StreamEnded { stream, reset } => {
+                    self.on_stream_ended(key, stream, reset);
                     Ok(())
                 }
             };
             if let Err(violation) = served
                 && let Some((link, circ)) = self.circuits.get_mut(key).map(|circuit| circuit.prev)
             {
-                return self.on_violation(link, circ, violation);
+                self.on_violation(link, circ, violation);
             }
         }
         self.run_holder(now, wall);
         self.flush_circuit(key);
+    }
+
+    fn serve_request(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        key: CircuitKey,
+        stream: StreamId,
+        (service, frame, fin): (Service, &[u8], bool),
+    ) -> Result<(), Violation> {
+        if !fin {
+            self.services.asked.insert((key, stream), Asked { request: None, is_finished: false });
+        }
+        match service {
+            Service::Directory => self.serve_directory(wall, key, stream, frame),
+            Service::Mailbox => self.serve_mailbox(now, wall, key, stream, frame),
+        }
+    }
+
+    /// The origin says nothing more on a stream. What it asked is still answered, unless it wants no answer.
+    fn on_stream_ended(&mut self, key: CircuitKey, stream: StreamId, is_reset: bool) {
+        match self.services.asked.get_mut(&(key, stream)) {
+            Some(asked) if asked.request.is_some() && !is_reset => asked.is_finished = true,
+            Some(_) => self.services.forget_stream(key, stream),
+            // It ended before it asked anything.
+            None => {
+                if let Some(terminal) = self.terminal(key) {
+                    terminal.finish(stream);
+                }
+            }
+        }
     }
 
     fn terminal(&mut self, key: CircuitKey) -> Option<&mut TerminalCircuit> {
@@ -204,6 +267,9 @@ impl Control {
         let Some(binding) = self.terminal(key).map(|terminal| terminal.binding().clone()) else { return Ok(()) };
         let id = RequestId(self.services.new_id());
         self.services.requests.insert(id, (key, stream));
+        // It is there already unless the request was the last that the origin says.
+        let asked = self.services.asked.entry((key, stream)).or_insert(Asked { request: None, is_finished: true });
+        asked.request = Some(id);
         self.services.holder.handle_request(now, wall, id, &binding, request);
         Ok(())
     }
@@ -215,12 +281,10 @@ impl Control {
             self.out.store.push_back(StoreOp::Mailbox(op));
         }
         while let Some(answer) = self.services.holder.poll_reply() {
-            let at = if answer.fin {
-                self.services.requests.remove(&answer.request)
-            } else {
-                self.services.requests.get(&answer.request).copied()
-            };
-            if let Some((key, stream)) = at {
+            if let Some(&(key, stream)) = self.services.requests.get(&answer.request) {
+                if answer.fin {
+                    self.services.on_answered(answer.request, (key, stream));
+                }
                 self.reply(key, stream, &answer.reply.encode(), answer.fin);
             }
         }

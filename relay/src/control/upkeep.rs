@@ -183,6 +183,9 @@ impl Control {
         }
         let circuits = &self.circuits;
         let unused = self.links.sweep(UNUSED_LINK_SWEEPS, |link| circuits.is_unused(link));
-        self.out.links.extend(unused.into_iter().map(LinkOp::Close));
+        for link in unused {
+            self.links.begin_close(link);
+            self.out.links.push_back(LinkOp::Close(link));
+        }
     }
 }
