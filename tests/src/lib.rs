@@ -8,6 +8,8 @@ pub mod adversary;
 pub mod check;
 pub mod client;
 pub mod disk;
+pub mod fuzz;
+pub mod lone;
 pub mod network;
 pub mod relay;
 pub mod world;

@@ -1,0 +1,314 @@
+//! What the corpus is made from: small inputs, valid or nearly so, the same on every machine.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use serde_bytes::ByteBuf;
+use umbel_proto::cell::{Cell, Command, DestroyReason};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest, Syncer};
+use umbel_proto::directory::{
+    DirectoryRefusal, DirectoryReply, DirectoryRequest, NetView, Receipt, RelayDescriptor, Roles,
+};
+use umbel_proto::handshake::{Binding, Initiator, respond};
+use umbel_proto::ids::{BlindedKey, CircId, MessageId, Peer, QueueId, RecordId};
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::record::{Message, seal_record};
+use umbel_proto::limits::BODY_LEN;
+use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, RelayMsg, StreamId};
+use umbel_proto::network::Network;
+
+use super::decoders::{WALL, identity, seal_secret};
+use crate::lone::Neighbour;
+
+/// One file of the corpus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// The body it is for.
+    pub body: &'static str,
+    /// The file's name.
+    pub name: &'static str,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// All of them.
+pub fn seeds() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    for (body, files) in [
+        ("hello", hello()),
+        ("cell_header", cells()),
+        ("relay_message", messages()),
+        ("relay_descriptor", descriptors()),
+        ("directory_request", requests()),
+        ("directory_reply", replies()),
+        ("mailbox_request", mailbox_requests()),
+        ("mailbox_reply", mailbox_replies()),
+        ("inbox_descriptor", inbox_descriptors()),
+        ("record", records()),
+        ("inbox_address", vec![("valid", identity().address().to_text().into_bytes())]),
+        ("peer", peers()),
+        ("network", vec![("local", Network::local().to_toml().into_bytes())]),
+        ("syncer", syncer()),
+        ("terminal", terminal()),
+        ("origin", origin()),
+        ("holder", holder()),
+        ("link_table", link_table()),
+        ("control", control()),
+    ] {
+        seeds.extend(files.into_iter().map(|(name, bytes)| Seed { body, name, bytes }));
+    }
+    let [create, created] = handshake();
+    seeds.push(Seed { body: "create_body", name: "valid", bytes: create.to_vec() });
+    seeds.push(Seed { body: "created_body", name: "valid", bytes: created.to_vec() });
+    seeds
+}
+
+type Files = Vec<(&'static str, Vec<u8>)>;
+
+fn rng() -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(20)
+}
+
+fn neighbour() -> Neighbour {
+    Neighbour::new(Network::local().id, 1)
+}
+
+fn hello() -> Files {
+    let hello = |descriptor| Hello {
+        versions: vec![LINK_VERSION, 2],
+        network: Network::local().id,
+        clock: WALL,
+        features: 1,
+        descriptor,
+    };
+    let trimmed = |hello: Hello| {
+        let cell = hello.encode();
+        let len = cell.body().iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        cell.body().get(..len).unwrap_or_default().to_vec()
+    };
+    vec![("client", trimmed(hello(None))), ("relay", trimmed(hello(Some(neighbour().descriptor))))]
+}
+
+fn cells() -> Files {
+    let circ = CircId::new(0x8000_0001);
+    let head = |cell: Cell| cell.as_bytes().iter().take(8).copied().collect();
+    vec![
+        ("relay", head(Cell::new(circ, Command::Relay))),
+        ("padding", head(Cell::new(None, Command::Padding))),
+        ("destroy", circ.map_or_else(Vec::new, |circ| head(Cell::destroy(circ, DestroyReason::Busy)))),
+        ("no_circuit", vec![0, 0, 0, 0, 4]),
+    ]
+}
+
+fn handshake() -> [[u8; BODY_LEN]; 2] {
+    let (neighbour, network) = (neighbour(), Network::local().id);
+    let mut rng = rng();
+    let (mut create, mut created) = ([0; BODY_LEN], [0; BODY_LEN]);
+    let (_, onionskin) = Initiator::start(&network, &neighbour.target(), &mut rng);
+    onionskin.write_create_body(&mut create);
+    if let Ok((_, reply)) = respond(&network, &neighbour.id, &[neighbour.onion], &onionskin, &mut rng) {
+        reply.write_created_body(&mut created);
+    }
+    [create, created]
+}
+
+fn encoded(message: &RelayMsg<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    bytes
+}
+
+fn data(stream: u16, (open, fin, reset): (bool, bool, bool), bytes: &[u8]) -> Vec<u8> {
+    encoded(&RelayMsg::Data(Data { stream: StreamId(stream), flags: DataFlags { open, fin, reset }, bytes }))
+}
+
+/// A stream's opening message: service, and one whole frame.
+fn opening(stream: u16, service: u8, frame: &[u8], fin: bool) -> Vec<u8> {
+    let len = u32::try_from(frame.len()).unwrap_or_default();
+    data(stream, (true, fin, false), &[&[service], len.to_be_bytes().as_slice(), frame].concat())
+}
+
+fn extend() -> Vec<u8> {
+    let neighbour = neighbour();
+    let (_, onionskin) = Initiator::start(&Network::local().id, &neighbour.target(), &mut rng());
+    let extend = Extend { relay: neighbour.id, onion_key: neighbour.target().onion_key.id(), onionskin };
+    encoded(&RelayMsg::Extend(Box::new(extend)))
+}
+
+fn messages() -> Files {
+    vec![
+        ("padding", encoded(&RelayMsg::Padding)),
+        ("extend", extend()),
+        ("refused", encoded(&RelayMsg::ExtendRefused(ExtendRefusal::Unreachable))),
+        ("open", opening(1, 1, b"frame", true)),
+        ("reset", data(7, (false, false, true), b"")),
+        ("credit", encoded(&RelayMsg::Credit(Credit { tag: [3; 16], cells: 16 }))),
+    ]
+}
+
+fn descriptors() -> Files {
+    let network = Network::local();
+    let (key, witness) = (SigningKey::from_seed(&[21; 32]), SigningKey::from_seed(&[22; 32]));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9021));
+    let relay = key.public().into();
+    let descriptor = RelayDescriptor {
+        network: network.id,
+        relay,
+        onion_keys: vec![neighbour().target().onion_key],
+        addresses: vec![address],
+        roles: Roles::DIRECTORY,
+        version: "0.1.0".to_owned(),
+        issued_at: WALL,
+        receipts: vec![Receipt::sign(&witness, &network.id, &relay, address, WALL)],
+        puzzle: 9,
+    };
+    vec![("plain", neighbour().descriptor), ("vouched", descriptor.sign(&key))]
+}
+
+fn requests() -> Files {
+    let push = DirectoryRequest::Push(vec![ByteBuf::from(neighbour().descriptor)]);
+    vec![
+        ("digest", DirectoryRequest::Sync(SyncRequest::Digest([7; 32])).encode()),
+        ("push", push.encode()),
+        ("lookup", DirectoryRequest::LookupInbox { blinded: BlindedKey([3; 32]), epoch: WALL.epoch() }.encode()),
+    ]
+}
+
+fn page() -> DirectoryReply {
+    let descriptors = vec![ByteBuf::from(Neighbour::new(Network::local().id, 9).descriptor)];
+    DirectoryReply::Sync(SyncReply::Page(PageReply { covered: IdPrefix::LAST, descriptors, wanted: ByteBuf::new() }))
+}
+
+fn replies() -> Files {
+    vec![
+        ("page", page().encode()),
+        ("pushed", DirectoryReply::Pushed { accepted: 3 }.encode()),
+        ("refused", DirectoryReply::Refused(DirectoryRefusal::Full).encode()),
+        ("no_inbox", DirectoryReply::Inbox(None).encode()),
+    ]
+}
+
+fn mailbox_requests() -> Files {
+    let (network, holder, binding) = (Network::local().id, neighbour().id, Binding([4; 32]));
+    let context = MailboxContext { network: &network, holder: &holder, binding: &binding };
+    let (owner, sender) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+    let queue = QueueId([5; 32]);
+    let create = Verb::Create { queue, owner: owner.public(), sender: sender.public() };
+    let deposit = Verb::Deposit { queue, record: ByteBuf::from(vec![6; 40]), puzzle: 7 };
+    let fetch = Verb::Fetch { queue, remove: vec![RecordId([8; 32])], bytes_max: 4096 };
+    vec![
+        ("create", create.signed(&owner, &context).encode()),
+        ("deposit", deposit.signed(&sender, &context).encode()),
+        ("fetch", fetch.signed(&owner, &context).encode()),
+        ("subscribe", Verb::Subscribe { queue, push_delay_ms: 2000 }.signed(&owner, &context).encode()),
+    ]
+}
+
+fn mailbox_replies() -> Files {
+    let records = vec![ByteBuf::from(vec![1; 20]), ByteBuf::from(vec![2; 30])];
+    vec![
+        ("fetched", MailboxReply::Fetched { records, more: true }.encode()),
+        ("refused", MailboxReply::Refused(Refusal::Puzzle).encode()),
+    ]
+}
+
+fn inbox_descriptors() -> Files {
+    let mailbox = Mailbox { relay: neighbour().id, queue: QueueId([5; 32]), sender_seed: [6; 32] };
+    let descriptor =
+        InboxDescriptor { revision: 4, seal_key: seal_secret().public(), mailboxes: vec![mailbox], puzzle_effort: 100 };
+    let network = Network::local().id;
+    vec![("valid", descriptor.seal(&identity(), &network, WALL.epoch(), &mut rng()))]
+}
+
+fn records() -> Files {
+    let message = Message { id: MessageId([1; 16]), body: b"hello".to_vec() };
+    let sealed = seal_record(&seal_secret().public(), &message, &mut rng());
+    vec![("short", sealed.unwrap_or_default())]
+}
+
+fn peers() -> Files {
+    let peer = |host_port: &str| Peer { id: neighbour().id, host_port: host_port.to_owned() }.to_string().into_bytes();
+    vec![("name", peer("relay.example:9000")), ("v6", peer("[2001:db8::1]:9000")), ("no_port", peer("relay.example"))]
+}
+
+/// A length of two bytes, and the bytes.
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    [len.to_be_bytes().as_slice(), bytes].concat()
+}
+
+fn syncer() -> Files {
+    let (_, asked) = Syncer::begin(&NetView::new());
+    let differs = chunk(&DirectoryReply::Sync(SyncReply::Differs).encode());
+    let story = [differs.as_slice(), &chunk(&page().encode()), &chunk(&asked.encode())].concat();
+    vec![("page", story), ("same", chunk(&DirectoryReply::Sync(SyncReply::Same).encode()))]
+}
+
+/// An op and its chunk, for each message.
+fn story(ops: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    ops.iter().flat_map(|(op, message)| [vec![*op], chunk(message)].concat()).collect()
+}
+
+fn terminal() -> Files {
+    let halves = story(&[
+        (1, opening(1, 1, b"first", false)),
+        (1, data(1, (false, false, false), &[0, 0, 0, 9, b'h', b'a'])),
+        (3, data(1, (false, true, false), b"lfwaits")),
+        (4, opening(3, 2, b"third", false)),
+        (0, data(3, (false, false, true), b"")),
+    ]);
+    let credit = encoded(&RelayMsg::Credit(Credit { tag: [1; 16], cells: 16 }));
+    let requests = story(&[(3, opening(1, 1, b"ask", true)), (3, opening(2, 2, b"ask", true)), (0, credit)]);
+    vec![("halves", halves), ("requests", requests)]
+}
+
+fn origin() -> Files {
+    let answer = data(1, (false, true, false), &[0, 0, 0, 2, b'o', b'k']);
+    let refused = encoded(&RelayMsg::ExtendRefused(ExtendRefusal::Refused));
+    let streams = [vec![1, 5], story(&[(0, answer), (1, encoded(&RelayMsg::Padding))]), vec![13, 7 + 16]].concat();
+    vec![
+        ("streams", streams),
+        ("refused", [vec![1, 6], story(&[(0, refused)])].concat()),
+        ("garbage", [vec![1], story(&[(4, vec![9; 40])])].concat()),
+    ]
+}
+
+fn holder() -> Files {
+    let create_deposit_fetch = vec![0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 2, 1, 3, 4, 0, 0x24, 4, 0, 0];
+    let subscribed = vec![0, 2, 4, 0, 0, 3, 2, 0, 1, 2, 5, 4, 0, 0, 6, 0, 9, 4, 0, 0x24, 4, 0, 0, 7, 2];
+    vec![
+        ("fetch", create_deposit_fetch),
+        ("subscribe", subscribed),
+        ("expiry", vec![0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 0xe6, 0xff, 0xff, 6, 0, 1]),
+        ("failing", vec![0, 1, 4, 0, 6, 0, 1, 4, 0, 0, 1, 1, 2, 4, 0, 7, 1, 251, 2]),
+    ]
+}
+
+fn link_table() -> Files {
+    let relay_cell = [&[13, 2], chunk(&[0, 0, 0, 3, 4, 9, 9]).as_slice()].concat();
+    vec![("halves", [&[0, 1, 1, 1, 2, 2, 3, 3][..], &relay_cell, &[5, 1, 5, 3, 4, 1, 5, 1]].concat())]
+}
+
+/// Two links, a client's and a neighbour's, and a circuit made over the client's.
+const CONNECTED: &[u8] = &[0, 0, 0x10, 1, 3, 0, 0x80, 8, 0];
+
+fn control() -> Files {
+    let after = |story: &[u8]| [CONNECTED, story].concat();
+    vec![
+        ("connect", after(&[4, 0, 0x80])),
+        ("request", after(&[5, 0, 0, 7, 7, 0, 0xff, 14, 0, 0, 1, 1, 7, 0, 0xff])),
+        ("second_request", after(&[15, 0, 0, 0, 7, 0, 0xff])),
+        ("extend", after(&[6, 0, 0, 0, 7, 0, 0xff, 0x2c, 0, 0, 5, 0, 0, 7, 7, 0, 0xff, 1, 1])),
+        ("extend_dial", after(&[6, 0, 1, 0, 7, 0, 0xff, 0x50, 2, 12, 2, 0])),
+        ("extend_late", after(&[6, 0, 1, 0, 7, 0, 0xff, 10, 0, 0xff, 0xff, 6, 0, 2, 0, 7, 0, 0xff, 0x50, 2])),
+        ("extend_refused", after(&[6, 0, 3, 0, 7, 0, 0xff, 6, 0, 0, 0, 7, 0, 0xff, 12, 0, 0, 11, 0, 0])),
+        ("damaged", after(&[5, 0, 0, 7, 0x17, 0, 0])),
+        ("overrun", after(&[13, 0, 0x80, 3, 0, 0x81, 4, 0, 0x81, 8, 0])),
+        ("stop", after(&[6, 0, 0, 0, 7, 0, 0xff, 0xff, 0])),
+        ("sync", after(&[10, 0, 0x20, 0, 0x1c, 0, 0, 0x2c, 0, 0, 10, 0, 0x20, 0, 9, 0])),
+    ]
+}

@@ -1,0 +1,271 @@
+//! One relay on a bench: its real planes, with links, store, handshakes and time in the hands of whoever tests it.
+//!
+//! Smaller than a [`World`](crate::World), and harsher: the peers at its links may say anything at all.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::Violation;
+use umbel_proto::cell::Cell;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{RelayDescriptor, Roles};
+use umbel_proto::handshake::{HopTarget, OnionSecret};
+use umbel_proto::ids::{CircId, NetworkId, RelayId};
+use umbel_proto::inbox::holder::HolderLimits;
+use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::network::Network;
+use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_relay::control::io::{LinkId, LinkOp, LinkUp, Restored, Work, WorkDone};
+use umbel_relay::control::{Control, ControlConfig, LinkEvent};
+use umbel_relay::forward::{LinkTable, Verdict};
+
+use crate::disk::RelayDisk;
+
+/// When the bench's calendar begins.
+pub const WALL_START: WallTime = WallTime(1_790_000_000);
+/// How many circuits the relay takes: few, so that the limit is met.
+pub const CIRCUITS_MAX: usize = 24;
+
+/// Another relay, which exists only as far as this one can tell.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct Neighbour {
+    /// Who it is.
+    pub id: RelayId,
+    /// What answers its handshakes.
+    pub onion: OnionSecret,
+    /// Its signed descriptor.
+    pub descriptor: Vec<u8>,
+}
+
+impl Neighbour {
+    /// The neighbour with this number.
+    pub fn new(network: NetworkId, number: u8) -> Self {
+        let key = SigningKey::from_seed(&[number; 32]);
+        let onion = OnionSecret::from_seed(&[number.wrapping_add(128); 32]);
+        let id = RelayId(key.public().0);
+        let descriptor = RelayDescriptor {
+            network,
+            relay: id,
+            onion_keys: vec![onion.public()],
+            addresses: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1), 9000 + u16::from(number)))],
+            roles: Roles::HOLDER | Roles::DIRECTORY,
+            version: "0.1.0".to_owned(),
+            issued_at: WALL_START,
+            receipts: Vec::new(),
+            puzzle: 0,
+        }
+        .sign(&key);
+        Self { id, onion, descriptor }
+    }
+
+    /// What a client needs to know to extend to it.
+    pub fn target(&self) -> HopTarget {
+        HopTarget { relay: self.id, onion_key: self.onion.public() }
+    }
+}
+
+/// The relay, and what it wants of the world that it has not got yet.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct LoneRelay {
+    /// The control plane.
+    pub control: Control,
+    /// What time it is for the relay.
+    pub now: Instant,
+    /// The bench's randomness.
+    pub rng: ChaCha20Rng,
+    /// Its network.
+    pub network: Network,
+    /// Relays that it knows of from the start.
+    pub neighbours: Vec<Neighbour>,
+    /// Cells it sent, by the link they left on.
+    pub sent: Vec<(LinkId, Cell)>,
+    /// Links it wants made or closed.
+    pub link_ops: Vec<LinkOp>,
+    /// Handshakes not answered yet.
+    pub works: Vec<Work>,
+    /// Cells that belonged to no circuit.
+    pub stale_cells: u64,
+    disk: RelayDisk,
+    tables: BTreeMap<LinkId, LinkTable<LinkId>>,
+}
+
+impl LoneRelay {
+    /// A relay that knows so many others.
+    pub fn new(neighbours: u8) -> Self {
+        let network = Network::local();
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let neighbours: Vec<_> = (1..=neighbours).map(|number| Neighbour::new(network.id, number)).collect();
+        let config = ControlConfig {
+            network: network.clone(),
+            identity: SigningKey::from_seed(&[99; 32]),
+            addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))],
+            roles: Roles::HOLDER | Roles::DIRECTORY,
+            seeds: Vec::new(),
+            holder: HolderLimits::default(),
+            circuits_max: CIRCUITS_MAX,
+            inbox_descriptors_max: 4,
+        };
+        let relays = neighbours.iter().map(|neighbour| neighbour.descriptor.clone()).collect();
+        let restored = Restored { relays, ..Restored::default() };
+        let now = Instant::from_micros(1_000_000);
+        let mut relay = Self {
+            control: Control::new(config, restored, now, WALL_START, &mut rng),
+            now,
+            rng,
+            network,
+            neighbours,
+            sent: Vec::new(),
+            link_ops: Vec::new(),
+            works: Vec::new(),
+            stale_cells: 0,
+            disk: RelayDisk::default(),
+            tables: BTreeMap::new(),
+        };
+        relay.drain();
+        relay
+    }
+
+    /// What a client needs to know to make a circuit to it.
+    pub fn target(&self) -> Option<HopTarget> {
+        let own = self.control.view().get(&self.control.relay_id())?;
+        Some(own.hop_target())
+    }
+
+    /// What time it is on the relay's calendar.
+    pub fn wall(&self) -> WallTime {
+        WALL_START + self.now.since(Instant::default())
+    }
+
+    /// Links that are up.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.tables.keys().copied()
+    }
+
+    /// Whether this link is up.
+    pub fn is_up(&self, link: LinkId) -> bool {
+        self.tables.contains_key(&link)
+    }
+
+    /// Entries in the tables of all links.
+    pub fn table_len(&self) -> usize {
+        self.tables.values().map(LinkTable::len).sum()
+    }
+
+    /// A link is up: to this relay, or to a client.
+    pub fn link_up(&mut self, link: LinkId, peer: Option<RelayId>, is_dialler: bool) {
+        let hello = Hello {
+            versions: vec![LINK_VERSION],
+            network: self.network.id,
+            clock: self.wall(),
+            features: 0,
+            descriptor: None,
+        };
+        self.tables.insert(link, LinkTable::new());
+        let (now, wall) = (self.now, self.wall());
+        self.control.handle_link_up(now, wall, link, LinkUp { peer, is_dialler, hello }, &mut self.rng);
+        self.drain();
+    }
+
+    /// A link is gone.
+    pub fn link_down(&mut self, link: LinkId) {
+        if self.tables.remove(&link).is_some() {
+            self.control.handle_link_down(self.now, link);
+            self.drain();
+        }
+    }
+
+    /// A cell arrives, and goes where a link's task would take it.
+    pub fn cell(&mut self, link: LinkId, mut cell: Cell) {
+        let Some(table) = self.tables.get_mut(&link) else { return };
+        let event = match table.handle_cell(&mut cell) {
+            Verdict::Onward(&next) => {
+                self.sent.push((next, cell));
+                return;
+            }
+            Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
+            Verdict::Control => LinkEvent::Cell(cell),
+            Verdict::Broken(circ, violation) => LinkEvent::Broken(circ, violation),
+            Verdict::Padding => return,
+            Verdict::Stale => {
+                self.stale_cells += 1;
+                return;
+            }
+            Verdict::Close(_) => {
+                self.link_ops.push(LinkOp::Close(link));
+                return;
+            }
+        };
+        self.event(link, event);
+    }
+
+    /// A queue overran.
+    pub fn overrun(&mut self, link: LinkId, circ: CircId) {
+        self.event(link, LinkEvent::Broken(circ, Violation::Window));
+    }
+
+    fn event(&mut self, link: LinkId, event: LinkEvent) {
+        let (now, wall) = (self.now, self.wall());
+        self.control.handle_event(now, wall, link, event, &mut self.rng);
+        self.drain();
+    }
+
+    /// All handshakes that wait are answered.
+    pub fn answer_works(&mut self) {
+        for Work { id, onionskin } in std::mem::take(&mut self.works) {
+            let result = self.control.responder().respond(&onionskin, &mut self.rng);
+            self.control.handle_work_done(self.now, WorkDone { id, result });
+        }
+        self.drain();
+    }
+
+    /// The store commits.
+    pub fn commit(&mut self) {
+        let (now, wall) = (self.now, self.wall());
+        for done in self.disk.commit() {
+            self.control.handle_stored(now, wall, done, &mut self.rng);
+        }
+        self.drain();
+    }
+
+    /// A dial failed.
+    pub fn dial_failed(&mut self, relay: RelayId) {
+        self.control.handle_dial_failed(self.now, relay);
+        self.drain();
+    }
+
+    /// Time passes.
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        let (now, wall) = (self.now, self.wall());
+        self.control.handle_timeout(now, wall, &mut self.rng);
+        self.drain();
+    }
+
+    /// The relay is told to stop.
+    pub fn stop(&mut self) {
+        self.control.handle_stop();
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some((link, update)) = self.control.poll_table() {
+            if let Some(table) = self.tables.get_mut(&link) {
+                table.apply(update);
+            }
+        }
+        while let Some(cell) = self.control.poll_cell() {
+            self.sent.push(cell);
+        }
+        while let Some(op) = self.control.poll_link() {
+            self.link_ops.push(op);
+        }
+        while let Some(work) = self.control.poll_work() {
+            self.works.push(work);
+        }
+        while let Some(op) = self.control.poll_store() {
+            self.disk.write(op);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The control plane against peers that do the unexpected: nothing panics, nothing leaks, nobody else suffers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::circuit::{OriginCircuit, OriginEvent};
+use umbel_proto::directory::{DirectoryReply, DirectoryRequest};
+use umbel_proto::handshake::{HopTarget, Onionskin, respond};
+use umbel_proto::ids::{BlindedKey, CircId};
+use umbel_proto::message::{ExtendRefusal, Service};
+use umbel_proto::time::{Duration, Epoch};
+use umbel_relay::control::io::{LinkId, LinkOp};
+use umbel_tests::lone::{CIRCUITS_MAX, LoneRelay};
+
+/// The client's link.
+const CLIENT: LinkId = LinkId(1);
+/// A neighbour's link.
+const NEXT: LinkId = LinkId(2);
+
+/// A client with one circuit over its link to the relay.
+struct Client {
+    circuit: OriginCircuit,
+    circ: CircId,
+    rng: ChaCha20Rng,
+    /// What was destroyed, and never is twice.
+    is_destroyed: bool,
+}
+
+impl Client {
+    fn begin(relay: &mut LoneRelay, number: u32) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(u64::from(number));
+        let circuit = OriginCircuit::create(&relay.network.id, &relay.target().unwrap(), &mut rng);
+        let circ = CircId::new(0x8000_0000 | number).unwrap();
+        Self { circuit, circ, rng, is_destroyed: false }
+    }
+
+    fn connected(relay: &mut LoneRelay, number: u32) -> Self {
+        let mut client = Self::begin(relay, number);
+        client.exchange(relay);
+        assert!(matches!(client.events()[..], [OriginEvent::Extended { hops: 1 }]));
+        client
+    }
+
+    /// Cells pass both ways until nobody has any.
+    fn exchange(&mut self, relay: &mut LoneRelay) {
+        while let Some(mut cell) = self.circuit.poll_cell(&mut self.rng) {
+            cell.set_circ_id(self.circ);
+            relay.cell(CLIENT, cell);
+        }
+        relay.answer_works();
+        relay.control.check().unwrap();
+        let mut others = Vec::new();
+        for (link, mut cell) in std::mem::take(&mut relay.sent) {
+            match cell.header().unwrap() {
+                (Some(circ), command) if link == CLIENT && circ == self.circ => {
+                    assert!(!self.is_destroyed, "nothing follows a destroy");
+                    if command == Command::Destroy {
+                        self.is_destroyed = true;
+                    } else {
+                        self.circuit.handle_cell(command, &mut cell).unwrap();
+                    }
+                }
+                _ => others.push((link, cell)),
+            }
+        }
+        relay.sent = others;
+    }
+
+    fn events(&mut self) -> Vec<OriginEvent> {
+        std::iter::from_fn(|| self.circuit.poll_event()).collect()
+    }
+
+    fn extend(&mut self, relay: &mut LoneRelay, target: &HopTarget) {
+        self.circuit.extend(target, &mut self.rng);
+        self.exchange(relay);
+    }
+
+    fn refusal(&mut self) -> Option<ExtendRefusal> {
+        match self.events()[..] {
+            [OriginEvent::ExtendRefused(refusal)] => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
+fn with_client(neighbours: u8) -> LoneRelay {
+    let mut relay = LoneRelay::new(neighbours);
+    relay.link_up(CLIENT, None, false);
+    relay
+}
+
+fn lookup() -> Vec<u8> {
+    DirectoryRequest::LookupInbox { blinded: BlindedKey([1; 32]), epoch: Epoch(2900) }.encode()
+}
+
+fn commands(relay: &mut LoneRelay, link: LinkId) -> Vec<Command> {
+    let of_link = std::mem::take(&mut relay.sent).into_iter().filter(|(to, _)| *to == link);
+    of_link.map(|(_, cell)| cell.header().unwrap().1).collect()
+}
+
+#[test] // §7.2
+fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
+    let mut relay = with_client(0);
+    let mut client = Client::connected(&mut relay, 1);
+    let stream = client.circuit.open_stream(Service::Directory, &lookup(), false).unwrap();
+    client.circuit.send(stream, &lookup(), false).unwrap();
+    client.exchange(&mut relay);
+    assert!(client.is_destroyed);
+    assert_eq!((relay.control.end_count(), relay.table_len()), (0, 0));
+}
+
+#[test] // §7.2
+fn a_request_whose_end_comes_later_is_answered_once() {
+    let mut relay = with_client(0);
+    let mut client = Client::connected(&mut relay, 1);
+    let stream = client.circuit.open_stream(Service::Directory, &lookup(), false).unwrap();
+    client.exchange(&mut relay);
+    client.circuit.finish(stream);
+    client.exchange(&mut relay);
+    let frames: Vec<_> = client
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            OriginEvent::Frame { frame, .. } => DirectoryReply::decode(&frame).ok(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(frames, [DirectoryReply::Inbox(None)]);
+    assert_eq!(client.circuit.stream_count(), 0, "both ends know that the stream is over");
+}
+
+#[test] // §4.4
+fn a_relay_that_stops_says_destroy_once_to_each_end_and_nothing_after() {
+    let mut relay = with_client(1);
+    let target = relay.neighbours[0].target();
+    relay.link_up(NEXT, Some(target.relay), true);
+    let mut extending = Client::connected(&mut relay, 1);
+    extending.extend(&mut relay, &target);
+    assert_eq!(commands(&mut relay, NEXT), [Command::Create]);
+    let _open = Client::connected(&mut relay, 2);
+    relay.stop();
+    let sent = std::mem::take(&mut relay.sent);
+    let is_destroy = |(_, cell): &(LinkId, Cell)| matches!(cell.header(), Ok((_, Command::Destroy)));
+    assert!(sent.iter().all(is_destroy), "{sent:?}");
+    assert_eq!(sent.len(), 3, "two ends toward clients, one away");
+    assert_eq!((relay.control.end_count(), relay.table_len()), (0, 0));
+    relay.control.check().unwrap();
+}
+
+#[test] // §2.2
+fn a_link_that_is_to_be_closed_makes_no_more_circuits() {
+    let mut relay = with_client(0);
+    let mut client = Client::begin(&mut relay, 1);
+    client.circ = CircId::new(1).unwrap(); // not the dialler's to choose
+    client.exchange(&mut relay);
+    client.exchange(&mut relay);
+    let mut other = Client::begin(&mut relay, 2);
+    other.exchange(&mut relay);
+    assert!(matches!(relay.link_ops[..], [LinkOp::Close(CLIENT)]), "{:?}", relay.link_ops);
+    assert_eq!(relay.control.stats().circuits, 0);
+}
+
+#[test] // §6.3
+fn a_link_that_breaks_while_extending_makes_the_next_relay_unreachable() {
+    let mut relay = with_client(1);
+    let target = relay.neighbours[0].target();
+    relay.link_up(NEXT, Some(target.relay), true);
+    let mut client = Client::connected(&mut relay, 1);
+    client.extend(&mut relay, &target);
+    relay.link_down(NEXT);
+    client.exchange(&mut relay);
+    assert_eq!(client.refusal(), Some(ExtendRefusal::Unreachable));
+    assert!(client.circuit.can_extend());
+}
+
+#[test] // §6.3
+fn a_dial_that_comes_too_late_carries_no_onionskin_to_the_wrong_relay() {
+    let mut relay = with_client(2);
+    let (first, second) = (relay.neighbours[0].target(), relay.neighbours[1].target());
+    let mut client = Client::connected(&mut relay, 1);
+    client.extend(&mut relay, &first);
+    relay.pass(relay.network.params.dial_timeout);
+    client.exchange(&mut relay);
+    assert_eq!(client.refusal(), Some(ExtendRefusal::Unreachable));
+    client.extend(&mut relay, &second);
+    relay.link_up(NEXT, Some(first.relay), true);
+    relay.control.check().unwrap();
+    let onion = &relay.neighbours[0].onion;
+    for (link, cell) in &relay.sent {
+        if *link == NEXT && matches!(cell.header(), Ok((_, Command::Create))) {
+            let onionskin = Onionskin::from_create_body(cell.body()).unwrap();
+            let mut rng = ChaCha20Rng::seed_from_u64(1);
+            let answer = respond(&relay.network.id, &first.relay, std::slice::from_ref(onion), &onionskin, &mut rng);
+            assert!(answer.is_ok(), "an onionskin for somebody else");
+        }
+    }
+}
+
+#[test] // §6.3
+fn a_circuit_destroyed_while_its_next_relay_is_dialled_waits_no_longer() {
+    let mut relay = with_client(1);
+    let target = relay.neighbours[0].target();
+    let mut client = Client::connected(&mut relay, 1);
+    client.extend(&mut relay, &target);
+    relay.link_down(CLIENT);
+    relay.control.check().unwrap();
+    relay.link_up(NEXT, Some(target.relay), true);
+    assert!(!commands(&mut relay, NEXT).contains(&Command::Create));
+    assert_eq!(relay.control.stats().circuits, 0);
+}
+
+#[test] // §5.4
+fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
+    let mut relay = with_client(0);
+    for number in (1..).take(4 * CIRCUITS_MAX) {
+        let mut client = Client::begin(&mut relay, number);
+        let mut create = client.circuit.poll_cell(&mut client.rng).unwrap();
+        create.set_circ_id(client.circ);
+        relay.cell(CLIENT, create);
+        relay.cell(CLIENT, Cell::destroy(client.circ, umbel_proto::cell::DestroyReason::Finished));
+        relay.control.check().unwrap();
+    }
+    assert_eq!(relay.works.len(), CIRCUITS_MAX);
+    relay.answer_works();
+    relay.pass(Duration::from_secs(10));
+    relay.sent.clear();
+    Client::connected(&mut relay, 1);
+}
