@@ -13,7 +13,7 @@ use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::WallTime;
 
 use crate::core::io::{Notice, SendFault, Status, StoreFault};
-use crate::core::{Core, SnapshotFault};
+use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
 use crate::store::{DatabaseError, Profile, ProfileError, Store, StoredMessage};
@@ -97,6 +97,8 @@ pub enum CreateInboxError {
     Name,
     /// There is one of this name.
     Exists,
+    /// There are [`INBOXES_MAX`] already.
+    TooMany,
     /// The profile could not be written.
     Store(StoreFault),
     /// The client was closed.
@@ -379,6 +381,7 @@ display_errors! {
     CreateInboxError {
         Self::Name => format_args!("an inbox's name has 1 to {INBOX_NAME_LEN_MAX} bytes, no control characters and no blank at either end"),
         Self::Exists => "there is an inbox of this name",
+        Self::TooMany => format_args!("a profile has at most {INBOXES_MAX} inboxes"),
         Self::Store(fault) => fault,
         Self::Closed => ClientClosed,
     }

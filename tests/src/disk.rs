@@ -50,6 +50,16 @@ impl RelayDisk {
         self.pending.clear();
     }
 
+    /// Whether there is a mailbox on it.
+    pub fn has_queues(&self) -> bool {
+        !self.committed.queues.is_empty()
+    }
+
+    /// All mailboxes are gone, as after a repair from an old copy.
+    pub fn lose_queues(&mut self) {
+        self.committed.queues.clear();
+    }
+
     /// What a relay finds when it starts.
     pub fn restore(&self) -> Restored {
         let committed = &self.committed;

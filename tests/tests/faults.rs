@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::ids::MessageId;
+use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
@@ -141,4 +142,67 @@ fn a_relay_whose_seed_is_down_joins_later() {
     let knows_all =
         |world: &World| world.all_relays()[late.0].control().is_some_and(|control| control.view().len() == 6);
     assert!(world.run_until(Duration::from_secs(60), knows_all), "{}", world.describe());
+}
+
+#[test] // §6.4: a relay that is down is not the guard's doing
+fn no_guard_is_blamed_for_relays_that_are_down() {
+    let mut world = World::new(61).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world);
+    for number in 2..6 {
+        world.crash_relay(RelayName(number));
+    }
+    for round in 0..12u8 {
+        world.send(ALICE, &address, vec![round; 100]);
+        world.run_for(Duration::from_secs(10));
+    }
+    for name in [ALICE, BOB] {
+        let is_blamed = world.has_notice(name, |notice| *notice == Notice::Warning(Warning::GuardFails));
+        assert!(!is_blamed, "{}", world.describe());
+    }
+}
+
+/// Relays 0 to 9 and two clients, in a network where what fails is tried again after up to `retry_max`.
+fn patient_world(seed: u64, retry_max: Duration) -> World {
+    let mut overlay = Network::local();
+    overlay.params.retry_max = retry_max;
+    World::with_overlay(seed, overlay).relays(10).clients(2)
+}
+
+fn replaced_count(world: &World) -> usize {
+    let is_it = |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
+    world.client(BOB).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+}
+
+#[test] // §10.5(6): a mailbox that its holder does not know is replaced at once
+fn mailboxes_that_holders_lost_are_replaced() {
+    let mut world = patient_world(71, Duration::from_secs(3600));
+    let address = world.create_inbox(BOB, "help");
+    for number in 0..10 {
+        world.crash_relay(RelayName(number));
+        world.relay(RelayName(number)).disk.lose_queues();
+        world.restart_relay(RelayName(number));
+    }
+    listen(&mut world);
+    let are_replaced = |world: &World| replaced_count(world) == 3;
+    assert!(world.run_until(Duration::from_secs(300), are_replaced), "{}", world.describe());
+    let id = world.send(ALICE, &address, b"in the new ones".to_vec());
+    let came = |world: &World| received(world).contains(&id);
+    assert!(world.run_until(Duration::from_secs(300), came), "{}", world.describe());
+}
+
+#[test] // §10.5(6): a holder that stays away is replaced, by a client that runs for a moment now and then too
+fn a_mailbox_out_of_reach_is_replaced_over_short_runs() {
+    let mut world = patient_world(72, Duration::from_secs(120));
+    world.create_inbox(BOB, "help");
+    let holder = (1..10).map(RelayName).find(|&name| world.relay(name).disk.has_queues());
+    world.crash_relay(holder.unwrap_or_else(|| unreachable!("three relays hold mailboxes")));
+    for _ in 0..10 {
+        world.crash_client(BOB);
+        world.run_for(Duration::from_secs(60));
+        world.restart_client(BOB);
+        listen(&mut world);
+        world.run_for(Duration::from_secs(60));
+    }
+    assert_eq!(replaced_count(&world), 1, "{}", world.describe());
 }

@@ -65,7 +65,7 @@ impl Failure {
     }
 }
 
-fn store_hint(fault: StoreFault) -> &'static str {
+pub(super) fn store_hint(fault: StoreFault) -> &'static str {
     match fault {
         StoreFault::DiskFull => "free some space; what was stored before is safe",
         StoreFault::ReadOnly => "make the profile's directory writable; what was stored before is safe",
@@ -106,6 +106,7 @@ impl From<CreateInboxError> for Failure {
         let hint = match error {
             CreateInboxError::Name => "choose another name, such as \"main\"",
             CreateInboxError::Exists => "choose another name, or see `umbel inbox list`",
+            CreateInboxError::TooMany => "make another profile, with --profile, for more",
             CreateInboxError::Store(fault) => store_hint(fault),
             CreateInboxError::Closed => CLOSED_HINT,
         };

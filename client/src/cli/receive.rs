@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::Notice;
+use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
 use super::delivery::Delivery;
-use super::failure::{Exit, Failure};
+use super::failure::{Exit, Failure, store_hint};
 use super::output;
 use super::session::Session;
 
@@ -93,12 +93,19 @@ impl Receiver<'_> {
                 Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
                 None => return self.on_time_up(is_unreachable),
             };
-            self.session.show_notice(&notice);
+            if self.goes_on() || !matches!(notice, Notice::Warning(Warning::Store(_))) {
+                self.session.show_notice(&notice);
+            }
             match notice {
                 Notice::Received { .. } => self.print_unread().await?,
                 Notice::CaughtUp { inbox, answered, mailboxes } => {
                     is_unreachable = false;
                     self.on_caught_up(&mut open, &inbox, answered, mailboxes)?;
+                }
+                // What came can't be kept: it stays with its holders until it can.
+                Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
+                    self.print_unread().await?;
+                    return Err(Failure::failed(fault.to_string(), store_hint(fault)));
                 }
                 Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
                 Notice::Unreachable if !is_unreachable => {

@@ -27,8 +27,8 @@ pub(super) enum Isolation {
     Sync,
     /// Publishing an own inbox's descriptor for one epoch.
     Publish { inbox: String, epoch: Epoch },
-    /// Looking a contact's inbox up.
-    Lookup { address: [u8; 32] },
+    /// Looking a contact's inbox up in one epoch: nobody learns that the keys of two epochs are one inbox's.
+    Lookup { address: [u8; 32], epoch: Epoch },
     /// Depositing at one mailbox of a contact.
     Deposit { address: [u8; 32], queue: QueueId },
     /// Everything about one mailbox of one's own.

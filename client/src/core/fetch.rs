@@ -63,6 +63,8 @@ struct Visiting {
     has_more: bool,
     next_at: Instant,
     backoff: Backoff,
+    /// While messages of its records can't be stored here: no reason to have them sent over and over.
+    store_backoff: Backoff,
     seen: Seen,
 }
 
@@ -181,12 +183,7 @@ impl Fetching {
             let visiting = listener.as_mut().and_then(|listener| listener.mailboxes.get_mut(&queue));
             let Some(visiting) = visiting else { continue };
             visiting.unstored.remove(&record);
-            if is_stored {
-                visiting.remove.push(record);
-            } else {
-                visiting.has_more = true;
-                visiting.next_at = cx.now + visiting.backoff.fail(cx);
-            }
+            visiting.on_stored(cx, record, is_stored);
         }
         if is_stored {
             self.received.entry(inbox.clone()).or_default().insert(message);
@@ -281,13 +278,14 @@ impl Visiting {
             has_more: false,
             next_at: Instant::default(),
             backoff: Backoff::default(),
+            store_backoff: Backoff::default(),
             seen: Seen::Nothing,
         }
     }
 
     fn drive(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId, is_interactive: bool) {
         let is_due = self.next_at <= cx.now;
-        let may_go_on = is_due || self.backoff.failures() == 0;
+        let may_go_on = is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
         if is_interactive && self.is_current && !self.is_subscribed {
             if is_due && !self.is_fetching {
                 self.is_subscribed = true;
@@ -329,6 +327,20 @@ impl Visiting {
     fn on_answered(&mut self, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
         self.seen = if more || !records.is_empty() { Seen::Records } else { Seen::Empty };
+    }
+
+    /// A message of this mailbox is durable here, or could not be stored: then its record has to come again.
+    fn on_stored(&mut self, cx: &mut Context<'_>, record: RecordId, is_stored: bool) {
+        if is_stored {
+            self.store_backoff.reset();
+            return self.remove.push(record);
+        }
+        self.has_more = true;
+        // Messages fail together: that is one failure.
+        if self.store_backoff.is_due(cx.now) {
+            self.store_backoff.fail(cx);
+        }
+        self.next_at = self.store_backoff.retry_at();
     }
 
     /// When the mailbox is visited next if nothing comes before.

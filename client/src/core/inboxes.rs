@@ -28,7 +28,7 @@ use super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::{Context, SnapshotFault};
 
 /// Most own inboxes; more are not made.
-const INBOXES_MAX: usize = 64;
+pub const INBOXES_MAX: usize = 64;
 /// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is forgotten.
 const RETIRED_MAX: usize = 16;
 /// Failed tries to create a mailbox before another relay is drawn for it.
@@ -38,7 +38,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// Format of the stored state.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -58,6 +58,9 @@ pub(super) struct OwnMailbox {
     /// When it was replaced, if it was.
     #[zeroize(skip)]
     retired_at: Option<WallTime>,
+    /// Since when its holder is out of reach, or does not know it: kept, since many a client runs for a minute at a time.
+    #[zeroize(skip)]
+    failing_since: Option<WallTime>,
 }
 
 /// What is stored of an inbox.
@@ -97,7 +100,8 @@ struct Inbox {
 struct Health {
     is_asked: bool,
     backoff: Backoff,
-    failing_since: Option<Instant>,
+    /// The last visit since the client started was in vain.
+    is_failing: bool,
 }
 
 /// How what is stored compares with what is here.
@@ -283,8 +287,9 @@ impl Inbox {
         let limit = cx.network.params.retry_max * 2;
         let failing: Vec<QueueId> = self
             .created()
+            .filter(|mailbox| mailbox.failing_since.is_some_and(|since| since + limit <= cx.wall))
             .map(|mailbox| mailbox.queue)
-            .filter(|queue| self.health.get(queue).is_some_and(|health| health.is_failing(cx.now, limit)))
+            .filter(|queue| self.health.get(queue).is_some_and(|health| health.is_failing))
             .filter(|queue| !self.mailboxes.iter().any(|other| other.replaces == Some(*queue)))
             .collect();
         for queue in failing {
@@ -311,6 +316,7 @@ impl Inbox {
             is_created: false,
             replaces,
             retired_at: None,
+            failing_since: None,
         });
         self.touch(cx);
         true
@@ -380,19 +386,26 @@ impl Inbox {
     }
 
     fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
-        let health = self.health.entry(queue).or_default();
+        let Some(mailbox) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue) else { return };
+        self.health.entry(queue).or_default().is_failing = visit != Visit::Answered;
+        let failing_since = match visit {
+            Visit::Answered => None,
+            Visit::Unreachable => mailbox.failing_since.or(Some(cx.wall)),
+            // What was in it is lost: there is nothing to wait for.
+            Visit::Gone => Some(WallTime(0)),
+        };
+        if mailbox.failing_since != failing_since {
+            mailbox.failing_since = failing_since;
+            self.touch(cx);
+        }
         match visit {
             Visit::Answered => {
-                health.failing_since = None;
                 let stand_in = self.mailboxes.iter().find(|other| other.replaces == Some(queue) && !other.is_created);
                 if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
                     self.drop_uncreated(cx, stand_in);
                 }
             }
-            Visit::Unreachable => {
-                health.failing_since.get_or_insert(cx.now);
-            }
-            Visit::Gone => health.failing_since = Some(Instant::default()),
+            Visit::Unreachable | Visit::Gone => {}
         }
     }
 
@@ -471,11 +484,5 @@ impl Inbox {
         let creates = creates.filter(|health| !health.is_asked).map(|health| health.backoff.retry_at());
         let posts = self.publication.timeouts(self.revision);
         save.into_iter().chain(creates).chain(posts).chain(self.settles_at)
-    }
-}
-
-impl Health {
-    fn is_failing(&self, now: Instant, limit: Duration) -> bool {
-        self.failing_since.is_some_and(|since| since + limit <= now)
     }
 }

@@ -15,6 +15,8 @@ use super::io::{LinkId, LinkOp, Warning};
 
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are forgotten.
 const RESTS_MAX: usize = 256;
+/// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled in a loop.
+const LIFE_MIN: Duration = Duration::from_secs(30);
 /// Bit that marks a dialler's circuit ids.
 const DIALLER_BIT: u32 = 0x8000_0000;
 
@@ -32,6 +34,7 @@ struct Link {
     /// How to begin a circuit there, from the peer's own descriptor.
     target: Option<HopTarget>,
     circ_count: u32,
+    up_since: Instant,
     idle_since: Instant,
     /// How far the peer's clock is ahead of ours, seconds.
     clock_offset: i64,
@@ -106,19 +109,24 @@ impl Links {
         clock_offset: i64,
     ) -> bool {
         self.dialling.remove(&relay);
-        self.rests.remove(&relay);
         if self.link_to(relay).is_some() {
             cx.out.links.push_back(LinkOp::Close(id));
             return false;
         }
-        self.up.insert(id, Link { relay, target, circ_count: 0, idle_since: cx.now, clock_offset });
+        self.up.insert(id, Link { relay, target, circ_count: 0, up_since: cx.now, idle_since: cx.now, clock_offset });
         self.judge_clock(cx);
         true
     }
 
-    /// Forgets a link; returns whose it was.
-    pub(super) fn on_down(&mut self, id: LinkId) -> Option<RelayId> {
-        self.up.remove(&id).map(|link| link.relay)
+    /// Forgets a link that ended; returns whose it was. One that lasted makes up for the failures before it.
+    pub(super) fn on_down(&mut self, cx: &mut Context<'_>, id: LinkId) -> Option<RelayId> {
+        let Link { relay, up_since, .. } = self.up.remove(&id)?;
+        if up_since + LIFE_MIN > cx.now {
+            self.rest(cx, relay);
+        } else {
+            self.rests.remove(&relay);
+        }
+        Some(relay)
     }
 
     pub(super) fn on_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
@@ -137,7 +145,7 @@ impl Links {
         self.rests.entry(relay).or_default().fail(cx);
     }
 
-    /// How often dialling this relay failed since there was a link to it.
+    /// How often dialling this relay failed since there was a lasting link to it.
     pub(super) fn failures(&self, relay: RelayId) -> u32 {
         self.rests.get(&relay).map_or(0, Backoff::failures)
     }
@@ -213,5 +221,58 @@ impl Links {
             cx.warn(Warning::Clock { seconds });
         }
         self.is_clock_told = is_off;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::directory::NetView;
+    use umbel_proto::directory::choice::Candidates;
+    use umbel_proto::network::Network;
+    use umbel_proto::time::WallTime;
+
+    use super::super::Outgoing;
+    use super::*;
+
+    const RELAY: RelayId = RelayId([1; RelayId::LEN]);
+
+    /// Does something with the links at `seconds` after the start.
+    fn at<T>(seconds: u64, act: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let network = Network::local();
+        let mut cx = Context {
+            now: Instant::default() + Duration::from_secs(seconds),
+            wall: WallTime(seconds),
+            network: &network,
+            view: &NetView::new(),
+            candidates: &Candidates::new([], &network),
+            is_ready: false,
+            rng: &mut rand::rng(),
+            out: &mut Outgoing::default(),
+        };
+        act(&mut cx)
+    }
+
+    fn reach_after(links: &mut Links, id: u64, (up, down): (u64, u64)) -> Reach {
+        assert!(at(up, |cx| links.on_up(cx, LinkId(id), RELAY, None, 0)));
+        at(down, |cx| {
+            assert_eq!(links.on_down(cx, LinkId(id)), Some(RELAY));
+            links.reach(RELAY, cx.now)
+        })
+    }
+
+    #[test]
+    fn a_relay_that_hangs_up_at_once_is_left_alone_ever_longer() {
+        let mut links = Links::default();
+        assert!(matches!(reach_after(&mut links, 1, (100, 101)), Reach::Resting(_)));
+        assert!(matches!(reach_after(&mut links, 2, (200, 201)), Reach::Resting(_)));
+        assert_eq!(links.failures(RELAY), 2);
+    }
+
+    #[test]
+    fn a_relay_whose_link_lasted_may_be_dialled_again_at_once() {
+        let mut links = Links::default();
+        assert!(matches!(reach_after(&mut links, 1, (100, 101)), Reach::Resting(_)));
+        assert_eq!(reach_after(&mut links, 2, (200, 300)), Reach::Unknown);
+        assert_eq!(links.failures(RELAY), 0);
     }
 }

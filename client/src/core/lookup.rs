@@ -140,7 +140,7 @@ impl Lookups {
             let blinded = address.blinded_key(&cx.network.id, epoch);
             let question = Question::Directory(DirectoryRequest::LookupInbox { blinded, epoch });
             let asker = Asker::Lookup { address: *address, epoch };
-            requests.ask(cx, asker, Isolation::Lookup { address: *address.key() }, relay, question);
+            requests.ask(cx, asker, Isolation::Lookup { address: *address.key(), epoch }, relay, question);
             running.asking += 1;
         }
         let is_over = running.agreeing >= wanted || running.asking == 0;

@@ -38,6 +38,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use fetch::Fetching;
+pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
     Command, DeferReason, LinkId, LinkOp, Notice, SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,

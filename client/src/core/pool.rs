@@ -44,6 +44,15 @@ pub(super) enum PoolEvent {
     Lost { circuit: CircuitKey, at_terminal: bool },
 }
 
+/// Who is known to say that a hop can't be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Witness {
+    /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make up.
+    Guard,
+    /// The hop before it, in a cell that only this hop could seal.
+    LastHop,
+}
+
 /// What became of asking for a circuit.
 pub(super) enum Acquired {
     /// This one; it may still be being built.
@@ -208,7 +217,7 @@ impl Pool {
 
     /// A link is gone, and all its circuits with it.
     pub(super) fn handle_link_down(&mut self, cx: &mut Context<'_>, link: LinkId) -> Option<RelayId> {
-        let relay = self.links.on_down(link);
+        let relay = self.links.on_down(cx, link);
         self.lose_all_of(cx, link);
         relay
     }
@@ -278,14 +287,14 @@ impl Pool {
 
     fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
         self.violations += 1;
-        self.blame(cx, key);
+        self.blame(cx, key, Witness::Guard);
         self.lose(cx, key, false, Some(violation.reason()));
     }
 
     /// The circuit was destroyed from the other side. Which relay did it can't be known once all hops are there.
     fn on_destroy(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
         let at_terminal = self.is_at_terminal(key);
-        self.blame(cx, key);
+        self.blame(cx, key, Witness::Guard);
         self.lose(cx, key, at_terminal, None);
     }
 
@@ -294,7 +303,7 @@ impl Pool {
             OriginEvent::Extended { hops } => self.on_extended(cx, key, hops),
             OriginEvent::ExtendRefused(_) => {
                 let at_terminal = self.is_at_terminal(key);
-                self.blame(cx, key);
+                self.blame(cx, key, Witness::LastHop);
                 self.lose(cx, key, at_terminal, Some(DestroyReason::Finished));
             }
             OriginEvent::Frame { stream, frame } => {
@@ -349,13 +358,16 @@ impl Pool {
         })
     }
 
-    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's failures are counted.
-    fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
+    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's failures are counted. One
+    /// relay that is down is one failure however often it is tried, and none where the guard can't have had a hand in it.
+    fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
         let Some(circuit) = self.circuits.get(&key) else { return };
         let hops = circuit.machine.hops();
         let failed = circuit.hop_due_at.and_then(|_| circuit.path.get(hops)).map(|hop| hop.relay);
         let guard = circuit.path.first().map(|hop| hop.relay);
         let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
+        let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
+        let may_be_guard = hops <= 1 || witness == Witness::Guard;
         if let Some(relay) = failed
             && hops > 0
         {
@@ -363,7 +375,7 @@ impl Pool {
         }
         if failed.is_some() && is_before_terminal {
             self.stub_backoff.fail(cx);
-            if let Some(guard) = guard {
+            if let Some(guard) = guard.filter(|_| is_news && may_be_guard) {
                 self.paths.guards.on_failed(cx, guard);
             }
         }
@@ -404,9 +416,10 @@ impl Pool {
         self.begin(cx, link, path, None)
     }
 
-    /// How to begin a circuit over a link: as the peer itself said, or as the view says.
+    /// How to begin a circuit over a link: as the view says, which takes in what the peer shows of itself and whatever is
+    /// newer (a link may outlive an onion key), or else as the peer itself said.
     fn first_hop(&self, cx: &Context<'_>, link: LinkId, relay: RelayId) -> Option<HopTarget> {
-        self.links.target_of(link).cloned().or_else(|| hop_target(cx.view, relay))
+        hop_target(cx.view, relay).or_else(|| self.links.target_of(link).cloned())
     }
 
     fn begin(
@@ -471,7 +484,7 @@ impl Pool {
             .collect();
         for (key, link, hops) in overdue {
             let at_terminal = self.is_at_terminal(key);
-            self.blame(cx, key);
+            self.blame(cx, key, Witness::Guard);
             self.lose(cx, key, at_terminal, Some(DestroyReason::Finished));
             if hops == 0 {
                 let silences = self.guard_silences.entry(link).or_default();

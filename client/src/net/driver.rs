@@ -19,8 +19,8 @@ use umbel_proto::time::{Duration, Instant};
 use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CreateInboxError, ListenError, SendError};
-use crate::core::Core;
 use crate::core::io::{Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
+use crate::core::{Core, INBOXES_MAX};
 use crate::store::{BatchDone, Store};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
@@ -75,6 +75,8 @@ pub(crate) struct Driver {
     writing: Option<oneshot::Receiver<BatchDone>>,
     /// The store's thread ended before us: nothing can become durable any more, so the client ends too.
     is_store_gone: bool,
+    /// The user was told that the store fails, and nothing was stored since.
+    is_store_fault_told: bool,
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
@@ -115,6 +117,7 @@ impl Driver {
             ops: Vec::new(),
             writing: None,
             is_store_gone: false,
+            is_store_fault_told: false,
             waiting: BTreeMap::new(),
             sends: BTreeMap::new(),
             inboxes: BTreeMap::new(),
@@ -201,6 +204,8 @@ impl Driver {
             Request::CreateInbox { name, done } => {
                 if self.parts.core.inbox_address(&name).is_some() || self.inboxes.contains_key(&name) {
                     answer(done, Err(CreateInboxError::Exists));
+                } else if self.parts.core.status().inboxes.len() >= INBOXES_MAX {
+                    answer(done, Err(CreateInboxError::TooMany));
                 } else {
                     self.inboxes.insert(name.clone(), done);
                     self.command(now, Command::CreateInbox { name });
@@ -238,9 +243,12 @@ impl Driver {
     fn on_op_stored(&mut self, now: Instant, ticket: StoreTicket, result: Result<(), StoreFault>) {
         let is_stored = result.is_ok();
         self.parts.core.handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && !self.is_store_fault_told
+        {
             self.tell(Notice::Warning(Warning::Store(fault)));
         }
+        self.is_store_fault_told = !is_stored;
         match self.waiting.remove(&ticket) {
             // Of one that was stored, the core's `Queued` tells.
             Some(Waiting::Send(id)) => {

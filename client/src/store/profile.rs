@@ -187,6 +187,7 @@ impl Profile {
             key: source,
         };
         made.note(&database_path);
+        make_private_file(&database_path)?;
         Database::open(&database_path, &key).map_err(InitError::Database)?;
         // Last, since a directory with this file in it is a profile.
         made.note(&config_path);
@@ -320,6 +321,15 @@ fn make_private_dir(dir: &Path) -> Result<(), InitError> {
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .map_err(attempt("make private the directory"))?;
     Ok(())
+}
+
+/// Makes an empty file, so that what SQLite adds to it, and beside it, is the owner's alone too.
+fn make_private_file(path: &Path) -> Result<(), InitError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    owner_only(&mut options);
+    let attempt = |source| InitError::Io { doing: "make", path: path.to_owned(), source };
+    options.open(path).map(drop).map_err(attempt)
 }
 
 fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {

@@ -266,6 +266,7 @@ fn a_profile_is_its_owners_alone() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     assert_eq!(mode(&path.join("key")), 0o600);
+    assert_eq!(mode(&path.join("profile.db")), 0o600);
     assert_eq!(mode(&path.join("profile.toml")), 0o600);
 }
 
