@@ -21,7 +21,7 @@ pub(super) struct SendArgs {
     /// To whom: the address that the inbox's owner gave you
     #[arg(required_unless_present = "flush")]
     address: Option<String>,
-    /// What to say; `-` takes it from standard input
+    /// What to say; `-` takes it from standard input, where others on this computer can't read it off the list of processes
     #[arg(conflicts_with = "file")]
     text: Option<String>,
     /// Send this file instead
