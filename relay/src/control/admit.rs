@@ -3,6 +3,10 @@
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
+/// A relay of the view sends the circuits of many clients, each already held to its own guard's rate: its links are given so
+/// many times the rate of a client's.
+const RELAY_FACTOR: u32 = 64;
+
 /// Admits creates at a rate, with a burst: a generic cell rate algorithm on the time given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CreateLimit {
@@ -13,9 +17,12 @@ pub(super) struct CreateLimit {
 }
 
 impl CreateLimit {
-    pub(super) fn new(params: &Params, now: Instant) -> Self {
-        let interval = Duration::from_secs(1) / params.creates_per_second.max(1);
-        Self { paid_until: now, interval, tolerance: interval * params.creates_burst }
+    /// The limit of a link to a client, or to a relay of the view.
+    pub(super) fn new(params: &Params, is_known_relay: bool, now: Instant) -> Self {
+        let factor = if is_known_relay { RELAY_FACTOR } else { 1 };
+        let interval = Duration::from_secs(1) / params.creates_per_second.saturating_mul(factor).max(1);
+        let burst = params.creates_burst.saturating_mul(factor);
+        Self { paid_until: now, interval, tolerance: interval.saturating_mul(burst) }
     }
 
     /// Whether one more is admitted now.
@@ -32,6 +39,16 @@ impl CreateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test] // §5.4
+    fn a_relay_of_the_view_is_admitted_more_often_than_a_client() {
+        let now = Instant::from_micros(5);
+        let admitted = |is_known_relay| {
+            let mut limit = CreateLimit::new(&Params::DEFAULT, is_known_relay, now);
+            (0..100_000).take_while(|_| limit.admit(now)).count()
+        };
+        assert_eq!((admitted(false), admitted(true)), (91, 90 * 64 + 1));
+    }
 
     #[test] // §5.4
     fn a_burst_is_admitted_then_only_the_rate() {

@@ -236,11 +236,12 @@ impl Control {
     /// A link is ready for circuits.
     pub fn handle_link_up(&mut self, now: Instant, wall: WallTime, link: LinkId, up: LinkUp, rng: &mut dyn CryptoRng) {
         let LinkUp { peer, is_dialler, hello } = up;
-        let creates = admit::CreateLimit::new(&self.config.network.params, now);
-        self.links.add(link, peer, is_dialler, creates);
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
             self.on_peer_descriptor(wall, peer, &bytes);
         }
+        let is_known_relay = peer.is_some_and(|peer| self.view.get(&peer).is_some());
+        let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
+        self.links.add(link, peer, is_dialler, creates);
         if let Some(peer) = peer {
             self.on_relay_linked(now, link, peer, rng);
         }
