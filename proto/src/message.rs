@@ -64,7 +64,7 @@ pub enum RelayMsg<'a> {
 pub struct Extend {
     /// The next relay.
     pub relay: RelayId,
-    /// Which of its onion keys the onionskin is for.
+    /// Which of its onion keys the onionskin is for: [`Onionskin::onion_key`].
     pub onion_key: OnionKeyId,
     /// The handshake.
     pub onionskin: Onionskin,
@@ -127,11 +127,7 @@ impl<'a> RelayMsg<'a> {
         let mut reader = Reader::new(bytes);
         let message = match reader.u8()? {
             PADDING => Self::Padding,
-            EXTEND => Self::Extend(Box::new(Extend {
-                relay: RelayId(reader.array()?),
-                onion_key: OnionKeyId(reader.array()?),
-                onionskin: Onionskin(reader.array()?),
-            })),
+            EXTEND => Self::Extend(Box::new(Extend::decode(&mut reader)?)),
             EXTENDED => Self::Extended(Box::new(Reply(reader.array()?))),
             EXTEND_REFUSED => Self::ExtendRefused(match reader.u8()? {
                 1 => ExtendRefusal::UnknownRelay,
@@ -169,6 +165,19 @@ impl<'a> RelayMsg<'a> {
                 out.extend_from_slice(&credit.cells.to_be_bytes());
             }
         }
+    }
+}
+
+impl Extend {
+    /// The onion key is named twice, and alike (§6.2): what a relay is told is what the next one will see.
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let relay = RelayId(reader.array()?);
+        let onion_key = OnionKeyId(reader.array()?);
+        let onionskin = Onionskin(reader.array()?);
+        if onionskin.onion_key() != onion_key {
+            return Err(Malformed::Value);
+        }
+        Ok(Self { relay, onion_key, onionskin })
     }
 }
 

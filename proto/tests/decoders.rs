@@ -123,14 +123,17 @@ proptest! {
 #[test] // §6.2
 fn extend_and_its_answers_are_read_as_they_were_written() {
     let onionskin = Onionskin([3; ONIONSKIN_LEN]);
-    let extend = Extend { relay: RelayId([1; 32]), onion_key: OnionKeyId([2; 8]), onionskin };
+    let extend = Extend { relay: RelayId([1; 32]), onion_key: OnionKeyId([3; 8]), onionskin };
     let mut bytes = encoded(&RelayMsg::Extend(Box::new(extend)));
     assert_eq!(bytes.len(), EXTEND_LEN);
     let Ok(RelayMsg::Extend(read)) = RelayMsg::decode(&bytes) else { panic!("an extend") };
-    assert!(read.relay.0 == [1; 32] && read.onion_key.0 == [2; 8] && read.onionskin.0 == [3; ONIONSKIN_LEN]);
+    assert!(read.relay.0 == [1; 32] && read.onion_key.0 == [3; 8] && read.onionskin.0 == [3; ONIONSKIN_LEN]);
     bytes.push(0);
     assert_eq!(RelayMsg::decode(&bytes).err(), Some(Malformed::Trailing));
     assert_eq!(RelayMsg::decode(&bytes[..EXTEND_LEN - 1]).err(), Some(Malformed::Truncated));
+    bytes.pop();
+    bytes[1 + RelayId::LEN] ^= 1;
+    assert_eq!(RelayMsg::decode(&bytes).err(), Some(Malformed::Value), "another onion key than the onionskin's");
 
     let extended = encoded(&RelayMsg::Extended(Box::new(Reply([4; REPLY_LEN]))));
     assert!(matches!(RelayMsg::decode(&extended), Ok(RelayMsg::Extended(reply)) if reply.0 == [4; REPLY_LEN]));

@@ -249,6 +249,11 @@ impl Onionskin {
         Ok(skin)
     }
 
+    /// The onion key that it is for.
+    pub fn onion_key(&self) -> OnionKeyId {
+        OnionKeyId(*SkinParts::of(self).onion_key)
+    }
+
     /// Writes the body of a `Create` cell.
     pub fn write_create_body(&self, body: &mut [u8; BODY_LEN]) {
         *body = joined(&[&[HANDSHAKE_KIND], &self.0, &[0; BODY_LEN - 1 - ONIONSKIN_LEN]]);
