@@ -254,6 +254,10 @@ impl Control {
 
     /// Takes a descriptor into the view, if it is valid and news: it is then stored and passed on.
     pub(super) fn learn_descriptor(&mut self, wall: WallTime, descriptor: Unverified) -> bool {
+        // Most of what is passed on is known: that is seen before signatures are checked.
+        if self.view.get(&descriptor.relay()).is_some_and(|known| known.bytes() == descriptor.bytes()) {
+            return false;
+        }
         let Ok(descriptor) = descriptor.verify(&self.config.network, wall) else { return false };
         let (relay, bytes) = (descriptor.relay, descriptor.bytes().to_vec());
         match self.view.admit(descriptor, &self.config.network, wall) {

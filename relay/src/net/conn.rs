@@ -10,7 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -55,6 +56,8 @@ pub(crate) enum LinkEnd {
     Io(io::Error),
     /// The relay stopped.
     Stopped,
+    /// A fault of ours: the task panicked.
+    Fault,
 }
 
 impl fmt::Display for LinkEnd {
@@ -67,6 +70,7 @@ impl fmt::Display for LinkEnd {
             Self::Overrun => f.write_str("the peer does not read"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Stopped => f.write_str("the relay stopped"),
+            Self::Fault => f.write_str("a fault of ours"),
         }
     }
 }
@@ -138,9 +142,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Carries cells until the link ends.
+    /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the control plane is to hear of
+    /// that end as of any other.
     pub(crate) async fn run(mut self) -> LinkEnd {
-        let end = self.carry().await;
+        let end = {
+            let mut carry = pin!(self.carry());
+            // Of what a panic left half-done only the queue is used again, which is emptied.
+            let mut caught = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| carry.as_mut().poll(cx)));
+            poll_fn(|cx| caught(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await
+        };
         self.queue.shut();
         if matches!(end, LinkEnd::Closed | LinkEnd::Stopped) {
             // Tells the peer that the end was meant. It may not listen: whether it hears is its own affair.
@@ -298,9 +308,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.received.len() == READ_BATCH_CELLS {
             cx.waker().wake_by_ref(); // more may be there, but others come first
         }
+        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came: keys that are to be gone go.
+        self.forwarding.apply(&self.updates);
         if !self.received.is_empty() {
             self.timer.received_at = now;
-            self.forwarding.apply(&self.updates); // before any cell is handled: see `TableUpdates`
             self.forwarding.handle_cells(&mut self.received, &mut self.cells, &self.shared)?;
         }
         end.map_or(Ok(()), Err)
@@ -537,5 +548,49 @@ mod tests {
         link.write(&[Cell::new(None, Command::Padding)]).await;
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Silent));
         assert_eq!(started_at.elapsed().as_secs(), (2 * KEEPALIVE + DEAD_AFTER).as_secs());
+    }
+
+    /// A stream that is broken beyond what its type says.
+    struct Panics;
+
+    impl AsyncRead for Panics {
+        fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            panic!("for the test")
+        }
+    }
+
+    impl AsyncWrite for Panics {
+        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_link_as_anything_else_does() {
+        let (shared, _reports) = shared();
+        let queue = Arc::new(LinkQueue::new(LinkId(1), Arc::clone(&shared.budget)));
+        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::default() };
+        let end = Conn::new(Panics, shared, handle, None, true).run().await;
+        assert!(matches!(end, LinkEnd::Fault));
+        assert_eq!(queue.take(&Context::from_waker(std::task::Waker::noop()), &mut VecDeque::new(), 1), Phase::Closed);
+    }
+
+    #[tokio::test]
+    async fn a_removed_circuit_is_gone_before_its_peer_says_anything() {
+        let (shared, _reports) = shared();
+        let link = link(&shared, 1);
+        tokio::task::yield_now().await;
+        link.updates.push(TableUpdate::Remove(CircId::new(7).unwrap()));
+        link.queue.wake();
+        tokio::task::yield_now().await;
+        assert!(link.updates.0.lock().unwrap().is_empty());
     }
 }

@@ -5,6 +5,7 @@
 //! for is answered at once as one that failed.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -290,7 +291,9 @@ impl Workers {
             let done = self.done_sender.clone();
             self.running += 1;
             tokio::task::spawn_blocking(move || {
-                let _ = done.send(answer(&responder, works)); // the relay may have stopped
+                // A panic, which reports itself, costs these circuits and not one of the few places for work.
+                let answered = catch_unwind(AssertUnwindSafe(|| answer(&responder, works))).unwrap_or_default();
+                let _ = done.send(answered); // the relay may have stopped
             });
         }
     }
