@@ -49,7 +49,7 @@ pub struct Config {
     pub advertise: Option<String>,
     /// Peers to join through.
     pub seeds: Vec<Peer>,
-    /// Most bytes of cells that wait for slow links.
+    /// Most bytes that wait for others: half of it for cells on slow links, half for frames of services.
     pub memory_budget_bytes: usize,
     /// Threads that carry cells.
     pub threads: usize,

@@ -70,7 +70,7 @@ pub fn known_peer(config: &Config) -> Result<Peer, StartError> {
     Ok(Peer { id, host_port: host_port.trim().to_owned() })
 }
 
-/// A relay that runs. Dropping it leaves it running; see [`shutdown`](Self::shutdown).
+/// A relay that runs. Dropping it stops it too, but waits for nothing; see [`shutdown`](Self::shutdown).
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
 pub struct Relay {
     peer: Peer,
@@ -135,13 +135,15 @@ impl Relay {
             seeds: network.seeds.iter().chain(&config.seeds).filter(|seed| seed.id != peer.id).cloned().collect(),
             holder: holder_limits(&network.params),
             circuits_max: config.circuits_max,
+            frames_bytes_max: config.memory_budget_bytes / 2,
             inbox_descriptors_max: config.inbox_descriptors_max,
         };
         let mut rng: rand::rngs::StdRng = rand::make_rng();
         let control = Control::new(control_config, restored, clock.now(), wall_now(), &mut rng);
         check_addresses(&control.hello(wall_now()), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
-        let (shared, reports) = Shared::new(network, identity, config.memory_budget_bytes, control.hello(wall_now()));
+        let (shared, reports) =
+            Shared::new(network, identity, config.memory_budget_bytes / 2, control.hello(wall_now()));
 
         let (stop, stopped) = watch::channel(false);
         let (stats, stats_questions) = mpsc::channel(STATS_QUESTIONS_MAX);

@@ -27,6 +27,8 @@ use crate::disk::RelayDisk;
 pub const WALL_START: WallTime = WallTime(1_790_000_000);
 /// How many circuits the relay takes: few, so that the limit is met.
 pub const CIRCUITS_MAX: usize = 24;
+/// Most bytes of frames that it holds.
+pub const FRAMES_BYTES_MAX: usize = 1 << 20;
 
 /// Another relay, which exists only as far as this one can tell.
 #[expect(missing_debug_implementations, reason = "holds keys")]
@@ -105,6 +107,7 @@ impl LoneRelay {
             seeds: Vec::new(),
             holder: HolderLimits::default(),
             circuits_max: CIRCUITS_MAX,
+            frames_bytes_max: FRAMES_BYTES_MAX,
             inbox_descriptors_max: 4,
         };
         let relays = neighbours.iter().map(|neighbour| neighbour.descriptor.clone()).collect();

@@ -118,6 +118,7 @@ impl SimRelay {
             seeds: self.seeds.clone(),
             holder: HolderLimits::default(),
             circuits_max: 10_000,
+            frames_bytes_max: 64 << 20,
             inbox_descriptors_max: 1000,
         };
         self.incarnation += 1;

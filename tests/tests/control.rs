@@ -5,13 +5,16 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::circuit::{OriginCircuit, OriginEvent};
-use umbel_proto::directory::{DirectoryReply, DirectoryRequest};
+use umbel_proto::crypto::hpke::SealSecret;
+use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::handshake::{HopTarget, Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId};
+use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::message::{ExtendRefusal, Service};
 use umbel_proto::time::{Duration, Epoch};
 use umbel_relay::control::io::{LinkId, LinkOp};
-use umbel_tests::lone::{CIRCUITS_MAX, LoneRelay};
+use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
 /// The client's link.
 const CLIENT: LinkId = LinkId(1);
@@ -226,4 +229,70 @@ fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
     relay.pass(Duration::from_secs(10));
     relay.sent.clear();
     Client::connected(&mut relay, 1);
+}
+
+#[test] // §4.4
+fn half_said_requests_take_no_more_memory_than_all_frames_may() {
+    const SAID: usize = 60 * 1900;
+    let mut relay = with_client(0);
+    let mut clients: Vec<_> = (1..=20).map(|number| Client::connected(&mut relay, number)).collect();
+    for client in &mut clients {
+        client.circuit.open_stream(Service::Mailbox, &[0; 190_000], true).unwrap();
+        for _ in 0..60 {
+            let mut cell = client.circuit.poll_cell(&mut client.rng).unwrap();
+            cell.set_circ_id(client.circ);
+            relay.cell(CLIENT, cell);
+            relay.control.check().unwrap();
+        }
+    }
+    let left = relay.control.stats().circuits;
+    assert!(left > 0 && left * SAID <= FRAMES_BYTES_MAX, "{left} circuits are left");
+    let destroyed = commands(&mut relay, CLIENT).into_iter().filter(|&command| command == Command::Destroy);
+    assert_eq!(destroyed.count() + left, clients.len());
+    let mut modest = Client::connected(&mut relay, 21);
+    modest.circuit.open_stream(Service::Directory, &lookup(), true).unwrap();
+    modest.exchange(&mut relay);
+    assert!(modest.events().iter().any(|event| matches!(event, OriginEvent::Frame { .. })));
+}
+
+/// What a directory relay says when this is published, once the store has committed if `commits`.
+fn publish(relay: &mut LoneRelay, client: &mut Client, descriptor: &[u8], commits: bool) -> Option<DirectoryReply> {
+    let request = DirectoryRequest::PublishInbox(descriptor.to_vec().into()).encode();
+    client.circuit.open_stream(Service::Directory, &request, true).unwrap();
+    client.exchange(relay);
+    if commits {
+        relay.commit();
+        client.exchange(relay);
+    }
+    client.events().into_iter().find_map(|event| match event {
+        OriginEvent::Frame { frame, .. } => Some(DirectoryReply::decode(&frame).unwrap()),
+        _ => None,
+    })
+}
+
+#[test] // §8.4
+fn a_revision_of_an_inbox_descriptor_has_one_form_and_the_newest_stays() {
+    let mut relay = with_client(0);
+    let mut client = Client::connected(&mut relay, 1);
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let identity = InboxIdentity::generate(&mut rng);
+    let seal_key = SealSecret::generate(&mut rng).public();
+    let (network, epoch) = (relay.network.id, relay.wall().epoch());
+    let mut sealed = |revision| {
+        let descriptor =
+            InboxDescriptor { revision, seal_key: seal_key.clone(), mailboxes: Vec::new(), puzzle_effort: 0 };
+        descriptor.seal(&identity, &network, epoch, &mut rng)
+    };
+    let (second, other_second, third, fourth) = (sealed(2), sealed(2), sealed(3), sealed(4));
+    let refused = |refusal| Some(DirectoryReply::Refused(refusal));
+    assert_eq!(publish(&mut relay, &mut client, &second, true), Some(DirectoryReply::Published));
+    assert_eq!(publish(&mut relay, &mut client, &second, true), Some(DirectoryReply::Published));
+    assert_eq!(publish(&mut relay, &mut client, &other_second, true), refused(DirectoryRefusal::Stale));
+    assert_eq!(publish(&mut relay, &mut client, &fourth, false), None);
+    assert_eq!(publish(&mut relay, &mut client, &third, false), refused(DirectoryRefusal::Busy));
+    relay.commit();
+    client.exchange(&mut relay);
+    assert!(client.events().iter().any(|event| matches!(event, OriginEvent::Frame { .. })), "the fourth is published");
+    assert_eq!(publish(&mut relay, &mut client, &third, true), refused(DirectoryRefusal::Stale));
+    assert_eq!(publish(&mut relay, &mut client, &fourth, true), Some(DirectoryReply::Published));
 }

@@ -149,6 +149,11 @@ impl Streams {
         self.outgoing_bytes
     }
 
+    /// Bytes that frames take: those on their way out, the begun ones whole, and those half-received.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.outgoing_bytes + self.begun_bytes + self.incoming_bytes
+    }
+
     /// Opens a stream with its first frame.
     pub(super) fn open(&mut self, service: Service, frame: &[u8], fin: bool) -> Result<StreamId, Full> {
         assert!(self.end == End::Origin, "only the origin opens streams");

@@ -86,6 +86,11 @@ impl TerminalCircuit {
         self.flow.as_ref().map_or(0, |flow| flow.streams.outgoing_bytes())
     }
 
+    /// Bytes that frames take which are not yet sent, or not yet whole.
+    pub fn held_bytes(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.streams.held_bytes())
+    }
+
     /// Whether the origin's window may grow: no, while memory is short (§7.3).
     pub fn set_growth(&mut self, may_grow: bool) {
         self.may_grow = may_grow;

@@ -31,6 +31,8 @@ pub(super) struct Circuit {
     pub(super) prev: (LinkId, CircId),
     pub(super) state: State,
     pub(super) idle_since: Instant,
+    /// What its frames took when it was last looked at, bytes.
+    held_bytes: usize,
 }
 
 /// How far a circuit is.
@@ -64,6 +66,8 @@ pub(super) struct Circuits {
     next_key: u64,
     /// Handshakes being answered; also of circuits that are gone since.
     answering: usize,
+    /// What the frames of all circuits take, bytes.
+    held_bytes: usize,
 }
 
 impl Circuits {
@@ -117,6 +121,7 @@ impl Circuits {
     /// Forgets everything: which ends there were, and which circuits.
     pub(super) fn take_all(&mut self) -> (Vec<(LinkId, CircId)>, Vec<CircuitKey>) {
         let ends = core::mem::take(&mut self.ends).into_keys().collect();
+        self.held_bytes = 0;
         (ends, core::mem::take(&mut self.circuits).into_keys().collect())
     }
 
@@ -124,8 +129,12 @@ impl Circuits {
         self.ends.len()
     }
 
-    /// Each circuit's ends are in the table of ends, and each end belongs to a circuit.
+    /// Each circuit's ends are in the table of ends, and each end belongs to a circuit; frames are counted right.
     pub(super) fn check(&self) -> Result<(), String> {
+        let held_bytes = self.circuits.values().map(|circuit| circuit.held_bytes).sum::<usize>();
+        if held_bytes != self.held_bytes {
+            return Err(format!("frames take {held_bytes} bytes, not {}", self.held_bytes));
+        }
         for (key, circuit) in &self.circuits {
             let (link, circ) = circuit.prev;
             if self.end(link, circ) != Some(End::Prev(*key)) {
@@ -162,9 +171,32 @@ impl Circuits {
     fn add(&mut self, now: Instant, link: LinkId, circ: CircId) -> CircuitKey {
         let key = CircuitKey(self.next_key);
         self.next_key += 1;
-        self.circuits.insert(key, Circuit { prev: (link, circ), state: State::Answering, idle_since: now });
-        self.ends.insert((link, circ), End::Prev(key));
+        let prev = (link, circ);
+        self.circuits.insert(key, Circuit { prev, state: State::Answering, idle_since: now, held_bytes: 0 });
+        self.ends.insert(prev, End::Prev(key));
         key
+    }
+
+    fn remove(&mut self, key: CircuitKey) -> Option<Circuit> {
+        let circuit = self.circuits.remove(&key)?;
+        self.held_bytes -= circuit.held_bytes;
+        Some(circuit)
+    }
+
+    /// Takes note of what the frames of a circuit take now.
+    fn weigh(&mut self, key: CircuitKey) {
+        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+        let held_bytes = match &circuit.state {
+            State::Terminal(terminal) => terminal.held_bytes(),
+            State::Answering | State::Extending(_) | State::Joined { .. } => 0,
+        };
+        self.held_bytes = self.held_bytes - circuit.held_bytes + held_bytes;
+        circuit.held_bytes = held_bytes;
+    }
+
+    /// Where the circuit comes from whose frames take most.
+    fn heaviest(&self) -> Option<(LinkId, CircId)> {
+        self.circuits.values().max_by_key(|circuit| circuit.held_bytes).map(|circuit| circuit.prev)
     }
 }
 
@@ -279,6 +311,22 @@ impl Control {
             cell.set_circ_id(circ);
             self.out.cells.push_back((link, cell));
         }
+        self.circuits.weigh(key);
+        self.reclaim();
+    }
+
+    /// While frames take more than they may, the circuit with most of them goes: it may be anybody's but it is seldom that of
+    /// someone who reads what he asked for.
+    fn reclaim(&mut self) {
+        while self.circuits.held_bytes > self.config.frames_bytes_max
+            && let Some((link, circ)) = self.circuits.heaviest()
+            && let Some(end) = self.circuits.end(link, circ)
+        {
+            self.stats.refused += 1;
+            self.circuits.remove_end(link, circ);
+            self.send_destroy(link, circ, DestroyReason::Busy);
+            self.on_end_lost(link, circ, end, DestroyReason::Busy);
+        }
     }
 
     /// A circuit broke a rule: it is over, toward both ends.
@@ -301,7 +349,7 @@ impl Control {
     }
 
     fn on_prev_lost(&mut self, key: CircuitKey, reason: DestroyReason) {
-        let Some(circuit) = self.circuits.circuits.remove(&key) else { return };
+        let Some(circuit) = self.circuits.remove(key) else { return };
         let next = match circuit.state {
             State::Joined { next } => Some(next),
             State::Extending(extending) => {
@@ -328,7 +376,7 @@ impl Control {
             State::Extending(extending) if extending.next_end() == Some(lost) => self.on_extend_lost(key, reason),
             State::Joined { next } if *next == lost => {
                 let (link, circ) = circuit.prev;
-                self.circuits.circuits.remove(&key);
+                self.circuits.remove(key);
                 self.circuits.remove_end(link, circ);
                 self.send_destroy(link, circ, reason);
             }

@@ -57,6 +57,8 @@ pub struct ControlConfig {
     pub holder: HolderLimits,
     /// Most circuits through it at once.
     pub circuits_max: usize,
+    /// Most bytes of frames that are not yet sent, or not yet whole, on all circuits that end here.
+    pub frames_bytes_max: usize,
     /// Most inbox descriptors it keeps.
     pub inbox_descriptors_max: usize,
 }

@@ -231,10 +231,14 @@ impl Control {
         };
         let at = (outer.epoch, outer.blinded);
         match self.services.inboxes.get(&at) {
-            Some(known) if known.revision > outer.revision => {
+            Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
+            Some(known) if known.revision >= outer.revision => {
                 return Some(DirectoryReply::Refused(DirectoryRefusal::Stale));
             }
-            Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
+            // Of two that are stored at once the later would stay on the disk, whichever is the newer.
+            _ if self.services.publishing.values().any(|publishing| publishing.at == at) => {
+                return Some(DirectoryReply::Refused(DirectoryRefusal::Busy));
+            }
             None if self.services.inboxes.len() + self.services.publishing.len()
                 >= self.config.inbox_descriptors_max =>
             {
@@ -304,8 +308,7 @@ impl Control {
         let Some(Publishing { circuit, stream, at, inbox }) = self.services.publishing.remove(&ticket) else { return };
         let reply =
             if is_stored { DirectoryReply::Published } else { DirectoryReply::Refused(DirectoryRefusal::Store) };
-        let is_newer = self.services.inboxes.get(&at).is_none_or(|known| known.revision <= inbox.revision);
-        if is_stored && is_newer {
+        if is_stored {
             self.services.inboxes.insert(at, inbox);
         }
         self.reply(circuit, stream, &reply.encode(), true);
