@@ -13,9 +13,6 @@ const ROWS: [(&str, &str); 17] = [
     ("cell_backward", "ns"),
     ("cell_backward_ratio", "ratio"),
     ("handshakes", "1/s"),
-    ("relay_start", "KiB"),
-    ("idle_link", "KiB"),
-    ("idle_circuit", "KiB"),
     ("circuit_build", "ms"),
     ("bulk", "MB/s"),
     ("bulk_cpu", "s/GB"),
@@ -24,6 +21,9 @@ const ROWS: [(&str, &str); 17] = [
     ("message_cells", "cells"),
     ("message_wire", "KiB"),
     ("message_cold", "ms"),
+    ("relay_start", "KiB"),
+    ("idle_link", "KiB"),
+    ("idle_circuit", "KiB"),
 ];
 /// Rows that may have no value: there need be no relay's program beside the command.
 const OPTIONAL: [&str; 1] = ["relay_start"];

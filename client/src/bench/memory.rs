@@ -1,7 +1,8 @@
 //! What a relay holds in memory: at its start, for an idle link, for an idle circuit.
 //!
-//! A relay process is started for it, so that nothing but a relay is measured. Where there is no `umbel-relay` beside this
-//! program, a relay of the network in this process is used instead, and the figures hold the other ends too.
+//! A relay process is started for links, and another for circuits, so that nothing but a relay is measured. Where there is
+//! no `umbel-relay` beside this program, a relay of the network in this process is used instead, and the figures hold the
+//! other ends too.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -38,14 +39,14 @@ pub(super) async fn measure(
     network: &LocalNetwork,
     report: &mut (dyn FnMut(Row) + Send),
 ) -> Result<(), BenchError> {
-    let mut subject = Subject::start(network).await?;
+    let subject = Subject::start(network).await?;
     start(&subject, report);
     links(plan, &subject, report).await?;
+    subject.stop().await?;
+    // Another one: what a process has freed it uses again, and so seems to need nothing.
+    let subject = Subject::start(network).await?;
     circuits(plan, network, &subject, report).await?;
-    if let Some(child) = &mut subject.child {
-        child.kill().await?;
-    }
-    Ok(())
+    subject.stop().await
 }
 
 impl Subject {
@@ -66,6 +67,13 @@ impl Subject {
     /// What is added to a note where the relay is not alone in its process.
     fn caveat(&self) -> &'static str {
         if self.child.is_some() { "" } else { "; no umbel-relay beside this program: both ends, in one process" }
+    }
+
+    async fn stop(mut self) -> Result<(), BenchError> {
+        match &mut self.child {
+            Some(child) => Ok(child.kill().await?),
+            None => Ok(()),
+        }
     }
 
     async fn settle(&self) {

@@ -104,9 +104,10 @@ async fn over_links(
     report: &mut (dyn FnMut(Row) + Send),
 ) -> Result<(), BenchError> {
     within(Step::Gathering, until_gathered(network)).await?;
-    memory::measure(plan, network, report).await?;
     circuit::measure(plan, network, report).await?;
-    message::measure(plan, network, report).await
+    message::measure(plan, network, report).await?;
+    // Last, since it leaves the others with descriptors of relays that are gone.
+    memory::measure(plan, network, report).await
 }
 
 /// Until every relay knows every other.
