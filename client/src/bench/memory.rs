@@ -22,6 +22,8 @@ use crate::local::{LocalError, LocalNetwork};
 
 /// Circuits on one link: fewer than are admitted in one burst.
 const CIRCUITS_PER_LINK: usize = 100;
+/// Between two circuits: slow enough for what the relays behind admit.
+const CIRCUIT_PACE: Duration = Duration::from_millis(3);
 /// Until what was done is done with: buffers that are kept for a while are given back.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -154,7 +156,9 @@ async fn circuits(
     }
     subject.settle().await;
     let before = subject.process.resident_bytes();
+    let mut pace = tokio::time::interval(CIRCUIT_PACE);
     for index in 0..plan.idle_circuits {
+        pace.tick().await;
         let (link, next) = (index / CIRCUITS_PER_LINK, index % targets.len());
         if let (Some(probe), Some(target)) = (probes.get_mut(link), targets.get(next)) {
             probe.build(std::slice::from_ref(target)).await?;

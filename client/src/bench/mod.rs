@@ -56,7 +56,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Enough for figures to be compared; takes a few minutes.
+    /// Enough for figures to be compared; takes a minute or two.
     pub const FULL: Self = Self {
         cpu_rounds: 300,
         circuits: 150,
@@ -68,7 +68,7 @@ impl Plan {
         wire_rounds: 10,
         wire_messages: 10,
         idle_links: 200,
-        idle_circuits: 1000,
+        idle_circuits: 10_000,
     };
     /// Enough to see that everything works; takes less than half a minute.
     pub const QUICK: Self = Self {
