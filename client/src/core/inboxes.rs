@@ -35,6 +35,8 @@ const RETIRED_MAX: usize = 16;
 const CREATE_TRIES: u32 = 2;
 /// How long after the first mailbox is there the others are waited for before the descriptor goes out without them.
 const SETTLE: Duration = Duration::from_secs(5);
+/// Positions that have not answered for so long, while most have, are not waited for.
+const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// Format of the stored state.
@@ -92,6 +94,8 @@ struct Inbox {
     publication: Publication,
     /// When the descriptor goes out though mailboxes are missing.
     settles_at: Option<Instant>,
+    /// When the user is told that this is ready though some positions have not answered.
+    tells_at: Option<Instant>,
     /// Whether the user was told that this is ready.
     is_told: bool,
 }
@@ -230,6 +234,7 @@ impl Inbox {
             saving: Saving::Due(cx.now),
             publication: Publication::default(),
             settles_at: None,
+            tells_at: None,
             is_told: false,
         }
     }
@@ -245,6 +250,7 @@ impl Inbox {
             saving: Saving::Due(Instant::default()),
             publication: Publication::default(),
             settles_at: Some(Instant::default()),
+            tells_at: None,
             is_told: false,
         }
     }
@@ -446,9 +452,15 @@ impl Inbox {
         }
     }
 
+    /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of them and the others are
+    /// slow. Whoever waits for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
-        if !self.is_told && positions * 2 > all {
+        if self.is_told || positions * 2 <= all {
+            return;
+        }
+        let tells_at = *self.tells_at.get_or_insert(cx.now + SLOW_POSITIONS);
+        if positions == all || tells_at <= cx.now {
             self.is_told = true;
             let mailboxes = self.created().count();
             cx.notify(Notice::InboxReady { name: name.to_owned(), mailboxes, positions });
@@ -483,6 +495,6 @@ impl Inbox {
         let creates = uncreated.filter_map(|mailbox| self.health.get(&mailbox.queue));
         let creates = creates.filter(|health| !health.is_asked).map(|health| health.backoff.retry_at());
         let posts = self.publication.timeouts(self.revision);
-        save.into_iter().chain(creates).chain(posts).chain(self.settles_at)
+        save.into_iter().chain(creates).chain(posts).chain(self.settles_at).chain(self.tells_at)
     }
 }
