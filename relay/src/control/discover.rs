@@ -136,7 +136,6 @@ impl Control {
 
     pub(super) fn on_own_cell(
         &mut self,
-        _now: Instant,
         wall: WallTime,
         id: SessionId,
         command: Command,
