@@ -18,7 +18,6 @@ use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::limits::ADDRESSES_MAX;
 use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
-use umbel_proto::network::Params;
 
 use crate::config::{Config, NETWORK_FILE};
 use crate::control::{Control, ControlConfig, ControlStats};
@@ -133,7 +132,7 @@ impl Relay {
             addresses,
             roles: Roles(Roles::HOLDER.0 | Roles::DIRECTORY.0),
             seeds: network.seeds.iter().chain(&config.seeds).filter(|seed| seed.id != peer.id).cloned().collect(),
-            holder: holder_limits(&network.params),
+            holder: HolderLimits::of_network(&network.params),
             circuits_max: config.circuits_max,
             frames_bytes_max: config.memory_budget_bytes / 2,
             inbox_descriptors_max: config.inbox_descriptors_max,
@@ -364,15 +363,3 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// What the network says of mailboxes. The puzzle is the owner's to ask for, by queue, and no relay's.
-fn holder_limits(params: &Params) -> HolderLimits {
-    HolderLimits {
-        queues_max: params.queues_max,
-        queue_records_max: params.queue_records_max,
-        queue_bytes_max: params.queue_bytes_max,
-        record_life: params.record_life,
-        queue_life: params.queue_life,
-        ..HolderLimits::default()
-    }
-}

@@ -105,7 +105,7 @@ impl LoneRelay {
             addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))],
             roles: Roles::HOLDER | Roles::DIRECTORY,
             seeds: Vec::new(),
-            holder: HolderLimits::default(),
+            holder: HolderLimits::of_network(&network.params),
             circuits_max: CIRCUITS_MAX,
             frames_bytes_max: FRAMES_BYTES_MAX,
             inbox_descriptors_max: 4,

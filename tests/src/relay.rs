@@ -116,7 +116,7 @@ impl SimRelay {
             addresses: vec![self.address],
             roles: Roles::HOLDER | Roles::DIRECTORY,
             seeds: self.seeds.clone(),
-            holder: HolderLimits::default(),
+            holder: HolderLimits::of_network(&network.params),
             circuits_max: 10_000,
             frames_bytes_max: 64 << 20,
             inbox_descriptors_max: 1000,

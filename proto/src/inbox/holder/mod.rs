@@ -27,6 +27,7 @@ use self::queue::Queue;
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
 use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
+use crate::network::Params;
 use crate::time::{Duration, Instant, WallTime};
 
 /// Most requests that wait for one op; more are told to come back.
@@ -88,6 +89,20 @@ impl Default for HolderLimits {
             puzzle_checks_per_second: 100,
             pending_ops_max: 4096,
             pending_bytes_max: 64 << 20,
+        }
+    }
+}
+
+impl HolderLimits {
+    /// What a network says of its mailboxes. The puzzle is the owner's to ask for, by queue, and no relay's.
+    pub fn of_network(params: &Params) -> Self {
+        Self {
+            queues_max: params.queues_max,
+            queue_records_max: params.queue_records_max,
+            queue_bytes_max: params.queue_bytes_max,
+            record_life: params.record_life,
+            queue_life: params.queue_life,
+            ..Self::default()
         }
     }
 }
