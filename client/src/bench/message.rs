@@ -10,7 +10,7 @@ use umbel_proto::limits::CELL_LEN;
 use umbel_proto::time::Duration;
 
 use super::row::{Row, Unit, ms};
-use super::{BenchError, Plan, Step, within};
+use super::{BenchError, Extent, Report, Step, local_network, part, within};
 use crate::core::io::Notice;
 use crate::local::{LocalError, LocalNetwork};
 use crate::{Client, ClientClosed, NewKey, NewProfile, NoticeGap, Notices, Profile};
@@ -24,11 +24,35 @@ const SEEDS: usize = 2;
 /// Until what follows a message (removals, acknowledgements) is over too.
 const SETTLE: Duration = Duration::from_secs(1);
 
-pub(super) async fn measure(
-    plan: &Plan,
-    network: &LocalNetwork,
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Messages sent, one after the other.
+    messages: usize,
+    /// Clients opened to send one message each.
+    cold_starts: usize,
+    /// How long an idle network is watched.
+    idle: Duration,
+    /// Groups of messages whose cells are counted.
+    wire_rounds: usize,
+    /// Messages in each group.
+    wire_messages: usize,
+}
+
+impl Plan {
+    const FULL: Self =
+        Self { messages: 200, cold_starts: 20, idle: Duration::from_secs(20), wire_rounds: 10, wire_messages: 10 };
+    const QUICK: Self =
+        Self { messages: 10, cold_starts: 2, idle: Duration::from_secs(2), wire_rounds: 2, wire_messages: 3 };
+}
+
+pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let network = local_network().await?;
+    in_network(&extent.pick(Plan::FULL, Plan::QUICK), &network, report).await?;
+    Ok(network.stop().await?)
+}
+
+async fn in_network(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) -> Result<(), BenchError> {
     let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
     let mut pair = Pair::open(dir.path(), &network.peers()).await?;
     pair.exchange().await?; // circuits, mailboxes and descriptors are there from now on
@@ -62,12 +86,7 @@ impl Pair {
         let sender = open(&make(dir, "sender", peers)?).await?;
         let reader = open(&make(dir, "reader", peers)?).await?;
         let (sent, mut received) = (sender.notices(), reader.notices());
-        let address = reader.create_inbox(INBOX).await?;
-        let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
-        within(Step::Inbox, until(&mut received, is_ready)).await?;
-        reader.listen(INBOX, true).await?;
-        let is_listening = |notice: &Notice| matches!(notice, Notice::CaughtUp { .. });
-        within(Step::Inbox, until(&mut received, is_listening)).await?;
+        let address = own_inbox(&reader, &mut received).await?;
         Ok(Self { sender, sent, reader, received, address })
     }
 
@@ -97,6 +116,26 @@ impl Pair {
     }
 }
 
+/// Makes an inbox and subscribes to it.
+async fn own_inbox(client: &Client, notices: &mut Notices) -> Result<InboxAddress, BenchError> {
+    let address = client.create_inbox(INBOX).await?;
+    let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
+    within(Step::Inbox, until(notices, is_ready)).await?;
+    client.listen(INBOX, true).await?;
+    let is_listening = |notice: &Notice| matches!(notice, Notice::CaughtUp { .. });
+    within(Step::Inbox, until(notices, is_listening)).await?;
+    Ok(address)
+}
+
+/// Is a client that is subscribed to an inbox of its own, until the process is killed.
+pub(super) async fn subscribe(dir: &Path, peers: &[Peer]) -> Result<(), BenchError> {
+    let client = open(&make(dir, "client", peers)?).await?;
+    let mut notices = client.notices();
+    own_inbox(&client, &mut notices).await?;
+    part::ready(&"client")?;
+    until(&mut notices, |_| false).await
+}
+
 /// Whether as many holders as are wanted have this message.
 fn is_held(notice: &Notice, message: MessageId) -> bool {
     matches!(notice, Notice::Held { id, holders, wanted } if *id == message && holders >= wanted)
@@ -124,7 +163,7 @@ async fn open(path: &Path) -> Result<Client, BenchError> {
     Ok(Client::open(Profile::load(path)?).await?)
 }
 
-async fn warm(plan: &Plan, pair: &mut Pair, report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
+async fn warm(plan: &Plan, pair: &mut Pair, report: &mut Report<'_>) -> Result<(), BenchError> {
     let (mut held, mut received) = (Vec::new(), Vec::new());
     for _ in 0..plan.messages {
         let times = pair.exchange().await?;
@@ -152,7 +191,7 @@ async fn cold(
     dir: &Path,
     network: &LocalNetwork,
     address: InboxAddress,
-    report: &mut (dyn FnMut(Row) + Send),
+    report: &mut Report<'_>,
 ) -> Result<(), BenchError> {
     let path = make(dir, "cold", &network.peers())?;
     send_once(&path, address).await?; // from now on the profile has guards and a view
@@ -186,12 +225,7 @@ async fn carried_cells(network: &LocalNetwork) -> u64 {
 }
 
 /// What messages add to what the network carries anyway.
-async fn wire(
-    plan: &Plan,
-    network: &LocalNetwork,
-    pair: &mut Pair,
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
+async fn wire(plan: &Plan, network: &LocalNetwork, pair: &mut Pair, report: &mut Report<'_>) -> Result<(), BenchError> {
     tokio::time::sleep(SETTLE).await;
     let (started, before) = (Instant::now(), carried_cells(network).await);
     tokio::time::sleep(plan.idle).await;
