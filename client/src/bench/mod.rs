@@ -8,6 +8,7 @@ mod bulk;
 mod circuit;
 mod cpu;
 mod error;
+mod mailbox;
 mod memory;
 mod message;
 mod part;
@@ -64,13 +65,15 @@ pub enum Group {
     Bulk,
     /// Messages from client to client.
     Message,
+    /// Many deposits and fetches at one holder.
+    Mailbox,
     /// What relays and clients hold in memory.
     Memory,
 }
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 5] = [Self::Cpu, Self::Circuit, Self::Bulk, Self::Message, Self::Memory];
+    pub const ALL: [Self; 6] = [Self::Cpu, Self::Circuit, Self::Bulk, Self::Message, Self::Mailbox, Self::Memory];
 
     /// What it is called on the command line.
     pub const fn name(self) -> &'static str {
@@ -79,6 +82,7 @@ impl Group {
             Self::Circuit => "circuit",
             Self::Bulk => "bulk",
             Self::Message => "message",
+            Self::Mailbox => "mailbox",
             Self::Memory => "memory",
         }
     }
@@ -92,6 +96,7 @@ impl Group {
             Self::Circuit => Box::pin(circuit::measure(extent, report)).await,
             Self::Bulk => Box::pin(bulk::measure(extent, report)).await,
             Self::Message => Box::pin(message::measure(extent, report)).await,
+            Self::Mailbox => Box::pin(mailbox::measure(extent, report)).await,
             Self::Memory => Box::pin(memory::measure(extent, report)).await,
         }
     }
