@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-const ROWS: [(&str, &str); 17] = [
+const ROWS: [(&str, &str); 25] = [
     ("aead_2kib", "ns"),
     ("cell_forward", "ns"),
     ("cell_forward_ratio", "ratio"),
@@ -24,6 +24,14 @@ const ROWS: [(&str, &str); 17] = [
     ("relay_start", "KiB"),
     ("idle_link", "KiB"),
     ("idle_circuit", "KiB"),
+    ("delay_connect_echo", "ms"),
+    ("delay_echo", "ms"),
+    ("delay_stream", "MB/s"),
+    ("delay_circuit_build", "ms"),
+    ("delay_bulk", "MB/s"),
+    ("delay_message_latency", "ms"),
+    ("delay_message_held", "ms"),
+    ("delay_message_cold", "ms"),
 ];
 /// Rows that may have no value: there need be no relay's program beside the command.
 const OPTIONAL: [&str; 1] = ["relay_start"];

@@ -40,6 +40,22 @@ pub(super) async fn measure(
     Ok(())
 }
 
+/// What distance changes.
+pub(super) async fn measure_far(
+    plan: &Plan,
+    network: &LocalNetwork,
+    report: &mut (dyn FnMut(Row) + Send),
+) -> Result<(), BenchError> {
+    let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
+    let mut pair = Pair::open(dir.path(), &network.peers()).await?;
+    pair.exchange().await?;
+    warm(plan, &mut pair, report).await?;
+    cold(plan, dir.path(), network, pair.address, report).await?;
+    pair.close().await;
+    dir.close().map_err(LocalError::Dir)?;
+    Ok(())
+}
+
 /// A client that sends, and one that is subscribed to its inbox.
 struct Pair {
     sender: Client,

@@ -5,6 +5,7 @@
 
 mod circuit;
 mod cpu;
+mod delay;
 mod memory;
 mod message;
 mod probe;
@@ -95,7 +96,8 @@ pub async fn run(plan: &Plan, report: &mut (dyn FnMut(Row) + Send)) -> Result<()
     let network = LocalNetwork::start(RELAYS).await?;
     let result = over_links(plan, &network, report).await;
     network.stop().await?;
-    result
+    result?;
+    delay::measure(plan, report).await
 }
 
 async fn over_links(
