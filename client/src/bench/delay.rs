@@ -18,10 +18,13 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use umbel_proto::limits::HOPS_MAX;
 use umbel_proto::time::Duration;
 
-use super::row::{Row, Unit, ms};
-use super::{BenchError, Plan, RELAYS, Step, circuit, message, until_gathered, within};
+use super::probe::Probe;
+use super::queue::Queue;
+use super::row::{Goal, Row, Unit, ms};
+use super::{BenchError, Extent, RELAYS, Report, Step, message, until_gathered, within};
 use crate::local::{LocalNetwork, Place};
 
 /// From one end of a link to the other.
@@ -30,8 +33,43 @@ const ONE_WAY: Duration = Duration::from_millis(25);
 const HELD_BYTES_MAX: usize = 8 << 20;
 /// What is read at once, at most.
 const CHUNK_LEN: usize = 64 << 10;
-/// Round trips of the echo.
-const ECHOES: usize = 20;
+/// Round trips over each connection of the echo.
+const ECHOES: usize = 5;
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Connections to the echo.
+    connects: usize,
+    /// Bytes that one stream carries.
+    stream_bytes: usize,
+    /// Circuits built one after the other.
+    circuits: usize,
+    /// Transfers over one circuit.
+    bulk_rounds: usize,
+    /// Records of the greatest length carried in each.
+    bulk_records: usize,
+    messages: message::Plan,
+}
+
+impl Plan {
+    const FULL: Self = Self {
+        connects: 10,
+        stream_bytes: 256 << 20,
+        circuits: 10,
+        bulk_rounds: 5,
+        bulk_records: 80,
+        messages: message::Plan { messages: 15, cold_starts: 5, ..message::Plan::FULL },
+    };
+    const QUICK: Self = Self {
+        connects: 2,
+        stream_bytes: 16 << 20,
+        circuits: 1,
+        bulk_rounds: 1,
+        bulk_records: 4,
+        messages: message::Plan { messages: 2, cold_starts: 1, ..message::Plan::QUICK },
+    };
+}
 
 /// How long all bytes of a network are on their way, and the clock that says when.
 struct Distance {
@@ -198,78 +236,105 @@ fn run_timer(alarms: &alarms::Receiver<Alarm>) {
     }
 }
 
-/// Relays at a distance from each other and from everyone else.
-struct FarNetwork {
-    network: LocalNetwork,
-    /// Aborted on drop.
-    _forwarders: JoinSet<()>,
+/// Who makes the distance.
+enum Distances {
+    /// Forwarders of ours, which end when this is dropped.
+    Forwarders { distance: Arc<Distance>, tasks: JoinSet<()> },
+    /// Something outside that delays what passes certain ports; this is the next of them.
+    Outside { port: u16 },
 }
 
-impl FarNetwork {
-    async fn start(count: usize, one_way: Duration) -> Result<Self, BenchError> {
-        let distance = Distance::new(one_way)?;
-        let mut fronts = Vec::with_capacity(count);
-        for _ in 0..count {
-            fronts.push(Forwarder::bind().await?);
+impl Distances {
+    fn new(ports: Option<u16>) -> io::Result<Self> {
+        Ok(match ports {
+            Some(port) => Self::Outside { port },
+            None => Self::Forwarders { distance: Distance::new(ONE_WAY)?, tasks: JoinSet::new() },
+        })
+    }
+
+    fn next_port(port: &mut u16) -> u16 {
+        let next = *port;
+        *port = port.saturating_add(1);
+        next
+    }
+
+    /// Something that listens, and the address by which it is far away.
+    async fn listener(&mut self) -> io::Result<(TcpListener, SocketAddr)> {
+        match self {
+            Self::Outside { port } => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, Self::next_port(port))).await?;
+                let address = listener.local_addr()?;
+                Ok((listener, address))
+            }
+            Self::Forwarders { distance, tasks } => {
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let front = Forwarder::bind().await?;
+                let address = front.address;
+                tasks.spawn(front.forward(listener.local_addr()?, Arc::clone(distance)));
+                Ok((listener, address))
+            }
         }
-        let places = fronts.iter().map(|front| Place { advertise: Some(front.address), ..Place::at_port(0) });
-        let network = LocalNetwork::start_at(places.collect::<Vec<_>>()).await?;
-        let mut forwarders = JoinSet::new();
-        for (front, target) in fronts.into_iter().zip(network.listen_addresses()) {
-            forwarders.spawn(front.forward(target, Arc::clone(&distance)));
-        }
-        Ok(Self { network, _forwarders: forwarders })
+    }
+
+    /// Relays that are far away from each other and from everyone else.
+    async fn network(&mut self) -> Result<LocalNetwork, BenchError> {
+        let network = match self {
+            Self::Outside { port } => {
+                let places: Vec<Place> = (0..RELAYS).map(|_| Place::at_port(Self::next_port(port))).collect();
+                LocalNetwork::start_at(places).await?
+            }
+            Self::Forwarders { distance, tasks } => {
+                let mut fronts = Vec::with_capacity(RELAYS);
+                for _ in 0..RELAYS {
+                    fronts.push(Forwarder::bind().await?);
+                }
+                let places = fronts.iter().map(|front| Place { advertise: Some(front.address), ..Place::at_port(0) });
+                let network = LocalNetwork::start_at(places.collect::<Vec<_>>()).await?;
+                for (front, target) in fronts.into_iter().zip(network.listen_addresses()) {
+                    tasks.spawn(front.forward(target, Arc::clone(distance)));
+                }
+                network
+            }
+        };
+        within(Step::Gathering, until_gathered(&network)).await?;
+        Ok(network)
     }
 }
 
-/// What takes how long when every link is [`ONE_WAY`] long.
-pub(super) async fn measure(plan: &Plan, report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
-    within(Step::Link, echo(report)).await?;
-    within(Step::Link, stream(plan, report)).await?;
-    let far = FarNetwork::start(RELAYS, ONE_WAY).await?;
-    within(Step::Gathering, until_gathered(&far.network)).await?;
-    let few = few(plan);
-    let mut renamed = |row: Row| {
-        if let Some(name) = far_name(row.name) {
-            report(Row { name, note: format!("{}; every link 25 ms long each way", row.note), ..row });
+/// What takes how long when every link is [`ONE_WAY`] long, or as long as whatever stands at these ports makes it.
+pub(super) async fn measure(extent: Extent, ports: Option<u16>, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let mut distances = Distances::new(ports)?;
+    within(Step::Link, echo(&plan, &mut distances, report)).await?;
+    within(Step::Link, stream(&plan, &mut distances, report)).await?;
+    let network = distances.network().await?;
+    circuits(&plan, &network, report).await?;
+    let mut far = |row: Row| {
+        if let Some((name, goal)) = far_row(row.name) {
+            report(Row { name, goal, note: format!("{}; every link 25 ms long each way", row.note), ..row });
         }
     };
-    circuit::measure(&few, &far.network, &mut renamed).await?;
-    message::measure_far(&few, &far.network, &mut renamed).await?;
-    Ok(far.network.stop().await?)
+    message::measure_far(&plan.messages, &network, &mut far).await?;
+    Ok(network.stop().await?)
 }
 
-/// As much of the plan as makes sense where each step takes its time.
-fn few(plan: &Plan) -> Plan {
-    Plan {
-        circuits: plan.circuits.div_ceil(20),
-        bulk_rounds: plan.bulk_rounds.div_ceil(4),
-        messages: plan.messages.div_ceil(20),
-        cold_starts: plan.cold_starts.div_ceil(4),
-        ..*plan
-    }
-}
-
-/// What a row is called here; `None` for what distance does not change.
-fn far_name(name: &'static str) -> Option<&'static str> {
+/// What a row is called here and what it should be; `None` for what distance does not change.
+fn far_row(name: &'static str) -> Option<(&'static str, Option<Goal>)> {
     Some(match name {
-        "circuit_build" => "delay_circuit_build",
-        "bulk" => "delay_bulk",
-        "message_latency" => "delay_message_latency",
-        "message_held" => "delay_message_held",
-        "message_cold" => "delay_message_cold",
-        "client_ready" => "delay_client_ready",
+        "message_latency" => ("delay_message_latency", None),
+        "message_held" => ("delay_message_held", Some(Goal::AtMost(450.0))),
+        "message_round_trip" => ("delay_message_round_trip", None),
+        "message_cold" => ("delay_message_cold", None),
+        "message_cold_send" => ("delay_message_cold_send", Some(Goal::AtMost(1500.0))),
+        "client_fresh" => ("delay_client_fresh", None),
         _ => return None,
     })
 }
 
 /// The tool itself: a byte there and back.
-async fn echo(report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
-    let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let front = Forwarder::bind().await?;
-    let address = front.address;
+async fn echo(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (target, address) = distances.listener().await?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(front.forward(target.local_addr()?, Distance::new(ONE_WAY)?));
     tasks.spawn(async move {
         while let Ok((mut stream, _)) = target.accept().await {
             let (mut reads, mut writes) = stream.split();
@@ -277,13 +342,13 @@ async fn echo(report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
         }
     });
     let (mut connects, mut echoes) = (Vec::new(), Vec::new());
-    for _ in 0..ECHOES / 5 {
+    for _ in 0..plan.connects {
         let started = Instant::now();
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         round_trip(&mut stream).await?;
         connects.push(ms(started.elapsed()));
-        for _ in 0..5 {
+        for _ in 0..ECHOES {
             let started = Instant::now();
             round_trip(&mut stream).await?;
             echoes.push(ms(started.elapsed()));
@@ -306,13 +371,9 @@ async fn round_trip(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 /// The tool itself: what one stream carries, from its first byte to its last.
-async fn stream(plan: &Plan, report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
-    let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let front = Forwarder::bind().await?;
-    let address = front.address;
-    let mut tasks = JoinSet::new();
-    tasks.spawn(front.forward(target.local_addr()?, Distance::new(ONE_WAY)?));
-    let len = plan.bulk_rounds * (8 << 20);
+async fn stream(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (target, address) = distances.listener().await?;
+    let len = plan.stream_bytes;
     let writer = async {
         let mut stream = TcpStream::connect(address).await?;
         let chunk = vec![0; CHUNK_LEN];
@@ -327,7 +388,10 @@ async fn stream(plan: &Plan, report: &mut (dyn FnMut(Row) + Send)) -> Result<(),
         let mut read = stream.read(&mut chunk).await?;
         let started = Instant::now();
         while read < len {
-            read += stream.read(&mut chunk).await?;
+            match stream.read(&mut chunk).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => read += count,
+            }
         }
         Ok::<_, io::Error>(started.elapsed())
     };
@@ -338,6 +402,51 @@ async fn stream(plan: &Plan, report: &mut (dyn FnMut(Row) + Send)) -> Result<(),
         Some(len as f64 / 1e6 / took.as_secs_f64()),
         "the delay itself: what one TCP stream carries through it",
     ));
+    Ok(())
+}
+
+/// Four hops built, and what one such circuit carries toward the client.
+async fn circuits(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let mut guard = None;
+    let mut onward = Vec::new();
+    for peer in network.peers().iter().take(HOPS_MAX) {
+        let probe = Probe::dial(peer).await?;
+        match guard {
+            None => guard = Some(probe),
+            Some(_) => onward.push(probe.target().clone()),
+        }
+    }
+    let Some(mut probe) = guard else { return Err(BenchError::NoDescriptor) };
+    probe.build(&onward).await?; // the links between the relays are there from now on
+    let mut times = Vec::new();
+    for _ in 0..plan.circuits {
+        let started = Instant::now();
+        probe.build(&onward).await?;
+        times.push(ms(started.elapsed()));
+    }
+    report(Row::of(
+        "delay_circuit_build",
+        Unit::Milliseconds,
+        times,
+        "four hops, one after the other, over links that are up and 25 ms long each way: 500 is the way alone",
+    ));
+    let mut queue = Queue::create(probe, &onward).await?;
+    queue.fetch(plan.bulk_records).await?; // the window grows to its full size
+    let mut rates = Vec::new();
+    for _ in 0..plan.bulk_rounds {
+        let started = Instant::now();
+        let bytes = queue.fetch(plan.bulk_records).await?;
+        rates.push(bytes as f64 / 1e6 / started.elapsed().as_secs_f64());
+    }
+    report(
+        Row::of(
+            "delay_bulk",
+            Unit::MegabytesPerSecond,
+            rates,
+            "records of 124 kB fetched over one circuit of four links of 25 ms each way; a window of 512 cells allows 5.2",
+        )
+        .with_goal(Goal::AtLeast(3.0)),
+    );
     Ok(())
 }
 
