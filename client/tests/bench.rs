@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
-const ROWS: [(&str, &[(&str, &str)]); 9] = [
+const ROWS: [(&str, &[(&str, &str)]); 10] = [
     ("limit", &[("limit_layer", "s/GB"), ("limit_tls", "s/GB")]),
     (
         "cpu",
@@ -81,6 +81,25 @@ const ROWS: [(&str, &[(&str, &str)]); 9] = [
             ("message_cells", "cells"),
             ("message_wire", "KiB"),
             ("message_cold", "ms"),
+        ],
+    ),
+    (
+        "mailbox",
+        &[
+            ("deposits", "1/s"),
+            ("deposit_latency", "ms"),
+            ("deposit_cpu", "us"),
+            ("fetches", "1/s"),
+            ("fetch_latency", "ms"),
+            ("fetch_cpu", "us"),
+            ("deposits_many", "1/s"),
+            ("deposit_latency_many", "ms"),
+            ("deposit_cpu_many", "us"),
+            ("holder_start", "ms"),
+            ("holder_memory", "KiB"),
+            ("fetches_many", "1/s"),
+            ("fetch_latency_many", "ms"),
+            ("fetch_cpu_many", "us"),
         ],
     ),
     ("memory", &[("relay_start", "KiB"), ("idle_link", "KiB"), ("client_ready", "KiB"), ("idle_circuit", "KiB")]),

@@ -12,6 +12,7 @@ mod fairness;
 mod flood;
 mod flow;
 mod limit;
+mod mailbox;
 mod memory;
 mod message;
 mod part;
@@ -78,13 +79,15 @@ pub enum Group {
     Flood,
     /// Messages from client to client.
     Message,
+    /// Many deposits and fetches at one holder.
+    Mailbox,
     /// What relays and clients hold in memory.
     Memory,
 }
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Limit,
         Self::Cpu,
         Self::Circuit,
@@ -93,6 +96,7 @@ impl Group {
         Self::Fairness,
         Self::Flood,
         Self::Message,
+        Self::Mailbox,
         Self::Memory,
     ];
 
@@ -107,6 +111,7 @@ impl Group {
             Self::Fairness => "fairness",
             Self::Flood => "flood",
             Self::Message => "message",
+            Self::Mailbox => "mailbox",
             Self::Memory => "memory",
         }
     }
@@ -124,6 +129,7 @@ impl Group {
             Self::Fairness => Box::pin(fairness::measure(extent, report)).await,
             Self::Flood => Box::pin(flood::measure(extent, report)).await,
             Self::Message => Box::pin(message::measure(extent, report)).await,
+            Self::Mailbox => Box::pin(mailbox::measure(extent, report)).await,
             Self::Memory => Box::pin(memory::measure(extent, report)).await,
         }
     }

@@ -123,11 +123,12 @@ impl Queue {
         let context = MailboxContext { network: &self.network.id, holder: &self.holder.relay, binding: &binding };
         let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
         let frame = verb.signed(key, &context).encode();
-        self.probe.ask(self.circ, Service::Mailbox, &frame).await
+        self.probe.ask(self.circ, Service::Mailbox, &frame).await?;
+        Ok(())
     }
 
     async fn answer(&mut self) -> Result<MailboxReply, BenchError> {
-        let (_, frame) = within(Step::Mailbox, self.probe.next_frame()).await?;
+        let (_, _, frame) = within(Step::Mailbox, self.probe.next_frame()).await?;
         match MailboxReply::decode(&frame) {
             Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
             Ok(reply) => Ok(reply),
