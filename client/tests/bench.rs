@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
-const ROWS: [(&str, &[(&str, &str)]); 6] = [
+const ROWS: [(&str, &[(&str, &str)]); 10] = [
+    ("limit", &[("limit_layer", "s/GB"), ("limit_tls", "s/GB")]),
     (
         "cpu",
         &[
@@ -46,6 +47,30 @@ const ROWS: [(&str, &[(&str, &str)]); 6] = [
             ("bulk_4", "MB/s"),
             ("bulk_4_ratio", "ratio"),
             ("bulk_4_cpu_middle", "s/GB"),
+        ],
+    ),
+    (
+        "scaling",
+        &[
+            ("scaling_cores", "ratio"),
+            ("relay_cpu_1", "s/GB"),
+            ("relay_cpu_2", "s/GB"),
+            ("relay_busy_2", "ratio"),
+            ("relay_scaling", "ratio"),
+        ],
+    ),
+    (
+        "fairness",
+        &[("quiet_alone", "ms"), ("quiet_beside_bulk", "ms"), ("quiet_bulk", "MB/s"), ("quiet_same_link", "ms")],
+    ),
+    (
+        "flood",
+        &[
+            ("flood_creates", "1/s"),
+            ("flood_bulk_before", "MB/s"),
+            ("flood_bulk", "MB/s"),
+            ("flood_quiet_before", "ms"),
+            ("flood_quiet", "ms"),
         ],
     ),
     (

@@ -8,6 +8,10 @@ mod bulk;
 mod circuit;
 mod cpu;
 mod error;
+mod fairness;
+mod flood;
+mod flow;
+mod limit;
 mod mailbox;
 mod memory;
 mod message;
@@ -16,8 +20,10 @@ mod probe;
 mod process;
 mod proxy;
 mod queue;
+mod quiet;
 mod relays;
 mod row;
+mod scaling;
 
 use umbel_proto::time::Duration;
 
@@ -57,12 +63,20 @@ impl Extent {
 /// Figures that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    /// The ciphers alone.
+    Limit,
     /// One core, without any link.
     Cpu,
     /// Circuits over real links.
     Circuit,
     /// Bulk transfers, beside the limit without any onion.
     Bulk,
+    /// One relay with one thread and with two.
+    Scaling,
+    /// Quiet circuits beside a bulk flow.
+    Fairness,
+    /// What is forwarded while creates come in a flood.
+    Flood,
     /// Messages from client to client.
     Message,
     /// Many deposits and fetches at one holder.
@@ -73,14 +87,29 @@ pub enum Group {
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 6] = [Self::Cpu, Self::Circuit, Self::Bulk, Self::Message, Self::Mailbox, Self::Memory];
+    pub const ALL: [Self; 10] = [
+        Self::Limit,
+        Self::Cpu,
+        Self::Circuit,
+        Self::Bulk,
+        Self::Scaling,
+        Self::Fairness,
+        Self::Flood,
+        Self::Message,
+        Self::Mailbox,
+        Self::Memory,
+    ];
 
     /// What it is called on the command line.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Limit => "limit",
             Self::Cpu => "cpu",
             Self::Circuit => "circuit",
             Self::Bulk => "bulk",
+            Self::Scaling => "scaling",
+            Self::Fairness => "fairness",
+            Self::Flood => "flood",
             Self::Message => "message",
             Self::Mailbox => "mailbox",
             Self::Memory => "memory",
@@ -89,12 +118,16 @@ impl Group {
 
     async fn measure(self, extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
         match self {
+            Self::Limit => limit::measure(extent, report),
             Self::Cpu => {
                 cpu::measure(extent, report);
                 Ok(())
             }
             Self::Circuit => Box::pin(circuit::measure(extent, report)).await,
             Self::Bulk => Box::pin(bulk::measure(extent, report)).await,
+            Self::Scaling => Box::pin(scaling::measure(extent, report)).await,
+            Self::Fairness => Box::pin(fairness::measure(extent, report)).await,
+            Self::Flood => Box::pin(flood::measure(extent, report)).await,
             Self::Message => Box::pin(message::measure(extent, report)).await,
             Self::Mailbox => Box::pin(mailbox::measure(extent, report)).await,
             Self::Memory => Box::pin(memory::measure(extent, report)).await,

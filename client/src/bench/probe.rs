@@ -103,6 +103,8 @@ impl Probe {
             let (circ, hops) = match self.next_event().await? {
                 (circ, OriginEvent::Extended { hops }) => (circ, hops),
                 (_, OriginEvent::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
+                // Of another circuit, where all has been said.
+                (_, OriginEvent::StreamEnded { reset: false, .. }) => continue,
                 (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => return Err(BenchError::Unexpected),
             };
             match onward.get(hops - 1) {

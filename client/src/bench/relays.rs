@@ -53,11 +53,11 @@ pub(super) struct RelayProcess {
 }
 
 impl Relays {
-    /// Starts so many relays, each with so many threads.
-    pub(super) async fn start(count: usize, threads: usize, admission: Admission) -> Result<Self, BenchError> {
+    /// Starts relays, each with so many threads.
+    pub(super) async fn start(threads: &[usize], admission: Admission) -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
-        let mut relays: Vec<RelayProcess> = Vec::with_capacity(count);
-        for index in 0..count {
+        let mut relays: Vec<RelayProcess> = Vec::with_capacity(threads.len());
+        for (index, threads) in threads.iter().enumerate() {
             let seeds: Vec<String> = relays.iter().map(|relay| relay.peer.to_string()).collect();
             let data_dir = dir.path().join(format!("relay-{index}"));
             umbel_relay::init(&data_dir, &network(admission)).map_err(LocalError::Init)?;
