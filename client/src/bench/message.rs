@@ -297,8 +297,17 @@ async fn send_once(path: &Path, address: InboxAddress) -> Result<Duration, Bench
     let id = client.send(address, vec![b'x'; MESSAGE_LEN]).await?.id;
     within(Step::Message, until(&mut notices, |notice| is_held(notice, id))).await?;
     let took = started.elapsed();
+    within(Step::Message, until_sent(&client)).await?;
     client.close().await;
     Ok(took)
+}
+
+/// Until nothing is left for the next client of the profile to do.
+async fn until_sent(client: &Client) -> Result<(), BenchError> {
+    while !client.status().await?.outbox.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// What the user of the command waits for.
@@ -402,7 +411,9 @@ fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
         "message_cells",
         Unit::Cells,
         of(|[.., all]| all),
-        format!("the same in cells, on all links together: a cell counts on each; the idle network's {idle:.1} a second are off"),
+        format!(
+            "the same in cells, on all links together: a cell counts on each; the idle network's {idle:.1} a second are off"
+        ),
     ));
     report(Row::of("message_wire", unit, kib(of(|[.., all]| all)), "the same, on all links together, both directions"));
 }
