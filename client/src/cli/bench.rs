@@ -24,6 +24,10 @@ pub(super) struct BenchArgs {
     /// Measure these groups only, by comma
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group_parser())]
     only: Vec<Group>,
+    /// For the group `delay`: make no distance, but listen at these ports, counted from the first, since something outside
+    /// delays what passes them
+    #[arg(long, value_name = "FIRST")]
+    ports: Option<u16>,
 }
 
 fn group_parser() -> impl TypedValueParser<Value = Group> {
@@ -91,7 +95,7 @@ pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failu
         }
     };
     tokio::select! {
-        result = bench::run(extent, groups, &mut report) => ended(result, &interrupt).await?,
+        result = bench::run(extent, args.ports, groups, &mut report) => ended(result, &interrupt).await?,
         () = interrupt.wait() => return Err(Failure::interrupted()),
     }
     written?;
