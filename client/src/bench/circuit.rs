@@ -1,168 +1,122 @@
-//! Circuits over real links: how long they take to build, and what goes through one.
+//! Circuits over links that are up: how long one takes, and how many a second there can be.
 
 use std::time::Instant;
 
-use rand::Rng;
-use serde_bytes::ByteBuf;
-use umbel_proto::crypto::sign::SigningKey;
+use tokio::task::JoinSet;
 use umbel_proto::handshake::HopTarget;
-use umbel_proto::ids::{CircId, QueueId};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxContext, MailboxReply, Verb};
-use umbel_proto::limits::{HOPS_MAX, RECORD_LEN_MAX};
-use umbel_proto::network::Network;
+use umbel_proto::limits::HOPS_MAX;
 
 use super::probe::Probe;
-use super::process::Process;
-use super::row::{Row, Unit, ms};
-use super::{BenchError, Plan, Step, within};
-use crate::local::LocalNetwork;
+use super::process::{Meter, Process};
+use super::relays::{Admission, Relays};
+use super::row::{Goal, Row, Unit, ms};
+use super::{BenchError, Extent, Report};
 
-/// Fetches that are under way at once, so that the circuit's window is what limits.
-const FETCHES_UNDER_WAY: usize = 3;
+/// Links of clients that build circuits at once: one for each core.
+const BUILDERS: usize = 2;
 
-pub(super) async fn measure(
-    plan: &Plan,
-    network: &LocalNetwork,
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
-    let mut guard = None;
-    let mut onward = Vec::new();
-    for peer in network.peers().iter().take(HOPS_MAX) {
-        let probe = Probe::dial(peer).await?;
-        match guard {
-            None => guard = Some(probe),
-            Some(_) => onward.push(probe.target().clone()),
-        }
-    }
-    let Some(mut probe) = guard else { return Err(BenchError::NoDescriptor) };
-    build(plan, &mut probe, &onward, report).await?;
-    bulk(plan, &mut probe, &onward, report).await
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Circuits that are built, one after the other.
+    sequential: usize,
+    /// How often as many as `together` are launched.
+    rounds: usize,
+    /// Circuits that are begun at once, all links together.
+    together: usize,
 }
 
-async fn build(
-    plan: &Plan,
-    probe: &mut Probe,
-    onward: &[HopTarget],
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
-    probe.build(onward).await?; // the links between the relays are there from now on
+impl Plan {
+    const FULL: Self = Self { sequential: 300, rounds: 10, together: 200 };
+    const QUICK: Self = Self { sequential: 10, rounds: 2, together: 20 };
+}
+
+pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let relays = Relays::start(&[1; HOPS_MAX], Admission::Open).await?;
+    sequential(&plan, &relays, report).await?;
+    together(&plan, &relays, report).await?;
+    relays.stop().await
+}
+
+async fn sequential(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (guard, onward) = relays.path()?;
+    let mut probe = Probe::dial(&guard.peer).await?;
+    probe.build(&onward).await?;
     let mut times = Vec::new();
-    for _ in 0..plan.circuits {
+    for _ in 0..plan.sequential {
         let started = Instant::now();
-        probe.build(onward).await?;
+        probe.build(&onward).await?;
         times.push(ms(started.elapsed()));
     }
+    report(
+        Row::of(
+            "circuit_build",
+            Unit::Milliseconds,
+            times,
+            "four hops, one after the other, over links that are up: four handshakes at each end, and 2 + 4 + 6 + 8 cells",
+        )
+        .with_goal(Goal::AtMost(2.67)),
+    );
+    Ok(())
+}
+
+async fn together(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (guard, onward) = relays.path()?;
+    let mut probes = Vec::new();
+    for _ in 0..BUILDERS {
+        probes.push(Probe::dial(&guard.peer).await?);
+    }
+    let (mut rates, mut of_hop, mut of_client) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        let meter = Meter::start(relays.processes().chain([Process::current()]));
+        probes = build_all(probes, plan.together / BUILDERS, &onward).await?;
+        let mut reading = meter.stop();
+        let count = plan.together as f64;
+        rates.push(count / reading.wall);
+        of_client.extend(reading.cpu.pop().flatten().map(|seconds| seconds * 1e3 / count));
+        of_hop.extend(reading.cpu_sum().map(|seconds| seconds * 1e3 / count / HOPS_MAX as f64));
+        for probe in &mut probes {
+            probe.destroy_all().await?;
+        }
+    }
+    report(
+        Row::of(
+            "circuits_together",
+            Unit::PerSecond,
+            rates,
+            format!("{} circuits of four hops launched at once", plan.together),
+        )
+        .with_goal(Goal::AtLeast(1000.0)),
+    );
+    report(
+        Row::of(
+            "circuit_cpu_hop",
+            Unit::Milliseconds,
+            of_hop,
+            "a relay's time on cores for its hop of one such circuit",
+        )
+        .with_goal(Goal::AtMost(0.25)),
+    );
     report(Row::of(
-        "circuit_build",
+        "circuit_cpu_client",
         Unit::Milliseconds,
-        times,
-        "four hops, one after the other, over links that are up: four handshakes at each end, and 2 + 4 + 6 + 8 cells",
+        of_client,
+        "the client's time on cores for one such circuit",
     ));
     Ok(())
 }
 
-/// A queue of its own on the last relay of a circuit.
-struct Mailbox<'a> {
-    probe: &'a mut Probe,
-    circ: CircId,
-    holder: HopTarget,
-    network: Network,
-    queue: QueueId,
-    owner: SigningKey,
-    sender: SigningKey,
-}
-
-impl<'a> Mailbox<'a> {
-    async fn create(probe: &'a mut Probe, onward: &[HopTarget]) -> Result<Self, BenchError> {
-        let circ = probe.build(onward).await?;
-        let holder = onward.last().unwrap_or_else(|| probe.target()).clone();
-        let mut rng = rand::rng();
-        let mut queue = [0; QueueId::LEN];
-        rng.fill_bytes(&mut queue);
-        let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
-        let mut mailbox = Self { probe, circ, holder, network: Network::local(), queue: QueueId(queue), owner, sender };
-        let (owner, sender) = (mailbox.owner.public(), mailbox.sender.public());
-        mailbox.ask(Verb::Create { queue: mailbox.queue, owner, sender })?;
-        match mailbox.answer().await? {
-            MailboxReply::Created => Ok(mailbox),
-            _ => Err(BenchError::Unexpected),
-        }
+/// Each of these builds so many circuits at once, each by a task of its own.
+async fn build_all(probes: Vec<Probe>, count: usize, onward: &[HopTarget]) -> Result<Vec<Probe>, BenchError> {
+    let mut building = JoinSet::new();
+    for mut probe in probes {
+        let onward = onward.to_vec();
+        building.spawn(async move { probe.build_together(count, &onward).await.map(|_| probe) });
     }
-
-    async fn deposit(&mut self, record: Vec<u8>) -> Result<(), BenchError> {
-        self.ask(Verb::Deposit { queue: self.queue, record: ByteBuf::from(record), puzzle: 0 })?;
-        match self.answer().await? {
-            MailboxReply::Deposited => Ok(()),
-            _ => Err(BenchError::Unexpected),
-        }
+    let mut probes = Vec::new();
+    while let Some(built) = building.join_next().await {
+        probes.push(built.map_err(|_| BenchError::Destroyed)??);
     }
-
-    /// Fetches the queue's first record so many times, and counts the bytes that came.
-    async fn fetch(&mut self, count: usize) -> Result<usize, BenchError> {
-        let (mut asked, mut answered, mut bytes) = (0, 0, 0);
-        while answered < count {
-            while asked < count && asked - answered < FETCHES_UNDER_WAY {
-                self.ask(Verb::Fetch { queue: self.queue, remove: Vec::new(), bytes_max: FETCH_BYTES_MAX })?;
-                asked += 1;
-            }
-            let MailboxReply::Fetched { records, .. } = self.answer().await? else {
-                return Err(BenchError::Unexpected);
-            };
-            bytes += records.iter().map(|record| record.len()).sum::<usize>();
-            answered += 1;
-        }
-        Ok(bytes)
-    }
-
-    fn ask(&mut self, verb: Verb) -> Result<(), BenchError> {
-        let binding = self.probe.binding(self.circ)?;
-        let context = MailboxContext { network: &self.network.id, holder: &self.holder.relay, binding: &binding };
-        let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
-        let frame = verb.signed(key, &context).encode();
-        self.probe.ask(self.circ, &frame)
-    }
-
-    async fn answer(&mut self) -> Result<MailboxReply, BenchError> {
-        let frame = within(Step::Mailbox, self.probe.next_frame(self.circ)).await?;
-        match MailboxReply::decode(&frame) {
-            Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
-            Ok(reply) => Ok(reply),
-            Err(_) => Err(BenchError::Unexpected),
-        }
-    }
-}
-
-async fn bulk(
-    plan: &Plan,
-    probe: &mut Probe,
-    onward: &[HopTarget],
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
-    let mut mailbox = Mailbox::create(probe, onward).await?;
-    let mut record = vec![0; RECORD_LEN_MAX];
-    rand::rng().fill_bytes(&mut record);
-    mailbox.deposit(record).await?;
-    mailbox.fetch(plan.bulk_records).await?; // the window grows to its full size
-    let (mut rates, mut bytes_total) = (Vec::new(), 0);
-    let cpu_before = Process::current().cpu_time();
-    for _ in 0..plan.bulk_rounds {
-        let started = Instant::now();
-        let bytes = mailbox.fetch(plan.bulk_records).await?;
-        rates.push(bytes as f64 / 1e6 / started.elapsed().as_secs_f64());
-        bytes_total += bytes;
-    }
-    let cpu = Process::current().cpu_time().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-    report(Row::of(
-        "bulk",
-        Unit::MegabytesPerSecond,
-        rates,
-        "records of 124 kB fetched over one circuit of four relays: store, four layers, four links of TLS, all on this machine",
-    ));
-    report(Row::single(
-        "bulk_cpu",
-        Unit::SecondsPerGigabyte,
-        cpu.map(|cpu| cpu.as_secs_f64() * 1e9 / bytes_total as f64),
-        "time on cores for the same, the four relays and the client together in one process",
-    ));
-    Ok(())
+    Ok(probes)
 }

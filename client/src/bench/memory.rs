@@ -1,182 +1,155 @@
-//! What a relay holds in memory: at its start, for an idle link, for an idle circuit.
+//! What a relay and a client hold in memory: a relay at its start, for an idle link, for an idle circuit; a client that is ready.
 //!
-//! A relay process is started for links, and another for circuits, so that nothing but a relay is measured. Where there is
-//! no `umbel-relay` beside this program, a relay of the network in this process is used instead, and the figures hold the
-//! other ends too.
-
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+//! What is measured is a process of its own each time, because what a process has freed it uses again, and so seems to need
+//! nothing.
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 use umbel_proto::handshake::HopTarget;
-use umbel_proto::ids::Peer;
+use umbel_proto::limits::HOPS_MAX;
 use umbel_proto::time::Duration;
 
 use super::probe::Probe;
 use super::process::Process;
-use super::row::{Row, Unit};
-use super::{BenchError, Plan, Step, within};
-use crate::local::{LocalError, LocalNetwork};
+use super::relays::{Admission, Relays, relay_program, spawn_until_ready};
+use super::row::{Goal, Row, Unit};
+use super::{BenchError, Extent, Report, Step, part, within};
+use crate::local::LocalError;
 
-/// Circuits on one link: fewer than are admitted in one burst.
-const CIRCUITS_PER_LINK: usize = 100;
-/// Between two circuits: slow enough for what the relays behind admit.
-const CIRCUIT_PACE: Duration = Duration::from_millis(3);
 /// Until what was done is done with: buffers that are kept for a while are given back.
 const SETTLE: Duration = Duration::from_millis(500);
+/// Links of clients over which idle circuits are made at once, one for each core.
+const BUILDERS: usize = 2;
+/// Circuits that one such link begins at once.
+const TOGETHER: usize = 50;
+/// Threads of a relay that is measured.
+const THREADS: usize = 2;
 
-/// The relay that is measured, and the process that it is in.
-struct Subject {
-    peer: Peer,
-    process: Process,
-    /// Killed on drop.
-    child: Option<Child>,
-    _dir: TempDir,
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Links that are held open.
+    idle_links: usize,
+    /// Circuits that are held open.
+    idle_circuits: usize,
 }
 
-pub(super) async fn measure(
-    plan: &Plan,
-    network: &LocalNetwork,
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
-    let subject = Subject::start(network).await?;
-    start(&subject, report);
-    links(plan, &subject, report).await?;
-    subject.stop().await?;
-    // Another one: what a process has freed it uses again, and so seems to need nothing.
-    let subject = Subject::start(network).await?;
-    circuits(plan, network, &subject, report).await?;
-    subject.stop().await
+impl Plan {
+    const FULL: Self = Self { idle_links: 200, idle_circuits: 50_000 };
+    const QUICK: Self = Self { idle_links: 20, idle_circuits: 200 };
 }
 
-impl Subject {
-    async fn start(network: &LocalNetwork) -> Result<Self, BenchError> {
-        let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
-        let peers = network.peers();
-        let Some(first) = peers.first() else { return Err(BenchError::NoDescriptor) };
-        let Some(program) = relay_program() else {
-            return Ok(Self { peer: first.clone(), process: Process::current(), child: None, _dir: dir });
-        };
-        let (child, peer) = within(Step::Process, spawn(&program, &dir.path().join("relay"), first)).await?;
-        let id = child.id().ok_or(BenchError::NoDescriptor)?;
-        let subject = Self { peer, process: Process::with_id(id), child: Some(child), _dir: dir };
-        subject.settle().await;
-        Ok(subject)
-    }
-
-    /// What is added to a note where the relay is not alone in its process.
-    fn caveat(&self) -> &'static str {
-        if self.child.is_some() { "" } else { "; no umbel-relay beside this program: both ends, in one process" }
-    }
-
-    async fn stop(mut self) -> Result<(), BenchError> {
-        match &mut self.child {
-            Some(child) => Ok(child.kill().await?),
-            None => Ok(()),
-        }
-    }
-
-    async fn settle(&self) {
-        tokio::time::sleep(SETTLE).await;
-    }
+pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let relays = Relays::start(&[THREADS; HOPS_MAX], Admission::Open).await?;
+    start(&relays, report).await?;
+    links(&plan, &relays, report).await?;
+    client(&relays, report).await?;
+    relays.stop().await?;
+    let relays = Relays::start(&[THREADS; HOPS_MAX], Admission::Open).await?;
+    circuits(&plan, &relays, report).await?;
+    relays.stop().await
 }
 
-/// The relay's program, if it lies where this one does.
-fn relay_program() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?.with_file_name("umbel-relay");
-    program.is_file().then_some(program)
+async fn settled_bytes(process: &Process) -> Option<u64> {
+    tokio::time::sleep(SETTLE).await;
+    process.resident_bytes()
 }
 
-async fn spawn(program: &Path, dir: &Path, seed: &Peer) -> Result<(Child, Peer), BenchError> {
-    let quiet = |command: &mut Command| {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    };
-    let mut init = Command::new(program);
-    init.arg("init").arg("--data-dir").arg(dir);
-    quiet(&mut init);
-    init.output().await?;
-    let mut run = Command::new(program);
-    run.arg("run").arg("--data-dir").arg(dir).args(["--listen", "127.0.0.1:0", "--seed", &seed.to_string()]);
-    quiet(&mut run);
-    let mut child = run.spawn()?;
-    let stdout = child.stdout.take().ok_or(BenchError::NoDescriptor)?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).await?;
-    let peer = line.trim().strip_prefix("ready ").and_then(|peer| peer.parse().ok());
-    Ok((child, peer.ok_or(BenchError::NoDescriptor)?))
-}
-
-fn start(subject: &Subject, report: &mut (dyn FnMut(Row) + Send)) {
-    let bytes = subject.child.as_ref().and_then(|_| subject.process.resident_bytes());
-    let note = match subject.child {
-        Some(_) => "resident memory of a relay process in a network of nine, soon after its start",
-        None => "not measured: there is no umbel-relay beside this program",
-    };
-    report(Row::single("relay_start", Unit::Kibibytes, bytes.map(|bytes| bytes as f64 / 1024.0), note));
+fn kib(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
 }
 
 /// How much more is in use now, for each of so many.
 fn growth_kib(before: Option<u64>, after: Option<u64>, count: usize) -> Option<f64> {
     let (before, after) = before.zip(after)?;
-    Some((after as f64 - before as f64) / 1024.0 / count as f64)
+    Some((kib(after) - kib(before)) / count as f64)
 }
 
-async fn links(plan: &Plan, subject: &Subject, report: &mut (dyn FnMut(Row) + Send)) -> Result<(), BenchError> {
-    let mut probes = vec![Probe::dial(&subject.peer).await?]; // the first also pays for what all links share
-    subject.settle().await;
-    let before = subject.process.resident_bytes();
-    for _ in 0..plan.idle_links {
-        probes.push(Probe::dial(&subject.peer).await?);
-    }
-    subject.settle().await;
-    let kib = growth_kib(before, subject.process.resident_bytes(), plan.idle_links);
-    let caveat = subject.caveat();
-    let note = format!("resident memory for each of {} idle links of clients{caveat}", plan.idle_links);
-    report(Row::single("idle_link", Unit::Kibibytes, kib, note));
+async fn start(relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (relay, _) = relays.path()?;
+    let bytes = settled_bytes(&relay.process).await;
+    let caveat = match relay_program() {
+        Some(_) => "",
+        None => "; there is no umbel-relay beside this program: the relay that is inside it",
+    };
+    let note = format!("resident memory of a relay process in a network of four, soon after its start{caveat}");
+    report(Row::single("relay_start", Unit::Kibibytes, bytes.map(kib), note).with_goal(Goal::AtMost(20.0 * 1024.0)));
     Ok(())
 }
 
-/// Circuits that pass the relay: half on the client's link, half on that to the next relay.
-async fn circuits(
-    plan: &Plan,
-    network: &LocalNetwork,
-    subject: &Subject,
-    report: &mut (dyn FnMut(Row) + Send),
-) -> Result<(), BenchError> {
-    let targets = targets(network, subject).await?;
+async fn links(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (relay, _) = relays.path()?;
+    let mut probes = vec![Probe::dial(&relay.peer).await?]; // the first also pays for what all links share
+    let before = settled_bytes(&relay.process).await;
+    for _ in 0..plan.idle_links {
+        probes.push(Probe::dial(&relay.peer).await?);
+    }
+    let value = growth_kib(before, settled_bytes(&relay.process).await, plan.idle_links);
+    let note = format!("resident memory of a relay for each of {} idle links of clients", plan.idle_links);
+    report(Row::single("idle_link", Unit::Kibibytes, value, note));
+    Ok(())
+}
+
+async fn client(relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
+    let mut command = part::command("client")?;
+    command.arg("--dir").arg(dir.path());
+    for relay in relays.each() {
+        command.arg("--seed").arg(relay.peer.to_string());
+    }
+    let (mut child, _) = within(Step::Process, spawn_until_ready(command)).await?;
+    let process = Process::with_id(child.id().ok_or(BenchError::NoDescriptor)?);
+    let bytes = settled_bytes(&process).await;
+    child.kill().await?;
+    report(
+        Row::single(
+            "client_ready",
+            Unit::Kibibytes,
+            bytes.map(kib),
+            "resident memory of a client process that is subscribed to an inbox of its own, circuits standing",
+        )
+        .with_goal(Goal::AtMost(14.0 * 1024.0)),
+    );
+    Ok(())
+}
+
+/// Circuits that pass the relay: half on a client's link, half on that to the next relay.
+async fn circuits(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let (relay, targets) = relays.path()?;
     let mut probes = Vec::new();
-    for _ in 0..plan.idle_circuits.div_ceil(CIRCUITS_PER_LINK) {
-        let mut probe = Probe::dial(&subject.peer).await?;
+    for _ in 0..BUILDERS {
+        let mut probe = Probe::dial(&relay.peer).await?;
         for target in &targets {
-            probe.build(std::slice::from_ref(target)).await?; // makes the link to that relay
+            probe.build(std::slice::from_ref(target)).await?; // both links have carried a circuit before
         }
         probes.push(probe);
     }
-    subject.settle().await;
-    let before = subject.process.resident_bytes();
-    let mut pace = tokio::time::interval(CIRCUIT_PACE);
-    for index in 0..plan.idle_circuits {
-        pace.tick().await;
-        let (link, next) = (index / CIRCUITS_PER_LINK, index % targets.len());
-        if let (Some(probe), Some(target)) = (probes.get_mut(link), targets.get(next)) {
-            probe.build(std::slice::from_ref(target)).await?;
-        }
+    let before = settled_bytes(&relay.process).await;
+    let mut building = JoinSet::new();
+    for probe in probes {
+        building.spawn(build_idle(probe, plan.idle_circuits / BUILDERS, targets.clone()));
     }
-    subject.settle().await;
-    let kib = growth_kib(before, subject.process.resident_bytes(), plan.idle_circuits);
-    let caveat = subject.caveat();
-    let note = format!("resident memory for each of {} idle circuits that pass the relay{caveat}", plan.idle_circuits);
-    report(Row::single("idle_circuit", Unit::Kibibytes, kib, note));
+    let mut probes = Vec::new();
+    while let Some(built) = building.join_next().await {
+        probes.push(built.map_err(|_| BenchError::Destroyed)??);
+    }
+    let value = growth_kib(before, settled_bytes(&relay.process).await, plan.idle_circuits);
+    let note = format!("resident memory of a relay for each of {} idle circuits that pass it", plan.idle_circuits);
+    report(Row::single("idle_circuit", Unit::Kibibytes, value, note).with_goal(Goal::AtMost(2.0)));
     Ok(())
 }
 
-/// The relays that circuits go on to.
-async fn targets(network: &LocalNetwork, subject: &Subject) -> Result<Vec<HopTarget>, BenchError> {
-    let mut targets = Vec::new();
-    for peer in network.peers().iter().filter(|peer| peer.id != subject.peer.id) {
-        targets.push(Probe::dial(peer).await?.target().clone());
+/// Builds so many circuits of two hops, to each of these relays in turn. They stay as long as the link.
+async fn build_idle(mut probe: Probe, count: usize, targets: Vec<HopTarget>) -> Result<Probe, BenchError> {
+    let mut next = targets.iter().cycle();
+    let mut left = count;
+    while left > 0 {
+        let some = left.min(TOGETHER);
+        let target = next.next().ok_or(BenchError::NoDescriptor)?;
+        probe.build_together(some, std::slice::from_ref(target)).await?;
+        probe.forget_all();
+        left -= some;
     }
-    Ok(targets)
+    Ok(probe)
 }

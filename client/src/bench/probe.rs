@@ -1,23 +1,23 @@
 //! A link of a client's, and circuits over it, without the client: whoever measures decides what is sent when.
 //!
-//! The link and the circuits are those that clients make (docs/protocol.md §2, §4). One task drives all of it: it sends
-//! what there is to send, then waits for the next cell.
+//! The link and the circuits are those that clients make (docs/protocol.md §2, §4). One task drives all of it: it writes
+//! what there is to send, and waits for the next cell. What was written leaves before it waits.
 
 use std::collections::BTreeMap;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
-use umbel_proto::cell::{Cell, Command};
+use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
 use umbel_proto::link::{Hello, LINK_VERSION, tls};
-use umbel_proto::message::Service;
+use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
@@ -28,13 +28,27 @@ const BUFFER_LEN: usize = 32 * CELL_LEN;
 /// The side that dialled uses ids with this bit set.
 const DIALLER_BIT: u32 = 0x8000_0000;
 
+/// TLS on a socket that is read in large pieces: rustls alone reads 4 KiB.
+pub(super) type Tls = TlsStream<BufReader<TcpStream>>;
+
+/// The connection of a link whose other end has proven that it is that peer.
+pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
+    let config = tls::dial_config(&peer.id, None)?;
+    let socket = TcpStream::connect(&peer.host_port).await?;
+    socket.set_nodelay(true)?;
+    let socket = BufReader::with_capacity(BUFFER_LEN, socket);
+    Ok(TlsConnector::from(config).connect(tls::server_name(), socket).await?)
+}
+
 /// A link that is up, and the circuits over it.
 pub(super) struct Probe {
-    stream: BufStream<TlsStream<TcpStream>>,
+    stream: BufReader<BufWriter<Tls>>,
     network: Network,
     target: HopTarget,
     circuits: BTreeMap<CircId, OriginCircuit>,
     next_circ: u32,
+    /// The circuit of the last cell that came: it may have more to tell.
+    recent: Option<CircId>,
 }
 
 impl Probe {
@@ -47,11 +61,8 @@ impl Probe {
         let (network, wall) = (Network::local(), Clock::wall());
         let ours =
             Hello { versions: vec![LINK_VERSION], network: network.id, clock: wall, features: 0, descriptor: None };
-        let config = tls::dial_config(&peer.id, None)?;
-        let socket = TcpStream::connect(&peer.host_port).await?;
-        socket.set_nodelay(true)?;
-        let stream = TlsConnector::from(config).connect(tls::server_name(), socket).await?;
-        let mut stream = BufStream::with_capacity(BUFFER_LEN, BUFFER_LEN, stream);
+        let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
+        let mut stream = BufReader::with_capacity(BUFFER_LEN, writer);
         stream.write_all(ours.encode().as_bytes()).await?;
         stream.flush().await?;
         let mut cell = Cell::blank();
@@ -61,7 +72,7 @@ impl Probe {
         let descriptor = theirs.descriptor.ok_or(BenchError::NoDescriptor)?;
         let verified = Unverified::decode(&descriptor).and_then(|unverified| unverified.verify(&network, wall));
         let target = verified.map_err(|_| BenchError::NoDescriptor)?.hop_target();
-        Ok(Self { stream, network, target, circuits: BTreeMap::new(), next_circ: DIALLER_BIT })
+        Ok(Self { stream, network, target, circuits: BTreeMap::new(), next_circ: DIALLER_BIT, recent: None })
     }
 
     /// What a circuit's hop needs to know of the relay at the other end.
@@ -71,28 +82,62 @@ impl Probe {
 
     /// Builds a circuit: through the relay at the other end, then through each of these, one after the other.
     pub(super) async fn build(&mut self, onward: &[HopTarget]) -> Result<CircId, BenchError> {
-        within(Step::Circuit, self.build_hops(onward)).await
+        let built = self.build_together(1, onward).await?;
+        built.first().copied().ok_or(BenchError::Destroyed)
     }
 
-    async fn build_hops(&mut self, onward: &[HopTarget]) -> Result<CircId, BenchError> {
+    /// Builds so many such circuits, all begun before any is there.
+    pub(super) async fn build_together(
+        &mut self,
+        count: usize,
+        onward: &[HopTarget],
+    ) -> Result<Vec<CircId>, BenchError> {
+        within(Step::Circuit, self.build_all(count, onward)).await
+    }
+
+    async fn build_all(&mut self, count: usize, onward: &[HopTarget]) -> Result<Vec<CircId>, BenchError> {
+        for _ in 0..count {
+            let circ = self.new_circ();
+            let circuit = OriginCircuit::create(&self.network.id, &self.target, &mut rand::rng());
+            self.circuits.insert(circ, circuit);
+            self.send(circ).await?;
+        }
+        let mut built = Vec::with_capacity(count);
+        while built.len() < count {
+            let (circ, hops) = match self.next_event().await? {
+                (circ, OriginEvent::Extended { hops }) => (circ, hops),
+                (_, OriginEvent::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
+                // Of another circuit, where all has been said.
+                (_, OriginEvent::StreamEnded { reset: false, .. }) => continue,
+                (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => return Err(BenchError::Unexpected),
+            };
+            match onward.get(hops - 1) {
+                Some(target) => self.circuit(circ)?.extend(target, &mut rand::rng()),
+                None => built.push(circ),
+            }
+        }
+        Ok(built)
+    }
+
+    /// An id that no circuit of this link has had.
+    pub(super) fn new_circ(&mut self) -> CircId {
         self.next_circ += 1;
-        let circ = CircId::new(self.next_circ).unwrap_or_else(|| unreachable!("the top bit is set"));
-        let circuit = OriginCircuit::create(&self.network.id, &self.target, &mut rand::rng());
-        self.circuits.insert(circ, circuit);
-        self.until_extended(circ).await?;
-        for target in onward {
-            self.circuit(circ)?.extend(target, &mut rand::rng());
-            self.until_extended(circ).await?;
-        }
-        Ok(circ)
+        CircId::new(self.next_circ).unwrap_or_else(|| unreachable!("the top bit is set"))
     }
 
-    async fn until_extended(&mut self, circ: CircId) -> Result<(), BenchError> {
-        match self.next_event(circ).await? {
-            OriginEvent::Extended { .. } => Ok(()),
-            OriginEvent::ExtendRefused(_) => Err(BenchError::ExtendRefused),
-            OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. } => Err(BenchError::Unexpected),
+    /// Ends all circuits.
+    pub(super) async fn destroy_all(&mut self) -> Result<(), BenchError> {
+        for circ in std::mem::take(&mut self.circuits).into_keys() {
+            self.write(&Cell::destroy(circ, DestroyReason::Finished)).await?;
         }
+        self.recent = None;
+        Ok(self.stream.flush().await?)
+    }
+
+    /// Forgets all circuits, which stay as they are: idle.
+    pub(super) fn forget_all(&mut self) {
+        self.circuits.clear();
+        self.recent = None;
     }
 
     /// What this circuit and its last hop share.
@@ -100,62 +145,79 @@ impl Probe {
         self.circuit(circ)?.binding().cloned().ok_or(BenchError::Destroyed)
     }
 
-    /// Says one frame to the mailbox service of a circuit's last hop.
-    pub(super) fn ask(&mut self, circ: CircId, frame: &[u8]) -> Result<(), BenchError> {
-        self.circuit(circ)?.open_stream(Service::Mailbox, frame, true).map_err(|_| BenchError::Unexpected)?;
-        Ok(())
+    /// Says one frame to a service of a circuit's last hop. It leaves when this end next waits.
+    /// Its answer comes on the stream that is returned.
+    pub(super) async fn ask(&mut self, circ: CircId, service: Service, frame: &[u8]) -> Result<StreamId, BenchError> {
+        let stream = self.circuit(circ)?.open_stream(service, frame, true).map_err(|_| BenchError::Unexpected)?;
+        self.send(circ).await?;
+        Ok(stream)
     }
 
-    /// The next frame that comes on a circuit, on whatever stream.
-    pub(super) async fn next_frame(&mut self, circ: CircId) -> Result<Vec<u8>, BenchError> {
+    /// The next frame that comes, on whatever stream of whatever circuit.
+    pub(super) async fn next_frame(&mut self) -> Result<(CircId, StreamId, Vec<u8>), BenchError> {
         loop {
-            match self.next_event(circ).await? {
-                OriginEvent::Frame { frame, .. } => return Ok(frame),
-                OriginEvent::StreamEnded { reset: false, .. } => {}
-                OriginEvent::StreamEnded { reset: true, .. } => return Err(BenchError::Destroyed),
-                OriginEvent::Extended { .. } | OriginEvent::ExtendRefused(_) => return Err(BenchError::Unexpected),
+            match self.next_event().await? {
+                (circ, OriginEvent::Frame { stream, frame }) => return Ok((circ, stream, frame)),
+                (_, OriginEvent::StreamEnded { reset: false, .. }) => {}
+                (_, OriginEvent::StreamEnded { reset: true, .. }) => return Err(BenchError::Destroyed),
+                (_, OriginEvent::Extended { .. } | OriginEvent::ExtendRefused(_)) => {
+                    return Err(BenchError::Unexpected);
+                }
             }
         }
     }
 
-    async fn next_event(&mut self, circ: CircId) -> Result<OriginEvent, BenchError> {
+    async fn next_event(&mut self) -> Result<(CircId, OriginEvent), BenchError> {
         loop {
-            self.send(circ).await?;
-            if let Some(event) = self.circuit(circ)?.poll_event() {
-                return Ok(event);
+            if let Some(circ) = self.recent {
+                self.send(circ).await?; // what an event before this one led to, and credits
+                if let Some(event) = self.circuit(circ)?.poll_event() {
+                    return Ok((circ, event));
+                }
             }
-            self.receive().await?;
+            self.recent = None;
+            let mut cell = Cell::blank();
+            self.recent = self.receive(&mut cell).await?;
         }
     }
 
-    /// Sends what a circuit has to send.
+    /// Writes what a circuit has to send.
     async fn send(&mut self, circ: CircId) -> Result<(), BenchError> {
         let circuit = self.circuits.get_mut(&circ).ok_or(BenchError::Destroyed)?;
-        let mut is_sent = true;
-        while let Some(mut cell) = circuit.poll_cell(&mut rand::rng()) {
+        loop {
+            let cell = circuit.poll_cell(&mut rand::rng());
+            let Some(mut cell) = cell else { return Ok(()) };
             cell.set_circ_id(circ);
             self.stream.write_all(cell.as_bytes()).await?;
-            is_sent = false;
         }
-        if !is_sent {
-            self.stream.flush().await?;
-        }
-        Ok(())
     }
 
-    /// Waits for one cell, and gives it to its circuit.
-    async fn receive(&mut self) -> Result<(), BenchError> {
-        let mut cell = Cell::blank();
-        self.stream.read_exact(cell.as_bytes_mut()).await?;
+    /// Waits for one cell, and gives it to its circuit; says which that was.
+    async fn receive(&mut self, cell: &mut Cell) -> Result<Option<CircId>, BenchError> {
+        self.read(cell).await?;
         match cell.header().map_err(Violation::from)? {
-            (None, Command::Padding) => Ok(()),
-            (Some(circ), Command::Destroy) => {
-                self.circuits.remove(&circ);
-                Ok(())
+            (None, Command::Padding) => Ok(None),
+            (Some(_), Command::Destroy) => Err(BenchError::Destroyed),
+            (Some(circ), command) => {
+                self.circuit(circ)?.handle_cell(command, cell)?;
+                Ok(Some(circ))
             }
-            (Some(circ), command) => Ok(self.circuit(circ)?.handle_cell(command, &mut cell)?),
             (None, _) => Err(BenchError::Violation(Violation::Unexpected)),
         }
+    }
+
+    /// Writes a cell; it leaves when this end next waits.
+    pub(super) async fn write(&mut self, cell: &Cell) -> Result<(), BenchError> {
+        Ok(self.stream.write_all(cell.as_bytes()).await?)
+    }
+
+    /// Waits for the next cell.
+    pub(super) async fn read(&mut self, cell: &mut Cell) -> Result<(), BenchError> {
+        if self.stream.buffer().len() < CELL_LEN {
+            self.stream.flush().await?;
+        }
+        self.stream.read_exact(cell.as_bytes_mut()).await?;
+        Ok(())
     }
 
     fn circuit(&mut self, circ: CircId) -> Result<&mut OriginCircuit, BenchError> {

@@ -1,14 +1,12 @@
 //! What the kernel knows of a process: memory in use, time on cores.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use umbel_proto::time::Duration;
-
-/// The kernel counts time on cores in hundredths of a second, on every architecture that matters here.
-const TICKS_PER_SECOND: u64 = 100;
-/// User and system time, counted from the field behind the process's name.
-const USER_TICKS_INDEX: usize = 11;
 
 /// A process of this machine.
 #[derive(Debug, Clone)]
@@ -33,23 +31,78 @@ impl Process {
         exact.or_else(|| kib_field(&text()?, "VmRSS:")).map(|kib| kib * 1024)
     }
 
-    /// Time on cores so far, all threads together; `None` where the kernel does not say.
-    pub(super) fn cpu_time(&self) -> Option<Duration> {
-        let ticks = cpu_ticks(&fs::read_to_string(self.0.join("stat")).ok()?)?;
-        Some(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    /// Time on cores that each of its threads has had; `None` where the kernel does not say.
+    fn cpu_times(&self) -> Option<CpuTimes> {
+        let mut times = BTreeMap::new();
+        for thread in fs::read_dir(self.0.join("task")).ok()?.flatten() {
+            // A thread may end between the two.
+            if let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) {
+                times.insert(thread.file_name(), first_number(&text)?);
+            }
+        }
+        Some(CpuTimes(times))
+    }
+}
+
+/// Nanoseconds on cores, by thread.
+struct CpuTimes(BTreeMap<OsString, u64>);
+
+impl CpuTimes {
+    /// What was added since then. What a thread did that has ended in between is not in it.
+    fn since(&self, before: &Self) -> Duration {
+        let added = |(thread, ns): (&OsString, &u64)| ns.saturating_sub(before.0.get(thread).copied().unwrap_or(0));
+        Duration::from_nanos(self.0.iter().map(added).sum())
+    }
+}
+
+/// A piece of work by some processes: how long it takes, and what each of them does for it.
+pub(super) struct Meter {
+    started: Instant,
+    before: Vec<(Process, Option<CpuTimes>)>,
+}
+
+/// What a [`Meter`] read.
+pub(super) struct Reading {
+    /// Seconds that passed.
+    pub(super) wall: f64,
+    /// Seconds on cores, by process; `None` where the kernel does not say.
+    pub(super) cpu: Vec<Option<f64>>,
+}
+
+impl Meter {
+    /// From now on.
+    pub(super) fn start(processes: impl IntoIterator<Item = Process>) -> Self {
+        let with_times = |process: Process| {
+            let times = process.cpu_times();
+            (process, times)
+        };
+        let before = processes.into_iter().map(with_times).collect();
+        Self { started: Instant::now(), before }
+    }
+
+    /// Until now.
+    pub(super) fn stop(self) -> Reading {
+        let wall = self.started.elapsed().as_secs_f64();
+        let spent =
+            |(process, before): (Process, Option<CpuTimes>)| Some(process.cpu_times()?.since(&before?).as_secs_f64());
+        Reading { wall, cpu: self.before.into_iter().map(spent).collect() }
+    }
+}
+
+impl Reading {
+    /// Seconds on cores of all processes together.
+    pub(super) fn cpu_sum(&self) -> Option<f64> {
+        self.cpu.iter().copied().sum()
     }
 }
 
 fn kib_field(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse().ok()
+    first_number(line)
 }
 
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(") ")?; // the name may hold anything, brackets too
-    let mut times = fields.split(' ').skip(USER_TICKS_INDEX);
-    let (user, system): (u64, u64) = (times.next()?.parse().ok()?, times.next()?.parse().ok()?);
-    Some(user + system)
+fn first_number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -58,11 +111,16 @@ mod tests {
 
     #[test]
     fn what_the_kernel_says_is_read() {
-        let stat = "12 (a b) c) S 1 2 3 4 5 6 7 8 9 10 1234 66 0 0 20 0";
-        assert_eq!(cpu_ticks(stat), Some(1300));
-        assert_eq!(cpu_ticks("12 (a"), None);
+        assert_eq!(first_number("7104926 151 3\n"), Some(7_104_926));
         assert_eq!(kib_field("VmSize:\t 9 kB\nVmRSS:\t  2048 kB\n", "VmRSS:"), Some(2048));
         assert_eq!(kib_field("VmRSS: lots", "VmRSS:"), None);
         assert!(Process::current().resident_bytes().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn time_on_cores_is_counted_by_thread() {
+        let times = |of: &[(&str, u64)]| CpuTimes(of.iter().map(|&(thread, ns)| (thread.into(), ns)).collect());
+        let (before, after) = (times(&[("1", 10), ("2", 70)]), times(&[("1", 15), ("3", 4)]));
+        assert_eq!(after.since(&before), Duration::from_nanos(9));
     }
 }

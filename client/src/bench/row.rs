@@ -11,6 +11,9 @@ pub enum Unit {
     /// Nanoseconds.
     #[serde(rename = "ns")]
     Nanoseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
     /// Milliseconds.
     #[serde(rename = "ms")]
     Milliseconds,
@@ -40,6 +43,26 @@ impl fmt::Display for Unit {
     }
 }
 
+/// What a figure should be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// No more than this.
+    AtMost(f64),
+    /// No less than this.
+    AtLeast(f64),
+}
+
+impl Goal {
+    /// Whether this value is as it should be.
+    pub fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
+}
+
 /// A figure: what was measured, how it spreads, and what it means.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
@@ -59,6 +82,8 @@ pub struct Row {
     pub p99: Option<f64>,
     /// Of how many values.
     pub samples: usize,
+    /// What it should be, if anything was promised.
+    pub goal: Option<Goal>,
     /// What it means, in one line.
     pub note: String,
 }
@@ -78,14 +103,20 @@ impl Row {
             p90: at(90),
             p99: at(99),
             samples: values.len(),
+            goal: None,
             note: note.into(),
         }
+    }
+
+    /// The same figure, with what it should be.
+    pub(super) fn with_goal(self, goal: Goal) -> Self {
+        Self { goal: Some(goal), ..self }
     }
 
     /// A figure without spread: one difference, divided by how many made it.
     pub(super) fn single(name: &'static str, unit: Unit, value: Option<f64>, note: impl Into<String>) -> Self {
         let samples = usize::from(value.is_some());
-        Self { name, unit, value, min: None, p50: None, p90: None, p99: None, samples, note: note.into() }
+        Self { name, unit, value, min: None, p50: None, p90: None, p99: None, samples, goal: None, note: note.into() }
     }
 }
 
@@ -118,5 +149,11 @@ mod tests {
         let row = Row::of("x", Unit::Ratio, Vec::new(), "");
         assert_eq!((row.value, row.p99, row.samples), (None, None, 0));
         assert_eq!(Row::single("x", Unit::Ratio, None, "").samples, 0);
+    }
+
+    #[test]
+    fn a_goal_is_met_at_its_bound() {
+        assert!(Goal::AtMost(2.0).is_met(2.0) && !Goal::AtMost(2.0).is_met(2.1));
+        assert!(Goal::AtLeast(2.0).is_met(2.0) && !Goal::AtLeast(2.0).is_met(1.9));
     }
 }

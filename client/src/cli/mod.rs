@@ -64,6 +64,9 @@ struct Global {
 enum Command {
     /// Measure what Umbel costs on this machine, in a network of its own
     Bench(bench::BenchArgs),
+    /// What `bench` runs in processes of their own
+    #[command(subcommand, hide = true)]
+    BenchPart(bench::PartCommand),
     /// Run a whole network on this machine and send messages through it
     Demo(demo::DemoArgs),
     /// Make a profile; needs no network
@@ -102,6 +105,7 @@ fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Init(args) => init::run(&session, args),
         Command::Bench(args) => block_on(bench::run(&session, &args)),
+        Command::BenchPart(command) => bench::run_part(command),
         Command::Demo(args) => block_on(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Send(args) => block_on(send::run(&session, &args)),

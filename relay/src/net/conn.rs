@@ -31,7 +31,7 @@ use super::{LinkHandle, LinkReport, Shared};
 use crate::forward::TableUpdate;
 
 /// Most cells read before other links and this one's writing have their turn.
-const READ_BATCH_CELLS: usize = 16;
+const READ_BATCH_CELLS: usize = 32;
 /// Most cells taken from the queue with one lock.
 const WRITE_BATCH_CELLS: usize = 32;
 /// Cells written at once: they fill a TLS record.
@@ -224,26 +224,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     fn transmit(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Phase, LinkEnd> {
         let mut phase = Phase::Open;
         for _ in 0..WRITE_ROUNDS {
-            let room = WRITE_BATCH_CELLS - self.outbox.len().min(WRITE_BATCH_CELLS);
-            phase = self.queue.take(cx, &mut self.outbox, room);
+            let is_taken = self.poll_write(cx, now).map_err(LinkEnd::Io)?.is_ready();
+            // Until the stream has taken all of a batch, the others wait in the queue, where circuits take turns.
+            phase = self.queue.take(cx, &mut self.outbox, if is_taken { WRITE_BATCH_CELLS } else { 0 });
             match phase {
                 Phase::Open => {}
                 Phase::Closing => self.timer.begin_closing(now),
                 Phase::Closed => return Err(LinkEnd::Overrun),
             }
-            let is_drained = self.outbox.is_empty();
-            let before = self.outbox.len();
-            let is_written = self.poll_write(cx).map_err(LinkEnd::Io)?.is_ready();
-            if self.outbox.len() < before {
-                self.on_sent(before - self.outbox.len(), now);
-            }
-            match (is_written, is_drained, phase) {
+            match (is_taken, self.outbox.is_empty(), phase) {
                 (true, true, Phase::Closing) => return Err(LinkEnd::Closed),
                 (true, true, _) | (false, _, _) => return Ok(phase),
                 (true, false, _) => {}
             }
         }
-        cx.waker().wake_by_ref(); // more may wait, but reading has its turn
+        cx.waker().wake_by_ref(); // more waits, but reading has its turn
         Ok(phase)
     }
 
@@ -256,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     /// Writes and flushes what was taken from the queue.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, io::Error> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Poll<()>, io::Error> {
         while !self.outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); RECORD_CELLS];
             for (slice, cell) in slices.iter_mut().zip(&self.outbox) {
@@ -267,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             match Pin::new(&mut self.stream).poll_write_vectored(cx, unwritten) {
                 Poll::Pending => return Ok(Poll::Pending),
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(len)) => self.on_written(len),
+                Poll::Ready(Ok(len)) => self.on_written(len, now),
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }
@@ -281,14 +276,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Ok(Poll::Ready(()))
     }
 
-    fn on_written(&mut self, len: usize) {
+    fn on_written(&mut self, len: usize, now: Instant) {
         self.needs_flush = true;
         self.written_len += len;
-        while self.written_len >= CELL_LEN {
-            self.written_len -= CELL_LEN;
-            if let Some(cell) = self.outbox.pop_front() {
-                self.cells.put(cell);
-            }
+        let count = self.written_len / CELL_LEN;
+        self.written_len %= CELL_LEN;
+        self.outbox.drain(..count).for_each(|cell| self.cells.put(cell));
+        if count > 0 {
+            self.on_sent(count, now);
         }
     }
 

@@ -10,7 +10,8 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::ADDRESSES_MAX;
 use umbel_proto::link::tls;
 
-use super::{HANDSHAKE_MAX, LinkReport, OpenFault, Shared};
+use super::tls_stream::TlsStream;
+use super::{HANDSHAKE_MAX, LinkReport, OpenFault, Shared, tune};
 
 /// Most addresses tried in one dial: a name may stand for many.
 const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
@@ -47,9 +48,10 @@ async fn try_address(shared: &Arc<Shared>, relay: RelayId, address: SocketAddr) 
     let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(std::io::Error::other)?;
     let open = async {
         let socket = TcpStream::connect(address).await?;
-        socket.set_nodelay(true)?;
+        tune(&socket)?;
         TlsConnector::from(config).connect(tls::server_name(), socket).await
     };
-    let stream = timeout(HANDSHAKE_MAX, open).await.map_err(|_| OpenFault::Timeout)??;
+    let (socket, session) = timeout(HANDSHAKE_MAX, open).await.map_err(|_| OpenFault::Timeout)??.into_inner();
+    let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
     shared.open_link(stream, Some(relay), true, || ()).await
 }

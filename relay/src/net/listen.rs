@@ -18,7 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use umbel_proto::link::tls;
 use umbel_proto::network::{AddressGroups, Group};
 
-use super::{HANDSHAKE_MAX, OpenFault, Shared};
+use super::tls_stream::TlsStream;
+use super::{HANDSHAKE_MAX, OpenFault, Shared, tune};
 
 /// Connections that the kernel may hold for us to accept.
 const BACKLOG: i32 = 1024;
@@ -89,10 +90,11 @@ pub(crate) async fn accept(
 /// Makes a link of a connection and carries it, or closes it.
 async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, shared: Arc<Shared>) {
     let opened = async {
-        socket.set_nodelay(true)?;
+        tune(&socket)?;
         let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket));
-        let stream = handshake.await.map_err(|_| OpenFault::Timeout)??;
-        let peer = tls::peer_id(stream.get_ref().1.peer_certificates());
+        let (socket, session) = handshake.await.map_err(|_| OpenFault::Timeout)??.into_inner();
+        let peer = tls::peer_id(session.peer_certificates());
+        let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
         shared.open_link(stream, peer, false, || place.settle()).await
     };
     if let Err(fault) = opened.await {

@@ -12,13 +12,17 @@ pub(crate) mod plane;
 pub(crate) mod pool;
 pub(crate) mod queue;
 mod timer;
+mod tls_stream;
+mod turns;
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
@@ -33,9 +37,14 @@ use crate::control::io::{LinkId, LinkUp};
 use conn::{Conn, TableUpdates};
 use pool::CellPool;
 use queue::{Budget, LinkQueue};
+use tls_stream::BufferPool;
 
 /// How long a TLS handshake may take, and then the exchange of `Hello`s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Bytes that the kernel may hold without having sent them. What waits longer waits in the link's queue, where circuits take
+/// turns and where it counts against the memory budget; enough for one batch to be sent while the next is made.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Reports of links that wait for the control plane. A link holds at most one more; see [`conn::Conn`].
 const REPORTS_MAX: usize = 256;
 
@@ -47,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) identity: SigningKey,
     /// Unused cells.
     pub(crate) pool: Arc<CellPool>,
+    /// Unused buffers for reading.
+    pub(crate) read_buffers: Arc<BufferPool>,
     /// What all queues together may hold.
     pub(crate) budget: Arc<Budget>,
     /// What has happened so far.
@@ -102,7 +113,7 @@ pub(crate) struct LinkHandle {
 #[derive(Debug)]
 pub(crate) enum OpenFault {
     /// The connection or its TLS failed, or the peer is not who it should be.
-    Io(std::io::Error),
+    Io(io::Error),
     /// It took too long.
     Timeout,
     /// The peer's `Hello` broke a rule, or it belongs to another network.
@@ -119,8 +130,8 @@ impl fmt::Display for OpenFault {
     }
 }
 
-impl From<std::io::Error> for OpenFault {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for OpenFault {
+    fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
@@ -138,6 +149,7 @@ impl Shared {
             network,
             identity,
             pool: Arc::default(),
+            read_buffers: Arc::default(),
             budget: Arc::new(Budget::new(memory_budget)),
             counters: Counters::default(),
             control,
@@ -184,6 +196,14 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Prepares a socket for cells: none waits for another to share its packet, and few wait in the kernel.
+fn tune(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
 }
 
 /// The first cell each way (docs/protocol.md §2.4).

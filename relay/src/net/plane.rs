@@ -5,6 +5,7 @@
 //! for is answered at once as one that failed.
 
 use std::collections::{HashMap, VecDeque};
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -14,7 +15,6 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use umbel_proto::Violation;
-use umbel_proto::cell::Cell;
 use umbel_proto::ids::{CircId, Peer, RelayId};
 
 use super::pool::CellCache;
@@ -170,14 +170,10 @@ impl Plane {
     fn drain(&mut self) {
         let mut pushed = Pushed::default();
         loop {
-            let mut broken = Vec::new();
             while let Some((link, update)) = self.control.poll_table() {
                 self.update_table(link, update);
             }
-            while let Some((link, cell)) = self.control.poll_cell() {
-                self.send(link, cell, &mut pushed);
-                broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
-            }
+            let broken = self.send_cells(&mut pushed);
             if broken.is_empty() {
                 break;
             }
@@ -210,11 +206,28 @@ impl Plane {
         }
     }
 
-    fn send(&self, link: LinkId, cell: Cell, pushed: &mut Pushed) {
-        match self.links.get(&link) {
-            Some(handle) => handle.queue.push([cell], pushed),
-            None => pushed.dropped.push(cell),
+    /// Hands what the control plane has to say to the links, as many cells of one link as come together with one lock. Returns
+    /// the circuits that this broke.
+    fn send_cells(&mut self, pushed: &mut Pushed) -> Vec<(LinkId, CircId)> {
+        let mut broken = Vec::new();
+        let mut next = self.control.poll_cell();
+        while let Some((link, cell)) = next {
+            next = None;
+            let more = iter::from_fn(|| match self.control.poll_cell() {
+                Some((same, cell)) if same == link => Some(cell),
+                other => {
+                    next = other;
+                    None
+                }
+            });
+            let cells = iter::once(cell).chain(more);
+            match self.links.get(&link) {
+                Some(handle) => handle.queue.push(cells, pushed),
+                None => pushed.dropped.extend(cells),
+            }
+            broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
         }
+        broken
     }
 
     fn report_broken(&mut self, broken: Vec<(LinkId, CircId)>) {

@@ -1,14 +1,14 @@
 //! What waits to be sent on a link: written to by any link's task and by the control plane, a batch with one lock; emptied by
-//! the task that owns the link.
+//! the task that owns the link. Circuits take [`Turns`].
 //!
 //! Policies, when there is too much (docs/operating.md):
 //! * A circuit with more relay cells waiting than its window can explain is broken: its cells are dropped, and the control
 //!   plane is told that it broke [`Violation::Window`](umbel_proto::Violation::Window).
 //! * A queue over [`LINK_QUEUE_CELLS_MAX`], or any queue that grows while the relay is over its memory budget, breaks the
-//!   circuit that has most cells waiting in it.
+//!   circuit that has most cells waiting in it, if these are [`BLAMED_CELLS_MIN`] or more.
 //! * A queue too long without any circuit to blame belongs to a peer that does not read: its link is closed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -17,6 +17,7 @@ use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::{CELL_LEN, WINDOW_MAX_CELLS};
 
+use super::turns::Turns;
 use crate::control::io::LinkId;
 
 /// Most relay cells of one circuit that wait on one link: its largest window, and what is not counted by windows (credits,
@@ -24,6 +25,9 @@ use crate::control::io::LinkId;
 pub(crate) const CIRCUIT_CELLS_MAX: u32 = WINDOW_MAX_CELLS as u32 + 64;
 /// Most cells that wait on one link: 16 MiB.
 pub(crate) const LINK_QUEUE_CELLS_MAX: usize = 8192;
+/// A circuit with fewer cells waiting is not what fills a queue. More than a circuit has that only begins and ends: to break
+/// one makes no more cells than it drops.
+const BLAMED_CELLS_MIN: u32 = 8;
 
 const _: () = assert!(CIRCUIT_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
 
@@ -67,9 +71,7 @@ pub(crate) struct LinkQueue {
 
 #[derive(Default)]
 struct State {
-    cells: VecDeque<Cell>,
-    /// How many relay cells of each circuit wait. No entry is zero.
-    waiting: HashMap<CircId, u32>,
+    turns: Turns,
     /// Circuits that overran, until the control plane destroys them: their cells are not taken.
     broken: HashSet<CircId>,
     phase: Phase,
@@ -113,14 +115,14 @@ impl LinkQueue {
         &self.budget
     }
 
-    /// Puts these cells behind those that wait, in their order. `pushed` is added to.
+    /// Puts each cell behind those of its circuit. `pushed` is added to.
     pub(crate) fn push(&self, cells: impl IntoIterator<Item = Cell>, pushed: &mut Pushed) {
         let mut state = self.lock();
-        let before = state.cells.len();
+        let before = state.turns.len();
         for cell in cells {
             state.push(cell, pushed);
         }
-        let after = state.cells.len();
+        let after = state.turns.len();
         self.budget.charge(after.saturating_sub(before));
         self.budget.release(before.saturating_sub(after)); // a circuit may have been broken
         self.break_longest(&mut state, pushed);
@@ -134,12 +136,7 @@ impl LinkQueue {
     /// Moves up to `room` cells to the end of `batch`, and has the task woken for the next.
     pub(crate) fn take(&self, cx: &Context<'_>, batch: &mut VecDeque<Cell>, room: usize) -> Phase {
         let mut state = self.lock();
-        let count = room.min(state.cells.len());
-        let State { cells, waiting, .. } = &mut *state;
-        for cell in cells.drain(..count) {
-            forget_waiting(waiting, &cell);
-            batch.push_back(cell);
-        }
+        batch.extend(std::iter::from_fn(|| state.turns.pop()).take(room));
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             state.waker = Some(cx.waker().clone());
         }
@@ -164,17 +161,17 @@ impl LinkQueue {
 
     /// The link is gone: what waits is dropped, and nothing more is taken.
     pub(crate) fn shut(&self) {
-        let cells = self.lock().shut();
-        self.budget.release(cells.len());
+        let dropped = self.lock().shut();
+        self.budget.release(dropped.len());
     }
 
     /// Keeps the queue and the relay within their limits.
     fn break_longest(&self, state: &mut State, pushed: &mut Pushed) {
-        while state.cells.len() > LINK_QUEUE_CELLS_MAX || (self.budget.is_over() && !state.cells.is_empty()) {
-            let longest = state.waiting.iter().max_by_key(|&(_, &count)| count).map(|(&circ, _)| circ);
+        while state.turns.len() > LINK_QUEUE_CELLS_MAX || self.budget.is_over() {
+            let longest = state.turns.longest().filter(|&circ| state.turns.count(circ) >= BLAMED_CELLS_MIN);
             match longest {
                 Some(circ) => self.budget.release(state.break_circuit(circ, pushed)),
-                None if state.cells.len() > LINK_QUEUE_CELLS_MAX => {
+                None if state.turns.len() > LINK_QUEUE_CELLS_MAX => {
                     let waker = state.waker.take();
                     self.budget.release(state.shut().len());
                     state.waker = waker;
@@ -200,21 +197,17 @@ impl State {
             Ok((Some(circ), _)) => {
                 // The circuit is over, or its id begins anew: either way the control plane knows.
                 self.broken.remove(&circ);
-                self.cells.push_back(cell);
+                self.turns.push(Some(circ), cell);
             }
-            _ => self.cells.push_back(cell),
+            _ => self.turns.push(None, cell),
         }
     }
 
     fn push_relay(&mut self, circ: CircId, cell: Cell, pushed: &mut Pushed) {
         if self.broken.contains(&circ) {
             pushed.dropped.push(cell);
-            return;
-        }
-        let waiting = self.waiting.entry(circ).or_insert(0);
-        if *waiting < CIRCUIT_CELLS_MAX {
-            *waiting += 1;
-            self.cells.push_back(cell);
+        } else if self.turns.count(circ) < CIRCUIT_CELLS_MAX {
+            self.turns.push(Some(circ), cell);
         } else {
             self.break_circuit(circ, pushed);
             pushed.dropped.push(cell);
@@ -223,27 +216,16 @@ impl State {
 
     /// Drops the cells of a circuit that wait, and takes no more of it. Says how many they were.
     fn break_circuit(&mut self, circ: CircId, pushed: &mut Pushed) -> usize {
-        let before = self.cells.len();
-        self.cells.retain(|cell| !matches!(cell.header(), Ok((Some(other), Command::Relay)) if other == circ));
-        self.waiting.remove(&circ);
+        let before = self.turns.len();
+        self.turns.remove(circ, &mut pushed.dropped);
         self.broken.insert(circ);
         pushed.broken.push(circ);
-        before - self.cells.len()
+        before - self.turns.len()
     }
 
     /// Forgets everything, and takes nothing more. Returns the cells that waited.
-    fn shut(&mut self) -> VecDeque<Cell> {
-        std::mem::replace(self, Self { phase: Phase::Closed, ..Self::default() }).cells
-    }
-}
-
-fn forget_waiting(waiting: &mut HashMap<CircId, u32>, cell: &Cell) {
-    let Ok((Some(circ), Command::Relay)) = cell.header() else { return };
-    if let Some(count) = waiting.get_mut(&circ) {
-        *count -= 1;
-        if *count == 0 {
-            waiting.remove(&circ);
-        }
+    fn shut(&mut self) -> Turns {
+        std::mem::replace(self, Self { phase: Phase::Closed, ..Self::default() }).turns
     }
 }
 
@@ -279,17 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn cells_come_out_in_order_and_the_budget_is_paid_back() {
+    fn circuits_take_turns_and_the_budget_is_paid_back() {
         let queue = queue(1000);
         push(&queue, relay(1, 3));
         push(&queue, relay(2, 2));
         assert_eq!(queue.budget.used_cells(), 5);
         let (first, _) = take(&queue, 4);
         let order: Vec<_> = first.iter().map(|cell| cell.header().unwrap().0.unwrap().number()).collect();
-        assert_eq!(order, [1, 1, 1, 2]);
+        assert_eq!(order, [1, 2, 1, 2]);
         assert_eq!(take(&queue, 4).0.len(), 1);
         assert_eq!(queue.budget.used_cells(), 0);
-        assert!(queue.lock().waiting.is_empty());
+        assert_eq!(queue.lock().turns.len(), 0);
     }
 
     #[test]
@@ -298,7 +280,7 @@ mod tests {
         push(&queue, relay(2, 1));
         assert!(push(&queue, relay(1, CIRCUIT_CELLS_MAX as usize)).broken.is_empty());
         let pushed = push(&queue, relay(1, 1));
-        assert_eq!((pushed.broken, pushed.dropped.len()), (vec![circ(1)], 1));
+        assert_eq!((pushed.broken, pushed.dropped.len()), (vec![circ(1)], 1 + CIRCUIT_CELLS_MAX as usize));
         let pushed = push(&queue, relay(1, 1));
         assert_eq!((pushed.broken.len(), pushed.dropped.len()), (0, 1));
         push(&queue, vec![Cell::destroy(circ(1), DestroyReason::Protocol)]);
@@ -317,6 +299,13 @@ mod tests {
     }
 
     #[test]
+    fn over_the_budget_a_quiet_circuit_is_not_to_blame() {
+        let queue = queue(5);
+        let pushed = push(&queue, relay(1, BLAMED_CELLS_MIN as usize - 1));
+        assert_eq!((pushed.broken.len(), queue.budget.used_cells()), (0, BLAMED_CELLS_MIN as usize - 1));
+    }
+
+    #[test]
     fn a_queue_too_long_breaks_its_longest_circuit_or_closes_its_link() {
         let queue = queue(100_000);
         for number in 1..=16 {
@@ -326,10 +315,10 @@ mod tests {
         assert_eq!(push(&queue, relay(17, 1)).broken.len(), 1);
 
         let silent = LinkQueue::new(LinkId(2), Arc::new(Budget::new(100_000 * CELL_LEN)));
-        let created = |count| (0..count).map(|_| Cell::new(Some(circ(9)), Command::Created)).collect();
-        push(&silent, created(LINK_QUEUE_CELLS_MAX));
+        let created = |number| Cell::new(Some(circ(number)), Command::Created);
+        push(&silent, (1..=LINK_QUEUE_CELLS_MAX as u32).map(created).collect());
         assert_eq!(take(&silent, 0).1, Phase::Open);
-        push(&silent, created(1));
+        push(&silent, vec![created(u32::MAX)]);
         assert_eq!((take(&silent, 0).1, silent.budget.used_cells()), (Phase::Closed, 0));
     }
 

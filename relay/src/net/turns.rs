@@ -1,0 +1,245 @@
+//! Cells that wait on one link, by circuit: each circuit with something to send has its turn, one cell at a time.
+//!
+//! So a circuit that sends little waits for one cell of each of the others at most, however much they have waiting. What belongs
+//! to no circuit comes first. Cells of one circuit keep their order; between circuits there is none to keep.
+//!
+//! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and goes allocates nothing.
+
+use std::collections::{HashMap, VecDeque};
+
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::CircId;
+
+/// The cells of one link's queue.
+#[derive(Default)]
+pub(super) struct Turns {
+    slab: Slab,
+    /// What belongs to the link itself.
+    link: VecDeque<Cell>,
+    /// The circuits with cells that wait.
+    waiting: HashMap<CircId, Waiting>,
+    /// The same circuits, in the order of their turns.
+    order: VecDeque<CircId>,
+    len: usize,
+}
+
+/// One circuit's cells: a list through the slab.
+#[derive(Clone, Copy)]
+struct Waiting {
+    first: usize,
+    last: usize,
+    count: u32,
+}
+
+impl Turns {
+    /// How many cells wait.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many cells of this circuit wait.
+    pub(super) fn count(&self, circ: CircId) -> u32 {
+        self.waiting.get(&circ).map_or(0, |waiting| waiting.count)
+    }
+
+    /// The circuit with most cells that wait.
+    pub(super) fn longest(&self) -> Option<CircId> {
+        self.waiting.iter().max_by_key(|(_, waiting)| waiting.count).map(|(&circ, _)| circ)
+    }
+
+    /// Puts a cell behind the others of its circuit.
+    pub(super) fn push(&mut self, circ: Option<CircId>, cell: Cell) {
+        self.len += 1;
+        let Some(circ) = circ else { return self.link.push_back(cell) };
+        let index = self.slab.insert(cell);
+        match self.waiting.get_mut(&circ) {
+            Some(waiting) => {
+                self.slab.link(waiting.last, index);
+                waiting.last = index;
+                waiting.count += 1;
+            }
+            None => {
+                self.waiting.insert(circ, Waiting { first: index, last: index, count: 1 });
+                self.order.push_back(circ);
+            }
+        }
+    }
+
+    /// The next cell to be sent.
+    pub(super) fn pop(&mut self) -> Option<Cell> {
+        let cell = self.link.pop_front().or_else(|| self.pop_turn())?;
+        self.len -= 1;
+        Some(cell)
+    }
+
+    fn pop_turn(&mut self) -> Option<Cell> {
+        let circ = self.order.pop_front()?;
+        let waiting = self.waiting.get_mut(&circ)?;
+        let (cell, next) = self.slab.remove(waiting.first)?;
+        match next {
+            Some(next) => {
+                waiting.first = next;
+                waiting.count -= 1;
+                self.order.push_back(circ);
+            }
+            None => {
+                self.waiting.remove(&circ);
+            }
+        }
+        Some(cell)
+    }
+
+    /// Takes all cells of a circuit out, into `removed`.
+    pub(super) fn remove(&mut self, circ: CircId, removed: &mut Vec<Cell>) {
+        let Some(waiting) = self.waiting.remove(&circ) else { return };
+        self.order.retain(|&other| other != circ);
+        self.len -= waiting.count as usize;
+        let mut at = Some(waiting.first);
+        while let Some((cell, next)) = at.and_then(|index| self.slab.remove(index)) {
+            removed.push(cell);
+            at = next;
+        }
+    }
+}
+
+/// Cells in lists. A place that becomes free is used again; once all are, they are given back beyond [`SPARE_PLACES_MAX`].
+#[derive(Default)]
+struct Slab {
+    places: Vec<Place>,
+    free: Vec<usize>,
+}
+
+/// A cell, if the place is taken, and the place of the next one in its list.
+struct Place {
+    cell: Option<Cell>,
+    next: Option<usize>,
+}
+
+/// Free places that an empty slab keeps: 3 KiB.
+const SPARE_PLACES_MAX: usize = 64;
+
+impl Slab {
+    fn insert(&mut self, cell: Cell) -> usize {
+        let place = Place { cell: Some(cell), next: None };
+        if let Some(index) = self.free.pop()
+            && let Some(free) = self.places.get_mut(index)
+        {
+            *free = place;
+            return index;
+        }
+        self.places.push(place);
+        self.places.len() - 1
+    }
+
+    /// Says what comes after a place.
+    fn link(&mut self, index: usize, next: usize) {
+        if let Some(place) = self.places.get_mut(index) {
+            place.next = Some(next);
+        }
+    }
+
+    /// The cell of a place, which becomes free, and what comes after it.
+    fn remove(&mut self, index: usize) -> Option<(Cell, Option<usize>)> {
+        let place = self.places.get_mut(index)?;
+        let (cell, next) = (place.cell.take()?, place.next);
+        self.free.push(index);
+        if self.free.len() == self.places.len() && self.places.len() > SPARE_PLACES_MAX {
+            *self = Self::default();
+        }
+        Some((cell, next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::cell::Command;
+
+    use super::*;
+
+    fn circ(number: u32) -> CircId {
+        CircId::new(number).unwrap()
+    }
+
+    /// A cell that says which one of its circuit it is.
+    fn cell(number: u32, index: u8) -> Cell {
+        let mut cell = Cell::new(Some(circ(number)), Command::Relay);
+        cell.body_mut()[0] = index;
+        cell
+    }
+
+    fn push(turns: &mut Turns, number: u32, indexes: impl IntoIterator<Item = u8>) {
+        indexes.into_iter().for_each(|index| turns.push(Some(circ(number)), cell(number, index)));
+    }
+
+    fn pop(turns: &mut Turns) -> Option<(u32, u8)> {
+        let cell = turns.pop()?;
+        Some((cell.header().unwrap().0.map_or(0, CircId::number), cell.body()[0]))
+    }
+
+    #[test]
+    fn a_quiet_circuit_waits_for_one_cell_of_each_other() {
+        let mut turns = Turns::default();
+        push(&mut turns, 1, 0..100);
+        push(&mut turns, 2, 0..100);
+        push(&mut turns, 3, 0..1);
+        let order: Vec<_> = std::iter::from_fn(|| pop(&mut turns)).take(5).collect();
+        assert_eq!(order, [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)]);
+        push(&mut turns, 3, 1..2);
+        let next: Vec<_> = std::iter::from_fn(|| pop(&mut turns)).take(3).collect();
+        assert_eq!(next, [(1, 2), (2, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn what_belongs_to_the_link_comes_first() {
+        let mut turns = Turns::default();
+        push(&mut turns, 1, 0..2);
+        turns.push(None, Cell::new(None, Command::Padding));
+        assert_eq!([pop(&mut turns), pop(&mut turns)], [Some((0, 0)), Some((1, 0))]);
+        assert_eq!(turns.len(), 1);
+    }
+
+    #[test]
+    fn every_cell_comes_out_once_and_in_its_circuits_order() {
+        let mut turns = Turns::default();
+        for index in 0..=255 {
+            push(&mut turns, u32::from(index % 7) + 1, [index]);
+            if index % 3 == 0 {
+                turns.pop().unwrap();
+            }
+        }
+        let mut last = HashMap::new();
+        let mut count = 0;
+        while let Some((number, index)) = pop(&mut turns) {
+            assert!(last.insert(number, index).is_none_or(|before| before < index));
+            count += 1;
+        }
+        assert_eq!((count, turns.len(), turns.longest()), (256 - 86, 0, None));
+        assert!(turns.order.is_empty() && turns.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_circuit_is_taken_out_whole_and_the_others_stay() {
+        let mut turns = Turns::default();
+        push(&mut turns, 1, 0..3);
+        push(&mut turns, 2, 0..5);
+        assert_eq!((turns.longest(), turns.count(circ(2)), turns.len()), (Some(circ(2)), 5, 8));
+        let mut removed = Vec::new();
+        turns.remove(circ(2), &mut removed);
+        turns.remove(circ(2), &mut removed);
+        assert_eq!((removed.len(), turns.len(), turns.count(circ(2))), (5, 3, 0));
+        assert_eq!(std::iter::from_fn(|| pop(&mut turns)).collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn an_empty_slab_gives_back_what_it_grew_to() {
+        let mut turns = Turns::default();
+        for index in 0..=255 {
+            push(&mut turns, index + 1, [0]);
+        }
+        while turns.pop().is_some() {}
+        assert!(turns.slab.places.capacity() <= SPARE_PLACES_MAX);
+        push(&mut turns, 1, 0..10);
+        while turns.pop().is_some() {}
+        assert_eq!(turns.slab.places.len(), 10);
+    }
+}
