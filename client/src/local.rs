@@ -41,19 +41,44 @@ pub struct LocalNetwork {
     dir: TempDir,
 }
 
+/// Where one relay is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What others dial it by, if that is another address.
+    pub advertise: Option<SocketAddr>,
+}
+
+impl Place {
+    /// On loopback, at this port; 0 is any.
+    pub fn at_port(port: u16) -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), advertise: None }
+    }
+}
+
 impl LocalNetwork {
     /// Starts so many relays; all but the first join through the first.
     ///
     /// # Errors
     /// See [`LocalError`].
     pub async fn start(count: usize) -> Result<Self, LocalError> {
+        Self::start_at((0..count).map(|_| Place::at_port(0))).await
+    }
+
+    /// Starts a relay at each of these places; all but the first join through the first.
+    ///
+    /// # Errors
+    /// See [`LocalError`].
+    pub async fn start_at(places: impl IntoIterator<Item = Place>) -> Result<Self, LocalError> {
         let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
-        let mut network = Self { relays: Vec::with_capacity(count), dir };
-        for index in 0..count {
+        let mut network = Self { relays: Vec::new(), dir };
+        for (index, place) in places.into_iter().enumerate() {
             let data_dir = network.dir.path().join(format!("relay-{index}"));
             umbel_relay::init(&data_dir, &Network::local()).map_err(LocalError::Init)?;
             let config = Config {
-                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+                listen: place.listen,
+                advertise: place.advertise.map(|address| address.to_string()),
                 seeds: network.peers().into_iter().take(1).collect(),
                 threads: 1,
                 ..Config::new(data_dir)
@@ -67,6 +92,11 @@ impl LocalNetwork {
     /// The relays, in the order they were started.
     pub fn peers(&self) -> Vec<Peer> {
         self.relays.iter().map(Relay::peer).cloned().collect()
+    }
+
+    /// Where each relay listens, in the same order.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        self.relays.iter().map(Relay::listen_address).collect()
     }
 
     /// How each relay is doing, in the same order. A relay that has stopped is left out.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
-const ROWS: [(&str, &[(&str, &str)]); 10] = [
+const ROWS: [(&str, &[(&str, &str)]); 11] = [
     ("limit", &[("limit_layer", "s/GB"), ("limit_tls", "s/GB")]),
     (
         "cpu",
@@ -78,9 +78,32 @@ const ROWS: [(&str, &[(&str, &str)]); 10] = [
         &[
             ("message_latency", "ms"),
             ("message_held", "ms"),
+            ("message_round_trip", "ms"),
+            ("message_side", "KiB"),
+            ("message_sender_link", "KiB"),
+            ("message_reader_link", "KiB"),
             ("message_cells", "cells"),
             ("message_wire", "KiB"),
             ("message_cold", "ms"),
+            ("message_cold_send", "ms"),
+            ("client_fresh", "ms"),
+            ("message_cpu", "ms"),
+        ],
+    ),
+    (
+        "delay",
+        &[
+            ("delay_connect_echo", "ms"),
+            ("delay_echo", "ms"),
+            ("delay_stream", "MB/s"),
+            ("delay_circuit_build", "ms"),
+            ("delay_bulk", "MB/s"),
+            ("delay_message_latency", "ms"),
+            ("delay_message_held", "ms"),
+            ("delay_message_round_trip", "ms"),
+            ("delay_message_cold", "ms"),
+            ("delay_message_cold_send", "ms"),
+            ("delay_client_fresh", "ms"),
         ],
     ),
     (

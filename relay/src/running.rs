@@ -73,6 +73,7 @@ pub fn known_peer(config: &Config) -> Result<Peer, StartError> {
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
 pub struct Relay {
     peer: Peer,
+    listen: SocketAddr,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
     stats: mpsc::Sender<oneshot::Sender<ControlStats>>,
@@ -154,12 +155,17 @@ impl Relay {
         });
         tokio::spawn(listen::accept(listener, tls_config, limits(&config), Arc::clone(&shared), stopped));
         remember_address(&config.data_dir, &peer.host_port);
-        Ok(Self { peer, shared, stop, stats, plane })
+        Ok(Self { peer, listen, shared, stop, stats, plane })
     }
 
     /// What others dial it by.
     pub const fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Where it listens: not what others dial, if it advertises another address.
+    pub const fn listen_address(&self) -> SocketAddr {
+        self.listen
     }
 
     /// How it is doing; `None` once it has stopped.

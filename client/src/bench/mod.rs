@@ -7,6 +7,7 @@
 mod bulk;
 mod circuit;
 mod cpu;
+mod delay;
 mod error;
 mod fairness;
 mod flood;
@@ -79,6 +80,8 @@ pub enum Group {
     Flood,
     /// Messages from client to client.
     Message,
+    /// Circuits, bulk and messages over links of some length.
+    Delay,
     /// Many deposits and fetches at one holder.
     Mailbox,
     /// What relays and clients hold in memory.
@@ -87,7 +90,7 @@ pub enum Group {
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Limit,
         Self::Cpu,
         Self::Circuit,
@@ -96,6 +99,7 @@ impl Group {
         Self::Fairness,
         Self::Flood,
         Self::Message,
+        Self::Delay,
         Self::Mailbox,
         Self::Memory,
     ];
@@ -111,12 +115,13 @@ impl Group {
             Self::Fairness => "fairness",
             Self::Flood => "flood",
             Self::Message => "message",
+            Self::Delay => "delay",
             Self::Mailbox => "mailbox",
             Self::Memory => "memory",
         }
     }
 
-    async fn measure(self, extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    async fn measure(self, extent: Extent, ports: Option<u16>, report: &mut Report<'_>) -> Result<(), BenchError> {
         match self {
             Self::Limit => limit::measure(extent, report),
             Self::Cpu => {
@@ -129,19 +134,26 @@ impl Group {
             Self::Fairness => Box::pin(fairness::measure(extent, report)).await,
             Self::Flood => Box::pin(flood::measure(extent, report)).await,
             Self::Message => Box::pin(message::measure(extent, report)).await,
+            Self::Delay => Box::pin(delay::measure(extent, ports, report)).await,
             Self::Mailbox => Box::pin(mailbox::measure(extent, report)).await,
             Self::Memory => Box::pin(memory::measure(extent, report)).await,
         }
     }
 }
 
-/// Measures these groups; each row is reported as soon as it is known.
+/// Measures these groups; each row is reported as soon as it is known. With `ports`, what [`Group::Delay`] dials listens at
+/// these ports, counted from the first, and it is somebody else who makes the distance.
 ///
 /// # Errors
 /// A network could not be run, or something in it did not work.
-pub async fn run(extent: Extent, groups: &[Group], report: &mut Report<'_>) -> Result<(), BenchError> {
+pub async fn run(
+    extent: Extent,
+    ports: Option<u16>,
+    groups: &[Group],
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     for group in groups {
-        group.measure(extent, report).await?;
+        group.measure(extent, ports, report).await?;
     }
     Ok(())
 }

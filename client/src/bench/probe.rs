@@ -28,17 +28,21 @@ const BUFFER_LEN: usize = 32 * CELL_LEN;
 /// The side that dialled uses ids with this bit set.
 const DIALLER_BIT: u32 = 0x8000_0000;
 
+/// TLS on a socket that is read in large pieces: rustls alone reads 4 KiB.
+pub(super) type Tls = TlsStream<BufReader<TcpStream>>;
+
 /// The connection of a link whose other end has proven that it is that peer.
-pub(super) async fn dial_tls(peer: &Peer) -> Result<TlsStream<TcpStream>, BenchError> {
+pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
     let config = tls::dial_config(&peer.id, None)?;
     let socket = TcpStream::connect(&peer.host_port).await?;
     socket.set_nodelay(true)?;
+    let socket = BufReader::with_capacity(BUFFER_LEN, socket);
     Ok(TlsConnector::from(config).connect(tls::server_name(), socket).await?)
 }
 
 /// A link that is up, and the circuits over it.
 pub(super) struct Probe {
-    stream: BufReader<BufWriter<TlsStream<TcpStream>>>,
+    stream: BufReader<BufWriter<Tls>>,
     network: Network,
     target: HopTarget,
     circuits: BTreeMap<CircId, OriginCircuit>,

@@ -83,7 +83,7 @@ impl Queue {
     /// Waits for the next frame on the link. Whether it was fetched: then the next fetch is asked for. Otherwise it came on
     /// another circuit.
     pub(super) async fn next_fetched(&mut self) -> Result<bool, BenchError> {
-        let (circ, _, _) = within(Step::Mailbox, self.probe.next_frame()).await?;
+        let (circ, ..) = within(Step::Mailbox, self.probe.next_frame()).await?;
         if circ != self.circ {
             return Ok(false);
         }

@@ -11,8 +11,10 @@ use umbel_proto::time::Duration;
 use super::failure::{Exit, Failure};
 use super::session::Session;
 
-/// How long more deposits are waited for once enough holders have a message.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long more deposits are waited for at most once enough holders have a message.
+const LINGER_MAX: Duration = Duration::from_secs(1);
+/// The part of the time taken so far that they are waited for.
+const LINGER_SHARE: u32 = 4;
 
 /// How far one message got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +70,7 @@ pub(super) struct Delivery {
     pub(super) messages: BTreeMap<MessageId, Progress>,
     /// Most holders a message can have in this network.
     holders_max: usize,
+    began_at: Instant,
     ends_at: Instant,
 }
 
@@ -79,7 +82,8 @@ impl Delivery {
         timeout: Duration,
     ) -> Self {
         let messages = messages.into_iter().map(|(id, holders)| (id, Progress::new(holders))).collect();
-        Self { messages, holders_max, ends_at: Instant::now() + timeout }
+        let began_at = Instant::now();
+        Self { messages, holders_max, began_at, ends_at: began_at + timeout }
     }
 
     /// Waits until the fate of each is known.
@@ -146,7 +150,8 @@ impl Delivery {
 
     /// A little longer, for the deposits beyond those that are needed.
     async fn linger(&mut self, notices: &mut Notices) {
-        let ends_at = (Instant::now() + LINGER).min(self.ends_at);
+        let wait = (self.began_at.elapsed() / LINGER_SHARE).min(LINGER_MAX);
+        let ends_at = (Instant::now() + wait).min(self.ends_at);
         while self.messages.values().any(|one| one.fate == Some(Fate::Held) && one.holders < self.holders_max) {
             let Ok(Ok(notice)) = timeout_at(ends_at, notices.next()).await else { return };
             if let Notice::Held { id, holders, .. } = notice

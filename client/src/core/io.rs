@@ -269,4 +269,8 @@ pub struct Status {
     pub outbox: Vec<(MessageId, usize)>,
     /// Inboxes, with how many mailboxes each has.
     pub inboxes: Vec<(String, usize)>,
+    /// Cells of circuits sent so far, over all links.
+    pub sent_cells: u64,
+    /// Cells of circuits that came so far, over all links.
+    pub received_cells: u64,
 }

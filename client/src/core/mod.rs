@@ -90,6 +90,8 @@ pub struct Core {
     driven_at: Instant,
     /// When the view is next looked through for what has expired.
     expires_at: Instant,
+    sent_cells: u64,
+    received_cells: u64,
     is_stopped: bool,
 }
 
@@ -185,6 +187,8 @@ impl Core {
             out: Outgoing::default(),
             driven_at: now,
             expires_at: now + HEARTBEAT,
+            sent_cells: 0,
+            received_cells: 0,
             is_stopped: false,
             network,
         };
@@ -275,6 +279,7 @@ impl Core {
 
     /// A cell came, other than `Hello` and `Padding`, which the shell keeps to itself.
     pub fn handle_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
+        self.received_cells += 1;
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_cell(&mut cx, link, cell);
         self.drive(now, wall, rng);
@@ -309,7 +314,9 @@ impl Core {
 
     /// A cell to send.
     pub fn poll_cell(&mut self) -> Option<(LinkId, Cell)> {
-        self.out.cells.pop_front()
+        let cell = self.out.cells.pop_front()?;
+        self.sent_cells += 1;
+        Some(cell)
     }
 
     /// A link to make or close.
@@ -348,6 +355,8 @@ impl Core {
             circuits: self.pool.built_count(),
             outbox: self.outbox.list(),
             inboxes: self.inboxes.list(),
+            sent_cells: self.sent_cells,
+            received_cells: self.received_cells,
         }
     }
 
