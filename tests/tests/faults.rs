@@ -61,6 +61,50 @@ fn a_sender_that_dies_goes_on_where_it_was() {
     assert!(world.run_until(Duration::from_secs(120), came), "{}", world.describe());
 }
 
+#[test] // §10.5(1): sent and stored at once, told when stored
+fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
+    let mut was_lost = false;
+    for lived in [0, 1, 2, 3, 5, 8, 13, 30, 80, 200, 400] {
+        let mut world = World::new(13).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        listen(&mut world);
+        let warm = world.send(ALICE, &address, b"warm".to_vec());
+        assert!(world.run_until(Duration::from_secs(60), |world| received(world).contains(&warm)));
+        let id = world.send(ALICE, &address, b"now".to_vec());
+        world.run_for(Duration::from_millis(lived));
+        let was_queued = world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
+        world.crash_client(ALICE);
+        was_lost |= world.client(ALICE).disk.outbox_len() == 0;
+        world.restart_client(ALICE);
+        world.run_for(Duration::from_secs(60));
+        let count = world.client(BOB).disk.messages.iter().filter(|(_, came, _)| *came == id).count();
+        assert!(count == 1 || !was_queued && count == 0, "{lived} ms: came {count} times; {}", world.describe());
+        assert_eq!((world.client(BOB).disk.duplicates, world.client(ALICE).disk.outbox_len()), (0, 0));
+    }
+    assert!(was_lost, "at least once it died before its disk had the message");
+}
+
+#[test] // §10.2(6): pushed before it is durable, answered after
+fn holders_that_die_while_they_push_lose_and_double_nothing() {
+    for lived in [18, 20, 21, 22, 23, 24, 25, 26, 28, 32, 40, 60] {
+        let mut world = World::new(14).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        listen(&mut world);
+        let warm = world.send(ALICE, &address, b"warm".to_vec());
+        assert!(world.run_until(Duration::from_secs(60), |world| received(world).contains(&warm)));
+        let id = world.send(ALICE, &address, b"now".to_vec());
+        world.run_for(Duration::from_millis(lived));
+        let holders = (0..8).map(RelayName).filter(|&name| world.relay(name).disk.has_queues());
+        for name in holders.collect::<Vec<_>>() {
+            world.crash_relay(name);
+            world.restart_relay(name);
+        }
+        let is_done = |world: &World| received(world).contains(&id) && is_held(world, id);
+        assert!(world.run_until(Duration::from_secs(180), is_done), "{lived} ms; {}", world.describe());
+        assert_eq!(world.client(BOB).disk.duplicates, 0);
+    }
+}
+
 #[test] // §6, §10: two of twelve relays die for good, others join, while messages flow
 fn relays_come_and_go_while_messages_flow() {
     for seed in [21, 22, 23] {

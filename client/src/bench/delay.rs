@@ -33,6 +33,8 @@ const ONE_WAY: Duration = Duration::from_millis(25);
 const HELD_BYTES_MAX: usize = 8 << 20;
 /// What is read at once, at most.
 const CHUNK_LEN: usize = 64 << 10;
+/// Fetches of 124 kB under way at once: more than a window of 512 cells holds.
+const FETCHES_UNDER_WAY: usize = 10;
 /// Round trips over each connection of the echo.
 const ECHOES: usize = 5;
 
@@ -427,6 +429,7 @@ async fn circuits(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) 
     ));
     let mut queue = Queue::create(probe, &onward).await?;
     queue.fetch(plan.bulk_records).await?; // the window grows to its full size
+    queue.set_under_way(FETCHES_UNDER_WAY);
     let mut rates = Vec::new();
     for _ in 0..plan.bulk_rounds {
         let started = Instant::now();

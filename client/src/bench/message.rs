@@ -297,8 +297,17 @@ async fn send_once(path: &Path, address: InboxAddress) -> Result<Duration, Bench
     let id = client.send(address, vec![b'x'; MESSAGE_LEN]).await?.id;
     within(Step::Message, until(&mut notices, |notice| is_held(notice, id))).await?;
     let took = started.elapsed();
+    within(Step::Message, until_sent(&client)).await?;
     client.close().await;
     Ok(took)
+}
+
+/// Until nothing is left for the next client of the profile to do.
+async fn until_sent(client: &Client) -> Result<(), BenchError> {
+    while !client.status().await?.outbox.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// What the user of the command waits for.

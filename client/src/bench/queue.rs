@@ -26,6 +26,7 @@ pub(super) struct Queue {
     owner: SigningKey,
     sender: SigningKey,
     record: Vec<u8>,
+    under_way: usize,
 }
 
 impl Queue {
@@ -39,13 +40,19 @@ impl Queue {
         rng.fill_bytes(&mut record);
         let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
         let (queue, network) = (QueueId(queue), Network::local());
-        let mut made = Self { probe, circ, holder, network, queue, owner, sender, record };
+        let mut made = Self { probe, circ, holder, network, queue, owner, sender, record, under_way: UNDER_WAY };
         let (owner, sender) = (made.owner.public(), made.sender.public());
         made.ask(Verb::Create { queue, owner, sender }).await?;
         match made.answer().await? {
             MailboxReply::Created => made.deposit(1).await.map(|_| made),
             _ => Err(BenchError::Unexpected),
         }
+    }
+
+    /// From now on so many requests are under way at once: over a long way it takes more to fill the window. Only once the
+    /// window has grown, since a relay keeps only so much that waits for it.
+    pub(super) const fn set_under_way(&mut self, count: usize) {
+        self.under_way = count;
     }
 
     /// Deposits the record so many times, which stores it once: the holder answers the others from memory. Returns the bytes
@@ -108,7 +115,7 @@ impl Queue {
     ) -> Result<u64, BenchError> {
         let (mut asked, mut answered, mut sum) = (0, 0, 0);
         while answered < count {
-            while asked < count && asked - answered < UNDER_WAY {
+            while asked < count && asked - answered < self.under_way {
                 self.ask(verb(self)).await?;
                 asked += 1;
             }

@@ -187,11 +187,6 @@ impl Delivery {
         }
     }
 
-    /// Drops what was sealed and nobody has.
-    pub(super) fn forget_unheld(&mut self) {
-        self.targets.retain(Target::is_held);
-    }
-
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
         let due = self.targets.iter().filter_map(|target| match target.state {
             State::Due(at) => Some(at),

@@ -1,11 +1,13 @@
 //! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at moments of its own.
 //!
-//! A record is removed from its holder only after its message is durable here. The same message comes from several
-//! mailboxes; it is kept, and told, once.
+//! A record is removed from its holder only after its message is durable here. Where a subscription brings what comes,
+//! that can wait: it goes along with the next probe, which is sent anyway. The same message comes from several mailboxes;
+//! it is kept, and told, once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::ids::{MessageId, QueueId, RecordId, RelayId};
+use umbel_proto::inbox::holder::PUSH_WINDOW_BYTES;
 use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
 use umbel_proto::limits::REMOVE_MAX;
@@ -23,6 +25,11 @@ use super::requests::{Answer, AskFault, Asker, Question, Requests};
 const RECEIVED_MAX: usize = 100_000;
 /// Bounds of the time after which a quiet subscription is tried out.
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
+
+/// Most bytes that a subscription brings before something is removed: a quarter of what a holder pushes at most.
+const REMOVE_BYTES: usize = PUSH_WINDOW_BYTES / 4;
+/// Most records that a subscription brings before something is removed: less than a tenth of what a queue holds.
+const REMOVE_RECORDS: usize = 12;
 
 /// Everything that is fetched for.
 #[derive(Default)]
@@ -55,6 +62,8 @@ struct Visiting {
     is_subscribed: bool,
     /// Records whose messages are durable here.
     remove: Vec<RecordId>,
+    /// Bytes that were pushed since something was last removed.
+    pushed_bytes: usize,
     /// Those of them that a fetch under way removes.
     removing: Vec<RecordId>,
     /// Records whose messages are being stored.
@@ -143,7 +152,11 @@ impl Fetching {
         // While a subscription brings the rest, only what a probe or a full fetch finds is there to be fetched.
         let is_acknowledgement = visiting.is_subscribed && !visiting.is_full && !visiting.removing.is_empty();
         visiting.removing.clear();
-        visiting.on_answered(&records, more);
+        if is_acknowledgement {
+            visiting.backoff.reset();
+        } else {
+            visiting.on_answered(&records, more);
+        }
         visiting.has_more = more && !is_acknowledgement;
         visiting.next_at = visiting.next_visit(cx, is_interactive);
         self.take_records(cx, inboxes, name, queue, &records);
@@ -168,9 +181,7 @@ impl Fetching {
             let visit = visiting.on_failed(cx, &answer);
             return report(cx, inboxes, name, queue, visit);
         };
-        // What is behind it is pushed once this is removed.
-        visiting.on_answered(&records, more);
-        visiting.next_at = cx.now + between(PROBE.0, PROBE.1, cx.rng);
+        visiting.on_pushed(cx, &records, more);
         self.take_records(cx, inboxes, name, queue, &records);
         report(cx, inboxes, name, queue, Some(Visit::Answered));
     }
@@ -273,6 +284,7 @@ impl Visiting {
             is_full: false,
             is_subscribed: false,
             remove: Vec::new(),
+            pushed_bytes: 0,
             removing: Vec::new(),
             unstored: BTreeSet::new(),
             has_more: false,
@@ -302,7 +314,7 @@ impl Visiting {
         if self.is_fetching || !self.unstored.is_empty() {
             return;
         }
-        let is_wanted = is_due || ((self.has_more || !self.remove.is_empty()) && may_go_on);
+        let is_wanted = is_due || ((self.has_more || self.has_to_remove()) && may_go_on);
         if is_wanted {
             self.fetch(cx, requests, name, queue);
         }
@@ -313,6 +325,7 @@ impl Visiting {
         self.is_full = self.has_more || !self.is_subscribed;
         let bytes_max = if self.is_full { FETCH_BYTES_MAX } else { 0 };
         self.removing = self.remove.drain(..self.remove.len().min(REMOVE_MAX)).collect();
+        self.pushed_bytes = 0;
         self.is_fetching = true;
         let asker = Asker::Fetch { inbox: name.to_owned(), queue };
         let verb = Verb::Fetch { queue, remove: self.removing.clone(), bytes_max };
@@ -327,6 +340,23 @@ impl Visiting {
     fn on_answered(&mut self, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
         self.seen = if more || !records.is_empty() { Seen::Records } else { Seen::Empty };
+    }
+
+    /// What is behind it is pushed too, or once this is removed. The next probe removes; without anything to remove, a
+    /// subscription that works needs none for a while.
+    fn on_pushed(&mut self, cx: &mut Context<'_>, records: &[impl AsRef<[u8]>], more: bool) {
+        self.backoff.reset();
+        self.seen = if more { Seen::Records } else { Seen::Empty };
+        self.pushed_bytes += records.iter().map(|record| record.as_ref().len()).sum::<usize>();
+        if self.remove.is_empty() {
+            self.next_at = cx.now + between(PROBE.0, PROBE.1, cx.rng);
+        }
+    }
+
+    /// Whether records have to leave the holder now.
+    fn has_to_remove(&self) -> bool {
+        let is_pressing = self.remove.len() >= REMOVE_RECORDS || self.pushed_bytes >= REMOVE_BYTES;
+        !self.remove.is_empty() && (!self.is_subscribed || is_pressing)
     }
 
     /// A message of this mailbox is durable here, or could not be stored: then its record has to come again.
@@ -378,7 +408,7 @@ impl Visiting {
 
     /// Whether nothing is on its way from it, as far as can be known.
     fn is_settled(&self) -> bool {
-        let is_removed = self.remove.is_empty() && self.removing.is_empty();
+        let is_removed = self.is_subscribed || (self.remove.is_empty() && self.removing.is_empty());
         self.unstored.is_empty() && (self.seen == Seen::Failed || (self.seen == Seen::Empty && is_removed))
     }
 }

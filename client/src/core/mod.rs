@@ -370,6 +370,11 @@ impl Core {
         self.pool.violation_count()
     }
 
+    /// How many cells came for circuits that had just been destroyed here.
+    pub const fn stale_count(&self) -> u64 {
+        self.pool.stale_count()
+    }
+
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
         &self.view

@@ -1,8 +1,9 @@
-//! Messages on their way out (docs/protocol.md §10.5): durable before anything else, then looked up, sealed for each
-//! mailbox, and deposited until enough holders have them.
+//! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox, deposited until enough holders
+//! have them; and durable here until then.
 //!
-//! A message leaves the outbox only when as many holders hold it as are wanted. What is sealed is stored before it is first
-//! deposited, so that trying again is the same deposit again. Only a few messages are worked on at a time; the rest wait.
+//! A message leaves the outbox only when as many holders hold it as are wanted. It is stored and first deposited at the
+//! same time, so that nobody waits for this disk; the user is told that it is safe, and how it fares, only once it is
+//! durable here. While the store fails nothing more is sent. Only a few messages are worked on at a time; the rest wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,6 +38,8 @@ pub(super) struct Outbox {
     /// Messages nothing is done about now: when each is due, in the order they were sent.
     waiting: BTreeSet<(Instant, u64, MessageId)>,
     active: BTreeSet<(u64, MessageId)>,
+    /// Messages that the store has to take, and when it is asked.
+    unsaved: BTreeSet<(Instant, u64, MessageId)>,
     tickets: BTreeMap<StoreTicket, MessageId>,
     bytes: usize,
     last_seq: u64,
@@ -46,6 +49,9 @@ struct Entry {
     seq: u64,
     delivery: Delivery,
     stage: Stage,
+    saving: Saving,
+    /// It was durable here once, and the user knows.
+    is_queued: bool,
     backoff: Backoff,
     /// When this attempt began.
     attempt_at: Instant,
@@ -58,24 +64,31 @@ struct Entry {
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not durable; to be stored when it is due.
-    Unstored,
-    /// Being stored for the first time.
-    Storing,
     /// Until it is due.
-    Waiting,
+    Waiting(Instant),
+    /// The store failed: until it has taken the message.
+    Blocked,
     /// The descriptor is being looked up.
     Finding,
-    /// What was sealed is being stored.
-    Sealing,
     /// Mailboxes are being tried.
     Depositing,
+}
+
+/// Whether the store has the message as it is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saving {
+    /// It will be asked at this time.
+    Due(Instant),
+    /// It was asked last under this ticket.
+    Storing(StoreTicket),
+    /// It has.
+    Saved,
 }
 
 impl Outbox {
     pub(super) fn restore(&mut self, id: MessageId, state: &[u8], now: Instant) -> Result<(), SnapshotFault> {
         let delivery = Delivery::restore(state).ok_or(SnapshotFault::Outbox(id))?;
-        self.insert(id, delivery, Stage::Waiting);
+        self.insert(id, delivery, Saving::Saved);
         self.wait(id, now);
         Ok(())
     }
@@ -91,14 +104,15 @@ impl Outbox {
         if self.entries.len() >= MESSAGES_MAX || self.bytes + body.len() > BYTES_MAX {
             return cx.notify(Notice::Failed { id, reason: SendFault::OutboxFull });
         }
-        self.insert(id, Delivery::new(address, body), Stage::Unstored);
-        self.store(cx, id, Stage::Storing);
+        self.insert(id, Delivery::new(address, body), Saving::Due(cx.now));
+        self.save_at(id, cx.now);
+        self.wait(id, cx.now);
     }
 
     /// Whatever waits is due now.
     pub(super) fn flush(&mut self, now: Instant) {
         let waiting = core::mem::take(&mut self.waiting);
-        self.waiting = waiting.into_iter().map(|(at, seq, id)| (at.min(now), seq, id)).collect();
+        waiting.into_iter().for_each(|(at, _, id)| self.wait(id, at.min(now)));
     }
 
     /// Each message, with how many hold it.
@@ -106,7 +120,7 @@ impl Outbox {
         self.entries.iter().map(|(&id, entry)| (id, entry.delivery.held_count())).collect()
     }
 
-    /// Begins attempts that are due, and goes on with those under way.
+    /// Begins attempts that are due, goes on with those under way, and has stored what changed.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
         while self.active.len() < ACTIVE_MAX
             && let Some(&(at, seq, id)) = self.waiting.first()
@@ -119,21 +133,28 @@ impl Outbox {
         for id in active {
             self.advance(cx, lookups, requests, id);
         }
+        // Last, so that what was just sealed is stored with the message and not after it.
+        while let Some(&(at, seq, id)) = self.unsaved.first()
+            && at <= cx.now
+        {
+            self.unsaved.remove(&(at, seq, id));
+            self.store(cx, id);
+        }
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
         let waiting = self.waiting.iter().map(|&(at, _, _)| at).find(|&at| at > after);
+        let unsaved = self.unsaved.iter().map(|&(at, _, _)| at).find(|&at| at > after);
         let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
         let deposits = active.filter_map(|entry| entry.delivery.timeout(after)).min();
-        waiting.into_iter().chain(deposits).min()
+        waiting.into_iter().chain(unsaved).chain(deposits).min()
     }
 
     /// A mailbox answered a deposit, or did not.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.delivery.on_answer(queue, answer) {
-            let (holders, wanted) = (entry.delivery.held_count(), entry.delivery.wanted(cx));
-            cx.notify(Notice::Held { id, holders, wanted });
+        if entry.delivery.on_answer(queue, answer) && entry.is_queued {
+            entry.tell_held(cx, id);
         }
     }
 
@@ -141,35 +162,61 @@ impl Outbox {
     pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
         let Some(id) = self.tickets.remove(&ticket) else { return false };
         let Some(entry) = self.entries.get_mut(&id) else { return true };
-        match (entry.stage, is_stored) {
-            (Stage::Storing, true) => {
-                entry.stage = Stage::Waiting;
-                cx.notify(Notice::Queued(id));
-                self.wait(id, cx.now);
-            }
-            (Stage::Storing, false) => {
-                entry.stage = Stage::Unstored;
-                self.wait(id, cx.now + STORE_RETRY);
-            }
-            (Stage::Sealing, true) => entry.stage = Stage::Depositing,
-            (Stage::Sealing, false) => {
-                // What was sealed but is not durable must not be deposited: a restart would seal it again.
-                entry.delivery.forget_unheld();
-                self.pause(id, cx.now + STORE_RETRY);
-            }
-            // Progress that is not durable is made again after a restart.
-            (Stage::Unstored | Stage::Waiting | Stage::Finding | Stage::Depositing, _) => {}
+        if entry.saving == Saving::Storing(ticket) && is_stored {
+            entry.saving = Saving::Saved;
+        }
+        if is_stored {
+            self.on_durable(cx, id);
+        } else {
+            self.on_store_failed(cx, id);
         }
         true
     }
 
-    fn insert(&mut self, id: MessageId, delivery: Delivery, stage: Stage) {
+    /// The message is safe: now the user hears so, and of what happened meanwhile.
+    fn on_durable(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if !entry.is_queued {
+            entry.is_queued = true;
+            cx.notify(Notice::Queued(id));
+            if entry.delivery.held_count() > 0 {
+                entry.tell_held(cx, id);
+            }
+        }
+        if entry.stage == Stage::Blocked {
+            self.wait(id, cx.now);
+        }
+    }
+
+    /// Nothing more is sent of it until the store works again; what is on its way can't be called back.
+    fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if let Stage::Waiting(at) = entry.stage {
+            self.waiting.remove(&(at, entry.seq, id));
+        }
+        self.active.remove(&(entry.seq, id));
+        entry.stage = Stage::Blocked;
+        entry.delivery.end_attempt();
+        let held = entry.delivery.held_count();
+        if held > 0 && held >= entry.delivery.wanted(cx) {
+            // It needs no outbox any more.
+            if !entry.is_queued {
+                entry.tell_held(cx, id);
+            }
+            return self.finish(cx, id);
+        }
+        self.save_at(id, cx.now + STORE_RETRY);
+    }
+
+    fn insert(&mut self, id: MessageId, delivery: Delivery, saving: Saving) {
         self.last_seq += 1;
         self.bytes += delivery.body_len();
         let entry = Entry {
             seq: self.last_seq,
             delivery,
-            stage,
+            stage: Stage::Blocked, // until it is told what to wait for
+            is_queued: saving == Saving::Saved,
+            saving,
             backoff: Backoff::default(),
             attempt_at: Instant::default(),
             needs_fresh: false,
@@ -180,9 +227,6 @@ impl Outbox {
 
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.stage == Stage::Unstored {
-            return self.store(cx, id, Stage::Storing);
-        }
         entry.stage = Stage::Finding;
         entry.attempt_at = cx.now;
         self.active.insert((entry.seq, id));
@@ -199,25 +243,27 @@ impl Outbox {
                     self.defer(cx, id, DeferReason::NoDescriptor);
                 }
                 Found::Known(descriptor) => {
+                    entry.stage = Stage::Depositing;
                     if entry.delivery.aim(cx, id, &descriptor) {
-                        self.store(cx, id, Stage::Sealing);
-                    } else {
-                        entry.stage = Stage::Depositing;
+                        self.save_at(id, cx.now);
                     }
                 }
             }
         }
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stage == Stage::Depositing) else { return };
+        let is_queued = entry.is_queued;
         match entry.delivery.drive(cx, requests, id) {
             Progress::UnderWay => {}
+            // The user has not yet heard that there is such a message.
+            Progress::Complete | Progress::Enough if !is_queued => {}
             Progress::Complete => self.finish(cx, id),
             Progress::Enough if entry.extra_rounds >= EXTRA_ROUNDS => self.finish(cx, id),
             Progress::Enough => {
                 entry.extra_rounds += 1;
                 entry.needs_fresh = true;
                 let wait = entry.backoff.fail(cx);
-                self.store(cx, id, Stage::Waiting);
                 self.pause(id, cx.now + wait);
+                self.save_at(id, cx.now);
             }
             Progress::Failed(reason) => self.defer(cx, id, reason),
         }
@@ -226,8 +272,14 @@ impl Outbox {
     /// The attempt failed: the message stays, and is tried again later.
     fn defer(&mut self, cx: &mut Context<'_>, id: MessageId, reason: DeferReason) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.needs_fresh = true;
         entry.delivery.end_attempt();
+        if !entry.is_queued {
+            // It is tried again as soon as it is durable, and what then becomes of it is told.
+            entry.stage = Stage::Blocked;
+            self.active.remove(&(entry.seq, id));
+            return;
+        }
+        entry.needs_fresh = true;
         let retry_in = entry.backoff.fail(cx);
         cx.notify(Notice::Deferred { id, reason, retry_in });
         self.pause(id, cx.now + retry_in);
@@ -235,7 +287,6 @@ impl Outbox {
 
     fn pause(&mut self, id: MessageId, until: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
-            entry.stage = Stage::Waiting;
             entry.delivery.end_attempt();
             self.active.remove(&(entry.seq, id));
             self.wait(id, until);
@@ -243,16 +294,26 @@ impl Outbox {
     }
 
     fn wait(&mut self, id: MessageId, until: Instant) {
-        if let Some(entry) = self.entries.get(&id) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.stage = Stage::Waiting(until);
             self.waiting.insert((until, entry.seq, id));
         }
     }
 
-    /// Stores the message as it is; its next stage waits for that.
-    fn store(&mut self, cx: &mut Context<'_>, id: MessageId, stage: Stage) {
+    /// The store has to be asked at this time to take the message as it is then.
+    fn save_at(&mut self, id: MessageId, at: Instant) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.stage = stage;
+        if let Saving::Due(before) = entry.saving {
+            self.unsaved.remove(&(before, entry.seq, id));
+        }
+        entry.saving = Saving::Due(at);
+        self.unsaved.insert((at, entry.seq, id));
+    }
+
+    fn store(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         let ticket = cx.store(StoreOp::PutOutbox { id, state: entry.delivery.state() });
+        entry.saving = Saving::Storing(ticket);
         self.tickets.insert(ticket, id);
     }
 
@@ -260,7 +321,17 @@ impl Outbox {
         if let Some(entry) = self.entries.remove(&id) {
             self.bytes -= entry.delivery.body_len();
             self.active.remove(&(entry.seq, id));
+            if let Saving::Due(at) = entry.saving {
+                self.unsaved.remove(&(at, entry.seq, id));
+            }
             cx.store(StoreOp::RemoveOutbox(id));
         }
+    }
+}
+
+impl Entry {
+    fn tell_held(&self, cx: &mut Context<'_>, id: MessageId) {
+        let (holders, wanted) = (self.delivery.held_count(), self.delivery.wanted(cx));
+        cx.notify(Notice::Held { id, holders, wanted });
     }
 }

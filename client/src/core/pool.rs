@@ -72,6 +72,7 @@ pub(super) struct Pool {
     stub_backoff: Backoff,
     guard_silences: BTreeMap<LinkId, u32>,
     violations: u64,
+    stale_cells: u64,
 }
 
 impl Pool {
@@ -86,12 +87,18 @@ impl Pool {
             stub_backoff: Backoff::default(),
             guard_silences: BTreeMap::new(),
             violations: 0,
+            stale_cells: 0,
         }
     }
 
     /// How many circuits were destroyed here because a rule was broken on them.
     pub(super) const fn violation_count(&self) -> u64 {
         self.violations
+    }
+
+    /// How many cells came for circuits that were gone.
+    pub(super) const fn stale_count(&self) -> u64 {
+        self.stale_cells
     }
 
     pub(super) fn poll_event(&mut self) -> Option<PoolEvent> {
@@ -188,7 +195,9 @@ impl Pool {
         };
         let Some(&key) = self.by_circ.get(&(link, circ)) else {
             // What was sent before our destroy arrived may still come; anything else is made up.
-            if !self.links.was_given_out(link, circ) {
+            if self.links.was_given_out(link, circ) {
+                self.stale_cells += 1;
+            } else {
                 self.close_link(cx, link);
             }
             return;

@@ -2,10 +2,14 @@
 //!
 //! What the owner was pushed and did not yet remove is bounded by [`PUSH_WINDOW_BYTES`]: removal is the credit, so a slow
 //! owner is never sent more than its circuit can hold.
+//!
+//! An owner that asked for no delay gets a record while it is still on its way to this disk: its own disk makes it durable,
+//! and the sender's answer waits for ours all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::CryptoRng;
+use serde_bytes::ByteBuf;
 
 use super::queue::{Batch, Queue, choose};
 use super::{Holder, HolderReply, Pending, RequestId};
@@ -32,7 +36,7 @@ pub(super) struct Subscription {
     mean: Duration,
     /// Durable and not yet read for this subscription.
     unpushed: BTreeSet<u64>,
-    /// Pushed and not yet removed, with their lengths.
+    /// Pushed and not yet removed, with their lengths. Not all of them need be durable.
     outstanding: BTreeMap<u64, usize>,
     outstanding_bytes: usize,
     /// A read for it is under way.
@@ -65,9 +69,19 @@ impl Subscription {
         }
     }
 
-    /// Places of the records it is about.
-    pub(super) fn seqs(&self) -> impl Iterator<Item = u64> {
-        self.unpushed.iter().chain(self.outstanding.keys()).copied()
+    /// Places of the records that wait to be pushed.
+    pub(super) fn unpushed(&self) -> impl Iterator<Item = u64> {
+        self.unpushed.iter().copied()
+    }
+
+    /// Places of the records that were pushed and not removed.
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = u64> {
+        self.outstanding.keys().copied()
+    }
+
+    /// Whether the record was pushed and not removed.
+    pub(super) fn is_outstanding(&self, seq: u64) -> bool {
+        self.outstanding.contains_key(&seq)
     }
 
     /// When the next push is due, if one is.
@@ -77,6 +91,12 @@ impl Subscription {
 
     const fn is_waiting(&self) -> bool {
         self.is_reading || self.push_at.is_some()
+    }
+
+    /// Whether a record of this length that just came is next, and may go out now.
+    fn may_push_at_once(&self, len: usize) -> bool {
+        let is_next = self.is_greeted && !self.is_waiting() && self.unpushed.is_empty();
+        is_next && self.mean.is_zero() && self.outstanding_bytes + len <= PUSH_WINDOW_BYTES
     }
 }
 
@@ -117,9 +137,24 @@ impl Holder {
         }
     }
 
-    /// A record became durable: its push is due after a delay.
+    /// A record is on its way to the disk: an owner that asked for no delay gets it now.
+    pub(super) fn push_at_once(&mut self, id: QueueId, seq: u64, body: &ByteBuf) {
+        let subscription = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut());
+        let Some(subscription) = subscription.filter(|subscription| subscription.may_push_at_once(body.len())) else {
+            return;
+        };
+        subscription.outstanding.insert(seq, body.len());
+        subscription.outstanding_bytes += body.len();
+        let request = subscription.request;
+        self.push_reply(request, vec![body.clone()], false);
+    }
+
+    /// A record became durable: its push is due after a delay, unless it went out already.
     pub(super) fn on_durable(&mut self, now: Instant, id: QueueId, seq: u64, rng: &mut (impl CryptoRng + ?Sized)) {
-        let Some(subscription) = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut()) else { return };
+        let subscription = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut());
+        let Some(subscription) = subscription.filter(|subscription| !subscription.is_outstanding(seq)) else {
+            return;
+        };
         subscription.unpushed.insert(seq);
         if subscription.is_waiting() {
             return;
@@ -164,7 +199,7 @@ impl Holder {
         now: Instant,
         (id, request): (QueueId, RequestId),
         seqs: &[u64],
-        read: Option<(Vec<serde_bytes::ByteBuf>, bool)>,
+        read: Option<(Vec<ByteBuf>, bool)>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
@@ -212,7 +247,7 @@ impl Holder {
         }
     }
 
-    fn push_reply(&mut self, request: RequestId, records: Vec<serde_bytes::ByteBuf>, more: bool) {
+    fn push_reply(&mut self, request: RequestId, records: Vec<ByteBuf>, more: bool) {
         self.replies.push_back(HolderReply { request, reply: MailboxReply::Fetched { records, more }, fin: false });
     }
 

@@ -176,12 +176,18 @@ impl Queue {
         taken
     }
 
-    /// Takes durable records off the index because their owner has them.
+    /// Takes records off the index because their owner has them: durable ones, and those that were pushed at once, which
+    /// may be durable with their owner before they are here.
     pub(super) fn take_removed(&mut self, records: &[RecordId]) -> Vec<RecordEntry> {
-        let durable = |seq: &u64| self.records.get(seq).is_some_and(Record::is_durable);
-        let mut seqs: Vec<u64> = records.iter().filter_map(|id| self.places.get(id).copied()).filter(durable).collect();
+        let places = records.iter().filter_map(|id| self.places.get(id).copied());
+        let mut seqs: Vec<u64> = places.filter(|&seq| self.may_be_with_owner(seq)).collect();
         seqs.sort_unstable();
         self.take_all(&seqs)
+    }
+
+    fn may_be_with_owner(&self, seq: u64) -> bool {
+        let is_durable = self.records.get(&seq).is_some_and(Record::is_durable);
+        is_durable || self.subscription.as_ref().is_some_and(|subscription| subscription.is_outstanding(seq))
     }
 
     /// Remembers the ids of removed records, `room` in all at most: those that expire first are forgotten, and returned.
@@ -244,7 +250,8 @@ impl Queue {
         let none_is_both = self.removed.keys().all(|record| !self.places.contains_key(record));
         let none_comes_back = self.unremoved.keys().all(|seq| !self.records.contains_key(seq));
         let pushes_are_held = self.subscription.as_ref().is_none_or(|subscription| {
-            subscription.seqs().all(|seq| self.records.get(&seq).is_some_and(|record| record.is_durable()))
+            subscription.unpushed().all(|seq| self.records.get(&seq).is_some_and(Record::is_durable))
+                && subscription.outstanding().all(|seq| self.records.contains_key(&seq))
         });
         bytes == self.bytes
             && self.places.len() == self.records.len()

@@ -111,6 +111,7 @@ impl Holder {
         self.totals.records += 1;
         self.totals.bytes += len as u64;
         self.waiting.insert(request, Waiting::Op(op));
+        self.push_at_once(id, seq, &body);
         self.outgoing.push_back(HolderOp::PutRecord { op, queue: id, seq, record, expires_at, body });
         Ok(())
     }

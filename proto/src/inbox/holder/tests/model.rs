@@ -53,7 +53,8 @@ struct Promises {
     deposits: BTreeMap<RequestId, (QueueId, RecordId)>,
     /// Acknowledged and neither removed nor expired.
     held: BTreeMap<(QueueId, RecordId), WallTime>,
-    /// On the disk when its owner asked to remove it: whether or not that is done, nothing more is promised of it.
+    /// On the disk, or on its way there, when its owner asked to remove it: whether or not that is done, nothing more is
+    /// promised of it.
     released: BTreeSet<(QueueId, RecordId)>,
     /// Ever deposited.
     known: BTreeSet<(QueueId, RecordId)>,
@@ -81,7 +82,11 @@ impl Promises {
 
     fn on_remove(&mut self, world: &World, about: (QueueId, RecordId)) {
         self.held.remove(&about);
-        if world.disk.records.values().any(|(queue, entry, _)| (*queue, entry.record) == about) {
+        let is_asked = world
+            .asked
+            .iter()
+            .any(|op| matches!(op, HolderOp::PutRecord { queue, record, .. } if (*queue, *record) == about));
+        if is_asked || world.disk.records.values().any(|(queue, entry, _)| (*queue, entry.record) == about) {
             self.released.insert(about);
         }
     }

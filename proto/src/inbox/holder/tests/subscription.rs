@@ -130,15 +130,81 @@ fn a_failed_read_ends_the_subscription() {
 #[test] // §10.2
 fn a_push_that_finds_the_store_busy_comes_later() {
     let mut world = World::with_queue(HolderLimits { pending_ops_max: 3, ..HolderLimits::default() });
-    let request = world.ask(OWNER, subscribe(1, 0));
+    let request = world.ask(OWNER, subscribe(1, 1));
     world.pushes(request);
     for number in 1..=3 {
         world.ask(SENDER, deposit(1, record(number, 0)));
     }
     world.store_one(false);
     world.ask(SENDER, deposit(1, record(4, 0)));
-    world.store_all();
     world.pass(5);
     let pushed: Vec<u8> = world.pushes(request).into_iter().flat_map(|(records, _)| records).collect();
-    assert_eq!(pushed, [1, 2, 3], "the fourth was refused");
+    assert_eq!(pushed, [1, 2, 3, 4]);
+}
+
+#[test] // §10.2(6)
+fn without_a_delay_a_record_is_pushed_before_it_is_durable_and_answered_after() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    world.pushes(request);
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.pushes(request), [(vec![1], false)]);
+    assert_eq!(world.answers(depositing), []);
+    world.store_all();
+    assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert_eq!(world.pushes(request), [], "once is enough");
+    world.done(OWNER, fetch(1, vec![id(1)], 0));
+    assert_eq!(world.holder.counts().records, 0);
+}
+
+#[test] // §10.2(6)
+fn with_a_delay_no_record_is_pushed_before_it_is_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 1));
+    world.pushes(request);
+    world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.pushes(request), []);
+}
+
+#[test] // §10.2(5)
+fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.pushes(request);
+    let removing = world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    assert_eq!(numbers(&world.answers(removing)[0]), (vec![], false));
+    let again = world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
+    world.store_all();
+    assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert!(world.disk.records.is_empty() && world.holder.snapshot() == world.disk.snapshot());
+    assert_eq!(world.pushes(request), []);
+}
+
+#[test] // §10.2(6)
+fn a_record_that_was_pushed_and_could_not_be_stored_may_be_deposited_again() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    world.pushes(request);
+    let failing = world.ask(SENDER, deposit(1, record(1, 3)));
+    world.fail_all();
+    assert_eq!(world.answers(failing), refused(Refusal::Store));
+    for number in 2..=4 {
+        assert_eq!(world.done(SENDER, deposit(1, record(number, 3))), [MailboxReply::Deposited]);
+    }
+    let pushed = [(vec![1], false), (vec![2], false), (vec![3], false), (vec![4], false)];
+    assert_eq!(world.pushes(request), pushed, "what could not be stored takes no room");
+}
+
+#[test] // §10.2(6)
+fn a_relay_that_dies_between_a_push_and_the_disk_takes_the_record_again() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.pushes(request).last(), Some(&(vec![1], false)));
+    assert_eq!(world.answers(depositing), [], "so its sender goes on trying");
+    world.crash();
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
 }
