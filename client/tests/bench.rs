@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
-const ROWS: [(&str, &[(&str, &str)]); 6] = [
+const ROWS: [(&str, &[(&str, &str)]); 11] = [
+    ("limit", &[("limit_layer", "s/GB"), ("limit_tls", "s/GB")]),
     (
         "cpu",
         &[
@@ -49,6 +50,30 @@ const ROWS: [(&str, &[(&str, &str)]); 6] = [
         ],
     ),
     (
+        "scaling",
+        &[
+            ("scaling_cores", "ratio"),
+            ("relay_cpu_1", "s/GB"),
+            ("relay_cpu_2", "s/GB"),
+            ("relay_busy_2", "ratio"),
+            ("relay_scaling", "ratio"),
+        ],
+    ),
+    (
+        "fairness",
+        &[("quiet_alone", "ms"), ("quiet_beside_bulk", "ms"), ("quiet_bulk", "MB/s"), ("quiet_same_link", "ms")],
+    ),
+    (
+        "flood",
+        &[
+            ("flood_creates", "1/s"),
+            ("flood_bulk_before", "MB/s"),
+            ("flood_bulk", "MB/s"),
+            ("flood_quiet_before", "ms"),
+            ("flood_quiet", "ms"),
+        ],
+    ),
+    (
         "message",
         &[
             ("message_latency", "ms"),
@@ -79,6 +104,25 @@ const ROWS: [(&str, &[(&str, &str)]); 6] = [
             ("delay_message_cold", "ms"),
             ("delay_message_cold_send", "ms"),
             ("delay_client_fresh", "ms"),
+        ],
+    ),
+    (
+        "mailbox",
+        &[
+            ("deposits", "1/s"),
+            ("deposit_latency", "ms"),
+            ("deposit_cpu", "us"),
+            ("fetches", "1/s"),
+            ("fetch_latency", "ms"),
+            ("fetch_cpu", "us"),
+            ("deposits_many", "1/s"),
+            ("deposit_latency_many", "ms"),
+            ("deposit_cpu_many", "us"),
+            ("holder_start", "ms"),
+            ("holder_memory", "KiB"),
+            ("fetches_many", "1/s"),
+            ("fetch_latency_many", "ms"),
+            ("fetch_cpu_many", "us"),
         ],
     ),
     ("memory", &[("relay_start", "KiB"), ("idle_link", "KiB"), ("client_ready", "KiB"), ("idle_circuit", "KiB")]),

@@ -1,9 +1,12 @@
-//! The primitives against their standards' own vectors, and the two AEADs against each other.
+//! The primitives against their standards' own vectors, and where the hot path has a library of its own, that against the
+//! one it replaces.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{Script, hex, hex_array, list};
+use ml_kem::MlKem768;
+use ml_kem::kem::{Decapsulate, Encapsulate, Kem, KeyExport};
 use proptest::prelude::*;
 use serde_json::Value;
 use shake::{ExtendableOutput, Shake128, Update, XofReader};
@@ -185,6 +188,38 @@ fn weak_signing_keys_are_refused() {
 }
 
 proptest! {
+    #[test] // any bytes are a secret, and any a public key
+    fn both_x25519_are_the_same_function(seed: [u8; 32], point: [u8; 32]) {
+        let (ours, theirs) = (DhSecret::from_bytes(&seed), x25519_dalek::StaticSecret::from(seed));
+        prop_assert_eq!(ours.public().0, x25519_dalek::PublicKey::from(&theirs).to_bytes());
+        prop_assert_eq!(*ours.to_bytes(), seed);
+        let expected = theirs.diffie_hellman(&point.into());
+        prop_assert_eq!(ours.agree(&DhPublic(point)).ok().map(|shared| *shared.as_bytes()), Some(expected.to_bytes()));
+    }
+
+    #[test] // each makes keys, ciphertexts and refusals that are the other's
+    fn both_ml_kem_are_the_same_algorithm(
+        d: [u8; 32], z: [u8; 32], message: [u8; 32], flip in 0..kem::CIPHERTEXT_LEN, bit in 0..8u8,
+    ) {
+        let seed = [d, z].concat();
+        let (ours, our_public) = KemSecret::generate(&mut Script::of(seed.clone()));
+        let (theirs, their_public) = MlKem768::generate_keypair_from_rng(&mut Script::of(seed));
+        prop_assert_eq!(our_public, <[u8; kem::ENCAPSULATION_KEY_LEN]>::from(their_public.to_bytes()));
+
+        let (sent, shared) = kem::encapsulate(&our_public, &mut Script::of(message.to_vec())).expect("a key");
+        let (their_sent, their_shared) = their_public.encapsulate_with_rng(&mut Script::of(message.to_vec()));
+        prop_assert_eq!(sent, <[u8; kem::CIPHERTEXT_LEN]>::from(their_sent));
+        prop_assert_eq!(*shared.as_bytes(), <[u8; 32]>::from(their_shared));
+
+        let mut changed = sent;
+        changed[flip] ^= 1 << bit;
+        for ciphertext in [sent, changed] {
+            let opened = *ours.decapsulate(&ciphertext).as_bytes();
+            prop_assert_eq!(opened, <[u8; 32]>::from(theirs.decapsulate(&ciphertext.into())));
+            prop_assert_eq!(opened == *shared.as_bytes(), ciphertext == sent);
+        }
+    }
+
     #[test]
     fn both_aeads_are_the_same_algorithm(
         key: [u8; 32], plain in proptest::collection::vec(any::<u8>(), 0..2100), flip: (usize, u8),

@@ -30,7 +30,7 @@ impl Plan {
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let relays = Relays::start(HOPS_MAX, 1, Admission::Local).await?;
+    let relays = Relays::start(&[1; HOPS_MAX], Admission::Local).await?;
     let chain = Chain::start(HOPS_MAX).await?;
     one_circuit(&plan, &relays, &chain, report).await?;
     several_circuits(&plan, &relays, &chain, report).await?;

@@ -33,7 +33,7 @@ impl Plan {
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let relays = Relays::start(HOPS_MAX, 1, Admission::Open).await?;
+    let relays = Relays::start(&[1; HOPS_MAX], Admission::Open).await?;
     sequential(&plan, &relays, report).await?;
     together(&plan, &relays, report).await?;
     relays.stop().await

@@ -21,6 +21,8 @@ pub enum Step {
     Circuit,
     /// An answer from a mailbox.
     Mailbox,
+    /// An answer from a directory relay.
+    Answer,
     /// An inbox being made or listened to.
     Inbox,
     /// A message on its way.
@@ -36,6 +38,7 @@ impl fmt::Display for Step {
             Self::Link => "a link",
             Self::Circuit => "a circuit",
             Self::Mailbox => "an answer from a mailbox",
+            Self::Answer => "an answer from a directory relay",
             Self::Inbox => "an inbox",
             Self::Message => "a message",
             Self::Process => "the start of a relay",

@@ -6,6 +6,7 @@
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use umbel_proto::handshake::HopTarget;
+use umbel_proto::limits::HOPS_MAX;
 use umbel_proto::time::Duration;
 
 use super::probe::Probe;
@@ -40,12 +41,12 @@ impl Plan {
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let relays = Relays::start(4, THREADS, Admission::Open).await?;
+    let relays = Relays::start(&[THREADS; HOPS_MAX], Admission::Open).await?;
     start(&relays, report).await?;
     links(&plan, &relays, report).await?;
     client(&relays, report).await?;
     relays.stop().await?;
-    let relays = Relays::start(4, THREADS, Admission::Open).await?;
+    let relays = Relays::start(&[THREADS; HOPS_MAX], Admission::Open).await?;
     circuits(&plan, &relays, report).await?;
     relays.stop().await
 }

@@ -420,7 +420,7 @@ fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
 
 /// What messages cost relays that are processes, beyond what they do anyway.
 async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), BenchError> {
-    let relays = Relays::start(RELAYS, 1, Admission::Local).await?;
+    let relays = Relays::start(&[1; RELAYS], Admission::Local).await?;
     let peers: Vec<Peer> = relays.each().iter().map(|relay| relay.peer.clone()).collect();
     let dir = dir.join("cpu");
     let mut pair = Pair::open(&dir, &peers).await?;

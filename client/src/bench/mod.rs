@@ -9,6 +9,11 @@ mod circuit;
 mod cpu;
 mod delay;
 mod error;
+mod fairness;
+mod flood;
+mod flow;
+mod limit;
+mod mailbox;
 mod memory;
 mod message;
 mod part;
@@ -16,8 +21,10 @@ mod probe;
 mod process;
 mod proxy;
 mod queue;
+mod quiet;
 mod relays;
 mod row;
+mod scaling;
 
 use umbel_proto::time::Duration;
 
@@ -57,46 +64,78 @@ impl Extent {
 /// Figures that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
+    /// The ciphers alone.
+    Limit,
     /// One core, without any link.
     Cpu,
     /// Circuits over real links.
     Circuit,
     /// Bulk transfers, beside the limit without any onion.
     Bulk,
+    /// One relay with one thread and with two.
+    Scaling,
+    /// Quiet circuits beside a bulk flow.
+    Fairness,
+    /// What is forwarded while creates come in a flood.
+    Flood,
     /// Messages from client to client.
     Message,
     /// Circuits, bulk and messages over links of some length.
     Delay,
+    /// Many deposits and fetches at one holder.
+    Mailbox,
     /// What relays and clients hold in memory.
     Memory,
 }
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 6] = [Self::Cpu, Self::Circuit, Self::Bulk, Self::Message, Self::Delay, Self::Memory];
+    pub const ALL: [Self; 11] = [
+        Self::Limit,
+        Self::Cpu,
+        Self::Circuit,
+        Self::Bulk,
+        Self::Scaling,
+        Self::Fairness,
+        Self::Flood,
+        Self::Message,
+        Self::Delay,
+        Self::Mailbox,
+        Self::Memory,
+    ];
 
     /// What it is called on the command line.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Limit => "limit",
             Self::Cpu => "cpu",
             Self::Circuit => "circuit",
             Self::Bulk => "bulk",
+            Self::Scaling => "scaling",
+            Self::Fairness => "fairness",
+            Self::Flood => "flood",
             Self::Message => "message",
             Self::Delay => "delay",
+            Self::Mailbox => "mailbox",
             Self::Memory => "memory",
         }
     }
 
     async fn measure(self, extent: Extent, ports: Option<u16>, report: &mut Report<'_>) -> Result<(), BenchError> {
         match self {
+            Self::Limit => limit::measure(extent, report),
             Self::Cpu => {
                 cpu::measure(extent, report);
                 Ok(())
             }
             Self::Circuit => Box::pin(circuit::measure(extent, report)).await,
             Self::Bulk => Box::pin(bulk::measure(extent, report)).await,
+            Self::Scaling => Box::pin(scaling::measure(extent, report)).await,
+            Self::Fairness => Box::pin(fairness::measure(extent, report)).await,
+            Self::Flood => Box::pin(flood::measure(extent, report)).await,
             Self::Message => Box::pin(message::measure(extent, report)).await,
             Self::Delay => Box::pin(delay::measure(extent, ports, report)).await,
+            Self::Mailbox => Box::pin(mailbox::measure(extent, report)).await,
             Self::Memory => Box::pin(memory::measure(extent, report)).await,
         }
     }

@@ -17,7 +17,7 @@ use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
 use umbel_proto::link::{Hello, LINK_VERSION, tls};
-use umbel_proto::message::Service;
+use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
@@ -28,17 +28,21 @@ const BUFFER_LEN: usize = 32 * CELL_LEN;
 /// The side that dialled uses ids with this bit set.
 const DIALLER_BIT: u32 = 0x8000_0000;
 
+/// TLS on a socket that is read in large pieces: rustls alone reads 4 KiB.
+pub(super) type Tls = TlsStream<BufReader<TcpStream>>;
+
 /// The connection of a link whose other end has proven that it is that peer.
-pub(super) async fn dial_tls(peer: &Peer) -> Result<TlsStream<TcpStream>, BenchError> {
+pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
     let config = tls::dial_config(&peer.id, None)?;
     let socket = TcpStream::connect(&peer.host_port).await?;
     socket.set_nodelay(true)?;
+    let socket = BufReader::with_capacity(BUFFER_LEN, socket);
     Ok(TlsConnector::from(config).connect(tls::server_name(), socket).await?)
 }
 
 /// A link that is up, and the circuits over it.
 pub(super) struct Probe {
-    stream: BufReader<BufWriter<TlsStream<TcpStream>>>,
+    stream: BufReader<BufWriter<Tls>>,
     network: Network,
     target: HopTarget,
     circuits: BTreeMap<CircId, OriginCircuit>,
@@ -103,6 +107,8 @@ impl Probe {
             let (circ, hops) = match self.next_event().await? {
                 (circ, OriginEvent::Extended { hops }) => (circ, hops),
                 (_, OriginEvent::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
+                // Of another circuit, where all has been said.
+                (_, OriginEvent::StreamEnded { reset: false, .. }) => continue,
                 (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => return Err(BenchError::Unexpected),
             };
             match onward.get(hops - 1) {
@@ -140,16 +146,18 @@ impl Probe {
     }
 
     /// Says one frame to a service of a circuit's last hop. It leaves when this end next waits.
-    pub(super) async fn ask(&mut self, circ: CircId, service: Service, frame: &[u8]) -> Result<(), BenchError> {
-        self.circuit(circ)?.open_stream(service, frame, true).map_err(|_| BenchError::Unexpected)?;
-        self.send(circ).await
+    /// Its answer comes on the stream that is returned.
+    pub(super) async fn ask(&mut self, circ: CircId, service: Service, frame: &[u8]) -> Result<StreamId, BenchError> {
+        let stream = self.circuit(circ)?.open_stream(service, frame, true).map_err(|_| BenchError::Unexpected)?;
+        self.send(circ).await?;
+        Ok(stream)
     }
 
     /// The next frame that comes, on whatever stream of whatever circuit.
-    pub(super) async fn next_frame(&mut self) -> Result<(CircId, Vec<u8>), BenchError> {
+    pub(super) async fn next_frame(&mut self) -> Result<(CircId, StreamId, Vec<u8>), BenchError> {
         loop {
             match self.next_event().await? {
-                (circ, OriginEvent::Frame { frame, .. }) => return Ok((circ, frame)),
+                (circ, OriginEvent::Frame { stream, frame }) => return Ok((circ, stream, frame)),
                 (_, OriginEvent::StreamEnded { reset: false, .. }) => {}
                 (_, OriginEvent::StreamEnded { reset: true, .. }) => return Err(BenchError::Destroyed),
                 (_, OriginEvent::Extended { .. } | OriginEvent::ExtendRefused(_)) => {

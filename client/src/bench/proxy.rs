@@ -8,12 +8,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::client::TlsStream;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::Peer;
 use umbel_proto::link::tls;
 
-use super::probe::dial_tls;
+use super::probe::{Tls, dial_tls};
 use super::process::Process;
 use super::relays::spawn_until_ready;
 use super::{BenchError, Step, part, within};
@@ -69,7 +68,7 @@ impl Chain {
 
 /// A connection through a [`Chain`].
 pub(super) struct Stream {
-    stream: TlsStream<TcpStream>,
+    stream: Tls,
     buffer: Vec<u8>,
 }
 

@@ -74,6 +74,30 @@ impl Queue {
         self.ask_again_and_again(count, Self::fetch_verb, bytes).await
     }
 
+    /// The link, for other circuits over it.
+    pub(super) const fn probe(&mut self) -> &mut Probe {
+        &mut self.probe
+    }
+
+    /// Begins to fetch without end: see [`Self::next_fetched`].
+    pub(super) async fn begin_fetches(&mut self) -> Result<(), BenchError> {
+        for _ in 0..UNDER_WAY {
+            self.ask(self.fetch_verb()).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next frame on the link. Whether it was fetched: then the next fetch is asked for. Otherwise it came on
+    /// another circuit.
+    pub(super) async fn next_fetched(&mut self) -> Result<bool, BenchError> {
+        let (circ, ..) = within(Step::Mailbox, self.probe.next_frame()).await?;
+        if circ != self.circ {
+            return Ok(false);
+        }
+        self.ask(self.fetch_verb()).await?;
+        Ok(true)
+    }
+
     fn deposit_verb(&self) -> Verb {
         Verb::Deposit { queue: self.queue, record: ByteBuf::from(self.record.clone()), puzzle: 0 }
     }
@@ -106,11 +130,12 @@ impl Queue {
         let context = MailboxContext { network: &self.network.id, holder: &self.holder.relay, binding: &binding };
         let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
         let frame = verb.signed(key, &context).encode();
-        self.probe.ask(self.circ, Service::Mailbox, &frame).await
+        self.probe.ask(self.circ, Service::Mailbox, &frame).await?;
+        Ok(())
     }
 
     async fn answer(&mut self) -> Result<MailboxReply, BenchError> {
-        let (_, frame) = within(Step::Mailbox, self.probe.next_frame()).await?;
+        let (_, _, frame) = within(Step::Mailbox, self.probe.next_frame()).await?;
         match MailboxReply::decode(&frame) {
             Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
             Ok(reply) => Ok(reply),

@@ -24,10 +24,10 @@ use crate::local::LocalError;
 /// Between two tries to go from one relay to another.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many handshakes relays admit.
+/// How much relays admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// As many as in the built-in local network.
+    /// As many handshakes and queues as in the built-in local network.
     Local,
     /// As many as come: for what admission would keep from being measured.
     Open,
@@ -47,16 +47,17 @@ pub(super) struct RelayProcess {
     pub(super) target: HopTarget,
     /// What it costs.
     pub(super) process: Process,
+    data_dir: PathBuf,
     /// Killed on drop.
     child: Child,
 }
 
 impl Relays {
-    /// Starts so many relays, each with so many threads.
-    pub(super) async fn start(count: usize, threads: usize, admission: Admission) -> Result<Self, BenchError> {
+    /// Starts relays, each with so many threads.
+    pub(super) async fn start(threads: &[usize], admission: Admission) -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
-        let mut relays: Vec<RelayProcess> = Vec::with_capacity(count);
-        for index in 0..count {
+        let mut relays: Vec<RelayProcess> = Vec::with_capacity(threads.len());
+        for (index, threads) in threads.iter().enumerate() {
             let seeds: Vec<String> = relays.iter().map(|relay| relay.peer.to_string()).collect();
             let data_dir = dir.path().join(format!("relay-{index}"));
             umbel_relay::init(&data_dir, &network(admission)).map_err(LocalError::Init)?;
@@ -76,6 +77,14 @@ impl Relays {
     pub(super) fn path(&self) -> Result<(&RelayProcess, Vec<HopTarget>), BenchError> {
         let (guard, onward) = self.relays.split_first().ok_or(BenchError::NoDescriptor)?;
         Ok((guard, onward.iter().map(|relay| relay.target.clone()).collect()))
+    }
+
+    /// Kills the relay that was started first, as a power cut would as far as a process can tell, and starts it again.
+    pub(super) async fn restart_first(&mut self) -> Result<(), BenchError> {
+        let first = self.relays.first_mut().ok_or(BenchError::NoDescriptor)?;
+        first.child.kill().await?;
+        *first = within(Step::Process, RelayProcess::start(&first.data_dir, &[])).await?;
+        Ok(())
     }
 
     /// What each of them costs.
@@ -103,7 +112,7 @@ impl RelayProcess {
         let peer: Peer = word.parse().map_err(|_| BenchError::NoDescriptor)?;
         let process = Process::with_id(child.id().ok_or(BenchError::NoDescriptor)?);
         let target = Probe::dial(&peer).await?.target().clone();
-        Ok(Self { peer, target, process, child })
+        Ok(Self { peer, target, process, data_dir: data_dir.to_owned(), child })
     }
 }
 
@@ -138,7 +147,8 @@ fn network(admission: Admission) -> Network {
     match admission {
         Admission::Local => local,
         Admission::Open => {
-            Network { params: Params { creates_per_second: 10_000, creates_burst: 100_000, ..local.params }, ..local }
+            let creates = Params { creates_per_second: 10_000, creates_burst: 100_000, ..local.params };
+            Network { params: Params { queues_max: 1_000_000, ..creates }, ..local }
         }
     }
 }

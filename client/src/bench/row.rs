@@ -11,6 +11,9 @@ pub enum Unit {
     /// Nanoseconds.
     #[serde(rename = "ns")]
     Nanoseconds,
+    /// Microseconds.
+    #[serde(rename = "us")]
+    Microseconds,
     /// Milliseconds.
     #[serde(rename = "ms")]
     Milliseconds,

@@ -4,12 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tokio::time::timeout;
 use umbel_client::bench::{self, BenchError, Extent, Goal, Group, Part, Row};
 use umbel_proto::ids::Peer;
+use umbel_proto::time::Duration;
 use umbel_relay::config::Flags;
 
 use super::failure::Failure;
 use super::session::{Interrupt, Session};
+
+/// How much later than the end of a relay process the interrupt that ended it may be heard here.
+const INTERRUPT_LAG: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(super) struct BenchArgs {
@@ -90,7 +95,7 @@ pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failu
         }
     };
     tokio::select! {
-        result = bench::run(extent, args.ports, groups, &mut report) => result?,
+        result = bench::run(extent, args.ports, groups, &mut report) => ended(result, &interrupt).await?,
         () = interrupt.wait() => return Err(Failure::interrupted()),
     }
     written?;
@@ -98,6 +103,15 @@ pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failu
         return Ok(());
     }
     session.line("Allocations a cell are counted by `cargo test -p umbel-tests --test forwarding`.")
+}
+
+/// What is interrupted at the terminal is the whole group of processes: that relays end may be seen first.
+async fn ended(result: Result<(), BenchError>, interrupt: &Interrupt) -> Result<(), Failure> {
+    let Err(error) = result else { return Ok(()) };
+    match timeout(INTERRUPT_LAG, interrupt.wait()).await {
+        Ok(()) => Err(Failure::interrupted()),
+        Err(_) => Err(error.into()),
+    }
 }
 
 fn show(session: &Session, row: &Row) -> Result<(), Failure> {

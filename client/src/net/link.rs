@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use rand::RngExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -26,6 +26,8 @@ use crate::core::io::LinkId;
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
+/// What is read from a socket at once; rustls alone reads 4 KiB.
+const READ_AHEAD_LEN: usize = 32 * 1024;
 /// A peer that takes no cell for this long is gone.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the end of a link may take to be said.
@@ -34,6 +36,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// A peer that says nothing for this long is gone: it missed four keepalives.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+
+/// TLS on a socket that is read in large pieces.
+type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// What a link's task tells the driver.
 pub(super) enum LinkEvent {
@@ -104,7 +109,7 @@ pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events:
 }
 
 /// Tries each address in turn.
-async fn dial(target: &Target) -> Result<(TlsStream<TcpStream>, Hello), LinkFault> {
+async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
     let mut fault = LinkFault::Timeout;
     for host_port in &target.host_ports {
         match timeout(target.params.dial_timeout, dial_one(target, host_port)).await {
@@ -116,10 +121,11 @@ async fn dial(target: &Target) -> Result<(TlsStream<TcpStream>, Hello), LinkFaul
     Err(fault)
 }
 
-async fn dial_one(target: &Target, host_port: &str) -> Result<(TlsStream<TcpStream>, Hello), LinkFault> {
+async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), LinkFault> {
     let config = tls::dial_config(&target.relay, None).map_err(LinkFault::Tls)?;
     let socket = TcpStream::connect(host_port).await.map_err(LinkFault::Io)?;
     socket.set_nodelay(true).map_err(LinkFault::Io)?;
+    let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
     let mut stream = TlsConnector::from(config).connect(tls::server_name(), socket).await.map_err(LinkFault::Io)?;
     stream.write_all(target.hello.encode().as_bytes()).await.map_err(LinkFault::Io)?;
     stream.flush().await.map_err(LinkFault::Io)?;
@@ -130,11 +136,7 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(TlsStream<TcpStre
     Ok((stream, theirs))
 }
 
-async fn read_cells(
-    link: LinkId,
-    mut reader: ReadHalf<TlsStream<TcpStream>>,
-    events: &mpsc::Sender<LinkEvent>,
-) -> LinkFault {
+async fn read_cells(link: LinkId, mut reader: ReadHalf<Stream>, events: &mpsc::Sender<LinkEvent>) -> LinkFault {
     let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
     let mut filled = 0;
     loop {
@@ -174,11 +176,7 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
     Ok(cells)
 }
 
-async fn write_cells(
-    mut writer: WriteHalf<TlsStream<TcpStream>>,
-    queue: &mut mpsc::Receiver<Cell>,
-    params: &Params,
-) -> LinkFault {
+async fn write_cells(mut writer: WriteHalf<Stream>, queue: &mut mpsc::Receiver<Cell>, params: &Params) -> LinkFault {
     let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
     let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
     loop {

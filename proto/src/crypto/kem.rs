@@ -1,8 +1,12 @@
-//! ML-KEM-768 (FIPS 203).
+//! ML-KEM-768 (FIPS 203), each step by the faster of two libraries that can do it (docs/decisions/009).
+//!
+//! What draws randomness, key generation and encapsulation, is libcrux's: it takes the bytes that we drew, so that a seed
+//! replays. Decapsulation draws none, and is aws-lc's. The ml-kem crate is the cross-check.
 
-use ml_kem::kem::{Decapsulate, Encapsulate, Kem, KeyExport, TryKeyInit};
-use ml_kem::{DecapsulationKey, MlKem768};
+use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768};
+use libcrux_ml_kem::mlkem768 as libcrux;
 use rand::CryptoRng;
+use zeroize::Zeroizing;
 
 use super::SharedSecret;
 
@@ -11,8 +15,8 @@ pub const ENCAPSULATION_KEY_LEN: usize = 1184;
 /// Length of a ciphertext, bytes.
 pub const CIPHERTEXT_LEN: usize = 1088;
 
-/// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop.
-pub struct KemSecret(DecapsulationKey<MlKem768>);
+/// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what it frees.
+pub struct KemSecret(DecapsulationKey);
 
 /// The bytes are no encapsulation key: a coefficient is not below the modulus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +25,23 @@ pub struct BadEncapsulationKey;
 impl KemSecret {
     /// A fresh key pair.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
-        let (secret, public) = MlKem768::generate_keypair_from_rng(&mut &mut *rng);
-        (Self(secret), public.to_bytes().into())
+        let mut seed = Zeroizing::new([0; libcrux_ml_kem::KEY_GENERATION_SEED_SIZE]);
+        rng.fill_bytes(&mut *seed);
+        // libcrux wipes nothing: what it leaves on the stack lasts until the next calls write over it.
+        let (secret, public) = libcrux::generate_key_pair(*seed).into_parts();
+        let secret: Zeroizing<[u8; ML_KEM_768_SECRET_LEN]> = Zeroizing::new(secret.into());
+        let secret = DecapsulationKey::new(&ML_KEM_768, &*secret);
+        let secret = secret.unwrap_or_else(|_| unreachable!("a key has the length of a key"));
+        (Self(secret), public.into())
     }
 
     /// The secret in `ciphertext`. One that was not made for this key gives a secret that nobody else has.
     pub fn decapsulate(&self, ciphertext: &[u8; CIPHERTEXT_LEN]) -> SharedSecret {
-        SharedSecret(self.0.decapsulate(ciphertext.into()).into())
+        let shared = self.0.decapsulate(Ciphertext::from(ciphertext.as_slice())).ok();
+        let shared = shared.and_then(|shared| shared.as_ref().try_into().ok());
+        SharedSecret(
+            shared.unwrap_or_else(|| unreachable!("a key that we made opens any ciphertext of the right length")),
+        )
     }
 }
 
@@ -39,8 +53,15 @@ pub fn encapsulate(
     encapsulation_key: &[u8; ENCAPSULATION_KEY_LEN],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<([u8; CIPHERTEXT_LEN], SharedSecret), BadEncapsulationKey> {
-    let key =
-        ml_kem::ml_kem_768::EncapsulationKey::new_from_slice(encapsulation_key).map_err(|_| BadEncapsulationKey)?;
-    let (ciphertext, shared) = key.encapsulate_with_rng(rng);
-    Ok((ciphertext.into(), SharedSecret(shared.into())))
+    let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
+    if !libcrux::validate_public_key(&key) {
+        return Err(BadEncapsulationKey);
+    }
+    let mut message = Zeroizing::new([0; libcrux_ml_kem::ENCAPS_SEED_SIZE]);
+    rng.fill_bytes(&mut *message);
+    let (ciphertext, shared) = libcrux::encapsulate(&key, *message);
+    Ok((ciphertext.into(), SharedSecret(shared)))
 }
+
+/// Length of a decapsulation key in its expanded form, bytes.
+const ML_KEM_768_SECRET_LEN: usize = 2400;

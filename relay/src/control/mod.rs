@@ -148,7 +148,7 @@ impl Control {
                 view.insert(known, wall);
             }
         }
-        let holder = Holder::restore(config.network.id, relay, config.holder, &queues);
+        let holder = Holder::restore(config.network.id, relay, config.holder, queues);
         let services = Services::restore(holder, inbox_descriptors, wall);
         let mut control = Self {
             config,
@@ -229,7 +229,7 @@ impl Control {
             links: self.links.len(),
             circuits: self.circuits.len(),
             relays: self.view.len(),
-            queues: self.services.holder().counts().queues,
+            queues: self.services.holder().queue_count(),
             inbox_descriptors: self.services.inbox_descriptor_count(),
             ..self.stats
         }

@@ -5,6 +5,7 @@
 //! for is answered at once as one that failed.
 
 use std::collections::{HashMap, VecDeque};
+use std::iter;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -14,7 +15,6 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use umbel_proto::Violation;
-use umbel_proto::cell::Cell;
 use umbel_proto::ids::{CircId, Peer, RelayId};
 
 use super::pool::CellCache;
@@ -27,7 +27,7 @@ use crate::store::{NotTaken, Store};
 
 /// Most reports handled before the effects are drained.
 const REPORTS_BATCH: usize = 64;
-/// Handshakes answered by one job: enough to make up for the way to another thread.
+/// Most handshakes answered by one job.
 const JOB_WORKS: usize = 8;
 /// How long links may take to send what waits when the relay stops.
 const STOPPING_MAX: Duration = Duration::from_secs(3);
@@ -170,14 +170,10 @@ impl Plane {
     fn drain(&mut self) {
         let mut pushed = Pushed::default();
         loop {
-            let mut broken = Vec::new();
             while let Some((link, update)) = self.control.poll_table() {
                 self.update_table(link, update);
             }
-            while let Some((link, cell)) = self.control.poll_cell() {
-                self.send(link, cell, &mut pushed);
-                broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
-            }
+            let broken = self.send_cells(&mut pushed);
             if broken.is_empty() {
                 break;
             }
@@ -210,11 +206,28 @@ impl Plane {
         }
     }
 
-    fn send(&self, link: LinkId, cell: Cell, pushed: &mut Pushed) {
-        match self.links.get(&link) {
-            Some(handle) => handle.queue.push([cell], pushed),
-            None => pushed.dropped.push(cell),
+    /// Hands what the control plane has to say to the links, as many cells of one link as come together with one lock. Returns
+    /// the circuits that this broke.
+    fn send_cells(&mut self, pushed: &mut Pushed) -> Vec<(LinkId, CircId)> {
+        let mut broken = Vec::new();
+        let mut next = self.control.poll_cell();
+        while let Some((link, cell)) = next {
+            next = None;
+            let more = iter::from_fn(|| match self.control.poll_cell() {
+                Some((same, cell)) if same == link => Some(cell),
+                other => {
+                    next = other;
+                    None
+                }
+            });
+            let cells = iter::once(cell).chain(more);
+            match self.links.get(&link) {
+                Some(handle) => handle.queue.push(cells, pushed),
+                None => pushed.dropped.extend(cells),
+            }
+            broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
         }
+        broken
     }
 
     fn report_broken(&mut self, broken: Vec<(LinkId, CircId)>) {
@@ -268,7 +281,10 @@ impl Plane {
     }
 }
 
-/// Answers handshakes on other threads, a few at a time. What waits is bounded by the circuits that the control plane admits.
+/// Answers handshakes in tasks beside those of the links, a few at a time.
+///
+/// Links come first: a task answers one handshake, some 70 microseconds, then every other task that is ready has its turn; and
+/// such tasks take half of the cores at most. What waits is bounded by the circuits that the control plane admits.
 struct Workers {
     waiting: VecDeque<Work>,
     running: usize,
@@ -280,7 +296,7 @@ struct Workers {
 impl Workers {
     fn new() -> Self {
         let (done_sender, done) = mpsc::unbounded_channel();
-        let running_max = std::thread::available_parallelism().map_or(1, usize::from);
+        let running_max = (tokio::runtime::Handle::current().metrics().num_workers() / 2).max(1);
         Self { waiting: VecDeque::new(), running: 0, running_max, done, done_sender }
     }
 
@@ -290,19 +306,29 @@ impl Workers {
             let responder = control.responder();
             let done = self.done_sender.clone();
             self.running += 1;
-            tokio::task::spawn_blocking(move || {
-                // A panic, which reports itself, costs these circuits and not one of the few places for work.
-                let answered = catch_unwind(AssertUnwindSafe(|| answer(&responder, works))).unwrap_or_default();
+            tokio::spawn(async move {
+                let answered = answer_in_turn(works, |work| answer(&responder, work)).await;
                 let _ = done.send(answered); // the relay may have stopped
             });
         }
     }
 }
 
-fn answer(responder: &Responder, works: Vec<Work>) -> Vec<WorkDone> {
-    let mut rng = rand::rng();
-    let answer = |work: Work| WorkDone { id: work.id, result: responder.respond(&work.onionskin, &mut rng) };
-    works.into_iter().map(answer).collect()
+fn answer(responder: &Responder, work: Work) -> WorkDone {
+    WorkDone { id: work.id, result: responder.respond(&work.onionskin, &mut rand::rng()) }
+}
+
+/// Between any two, every other task that is ready has its turn.
+async fn answer_in_turn(works: Vec<Work>, answer: impl Fn(Work) -> WorkDone) -> Vec<WorkDone> {
+    let mut answered = Vec::with_capacity(works.len());
+    for work in works {
+        if !answered.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // A panic, which reports itself, costs this circuit and not one of the few places for work.
+        answered.extend(catch_unwind(AssertUnwindSafe(|| answer(work))));
+    }
+    answered
 }
 
 /// The peers that the operator named, who wants to know when none of them answers.
@@ -319,5 +345,57 @@ impl Seeds {
             self.warned_at = Some(now);
             tracing::warn!(%seed, "can't reach a seed; trying again. Is it running, and is its address right?");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Notify;
+    use umbel_proto::handshake::{HandshakeFault, ONIONSKIN_LEN, Onionskin};
+
+    use super::*;
+    use crate::control::io::WorkId;
+
+    fn works(count: u64) -> Vec<Work> {
+        let onionskin = || Box::new(Onionskin([0; ONIONSKIN_LEN]));
+        (0..count).map(|number| Work { id: WorkId(number), onionskin: onionskin() }).collect()
+    }
+
+    fn done(work: &Work) -> WorkDone {
+        WorkDone { id: work.id, result: Err(HandshakeFault::UnknownOnionKey) }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_ready_waits_for_one_handshake_at_most() {
+        let (log, ready) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let (link_log, link_ready) = (Arc::clone(&log), Arc::clone(&ready));
+        let link = tokio::spawn(async move {
+            loop {
+                link_ready.notified().await;
+                link_log.lock().unwrap().push("link");
+            }
+        });
+        let answer_log = Arc::clone(&log);
+        let answer = move |work: Work| {
+            answer_log.lock().unwrap().push("handshake");
+            ready.notify_one(); // meanwhile a cell came
+            done(&work)
+        };
+        let answered = tokio::spawn(answer_in_turn(works(3), answer)).await.unwrap();
+        assert_eq!(answered.len(), 3);
+        assert_eq!(*log.lock().unwrap(), ["handshake", "link"].repeat(3));
+        link.abort();
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_panics_costs_no_other() {
+        let answered = answer_in_turn(works(3), |work| {
+            assert!(work.id != WorkId(1), "a fault of ours");
+            done(&work)
+        });
+        let ids: Vec<_> = answered.await.into_iter().map(|done| done.id).collect();
+        assert_eq!(ids, [WorkId(0), WorkId(2)]);
     }
 }

@@ -1,7 +1,5 @@
 //! Queues and records on disk: what the holder asks, and the index it starts from.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{Connection, params};
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::PublicKey;
@@ -126,27 +124,34 @@ pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
         let len = usize::try_from(whole(row, 3)?).unwrap_or(usize::MAX);
         let record = RecordId(row.get(2)?);
         let entry = RecordEntry { seq: whole(row, 0)?, record, len, expires_at: WallTime(whole(row, 4)?) };
-        if let Some(queue) = queues.get_mut(&QueueId(row.get(1)?)) {
+        if let Some(queue) = find(&mut queues, &QueueId(row.get(1)?)) {
+            queue.records.reserve_exact(if queue.records.is_empty() { 1 } else { 0 }); // most have few
             queue.records.push(entry);
         }
     }
     let mut removed = db.prepare("SELECT queue, record, expires_at FROM removed")?;
     let mut rows = removed.query([])?;
     while let Some(row) = rows.next()? {
-        if let Some(queue) = queues.get_mut(&QueueId(row.get(0)?)) {
+        if let Some(queue) = find(&mut queues, &QueueId(row.get(0)?)) {
             queue.removed.push((RecordId(row.get(1)?), WallTime(whole(row, 2)?)));
         }
     }
-    Ok(queues.into_values().collect())
+    Ok(queues)
 }
 
-fn restore_queues(db: &Connection) -> rusqlite::Result<BTreeMap<QueueId, QueueSnapshot>> {
-    let mut select = db.prepare("SELECT queue, owner, sender, fetched_at FROM queues")?;
+fn find<'a>(queues: &'a mut [QueueSnapshot], id: &QueueId) -> Option<&'a mut QueueSnapshot> {
+    let index = queues.binary_search_by(|snapshot| snapshot.queue.cmp(id)).ok()?;
+    queues.get_mut(index)
+}
+
+/// By ascending id, which is the order that the table has.
+fn restore_queues(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
+    let mut select = db.prepare("SELECT queue, owner, sender, fetched_at FROM queues ORDER BY queue")?;
     let queues = select.query_map([], |row| {
         let queue = QueueId(row.get(0)?);
         let (owner, sender) = (PublicKey(row.get(1)?), PublicKey(row.get(2)?));
         let fetched_at = WallTime(whole(row, 3)?);
-        Ok((queue, QueueSnapshot { queue, owner, sender, fetched_at, records: Vec::new(), removed: Vec::new() }))
+        Ok(QueueSnapshot { queue, owner, sender, fetched_at, records: Vec::new(), removed: Vec::new() })
     })?;
     queues.collect()
 }

@@ -121,6 +121,8 @@ impl Store {
     pub fn open(path: &Path, on_done: OnDone) -> Result<(Self, Restored), StoreError> {
         let db = schema::open(path)?;
         let restored = restore(&db).map_err(|source| StoreError::of(path, source))?;
+        // All was read once, and most of it won't be again.
+        db.execute_batch("PRAGMA shrink_memory").map_err(|source| StoreError::of(path, source))?;
         Ok((Self::start(db, on_done)?, restored))
     }
 

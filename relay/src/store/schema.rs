@@ -17,12 +17,13 @@ const VERSION: i32 = 1;
 
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Pages in the write-ahead log before they are copied into the file.
-const CHECKPOINT_PAGES: i64 = 4000;
+/// Pages in the write-ahead log before they are copied into the file. Whoever waits then waits for the copy too: more pages
+/// make that rarer, but as much longer.
+const CHECKPOINT_PAGES: i64 = 500;
 /// The log is cut to this length once copied, bytes.
 const LOG_LEN_MAX: i64 = 64 << 20;
-/// Page cache, KiB.
-const CACHE_KIB: i64 = 16 << 10;
+/// Page cache, KiB. Deposits go to the ends of two tables, and what is fetched the kernel has cached too.
+const CACHE_KIB: i64 = 4 << 10;
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
 const TABLES: &str = "

@@ -167,7 +167,7 @@ pub(super) fn holder(input: &[u8]) {
     let binding = Binding([6; 32]);
     let limits = HolderLimits { queues_max: 3, records_max: 12, pending_ops_max: 6, ..HolderLimits::default() };
     let mut rng = ChaCha20Rng::seed_from_u64(4);
-    let mut holder = Holder::restore(network, relay, limits, &[]);
+    let mut holder = Holder::restore(network, relay, limits, Vec::new());
     let (mut now, mut wall) = (Instant::from_micros(1), WALL);
     let mut ops: Vec<HolderOp> = Vec::new();
     let mut next_request = 0;

@@ -1,6 +1,5 @@
 //! What the simulator and the metrics look at: counts, and whether the holder agrees with itself.
 
-use super::queue::Queue;
 use super::{Holder, Pending, QueueSnapshot, Totals, Waiting};
 
 /// How much a holder has.
@@ -56,6 +55,11 @@ impl Holder {
         }
     }
 
+    /// How many queues there are; asked for often.
+    pub fn queue_count(&self) -> usize {
+        self.queues.len()
+    }
+
     /// The queues as the store should have them once it has answered everything.
     pub fn snapshot(&self) -> Vec<QueueSnapshot> {
         self.queues.iter().map(|(&id, queue)| queue.snapshot(id)).collect()
@@ -73,7 +77,7 @@ impl Holder {
         let pending_bytes: usize = self.ops.values().map(|(_, bytes)| bytes).sum();
         let checks = [
             (totals == self.totals, Broken::Totals),
-            (self.queues.values().all(Queue::is_consistent), Broken::Index),
+            (self.queues.values().all(|queue| queue.is_consistent()), Broken::Index),
             (self.ops.len() <= self.limits.pending_ops_max, Broken::Limits),
             (self.totals.removed <= self.limits.records_max, Broken::Limits),
             (pending_bytes == self.pending_bytes, Broken::PendingBytes),

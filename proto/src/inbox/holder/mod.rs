@@ -11,6 +11,7 @@ mod ops;
 mod push;
 mod queue;
 mod request;
+mod sorted;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -113,7 +114,8 @@ pub struct Holder {
     network: NetworkId,
     relay: RelayId,
     limits: HolderLimits,
-    queues: BTreeMap<QueueId, Queue>,
+    /// Boxed: a tree's nodes have room to spare.
+    queues: BTreeMap<QueueId, Box<Queue>>,
     totals: Totals,
     next_seq: u64,
     next_op: u64,
@@ -205,15 +207,15 @@ impl PuzzleChecks {
 
 impl Holder {
     /// The queues as the store had them; none for a new relay. Quotas that became smaller refuse what is new only.
-    pub fn restore(network: NetworkId, relay: RelayId, limits: HolderLimits, snapshots: &[QueueSnapshot]) -> Self {
+    pub fn restore(network: NetworkId, relay: RelayId, limits: HolderLimits, snapshots: Vec<QueueSnapshot>) -> Self {
+        let highest = snapshots.iter().flat_map(|snapshot| &snapshot.records).map(|entry| entry.seq).max();
         let mut totals = Totals::default();
         let mut queues = BTreeMap::new();
         for snapshot in snapshots {
-            let queue = Queue::restore(snapshot);
+            let queue = Queue::restore(&snapshot);
             totals.on_queue(&queue);
-            queues.insert(snapshot.queue, queue);
+            queues.insert(snapshot.queue, Box::new(queue));
         }
-        let highest = snapshots.iter().flat_map(|snapshot| &snapshot.records).map(|entry| entry.seq).max();
         Self {
             network,
             relay,

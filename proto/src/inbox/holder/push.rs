@@ -120,7 +120,7 @@ impl Holder {
     pub(super) fn begin_subscription(&mut self, now: Instant, id: QueueId, request: RequestId, mean: Duration) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
         let unpushed = queue.durable_seqs();
-        let older = queue.subscription.replace(Subscription::new(request, mean, unpushed));
+        let older = queue.subscription.replace(Box::new(Subscription::new(request, mean, unpushed)));
         if let Some(older) = older {
             self.unschedule(id, &older);
             self.answer(older.request, MailboxReply::Refused(Refusal::Replaced));

@@ -1,9 +1,10 @@
 //! One queue's index: which records it holds, which it held, and who listens. Never a record's body.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::ops::{OpId, QueueSnapshot, RecordEntry};
 use super::push::Subscription;
+use super::sorted::SortedMap;
 use crate::crypto::sign::PublicKey;
 use crate::ids::{QueueId, RecordId};
 use crate::inbox::mailbox::fetched_len_of;
@@ -17,14 +18,15 @@ pub(super) struct Queue {
     pub(super) fetched_at: WallTime,
     pub(super) state: QueueState,
     /// By place: oldest first.
-    records: BTreeMap<u64, Record>,
-    places: BTreeMap<RecordId, u64>,
+    records: SortedMap<u64, Record>,
+    places: SortedMap<RecordId, u64>,
     bytes: u64,
     /// Removed records that the store keeps the ids of, with when that ends.
-    removed: BTreeMap<RecordId, WallTime>,
+    removed: SortedMap<RecordId, WallTime>,
     /// Gone from the index, but the store failed to remove them: tried again at each sweep.
-    pub(super) unremoved: BTreeMap<u64, RecordId>,
-    pub(super) subscription: Option<Subscription>,
+    pub(super) unremoved: SortedMap<u64, RecordId>,
+    /// Boxed: few queues have one.
+    pub(super) subscription: Option<Box<Subscription>>,
 }
 
 /// Whether the store knows the queue.
@@ -77,11 +79,11 @@ impl Queue {
             sender,
             fetched_at,
             state,
-            records: BTreeMap::new(),
-            places: BTreeMap::new(),
+            records: SortedMap::new(),
+            places: SortedMap::new(),
             bytes: 0,
-            removed: BTreeMap::new(),
-            unremoved: BTreeMap::new(),
+            removed: SortedMap::new(),
+            unremoved: SortedMap::new(),
             subscription: None,
         }
     }
@@ -155,24 +157,32 @@ impl Queue {
 
     /// Takes a record off the index, whatever the reason.
     pub(super) fn take(&mut self, seq: u64) -> Option<RecordEntry> {
-        let Record { record, len, expires_at, .. } = self.records.remove(&seq)?;
-        self.places.remove(&record);
-        self.bytes -= len as u64;
-        if let Some(subscription) = &mut self.subscription {
-            subscription.forget(seq);
+        self.take_all(&[seq]).pop()
+    }
+
+    /// Takes records off the index by their places, which ascend.
+    fn take_all(&mut self, seqs: &[u64]) -> Vec<RecordEntry> {
+        let entry = |(seq, Record { record, len, expires_at, .. })| RecordEntry { seq, record, len, expires_at };
+        let taken: Vec<RecordEntry> = self.records.remove_all(seqs).into_iter().map(entry).collect();
+        let mut ids: Vec<RecordId> = taken.iter().map(|entry| entry.record).collect();
+        ids.sort_unstable();
+        self.places.remove_all(&ids);
+        for entry in &taken {
+            self.bytes -= entry.len as u64;
+            if let Some(subscription) = &mut self.subscription {
+                subscription.forget(entry.seq);
+            }
         }
-        Some(RecordEntry { seq, record, len, expires_at })
+        taken
     }
 
     /// Takes records off the index because their owner has them: durable ones, and those that were pushed at once, which
     /// may be durable with their owner before they are here.
     pub(super) fn take_removed(&mut self, records: &[RecordId]) -> Vec<RecordEntry> {
-        let mut taken = Vec::new();
-        for id in records {
-            let seq = self.places.get(id).copied().filter(|&seq| self.may_be_with_owner(seq));
-            taken.extend(seq.and_then(|seq| self.take(seq)));
-        }
-        taken
+        let places = records.iter().filter_map(|id| self.places.get(id).copied());
+        let mut seqs: Vec<u64> = places.filter(|&seq| self.may_be_with_owner(seq)).collect();
+        seqs.sort_unstable();
+        self.take_all(&seqs)
     }
 
     fn may_be_with_owner(&self, seq: u64) -> bool {
@@ -189,10 +199,9 @@ impl Queue {
         }
         let mut by_expiry: Vec<_> = self.removed.iter().map(|(&record, &at)| (at, record)).collect();
         by_expiry.sort_unstable();
-        let forgotten: Vec<RecordId> = by_expiry.into_iter().take(excess).map(|(_, record)| record).collect();
-        for record in &forgotten {
-            self.removed.remove(record);
-        }
+        let mut forgotten: Vec<RecordId> = by_expiry.into_iter().take(excess).map(|(_, record)| record).collect();
+        forgotten.sort_unstable();
+        self.removed.remove_all(&forgotten);
         forgotten
     }
 
@@ -205,12 +214,8 @@ impl Queue {
     pub(super) fn take_expired(&mut self, wall: WallTime) -> (Vec<RecordEntry>, Vec<RecordId>) {
         let is_over = |record: &Record| record.is_durable() && record.expires_at <= wall;
         let over: Vec<u64> = self.records.iter().filter(|(_, record)| is_over(record)).map(|(&seq, _)| seq).collect();
-        let entries = over.into_iter().filter_map(|seq| self.take(seq)).collect();
-        let forgotten: Vec<RecordId> =
-            self.removed.iter().filter(|&(_, &at)| at <= wall).map(|(&record, _)| record).collect();
-        for record in &forgotten {
-            self.removed.remove(record);
-        }
+        let entries = if over.is_empty() { Vec::new() } else { self.take_all(&over) };
+        let forgotten = self.removed.extract(|_, &at| at <= wall).into_iter().map(|(record, _)| record).collect();
         (entries, forgotten)
     }
 

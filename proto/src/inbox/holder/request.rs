@@ -68,7 +68,8 @@ impl Holder {
         }
         let fetched_at = wall.to_hour();
         let op = self.begin_op(Pending::Create { queue: id, waiters: vec![request] }, 0);
-        self.queues.insert(id, Queue::new(owner, sender, fetched_at, QueueState::Creating(op)));
+        let queue = Queue::new(owner, sender, fetched_at, QueueState::Creating(op));
+        self.queues.insert(id, Box::new(queue));
         self.waiting.insert(request, Waiting::Op(op));
         self.outgoing.push_back(HolderOp::PutQueue { op, queue: id, owner, sender, fetched_at });
         Ok(())

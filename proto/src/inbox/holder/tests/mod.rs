@@ -135,7 +135,7 @@ impl World {
 
     fn with(limits: HolderLimits) -> Self {
         let mut world = Self {
-            holder: Holder::restore(NETWORK, RELAY, limits, &[]),
+            holder: Holder::restore(NETWORK, RELAY, limits, Vec::new()),
             limits,
             disk: Disk::default(),
             asked: VecDeque::new(),
@@ -236,7 +236,7 @@ impl World {
 
     /// The process dies and starts again from the disk.
     fn crash(&mut self) {
-        self.holder = Holder::restore(NETWORK, RELAY, self.limits, &self.disk.snapshot());
+        self.holder = Holder::restore(NETWORK, RELAY, self.limits, self.disk.snapshot());
         self.asked.clear();
         self.replies.clear();
         self.drain();

@@ -1,0 +1,312 @@
+//! Mailboxes under load: deposits that are durable, and fetches, of many links at one holder.
+//!
+//! The holder is a relay process of its own, alone in its network, on a disk that it syncs. Requests are made and signed before
+//! the clock starts: a sender signs its own, and here all senders and the holder share the machine.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rand::{Rng, RngExt};
+use serde_bytes::ByteBuf;
+use tokio::task::JoinSet;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::handshake::Binding;
+use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, RelayId};
+use umbel_proto::inbox::mailbox::{FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Verb};
+use umbel_proto::limits::RECORD_LENS;
+use umbel_proto::message::Service;
+use umbel_proto::network::Network;
+use umbel_proto::time::Duration;
+
+use super::probe::Probe;
+use super::process::{Meter, Process};
+use super::relays::{Admission, Relays};
+use super::row::{Goal, Row, Unit, ms};
+use super::{BenchError, Extent, Report, Step, within};
+
+/// Links to the holder, each with one circuit.
+const LINKS: usize = 8;
+/// Requests under way on each.
+const UNDER_WAY: usize = 16;
+/// Answers that a link waits for before it asks for as many more: cells then leave together, as they do from a busy link.
+const ASKED_TOGETHER: usize = 4;
+/// Requests made and signed at once.
+const PREPARED_MAX: usize = 10_000;
+/// Threads of the holder.
+const THREADS: usize = 2;
+/// Until what a start needed for itself is given back.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Rounds of deposits, and of fetches.
+    rounds: usize,
+    /// Requests in each.
+    requests: usize,
+    /// Queues that they go to at first.
+    few: usize,
+    /// Queues that the holder has then, with a record in each.
+    many: usize,
+}
+
+impl Plan {
+    const FULL: Self = Self { rounds: 8, requests: 4_000, few: 1_000, many: 100_000 };
+    const QUICK: Self = Self { rounds: 2, requests: 200, few: 50, many: 400 };
+}
+
+pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let mut relays = Relays::start(&[THREADS], Admission::Open).await?;
+    let mut load = Load::dial(&relays).await?;
+    let few = queues(plan.few);
+    load.create(&few).await?;
+    load.deposits(&plan, &few).await?.report(&DEPOSITS, "", report);
+    load.fetches(&plan, &few).await?.report(&FETCHES, "", report);
+    let many = queues(plan.many);
+    load.create(&many).await?;
+    let note = format!(", one to each of {} queues", many.len());
+    load.deposits_to_each(&many).await?.report(&DEPOSITS_MANY, &note, report);
+    restart(&mut relays, many.len(), report).await?;
+    load.dial_again(&relays).await?;
+    load.fetches(&plan, &many).await?.report(&FETCHES_MANY, &format!(", from any of {} queues", many.len()), report);
+    relays.stop().await
+}
+
+async fn restart(relays: &mut Relays, queue_count: usize, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let started = Instant::now();
+    relays.restart_first().await?;
+    let note = format!("until a holder of {queue_count} queues, and a record in each, is ready after it was killed");
+    report(Row::single("holder_start", Unit::Milliseconds, Some(ms(started.elapsed())), note));
+    tokio::time::sleep(SETTLE).await;
+    let (holder, _) = relays.path()?;
+    let kib = holder.process.resident_bytes().map(|bytes| bytes as f64 / 1024.0);
+    report(Row::single("holder_memory", Unit::Kibibytes, kib, "its resident memory then"));
+    Ok(())
+}
+
+fn queues(count: usize) -> Vec<QueueId> {
+    let mut rng = rand::rng();
+    std::iter::repeat_with(|| QueueId(rng.random())).take(count).collect()
+}
+
+/// Everyone who asks something of a holder. One owner's and one sender's key are those of all queues, which makes no
+/// difference to it.
+struct Load {
+    links: Vec<Asker>,
+    process: Process,
+    owner: SigningKey,
+    sender: SigningKey,
+}
+
+/// What some rounds cost.
+#[derive(Default)]
+struct Cost {
+    rates: Vec<f64>,
+    latencies_ms: Vec<f64>,
+    cpu_us: Vec<f64>,
+}
+
+/// What the rows of one kind of request are called.
+struct Names {
+    rate: &'static str,
+    latency: &'static str,
+    cpu: &'static str,
+    what: &'static str,
+    /// Least rate, and most milliseconds that ninety-nine in a hundred may take.
+    goals: Option<(f64, f64)>,
+}
+
+const DEPOSITS: Names = Names {
+    rate: "deposits",
+    latency: "deposit_latency",
+    cpu: "deposit_cpu",
+    what: "deposits of the shortest record at one holder, each answered when it is synced to the disk",
+    goals: Some((5000.0, 50.0)),
+};
+const DEPOSITS_MANY: Names =
+    Names { rate: "deposits_many", latency: "deposit_latency_many", cpu: "deposit_cpu_many", ..DEPOSITS };
+const FETCHES: Names = Names {
+    rate: "fetches",
+    latency: "fetch_latency",
+    cpu: "fetch_cpu",
+    what: "fetches of one such record, from the disk or what is in memory of it",
+    goals: None,
+};
+const FETCHES_MANY: Names =
+    Names { rate: "fetches_many", latency: "fetch_latency_many", cpu: "fetch_cpu_many", ..FETCHES };
+
+impl Load {
+    async fn dial(relays: &Relays) -> Result<Self, BenchError> {
+        let (holder, _) = relays.path()?;
+        let mut rng = rand::rng();
+        let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
+        Ok(Self { links: links(&holder.peer).await?, process: holder.process.clone(), owner, sender })
+    }
+
+    /// The holder runs again, in another process.
+    async fn dial_again(&mut self, relays: &Relays) -> Result<(), BenchError> {
+        let (holder, _) = relays.path()?;
+        (self.links, self.process) = (links(&holder.peer).await?, holder.process.clone());
+        Ok(())
+    }
+
+    async fn create(&mut self, queues: &[QueueId]) -> Result<(), BenchError> {
+        let (owner, sender) = (self.owner.public(), self.sender.public());
+        let create = |&queue: &QueueId| Verb::Create { queue, owner, sender };
+        for some in queues.chunks(PREPARED_MAX) {
+            self.ask(some.iter().map(create), &mut Cost::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Rounds of deposits, to these queues in turn.
+    async fn deposits(&mut self, plan: &Plan, queues: &[QueueId]) -> Result<Cost, BenchError> {
+        let mut cost = Cost::default();
+        for round in 0..plan.rounds {
+            let queues = queues.iter().cycle().skip(round).take(plan.requests);
+            self.ask(queues.map(|&queue| deposit(queue)), &mut cost).await?;
+        }
+        Ok(cost)
+    }
+
+    async fn deposits_to_each(&mut self, queues: &[QueueId]) -> Result<Cost, BenchError> {
+        let mut cost = Cost::default();
+        for some in queues.chunks(PREPARED_MAX) {
+            self.ask(some.iter().map(|&queue| deposit(queue)), &mut cost).await?;
+        }
+        Ok(cost)
+    }
+
+    /// Rounds of fetches, from any of these queues.
+    async fn fetches(&mut self, plan: &Plan, queues: &[QueueId]) -> Result<Cost, BenchError> {
+        let mut cost = Cost::default();
+        for _ in 0..plan.rounds {
+            let queues = std::iter::repeat_with(|| queues.get(rand::rng().random_range(0..queues.len())));
+            let fetch = |&queue| Verb::Fetch { queue, remove: Vec::new(), bytes_max: FETCH_BYTES_ONE_CELL };
+            let fetches: Vec<_> = queues.flatten().map(fetch).take(plan.requests).collect();
+            self.ask(fetches.into_iter(), &mut cost).await?;
+        }
+        Ok(cost)
+    }
+
+    /// One round: signs, asks over all links at once, and waits for all answers.
+    async fn ask(&mut self, verbs: impl Iterator<Item = Verb>, cost: &mut Cost) -> Result<(), BenchError> {
+        let mut frames: Vec<Vec<Vec<u8>>> = self.links.iter().map(|_| Vec::new()).collect();
+        for (index, verb) in verbs.enumerate() {
+            let link = index % self.links.len();
+            let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
+            if let (Some(frames), Some(asker)) = (frames.get_mut(link), self.links.get_mut(link)) {
+                frames.push(asker.signed(verb, key));
+            }
+        }
+        let count: usize = frames.iter().map(Vec::len).sum();
+        let meter = Meter::start([self.process.clone()]);
+        let mut asking = JoinSet::new();
+        for (asker, frames) in std::mem::take(&mut self.links).into_iter().zip(frames) {
+            asking.spawn(within(Step::Mailbox, asker.ask_all(frames)));
+        }
+        while let Some(asked) = asking.join_next().await {
+            let (asker, latencies) = asked.map_err(|_| BenchError::Unexpected)??;
+            self.links.push(asker);
+            cost.latencies_ms.extend(latencies.into_iter().map(ms));
+        }
+        let reading = meter.stop();
+        cost.rates.push(count as f64 / reading.wall);
+        cost.cpu_us.extend(reading.cpu_sum().map(|seconds| seconds * 1e6 / count as f64));
+        Ok(())
+    }
+}
+
+impl Cost {
+    fn report(self, names: &Names, more: &str, report: &mut Report<'_>) {
+        let Names { rate, latency, cpu, what, goals } = names;
+        let under_way = LINKS * UNDER_WAY;
+        let note = format!("{what}{more}; {under_way} under way, over {LINKS} links");
+        let (mut rates, mut latencies) = (
+            Row::of(rate, Unit::PerSecond, self.rates, note),
+            Row::of(latency, Unit::Milliseconds, self.latencies_ms, "from asking to the answer, for each of these"),
+        );
+        if let Some((rate_least, p99_most_ms)) = goals {
+            rates = rates.with_goal(Goal::AtLeast(*rate_least));
+            latencies.note = format!("{}; p99 is to be under {p99_most_ms} ms", latencies.note);
+        }
+        report(rates);
+        report(latencies);
+        report(Row::of(
+            cpu,
+            Unit::Microseconds,
+            self.cpu_us,
+            "time on cores of the holder's process for each, all in all",
+        ));
+    }
+}
+
+async fn links(holder: &Peer) -> Result<Vec<Asker>, BenchError> {
+    let mut links = Vec::with_capacity(LINKS);
+    for _ in 0..LINKS {
+        links.push(Asker::dial(holder).await?);
+    }
+    Ok(links)
+}
+
+/// A record that nobody can open: to a holder one is as good as another.
+fn deposit(queue: QueueId) -> Verb {
+    let mut record = vec![0; RECORD_LENS[0]];
+    rand::rng().fill_bytes(&mut record);
+    Verb::Deposit { queue, record: ByteBuf::from(record), puzzle: 0 }
+}
+
+/// A link to a holder, with one circuit.
+struct Asker {
+    probe: Probe,
+    circ: CircId,
+    network: NetworkId,
+    holder: RelayId,
+    binding: Binding,
+}
+
+impl Asker {
+    async fn dial(holder: &Peer) -> Result<Self, BenchError> {
+        let mut probe = Probe::dial(holder).await?;
+        let circ = probe.build(&[]).await?;
+        let binding = probe.binding(circ)?;
+        Ok(Self { probe, circ, network: Network::local().id, holder: holder.id, binding })
+    }
+
+    fn signed(&self, verb: Verb, key: &SigningKey) -> Vec<u8> {
+        let context = MailboxContext { network: &self.network, holder: &self.holder, binding: &self.binding };
+        verb.signed(key, &context).encode()
+    }
+
+    /// Asks all of these, several at a time, and returns how long each took.
+    async fn ask_all(mut self, frames: Vec<Vec<u8>>) -> Result<(Self, Vec<Duration>), BenchError> {
+        let (mut asked, mut latencies) = (BTreeMap::new(), Vec::with_capacity(frames.len()));
+        let mut frames = frames.into_iter();
+        loop {
+            if asked.len() + ASKED_TOGETHER <= UNDER_WAY {
+                for frame in frames.by_ref().take(UNDER_WAY - asked.len()) {
+                    let asked_at = Instant::now();
+                    asked.insert(self.probe.ask(self.circ, Service::Mailbox, &frame).await?, asked_at);
+                }
+            }
+            if asked.is_empty() {
+                return Ok((self, latencies));
+            }
+            let (_, stream, answer) = self.probe.next_frame().await?;
+            let asked_at = asked.remove(&stream).ok_or(BenchError::Unexpected)?;
+            latencies.push(asked_at.elapsed());
+            check(&answer)?;
+        }
+    }
+}
+
+/// Whether the holder did what it was asked.
+fn check(answer: &[u8]) -> Result<(), BenchError> {
+    match MailboxReply::decode(answer) {
+        Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
+        Ok(MailboxReply::Fetched { records, .. }) if records.is_empty() => Err(BenchError::Unexpected),
+        Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => Ok(()),
+        Err(_) => Err(BenchError::Unexpected),
+    }
+}

@@ -1,0 +1,51 @@
+//! Quiet circuits: a small question to the last hop of one of them now and then, and how long its answer takes.
+
+use std::time::Instant;
+
+use umbel_proto::directory::service::DirectoryRequest;
+use umbel_proto::handshake::HopTarget;
+use umbel_proto::ids::{BlindedKey, CircId, Peer};
+use umbel_proto::message::Service;
+use umbel_proto::time::{Duration, Epoch};
+
+use super::probe::Probe;
+use super::row::ms;
+use super::{BenchError, Step, within};
+
+/// Between two questions.
+pub(super) const PACE: Duration = Duration::from_millis(2);
+
+/// Circuits over a link of their own.
+pub(super) struct Quiet {
+    probe: Probe,
+    circuits: Vec<CircId>,
+}
+
+impl Quiet {
+    /// Builds so many circuits.
+    pub(super) async fn open(peer: &Peer, onward: &[HopTarget], count: usize) -> Result<Self, BenchError> {
+        let mut probe = Probe::dial(peer).await?;
+        let circuits = probe.build_together(count, onward).await?;
+        Ok(Self { probe, circuits })
+    }
+
+    /// So many round trips, one at a time, on each circuit in turn: milliseconds of each.
+    pub(super) async fn round_trips(&mut self, count: usize) -> Result<Vec<f64>, BenchError> {
+        let mut times = Vec::with_capacity(count);
+        let mut pace = tokio::time::interval(PACE);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for &circ in self.circuits.iter().cycle().take(count) {
+            pace.tick().await;
+            let started = Instant::now();
+            self.probe.ask(circ, Service::Directory, &question()).await?;
+            within(Step::Answer, self.probe.next_frame()).await?;
+            times.push(ms(started.elapsed()));
+        }
+        Ok(times)
+    }
+}
+
+/// What every directory relay answers at once, in one cell: it has no descriptor of that inbox.
+pub(super) fn question() -> Vec<u8> {
+    DirectoryRequest::LookupInbox { blinded: BlindedKey([0; BlindedKey::LEN]), epoch: Epoch(0) }.encode()
+}

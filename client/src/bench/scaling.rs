@@ -1,0 +1,133 @@
+//! How much more one relay does with two threads than with one.
+//!
+//! Whoever makes the load needs cores too, so on a machine of two cores the relay can't be given both. What can be measured
+//! is what a byte costs the relay with one thread and with two, in turn, under the same load: threads that wait for each
+//! other, or move each other's memory about, cost more. Twice the one by the other is how it scales on cores that are
+//! independent; what this machine's cores are is a row of its own.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::Instant;
+
+use tokio::task::JoinSet;
+
+use super::cpu;
+use super::probe::Probe;
+use super::process::Meter;
+use super::queue::Queue;
+use super::relays::{Admission, Relays};
+use super::row::{Goal, Row, Unit};
+use super::{BenchError, Extent, Report};
+
+/// How much is done.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Transfers with each number of threads.
+    rounds: usize,
+    /// Records carried by each circuit in each of them.
+    records: usize,
+    /// Batches of cells in a loop that shows what two cores are.
+    batches: usize,
+}
+
+impl Plan {
+    const FULL: Self = Self { rounds: 8, records: 400, batches: 2000 };
+    const QUICK: Self = Self { rounds: 1, records: 16, batches: 20 };
+}
+
+pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
+    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let ceiling = (0..plan.rounds).map(|_| cores(plan.batches)).collect();
+    report(Row::of(
+        "scaling_cores",
+        Unit::Ratio,
+        ceiling,
+        "what two cores of this machine do of ChaCha20-Poly1305, by what one does alone: no program scales better here",
+    ));
+    let mut one = Load::start(1).await?;
+    let mut two = Load::start(2).await?;
+    let (mut cost_one, mut cost_two, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..=plan.rounds {
+        let (alone, both) = (one.carry(plan.records).await?, two.carry(plan.records).await?);
+        if round > 0 {
+            cost_one.extend(alone.cost);
+            cost_two.extend(both.cost);
+            busy.extend(both.busy);
+        }
+    }
+    report_relay(cost_one, cost_two, busy, report);
+    one.relays.stop().await?;
+    two.relays.stop().await
+}
+
+fn report_relay(one: Vec<f64>, two: Vec<f64>, busy: Vec<f64>, report: &mut Report<'_>) {
+    let scaling = one.iter().zip(&two).map(|(one, two)| 2.0 * one / two).collect();
+    let unit = Unit::SecondsPerGigabyte;
+    report(Row::of("relay_cpu_1", unit, one, "a relay's time on cores, two links on each side, one thread"));
+    report(Row::of("relay_cpu_2", unit, two, "the same with two threads, in turn"));
+    report(Row::of("relay_busy_2", Unit::Ratio, busy, "cores that it keeps busy meanwhile: the load takes the rest"));
+    report(
+        Row::of("relay_scaling", Unit::Ratio, scaling, "twice its cost with one thread by its cost with two")
+            .with_goal(Goal::AtLeast(1.8)),
+    );
+}
+
+/// A relay, and what passes it: two bulk circuits, each over links of its own at both sides of the relay.
+struct Load {
+    relays: Relays,
+    queues: Vec<Queue>,
+}
+
+/// What a transfer cost the relay.
+struct Cost {
+    /// Seconds on cores for 10^9 bytes.
+    cost: Option<f64>,
+    /// Seconds on cores a second.
+    busy: Option<f64>,
+}
+
+impl Load {
+    async fn start(threads: usize) -> Result<Self, BenchError> {
+        let relays = Relays::start(&[threads, 1, 1], Admission::Open).await?;
+        let (relay, targets) = relays.path()?;
+        let mut queues = Vec::with_capacity(targets.len());
+        for target in targets {
+            queues.push(Queue::create(Probe::dial(&relay.peer).await?, &[target]).await?);
+        }
+        Ok(Self { relays, queues })
+    }
+
+    async fn carry(&mut self, records: usize) -> Result<Cost, BenchError> {
+        let meter = Meter::start(self.relays.processes().take(1));
+        let mut carrying = JoinSet::new();
+        for mut queue in self.queues.drain(..) {
+            carrying.spawn(async move { queue.fetch(records).await.map(|bytes| (queue, bytes)) });
+        }
+        let mut bytes_sum = 0;
+        while let Some(carried) = carrying.join_next().await {
+            let (queue, bytes) = carried.map_err(|_| BenchError::Destroyed)??;
+            self.queues.push(queue);
+            bytes_sum += bytes;
+        }
+        let reading = meter.stop();
+        let cpu = reading.cpu_sum();
+        Ok(Cost { cost: cpu.map(|cpu| cpu * 1e9 / bytes_sum as f64), busy: cpu.map(|cpu| cpu / reading.wall) })
+    }
+}
+
+/// How much two threads that share nothing do at once, by what one does.
+fn cores(batches: usize) -> f64 {
+    let work = || {
+        let started = Instant::now();
+        for _ in 0..batches {
+            black_box(cpu::baseline());
+        }
+        started.elapsed().as_secs_f64()
+    };
+    let alone = work();
+    let (first, second) = thread::scope(|scope| {
+        let other = scope.spawn(work);
+        (work(), other.join().unwrap_or(f64::INFINITY))
+    });
+    alone / first + alone / second
+}
