@@ -1,5 +1,7 @@
 //! Bulk transfers over one circuit of four relays, and over as many TLS proxies in turn with it.
 
+use std::ops::Range;
+
 use tokio::task::JoinSet;
 use umbel_proto::limits::{HOPS_MAX, RECORD_LEN_MAX};
 
@@ -100,7 +102,7 @@ impl Round {
     }
 
     /// What these cost on average, counted from the first hop.
-    fn cpu_of(&self, hops: impl ExactSizeIterator<Item = usize>) -> Option<f64> {
+    fn cpu_of(&self, hops: Range<usize>) -> Option<f64> {
         let count = hops.len() as f64;
         let cpu: Option<f64> = hops.map(|hop| self.cpu.get(hop).copied().flatten()).sum();
         Some(cpu? / count)
@@ -116,7 +118,7 @@ impl Rounds {
         self.0.iter().map(|round| round.rate).collect()
     }
 
-    fn cpu_of(&self, hops: impl ExactSizeIterator<Item = usize> + Clone) -> Vec<f64> {
+    fn cpu_of(&self, hops: &Range<usize>) -> Vec<f64> {
         self.0.iter().filter_map(|round| round.cpu_of(hops.clone())).collect()
     }
 }
@@ -178,7 +180,7 @@ async fn one_circuit(plan: &Plan, relays: &Relays, chain: &Chain, report: &mut R
     report(Row::of(
         "bulk_up_cpu_middle",
         Unit::SecondsPerGigabyte,
-        umbel.cpu_of(1..HOPS_MAX - 1),
+        umbel.cpu_of(&(1..HOPS_MAX - 1)),
         "a middle relay's time on cores for the same",
     ));
     Ok(())
@@ -194,14 +196,14 @@ fn report_chain(tls: &Rounds, report: &mut Report<'_>) {
     report(Row::of(
         "tls_chain_cpu",
         Unit::SecondsPerGigabyte,
-        tls.cpu_of(0..HOPS_MAX - 1),
+        tls.cpu_of(&(0..HOPS_MAX - 1)),
         "time on cores of one such proxy: it opens and seals TLS, and copies",
     ));
 }
 
 fn report_bulk(umbel: &Rounds, tls: &Rounds, report: &mut Report<'_>) {
     let cpu = Unit::SecondsPerGigabyte;
-    let middle = umbel.cpu_of(1..HOPS_MAX - 1);
+    let middle = umbel.cpu_of(&(1..HOPS_MAX - 1));
     report(Row::of(
         "bulk",
         Unit::MegabytesPerSecond,
@@ -217,21 +219,21 @@ fn report_bulk(umbel: &Rounds, tls: &Rounds, report: &mut Report<'_>) {
         )
         .with_goal(Goal::AtLeast(0.5)),
     );
-    report(Row::of("bulk_cpu_guard", cpu, umbel.cpu_of(0..1), "the first relay's time on cores"));
+    report(Row::of("bulk_cpu_guard", cpu, umbel.cpu_of(&(0..1)), "the first relay's time on cores"));
     let note = "a middle relay's: it opens and seals TLS, and adds a layer";
-    let ratio = ratios(&middle, &tls.cpu_of(0..HOPS_MAX - 1));
+    let ratio = ratios(&middle, &tls.cpu_of(&(0..HOPS_MAX - 1)));
     report(Row::of("bulk_cpu_middle", cpu, middle, note).with_goal(Goal::AtMost(2.2)));
     report(Row::of("bulk_cpu_ratio", Unit::Ratio, ratio, "the same by that of a proxy"));
     report(Row::of(
         "bulk_cpu_last",
         cpu,
-        umbel.cpu_of(HOPS_MAX - 1..HOPS_MAX),
+        umbel.cpu_of(&(HOPS_MAX - 1..HOPS_MAX)),
         "the last relay's, which reads its store",
     ));
     report(Row::of(
         "bulk_cpu_client",
         cpu,
-        umbel.cpu_of(HOPS_MAX..HOPS_MAX + 1),
+        umbel.cpu_of(&(HOPS_MAX..HOPS_MAX + 1)),
         "the client's: four layers, one link",
     ));
 }
@@ -262,7 +264,7 @@ async fn several_circuits(
     report(Row::of(
         "bulk_4_cpu_middle",
         Unit::SecondsPerGigabyte,
-        umbel.cpu_of(1..HOPS_MAX - 1),
+        umbel.cpu_of(&(1..HOPS_MAX - 1)),
         "a middle relay's time on cores for the same",
     ));
     Ok(())

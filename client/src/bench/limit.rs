@@ -20,7 +20,7 @@ use super::{BenchError, Extent, Report};
 /// The longest TLS record: so much is sealed at once.
 const RECORD_LEN: usize = 16 * 1024;
 /// Records that are timed together.
-const BATCH_RECORDS: u64 = 16;
+const BATCH_RECORDS: usize = 16;
 /// Rounds before any that counts.
 const WARM_UP_ROUNDS: usize = 3;
 
@@ -73,10 +73,10 @@ impl RecordCipher {
         let Some(SupportedCipherSuite::Tls13(suite)) = client.negotiated_cipher_suite() else {
             return Err(BenchError::Unexpected);
         };
-        let (key, iv) = match client.dangerous_extract_secrets()?.tx.1 {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv }
-            | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (key, iv),
-            _ => return Err(BenchError::Unexpected),
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) =
+            client.dangerous_extract_secrets()?.tx.1
+        else {
+            return Err(BenchError::Unexpected);
         };
         Ok(Self { encrypter: suite.aead_alg.encrypter(key, iv), plain: vec![0; RECORD_LEN], number: 0 })
     }
@@ -93,7 +93,7 @@ impl RecordCipher {
             black_box(self.encrypter.encrypt(message, self.number)?);
             self.number += 1;
         }
-        Ok(started.elapsed().as_secs_f64() * 1e9 / (BATCH_RECORDS as usize * RECORD_LEN) as f64)
+        Ok(started.elapsed().as_secs_f64() * 1e9 / (BATCH_RECORDS * RECORD_LEN) as f64)
     }
 }
 

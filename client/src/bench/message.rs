@@ -143,7 +143,8 @@ impl Pair {
             let sending = self.sender.send(self.address, vec![b'x'; MESSAGE_LEN]);
             let receiving = until(&mut self.received, |notice| matches!(notice, Notice::Received { .. }));
             let (sent, received) = tokio::join!(sending, receiving);
-            (sent?, received?);
+            sent?;
+            received?;
             let answering = self.reader.send(self.answers, vec![b'y'; MESSAGE_LEN]);
             let receiving = async {
                 until(&mut self.sent, |notice| matches!(notice, Notice::Received { .. })).await?;

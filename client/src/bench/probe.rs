@@ -42,7 +42,7 @@ pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
 
 /// A link that is up, and the circuits over it.
 pub(super) struct Probe {
-    stream: BufReader<BufWriter<Tls>>,
+    stream: Box<BufReader<BufWriter<Tls>>>,
     network: Network,
     target: HopTarget,
     circuits: BTreeMap<CircId, OriginCircuit>,
@@ -54,7 +54,7 @@ pub(super) struct Probe {
 impl Probe {
     /// Makes a link to a relay of the built-in local network.
     pub(super) async fn dial(peer: &Peer) -> Result<Self, BenchError> {
-        within(Step::Link, Self::open(peer)).await
+        within(Step::Link, Box::pin(Self::open(peer))).await
     }
 
     async fn open(peer: &Peer) -> Result<Self, BenchError> {
@@ -62,7 +62,7 @@ impl Probe {
         let ours =
             Hello { versions: vec![LINK_VERSION], network: network.id, clock: wall, features: 0, descriptor: None };
         let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
-        let mut stream = BufReader::with_capacity(BUFFER_LEN, writer);
+        let mut stream = Box::new(BufReader::with_capacity(BUFFER_LEN, writer));
         stream.write_all(ours.encode().as_bytes()).await?;
         stream.flush().await?;
         let mut cell = Cell::blank();
@@ -92,7 +92,7 @@ impl Probe {
         count: usize,
         onward: &[HopTarget],
     ) -> Result<Vec<CircId>, BenchError> {
-        within(Step::Circuit, self.build_all(count, onward)).await
+        within(Step::Circuit, Box::pin(self.build_all(count, onward))).await
     }
 
     async fn build_all(&mut self, count: usize, onward: &[HopTarget]) -> Result<Vec<CircId>, BenchError> {
