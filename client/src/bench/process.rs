@@ -44,6 +44,12 @@ impl Process {
     }
 }
 
+/// Time on cores that the thread has had which asks; `None` where the kernel does not say.
+pub(super) fn thread_cpu_time() -> Option<Duration> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    Some(Duration::from_nanos(first_number(&text)?))
+}
+
 /// Nanoseconds on cores, by thread.
 struct CpuTimes(BTreeMap<OsString, u64>);
 

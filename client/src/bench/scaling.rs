@@ -7,13 +7,12 @@
 
 use std::hint::black_box;
 use std::thread;
-use std::time::Instant;
 
 use tokio::task::JoinSet;
 
 use super::cpu;
 use super::probe::Probe;
-use super::process::Meter;
+use super::process::{Meter, thread_cpu_time};
 use super::queue::Queue;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit};
@@ -32,12 +31,12 @@ struct Plan {
 
 impl Plan {
     const FULL: Self = Self { rounds: 8, records: 400, batches: 2000 };
-    const QUICK: Self = Self { rounds: 1, records: 16, batches: 20 };
+    const QUICK: Self = Self { rounds: 1, records: 16, batches: 200 };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let ceiling = (0..plan.rounds).map(|_| cores(plan.batches)).collect();
+    let ceiling = (0..plan.rounds).filter_map(|_| cores(plan.batches)).collect();
     report(Row::of(
         "scaling_cores",
         Unit::Ratio,
@@ -115,19 +114,20 @@ impl Load {
     }
 }
 
-/// How much two threads that share nothing do at once, by what one does.
-fn cores(batches: usize) -> f64 {
+/// How much two threads that share nothing do at once, by what one does: by their time on cores, which is dearer where two
+/// cores are parts of one.
+fn cores(batches: usize) -> Option<f64> {
     let work = || {
-        let started = Instant::now();
+        let before = thread_cpu_time()?;
         for _ in 0..batches {
             black_box(cpu::baseline());
         }
-        started.elapsed().as_secs_f64()
+        Some((thread_cpu_time()? - before).as_secs_f64())
     };
-    let alone = work();
+    let alone = work()?;
     let (first, second) = thread::scope(|scope| {
         let other = scope.spawn(work);
-        (work(), other.join().unwrap_or(f64::INFINITY))
+        (work(), other.join().ok().flatten())
     });
-    alone / first + alone / second
+    Some(alone / first? + alone / second?)
 }

@@ -1,6 +1,8 @@
 //! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at moments that don't
 //! follow from one another (docs/protocol.md §10.5).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::puzzle;
@@ -40,6 +42,17 @@ pub(super) struct Delivery {
     targets: Vec<Target>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
+    #[serde(skip)]
+    unsealed: Unsealed,
+}
+
+/// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is on its way before the
+/// others are made. When each is due, counted from the last.
+#[derive(Default)]
+struct Unsealed {
+    mailboxes: Vec<(Mailbox, Instant)>,
+    descriptor: Option<Arc<InboxDescriptor>>,
+    effort: u32,
 }
 
 /// One mailbox of the message.
@@ -93,7 +106,14 @@ pub(super) enum Progress {
 impl Delivery {
     pub(super) fn new(address: InboxAddress, body: Vec<u8>) -> Self {
         let key = *address.key();
-        Self { version: STATE_VERSION, address: key, body: body.into(), targets: Vec::new(), parsed: Some(address) }
+        Self {
+            version: STATE_VERSION,
+            address: key,
+            body: body.into(),
+            targets: Vec::new(),
+            parsed: Some(address),
+            unsealed: Unsealed::default(),
+        }
     }
 
     pub(super) fn restore(state: &[u8]) -> Option<Self> {
@@ -126,35 +146,52 @@ impl Delivery {
         cx.network.params.holders_wanted.min(named)
     }
 
-    /// Takes the mailboxes of this descriptor for targets, begins an attempt at them, and says whether something was sealed
-    /// and has to be stored first. Mailboxes that are gone and did not take the message are dropped.
-    pub(super) fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, descriptor: &InboxDescriptor) -> bool {
+    /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
+    /// take the message are dropped. The first is due now, each other a random while after the one before.
+    pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
         for target in &mut self.targets {
             target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
         }
         self.targets.retain(|target| target.is_named || target.is_held());
-        let effort = descriptor.puzzle_effort.max(cx.network.params.puzzle_effort).min(EFFORT_MAX);
-        let mut is_sealed = false;
-        for mailbox in &descriptor.mailboxes {
-            let is_known = self.targets.iter().any(|target| target.queue == mailbox.queue);
-            if !is_known && self.targets.len() < TARGETS_MAX {
-                self.seal(cx, id, descriptor, mailbox, effort);
-                is_sealed = true;
+        let room = TARGETS_MAX.saturating_sub(self.targets.len());
+        let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);
+        let new = descriptor.mailboxes.iter().filter(|mailbox| !is_known(mailbox)).take(room);
+        let mut new: Vec<(Mailbox, Instant)> = new.map(|mailbox| (mailbox.clone(), cx.now)).collect();
+        let mut due: Vec<&mut Instant> = new.iter_mut().map(|(_, due)| due).collect();
+        for target in self.targets.iter_mut().filter(|target| !target.is_held()) {
+            target.state = State::Due(cx.now);
+            if let State::Due(at) = &mut target.state {
+                due.push(at);
             }
         }
-        self.schedule(cx);
-        is_sealed
+        shuffle(&mut due, cx.rng);
+        let mut at = cx.now;
+        for due in due {
+            *due = at;
+            at = at + exponential(cx.network.params.second_deposit_delay, cx.rng);
+        }
+        // Taken from the end; equal moments stay in random order.
+        shuffle(&mut new, cx.rng);
+        new.sort_by_key(|&(_, at)| core::cmp::Reverse(at));
+        let effort = descriptor.puzzle_effort.max(cx.network.params.puzzle_effort).min(EFFORT_MAX);
+        self.unsealed = Unsealed { mailboxes: new, descriptor: Some(Arc::clone(descriptor)), effort };
     }
 
-    /// Asks the mailboxes that are due.
+    /// Whether some mailboxes of the descriptor are still to be sealed for.
+    pub(super) fn is_sealing(&self) -> bool {
+        !self.unsealed.mailboxes.is_empty()
+    }
+
+    /// Seals for one mailbox more, and asks those that are due.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) -> Progress {
+        self.seal_next(cx, id);
         let address = self.address;
         for target in &mut self.targets {
             if matches!(target.state, State::Due(at) if at <= cx.now) {
                 target.ask(cx, requests, id, address);
             }
         }
-        self.progress(cx)
+        if self.is_sealing() { Progress::UnderWay } else { self.progress(cx) }
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
@@ -185,9 +222,13 @@ impl Delivery {
         for target in &mut self.targets {
             target.state = State::Idle;
         }
+        self.unsealed = Unsealed::default();
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        if self.is_sealing() {
+            return Some(after);
+        }
         let due = self.targets.iter().filter_map(|target| match target.state {
             State::Due(at) => Some(at),
             State::Idle | State::Asked | State::Failed(_) => None,
@@ -195,14 +236,9 @@ impl Delivery {
         due.filter(|&at| at > after).min()
     }
 
-    fn seal(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: MessageId,
-        descriptor: &InboxDescriptor,
-        mailbox: &Mailbox,
-        effort: u32,
-    ) {
+    fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some((mailbox, due_at)) = self.unsealed.mailboxes.pop() else { return };
+        let Some(descriptor) = &self.unsealed.descriptor else { return };
         let mut message = Message { id, body: self.body.to_vec() };
         let sealed = seal_record(&descriptor.seal_key, &message, cx.rng);
         message.body.zeroize();
@@ -212,25 +248,12 @@ impl Delivery {
             relay: mailbox.relay,
             queue: mailbox.queue,
             sender_seed: mailbox.sender_seed,
-            effort,
+            effort: self.unsealed.effort,
             record: Some(record.into()),
             is_named: true,
-            state: State::Idle,
+            state: State::Due(due_at),
             puzzle: None,
         });
-    }
-
-    /// Sets the moments of the deposits: the first now, each other a random while after the one before.
-    fn schedule(&mut self, cx: &mut Context<'_>) {
-        let mut order: Vec<usize> = (0..self.targets.len()).collect();
-        shuffle(&mut order, cx.rng);
-        let mut at = cx.now;
-        for index in order {
-            if let Some(target) = self.targets.get_mut(index).filter(|target| !target.is_held()) {
-                target.state = State::Due(at);
-                at = at + exponential(cx.network.params.second_deposit_delay, cx.rng);
-            }
-        }
     }
 
     fn progress(&self, cx: &Context<'_>) -> Progress {

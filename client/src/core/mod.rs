@@ -389,7 +389,8 @@ impl Core {
         self.expire(now, wall);
         for _ in 0..ROUNDS_MAX {
             let mut cx = context!(self, now, wall, rng);
-            self.pool.drive(&mut cx);
+            let expected = if self.outbox.is_finding() { self.network.params.mailboxes } else { 0 };
+            self.pool.drive(&mut cx, expected);
             self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
             self.inboxes.drive(&mut cx, &mut self.requests);
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);

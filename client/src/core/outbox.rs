@@ -120,6 +120,12 @@ impl Outbox {
         self.entries.iter().map(|(&id, entry)| (id, entry.delivery.held_count())).collect()
     }
 
+    /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is needed next.
+    pub(super) fn is_finding(&self) -> bool {
+        let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+        active.any(|entry| entry.stage == Stage::Finding)
+    }
+
     /// Begins attempts that are due, goes on with those under way, and has stored what changed.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
         while self.active.len() < ACTIVE_MAX
@@ -134,9 +140,10 @@ impl Outbox {
             self.advance(cx, lookups, requests, id);
         }
         // Last, so that what was just sealed is stored with the message and not after it.
-        while let Some(&(at, seq, id)) = self.unsaved.first()
-            && at <= cx.now
-        {
+        let due = self.unsaved.iter().take_while(|&&(at, _, _)| at <= cx.now);
+        let is_sealing = |id| self.entries.get(id).is_some_and(|entry: &Entry| entry.delivery.is_sealing());
+        let due: Vec<_> = due.filter(|(_, _, id)| !is_sealing(id)).copied().collect();
+        for (at, seq, id) in due {
             self.unsaved.remove(&(at, seq, id));
             self.store(cx, id);
         }
@@ -244,7 +251,8 @@ impl Outbox {
                 }
                 Found::Known(descriptor) => {
                     entry.stage = Stage::Depositing;
-                    if entry.delivery.aim(cx, id, &descriptor) {
+                    entry.delivery.aim(cx, &descriptor);
+                    if entry.delivery.is_sealing() {
                         self.save_at(id, cx.now);
                     }
                 }

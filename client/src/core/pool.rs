@@ -231,13 +231,13 @@ impl Pool {
         relay
     }
 
-    /// Does what is due: failed steps, circuits past their time, stubs, guards.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are about to be asked for.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize) {
         self.end_overdue(cx);
         self.end_spent(cx);
         self.paths.refresh(cx);
         self.keep_guard(cx);
-        self.keep_stubs(cx);
+        self.keep_stubs(cx, expected);
         self.paths.save(cx);
     }
 
@@ -551,13 +551,13 @@ impl Pool {
         self.links.dial(cx, relay, host_ports);
     }
 
-    /// Keeps clean stubs ready.
-    fn keep_stubs(&mut self, cx: &mut Context<'_>) {
+    /// Keeps clean stubs ready: as many as the network has clients keep, or as are about to be needed.
+    fn keep_stubs(&mut self, cx: &mut Context<'_>, expected: usize) {
         if !self.stub_backoff.is_due(cx.now) {
             return;
         }
         let mut count = self.circuits.values().filter(|circuit| circuit.is_stub()).count();
-        while count < cx.network.params.circuits_ready && self.begin_stub(cx, None).is_some() {
+        while count < expected.max(cx.network.params.circuits_ready) && self.begin_stub(cx, None).is_some() {
             count += 1;
         }
     }

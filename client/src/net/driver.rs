@@ -3,7 +3,7 @@
 //! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but what happens when a
 //! queue is full: a link whose queue is full is closed, and while the store is behind nothing new is taken in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -31,6 +31,8 @@ const LINK_EVENTS_MAX: usize = 64;
 const STORE_OPS_MAX: usize = 4096;
 /// Events and requests handled between two looks at what comes out.
 const BATCH_MAX: usize = 64;
+/// Cells are handled for so long before what came of them is looked at: a record that is opened takes longer.
+const CELLS_TURN: Duration = Duration::from_micros(200);
 /// How long links may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// When there is nothing to wait for, a look is taken this often anyway.
@@ -70,6 +72,8 @@ pub(crate) struct Driver {
     tasks: JoinSet<()>,
     event_sender: mpsc::Sender<LinkEvent>,
     events: mpsc::Receiver<LinkEvent>,
+    /// Cells that came and wait for their turn; while there are any, no more events are taken.
+    cells: VecDeque<(LinkId, Cell)>,
     ops: Vec<(StoreTicket, StoreOp)>,
     /// The batch that is with the store.
     writing: Option<oneshot::Receiver<BatchDone>>,
@@ -98,6 +102,7 @@ enum Waiting {
 
 enum Wake {
     Stored(Option<BatchDone>),
+    Cells,
     Link(LinkEvent),
     Request(Option<Request>),
     Timer,
@@ -114,6 +119,7 @@ impl Driver {
             tasks: JoinSet::new(),
             event_sender,
             events,
+            cells: VecDeque::new(),
             ops: Vec::new(),
             writing: None,
             is_store_gone: false,
@@ -133,10 +139,15 @@ impl Driver {
                 return self.finish().await;
             }
             let has_room = self.ops.len() < STORE_OPS_MAX;
+            let (has_cells, is_due) = (!self.cells.is_empty(), wake_at <= tokio::time::Instant::now());
+            // In this order: what is durable is told before more is begun, and each of the others comes to an end.
             let wake = tokio::select! {
+                biased;
                 done = outcome(&mut self.writing) => Wake::Stored(done),
-                Some(event) = self.events.recv(), if has_room => Wake::Link(event),
                 request = self.parts.requests.recv(), if has_room => Wake::Request(request),
+                () = std::future::ready(()), if has_cells => Wake::Cells,
+                () = std::future::ready(()), if is_due => Wake::Timer,
+                Some(event) = self.events.recv(), if has_room => Wake::Link(event),
                 () = sleep_until(wake_at) => Wake::Timer,
             };
             if self.on_wake(wake).is_break() {
@@ -150,16 +161,22 @@ impl Driver {
         let now = self.parts.clock.now();
         match wake {
             Wake::Stored(done) => self.on_stored(now, done),
+            Wake::Cells => {}
             Wake::Link(event) => self.on_link_event(now, event),
             Wake::Request(Some(Request::Stop) | None) => return std::ops::ControlFlow::Break(()),
             Wake::Request(Some(request)) => self.on_request(now, request),
-            Wake::Timer => {}
+            // All else makes the core do what is due besides.
+            Wake::Timer => self.parts.core.handle_timeout(now, Clock::wall(), &mut rand::rng()),
         }
+        self.handle_cells(now);
         for _ in 0..BATCH_MAX {
+            if !self.cells.is_empty() {
+                break;
+            }
             let Ok(event) = self.events.try_recv() else { break };
             self.on_link_event(now, event);
+            self.handle_cells(now);
         }
-        self.parts.core.handle_timeout(now, Clock::wall(), &mut rand::rng());
         std::ops::ControlFlow::Continue(())
     }
 
@@ -179,12 +196,8 @@ impl Driver {
                 }
             }
             LinkEvent::Cells { link, cells } => {
-                // A link that was given up or closed has nothing more to say to the core.
-                if self.links.get(&link).is_some_and(|entry| entry.queue.is_some()) {
-                    for cell in cells {
-                        core.handle_cell(now, wall, link, cell, &mut rng);
-                    }
-                }
+                tracing::trace!(?link, count = cells.len(), "cells came");
+                self.cells.extend(cells.into_iter().map(|cell| (link, cell)));
             }
             LinkEvent::Down { link } => {
                 if self.links.remove(&link).is_some() {
@@ -194,9 +207,23 @@ impl Driver {
         }
     }
 
+    /// Handles cells that came, for a while: what the first of them gave to store need not wait until all are done.
+    fn handle_cells(&mut self, now: Instant) {
+        let began_at = tokio::time::Instant::now();
+        while began_at.elapsed() < CELLS_TURN
+            && let Some((link, cell)) = self.cells.pop_front()
+        {
+            // A link that was given up or closed has nothing more to say to the core.
+            if self.links.get(&link).is_some_and(|entry| entry.queue.is_some()) {
+                self.parts.core.handle_cell(now, Clock::wall(), link, cell, &mut rand::rng());
+            }
+        }
+    }
+
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
             Request::Send { id, address, body, done } => {
+                tracing::trace!("a message is to be sent");
                 self.sends.insert(id, done);
                 self.command(now, Command::Send { id, address, body });
             }
@@ -235,6 +262,7 @@ impl Driver {
             self.is_store_gone = true;
             return;
         };
+        tracing::trace!(ops = done.len(), "stored");
         for (ticket, result) in done {
             self.on_op_stored(now, ticket, result);
         }
@@ -275,8 +303,13 @@ impl Driver {
         while self.tasks.try_join_next().is_some() {}
         loop {
             self.drain_stores().await;
+            let mut cell_count = 0;
             while let Some((link, cell)) = self.parts.core.poll_cell() {
                 self.queue_cell(link, cell);
+                cell_count += 1;
+            }
+            if cell_count > 0 {
+                tracing::trace!(count = cell_count, "cells queued");
             }
             while let Some(op) = self.parts.core.poll_link() {
                 self.on_link_op(op);
@@ -310,6 +343,7 @@ impl Driver {
             self.ops.push((ticket, op));
         }
         if self.writing.is_none() && !self.ops.is_empty() {
+            tracing::trace!(ops = self.ops.len(), "to be stored");
             self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
             self.is_store_gone |= self.writing.is_none();
         }
@@ -358,7 +392,10 @@ impl Driver {
 
     fn on_notice(&mut self, notice: Notice) {
         match &notice {
+            Notice::Held { holders, .. } => tracing::trace!(holders, "held"),
+            Notice::Received { .. } => tracing::trace!("received"),
             Notice::Queued(id) => {
+                tracing::trace!("queued");
                 if let Some(done) = self.sends.remove(id) {
                     answer(done, Ok(()));
                 }

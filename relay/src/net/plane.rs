@@ -302,24 +302,24 @@ impl Workers {
 
     fn start(&mut self, control: &Control) {
         while self.running < self.running_max && !self.waiting.is_empty() {
-            let works = self.waiting.drain(..JOB_WORKS.min(self.waiting.len())).collect();
+            let works: Vec<_> = self.waiting.drain(..JOB_WORKS.min(self.waiting.len())).collect();
             let responder = control.responder();
             let done = self.done_sender.clone();
             self.running += 1;
             tokio::spawn(async move {
-                let answered = answer_in_turn(works, |work| answer(&responder, work)).await;
+                let answered = answer_in_turn(&works, |work| answer(&responder, work)).await;
                 let _ = done.send(answered); // the relay may have stopped
             });
         }
     }
 }
 
-fn answer(responder: &Responder, work: Work) -> WorkDone {
+fn answer(responder: &Responder, work: &Work) -> WorkDone {
     WorkDone { id: work.id, result: responder.respond(&work.onionskin, &mut rand::rng()) }
 }
 
 /// Between any two, every other task that is ready has its turn.
-async fn answer_in_turn(works: Vec<Work>, answer: impl Fn(Work) -> WorkDone) -> Vec<WorkDone> {
+async fn answer_in_turn(works: &[Work], answer: impl Fn(&Work) -> WorkDone) -> Vec<WorkDone> {
     let mut answered = Vec::with_capacity(works.len());
     for work in works {
         if !answered.is_empty() {
@@ -378,22 +378,23 @@ mod tests {
             }
         });
         let answer_log = Arc::clone(&log);
-        let answer = move |work: Work| {
+        let answer = move |work: &Work| {
             answer_log.lock().unwrap().push("handshake");
             ready.notify_one(); // meanwhile a cell came
-            done(&work)
+            done(work)
         };
-        let answered = tokio::spawn(answer_in_turn(works(3), answer)).await.unwrap();
+        let answered = answer_in_turn(&works(3), answer).await;
         assert_eq!(answered.len(), 3);
-        assert_eq!(*log.lock().unwrap(), ["handshake", "link"].repeat(3));
+        assert_eq!(*log.lock().unwrap(), ["handshake", "link", "handshake", "link", "handshake"]);
         link.abort();
     }
 
     #[tokio::test]
     async fn a_handshake_that_panics_costs_no_other() {
-        let answered = answer_in_turn(works(3), |work| {
+        let works = works(3);
+        let answered = answer_in_turn(&works, |work| {
             assert!(work.id != WorkId(1), "a fault of ours");
-            done(&work)
+            done(work)
         });
         let ids: Vec<_> = answered.await.into_iter().map(|done| done.id).collect();
         assert_eq!(ids, [WorkId(0), WorkId(2)]);
