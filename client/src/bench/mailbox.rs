@@ -73,7 +73,7 @@ impl Plan {
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let mut relays = Relays::start(&[THREADS], Admission::Open).await?;
+    let mut relays = Box::pin(Relays::start(&[THREADS], Admission::Open)).await?;
     let mut load = Load::dial(&relays).await?;
     let few = queues(plan.few);
     load.create(&few).await?;
