@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::Binding;
 use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, RelayId};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Verb};
+use umbel_proto::inbox::mailbox::{FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb};
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
@@ -24,10 +24,8 @@ use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, Report, Step, within};
 
-/// Links to the holder, each with one circuit.
-const LINKS: usize = 8;
-/// Requests under way on each.
-const UNDER_WAY: usize = 16;
+/// What a holder is usually asked here.
+const USUAL: Pressure = Pressure { links: 8, under_way: 16 };
 /// Answers that a link waits for before it asks for as many more: cells then leave together, as they do from a busy link.
 const ASKED_TOGETHER: usize = 4;
 /// Requests made and signed at once.
@@ -36,6 +34,15 @@ const PREPARED_MAX: usize = 10_000;
 const THREADS: usize = 2;
 /// Until what a start needed for itself is given back.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How much is asked at once.
+#[derive(Clone, Copy)]
+struct Pressure {
+    /// Links to the holder, each with one circuit.
+    links: usize,
+    /// Requests under way on each.
+    under_way: usize,
+}
 
 /// How much is done.
 #[derive(Clone, Copy)]
@@ -46,31 +53,64 @@ struct Plan {
     requests: usize,
     /// Queues that they go to at first.
     few: usize,
+    /// More than a holder lets wait.
+    overload: Pressure,
     /// Queues that the holder has then, with a record in each.
     many: usize,
 }
 
 impl Plan {
-    const FULL: Self = Self { rounds: 8, requests: 4_000, few: 1_000, many: 100_000 };
-    const QUICK: Self = Self { rounds: 2, requests: 200, few: 50, many: 400 };
+    const FULL: Self = Self {
+        rounds: 8,
+        requests: 4_000,
+        few: 1_000,
+        overload: Pressure { links: 160, under_way: 32 },
+        many: 100_000,
+    };
+    const QUICK: Self =
+        Self { rounds: 2, requests: 200, few: 50, overload: Pressure { links: 10, under_way: 32 }, many: 400 };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let mut relays = Relays::start(&[THREADS], Admission::Open).await?;
+    let mut relays = Box::pin(Relays::start(&[THREADS], Admission::Open)).await?;
     let mut load = Load::dial(&relays).await?;
     let few = queues(plan.few);
     load.create(&few).await?;
-    load.deposits(&plan, &few).await?.report(&DEPOSITS, "", report);
-    load.fetches(&plan, &few).await?.report(&FETCHES, "", report);
+    load.deposits(&plan, &few).await?.report(&DEPOSITS, USUAL, "", report);
+    load.fetches(&plan, &few).await?.report(&FETCHES, USUAL, "", report);
+    overload(&plan, &relays, &mut load, &few, report).await?;
     let many = queues(plan.many);
     load.create(&many).await?;
     let note = format!(", one to each of {} queues", many.len());
-    load.deposits_to_each(&many).await?.report(&DEPOSITS_MANY, &note, report);
+    load.deposits_to_each(&many).await?.report(&DEPOSITS_MANY, USUAL, &note, report);
     restart(&mut relays, many.len(), report).await?;
-    load.dial_again(&relays).await?;
-    load.fetches(&plan, &many).await?.report(&FETCHES_MANY, &format!(", from any of {} queues", many.len()), report);
+    load.dial_again(&relays, USUAL).await?;
+    load.fetches(&plan, &many).await?.report(
+        &FETCHES_MANY,
+        USUAL,
+        &format!(", from any of {} queues", many.len()),
+        report,
+    );
     relays.stop().await
+}
+
+/// More deposits at once than a holder lets wait: what it takes, how long that takes, and what it refuses.
+async fn overload(
+    plan: &Plan,
+    relays: &Relays,
+    load: &mut Load,
+    queues: &[QueueId],
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
+    let Pressure { links, under_way } = plan.overload;
+    load.dial_again(relays, plan.overload).await?;
+    let mut cost = Cost::default();
+    let verbs = queues.iter().cycle().take(4 * links * under_way).map(|&queue| deposit(queue));
+    load.ask(verbs, &mut cost).await?;
+    let note = format!(", {} of {} refused as busy", cost.refused, 4 * links * under_way);
+    cost.report(&OVERLOAD, plan.overload, &note, report);
+    load.dial_again(relays, USUAL).await
 }
 
 async fn restart(relays: &mut Relays, queue_count: usize, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -94,6 +134,7 @@ fn queues(count: usize) -> Vec<QueueId> {
 /// difference to it.
 struct Load {
     links: Vec<Asker>,
+    under_way: usize,
     process: Process,
     owner: SigningKey,
     sender: SigningKey,
@@ -105,6 +146,8 @@ struct Cost {
     rates: Vec<f64>,
     latencies_ms: Vec<f64>,
     cpu_us: Vec<f64>,
+    /// Requests that the holder had no room for.
+    refused: usize,
 }
 
 /// What the rows of one kind of request are called.
@@ -126,6 +169,13 @@ const DEPOSITS: Names = Names {
 };
 const DEPOSITS_MANY: Names =
     Names { rate: "deposits_many", latency: "deposit_latency_many", cpu: "deposit_cpu_many", ..DEPOSITS };
+const OVERLOAD: Names = Names {
+    rate: "overload",
+    latency: "overload_latency",
+    cpu: "overload_cpu",
+    what: "deposits, granted or refused, with more under way than a holder lets wait",
+    goals: None,
+};
 const FETCHES: Names = Names {
     rate: "fetches",
     latency: "fetch_latency",
@@ -141,23 +191,26 @@ impl Load {
         let (holder, _) = relays.path()?;
         let mut rng = rand::rng();
         let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
-        Ok(Self { links: links(&holder.peer).await?, process: holder.process.clone(), owner, sender })
+        let (links, process) = (links(&holder.peer, USUAL.links).await?, holder.process.clone());
+        Ok(Self { links, under_way: USUAL.under_way, process, owner, sender })
     }
 
-    /// The holder runs again, in another process.
-    async fn dial_again(&mut self, relays: &Relays) -> Result<(), BenchError> {
+    /// New links: as many as are wanted now, to the holder as it runs now.
+    async fn dial_again(&mut self, relays: &Relays, pressure: Pressure) -> Result<(), BenchError> {
         let (holder, _) = relays.path()?;
-        (self.links, self.process) = (links(&holder.peer).await?, holder.process.clone());
+        self.links = links(&holder.peer, pressure.links).await?;
+        (self.under_way, self.process) = (pressure.under_way, holder.process.clone());
         Ok(())
     }
 
     async fn create(&mut self, queues: &[QueueId]) -> Result<(), BenchError> {
         let (owner, sender) = (self.owner.public(), self.sender.public());
         let create = |&queue: &QueueId| Verb::Create { queue, owner, sender };
+        let mut cost = Cost::default();
         for some in queues.chunks(PREPARED_MAX) {
-            self.ask(some.iter().map(create), &mut Cost::default()).await?;
+            self.ask(some.iter().map(create), &mut cost).await?;
         }
-        Ok(())
+        cost.all_granted().map(drop)
     }
 
     /// Rounds of deposits, to these queues in turn.
@@ -167,7 +220,7 @@ impl Load {
             let queues = queues.iter().cycle().skip(round).take(plan.requests);
             self.ask(queues.map(|&queue| deposit(queue)), &mut cost).await?;
         }
-        Ok(cost)
+        cost.all_granted()
     }
 
     async fn deposits_to_each(&mut self, queues: &[QueueId]) -> Result<Cost, BenchError> {
@@ -175,7 +228,7 @@ impl Load {
         for some in queues.chunks(PREPARED_MAX) {
             self.ask(some.iter().map(|&queue| deposit(queue)), &mut cost).await?;
         }
-        Ok(cost)
+        cost.all_granted()
     }
 
     /// Rounds of fetches, from any of these queues.
@@ -187,7 +240,7 @@ impl Load {
             let fetches: Vec<_> = queues.flatten().map(fetch).take(plan.requests).collect();
             self.ask(fetches.into_iter(), &mut cost).await?;
         }
-        Ok(cost)
+        cost.all_granted()
     }
 
     /// One round: signs, asks over all links at once, and waits for all answers.
@@ -204,12 +257,13 @@ impl Load {
         let meter = Meter::start([self.process.clone()]);
         let mut asking = JoinSet::new();
         for (asker, frames) in std::mem::take(&mut self.links).into_iter().zip(frames) {
-            asking.spawn(within(Step::Mailbox, asker.ask_all(frames)));
+            asking.spawn(within(Step::Mailbox, asker.ask_all(frames, self.under_way)));
         }
         while let Some(asked) = asking.join_next().await {
-            let (asker, latencies) = asked.map_err(|_| BenchError::Unexpected)??;
+            let (asker, Answers { latencies, refused }) = asked.map_err(|_| BenchError::Unexpected)??;
             self.links.push(asker);
             cost.latencies_ms.extend(latencies.into_iter().map(ms));
+            cost.refused += refused;
         }
         let reading = meter.stop();
         cost.rates.push(count as f64 / reading.wall);
@@ -219,10 +273,14 @@ impl Load {
 }
 
 impl Cost {
-    fn report(self, names: &Names, more: &str, report: &mut Report<'_>) {
+    fn all_granted(self) -> Result<Self, BenchError> {
+        if self.refused == 0 { Ok(self) } else { Err(BenchError::Refused(Refusal::Busy)) }
+    }
+
+    fn report(self, names: &Names, pressure: Pressure, more: &str, report: &mut Report<'_>) {
         let Names { rate, latency, cpu, what, goals } = names;
-        let under_way = LINKS * UNDER_WAY;
-        let note = format!("{what}{more}; {under_way} under way, over {LINKS} links");
+        let Pressure { links, under_way } = pressure;
+        let note = format!("{what}{more}; {} under way, over {links} links", links * under_way);
         let (mut rates, mut latencies) = (
             Row::of(rate, Unit::PerSecond, self.rates, note),
             Row::of(latency, Unit::Milliseconds, self.latencies_ms, "from asking to the answer, for each of these"),
@@ -242,9 +300,9 @@ impl Cost {
     }
 }
 
-async fn links(holder: &Peer) -> Result<Vec<Asker>, BenchError> {
-    let mut links = Vec::with_capacity(LINKS);
-    for _ in 0..LINKS {
+async fn links(holder: &Peer, count: usize) -> Result<Vec<Asker>, BenchError> {
+    let mut links = Vec::with_capacity(count);
+    for _ in 0..count {
         links.push(Asker::dial(holder).await?);
     }
     Ok(links)
@@ -255,6 +313,13 @@ fn deposit(queue: QueueId) -> Verb {
     let mut record = vec![0; RECORD_LENS[0]];
     rand::rng().fill_bytes(&mut record);
     Verb::Deposit { queue, record: ByteBuf::from(record), puzzle: 0 }
+}
+
+/// What came back on one link.
+struct Answers {
+    /// How long each took that was granted.
+    latencies: Vec<Duration>,
+    refused: usize,
 }
 
 /// A link to a holder, with one circuit.
@@ -279,34 +344,39 @@ impl Asker {
         verb.signed(key, &context).encode()
     }
 
-    /// Asks all of these, several at a time, and returns how long each took.
-    async fn ask_all(mut self, frames: Vec<Vec<u8>>) -> Result<(Self, Vec<Duration>), BenchError> {
-        let (mut asked, mut latencies) = (BTreeMap::new(), Vec::with_capacity(frames.len()));
+    /// Asks all of these, so many at a time.
+    async fn ask_all(mut self, frames: Vec<Vec<u8>>, under_way: usize) -> Result<(Self, Answers), BenchError> {
+        let mut asked = BTreeMap::new();
+        let mut answers = Answers { latencies: Vec::with_capacity(frames.len()), refused: 0 };
         let mut frames = frames.into_iter();
         loop {
-            if asked.len() + ASKED_TOGETHER <= UNDER_WAY {
-                for frame in frames.by_ref().take(UNDER_WAY - asked.len()) {
+            if asked.len() + ASKED_TOGETHER <= under_way {
+                for frame in frames.by_ref().take(under_way - asked.len()) {
                     let asked_at = Instant::now();
                     asked.insert(self.probe.ask(self.circ, Service::Mailbox, &frame).await?, asked_at);
                 }
             }
             if asked.is_empty() {
-                return Ok((self, latencies));
+                return Ok((self, answers));
             }
             let (_, stream, answer) = self.probe.next_frame().await?;
             let asked_at = asked.remove(&stream).ok_or(BenchError::Unexpected)?;
-            latencies.push(asked_at.elapsed());
-            check(&answer)?;
+            if is_granted(&answer)? {
+                answers.latencies.push(asked_at.elapsed());
+            } else {
+                answers.refused += 1;
+            }
         }
     }
 }
 
-/// Whether the holder did what it was asked.
-fn check(answer: &[u8]) -> Result<(), BenchError> {
+/// Whether the holder did what it was asked, or had no room for it.
+fn is_granted(answer: &[u8]) -> Result<bool, BenchError> {
     match MailboxReply::decode(answer) {
+        Ok(MailboxReply::Refused(Refusal::Busy)) => Ok(false),
         Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
         Ok(MailboxReply::Fetched { records, .. }) if records.is_empty() => Err(BenchError::Unexpected),
-        Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => Ok(()),
+        Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => Ok(true),
         Err(_) => Err(BenchError::Unexpected),
     }
 }
