@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|index| (index % 251) as u8).collect()
+        (0..=250).cycle().take(len).collect()
     }
 
     #[tokio::test]
