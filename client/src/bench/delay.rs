@@ -305,7 +305,7 @@ pub(super) async fn measure(extent: Extent, ports: Option<u16>, report: &mut Rep
     within(Step::Link, echo(&plan, &mut distances, report)).await?;
     within(Step::Link, stream(&plan, &mut distances, report)).await?;
     let network = distances.network().await?;
-    circuits(&plan, &network, report).await?;
+    Box::pin(circuits(&plan, &network, report)).await?;
     let mut far = |row: Row| {
         if let Some((name, goal)) = far_row(row.name) {
             report(Row { name, goal, note: format!("{}; every link 25 ms long each way", row.note), ..row });

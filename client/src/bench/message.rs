@@ -62,7 +62,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     cold(&plan, dir.path(), &network.peers(), pair.address, report).await?;
     pair.close().await;
     network.stop().await?;
-    cpu(&plan, dir.path(), report).await?;
+    Box::pin(cpu(&plan, dir.path(), report)).await?;
     dir.close().map_err(LocalError::Dir)?;
     Ok(())
 }
@@ -421,7 +421,7 @@ fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
 
 /// What messages cost relays that are processes, beyond what they do anyway.
 async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), BenchError> {
-    let relays = Relays::start(&[1; RELAYS], Admission::Local).await?;
+    let relays = Box::pin(Relays::start(&[1; RELAYS], Admission::Local)).await?;
     let peers: Vec<Peer> = relays.each().iter().map(|relay| relay.peer.clone()).collect();
     let dir = dir.join("cpu");
     let mut pair = Pair::open(&dir, &peers).await?;
