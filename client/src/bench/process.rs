@@ -31,6 +31,16 @@ impl Process {
         exact.or_else(|| kib_field(&text()?, "VmRSS:")).map(|kib| kib * 1024)
     }
 
+    /// How much of that is no page of a file, in words for a row's note: the program itself is in the rest, which processes
+    /// share and the kernel may take back.
+    pub(super) fn of_its_own(&self) -> String {
+        let text = fs::read_to_string(self.0.join("smaps_rollup")).ok();
+        let kib = text.and_then(|text| kib_field(&text, "Anonymous:"));
+        kib.map_or_else(String::new, |kib| {
+            format!("; {kib} KiB of it are its own, the rest pages of the program's file")
+        })
+    }
+
     /// Time on cores that each of its threads has had; `None` where the kernel does not say.
     fn cpu_times(&self) -> Option<CpuTimes> {
         let mut times = BTreeMap::new();

@@ -5,9 +5,8 @@
 
 use ::hpke::aead::{AeadTag, ChaCha20Poly1305};
 use ::hpke::kdf::HkdfSha256;
-use ::hpke::kem::XWing;
 use ::hpke::{
-    Deserializable, Kem, OpModeR, OpModeS, Serializable, single_shot_open_inout_detached,
+    Deserializable, OpModeR, OpModeS, Serializable, single_shot_open_inout_detached,
     single_shot_seal_inout_detached_with_rng,
 };
 use core::fmt;
@@ -15,20 +14,19 @@ use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::xwing::{self, Encapped, FastXWing, Opener, Public};
 use crate::limits::TAG_LEN;
 
 /// Length of a [`SealKey`], bytes.
-pub const SEAL_KEY_LEN: usize = 1216;
+pub const SEAL_KEY_LEN: usize = xwing::PUBLIC_LEN;
 /// Length of the seed of a [`SealSecret`], bytes.
-pub const SEAL_SEED_LEN: usize = 32;
+pub const SEAL_SEED_LEN: usize = xwing::SEED_LEN;
 /// Length of the encapsulated key in front of a sealed text, bytes.
-pub const ENCAPPED_LEN: usize = 1120;
+pub const ENCAPPED_LEN: usize = xwing::ENCAPPED_LEN;
 /// What sealing adds to a text: the encapsulated key before it and the tag behind it, bytes.
 pub const SEAL_OVERHEAD_LEN: usize = ENCAPPED_LEN + TAG_LEN;
 
-type PublicKey = <XWing as Kem>::PublicKey;
-type PrivateKey = <XWing as Kem>::PrivateKey;
-type EncappedKey = <XWing as Kem>::EncappedKey;
+const _: () = assert!(SEAL_KEY_LEN == 1216 && ENCAPPED_LEN == 1120);
 
 /// The bytes are no X-Wing public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,11 +45,9 @@ impl core::error::Error for BadSealKey {}
 pub struct BadSeal;
 
 /// An X-Wing public key: anyone can seal to it. Its bytes have passed ML-KEM's modulus check.
-///
-/// Kept as bytes, since the expanded form is six times as long and a client holds one for each contact.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "serde_bytes::ByteBuf", into = "serde_bytes::ByteBuf")]
-pub struct SealKey(Box<[u8; SEAL_KEY_LEN]>);
+pub struct SealKey(Public);
 
 impl SealKey {
     /// Takes the key's bytes.
@@ -59,19 +55,12 @@ impl SealKey {
     /// # Errors
     /// A wrong length, or coefficients out of range.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadSealKey> {
-        PublicKey::from_bytes(bytes).map_err(|_| BadSealKey)?;
-        let bytes: &[u8; SEAL_KEY_LEN] = bytes.try_into().map_err(|_| BadSealKey)?;
-        Ok(Self(Box::new(*bytes)))
+        Public::from_bytes(bytes).map(Self).map_err(|_| BadSealKey)
     }
 
     /// The key's bytes.
-    pub const fn as_bytes(&self) -> &[u8; SEAL_KEY_LEN] {
-        &self.0
-    }
-
-    fn expand(&self) -> PublicKey {
-        let Ok(key) = PublicKey::from_bytes(self.as_bytes()) else { unreachable!("checked by from_bytes()") };
-        key
+    pub fn as_bytes(&self) -> &[u8; SEAL_KEY_LEN] {
+        &self.0.0
     }
 }
 
@@ -92,43 +81,34 @@ impl TryFrom<serde_bytes::ByteBuf> for SealKey {
 
 impl From<SealKey> for serde_bytes::ByteBuf {
     fn from(key: SealKey) -> Self {
-        Self::from(key.0.to_vec())
+        Self::from(key.as_bytes().to_vec())
     }
 }
 
 /// Opens what was sealed to its [`SealKey`]. Not `Clone`, not `Debug`, wiped on drop.
-pub struct SealSecret {
-    seed: Zeroizing<[u8; SEAL_SEED_LEN]>,
-}
+pub struct SealSecret(Opener);
 
 impl SealSecret {
     /// A new secret.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let mut seed = Zeroizing::new([0; SEAL_SEED_LEN]);
         rng.fill_bytes(&mut *seed);
-        Self { seed }
+        Self::from_seed(&seed)
     }
 
     /// The secret with this seed.
     pub fn from_seed(seed: &[u8; SEAL_SEED_LEN]) -> Self {
-        Self { seed: Zeroizing::new(*seed) }
+        Self(Opener::from_seed(seed))
     }
 
     /// The seed, to be stored.
     pub fn seed(&self) -> Zeroizing<[u8; SEAL_SEED_LEN]> {
-        self.seed.clone()
+        self.0.seed().clone()
     }
 
     /// The public half.
     pub fn public(&self) -> SealKey {
-        let mut bytes = Box::new([0; SEAL_KEY_LEN]);
-        XWing::sk_to_pk(&self.expand()).write_exact(bytes.as_mut_slice());
-        SealKey(bytes)
-    }
-
-    fn expand(&self) -> PrivateKey {
-        let Ok(key) = PrivateKey::from_bytes(self.seed.as_slice()) else { unreachable!("any 32 bytes are a seed") };
-        key
+        SealKey(self.0.public().clone())
     }
 }
 
@@ -146,15 +126,15 @@ pub fn seal(
     let (encapped_out, rest) = sealed.split_at_mut(ENCAPPED_LEN);
     let (text, tag_out) = rest.split_at_mut(text_len);
     write(text);
-    let Ok((encapped, tag)) = single_shot_seal_inout_detached_with_rng::<ChaCha20Poly1305, HkdfSha256, XWing>(
+    let Ok((encapped, tag)) = single_shot_seal_inout_detached_with_rng::<ChaCha20Poly1305, HkdfSha256, FastXWing>(
         &OpModeS::Base,
-        &key.expand(),
+        &key.0,
         info,
         text.into(),
         &[],
         &mut &mut *rng,
     ) else {
-        unreachable!("X-Wing's encapsulation has no failure and the first AEAD call has a nonce left")
+        unreachable!("the key has passed its check and the first AEAD call has a nonce left")
     };
     encapped.write_exact(encapped_out);
     tag.write_exact(tag_out);
@@ -168,12 +148,12 @@ pub fn seal(
 pub fn open(secret: &SealSecret, info: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
     let (encapped, rest) = sealed.split_at_checked(ENCAPPED_LEN).ok_or(BadSeal)?;
     let (ciphertext, tag) = rest.split_last_chunk::<TAG_LEN>().ok_or(BadSeal)?;
-    let encapped = EncappedKey::from_bytes(encapped).map_err(|_| BadSeal)?;
+    let encapped = Encapped::from_bytes(encapped).map_err(|_| BadSeal)?;
     let tag = AeadTag::<ChaCha20Poly1305>::from_bytes(tag).map_err(|_| BadSeal)?;
     let mut text = Zeroizing::new(ciphertext.to_vec());
-    single_shot_open_inout_detached::<ChaCha20Poly1305, HkdfSha256, XWing>(
+    single_shot_open_inout_detached::<ChaCha20Poly1305, HkdfSha256, FastXWing>(
         &OpModeR::Base,
-        &secret.expand(),
+        &secret.0,
         &encapped,
         info,
         text.as_mut_slice().into(),

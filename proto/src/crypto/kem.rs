@@ -14,6 +14,8 @@ use super::SharedSecret;
 pub const ENCAPSULATION_KEY_LEN: usize = 1184;
 /// Length of a ciphertext, bytes.
 pub const CIPHERTEXT_LEN: usize = 1088;
+/// Length of the seed that a key pair is made from, bytes.
+pub(super) const SEED_LEN: usize = libcrux_ml_kem::KEY_GENERATION_SEED_SIZE;
 
 /// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what it frees.
 pub struct KemSecret(DecapsulationKey);
@@ -25,8 +27,13 @@ pub struct BadEncapsulationKey;
 impl KemSecret {
     /// A fresh key pair.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
-        let mut seed = Zeroizing::new([0; libcrux_ml_kem::KEY_GENERATION_SEED_SIZE]);
+        let mut seed = Zeroizing::new([0; SEED_LEN]);
         rng.fill_bytes(&mut *seed);
+        Self::from_seed(&seed)
+    }
+
+    /// The key pair of a seed.
+    pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
         // libcrux wipes nothing: what it leaves on the stack lasts until the next calls write over it.
         let (secret, public) = libcrux::generate_key_pair(*seed).into_parts();
         let secret: Zeroizing<[u8; ML_KEM_768_SECRET_LEN]> = Zeroizing::new(secret.into());
@@ -53,14 +60,19 @@ pub fn encapsulate(
     encapsulation_key: &[u8; ENCAPSULATION_KEY_LEN],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<([u8; CIPHERTEXT_LEN], SharedSecret), BadEncapsulationKey> {
-    let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
-    if !libcrux::validate_public_key(&key) {
+    if !is_encapsulation_key(encapsulation_key) {
         return Err(BadEncapsulationKey);
     }
+    let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
     let mut message = Zeroizing::new([0; libcrux_ml_kem::ENCAPS_SEED_SIZE]);
     rng.fill_bytes(&mut *message);
     let (ciphertext, shared) = libcrux::encapsulate(&key, *message);
     Ok((ciphertext.into(), SharedSecret(shared)))
+}
+
+/// Whether all coefficients are below the modulus, as those of a key are.
+pub(super) fn is_encapsulation_key(bytes: &[u8; ENCAPSULATION_KEY_LEN]) -> bool {
+    libcrux::validate_public_key(&libcrux::MlKem768PublicKey::from(bytes))
 }
 
 /// Length of a decapsulation key in its expanded form, bytes.

@@ -12,6 +12,7 @@ pub mod passphrase;
 pub mod puzzle;
 pub mod sign;
 pub mod stream;
+mod xwing;
 
 use subtle::ConstantTimeEq;
 use zeroize::ZeroizeOnDrop;
