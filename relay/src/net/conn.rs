@@ -211,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 Expired::Nothing => {}
                 Expired::Keepalive => {
                     self.cells.clear();
+                    self.queue.shrink();
                     self.queue.push([Cell::new(None, Command::Padding)], &mut Pushed::default());
                 }
                 Expired::Silent => return Err(LinkEnd::Silent),

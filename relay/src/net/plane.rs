@@ -66,7 +66,7 @@ pub(crate) struct Inputs {
 enum Input {
     Reports,
     Stored(Vec<StoreDone>),
-    Worked(Vec<WorkDone>),
+    Worked(Worked),
     Stats(oneshot::Sender<ControlStats>),
     Timeout,
     Stop,
@@ -109,11 +109,8 @@ impl Plane {
                     let (now, wall) = (self.clock.now(), wall_now());
                     done.into_iter().for_each(|done| self.control.handle_stored(now, wall, done, &mut self.rng));
                 }
-                Input::Worked(done) => {
-                    self.workers.running -= 1;
-                    let now = self.clock.now();
-                    done.into_iter().for_each(|done| self.control.handle_work_done(now, done));
-                }
+                Input::Worked(Worked::Answered(done)) => self.control.handle_work_done(self.clock.now(), done),
+                Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
                 Input::Stats(reply) => {
                     let _ = reply.send(self.control.stats()); // whoever asked may have gone
                 }
@@ -136,7 +133,7 @@ impl Plane {
             _ = inputs.stop.wait_for(|&stop| stop) => Input::Stop,
             _ = inputs.reports.recv_many(reports, REPORTS_BATCH) => Input::Reports,
             Some(done) = inputs.stored.recv() => Input::Stored(done),
-            Some(done) = self.workers.done.recv() => Input::Worked(done),
+            Some(worked) = self.workers.worked.recv() => Input::Worked(worked),
             Some(reply) = inputs.stats.recv() => Input::Stats(reply),
             () = sleep_until(timeout_at.unwrap_or_else(Instant::now)), if timeout_at.is_some() => Input::Timeout,
         }
@@ -284,31 +281,39 @@ impl Plane {
 /// Answers handshakes in tasks beside those of the links, a few at a time.
 ///
 /// Links come first: a task answers one handshake, some 70 microseconds, then every other task that is ready has its turn; and
-/// such tasks take half of the cores at most. What waits is bounded by the circuits that the control plane admits.
+/// such tasks take half of the cores at most, or the only one. What waits is bounded by the circuits that the control plane admits.
 struct Workers {
     waiting: VecDeque<Work>,
     running: usize,
     running_max: usize,
-    done: mpsc::UnboundedReceiver<Vec<WorkDone>>,
-    done_sender: mpsc::UnboundedSender<Vec<WorkDone>>,
+    worked: mpsc::UnboundedReceiver<Worked>,
+    worked_sender: mpsc::UnboundedSender<Worked>,
+}
+
+/// What a task that answers handshakes says.
+enum Worked {
+    Answered(WorkDone),
+    /// It has no more to answer: another may begin.
+    JobEnded,
 }
 
 impl Workers {
     fn new() -> Self {
-        let (done_sender, done) = mpsc::unbounded_channel();
+        let (worked_sender, worked) = mpsc::unbounded_channel();
         let running_max = (tokio::runtime::Handle::current().metrics().num_workers() / 2).max(1);
-        Self { waiting: VecDeque::new(), running: 0, running_max, done, done_sender }
+        Self { waiting: VecDeque::new(), running: 0, running_max, worked, worked_sender }
     }
 
     fn start(&mut self, control: &Control) {
         while self.running < self.running_max && !self.waiting.is_empty() {
             let works: Vec<_> = self.waiting.drain(..JOB_WORKS.min(self.waiting.len())).collect();
             let responder = control.responder();
-            let done = self.done_sender.clone();
+            let worked = self.worked_sender.clone();
             self.running += 1;
             tokio::spawn(async move {
-                let answered = answer_in_turn(&works, |work| answer(&responder, work)).await;
-                let _ = done.send(answered); // the relay may have stopped
+                let tell = |done| drop(worked.send(Worked::Answered(done))); // the relay may have stopped
+                answer_in_turn(&works, |work| answer(&responder, work), tell).await;
+                let _ = worked.send(Worked::JobEnded);
             });
         }
     }
@@ -319,16 +324,16 @@ fn answer(responder: &Responder, work: &Work) -> WorkDone {
 }
 
 /// Between any two, every other task that is ready has its turn.
-async fn answer_in_turn(works: &[Work], answer: impl Fn(&Work) -> WorkDone) -> Vec<WorkDone> {
-    let mut answered = Vec::with_capacity(works.len());
-    for work in works {
-        if !answered.is_empty() {
+async fn answer_in_turn(works: &[Work], answer: impl Fn(&Work) -> WorkDone, mut tell: impl FnMut(WorkDone)) {
+    for (index, work) in works.iter().enumerate() {
+        if index > 0 {
             tokio::task::yield_now().await;
         }
         // A panic, which reports itself, costs this circuit and not one of the few places for work.
-        answered.extend(catch_unwind(AssertUnwindSafe(|| answer(work))));
+        if let Ok(done) = catch_unwind(AssertUnwindSafe(|| answer(work))) {
+            tell(done);
+        }
     }
-    answered
 }
 
 /// The peers that the operator named, who wants to know when none of them answers.
@@ -383,20 +388,22 @@ mod tests {
             ready.notify_one(); // meanwhile a cell came
             done(work)
         };
-        let answered = answer_in_turn(&works(3), answer).await;
-        assert_eq!(answered.len(), 3);
-        assert_eq!(*log.lock().unwrap(), ["handshake", "link", "handshake", "link", "handshake"]);
+        let told = |_| log.lock().unwrap().push("told");
+        answer_in_turn(&works(3), answer, told).await;
+        let one = ["handshake", "told", "link"];
+        assert_eq!(*log.lock().unwrap(), [&one[..], &one, &one[..2]].concat());
         link.abort();
     }
 
     #[tokio::test]
     async fn a_handshake_that_panics_costs_no_other() {
         let works = works(3);
-        let answered = answer_in_turn(&works, |work| {
+        let answer = |work: &Work| {
             assert!(work.id != WorkId(1), "a fault of ours");
             done(work)
-        });
-        let ids: Vec<_> = answered.await.into_iter().map(|done| done.id).collect();
+        };
+        let mut ids = Vec::new();
+        answer_in_turn(&works, answer, |done| ids.push(done.id)).await;
         assert_eq!(ids, [WorkId(0), WorkId(2)]);
     }
 }

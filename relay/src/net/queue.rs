@@ -5,7 +5,7 @@
 //! * A circuit with more relay cells waiting than its window can explain is broken: its cells are dropped, and the control
 //!   plane is told that it broke [`Violation::Window`](umbel_proto::Violation::Window).
 //! * A queue over [`LINK_QUEUE_CELLS_MAX`], or any queue that grows while the relay is over its memory budget, breaks the
-//!   circuit that has most cells waiting in it, if these are [`BLAMED_CELLS_MIN`] or more.
+//!   circuit that has most relay cells waiting in it.
 //! * A queue too long without any circuit to blame belongs to a peer that does not read: its link is closed.
 
 use std::collections::{HashSet, VecDeque};
@@ -25,9 +25,6 @@ use crate::control::io::LinkId;
 pub(crate) const CIRCUIT_CELLS_MAX: u32 = WINDOW_MAX_CELLS as u32 + 64;
 /// Most cells that wait on one link: 16 MiB.
 pub(crate) const LINK_QUEUE_CELLS_MAX: usize = 8192;
-/// A circuit with fewer cells waiting is not what fills a queue. More than a circuit has that only begins and ends: to break
-/// one makes no more cells than it drops.
-const BLAMED_CELLS_MIN: u32 = 8;
 
 const _: () = assert!(CIRCUIT_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
 
@@ -151,6 +148,11 @@ impl LinkQueue {
         }
     }
 
+    /// Gives back memory that a quiet link does not need.
+    pub(crate) fn shrink(&self) {
+        self.lock().turns.shrink();
+    }
+
     /// The link is to be closed once what waits is sent.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -168,8 +170,7 @@ impl LinkQueue {
     /// Keeps the queue and the relay within their limits.
     fn break_longest(&self, state: &mut State, pushed: &mut Pushed) {
         while state.turns.len() > LINK_QUEUE_CELLS_MAX || self.budget.is_over() {
-            let longest = state.turns.longest().filter(|&circ| state.turns.count(circ) >= BLAMED_CELLS_MIN);
-            match longest {
+            match state.turns.longest() {
                 Some(circ) => self.budget.release(state.break_circuit(circ, pushed)),
                 None if state.turns.len() > LINK_QUEUE_CELLS_MAX => {
                     let waker = state.waker.take();
@@ -197,18 +198,16 @@ impl State {
             Ok((Some(circ), _)) => {
                 // The circuit is over, or its id begins anew: either way the control plane knows.
                 self.broken.remove(&circ);
-                self.turns.push(Some(circ), cell);
+                self.turns.push_control(circ, cell);
             }
-            _ => self.turns.push(None, cell),
+            _ => self.turns.push_link(cell),
         }
     }
 
     fn push_relay(&mut self, circ: CircId, cell: Cell, pushed: &mut Pushed) {
         if self.broken.contains(&circ) {
             pushed.dropped.push(cell);
-        } else if self.turns.count(circ) < CIRCUIT_CELLS_MAX {
-            self.turns.push(Some(circ), cell);
-        } else {
+        } else if let Err(cell) = self.turns.push_relay(circ, cell, CIRCUIT_CELLS_MAX) {
             self.break_circuit(circ, pushed);
             pushed.dropped.push(cell);
         }
@@ -299,10 +298,16 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_a_quiet_circuit_is_not_to_blame() {
-        let queue = queue(5);
-        let pushed = push(&queue, relay(1, BLAMED_CELLS_MIN as usize - 1));
-        assert_eq!((pushed.broken.len(), queue.budget.used_cells()), (0, BLAMED_CELLS_MIN as usize - 1));
+    fn over_the_budget_quiet_circuits_go_too_and_a_queue_of_others_cells_stays() {
+        let budget = Arc::new(Budget::new(5 * CELL_LEN));
+        let silent = LinkQueue::new(LinkId(1), Arc::clone(&budget));
+        let other = LinkQueue::new(LinkId(2), Arc::clone(&budget));
+        push(&silent, (1..=5).flat_map(|number| relay(number, 1)).collect());
+        assert_eq!(push(&other, relay(1, 1)).broken, [circ(1)]);
+        assert!(push(&other, vec![Cell::destroy(circ(1), DestroyReason::Protocol)]).broken.is_empty());
+        assert_eq!(budget.used_cells(), 6, "the end of a circuit is told all the same");
+        let broken = push(&silent, relay(6, 2)).broken;
+        assert_eq!((broken[0], broken.len(), budget.used_cells()), (circ(6), 2, 5));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //!
 //! rustls does the TLS; this only moves its bytes. Cells that are written become whole records inside rustls and leave together
 //! when the stream is flushed. What the socket holds is read in large pieces into a buffer that is borrowed from a pool and goes
-//! back as soon as it is empty, so that an idle link keeps none. Both are bounded: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`].
+//! back as soon as it is empty, so that an idle link keeps none. Both are bounded: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`]; and
+//! so are the large buffers of all links together, [`LENT_BUFFERS_MAX`].
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use rustls::Connection;
@@ -14,28 +15,49 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Read from the socket at once: about four full records.
 const READ_AHEAD_LEN: usize = 64 * 1024;
+/// The same once too many large buffers are lent: what rustls alone would read.
+const SMALL_READ_LEN: usize = 4 * 1024;
+/// Most large buffers that links hold at once: 16 MiB. They are held for long only where cells come faster than they can go.
+const LENT_BUFFERS_MAX: usize = 256;
 /// Most bytes of records that wait for the socket: four full records with what TLS puts around each.
 const SEND_BYTES_MAX: usize = 4 * (16 * 1024 + 22);
 /// Most unused buffers that the pool keeps: 2 MiB. Only links with more to read than they could forward hold one.
 const POOL_BUFFERS_MAX: usize = 32;
 
-/// Buffers that nobody reads into.
+/// Buffers to read into, lent to links.
 #[derive(Default)]
-pub(crate) struct BufferPool {
-    unused: Mutex<Vec<Box<[u8]>>>,
+pub(crate) struct BufferPool(Mutex<Buffers>);
+
+#[derive(Default)]
+struct Buffers {
+    unused: Vec<Box<[u8]>>,
+    /// How many large ones links hold.
+    lent: usize,
 }
 
 impl BufferPool {
     fn take(&self) -> Box<[u8]> {
-        let unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        unused.unwrap_or_else(|| vec![0; READ_AHEAD_LEN].into_boxed_slice())
+        let mut buffers = self.lock();
+        if buffers.lent == LENT_BUFFERS_MAX {
+            return vec![0; SMALL_READ_LEN].into_boxed_slice();
+        }
+        buffers.lent += 1;
+        buffers.unused.pop().unwrap_or_else(|| vec![0; READ_AHEAD_LEN].into_boxed_slice())
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
-        let mut unused = self.unused.lock().unwrap_or_else(PoisonError::into_inner);
-        if unused.len() < POOL_BUFFERS_MAX {
-            unused.push(buffer);
+        if buffer.len() < READ_AHEAD_LEN {
+            return;
         }
+        let mut buffers = self.lock();
+        buffers.lent -= 1;
+        if buffers.unused.len() < POOL_BUFFERS_MAX {
+            buffers.unused.push(buffer);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     /// Hands finished records to the socket until none waits.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
-            match self.session.write_tls(&mut Sync { socket: &mut self.socket, cx }) {
+            match self.session.write_tls(&mut NonBlocking { socket: &mut self.socket, cx }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -183,12 +205,12 @@ impl Drop for ReadAhead {
 }
 
 /// A socket as rustls writes to it: what would wait is an error.
-struct Sync<'a, 'b, S> {
+struct NonBlocking<'a, 'b, S> {
     socket: &'a mut S,
     cx: &'a mut Context<'b>,
 }
 
-impl<S: AsyncWrite + Unpin> Write for Sync<'_, '_, S> {
+impl<S: AsyncWrite + Unpin> Write for NonBlocking<'_, '_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }
@@ -224,6 +246,12 @@ mod tests {
         let ((near, client), (far, server)) = (near.unwrap().into_inner(), far.unwrap().into_inner());
         let pool = Arc::<BufferPool>::default();
         (TlsStream::new(near, client, Arc::clone(&pool)), TlsStream::new(far, server, Arc::default()), pool)
+    }
+
+    /// Large buffers that links hold, and that nobody does.
+    fn counts(pool: &BufferPool) -> (usize, usize) {
+        let buffers = pool.lock();
+        (buffers.lent, buffers.unused.len())
     }
 
     fn bytes(len: usize) -> Vec<u8> {
@@ -268,13 +296,23 @@ mod tests {
         far.flush().await.unwrap();
         let mut received = vec![0; 50_000];
         near.read_exact(&mut received).await.unwrap();
-        assert!(near.ahead.buffer.is_some() && pool.unused.lock().unwrap().is_empty());
+        assert!(near.ahead.buffer.is_some() && counts(&pool) == (1, 0));
         near.read_exact(&mut received).await.unwrap();
         let mut more = ReadBuf::new(&mut received);
         assert!(
             Pin::new(&mut near).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut more).is_pending()
         );
-        assert!(near.ahead.buffer.is_none() && pool.unused.lock().unwrap().len() == 1);
+        assert!(near.ahead.buffer.is_none() && counts(&pool) == (0, 1));
+    }
+
+    #[test]
+    fn large_buffers_are_lent_to_so_many_links_and_the_others_read_less_at_once() {
+        let pool = BufferPool::default();
+        let mut lent: Vec<_> = (0..=LENT_BUFFERS_MAX).map(|_| pool.take()).collect();
+        assert_eq!(lent.pop().map(|last| last.len()), Some(SMALL_READ_LEN));
+        lent.drain(..).for_each(|buffer| pool.give_back(buffer));
+        assert_eq!(counts(&pool), (0, POOL_BUFFERS_MAX));
+        assert_eq!(pool.take().len(), READ_AHEAD_LEN);
     }
 
     #[tokio::test]

@@ -5,9 +5,10 @@
 //!
 //! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and goes allocates nothing.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
-use umbel_proto::cell::Cell;
+use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
 
 /// The cells of one link's queue.
@@ -28,7 +29,7 @@ pub(super) struct Turns {
 struct Waiting {
     first: usize,
     last: usize,
-    count: u32,
+    relay_count: u32,
 }
 
 impl Turns {
@@ -37,29 +38,47 @@ impl Turns {
         self.len
     }
 
-    /// How many cells of this circuit wait.
-    pub(super) fn count(&self, circ: CircId) -> u32 {
-        self.waiting.get(&circ).map_or(0, |waiting| waiting.count)
-    }
-
-    /// The circuit with most cells that wait.
+    /// The circuit with most relay cells that wait, if any has some.
     pub(super) fn longest(&self) -> Option<CircId> {
-        self.waiting.iter().max_by_key(|(_, waiting)| waiting.count).map(|(&circ, _)| circ)
+        let (&circ, longest) = self.waiting.iter().max_by_key(|(_, waiting)| waiting.relay_count)?;
+        (longest.relay_count > 0).then_some(circ)
     }
 
-    /// Puts a cell behind the others of its circuit.
-    pub(super) fn push(&mut self, circ: Option<CircId>, cell: Cell) {
+    /// Puts a cell of the link itself behind the others of its kind.
+    pub(super) fn push_link(&mut self, cell: Cell) {
+        self.link.push_back(cell);
         self.len += 1;
-        let Some(circ) = circ else { return self.link.push_back(cell) };
+    }
+
+    /// Puts a cell that begins or ends a circuit behind the others of that circuit.
+    pub(super) fn push_control(&mut self, circ: CircId, cell: Cell) {
+        self.push(circ, cell, 0);
+    }
+
+    /// Puts a relay cell behind the others of its circuit.
+    ///
+    /// # Errors
+    /// So many wait already; the cell comes back.
+    pub(super) fn push_relay(&mut self, circ: CircId, cell: Cell, count_max: u32) -> Result<(), Cell> {
+        if self.waiting.get(&circ).is_some_and(|waiting| waiting.relay_count >= count_max) {
+            return Err(cell);
+        }
+        self.push(circ, cell, 1);
+        Ok(())
+    }
+
+    fn push(&mut self, circ: CircId, cell: Cell, relay_count: u32) {
         let index = self.slab.insert(cell);
-        match self.waiting.get_mut(&circ) {
-            Some(waiting) => {
+        self.len += 1;
+        match self.waiting.entry(circ) {
+            Entry::Occupied(mut waiting) => {
+                let waiting = waiting.get_mut();
                 self.slab.link(waiting.last, index);
                 waiting.last = index;
-                waiting.count += 1;
+                waiting.relay_count += relay_count;
             }
-            None => {
-                self.waiting.insert(circ, Waiting { first: index, last: index, count: 1 });
+            Entry::Vacant(place) => {
+                place.insert(Waiting { first: index, last: index, relay_count });
                 self.order.push_back(circ);
             }
         }
@@ -79,7 +98,7 @@ impl Turns {
         match next {
             Some(next) => {
                 waiting.first = next;
-                waiting.count -= 1;
+                waiting.relay_count -= u32::from(is_relay(&cell));
                 self.order.push_back(circ);
             }
             None => {
@@ -93,16 +112,27 @@ impl Turns {
     pub(super) fn remove(&mut self, circ: CircId, removed: &mut Vec<Cell>) {
         let Some(waiting) = self.waiting.remove(&circ) else { return };
         self.order.retain(|&other| other != circ);
-        self.len -= waiting.count as usize;
         let mut at = Some(waiting.first);
         while let Some((cell, next)) = at.and_then(|index| self.slab.remove(index)) {
             removed.push(cell);
+            self.len -= 1;
             at = next;
+        }
+    }
+
+    /// Gives back memory that is only there because more waited before.
+    pub(super) fn shrink(&mut self) {
+        if self.len == 0 {
+            *self = Self::default();
         }
     }
 }
 
-/// Cells in lists. A place that becomes free is used again; once all are, they are given back beyond [`SPARE_PLACES_MAX`].
+fn is_relay(cell: &Cell) -> bool {
+    matches!(cell.header(), Ok((_, Command::Relay)))
+}
+
+/// Cells in lists. A place that becomes free is used again.
 #[derive(Default)]
 struct Slab {
     places: Vec<Place>,
@@ -114,9 +144,6 @@ struct Place {
     cell: Option<Cell>,
     next: Option<usize>,
 }
-
-/// Free places that an empty slab keeps: 3 KiB.
-const SPARE_PLACES_MAX: usize = 64;
 
 impl Slab {
     fn insert(&mut self, cell: Cell) -> usize {
@@ -143,17 +170,12 @@ impl Slab {
         let place = self.places.get_mut(index)?;
         let (cell, next) = (place.cell.take()?, place.next);
         self.free.push(index);
-        if self.free.len() == self.places.len() && self.places.len() > SPARE_PLACES_MAX {
-            *self = Self::default();
-        }
         Some((cell, next))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::cell::Command;
-
     use super::*;
 
     fn circ(number: u32) -> CircId {
@@ -168,7 +190,9 @@ mod tests {
     }
 
     fn push(turns: &mut Turns, number: u32, indexes: impl IntoIterator<Item = u8>) {
-        indexes.into_iter().for_each(|index| turns.push(Some(circ(number)), cell(number, index)));
+        for index in indexes {
+            assert!(turns.push_relay(circ(number), cell(number, index), 1000).is_ok());
+        }
     }
 
     fn pop(turns: &mut Turns) -> Option<(u32, u8)> {
@@ -193,7 +217,7 @@ mod tests {
     fn what_belongs_to_the_link_comes_first() {
         let mut turns = Turns::default();
         push(&mut turns, 1, 0..2);
-        turns.push(None, Cell::new(None, Command::Padding));
+        turns.push_link(Cell::new(None, Command::Padding));
         assert_eq!([pop(&mut turns), pop(&mut turns)], [Some((0, 0)), Some((1, 0))]);
         assert_eq!(turns.len(), 1);
     }
@@ -222,24 +246,39 @@ mod tests {
         let mut turns = Turns::default();
         push(&mut turns, 1, 0..3);
         push(&mut turns, 2, 0..5);
-        assert_eq!((turns.longest(), turns.count(circ(2)), turns.len()), (Some(circ(2)), 5, 8));
+        assert_eq!((turns.longest(), turns.len()), (Some(circ(2)), 8));
         let mut removed = Vec::new();
         turns.remove(circ(2), &mut removed);
         turns.remove(circ(2), &mut removed);
-        assert_eq!((removed.len(), turns.len(), turns.count(circ(2))), (5, 3, 0));
+        assert_eq!((removed.len(), turns.len(), turns.longest()), (5, 3, Some(circ(1))));
         assert_eq!(std::iter::from_fn(|| pop(&mut turns)).collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 2)]);
     }
 
     #[test]
-    fn an_empty_slab_gives_back_what_it_grew_to() {
+    fn only_relay_cells_count_against_a_circuit() {
         let mut turns = Turns::default();
-        for index in 0..=255 {
-            push(&mut turns, index + 1, [0]);
+        turns.push_control(circ(1), Cell::new(Some(circ(1)), Command::Created));
+        assert_eq!(turns.longest(), None);
+        push(&mut turns, 1, 0..2);
+        assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_err());
+        assert_eq!(turns.longest(), Some(circ(1)));
+        turns.pop();
+        assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_err(), "what was sent did not count");
+        turns.pop();
+        assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_ok());
+        assert_eq!(turns.len(), 2);
+    }
+
+    #[test]
+    fn memory_is_used_again_and_given_back_when_asked() {
+        let mut turns = Turns::default();
+        for _ in 0..3 {
+            (1..=200).for_each(|number| push(&mut turns, number, [0, 1]));
+            turns.shrink();
+            assert_eq!((turns.len(), turns.slab.places.len()), (400, 400), "nothing that waits is lost");
+            while turns.pop().is_some() {}
         }
-        while turns.pop().is_some() {}
-        assert!(turns.slab.places.capacity() <= SPARE_PLACES_MAX);
-        push(&mut turns, 1, 0..10);
-        while turns.pop().is_some() {}
-        assert_eq!(turns.slab.places.len(), 10);
+        turns.shrink();
+        assert_eq!(turns.slab.places.capacity() + turns.waiting.capacity() + turns.order.capacity(), 0);
     }
 }
