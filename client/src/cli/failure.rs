@@ -10,12 +10,13 @@ use umbel_client::{
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
-/// Exit codes; 69 and 75 are those of `sysexits.h`.
+/// Exit codes; 69, 74 and 75 are those of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
+    InDoubt = 74,
     Deferred = 75,
     Interrupted = 130,
 }
@@ -95,7 +96,12 @@ impl From<SendError> for Failure {
                 error.to_string(),
                 "wait until some of it is delivered: `umbel send --flush` tries it again, `umbel status` shows it",
             ),
-            SendError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
+            SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
+            SendError::InDoubt { fault, .. } => Self::new(
+                Exit::InDoubt,
+                error.to_string(),
+                format!("before you send it again, ask its reader, who would get it twice; {}", store_hint(fault)),
+            ),
             SendError::Closed => ClientClosed.into(),
         }
     }

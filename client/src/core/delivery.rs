@@ -44,6 +44,9 @@ pub(super) struct Delivery {
     parsed: Option<InboxAddress>,
     #[serde(skip)]
     unsealed: Unsealed,
+    /// A holder was asked to take it since this client was started.
+    #[serde(skip)]
+    is_asked: bool,
 }
 
 /// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is on its way before the
@@ -68,6 +71,9 @@ struct Target {
     is_named: bool,
     #[serde(skip)]
     state: State,
+    /// It was asked to take the message and has not answered, in this attempt or one before.
+    #[serde(skip)]
+    is_awaited: bool,
     #[serde(skip)]
     puzzle: Option<Puzzle>,
 }
@@ -113,6 +119,7 @@ impl Delivery {
             targets: Vec::new(),
             parsed: Some(address),
             unsealed: Unsealed::default(),
+            is_asked: false,
         }
     }
 
@@ -189,6 +196,7 @@ impl Delivery {
         for target in &mut self.targets {
             if matches!(target.state, State::Due(at) if at <= cx.now) {
                 target.ask(cx, requests, id, address);
+                self.is_asked |= target.is_awaited;
             }
         }
         if self.is_sealing() { Progress::UnderWay } else { self.progress(cx) }
@@ -197,6 +205,7 @@ impl Delivery {
     /// Takes a mailbox's answer; says whether one more holder has the message.
     pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
         let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
+        target.is_awaited = false;
         let reason = match answer {
             Answer::Mailbox(MailboxReply::Deposited) => {
                 let is_news = !target.is_held();
@@ -223,6 +232,16 @@ impl Delivery {
             target.state = State::Idle;
         }
         self.unsealed = Unsealed::default();
+    }
+
+    /// Whether a holder may have it: since this client was started one was asked, whatever came of it.
+    pub(super) const fn may_be_out(&self) -> bool {
+        self.is_asked
+    }
+
+    /// Whether an answer is still to come.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.targets.iter().any(|target| target.is_awaited)
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
@@ -252,6 +271,7 @@ impl Delivery {
             record: Some(record.into()),
             is_named: true,
             state: State::Due(due_at),
+            is_awaited: false,
             puzzle: None,
         });
     }
@@ -317,6 +337,7 @@ impl Target {
         let isolation = Isolation::Deposit { address, queue };
         requests.ask(cx, Asker::Deposit { message, queue }, isolation, self.relay, question);
         self.state = State::Asked;
+        self.is_awaited = true;
     }
 
     /// Goes on with the puzzle for one turn.

@@ -83,7 +83,7 @@ pub(crate) struct Driver {
     is_store_fault_told: bool,
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
-    sends: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
+    sends: BTreeMap<MessageId, Sending>,
     inboxes: BTreeMap<String, oneshot::Sender<Result<InboxAddress, CreateInboxError>>>,
 }
 
@@ -93,6 +93,13 @@ struct Link {
     queue: Option<mpsc::Sender<Cell>>,
     task: AbortHandle,
     is_up: bool,
+}
+
+/// Who waits for a message to be safe.
+struct Sending {
+    done: oneshot::Sender<Result<(), SendError>>,
+    /// Why the store could not take it when it was last asked.
+    fault: Option<StoreFault>,
 }
 
 enum Waiting {
@@ -224,7 +231,7 @@ impl Driver {
         match request {
             Request::Send { id, address, body, done } => {
                 tracing::trace!("a message is to be sent");
-                self.sends.insert(id, done);
+                self.sends.insert(id, Sending { done, fault: None });
                 self.command(now, Command::Send { id, address, body });
             }
             Request::Flush => self.command(now, Command::Flush),
@@ -270,6 +277,11 @@ impl Driver {
 
     fn on_op_stored(&mut self, now: Instant, ticket: StoreTicket, result: Result<(), StoreFault>) {
         let is_stored = result.is_ok();
+        if let (Some(Waiting::Send(id)), Err(fault)) = (self.waiting.get(&ticket), result)
+            && let Some(sending) = self.sends.get_mut(id)
+        {
+            sending.fault = Some(fault);
+        }
         self.parts.core.handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
         if let Err(fault) = result
             && !self.is_store_fault_told
@@ -278,14 +290,8 @@ impl Driver {
         }
         self.is_store_fault_told = !is_stored;
         match self.waiting.remove(&ticket) {
-            // Of one that was stored, the core's `Queued` tells.
-            Some(Waiting::Send(id)) => {
-                if let Err(fault) = result
-                    && let Some(done) = self.sends.remove(&id)
-                {
-                    answer(done, Err(SendError::Store(fault)));
-                }
-            }
+            // What became of it the core tells: `Queued`, `Held`, `Unsaved`.
+            Some(Waiting::Send(_)) | None => {}
             Some(Waiting::Inbox(name)) => {
                 if let Some(done) = self.inboxes.remove(&name) {
                     let address = result.map_err(CreateInboxError::Store).and_then(|()| {
@@ -294,7 +300,6 @@ impl Driver {
                     answer(done, address);
                 }
             }
-            None => {}
         }
     }
 
@@ -392,22 +397,33 @@ impl Driver {
 
     fn on_notice(&mut self, notice: Notice) {
         match &notice {
-            Notice::Held { holders, .. } => tracing::trace!(holders, "held"),
+            Notice::Held { id, holders, wanted } => {
+                tracing::trace!(holders, "held");
+                // With enough holders it needs no outbox.
+                if holders >= wanted {
+                    self.answer_send(id, |_| Ok(()));
+                }
+            }
             Notice::Received { .. } => tracing::trace!("received"),
             Notice::Queued(id) => {
                 tracing::trace!("queued");
-                if let Some(done) = self.sends.remove(id) {
-                    answer(done, Ok(()));
-                }
+                self.answer_send(id, |_| Ok(()));
             }
-            Notice::Failed { id, reason } => {
-                if let Some(done) = self.sends.remove(id) {
-                    answer(done, Err((*reason).into()));
-                }
+            Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
+            Notice::Unsaved { id, may_be_out: true } => {
+                self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
             }
+            Notice::Failed { id, reason } => self.answer_send(id, |_| Err((*reason).into())),
             _ => {}
         }
         self.tell(notice);
+    }
+
+    /// Tells whoever sent this message how that went, unless they know.
+    fn answer_send(&mut self, id: &MessageId, result: impl FnOnce(StoreFault) -> Result<(), SendError>) {
+        if let Some(Sending { done, fault }) = self.sends.remove(id) {
+            answer(done, result(fault.unwrap_or(StoreFault::Failed)));
+        }
     }
 
     /// Nobody may be listening.
