@@ -42,6 +42,9 @@ pub(super) struct Delivery {
     targets: Vec<Target>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
+    /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
+    #[serde(skip)]
+    named_count: Option<usize>,
     #[serde(skip)]
     unsealed: Unsealed,
     /// A holder was asked to take it since this client was started.
@@ -118,6 +121,7 @@ impl Delivery {
             body: body.into(),
             targets: Vec::new(),
             parsed: Some(address),
+            named_count: None,
             unsealed: Unsealed::default(),
             is_asked: false,
         }
@@ -147,10 +151,10 @@ impl Delivery {
         self.targets.iter().filter(|target| target.is_held()).count()
     }
 
-    /// How many holders should have it.
+    /// How many holders should have it: those that it is not sealed for count too.
     pub(super) fn wanted(&self, cx: &Context<'_>) -> usize {
-        let named = self.targets.iter().filter(|target| target.is_named).count();
-        cx.network.params.holders_wanted.min(named)
+        let wanted = cx.network.params.holders_wanted;
+        self.named_count.map_or(wanted, |named| wanted.min(named))
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -159,6 +163,7 @@ impl Delivery {
         for target in &mut self.targets {
             target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
         }
+        self.named_count = Some(descriptor.mailboxes.len());
         self.targets.retain(|target| target.is_named || target.is_held());
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
         let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);

@@ -190,3 +190,29 @@ fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
     assert_eq!(bench.notices(), [Notice::Queued(ID), Notice::Held { id: ID, holders: 1, wanted: 2 }]);
     assert_eq!(bench.outbox.list(), [(ID, 1)]);
 }
+
+#[test] // §10.5(1)
+fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    bench.find(3);
+    bench.with(|outbox, cx, lookups, requests| outbox.advance(cx, lookups, requests, ID));
+    assert!(bench.stored(false), "while it is sealed for one of three");
+    (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
+    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }], "one holder is not enough");
+    assert_eq!(bench.outbox.list(), [(ID, 1)]);
+
+    bench.pass(STORE_RETRY);
+    let state = bench.out.stores.iter().find_map(|(_, op)| match op {
+        StoreOp::PutOutbox { state, .. } => Some(state.clone()),
+        _ => None,
+    });
+    let mut restarted = Bench::new(Network::local());
+    let state = state.expect("it is stored again");
+    restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).expect("what was stored can be read");
+    let wanted = restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx));
+    assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
+    restarted.find(1);
+    assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx)), 1);
+}
