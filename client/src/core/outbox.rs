@@ -70,8 +70,8 @@ struct Entry {
 enum Stage {
     /// Until it is due.
     Waiting(Instant),
-    /// The store failed: until it has taken the message.
-    Blocked,
+    /// The store failed: until it has taken the message, and it is due.
+    Blocked(Instant),
     /// The descriptor is being looked up.
     Finding,
     /// Mailboxes are being tried.
@@ -130,6 +130,11 @@ impl Outbox {
     pub(super) fn flush(&mut self, now: Instant) {
         let waiting = core::mem::take(&mut self.waiting);
         waiting.into_iter().for_each(|(at, _, id)| self.wait(id, at.min(now)));
+        for entry in self.entries.values_mut() {
+            if let Stage::Blocked(until) = &mut entry.stage {
+                *until = now.min(*until);
+            }
+        }
     }
 
     /// Each message, with how many hold it.
@@ -210,19 +215,22 @@ impl Outbox {
                 entry.tell_held(cx, id);
             }
         }
-        if entry.stage == Stage::Blocked {
-            self.wait(id, cx.now);
+        if let Stage::Blocked(until) = entry.stage {
+            self.wait(id, until);
         }
     }
 
     /// Nothing more is sent of it until the store works again; what is on its way can't be called back.
     fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if let Stage::Waiting(at) = entry.stage {
-            self.waiting.remove(&(at, entry.seq, id));
-        }
+        let until = match entry.stage {
+            // What the user was told about when it is tried again holds.
+            Stage::Waiting(until) | Stage::Blocked(until) => until,
+            Stage::Finding | Stage::Depositing => cx.now,
+        };
+        self.waiting.remove(&(until, entry.seq, id));
         self.active.remove(&(entry.seq, id));
-        entry.stage = Stage::Blocked;
+        entry.stage = Stage::Blocked(until);
         entry.delivery.end_attempt();
         match entry.told {
             // It needs no outbox any more.
@@ -256,7 +264,7 @@ impl Outbox {
         let entry = Entry {
             seq: self.last_seq,
             delivery,
-            stage: Stage::Blocked, // until it is told what to wait for
+            stage: Stage::Blocked(Instant::default()), // until it is told what to wait for
             told: if saving == Saving::Saved { Told::Queued } else { Told::Nothing },
             saving,
             backoff: Backoff::default(),
@@ -318,7 +326,7 @@ impl Outbox {
         entry.delivery.end_attempt();
         if entry.told != Told::Queued {
             // It is tried again as soon as it is durable, and what then becomes of it is told.
-            entry.stage = Stage::Blocked;
+            entry.stage = Stage::Blocked(cx.now);
             self.active.remove(&(entry.seq, id));
             return;
         }

@@ -80,6 +80,7 @@ impl Bench {
             let entry = outbox.entries.get_mut(&ID).expect("it was sent");
             entry.stage = Stage::Depositing;
             entry.delivery.aim(cx, &descriptor);
+            outbox.save_at(ID, cx.now);
         });
     }
 
@@ -215,4 +216,34 @@ fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
     assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
     restarted.find(1);
     assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx)), 1);
+}
+
+#[test] // §10.5(1)
+fn a_store_that_fails_does_not_bring_the_next_attempt_forward() {
+    let mut network = Network::local();
+    network.params.retry_base = Duration::from_secs(60);
+    network.params.retry_max = Duration::from_secs(60);
+    for is_flushed in [false, true] {
+        let mut bench = Bench::new(network.clone());
+        bench.send();
+        bench.drive();
+        assert!(bench.stored(true));
+        bench.find(2);
+        (0..2).for_each(|_| bench.drive());
+        (0..2).for_each(|number| bench.answer(number, &FULL));
+        bench.drive();
+        let notices = bench.notices();
+        let [Notice::Queued(ID), Notice::Deferred { id: ID, retry_in, .. }] = notices[..] else {
+            panic!("{notices:?}")
+        };
+        let due_at = bench.now + retry_in;
+        assert!(bench.stored(false), "as it was sealed");
+        if is_flushed {
+            bench.with(|outbox, cx, _, _| outbox.flush(cx.now));
+        }
+        let told_at = if is_flushed { bench.now } else { due_at };
+        bench.pass(STORE_RETRY);
+        assert!(bench.stored(true));
+        assert_eq!(bench.outbox.entries[&ID].stage, Stage::Waiting(told_at));
+    }
 }
