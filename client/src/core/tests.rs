@@ -235,3 +235,13 @@ fn draws_keep_to_their_bounds_and_their_mean() {
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
     assert!((0..1000).map(|_| between(least, most, &mut rng)).all(|draw| draw >= least && draw <= most));
 }
+
+#[test] // §6.4(5)
+fn stubs_are_made_for_a_message_only_where_its_copies_leave_together() {
+    let mut bench = Bench::new(Snapshot::default());
+    assert_eq!(bench.core.expected_stubs(), 0);
+    bench.send(1, 100);
+    assert_eq!(bench.core.expected_stubs(), 3);
+    bench.core.network.params.second_deposit_delay = Duration::from_secs(30);
+    assert_eq!(bench.core.expected_stubs(), 0);
+}
