@@ -444,6 +444,8 @@ async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), Ben
         for _ in 0..plan.wire_messages {
             pair.exchange().await?;
         }
+        // The last message's third copy and acknowledgements count too; what idling costs meanwhile is off.
+        tokio::time::sleep(SETTLE).await;
         let busy = meter.stop();
         let without_idle = |busy_cpu: f64| busy_cpu - idle.cpu_sum().unwrap_or(0.0) * busy.wall / idle.wall;
         costs.extend(busy.cpu_sum().map(|cpu| without_idle(cpu).max(0.0) * 1e3 / plan.wire_messages as f64));
