@@ -285,7 +285,8 @@ async fn cold(
             "client_fresh",
             unit,
             fresh,
-            "a client that knows a seed and nothing else: profile made, opened, all relays known, first circuit of three hops",
+            format!(
+"a client that knows {SEEDS} seeds and nothing else: profile made, opened, all relays known, first circuit of three hops"),
         )
         .with_goal(Goal::AtMost(1000.0)),
     );
