@@ -203,7 +203,6 @@ impl Driver {
                 }
             }
             LinkEvent::Cells { link, cells } => {
-                tracing::trace!(?link, count = cells.len(), "cells came");
                 self.cells.extend(cells.into_iter().map(|cell| (link, cell)));
             }
             LinkEvent::Down { link } => {
@@ -230,7 +229,6 @@ impl Driver {
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
             Request::Send { id, address, body, done } => {
-                tracing::trace!("a message is to be sent");
                 self.sends.insert(id, Sending { done, fault: None });
                 self.command(now, Command::Send { id, address, body });
             }
@@ -269,7 +267,6 @@ impl Driver {
             self.is_store_gone = true;
             return;
         };
-        tracing::trace!(ops = done.len(), "stored");
         for (ticket, result) in done {
             self.on_op_stored(now, ticket, result);
         }
@@ -308,13 +305,8 @@ impl Driver {
         while self.tasks.try_join_next().is_some() {}
         loop {
             self.drain_stores().await;
-            let mut cell_count = 0;
             while let Some((link, cell)) = self.parts.core.poll_cell() {
                 self.queue_cell(link, cell);
-                cell_count += 1;
-            }
-            if cell_count > 0 {
-                tracing::trace!(count = cell_count, "cells queued");
             }
             while let Some(op) = self.parts.core.poll_link() {
                 self.on_link_op(op);
@@ -348,7 +340,6 @@ impl Driver {
             self.ops.push((ticket, op));
         }
         if self.writing.is_none() && !self.ops.is_empty() {
-            tracing::trace!(ops = self.ops.len(), "to be stored");
             self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
             self.is_store_gone |= self.writing.is_none();
         }
@@ -397,18 +388,9 @@ impl Driver {
 
     fn on_notice(&mut self, notice: Notice) {
         match &notice {
-            Notice::Held { id, holders, wanted } => {
-                tracing::trace!(holders, "held");
-                // With enough holders it needs no outbox.
-                if holders >= wanted {
-                    self.answer_send(id, |_| Ok(()));
-                }
-            }
-            Notice::Received { .. } => tracing::trace!("received"),
-            Notice::Queued(id) => {
-                tracing::trace!("queued");
-                self.answer_send(id, |_| Ok(()));
-            }
+            Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
+            // With enough holders it needs no outbox.
+            Notice::Held { id, holders, wanted } if holders >= wanted => self.answer_send(id, |_| Ok(())),
             Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
             Notice::Unsaved { id, may_be_out: true } => {
                 self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
