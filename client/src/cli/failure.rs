@@ -206,3 +206,21 @@ impl From<OpenError> for Failure {
         Self::failed(text, hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::ids::MessageId;
+
+    use super::*;
+
+    #[test]
+    fn a_message_in_doubt_is_named_and_told_from_one_that_was_not_sent() {
+        let (id, fault) = (MessageId([7; 16]), StoreFault::DiskFull);
+        let in_doubt = Failure::from(SendError::InDoubt { id, fault });
+        assert_eq!(in_doubt.exit, Exit::InDoubt);
+        assert!(in_doubt.error.contains(&id.to_string()) && in_doubt.hint.contains("before you send it again"));
+        let unsent = Failure::from(SendError::Store(fault));
+        assert_eq!(unsent.exit, Exit::Failed);
+        assert!(unsent.error.contains("was not sent") && unsent.hint == store_hint(fault));
+    }
+}

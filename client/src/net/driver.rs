@@ -3,6 +3,9 @@
 //! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but what happens when a
 //! queue is full: a link whose queue is full is closed, and while the store is behind nothing new is taken in.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
