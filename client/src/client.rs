@@ -68,16 +68,26 @@ impl fmt::Display for ClientClosed {
 
 impl std::error::Error for ClientClosed {}
 
-/// A message was not taken into the outbox.
+/// A message was not taken into the outbox, or it is not known whether it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendError {
     /// It is longer than [`MESSAGE_LEN_MAX`].
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
-    /// The profile could not be written. While this client is open it goes on trying; `Queued` tells if it succeeds.
+    /// The profile could not be written, and no holder was asked to take the message: nobody has it. While this client is
+    /// open it goes on trying; `Queued` tells if it succeeds. Once it is closed the message may be sent again.
     Store(StoreFault),
-    /// The client was closed. Whether the message is in the outbox is not known.
+    /// The profile could not be written, and too few holders have said that they have the message; but some were asked, so
+    /// that its reader may get it. Sent again it would be another message. While this client is open, `Queued` and `Held`
+    /// tell more.
+    InDoubt {
+        /// Names it in notices.
+        id: MessageId,
+        /// Why the profile could not be written.
+        fault: StoreFault,
+    },
+    /// The client was closed. Whether the message is in the outbox, or on its way, is not known.
     Closed,
 }
 
@@ -132,7 +142,7 @@ pub enum Reach {
     Offline,
 }
 
-/// A message that is durable in the outbox. Notices tell how it fares: `Held`, `Deferred`, `Failed`.
+/// A message that is durable in the outbox, or that enough holders have. Notices tell how it fares: `Held`, `Deferred`, `Failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     /// Names it in notices.
@@ -198,7 +208,7 @@ impl Client {
     }
 
     /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried until enough holders
-    /// have it, now and each time this profile is opened.
+    /// have it, now and each time this profile is opened. Returns, too, should they have it before.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -376,6 +386,7 @@ display_errors! {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
         Self::OutboxFull => "the outbox is full",
         Self::Store(fault) => fault,
+        Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may be delivered all the same"),
         Self::Closed => ClientClosed,
     }
     CreateInboxError {

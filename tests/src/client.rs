@@ -40,6 +40,8 @@ pub struct ClientDisk {
     pub messages: Vec<(String, MessageId, Vec<u8>)>,
     /// How often a message came that was there already.
     pub duplicates: usize,
+    /// While the disk is full nothing is written.
+    is_full: bool,
     pending: Vec<(StoreTicket, StoreOp)>,
 }
 
@@ -70,13 +72,16 @@ impl ClientDisk {
         self.outbox.len()
     }
 
-    fn commit(&mut self) -> Vec<StoreTicket> {
-        let pending = core::mem::take(&mut self.pending);
+    /// Commits what was written; of each, whether it is durable now.
+    fn commit(&mut self) -> Vec<(StoreTicket, bool)> {
+        let (pending, is_full) = (core::mem::take(&mut self.pending), self.is_full);
         pending
             .into_iter()
             .map(|(ticket, op)| {
-                self.apply(op);
-                ticket
+                if !is_full {
+                    self.apply(op);
+                }
+                (ticket, !is_full)
             })
             .collect()
     }
@@ -112,6 +117,11 @@ impl SimClient {
     /// A client that is down.
     pub fn new(seeds: Vec<Peer>) -> Self {
         Self { disk: ClientDisk::default(), notices: Vec::new(), seeds, core: None, incarnation: 0 }
+    }
+
+    /// Fills its disk, or makes room on it.
+    pub fn set_disk_full(&mut self, is_full: bool) {
+        self.disk.is_full = is_full;
     }
 
     /// Whether it is up.
@@ -192,8 +202,8 @@ impl SimClient {
     /// Its disk commits.
     pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         let Some(core) = &mut self.core else { return };
-        for ticket in self.disk.commit() {
-            core.handle_stored(now, wall, ticket, true, rng);
+        for (ticket, is_stored) in self.disk.commit() {
+            core.handle_stored(now, wall, ticket, is_stored, rng);
         }
     }
 

@@ -201,6 +201,11 @@ impl World {
         self.drop_links(Node::Client(name.0));
     }
 
+    /// Fills a client's disk, or makes room on it.
+    pub fn set_client_disk_full(&mut self, name: ClientName, is_full: bool) {
+        self.clients[name.0].set_disk_full(is_full);
+    }
+
     /// Starts a client that is down.
     pub fn restart_client(&mut self, name: ClientName) {
         let (now, wall) = (self.now, self.wall());

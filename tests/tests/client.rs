@@ -214,6 +214,52 @@ fn a_client_that_dies_at_any_moment_loses_nothing() {
     }
 }
 
+/// A message that a client which knows the way sends while its disk is full.
+fn send_on_a_full_disk(world: &mut World) -> MessageId {
+    let address = world.create_inbox(BOB, "help");
+    listen(world, true);
+    let first = world.send(ALICE, &address, b"the descriptor is known from now on".to_vec());
+    let is_settled = |world: &World| has_come(world, first) && world.client(ALICE).disk.outbox_len() == 0;
+    assert!(world.run_until(Duration::from_secs(60), is_settled), "{}", world.describe());
+    world.set_client_disk_full(ALICE, true);
+    world.send(ALICE, &address, b"once".to_vec())
+}
+
+#[test] // §10.5(1)
+fn a_message_that_is_delivered_though_the_disk_is_full_is_not_called_unsent() {
+    let mut world = World::new(42).relays(8).clients(2);
+    let sent = send_on_a_full_disk(&mut world);
+    let is_held = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
+    assert!(world.run_until(Duration::from_secs(10), |world| world.has_notice(ALICE, is_held)), "{}", world.describe());
+    assert!(world.run_until(Duration::from_secs(10), |world| has_come(world, sent)), "{}", world.describe());
+    world.run_for(Duration::from_secs(60));
+    let of_it = |notice: &Notice| matches!(notice, Notice::Unsaved { .. }) || *notice == Notice::Queued(sent);
+    assert!(!world.has_notice(ALICE, of_it), "nothing else is said of it");
+}
+
+#[test] // §10.5(1)
+fn a_message_of_unknown_fate_is_in_doubt_while_the_disk_is_full_and_goes_out_once_there_is_room() {
+    let mut world = World::new(43).relays(8).clients(2);
+    let sent = send_on_a_full_disk(&mut world);
+    for number in 0..8 {
+        world.crash_relay(RelayName(number));
+    }
+    let in_doubt = Notice::Unsaved { id: sent, may_be_out: true };
+    assert!(
+        world.run_until(Duration::from_secs(10), |world| world.has_notice(ALICE, |notice| *notice == in_doubt)),
+        "{}",
+        world.describe()
+    );
+    for number in 0..8 {
+        world.restart_relay(RelayName(number));
+    }
+    world.set_client_disk_full(ALICE, false);
+    assert!(world.run_until(Duration::from_secs(120), |world| has_come(world, sent)), "{}", world.describe());
+    let is_held = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
+    assert!(world.run_until(Duration::from_secs(30), |world| world.has_notice(ALICE, is_held)), "{}", world.describe());
+    assert_eq!(world.client(BOB).disk.messages.len(), 2, "once, whatever became of it before");
+}
+
 #[test] // §6.4
 fn without_a_network_a_message_is_deferred_and_goes_out_once_there_is_one() {
     let mut world = World::new(39).relays(6).clients(2);

@@ -11,9 +11,9 @@ use umbel_proto::time::Duration;
 use super::failure::{Exit, Failure};
 use super::session::Session;
 
-/// How long more deposits are waited for at most once enough holders have a message.
-const LINGER_MAX: Duration = Duration::from_secs(1);
-/// The part of the time taken so far that they are waited for.
+/// Bounds of how long copies that are outstanding are waited for once enough holders have a message.
+const LINGER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
+/// The part of the time taken so far that they are waited for, between these bounds.
 const LINGER_SHARE: u32 = 4;
 
 /// How far one message got.
@@ -68,22 +68,16 @@ impl Progress {
 /// Some messages on their way.
 pub(super) struct Delivery {
     pub(super) messages: BTreeMap<MessageId, Progress>,
-    /// Most holders a message can have in this network.
-    holders_max: usize,
     began_at: Instant,
     ends_at: Instant,
 }
 
 impl Delivery {
     /// To be waited for until `timeout` has passed. `messages` come with how many holders have each.
-    pub(super) fn new(
-        messages: impl IntoIterator<Item = (MessageId, usize)>,
-        holders_max: usize,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(messages: impl IntoIterator<Item = (MessageId, usize)>, timeout: Duration) -> Self {
         let messages = messages.into_iter().map(|(id, holders)| (id, Progress::new(holders))).collect();
         let began_at = Instant::now();
-        Self { messages, holders_max, began_at, ends_at: began_at + timeout }
+        Self { messages, began_at, ends_at: began_at + timeout }
     }
 
     /// Waits until the fate of each is known.
@@ -101,7 +95,6 @@ impl Delivery {
                 Err(_elapsed) => return Ok(()),
             }
         }
-        self.linger(notices).await;
         Ok(())
     }
 
@@ -148,12 +141,18 @@ impl Delivery {
         Ok(())
     }
 
-    /// A little longer, for the deposits beyond those that are needed.
-    async fn linger(&mut self, notices: &mut Notices) {
-        let wait = (self.began_at.elapsed() / LINGER_SHARE).min(LINGER_MAX);
+    /// A little longer, for the copies beyond those that are needed: as long as a message is held and still in the outbox,
+    /// there are some.
+    pub(super) async fn linger(&mut self, client: &Client, notices: &mut Notices) -> Result<(), Failure> {
+        let wait = (self.began_at.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
         let ends_at = (Instant::now() + wait).min(self.ends_at);
-        while self.messages.values().any(|one| one.fate == Some(Fate::Held) && one.holders < self.holders_max) {
-            let Ok(Ok(notice)) = timeout_at(ends_at, notices.next()).await else { return };
+        loop {
+            let outbox = client.status().await?.outbox;
+            let is_held = |id| self.messages.get(id).is_some_and(|one| one.fate == Some(Fate::Held));
+            let is_outstanding = outbox.iter().any(|(id, _)| is_held(id));
+            // What was told before is heard in any case.
+            let until = if is_outstanding { ends_at } else { Instant::now() };
+            let Ok(Ok(notice)) = timeout_at(until, notices.next()).await else { return Ok(()) };
             if let Notice::Held { id, holders, .. } = notice
                 && let Some(progress) = self.messages.get_mut(&id)
             {

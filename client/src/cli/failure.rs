@@ -10,12 +10,13 @@ use umbel_client::{
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
-/// Exit codes; 69 and 75 are those of `sysexits.h`.
+/// Exit codes; 69, 74 and 75 are those of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
+    InDoubt = 74,
     Deferred = 75,
     Interrupted = 130,
 }
@@ -95,7 +96,12 @@ impl From<SendError> for Failure {
                 error.to_string(),
                 "wait until some of it is delivered: `umbel send --flush` tries it again, `umbel status` shows it",
             ),
-            SendError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
+            SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
+            SendError::InDoubt { fault, .. } => Self::new(
+                Exit::InDoubt,
+                error.to_string(),
+                format!("before you send it again, ask its reader, who would get it twice; {}", store_hint(fault)),
+            ),
             SendError::Closed => ClientClosed.into(),
         }
     }
@@ -198,5 +204,23 @@ impl From<OpenError> for Failure {
             OpenError::Thread(_) => "free some threads or memory",
         };
         Self::failed(text, hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::ids::MessageId;
+
+    use super::*;
+
+    #[test]
+    fn a_message_in_doubt_is_named_and_told_from_one_that_was_not_sent() {
+        let (id, fault) = (MessageId([7; 16]), StoreFault::DiskFull);
+        let in_doubt = Failure::from(SendError::InDoubt { id, fault });
+        assert_eq!(in_doubt.exit, Exit::InDoubt);
+        assert!(in_doubt.error.contains(&id.to_string()) && in_doubt.hint.contains("before you send it again"));
+        let unsent = Failure::from(SendError::Store(fault));
+        assert_eq!(unsent.exit, Exit::Failed);
+        assert!(unsent.error.contains("was not sent") && unsent.hint == store_hint(fault));
     }
 }

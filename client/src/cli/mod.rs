@@ -42,6 +42,7 @@ Exit codes:
   1   failed
   2   the command line is wrong
   69  no relay could be reached
+  74  the profile can't be written, and the message may be delivered all the same: ask before you send it again
   75  safe in the outbox, but not yet with its holders: the next send or receive tries again
   130 interrupted; nothing is lost
 

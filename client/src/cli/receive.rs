@@ -122,7 +122,7 @@ impl Receiver<'_> {
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
     async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
         let outbox = self.client.status().await?.outbox;
-        Delivery::new(outbox, 0, OUTBOX_TIMEOUT).wait(self.session, self.client, notices).await
+        Delivery::new(outbox, OUTBOX_TIMEOUT).wait(self.session, self.client, notices).await
     }
 
     fn goes_on(&self) -> bool {

@@ -9,7 +9,6 @@ use umbel_client::{Client, Reach};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::limits::MAILBOXES_MAX;
 use umbel_proto::time::Duration;
 
 use super::delivery::{Delivery, Progress};
@@ -69,8 +68,9 @@ async fn send(
     if watched.is_empty() {
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
     }
-    let mut delivery = Delivery::new(watched, MAILBOXES_MAX, timeout);
+    let mut delivery = Delivery::new(watched, timeout);
     delivery.wait(session, client, &mut notices).await?;
+    delivery.linger(client, &mut notices).await?;
     for (id, progress) in &delivery.messages {
         report(session, *id, progress)?;
     }

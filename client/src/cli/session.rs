@@ -79,7 +79,7 @@ impl Session {
             }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
-            Notice::Failed { .. } | Notice::Received { .. } | Notice::CaughtUp { .. } => {}
+            Notice::Failed { .. } | Notice::Unsaved { .. } | Notice::Received { .. } | Notice::CaughtUp { .. } => {}
         }
     }
 

@@ -42,8 +42,14 @@ pub(super) struct Delivery {
     targets: Vec<Target>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
+    /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
+    #[serde(skip)]
+    named_count: Option<usize>,
     #[serde(skip)]
     unsealed: Unsealed,
+    /// A holder was asked to take it since this client was started.
+    #[serde(skip)]
+    is_asked: bool,
 }
 
 /// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is on its way before the
@@ -68,6 +74,9 @@ struct Target {
     is_named: bool,
     #[serde(skip)]
     state: State,
+    /// It was asked to take the message and has not answered, in this attempt or one before.
+    #[serde(skip)]
+    is_awaited: bool,
     #[serde(skip)]
     puzzle: Option<Puzzle>,
 }
@@ -112,7 +121,9 @@ impl Delivery {
             body: body.into(),
             targets: Vec::new(),
             parsed: Some(address),
+            named_count: None,
             unsealed: Unsealed::default(),
+            is_asked: false,
         }
     }
 
@@ -140,10 +151,10 @@ impl Delivery {
         self.targets.iter().filter(|target| target.is_held()).count()
     }
 
-    /// How many holders should have it.
+    /// How many holders should have it: those that it is not sealed for count too.
     pub(super) fn wanted(&self, cx: &Context<'_>) -> usize {
-        let named = self.targets.iter().filter(|target| target.is_named).count();
-        cx.network.params.holders_wanted.min(named)
+        let wanted = cx.network.params.holders_wanted;
+        self.named_count.map_or(wanted, |named| wanted.min(named))
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -152,6 +163,7 @@ impl Delivery {
         for target in &mut self.targets {
             target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
         }
+        self.named_count = Some(descriptor.mailboxes.len());
         self.targets.retain(|target| target.is_named || target.is_held());
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
         let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);
@@ -189,6 +201,7 @@ impl Delivery {
         for target in &mut self.targets {
             if matches!(target.state, State::Due(at) if at <= cx.now) {
                 target.ask(cx, requests, id, address);
+                self.is_asked |= target.is_awaited;
             }
         }
         if self.is_sealing() { Progress::UnderWay } else { self.progress(cx) }
@@ -197,6 +210,7 @@ impl Delivery {
     /// Takes a mailbox's answer; says whether one more holder has the message.
     pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
         let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
+        target.is_awaited = false;
         let reason = match answer {
             Answer::Mailbox(MailboxReply::Deposited) => {
                 let is_news = !target.is_held();
@@ -223,6 +237,16 @@ impl Delivery {
             target.state = State::Idle;
         }
         self.unsealed = Unsealed::default();
+    }
+
+    /// Whether a holder may have it: since this client was started one was asked, whatever came of it.
+    pub(super) const fn may_be_out(&self) -> bool {
+        self.is_asked
+    }
+
+    /// Whether an answer is still to come.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.targets.iter().any(|target| target.is_awaited)
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
@@ -252,6 +276,7 @@ impl Delivery {
             record: Some(record.into()),
             is_named: true,
             state: State::Due(due_at),
+            is_awaited: false,
             puzzle: None,
         });
     }
@@ -317,6 +342,7 @@ impl Target {
         let isolation = Isolation::Deposit { address, queue };
         requests.ask(cx, Asker::Deposit { message, queue }, isolation, self.relay, question);
         self.state = State::Asked;
+        self.is_awaited = true;
     }
 
     /// Goes on with the puzzle for one turn.

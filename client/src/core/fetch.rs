@@ -11,6 +11,7 @@ use umbel_proto::inbox::holder::PUSH_WINDOW_BYTES;
 use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
 use umbel_proto::limits::REMOVE_MAX;
+use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -27,9 +28,11 @@ const RECEIVED_MAX: usize = 100_000;
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
 /// Most bytes that a subscription brings before something is removed: a quarter of what a holder pushes at most.
-const REMOVE_BYTES: usize = PUSH_WINDOW_BYTES / 4;
-/// Most records that a subscription brings before something is removed: less than a tenth of what a queue holds.
-const REMOVE_RECORDS: usize = 12;
+const REMOVE_BYTES_MAX: usize = PUSH_WINDOW_BYTES / 4;
+/// Most records that a subscription brings before something is removed.
+const REMOVE_RECORDS_MAX: usize = 12;
+/// It is no more than this part of what a queue holds, so that waiting to remove fills none.
+const REMOVE_SHARE: usize = 8;
 
 /// Everything that is fetched for.
 #[derive(Default)]
@@ -314,7 +317,7 @@ impl Visiting {
         if self.is_fetching || !self.unstored.is_empty() {
             return;
         }
-        let is_wanted = is_due || ((self.has_more || self.has_to_remove()) && may_go_on);
+        let is_wanted = is_due || ((self.has_more || self.has_to_remove(&cx.network.params)) && may_go_on);
         if is_wanted {
             self.fetch(cx, requests, name, queue);
         }
@@ -354,8 +357,9 @@ impl Visiting {
     }
 
     /// Whether records have to leave the holder now.
-    fn has_to_remove(&self) -> bool {
-        let is_pressing = self.remove.len() >= REMOVE_RECORDS || self.pushed_bytes >= REMOVE_BYTES;
+    fn has_to_remove(&self, params: &Params) -> bool {
+        let (records, bytes) = remove_from(params);
+        let is_pressing = self.remove.len() >= records || self.pushed_bytes >= bytes;
         !self.remove.is_empty() && (!self.is_subscribed || is_pressing)
     }
 
@@ -426,8 +430,37 @@ impl Received {
     }
 }
 
+/// From how many records, or bytes, on something has to leave a holder at once.
+fn remove_from(params: &Params) -> (usize, usize) {
+    let bytes = usize::try_from(params.queue_bytes_max).unwrap_or(usize::MAX);
+    let records = params.queue_records_max / REMOVE_SHARE;
+    (REMOVE_RECORDS_MAX.min(records).max(1), REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1))
+}
+
 fn report(cx: &mut Context<'_>, inboxes: &mut Inboxes, name: &str, queue: QueueId, visit: Option<Visit>) {
     if let Some(visit) = visit {
         inboxes.on_visit(cx, name, queue, visit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::network::Network;
+
+    use super::*;
+
+    #[test] // §10.5(4)
+    fn what_waits_to_be_removed_is_a_small_part_of_what_a_queue_holds() {
+        let mut params = Network::local().params;
+        for (records_max, bytes_max, expected) in [
+            (1, 128 << 10, (1, 16 << 10)),
+            (16, 512 << 10, (2, 64 << 10)),
+            (128, 2 << 20, (12, 96 << 10)),
+            (4096, 128 << 20, (12, 96 << 10)),
+        ] {
+            params.queue_records_max = records_max;
+            params.queue_bytes_max = bytes_max;
+            assert_eq!(remove_from(&params), expected);
+        }
     }
 }

@@ -75,6 +75,14 @@ pub enum Notice {
     },
     /// A message is durable in the outbox.
     Queued(MessageId),
+    /// A message is not in the outbox: the store fails. `Queued` still tells if it succeeds before the client ends, `Held`
+    /// if as many holders as are wanted have the message.
+    Unsaved {
+        /// Which message.
+        id: MessageId,
+        /// Holders were asked to take it, so that its reader may get it all the same.
+        may_be_out: bool,
+    },
     /// A message is held durably by this many holders of as many as are wanted.
     Held {
         /// Which message.

@@ -3,7 +3,12 @@
 //!
 //! A message leaves the outbox only when as many holders hold it as are wanted. It is stored and first deposited at the
 //! same time, so that nobody waits for this disk; the user is told that it is safe, and how it fares, only once it is
-//! durable here. While the store fails nothing more is sent. Only a few messages are worked on at a time; the rest wait.
+//! durable here. While the store fails nothing more is asked for. A message that never was durable here, but may be with a
+//! holder, is not called unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are worked
+//! on at a time; the rest wait.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,8 +55,7 @@ struct Entry {
     delivery: Delivery,
     stage: Stage,
     saving: Saving,
-    /// It was durable here once, and the user knows.
-    is_queued: bool,
+    told: Told,
     backoff: Backoff,
     /// When this attempt began.
     attempt_at: Instant,
@@ -66,12 +70,25 @@ struct Entry {
 enum Stage {
     /// Until it is due.
     Waiting(Instant),
-    /// The store failed: until it has taken the message.
-    Blocked,
+    /// The store failed: until it has taken the message, and it is due.
+    Blocked(Instant),
     /// The descriptor is being looked up.
     Finding,
     /// Mailboxes are being tried.
     Depositing,
+}
+
+/// What the user knows of a message's place in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Nothing yet.
+    Nothing,
+    /// Nothing yet: the store failed, and what holders were asked is waited for.
+    Doubtful,
+    /// That it is not durable here.
+    Unsaved,
+    /// That it was durable here once.
+    Queued,
 }
 
 /// Whether the store has the message as it is here.
@@ -113,6 +130,11 @@ impl Outbox {
     pub(super) fn flush(&mut self, now: Instant) {
         let waiting = core::mem::take(&mut self.waiting);
         waiting.into_iter().for_each(|(at, _, id)| self.wait(id, at.min(now)));
+        for entry in self.entries.values_mut() {
+            if let Stage::Blocked(until) = &mut entry.stage {
+                *until = now.min(*until);
+            }
+        }
     }
 
     /// Each message, with how many hold it.
@@ -160,8 +182,11 @@ impl Outbox {
     /// A mailbox answered a deposit, or did not.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.delivery.on_answer(queue, answer) && entry.is_queued {
-            entry.tell_held(cx, id);
+        let is_news = entry.delivery.on_answer(queue, answer);
+        match entry.told {
+            Told::Queued if is_news => entry.tell_held(cx, id),
+            Told::Doubtful | Told::Unsaved => self.end_doubt(cx, id),
+            Told::Queued | Told::Nothing => {}
         }
     }
 
@@ -183,36 +208,54 @@ impl Outbox {
     /// The message is safe: now the user hears so, and of what happened meanwhile.
     fn on_durable(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if !entry.is_queued {
-            entry.is_queued = true;
+        if entry.told != Told::Queued {
+            entry.told = Told::Queued;
             cx.notify(Notice::Queued(id));
             if entry.delivery.held_count() > 0 {
                 entry.tell_held(cx, id);
             }
         }
-        if entry.stage == Stage::Blocked {
-            self.wait(id, cx.now);
+        if let Stage::Blocked(until) = entry.stage {
+            self.wait(id, until);
         }
     }
 
     /// Nothing more is sent of it until the store works again; what is on its way can't be called back.
     fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if let Stage::Waiting(at) = entry.stage {
-            self.waiting.remove(&(at, entry.seq, id));
-        }
+        let until = match entry.stage {
+            // What the user was told about when it is tried again holds.
+            Stage::Waiting(until) | Stage::Blocked(until) => until,
+            Stage::Finding | Stage::Depositing => cx.now,
+        };
+        self.waiting.remove(&(until, entry.seq, id));
         self.active.remove(&(entry.seq, id));
-        entry.stage = Stage::Blocked;
+        entry.stage = Stage::Blocked(until);
         entry.delivery.end_attempt();
-        let held = entry.delivery.held_count();
-        if held > 0 && held >= entry.delivery.wanted(cx) {
+        match entry.told {
             // It needs no outbox any more.
-            if !entry.is_queued {
-                entry.tell_held(cx, id);
+            Told::Queued if entry.is_held_enough(cx) => return self.finish(cx, id),
+            Told::Queued | Told::Unsaved => {}
+            Told::Nothing => {
+                entry.told = Told::Doubtful;
+                self.end_doubt(cx, id);
             }
-            return self.finish(cx, id);
+            // Its fate was waited for long enough.
+            Told::Doubtful => entry.tell_unsaved(cx, id),
         }
         self.save_at(id, cx.now + STORE_RETRY);
+    }
+
+    /// A message that is not durable here is done with once enough holders have it; once nothing that was asked can change
+    /// that, the user hears what is known.
+    fn end_doubt(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.is_held_enough(cx) {
+            entry.tell_held(cx, id);
+            self.finish(cx, id);
+        } else if entry.told == Told::Doubtful && !entry.delivery.is_awaited() {
+            entry.tell_unsaved(cx, id);
+        }
     }
 
     fn insert(&mut self, id: MessageId, delivery: Delivery, saving: Saving) {
@@ -221,8 +264,8 @@ impl Outbox {
         let entry = Entry {
             seq: self.last_seq,
             delivery,
-            stage: Stage::Blocked, // until it is told what to wait for
-            is_queued: saving == Saving::Saved,
+            stage: Stage::Blocked(Instant::default()), // until it is told what to wait for
+            told: if saving == Saving::Saved { Told::Queued } else { Told::Nothing },
             saving,
             backoff: Backoff::default(),
             attempt_at: Instant::default(),
@@ -259,7 +302,7 @@ impl Outbox {
             }
         }
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stage == Stage::Depositing) else { return };
-        let is_queued = entry.is_queued;
+        let is_queued = entry.told == Told::Queued;
         match entry.delivery.drive(cx, requests, id) {
             Progress::UnderWay => {}
             // The user has not yet heard that there is such a message.
@@ -281,9 +324,9 @@ impl Outbox {
     fn defer(&mut self, cx: &mut Context<'_>, id: MessageId, reason: DeferReason) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.delivery.end_attempt();
-        if !entry.is_queued {
+        if entry.told != Told::Queued {
             // It is tried again as soon as it is durable, and what then becomes of it is told.
-            entry.stage = Stage::Blocked;
+            entry.stage = Stage::Blocked(cx.now);
             self.active.remove(&(entry.seq, id));
             return;
         }
@@ -338,6 +381,17 @@ impl Outbox {
 }
 
 impl Entry {
+    /// Whether it needs no outbox any more.
+    fn is_held_enough(&self, cx: &Context<'_>) -> bool {
+        let held = self.delivery.held_count();
+        held > 0 && held >= self.delivery.wanted(cx)
+    }
+
+    fn tell_unsaved(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        self.told = Told::Unsaved;
+        cx.notify(Notice::Unsaved { id, may_be_out: self.delivery.may_be_out() });
+    }
+
     fn tell_held(&self, cx: &mut Context<'_>, id: MessageId) {
         let (holders, wanted) = (self.delivery.held_count(), self.delivery.wanted(cx));
         cx.notify(Notice::Held { id, holders, wanted });

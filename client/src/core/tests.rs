@@ -90,7 +90,8 @@ fn a_message_is_queued_only_once_it_is_durable() {
     assert_eq!(*stored, id);
     assert_eq!(bench.notices(), []);
     bench.stored(*ticket, false);
-    assert_eq!(bench.notices(), [], "what could not be stored is not queued");
+    let unsaved = Notice::Unsaved { id, may_be_out: false };
+    assert_eq!(bench.notices(), [unsaved], "what could not be stored is not queued");
     bench.pass(Duration::from_secs(3));
     let again = bench.stores();
     let [(ticket, StoreOp::PutOutbox { .. })] = again.as_slice() else { panic!("it is stored again") };
@@ -233,4 +234,14 @@ fn draws_keep_to_their_bounds_and_their_mean() {
     assert_eq!(exponential(Duration::ZERO, &mut rng), Duration::ZERO);
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
     assert!((0..1000).map(|_| between(least, most, &mut rng)).all(|draw| draw >= least && draw <= most));
+}
+
+#[test] // §6.4(5)
+fn stubs_are_made_for_a_message_only_where_its_copies_leave_together() {
+    let mut bench = Bench::new(Snapshot::default());
+    assert_eq!(bench.core.expected_stubs(), 0);
+    bench.send(1, 100);
+    assert_eq!(bench.core.expected_stubs(), 3);
+    bench.core.network.params.second_deposit_delay = Duration::from_secs(30);
+    assert_eq!(bench.core.expected_stubs(), 0);
 }

@@ -3,6 +3,9 @@
 //! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but what happens when a
 //! queue is full: a link whose queue is full is closed, and while the store is behind nothing new is taken in.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -83,7 +86,7 @@ pub(crate) struct Driver {
     is_store_fault_told: bool,
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
-    sends: BTreeMap<MessageId, oneshot::Sender<Result<(), SendError>>>,
+    sends: BTreeMap<MessageId, Sending>,
     inboxes: BTreeMap<String, oneshot::Sender<Result<InboxAddress, CreateInboxError>>>,
 }
 
@@ -93,6 +96,13 @@ struct Link {
     queue: Option<mpsc::Sender<Cell>>,
     task: AbortHandle,
     is_up: bool,
+}
+
+/// Who waits for a message to be safe.
+struct Sending {
+    done: oneshot::Sender<Result<(), SendError>>,
+    /// Why the store could not take it when it was last asked.
+    fault: Option<StoreFault>,
 }
 
 enum Waiting {
@@ -196,7 +206,6 @@ impl Driver {
                 }
             }
             LinkEvent::Cells { link, cells } => {
-                tracing::trace!(?link, count = cells.len(), "cells came");
                 self.cells.extend(cells.into_iter().map(|cell| (link, cell)));
             }
             LinkEvent::Down { link } => {
@@ -223,8 +232,7 @@ impl Driver {
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
             Request::Send { id, address, body, done } => {
-                tracing::trace!("a message is to be sent");
-                self.sends.insert(id, done);
+                self.sends.insert(id, Sending { done, fault: None });
                 self.command(now, Command::Send { id, address, body });
             }
             Request::Flush => self.command(now, Command::Flush),
@@ -262,7 +270,6 @@ impl Driver {
             self.is_store_gone = true;
             return;
         };
-        tracing::trace!(ops = done.len(), "stored");
         for (ticket, result) in done {
             self.on_op_stored(now, ticket, result);
         }
@@ -270,6 +277,11 @@ impl Driver {
 
     fn on_op_stored(&mut self, now: Instant, ticket: StoreTicket, result: Result<(), StoreFault>) {
         let is_stored = result.is_ok();
+        if let (Some(Waiting::Send(id)), Err(fault)) = (self.waiting.get(&ticket), result)
+            && let Some(sending) = self.sends.get_mut(id)
+        {
+            sending.fault = Some(fault);
+        }
         self.parts.core.handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
         if let Err(fault) = result
             && !self.is_store_fault_told
@@ -278,14 +290,8 @@ impl Driver {
         }
         self.is_store_fault_told = !is_stored;
         match self.waiting.remove(&ticket) {
-            // Of one that was stored, the core's `Queued` tells.
-            Some(Waiting::Send(id)) => {
-                if let Err(fault) = result
-                    && let Some(done) = self.sends.remove(&id)
-                {
-                    answer(done, Err(SendError::Store(fault)));
-                }
-            }
+            // What became of it the core tells: `Queued`, `Held`, `Unsaved`.
+            Some(Waiting::Send(_)) | None => {}
             Some(Waiting::Inbox(name)) => {
                 if let Some(done) = self.inboxes.remove(&name) {
                     let address = result.map_err(CreateInboxError::Store).and_then(|()| {
@@ -294,7 +300,6 @@ impl Driver {
                     answer(done, address);
                 }
             }
-            None => {}
         }
     }
 
@@ -303,13 +308,8 @@ impl Driver {
         while self.tasks.try_join_next().is_some() {}
         loop {
             self.drain_stores().await;
-            let mut cell_count = 0;
             while let Some((link, cell)) = self.parts.core.poll_cell() {
                 self.queue_cell(link, cell);
-                cell_count += 1;
-            }
-            if cell_count > 0 {
-                tracing::trace!(count = cell_count, "cells queued");
             }
             while let Some(op) = self.parts.core.poll_link() {
                 self.on_link_op(op);
@@ -343,7 +343,6 @@ impl Driver {
             self.ops.push((ticket, op));
         }
         if self.writing.is_none() && !self.ops.is_empty() {
-            tracing::trace!(ops = self.ops.len(), "to be stored");
             self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
             self.is_store_gone |= self.writing.is_none();
         }
@@ -392,22 +391,24 @@ impl Driver {
 
     fn on_notice(&mut self, notice: Notice) {
         match &notice {
-            Notice::Held { holders, .. } => tracing::trace!(holders, "held"),
-            Notice::Received { .. } => tracing::trace!("received"),
-            Notice::Queued(id) => {
-                tracing::trace!("queued");
-                if let Some(done) = self.sends.remove(id) {
-                    answer(done, Ok(()));
-                }
+            Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
+            // With enough holders it needs no outbox.
+            Notice::Held { id, holders, wanted } if holders >= wanted => self.answer_send(id, |_| Ok(())),
+            Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
+            Notice::Unsaved { id, may_be_out: true } => {
+                self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
             }
-            Notice::Failed { id, reason } => {
-                if let Some(done) = self.sends.remove(id) {
-                    answer(done, Err((*reason).into()));
-                }
-            }
+            Notice::Failed { id, reason } => self.answer_send(id, |_| Err((*reason).into())),
             _ => {}
         }
         self.tell(notice);
+    }
+
+    /// Tells whoever sent this message how that went, unless they know.
+    fn answer_send(&mut self, id: &MessageId, result: impl FnOnce(StoreFault) -> Result<(), SendError>) {
+        if let Some(Sending { done, fault }) = self.sends.remove(id) {
+            answer(done, result(fault.unwrap_or(StoreFault::Failed)));
+        }
     }
 
     /// Nobody may be listening.

@@ -329,7 +329,7 @@ impl Database {
     }
 
     /// From now on the disk is as good as full.
-    pub(super) fn limit_to_present_size(&self) {
+    pub(crate) fn limit_to_present_size(&self) {
         self.connection.query_row("PRAGMA max_page_count = 1", [], |_| Ok(())).unwrap();
     }
 

@@ -1,0 +1,249 @@
+//! The outbox by itself, with a store that fails and holders whose answers are made up.
+
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::directory::NetView;
+use umbel_proto::directory::choice::Candidates;
+use umbel_proto::ids::RelayId;
+use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::mailbox::{MailboxReply, Refusal};
+use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::network::Network;
+use umbel_proto::time::WallTime;
+
+use super::super::Outgoing;
+use super::super::requests::AskFault;
+use super::*;
+
+const ID: MessageId = MessageId([1; 16]);
+
+struct Bench {
+    outbox: Outbox,
+    lookups: Lookups,
+    requests: Requests,
+    network: Network,
+    view: NetView,
+    candidates: Candidates,
+    out: Outgoing,
+    now: Instant,
+    rng: ChaCha20Rng,
+}
+
+impl Bench {
+    fn new(network: Network) -> Self {
+        Self {
+            outbox: Outbox::default(),
+            lookups: Lookups::default(),
+            requests: Requests::default(),
+            view: NetView::new(),
+            candidates: Candidates::new([], &network),
+            network,
+            out: Outgoing::default(),
+            now: Instant::from_micros(0),
+            rng: ChaCha20Rng::seed_from_u64(5),
+        }
+    }
+
+    fn with<T>(&mut self, act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Lookups, &mut Requests) -> T) -> T {
+        let mut cx = Context {
+            now: self.now,
+            wall: WallTime(1_790_000_000),
+            network: &self.network,
+            view: &self.view,
+            candidates: &self.candidates,
+            is_ready: true,
+            rng: &mut self.rng,
+            out: &mut self.out,
+        };
+        act(&mut self.outbox, &mut cx, &mut self.lookups, &mut self.requests)
+    }
+
+    fn send(&mut self) {
+        let address = *InboxIdentity::from_seed(&[3; 32]).address();
+        self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100]));
+    }
+
+    /// The descriptor is found: it names so many mailboxes.
+    fn find(&mut self, mailboxes: u8) {
+        let descriptor = Arc::new(InboxDescriptor {
+            revision: 1,
+            seal_key: SealSecret::from_seed(&[4; 32]).public(),
+            mailboxes: (0..mailboxes).map(mailbox).collect(),
+            puzzle_effort: 0,
+        });
+        self.with(|outbox, cx, _, _| {
+            outbox.waiting.clear();
+            outbox.begin(cx, ID);
+            let entry = outbox.entries.get_mut(&ID).expect("it was sent");
+            entry.stage = Stage::Depositing;
+            entry.delivery.aim(cx, &descriptor);
+            outbox.save_at(ID, cx.now);
+        });
+    }
+
+    /// Seals for one mailbox more, asks those that are due, stores what is to be stored.
+    fn drive(&mut self) {
+        self.with(|outbox, cx, lookups, requests| outbox.drive(cx, lookups, requests));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.drive();
+    }
+
+    fn answer(&mut self, number: u8, answer: &Answer) {
+        self.with(|outbox, cx, _, _| outbox.on_answer(cx, ID, mailbox(number).queue, answer));
+    }
+
+    /// Answers everything that was asked of the store; says whether anything was.
+    fn stored(&mut self, is_stored: bool) -> bool {
+        let tickets: Vec<StoreTicket> = self.out.stores.drain(..).map(|(ticket, _)| ticket).collect();
+        for &ticket in &tickets {
+            self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, is_stored));
+        }
+        !tickets.is_empty()
+    }
+
+    fn notices(&mut self) -> Vec<Notice> {
+        self.out.notices.drain(..).collect()
+    }
+}
+
+fn mailbox(number: u8) -> Mailbox {
+    Mailbox { relay: RelayId([number; 32]), queue: QueueId([number; QueueId::LEN]), sender_seed: [number; 32] }
+}
+
+const TAKEN: Answer = Answer::Mailbox(MailboxReply::Deposited);
+const FULL: Answer = Answer::Mailbox(MailboxReply::Refused(Refusal::Full));
+const SILENT: Answer = Answer::Failed(AskFault::Silent);
+
+/// Three holders were asked while the store was, and the store failed.
+fn asked_and_unsaved() -> Bench {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.find(3);
+    (0..3).for_each(|_| bench.drive());
+    assert!(bench.stored(false));
+    bench
+}
+
+#[test] // §10.5(1)
+fn a_message_that_was_asked_of_nobody_and_not_stored_is_unsent() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(false));
+    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: false }]);
+    bench.pass(STORE_RETRY);
+    assert!(bench.stored(false));
+    assert_eq!(bench.notices(), [], "it is told once");
+    bench.pass(STORE_RETRY);
+    assert!(bench.stored(true));
+    assert_eq!(bench.notices(), [Notice::Queued(ID)]);
+}
+
+#[test] // §10.5(1)
+fn a_message_that_enough_holders_have_is_delivered_though_it_never_was_stored() {
+    let mut bench = asked_and_unsaved();
+    assert_eq!(bench.notices(), [], "its fate is waited for");
+    bench.answer(0, &TAKEN);
+    assert_eq!(bench.notices(), []);
+    bench.answer(1, &TAKEN);
+    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }]);
+    assert_eq!(bench.outbox.list(), []);
+    bench.answer(2, &TAKEN);
+    assert_eq!(bench.notices(), []);
+}
+
+#[test] // §10.5(1)
+fn a_message_that_too_few_holders_have_and_that_was_not_stored_is_in_doubt() {
+    for answers in [[&TAKEN, &FULL, &SILENT], [&SILENT, &SILENT, &SILENT]] {
+        let mut bench = asked_and_unsaved();
+        bench.answer(0, answers[0]);
+        bench.answer(1, answers[1]);
+        assert_eq!(bench.notices(), [], "one can still take it");
+        bench.answer(2, answers[2]);
+        assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }]);
+    }
+}
+
+#[test] // §10.5(1)
+fn holders_that_say_nothing_are_not_waited_for_once_the_store_failed_again() {
+    let mut bench = asked_and_unsaved();
+    bench.answer(0, &TAKEN);
+    bench.pass(STORE_RETRY);
+    assert!(bench.stored(false));
+    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }]);
+    bench.answer(1, &TAKEN);
+    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }], "late is better than never");
+    assert_eq!(bench.outbox.list(), []);
+}
+
+#[test] // §10.5(1)
+fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
+    let mut bench = asked_and_unsaved();
+    bench.answer(0, &TAKEN);
+    bench.pass(STORE_RETRY);
+    assert!(bench.stored(true));
+    assert_eq!(bench.notices(), [Notice::Queued(ID), Notice::Held { id: ID, holders: 1, wanted: 2 }]);
+    assert_eq!(bench.outbox.list(), [(ID, 1)]);
+}
+
+#[test] // §10.5(1)
+fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    bench.find(3);
+    bench.with(|outbox, cx, lookups, requests| outbox.advance(cx, lookups, requests, ID));
+    assert!(bench.stored(false), "while it is sealed for one of three");
+    (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
+    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }], "one holder is not enough");
+    assert_eq!(bench.outbox.list(), [(ID, 1)]);
+
+    bench.pass(STORE_RETRY);
+    let state = bench.out.stores.iter().find_map(|(_, op)| match op {
+        StoreOp::PutOutbox { state, .. } => Some(state.clone()),
+        _ => None,
+    });
+    let mut restarted = Bench::new(Network::local());
+    let state = state.expect("it is stored again");
+    restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).expect("what was stored can be read");
+    let wanted = restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx));
+    assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
+    restarted.find(1);
+    assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx)), 1);
+}
+
+#[test] // §10.5(1)
+fn a_store_that_fails_does_not_bring_the_next_attempt_forward() {
+    let mut network = Network::local();
+    network.params.retry_base = Duration::from_secs(60);
+    network.params.retry_max = Duration::from_secs(60);
+    for is_flushed in [false, true] {
+        let mut bench = Bench::new(network.clone());
+        bench.send();
+        bench.drive();
+        assert!(bench.stored(true));
+        bench.find(2);
+        (0..2).for_each(|_| bench.drive());
+        (0..2).for_each(|number| bench.answer(number, &FULL));
+        bench.drive();
+        let notices = bench.notices();
+        let [Notice::Queued(ID), Notice::Deferred { id: ID, retry_in, .. }] = notices[..] else {
+            panic!("{notices:?}")
+        };
+        let due_at = bench.now + retry_in;
+        assert!(bench.stored(false), "as it was sealed");
+        if is_flushed {
+            bench.with(|outbox, cx, _, _| outbox.flush(cx.now));
+        }
+        let told_at = if is_flushed { bench.now } else { due_at };
+        bench.pass(STORE_RETRY);
+        assert!(bench.stored(true));
+        assert_eq!(bench.outbox.entries[&ID].stage, Stage::Waiting(told_at));
+    }
+}
