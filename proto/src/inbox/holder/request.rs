@@ -264,6 +264,8 @@ impl Holder {
             if refusal.is_some() {
                 let taken = queue.take(seq);
                 self.totals.on_taken(taken.as_slice());
+                // If it was pushed at once, it took room that others may be waiting for.
+                self.advance_subscription(now, id);
             } else if queue.mark_durable(seq) {
                 self.on_durable(now, id, seq, rng);
             }

@@ -208,3 +208,23 @@ fn a_relay_that_dies_between_a_push_and_the_disk_takes_the_record_again() {
     assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
     assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
 }
+
+#[test] // §10.2(6): what is left standing only for want of room goes on as soon as there is some
+fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    world.pushes(request);
+    for (number, bucket) in [(1, 3), (2, 3), (3, 1), (4, 1), (5, 0)] {
+        world.done(SENDER, deposit(1, record(number, bucket)));
+    }
+    assert_eq!(world.pushes(request).len(), 5);
+    world.ask(SENDER, deposit(1, record(6, 3)));
+    world.ask(SENDER, deposit(1, record(7, 0)));
+    assert_eq!(world.pushes(request), [(vec![7], false)], "the window has room for this one only");
+    world.store_one(false);
+    world.ask(OWNER, fetch(1, vec![id(5)], 0));
+    assert_eq!(world.holder.counts().pending_ops, 2, "to store 7 and to remove 5: 6 still has no room");
+    world.store_one(true);
+    world.store_all();
+    assert_eq!(world.pushes(request), [(vec![6], false)]);
+}
