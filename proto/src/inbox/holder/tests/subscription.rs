@@ -228,3 +228,30 @@ fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
     world.store_all();
     assert_eq!(world.pushes(request), [(vec![6], false)]);
 }
+
+#[test] // §10.2(5)
+fn a_record_that_was_not_pushed_stays_if_its_removal_is_asked_before_it_is_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 1000));
+    assert_eq!(world.pushes(request), [(vec![], false)]);
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    world.store_all();
+    assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert_eq!(world.disk.records.len(), 1);
+    world.pass(60);
+    assert_eq!(world.pushes(request), [(vec![1], false)]);
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+}
+
+#[test] // §10.2(5): what an older subscription was pushed does not count for the queue's
+fn a_record_pushed_on_a_subscription_that_ended_stays_until_it_is_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let older = world.ask(OWNER, subscribe(1, 0));
+    world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.pushes(older).last(), Some(&(vec![1], false)));
+    world.ask(OWNER, subscribe(1, 0));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    world.store_all();
+    assert_eq!(world.disk.records.len(), 1);
+}
