@@ -175,9 +175,11 @@ fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_dur
     let removing = world.ask(OWNER, fetch(1, vec![id(1)], 0));
     assert_eq!(numbers(&world.answers(removing)[0]), (vec![], false));
     let again = world.ask(SENDER, deposit(1, record(1, 0)));
-    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
-    world.store_all();
+    world.store_one(false);
     assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert_eq!(world.answers(again), [], "that it was removed is not yet durable");
+    world.store_all();
+    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
     assert!(world.disk.records.is_empty() && world.holder.snapshot() == world.disk.snapshot());
     assert_eq!(world.pushes(request), []);
 }
@@ -254,4 +256,20 @@ fn a_record_pushed_on_a_subscription_that_ended_stays_until_it_is_durable() {
     world.ask(OWNER, fetch(1, vec![id(1)], 0));
     world.store_all();
     assert_eq!(world.disk.records.len(), 1);
+}
+
+#[test] // §10.1(4): neither the record nor its id is on the disk
+fn a_repeat_of_a_record_that_was_neither_stored_nor_remembered_is_not_acknowledged() {
+    let mut world = World::with_queue(HolderLimits::default());
+    world.ask(OWNER, subscribe(1, 0));
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    let again = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.fail_all();
+    assert_eq!((world.answers(depositing), world.answers(again)), (refused(Refusal::Store), refused(Refusal::Store)));
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::Store));
+    world.pass(HOUR);
+    assert_eq!(world.disk.removed.len(), 1, "a sweep makes up for it");
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    assert!(world.disk.records.is_empty());
 }
