@@ -203,7 +203,9 @@ impl Queue {
             return Vec::new();
         }
         let mut by_expiry: Vec<_> = self.removed.iter().map(|(&record, &at)| (at, record)).collect();
-        by_expiry.sort_unstable();
+        if excess < by_expiry.len() {
+            by_expiry.select_nth_unstable(excess);
+        }
         let mut forgotten: Vec<RecordId> = by_expiry.into_iter().take(excess).map(|(_, record)| record).collect();
         forgotten.sort_unstable();
         self.removed.remove_all(&forgotten);
