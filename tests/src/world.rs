@@ -465,7 +465,8 @@ impl World {
                     self.schedule(WORK_TIME, Event::Work { relay: RelayName(n), incarnation, done });
                 }
                 RelayEffect::Commit => {
-                    self.schedule(COMMIT_TIME, Event::Commit { node: Node::Relay(n), incarnation });
+                    let commit_time = COMMIT_TIME + self.relays[n].disk.delay;
+                    self.schedule(commit_time, Event::Commit { node: Node::Relay(n), incarnation });
                 }
             }
         }
