@@ -187,12 +187,12 @@ mod tests {
                         model.extend(entries);
                     }
                     3 => {
-                        let entries = (key..key + 2 * FEW as u8).rev().map(|key| (key, value.wrapping_sub(key)));
+                        let entries = (key..key + 16).rev().map(|key| (key, value.wrapping_sub(key)));
                         map.extend(entries.clone());
                         model.extend(entries);
                     }
                     4 => {
-                        let keys: Vec<u8> = (key..key + 3 * FEW as u8).step_by(2).collect();
+                        let keys: Vec<u8> = (key..key + 24).step_by(2).collect();
                         let expected: Vec<_> = keys.iter().filter_map(|key| model.remove_entry(key)).collect();
                         prop_assert_eq!(map.remove_all(&keys), expected);
                     }
