@@ -111,6 +111,7 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
         &[
             ("deposits", "1/s"),
             ("deposit_latency", "ms"),
+            ("deposit_p99", "ms"),
             ("deposit_cpu", "us"),
             ("fetches", "1/s"),
             ("fetch_latency", "ms"),
@@ -120,6 +121,7 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
             ("overload_cpu", "us"),
             ("deposits_many", "1/s"),
             ("deposit_latency_many", "ms"),
+            ("deposit_p99_many", "ms"),
             ("deposit_cpu_many", "us"),
             ("holder_start", "ms"),
             ("holder_memory", "KiB"),
