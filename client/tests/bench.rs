@@ -53,10 +53,11 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
         "scaling",
         &[
             ("scaling_cores", "ratio"),
+            ("plane_scaling", "ratio"),
             ("relay_cpu_1", "s/GB"),
             ("relay_cpu_2", "s/GB"),
             ("relay_busy_2", "ratio"),
-            ("relay_scaling", "ratio"),
+            ("relay_cpu_scaling", "ratio"),
         ],
     ),
     (
