@@ -53,10 +53,11 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
         "scaling",
         &[
             ("scaling_cores", "ratio"),
+            ("plane_scaling", "ratio"),
             ("relay_cpu_1", "s/GB"),
             ("relay_cpu_2", "s/GB"),
             ("relay_busy_2", "ratio"),
-            ("relay_scaling", "ratio"),
+            ("relay_cpu_scaling", "ratio"),
         ],
     ),
     (
@@ -111,6 +112,7 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
         &[
             ("deposits", "1/s"),
             ("deposit_latency", "ms"),
+            ("deposit_p99", "ms"),
             ("deposit_cpu", "us"),
             ("fetches", "1/s"),
             ("fetch_latency", "ms"),
@@ -120,6 +122,7 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
             ("overload_cpu", "us"),
             ("deposits_many", "1/s"),
             ("deposit_latency_many", "ms"),
+            ("deposit_p99_many", "ms"),
             ("deposit_cpu_many", "us"),
             ("holder_start", "ms"),
             ("holder_memory", "KiB"),

@@ -6,6 +6,9 @@ use rand::seq::SliceRandom;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
 
+use crate::network::EndId;
+use crate::relay::RelayEffect;
+
 /// What is done to relay cells that leave a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tampering {
@@ -19,6 +22,19 @@ pub enum Tampering {
     Reorder,
     /// A cell of random bytes is sent before it.
     Inject,
+}
+
+/// What became of a cell that was sent a second time, where it got to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopyFate {
+    /// The node that it came to saw that a rule was broken.
+    Noticed,
+    /// Its circuit was over at that node, which let it go by.
+    Stale,
+    /// It was taken as if it were the first, or went nowhere.
+    Taken,
+    /// Its link was gone.
+    Lost,
 }
 
 /// A hostile relay's hands.
@@ -38,27 +54,28 @@ impl Adversary {
         Self { tampering, spare, held: None, tampered: 0 }
     }
 
-    /// What leaves in place of this cell.
-    pub fn send(&mut self, mut cell: Cell, rng: &mut dyn CryptoRng) -> Vec<Cell> {
-        let Ok((Some(circ), Command::Relay)) = cell.header() else { return vec![cell] };
+    /// What leaves on this link in place of this cell.
+    pub fn send(&mut self, end: EndId, mut cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+        let send = |cell| RelayEffect::Send(end, cell);
+        let Ok((Some(circ), Command::Relay)) = cell.header() else { return vec![send(cell)] };
         if let Some(held) = self.held.take() {
-            return vec![cell, held];
+            return vec![send(cell), send(held)];
         }
         if self.tampered > 0 {
-            return vec![cell];
+            return vec![send(cell)];
         }
         if self.spare > 0 {
             self.spare -= 1;
-            return vec![cell];
+            return vec![send(cell)];
         }
         self.tampered += 1;
         match self.tampering {
             Tampering::Flip(at) => {
                 flip(&mut cell, at % BODY_LEN, 1 << rng.random_range(0..8));
-                vec![cell]
+                vec![send(cell)]
             }
             Tampering::Drop => vec![],
-            Tampering::Replay => vec![cell.clone(), cell],
+            Tampering::Replay => vec![send(cell.clone()), RelayEffect::SendCopy(end, cell)],
             Tampering::Reorder => {
                 self.held = Some(cell);
                 vec![]
@@ -66,7 +83,7 @@ impl Adversary {
             Tampering::Inject => {
                 let mut forged = Cell::new(Some(circ), Command::Relay);
                 rng.fill_bytes(forged.body_mut());
-                vec![forged, cell]
+                vec![send(forged), send(cell)]
             }
         }
     }

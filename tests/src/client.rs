@@ -192,6 +192,11 @@ impl SimClient {
         }
     }
 
+    /// How many rules were broken, and how many cells came for circuits that were over, as far as it saw in this life.
+    pub(crate) fn complaints(&self) -> (u64, u64) {
+        self.core().map_or((0, 0), |core| (core.violation_count(), core.stale_count()))
+    }
+
     /// A cell arrives.
     pub fn on_cell(&mut self, now: Instant, wall: WallTime, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {

@@ -1,11 +1,11 @@
 //! A relay's disk: what is committed survives a crash, what is only written does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
-use umbel_proto::time::{Epoch, WallTime};
+use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{Restored, StoreDone, StoreOp, StoredOnionKey};
 
 /// What a relay has written.
@@ -16,6 +16,8 @@ pub struct RelayDisk {
     pending: Vec<StoreOp>,
     /// While the disk is full, whatever would make it hold more fails.
     pub is_full: bool,
+    /// How much longer than usual its commits take.
+    pub delay: Duration,
 }
 
 #[derive(Default)]
@@ -74,6 +76,12 @@ impl RelayDisk {
     /// How many records are kept.
     pub fn record_count(&self) -> usize {
         self.committed.queues.values().map(|queue| queue.bodies.len()).sum()
+    }
+
+    /// Which records are kept.
+    pub fn record_ids(&self) -> BTreeSet<RecordId> {
+        let queues = self.committed.queues.values();
+        queues.flat_map(|queue| &queue.snapshot.records).map(|entry| entry.record).collect()
     }
 
     /// Each record in an index has a body, and each body is in an index.

@@ -14,7 +14,7 @@ pub mod network;
 pub mod relay;
 pub mod world;
 
-pub use adversary::Tampering;
+pub use adversary::{CopyFate, Tampering};
 pub use client::ClientName;
 pub use relay::RelayName;
 pub use world::World;

@@ -57,6 +57,8 @@ struct Live {
 pub enum RelayEffect {
     /// Send a cell.
     Send(EndId, Cell),
+    /// Send a cell that was sent before.
+    SendCopy(EndId, Cell),
     /// Dial or close.
     Link(LinkOp),
     /// Answer a handshake.
@@ -101,6 +103,13 @@ impl SimRelay {
     /// Its control plane, while it is up.
     pub fn control(&self) -> Option<&Control> {
         self.live.as_ref().map(|live| &live.control)
+    }
+
+    /// How many rules were broken, and how many cells came for circuits that were over, as far as it saw in this life.
+    pub(crate) fn complaints(&self) -> (u64, u64) {
+        let stats = self.control().map(Control::stats);
+        let (violations, stale) = stats.map_or((0, 0), |stats| (stats.violations, stats.stale_cells));
+        (violations, stale + self.stale_cells)
     }
 
     /// Its links' tables, while it is up.
@@ -258,9 +267,7 @@ impl SimRelay {
     fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
         match &mut self.adversary {
-            Some(adversary) if is_relay_cell => {
-                adversary.send(cell, rng).into_iter().map(|cell| RelayEffect::Send(end, cell)).collect()
-            }
+            Some(adversary) if is_relay_cell => adversary.send(end, cell, rng),
             _ => vec![RelayEffect::Send(end, cell)],
         }
     }

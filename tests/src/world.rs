@@ -14,6 +14,7 @@ use umbel_proto::network::Network as Overlay;
 use umbel_proto::time::{Duration, Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
+use crate::adversary::CopyFate;
 use crate::check;
 use crate::client::{ClientEffect, ClientName, SimClient};
 use crate::network::{EndId, Network, Node};
@@ -44,6 +45,8 @@ pub struct World {
     steps: u64,
     /// Cells sent, delivered, and lost with their link.
     pub cells: CellCount,
+    /// What became of each cell that a hostile relay sent a second time, followed from hop to hop.
+    pub copies: Vec<CopyFate>,
 }
 
 /// Where every cell went.
@@ -60,7 +63,7 @@ pub struct CellCount {
 }
 
 enum Event {
-    Cell { to: EndId, cell: Cell },
+    Cell { to: EndId, cell: Cell, is_copy: bool },
     Dialled { from: Node, to: RelayName },
     DialFailed { from: Node, relay: RelayId },
     Work { relay: RelayName, incarnation: u64, done: WorkDone },
@@ -88,6 +91,7 @@ impl World {
             trace: DefaultHasher::new(),
             steps: 0,
             cells: CellCount::default(),
+            copies: Vec::new(),
         }
     }
 
@@ -339,7 +343,7 @@ impl World {
         let (now, wall) = (self.now, self.wall());
         at.hash(&mut self.trace);
         match event {
-            Event::Cell { to, cell } => self.on_cell(to, cell),
+            Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
             Event::Dialled { from, to } => self.on_dialled(from, to),
             Event::DialFailed { from, relay } => {
                 match from {
@@ -369,23 +373,39 @@ impl World {
         }
     }
 
-    fn on_cell(&mut self, to: EndId, cell: Cell) -> Vec<Node> {
+    fn on_cell(&mut self, to: EndId, cell: Cell, is_copy: bool) -> Vec<Node> {
         let (now, wall) = (self.now, self.wall());
         self.cells.in_flight -= 1;
         let Some(end) = self.network.end(to) else {
             self.cells.lost += 1;
+            self.copies.extend(is_copy.then_some(CopyFate::Lost));
             return Vec::new();
         };
         self.cells.arrived += 1;
         (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
+        let before = self.complaints(end.node);
+        let mut goes_on = false;
         match end.node {
             Node::Relay(n) => {
-                let effects = self.relays[n].on_cell(now, wall, to, cell, &mut self.rng);
+                let mut effects = self.relays[n].on_cell(now, wall, to, cell, &mut self.rng);
+                if is_copy {
+                    goes_on = send_as_copies(&mut effects);
+                }
                 self.run_relay_effects(n, effects);
             }
             Node::Client(n) => self.clients[n].on_cell(now, wall, to, cell, &mut self.rng),
         }
+        if is_copy && !goes_on {
+            self.copies.push(fate(before, self.complaints(end.node)));
+        }
         vec![end.node]
+    }
+
+    fn complaints(&self, node: Node) -> (u64, u64) {
+        match node {
+            Node::Relay(n) => self.relays[n].complaints(),
+            Node::Client(n) => self.clients[n].complaints(),
+        }
     }
 
     fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
@@ -440,7 +460,8 @@ impl World {
         let incarnation = self.relays[n].incarnation();
         for effect in effects {
             match effect {
-                RelayEffect::Send(end, cell) => self.send_cell(end, &cell),
+                RelayEffect::Send(end, cell) => self.send_cell(end, &cell, false),
+                RelayEffect::SendCopy(end, cell) => self.send_cell(end, &cell, true),
                 RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
@@ -449,7 +470,8 @@ impl World {
                     self.schedule(WORK_TIME, Event::Work { relay: RelayName(n), incarnation, done });
                 }
                 RelayEffect::Commit => {
-                    self.schedule(COMMIT_TIME, Event::Commit { node: Node::Relay(n), incarnation });
+                    let commit_time = COMMIT_TIME + self.relays[n].disk.delay;
+                    self.schedule(commit_time, Event::Commit { node: Node::Relay(n), incarnation });
                 }
             }
         }
@@ -459,7 +481,7 @@ impl World {
         let incarnation = self.clients[n].incarnation();
         for effect in effects {
             match effect {
-                ClientEffect::Send(end, cell) => self.send_cell(end, &cell),
+                ClientEffect::Send(end, cell) => self.send_cell(end, &cell, false),
                 ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
@@ -471,19 +493,20 @@ impl World {
         }
     }
 
-    fn send_cell(&mut self, from: EndId, cell: &Cell) {
+    fn send_cell(&mut self, from: EndId, cell: &Cell, is_copy: bool) {
         self.cells.sent += 1;
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
         let (Some(to), Some(at)) = (to, self.network.arrival(from, self.now, jitter)) else {
             self.cells.lost += 1;
+            self.copies.extend(is_copy.then_some(CopyFate::Lost));
             return;
         };
         // What arrives is the bytes, in a buffer of the receiver's.
         let mut arriving = Cell::blank();
         arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
         self.cells.in_flight += 1;
-        self.schedule_at(at, Event::Cell { to, cell: arriving });
+        self.schedule_at(at, Event::Cell { to, cell: arriving, is_copy });
     }
 
     fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
@@ -526,5 +549,28 @@ impl World {
     fn schedule_at(&mut self, at: Instant, event: Event) {
         self.next_event += 1;
         self.queue.insert((at, self.next_event), event);
+    }
+}
+
+/// A relay that hands on a copy hands on a copy. Returns whether it did.
+fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
+    let mut is_any = false;
+    for effect in effects {
+        if let RelayEffect::Send(end, cell) = effect {
+            is_any = true;
+            *effect = RelayEffect::SendCopy(*end, cell.clone());
+        }
+    }
+    is_any
+}
+
+/// What a copy met with at a node that handed it on to nobody, by what the node had seen of that before and since.
+fn fate((violations_before, stale_before): (u64, u64), (violations, stale): (u64, u64)) -> CopyFate {
+    if violations > violations_before {
+        CopyFate::Noticed
+    } else if stale > stale_before {
+        CopyFate::Stale
+    } else {
+        CopyFate::Taken
     }
 }

@@ -86,16 +86,28 @@ fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
 
 #[test] // §10.2(6): pushed before it is durable, answered after
 fn holders_that_die_while_they_push_lose_and_double_nothing() {
-    for lived in [18, 20, 21, 22, 23, 24, 25, 26, 28, 32, 40, 60] {
+    let usual = [18, 20, 21, 22, 23, 24, 25, 26, 28, 32, 40, 60].map(|lived| (0, lived));
+    let slow = [30, 40, 50, 60, 70, 80, 100, 120, 150].map(|lived| (100, lived));
+    let mut came_before_the_disk = 0;
+    for (delay, lived) in usual.into_iter().chain(slow) {
         let mut world = World::new(14).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
         listen(&mut world);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
         assert!(world.run_until(Duration::from_secs(60), |world| received(world).contains(&warm)));
+        world.run_for(Duration::from_secs(5));
+        let holders: Vec<_> = (0..8).map(RelayName).filter(|&name| world.relay(name).disk.has_queues()).collect();
+        let mut older = BTreeSet::new();
+        for &name in &holders {
+            older.extend(world.relay(name).disk.record_ids());
+            world.relay(name).disk.delay = Duration::from_millis(delay);
+        }
         let id = world.send(ALICE, &address, b"now".to_vec());
         world.run_for(Duration::from_millis(lived));
-        let holders = (0..8).map(RelayName).filter(|&name| world.relay(name).disk.has_queues());
-        for name in holders.collect::<Vec<_>>() {
+        let is_on_no_disk = holders.iter().all(|&name| world.relay(name).disk.record_ids().is_subset(&older));
+        assert!(!is_held(&world, id) || !is_on_no_disk, "{lived} ms: answered before it was durable");
+        came_before_the_disk += usize::from(received(&world).contains(&id) && is_on_no_disk);
+        for &name in &holders {
             world.crash_relay(name);
             world.restart_relay(name);
         }
@@ -103,6 +115,7 @@ fn holders_that_die_while_they_push_lose_and_double_nothing() {
         assert!(world.run_until(Duration::from_secs(180), is_done), "{lived} ms; {}", world.describe());
         assert_eq!(world.client(BOB).disk.duplicates, 0);
     }
+    assert!(came_before_the_disk >= 3, "it came while it was on no holder's disk only {came_before_the_disk} times");
 }
 
 #[test] // §6, §10: two of twelve relays die for good, others join, while messages flow

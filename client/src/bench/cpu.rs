@@ -97,7 +97,7 @@ pub(super) fn baseline() -> f64 {
 }
 
 /// The table of one relay's link, and the origin of a circuit that passes it.
-struct Table {
+pub(super) struct Table {
     table: LinkTable<()>,
     origin: OriginLayers,
     message: Vec<u8>,
@@ -108,7 +108,7 @@ impl Table {
     const BACKWARD: u32 = 8;
     const HOPS: usize = 2;
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (mut table, mut origin) = (LinkTable::new(), OriginLayers::new());
         for hop in 0..Self::HOPS {
             let byte = u8::try_from(hop).unwrap_or(u8::MAX);
@@ -132,7 +132,8 @@ impl Table {
         self.pass(cells)
     }
 
-    fn backward(&mut self) -> f64 {
+    /// Nanoseconds for each of a batch of backward cells.
+    pub(super) fn backward(&mut self) -> f64 {
         self.pass((0..BATCH_CELLS).map(|_| Cell::new(Some(circ(Self::BACKWARD)), Command::Relay)).collect())
     }
 

@@ -113,6 +113,11 @@ impl Row {
         Self { goal: Some(goal), ..self }
     }
 
+    /// This figure's p99 as a figure of its own: a goal is judged by the value.
+    pub(super) fn p99_alone(&self, name: &'static str, note: impl Into<String>) -> Self {
+        Self { samples: self.samples, ..Self::single(name, self.unit, self.p99, note) }
+    }
+
     /// A figure without spread: one difference, divided by how many made it.
     pub(super) fn single(name: &'static str, unit: Unit, value: Option<f64>, note: impl Into<String>) -> Self {
         let samples = usize::from(value.is_some());
@@ -140,6 +145,8 @@ mod tests {
         let row = Row::of("x", Unit::Milliseconds, (1..=200).rev().map(f64::from).collect(), "");
         assert_eq!((row.min, row.p50, row.p90, row.p99), (Some(1.0), Some(100.0), Some(180.0), Some(198.0)));
         assert_eq!((row.value, row.samples), (Some(100.0), 200));
+        let p99 = row.p99_alone("y", "");
+        assert_eq!((p99.name, p99.value, p99.p50, p99.samples), ("y", Some(198.0), None, 200));
         let one = Row::of("x", Unit::Milliseconds, vec![7.0], "");
         assert_eq!((one.min, one.p99), (Some(7.0), Some(7.0)));
     }

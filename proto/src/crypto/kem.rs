@@ -6,7 +6,7 @@
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768};
 use libcrux_ml_kem::mlkem768 as libcrux;
 use rand::CryptoRng;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::SharedSecret;
 
@@ -16,6 +16,9 @@ pub const ENCAPSULATION_KEY_LEN: usize = 1184;
 pub const CIPHERTEXT_LEN: usize = 1088;
 /// Length of the seed that a key pair is made from, bytes.
 pub(super) const SEED_LEN: usize = libcrux_ml_kem::KEY_GENERATION_SEED_SIZE;
+
+/// Length of a decapsulation key in its expanded form, bytes.
+const ML_KEM_768_SECRET_LEN: usize = 2400;
 
 /// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what it frees.
 pub struct KemSecret(DecapsulationKey);
@@ -66,14 +69,14 @@ pub fn encapsulate(
     let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
     let mut message = Zeroizing::new([0; libcrux_ml_kem::ENCAPS_SEED_SIZE]);
     rng.fill_bytes(&mut *message);
-    let (ciphertext, shared) = libcrux::encapsulate(&key, *message);
-    Ok((ciphertext.into(), SharedSecret(shared)))
+    // As with key generation: what it takes by value it does not wipe; what it returned is wiped here.
+    let (ciphertext, mut shared) = libcrux::encapsulate(&key, *message);
+    let secret = SharedSecret(shared);
+    shared.zeroize();
+    Ok((ciphertext.into(), secret))
 }
 
 /// Whether all coefficients are below the modulus, as those of a key are.
 pub(super) fn is_encapsulation_key(bytes: &[u8; ENCAPSULATION_KEY_LEN]) -> bool {
     libcrux::validate_public_key(&libcrux::MlKem768PublicKey::from(bytes))
 }
-
-/// Length of a decapsulation key in its expanded form, bytes.
-const ML_KEM_768_SECRET_LEN: usize = 2400;

@@ -158,8 +158,8 @@ params! {
     fetch_interval_background: Duration = mins(10), local secs(2), in millis(100) => hours(12);
     /// Mean wait before a holder pushes on a subscription, so that a sender can't time the owner's circuit.
     push_delay: Duration = secs(2), local secs(0), in secs(0) => mins(10);
-    /// Records in one queue.
-    queue_records_max: usize = 128, local 4096, in 1 => 65_536;
+    /// Records in one queue: a holder keeps their index in sorted lists.
+    queue_records_max: usize = 128, local 4096, in 1 => 4096;
     /// Bytes in one queue.
     queue_bytes_max: u64 = 2 * MIB, local 128 * MIB, in MIB / 8 => 1024 * MIB;
     /// How long a record is held.

@@ -125,7 +125,9 @@ pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
         let record = RecordId(row.get(2)?);
         let entry = RecordEntry { seq: whole(row, 0)?, record, len, expires_at: WallTime(whole(row, 4)?) };
         if let Some(queue) = find(&mut queues, &QueueId(row.get(1)?)) {
-            queue.records.reserve_exact(if queue.records.is_empty() { 1 } else { 0 }); // most have few
+            if queue.records.is_empty() {
+                queue.records.reserve_exact(1); // most have few
+            }
             queue.records.push(entry);
         }
     }

@@ -88,19 +88,21 @@ impl Holder {
     }
 
     fn waiting_is_answered(&self) -> bool {
-        self.waiting.iter().all(|(request, waiting)| match waiting {
-            Waiting::Op(op) => self.ops.get(op).is_some_and(|(pending, _)| match pending {
-                Pending::Create { waiters, .. } | Pending::Put { waiters, .. } => waiters.contains(request),
-                Pending::Fetch { request: asked, .. } => asked == request,
-                Pending::Touch { .. } | Pending::Push { .. } | Pending::Remove(_) | Pending::RemoveQueue { .. } => {
-                    false
+        let removals_end = self.removing.values().all(|op| self.ops.contains_key(op));
+        removals_end
+            && self.waiting.iter().all(|(request, waiting)| match waiting {
+                Waiting::Op(op) => self.ops.get(op).is_some_and(|(pending, _)| match pending {
+                    Pending::Create { waiters, .. }
+                    | Pending::Put { waiters, .. }
+                    | Pending::Remove { waiters, .. } => waiters.contains(request),
+                    Pending::Fetch { request: asked, .. } => asked == request,
+                    Pending::Touch { .. } | Pending::Push { .. } | Pending::RemoveQueue { .. } => false,
+                }),
+                Waiting::Subscription(queue) => {
+                    let subscription = self.queues.get(queue).and_then(|queue| queue.subscription.as_ref());
+                    subscription.is_some_and(|subscription| subscription.request == *request)
                 }
-            }),
-            Waiting::Subscription(queue) => {
-                let subscription = self.queues.get(queue).and_then(|queue| queue.subscription.as_ref());
-                subscription.is_some_and(|subscription| subscription.request == *request)
-            }
-        })
+            })
     }
 
     fn pushes_match(&self) -> bool {

@@ -122,6 +122,8 @@ pub struct Holder {
     /// Ops that the store has not yet answered, with the bytes of records in them.
     ops: BTreeMap<OpId, (Pending, usize)>,
     pending_bytes: usize,
+    /// The newest removal of each queue that has one under way.
+    removing: BTreeMap<QueueId, OpId>,
     /// Requests that wait for something; one that was cancelled is not here.
     waiting: BTreeMap<RequestId, Waiting>,
     /// Pushes by when they are due.
@@ -140,7 +142,7 @@ enum Pending {
     Put { queue: QueueId, seq: u64, waiters: Vec<RequestId> },
     Fetch { request: RequestId, count: usize, more: bool },
     Push { queue: QueueId, request: RequestId, seqs: Vec<u64>, more: bool },
-    Remove(Removal),
+    Remove { removal: Removal, waiters: Vec<RequestId> },
     RemoveQueue { queue: QueueId },
 }
 
@@ -226,6 +228,7 @@ impl Holder {
             next_op: 0,
             ops: BTreeMap::new(),
             pending_bytes: 0,
+            removing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             pushes: BTreeSet::new(),
             puzzle_checks: PuzzleChecks::default(),
@@ -291,11 +294,7 @@ impl Holder {
                 let read = records_of(done.outcome, seqs.len()).map(|records| (records, more));
                 self.on_push_read(now, (queue, request), &seqs, read, rng);
             }
-            Pending::Remove(removal) => {
-                if refusal.is_some() {
-                    self.on_remove_failed(removal);
-                }
-            }
+            Pending::Remove { removal, waiters } => self.on_removed(done.op, removal, waiters, refusal),
             Pending::RemoveQueue { queue } => self.on_queue_removed(queue, refusal.is_none()),
         }
     }
@@ -328,12 +327,19 @@ impl Holder {
         self.pushes.first().map_or(self.sweep_at, |&(at, _)| at.min(self.sweep_at))
     }
 
-    /// The records are gone for their owner; that the disk still has them is put right at the next sweep, or the next start.
-    fn on_remove_failed(&mut self, removal: Removal) {
+    /// The records are gone for their owner; that the disk still has them, where it failed, is put right at the next sweep, or
+    /// the next start.
+    fn on_removed(&mut self, op: OpId, removal: Removal, waiters: Vec<RequestId>, refusal: Option<Refusal>) {
+        if self.removing.get(&removal.queue) == Some(&op) {
+            self.removing.remove(&removal.queue);
+        }
         let room = self.limits.queue_records_max;
-        if let Some(queue) = self.queues.get_mut(&removal.queue) {
+        if let Some(queue) = self.queues.get_mut(&removal.queue).filter(|_| refusal.is_some()) {
             let room = room.saturating_sub(queue.unremoved.len());
             queue.unremoved.extend(removal.records.into_iter().take(room));
+        }
+        for request in waiters {
+            self.answer(request, refusal.map_or(MailboxReply::Deposited, MailboxReply::Refused));
         }
     }
 
@@ -341,7 +347,8 @@ impl Holder {
         let Removal { queue, ref records, ref remember, ref forget } = removal;
         let seqs = records.iter().map(|&(seq, _)| seq).collect();
         let (remember, forget) = (remember.clone(), forget.clone());
-        let op = self.begin_op(Pending::Remove(removal), 0);
+        let op = self.begin_op(Pending::Remove { removal, waiters: Vec::new() }, 0);
+        self.removing.insert(queue, op);
         self.outgoing.push_back(HolderOp::RemoveRecords { op, queue, seqs, remember, forget });
     }
 
@@ -368,11 +375,10 @@ impl Holder {
     /// Lets a request wait for an op that another one began.
     fn join(&mut self, request: RequestId, op: OpId) -> Result<(), Refusal> {
         match self.ops.get_mut(&op) {
-            Some((Pending::Create { waiters, .. } | Pending::Put { waiters, .. }, _))
-                if waiters.len() < WAITERS_MAX =>
-            {
-                waiters.push(request);
-            }
+            Some((
+                Pending::Create { waiters, .. } | Pending::Put { waiters, .. } | Pending::Remove { waiters, .. },
+                _,
+            )) if waiters.len() < WAITERS_MAX => waiters.push(request),
             _ => return Err(Refusal::Busy),
         }
         self.waiting.insert(request, Waiting::Op(op));

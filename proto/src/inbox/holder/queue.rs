@@ -61,8 +61,12 @@ pub(super) enum Known {
     No,
     /// On its way to the disk.
     Storing(OpId),
-    /// Durable, or removed by its owner.
+    /// Durable.
     Yes,
+    /// Removed by its owner, and remembered for that.
+    Removed,
+    /// The same, but the store failed to remember it.
+    Unremoved,
 }
 
 /// Records chosen to be read together.
@@ -136,8 +140,9 @@ impl Queue {
         match self.places.get(record).and_then(|seq| self.records.get(seq)) {
             Some(Record { storing: Some(op), .. }) => Known::Storing(*op),
             Some(Record { storing: None, .. }) => Known::Yes,
-            None if self.removed.contains_key(record) => Known::Yes,
-            None => Known::No,
+            None if !self.removed.contains_key(record) => Known::No,
+            None if self.unremoved.values().any(|unremoved| unremoved == record) => Known::Unremoved,
+            None => Known::Removed,
         }
     }
 
@@ -198,7 +203,9 @@ impl Queue {
             return Vec::new();
         }
         let mut by_expiry: Vec<_> = self.removed.iter().map(|(&record, &at)| (at, record)).collect();
-        by_expiry.sort_unstable();
+        if excess < by_expiry.len() {
+            by_expiry.select_nth_unstable(excess);
+        }
         let mut forgotten: Vec<RecordId> = by_expiry.into_iter().take(excess).map(|(_, record)| record).collect();
         forgotten.sort_unstable();
         self.removed.remove_all(&forgotten);

@@ -94,6 +94,8 @@ impl Holder {
                 self.reply_now(request, MailboxReply::Deposited);
                 return Ok(());
             }
+            Known::Removed => return self.repeat_removed(request, id),
+            Known::Unremoved => return Err(Refusal::Store),
             Known::Storing(op) => return self.join(request, op),
             Known::No => self.check_quotas(queue, len)?,
         }
@@ -113,6 +115,15 @@ impl Holder {
         self.waiting.insert(request, Waiting::Op(op));
         self.push_at_once(id, seq, &body);
         self.outgoing.push_back(HolderOp::PutRecord { op, queue: id, seq, record, expires_at, body });
+        Ok(())
+    }
+
+    /// Its id is durable with the newest removal of the queue, or before: the store goes by the order asked.
+    fn repeat_removed(&mut self, request: RequestId, id: QueueId) -> Result<(), Refusal> {
+        if let Some(&op) = self.removing.get(&id) {
+            return self.join(request, op);
+        }
+        self.reply_now(request, MailboxReply::Deposited);
         Ok(())
     }
 
@@ -264,6 +275,8 @@ impl Holder {
             if refusal.is_some() {
                 let taken = queue.take(seq);
                 self.totals.on_taken(taken.as_slice());
+                // If it was pushed at once, it took room that others may be waiting for.
+                self.advance_subscription(now, id);
             } else if queue.mark_durable(seq) {
                 self.on_durable(now, id, seq, rng);
             }

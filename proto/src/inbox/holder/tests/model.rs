@@ -53,14 +53,14 @@ struct Promises {
     deposits: BTreeMap<RequestId, (QueueId, RecordId)>,
     /// Acknowledged and neither removed nor expired.
     held: BTreeMap<(QueueId, RecordId), WallTime>,
-    /// On the disk, or on its way there, when its owner asked to remove it: whether or not that is done, nothing more is
-    /// promised of it.
+    /// On the disk, or pushed on the queue's subscription, when its owner asked to remove it: whether or not that is done,
+    /// nothing more is promised of it.
     released: BTreeSet<(QueueId, RecordId)>,
     /// Ever deposited.
     known: BTreeSet<(QueueId, RecordId)>,
     /// What each fetch or subscription is about.
     readers: BTreeMap<RequestId, QueueId>,
-    /// What each subscription was pushed.
+    /// What each subscription was pushed, while it lasts.
     pushed: BTreeMap<RequestId, BTreeSet<RecordId>>,
 }
 
@@ -74,19 +74,19 @@ impl Promises {
                         self.on_deposited(world, about);
                     }
                     MailboxReply::Fetched { records, .. } => self.on_fetched(request, &records),
-                    MailboxReply::Created | MailboxReply::Refused(_) => {}
+                    MailboxReply::Refused(_) => drop(self.pushed.remove(&request)),
+                    MailboxReply::Created => {}
                 }
             }
         }
     }
 
     fn on_remove(&mut self, world: &World, about: (QueueId, RecordId)) {
-        self.held.remove(&about);
-        let is_asked = world
-            .asked
-            .iter()
-            .any(|op| matches!(op, HolderOp::PutRecord { queue, record, .. } if (*queue, *record) == about));
-        if is_asked || world.disk.records.values().any(|(queue, entry, _)| (*queue, entry.record) == about) {
+        let (queue, record) = about;
+        let is_durable = world.disk.records.values().any(|(of, entry, _)| (*of, entry.record) == about);
+        let mut pushed = self.pushed.iter().filter(|(request, _)| self.readers[request] == queue);
+        if is_durable || pushed.any(|(_, pushed)| pushed.contains(&record)) {
+            self.held.remove(&about);
             self.released.insert(about);
         }
     }
@@ -98,10 +98,13 @@ impl Promises {
                 self.held.insert(about, entry.expires_at);
             }
             Some(_) => {}
-            None => assert!(
-                world.disk.removed.contains_key(&about) || !self.held.contains_key(&about),
-                "acknowledged, but neither on the disk nor removed"
-            ),
+            None => {
+                let is_gone = self.released.contains(&about) || !world.disk.queues.contains_key(&about.0);
+                assert!(
+                    is_gone || world.disk.removed.contains_key(&about),
+                    "acknowledged, but neither on the disk nor removed"
+                );
+            }
         }
     }
 
@@ -144,11 +147,14 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
             world.ask(SENDER, deposit(to, record(number, 0)));
         }
         Step::Fetch { queue: from, remove, bytes_max } => {
-            for &number in &remove {
-                promises.on_remove(world, (queue(from), id(number)));
-            }
             promises.readers.insert(RequestId(world.requests + 1), queue(from));
-            world.ask(OWNER, fetch(from, remove.into_iter().map(id).collect(), bytes_max));
+            let request = world.ask(OWNER, fetch(from, remove.iter().copied().map(id).collect(), bytes_max));
+            let is_refused = |replies: &Vec<_>| matches!(replies.as_slice(), [(MailboxReply::Refused(_), _)]);
+            if !world.replies.get(&request).is_some_and(is_refused) {
+                for number in remove {
+                    promises.on_remove(world, (queue(from), id(number)));
+                }
+            }
         }
         Step::Subscribe(to, delay) => {
             let request = RequestId(world.requests + 1);
@@ -157,7 +163,9 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
             world.ask(OWNER, subscribe(to, delay));
         }
         Step::Cancel(back) => {
-            world.holder.cancel(RequestId(world.requests.saturating_sub(u64::from(back % 8))));
+            let request = RequestId(world.requests.saturating_sub(u64::from(back % 8)));
+            promises.pushed.remove(&request);
+            world.holder.cancel(request);
             world.drain();
         }
         Step::Store { fails } => drop(world.store_one(fails)),
@@ -168,6 +176,7 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
                 world.disk.apply(&op);
             }
             world.crash();
+            promises.pushed.clear();
             assert!(world.holder.snapshot() == world.disk.snapshot(), "restored as it was");
         }
     }

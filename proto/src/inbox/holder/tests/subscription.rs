@@ -175,9 +175,11 @@ fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_dur
     let removing = world.ask(OWNER, fetch(1, vec![id(1)], 0));
     assert_eq!(numbers(&world.answers(removing)[0]), (vec![], false));
     let again = world.ask(SENDER, deposit(1, record(1, 0)));
-    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
-    world.store_all();
+    world.store_one(false);
     assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert_eq!(world.answers(again), [], "that it was removed is not yet durable");
+    world.store_all();
+    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
     assert!(world.disk.records.is_empty() && world.holder.snapshot() == world.disk.snapshot());
     assert_eq!(world.pushes(request), []);
 }
@@ -207,4 +209,67 @@ fn a_relay_that_dies_between_a_push_and_the_disk_takes_the_record_again() {
     world.crash();
     assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
     assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+}
+
+#[test] // §10.2(6): what is left standing only for want of room goes on as soon as there is some
+fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 0));
+    world.pushes(request);
+    for (number, bucket) in [(1, 3), (2, 3), (3, 1), (4, 1), (5, 0)] {
+        world.done(SENDER, deposit(1, record(number, bucket)));
+    }
+    assert_eq!(world.pushes(request).len(), 5);
+    world.ask(SENDER, deposit(1, record(6, 3)));
+    world.ask(SENDER, deposit(1, record(7, 0)));
+    assert_eq!(world.pushes(request), [(vec![7], false)], "the window has room for this one only");
+    world.store_one(false);
+    world.ask(OWNER, fetch(1, vec![id(5)], 0));
+    assert_eq!(world.holder.counts().pending_ops, 2, "to store 7 and to remove 5: 6 still has no room");
+    world.store_one(true);
+    world.store_all();
+    assert_eq!(world.pushes(request), [(vec![6], false)]);
+}
+
+#[test] // §10.2(5)
+fn a_record_that_was_not_pushed_stays_if_its_removal_is_asked_before_it_is_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let request = world.ask(OWNER, subscribe(1, 1000));
+    assert_eq!(world.pushes(request), [(vec![], false)]);
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    world.store_all();
+    assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
+    assert_eq!(world.disk.records.len(), 1);
+    world.pass(60);
+    assert_eq!(world.pushes(request), [(vec![1], false)]);
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+}
+
+#[test] // §10.2(5): what an older subscription was pushed does not count for the queue's
+fn a_record_pushed_on_a_subscription_that_ended_stays_until_it_is_durable() {
+    let mut world = World::with_queue(HolderLimits::default());
+    let older = world.ask(OWNER, subscribe(1, 0));
+    world.ask(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(world.pushes(older).last(), Some(&(vec![1], false)));
+    world.ask(OWNER, subscribe(1, 0));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    world.store_all();
+    assert_eq!(world.disk.records.len(), 1);
+}
+
+#[test] // §10.1(4): neither the record nor its id is on the disk
+fn a_repeat_of_a_record_that_was_neither_stored_nor_remembered_is_not_acknowledged() {
+    let mut world = World::with_queue(HolderLimits::default());
+    world.ask(OWNER, subscribe(1, 0));
+    let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.ask(OWNER, fetch(1, vec![id(1)], 0));
+    let again = world.ask(SENDER, deposit(1, record(1, 0)));
+    world.fail_all();
+    assert_eq!((world.answers(depositing), world.answers(again)), (refused(Refusal::Store), refused(Refusal::Store)));
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::Store));
+    world.pass(HOUR);
+    assert_eq!(world.disk.removed.len(), 1, "a sweep makes up for it");
+    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    assert!(world.disk.records.is_empty());
 }
