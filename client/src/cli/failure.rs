@@ -53,7 +53,11 @@ impl Failure {
     }
 
     pub(super) fn interrupted() -> Self {
-        Self::new(Exit::Interrupted, "interrupted", "nothing is lost: run the command again to go on")
+        Self::new(
+            Exit::Interrupted,
+            "interrupted",
+            "nothing is lost: what was in the outbox is there still, and `umbel send --flush` goes on with it",
+        )
     }
 
     /// A message that no record can hold; `len` where it is known.
