@@ -126,11 +126,20 @@ impl Promises {
         let on_disk: BTreeSet<_> =
             world.disk.records.values().map(|(queue, entry, _)| (*queue, entry.record)).collect();
         assert!(self.held.keys().all(|held| on_disk.contains(held)), "an acknowledged record is lost");
-        // Once it has expired and its id is forgotten, the same record is a new one.
+        let asked: BTreeSet<_> = world
+            .asked
+            .iter()
+            .filter_map(|op| match op {
+                HolderOp::PutRecord { queue, record, .. } => Some((*queue, *record)),
+                _ => None,
+            })
+            .collect();
+        // Once it has expired and its id is forgotten, or could not be stored, the same record is a new one.
         for (request, pushed) in &mut self.pushed {
             let queue = self.readers[request];
             pushed.retain(|&record| {
-                on_disk.contains(&(queue, record)) || world.disk.removed.contains_key(&(queue, record))
+                let about = (queue, record);
+                asked.contains(&about) || on_disk.contains(&about) || world.disk.removed.contains_key(&about)
             });
         }
     }
