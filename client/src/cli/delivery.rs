@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{DeferReason, Notice, SendFault};
+use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, SendFault};
 use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
@@ -39,7 +39,7 @@ pub(super) enum Obstacle {
 }
 
 /// One message, as far as it is known.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
     pub(super) holders: usize,
     pub(super) wanted: Option<usize>,
@@ -47,8 +47,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn new(holders: usize) -> Self {
-        Self { holders, wanted: None, fate: None }
+    /// So many have it.
+    fn on_held(&mut self, holders: usize, wanted: usize) {
+        self.holders = holders;
+        self.wanted = Some(wanted);
+        if holders > 0 && holders >= wanted {
+            self.fate = Some(Fate::Held);
+        }
     }
 
     pub(super) fn fate(&self) -> Fate {
@@ -73,11 +78,22 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// To be waited for until `timeout` has passed. `messages` come with how many holders have each.
-    pub(super) fn new(messages: impl IntoIterator<Item = (MessageId, usize)>, timeout: Duration) -> Self {
-        let messages = messages.into_iter().map(|(id, holders)| (id, Progress::new(holders))).collect();
+    /// None so far; to be waited for until `timeout` has passed.
+    pub(super) fn new(timeout: Duration) -> Self {
         let began_at = Instant::now();
-        Self { messages, began_at, ends_at: began_at + timeout }
+        Self { messages: BTreeMap::new(), began_at, ends_at: began_at + timeout }
+    }
+
+    /// This one too, which nobody has yet.
+    pub(super) fn watch(&mut self, id: MessageId) {
+        self.messages.entry(id).or_default();
+    }
+
+    /// These too, which some may have had before: of that nothing is told again.
+    pub(super) fn watch_all(&mut self, outbox: Vec<OutboxEntry>) {
+        for OutboxEntry { id, holders, wanted } in outbox {
+            self.messages.entry(id).or_default().on_held(holders, wanted);
+        }
     }
 
     /// Waits until the fate of each is known.
@@ -103,11 +119,7 @@ impl Delivery {
         match notice {
             Notice::Held { id, holders, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
-                    progress.holders = *holders;
-                    progress.wanted = Some(*wanted);
-                    if holders >= wanted {
-                        progress.fate = Some(Fate::Held);
-                    }
+                    progress.on_held(*holders, *wanted);
                 }
             }
             Notice::Deferred { id, reason, retry_in } => {
@@ -131,10 +143,11 @@ impl Delivery {
 
     /// After missed notices: what is no longer in the outbox has enough holders.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
-        let outbox: BTreeMap<_, _> = client.status().await?.outbox.into_iter().collect();
+        let outbox = client.status().await?.outbox;
+        let outbox: BTreeMap<MessageId, OutboxEntry> = outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
             match outbox.get(id) {
-                Some(holders) => progress.holders = *holders,
+                Some(entry) => progress.on_held(entry.holders, entry.wanted),
                 None => progress.fate = progress.fate.or(Some(Fate::Held)),
             }
         }
@@ -149,7 +162,7 @@ impl Delivery {
         loop {
             let outbox = client.status().await?.outbox;
             let is_held = |id| self.messages.get(id).is_some_and(|one| one.fate == Some(Fate::Held));
-            let is_outstanding = outbox.iter().any(|(id, _)| is_held(id));
+            let is_outstanding = outbox.iter().any(|entry| is_held(&entry.id));
             // What was told before is heard in any case.
             let until = if is_outstanding { ends_at } else { Instant::now() };
             let Ok(Ok(notice)) = timeout_at(until, notices.next()).await else { return Ok(()) };

@@ -121,8 +121,9 @@ impl Receiver<'_> {
 
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
     async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
-        let outbox = self.client.status().await?.outbox;
-        Delivery::new(outbox, OUTBOX_TIMEOUT).wait(self.session, self.client, notices).await
+        let mut delivery = Delivery::new(OUTBOX_TIMEOUT);
+        delivery.watch_all(self.client.status().await?.outbox);
+        delivery.wait(self.session, self.client, notices).await
     }
 
     fn goes_on(&self) -> bool {

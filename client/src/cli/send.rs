@@ -60,15 +60,17 @@ async fn send(
 ) -> Result<(), Failure> {
     let mut notices = client.notices();
     session.show("sending");
-    let mut watched = if waits_for_all { client.status().await?.outbox } else { Vec::new() };
+    let mut delivery = Delivery::new(timeout);
+    if waits_for_all {
+        delivery.watch_all(client.status().await?.outbox);
+    }
     if let Some((address, body)) = message {
-        watched.push((client.send(address, body).await?.id, 0));
+        delivery.watch(client.send(address, body).await?.id);
     }
     client.flush().await?;
-    if watched.is_empty() {
+    if delivery.messages.is_empty() {
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
     }
-    let mut delivery = Delivery::new(watched, timeout);
     delivery.wait(session, client, &mut notices).await?;
     delivery.linger(client, &mut notices).await?;
     for (id, progress) in &delivery.messages {

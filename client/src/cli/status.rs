@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{Notice, Status};
+use umbel_client::core::io::{Notice, OutboxEntry, Status};
 use umbel_client::{Client, Reach};
 use umbel_proto::time::Duration;
 
@@ -36,6 +36,14 @@ struct Line<'a> {
 struct Outgoing {
     id: String,
     holders: usize,
+    wanted: usize,
+}
+
+impl Outgoing {
+    fn new(entry: &OutboxEntry) -> Self {
+        let OutboxEntry { id, holders, wanted } = *entry;
+        Self { id: id.to_string(), holders, wanted }
+    }
 }
 
 #[derive(Serialize)]
@@ -63,7 +71,7 @@ async fn status(session: &Session, client: &Client, reach: Reach) -> Result<(), 
         relays: status.relays,
         guard: status.guard.map(|relay| relay.to_string()),
         circuits: status.circuits,
-        outbox: status.outbox.iter().map(|(id, holders)| Outgoing { id: id.to_string(), holders: *holders }).collect(),
+        outbox: status.outbox.iter().map(Outgoing::new).collect(),
         inboxes: inboxes.collect(),
         online: is_online(&status),
     };
@@ -96,8 +104,8 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     session.line(&format!("guard     {}", line.guard.as_deref().unwrap_or("none yet")))?;
     session.line(&format!("circuits  {} open", line.circuits))?;
     session.line(&format!("outbox    {} messages", line.outbox.len()))?;
-    for Outgoing { id, holders } in &line.outbox {
-        session.line(&format!("  {id}  {holders} holders"))?;
+    for Outgoing { id, holders, wanted } in &line.outbox {
+        session.line(&format!("  {id}  {holders} of {wanted} holders"))?;
     }
     session.line(&format!("inboxes   {}", line.inboxes.len()))?;
     for Inbox { name, mailboxes, unread } in &line.inboxes {

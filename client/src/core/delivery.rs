@@ -12,6 +12,7 @@ use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, record_id, seal_record};
 use umbel_proto::limits::MAILBOXES_MAX;
+use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant};
 use umbel_proto::wire;
 use zeroize::{Zeroize, Zeroizing};
@@ -23,9 +24,11 @@ use super::io::DeferReason;
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Format of the stored state.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
+/// How often the mailboxes that are still missing are tried once enough hold a message.
+const EXTRA_ROUNDS: u32 = 3;
 /// The highest puzzle effort that is taken on; an owner that asks for more gets this much.
 const EFFORT_MAX: u32 = 10_000;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
@@ -40,6 +43,8 @@ pub(super) struct Delivery {
     address: [u8; 32],
     body: ByteBuf,
     targets: Vec<Target>,
+    /// Attempts since enough holders have it, those before the client was started included: many a client runs for a moment.
+    extra_rounds: u32,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
     /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
@@ -120,6 +125,7 @@ impl Delivery {
             address: key,
             body: body.into(),
             targets: Vec::new(),
+            extra_rounds: 0,
             parsed: Some(address),
             named_count: None,
             unsealed: Unsealed::default(),
@@ -152,9 +158,22 @@ impl Delivery {
     }
 
     /// How many holders should have it: those that it is not sealed for count too.
-    pub(super) fn wanted(&self, cx: &Context<'_>) -> usize {
-        let wanted = cx.network.params.holders_wanted;
+    pub(super) fn wanted(&self, params: &Params) -> usize {
+        let wanted = params.holders_wanted;
         self.named_count.map_or(wanted, |named| wanted.min(named))
+    }
+
+    /// Whether it needs no outbox any more.
+    pub(super) fn is_held_enough(&self, params: &Params) -> bool {
+        let held = self.held_count();
+        held > 0 && held >= self.wanted(params)
+    }
+
+    /// Counts an attempt at the mailboxes still missing; says whether another is to follow.
+    pub(super) const fn begin_extra_round(&mut self) -> bool {
+        let is_wanted = self.extra_rounds < EXTRA_ROUNDS;
+        self.extra_rounds = self.extra_rounds.saturating_add(1);
+        is_wanted
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -204,7 +223,7 @@ impl Delivery {
                 self.is_asked |= target.is_awaited;
             }
         }
-        if self.is_sealing() { Progress::UnderWay } else { self.progress(cx) }
+        if self.is_sealing() { Progress::UnderWay } else { self.progress(&cx.network.params) }
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
@@ -281,17 +300,16 @@ impl Delivery {
         });
     }
 
-    fn progress(&self, cx: &Context<'_>) -> Progress {
+    fn progress(&self, params: &Params) -> Progress {
         let open = |target: &Target| !target.is_held() && matches!(target.state, State::Due(_) | State::Asked);
         if self.targets.iter().any(open) {
             return Progress::UnderWay;
         }
-        let held = self.held_count();
-        if held > 0 && self.targets.iter().all(Target::is_held) {
+        if self.held_count() > 0 && self.targets.iter().all(Target::is_held) {
             // Where too few mailboxes are left to hold it, those that were dropped count no more.
             return Progress::Complete;
         }
-        if held > 0 && held >= self.wanted(cx) {
+        if self.is_held_enough(params) {
             return Progress::Enough;
         }
         Progress::Failed(self.worst())

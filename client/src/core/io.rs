@@ -264,6 +264,17 @@ pub struct Snapshot {
     pub received: Vec<(String, MessageId)>,
 }
 
+/// A message in the outbox. One that as many hold as are wanted stays for a few attempts at the mailboxes still missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Which message.
+    pub id: MessageId,
+    /// How many hold it now.
+    pub holders: usize,
+    /// How many are wanted, as far as is known: fewer if its inbox turns out to have fewer mailboxes.
+    pub wanted: usize,
+}
+
 /// What `umbel status` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -273,8 +284,8 @@ pub struct Status {
     pub guard: Option<RelayId>,
     /// Circuits that are open.
     pub circuits: usize,
-    /// Messages in the outbox, with how many holders have each.
-    pub outbox: Vec<(MessageId, usize)>,
+    /// The outbox, in the order the messages were sent.
+    pub outbox: Vec<OutboxEntry>,
     /// Inboxes, with how many mailboxes each has.
     pub inboxes: Vec<(String, usize)>,
     /// Cells of circuits sent so far, over all links.

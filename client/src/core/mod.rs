@@ -41,7 +41,8 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Command, DeferReason, LinkId, LinkOp, Notice, SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
+    Command, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, SendFault, Snapshot, Status, StoreOp, StoreTicket,
+    Warning,
 };
 use lookup::Lookups;
 use outbox::Outbox;
@@ -353,7 +354,7 @@ impl Core {
             relays: self.view.len(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             circuits: self.pool.built_count(),
-            outbox: self.outbox.list(),
+            outbox: self.outbox.list(&self.network.params),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,

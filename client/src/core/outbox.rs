@@ -11,15 +11,18 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
 use super::chance::Backoff;
 use super::delivery::{Delivery, Progress};
-use super::io::{DeferReason, Notice, SendFault, StoreOp, StoreTicket};
+use super::io::{DeferReason, Notice, OutboxEntry, SendFault, StoreOp, StoreTicket};
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::{Context, SnapshotFault};
@@ -31,8 +34,6 @@ const ACTIVE_MAX: usize = 8;
 const MESSAGES_MAX: usize = 10_000;
 /// Most bytes of messages in the outbox; more are refused.
 const BYTES_MAX: usize = 256 << 20;
-/// How often the mailboxes that are still missing are tried once enough hold a message.
-const EXTRA_ROUNDS: u32 = 3;
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
@@ -61,8 +62,6 @@ struct Entry {
     attempt_at: Instant,
     /// Deposits failed: the descriptor may have changed.
     needs_fresh: bool,
-    /// Attempts since enough holders had it.
-    extra_rounds: u32,
 }
 
 /// How far an attempt is.
@@ -137,9 +136,16 @@ impl Outbox {
         }
     }
 
-    /// Each message, with how many hold it.
-    pub(super) fn list(&self) -> Vec<(MessageId, usize)> {
-        self.entries.iter().map(|(&id, entry)| (id, entry.delivery.held_count())).collect()
+    /// Each message, in the order they were sent, with how many hold it.
+    pub(super) fn list(&self, params: &Params) -> Vec<OutboxEntry> {
+        let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.seq);
+        let to_listed = |(&id, Entry { delivery, .. }): (&MessageId, &Entry)| OutboxEntry {
+            id,
+            holders: delivery.held_count(),
+            wanted: delivery.wanted(params),
+        };
+        entries.into_iter().map(to_listed).collect()
     }
 
     /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is needed next.
@@ -234,7 +240,7 @@ impl Outbox {
         entry.delivery.end_attempt();
         match entry.told {
             // It needs no outbox any more.
-            Told::Queued if entry.is_held_enough(cx) => return self.finish(cx, id),
+            Told::Queued if entry.delivery.is_held_enough(&cx.network.params) => return self.finish(cx, id),
             Told::Queued | Told::Unsaved => {}
             Told::Nothing => {
                 entry.told = Told::Doubtful;
@@ -250,7 +256,7 @@ impl Outbox {
     /// that, the user hears what is known.
     fn end_doubt(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.is_held_enough(cx) {
+        if entry.delivery.is_held_enough(&cx.network.params) {
             entry.tell_held(cx, id);
             self.finish(cx, id);
         } else if entry.told == Told::Doubtful && !entry.delivery.is_awaited() {
@@ -270,7 +276,6 @@ impl Outbox {
             backoff: Backoff::default(),
             attempt_at: Instant::default(),
             needs_fresh: false,
-            extra_rounds: 0,
         };
         self.entries.insert(id, entry);
     }
@@ -292,13 +297,7 @@ impl Outbox {
                 Found::Known(descriptor) if descriptor.mailboxes.is_empty() => {
                     self.defer(cx, id, DeferReason::NoDescriptor);
                 }
-                Found::Known(descriptor) => {
-                    entry.stage = Stage::Depositing;
-                    entry.delivery.aim(cx, &descriptor);
-                    if entry.delivery.is_sealing() {
-                        self.save_at(id, cx.now);
-                    }
-                }
+                Found::Known(descriptor) => self.aim(cx, id, &descriptor),
             }
         }
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stage == Stage::Depositing) else { return };
@@ -308,16 +307,37 @@ impl Outbox {
             // The user has not yet heard that there is such a message.
             Progress::Complete | Progress::Enough if !is_queued => {}
             Progress::Complete => self.finish(cx, id),
-            Progress::Enough if entry.extra_rounds >= EXTRA_ROUNDS => self.finish(cx, id),
-            Progress::Enough => {
-                entry.extra_rounds += 1;
-                entry.needs_fresh = true;
-                let wait = entry.backoff.fail(cx);
-                self.pause(id, cx.now + wait);
-                self.save_at(id, cx.now);
-            }
+            Progress::Enough => self.try_for_more(cx, id),
             Progress::Failed(reason) => self.defer(cx, id, reason),
         }
+    }
+
+    /// The mailboxes are known.
+    fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, descriptor: &Arc<InboxDescriptor>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.stage = Stage::Depositing;
+        let wanted = entry.delivery.wanted(&cx.network.params);
+        entry.delivery.aim(cx, descriptor);
+        let is_news = entry.delivery.wanted(&cx.network.params) != wanted;
+        if is_news && entry.told == Told::Queued && entry.delivery.held_count() > 0 {
+            // All there are may have it, and then it leaves the outbox without another word.
+            entry.tell_held(cx, id);
+        }
+        if entry.delivery.is_sealing() {
+            self.save_at(id, cx.now);
+        }
+    }
+
+    /// Enough have it: the mailboxes still missing are tried a few times more.
+    fn try_for_more(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if !entry.delivery.begin_extra_round() {
+            return self.finish(cx, id);
+        }
+        entry.needs_fresh = true;
+        let wait = entry.backoff.fail(cx);
+        self.pause(id, cx.now + wait);
+        self.save_at(id, cx.now);
     }
 
     /// The attempt failed: the message stays, and is tried again later.
@@ -329,6 +349,9 @@ impl Outbox {
             entry.stage = Stage::Blocked(cx.now);
             self.active.remove(&(entry.seq, id));
             return;
+        }
+        if entry.delivery.is_held_enough(&cx.network.params) {
+            return self.try_for_more(cx, id);
         }
         entry.needs_fresh = true;
         let retry_in = entry.backoff.fail(cx);
@@ -381,19 +404,13 @@ impl Outbox {
 }
 
 impl Entry {
-    /// Whether it needs no outbox any more.
-    fn is_held_enough(&self, cx: &Context<'_>) -> bool {
-        let held = self.delivery.held_count();
-        held > 0 && held >= self.delivery.wanted(cx)
-    }
-
     fn tell_unsaved(&mut self, cx: &mut Context<'_>, id: MessageId) {
         self.told = Told::Unsaved;
         cx.notify(Notice::Unsaved { id, may_be_out: self.delivery.may_be_out() });
     }
 
     fn tell_held(&self, cx: &mut Context<'_>, id: MessageId) {
-        let (holders, wanted) = (self.delivery.held_count(), self.delivery.wanted(cx));
+        let (holders, wanted) = (self.delivery.held_count(), self.delivery.wanted(&cx.network.params));
         cx.notify(Notice::Held { id, holders, wanted });
     }
 }

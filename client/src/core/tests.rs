@@ -97,7 +97,7 @@ fn a_message_is_queued_only_once_it_is_durable() {
     let [(ticket, StoreOp::PutOutbox { .. })] = again.as_slice() else { panic!("it is stored again") };
     bench.stored(*ticket, true);
     assert_eq!(bench.notices(), [Notice::Queued(id)]);
-    assert_eq!(bench.core.status().outbox, [(id, 0)]);
+    assert_eq!(bench.core.status().outbox, [OutboxEntry { id, holders: 0, wanted: 2 }]);
 }
 
 #[test] // §10.5
@@ -107,7 +107,7 @@ fn a_message_in_the_outbox_outlives_a_restart() {
     let stores = bench.stores();
     let [(_, StoreOp::PutOutbox { state, .. })] = stores.as_slice() else { panic!("one thing is stored") };
     let snapshot = Snapshot { outbox: vec![(id, state.clone())], ..Snapshot::default() };
-    assert_eq!(Bench::new(snapshot).core.status().outbox, [(id, 0)]);
+    assert_eq!(Bench::new(snapshot).core.status().outbox, [OutboxEntry { id, holders: 0, wanted: 2 }]);
 }
 
 #[test] // §10.3

@@ -1,14 +1,12 @@
 //! The outbox by itself, with a store that fails and holders whose answers are made up.
 
-use std::sync::Arc;
-
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::directory::NetView;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
-use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::descriptor::Mailbox;
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal};
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::network::Network;
@@ -77,10 +75,7 @@ impl Bench {
         self.with(|outbox, cx, _, _| {
             outbox.waiting.clear();
             outbox.begin(cx, ID);
-            let entry = outbox.entries.get_mut(&ID).expect("it was sent");
-            entry.stage = Stage::Depositing;
-            entry.delivery.aim(cx, &descriptor);
-            outbox.save_at(ID, cx.now);
+            outbox.aim(cx, ID, &descriptor);
         });
     }
 
@@ -105,6 +100,10 @@ impl Bench {
             self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, is_stored));
         }
         !tickets.is_empty()
+    }
+
+    fn listed(&self) -> Vec<OutboxEntry> {
+        self.outbox.list(&self.network.params)
     }
 
     fn notices(&mut self) -> Vec<Notice> {
@@ -153,7 +152,7 @@ fn a_message_that_enough_holders_have_is_delivered_though_it_never_was_stored() 
     assert_eq!(bench.notices(), []);
     bench.answer(1, &TAKEN);
     assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }]);
-    assert_eq!(bench.outbox.list(), []);
+    assert_eq!(bench.listed(), []);
     bench.answer(2, &TAKEN);
     assert_eq!(bench.notices(), []);
 }
@@ -179,7 +178,7 @@ fn holders_that_say_nothing_are_not_waited_for_once_the_store_failed_again() {
     assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }]);
     bench.answer(1, &TAKEN);
     assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }], "late is better than never");
-    assert_eq!(bench.outbox.list(), []);
+    assert_eq!(bench.listed(), []);
 }
 
 #[test] // §10.5(1)
@@ -189,7 +188,7 @@ fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
     bench.pass(STORE_RETRY);
     assert!(bench.stored(true));
     assert_eq!(bench.notices(), [Notice::Queued(ID), Notice::Held { id: ID, holders: 1, wanted: 2 }]);
-    assert_eq!(bench.outbox.list(), [(ID, 1)]);
+    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
 }
 
 #[test] // §10.5(1)
@@ -202,20 +201,108 @@ fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
     assert!(bench.stored(false), "while it is sealed for one of three");
     (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
     assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }], "one holder is not enough");
-    assert_eq!(bench.outbox.list(), [(ID, 1)]);
+    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
 
     bench.pass(STORE_RETRY);
-    let state = bench.out.stores.iter().find_map(|(_, op)| match op {
+    let mut restarted = restarted(&bench);
+    let wanted = restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params));
+    assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
+    restarted.find(1);
+    assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params)), 1);
+}
+
+/// A client that is started anew, with what the store was last asked to keep.
+fn restarted(bench: &Bench) -> Bench {
+    let states = bench.out.stores.iter().rev();
+    let state = states.into_iter().find_map(|(_, op)| match op {
         StoreOp::PutOutbox { state, .. } => Some(state.clone()),
         _ => None,
     });
-    let mut restarted = Bench::new(Network::local());
-    let state = state.expect("it is stored again");
+    let state = state.expect("something was to be stored");
+    let mut restarted = Bench::new(bench.network.clone());
     restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).expect("what was stored can be read");
-    let wanted = restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx));
-    assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
-    restarted.find(1);
-    assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(cx)), 1);
+    restarted
+}
+
+/// Two of three holders have the message, the third says nothing; nothing of it is stored yet.
+fn held_by_two() -> Bench {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.find(3);
+    (0..3).for_each(|_| bench.drive());
+    assert!(bench.stored(true));
+    bench.answer(0, &TAKEN);
+    bench.answer(1, &TAKEN);
+    bench.answer(2, &SILENT);
+    bench.notices();
+    bench.drive();
+    bench
+}
+
+#[test] // §10.5(1)
+fn what_was_held_before_a_restart_is_known_after_it() {
+    let mut bench = restarted(&held_by_two());
+    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 2, wanted: 2 }]);
+    bench.find(3);
+    assert_eq!(bench.notices(), [], "nothing of that is news");
+}
+
+#[test] // §10.5(1)
+fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.find(2);
+    (0..2).for_each(|_| bench.drive());
+    assert!(bench.stored(true));
+    bench.answer(0, &TAKEN);
+    bench.answer(1, &SILENT);
+    bench.drive();
+    bench.pass(Duration::from_secs(10));
+    bench.with(|outbox, cx, _, _| {
+        outbox.save_at(ID, cx.now);
+        outbox.store(cx, ID);
+    });
+    let mut bench = restarted(&bench);
+    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+    bench.find(1);
+    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 1, wanted: 1 }]);
+    bench.drive();
+    assert_eq!(bench.listed(), []);
+}
+
+#[test]
+fn the_mailboxes_still_missing_are_tried_a_few_times_over_restarts_too() {
+    let mut bench = held_by_two();
+    let mut restarts = 0;
+    loop {
+        bench = restarted(&bench);
+        bench.find(3);
+        bench.drive();
+        bench.answer(2, &SILENT);
+        bench.drive();
+        if bench.listed().is_empty() {
+            break;
+        }
+        restarts += 1;
+        assert!(restarts < 10, "it never leaves the outbox");
+    }
+    assert_eq!(restarts, 2, "three attempts more than the first");
+}
+
+#[test]
+fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
+    let mut bench = held_by_two();
+    let mut attempts = 0;
+    while !bench.listed().is_empty() {
+        bench.with(|outbox, cx, _, _| {
+            outbox.waiting.clear();
+            outbox.begin(cx, ID);
+            outbox.defer(cx, ID, DeferReason::NoDescriptor);
+        });
+        attempts += 1;
+        assert!(attempts < 10, "it never leaves the outbox");
+    }
+    assert_eq!((attempts, bench.notices()), (3, vec![]));
 }
 
 #[test] // §10.5(1)
