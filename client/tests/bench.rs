@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
 const ROWS: [(&str, &[(&str, &str)]); 11] = [
-    ("limit", &[("limit_layer", "s/GB"), ("limit_tls", "s/GB")]),
+    ("limit", &[("limit_layer", "s/GB"), ("limit_keystream", "s/GB"), ("limit_tls", "s/GB")]),
     (
         "cpu",
         &[

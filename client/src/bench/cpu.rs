@@ -8,6 +8,7 @@ use rand::Rng;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::aead::{LayerKey, seal_in_place};
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::crypto::stream::xor_cell_and_next_key;
 use umbel_proto::handshake::{HopTarget, Initiator, OnionSecret, respond};
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::{BODY_LEN, TAG_LEN, forward_room};
@@ -81,17 +82,29 @@ fn ns_each(started: Instant, count: usize) -> f64 {
 
 /// Nanoseconds for one ChaCha20-Poly1305 over 2 KiB with a fresh key.
 pub(super) fn baseline() -> f64 {
+    each_with_a_fresh_key(BODY_LEN - TAG_LEN, |key, bytes| {
+        black_box(seal_in_place(key, bytes));
+    })
+}
+
+/// Nanoseconds for one ChaCha20 over a cell's body with a fresh key, and the key after it.
+pub(super) fn keystream() -> f64 {
+    each_with_a_fresh_key(BODY_LEN, xor_cell_and_next_key)
+}
+
+/// Nanoseconds for each of a batch of `work` over so many bytes.
+fn each_with_a_fresh_key(len: usize, work: impl Fn(&mut LayerKey, &mut [u8])) -> f64 {
     let mut rng = rand::rng();
-    let mut work: Vec<_> = (0..BATCH_CELLS)
+    let mut batch: Vec<_> = (0..BATCH_CELLS)
         .map(|_| {
             let mut key = [0; 32];
             rng.fill_bytes(&mut key);
-            (LayerKey::from_bytes(key), vec![0; BODY_LEN - TAG_LEN])
+            (LayerKey::from_bytes(key), vec![0; len])
         })
         .collect();
     let started = Instant::now();
-    for (key, bytes) in &mut work {
-        black_box(seal_in_place(key, bytes));
+    for (key, bytes) in &mut batch {
+        work(key, bytes);
     }
     ns_each(started, BATCH_CELLS)
 }
