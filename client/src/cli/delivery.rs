@@ -19,7 +19,7 @@ const LINGER_SHARE: u32 = 4;
 /// How far one message got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Enough holders have it: it is out of the outbox.
+    /// Enough holders have it.
     Held,
     /// It is still in the outbox.
     Queued(Obstacle),
@@ -48,16 +48,33 @@ pub(super) struct Progress {
 
 impl Progress {
     /// So many have it.
-    fn on_held(&mut self, holders: usize, wanted: usize) {
+    fn set_held(&mut self, holders: usize, wanted: usize) {
         self.holders = holders;
         self.wanted = Some(wanted);
-        if holders > 0 && holders >= wanted {
+    }
+
+    /// The same, and that is news.
+    fn on_held(&mut self, holders: usize, wanted: usize) {
+        self.set_held(holders, wanted);
+        if self.is_held_enough() {
             self.fate = Some(Fate::Held);
+        } else if self.fate == Some(Fate::Held) {
+            self.fate = None;
         }
     }
 
+    fn is_held_enough(&self) -> bool {
+        self.holders > 0 && self.wanted.is_some_and(|wanted| self.holders >= wanted)
+    }
+
+    /// What keeps it in the outbox: of no concern where enough have it.
+    fn on_obstacle(&mut self, obstacle: Obstacle) {
+        self.fate = Some(if self.is_held_enough() { Fate::Held } else { Fate::Queued(obstacle) });
+    }
+
     pub(super) fn fate(&self) -> Fate {
-        self.fate.unwrap_or(Fate::Queued(Obstacle::Time))
+        let unknown = if self.is_held_enough() { Fate::Held } else { Fate::Queued(Obstacle::Time) };
+        self.fate.unwrap_or(unknown)
     }
 
     /// As JSON and people are told.
@@ -89,10 +106,10 @@ impl Delivery {
         self.messages.entry(id).or_default();
     }
 
-    /// These too, which some may have had before: of that nothing is told again.
+    /// These too, until an attempt at each has ended; enough may have had some of them before.
     pub(super) fn watch_all(&mut self, outbox: Vec<OutboxEntry>) {
         for OutboxEntry { id, holders, wanted } in outbox {
-            self.messages.entry(id).or_default().on_held(holders, wanted);
+            self.messages.entry(id).or_default().set_held(holders, wanted);
         }
     }
 
@@ -125,7 +142,7 @@ impl Delivery {
             Notice::Deferred { id, reason, retry_in } => {
                 let is_too_late = Instant::now() + *retry_in >= self.ends_at;
                 if let Some(progress) = self.messages.get_mut(id).filter(|_| is_too_late) {
-                    progress.fate = Some(Fate::Queued(Obstacle::Deferred(*reason)));
+                    progress.on_obstacle(Obstacle::Deferred(*reason));
                 }
             }
             Notice::Failed { id, reason } => {
@@ -135,20 +152,21 @@ impl Delivery {
             }
             Notice::Unreachable => {
                 let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
-                open.for_each(|progress| progress.fate = Some(Fate::Queued(Obstacle::Unreachable)));
+                open.for_each(|progress| progress.on_obstacle(Obstacle::Unreachable));
             }
             _ => {}
         }
     }
 
-    /// After missed notices: what is no longer in the outbox has enough holders.
+    /// After missed notices: what is no longer in the outbox has enough holders, unless it can't be sent.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
         let outbox = client.status().await?.outbox;
         let outbox: BTreeMap<MessageId, OutboxEntry> = outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
             match outbox.get(id) {
                 Some(entry) => progress.on_held(entry.holders, entry.wanted),
-                None => progress.fate = progress.fate.or(Some(Fate::Held)),
+                None if matches!(progress.fate, Some(Fate::Failed(_))) => {}
+                None => progress.fate = Some(Fate::Held),
             }
         }
         Ok(())
@@ -156,7 +174,12 @@ impl Delivery {
 
     /// A little longer, for the copies beyond those that are needed: as long as a message is held and still in the outbox,
     /// there are some.
-    pub(super) async fn linger(&mut self, client: &Client, notices: &mut Notices) -> Result<(), Failure> {
+    pub(super) async fn linger(
+        &mut self,
+        session: &Session,
+        client: &Client,
+        notices: &mut Notices,
+    ) -> Result<(), Failure> {
         let wait = (self.began_at.elapsed() / LINGER_SHARE).clamp(LINGER.0, LINGER.1);
         let ends_at = (Instant::now() + wait).min(self.ends_at);
         loop {
@@ -165,11 +188,10 @@ impl Delivery {
             let is_outstanding = outbox.iter().any(|entry| is_held(&entry.id));
             // What was told before is heard in any case.
             let until = if is_outstanding { ends_at } else { Instant::now() };
-            let Ok(Ok(notice)) = timeout_at(until, notices.next()).await else { return Ok(()) };
-            if let Notice::Held { id, holders, .. } = notice
-                && let Some(progress) = self.messages.get_mut(&id)
-            {
-                progress.holders = holders;
+            match timeout_at(until, notices.next()).await {
+                Ok(Ok(notice)) => self.on_notice(session, &notice),
+                Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
+                Ok(Err(NoticeGap::Closed)) | Err(_) => return Ok(()),
             }
         }
     }

@@ -72,7 +72,7 @@ async fn send(
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
     }
     delivery.wait(session, client, &mut notices).await?;
-    delivery.linger(client, &mut notices).await?;
+    delivery.linger(session, client, &mut notices).await?;
     for (id, progress) in &delivery.messages {
         report(session, *id, progress)?;
     }

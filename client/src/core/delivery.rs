@@ -13,7 +13,7 @@ use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, record_id, seal_record};
 use umbel_proto::limits::MAILBOXES_MAX;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -23,12 +23,10 @@ use super::circuit::Isolation;
 use super::io::DeferReason;
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
-/// Format of the stored state.
+/// Format of the stored state. The one before it ended where [`Delivery::enough_since`] is.
 const STATE_VERSION: u8 = 2;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
-/// How often the mailboxes that are still missing are tried once enough hold a message.
-const EXTRA_ROUNDS: u32 = 3;
 /// The highest puzzle effort that is taken on; an owner that asks for more gets this much.
 const EFFORT_MAX: u32 = 10_000;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
@@ -43,8 +41,8 @@ pub(super) struct Delivery {
     address: [u8; 32],
     body: ByteBuf,
     targets: Vec<Target>,
-    /// Attempts since enough holders have it, those before the client was started included: many a client runs for a moment.
-    extra_rounds: u32,
+    /// Since when enough holders have it: kept, since many a client runs for a moment at a time.
+    enough_since: Option<WallTime>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
     /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
@@ -125,7 +123,7 @@ impl Delivery {
             address: key,
             body: body.into(),
             targets: Vec::new(),
-            extra_rounds: 0,
+            enough_since: None,
             parsed: Some(address),
             named_count: None,
             unsealed: Unsealed::default(),
@@ -134,8 +132,15 @@ impl Delivery {
     }
 
     pub(super) fn restore(state: &[u8]) -> Option<Self> {
-        let mut delivery: Self =
-            wire::decode(state).ok().filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
+        let mut state = Zeroizing::new(state.to_vec());
+        if state.first() == Some(&(STATE_VERSION - 1)) {
+            state.push(0); // `None`
+        }
+        let mut delivery: Self = wire::decode(&state).ok()?;
+        if !(STATE_VERSION - 1..=STATE_VERSION).contains(&delivery.version) {
+            return None;
+        }
+        delivery.version = STATE_VERSION;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
         Some(delivery)
     }
@@ -169,11 +174,14 @@ impl Delivery {
         held > 0 && held >= self.wanted(params)
     }
 
-    /// Counts an attempt at the mailboxes still missing; says whether another is to follow.
-    pub(super) const fn begin_extra_round(&mut self) -> bool {
-        let is_wanted = self.extra_rounds < EXTRA_ROUNDS;
-        self.extra_rounds = self.extra_rounds.saturating_add(1);
-        is_wanted
+    /// Whether enough holders had it when that was last looked at.
+    pub(super) const fn has_enough(&self) -> bool {
+        self.enough_since.is_some()
+    }
+
+    /// Whether enough have had it for so long that those still missing are tried no more.
+    pub(super) fn is_over(&self, cx: &Context<'_>) -> bool {
+        self.enough_since.is_some_and(|since| since + cx.network.params.retry_max <= cx.wall)
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -184,6 +192,7 @@ impl Delivery {
         }
         self.named_count = Some(descriptor.mailboxes.len());
         self.targets.retain(|target| target.is_named || target.is_held());
+        self.look_whether_enough(cx);
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
         let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);
         let new = descriptor.mailboxes.iter().filter(|mailbox| !is_known(mailbox)).take(room);
@@ -227,7 +236,7 @@ impl Delivery {
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
-    pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
+    pub(super) fn on_answer(&mut self, cx: &Context<'_>, queue: QueueId, answer: &Answer) -> bool {
         let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
         target.is_awaited = false;
         let reason = match answer {
@@ -236,6 +245,7 @@ impl Delivery {
                 target.record = None;
                 target.sender_seed.zeroize();
                 target.state = State::Idle;
+                self.look_whether_enough(cx);
                 return is_news;
             }
             Answer::Mailbox(MailboxReply::Refused(Refusal::Full)) => DeferReason::QueueFull,
@@ -277,6 +287,11 @@ impl Delivery {
             State::Idle | State::Asked | State::Failed(_) => None,
         });
         due.filter(|&at| at > after).min()
+    }
+
+    fn look_whether_enough(&mut self, cx: &Context<'_>) {
+        let is_enough = self.is_held_enough(&cx.network.params);
+        self.enough_since = is_enough.then(|| self.enough_since.unwrap_or(cx.wall));
     }
 
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {

@@ -83,7 +83,8 @@ pub enum Notice {
         /// Holders were asked to take it, so that its reader may get it all the same.
         may_be_out: bool,
     },
-    /// A message is held durably by this many holders of as many as are wanted.
+    /// A message is held durably by this many holders of as many as are wanted. Told when either changes, and once more at the
+    /// end of each attempt to have more holders than are wanted.
     Held {
         /// Which message.
         id: MessageId,
@@ -264,7 +265,7 @@ pub struct Snapshot {
     pub received: Vec<(String, MessageId)>,
 }
 
-/// A message in the outbox. One that as many hold as are wanted stays for a few attempts at the mailboxes still missing.
+/// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at the mailboxes still missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutboxEntry {
     /// Which message.

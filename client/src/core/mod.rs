@@ -225,6 +225,7 @@ impl Core {
             Command::Listen { .. } => {}
             Command::Stop => {
                 self.is_stopped = true;
+                self.outbox.stop(&mut cx);
                 self.requests.clear();
                 self.pool.stop(&mut cx);
             }

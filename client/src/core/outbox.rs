@@ -30,22 +30,31 @@ use umbel_proto::ids::QueueId;
 
 /// Messages worked on at once; the others wait. Bounds what is sealed and in memory twice.
 const ACTIVE_MAX: usize = 8;
+/// Messages worked on at once when another begins that enough holders have already.
+const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 /// Most messages in the outbox; more are refused.
 const MESSAGES_MAX: usize = 10_000;
 /// Most bytes of messages in the outbox; more are refused.
 const BYTES_MAX: usize = 256 << 20;
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
+/// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
+const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
+
+/// When something is due, the place in the order of sending, and the message.
+type Due = (Instant, u64, MessageId);
 
 /// All messages on their way out.
 #[derive(Default)]
 pub(super) struct Outbox {
     entries: BTreeMap<MessageId, Entry>,
-    /// Messages nothing is done about now: when each is due, in the order they were sent.
-    waiting: BTreeSet<(Instant, u64, MessageId)>,
+    /// Messages nothing is done about now, until they are due.
+    waiting: BTreeSet<Due>,
+    /// Those of them that enough holders have already: they give way.
+    waiting_for_more: BTreeSet<Due>,
     active: BTreeSet<(u64, MessageId)>,
     /// Messages that the store has to take, and when it is asked.
-    unsaved: BTreeSet<(Instant, u64, MessageId)>,
+    unsaved: BTreeSet<Due>,
     tickets: BTreeMap<StoreTicket, MessageId>,
     bytes: usize,
     last_seq: u64,
@@ -127,8 +136,8 @@ impl Outbox {
 
     /// Whatever waits is due now.
     pub(super) fn flush(&mut self, now: Instant) {
-        let waiting = core::mem::take(&mut self.waiting);
-        waiting.into_iter().for_each(|(at, _, id)| self.wait(id, at.min(now)));
+        let waiting = [core::mem::take(&mut self.waiting), core::mem::take(&mut self.waiting_for_more)];
+        waiting.into_iter().flatten().for_each(|(at, _, id)| self.wait(id, at.min(now)));
         for entry in self.entries.values_mut() {
             if let Stage::Blocked(until) = &mut entry.stage {
                 *until = now.min(*until);
@@ -156,12 +165,9 @@ impl Outbox {
 
     /// Begins attempts that are due, goes on with those under way, and has stored what changed.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
-        while self.active.len() < ACTIVE_MAX
-            && let Some(&(at, seq, id)) = self.waiting.first()
-            && at <= cx.now
-        {
-            self.waiting.remove(&(at, seq, id));
-            self.begin(cx, id);
+        while let Some(due) = self.next_due(cx.now) {
+            self.stop_waiting(due);
+            self.begin(cx, due.2);
         }
         let active: Vec<MessageId> = self.active.iter().map(|&(_, id)| id).collect();
         for id in active {
@@ -178,19 +184,22 @@ impl Outbox {
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        let waiting = self.waiting.iter().map(|&(at, _, _)| at).find(|&at| at > after);
-        let unsaved = self.unsaved.iter().map(|&(at, _, _)| at).find(|&at| at > after);
+        let queues = [&self.waiting, &self.waiting_for_more, &self.unsaved];
+        let due = queues.into_iter().filter_map(|queue| queue.iter().map(|&(at, _, _)| at).find(|&at| at > after));
         let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
         let deposits = active.filter_map(|entry| entry.delivery.timeout(after)).min();
-        waiting.into_iter().chain(unsaved).chain(deposits).min()
+        due.chain(deposits).min()
     }
 
     /// A mailbox answered a deposit, or did not.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let is_news = entry.delivery.on_answer(queue, answer);
+        let is_news = entry.delivery.on_answer(cx, queue, answer);
         match entry.told {
-            Told::Queued if is_news => entry.tell_held(cx, id),
+            Told::Queued if is_news => {
+                entry.tell_held(cx, id);
+                self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
+            }
             Told::Doubtful | Told::Unsaved => self.end_doubt(cx, id),
             Told::Queued | Told::Nothing => {}
         }
@@ -234,7 +243,9 @@ impl Outbox {
             Stage::Waiting(until) | Stage::Blocked(until) => until,
             Stage::Finding | Stage::Depositing => cx.now,
         };
-        self.waiting.remove(&(until, entry.seq, id));
+        let seq = entry.seq;
+        self.stop_waiting((until, seq, id));
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         self.active.remove(&(entry.seq, id));
         entry.stage = Stage::Blocked(until);
         entry.delivery.end_attempt();
@@ -280,8 +291,20 @@ impl Outbox {
         self.entries.insert(id, entry);
     }
 
+    /// What is to begin now, if there is a place for it: what needs more holders first.
+    fn next_due(&self, now: Instant) -> Option<Due> {
+        let first = |queue: &BTreeSet<Due>, active_max| {
+            queue.first().copied().filter(|&(at, _, _)| at <= now && self.active.len() < active_max)
+        };
+        first(&self.waiting, ACTIVE_MAX).or_else(|| first(&self.waiting_for_more, ACTIVE_FOR_MORE_MAX))
+    }
+
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.delivery.is_over(cx) {
+            entry.tell_held(cx, id);
+            return self.finish(cx, id);
+        }
         entry.stage = Stage::Finding;
         entry.attempt_at = cx.now;
         self.active.insert((entry.seq, id));
@@ -328,16 +351,17 @@ impl Outbox {
         }
     }
 
-    /// Enough have it: the mailboxes still missing are tried a few times more.
+    /// Enough have it, and the attempt at those still missing was in vain: they are tried a little longer.
     fn try_for_more(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if !entry.delivery.begin_extra_round() {
+        // Whoever waits for this attempt waits no longer.
+        entry.tell_held(cx, id);
+        if entry.delivery.is_over(cx) {
             return self.finish(cx, id);
         }
         entry.needs_fresh = true;
         let wait = entry.backoff.fail(cx);
         self.pause(id, cx.now + wait);
-        self.save_at(id, cx.now);
     }
 
     /// The attempt failed: the message stays, and is tried again later.
@@ -370,7 +394,31 @@ impl Outbox {
     fn wait(&mut self, id: MessageId, until: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.stage = Stage::Waiting(until);
-            self.waiting.insert((until, entry.seq, id));
+            let waiting = if entry.delivery.has_enough() { &mut self.waiting_for_more } else { &mut self.waiting };
+            waiting.insert((until, entry.seq, id));
+        }
+    }
+
+    fn stop_waiting(&mut self, due: Due) {
+        // Enough may have taken it since it began to wait.
+        self.waiting.remove(&due);
+        self.waiting_for_more.remove(&due);
+    }
+
+    /// The client ends: what holders answered is stored while there is time, so that it is not asked of them again.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
+        for (_, _, id) in core::mem::take(&mut self.unsaved) {
+            if self.entries.get(&id).is_some_and(|entry| entry.told == Told::Queued) {
+                self.store(cx, id);
+            }
+        }
+    }
+
+    /// The store has to be asked at this time, or before.
+    fn save_by(&mut self, id: MessageId, at: Instant) {
+        let due = self.entries.get(&id).map(|entry| entry.saving);
+        if !matches!(due, Some(Saving::Due(before)) if before <= at) {
+            self.save_at(id, at);
         }
     }
 

@@ -3,11 +3,14 @@
 //! Counter 0 belongs to the AEAD's tag, 1 and up to the cell, [`ERASURE_COUNTER`] to the next key (docs/protocol.md §3.1).
 
 use std::cell::RefCell;
+use std::sync::OnceLock;
 
 use chacha20::cipher::StreamCipherCore;
 use chacha20::variants::Ietf;
 use chacha20::{ChaChaCore, KeyIvInit, R20};
 use openssl::cipher_ctx::CipherCtx;
+use openssl::error::ErrorStack;
+use openssl::lib_ctx::LibCtx;
 use zeroize::Zeroizing;
 
 use super::aead::LayerKey;
@@ -48,9 +51,9 @@ pub fn block_and_next_key(key: &mut LayerKey, counter: u32) -> Zeroizing<[u8; BL
 
 /// XORs a cell's keystream, from counter 1 on, into `body`, and then [`next_key`].
 pub fn xor_cell_and_next_key(key: &mut LayerKey, body: &mut [u8]) {
-    let (blocks, rest) = body.as_chunks_mut::<BLOCK_LEN>();
+    let (blocks, rest) = body.as_chunks_mut();
     let count = u32::try_from(blocks.len()).unwrap_or_else(|_| unreachable!("a cell is short"));
-    LONG.with_borrow_mut(|long| long.xor(key, CELL_COUNTER, blocks.as_flattened_mut()));
+    LONG.with_borrow_mut(|long| long.xor_cell(key, blocks));
     let block = block_and_next_key(key, CELL_COUNTER + count);
     for (byte, &key_byte) in rest.iter_mut().zip(&*block) {
         *byte ^= key_byte;
@@ -63,30 +66,48 @@ thread_local! {
 
 /// OpenSSL's ChaCha20, for many blocks: it uses the widest registers that the processor has, which makes it twice as fast as
 /// the others where those are AVX-512 (docs/decisions/013-openssl-keystream.md). Setting its key is cheap and making one is
-/// not, so there is one a thread. Without it, where OpenSSL's configuration leaves ChaCha20 out, it is done as short ones are.
-struct LongStream(Option<CipherCtx>);
+/// not, so there is one a thread.
+struct LongStream(CipherCtx);
 
 impl LongStream {
     fn new() -> Self {
         let context = CipherCtx::new().and_then(|mut context| {
-            context.encrypt_init(Some(openssl::cipher::Cipher::chacha20()), None, None)?;
+            context.encrypt_init(Some(&openssl_cipher().cipher), None, None)?;
             Ok(context)
         });
-        Self(context.ok())
+        Self(context.unwrap_or_else(|_| unreachable!("it is built in, and fails only without memory")))
     }
 
-    /// XORs the keystream from block `counter` on into `buf`, whole blocks, so that none of it is kept here; nor is the key.
-    fn xor(&mut self, key: &LayerKey, counter: u32, buf: &mut [u8]) {
-        let Some(context) = &mut self.0 else { return xor_keystream(key, counter, buf) };
+    /// XORs a cell's keystream into its whole blocks. Neither key nor keystream stays here.
+    fn xor_cell(&mut self, key: &LayerKey, blocks: &mut [[u8; BLOCK_LEN]]) {
+        let bytes = blocks.as_flattened_mut();
         let mut counter_and_nonce = [0; 16];
-        counter_and_nonce[..4].copy_from_slice(&counter.to_le_bytes());
+        counter_and_nonce[..4].copy_from_slice(&CELL_COUNTER.to_le_bytes());
         let mut xor = || {
-            context.encrypt_init(None, Some(key.as_bytes()), Some(&counter_and_nonce))?;
-            context.cipher_update_inplace(buf, buf.len())?;
-            context.encrypt_init(None, Some(&[0; 32]), Some(&[0; 16]))
+            self.0.encrypt_init(None, Some(key.as_bytes()), Some(&counter_and_nonce))?;
+            self.0.cipher_update_inplace(bytes, bytes.len())?;
+            self.0.encrypt_init(None, Some(&[0; 32]), Some(&[0; 16]))
         };
         xor().unwrap_or_else(|_| unreachable!("key and nonce have their length, and any number of bytes is taken"));
     }
+}
+
+/// ChaCha20, and the library context it is from: one of our own, which no configuration of OpenSSL on the machine reaches.
+struct OpensslCipher {
+    cipher: openssl::cipher::Cipher,
+    _library: LibCtx,
+}
+
+fn openssl_cipher() -> &'static OpensslCipher {
+    static CIPHER: OnceLock<OpensslCipher> = OnceLock::new();
+    CIPHER.get_or_init(|| {
+        let fetch = || {
+            let library = LibCtx::new()?;
+            let cipher = openssl::cipher::Cipher::fetch(Some(&library), "ChaCha20", None)?;
+            Ok::<_, ErrorStack>(OpensslCipher { cipher, _library: library })
+        };
+        fetch().unwrap_or_else(|_| unreachable!("it is built in, and fails only without memory"))
+    })
 }
 
 type Cipher = ChaChaCore<R20, Ietf>;
@@ -112,16 +133,19 @@ fn erase(key: &mut LayerKey, cipher: &mut Cipher) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn openssl_is_there_and_makes_the_same_keystream() {
-        let mut openssl = LongStream::new();
-        assert!(openssl.0.is_some());
-        let key = LayerKey::from_bytes([7; 32]);
-        for (counter, blocks) in [(1, 31), (5, 1), (u32::MAX - 40, 40)] {
-            let (mut one, mut other) = (vec![1; blocks * BLOCK_LEN], vec![1; blocks * BLOCK_LEN]);
-            openssl.xor(&key, counter, &mut one);
-            LongStream(None).xor(&key, counter, &mut other);
-            assert_eq!(one, other);
+    #[test] // §3.1
+    fn the_long_keystream_is_the_same_and_leaves_no_key() {
+        let (mut long, key) = (LongStream::new(), LayerKey::from_bytes([7; 32]));
+        for count in [0, 1, 4, 15, 16, 17, 31, 32, 100] {
+            let mut blocks = vec![[1; BLOCK_LEN]; count];
+            long.xor_cell(&key, &mut blocks);
+            let mut expected = vec![1; count * BLOCK_LEN];
+            xor_keystream(&key, CELL_COUNTER, &mut expected);
+            assert_eq!(blocks.as_flattened(), expected, "{count} blocks");
         }
+        let (mut left, mut of_zeros) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
+        long.0.cipher_update_inplace(&mut left, BLOCK_LEN).expect("it has a key");
+        keystream_at(&LayerKey::from_bytes([0; 32]), 0, &mut of_zeros);
+        assert_eq!(left, of_zeros);
     }
 }

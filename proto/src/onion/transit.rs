@@ -1,6 +1,6 @@
 //! A relay's layers: peel forward, add or seal backward (docs/protocol.md §3.2, §3.4). The hot path.
 //!
-//! Works in place, and allocates nothing but what aws-lc does for a key (see `crypto::aead`).
+//! Works in place, and allocates nothing but what aws-lc does for a key (see `crypto::aead`), and OpenSSL once a thread.
 
 use super::{HopCommand, LayerFault};
 use crate::cell::Cell;
