@@ -133,6 +133,10 @@ impl Delivery {
 
     fn on_notice(&mut self, session: &Session, notice: &Notice) {
         session.show_notice(notice);
+        self.take(notice);
+    }
+
+    fn take(&mut self, notice: &Notice) {
         match notice {
             Notice::Held { id, holders, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
@@ -160,7 +164,11 @@ impl Delivery {
 
     /// After missed notices: what is no longer in the outbox has enough holders, unless it can't be sent.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
-        let outbox = client.status().await?.outbox;
+        self.take_outbox(client.status().await?.outbox);
+        Ok(())
+    }
+
+    fn take_outbox(&mut self, outbox: Vec<OutboxEntry>) {
         let outbox: BTreeMap<MessageId, OutboxEntry> = outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
             match outbox.get(id) {
@@ -169,7 +177,6 @@ impl Delivery {
                 None => progress.fate = Some(Fate::Held),
             }
         }
-        Ok(())
     }
 
     /// A little longer, for the copies beyond those that are needed: as long as a message is held and still in the outbox,
@@ -247,5 +254,75 @@ fn hint(obstacle: Obstacle) -> &'static str {
             "its owner has to receive first; the next send or receive tries again"
         }
         Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel send --flush`",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: MessageId = MessageId([1; 16]);
+
+    fn held(holders: usize, wanted: usize) -> Notice {
+        Notice::Held { id: ID, holders, wanted }
+    }
+
+    fn deferred() -> Notice {
+        Notice::Deferred { id: ID, reason: DeferReason::Holders, retry_in: Duration::from_secs(3600) }
+    }
+
+    /// A message that was in the outbox with so many of two holders, after these notices.
+    fn after(holders: usize, notices: &[Notice]) -> Delivery {
+        let mut delivery = Delivery::new(Duration::from_secs(60));
+        delivery.watch_all(vec![OutboxEntry { id: ID, holders, wanted: 2 }]);
+        notices.iter().for_each(|notice| delivery.take(notice));
+        delivery
+    }
+
+    fn is_waited_for(delivery: &Delivery) -> bool {
+        delivery.messages.values().any(|progress| progress.fate.is_none())
+    }
+
+    #[test]
+    fn a_message_that_enough_have_is_waited_for_until_an_attempt_ends_and_is_held_whatever_comes_of_it() {
+        assert!(is_waited_for(&after(2, &[])));
+        for (last, is_over) in [(None, false), (Some(held(2, 2)), true), (Some(Notice::Unreachable), true)] {
+            let delivery = after(2, last.as_slice());
+            assert_eq!(is_waited_for(&delivery), !is_over);
+            assert_eq!(delivery.messages[&ID].fate(), Fate::Held);
+            assert!(delivery.outcome().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_message_that_too_few_have_is_queued_until_more_do() {
+        let obstacle = Fate::Queued(Obstacle::Deferred(DeferReason::Holders));
+        for (notices, expected) in [
+            (vec![], Fate::Queued(Obstacle::Time)),
+            (vec![Notice::Unreachable], Fate::Queued(Obstacle::Unreachable)),
+            (vec![deferred()], obstacle),
+            (vec![held(1, 2), deferred()], obstacle),
+            (vec![deferred(), held(2, 2)], Fate::Held),
+            (vec![held(2, 2), deferred()], Fate::Held),
+            (vec![held(1, 1)], Fate::Held),
+            (vec![held(1, 1), held(1, 3)], Fate::Queued(Obstacle::Time)),
+        ] {
+            let delivery = after(0, &notices);
+            assert_eq!(delivery.messages[&ID].fate(), expected, "{notices:?}");
+            assert_eq!(delivery.outcome().is_ok(), expected == Fate::Held);
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
+        let failed = Notice::Failed { id: ID, reason: SendFault::TooLong };
+        for (notice, expected) in [(deferred(), Fate::Held), (failed, Fate::Failed(SendFault::TooLong))] {
+            let mut delivery = after(0, &[notice]);
+            delivery.take_outbox(Vec::new());
+            assert_eq!(delivery.messages[&ID].fate(), expected);
+        }
+        let mut delivery = after(0, &[]);
+        delivery.take_outbox(vec![OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+        assert_eq!((delivery.messages[&ID].holders, is_waited_for(&delivery)), (1, true));
     }
 }
