@@ -184,6 +184,10 @@ impl Outbox {
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        if self.next_due(after).is_some() {
+            // A place became free in the same round.
+            return Some(after);
+        }
         let queues = [&self.waiting, &self.waiting_for_more, &self.unsaved];
         let due = queues.into_iter().filter_map(|queue| queue.iter().map(|&(at, _, _)| at).find(|&at| at > after));
         let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));

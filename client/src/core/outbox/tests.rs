@@ -366,6 +366,27 @@ fn messages_that_enough_have_give_way() {
 }
 
 #[test]
+fn a_place_that_becomes_free_is_taken_at_once() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    let state = bench.outbox.entries[&ID].delivery.state();
+    let mut bench = Bench::new(Network::local());
+    for number in 0..30 {
+        bench.with(|outbox, cx, _, _| outbox.restore(MessageId([number; 16]), &state, cx.now)).expect("it is the same");
+    }
+    // The view is empty: no inbox is found, and each attempt ends as soon as it is looked at.
+    let mut drives = 0;
+    while bench.outbox.timeout(bench.now) == Some(bench.now) {
+        bench.drive();
+        drives += 1;
+        assert!(drives < 10, "each takes eight");
+    }
+    assert!(drives > 1);
+    let deferred = bench.notices().iter().filter(|notice| matches!(notice, Notice::Deferred { .. })).count();
+    assert_eq!(deferred + bench.outbox.active.len(), 30, "each was begun");
+}
+
+#[test]
 fn an_outbox_of_the_format_before_is_read() {
     let mut bench = Bench::new(Network::local());
     bench.send();
