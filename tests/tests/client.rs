@@ -155,7 +155,10 @@ fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
     listen(&mut world, false);
     assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
     let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
-    assert!(world.run_until(Duration::from_secs(120), is_out), "it leaves once the third was tried in vain");
+    assert!(
+        world.run_until(Duration::from_secs(120), is_out),
+        "it leaves once the third was tried in vain for a while"
+    );
 }
 
 #[test] // §10.2

@@ -107,7 +107,7 @@ impl Delivery {
     }
 
     /// These too, until an attempt at each has ended; enough may have had some of them before.
-    pub(super) fn watch_all(&mut self, outbox: Vec<OutboxEntry>) {
+    pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>) {
         for OutboxEntry { id, holders, wanted } in outbox {
             self.messages.entry(id).or_default().set_held(holders, wanted);
         }

@@ -121,8 +121,9 @@ impl Receiver<'_> {
 
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
     async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
+        let outbox = self.client.status().await?.outbox;
         let mut delivery = Delivery::new(OUTBOX_TIMEOUT);
-        delivery.watch_all(self.client.status().await?.outbox);
+        delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted));
         delivery.wait(self.session, self.client, notices).await
     }
 

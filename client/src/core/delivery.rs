@@ -23,7 +23,7 @@ use super::circuit::Isolation;
 use super::io::DeferReason;
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
-/// Format of the stored state. The one before it ended where [`Delivery::enough_since`] is.
+/// Format of the stored state. The one before it ended where [`Delivery::enough`] is.
 const STATE_VERSION: u8 = 2;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
@@ -41,8 +41,7 @@ pub(super) struct Delivery {
     address: [u8; 32],
     body: ByteBuf,
     targets: Vec<Target>,
-    /// Since when enough holders have it: kept, since many a client runs for a moment at a time.
-    enough_since: Option<WallTime>,
+    enough: Enough,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
     /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
@@ -53,6 +52,15 @@ pub(super) struct Delivery {
     /// A holder was asked to take it since this client was started.
     #[serde(skip)]
     is_asked: bool,
+}
+
+/// Whether as many holders have a message as are wanted: kept, since many a client runs for a moment at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Enough {
+    No,
+    Since(WallTime),
+    /// The last attempt at the others has begun.
+    LastAttempt,
 }
 
 /// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is on its way before the
@@ -123,7 +131,7 @@ impl Delivery {
             address: key,
             body: body.into(),
             targets: Vec::new(),
-            enough_since: None,
+            enough: Enough::No,
             parsed: Some(address),
             named_count: None,
             unsealed: Unsealed::default(),
@@ -134,7 +142,7 @@ impl Delivery {
     pub(super) fn restore(state: &[u8]) -> Option<Self> {
         let mut state = Zeroizing::new(state.to_vec());
         if state.first() == Some(&(STATE_VERSION - 1)) {
-            state.push(0); // `None`
+            state.push(0); // `Enough::No`
         }
         let mut delivery: Self = wire::decode(&state).ok()?;
         if !(STATE_VERSION - 1..=STATE_VERSION).contains(&delivery.version) {
@@ -176,12 +184,38 @@ impl Delivery {
 
     /// Whether enough holders had it when that was last looked at.
     pub(super) const fn has_enough(&self) -> bool {
-        self.enough_since.is_some()
+        !matches!(self.enough, Enough::No)
     }
 
-    /// Whether enough have had it for so long that those still missing are tried no more.
-    pub(super) fn is_over(&self, cx: &Context<'_>) -> bool {
-        self.enough_since.is_some_and(|since| since + cx.network.params.retry_max <= cx.wall)
+    /// Looks whether enough holders have it; says whether something is different now.
+    pub(super) fn look_whether_enough(&mut self, cx: &Context<'_>) -> bool {
+        let before = self.enough;
+        self.enough = match before {
+            _ if !self.is_held_enough(&cx.network.params) => Enough::No,
+            Enough::No => Enough::Since(cx.wall),
+            // The clock may have been ahead.
+            Enough::Since(since) => Enough::Since(since.min(cx.wall)),
+            Enough::LastAttempt => Enough::LastAttempt,
+        };
+        self.enough != before
+    }
+
+    /// Whether enough have had it for so long that it is tried at those still missing for the last time, if it still is.
+    pub(super) fn is_at_its_end(&self, cx: &Context<'_>) -> bool {
+        match self.enough {
+            Enough::No => false,
+            Enough::Since(since) => cx.wall.since(since) >= cx.network.params.retry_max,
+            Enough::LastAttempt => true,
+        }
+    }
+
+    /// An attempt begins; says whether that is one too many.
+    pub(super) fn begin_attempt(&mut self, cx: &Context<'_>) -> bool {
+        let was_last = self.enough == Enough::LastAttempt && self.is_held_enough(&cx.network.params);
+        if self.is_at_its_end(cx) {
+            self.enough = Enough::LastAttempt;
+        }
+        was_last
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -192,7 +226,6 @@ impl Delivery {
         }
         self.named_count = Some(descriptor.mailboxes.len());
         self.targets.retain(|target| target.is_named || target.is_held());
-        self.look_whether_enough(cx);
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
         let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);
         let new = descriptor.mailboxes.iter().filter(|mailbox| !is_known(mailbox)).take(room);
@@ -245,7 +278,7 @@ impl Delivery {
                 target.record = None;
                 target.sender_seed.zeroize();
                 target.state = State::Idle;
-                self.look_whether_enough(cx);
+                let _ = self.look_whether_enough(cx);
                 return is_news;
             }
             Answer::Mailbox(MailboxReply::Refused(Refusal::Full)) => DeferReason::QueueFull,
@@ -287,11 +320,6 @@ impl Delivery {
             State::Idle | State::Asked | State::Failed(_) => None,
         });
         due.filter(|&at| at > after).min()
-    }
-
-    fn look_whether_enough(&mut self, cx: &Context<'_>) {
-        let is_enough = self.is_held_enough(&cx.network.params);
-        self.enough_since = is_enough.then(|| self.enough_since.unwrap_or(cx.wall));
     }
 
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {

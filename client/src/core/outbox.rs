@@ -30,7 +30,7 @@ use umbel_proto::ids::QueueId;
 
 /// Messages worked on at once; the others wait. Bounds what is sealed and in memory twice.
 const ACTIVE_MAX: usize = 8;
-/// Messages worked on at once when another begins that enough holders have already.
+/// Messages worked on at once when another begins that enough holders have already. One of these always may.
 const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 /// Most messages in the outbox; more are refused.
 const MESSAGES_MAX: usize = 10_000;
@@ -66,6 +66,8 @@ struct Entry {
     stage: Stage,
     saving: Saving,
     told: Told,
+    /// What was last told of holders since this client was started, and how many were wanted then.
+    told_holders: Option<(usize, usize)>,
     backoff: Backoff,
     /// When this attempt began.
     attempt_at: Instant,
@@ -232,8 +234,11 @@ impl Outbox {
             cx.notify(Notice::Queued(id));
             if entry.delivery.held_count() > 0 {
                 entry.tell_held(cx, id);
+                // What was stored may have been written before.
+                self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
             }
         }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if let Stage::Blocked(until) = entry.stage {
             self.wait(id, until);
         }
@@ -288,6 +293,7 @@ impl Outbox {
             stage: Stage::Blocked(Instant::default()), // until it is told what to wait for
             told: if saving == Saving::Saved { Told::Queued } else { Told::Nothing },
             saving,
+            told_holders: None,
             backoff: Backoff::default(),
             attempt_at: Instant::default(),
             needs_fresh: false,
@@ -300,15 +306,22 @@ impl Outbox {
         let first = |queue: &BTreeSet<Due>, active_max| {
             queue.first().copied().filter(|&(at, _, _)| at <= now && self.active.len() < active_max)
         };
-        first(&self.waiting, ACTIVE_MAX).or_else(|| first(&self.waiting_for_more, ACTIVE_FOR_MORE_MAX))
+        let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+        let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
+        let for_more_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
+        first(&self.waiting, ACTIVE_MAX).or_else(|| first(&self.waiting_for_more, for_more_max))
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.delivery.is_over(cx) {
-            entry.tell_held(cx, id);
+        let (has_enough, was_last) = (entry.delivery.has_enough(), entry.delivery.begin_attempt(cx));
+        if was_last {
             return self.finish(cx, id);
         }
+        if has_enough && entry.delivery.is_at_its_end(cx) {
+            self.save_by(id, cx.now);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.stage = Stage::Finding;
         entry.attempt_at = cx.now;
         self.active.insert((entry.seq, id));
@@ -347,25 +360,38 @@ impl Outbox {
         entry.delivery.aim(cx, descriptor);
         let is_news = entry.delivery.wanted(&cx.network.params) != wanted;
         if is_news && entry.told == Told::Queued && entry.delivery.held_count() > 0 {
-            // All there are may have it, and then it leaves the outbox without another word.
             entry.tell_held(cx, id);
         }
+        let is_changed = entry.delivery.look_whether_enough(cx);
         if entry.delivery.is_sealing() {
             self.save_at(id, cx.now);
+        } else if is_changed {
+            self.save_by(id, cx.now);
         }
     }
 
     /// Enough have it, and the attempt at those still missing was in vain: they are tried a little longer.
     fn try_for_more(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        let is_changed = entry.delivery.look_whether_enough(cx);
         // Whoever waits for this attempt waits no longer.
         entry.tell_held(cx, id);
-        if entry.delivery.is_over(cx) {
+        if entry.delivery.is_at_its_end(cx) {
             return self.finish(cx, id);
         }
+        self.rest(cx, id);
+        if is_changed {
+            self.save_by(id, cx.now);
+        }
+    }
+
+    /// Until the next attempt, which looks the inbox up anew; says how long that is.
+    fn rest(&mut self, cx: &mut Context<'_>, id: MessageId) -> Duration {
+        let Some(entry) = self.entries.get_mut(&id) else { return Duration::ZERO };
         entry.needs_fresh = true;
         let wait = entry.backoff.fail(cx);
         self.pause(id, cx.now + wait);
+        wait
     }
 
     /// The attempt failed: the message stays, and is tried again later.
@@ -378,13 +404,17 @@ impl Outbox {
             self.active.remove(&(entry.seq, id));
             return;
         }
-        if entry.delivery.is_held_enough(&cx.network.params) {
-            return self.try_for_more(cx, id);
+        match (entry.delivery.is_held_enough(&cx.network.params), reason) {
+            (false, _) => {
+                let retry_in = self.rest(cx, id);
+                cx.notify(Notice::Deferred { id, reason, retry_in });
+            }
+            // Nothing was tried.
+            (true, DeferReason::NoCircuit) => {
+                self.rest(cx, id);
+            }
+            (true, _) => self.try_for_more(cx, id),
         }
-        entry.needs_fresh = true;
-        let retry_in = entry.backoff.fail(cx);
-        cx.notify(Notice::Deferred { id, reason, retry_in });
-        self.pause(id, cx.now + retry_in);
     }
 
     fn pause(&mut self, id: MessageId, until: Instant) {
@@ -443,8 +473,12 @@ impl Outbox {
         self.tickets.insert(ticket, id);
     }
 
+    /// It leaves the outbox, and whoever waits for it has heard of its holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        if let Some(entry) = self.entries.remove(&id) {
+        if let Some(mut entry) = self.entries.remove(&id) {
+            if entry.told_holders != Some(entry.holders(cx)) {
+                entry.tell_held(cx, id);
+            }
             self.bytes -= entry.delivery.body_len();
             self.active.remove(&(entry.seq, id));
             if let Saving::Due(at) = entry.saving {
@@ -461,8 +495,14 @@ impl Entry {
         cx.notify(Notice::Unsaved { id, may_be_out: self.delivery.may_be_out() });
     }
 
-    fn tell_held(&self, cx: &mut Context<'_>, id: MessageId) {
-        let (holders, wanted) = (self.delivery.held_count(), self.delivery.wanted(&cx.network.params));
+    /// How many have it, and how many are wanted.
+    fn holders(&self, cx: &Context<'_>) -> (usize, usize) {
+        (self.delivery.held_count(), self.delivery.wanted(&cx.network.params))
+    }
+
+    fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let (holders, wanted) = self.holders(cx);
+        self.told_holders = Some((holders, wanted));
         cx.notify(Notice::Held { id, holders, wanted });
     }
 }

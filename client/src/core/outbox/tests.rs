@@ -230,7 +230,13 @@ fn restarted(bench: &Bench) -> Bench {
 
 /// Two of three holders have taken a message that is durable here; the third has not answered.
 fn held_by_two() -> Bench {
-    let mut bench = Bench::new(Network::local());
+    held_by_two_where(2)
+}
+
+fn held_by_two_where(wanted: usize) -> Bench {
+    let mut network = Network::local();
+    network.params.holders_wanted = wanted;
+    let mut bench = Bench::new(network);
     bench.send();
     bench.find(3);
     (0..3).for_each(|_| bench.drive());
@@ -301,6 +307,10 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
     }
     bench = restarted(&bench);
     bench.wall = bench.wall + retry_max;
+    bench.find(3);
+    bench.drive();
+    assert!(!bench.listed().is_empty(), "there is one attempt after that, however late");
+    bench = restarted(&bench);
     bench.drive();
     assert_eq!(bench.notices(), [HELD]);
     assert!(is_removed(&bench) && bench.listed().is_empty());
@@ -308,6 +318,13 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
 
 #[test] // §10.5(1)
 fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
+    let mut bench = held_by_two();
+    bench.pass(STORE_ANSWERS_AFTER);
+    let mut bench = restarted(&bench);
+    bench.find(2);
+    bench.drive();
+    assert_eq!((bench.notices(), bench.listed()), (vec![HELD], vec![]));
+
     let mut bench = Bench::new(Network::local());
     bench.send();
     bench.find(2);
@@ -333,7 +350,7 @@ fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
         // The view is empty: there is no position to look at.
         bench.pass(Duration::from_secs(10));
         bench.drive();
-        assert_eq!(bench.notices(), [HELD]);
+        assert_eq!(bench.notices(), []);
         assert_eq!(bench.listed().len(), 1, "no mailbox was tried");
     }
     let mut bench = Bench::new(Network::local());
@@ -342,6 +359,64 @@ fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
     assert!(bench.stored(true));
     bench.drive();
     assert!(matches!(bench.notices()[..], [Notice::Queued(ID), Notice::Deferred { id: ID, .. }]));
+}
+
+#[test] // §10.5(1)
+fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
+    let mut bench = held_by_two();
+    bench.pass(STORE_ANSWERS_AFTER);
+    bench.network.params.holders_wanted = 3;
+    let mut bench = restarted(&bench);
+    for _ in 0..4 {
+        bench.wall = bench.wall + bench.network.params.retry_max;
+        bench.find(3);
+        bench.drive();
+        bench.answer(2, &SILENT);
+        bench.drive();
+        assert!(matches!(bench.notices()[..], [Notice::Deferred { id: ID, .. }]));
+    }
+    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 2, wanted: 3 }]);
+}
+
+#[test] // §10.5(1)
+fn answers_from_before_it_was_durable_are_known_after_a_restart() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.find(3);
+    (0..3).for_each(|_| bench.drive());
+    bench.answer(0, &TAKEN);
+    bench.answer(1, &TAKEN);
+    assert!(bench.stored(true));
+    bench.with(|outbox, cx, _, _| outbox.stop(cx));
+    assert_eq!(restarted(&bench).listed(), [OutboxEntry { id: ID, holders: 2, wanted: 2 }]);
+}
+
+#[test] // §10.5(1)
+fn a_clock_that_was_ahead_does_not_keep_a_message() {
+    let mut bench = held_by_two();
+    bench.pass(STORE_ANSWERS_AFTER);
+    let right = WallTime(bench.wall.as_secs() - 1_000_000);
+    bench = restarted(&bench);
+    bench.wall = right;
+    for _ in 0..2 {
+        bench.find(3);
+        bench.drive();
+        bench.answer(2, &SILENT);
+        bench.drive();
+        bench.wall = bench.wall + bench.network.params.retry_max;
+    }
+    assert_eq!(bench.listed(), []);
+}
+
+#[test] // §10.5(1)
+fn a_message_that_leaves_because_the_store_fails_is_told() {
+    let mut bench = held_by_two();
+    bench.pass(STORE_ANSWERS_AFTER);
+    let mut bench = restarted(&bench);
+    bench.find(4);
+    (0..2).for_each(|_| bench.drive());
+    assert!(bench.stored(false));
+    assert_eq!((bench.notices(), bench.listed()), (vec![HELD], vec![]));
 }
 
 #[test]
@@ -360,8 +435,18 @@ fn messages_that_enough_have_give_way() {
             outbox.begin(cx, due.2);
         }
         assert_eq!(outbox.active.len(), ACTIVE_FOR_MORE_MAX);
-        outbox.send(cx, id(40), address, vec![7; 100]);
+        for number in 40..50 {
+            outbox.send(cx, id(number), address, vec![7; 100]);
+        }
         assert_eq!(outbox.next_due(cx.now).map(|(_, _, id)| id), Some(id(40)));
+        outbox.active.clear();
+        let mut begun = Vec::new();
+        while let Some(due) = outbox.next_due(cx.now) {
+            outbox.stop_waiting(due);
+            outbox.begin(cx, due.2);
+            begun.push(due.2);
+        }
+        assert_eq!(begun, [(40..48).map(id).collect(), vec![id(14)]].concat(), "one has a place of its own");
     });
 }
 
@@ -398,6 +483,15 @@ fn an_outbox_of_the_format_before_is_read() {
     assert_eq!(restarted.outbox.entries[&ID].delivery.state()[0], 2);
     state[0] = 3;
     assert!(restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).is_err());
+
+    let mut of_two = held_by_two_where(3).outbox.entries[&ID].delivery.state().to_vec();
+    assert_eq!(of_two.pop(), Some(0), "two were not enough");
+    of_two[0] = 1;
+    let mut bench = Bench::new(Network::local());
+    bench.with(|outbox, cx, _, _| outbox.restore(ID, &of_two, cx.now)).expect("it is read");
+    assert!(!bench.outbox.entries[&ID].delivery.has_enough());
+    bench.find(3);
+    assert!(bench.outbox.entries[&ID].delivery.has_enough());
 }
 
 #[test] // §10.5(1)
