@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_client::core::{Command, DeferReason, Notice, OutboxEntry, Warning};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::Duration;
 use umbel_tests::{ClientName, RelayName, World};
@@ -136,11 +136,9 @@ const fn warning(warning: Warning) -> Notice {
     Notice::Warning(warning)
 }
 
-#[test] // §10.2
-fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
-    let mut world = World::new(36).relays(12).clients(2);
-    let address = world.create_inbox(BOB, "help");
-    let guard = guard_of(&world, BOB);
+/// One that Bob's inbox has a mailbox at, and that is not his guard.
+fn crash_a_holder(world: &mut World) {
+    let guard = guard_of(world, BOB);
     let holder = world
         .all_relays()
         .iter()
@@ -148,7 +146,30 @@ fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
             Some(relay.id) != guard && relay.control().is_some_and(|control| control.holder().counts().queues > 0)
         })
         .map(|relay| relay.id);
-    crash(&mut world, holder.expect("a holder"));
+    crash(world, holder.expect("a holder"));
+}
+
+#[test] // §10.5(1)
+fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
+    let mut world = World::new(38).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    crash_a_holder(&mut world);
+    let sent = world.send(ALICE, &address, b"two will do".to_vec());
+    let by_two = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent);
+    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_two)), "{}", world.describe());
+    world.command(ALICE, Command::Stop);
+    world.run_for(Duration::from_millis(500));
+    world.crash_client(ALICE);
+    world.restart_client(ALICE);
+    let status = world.client(ALICE).core().expect("it was started").status();
+    assert_eq!(status.outbox, [OutboxEntry { id: sent, holders: 2, wanted: 2 }]);
+}
+
+#[test] // §10.2
+fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
+    let mut world = World::new(36).relays(12).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    crash_a_holder(&mut world);
     let sent = world.send(ALICE, &address, b"two will do".to_vec());
     let by_two = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent);
     assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_two)), "{}", world.describe());
