@@ -286,7 +286,9 @@ async fn cold(
             unit,
             fresh,
             format!(
-"a client that knows {SEEDS} seeds and nothing else: profile made, opened, all relays known, first circuit of three hops"),
+                "a client that knows {SEEDS} seeds and nothing else: profile made, opened, all relays known, \
+                 first circuit of three hops"
+            ),
         )
         .with_goal(Goal::AtMost(1000.0)),
     );

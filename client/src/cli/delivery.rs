@@ -68,13 +68,16 @@ impl Progress {
     }
 
     /// What keeps it in the outbox: of no concern where enough have it.
+    fn fate_by(&self, obstacle: Obstacle) -> Fate {
+        if self.is_held_enough() { Fate::Held } else { Fate::Queued(obstacle) }
+    }
+
     fn on_obstacle(&mut self, obstacle: Obstacle) {
-        self.fate = Some(if self.is_held_enough() { Fate::Held } else { Fate::Queued(obstacle) });
+        self.fate = Some(self.fate_by(obstacle));
     }
 
     pub(super) fn fate(&self) -> Fate {
-        let unknown = if self.is_held_enough() { Fate::Held } else { Fate::Queued(Obstacle::Time) };
-        self.fate.unwrap_or(unknown)
+        self.fate.unwrap_or_else(|| self.fate_by(Obstacle::Time))
     }
 
     /// As JSON and people are told.

@@ -110,6 +110,17 @@ struct Puzzle {
     solution: Option<u64>,
 }
 
+/// Which attempt begins.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// One that others may follow.
+    Usual,
+    /// The last, which is to be stored.
+    Last,
+    /// One after the last: none.
+    OneTooMany,
+}
+
 /// How far an attempt is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -141,14 +152,12 @@ impl Delivery {
 
     pub(super) fn restore(state: &[u8]) -> Option<Self> {
         let mut state = Zeroizing::new(state.to_vec());
-        if state.first() == Some(&(STATE_VERSION - 1)) {
+        if let Some(version) = state.first_mut().filter(|version| **version == STATE_VERSION - 1) {
+            *version = STATE_VERSION;
             state.push(0); // `Enough::No`
         }
-        let mut delivery: Self = wire::decode(&state).ok()?;
-        if !(STATE_VERSION - 1..=STATE_VERSION).contains(&delivery.version) {
-            return None;
-        }
-        delivery.version = STATE_VERSION;
+        let mut delivery: Self =
+            wire::decode(&state).ok().filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
         Some(delivery)
     }
@@ -209,13 +218,16 @@ impl Delivery {
         }
     }
 
-    /// An attempt begins; says whether that is one too many.
-    pub(super) fn begin_attempt(&mut self, cx: &Context<'_>) -> bool {
-        let was_last = self.enough == Enough::LastAttempt && self.is_held_enough(&cx.network.params);
-        if self.is_at_its_end(cx) {
+    /// An attempt is to begin; says which it is.
+    pub(super) fn begin_attempt(&mut self, cx: &Context<'_>) -> Attempt {
+        if self.enough == Enough::LastAttempt && self.is_held_enough(&cx.network.params) {
+            Attempt::OneTooMany
+        } else if self.is_at_its_end(cx) {
             self.enough = Enough::LastAttempt;
+            Attempt::Last
+        } else {
+            Attempt::Usual
         }
-        was_last
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
@@ -269,7 +281,7 @@ impl Delivery {
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
-    pub(super) fn on_answer(&mut self, cx: &Context<'_>, queue: QueueId, answer: &Answer) -> bool {
+    pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
         let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
         target.is_awaited = false;
         let reason = match answer {
@@ -278,7 +290,6 @@ impl Delivery {
                 target.record = None;
                 target.sender_seed.zeroize();
                 target.state = State::Idle;
-                let _ = self.look_whether_enough(cx);
                 return is_news;
             }
             Answer::Mailbox(MailboxReply::Refused(Refusal::Full)) => DeferReason::QueueFull,

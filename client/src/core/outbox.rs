@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,12 +22,13 @@ use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
 use super::chance::Backoff;
-use super::delivery::{Delivery, Progress};
+use super::delivery::{Attempt, Delivery, Progress};
 use super::io::{DeferReason, Notice, OutboxEntry, SendFault, StoreOp, StoreTicket};
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::{Context, SnapshotFault};
 use umbel_proto::ids::QueueId;
+use waiting::{Due, Waiting, next_after};
 
 /// Messages worked on at once; the others wait. Bounds what is sealed and in memory twice.
 const ACTIVE_MAX: usize = 8;
@@ -41,17 +43,11 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
 const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
 
-/// When something is due, the place in the order of sending, and the message.
-type Due = (Instant, u64, MessageId);
-
 /// All messages on their way out.
 #[derive(Default)]
 pub(super) struct Outbox {
     entries: BTreeMap<MessageId, Entry>,
-    /// Messages nothing is done about now, until they are due.
-    waiting: BTreeSet<Due>,
-    /// Those of them that enough holders have already: they give way.
-    waiting_for_more: BTreeSet<Due>,
+    waiting: Waiting,
     active: BTreeSet<(u64, MessageId)>,
     /// Messages that the store has to take, and when it is asked.
     unsaved: BTreeSet<Due>,
@@ -138,8 +134,7 @@ impl Outbox {
 
     /// Whatever waits is due now.
     pub(super) fn flush(&mut self, now: Instant) {
-        let waiting = [core::mem::take(&mut self.waiting), core::mem::take(&mut self.waiting_for_more)];
-        waiting.into_iter().flatten().for_each(|(at, _, id)| self.wait(id, at.min(now)));
+        self.waiting.drain().for_each(|(at, _, id)| self.wait(id, at.min(now)));
         for entry in self.entries.values_mut() {
             if let Stage::Blocked(until) = &mut entry.stage {
                 *until = now.min(*until);
@@ -168,7 +163,7 @@ impl Outbox {
     /// Begins attempts that are due, goes on with those under way, and has stored what changed.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
         while let Some(due) = self.next_due(cx.now) {
-            self.stop_waiting(due);
+            self.waiting.remove(&due);
             self.begin(cx, due.2);
         }
         let active: Vec<MessageId> = self.active.iter().map(|&(_, id)| id).collect();
@@ -190,17 +185,19 @@ impl Outbox {
             // A place became free in the same round.
             return Some(after);
         }
-        let queues = [&self.waiting, &self.waiting_for_more, &self.unsaved];
-        let due = queues.into_iter().filter_map(|queue| queue.iter().map(|&(at, _, _)| at).find(|&at| at > after));
+        let due = [self.waiting.next_after(after), next_after(&self.unsaved, after)];
         let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
         let deposits = active.filter_map(|entry| entry.delivery.timeout(after)).min();
-        due.chain(deposits).min()
+        due.into_iter().flatten().chain(deposits).min()
     }
 
     /// A mailbox answered a deposit, or did not.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let is_news = entry.delivery.on_answer(cx, queue, answer);
+        let is_news = entry.delivery.on_answer(queue, answer);
+        if is_news {
+            entry.delivery.look_whether_enough(cx);
+        }
         match entry.told {
             Told::Queued if is_news => {
                 entry.tell_held(cx, id);
@@ -229,6 +226,7 @@ impl Outbox {
     /// The message is safe: now the user hears so, and of what happened meanwhile.
     fn on_durable(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        let stage = entry.stage;
         if entry.told != Told::Queued {
             entry.told = Told::Queued;
             cx.notify(Notice::Queued(id));
@@ -238,8 +236,7 @@ impl Outbox {
                 self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
             }
         }
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        if let Stage::Blocked(until) = entry.stage {
+        if let Stage::Blocked(until) = stage {
             self.wait(id, until);
         }
     }
@@ -252,9 +249,7 @@ impl Outbox {
             Stage::Waiting(until) | Stage::Blocked(until) => until,
             Stage::Finding | Stage::Depositing => cx.now,
         };
-        let seq = entry.seq;
-        self.stop_waiting((until, seq, id));
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.waiting.remove(&(until, entry.seq, id));
         self.active.remove(&(entry.seq, id));
         entry.stage = Stage::Blocked(until);
         entry.delivery.end_attempt();
@@ -277,7 +272,6 @@ impl Outbox {
     fn end_doubt(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.delivery.is_held_enough(&cx.network.params) {
-            entry.tell_held(cx, id);
             self.finish(cx, id);
         } else if entry.told == Told::Doubtful && !entry.delivery.is_awaited() {
             entry.tell_unsaved(cx, id);
@@ -303,28 +297,27 @@ impl Outbox {
 
     /// What is to begin now, if there is a place for it: what needs more holders first.
     fn next_due(&self, now: Instant) -> Option<Due> {
-        let first = |queue: &BTreeSet<Due>, active_max| {
-            queue.first().copied().filter(|&(at, _, _)| at <= now && self.active.len() < active_max)
-        };
-        let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
-        let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
-        let for_more_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
-        first(&self.waiting, ACTIVE_MAX).or_else(|| first(&self.waiting_for_more, for_more_max))
+        let needed = self.waiting.first_needed(now).filter(|_| self.active.len() < ACTIVE_MAX);
+        needed.or_else(|| {
+            let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+            let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
+            let active_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
+            self.waiting.first_for_more(now).filter(|_| self.active.len() < active_max)
+        })
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (has_enough, was_last) = (entry.delivery.has_enough(), entry.delivery.begin_attempt(cx));
-        if was_last {
+        let attempt = entry.delivery.begin_attempt(cx);
+        if attempt == Attempt::OneTooMany {
             return self.finish(cx, id);
         }
-        if has_enough && entry.delivery.is_at_its_end(cx) {
-            self.save_by(id, cx.now);
-        }
-        let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.stage = Stage::Finding;
         entry.attempt_at = cx.now;
         self.active.insert((entry.seq, id));
+        if attempt == Attempt::Last {
+            self.save_by(id, cx.now);
+        }
     }
 
     fn advance(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests, id: MessageId) {
@@ -428,15 +421,8 @@ impl Outbox {
     fn wait(&mut self, id: MessageId, until: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.stage = Stage::Waiting(until);
-            let waiting = if entry.delivery.has_enough() { &mut self.waiting_for_more } else { &mut self.waiting };
-            waiting.insert((until, entry.seq, id));
+            self.waiting.insert((until, entry.seq, id), entry.delivery.has_enough());
         }
-    }
-
-    fn stop_waiting(&mut self, due: Due) {
-        // Enough may have taken it since it began to wait.
-        self.waiting.remove(&due);
-        self.waiting_for_more.remove(&due);
     }
 
     /// The client ends: what holders answered is stored while there is time, so that it is not asked of them again.
