@@ -148,15 +148,25 @@ fn a_holder(world: &World) -> Option<RelayId> {
         .map(|relay| relay.id)
 }
 
-#[test] // §10.5(1)
-fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
-    let mut world = World::new(38).relays(12).clients(2);
+/// Alice sends to Bob's inbox, one of whose holders is dead. `None` where it has no holder that may die.
+fn send_past_a_dead_holder(seed: u64) -> Option<(World, MessageId)> {
+    let mut world = World::new(seed).relays(12).clients(2);
     let address = world.create_inbox(BOB, "help");
-    let holder = a_holder(&world).expect("a holder");
+    let holder = a_holder(&world)?;
     crash(&mut world, holder);
     let sent = world.send(ALICE, &address, b"two will do".to_vec());
-    let by_two = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent);
-    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_two)), "{}", world.describe());
+    Some((world, sent))
+}
+
+fn is_held_by_two(world: &World, sent: MessageId) -> bool {
+    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent))
+}
+
+#[test] // §10.5(1)
+fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
+    let (mut world, sent) = send_past_a_dead_holder(38).expect("a holder");
+    let is_held = |world: &World| is_held_by_two(world, sent);
+    assert!(world.run_until(Duration::from_secs(60), is_held), "{}", world.describe());
     world.command(ALICE, Command::Stop);
     world.run_for(Duration::from_millis(500));
     world.crash_client(ALICE);
@@ -167,13 +177,9 @@ fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
 
 #[test] // §10.2
 fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
-    let mut world = World::new(36).relays(12).clients(2);
-    let address = world.create_inbox(BOB, "help");
-    let holder = a_holder(&world).expect("a holder");
-    crash(&mut world, holder);
-    let sent = world.send(ALICE, &address, b"two will do".to_vec());
-    let by_two = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent);
-    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_two)), "{}", world.describe());
+    let (mut world, sent) = send_past_a_dead_holder(36).expect("a holder");
+    let is_held = |world: &World| is_held_by_two(world, sent);
+    assert!(world.run_until(Duration::from_secs(60), is_held), "{}", world.describe());
     listen(&mut world, false);
     assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
     let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;

@@ -75,8 +75,7 @@ impl Bench {
             puzzle_effort: 0,
         });
         self.with(|outbox, cx, _, _| {
-            outbox.waiting.clear();
-            outbox.waiting_for_more.clear();
+            outbox.waiting = Waiting::default();
             outbox.begin(cx, ID);
             outbox.aim(cx, ID, &descriptor);
         });
@@ -105,6 +104,14 @@ impl Bench {
         !tickets.is_empty()
     }
 
+    /// An attempt at three mailboxes, of which the third says nothing.
+    fn try_third_in_vain(&mut self) {
+        self.find(3);
+        self.drive();
+        self.answer(2, &SILENT);
+        self.drive();
+    }
+
     fn listed(&self) -> Vec<OutboxEntry> {
         self.outbox.list(&self.network.params)
     }
@@ -122,12 +129,18 @@ const TAKEN: Answer = Answer::Mailbox(MailboxReply::Deposited);
 const FULL: Answer = Answer::Mailbox(MailboxReply::Refused(Refusal::Full));
 const SILENT: Answer = Answer::Failed(AskFault::Silent);
 
+/// All of so many holders were asked, and the store was.
+fn asked(network: Network, holders: u8) -> Bench {
+    let mut bench = Bench::new(network);
+    bench.send();
+    bench.find(holders);
+    (0..holders).for_each(|_| bench.drive());
+    bench
+}
+
 /// Three holders were asked while the store was, and the store failed.
 fn asked_and_unsaved() -> Bench {
-    let mut bench = Bench::new(Network::local());
-    bench.send();
-    bench.find(3);
-    (0..3).for_each(|_| bench.drive());
+    let mut bench = asked(Network::local(), 3);
     assert!(bench.stored(false));
     bench
 }
@@ -236,15 +249,19 @@ fn held_by_two() -> Bench {
 fn held_by_two_where(wanted: usize) -> Bench {
     let mut network = Network::local();
     network.params.holders_wanted = wanted;
-    let mut bench = Bench::new(network);
-    bench.send();
-    bench.find(3);
-    (0..3).for_each(|_| bench.drive());
+    let mut bench = asked(network, 3);
     assert!(bench.stored(true));
     bench.answer(0, &TAKEN);
     bench.answer(1, &TAKEN);
     bench.notices();
     bench
+}
+
+/// The same, and the client is started anew.
+fn held_by_two_before() -> Bench {
+    let mut bench = held_by_two();
+    bench.pass(STORE_ANSWERS_AFTER);
+    restarted(&bench)
 }
 
 /// Whether the store was asked to forget the message.
@@ -318,17 +335,12 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
 
 #[test] // §10.5(1)
 fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
-    let mut bench = restarted(&bench);
+    let mut bench = held_by_two_before();
     bench.find(2);
     bench.drive();
     assert_eq!((bench.notices(), bench.listed()), (vec![HELD], vec![]));
 
-    let mut bench = Bench::new(Network::local());
-    bench.send();
-    bench.find(2);
-    (0..2).for_each(|_| bench.drive());
+    let mut bench = asked(Network::local(), 2);
     assert!(bench.stored(true));
     bench.answer(0, &TAKEN);
     bench.answer(1, &SILENT);
@@ -343,9 +355,7 @@ fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
 
 #[test] // §10.5(1)
 fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
-    let mut bench = restarted(&bench);
+    let mut bench = held_by_two_before();
     for _ in 0..5 {
         // The view is empty: there is no position to look at.
         bench.pass(Duration::from_secs(10));
@@ -363,16 +373,11 @@ fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
 
 #[test] // §10.5(1)
 fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
+    let mut bench = held_by_two_before();
     bench.network.params.holders_wanted = 3;
-    let mut bench = restarted(&bench);
     for _ in 0..4 {
         bench.wall = bench.wall + bench.network.params.retry_max;
-        bench.find(3);
-        bench.drive();
-        bench.answer(2, &SILENT);
-        bench.drive();
+        bench.try_third_in_vain();
         assert!(matches!(bench.notices()[..], [Notice::Deferred { id: ID, .. }]));
     }
     assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 2, wanted: 3 }]);
@@ -380,10 +385,7 @@ fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
 
 #[test] // §10.5(1)
 fn answers_from_before_it_was_durable_are_known_after_a_restart() {
-    let mut bench = Bench::new(Network::local());
-    bench.send();
-    bench.find(3);
-    (0..3).for_each(|_| bench.drive());
+    let mut bench = asked(Network::local(), 3);
     bench.answer(0, &TAKEN);
     bench.answer(1, &TAKEN);
     assert!(bench.stored(true));
@@ -393,16 +395,10 @@ fn answers_from_before_it_was_durable_are_known_after_a_restart() {
 
 #[test] // §10.5(1)
 fn a_clock_that_was_ahead_does_not_keep_a_message() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
-    let right = WallTime(bench.wall.as_secs() - 1_000_000);
-    bench = restarted(&bench);
-    bench.wall = right;
+    let mut bench = held_by_two_before();
+    bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
     for _ in 0..2 {
-        bench.find(3);
-        bench.drive();
-        bench.answer(2, &SILENT);
-        bench.drive();
+        bench.try_third_in_vain();
         bench.wall = bench.wall + bench.network.params.retry_max;
     }
     assert_eq!(bench.listed(), []);
@@ -410,9 +406,7 @@ fn a_clock_that_was_ahead_does_not_keep_a_message() {
 
 #[test] // §10.5(1)
 fn a_message_that_leaves_because_the_store_fails_is_told() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
-    let mut bench = restarted(&bench);
+    let mut bench = held_by_two_before();
     bench.find(4);
     (0..2).for_each(|_| bench.drive());
     assert!(bench.stored(false));
@@ -421,17 +415,14 @@ fn a_message_that_leaves_because_the_store_fails_is_told() {
 
 #[test]
 fn messages_that_enough_have_give_way() {
-    let mut bench = held_by_two();
-    bench.pass(STORE_ANSWERS_AFTER);
-    let held = restarted(&bench);
-    let state = held.outbox.entries[&ID].delivery.state();
+    let state = held_by_two_before().outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(Network::local());
     let id = |number| MessageId([number; 16]);
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     bench.with(|outbox, cx, _, _| {
         (10..30).for_each(|number| outbox.restore(id(number), &state, cx.now).expect("it is the same"));
         while let Some(due) = outbox.next_due(cx.now) {
-            outbox.stop_waiting(due);
+            outbox.waiting.remove(&due);
             outbox.begin(cx, due.2);
         }
         assert_eq!(outbox.active.len(), ACTIVE_FOR_MORE_MAX);
@@ -442,7 +433,7 @@ fn messages_that_enough_have_give_way() {
         outbox.active.clear();
         let mut begun = Vec::new();
         while let Some(due) = outbox.next_due(cx.now) {
-            outbox.stop_waiting(due);
+            outbox.waiting.remove(&due);
             outbox.begin(cx, due.2);
             begun.push(due.2);
         }
