@@ -11,31 +11,11 @@ use umbel_proto::time::WallTime;
 use zeroize::Zeroizing;
 
 use super::key::DatabaseKey;
+use super::migrate;
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
-
-/// The schema this program writes. A database with a higher number was written by a newer program and is left alone.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// Messages in one page, at most: a few megabytes.
 pub(crate) const PAGE_MAX: u32 = 32;
-
-const SCHEMA: &str = "
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE relays (relay BLOB PRIMARY KEY, descriptor BLOB NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE inboxes (name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT;
-    CREATE TABLE outbox (id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
-    CREATE TABLE messages (
-        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
-        inbox       TEXT NOT NULL,
-        id          BLOB NOT NULL,
-        body        BLOB NOT NULL,
-        received_at INTEGER NOT NULL,
-        is_read     INTEGER NOT NULL DEFAULT 0,
-        UNIQUE (inbox, id)
-    ) STRICT;
-    CREATE INDEX messages_unread ON messages (seq) WHERE is_read = 0;
-    CREATE INDEX messages_received ON messages (received_at);
-";
 
 const PATHS: &str = "paths";
 
@@ -163,15 +143,17 @@ impl Database {
         let found: u32 = transaction
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .doing("read the profile's schema version")?;
-        match found {
-            0 => {
-                transaction.execute_batch(SCHEMA).doing("make the profile's tables")?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION).doing("note the schema version")?;
-                transaction.commit().doing("make the profile's tables")
-            }
-            SCHEMA_VERSION => Ok(()),
-            found => Err(DatabaseError::SchemaTooNew { found, known: SCHEMA_VERSION }),
+        let Some(steps) = migrate::steps_from(found) else {
+            return Err(DatabaseError::SchemaTooNew { found, known: migrate::VERSION });
+        };
+        if steps.is_empty() {
+            return Ok(());
         }
+        for step in steps {
+            transaction.execute_batch(step).doing("make the profile's tables")?;
+        }
+        transaction.pragma_update(None, "user_version", migrate::VERSION).doing("note the schema version")?;
+        transaction.commit().doing("make the profile's tables")
     }
 
     /// All that the core needs to go on, with the ids of messages received since `received_since`.

@@ -4,6 +4,7 @@
 
 mod database;
 mod key;
+mod migrate;
 mod profile;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,8 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::time::WallTime;
 use zeroize::Zeroizing;
 
-use super::database::SCHEMA_VERSION;
 use super::key::DatabaseKey;
+use super::migrate;
 use super::*;
 
 const CRASH_DIR: &str = "UMBEL_TEST_CRASH_DIR";
@@ -213,13 +213,13 @@ fn one_process_at_a_time_uses_a_profile() {
 fn a_profile_of_a_newer_program_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let path = create(dir.path());
-    database(&path).set_schema_version(SCHEMA_VERSION + 1);
+    database(&path).set_schema_version(migrate::VERSION + 1);
     let Err(ProfileError::Database(DatabaseError::SchemaTooNew { found, known })) =
         Profile::load(&path).unwrap().open()
     else {
         panic!("a newer schema was accepted")
     };
-    assert_eq!((found, known), (SCHEMA_VERSION + 1, SCHEMA_VERSION));
+    assert_eq!((found, known), (migrate::VERSION + 1, migrate::VERSION));
 }
 
 #[test]

@@ -12,8 +12,12 @@ use super::StoreError;
 
 /// In the file's header: "umbl". Tells a relay's store from any other SQLite file.
 const APPLICATION_ID: i32 = 0x756d_626c;
-/// The version of the tables below; a change of them is a new version and a step that leads there.
+/// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another is added. A new store
+/// takes all of them, so that it is the same as one that was brought along.
+const STEPS: &[&str] = &[VERSION_1];
+/// The version this program writes.
 const VERSION: i32 = 1;
+const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each version");
 
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -26,7 +30,7 @@ const LOG_LEN_MAX: i64 = 64 << 20;
 const CACHE_KIB: i64 = 4 << 10;
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
-const TABLES: &str = "
+const VERSION_1: &str = "
     CREATE TABLE queues (
         queue      BLOB NOT NULL PRIMARY KEY,
         owner      BLOB NOT NULL,
@@ -108,22 +112,28 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (pragma("application_id").map_err(failed)?, pragma("user_version").map_err(failed)?);
     let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
-    match (application, version) {
-        (0, 0) if tables == 0 => {}
+    let steps = match (application, version) {
+        (0, 0) if tables == 0 => STEPS,
         (APPLICATION_ID, VERSION) => return Ok(()),
         (APPLICATION_ID, found) if found > VERSION => {
             return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
         }
+        (APPLICATION_ID, found) => match usize::try_from(found).ok().and_then(|found| STEPS.get(found..)) {
+            Some(steps) if found > 0 => steps,
+            _ => return Err(StoreError::Foreign { path: path.to_owned() }),
+        },
         _ => return Err(StoreError::Foreign { path: path.to_owned() }),
-    }
-    let make = |db: &mut Connection| {
+    };
+    let take = |db: &mut Connection| {
         let transaction = db.transaction()?;
-        transaction.execute_batch(TABLES)?;
+        for step in steps {
+            transaction.execute_batch(step)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()
     };
-    make(db).map_err(failed)
+    take(db).map_err(failed)
 }
 
 impl StoreError {

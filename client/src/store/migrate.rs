@@ -1,0 +1,34 @@
+//! The formats that a profile's database has had, and the step that leads from each to the next.
+//!
+//! A step, once released, never changes: another is added. A new database takes all of them, so that it is the same as one
+//! that was brought along. `client/tests/fixtures` keeps a profile of each released format, which must open.
+
+/// From nothing to format 1, from 1 to 2, and so on.
+const STEPS: &[&str] = &[FORMAT_1];
+
+/// The format this program writes. A database with a higher number was written by a newer program and is left alone.
+pub(super) const VERSION: u32 = 1;
+const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
+
+const FORMAT_1: &str = "
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE relays (relay BLOB PRIMARY KEY, descriptor BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE inboxes (name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT;
+    CREATE TABLE outbox (id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
+    CREATE TABLE messages (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        inbox       TEXT NOT NULL,
+        id          BLOB NOT NULL,
+        body        BLOB NOT NULL,
+        received_at INTEGER NOT NULL,
+        is_read     INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (inbox, id)
+    ) STRICT;
+    CREATE INDEX messages_unread ON messages (seq) WHERE is_read = 0;
+    CREATE INDEX messages_received ON messages (received_at);
+";
+
+/// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it is newer.
+pub(super) fn steps_from(found: u32) -> Option<&'static [&'static str]> {
+    STEPS.get(usize::try_from(found).ok()?..)
+}
