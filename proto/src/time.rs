@@ -1,6 +1,10 @@
 //! Time as the cores see it: given, never asked for.
 
+mod clock_guard;
+
 pub use core::time::Duration;
+
+pub use clock_guard::{CONFIRM_AFTER, ClockGuard, ClockJump, JUMP_MIN};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::EPOCH_LEN;
