@@ -12,8 +12,8 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::output;
 use super::session::Session;
+use super::{output, times};
 
 #[derive(clap::Subcommand)]
 pub(super) enum InboxCommand {
@@ -21,9 +21,9 @@ pub(super) enum InboxCommand {
     Create {
         /// Your own name for it; nobody else sees it
         name: String,
-        /// How long to wait until it takes mail, in seconds; it is finished later otherwise
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-        timeout: u64,
+        /// How long to wait until it takes mail, such as 90s or 2m; a later `umbel receive` finishes it otherwise
+        #[arg(long, value_name = "TIME", default_value = "60s", value_parser = times::parse_seconds)]
+        timeout: Duration,
     },
     /// List the inboxes of the profile
     List,
@@ -59,8 +59,7 @@ struct Shown<'a> {
 pub(super) async fn run(session: &Session, command: &InboxCommand) -> Result<(), Failure> {
     match command {
         InboxCommand::Create { name, timeout } => {
-            let timeout = Duration::from_secs(*timeout);
-            session.with_client(Reach::Online, async |client| create(session, client, name, timeout).await).await
+            session.with_client(Reach::Online, async |client| create(session, client, name, *timeout).await).await
         }
         InboxCommand::List => session.with_client(Reach::Offline, async |client| list(session, client).await).await,
         InboxCommand::Show { name } => {
@@ -83,7 +82,8 @@ async fn create(session: &Session, client: &Client, name: &str, timeout: Duratio
         session.line(&format!("Made the inbox \"{shown}\". Whoever has its address can write to it:"))?;
         session.line(&address.to_text())?;
         if ready.is_ok() {
-            session.line(&format!("{mailboxes} relays hold its mail, {positions} its descriptor."))?;
+            let holders = output::count(mailboxes, "relay");
+            session.line(&format!("Its mail is held by {holders}, its descriptor by {positions}."))?;
         }
     }
     ready.map(|_| ())
@@ -124,7 +124,8 @@ async fn list(session: &Session, client: &Client) -> Result<(), Failure> {
         if session.is_json() {
             session.json(&Listed { name, mailboxes: *mailboxes, unread })?;
         } else {
-            session.line(&format!("{}  {mailboxes} mailboxes, {unread} unread", output::printable(name)))?;
+            let mailboxes = output::count(*mailboxes, "mailbox");
+            session.line(&format!("{}  {mailboxes}, {unread} unread", output::printable(name)))?;
         }
     }
     Ok(())

@@ -10,11 +10,13 @@ mod failure;
 mod inbox;
 mod init;
 mod output;
+mod printable;
 mod receive;
 mod secret;
 mod send;
 mod session;
 mod status;
+mod times;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

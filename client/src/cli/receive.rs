@@ -14,8 +14,8 @@ use umbel_proto::time::Duration;
 
 use super::delivery::Delivery;
 use super::failure::{Exit, Failure, store_hint};
-use super::output;
 use super::session::Session;
+use super::{output, times};
 
 /// How long messages in the outbox are waited for in passing.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,9 +32,9 @@ pub(super) struct ReceiveArgs {
     /// End after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after this many seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    /// End after this long, such as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
+    timeout: Option<Duration>,
     /// Save each message as a file in this directory too
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -79,8 +79,8 @@ impl Receiver<'_> {
         for inbox in &inboxes {
             self.client.listen(inbox, self.args.follow).await?;
         }
-        let timeout = self.args.timeout.map(Duration::from_secs);
-        let ends_at = timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
+        let ends_at =
+            self.args.timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
         let mut open: BTreeSet<String> = inboxes.into_iter().collect();
         let mut is_unreachable = false;
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
@@ -160,11 +160,12 @@ impl Receiver<'_> {
         let name = output::printable(inbox);
         if answered == 0 {
             return Err(Failure::failed(
-                format!("none of the {mailboxes} mailboxes of \"{name}\" answered"),
+                format!("none of the {} of \"{name}\" answered", output::count(mailboxes, "mailbox")),
                 "try again later: messages wait there for days",
             ));
         }
-        self.session.warn(&format!("only {answered} of the {mailboxes} mailboxes of \"{name}\" answered"));
+        let mailboxes = output::count(mailboxes, "mailbox");
+        self.session.warn(&format!("only {answered} of the {mailboxes} of \"{name}\" answered"));
         Ok(())
     }
 
@@ -172,7 +173,7 @@ impl Receiver<'_> {
         match self.args.count {
             _ if is_unreachable => Err(unreachable()),
             Some(count) => Err(Failure::failed(
-                format!("{} of {count} messages came in time", self.printed),
+                format!("{} of {} came in time", self.printed, output::count(count, "message")),
                 "wait longer with --timeout; what came is marked as read",
             )),
             None if self.args.follow => Ok(()),
@@ -213,7 +214,11 @@ impl Receiver<'_> {
         }
         let inbox = output::printable(&message.inbox);
         let saved = file.map_or_else(String::new, |file| format!(", saved as {}", output::printable(&file)));
-        self.session.line(&format!("{inbox}  {received_at}  {len} bytes{saved}\n{}", shown(&message.body)))
+        self.session.line(&format!(
+            "{inbox}  {received_at}  {}{saved}\n{}",
+            output::count(len, "byte"),
+            shown(&message.body)
+        ))
     }
 }
 

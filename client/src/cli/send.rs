@@ -14,6 +14,7 @@ use umbel_proto::time::Duration;
 use super::delivery::{Delivery, Progress};
 use super::failure::Failure;
 use super::session::Session;
+use super::{output, times};
 
 #[derive(clap::Args)]
 pub(super) struct SendArgs {
@@ -29,9 +30,9 @@ pub(super) struct SendArgs {
     /// Try everything in the outbox again, and wait for it too
     #[arg(long)]
     flush: bool,
-    /// How long to wait for holders, in seconds; after that the message stays in the outbox
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    timeout: u64,
+    /// How long to wait for holders, such as 90s or 2m; after that the message stays in the outbox
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = times::parse_seconds)]
+    timeout: Duration,
 }
 
 #[derive(Serialize)]
@@ -47,8 +48,8 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         Some(address) => Some((address.trim().parse::<InboxAddress>()?, body(args)?)),
         None => None,
     };
-    let timeout = Duration::from_secs(args.timeout);
-    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, timeout).await).await
+    let (flush, timeout) = (args.flush, args.timeout);
+    session.with_client(Reach::Online, async |client| send(session, client, message, flush, timeout).await).await
 }
 
 async fn send(
@@ -85,8 +86,8 @@ fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), F
     if session.is_json() {
         return session.json(&Line { id: id.to_string(), state, holders, wanted });
     }
-    let holders = if holders == 1 { "1 holder has it".to_owned() } else { format!("{holders} holders have it") };
-    session.line(&format!("message {id}: {state}, {holders}"))
+    let verb = if holders == 1 { "has" } else { "have" };
+    session.line(&format!("message {id}: {state}, {} {verb} it", output::count(holders, "holder")))
 }
 
 /// What is to be sent: never more of it in memory than a message may have.

@@ -11,7 +11,7 @@ use umbel_client::{Client, Profile, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::{Global, output, secret};
+use super::{Global, output, secret, times};
 
 /// One run of a command.
 pub(super) struct Session {
@@ -65,17 +65,19 @@ impl Session {
     /// Shows what a notice tells of progress; says what it warns of.
     pub(super) fn show_notice(&self, notice: &Notice) {
         match notice {
-            Notice::Ready { relays } => self.show(&format!("{relays} relays known")),
+            Notice::Ready { relays } => self.show(&format!("{} known", output::count(*relays, "relay"))),
             Notice::HopBuilt { circuit, hop, relay } => {
                 self.show(&format!("circuit {circuit}: hop {hop} is {}", output::short_relay(relay)));
             }
             Notice::Queued(_) => self.show("safe in the outbox"),
             Notice::Held { holders, wanted, .. } => self.show(&format!("held by {holders} of {wanted}")),
             Notice::Deferred { retry_in, .. } => {
-                self.show(&format!("not yet; trying again in {} s", retry_in.as_secs().max(1)));
+                let retry_in = (*retry_in).max(Duration::from_secs(1));
+                self.show(&format!("not yet; trying again in {}", times::length(retry_in)));
             }
             Notice::InboxReady { mailboxes, positions, .. } => {
-                self.show(&format!("{mailboxes} mailboxes, descriptor at {positions} relays"));
+                let (mailboxes, relays) = (output::count(*mailboxes, "mailbox"), output::count(*positions, "relay"));
+                self.show(&format!("{mailboxes}, descriptor at {relays}"));
             }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
@@ -186,7 +188,10 @@ impl Signals {
 fn warning_text(warning: &Warning) -> String {
     match warning {
         Warning::Clock { seconds } => {
-            format!("this computer's clock and the relays' differ by {seconds} seconds: set it right")
+            format!(
+                "this computer's clock and the relays' differ by {}: set it right",
+                times::length(Duration::from_secs(*seconds))
+            )
         }
         Warning::GuardFails => {
             "many circuits through the guard fail: the network is overloaded, or someone interferes".to_owned()

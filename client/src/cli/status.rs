@@ -100,16 +100,17 @@ fn is_online(status: &Status) -> bool {
 
 fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     let network = if line.online { "reached" } else { "not reached" };
-    session.line(&format!("network   {network}, {} relays known", line.relays))?;
+    session.line(&format!("network   {network}, {} known", output::count(line.relays, "relay")))?;
     session.line(&format!("guard     {}", line.guard.as_deref().unwrap_or("none yet")))?;
     session.line(&format!("circuits  {} open", line.circuits))?;
-    session.line(&format!("outbox    {} messages", line.outbox.len()))?;
+    session.line(&format!("outbox    {}", output::count(line.outbox.len(), "message")))?;
     for Outgoing { id, holders, wanted } in &line.outbox {
         session.line(&format!("  {id}  {holders} of {wanted} holders"))?;
     }
     session.line(&format!("inboxes   {}", line.inboxes.len()))?;
     for Inbox { name, mailboxes, unread } in &line.inboxes {
-        session.line(&format!("  {}  {mailboxes} mailboxes, {unread} unread", output::printable(name)))?;
+        let mailboxes = output::count(*mailboxes, "mailbox");
+        session.line(&format!("  {}  {mailboxes}, {unread} unread", output::printable(name)))?;
     }
     Ok(())
 }
