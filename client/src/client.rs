@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::Rng;
@@ -16,7 +17,7 @@ use crate::core::io::{Notice, SendFault, Status, StoreFault};
 use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
-use crate::store::{DatabaseError, Profile, ProfileError, Store, StoredMessage};
+use crate::store::{DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
 
 /// Requests waiting for the driver; whoever has one more waits too.
 const REQUESTS_MAX: usize = 64;
@@ -34,6 +35,10 @@ pub enum OpenError {
     Snapshot(SnapshotFault),
     /// The system gives no thread for the store.
     Thread(io::Error),
+    /// Another process has the profile's network: this one, if it noted itself.
+    Locked(Option<u32>),
+    /// The lock file can't be used.
+    Lock(PathBuf, io::Error),
 }
 
 impl fmt::Display for OpenError {
@@ -43,6 +48,9 @@ impl fmt::Display for OpenError {
             Self::Snapshot(SnapshotFault::Paths) => f.write_str("the profile's list of guards is damaged"),
             Self::Snapshot(SnapshotFault::Inbox(name)) => write!(f, "the profile's inbox {name:?} is damaged"),
             Self::Snapshot(SnapshotFault::Outbox(id)) => write!(f, "the profile's outgoing message {id} is damaged"),
+            Self::Locked(Some(pid)) => write!(f, "another umbel has the network of this profile: process {pid}"),
+            Self::Locked(None) => f.write_str("another umbel has the network of this profile"),
+            Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "could not start a thread: {error}"),
         }
     }
@@ -179,17 +187,15 @@ impl Client {
         // Stretching a passphrase takes a good part of a second.
         let opening = tokio::task::spawn_blocking(|| {
             let open = profile.open()?;
-            let life = open.network.params.record_life.as_secs();
-            let received_since = WallTime(Clock::wall().as_secs().saturating_sub(life));
-            let snapshot = open.database.snapshot(received_since).map_err(ProfileError::Database)?;
-            Ok::<_, ProfileError>((open, snapshot))
+            let path = open.lock_file.path().to_owned();
+            let lock = open.lock_file.try_take().map_err(|error| OpenError::Lock(path, error))?;
+            let lock = lock.ok_or_else(|| OpenError::Locked(open.lock_file.holder()))?;
+            Ok::<_, OpenError>((restore(open)?, lock))
         });
-        let (open, snapshot) = opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
-        let clock = Clock::start();
+        let (restored, lock) = opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
+        let Restored { open, core, clock } = restored;
         let (network, params) = (open.network.id, Arc::new(open.network.params.clone()));
-        let core = Core::new(open.network, open.seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())
-            .map_err(OpenError::Snapshot)?;
-        let (store, thread) = Store::start(open.database, open.lock).map_err(OpenError::Thread)?;
+        let (store, thread) = Store::start(open.database, lock).map_err(OpenError::Thread)?;
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
         let (notice_sender, first_notices) = broadcast::channel(NOTICES_MAX);
         let notices = notice_sender.downgrade();
@@ -359,6 +365,26 @@ impl Notices {
             broadcast::error::RecvError::Closed => NoticeGap::Closed,
         })
     }
+}
+
+/// A profile and the core that goes on where it left off.
+pub(crate) struct Restored {
+    pub(crate) open: OpenProfile,
+    pub(crate) core: Core,
+    /// What the core takes for its beginning.
+    pub(crate) clock: Clock,
+}
+
+/// Reads what the core needs to go on.
+pub(crate) fn restore(open: OpenProfile) -> Result<Restored, OpenError> {
+    let life = open.network.params.record_life.as_secs();
+    let received_since = WallTime(Clock::wall().as_secs().saturating_sub(life));
+    let snapshot = open.database.snapshot(received_since).map_err(ProfileError::Database)?;
+    let clock = Clock::start();
+    let (network, seeds) = (open.network.clone(), open.seeds.clone());
+    let core = Core::new(network, seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())
+        .map_err(OpenError::Snapshot)?;
+    Ok(Restored { open, core, clock })
 }
 
 fn random_message_id() -> MessageId {

@@ -17,6 +17,7 @@
 pub mod bench;
 mod client;
 pub mod core;
+mod library;
 pub mod local;
 mod net;
 mod store;
@@ -25,6 +26,7 @@ pub use client::{
     Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError, SendError,
     Sent,
 };
+pub use library::Library;
 pub use store::{
     ConfigFault, DatabaseError, InitError, NewKey, NewProfile, Passphrase, Profile, ProfileError, StoredMessage,
 };

@@ -182,9 +182,6 @@ impl From<ProfileError> for Failure {
             ProfileError::Missing(_) => {
                 "make one with `umbel init --seed ID@HOST:PORT`, or say where it is with --profile or UMBEL_PROFILE"
             }
-            ProfileError::Locked(_) => {
-                "wait until the other umbel is done, or end it: two at once would lose each other's changes"
-            }
             ProfileError::Config { fault: ConfigFault::TooNew(_), .. } => "use the newer umbel that wrote it",
             ProfileError::Config { .. } => "correct the file, or bring it back from a backup",
             ProfileError::PassphraseNeeded => "name a file with the passphrase in UMBEL_PASSPHRASE_FILE",
@@ -205,6 +202,8 @@ impl From<OpenError> for Failure {
         let hint = match error {
             OpenError::Profile(error) => return error.into(),
             OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
+            OpenError::Locked(_) => "wait until the other umbel is done, or end it",
+            OpenError::Lock(..) => "check that you may write to the profile's directory",
             OpenError::Thread(_) => "free some threads or memory",
         };
         Self::failed(text, hint)

@@ -7,7 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::Notice;
-use umbel_client::{Client, ClientClosed, NoticeGap, Notices, Reach};
+use umbel_client::{Client, ClientClosed, Library, ListenError, NoticeGap, Notices, Reach};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
 
@@ -61,10 +61,8 @@ pub(super) async fn run(session: &Session, command: &InboxCommand) -> Result<(),
         InboxCommand::Create { name, timeout } => {
             session.with_client(Reach::Online, async |client| create(session, client, name, *timeout).await).await
         }
-        InboxCommand::List => session.with_client(Reach::Offline, async |client| list(session, client).await).await,
-        InboxCommand::Show { name } => {
-            session.with_client(Reach::Offline, async |client| show(session, client, name).await).await
-        }
+        InboxCommand::List => list(session, &session.library()?),
+        InboxCommand::Show { name } => show(session, &session.library()?, name),
     }
 }
 
@@ -113,9 +111,9 @@ async fn until_ready(
     }
 }
 
-async fn list(session: &Session, client: &Client) -> Result<(), Failure> {
-    let inboxes = client.status().await?.inboxes;
-    let unread = client.unread_counts().await?;
+fn list(session: &Session, library: &Library) -> Result<(), Failure> {
+    let inboxes = library.status().inboxes;
+    let unread = library.unread_counts()?;
     if inboxes.is_empty() && !session.is_json() {
         return session.line("There is no inbox yet: make one with `umbel inbox create NAME`.");
     }
@@ -131,9 +129,9 @@ async fn list(session: &Session, client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn show(session: &Session, client: &Client, name: &str) -> Result<(), Failure> {
-    let Some(address) = client.inbox_address(name).await? else {
-        return Err(umbel_client::ListenError::NoInbox.into());
+fn show(session: &Session, library: &Library, name: &str) -> Result<(), Failure> {
+    let Some(address) = library.inbox_address(name) else {
+        return Err(ListenError::NoInbox.into());
     };
     if session.is_json() {
         return session.json(&Shown { name, address: address.to_text() });

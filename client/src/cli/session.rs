@@ -7,7 +7,7 @@ use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Client, Profile, Reach};
+use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
@@ -95,16 +95,27 @@ impl Session {
         Ok(base.data_dir().join("umbel"))
     }
 
+    /// The profile, with what opens it.
+    fn profile(&self) -> Result<Profile, Failure> {
+        let mut profile = Profile::load(&self.profile_dir()?)?;
+        if profile.needs_passphrase() {
+            profile.set_passphrase(secret::existing()?);
+        }
+        Ok(profile)
+    }
+
+    /// Opens the profile for what needs no network: another process may have that meanwhile.
+    pub(super) fn library(&self) -> Result<Library, Failure> {
+        Ok(Library::open(self.profile()?)?)
+    }
+
     /// Opens the profile, does the work, and closes it in order, also when interrupted.
     pub(super) async fn with_client<T>(
         &self,
         reach: Reach,
         work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut profile = Profile::load(&self.profile_dir()?)?;
-        if profile.needs_passphrase() {
-            profile.set_passphrase(secret::existing()?);
-        }
+        let profile = self.profile()?;
         // Not before: a prompt is better interrupted by the system.
         let interrupt = Interrupt::watch()?;
         let client = Client::open_with(profile, reach).await?;

@@ -54,16 +54,19 @@ struct Inbox<'a> {
 }
 
 pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<(), Failure> {
-    let reach = if args.offline { Reach::Offline } else { Reach::Online };
-    session.with_client(reach, async |client| status(session, client, reach).await).await
+    if args.offline {
+        let library = session.library()?;
+        return report(session, &library.status(), &library.unread_counts()?);
+    }
+    session.with_client(Reach::Online, async |client| status(session, client).await).await
 }
 
-async fn status(session: &Session, client: &Client, reach: Reach) -> Result<(), Failure> {
-    if reach == Reach::Online {
-        look(session, client).await?;
-    }
-    let status = client.status().await?;
-    let unread = client.unread_counts().await?;
+async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
+    look(session, client).await?;
+    report(session, &client.status().await?, &client.unread_counts().await?)
+}
+
+fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Result<(), Failure> {
     let unread_in = |inbox: &str| unread.iter().find(|(name, _)| name == inbox).map_or(0, |(_, count)| *count);
     let inboxes =
         status.inboxes.iter().map(|(name, mailboxes)| Inbox { name, mailboxes: *mailboxes, unread: unread_in(name) });
@@ -73,7 +76,7 @@ async fn status(session: &Session, client: &Client, reach: Reach) -> Result<(), 
         circuits: status.circuits,
         outbox: status.outbox.iter().map(Outgoing::new).collect(),
         inboxes: inboxes.collect(),
-        online: is_online(&status),
+        online: is_online(status),
     };
     if session.is_json() { session.json(&line) } else { print(session, &line) }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 use umbel_proto::ids::MessageId;
-use umbel_proto::time::WallTime;
+use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
 
 use super::key::DatabaseKey;
@@ -16,6 +16,9 @@ use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
 pub(crate) const PAGE_MAX: u32 = 32;
+
+/// How long a process waits for another that is writing to the same profile.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 
 const PATHS: &str = "paths";
 
@@ -109,6 +112,7 @@ impl Database {
     /// Opens the database at `path`, making it and its schema when there is none.
     pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
         let connection = Connection::open(path).doing("open the profile's database")?;
+        connection.busy_timeout(BUSY_MAX).doing("set up the profile's database")?;
         Self::unlock(&connection, key)?;
         connection
             .execute_batch(
@@ -136,13 +140,15 @@ impl Database {
     }
 
     fn migrate(&mut self) -> Result<(), DatabaseError> {
+        if version(&self.connection)? == migrate::VERSION {
+            return Ok(());
+        }
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .doing("lock the profile's database")?;
-        let found: u32 = transaction
-            .query_row("PRAGMA user_version", [], |row| row.get(0))
-            .doing("read the profile's schema version")?;
+        // Another process may have been first.
+        let found = version(&transaction)?;
         let Some(steps) = migrate::steps_from(found) else {
             return Err(DatabaseError::SchemaTooNew { found, known: migrate::VERSION });
         };
@@ -263,6 +269,10 @@ impl Database {
     ) -> rusqlite::Result<Vec<T>> {
         self.connection.prepare(sql)?.query_map(values, read)?.collect()
     }
+}
+
+fn version(connection: &Connection) -> Result<u32, DatabaseError> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).doing("read the profile's schema version")
 }
 
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {

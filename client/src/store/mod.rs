@@ -4,12 +4,12 @@
 
 mod database;
 mod key;
+mod lock;
 mod migrate;
 mod profile;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,8 @@ pub use key::{NewKey, Passphrase};
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 
 pub(crate) use database::Database;
+pub(crate) use lock::Lock;
+pub(crate) use profile::OpenProfile;
 
 use crate::core::io::{StoreFault, StoreOp, StoreTicket};
 
@@ -50,7 +52,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Starts the thread. It keeps the profile's lock until the last commit is done.
-    pub(crate) fn start(database: Database, lock: File) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(database: Database, lock: Lock) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let thread = thread::Builder::new().name("umbel-store".to_owned()).spawn(move || {
             run(database, queue);

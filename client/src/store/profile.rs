@@ -4,12 +4,12 @@
 //! DIR            readable by its owner only
 //!   profile.toml network, seeds, and where the database's key comes from; no secret
 //!   profile.db   SQLCipher: guards, relays, inboxes, outbox, messages
-//!   lock         held by the one process that uses the profile
+//!   lock         held by the one process that has the profile's network
 //!   key          a random key, unless there is a passphrase or the file is elsewhere
 //! ```
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -22,10 +22,10 @@ use umbel_proto::network::{Network, NetworkFault};
 
 use super::database::{Database, DatabaseError};
 use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
+use super::lock::LockFile;
 
 const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
-const LOCK_FILE: &str = "lock";
 
 /// The layout of a profile's directory that this program writes.
 const PROFILE_VERSION: u32 = 1;
@@ -70,8 +70,6 @@ pub enum InitError {
 pub enum ProfileError {
     /// There is none here.
     Missing(PathBuf),
-    /// Another process uses it.
-    Locked(PathBuf),
     /// `profile.toml` is not what it should be.
     Config {
         /// Which file.
@@ -143,7 +141,8 @@ enum KeySource {
     File(PathBuf),
 }
 
-/// A profile that this process, and no other, may use. Opened with [`crate::Client::open`].
+/// A profile whose key is known, as soon as it has been given its passphrase. Opened with [`crate::Client::open`], or
+/// [`crate::Library::open`] for what needs no network.
 #[expect(missing_debug_implementations, reason = "may hold a passphrase")]
 pub struct Profile {
     dir: PathBuf,
@@ -151,7 +150,6 @@ pub struct Profile {
     seeds: Vec<Peer>,
     key_source: KeySource,
     passphrase: Option<Passphrase>,
-    lock: File,
 }
 
 /// What is in an opened profile.
@@ -159,7 +157,7 @@ pub(crate) struct OpenProfile {
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) database: Database,
-    pub(crate) lock: File,
+    pub(crate) lock_file: LockFile,
 }
 
 impl Profile {
@@ -196,7 +194,7 @@ impl Profile {
         Ok(())
     }
 
-    /// Takes the profile in `dir` for this process.
+    /// Reads the profile in `dir`.
     ///
     /// # Errors
     /// See [`ProfileError`].
@@ -209,9 +207,8 @@ impl Profile {
             }
             Err(source) => return Err(ProfileError::Io { doing: "read", path, source }),
         };
-        let lock = take_lock(dir)?;
         let (network, seeds, key_source) = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
-        Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None, lock })
+        Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None })
     }
 
     /// Whether a passphrase opens it, which [`Profile::set_passphrase`] takes.
@@ -239,7 +236,8 @@ impl Profile {
             },
             other => ProfileError::Database(other),
         })?;
-        Ok(OpenProfile { network: self.network, seeds: self.seeds, database, lock: self.lock })
+        let lock_file = LockFile::of(&self.dir);
+        Ok(OpenProfile { network: self.network, seeds: self.seeds, database, lock_file })
     }
 
     fn key(&self) -> Result<DatabaseKey, ProfileError> {
@@ -343,20 +341,6 @@ fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
     file.sync_all().map_err(attempt)
 }
 
-fn take_lock(dir: &Path) -> Result<File, ProfileError> {
-    let path = dir.join(LOCK_FILE);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    owner_only(&mut options);
-    let attempt = |path: &PathBuf, source| ProfileError::Io { doing: "lock", path: path.clone(), source };
-    let file = options.open(&path).map_err(|source| attempt(&path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ProfileError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(attempt(&path, source)),
-    }
-}
-
 fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
     let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
     if raw.version > PROFILE_VERSION {
@@ -404,7 +388,6 @@ impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(dir) => write!(f, "no profile in {}", dir.display()),
-            Self::Locked(dir) => write!(f, "the profile {} is in use by another process", dir.display()),
             Self::Config { path, fault } => write!(f, "{}: {fault}", path.display()),
             Self::PassphraseNeeded => f.write_str("the profile has a passphrase and none was given"),
             Self::WrongPassphrase => f.write_str("wrong passphrase"),

@@ -198,18 +198,6 @@ fn nothing_legible_is_on_the_disk() {
 }
 
 #[test]
-fn one_process_at_a_time_uses_a_profile() {
-    let dir = TempDir::new().unwrap();
-    let path = create(dir.path());
-    let first = Profile::load(&path).unwrap();
-    let refused = Profile::load(&path).err().unwrap();
-    assert!(matches!(&refused, ProfileError::Locked(dir) if *dir == path));
-    assert!(refused.to_string().contains(path.to_str().unwrap()), "{refused}");
-    drop(first);
-    assert!(Profile::load(&path).is_ok());
-}
-
-#[test]
 fn a_profile_of_a_newer_program_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let path = create(dir.path());
@@ -276,7 +264,7 @@ fn crash_child() {
     let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let open = Profile::load(Path::new(&dir)).unwrap().open().unwrap();
-    let (store, _thread) = Store::start(open.database, open.lock).unwrap();
+    let (store, _thread) = Store::start(open.database, open.lock_file.try_take().unwrap().unwrap()).unwrap();
     runtime.block_on(async {
         for number in 0.. {
             let batch = vec![(StoreTicket(number), put_message(number))];

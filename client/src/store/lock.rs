@@ -1,0 +1,83 @@
+//! Which process has the network of a profile: the one that holds the lock file, with its process id written in it.
+//!
+//! The system lets go of the lock whatever becomes of the process, so that nothing has to be tidied after a crash.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::key::owner_only;
+
+const LOCK_FILE: &str = "lock";
+/// Longest text that is read from the file: more than any process id has.
+const PID_LEN_MAX: u64 = 20;
+
+/// The lock file of a profile, not taken yet.
+#[derive(Debug, Clone)]
+pub(crate) struct LockFile(PathBuf);
+
+/// Held as long as this process drives the profile.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl LockFile {
+    /// The lock file of the profile in `dir`.
+    pub(super) fn of(dir: &Path) -> Self {
+        Self(dir.join(LOCK_FILE))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Takes the lock; `None` while another has it.
+    pub(crate) fn try_take(&self) -> io::Result<Option<Lock>> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        owner_only(&mut options);
+        let mut file = options.open(&self.0)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // Only for people who wonder who has it: a full disk must not keep anyone from sending.
+        drop(note_pid(&mut file));
+        Ok(Some(Lock { _file: file }))
+    }
+
+    /// The process that noted itself when it took the lock; `None` if none did.
+    pub(crate) fn holder(&self) -> Option<u32> {
+        let mut text = String::new();
+        File::open(&self.0).ok()?.take(PID_LEN_MAX).read_to_string(&mut text).ok()?;
+        text.trim().parse().ok()
+    }
+}
+
+fn note_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_has_the_lock_and_is_named() {
+        let dir = TempDir::new().unwrap();
+        let file = LockFile::of(dir.path());
+        assert_eq!(file.holder(), None);
+        let lock = file.try_take().unwrap();
+        assert!(lock.is_some() && file.try_take().unwrap().is_none());
+        assert_eq!(file.holder(), Some(std::process::id()));
+        drop(lock);
+        assert!(file.try_take().unwrap().is_some());
+    }
+}
