@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::time::WallTime;
+use umbel_proto::time::{Duration, WallTime};
 
-use crate::core::io::{Notice, SendFault, Status, StoreFault};
+use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
 use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
@@ -83,6 +83,8 @@ pub enum SendError {
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
+    /// Nobody took it for as long as it was to be tried: it is out of the outbox.
+    Expired,
     /// The profile could not be written, and no holder was asked to take the message: nobody has it. While this client is
     /// open it goes on trying; `Queued` tells if it succeeds. Once it is closed the message may be sent again.
     Store(StoreFault),
@@ -104,8 +106,18 @@ impl From<SendFault> for SendError {
         match fault {
             SendFault::TooLong => Self::TooLong,
             SendFault::OutboxFull => Self::OutboxFull,
+            SendFault::Expired => Self::Expired,
         }
     }
+}
+
+/// A message was not taken back for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelError {
+    /// The profile could not be written: the message is tried again once the profile is opened anew.
+    Store(StoreFault),
+    /// The client was closed.
+    Closed,
 }
 
 /// An inbox was not made.
@@ -219,12 +231,42 @@ impl Client {
     /// # Errors
     /// See [`SendError`].
     pub async fn send(&self, address: InboxAddress, body: Vec<u8>) -> Result<Sent, SendError> {
+        self.send_for(address, body, None).await
+    }
+
+    /// Like [`Client::send`]; the message expires if nobody takes it for so long, or for as long as a record lives.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send_for(
+        &self,
+        address: InboxAddress,
+        body: Vec<u8>,
+        life: Option<Duration>,
+    ) -> Result<Sent, SendError> {
         if body.len() > MESSAGE_LEN_MAX {
             return Err(SendError::TooLong);
         }
         let id = random_message_id();
-        let request = |done| Request::Send { id, address, body, done };
+        let request = |done| Request::Send { id, address, body, life, done };
         self.ask(request).await.map_err(|ClientClosed| SendError::Closed)?.map(|()| Sent { id })
+    }
+
+    /// What is in the outbox, in the order it was sent.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub async fn outbox(&self) -> Result<Vec<OutboxEntry>, ClientClosed> {
+        Ok(self.status().await?.outbox)
+    }
+
+    /// Takes a message back: it leaves the outbox for good. Says who may have it all the same; `None` if it is not in the
+    /// outbox.
+    ///
+    /// # Errors
+    /// See [`CancelError`].
+    pub async fn cancel(&self, id: MessageId) -> Result<Option<Cancelled>, CancelError> {
+        self.ask(|done| Request::Cancel { id, done }).await.map_err(|ClientClosed| CancelError::Closed)?
     }
 
     /// Tries everything in the outbox again, now.
@@ -411,8 +453,13 @@ display_errors! {
     SendError {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
         Self::OutboxFull => "the outbox is full",
+        Self::Expired => "the message expired: no holder took it in time",
         Self::Store(fault) => fault,
         Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may be delivered all the same"),
+        Self::Closed => ClientClosed,
+    }
+    CancelError {
+        Self::Store(fault) => fault,
         Self::Closed => ClientClosed,
     }
     CreateInboxError {

@@ -23,8 +23,8 @@ mod net;
 mod store;
 
 pub use client::{
-    Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError, SendError,
-    Sent,
+    CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError,
+    SendError, Sent,
 };
 pub use library::Library;
 pub use store::{

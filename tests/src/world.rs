@@ -234,7 +234,7 @@ impl World {
     /// Sends a message; its id.
     pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
         let id = MessageId(self.rng.random());
-        self.command(from, Command::Send { id, address: *address, body });
+        self.command(from, Command::Send { id, address: *address, body, life: None });
         id
     }
 

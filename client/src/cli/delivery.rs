@@ -111,7 +111,7 @@ impl Delivery {
 
     /// These too, until an attempt at each has ended; enough may have had some of them before.
     pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>) {
-        for OutboxEntry { id, holders, wanted } in outbox {
+        for OutboxEntry { id, holders, wanted, .. } in outbox {
             self.messages.entry(id).or_default().set_held(holders, wanted);
         }
     }
@@ -270,6 +270,22 @@ mod tests {
         Notice::Held { id: ID, holders, wanted }
     }
 
+    fn entry(holders: usize) -> OutboxEntry {
+        let address = *umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address();
+        let created_at = umbel_proto::time::WallTime(1_790_000_000);
+        OutboxEntry {
+            id: ID,
+            address,
+            len: 5,
+            created_at,
+            expires_at: created_at + Duration::from_secs(1000),
+            holders,
+            wanted: 2,
+            obstacle: None,
+            next_try_at: None,
+        }
+    }
+
     fn deferred() -> Notice {
         Notice::Deferred { id: ID, reason: DeferReason::Holders, retry_in: Duration::from_secs(3600) }
     }
@@ -277,7 +293,7 @@ mod tests {
     /// A message that was in the outbox with so many of two holders, after these notices.
     fn after(holders: usize, notices: &[Notice]) -> Delivery {
         let mut delivery = Delivery::new(Duration::from_secs(60));
-        delivery.watch_all(vec![OutboxEntry { id: ID, holders, wanted: 2 }]);
+        delivery.watch_all(vec![entry(holders)]);
         notices.iter().for_each(|notice| delivery.take(notice));
         delivery
     }
@@ -325,7 +341,7 @@ mod tests {
             assert_eq!(delivery.messages[&ID].fate(), expected);
         }
         let mut delivery = after(0, &[]);
-        delivery.take_outbox(vec![OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+        delivery.take_outbox(vec![entry(1)]);
         assert_eq!((delivery.messages[&ID].holders, is_waited_for(&delivery)), (1, true));
     }
 }

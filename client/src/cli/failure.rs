@@ -100,6 +100,10 @@ impl From<SendError> for Failure {
                 error.to_string(),
                 "wait until some of it is delivered: `umbel send --flush` tries it again, `umbel status` shows it",
             ),
+            SendError::Expired => Self::failed(
+                error.to_string(),
+                "compare the address with its owner's, who has to be online once a week, and send it again",
+            ),
             SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
             SendError::InDoubt { fault, .. } => Self::new(
                 Exit::InDoubt,

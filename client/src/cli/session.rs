@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
-use umbel_client::core::io::{Notice, Warning};
+use umbel_client::core::io::{Notice, SendFault, Warning};
 use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
 
@@ -71,6 +71,12 @@ impl Session {
             }
             Notice::Queued(_) => self.show("safe in the outbox"),
             Notice::Held { holders, wanted, .. } => self.show(&format!("held by {holders} of {wanted}")),
+            Notice::Scheduled { wait, .. } => {
+                self.show(&format!("kept by one relay; the next copy goes out in {} s", wait.as_secs().max(1)));
+            }
+            Notice::Failed { id, reason: SendFault::Expired } => {
+                self.warn(&format!("message {id} expired: no relay took it in time, and it is out of the outbox"));
+            }
             Notice::Deferred { retry_in, .. } => {
                 let retry_in = (*retry_in).max(Duration::from_secs(1));
                 self.show(&format!("not yet; trying again in {}", times::length(retry_in)));
@@ -81,7 +87,11 @@ impl Session {
             }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
-            Notice::Failed { .. } | Notice::Unsaved { .. } | Notice::Received { .. } | Notice::CaughtUp { .. } => {}
+            Notice::Failed { .. }
+            | Notice::Cancelled(_)
+            | Notice::Unsaved { .. }
+            | Notice::Received { .. }
+            | Notice::CaughtUp { .. } => {}
         }
     }
 

@@ -41,7 +41,7 @@ struct Outgoing {
 
 impl Outgoing {
     fn new(entry: &OutboxEntry) -> Self {
-        let OutboxEntry { id, holders, wanted } = *entry;
+        let OutboxEntry { id, holders, wanted, .. } = *entry;
         Self { id: id.to_string(), holders, wanted }
     }
 }

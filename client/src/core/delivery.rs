@@ -23,14 +23,16 @@ use super::circuit::Isolation;
 use super::io::DeferReason;
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
-/// Format of the stored state. The one before it ended where [`Delivery::enough`] is.
-const STATE_VERSION: u8 = 2;
+/// Format of the stored state. Format 1 ended where [`Delivery::enough`] is, format 2 where [`Delivery::times`] are.
+const STATE_VERSION: u8 = 3;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
 /// The highest puzzle effort that is taken on; an owner that asks for more gets this much.
 const EFFORT_MAX: u32 = 10_000;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
 const NONCES_A_TURN: u32 = 32;
+/// A wait between two deposits is at most this many times its mean.
+const SPACING_MAX: u32 = 8;
 /// The wait between two turns at a puzzle.
 const PUZZLE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -42,6 +44,9 @@ pub(super) struct Delivery {
     body: ByteBuf,
     targets: Vec<Target>,
     enough: Enough,
+    times: Times,
+    /// Why the last attempt failed, unless enough holders took it since.
+    obstacle: Option<DeferReason>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
     /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
@@ -52,6 +57,16 @@ pub(super) struct Delivery {
     /// A holder was asked to take it since this client was started.
     #[serde(skip)]
     is_asked: bool,
+}
+
+/// When a message was made, how long it is tried, and when its next deposit is due: kept, since whoever sent it may be gone
+/// by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Times {
+    created_at: WallTime,
+    expires_at: WallTime,
+    /// The next holder is asked no earlier, once one has the message.
+    next_deposit_at: Option<WallTime>,
 }
 
 /// Whether as many holders have a message as are wanted: kept, since many a client runs for a moment at a time.
@@ -135,7 +150,7 @@ pub(super) enum Progress {
 }
 
 impl Delivery {
-    pub(super) fn new(address: InboxAddress, body: Vec<u8>) -> Self {
+    pub(super) fn new(address: InboxAddress, body: Vec<u8>, created_at: WallTime, life: Duration) -> Self {
         let key = *address.key();
         Self {
             version: STATE_VERSION,
@@ -143,6 +158,8 @@ impl Delivery {
             body: body.into(),
             targets: Vec::new(),
             enough: Enough::No,
+            times: Times { created_at, expires_at: created_at + life, next_deposit_at: None },
+            obstacle: None,
             parsed: Some(address),
             named_count: None,
             unsealed: Unsealed::default(),
@@ -150,16 +167,31 @@ impl Delivery {
         }
     }
 
-    pub(super) fn restore(state: &[u8]) -> Option<Self> {
+    /// Takes a stored state of any format. One from before messages had times counts as made now, to be tried for `life`.
+    pub(super) fn restore(state: &[u8], wall: WallTime, life: Duration) -> Option<Self> {
         let mut state = Zeroizing::new(state.to_vec());
-        if let Some(version) = state.first_mut().filter(|version| **version == STATE_VERSION - 1) {
+        let version = *state.first()?;
+        let times = Times { created_at: wall, expires_at: wall + life, next_deposit_at: None };
+        match version {
+            1 => state.extend(wire::encode(&(Enough::No, times, None::<DeferReason>))),
+            2 => state.extend(wire::encode(&(times, None::<DeferReason>))),
+            _ => {}
+        }
+        if let Some(version) = state.first_mut().filter(|version| matches!(**version, 1 | 2)) {
             *version = STATE_VERSION;
-            state.push(0); // `Enough::No`
         }
         let mut delivery: Self =
             wire::decode(&state).ok().filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
+        delivery.times.mend(wall);
+        // A record is asked for as soon as it is sealed.
+        delivery.is_asked = !delivery.targets.is_empty();
         Some(delivery)
+    }
+
+    /// Whether this state has another format than what is stored now.
+    pub(super) fn is_old(state: &[u8]) -> bool {
+        state.first().is_some_and(|&version| version != STATE_VERSION)
     }
 
     pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
@@ -170,8 +202,35 @@ impl Delivery {
         self.parsed.as_ref().unwrap_or_else(|| unreachable!("set by both ways to make one"))
     }
 
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     pub(super) fn body_len(&self) -> usize {
         self.body.len()
+    }
+
+    /// When it was made, and until when it is tried.
+    pub(super) const fn life(&self) -> (WallTime, WallTime) {
+        (self.times.created_at, self.times.expires_at)
+    }
+
+    /// Why the last attempt failed.
+    pub(super) const fn obstacle(&self) -> Option<DeferReason> {
+        self.obstacle
+    }
+
+    /// Notes why an attempt failed; says whether that is news.
+    pub(super) fn set_obstacle(&mut self, obstacle: Option<DeferReason>) -> bool {
+        core::mem::replace(&mut self.obstacle, obstacle) != obstacle
+    }
+
+    /// How long the next holder is not asked yet, because another was asked a moment ago. At most what can be drawn, since
+    /// the clock may have been ahead.
+    pub(super) fn spacing(&self, wall: WallTime, params: &Params) -> Duration {
+        let next_at = self.times.next_deposit_at.filter(|_| self.held_count() > 0);
+        let longest = params.second_deposit_delay.saturating_mul(SPACING_MAX);
+        next_at.map_or(Duration::ZERO, |at| at.since(wall)).min(longest)
     }
 
     /// How many holders have it.
@@ -231,8 +290,10 @@ impl Delivery {
     }
 
     /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
-    /// take the message are dropped. The first is due now, each other a random while after the one before.
+    /// take the message are dropped. The first is due now, or when it was to be once another has the message; each other is
+    /// due a random while after the one before.
     pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
+        let spacing = self.spacing(cx.wall, &cx.network.params);
         for target in &mut self.targets {
             target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
         }
@@ -250,7 +311,7 @@ impl Delivery {
             }
         }
         shuffle(&mut due, cx.rng);
-        let mut at = cx.now;
+        let mut at = cx.now + spacing;
         for due in due {
             *due = at;
             at = at + exponential(cx.network.params.second_deposit_delay, cx.rng);
@@ -271,17 +332,22 @@ impl Delivery {
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) -> Progress {
         self.seal_next(cx, id);
         let address = self.address;
+        let mut is_any_asked = false;
         for target in &mut self.targets {
             if matches!(target.state, State::Due(at) if at <= cx.now) {
                 target.ask(cx, requests, id, address);
-                self.is_asked |= target.is_awaited;
+                is_any_asked |= target.state == State::Asked;
             }
+        }
+        if is_any_asked {
+            self.is_asked = true;
+            self.note_next_deposit(cx);
         }
         if self.is_sealing() { Progress::UnderWay } else { self.progress(&cx.network.params) }
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
-    pub(super) fn on_answer(&mut self, queue: QueueId, answer: &Answer) -> bool {
+    pub(super) fn on_answer(&mut self, cx: &Context<'_>, queue: QueueId, answer: &Answer) -> bool {
         let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
         target.is_awaited = false;
         let reason = match answer {
@@ -300,8 +366,50 @@ impl Delivery {
             Answer::Failed(AskFault::NoCircuit) => DeferReason::NoCircuit,
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => DeferReason::Holders,
         };
+        let was_tried = target.state == State::Asked;
         target.state = State::Failed(reason);
+        if was_tried {
+            self.hasten(cx);
+        }
         false
+    }
+
+    /// A deposit failed: the mailbox that was to be next takes its moment, unless an answer is still to come.
+    fn hasten(&mut self, cx: &Context<'_>) {
+        let Some(next_at) = self.next_due().filter(|&at| at > cx.now) else { return };
+        if self.targets.iter().any(|target| target.state == State::Asked) {
+            return;
+        }
+        let sooner = |at: Instant| cx.now + at.since(next_at);
+        for target in &mut self.targets {
+            if let State::Due(at) = target.state {
+                target.state = State::Due(sooner(at));
+            }
+        }
+        for (_, at) in &mut self.unsealed.mailboxes {
+            *at = sooner(*at);
+        }
+        self.note_next_deposit(cx);
+    }
+
+    fn note_next_deposit(&mut self, cx: &Context<'_>) {
+        self.times.next_deposit_at = self.next_due().map(|at| cx.wall + at.since(cx.now));
+    }
+
+    /// When the next mailbox is due that was not asked in this attempt.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let sealed = self.targets.iter().filter_map(|target| match target.state {
+            State::Due(at) if !target.is_held() => Some(at),
+            State::Due(_) | State::Idle | State::Asked | State::Failed(_) => None,
+        });
+        sealed.chain(self.unsealed.mailboxes.iter().map(|&(_, at)| at)).min()
+    }
+
+    /// Until when it rests between two deposits: nothing is asked of anybody, and somebody has it.
+    pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
+        let is_asking = self.targets.iter().any(|target| target.state == State::Asked);
+        let has_moment = self.held_count() > 0 && !is_asking && !self.is_sealing();
+        self.next_due().filter(|&at| has_moment && at > now)
     }
 
     /// The attempt is over; answers that still come are taken all the same.
@@ -384,6 +492,24 @@ impl Delivery {
         } else {
             DeferReason::Holders
         }
+    }
+}
+
+impl Times {
+    /// A message made while the clock was ahead is as old as if it were made now.
+    fn mend(&mut self, wall: WallTime) {
+        if self.created_at > wall {
+            self.expires_at = wall + self.expires_at.since(self.created_at);
+            self.created_at = wall;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Delivery {
+    /// Whether this mailbox was asked and has not answered.
+    pub(super) fn is_asked_of(&self, queue: QueueId) -> bool {
+        self.targets.iter().any(|target| target.queue == queue && target.is_awaited)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The shell executes what is asked here and reports back; the simulator does the same without a world.
 
+use serde::{Deserialize, Serialize};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
@@ -35,7 +36,11 @@ pub enum Command {
         address: InboxAddress,
         /// What.
         body: Vec<u8>,
+        /// How long it is tried before it expires; the life of a record if this is `None`.
+        life: Option<Duration>,
     },
+    /// Take this message back: told by `Cancelled`, unless it is not in the outbox.
+    Cancel(MessageId),
     /// Try everything in the outbox again, now.
     Flush,
     /// Make a new inbox: `InboxReady` once its mailboxes exist and its descriptor is published.
@@ -102,6 +107,16 @@ pub enum Notice {
         /// When it is tried again.
         retry_in: Duration,
     },
+    /// A message is held by fewer holders than are wanted; the next deposit waits for its moment, which is stored: whichever
+    /// client opens this profile then goes on with it. Told once for each such wait.
+    Scheduled {
+        /// Which message.
+        id: MessageId,
+        /// How long until then.
+        wait: Duration,
+    },
+    /// A message was taken back, and is out of the outbox.
+    Cancelled(Cancelled),
     /// A message can never be delivered and is out of the outbox.
     Failed {
         /// Which message.
@@ -138,8 +153,19 @@ pub enum Notice {
     Warning(Warning),
 }
 
-/// Why a message stays in the outbox for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of a message that was taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancelled {
+    /// Which message.
+    pub id: MessageId,
+    /// How many hold it: its reader gets it from them.
+    pub holders: usize,
+    /// A holder was asked to take it and may have: its reader may get it though nobody is known to hold it.
+    pub may_be_out: bool,
+}
+
+/// Why a message stays in the outbox for now. Stored by number: a new one goes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeferReason {
     /// No circuit could be built.
     NoCircuit,
@@ -158,6 +184,8 @@ pub enum SendFault {
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
+    /// Nobody took it for as long as it was to be tried.
+    Expired,
 }
 
 /// Something the client deals with by itself, that the user should know about.
@@ -266,14 +294,35 @@ pub struct Snapshot {
 }
 
 /// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at the mailboxes still missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
     /// Which message.
     pub id: MessageId,
+    /// To whom.
+    pub address: InboxAddress,
+    /// Length of its body, bytes.
+    pub len: usize,
+    /// When it was put there.
+    pub created_at: WallTime,
+    /// Until when it is tried if nobody takes it.
+    pub expires_at: WallTime,
     /// How many hold it now.
     pub holders: usize,
     /// How many are wanted, as far as is known: fewer if its inbox turns out to have fewer mailboxes.
     pub wanted: usize,
+    /// Why the last attempt failed, unless that was overcome.
+    pub obstacle: Option<DeferReason>,
+    /// Before when nothing is done about it, if it waits; a client that is started after that tries it at once.
+    pub next_try_at: Option<WallTime>,
+}
+
+/// A message in the outbox and what it says, for those who look at the profile without driving a client.
+#[expect(missing_debug_implementations, reason = "holds a message")]
+pub struct OutboxMessage {
+    /// What is known of it.
+    pub entry: OutboxEntry,
+    /// What it says.
+    pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
 /// What `umbel status` shows.

@@ -41,11 +41,12 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Command, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, SendFault, Snapshot, Status, StoreOp, StoreTicket,
-    Warning,
+    Cancelled, Command, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage, SendFault, Snapshot, Status,
+    StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
 use outbox::Outbox;
+pub use outbox::{new_outbox_state, read_outbox_message};
 use path::{Paths, are_enough};
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
@@ -89,6 +90,7 @@ pub struct Core {
     out: Outgoing,
     /// When everything that was due was last done.
     driven_at: Instant,
+    driven_wall: WallTime,
     /// When the view is next looked through for what has expired.
     expires_at: Instant,
     sent_cells: u64,
@@ -187,6 +189,7 @@ impl Core {
             fetching: Fetching::default(),
             out: Outgoing::default(),
             driven_at: now,
+            driven_wall: wall,
             expires_at: now + HEARTBEAT,
             sent_cells: 0,
             received_cells: 0,
@@ -201,7 +204,8 @@ impl Core {
             core.inboxes.restore(name, &state)?;
         }
         for (id, state) in snapshot.outbox {
-            core.outbox.restore(id, &state, now)?;
+            let mut cx = context!(core, now, wall, rng);
+            core.outbox.restore(&mut cx, id, &state)?;
         }
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
@@ -215,8 +219,9 @@ impl Core {
     pub fn handle_command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
         let mut cx = context!(self, now, wall, rng);
         match command {
-            Command::Send { id, address, body } => self.outbox.send(&mut cx, id, address, body),
-            Command::Flush => self.outbox.flush(now),
+            Command::Send { id, address, body, life } => self.outbox.send(&mut cx, id, address, body, life),
+            Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
+            Command::Flush => self.outbox.flush(&mut cx),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
             Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
                 self.fetching.listen(name, is_interactive);
@@ -254,8 +259,9 @@ impl Core {
         }
         self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
         self.sync.on_link_change(now);
+        self.outbox.judge_clock(clock_offset.unsigned_abs() <= cx.network.params.clock_warn.as_secs());
         if was_cut_off && self.pool.guard_in_use().is_some() {
-            self.outbox.flush(now);
+            self.outbox.flush(&mut cx);
         }
         self.drive(now, wall, rng);
     }
@@ -355,11 +361,16 @@ impl Core {
             relays: self.view.len(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             circuits: self.pool.built_count(),
-            outbox: self.outbox.list(&self.network.params),
+            outbox: self.outbox.list(&self.network.params, self.driven_at, self.driven_wall),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,
         }
+    }
+
+    /// Whether this message is in the outbox.
+    pub fn is_outgoing(&self, id: MessageId) -> bool {
+        self.outbox.contains(id)
     }
 
     /// The address of one of the own inboxes.
@@ -385,6 +396,7 @@ impl Core {
     /// Lets every part do what is due, until none has anything more to do for another.
     fn drive(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         self.driven_at = now;
+        self.driven_wall = wall;
         if self.is_stopped {
             return;
         }

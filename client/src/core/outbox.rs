@@ -5,8 +5,9 @@
 //! same time, so that nobody waits for this disk; the user is told that it is safe, and how it fares, only once it is
 //! durable here. While the store fails nothing more is asked for. A message that never was durable here, but may be with a
 //! holder, is not called unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are worked
-//! on at a time; the rest wait.
+//! on at a time; the rest wait. A message that nobody takes for its whole life expires, once the clock is known to be right.
 
+mod listed;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -18,15 +19,15 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
-use super::chance::Backoff;
+use super::chance::{Backoff, exponential};
 use super::delivery::{Attempt, Delivery, Progress};
-use super::io::{DeferReason, Notice, OutboxEntry, SendFault, StoreOp, StoreTicket};
+use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket};
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::{Context, SnapshotFault};
+pub use listed::{new_outbox_state, read_outbox_message};
 use umbel_proto::ids::QueueId;
 use waiting::{Due, Waiting, next_after};
 
@@ -43,6 +44,11 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
 const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
 
+/// Messages that are begun in one moment follow one another after a random wait, at most with this mean.
+const STAGGER_MEAN_MAX: Duration = Duration::from_millis(300);
+/// That mean is this part of the one between two deposits of one message.
+const STAGGER_SHARE: u32 = 100;
+
 /// All messages on their way out.
 #[derive(Default)]
 pub(super) struct Outbox {
@@ -54,6 +60,10 @@ pub(super) struct Outbox {
     tickets: BTreeMap<StoreTicket, MessageId>,
     bytes: usize,
     last_seq: u64,
+    /// When the message that was restored last is to begin.
+    restored_at: Instant,
+    /// A guard's clock agreed with ours: only then does a message expire.
+    is_clock_right: bool,
 }
 
 struct Entry {
@@ -69,6 +79,8 @@ struct Entry {
     attempt_at: Instant,
     /// Deposits failed: the descriptor may have changed.
     needs_fresh: bool,
+    /// The wait between two deposits that the user was last told of.
+    told_rest: Option<Instant>,
 }
 
 /// How far an attempt is.
@@ -109,15 +121,28 @@ enum Saving {
 }
 
 impl Outbox {
-    pub(super) fn restore(&mut self, id: MessageId, state: &[u8], now: Instant) -> Result<(), SnapshotFault> {
-        let delivery = Delivery::restore(state).ok_or(SnapshotFault::Outbox(id))?;
+    pub(super) fn restore(&mut self, cx: &mut Context<'_>, id: MessageId, state: &[u8]) -> Result<(), SnapshotFault> {
+        let life = cx.network.params.record_life;
+        let delivery = Delivery::restore(state, cx.wall, life).ok_or(SnapshotFault::Outbox(id))?;
+        let begin_at = self.restored_at.max(cx.now) + delivery.spacing(cx.wall, &cx.network.params);
+        self.restored_at = self.restored_at.max(cx.now) + stagger(cx);
         self.insert(id, delivery, Saving::Saved);
-        self.wait(id, now);
+        self.wait(id, begin_at);
+        if Delivery::is_old(state) {
+            self.save_at(id, cx.now);
+        }
         Ok(())
     }
 
     /// Takes a message in, unless it can never be sent.
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, id: MessageId, address: InboxAddress, body: Vec<u8>) {
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: MessageId,
+        address: InboxAddress,
+        body: Vec<u8>,
+        life: Option<Duration>,
+    ) {
         if body.len() > MESSAGE_LEN_MAX {
             return cx.notify(Notice::Failed { id, reason: SendFault::TooLong });
         }
@@ -127,31 +152,44 @@ impl Outbox {
         if self.entries.len() >= MESSAGES_MAX || self.bytes + body.len() > BYTES_MAX {
             return cx.notify(Notice::Failed { id, reason: SendFault::OutboxFull });
         }
-        self.insert(id, Delivery::new(address, body), Saving::Due(cx.now));
+        let life = life.unwrap_or(cx.network.params.record_life);
+        self.insert(id, Delivery::new(address, body, cx.wall, life), Saving::Due(cx.now));
         self.save_at(id, cx.now);
         self.wait(id, cx.now);
     }
 
-    /// Whatever waits is due now.
-    pub(super) fn flush(&mut self, now: Instant) {
-        self.waiting.drain().for_each(|(at, _, id)| self.wait(id, at.min(now)));
+    /// Takes a message back. What was asked of a holder can't be called back, what was not is not asked any more.
+    pub(super) fn cancel(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) {
+        let Some(entry) = self.remove(cx, id) else { return };
+        requests.withdraw_deposits(id);
+        let (holders, may_be_out) = (entry.delivery.held_count(), entry.delivery.may_be_out());
+        cx.notify(Notice::Cancelled(Cancelled { id, holders, may_be_out }));
+    }
+
+    pub(super) fn contains(&self, id: MessageId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// Whatever waits for another try is due now, one message after the other; waits between two deposits are kept.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
+        let mut begin_at = cx.now;
+        let waiting: Vec<Due> = self.waiting.drain().collect();
+        for (due_at, _, id) in waiting {
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let earliest = begin_at.max(cx.now + entry.delivery.spacing(cx.wall, &cx.network.params));
+            self.wait(id, due_at.min(earliest));
+            begin_at = begin_at + stagger(cx);
+        }
         for entry in self.entries.values_mut() {
             if let Stage::Blocked(until) = &mut entry.stage {
-                *until = now.min(*until);
+                *until = cx.now.min(*until);
             }
         }
     }
 
-    /// Each message, in the order they were sent, with how many hold it.
-    pub(super) fn list(&self, params: &Params) -> Vec<OutboxEntry> {
-        let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
-        entries.sort_unstable_by_key(|(_, entry)| entry.seq);
-        let to_listed = |(&id, Entry { delivery, .. }): (&MessageId, &Entry)| OutboxEntry {
-            id,
-            holders: delivery.held_count(),
-            wanted: delivery.wanted(params),
-        };
-        entries.into_iter().map(to_listed).collect()
+    /// A guard told its clock.
+    pub(super) fn judge_clock(&mut self, is_right: bool) {
+        self.is_clock_right = is_right;
     }
 
     /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is needed next.
@@ -194,9 +232,12 @@ impl Outbox {
     /// A mailbox answered a deposit, or did not.
     pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let is_news = entry.delivery.on_answer(queue, answer);
+        let is_news = entry.delivery.on_answer(cx, queue, answer);
         if is_news {
             entry.delivery.look_whether_enough(cx);
+            if entry.delivery.has_enough() {
+                entry.delivery.set_obstacle(None);
+            }
         }
         match entry.told {
             Told::Queued if is_news => {
@@ -291,6 +332,7 @@ impl Outbox {
             backoff: Backoff::default(),
             attempt_at: Instant::default(),
             needs_fresh: false,
+            told_rest: None,
         };
         self.entries.insert(id, entry);
     }
@@ -336,6 +378,7 @@ impl Outbox {
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stage == Stage::Depositing) else { return };
         let is_queued = entry.told == Told::Queued;
         match entry.delivery.drive(cx, requests, id) {
+            Progress::UnderWay if is_queued => entry.tell_rest(cx, id),
             Progress::UnderWay => {}
             // The user has not yet heard that there is such a message.
             Progress::Complete | Progress::Enough if !is_queued => {}
@@ -389,6 +432,7 @@ impl Outbox {
 
     /// The attempt failed: the message stays, and is tried again later.
     fn defer(&mut self, cx: &mut Context<'_>, id: MessageId, reason: DeferReason) {
+        let is_over = self.is_over(cx, id, reason);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.delivery.end_attempt();
         if entry.told != Told::Queued {
@@ -398,7 +442,11 @@ impl Outbox {
             return;
         }
         match (entry.delivery.is_held_enough(&cx.network.params), reason) {
+            (false, _) if is_over => self.expire(cx, id),
             (false, _) => {
+                if entry.delivery.set_obstacle(Some(reason)) {
+                    self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
+                }
                 let retry_in = self.rest(cx, id);
                 cx.notify(Notice::Deferred { id, reason, retry_in });
             }
@@ -459,20 +507,55 @@ impl Outbox {
         self.tickets.insert(ticket, id);
     }
 
-    /// It leaves the outbox, and whoever waits for it has heard of its holders.
-    fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        if let Some(mut entry) = self.entries.remove(&id) {
-            if entry.told_holders != Some(entry.holders(cx)) {
-                entry.tell_held(cx, id);
-            }
-            self.bytes -= entry.delivery.body_len();
-            self.active.remove(&(entry.seq, id));
-            if let Saving::Due(at) = entry.saving {
-                self.unsaved.remove(&(at, entry.seq, id));
-            }
-            cx.store(StoreOp::RemoveOutbox(id));
+    /// Whether this attempt, which failed, was the last of a message's life. One that could not be made does not count, nor
+    /// does a clock that nobody has confirmed.
+    fn is_over(&self, cx: &Context<'_>, id: MessageId, reason: DeferReason) -> bool {
+        let was_made = match reason {
+            DeferReason::NoDescriptor | DeferReason::Holders | DeferReason::QueueFull => true,
+            DeferReason::NoCircuit => false,
+        };
+        let expires_at = self.entries.get(&id).map(|entry| entry.delivery.life().1);
+        was_made && self.is_clock_right && expires_at.is_some_and(|at| at <= cx.wall)
+    }
+
+    /// It was tried for long enough: its user hears so, unless somebody has it.
+    fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        if self.entries.get(&id).is_some_and(|entry| entry.delivery.held_count() > 0) {
+            return self.finish(cx, id);
+        }
+        if self.remove(cx, id).is_some() {
+            cx.notify(Notice::Failed { id, reason: SendFault::Expired });
         }
     }
+
+    /// It leaves the outbox, and whoever waits for it has heard of its holders.
+    fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        if let Some(mut entry) = self.remove(cx, id)
+            && entry.told_holders != Some(entry.holders(cx))
+        {
+            entry.tell_held(cx, id);
+        }
+    }
+
+    fn remove(&mut self, cx: &mut Context<'_>, id: MessageId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.bytes -= entry.delivery.body_len();
+        self.active.remove(&(entry.seq, id));
+        if let Stage::Waiting(until) = entry.stage {
+            self.waiting.remove(&(until, entry.seq, id));
+        }
+        if let Saving::Due(at) = entry.saving {
+            self.unsaved.remove(&(at, entry.seq, id));
+        }
+        cx.store(StoreOp::RemoveOutbox(id));
+        Some(entry)
+    }
+}
+
+/// How long after one message the next is begun.
+fn stagger(cx: &mut Context<'_>) -> Duration {
+    let mean = (cx.network.params.second_deposit_delay / STAGGER_SHARE).min(STAGGER_MEAN_MAX);
+    exponential(mean, cx.rng)
 }
 
 impl Entry {
@@ -490,5 +573,14 @@ impl Entry {
         let (holders, wanted) = self.holders(cx);
         self.told_holders = Some((holders, wanted));
         cx.notify(Notice::Held { id, holders, wanted });
+    }
+
+    /// Says that the next deposit waits for its moment, once for each.
+    fn tell_rest(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        let rest = self.delivery.rests_until(cx.now);
+        if let Some(until) = rest.filter(|_| !self.delivery.has_enough() && self.told_rest != rest) {
+            self.told_rest = rest;
+            cx.notify(Notice::Scheduled { id, wait: until.since(cx.now) });
+        }
     }
 }

@@ -147,6 +147,14 @@ impl Requests {
         due.chain(cut_off).filter(|&at| at > after).min()
     }
 
+    /// Forgets deposits of a message that are not under way yet.
+    pub(super) fn withdraw_deposits(&mut self, message: MessageId) {
+        self.asks.retain(|_, ask| {
+            let is_its = matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
+            !is_its || matches!(ask.state, State::Sent(..))
+        });
+    }
+
     pub(super) fn clear(&mut self) {
         self.asks.clear();
     }

@@ -21,8 +21,8 @@ use umbel_proto::time::{Duration, Instant};
 
 use super::Clock;
 use super::link::{self, LinkEvent, Target};
-use crate::client::{CreateInboxError, ListenError, SendError};
-use crate::core::io::{Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
+use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
+use crate::core::io::{Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
 use crate::core::{Core, INBOXES_MAX};
 use crate::store::{BatchDone, Store};
 
@@ -43,12 +43,34 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 
 /// What a client's handle asks of the driver.
 pub(crate) enum Request {
-    Send { id: MessageId, address: InboxAddress, body: Vec<u8>, done: oneshot::Sender<Result<(), SendError>> },
+    Send {
+        id: MessageId,
+        address: InboxAddress,
+        body: Vec<u8>,
+        life: Option<Duration>,
+        done: oneshot::Sender<Result<(), SendError>>,
+    },
+    Cancel {
+        id: MessageId,
+        done: oneshot::Sender<Result<Option<Cancelled>, CancelError>>,
+    },
     Flush,
-    CreateInbox { name: String, done: oneshot::Sender<Result<InboxAddress, CreateInboxError>> },
-    Listen { name: String, is_interactive: bool, done: oneshot::Sender<Result<(), ListenError>> },
-    InboxAddress { name: String, done: oneshot::Sender<Option<InboxAddress>> },
-    Status { done: oneshot::Sender<Status> },
+    CreateInbox {
+        name: String,
+        done: oneshot::Sender<Result<InboxAddress, CreateInboxError>>,
+    },
+    Listen {
+        name: String,
+        is_interactive: bool,
+        done: oneshot::Sender<Result<(), ListenError>>,
+    },
+    InboxAddress {
+        name: String,
+        done: oneshot::Sender<Option<InboxAddress>>,
+    },
+    Status {
+        done: oneshot::Sender<Status>,
+    },
     Stop,
 }
 
@@ -87,6 +109,7 @@ pub(crate) struct Driver {
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, Sending>,
+    cancels: BTreeMap<MessageId, Cancelling>,
     inboxes: BTreeMap<String, oneshot::Sender<Result<InboxAddress, CreateInboxError>>>,
 }
 
@@ -105,8 +128,16 @@ struct Sending {
     fault: Option<StoreFault>,
 }
 
+/// Who waits until a message is taken back for good.
+struct Cancelling {
+    done: oneshot::Sender<Result<Option<Cancelled>, CancelError>>,
+    /// What the core said of it.
+    cancelled: Option<Cancelled>,
+}
+
 enum Waiting {
     Send(MessageId),
+    Cancel(MessageId),
     Inbox(String),
 }
 
@@ -136,6 +167,7 @@ impl Driver {
             is_store_fault_told: false,
             waiting: BTreeMap::new(),
             sends: BTreeMap::new(),
+            cancels: BTreeMap::new(),
             inboxes: BTreeMap::new(),
         }
     }
@@ -231,10 +263,15 @@ impl Driver {
 
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
-            Request::Send { id, address, body, done } => {
+            Request::Send { id, address, body, life, done } => {
                 self.sends.insert(id, Sending { done, fault: None });
-                self.command(now, Command::Send { id, address, body });
+                self.command(now, Command::Send { id, address, body, life });
             }
+            Request::Cancel { id, done } if self.parts.core.is_outgoing(id) => {
+                self.cancels.insert(id, Cancelling { done, cancelled: None });
+                self.command(now, Command::Cancel(id));
+            }
+            Request::Cancel { done, .. } => answer(done, Ok(None)),
             Request::Flush => self.command(now, Command::Flush),
             Request::CreateInbox { name, done } => {
                 if self.parts.core.inbox_address(&name).is_some() || self.inboxes.contains_key(&name) {
@@ -292,6 +329,11 @@ impl Driver {
         match self.waiting.remove(&ticket) {
             // What became of it the core tells: `Queued`, `Held`, `Unsaved`.
             Some(Waiting::Send(_)) | None => {}
+            Some(Waiting::Cancel(id)) => {
+                if let Some(Cancelling { done, cancelled }) = self.cancels.remove(&id) {
+                    answer(done, result.map(|()| cancelled).map_err(CancelError::Store));
+                }
+            }
             Some(Waiting::Inbox(name)) => {
                 if let Some(done) = self.inboxes.remove(&name) {
                     let address = result.map_err(CreateInboxError::Store).and_then(|()| {
@@ -334,6 +376,9 @@ impl Driver {
             match &op {
                 StoreOp::PutOutbox { id, .. } if self.sends.contains_key(id) => {
                     self.waiting.insert(ticket, Waiting::Send(*id));
+                }
+                StoreOp::RemoveOutbox(id) if self.cancels.contains_key(id) => {
+                    self.waiting.insert(ticket, Waiting::Cancel(*id));
                 }
                 StoreOp::PutInbox { name, .. } if self.inboxes.contains_key(name) => {
                     self.waiting.insert(ticket, Waiting::Inbox(name.clone()));
@@ -399,6 +444,12 @@ impl Driver {
                 self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
             }
             Notice::Failed { id, reason } => self.answer_send(id, |_| Err((*reason).into())),
+            Notice::Cancelled(cancelled) => {
+                self.answer_send(&cancelled.id, |_| Ok(()));
+                if let Some(cancelling) = self.cancels.get_mut(&cancelled.id) {
+                    cancelling.cancelled = Some(*cancelled);
+                }
+            }
             _ => {}
         }
         self.tell(notice);

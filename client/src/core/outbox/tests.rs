@@ -13,6 +13,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
 
 use super::super::Outgoing;
+use super::super::io::OutboxEntry;
 use super::super::requests::AskFault;
 use super::*;
 
@@ -63,7 +64,7 @@ impl Bench {
 
     fn send(&mut self) {
         let address = *InboxIdentity::from_seed(&[3; 32]).address();
-        self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100]));
+        self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100], None));
     }
 
     /// The descriptor is found: it names so many mailboxes.
@@ -112,8 +113,13 @@ impl Bench {
         self.drive();
     }
 
-    fn listed(&self) -> Vec<OutboxEntry> {
-        self.outbox.list(&self.network.params)
+    /// Of each message in the outbox, how many hold it and how many are wanted.
+    fn listed(&self) -> Vec<(usize, usize)> {
+        self.entries().iter().map(|entry| (entry.holders, entry.wanted)).collect()
+    }
+
+    fn entries(&self) -> Vec<OutboxEntry> {
+        self.outbox.list(&self.network.params, self.now, self.wall)
     }
 
     fn notices(&mut self) -> Vec<Notice> {
@@ -204,7 +210,7 @@ fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
     bench.pass(STORE_RETRY);
     assert!(bench.stored(true));
     assert_eq!(bench.notices(), [Notice::Queued(ID), Notice::Held { id: ID, holders: 1, wanted: 2 }]);
-    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+    assert_eq!(bench.listed(), [(1, 2)]);
 }
 
 #[test] // §10.5(1)
@@ -217,7 +223,7 @@ fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
     assert!(bench.stored(false), "while it is sealed for one of three");
     (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
     assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }], "one holder is not enough");
-    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+    assert_eq!(bench.listed(), [(1, 2)]);
 
     bench.pass(STORE_RETRY);
     let mut restarted = restarted(&bench);
@@ -237,7 +243,7 @@ fn restarted(bench: &Bench) -> Bench {
     restarted.now = bench.now;
     restarted.wall = bench.wall;
     let state = state.expect("something was to be stored");
-    restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).expect("what was stored can be read");
+    restarted.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("what was stored can be read");
     restarted
 }
 
@@ -282,7 +288,7 @@ fn what_holders_took_is_known_after_a_restart() {
         } else {
             bench.pass(STORE_ANSWERS_AFTER);
         }
-        assert_eq!(restarted(&bench).listed(), [OutboxEntry { id: ID, holders: 2, wanted: 2 }]);
+        assert_eq!(restarted(&bench).listed(), [(2, 2)]);
     }
 }
 
@@ -346,7 +352,7 @@ fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
     bench.answer(1, &SILENT);
     bench.pass(STORE_ANSWERS_AFTER);
     let mut bench = restarted(&bench);
-    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 1, wanted: 2 }]);
+    assert_eq!(bench.listed(), [(1, 2)]);
     bench.find(1);
     assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 1, wanted: 1 }]);
     bench.drive();
@@ -380,7 +386,7 @@ fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
         bench.try_third_in_vain();
         assert!(matches!(bench.notices()[..], [Notice::Deferred { id: ID, .. }]));
     }
-    assert_eq!(bench.listed(), [OutboxEntry { id: ID, holders: 2, wanted: 3 }]);
+    assert_eq!(bench.listed(), [(2, 3)]);
 }
 
 #[test] // §10.5(1)
@@ -390,7 +396,7 @@ fn answers_from_before_it_was_durable_are_known_after_a_restart() {
     bench.answer(1, &TAKEN);
     assert!(bench.stored(true));
     bench.with(|outbox, cx, _, _| outbox.stop(cx));
-    assert_eq!(restarted(&bench).listed(), [OutboxEntry { id: ID, holders: 2, wanted: 2 }]);
+    assert_eq!(restarted(&bench).listed(), [(2, 2)]);
 }
 
 #[test] // §10.5(1)
@@ -420,14 +426,14 @@ fn messages_that_enough_have_give_way() {
     let id = |number| MessageId([number; 16]);
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     bench.with(|outbox, cx, _, _| {
-        (10..30).for_each(|number| outbox.restore(id(number), &state, cx.now).expect("it is the same"));
+        (10..30).for_each(|number| outbox.restore(cx, id(number), &state).expect("it is the same"));
         while let Some(due) = outbox.next_due(cx.now) {
             outbox.waiting.remove(&due);
             outbox.begin(cx, due.2);
         }
         assert_eq!(outbox.active.len(), ACTIVE_FOR_MORE_MAX);
         for number in 40..50 {
-            outbox.send(cx, id(number), address, vec![7; 100]);
+            outbox.send(cx, id(number), address, vec![7; 100], None);
         }
         assert_eq!(outbox.next_due(cx.now).map(|(_, _, id)| id), Some(id(40)));
         outbox.active.clear();
@@ -448,7 +454,7 @@ fn a_place_that_becomes_free_is_taken_at_once() {
     let state = bench.outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(Network::local());
     for number in 0..30 {
-        bench.with(|outbox, cx, _, _| outbox.restore(MessageId([number; 16]), &state, cx.now)).expect("it is the same");
+        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is the same");
     }
     // The view is empty: no inbox is found, and each attempt ends as soon as it is looked at.
     let mut drives = 0;
@@ -462,24 +468,45 @@ fn a_place_that_becomes_free_is_taken_at_once() {
     assert_eq!(deferred + bench.outbox.active.len(), 30, "each was begun");
 }
 
+/// The state of a format before, from that of this one: what was added since stands at its end.
+fn as_format(version: u8, state: &[u8]) -> Vec<u8> {
+    let wall = Bench::new(Network::local()).wall;
+    let life = Network::local().params.record_life;
+    let added = umbel_proto::wire::encode(&(wall, wall + life, None::<WallTime>, None::<DeferReason>));
+    assert_eq!((state[0], state.ends_with(&added)), (3, true));
+    let mut old = state[..state.len() - added.len()].to_vec();
+    old[0] = version;
+    if version == 1 {
+        assert_eq!(old.pop(), Some(0), "nothing of enough holders");
+    }
+    old
+}
+
 #[test]
-fn an_outbox_of_the_format_before_is_read() {
+fn an_outbox_of_the_formats_before_is_read_and_ages_from_then_on() {
     let mut bench = Bench::new(Network::local());
     bench.send();
-    let mut state = bench.outbox.entries[&ID].delivery.state().to_vec();
-    assert_eq!((state[0], state.pop()), (2, Some(0)), "version, and nothing of enough holders");
-    state[0] = 1;
-    let mut restarted = Bench::new(Network::local());
-    restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).expect("it is read");
-    assert_eq!(restarted.outbox.entries[&ID].delivery.state()[0], 2);
-    state[0] = 3;
-    assert!(restarted.with(|outbox, cx, _, _| outbox.restore(ID, &state, cx.now)).is_err());
+    let state = bench.outbox.entries[&ID].delivery.state();
+    for version in [1, 2] {
+        let old = as_format(version, &state);
+        let mut bench = Bench::new(Network::local());
+        bench.wall = bench.wall + Duration::from_secs(5000);
+        bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &old)).expect("it is read");
+        let [entry] = bench.entries()[..] else { panic!("one message") };
+        assert_eq!((entry.created_at, entry.expires_at), (bench.wall, bench.wall + bench.network.params.record_life));
+        bench.drive();
+        let created_at = bench.wall;
+        let mut bench = restarted(&bench);
+        bench.wall = bench.wall + Duration::from_secs(7000);
+        assert_eq!(bench.entries()[0].created_at, created_at, "it was stored in the new format");
+    }
+    let mut newer = state.to_vec();
+    newer[0] = 4;
+    assert!(bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &newer)).is_err());
 
-    let mut of_two = held_by_two_where(3).outbox.entries[&ID].delivery.state().to_vec();
-    assert_eq!(of_two.pop(), Some(0), "two were not enough");
-    of_two[0] = 1;
+    let of_two = as_format(1, &held_by_two_where(3).outbox.entries[&ID].delivery.state());
     let mut bench = Bench::new(Network::local());
-    bench.with(|outbox, cx, _, _| outbox.restore(ID, &of_two, cx.now)).expect("it is read");
+    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &of_two)).expect("it is read");
     assert!(!bench.outbox.entries[&ID].delivery.has_enough());
     bench.find(3);
     assert!(bench.outbox.entries[&ID].delivery.has_enough());
@@ -506,11 +533,224 @@ fn a_store_that_fails_does_not_bring_the_next_attempt_forward() {
         let due_at = bench.now + retry_in;
         assert!(bench.stored(false), "as it was sealed");
         if is_flushed {
-            bench.with(|outbox, cx, _, _| outbox.flush(cx.now));
+            bench.with(|outbox, cx, _, _| outbox.flush(cx));
         }
         let told_at = if is_flushed { bench.now } else { due_at };
         bench.pass(STORE_RETRY);
         assert!(bench.stored(true));
         assert_eq!(bench.outbox.entries[&ID].stage, Stage::Waiting(told_at));
     }
+}
+
+/// A network with the default wait between two deposits.
+fn unhurried() -> Network {
+    let mut network = Network::local();
+    network.params.second_deposit_delay = Duration::from_secs(30);
+    network
+}
+
+/// One of three holders has a message that is durable here; the next deposit waits for its moment.
+fn held_by_one() -> (Bench, Duration) {
+    let mut bench = Bench::new(unhurried());
+    bench.send();
+    bench.find(3);
+    (0..3).for_each(|_| bench.drive());
+    assert!(bench.stored(true));
+    let asked: Vec<u8> = (0..3).filter(|&number| bench.is_asked(number)).collect();
+    let [first] = asked[..] else { panic!("one is asked at once: {asked:?}") };
+    bench.answer(first, &TAKEN);
+    bench.drive();
+    let notices = bench.notices();
+    let [Notice::Queued(ID), Notice::Held { holders: 1, wanted: 2, .. }, Notice::Scheduled { id: ID, wait }] =
+        notices[..]
+    else {
+        panic!("{notices:?}")
+    };
+    (bench, wait)
+}
+
+impl Bench {
+    /// Whether this holder was asked and has not answered.
+    fn is_asked(&mut self, number: u8) -> bool {
+        let queue = mailbox(number).queue;
+        self.with(|outbox, _, _, _| outbox.entries[&ID].delivery.is_asked_of(queue))
+    }
+
+    fn asked_count(&mut self) -> usize {
+        (0..3).filter(|&number| self.is_asked(number)).count()
+    }
+}
+
+#[test] // §10.5(2)
+fn the_moment_of_the_second_deposit_is_told_once_and_outlives_the_client() {
+    let (mut bench, wait) = held_by_one();
+    assert!(!wait.is_zero() && wait <= Duration::from_secs(240), "{wait:?}");
+    bench.drive();
+    assert_eq!(bench.notices(), []);
+    bench.with(|outbox, cx, _, _| outbox.stop(cx));
+
+    let state = bench.outbox.entries[&ID].delivery.state();
+    let mut soon = Bench::new(unhurried());
+    soon.wall = bench.wall + wait / 2;
+    soon.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    let next_try_at = soon.entries()[0].next_try_at.expect("it waits");
+    assert!(next_try_at > soon.wall && next_try_at <= bench.wall + wait, "no later than it was to be");
+    soon.with(|outbox, cx, _, _| outbox.flush(cx));
+    assert_eq!(soon.entries()[0].next_try_at, Some(next_try_at), "however often it is asked for");
+
+    let mut late = Bench::new(unhurried());
+    late.wall = bench.wall + wait + Duration::from_secs(1);
+    late.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    late.find(3);
+    (0..3).for_each(|_| late.drive());
+    assert_eq!(late.asked_count(), 1, "the second is asked at once, and the third is not");
+}
+
+#[test] // §10.5(2)
+fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
+    let (bench, _) = held_by_one();
+    let state = bench.outbox.entries[&ID].delivery.state();
+    let mut bench = Bench::new(unhurried());
+    bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
+    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    let entry = bench.entries()[0];
+    assert!(entry.next_try_at.is_some_and(|at| at <= bench.wall + Duration::from_secs(241)), "{entry:?}");
+    assert_eq!(entry.created_at, bench.wall);
+}
+
+#[test] // §10.5(2)
+fn a_holder_that_fails_gives_its_moment_to_the_next() {
+    let mut bench = Bench::new(unhurried());
+    bench.send();
+    bench.find(3);
+    (0..3).for_each(|_| bench.drive());
+    assert!(bench.stored(true));
+    for tried in 0..3 {
+        let asked: Vec<u8> = (0..3).filter(|&number| bench.is_asked(number)).collect();
+        let [next] = asked[..] else { panic!("one at a time, {tried} were tried: {asked:?}") };
+        bench.answer(next, &SILENT);
+        bench.drive();
+    }
+    let notices = bench.notices();
+    assert!(
+        matches!(notices[..], [Notice::Queued(ID), Notice::Deferred { reason: DeferReason::Holders, .. }]),
+        "{notices:?}"
+    );
+    assert_eq!(bench.entries()[0].obstacle, Some(DeferReason::Holders));
+
+    let (mut bench, wait) = held_by_one();
+    bench.pass(wait);
+    let second = (0..3).find(|&number| bench.is_asked(number)).expect("its moment has come");
+    bench.answer(second, &SILENT);
+    bench.drive();
+    let third = (0..3).find(|&number| bench.is_asked(number)).expect("it takes the second's place");
+    bench.answer(third, &SILENT);
+    bench.drive();
+    assert!(matches!(bench.notices()[..], [Notice::Deferred { reason: DeferReason::Holders, .. }]));
+}
+
+#[test]
+fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
+    let cancel = |bench: &mut Bench| bench.with(|outbox, cx, _, requests| outbox.cancel(cx, requests, ID));
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(true));
+    bench.notices();
+    cancel(&mut bench);
+    let unsent = Cancelled { id: ID, holders: 0, may_be_out: false };
+    assert_eq!((bench.notices(), bench.listed()), (vec![Notice::Cancelled(unsent)], vec![]));
+    assert!(is_removed(&bench));
+    cancel(&mut bench);
+    assert_eq!(bench.notices(), [], "it is not there");
+
+    let (mut bench, wait) = held_by_one();
+    cancel(&mut bench);
+    let held = Cancelled { id: ID, holders: 1, may_be_out: true };
+    assert_eq!((bench.notices(), bench.listed()), (vec![Notice::Cancelled(held)], vec![]));
+    bench.pass(wait * 2);
+    bench.answer(1, &TAKEN);
+    assert_eq!((bench.notices(), bench.outbox.timeout(bench.now)), (vec![], None), "nothing is left to do");
+}
+
+#[test]
+fn a_message_that_nobody_takes_expires_once_the_clock_is_known_to_be_right() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(true));
+    let expired = Notice::Failed { id: ID, reason: SendFault::Expired };
+    let life = bench.network.params.record_life;
+    let after = |passed: Duration, is_clock_right: bool, reason: DeferReason| {
+        let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
+        bench.wall = bench.wall + passed;
+        bench.with(|outbox, cx, _, _| {
+            outbox.judge_clock(is_clock_right);
+            outbox.defer(cx, ID, reason);
+        });
+        bench.notices() == [expired.clone()] && is_removed(&bench) && bench.listed().is_empty()
+    };
+    let second = Duration::from_secs(1);
+    assert!(!after(life - second, true, DeferReason::NoDescriptor));
+    assert!(after(life, true, DeferReason::NoDescriptor));
+    assert!(after(life, true, DeferReason::QueueFull));
+    assert!(!after(life, true, DeferReason::NoCircuit), "nothing was tried");
+    assert!(!after(life * 9, false, DeferReason::NoDescriptor), "a clock that is ahead loses nothing");
+}
+
+fn restarted_from(state: &[u8]) -> Bench {
+    let mut bench = Bench::new(Network::local());
+    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, state)).expect("it is read");
+    bench
+}
+
+#[test]
+fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
+    let mut bench = asked(Network::local(), 2);
+    assert!(bench.stored(true));
+    bench.answer(0, &TAKEN);
+    bench.answer(1, &SILENT);
+    bench.notices();
+    bench.wall = bench.wall + bench.network.params.record_life;
+    bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+    bench.drive();
+    assert_eq!((bench.notices(), bench.listed()), (vec![], vec![]), "its holder was told before");
+}
+
+#[test]
+fn messages_of_an_outbox_begin_one_after_the_other() {
+    let state = {
+        let mut bench = Bench::new(unhurried());
+        bench.send();
+        bench.outbox.entries[&ID].delivery.state()
+    };
+    let mut bench = Bench::new(unhurried());
+    for number in 0..8 {
+        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is read");
+    }
+    let due =
+        |bench: &mut Bench| bench.with(|outbox, cx, _, _| outbox.waiting.drain().filter(|due| due.0 <= cx.now).count());
+    assert_eq!(due(&mut bench), 1);
+    let mut bench = Bench::new(unhurried());
+    for number in 0..8 {
+        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is read");
+    }
+    bench.with(|outbox, cx, _, _| outbox.flush(cx));
+    assert_eq!(due(&mut bench), 1, "though all of them are asked for");
+}
+
+#[test]
+fn a_stored_message_is_read_by_those_who_only_look() {
+    let (bench, wait) = held_by_one();
+    let state = bench.outbox.entries[&ID].delivery.state();
+    let params = &bench.network.params;
+    let read = read_outbox_message(ID, &state, params, bench.wall).expect("it is read");
+    assert_eq!((read.entry.holders, read.entry.wanted, read.entry.len), (1, 2, 100));
+    assert_eq!(read.body.as_slice(), [7; 100]);
+    assert!(read.entry.next_try_at.is_some_and(|at| at <= bench.wall + wait));
+    assert!(read_outbox_message(ID, &state[1..], params, bench.wall).is_none());
+    let address = read.entry.address;
+    let fresh = new_outbox_state(address, vec![1, 2], Some(Duration::from_secs(60)), params, bench.wall);
+    let read = read_outbox_message(ID, &fresh, params, bench.wall).expect("it is read");
+    assert_eq!((read.entry.expires_at, read.body.as_slice()), (bench.wall + Duration::from_secs(60), &[1, 2][..]));
 }

@@ -35,7 +35,7 @@ async fn a_message_that_nobody_was_asked_to_take_is_unsent_while_the_disk_is_ful
     let running = tokio::spawn(driver.run());
     let (done, result) = oneshot::channel();
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
-    assert!(requests.send(Request::Send { id: ID, address, body: vec![7; 120_000], done }).await.is_ok());
+    assert!(requests.send(Request::Send { id: ID, address, body: vec![7; 120_000], life: None, done }).await.is_ok());
     assert_eq!(result.await, Ok(Err(SendError::Store(StoreFault::DiskFull))));
     drop(requests);
     running.await.unwrap();

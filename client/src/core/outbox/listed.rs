@@ -1,0 +1,71 @@
+//! What a message in the outbox looks like from outside: to its user, and to whoever holds the profile without a client.
+
+use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, Instant, WallTime};
+use zeroize::Zeroizing;
+
+use super::super::delivery::Delivery;
+use super::super::io::{OutboxEntry, OutboxMessage};
+use super::{Entry, Outbox, Stage};
+
+impl Outbox {
+    /// Each message, in the order they were sent.
+    pub(in super::super) fn list(&self, params: &Params, now: Instant, wall: WallTime) -> Vec<OutboxEntry> {
+        let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.seq);
+        let to_listed = |(&id, entry): (&MessageId, &Entry)| {
+            let next_try_at = entry.next_try().map(|at| wall + at.since(now));
+            OutboxEntry { next_try_at, ..listed(id, &entry.delivery, params) }
+        };
+        entries.into_iter().map(to_listed).collect()
+    }
+}
+
+impl Entry {
+    /// Before when nothing is done about it; `None` if something is.
+    fn next_try(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Waiting(until) | Stage::Blocked(until) => Some(until),
+            Stage::Finding => None,
+            Stage::Depositing => self.delivery.next_due().filter(|_| !self.delivery.is_awaited()),
+        }
+    }
+}
+
+/// Reads a message from what is stored of it in the outbox; `None` if it can't be read. `wall` is the time now.
+pub fn read_outbox_message(id: MessageId, state: &[u8], params: &Params, wall: WallTime) -> Option<OutboxMessage> {
+    let delivery = Delivery::restore(state, wall, params.record_life)?;
+    let spacing = delivery.spacing(wall, params);
+    let next_try_at = (!spacing.is_zero()).then(|| wall + spacing);
+    let entry = OutboxEntry { next_try_at, ..listed(id, &delivery, params) };
+    Some(OutboxMessage { entry, body: Zeroizing::new(delivery.body().to_vec()) })
+}
+
+/// What is stored of a message that nobody was asked to take yet: a client that opens the profile goes on with it. The body
+/// is not longer than [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`]; `life` is that of a record if it is `None`.
+pub fn new_outbox_state(
+    address: InboxAddress,
+    body: Vec<u8>,
+    life: Option<Duration>,
+    params: &Params,
+    wall: WallTime,
+) -> Zeroizing<Vec<u8>> {
+    Delivery::new(address, body, wall, life.unwrap_or(params.record_life)).state()
+}
+
+fn listed(id: MessageId, delivery: &Delivery, params: &Params) -> OutboxEntry {
+    let (created_at, expires_at) = delivery.life();
+    OutboxEntry {
+        id,
+        address: *delivery.address(),
+        len: delivery.body_len(),
+        created_at,
+        expires_at,
+        holders: delivery.held_count(),
+        wanted: delivery.wanted(params),
+        obstacle: delivery.obstacle(),
+        next_try_at: None,
+    }
+}
