@@ -3,26 +3,30 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::Duration;
 
 use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
 use crate::core::{Core, INBOXES_MAX, SnapshotFault};
+use crate::meeting::{Ground, Member, Told};
 use crate::net::Clock;
-use crate::net::driver::{Driver, Parts, Request};
-use crate::store::{DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
+use crate::net::driver::Request;
+use crate::store::{Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
 
 /// Requests waiting for the driver; whoever has one more waits too.
 const REQUESTS_MAX: usize = 64;
 /// Notices kept for a listener that is behind; it then misses the oldest, and is told how many.
 const NOTICES_MAX: usize = 4096;
+/// How long a message that is being shown is kept from other processes.
+const CLAIM: Duration = Duration::from_secs(60);
 /// Longest name of an inbox, bytes.
 const INBOX_NAME_LEN_MAX: usize = 64;
 
@@ -35,8 +39,6 @@ pub enum OpenError {
     Snapshot(SnapshotFault),
     /// The system gives no thread for the store.
     Thread(io::Error),
-    /// Another process has the profile's network: this one, if it noted itself.
-    Locked(Option<u32>),
     /// The lock file can't be used.
     Lock(PathBuf, io::Error),
 }
@@ -48,8 +50,6 @@ impl fmt::Display for OpenError {
             Self::Snapshot(SnapshotFault::Paths) => f.write_str("the profile's list of guards is damaged"),
             Self::Snapshot(SnapshotFault::Inbox(name)) => write!(f, "the profile's inbox {name:?} is damaged"),
             Self::Snapshot(SnapshotFault::Outbox(id)) => write!(f, "the profile's outgoing message {id} is damaged"),
-            Self::Locked(Some(pid)) => write!(f, "another umbel has the network of this profile: process {pid}"),
-            Self::Locked(None) => f.write_str("another umbel has the network of this profile"),
             Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "could not start a thread: {error}"),
         }
@@ -112,7 +112,7 @@ impl From<SendFault> for SendError {
 }
 
 /// A message was not taken back for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelError {
     /// The profile could not be written: the message is tried again once the profile is opened anew.
     Store(StoreFault),
@@ -121,7 +121,7 @@ pub enum CancelError {
 }
 
 /// An inbox was not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CreateInboxError {
     /// The name is empty, longer than 64 bytes, or has control characters or blanks at an end.
     Name,
@@ -136,7 +136,7 @@ pub enum CreateInboxError {
 }
 
 /// An inbox can't be listened to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListenError {
     /// There is none of this name.
     NoInbox,
@@ -151,6 +151,18 @@ pub enum ReadError {
     Database(DatabaseError),
     /// The client was closed.
     Closed,
+}
+
+/// Why a client was closed though nobody closed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// Another process has the profile's network, and does not answer. What was sent is in the outbox.
+    Unresponsive {
+        /// Its process id, if it noted that.
+        pid: Option<u32>,
+    },
+    /// Another process has the profile's network, and it can't be asked: the profile can't be written.
+    Store(StoreFault),
 }
 
 /// Whether a client may use the network.
@@ -174,12 +186,15 @@ pub struct Sent {
 pub struct Client {
     requests: mpsc::Sender<Request>,
     /// Hears from the very beginning; the first to ask for notices gets it.
-    first_notices: Mutex<Option<broadcast::Receiver<Notice>>>,
+    first_notices: Mutex<Option<broadcast::Receiver<Told>>>,
     /// Weak, so that listeners hear it when the driver is gone.
-    notices: broadcast::WeakSender<Notice>,
+    notices: broadcast::WeakSender<Told>,
     store: Store,
-    driver: JoinHandle<()>,
+    member: JoinHandle<()>,
     thread: std::thread::JoinHandle<()>,
+    stop_reason: Arc<OnceLock<StopReason>>,
+    /// Names this client among those that print messages.
+    claimer: i64,
 }
 
 impl Client {
@@ -197,32 +212,26 @@ impl Client {
     /// See [`OpenError`].
     pub async fn open_with(profile: Profile, reach: Reach) -> Result<Self, OpenError> {
         // Stretching a passphrase takes a good part of a second.
-        let opening = tokio::task::spawn_blocking(|| {
-            let open = profile.open()?;
-            let path = open.lock_file.path().to_owned();
-            let lock = open.lock_file.try_take().map_err(|error| OpenError::Lock(path, error))?;
-            let lock = lock.ok_or_else(|| OpenError::Locked(open.lock_file.holder()))?;
-            Ok::<_, OpenError>((restore(open)?, lock))
-        });
-        let (restored, lock) = opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
-        let Restored { open, core, clock } = restored;
-        let (network, params) = (open.network.id, Arc::new(open.network.params.clone()));
-        let (store, thread) = Store::start(open.database, lock).map_err(OpenError::Thread)?;
+        let opening = tokio::task::spawn_blocking(|| begin(profile));
+        let (ground, database, restored) =
+            opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
+        let (store, thread) = Store::start(database).map_err(OpenError::Thread)?;
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
         let (notice_sender, first_notices) = broadcast::channel(NOTICES_MAX);
         let notices = notice_sender.downgrade();
         let first_notices = Mutex::new(Some(first_notices));
-        let driver = Driver::new(Parts {
-            core,
-            clock,
-            network,
-            params,
+        let stop_reason = Arc::new(OnceLock::new());
+        let member = Member {
+            ground: Arc::new(ground),
             store: store.clone(),
             requests: request_queue,
+            asker: requests.downgrade(),
             notices: notice_sender,
             is_online: reach == Reach::Online,
-        });
-        Ok(Self { requests, first_notices, notices, store, driver: tokio::spawn(driver.run()), thread })
+            stop_reason: Arc::clone(&stop_reason),
+        };
+        let member = tokio::spawn(member.run(restored));
+        Ok(Self { requests, first_notices, notices, store, member, thread, stop_reason, claimer: rand::random() })
     }
 
     /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried until enough holders
@@ -288,7 +297,9 @@ impl Client {
             return Err(CreateInboxError::Name);
         }
         let name = name.to_owned();
-        self.ask(|done| Request::CreateInbox { name, done }).await.map_err(|ClientClosed| CreateInboxError::Closed)?
+        self.ask(|done| Request::CreateInbox { name, is_again: false, done })
+            .await
+            .map_err(|ClientClosed| CreateInboxError::Closed)?
     }
 
     /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and tells the holders when the
@@ -360,12 +371,41 @@ impl Client {
         result.map_err(ReadError::Database)
     }
 
-    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed and may be opened again.
+    /// Takes an unread message to be shown: no other process takes it for a minute, in which it is to be marked read. False
+    /// if another has it, or it is read. Whoever dies in between leaves it unread, and it is shown again.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn claim(&self, message: &StoredMessage) -> Result<bool, ReadError> {
+        let (seq, claimer) = (message.seq, self.claimer);
+        let now = Clock::wall().as_secs().cast_signed();
+        let until = now + CLAIM.as_secs().cast_signed();
+        let claimed = self.store.call(move |database| database.claim(seq, claimer, now, until)).await;
+        claimed.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+    }
+
+    /// Why this client was closed by itself, if it was.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.stop_reason.get().copied()
+    }
+
+    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed. Stays a moment for what other
+    /// processes of this profile have under way; one of them then goes on in its place.
     pub async fn close(self) {
-        let Self { requests, store, driver, thread, .. } = self;
+        let (done, settled) = oneshot::channel();
+        if self.requests.send(Request::Settle { done }).await.is_ok() {
+            // Without an answer there is nothing to wait for.
+            drop(settled.await);
+        }
+        self.close_at_once().await;
+    }
+
+    /// Like [`Client::close`], but stays for nobody.
+    pub async fn close_at_once(self) {
+        let Self { requests, store, member, thread, .. } = self;
         // Whatever fails here has ended already, which is what is wanted.
         drop(requests.send(Request::Stop).await);
-        drop(driver.await);
+        drop(member.await);
         drop((requests, store));
         drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
     }
@@ -384,12 +424,12 @@ impl Client {
 
 /// What a client tells its user, as it happens. A listener that is far behind misses the oldest notices.
 #[derive(Debug)]
-pub struct Notices(Option<broadcast::Receiver<Notice>>);
+pub struct Notices(Option<broadcast::Receiver<Told>>);
 
 /// There is a gap in the notices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoticeGap {
-    /// This many were missed: look at what is stored.
+    /// This many were missed, or an unknown number if it is 0: look at what is stored.
     Missed(u64),
     /// The client was closed.
     Closed,
@@ -402,31 +442,35 @@ impl Notices {
     /// There is a gap.
     pub async fn next(&mut self) -> Result<Notice, NoticeGap> {
         let receiver = self.0.as_mut().ok_or(NoticeGap::Closed)?;
-        receiver.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(count) => NoticeGap::Missed(count),
-            broadcast::error::RecvError::Closed => NoticeGap::Closed,
-        })
+        match receiver.recv().await {
+            Ok(Told::Notice(notice)) => Ok(notice),
+            Ok(Told::Gap) => Err(NoticeGap::Missed(0)),
+            Err(broadcast::error::RecvError::Lagged(count)) => Err(NoticeGap::Missed(count)),
+            Err(broadcast::error::RecvError::Closed) => Err(NoticeGap::Closed),
+        }
     }
 }
 
-/// A profile and the core that goes on where it left off.
-pub(crate) struct Restored {
-    pub(crate) open: OpenProfile,
-    pub(crate) core: Core,
-    /// What the core takes for its beginning.
-    pub(crate) clock: Clock,
+/// Opens a profile, and takes its lock if that is free: then there is a core, too.
+fn begin(profile: Profile) -> Result<(Ground, Database, Option<(Core, Clock)>), OpenError> {
+    let (ground, mut database) = open(profile)?;
+    let failed = |error| OpenError::Lock(ground.lock_file.path().to_owned(), error);
+    let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
+    database.keep(lock);
+    let restored = restore(&ground, &database)?;
+    Ok((ground, database, Some(restored)))
 }
 
-/// Reads what the core needs to go on.
-pub(crate) fn restore(open: OpenProfile) -> Result<Restored, OpenError> {
-    let life = open.network.params.record_life.as_secs();
-    let received_since = WallTime(Clock::wall().as_secs().saturating_sub(life));
-    let snapshot = open.database.snapshot(received_since).map_err(ProfileError::Database)?;
-    let clock = Clock::start();
-    let (network, seeds) = (open.network.clone(), open.seeds.clone());
-    let core = Core::new(network, seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())
-        .map_err(OpenError::Snapshot)?;
-    Ok(Restored { open, core, clock })
+/// Opens a profile.
+pub(crate) fn open(profile: Profile) -> Result<(Ground, Database), OpenError> {
+    let OpenProfile { network, seeds, database, lock_file } = profile.open()?;
+    Ok((Ground { network, seeds, lock_file }, database))
+}
+
+/// A core that goes on where the profile's last one left off.
+pub(crate) fn restore(ground: &Ground, database: &Database) -> Result<(Core, Clock), OpenError> {
+    let snapshot = database.snapshot(ground.received_since()).map_err(ProfileError::Database)?;
+    ground.restore(snapshot).map_err(OpenError::Snapshot)
 }
 
 fn random_message_id() -> MessageId {

@@ -19,12 +19,13 @@ mod client;
 pub mod core;
 mod library;
 pub mod local;
+mod meeting;
 mod net;
 mod store;
 
 pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError,
-    SendError, Sent,
+    SendError, Sent, StopReason,
 };
 pub use library::Library;
 pub use store::{

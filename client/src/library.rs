@@ -4,7 +4,7 @@
 
 use umbel_proto::inbox::address::InboxAddress;
 
-use crate::client::{OpenError, Restored, restore};
+use crate::client::{OpenError, open, restore};
 use crate::core::Core;
 use crate::core::io::Status;
 use crate::store::{Database, DatabaseError, Profile, StoredMessage};
@@ -23,8 +23,9 @@ impl Library {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(profile: Profile) -> Result<Self, OpenError> {
-        let Restored { open, core, .. } = restore(profile.open()?)?;
-        Ok(Self { database: open.database, core })
+        let (ground, database) = open(profile)?;
+        let (core, _) = restore(&ground, &database)?;
+        Ok(Self { database, core })
     }
 
     /// How things stood when the profile was opened: inboxes, outbox, relays known.

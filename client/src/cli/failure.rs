@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use umbel_client::core::io::StoreFault;
 use umbel_client::{
     ClientClosed, ConfigFault, CreateInboxError, DatabaseError, InitError, ListenError, OpenError, ProfileError,
-    ReadError, SendError,
+    ReadError, SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+
+use super::session::unresponsive;
 
 /// Exit codes; 69, 74 and 75 are those of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,19 @@ impl From<AddressError> for Failure {
         let text = error.to_string();
         let (error, hint) = text.split_once(": ").unwrap_or((&text, "ask its owner for the address again"));
         Self::usage(error, hint)
+    }
+}
+
+impl From<StopReason> for Failure {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Unresponsive { pid } => Self::new(
+                Exit::Deferred,
+                unresponsive(pid),
+                "continue or end that process (one stopped with Ctrl-Z goes on with `fg`); what was sent is safe in the outbox",
+            ),
+            StopReason::Store(fault) => Self::failed(fault.to_string(), store_hint(fault)),
+        }
     }
 }
 
@@ -206,7 +221,6 @@ impl From<OpenError> for Failure {
         let hint = match error {
             OpenError::Profile(error) => return error.into(),
             OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
-            OpenError::Locked(_) => "wait until the other umbel is done, or end it",
             OpenError::Lock(..) => "check that you may write to the profile's directory",
             OpenError::Thread(_) => "free some threads or memory",
         };

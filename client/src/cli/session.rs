@@ -133,9 +133,14 @@ impl Session {
             result = work(&client) => result,
             () = interrupt.wait() => Err(Failure::interrupted()),
         };
-        client.close().await;
+        let stop_reason = client.stop_reason();
+        if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {
+            client.close_at_once().await;
+        } else {
+            client.close().await;
+        }
         self.show_nothing();
-        result
+        result.map_err(|failure| stop_reason.map_or(failure, Failure::from))
     }
 }
 
@@ -206,6 +211,12 @@ impl Signals {
     }
 }
 
+/// Who has the network and does not answer.
+pub(super) fn unresponsive(pid: Option<u32>) -> String {
+    let process = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+    format!("another umbel{process} has the network of this profile and does not answer")
+}
+
 fn warning_text(warning: &Warning) -> String {
     match warning {
         Warning::Clock { seconds } => {
@@ -220,6 +231,7 @@ fn warning_text(warning: &Warning) -> String {
         Warning::MailboxReplaced { inbox } => {
             format!("a mailbox of the inbox \"{}\" is gone: another takes its place", output::printable(inbox))
         }
+        Warning::Unresponsive { pid } => format!("{}; waiting for it", unresponsive(*pid)),
         Warning::Store(fault) => fault.to_string(),
     }
 }

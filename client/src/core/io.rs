@@ -55,12 +55,19 @@ pub enum Command {
         /// Hold a subscription, instead of polling.
         is_interactive: bool,
     },
+    /// Take care of a message that another process put into the outbox, durably.
+    Adopt {
+        /// Which.
+        id: MessageId,
+        /// As it is stored.
+        state: zeroize::Zeroizing<Vec<u8>>,
+    },
     /// Be done with everything that is open: circuits are destroyed and links closed.
     Stop,
 }
 
 /// What the user is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// The view holds enough relays to build circuits.
     Ready {
@@ -178,7 +185,7 @@ pub enum DeferReason {
 }
 
 /// Why a message can never be delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendFault {
     /// It is longer than the largest record holds.
     TooLong,
@@ -189,7 +196,7 @@ pub enum SendFault {
 }
 
 /// Something the client deals with by itself, that the user should know about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// This clock and the guards' differ by more than an hour.
     Clock {
@@ -203,12 +210,17 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
+    /// Another process has the profile's network and does not answer (said by the shell).
+    Unresponsive {
+        /// Its process id, if it noted that.
+        pid: Option<u32>,
+    },
     /// The profile can't be written (said by the shell). What came stays with its holders, what was stored is safe.
     Store(StoreFault),
 }
 
 /// Why the profile can't be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreFault {
     /// There is no room left.
     DiskFull,
@@ -326,7 +338,7 @@ pub struct OutboxMessage {
 }
 
 /// What `umbel status` shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Relays in the view.
     pub relays: usize,

@@ -45,6 +45,7 @@ pub use io::{
     StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
+pub use outbox::OUTBOX_MAX;
 use outbox::Outbox;
 pub use outbox::{new_outbox_state, read_outbox_message};
 use path::{Paths, are_enough};
@@ -222,6 +223,8 @@ impl Core {
             Command::Send { id, address, body, life } => self.outbox.send(&mut cx, id, address, body, life),
             Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
             Command::Flush => self.outbox.flush(&mut cx),
+            // One that can't be read stays where it is, and the next client says so.
+            Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
             Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
                 self.fetching.listen(name, is_interactive);

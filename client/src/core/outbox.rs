@@ -39,6 +39,8 @@ const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 const MESSAGES_MAX: usize = 10_000;
 /// Most bytes of messages in the outbox; more are refused.
 const BYTES_MAX: usize = 256 << 20;
+/// Most messages, and most bytes, in the outbox.
+pub const OUTBOX_MAX: (usize, usize) = (MESSAGES_MAX, BYTES_MAX);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
@@ -132,6 +134,11 @@ impl Outbox {
             self.save_at(id, cx.now);
         }
         Ok(())
+    }
+
+    /// Takes in a message that is stored already, unless it is here.
+    pub(super) fn adopt(&mut self, cx: &mut Context<'_>, id: MessageId, state: &[u8]) -> Result<(), SnapshotFault> {
+        if self.entries.contains_key(&id) { Ok(()) } else { self.restore(cx, id, state) }
     }
 
     /// Takes a message in, unless it can never be sent.

@@ -18,12 +18,14 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
 use crate::core::{Core, INBOXES_MAX};
+use crate::meeting::Told;
 use crate::store::{BatchDone, Store};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
@@ -55,8 +57,10 @@ pub(crate) enum Request {
         done: oneshot::Sender<Result<Option<Cancelled>, CancelError>>,
     },
     Flush,
+    /// `is_again`: it may have been made for whoever asks, who has not heard so.
     CreateInbox {
         name: String,
+        is_again: bool,
         done: oneshot::Sender<Result<InboxAddress, CreateInboxError>>,
     },
     Listen {
@@ -71,6 +75,15 @@ pub(crate) enum Request {
     Status {
         done: oneshot::Sender<Status>,
     },
+    /// Take care of a message that a guest put into the outbox.
+    Adopt {
+        id: MessageId,
+        state: Zeroizing<Vec<u8>>,
+    },
+    /// Answered when nothing of a guest is under way, or that takes long.
+    Settle {
+        done: oneshot::Sender<()>,
+    },
     Stop,
 }
 
@@ -82,7 +95,11 @@ pub(crate) struct Parts {
     pub(crate) params: Arc<Params>,
     pub(crate) store: Store,
     pub(crate) requests: mpsc::Receiver<Request>,
-    pub(crate) notices: broadcast::Sender<Notice>,
+    /// What was asked before there was a driver.
+    pub(crate) first: Vec<Request>,
+    pub(crate) notices: broadcast::Sender<Told>,
+    /// Asks the host whether guests have anything under way.
+    pub(crate) settle: mpsc::Sender<oneshot::Sender<()>>,
     /// Whether links may be made at all.
     pub(crate) is_online: bool,
 }
@@ -174,6 +191,9 @@ impl Driver {
 
     /// Drives the core until it is told to stop, or nobody is left to tell it anything.
     pub(crate) async fn run(mut self) {
+        for request in std::mem::take(&mut self.parts.first) {
+            self.on_request(self.parts.clock.now(), request);
+        }
         loop {
             let wake_at = self.drain().await;
             if self.is_store_gone {
@@ -273,8 +293,13 @@ impl Driver {
             }
             Request::Cancel { done, .. } => answer(done, Ok(None)),
             Request::Flush => self.command(now, Command::Flush),
-            Request::CreateInbox { name, done } => {
-                if self.parts.core.inbox_address(&name).is_some() || self.inboxes.contains_key(&name) {
+            Request::CreateInbox { name, is_again, done } => {
+                let present = self.parts.core.inbox_address(&name);
+                if let Some(address) = present.filter(|_| is_again) {
+                    // It is told once more when it takes mail.
+                    self.command(now, Command::CreateInbox { name });
+                    answer(done, Ok(address));
+                } else if present.is_some() || self.inboxes.contains_key(&name) {
                     answer(done, Err(CreateInboxError::Exists));
                 } else if self.parts.core.status().inboxes.len() >= INBOXES_MAX {
                     answer(done, Err(CreateInboxError::TooMany));
@@ -293,6 +318,9 @@ impl Driver {
             }
             Request::InboxAddress { name, done } => answer(done, self.parts.core.inbox_address(&name)),
             Request::Status { done } => answer(done, self.parts.core.status()),
+            Request::Adopt { id, state } => self.command(now, Command::Adopt { id, state }),
+            // Without a host there are no guests: whoever asked hears it when this is dropped.
+            Request::Settle { done } => drop(self.parts.settle.try_send(done)),
             Request::Stop => {}
         }
     }
@@ -464,7 +492,7 @@ impl Driver {
 
     /// Nobody may be listening.
     fn tell(&self, notice: Notice) {
-        drop(self.parts.notices.send(notice));
+        drop(self.parts.notices.send(Told::Notice(notice)));
     }
 
     /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is durable.

@@ -11,6 +11,7 @@ use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
 
 use super::key::DatabaseKey;
+use super::lock::Lock;
 use super::migrate;
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
@@ -44,6 +45,12 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
+    /// Whether another process kept this one from the database for longer than is waited.
+    pub(crate) fn is_busy(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
     /// What the core and the user are told of it.
     pub(crate) fn fault(&self) -> StoreFault {
         let Self::Sqlite { source, .. } = self else { return StoreFault::Failed };
@@ -77,7 +84,7 @@ impl std::error::Error for DatabaseError {
 }
 
 /// Says what was attempted when SQLite refuses it.
-trait Doing<T> {
+pub(super) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, DatabaseError>;
 }
 
@@ -105,7 +112,9 @@ pub struct StoredMessage {
 
 /// One open profile database.
 pub(crate) struct Database {
-    connection: Connection,
+    pub(super) connection: Connection,
+    /// Let go of after the connection is closed.
+    lock: Option<Lock>,
 }
 
 impl Database {
@@ -120,9 +129,14 @@ impl Database {
                  PRAGMA temp_store = MEMORY;",
             )
             .doing("set up the profile's database")?;
-        let mut database = Self { connection };
+        let mut database = Self { connection, lock: None };
         database.migrate()?;
         Ok(database)
+    }
+
+    /// Keeps the profile's lock until this is dropped, after the last commit.
+    pub(crate) fn keep(&mut self, lock: Lock) {
+        self.lock = Some(lock);
     }
 
     fn unlock(connection: &Connection, key: &DatabaseKey) -> Result<(), DatabaseError> {

@@ -4,10 +4,10 @@
 //! that was brought along. `client/tests/fixtures` keeps a profile of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1];
+const STEPS: &[&str] = &[FORMAT_1, FORMAT_2];
 
 /// The format this program writes. A database with a higher number was written by a newer program and is left alone.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 const FORMAT_1: &str = "
@@ -26,6 +26,22 @@ const FORMAT_1: &str = "
     ) STRICT;
     CREATE INDEX messages_unread ON messages (seq) WHERE is_read = 0;
     CREATE INDEX messages_received ON messages (received_at);
+";
+
+/// Where several processes meet.
+const FORMAT_2: &str = "
+    CREATE TABLE guests (id INTEGER PRIMARY KEY AUTOINCREMENT, beat INTEGER NOT NULL) STRICT;
+    CREATE TABLE asks (
+        id       INTEGER PRIMARY KEY AUTOINCREMENT,
+        guest    INTEGER NOT NULL,
+        request  BLOB NOT NULL,
+        is_begun INTEGER NOT NULL DEFAULT 0,
+        answer   BLOB
+    ) STRICT;
+    CREATE INDEX asks_open ON asks (id) WHERE answer IS NULL;
+    CREATE TABLE notices (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
+    CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, beat INTEGER NOT NULL) STRICT;
+    CREATE TABLE claims (seq INTEGER PRIMARY KEY, claimer INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
 ";
 
 /// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it is newer.

@@ -5,6 +5,7 @@
 mod database;
 mod key;
 mod lock;
+mod meeting;
 mod migrate;
 mod profile;
 #[cfg(test)]
@@ -19,7 +20,8 @@ pub use key::{NewKey, Passphrase};
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 
 pub(crate) use database::Database;
-pub(crate) use lock::Lock;
+pub(crate) use lock::{Lock, LockFile};
+pub(crate) use meeting::{AskId, Asked, Attended, Entered, GuestId, Heard, HostBeat, Said};
 pub(crate) use profile::OpenProfile;
 
 use crate::core::io::{StoreFault, StoreOp, StoreTicket};
@@ -32,10 +34,25 @@ pub(crate) type BatchDone = Vec<(StoreTicket, Result<(), StoreFault>)>;
 
 /// What the store's thread is asked to do.
 enum Job {
-    Apply { batch: Vec<(StoreTicket, StoreOp)>, done: oneshot::Sender<BatchDone> },
-    Messages { inbox: Option<String>, after: i64, is_unread: bool, done: oneshot::Sender<Found> },
-    MarkRead { seq: i64, done: oneshot::Sender<Result<(), DatabaseError>> },
-    UnreadCounts { done: oneshot::Sender<Result<Vec<(String, u64)>, DatabaseError>> },
+    Apply {
+        batch: Vec<(StoreTicket, StoreOp)>,
+        done: oneshot::Sender<BatchDone>,
+    },
+    Messages {
+        inbox: Option<String>,
+        after: i64,
+        is_unread: bool,
+        done: oneshot::Sender<Found>,
+    },
+    MarkRead {
+        seq: i64,
+        done: oneshot::Sender<Result<(), DatabaseError>>,
+    },
+    /// Whatever else the database can do.
+    Call(Box<dyn FnOnce(&mut Database) + Send>),
+    UnreadCounts {
+        done: oneshot::Sender<Result<Vec<(String, u64)>, DatabaseError>>,
+    },
 }
 
 type Found = Result<Vec<StoredMessage>, DatabaseError>;
@@ -51,13 +68,10 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Starts the thread. It keeps the profile's lock until the last commit is done.
-    pub(crate) fn start(database: Database, lock: Lock) -> std::io::Result<(Self, JoinHandle<()>)> {
+    /// Starts the thread.
+    pub(crate) fn start(database: Database) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let thread = thread::Builder::new().name("umbel-store".to_owned()).spawn(move || {
-            run(database, queue);
-            drop(lock);
-        })?;
+        let thread = thread::Builder::new().name("umbel-store".to_owned()).spawn(move || run(database, queue))?;
         Ok((Self { jobs }, thread))
     }
 
@@ -91,6 +105,14 @@ impl Store {
         self.ask(|done| Job::UnreadCounts { done }).await
     }
 
+    /// Has the thread do this, after what it was asked before.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Database) -> Result<T, DatabaseError> + Send + 'static,
+    ) -> Result<Result<T, DatabaseError>, StoreClosed> {
+        self.ask(|done| Job::Call(Box::new(move |database| answer(done, work(database))))).await
+    }
+
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreClosed> {
         let (done, answer) = oneshot::channel();
         self.jobs.send(job(done)).await.map_err(|_| StoreClosed)?;
@@ -108,6 +130,7 @@ fn run(mut database: Database, mut queue: mpsc::Receiver<Job>) {
             Job::Messages { inbox, after, is_unread: false, done } => {
                 answer(done, database.messages(inbox.as_deref(), after));
             }
+            Job::Call(work) => work(&mut database),
             Job::MarkRead { seq, done } => answer(done, database.mark_read(seq)),
             Job::UnreadCounts { done } => answer(done, database.unread_counts()),
         }

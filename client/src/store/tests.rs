@@ -264,7 +264,7 @@ fn crash_child() {
     let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let open = Profile::load(Path::new(&dir)).unwrap().open().unwrap();
-    let (store, _thread) = Store::start(open.database, open.lock_file.try_take().unwrap().unwrap()).unwrap();
+    let (store, _thread) = Store::start(open.database).unwrap();
     runtime.block_on(async {
         for number in 0.. {
             let batch = vec![(StoreTicket(number), put_message(number))];

@@ -21,11 +21,13 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let (clock, params) = (Clock::start(), Arc::new(open.network.params.clone()));
     let network = open.network.id;
     let core = Core::new(open.network, open.seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng()).unwrap();
-    let (store, _thread) = Store::start(open.database, open.lock_file.try_take().unwrap().unwrap()).unwrap();
+    let (store, _thread) = Store::start(open.database).unwrap();
     let (sender, requests) = mpsc::channel(1);
     let (notices, _) = broadcast::channel(16);
+    let (settle, _) = mpsc::channel(1);
+    let first = Vec::new();
     let is_online = false;
-    (Driver::new(Parts { core, clock, network, params, store, requests, notices, is_online }), sender)
+    (Driver::new(Parts { core, clock, network, params, store, requests, first, notices, settle, is_online }), sender)
 }
 
 #[tokio::test] // §10.5(1)

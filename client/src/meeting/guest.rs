@@ -1,0 +1,382 @@
+//! A process beside the one that drives the profile: passes on what its user asks and is told, until it can drive itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::Duration;
+
+use super::ask::{Ask, Reply, decode, encode};
+use super::{Ground, Told};
+use crate::client::{CreateInboxError, SendError, StopReason};
+use crate::core::io::{Notice, StoreFault, Warning};
+use crate::core::{Core, OUTBOX_MAX, new_outbox_state};
+use crate::net::Clock;
+use crate::net::driver::Request;
+use crate::store::{AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Store, StoreClosed};
+
+/// How often it is looked at what the host answered.
+const LOOK: Duration = Duration::from_millis(40);
+/// How often the host is given a sign of life.
+const BEAT: Duration = Duration::from_secs(2);
+/// A host that gives no sign of life for so long hangs, or was stopped.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
+
+/// See the module.
+pub(super) struct Guest {
+    ground: Arc<Ground>,
+    store: Store,
+    requests: mpsc::Receiver<Request>,
+    notices: broadcast::Sender<Told>,
+    stop_reason: Arc<OnceLock<StopReason>>,
+    id: GuestId,
+    seq: i64,
+    /// What the store last said of changes by others.
+    version: Option<i64>,
+    host: Option<HostBeat>,
+    host_heard_at: Instant,
+    is_silence_told: bool,
+    beat_at: Instant,
+    /// What is not answered yet.
+    pending: BTreeMap<AskId, Request>,
+    /// What every new driver is asked again: the inboxes listened to, and whether interactively.
+    listens: BTreeMap<String, bool>,
+}
+
+/// How being a guest ends.
+pub(super) enum GuestEnd {
+    /// The user is done, or the host hangs.
+    Stopped,
+    /// This process drives the profile now.
+    Took {
+        /// The core, and its clock.
+        restored: Box<(Core, Clock)>,
+        /// Where requests come from.
+        requests: mpsc::Receiver<Request>,
+        /// What was asked before and is not done.
+        first: Vec<Request>,
+    },
+}
+
+impl Guest {
+    pub(super) fn new(
+        ground: Arc<Ground>,
+        store: Store,
+        requests: mpsc::Receiver<Request>,
+        notices: broadcast::Sender<Told>,
+        stop_reason: Arc<OnceLock<StopReason>>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            ground,
+            store,
+            requests,
+            notices,
+            stop_reason,
+            id: GuestId(0),
+            seq: 0,
+            version: None,
+            host: None,
+            host_heard_at: now,
+            is_silence_told: false,
+            beat_at: now,
+            pending: BTreeMap::new(),
+            listens: BTreeMap::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> GuestEnd {
+        match self.attend().await {
+            Ok(Some(lock)) => self.take_over(lock).await,
+            Ok(None) => {
+                let id = self.id;
+                drop(self.store.call(move |database| database.leave(id)).await);
+                GuestEnd::Stopped
+            }
+            // Nothing more is written: that is what failed, or may wait for long.
+            Err(End::Silence) => self.stop(StopReason::Unresponsive { pid: self.ground.lock_file.holder() }),
+            Err(End::Store(fault)) => self.stop(StopReason::Store(fault)),
+        }
+    }
+
+    fn stop(&self, reason: StopReason) -> GuestEnd {
+        // Nobody else sets it.
+        let _ = self.stop_reason.set(reason);
+        GuestEnd::Stopped
+    }
+
+    /// Until the lock is free, or the user is done.
+    async fn attend(&mut self) -> Result<Option<Lock>, End> {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.enter().await?;
+        loop {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => {
+                    match self.ground.lock_file.try_take() {
+                        Ok(Some(lock)) => return Ok(Some(lock)),
+                        Ok(None) => self.look().await?,
+                        Err(error) => {
+                            tracing::warn!(%error, "the lock can't be looked at");
+                            self.look().await?;
+                        }
+                    }
+                }
+                request = self.requests.recv() => match request {
+                    None | Some(Request::Stop) => return Ok(None),
+                    Some(request) => self.on_request(request).await?,
+                },
+            }
+        }
+    }
+
+    /// Registers, anew if the host has forgotten this process.
+    async fn enter(&mut self) -> Result<(), End> {
+        let Entered { guest, seq, host } = done(self.store.call(|database| database.enter()).await)?;
+        self.id = guest;
+        self.seq = seq;
+        self.host = host;
+        self.host_heard_at = Instant::now();
+        Ok(())
+    }
+
+    async fn on_request(&mut self, request: Request) -> Result<(), End> {
+        match request {
+            Request::Send { id, address, body, life, done } => {
+                let state = new_outbox_state(address, body, life, &self.ground.network.params, Clock::wall());
+                let result = self.send(id, state).await?;
+                let is_queued = result.is_ok();
+                let _ = done.send(result);
+                if is_queued {
+                    self.tell(Told::Notice(Notice::Queued(id)));
+                }
+                Ok(())
+            }
+            Request::CreateInbox { name, is_again, done } => {
+                let (asked, id) = (name.clone(), self.id);
+                let ask = encode(&Ask::CreateInbox { name: name.clone() });
+                let found = self.store.call(move |database| {
+                    if database.has_inbox(&asked)? { Ok(None) } else { database.ask(id, &ask).map(Some) }
+                });
+                match self::done(found.await)? {
+                    // Whether it was there before it was asked for decides, whoever makes it.
+                    None => drop(done.send(Err(CreateInboxError::Exists))),
+                    Some(ask) => drop(self.pending.insert(ask, Request::CreateInbox { name, is_again, done })),
+                }
+                Ok(())
+            }
+            Request::Listen { name, is_interactive, done } => {
+                self.listens.insert(name.clone(), is_interactive);
+                self.ask(Request::Listen { name, is_interactive, done }).await
+            }
+            // Nobody is hosted here.
+            Request::Settle { done } => {
+                let _ = done.send(());
+                Ok(())
+            }
+            request => self.ask(request).await,
+        }
+    }
+
+    /// The message is safe before anyone is asked to do something about it.
+    async fn send(&mut self, id: MessageId, state: zeroize::Zeroizing<Vec<u8>>) -> Result<Result<(), SendError>, End> {
+        let (guest, ask) = (self.id, encode(&Ask::Adopt { id }));
+        let asked = self.store.call(move |database| database.ask_with_message(guest, &ask, id, &state, OUTBOX_MAX));
+        match asked.await {
+            Ok(Ok(Some(ask))) => {
+                self.pending.insert(ask, Request::Flush);
+                Ok(Ok(()))
+            }
+            Ok(Ok(None)) => Ok(Err(SendError::OutboxFull)),
+            Ok(Err(error)) => Ok(Err(SendError::Store(error.fault()))),
+            Err(StoreClosed) => Ok(Err(SendError::Store(StoreFault::Failed))),
+        }
+    }
+
+    async fn ask(&mut self, request: Request) -> Result<(), End> {
+        let Some(ask) = to_ask(&request) else { return Ok(()) };
+        let (guest, ask) = (self.id, encode(&ask));
+        let ask = done(self.store.call(move |database| database.ask(guest, &ask)).await)?;
+        self.pending.insert(ask, request);
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<(), End> {
+        let (version, guest, seq) = (self.version, self.id, self.seq);
+        let heard = self.store.call(move |database| {
+            let now = database.data_version()?;
+            if version == Some(now) { Ok(None) } else { database.hear(guest, seq).map(|heard| Some((now, heard))) }
+        });
+        if let Some((version, heard)) = done(heard.await)? {
+            // There may be more than was read.
+            self.version = if heard.notices.is_empty() { Some(version) } else { None };
+            self.on_heard(heard).await?;
+        }
+        if self.beat_at + BEAT <= Instant::now() {
+            self.beat_at = Instant::now();
+            let (guest, answered) = (self.id, self.pending.keys().next().copied());
+            done(self.store.call(move |database| database.beat(guest, answered)).await)?;
+        }
+        self.look_for_silence()
+    }
+
+    fn look_for_silence(&mut self) -> Result<(), End> {
+        if self.host_heard_at + SILENCE_MAX > Instant::now() {
+            self.is_silence_told = false;
+            return Ok(());
+        }
+        let is_waiting = !self.pending.is_empty() || !self.listens.values().any(|is_interactive| *is_interactive);
+        if is_waiting {
+            return Err(End::Silence);
+        }
+        if !self.is_silence_told {
+            self.is_silence_told = true;
+            let pid = self.ground.lock_file.holder();
+            self.tell(Told::Notice(Notice::Warning(Warning::Unresponsive { pid })));
+        }
+        Ok(())
+    }
+
+    async fn on_heard(&mut self, heard: Heard) -> Result<(), End> {
+        if heard.host != self.host {
+            self.host_heard_at = Instant::now();
+        }
+        let is_new_driver = match (self.host, heard.host) {
+            (Some(before), Some(now)) => before.generation != now.generation,
+            _ => false,
+        };
+        self.host = heard.host;
+        self.seq = heard.seq;
+        if heard.has_gap {
+            self.tell(Told::Gap);
+        }
+        for notice in &heard.notices {
+            self.tell(decode::<Option<Notice>>(notice).flatten().map_or(Told::Gap, Told::Notice));
+        }
+        for (ask, answer) in heard.answers {
+            if let Some(request) = self.pending.remove(&ask) {
+                answer_request(request, decode(&answer).unwrap_or(Reply::Unknown));
+            }
+        }
+        if !heard.is_known {
+            self.enter().await?;
+            for (_, request) in std::mem::take(&mut self.pending) {
+                self.ask(request).await?;
+            }
+        }
+        if is_new_driver || !heard.is_known {
+            self.ask_again().await?;
+        }
+        Ok(())
+    }
+
+    /// A new driver does not know what the one before it was asked, and what that did last was told to nobody.
+    async fn ask_again(&mut self) -> Result<(), End> {
+        for request in self.listen_requests() {
+            self.ask(request).await?;
+        }
+        self.ask(Request::Flush).await?;
+        self.tell(Told::Gap);
+        Ok(())
+    }
+
+    fn listen_requests(&self) -> Vec<Request> {
+        let to_request = |(name, &is_interactive): (&String, &bool)| {
+            let (done, _) = oneshot::channel();
+            Request::Listen { name: name.clone(), is_interactive, done }
+        };
+        self.listens.iter().map(to_request).collect()
+    }
+
+    /// The driver is gone: this process is the driver from now on.
+    async fn take_over(mut self, lock: Lock) -> GuestEnd {
+        // Its last words; without them it is seen in the profile what it did.
+        if self.look().await.is_err() {
+            tracing::debug!("the last words of the driver that ended are missing");
+        }
+        tracing::debug!("takes over from a driver that ended");
+        let (id, since) = (self.id, self.ground.received_since());
+        let snapshot = self.store.call(move |database| {
+            database.keep(lock);
+            database.leave(id)?;
+            database.snapshot(since)
+        });
+        let restored = match snapshot.await {
+            Ok(Ok(snapshot)) => self.ground.restore(snapshot),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the profile can't be read");
+                return GuestEnd::Stopped;
+            }
+            Err(StoreClosed) => return GuestEnd::Stopped,
+        };
+        let Ok(restored) = restored else {
+            tracing::error!("the profile is damaged");
+            return GuestEnd::Stopped;
+        };
+        let mut first = self.listen_requests();
+        first.extend(std::mem::take(&mut self.pending).into_values().map(|request| match request {
+            // The driver that ended may have made it.
+            Request::CreateInbox { name, done, .. } => Request::CreateInbox { name, is_again: true, done },
+            request => request,
+        }));
+        self.tell(Told::Gap);
+        GuestEnd::Took { restored: Box::new(restored), requests: self.requests, first }
+    }
+
+    /// Nobody may be listening.
+    fn tell(&self, told: Told) {
+        drop(self.notices.send(told));
+    }
+}
+
+/// Why a guest can't go on.
+#[derive(Debug)]
+enum End {
+    /// The process that has the profile's network does not answer.
+    Silence,
+    /// The profile can't be read or written.
+    Store(StoreFault),
+}
+
+/// What the store did for a guest.
+fn done<T>(result: Result<Result<T, DatabaseError>, StoreClosed>) -> Result<T, End> {
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the other umbel can't be asked");
+            // A process that was stopped while it wrote keeps all others waiting.
+            Err(if error.is_busy() { End::Silence } else { End::Store(error.fault()) })
+        }
+        Err(StoreClosed) => Err(End::Store(StoreFault::Failed)),
+    }
+}
+
+fn to_ask(request: &Request) -> Option<Ask> {
+    Some(match request {
+        Request::Cancel { id, .. } => Ask::Cancel { id: *id },
+        Request::Flush => Ask::Flush,
+        Request::CreateInbox { name, .. } => Ask::CreateInbox { name: name.clone() },
+        Request::Listen { name, is_interactive, .. } => {
+            Ask::Listen { name: name.clone(), is_interactive: *is_interactive }
+        }
+        Request::InboxAddress { name, .. } => Ask::InboxAddress { name: name.clone() },
+        Request::Status { .. } => Ask::Status,
+        Request::Send { .. } | Request::Adopt { .. } | Request::Settle { .. } | Request::Stop => return None,
+    })
+}
+
+/// Whoever asked may have stopped waiting. Where the answer can't be read the asker hears that the client is closed.
+fn answer_request(request: Request, reply: Reply) {
+    match (request, reply) {
+        (Request::Cancel { done, .. }, Reply::Cancelled(result)) => drop(done.send(result)),
+        (Request::CreateInbox { done, .. }, Reply::Created(result)) => drop(done.send(result)),
+        (Request::Listen { done, .. }, Reply::Listening(result)) => drop(done.send(result)),
+        (Request::InboxAddress { done, .. }, Reply::Address(address)) => drop(done.send(address)),
+        (Request::Status { done }, Reply::Status(status)) => drop(done.send(status)),
+        (Request::Flush, Reply::Done) => {}
+        _ => tracing::warn!("the other umbel of this profile is of another release"),
+    }
+}

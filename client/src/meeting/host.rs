@@ -1,0 +1,252 @@
+//! Beside the driver: does for guests what a local user would do, and tells them what happens.
+//!
+//! As long as there are no guests it writes nothing, and looks whether any came as seldom as people don't notice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::Duration;
+
+use super::Told;
+use super::ask::{Ask, Reply, decode, encode};
+use crate::core::io::{Cancelled, Notice};
+use crate::net::driver::Request;
+use crate::store::{AskId, Asked, Attended, GuestId, Said, Store};
+
+/// How often it is looked at what guests ask.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often guests are given a sign of life.
+const BEAT: Duration = Duration::from_secs(2);
+/// A guest that gave no sign of life for so long is forgotten.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long a driver that could end stays for what guests have under way.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub(super) struct Host {
+    store: Store,
+    asker: mpsc::WeakSender<Request>,
+    notices: broadcast::Receiver<Told>,
+    /// Whoever wants to end when nothing of a guest is under way.
+    settling: mpsc::Receiver<oneshot::Sender<()>>,
+    generation: i64,
+    /// What the store last said of changes by others.
+    version: Option<i64>,
+    last_ask: AskId,
+    /// The last sign of life of each guest, and when it came.
+    guests: BTreeMap<GuestId, (i64, Instant)>,
+    answering: JoinSet<(AskId, Option<Reply>)>,
+    /// Guests' messages of whose first attempt nothing was heard yet.
+    under_way: BTreeSet<MessageId>,
+    said: Said,
+    said_at: Instant,
+}
+
+enum Wake {
+    Look,
+    Told(Result<Told, broadcast::error::RecvError>),
+    Answered(AskId, Option<Reply>),
+    Settle(oneshot::Sender<()>),
+}
+
+impl Host {
+    pub(super) fn new(
+        store: Store,
+        asker: mpsc::WeakSender<Request>,
+        notices: broadcast::Receiver<Told>,
+        settling: mpsc::Receiver<oneshot::Sender<()>>,
+    ) -> Self {
+        Self {
+            store,
+            asker,
+            notices,
+            settling,
+            generation: rand::random(),
+            version: None,
+            last_ask: AskId(0),
+            guests: BTreeMap::new(),
+            answering: JoinSet::new(),
+            under_way: BTreeSet::new(),
+            said: Said::default(),
+            said_at: Instant::now(),
+        }
+    }
+
+    /// Serves guests until the driver ends.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(LOOK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settling: Option<(oneshot::Sender<()>, Instant)> = None;
+        loop {
+            let wake = tokio::select! {
+                told = self.notices.recv() => Wake::Told(told),
+                Some(Ok((ask, reply))) = self.answering.join_next() => Wake::Answered(ask, reply),
+                Some(done) = self.settling.recv() => Wake::Settle(done),
+                _ = ticks.tick() => Wake::Look,
+            };
+            match wake {
+                Wake::Told(Err(broadcast::error::RecvError::Closed)) => break,
+                Wake::Told(told) => self.on_told(told.unwrap_or(Told::Gap)),
+                Wake::Answered(ask, reply) => self.on_answered(ask, reply),
+                Wake::Settle(done) => {
+                    self.look().await;
+                    settling = Some((done, Instant::now() + SETTLE_MAX));
+                }
+                Wake::Look => self.look().await,
+            }
+            while let Ok(told) = self.notices.try_recv() {
+                self.on_told(told);
+            }
+            self.speak().await;
+            let is_settled = self.under_way.is_empty() && self.answering.is_empty();
+            if let Some((done, _)) = settling.take_if(|(_, until)| is_settled || *until <= Instant::now()) {
+                let _ = done.send(());
+            }
+        }
+        while let Some(Ok((ask, reply))) = self.answering.join_next().await {
+            self.on_answered(ask, reply);
+        }
+        self.speak().await;
+    }
+
+    /// What is told when nobody listens is lost on nobody.
+    fn on_told(&mut self, told: Told) {
+        if self.guests.is_empty() {
+            return;
+        }
+        if let Told::Notice(
+            Notice::Held { id, .. }
+            | Notice::Deferred { id, .. }
+            | Notice::Failed { id, .. }
+            | Notice::Cancelled(Cancelled { id, .. })
+            | Notice::Unsaved { id, .. },
+        ) = &told
+        {
+            self.under_way.remove(id);
+        }
+        match told {
+            // Everything is out of reach, so that nothing gets on.
+            Told::Notice(Notice::Unreachable) => {
+                self.under_way.clear();
+                self.said.notices.push(encode(&Some(Notice::Unreachable)));
+            }
+            Told::Notice(notice) => self.said.notices.push(encode(&Some(notice))),
+            Told::Gap => self.said.notices.push(encode(&None::<Notice>)),
+        }
+    }
+
+    fn on_answered(&mut self, ask: AskId, reply: Option<Reply>) {
+        // What this driver did not come to do is left to the next.
+        if let Some(reply) = reply {
+            self.said.answers.push((ask, encode(&reply)));
+        }
+    }
+
+    async fn look(&mut self) {
+        let (version, last_ask) = (self.version, self.last_ask);
+        let found = self.store.call(move |database| {
+            let now = database.data_version()?;
+            if version == Some(now) { Ok(None) } else { database.attend(last_ask).map(|found| Some((now, found))) }
+        });
+        match found.await {
+            Ok(Ok(Some((version, found)))) => {
+                self.version = Some(version);
+                self.on_attended(found);
+            }
+            Ok(Ok(None)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "guests can't be heard"),
+        }
+        let now = Instant::now();
+        let is_silent = |heard_at: Instant| heard_at + SILENCE_MAX <= now;
+        let silent: Vec<GuestId> =
+            self.guests.iter().filter(|(_, (_, heard_at))| is_silent(*heard_at)).map(|(&guest, _)| guest).collect();
+        for guest in silent {
+            self.guests.remove(&guest);
+            self.said.gone.push(guest);
+        }
+    }
+
+    fn on_attended(&mut self, found: Attended) {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.guests);
+        if before.is_empty() && !found.guests.is_empty() {
+            // They hear at once that there is someone.
+            self.said_at = now.checked_sub(BEAT).unwrap_or(now);
+        }
+        for (guest, beat) in found.guests {
+            let heard_at = before.get(&guest).filter(|(last, _)| *last == beat).map_or(now, |&(_, at)| at);
+            self.guests.insert(guest, (beat, heard_at));
+        }
+        for Asked { id, guest, request, is_begun } in found.asks {
+            self.last_ask = id;
+            if !self.guests.contains_key(&guest) {
+                continue;
+            }
+            let ask = decode::<Ask>(&request);
+            if let Some(Ask::Adopt { id }) = ask {
+                self.under_way.insert(id);
+            }
+            self.said.begun.push(id);
+            let (store, asker) = (self.store.clone(), self.asker.clone());
+            self.answering.spawn(async move { (id, answer(&store, &asker, ask, is_begun).await) });
+        }
+    }
+
+    async fn speak(&mut self) {
+        let is_due = !self.guests.is_empty() && self.said_at + BEAT <= Instant::now();
+        if self.said.is_empty() && !is_due {
+            return;
+        }
+        self.said_at = Instant::now();
+        let (generation, said) = (self.generation, std::mem::take(&mut self.said));
+        let told = self.store.call(move |database| {
+            let result = database.say(generation, &said);
+            Ok((result, said))
+        });
+        if let Ok(Ok((Err(error), unsaid))) = told.await {
+            tracing::warn!(%error, "guests can't be told");
+            // Notices may be missed, and that is seen; answers are waited for.
+            self.said.answers = unsaid.answers;
+            self.said.notices.push(encode(&None::<Notice>));
+        }
+    }
+}
+
+/// Asks the driver as a local user would. `None` if it ends first.
+async fn answer(store: &Store, asker: &mpsc::WeakSender<Request>, ask: Option<Ask>, is_begun: bool) -> Option<Reply> {
+    let Some(ask) = ask else { return Some(Reply::Unknown) };
+    let asker = asker.upgrade()?;
+    match ask {
+        Ask::Adopt { id } => {
+            let state = store.call(move |database| database.outgoing(id)).await.ok()?.ok()?;
+            if let Some(state) = state {
+                asker.send(Request::Adopt { id, state }).await.ok()?;
+            }
+            Some(Reply::Done)
+        }
+        Ask::Cancel { id } => pass_on(asker, |done| Request::Cancel { id, done }).await.map(Reply::Cancelled),
+        Ask::Flush => asker.send(Request::Flush).await.ok().map(|()| Reply::Done),
+        Ask::CreateInbox { name } => {
+            let request = |done| Request::CreateInbox { name, is_again: is_begun, done };
+            pass_on(asker, request).await.map(Reply::Created)
+        }
+        Ask::Listen { name, is_interactive } => {
+            pass_on(asker, |done| Request::Listen { name, is_interactive, done }).await.map(Reply::Listening)
+        }
+        Ask::InboxAddress { name } => {
+            pass_on(asker, |done| Request::InboxAddress { name, done }).await.map(Reply::Address)
+        }
+        Ask::Status => pass_on(asker, |done| Request::Status { done }).await.map(Reply::Status),
+    }
+}
+
+/// Lets go of the sender before it waits, so that the driver may end meanwhile.
+async fn pass_on<T>(asker: mpsc::Sender<Request>, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
+    let (done, reply) = oneshot::channel();
+    asker.send(request(done)).await.ok()?;
+    drop(asker);
+    reply.await.ok()
+}

@@ -1,0 +1,95 @@
+//! Several processes on one profile (docs/decisions/014-several-commands-on-one-profile.md).
+//!
+//! The one that holds the lock drives the core and has the network; the others are its guests. They meet in the profile's
+//! database: a [`guest`] passes on what its own user asks and is told, a [`host`] beside the driver does for guests what a
+//! local user would do. When the driver ends, in order or not, a guest takes the lock and goes on in its place.
+
+mod ask;
+mod guest;
+mod host;
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{broadcast, mpsc};
+use umbel_proto::ids::Peer;
+use umbel_proto::network::Network;
+use umbel_proto::time::WallTime;
+
+use crate::client::StopReason;
+use crate::core::io::{Notice, Snapshot};
+use crate::core::{Core, SnapshotFault};
+use crate::net::Clock;
+use crate::net::driver::{Driver, Parts, Request};
+use crate::store::{LockFile, Store};
+use guest::{Guest, GuestEnd};
+use host::Host;
+
+/// What a listener is told.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// This happened.
+    Notice(Notice),
+    /// What happened meanwhile nobody can tell: look at what is stored.
+    Gap,
+}
+
+/// What every process of a profile begins with.
+pub(crate) struct Ground {
+    pub(crate) network: Network,
+    pub(crate) seeds: Vec<Peer>,
+    pub(crate) lock_file: LockFile,
+}
+
+impl Ground {
+    /// The oldest time of which the core wants to know what was received.
+    pub(crate) fn received_since(&self) -> WallTime {
+        WallTime(Clock::wall().as_secs().saturating_sub(self.network.params.record_life.as_secs()))
+    }
+
+    /// A core that goes on where the snapshot left off.
+    pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
+        let clock = Clock::start();
+        let (network, seeds) = (self.network.clone(), self.seeds.clone());
+        let core = Core::new(network, seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())?;
+        Ok((core, clock))
+    }
+}
+
+/// One process's part in the life of a profile.
+pub(crate) struct Member {
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) store: Store,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    /// To ask the driver on behalf of guests. Weak, so that the driver hears when its user is gone.
+    pub(crate) asker: mpsc::WeakSender<Request>,
+    pub(crate) notices: broadcast::Sender<Told>,
+    pub(crate) is_online: bool,
+    /// Set when this process can't go on as a guest.
+    pub(crate) stop_reason: Arc<OnceLock<StopReason>>,
+}
+
+impl Member {
+    /// Drives the core, or is a guest until it can; ends when told to, or when nobody is left to tell it anything.
+    /// `restored` is there if this process holds the lock.
+    pub(crate) async fn run(self, restored: Option<(Core, Clock)>) {
+        let Self { ground, store, requests, asker, notices, is_online, stop_reason } = self;
+        let (restored, requests, first) = match restored {
+            Some(restored) => (restored, requests, Vec::new()),
+            None => {
+                let guest = Guest::new(Arc::clone(&ground), store.clone(), requests, notices.clone(), stop_reason);
+                match guest.run().await {
+                    GuestEnd::Stopped => return,
+                    GuestEnd::Took { restored, requests, first } => (*restored, requests, first),
+                }
+            }
+        };
+        let (settle, settling) = mpsc::channel(1);
+        let host = tokio::spawn(Host::new(store.clone(), asker, notices.subscribe(), settling).run());
+        let (core, clock) = restored;
+        let (network, params) = (ground.network.id, Arc::new(ground.network.params.clone()));
+        let parts = Parts { core, clock, network, params, store, requests, first, notices, settle, is_online };
+        Driver::new(parts).run().await;
+        // It says its last words.
+        drop(host.await);
+    }
+}

@@ -1,0 +1,310 @@
+//! Where the processes of one profile meet: tables in its database.
+//!
+//! One process drives the core; the others are its guests. A guest writes what it asks into `asks` and finds the answer
+//! there; the host, beside the driver, appends what is told to `notices` while there are guests. `beat` goes up as long as
+//! a process is alive: clocks of the calendar are not trusted with that. Nothing here has to outlive a power cut but a
+//! message that a guest sends, so that only that waits for the disk.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use umbel_proto::ids::MessageId;
+use zeroize::Zeroizing;
+
+use super::database::{Database, DatabaseError, Doing};
+
+/// Notices kept for guests that are behind; a guest that missed some is told so.
+const NOTICES_MAX: i64 = 1024;
+/// What is read of asks and notices at once.
+const PAGE_MAX: u32 = 256;
+/// What was attempted, for errors.
+const DOING: &str = "talk with the other umbel of this profile";
+
+/// Names a guest; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GuestId(pub(crate) i64);
+
+/// Names what a guest asks; never reused, and in the order asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AskId(pub(crate) i64);
+
+/// A sign of life of whoever drives the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HostBeat {
+    /// Drawn at random by each driver.
+    pub(crate) generation: i64,
+    beat: i64,
+}
+
+/// What a guest begins with.
+pub(crate) struct Entered {
+    pub(crate) guest: GuestId,
+    /// The last notice before it came.
+    pub(crate) seq: i64,
+    /// The last sign of life; it may be that of a driver long gone.
+    pub(crate) host: Option<HostBeat>,
+}
+
+/// What a guest found.
+pub(crate) struct Heard {
+    /// Whether the host still knows the guest.
+    pub(crate) is_known: bool,
+    pub(crate) host: Option<HostBeat>,
+    pub(crate) answers: Vec<(AskId, Vec<u8>)>,
+    pub(crate) notices: Vec<Vec<u8>>,
+    /// Whether notices before these are gone.
+    pub(crate) has_gap: bool,
+    /// The last notice heard.
+    pub(crate) seq: i64,
+}
+
+/// Something that a guest asks.
+pub(crate) struct Asked {
+    pub(crate) id: AskId,
+    pub(crate) guest: GuestId,
+    pub(crate) request: Vec<u8>,
+    /// Another driver began with it, and may have done it.
+    pub(crate) is_begun: bool,
+}
+
+/// What a host found.
+pub(crate) struct Attended {
+    /// Each guest, and its beat.
+    pub(crate) guests: Vec<(GuestId, i64)>,
+    pub(crate) asks: Vec<Asked>,
+}
+
+/// What a host has to say.
+#[derive(Default)]
+pub(crate) struct Said {
+    pub(crate) begun: Vec<AskId>,
+    pub(crate) answers: Vec<(AskId, Vec<u8>)>,
+    pub(crate) notices: Vec<Vec<u8>>,
+    /// Guests that gave no sign of life for long.
+    pub(crate) gone: Vec<GuestId>,
+}
+
+impl Said {
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { begun, answers, notices, gone } = self;
+        begun.is_empty() && answers.is_empty() && notices.is_empty() && gone.is_empty()
+    }
+}
+
+impl Database {
+    /// Changes whenever another process wrote to the profile.
+    pub(crate) fn data_version(&self) -> Result<i64, DatabaseError> {
+        self.connection.query_row("PRAGMA data_version", [], |row| row.get(0)).doing(DOING)
+    }
+
+    /// Registers a guest.
+    pub(crate) fn enter(&mut self) -> Result<Entered, DatabaseError> {
+        self.unsynced(|transaction| {
+            transaction.execute("INSERT INTO guests (beat) VALUES (0)", [])?;
+            let guest = GuestId(transaction.last_insert_rowid());
+            Ok(Entered { guest, seq: last_seq(transaction)?, host: host_beat(transaction)? })
+        })
+    }
+
+    /// A sign of life of a guest, which has heard all answers before the one to this ask, or, with `None`, all.
+    pub(crate) fn beat(&mut self, guest: GuestId, next: Option<AskId>) -> Result<(), DatabaseError> {
+        let next = next.map_or(i64::MAX, |ask| ask.0);
+        self.unsynced(|transaction| {
+            let heard = "DELETE FROM asks WHERE guest = ?1 AND answer IS NOT NULL AND id < ?2";
+            transaction.execute(heard, [guest.0, next])?;
+            transaction.execute("UPDATE guests SET beat = beat + 1 WHERE id = ?1", [guest.0]).map(|_| ())
+        })
+    }
+
+    /// Forgets a guest and what it asked.
+    pub(crate) fn leave(&mut self, guest: GuestId) -> Result<(), DatabaseError> {
+        self.unsynced(|transaction| forget(transaction, guest))
+    }
+
+    /// Asks the host for something.
+    pub(crate) fn ask(&mut self, guest: GuestId, request: &[u8]) -> Result<AskId, DatabaseError> {
+        self.unsynced(|transaction| put_ask(transaction, guest, request))
+    }
+
+    /// Puts a message into the outbox and asks the host to take care of it; both are durable then. `None` if the outbox is
+    /// full.
+    pub(crate) fn ask_with_message(
+        &mut self,
+        guest: GuestId,
+        request: &[u8],
+        id: MessageId,
+        state: &[u8],
+        (messages_max, bytes_max): (usize, usize),
+    ) -> Result<Option<AskId>, DatabaseError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
+        let (messages, bytes): (u64, u64) = transaction
+            .query_row("SELECT count(*), coalesce(sum(length(state)), 0) FROM outbox", [], |row| {
+                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+            })
+            .doing(DOING)?;
+        if messages >= messages_max as u64 || bytes.saturating_add(state.len() as u64) > bytes_max as u64 {
+            return Ok(None);
+        }
+        transaction
+            .execute("INSERT INTO outbox (id, state) VALUES (?1, ?2)", params![id.as_bytes(), state])
+            .doing("write the profile")?;
+        let ask = put_ask(&transaction, guest, request).doing("write the profile")?;
+        transaction.commit().doing("write the profile")?;
+        Ok(Some(ask))
+    }
+
+    /// A message in the outbox; `None` if it is gone.
+    pub(crate) fn outgoing(&self, id: MessageId) -> Result<Option<Zeroizing<Vec<u8>>>, DatabaseError> {
+        let state = self
+            .connection
+            .query_row("SELECT state FROM outbox WHERE id = ?1", [id.as_bytes()], |row| row.get(0).map(Zeroizing::new));
+        state.optional().doing("read the outbox")
+    }
+
+    /// Whether there is an inbox of this name.
+    pub(crate) fn has_inbox(&self, name: &str) -> Result<bool, DatabaseError> {
+        let found = self.connection.query_row("SELECT 1 FROM inboxes WHERE name = ?1", [name], |_| Ok(()));
+        found.optional().map(|found| found.is_some()).doing("read the profile")
+    }
+
+    /// What a guest has not heard yet.
+    pub(crate) fn hear(&mut self, guest: GuestId, seq: i64) -> Result<Heard, DatabaseError> {
+        let transaction = self.connection.transaction().doing(DOING)?;
+        let heard = hear(&transaction, guest, seq).doing(DOING)?;
+        drop(transaction);
+        Ok(heard)
+    }
+
+    /// What guests ask that is not answered, after this ask.
+    pub(crate) fn attend(&mut self, after: AskId) -> Result<Attended, DatabaseError> {
+        let transaction = self.connection.transaction().doing(DOING)?;
+        attend(&transaction, after).doing(DOING)
+    }
+
+    /// Says what the host has to say, with a sign of life.
+    pub(crate) fn say(&mut self, generation: i64, said: &Said) -> Result<(), DatabaseError> {
+        self.unsynced(|transaction| say(transaction, generation, said))
+    }
+
+    /// Takes a message to be printed: no other process prints it until `until`. False if another did that, or it was
+    /// printed already.
+    pub(crate) fn claim(&mut self, seq: i64, claimer: i64, now: i64, until: i64) -> Result<bool, DatabaseError> {
+        self.unsynced(|transaction| {
+            let is_unread = "SELECT 1 FROM messages WHERE seq = ?1 AND is_read = 0";
+            if transaction.query_row(is_unread, [seq], |_| Ok(())).optional()?.is_none() {
+                return Ok(false);
+            }
+            // One that lies far ahead was made by a clock that was wrong.
+            let changed = transaction.execute(
+                "INSERT INTO claims (seq, claimer, until) VALUES (?1, ?2, ?4) ON CONFLICT (seq) DO UPDATE
+                 SET claimer = excluded.claimer, until = excluded.until
+                 WHERE claimer = ?2 OR until <= ?3 OR until > ?4",
+                [seq, claimer, now, until],
+            )?;
+            Ok(changed > 0)
+        })
+    }
+
+    /// Does these changes in one transaction that need not outlive a power cut.
+    fn unsynced<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, DatabaseError> {
+        self.connection.execute_batch("PRAGMA synchronous = NORMAL").doing(DOING)?;
+        let result = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .and_then(|transaction| {
+                let value = change(&transaction)?;
+                transaction.commit().map(|()| value)
+            })
+            .doing(DOING);
+        self.connection.execute_batch("PRAGMA synchronous = FULL").doing(DOING)?;
+        result
+    }
+}
+
+fn put_ask(connection: &Connection, guest: GuestId, request: &[u8]) -> rusqlite::Result<AskId> {
+    connection.execute("INSERT INTO asks (guest, request) VALUES (?1, ?2)", params![guest.0, request])?;
+    Ok(AskId(connection.last_insert_rowid()))
+}
+
+fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
+    let seq = connection.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'notices'", [], |row| row.get(0));
+    seq.optional().map(Option::unwrap_or_default)
+}
+
+fn host_beat(connection: &Connection) -> rusqlite::Result<Option<HostBeat>> {
+    let read = |row: &rusqlite::Row<'_>| Ok(HostBeat { generation: row.get(0)?, beat: row.get(1)? });
+    connection.query_row("SELECT generation, beat FROM host", [], read).optional()
+}
+
+fn hear(connection: &Connection, guest: GuestId, seq: i64) -> rusqlite::Result<Heard> {
+    let known = connection.query_row("SELECT 1 FROM guests WHERE id = ?1", [guest.0], |_| Ok(())).optional()?;
+    let answers = connection
+        .prepare_cached("SELECT id, answer FROM asks WHERE guest = ?1 AND answer IS NOT NULL ORDER BY id")?
+        .query_map([guest.0], |row| Ok((AskId(row.get(0)?), row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let notices: Vec<(i64, Vec<u8>)> = connection
+        .prepare_cached("SELECT seq, notice FROM notices WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
+        .query_map(params![seq, PAGE_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let (first, last) = (notices.first().map(|(seq, _)| *seq), notices.last().map(|(seq, _)| *seq));
+    Ok(Heard {
+        is_known: known.is_some(),
+        host: host_beat(connection)?,
+        answers,
+        has_gap: first.is_some_and(|first| first > seq + 1),
+        notices: notices.into_iter().map(|(_, notice)| notice).collect(),
+        seq: last.unwrap_or(seq),
+    })
+}
+
+fn attend(connection: &Connection, after: AskId) -> rusqlite::Result<Attended> {
+    let guests = connection
+        .prepare_cached("SELECT id, beat FROM guests")?
+        .query_map([], |row| Ok((GuestId(row.get(0)?), row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let asks = connection
+        .prepare_cached(
+            "SELECT id, guest, request, is_begun FROM asks WHERE id > ?1 AND answer IS NULL ORDER BY id LIMIT ?2",
+        )?
+        .query_map(params![after.0, PAGE_MAX], |row| {
+            Ok(Asked {
+                id: AskId(row.get(0)?),
+                guest: GuestId(row.get(1)?),
+                request: row.get(2)?,
+                is_begun: row.get::<_, i64>(3)? != 0,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Attended { guests, asks })
+}
+
+fn say(transaction: &Transaction<'_>, generation: i64, said: &Said) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO host (one, generation, beat) VALUES (1, ?1, 0)
+         ON CONFLICT (one) DO UPDATE SET generation = excluded.generation, beat = beat + 1",
+        [generation],
+    )?;
+    for ask in &said.begun {
+        transaction.execute("UPDATE asks SET is_begun = 1 WHERE id = ?1", [ask.0])?;
+    }
+    for (ask, answer) in &said.answers {
+        transaction.execute("UPDATE asks SET answer = ?2 WHERE id = ?1", params![ask.0, answer])?;
+    }
+    for notice in &said.notices {
+        transaction.execute("INSERT INTO notices (notice) VALUES (?1)", [notice])?;
+    }
+    if !said.notices.is_empty() {
+        let keep_after = last_seq(transaction)? - NOTICES_MAX;
+        transaction.execute("DELETE FROM notices WHERE seq <= ?1", [keep_after])?;
+    }
+    said.gone.iter().try_for_each(|&guest| forget(transaction, guest))
+}
+
+fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM asks WHERE guest = ?1", [guest.0])?;
+    transaction.execute("DELETE FROM guests WHERE id = ?1", [guest.0])?;
+    // Nobody is left to hear them.
+    transaction.execute("DELETE FROM notices WHERE NOT EXISTS (SELECT 1 FROM guests)", [])?;
+    Ok(())
+}
