@@ -6,25 +6,51 @@ use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, SendFault};
 use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
-use umbel_proto::time::Duration;
+use umbel_proto::time::{Duration, WallTime};
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
+use super::{output, times};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a message.
 const LINGER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
 /// The part of the time taken so far that they are waited for, between these bounds.
 const LINGER_SHARE: u32 = 4;
 
+/// How long the other holders are waited for once one has a message and they are being asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Until when the user wants to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Stage {
+    /// Until one relay keeps the message, and each further copy is out, planned or refused
+    One,
+    /// Until as many relays keep it as are wanted
+    All,
+}
+
 /// How far one message got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Enough holders have it.
     Held,
-    /// It is still in the outbox.
+    /// Some have it, fewer than are wanted.
+    Kept(Missing),
+    /// It is still in the outbox, and nobody has it.
     Queued(Obstacle),
     /// It can't be sent.
     Failed(SendFault),
+    /// It was taken back.
+    Cancelled,
+}
+
+/// Why a message is not with more holders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The next copy goes out at this time: it follows from nothing that an observer sees.
+    Planned(Instant),
+    /// Something is in the way.
+    Obstacle(Obstacle),
 }
 
 /// Why a message is still in the outbox.
@@ -44,6 +70,8 @@ pub(super) struct Progress {
     pub(super) holders: usize,
     pub(super) wanted: Option<usize>,
     fate: Option<Fate>,
+    /// Since when one holder has it, as told to this command.
+    kept_at: Option<Instant>,
 }
 
 impl Progress {
@@ -68,24 +96,61 @@ impl Progress {
     }
 
     /// What keeps it in the outbox: of no concern where enough have it.
-    fn fate_by(&self, obstacle: Obstacle) -> Fate {
-        if self.is_held_enough() { Fate::Held } else { Fate::Queued(obstacle) }
+    fn fate_by(&self, missing: Missing) -> Fate {
+        match missing {
+            _ if self.is_held_enough() => Fate::Held,
+            missing if self.holders > 0 => Fate::Kept(missing),
+            Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
+            Missing::Planned(_) => Fate::Queued(Obstacle::Time),
+        }
     }
 
-    fn on_obstacle(&mut self, obstacle: Obstacle) {
-        self.fate = Some(self.fate_by(obstacle));
+    fn settle(&mut self, missing: Missing) {
+        self.fate = Some(self.fate_by(missing));
     }
 
     pub(super) fn fate(&self) -> Fate {
-        self.fate.unwrap_or_else(|| self.fate_by(Obstacle::Time))
+        self.fate.unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
     }
 
     /// As JSON and people are told.
     pub(super) fn state(&self) -> &'static str {
         match self.fate() {
             Fate::Held => "held",
+            Fate::Kept(_) => "kept",
             Fate::Queued(_) => "queued",
+            Fate::Failed(SendFault::Expired) => "expired",
             Fate::Failed(_) => "failed",
+            Fate::Cancelled => "cancelled",
+        }
+    }
+
+    /// How long it is until the next copy goes out, where that is planned.
+    pub(super) fn next_copy_in(&self) -> Option<Duration> {
+        match self.fate() {
+            Fate::Kept(Missing::Planned(at)) => Some(at.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    /// What people are told.
+    pub(super) fn text(&self) -> String {
+        let holders = if self.holders == 1 { "one relay".to_owned() } else { output::count(self.holders, "relay") };
+        match self.fate() {
+            Fate::Kept(Missing::Planned(_)) => {
+                let wait = self.next_copy_in().unwrap_or_default().max(Duration::from_secs(1));
+                format!(
+                    "kept by {holders}; the next copy goes out in about {}, or with the first umbel command after that",
+                    times::length(wait)
+                )
+            }
+            Fate::Kept(Missing::Obstacle(obstacle)) => {
+                format!("kept by {holders}; {}; the next umbel command tries again", why_not_more(obstacle))
+            }
+            _ => {
+                let verb = if self.holders == 1 { "has" } else { "have" };
+                format!("{}, {} {verb} it", self.state(), output::count(self.holders, "holder"))
+            }
         }
     }
 }
@@ -93,15 +158,16 @@ impl Progress {
 /// Some messages on their way.
 pub(super) struct Delivery {
     pub(super) messages: BTreeMap<MessageId, Progress>,
+    stage: Stage,
     began_at: Instant,
     ends_at: Instant,
 }
 
 impl Delivery {
-    /// None so far; to be waited for until `timeout` has passed.
-    pub(super) fn new(timeout: Duration) -> Self {
+    /// None so far; to be waited for until this stage, or until `timeout` has passed.
+    pub(super) fn new(stage: Stage, timeout: Duration) -> Self {
         let began_at = Instant::now();
-        Self { messages: BTreeMap::new(), began_at, ends_at: began_at + timeout }
+        Self { messages: BTreeMap::new(), stage, began_at, ends_at: began_at + timeout }
     }
 
     /// This one too, which nobody has yet.
@@ -109,10 +175,14 @@ impl Delivery {
         self.messages.entry(id).or_default();
     }
 
-    /// These too, until an attempt at each has ended; enough may have had some of them before.
-    pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>) {
-        for OutboxEntry { id, holders, wanted, .. } in outbox {
+    /// These too, until an attempt at each has ended; enough may have had some of them before. `wall` is the time now.
+    pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>, wall: WallTime) {
+        for OutboxEntry { id, holders, wanted, next_try_at, .. } in outbox {
             self.messages.entry(id).or_default().set_held(holders, wanted);
+            let wait = next_try_at.map_or(Duration::ZERO, |at| at.since(wall));
+            if holders > 0 && !wait.is_zero() {
+                self.on_planned(id, wait);
+            }
         }
     }
 
@@ -124,14 +194,32 @@ impl Delivery {
         notices: &mut Notices,
     ) -> Result<(), Failure> {
         while self.messages.values().any(|progress| progress.fate.is_none()) {
-            match timeout_at(self.ends_at, notices.next()).await {
+            let until = self.patient_until().unwrap_or(self.ends_at).min(self.ends_at);
+            match timeout_at(until, notices.next()).await {
                 Ok(Ok(notice)) => self.on_notice(session, &notice),
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
                 Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                Err(_elapsed) => return Ok(()),
+                Err(_elapsed) if until >= self.ends_at => return Ok(()),
+                Err(_elapsed) => self.lose_patience(),
             }
         }
         Ok(())
+    }
+
+    /// When the first of the messages that somebody has is waited for no longer.
+    fn patient_until(&self) -> Option<Instant> {
+        let open = self.messages.values().filter(|progress| progress.fate.is_none());
+        let kept = open.filter(|progress| progress.holders > 0).filter_map(|progress| progress.kept_at);
+        kept.map(|at| at + PATIENCE).min().filter(|_| self.stage == Stage::One)
+    }
+
+    fn lose_patience(&mut self) {
+        let now = Instant::now();
+        for progress in self.messages.values_mut().filter(|progress| progress.fate.is_none()) {
+            if progress.kept_at.is_some_and(|at| at + PATIENCE <= now) {
+                progress.settle(Missing::Obstacle(Obstacle::Time));
+            }
+        }
     }
 
     fn on_notice(&mut self, session: &Session, notice: &Notice) {
@@ -144,24 +232,41 @@ impl Delivery {
             Notice::Held { id, holders, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
                     progress.on_held(*holders, *wanted);
+                    progress.kept_at.get_or_insert_with(Instant::now);
                 }
             }
+            Notice::Scheduled { id, wait } => self.on_planned(*id, *wait),
             Notice::Deferred { id, reason, retry_in } => {
                 let is_too_late = Instant::now() + *retry_in >= self.ends_at;
-                if let Some(progress) = self.messages.get_mut(id).filter(|_| is_too_late) {
-                    progress.on_obstacle(Obstacle::Deferred(*reason));
+                let is_stage_reached = |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
+                if let Some(progress) = self.messages.get_mut(id)
+                    && (is_too_late || is_stage_reached(progress))
+                {
+                    progress.settle(Missing::Obstacle(Obstacle::Deferred(*reason)));
                 }
             }
-            Notice::Failed { id, reason } => {
-                if let Some(progress) = self.messages.get_mut(id) {
-                    progress.fate = Some(Fate::Failed(*reason));
-                }
-            }
+            Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
+            Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => {
                 let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
-                open.for_each(|progress| progress.on_obstacle(Obstacle::Unreachable));
+                open.for_each(|progress| progress.settle(Missing::Obstacle(Obstacle::Unreachable)));
             }
             _ => {}
+        }
+    }
+
+    /// The next copy goes out after this time: too late for us, or nothing that this stage waits for.
+    fn on_planned(&mut self, id: MessageId, wait: Duration) {
+        let at = Instant::now() + wait;
+        let is_over = self.stage == Stage::One || at >= self.ends_at;
+        if let Some(progress) = self.messages.get_mut(&id).filter(|progress| is_over || progress.is_held_enough()) {
+            progress.settle(Missing::Planned(at));
+        }
+    }
+
+    fn end(&mut self, id: MessageId, fate: Fate) {
+        if let Some(progress) = self.messages.get_mut(&id) {
+            progress.fate = Some(fate);
         }
     }
 
@@ -176,14 +281,14 @@ impl Delivery {
         for (id, progress) in &mut self.messages {
             match outbox.get(id) {
                 Some(entry) => progress.on_held(entry.holders, entry.wanted),
-                None if matches!(progress.fate, Some(Fate::Failed(_))) => {}
+                None if matches!(progress.fate, Some(Fate::Failed(_) | Fate::Cancelled)) => {}
                 None => progress.fate = Some(Fate::Held),
             }
         }
     }
 
-    /// A little longer, for the copies beyond those that are needed: as long as a message is held and still in the outbox,
-    /// there are some.
+    /// A little longer, for the copies beyond those that are needed: as long as a message is held, still in the outbox and
+    /// waits for no moment, there are some.
     pub(super) async fn linger(
         &mut self,
         session: &Session,
@@ -195,7 +300,7 @@ impl Delivery {
         loop {
             let outbox = client.status().await?.outbox;
             let is_held = |id| self.messages.get(id).is_some_and(|one| one.fate == Some(Fate::Held));
-            let is_outstanding = outbox.iter().any(|entry| is_held(&entry.id));
+            let is_outstanding = outbox.iter().any(|entry| is_held(&entry.id) && entry.next_try_at.is_none());
             // What was told before is heard in any case.
             let until = if is_outstanding { ends_at } else { Instant::now() };
             match timeout_at(until, notices.next()).await {
@@ -211,19 +316,45 @@ impl Delivery {
         let fates = || self.messages.values().map(Progress::fate);
         if let Some(fault) = fates().find_map(|fate| match fate {
             Fate::Failed(fault) => Some(fault),
-            Fate::Held | Fate::Queued(_) => None,
+            _ => None,
         }) {
             return Err(SendError::from(fault).into());
         }
-        let Some(obstacle) = fates().find_map(|fate| match fate {
+        if fates().any(|fate| fate == Fate::Cancelled) {
+            let hint = "another umbel command did that: `umbel outbox list` shows what is left";
+            return Err(Failure::failed("the message was taken back", hint));
+        }
+        if let Some(obstacle) = fates().find_map(|fate| match fate {
             Fate::Queued(obstacle) => Some(obstacle),
-            Fate::Held | Fate::Failed(_) => None,
-        }) else {
-            return Ok(());
-        };
-        let count = fates().filter(|fate| matches!(fate, Fate::Queued(_))).count();
-        let what = if count == 1 { "the message is" } else { "messages are" };
-        Err(Failure::new(exit(obstacle), format!("{}: {what} safe in the outbox", text(obstacle)), hint(obstacle)))
+            _ => None,
+        }) {
+            let count = fates().filter(|fate| matches!(fate, Fate::Queued(_))).count();
+            let what = if count == 1 { "the message is" } else { "messages are" };
+            return Err(Failure::new(
+                exit(obstacle),
+                format!("{}: {what} safe in the outbox", text(obstacle)),
+                hint(obstacle),
+            ));
+        }
+        let kept = self.messages.values().find(|progress| matches!(progress.fate(), Fate::Kept(_)));
+        match kept.filter(|_| self.stage == Stage::All) {
+            Some(progress) => Err(Failure::new(
+                Exit::Deferred,
+                format!("fewer relays keep it than are wanted: it is {}", progress.text()),
+                "wait longer with --timeout, or let the next umbel command go on with it",
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why no further holder has a message that one has.
+fn why_not_more(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Time => "the others have not answered yet",
+        Obstacle::Unreachable | Obstacle::Deferred(DeferReason::NoCircuit) => "no relay can be reached just now",
+        Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
+        Obstacle::Deferred(_) => "the others can't be reached",
     }
 }
 
@@ -272,7 +403,7 @@ mod tests {
 
     fn entry(holders: usize) -> OutboxEntry {
         let address = *umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address();
-        let created_at = umbel_proto::time::WallTime(1_790_000_000);
+        let created_at = WallTime(1_790_000_000);
         OutboxEntry {
             id: ID,
             address,
@@ -292,8 +423,12 @@ mod tests {
 
     /// A message that was in the outbox with so many of two holders, after these notices.
     fn after(holders: usize, notices: &[Notice]) -> Delivery {
-        let mut delivery = Delivery::new(Duration::from_secs(60));
-        delivery.watch_all(vec![entry(holders)]);
+        after_at(Stage::One, holders, notices)
+    }
+
+    fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Delivery {
+        let mut delivery = Delivery::new(stage, Duration::from_secs(60));
+        delivery.watch_all(vec![entry(holders)], WallTime(1_790_000_000));
         notices.iter().for_each(|notice| delivery.take(notice));
         delivery
     }
@@ -314,22 +449,72 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_too_few_have_is_queued_until_more_do() {
-        let obstacle = Fate::Queued(Obstacle::Deferred(DeferReason::Holders));
+    fn a_message_that_nobody_has_is_queued_and_one_that_some_have_is_kept() {
+        let holders = Obstacle::Deferred(DeferReason::Holders);
         for (notices, expected) in [
             (vec![], Fate::Queued(Obstacle::Time)),
             (vec![Notice::Unreachable], Fate::Queued(Obstacle::Unreachable)),
-            (vec![deferred()], obstacle),
-            (vec![held(1, 2), deferred()], obstacle),
+            (vec![deferred()], Fate::Queued(holders)),
+            (vec![held(1, 2)], Fate::Kept(Missing::Obstacle(Obstacle::Time))),
+            (vec![held(1, 2), deferred()], Fate::Kept(Missing::Obstacle(holders))),
+            (vec![held(1, 2), Notice::Unreachable], Fate::Kept(Missing::Obstacle(Obstacle::Unreachable))),
             (vec![deferred(), held(2, 2)], Fate::Held),
             (vec![held(2, 2), deferred()], Fate::Held),
             (vec![held(1, 1)], Fate::Held),
-            (vec![held(1, 1), held(1, 3)], Fate::Queued(Obstacle::Time)),
+            (vec![held(1, 1), held(1, 3)], Fate::Kept(Missing::Obstacle(Obstacle::Time))),
         ] {
             let delivery = after(0, &notices);
             assert_eq!(delivery.messages[&ID].fate(), expected, "{notices:?}");
-            assert_eq!(delivery.outcome().is_ok(), expected == Fate::Held);
+            assert_eq!(delivery.outcome().is_err(), matches!(expected, Fate::Queued(_)));
         }
+    }
+
+    #[test]
+    fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
+        let scheduled = |seconds| Notice::Scheduled { id: ID, wait: Duration::from_secs(seconds) };
+        let soon = Notice::Deferred { id: ID, reason: DeferReason::Holders, retry_in: Duration::from_secs(1) };
+        for (stage, last, is_over) in [
+            (Stage::One, scheduled(20), true),
+            (Stage::All, scheduled(20), false),
+            (Stage::All, scheduled(100), true),
+            (Stage::One, soon.clone(), true),
+            (Stage::All, soon.clone(), false),
+            (Stage::All, deferred(), true),
+        ] {
+            let delivery = after_at(stage, 0, &[held(1, 2), last.clone()]);
+            assert_eq!(is_waited_for(&delivery), !is_over, "{stage:?} {last:?}");
+            assert_eq!(delivery.messages[&ID].state(), "kept");
+            assert!(delivery.messages[&ID].text().contains("kept by one relay"));
+            assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+        }
+        assert!(is_waited_for(&after(0, &[soon])), "nobody has it, and there is time left");
+        let text = after(0, &[held(1, 2), scheduled(40)]).messages[&ID].text();
+        assert!(text.contains("about 40 seconds") || text.contains("about 39 seconds"), "{text}");
+    }
+
+    #[test]
+    fn a_copy_that_waited_for_its_moment_before_this_command_is_not_waited_for() {
+        let waiting = OutboxEntry { next_try_at: Some(WallTime(1_790_000_030)), ..entry(1) };
+        let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+        delivery.watch_all(vec![waiting], WallTime(1_790_000_000));
+        assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
+        assert!(delivery.messages[&ID].next_copy_in().is_some());
+        assert!(is_waited_for(&after(1, &[])), "this one is tried now");
+    }
+
+    #[test]
+    fn a_holder_that_says_nothing_is_waited_for_only_a_little_once_another_has_it() {
+        let mut delivery = after(0, &[held(1, 2)]);
+        assert!(delivery.patient_until().is_some_and(|at| at < delivery.ends_at));
+        delivery.lose_patience();
+        assert!(is_waited_for(&delivery), "not yet");
+        for progress in delivery.messages.values_mut() {
+            progress.kept_at = progress.kept_at.and_then(|at| at.checked_sub(PATIENCE));
+        }
+        delivery.lose_patience();
+        assert!(!is_waited_for(&delivery));
+        assert_eq!(after_at(Stage::All, 0, &[held(1, 2)]).patient_until(), None);
+        assert_eq!(after(0, &[]).patient_until(), None);
     }
 
     #[test]

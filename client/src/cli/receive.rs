@@ -12,7 +12,7 @@ use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Stage};
 use super::failure::{Exit, Failure, store_hint};
 use super::session::Session;
 use super::{output, times};
@@ -122,8 +122,8 @@ impl Receiver<'_> {
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
     async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
         let outbox = self.client.status().await?.outbox;
-        let mut delivery = Delivery::new(OUTBOX_TIMEOUT);
-        delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted));
+        let mut delivery = Delivery::new(Stage::One, OUTBOX_TIMEOUT);
+        delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted), times::now());
         delivery.wait(self.session, self.client, notices).await
     }
 

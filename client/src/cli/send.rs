@@ -11,12 +11,27 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::Duration;
 
-use super::delivery::{Delivery, Progress};
+use super::delivery::{Delivery, Progress, Stage};
 use super::failure::Failure;
 use super::session::Session;
-use super::{output, times};
+use super::times;
+
+/// How long the first relay is waited for.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long all are, whose deposits follow one another after minutes at most.
+const TIMEOUT_ALL: Duration = Duration::from_secs(300);
+
+const AFTER_HELP: &str = "\
+A message is first safe in the outbox, then kept by one relay, then held by as many as are wanted (two by default). The
+copies follow one another after a random time, half a minute on average, so that nobody can tell the sender by that:
+umbel does not wait for it, and whichever umbel command runs after that sends the next copy.
+
+Exit codes: 0 one relay keeps it at least (state \"kept\" or \"held\"; with --wait all: \"held\"), 75 it is safe in the outbox
+and umbel tries again with the next command, 69 the same and no relay could be reached, 74 it may or may not have been
+sent, 1 it was not sent.";
 
 #[derive(clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct SendArgs {
     /// To whom: the address that the inbox's owner gave you
     #[arg(required_unless_present = "flush")]
@@ -30,9 +45,13 @@ pub(super) struct SendArgs {
     /// Try everything in the outbox again, and wait for it too
     #[arg(long)]
     flush: bool,
-    /// How long to wait for holders, such as 90s or 2m; after that the message stays in the outbox
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = times::parse_seconds)]
-    timeout: Duration,
+    /// When the message counts as sent
+    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
+    wait: Stage,
+    /// How long to wait for that, such as 90s or 2m; after that the message stays in the outbox [default: 60s, or 5m with
+    /// --wait all]
+    #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
+    timeout: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +60,9 @@ struct Line {
     state: &'static str,
     holders: usize,
     wanted: Option<usize>,
+    /// Until the next copy goes out, where that is planned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_copy_in_seconds: Option<u64>,
 }
 
 pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failure> {
@@ -48,8 +70,12 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         Some(address) => Some((address.trim().parse::<InboxAddress>()?, body(args)?)),
         None => None,
     };
-    let (flush, timeout) = (args.flush, args.timeout);
-    session.with_client(Reach::Online, async |client| send(session, client, message, flush, timeout).await).await
+    let timeout = args.timeout.unwrap_or(match args.wait {
+        Stage::One => TIMEOUT,
+        Stage::All => TIMEOUT_ALL,
+    });
+    let delivery = Delivery::new(args.wait, timeout);
+    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, delivery).await).await
 }
 
 async fn send(
@@ -57,18 +83,17 @@ async fn send(
     client: &Client,
     message: Option<(InboxAddress, Vec<u8>)>,
     waits_for_all: bool,
-    timeout: Duration,
+    mut delivery: Delivery,
 ) -> Result<(), Failure> {
     let mut notices = client.notices();
     session.show("sending");
-    let mut delivery = Delivery::new(timeout);
+    client.flush().await?;
     if waits_for_all {
-        delivery.watch_all(client.status().await?.outbox);
+        delivery.watch_all(client.outbox().await?, times::now());
     }
     if let Some((address, body)) = message {
         delivery.watch(client.send(address, body).await?.id);
     }
-    client.flush().await?;
     if delivery.messages.is_empty() {
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
     }
@@ -82,12 +107,12 @@ async fn send(
 
 fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), Failure> {
     let Progress { holders, wanted, .. } = *progress;
-    let state = progress.state();
     if session.is_json() {
-        return session.json(&Line { id: id.to_string(), state, holders, wanted });
+        let next_copy_in_seconds = progress.next_copy_in().map(|wait| wait.as_secs());
+        let state = progress.state();
+        return session.json(&Line { id: id.to_string(), state, holders, wanted, next_copy_in_seconds });
     }
-    let verb = if holders == 1 { "has" } else { "have" };
-    session.line(&format!("message {id}: {state}, {} {verb} it", output::count(holders, "holder")))
+    session.line(&format!("message {id}: {}", progress.text()))
 }
 
 /// What is to be sent: never more of it in memory than a message may have.

@@ -72,7 +72,8 @@ impl Session {
             Notice::Queued(_) => self.show("safe in the outbox"),
             Notice::Held { holders, wanted, .. } => self.show(&format!("held by {holders} of {wanted}")),
             Notice::Scheduled { wait, .. } => {
-                self.show(&format!("kept by one relay; the next copy goes out in {} s", wait.as_secs().max(1)));
+                let wait = (*wait).max(Duration::from_secs(1));
+                self.show(&format!("kept by a relay; the next copy goes out in {}", times::length(wait)));
             }
             Notice::Failed { id, reason: SendFault::Expired } => {
                 self.warn(&format!("message {id} expired: no relay took it in time, and it is out of the outbox"));

@@ -585,7 +585,7 @@ impl Entry {
     /// Says that the next deposit waits for its moment, once for each.
     fn tell_rest(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let rest = self.delivery.rests_until(cx.now);
-        if let Some(until) = rest.filter(|_| !self.delivery.has_enough() && self.told_rest != rest) {
+        if let Some(until) = rest.filter(|_| self.told_rest != rest) {
             self.told_rest = rest;
             cx.notify(Notice::Scheduled { id, wait: until.since(cx.now) });
         }
