@@ -65,6 +65,8 @@ pub const RELAY_DESCRIPTOR_LIFE: Duration = Duration::from_secs(48 * 3600);
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 /// Most relay descriptors a node keeps (§8.2).
 pub const VIEW_RELAYS_MAX: usize = 50_000;
+/// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
+pub const LAST_KNOWN_MAX: usize = 64;
 /// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
 pub const SYNC_BYTES_MAX: usize = 64 * 1024;
 /// Most items in one page of a reconciliation (§8.3).

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rand::CryptoRng;
 use umbel_client::core::{Command, Core, LinkId, LinkOp, Notice, Snapshot, StoreOp, StoreTicket};
 use umbel_proto::cell::Cell;
+use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
@@ -33,7 +34,8 @@ pub struct SimClient {
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct ClientDisk {
     paths: Option<Vec<u8>>,
-    relays: BTreeMap<RelayId, Vec<u8>>,
+    clock: Option<Vec<u8>>,
+    relays: BTreeMap<RelayId, BookRow>,
     inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
     outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
     /// Messages that came, by inbox and id, in the order they came.
@@ -60,6 +62,7 @@ impl ClientDisk {
     fn restore(&self) -> Snapshot {
         Snapshot {
             paths: self.paths.clone(),
+            clock: self.clock.clone(),
             relays: self.relays.values().cloned().collect(),
             inboxes: self.inboxes.iter().map(|(name, state)| (name.clone(), state.clone())).collect(),
             outbox: self.outbox.iter().map(|(&id, state)| (id, state.clone())).collect(),
@@ -89,10 +92,11 @@ impl ClientDisk {
     fn apply(&mut self, op: StoreOp) {
         match op {
             StoreOp::PutPaths(state) => self.paths = Some(state),
-            StoreOp::PutRelay { relay, descriptor } => {
-                self.relays.insert(relay, descriptor);
+            StoreOp::PutClock(state) => self.clock = Some(state),
+            StoreOp::Book(BookOp::Put { relay, row }) => {
+                self.relays.insert(relay, row);
             }
-            StoreOp::RemoveRelays(relays) => self.relays.retain(|relay, _| !relays.contains(relay)),
+            StoreOp::Book(BookOp::Remove(relays)) => self.relays.retain(|relay, _| !relays.contains(relay)),
             StoreOp::PutInbox { name, state } => {
                 self.inboxes.insert(name, state);
             }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
+use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
 use umbel_proto::time::{Duration, Epoch, WallTime};
@@ -23,7 +24,7 @@ pub struct RelayDisk {
 #[derive(Default)]
 struct Committed {
     onion_keys: Vec<StoredOnionKey>,
-    relays: BTreeMap<RelayId, Vec<u8>>,
+    relays: BTreeMap<RelayId, BookRow>,
     inbox_descriptors: BTreeMap<(Epoch, BlindedKey), Vec<u8>>,
     queues: BTreeMap<QueueId, Queue>,
 }
@@ -114,10 +115,10 @@ impl Committed {
                 let outcome = self.apply_mailbox(op, is_full);
                 return Some(StoreDone::Mailbox(HolderDone { op: id, outcome }));
             }
-            StoreOp::PutRelay { relay, descriptor } => {
-                self.relays.insert(relay, descriptor);
+            StoreOp::Book(BookOp::Put { relay, row }) => {
+                self.relays.insert(relay, row);
             }
-            StoreOp::RemoveRelays(relays) => self.relays.retain(|relay, _| !relays.contains(relay)),
+            StoreOp::Book(BookOp::Remove(relays)) => self.relays.retain(|relay, _| !relays.contains(relay)),
             StoreOp::PutInboxDescriptor { ticket, blinded, epoch, descriptor } => {
                 if !is_full {
                     self.inbox_descriptors.insert((epoch, blinded), descriptor);

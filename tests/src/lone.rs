@@ -10,7 +10,7 @@ use rand::rngs::ChaCha20Rng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{RelayDescriptor, Roles};
+use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::{HopTarget, OnionSecret};
 use umbel_proto::ids::{CircId, NetworkId, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
@@ -110,7 +110,9 @@ impl LoneRelay {
             frames_bytes_max: FRAMES_BYTES_MAX,
             inbox_descriptors_max: 4,
         };
-        let relays = neighbours.iter().map(|neighbour| neighbour.descriptor.clone()).collect();
+        let age = Age { first_seen: WALL_START, setup_at: WALL_START };
+        let relays =
+            neighbours.iter().map(|neighbour| BookRow { descriptor: neighbour.descriptor.clone(), age }).collect();
         let restored = Restored { relays, ..Restored::default() };
         let now = Instant::from_micros(1_000_000);
         let mut relay = Self {

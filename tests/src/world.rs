@@ -269,6 +269,11 @@ impl World {
         self.now = end;
     }
 
+    /// Lets time pass in which no machine runs: those that are up sleep, and wake afterwards.
+    pub fn skip(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+
     /// Lets time pass until something holds; whether it did in time.
     pub fn run_until(&mut self, time: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + time;

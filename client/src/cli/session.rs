@@ -86,6 +86,8 @@ impl Session {
                 let (mailboxes, relays) = (output::count(*mailboxes, "mailbox"), output::count(*positions, "relay"));
                 self.show(&format!("{mailboxes}, descriptor at {relays}"));
             }
+            Notice::WaitingForView { last_known: 0 } => self.show("fetching the list of relays"),
+            Notice::WaitingForView { .. } => self.show("the list of relays is out of date: fetching a new one"),
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
             Notice::Failed { .. }

@@ -3,6 +3,7 @@
 //! The shell executes what is asked here and reports back; the simulator does the same without a world.
 
 use serde::{Deserialize, Serialize};
+use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
@@ -73,6 +74,12 @@ pub enum Notice {
     Ready {
         /// Relays in the view.
         relays: usize,
+    },
+    /// Too few of the relays known have descriptors that are not dead: fresh ones are fetched, and what needs circuits waits
+    /// for them. `Ready` tells when they are there.
+    WaitingForView {
+        /// Relays whose descriptors are dead, and whose addresses are tried.
+        last_known: usize,
     },
     /// No relay could be reached: neither a guard nor a seed. Repeated at each failed attempt.
     Unreachable,
@@ -251,15 +258,10 @@ pub struct StoreTicket(pub u64);
 pub enum StoreOp {
     /// Guards and layer-2 relays.
     PutPaths(Vec<u8>),
-    /// Relay descriptors.
-    PutRelay {
-        /// Whose.
-        relay: RelayId,
-        /// Its bytes.
-        descriptor: Vec<u8>,
-    },
-    /// Relay descriptors that expired.
-    RemoveRelays(Vec<RelayId>),
+    /// What is known of relays.
+    Book(BookOp),
+    /// How far the clock is to be believed.
+    PutClock(Vec<u8>),
     /// An inbox: keys, mailboxes, revision.
     PutInbox {
         /// Its name.
@@ -295,8 +297,10 @@ pub enum StoreOp {
 pub struct Snapshot {
     /// Guards and layer-2 relays.
     pub paths: Option<Vec<u8>>,
-    /// Relay descriptors' bytes.
-    pub relays: Vec<Vec<u8>>,
+    /// How far the clock was to be believed.
+    pub clock: Option<Vec<u8>>,
+    /// What was known of relays.
+    pub relays: Vec<BookRow>,
     /// Name and state of each inbox.
     pub inboxes: Vec<(String, zeroize::Zeroizing<Vec<u8>>)>,
     /// Id and state of each message in the outbox.

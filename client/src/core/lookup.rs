@@ -69,6 +69,10 @@ impl Lookups {
         since: Instant,
         is_fresh: bool,
     ) -> Found {
+        // Without a view there are no positions: that is no answer.
+        if !cx.is_ready {
+            return Found::Pending;
+        }
         if let Some(lookup) = self.by_address.get(address.key()) {
             if lookup.running.is_some() {
                 return Found::Pending;

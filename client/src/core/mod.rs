@@ -29,13 +29,13 @@ use std::collections::VecDeque;
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::choice::Candidates;
-use umbel_proto::directory::{Inserted, NetView, Unverified};
+use umbel_proto::directory::{Book, NetView, Unverified};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, WallTime};
 
 use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
@@ -66,6 +66,8 @@ pub enum SnapshotFault {
 
 /// However quiet it is, the clock is looked at this often: epochs end and descriptors expire by it.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How often it is stored how far the calendar is to be believed.
+const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 /// Rounds in which what one part did may set another going; what is left after it waits for the next input.
 const ROUNDS_MAX: usize = 64;
 
@@ -77,10 +79,16 @@ const ROUNDS_MAX: usize = 64;
 #[expect(missing_debug_implementations, reason = "holds keys and messages")]
 pub struct Core {
     network: Network,
-    view: NetView,
+    book: Book,
     /// What may be drawn from the view; made anew when it changes.
     candidates: Candidates,
+    /// The view is not the one that the candidates were made from.
+    is_view_changed: bool,
     is_ready: bool,
+    /// How far the calendar is to be believed.
+    clock: ClockGuard,
+    /// When that is next stored: not by a client that runs for a moment, which has little to tell.
+    clock_stored_at: Instant,
     pool: Pool,
     requests: Requests,
     sync: Sync,
@@ -151,7 +159,7 @@ macro_rules! context {
             now: $now,
             wall: $wall,
             network: &$core.network,
-            view: &$core.view,
+            view: $core.book.view(),
             candidates: &$core.candidates,
             is_ready: $core.is_ready,
             rng: $rng,
@@ -177,10 +185,14 @@ impl Core {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
         let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?);
+        let (clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
         let mut core = Self {
-            view: NetView::new(),
+            book: Book::restore(&network, snapshot.relays, wall),
             candidates: Candidates::new([], &network),
+            is_view_changed: true,
             is_ready: false,
+            clock,
+            clock_stored_at: now + CLOCK_STORE_EVERY,
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),
@@ -197,10 +209,6 @@ impl Core {
             is_stopped: false,
             network,
         };
-        let known = snapshot.relays.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
-        for descriptor in known.filter_map(|unverified| unverified.verify(&core.network, wall).ok()) {
-            core.view.insert(descriptor, wall);
-        }
         for (name, state) in snapshot.inboxes {
             core.inboxes.restore(name, &state)?;
         }
@@ -211,7 +219,10 @@ impl Core {
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
         }
-        core.on_view_changed(wall);
+        core.look_at_view(wall);
+        if !core.is_ready {
+            core.tell_waiting();
+        }
         core.drive(now, wall, rng);
         Ok(core)
     }
@@ -261,7 +272,7 @@ impl Core {
             return;
         }
         self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
-        self.sync.on_link_change(now);
+        self.sync.on_link_up(now);
         self.outbox.judge_clock(clock_offset.unsigned_abs() <= cx.network.params.clock_warn.as_secs());
         if was_cut_off && self.pool.guard_in_use().is_some() {
             self.outbox.flush(&mut cx);
@@ -273,7 +284,7 @@ impl Core {
     pub fn handle_link_down(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_link_down(&mut cx, link);
-        self.sync.on_link_change(now);
+        self.sync.on_link_lost(now);
         self.drive(now, wall, rng);
     }
 
@@ -281,7 +292,7 @@ impl Core {
     pub fn handle_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
         let mut cx = context!(self, now, wall, rng);
         self.pool.links.on_dial_failed(&mut cx, relay);
-        self.sync.on_link_change(now);
+        self.sync.on_link_lost(now);
         self.drive(now, wall, rng);
         if self.pool.links.is_cut_off() && !self.is_stopped {
             self.out.notices.push_back(Notice::Unreachable);
@@ -361,7 +372,7 @@ impl Core {
     /// What `umbel status` shows.
     pub fn status(&self) -> Status {
         Status {
-            relays: self.view.len(),
+            relays: self.book.view().len(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             circuits: self.pool.built_count(),
             outbox: self.outbox.list(&self.network.params, self.driven_at, self.driven_wall),
@@ -393,7 +404,7 @@ impl Core {
 
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
-        &self.view
+        self.book.view()
     }
 
     /// Lets every part do what is due, until none has anything more to do for another.
@@ -403,12 +414,13 @@ impl Core {
         if self.is_stopped {
             return;
         }
+        self.look_at_clock(now, wall);
         self.expire(now, wall);
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
             let mut cx = context!(self, now, wall, rng);
             self.pool.drive(&mut cx, expected);
-            self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
+            self.sync.drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
             self.inboxes.drive(&mut cx, &mut self.requests);
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
@@ -436,7 +448,8 @@ impl Core {
         match asker {
             Asker::Sync => {
                 let received = self.sync.on_answer(&mut cx, &mut self.requests, answer);
-                self.learn(wall, received);
+                received.into_iter().for_each(|unverified| drop(self.learn(wall, unverified)));
+                self.look_at_view(wall);
             }
             Asker::CreateMailbox { inbox, queue } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
             Asker::Publish { inbox, epoch, relay, revision } => {
@@ -455,49 +468,73 @@ impl Core {
 
     /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
     fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
-        let unverified = Unverified::decode(bytes).ok()?;
-        let descriptor = unverified.clone().verify(&self.network, wall).ok().filter(|shown| shown.relay == relay)?;
-        self.learn(wall, vec![unverified]);
-        Some(descriptor.hop_target())
+        let shown = Unverified::decode(bytes).ok().filter(|shown| shown.relay() == relay)?;
+        let target = self.learn(wall, shown)?;
+        self.look_at_view(wall);
+        Some(target)
     }
 
-    /// Verifies, admits and stores descriptors.
-    fn learn(&mut self, wall: WallTime, received: Vec<Unverified>) {
-        let mut is_news = false;
-        for unverified in received {
-            let Ok(descriptor) = unverified.verify(&self.network, wall) else { continue };
-            let (relay, bytes) = (descriptor.relay, descriptor.bytes().to_vec());
-            match self.view.admit(descriptor, &self.network, wall) {
-                Inserted::New | Inserted::Newer => {
-                    self.out.store(StoreOp::PutRelay { relay, descriptor: bytes });
-                    is_news = true;
-                }
-                Inserted::Stale | Inserted::Full | Inserted::Unvouched => {}
-            }
-        }
-        if is_news {
-            self.on_view_changed(wall);
-        }
+    /// Takes a descriptor into the book and stores what is news. How to begin a circuit there, if it is good.
+    fn learn(&mut self, wall: WallTime, unverified: Unverified) -> Option<HopTarget> {
+        let learned = self.book.learn(&self.network, wall, unverified).ok()?;
+        self.is_view_changed |= learned.is_news();
+        self.store_book();
+        Some(learned.descriptor.hop_target())
     }
 
-    /// Drops descriptors that died, once a heartbeat, and looks again at which relays may be drawn.
+    fn look_at_clock(&mut self, now: Instant, wall: WallTime) {
+        if self.clock.look(now, wall).is_some() {
+            // What is dead, and what is not, may be different now.
+            self.expires_at = now;
+        }
+        if self.clock_stored_at > now {
+            return;
+        }
+        self.clock_stored_at = now + CLOCK_STORE_EVERY;
+        self.out.store(StoreOp::PutClock(self.clock.state()));
+    }
+
+    /// Takes dead descriptors out of the view, once a heartbeat, and looks again at which relays may be drawn.
     fn expire(&mut self, now: Instant, wall: WallTime) {
         if self.expires_at > now {
             return;
         }
         self.expires_at = now + HEARTBEAT;
-        let expired = self.view.remove_expired(wall);
-        if !expired.is_empty() {
-            self.out.store(StoreOp::RemoveRelays(expired));
-        }
-        self.on_view_changed(wall);
+        self.book.expire(&self.network, wall, self.clock.confirmed());
+        self.store_book();
+        self.is_view_changed = true;
+        self.look_at_view(wall);
     }
 
-    fn on_view_changed(&mut self, wall: WallTime) {
-        self.candidates = Candidates::selectable(&self.view, &self.network, wall);
-        let was_ready = core::mem::replace(&mut self.is_ready, are_enough(&self.network, &self.view, &self.candidates));
-        if self.is_ready && !was_ready {
-            self.out.notices.push_back(Notice::Ready { relays: self.view.len() });
+    fn store_book(&mut self) {
+        while let Some(op) = self.book.poll_op() {
+            self.out.store(StoreOp::Book(op));
         }
+    }
+
+    /// Sees which relays may be drawn, and whether circuits can be built. A view that is being filled is not used before it
+    /// is whole: whoever is sent first would be drawn first.
+    fn look_at_view(&mut self, wall: WallTime) {
+        if core::mem::take(&mut self.is_view_changed) {
+            self.candidates = Candidates::selectable(self.book.view(), &self.network, wall);
+        }
+        let is_whole = self.is_ready || !self.sync.is_running();
+        let is_ready = is_whole && are_enough(&self.network, self.book.view(), &self.candidates);
+        match (core::mem::replace(&mut self.is_ready, is_ready), is_ready) {
+            (false, true) => self.out.notices.push_back(Notice::Ready { relays: self.book.view().len() }),
+            (true, false) => self.on_view_lost(),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// The descriptors are dead, while the relays need not be: everything waits for fresh ones.
+    fn on_view_lost(&mut self) {
+        self.sync.on_view_lost();
+        self.tell_waiting();
+    }
+
+    fn tell_waiting(&mut self) {
+        let last_known = self.book.last_known(&self.network).count();
+        self.out.notices.push_back(Notice::WaitingForView { last_known });
     }
 }

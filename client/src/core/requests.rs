@@ -12,7 +12,8 @@ use umbel_proto::ids::{MessageId, QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
 use umbel_proto::message::Service;
-use umbel_proto::time::{Epoch, Instant};
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, Epoch, Instant};
 use zeroize::Zeroizing;
 
 use super::Context;
@@ -115,8 +116,7 @@ impl Requests {
         self.last_id += 1;
         let id = AskId(self.last_id);
         let params = &cx.network.params;
-        let attempts = u32::try_from(params.circuits_per_attempt).unwrap_or(u32::MAX);
-        let send_by = cx.now + params.build_timeout.saturating_mul(attempts);
+        let send_by = cx.now + build_time(params);
         let cut_off_at = cx.now + params.build_timeout;
         let (state, fault) = (State::Waiting, AskFault::NoCircuit);
         self.asks
@@ -130,6 +130,9 @@ impl Requests {
         while let Some(event) = pool.poll_event() {
             self.on_event(cx, pool, event, &mut answers);
         }
+        if !cx.is_ready {
+            self.hold(cx);
+        }
         self.end_overdue(cx, pool, &mut answers);
         let ids: Vec<AskId> = self.asks.keys().copied().collect();
         for id in ids {
@@ -138,6 +141,15 @@ impl Requests {
             }
         }
         answers
+    }
+
+    /// Without a view no circuit can be had, which is nobody's failure: what waits for one waits for the view.
+    fn hold(&mut self, cx: &Context<'_>) {
+        let params = &cx.network.params;
+        for ask in self.asks.values_mut().filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent(..))) {
+            ask.send_by = cx.now + build_time(params);
+            ask.cut_off_at = cx.now + params.build_timeout;
+        }
     }
 
     /// When a request is overdue.
@@ -213,6 +225,10 @@ impl Requests {
             self.asks.iter().filter(|(_, ask)| ask.circuit() == Some(circuit)).map(|(&id, _)| id).collect();
         for id in ids {
             let Some(ask) = self.asks.get_mut(&id) else { continue };
+            if ask.is_held(cx) {
+                ask.state = State::Waiting;
+                continue;
+            }
             ask.lost_count += 1;
             ask.fault = match ask.state {
                 State::Building(_) if at_terminal => AskFault::Terminal,
@@ -240,7 +256,9 @@ impl Requests {
             match state {
                 State::Waiting | State::Building(_) => self.fail(id, fault, answers),
                 State::Sent(key, _) => {
-                    self.fail(id, AskFault::Silent, answers);
+                    if self.asks.get(&id).is_some_and(|ask| !ask.is_held(cx)) {
+                        self.fail(id, AskFault::Silent, answers);
+                    }
                     pool.close(cx, key, DestroyReason::Finished);
                 }
             }
@@ -251,6 +269,9 @@ impl Requests {
     fn advance(&mut self, cx: &mut Context<'_>, pool: &mut Pool, id: AskId) -> Result<(), AskFault> {
         let Some(ask) = self.asks.get_mut(&id) else { return Ok(()) };
         if ask.state == State::Waiting {
+            if ask.is_held(cx) {
+                return Ok(());
+            }
             let acquired = if ask.isolation == Isolation::Sync {
                 pool.acquire_direct(cx, ask.terminal)
             } else {
@@ -277,7 +298,18 @@ impl Requests {
     }
 }
 
+/// How long a request may take until it is sent.
+fn build_time(params: &Params) -> Duration {
+    let attempts = u32::try_from(params.circuits_per_attempt).unwrap_or(u32::MAX);
+    params.build_timeout.saturating_mul(attempts)
+}
+
 impl Ask {
+    /// Whether it waits until there is a view.
+    fn is_held(&self, cx: &Context<'_>) -> bool {
+        !cx.is_ready && self.isolation != Isolation::Sync
+    }
+
     const fn circuit(&self) -> Option<CircuitKey> {
         match self.state {
             State::Waiting => None,

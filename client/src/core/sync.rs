@@ -1,10 +1,11 @@
 //! Keeping the view whole (docs/protocol.md §8.3): from any peer while it is too small to build circuits, then from the
 //! guard in use, on circuits of one hop.
 //!
-//! A client takes and never gives. While it has no view, it goes round the seeds and whatever relays it knows.
+//! A client takes and never gives. While it has no view, it goes round its guards, the seeds and whatever relays it knows or
+//! last knew, again and again: it never gives up.
 
 use umbel_proto::directory::reconcile::Syncer;
-use umbel_proto::directory::{DirectoryReply, DirectoryRequest, Unverified};
+use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::time::{Duration, Instant};
 
@@ -16,27 +17,47 @@ use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
 
 /// How long a dial goes on before the next peer is dialled besides.
-const STAGGER: Duration = Duration::from_secs(2);
+const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
-const PEERS_MAX: usize = 64;
+const WAYS_MAX: usize = 160;
+/// The longest wait before another peer is asked while there is no view.
+const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest wait, once no peer could be reached, before all are dialled again.
+const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The reconciliation under way, and when the next one is due.
 pub(super) struct Sync {
     seeds: Vec<Peer>,
-    /// The peers to go round, and how often each was asked.
-    round: Vec<(Peer, u32)>,
+    /// The peers to go round.
+    round: Vec<Way>,
+    /// None of them could be reached, and all are dialled again when the next reconciliation is due.
+    is_round_over: bool,
     running: Option<(RelayId, Syncer)>,
     next_at: Instant,
     backoff: Backoff,
 }
 
+/// A relay to ask for its view, and where it may be.
+struct Way {
+    relay: RelayId,
+    host_ports: Vec<String>,
+    asked_count: u32,
+}
+
 impl Sync {
     pub(super) const fn new(seeds: Vec<Peer>) -> Self {
-        Self { seeds, round: Vec::new(), running: None, next_at: Instant::from_micros(0), backoff: Backoff::new() }
+        Self {
+            seeds,
+            round: Vec::new(),
+            is_round_over: false,
+            running: None,
+            next_at: Instant::from_micros(0),
+            backoff: Backoff::new(),
+        }
     }
 
     /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool, requests: &mut Requests) {
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool, requests: &mut Requests) {
         if self.running.is_some() || self.next_at > cx.now {
             return;
         }
@@ -44,11 +65,11 @@ impl Sync {
             self.round.clear();
             pool.guard_in_use().map(|(relay, _)| relay)
         } else {
-            self.next_peer(cx, pool)
+            self.next_peer(cx, book, pool)
         };
         let Some(peer) = peer else { return };
-        if let Some((_, count)) = self.round.iter_mut().find(|(other, _)| other.id == peer) {
-            *count += 1;
+        if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
+            way.asked_count += 1;
         }
         let (syncer, request) = Syncer::begin_taking(cx.view);
         self.running = Some((peer, syncer));
@@ -70,8 +91,7 @@ impl Sync {
             Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => None,
         };
         let Some(step) = step else {
-            let wait = self.backoff.fail(cx);
-            self.next_at = cx.now + wait;
+            self.pause(cx);
             return Vec::new();
         };
         if let Some(request) = step.request {
@@ -83,67 +103,116 @@ impl Sync {
         step.received
     }
 
+    /// Whether a reconciliation is under way.
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Whether a link to this relay is kept for now.
     pub(super) fn wants(&self, relay: RelayId) -> bool {
-        self.running.as_ref().is_some_and(|(peer, _)| *peer == relay)
-            || self.round.iter().any(|(peer, _)| peer.id == relay)
+        self.running.as_ref().is_some_and(|(peer, _)| *peer == relay) || self.round.iter().any(|way| way.relay == relay)
+    }
+
+    /// There is no view any more: the next reconciliation is due at once.
+    pub(super) fn on_view_lost(&mut self) {
+        self.next_at = Instant::default();
+        self.backoff.reset();
     }
 
     fn end(&mut self, cx: &mut Context<'_>) {
-        let wait = if cx.is_ready {
+        if cx.is_ready {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
-            between(every * 3 / 4, every * 5 / 4, cx.rng)
+            self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
         } else {
             // Whoever was asked knows too few relays as well: they are waited for.
-            self.backoff.fail(cx).min(cx.network.params.client_sync_interval)
-        };
-        self.next_at = cx.now + wait;
+            self.pause(cx);
+        }
+    }
+
+    fn pause(&mut self, cx: &mut Context<'_>) {
+        let wait = self.backoff.fail(cx);
+        self.next_at = cx.now + if cx.is_ready { wait } else { wait.min(ASK_PAUSE_MAX) };
     }
 
     /// The peer asked least often that can be reached. One that there is no link to is dialled and waited for.
-    fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
-        if self.round.is_empty() {
-            self.round = self.peers(cx).into_iter().map(|peer| (peer, 0)).collect();
+    fn next_peer(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool) -> Option<RelayId> {
+        if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
+            self.widen(cx, book, pool);
         }
-        self.round.sort_by_key(|&(_, count)| count);
-        for (peer, _) in &self.round {
-            match pool.links.reach(peer.id, cx.now) {
-                Reach::Up(_) => return Some(peer.id),
+        if core::mem::take(&mut self.is_round_over) {
+            let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
+            pool.links.hurry(&relays);
+        }
+        self.round.sort_by_key(|way| way.asked_count);
+        let mut is_dialling = false;
+        for way in &self.round {
+            match pool.links.reach(way.relay, cx.now) {
+                Reach::Up(_) => return Some(way.relay),
                 Reach::Dialling(began_at) if began_at + STAGGER > cx.now => {
                     self.next_at = began_at + STAGGER;
-                    break;
+                    return None;
                 }
-                Reach::Dialling(_) | Reach::Resting(_) => {}
+                Reach::Dialling(_) => is_dialling = true,
+                Reach::Resting(_) => {}
                 Reach::Unknown => {
-                    pool.links.dial(cx, peer.id, vec![peer.host_port.clone()]);
+                    pool.links.dial(cx, way.relay, way.host_ports.clone());
                     self.next_at = cx.now + STAGGER;
-                    break;
+                    return None;
                 }
             }
+        }
+        if !is_dialling {
+            let wait = self.backoff.fail(cx).min(ROUND_PAUSE_MAX);
+            self.next_at = cx.now + wait;
+            self.is_round_over = true;
         }
         None
     }
 
-    /// Whoever could be asked: seeds, then relays that are known, both in random order.
-    fn peers(&self, cx: &mut Context<'_>) -> Vec<Peer> {
-        let mut peers = self.seeds.clone();
-        shuffle(&mut peers, cx.rng);
-        let known = cx.view.iter().filter_map(|descriptor| {
-            let host_port = descriptor.host_ports().into_iter().next()?;
-            Some(Peer { id: descriptor.relay, host_port })
-        });
-        let mut known: Vec<Peer> = known.filter(|peer| !peers.iter().any(|seed| seed.id == peer.id)).collect();
+    /// Adds whoever else could be asked: guards, who know this client already, then seeds, then relays that are known or
+    /// were last known to be somewhere.
+    fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
+        for relay in pool.paths.guards.in_order() {
+            if let Some(known) = cx.view.get(&relay).or_else(|| book.last_known_of(&relay)) {
+                self.add(relay, known.host_ports());
+            }
+        }
+        let mut seeds = self.seeds.clone();
+        shuffle(&mut seeds, cx.rng);
+        for Peer { id, host_port } in seeds {
+            let known = cx.view.get(&id).or_else(|| book.last_known_of(&id));
+            let known = known.map(VerifiedDescriptor::host_ports).unwrap_or_default();
+            self.add(id, known.into_iter().chain([host_port]).collect());
+        }
+        let mut known: Vec<&VerifiedDescriptor> = cx.view.iter().chain(book.last_known(cx.network)).collect();
         shuffle(&mut known, cx.rng);
-        peers.extend(known);
-        peers.truncate(PEERS_MAX);
-        peers
+        for descriptor in known {
+            self.add(descriptor.relay, descriptor.host_ports());
+        }
     }
 
-    /// A link came up or failed: what waited for it goes on.
-    pub(super) fn on_link_change(&mut self, now: Instant) {
+    fn add(&mut self, relay: RelayId, host_ports: Vec<String>) {
+        if let Some(way) = self.round.iter_mut().find(|way| way.relay == relay) {
+            let others = host_ports.into_iter().filter(|other| !way.host_ports.contains(other)).collect::<Vec<_>>();
+            way.host_ports.extend(others);
+            way.host_ports.truncate(HOST_PORTS_MAX);
+        } else if self.round.len() < WAYS_MAX {
+            self.round.push(Way { relay, host_ports, asked_count: 0 });
+        }
+    }
+
+    /// A link came up: what waited for it goes on.
+    pub(super) fn on_link_up(&mut self, now: Instant) {
         if self.running.is_none() && !self.round.is_empty() {
             self.next_at = self.next_at.min(now);
+        }
+    }
+
+    /// A link failed: the next peer is tried, unless all were.
+    pub(super) fn on_link_lost(&mut self, now: Instant) {
+        if !self.is_round_over {
+            self.on_link_up(now);
         }
     }
 
@@ -152,13 +221,17 @@ impl Sync {
         if self.running.is_some() {
             return None;
         }
-        let rests = self.round.iter().filter_map(|(peer, _)| match pool.links.reach(peer.id, after) {
+        let rests = self.round.iter().filter(|_| !self.is_round_over);
+        let rests = rests.filter_map(|way| match pool.links.reach(way.relay, after) {
             Reach::Resting(until) => Some(until),
             Reach::Up(_) | Reach::Dialling(_) | Reach::Unknown => None,
         });
         rests.chain([self.next_at]).filter(|&at| at > after).min()
     }
 }
+
+/// Most addresses of one relay that are tried.
+const HOST_PORTS_MAX: usize = 8;
 
 fn ask(cx: &Context<'_>, requests: &mut Requests, peer: RelayId, request: DirectoryRequest) {
     requests.ask(cx, Asker::Sync, Isolation::Sync, peer, Question::Directory(request));

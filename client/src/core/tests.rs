@@ -5,6 +5,7 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command as CellCommand};
+use umbel_proto::directory::{Age, BookRow};
 use umbel_proto::ids::{CircId, MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -32,7 +33,8 @@ impl Bench {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let seeds = vec![Peer { id: SEED, host_port: "127.0.0.1:9".to_owned() }];
         let now = Instant::from_micros(0);
-        let core = Core::new(Network::local(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        let mut core = Core::new(Network::local(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        assert_eq!(core.poll_notice(), Some(Notice::WaitingForView { last_known: 0 }), "nobody is known yet");
         Self { core, now, rng }
     }
 
@@ -162,7 +164,9 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
     let id = MessageId([1; 16]);
     let outbox = Snapshot { outbox: vec![(id, junk())], ..Snapshot::default() };
     assert_eq!(open(outbox), Some(SnapshotFault::Outbox(id)));
-    let relays = Snapshot { relays: vec![vec![1, 2, 3]], ..Snapshot::default() };
+    let age = Age { first_seen: WALL, setup_at: WALL };
+    let relays = vec![BookRow { descriptor: vec![1, 2, 3], age }];
+    let relays = Snapshot { relays, ..Snapshot::default() };
     assert_eq!(open(relays), None, "a bad descriptor is left out");
 }
 
@@ -210,7 +214,7 @@ fn waits_grow_with_each_failure_up_to_the_longest() {
         now: bench.now,
         wall: WALL,
         network: &core.network,
-        view: &core.view,
+        view: core.book.view(),
         candidates: &core.candidates,
         is_ready: core.is_ready,
         rng: &mut bench.rng,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
@@ -22,6 +23,7 @@ pub(crate) const PAGE_MAX: u32 = 32;
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 const PATHS: &str = "paths";
+const CLOCK: &str = "clock";
 
 /// The database could not be opened or used.
 #[derive(Debug)]
@@ -179,14 +181,19 @@ impl Database {
     /// All that the core needs to go on, with the ids of messages received since `received_since`.
     pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
         let doing = "read the profile";
-        let paths = self
-            .connection
-            .query_row("SELECT value FROM meta WHERE name = ?1", [PATHS], |row| row.get(0))
-            .optional()
-            .doing(doing)?;
+        let meta = |name| {
+            let found = self.connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+            found.optional().doing(doing)
+        };
         Ok(Snapshot {
-            paths,
-            relays: self.rows("SELECT descriptor FROM relays", [], |row| row.get(0)).doing(doing)?,
+            paths: meta(PATHS)?,
+            clock: meta(CLOCK)?,
+            relays: self
+                .rows("SELECT descriptor, first_seen, setup_at FROM relays", [], |row| {
+                    let age = Age { first_seen: wall_time(row.get(1)?), setup_at: wall_time(row.get(2)?) };
+                    Ok(BookRow { descriptor: row.get(0)?, age })
+                })
+                .doing(doing)?,
             inboxes: self
                 .rows("SELECT name, state FROM inboxes ORDER BY rowid", [], |row| {
                     Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
@@ -291,16 +298,13 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
 
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
     let changed = match op {
-        StoreOp::PutPaths(state) => connection.execute(
-            "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            params![PATHS, state],
+        StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
+        StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
+        StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
+            "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at) VALUES (?1, ?2, ?3, ?4)",
+            params![relay.as_bytes(), row.descriptor, seconds(row.age.first_seen), seconds(row.age.setup_at)],
         ),
-        StoreOp::PutRelay { relay, descriptor } => connection.execute(
-            "INSERT INTO relays (relay, descriptor) VALUES (?1, ?2)
-             ON CONFLICT (relay) DO UPDATE SET descriptor = excluded.descriptor",
-            params![relay.as_bytes(), descriptor],
-        ),
-        StoreOp::RemoveRelays(relays) => {
+        StoreOp::Book(BookOp::Remove(relays)) => {
             let mut statement = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;
             relays.iter().map(|relay| statement.execute([relay.as_bytes()])).sum()
         }
@@ -321,6 +325,17 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
         ),
     };
     changed.map(|_rows| ())
+}
+
+fn put_meta(connection: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<usize> {
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        params![name, value],
+    )
+}
+
+fn wall_time(seconds: i64) -> WallTime {
+    WallTime(seconds.max(0).unsigned_abs())
 }
 
 fn seconds(time: WallTime) -> i64 {

@@ -4,10 +4,10 @@
 //! that was brought along. `client/tests/fixtures` keeps a profile of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1, FORMAT_2];
+const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
 
 /// The format this program writes. A database with a higher number was written by a newer program and is left alone.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 const FORMAT_1: &str = "
@@ -42,6 +42,12 @@ const FORMAT_2: &str = "
     CREATE TABLE notices (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
     CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, beat INTEGER NOT NULL) STRICT;
     CREATE TABLE claims (seq INTEGER PRIMARY KEY, claimer INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
+";
+
+/// Since when relays are known. Those of before are known for long: nobody wrote down since when.
+const FORMAT_3: &str = "
+    ALTER TABLE relays ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it is newer.

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::time::WallTime;
 use zeroize::Zeroizing;
@@ -63,6 +64,15 @@ fn all_ok(results: &[Result<(), DatabaseError>]) -> bool {
     results.iter().all(Result::is_ok)
 }
 
+fn row(number: u8) -> BookRow {
+    let at = |seconds: u64| WallTime(seconds + u64::from(number));
+    BookRow { descriptor: vec![number], age: Age { first_seen: at(1000), setup_at: at(900) } }
+}
+
+fn put_relay(relay: RelayId, number: u8) -> StoreOp {
+    StoreOp::Book(BookOp::Put { relay, row: row(number) })
+}
+
 #[test]
 fn what_was_stored_is_there_after_a_restart() {
     let dir = TempDir::new().unwrap();
@@ -72,10 +82,10 @@ fn what_was_stored_is_there_after_a_restart() {
     let results = first.apply(&[
         StoreOp::PutPaths(vec![1]),
         StoreOp::PutPaths(vec![2]),
-        StoreOp::PutRelay { relay: one, descriptor: vec![11] },
-        StoreOp::PutRelay { relay: two, descriptor: vec![12] },
-        StoreOp::PutRelay { relay: two, descriptor: vec![13] },
-        StoreOp::RemoveRelays(vec![one]),
+        put_relay(one, 11),
+        put_relay(two, 12),
+        put_relay(two, 13),
+        StoreOp::Book(BookOp::Remove(vec![one])),
         StoreOp::PutInbox { name: "main".to_owned(), state: secret(3) },
         StoreOp::PutOutbox { id: message_id(1), state: secret(4) },
         StoreOp::PutOutbox { id: message_id(2), state: secret(5) },
@@ -90,7 +100,7 @@ fn what_was_stored_is_there_after_a_restart() {
     let again = database(&profile);
     let snapshot = again.snapshot(WallTime(0)).unwrap();
     assert_eq!(snapshot.paths, Some(vec![2]));
-    assert_eq!(snapshot.relays, vec![vec![13]]);
+    assert_eq!(snapshot.relays, vec![row(13)]);
     assert_eq!(snapshot.inboxes, vec![("main".to_owned(), secret(3))]);
     assert_eq!(snapshot.outbox, vec![(message_id(1), secret(6))]);
     assert_eq!(snapshot.received, vec![("main".to_owned(), message_id(9))]);

@@ -31,7 +31,23 @@ pub struct NetView {
 #[derive(Debug)]
 struct Entry {
     descriptor: VerifiedDescriptor,
-    first_seen: WallTime,
+    age: Age,
+}
+
+/// Since when a relay is known: a fact that outlives its descriptors, and this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Age {
+    /// When it was first seen.
+    pub first_seen: WallTime,
+    /// When the view that it came into was begun.
+    pub setup_at: WallTime,
+}
+
+impl Age {
+    /// Whether it has been known for this long, or since the view was set up.
+    fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
+        self.first_seen <= self.setup_at + SETUP_LEN || self.first_seen + age <= wall
+    }
 }
 
 /// What became of a descriptor.
@@ -55,46 +71,66 @@ impl NetView {
         Self { relays: BTreeMap::new(), began_at: None, digest: OnceLock::new() }
     }
 
-    /// Takes a descriptor, unless it is not vouched for: the rule for everything that a peer sends.
-    pub fn admit(&mut self, descriptor: VerifiedDescriptor, network: &Network, wall: WallTime) -> Inserted {
+    /// Whether a descriptor may be taken: the rule for everything that a peer sends.
+    pub fn may_admit(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
         let is_setting_up = self.began_at.is_none_or(|began_at| wall <= began_at + SETUP_LEN);
-        if is_setting_up || self.is_vouched(&descriptor, network, wall) {
-            self.insert(descriptor, wall)
-        } else {
-            Inserted::Unvouched
-        }
+        is_setting_up || self.is_vouched(descriptor, network, wall)
     }
 
-    /// Takes a descriptor: one of our own, one from the store, or one that was found worth it.
+    /// Takes a descriptor, unless it is not vouched for.
+    pub fn admit(&mut self, descriptor: VerifiedDescriptor, network: &Network, wall: WallTime) -> Inserted {
+        if self.may_admit(&descriptor, network, wall) { self.insert(descriptor, wall) } else { Inserted::Unvouched }
+    }
+
+    /// Takes a descriptor that was found worth it, of a relay first seen now.
     pub fn insert(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Inserted {
-        let began_at = *self.began_at.get_or_insert(wall);
+        self.begin(wall);
+        let setup_at = self.began_at.unwrap_or(wall);
+        self.insert_aged(descriptor, Age { first_seen: wall, setup_at })
+    }
+
+    /// The view was begun at this time, unless it was before.
+    pub(super) fn begin(&mut self, at: WallTime) {
         // A clock that was set back since must not make the setup last longer.
-        self.began_at = Some(began_at.min(wall));
+        self.began_at = Some(self.began_at.map_or(at, |began_at| began_at.min(at)));
+    }
+
+    /// Takes a descriptor of a relay that has been known for some time.
+    pub(super) fn insert_aged(&mut self, descriptor: VerifiedDescriptor, age: Age) -> Inserted {
         let is_full = self.relays.len() >= VIEW_RELAYS_MAX;
         match self.relays.get_mut(&descriptor.relay) {
             Some(entry) if !descriptor.supersedes(&entry.descriptor) => return Inserted::Stale,
             Some(entry) => {
                 entry.descriptor = descriptor;
+                // It was seen no later than now, whatever a wrong clock said.
+                entry.age.first_seen = entry.age.first_seen.min(age.first_seen);
                 self.digest = OnceLock::new();
                 return Inserted::Newer;
             }
             None if is_full => return Inserted::Full,
             None => {}
         }
-        self.relays.insert(descriptor.relay, Entry { descriptor, first_seen: wall });
+        self.relays.insert(descriptor.relay, Entry { descriptor, age });
         self.digest = OnceLock::new();
         Inserted::New
     }
 
-    /// Drops the descriptors that are dead, and says whose they were.
-    pub fn remove_expired(&mut self, wall: WallTime) -> Vec<RelayId> {
-        let is_dead = |entry: &Entry| entry.descriptor.expires_at() <= wall;
-        let expired: Vec<_> = self.relays.iter().filter(|(_, entry)| is_dead(entry)).map(|(&relay, _)| relay).collect();
-        if !expired.is_empty() {
-            self.relays.retain(|_, entry| !is_dead(entry));
+    /// Takes out the descriptors that are dead.
+    pub(super) fn take_dead(&mut self, wall: WallTime) -> Vec<(VerifiedDescriptor, Age)> {
+        let is_dead = |_: &RelayId, entry: &mut Entry| entry.descriptor.expires_at() <= wall;
+        let dead: Vec<_> =
+            self.relays.extract_if(.., is_dead).map(|(_, entry)| (entry.descriptor, entry.age)).collect();
+        if !dead.is_empty() {
             self.digest = OnceLock::new();
         }
-        expired
+        dead
+    }
+
+    /// Takes out one relay.
+    pub(super) fn take(&mut self, relay: &RelayId) -> Option<(VerifiedDescriptor, Age)> {
+        let entry = self.relays.remove(relay)?;
+        self.digest = OnceLock::new();
+        Some((entry.descriptor, entry.age))
     }
 
     /// This relay's descriptor.
@@ -102,9 +138,14 @@ impl NetView {
         self.relays.get(relay).map(|entry| &entry.descriptor)
     }
 
-    /// When this relay came into the view.
+    /// Since when this relay of the view is known.
+    pub fn age(&self, relay: &RelayId) -> Option<Age> {
+        self.relays.get(relay).map(|entry| entry.age)
+    }
+
+    /// When this relay of the view was first seen.
     pub fn first_seen(&self, relay: &RelayId) -> Option<WallTime> {
-        self.relays.get(relay).map(|entry| entry.first_seen)
+        self.age(relay).map(|age| age.first_seen)
     }
 
     /// All descriptors, in order of their relays' ids.
@@ -164,11 +205,9 @@ impl NetView {
         })
     }
 
-    /// Whether the relay has been in the view for this long, or for as long as there is one.
+    /// Whether the relay has been known for this long, or for as long as there is a view.
     fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
-        let Some(first_seen) = self.first_seen(relay) else { return false };
-        let was_there = self.began_at.is_some_and(|began_at| first_seen <= began_at + SETUP_LEN);
-        was_there || first_seen + age <= wall
+        self.age(relay).is_some_and(|known| known.is_at_least(age, wall))
     }
 }
 

@@ -54,7 +54,7 @@ fn digest_is_of_what_is_held_whatever_the_order() {
     assert_eq!(one.digest(), other.digest());
     one.insert(verified_at(&issued(3, later(1)), WALL), WALL);
     assert_ne!(one.digest(), other.digest());
-    one.remove_expired(later(3 * DAY));
+    one.take_dead(later(3 * DAY));
     assert_eq!(one.digest(), NetView::new().digest());
 }
 
@@ -63,8 +63,9 @@ fn dead_descriptors_go_and_are_named() {
     let mut view = NetView::new();
     view.insert(testing::relay(1).verified(), WALL);
     view.insert(verified_at(&issued(2, later(HOUR)), WALL), WALL);
-    assert_eq!(view.remove_expired(later(2 * DAY - 1)), []);
-    assert_eq!(view.remove_expired(later(2 * DAY)), [testing::relay(1).descriptor.relay]);
+    assert_eq!(view.take_dead(later(2 * DAY - 1)), []);
+    let dead: Vec<_> = view.take_dead(later(2 * DAY)).into_iter().map(|(descriptor, _)| descriptor.relay).collect();
+    assert_eq!(dead, [testing::relay(1).descriptor.relay]);
     assert_eq!(view.len(), 1);
 }
 

@@ -12,7 +12,6 @@ use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::directory::reconcile::{SyncFault, SyncStep, Syncer};
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
-use umbel_proto::directory::view::Inserted;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::message::Service;
 use umbel_proto::time::{Duration, Instant, WallTime};
@@ -28,6 +27,10 @@ use crate::forward::TableUpdate;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most sessions at once.
 const SESSIONS_MAX: usize = 32;
+/// A relay that is alone tries this often, at least, to be so no more.
+const ALONE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many relays it knew are dialled then, besides a seed.
+const WAYS_BACK: usize = 3;
 /// To how many linked relays a new descriptor is passed on at once; anti-entropy does the rest.
 const RUMOUR_FANOUT: usize = 3;
 /// News waits no longer than this.
@@ -76,22 +79,38 @@ impl Discovery {
 
 impl Control {
     pub(super) fn on_sync_timer(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
-        let params = &self.config.network.params;
-        // A relay that knows nobody yet asks its seeds again and again; one that does asks each neighbour once an interval.
-        let pause =
-            if self.view.len() <= 1 { params.sync_interval.min(Duration::from_secs(5)) } else { params.sync_interval };
+        let interval = self.config.network.params.sync_interval;
+        let is_alone = self.is_alone();
+        let pause = if is_alone { interval.min(ALONE_INTERVAL) } else { interval };
         let jitter = rng.random_range(0.75..1.25);
         self.timers.set(now + pause.mul_f64(jitter), Timer::Sync);
-        if let Some(relay) = self.pick_sync_peer(rng) {
+        let peers = if is_alone { self.pick_ways_back(rng) } else { self.pick_sync_peer(rng).into_iter().collect() };
+        for relay in peers {
             self.sync_with(now, relay, rng);
         }
     }
 
+    /// Whether this relay knows no other, or has a link to none: what it knows of them may be out of date.
+    fn is_alone(&self) -> bool {
+        self.view().len() <= 1 || self.links.relays().next().is_none()
+    }
+
     fn pick_sync_peer(&self, rng: &mut dyn CryptoRng) -> Option<RelayId> {
         let own = self.relay_id();
-        let known = self.view.iter().map(|descriptor| descriptor.relay).filter(|&relay| relay != own);
+        let known = self.view().iter().map(|descriptor| descriptor.relay).filter(|&relay| relay != own);
         let seeds = self.config.seeds.iter().map(|seed| seed.id).filter(|&relay| relay != own);
         known.chain(seeds).choose(rng)
+    }
+
+    /// Some of all the relays that were ever told of and may be where they were, a seed among them.
+    fn pick_ways_back(&self, rng: &mut dyn CryptoRng) -> BTreeSet<RelayId> {
+        let own = self.relay_id();
+        let known = self.view().iter().chain(self.book.last_known(&self.config.network));
+        let known = known.map(|descriptor| descriptor.relay).filter(|&relay| relay != own);
+        let seeds = self.config.seeds.iter().map(|seed| seed.id).filter(|&relay| relay != own);
+        let mut picked: BTreeSet<RelayId> = known.sample(rng, WAYS_BACK).into_iter().collect();
+        picked.extend(seeds.choose(rng));
+        picked
     }
 
     fn sync_with(&mut self, now: Instant, relay: RelayId, rng: &mut dyn CryptoRng) {
@@ -121,7 +140,7 @@ impl Control {
 
     fn begin_session(&mut self, now: Instant, link: LinkId, relay: RelayId, job: Job, rng: &mut dyn CryptoRng) {
         let is_busy = self.discovery.sessions.len() >= SESSIONS_MAX;
-        let Some(target) = self.view.get(&relay).map(|known| known.hop_target()).filter(|_| !is_busy) else { return };
+        let Some(target) = self.view().get(&relay).map(|known| known.hop_target()).filter(|_| !is_busy) else { return };
         let circuits = &self.circuits;
         let Some(circ) = self.links.new_circ(link, |circ| circuits.end(link, circ).is_some()) else { return };
         let circuit = OriginCircuit::create(&self.config.network.id, &target, rng);
@@ -162,7 +181,7 @@ impl Control {
                 let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
                 let request = match &mut session.job {
                     Job::Sync(syncer) => {
-                        let (begun, request) = Syncer::begin(&self.view);
+                        let (begun, request) = Syncer::begin(self.book.view());
                         *syncer = Some(Box::new(begun));
                         request
                     }
@@ -186,7 +205,7 @@ impl Control {
         let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
         match (&mut session.job, reply) {
             (Job::Sync(Some(syncer)), reply) => {
-                let SyncStep { received, request } = match syncer.on_reply(&self.view, reply) {
+                let SyncStep { received, request } = match syncer.on_reply(self.book.view(), reply) {
                     Ok(step) => step,
                     Err(SyncFault::Refused(_)) => {
                         self.end_session(id);
@@ -195,7 +214,7 @@ impl Control {
                     Err(fault) => return Err(fault.into()),
                 };
                 for descriptor in received {
-                    self.learn_descriptor(wall, descriptor);
+                    self.learn(wall, descriptor);
                 }
                 match request {
                     Some(request) => self.ask(id, &request),
@@ -243,29 +262,28 @@ impl Control {
     }
 
     /// A relay's own descriptor, said on its own link.
-    pub(super) fn on_peer_descriptor(&mut self, wall: WallTime, peer: RelayId, bytes: &[u8]) {
+    pub(super) fn learn_peer(&mut self, wall: WallTime, peer: RelayId, bytes: &[u8]) {
         if let Ok(descriptor) = Unverified::decode(bytes)
             && descriptor.relay() == peer
         {
-            self.learn_descriptor(wall, descriptor);
+            self.learn(wall, descriptor);
         }
     }
 
-    /// Takes a descriptor into the view, if it is valid and news: it is then stored and passed on.
-    pub(super) fn learn_descriptor(&mut self, wall: WallTime, descriptor: Unverified) -> bool {
-        // Most of what is passed on is known: that is seen before signatures are checked.
-        if self.view.get(&descriptor.relay()).is_some_and(|known| known.bytes() == descriptor.bytes()) {
-            return false;
+    /// Takes a descriptor into the book, if it is valid and news: it is then stored and passed on.
+    pub(super) fn learn(&mut self, wall: WallTime, descriptor: Unverified) -> bool {
+        let Ok(learned) = self.book.learn(&self.config.network, wall, descriptor) else { return false };
+        if learned.is_news() {
+            self.spread(learned.descriptor.bytes());
+            self.store_book();
         }
-        let Ok(descriptor) = descriptor.verify(&self.config.network, wall) else { return false };
-        let (relay, bytes) = (descriptor.relay, descriptor.bytes().to_vec());
-        match self.view.admit(descriptor, &self.config.network, wall) {
-            Inserted::New | Inserted::Newer => {
-                self.spread(&bytes);
-                self.out.store.push_back(StoreOp::PutRelay { relay, descriptor: bytes });
-                true
-            }
-            Inserted::Stale | Inserted::Full | Inserted::Unvouched => false,
+        learned.is_news()
+    }
+
+    /// Has stored what changed in the book.
+    pub(super) fn store_book(&mut self) {
+        while let Some(op) = self.book.poll_op() {
+            self.out.store.push_back(StoreOp::Book(op));
         }
     }
 

@@ -70,7 +70,7 @@ impl Control {
     pub(super) fn begin_extend(&mut self, now: Instant, key: CircuitKey, extend: Extend) -> Result<(), Violation> {
         let relay = extend.relay;
         let is_self = relay == self.relay_id();
-        let is_known = self.view.get(&relay).is_some();
+        let is_known = self.view().get(&relay).is_some();
         let Some(circuit) = self.circuits.get_mut(key) else { return Ok(()) };
         let terminal = match core::mem::replace(&mut circuit.state, State::Answering) {
             State::Terminal(terminal) if terminal.is_fresh() => *terminal,
@@ -120,7 +120,8 @@ impl Control {
     }
 
     fn host_ports(&self, relay: &RelayId) -> Vec<String> {
-        let known = self.view.get(relay).into_iter().flat_map(|known| known.addresses.iter().map(ToString::to_string));
+        let known = self.view().get(relay).or_else(|| self.book.last_known_of(relay));
+        let known = known.into_iter().flat_map(|known| known.host_ports());
         let seeds = self.config.seeds.iter().filter(|seed| seed.id == *relay).map(|seed| seed.host_port.clone());
         known.chain(seeds).collect()
     }

@@ -2,6 +2,7 @@
 //!
 //! The shell executes what is asked here and reports back; the simulator does the same without a world.
 
+use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
@@ -64,15 +65,8 @@ pub struct WorkDone {
 pub enum StoreOp {
     /// A mailbox's; answered by [`StoreDone::Mailbox`] once durable.
     Mailbox(HolderOp),
-    /// Keep this relay descriptor, in place of an older one of the same relay.
-    PutRelay {
-        /// Whose.
-        relay: RelayId,
-        /// Its bytes.
-        descriptor: Vec<u8>,
-    },
-    /// Forget these relays' descriptors.
-    RemoveRelays(Vec<RelayId>),
+    /// What is known of relays.
+    Book(BookOp),
     /// Keep this inbox descriptor, in place of an older one; answered by [`StoreDone::InboxDescriptor`] once durable.
     PutInboxDescriptor {
         /// Goes back with the answer.
@@ -120,8 +114,8 @@ pub enum StoreDone {
 pub struct Restored {
     /// Onion keys, newest first.
     pub onion_keys: Vec<StoredOnionKey>,
-    /// Relay descriptors' bytes.
-    pub relays: Vec<Vec<u8>>,
+    /// What was known of relays.
+    pub relays: Vec<BookRow>,
     /// Inbox descriptors' bytes.
     pub inbox_descriptors: Vec<Vec<u8>>,
     /// Mailbox queues, without the bodies of their records.

@@ -22,7 +22,7 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, DestroyReason};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
-use umbel_proto::directory::view::NetView;
+use umbel_proto::directory::{Book, NetView};
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::{Holder, HolderLimits};
 use umbel_proto::link::Hello;
@@ -108,7 +108,7 @@ pub struct Control {
     keys: OnionKeys,
     relay: RelayId,
     descriptor: OwnDescriptor,
-    view: NetView,
+    book: Book,
     links: Links,
     circuits: Circuits,
     services: Services,
@@ -142,12 +142,7 @@ impl Control {
         let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
         let relay = RelayId::from(config.identity.public());
         let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
-        let mut view = NetView::new();
-        for bytes in relays {
-            if let Ok(known) = upkeep::verify_descriptor(&config.network, &bytes, wall) {
-                view.insert(known, wall);
-            }
-        }
+        let book = Book::restore(&config.network, relays, wall);
         let holder = Holder::restore(config.network.id, relay, config.holder, queues);
         let services = Services::restore(holder, inbox_descriptors, wall);
         let mut control = Self {
@@ -155,7 +150,7 @@ impl Control {
             keys,
             relay,
             descriptor,
-            view,
+            book,
             links: Links::default(),
             circuits: Circuits::default(),
             services,
@@ -183,7 +178,7 @@ impl Control {
 
     /// The relays this one believes in.
     pub fn view(&self) -> &NetView {
-        &self.view
+        self.book.view()
     }
 
     /// The queues kept here.
@@ -228,7 +223,7 @@ impl Control {
         ControlStats {
             links: self.links.len(),
             circuits: self.circuits.len(),
-            relays: self.view.len(),
+            relays: self.book.view().len(),
             queues: self.services.holder().queue_count(),
             inbox_descriptors: self.services.inbox_descriptor_count(),
             ..self.stats
@@ -239,9 +234,9 @@ impl Control {
     pub fn handle_link_up(&mut self, now: Instant, wall: WallTime, link: LinkId, up: LinkUp, rng: &mut dyn CryptoRng) {
         let LinkUp { peer, is_dialler, hello } = up;
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
-            self.on_peer_descriptor(wall, peer, &bytes);
+            self.learn_peer(wall, peer, &bytes);
         }
-        let is_known_relay = peer.is_some_and(|peer| self.view.get(&peer).is_some());
+        let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
         let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
         self.links.add(link, peer, is_dialler, creates);
         if let Some(peer) = peer {

@@ -199,10 +199,10 @@ impl Control {
         frame: &[u8],
     ) -> Result<(), Violation> {
         let reply = match DirectoryRequest::decode(frame)? {
-            DirectoryRequest::Sync(request) => DirectoryReply::Sync(reconcile::answer(&self.view, &request)),
+            DirectoryRequest::Sync(request) => DirectoryReply::Sync(reconcile::answer(self.view(), &request)),
             DirectoryRequest::Push(descriptors) => {
                 let pushed = descriptors.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
-                let accepted = pushed.map(|it| self.learn_descriptor(wall, it)).filter(|&is_news| is_news).count();
+                let accepted = pushed.map(|it| self.learn(wall, it)).filter(|&is_news| is_news).count();
                 DirectoryReply::Pushed { accepted: u32::try_from(accepted).unwrap_or(u32::MAX) }
             }
             DirectoryRequest::PublishInbox(descriptor) => match self.publish_inbox(wall, key, stream, descriptor) {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use rand::{CryptoRng, RngExt};
 use umbel_proto::cell::DestroyReason;
-use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
+use umbel_proto::directory::descriptor::RelayDescriptor;
 use umbel_proto::handshake::{HandshakeFault, HopKeys, OnionSecret, Onionskin, Reply, respond};
 use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
-use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::circuits::End;
@@ -120,33 +119,19 @@ pub(super) fn issue_descriptor(
     OwnDescriptor { bytes: descriptor.sign(&config.identity), republish_at }
 }
 
-/// Checks a descriptor that came from anywhere.
-pub(super) fn verify_descriptor(
-    network: &Network,
-    bytes: &[u8],
-    wall: WallTime,
-) -> Result<VerifiedDescriptor, DescriptorFault> {
-    Unverified::decode(bytes)?.verify(network, wall)
-}
-
 impl Control {
     /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by us either.
     pub(super) fn view_own_descriptor(&mut self, wall: WallTime) {
-        match verify_descriptor(&self.config.network, &self.descriptor.bytes, wall) {
-            Ok(descriptor) => {
-                self.view.insert(descriptor, wall);
-            }
-            Err(fault) => tracing::warn!(?fault, "others will not believe this relay's descriptor"),
+        if let Err(fault) = self.book.own(&self.config.network, wall, &self.descriptor.bytes) {
+            tracing::warn!(?fault, "others will not believe this relay's descriptor");
         }
     }
 
     pub(super) fn on_sweep(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         self.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
         self.renew(wall, rng);
-        let expired = self.view.remove_expired(wall);
-        if !expired.is_empty() {
-            self.out.store.push_back(StoreOp::RemoveRelays(expired));
-        }
+        self.book.expire(&self.config.network, wall, WallTime(0));
+        self.store_book();
         // As long as a publisher whose clock is slow may still be in the epoch before (§9.3).
         let oldest = WallTime(wall.as_secs().saturating_sub(CLOCK_SKEW_MAX.as_secs())).epoch();
         if self.services.expire_inboxes(oldest) {

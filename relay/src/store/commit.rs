@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use tracing::error;
+use umbel_proto::directory::BookOp;
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome};
 
 use super::{OnDone, Shared, mailbox, relays};
@@ -123,8 +124,8 @@ const fn is_write(op: &StoreOp) -> bool {
 fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
     match op {
         StoreOp::Mailbox(op) => return Ok(Some(StoreDone::Mailbox(mailbox::apply(db, op)?))),
-        StoreOp::PutRelay { relay, descriptor } => relays::put_relay(db, relay, descriptor)?,
-        StoreOp::RemoveRelays(relays) => relays::remove_relays(db, relays)?,
+        StoreOp::Book(BookOp::Put { relay, row }) => relays::put_relay(db, relay, row)?,
+        StoreOp::Book(BookOp::Remove(relays)) => relays::remove_relays(db, relays)?,
         StoreOp::PutInboxDescriptor { ticket, blinded, epoch, descriptor } => {
             relays::put_inbox_descriptor(db, blinded, *epoch, descriptor)?;
             return Ok(Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: true }));
@@ -142,9 +143,6 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         StoreOp::PutInboxDescriptor { ticket, .. } => {
             Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: false })
         }
-        StoreOp::PutRelay { .. }
-        | StoreOp::RemoveRelays(_)
-        | StoreOp::RemoveInboxDescriptorsBefore(_)
-        | StoreOp::PutOnionKeys(_) => None,
+        StoreOp::Book(_) | StoreOp::RemoveInboxDescriptorsBefore(_) | StoreOp::PutOnionKeys(_) => None,
     }
 }

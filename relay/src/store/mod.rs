@@ -19,6 +19,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::{fmt, io};
 
+use umbel_proto::directory::BookOp;
 use umbel_proto::inbox::holder::{HolderOp, Outcome};
 
 use self::commit::Committer;
@@ -244,9 +245,10 @@ impl Shared {
 fn op_bytes(op: &StoreOp) -> usize {
     match op {
         StoreOp::Mailbox(HolderOp::PutRecord { body, .. }) => body.len(),
-        StoreOp::PutRelay { descriptor, .. } | StoreOp::PutInboxDescriptor { descriptor, .. } => descriptor.len(),
+        StoreOp::Book(BookOp::Put { row, .. }) => row.descriptor.len(),
+        StoreOp::PutInboxDescriptor { descriptor, .. } => descriptor.len(),
         StoreOp::Mailbox(_)
-        | StoreOp::RemoveRelays(_)
+        | StoreOp::Book(BookOp::Remove(_))
         | StoreOp::RemoveInboxDescriptorsBefore(_)
         | StoreOp::PutOnionKeys(_) => 0,
     }

@@ -1,6 +1,7 @@
 //! Descriptors and onion keys on disk: opaque bytes, checked again by whoever starts from them.
 
 use rusqlite::{Connection, params};
+use umbel_proto::directory::{Age, BookRow};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::time::{Epoch, WallTime};
 use zeroize::Zeroizing;
@@ -8,9 +9,11 @@ use zeroize::Zeroizing;
 use super::{integer, whole};
 use crate::control::io::StoredOnionKey;
 
-pub(super) fn put_relay(db: &Connection, relay: &RelayId, descriptor: &[u8]) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO relays (relay, descriptor) VALUES (?1, ?2)")?
-        .execute(params![relay.as_bytes(), descriptor])?;
+pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusqlite::Result<()> {
+    let Age { first_seen, setup_at } = row.age;
+    let (first_seen, setup_at) = (integer(first_seen.as_secs()), integer(setup_at.as_secs()));
+    let sql = "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at) VALUES (?1, ?2, ?3, ?4)";
+    db.prepare_cached(sql)?.execute(params![relay.as_bytes(), row.descriptor, first_seen, setup_at])?;
     Ok(())
 }
 
@@ -56,9 +59,14 @@ pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<Stored
     keys.collect()
 }
 
-/// Relay descriptors' bytes.
-pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>> {
-    db.prepare("SELECT descriptor FROM relays")?.query_map([], |row| row.get(0))?.collect()
+/// What was known of relays.
+pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<BookRow>> {
+    let mut select = db.prepare("SELECT descriptor, first_seen, setup_at FROM relays")?;
+    let rows = select.query_map([], |row| {
+        let age = Age { first_seen: WallTime(whole(row, 1)?), setup_at: WallTime(whole(row, 2)?) };
+        Ok(BookRow { descriptor: row.get(0)?, age })
+    })?;
+    rows.collect()
 }
 
 /// Inbox descriptors' bytes.

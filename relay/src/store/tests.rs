@@ -6,6 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::sign::PublicKey;
+use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, OpId, RecordEntry};
 use umbel_proto::time::{Epoch, WallTime};
@@ -224,15 +225,20 @@ fn records_without_a_queue_are_removed_at_start() {
     assert_eq!((rows("records"), rows("bodies")), (0, 0));
 }
 
+fn age(number: u8) -> Age {
+    Age { first_seen: WallTime(u64::from(number) * 10), setup_at: WallTime(u64::from(number)) }
+}
+
 #[test]
 fn descriptors_and_onion_keys_come_back() {
     let (_directory, path) = file();
     let first = open(&path);
     let submit = |op| assert!(first.store.submit(op).is_ok());
     for (relay, bytes) in [(1, b"old"), (2, b"two"), (1, b"new"), (3, b"gon")] {
-        submit(StoreOp::PutRelay { relay: RelayId([relay; 32]), descriptor: bytes.to_vec() });
+        let row = BookRow { descriptor: bytes.to_vec(), age: age(relay) };
+        submit(StoreOp::Book(BookOp::Put { relay: RelayId([relay; 32]), row }));
     }
-    submit(StoreOp::RemoveRelays(vec![RelayId([3; 32]), RelayId([4; 32])]));
+    submit(StoreOp::Book(BookOp::Remove(vec![RelayId([3; 32]), RelayId([4; 32])])));
     for (ticket, epoch) in [(7, 10), (8, 11)] {
         let blinded = BlindedKey([u8::try_from(epoch).unwrap(); 32]);
         submit(StoreOp::PutInboxDescriptor { ticket, blinded, epoch: Epoch(epoch), descriptor: vec![9; 8192] });
@@ -245,7 +251,8 @@ fn descriptors_and_onion_keys_come_back() {
     submit(StoreOp::PutOnionKeys(vec![onion_key(1, 100), onion_key(2, 200)]));
     first.store.close();
     let restored = open(&path).restored;
-    assert_eq!(restored.relays, [b"new".to_vec(), b"two".to_vec()]);
+    let row = |relay, bytes: &[u8]| BookRow { descriptor: bytes.to_vec(), age: age(relay) };
+    assert_eq!(restored.relays, [row(1, b"new"), row(2, b"two")]);
     assert_eq!(restored.inbox_descriptors, [vec![9; 8192]]);
     let keys: Vec<_> = restored.onion_keys.iter().map(|key| (key.secret[0], key.created_at.as_secs())).collect();
     assert_eq!(keys, [(2, 200), (1, 100)], "newest first");
