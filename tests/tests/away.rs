@@ -1,0 +1,130 @@
+//! Relays and clients that were away for longer than descriptors live: what they knew brings them back.
+
+use umbel_client::core::{Command, Notice};
+use umbel_proto::ids::MessageId;
+use umbel_proto::time::{Duration, WallTime};
+use umbel_tests::{ClientName, RelayName, World};
+
+const ALICE: ClientName = ClientName(0);
+const BOB: ClientName = ClientName(1);
+const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
+
+fn listen(world: &mut World, is_interactive: bool) {
+    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+}
+
+fn is_held(world: &World, sent: MessageId) -> bool {
+    let is_it =
+        |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
+    world.has_notice(ALICE, is_it)
+}
+
+fn has_come(world: &World, sent: MessageId) -> bool {
+    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+}
+
+fn view_len(world: &World, relay: usize) -> usize {
+    world.all_relays()[relay].control().map_or(0, |control| control.view().len())
+}
+
+fn sleep_all(world: &mut World, relays: core::ops::Range<usize>, clients: &[ClientName]) {
+    relays.for_each(|relay| world.crash_relay(RelayName(relay)));
+    clients.iter().for_each(|&client| world.crash_client(client));
+    world.skip(THREE_DAYS);
+}
+
+/// A world in which Bob has an inbox, and Alice has sent him a message that waits there.
+fn with_message(seed: u64, relays: usize) -> (World, MessageId) {
+    let mut world = World::new(seed).relays(relays).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let sent = world.send(ALICE, &address, b"waits for you".to_vec());
+    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
+    world.run_for(Duration::from_secs(30));
+    (world, sent)
+}
+
+/// What Bob was told since `from`.
+fn told(world: &World, from: umbel_proto::time::Instant) -> impl Iterator<Item = &Notice> {
+    world.client(BOB).notices.iter().filter(move |(at, _)| *at >= from).map(|(_, notice)| notice)
+}
+
+#[test] // §8.3(9)
+fn an_owner_who_was_away_for_three_days_receives_at_the_first_try() {
+    for seed in 0..5 {
+        let (mut world, sent) = with_message(900 + seed, 8);
+        sleep_all(&mut world, 0..8, &[ALICE, BOB]);
+        (0..8).for_each(|relay| world.restart_relay(RelayName(relay)));
+        world.run_for(Duration::from_secs(30));
+        let from = world.now();
+        world.restart_client(BOB);
+        listen(&mut world, false);
+        assert!(world.run_until(Duration::from_secs(10), |world| has_come(world, sent)), "{}", world.describe());
+        assert!(
+            told(&world, from).any(|notice| matches!(notice, Notice::WaitingForView { last_known } if *last_known > 4))
+        );
+        let has_failed = |notice: &Notice| matches!(notice, Notice::CaughtUp { answered: 0, .. } | Notice::Unreachable);
+        assert!(!told(&world, from).any(has_failed), "{}", world.describe());
+    }
+}
+
+#[test] // §8.3(9)
+fn a_follower_whose_machine_slept_for_three_days_goes_on() {
+    let (mut world, _) = with_message(910, 8);
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(20));
+    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    world.skip(THREE_DAYS);
+    let from = world.now();
+    world.run_for(Duration::from_secs(120));
+    assert!(told(&world, from).any(|notice| matches!(notice, Notice::WaitingForView { .. })));
+    assert!(!told(&world, from).any(|notice| matches!(notice, Notice::CaughtUp { answered: 0, .. })));
+    let sent = world.send(ALICE, &address, b"after the weekend".to_vec());
+    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+}
+
+#[test] // §8.2(7), §8.3(9)
+fn last_known_addresses_bring_a_client_back_whose_seed_is_gone() {
+    let (mut world, _) = with_message(920, 10);
+    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    sleep_all(&mut world, 0..10, &[ALICE, BOB]);
+    // Relay 0, the seed of every client, stays down.
+    (1..10).for_each(|relay| world.restart_relay(RelayName(relay)));
+    world.run_for(Duration::from_secs(60));
+    world.restart_client(ALICE);
+    let sent = world.send(ALICE, &address, b"now".to_vec());
+    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
+}
+
+#[test] // §8.2(7), §8.3(9)
+fn last_known_addresses_bring_relays_back_whose_seeds_are_gone() {
+    let mut world = World::new(930).relays(9);
+    assert!(world.run_until(Duration::from_secs(60), |world| (0..9).all(|relay| view_len(world, relay) == 9)));
+    sleep_all(&mut world, 0..9, &[]);
+    // Each joined through the one before it: those behind 0, 3 and 6 have no seed any more.
+    let up = [1, 2, 4, 5, 7, 8];
+    up.into_iter().for_each(|relay| world.restart_relay(RelayName(relay)));
+    let is_whole = |world: &World| up.into_iter().all(|relay| view_len(world, relay) == 6);
+    assert!(world.run_until(Duration::from_secs(120), is_whole), "{:?}", up.map(|relay| view_len(&world, relay)));
+}
+
+#[test] // §8.2(3)
+fn since_when_relays_are_known_outlives_restarts() {
+    let mut world = World::new(940).relays(6).clients(1);
+    world.run_for(Duration::from_secs(60));
+    let relay = world.all_relays()[0].id;
+    let ages = |world: &World| -> [Option<WallTime>; 2] {
+        let client = world.client(ALICE).core().and_then(|core| core.view().first_seen(&relay));
+        let other = world.all_relays()[5].control().and_then(|control| control.view().first_seen(&relay));
+        [client, other]
+    };
+    let before = ages(&world);
+    assert!(before.iter().all(Option::is_some));
+    for away in [Duration::from_secs(7200), THREE_DAYS] {
+        sleep_all(&mut world, 0..6, &[ALICE]);
+        world.skip(away);
+        (0..6).for_each(|relay| world.restart_relay(RelayName(relay)));
+        world.restart_client(ALICE);
+        world.run_for(Duration::from_secs(60));
+        assert_eq!(ages(&world), before);
+    }
+}
