@@ -29,5 +29,6 @@ pub use client::{
 };
 pub use library::Library;
 pub use store::{
-    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, Passphrase, Profile, ProfileError, StoredMessage,
+    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Profile, ProfileError,
+    StoredMessage,
 };

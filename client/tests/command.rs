@@ -62,9 +62,10 @@ fn stderr(output: &Output) -> &str {
     str::from_utf8(&output.stderr).unwrap()
 }
 
-/// The error that `--json` gives: one line on standard error, with what is wrong and what to do.
+/// The error that `--json` gives: the last line on standard error, with what is wrong and what to do.
 fn json_error(output: &Output) -> (String, String) {
-    let line: Value = serde_json::from_str(stderr(output).trim()).unwrap_or_else(|_| panic!("{output:?}"));
+    let line: Value = serde_json::from_str(stderr(output).lines().last().unwrap_or_default())
+        .unwrap_or_else(|_| panic!("{output:?}"));
     let text = |key: &str| line[key].as_str().unwrap().to_owned();
     let (error, hint) = (text("error"), text("hint"));
     assert!(!error.is_empty() && !hint.is_empty());
@@ -140,6 +141,142 @@ fn a_message_that_is_too_long_names_the_maximum() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), 1);
     assert!(json_error(&output).0.contains(&max.to_string()));
+}
+
+#[test]
+fn text_may_begin_with_a_dash_and_a_mistyped_option_is_not_text() {
+    let place = Place::with_profile();
+    let address = address();
+    // The message is taken into the outbox and does not get further: no seed answers.
+    for words in [
+        &["send", &address, "-text"][..],
+        &["send", &address, "-"],
+        &["send", &address, "--", "-x"],
+        &["send", &address, "--", "--typo"],
+        &["send", "--", &address, "-y"],
+        &["send", "--timeout", "1", &address, "-v of mine"],
+        &["send", &address, "-text", "--timeout", "1s"],
+        &["send", &address, "- item"],
+        &["send", &address, "--- cut ---"],
+    ] {
+        let mut child =
+            place.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"from standard input").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), 69, "{words:?}: {output:?}");
+    }
+    for words in [
+        &["send", &address, "--typo"][..],
+        &["send", &address, "--timeot=5"],
+        &["send", "--typo", &address, "text"],
+        &["send", &address, "text", "more"],
+        &["send", &address, "--", "text", "more"],
+        &["send", "--", &address],
+    ] {
+        let output = place.run(&[&["--json"], words].concat());
+        assert_eq!(code(&output), 2, "{words:?}: {output:?}");
+        json_error(&output);
+    }
+}
+
+#[test]
+fn an_empty_message_is_sent_only_if_that_is_meant() {
+    let place = Place::with_profile();
+    let empty = place.dir.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    let (address, empty) = (address(), empty.to_str().unwrap());
+    for words in [
+        &["send", &address, ""][..],
+        &["send", &address, "-"],
+        &["send", &address],
+        &["send", &address, "--file", empty],
+        &["send", &address, "--file", "/dev/null"],
+    ] {
+        let output = place.run(&[&["--json"], words].concat());
+        assert_eq!(code(&output), 2, "{words:?}: {output:?}");
+        assert!(json_error(&output).1.contains("--allow-empty"));
+        let meant = place.run(&[words, &["--allow-empty"]].concat());
+        assert_eq!(code(&meant), 69, "{words:?}: {meant:?}");
+    }
+}
+
+#[test]
+fn output_that_can_not_be_written_has_a_code_of_its_own() {
+    let place = Place::with_profile();
+    for words in [&["status", "--offline"][..], &["status", "--offline", "--json"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = place.command(words).stdout(full).output().unwrap();
+        assert_eq!(code(&output), 73, "{output:?}");
+    }
+    // That the message is not out yet matters more.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = place.command(&["send", &address(), "hello", "--json"]).stdout(full).output().unwrap();
+    assert_eq!(code(&output), 69, "{output:?}");
+}
+
+#[test]
+fn errors_have_one_form_and_name_their_exit_code() {
+    let place = Place::new();
+    for (words, name, number) in
+        [(&["status"][..], "failed", 1), (&["frobnicate"], "usage", 2), (&["send"], "usage", 2)]
+    {
+        let output = place.run(words);
+        assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains("\n  hint: "), "{output:?}");
+        assert_eq!(stderr(&output).lines().count(), 2, "{output:?}");
+        let output = place.run(&[words, &["--json"]].concat());
+        let line: Value = serde_json::from_str(stderr(&output).trim()).unwrap();
+        assert_eq!((line["exit"].as_str(), line["exit_code"].as_i64()), (Some(name), Some(number)));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_secret_that_others_can_read_is_remarked() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::with_profile();
+    let key = place.profile().join("key");
+    let quiet = place.run(&["status", "--offline"]);
+    assert_eq!((code(&quiet), stderr(&quiet)), (0, ""));
+    std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+    let warned = place.run(&["status", "--offline"]);
+    assert_eq!(code(&warned), 0);
+    assert!(stderr(&warned).contains(&format!("chmod 600 {}", key.display())), "{warned:?}");
+    assert_eq!(stderr(&place.run(&["status", "--offline", "--quiet"])), "");
+}
+
+#[test]
+fn a_passphrase_that_is_easily_guessed_is_refused_with_the_reason() {
+    let place = Place::new();
+    let file = place.dir.path().join("passphrase");
+    let init = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        place.command(&["init", "--seed", SEED, "--json"]).env("UMBEL_PASSPHRASE_FILE", &file).output().unwrap()
+    };
+    for text in ["x", "elevenchars", "aaaaaaaaaaaaaaaa", "abababababababab"] {
+        let output = init(text);
+        assert_eq!(code(&output), 2, "{text}");
+        assert!(stderr(&output).contains("easy to guess") && stderr(&output).contains("12 characters"), "{output:?}");
+        assert!(!place.profile().exists());
+    }
+    assert_eq!(code(&init("twelve chars")), 0);
+}
+
+#[test]
+fn init_says_what_opens_the_profile_and_what_its_loss_means() {
+    let place = Place::new();
+    let key = place.dir.path().join("elsewhere.key");
+    let made = place.run(&["init", "--seed", SEED, "--key-file", key.to_str().unwrap()]);
+    assert_eq!(code(&made), 0);
+    assert!(stdout(&made).contains(key.to_str().unwrap()) && stdout(&made).contains("lost for good"), "{made:?}");
+}
+
+#[test]
+fn options_that_every_command_has_stand_apart_in_help() {
+    let place = Place::new();
+    let help = place.run(&["send", "--help"]);
+    let (own, global) = stdout(&help).split_once("Global options:").unwrap();
+    assert!(own.contains("--timeout") && global.contains("--profile") && global.contains("--json"));
+    assert!(!own.contains("--profile") && !global.contains("--timeout"));
 }
 
 #[test]

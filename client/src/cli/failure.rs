@@ -12,15 +12,31 @@ use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
 use super::session::unresponsive;
 
-/// Exit codes; 69, 74 and 75 are those of `sysexits.h`.
+/// Exit codes; 69 to 75 are those of `sysexits.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
     Usage = 2,
     Unreachable = 69,
+    Unwritten = 73,
     InDoubt = 74,
     Deferred = 75,
     Interrupted = 130,
+}
+
+impl Exit {
+    /// As `--json` names it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Usage => "usage",
+            Self::Unreachable => "unreachable",
+            Self::Unwritten => "unwritten",
+            Self::InDoubt => "in_doubt",
+            Self::Deferred => "deferred",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {

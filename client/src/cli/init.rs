@@ -1,7 +1,7 @@
 //! `umbel init`: make a profile.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use umbel_client::{InitError, NewKey, NewProfile, Profile};
@@ -32,6 +32,8 @@ struct Made<'a> {
     profile: &'a str,
     network: &'a str,
     seeds: usize,
+    /// None where a passphrase opens the profile.
+    key_file: Option<String>,
 }
 
 fn parse_peer(text: &str) -> Result<Peer, String> {
@@ -57,7 +59,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     }
     let key = match args.key_file {
         Some(path) => NewKey::File(path),
-        None => NewKey::Passphrase(secret::new()?),
+        None => NewKey::Passphrase(secret::new(session)?),
     };
     let seed_count = args.seeds.len();
     Profile::create(&dir, NewProfile { network, seeds: args.seeds, key }, &mut rand::rng())?;
@@ -66,11 +68,22 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     let network = profile.network();
     if session.is_json() {
         let seeds = seed_count + network.seeds.len();
-        return session.json(&Made { profile: &dir.to_string_lossy(), network: &network.name, seeds });
+        let key_file = profile.key_file().map(|path| path.to_string_lossy().into_owned());
+        return session.json(&Made { profile: &dir.to_string_lossy(), network: &network.name, seeds, key_file });
     }
     session.line(&format!("Made a profile in {} for the network \"{}\".", dir.display(), network.name))?;
     if network.params.danger_accept_weak {
         session.line("This network is for trying things out: it protects nobody.")?;
     }
-    session.line("Next: `umbel inbox create NAME` to receive, `umbel send ADDRESS TEXT` to send.")
+    session.line(&loss_words(profile.key_file()))?;
+    session.line("Next: `umbel inbox create NAME` to receive, `umbel send ADDRESS` to send.")
+}
+
+/// What it means to lose the only thing that opens the profile.
+fn loss_words(key_file: Option<&Path>) -> String {
+    let (what, advice) = match key_file {
+        Some(path) => (format!("The key in {} opens it", path.display()), "keep a copy of it in a safe place"),
+        None => ("Your passphrase opens it".to_owned(), "write it down and keep it in a safe place"),
+    };
+    format!("{what}, and nothing else does: {advice}. Without it the inboxes and messages are lost for good.")
 }

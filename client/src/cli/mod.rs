@@ -22,6 +22,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -38,13 +39,18 @@ struct Args {
     command: Command,
 }
 
+/// Where help lists the options that every command has.
+const GLOBAL_HEADING: &str = "Global options";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed
-  2   the command line is wrong
+  2   the command line is wrong, or there is nothing to send
   69  no relay could be reached
-  74  the profile can't be written, and the message may be delivered all the same: ask before you send it again
+  73  done, but the output could not be written: a message that was sent stays sent
+  74  the profile could not be written; the message may still have been delivered, so check with the recipient before
+      resending
   75  safe in the outbox, but not yet with its holders: the next send or receive tries again
   130 interrupted; nothing is lost
 
@@ -53,13 +59,16 @@ A profile's passphrase is asked for on the terminal, or read from the file that 
 #[derive(clap::Args)]
 struct Global {
     /// Where the profile is [default: umbel in the user's data directory]
-    #[arg(long, global = true, env = "UMBEL_PROFILE", value_name = "DIR")]
+    #[arg(long, global = true, env = "UMBEL_PROFILE", value_name = "DIR", help_heading = GLOBAL_HEADING)]
     profile: Option<PathBuf>,
     /// One JSON object a line instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
-    /// Say on standard error what goes on inside
-    #[arg(long, short, global = true)]
+    /// Show errors only: no progress, no warnings
+    #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = GLOBAL_HEADING)]
+    quiet: bool,
+    /// Log to standard error
+    #[arg(long, short, global = true, help_heading = GLOBAL_HEADING)]
     verbose: bool,
 }
 
@@ -127,17 +136,25 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 
 /// Help and version are not errors; all else that clap says is.
 fn refuse(error: &clap::Error, is_json: bool) -> ExitCode {
-    if !error.use_stderr() || !is_json {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !is_json {
         // If even this can't be written, the exit code says the rest.
         drop(error.print());
         return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
     }
-    let text = error.render().to_string();
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("the command line is wrong").trim_start_matches("error: ");
-    let rest = lines.collect::<Vec<_>>().join(" ");
-    output::complain(&Failure::usage(first, rest), is_json);
+    output::complain(&usage_failure(&error.render().to_string()), is_json);
     Exit::Usage.into()
+}
+
+/// What clap says, in the form that all errors have: the first paragraph is the error, the rest the hint.
+fn usage_failure(text: &str) -> Failure {
+    let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = text.split("\n\n").map(joined).filter(|paragraph| !paragraph.is_empty());
+    let error = paragraphs.next().unwrap_or_default();
+    let hints: Vec<String> = paragraphs
+        .map(|hint| hint.trim_start_matches("tip: ").trim_end_matches('.').replace("Usage: ", "usage: "))
+        .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
+        .collect();
+    Failure::usage(error.trim_start_matches("error: "), hints.join("; "))
 }
 
 fn log_to_stderr(is_verbose: bool) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use umbel_proto::ids::RelayId;
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 pub(super) use super::printable::printable;
 pub(super) use super::times::{count, rfc3339};
 
@@ -13,7 +13,11 @@ pub(super) use super::times::{count, rfc3339};
 pub(super) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| {
-        Failure::failed(format!("could not write to standard output: {error}"), "see where the output goes")
+        Failure::new(
+            Exit::Unwritten,
+            format!("could not write to standard output: {error}"),
+            "see where the output goes; what the command did is done",
+        )
     })
 }
 
@@ -21,6 +25,8 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 struct Complaint<'a> {
     error: &'a str,
     hint: &'a str,
+    exit: &'static str,
+    exit_code: u8,
 }
 
 #[derive(Serialize)]
@@ -30,9 +36,12 @@ struct Caution<'a> {
 
 /// Says what is wrong and what to do.
 pub(super) fn complain(failure: &Failure, is_json: bool) {
-    let Failure { error, hint, .. } = failure;
+    let Failure { error, hint, exit } = failure;
     if is_json {
-        to_stderr(&serde_json::to_string(&Complaint { error, hint }).unwrap_or_default());
+        to_stderr(
+            &serde_json::to_string(&Complaint { error, hint, exit: exit.name(), exit_code: *exit as u8 })
+                .unwrap_or_default(),
+        );
     } else {
         to_stderr(&format!("error: {error}\n  hint: {hint}"));
     }

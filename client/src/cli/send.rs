@@ -34,14 +34,20 @@ sent, 1 it was not sent.";
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SendArgs {
     /// To whom: the address that the inbox's owner gave you
-    #[arg(required_unless_present = "flush")]
+    #[arg(required_unless_present_any = ["flush", "verbatim"])]
     address: Option<String>,
-    /// What to say; `-` takes it from standard input, where others on this computer can't read it off the list of processes
-    #[arg(conflicts_with = "file")]
+    /// The message; `-`, or nothing, takes it from standard input, which the list of processes does not show to others
+    #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
     text: Option<String>,
+    /// Words after `--`, whatever they begin with
+    #[arg(last = true, num_args = 0..=2, conflicts_with_all = ["text", "file"], hide = true)]
+    verbatim: Vec<String>,
     /// Send this file instead
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+    /// Send it even if it is empty
+    #[arg(long)]
+    allow_empty: bool,
     /// Try everything in the outbox again, and wait for it too
     #[arg(long)]
     flush: bool,
@@ -66,9 +72,9 @@ struct Line {
 }
 
 pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failure> {
-    let message = match &args.address {
-        Some(address) => Some((address.trim().parse::<InboxAddress>()?, body(args)?)),
-        None => None,
+    let message = match words(args)? {
+        (Some(address), text) => Some((address.trim().parse::<InboxAddress>()?, body(args, text)?)),
+        (None, _) => None,
     };
     let timeout = args.timeout.unwrap_or(match args.wait {
         Stage::One => TIMEOUT,
@@ -99,10 +105,14 @@ async fn send(
     }
     delivery.wait(session, client, &mut notices).await?;
     delivery.linger(session, client, &mut notices).await?;
-    for (id, progress) in &delivery.messages {
-        report(session, *id, progress)?;
-    }
-    delivery.outcome()
+    let report = delivery.messages.iter().try_for_each(|(id, progress)| report(session, *id, progress));
+    // What became of the messages comes first: whoever hears that the output failed must not send them again.
+    delivery.outcome()?;
+    report.map_err(|failure| Failure {
+        error: format!("the message was sent, but {}", failure.error),
+        hint: "do not send it again; see where the output goes".to_owned(),
+        ..failure
+    })
 }
 
 fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), Failure> {
@@ -115,9 +125,48 @@ fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), F
     session.line(&format!("message {id}: {}", progress.text()))
 }
 
+/// Text that begins with one dash is text; with two it may be an option mistyped.
+fn parse_text(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("--").map(|rest| rest.split('=').next().unwrap_or_default());
+    let is_option = |name: &str| {
+        name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.chars().all(|character| character.is_ascii_lowercase() || character == '-')
+    };
+    if name.is_some_and(is_option) {
+        return Err(format!("there is no such option; if it is the message, write -- before it: -- {text}"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The address and the text, either of which may stand after `--`.
+fn words(args: &SendArgs) -> Result<(Option<&str>, Option<Text<'_>>), Failure> {
+    let mut verbatim = args.verbatim.iter().map(String::as_str);
+    let address = args.address.as_deref().or_else(|| verbatim.next());
+    let text = args.text.as_deref().map(|text| if text == "-" { Text::Stdin } else { Text::Here(text) });
+    let text = text.or_else(|| verbatim.next().map(Text::Here));
+    match verbatim.next() {
+        None => Ok((address, text)),
+        Some(_) => Err(Failure::usage("there are words after the message", "put quotes around the whole message")),
+    }
+}
+
+/// Where the text of a message is.
+enum Text<'a> {
+    Here(&'a str),
+    Stdin,
+}
+
+fn body(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
+    let body = read(args, text)?;
+    if body.is_empty() && !args.allow_empty {
+        return Err(Failure::usage("the message is empty", "write something, or send it empty with --allow-empty"));
+    }
+    Ok(body)
+}
+
 /// What is to be sent: never more of it in memory than a message may have.
-fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
-    match (&args.text, &args.file) {
+fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
+    match (text, &args.file) {
         (_, Some(path)) => {
             let unreadable = |error: io::Error| {
                 Failure::failed(format!("could not read {}: {error}", path.display()), "check the path after --file")
@@ -129,12 +178,10 @@ fn body(args: &SendArgs) -> Result<Vec<u8>, Failure> {
             }
             read_body(file, unreadable)
         }
-        (Some(text), None) if text != "-" => {
-            if text.len() > MESSAGE_LEN_MAX {
-                return Err(Failure::too_long(Some(text.len() as u64)));
-            }
-            Ok(text.clone().into_bytes())
+        (Some(Text::Here(text)), None) if text.len() > MESSAGE_LEN_MAX => {
+            Err(Failure::too_long(Some(text.len() as u64)))
         }
+        (Some(Text::Here(text)), None) => Ok(text.as_bytes().to_vec()),
         (None, None) if io::stdin().is_terminal() => Err(Failure::usage(
             "there is nothing to send",
             "write the text after the address, or --file PATH, or - to take it from standard input",

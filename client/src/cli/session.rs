@@ -2,9 +2,10 @@
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use etcetera::BaseStrategy;
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use umbel_client::core::io::{Notice, SendFault, Warning};
 use umbel_client::{Client, Library, Profile, Reach};
@@ -16,15 +17,35 @@ use super::{Global, output, secret, times};
 /// One run of a command.
 pub(super) struct Session {
     global: Global,
-    /// Hidden unless standard error is a terminal and nobody parses what we say.
-    progress: ProgressBar,
+    progress: Progress,
+}
+
+/// A spinner and a text: on a terminal, unless something else is to be read there.
+struct Progress {
+    bar: ProgressBar,
+    is_spinning: OnceLock<()>,
+}
+
+impl Progress {
+    fn new(is_shown: bool) -> Self {
+        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner());
+        Self { bar, is_spinning: OnceLock::new() }
+    }
+
+    fn show(&self, text: String) {
+        if !self.bar.is_hidden() {
+            self.bar.set_message(text);
+            self.is_spinning.get_or_init(|| self.bar.enable_steady_tick(Duration::from_millis(100)));
+        }
+    }
 }
 
 impl Session {
     pub(super) fn new(global: Global) -> Self {
-        let is_shown = io::stderr().is_terminal() && !global.json;
-        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { global, progress: ProgressBar::with_draw_target(None, target) }
+        let Global { json, quiet, verbose, .. } = global;
+        let is_shown = io::stderr().is_terminal() && !(json || quiet || verbose);
+        Self { global, progress: Progress::new(is_shown) }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -33,7 +54,7 @@ impl Session {
 
     /// Writes a line to standard output, and sees it through.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
-        self.progress.suspend(|| output::line(text))
+        self.progress.bar.suspend(|| output::line(text))
     }
 
     /// Writes a JSON object as a line.
@@ -45,21 +66,19 @@ impl Session {
 
     /// Says on standard error what the user should know besides what was asked for.
     pub(super) fn warn(&self, text: &str) {
-        self.progress.suspend(|| output::warn(text, self.is_json()));
+        if !self.global.quiet {
+            self.progress.bar.suspend(|| output::warn(text, self.is_json()));
+        }
     }
 
     /// Shows what goes on, if anyone is looking.
     pub(super) fn show(&self, text: &str) {
-        if self.progress.is_hidden() {
-            return;
-        }
-        self.progress.enable_steady_tick(Duration::from_millis(100));
-        self.progress.set_message(text.to_owned());
+        self.progress.show(text.to_owned());
     }
 
     /// Takes away what [`Session::show`] left on the terminal.
     pub(super) fn show_nothing(&self) {
-        self.progress.finish_and_clear();
+        self.progress.bar.finish_and_clear();
     }
 
     /// Shows what a notice tells of progress; says what it warns of.
@@ -111,8 +130,11 @@ impl Session {
     /// The profile, with what opens it.
     fn profile(&self) -> Result<Profile, Failure> {
         let mut profile = Profile::load(&self.profile_dir()?)?;
+        if let Some(path) = profile.key_file() {
+            secret::warn_if_shared(self, path);
+        }
         if profile.needs_passphrase() {
-            profile.set_passphrase(secret::existing()?);
+            profile.set_passphrase(secret::existing(self)?);
         }
         Ok(profile)
     }

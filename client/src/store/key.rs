@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use rand::CryptoRng;
 use umbel_proto::crypto::passphrase::{PassphraseCost, stretch};
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of a database key, bytes.
 const KEY_LEN: usize = 32;
+/// Fewest characters of a passphrase for a new profile: with Argon2id's cost for each guess, twelve random letters last
+/// for centuries, eight for days.
+pub const PASSPHRASE_LEN_MIN: usize = 12;
+/// Fewest different characters in it.
+const DISTINCT_MIN: usize = 5;
 
 /// What the user types to open a profile. Not `Clone`, not `Debug`, wiped on drop.
 #[derive(ZeroizeOnDrop)]
@@ -37,6 +42,20 @@ impl Passphrase {
     pub fn read(path: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(path)?;
         Self::new(text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))
+    }
+
+    /// Whether someone with a copy of the profile could guess it, however slow each guess is made: it is too short, or
+    /// made of a few characters.
+    pub fn is_guessable(&self) -> bool {
+        let mut seen = Vec::with_capacity(DISTINCT_MIN);
+        for character in self.0.chars() {
+            if seen.len() < DISTINCT_MIN && !seen.contains(&character) {
+                seen.push(character);
+            }
+        }
+        let is_guessable = self.0.chars().count() < PASSPHRASE_LEN_MIN || seen.len() < DISTINCT_MIN;
+        seen.zeroize();
+        is_guessable
     }
 
     /// Whether two passphrases typed one after the other are the same. No secret is compared with a guess here.

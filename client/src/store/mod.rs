@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
 pub use database::{DatabaseError, StoredMessage};
-pub use key::{NewKey, Passphrase};
+pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 
 pub(crate) use database::Database;

@@ -216,6 +216,14 @@ impl Profile {
         matches!(self.key_source, KeySource::Passphrase { .. }) && self.passphrase.is_none()
     }
 
+    /// The file whose key opens it, unless a passphrase does.
+    pub fn key_file(&self) -> Option<&Path> {
+        match &self.key_source {
+            KeySource::File(path) => Some(path),
+            KeySource::Passphrase { .. } => None,
+        }
+    }
+
     /// What opens it.
     pub fn set_passphrase(&mut self, passphrase: Passphrase) {
         self.passphrase = Some(passphrase);
