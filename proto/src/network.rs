@@ -53,8 +53,20 @@ impl Network {
     /// # Errors
     /// The first thing that is wrong with it, by key.
     pub fn from_toml(text: &str) -> Result<Self, NetworkFault> {
-        let raw: RawNetwork = toml::from_str(text).map_err(|fault| NetworkFault::Toml(Box::new(fault)))?;
+        let raw = RawNetwork::parse(text)?;
+        raw.params.check_read()?;
         raw.check()
+    }
+
+    /// Reads the copy of a network file that a profile or a relay keeps, which an earlier version may have written: keys that no
+    /// code reads are taken, and those that someone chose a value for are named.
+    ///
+    /// # Errors
+    /// The first other thing that is wrong with it, by key.
+    pub fn from_stored_toml(text: &str) -> Result<(Self, Vec<&'static str>), NetworkFault> {
+        let raw = RawNetwork::parse(text)?;
+        let unread = raw.params.unread();
+        Ok((raw.check()?, unread))
     }
 
     /// Writes a network file that names every parameter, so that later versions' defaults don't change the network.
@@ -83,6 +95,10 @@ struct RawNetwork {
 }
 
 impl RawNetwork {
+    fn parse(text: &str) -> Result<Self, NetworkFault> {
+        toml::from_str(text).map_err(|fault| NetworkFault::Toml(Box::new(fault)))
+    }
+
     fn check(self) -> Result<Network, NetworkFault> {
         let id = self.id.parse().map_err(|_| NetworkFault::Id)?;
         let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -137,6 +153,11 @@ pub enum NetworkFault {
         /// The key of its bound.
         bound: &'static str,
     },
+    /// A parameter that no code reads yet: whoever sets it would believe in something that does not happen.
+    Unread {
+        /// Its key.
+        key: &'static str,
+    },
     /// A parameter weakens anonymity, and the file does not say that this is wanted.
     Weak {
         /// Its key.
@@ -155,6 +176,7 @@ impl fmt::Display for NetworkFault {
             Self::Value { key, expected } => write!(f, "params.{key}: must be {expected}"),
             Self::Range { key, least, most } => write!(f, "params.{key}: must be from {least} to {most}"),
             Self::Order { key, bound } => write!(f, "params.{key}: must not be greater than params.{bound}"),
+            Self::Unread { key } => write!(f, "params.{key}: this version has no use for it; remove the line"),
             Self::Weak { key } => {
                 write!(
                     f,
@@ -207,6 +229,21 @@ mod tests {
         assert!(fault.to_string().contains("sync_intervall"), "{fault}");
         let fault = Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\ncolour = 1")).unwrap_err();
         assert!(fault.to_string().contains("colour"), "{fault}");
+    }
+
+    #[test]
+    fn keys_that_nothing_reads_are_refused_in_a_file_and_named_in_a_copy() {
+        let chosen = ["sync_peers = 8", "digest_check_interval = \"2d\"", "clock_jump_max = \"0s\""];
+        for line in chosen {
+            let fault = with_params(line).unwrap_err();
+            let key = line.split(' ').next().unwrap();
+            assert_eq!(fault.to_string(), format!("params.{key}: this version has no use for it; remove the line"));
+        }
+        let file = |lines: &str| format!("id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}");
+        let (network, unread) = Network::from_stored_toml(&file(&chosen.join("\n"))).unwrap();
+        assert_eq!(unread, ["digest_check_interval", "clock_jump_max"], "sync_peers has what was always written");
+        assert_eq!(network.params, Params::DEFAULT);
+        assert_eq!(Network::from_toml(&network.to_toml()), Ok(network), "none is written any more");
     }
 
     #[test]

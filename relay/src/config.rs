@@ -67,6 +67,8 @@ pub struct Config {
     pub circuits_max: usize,
     /// Most inbox descriptors it keeps.
     pub inbox_descriptors_max: usize,
+    /// Parameters that the network file sets and this version has no use for: worth a warning.
+    pub unread_params: Vec<&'static str>,
 }
 
 /// What the command line says. It counts more than the file.
@@ -97,6 +99,7 @@ impl Config {
             half_open_per_group_max: HALF_OPEN_PER_GROUP_MAX,
             circuits_max: CIRCUITS_MAX,
             inbox_descriptors_max: INBOX_DESCRIPTORS_MAX,
+            unread_params: Vec::new(),
         }
     }
 
@@ -115,11 +118,12 @@ impl Config {
             let line = fault.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
             ConfigError::Toml { path, line, message: fault.message().to_owned() }
         })?;
-        let network = match &raw.network {
-            Some(network) => read_network(network)?,
-            None => read_network_file(&data_dir.join(NETWORK_FILE))?,
+        let (network, unread_params) = match raw.network.as_deref() {
+            Some(LOCAL_NETWORK) => (Network::local(), Vec::new()),
+            Some(file) => read_stored_network(Path::new(file))?,
+            None => read_stored_network(&data_dir.join(NETWORK_FILE))?,
         };
-        Ok((raw.check(data_dir, flags)?, network))
+        Ok((Self { unread_params, ..raw.check(data_dir, flags)? }, network))
     }
 }
 
@@ -238,11 +242,21 @@ pub fn read_network(name: &str) -> Result<Network, ConfigError> {
 }
 
 fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+    let text = read_network_text(path)?;
+    Network::from_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+}
+
+/// A copy that an earlier version wrote is still read; what it sets in vain is returned.
+fn read_stored_network(path: &Path) -> Result<(Network, Vec<&'static str>), ConfigError> {
+    let text = read_network_text(path)?;
+    Network::from_stored_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+}
+
+fn read_network_text(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if path.ends_with(NETWORK_FILE) => ConfigError::NoNetwork,
         _ => ConfigError::Read { path: path.to_owned(), error },
-    })?;
-    Network::from_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+    })
 }
 
 /// Whether this can stand behind the `@` of a peer.
@@ -311,6 +325,17 @@ mod tests {
         assert!(message("advertise = \"relay.example:0\"").starts_with("advertise: must be host:port"));
         assert!(message("seeds = [\"x\"]").starts_with("seeds: must be"));
         assert!(message("network = \"/nowhere.toml\"").starts_with("can't read /nowhere.toml"));
+    }
+
+    #[test]
+    fn a_network_that_sets_what_nothing_reads_is_refused_but_a_copy_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(NETWORK_FILE);
+        fs::write(&file, format!("{}\nsync_peers = 9\nsync_anchors = 2\n", Network::local().to_toml())).unwrap();
+        let refused = read_network(file.to_str().unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("params.sync_peers: this version has no use for it"), "{refused}");
+        let (config, network) = Config::load(dir.path(), Flags::default()).unwrap();
+        assert_eq!((config.unread_params, network), (vec!["sync_peers"], Network::local()));
     }
 
     #[test]

@@ -99,6 +99,9 @@ fn run(dir: &DataDir, flags: Flags) -> Outcome {
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.log.clone());
     let filter = EnvFilter::try_new(filter)?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    for key in &config.unread_params {
+        tracing::warn!(key, "the network file sets a parameter that this version does not use");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(config.threads).enable_all().build()?;
     runtime.block_on(async {
         // Before the relay starts: a signal that comes early must not be lost.

@@ -354,7 +354,7 @@ fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFau
     if raw.version > PROFILE_VERSION {
         return Err(ConfigFault::TooNew(raw.version));
     }
-    let network = parse_network(raw.network.as_deref()).map_err(ConfigFault::Network)?;
+    let network = stored_network(raw.network.as_deref()).map_err(ConfigFault::Network)?;
     let seeds = raw
         .seeds
         .into_iter()
@@ -373,6 +373,16 @@ fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFau
 
 fn parse_network(text: Option<&str>) -> Result<Network, NetworkFault> {
     text.map_or_else(|| Ok(Network::local()), Network::from_toml)
+}
+
+/// A profile that was made before some keys were refused is still opened.
+fn stored_network(text: Option<&str>) -> Result<Network, NetworkFault> {
+    let Some(text) = text else { return Ok(Network::local()) };
+    let (network, unread) = Network::from_stored_toml(text)?;
+    for key in unread {
+        tracing::warn!(key, "the profile's network sets a parameter that this version does not use");
+    }
+    Ok(network)
 }
 
 impl fmt::Display for InitError {

@@ -7,9 +7,11 @@ use super::{AddressGroups, NetworkFault};
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
-/// From one table: the checked parameters, what a file says of them, and the way from one to the other.
+/// From one table: the checked parameters, what a file says of them, and the way from one to the other. After it, the keys that
+/// no code reads yet, each with the value that earlier versions wrote into every copy of a network file.
 macro_rules! params {
-    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*
+     @unread { $($unread:ident: $written:literal;)* }) => {
         /// The numbers a network runs by. In a file, a duration is a whole number and its unit: `500ms`, `2s`, `10min`,
         /// `18h`, `7d`. Fields called `mean` are of exponential distributions, so that moments tell nothing.
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,9 +31,28 @@ macro_rules! params {
         #[serde(deny_unknown_fields)]
         pub(super) struct RawParams {
             $(#[serde(skip_serializing_if = "Option::is_none")] $name: Option<<$type as Tunable>::Raw>,)*
+            $(#[serde(skip_serializing)] $unread: Option<toml::Value>,)*
         }
 
         impl RawParams {
+            /// Refuses keys that nothing would come of.
+            pub(super) fn check_read(&self) -> Result<(), NetworkFault> {
+                $(if self.$unread.is_some() {
+                    return Err(NetworkFault::Unread { key: stringify!($unread) });
+                })*
+                Ok(())
+            }
+
+            /// The keys that nothing comes of, but for those that an earlier version wrote by itself.
+            pub(super) fn unread(&self) -> Vec<&'static str> {
+                let is_chosen = |value: &toml::Value, written: &str| value.to_string() != written;
+                let mut unread = Vec::new();
+                $(if self.$unread.as_ref().is_some_and(|value| is_chosen(value, $written)) {
+                    unread.push(stringify!($unread));
+                })*
+                unread
+            }
+
             /// The parameters, each in its range, none contradicting another.
             pub(super) fn check(self) -> Result<Params, NetworkFault> {
                 let params =
@@ -44,7 +65,7 @@ macro_rules! params {
 
         impl From<&Params> for RawParams {
             fn from(params: &Params) -> Self {
-                Self { $($name: Some(params.$name.to_raw()),)* }
+                Self { $($name: Some(params.$name.to_raw()),)* ..Self::default() }
             }
         }
     };
@@ -81,16 +102,6 @@ params! {
     sync_interval: Duration = mins(10), local secs(2), in millis(100) => hours(12);
     /// How often clients do, with their primary guards. Two hours: a relay is selectable only after a day.
     client_sync_interval: Duration = hours(2), local secs(2), in millis(100) => hours(24);
-    /// Peers a relay reconciles with, in distinct groups. Eight: to cut a relay off takes all of them.
-    sync_peers: usize = 8, local 8, in 1 => 64;
-    /// Of those, kept across restarts, so that a restart is no chance to cut a relay off.
-    sync_anchors: usize = 2, local 2, in 0 => 64;
-    /// How often a client compares its view's digest through circuits. Daily: guards could show it a view of their own.
-    digest_check_interval: Duration = hours(24), local hours(24), in mins(1) => days(7);
-    /// How many relays it compares with each time.
-    digest_check_relays: usize = 3, local 3, in 1 => 16;
-    /// Percent of relays by which two views may differ before the user is warned.
-    digest_mismatch_percent: u32 = 5, local 5, in 0 => 100;
 
     /// Guards in use are taken from this many primaries: with one in use, two to fall back on.
     guards_primary: usize = 3, local 3, in 1 => 16;
@@ -183,8 +194,15 @@ params! {
     padding_max: Duration = millis(9500), local millis(9500), in millis(100) => mins(1);
     /// By how much this clock and the guards' may differ before the user is warned: what epochs need.
     clock_warn: Duration = hours(1), local hours(1), in secs(1) => hours(24);
-    /// The most by which guards may set the clock right: a day, or they could bring back what has expired.
-    clock_jump_max: Duration = hours(24), local hours(24), in secs(0) => days(7);
+
+    @unread {
+        sync_peers: "8";
+        sync_anchors: "2";
+        digest_check_interval: "\"1d\"";
+        digest_check_relays: "3";
+        digest_mismatch_percent: "5";
+        clock_jump_max: "\"1d\"";
+    }
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -218,7 +236,6 @@ impl Default for Params {
 impl Params {
     /// No lower bound above its upper one.
     fn check_order(&self) -> Result<(), NetworkFault> {
-        in_order("sync_anchors", &self.sync_anchors, "sync_peers", &self.sync_peers)?;
         in_order("guards_primary", &self.guards_primary, "guards_sample_min", &self.guards_sample_min)?;
         in_order("guards_sample_min", &self.guards_sample_min, "guards_sample_max", &self.guards_sample_max)?;
         in_order("l2_life_min", &self.l2_life_min, "l2_life_max", &self.l2_life_max)?;
