@@ -78,7 +78,7 @@ impl LocalNetwork {
             umbel_relay::init(&data_dir, &Network::local()).map_err(LocalError::Init)?;
             let config = Config {
                 listen: place.listen,
-                advertise: place.advertise.map(|address| address.to_string()),
+                advertise: place.advertise.iter().map(SocketAddr::to_string).collect(),
                 seeds: network.peers().into_iter().take(1).collect(),
                 threads: 1,
                 ..Config::new(data_dir)

@@ -1,6 +1,7 @@
 //! What the operator decides: the file and the flags as they are written, and the checked form that the relay runs by.
 
-use std::fmt;
+mod error;
+
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,7 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::network::{Network, NetworkFault};
+use umbel_proto::inbox::holder::HolderLimits;
+use umbel_proto::limits::ADDRESSES_MAX;
+use umbel_proto::network::{Network, Params};
+
+pub use error::ConfigError;
 
 /// Name of the optional configuration file in the data directory.
 pub const CONFIG_FILE: &str = "umbel-relay.toml";
@@ -26,7 +31,7 @@ const MEMORY_BUDGET_UNKNOWN: usize = 256 << 20;
 /// Less than this could not hold the windows of a hundred circuits.
 const MEMORY_BUDGET_MIB_MIN: u32 = 128;
 /// Links by default: with its socket and TLS each takes some tens of KiB.
-const LINKS_MAX: usize = 20_000;
+pub(crate) const LINKS_MAX: usize = 20_000;
 /// Links from one address group by default: a few hundred people behind one network.
 const LINKS_PER_GROUP_MAX: usize = 512;
 /// Connections that are not yet links: each may take a handshake's work and ten seconds.
@@ -35,8 +40,12 @@ const HALF_OPEN_MAX: usize = 256;
 const HALF_OPEN_PER_GROUP_MAX: usize = HALF_OPEN_MAX / 8;
 /// Circuits by default: about 4 KiB each.
 const CIRCUITS_MAX: usize = 65_536;
-/// Inbox descriptors by default: 8 KiB each.
+/// Inbox descriptors by default: 8 KiB each, in memory and on the disk.
 const INBOX_DESCRIPTORS_MAX: usize = 16_384;
+/// Records by default: each takes some hundred bytes of memory, as does the name of one that was removed.
+const RECORDS_MAX: usize = 2_000_000;
+/// Bytes of records by default: what a small rented disk has to spare.
+const RECORDS_DISK_MIB: u32 = 8 << 10;
 
 /// How a relay runs. Every value is in range.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where links are accepted. Port 0: any that is free.
     pub listen: SocketAddr,
-    /// `host:port` by which others dial it; `None`: where it listens.
-    pub advertise: Option<String>,
+    /// Each `host:port` by which others dial it; none: where it listens.
+    pub advertise: Vec<String>,
     /// Peers to join through.
     pub seeds: Vec<Peer>,
     /// Most bytes that wait for others: half of it for cells on slow links, half for frames of services.
@@ -67,6 +76,12 @@ pub struct Config {
     pub circuits_max: usize,
     /// Most inbox descriptors it keeps.
     pub inbox_descriptors_max: usize,
+    /// Most mailbox queues it keeps; `None`: what the network says.
+    pub queues_max: Option<usize>,
+    /// Most records in all queues together.
+    pub records_max: usize,
+    /// Most bytes of records in all queues together.
+    pub records_bytes_max: u64,
     /// Parameters that the network file sets and this version has no use for: worth a warning.
     pub unread_params: Vec<&'static str>,
 }
@@ -76,8 +91,8 @@ pub struct Config {
 pub struct Flags {
     /// Where links are accepted.
     pub listen: Option<SocketAddr>,
-    /// `host:port` by which others dial it.
-    pub advertise: Option<String>,
+    /// Each `host:port` by which others dial it; in place of the file's.
+    pub advertise: Vec<String>,
     /// Peers to join through; in place of the file's.
     pub seeds: Vec<Peer>,
 }
@@ -88,7 +103,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             listen: LISTEN,
-            advertise: None,
+            advertise: Vec::new(),
             seeds: Vec::new(),
             memory_budget_bytes: default_memory_budget(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
@@ -99,8 +114,32 @@ impl Config {
             half_open_per_group_max: HALF_OPEN_PER_GROUP_MAX,
             circuits_max: CIRCUITS_MAX,
             inbox_descriptors_max: INBOX_DESCRIPTORS_MAX,
+            queues_max: None,
+            records_max: RECORDS_MAX,
+            records_bytes_max: mib(RECORDS_DISK_MIB),
             unread_params: Vec::new(),
         }
+    }
+
+    /// Limits of its mailboxes: the network's for each, the operator's for all together.
+    pub fn holder_limits(&self, params: &Params) -> HolderLimits {
+        let of_network = HolderLimits::of_network(params);
+        HolderLimits {
+            queues_max: self.queues_max.unwrap_or(of_network.queues_max),
+            records_max: self.records_max,
+            bytes_max: self.records_bytes_max,
+            ..of_network
+        }
+    }
+
+    /// Keys in which `new` differs and that only a restart takes up.
+    pub fn restart_keys(&self, new: &Self) -> Vec<&'static str> {
+        let differs = [
+            ("listen", self.listen != new.listen),
+            ("memory_budget_mib", self.memory_budget_bytes != new.memory_budget_bytes),
+            ("threads", self.threads != new.threads),
+        ];
+        differs.into_iter().filter(|&(_, differs)| differs).map(|(key, _)| key).collect()
     }
 
     /// The relay that is kept in `data_dir`, as its file and the flags have it, and its network.
@@ -132,7 +171,7 @@ impl Config {
 #[serde(deny_unknown_fields, default)]
 struct RawConfig {
     listen: Option<SocketAddr>,
-    advertise: Option<String>,
+    advertise: OneOrMore,
     seeds: Vec<String>,
     network: Option<String>,
     memory_budget_mib: Option<u32>,
@@ -140,29 +179,50 @@ struct RawConfig {
     log: Option<String>,
     links_max: Option<u32>,
     links_per_group_max: Option<u32>,
+    half_open_max: Option<u32>,
+    half_open_per_group_max: Option<u32>,
     circuits_max: Option<u32>,
+    inbox_descriptors_max: Option<u32>,
+    queues_max: Option<u32>,
+    records_max: Option<u32>,
+    records_disk_mib: Option<u32>,
+}
+
+/// One text, or a list of them.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl Default for OneOrMore {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl OneOrMore {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::More(texts) => texts,
+        }
+    }
 }
 
 impl RawConfig {
     fn check(self, data_dir: &Path, flags: Flags) -> Result<Config, ConfigError> {
         let defaults = Config::new(data_dir);
-        let advertise = flags.advertise.or(self.advertise);
-        if advertise.as_deref().is_some_and(|host_port| !is_host_port(host_port)) {
-            return Err(ConfigError::Value { key: "advertise", expected: "host:port, with a port from 1 to 65535" });
-        }
-        if self.memory_budget_mib.is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN) {
-            return Err(ConfigError::Value { key: "memory_budget_mib", expected: "128 or more" });
-        }
         let of_file = self.seeds.iter().map(|seed| seed.parse()).collect::<Result<Vec<Peer>, _>>();
         let of_file = of_file
             .map_err(|_| ConfigError::Value { key: "seeds", expected: "a list of peers, <relay id>@host:port" })?;
-        let positive = |key, number: Option<u32>, default| match number {
-            Some(0) => Err(ConfigError::Value { key, expected: "1 or more" }),
-            number => Ok(number.map_or(default, |number| number as usize)),
-        };
+        if self.memory_budget_mib.is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN) {
+            return Err(ConfigError::Value { key: "memory_budget_mib", expected: "128 or more" });
+        }
         Ok(Config {
             listen: flags.listen.or(self.listen).unwrap_or(defaults.listen),
-            advertise,
+            advertise: check_advertise(self.advertise.into_vec(), flags.advertise)?,
             seeds: if flags.seeds.is_empty() { of_file } else { flags.seeds },
             memory_budget_bytes: self
                 .memory_budget_mib
@@ -175,63 +235,60 @@ impl RawConfig {
                 self.links_per_group_max,
                 defaults.links_per_group_max,
             )?,
+            half_open_max: positive("half_open_max", self.half_open_max, defaults.half_open_max)?,
+            half_open_per_group_max: positive(
+                "half_open_per_group_max",
+                self.half_open_per_group_max,
+                defaults.half_open_per_group_max,
+            )?,
             circuits_max: positive("circuits_max", self.circuits_max, defaults.circuits_max)?,
-            ..Config::new(data_dir)
+            inbox_descriptors_max: positive(
+                "inbox_descriptors_max",
+                self.inbox_descriptors_max,
+                defaults.inbox_descriptors_max,
+            )?,
+            queues_max: self.queues_max.map(|count| positive("queues_max", Some(count), 0)).transpose()?,
+            records_max: positive("records_max", self.records_max, defaults.records_max)?,
+            records_bytes_max: self
+                .records_disk_mib
+                .map(|count| positive("records_disk_mib", Some(count), 0).map(|_| mib(count)))
+                .transpose()?
+                .unwrap_or(defaults.records_bytes_max),
+            ..defaults
         })
     }
 }
 
-/// What is wrong with what the operator wrote.
-#[derive(Debug)]
-pub enum ConfigError {
-    /// A file can't be read.
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The configuration file is not TOML, has an unknown key, or a value of the wrong type.
-    Toml {
-        /// Which.
-        path: PathBuf,
-        /// Where, counted from 1.
-        line: Option<usize>,
-        /// What.
-        message: String,
-    },
-    /// A key has a value that it can't have.
-    Value {
-        /// Which.
-        key: &'static str,
-        /// What should stand there.
-        expected: &'static str,
-    },
-    /// There is no network file in the data directory.
-    NoNetwork,
-    /// The network file is wrong.
-    Network {
-        /// Which.
-        path: PathBuf,
-        /// How.
-        fault: NetworkFault,
-    },
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read { path, error } => write!(f, "can't read {}: {error}", path.display()),
-            Self::Toml { path, line: Some(line), message } => write!(f, "{}, line {line}: {message}", path.display()),
-            Self::Toml { path, line: None, message } => write!(f, "{}: {message}", path.display()),
-            Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
-            Self::NoNetwork => f.write_str("no relay is kept there: make one with `umbel-relay init --data-dir DIR`"),
-            Self::Network { path, fault } => write!(f, "{}: {fault}", path.display()),
-        }
+fn positive(key: &'static str, number: Option<u32>, default: usize) -> Result<usize, ConfigError> {
+    match number {
+        Some(0) => Err(ConfigError::Value { key, expected: "1 or more" }),
+        number => Ok(number.map_or(default, |number| number as usize)),
     }
 }
 
-impl std::error::Error for ConfigError {}
+/// Flags count more than the file, and no address counts twice.
+fn check_advertise(of_file: Vec<String>, of_flags: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let all = if of_flags.is_empty() { of_file } else { of_flags };
+    if !all.iter().all(|host_port| is_host_port(host_port)) {
+        return Err(ConfigError::Value { key: "advertise", expected: "host:port, with a port from 1 to 65535" });
+    }
+    let mut distinct: Vec<String> = Vec::new();
+    for host_port in all {
+        if !distinct.contains(&host_port) {
+            distinct.push(host_port);
+        }
+    }
+    if distinct.len() > ADDRESSES_MAX {
+        return Err(ConfigError::Value { key: "advertise", expected: "at most four times host:port" });
+    }
+    Ok(distinct)
+}
+
+const _: () = assert!(ADDRESSES_MAX == 4, "what is said of `advertise` names it");
+
+const fn mib(count: u32) -> u64 {
+    (count as u64) << 20
+}
 
 /// The network that `name` stands for: `local`, or a file.
 ///
@@ -304,21 +361,52 @@ mod tests {
         let file = format!("listen = \"127.0.0.1:1\"\nadvertise = \"a.example:1\"\nseeds = [\"{}\"]", peer(1));
         let config = load(&file, Flags::default()).unwrap();
         assert_eq!((config.listen.port(), config.seeds), (1, vec![peer(1)]));
-        assert_eq!(config.advertise.as_deref(), Some("a.example:1"));
+        assert_eq!(config.advertise, ["a.example:1"]);
         let flags = Flags {
             listen: Some("127.0.0.1:2".parse().unwrap()),
-            advertise: Some("b.example:2".to_owned()),
+            advertise: vec!["b.example:2".to_owned(), "[2001:db8::1]:2".to_owned()],
             seeds: vec![peer(2)],
         };
         let config = load(&file, flags).unwrap();
         assert_eq!((config.listen.port(), config.seeds), (2, vec![peer(2)]));
-        assert_eq!(config.advertise.as_deref(), Some("b.example:2"));
+        assert_eq!(config.advertise, ["b.example:2", "[2001:db8::1]:2"]);
+    }
+
+    #[test]
+    fn what_operators_pay_for_has_keys() {
+        let file =
+            "queues_max = 5\nrecords_max = 6\nrecords_disk_mib = 7\ninbox_descriptors_max = 8\nhalf_open_max = 9";
+        let config = load(file, Flags::default()).unwrap();
+        let limits = config.holder_limits(&Params::DEFAULT);
+        assert_eq!((limits.queues_max, limits.records_max, limits.bytes_max), (5, 6, 7 << 20));
+        assert_eq!((config.inbox_descriptors_max, config.half_open_max), (8, 9));
+        let limits = load("", Flags::default()).unwrap().holder_limits(&Params::DEFAULT);
+        assert_eq!(limits, HolderLimits::of_network(&Params::DEFAULT), "the defaults are the holder's own");
+    }
+
+    #[test]
+    fn several_addresses_are_a_list_and_each_counts_once() {
+        let config =
+            load("advertise = [\"a.example:1\", \"[2001:db8::1]:1\", \"a.example:1\"]", Flags::default()).unwrap();
+        assert_eq!(config.advertise, ["a.example:1", "[2001:db8::1]:1"]);
+        let many: Vec<String> = (1..=5).map(|port| format!("\"a.example:{port}\"")).collect();
+        let fault = load(&format!("advertise = [{}]", many.join(",")), Flags::default()).unwrap_err();
+        assert!(fault.to_string().starts_with("advertise: must be at most four"), "{fault}");
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_known() {
+        let (old, new) =
+            (load("threads = 1", Flags::default()).unwrap(), "threads = 2\nlinks_max = 5\nlog = \"debug\"");
+        assert_eq!(old.restart_keys(&load(new, Flags::default()).unwrap()), ["threads"]);
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         let message = |file| load(file, Flags::default()).unwrap_err().to_string();
         assert!(message("threads = 1\nlissten = 5").contains("line 2: unknown field `lissten`"));
+        assert!(message("records_disk_mib = 0").starts_with("records_disk_mib: must be 1 or more"));
+        assert!(message("advertise = 7").contains("line 1: expected a text or a list of texts"));
         assert!(message("threads = 0").starts_with("threads: must be"));
         assert!(message("memory_budget_mib = 1").starts_with("memory_budget_mib: must be"));
         assert!(message("advertise = \"relay.example\"").starts_with("advertise: must be host:port"));

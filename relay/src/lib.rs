@@ -6,9 +6,14 @@
 
 pub mod config;
 pub mod control;
+mod error;
 pub mod forward;
 mod net;
+mod open_files;
+mod repeated;
 mod running;
 pub mod store;
 
-pub use running::{InitError, Relay, StartError, Stats, init, known_peer};
+pub use error::{InitError, StartError};
+pub use open_files::OpenFiles;
+pub use running::{Relay, Stats, init, known_peer};

@@ -1,11 +1,10 @@
 //! A relay as a whole: made once, started, asked how it does, stopped.
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,18 +13,18 @@ use tokio::task::JoinHandle;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::{DescriptorFault, Roles, Unverified};
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::inbox::holder::HolderLimits;
-use umbel_proto::limits::ADDRESSES_MAX;
 use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
 
 use crate::config::{Config, NETWORK_FILE};
-use crate::control::{Control, ControlConfig, ControlStats};
+use crate::control::{Control, ControlConfig, ControlStats, Tuning};
+use crate::error::{InitError, StartError};
+use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
-use crate::net::plane::{Inputs, Plane};
-use crate::net::{Clock, Shared, dial, wall_now};
+use crate::net::plane::{Ask, Inputs, Plane};
+use crate::net::{Clock, Shared, wall_now};
+use crate::store::Store;
 use crate::store::keys::{self, KeyError};
-use crate::store::{Store, StoreError};
 
 /// Held while a relay runs, so that no two processes share a data directory.
 const LOCK_FILE: &str = "lock";
@@ -33,8 +32,8 @@ const LOCK_FILE: &str = "lock";
 const STORE_FILE: &str = "relay.db";
 /// Where the relay could be dialled when it last ran.
 const ADDRESS_FILE: &str = "address";
-/// Questions about the relay's state that wait for an answer.
-const STATS_QUESTIONS_MAX: usize = 16;
+/// Questions and orders that wait for the control plane.
+const ASKS_MAX: usize = 16;
 
 /// Makes a relay: an identity in `data_dir`, and a note of its network. Never overwrites either.
 ///
@@ -65,7 +64,7 @@ pub fn known_peer(config: &Config) -> Result<Peer, StartError> {
     let last_run = || fs::read_to_string(config.data_dir.join(ADDRESS_FILE)).ok();
     let is_listen_known = !config.listen.ip().is_unspecified() && config.listen.port() != 0;
     let listen = || is_listen_known.then(|| config.listen.to_string());
-    let host_port = config.advertise.clone().or_else(last_run).or_else(listen).ok_or(StartError::NoAddress)?;
+    let host_port = config.advertise.first().cloned().or_else(last_run).or_else(listen).ok_or(StartError::NoAddress)?;
     Ok(Peer { id, host_port: host_port.trim().to_owned() })
 }
 
@@ -76,7 +75,9 @@ pub struct Relay {
     listen: SocketAddr,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    stats: mpsc::Sender<oneshot::Sender<ControlStats>>,
+    asks: mpsc::Sender<Ask>,
+    accept_limits: watch::Sender<AcceptLimits>,
+    advertise: watch::Sender<Vec<String>>,
     plane: JoinHandle<()>,
 }
 
@@ -116,27 +117,29 @@ impl Relay {
         let listener =
             listen::bind(config.listen).map_err(|error| StartError::Listen { address: config.listen, error })?;
         let listen = listener.local_addr().map_err(|error| StartError::Listen { address: config.listen, error })?;
-        let (host_port, addresses) = find_addresses(&config, listen).await?;
-        let peer = Peer { id: identity.public().into(), host_port };
+        let addresses = Addresses::find(&config.advertise, listen, &network).await;
+        let peer = Peer { id: identity.public().into(), host_port: addresses.host_port() };
 
         let (untaken, stored) = mpsc::unbounded_channel();
         let store_path = config.data_dir.join(STORE_FILE);
+        warn_of_lost_store(&config.data_dir, &store_path);
         let answers = untaken.clone();
         let on_done = Box::new(move |done| drop(answers.send(done))); // nobody listens any more once the relay stops
         let opened = tokio::task::spawn_blocking(move || Store::open(&store_path, on_done)).await;
         let (store, restored) = opened.map_err(|_| StartError::Stopped)?.map_err(StartError::Store)?;
 
         let clock = Clock::start();
+        let Tuning { seeds, holder, circuits_max, inbox_descriptors_max } = tuning(&config, &network, peer.id);
         let control_config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&identity.seed()),
-            addresses,
+            addresses: addresses.current().to_vec(),
             roles: Roles(Roles::HOLDER.0 | Roles::DIRECTORY.0),
-            seeds: network.seeds.iter().chain(&config.seeds).filter(|seed| seed.id != peer.id).cloned().collect(),
-            holder: HolderLimits::of_network(&network.params),
-            circuits_max: config.circuits_max,
+            seeds,
+            holder,
+            circuits_max,
             frames_bytes_max: config.memory_budget_bytes / 2,
-            inbox_descriptors_max: config.inbox_descriptors_max,
+            inbox_descriptors_max,
         };
         let mut rng: rand::rngs::StdRng = rand::make_rng();
         let control = Control::new(control_config, restored, clock.now(), wall_now(), &mut rng);
@@ -146,16 +149,35 @@ impl Relay {
             Shared::new(network, identity, config.memory_budget_bytes / 2, control.hello(wall_now()));
 
         let (stop, stopped) = watch::channel(false);
-        let (stats, stats_questions) = mpsc::channel(STATS_QUESTIONS_MAX);
-        let inputs = Inputs { reports, stored, stats: stats_questions, stop: stopped.clone() };
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        let inputs = Inputs { reports, stored, asks: asked, stop: stopped.clone() };
         let plane = Plane::new(control, Arc::clone(&shared), clock, (store, untaken), config.seeds.clone(), inputs);
         let plane = tokio::spawn(async move {
             plane.run().await;
             drop(lock); // the last thing of all: now another process may have the directory
         });
-        tokio::spawn(listen::accept(listener, tls_config, limits(&config), Arc::clone(&shared), stopped));
+        let (accept_limits, limits) = watch::channel(limits(&config));
+        tokio::spawn(listen::accept(listener, tls_config, limits, Arc::clone(&shared), stopped));
         remember_address(&config.data_dir, &peer.host_port);
-        Ok(Self { peer, listen, shared, stop, stats, plane })
+        let (advertise, advertised) = watch::channel(config.advertise.clone());
+        let data_dir = config.data_dir.clone();
+        let on_change = move |host_port: &str| remember_address(&data_dir, host_port);
+        tokio::spawn(addresses.watch(advertised, asks.clone(), on_change));
+        Ok(Self { peer, listen, shared, stop, asks, accept_limits, advertise, plane })
+    }
+
+    /// Takes up what may change while the relay runs; [`Config::restart_keys`] names what may not.
+    pub fn reload(&self, config: &Config) {
+        self.accept_limits.send_replace(limits(config));
+        let tuning = tuning(config, &self.shared.network, self.peer.id);
+        self.advertise.send_if_modified(|advertise| {
+            let is_new = *advertise != config.advertise;
+            advertise.clone_from(&config.advertise);
+            is_new
+        });
+        let asks = self.asks.clone();
+        // It may have to wait for others who ask; a relay that has stopped needs no limits.
+        tokio::spawn(async move { drop(asks.send(Ask::Tuning(Box::new(tuning))).await) });
     }
 
     /// What others dial it by.
@@ -171,7 +193,7 @@ impl Relay {
     /// How it is doing; `None` once it has stopped.
     pub async fn stats(&self) -> Option<Stats> {
         let (question, answer) = oneshot::channel();
-        self.stats.send(question).await.ok()?;
+        self.asks.send(Ask::Stats(question)).await.ok()?;
         let control = answer.await.ok()?;
         let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
@@ -211,6 +233,31 @@ fn limits(config: &Config) -> AcceptLimits {
     }
 }
 
+/// What an operator may change while the relay runs.
+fn tuning(config: &Config, network: &Network, own: RelayId) -> Tuning {
+    Tuning {
+        seeds: network.seeds.iter().chain(&config.seeds).filter(|seed| seed.id != own).cloned().collect(),
+        holder: config.holder_limits(&network.params),
+        circuits_max: config.circuits_max,
+        inbox_descriptors_max: config.inbox_descriptors_max,
+    }
+}
+
+/// A relay that ran before has a store. Where that is gone, so is the mail in it: nobody should learn that from senders.
+fn warn_of_lost_store(data_dir: &Path, store: &Path) {
+    let lost = match fs::metadata(store) {
+        Ok(metadata) if metadata.len() == 0 => "empty",
+        Err(error) if error.kind() == io::ErrorKind::NotFound && data_dir.join(ADDRESS_FILE).exists() => "missing",
+        _ => return,
+    };
+    tracing::warn!(
+        path = %store.display(),
+        lost,
+        "the store of a relay that ran before is gone: a new one is made, and the mail that it kept for others is lost. If there \
+         is a copy, stop the relay and put it back; else check the disk"
+    );
+}
+
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join(LOCK_FILE);
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
@@ -225,23 +272,6 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
     }
 }
 
-/// What others dial: as they write it, and as it stands in the descriptor.
-async fn find_addresses(config: &Config, listen: SocketAddr) -> Result<(String, Vec<SocketAddr>), StartError> {
-    if let Some(host_port) = &config.advertise {
-        let mut addresses = dial::resolve(host_port).await;
-        addresses.sort_unstable_by_key(|address| address.is_ipv6()); // more of the network can reach v4
-        addresses.dedup();
-        addresses.truncate(ADDRESSES_MAX);
-        if addresses.is_empty() {
-            return Err(StartError::Advertise(host_port.clone()));
-        }
-        return Ok((host_port.clone(), addresses));
-    }
-    let ip = if listen.ip().is_unspecified() { own_ip(listen.ip()) } else { listen.ip() };
-    let address = SocketAddr::new(ip, listen.port());
-    Ok((address.to_string(), vec![address]))
-}
-
 /// Whether others of the network will take what this relay says of its addresses.
 fn check_addresses(hello: &Hello, network: &Network) -> Result<(), StartError> {
     let own = hello.descriptor.as_deref().map(|bytes| Unverified::decode(bytes)?.verify(network, hello.clock));
@@ -252,120 +282,9 @@ fn check_addresses(hello: &Hello, network: &Network) -> Result<(), StartError> {
     }
 }
 
-/// The address that this machine would send from. Nothing is sent: a datagram socket is only pointed at an address that nobody has.
-fn own_ip(listen: IpAddr) -> IpAddr {
-    let (any, nobody, loopback) = match listen {
-        IpAddr::V4(any) => (any.into(), Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(any) => {
-            (any.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), Ipv6Addr::LOCALHOST.into())
-        }
-    };
-    let pointed = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
-        socket.connect(SocketAddr::new(nobody, 9))?;
-        socket.local_addr()
-    });
-    pointed.map_or(loopback, |address| address.ip())
-}
-
 /// For `known_peer`. A relay runs as well without.
 fn remember_address(data_dir: &Path, host_port: &str) {
     if let Err(error) = keys::write_atomically(&data_dir.join(ADDRESS_FILE), host_port.as_bytes()) {
         tracing::warn!(%error, "can't note the relay's address in its data directory");
     }
 }
-
-/// Why no relay was made.
-#[derive(Debug)]
-pub enum InitError {
-    /// There is one already.
-    Exists(PathBuf),
-    /// The disk.
-    Disk {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-}
-
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exists(path) => {
-                write!(f, "{} holds a relay already, which is left as it is; choose another directory", path.display())
-            }
-            Self::Disk { path, error } => write!(f, "can't make a relay in {}: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for InitError {}
-
-/// Why a relay did not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// Its identity can't be had.
-    Identity(KeyError),
-    /// Another process has its data directory.
-    InUse(PathBuf),
-    /// Its data directory can't be locked.
-    Lock {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// It can't listen.
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        error: io::Error,
-    },
-    /// The host that it is to advertise can't be found.
-    Advertise(String),
-    /// Nothing says where it can be dialled.
-    NoAddress,
-    /// It can't be dialled from outside at the address it would advertise, and its network is for relays that can.
-    NotPublic,
-    /// What it keeps can't be opened.
-    Store(StoreError),
-    /// TLS does not work on this machine.
-    Tls(rustls::Error),
-    /// The runtime is stopping.
-    Stopped,
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Identity(KeyError::Missing) => {
-                f.write_str("no relay is kept there: make one with `umbel-relay init --data-dir DIR`")
-            }
-            Self::Identity(KeyError::Malformed) => {
-                f.write_str("the file `identity` is damaged: put its copy back, or make another relay elsewhere")
-            }
-            Self::Identity(KeyError::Exists) => f.write_str("there is a relay already"),
-            Self::Identity(KeyError::Io(error)) => write!(f, "can't read the file `identity`: {error}"),
-            Self::InUse(path) => write!(f, "another process runs the relay in {}: stop it first", path.display()),
-            Self::Lock { path, error } => write!(f, "can't lock {}: {error}", path.display()),
-            Self::Listen { address, error } => {
-                write!(f, "can't listen on {address}: {error}; choose another address with --listen")
-            }
-            Self::Advertise(host_port) => {
-                write!(f, "can't find the host of {host_port}: correct --advertise, or give an IP address")
-            }
-            Self::NoAddress => {
-                f.write_str("nothing says where the relay can be dialled: run it once, or set `advertise`")
-            }
-            Self::NotPublic => f.write_str(
-                "this network needs a public address: say how to reach the relay with --advertise host:port",
-            ),
-            Self::Store(error) => write!(f, "{error}"),
-            Self::Tls(error) => write!(f, "TLS does not work here: {error}"),
-            Self::Stopped => f.write_str("the program is stopping"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}

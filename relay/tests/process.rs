@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -198,7 +199,7 @@ async fn a_data_directory_is_one_processs() {
     let second = Relay::start(config(&dir, &[]), Network::local()).await;
     assert!(matches!(second, Err(StartError::InUse(_))));
     let refused = command(&["run", "--listen", "127.0.0.1:0"], dir.path());
-    assert_failed(&refused, "another process runs the relay in");
+    assert_failed(&refused, 1, "another process runs the relay in");
     relay.shutdown().await;
     Relay::start(config(&dir, &[]), Network::local()).await.unwrap().shutdown().await;
 }
@@ -228,7 +229,7 @@ fn init_never_overwrites() {
     assert!(made.status.success(), "{made:?}");
     let before = fs::read(dir.path().join("identity")).unwrap();
     let refused = command(&["init"], dir.path());
-    assert_failed(&refused, "holds a relay already");
+    assert_failed(&refused, 1, "holds a relay already");
     assert!(matches!(init(dir.path(), &Network::local()), Err(InitError::Exists(_))));
     assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
 }
@@ -237,7 +238,7 @@ fn init_never_overwrites() {
 fn a_relay_runs_from_ready_to_sigterm() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());
-    assert_failed(&command(&["peer"], dir.path()), "run it once");
+    assert_failed(&command(&["peer"], dir.path()), 2, "run the relay once");
     let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
     run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
     let mut running = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -247,21 +248,185 @@ fn a_relay_runs_from_ready_to_sigterm() {
     assert!(peer.parse::<Peer>().is_ok(), "{peer}");
     let known = command(&["peer"], dir.path());
     assert_eq!(String::from_utf8(known.stdout).unwrap().trim_end(), peer);
-    assert_eq!(stop(running), Some(0));
+    assert_eq!(stop(&mut running), Some(0));
 }
 
 #[test]
-fn what_is_wrong_is_said_on_one_line() {
+fn what_is_wrong_is_said_with_what_to_do() {
     let dir = folder();
-    assert_failed(&command(&["run"], dir.path()), "umbel-relay init");
-    assert_failed(&command(&["peer"], dir.path()), "umbel-relay init");
-    assert_failed(&command(&["init", "--network", "/nowhere"], dir.path()), "can't read /nowhere");
+    assert_failed(&command(&["run"], dir.path()), 1, "umbel-relay init");
+    assert_failed(&command(&["peer"], dir.path()), 1, "umbel-relay init");
+    assert_failed(&command(&["init", "--network", "/nowhere"], dir.path()), 2, "can't read /nowhere");
     fs::write(dir.path().join("bad.toml"), "id = 5").unwrap();
     let bad = dir.path().join("bad.toml");
-    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), "bad.toml");
+    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), 2, "bad.toml");
+    fs::write(&bad, format!("{}\nsync_peers = 8\n", Network::local().to_toml())).unwrap();
+    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), 2, "params.sync_peers");
     assert_eq!(command(&["run", "--seed", "nobody"], dir.path()).status.code(), Some(2));
     assert_eq!(command(&["run", "--advertise", "relay.example"], dir.path()).status.code(), Some(2));
     assert_eq!(command(&["walk"], dir.path()).status.code(), Some(2));
+}
+
+#[test]
+fn hangup_reloads_and_a_wrong_file_changes_nothing() {
+    let dir = folder();
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    relay.log_with("the relay runs");
+    let file = dir.path().join("umbel-relay.toml");
+    fs::write(&file, "links_max = 5\nthreads = 63\nlog = \"info,umbel_relay=debug\"").unwrap();
+    relay.signal("HUP");
+    let told = relay.log_with("count only after a restart");
+    assert!(told.contains("threads") && !told.contains("links_max"), "{told}");
+    relay.log_with("is in force");
+    fs::write(&file, "links_max = many").unwrap();
+    relay.signal("HUP");
+    let told = relay.log_with("ERROR");
+    assert!(told.contains("line 1") && told.contains("goes on with the one before"), "{told}");
+    fs::write(&file, "log = \"a=b=c\"").unwrap();
+    relay.signal("HUP");
+    assert!(relay.log_with("ERROR").contains("log filter"));
+    assert_eq!(relay.stop(), Some(0));
+}
+
+#[test]
+fn a_name_that_is_not_found_does_not_end_a_relay() {
+    let dir = folder();
+    let mut relay =
+        Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", "nowhere.invalid:1", "127.0.0.1:2"]);
+    assert!(relay.peer.ends_with("@nowhere.invalid:1"), "{}", relay.peer);
+    assert!(relay.log_with("WARN").contains("nowhere.invalid:1"));
+    assert_eq!(relay.stop(), Some(0));
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", "nowhere.invalid:1"]);
+    relay.log_with("the relay runs");
+    assert_eq!(relay.stop(), Some(0));
+}
+
+#[test]
+fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
+    let dir = folder();
+    let is_gone = |line: &str| line.contains("the store of a relay that ran before is gone");
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    assert!(!relay.log_before("the relay runs").iter().any(|line| is_gone(line)));
+    assert_eq!(relay.stop(), Some(0));
+    let store = dir.path().join("relay.db");
+    for how in ["empty", "missing"] {
+        for file in ["relay.db-wal", "relay.db-shm"] {
+            let _ = fs::remove_file(dir.path().join(file));
+        }
+        if how == "empty" {
+            fs::write(&store, "").unwrap()
+        } else {
+            fs::remove_file(&store).unwrap()
+        }
+        let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+        let log = relay.log_before("the relay runs");
+        let said = log.iter().find(|line| is_gone(line)).expect(how);
+        assert!(said.contains("WARN") && said.contains(how), "{said}");
+        assert_eq!(relay.stop(), Some(0));
+    }
+    fs::write(&store, "not a store, but longer than a header of one, which has a hundred bytes: ".repeat(9)).unwrap();
+    assert_failed(&command(&["run", "--listen", "127.0.0.1:0"], dir.path()), 1, "is not the store of an Umbel relay");
+}
+
+#[test]
+fn at_the_limit_of_open_files_it_says_so_once_and_serves_again() {
+    let dir = folder();
+    assert!(command(&["init"], dir.path()).status.success());
+    let mut run = Command::new("sh");
+    run.args(["-c", "ulimit -n 48; exec \"$0\" run --listen 127.0.0.1:0 --data-dir \"$1\""]);
+    run.arg(env!("CARGO_BIN_EXE_umbel-relay")).arg(dir.path());
+    let mut relay = Process::spawn(run);
+    let peer: Peer = relay.peer.parse().unwrap();
+    let before = relay.log_before("the relay runs");
+    assert_eq!(before.iter().filter(|line| line.contains("limit=48 links_max=24")).count(), 1, "{before:?}");
+    let held: Vec<_> = (0..60).filter_map(|_| std::net::TcpStream::connect(&peer.host_port).ok()).collect();
+    drop(held);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        timeout(PATIENCE, link(&peer)).await.expect("it serves again");
+    });
+    assert_eq!(relay.stop(), Some(0));
+    let log: Vec<String> = relay.lines.iter().collect();
+    assert!(log.iter().filter(|line| line.contains("can't accept connections")).count() <= 1, "{log:?}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_keeps_no_signal_out() {
+    let dir = folder();
+    assert!(command(&["init"], dir.path()).status.success());
+    let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
+    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path()).env("RUST_LOG", "trace");
+    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let peer: Peer = line.trim_end().strip_prefix("ready ").unwrap().parse().unwrap();
+    let unread = child.stderr.take();
+    // More than a pipe holds: each connection is worth some lines.
+    for _ in 0..1500 {
+        drop(std::net::TcpStream::connect(&peer.host_port));
+    }
+    assert_eq!(stop(&mut child), Some(0));
+    drop(unread);
+}
+
+/// A relay in a process of its own, which is ready. Whatever it logs is read.
+struct Process {
+    child: Child,
+    peer: String,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    /// Makes the relay, if there is none, and runs it.
+    fn start(dir: &TempDir, args: &[&str]) -> Self {
+        command(&["init"], dir.path());
+        let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
+        run.arg("run").args(args).arg("--data-dir").arg(dir.path());
+        Self::spawn(run)
+    }
+
+    fn spawn(mut run: Command) -> Self {
+        let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (read, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| read.send(line)));
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let peer = line.trim_end().strip_prefix("ready ").map(str::to_owned);
+        let peer = peer.unwrap_or_else(|| panic!("not ready: {:?}", lines.iter().collect::<Vec<_>>()));
+        Self { child, peer, lines }
+    }
+
+    /// Waits for a line of the log.
+    fn log_with(&self, text: &str) -> String {
+        self.log_before(text).pop().expect("the line that was waited for is the last")
+    }
+
+    /// The log up to a line, with it.
+    fn log_before(&self, text: &str) -> Vec<String> {
+        let mut log: Vec<String> = Vec::new();
+        while !log.last().is_some_and(|line| line.contains(text)) {
+            log.push(self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {text:?} in {log:?}")));
+        }
+        log
+    }
+
+    fn stop(&mut self) -> Option<i32> {
+        stop(&mut self.child)
+    }
+
+    fn signal(&mut self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+        assert!(self.child.try_wait().unwrap().is_none(), "it runs");
+    }
+}
+
+/// Whatever becomes of the test, no process stays.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn command(args: &[&str], dir: &Path) -> Output {
@@ -269,15 +434,18 @@ fn command(args: &[&str], dir: &Path) -> Output {
     command.args(args).arg("--data-dir").arg(dir).output().unwrap()
 }
 
-fn assert_failed(output: &Output, with: &str) {
+/// It says what is wrong on one line and what to do on the next.
+fn assert_failed(output: &Output, code: i32, with: &str) {
     let said = String::from_utf8(output.stderr.clone()).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains(with), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
+    let mut last = said.lines().rev();
+    assert!(last.next().is_some_and(|line| line.starts_with("  hint: ")), "{said}");
+    assert!(last.next().is_some_and(|line| line.starts_with("error: ")), "{said}");
 }
 
 /// Asks a process to stop, by SIGTERM; its exit code if it does so in time.
-fn stop(mut running: Child) -> Option<i32> {
+fn stop(running: &mut Child) -> Option<i32> {
     let asked = Command::new("kill").arg("-TERM").arg(running.id().to_string()).status().unwrap();
     assert!(asked.success());
     for _ in 0..50 {

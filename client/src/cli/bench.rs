@@ -62,7 +62,7 @@ impl From<PartCommand> for Part {
     fn from(command: PartCommand) -> Self {
         match command {
             PartCommand::Relay { data_dir, listen, seeds } => {
-                Self::Relay { data_dir, flags: Flags { listen: Some(listen), advertise: None, seeds } }
+                Self::Relay { data_dir, flags: Flags { listen: Some(listen), advertise: Vec::new(), seeds } }
             }
             PartCommand::Proxy { next } => Self::Proxy { next },
             PartCommand::Client { dir, seeds } => Self::Client { dir, seeds },

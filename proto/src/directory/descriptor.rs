@@ -250,7 +250,7 @@ fn check_addresses(descriptor: &RelayDescriptor, network: &Network) -> Result<So
         if address.port() == 0 || !is_unicast(ip) {
             return Err(DescriptorFault::Address);
         }
-        if !network.params.danger_allow_private_addresses && !is_global(ip) {
+        if !is_dialable(address, network) {
             return Err(DescriptorFault::AddressPrivate);
         }
     }
@@ -294,6 +294,12 @@ fn check_receipt_claims(descriptor: &RelayDescriptor, network: &Network) -> Resu
 /// Whether an address names one host.
 fn is_unicast(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// Whether relays of this network may have this address: one of the public Internet's, or any where private ones are allowed.
+pub fn is_dialable(address: SocketAddr, network: &Network) -> bool {
+    let ip = address.ip().to_canonical();
+    is_unicast(ip) && (network.params.danger_allow_private_addresses || is_global(ip))
 }
 
 /// Whether an address is one of the public Internet's (the IANA special-purpose registries, as far as they are stable).

@@ -10,6 +10,7 @@ mod discover;
 mod extend;
 pub mod io;
 mod links;
+mod own;
 mod serve;
 mod timers;
 mod upkeep;
@@ -63,6 +64,19 @@ pub struct ControlConfig {
     pub inbox_descriptors_max: usize,
 }
 
+/// What an operator may change while the relay runs.
+#[derive(Debug)]
+pub struct Tuning {
+    /// Peers to join through.
+    pub seeds: Vec<Peer>,
+    /// Limits of its mailboxes.
+    pub holder: HolderLimits,
+    /// Most circuits through it at once.
+    pub circuits_max: usize,
+    /// Most inbox descriptors it keeps.
+    pub inbox_descriptors_max: usize,
+}
+
 /// What a link's task hands to the control plane.
 #[derive(Debug)]
 pub enum LinkEvent {
@@ -85,8 +99,14 @@ pub struct ControlStats {
     pub relays: usize,
     /// Mailbox queues kept.
     pub queues: usize,
+    /// Records in these queues.
+    pub records: usize,
+    /// Bytes of these records.
+    pub record_bytes: u64,
     /// Inbox descriptors kept.
     pub inbox_descriptors: usize,
+    /// Descriptors of this relay that another process issued: two relays have one identity.
+    pub twins: u64,
     /// Circuits made so far.
     pub created: u64,
     /// Circuits refused for want of room or at the rate limit.
@@ -225,6 +245,8 @@ impl Control {
             circuits: self.circuits.len(),
             relays: self.book.view().len(),
             queues: self.services.holder().queue_count(),
+            records: self.services.holder().record_count(),
+            record_bytes: self.services.holder().record_bytes(),
             inbox_descriptors: self.services.inbox_descriptor_count(),
             ..self.stats
         }

@@ -11,7 +11,7 @@ use umbel_proto::directory::reconcile;
 use umbel_proto::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::BlindedKey;
 use umbel_proto::inbox::descriptor::Outer;
-use umbel_proto::inbox::holder::{Holder, RequestId};
+use umbel_proto::inbox::holder::{Holder, HolderLimits, RequestId};
 use umbel_proto::inbox::mailbox::MailboxRequest;
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::time::{Epoch, Instant, WallTime};
@@ -72,6 +72,10 @@ impl Services {
 
     pub(super) fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    pub(super) fn set_holder_limits(&mut self, limits: HolderLimits) {
+        self.holder.set_limits(limits);
     }
 
     pub(super) fn inbox_descriptor_count(&self) -> usize {

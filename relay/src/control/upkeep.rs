@@ -122,6 +122,9 @@ pub(super) fn issue_descriptor(
 impl Control {
     /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by us either.
     pub(super) fn view_own_descriptor(&mut self, wall: WallTime) {
+        if self.config.addresses.is_empty() {
+            return; // nobody can dial it yet; whoever looks for its addresses has said so
+        }
         if let Err(fault) = self.book.own(&self.config.network, wall, &self.descriptor.bytes) {
             tracing::warn!(?fault, "others will not believe this relay's descriptor");
         }

@@ -13,18 +13,21 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use umbel_proto::link::tls;
 use umbel_proto::network::{AddressGroups, Group};
 
 use super::tls_stream::TlsStream;
 use super::{HANDSHAKE_MAX, OpenFault, Shared, tune};
+use crate::repeated::{MINUTE, Repeated};
 
 /// Connections that the kernel may hold for us to accept.
 const BACKLOG: i32 = 1024;
-/// How long to wait when the system has no more sockets for us.
+/// How long to wait when the system has no more sockets for us; twice as long each time.
 const OUT_OF_SOCKETS_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const OUT_OF_SOCKETS_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How many connections are taken.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +50,9 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?; // a relay that starts again need not wait for its old connections
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?; // all addresses are those of both families, whatever the system's default is
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -57,31 +63,42 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) async fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
-    limits: AcceptLimits,
+    limits: watch::Receiver<AcceptLimits>,
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(config);
     let gate = Arc::new(Gate { limits, counts: Mutex::default() });
+    let (began_at, mut out_of_sockets, mut pause) = (Instant::now(), Repeated::new(MINUTE), OUT_OF_SOCKETS_PAUSE);
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|&stop| stop) => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, address)) => match gate.admit(group_of(&shared, address)) {
-                Some(place) => {
-                    tokio::spawn(welcome(socket, acceptor.clone(), place, Arc::clone(&shared)));
+            Ok((socket, address)) => {
+                pause = OUT_OF_SOCKETS_PAUSE;
+                match gate.admit(group_of(&shared, address)) {
+                    Some(place) => {
+                        tokio::spawn(welcome(socket, acceptor.clone(), place, Arc::clone(&shared)));
+                    }
+                    None => {
+                        shared.counters.refused_conns.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
-                None => {
-                    shared.counters.refused_conns.fetch_add(1, Ordering::Relaxed);
-                }
-            },
+            }
             // The peer may be gone already, which is its affair; or we have no sockets left, which takes time to pass.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::warn!(%error, "can't accept connections; is the limit of open files too low?");
-                sleep(OUT_OF_SOCKETS_PAUSE).await;
+                if let Some(repeated) = out_of_sockets.come(began_at.elapsed()) {
+                    tracing::warn!(
+                        %error,
+                        repeated,
+                        "can't accept connections: raise the limit of open files (LimitNOFILE, ulimit -n) or lower links_max"
+                    );
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(OUT_OF_SOCKETS_PAUSE_MAX);
             }
         }
     }
@@ -111,7 +128,7 @@ fn group_of(shared: &Shared, address: SocketAddr) -> Option<Group> {
 
 /// Counts connections, and lets in no more than the limits say.
 struct Gate {
-    limits: AcceptLimits,
+    limits: watch::Receiver<AcceptLimits>,
     counts: Mutex<Counts>,
 }
 
@@ -132,7 +149,7 @@ struct Count {
 impl Gate {
     /// A place for one more connection, if there is one.
     fn admit(self: &Arc<Self>, group: Option<Group>) -> Option<Place> {
-        let limits = &self.limits;
+        let limits = *self.limits.borrow();
         let mut counts = self.lock();
         let is_full = |count: Count, half_open_max: usize, links_max: usize| {
             count.half_open >= half_open_max || count.half_open + count.links >= links_max
@@ -205,7 +222,7 @@ mod tests {
     fn gate() -> Arc<Gate> {
         let limits =
             AcceptLimits { half_open_max: 3, half_open_per_group_max: 2, links_max: 5, links_per_group_max: 4 };
-        Arc::new(Gate { limits, counts: Mutex::default() })
+        Arc::new(Gate { limits: watch::channel(limits).1, counts: Mutex::default() })
     }
 
     fn group(address: &str) -> Option<Group> {

@@ -4,6 +4,7 @@
 //! ([`plane`]). Links report to the control plane by one bounded channel; the control plane answers through each link's
 //! queue and table updates, and never waits for a link.
 
+pub(crate) mod addresses;
 pub(crate) mod conn;
 pub(crate) mod dial;
 mod forwarding;

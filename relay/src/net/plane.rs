@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::iter;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -21,8 +22,9 @@ use super::pool::CellCache;
 use super::queue::Pushed;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, wall_now};
 use crate::control::io::{LinkId, LinkOp, StoreDone, Work, WorkDone};
-use crate::control::{Control, ControlStats, LinkEvent, Responder};
+use crate::control::{Control, ControlStats, LinkEvent, Responder, Tuning};
 use crate::forward::TableUpdate;
+use crate::repeated::{MINUTE, Repeated};
 use crate::store::{NotTaken, Store};
 
 /// Most reports handled before the effects are drained.
@@ -31,8 +33,6 @@ const REPORTS_BATCH: usize = 64;
 const JOB_WORKS: usize = 8;
 /// How long links may take to send what waits when the relay stops.
 const STOPPING_MAX: Duration = Duration::from_secs(3);
-/// How often it is said that a seed can't be reached.
-const SEED_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The control plane and all that it reaches.
 pub(crate) struct Plane {
@@ -56,10 +56,20 @@ pub(crate) struct Inputs {
     pub(crate) reports: mpsc::Receiver<LinkReport>,
     /// The store. Unbounded, but never longer than what the store was asked, which is bounded: so the store need not wait.
     pub(crate) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
-    /// Whoever wants to know how the relay is doing.
-    pub(crate) stats: mpsc::Receiver<oneshot::Sender<ControlStats>>,
+    /// Whoever has a question or an order.
+    pub(crate) asks: mpsc::Receiver<Ask>,
     /// True once the relay is to stop.
     pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// What the rest of the shell asks of the control plane.
+pub(crate) enum Ask {
+    /// How the relay is doing.
+    Stats(oneshot::Sender<ControlStats>),
+    /// The relay is dialled at these addresses now.
+    Addresses(Vec<SocketAddr>),
+    /// The operator changed these.
+    Tuning(Box<Tuning>),
 }
 
 /// What happened.
@@ -67,7 +77,7 @@ enum Input {
     Reports,
     Stored(Vec<StoreDone>),
     Worked(Worked),
-    Stats(oneshot::Sender<ControlStats>),
+    Ask(Ask),
     Timeout,
     Stop,
 }
@@ -91,7 +101,7 @@ impl Plane {
             store,
             untaken,
             workers: Workers::new(),
-            seeds: Seeds { seeds, warned_at: None },
+            seeds: Seeds { seeds, warning: Repeated::new(MINUTE) },
             inputs,
             spare_cells,
             shared,
@@ -111,9 +121,7 @@ impl Plane {
                 }
                 Input::Worked(Worked::Answered(done)) => self.control.handle_work_done(self.clock.now(), done),
                 Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
-                Input::Stats(reply) => {
-                    let _ = reply.send(self.control.stats()); // whoever asked may have gone
-                }
+                Input::Ask(ask) => self.on_ask(ask),
                 Input::Timeout => {
                     self.control.handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
                     self.renew_hello();
@@ -134,7 +142,7 @@ impl Plane {
             _ = inputs.reports.recv_many(reports, REPORTS_BATCH) => Input::Reports,
             Some(done) = inputs.stored.recv() => Input::Stored(done),
             Some(worked) = self.workers.worked.recv() => Input::Worked(worked),
-            Some(reply) = inputs.stats.recv() => Input::Stats(reply),
+            Some(ask) = inputs.asks.recv() => Input::Ask(ask),
             () = sleep_until(timeout_at.unwrap_or_else(Instant::now)), if timeout_at.is_some() => Input::Timeout,
         }
     }
@@ -157,8 +165,26 @@ impl Plane {
                 self.control.handle_link_down(now, link);
             }
             LinkReport::DialFailed(relay) => {
-                self.seeds.on_dial_failed(relay);
+                self.seeds.on_dial_failed(relay, Duration::from_micros(now.as_micros()));
                 self.control.handle_dial_failed(now, relay);
+            }
+        }
+    }
+
+    fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Stats(reply) => {
+                let _ = reply.send(self.control.stats()); // whoever asked may have gone
+            }
+            Ask::Addresses(addresses) => {
+                if let Err(fault) = self.control.handle_addresses(wall_now(), addresses, &mut self.rng) {
+                    tracing::error!(?fault, "others will not believe these addresses; set `advertise` to public ones");
+                }
+                self.renew_hello();
+            }
+            Ask::Tuning(tuning) => {
+                self.seeds.seeds.clone_from(&tuning.seeds);
+                self.control.handle_tuning(*tuning);
             }
         }
     }
@@ -339,16 +365,14 @@ async fn answer_in_turn(works: &[Work], answer: impl Fn(&Work) -> WorkDone, mut 
 /// The peers that the operator named, who wants to know when none of them answers.
 struct Seeds {
     seeds: Vec<Peer>,
-    warned_at: Option<Instant>,
+    warning: Repeated,
 }
 
 impl Seeds {
-    fn on_dial_failed(&mut self, relay: RelayId) {
+    fn on_dial_failed(&mut self, relay: RelayId, now: Duration) {
         let Some(seed) = self.seeds.iter().find(|seed| seed.id == relay) else { return };
-        let now = Instant::now();
-        if self.warned_at.is_none_or(|warned_at| now >= warned_at + SEED_WARNING_INTERVAL) {
-            self.warned_at = Some(now);
-            tracing::warn!(%seed, "can't reach a seed; trying again. Is it running, and is its address right?");
+        if let Some(repeated) = self.warning.come(now) {
+            tracing::warn!(%seed, repeated, "can't reach a seed; trying again. Is it running, and is its address right?");
         }
     }
 }

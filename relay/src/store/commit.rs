@@ -14,22 +14,22 @@ use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome};
 
 use super::{OnDone, Shared, mailbox, relays};
 use crate::control::io::{StoreDone, StoreOp};
+use crate::repeated::Repeated;
 
 /// Most ops in one transaction.
 const BATCH_OPS_MAX: usize = 1024;
 /// No op is added to a transaction that is as old as this: those in it wait for their answers.
 const BATCH_TIME_MAX: Duration = Duration::from_millis(20);
-/// A failing disk is reported at most this often.
-const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) struct Committer {
     pub(super) db: Connection,
     pub(super) ops: Receiver<StoreOp>,
     pub(super) on_done: OnDone,
     pub(super) shared: Arc<Shared>,
-    pub(super) reported_at: Option<Instant>,
-    /// Failures since the last report.
-    pub(super) unreported: u64,
+    /// When the store was opened.
+    pub(super) opened_at: Instant,
+    /// What is said of a failing disk.
+    pub(super) failure: Repeated,
 }
 
 /// What the ops of one transaction were, and what to answer.
@@ -99,20 +99,15 @@ impl Committer {
 
     fn on_failed(&mut self, failed: &rusqlite::Error) {
         self.shared.on_failed();
-        self.unreported += 1;
-        if self.reported_at.is_some_and(|at| at.elapsed() < REPORT_EVERY) {
-            return;
-        }
+        let Some(repeated) = self.failure.come(self.opened_at.elapsed()) else { return };
         let advice = match failed.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => "the disk is full: free space, or lower the limit on stored bytes",
+            Some(ErrorCode::DiskFull) => "the disk is full: free some space, or lower records_disk_mib",
             Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
                 "the disk fails or is read-only: check it and its mount"
             }
             _ => "the store's file may be damaged: restart, and move the file away if that does not help",
         };
-        error!(failures = self.unreported, error = %failed, "could not write to the store, senders were told so: {advice}");
-        self.reported_at = Some(Instant::now());
-        self.unreported = 0;
+        error!(repeated, error = %failed, "can't write to the store, and senders were told: {advice}");
     }
 }
 

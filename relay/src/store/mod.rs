@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use std::{fmt, io};
 
 use umbel_proto::directory::BookOp;
@@ -24,6 +25,7 @@ use umbel_proto::inbox::holder::{HolderOp, Outcome};
 
 use self::commit::Committer;
 use crate::control::io::{Restored, StoreDone, StoreOp};
+use crate::repeated::{MINUTE, Repeated};
 
 /// Most ops that wait for the store's thread. When full, ops are refused.
 const QUEUE_OPS_MAX: usize = 8192;
@@ -131,7 +133,8 @@ impl Store {
     fn start(db: rusqlite::Connection, on_done: OnDone) -> Result<Self, StoreError> {
         let (sender, ops) = sync_channel(QUEUE_OPS_MAX);
         let shared = Arc::new(Shared::default());
-        let committer = Committer { db, ops, on_done, shared: Arc::clone(&shared), reported_at: None, unreported: 0 };
+        let (opened_at, failure) = (Instant::now(), Repeated::new(MINUTE));
+        let committer = Committer { db, ops, on_done, shared: Arc::clone(&shared), opened_at, failure };
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(|| committer.run());
         Ok(Self { ops: Some(sender), shared, thread: Some(thread.map_err(StoreError::Thread)?) })
     }
@@ -265,42 +268,35 @@ fn whole(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
+impl StoreError {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "check that the directory exists and that this user may write there",
+            Self::InUse { .. } => "stop the other relay first, or choose another --data-dir",
+            Self::Newer { .. } => "install the version that wrote it, or a newer one",
+            Self::Foreign { .. } => "choose another data directory, or put the store's copy back",
+            Self::Damaged { .. } => {
+                "put a copy of relay.db back; without one, move it away: the mail that it kept for others is then lost"
+            }
+            Self::Database { .. } => "check the disk: its space, its health, and whether it is mounted for writing",
+            Self::Thread(_) => "free some threads or memory of this machine",
+        }
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, source } => {
-                write!(
-                    f,
-                    "cannot open {}: {source}. Does the directory exist, and may this user write there?",
-                    path.display()
-                )
+            Self::File { path, source } => write!(f, "can't open {}: {source}", path.display()),
+            Self::InUse { path } => write!(f, "{} is in use by another process", path.display()),
+            Self::Newer { path, found, known } => {
+                write!(f, "{} has format {found}, and this version reads up to {known}", path.display())
             }
-            Self::InUse { path } => {
-                write!(f, "{} is in use by another process. Is a relay already running with this data?", path.display())
-            }
-            Self::Newer { path, found, known } => write!(
-                f,
-                "{} has format {found}, this version reads up to {known}. Install the version that wrote it, or a newer one.",
-                path.display()
-            ),
-            Self::Foreign { path } => {
-                write!(f, "{} is not an Umbel relay's store. Choose another data directory.", path.display())
-            }
-            Self::Damaged { path, source } => write!(
-                f,
-                "{} is damaged: {source}. Restore it from a copy, or move it away: the mailboxes in it are then lost.",
-                path.display()
-            ),
-            Self::Database { path, source } => {
-                write!(
-                    f,
-                    "cannot read or write {}: {source}. Check the disk's space, health and mount.",
-                    path.display()
-                )
-            }
-            Self::Thread(source) => {
-                write!(f, "cannot start the store's thread: {source}. The system is out of resources.")
-            }
+            Self::Foreign { path } => write!(f, "{} is not the store of an Umbel relay", path.display()),
+            Self::Damaged { path, source } => write!(f, "{} is damaged: {source}", path.display()),
+            Self::Database { path, source } => write!(f, "can't read or write {}: {source}", path.display()),
+            Self::Thread(source) => write!(f, "can't start the store's thread: {source}"),
         }
     }
 }

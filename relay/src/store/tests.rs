@@ -309,7 +309,7 @@ fn a_file_that_is_not_ours_or_newer_is_refused_and_left_alone() {
     let refused = || Store::open(&path, Box::new(|_| {})).map(drop).unwrap_err();
     set("user_version", 2);
     assert!(matches!(refused(), StoreError::Newer { found: 2, known: 1, .. }));
-    assert!(refused().to_string().contains("Install the version that wrote it"));
+    assert!(refused().hint().contains("install the version that wrote it"));
     set("user_version", 1);
     set("application_id", 5);
     assert!(matches!(refused(), StoreError::Foreign { .. }));

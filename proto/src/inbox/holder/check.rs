@@ -60,6 +60,16 @@ impl Holder {
         self.queues.len()
     }
 
+    /// How many records all queues hold.
+    pub fn record_count(&self) -> usize {
+        self.totals.records
+    }
+
+    /// How many bytes these records have.
+    pub fn record_bytes(&self) -> u64 {
+        self.totals.bytes
+    }
+
     /// The queues as the store should have them once it has answered everything.
     pub fn snapshot(&self) -> Vec<QueueSnapshot> {
         self.queues.iter().map(|(&id, queue)| queue.snapshot(id)).collect()

@@ -239,6 +239,11 @@ impl Holder {
         }
     }
 
+    /// The operator changed the limits. Where they became smaller, what is there stays and what is new is refused.
+    pub fn set_limits(&mut self, limits: HolderLimits) {
+        self.limits = limits;
+    }
+
     /// A request came on the circuit with this binding.
     pub fn handle_request(
         &mut self,

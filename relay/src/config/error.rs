@@ -1,0 +1,73 @@
+//! What can be wrong with the operator's files, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use umbel_proto::network::NetworkFault;
+
+/// What is wrong with what the operator wrote.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// A file can't be read.
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The configuration file is not TOML, has an unknown key, or a value of the wrong type.
+    Toml {
+        /// Which.
+        path: PathBuf,
+        /// Where, counted from 1.
+        line: Option<usize>,
+        /// What.
+        message: String,
+    },
+    /// A key has a value that it can't have.
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// There is no network file in the data directory.
+    NoNetwork,
+    /// The network file is wrong.
+    Network {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        fault: NetworkFault,
+    },
+}
+
+impl ConfigError {
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "check that the file is there and that this user may read it",
+            Self::Toml { .. } | Self::Value { .. } => {
+                "correct umbel-relay.toml in the data directory; docs/operating.md lists its keys"
+            }
+            Self::NoNetwork => "make a relay there with `umbel-relay init --data-dir DIR`, or correct --data-dir",
+            Self::Network { .. } => "correct the network file, or get it anew from whoever runs the network",
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read { path, error } => write!(f, "can't read {}: {error}", path.display()),
+            Self::Toml { path, line: Some(line), message } => write!(f, "{}, line {line}: {message}", path.display()),
+            Self::Toml { path, line: None, message } => write!(f, "{}: {message}", path.display()),
+            Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
+            Self::NoNetwork => f.write_str("the data directory holds no relay"),
+            Self::Network { path, fault } => write!(f, "{}: {fault}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

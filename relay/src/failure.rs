@@ -1,0 +1,78 @@
+//! What went wrong, what to do about it, and the exit code of `umbel-relay`.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use umbel_relay::config::ConfigError;
+use umbel_relay::{InitError, StartError};
+
+/// Exit codes, beside 0 for done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Something outside failed: the disk, the network, another process.
+    Failed = 1,
+    /// The command line or a file of the operator's is wrong: trying again changes nothing.
+    Usage = 2,
+}
+
+/// A command that did not do what was asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    error: String,
+    hint: &'static str,
+}
+
+impl Failure {
+    pub(crate) fn failed(error: impl Into<String>, hint: &'static str) -> Self {
+        Self { exit: Exit::Failed, error: error.into(), hint }
+    }
+
+    pub(crate) fn usage(error: impl Into<String>, hint: &'static str) -> Self {
+        Self { exit: Exit::Usage, error: error.into(), hint }
+    }
+
+    /// One line, whatever a parser said.
+    fn error_line(&self) -> String {
+        self.error.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Says it on standard error. Where that is closed, the exit code says the rest.
+    pub(crate) fn report(&self) -> ExitCode {
+        drop(writeln!(io::stderr(), "error: {}\n  hint: {}", self.error_line(), self.hint));
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; hint: {}", self.error_line(), self.hint)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let (text, hint) = (error.to_string(), error.hint());
+        match error {
+            ConfigError::NoNetwork => Self::failed(text, hint),
+            _ => Self::usage(text, hint),
+        }
+    }
+}
+
+impl From<InitError> for Failure {
+    fn from(error: InitError) -> Self {
+        Self::failed(error.to_string(), error.hint())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let (text, hint) = (error.to_string(), error.hint());
+        match error {
+            StartError::NotPublic | StartError::NoAddress => Self::usage(text, hint),
+            _ => Self::failed(text, hint),
+        }
+    }
+}
