@@ -34,6 +34,9 @@ pub const BACKWARD_DATA_MAX: usize = BACKWARD_ROOM - DATA_HEADER_LEN;
 pub const FRAME_LEN_MAX: usize = 192 * 1024;
 /// Most streams open on one circuit (§7.1).
 pub const STREAMS_MAX: usize = 32;
+/// Finished streams that an end remembers, for a reset of one may have crossed its end (§7.1). No honest reset is for an older
+/// one: as many may be open here as at the peer, and all of them may have ended after it.
+pub const FINISHED_STREAMS_MAX: usize = 2 * STREAMS_MAX;
 /// Most bytes of half-received frames on one circuit, all streams together (§7.2).
 pub const REASSEMBLY_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
 /// Most bytes waiting to be sent on one circuit (§7.3); more is refused to the caller.

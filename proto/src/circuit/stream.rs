@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::half::{ReceiveHalf, SendHalf};
 use crate::Violation;
 use crate::limits::{
-    BACKWARD_DATA_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX, STREAMS_MAX,
+    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX,
+    STREAMS_MAX,
 };
 use crate::message::{Data, DataFlags, Service, StreamId};
 use crate::wire::Malformed;
@@ -88,6 +89,8 @@ pub(super) struct Streams {
     last_opened: u16,
     /// The id of the next stream to open, while there is one.
     next_id: Option<StreamId>,
+    /// The latest streams that both ends finished, oldest first: the peer's reset of one may still be on its way.
+    finished: VecDeque<StreamId>,
     /// Bytes of frames not yet sent.
     outgoing_bytes: usize,
     /// Announced bytes of frames sent in part: what the peer may have to hold.
@@ -127,6 +130,7 @@ impl Streams {
             turns: VecDeque::new(),
             last_opened: 0,
             next_id: Some(StreamId(1)),
+            finished: VecDeque::new(),
             outgoing_bytes: 0,
             begun_bytes: 0,
             incoming_bytes: 0,
@@ -288,9 +292,15 @@ impl Streams {
     }
 
     /// A message of no stream we know: only a reset that crossed the stream's end on the way.
-    fn on_unknown(&self, data: &Data<'_>) -> Result<(), Violation> {
-        let was_opened = data.stream.0 <= self.last_opened && !self.table.contains_key(&data.stream);
-        if data.flags.reset && was_opened { Ok(()) } else { Err(Violation::Stream) }
+    fn on_unknown(&mut self, data: &Data<'_>) -> Result<(), Violation> {
+        let crossed = self.finished.iter().position(|&finished| finished == data.stream);
+        match crossed {
+            Some(index) if data.flags.reset => {
+                self.finished.remove(index);
+                Ok(())
+            }
+            _ => Err(Violation::Stream),
+        }
     }
 
     /// A message that the peer sent before it knew of our reset.
@@ -299,7 +309,7 @@ impl Streams {
         stream.receive.skip(data.bytes, data.flags.fin)?;
         // The peer has both ends of it: for the peer the stream is over, and it won't answer our reset.
         if data.flags.fin && stream.send.is_fin_sent() {
-            self.remove(data.stream);
+            self.remove_finished(data.stream);
         }
         Ok(())
     }
@@ -337,7 +347,7 @@ impl Streams {
                 self.events.push_back(StreamEvent::Ended { stream: id, reset: false });
             }
             if is_over {
-                self.remove(id);
+                self.remove_finished(id);
             }
         }
         Ok(())
@@ -381,7 +391,7 @@ impl Streams {
                 if stream.send.has_more() {
                     self.turns.push_back(id);
                 } else if stream.send.is_fin_sent() && stream.receive.is_finished() {
-                    self.remove(id);
+                    self.remove_finished(id);
                 }
             }
             Phase::Resetting => stream.phase = Phase::ResetSent,
@@ -409,6 +419,15 @@ impl Streams {
         self.outgoing_bytes -= dropped.outgoing_bytes;
         self.begun_bytes -= dropped.begun_bytes;
         self.incoming_bytes -= stream.receive.clear();
+    }
+
+    /// A stream is over by both its ends. The peer may not know yet, and reset it.
+    fn remove_finished(&mut self, id: StreamId) {
+        self.remove(id);
+        if self.finished.len() == FINISHED_STREAMS_MAX {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(id);
     }
 
     fn remove(&mut self, id: StreamId) {

@@ -3,7 +3,8 @@
 use umbel_proto::Violation;
 use umbel_proto::circuit::{Full, OriginEvent, TerminalEvent};
 use umbel_proto::limits::{
-    BACKWARD_DATA_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX, STREAMS_MAX,
+    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX,
+    STREAMS_MAX,
 };
 use umbel_proto::message::{Data, DataFlags, RelayMsg, Service, StreamId};
 use umbel_proto::wire::Malformed;
@@ -410,4 +411,24 @@ fn a_reset_that_crossed_the_end_is_let_go_by() {
     let (_, cell) = chain.rogue_says(&data(1, RESET, &[]));
     chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
     assert_eq!(chain.deliver_backward(cell), refused, "its opening is not sent yet");
+}
+
+#[test] // §7.1(8)
+fn a_reset_is_let_go_by_only_where_a_stream_was_opened_and_finished() {
+    let gap = [data(9, OPEN, REQUEST), data(5, RESET, &[])];
+    assert_eq!(terminal_says(&gap), Err(Violation::Stream), "an id in a gap was never opened");
+    let again = [data(1, FIN, FRAME), data(1, RESET, &[]), data(1, RESET, &[])];
+    assert_eq!(origin_says(&again), Err(Violation::Stream), "a reset is the last message of its stream");
+
+    let mut chain = Chain::built(1);
+    for number in 1..=FINISHED_STREAMS_MAX + 1 {
+        let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+        chain.run().unwrap();
+        chain.terminal().reply(stream, b"!", true).unwrap();
+        chain.run().unwrap();
+        assert_eq!(usize::from(stream.0), number);
+    }
+    let mut resets = |stream| chain.terminal().handle_message([0; 16], &data(stream, RESET, &[]));
+    assert_eq!((resets(65), resets(2)), (Ok(()), Ok(())), "as many as may have ended since its origin last heard");
+    assert_eq!(resets(1), Err(Violation::Stream), "no honest reset is that late");
 }
