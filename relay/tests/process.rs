@@ -141,6 +141,45 @@ async fn strangers_are_closed_and_the_relay_still_serves() {
     relay.shutdown().await;
 }
 
+/// What comes until the relay says by TLS that it is the end. A connection that merely ends is an error here.
+async fn rest_of(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
+    let mut said = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it ends in time");
+    read.expect("the end is said");
+    said
+}
+
+#[tokio::test(flavor = "multi_thread")] // §1.5(3), §2.6(5)
+async fn no_ending_of_a_link_tells_which_rule_was_broken() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let peer = relay.peer();
+    let circ = |number| umbel_proto::ids::CircId::new(number).unwrap();
+    let mut unknown = Cell::new(None, CellCommand::Padding);
+    unknown.as_bytes_mut()[4] = 77;
+    let faults = [
+        ("a second Hello", hello(Network::local().id).encode()),
+        ("an unknown command", unknown),
+        ("a circuit id of 0", Cell::new(None, CellCommand::Relay)),
+        ("a Create of the wrong side", Cell::new(Some(circ(5)), CellCommand::Create)),
+        ("a malformed Create", Cell::new(Some(circ(0x8000_0005)), CellCommand::Create)),
+    ];
+    for (fault, cell) in faults {
+        let mut stream = link(peer).await;
+        stream.write_all(cell.as_bytes()).await.unwrap();
+        assert_eq!(rest_of(&mut stream).await, b"", "{fault}");
+    }
+    // Before the link is up its own Hello is all that a relay has said.
+    let strangers =
+        [("another network", hello(NetworkId([9; 32])).encode()), ("no Hello", Cell::new(None, CellCommand::Padding))];
+    for (fault, cell) in strangers {
+        let mut stream = connect_tls(peer, None).await;
+        stream.write_all(cell.as_bytes()).await.unwrap();
+        assert_eq!(rest_of(&mut stream).await.len(), cell.as_bytes().len(), "{fault}");
+    }
+    relay.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_relay_at_the_address_is_not_dialled_through() {
     let (a_dir, b_dir) = (folder(), folder());

@@ -99,11 +99,15 @@ pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events:
     if events.send(LinkEvent::Up { link, hello }).await.is_err() {
         return;
     }
-    let (reader, writer) = tokio::io::split(stream);
+    let (reader, mut writer) = tokio::io::split(stream);
     let fault = tokio::select! {
         fault = read_cells(link, reader, &events) => fault,
-        fault = write_cells(writer, &mut queue, &target.params) => fault,
+        fault = write_cells(&mut writer, &mut queue, &target.params) => fault,
     };
+    if !matches!(fault, LinkFault::Io(_)) {
+        // Whatever ended it, its end looks alike (§2.6). The peer may be gone already: the link is over either way.
+        drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
+    }
     tracing::debug!(?link, ?fault, "link ended");
     drop(events.send(LinkEvent::Down { link }).await);
 }
@@ -131,9 +135,11 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
     stream.flush().await.map_err(LinkFault::Io)?;
     let mut cell = Cell::blank();
     stream.read_exact(cell.as_bytes_mut()).await.map_err(LinkFault::Io)?;
-    let theirs = Hello::decode(&cell)?;
-    target.hello.negotiate(&theirs)?;
-    Ok((stream, theirs))
+    let theirs = Hello::decode(&cell).and_then(|theirs| target.hello.negotiate(&theirs).map(|_| theirs));
+    if theirs.is_err() {
+        drop(timeout(SHUTDOWN_MAX, stream.shutdown()).await);
+    }
+    Ok((stream, theirs?))
 }
 
 async fn read_cells(link: LinkId, mut reader: ReadHalf<Stream>, events: &mpsc::Sender<LinkEvent>) -> LinkFault {
@@ -176,16 +182,12 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
     Ok(cells)
 }
 
-async fn write_cells(mut writer: WriteHalf<Stream>, queue: &mut mpsc::Receiver<Cell>, params: &Params) -> LinkFault {
+async fn write_cells(writer: &mut WriteHalf<Stream>, queue: &mut mpsc::Receiver<Cell>, params: &Params) -> LinkFault {
     let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
     let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
     loop {
         match timeout(idle_wait(params), queue.recv_many(&mut batch, BATCH_CELLS_MAX)).await {
-            Ok(0) => {
-                // The peer may be gone already; the link is over either way.
-                drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
-                return LinkFault::Closed;
-            }
+            Ok(0) => return LinkFault::Closed,
             Ok(_) => {}
             Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
         }
@@ -331,6 +333,19 @@ mod tests {
         let mut rest = Vec::new();
         relay.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, bytes(&[destroy(7)]));
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
+    }
+
+    #[tokio::test] // §2.6
+    async fn a_fault_of_the_relay_ends_the_link_as_any_end_does() {
+        let mut world = world(1, 1, 1).await;
+        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { .. })));
+        let mut relay = world.relay.await.unwrap().unwrap();
+        relay.write_all(Cell::new(None, Command::Hello).as_bytes()).await.unwrap();
+        relay.flush().await.unwrap();
+        let mut rest = Vec::new();
+        relay.read_to_end(&mut rest).await.expect("the end is said");
+        assert!(rest.is_empty());
         assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
     }
 

@@ -145,18 +145,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the control plane is to hear of
     /// that end as of any other.
     pub(crate) async fn run(mut self) -> LinkEnd {
-        let end = {
-            let mut carry = pin!(self.carry());
-            // Of what a panic left half-done only the queue is used again, which is emptied.
-            let mut caught = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| carry.as_mut().poll(cx)));
-            poll_fn(|cx| caught(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await
-        };
+        let end = caught(self.carry()).await;
+        caught(self.finish(&end)).await;
+        end
+    }
+
+    /// Ends the link in the same way whatever ended it, so that the peer can't tell which rule it broke, or whether it broke
+    /// one: what waits is sent, then TLS says that the end was meant (§2.6). Only a broken connection says nothing.
+    async fn finish(&mut self, end: &LinkEnd) -> LinkEnd {
+        if matches!(end, LinkEnd::Violation(_) | LinkEnd::Silent) {
+            self.queue.close();
+            self.timer.begin_closing(Instant::now());
+            poll_fn(|cx| self.poll_write_only(cx)).await;
+        }
         self.queue.shut();
-        if matches!(end, LinkEnd::Closed | LinkEnd::Stopped) {
-            // Tells the peer that the end was meant. It may not listen: whether it hears is its own affair.
+        if !matches!(end, LinkEnd::Io(_)) {
+            // It may not listen: whether it hears is its own affair.
             let _ = timeout(CLOSING_MAX, self.stream.shutdown()).await;
         }
-        end
+        LinkEnd::Closed
     }
 
     async fn carry(&mut self) -> LinkEnd {
@@ -340,6 +347,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
+/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the stream, which is closed.
+async fn caught(work: impl Future<Output = LinkEnd>) -> LinkEnd {
+    let mut work = pin!(work);
+    let mut poll = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
+    poll_fn(|cx| poll(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await
+}
+
 /// Whatever ended the task, nothing of it stays in the account.
 impl<S> Drop for Conn<S> {
     fn drop(&mut self) {
@@ -350,6 +364,8 @@ impl<S> Drop for Conn<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::sync::mpsc;
     use umbel_proto::cell::DestroyReason;
@@ -380,21 +396,49 @@ mod tests {
         Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 30, hello)
     }
 
+    /// A stream, and whether its end was said.
+    struct Watched(DuplexStream, Arc<AtomicBool>);
+
+    impl AsyncRead for Watched {
+        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Watched {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let this = self.get_mut();
+            this.1.store(true, Ordering::Relaxed);
+            Pin::new(&mut this.0).poll_shutdown(cx)
+        }
+    }
+
     /// A link whose peer is the test.
     struct Link {
         peer: DuplexStream,
         queue: Arc<LinkQueue>,
         updates: Arc<TableUpdates>,
         task: tokio::task::JoinHandle<LinkEnd>,
+        is_end_said: Arc<AtomicBool>,
     }
 
     fn link(shared: &Arc<Shared>, id: u64) -> Link {
         let (peer, stream) = duplex(4 * CELL_LEN);
+        let is_end_said = Arc::default();
+        let stream = Watched(stream, Arc::clone(&is_end_said));
         let queue = Arc::new(LinkQueue::new(LinkId(id), Arc::clone(&shared.budget)));
         let updates = Arc::new(TableUpdates::default());
         let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::clone(&updates) };
         let conn = Conn::new(stream, Arc::clone(shared), handle, None, true);
-        Link { peer, queue, updates, task: tokio::spawn(conn.run()) }
+        Link { peer, queue, updates, task: tokio::spawn(conn.run()), is_end_said }
     }
 
     impl Link {
@@ -544,6 +588,37 @@ mod tests {
         link.write(&[Cell::new(None, Command::Padding)]).await;
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Silent));
         assert_eq!(started_at.elapsed().as_secs(), (2 * KEEPALIVE + DEAD_AFTER).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)] // §2.6
+    async fn all_that_ends_a_link_looks_alike_to_its_peer() {
+        let (shared, _reports) = shared();
+        type End = fn(&Link) -> Vec<Cell>;
+        let ends: [(End, fn(&LinkEnd) -> bool); 3] = [
+            (|_| vec![Cell::new(None, Command::Hello)], |end| matches!(end, LinkEnd::Violation(_))),
+            (|_| Vec::new(), |end| matches!(end, LinkEnd::Silent)),
+            (
+                |link| {
+                    link.queue.close();
+                    Vec::new()
+                },
+                |end| matches!(end, LinkEnd::Closed),
+            ),
+        ];
+        for (end, is_expected) in ends {
+            let mut link = link(&shared, 1);
+            link.queue.push((0..20).map(|_| relay(1)), &mut Pushed::default());
+            let cells = end(&link);
+            link.write(&cells).await;
+            let mut came = Vec::new();
+            link.peer.read_to_end(&mut came).await.unwrap();
+            let ended = link.task.await.unwrap();
+            assert!(is_expected(&ended), "{ended}");
+            assert!(link.is_end_said.load(Ordering::Relaxed), "{ended}");
+            let relayed = came.chunks(CELL_LEN).filter(|cell| cell[..5] == relay(1).as_bytes()[..5]).count();
+            assert_eq!((relayed, came.len() % CELL_LEN), (20, 0), "{ended}: what waited was sent");
+        }
+        assert_eq!(shared.budget.used_cells(), 0);
     }
 
     /// A stream that is broken beyond what its type says.

@@ -38,6 +38,7 @@ use crate::control::io::{LinkId, LinkUp};
 use conn::{Conn, TableUpdates};
 use pool::CellPool;
 use queue::{Budget, LinkQueue};
+use timer::CLOSING_MAX;
 use tls_stream::BufferPool;
 
 /// How long a TLS handshake may take, and then the exchange of `Hello`s.
@@ -176,9 +177,17 @@ impl Shared {
         is_dialler: bool,
         on_up: impl FnOnce(),
     ) -> Result<(), OpenFault> {
-        let hello = tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello()))
-            .await
-            .map_err(|_| OpenFault::Timeout)??;
+        let hello = tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello())).await;
+        let hello = match hello.unwrap_or(Err(OpenFault::Timeout)) {
+            Ok(hello) => hello,
+            Err(fault) => {
+                if !matches!(fault, OpenFault::Io(_)) {
+                    // As any link ends (§2.6).
+                    let _ = tokio::time::timeout(CLOSING_MAX, stream.shutdown()).await;
+                }
+                return Err(fault);
+            }
+        };
         on_up();
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));

@@ -70,7 +70,7 @@ impl LinkTimer {
     pub(super) fn on_expired(&mut self, now: Instant) -> Expired {
         let expired = if self.close_at.is_some_and(|close_at| now >= close_at) {
             Expired::Closing
-        } else if now >= self.received_at + DEAD_AFTER {
+        } else if self.close_at.is_none() && now >= self.received_at + DEAD_AFTER {
             Expired::Silent
         } else if now >= self.sent_at + self.keepalive {
             self.sent_at = now;
@@ -84,8 +84,8 @@ impl LinkTimer {
     }
 
     fn reset(&mut self) {
-        let next = (self.sent_at + self.keepalive).min(self.received_at + DEAD_AFTER);
-        self.sleep.as_mut().reset(self.close_at.map_or(next, |close_at| close_at.min(next)));
+        let end = self.close_at.unwrap_or(self.received_at + DEAD_AFTER);
+        self.sleep.as_mut().reset(end.min(self.sent_at + self.keepalive));
     }
 }
 
