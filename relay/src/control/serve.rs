@@ -284,7 +284,7 @@ impl Control {
 
     /// Hands on what the mailboxes want stored, and what they answer.
     pub(super) fn run_holder(&mut self, now: Instant, wall: WallTime) {
-        self.services.holder.handle_timeout(now, wall);
+        self.services.holder.handle_timeout(now, wall, wall);
         while let Some(op) = self.services.holder.poll_op() {
             self.out.store.push_back(StoreOp::Mailbox(op));
         }

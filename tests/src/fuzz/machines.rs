@@ -188,7 +188,7 @@ pub(super) fn holder(input: &[u8]) {
                 let time = Duration::from_secs(u64::from(script.u16()) << (op >> 5));
                 now = now + time;
                 wall = wall + time;
-                holder.handle_timeout(now, wall);
+                holder.handle_timeout(now, wall, wall);
             }
             _ => holder.cancel(RequestId(u64::from(script.byte()))),
         }

@@ -25,6 +25,8 @@ pub use self::check::{Broken, HolderCounts};
 pub use self::ops::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot, RecordEntry};
 pub use self::push::{PUSH_DELAY_MEAN_MAX, PUSH_WINDOW_BYTES};
 use self::queue::Queue;
+pub use self::sweep::EXPIRED_KEPT;
+use self::sweep::Sweep;
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
 use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
@@ -62,9 +64,9 @@ pub struct HolderLimits {
     pub queue_records_max: usize,
     /// Most bytes of records of one queue.
     pub queue_bytes_max: u64,
-    /// A record expires this long after its deposit, rounded up to the hour.
+    /// A record expires this long after its deposit, rounded up to the hour; see [`EXPIRED_KEPT`].
     pub record_life: Duration,
-    /// A queue expires this long after its owner was last here.
+    /// A queue expires this long after its owner was last here; see [`EXPIRED_KEPT`].
     pub queue_life: Duration,
     /// Tries that a deposit should have cost its sender; zero: none.
     pub puzzle_effort: u32,
@@ -129,8 +131,7 @@ pub struct Holder {
     /// Pushes by when they are due.
     pushes: BTreeSet<(Instant, QueueId)>,
     puzzle_checks: PuzzleChecks,
-    sweep_at: Instant,
-    sweep_cursor: Option<QueueId>,
+    sweep: Sweep,
     outgoing: VecDeque<HolderOp>,
     replies: VecDeque<HolderReply>,
 }
@@ -232,8 +233,7 @@ impl Holder {
             waiting: BTreeMap::new(),
             pushes: BTreeSet::new(),
             puzzle_checks: PuzzleChecks::default(),
-            sweep_at: Instant::default(),
-            sweep_cursor: None,
+            sweep: Sweep::default(),
             outgoing: VecDeque::new(),
             replies: VecDeque::new(),
         }
@@ -257,7 +257,7 @@ impl Holder {
         let granted = match self.admit(binding, &asked) {
             Err(refusal) => Err(refusal),
             Ok(()) => match asked.verb {
-                Verb::Create { queue, owner, sender } => self.create(wall, request, queue, owner, sender),
+                Verb::Create { queue, owner, sender } => self.create((now, wall), request, queue, owner, sender),
                 Verb::Deposit { queue, record, puzzle } => self.deposit((now, wall), request, queue, record, puzzle),
                 Verb::Fetch { queue, remove, bytes_max } => self.fetch((now, wall), request, queue, &remove, bytes_max),
                 Verb::Subscribe { queue, push_delay_ms } => {
@@ -311,10 +311,11 @@ impl Holder {
         }
     }
 
-    /// Runs what is due by `now`; spurious calls do nothing.
-    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime) {
+    /// Runs what is due by `now`; spurious calls do nothing. `confirmed` is the calendar as far as it is confirmed (§1.6):
+    /// what is deleted is deleted by it.
+    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, confirmed: WallTime) {
         self.run_due_pushes(now);
-        self.sweep(now, wall);
+        self.sweep(now, wall, confirmed);
     }
 
     /// The next op for the store.
@@ -329,7 +330,7 @@ impl Holder {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Instant {
-        self.pushes.first().map_or(self.sweep_at, |&(at, _)| at.min(self.sweep_at))
+        self.pushes.first().map_or(self.sweep.next_at, |&(at, _)| at.min(self.sweep.next_at))
     }
 
     /// The records are gone for their owner; that the disk still has them, where it failed, is put right at the next sweep, or

@@ -217,12 +217,12 @@ impl Queue {
         self.removed.get(record).copied()
     }
 
-    /// Takes off the index what expired: records' places, and ids that need no longer be kept.
-    pub(super) fn take_expired(&mut self, wall: WallTime) -> (Vec<RecordEntry>, Vec<RecordId>) {
-        let is_over = |record: &Record| record.is_durable() && record.expires_at <= wall;
+    /// Takes off the index what expired by `time`: records' places, and ids that need no longer be kept.
+    pub(super) fn take_expired(&mut self, time: WallTime) -> (Vec<RecordEntry>, Vec<RecordId>) {
+        let is_over = |record: &Record| record.is_durable() && record.expires_at <= time;
         let over: Vec<u64> = self.records.iter().filter(|(_, record)| is_over(record)).map(|(&seq, _)| seq).collect();
         let entries = if over.is_empty() { Vec::new() } else { self.take_all(&over) };
-        let forgotten = self.removed.extract(|_, &at| at <= wall).into_iter().map(|(record, _)| record).collect();
+        let forgotten = self.removed.extract(|_, &at| at <= time).into_iter().map(|(record, _)| record).collect();
         (entries, forgotten)
     }
 

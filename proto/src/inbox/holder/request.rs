@@ -44,7 +44,7 @@ impl Holder {
 
     pub(super) fn create(
         &mut self,
-        wall: WallTime,
+        (now, wall): (Instant, WallTime),
         request: RequestId,
         id: QueueId,
         owner: PublicKey,
@@ -61,6 +61,7 @@ impl Holder {
             return Ok(());
         }
         if self.queues.len() >= self.limits.queues_max {
+            self.press(now);
             return Err(Refusal::Full);
         }
         if !self.has_room(1, 0) {
@@ -97,7 +98,7 @@ impl Holder {
             Known::Removed => return self.repeat_removed(request, id),
             Known::Unremoved => return Err(Refusal::Store),
             Known::Storing(op) => return self.join(request, op),
-            Known::No => self.check_quotas(queue, len)?,
+            Known::No => self.make_room(now, id, len)?,
         }
         if !self.has_room(1, len) {
             return Err(Refusal::Busy);
@@ -127,13 +128,23 @@ impl Holder {
         Ok(())
     }
 
-    fn check_quotas(&self, queue: &Queue, len: usize) -> Result<(), Refusal> {
+    /// Whether a record of this length fits, after what has expired went if need be.
+    fn make_room(&mut self, now: Instant, id: QueueId, len: usize) -> Result<(), Refusal> {
         let len = len as u64;
-        let is_full = queue.record_count() >= self.limits.queue_records_max
-            || queue.bytes() + len > self.limits.queue_bytes_max
-            || self.totals.records >= self.limits.records_max
-            || self.totals.bytes + len > self.limits.bytes_max;
-        if is_full { Err(Refusal::Full) } else { Ok(()) }
+        if self.is_queue_full(id, len) && self.has_room(OPS_A_REQUEST, 0) {
+            self.press_queue(id);
+        }
+        let is_full = self.totals.records >= self.limits.records_max || self.totals.bytes + len > self.limits.bytes_max;
+        if is_full {
+            self.press(now);
+        }
+        if is_full || self.is_queue_full(id, len) { Err(Refusal::Full) } else { Ok(()) }
+    }
+
+    fn is_queue_full(&self, id: QueueId, len: u64) -> bool {
+        self.queues.get(&id).is_none_or(|queue| {
+            queue.record_count() >= self.limits.queue_records_max || queue.bytes() + len > self.limits.queue_bytes_max
+        })
     }
 
     /// The solution is good in the epoch it was made in, and in the next.

@@ -1,4 +1,7 @@
 //! Expiry: records, kept ids and idle queues go, a bounded piece of work at a time (docs/protocol.md §10.1).
+//!
+//! In two steps, so that a clock that is wrong deletes nothing: what has expired by the calendar is served as before, and
+//! deleted once confirmed time is a day past that. Where there is no room, it goes as soon as confirmed time is past it.
 
 use std::ops::Bound;
 
@@ -6,8 +9,12 @@ use super::ops::HolderOp;
 use super::queue::QueueState;
 use super::{Holder, Pending, Removal};
 use crate::ids::QueueId;
-use crate::time::{Duration, Instant, WallTime};
+use crate::time::{CONFIRM_AFTER, Duration, Instant, WallTime};
 
+/// What has expired by confirmed time is kept this much longer, where there is room.
+pub const EXPIRED_KEPT: Duration = CONFIRM_AFTER;
+/// A holder that has no room looks for what has expired at most this often.
+const PRESSED_EVERY: Duration = Duration::from_secs(60);
 /// Expiry is looked for this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Pause between two pieces of one sweep.
@@ -17,51 +24,91 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 /// Records, ids and queues looked at in one piece, about.
 const SWEEP_PIECE: usize = 8192;
 
+/// Where the sweep is, and when it goes on.
+#[derive(Default)]
+pub(super) struct Sweep {
+    pub(super) next_at: Instant,
+    cursor: Option<QueueId>,
+    /// The calendar as far as it is confirmed, when time last passed.
+    confirmed: WallTime,
+    /// There was no room: this sweep keeps nothing that has expired by confirmed time.
+    is_pressed: bool,
+    pressed_at: Option<Instant>,
+}
+
+impl Sweep {
+    /// What expired by then is deleted.
+    fn deletes_by(&self) -> WallTime {
+        let kept = if self.is_pressed { Duration::ZERO } else { EXPIRED_KEPT };
+        WallTime(self.confirmed.as_secs().saturating_sub(kept.as_secs()))
+    }
+}
+
 impl Holder {
+    /// The relay is full: a sweep begins soon that keeps nothing that has expired.
+    pub(super) fn press(&mut self, now: Instant) {
+        let sweep = &mut self.sweep;
+        if sweep.pressed_at.is_none_or(|at| at + PRESSED_EVERY <= now) {
+            sweep.pressed_at = Some(now);
+            sweep.is_pressed = true;
+            sweep.cursor = None;
+            sweep.next_at = sweep.next_at.min(now);
+        }
+    }
+
+    /// The queue is full: what has expired in it goes at once.
+    pub(super) fn press_queue(&mut self, id: QueueId) {
+        self.expire_records(id, self.sweep.confirmed);
+    }
+
     /// Looks at the next queues; comes back soon when there are more, later when all were seen.
-    pub(super) fn sweep(&mut self, now: Instant, wall: WallTime) {
-        if now < self.sweep_at {
+    pub(super) fn sweep(&mut self, now: Instant, wall: WallTime, confirmed: WallTime) {
+        self.sweep.confirmed = confirmed;
+        if now < self.sweep.next_at {
             return;
         }
         let mut looked_at = 0;
         while looked_at < SWEEP_PIECE {
             if self.ops.len() > self.limits.pending_ops_max / 2 {
-                self.sweep_at = now + SWEEP_RETRY;
+                self.sweep.next_at = now + SWEEP_RETRY;
                 return;
             }
             let Some(id) = self.next_to_sweep() else {
-                self.sweep_cursor = None;
-                self.sweep_at = now + SWEEP_EVERY;
+                self.sweep.cursor = None;
+                self.sweep.is_pressed = false;
+                self.sweep.next_at = now + SWEEP_EVERY;
                 return;
             };
-            self.sweep_cursor = Some(id);
+            self.sweep.cursor = Some(id);
             looked_at += 1 + self.queues.get(&id).map_or(0, |queue| queue.record_count() + queue.removed_count());
             self.sweep_queue(id, wall);
         }
-        self.sweep_at = now + SWEEP_PAUSE;
+        self.sweep.next_at = now + SWEEP_PAUSE;
     }
 
     fn next_to_sweep(&self) -> Option<QueueId> {
-        let from = self.sweep_cursor.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = self.sweep.cursor.map_or(Bound::Unbounded, Bound::Excluded);
         self.queues.range((from, Bound::Unbounded)).next().map(|(&id, _)| id)
     }
 
     fn sweep_queue(&mut self, id: QueueId, wall: WallTime) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        let is_idle = wall >= queue.fetched_at + self.limits.queue_life;
+        let deletes_by = self.sweep.deletes_by();
+        let idle_at = queue.fetched_at + self.limits.queue_life;
+        let is_idle = idle_at <= deletes_by;
         match queue.state {
             QueueState::Creating(_) | QueueState::Removing { is_asked: true } => {}
             // Whoever listens is here.
-            QueueState::Live if is_idle && queue.subscription.is_some() => self.touch(id, wall),
+            QueueState::Live if idle_at <= wall && queue.subscription.is_some() => self.touch(id, wall),
             QueueState::Live if is_idle => self.remove_queue(id),
             QueueState::Removing { is_asked: false } => self.remove_queue(id),
-            QueueState::Live => self.expire_records(id, wall),
+            QueueState::Live => self.expire_records(id, deletes_by),
         }
     }
 
-    fn expire_records(&mut self, id: QueueId, wall: WallTime) {
+    fn expire_records(&mut self, id: QueueId, deletes_by: WallTime) {
         let Some(queue) = self.queues.get_mut(&id) else { return };
-        let (entries, forget) = queue.take_expired(wall);
+        let (entries, forget) = queue.take_expired(deletes_by);
         let unremoved = std::mem::take(&mut queue.unremoved);
         let remember =
             unremoved.values().filter_map(|record| Some((*record, queue.remembered_until(record)?))).collect();

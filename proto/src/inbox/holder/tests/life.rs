@@ -12,11 +12,12 @@ fn days(count: u64) -> HolderLimits {
 }
 
 #[test] // §10.1
-fn a_record_expires_within_the_hour_after_its_life() {
+fn a_record_goes_a_day_after_its_life_and_is_served_until_then() {
     let mut world = World::with_queue(days(2));
     world.done(SENDER, deposit(1, record(1, 0)));
-    world.pass(2 * DAY - 1);
+    world.pass(3 * DAY - 1);
     assert_eq!((world.holder.counts().records, world.disk.records.len()), (1, 1));
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
     world.pass(HOUR + 15 * 60 + 1);
     assert_eq!((world.holder.counts().records, world.disk.records.len()), (0, 0));
     assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![], false));
@@ -29,7 +30,7 @@ fn ids_of_removed_records_are_kept_until_those_would_have_expired() {
     let mut world = World::with_queue(days(2));
     world.done(SENDER, deposit(1, record(1, 0)));
     world.done(OWNER, fetch(1, vec![id(1)], 0));
-    world.pass(2 * DAY - 1);
+    world.pass(3 * DAY - 1);
     assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (1, 1));
     world.pass(2 * HOUR);
     assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (0, 0));
@@ -40,7 +41,7 @@ fn a_queue_expires_when_its_owner_stays_away() {
     let mut world = World::with_queue(days(2));
     assert_eq!(world.done(OWNER, create(2)), [MailboxReply::Created]);
     for _ in 0..3 {
-        world.pass(3 * DAY);
+        world.pass(3 * DAY + HOUR);
         world.done(OWNER, fetch(2, vec![], 0));
         world.done(SENDER, deposit(1, record(1, 0)));
     }
@@ -65,9 +66,9 @@ fn a_subscriber_is_not_away() {
 #[test] // §10.1
 fn a_queue_that_the_store_could_not_forget_is_tried_again() {
     let mut world = World::with_queue(days(1));
-    world.pass(4 * DAY - 2 * HOUR);
+    world.pass(5 * DAY - 2 * HOUR);
     (world.now, world.wall) = (world.now + Duration::from_secs(DAY), world.wall + Duration::from_secs(DAY));
-    world.holder.handle_timeout(world.now, world.wall);
+    world.holder.handle_timeout(world.now, world.wall, world.wall);
     world.drain();
     assert_eq!(world.done_busy(OWNER, create(1)), refused(Refusal::Busy), "on its way out");
     world.store_one(true);
@@ -129,8 +130,63 @@ fn every_queue_is_swept() {
     for number in 0..=255 {
         assert_eq!(world.done(OWNER, create(number)), [MailboxReply::Created]);
     }
-    world.pass(4 * DAY + 2 * HOUR);
+    world.pass(5 * DAY + 2 * HOUR);
     assert_eq!((world.holder.counts().queues, world.disk.queues.len()), (0, 0));
+}
+
+#[test] // §1.6, §10.1
+fn a_clock_that_is_wrong_deletes_nothing() {
+    let mut world = World::with_queue(days(2));
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.done(SENDER, deposit(1, record(2, 0)));
+    world.done(OWNER, fetch(1, vec![id(2)], 0));
+    let right = world.wall;
+    for wrong in [29 * DAY, 400 * DAY] {
+        (world.confirmed, world.wall) = (Some(right), right + Duration::from_secs(wrong));
+        world.pass(2 * HOUR);
+        world.crash();
+        world.pass(2 * HOUR);
+        assert_eq!((world.disk.queues.len(), world.disk.records.len(), world.disk.removed.len()), (1, 1, 1));
+        assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    }
+    (world.confirmed, world.wall) = (None, right + Duration::from_secs(DAY));
+    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+    world.pass(2 * DAY + 2 * HOUR);
+    assert_eq!(world.disk.records.len(), 0, "when the calendar is confirmed, it is deleted by it");
+}
+
+#[test] // §10.1
+fn where_there_is_no_room_what_has_expired_goes_at_once() {
+    let limits = HolderLimits { queue_records_max: 2, ..days(2) };
+    let mut world = World::with_queue(limits);
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.done(SENDER, deposit(1, record(2, 0)));
+    world.pass(2 * DAY - 1);
+    assert_eq!(world.done(SENDER, deposit(1, record(3, 0))), refused(Refusal::Full));
+    world.pass(2 * HOUR);
+    assert_eq!(world.disk.records.len(), 2, "kept for another day");
+    assert_eq!(world.done(SENDER, deposit(1, record(3, 0))), [MailboxReply::Deposited]);
+    assert_eq!(world.disk.records.len(), 1);
+}
+
+#[test] // §10.1
+fn a_relay_that_is_full_looks_for_what_has_expired() {
+    let limits = HolderLimits { records_max: 2, ..days(2) };
+    let mut world = World::with_queue(limits);
+    assert_eq!(world.done(OWNER, create(2)), [MailboxReply::Created]);
+    world.done(SENDER, deposit(1, record(1, 0)));
+    world.done(SENDER, deposit(1, record(2, 0)));
+    world.confirmed = Some(world.wall);
+    world.pass(2 * DAY + 2 * HOUR);
+    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), refused(Refusal::Full));
+    world.pass(61);
+    assert_eq!(world.disk.records.len(), 2, "not by a calendar that is not confirmed");
+    world.confirmed = None;
+    world.pass(15 * 60);
+    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), refused(Refusal::Full));
+    world.pass(1);
+    assert_eq!(world.disk.records.len(), 0);
+    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), [MailboxReply::Deposited]);
 }
 
 impl World {

@@ -124,6 +124,8 @@ struct World {
     replies: BTreeMap<RequestId, Vec<(MailboxReply, bool)>>,
     now: Instant,
     wall: WallTime,
+    /// While the calendar is not confirmed, as far as it is.
+    confirmed: Option<WallTime>,
     requests: u64,
     rng: ChaCha20Rng,
 }
@@ -142,6 +144,7 @@ impl World {
             replies: BTreeMap::new(),
             now: Instant::default(),
             wall: WallTime(1_800_000_000),
+            confirmed: None,
             requests: 0,
             rng: ChaCha20Rng::seed_from_u64(7),
         };
@@ -227,7 +230,8 @@ impl World {
             }
             self.now = self.now.max(at);
             self.wall = WallTime(wall.0 - end.since(self.now).as_secs());
-            self.holder.handle_timeout(self.now, self.wall);
+            let confirmed = self.confirmed.unwrap_or(self.wall);
+            self.holder.handle_timeout(self.now, self.wall, confirmed);
             self.drain();
             self.store_all();
         }

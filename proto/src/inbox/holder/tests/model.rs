@@ -23,6 +23,10 @@ enum Step {
     },
     StoreAll,
     Pass(u64),
+    /// The calendar is wrong from now on, by so many days, and not confirmed.
+    Jump(i64),
+    /// It is right again.
+    Heal,
     /// Ops in flight take effect or not, but none is answered; then the process dies.
     Crash {
         applied: u8,
@@ -42,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => prop::bool::weighted(0.2).prop_map(|fails| Step::Store { fails }),
         3 => Just(Step::StoreAll),
         2 => prop_oneof![Just(5), Just(HOUR), Just(DAY)].prop_map(Step::Pass),
+        1 => prop_oneof![Just(-3), Just(29), Just(400)].prop_map(Step::Jump),
+        1 => Just(Step::Heal),
         1 => (0..6u8).prop_map(|applied| Step::Crash { applied }),
     ]
 }
@@ -119,10 +125,10 @@ impl Promises {
         }
     }
 
-    /// What was acknowledged is on the disk, until removed, expired, or its queue gone.
+    /// What was acknowledged is on the disk, until removed, expired by confirmed time, or its queue gone.
     fn check(&mut self, world: &World) {
-        let wall = world.wall;
-        self.held.retain(|(queue, _), expires_at| *expires_at > wall && world.disk.queues.contains_key(queue));
+        let confirmed = world.confirmed.unwrap_or(world.wall);
+        self.held.retain(|(queue, _), expires_at| *expires_at > confirmed && world.disk.queues.contains_key(queue));
         let on_disk: BTreeSet<_> =
             world.disk.records.values().map(|(queue, entry, _)| (*queue, entry.record)).collect();
         assert!(self.held.keys().all(|held| on_disk.contains(held)), "an acknowledged record is lost");
@@ -179,7 +185,16 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
         }
         Step::Store { fails } => drop(world.store_one(fails)),
         Step::StoreAll => world.store_all(),
-        Step::Pass(seconds) => world.pass(seconds),
+        Step::Pass(seconds) => {
+            world.pass(seconds);
+            world.confirmed = world.confirmed.map(|at| at + Duration::from_secs(seconds));
+        }
+        Step::Jump(days) => {
+            let wrong = world.wall.as_secs().saturating_add_signed(days * 86_400);
+            world.confirmed = Some(world.confirmed.unwrap_or(world.wall).min(WallTime(wrong)));
+            world.wall = WallTime(wrong);
+        }
+        Step::Heal => world.wall = world.confirmed.take().unwrap_or(world.wall),
         Step::Crash { applied } => {
             for op in world.asked.drain(..).take(usize::from(applied)).collect::<Vec<_>>() {
                 world.disk.apply(&op);
