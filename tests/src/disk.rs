@@ -27,6 +27,7 @@ struct Committed {
     relays: BTreeMap<RelayId, BookRow>,
     inbox_descriptors: BTreeMap<(Epoch, BlindedKey), Vec<u8>>,
     queues: BTreeMap<QueueId, Queue>,
+    clock: Option<Vec<u8>>,
 }
 
 struct Queue {
@@ -71,6 +72,7 @@ impl RelayDisk {
             relays: committed.relays.values().cloned().collect(),
             inbox_descriptors: committed.inbox_descriptors.values().cloned().collect(),
             queues: committed.queues.values().map(Queue::snapshot).collect(),
+            clock: committed.clock.clone(),
         }
     }
 
@@ -129,6 +131,7 @@ impl Committed {
                 self.inbox_descriptors.retain(|(kept, _), _| *kept >= epoch);
             }
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
+            StoreOp::PutClock(state) => self.clock = Some(state),
         }
         None
     }

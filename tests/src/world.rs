@@ -39,6 +39,8 @@ pub struct World {
     network: Network,
     relays: Vec<SimRelay>,
     clients: Vec<SimClient>,
+    /// Calendars that are wrong, by how many seconds they are ahead.
+    clocks: BTreeMap<Node, i64>,
     queue: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
     trace: DefaultHasher,
@@ -86,6 +88,7 @@ impl World {
             network: Network::new(Duration::from_millis(5)),
             relays: Vec::new(),
             clients: Vec::new(),
+            clocks: BTreeMap::new(),
             queue: BTreeMap::new(),
             next_event: 0,
             trace: DefaultHasher::new(),
@@ -146,6 +149,17 @@ impl World {
         WALL_START + self.now.since(Instant::from_micros(0))
     }
 
+    /// What a node's calendar says.
+    pub fn wall_of(&self, node: Node) -> WallTime {
+        let ahead = self.clocks.get(&node).copied().unwrap_or(0);
+        WallTime(self.wall().as_secs().saturating_add_signed(ahead))
+    }
+
+    /// From now on a node's calendar is so many seconds ahead; 0 sets it right.
+    pub fn set_clock(&mut self, node: Node, ahead: i64) {
+        self.clocks.insert(node, ahead);
+    }
+
     /// A number that tells two runs apart: a hash of everything that happened so far.
     pub fn fingerprint(&self) -> u64 {
         self.trace.finish()
@@ -194,7 +208,7 @@ impl World {
 
     /// Starts a relay that is down.
     pub fn restart_relay(&mut self, name: RelayName) {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, self.wall_of(Node::Relay(name.0)));
         self.relays[name.0].start(&self.overlay, now, wall, &mut self.rng);
         self.drain(Node::Relay(name.0));
     }
@@ -212,7 +226,7 @@ impl World {
 
     /// Starts a client that is down.
     pub fn restart_client(&mut self, name: ClientName) {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
         self.clients[name.0].start(&self.overlay, now, wall, &mut self.rng);
         self.drain(Node::Client(name.0));
     }
@@ -226,7 +240,7 @@ impl World {
 
     /// A user's command.
     pub fn command(&mut self, name: ClientName, command: Command) {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
         self.clients[name.0].command(now, wall, command, &mut self.rng);
         self.drain(Node::Client(name.0));
     }
@@ -333,7 +347,7 @@ impl World {
     }
 
     fn fire(&mut self, node: Option<Node>) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, node.map_or(self.wall(), |node| self.wall_of(node)));
         (now, node, "timer").hash(&mut self.trace);
         match node {
             Some(Node::Relay(n)) => self.relays[n].on_timeout(now, wall, &mut self.rng),
@@ -345,12 +359,13 @@ impl World {
 
     fn next_event(&mut self) -> Vec<Node> {
         let Some(((at, _), event)) = self.queue.pop_first() else { return Vec::new() };
-        let (now, wall) = (self.now, self.wall());
+        let now = self.now;
         at.hash(&mut self.trace);
         match event {
             Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
             Event::Dialled { from, to } => self.on_dialled(from, to),
             Event::DialFailed { from, relay } => {
+                let wall = self.wall_of(from);
                 match from {
                     Node::Relay(n) => self.relays[n].on_dial_failed(now, relay),
                     Node::Client(n) => self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng),
@@ -364,6 +379,7 @@ impl World {
                 vec![Node::Relay(relay.0)]
             }
             Event::Commit { node, incarnation } => {
+                let wall = self.wall_of(node);
                 match node {
                     Node::Relay(n) if self.relays[n].incarnation() == incarnation => {
                         self.relays[n].on_commit(now, wall, &mut self.rng);
@@ -379,13 +395,14 @@ impl World {
     }
 
     fn on_cell(&mut self, to: EndId, cell: Cell, is_copy: bool) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall());
+        let now = self.now;
         self.cells.in_flight -= 1;
         let Some(end) = self.network.end(to) else {
             self.cells.lost += 1;
             self.copies.extend(is_copy.then_some(CopyFate::Lost));
             return Vec::new();
         };
+        let wall = self.wall_of(end.node);
         self.cells.arrived += 1;
         (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
         let before = self.complaints(end.node);
@@ -414,14 +431,15 @@ impl World {
     }
 
     fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall());
+        let (now, wall) = (self.now, self.wall_of(from));
         let target = Node::Relay(to.0);
+        let target_wall = self.wall_of(target);
         let id = self.relays[to.0].id;
         let is_up = match from {
             Node::Relay(n) => self.relays[n].is_up(),
             Node::Client(n) => self.clients[n].is_up(),
         };
-        let hello = self.relays[to.0].hello(wall).filter(|_| is_up && !self.network.is_cut(from, target));
+        let hello = self.relays[to.0].hello(target_wall).filter(|_| is_up && !self.network.is_cut(from, target));
         let Some(hello) = hello else {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
             return Vec::new();
@@ -435,14 +453,14 @@ impl World {
                 self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
                 if let Some(hello) = own {
                     let up = LinkUp { peer: Some(peer), is_dialler: false, hello };
-                    self.relays[to.0].on_link_up(now, wall, to_end, up, &mut self.rng);
+                    self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
                 }
             }
             Node::Client(n) => {
-                let own = umbel_proto::link::Hello { descriptor: None, ..hello.clone() };
+                let own = umbel_proto::link::Hello { descriptor: None, clock: wall.to_hour(), ..hello.clone() };
                 self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
                 let up = LinkUp { peer: None, is_dialler: false, hello: own };
-                self.relays[to.0].on_link_up(now, wall, to_end, up, &mut self.rng);
+                self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
             }
         }
         vec![from, target]
@@ -528,9 +546,10 @@ impl World {
     }
 
     fn break_link(&mut self, end: EndId) {
-        let (now, wall) = (self.now, self.wall());
+        let now = self.now;
         let told = self.network.disconnect(end);
         for &(node, end) in &told {
+            let wall = self.wall_of(node);
             match node {
                 Node::Relay(n) => self.relays[n].on_link_down(now, end),
                 Node::Client(n) => self.clients[n].on_link_down(now, wall, end, &mut self.rng),

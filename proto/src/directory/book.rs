@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::descriptor::{DescriptorFault, Unverified, VerifiedDescriptor};
 use super::view::{Age, Inserted, NetView};
 use crate::ids::RelayId;
-use crate::limits::{CLOCK_SKEW_MAX, LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
+use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
 use crate::time::WallTime;
 
@@ -177,9 +177,8 @@ impl Book {
     }
 
     fn revive(&mut self, wall: WallTime) -> bool {
-        let is_alive = |_: &RelayId, past: &mut Past| {
-            wall < past.descriptor.expires_at() && past.descriptor.issued_at <= wall + CLOCK_SKEW_MAX
-        };
+        let is_alive =
+            |_: &RelayId, past: &mut Past| wall < past.descriptor.expires_at() && !past.descriptor.is_future(wall);
         let alive: Vec<Past> = self.past.extract_if(.., is_alive).map(|(_, past)| past).collect();
         let is_changed = !alive.is_empty();
         for Past { descriptor, age } in alive {

@@ -370,6 +370,11 @@ impl VerifiedDescriptor {
         network.group_of(self.0.address)
     }
 
+    /// Whether it says to be issued later than any clock may be ahead (§8.1).
+    pub fn is_future(&self, wall: WallTime) -> bool {
+        self.issued_at > wall + CLOCK_SKEW_MAX
+    }
+
     /// Whether it takes the place of `other`, of the same relay: it is newer, or as new and greater by hash.
     pub fn supersedes(&self, other: &Self) -> bool {
         (self.issued_at, self.hash()) > (other.issued_at, other.hash())

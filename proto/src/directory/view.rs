@@ -115,9 +115,11 @@ impl NetView {
         Inserted::New
     }
 
-    /// Takes out the descriptors that are dead.
+    /// Takes out the descriptors that are dead, and those from the future, which a clock that was wrong has taken: they must not
+    /// keep out what is valid.
     pub(super) fn take_dead(&mut self, wall: WallTime) -> Vec<(VerifiedDescriptor, Age)> {
-        let is_dead = |_: &RelayId, entry: &mut Entry| entry.descriptor.expires_at() <= wall;
+        let is_dead =
+            |_: &RelayId, entry: &mut Entry| entry.descriptor.expires_at() <= wall || entry.descriptor.is_future(wall);
         let dead: Vec<_> =
             self.relays.extract_if(.., is_dead).map(|(_, entry)| (entry.descriptor, entry.age)).collect();
         if !dead.is_empty() {

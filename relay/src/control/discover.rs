@@ -84,6 +84,12 @@ impl Control {
         let pause = if is_alone { interval.min(ALONE_INTERVAL) } else { interval };
         let jitter = rng.random_range(0.75..1.25);
         self.timers.set(now + pause.mul_f64(jitter), Timer::Sync);
+        self.sync_now(now, rng);
+    }
+
+    /// Compares views with some relay; one that is alone, with whoever may lead back.
+    pub(super) fn sync_now(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
+        let is_alone = self.is_alone();
         let peers = if is_alone { self.pick_ways_back(rng) } else { self.pick_sync_peer(rng).into_iter().collect() };
         for relay in peers {
             self.sync_with(now, relay, rng);

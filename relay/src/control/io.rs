@@ -82,6 +82,8 @@ pub enum StoreOp {
     RemoveInboxDescriptorsBefore(Epoch),
     /// Keep these onion keys and no others.
     PutOnionKeys(Vec<StoredOnionKey>),
+    /// Keep what is known of this machine's clock.
+    PutClock(Vec<u8>),
 }
 
 /// An onion key at rest.
@@ -120,4 +122,6 @@ pub struct Restored {
     pub inbox_descriptors: Vec<Vec<u8>>,
     /// Mailbox queues, without the bodies of their records.
     pub queues: Vec<QueueSnapshot>,
+    /// What is known of this machine's clock.
+    pub clock: Option<Vec<u8>>,
 }

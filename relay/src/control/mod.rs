@@ -6,6 +6,7 @@
 
 mod admit;
 mod circuits;
+mod clock;
 mod discover;
 mod extend;
 pub mod io;
@@ -32,6 +33,7 @@ use umbel_proto::time::{Instant, WallTime};
 
 use crate::forward::{Delivered, TableUpdate};
 use circuits::Circuits;
+use clock::Clock;
 use discover::Discovery;
 use io::{LinkId, LinkOp, LinkUp, Restored, StoreDone, StoreOp, Work, WorkDone};
 use links::Links;
@@ -128,6 +130,7 @@ pub struct Control {
     keys: OnionKeys,
     relay: RelayId,
     descriptor: OwnDescriptor,
+    clock: Clock,
     book: Book,
     links: Links,
     circuits: Circuits,
@@ -157,19 +160,21 @@ impl Control {
         wall: WallTime,
         rng: &mut dyn CryptoRng,
     ) -> Self {
-        let Restored { onion_keys, relays, inbox_descriptors, queues } = restored;
+        let Restored { onion_keys, relays, inbox_descriptors, queues, clock } = restored;
+        let clock = Clock::restore(clock.as_deref(), now, wall);
         let mut out = Out::default();
         let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
         let relay = RelayId::from(config.identity.public());
         let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
         let book = Book::restore(&config.network, relays, wall);
         let holder = Holder::restore(config.network.id, relay, config.holder, queues);
-        let services = Services::restore(holder, inbox_descriptors, wall);
+        let services = Services::restore(holder, inbox_descriptors);
         let mut control = Self {
             config,
             keys,
             relay,
             descriptor,
+            clock,
             book,
             links: Links::default(),
             circuits: Circuits::default(),
@@ -180,6 +185,7 @@ impl Control {
             out,
         };
         control.view_own_descriptor(wall);
+        control.store_clock();
         control.timers.set(now, Timer::Sync);
         control.timers.set(now, Timer::Rumour);
         control.timers.set(now + upkeep::SWEEP_INTERVAL, Timer::Sweep);
@@ -255,13 +261,15 @@ impl Control {
     /// A link is ready for circuits.
     pub fn handle_link_up(&mut self, now: Instant, wall: WallTime, link: LinkId, up: LinkUp, rng: &mut dyn CryptoRng) {
         let LinkUp { peer, is_dialler, hello } = up;
+        let peers_clock = hello.clock;
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
             self.learn_peer(wall, peer, &bytes);
         }
         let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
         let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
-        self.links.add(link, peer, is_dialler, creates);
+        self.links.add(link, peer, is_dialler, creates, links::ahead_of(now, peers_clock));
         if let Some(peer) = peer {
+            self.judge_clock_soon(now, wall);
             self.on_relay_linked(now, link, peer, rng);
         }
     }
@@ -310,6 +318,7 @@ impl Control {
 
     /// Runs every timer that expired by `now`; spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.look_at_clock(now, wall, rng);
         while let Some(timer) = self.timers.pop_expired(now) {
             self.on_timer(now, wall, timer, rng);
         }

@@ -58,10 +58,11 @@ struct Publishing {
 }
 
 impl Services {
-    pub(super) fn restore(holder: Holder, inbox_descriptors: Vec<Vec<u8>>, wall: WallTime) -> Self {
+    /// Inbox descriptors were checked against the clock when they came; the clock of the start may be the wrong one.
+    pub(super) fn restore(holder: Holder, inbox_descriptors: Vec<Vec<u8>>) -> Self {
         let mut inboxes = BTreeMap::new();
         for descriptor in inbox_descriptors {
-            if let Ok(outer) = Outer::verify(&descriptor, wall) {
+            if let Ok(outer) = Outer::verify_stored(&descriptor) {
                 let inbox = StoredInbox { revision: outer.revision, descriptor };
                 inboxes.insert((outer.epoch, outer.blinded), inbox);
             }
@@ -284,7 +285,7 @@ impl Control {
 
     /// Hands on what the mailboxes want stored, and what they answer.
     pub(super) fn run_holder(&mut self, now: Instant, wall: WallTime) {
-        self.services.holder.handle_timeout(now, wall, wall);
+        self.services.holder.handle_timeout(now, wall, self.clock.confirmed());
         while let Some(op) = self.services.holder.poll_op() {
             self.out.store.push_back(StoreOp::Mailbox(op));
         }

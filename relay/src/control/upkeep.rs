@@ -8,6 +8,7 @@ use umbel_proto::cell::DestroyReason;
 use umbel_proto::directory::descriptor::RelayDescriptor;
 use umbel_proto::handshake::{HandshakeFault, HopKeys, OnionSecret, Onionskin, Reply, respond};
 use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::inbox::holder::EXPIRED_KEPT;
 use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
@@ -60,6 +61,7 @@ impl OnionKeys {
     ) -> Self {
         let is_empty = stored.is_empty();
         let mut keys = Self { stored, secrets: Arc::from([]) };
+        keys.redate(wall, ops);
         if is_empty {
             keys.add(wall, rng, ops);
         } else {
@@ -74,6 +76,19 @@ impl OnionKeys {
 
     fn created_at(&self) -> WallTime {
         self.stored.first().map_or(WallTime(0), |key| key.created_at)
+    }
+
+    /// Keys that a wrong clock made are no younger than now: else they would be kept for as long as it was ahead.
+    fn redate(&mut self, wall: WallTime, ops: &mut VecDeque<StoreOp>) {
+        let is_future = |key: &&mut StoredOnionKey| key.created_at > wall + CLOCK_SKEW_MAX;
+        let mut is_changed = false;
+        for key in self.stored.iter_mut().filter(is_future) {
+            key.created_at = wall;
+            is_changed = true;
+        }
+        if is_changed {
+            ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
+        }
     }
 
     fn add(&mut self, wall: WallTime, rng: &mut dyn CryptoRng, ops: &mut VecDeque<StoreOp>) {
@@ -92,6 +107,7 @@ impl OnionKeys {
 /// This relay's descriptor, and when it is issued anew.
 pub(super) struct OwnDescriptor {
     pub(super) bytes: Vec<u8>,
+    issued_at: WallTime,
     republish_at: WallTime,
 }
 
@@ -116,7 +132,7 @@ pub(super) fn issue_descriptor(
     let params = &config.network.params;
     let jitter = params.republish_jitter.mul_f64(rng.random_range(0.0..2.0));
     let republish_at = wall + (params.republish + jitter).saturating_sub(params.republish_jitter);
-    OwnDescriptor { bytes: descriptor.sign(&config.identity), republish_at }
+    OwnDescriptor { bytes: descriptor.sign(&config.identity), issued_at: wall, republish_at }
 }
 
 impl Control {
@@ -132,11 +148,14 @@ impl Control {
 
     pub(super) fn on_sweep(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         self.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
+        self.judge_clock(now, wall);
         self.renew(wall, rng);
-        self.book.expire(&self.config.network, wall, WallTime(0));
+        let confirmed = self.clock.confirmed();
+        self.book.expire(&self.config.network, wall, confirmed);
         self.store_book();
-        // As long as a publisher whose clock is slow may still be in the epoch before (§9.3).
-        let oldest = WallTime(wall.as_secs().saturating_sub(CLOCK_SKEW_MAX.as_secs())).epoch();
+        // As long as a publisher whose clock is slow may still be in the epoch before (§9.3), and a day more (§8.4).
+        let kept = CLOCK_SKEW_MAX + EXPIRED_KEPT;
+        let oldest = WallTime(confirmed.as_secs().saturating_sub(kept.as_secs())).epoch();
         if self.services.expire_inboxes(oldest) {
             self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
         }
@@ -146,17 +165,25 @@ impl Control {
     /// Rotates the onion key and issues the descriptor anew, when it is time.
     fn renew(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
         let params = &self.config.network.params;
-        let is_key_old = wall.since(self.keys.created_at()) >= params.onion_key_life;
-        let is_descriptor_old = wall >= self.descriptor.republish_at;
+        // A key that goes by a wrong clock takes with it every circuit to whoever has the old descriptor.
+        let is_key_old = self.clock.confirmed().since(self.keys.created_at()) >= params.onion_key_life;
+        let is_descriptor_old =
+            wall >= self.descriptor.republish_at || self.descriptor.issued_at > wall + CLOCK_SKEW_MAX;
         if is_key_old {
             self.keys.add(wall, rng, &mut self.out.store);
         }
         if is_key_old || is_descriptor_old {
-            self.descriptor = issue_descriptor(&self.config, &self.keys, wall, rng);
-            self.view_own_descriptor(wall);
-            let bytes = self.descriptor.bytes.clone();
-            self.spread(&bytes);
+            self.reissue(wall, rng);
         }
+    }
+
+    /// Issues the descriptor anew and passes it on.
+    pub(super) fn reissue(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.keys.redate(wall, &mut self.out.store);
+        self.descriptor = issue_descriptor(&self.config, &self.keys, wall, rng);
+        self.view_own_descriptor(wall);
+        let bytes = self.descriptor.bytes.clone();
+        self.spread(&bytes);
     }
 
     /// Destroys circuits that have ended here unused for long, and closes links of ours that carry none.

@@ -127,6 +127,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
         }
         StoreOp::RemoveInboxDescriptorsBefore(epoch) => relays::remove_inbox_descriptors_before(db, *epoch)?,
         StoreOp::PutOnionKeys(keys) => relays::put_onion_keys(db, keys)?,
+        StoreOp::PutClock(state) => relays::put_clock(db, state)?,
     }
     Ok(None)
 }
@@ -138,6 +139,9 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         StoreOp::PutInboxDescriptor { ticket, .. } => {
             Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: false })
         }
-        StoreOp::Book(_) | StoreOp::RemoveInboxDescriptorsBefore(_) | StoreOp::PutOnionKeys(_) => None,
+        StoreOp::Book(_)
+        | StoreOp::RemoveInboxDescriptorsBefore(_)
+        | StoreOp::PutOnionKeys(_)
+        | StoreOp::PutClock(_) => None,
     }
 }

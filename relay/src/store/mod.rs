@@ -188,6 +188,7 @@ fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
         relays: relays::restore_relays(db)?,
         inbox_descriptors: relays::restore_inbox_descriptors(db)?,
         queues: mailbox::restore(db)?,
+        clock: relays::restore_clock(db)?,
     })
 }
 
@@ -253,7 +254,8 @@ fn op_bytes(op: &StoreOp) -> usize {
         StoreOp::Mailbox(_)
         | StoreOp::Book(BookOp::Remove(_))
         | StoreOp::RemoveInboxDescriptorsBefore(_)
-        | StoreOp::PutOnionKeys(_) => 0,
+        | StoreOp::PutOnionKeys(_)
+        | StoreOp::PutClock(_) => 0,
     }
 }
 

@@ -1,6 +1,6 @@
-//! Descriptors and onion keys on disk: opaque bytes, checked again by whoever starts from them.
+//! Descriptors, onion keys and the clock on disk: opaque bytes, checked again by whoever starts from them.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use umbel_proto::directory::{Age, BookRow};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::time::{Epoch, WallTime};
@@ -48,6 +48,16 @@ pub(super) fn put_onion_keys(db: &Connection, keys: &[StoredOnionKey]) -> rusqli
         insert.execute(params![integer(key.created_at.as_secs()), key.secret.as_slice()])?;
     }
     Ok(())
+}
+
+pub(super) fn put_clock(db: &Connection, state: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO clock (id, state) VALUES (0, ?1)")?.execute([state])?;
+    Ok(())
+}
+
+/// What is known of this machine's clock.
+pub(super) fn restore_clock(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    db.query_row("SELECT state FROM clock", [], |row| row.get(0)).optional()
 }
 
 /// Onion keys, newest first.

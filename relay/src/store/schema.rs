@@ -14,9 +14,9 @@ use super::StoreError;
 const APPLICATION_ID: i32 = 0x756d_626c;
 /// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another is added. A new store
 /// takes all of them, so that it is the same as one that was brought along.
-const STEPS: &[&str] = &[VERSION_1, VERSION_2];
+const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 /// The version this program writes.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each version");
 
 /// How long another process may hold the file before it is called in use.
@@ -73,6 +73,14 @@ const VERSION_1: &str = "
 const VERSION_2: &str = "
     ALTER TABLE relays ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
+";
+
+/// What is known of this machine's clock: one row.
+const VERSION_3: &str = "
+    CREATE TABLE clock (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        state BLOB NOT NULL
+    ) STRICT;
 ";
 
 /// Opens the file for this process alone, makes it if there is none, and brings it to [`VERSION`].
