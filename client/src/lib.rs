@@ -27,8 +27,8 @@ pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError,
     SendError, Sent, StopReason,
 };
-pub use library::Library;
+pub use library::{Deleted, Library};
 pub use store::{
-    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Profile, ProfileError,
-    StoredMessage,
+    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Place, Profile,
+    ProfileError, StoredMessage,
 };

@@ -2,12 +2,16 @@
 //!
 //! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network.
 
+use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::Params;
+use umbel_proto::time::WallTime;
 
 use crate::client::{OpenError, open, restore};
-use crate::core::Core;
-use crate::core::io::Status;
-use crate::store::{Database, DatabaseError, Profile, StoredMessage};
+use crate::core::io::{OutboxMessage, Status};
+use crate::core::{Core, read_outbox_message};
+use crate::net::Clock;
+use crate::store::{Database, DatabaseError, Place, Profile, StoredMessage};
 
 /// An open profile that makes no links and drives nothing.
 #[expect(missing_debug_implementations, reason = "holds an open profile")]
@@ -15,6 +19,17 @@ pub struct Library {
     database: Database,
     /// As the next client would begin; what it would do is left to that.
     core: Core,
+    params: Params,
+}
+
+/// What became of messages that were to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many there were.
+    pub count: usize,
+    /// No copy is left in the profile's log either. Otherwise one is there, encrypted, until the last process that uses
+    /// the profile ends.
+    pub is_log_empty: bool,
 }
 
 impl Library {
@@ -25,7 +40,7 @@ impl Library {
     pub fn open(profile: Profile) -> Result<Self, OpenError> {
         let (ground, database) = open(profile)?;
         let (core, _) = restore(&ground, &database)?;
-        Ok(Self { database, core })
+        Ok(Self { database, core, params: ground.network.params })
     }
 
     /// How things stood when the profile was opened: inboxes, outbox, relays known.
@@ -61,6 +76,43 @@ impl Library {
     /// See [`DatabaseError`].
     pub fn mark_read(&self, message: &StoredMessage) -> Result<(), DatabaseError> {
         self.database.mark_read(message.seq)
+    }
+
+    /// Kept messages whose id begins with these hexadecimal digits, oldest first; a page at most.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn messages_named(&self, digits: &str) -> Result<Vec<StoredMessage>, DatabaseError> {
+        self.database.messages_named(digits)
+    }
+
+    /// Kept messages that came before this time, oldest first; of one inbox, or of all.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn older(&self, before: WallTime, inbox: Option<&str>) -> Result<Vec<Place>, DatabaseError> {
+        self.database.older(before, inbox)
+    }
+
+    /// Deletes the messages at these places, so that nothing of them stays. None comes again, though a holder may still
+    /// have it.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`]. Nothing was deleted then.
+    pub fn delete(&mut self, places: &[i64]) -> Result<Deleted, DatabaseError> {
+        let now = Clock::wall();
+        let forget_before = WallTime(now.as_secs().saturating_sub(self.params.record_life.as_secs()));
+        let count = self.database.delete(places, now, forget_before)?;
+        Ok(Deleted { count, is_log_empty: self.database.empty_log().unwrap_or(false) })
+    }
+
+    /// A message in the outbox and what it says; `None` if it is not there.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn outbox_message(&self, id: MessageId) -> Result<Option<OutboxMessage>, DatabaseError> {
+        let state = self.database.outbox_state(id)?;
+        Ok(state.and_then(|state| read_outbox_message(id, &state, &self.params, Clock::wall())))
     }
 
     /// How many unread messages each inbox has; inboxes without any are left out.

@@ -7,8 +7,10 @@ mod bench;
 mod delivery;
 mod demo;
 mod failure;
+mod files;
 mod inbox;
 mod init;
+mod mail;
 mod output;
 mod printable;
 mod receive;
@@ -88,8 +90,14 @@ enum Command {
     Inbox(inbox::InboxCommand),
     /// Send a message to an inbox
     Send(send::SendArgs),
-    /// Print the messages that came
+    /// Fetch messages, and print those that are unread
     Receive(receive::ReceiveArgs),
+    /// List the messages that are kept: unread ones, or all; needs no network
+    List(mail::ListArgs),
+    /// Show a message that is kept, or save it as a file; needs no network
+    Show(mail::ShowArgs),
+    /// Delete messages that are kept, for good; needs no network
+    Delete(mail::DeleteArgs),
     /// Show how things stand
     Status(status::StatusArgs),
 }
@@ -121,6 +129,9 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Demo(args) => block_on(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Send(args) => block_on(send::run(&session, &args)),
+        Command::List(args) => mail::list(&session, &args),
+        Command::Show(args) => mail::show(&session, &args),
+        Command::Delete(args) => mail::delete(&session, &args),
         Command::Receive(args) => block_on(receive::run(&session, &args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
     }

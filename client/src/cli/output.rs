@@ -12,13 +12,31 @@ pub(super) use super::times::{count, rfc3339};
 /// Writes a line to standard output, and sees it through.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| {
-        Failure::new(
-            Exit::Unwritten,
-            format!("could not write to standard output: {error}"),
-            "see where the output goes; what the command did is done",
-        )
-    })
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::Unwritten,
+        format!("could not write to standard output: {error}"),
+        "see where the output goes; what the command did is done",
+    )
+}
+
+/// Writes bytes to standard output as they are.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| unwritten(&error))
+}
+
+/// Asks on standard error; whether the answer is yes.
+pub(super) fn ask(question: &str) -> Result<bool, Failure> {
+    let asked = write!(io::stderr(), "{question}").and_then(|()| {
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_| answer)
+    });
+    let answer = asked.map_err(|error| Failure::failed(format!("could not ask: {error}"), "say --yes"))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 #[derive(Serialize)]

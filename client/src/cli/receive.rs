@@ -1,8 +1,6 @@
 //! `umbel receive`: print the messages that came, and fetch more.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
@@ -15,7 +13,7 @@ use umbel_proto::time::Duration;
 use super::delivery::{Delivery, Stage};
 use super::failure::{Exit, Failure, store_hint};
 use super::session::Session;
-use super::{output, times};
+use super::{files, mail, output, times};
 
 /// How long messages in the outbox are waited for in passing.
 const OUTBOX_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +33,8 @@ pub(super) struct ReceiveArgs {
     /// End after this long, such as 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
-    /// Save each message as a file in this directory too
+    /// Save each message as a file in this directory too; without it, one that is not text stays unread, and
+    /// `umbel show ID --output FILE` saves it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -53,9 +52,10 @@ struct Line<'a> {
 
 pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Failure> {
     if let Some(dir) = &args.output {
-        fs::create_dir_all(dir).map_err(|error| unsavable(dir, &error))?;
+        files::make_dir(dir)?;
     }
-    session.with_client(Reach::Online, async |client| Receiver { session, client, args, printed: 0 }.run().await).await
+    let work = async |client: &Client| Receiver { session, client, args, printed: 0, seen: 0 }.run().await;
+    session.with_client(Reach::Online, work).await
 }
 
 /// One run of `umbel receive`.
@@ -64,6 +64,8 @@ struct Receiver<'a> {
     client: &'a Client,
     args: &'a ReceiveArgs,
     printed: u64,
+    /// The place of the last message printed: one that stays unread is not printed twice.
+    seen: i64,
 }
 
 impl Receiver<'_> {
@@ -187,7 +189,7 @@ impl Receiver<'_> {
     /// Prints what is unread, and marks each message read after it was written and flushed.
     async fn print_unread(&mut self) -> Result<(), Failure> {
         loop {
-            let page = self.client.unread(self.args.name.as_deref(), 0).await?;
+            let page = self.client.unread(self.args.name.as_deref(), self.seen).await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -196,10 +198,18 @@ impl Receiver<'_> {
                     return Ok(());
                 }
                 self.print(&message)?;
-                self.client.mark_read(&message).await?;
+                if self.is_read_by_printing(&message) {
+                    self.client.mark_read(&message).await?;
+                }
+                self.seen = message.seq;
                 self.printed += 1;
             }
         }
+    }
+
+    /// Whether all that the message says was written.
+    fn is_read_by_printing(&self, message: &StoredMessage) -> bool {
+        self.session.is_json() || self.args.output.is_some() || mail::as_text(&message.body).is_some()
     }
 
     fn print(&self, message: &StoredMessage) -> Result<(), Failure> {
@@ -214,44 +224,30 @@ impl Receiver<'_> {
         }
         let inbox = output::printable(&message.inbox);
         let saved = file.map_or_else(String::new, |file| format!(", saved as {}", output::printable(&file)));
-        self.session.line(&format!(
-            "{inbox}  {received_at}  {}{saved}\n{}",
-            output::count(len, "byte"),
-            shown(&message.body)
-        ))
+        self.session.line(&format!("{inbox}  {received_at}  {}{saved}\n{}", output::count(len, "byte"), shown(message)))
     }
 }
 
-/// What a message says, as far as it can be shown: every line indented, so that none can pass for one of ours.
-fn shown(body: &[u8]) -> String {
-    match str::from_utf8(body) {
-        Ok(text) if !text.contains('\0') => {
-            let lines = output::printable(text.trim_end_matches('\n'));
-            lines.split('\n').map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+/// What a message says, as far as it can be shown.
+fn shown(message: &StoredMessage) -> String {
+    match mail::as_text(&message.body) {
+        Some(text) => mail::indented(text),
+        None => {
+            let id = message.id.to_string();
+            format!("    (not text: `umbel show {} --output FILE` saves it)", mail::short_id(&id))
         }
-        _ => "    (not text: --output DIR saves it as a file, --json prints it as base64)".to_owned(),
     }
 }
 
-/// Saves the body durably under the message's id. One that is there already is there in full.
+/// Saves the body under the message's id; one that is there already was saved by an earlier run, all of it.
 fn save(dir: &Path, message: &StoredMessage) -> Result<PathBuf, Failure> {
     let path = dir.join(message.id.to_string());
-    let write = || -> io::Result<()> {
-        if path.exists() {
-            return Ok(());
-        }
-        let partial = path.with_extension("part");
-        let mut file = File::create(&partial)?;
-        file.write_all(&message.body)?;
-        file.sync_all()?;
-        fs::rename(&partial, &path)
-    };
-    write().map_err(|error| unsavable(&path, &error))?;
+    let is_saved =
+        path.symlink_metadata().is_ok_and(|there| there.is_file() && there.len() == message.body.len() as u64);
+    if !is_saved {
+        files::save(&path, &message.body, false)?;
+    }
     Ok(path)
-}
-
-fn unsavable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("could not write {}: {error}", path.display()), "check the path after --output")
 }
 
 fn unreachable() -> Failure {
@@ -267,18 +263,5 @@ async fn next_until<T>(ends_at: Option<Instant>, next: impl Future<Output = T>) 
     match ends_at {
         Some(ends_at) => timeout_at(ends_at, next).await.ok(),
         None => Some(next.await),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_can_not_pass_for_a_line_of_ours() {
-        assert_eq!(shown(b"hello\nmain  2026-01-01"), "    hello\n    main  2026-01-01");
-        assert_eq!(shown(b"\x1b[A"), "    \\u{1b}[A");
-        assert_eq!(shown(b"line\n"), "    line");
-        assert!(shown(&[0xff, 0x00]).contains("not text"));
     }
 }

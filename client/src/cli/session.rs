@@ -57,6 +57,16 @@ impl Session {
         self.progress.bar.suspend(|| output::line(text))
     }
 
+    /// Writes bytes to standard output as they are.
+    pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        self.progress.bar.suspend(|| output::bytes(bytes))
+    }
+
+    /// Asks a question; whether the answer is yes.
+    pub(super) fn ask(&self, question: &str) -> Result<bool, Failure> {
+        self.progress.bar.suspend(|| output::ask(question))
+    }
+
     /// Writes a JSON object as a line.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(value)

@@ -63,13 +63,24 @@ pub(super) fn length(time: Duration) -> String {
 /// A length of time as typed: a number and a unit, such as `90s`, `5m`, `12h`, `30d`, `2w` or `1 day`. A number alone is
 /// seconds.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    parse(text, Some(1))
+}
+
+/// The same, but a number alone says too little: only `0` needs no unit.
+pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
+    parse(text, None)
+}
+
+fn parse(text: &str, default_unit: Option<u64>) -> Result<Duration, String> {
     let text = text.trim();
     let digits_len = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_len);
     let wrong = || "write a number and a unit: 90s, 5m, 12h, 30d or 2w".to_owned();
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "s" | "sec" | "second" | "seconds" => 1,
+        "" if number == 0 => 1,
+        "" => default_unit.ok_or_else(|| format!("{number} of what? {}", wrong()))?,
+        "s" | "sec" | "second" | "seconds" => 1,
         "m" | "min" | "minute" | "minutes" => MINUTE,
         "h" | "hour" | "hours" => HOUR,
         "d" | "day" | "days" => DAY,
@@ -136,11 +147,11 @@ mod tests {
             ("2W", 1_209_600),
             ("0", 0),
         ] {
-            assert_eq!(parse_seconds(text), Ok(Duration::from_secs(seconds)), "{text}");
+            assert_eq!(parse_span(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse_seconds("30"), Ok(Duration::from_secs(30)));
-        for text in ["", "d", "-1d", "1.5h", "1 fortnight", "99999999999999999999s", "999999999999999999w"] {
-            assert!(parse_seconds(text).is_err(), "{text}");
+        for text in ["30", "", "d", "-1d", "1.5h", "1 fortnight", "99999999999999999999s", "999999999999999999w"] {
+            assert!(parse_span(text).is_err(), "{text}");
         }
     }
 }

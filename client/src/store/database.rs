@@ -110,6 +110,8 @@ pub struct StoredMessage {
     pub body: Vec<u8>,
     /// When it came.
     pub received_at: WallTime,
+    /// Whether it is marked read.
+    pub is_read: bool,
 }
 
 /// One open profile database.
@@ -205,9 +207,12 @@ impl Database {
                 })
                 .doing(doing)?,
             received: self
-                .rows("SELECT inbox, id FROM messages WHERE received_at >= ?1", [seconds(received_since)], |row| {
-                    Ok((row.get(0)?, MessageId(row.get(1)?)))
-                })
+                .rows(
+                    "SELECT inbox, id FROM messages WHERE received_at >= ?1
+                     UNION SELECT inbox, id FROM deleted WHERE deleted_at >= ?1",
+                    [seconds(received_since)],
+                    |row| Ok((row.get(0)?, MessageId(row.get(1)?))),
+                )
                 .doing(doing)?,
         })
     }
@@ -235,7 +240,7 @@ impl Database {
     /// [`PAGE_MAX`].
     pub(crate) fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
-            "SELECT seq, inbox, id, body, received_at FROM messages
+            "SELECT seq, inbox, id, body, received_at, is_read FROM messages
              WHERE is_read = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
             inbox,
             after,
@@ -246,14 +251,14 @@ impl Database {
     /// [`PAGE_MAX`].
     pub(crate) fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
-            "SELECT seq, inbox, id, body, received_at FROM messages
+            "SELECT seq, inbox, id, body, received_at, is_read FROM messages
              WHERE seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
             inbox,
             after,
         )
     }
 
-    fn page(&self, sql: &str, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    pub(super) fn page(&self, sql: &str, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.rows(sql, params![after, inbox, PAGE_MAX], |row| {
             Ok(StoredMessage {
                 seq: row.get(0)?,
@@ -261,6 +266,7 @@ impl Database {
                 id: MessageId(row.get(2)?),
                 body: row.get(3)?,
                 received_at: WallTime(row.get::<_, i64>(4)?.unsigned_abs()),
+                is_read: row.get(5)?,
             })
         })
         .doing("read the messages")
@@ -282,7 +288,7 @@ impl Database {
         .doing("count the messages")
     }
 
-    fn rows<T>(
+    pub(super) fn rows<T>(
         &self,
         sql: &str,
         values: impl rusqlite::Params,
@@ -319,7 +325,8 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
         ),
         StoreOp::RemoveOutbox(id) => connection.execute("DELETE FROM outbox WHERE id = ?1", params![id.as_bytes()]),
         StoreOp::PutMessage { inbox, id, body, received_at } => connection.execute(
-            "INSERT INTO messages (inbox, id, body, received_at) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO messages (inbox, id, body, received_at) SELECT ?1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM deleted WHERE inbox = ?1 AND id = ?2)
              ON CONFLICT (inbox, id) DO NOTHING",
             params![inbox, id.as_bytes(), body, seconds(*received_at)],
         ),
@@ -338,7 +345,7 @@ fn wall_time(seconds: i64) -> WallTime {
     WallTime(seconds.max(0).unsigned_abs())
 }
 
-fn seconds(time: WallTime) -> i64 {
+pub(super) fn seconds(time: WallTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 

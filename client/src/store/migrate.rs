@@ -4,10 +4,10 @@
 //! that was brought along. `client/tests/fixtures` keeps a profile of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
+const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 /// The format this program writes. A database with a higher number was written by a newer program and is left alone.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 const FORMAT_1: &str = "
@@ -48,6 +48,16 @@ const FORMAT_2: &str = "
 const FORMAT_3: &str = "
     ALTER TABLE relays ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
+";
+
+/// Ids of messages that the user deleted, which must not come again while a holder may still have a record.
+const FORMAT_4: &str = "
+    CREATE TABLE deleted (
+        inbox      TEXT NOT NULL,
+        id         BLOB NOT NULL,
+        deleted_at INTEGER NOT NULL,
+        PRIMARY KEY (inbox, id)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it is newer.

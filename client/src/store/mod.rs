@@ -5,6 +5,7 @@
 mod database;
 mod key;
 mod lock;
+mod mail;
 mod meeting;
 mod migrate;
 mod profile;
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use database::{DatabaseError, StoredMessage};
 pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
+pub use mail::Place;
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 
 pub(crate) use database::Database;

@@ -137,6 +137,47 @@ fn messages_are_unread_until_marked_and_come_in_order() {
 }
 
 #[test]
+fn a_message_is_found_by_the_beginning_of_its_id() {
+    let dir = TempDir::new().unwrap();
+    let mut database = database(&create(dir.path()));
+    assert!(all_ok(&database.apply(&[put_message(0x1234), put_message(0x12ff), put_message(0xab00)])));
+    let found = |digits: &str| -> Vec<MessageId> {
+        database.messages_named(digits).unwrap().into_iter().map(|message| message.id).collect()
+    };
+    assert_eq!(found("00000000000012"), [message_id(0x1234), message_id(0x12ff)]);
+    assert_eq!(found("000000000000AB"), [message_id(0xab00)]);
+    assert_eq!(found(&message_id(0x1234).to_string()), [message_id(0x1234)]);
+    assert!(found("%").is_empty() && found("ff").is_empty());
+}
+
+#[test]
+fn a_deleted_message_leaves_nothing_but_its_id_and_does_not_come_again() {
+    let dir = TempDir::new().unwrap();
+    let profile = create(dir.path());
+    let mut first = database(&profile);
+    assert!(all_ok(&first.apply(&[put_message(1), put_message(2)])));
+    let old = first.older(WallTime(1002), Some("main")).unwrap();
+    assert_eq!(old, [Place { seq: 1, is_read: false }]);
+    assert!(first.older(WallTime(9999), Some("other")).unwrap().is_empty());
+    assert_eq!(first.delete(&[1, 77], WallTime(5000), WallTime(0)).unwrap(), 1);
+    assert!(first.empty_log().unwrap());
+    assert_eq!(std::fs::metadata(profile.join("profile.db-wal")).unwrap().len(), 0);
+    assert!(all_ok(&first.apply(&[put_message(1)])));
+    drop(first);
+
+    let mut again = database(&profile);
+    let kept: Vec<_> = again.messages(None, 0).unwrap().into_iter().map(|message| message.id).collect();
+    assert_eq!(kept, [message_id(2)]);
+    // The core is told of the id for as long as a holder may have the record.
+    let known = |database: &Database, since| {
+        database.snapshot(WallTime(since)).unwrap().received.iter().any(|(_, id)| *id == message_id(1))
+    };
+    assert!(known(&again, 5000) && !known(&again, 5001));
+    again.delete(&[], WallTime(9000), WallTime(5001)).unwrap();
+    assert!(!known(&again, 0));
+}
+
+#[test]
 fn an_op_that_fails_takes_no_other_with_it() {
     let dir = TempDir::new().unwrap();
     let profile = create(dir.path());

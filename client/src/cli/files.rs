@@ -1,0 +1,91 @@
+//! Files that messages are saved in: whole or not at all, for their owner's eyes only, and never in another's place.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::failure::Failure;
+
+/// Makes a directory for messages, and those above it; one that is there stays as it is.
+pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|error| unwritable(dir, &error))
+}
+
+/// Saves `body` durably at `path`. What is there already is replaced only if `may_replace`; a link is never followed.
+pub(super) fn save(path: &Path, body: &[u8], may_replace: bool) -> Result<(), Failure> {
+    let there = fs::symlink_metadata(path).ok();
+    if there.as_ref().is_some_and(fs::Metadata::is_dir) {
+        return Err(Failure::usage(format!("{} is a directory", path.display()), "name a file in it"));
+    }
+    if there.is_some() && !may_replace {
+        return Err(exists(path));
+    }
+    let write = || -> io::Result<()> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Readable by its owner only, in the same directory, so that it takes its name in one step.
+        let mut file = tempfile::NamedTempFile::with_prefix_in(".umbel-", dir)?;
+        file.write_all(body)?;
+        file.as_file().sync_all()?;
+        if may_replace {
+            file.persist(path)?;
+        } else {
+            file.persist_noclobber(path)?;
+        }
+        fs::File::open(dir)?.sync_all()
+    };
+    write().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => exists(path),
+        _ => unwritable(path, &error),
+    })
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::failed(
+        format!("there is a file already: {}", path.display()),
+        "choose another path, or replace it with --force",
+    )
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("could not write {}: {error}", path.display()), "check the path after --output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_saved_whole_and_replaced_only_if_that_is_meant() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("a");
+        save(&path, b"one", false).unwrap();
+        assert!(save(&path, b"two", false).unwrap_err().hint.contains("--force"));
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        save(&path, b"two", true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert!(save(dir.path(), b"x", true).is_err());
+        assert!(save(&dir.path().join("no/where"), b"x", true).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_not_followed_and_files_are_their_owners_alone() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::TempDir::new().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        symlink(&target, &link).unwrap();
+        assert!(save(&link, b"x", false).is_err() && !target.exists());
+        fs::write(&target, "mine").unwrap();
+        save(&link, b"x", true).unwrap();
+        assert_eq!((fs::read(&target).unwrap(), fs::read(&link).unwrap()), (b"mine".to_vec(), b"x".to_vec()));
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&link), 0o600);
+        make_dir(&dir.path().join("b/c")).unwrap();
+        assert_eq!((mode(&dir.path().join("b")), mode(&dir.path().join("b/c"))), (0o700, 0o700));
+    }
+}

@@ -1,0 +1,334 @@
+//! `umbel list`, `show` and `delete`: the messages that are kept, without a network.
+//!
+//! A message is marked read once all of it was written, and not before.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use umbel_client::{Library, ListenError, StoredMessage};
+use umbel_proto::time::{Duration, WallTime};
+
+use super::failure::Failure;
+use super::session::Session;
+use super::{files, output, times};
+
+/// Characters of an id that people are shown: enough to tell a few thousand messages apart.
+const SHORT_ID_LEN: usize = 8;
+/// Characters of a message's first line that are shown.
+const FIRST_LINE_LEN: usize = 60;
+
+#[derive(clap::Args)]
+pub(super) struct ListArgs {
+    /// Which inbox [default: all]
+    inbox: Option<String>,
+    /// Messages that were read, too
+    #[arg(long)]
+    all: bool,
+    /// Only messages that contain this text, in capitals or not
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ShowArgs {
+    /// Which message: its id, or the beginning of it
+    id: String,
+    /// Save it as this file; `-` is standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Replace the file if there is one
+    #[arg(long, requires = "output")]
+    force: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct DeleteArgs {
+    /// Which messages: their ids, or the beginnings of them
+    #[arg(required_unless_present = "older", conflicts_with = "older")]
+    ids: Vec<String>,
+    /// All messages that were read and came longer ago than this, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
+    older: Option<Duration>,
+    /// Only those of this inbox
+    #[arg(long, value_name = "NAME", requires = "older")]
+    inbox: Option<String>,
+    /// Those that were not read, too
+    #[arg(long, requires = "older")]
+    unread: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    inbox: &'a str,
+    id: String,
+    len: usize,
+    received_at: String,
+    is_read: bool,
+    is_text: bool,
+    /// None where it is not text.
+    first_line: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    inbox: &'a str,
+    id: String,
+    len: usize,
+    received_at: String,
+    body_b64: String,
+    /// None where it is not text.
+    text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Gone {
+    deleted: usize,
+    is_overwritten: bool,
+}
+
+/// What a message says, if it is text.
+pub(super) fn as_text(body: &[u8]) -> Option<&str> {
+    str::from_utf8(body).ok().filter(|text| !text.contains('\0'))
+}
+
+/// As much of an id as people need.
+pub(super) fn short_id(id: &str) -> &str {
+    id.get(..SHORT_ID_LEN).unwrap_or(id)
+}
+
+/// The text, every line indented, so that none can pass for one of ours.
+pub(super) fn indented(text: &str) -> String {
+    let lines = output::printable(text.trim_end_matches('\n'));
+    lines.split('\n').map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
+    let library = session.library()?;
+    let inbox = args.inbox.as_deref();
+    check_inbox(&library, inbox)?;
+    let wanted = args.search.as_ref().map(|text| text.to_lowercase());
+    let (mut shown, mut kept, mut unread) = (0u64, 0u64, 0u64);
+    each_message(&library, inbox, |message| {
+        kept += 1;
+        unread += u64::from(!message.is_read);
+        let text = as_text(&message.body).map(str::to_lowercase);
+        let is_found = wanted.as_ref().is_none_or(|wanted| text.is_some_and(|text| text.contains(wanted.as_str())));
+        if !is_found || message.is_read && !args.all {
+            return Ok(());
+        }
+        shown += 1;
+        print_listed(session, message)
+    })?;
+    if session.is_json() {
+        return Ok(());
+    }
+    let kept = output::count(kept, "message");
+    session.line(&match (shown, args.all) {
+        (0, _) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread (--all searches all)"),
+        (0, false) => format!("Nothing unread; {kept} kept (`umbel list --all` shows them)"),
+        _ => format!("{shown} shown; {kept} kept, {unread} unread (`umbel show ID` shows one)"),
+    })
+}
+
+fn check_inbox(library: &Library, inbox: Option<&str>) -> Result<(), Failure> {
+    match inbox {
+        Some(name) if library.inbox_address(name).is_none() => Err(ListenError::NoInbox.into()),
+        _ => Ok(()),
+    }
+}
+
+fn each_message(
+    library: &Library,
+    inbox: Option<&str>,
+    mut visit: impl FnMut(&StoredMessage) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut after = 0;
+    loop {
+        let page = library.messages(inbox, after)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.seq;
+        page.iter().try_for_each(&mut visit)?;
+    }
+}
+
+fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failure> {
+    let StoredMessage { inbox, body, is_read, .. } = message;
+    let (id, received_at, len) = (message.id.to_string(), output::rfc3339(message.received_at), body.len());
+    let first_line = as_text(body).map(first_line);
+    if session.is_json() {
+        let is_text = first_line.is_some();
+        return session.json(&Listed { inbox, id, len, received_at, is_read: *is_read, is_text, first_line });
+    }
+    let mark = if *is_read { ' ' } else { '*' };
+    let says = first_line.unwrap_or_else(|| "(not text)".to_owned());
+    let (inbox, len) = (output::printable(inbox), output::count(len, "byte"));
+    session.line(&format!("{mark} {}  {inbox}  {received_at}  {len}  {says}", short_id(&id)))
+}
+
+/// The first line that says something, as far as there is room for it.
+fn first_line(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let mut cut: String = line.chars().take(FIRST_LINE_LEN).collect();
+    if cut.len() < line.len() {
+        cut.push('…');
+    }
+    output::printable(&cut.replace('\t', " "))
+}
+
+/// The one message whose id begins so.
+fn one_named(library: &Library, prefix: &str) -> Result<StoredMessage, Failure> {
+    let prefix = prefix.trim();
+    let digits = prefix.to_ascii_lowercase();
+    if digits.is_empty() || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Failure::usage(
+            format!("\"{}\" is not the id of a message", output::printable(prefix)),
+            "an id is made of the digits 0 to 9 and a to f: `umbel list --all` shows them",
+        ));
+    }
+    let mut found = library.messages_named(&digits)?;
+    match (found.pop(), found.len()) {
+        (Some(message), 0) => Ok(message),
+        (Some(_), others) => Err(Failure::usage(
+            format!("{} and more have an id that begins with {digits}", output::count(others, "message")),
+            "write more of the id: `umbel list --all --json` shows all of it",
+        )),
+        (None, _) => Err(Failure::failed(
+            format!("no message has an id that begins with {digits}"),
+            "`umbel list --all` shows the messages that are kept",
+        )),
+    }
+}
+
+pub(super) fn show(session: &Session, args: &ShowArgs) -> Result<(), Failure> {
+    let library = session.library()?;
+    let message = one_named(&library, &args.id)?;
+    match args.output.as_deref() {
+        Some(path) if path != Path::new("-") => {
+            files::save(path, &message.body, args.force)?;
+            // The message is safe in the file, whether or not this line can be written.
+            library.mark_read(&message)?;
+            say_saved(session, &message, path)
+        }
+        _ if session.is_json() => {
+            session.json(&as_json(&message, None))?;
+            Ok(library.mark_read(&message)?)
+        }
+        to_stdout => {
+            print(session, &message, to_stdout.is_some())?;
+            Ok(library.mark_read(&message)?)
+        }
+    }
+}
+
+fn as_json(message: &StoredMessage, file: Option<String>) -> Shown<'_> {
+    Shown {
+        inbox: &message.inbox,
+        id: message.id.to_string(),
+        len: message.body.len(),
+        received_at: output::rfc3339(message.received_at),
+        body_b64: BASE64.encode(&message.body),
+        text: as_text(&message.body),
+        file,
+    }
+}
+
+fn say_saved(session: &Session, message: &StoredMessage, path: &Path) -> Result<(), Failure> {
+    let file = path.to_string_lossy();
+    if session.is_json() {
+        return session.json(&as_json(message, Some(file.into_owned())));
+    }
+    let len = output::count(message.body.len(), "byte");
+    session.line(&format!("saved {len} as {}", output::printable(&file)))
+}
+
+/// On a terminal what can be shown there, else the bytes as they came.
+fn print(session: &Session, message: &StoredMessage, is_raw: bool) -> Result<(), Failure> {
+    if is_raw || !io::stdout().is_terminal() {
+        return session.bytes(&message.body);
+    }
+    let id = message.id.to_string();
+    let Some(text) = as_text(&message.body) else {
+        return Err(Failure::failed(
+            "the message is not text, which a terminal can't show",
+            format!("save it: `umbel show {} --output FILE`", short_id(&id)),
+        ));
+    };
+    let (inbox, received_at) = (output::printable(&message.inbox), output::rfc3339(message.received_at));
+    let len = output::count(message.body.len(), "byte");
+    session.line(&format!("{id}  {inbox}  {received_at}  {len}\n{}", indented(text)))
+}
+
+pub(super) fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
+    let mut library = session.library()?;
+    let places = match args.older {
+        Some(age) => old_places(session, &library, args, age)?,
+        None => {
+            let named = args.ids.iter().map(|id| Ok(one_named(&library, id)?.seq));
+            let mut places = named.collect::<Result<Vec<i64>, Failure>>()?;
+            places.sort_unstable();
+            places.dedup();
+            places
+        }
+    };
+    if !places.is_empty() && !args.yes && !is_confirmed(session, places.len())? {
+        return Err(Failure::failed("nothing was deleted", "answer y, or say --yes"));
+    }
+    let deleted = library.delete(&places)?;
+    if !deleted.is_log_empty {
+        session.warn("another umbel uses the profile: its log keeps encrypted copies until that ends");
+    }
+    if session.is_json() {
+        return session.json(&Gone { deleted: deleted.count, is_overwritten: deleted.is_log_empty });
+    }
+    session.line(&format!("deleted {}", output::count(deleted.count, "message")))
+}
+
+fn old_places(session: &Session, library: &Library, args: &DeleteArgs, age: Duration) -> Result<Vec<i64>, Failure> {
+    check_inbox(library, args.inbox.as_deref())?;
+    // A message of this very second is older than no time at all.
+    let before = WallTime((times::now().as_secs() + 1).saturating_sub(age.as_secs()));
+    let old = library.older(before, args.inbox.as_deref())?;
+    let spared = old.iter().filter(|place| !place.is_read && !args.unread).count();
+    if spared > 0 {
+        session
+            .warn(&format!("left out: {} not read yet (--unread deletes them too)", output::count(spared, "message")));
+    }
+    Ok(old.into_iter().filter(|place| place.is_read || args.unread).map(|place| place.seq).collect())
+}
+
+/// Asks, where somebody can answer: a script that deletes says what it means.
+fn is_confirmed(session: &Session, count: usize) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || session.is_json() {
+        return Ok(true);
+    }
+    let count = output::count(count, "message");
+    session.ask(&format!("Delete {count} for good? [y/N] "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_can_not_pass_for_a_line_of_ours() {
+        assert_eq!(indented("hello\nmain  2026-01-01"), "    hello\n    main  2026-01-01");
+        assert_eq!(indented("\x1b[A"), "    \\u{1b}[A");
+        assert_eq!(indented("line\n"), "    line");
+        assert_eq!(as_text(&[0xff, 0x00]), None);
+    }
+
+    #[test]
+    fn a_message_is_listed_by_its_first_line() {
+        assert_eq!(first_line("\n\n  hello\tyou \nmore"), "hello you");
+        assert_eq!(first_line(""), "");
+        assert_eq!(first_line(&"é".repeat(80)), format!("{}…", "é".repeat(60)));
+        assert_eq!(first_line("\u{202e}x"), "\\u{202e}x");
+    }
+}
