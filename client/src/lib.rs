@@ -30,5 +30,5 @@ pub use client::{
 pub use library::{Deleted, Library};
 pub use store::{
     ConfigFault, DatabaseError, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Place, Profile,
-    ProfileError, StoredMessage,
+    ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
 };

@@ -394,3 +394,39 @@ fn an_inbox_that_is_not_there_is_an_error_with_a_way_out() {
     let listed = place.run(&["inbox", "list", "--json"]);
     assert_eq!((code(&listed), stdout(&listed)), (0, ""));
 }
+
+#[test]
+fn seeds_are_changed_without_the_profiles_key() {
+    let other = SEED.replacen('a', "b", 51);
+    let place = Place::with_profile();
+    std::fs::remove_file(place.profile().join("key")).unwrap();
+    let added = place.run(&["seed", "add", &other, "--json"]);
+    assert_eq!(code(&added), 0, "{added:?}");
+    let line: Value = serde_json::from_str(stdout(&added)).unwrap();
+    assert_eq!((line["seed"].as_str(), line["state"].as_str()), (Some(other.as_str()), Some("added")));
+    let again = place.run(&["seed", "add", &other, "--json"]);
+    assert_eq!(code(&again), 1);
+    assert!(json_error(&again).0.contains("already"));
+    assert_eq!(stdout(&place.run(&["seed", "list"])), format!("{SEED}\n{other}\n"));
+    let (id, _) = SEED.split_once('@').unwrap();
+    assert_eq!(code(&place.run(&["seed", "remove", id])), 0);
+    let last = place.run(&["seed", "remove", &other, "--json"]);
+    assert_eq!(code(&last), 1);
+    assert!(json_error(&last).1.contains("umbel seed add"));
+    let unknown = place.run(&["seed", "remove", id, "--json"]);
+    assert!(code(&unknown) == 1 && json_error(&unknown).1.contains("umbel seed list"));
+    for bad in [&["seed", "add", "relay.example:7443"][..], &["seed", "remove", "x"], &["seed", "add"]] {
+        assert_eq!(code(&place.run(bad)), 2, "{bad:?}");
+    }
+    assert_eq!(stdout(&place.run(&["seed", "list"])), format!("{other}\n"));
+}
+
+#[test]
+fn seeds_need_a_profile_and_make_none() {
+    let place = Place::new();
+    for words in [&["seed", "list", "--json"][..], &["seed", "add", SEED, "--json"]] {
+        let output = place.run(words);
+        assert!(code(&output) == 1 && json_error(&output).1.contains("umbel init"), "{output:?}");
+    }
+    assert!(!place.profile().exists());
+}

@@ -379,7 +379,8 @@ fn text(obstacle: Obstacle) -> &'static str {
 fn hint(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Unreachable => {
-            "check your connection, and that a seed of the profile is up; the next send or receive tries again"
+            "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
+             ID@HOST:PORT`; the next send or receive tries again"
         }
         Obstacle::Deferred(DeferReason::NoDescriptor) => {
             "compare the address with its owner's, who has to be online once a week; the next send or receive tries again"

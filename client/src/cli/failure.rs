@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use umbel_client::core::io::StoreFault;
 use umbel_client::{
     ClientClosed, ConfigFault, CreateInboxError, DatabaseError, InitError, ListenError, OpenError, ProfileError,
-    ReadError, SendError, StopReason,
+    ReadError, SeedError, SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -207,6 +207,21 @@ impl From<InitError> for Failure {
             InitError::Io { .. } => Self::failed(text, "check the path, its permissions and the room on the disk"),
             InitError::Database(error) => error.into(),
         }
+    }
+}
+
+impl From<SeedError> for Failure {
+    fn from(error: SeedError) -> Self {
+        let text = error.to_string();
+        let hint = match error {
+            SeedError::Exists(_) => "nothing was changed; `umbel seed list` shows all of them",
+            SeedError::TooMany => "remove one that is of no more use with `umbel seed remove ID`",
+            SeedError::Missing(_) => "`umbel seed list` shows those that are",
+            SeedError::OfNetwork(_) => "it does no harm: seeds that do not answer are passed over",
+            SeedError::Last(_) => "add another first, with `umbel seed add ID@HOST:PORT`",
+            SeedError::Profile(error) => return error.into(),
+        };
+        Self::failed(text, hint)
     }
 }
 

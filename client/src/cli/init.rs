@@ -36,7 +36,7 @@ struct Made<'a> {
     key_file: Option<String>,
 }
 
-fn parse_peer(text: &str) -> Result<Peer, String> {
+pub(super) fn parse_peer(text: &str) -> Result<Peer, String> {
     text.parse().map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
 }
 

@@ -15,6 +15,7 @@ mod output;
 mod printable;
 mod receive;
 mod secret;
+mod seed;
 mod send;
 mod session;
 mod status;
@@ -88,6 +89,9 @@ enum Command {
     /// Make and show inboxes
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
+    /// Say which relays to ask when no other is known
+    #[command(subcommand)]
+    Seed(seed::SeedCommand),
     /// Send a message to an inbox
     Send(send::SendArgs),
     /// Fetch messages, and print those that are unread
@@ -128,6 +132,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::BenchPart(command) => bench::run_part(command),
         Command::Demo(args) => block_on(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
+        Command::Seed(command) => seed::run(&session, &command),
         Command::Send(args) => block_on(send::run(&session, &args)),
         Command::List(args) => mail::list(&session, &args),
         Command::Show(args) => mail::show(&session, &args),

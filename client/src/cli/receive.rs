@@ -254,7 +254,8 @@ fn unreachable() -> Failure {
     Failure::new(
         Exit::Unreachable,
         "no relay could be reached",
-        "check your connection, and that a seed of the profile is up; messages wait with their holders for days",
+        "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
+         ID@HOST:PORT`; messages wait with their holders for days",
     )
 }
 

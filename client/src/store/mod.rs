@@ -9,6 +9,7 @@ mod mail;
 mod meeting;
 mod migrate;
 mod profile;
+mod seeds;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ pub use database::{DatabaseError, StoredMessage};
 pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use mail::Place;
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
+pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
 
 pub(crate) use database::Database;
 pub(crate) use lock::{Lock, LockFile};

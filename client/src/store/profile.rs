@@ -24,7 +24,7 @@ use super::database::{Database, DatabaseError};
 use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
 use super::lock::LockFile;
 
-const CONFIG_FILE: &str = "profile.toml";
+pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
 
 /// The layout of a profile's directory that this program writes.
@@ -113,12 +113,19 @@ pub enum ConfigFault {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawConfig {
+pub(super) struct RawConfig {
     version: u32,
     seeds: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<String>,
     key: RawKey,
+}
+
+impl RawConfig {
+    /// These are the profile's own seeds from now on.
+    pub(super) fn set_seeds(&mut self, seeds: &[Peer]) {
+        self.seeds = seeds.iter().map(Peer::to_string).collect();
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,7 +143,7 @@ enum RawKey {
     },
 }
 
-enum KeySource {
+pub(super) enum KeySource {
     Passphrase { salt: [u8; 16], cost: PassphraseCost },
     File(PathBuf),
 }
@@ -199,14 +206,7 @@ impl Profile {
     /// # Errors
     /// See [`ProfileError`].
     pub fn load(dir: &Path) -> Result<Self, ProfileError> {
-        let path = dir.join(CONFIG_FILE);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ProfileError::Missing(dir.to_owned()));
-            }
-            Err(source) => return Err(ProfileError::Io { doing: "read", path, source }),
-        };
+        let (path, text) = read_config(dir)?;
         let (network, seeds, key_source) = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
         Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None })
     }
@@ -349,11 +349,23 @@ fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
     file.sync_all().map_err(attempt)
 }
 
-fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
-    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
-    if raw.version > PROFILE_VERSION {
-        return Err(ConfigFault::TooNew(raw.version));
+/// The file `profile.toml`, and what it says.
+pub(super) fn read_config(dir: &Path) -> Result<(PathBuf, String), ProfileError> {
+    let path = dir.join(CONFIG_FILE);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ProfileError::Missing(dir.to_owned())),
+        Err(source) => Err(ProfileError::Io { doing: "read", path, source }),
     }
+}
+
+pub(super) fn parse_raw(text: &str) -> Result<RawConfig, ConfigFault> {
+    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
+    if raw.version > PROFILE_VERSION { Err(ConfigFault::TooNew(raw.version)) } else { Ok(raw) }
+}
+
+pub(super) fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
+    let raw = parse_raw(text)?;
     let network = stored_network(raw.network.as_deref()).map_err(ConfigFault::Network)?;
     let seeds = raw
         .seeds
