@@ -10,7 +10,7 @@ use umbel_client::core::{Command, Notice};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::network::Network as Overlay;
+use umbel_proto::network::{AddressGroups, Network as Overlay};
 use umbel_proto::time::{Duration, Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
@@ -107,6 +107,15 @@ impl World {
         self
     }
 
+    /// `count` more relays that all have addresses in the group of the first.
+    #[must_use]
+    pub fn relays_in_one_group(mut self, count: usize) -> Self {
+        for number in 0..u16::try_from(count).unwrap_or(u16::MAX) {
+            self.add_relay_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number)));
+        }
+        self
+    }
+
     /// `count` more clients, up, each told of one relay.
     #[must_use]
     pub fn clients(mut self, count: usize) -> Self {
@@ -116,12 +125,21 @@ impl World {
         self
     }
 
-    /// One more relay, up, joining through the newest one.
+    /// One more relay, up, joining through the newest one, in an address group of its own.
     pub fn add_relay(&mut self) -> RelayName {
+        let number = u16::try_from(self.relays.len()).unwrap_or(u16::MAX);
+        let address = match (self.overlay.params.danger_address_groups, u8::try_from(number)) {
+            (AddressGroups::Prefix, Ok(group)) => SocketAddr::from((Ipv4Addr::new(127, group, 0, 1), 10_000)),
+            (AddressGroups::Prefix, Err(_)) | (AddressGroups::Port, _) => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number))
+            }
+        };
+        self.add_relay_at(address)
+    }
+
+    fn add_relay_at(&mut self, address: SocketAddr) -> RelayName {
         let number = self.relays.len();
         let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
-        let low = u16::try_from(number).unwrap_or(u16::MAX);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + low));
         let mut identity_seed = [0; 32];
         self.rng.fill_bytes(&mut identity_seed);
         self.relays.push(SimRelay::new(identity_seed, address, seeds));
