@@ -117,6 +117,9 @@ impl Session {
             }
             Notice::WaitingForView { last_known: 0 } => self.show("fetching the list of relays"),
             Notice::WaitingForView { .. } => self.show("the list of relays is out of date: fetching a new one"),
+            Notice::Mending { inbox } => {
+                self.show(&format!("replacing a mailbox of \"{}\"", output::printable(inbox)));
+            }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
             Notice::Failed { .. }
@@ -267,6 +270,11 @@ fn warning_text(warning: &Warning) -> String {
             format!("a mailbox of the inbox \"{}\" is gone: another takes its place", output::printable(inbox))
         }
         Warning::Unresponsive { pid } => format!("{}; waiting for it", unresponsive(*pid)),
+        Warning::OtherCopy { inbox } => format!(
+            "another copy of this profile is in use, or a backup of it was restored: copies take each other's messages in the \
+             inbox \"{}\"; use one copy only, and delete the others",
+            output::printable(inbox)
+        ),
         Warning::Store(fault) => fault.to_string(),
     }
 }

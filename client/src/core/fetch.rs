@@ -27,6 +27,10 @@ const RECEIVED_MAX: usize = 100_000;
 /// Bounds of the time after which a quiet subscription is tried out.
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
+/// How long a mailbox is polled after a subscription that is not ours took the place of ours: two must not end one another's
+/// for ever.
+const YIELD: Duration = Duration::from_secs(600);
+
 /// Most bytes that a subscription brings before something is removed: a quarter of what a holder pushes at most.
 const REMOVE_BYTES_MAX: usize = PUSH_WINDOW_BYTES / 4;
 /// Most records that a subscription brings before something is removed.
@@ -74,6 +78,8 @@ struct Visiting {
     /// Whether there was more than came, or something has to come again.
     has_more: bool,
     next_at: Instant,
+    /// No subscription before this.
+    yields_until: Instant,
     backoff: Backoff,
     /// While messages of its records can't be stored here: no reason to have them sent over and over.
     store_backoff: Backoff,
@@ -179,6 +185,10 @@ impl Fetching {
         else {
             return;
         };
+        if matches!(answer, Answer::Mailbox(MailboxReply::Refused(Refusal::Replaced))) {
+            visiting.yields_until = cx.now + YIELD;
+            inboxes.on_replaced(cx, name);
+        }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;
             let visit = visiting.on_failed(cx, &answer);
@@ -292,6 +302,7 @@ impl Visiting {
             unstored: BTreeSet::new(),
             has_more: false,
             next_at: Instant::default(),
+            yields_until: Instant::default(),
             backoff: Backoff::default(),
             store_backoff: Backoff::default(),
             seen: Seen::Nothing,
@@ -301,7 +312,7 @@ impl Visiting {
     fn drive(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId, is_interactive: bool) {
         let is_due = self.next_at <= cx.now;
         let may_go_on = is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
-        if is_interactive && self.is_current && !self.is_subscribed {
+        if is_interactive && self.is_current && !self.is_subscribed && self.yields_until <= cx.now {
             if is_due && !self.is_fetching {
                 self.is_subscribed = true;
                 let push_delay = cx.network.params.push_delay.as_millis();

@@ -4,6 +4,8 @@
 //! at any moment finds its mail again. A mailbox that stays out of reach is replaced; the old one is still fetched from for
 //! as long as a record lives there.
 
+mod rival;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -22,10 +24,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::chance::Backoff;
 use super::circuit::Isolation;
 use super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::lookup::Lookups;
 use super::path::{draw, exclude_groups_of};
 use super::publish::{Posted, Publication};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::{Context, SnapshotFault};
+use rival::Rival;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
@@ -98,6 +102,9 @@ struct Inbox {
     tells_at: Option<Instant>,
     /// Whether the user was told that this is ready.
     is_told: bool,
+    /// Whether the user was told that a mailbox is being replaced, and not yet that it was.
+    is_mending_told: bool,
+    rival: Rival,
 }
 
 #[derive(Default)]
@@ -174,9 +181,12 @@ impl Inboxes {
     }
 
     /// Saves, creates and publishes what is due.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests) {
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
         for (name, inbox) in &mut self.by_name {
             inbox.drive(cx, requests, name);
+            if cx.is_ready {
+                inbox.look_for_rival(cx, lookups, requests, name);
+            }
         }
     }
 
@@ -200,9 +210,14 @@ impl Inboxes {
     ) {
         let Some(inbox) = self.by_name.get_mut(name) else { return };
         if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken && revision == inbox.revision {
-            // An older copy of this inbox was restored: its revisions go on from the clock.
-            inbox.revision = inbox.revision.max(cx.wall.to_hour().as_secs());
-            inbox.change(cx);
+            inbox.rival.on_refused(cx.now);
+        }
+    }
+
+    /// A holder ended a subscription for the sake of another that is not ours.
+    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str) {
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.tell_rival(cx, name);
         }
     }
 
@@ -236,6 +251,8 @@ impl Inbox {
             settles_at: None,
             tells_at: None,
             is_told: false,
+            is_mending_told: false,
+            rival: Rival::default(),
         }
     }
 
@@ -252,6 +269,8 @@ impl Inbox {
             settles_at: Some(Instant::default()),
             tells_at: None,
             is_told: false,
+            is_mending_told: false,
+            rival: Rival::default(),
         }
     }
 
@@ -270,6 +289,7 @@ impl Inbox {
             self.plan(cx);
         }
         self.forget_retired(cx);
+        self.tell_if_mending(cx, name);
         if let Saving::Due(at) = self.saving
             && at <= cx.now
         {
@@ -456,14 +476,52 @@ impl Inbox {
     /// slow. Whoever waits for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
-        if self.is_told || positions * 2 <= all {
+        if self.is_told || self.is_mending() || positions * 2 <= all {
             return;
         }
         let tells_at = *self.tells_at.get_or_insert(cx.now + SLOW_POSITIONS);
         if positions == all || tells_at <= cx.now {
             self.is_told = true;
+            self.is_mending_told = false;
+            self.tells_at = None;
             let mailboxes = self.created().count();
             cx.notify(Notice::InboxReady { name: name.to_owned(), mailboxes, positions });
+        }
+    }
+
+    /// Whether a mailbox is to take the place of another.
+    fn is_mending(&self) -> bool {
+        self.mailboxes.iter().any(|mailbox| mailbox.replaces.is_some() && !mailbox.is_created)
+    }
+
+    /// Says that a mailbox is being replaced: whoever stops the client now leaves that to the next.
+    fn tell_if_mending(&mut self, cx: &mut Context<'_>, name: &str) {
+        if self.is_mending() && !self.is_mending_told {
+            self.is_mending_told = true;
+            self.is_told = false;
+            cx.notify(Notice::Mending { inbox: name.to_owned() });
+        }
+    }
+
+    /// Looks whether another copy of this inbox publishes too, and overtakes it: the mailboxes here are those we read.
+    fn look_for_rival(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests, name: &str) {
+        let address = *self.identity.address();
+        let Some(found) = self.rival.look(cx, lookups, requests, &address) else { return };
+        let (positions, _) = self.publication.progress(cx.wall.epoch(), self.revision);
+        let is_ours = found < self.revision || (found == self.revision && positions > 0);
+        if is_ours {
+            return;
+        }
+        self.tell_rival(cx, name);
+        if self.rival.may_overtake(cx.now) {
+            self.revision = self.revision.max(found).max(cx.wall.to_hour().as_secs());
+            self.change(cx);
+        }
+    }
+
+    fn tell_rival(&mut self, cx: &mut Context<'_>, name: &str) {
+        if self.rival.is_news() {
+            cx.warn(Warning::OtherCopy { inbox: name.to_owned() });
         }
     }
 
@@ -495,6 +553,11 @@ impl Inbox {
         let creates = uncreated.filter_map(|mailbox| self.health.get(&mailbox.queue));
         let creates = creates.filter(|health| !health.is_asked).map(|health| health.backoff.retry_at());
         let posts = self.publication.timeouts(self.revision);
-        save.into_iter().chain(creates).chain(posts).chain(self.settles_at).chain(self.tells_at)
+        save.into_iter()
+            .chain(creates)
+            .chain(posts)
+            .chain(self.settles_at)
+            .chain(self.tells_at)
+            .chain(self.rival.timeout())
     }
 }

@@ -147,6 +147,11 @@ pub enum Notice {
         /// How many relays keep its descriptor.
         positions: usize,
     },
+    /// A mailbox of an inbox is out of reach for good, and is being replaced: `InboxReady` once that is done and published.
+    Mending {
+        /// Which inbox.
+        inbox: String,
+    },
     /// A message came and is durable here.
     Received {
         /// For which inbox.
@@ -221,6 +226,11 @@ pub enum Warning {
     Unresponsive {
         /// Its process id, if it noted that.
         pid: Option<u32>,
+    },
+    /// Another copy of this inbox is in use, with the same keys: each message is read by one of them and lost to the other.
+    OtherCopy {
+        /// Which inbox.
+        inbox: String,
     },
     /// The profile can't be written (said by the shell). What came stays with its holders, what was stored is safe.
     Store(StoreFault),

@@ -421,7 +421,7 @@ impl Core {
             let mut cx = context!(self, now, wall, rng);
             self.pool.drive(&mut cx, expected);
             self.sync.drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
-            self.inboxes.drive(&mut cx, &mut self.requests);
+            self.inboxes.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
             let answers = self.requests.drive(&mut cx, &mut self.pool);

@@ -1,0 +1,83 @@
+//! Another copy of one's own inbox: the same profile in use on a second machine, or an old backup of it that was restored.
+//!
+//! A revision is durable here before it is published, so a higher one on the ring is another copy's. That a position refuses
+//! ours is no proof; the descriptor it refuses it for is, since whoever signed it has the inbox's key. Two copies must not
+//! overtake one another for ever: each does so now and then only.
+
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::time::{Duration, Instant};
+
+use super::super::Context;
+use super::super::chance::between;
+use super::super::lookup::{Found, Lookups};
+use super::super::requests::Requests;
+
+/// Bounds of the time after which one's own descriptor is looked up again.
+const LOOK: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(3600));
+/// A position that refuses our revision has it looked up no more often than this.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often another copy is overtaken at most.
+const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
+
+/// What is known of other copies of one inbox.
+#[derive(Default)]
+pub(super) struct Rival {
+    looks_at: Option<Instant>,
+    looked_at: Option<Instant>,
+    overtook_at: Option<Instant>,
+    is_told: bool,
+}
+
+impl Rival {
+    /// A position refused our revision: what it has is looked up.
+    pub(super) fn on_refused(&mut self, now: Instant) {
+        let rested_at = self.looked_at.map_or(now, |at| (at + LOOK_AGAIN).max(now));
+        self.looks_at = Some(self.looks_at.map_or(rested_at, |at| at.min(rested_at)));
+    }
+
+    /// Looks our own descriptor up when that is due. The revision that is found, once it is.
+    pub(super) fn look(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+        address: &InboxAddress,
+    ) -> Option<u64> {
+        let since = match self.looks_at {
+            Some(looks_at) if looks_at <= cx.now => looks_at,
+            Some(_) => return None,
+            None => {
+                self.looks_at = Some(cx.now + between(LOOK.0, LOOK.1, cx.rng));
+                return None;
+            }
+        };
+        let found = lookups.find(cx, requests, address, since, true);
+        if matches!(found, Found::Pending) {
+            return None;
+        }
+        self.looked_at = Some(cx.now);
+        self.looks_at = Some(cx.now + between(LOOK.0, LOOK.1, cx.rng));
+        match found {
+            Found::Known(descriptor) => Some(descriptor.revision),
+            Found::Pending | Found::Failed(_) => None,
+        }
+    }
+
+    /// Whether the other copy may be overtaken now.
+    pub(super) fn may_overtake(&mut self, now: Instant) -> bool {
+        let may = self.overtook_at.is_none_or(|at| at + OVERTAKE_EVERY <= now);
+        if may {
+            self.overtook_at = Some(now);
+        }
+        may
+    }
+
+    /// Whether the user has to be told, which is so once.
+    pub(super) fn is_news(&mut self) -> bool {
+        !core::mem::replace(&mut self.is_told, true)
+    }
+
+    pub(super) const fn timeout(&self) -> Option<Instant> {
+        self.looks_at
+    }
+}
