@@ -30,7 +30,7 @@ pub struct SimClient {
 }
 
 /// A client's disk: what is committed, and what is not yet.
-#[derive(Default)]
+#[derive(Default, Clone)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct ClientDisk {
     paths: Option<Vec<u8>>,
@@ -121,6 +121,11 @@ impl SimClient {
     /// A client that is down.
     pub fn new(seeds: Vec<Peer>) -> Self {
         Self { disk: ClientDisk::default(), notices: Vec::new(), seeds, core: None, incarnation: 0 }
+    }
+
+    /// Another client, down, with a copy of this one's profile.
+    pub fn copy(&self) -> Self {
+        Self { disk: self.disk.clone(), ..Self::new(self.seeds.clone()) }
     }
 
     /// Fills its disk, or makes room on it.

@@ -157,6 +157,15 @@ impl World {
         name
     }
 
+    /// One more client, up, with a copy of this one's profile.
+    pub fn copy_client(&mut self, name: ClientName) -> ClientName {
+        let copy = self.clients[name.0].copy();
+        self.clients.push(copy);
+        let name = ClientName(self.clients.len() - 1);
+        self.restart_client(name);
+        name
+    }
+
     /// The time.
     pub fn now(&self) -> Instant {
         self.now

@@ -11,6 +11,7 @@ mod files;
 mod inbox;
 mod init;
 mod mail;
+mod mending;
 mod output;
 mod printable;
 mod receive;

@@ -12,6 +12,7 @@ use umbel_proto::time::Duration;
 
 use super::delivery::{Delivery, Stage};
 use super::failure::{Exit, Failure, store_hint};
+use super::mending::Mending;
 use super::session::Session;
 use super::{files, mail, output, times};
 
@@ -85,6 +86,8 @@ impl Receiver<'_> {
             self.args.timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
         let mut open: BTreeSet<String> = inboxes.into_iter().collect();
         let mut is_unreachable = false;
+        let mut mending = Mending::default();
+        let mut failure = None;
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
             let notice = match next_until(ends_at, notices.next()).await {
                 Some(Ok(notice)) => notice,
@@ -98,11 +101,12 @@ impl Receiver<'_> {
             if self.goes_on() || !matches!(notice, Notice::Warning(Warning::Store(_))) {
                 self.session.show_notice(&notice);
             }
+            mending.take(&notice);
             match notice {
                 Notice::Received { .. } => self.print_unread().await?,
                 Notice::CaughtUp { inbox, answered, mailboxes } => {
                     is_unreachable = false;
-                    self.on_caught_up(&mut open, &inbox, answered, mailboxes)?;
+                    failure = self.on_caught_up(&mut open, &inbox, answered, mailboxes).err().or(failure);
                 }
                 // What came can't be kept: it stays with its holders until it can.
                 Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
@@ -118,7 +122,12 @@ impl Receiver<'_> {
             }
         }
         self.print_unread().await?;
-        if self.goes_on() { Ok(()) } else { self.deliver_in_passing(&mut notices).await }
+        if self.goes_on() {
+            return Ok(());
+        }
+        mending.wait(self.session, &mut notices, ends_at).await?;
+        self.deliver_in_passing(&mut notices).await?;
+        failure.map_or(Ok(()), Err)
     }
 
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.

@@ -1,0 +1,241 @@
+//! The stages of a message, with the waits that a network has by default; owners that run for a moment; two copies of a profile.
+
+#![allow(clippy::panic, reason = "a test that fails panics")]
+
+use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
+use umbel_proto::network::{Network, Params};
+use umbel_proto::time::{Duration, Instant};
+use umbel_tests::{ClientName, RelayName, World};
+
+const ALICE: ClientName = ClientName(0);
+const BOB: ClientName = ClientName(1);
+
+/// A world with all default parameters but those that need days, or real addresses.
+fn default_world(seed: u64) -> World {
+    let mut overlay = Network::local();
+    let local = overlay.params.clone();
+    overlay.params = Params {
+        danger_address_groups: local.danger_address_groups,
+        danger_allow_private_addresses: true,
+        danger_accept_weak: true,
+        receipts_min: 0,
+        selectable_age: Duration::ZERO,
+        ..Params::DEFAULT
+    };
+    World::with_overlay(seed, overlay).relays(12).clients(2)
+}
+
+fn told_since(world: &World, client: ClientName, since: Instant, is_it: impl Fn(&Notice) -> bool) -> bool {
+    world.client(client).notices.iter().any(|(at, notice)| *at >= since && is_it(notice))
+}
+
+fn holders_told(world: &World, sent: MessageId) -> usize {
+    let holders = |(_, notice): &(Instant, Notice)| match notice {
+        Notice::Held { id, holders, .. } if *id == sent => Some(*holders),
+        _ => None,
+    };
+    world.client(ALICE).notices.iter().filter_map(holders).max().unwrap_or(0)
+}
+
+fn is_planned(notice: &Notice, sent: MessageId) -> bool {
+    matches!(notice, Notice::Scheduled { id, .. } if *id == sent)
+}
+
+/// Ends a client as a command ends: what is to be stored is.
+fn end(world: &mut World, client: ClientName) {
+    world.command(client, Command::Stop);
+    world.run_for(Duration::from_millis(100));
+    world.crash_client(client);
+}
+
+/// Alice sends, and ends as soon as one holder has it and the next copy is planned.
+fn send_and_end(world: &mut World, address: &InboxAddress) -> MessageId {
+    let sent = world.send(ALICE, address, b"the first copy is enough to go".to_vec());
+    let since = world.now();
+    let is_kept = |world: &World| told_since(world, ALICE, since, |notice| is_planned(notice, sent));
+    assert!(world.run_until(Duration::from_secs(10), is_kept), "{}", world.describe());
+    assert_eq!(holders_told(world, sent), 1);
+    end(world, ALICE);
+    sent
+}
+
+#[test] // §10.5(2)
+fn one_holder_is_told_within_seconds_and_the_second_is_left_to_whichever_client_comes_next() {
+    let mut world = default_world(81);
+    let address = world.create_inbox(BOB, "help");
+    let sent = send_and_end(&mut world, &address);
+    world.skip(Duration::from_secs(300));
+    world.restart_client(ALICE);
+    let is_held = |world: &World| holders_told(world, sent) == 2;
+    assert!(world.run_until(Duration::from_secs(10), is_held), "at once, not after another wait; {}", world.describe());
+}
+
+#[test] // §10.5(2)
+fn short_runs_neither_hurry_the_second_deposit_nor_put_it_off() {
+    let mut world = default_world(82);
+    let address = world.create_inbox(BOB, "help");
+    let sent = world.send(ALICE, &address, b"in runs of a second".to_vec());
+    let mut due_at = None;
+    for _ in 0..300 {
+        world.run_for(Duration::from_secs(1));
+        let wait = world.client(ALICE).notices.iter().find_map(|(at, notice)| match notice {
+            Notice::Scheduled { id, wait } if *id == sent => Some(*at + *wait),
+            _ => None,
+        });
+        due_at = due_at.or(wait);
+        if holders_told(&world, sent) >= 2 {
+            break;
+        }
+        end(&mut world, ALICE);
+        world.restart_client(ALICE);
+    }
+    let due_at = due_at.expect("the wait was told");
+    assert!(world.now() + Duration::from_secs(1) >= due_at, "not before; {}", world.describe());
+    assert!(world.now() <= due_at + Duration::from_secs(5), "not long after; {}", world.describe());
+}
+
+#[test] // §10.5(2)
+fn where_two_of_three_holders_are_dead_that_is_told_within_seconds_of_the_second_try() {
+    for seed in 83..87 {
+        let mut world = default_world(seed);
+        let address = world.create_inbox(BOB, "help");
+        end(&mut world, BOB);
+        let holders = (0..12).map(RelayName).filter(|&name| world.relay(name).disk.has_queues());
+        let holders: Vec<RelayName> = holders.collect();
+        holders.iter().take(2).for_each(|&name| world.crash_relay(name));
+        let sent = world.send(ALICE, &address, b"to one of three".to_vec());
+        let is_kept = |world: &World| holders_told(world, sent) == 1;
+        assert!(world.run_until(Duration::from_secs(30), is_kept), "{}", world.describe());
+        let is_over = |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::Holders, .. } if *id == sent);
+        let since = world.now();
+        world.run_until(Duration::from_secs(245), |world| told_since(world, ALICE, since, is_over));
+        assert!(told_since(&world, ALICE, since, is_over), "{}", world.describe());
+        let status = world.client(ALICE).core().expect("it is up").status();
+        assert_eq!(status.outbox[0].obstacle, Some(DeferReason::Holders));
+    }
+}
+
+#[test]
+fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
+    let mut world = World::new(88).relays(8).clients(1);
+    let nobody = *InboxIdentity::from_seed(&[7; 32]).address();
+    let id = MessageId([3; 16]);
+    let life = Some(Duration::from_secs(60));
+    world.command(ALICE, Command::Send { id, address: nobody, body: b"hello".to_vec(), life });
+    let is_expired = |notice: &Notice| matches!(notice, Notice::Failed { id: failed, reason: umbel_client::core::SendFault::Expired } if *failed == id);
+    world.run_for(Duration::from_secs(50));
+    assert!(!world.has_notice(ALICE, is_expired));
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, is_expired)),
+        "{}",
+        world.describe()
+    );
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.client(ALICE).disk.outbox_len(), 0);
+}
+
+/// A run of Bob's that ends as soon as all is fetched and, if a mailbox is being replaced, that is done.
+fn receive_once(world: &mut World) {
+    world.restart_client(BOB);
+    let since = world.now();
+    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: false });
+    let is_caught_up = |notice: &Notice| matches!(notice, Notice::CaughtUp { .. });
+    assert!(world.run_until(Duration::from_secs(60), |world| told_since(world, BOB, since, is_caught_up)));
+    let is_mending = |notice: &Notice| matches!(notice, Notice::Mending { .. });
+    let told = world.client(BOB).notices.iter().rfind(|(_, notice)| is_mending(notice)).map(|&(at, _)| at);
+    if let Some(mending_at) = told.filter(|&at| at >= since) {
+        let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
+        let is_mended = |world: &World| told_since(world, BOB, mending_at, is_ready);
+        assert!(world.run_until(Duration::from_secs(20), is_mended), "within one command; {}", world.describe());
+    }
+    end(world, BOB);
+}
+
+fn is_replaced(world: &World) -> bool {
+    world.has_notice(BOB, |notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. })))
+}
+
+#[test] // §10.5(6)
+fn one_short_run_replaces_mailboxes_that_their_holders_lost() {
+    let mut world = default_world(89);
+    let address = world.create_inbox(BOB, "help");
+    end(&mut world, BOB);
+    for number in 0..12 {
+        world.crash_relay(RelayName(number));
+        world.relay(RelayName(number)).disk.lose_queues();
+        world.restart_relay(RelayName(number));
+    }
+    receive_once(&mut world);
+    assert!(is_replaced(&world), "{}", world.describe());
+    let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
+    assert!(world.run_until(Duration::from_secs(300), |world| holders_told(world, sent) == 2), "{}", world.describe());
+}
+
+#[test] // §10.5(6)
+fn short_runs_replace_a_mailbox_whose_holder_is_away_for_long() {
+    let mut world = default_world(90);
+    world.create_inbox(BOB, "help");
+    let holder = (1..12).map(RelayName).find(|&name| world.relay(name).disk.has_queues());
+    world.crash_relay(holder.expect("three relays hold mailboxes"));
+    end(&mut world, BOB);
+    receive_once(&mut world);
+    assert!(!is_replaced(&world), "it may come back");
+    world.skip(Duration::from_secs(3 * 3600));
+    receive_once(&mut world);
+    assert!(is_replaced(&world), "{}", world.describe());
+}
+
+fn is_warned(world: &World, client: ClientName) -> bool {
+    world.has_notice(client, |notice| matches!(notice, Notice::Warning(Warning::OtherCopy { .. })))
+}
+
+fn follow(world: &mut World, client: ClientName) {
+    world.command(client, Command::Listen { name: "help".into(), is_interactive: true });
+}
+
+#[test] // §9.3(6), §10.2(6c)
+fn two_copies_of_a_profile_notice_each_other_and_do_not_fight() {
+    let mut world = World::new(91).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    follow(&mut world, BOB);
+    world.run_for(Duration::from_secs(5));
+    assert!(!is_warned(&world, BOB));
+    let copy = world.copy_client(BOB);
+    follow(&mut world, copy);
+    let is_noticed = |world: &World| is_warned(world, BOB);
+    assert!(world.run_until(Duration::from_secs(60), is_noticed), "{}", world.describe());
+    let before = world.cells.sent;
+    world.run_for(Duration::from_secs(600));
+    let cells = world.cells.sent - before;
+    assert!(cells < 20_000, "{cells} cells in ten minutes, in which nothing is sent");
+    let id = world.send(ALICE, &address, b"to whichever reads it".to_vec());
+    let has_come = |world: &World| {
+        [BOB, copy].iter().any(|&client| world.client(client).disk.messages.iter().any(|(_, came, _)| *came == id))
+    };
+    assert!(world.run_until(Duration::from_secs(120), has_come), "{}", world.describe());
+}
+
+#[test] // §9.3(6)
+fn a_backup_that_was_restored_says_so_and_takes_mail_again() {
+    let mut world = World::new(92).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    end(&mut world, BOB);
+    // Bob goes on for some runs, each with a revision of its own; then his disk is lost, and a copy from before comes back.
+    let backup = world.copy_client(BOB);
+    world.crash_client(backup);
+    for _ in 0..3 {
+        world.restart_client(BOB);
+        world.run_for(Duration::from_secs(20));
+        end(&mut world, BOB);
+    }
+    assert!(!is_warned(&world, BOB), "restarts alone are no second copy");
+    world.restart_client(backup);
+    follow(&mut world, backup);
+    assert!(world.run_until(Duration::from_secs(60), |world| is_warned(world, backup)), "{}", world.describe());
+    world.run_for(Duration::from_secs(30));
+    let id = world.send(ALICE, &address, b"after the restore".to_vec());
+    let has_come = |world: &World| world.client(backup).disk.messages.iter().any(|(_, came, _)| *came == id);
+    assert!(world.run_until(Duration::from_secs(60), has_come), "{}", world.describe());
+}
