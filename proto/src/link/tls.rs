@@ -258,6 +258,8 @@ impl ResolvesClientCert for OwnKey {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use rand::SeedableRng;
     use rand::rngs::ChaCha20Rng;
     use rustls::{ClientConnection, NamedGroup, ProtocolVersion, ServerConnection};
@@ -387,6 +389,34 @@ mod tests {
         let mut refused = ends(&id(&accepter), None, &accepter);
         refused.dialler = ClientConnection::new(Arc::new(config), server_name()).unwrap();
         assert!(refused.run().is_err());
+    }
+
+    #[test] // §2.5(7)
+    fn what_a_dialler_offers_too_much_is_passed_over_and_keys_may_be_updated() {
+        let accepter = key(1);
+        let accepting = accept_config(&accepter).unwrap();
+        let mut dialling = Arc::unwrap_or_clone(dial_config(&id(&accepter), None).unwrap());
+        dialling.enable_sni = true;
+        dialling.alpn_protocols = vec![b"h2".to_vec()];
+        dialling.resumption = Resumption::in_memory_sessions(8);
+        let dialling = Arc::new(dialling);
+        for _ in 0..2 {
+            let name = ServerName::try_from("relay.example").unwrap();
+            let mut ends = Ends {
+                dialler: ClientConnection::new(Arc::clone(&dialling), name).unwrap(),
+                accepter: ServerConnection::new(Arc::clone(&accepting)).unwrap(),
+            };
+            ends.run().unwrap();
+            assert!(!ends.accepter.is_handshaking());
+            assert_eq!((ends.dialler.alpn_protocol(), ends.accepter.alpn_protocol()), (None, None));
+            assert_eq!(ends.accepter.handshake_kind(), Some(rustls::HandshakeKind::Full));
+            ends.dialler.refresh_traffic_keys().unwrap();
+            ends.dialler.writer().write_all(b"cell").unwrap();
+            ends.run().unwrap();
+            let mut came = [0; 4];
+            ends.accepter.reader().read_exact(&mut came).unwrap();
+            assert_eq!(&came, b"cell");
+        }
     }
 
     #[test] // §2.5

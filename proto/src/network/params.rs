@@ -63,6 +63,15 @@ macro_rules! params {
             }
         }
 
+        /// Each parameter's name, default, value in the local network, least and most, as a network file has them.
+        #[cfg(test)]
+        fn rows() -> Vec<[String; 5]> {
+            vec![$({
+                let [default, local, least, most]: [$type; 4] = [$default, $local, $least, $most];
+                [stringify!($name).to_owned(), default.to_text(), local.to_text(), least.to_text(), most.to_text()]
+            },)*]
+        }
+
         impl From<&Params> for RawParams {
             fn from(params: &Params) -> Self {
                 Self { $($name: Some(params.$name.to_raw()),)* ..Self::default() }
@@ -233,37 +242,55 @@ impl Default for Params {
     }
 }
 
-impl Params {
-    /// No lower bound above its upper one.
-    fn check_order(&self) -> Result<(), NetworkFault> {
-        in_order("guards_primary", &self.guards_primary, "guards_sample_min", &self.guards_sample_min)?;
-        in_order("guards_sample_min", &self.guards_sample_min, "guards_sample_max", &self.guards_sample_max)?;
-        in_order("l2_life_min", &self.l2_life_min, "l2_life_max", &self.l2_life_max)?;
-        let (least, most) = (&self.subscription_life_min, &self.subscription_life_max);
-        in_order("subscription_life_min", least, "subscription_life_max", most)?;
-        in_order("retry_base", &self.retry_base, "retry_max", &self.retry_max)?;
-        in_order("holders_wanted", &self.holders_wanted, "mailboxes", &self.mailboxes)?;
-        in_order("lookups_agree", &self.lookups_agree, "ring_positions", &self.ring_positions)?;
-        in_order("creates_per_second", &self.creates_per_second, "creates_burst", &self.creates_burst)?;
-        in_order("padding_min", &self.padding_min, "padding_max", &self.padding_max)?;
-        in_order("record_life", &self.record_life, "queue_life", &self.queue_life)?;
-        in_order("republish_jitter", &self.republish_jitter, "republish", &self.republish)
-    }
+/// From one list: the check of bounds, and what the document is compared with.
+macro_rules! orders {
+    ($($lower:ident <= $upper:ident;)*) => {
+        impl Params {
+            /// No lower bound above its upper one.
+            fn check_order(&self) -> Result<(), NetworkFault> {
+                $(in_order(stringify!($lower), &self.$lower, stringify!($upper), &self.$upper)?;)*
+                Ok(())
+            }
+        }
 
+        #[cfg(test)]
+        const ORDERS: &[(&str, &str)] = &[$((stringify!($lower), stringify!($upper)),)*];
+    };
+}
+
+orders! {
+    guards_primary <= guards_sample_min;
+    guards_sample_min <= guards_sample_max;
+    l2_life_min <= l2_life_max;
+    subscription_life_min <= subscription_life_max;
+    retry_base <= retry_max;
+    holders_wanted <= mailboxes;
+    lookups_agree <= ring_positions;
+    creates_per_second <= creates_burst;
+    padding_min <= padding_max;
+    record_life <= queue_life;
+    republish_jitter <= republish;
+}
+
+impl Params {
     /// Nothing that weakens anonymity, unless that is wanted.
     fn check_strength(&self) -> Result<(), NetworkFault> {
-        let weak = [
-            ("danger_address_groups", self.danger_address_groups == AddressGroups::Port),
+        match self.weak().into_iter().find(|&(_, is_weak)| is_weak && !self.danger_accept_weak) {
+            Some((key, _)) => Err(NetworkFault::Weak { key }),
+            None => Ok(()),
+        }
+    }
+
+    /// The parameters that can weaken anonymity, and whether they do.
+    const fn weak(&self) -> [(&'static str, bool); 6] {
+        [
+            ("danger_address_groups", matches!(self.danger_address_groups, AddressGroups::Port)),
             ("receipts_min", self.receipts_min == 0),
             ("selectable_age", self.selectable_age.is_zero()),
             ("second_deposit_delay", self.second_deposit_delay.is_zero()),
             ("push_delay", self.push_delay.is_zero()),
             ("link_padding", !self.link_padding),
-        ];
-        match weak.into_iter().find(|&(_, is_weak)| is_weak && !self.danger_accept_weak) {
-            Some((key, _)) => Err(NetworkFault::Weak { key }),
-            None => Ok(()),
-        }
+        ]
     }
 }
 
@@ -362,6 +389,56 @@ mod tests {
     fn built_in_parameters_pass_their_own_checks() {
         for params in [Params::DEFAULT, Params::LOCAL] {
             assert_eq!(RawParams::from(&params).check(), Ok(params));
+        }
+    }
+
+    const PROTOCOL: &str = include_str!("../../../docs/protocol.md");
+
+    /// The rows of the document's table of parameters, their cells without what marks code.
+    fn documented() -> Vec<Vec<String>> {
+        let (_, table) = PROTOCOL.split_once("| parameter | default | local | least | most | weak |\n").unwrap();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let cells = |line: &str| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+        };
+        rows.map(cells).collect()
+    }
+
+    #[test] // appendix A
+    fn the_document_has_every_parameter_with_its_values_and_no_other() {
+        let (documented, rows) = (documented(), rows());
+        let names = |rows: &mut dyn Iterator<Item = String>| rows.collect::<Vec<_>>();
+        assert_eq!(
+            names(&mut documented.iter().map(|row| row[0].clone())),
+            names(&mut rows.iter().map(|row| row[0].clone()))
+        );
+        for (documented, row) in documented.iter().zip(&rows) {
+            assert_eq!(&documented[..5], row);
+        }
+    }
+
+    #[test] // appendix A
+    fn the_document_has_the_bounds_that_may_not_cross() {
+        let (_, list) = PROTOCOL.split_once("Bounds that must not cross: ").unwrap();
+        let (list, _) = list.split_once('.').unwrap();
+        let pair = |text: &str| {
+            let (lower, upper) = text.split_once('≤').unwrap();
+            let name = |text: &str| text.trim().trim_matches('`').to_owned();
+            (name(lower), name(upper))
+        };
+        let documented: Vec<_> = list.split(',').map(pair).collect();
+        let ours: Vec<_> = ORDERS.iter().map(|&(lower, upper)| (lower.to_owned(), upper.to_owned())).collect();
+        assert_eq!(documented, ours);
+    }
+
+    #[test] // appendix A
+    fn the_document_has_the_values_that_weaken() {
+        let is_weak = Params::LOCAL.weak();
+        assert!(is_weak.iter().all(|&(_, is_weak)| is_weak), "the local network has each of them");
+        assert!(Params::DEFAULT.weak().iter().all(|&(_, is_weak)| !is_weak));
+        for row in documented() {
+            let expected = if is_weak.iter().any(|&(name, _)| name == row[0]) { row[2].as_str() } else { "" };
+            assert_eq!(row[5], expected, "{}", row[0]);
         }
     }
 
