@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 mod error;
 pub mod forward;
+mod heartbeat;
 mod net;
 mod open_files;
 mod repeated;

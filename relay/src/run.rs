@@ -46,6 +46,7 @@ impl Running<'_> {
         let mut relay = Box::pin(Relay::start(self.config.clone(), self.network.clone())).await?;
         say_ready(&relay);
         self.say_limits(&relay);
+        relay.watch_itself();
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,

@@ -19,17 +19,18 @@ use umbel_proto::network::Network;
 use crate::config::{Config, NETWORK_FILE};
 use crate::control::{Control, ControlConfig, ControlStats, Tuning};
 use crate::error::{InitError, StartError};
+use crate::heartbeat;
 use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, Inputs, Plane};
-use crate::net::{Clock, Shared, wall_now};
+use crate::net::{Clock, Shared, selfcheck, wall_now};
 use crate::store::Store;
 use crate::store::keys::{self, KeyError};
 
 /// Held while a relay runs, so that no two processes share a data directory.
 const LOCK_FILE: &str = "lock";
 /// What lasts, apart from the identity.
-const STORE_FILE: &str = "relay.db";
+pub(crate) const STORE_FILE: &str = "relay.db";
 /// Where the relay could be dialled when it last ran.
 const ADDRESS_FILE: &str = "address";
 /// Questions and orders that wait for the control plane.
@@ -78,11 +79,13 @@ pub struct Relay {
     asks: mpsc::Sender<Ask>,
     accept_limits: watch::Sender<AcceptLimits>,
     advertise: watch::Sender<Vec<String>>,
+    config: watch::Sender<Config>,
+    addresses: watch::Receiver<Vec<SocketAddr>>,
     plane: JoinHandle<()>,
 }
 
 /// How a relay is doing. Only sums: nothing tells one user from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// What the control plane knows.
     pub control: ControlStats,
@@ -160,15 +163,21 @@ impl Relay {
         tokio::spawn(listen::accept(listener, tls_config, limits, Arc::clone(&shared), stopped));
         remember_address(&config.data_dir, &peer.host_port);
         let (advertise, advertised) = watch::channel(config.advertise.clone());
+        let (current, known) = watch::channel(addresses.current().to_vec());
         let data_dir = config.data_dir.clone();
-        let on_change = move |host_port: &str| remember_address(&data_dir, host_port);
+        let on_change = move |host_port: &str, addresses: &[SocketAddr]| {
+            current.send_replace(addresses.to_vec());
+            remember_address(&data_dir, host_port);
+        };
         tokio::spawn(addresses.watch(advertised, asks.clone(), on_change));
-        Ok(Self { peer, listen, shared, stop, asks, accept_limits, advertise, plane })
+        let config = watch::Sender::new(config);
+        Ok(Self { peer, listen, shared, stop, asks, accept_limits, advertise, config, addresses: known, plane })
     }
 
     /// Takes up what may change while the relay runs; [`Config::restart_keys`] names what may not.
     pub fn reload(&self, config: &Config) {
         self.accept_limits.send_replace(limits(config));
+        self.config.send_replace(config.clone());
         let tuning = tuning(config, &self.shared.network, self.peer.id);
         self.advertise.send_if_modified(|advertise| {
             let is_new = *advertise != config.advertise;
@@ -192,22 +201,28 @@ impl Relay {
 
     /// How it is doing; `None` once it has stopped.
     pub async fn stats(&self) -> Option<Stats> {
-        let (question, answer) = oneshot::channel();
-        self.asks.send(Ask::Stats(question)).await.ok()?;
-        let control = answer.await.ok()?;
-        let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.shared.counters;
-        Some(Stats {
-            control,
-            received_cells: sum(&counters.received_cells),
-            forwarded_cells: sum(&counters.forwarded_cells),
-            client_cells: sum(&counters.client_cells),
-            dropped_cells: sum(&counters.dropped_cells),
-            stale_cells: sum(&counters.stale_cells),
-            queued_cells: self.shared.budget.used_cells(),
-            refused_conns: sum(&counters.refused_conns),
-            failed_conns: sum(&counters.failed_conns),
-        })
+        self.stats_source().stats().await
+    }
+
+    fn stats_source(&self) -> StatsSource {
+        StatsSource { asks: self.asks.clone(), shared: Some(Arc::clone(&self.shared)) }
+    }
+
+    /// From now on the log says what its operator would hear of from nobody else: a heartbeat every six hours, and whatever is wrong
+    /// with its addresses, its identity or its data directory. It dials itself for that.
+    pub fn watch_itself(&self) {
+        let data_dir = self.config.borrow().data_dir.clone();
+        let params = self.shared.network.params.clone();
+        let mut stop = self.stop.subscribe();
+        let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), params);
+        let dial = selfcheck::dial_self(Arc::clone(&self.shared), self.addresses.clone());
+        tokio::spawn(selfcheck::watch_directory(data_dir, &[keys::IDENTITY_FILE, STORE_FILE, LOCK_FILE], stop.clone()));
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = stop.wait_for(|&stop| stop) => {}
+                () = async { tokio::join!(beat, dial); } => {}
+            }
+        });
     }
 
     /// Waits until it ends without having been told to: a fault of ours, after which it serves nobody.
@@ -221,6 +236,42 @@ impl Relay {
         if !self.plane.is_finished() {
             let _ = self.plane.await;
         }
+    }
+}
+
+/// Where it can be asked how the relay is doing.
+pub(crate) struct StatsSource {
+    asks: mpsc::Sender<Ask>,
+    /// `None` of a relay that never was.
+    shared: Option<Arc<Shared>>,
+}
+
+impl StatsSource {
+    /// `None` once the relay has stopped.
+    pub(crate) async fn stats(&self) -> Option<Stats> {
+        let (question, answer) = oneshot::channel();
+        self.asks.send(Ask::Stats(question)).await.ok()?;
+        let control = answer.await.ok()?;
+        let sum = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let shared = self.shared.as_ref()?;
+        let counters = &shared.counters;
+        Some(Stats {
+            control,
+            received_cells: sum(&counters.received_cells),
+            forwarded_cells: sum(&counters.forwarded_cells),
+            client_cells: sum(&counters.client_cells),
+            dropped_cells: sum(&counters.dropped_cells),
+            stale_cells: sum(&counters.stale_cells),
+            queued_cells: shared.budget.used_cells(),
+            refused_conns: sum(&counters.refused_conns),
+            failed_conns: sum(&counters.failed_conns),
+        })
+    }
+
+    /// Of a relay that has stopped.
+    #[cfg(test)]
+    pub(crate) fn ended() -> Self {
+        Self { asks: mpsc::channel(1).0, shared: None }
     }
 }
 

@@ -389,6 +389,70 @@ fn at_the_limit_of_open_files_it_says_so_once_and_serves_again() {
 }
 
 #[test]
+fn an_address_where_it_does_not_answer_is_an_error() {
+    let (dir, other_dir) = (folder(), folder());
+    let mut other = Process::start(&other_dir, &["--listen", "127.0.0.1:0"]);
+    let taken = other.peer.split_once('@').unwrap().1.to_owned();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", &free, &taken]);
+    let said = [relay.log_with("ERROR"), relay.log_with("ERROR")].concat();
+    assert!(said.contains(&free) && said.contains("nobody answers"), "{said}");
+    assert!(said.contains(&taken) && said.contains("another relay answers"), "{said}");
+    assert_eq!(relay.stop(), Some(0));
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    relay.log_with("the relay runs");
+    assert_eq!((relay.stop(), other.stop()), (Some(0), Some(0)));
+    assert!(relay.lines.iter().chain(other.lines.iter()).all(|line| !line.contains("ERROR") && !line.contains("WARN")));
+}
+
+#[test]
+fn two_relays_with_one_identity_are_an_error() {
+    let (dir, copy) = (folder(), folder());
+    let mut first = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    for file in ["identity", "network.toml"] {
+        fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let address = first.peer.split_once('@').unwrap().1.to_owned();
+    let mut second = Process::start(&copy, &["--listen", "127.0.0.1:0", "--advertise", &address]);
+    assert!(second.log_with("ERROR").contains("another process runs with this relay's identity"));
+    assert_eq!((second.stop(), first.stop()), (Some(0), Some(0)));
+}
+
+/// Neither is told of the other: what one says of itself comes back to the other through the network. Which of them hears of it first
+/// is a matter of the second in which they started.
+#[test]
+fn two_relays_with_one_identity_hear_of_each_other_through_the_network() {
+    let (dir, copy, seed_dir) = (folder(), folder(), folder());
+    let mut seed = Process::start(&seed_dir, &["--listen", "127.0.0.1:0"]);
+    let peer = seed.peer.clone();
+    let mut first = Process::start(&dir, &["--listen", "127.0.0.1:0", "--seed", &peer]);
+    for file in ["identity", "network.toml"] {
+        fs::copy(dir.path().join(file), copy.path().join(file)).unwrap();
+    }
+    let mut second = Process::start(&copy, &["--listen", "127.0.0.1:0", "--seed", &peer]);
+    let logs = || first.lines.try_iter().chain(second.lines.try_iter()).collect::<Vec<_>>();
+    let is_said =
+        |line: &String| line.contains("ERROR") && line.contains("another process runs with this relay's identity");
+    let polls = 10 * PATIENCE.as_secs();
+    assert!((0..polls).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        logs().iter().any(is_said)
+    }));
+    assert_eq!((second.stop(), first.stop(), seed.stop()), (Some(0), Some(0), Some(0)));
+}
+
+#[test]
+fn a_data_directory_that_was_deleted_is_an_error() {
+    let dir = folder();
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    relay.log_with("the relay runs");
+    fs::remove_dir_all(dir.path()).unwrap();
+    let said = relay.log_with("ERROR");
+    assert!(said.contains("deleted or replaced") && said.contains("umbel-relay init"), "{said}");
+    assert_eq!(relay.stop(), Some(0));
+}
+
+#[test]
 fn a_log_that_nobody_reads_keeps_no_signal_out() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());

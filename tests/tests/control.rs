@@ -1,18 +1,23 @@
 //! The control plane against peers that do the unexpected: nothing panics, nothing leaks, nobody else suffers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::net::SocketAddr;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
+use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::circuit::{OriginCircuit, OriginEvent};
 use umbel_proto::crypto::hpke::SealSecret;
-use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Unverified};
 use umbel_proto::handshake::{HopTarget, Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::message::{ExtendRefusal, Service};
-use umbel_proto::time::{Duration, Epoch};
+use umbel_proto::network::Network;
+use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{LinkId, LinkOp};
 use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
@@ -257,8 +262,16 @@ fn half_said_requests_take_no_more_memory_than_all_frames_may() {
 
 /// What a directory relay says when this is published, once the store has committed if `commits`.
 fn publish(relay: &mut LoneRelay, client: &mut Client, descriptor: &[u8], commits: bool) -> Option<DirectoryReply> {
-    let request = DirectoryRequest::PublishInbox(descriptor.to_vec().into()).encode();
-    client.circuit.open_stream(Service::Directory, &request, true).unwrap();
+    ask_directory(client, relay, &DirectoryRequest::PublishInbox(descriptor.to_vec().into()), commits)
+}
+
+fn ask_directory(
+    client: &mut Client,
+    relay: &mut LoneRelay,
+    request: &DirectoryRequest,
+    commits: bool,
+) -> Option<DirectoryReply> {
+    client.circuit.open_stream(Service::Directory, &request.encode(), true).unwrap();
     client.exchange(relay);
     if commits {
         relay.commit();
@@ -268,6 +281,56 @@ fn publish(relay: &mut LoneRelay, client: &mut Client, descriptor: &[u8], commit
         OriginEvent::Frame { frame, .. } => Some(DirectoryReply::decode(&frame).unwrap()),
         _ => None,
     })
+}
+
+#[test] // §8.2
+fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
+    let mut relay = with_client(0);
+    let mut client = Client::connected(&mut relay, 1);
+    let issued_at = relay.wall() + Duration::from_secs(30);
+    let own = Unverified::decode(relay.control.descriptor()).unwrap();
+    let own = own.verify(&relay.network, relay.wall()).unwrap();
+    let issue = |addresses: &[SocketAddr], issued_at| {
+        let (relay, roles, onion_keys) = (own.relay, own.roles, own.onion_keys.clone());
+        let descriptor = RelayDescriptor {
+            network: Network::local().id,
+            relay,
+            onion_keys,
+            addresses: addresses.to_vec(),
+            roles,
+            version: own.version.clone(),
+            issued_at,
+            receipts: Vec::new(),
+            puzzle: 0,
+        };
+        ByteBuf::from(descriptor.sign(&SigningKey::from_seed(&[99; 32])))
+    };
+    let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9999));
+    let stale = issue(&[elsewhere], WallTime(own.issued_at.as_secs() - 1));
+    let (newer, restarted) = (issue(&[elsewhere], issued_at), issue(&own.addresses, issued_at));
+    for (descriptor, twins) in [(stale, 0), (restarted, 0), (newer.clone(), 1), (newer, 2)] {
+        let reply = ask_directory(&mut client, &mut relay, &DirectoryRequest::Push(vec![descriptor]), false);
+        assert_eq!(reply, Some(DirectoryReply::Pushed { accepted: 0 }));
+        assert_eq!(relay.control.stats().twins, twins);
+        assert_eq!(relay.control.view().get(&own.relay).unwrap().addresses, own.addresses);
+    }
+    relay.pass(Duration::from_secs(120));
+    let outdone = Unverified::decode(relay.control.descriptor()).unwrap();
+    assert!(outdone.issued_at() > issued_at);
+    assert_eq!(relay.control.view().get(&own.relay).unwrap().bytes(), outdone.bytes());
+}
+
+#[test] // §8.1
+fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe() {
+    let mut relay = with_client(0);
+    let (wall, before) = (relay.wall(), relay.control.descriptor().to_vec());
+    let elsewhere: Vec<SocketAddr> = vec!["127.0.0.1:9999".parse().unwrap(), "[::1]:9999".parse().unwrap()];
+    assert!(relay.control.handle_addresses(wall, vec!["255.255.255.255:1".parse().unwrap()], &mut relay.rng).is_err());
+    assert_eq!(relay.control.descriptor(), before);
+    relay.control.handle_addresses(wall, elsewhere.clone(), &mut relay.rng).unwrap();
+    let known = relay.control.view().get(&relay.control.relay_id()).unwrap();
+    assert_eq!(known.addresses, elsewhere);
+    assert!(known.issued_at > Unverified::decode(&before).unwrap().issued_at(), "newer, though of the same second");
 }
 
 #[test] // §8.4

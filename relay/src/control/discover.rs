@@ -278,6 +278,10 @@ impl Control {
 
     /// Takes a descriptor into the book, if it is valid and news: it is then stored and passed on.
     pub(super) fn learn(&mut self, wall: WallTime, descriptor: Unverified) -> bool {
+        if descriptor.relay() == self.relay {
+            self.on_own_descriptor(wall, descriptor);
+            return false;
+        }
         let Ok(learned) = self.book.learn(&self.config.network, wall, descriptor) else { return false };
         if learned.is_news() {
             self.spread(learned.descriptor.bytes());

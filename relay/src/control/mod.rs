@@ -137,6 +137,7 @@ pub struct Control {
     services: Services,
     discovery: Discovery,
     timers: Timers,
+    twins: own::Twins,
     stats: ControlStats,
     out: Out,
 }
@@ -181,6 +182,7 @@ impl Control {
             services,
             discovery: Discovery::default(),
             timers: Timers::default(),
+            twins: own::Twins::default(),
             stats: ControlStats::default(),
             out,
         };

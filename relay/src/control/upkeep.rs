@@ -107,8 +107,8 @@ impl OnionKeys {
 /// This relay's descriptor, and when it is issued anew.
 pub(super) struct OwnDescriptor {
     pub(super) bytes: Vec<u8>,
-    issued_at: WallTime,
-    republish_at: WallTime,
+    pub(super) issued_at: WallTime,
+    pub(super) republish_at: WallTime,
 }
 
 /// This relay's descriptor, as of now.

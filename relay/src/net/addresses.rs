@@ -107,7 +107,7 @@ impl Addresses {
         mut self,
         mut advertise: watch::Receiver<Vec<String>>,
         asks: mpsc::Sender<Ask>,
-        on_change: impl Fn(&str),
+        on_change: impl Fn(&str, &[SocketAddr]),
     ) {
         let mut changed_at: Option<Instant> = None;
         let mut retry = RETRY_MIN;
@@ -136,7 +136,7 @@ impl Addresses {
             changed_at = Some(Instant::now());
             tracing::info!(addresses = ?wanted, "this relay is dialled at other addresses from now on");
             self.current.clone_from(&wanted);
-            on_change(&self.host_port());
+            on_change(&self.host_port(), &self.current);
             if asks.send(Ask::Addresses(wanted)).await.is_err() {
                 return;
             }
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(found.host_port(), "nowhere.invalid:1");
         let (advertise, watched) = watch::channel(vec!["nowhere.invalid:1".to_owned()]);
         let (asks, mut asked) = mpsc::channel(1);
-        let task = tokio::spawn(found.watch(watched, asks, |_| ()));
+        let task = tokio::spawn(found.watch(watched, asks, |_, _| ()));
         advertise.send(vec!["127.0.0.1:9".to_owned()]).unwrap();
         let Some(Ask::Addresses(addresses)) = asked.recv().await else { panic!("it is told") };
         assert_eq!(addresses, ["127.0.0.1:9".parse().unwrap()]);

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use umbel_proto::ids::RelayId;
 use umbel_proto::link::tls;
 use umbel_proto::network::{AddressGroups, Group};
 
@@ -111,11 +112,21 @@ async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, sha
         let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket));
         let (socket, session) = handshake.await.map_err(|_| OpenFault::Timeout)??.into_inner();
         let peer = tls::peer_id(session.peer_certificates());
+        if peer == Some(RelayId::from(shared.identity.public())) {
+            return Err(OpenFault::Twin);
+        }
         let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
-        shared.open_link(stream, peer, false, || place.settle()).await
+        let on_up = || {
+            place.settle();
+            shared.counters.relay_conns.fetch_add(u64::from(peer.is_some()), Ordering::Relaxed);
+        };
+        shared.open_link(stream, peer, false, on_up).await
     };
     if let Err(fault) = opened.await {
         shared.counters.failed_conns.fetch_add(1, Ordering::Relaxed);
+        if matches!(fault, OpenFault::Twin) {
+            shared.say_twin();
+        }
         tracing::debug!(%fault, "a connection did not become a link");
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod listen;
 pub(crate) mod plane;
 pub(crate) mod pool;
 pub(crate) mod queue;
+pub(crate) mod selfcheck;
 mod timer;
 mod tls_stream;
 mod turns;
@@ -35,6 +36,7 @@ use umbel_proto::time::{Instant, WallTime};
 
 use crate::control::LinkEvent;
 use crate::control::io::{LinkId, LinkUp};
+use crate::repeated::{MINUTE, Repeated};
 use conn::{Conn, TableUpdates};
 use pool::CellPool;
 use queue::{Budget, LinkQueue};
@@ -68,6 +70,9 @@ pub(crate) struct Shared {
     pub(crate) control: mpsc::Sender<LinkReport>,
     /// What this relay says first on a link it accepts, but for the clock.
     pub(crate) hello: Mutex<Hello>,
+    /// What is said of another process with this relay's identity.
+    twin: Mutex<Repeated>,
+    clock: Clock,
     next_link: AtomicU64,
 }
 
@@ -84,6 +89,8 @@ pub(crate) struct Counters {
     pub(crate) dropped_cells: AtomicU64,
     /// Cells of circuits that were just gone.
     pub(crate) stale_cells: AtomicU64,
+    /// Links that other relays made.
+    pub(crate) relay_conns: AtomicU64,
     /// Connections that were closed at once, because there were too many.
     pub(crate) refused_conns: AtomicU64,
     /// Connections that never became a link: no TLS, the wrong key, the wrong network, or too slow.
@@ -120,6 +127,8 @@ pub(crate) enum OpenFault {
     Timeout,
     /// The peer's `Hello` broke a rule, or it belongs to another network.
     Violation(Violation),
+    /// The peer has this relay's own identity.
+    Twin,
 }
 
 impl fmt::Display for OpenFault {
@@ -128,6 +137,7 @@ impl fmt::Display for OpenFault {
             Self::Io(error) => write!(f, "{error}"),
             Self::Timeout => f.write_str("took too long"),
             Self::Violation(violation) => write!(f, "broke a rule: {violation:?}"),
+            Self::Twin => f.write_str("has this relay's identity"),
         }
     }
 }
@@ -156,6 +166,8 @@ impl Shared {
             counters: Counters::default(),
             control,
             hello: Mutex::new(hello),
+            twin: Mutex::new(Repeated::new(MINUTE)),
+            clock: Clock::start(),
             next_link: AtomicU64::new(1),
         };
         (Arc::new(shared), reports)
@@ -165,6 +177,14 @@ impl Shared {
     pub(crate) fn hello(&self) -> Hello {
         let hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Hello { clock: wall_now(), ..hello }
+    }
+
+    /// Another process with this relay's identity has shown.
+    pub(crate) fn say_twin(&self) {
+        let now = Duration::from_micros(self.clock.now().as_micros());
+        if let Some(repeated) = self.twin.lock().unwrap_or_else(PoisonError::into_inner).come(now) {
+            tracing::error!(repeated, "{}", selfcheck::TWIN);
+        }
     }
 
     /// Says `Hello` on a fresh stream and hears the peer's, then carries cells until the link ends.

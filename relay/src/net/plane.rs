@@ -46,6 +46,7 @@ pub(crate) struct Plane {
     untaken: mpsc::UnboundedSender<Vec<StoreDone>>,
     workers: Workers,
     seeds: Seeds,
+    twins_said: u64,
     inputs: Inputs,
     spare_cells: CellCache,
 }
@@ -102,6 +103,7 @@ impl Plane {
             untaken,
             workers: Workers::new(),
             seeds: Seeds { seeds, warning: Repeated::new(MINUTE) },
+            twins_said: 0,
             inputs,
             spare_cells,
             shared,
@@ -129,6 +131,7 @@ impl Plane {
                 Input::Stop => break,
             }
             self.drain();
+            self.look_for_twins();
         }
         self.stop(reports).await;
     }
@@ -168,6 +171,15 @@ impl Plane {
                 self.seeds.on_dial_failed(relay, Duration::from_micros(now.as_micros()));
                 self.control.handle_dial_failed(now, relay);
             }
+        }
+    }
+
+    /// The core only counts them: what is said, and how often, is the shell's.
+    fn look_for_twins(&mut self) {
+        let twins = self.control.twin_count();
+        if twins > self.twins_said {
+            self.twins_said = twins;
+            self.shared.say_twin();
         }
     }
 

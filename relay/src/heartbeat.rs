@@ -1,0 +1,153 @@
+//! One line of the log now and then: how the relay is doing, so coarsely that it tells nothing of one user.
+//!
+//! Whatever users make (links, circuits, mailboxes, records) is said as the range between two powers of two in which it lies, none below
+//! sixteen; sizes are rounded up to 16 MiB. See docs/threat-model.md.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use umbel_proto::network::Params;
+
+use crate::config::Config;
+use crate::running::{STORE_FILE, Stats, StatsSource};
+
+/// The first beat: the relay has found the others by then.
+const FIRST: Duration = Duration::from_secs(300);
+/// From one beat to the next.
+const INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// Sizes are rounded up to so many MiB.
+const MIB_STEP: u64 = 16;
+
+/// Logs a line five minutes after the start, and then every six hours, until the relay stops.
+pub(crate) async fn beat(source: StatsSource, config: watch::Receiver<Config>, params: Params) {
+    let started_at = Instant::now();
+    let mut next = started_at + FIRST;
+    loop {
+        sleep_until(next).await;
+        let Some(stats) = source.stats().await else { return };
+        let config = config.borrow().clone();
+        let disk = disk_bytes(&config.data_dir);
+        let pulse = Pulse { up: started_at.elapsed(), stats, config, params: &params, disk, memory: memory_bytes() };
+        tracing::info!("{pulse}");
+        next += INTERVAL;
+    }
+}
+
+/// What one line says.
+struct Pulse<'a> {
+    up: Duration,
+    stats: Stats,
+    config: Config,
+    params: &'a Params,
+    disk: u64,
+    memory: Option<u64>,
+}
+
+impl fmt::Display for Pulse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (control, holder) = (&self.stats.control, self.config.holder_limits(self.params));
+        write!(f, "heartbeat: up {}; ", Up(self.up))?;
+        write!(f, "links: {} (links_max {}); ", Coarse(control.links), self.config.links_max)?;
+        write!(f, "circuits: {} (circuits_max {}); ", Coarse(control.circuits), self.config.circuits_max)?;
+        write!(f, "relays known: {}; ", control.relays)?;
+        write!(f, "mailbox queues: {} (queues_max {}); ", Coarse(control.queues), holder.queues_max)?;
+        write!(f, "records: {} (records_max {}), ", Coarse(control.records), holder.records_max)?;
+        write!(f, "{} MiB (records_disk_mib {}); ", mib(control.record_bytes), holder.bytes_max >> 20)?;
+        let (inboxes, inboxes_max) = (control.inbox_descriptors, self.config.inbox_descriptors_max);
+        write!(f, "inbox descriptors: {} (inbox_descriptors_max {inboxes_max}); ", Coarse(inboxes))?;
+        write!(f, "relay.db: {} MiB", mib(self.disk))?;
+        self.memory.map_or(Ok(()), |memory| write!(f, "; memory: {} MiB", mib(memory)))
+    }
+}
+
+/// A number of things that users made.
+struct Coarse(usize);
+
+impl fmt::Display for Coarse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.checked_ilog2() {
+            None | Some(..4) => f.write_str("under 16"),
+            Some(bits) => write!(f, "{} to {}", 1_u64 << bits, (1_u64 << bits) * 2 - 1),
+        }
+    }
+}
+
+/// A time as people say it.
+struct Up(Duration);
+
+impl fmt::Display for Up {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minutes = self.0.as_secs() / 60;
+        match (minutes / 60, minutes / 1440) {
+            (0, _) => write!(f, "{minutes} min"),
+            (hours, ..3) => write!(f, "{hours} h"),
+            (_, days) => write!(f, "{days} days"),
+        }
+    }
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes.max(1).div_ceil(MIB_STEP << 20) * MIB_STEP
+}
+
+/// The store's file and its log.
+fn disk_bytes(data_dir: &Path) -> u64 {
+    let len = |name: String| fs::metadata(data_dir.join(name)).map_or(0, |metadata| metadata.len());
+    len(STORE_FILE.to_owned()) + len(format!("{STORE_FILE}-wal"))
+}
+
+/// What the process holds in memory, as Linux counts it.
+fn memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ControlStats;
+
+    fn pulse(control: ControlStats, up: u64) -> String {
+        let stats = Stats { control, ..Stats::default() };
+        let config = Config::new("");
+        let (disk, memory) = (17 << 20, Some(1));
+        Pulse { up: Duration::from_secs(up), stats, config, params: &Params::DEFAULT, disk, memory }.to_string()
+    }
+
+    #[test]
+    fn one_user_more_or_less_is_the_same_line() {
+        let line = |queues, links| {
+            let record_bytes = queues as u64 * 50_000;
+            let control =
+                ControlStats { queues, links, relays: 12, circuits: 99, record_bytes, ..ControlStats::default() };
+            pulse(control, 6 * 3600)
+        };
+        assert_eq!(line(0, 0), line(1, 1));
+        assert_eq!(line(100, 40), line(101, 41));
+        assert_eq!(
+            line(100, 40),
+            "heartbeat: up 6 h; links: 32 to 63 (links_max 20000); circuits: 64 to 127 (circuits_max 65536); relays known: 12; \
+             mailbox queues: 64 to 127 (queues_max 65536); records: under 16 (records_max 2000000), 16 MiB (records_disk_mib \
+             8192); inbox descriptors: under 16 (inbox_descriptors_max 16384); relay.db: 32 MiB; memory: 16 MiB"
+        );
+    }
+
+    #[test]
+    fn times_are_as_people_say_them() {
+        let up = |secs| Up(Duration::from_secs(secs)).to_string();
+        assert_eq!([up(300), up(6 * 3600), up(71 * 3600), up(100 * 3600)], ["5 min", "6 h", "71 h", "4 days"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_ends_with_the_relay() {
+        let (_sender, config) = watch::channel(Config::new(""));
+        let began_at = Instant::now();
+        beat(StatsSource::ended(), config, Params::DEFAULT).await;
+        assert_eq!(began_at.elapsed().as_secs(), FIRST.as_secs());
+    }
+}

@@ -1,0 +1,261 @@
+//! What a relay can find out about itself that its operator would otherwise hear of from nobody: whether it answers where it says it
+//! does, whether another does, and whether its data directory is still there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use umbel_proto::ids::RelayId;
+use umbel_proto::link::{Hello, tls};
+
+use super::{HANDSHAKE_MAX, Shared, exchange_hello};
+
+/// How often a relay dials itself when all is well.
+const INTERVAL: Duration = Duration::from_secs(4 * 3600);
+/// How soon it does so again when something is wrong, at first and then.
+const AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
+/// How often the same is said again while it lasts.
+const SAY_AGAIN: Duration = Duration::from_secs(6 * 3600);
+/// Tries after which an address that is not this machine's, and through which nobody came, is taken for dead.
+const TRIES_PATIENT: u32 = 3;
+/// How often the data directory is looked at.
+const DIRECTORY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Who answers at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// This relay.
+    Own,
+    /// A relay with this relay's identity, which is not this process.
+    Twin,
+    /// A relay with another identity.
+    OtherRelay,
+    /// Something that does not speak TLS as relays do.
+    NoRelay,
+    /// Nobody, or somebody who closes at once.
+    Nobody,
+}
+
+/// How bad that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// It may be no fault: many routers don't lead back inside.
+    Doubtful,
+    Bad,
+}
+
+/// Dials each address that the relay advertises, after its start and now and then, until the relay stops.
+pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+    let mut records: BTreeMap<SocketAddr, Record> = BTreeMap::new();
+    let mut bad_rounds = 0;
+    loop {
+        let current = addresses.borrow_and_update().clone();
+        records.retain(|address, _| current.contains(address));
+        let mut is_good = true;
+        for address in current {
+            let answer = ask(&shared, address).await;
+            let has_visitors = shared.counters.relay_conns.load(Ordering::Relaxed) > 0;
+            let record = records.entry(address).or_default();
+            is_good &= record.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;
+        }
+        let wait = match (is_good, bad_rounds) {
+            (true, _) => INTERVAL,
+            (false, 0) => AGAIN[0],
+            (false, _) => AGAIN[1],
+        };
+        bad_rounds = if is_good { 0 } else { bad_rounds + 1 };
+        tokio::select! {
+            () = sleep(wait) => {}
+            changed = addresses.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// Who answers at `address`. The link is made as a client's, and not kept.
+async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
+    let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else { return Answer::Nobody };
+    let Ok(Ok(socket)) = timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await else { return Answer::Nobody };
+    let handshake = TlsConnector::from(config).connect(tls::server_name(), socket);
+    let mut stream = match timeout(HANDSHAKE_MAX, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return answer_of(&error),
+        Err(_) => return Answer::NoRelay,
+    };
+    let before = shared.hello();
+    let hello = Hello { descriptor: None, ..before.clone() };
+    let exchanged = timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &hello)).await;
+    drop(timeout(HANDSHAKE_MAX, stream.shutdown()).await); // nothing else is to be said
+    match exchanged {
+        // What this process says of itself may have changed meanwhile, but only once.
+        Ok(Ok(theirs)) if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) => Answer::Own,
+        Ok(Ok(_)) => Answer::Twin,
+        Ok(Err(_)) | Err(_) => Answer::Nobody,
+    }
+}
+
+/// What a handshake that failed says of who answered.
+fn answer_of(error: &io::Error) -> Answer {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => Answer::OtherRelay,
+        Some(_) => Answer::NoRelay,
+        None => Answer::Nobody, // the connection broke: this relay, too, closes at once when it has too many
+    }
+}
+
+/// Whether this machine has the address itself: then no router is in between.
+fn is_own(ip: IpAddr) -> bool {
+    UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
+}
+
+/// What was last found at one address, and said.
+#[derive(Debug, Default)]
+struct Record {
+    said: Option<(Answer, Verdict, Instant)>,
+    failures: u32,
+}
+
+impl Record {
+    /// Notes who answered, and says what the operator does not know yet.
+    fn note(&mut self, address: SocketAddr, answer: Answer, has_visitors: bool, is_own: bool) -> Verdict {
+        self.failures = if answer == Answer::Own { 0 } else { self.failures + 1 };
+        let verdict = judge(answer, has_visitors, is_own, self.failures);
+        let now = Instant::now();
+        let is_known = self.said.is_some_and(|(before, judged, said_at)| {
+            (before, judged) == (answer, verdict) && (verdict == Verdict::Good || now - said_at < SAY_AGAIN)
+        });
+        let was_bad = self.said.is_some_and(|(_, judged, _)| judged != Verdict::Good);
+        if !is_known {
+            self.said = Some((answer, verdict, now));
+            say(address, answer, verdict, was_bad);
+        }
+        verdict
+    }
+}
+
+fn judge(answer: Answer, has_visitors: bool, is_own: bool, failures: u32) -> Verdict {
+    match answer {
+        Answer::Own => Verdict::Good,
+        Answer::Twin => Verdict::Bad,
+        // A router that does not lead back inside may answer itself.
+        Answer::OtherRelay | Answer::NoRelay | Answer::Nobody if has_visitors => Verdict::Doubtful,
+        Answer::OtherRelay => Verdict::Bad,
+        Answer::NoRelay | Answer::Nobody if is_own || failures >= TRIES_PATIENT => Verdict::Bad,
+        Answer::NoRelay | Answer::Nobody => Verdict::Doubtful,
+    }
+}
+
+fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
+    match (answer, verdict) {
+        (_, Verdict::Good) if was_bad => {
+            tracing::info!(%address, "this relay answers at the address that it advertises")
+        }
+        (_, Verdict::Good) => tracing::debug!(%address, "this relay answers at the address that it advertises"),
+        (Answer::Twin, _) => tracing::error!(%address, "{TWIN}"),
+        (_, Verdict::Doubtful) => tracing::warn!(
+            %address,
+            "this relay can't reach itself at the address that it advertises. Behind a router that does not lead back inside this \
+             may be no fault: try the address from another network; if that fails, check `advertise`, the firewall and the router's \
+             port forwarding"
+        ),
+        (Answer::OtherRelay, _) => tracing::error!(
+            %address,
+            "another relay answers at the address that this one advertises: correct `advertise`, or the router's port forwarding"
+        ),
+        (Answer::NoRelay, _) => tracing::error!(
+            %address,
+            "something that is no relay answers at the address that this relay advertises: correct `advertise`, or the router's \
+             port forwarding"
+        ),
+        (Answer::Own | Answer::Nobody, _) => tracing::error!(
+            %address,
+            "nobody answers at the address that this relay advertises, so others can't reach it: correct `advertise`, or open the \
+             port in the firewall and the router"
+        ),
+    }
+}
+
+/// Said wherever another process with this relay's identity shows.
+pub(crate) const TWIN: &str = "another process runs with this relay's identity: stop one of the two, and make a relay of its own \
+     there with `umbel-relay init`; the two take each other's circuits and mail";
+
+/// Looks at the data directory now and then, until the relay stops; says so once an hour while it is not what it was.
+pub(crate) async fn watch_directory(
+    data_dir: PathBuf,
+    files: &'static [&'static str],
+    mut stop: watch::Receiver<bool>,
+) {
+    let began = files_of(&data_dir, files);
+    let mut said_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|&stop| stop) => return,
+            () = sleep(DIRECTORY_INTERVAL) => {}
+        }
+        let now = files_of(&data_dir, files);
+        let lost = began.iter().zip(&now).zip(files).find(|((began, now), _)| began.is_some() && began != now);
+        match lost {
+            None => said_at = None,
+            Some((_, file)) if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
+                said_at = Some(Instant::now());
+                tracing::error!(
+                    directory = %data_dir.display(),
+                    file,
+                    "a file of this relay's data directory was deleted or replaced while it runs: what it keeps is lost when it stops. \
+                     Stop it, put a copy of the directory back or make another relay with `umbel-relay init`, and start it"
+                );
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Which files these are: device and number.
+fn files_of(data_dir: &Path, files: &[&str]) -> Vec<Option<(u64, u64)>> {
+    let file = |name: &&str| fs::metadata(data_dir.join(name)).ok().map(|file| (file.dev(), file.ino()));
+    files.iter().map(file).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_no_fault_is_said_with_care() {
+        let far = |failures| judge(Answer::Nobody, false, false, failures);
+        assert_eq!((far(1), far(TRIES_PATIENT)), (Verdict::Doubtful, Verdict::Bad));
+        assert_eq!(judge(Answer::Nobody, false, true, 1), Verdict::Bad, "no router is in between");
+        assert_eq!(judge(Answer::Nobody, true, false, 9), Verdict::Doubtful, "others do come");
+        assert_eq!(judge(Answer::OtherRelay, false, false, 1), Verdict::Bad);
+        assert_eq!(judge(Answer::Twin, true, false, 1), Verdict::Bad);
+        assert_eq!(judge(Answer::Own, false, true, 0), Verdict::Good);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = || files_of(dir.path(), &["a", "b"]);
+        fs::write(dir.path().join("a"), "1").unwrap();
+        let before = files();
+        assert!(before[0].is_some() && before[1].is_none());
+        fs::write(dir.path().join("a"), "2").unwrap();
+        assert_eq!(files(), before, "the same file, with other words");
+        fs::write(dir.path().join("new"), "1").unwrap();
+        fs::rename(dir.path().join("new"), dir.path().join("a")).unwrap();
+        assert_ne!(files(), before);
+    }
+}
