@@ -1,5 +1,7 @@
 //! What a hostile relay does to the cells it sends on: the relay itself is the real one, its cells are not.
 
+use std::collections::BTreeMap;
+
 use rand::CryptoRng;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -46,18 +48,41 @@ pub struct Adversary {
     held: Option<Cell>,
     /// How many cells were tampered with.
     pub tampered: usize,
+    /// Of a liar: how many relay cells it sent away from the origin on each circuit.
+    liar: Option<BTreeMap<(EndId, u32), usize>>,
 }
 
 impl Adversary {
     /// Leaves `spare` relay cells alone, then tampers with the next one, once.
     pub fn new(tampering: Tampering, spare: usize) -> Self {
-        Self { tampering, spare, held: None, tampered: 0 }
+        Self { tampering, spare, held: None, tampered: 0, liar: None }
+    }
+
+    /// Lets `spare` relay cells of each circuit pass that it sends away from a client, and flips a bit in all after them: the
+    /// circuit is built, and breaks as soon as it is used.
+    pub fn liar(spare: usize) -> Self {
+        Self { liar: Some(BTreeMap::new()), ..Self::new(Tampering::Flip(77), spare) }
     }
 
     /// What leaves on this link in place of this cell.
-    pub fn send(&mut self, end: EndId, mut cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+    pub fn send(
+        &mut self,
+        end: EndId,
+        mut cell: Cell,
+        is_to_client: bool,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayEffect> {
         let send = |cell| RelayEffect::Send(end, cell);
         let Ok((Some(circ), Command::Relay)) = cell.header() else { return vec![send(cell)] };
+        if let Some(counts) = &mut self.liar {
+            let count = counts.entry((end, circ.number())).or_default();
+            *count += usize::from(!is_to_client);
+            if !is_to_client && *count > self.spare {
+                self.tampered += 1;
+                flip(&mut cell, 77, 1);
+            }
+            return vec![send(cell)];
+        }
         if let Some(held) = self.held.take() {
             return vec![send(cell), send(held)];
         }

@@ -1,6 +1,6 @@
 //! A relay of the world: the real planes, and a shell that lives in virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use rand::CryptoRng;
@@ -40,6 +40,7 @@ pub struct SimRelay {
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
     pub stale_cells: u64,
+    client_ends: BTreeSet<EndId>,
     identity_seed: [u8; 32],
     seeds: Vec<Peer>,
     live: Option<Live>,
@@ -78,6 +79,7 @@ impl SimRelay {
             adversary: None,
             broken: Vec::new(),
             stale_cells: 0,
+            client_ends: BTreeSet::new(),
             identity_seed,
             seeds,
             live: None,
@@ -150,6 +152,9 @@ impl SimRelay {
     /// A link is up.
     pub fn on_link_up(&mut self, now: Instant, wall: WallTime, end: EndId, up: LinkUp, rng: &mut dyn CryptoRng) {
         let Some(live) = &mut self.live else { return };
+        if up.peer.is_none() {
+            self.client_ends.insert(end);
+        }
         let link = LinkId(end.0);
         live.tables.insert(link, LinkTable::new());
         live.control.handle_link_up(now, wall, link, up, rng);
@@ -267,7 +272,7 @@ impl SimRelay {
     fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
         match &mut self.adversary {
-            Some(adversary) if is_relay_cell => adversary.send(end, cell, rng),
+            Some(adversary) if is_relay_cell => adversary.send(end, cell, self.client_ends.contains(&end), rng),
             _ => vec![RelayEffect::Send(end, cell)],
         }
     }

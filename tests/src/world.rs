@@ -43,6 +43,9 @@ pub struct World {
     clocks: BTreeMap<Node, i64>,
     queue: BTreeMap<(Instant, u64), Event>,
     next_event: u64,
+    /// The client whose machine stands still, and what has come for it meanwhile.
+    suspended: Option<ClientName>,
+    asleep: Vec<Event>,
     trace: DefaultHasher,
     steps: u64,
     /// Cells sent, delivered, and lost with their link.
@@ -65,11 +68,33 @@ pub struct CellCount {
 }
 
 enum Event {
-    Cell { to: EndId, cell: Cell, is_copy: bool },
-    Dialled { from: Node, to: RelayName },
-    DialFailed { from: Node, relay: RelayId },
-    Work { relay: RelayName, incarnation: u64, done: WorkDone },
-    Commit { node: Node, incarnation: u64 },
+    Cell {
+        to: EndId,
+        cell: Cell,
+        is_copy: bool,
+    },
+    Dialled {
+        from: Node,
+        to: RelayName,
+    },
+    DialFailed {
+        from: Node,
+        relay: RelayId,
+    },
+    Work {
+        relay: RelayName,
+        incarnation: u64,
+        done: WorkDone,
+    },
+    Commit {
+        node: Node,
+        incarnation: u64,
+    },
+    /// A client hears of a link's end only now: it was asleep.
+    Down {
+        client: usize,
+        end: EndId,
+    },
 }
 
 impl World {
@@ -91,6 +116,8 @@ impl World {
             clocks: BTreeMap::new(),
             queue: BTreeMap::new(),
             next_event: 0,
+            suspended: None,
+            asleep: Vec::new(),
             trace: DefaultHasher::new(),
             steps: 0,
             cells: CellCount::default(),
@@ -240,6 +267,26 @@ impl World {
         self.drain(Node::Relay(name.0));
     }
 
+    /// A relay that is down gets another address.
+    pub fn move_relay(&mut self, name: RelayName) {
+        let port = self.relays[name.0].address.port();
+        self.relays[name.0].address.set_port(port + 10_000);
+    }
+
+    /// A client's machine stands still for so long, while the rest of the world goes on and this happens.
+    pub fn suspend_client(&mut self, name: ClientName, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
+        self.suspended = Some(name);
+        meanwhile(self);
+        self.run_for(time);
+        self.suspended = None;
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
+        self.clients[name.0].on_timeout(now, wall, &mut self.rng);
+        self.drain(Node::Client(name.0));
+        for event in core::mem::take(&mut self.asleep) {
+            self.schedule(Duration::ZERO, event);
+        }
+    }
+
     /// Kills a client, between any write and its commit.
     pub fn crash_client(&mut self, name: ClientName) {
         self.clients[name.0].crash();
@@ -369,7 +416,8 @@ impl World {
 
     fn next_timer(&self) -> Option<(Instant, Node)> {
         let relays = self.relays.iter().enumerate().map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
-        let clients = self.clients.iter().enumerate().map(|(n, client)| (client.next_timeout(), Node::Client(n)));
+        let clients = self.clients.iter().enumerate().filter(|&(n, _)| self.suspended != Some(ClientName(n)));
+        let clients = clients.map(|(n, client)| (client.next_timeout(), Node::Client(n)));
         relays.chain(clients).filter_map(|(at, node)| Some((at?, node))).min()
     }
 
@@ -388,6 +436,10 @@ impl World {
         let Some(((at, _), event)) = self.queue.pop_first() else { return Vec::new() };
         let now = self.now;
         at.hash(&mut self.trace);
+        if self.is_for_suspended(&event) {
+            self.asleep.push(event);
+            return Vec::new();
+        }
         match event {
             Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
             Event::Dialled { from, to } => self.on_dialled(from, to),
@@ -398,6 +450,11 @@ impl World {
                     Node::Client(n) => self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng),
                 }
                 vec![from]
+            }
+            Event::Down { client, end } => {
+                let wall = self.wall_of(Node::Client(client));
+                self.clients[client].on_link_down(now, wall, end, &mut self.rng);
+                vec![Node::Client(client)]
             }
             Event::Work { relay, incarnation, done } => {
                 if self.relays[relay.0].incarnation() == incarnation {
@@ -448,6 +505,17 @@ impl World {
             self.copies.push(fate(before, self.complaints(end.node)));
         }
         vec![end.node]
+    }
+
+    fn is_for_suspended(&self, event: &Event) -> bool {
+        let Some(ClientName(name)) = self.suspended else { return false };
+        let node = match event {
+            Event::Cell { to, .. } => self.network.end(*to).map(|end| end.node),
+            Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
+            Event::Commit { node, .. } => Some(*node),
+            Event::Work { .. } | Event::Down { .. } => None,
+        };
+        node == Some(Node::Client(name))
     }
 
     fn complaints(&self, node: Node) -> (u64, u64) {
@@ -579,6 +647,9 @@ impl World {
             let wall = self.wall_of(node);
             match node {
                 Node::Relay(n) => self.relays[n].on_link_down(now, end),
+                Node::Client(n) if self.suspended == Some(ClientName(n)) => {
+                    self.asleep.push(Event::Down { client: n, end });
+                }
                 Node::Client(n) => self.clients[n].on_link_down(now, wall, end, &mut self.rng),
             }
         }
