@@ -1,5 +1,6 @@
 //! Watches messages on their way from the outbox to their holders.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
@@ -365,15 +366,26 @@ fn exit(obstacle: Obstacle) -> Exit {
     }
 }
 
-fn text(obstacle: Obstacle) -> &'static str {
-    match obstacle {
+fn text(obstacle: Obstacle) -> Cow<'static, str> {
+    let text = match obstacle {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
         Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit could be built",
         Obstacle::Deferred(DeferReason::NoDescriptor) => "no directory relay knows this address",
+        Obstacle::Deferred(DeferReason::NoDirectory) => "no directory relay that may know this address answered",
+        Obstacle::Deferred(DeferReason::Broken { circuits, guards }) => {
+            let circuits = counted(circuits, "circuit");
+            return format!("circuits break before the question arrives: {circuits} over {}", counted(guards, "guard"))
+                .into();
+        }
         Obstacle::Deferred(DeferReason::Holders) => "too few of the inbox's holders could be reached or would take it",
         Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full",
-    }
+    };
+    text.into()
+}
+
+fn counted(count: u32, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn hint(obstacle: Obstacle) -> &'static str {
@@ -387,6 +399,9 @@ fn hint(obstacle: Obstacle) -> &'static str {
         }
         Obstacle::Deferred(DeferReason::QueueFull) => {
             "its owner has to receive first; the next send or receive tries again"
+        }
+        Obstacle::Deferred(DeferReason::Broken { .. }) => {
+            "a relay on the way damages what it forwards; the next send or receive tries again, over other relays"
         }
         Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel send --flush`",
     }

@@ -49,6 +49,16 @@ impl Backoff {
         wait
     }
 
+    /// As after so many failures, the next try due at this time.
+    pub(super) const fn resumed(failures: u32, retry_at: Instant) -> Self {
+        Self { failures, retry_at }
+    }
+
+    /// Lets the next try be no later than this.
+    pub(super) fn retry_by(&mut self, at: Instant) {
+        self.retry_at = self.retry_at.min(at);
+    }
+
     /// Forgets all failures.
     pub(super) fn reset(&mut self) {
         *self = Self::default();

@@ -57,6 +57,8 @@ pub(super) struct Circuit {
     pub(super) dirty_at: Instant,
     /// Who waits for what comes on a stream.
     pub(super) streams: BTreeMap<StreamId, AskId>,
+    /// It carried an answer.
+    pub(super) is_proven: bool,
     pub(super) idle_since: Instant,
 }
 

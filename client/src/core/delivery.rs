@@ -364,6 +364,9 @@ impl Delivery {
                 DeferReason::Holders
             }
             Answer::Failed(AskFault::NoCircuit) => DeferReason::NoCircuit,
+            Answer::Failed(AskFault::Broken { circuits, guards }) => {
+                DeferReason::Broken { circuits: *circuits, guards: *guards }
+            }
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => DeferReason::Holders,
         };
         let was_tried = target.state == State::Asked;
@@ -489,6 +492,10 @@ impl Delivery {
             DeferReason::QueueFull
         } else if reasons().all(|reason| reason == DeferReason::NoCircuit) {
             DeferReason::NoCircuit
+        } else if let Some(broken) = reasons().find(|reason| matches!(reason, DeferReason::Broken { .. }))
+            && !reasons().any(|reason| reason == DeferReason::Holders)
+        {
+            broken
         } else {
             DeferReason::Holders
         }

@@ -24,6 +24,14 @@ use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are forgotten.
 const RECEIVED_MAX: usize = 100_000;
+/// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
+const SUBSCRIPTIONS_MAX: usize = 40;
+/// Mailboxes that are polled as often as the network has it; when there are more, each has its turn less often.
+const POLLED_MAX: usize = 40;
+/// A subscription that was lost is made again within this time, unless it had just been made.
+const RESUBSCRIBE: Duration = Duration::from_secs(1);
+/// One that was lost sooner than this had just been made.
+const LASTED_MIN: Duration = Duration::from_secs(10);
 /// Bounds of the time after which a quiet subscription is tried out.
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
@@ -67,6 +75,10 @@ struct Visiting {
     /// Whether the last fetch asked for records, and not only for removal.
     is_full: bool,
     is_subscribed: bool,
+    /// Whether there is a place for its subscription.
+    may_subscribe: bool,
+    /// When it last subscribed.
+    subscribed_at: Instant,
     /// Records whose messages are durable here.
     remove: Vec<RecordId>,
     /// Bytes that were pushed since something was last removed.
@@ -126,12 +138,44 @@ impl Fetching {
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, inboxes: &Inboxes, requests: &mut Requests) {
         for (name, listener) in &mut self.listeners {
             listener.follow(inboxes.mailboxes(name));
+        }
+        self.seat_subscriptions();
+        for (name, listener) in &mut self.listeners {
             let is_interactive = listener.is_interactive;
             for (&queue, visiting) in &mut listener.mailboxes {
                 visiting.drive(cx, requests, name, queue, is_interactive);
             }
             listener.tell_if_caught_up(cx, name);
         }
+    }
+
+    /// Gives the places for subscriptions to the first mailbox of each inbox, then to the second, and so on. Who has one
+    /// keeps it.
+    fn seat_subscriptions(&mut self) {
+        let interactive = || self.listeners.values().filter(|listener| listener.is_interactive);
+        let current = |listener: &Listener| listener.mailboxes.values().filter(|visiting| visiting.is_current).count();
+        let ranks = interactive().map(current).max().unwrap_or_default();
+        let seated =
+            |listener: &Listener| listener.mailboxes.values().filter(|visiting| visiting.may_subscribe).count();
+        let mut free = SUBSCRIPTIONS_MAX.saturating_sub(interactive().map(seated).sum());
+        for rank in 0..ranks {
+            for listener in self.listeners.values_mut().filter(|listener| listener.is_interactive) {
+                let mut current = listener.mailboxes.values_mut().filter(|visiting| visiting.is_current);
+                let Some(visiting) = current.nth(rank).filter(|visiting| !visiting.may_subscribe) else { continue };
+                if free == 0 {
+                    return;
+                }
+                visiting.may_subscribe = true;
+                free -= 1;
+            }
+        }
+    }
+
+    /// By how much longer than the network has it the polled mailboxes wait for their turn.
+    fn crowding(&self) -> u32 {
+        let polled = self.listeners.values().flat_map(|listener| listener.mailboxes.values());
+        let count = polled.filter(|visiting| !visiting.is_subscribed).count();
+        u32::try_from(count.div_ceil(POLLED_MAX)).unwrap_or(u32::MAX).max(1)
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
@@ -148,6 +192,7 @@ impl Fetching {
         queue: QueueId,
         answer: Answer,
     ) {
+        let crowding = self.crowding();
         let Some(listener) = self.listeners.get_mut(name) else { return };
         let is_interactive = listener.is_interactive;
         let Some(visiting) = listener.mailboxes.get_mut(&queue) else { return };
@@ -167,7 +212,10 @@ impl Fetching {
             visiting.on_answered(&records, more);
         }
         visiting.has_more = more && !is_acknowledgement;
-        visiting.next_at = visiting.next_visit(cx, is_interactive);
+        // A subscription that is to be made again does not wait for the next probe.
+        if visiting.is_subscribed || visiting.yields_until > cx.now || !visiting.subscribes(is_interactive) {
+            visiting.next_at = visiting.next_visit(cx, is_interactive, crowding);
+        }
         self.take_records(cx, inboxes, name, queue, &records);
         report(cx, inboxes, name, queue, Some(Visit::Answered));
     }
@@ -191,6 +239,10 @@ impl Fetching {
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;
+            if matches!(answer, Answer::Failed(AskFault::Lost)) && visiting.subscribed_at + LASTED_MIN <= cx.now {
+                visiting.next_at = cx.now + between(Duration::ZERO, RESUBSCRIBE, cx.rng);
+                return;
+            }
             let visit = visiting.on_failed(cx, &answer);
             return report(cx, inboxes, name, queue, visit);
         };
@@ -268,6 +320,7 @@ impl Listener {
             followed.insert(mailbox.queue);
             let visiting = self.mailboxes.entry(mailbox.queue).or_insert_with(|| Visiting::new(mailbox));
             visiting.is_current = is_current;
+            visiting.may_subscribe &= is_current;
         }
         self.mailboxes.retain(|queue, _| followed.contains(queue));
     }
@@ -296,6 +349,8 @@ impl Visiting {
             is_fetching: false,
             is_full: false,
             is_subscribed: false,
+            may_subscribe: false,
+            subscribed_at: Instant::default(),
             remove: Vec::new(),
             pushed_bytes: 0,
             removing: Vec::new(),
@@ -312,9 +367,10 @@ impl Visiting {
     fn drive(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId, is_interactive: bool) {
         let is_due = self.next_at <= cx.now;
         let may_go_on = is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
-        if is_interactive && self.is_current && !self.is_subscribed && self.yields_until <= cx.now {
+        if self.subscribes(is_interactive) && !self.is_subscribed && self.yields_until <= cx.now {
             if is_due && !self.is_fetching {
                 self.is_subscribed = true;
+                self.subscribed_at = cx.now;
                 let push_delay = cx.network.params.push_delay.as_millis();
                 let push_delay_ms = u32::try_from(push_delay).unwrap_or(u32::MAX);
                 let asker = Asker::Subscribe { inbox: name.to_owned(), queue };
@@ -332,6 +388,11 @@ impl Visiting {
         if is_wanted {
             self.fetch(cx, requests, name, queue);
         }
+    }
+
+    /// Whether it has a subscription, or is to have one.
+    const fn subscribes(&self, is_interactive: bool) -> bool {
+        is_interactive && self.is_current && self.may_subscribe
     }
 
     /// Removes what is durable here; asks for more unless a subscription brings it.
@@ -389,15 +450,15 @@ impl Visiting {
     }
 
     /// When the mailbox is visited next if nothing comes before.
-    fn next_visit(&self, cx: &mut Context<'_>, is_interactive: bool) -> Instant {
+    fn next_visit(&self, cx: &mut Context<'_>, is_interactive: bool, crowding: u32) -> Instant {
         let params = &cx.network.params;
         cx.now
-            + if is_interactive && self.is_current {
+            + if self.subscribes(is_interactive) {
                 between(PROBE.0, PROBE.1, cx.rng)
             } else if self.is_current {
-                exponential(params.fetch_interval, cx.rng)
+                exponential(params.fetch_interval.saturating_mul(crowding), cx.rng)
             } else {
-                exponential(params.fetch_interval_background, cx.rng)
+                exponential(params.fetch_interval_background.saturating_mul(crowding), cx.rng)
             }
     }
 
@@ -409,7 +470,7 @@ impl Visiting {
         }
         self.next_at = cx.now + self.backoff.fail(cx);
         match answer {
-            Answer::Failed(AskFault::NoCircuit) => None,
+            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost) => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => Some(Visit::Unreachable),

@@ -1,20 +1,39 @@
 //! Guards: the few relays that see this client's address (docs/protocol.md §6.4).
 //!
-//! Sampled: drawn once and kept for months. Confirmed: a circuit was built through it. Primary: the first few of both, in
-//! that order. The one in use is the first that there is a link to. Whoever makes guards fail can make a client go down
-//! its list, but not draw beyond the sample's limit.
+//! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a circuit was built through
+//! it. The one in use is the first in order that there is a link to. Whoever makes guards fail gets this client to try a few
+//! new ones a day, never the whole network; a failure counts only while others answer, and counts outlive a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
-use umbel_proto::time::WallTime;
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, WallTime};
 
 use super::Context;
 use super::io::Warning;
 use super::path::draw;
+use super::suspects::Trail;
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// New guards that may be tried in a day once as many as there are primaries were tried.
+const NEW_A_DAY: usize = 2;
+/// The same in a network for tests, whose few relays come and go.
+const NEW_A_DAY_WEAK: usize = 8;
+/// Misses in a row, over a day or more, after which a guard makes room for the next one.
+const GONE_MISSES: u32 = 5;
+/// Guards that may be set aside in [`SET_ASIDE_WINDOW`]: somebody elsewhere on the paths may be behind it.
+const SET_ASIDE_MAX: usize = 2;
+const SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// Other relays that must have been on the way of circuits that failed, so that none of them can be behind it.
+const DISTINCT_TERMINALS: usize = 4;
+const DISTINCT_MIDDLES: usize = 3;
+const DISTINCT_L2: usize = 2;
+/// Circuits after which counts are halved: what was long ago weighs less.
+const COUNTS_MAX: u32 = 400;
 
 /// One guard of the sample, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,31 +42,86 @@ pub(super) struct Guard {
     sampled_at: WallTime,
     confirmed_at: Option<WallTime>,
     unlisted_since: Option<WallTime>,
-}
-
-/// Circuits through one guard since the client started.
-#[derive(Debug, Default)]
-struct Count {
+    tried_at: Option<WallTime>,
+    /// Times in a row that it could not be reached while others could.
+    missed: u32,
+    missed_since: Option<WallTime>,
+    rests_until: Option<WallTime>,
     built: u32,
     failed: u32,
-    is_told: bool,
+    set_aside_at: Option<WallTime>,
+}
+
+/// A guard as it was stored before failures were.
+#[derive(Serialize, Deserialize)]
+pub(super) struct GuardV1 {
+    relay: RelayId,
+    sampled_at: WallTime,
+    confirmed_at: Option<WallTime>,
+    unlisted_since: Option<WallTime>,
+}
+
+impl From<GuardV1> for Guard {
+    fn from(old: GuardV1) -> Self {
+        let GuardV1 { relay, sampled_at, confirmed_at, unlisted_since } = old;
+        Self { confirmed_at, unlisted_since, tried_at: confirmed_at, ..Self::sampled(relay, sampled_at) }
+    }
+}
+
+impl Guard {
+    const fn sampled(relay: RelayId, sampled_at: WallTime) -> Self {
+        Self {
+            relay,
+            sampled_at,
+            confirmed_at: None,
+            unlisted_since: None,
+            tried_at: None,
+            missed: 0,
+            missed_since: None,
+            rests_until: None,
+            built: 0,
+            failed: 0,
+            set_aside_at: None,
+        }
+    }
+
+    const fn is_usable(&self) -> bool {
+        self.unlisted_since.is_none() && self.set_aside_at.is_none()
+    }
+
+    /// Whether it was out of reach for so long that the next one takes its place. It is tried again once a day.
+    fn is_gone(&self, wall: WallTime) -> bool {
+        self.missed >= GONE_MISSES
+            && self.missed_since.is_some_and(|since| since + DAY <= wall)
+            && self.rests_until.is_some_and(|until| until > wall)
+    }
 }
 
 /// The sample, in the order it was drawn.
 #[derive(Default)]
 pub(super) struct Guards {
     sample: Vec<Guard>,
-    counts: BTreeMap<RelayId, Count>,
+    /// When guards beyond the primaries were first tried, for a day.
+    new_at: Vec<WallTime>,
+    /// The ways of the circuits that failed through each since the client started: while built, and once built.
+    trails: BTreeMap<(RelayId, bool), Trail>,
+    /// Guards that the user was warned of.
+    told: BTreeSet<RelayId>,
     is_changed: bool,
 }
 
 impl Guards {
-    pub(super) fn restore(sample: Vec<Guard>) -> Self {
-        Self { sample, counts: BTreeMap::new(), is_changed: false }
+    pub(super) fn restore(sample: Vec<Guard>, new_at: Vec<WallTime>) -> Self {
+        Self { sample, new_at, ..Self::default() }
     }
 
     pub(super) fn sample(&self) -> &[Guard] {
         &self.sample
+    }
+
+    /// When guards beyond the primaries were first tried.
+    pub(super) fn new_at(&self) -> &[WallTime] {
+        &self.new_at
     }
 
     /// Whether the sample has to be stored again.
@@ -55,18 +129,28 @@ impl Guards {
         core::mem::take(&mut self.is_changed)
     }
 
-    /// All usable guards, best first: confirmed ones by when that was, then the others as drawn.
-    pub(super) fn in_order(&self) -> Vec<RelayId> {
-        let mut listed: Vec<&Guard> = self.sample.iter().filter(|guard| guard.unlisted_since.is_none()).collect();
-        listed.sort_by_key(|guard| guard.confirmed_at.unwrap_or(WallTime(u64::MAX)));
+    /// All usable guards, best first: confirmed ones by when that was, then the others as drawn; last those that were long
+    /// out of reach.
+    pub(super) fn in_order(&self, wall: WallTime) -> Vec<RelayId> {
+        let mut listed: Vec<&Guard> = self.sample.iter().filter(|guard| guard.is_usable()).collect();
+        listed.sort_by_key(|guard| (guard.is_gone(wall), guard.confirmed_at.unwrap_or(WallTime(u64::MAX))));
         listed.into_iter().map(|guard| guard.relay).collect()
     }
 
     /// The first few of [`Guards::in_order`].
-    pub(super) fn primary(&self, count: usize) -> Vec<RelayId> {
-        let mut order = self.in_order();
+    pub(super) fn primary(&self, wall: WallTime, count: usize) -> Vec<RelayId> {
+        let mut order = self.in_order(wall);
         order.truncate(count);
         order
+    }
+
+    /// Guards that rest from a life before, with how often they were missed and for how long they rest.
+    pub(super) fn resting(&self, wall: WallTime) -> impl Iterator<Item = (RelayId, u32, Duration)> {
+        let resting = self.sample.iter().filter(|guard| guard.missed > 0);
+        resting.filter_map(move |guard| {
+            let rest = guard.rests_until?.since(wall);
+            (!rest.is_zero()).then_some((guard.relay, guard.missed, rest))
+        })
     }
 
     /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the sample's size.
@@ -87,8 +171,10 @@ impl Guards {
                 self.is_changed = true;
             }
         }
+        self.forget_new(wall);
         let wanted = (cx.view.len() / 5).clamp(params.guards_primary, params.guards_sample_min);
-        while self.in_order().len() < wanted && self.grow(cx) {}
+        let is_there = |guard: &&Guard| guard.is_usable() && !guard.is_gone(wall);
+        while self.sample.iter().filter(is_there).count() < wanted && self.grow(cx) {}
     }
 
     /// Draws one more guard; says whether it could.
@@ -99,9 +185,47 @@ impl Guards {
         let mut known = Exclude::nothing();
         self.sample.iter().for_each(|guard| known.relay(guard.relay));
         let Some(relay) = draw(cx, Roles::NONE, &known) else { return false };
-        self.sample.push(Guard { relay, sampled_at: cx.wall, confirmed_at: None, unlisted_since: None });
+        self.sample.push(Guard::sampled(relay, cx.wall));
         self.is_changed = true;
         true
+    }
+
+    /// Whether a link to this guard may be asked for: it was tried before, or trying another new one is within the rules.
+    pub(super) fn may_try(&self, relay: RelayId, params: &Params) -> bool {
+        let is_tried = |guard: &&Guard| guard.tried_at.is_some();
+        let is_known = self.sample.iter().filter(is_tried).any(|guard| guard.relay == relay);
+        is_known || self.has_free_place(params) || self.may_try_new(params)
+    }
+
+    /// Whether one more new guard may be tried today.
+    pub(super) fn may_try_new(&self, params: &Params) -> bool {
+        let most = if params.danger_accept_weak { NEW_A_DAY_WEAK } else { NEW_A_DAY };
+        self.new_at.len() < most
+    }
+
+    /// A link to this guard is asked for.
+    pub(super) fn on_tried(&mut self, cx: &Context<'_>, relay: RelayId) {
+        let has_free_place = self.has_free_place(&cx.network.params);
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        if guard.tried_at.is_none() {
+            guard.tried_at = Some(cx.wall);
+            if !has_free_place {
+                self.new_at.push(cx.wall);
+            }
+            self.is_changed = true;
+        }
+    }
+
+    /// It could not be reached, while another relay could: it rests for so long, or for a day if that goes on and on.
+    pub(super) fn on_missed(&mut self, wall: WallTime, relay: RelayId, rest: Duration) {
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        guard.missed = guard.missed.saturating_add(1);
+        // The clock may have been ahead.
+        let since = guard.missed_since.map_or(wall, |since| since.min(wall));
+        guard.missed_since = Some(since);
+        let is_gone = guard.missed >= GONE_MISSES && since + DAY <= wall;
+        guard.rests_until = Some(wall + if is_gone { DAY } else { rest });
+        self.is_changed = true;
     }
 
     /// A circuit was built through this guard: it is confirmed.
@@ -111,22 +235,62 @@ impl Guards {
             guard.confirmed_at = Some(cx.wall);
             self.is_changed = true;
         }
-        self.counts.entry(relay).or_default().built += 1;
+        if guard.missed > 0 {
+            (guard.missed, guard.missed_since, guard.rests_until) = (0, None, None);
+            self.is_changed = true;
+        }
+        guard.built += 1;
+        if guard.built + guard.failed >= COUNTS_MAX {
+            (guard.built, guard.failed) = (guard.built / 2, guard.failed / 2);
+        }
     }
 
-    /// A circuit through this guard failed while it was built.
-    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        if !self.sample.iter().any(|guard| guard.relay == relay) {
+    /// A circuit through this guard failed, on this way: while it was built, or before it carried an answer. Where too many
+    /// do, over ways that have nothing else in common, the guard is set aside for the rest of its life.
+    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, way: &[RelayId], is_unbuilt: bool) {
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        let trail = self.trails.entry((relay, is_unbuilt)).or_default();
+        if !trail.add(way) {
             return;
         }
+        guard.failed += 1;
+        self.is_changed = true;
         let params = &cx.network.params;
-        let count = self.counts.entry(relay).or_default();
-        count.failed += 1;
-        let all = count.built + count.failed;
-        let is_much = u64::from(count.failed) * 100 > u64::from(all) * u64::from(params.guard_failures_percent);
-        if all >= params.guard_circuits_min && is_much && !count.is_told {
-            count.is_told = true;
+        let all = guard.built + guard.failed;
+        let is_much = u64::from(guard.failed) * 100 > u64::from(all) * u64::from(params.guard_failures_percent);
+        let terminals = if is_unbuilt { 0 } else { DISTINCT_TERMINALS };
+        if all < params.guard_circuits_min || !is_much || !trail.has(DISTINCT_L2, DISTINCT_MIDDLES, terminals) {
+            return;
+        }
+        if self.may_set_aside(cx.wall, relay)
+            && let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay)
+        {
+            guard.set_aside_at = Some(cx.wall);
+        }
+        if self.told.insert(relay) {
             cx.warn(Warning::GuardFails);
         }
+    }
+
+    /// Whether another guard that was tried is left, and few were set aside lately.
+    fn may_set_aside(&self, wall: WallTime, relay: RelayId) -> bool {
+        let is_left = |guard: &Guard| guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some();
+        let is_recent = |guard: &&Guard| guard.set_aside_at.is_some_and(|at| at + SET_ASIDE_WINDOW > wall);
+        self.sample.iter().any(is_left) && self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
+    }
+
+    /// Whether fewer were tried than there are primaries.
+    fn has_free_place(&self, params: &Params) -> bool {
+        self.sample.iter().filter(|guard| guard.tried_at.is_some()).count() < params.guards_primary
+    }
+
+    /// Forgets first tries of more than a day ago. A clock that was set back must not make a day longer than one.
+    fn forget_new(&mut self, wall: WallTime) {
+        let before = self.new_at.len();
+        self.new_at.retain(|at| wall.since(*at) < DAY);
+        for at in &mut self.new_at {
+            *at = (*at).min(wall);
+        }
+        self.is_changed |= self.new_at.len() != before;
     }
 }

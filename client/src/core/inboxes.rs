@@ -375,7 +375,7 @@ impl Inbox {
                 self.take_into_use(cx, name, queue);
             }
             // The fault is ours, or the path's: the holder is not to blame.
-            Answer::Failed(AskFault::NoCircuit) => {
+            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost) => {
                 health.backoff.fail(cx);
             }
             Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {

@@ -81,7 +81,8 @@ pub enum Notice {
         /// Relays whose descriptors are dead, and whose addresses are tried.
         last_known: usize,
     },
-    /// No relay could be reached: neither a guard nor a seed. Repeated at each failed attempt.
+    /// No relay could be reached: no guard, none of those that may be tried in their place, no seed. Repeated at each failed
+    /// attempt.
     Unreachable,
     /// A hop was added to a circuit. Only shown to the circuit's own user.
     HopBuilt {
@@ -194,6 +195,15 @@ pub enum DeferReason {
     Holders,
     /// The inbox's queues are full.
     QueueFull,
+    /// None of the directory relays that may have the inbox's descriptor answered.
+    NoDirectory,
+    /// Circuits break before a question is answered.
+    Broken {
+        /// How many did, in a row.
+        circuits: u32,
+        /// Over how many guards.
+        guards: u32,
+    },
 }
 
 /// Why a message can never be delivered.
@@ -215,7 +225,8 @@ pub enum Warning {
         /// By how many seconds.
         seconds: u64,
     },
-    /// More than three in ten circuits through a guard failed.
+    /// More than three in ten circuits through a guard failed, over whatever other relays they went. It is used no more
+    /// where another can be had.
     GuardFails,
     /// A mailbox of this inbox is gone; another takes its place.
     MailboxReplaced {

@@ -7,16 +7,24 @@ use std::collections::BTreeMap;
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
 use super::Context;
-use super::chance::Backoff;
+use super::chance::{Backoff, between};
 use super::io::{LinkId, LinkOp, Warning};
 
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are forgotten.
 const RESTS_MAX: usize = 256;
 /// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled in a loop.
 const LIFE_MIN: Duration = Duration::from_secs(30);
+/// While nothing can be reached it is rather this machine that is offline: each relay is dialled again within this time, so
+/// that a network that comes back is used at once.
+const OFFLINE_RETRY: Duration = Duration::from_secs(8);
+/// How long a link that may be dead has to show that it is not.
+const SUSPECT_FOR: Duration = Duration::from_secs(3);
+/// How long a link over which something was asked may be silent before it may be dead.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// Bit that marks a dialler's circuit ids.
 const DIALLER_BIT: u32 = 0x8000_0000;
 
@@ -26,6 +34,10 @@ pub(super) struct Links {
     up: BTreeMap<LinkId, Link>,
     dialling: BTreeMap<RelayId, Dial>,
     rests: BTreeMap<RelayId, Backoff>,
+    /// Where relays that rest were dialled in vain.
+    failed_at: BTreeMap<RelayId, Vec<String>>,
+    /// Relays that rest from a life before.
+    resumed: Vec<RelayId>,
     is_clock_told: bool,
 }
 
@@ -36,13 +48,53 @@ struct Link {
     circ_count: u32,
     up_since: Instant,
     idle_since: Instant,
+    pace: Pace,
+    /// Something was asked over it at this time, and nothing came since.
+    asked_at: Option<Instant>,
+    /// It is closed at this time unless something comes before.
+    suspect_until: Option<Instant>,
     /// How far the peer's clock is ahead of ours, seconds.
     clock_offset: i64,
 }
 
 struct Dial {
+    host_ports: Vec<String>,
     began_at: Instant,
     gives_up_at: Instant,
+}
+
+/// Creates are sent a little slower than a relay takes them (docs/protocol.md §5.4), so that none is refused.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    paid_until: Instant,
+    interval: Duration,
+    tolerance: Duration,
+}
+
+impl Pace {
+    fn new(params: &Params, now: Instant) -> Self {
+        let interval = (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
+        let tolerance = interval.saturating_mul((params.creates_burst.saturating_mul(8) / 10).saturating_sub(1));
+        Self { paid_until: now, interval, tolerance }
+    }
+
+    /// When the next one may be sent, a past moment included.
+    fn next_at(&self) -> Instant {
+        Instant::from_micros(self.paid_until.as_micros().saturating_sub(duration_micros(self.tolerance)))
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.paid_until = self.paid_until.max(now) + self.interval;
+    }
+
+    /// The relay said that this was too fast: what was saved up is gone.
+    fn empty(&mut self, now: Instant) {
+        self.paid_until = self.paid_until.max(now + self.tolerance + self.interval);
+    }
+}
+
+fn duration_micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How a relay can be reached right now.
@@ -95,7 +147,7 @@ impl Links {
         }
         // The shell has its own timeout and reports; this one is for a report that never comes.
         let gives_up_at = cx.now + cx.network.params.dial_timeout * 2;
-        self.dialling.insert(relay, Dial { began_at: cx.now, gives_up_at });
+        self.dialling.insert(relay, Dial { host_ports: host_ports.clone(), began_at: cx.now, gives_up_at });
         cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
     }
 
@@ -109,11 +161,23 @@ impl Links {
         clock_offset: i64,
     ) -> bool {
         self.dialling.remove(&relay);
+        self.failed_at.remove(&relay);
         if self.link_to(relay).is_some() {
             cx.out.links.push_back(LinkOp::Close(id));
             return false;
         }
-        self.up.insert(id, Link { relay, target, circ_count: 0, up_since: cx.now, idle_since: cx.now, clock_offset });
+        let link = Link {
+            relay,
+            target,
+            circ_count: 0,
+            up_since: cx.now,
+            idle_since: cx.now,
+            pace: Pace::new(&cx.network.params, cx.now),
+            asked_at: None,
+            suspect_until: None,
+            clock_offset,
+        };
+        self.up.insert(id, link);
         self.judge_clock(cx);
         true
     }
@@ -130,8 +194,11 @@ impl Links {
     }
 
     pub(super) fn on_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        self.dialling.remove(&relay);
+        let dial = self.dialling.remove(&relay);
         self.rest(cx, relay);
+        if let Some(Dial { host_ports, .. }) = dial {
+            self.failed_at.insert(relay, host_ports);
+        }
     }
 
     /// Leaves this relay alone for a while.
@@ -141,11 +208,95 @@ impl Links {
             && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
         {
             self.rests.remove(&first);
+            self.failed_at.remove(&first);
         }
-        self.rests.entry(relay).or_default().fail(cx);
+        let offline_by = self.up.is_empty().then(|| cx.now + between(OFFLINE_RETRY / 2, OFFLINE_RETRY, cx.rng));
+        let rest = self.rests.entry(relay).or_default();
+        rest.fail(cx);
+        offline_by.into_iter().for_each(|at| rest.retry_by(at));
+    }
+
+    /// This relay rests from a life before.
+    pub(super) fn resume_rest(&mut self, relay: RelayId, failures: u32, until: Instant) {
+        self.rests.insert(relay, Backoff::resumed(failures, until));
+        self.resumed.push(relay);
+    }
+
+    /// Relays that rest from a life before may be dialled now: nothing else is left.
+    pub(super) fn hurry_resumed(&mut self) {
+        let resumed = core::mem::take(&mut self.resumed);
+        self.hurry(&resumed);
+    }
+
+    /// Whether this relay rests for not having been where it was dialled, and is elsewhere now.
+    pub(super) fn failed_elsewhere(&self, relay: RelayId, host_ports: &[String]) -> bool {
+        self.failed_at.get(&relay).is_some_and(|dialled| dialled != host_ports)
+    }
+
+    /// How long it still rests.
+    pub(super) fn rest_left(&self, relay: RelayId, now: Instant) -> Duration {
+        self.rests.get(&relay).map_or(Duration::ZERO, |rest| rest.retry_at().since(now))
+    }
+
+    /// Something came over this link.
+    pub(super) fn on_heard(&mut self, id: LinkId) {
+        if let Some(link) = self.up.get_mut(&id) {
+            (link.asked_at, link.suspect_until) = (None, None);
+        }
+    }
+
+    /// Something that has to be answered soon was sent over this link.
+    pub(super) fn on_asked(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.up.get_mut(&id) {
+            link.asked_at.get_or_insert(now);
+        }
+    }
+
+    /// Any link may be dead: the machine slept.
+    pub(super) fn suspect_all(&mut self, now: Instant) {
+        for link in self.up.values_mut() {
+            link.suspect_until = Some(now + SUSPECT_FOR);
+        }
+        for dial in self.dialling.values_mut() {
+            dial.gives_up_at = dial.gives_up_at.max(now + SUSPECT_FOR);
+        }
+        for rest in self.rests.values_mut() {
+            rest.hurry();
+        }
+    }
+
+    /// Links that became suspect by being silent; whoever has them should make the peer say something.
+    pub(super) fn newly_suspect(&mut self, now: Instant) -> Vec<LinkId> {
+        let mut suspect = Vec::new();
+        for (&id, link) in &mut self.up {
+            if link.suspect_until.is_none() && link.asked_at.is_some_and(|at| at + SILENT_FOR <= now) {
+                link.suspect_until = Some(now + SUSPECT_FOR);
+                suspect.push(id);
+            }
+        }
+        suspect
+    }
+
+    /// Suspect links that said nothing in time.
+    pub(super) fn dead(&self, now: Instant) -> Vec<LinkId> {
+        let dead = self.up.iter().filter(|(_, link)| link.suspect_until.is_some_and(|until| until <= now));
+        dead.map(|(&id, _)| id).collect()
+    }
+
+    /// When a circuit may be begun on this link, a past moment included.
+    pub(super) fn next_create_at(&self, id: LinkId) -> Option<Instant> {
+        self.up.get(&id).map(|link| link.pace.next_at())
+    }
+
+    /// The relay refused a circuit for being one too many.
+    pub(super) fn on_too_fast(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.up.get_mut(&id) {
+            link.pace.empty(now);
+        }
     }
 
     /// How often dialling this relay failed since there was a lasting link to it.
+    #[cfg(test)]
     pub(super) fn failures(&self, relay: RelayId) -> u32 {
         self.rests.get(&relay).map_or(0, Backoff::failures)
     }
@@ -156,6 +307,7 @@ impl Links {
             if let Some(rest) = self.rests.get_mut(relay) {
                 rest.hurry();
             }
+            self.failed_at.remove(relay);
         }
     }
 
@@ -171,17 +323,13 @@ impl Links {
     }
 
     /// A circuit id that was never used on this link. `None` when there is no such link, or it has none left.
-    pub(super) fn new_circ_id(&mut self, id: LinkId) -> Option<CircId> {
+    pub(super) fn new_circ_id(&mut self, id: LinkId, now: Instant) -> Option<CircId> {
         let link = self.up.get_mut(&id)?;
         let count = link.circ_count.checked_add(1).filter(|count| count & DIALLER_BIT == 0)?;
         link.circ_count = count;
+        link.pace.take(now);
+        link.asked_at.get_or_insert(now);
         CircId::new(DIALLER_BIT | count)
-    }
-
-    /// Whether this id was ever given out on this link: a cell for it may still be on its way when its circuit is gone.
-    pub(super) fn was_given_out(&self, id: LinkId, circ: CircId) -> bool {
-        let count = circ.number() & !DIALLER_BIT;
-        self.up.get(&id).is_some_and(|link| circ.is_dialler() && count >= 1 && count <= link.circ_count)
     }
 
     /// Gives up dials nobody reported on, and closes links that nothing uses and nobody wants.
@@ -207,7 +355,10 @@ impl Links {
     /// When [`Links::tidy`] has something to do.
     pub(super) fn timeouts(&self, link_idle: Duration) -> impl Iterator<Item = Instant> {
         let dials = self.dialling.values().map(|dial| dial.gives_up_at);
-        dials.chain(self.up.values().map(move |link| link.idle_since + link_idle))
+        let suspects = self.up.values().filter_map(|link| link.suspect_until);
+        let silent = self.up.values().filter(|link| link.suspect_until.is_none());
+        let silent = silent.filter_map(|link| link.asked_at).map(|at| at + SILENT_FOR);
+        dials.chain(suspects).chain(silent).chain(self.up.values().map(move |link| link.idle_since + link_idle))
     }
 
     /// Warns when the median of the peers' clocks and ours differ by more than the network bears.

@@ -47,6 +47,8 @@ struct Running {
     agreeing: usize,
     /// Somebody answered, if only that there is nothing.
     was_answered: bool,
+    /// Why others did not.
+    obstacle: Option<DeferReason>,
 }
 
 /// What became of a lookup.
@@ -115,7 +117,12 @@ impl Lookups {
             // No position is to blame: where none answered yet, the others would be asked in vain.
             Answer::Failed(AskFault::NoCircuit) if !running.was_answered => running.rest.clear(),
             Answer::Failed(AskFault::NoCircuit) => {}
-            Answer::Failed(_) | Answer::Directory(_) | Answer::Mailbox(_) => running.was_answered = true,
+            Answer::Failed(AskFault::Broken { circuits, guards }) => {
+                running.obstacle = Some(DeferReason::Broken { circuits, guards });
+            }
+            Answer::Failed(_) | Answer::Directory(_) | Answer::Mailbox(_) => {
+                running.obstacle.get_or_insert(DeferReason::NoDirectory);
+            }
         }
         Self::go_on(cx, requests, address, lookup);
     }
@@ -130,7 +137,8 @@ impl Lookups {
             rest.extend(positions.into_iter().map(|relay| (epoch, relay)));
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
-        lookup.running = Some(Running { rest, asking: 0, best: None, agreeing: 0, was_answered: false });
+        lookup.running =
+            Some(Running { rest, asking: 0, best: None, agreeing: 0, was_answered: false, obstacle: None });
         Self::go_on(cx, requests, address, lookup);
     }
 
@@ -176,7 +184,7 @@ impl Lookup {
                 self.failed = None;
             }
             _ if running.was_answered => self.failed = Some((DeferReason::NoDescriptor, now)),
-            _ => self.failed = Some((DeferReason::NoCircuit, now)),
+            _ => self.failed = Some((running.obstacle.unwrap_or(DeferReason::NoCircuit), now)),
         }
     }
 }

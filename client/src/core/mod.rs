@@ -20,9 +20,11 @@ mod path;
 mod pool;
 mod publish;
 mod requests;
+mod suspects;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod wake;
 
 use std::collections::VecDeque;
 
@@ -52,6 +54,7 @@ use path::{Paths, are_enough};
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
 use sync::Sync;
+use wake::Wake;
 
 /// What the store gave back is not what was put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,8 @@ pub enum SnapshotFault {
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How often it is stored how far the calendar is to be believed.
 const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
+/// While there are links it is looked this often whether the machine slept: timers may stand still while it does.
+const WAKE_LOOK: Duration = Duration::from_secs(5);
 /// Rounds in which what one part did may set another going; what is left after it waits for the next input.
 const ROUNDS_MAX: usize = 64;
 
@@ -100,6 +105,7 @@ pub struct Core {
     /// When everything that was due was last done.
     driven_at: Instant,
     driven_wall: WallTime,
+    wake: Wake,
     /// When the view is next looked through for what has expired.
     expires_at: Instant,
     sent_cells: u64,
@@ -184,7 +190,7 @@ impl Core {
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?);
+        let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?, &network.params, now, wall);
         let (clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
         let mut core = Self {
             book: Book::restore(&network, snapshot.relays, wall),
@@ -203,6 +209,7 @@ impl Core {
             out: Outgoing::default(),
             driven_at: now,
             driven_wall: wall,
+            wake: Wake::new(now, wall),
             expires_at: now + HEARTBEAT,
             sent_cells: 0,
             received_cells: 0,
@@ -229,6 +236,7 @@ impl Core {
 
     /// Does what the user wants.
     pub fn handle_command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         match command {
             Command::Send { id, address, body, life } => self.outbox.send(&mut cx, id, address, body, life),
@@ -262,6 +270,7 @@ impl Core {
         hello: Hello,
         rng: &mut dyn CryptoRng,
     ) {
+        self.look_awake(now, wall, rng);
         let was_cut_off = self.pool.guard_in_use().is_none();
         let Hello { descriptor, clock, .. } = hello;
         let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
@@ -282,6 +291,7 @@ impl Core {
 
     /// A link is gone.
     pub fn handle_link_down(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_link_down(&mut cx, link);
         self.sync.on_link_lost(now);
@@ -290,8 +300,9 @@ impl Core {
 
     /// A link asked for with [`LinkOp::Dial`] can't be made.
     pub fn handle_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
-        self.pool.links.on_dial_failed(&mut cx, relay);
+        self.pool.handle_dial_failed(&mut cx, relay);
         self.sync.on_link_lost(now);
         self.drive(now, wall, rng);
         if self.pool.links.is_cut_off() && !self.is_stopped {
@@ -301,6 +312,7 @@ impl Core {
 
     /// A cell came, other than `Hello` and `Padding`, which the shell keeps to itself.
     pub fn handle_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
         self.received_cells += 1;
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_cell(&mut cx, link, cell);
@@ -316,6 +328,7 @@ impl Core {
         is_stored: bool,
         rng: &mut dyn CryptoRng,
     ) {
+        self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done again.
         let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
@@ -326,6 +339,7 @@ impl Core {
 
     /// Does what is due by `now`; spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
         self.drive(now, wall, rng);
     }
 
@@ -366,7 +380,8 @@ impl Core {
             self.outbox.timeout(after),
             self.fetching.timeout(after),
         ];
-        Some(soonest.into_iter().flatten().fold(after + HEARTBEAT, Instant::min))
+        let look_at = after + if self.pool.links.ids().is_empty() { HEARTBEAT } else { WAKE_LOOK };
+        Some(soonest.into_iter().flatten().fold(look_at, Instant::min))
     }
 
     /// What `umbel status` shows.
@@ -407,6 +422,18 @@ impl Core {
         self.book.view()
     }
 
+    /// Before anything else: notices that the machine slept.
+    fn look_awake(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        let due_at = self.wake.is_gap(now).then(|| self.poll_timeout()).flatten();
+        if !self.wake.has_slept(now, wall, due_at) || self.is_stopped {
+            return;
+        }
+        tracing::debug!("the machine slept: links are tried out");
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.handle_wake(&mut cx);
+        self.requests.handle_wake(&cx);
+    }
+
     /// Lets every part do what is due, until none has anything more to do for another.
     fn drive(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         self.driven_at = now;
@@ -419,13 +446,15 @@ impl Core {
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
             let mut cx = context!(self, now, wall, rng);
-            self.pool.drive(&mut cx, expected);
+            let are_seeds_tried = self.sync.are_all_tried(&self.pool, now);
+            self.pool.drive(&mut cx, expected, are_seeds_tried);
             self.sync.drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
             self.inboxes.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
             let answers = self.requests.drive(&mut cx, &mut self.pool);
-            if answers.is_empty() && !self.pool.has_events() {
+            let is_news = self.sync.are_all_tried(&self.pool, now) != are_seeds_tried;
+            if answers.is_empty() && !self.pool.has_events() && !is_news {
                 break;
             }
             for (asker, answer) in answers {

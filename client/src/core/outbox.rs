@@ -458,7 +458,7 @@ impl Outbox {
                 cx.notify(Notice::Deferred { id, reason, retry_in });
             }
             // Nothing was tried.
-            (true, DeferReason::NoCircuit) => {
+            (true, DeferReason::NoCircuit | DeferReason::Broken { .. }) => {
                 self.rest(cx, id);
             }
             (true, _) => self.try_for_more(cx, id),
@@ -518,8 +518,10 @@ impl Outbox {
     /// does a clock that nobody has confirmed.
     fn is_over(&self, cx: &Context<'_>, id: MessageId, reason: DeferReason) -> bool {
         let was_made = match reason {
-            DeferReason::NoDescriptor | DeferReason::Holders | DeferReason::QueueFull => true,
-            DeferReason::NoCircuit => false,
+            DeferReason::NoDescriptor | DeferReason::NoDirectory | DeferReason::Holders | DeferReason::QueueFull => {
+                true
+            }
+            DeferReason::NoCircuit | DeferReason::Broken { .. } => false,
         };
         let expires_at = self.entries.get(&id).map(|entry| entry.delivery.life().1);
         was_made && self.is_clock_right && expires_at.is_some_and(|at| at <= cx.wall)

@@ -11,11 +11,11 @@ use umbel_proto::directory::{NetView, Roles, VerifiedDescriptor};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
-use umbel_proto::time::Instant;
+use umbel_proto::time::{Instant, WallTime};
 use umbel_proto::wire;
 
 use super::chance::Backoff;
-use super::guards::{Guard, Guards};
+use super::guards::{Guard, GuardV1, Guards};
 use super::io::StoreOp;
 use super::layer2::{Layer2, Pinned};
 use super::{Context, SnapshotFault};
@@ -25,7 +25,9 @@ const GROUPS_MIN: usize = 4;
 /// Most relays that are remembered for having failed; beyond it those whose rest ends first are forgotten.
 const AVOIDED_MAX: usize = 1024;
 /// Format of the stored state.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
+/// The format before it, which knew of no failures.
+const STATE_VERSION_1: u8 = 1;
 
 /// Long-lived choices, and what was learned about relays on the way.
 pub(super) struct Paths {
@@ -40,6 +42,28 @@ struct PathsState {
     version: u8,
     guards: Vec<Guard>,
     pinned: Vec<Pinned>,
+    /// When guards beyond the primaries were first tried.
+    new_at: Vec<WallTime>,
+}
+
+/// What was stored of it before.
+#[derive(Serialize, Deserialize)]
+struct PathsStateV1 {
+    version: u8,
+    guards: Vec<GuardV1>,
+    pinned: Vec<Pinned>,
+}
+
+impl PathsState {
+    /// Reads this form, or the one before it.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.first() == Some(&STATE_VERSION_1) {
+            let PathsStateV1 { guards, pinned, .. } = wire::decode(bytes).ok()?;
+            let guards = guards.into_iter().map(Guard::from).collect();
+            return Some(Self { version: STATE_VERSION, guards, pinned, new_at: Vec::new() });
+        }
+        wire::decode::<Self>(bytes).ok().filter(|state| state.version == STATE_VERSION)
+    }
 }
 
 /// Relays that failed lately: not drawn for a while, twice as long each time.
@@ -51,14 +75,11 @@ pub(super) struct Avoided {
 impl Paths {
     pub(super) fn restore(state: Option<&[u8]>) -> Result<Self, SnapshotFault> {
         let state = match state {
-            Some(bytes) => wire::decode::<PathsState>(bytes).map_err(|_| SnapshotFault::Paths)?,
-            None => PathsState { version: STATE_VERSION, guards: Vec::new(), pinned: Vec::new() },
+            Some(bytes) => PathsState::decode(bytes).ok_or(SnapshotFault::Paths)?,
+            None => PathsState { version: STATE_VERSION, guards: Vec::new(), pinned: Vec::new(), new_at: Vec::new() },
         };
-        if state.version != STATE_VERSION {
-            return Err(SnapshotFault::Paths);
-        }
         Ok(Self {
-            guards: Guards::restore(state.guards),
+            guards: Guards::restore(state.guards, state.new_at),
             layer2: Layer2::restore(state.pinned),
             avoided: Avoided::default(),
         })
@@ -70,7 +91,7 @@ impl Paths {
             return;
         }
         self.guards.refresh(cx);
-        let primary = self.guards.primary(cx.network.params.guards_primary);
+        let primary = self.guards.primary(cx.wall, cx.network.params.guards_primary);
         self.layer2.refresh(cx, &primary, &self.avoided);
     }
 
@@ -82,6 +103,7 @@ impl Paths {
                 version: STATE_VERSION,
                 guards: self.guards.sample().to_vec(),
                 pinned: self.layer2.pinned().to_vec(),
+                new_at: self.guards.new_at().to_vec(),
             };
             cx.store(StoreOp::PutPaths(wire::encode(&state)));
         }

@@ -2,37 +2,35 @@
 //! reconciling views (docs/protocol.md §4, §6).
 //!
 //! Owns links and paths, since they are chosen, used and blamed together. Never knows what is said on a stream. A circuit
-//! that fails is destroyed at once; which hop was being made when it failed is known, and that relay is avoided for a while.
+//! that fails is destroyed at once; whom that makes suspect is in `blame`, which guard is used in `guard`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod blame;
+mod guard;
 
-use umbel_proto::Violation;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Instant, WallTime};
 
 use super::Context;
 use super::chance::Backoff;
 use super::circuit::{Circuit, CircuitKey, Isolation};
 use super::io::{LinkId, Notice};
-use super::links::{Links, Reach};
+use super::links::Links;
 use super::path::{Paths, hop_target};
 use super::requests::AskId;
+use super::suspects::Suspects;
+use blame::Witness;
 
 /// Most circuits at once; beyond it an idle one is closed, or the request waits.
 const CIRCUITS_MAX: usize = 64;
 /// Most circuits being built at once; beyond it requests wait.
 const BUILDING_MAX: usize = 12;
-/// Onionskins in a row that a guard may leave unanswered before its link is closed.
-const GUARD_SILENCES_MAX: u32 = 2;
-/// How long a dial goes on before the next guard is dialled besides.
-const GUARD_STAGGER: Duration = Duration::from_millis(2500);
-/// Failures of every known guard before another is drawn.
-const GUARD_FAILURES_MIN: u32 = 2;
 
 /// What the pool tells the requests.
 pub(super) enum PoolEvent {
@@ -41,24 +39,36 @@ pub(super) enum PoolEvent {
     /// Nothing more comes for this one.
     Ended { ask: AskId },
     /// A circuit is gone.
-    Lost { circuit: CircuitKey, at_terminal: bool },
+    Lost { circuit: CircuitKey, loss: Loss },
 }
 
-/// Who is known to say that a hop can't be made.
+/// How a circuit came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Witness {
-    /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make up.
-    Guard,
-    /// The hop before it, in a cell that only this hop could seal.
-    LastHop,
+pub(super) enum Loss {
+    /// A hop that this client chose can't be made.
+    Building,
+    /// The hop that somebody else chose can't be made.
+    Terminal,
+    /// It was destroyed, or fell silent, once it was built.
+    Broken,
+    /// Its link is gone.
+    Link,
+    /// The guard had no room for one more just then.
+    Busy,
+    /// It is of no more use here.
+    Closed,
 }
 
 /// What became of asking for a circuit.
 pub(super) enum Acquired {
     /// This one; it may still be being built.
     Circuit(CircuitKey),
-    /// None now; later there may be one.
+    /// None now: there is no guard, or no path.
     Wait,
+    /// None before others have had theirs.
+    Busy,
+    /// None for a while: circuits break as soon as they are used.
+    Braked,
 }
 
 /// All circuits, links and paths of this client.
@@ -71,14 +81,34 @@ pub(super) struct Pool {
     last_key: u64,
     stub_backoff: Backoff,
     guard_silences: BTreeMap<LinkId, u32>,
+    /// Circuits in a row that a guard had no room for.
+    refusals: BTreeMap<LinkId, u32>,
+    suspects: Suspects,
+    /// The guards that may be used, best first.
+    order: Vec<RelayId>,
+    /// Those of them that are suspected now.
+    suspected: BTreeSet<RelayId>,
+    /// While circuits break as soon as they are used.
+    brake: Backoff,
+    /// Guards whose dials failed since another relay answered.
+    missed: BTreeSet<RelayId>,
+    /// Since when no guard can be reached.
+    lacking_since: Option<Instant>,
+    /// When the link that a request waits for takes one more circuit.
+    paced_until: Option<Instant>,
     violations: u64,
     stale_cells: u64,
 }
 
 impl Pool {
-    pub(super) fn new(paths: Paths) -> Self {
+    /// No circuits yet. Guards that rest go on resting: for no longer than they would begin to now, whatever the clock did.
+    pub(super) fn new(paths: Paths, params: &Params, now: Instant, wall: WallTime) -> Self {
+        let mut links = Links::default();
+        for (relay, failures, rest) in paths.guards.resting(wall) {
+            links.resume_rest(relay, failures, now + rest.min(params.retry_max));
+        }
         Self {
-            links: Links::default(),
+            links,
             paths,
             circuits: BTreeMap::new(),
             by_circ: BTreeMap::new(),
@@ -86,6 +116,14 @@ impl Pool {
             last_key: 0,
             stub_backoff: Backoff::default(),
             guard_silences: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+            suspects: Suspects::default(),
+            order: Vec::new(),
+            suspected: BTreeSet::new(),
+            brake: Backoff::default(),
+            missed: BTreeSet::new(),
+            lacking_since: None,
+            paced_until: None,
             violations: 0,
             stale_cells: 0,
         }
@@ -115,12 +153,6 @@ impl Pool {
         self.circuits.values().filter(|circuit| circuit.is_built()).count()
     }
 
-    /// The best guard that there is a link to.
-    pub(super) fn guard_in_use(&self) -> Option<(RelayId, LinkId)> {
-        let order = self.paths.guards.in_order();
-        order.into_iter().find_map(|relay| self.links.link_to(relay).map(|link| (relay, link)))
-    }
-
     /// A circuit for requests of this isolation to this relay: one that there is, a stub bound to it, or a new one.
     pub(super) fn acquire(
         &mut self,
@@ -136,7 +168,8 @@ impl Pool {
         }
         let stubs = self.circuits.iter().filter(|(_, circuit)| circuit.can_take(terminal.relay));
         let best = stubs.max_by_key(|(_, circuit)| circuit.machine.hops()).map(|(&key, _)| key);
-        let Some(key) = best.or_else(|| self.begin_stub(cx, Some(terminal.relay))) else { return Acquired::Wait };
+        let acquired = best.map_or_else(|| self.begin_stub(cx, Some(terminal.relay)), Acquired::Circuit);
+        let Acquired::Circuit(key) = acquired else { return acquired };
         if let Some(circuit) = self.circuits.get_mut(&key) {
             circuit.bind(cx.now, &cx.network.params, isolation.clone(), terminal.clone(), is_lasting, cx.rng);
         }
@@ -153,8 +186,7 @@ impl Pool {
         }
         let Some(link) = self.links.link_to(relay) else { return Acquired::Wait };
         let Some(target) = self.first_hop(cx, link, relay) else { return Acquired::Wait };
-        let begun = self.begin(cx, link, vec![target], Some(Isolation::Sync));
-        begun.map_or(Acquired::Wait, Acquired::Circuit)
+        self.begin(cx, link, vec![target], Some(Isolation::Sync))
     }
 
     /// Whether this circuit is built and has room for another request.
@@ -179,13 +211,15 @@ impl Pool {
         let Some(circuit) = self.circuits.get_mut(&key).filter(|circuit| circuit.is_built()) else { return false };
         let Ok(stream) = circuit.machine.open_stream(service, frame, true) else { return false };
         circuit.streams.insert(stream, ask);
+        let link = circuit.link;
         self.flush(cx, key);
+        self.links.on_asked(link, cx.now);
         true
     }
 
     /// Destroys a circuit that is of no more use.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: CircuitKey, reason: DestroyReason) {
-        self.lose(cx, key, false, Some(reason));
+        self.lose(cx, key, Loss::Closed, Some(reason));
     }
 
     /// Takes a cell in.
@@ -193,50 +227,31 @@ impl Pool {
         let Ok((Some(circ), command)) = cell.header() else {
             return self.close_link(cx, link);
         };
+        self.links.on_heard(link);
+        if matches!(command, Command::Padding | Command::Hello | Command::Create) {
+            return self.close_link(cx, link);
+        }
+        // What was sent before our destroy arrived may still come (docs/protocol.md §4.4(3)).
         let Some(&key) = self.by_circ.get(&(link, circ)) else {
-            // What was sent before our destroy arrived may still come; anything else is made up.
-            if self.links.was_given_out(link, circ) {
-                self.stale_cells += 1;
-            } else {
-                self.close_link(cx, link);
-            }
+            self.stale_cells += 1;
             return;
         };
-        match command {
-            Command::Created | Command::Relay => self.on_circuit_cell(cx, key, command, &mut cell),
-            Command::Destroy => self.on_destroy(cx, key),
-            Command::Padding | Command::Hello | Command::Create => self.close_link(cx, link),
+        if command == Command::Destroy {
+            let is_busy = cell.body_mut().first() == Some(&(DestroyReason::Busy as u8));
+            return self.on_destroy(cx, key, is_busy);
         }
+        self.on_circuit_cell(cx, key, command, &mut cell);
     }
 
-    /// A link is up. If the best guards were given up before, they are tried again soon: it was the network that failed.
-    pub(super) fn handle_link_up(
-        &mut self,
-        cx: &mut Context<'_>,
-        link: LinkId,
-        relay: RelayId,
-        target: Option<HopTarget>,
-        clock_offset: i64,
-    ) {
-        let was_cut_off = self.links.ids().is_empty();
-        if self.links.on_up(cx, link, relay, target, clock_offset) && was_cut_off {
-            self.links.hurry(&self.paths.guards.primary(cx.network.params.guards_primary));
-        }
-    }
-
-    /// A link is gone, and all its circuits with it.
-    pub(super) fn handle_link_down(&mut self, cx: &mut Context<'_>, link: LinkId) -> Option<RelayId> {
-        let relay = self.links.on_down(cx, link);
-        self.lose_all_of(cx, link);
-        relay
-    }
-
-    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are about to be asked for.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize) {
+    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are about to be asked for; seeds
+    /// are all that is left to try for somebody else.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_seeds_tried: bool) {
+        self.paced_until = None;
+        self.end_silent_links(cx);
         self.end_overdue(cx);
         self.end_spent(cx);
         self.paths.refresh(cx);
-        self.keep_guard(cx);
+        self.keep_guard(cx, are_seeds_tried);
         self.keep_stubs(cx, expected);
         self.paths.save(cx);
     }
@@ -253,21 +268,16 @@ impl Pool {
     /// When there is something to do without anything having come.
     pub(super) fn timeout(&self, after: Instant, params: &Params) -> Option<Instant> {
         let circuits = self.circuits.values().map(|circuit| circuit.timeout(params));
-        let order = self.paths.guards.in_order();
-        let guards = order.into_iter().filter_map(|relay| match self.links.reach(relay, after) {
-            Reach::Up(_) | Reach::Unknown => None,
-            Reach::Dialling(began_at) => Some(began_at + GUARD_STAGGER),
-            Reach::Resting(until) => Some(until),
-        });
         let links = self.links.timeouts(params.link_idle);
-        circuits.chain(guards).chain(links).chain([self.stub_backoff.retry_at()]).filter(|&at| at > after).min()
+        let waits = [self.stub_backoff.retry_at(), self.brake.retry_at()].into_iter().chain(self.paced_until);
+        circuits.chain(links).chain(waits).chain(self.guard_timeouts(after)).filter(|&at| at > after).min()
     }
 
     /// Destroys everything and closes all links.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         let keys: Vec<CircuitKey> = self.circuits.keys().copied().collect();
         for key in keys {
-            self.lose(cx, key, false, Some(DestroyReason::Finished));
+            self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
         for link in self.links.ids() {
             self.links.close(cx, link);
@@ -283,6 +293,15 @@ impl Pool {
         self.lose_all_of(cx, link);
     }
 
+    /// What the loss of this circuit is, as far as it is built.
+    fn loss_of(&self, key: CircuitKey) -> Loss {
+        match self.circuits.get(&key) {
+            Some(circuit) if circuit.hop_due_at.is_none() => Loss::Broken,
+            Some(circuit) if circuit.machine.hops() >= STUB_HOPS || circuit.is_direct() => Loss::Terminal,
+            _ => Loss::Building,
+        }
+    }
+
     fn on_circuit_cell(&mut self, cx: &mut Context<'_>, key: CircuitKey, command: Command, cell: &mut Cell) {
         let Some(circuit) = self.circuits.get_mut(&key) else { return };
         if let Err(violation) = circuit.machine.handle_cell(command, cell) {
@@ -294,30 +313,18 @@ impl Pool {
         self.flush(cx, key);
     }
 
-    fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
-        self.violations += 1;
-        self.blame(cx, key, Witness::Guard);
-        self.lose(cx, key, false, Some(violation.reason()));
-    }
-
-    /// The circuit was destroyed from the other side. Which relay did it can't be known once all hops are there.
-    fn on_destroy(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
-        let at_terminal = self.is_at_terminal(key);
-        self.blame(cx, key, Witness::Guard);
-        self.lose(cx, key, at_terminal, None);
-    }
-
     fn on_event(&mut self, cx: &mut Context<'_>, key: CircuitKey, event: OriginEvent) {
         match event {
             OriginEvent::Extended { hops } => self.on_extended(cx, key, hops),
             OriginEvent::ExtendRefused(_) => {
-                let at_terminal = self.is_at_terminal(key);
+                let loss = self.loss_of(key);
                 self.blame(cx, key, Witness::LastHop);
-                self.lose(cx, key, at_terminal, Some(DestroyReason::Finished));
+                self.lose(cx, key, loss, Some(DestroyReason::Finished));
             }
             OriginEvent::Frame { stream, frame } => {
                 let ask = self.circuits.get(&key).and_then(|circuit| circuit.streams.get(&stream)).copied();
                 if let Some(ask) = ask {
+                    self.on_answered(key);
                     self.events.push_back(PoolEvent::Frame { ask, frame });
                 }
             }
@@ -335,6 +342,7 @@ impl Pool {
         circuit.hop_due_at = None;
         circuit.extend_on(cx.now, &cx.network.params, cx.rng);
         self.guard_silences.remove(&circuit.link);
+        self.refusals.remove(&circuit.link);
         if circuit.is_direct() {
             return;
         }
@@ -344,6 +352,7 @@ impl Pool {
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
             if let Some(guard) = guard {
+                self.suspects.on_built(guard);
                 self.paths.guards.on_built(cx, guard);
             }
         }
@@ -360,38 +369,8 @@ impl Pool {
         Some(ask)
     }
 
-    /// Whether the hop being made, if any, is one that somebody else chose.
-    fn is_at_terminal(&self, key: CircuitKey) -> bool {
-        self.circuits.get(&key).is_some_and(|circuit| {
-            circuit.hop_due_at.is_some() && circuit.machine.hops() >= STUB_HOPS || circuit.is_direct()
-        })
-    }
-
-    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's failures are counted. One
-    /// relay that is down is one failure however often it is tried, and none where the guard can't have had a hand in it.
-    fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
-        let Some(circuit) = self.circuits.get(&key) else { return };
-        let hops = circuit.machine.hops();
-        let failed = circuit.hop_due_at.and_then(|_| circuit.path.get(hops)).map(|hop| hop.relay);
-        let guard = circuit.path.first().map(|hop| hop.relay);
-        let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
-        let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
-        let may_be_guard = hops <= 1 || witness == Witness::Guard;
-        if let Some(relay) = failed
-            && hops > 0
-        {
-            self.paths.avoided.on_failed(cx, relay);
-        }
-        if failed.is_some() && is_before_terminal {
-            self.stub_backoff.fail(cx);
-            if let Some(guard) = guard.filter(|_| is_news && may_be_guard) {
-                self.paths.guards.on_failed(cx, guard);
-            }
-        }
-    }
-
     /// Forgets a circuit and says so; with a reason, tells the peer too.
-    fn lose(&mut self, cx: &mut Context<'_>, key: CircuitKey, at_terminal: bool, reason: Option<DestroyReason>) {
+    fn lose(&mut self, cx: &mut Context<'_>, key: CircuitKey, loss: Loss, reason: Option<DestroyReason>) {
         let Some(circuit) = self.circuits.remove(&key) else { return };
         self.by_circ.remove(&(circuit.link, circuit.circ));
         if let Some(reason) = reason
@@ -399,26 +378,30 @@ impl Pool {
         {
             cx.out.cells.push_back((circuit.link, Cell::destroy(circuit.circ, reason)));
         }
-        self.events.push_back(PoolEvent::Lost { circuit: key, at_terminal });
+        self.events.push_back(PoolEvent::Lost { circuit: key, loss });
     }
 
     fn lose_all_of(&mut self, cx: &mut Context<'_>, link: LinkId) {
         self.guard_silences.remove(&link);
+        self.refusals.remove(&link);
         let keys: Vec<CircuitKey> =
             self.circuits.iter().filter(|(_, circuit)| circuit.link == link).map(|(&key, _)| key).collect();
         for key in keys {
-            self.lose(cx, key, false, None);
+            self.lose(cx, key, Loss::Link, None);
         }
     }
 
-    /// Begins a stub through the guard in use. `None`: no guard, no path, or too many circuits.
-    fn begin_stub(&mut self, cx: &mut Context<'_>, terminal: Option<RelayId>) -> Option<CircuitKey> {
-        let (guard, link) = self.guard_in_use()?;
+    /// Begins a stub through the guard in use, if there is one, a path, and room.
+    fn begin_stub(&mut self, cx: &mut Context<'_>, terminal: Option<RelayId>) -> Acquired {
+        let Some((guard, link)) = self.guard_in_use() else { return Acquired::Wait };
+        if !self.brake.is_due(cx.now) {
+            return Acquired::Braked;
+        }
         let building = self.circuits.values().filter(|circuit| !circuit.is_built()).count();
         if building >= BUILDING_MAX {
-            return None;
+            return Acquired::Busy;
         }
-        let mut path = self.paths.choose(cx, guard, terminal)?;
+        let Some(mut path) = self.paths.choose(cx, guard, terminal) else { return Acquired::Wait };
         if let (Some(first), Some(target)) = (path.first_mut(), self.first_hop(cx, link, guard)) {
             *first = target;
         }
@@ -437,12 +420,17 @@ impl Pool {
         link: LinkId,
         path: Vec<HopTarget>,
         isolation: Option<Isolation>,
-    ) -> Option<CircuitKey> {
-        if self.circuits.len() >= CIRCUITS_MAX && !self.evict_idle(cx) {
-            return None;
+    ) -> Acquired {
+        if let Some(next_at) = self.links.next_create_at(link).filter(|&at| at > cx.now) {
+            self.paced_until = Some(self.paced_until.map_or(next_at, |until| until.min(next_at)));
+            return Acquired::Busy;
         }
-        let circ = self.links.new_circ_id(link)?;
-        let machine = OriginCircuit::create(&cx.network.id, path.first()?, cx.rng);
+        if self.circuits.len() >= CIRCUITS_MAX && !self.evict_idle(cx) {
+            return Acquired::Busy;
+        }
+        let Some(first) = path.first() else { return Acquired::Wait };
+        let Some(circ) = self.links.new_circ_id(link, cx.now) else { return Acquired::Wait };
+        let machine = OriginCircuit::create(&cx.network.id, first, cx.rng);
         let params = &cx.network.params;
         let life = if isolation.is_some() { params.circuit_dirty } else { params.circuit_idle };
         self.last_key += 1;
@@ -456,19 +444,20 @@ impl Pool {
             hop_due_at: Some(cx.now + params.build_timeout / 2),
             dirty_at: cx.now + life,
             streams: BTreeMap::new(),
+            is_proven: false,
             idle_since: cx.now,
         };
         self.circuits.insert(key, circuit);
         self.by_circ.insert((link, circ), key);
         self.flush(cx, key);
-        Some(key)
+        Acquired::Circuit(key)
     }
 
     /// Makes room for a circuit by closing the one that has been idle for longest.
     fn evict_idle(&mut self, cx: &mut Context<'_>) -> bool {
         let idle = self.circuits.iter().filter(|(_, circuit)| circuit.is_built() && circuit.streams.is_empty());
         let Some(key) = idle.min_by_key(|(_, circuit)| circuit.idle_since).map(|(&key, _)| key) else { return false };
-        self.lose(cx, key, false, Some(DestroyReason::Finished));
+        self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         true
     }
 
@@ -479,28 +468,6 @@ impl Pool {
             if let Ok((_, command)) = cell.header() {
                 cell.set_header(Some(circuit.circ), command);
                 cx.out.cells.push_back((circuit.link, cell));
-            }
-        }
-    }
-
-    /// Ends circuits whose next hop did not come in time. A guard that leaves several onionskins unanswered is given up.
-    fn end_overdue(&mut self, cx: &mut Context<'_>) {
-        let overdue: Vec<(CircuitKey, LinkId, usize)> = self
-            .circuits
-            .iter()
-            .filter(|(_, circuit)| circuit.hop_due_at.is_some_and(|due_at| due_at <= cx.now))
-            .map(|(&key, circuit)| (key, circuit.link, circuit.machine.hops()))
-            .collect();
-        for (key, link, hops) in overdue {
-            let at_terminal = self.is_at_terminal(key);
-            self.blame(cx, key, Witness::Guard);
-            self.lose(cx, key, at_terminal, Some(DestroyReason::Finished));
-            if hops == 0 {
-                let silences = self.guard_silences.entry(link).or_default();
-                *silences += 1;
-                if *silences >= GUARD_SILENCES_MAX {
-                    self.close_link(cx, link);
-                }
             }
         }
     }
@@ -519,36 +486,8 @@ impl Pool {
             .map(|(&key, _)| key)
             .collect();
         for key in spent {
-            self.lose(cx, key, false, Some(DestroyReason::Finished));
+            self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
-    }
-
-    /// Keeps a link to the best guard that answers: dials down the list, the next one when the one before rests or is
-    /// slow, and draws another when all have failed repeatedly.
-    fn keep_guard(&mut self, cx: &mut Context<'_>) {
-        if !cx.is_ready {
-            return;
-        }
-        let order = self.paths.guards.in_order();
-        for &relay in &order {
-            match self.links.reach(relay, cx.now) {
-                Reach::Up(_) => return,
-                Reach::Dialling(began_at) if began_at + GUARD_STAGGER > cx.now => return,
-                Reach::Dialling(_) | Reach::Resting(_) => {}
-                Reach::Unknown => return self.dial(cx, relay),
-            }
-        }
-        let all_failed = order.iter().all(|&relay| self.links.failures(relay) >= GUARD_FAILURES_MIN);
-        let most = cx.network.params.guards_primary.max(cx.view.len() / 5) * 2;
-        if all_failed && order.len() < most {
-            self.paths.guards.grow(cx);
-        }
-    }
-
-    fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let Some(descriptor) = cx.view.get(&relay) else { return };
-        let host_ports = descriptor.host_ports();
-        self.links.dial(cx, relay, host_ports);
     }
 
     /// Keeps clean stubs ready: as many as the network has clients keep, or as are about to be needed.
@@ -557,7 +496,10 @@ impl Pool {
             return;
         }
         let mut count = self.circuits.values().filter(|circuit| circuit.is_stub()).count();
-        while count < expected.max(cx.network.params.circuits_ready) && self.begin_stub(cx, None).is_some() {
+        let wanted = expected.max(cx.network.params.circuits_ready);
+        // Nothing is closed to have one ready.
+        while count < wanted && self.circuits.len() < CIRCUITS_MAX {
+            let Acquired::Circuit(_) = self.begin_stub(cx, None) else { break };
             count += 1;
         }
     }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::Context;
 use super::circuit::{CircuitKey, Isolation};
 use super::path::hop_target;
-use super::pool::{Acquired, Pool, PoolEvent};
+use super::pool::{Acquired, Loss, Pool, PoolEvent};
 
 /// Names a request; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,7 +37,22 @@ pub(super) enum Asker {
     Subscribe { inbox: String, queue: QueueId },
 }
 
+/// In which order requests that wait get circuits; those of one turn as they were asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Usual,
+    /// An inbox's descriptor goes to a dozen relays, at a time that nobody waits for as a rule.
+    Late,
+}
+
 impl Asker {
+    const fn turn(&self) -> Turn {
+        match self {
+            Self::Publish { .. } => Turn::Late,
+            _ => Turn::Usual,
+        }
+    }
+
     /// Whether answers keep coming until the stream ends.
     const fn is_lasting(&self) -> bool {
         matches!(self, Self::Subscribe { .. })
@@ -70,6 +85,10 @@ pub(super) enum AskFault {
     Terminal,
     /// It was reached, and said nothing in time, or something that is no answer.
     Silent,
+    /// Circuits break before an answer comes, so that it may never have been asked: so many in a row, over so many guards.
+    Broken { circuits: u32, guards: u32 },
+    /// It had answered, and then its circuit or its link was lost.
+    Lost,
 }
 
 struct Ask {
@@ -134,10 +153,22 @@ impl Requests {
             self.hold(cx);
         }
         self.end_overdue(cx, pool, &mut answers);
-        let ids: Vec<AskId> = self.asks.keys().copied().collect();
-        for id in ids {
-            if let Err(fault) = self.advance(cx, pool, id) {
-                self.fail(id, fault, &mut answers);
+        let mut ids: Vec<(Turn, AskId)> = self.asks.iter().map(|(&id, ask)| (ask.asker.turn(), id)).collect();
+        ids.sort_unstable();
+        let mut is_full = false;
+        for (_, id) in ids {
+            let waits = self.asks.get(&id).is_some_and(Ask::waits_in_line);
+            if is_full && waits {
+                self.queue(cx, id);
+                continue;
+            }
+            match self.advance(cx, pool, id) {
+                Ok(Step::Done) => {}
+                Ok(Step::Full) => {
+                    is_full |= waits;
+                    self.queue(cx, id);
+                }
+                Err(fault) => self.fail(id, fault, &mut answers),
             }
         }
         answers
@@ -167,6 +198,19 @@ impl Requests {
         });
     }
 
+    /// The machine slept: what was due meanwhile gets some time again.
+    pub(super) fn handle_wake(&mut self, cx: &Context<'_>) {
+        let params = &cx.network.params;
+        let due_at = cx.now + params.build_timeout;
+        for ask in self.asks.values_mut() {
+            ask.send_by = ask.send_by.max(due_at);
+            ask.cut_off_at = ask.cut_off_at.max(due_at);
+            if let State::Sent(_, Some(at)) = &mut ask.state {
+                *at = due_at.max(*at);
+            }
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.asks.clear();
     }
@@ -181,7 +225,7 @@ impl Requests {
         match event {
             PoolEvent::Frame { ask, frame } => self.on_frame(cx, pool, ask, &frame, answers),
             PoolEvent::Ended { ask } => self.fail(ask, AskFault::Silent, answers),
-            PoolEvent::Lost { circuit, at_terminal } => self.on_lost(cx, circuit, at_terminal, answers),
+            PoolEvent::Lost { circuit, loss } => self.on_lost(cx, pool, circuit, loss, answers),
         }
     }
 
@@ -217,8 +261,9 @@ impl Requests {
     fn on_lost(
         &mut self,
         cx: &Context<'_>,
+        pool: &Pool,
         circuit: CircuitKey,
-        at_terminal: bool,
+        loss: Loss,
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         let ids: Vec<AskId> =
@@ -229,15 +274,17 @@ impl Requests {
                 ask.state = State::Waiting;
                 continue;
             }
-            ask.lost_count += 1;
-            ask.fault = match ask.state {
-                State::Building(_) if at_terminal => AskFault::Terminal,
-                State::Building(_) | State::Waiting => AskFault::NoCircuit,
-                State::Sent(..) => AskFault::Silent,
-            };
+            let was_answered = matches!(ask.state, State::Sent(_, None));
+            if loss != Loss::Busy {
+                ask.lost_count += 1;
+                ask.fault = fault_of(loss, ask.state, pool);
+            }
             ask.state = State::Waiting;
             ask.send_by = ask.send_by.max(cx.now + cx.network.params.build_timeout);
-            if ask.lost_count >= cx.network.params.circuits_per_attempt || ask.asker.is_lasting() {
+            ask.cut_off_at = ask.cut_off_at.max(cx.now + cx.network.params.build_timeout);
+            if was_answered {
+                self.fail(id, AskFault::Lost, answers);
+            } else if ask.lost_count >= cx.network.params.circuits_per_attempt {
                 let fault = ask.fault;
                 self.fail(id, fault, answers);
             }
@@ -259,18 +306,18 @@ impl Requests {
                     if self.asks.get(&id).is_some_and(|ask| !ask.is_held(cx)) {
                         self.fail(id, AskFault::Silent, answers);
                     }
-                    pool.close(cx, key, DestroyReason::Finished);
+                    pool.on_unanswered(cx, key);
                 }
             }
         }
     }
 
     /// Finds a circuit for a waiting request, and sends one whose circuit is built.
-    fn advance(&mut self, cx: &mut Context<'_>, pool: &mut Pool, id: AskId) -> Result<(), AskFault> {
-        let Some(ask) = self.asks.get_mut(&id) else { return Ok(()) };
+    fn advance(&mut self, cx: &mut Context<'_>, pool: &mut Pool, id: AskId) -> Result<Step, AskFault> {
+        let Some(ask) = self.asks.get_mut(&id) else { return Ok(Step::Done) };
         if ask.state == State::Waiting {
             if ask.is_held(cx) {
-                return Ok(());
+                return Ok(Step::Done);
             }
             let acquired = if ask.isolation == Isolation::Sync {
                 pool.acquire_direct(cx, ask.terminal)
@@ -280,15 +327,25 @@ impl Requests {
             };
             match acquired {
                 Acquired::Circuit(key) => ask.state = State::Building(key),
-                Acquired::Wait => return Ok(()),
+                Acquired::Wait => return Ok(Step::Done),
+                Acquired::Busy => return Ok(Step::Full),
+                Acquired::Braked => return ask.on_braked(pool),
             }
         }
-        let State::Building(key) = ask.state else { return Ok(()) };
-        let Some(frame) = ask.frame(cx, pool, key) else { return Ok(()) };
+        let State::Building(key) = ask.state else { return Ok(Step::Done) };
+        let Some(frame) = ask.frame(cx, pool, key) else { return Ok(Step::Done) };
         if pool.send(cx, key, id, ask.service(), &frame) {
             ask.state = State::Sent(key, Some(cx.now + cx.network.params.request_timeout));
         }
-        Ok(())
+        Ok(Step::Done)
+    }
+
+    /// It waits for others to have had their circuits: that takes nothing of its own time.
+    fn queue(&mut self, cx: &Context<'_>, id: AskId) {
+        if let Some(ask) = self.asks.get_mut(&id) {
+            let at = cx.now + cx.network.params.build_timeout;
+            (ask.send_by, ask.cut_off_at) = (ask.send_by.max(at), ask.cut_off_at.max(at));
+        }
     }
 
     fn fail(&mut self, id: AskId, fault: AskFault, answers: &mut Vec<(Asker, Answer)>) {
@@ -304,10 +361,42 @@ fn build_time(params: &Params) -> Duration {
     params.build_timeout.saturating_mul(attempts)
 }
 
+/// How far a request got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// As far as it could.
+    Done,
+    /// There is no room for another circuit.
+    Full,
+}
+
+/// What it means for a request that its circuit is gone.
+fn fault_of(loss: Loss, state: State, pool: &Pool) -> AskFault {
+    let (circuits, guards) = pool.broken();
+    match (state, loss) {
+        (_, Loss::Broken) if circuits > 0 => AskFault::Broken { circuits, guards },
+        (State::Building(_), Loss::Terminal) => AskFault::Terminal,
+        (State::Building(_) | State::Waiting, _) => AskFault::NoCircuit,
+        (State::Sent(..), _) => AskFault::Silent,
+    }
+}
+
 impl Ask {
     /// Whether it waits until there is a view.
     fn is_held(&self, cx: &Context<'_>) -> bool {
         !cx.is_ready && self.isolation != Isolation::Sync
+    }
+
+    /// Whether it waits for a circuit of several hops.
+    fn waits_in_line(&self) -> bool {
+        self.state == State::Waiting && self.isolation != Isolation::Sync
+    }
+
+    /// Circuits break one after the other. One that lost some gives up for now; the others wait a little.
+    fn on_braked(&mut self, pool: &Pool) -> Result<Step, AskFault> {
+        let (circuits, guards) = pool.broken();
+        self.fault = AskFault::Broken { circuits, guards };
+        if self.lost_count > 0 { Err(self.fault) } else { Ok(Step::Done) }
     }
 
     const fn circuit(&self) -> Option<CircuitKey> {

@@ -20,6 +20,8 @@ use super::requests::{Answer, Asker, Question, Requests};
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
+/// Of those, known relays besides guards and seeds, when it is only newer addresses that are missing.
+const HELPERS_MAX: usize = 4;
 /// The longest wait before another peer is asked while there is no view.
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait, once no peer could be reached, before all are dialled again.
@@ -35,6 +37,8 @@ pub(super) struct Sync {
     running: Option<(RelayId, Syncer)>,
     next_at: Instant,
     backoff: Backoff,
+    /// No guard can be reached, though there is a view: whoever may know newer addresses is asked.
+    is_helping: bool,
 }
 
 /// A relay to ask for its view, and where it may be.
@@ -53,15 +57,17 @@ impl Sync {
             running: None,
             next_at: Instant::from_micros(0),
             backoff: Backoff::new(),
+            is_helping: false,
         }
     }
 
     /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool, requests: &mut Requests) {
+        self.look_whether_to_help(cx, pool);
         if self.running.is_some() || self.next_at > cx.now {
             return;
         }
-        let peer = if cx.is_ready {
+        let peer = if cx.is_ready && !self.is_helping {
             self.round.clear();
             pool.guard_in_use().map(|(relay, _)| relay)
         } else {
@@ -119,8 +125,29 @@ impl Sync {
         self.backoff.reset();
     }
 
+    /// Whether everyone who might know where guards are now was asked, or could not be reached.
+    pub(super) fn are_all_tried(&self, pool: &Pool, now: Instant) -> bool {
+        let is_resting = |relay| matches!(pool.links.reach(relay, now), Reach::Resting(_));
+        let is_tried = |way: &Way| way.asked_count > 0 || is_resting(way.relay);
+        let is_over = self.is_round_over || (!self.round.is_empty() && self.round.iter().all(is_tried));
+        self.is_helping && self.running.is_none() && is_over
+    }
+
+    fn look_whether_to_help(&mut self, cx: &Context<'_>, pool: &Pool) {
+        let is_helping = cx.is_ready && pool.lacks_guard();
+        if is_helping == self.is_helping {
+            return;
+        }
+        self.is_helping = is_helping;
+        self.round.clear();
+        self.is_round_over = false;
+        if is_helping {
+            self.next_at = cx.now;
+        }
+    }
+
     fn end(&mut self, cx: &mut Context<'_>) {
-        if cx.is_ready {
+        if cx.is_ready && !self.is_helping {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
             self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
@@ -132,7 +159,7 @@ impl Sync {
 
     fn pause(&mut self, cx: &mut Context<'_>) {
         let wait = self.backoff.fail(cx);
-        self.next_at = cx.now + if cx.is_ready { wait } else { wait.min(ASK_PAUSE_MAX) };
+        self.next_at = cx.now + if cx.is_ready && !self.is_helping { wait } else { wait.min(ASK_PAUSE_MAX) };
     }
 
     /// The peer asked least often that can be reached. One that there is no link to is dialled and waited for.
@@ -173,7 +200,7 @@ impl Sync {
     /// Adds whoever else could be asked: guards, who know this client already, then seeds, then relays that are known or
     /// were last known to be somewhere.
     fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
-        for relay in pool.paths.guards.in_order() {
+        for relay in pool.paths.guards.in_order(cx.wall) {
             if let Some(known) = cx.view.get(&relay).or_else(|| book.last_known_of(&relay)) {
                 self.add(relay, known.host_ports());
             }
@@ -187,6 +214,9 @@ impl Sync {
         }
         let mut known: Vec<&VerifiedDescriptor> = cx.view.iter().chain(book.last_known(cx.network)).collect();
         shuffle(&mut known, cx.rng);
+        if self.is_helping {
+            known.truncate(HELPERS_MAX);
+        }
         for descriptor in known {
             self.add(descriptor.relay, descriptor.host_ports());
         }

@@ -193,16 +193,28 @@ fn a_clock_that_is_far_off_is_told_once() {
     assert_eq!(bench.notices(), [Notice::Warning(Warning::Clock { seconds: 7200 })]);
 }
 
-#[test] // §2.3
-fn a_cell_for_a_circuit_that_never_was_closes_the_link() {
+#[test] // §4.4(3)
+fn a_cell_for_a_circuit_that_never_was_is_dropped_and_counted() {
     for number in [1, 0x8000_0001, 0x8000_0002] {
-        let mut bench = Bench::new(Snapshot::default());
-        bench.link_up(WALL);
-        bench.links();
-        bench.cell(Cell::new(CircId::new(number), CellCommand::Relay));
-        let closed = bench.links();
-        assert!(closed.iter().any(|op| matches!(op, LinkOp::Close(LINK))), "{number:x}: {closed:?}");
+        for command in [CellCommand::Relay, CellCommand::Created, CellCommand::Destroy] {
+            let mut bench = Bench::new(Snapshot::default());
+            bench.link_up(WALL);
+            bench.links();
+            let stale = bench.core.stale_count();
+            bench.cell(Cell::new(CircId::new(number | 0x100), command));
+            assert!(bench.links().is_empty(), "{number:x}: the link stays");
+            assert_eq!(bench.core.stale_count(), stale + 1);
+        }
     }
+}
+
+#[test] // §4.1
+fn a_circuit_made_to_a_client_closes_the_link() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.link_up(WALL);
+    bench.links();
+    bench.cell(Cell::new(CircId::new(1), CellCommand::Create));
+    assert!(bench.links().iter().any(|op| matches!(op, LinkOp::Close(LINK))));
 }
 
 #[test]

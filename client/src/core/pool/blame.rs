@@ -1,0 +1,190 @@
+//! Who pays for a circuit that failed (docs/protocol.md §6.4).
+//!
+//! While it is built, it is known which hop was being made: that relay is avoided for a while, and the guard's failures are
+//! counted. Once it is built any relay on the way may be behind it: see `suspects`. A guard that has no room for one more
+//! just then has not failed.
+
+use umbel_proto::Violation;
+use umbel_proto::cell::DestroyReason;
+use umbel_proto::ids::RelayId;
+
+use super::super::Context;
+use super::super::circuit::{Circuit, CircuitKey};
+use super::super::io::LinkId;
+use super::super::suspects::Suspected;
+use super::{Loss, Pool, STUB_HOPS};
+
+/// Onionskins in a row that a guard may leave unanswered before its link is closed.
+const GUARD_SILENCES_MAX: u32 = 2;
+/// Circuits in a row that a guard may have no room for before that is a failure.
+const REFUSALS_MAX: u32 = 6;
+
+/// Who is known to say that a hop can't be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make up.
+    Guard,
+    /// The hop before it, in a cell that only this hop could seal.
+    LastHop,
+}
+
+impl Pool {
+    /// Circuits that broke since one carried an answer, and over how many guards.
+    pub(in super::super) fn broken(&self) -> (u32, u32) {
+        self.suspects.tally()
+    }
+
+    /// A request on this circuit was not answered in time.
+    pub(in super::super) fn on_unanswered(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
+        self.on_broken(cx, key, false);
+        self.close(cx, key, DestroyReason::Finished);
+    }
+
+    pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
+        self.violations += 1;
+        let loss = self.loss_of_broken(key);
+        self.blame(cx, key, Witness::Guard);
+        self.on_broken(cx, key, true);
+        self.lose(cx, key, loss, Some(violation.reason()));
+    }
+
+    /// The circuit was destroyed from the other side. Which relay did it can't be known once all hops are there.
+    pub(super) fn on_destroy(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_busy: bool) {
+        if is_busy && self.is_refused(cx, key) {
+            return self.lose(cx, key, Loss::Busy, None);
+        }
+        let loss = self.loss_of_broken(key);
+        self.blame(cx, key, Witness::Guard);
+        self.on_broken(cx, key, true);
+        self.lose(cx, key, loss, None);
+    }
+
+    /// What the loss of a circuit is that was destroyed: a terminal that can't be had is told by the hop before it, so that it
+    /// is not behind this.
+    fn loss_of_broken(&self, key: CircuitKey) -> Loss {
+        match self.loss_of(key) {
+            Loss::Terminal if !self.circuits.get(&key).is_some_and(Circuit::is_direct) => Loss::Broken,
+            loss => loss,
+        }
+    }
+
+    /// A circuit carried an answer: nobody on its way is suspected.
+    pub(super) fn on_answered(&mut self, key: CircuitKey) {
+        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+        circuit.is_proven = true;
+        if circuit.is_direct() {
+            return;
+        }
+        let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
+        self.suspects.on_worked(&path);
+        self.brake.reset();
+        if let Some(guard) = path.first() {
+            self.suspected.remove(guard);
+        }
+    }
+
+    /// Ends circuits whose next hop did not come in time. A guard that leaves several onionskins unanswered is given up.
+    pub(super) fn end_overdue(&mut self, cx: &mut Context<'_>) {
+        let overdue: Vec<(CircuitKey, LinkId, usize)> = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| circuit.hop_due_at.is_some_and(|due_at| due_at <= cx.now))
+            .map(|(&key, circuit)| (key, circuit.link, circuit.machine.hops()))
+            .collect();
+        for (key, link, hops) in overdue {
+            let loss = self.loss_of(key);
+            self.blame(cx, key, Witness::Guard);
+            self.on_broken(cx, key, false);
+            self.lose(cx, key, loss, Some(DestroyReason::Finished));
+            if hops == 0 {
+                let silences = self.guard_silences.entry(link).or_default();
+                *silences += 1;
+                if *silences >= GUARD_SILENCES_MAX {
+                    self.close_link(cx, link);
+                }
+            }
+        }
+    }
+
+    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's failures are counted. One
+    /// relay that is down is one failure however often it is tried, and none where the guard can't have had a hand in it.
+    pub(super) fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
+        let Some(circuit) = self.circuits.get(&key) else { return };
+        let hops = circuit.machine.hops();
+        let failed = circuit.hop_due_at.and_then(|_| circuit.path.get(hops)).map(|hop| hop.relay);
+        let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
+        let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
+        let may_be_guard = hops <= 1 || witness == Witness::Guard;
+        let path: Vec<RelayId> = circuit.path.iter().take(hops + 1).map(|hop| hop.relay).collect();
+        if let Some(relay) = failed
+            && hops > 0
+        {
+            self.paths.avoided.on_failed(cx, relay);
+        }
+        if failed.is_none() || !is_before_terminal {
+            return;
+        }
+        tracing::debug!(hops, ?witness, "a circuit could not be built");
+        self.stub_backoff.fail(cx);
+        if let [guard, way @ ..] = path.as_slice()
+            && is_news
+            && may_be_guard
+        {
+            self.paths.guards.on_failed(cx, *guard, way, true);
+            if self.suspects.on_unbuilt(cx, *guard, way) == Suspected::Guard {
+                self.suspect(*guard);
+            }
+        }
+    }
+
+    /// The circuit was built as far as it is this client's choice, and is of no use: nothing was answered on it.
+    fn on_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
+        let Some(circuit) = self.circuits.get(&key) else { return };
+        let is_used = !circuit.streams.is_empty() || circuit.hop_due_at.is_some();
+        if circuit.is_direct() || circuit.is_proven || !is_used || circuit.machine.hops() < STUB_HOPS {
+            return;
+        }
+        let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
+        let [guard, way @ ..] = path.as_slice() else { return };
+        tracing::debug!(is_certain, "a circuit broke before it carried an answer");
+        if is_certain {
+            self.paths.guards.on_failed(cx, *guard, way, false);
+        }
+        match self.suspects.on_broken(cx, &path) {
+            Suspected::Guard => self.suspect(*guard),
+            Suspected::Layer2 => way.first().into_iter().for_each(|&relay| self.paths.avoided.on_failed(cx, relay)),
+            Suspected::Nobody => {}
+        }
+        let attempt = u32::try_from(cx.network.params.circuits_per_attempt).unwrap_or(u32::MAX).max(1);
+        let is_again = self.suspects.tally().0 >= attempt && self.brake.is_due(cx.now);
+        if is_again && self.is_without_choice() {
+            self.brake.fail(cx);
+        }
+    }
+
+    /// Another guard takes its place for a while, if there is one.
+    fn suspect(&mut self, guard: RelayId) {
+        tracing::debug!("circuits over the guard in use fail: another is tried");
+        self.suspected.insert(guard);
+        self.stub_backoff.hurry();
+        if self.order.iter().any(|&other| self.links.link_to(other).is_some() && !self.suspects.broke_over(other)) {
+            self.brake.hurry();
+        }
+    }
+
+    /// Whether there is no guard yet to use in place of a suspect: to go on at once tells nothing.
+    fn is_without_choice(&self) -> bool {
+        let in_use = self.guard_in_use().map(|(guard, _)| guard);
+        self.suspected.is_empty() || in_use.is_none_or(|guard| self.suspected.contains(&guard))
+    }
+
+    /// Whether the guard had no room for one more circuit: that is no failure, unless it goes on and on.
+    fn is_refused(&mut self, cx: &Context<'_>, key: CircuitKey) -> bool {
+        let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.machine.hops() == 0) else { return false };
+        let link = circuit.link;
+        self.links.on_too_fast(link, cx.now);
+        let refusals = self.refusals.entry(link).or_default();
+        *refusals += 1;
+        *refusals <= REFUSALS_MAX
+    }
+}

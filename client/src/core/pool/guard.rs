@@ -1,0 +1,181 @@
+//! Which guard is used: the best that can be reached and is no suspect (docs/protocol.md §6.4).
+//!
+//! When none can be reached: those that rest are tried besides, then seeds are asked for newer descriptors, then another
+//! guard is drawn, within the day's limit. A dial that fails counts against a guard only once another relay has answered:
+//! before that it may be this machine that is offline.
+
+use umbel_proto::handshake::HopTarget;
+use umbel_proto::ids::RelayId;
+use umbel_proto::time::{Duration, Instant};
+
+use super::super::Context;
+use super::super::io::LinkId;
+use super::super::links::Reach;
+use super::{Acquired, Pool};
+
+/// How long a dial goes on before the next guard is dialled besides.
+const GUARD_STAGGER: Duration = Duration::from_millis(2500);
+/// How long seeds are waited for before another guard is drawn.
+const SEEDS_FIRST: Duration = Duration::from_secs(3);
+
+impl Pool {
+    /// The best guard that there is a link to: a suspect only where there is no other.
+    pub(in super::super) fn guard_in_use(&self) -> Option<(RelayId, LinkId)> {
+        let up = || self.order.iter().filter_map(|&relay| self.links.link_to(relay).map(|link| (relay, link)));
+        up().find(|(relay, _)| !self.suspected.contains(relay)).or_else(|| up().next())
+    }
+
+    /// Whether no guard can be reached, so that whoever knows newer addresses is asked.
+    pub(in super::super) const fn lacks_guard(&self) -> bool {
+        self.lacking_since.is_some()
+    }
+
+    /// A link is up. If the best guards were given up before, they are tried again soon: it was the network that failed.
+    pub(in super::super) fn handle_link_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: LinkId,
+        relay: RelayId,
+        target: Option<HopTarget>,
+        clock_offset: i64,
+    ) {
+        let was_cut_off = self.links.ids().is_empty();
+        if !self.links.on_up(cx, link, relay, target, clock_offset) {
+            return;
+        }
+        if self.order.contains(&relay) && !self.suspects.broke_over(relay) {
+            self.brake.hurry();
+        }
+        self.missed.remove(&relay);
+        for guard in core::mem::take(&mut self.missed) {
+            self.paths.guards.on_missed(cx.wall, guard, self.links.rest_left(guard, cx.now));
+        }
+        if was_cut_off {
+            self.links.hurry(&self.paths.guards.primary(cx.wall, cx.network.params.guards_primary));
+        }
+    }
+
+    /// A link can't be made.
+    pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let is_online = !self.links.ids().is_empty();
+        self.links.on_dial_failed(cx, relay);
+        if !self.order.contains(&relay) {
+            return;
+        }
+        if is_online {
+            self.paths.guards.on_missed(cx.wall, relay, self.links.rest_left(relay, cx.now));
+        } else {
+            self.missed.insert(relay);
+        }
+    }
+
+    /// A link is gone, and all its circuits with it.
+    pub(in super::super) fn handle_link_down(&mut self, cx: &mut Context<'_>, link: LinkId) {
+        self.links.on_down(cx, link);
+        self.lose_all_of(cx, link);
+    }
+
+    /// The machine slept: what was due meanwhile gets its time again, and links have to show that they are alive.
+    pub(in super::super) fn handle_wake(&mut self, cx: &mut Context<'_>) {
+        let due_at = cx.now + cx.network.params.build_timeout / 2;
+        for circuit in self.circuits.values_mut() {
+            circuit.hop_due_at = circuit.hop_due_at.map(|at| at.max(due_at));
+        }
+        self.stub_backoff.hurry();
+        self.links.suspect_all(cx.now);
+        self.probe_guard(cx);
+    }
+
+    /// Closes suspect links that stayed silent, and makes links that fell silent say something.
+    pub(super) fn end_silent_links(&mut self, cx: &mut Context<'_>) {
+        for link in self.links.newly_suspect(cx.now) {
+            let is_guard = self.guard_in_use().is_some_and(|(_, guard)| guard == link);
+            if !is_guard || !self.probe_guard(cx) {
+                self.links.on_heard(link);
+            }
+        }
+        for link in self.links.dead(cx.now) {
+            tracing::debug!("a link is silent: it is closed");
+            self.links.close(cx, link);
+            self.lose_all_of(cx, link);
+        }
+    }
+
+    /// Keeps a link to the best guard that answers: dials down the list, the next one when the one before rests, is slow or
+    /// is suspected.
+    pub(super) fn keep_guard(&mut self, cx: &mut Context<'_>, are_seeds_tried: bool) {
+        if !cx.is_ready {
+            return;
+        }
+        let now = cx.now;
+        self.suspected.retain(|&guard| self.suspects.is_suspect(guard, now));
+        self.hurry_moved(cx);
+        loop {
+            self.order = self.paths.guards.in_order(cx.wall);
+            let mut is_any_up = false;
+            for relay in self.order.clone() {
+                match self.links.reach(relay, now) {
+                    Reach::Up(_) if !self.suspected.contains(&relay) => return self.lacking_since = None,
+                    Reach::Up(_) => is_any_up = true,
+                    Reach::Dialling(began_at) if began_at + GUARD_STAGGER > now => return,
+                    Reach::Unknown if self.paths.guards.may_try(relay, &cx.network.params) => {
+                        return self.dial(cx, relay);
+                    }
+                    Reach::Unknown | Reach::Dialling(_) | Reach::Resting(_) => {}
+                }
+            }
+            if is_any_up {
+                return self.lacking_since = None;
+            }
+            let Some(since) = self.lacking_since else {
+                self.lacking_since = Some(now);
+                self.links.hurry_resumed();
+                continue;
+            };
+            let is_over = are_seeds_tried || since + SEEDS_FIRST <= now;
+            if !is_over || !self.draw_guard(cx) {
+                return;
+            }
+        }
+    }
+
+    /// When there is something to do about guards.
+    pub(super) fn guard_timeouts(&self, after: Instant) -> impl Iterator<Item = Instant> {
+        let order = self.order.iter().filter_map(move |&relay| match self.links.reach(relay, after) {
+            Reach::Up(_) | Reach::Unknown => None,
+            Reach::Dialling(began_at) => Some(began_at + GUARD_STAGGER),
+            Reach::Resting(until) => Some(until),
+        });
+        order.chain(self.lacking_since.map(|since| since + SEEDS_FIRST)).chain(self.suspects.timeouts())
+    }
+
+    /// Draws one more guard, if that is within the rules. While nothing shows that the network works, only a few are.
+    fn draw_guard(&mut self, cx: &mut Context<'_>) -> bool {
+        let params = &cx.network.params;
+        let is_online = !self.links.ids().is_empty();
+        let most = params.guards_primary.max(cx.view.len() / 5) * 2;
+        let has_room = is_online || self.paths.guards.sample().len() < most;
+        has_room && self.paths.guards.may_try_new(params) && self.paths.guards.grow(cx)
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let Some(descriptor) = cx.view.get(&relay) else { return };
+        let host_ports = descriptor.host_ports();
+        self.paths.guards.on_tried(cx, relay);
+        self.links.dial(cx, relay, host_ports);
+    }
+
+    /// A guard that moved may be dialled at once.
+    fn hurry_moved(&mut self, cx: &Context<'_>) {
+        let moved = |relay: &&RelayId| {
+            cx.view.get(*relay).is_some_and(|descriptor| self.links.failed_elsewhere(**relay, &descriptor.host_ports()))
+        };
+        let moved: Vec<RelayId> = self.order.iter().filter(moved).copied().collect();
+        self.links.hurry(&moved);
+    }
+
+    /// Makes the guard in use say something, if it can; says whether it was asked.
+    fn probe_guard(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(self.begin_stub(cx, None), Acquired::Circuit(_))
+    }
+}

@@ -1,0 +1,272 @@
+//! What a client does about guards that are gone, that lie or that come back, and about more mailboxes than circuits.
+
+use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::{AddressGroups, Network, Params};
+use umbel_proto::time::Duration;
+use umbel_tests::adversary::Adversary;
+use umbel_tests::{ClientName, RelayName, World};
+
+const ALICE: ClientName = ClientName(0);
+const BOB: ClientName = ClientName(1);
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
+    world.client(name).core().and_then(|core| core.status().guard)
+}
+
+fn name_of(world: &World, relay: RelayId) -> RelayName {
+    world.relay_named(relay).unwrap_or_else(|| unreachable!("a relay of this world"))
+}
+
+fn is_held(world: &World, sent: MessageId) -> bool {
+    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent))
+}
+
+fn has_come(world: &World, sent: MessageId) -> bool {
+    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+}
+
+fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> usize {
+    world.client(name).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+}
+
+fn unreachable_count(world: &World) -> usize {
+    count_of(world, ALICE, |notice| *notice == Notice::Unreachable)
+}
+
+/// Alice's next command, and the one before is over.
+fn next_run(world: &mut World) {
+    world.command(ALICE, Command::Stop);
+    world.run_for(Duration::from_millis(100));
+    world.crash_client(ALICE);
+    world.restart_client(ALICE);
+}
+
+fn send_and_wait(world: &mut World, address: &InboxAddress, within: Duration) -> bool {
+    let sent = world.send(ALICE, address, b"hello".to_vec());
+    world.run_until(within, |world| is_held(world, sent))
+}
+
+/// Whether Alice builds a circuit soon. What is delivered depends on more: a dead guard may be a holder too.
+fn finds_a_guard(world: &mut World) -> bool {
+    let before = built_count(world, 3);
+    world.run_until(seconds(15), |world| guard_of(world, ALICE).is_some() && built_count(world, 3) > before)
+}
+
+#[test] // §6.4(2)
+fn guards_that_are_dead_make_room_for_others_in_each_run() {
+    for seed in [301, 302, 303] {
+        let mut world = World::new(seed).relays(14).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        for _ in 0..4 {
+            let guard = guard_of(&world, ALICE).expect("a guard in use");
+            let dead = name_of(&world, guard);
+            if dead != RelayName(0) {
+                world.crash_relay(dead);
+            }
+            next_run(&mut world);
+            assert!(finds_a_guard(&mut world), "{}", world.describe());
+        }
+        assert_eq!(unreachable_count(&world), 0, "others were up all the time; {}", world.describe());
+    }
+}
+
+#[test] // §6.4(2)
+fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
+    let mut world = World::new(304).relays(16).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    world.crash_relay(RelayName(0));
+    for _ in 0..4 {
+        next_run(&mut world);
+        assert!(finds_a_guard(&mut world), "{}", world.describe());
+        let guard = guard_of(&world, ALICE).expect("a guard in use");
+        let dead = name_of(&world, guard);
+        world.crash_relay(dead);
+    }
+    next_run(&mut world);
+    assert!(finds_a_guard(&mut world), "{}", world.describe());
+}
+
+#[test] // §6.4(2)
+fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once() {
+    let mut world = World::new(305).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    for number in 0..8 {
+        world.crash_relay(RelayName(number));
+    }
+    next_run(&mut world);
+    assert!(world.run_until(seconds(5), |world| unreachable_count(world) > 0), "{}", world.describe());
+    let sent = world.send(ALICE, &address, b"later".to_vec());
+    world.run_for(seconds(1800));
+    for number in 0..8 {
+        world.restart_relay(RelayName(number));
+    }
+    assert!(world.run_until(seconds(20), |world| is_held(world, sent)), "{}", world.describe());
+}
+
+#[test] // §6.4(2), §8.3
+fn a_seed_that_is_still_there_tells_where_the_others_are() {
+    for seed in [306, 307, 308, 309] {
+        let mut world = World::new(seed).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        world.command(ALICE, Command::Stop);
+        world.run_for(seconds(1));
+        world.crash_client(ALICE);
+        for number in 1..8 {
+            world.crash_relay(RelayName(number));
+            world.move_relay(RelayName(number));
+            world.restart_relay(RelayName(number));
+        }
+        world.run_for(seconds(30));
+        let before = unreachable_count(&world);
+        world.restart_client(ALICE);
+        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        assert_eq!(unreachable_count(&world), before, "{}", world.describe());
+    }
+}
+
+/// Circuits that Alice began to build and that got so far.
+fn built_count(world: &World, wanted: usize) -> usize {
+    count_of(world, ALICE, |notice| matches!(notice, Notice::HopBuilt { hop, .. } if *hop == wanted))
+}
+
+#[test] // §6.4(4)
+fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
+    for seed in [311, 312, 313, 314] {
+        let mut world = World::new(seed).relays(10).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        let liar = guard_of(&world, ALICE).expect("a guard in use");
+        let name = name_of(&world, liar);
+        world.relay(name).adversary = Some(Adversary::liar(2));
+        next_run(&mut world);
+        let before = built_count(&world, 3);
+        let sent = world.send(ALICE, &address, b"past the liar".to_vec());
+        assert!(world.run_until(seconds(15), |world| is_held(world, sent)), "{}", world.describe());
+        assert!(guard_of(&world, ALICE).is_some_and(|guard| guard != liar), "{}", world.describe());
+        let built = built_count(&world, 3) - before;
+        assert!(built <= 30, "{built} circuits; {}", world.describe());
+    }
+}
+
+#[test] // §6.4(4)
+fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
+    let mut world = World::new(315).relays(10).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    next_run(&mut world);
+    for number in 0..10 {
+        world.relay(RelayName(number)).adversary = Some(Adversary::liar(2));
+    }
+    let before = built_count(&world, 3);
+    let sent = world.send(ALICE, &address, b"nobody lets it pass".to_vec());
+    let is_said = |world: &World| {
+        let broken = |notice: &Notice| {
+            let Notice::Deferred { id, reason: DeferReason::Broken { circuits, guards }, .. } = notice else {
+                return false;
+            };
+            *id == sent && *circuits >= 3 && *guards >= 1
+        };
+        world.has_notice(ALICE, broken)
+    };
+    assert!(world.run_until(seconds(30), is_said), "{}", world.describe());
+    world.run_for(seconds(30));
+    assert!(
+        !world.has_notice(ALICE, |notice| matches!(notice, Notice::Deferred { reason: DeferReason::NoDescriptor, .. }))
+    );
+    let built = built_count(&world, 3) - before;
+    assert!(built <= 90, "{built} circuits in a minute; {}", world.describe());
+}
+
+/// A network of this many relays with these parameters, apart but for receipts and addresses that are not public.
+fn default_params() -> Network {
+    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
+    // Senders are not what is tested: they need not wait.
+    let params = Params { danger_address_groups: AddressGroups::Port, second_deposit_delay: Duration::ZERO, ..danger };
+    Network { params, ..Network::local() }
+}
+
+/// Bob has this many inboxes with a message in each; whether one run of `receive` brings them all.
+fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool, within: Duration) {
+    let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let name = format!("box {number}");
+        world.command(BOB, Command::CreateInbox { name: name.clone() });
+        let ready = world.run_until(seconds(300), |world| {
+            world.has_notice(BOB, |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name))
+        });
+        assert!(ready, "{name}: {}", world.describe());
+        let address = world.client(BOB).core().and_then(|core| core.inbox_address(&name)).expect("it is there");
+        let id = world.send(ALICE, &address, name.into_bytes());
+        assert!(world.run_until(seconds(300), |world| is_held(world, id)), "{}", world.describe());
+        sent.push(id);
+    }
+    world.command(BOB, Command::Stop);
+    world.run_for(seconds(1));
+    world.crash_client(BOB);
+    world.restart_client(BOB);
+    for number in 0..count {
+        world.command(BOB, Command::Listen { name: format!("box {number}"), is_interactive });
+    }
+    let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
+    assert!(world.run_until(within, have_come), "{} of {count}; {}", world.message_count(BOB), world.describe());
+    let is_alarm =
+        |notice: &Notice| matches!(notice, Notice::Warning(Warning::GuardFails | Warning::MailboxReplaced { .. }));
+    assert_eq!(count_of(&world, BOB, is_alarm), 0, "its own load is no failure of others; {}", world.describe());
+}
+
+#[test] // §6.4(4)
+fn mailboxes_take_turns_where_there_are_more_than_circuits() {
+    many_inboxes(Network::local(), 321, 64, true, seconds(60));
+}
+
+#[test] // §5.4, §6.4(4)
+fn mailboxes_take_turns_within_what_a_relay_grants_by_default() {
+    many_inboxes(default_params(), 322, 64, false, seconds(150));
+}
+
+#[test] // §10.2
+fn a_follower_that_slept_hears_again_within_seconds() {
+    for (seed, asleep) in [(331, 65), (332, 30), (333, 3600)] {
+        let mut world = World::new(seed).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.run_for(seconds(3));
+        let first = world.send(ALICE, &address, b"before".to_vec());
+        assert!(world.run_until(seconds(20), |world| has_come(world, first)), "{}", world.describe());
+        let guard = guard_of(&world, BOB).expect("a guard in use");
+        let guard = name_of(&world, guard);
+        world.suspend_client(BOB, seconds(asleep), |world| {
+            world.crash_relay(guard);
+            world.restart_relay(guard);
+        });
+        let sent = world.send(ALICE, &address, b"after waking".to_vec());
+        assert!(world.run_until(seconds(10), |world| has_come(world, sent)), "{asleep} s: {}", world.describe());
+    }
+}
+
+#[test] // §10.2
+fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds() {
+    for seconds_in in [3, 20, 31, 37, 45, 52, 58] {
+        let mut world = World::new(340 + seconds_in).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.run_for(seconds(60 + seconds_in));
+        let guard = guard_of(&world, BOB).expect("a guard in use");
+        let guard = name_of(&world, guard);
+        world.crash_relay(guard);
+        world.restart_relay(guard);
+        let sent = world.send(ALICE, &address, b"again".to_vec());
+        assert!(world.run_until(seconds(15), |world| has_come(world, sent)), "{}", world.describe());
+    }
+}
