@@ -87,7 +87,7 @@ impl Receiver<'_> {
         let mut open: BTreeSet<String> = inboxes.into_iter().collect();
         let mut is_unreachable = false;
         let mut mending = Mending::default();
-        let mut failure = None;
+        let mut unanswered = 0;
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
             let notice = match next_until(ends_at, notices.next()).await {
                 Some(Ok(notice)) => notice,
@@ -106,7 +106,7 @@ impl Receiver<'_> {
                 Notice::Received { .. } => self.print_unread().await?,
                 Notice::CaughtUp { inbox, answered, mailboxes } => {
                     is_unreachable = false;
-                    failure = self.on_caught_up(&mut open, &inbox, answered, mailboxes).err().or(failure);
+                    unanswered += self.on_caught_up(&mut open, &inbox, answered, mailboxes);
                 }
                 // What came can't be kept: it stays with its holders until it can.
                 Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
@@ -127,7 +127,12 @@ impl Receiver<'_> {
         }
         mending.wait(self.session, &mut notices, ends_at).await?;
         self.deliver_in_passing(&mut notices).await?;
-        failure.map_or(Ok(()), Err)
+        if unanswered == 0 {
+            return Ok(());
+        }
+        let inboxes = output::count(unanswered, "inbox");
+        let hint = "try again later: messages wait there for days";
+        Err(Failure::failed(format!("no mailbox of {inboxes} answered"), hint))
     }
 
     /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
@@ -158,26 +163,16 @@ impl Receiver<'_> {
         }
     }
 
-    fn on_caught_up(
-        &self,
-        open: &mut BTreeSet<String>,
-        inbox: &str,
-        answered: usize,
-        mailboxes: usize,
-    ) -> Result<(), Failure> {
+    /// An inbox was fetched from as far as can be: says what was amiss, and how many inboxes nothing is known of.
+    fn on_caught_up(&self, open: &mut BTreeSet<String>, inbox: &str, answered: usize, mailboxes: usize) -> usize {
         if !open.remove(inbox) || self.goes_on() || answered == mailboxes {
-            return Ok(());
+            return 0;
         }
         let name = output::printable(inbox);
-        if answered == 0 {
-            return Err(Failure::failed(
-                format!("none of the {} of \"{name}\" answered", output::count(mailboxes, "mailbox")),
-                "try again later: messages wait there for days",
-            ));
-        }
         let mailboxes = output::count(mailboxes, "mailbox");
-        self.session.warn(&format!("only {answered} of the {mailboxes} of \"{name}\" answered"));
-        Ok(())
+        let answers = if answered == 0 { "none".to_owned() } else { format!("only {answered}") };
+        self.session.warn(&format!("{answers} of the {mailboxes} of \"{name}\" answered"));
+        usize::from(answered == 0)
     }
 
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
