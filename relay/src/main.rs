@@ -32,11 +32,12 @@ Exit codes:
 const RUN_HELP: &str = "\
 Signals:
   TERM, INT  stop: every circuit is told, what waits is written
-  HUP        read umbel-relay.toml again: log, seeds, advertise and limits change at once; the log names keys that need a restart";
+  HUP        read umbel-relay.toml again: log, seeds, advertise and limits
+             change at once; the log names the keys that need a restart";
 
 /// Run a relay of Umbel: it forwards cells and keeps mailboxes for others
 #[derive(Parser)]
-#[command(version, about, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -1,5 +1,5 @@
 //! A relay on real sockets and a real disk: what connects, what may not, and what the command says.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -353,9 +353,9 @@ fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
             let _ = fs::remove_file(dir.path().join(file));
         }
         if how == "empty" {
-            fs::write(&store, "").unwrap()
+            fs::write(&store, "").unwrap();
         } else {
-            fs::remove_file(&store).unwrap()
+            fs::remove_file(&store).unwrap();
         }
         let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
         let log = relay.log_before("the relay runs");

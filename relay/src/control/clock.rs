@@ -117,7 +117,8 @@ impl Control {
 fn in_words(length: Duration) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
     let seconds = length.as_secs();
-    let fitting = UNITS.into_iter().find(|&(unit, _)| seconds >= 2 * unit || (seconds >= unit && seconds % unit == 0));
+    let fitting =
+        UNITS.into_iter().find(|&(unit, _)| seconds >= 2 * unit || (seconds >= unit && seconds.is_multiple_of(unit)));
     let (unit, name) = fitting.unwrap_or((1, "second"));
     let count = seconds / unit;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })

@@ -593,8 +593,9 @@ mod tests {
     #[tokio::test(start_paused = true)] // §2.6
     async fn all_that_ends_a_link_looks_alike_to_its_peer() {
         let (shared, _reports) = shared();
-        type End = fn(&Link) -> Vec<Cell>;
-        let ends: [(End, fn(&LinkEnd) -> bool); 3] = [
+        type Provoke = fn(&Link) -> Vec<Cell>;
+        type IsExpected = fn(&LinkEnd) -> bool;
+        let ends: [(Provoke, IsExpected); 3] = [
             (|_| vec![Cell::new(None, Command::Hello)], |end| matches!(end, LinkEnd::Violation(_))),
             (|_| Vec::new(), |end| matches!(end, LinkEnd::Silent)),
             (

@@ -162,7 +162,7 @@ fn judge(answer: Answer, has_visitors: bool, is_own: bool, failures: u32) -> Ver
 fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
     match (answer, verdict) {
         (_, Verdict::Good) if was_bad => {
-            tracing::info!(%address, "this relay answers at the address that it advertises")
+            tracing::info!(%address, "this relay answers at the address that it advertises");
         }
         (_, Verdict::Good) => tracing::debug!(%address, "this relay answers at the address that it advertises"),
         (Answer::Twin, _) => tracing::error!(%address, "{TWIN}"),
@@ -193,7 +193,7 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
 pub(crate) const TWIN: &str = "another process runs with this relay's identity: stop one of the two, and make a relay of its own \
      there with `umbel-relay init`; the two take each other's circuits and mail";
 
-/// Looks at the data directory now and then, until the relay stops; says so once an hour while it is not what it was.
+/// Looks at the data directory now and then, until the relay stops; says so again every six hours while it is not what it was.
 pub(crate) async fn watch_directory(
     data_dir: PathBuf,
     files: &'static [&'static str],
