@@ -21,6 +21,9 @@ const LINGER_SHARE: u32 = 4;
 /// How long the other holders are waited for once one has a message and they are being asked.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long messages in the outbox are waited for by a command that is about something else.
+const IN_PASSING: Duration = Duration::from_secs(5);
+
 /// Until when the user wants to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Stage {
@@ -156,6 +159,14 @@ impl Progress {
     }
 }
 
+/// Gives what is in the outbox a moment, now that there are circuits; what becomes of it is not this command's affair.
+pub(super) async fn in_passing(session: &Session, client: &Client, notices: &mut Notices) -> Result<(), Failure> {
+    let outbox = client.outbox().await?;
+    let mut delivery = Delivery::new(Stage::One, IN_PASSING);
+    delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted), times::now());
+    delivery.wait(session, client, notices).await
+}
+
 /// Some messages on their way.
 pub(super) struct Delivery {
     pub(super) messages: BTreeMap<MessageId, Progress>,
@@ -178,11 +189,14 @@ impl Delivery {
 
     /// These too, until an attempt at each has ended; enough may have had some of them before. `wall` is the time now.
     pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>, wall: WallTime) {
-        for OutboxEntry { id, holders, wanted, next_try_at, .. } in outbox {
+        for OutboxEntry { id, holders, wanted, obstacle, next_try_at, .. } in outbox {
             self.messages.entry(id).or_default().set_held(holders, wanted);
             let wait = next_try_at.map_or(Duration::ZERO, |at| at.since(wall));
-            if holders > 0 && !wait.is_zero() {
-                self.on_planned(id, wait);
+            match obstacle {
+                _ if wait.is_zero() => {}
+                Some(reason) => self.on_deferred(id, reason, wait),
+                None if holders > 0 => self.on_planned(id, wait),
+                None => {}
             }
         }
     }
@@ -237,15 +251,7 @@ impl Delivery {
                 }
             }
             Notice::Scheduled { id, wait } => self.on_planned(*id, *wait),
-            Notice::Deferred { id, reason, retry_in } => {
-                let is_too_late = Instant::now() + *retry_in >= self.ends_at;
-                let is_stage_reached = |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
-                if let Some(progress) = self.messages.get_mut(id)
-                    && (is_too_late || is_stage_reached(progress))
-                {
-                    progress.settle(Missing::Obstacle(Obstacle::Deferred(*reason)));
-                }
-            }
+            Notice::Deferred { id, reason, retry_in } => self.on_deferred(*id, *reason, *retry_in),
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => {
@@ -262,6 +268,17 @@ impl Delivery {
         let is_over = self.stage == Stage::One || at >= self.ends_at;
         if let Some(progress) = self.messages.get_mut(&id).filter(|progress| is_over || progress.is_held_enough()) {
             progress.settle(Missing::Planned(at));
+        }
+    }
+
+    /// The next attempt is so far off: too late for us, or of no concern where one holder is enough.
+    fn on_deferred(&mut self, id: MessageId, reason: DeferReason, retry_in: Duration) {
+        let is_too_late = Instant::now() + retry_in >= self.ends_at;
+        let is_stage_reached = |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
+        if let Some(progress) = self.messages.get_mut(&id)
+            && (is_too_late || is_stage_reached(progress))
+        {
+            progress.settle(Missing::Obstacle(Obstacle::Deferred(reason)));
         }
     }
 
@@ -516,6 +533,17 @@ mod tests {
         assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
         assert!(delivery.messages[&ID].next_copy_in().is_some());
         assert!(is_waited_for(&after(1, &[])), "this one is tried now");
+
+        let next_try_at = Some(WallTime(1_790_000_100));
+        for (holders, expected) in [
+            (0, Fate::Queued(Obstacle::Deferred(DeferReason::NoDescriptor))),
+            (1, Fate::Kept(Missing::Obstacle(Obstacle::Deferred(DeferReason::NoDescriptor)))),
+        ] {
+            let failed = OutboxEntry { next_try_at, obstacle: Some(DeferReason::NoDescriptor), ..entry(holders) };
+            let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+            delivery.watch_all(vec![failed], WallTime(1_790_000_000));
+            assert_eq!(delivery.messages[&ID].fate, Some(expected), "its attempt has failed before");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
-use super::{output, times};
+use super::{delivery, output, times};
 
 #[derive(clap::Subcommand)]
 pub(super) enum InboxCommand {
@@ -84,7 +84,8 @@ async fn create(session: &Session, client: &Client, name: &str, timeout: Duratio
             session.line(&format!("Its mail is held by {holders}, its descriptor by {positions}."))?;
         }
     }
-    ready.map(|_| ())
+    ready?;
+    delivery::in_passing(session, client, &mut notices).await
 }
 
 /// How many mailboxes and positions the inbox has.

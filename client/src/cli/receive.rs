@@ -7,17 +7,14 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
+use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
-use super::delivery::{Delivery, Stage};
 use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;
 use super::session::Session;
-use super::{files, mail, output, times};
+use super::{delivery, files, mail, output, times};
 
-/// How long messages in the outbox are waited for in passing.
-const OUTBOX_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -126,21 +123,13 @@ impl Receiver<'_> {
             return Ok(());
         }
         mending.wait(self.session, &mut notices, ends_at).await?;
-        self.deliver_in_passing(&mut notices).await?;
+        delivery::in_passing(self.session, self.client, &mut notices).await?;
         if unanswered == 0 {
             return Ok(());
         }
         let inboxes = output::count(unanswered, "inbox");
         let hint = "try again later: messages wait there for days";
         Err(Failure::failed(format!("no mailbox of {inboxes} answered"), hint))
-    }
-
-    /// Now that there are circuits, gives what is in the outbox a moment; what becomes of it is not this command's affair.
-    async fn deliver_in_passing(&self, notices: &mut Notices) -> Result<(), Failure> {
-        let outbox = self.client.status().await?.outbox;
-        let mut delivery = Delivery::new(Stage::One, OUTBOX_TIMEOUT);
-        delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted), times::now());
-        delivery.wait(self.session, self.client, notices).await
     }
 
     fn goes_on(&self) -> bool {
