@@ -190,6 +190,30 @@ fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
     );
 }
 
+#[test] // §10.2: several commands of one profile fetch through one client
+fn whoever_listens_again_is_told_only_after_another_look_and_ends_no_subscription() {
+    let mut world = World::new(39).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    let caught_up = |world: &World| {
+        let is_it = |notice: &&Notice| matches!(notice, Notice::CaughtUp { answered: 3, .. });
+        world.client(BOB).notices.iter().map(|(_, notice)| notice).filter(is_it).count()
+    };
+    for number in 0..6 {
+        let sent = world.send(ALICE, &address, vec![number; 100]);
+        let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
+        assert!(world.run_until(Duration::from_secs(60), is_out), "{}", world.describe());
+        let before = caught_up(&world);
+        listen(&mut world, false);
+        assert!(world.run_until(Duration::from_secs(30), |world| caught_up(world) > before), "{}", world.describe());
+        assert!(has_come(&world, sent), "message {number}");
+    }
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(10));
+    listen(&mut world, false);
+    let sent = world.send(ALICE, &address, vec![7; 100]);
+    assert!(world.run_until(Duration::from_secs(1), |world| has_come(world, sent)), "{}", world.describe());
+}
+
 #[test] // §10.2
 fn copies_are_told_once_and_the_owner_hears_that_all_is_read() {
     for is_interactive in [true, false] {

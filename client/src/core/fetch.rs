@@ -127,11 +127,13 @@ impl Fetching {
         self.received.entry(inbox).or_default().insert(message);
     }
 
-    /// Begins to fetch for this inbox, or to do so in another way.
-    pub(super) fn listen(&mut self, name: String, is_interactive: bool) {
+    /// Begins to fetch for this inbox. Asked again, by another user of the same profile, it looks again; a subscription that
+    /// one of them holds is kept.
+    pub(super) fn listen(&mut self, now: Instant, name: String, is_interactive: bool) {
         let listener = self.listeners.entry(name).or_default();
-        listener.is_interactive = is_interactive;
+        listener.is_interactive |= is_interactive;
         listener.told = None;
+        listener.mailboxes.values_mut().for_each(|visiting| visiting.look_again(now));
     }
 
     /// Fetches what is due.
@@ -405,6 +407,14 @@ impl Visiting {
         let asker = Asker::Fetch { inbox: name.to_owned(), queue };
         let verb = Verb::Fetch { queue, remove: self.removing.clone(), bytes_max };
         self.ask(cx, requests, name, asker, verb);
+    }
+
+    /// Nothing that was seen before counts, but what a subscription brings as it comes, and a failure, which has its time.
+    fn look_again(&mut self, now: Instant) {
+        if !self.is_subscribed && self.backoff.failures() == 0 {
+            self.seen = Seen::Nothing;
+            self.next_at = self.next_at.min(now);
+        }
     }
 
     fn ask(&self, cx: &Context<'_>, requests: &mut Requests, name: &str, asker: Asker, verb: Verb) {

@@ -49,7 +49,7 @@ pub enum Command {
         /// The owner's own name for it.
         name: String,
     },
-    /// Keep fetching for this inbox. `Received` for each message, `CaughtUp` when its mailboxes were seen empty.
+    /// Keep fetching for this inbox, and look now. `Received` for each message, `CaughtUp` when its mailboxes were seen empty.
     Listen {
         /// Which inbox.
         name: String,

@@ -246,7 +246,7 @@ impl Core {
             Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
             Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
-                self.fetching.listen(name, is_interactive);
+                self.fetching.listen(now, name, is_interactive);
             }
             // The shell names inboxes that are there; for another there is nothing to fetch.
             Command::Listen { .. } => {}
