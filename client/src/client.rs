@@ -19,14 +19,14 @@ use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::meeting::{Ground, Member, Told};
 use crate::net::Clock;
 use crate::net::driver::Request;
-use crate::store::{Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
+use crate::store::{Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
 
 /// Requests waiting for the driver; whoever has one more waits too.
 const REQUESTS_MAX: usize = 64;
 /// Notices kept for a listener that is behind; it then misses the oldest, and is told how many.
 const NOTICES_MAX: usize = 4096;
 /// How long a message that is being shown is kept from other processes.
-const CLAIM: Duration = Duration::from_secs(60);
+const CLAIM: Duration = Duration::from_secs(10);
 /// Longest name of an inbox, bytes.
 const INBOX_NAME_LEN_MAX: usize = 64;
 
@@ -371,12 +371,12 @@ impl Client {
         result.map_err(ReadError::Database)
     }
 
-    /// Takes an unread message to be shown: no other process takes it for a minute, in which it is to be marked read. False
-    /// if another has it, or it is read. Whoever dies in between leaves it unread, and it is shown again.
+    /// Takes an unread message to be shown: no other process takes it for ten seconds, in which it is to be marked read.
+    /// Whoever dies in between, or takes longer, leaves it to be shown again.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn claim(&self, message: &StoredMessage) -> Result<bool, ReadError> {
+    pub async fn claim(&self, message: &StoredMessage) -> Result<Claim, ReadError> {
         let (seq, claimer) = (message.seq, self.claimer);
         let now = Clock::wall().as_secs().cast_signed();
         let until = now + CLAIM.as_secs().cast_signed();

@@ -29,6 +29,6 @@ pub use client::{
 };
 pub use library::{Deleted, Library};
 pub use store::{
-    ConfigFault, DatabaseError, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase, Place, Profile,
-    ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
+    Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase,
+    Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
 };

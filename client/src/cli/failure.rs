@@ -1,18 +1,19 @@
 //! What went wrong, what to do about it, and the exit code.
 
+use std::io;
 use std::process::ExitCode;
 
 use umbel_client::core::io::StoreFault;
 use umbel_client::{
-    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, InitError, ListenError, OpenError, ProfileError,
-    ReadError, SeedError, SendError, StopReason,
+    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, FilesFault, InitError, ListenError, OpenError,
+    ProfileError, ReadError, SeedError, SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
 use super::session::unresponsive;
 
-/// Exit codes; 69 to 75 are those of `sysexits.h`.
+/// Exit codes; 69 to 75 are those of `sysexits.h`, 130 and 141 those that a shell gives for SIGINT and SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
@@ -22,6 +23,7 @@ pub(super) enum Exit {
     InDoubt = 74,
     Deferred = 75,
     Interrupted = 130,
+    BrokenPipe = 141,
 }
 
 impl Exit {
@@ -35,6 +37,7 @@ impl Exit {
             Self::InDoubt => "in_doubt",
             Self::Deferred => "deferred",
             Self::Interrupted => "interrupted",
+            Self::BrokenPipe => "broken_pipe",
         }
     }
 }
@@ -93,6 +96,38 @@ pub(super) fn store_hint(fault: StoreFault) -> &'static str {
         StoreFault::DiskFull => "free some space; what was stored before is safe",
         StoreFault::ReadOnly => "make the profile's directory writable; what was stored before is safe",
         StoreFault::Failed => "check the disk, or run again with --verbose for details; what was stored before is safe",
+    }
+}
+
+pub(super) const MEMORY_HINT: &str = "end other programs, or raise the limit of memory (`ulimit -v`); nothing is lost";
+
+/// What to do where the system gives no more of something; `otherwise` where it is something else.
+pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => MEMORY_HINT,
+        io::ErrorKind::WouldBlock => {
+            "end other programs, or raise the limits of threads and memory (`ulimit -u`, `ulimit -v`)"
+        }
+        _ if is_out_of_descriptors(error) => "close some files, or raise the limit of open files (`ulimit -n`)",
+        _ => otherwise,
+    }
+}
+
+/// EMFILE and ENFILE, for which Rust has no kind.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+fn files_hint(fault: &FilesFault) -> &'static str {
+    match fault {
+        FilesFault::Missing(_) | FilesFault::Empty(_) | FilesFault::CutShort(_) | FilesFault::Overwritten(_) => {
+            "bring it back from a backup; without one its inboxes and messages are lost, and `umbel init` makes a profile elsewhere (--profile DIR)"
+        }
+        FilesFault::LogMissing(_) => {
+            "bring it back, or the whole profile from a backup; to go on without it, remove profile.db-shm"
+        }
+        FilesFault::PathTooLong { .. } => "choose a shorter path with --profile or UMBEL_PROFILE",
+        FilesFault::Io(_, error) => system_hint(error, "check that you may read it, and the disk"),
     }
 }
 
@@ -182,6 +217,8 @@ impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         let hint = match &error {
             DatabaseError::WrongKey => "give the passphrase or key file that the profile was made with",
+            DatabaseError::Damaged { .. } => "check the disk, then bring the profile back from a backup",
+            DatabaseError::OutOfMemory => MEMORY_HINT,
             DatabaseError::SchemaTooNew { .. } => "use the newer umbel that wrote it",
             DatabaseError::Sqlite { .. } => "check the disk and the permissions of the profile's directory",
         };
@@ -205,6 +242,7 @@ impl From<InitError> for Failure {
             }
             InitError::Network(_) => Self::usage(text, "correct the file that --network names"),
             InitError::Io { .. } => Self::failed(text, "check the path, its permissions and the room on the disk"),
+            InitError::Files(fault) => Self::failed(text, files_hint(&fault)),
             InitError::Database(error) => error.into(),
         }
     }
@@ -239,7 +277,11 @@ impl From<ProfileError> for Failure {
                 "try again; without its passphrase nobody can open a profile (a damaged profile.db looks the same)"
             }
             ProfileError::WrongKeyFile(_) => "bring back the key file that the profile was made with",
-            ProfileError::Io { .. } => "check that the file is there and that you may use it",
+            ProfileError::Files(fault) => files_hint(&fault),
+            ProfileError::OutOfMemory { .. } => MEMORY_HINT,
+            ProfileError::Io { source, .. } => {
+                system_hint(&source, "check that the file is there and that you may use it")
+            }
             ProfileError::Database(error) => return error.into(),
         };
         Self::failed(text, hint)
@@ -252,8 +294,8 @@ impl From<OpenError> for Failure {
         let hint = match error {
             OpenError::Profile(error) => return error.into(),
             OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
-            OpenError::Lock(..) => "check that you may write to the profile's directory",
-            OpenError::Thread(_) => "free some threads or memory",
+            OpenError::Lock(_, error) => system_hint(&error, "check that you may write to the profile's directory"),
+            OpenError::Thread(error) => system_hint(&error, "end other programs"),
         };
         Self::failed(text, hint)
     }

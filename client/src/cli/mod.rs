@@ -15,12 +15,14 @@ mod mending;
 mod output;
 mod printable;
 mod receive;
+mod runtime;
 mod secret;
 mod seed;
 mod send;
 mod session;
 mod status;
 mod times;
+mod writer;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use failure::{Exit, Failure};
+use runtime::{block_on, block_on_all_cores};
 use session::Session;
 
 /// Send messages to hidden inboxes, and own some, without saying who or where you are.
@@ -56,7 +59,8 @@ Exit codes:
   74  the profile could not be written; the message may still have been delivered, so check with the recipient before
       resending
   75  safe in the outbox, but not yet with its holders: the next send or receive tries again
-  130 interrupted; nothing is lost
+  130 interrupted; nothing is lost. `receive --follow` ends with 0 when it is interrupted
+  141 whoever read the output has ended; nothing is said
 
 A profile's passphrase is asked for on the terminal, or read from the file that UMBEL_PASSPHRASE_FILE names.";
 
@@ -129,9 +133,9 @@ fn run(args: Args) -> Result<(), Failure> {
     let session = Session::new(args.global);
     match args.command {
         Command::Init(args) => init::run(&session, args),
-        Command::Bench(args) => block_on(bench::run(&session, &args)),
+        Command::Bench(args) => block_on_all_cores(bench::run(&session, &args)),
         Command::BenchPart(command) => bench::run_part(command),
-        Command::Demo(args) => block_on(demo::run(&session, &args)),
+        Command::Demo(args) => block_on_all_cores(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Seed(command) => seed::run(&session, &command),
         Command::Send(args) => block_on(send::run(&session, &args)),
@@ -141,14 +145,6 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Receive(args) => block_on(receive::run(&session, &args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
     }
-}
-
-fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("could not start: {error}"), "free some threads or memory"))?;
-    runtime.block_on(Box::pin(work))
 }
 
 /// Help and version are not errors; all else that clap says is.

@@ -1,6 +1,6 @@
 //! Words on standard output and standard error: nothing that another wrote reaches the terminal as it is.
 
-use std::io::{self, Write};
+use std::io;
 
 use serde::Serialize;
 use umbel_proto::ids::RelayId;
@@ -8,30 +8,26 @@ use umbel_proto::ids::RelayId;
 use super::failure::{Exit, Failure};
 pub(super) use super::printable::printable;
 pub(super) use super::times::{count, rfc3339};
+use super::writer;
 
 /// Writes a line to standard output, and sees it through.
 pub(super) fn line(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| unwritten(&error))
+    bytes(format!("{text}\n").as_bytes())
 }
 
-fn unwritten(error: &io::Error) -> Failure {
-    Failure::new(
-        Exit::Unwritten,
-        format!("could not write to standard output: {error}"),
-        "see where the output goes; what the command did is done",
-    )
-}
-
-/// Writes bytes to standard output as they are.
+/// Writes bytes to standard output as they are, and sees them through.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| unwritten(&error))
+    const HINT: &str = "see where the output goes; what the command did is done";
+    writer::to_stdout(bytes.to_vec()).map_err(|error| match error.kind() {
+        io::ErrorKind::Interrupted => Failure::interrupted(),
+        io::ErrorKind::BrokenPipe => Failure::new(Exit::BrokenPipe, "whoever read the output has ended", HINT),
+        _ => Failure::new(Exit::Unwritten, format!("could not write to standard output: {error}"), HINT),
+    })
 }
 
 /// Asks on standard error; whether the answer is yes.
 pub(super) fn ask(question: &str) -> Result<bool, Failure> {
-    let asked = write!(io::stderr(), "{question}").and_then(|()| {
+    let asked = writer::to_stderr(question.as_bytes().to_vec()).and_then(|()| {
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map(|_| answer)
     });
@@ -55,6 +51,10 @@ struct Caution<'a> {
 /// Says what is wrong and what to do.
 pub(super) fn complain(failure: &Failure, is_json: bool) {
     let Failure { error, hint, exit } = failure;
+    // As other programs do, whose reader has seen enough.
+    if *exit == Exit::BrokenPipe {
+        return;
+    }
     if is_json {
         to_stderr(
             &serde_json::to_string(&Complaint { error, hint, exit: exit.name(), exit_code: *exit as u8 })
@@ -76,7 +76,7 @@ pub(super) fn warn(text: &str, is_json: bool) {
 
 /// When standard error is closed, there is nobody left to tell.
 fn to_stderr(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    drop(writer::to_stderr(format!("{text}\n").into_bytes()));
 }
 
 /// Enough of a relay's id to tell it from the others on a screen.

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
+use umbel_client::{Claim, Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure, store_hint};
@@ -15,6 +15,8 @@ use super::mending::Mending;
 use super::session::Session;
 use super::{delivery, files, mail, output, times};
 
+/// How often it is looked whether another command has printed a message.
+const CLAIM_STEP: Duration = Duration::from_millis(100);
 /// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -53,7 +55,11 @@ pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Fai
         files::make_dir(dir)?;
     }
     let work = async |client: &Client| Receiver { session, client, args, printed: 0, seen: 0 }.run().await;
-    session.with_client(Reach::Online, work).await
+    match session.with_client(Reach::Online, work).await {
+        // There is no other end to it.
+        Err(failure) if args.follow && failure.exit == Exit::Interrupted => Ok(()),
+        result => result,
+    }
 }
 
 /// One run of `umbel receive`.
@@ -190,6 +196,10 @@ impl Receiver<'_> {
                 if self.has_enough() {
                     return Ok(());
                 }
+                if !self.claim(&message).await? {
+                    self.seen = message.seq;
+                    continue;
+                }
                 self.print(&message)?;
                 if self.is_read_by_printing(&message) {
                     self.client.mark_read(&message).await?;
@@ -203,6 +213,18 @@ impl Receiver<'_> {
     /// Whether all that the message says was written.
     fn is_read_by_printing(&self, message: &StoredMessage) -> bool {
         self.session.is_json() || self.args.output.is_some() || mail::as_text(&message.body).is_some()
+    }
+
+    /// Takes a message to be printed, unless another command prints it. One that does not come to the end of that is not
+    /// waited for long.
+    async fn claim(&self, message: &StoredMessage) -> Result<bool, Failure> {
+        loop {
+            match self.client.claim(message).await? {
+                Claim::Ours => return Ok(true),
+                Claim::Read => return Ok(false),
+                Claim::Theirs => tokio::time::sleep(CLAIM_STEP).await,
+            }
+        }
     }
 
     fn print(&self, message: &StoredMessage) -> Result<(), Failure> {

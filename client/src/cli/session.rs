@@ -12,7 +12,7 @@ use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::{Global, output, secret, times};
+use super::{Global, output, secret, times, writer};
 
 /// One run of a command.
 pub(super) struct Session {
@@ -197,6 +197,7 @@ impl Interrupt {
             signals.next().await;
             // Whoever watched may be done already.
             sender.send_replace(true);
+            writer::interrupt();
             signals.next().await;
             std::process::exit(Exit::Interrupted as i32);
         });
@@ -212,24 +213,34 @@ impl Interrupt {
 }
 
 #[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
+struct Signals(Vec<tokio::signal::unix::Signal>);
 
 #[cfg(unix)]
 impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let ignored = ignored_signals();
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].into_iter();
+        // What whoever started us has us ignore (`nohup`, a script's `&`) stays ignored.
+        let heard = kinds.filter(|kind| ignored >> (kind.as_raw_value() - 1) & 1 == 0);
+        heard.map(signal).collect::<io::Result<_>>().map(Self)
     }
 
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+        std::future::poll_fn(|cx| {
+            let is_any = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if is_any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
     }
+}
+
+/// The signals that this process was started to ignore, lowest first, as far as the system tells.
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
 #[cfg(not(unix))]

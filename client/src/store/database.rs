@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
@@ -22,6 +22,9 @@ pub(crate) const PAGE_MAX: u32 = 32;
 /// How long a process waits for another that is writing to the same profile.
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
+/// Never makes a file, takes no path for an address, and is used by one thread.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
 const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
 
@@ -30,6 +33,13 @@ const CLOCK: &str = "clock";
 pub enum DatabaseError {
     /// The key does not open it: the passphrase or key file is wrong, or the file is damaged.
     WrongKey,
+    /// It opens, but parts of it are not what was written.
+    Damaged {
+        /// What was attempted.
+        doing: &'static str,
+    },
+    /// The system gives no more memory.
+    OutOfMemory,
     /// A newer program wrote it.
     SchemaTooNew {
         /// Its schema.
@@ -68,10 +78,12 @@ impl fmt::Display for DatabaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WrongKey => f.write_str("the key does not open the profile"),
+            Self::Damaged { doing } => write!(f, "could not {doing}: the database is damaged"),
+            Self::OutOfMemory => f.write_str("out of memory"),
             Self::SchemaTooNew { found, known } => {
                 write!(f, "the profile was written by a newer umbel (schema {found}, this one knows {known})")
             }
-            Self::Sqlite { doing, source } => write!(f, "{doing}: {source}"),
+            Self::Sqlite { doing, source } => write!(f, "could not {doing}: {source}"),
         }
     }
 }
@@ -80,7 +92,7 @@ impl std::error::Error for DatabaseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Sqlite { source, .. } => Some(source),
-            Self::WrongKey | Self::SchemaTooNew { .. } => None,
+            Self::WrongKey | Self::Damaged { .. } | Self::OutOfMemory | Self::SchemaTooNew { .. } => None,
         }
     }
 }
@@ -92,7 +104,11 @@ pub(super) trait Doing<T> {
 
 impl<T> Doing<T> for rusqlite::Result<T> {
     fn doing(self, doing: &'static str) -> Result<T, DatabaseError> {
-        self.map_err(|source| DatabaseError::Sqlite { doing, source })
+        self.map_err(|source| match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DatabaseError::Damaged { doing },
+            Some(ErrorCode::OutOfMemory) => DatabaseError::OutOfMemory,
+            _ => DatabaseError::Sqlite { doing, source },
+        })
     }
 }
 
@@ -122,9 +138,9 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the database at `path`, making it and its schema when there is none.
+    /// Opens the database at `path`, an empty file at first, making its schema then or bringing it along.
     pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
-        let connection = Connection::open(path).doing("open the profile's database")?;
+        let connection = Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
         connection.busy_timeout(BUSY_MAX).doing("set up the profile's database")?;
         Self::unlock(&connection, key)?;
         connection
@@ -153,7 +169,7 @@ impl Database {
         match first_read {
             Ok(_) => Ok(()),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(DatabaseError::WrongKey),
-            Err(source) => Err(DatabaseError::Sqlite { doing: "read the profile's database", source }),
+            Err(error) => Err(error).doing("read the profile's database"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use rand::CryptoRng;
-use umbel_proto::crypto::passphrase::{PassphraseCost, stretch};
+use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError, stretch};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of a database key, bytes.
@@ -69,11 +69,15 @@ impl Passphrase {
 pub(crate) struct DatabaseKey([u8; KEY_LEN]);
 
 impl DatabaseKey {
-    /// The key that this passphrase gives with this salt; `None` when the cost is out of range.
-    pub(crate) fn from_passphrase(passphrase: &Passphrase, salt: &[u8; 16], cost: PassphraseCost) -> Option<Self> {
+    /// The key that this passphrase gives with this salt.
+    pub(crate) fn from_passphrase(
+        passphrase: &Passphrase,
+        salt: &[u8; 16],
+        cost: PassphraseCost,
+    ) -> Result<Self, StretchError> {
         let mut key = Self([0; KEY_LEN]);
-        stretch(passphrase.0.as_bytes(), salt, cost, &mut key.0).ok()?;
-        Some(key)
+        stretch(passphrase.0.as_bytes(), salt, cost, &mut key.0)?;
+        Ok(key)
     }
 
     /// Makes a key file with a new random key, readable by its owner only. Never overwrites.

@@ -26,6 +26,17 @@ pub(crate) struct GuestId(pub(crate) i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AskId(pub(crate) i64);
 
+/// Who shows an unread message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// This process.
+    Ours,
+    /// Another process, which is at it.
+    Theirs,
+    /// Nobody: it is read, or gone.
+    Read,
+}
+
 /// A sign of life of whoever drives the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HostBeat {
@@ -184,22 +195,21 @@ impl Database {
         self.unsynced(|transaction| say(transaction, generation, said))
     }
 
-    /// Takes a message to be printed: no other process prints it until `until`. False if another did that, or it was
-    /// printed already.
-    pub(crate) fn claim(&mut self, seq: i64, claimer: i64, now: i64, until: i64) -> Result<bool, DatabaseError> {
+    /// Takes a message to be shown: no other process takes it until `until`.
+    pub(crate) fn claim(&mut self, seq: i64, claimer: i64, now: i64, until: i64) -> Result<Claim, DatabaseError> {
         self.unsynced(|transaction| {
             let is_unread = "SELECT 1 FROM messages WHERE seq = ?1 AND is_read = 0";
             if transaction.query_row(is_unread, [seq], |_| Ok(())).optional()?.is_none() {
-                return Ok(false);
+                return Ok(Claim::Read);
             }
             // One that lies far ahead was made by a clock that was wrong.
+            transaction.execute("DELETE FROM claims WHERE until <= ?1 OR until > ?2", [now, until])?;
             let changed = transaction.execute(
-                "INSERT INTO claims (seq, claimer, until) VALUES (?1, ?2, ?4) ON CONFLICT (seq) DO UPDATE
-                 SET claimer = excluded.claimer, until = excluded.until
-                 WHERE claimer = ?2 OR until <= ?3 OR until > ?4",
-                [seq, claimer, now, until],
+                "INSERT INTO claims (seq, claimer, until) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (seq) DO UPDATE SET until = excluded.until WHERE claimer = excluded.claimer",
+                [seq, claimer, until],
             )?;
-            Ok(changed > 0)
+            Ok(if changed > 0 { Claim::Ours } else { Claim::Theirs })
         })
     }
 
@@ -307,4 +317,89 @@ fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()>
     // Nobody is left to hear them.
     transaction.execute("DELETE FROM notices WHERE NOT EXISTS (SELECT 1 FROM guests)", [])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::super::key::DatabaseKey;
+    use super::*;
+
+    fn two(dir: &TempDir) -> (Database, Database) {
+        let path = dir.path().join("db");
+        let key = DatabaseKey::create_file(&dir.path().join("key"), &mut rand::rng()).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        let open = |path: &Path| Database::open(path, &key).unwrap();
+        (open(&path), open(&path))
+    }
+
+    fn notices(count: usize) -> Said {
+        Said { notices: vec![vec![7]; count], ..Said::default() }
+    }
+
+    #[test]
+    fn an_answer_and_what_was_told_since_it_came_reach_a_guest() {
+        let dir = TempDir::new().unwrap();
+        let (mut host, mut guest) = two(&dir);
+        let before = guest.enter().unwrap();
+        host.say(1, &notices(2)).unwrap();
+        let Entered { guest: id, seq, .. } = guest.enter().unwrap();
+        let ask = guest.ask(id, b"what").unwrap();
+        let found = host.attend(AskId(0)).unwrap();
+        assert_eq!(found.guests.len(), 2);
+        assert_eq!(
+            (found.asks[0].id, found.asks[0].request.as_slice(), found.asks[0].is_begun),
+            (ask, &b"what"[..], false)
+        );
+        host.say(1, &Said { begun: vec![ask], ..notices(1) }).unwrap();
+        assert!(host.attend(AskId(0)).unwrap().asks[0].is_begun);
+        host.say(1, &Said { answers: vec![(ask, b"that".to_vec())], ..Said::default() }).unwrap();
+        let heard = guest.hear(id, seq).unwrap();
+        assert!(heard.is_known && !heard.has_gap && heard.host.is_some_and(|beat| beat.generation == 1));
+        assert_eq!((heard.answers, heard.notices.len()), (vec![(ask, b"that".to_vec())], 1));
+        assert!(host.attend(AskId(0)).unwrap().asks.is_empty());
+        guest.beat(id, None).unwrap();
+        assert!(guest.hear(id, heard.seq).unwrap().answers.is_empty());
+        host.say(1, &Said { gone: vec![id, before.guest], ..Said::default() }).unwrap();
+        assert!(!guest.hear(id, heard.seq).unwrap().is_known);
+    }
+
+    #[test]
+    fn a_guest_that_is_far_behind_hears_of_the_gap() {
+        let dir = TempDir::new().unwrap();
+        let (mut host, mut guest) = two(&dir);
+        let Entered { guest: id, seq, .. } = guest.enter().unwrap();
+        host.say(1, &notices(1)).unwrap();
+        host.say(1, &notices(usize::try_from(NOTICES_MAX).unwrap())).unwrap();
+        let heard = guest.hear(id, seq).unwrap();
+        assert!(heard.has_gap && heard.notices.len() == PAGE_MAX as usize);
+        assert!(!guest.hear(id, heard.seq).unwrap().has_gap);
+    }
+
+    #[test]
+    fn a_message_of_a_guest_is_in_the_outbox_unless_that_is_full() {
+        let dir = TempDir::new().unwrap();
+        let (_host, mut guest) = two(&dir);
+        let id = guest.enter().unwrap().guest;
+        let mut put = |byte, max| guest.ask_with_message(id, b"adopt", MessageId([byte; 16]), b"state", max).unwrap();
+        assert!(put(1, (2, 100)).is_some() && put(2, (2, 100)).is_some());
+        assert!(put(3, (2, 100)).is_none() && put(3, (9, 12)).is_none());
+        assert_eq!(guest.outgoing(MessageId([2; 16])).unwrap().unwrap().as_slice(), b"state");
+        assert!(guest.outgoing(MessageId([3; 16])).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_claim_lapses_and_one_by_a_wrong_clock_does_not_bind() {
+        let dir = TempDir::new().unwrap();
+        let (mut first, mut second) = two(&dir);
+        let insert = "INSERT INTO messages (inbox, id, body, received_at) VALUES ('main', x'00', x'00', 0)";
+        first.connection.execute_batch(insert).unwrap();
+        assert_eq!(first.claim(1, 1, 100, 110).unwrap(), Claim::Ours);
+        assert_eq!(second.claim(1, 2, 109, 119).unwrap(), Claim::Theirs);
+        assert_eq!(second.claim(1, 2, 110, 120).unwrap(), Claim::Ours);
+        assert_eq!(first.claim(1, 1, 50, 60).unwrap(), Claim::Ours);
+    }
 }

@@ -3,6 +3,7 @@
 //! One batch of ops is one commit (group commit); the driver has at most one batch with the store at a time.
 
 mod database;
+mod files;
 mod key;
 mod lock;
 mod mail;
@@ -18,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
 pub use database::{DatabaseError, StoredMessage};
+pub use files::FilesFault;
 pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use mail::Place;
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
@@ -25,6 +27,7 @@ pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
 
 pub(crate) use database::Database;
 pub(crate) use lock::{Lock, LockFile};
+pub use meeting::Claim;
 pub(crate) use meeting::{AskId, Asked, Attended, Entered, GuestId, Heard, HostBeat, Said};
 pub(crate) use profile::OpenProfile;
 

@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
-use umbel_proto::crypto::passphrase::PassphraseCost;
+use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, NetworkFault};
 
 use super::database::{Database, DatabaseError};
+use super::files::{self, FilesFault};
 use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
 use super::lock::LockFile;
 
@@ -61,6 +62,8 @@ pub enum InitError {
         /// What was said.
         source: io::Error,
     },
+    /// The path of the database would be too long for it.
+    Files(FilesFault),
     /// The database says no.
     Database(DatabaseError),
 }
@@ -83,6 +86,13 @@ pub enum ProfileError {
     WrongPassphrase,
     /// The key file does not open it, or its database is damaged.
     WrongKeyFile(PathBuf),
+    /// There was a database once, and something is wrong with its files.
+    Files(FilesFault),
+    /// The system gives less memory than the passphrase takes.
+    OutOfMemory {
+        /// How much it takes.
+        needed_mib: u32,
+    },
     /// The world says no.
     Io {
         /// What was attempted.
@@ -182,6 +192,7 @@ impl Profile {
         if new.seeds.is_empty() && network.seeds.is_empty() {
             return Err(InitError::NoSeeds);
         }
+        files::check_path(&database_path).map_err(InitError::Files)?;
         make_private_dir(dir)?;
         let mut made = Made::default();
         let (key, source) = make_key(new.key, &mut made, rng)?;
@@ -236,8 +247,14 @@ impl Profile {
 
     /// Opens the database; takes as long as the passphrase was made to take.
     pub(crate) fn open(self) -> Result<OpenProfile, ProfileError> {
+        let path = self.dir.join(DATABASE_FILE);
+        files::check(&path).map_err(ProfileError::Files)?;
+        files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
         let key = self.key()?;
-        let database = Database::open(&self.dir.join(DATABASE_FILE), &key).map_err(|error| match error {
+        let database = Database::open(&path, &key).map_err(|error| match error {
+            DatabaseError::WrongKey if files::is_overwritten(&path) => {
+                ProfileError::Files(FilesFault::Overwritten(path.clone()))
+            }
             DatabaseError::WrongKey => match &self.key_source {
                 KeySource::Passphrase { .. } => ProfileError::WrongPassphrase,
                 KeySource::File(path) => ProfileError::WrongKeyFile(path.clone()),
@@ -252,8 +269,12 @@ impl Profile {
         match &self.key_source {
             KeySource::Passphrase { salt, cost } => {
                 let passphrase = self.passphrase.as_ref().ok_or(ProfileError::PassphraseNeeded)?;
-                DatabaseKey::from_passphrase(passphrase, salt, *cost)
-                    .ok_or_else(|| ProfileError::Config { path: self.dir.join(CONFIG_FILE), fault: ConfigFault::Key })
+                DatabaseKey::from_passphrase(passphrase, salt, *cost).map_err(|error| match error {
+                    StretchError::OutOfMemory => ProfileError::OutOfMemory { needed_mib: cost.memory_kib / 1024 },
+                    StretchError::CostOutOfRange => {
+                        ProfileError::Config { path: self.dir.join(CONFIG_FILE), fault: ConfigFault::Key }
+                    }
+                })
             }
             KeySource::File(path) => DatabaseKey::read_file(path).map_err(|source| ProfileError::Io {
                 doing: "read the key file",
@@ -295,7 +316,7 @@ fn make_key(new: NewKey, made: &mut Made, rng: &mut dyn CryptoRng) -> Result<(Da
             let cost = PassphraseCost::default();
             let mut salt = [0; 16];
             rng.fill_bytes(&mut salt);
-            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).ok_or_else(|| InitError::Io {
+            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).map_err(|_| InitError::Io {
                 doing: "stretch the passphrase for",
                 path: PathBuf::from(CONFIG_FILE),
                 source: io::ErrorKind::OutOfMemory.into(),
@@ -407,6 +428,7 @@ impl fmt::Display for InitError {
             Self::NoSeeds => f.write_str("no relay to begin with"),
             Self::Network(fault) => write!(f, "the network file is wrong: {fault}"),
             Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Files(fault) => fault.fmt(f),
             Self::Database(error) => write!(f, "could not make the profile's database: {error}"),
         }
     }
@@ -422,6 +444,10 @@ impl fmt::Display for ProfileError {
             Self::PassphraseNeeded => f.write_str("the profile has a passphrase and none was given"),
             Self::WrongPassphrase => f.write_str("wrong passphrase"),
             Self::WrongKeyFile(path) => write!(f, "the key in {} does not open the profile", path.display()),
+            Self::Files(fault) => fault.fmt(f),
+            Self::OutOfMemory { needed_mib } => {
+                write!(f, "out of memory: the passphrase takes {needed_mib} MiB to check")
+            }
             Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
             Self::Database(error) => write!(f, "could not open the profile: {error}"),
         }

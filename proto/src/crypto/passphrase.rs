@@ -2,7 +2,7 @@
 //!
 //! Local to one profile: no other implementation has to agree on it.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Error, Params, Version};
 
 /// Length of the salt, bytes.
 pub const SALT_LEN: usize = 16;
@@ -32,27 +32,35 @@ impl Default for PassphraseCost {
     }
 }
 
-/// A cost that is zero, or greater than any that is written.
+/// A passphrase could not be stretched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CostOutOfRange;
+pub enum StretchError {
+    /// The cost is zero, or greater than any that is written.
+    CostOutOfRange,
+    /// The system gives less memory than the cost asks for.
+    OutOfMemory,
+}
 
 /// Writes the key that `passphrase` gives with this salt at this cost to `key`.
 ///
 /// # Errors
-/// The cost is out of range; `key` is then unchanged.
+/// See [`StretchError`]; `key` is then unchanged.
 pub fn stretch(
     passphrase: &[u8],
     salt: &[u8; SALT_LEN],
     cost: PassphraseCost,
     key: &mut [u8; 32],
-) -> Result<(), CostOutOfRange> {
+) -> Result<(), StretchError> {
     let PassphraseCost { memory_kib, passes, lanes } = cost;
     if memory_kib > MEMORY_KIB_MAX || passes > PASSES_MAX || lanes > LANES_MAX {
-        return Err(CostOutOfRange);
+        return Err(StretchError::CostOutOfRange);
     }
-    let params = Params::new(memory_kib, passes, lanes, Some(key.len())).map_err(|_| CostOutOfRange)?;
+    let params = Params::new(memory_kib, passes, lanes, Some(key.len())).map_err(|_| StretchError::CostOutOfRange)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    argon2.hash_password_into(passphrase, salt, key).map_err(|_| CostOutOfRange)
+    argon2.hash_password_into(passphrase, salt, key).map_err(|error| match error {
+        Error::OutOfMemory => StretchError::OutOfMemory,
+        _ => StretchError::CostOutOfRange,
+    })
 }
 
 #[cfg(test)]
@@ -61,7 +69,7 @@ mod tests {
 
     const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
 
-    fn key(passphrase: &[u8], salt: [u8; SALT_LEN], cost: PassphraseCost) -> Result<[u8; 32], CostOutOfRange> {
+    fn key(passphrase: &[u8], salt: [u8; SALT_LEN], cost: PassphraseCost) -> Result<[u8; 32], StretchError> {
         let mut key = [0; 32];
         stretch(passphrase, &salt, cost, &mut key).map(|()| key)
     }
@@ -85,7 +93,7 @@ mod tests {
             PassphraseCost { lanes: 0, ..CHEAP },
             PassphraseCost { lanes: LANES_MAX + 1, ..CHEAP },
         ] {
-            assert_eq!(key(b"correct horse", [1; SALT_LEN], cost), Err(CostOutOfRange), "{cost:?}");
+            assert_eq!(key(b"correct horse", [1; SALT_LEN], cost), Err(StretchError::CostOutOfRange), "{cost:?}");
         }
     }
 }
