@@ -3,6 +3,8 @@
 //! As long as there are no guests it writes nothing, and looks whether any came as seldom as people don't notice.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::pin::Pin;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -18,6 +20,8 @@ use crate::store::{AskId, Asked, Attended, GuestId, Said, Store};
 
 /// How often it is looked at what guests ask.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether there are guests.
+const LOOK_FOR_GUESTS: Duration = Duration::from_millis(100);
 /// How often guests are given a sign of life.
 const BEAT: Duration = Duration::from_secs(2);
 /// A guest that gave no sign of life for so long is forgotten.
@@ -35,6 +39,7 @@ pub(super) struct Host {
     generation: i64,
     /// What the store last said of changes by others.
     version: Option<i64>,
+    looked_at: Instant,
     last_ask: AskId,
     /// The last sign of life of each guest, and when it came.
     guests: BTreeMap<GuestId, (i64, Instant)>,
@@ -66,6 +71,7 @@ impl Host {
             settling,
             generation: rand::random(),
             version: None,
+            looked_at: Instant::now(),
             last_ask: AskId(0),
             guests: BTreeMap::new(),
             answering: JoinSet::new(),
@@ -95,6 +101,7 @@ impl Host {
                     self.look().await;
                     settling = Some((done, Instant::now() + SETTLE_MAX));
                 }
+                Wake::Look if self.guests.is_empty() && self.looked_at + LOOK_FOR_GUESTS > Instant::now() => continue,
                 Wake::Look => self.look().await,
             }
             while let Ok(told) = self.notices.try_recv() {
@@ -146,6 +153,7 @@ impl Host {
     }
 
     async fn look(&mut self) {
+        self.looked_at = Instant::now();
         let (version, last_ask) = (self.version, self.last_ask);
         let found = self.store.call(move |database| {
             let now = database.data_version()?;
@@ -154,7 +162,7 @@ impl Host {
         match found.await {
             Ok(Ok(Some((version, found)))) => {
                 self.version = Some(version);
-                self.on_attended(found);
+                self.on_attended(found).await;
             }
             Ok(Ok(None)) | Err(_) => {}
             Ok(Err(error)) => tracing::warn!(%error, "guests can't be heard"),
@@ -169,7 +177,7 @@ impl Host {
         }
     }
 
-    fn on_attended(&mut self, found: Attended) {
+    async fn on_attended(&mut self, found: Attended) {
         let now = Instant::now();
         let before = std::mem::take(&mut self.guests);
         if before.is_empty() && !found.guests.is_empty() {
@@ -190,8 +198,9 @@ impl Host {
                 self.under_way.insert(id);
             }
             self.said.begun.push(id);
-            let (store, asker) = (self.store.clone(), self.asker.clone());
-            self.answering.spawn(async move { (id, answer(&store, &asker, ask, is_begun).await) });
+            if let Some(pending) = pass_on(&self.store, &self.asker, ask, is_begun).await {
+                self.answering.spawn(async move { (id, pending.await) });
+            }
         }
     }
 
@@ -215,9 +224,18 @@ impl Host {
     }
 }
 
-/// Asks the driver as a local user would. `None` if it ends first.
-async fn answer(store: &Store, asker: &mpsc::WeakSender<Request>, ask: Option<Ask>, is_begun: bool) -> Option<Reply> {
-    let Some(ask) = ask else { return Some(Reply::Unknown) };
+/// What the driver will answer; `None` if it ends first.
+type Pending = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
+
+/// Asks the driver as a local user would: in the order in which guests asked, since what one asks builds on what it asked
+/// before. `None` if the driver ended.
+async fn pass_on(
+    store: &Store,
+    asker: &mpsc::WeakSender<Request>,
+    ask: Option<Ask>,
+    is_begun: bool,
+) -> Option<Pending> {
+    let Some(ask) = ask else { return Some(Box::pin(ready(Some(Reply::Unknown)))) };
     let asker = asker.upgrade()?;
     match ask {
         Ask::Adopt { id } => {
@@ -225,28 +243,33 @@ async fn answer(store: &Store, asker: &mpsc::WeakSender<Request>, ask: Option<As
             if let Some(state) = state {
                 asker.send(Request::Adopt { id, state }).await.ok()?;
             }
-            Some(Reply::Done)
+            Some(Box::pin(ready(Some(Reply::Done))))
         }
-        Ask::Cancel { id } => pass_on(asker, |done| Request::Cancel { id, done }).await.map(Reply::Cancelled),
-        Ask::Flush => asker.send(Request::Flush).await.ok().map(|()| Reply::Done),
+        Ask::Flush => {
+            asker.send(Request::Flush).await.ok()?;
+            Some(Box::pin(ready(Some(Reply::Done))))
+        }
+        Ask::Cancel { id } => request(&asker, |done| Request::Cancel { id, done }, Reply::Cancelled).await,
         Ask::CreateInbox { name } => {
-            let request = |done| Request::CreateInbox { name, is_again: is_begun, done };
-            pass_on(asker, request).await.map(Reply::Created)
+            let create = |done| Request::CreateInbox { name, is_again: is_begun, done };
+            request(&asker, create, Reply::Created).await
         }
         Ask::Listen { name, is_interactive } => {
-            pass_on(asker, |done| Request::Listen { name, is_interactive, done }).await.map(Reply::Listening)
+            request(&asker, |done| Request::Listen { name, is_interactive, done }, Reply::Listening).await
         }
         Ask::InboxAddress { name } => {
-            pass_on(asker, |done| Request::InboxAddress { name, done }).await.map(Reply::Address)
+            request(&asker, |done| Request::InboxAddress { name, done }, Reply::Address).await
         }
-        Ask::Status => pass_on(asker, |done| Request::Status { done }).await.map(Reply::Status),
+        Ask::Status => request(&asker, |done| Request::Status { done }, Reply::Status).await,
     }
 }
 
-/// Lets go of the sender before it waits, so that the driver may end meanwhile.
-async fn pass_on<T>(asker: mpsc::Sender<Request>, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-    let (done, reply) = oneshot::channel();
+async fn request<T: Send + 'static>(
+    asker: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    to_reply: fn(T) -> Reply,
+) -> Option<Pending> {
+    let (done, answer) = oneshot::channel();
     asker.send(request(done)).await.ok()?;
-    drop(asker);
-    reply.await.ok()
+    Some(Box::pin(async move { answer.await.ok().map(to_reply) }))
 }

@@ -7,6 +7,8 @@
 mod ask;
 mod guest;
 mod host;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,0 +1,97 @@
+//! Several clients on one profile, without a network.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::inbox::address::InboxIdentity;
+
+use crate::{Claim, Client, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach};
+
+fn profile(dir: &TempDir) -> PathBuf {
+    let path = dir.path().join("profile");
+    let seeds = vec![Peer { id: RelayId([7; 32]), host_port: "192.0.2.1:9000".to_owned() }];
+    let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+    Profile::create(&path, new, &mut rand::rng()).unwrap();
+    path
+}
+
+async fn client(path: &Path) -> Client {
+    Client::open_with(Profile::load(path).unwrap(), Reach::Offline).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_guest_is_answered_as_if_it_drove_the_profile_itself() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (driver, guest) = (client(&path).await, client(&path).await);
+    let address = guest.create_inbox("main").await.unwrap();
+    assert_eq!(driver.inbox_address("main").await, Ok(Some(address)));
+    assert_eq!(guest.inbox_address("main").await, Ok(Some(address)));
+    assert_eq!(guest.create_inbox("main").await, Err(CreateInboxError::Exists));
+    assert_eq!(guest.listen("main", false).await, Ok(()));
+    assert_eq!(guest.listen("other", false).await, Err(ListenError::NoInbox));
+    assert_eq!(guest.status().await.unwrap().inboxes.len(), 1);
+    let library = Library::open(Profile::load(&path).unwrap()).unwrap();
+    assert_eq!(library.inbox_address("main"), Some(address));
+    guest.close().await;
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn what_a_guest_sends_is_with_the_driver_when_it_asks_for_more_and_can_be_taken_back() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (driver, guest) = (client(&path).await, client(&path).await);
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
+    assert_eq!(guest.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [sent.id]);
+    assert_eq!(driver.outbox().await.unwrap().len(), 1);
+    assert!(guest.cancel(sent.id).await.unwrap().is_some());
+    assert!(driver.outbox().await.unwrap().is_empty());
+    guest.close().await;
+    driver.close().await;
+    let library = Library::open(Profile::load(&path).unwrap()).unwrap();
+    assert!(library.status().outbox.is_empty(), "nothing brings it back");
+}
+
+#[tokio::test]
+async fn a_guest_goes_on_when_the_driver_ends() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (driver, guest, other) = (client(&path).await, client(&path).await, client(&path).await);
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
+    assert_eq!(guest.create_inbox("main").await.map(|_| ()), Ok(()));
+    driver.close_at_once().await;
+    for client in [&guest, &other] {
+        assert_eq!(client.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [sent.id]);
+        assert!(client.inbox_address("main").await.unwrap().is_some());
+    }
+    guest.close_at_once().await;
+    assert_eq!(other.outbox().await.unwrap().len(), 1);
+    other.close().await;
+}
+
+#[tokio::test]
+async fn one_of_two_shows_a_message() {
+    use crate::core::io::StoreOp;
+    use umbel_proto::ids::MessageId;
+    use umbel_proto::time::WallTime;
+
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (first, second) = (client(&path).await, client(&path).await);
+    let mut open = Profile::load(&path).unwrap().open().unwrap();
+    let (inbox, id, received_at) = ("main".to_owned(), MessageId([1; 16]), WallTime(1));
+    let results = open.database.apply(&[StoreOp::PutMessage { inbox, id, body: b"hello".to_vec(), received_at }]);
+    assert!(results.iter().all(Result::is_ok));
+    let message = first.unread(None, 0).await.unwrap().pop().unwrap();
+    assert_eq!(first.claim(&message).await.unwrap(), Claim::Ours);
+    assert_eq!(first.claim(&message).await.unwrap(), Claim::Ours);
+    assert_eq!(second.claim(&message).await.unwrap(), Claim::Theirs);
+    first.mark_read(&message).await.unwrap();
+    assert_eq!(second.claim(&message).await.unwrap(), Claim::Read);
+    second.close().await;
+    first.close().await;
+}
