@@ -9,6 +9,8 @@
 )]
 
 mod fleet;
+#[path = "processes/several.rs"]
+mod several;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -148,7 +148,8 @@ impl Fleet {
 
 /// A client's profile.
 pub(crate) struct Profile {
-    dir: PathBuf,
+    /// Where it is.
+    pub(crate) dir: PathBuf,
     key: PathBuf,
 }
 
@@ -223,7 +224,7 @@ pub(crate) fn objects(output: &[u8]) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 
-fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
     let decode = |object: &Value| {
         let text = object["body_b64"].as_str().expect("a message has a body");
         let body = data_encoding::BASE64.decode(text.as_bytes()).expect("base64");
