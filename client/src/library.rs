@@ -8,7 +8,7 @@ use umbel_proto::network::Params;
 use umbel_proto::time::WallTime;
 
 use crate::client::{OpenError, open, restore};
-use crate::core::io::{OutboxMessage, Status};
+use crate::core::io::{Contact, OutboxMessage, Status};
 use crate::core::{Core, read_outbox_message};
 use crate::net::Clock;
 use crate::store::{Database, DatabaseError, Place, Profile, StoredMessage};
@@ -45,7 +45,8 @@ impl Library {
 
     /// How things stood when the profile was opened: inboxes, outbox, relays known.
     pub fn status(&self) -> Status {
-        self.core.status()
+        // The core asks for links as soon as it begins, and nobody makes them here.
+        Status { contact: Contact::NotTried, ..self.core.status() }
     }
 
     /// The address of one of the own inboxes; `None` when there is none of this name.

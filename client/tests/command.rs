@@ -271,6 +271,56 @@ fn init_says_what_opens_the_profile_and_what_its_loss_means() {
 }
 
 #[test]
+fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
+    let place = Place::with_profile();
+    let empty = place.run(&["outbox", "list"]);
+    assert_eq!((code(&empty), stdout(&empty)), (0, "The outbox is empty.\n"));
+    let address = address();
+    let sent = place.run(&["send", &address, "take me back", "--expire-after", "2d"]);
+    assert_eq!(code(&sent), 69, "{sent:?}");
+    assert_eq!(code(&place.run(&["send", &address, "and me"])), 69);
+
+    let listed = place.run(&["outbox", "list", "--json"]);
+    let entries: Vec<Value> = stdout(&listed).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(entries.len(), 2, "{listed:?}");
+    assert_eq!(
+        (entries[0]["state"].as_str(), entries[0]["address"].as_str()),
+        (Some("queued"), Some(address.as_str()))
+    );
+    let id = entries[0]["id"].as_str().unwrap();
+    let shown = place.run(&["outbox", "show", &id[..10]]);
+    assert!(code(&shown) == 0 && stdout(&shown).contains("    take me back"), "{shown:?}");
+
+    // What there is to do without an inbox is done, and that no relay answers is said.
+    let received = place.run(&["receive", "--timeout", "1"]);
+    assert_eq!(code(&received), 69, "{received:?}");
+    assert!(stderr(&received).contains("only the outbox is tried"), "{received:?}");
+
+    let cancelled = place.run(&["outbox", "cancel", id, "--json"]);
+    assert_eq!(code(&cancelled), 0, "{cancelled:?}");
+    let line: Value = serde_json::from_str(stdout(&cancelled)).unwrap();
+    assert_eq!((line["holders"].as_u64(), line["may_be_out"].as_bool()), (Some(0), Some(false)));
+    assert_eq!(stdout(&place.run(&["outbox", "list", "--json"])).lines().count(), 1);
+    let again = place.run(&["outbox", "cancel", id, "--json"]);
+    assert_eq!(code(&again), 1);
+    assert!(json_error(&again).1.contains("umbel outbox list"));
+    assert_eq!(code(&place.run(&["outbox", "flush", "--timeout", "1"])), 69);
+}
+
+#[test]
+fn status_says_whether_the_network_was_tried_and_whether_it_answers() {
+    let place = Place::with_profile();
+    let network = |words: &[&str]| -> Value {
+        let output = place.run(&[&["status", "--json"], words].concat());
+        serde_json::from_str::<Value>(stdout(&output)).unwrap()["network"].clone()
+    };
+    assert_eq!(network(&["--offline"]), "not_tried");
+    assert_eq!(network(&[]), "no_answer");
+    let text = place.run(&["status"]);
+    assert!(stdout(&text).contains("not reached: no relay answers"), "{text:?}");
+}
+
+#[test]
 fn options_that_every_command_has_stand_apart_in_help() {
     let place = Place::new();
     let help = place.run(&["send", "--help"]);

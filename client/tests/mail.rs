@@ -181,6 +181,15 @@ fn nothing_is_marked_read_that_could_not_be_written() {
 }
 
 #[test]
+fn status_names_the_relay_that_is_reached() {
+    let place = Place::new();
+    let status = place.run(&["status", "--json"]);
+    let line = &lines(&status)[0];
+    assert_eq!((code(&status), line["network"].as_str()), (0, Some("reached")), "{status:?}");
+    assert!(line["relay"].is_string() && line["since"].is_string() && line["guards"].as_u64() > Some(0), "{line}");
+}
+
+#[test]
 fn saved_messages_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new();

@@ -387,22 +387,25 @@ fn text(obstacle: Obstacle) -> Cow<'static, str> {
     let text = match obstacle {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
-        Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit could be built",
-        Obstacle::Deferred(DeferReason::NoDescriptor) => "no directory relay knows this address",
-        Obstacle::Deferred(DeferReason::NoDirectory) => "no directory relay that may know this address answered",
-        Obstacle::Deferred(DeferReason::Broken { circuits, guards }) => {
-            let circuits = counted(circuits, "circuit");
-            return format!("circuits break before the question arrives: {circuits} over {}", counted(guards, "guard"))
-                .into();
-        }
-        Obstacle::Deferred(DeferReason::Holders) => "too few of the inbox's holders could be reached or would take it",
-        Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full",
+        Obstacle::Deferred(reason) => return why(reason),
     };
     text.into()
 }
 
-fn counted(count: u32, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+/// Why a message stays in the outbox for now.
+pub(super) fn why(reason: DeferReason) -> Cow<'static, str> {
+    let text = match reason {
+        DeferReason::NoCircuit => "no circuit could be built",
+        DeferReason::NoDescriptor => "no directory relay knows this address",
+        DeferReason::NoDirectory => "no directory relay that may know this address answered",
+        DeferReason::Broken { circuits, guards } => {
+            let (circuits, guards) = (output::count(circuits, "circuit"), output::count(guards, "guard"));
+            return format!("circuits break before the question arrives: {circuits} over {guards}").into();
+        }
+        DeferReason::Holders => "too few of the inbox's holders could be reached or would take it",
+        DeferReason::QueueFull => "the inbox is full",
+    };
+    text.into()
 }
 
 fn hint(obstacle: Obstacle) -> &'static str {
@@ -420,7 +423,7 @@ fn hint(obstacle: Obstacle) -> &'static str {
         Obstacle::Deferred(DeferReason::Broken { .. }) => {
             "a relay on the way damages what it forwards; the next send or receive tries again, over other relays"
         }
-        Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel send --flush`",
+        Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel outbox flush`",
     }
 }
 

@@ -77,7 +77,7 @@ impl Failure {
         Self::new(
             Exit::Interrupted,
             "interrupted",
-            "nothing is lost: what was in the outbox is there still, and `umbel send --flush` goes on with it",
+            "nothing is lost: what was in the outbox is there still, and `umbel outbox flush` goes on with it",
         )
     }
 
@@ -164,7 +164,7 @@ impl From<SendError> for Failure {
             SendError::TooLong => Self::too_long(None),
             SendError::OutboxFull => Self::failed(
                 error.to_string(),
-                "wait until some of it is delivered: `umbel send --flush` tries it again, `umbel status` shows it",
+                "wait until some of it is delivered: `umbel outbox flush` tries it again, `umbel outbox list` shows it",
             ),
             SendError::Expired => Self::failed(
                 error.to_string(),

@@ -70,6 +70,7 @@ async fn create(session: &Session, client: &Client, name: &str, timeout: Duratio
     let mut notices = client.notices();
     session.show("making the inbox");
     let address = client.create_inbox(name).await?;
+    client.flush().await?;
     let ready = until_ready(session, &mut notices, name, Instant::now() + timeout).await;
     let (mailboxes, positions) = *ready.as_ref().unwrap_or(&(0, 0));
     if session.is_json() {

@@ -182,16 +182,21 @@ fn first_line(text: &str) -> String {
     output::printable(&cut.replace('\t', " "))
 }
 
-/// The one message whose id begins so.
-fn one_named(library: &Library, prefix: &str) -> Result<StoredMessage, Failure> {
-    let prefix = prefix.trim();
-    let digits = prefix.to_ascii_lowercase();
+/// The beginning of an id, as typed.
+pub(super) fn id_digits(prefix: &str) -> Result<String, Failure> {
+    let digits = prefix.trim().to_ascii_lowercase();
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(Failure::usage(
             format!("\"{}\" is not the id of a message", output::printable(prefix)),
-            "an id is made of the digits 0 to 9 and a to f: `umbel list --all` shows them",
+            "an id is made of the digits 0 to 9 and a to f, as `umbel list --all` and `umbel outbox list` show it",
         ));
     }
+    Ok(digits)
+}
+
+/// The one message whose id begins so.
+fn one_named(library: &Library, prefix: &str) -> Result<StoredMessage, Failure> {
+    let digits = id_digits(prefix)?;
     let mut found = library.messages_named(&digits)?;
     match (found.pop(), found.len()) {
         (Some(message), 0) => Ok(message),

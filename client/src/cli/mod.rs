@@ -12,6 +12,7 @@ mod inbox;
 mod init;
 mod mail;
 mod mending;
+mod outbox;
 mod output;
 mod printable;
 mod receive;
@@ -107,6 +108,9 @@ enum Command {
     Show(mail::ShowArgs),
     /// Delete messages that are kept, for good; needs no network
     Delete(mail::DeleteArgs),
+    /// Look at what was sent and is not done with yet, take it back, or try it again
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// Show how things stand
     Status(status::StatusArgs),
 }
@@ -143,6 +147,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Show(args) => mail::show(&session, &args),
         Command::Delete(args) => mail::delete(&session, &args),
         Command::Receive(args) => block_on(receive::run(&session, &args)),
+        Command::Outbox(command) => block_on(outbox::run(&session, &command)),
         Command::Status(args) => block_on(status::run(&session, &args)),
     }
 }

@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Claim, Client, ClientClosed, ListenError, NoticeGap, Reach, StoredMessage};
+use umbel_client::{Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure, store_hint};
@@ -76,6 +76,9 @@ impl Receiver<'_> {
     async fn run(mut self) -> Result<(), Failure> {
         let mut notices = self.client.notices();
         let inboxes = self.inboxes().await?;
+        if inboxes.is_empty() {
+            return self.deliver_only(&mut notices).await;
+        }
         self.print_unread().await?;
         if self.has_enough() {
             return Ok(());
@@ -138,6 +141,26 @@ impl Receiver<'_> {
         Err(Failure::failed(format!("no mailbox of {inboxes} answered"), hint))
     }
 
+    /// Without an inbox there is still the outbox to see to.
+    async fn deliver_only(&self, notices: &mut Notices) -> Result<(), Failure> {
+        self.session.warn("there is no inbox to receive for: only the outbox is tried");
+        let timeout = self.args.timeout.unwrap_or(TIMEOUT);
+        self.client.flush().await?;
+        let mut delivery = delivery::Delivery::new(delivery::Stage::One, timeout);
+        delivery.watch_all(self.client.outbox().await?, times::now());
+        delivery.wait(self.session, self.client, notices).await?;
+        if let Err(failure) = delivery.outcome()
+            && failure.exit == Exit::Unreachable
+        {
+            return Err(failure);
+        }
+        let left = self.client.outbox().await?.iter().filter(|entry| entry.holders == 0).count();
+        if left > 0 {
+            self.session.warn(&format!("{} could not be sent yet", output::count(left, "message")));
+        }
+        Ok(())
+    }
+
     fn goes_on(&self) -> bool {
         self.args.follow || self.args.count.is_some()
     }
@@ -147,11 +170,12 @@ impl Receiver<'_> {
     }
 
     async fn inboxes(&self) -> Result<Vec<String>, Failure> {
-        let all: Vec<String> = self.client.status().await?.inboxes.into_iter().map(|(name, _)| name).collect();
+        let status = self.client.status().await?;
+        let all: Vec<String> = status.inboxes.into_iter().map(|(name, _)| name).collect();
         match &self.args.name {
             Some(name) if all.contains(name) => Ok(vec![name.clone()]),
             Some(_) => Err(ListenError::NoInbox.into()),
-            None if all.is_empty() => {
+            None if all.is_empty() && status.outbox.is_empty() => {
                 Err(Failure::failed("there is no inbox yet", "make one with `umbel inbox create NAME`"))
             }
             None => Ok(all),

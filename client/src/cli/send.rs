@@ -48,9 +48,12 @@ pub(super) struct SendArgs {
     /// Send it even if it is empty
     #[arg(long)]
     allow_empty: bool,
-    /// Try everything in the outbox again, and wait for it too
+    /// Try everything in the outbox again, and wait for it too, as `umbel outbox flush` does
     #[arg(long)]
     flush: bool,
+    /// Give up if no relay has taken it for so long, such as 2d [default: as long as relays keep a message]
+    #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
+    expire_after: Option<Duration>,
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
     wait: Stage,
@@ -76,18 +79,36 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         (Some(address), text) => Some((address.trim().parse::<InboxAddress>()?, body(args, text)?)),
         (None, _) => None,
     };
-    let timeout = args.timeout.unwrap_or(match args.wait {
+    let message = message.map(|(address, body)| Outgoing { address, body, life: args.expire_after });
+    let delivery = delivery(args.wait, args.timeout);
+    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, delivery).await).await
+}
+
+/// Tries what is in the outbox again, and waits for it.
+pub(super) async fn flush(session: &Session, wait: Stage, timeout: Option<Duration>) -> Result<(), Failure> {
+    let delivery = delivery(wait, timeout);
+    session.with_client(Reach::Online, async |client| send(session, client, None, true, delivery).await).await
+}
+
+fn delivery(wait: Stage, timeout: Option<Duration>) -> Delivery {
+    let default = match wait {
         Stage::One => TIMEOUT,
         Stage::All => TIMEOUT_ALL,
-    });
-    let delivery = Delivery::new(args.wait, timeout);
-    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, delivery).await).await
+    };
+    Delivery::new(wait, timeout.unwrap_or(default))
+}
+
+/// A message to be sent.
+struct Outgoing {
+    address: InboxAddress,
+    body: Vec<u8>,
+    life: Option<Duration>,
 }
 
 async fn send(
     session: &Session,
     client: &Client,
-    message: Option<(InboxAddress, Vec<u8>)>,
+    message: Option<Outgoing>,
     waits_for_all: bool,
     mut delivery: Delivery,
 ) -> Result<(), Failure> {
@@ -97,8 +118,8 @@ async fn send(
     if waits_for_all {
         delivery.watch_all(client.outbox().await?, times::now());
     }
-    if let Some((address, body)) = message {
-        delivery.watch(client.send(address, body).await?.id);
+    if let Some(Outgoing { address, body, life }) = message {
+        delivery.watch(client.send_for(address, body, life).await?.id);
     }
     if delivery.messages.is_empty() {
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{Notice, OutboxEntry, Status};
+use umbel_client::core::io::{Contact, Notice, OutboxEntry, Status};
 use umbel_client::{Client, Reach};
 use umbel_proto::time::Duration;
 
@@ -11,21 +11,27 @@ use super::output;
 use super::session::Session;
 
 /// How long the network is looked for.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(3);
 /// How often the state is looked at meanwhile.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(super) struct StatusArgs {
-    /// Only look at the profile
+    /// Only look at the profile: make no link
     #[arg(long)]
     offline: bool,
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
+    network: &'static str,
+    /// A relay that there is a link to.
+    relay: Option<String>,
+    /// Since when.
+    since: Option<String>,
     relays: usize,
     guard: Option<String>,
+    guards: usize,
     circuits: usize,
     outbox: Vec<Outgoing>,
     inboxes: Vec<Inbox<'a>>,
@@ -70,23 +76,41 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     let unread_in = |inbox: &str| unread.iter().find(|(name, _)| name == inbox).map_or(0, |(_, count)| *count);
     let inboxes =
         status.inboxes.iter().map(|(name, mailboxes)| Inbox { name, mailboxes: *mailboxes, unread: unread_in(name) });
+    let (relay, since) = match status.contact {
+        Contact::Reached { relay, since } => (Some(relay.to_string()), Some(output::rfc3339(since))),
+        Contact::NotTried | Contact::Trying | Contact::NoAnswer => (None, None),
+    };
     let line = Line {
+        network: network(status.contact),
+        relay,
+        since,
         relays: status.relays,
         guard: status.guard.map(|relay| relay.to_string()),
+        guards: status.guards,
         circuits: status.circuits,
         outbox: status.outbox.iter().map(Outgoing::new).collect(),
         inboxes: inboxes.collect(),
-        online: is_online(status),
+        online: matches!(status.contact, Contact::Reached { .. }),
     };
     if session.is_json() { session.json(&line) } else { print(session, &line) }
 }
 
-/// Until a circuit is open, the network is out of reach, or time is up.
+/// As JSON and people are told.
+fn network(contact: Contact) -> &'static str {
+    match contact {
+        Contact::NotTried => "not_tried",
+        Contact::Trying => "trying",
+        Contact::Reached { .. } => "reached",
+        Contact::NoAnswer => "no_answer",
+    }
+}
+
+/// Until a circuit is open, no relay answers, or time is up.
 async fn look(session: &Session, client: &Client) -> Result<(), Failure> {
     let mut notices = client.notices();
     let ends_at = Instant::now() + LOOK;
     session.show("looking for the network");
-    while Instant::now() < ends_at && !is_online(&client.status().await?) {
+    while Instant::now() < ends_at && client.status().await?.circuits == 0 {
         let step_ends_at = (Instant::now() + STEP).min(ends_at);
         match timeout_at(step_ends_at, notices.next()).await {
             Ok(Ok(Notice::Unreachable)) => break,
@@ -97,14 +121,31 @@ async fn look(session: &Session, client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_online(status: &Status) -> bool {
-    status.circuits > 0
+/// Whether the network answers, in words.
+fn contact_words(line: &Line<'_>) -> String {
+    match (&line.relay, &line.since, line.network) {
+        (Some(relay), Some(since), _) => {
+            let relay: String = relay.chars().take(8).collect();
+            format!("reached: a link to relay {relay} since {since}")
+        }
+        (_, _, "trying") => "not reached yet: still dialling".to_owned(),
+        (_, _, "no_answer") => "not reached: no relay answers".to_owned(),
+        _ => "not tried".to_owned(),
+    }
+}
+
+fn guard_words(line: &Line<'_>) -> String {
+    match (&line.guard, line.guards) {
+        (Some(guard), _) => guard.clone(),
+        (None, 0) => "none chosen yet".to_owned(),
+        (None, chosen) => format!("none in use, {chosen} chosen"),
+    }
 }
 
 fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
-    let network = if line.online { "reached" } else { "not reached" };
-    session.line(&format!("network   {network}, {} known", output::count(line.relays, "relay")))?;
-    session.line(&format!("guard     {}", line.guard.as_deref().unwrap_or("none yet")))?;
+    session.line(&format!("network   {}", contact_words(line)))?;
+    session.line(&format!("relays    {} known", line.relays))?;
+    session.line(&format!("guard     {}", guard_words(line)))?;
     session.line(&format!("circuits  {} open", line.circuits))?;
     session.line(&format!("outbox    {}", output::count(line.outbox.len(), "message")))?;
     for Outgoing { id, holders, wanted } in &line.outbox {

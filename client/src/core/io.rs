@@ -362,13 +362,35 @@ pub struct OutboxMessage {
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
+/// Whether the network answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Contact {
+    /// No relay was dialled.
+    NotTried,
+    /// A relay is being dialled.
+    Trying,
+    /// There is a link to this relay.
+    Reached {
+        /// Which; a guard in use before any other.
+        relay: RelayId,
+        /// Since when.
+        since: WallTime,
+    },
+    /// Relays were dialled, and none answers.
+    NoAnswer,
+}
+
 /// What `umbel status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Relays in the view.
     pub relays: usize,
+    /// Whether the network answers.
+    pub contact: Contact,
     /// The guard in use.
     pub guard: Option<RelayId>,
+    /// How many relays are chosen as guards, in use or not.
+    pub guards: usize,
     /// Circuits that are open.
     pub circuits: usize,
     /// The outbox, in the order the messages were sent.

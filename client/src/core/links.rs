@@ -136,6 +136,22 @@ impl Links {
         self.up.get(&link).and_then(|link| link.target.as_ref())
     }
 
+    /// To whom there is a link, over this one if there is one, and since when.
+    pub(super) fn up_since(&self, best: Option<LinkId>) -> Option<(RelayId, Instant)> {
+        let best = best.and_then(|link| self.up.get(&link));
+        best.or_else(|| self.up.values().next()).map(|link| (link.relay, link.up_since))
+    }
+
+    /// Whether a relay is being dialled.
+    pub(super) fn is_dialling(&self) -> bool {
+        !self.dialling.is_empty()
+    }
+
+    /// Whether relays were dialled in vain, or lost.
+    pub(super) fn has_failed(&self) -> bool {
+        !self.rests.is_empty()
+    }
+
     /// Nothing is up, and nothing is being tried.
     pub(super) fn is_cut_off(&self) -> bool {
         self.up.is_empty() && self.dialling.is_empty()

@@ -43,8 +43,8 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Cancelled, Command, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage, SendFault, Snapshot, Status,
-    StoreOp, StoreTicket, Warning,
+    Cancelled, Command, Contact, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage, SendFault, Snapshot,
+    Status, StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
 pub use outbox::OUTBOX_MAX;
@@ -388,12 +388,28 @@ impl Core {
     pub fn status(&self) -> Status {
         Status {
             relays: self.book.view().len(),
+            contact: self.contact(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
+            guards: self.pool.guard_count(),
             circuits: self.pool.built_count(),
             outbox: self.outbox.list(&self.network.params, self.driven_at, self.driven_wall),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,
+        }
+    }
+
+    fn contact(&self) -> Contact {
+        let links = &self.pool.links;
+        let guard = self.pool.guard_in_use().map(|(_, link)| link);
+        match links.up_since(guard) {
+            Some((relay, since)) => {
+                let age = self.driven_at.since(since);
+                Contact::Reached { relay, since: WallTime(self.driven_wall.as_secs().saturating_sub(age.as_secs())) }
+            }
+            None if links.is_dialling() => Contact::Trying,
+            None if links.has_failed() => Contact::NoAnswer,
+            None => Contact::NotTried,
         }
     }
 

@@ -153,6 +153,11 @@ impl Pool {
         self.circuits.values().filter(|circuit| circuit.is_built()).count()
     }
 
+    /// How many relays are chosen as guards.
+    pub(super) fn guard_count(&self) -> usize {
+        self.paths.guards.sample().len()
+    }
+
     /// A circuit for requests of this isolation to this relay: one that there is, a stub bound to it, or a new one.
     pub(super) fn acquire(
         &mut self,

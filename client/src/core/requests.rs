@@ -350,6 +350,7 @@ impl Requests {
 
     fn fail(&mut self, id: AskId, fault: AskFault, answers: &mut Vec<(Asker, Answer)>) {
         if let Some(ask) = self.asks.remove(&id) {
+            tracing::debug!(?fault, "a request failed");
             answers.push((ask.asker, Answer::Failed(fault)));
         }
     }

@@ -492,6 +492,14 @@ impl Driver {
 
     /// Nobody may be listening.
     fn tell(&self, notice: Notice) {
+        match &notice {
+            Notice::Deferred { reason, retry_in, .. } => {
+                tracing::debug!(?reason, ?retry_in, "a message could not be delivered yet");
+            }
+            Notice::Unreachable => tracing::debug!("no relay answers"),
+            Notice::Ready { relays } => tracing::debug!(relays, "the list of relays is good"),
+            _ => {}
+        }
         drop(self.parts.notices.send(Told::Notice(notice)));
     }
 

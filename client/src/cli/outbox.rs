@@ -1,0 +1,204 @@
+//! `umbel outbox`: what was sent and is not done with yet: look at it, take it back, try it again.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal};
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use umbel_client::core::io::{Cancelled, OutboxEntry};
+use umbel_client::{CancelError, Client, Reach};
+use umbel_proto::time::Duration;
+
+use super::delivery::{Stage, why};
+use super::failure::{Failure, store_hint};
+use super::session::Session;
+use super::{mail, output, send, times};
+
+/// Characters of an address that are shown: enough to tell one from another.
+const SHORT_ADDRESS_LEN: usize = 16;
+
+#[derive(clap::Subcommand)]
+pub(super) enum OutboxCommand {
+    /// List the messages in the outbox; needs no network
+    List,
+    /// Show a message in the outbox; needs no network
+    Show {
+        /// Which message: its id, or the beginning of it
+        id: String,
+    },
+    /// Take messages back: what no relay has is never sent; needs no network
+    Cancel {
+        /// Which messages: their ids, or the beginnings of them
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+    /// Try everything again, now, and wait for it
+    Flush {
+        /// When a message counts as sent
+        #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
+        wait: Stage,
+        /// How long to wait for that, such as 90s or 2m [default: 60s, or 5m with --wait all]
+        #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
+        timeout: Option<Duration>,
+    },
+}
+
+#[derive(Serialize)]
+struct Listed {
+    id: String,
+    address: String,
+    len: usize,
+    state: &'static str,
+    holders: usize,
+    wanted: usize,
+    created_at: String,
+    expires_at: String,
+    /// Why the last attempt failed, unless that was overcome.
+    obstacle: Option<Cow<'static, str>>,
+    next_try_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_b64: Option<String>,
+}
+
+impl Listed {
+    fn new(entry: &OutboxEntry, body: Option<&[u8]>) -> Self {
+        let OutboxEntry { id, address, len, created_at, expires_at, holders, wanted, .. } = entry;
+        Self {
+            id: id.to_string(),
+            address: address.to_text(),
+            len: *len,
+            state: state(entry),
+            holders: *holders,
+            wanted: *wanted,
+            created_at: output::rfc3339(*created_at),
+            expires_at: output::rfc3339(*expires_at),
+            obstacle: entry.obstacle.map(why),
+            next_try_at: entry.next_try_at.map(output::rfc3339),
+            body_b64: body.map(|body| BASE64.encode(body)),
+        }
+    }
+
+    /// All but the id and the body.
+    fn text(&self) -> String {
+        let obstacle = self.obstacle.as_ref().map_or_else(String::new, |obstacle| format!(" ({obstacle})"));
+        let Self { state, holders, wanted, created_at, expires_at, .. } = self;
+        let len = output::count(self.len, "byte");
+        format!("{len}  {state}, {holders} of {wanted} relays{obstacle}  sent {created_at}, until {expires_at}")
+    }
+}
+
+#[derive(Serialize)]
+struct TakenBack {
+    id: String,
+    state: &'static str,
+    holders: usize,
+    may_be_out: bool,
+}
+
+/// As `umbel send` names it.
+fn state(entry: &OutboxEntry) -> &'static str {
+    match entry.holders {
+        0 => "queued",
+        holders if holders < entry.wanted => "kept",
+        _ => "held",
+    }
+}
+
+pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<(), Failure> {
+    match command {
+        OutboxCommand::List => list(session),
+        OutboxCommand::Show { id } => show(session, id),
+        OutboxCommand::Cancel { ids } => {
+            session.with_client(Reach::Offline, async |client| cancel(session, client, ids).await).await
+        }
+        OutboxCommand::Flush { wait, timeout } => send::flush(session, *wait, *timeout).await,
+    }
+}
+
+fn list(session: &Session) -> Result<(), Failure> {
+    let outbox = session.library()?.status().outbox;
+    if outbox.is_empty() && !session.is_json() {
+        return session.line("The outbox is empty.");
+    }
+    for entry in &outbox {
+        let listed = Listed::new(entry, None);
+        if session.is_json() {
+            session.json(&listed)?;
+        } else {
+            let address: String = listed.address.chars().take(SHORT_ADDRESS_LEN).collect();
+            session.line(&format!("{}  to {address}…  {}", mail::short_id(&listed.id), listed.text()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The one message in the outbox whose id begins so.
+fn one_named(outbox: &[OutboxEntry], prefix: &str) -> Result<OutboxEntry, Failure> {
+    const HINT: &str = "`umbel outbox list` shows what is there; a message that has arrived is no longer";
+    let digits = mail::id_digits(prefix)?;
+    let mut found = outbox.iter().filter(|entry| entry.id.to_string().starts_with(&digits));
+    match (found.next(), found.next()) {
+        (Some(entry), None) => Ok(*entry),
+        (Some(_), Some(_)) => Err(Failure::usage(
+            format!("several messages have an id that begins with {digits}"),
+            "write more of the id",
+        )),
+        (None, _) => {
+            Err(Failure::failed(format!("no message in the outbox has an id that begins with {digits}"), HINT))
+        }
+    }
+}
+
+fn show(session: &Session, id: &str) -> Result<(), Failure> {
+    let library = session.library()?;
+    let entry = one_named(&library.status().outbox, id)?;
+    let Some(message) = library.outbox_message(entry.id)? else {
+        return Err(Failure::failed("the message has just left the outbox", "see `umbel outbox list`"));
+    };
+    let listed = Listed::new(&entry, Some(&message.body));
+    if session.is_json() {
+        return session.json(&listed);
+    }
+    session.line(&format!("{}  {}\nto {}", listed.id, listed.text(), listed.address))?;
+    match mail::as_text(&message.body) {
+        Some(text) => session.line(&mail::indented(text)),
+        None if io::stdout().is_terminal() => session.line("    (not text: --json prints it as base64)"),
+        None => session.line("    (not text)"),
+    }
+}
+
+async fn cancel(session: &Session, client: &Client, ids: &[String]) -> Result<(), Failure> {
+    let outbox = client.outbox().await?;
+    let entries = ids.iter().map(|id| one_named(&outbox, id)).collect::<Result<Vec<_>, _>>()?;
+    for entry in entries {
+        match client.cancel(entry.id).await? {
+            Some(cancelled) => say_taken_back(session, &cancelled)?,
+            None => session.warn(&format!("message {} had left the outbox already", entry.id)),
+        }
+    }
+    Ok(())
+}
+
+fn say_taken_back(session: &Session, cancelled: &Cancelled) -> Result<(), Failure> {
+    let Cancelled { id, holders, may_be_out } = *cancelled;
+    if session.is_json() {
+        return session.json(&TakenBack { id: id.to_string(), state: "cancelled", holders, may_be_out });
+    }
+    session.line(&match holders {
+        0 if may_be_out => format!("message {id}: taken back, but a relay may have it: its reader may get it"),
+        0 => format!("message {id}: taken back; nobody has it"),
+        _ => format!(
+            "message {id}: no longer in the outbox, but {} kept it already: its reader gets it",
+            output::count(holders, "relay")
+        ),
+    })
+}
+
+impl From<CancelError> for Failure {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
+            CancelError::Closed => umbel_client::ClientClosed.into(),
+        }
+    }
+}
