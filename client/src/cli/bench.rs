@@ -18,14 +18,14 @@ const INTERRUPT_LAG: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(super) struct BenchArgs {
-    /// Do little of everything: to see that it works, not to compare
+    /// Smoke test; figures are not comparable
     #[arg(long)]
     quick: bool,
-    /// Measure these groups only, by comma
+    /// Measure only these groups (comma-separated)
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group_parser())]
     only: Vec<Group>,
-    /// For the group `delay`: make no distance, but listen at these ports, counted from the first, since something outside
-    /// delays what passes them
+    /// `delay` group: do not simulate latency; listen on consecutive ports from FIRST and let an outside tool (such as
+    /// `tc netem`) delay them
     #[arg(long, value_name = "FIRST")]
     ports: Option<u16>,
 }

@@ -85,7 +85,7 @@ struct Global {
 enum Command {
     /// Measure what Umbel costs on this machine, in a network of its own
     Bench(bench::BenchArgs),
-    /// What `bench` runs in processes of their own
+    /// What `bench` runs in processes of its own
     #[command(subcommand, hide = true)]
     BenchPart(bench::PartCommand),
     /// Run a whole network on this machine and send messages through it

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct ReceiveArgs {
     /// Which inbox [default: all]
     name: Option<String>,
-    /// Go on, and be told by the holders as messages come
+    /// Keep running; print messages as they arrive
     #[arg(long)]
     follow: bool,
     /// End after this many messages
