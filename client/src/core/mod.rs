@@ -469,6 +469,10 @@ impl Core {
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
             let answers = self.requests.drive(&mut cx, &mut self.pool);
+            for relay in self.pool.take_rule_breakers() {
+                self.sync.on_violation(&mut cx, relay);
+                self.requests.forget_sync(relay);
+            }
             let is_news = self.sync.are_all_tried(&self.pool, now) != are_seeds_tried;
             if answers.is_empty() && !self.pool.has_events() && !is_news {
                 break;
@@ -491,8 +495,8 @@ impl Core {
     fn on_answer(&mut self, now: Instant, wall: WallTime, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
         let mut cx = context!(self, now, wall, rng);
         match asker {
-            Asker::Sync => {
-                let received = self.sync.on_answer(&mut cx, &mut self.requests, answer);
+            Asker::Sync(serial) => {
+                let received = self.sync.on_answer(&mut cx, &mut self.pool, &mut self.requests, serial, answer);
                 received.into_iter().for_each(|unverified| drop(self.learn(wall, unverified)));
                 self.look_at_view(wall);
             }

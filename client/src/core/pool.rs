@@ -35,7 +35,7 @@ const BUILDING_MAX: usize = 12;
 /// What the pool tells the requests.
 pub(super) enum PoolEvent {
     /// A frame came.
-    Frame { ask: AskId, frame: Vec<u8> },
+    Frame { circuit: CircuitKey, ask: AskId, frame: Vec<u8> },
     /// Nothing more comes for this one.
     Ended { ask: AskId },
     /// A circuit is gone.
@@ -97,6 +97,8 @@ pub(super) struct Pool {
     /// When the link that a request waits for takes one more circuit.
     paced_until: Option<Instant>,
     violations: u64,
+    /// Peers that broke a rule on a circuit of one hop, and of which nobody has been told yet.
+    rule_breakers: Vec<RelayId>,
     stale_cells: u64,
 }
 
@@ -125,6 +127,7 @@ impl Pool {
             lacking_since: None,
             paced_until: None,
             violations: 0,
+            rule_breakers: Vec::new(),
             stale_cells: 0,
         }
     }
@@ -225,6 +228,29 @@ impl Pool {
     /// Destroys a circuit that is of no more use.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: CircuitKey, reason: DestroyReason) {
         self.lose(cx, key, Loss::Closed, Some(reason));
+    }
+
+    /// Destroys a circuit whose last hop said what no rule allows.
+    pub(super) fn break_off(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
+        let Some(circuit) = self.circuits.get(&key) else { return };
+        self.violations += 1;
+        if circuit.is_direct() {
+            self.rule_breakers.extend(circuit.terminal());
+        }
+        self.close(cx, key, DestroyReason::Protocol);
+    }
+
+    /// Destroys the circuit of one hop to a peer whose view broke a rule.
+    pub(super) fn break_off_direct(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let is_its = |circuit: &Circuit| circuit.is_direct() && circuit.terminal() == Some(relay);
+        if let Some(key) = self.circuits.iter().find(|(_, circuit)| is_its(circuit)).map(|(&key, _)| key) {
+            self.break_off(cx, key);
+        }
+    }
+
+    /// The peers that broke a rule on a circuit of one hop since this was last asked.
+    pub(super) fn take_rule_breakers(&mut self) -> Vec<RelayId> {
+        core::mem::take(&mut self.rule_breakers)
     }
 
     /// Takes a cell in.
@@ -330,7 +356,7 @@ impl Pool {
                 let ask = self.circuits.get(&key).and_then(|circuit| circuit.streams.get(&stream)).copied();
                 if let Some(ask) = ask {
                     self.on_answered(key);
-                    self.events.push_back(PoolEvent::Frame { ask, frame });
+                    self.events.push_back(PoolEvent::Frame { circuit: key, ask, frame });
                 }
             }
             OriginEvent::StreamEnded { stream, .. } => {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use umbel_proto::cell::DestroyReason;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
@@ -28,13 +27,34 @@ pub(super) struct AskId(u64);
 /// Who asks, and what about: comes back with the answer.
 #[derive(Clone)]
 pub(super) enum Asker {
-    Sync,
-    CreateMailbox { inbox: String, queue: QueueId },
-    Publish { inbox: String, epoch: Epoch, relay: RelayId, revision: u64 },
-    Lookup { address: InboxAddress, epoch: Epoch },
-    Deposit { message: MessageId, queue: QueueId },
-    Fetch { inbox: String, queue: QueueId },
-    Subscribe { inbox: String, queue: QueueId },
+    /// One reconciliation of views.
+    Sync(u64),
+    CreateMailbox {
+        inbox: String,
+        queue: QueueId,
+    },
+    Publish {
+        inbox: String,
+        epoch: Epoch,
+        relay: RelayId,
+        revision: u64,
+    },
+    Lookup {
+        address: InboxAddress,
+        epoch: Epoch,
+    },
+    Deposit {
+        message: MessageId,
+        queue: QueueId,
+    },
+    Fetch {
+        inbox: String,
+        queue: QueueId,
+    },
+    Subscribe {
+        inbox: String,
+        queue: QueueId,
+    },
 }
 
 /// In which order requests that wait get circuits; those of one turn as they were asked.
@@ -67,6 +87,22 @@ pub(super) enum Question {
         verb: Verb,
         seed: Zeroizing<[u8; 32]>,
     },
+}
+
+impl Question {
+    /// The answer that a frame is; `None` if it is none, or one to something else.
+    fn read_answer(&self, frame: &[u8]) -> Option<Answer> {
+        match self {
+            Self::Directory(request) => {
+                let reply = DirectoryReply::decode(frame).ok()?;
+                reply.answers(request).then_some(Answer::Directory(reply))
+            }
+            Self::Mailbox { verb, .. } => {
+                let reply = MailboxReply::decode(frame).ok()?;
+                reply.answers(verb).then_some(Answer::Mailbox(reply))
+            }
+        }
+    }
 }
 
 /// What came of it.
@@ -211,6 +247,11 @@ impl Requests {
         }
     }
 
+    /// Nothing is asked of this relay any more about its view.
+    pub(super) fn forget_sync(&mut self, relay: RelayId) {
+        self.asks.retain(|_, ask| ask.isolation != Isolation::Sync || ask.terminal != relay);
+    }
+
     pub(super) fn clear(&mut self) {
         self.asks.clear();
     }
@@ -223,7 +264,7 @@ impl Requests {
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         match event {
-            PoolEvent::Frame { ask, frame } => self.on_frame(cx, pool, ask, &frame, answers),
+            PoolEvent::Frame { circuit, ask, frame } => self.on_frame(cx, pool, (circuit, ask), &frame, answers),
             PoolEvent::Ended { ask } => self.fail(ask, AskFault::Silent, answers),
             PoolEvent::Lost { circuit, loss } => self.on_lost(cx, pool, circuit, loss, answers),
         }
@@ -233,23 +274,24 @@ impl Requests {
         &mut self,
         cx: &mut Context<'_>,
         pool: &mut Pool,
-        id: AskId,
+        (circuit, id): (CircuitKey, AskId),
         frame: &[u8],
         answers: &mut Vec<(Asker, Answer)>,
     ) {
-        let Some(ask) = self.asks.get_mut(&id) else { return };
+        // A second answer where one is all there is (docs/protocol.md §7.2(7)).
+        let Some(ask) = self.asks.get_mut(&id) else { return pool.break_off(cx, circuit) };
         let State::Sent(key, _) = ask.state else { return };
-        let answer = match ask.question {
-            Question::Directory(_) => DirectoryReply::decode(frame).map(Answer::Directory),
-            Question::Mailbox { .. } => MailboxReply::decode(frame).map(Answer::Mailbox),
-        };
-        match answer {
-            Err(_) => pool.close(cx, key, DestroyReason::Protocol),
-            Ok(answer) if ask.asker.is_lasting() => {
+        match ask.question.read_answer(frame) {
+            // Its layer's tag proves who said it: another circuit would bring the same.
+            None => {
+                self.fail(id, AskFault::Silent, answers);
+                pool.break_off(cx, key);
+            }
+            Some(answer) if ask.asker.is_lasting() => {
                 ask.state = State::Sent(key, None);
                 answers.push((ask.asker.clone(), answer));
             }
-            Ok(answer) => {
+            Some(answer) => {
                 if let Some(ask) = self.asks.remove(&id) {
                     answers.push((ask.asker, answer));
                 }

@@ -4,8 +4,10 @@
 //! A client takes and never gives. While it has no view, it goes round its guards, the seeds and whatever relays it knows or
 //! last knew, again and again: it never gives up.
 
-use umbel_proto::directory::reconcile::Syncer;
-use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest, Unverified, VerifiedDescriptor};
+use std::collections::BTreeMap;
+
+use umbel_proto::directory::reconcile::{SyncFault, Syncer};
+use umbel_proto::directory::{Book, DirectoryRequest, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::time::{Duration, Instant};
 
@@ -34,11 +36,21 @@ pub(super) struct Sync {
     round: Vec<Way>,
     /// None of them could be reached, and all are dialled again when the next reconciliation is due.
     is_round_over: bool,
-    running: Option<(RelayId, Syncer)>,
+    running: Option<Running>,
+    last_serial: u64,
+    /// Peers that broke a rule, and until when they are not asked again.
+    resting: BTreeMap<RelayId, Backoff>,
     next_at: Instant,
     backoff: Backoff,
     /// No guard can be reached, though there is a view: whoever may know newer addresses is asked.
     is_helping: bool,
+}
+
+/// One reconciliation, with one peer.
+struct Running {
+    serial: u64,
+    peer: RelayId,
+    syncer: Syncer,
 }
 
 /// A relay to ask for its view, and where it may be.
@@ -55,6 +67,8 @@ impl Sync {
             round: Vec::new(),
             is_round_over: false,
             running: None,
+            last_serial: 0,
+            resting: BTreeMap::new(),
             next_at: Instant::from_micros(0),
             backoff: Backoff::new(),
             is_helping: false,
@@ -69,7 +83,7 @@ impl Sync {
         }
         let peer = if cx.is_ready && !self.is_helping {
             self.round.clear();
-            pool.guard_in_use().map(|(relay, _)| relay)
+            self.next_guard(cx, pool)
         } else {
             self.next_peer(cx, book, pool)
         };
@@ -78,35 +92,103 @@ impl Sync {
             way.asked_count += 1;
         }
         let (syncer, request) = Syncer::begin_taking(cx.view);
-        self.running = Some((peer, syncer));
-        ask(cx, requests, peer, request);
+        self.last_serial += 1;
+        let running = Running { serial: self.last_serial, peer, syncer };
+        self.go_on(cx, requests, running, request);
+    }
+
+    fn go_on(&mut self, cx: &Context<'_>, requests: &mut Requests, running: Running, request: DirectoryRequest) {
+        let asker = Asker::Sync(running.serial);
+        requests.ask(cx, asker, Isolation::Sync, running.peer, Question::Directory(request));
+        self.running = Some(running);
     }
 
     /// Takes an answer; returns what came with it, to be verified and admitted.
     pub(super) fn on_answer(
         &mut self,
         cx: &mut Context<'_>,
+        pool: &mut Pool,
         requests: &mut Requests,
+        serial: u64,
         answer: Answer,
     ) -> Vec<Unverified> {
-        let Some((peer, mut syncer)) = self.running.take() else { return Vec::new() };
+        let Some(mut running) = self.running.take_if(|running| running.serial == serial) else { return Vec::new() };
         let step = match answer {
-            Answer::Directory(DirectoryReply::Sync(reply)) => {
-                syncer.on_reply(cx.view, DirectoryReply::Sync(reply)).ok()
+            Answer::Directory(reply) => running.syncer.on_reply(cx.view, reply),
+            Answer::Mailbox(_) | Answer::Failed(_) => {
+                self.pause(cx);
+                return Vec::new();
             }
-            Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => None,
         };
-        let Some(step) = step else {
-            self.pause(cx);
-            return Vec::new();
-        };
-        if let Some(request) = step.request {
-            self.running = Some((peer, syncer));
-            ask(cx, requests, peer, request);
-        } else {
-            self.end(cx);
+        match step {
+            Ok(step) => {
+                match step.request {
+                    Some(request) => self.go_on(cx, requests, running, request),
+                    None => self.end(cx),
+                }
+                step.received
+            }
+            Err(SyncFault::Refused(_)) => {
+                self.pause(cx);
+                Vec::new()
+            }
+            // The circuit is destroyed, and the peer is left alone (docs/protocol.md §8.3(6)).
+            Err(_) => {
+                pool.break_off_direct(cx, running.peer);
+                self.on_violation(cx, running.peer);
+                Vec::new()
+            }
         }
-        step.received
+    }
+
+    /// A peer broke a rule on the circuit that it is asked on: it rests, and another is asked.
+    pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        if self.resting.len() >= RESTING_MAX
+            && let Some(first) = self.resting.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+        {
+            self.resting.remove(&first);
+        }
+        let rest = self.resting.entry(relay).or_default();
+        if rest.is_due(cx.now) {
+            rest.fail(cx);
+        }
+        self.running.take_if(|running| running.peer == relay);
+        if self.running.is_none() {
+            self.next_at = cx.now;
+        }
+    }
+
+    fn may_ask(&self, relay: RelayId, now: Instant) -> bool {
+        self.resting.get(&relay).is_none_or(|rest| rest.is_due(now))
+    }
+
+    /// The guard in use, or, while that one rests, another primary guard.
+    fn next_guard(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
+        let (in_use, _) = pool.guard_in_use()?;
+        if self.may_ask(in_use, cx.now) {
+            return Some(in_use);
+        }
+        for relay in pool.paths.guards.primary(cx.wall, cx.network.params.guards_primary) {
+            if !self.may_ask(relay, cx.now) {
+                continue;
+            }
+            match pool.links.reach(relay, cx.now) {
+                Reach::Up(_) => return Some(relay),
+                Reach::Dialling(_) => {
+                    self.next_at = cx.now + STAGGER;
+                    return None;
+                }
+                Reach::Resting(_) => {}
+                Reach::Unknown => {
+                    let host_ports = cx.view.get(&relay).map(VerifiedDescriptor::host_ports).unwrap_or_default();
+                    pool.links.dial(cx, relay, host_ports);
+                    self.next_at = cx.now + STAGGER;
+                    return None;
+                }
+            }
+        }
+        self.pause(cx);
+        None
     }
 
     /// Whether a reconciliation is under way.
@@ -116,7 +198,8 @@ impl Sync {
 
     /// Whether a link to this relay is kept for now.
     pub(super) fn wants(&self, relay: RelayId) -> bool {
-        self.running.as_ref().is_some_and(|(peer, _)| *peer == relay) || self.round.iter().any(|way| way.relay == relay)
+        self.running.as_ref().is_some_and(|running| running.peer == relay)
+            || self.round.iter().any(|way| way.relay == relay)
     }
 
     /// There is no view any more: the next reconciliation is due at once.
@@ -174,6 +257,9 @@ impl Sync {
         self.round.sort_by_key(|way| way.asked_count);
         let mut is_dialling = false;
         for way in &self.round {
+            if !self.may_ask(way.relay, cx.now) {
+                continue;
+            }
             match pool.links.reach(way.relay, cx.now) {
                 Reach::Up(_) => return Some(way.relay),
                 Reach::Dialling(began_at) if began_at + STAGGER > cx.now => {
@@ -262,7 +348,8 @@ impl Sync {
 
 /// Most addresses of one relay that are tried.
 const HOST_PORTS_MAX: usize = 8;
+/// Most peers that are remembered for having broken a rule; beyond it those whose rest ends first are forgotten.
+const RESTING_MAX: usize = 256;
 
-fn ask(cx: &Context<'_>, requests: &mut Requests, peer: RelayId, request: DirectoryRequest) {
-    requests.ask(cx, Asker::Sync, Isolation::Sync, peer, Question::Directory(request));
-}
+#[cfg(test)]
+mod tests;

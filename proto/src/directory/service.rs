@@ -90,6 +90,18 @@ impl DirectoryRequest {
 }
 
 impl DirectoryReply {
+    /// Whether it is a reply to this kind of request at all.
+    pub const fn answers(&self, request: &DirectoryRequest) -> bool {
+        matches!(
+            (request, self),
+            (_, Self::Refused(_))
+                | (DirectoryRequest::Sync(_), Self::Sync(_))
+                | (DirectoryRequest::Push(_), Self::Pushed { .. })
+                | (DirectoryRequest::PublishInbox(_), Self::Published)
+                | (DirectoryRequest::LookupInbox { .. }, Self::Inbox(_))
+        )
+    }
+
     /// The reply as a frame.
     pub fn encode(&self) -> Vec<u8> {
         wire::encode(self)

@@ -208,6 +208,17 @@ impl MailboxRequest {
 }
 
 impl MailboxReply {
+    /// Whether it is a reply to this kind of request at all.
+    pub const fn answers(&self, verb: &Verb) -> bool {
+        matches!(
+            (verb, self),
+            (_, Self::Refused(_))
+                | (Verb::Create { .. }, Self::Created)
+                | (Verb::Deposit { .. }, Self::Deposited)
+                | (Verb::Fetch { .. } | Verb::Subscribe { .. }, Self::Fetched { .. })
+        )
+    }
+
     /// The reply as a frame.
     pub fn encode(&self) -> Vec<u8> {
         wire::encode(self)

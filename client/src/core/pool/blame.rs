@@ -42,6 +42,9 @@ impl Pool {
 
     pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
         self.violations += 1;
+        if let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.is_direct()) {
+            self.rule_breakers.extend(circuit.terminal());
+        }
         let loss = self.loss_of_broken(key);
         self.blame(cx, key, Witness::Guard);
         self.on_broken(cx, key, true);
