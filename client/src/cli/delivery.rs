@@ -64,6 +64,8 @@ pub(super) enum Obstacle {
     Time,
     /// No relay could be reached.
     Unreachable,
+    /// Time was up before there was a list of relays.
+    View,
     /// This attempt failed, and the next is not now.
     Deferred(DeferReason),
 }
@@ -214,7 +216,12 @@ impl Delivery {
                 Ok(Ok(notice)) => self.on_notice(session, &notice),
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
                 Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                Err(_elapsed) if until >= self.ends_at => return Ok(()),
+                Err(_elapsed) if until >= self.ends_at => {
+                    if session.waits_for_view() {
+                        self.settle_open(Obstacle::View);
+                    }
+                    return Ok(());
+                }
                 Err(_elapsed) => self.lose_patience(),
             }
         }
@@ -254,12 +261,14 @@ impl Delivery {
             Notice::Deferred { id, reason, retry_in } => self.on_deferred(*id, *reason, *retry_in),
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
-            Notice::Unreachable => {
-                let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
-                open.for_each(|progress| progress.settle(Missing::Obstacle(Obstacle::Unreachable)));
-            }
+            Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
             _ => {}
         }
+    }
+
+    fn settle_open(&mut self, obstacle: Obstacle) {
+        let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
+        open.for_each(|progress| progress.settle(Missing::Obstacle(obstacle)));
     }
 
     /// The next copy goes out after this time: too late for us, or nothing that this stage waits for.
@@ -370,6 +379,7 @@ impl Delivery {
 fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
+        Obstacle::View => "no list of relays has come yet",
         Obstacle::Unreachable | Obstacle::Deferred(DeferReason::NoCircuit) => "no relay can be reached just now",
         Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
         Obstacle::Deferred(_) => "the others can't be reached",
@@ -378,7 +388,7 @@ fn why_not_more(obstacle: Obstacle) -> &'static str {
 
 fn exit(obstacle: Obstacle) -> Exit {
     match obstacle {
-        Obstacle::Unreachable => Exit::Unreachable,
+        Obstacle::Unreachable | Obstacle::View => Exit::Unreachable,
         Obstacle::Time | Obstacle::Deferred(_) => Exit::Deferred,
     }
 }
@@ -387,6 +397,7 @@ fn text(obstacle: Obstacle) -> Cow<'static, str> {
     let text = match obstacle {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
+        Obstacle::View => "no list of relays came in time",
         Obstacle::Deferred(reason) => return why(reason),
     };
     text.into()
@@ -410,7 +421,7 @@ pub(super) fn why(reason: DeferReason) -> Cow<'static, str> {
 
 fn hint(obstacle: Obstacle) -> &'static str {
     match obstacle {
-        Obstacle::Unreachable => {
+        Obstacle::Unreachable | Obstacle::View => {
             "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
              ID@HOST:PORT`; the next send or receive tries again"
         }

@@ -81,6 +81,18 @@ impl Failure {
         )
     }
 
+    /// Time was up before there was a list of relays; `what_is_safe` says what is not lost by that.
+    pub(super) fn no_view(what_is_safe: &str) -> Self {
+        Self::new(
+            Exit::Unreachable,
+            "no list of relays came in time",
+            format!(
+                "wait longer with --timeout; check your connection and this computer's clock; if every relay that you knew \
+                 has moved, name one that is up with `umbel seed add ID@HOST:PORT`; {what_is_safe}"
+            ),
+        )
+    }
+
     /// A message that no record can hold; `len` where it is known.
     pub(super) fn too_long(len: Option<u64>) -> Self {
         let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));

@@ -102,6 +102,7 @@ async fn until_ready(
             Ok(Ok(notice)) => notice,
             Ok(Err(NoticeGap::Missed(_))) => continue,
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
+            Err(_elapsed) if session.waits_for_view() => return Err(Failure::no_view(HINT)),
             Err(_elapsed) => return Err(Failure::new(Exit::Deferred, "the inbox does not take mail yet", HINT)),
         };
         session.show_notice(&notice);

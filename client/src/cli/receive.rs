@@ -197,6 +197,7 @@ impl Receiver<'_> {
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
         match self.args.count {
             _ if is_unreachable => Err(unreachable()),
+            _ if self.session.waits_for_view() => Err(Failure::no_view("messages wait with their holders for days")),
             Some(count) => Err(Failure::failed(
                 format!("{} of {} came in time", self.printed, output::count(count, "message")),
                 "wait longer with --timeout; what came is marked as read",

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,6 +19,8 @@ use super::{Global, output, secret, times, writer};
 pub(super) struct Session {
     global: Global,
     progress: Progress,
+    /// The last that was heard of the view is that there is none.
+    waits_for_view: AtomicBool,
 }
 
 /// A spinner and a text: on a terminal, unless something else is to be read there.
@@ -45,7 +48,12 @@ impl Session {
     pub(super) fn new(global: Global) -> Self {
         let Global { json, quiet, verbose, .. } = global;
         let is_shown = io::stderr().is_terminal() && !(json || quiet || verbose);
-        Self { global, progress: Progress::new(is_shown) }
+        Self { global, progress: Progress::new(is_shown), waits_for_view: AtomicBool::new(false) }
+    }
+
+    /// Whether nothing can be done yet for want of a list of relays that is not out of date.
+    pub(super) fn waits_for_view(&self) -> bool {
+        self.waits_for_view.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -93,6 +101,11 @@ impl Session {
 
     /// Shows what a notice tells of progress; says what it warns of.
     pub(super) fn show_notice(&self, notice: &Notice) {
+        match notice {
+            Notice::WaitingForView { .. } => self.waits_for_view.store(true, Ordering::Relaxed),
+            Notice::Ready { .. } => self.waits_for_view.store(false, Ordering::Relaxed),
+            _ => {}
+        }
         match notice {
             Notice::Ready { relays } => self.show(&format!("{} known", output::count(*relays, "relay"))),
             Notice::HopBuilt { circuit, hop, relay } => {

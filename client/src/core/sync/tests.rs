@@ -156,11 +156,11 @@ impl Bench {
     fn was_left(&mut self) -> bool {
         let broken = self.destroyed == Some(DestroyReason::Protocol) && self.core.violation_count() == 1;
         let mut has_turned = false;
-        for _ in 0..50 {
+        for _ in 0..20 {
             while let Some(op) = self.core.poll_link() {
                 has_turned |= matches!(op, LinkOp::Dial { relay, .. } if relay == id(3 - self.asked));
             }
-            self.now = self.now + Duration::from_millis(100);
+            self.now = self.now + Duration::from_millis(10);
             self.core.handle_timeout(self.now, WALL, &mut self.rng);
         }
         while let Some((_, cell)) = self.core.poll_cell() {
