@@ -16,13 +16,14 @@ pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
     let (mut config, network) = Config::load(dir, flags.clone())?;
     let logs = Logs::begin(&config.log)?;
     warn_unread(&config);
-    report_open_files(OpenFiles::fit(&mut config));
+    let files = OpenFiles::fit(&mut config);
+    report_open_files(files);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.threads)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("can't start: {error}"), "free some threads or memory"))?;
-    let outcome = runtime.block_on(Box::pin(Running { dir, flags, config, network, logs: &logs }.serve()));
+    let outcome = runtime.block_on(Box::pin(Running { dir, flags, config, network, files, logs: &logs }.serve()));
     // Tasks that still wait for the network are of no use any more.
     runtime.shutdown_background();
     logs.flush();
@@ -35,6 +36,8 @@ struct Running<'a> {
     flags: Flags,
     config: Config,
     network: Network,
+    /// What was said of the limit of open files.
+    files: OpenFiles,
     logs: &'a Logs,
 }
 
@@ -70,6 +73,7 @@ impl Running<'_> {
             version = env!("CARGO_PKG_VERSION"),
             peer = %relay.peer(),
             listen = %relay.listen_address(),
+            advertise = config.advertise.join(", "),
             network = self.network.name,
             threads = config.threads,
             memory_budget_mib = config.memory_budget_bytes >> 20,
@@ -87,7 +91,11 @@ impl Running<'_> {
     fn reload(&mut self, relay: &Relay) {
         match self.load_again() {
             Ok(mut config) => {
-                report_open_files(OpenFiles::fit(&mut config));
+                let files = OpenFiles::fit(&mut config);
+                if files != self.files {
+                    report_open_files(files);
+                    self.files = files;
+                }
                 warn_unread(&config);
                 let restart = self.config.restart_keys(&config);
                 if !restart.is_empty() {

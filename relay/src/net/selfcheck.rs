@@ -207,7 +207,7 @@ pub(crate) async fn watch_directory(
             () = sleep(DIRECTORY_INTERVAL) => {}
         }
         let now = files_of(&data_dir, files);
-        let lost = began.iter().zip(&now).zip(files).find(|((began, now), _)| began.is_some() && began != now);
+        let lost = began.iter().zip(&now).zip(files).find(|((began, now), _)| now.is_none() || began != now);
         match lost {
             None => said_at = None,
             Some((_, file)) if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
