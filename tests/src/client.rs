@@ -70,6 +70,21 @@ impl ClientDisk {
         }
     }
 
+    /// Guards and layer 2, as the core wrote them.
+    pub fn paths(&self) -> Option<&[u8]> {
+        self.paths.as_deref()
+    }
+
+    /// How many relays are known.
+    pub fn relay_count(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// How many inboxes there are.
+    pub fn inbox_count(&self) -> usize {
+        self.inboxes.len()
+    }
+
     /// Messages in the outbox.
     pub fn outbox_len(&self) -> usize {
         self.outbox.len()

@@ -1,5 +1,6 @@
 //! Clocks that are wrong (docs/protocol.md §1.6): a relay's and a client's, for a while, at a start or while they run.
 
+use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::time::Duration;
 use umbel_tests::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
@@ -34,7 +35,7 @@ fn a_relay_that_started_with_a_wrong_clock_is_seen_when_it_is_right() {
             let late = RelayName(world.all_relays().len());
             set_relay_clock(&mut world, late, ahead);
             assert_eq!(world.add_relay(), late);
-            world.run_for(Duration::from_secs(600));
+            world.run_for(Duration::from_secs(120));
             assert!(!is_visible(&world, late), "{ahead}");
             let said = world.all_relays()[late.0].control().and_then(|control| control.clock_off_by());
             assert_eq!(said.map(i64::signum), Some(-ahead.signum()), "its clock is judged: {ahead}");
@@ -115,8 +116,66 @@ fn relays_that_run_for_a_moment_with_a_wrong_clock_keep_what_they_keep() {
         world.run_for(Duration::from_secs(300));
         assert_eq!((record_count(&world), inbox_descriptor_count(&world)), before, "while they run");
         world.restart_client(owner);
-        let listen = umbel_client::core::Command::Listen { name: "mail".to_owned(), is_interactive: false };
-        world.command(owner, listen);
+        world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
         assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
     }
+}
+
+/// What a client keeps that must not be drawn anew: guard, paths, relays known, inboxes.
+fn kept(world: &World, client: ClientName) -> (Option<Vec<u8>>, usize, usize) {
+    let disk = &world.client(client).disk;
+    (disk.paths().map(<[u8]>::to_vec), disk.relay_count(), disk.inbox_count())
+}
+
+fn is_told_of_clock(world: &World, client: ClientName, ahead: i64) -> bool {
+    let is_it = |seconds: u64| seconds.abs_diff(ahead.unsigned_abs()) < 60;
+    world.has_notice(client, |notice| matches!(notice, Notice::Warning(Warning::Clock { seconds }) if is_it(*seconds)))
+}
+
+#[test] // §1.6, §6.4
+fn a_client_with_a_wrong_clock_says_so_and_draws_nothing_anew() {
+    for (seed, ahead) in [(31, 3 * HOUR), (32, 2 * DAY), (33, 365 * DAY), (34, -3 * DAY), (35, -365 * DAY)] {
+        let (mut world, owner) = world_with_mail(seed);
+        world.restart_client(owner);
+        world.run_for(Duration::from_secs(30));
+        world.crash_client(owner);
+        let before = kept(&world, owner);
+        assert!(before.0.is_some());
+        for _ in 0..3 {
+            world.set_clock(Node::Client(owner.0), ahead);
+            world.restart_client(owner);
+            world.run_for(Duration::from_secs(60));
+            assert!(is_told_of_clock(&world, owner, ahead), "{ahead}: {}", world.describe());
+            world.crash_client(owner);
+            assert!(kept(&world, owner) == before, "{ahead}");
+        }
+        world.set_clock(Node::Client(owner.0), 0);
+        world.restart_client(owner);
+        world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
+        assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
+    }
+}
+
+#[test] // §1.6, §6.4
+fn a_client_whose_clock_jumps_again_and_again_keeps_its_guard() {
+    let (mut world, owner) = world_with_mail(41);
+    world.restart_client(owner);
+    world.run_for(Duration::from_secs(30));
+    let before = kept(&world, owner);
+    let guard = |world: &World| world.client(owner).core().and_then(|core| core.status().guard);
+    let first = guard(&world);
+    assert!(first.is_some());
+    for days in [61, 130, 200, 270, 340, -30] {
+        world.set_clock(Node::Client(owner.0), days * DAY);
+        world.run_for(Duration::from_secs(4));
+        assert_eq!(guard(&world), first);
+        world.run_for(Duration::from_secs(90));
+        assert!(is_told_of_clock(&world, owner, days * DAY), "{days}: {}", world.describe());
+        world.set_clock(Node::Client(owner.0), 0);
+        world.run_for(Duration::from_secs(90));
+        assert_eq!(guard(&world), first);
+    }
+    assert!(kept(&world, owner) == before);
+    world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
+    assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
 }

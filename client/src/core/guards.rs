@@ -11,7 +11,7 @@ use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::{Duration, JUMP_MIN, WallTime};
 
 use super::Context;
 use super::io::Warning;
@@ -156,12 +156,15 @@ impl Guards {
     /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the sample's size.
     pub(super) fn refresh(&mut self, cx: &mut Context<'_>) {
         let params = &cx.network.params;
-        let wall = cx.wall;
+        let (wall, confirmed) = (cx.wall, cx.confirmed);
+        if cx.is_clock_sure {
+            self.redate(wall);
+        }
         let before = self.sample.len();
         self.sample.retain(|guard| match (guard.confirmed_at, guard.unlisted_since) {
-            (_, Some(since)) if wall.since(since) > params.guard_life_unlisted => false,
-            (Some(confirmed_at), _) => wall.since(confirmed_at) <= params.guard_life_confirmed,
-            (None, _) => wall.since(guard.sampled_at) <= params.guard_life,
+            (_, Some(since)) if confirmed.since(since) > params.guard_life_unlisted => false,
+            (Some(confirmed_at), _) => confirmed.since(confirmed_at) <= params.guard_life_confirmed,
+            (None, _) => confirmed.since(guard.sampled_at) <= params.guard_life,
         });
         self.is_changed |= self.sample.len() != before;
         for guard in &mut self.sample {
@@ -175,6 +178,17 @@ impl Guards {
         let wanted = (cx.view.len() / 5).clamp(params.guards_primary, params.guards_sample_min);
         let is_there = |guard: &&Guard| guard.is_usable() && !guard.is_gone(wall);
         while self.sample.iter().filter(is_there).count() < wanted && self.grow(cx) {}
+    }
+
+    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept for as long as that was wrong.
+    fn redate(&mut self, wall: WallTime) {
+        for guard in &mut self.sample {
+            let times = [Some(&mut guard.sampled_at), guard.confirmed_at.as_mut(), guard.unlisted_since.as_mut()];
+            for time in times.into_iter().flatten().filter(|time| **time > wall + JUMP_MIN) {
+                *time = wall;
+                self.is_changed = true;
+            }
+        }
     }
 
     /// Draws one more guard; says whether it could.

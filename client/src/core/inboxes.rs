@@ -313,7 +313,7 @@ impl Inbox {
         let limit = cx.network.params.retry_max * 2;
         let failing: Vec<QueueId> = self
             .created()
-            .filter(|mailbox| mailbox.failing_since.is_some_and(|since| since + limit <= cx.wall))
+            .filter(|mailbox| mailbox.failing_since.is_some_and(|since| since + limit <= cx.confirmed))
             .map(|mailbox| mailbox.queue)
             .filter(|queue| self.health.get(queue).is_some_and(|health| health.is_failing))
             .filter(|queue| !self.mailboxes.iter().any(|other| other.replaces == Some(*queue)))
@@ -439,7 +439,7 @@ impl Inbox {
     fn forget_retired(&mut self, cx: &Context<'_>) {
         let before = self.mailboxes.len();
         let life = cx.network.params.record_life;
-        self.mailboxes.retain(|mailbox| mailbox.retired_at.is_none_or(|retired_at| retired_at + life > cx.wall));
+        self.mailboxes.retain(|mailbox| mailbox.retired_at.is_none_or(|retired_at| retired_at + life > cx.confirmed));
         let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
         if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
             && let Some(first) = self.mailboxes.iter().filter_map(retired).min()

@@ -48,12 +48,20 @@ impl Layer2 {
     /// Drops those whose time is over, that are gone from the view, or that failed too often, and pins others.
     pub(super) fn refresh(&mut self, cx: &mut Context<'_>, primary: &[RelayId], avoided: &Avoided) {
         let before = self.pinned.len();
+        // By a clock that is wrong relays leave the view that are there.
         self.pinned.retain(|pinned| {
-            pinned.expires_at > cx.wall
-                && cx.view.get(&pinned.relay).is_some()
+            pinned.expires_at > cx.confirmed
+                && (cx.view.get(&pinned.relay).is_some() || !cx.is_clock_sure)
                 && avoided.failures(pinned.relay) < FAILURES_MAX
         });
         self.is_changed |= self.pinned.len() != before;
+        if cx.is_clock_sure {
+            let latest = cx.wall + cx.network.params.l2_life_max;
+            for pinned in self.pinned.iter_mut().filter(|pinned| pinned.expires_at > latest) {
+                pinned.expires_at = latest;
+                self.is_changed = true;
+            }
+        }
         while self.pinned.len() < cx.network.params.l2_count && self.pin(cx, primary, avoided) {}
     }
 

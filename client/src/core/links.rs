@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::Context;
 use super::chance::{Backoff, between};
@@ -53,8 +53,8 @@ struct Link {
     asked_at: Option<Instant>,
     /// It is closed at this time unless something comes before.
     suspect_until: Option<Instant>,
-    /// How far the peer's clock is ahead of ours, seconds.
-    clock_offset: i64,
+    /// How far the peer's calendar is ahead of our monotonic clock, seconds: our own calendar may jump.
+    clock_ahead: i64,
 }
 
 struct Dial {
@@ -191,7 +191,7 @@ impl Links {
             pace: Pace::new(&cx.network.params, cx.now),
             asked_at: None,
             suspect_until: None,
-            clock_offset,
+            clock_ahead: clock_offset.saturating_add(ahead_of(cx.now, cx.wall)),
         };
         self.up.insert(id, link);
         self.judge_clock(cx);
@@ -377,11 +377,22 @@ impl Links {
         dials.chain(suspects).chain(silent).chain(self.up.values().map(move |link| link.idle_since + link_idle))
     }
 
-    /// Warns when the median of the peers' clocks and ours differ by more than the network bears.
-    fn judge_clock(&mut self, cx: &mut Context<'_>) {
-        let mut offsets: Vec<i64> = self.up.values().map(|link| link.clock_offset).collect();
+    /// Whether the median of the peers' clocks and ours differ by no more than the network bears. Not, without peers.
+    pub(super) fn is_clock_right(&self, now: Instant, wall: WallTime, params: &Params) -> bool {
+        self.clock_offset(now, wall).is_some_and(|offset| offset.unsigned_abs() <= params.clock_warn.as_secs())
+    }
+
+    /// The median of how far the peers' clocks are ahead of ours, seconds.
+    fn clock_offset(&self, now: Instant, wall: WallTime) -> Option<i64> {
+        let own = ahead_of(now, wall);
+        let mut offsets: Vec<i64> = self.up.values().map(|link| link.clock_ahead.saturating_sub(own)).collect();
         offsets.sort_unstable();
-        let Some(median) = offsets.get(offsets.len() / 2) else { return };
+        offsets.get(offsets.len() / 2).copied()
+    }
+
+    /// Warns when the median of the peers' clocks and ours differ by more than the network bears.
+    pub(super) fn judge_clock(&mut self, cx: &mut Context<'_>) {
+        let Some(median) = self.clock_offset(cx.now, cx.wall) else { return };
         let seconds = median.unsigned_abs();
         let is_off = seconds > cx.network.params.clock_warn.as_secs();
         if is_off && !self.is_clock_told {
@@ -391,12 +402,16 @@ impl Links {
     }
 }
 
+fn ahead_of(now: Instant, calendar: WallTime) -> i64 {
+    let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    seconds(calendar.as_secs()).saturating_sub(seconds(now.as_micros() / 1_000_000))
+}
+
 #[cfg(test)]
 mod tests {
     use umbel_proto::directory::NetView;
     use umbel_proto::directory::choice::Candidates;
     use umbel_proto::network::Network;
-    use umbel_proto::time::WallTime;
 
     use super::super::Outgoing;
     use super::*;
@@ -409,6 +424,8 @@ mod tests {
         let mut cx = Context {
             now: Instant::default() + Duration::from_secs(seconds),
             wall: WallTime(seconds),
+            confirmed: WallTime(seconds),
+            is_clock_sure: true,
             network: &network,
             view: &NetView::new(),
             candidates: &Candidates::new([], &network),

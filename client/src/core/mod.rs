@@ -92,6 +92,8 @@ pub struct Core {
     is_ready: bool,
     /// How far the calendar is to be believed.
     clock: ClockGuard,
+    /// Whether it is to be compared with the peers' clocks again.
+    is_clock_jumped: bool,
     /// When that is next stored: not by a client that runs for a moment, which has little to tell.
     clock_stored_at: Instant,
     pool: Pool,
@@ -127,6 +129,10 @@ struct Outgoing {
 struct Context<'a> {
     now: Instant,
     wall: WallTime,
+    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age is dropped by it.
+    confirmed: WallTime,
+    /// Whether the calendar is confirmed as it is.
+    is_clock_sure: bool,
     network: &'a Network,
     view: &'a NetView,
     candidates: &'a Candidates,
@@ -164,6 +170,8 @@ macro_rules! context {
         Context {
             now: $now,
             wall: $wall,
+            confirmed: $core.clock.confirmed(),
+            is_clock_sure: $core.clock.may_delete(),
             network: &$core.network,
             view: $core.book.view(),
             candidates: &$core.candidates,
@@ -198,6 +206,7 @@ impl Core {
             is_view_changed: true,
             is_ready: false,
             clock,
+            is_clock_jumped: false,
             clock_stored_at: now + CLOCK_STORE_EVERY,
             pool,
             requests: Requests::default(),
@@ -271,6 +280,7 @@ impl Core {
         rng: &mut dyn CryptoRng,
     ) {
         self.look_awake(now, wall, rng);
+        self.look_at_clock(now, wall);
         let was_cut_off = self.pool.guard_in_use().is_none();
         let Hello { descriptor, clock, .. } = hello;
         let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
@@ -281,6 +291,12 @@ impl Core {
             return;
         }
         self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
+        // Two that agree: whoever wants this client to drop what is young has to make both wrong.
+        if self.pool.links.is_clock_right(now, wall, &cx.network.params) && !self.clock.may_delete() {
+            self.clock.confirm();
+            self.clock_stored_at = now;
+        }
+        let mut cx = context!(self, now, wall, rng);
         self.sync.on_link_up(now);
         self.outbox.judge_clock(clock_offset.unsigned_abs() <= cx.network.params.clock_warn.as_secs());
         if was_cut_off && self.pool.guard_in_use().is_some() {
@@ -459,6 +475,10 @@ impl Core {
         }
         self.look_at_clock(now, wall);
         self.expire(now, wall);
+        if core::mem::take(&mut self.is_clock_jumped) {
+            let mut cx = context!(self, now, wall, rng);
+            self.pool.links.judge_clock(&mut cx);
+        }
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
             let mut cx = context!(self, now, wall, rng);
@@ -535,6 +555,7 @@ impl Core {
         if self.clock.look(now, wall).is_some() {
             // What is dead, and what is not, may be different now.
             self.expires_at = now;
+            self.is_clock_jumped = true;
         }
         if self.clock_stored_at > now {
             return;

@@ -225,6 +225,8 @@ fn waits_grow_with_each_failure_up_to_the_longest() {
     let mut cx = Context {
         now: bench.now,
         wall: WALL,
+        confirmed: WALL,
+        is_clock_sure: true,
         network: &core.network,
         view: core.book.view(),
         candidates: &core.candidates,

@@ -3,7 +3,8 @@
 //! A machine's clock can be wrong: after a start before its time service answers, by a hand that slips, by a lie. What is
 //! deleted by a wrong clock is gone for good. So whoever keeps something deletes it by *confirmed* time, which runs with the
 //! monotonic clock and follows the calendar's jumps ahead a day of running later. Time spent switched off can't be told from
-//! a jump, and is one. A jump back undoes the jumps ahead that are not confirmed yet, newest first.
+//! a jump, and is one. A jump back undoes the jumps ahead that are not confirmed yet, newest first; one that goes farther moves
+//! confirmed time back, which deletes nothing, and is not believed for a day either.
 //!
 //! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is due.
 
@@ -116,7 +117,7 @@ impl ClockGuard {
         WallTime(self.confirmed.as_secs())
     }
 
-    /// Whether the calendar is confirmed as it is: no jump ahead within the last day of running.
+    /// Whether the calendar is confirmed as it is: no jump, either way, that is neither taken back nor a day of running ago.
     pub const fn may_delete(&self) -> bool {
         self.pending.is_empty()
     }
@@ -197,6 +198,9 @@ impl ClockGuard {
             }
         }
         self.confirmed = self.confirmed.saturating_sub(rest);
+        if rest > JUMP_MIN {
+            self.jump_ahead(Duration::ZERO);
+        }
     }
 }
 
@@ -293,7 +297,7 @@ mod tests {
     fn a_clock_that_was_behind_is_a_jump_ahead_when_it_is_set_right() {
         let mut machine = Machine::new();
         assert!(matches!(machine.step(-signed(3 * DAY)), Some(ClockJump::Back(_))));
-        assert!(machine.guard.may_delete() && machine.lag() <= 2, "a clock that is behind deletes nothing early");
+        assert!(!machine.guard.may_delete() && machine.lag() <= 2, "a clock that is behind deletes nothing early");
         assert!(matches!(machine.step(signed(3 * DAY)), Some(ClockJump::Ahead(_))));
         assert!(!machine.guard.may_delete());
     }

@@ -52,6 +52,8 @@ impl Bench {
         let mut cx = Context {
             now: self.now,
             wall: self.wall,
+            confirmed: self.wall,
+            is_clock_sure: true,
             network: &self.network,
             view: &self.view,
             candidates: &self.candidates,
