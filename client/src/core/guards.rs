@@ -308,3 +308,41 @@ impl Guards {
         self.is_changed |= self.new_at.len() != before;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::network::Network;
+
+    use super::*;
+
+    const NOW: WallTime = WallTime(1_790_000_000);
+
+    fn relay(number: u8) -> RelayId {
+        RelayId([number; RelayId::LEN])
+    }
+
+    #[test] // §6.4(8)
+    fn few_new_guards_are_tried_a_day() {
+        let params = Params { danger_accept_weak: false, ..Network::local().params };
+        let tried = |number| Guard { tried_at: Some(NOW), ..Guard::sampled(relay(number), NOW) };
+        let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
+        let mut guards = Guards::restore(sample, vec![NOW]);
+        assert!(guards.may_try(relay(4), &params));
+        guards.new_at.push(NOW);
+        assert!(guards.may_try(relay(1), &params) && !guards.may_try(relay(4), &params));
+        guards.forget_new(NOW + DAY);
+        assert!(guards.may_try(relay(4), &params));
+    }
+
+    #[test] // §6.4(7)
+    fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
+        let sample = vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
+        let mut guards = Guards::restore(sample, Vec::new());
+        let rest = Duration::from_secs(60);
+        (0..4).for_each(|_| guards.on_missed(NOW, relay(1), rest));
+        assert_eq!(guards.in_order(NOW), [relay(1), relay(2)], "an hour's failure changes nothing");
+        guards.on_missed(NOW + DAY, relay(1), rest);
+        assert_eq!(guards.in_order(NOW + DAY), [relay(2), relay(1)]);
+        assert_eq!(guards.in_order(NOW + DAY + DAY), [relay(1), relay(2)]);
+    }
+}

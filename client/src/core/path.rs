@@ -199,3 +199,22 @@ pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool 
     let Some((one, other)) = groups(one).zip(groups(other)) else { return false };
     one.is_disjoint(&other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed, listed.
+    const OLD_GUARD: [u8; 3] = [9, 1, 7];
+
+    #[test] // §6.4(7)
+    fn guards_stored_before_their_failures_were_are_read() {
+        let mut bytes = vec![STATE_VERSION_1, 1];
+        bytes.extend(wire::encode(&RelayId([4; RelayId::LEN])));
+        bytes.extend(OLD_GUARD);
+        bytes.extend([0, 0]);
+        let paths = Paths::restore(Some(&bytes)).expect("it is read");
+        assert_eq!(paths.guards.in_order(WallTime(10)), [RelayId([4; RelayId::LEN])]);
+        assert_eq!(Paths::restore(Some(&[7])).err(), Some(SnapshotFault::Paths));
+    }
+}

@@ -177,3 +177,20 @@ fn streak(streaks: &mut BTreeMap<RelayId, Streak>, relay: RelayId) -> &mut Strea
     }
     streaks.entry(relay).or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay(number: u8) -> RelayId {
+        RelayId([number; RelayId::LEN])
+    }
+
+    #[test] // §6.4(11)
+    fn one_terminal_counts_a_few_times_however_many_circuits_it_breaks() {
+        let mut trail = Trail::default();
+        let counted = (0..20).filter(|number| trail.add(&[relay(number % 4), relay(10 + number), relay(99)])).count();
+        assert_eq!(counted, 3);
+        assert!(trail.has(4, 16, 1) && !trail.has(1, 1, 2));
+    }
+}
