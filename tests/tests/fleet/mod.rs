@@ -27,9 +27,35 @@ fn binaries() -> &'static Path {
     })
 }
 
+/// Where Debian's `faketime` has what shifts a process's calendar.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// By how much a process's calendar is off, such as `-3d`; empty for not at all. Its monotonic clock runs as ever.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Shift(pub(crate) &'static str);
+
+impl Shift {
+    /// Whether this machine can shift a calendar; `.ci/run` sees to it.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn is_possible() -> bool {
+        Path::new(FAKETIME).exists()
+    }
+
+    fn apply(self, command: &mut Command) {
+        if !self.0.is_empty() {
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", self.0).env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
+    }
+}
+
 /// A relay process.
 pub(crate) struct Relay {
     child: Option<Child>,
+    /// Where it listens.
+    host: String,
+    /// Its calendar, from its next start on.
+    pub(crate) shift: Shift,
     /// How others name it.
     pub(crate) peer: String,
     dir: PathBuf,
@@ -69,11 +95,12 @@ impl Relay {
         let mut command = Command::new(binaries().join("umbel-relay"));
         command.arg("run").arg("--data-dir").arg(&self.dir);
         if !more.contains(&"--listen") {
-            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+            command.args(["--listen", &format!("{}:{port}", self.host)]);
         }
         if let Some(seed) = &self.seed {
             command.args(["--seed", seed]);
         }
+        self.shift.apply(&mut command);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let mut child = command.args(more).stdout(Stdio::piped()).stderr(log).spawn().expect("a relay can be started");
         let mut line = String::new();
@@ -96,12 +123,33 @@ pub(crate) struct Fleet {
     /// All relays ever started.
     pub(crate) relays: Vec<Relay>,
     folder: TempDir,
+    /// The network's file; `local` without one.
+    network: Option<PathBuf>,
+    /// The calendar of relays and profiles that are made from now on.
+    shift: Shift,
 }
 
 impl Fleet {
-    /// `count` relays, each told of the one before it.
+    /// `count` relays of the local network, each told of the one before it.
     pub(crate) fn new(count: usize) -> Self {
-        let mut fleet = Self { relays: Vec::new(), folder: tempfile::tempdir().expect("a temporary folder") };
+        Self::start(count, None, Shift::default())
+    }
+
+    /// `count` relays of a network with these parameters, each on an address group of its own.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn of_network(count: usize, params: &str, shift: Shift) -> Self {
+        Self::start(count, Some(params), shift)
+    }
+
+    fn start(count: usize, params: Option<&str>, shift: Shift) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let network = params.map(|params| {
+            let path = folder.path().join("network.toml");
+            let text = format!("id = \"{}\"\nname = \"test\"\n[params]\n{params}", "5a".repeat(32));
+            std::fs::write(&path, text).expect("a file");
+            path
+        });
+        let mut fleet = Self { relays: Vec::new(), folder, network, shift };
         for _ in 0..count {
             fleet.add_relay(&[]);
         }
@@ -110,12 +158,21 @@ impl Fleet {
 
     /// One more relay, told of the newest that is up.
     pub(crate) fn add_relay(&mut self, more: &[&str]) -> &mut Relay {
-        let dir = self.folder.path().join(format!("relay{}", self.relays.len()));
-        let made = Command::new(binaries().join("umbel-relay")).arg("init").arg("--data-dir").arg(&dir).output();
-        let made = made.expect("umbel-relay runs");
+        let number = self.relays.len();
+        let dir = self.folder.path().join(format!("relay{number}"));
+        let mut init = Command::new(binaries().join("umbel-relay"));
+        init.arg("init").arg("--data-dir").arg(&dir);
+        let host = match &self.network {
+            Some(network) => {
+                init.arg("--network").arg(network);
+                format!("127.{}.0.1", number + 1)
+            }
+            None => "127.0.0.1".to_owned(),
+        };
+        let made = init.output().expect("umbel-relay runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let seed = self.relays.iter_mut().rev().find(|relay| relay.child.is_some()).map(|relay| relay.peer.clone());
-        let mut relay = Relay { child: None, peer: String::new(), dir, seed };
+        let mut relay = Relay { child: None, host, shift: self.shift, peer: String::new(), dir, seed };
         relay.start(more);
         self.relays.push(relay);
         self.relays.last_mut().expect("just added")
@@ -134,9 +191,12 @@ impl Fleet {
 
     /// A new profile, told of these.
     pub(crate) fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
-        let profile = Profile { dir: self.path(name), key: self.path(&format!("{name}.key")) };
+        let profile = Profile { dir: self.path(name), key: self.path(&format!("{name}.key")), shift: self.shift };
         let mut init = profile.umbel(&["init"]);
         init.arg("--key-file").arg(&profile.key);
+        if let Some(network) = &self.network {
+            init.arg("--network").arg(network);
+        }
         for seed in seeds {
             init.args(["--seed", seed]);
         }
@@ -151,6 +211,8 @@ pub(crate) struct Profile {
     /// Where it is.
     pub(crate) dir: PathBuf,
     key: PathBuf,
+    /// The calendar of the commands that are run from now on.
+    pub(crate) shift: Shift,
 }
 
 impl Profile {
@@ -159,6 +221,7 @@ impl Profile {
         let mut command = Command::new(binaries().join("umbel"));
         command.arg("--profile").arg(&self.dir).arg("--json").args(args).stdin(Stdio::null());
         command.env_remove("UMBEL_PROFILE").env_remove("UMBEL_PASSPHRASE_FILE");
+        self.shift.apply(&mut command);
         command
     }
 
@@ -202,6 +265,14 @@ impl Profile {
     pub(crate) fn receive(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
         let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
         let output = self.run(&["receive", "--count", &count, "--timeout", &seconds]);
+        bodies(&output.stdout)
+    }
+
+    /// Receives as messages come, until there are `count` or the time is over; their bodies.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn follow(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
+        let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
+        let output = self.run(&["receive", "--follow", "--count", &count, "--timeout", &seconds]);
         bodies(&output.stdout)
     }
 
