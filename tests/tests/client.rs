@@ -200,7 +200,8 @@ fn whoever_listens_again_is_told_only_after_another_look_and_ends_no_subscriptio
     };
     for number in 0..6 {
         let sent = world.send(ALICE, &address, vec![number; 100]);
-        let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
+        // The outbox is empty before the message is in it, too.
+        let is_out = |world: &World| is_held_by_two(world, sent) && world.client(ALICE).disk.outbox_len() == 0;
         assert!(world.run_until(Duration::from_secs(60), is_out), "{}", world.describe());
         let before = caught_up(&world);
         listen(&mut world, false);
