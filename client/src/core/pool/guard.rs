@@ -168,7 +168,7 @@ impl Pool {
     /// A guard that moved may be dialled at once.
     fn hurry_moved(&mut self, cx: &Context<'_>) {
         let moved = |relay: &&RelayId| {
-            cx.view.get(*relay).is_some_and(|descriptor| self.links.failed_elsewhere(**relay, &descriptor.host_ports()))
+            cx.view.get(relay).is_some_and(|descriptor| self.links.failed_elsewhere(**relay, &descriptor.host_ports()))
         };
         let moved: Vec<RelayId> = self.order.iter().filter(moved).copied().collect();
         self.links.hurry(&moved);
