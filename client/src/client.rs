@@ -88,6 +88,11 @@ pub enum SendError {
     /// The profile could not be written, and no holder was asked to take the message: nobody has it. While this client is
     /// open it goes on trying; `Queued` tells if it succeeds. Once it is closed the message may be sent again.
     Store(StoreFault),
+    /// Another process keeps the profile from being written, and does not answer: nobody has the message.
+    Unresponsive {
+        /// Its process id, if it noted that.
+        pid: Option<u32>,
+    },
     /// The profile could not be written, and too few holders have said that they have the message; but some were asked, so
     /// that its reader may get it. Sent again it would be another message. While this client is open, `Queued` and `Held`
     /// tell more.
@@ -498,6 +503,7 @@ display_errors! {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
         Self::OutboxFull => "the outbox is full",
         Self::Expired => "the message expired: no holder took it in time",
+        Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",
         Self::Store(fault) => fault,
         Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may be delivered all the same"),
         Self::Closed => ClientClosed,

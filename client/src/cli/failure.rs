@@ -93,6 +93,11 @@ impl Failure {
         )
     }
 
+    /// Whether it says no more than that the client was closed.
+    pub(super) fn is_closed(&self) -> bool {
+        self.hint == CLOSED_HINT
+    }
+
     /// A message that no record can hold; `len` where it is known.
     pub(super) fn too_long(len: Option<u64>) -> Self {
         let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));
@@ -181,6 +186,10 @@ impl From<SendError> for Failure {
             SendError::Expired => Self::failed(
                 error.to_string(),
                 "compare the address with its owner's, who has to be online once a week, and send it again",
+            ),
+            SendError::Unresponsive { pid } => Self::failed(
+                format!("{}: the message was not sent", unresponsive(pid)),
+                "continue or end that process, then send again",
             ),
             SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
             SendError::InDoubt { fault, .. } => Self::new(

@@ -191,7 +191,10 @@ impl Session {
             client.close().await;
         }
         self.show_nothing();
-        result.map_err(|failure| stop_reason.map_or(failure, Failure::from))
+        result.map_err(|failure| match stop_reason {
+            Some(reason) if failure.is_closed() => reason.into(),
+            _ => failure,
+        })
     }
 }
 

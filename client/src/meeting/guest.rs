@@ -101,7 +101,14 @@ impl Guest {
         }
     }
 
-    fn stop(&self, reason: StopReason) -> GuestEnd {
+    /// What was not stored yet was not sent: whoever waits for that hears so, and not that it is safe.
+    fn stop(&mut self, reason: StopReason) -> GuestEnd {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            if let Request::Send { done, .. } = request {
+                let _ = done.send(Err(unsent(reason)));
+            }
+        }
         // Nobody else sets it.
         let _ = self.stop_reason.set(reason);
         GuestEnd::Stopped
@@ -191,6 +198,9 @@ impl Guest {
                 Ok(Ok(()))
             }
             Ok(Ok(None)) => Ok(Err(SendError::OutboxFull)),
+            Ok(Err(error)) if error.is_busy() => {
+                Ok(Err(unsent(StopReason::Unresponsive { pid: self.ground.lock_file.holder() })))
+            }
             Ok(Err(error)) => Ok(Err(SendError::Store(error.fault()))),
             Err(StoreClosed) => Ok(Err(SendError::Store(StoreFault::Failed))),
         }
@@ -339,6 +349,13 @@ enum End {
     Silence,
     /// The profile can't be read or written.
     Store(StoreFault),
+}
+
+fn unsent(reason: StopReason) -> SendError {
+    match reason {
+        StopReason::Unresponsive { pid } => SendError::Unresponsive { pid },
+        StopReason::Store(fault) => SendError::Store(fault),
+    }
 }
 
 /// What the store did for a guest.

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 
-use crate::{Claim, Client, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach};
+use crate::{Claim, Client, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach, SendError};
 
 fn profile(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("profile");
@@ -94,4 +94,18 @@ async fn one_of_two_shows_a_message() {
     assert_eq!(second.claim(&message).await.unwrap(), Claim::Read);
     second.close().await;
     first.close().await;
+}
+
+#[tokio::test]
+async fn what_a_stopped_writer_keeps_from_the_outbox_is_said_to_be_unsent() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let stopped = Profile::load(&path).unwrap().open().unwrap();
+    let _lock = stopped.lock_file.try_take().unwrap();
+    stopped.database.hold();
+    let guest = client(&path).await;
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let pid = Some(std::process::id());
+    assert_eq!(guest.send(address, b"hello".to_vec()).await, Err(SendError::Unresponsive { pid }));
+    guest.close().await;
 }

@@ -320,6 +320,14 @@ fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()>
 }
 
 #[cfg(test)]
+impl Database {
+    /// As a process does that is stopped while it writes: nobody else can until this is dropped.
+    pub(crate) fn hold(&self) {
+        self.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 

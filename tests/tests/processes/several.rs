@@ -161,6 +161,9 @@ fn a_driver_that_does_not_answer_is_named_and_what_was_sent_is_safe() {
     let bob = fleet.profile("bob");
     let address = bob.create_inbox("help");
     let mut follower = Running::start(&bob, &["receive", "--follow"]).until_it_drives(&bob);
+    // Stopped while it writes, it would keep everybody from the outbox; with this read it rests.
+    assert_eq!(bob.send(&address, b"before"), Some(0));
+    assert_eq!(follower.next_body(), b"before");
     follower.signal("-STOP");
     let refused = bob.send_with(&address, b"meanwhile", &[]);
     assert_eq!(refused.status.code(), Some(75), "{refused:?}");
