@@ -456,8 +456,11 @@ impl Notices {
     }
 }
 
-/// Opens a profile, and takes its lock if that is free: then there is a core, too.
-fn begin(profile: Profile) -> Result<(Ground, Database, Option<(Core, Clock)>), OpenError> {
+/// An open profile, and the core if this process holds the lock.
+type Begun = (Ground, Database, Option<(Core, Clock)>);
+
+/// Opens a profile, and takes its lock if that is free.
+fn begin(profile: Profile) -> Result<Begun, OpenError> {
     let (ground, mut database) = open(profile)?;
     let failed = |error| OpenError::Lock(ground.lock_file.path().to_owned(), error);
     let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
