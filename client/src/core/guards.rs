@@ -311,8 +311,12 @@ impl Guards {
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::directory::NetView;
+    use umbel_proto::directory::choice::Candidates;
     use umbel_proto::network::Network;
+    use umbel_proto::time::Instant;
 
+    use super::super::Outgoing;
     use super::*;
 
     const NOW: WallTime = WallTime(1_790_000_000);
@@ -332,6 +336,43 @@ mod tests {
         assert!(guards.may_try(relay(1), &params) && !guards.may_try(relay(4), &params));
         guards.forget_new(NOW + DAY);
         assert!(guards.may_try(relay(4), &params));
+    }
+
+    /// Refreshes when the calendar says `wall` and is confirmed up to `confirmed`; who is left.
+    fn refreshed(guards: &mut Guards, wall: WallTime, confirmed: WallTime) -> usize {
+        let network = Network::local();
+        let mut cx = Context {
+            now: Instant::default(),
+            wall,
+            confirmed,
+            is_clock_sure: wall == confirmed,
+            network: &network,
+            view: &NetView::new(),
+            candidates: &Candidates::new([], &network),
+            is_ready: true,
+            rng: &mut rand::rng(),
+            out: &mut Outgoing::default(),
+        };
+        guards.refresh(&mut cx);
+        guards.sample.len()
+    }
+
+    #[test] // §1.6, §6.4
+    fn guards_go_by_confirmed_time() {
+        let used = Guard { confirmed_at: Some(NOW), ..Guard::sampled(relay(1), NOW) };
+        let mut guards = Guards::restore(vec![used, Guard::sampled(relay(2), NOW)], Vec::new());
+        assert_eq!(refreshed(&mut guards, NOW + DAY * 400, NOW), 2, "the clock may be wrong");
+        assert_eq!(refreshed(&mut guards, NOW + DAY * 19, NOW + DAY * 19), 2);
+        assert_eq!(refreshed(&mut guards, NOW + DAY * 400, NOW + DAY * 400), 0, "their lives are over");
+    }
+
+    #[test] // §1.6, §6.4
+    fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
+        let mut guards = Guards::restore(vec![Guard::sampled(relay(1), NOW + DAY * 365)], Vec::new());
+        assert_eq!(refreshed(&mut guards, NOW, WallTime(NOW.0 - 9000)), 1);
+        assert!(guards.sample[0].sampled_at > NOW, "not by a clock that is not confirmed");
+        refreshed(&mut guards, NOW, NOW);
+        assert_eq!(guards.sample[0].sampled_at, NOW);
     }
 
     #[test] // §6.4(7)
