@@ -1,11 +1,15 @@
 //! Time as the cores see it: given, never asked for.
 
 mod clock_guard;
+mod peer_clock;
+mod words;
 
 pub use core::time::Duration;
 
 pub use clock_guard::{CONFIRM_AFTER, ClockGuard, ClockJump, JUMP_MIN};
+pub use peer_clock::PeerClock;
 use serde::{Deserialize, Serialize};
+pub use words::in_words;
 
 use crate::limits::EPOCH_LEN;
 

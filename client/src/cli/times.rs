@@ -1,5 +1,6 @@
 //! Times and amounts as people write them, and as they type them.
 
+pub(super) use umbel_proto::time::in_words as length;
 use umbel_proto::time::{Duration, WallTime};
 
 const MINUTE: u64 = 60;
@@ -42,21 +43,6 @@ pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
         1 => format!("1 {thing}"),
         number if thing.ends_with('x') => format!("{number} {thing}es"),
         number => format!("{number} {thing}s"),
-    }
-}
-
-/// A length of time in its largest unit, to the nearest: `20 seconds`, `3 minutes`, `1 day`.
-pub(super) fn length(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let nearest = |unit: u64| (seconds + unit / 2) / unit;
-    if seconds < 2 * MINUTE && seconds != MINUTE {
-        count(seconds, "second")
-    } else if nearest(MINUTE) < 120 && nearest(MINUTE) != 60 {
-        count(nearest(MINUTE), "minute")
-    } else if nearest(HOUR) < 48 && nearest(HOUR) != 24 {
-        count(nearest(HOUR), "hour")
-    } else {
-        count(nearest(DAY), "day")
     }
 }
 
@@ -105,25 +91,6 @@ mod tests {
             (1_795_334_916, "2026-11-22T08:08:36Z"),
         ] {
             assert_eq!(rfc3339(WallTime(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn lengths_of_time_are_written_in_the_unit_that_people_would_use() {
-        for (seconds, text) in [
-            (0, "0 seconds"),
-            (1, "1 second"),
-            (60, "1 minute"),
-            (90, "90 seconds"),
-            (150, "3 minutes"),
-            (3600, "1 hour"),
-            (5400, "90 minutes"),
-            (86_400, "1 day"),
-            (90_000, "25 hours"),
-            (172_800, "2 days"),
-            (1_209_600, "14 days"),
-        ] {
-            assert_eq!(length(Duration::from_secs(seconds)), text);
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, PeerClock, WallTime};
 
 use super::Context;
 use super::chance::{Backoff, between};
@@ -53,8 +53,7 @@ struct Link {
     asked_at: Option<Instant>,
     /// It is closed at this time unless something comes before.
     suspect_until: Option<Instant>,
-    /// How far the peer's calendar is ahead of our monotonic clock, seconds: our own calendar may jump.
-    clock_ahead: i64,
+    clock: PeerClock,
 }
 
 struct Dial {
@@ -191,7 +190,7 @@ impl Links {
             pace: Pace::new(&cx.network.params, cx.now),
             asked_at: None,
             suspect_until: None,
-            clock_ahead: clock_offset.saturating_add(ahead_of(cx.now, cx.wall)),
+            clock: PeerClock::said(cx.now, WallTime(cx.wall.as_secs().saturating_add_signed(clock_offset))),
         };
         self.up.insert(id, link);
         self.judge_clock(cx);
@@ -384,10 +383,7 @@ impl Links {
 
     /// The median of how far the peers' clocks are ahead of ours, seconds.
     fn clock_offset(&self, now: Instant, wall: WallTime) -> Option<i64> {
-        let own = ahead_of(now, wall);
-        let mut offsets: Vec<i64> = self.up.values().map(|link| link.clock_ahead.saturating_sub(own)).collect();
-        offsets.sort_unstable();
-        offsets.get(offsets.len() / 2).copied()
+        PeerClock::median_ahead(self.up.values().map(|link| link.clock), now, wall)
     }
 
     /// Warns when the median of the peers' clocks and ours differ by more than the network bears.
@@ -400,11 +396,6 @@ impl Links {
         }
         self.is_clock_told = is_off;
     }
-}
-
-fn ahead_of(now: Instant, calendar: WallTime) -> i64 {
-    let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
-    seconds(calendar.as_secs()).saturating_sub(seconds(now.as_micros() / 1_000_000))
 }
 
 #[cfg(test)]

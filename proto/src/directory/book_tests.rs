@@ -144,8 +144,8 @@ fn some_dozens_of_addresses_are_kept_the_newest_and_from_many_groups() {
     let kept = last_known(&book);
     assert_eq!((kept.len(), disk.0.len()), (LAST_KNOWN_MAX, LAST_KNOWN_MAX));
     assert!((0..40).all(|number| kept.contains(&id(number))), "one group does not push the others out");
-    let newest = (1100 - (LAST_KNOWN_MAX as u32 - 40))..1100;
-    assert!(newest.map(|number| id(number)).all(|relay| kept.contains(&relay)), "of a group the newest stay");
+    let newest = (1000..1100).rev().take(LAST_KNOWN_MAX - 40);
+    assert!(newest.map(id).all(|relay| kept.contains(&relay)), "of a group the newest stay");
 }
 
 #[test] // §8.2

@@ -4,7 +4,7 @@
 //! Other relays decide nothing: their clocks are compared, and the operator is told.
 
 use rand::CryptoRng;
-use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, WallTime};
+use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, WallTime, in_words};
 
 use super::Control;
 use super::io::{LinkOp, StoreOp};
@@ -110,35 +110,5 @@ impl Control {
             (Some(_), Some(_)) | (None, None) => {}
         }
         self.clock.off_by = off_by;
-    }
-}
-
-/// The largest unit that fits, and no more: "29 days", "3 hours".
-fn in_words(length: Duration) -> String {
-    const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let seconds = length.as_secs();
-    let fitting =
-        UNITS.into_iter().find(|&(unit, _)| seconds >= 2 * unit || (seconds >= unit && seconds.is_multiple_of(unit)));
-    let (unit, name) = fitting.unwrap_or((1, "second"));
-    let count = seconds / unit;
-    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_are_said_as_people_say_them() {
-        let said = [
-            (29 * 86_400 + 7, "29 days"),
-            (86_400, "1 day"),
-            (100_000, "27 hours"),
-            (3700, "61 minutes"),
-            (1, "1 second"),
-        ];
-        for (seconds, words) in said {
-            assert_eq!(in_words(Duration::from_secs(seconds)), words);
-        }
     }
 }

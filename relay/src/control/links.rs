@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::ids::{CircId, RelayId};
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, PeerClock, WallTime};
 
 use super::admit::CreateLimit;
 use super::io::LinkId;
@@ -17,8 +17,7 @@ struct Link {
     creates: CreateLimit,
     /// For how many sweeps in a row it has carried no circuit.
     unused_sweeps: u32,
-    /// How far the peer's calendar was ahead of our monotonic clock, seconds.
-    clock_ahead: i64,
+    clock: PeerClock,
     /// We asked for its end: nothing that comes from it counts, and nothing new goes over it.
     is_closing: bool,
 }
@@ -30,13 +29,6 @@ pub(super) struct Links {
     by_relay: BTreeMap<RelayId, Vec<LinkId>>,
 }
 
-/// How far a calendar is ahead of our monotonic clock, seconds. The difference of two such does not change when our own
-/// calendar jumps.
-pub(super) fn ahead_of(now: Instant, calendar: WallTime) -> i64 {
-    let seconds = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
-    seconds(calendar.as_secs()).saturating_sub(seconds(now.as_micros() / 1_000_000))
-}
-
 impl Links {
     pub(super) fn add(
         &mut self,
@@ -44,9 +36,9 @@ impl Links {
         peer: Option<RelayId>,
         is_dialler: bool,
         creates: CreateLimit,
-        clock_ahead: i64,
+        clock: PeerClock,
     ) {
-        let link = Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0, clock_ahead, is_closing: false };
+        let link = Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0, clock, is_closing: false };
         self.links.insert(id, link);
         if let Some(peer) = peer {
             self.by_relay.entry(peer).or_default().push(id);
@@ -95,17 +87,12 @@ impl Links {
         self.by_relay.get(relay)?.first().copied()
     }
 
-    /// How far the clocks of linked relays are ahead of this calendar, seconds: the median, of two the one nearer to zero.
-    /// And of how many relays.
+    /// How far the clocks of linked relays are ahead of this calendar, seconds, as [`PeerClock::median_ahead`] has it. And of how many
+    /// relays.
     pub(super) fn clock_offset(&self, now: Instant, wall: WallTime) -> Option<(i64, usize)> {
-        let own = ahead_of(now, wall);
         let firsts = self.by_relay.values().filter_map(|ids| self.links.get(ids.first()?));
-        let mut offsets: Vec<i64> = firsts.map(|link| link.clock_ahead.saturating_sub(own)).collect();
-        offsets.sort_unstable();
-        let (upper, lower) = (offsets.get(offsets.len() / 2)?, offsets.get((offsets.len() - 1) / 2)?);
-        let is_split = upper.signum() != lower.signum();
-        let median = if is_split { 0 } else { upper.unsigned_abs().min(lower.unsigned_abs()).cast_signed() };
-        Some((median.saturating_mul(upper.signum()), offsets.len()))
+        let offset = PeerClock::median_ahead(firsts.map(|link| link.clock), now, wall)?;
+        Some((offset, self.by_relay.len()))
     }
 
     /// Links to relays, open ones.

@@ -29,7 +29,7 @@ use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::{Holder, HolderLimits};
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, PeerClock, WallTime};
 
 use crate::forward::{Delivered, TableUpdate};
 use circuits::Circuits;
@@ -269,7 +269,7 @@ impl Control {
         }
         let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
         let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
-        self.links.add(link, peer, is_dialler, creates, links::ahead_of(now, peers_clock));
+        self.links.add(link, peer, is_dialler, creates, PeerClock::said(now, peers_clock));
         if let Some(peer) = peer {
             self.judge_clock_soon(now, wall);
             self.on_relay_linked(now, link, peer, rng);
