@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
 
+mod ended;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use ended::{code, stderr, stdout};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,18 +53,6 @@ impl Place {
     }
 }
 
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).unwrap()
-}
-
 /// The error that `--json` gives: the last line on standard error, with what is wrong and what to do.
 fn json_error(output: &Output) -> (String, String) {
     let line: Value = serde_json::from_str(stderr(output).lines().last().unwrap_or_default())
@@ -83,6 +74,23 @@ fn help_and_version_succeed() {
         let output = place.run(words);
         assert_eq!(code(&output), 0, "{words:?}");
         assert!(stdout(&output).contains("umbel"), "{words:?}");
+    }
+}
+
+#[test]
+fn help_lists_the_exit_codes_a_row_each() {
+    let place = Place::new();
+    let (common, others) = (["0", "2", "69", "73", "74", "75", "130"], ["1", "141"]);
+    for (words, codes) in
+        [(&["--help"][..], [&common[..], &others].concat()), (&["send", "--help"], [&common[..], &["1"]].concat())]
+    {
+        let help = place.run(words);
+        let (_, rows) = stdout(&help).split_once("\nExit codes:\n").unwrap();
+        let listed: Vec<&str> =
+            rows.lines().take_while(|row| !row.is_empty()).filter_map(|row| row.split_whitespace().next()).collect();
+        for code in codes {
+            assert!(listed.contains(&code), "{words:?}: {code} is not in {listed:?}");
+        }
     }
 }
 

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
 
+mod ended;
+
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use ended::{code, stderr, stdout};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -82,18 +85,6 @@ impl Drop for Place {
     }
 }
 
-fn code(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> &str {
-    str::from_utf8(&output.stdout).unwrap()
-}
-
-fn stderr(output: &Output) -> &str {
-    str::from_utf8(&output.stderr).unwrap()
-}
-
 fn lines(output: &Output) -> Vec<Value> {
     stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -119,7 +110,13 @@ fn a_message_that_was_read_is_still_there_until_it_is_deleted() {
     assert_eq!(all.len(), 2);
     assert_eq!((all[0]["first_line"].as_str(), all[0]["is_read"].as_bool()), (Some("the first message"), Some(true)));
     assert_eq!(place.listed(&["main", "--all", "--search", "SECOND"]).len(), 1);
-    assert!(place.listed(&["--all", "--search", "nowhere"]).is_empty());
+    for (words, says_all) in
+        [(&["list", "--search", "nowhere"][..], true), (&["list", "--all", "--search", "nowhere"], false)]
+    {
+        let found = place.run(words);
+        assert!(stdout(&found).starts_with("Nothing found"), "{found:?}");
+        assert_eq!(stdout(&found).contains("--all"), says_all, "{found:?}");
+    }
     let shown = place.run(&["show", &id(&all[0])[..6]]);
     assert_eq!((code(&shown), stdout(&shown)), (0, "the first message\nsecond line"));
 

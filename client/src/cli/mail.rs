@@ -57,7 +57,7 @@ pub(super) struct DeleteArgs {
     /// Those that were not read, too
     #[arg(long, requires = "older")]
     unread: bool,
-    /// Do not ask
+    /// Skip confirmation; implied by --json or when stdin is not a terminal
     #[arg(long, short)]
     yes: bool,
 }
@@ -131,7 +131,8 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
     }
     let kept = output::count(kept, "message");
     session.line(&match (shown, args.all) {
-        (0, _) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread (--all searches all)"),
+        (0, true) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread"),
+        (0, false) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread (--all searches all)"),
         (0, false) => format!("Nothing unread; {kept} kept (`umbel list --all` shows them)"),
         _ => format!("{shown} shown; {kept} kept, {unread} unread (`umbel show ID` shows one)"),
     })

@@ -56,11 +56,10 @@ Exit codes:
   1   failed
   2   the command line is wrong, or there is nothing to send
   69  no relay could be reached
-  73  done, but the output could not be written: a message that was sent stays sent
-  74  the profile could not be written; the message may still have been delivered, so check with the recipient before
-      resending
-  75  safe in the outbox, but not yet with its holders: the next send or receive tries again
-  130 interrupted; nothing is lost. `receive --follow` ends with 0 when it is interrupted
+  73  done, but the output could not be written; a message sent stays sent
+  74  in doubt: the profile failed; check with the recipient before resending
+  75  not finished; nothing is lost, and the next umbel command continues
+  130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
   141 whoever read the output has ended; nothing is said
 
 A profile's passphrase is asked for on the terminal, or read from the file that UMBEL_PASSPHRASE_FILE names.";
@@ -108,7 +107,7 @@ enum Command {
     Show(mail::ShowArgs),
     /// Delete messages that are kept, for good; needs no network
     Delete(mail::DeleteArgs),
-    /// Look at what was sent and is not done with yet, take it back, or try it again
+    /// List, show, cancel or retry messages in the outbox
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
     /// Show how things stand

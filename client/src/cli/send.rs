@@ -22,13 +22,19 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const TIMEOUT_ALL: Duration = Duration::from_secs(300);
 
 const AFTER_HELP: &str = "\
-A message is first safe in the outbox, then kept by one relay, then held by as many as are wanted (two by default). The
-copies follow one another after a random time, half a minute on average, so that nobody can tell the sender by that:
-umbel does not wait for it, and whichever umbel command runs after that sends the next copy.
+A message is first safe in the outbox, then kept by one relay, then held by as many as are wanted (two by default). \
+A second copy follows after a random delay, half a minute on average, so that the two cannot be linked: umbel does not \
+wait for it, and whichever umbel command runs then sends it.
 
-Exit codes: 0 one relay keeps it at least (state \"kept\" or \"held\"; with --wait all: \"held\"), 75 it is safe in the outbox
-and umbel tries again with the next command, 69 the same and no relay could be reached, 74 it may or may not have been
-sent, 1 it was not sent.";
+Exit codes:
+  0   at least one relay has it (\"kept\" or \"held\"; with --wait all: \"held\")
+  1   it was not sent
+  2   the command line is wrong, or there is nothing to send; it was not sent
+  69  safe in the outbox, no relay reached; the next umbel command tries again
+  73  sent, but the output could not be written: do not send it again
+  74  in doubt: check with the recipient before resending
+  75  safe in the outbox; the next umbel command tries again
+  130 interrupted; what was in the outbox is still there";
 
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]

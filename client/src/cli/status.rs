@@ -143,8 +143,8 @@ fn guard_words(line: &Line<'_>) -> String {
 }
 
 fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
-    // Scripts read the number before "relays known", and have since before the words on contact.
-    session.line(&format!("network   {}, {} relays known", contact_words(line), line.relays))?;
+    // Scripts read the number before "relays known".
+    session.line(&format!("network   {}, {} known", contact_words(line), output::count(line.relays, "relay")))?;
     session.line(&format!("guard     {}", guard_words(line)))?;
     session.line(&format!("circuits  {} open", line.circuits))?;
     session.line(&format!("outbox    {}", output::count(line.outbox.len(), "message")))?;
