@@ -444,7 +444,7 @@ impl Core {
         self.pool.violation_count()
     }
 
-    /// How many cells came for circuits that had just been destroyed here.
+    /// How many cells came under ids that name no circuit (§4.4(3)).
     pub const fn stale_count(&self) -> u64 {
         self.pool.stale_count()
     }
