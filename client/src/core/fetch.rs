@@ -61,8 +61,6 @@ struct Listener {
     mailboxes: BTreeMap<QueueId, Visiting>,
     /// How many mailboxes answered when the user was last told that all were seen empty; `None` after news.
     told: Option<usize>,
-    /// Records that could not be opened, and were removed.
-    unopened_count: u64,
 }
 
 /// One mailbox that is fetched from.
@@ -157,8 +155,9 @@ impl Fetching {
         let interactive = || self.listeners.values().filter(|listener| listener.is_interactive);
         let current = |listener: &Listener| listener.mailboxes.values().filter(|visiting| visiting.is_current).count();
         let ranks = interactive().map(current).max().unwrap_or_default();
-        let seated =
-            |listener: &Listener| listener.mailboxes.values().filter(|visiting| visiting.may_subscribe).count();
+        // A mailbox that was replaced keeps its subscription, and its circuit, for as long as that lasts.
+        let has_place = |visiting: &&Visiting| visiting.may_subscribe || visiting.is_subscribed;
+        let seated = |listener: &Listener| listener.mailboxes.values().filter(has_place).count();
         let mut free = SUBSCRIPTIONS_MAX.saturating_sub(interactive().map(seated).sum());
         for rank in 0..ranks {
             for listener in self.listeners.values_mut().filter(|listener| listener.is_interactive) {
@@ -296,7 +295,6 @@ impl Fetching {
             return;
         }
         let Ok(message) = open_record(secret, bytes) else {
-            listener.unopened_count += 1;
             return visiting.remove.push(record);
         };
         if self.received.get(name).is_some_and(|received| received.ids.contains(&message.id)) {
@@ -409,7 +407,7 @@ impl Visiting {
         self.ask(cx, requests, name, asker, verb);
     }
 
-    /// Nothing that was seen before counts, but what a subscription brings as it comes, and a failure, which has its time.
+    /// Forgets what was seen, except live subscriptions and mailboxes backing off.
     fn look_again(&mut self, now: Instant) {
         if !self.is_subscribed && self.backoff.failures() == 0 {
             self.seen = Seen::Nothing;
@@ -544,5 +542,23 @@ mod tests {
             params.queue_bytes_max = bytes_max;
             assert_eq!(remove_from(&params), expected);
         }
+    }
+
+    #[test] // §10.2
+    fn a_mailbox_that_was_replaced_takes_up_a_place_while_its_subscription_lasts() {
+        let visiting = |number: u8, is_current: bool| {
+            let mailbox = OwnMailbox::for_test(RelayId([number; RelayId::LEN]), QueueId([number; QueueId::LEN]));
+            let is_subscribed = !is_current;
+            (mailbox.queue, Visiting { is_current, is_subscribed, ..Visiting::new(&mailbox) })
+        };
+        let seats = |retired: u8| {
+            let mailboxes = (0..100).map(|number| visiting(number, number >= retired)).collect();
+            let listener = Listener { is_interactive: true, mailboxes, ..Listener::default() };
+            let mut fetching = Fetching { listeners: [("box".to_owned(), listener)].into(), ..Fetching::default() };
+            fetching.seat_subscriptions();
+            let mailboxes = fetching.listeners.values().flat_map(|listener| listener.mailboxes.values());
+            mailboxes.filter(|visiting| visiting.may_subscribe).count()
+        };
+        assert_eq!((seats(0), seats(15), seats(60)), (SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX - 15, 0));
     }
 }

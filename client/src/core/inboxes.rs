@@ -69,6 +69,16 @@ pub(super) struct OwnMailbox {
     failing_since: Option<WallTime>,
 }
 
+#[cfg(test)]
+impl OwnMailbox {
+    /// One that its holder has.
+    pub(super) const fn for_test(relay: RelayId, queue: QueueId) -> Self {
+        let (owner_seed, sender_seed) = ([1; 32], [2; 32]);
+        let (replaces, retired_at, failing_since) = (None, None, None);
+        Self { relay, queue, owner_seed, sender_seed, is_created: true, replaces, retired_at, failing_since }
+    }
+}
+
 /// What is stored of an inbox.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct InboxState {
@@ -514,7 +524,7 @@ impl Inbox {
         }
         self.tell_rival(cx, name);
         if self.rival.may_overtake(cx.now) {
-            self.revision = self.revision.max(found).max(cx.wall.to_hour().as_secs());
+            self.revision = rival::revision_to_pass(cx, self.revision, found);
             self.change(cx);
         }
     }
@@ -527,7 +537,7 @@ impl Inbox {
 
     /// What the descriptor says is different now.
     fn change(&mut self, cx: &Context<'_>) {
-        self.revision += 1;
+        self.revision = self.revision.saturating_add(1);
         self.touch(cx);
     }
 

@@ -243,9 +243,9 @@ impl Links {
         self.hurry(&resumed);
     }
 
-    /// Whether this relay rests for not having been where it was dialled, and is elsewhere now.
+    /// Whether this relay rests for not having been where it was dialled, and may be elsewhere now.
     pub(super) fn failed_elsewhere(&self, relay: RelayId, host_ports: &[String]) -> bool {
-        self.failed_at.get(&relay).is_some_and(|dialled| dialled != host_ports)
+        self.failed_at.get(&relay).is_some_and(|dialled| host_ports.iter().any(|other| !dialled.contains(other)))
     }
 
     /// How long it still rests.
@@ -376,9 +376,10 @@ impl Links {
         dials.chain(suspects).chain(silent).chain(self.up.values().map(move |link| link.idle_since + link_idle))
     }
 
-    /// Whether the median of the peers' clocks and ours differ by no more than the network bears. Not, without peers.
-    pub(super) fn is_clock_right(&self, now: Instant, wall: WallTime, params: &Params) -> bool {
-        self.clock_offset(now, wall).is_some_and(|offset| offset.unsigned_abs() <= params.clock_warn.as_secs())
+    /// Whether the median of the peers' clocks and ours differ by no more than the network bears (docs/protocol.md §1.6(4)).
+    /// `None` without peers.
+    pub(super) fn is_clock_right(&self, now: Instant, wall: WallTime, params: &Params) -> Option<bool> {
+        self.clock_offset(now, wall).map(|offset| offset.unsigned_abs() <= params.clock_warn.as_secs())
     }
 
     /// The median of how far the peers' clocks are ahead of ours, seconds.
@@ -449,5 +450,18 @@ mod tests {
         assert!(matches!(reach_after(&mut links, 1, (100, 101)), Reach::Resting(_)));
         assert_eq!(reach_after(&mut links, 2, (200, 300)), Reach::Unknown);
         assert_eq!(links.failures(RELAY), 0);
+    }
+
+    #[test] // §6.4(7), (9)
+    fn a_relay_has_moved_only_if_it_was_not_dialled_where_it_is_now() {
+        let mut links = Links::default();
+        let dialled = || vec!["192.0.2.1:1".to_owned(), "192.0.2.2:1".to_owned()];
+        at(100, |cx| {
+            links.dial(cx, RELAY, dialled());
+            links.on_dial_failed(cx, RELAY);
+        });
+        assert!(!links.failed_elsewhere(RELAY, &dialled()));
+        assert!(!links.failed_elsewhere(RELAY, &dialled()[1..]), "it was dialled there, and elsewhere too");
+        assert!(links.failed_elsewhere(RELAY, &["192.0.2.3:1".to_owned()]));
     }
 }

@@ -12,6 +12,7 @@ mod fetch;
 mod guards;
 mod inboxes;
 pub mod io;
+mod known;
 mod layer2;
 mod links;
 mod lookup;
@@ -23,6 +24,8 @@ mod requests;
 mod suspects;
 mod sync;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod wake;
 
@@ -31,8 +34,7 @@ use std::collections::VecDeque;
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::choice::Candidates;
-use umbel_proto::directory::{Book, NetView, Unverified};
-use umbel_proto::handshake::HopTarget;
+use umbel_proto::directory::{Book, NetView};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::Hello;
@@ -50,7 +52,7 @@ use lookup::Lookups;
 pub use outbox::OUTBOX_MAX;
 use outbox::Outbox;
 pub use outbox::{new_outbox_state, read_outbox_message};
-use path::{Paths, are_enough};
+use path::Paths;
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
 use sync::Sync;
@@ -291,14 +293,7 @@ impl Core {
             return;
         }
         self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
-        // Two that agree: whoever wants this client to drop what is young has to make both wrong.
-        if self.pool.links.is_clock_right(now, wall, &cx.network.params) && !self.clock.may_delete() {
-            self.clock.confirm();
-            self.clock_stored_at = now;
-        }
-        let mut cx = context!(self, now, wall, rng);
         self.sync.on_link_up(now);
-        self.outbox.judge_clock(clock_offset.unsigned_abs() <= cx.network.params.clock_warn.as_secs());
         if was_cut_off && self.pool.guard_in_use().is_some() {
             self.outbox.flush(&mut cx);
         }
@@ -517,7 +512,9 @@ impl Core {
         match asker {
             Asker::Sync(serial) => {
                 let received = self.sync.on_answer(&mut cx, &mut self.pool, &mut self.requests, serial, answer);
-                received.into_iter().for_each(|unverified| drop(self.learn(wall, unverified)));
+                for unverified in received {
+                    self.learn(wall, unverified);
+                }
                 self.look_at_view(wall);
             }
             Asker::CreateMailbox { inbox, queue } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
@@ -533,78 +530,5 @@ impl Core {
                 self.fetching.on_push(&mut cx, &mut self.inboxes, &inbox, queue, answer);
             }
         }
-    }
-
-    /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
-    fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
-        let shown = Unverified::decode(bytes).ok().filter(|shown| shown.relay() == relay)?;
-        let target = self.learn(wall, shown)?;
-        self.look_at_view(wall);
-        Some(target)
-    }
-
-    /// Takes a descriptor into the book and stores what is news. How to begin a circuit there, if it is good.
-    fn learn(&mut self, wall: WallTime, unverified: Unverified) -> Option<HopTarget> {
-        let learned = self.book.learn(&self.network, wall, unverified).ok()?;
-        self.is_view_changed |= learned.is_news();
-        self.store_book();
-        Some(learned.descriptor.hop_target())
-    }
-
-    fn look_at_clock(&mut self, now: Instant, wall: WallTime) {
-        if self.clock.look(now, wall).is_some() {
-            // What is dead, and what is not, may be different now.
-            self.expires_at = now;
-            self.is_clock_jumped = true;
-        }
-        if self.clock_stored_at > now {
-            return;
-        }
-        self.clock_stored_at = now + CLOCK_STORE_EVERY;
-        self.out.store(StoreOp::PutClock(self.clock.state()));
-    }
-
-    /// Takes dead descriptors out of the view, once a heartbeat, and looks again at which relays may be drawn.
-    fn expire(&mut self, now: Instant, wall: WallTime) {
-        if self.expires_at > now {
-            return;
-        }
-        self.expires_at = now + HEARTBEAT;
-        self.book.expire(&self.network, wall, self.clock.confirmed());
-        self.store_book();
-        self.is_view_changed = true;
-        self.look_at_view(wall);
-    }
-
-    fn store_book(&mut self) {
-        while let Some(op) = self.book.poll_op() {
-            self.out.store(StoreOp::Book(op));
-        }
-    }
-
-    /// Sees which relays may be drawn, and whether circuits can be built. A view that is being filled is not used before it
-    /// is whole: whoever is sent first would be drawn first.
-    fn look_at_view(&mut self, wall: WallTime) {
-        if core::mem::take(&mut self.is_view_changed) {
-            self.candidates = Candidates::selectable(self.book.view(), &self.network, wall);
-        }
-        let is_whole = self.is_ready || !self.sync.is_running();
-        let is_ready = is_whole && are_enough(&self.network, self.book.view(), &self.candidates);
-        match (core::mem::replace(&mut self.is_ready, is_ready), is_ready) {
-            (false, true) => self.out.notices.push_back(Notice::Ready { relays: self.book.view().len() }),
-            (true, false) => self.on_view_lost(),
-            (false, false) | (true, true) => {}
-        }
-    }
-
-    /// The descriptors are dead, while the relays need not be: everything waits for fresh ones.
-    fn on_view_lost(&mut self) {
-        self.sync.on_view_lost();
-        self.tell_waiting();
-    }
-
-    fn tell_waiting(&mut self) {
-        let last_known = self.book.last_known(&self.network).count();
-        self.out.notices.push_back(Notice::WaitingForView { last_known });
     }
 }

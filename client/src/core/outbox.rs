@@ -64,8 +64,8 @@ pub(super) struct Outbox {
     last_seq: u64,
     /// When the message that was restored last is to begin.
     restored_at: Instant,
-    /// A guard's clock agreed with ours: only then does a message expire.
-    is_clock_right: bool,
+    /// The linked relays' clocks agree with ours, as far as was last known: only then does a message expire.
+    pub(super) is_clock_right: bool,
 }
 
 struct Entry {
@@ -194,7 +194,7 @@ impl Outbox {
         }
     }
 
-    /// A guard told its clock.
+    /// Whether this machine's clock is right (docs/protocol.md §1.6(4)).
     pub(super) fn judge_clock(&mut self, is_right: bool) {
         self.is_clock_right = is_right;
     }

@@ -193,6 +193,41 @@ fn a_clock_that_is_far_off_is_told_once() {
     assert_eq!(bench.notices(), [Notice::Warning(Warning::Clock { seconds: 7200 })]);
 }
 
+#[test] // §1.6(4), §10.5(1)
+fn a_clock_is_right_by_the_median_of_all_linked_relays_for_whatever_depends_on_it() {
+    let hour = Duration::from_secs(3600);
+    let is_right = |clocks: &[WallTime]| {
+        let mut bench = Bench::new(Snapshot::default());
+        for (number, &clock) in (1..).zip(clocks) {
+            let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
+            let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
+            bench.core.handle_link_up(bench.now, WALL, link, relay, hello, &mut bench.rng);
+        }
+        let is_told = bench.notices().iter().any(|notice| matches!(notice, Notice::Warning(Warning::Clock { .. })));
+        (bench.core.clock.may_delete(), bench.core.outbox.is_clock_right, is_told)
+    };
+    assert_eq!(is_right(&[]), (false, false, false));
+    assert_eq!(is_right(&[WALL]), (true, true, false));
+    assert_eq!(is_right(&[WALL + hour * 3]), (false, false, true));
+    assert_eq!(is_right(&[WALL, WALL, WALL + hour * 9]), (true, true, false), "the last one alone is wrong");
+    assert_eq!(
+        is_right(&[WALL + hour * 9, WALL + hour * 8, WALL]),
+        (false, false, true),
+        "the last one alone is right"
+    );
+}
+
+#[test] // §1.6(4)
+fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
+    let mut bench = Bench::new(Snapshot::default());
+    bench.link_up(WALL);
+    assert!(bench.core.outbox.is_clock_right);
+    bench.core.handle_timeout(bench.now, WALL + Duration::from_secs(86_400), &mut bench.rng);
+    assert!(!bench.core.outbox.is_clock_right && !bench.core.clock.may_delete());
+    bench.core.handle_timeout(bench.now, WALL, &mut bench.rng);
+    assert!(bench.core.outbox.is_clock_right && bench.core.clock.may_delete());
+}
+
 #[test] // §4.4(3)
 fn a_cell_for_a_circuit_that_never_was_is_dropped_and_counted() {
     for number in [1, 0x8000_0001, 0x8000_0002] {

@@ -81,3 +81,27 @@ impl Rival {
         self.looks_at
     }
 }
+
+/// The revision that the next one has to be above: ours, the one that was found, and the time. By a clock that is ahead it
+/// would be above all that honest clocks give, for good.
+pub(super) fn revision_to_pass(cx: &Context<'_>, own: u64, found: u64) -> u64 {
+    own.max(found).max(cx.confirmed.to_hour().as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::time::WallTime;
+
+    use super::super::super::testing::Moment;
+    use super::*;
+
+    #[test] // §9.3(6)
+    fn a_clock_that_is_ahead_does_not_raise_the_revision() {
+        let now = WallTime(1_790_000_000);
+        let ahead = Moment { wall: now + Duration::from_secs(365 * 86_400), ..Moment::at(now) };
+        let pass = |own, found| ahead.act(|cx| revision_to_pass(cx, own, found)).0;
+        assert_eq!(pass(3, 5), now.to_hour().as_secs());
+        assert_eq!(pass(3, now.0 + 9), now.0 + 9, "the other copy's clock may have been ahead");
+        assert_eq!(pass(now.0 + 8, 5), now.0 + 8);
+    }
+}
