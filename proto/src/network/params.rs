@@ -124,7 +124,7 @@ params! {
     guard_life_confirmed: Duration = days(60), local days(60), in days(1) => days(400);
     /// How long a guard that is in no view stays in the sample, so that a short absence doesn't cost a new draw.
     guard_life_unlisted: Duration = days(20), local days(20), in hours(1) => days(400);
-    /// Percent of circuits through one guard that may fail before the user is warned.
+    /// Percent of circuits through one guard that may fail before it is set aside and the user is warned.
     guard_failures_percent: u32 = 30, local 30, in 1 => 100;
     /// Circuits through a guard before its failures are judged.
     guard_circuits_min: u32 = 20, local 20, in 1 => 1000;
@@ -201,7 +201,8 @@ params! {
     padding_min: Duration = millis(1500), local millis(1500), in millis(100) => mins(1);
     /// Most wait before a padding cell.
     padding_max: Duration = millis(9500), local millis(9500), in millis(100) => mins(1);
-    /// By how much this clock and the guards' may differ before the user is warned: what epochs need.
+    /// By how much this clock and the linked relays' may differ before the user is warned: what epochs need. Within it a client
+    /// also confirms jumps of its clock, and lets messages expire.
     clock_warn: Duration = hours(1), local hours(1), in secs(1) => hours(24);
 
     @unread {
