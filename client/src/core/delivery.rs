@@ -410,7 +410,7 @@ impl Delivery {
 
     /// Until when it rests between two deposits: nothing is asked of anybody, and somebody has it.
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        let is_asking = self.targets.iter().any(|target| target.state == State::Asked);
+        let is_asking = self.targets.iter().any(|target| target.state == State::Asked || target.is_solving());
         let has_moment = self.held_count() > 0 && !is_asking && !self.is_sealing();
         self.next_due().filter(|&at| has_moment && at > now)
     }
@@ -532,6 +532,11 @@ impl Drop for Delivery {
 impl Target {
     const fn is_held(&self) -> bool {
         self.record.is_none()
+    }
+
+    /// Whether its puzzle is begun and not solved: the deposit's moment has come.
+    fn is_solving(&self) -> bool {
+        matches!(self.state, State::Due(_)) && self.puzzle.is_some_and(|puzzle| puzzle.solution.is_none())
     }
 
     /// Asks for the deposit, once its puzzle is solved.

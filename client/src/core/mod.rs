@@ -484,6 +484,9 @@ impl Core {
             self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
             let answers = self.requests.drive(&mut cx, &mut self.pool);
+            if self.requests.take_met_unknown() {
+                self.sync.on_unknown_relay(&cx);
+            }
             for relay in self.pool.take_rule_breakers() {
                 self.sync.on_violation(&mut cx, relay);
                 self.requests.forget_sync(relay);

@@ -156,6 +156,8 @@ enum State {
 pub(super) struct Requests {
     asks: BTreeMap<AskId, Ask>,
     last_id: u64,
+    /// A relay was asked for that the view does not have.
+    met_unknown: bool,
 }
 
 impl Requests {
@@ -224,6 +226,11 @@ impl Requests {
         let due = self.asks.values().filter_map(Ask::due_at);
         let cut_off = self.asks.values().filter(|ask| ask.state == State::Waiting).map(|ask| ask.cut_off_at);
         due.chain(cut_off).filter(|&at| at > after).min()
+    }
+
+    /// Whether a relay was asked for, since this was last looked at, that the view does not have.
+    pub(super) fn take_met_unknown(&mut self) -> bool {
+        core::mem::take(&mut self.met_unknown)
     }
 
     /// Forgets deposits of a message that are not under way yet.
@@ -364,7 +371,10 @@ impl Requests {
             let acquired = if ask.isolation == Isolation::Sync {
                 pool.acquire_direct(cx, ask.terminal)
             } else {
-                let target = hop_target(cx.view, ask.terminal).ok_or(AskFault::Terminal)?;
+                let Some(target) = hop_target(cx.view, ask.terminal) else {
+                    self.met_unknown = true;
+                    return Err(AskFault::Terminal);
+                };
                 pool.acquire(cx, &ask.isolation, &target, ask.asker.is_lasting())
             };
             match acquired {

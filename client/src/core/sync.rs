@@ -29,6 +29,9 @@ const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait, once no peer could be reached, before all are dialled again.
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// How long after a reconciliation an unknown relay makes the next one due early; twice as long each time.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
+
 /// The reconciliation under way, and when the next one is due.
 pub(super) struct Sync {
     seeds: Vec<Peer>,
@@ -44,6 +47,10 @@ pub(super) struct Sync {
     backoff: Backoff,
     /// No guard can be reached, though there is a view: whoever may know newer addresses is asked.
     is_helping: bool,
+    /// When the last one ended in order.
+    ended_at: Instant,
+    /// How many were due early since the last that was not.
+    unknown_count: u32,
 }
 
 /// One reconciliation, with one peer.
@@ -72,6 +79,8 @@ impl Sync {
             next_at: Instant::from_micros(0),
             backoff: Backoff::new(),
             is_helping: false,
+            ended_at: Instant::from_micros(0),
+            unknown_count: 0,
         }
     }
 
@@ -208,6 +217,21 @@ impl Sync {
         self.backoff.reset();
     }
 
+    /// Someone names a relay that the view does not have: it may be younger than the last reconciliation, and the next comes
+    /// early. The first soon, each further one after twice the time, so that names of relays that don't exist cost little.
+    pub(super) fn on_unknown_relay(&mut self, cx: &Context<'_>) {
+        if !cx.is_ready || self.is_helping || self.running.is_some() {
+            return;
+        }
+        let factor = 1_u32 << self.unknown_count.min(16);
+        let wait = UNKNOWN_PAUSE.saturating_mul(factor).min(cx.network.params.client_sync_interval);
+        let at = (self.ended_at + wait).max(cx.now);
+        if at < self.next_at {
+            self.next_at = at;
+            self.unknown_count += 1;
+        }
+    }
+
     /// Whether everyone who might know where guards are now was asked, or could not be reached.
     pub(super) fn are_all_tried(&self, pool: &Pool, now: Instant) -> bool {
         let is_resting = |relay| matches!(pool.links.reach(relay, now), Reach::Resting(_));
@@ -233,6 +257,10 @@ impl Sync {
         if cx.is_ready && !self.is_helping {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
+            if self.ended_at + every / 2 <= cx.now {
+                self.unknown_count = 0;
+            }
+            self.ended_at = cx.now;
             self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
         } else {
             // Whoever was asked knows too few relays as well: they are waited for.
