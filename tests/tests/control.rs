@@ -16,7 +16,6 @@ use umbel_proto::ids::{BlindedKey, CircId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::message::{ExtendRefusal, Service};
-use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{LinkId, LinkOp};
 use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
@@ -283,6 +282,22 @@ fn ask_directory(
     })
 }
 
+/// A descriptor of the relay of the bench that another process with its identity issued.
+fn issued_elsewhere(own: &RelayDescriptor, addresses: &[SocketAddr], issued_at: WallTime) -> ByteBuf {
+    let descriptor = RelayDescriptor {
+        network: own.network,
+        relay: own.relay,
+        onion_keys: own.onion_keys.clone(),
+        addresses: addresses.to_vec(),
+        roles: own.roles,
+        version: own.version.clone(),
+        issued_at,
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    ByteBuf::from(descriptor.sign(&SigningKey::from_seed(&[99; 32])))
+}
+
 #[test] // §8.2
 fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
     let mut relay = with_client(0);
@@ -290,21 +305,7 @@ fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
     let issued_at = relay.wall() + Duration::from_secs(30);
     let own = Unverified::decode(relay.control.descriptor()).unwrap();
     let own = own.verify(&relay.network, relay.wall()).unwrap();
-    let issue = |addresses: &[SocketAddr], issued_at| {
-        let (relay, roles, onion_keys) = (own.relay, own.roles, own.onion_keys.clone());
-        let descriptor = RelayDescriptor {
-            network: Network::local().id,
-            relay,
-            onion_keys,
-            addresses: addresses.to_vec(),
-            roles,
-            version: own.version.clone(),
-            issued_at,
-            receipts: Vec::new(),
-            puzzle: 0,
-        };
-        ByteBuf::from(descriptor.sign(&SigningKey::from_seed(&[99; 32])))
-    };
+    let issue = |addresses: &[SocketAddr], issued_at| issued_elsewhere(&own, addresses, issued_at);
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9999));
     let stale = issue(&[elsewhere], WallTime(own.issued_at.as_secs() - 1));
     let (newer, restarted) = (issue(&[elsewhere], issued_at), issue(&own.addresses, issued_at));
@@ -318,6 +319,23 @@ fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
     let outdone = Unverified::decode(relay.control.descriptor()).unwrap();
     assert!(outdone.issued_at() > issued_at);
     assert_eq!(relay.control.view().get(&own.relay).unwrap().bytes(), outdone.bytes());
+}
+
+#[test] // §8.2
+fn what_was_outdone_by_a_clock_that_was_ahead_is_outdone_again_once_that_is_set_back() {
+    let mut relay = with_client(0);
+    for (number, ahead) in [(1, 30 * 24 * 3600), (2, 0)] {
+        relay.set_clock(ahead);
+        relay.pass(Duration::from_secs(2 * 3600));
+        let own = Unverified::decode(relay.control.descriptor()).unwrap();
+        let own = own.verify(&relay.network, relay.wall()).unwrap();
+        let issued_at = relay.wall() + Duration::from_secs(30);
+        let twin = issued_elsewhere(&own, &own.addresses, issued_at);
+        let mut client = Client::connected(&mut relay, number);
+        ask_directory(&mut client, &mut relay, &DirectoryRequest::Push(vec![twin]), false);
+        relay.pass(Duration::from_secs(120));
+        assert!(Unverified::decode(relay.control.descriptor()).unwrap().issued_at() > issued_at, "{ahead}");
+    }
 }
 
 #[test] // §8.1

@@ -214,7 +214,7 @@ impl Control {
                 self.on_end_lost(link, circ, end, DestroyReason::Finished);
             }
             (Command::Created | Command::Relay, Some(End::Own(session))) => {
-                self.on_own_cell(wall, session, command, cell, rng);
+                self.on_own_cell((now, wall), session, command, cell, rng);
             }
             (Command::Created, Some(End::Next(key))) => self.on_created(link, circ, key, &cell),
             (Command::Created | Command::Relay, Some(End::Prev(_) | End::Next(_))) => {

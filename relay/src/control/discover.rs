@@ -161,7 +161,7 @@ impl Control {
 
     pub(super) fn on_own_cell(
         &mut self,
-        wall: WallTime,
+        (now, wall): (Instant, WallTime),
         id: SessionId,
         command: Command,
         mut cell: Cell,
@@ -173,7 +173,7 @@ impl Control {
         while handled.is_ok()
             && let Some(event) = self.discovery.sessions.get_mut(&id).and_then(|it| it.circuit.poll_event())
         {
-            handled = self.on_session_event(wall, id, event);
+            handled = self.on_session_event(now, wall, id, event);
         }
         match handled {
             Ok(()) => self.flush_session(id, rng),
@@ -181,7 +181,13 @@ impl Control {
         }
     }
 
-    fn on_session_event(&mut self, wall: WallTime, id: SessionId, event: OriginEvent) -> Result<(), Violation> {
+    fn on_session_event(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        id: SessionId,
+        event: OriginEvent,
+    ) -> Result<(), Violation> {
         match event {
             OriginEvent::Extended { .. } => {
                 let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
@@ -196,7 +202,7 @@ impl Control {
                 self.ask(id, &request);
                 Ok(())
             }
-            OriginEvent::Frame { frame, .. } => self.on_session_reply(wall, id, &frame),
+            OriginEvent::Frame { frame, .. } => self.on_session_reply(now, wall, id, &frame),
             OriginEvent::StreamEnded { reset: false, .. } => Ok(()),
             OriginEvent::StreamEnded { reset: true, .. } => {
                 self.end_session(id);
@@ -206,7 +212,7 @@ impl Control {
         }
     }
 
-    fn on_session_reply(&mut self, wall: WallTime, id: SessionId, frame: &[u8]) -> Result<(), Violation> {
+    fn on_session_reply(&mut self, now: Instant, wall: WallTime, id: SessionId, frame: &[u8]) -> Result<(), Violation> {
         let reply = DirectoryReply::decode(frame)?;
         let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
         match (&mut session.job, reply) {
@@ -220,7 +226,7 @@ impl Control {
                     Err(fault) => return Err(fault.into()),
                 };
                 for descriptor in received {
-                    self.learn(wall, descriptor);
+                    self.learn(now, wall, descriptor);
                 }
                 match request {
                     Some(request) => self.ask(id, &request),
@@ -268,18 +274,18 @@ impl Control {
     }
 
     /// A relay's own descriptor, said on its own link.
-    pub(super) fn learn_peer(&mut self, wall: WallTime, peer: RelayId, bytes: &[u8]) {
+    pub(super) fn learn_peer(&mut self, now: Instant, wall: WallTime, peer: RelayId, bytes: &[u8]) {
         if let Ok(descriptor) = Unverified::decode(bytes)
             && descriptor.relay() == peer
         {
-            self.learn(wall, descriptor);
+            self.learn(now, wall, descriptor);
         }
     }
 
     /// Takes a descriptor into the book, if it is valid and news: it is then stored and passed on.
-    pub(super) fn learn(&mut self, wall: WallTime, descriptor: Unverified) -> bool {
+    pub(super) fn learn(&mut self, now: Instant, wall: WallTime, descriptor: Unverified) -> bool {
         if descriptor.relay() == self.relay {
-            self.on_own_descriptor(wall, descriptor);
+            self.on_own_descriptor(now, wall, descriptor);
             return false;
         }
         let Ok(learned) = self.book.learn(&self.config.network, wall, descriptor) else { return false };

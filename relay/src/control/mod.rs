@@ -265,7 +265,7 @@ impl Control {
         let LinkUp { peer, is_dialler, hello } = up;
         let peers_clock = hello.clock;
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
-            self.learn_peer(wall, peer, &bytes);
+            self.learn_peer(now, wall, peer, &bytes);
         }
         let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
         let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use rand::CryptoRng;
 use umbel_proto::directory::descriptor::{DescriptorFault, Unverified};
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::upkeep::issue_descriptor;
 use super::{Control, Tuning};
@@ -15,13 +15,13 @@ const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
 /// Descriptors of this relay that come from elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
-    outdone_at: Option<WallTime>,
+    outdone_at: Option<Instant>,
 }
 
 impl Control {
     /// A descriptor of this relay came from a peer. One that this process did not issue and that is newer is of the time before its clock
     /// was set back, or of another process with the same identity: it is never taken, and outdone at the next sweep.
-    pub(super) fn on_own_descriptor(&mut self, wall: WallTime, came: Unverified) {
+    pub(super) fn on_own_descriptor(&mut self, now: Instant, wall: WallTime, came: Unverified) {
         let is_newer = Unverified::decode(&self.descriptor.bytes).is_ok_and(|own| {
             (came.issued_at(), came.hash()) > (own.issued_at(), own.hash()) // as every view judges
         });
@@ -32,9 +32,9 @@ impl Control {
         if came.addresses != self.config.addresses {
             self.stats.twins += 1;
         }
-        let is_early = self.twins.outdone_at.is_some_and(|at| wall < at + OUTDO_INTERVAL);
+        let is_early = self.twins.outdone_at.is_some_and(|at| now < at + OUTDO_INTERVAL);
         if !is_early {
-            self.twins.outdone_at = Some(wall);
+            self.twins.outdone_at = Some(now);
             self.descriptor.republish_at = wall.max(came.issued_at + Duration::from_secs(1));
         }
     }

@@ -170,7 +170,7 @@ impl Control {
             self.services.asked.insert((key, stream), Asked { request: None, is_finished: false });
         }
         match service {
-            Service::Directory => self.serve_directory(wall, key, stream, frame),
+            Service::Directory => self.serve_directory((now, wall), key, stream, frame),
             Service::Mailbox => self.serve_mailbox(now, wall, key, stream, frame),
         }
     }
@@ -198,7 +198,7 @@ impl Control {
 
     fn serve_directory(
         &mut self,
-        wall: WallTime,
+        (now, wall): (Instant, WallTime),
         key: CircuitKey,
         stream: StreamId,
         frame: &[u8],
@@ -207,7 +207,7 @@ impl Control {
             DirectoryRequest::Sync(request) => DirectoryReply::Sync(reconcile::answer(self.view(), &request)),
             DirectoryRequest::Push(descriptors) => {
                 let pushed = descriptors.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
-                let accepted = pushed.map(|it| self.learn(wall, it)).filter(|&is_news| is_news).count();
+                let accepted = pushed.map(|it| self.learn(now, wall, it)).filter(|&is_news| is_news).count();
                 DirectoryReply::Pushed { accepted: u32::try_from(accepted).unwrap_or(u32::MAX) }
             }
             DirectoryRequest::PublishInbox(descriptor) => match self.publish_inbox(wall, key, stream, descriptor) {
