@@ -184,7 +184,7 @@ impl LoneRelay {
     /// A link is gone.
     pub fn link_down(&mut self, link: LinkId) {
         if self.tables.remove(&link).is_some() {
-            self.control.handle_link_down(self.now, link);
+            self.control.handle_link_down(link);
             self.drain();
         }
     }
@@ -244,7 +244,7 @@ impl LoneRelay {
 
     /// A dial failed.
     pub fn dial_failed(&mut self, relay: RelayId) {
-        self.control.handle_dial_failed(self.now, relay);
+        self.control.handle_dial_failed(relay);
         self.drain();
     }
 

@@ -161,16 +161,16 @@ impl SimRelay {
     }
 
     /// A link is gone.
-    pub fn on_link_down(&mut self, now: Instant, end: EndId) {
+    pub fn on_link_down(&mut self, end: EndId) {
         let Some(live) = &mut self.live else { return };
         live.tables.remove(&LinkId(end.0));
-        live.control.handle_link_down(now, LinkId(end.0));
+        live.control.handle_link_down(LinkId(end.0));
     }
 
     /// A dial failed.
-    pub fn on_dial_failed(&mut self, now: Instant, relay: RelayId) {
+    pub fn on_dial_failed(&mut self, relay: RelayId) {
         if let Some(live) = &mut self.live {
-            live.control.handle_dial_failed(now, relay);
+            live.control.handle_dial_failed(relay);
         }
     }
 

@@ -446,7 +446,7 @@ impl World {
             Event::DialFailed { from, relay } => {
                 let wall = self.wall_of(from);
                 match from {
-                    Node::Relay(n) => self.relays[n].on_dial_failed(now, relay),
+                    Node::Relay(n) => self.relays[n].on_dial_failed(relay),
                     Node::Client(n) => self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng),
                 }
                 vec![from]
@@ -646,7 +646,7 @@ impl World {
         for &(node, end) in &told {
             let wall = self.wall_of(node);
             match node {
-                Node::Relay(n) => self.relays[n].on_link_down(now, end),
+                Node::Relay(n) => self.relays[n].on_link_down(end),
                 Node::Client(n) if self.suspended == Some(ClientName(n)) => {
                     self.asleep.push(Event::Down { client: n, end });
                 }

@@ -16,8 +16,8 @@ use umbel_proto::ids::{BlindedKey, CircId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::message::{ExtendRefusal, Service};
-use umbel_proto::time::{Duration, Epoch, WallTime};
-use umbel_relay::control::io::{LinkId, LinkOp};
+use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
+use umbel_relay::control::io::{LinkId, LinkOp, News};
 use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
 /// The client's link.
@@ -336,6 +336,27 @@ fn what_was_outdone_by_a_clock_that_was_ahead_is_outdone_again_once_that_is_set_
         relay.pass(Duration::from_secs(120));
         assert!(Unverified::decode(relay.control.descriptor()).unwrap().issued_at() > issued_at, "{ahead}");
     }
+}
+
+#[test] // §1.6
+fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
+    let mut relay = LoneRelay::new(1);
+    let neighbour = relay.neighbours[0].id;
+    relay.link_up(NEXT, Some(neighbour), false);
+    let mut news = Vec::new();
+    for ahead in [0, 3 * 3600, 3 * 3600, 0] {
+        relay.set_clock(ahead);
+        relay.pass(Duration::from_secs(90));
+        news.extend(std::iter::from_fn(|| relay.control.poll_news()));
+    }
+    let jump = Duration::from_secs(3 * 3600);
+    let told = [
+        News::ClockJumped(ClockJump::Ahead(jump)),
+        News::ClockDiffers { ahead: -3 * 3600, relays: 1 },
+        News::ClockJumped(ClockJump::Back(jump)),
+        News::ClockAgrees { relays: 1 },
+    ];
+    assert_eq!(news, told);
 }
 
 #[test] // §8.1

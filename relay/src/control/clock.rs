@@ -1,13 +1,13 @@
 //! A relay's own clock: what may be deleted by it, whether other relays' say the same, and what is said anew once it is right
 //! (docs/protocol.md §1.6).
 //!
-//! Other relays decide nothing: their clocks are compared, and the operator is told.
+//! Other relays decide nothing: their clocks are compared, and the operator is told ([`News`]).
 
 use rand::CryptoRng;
-use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, WallTime, in_words};
+use umbel_proto::time::{ClockGuard, Instant, WallTime};
 
 use super::Control;
-use super::io::{LinkOp, StoreOp};
+use super::io::{LinkOp, News, StoreOp};
 
 /// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next sweep does.
 const JUDGED_AT_ONCE_MAX: usize = 16;
@@ -20,20 +20,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> Self {
+    pub(super) fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> (Self, Option<News>) {
         let (guard, jump) = ClockGuard::restore(state, now, wall);
-        match jump {
-            Some(ClockJump::Ahead(amount)) => tracing::info!(
-                "this relay last ran {} ago by its clock: nothing it keeps for others is deleted before it has run for a day",
-                in_words(amount)
-            ),
-            Some(ClockJump::Back(amount)) => tracing::warn!(
-                "this relay's clock is {} behind what it said when the relay last ran: check it",
-                in_words(amount)
-            ),
-            None => {}
-        }
-        Self { guard, off_by: None }
+        let news = jump.map(News::ClockSinceLastRun);
+        (Self { guard, off_by: None }, news)
     }
 
     /// The calendar as far as it is confirmed: what is kept for others is deleted by it.
@@ -51,14 +41,7 @@ impl Control {
     /// Compares this relay's clocks with each other.
     pub(super) fn look_at_clock(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         if let Some(jump) = self.clock.guard.look(now, wall) {
-            let (amount, way) = match jump {
-                ClockJump::Ahead(amount) => (amount, "ahead"),
-                ClockJump::Back(amount) => (amount, "back"),
-            };
-            tracing::warn!(
-                "this relay's clock jumped {way} by {}: what it keeps is not deleted by it yet",
-                in_words(amount)
-            );
+            self.out.news.push_back(News::ClockJumped(jump));
             self.on_clock_jump(now, wall, rng);
         }
         self.store_clock();
@@ -93,20 +76,14 @@ impl Control {
         }
     }
 
-    /// Compares this relay's clock with those of linked relays, and says when they come to differ, or to agree again.
+    /// Compares this relay's clock with those of linked relays, and has it said when they come to differ, or to agree again.
     pub(super) fn judge_clock(&mut self, now: Instant, wall: WallTime) {
-        let Some((offset, count)) = self.links.clock_offset(now, wall) else { return };
+        let Some((offset, relays)) = self.links.clock_offset(now, wall) else { return };
         let bears = self.config.network.params.clock_warn;
         let off_by = (offset.unsigned_abs() > bears.as_secs()).then_some(offset);
         match (self.clock.off_by, off_by) {
-            (None, Some(offset)) => tracing::warn!(
-                relays = count,
-                "this relay's clock is {} {} of other relays': they do not believe its descriptor; set the clock right, and see \
-                 that a time service keeps it so",
-                in_words(Duration::from_secs(offset.unsigned_abs())),
-                if offset > 0 { "behind that" } else { "ahead" },
-            ),
-            (Some(_), None) => tracing::info!(relays = count, "this relay's clock agrees with other relays' again"),
+            (None, Some(ahead)) => self.out.news.push_back(News::ClockDiffers { ahead, relays }),
+            (Some(_), None) => self.out.news.push_back(News::ClockAgrees { relays }),
             (Some(_), Some(_)) | (None, None) => {}
         }
         self.clock.off_by = off_by;

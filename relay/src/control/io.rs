@@ -2,12 +2,13 @@
 //!
 //! The shell executes what is asked here and reports back; the simulator does the same without a world.
 
+use umbel_proto::directory::descriptor::DescriptorFault;
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
 use umbel_proto::link::Hello;
-use umbel_proto::time::{Epoch, WallTime};
+use umbel_proto::time::{ClockJump, Epoch, WallTime};
 
 /// Names a link of this process; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,29 @@ pub enum LinkOp {
     },
     /// Close this link; answered by `handle_link_down`.
     Close(LinkId),
+}
+
+/// What the operator should hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// The calendar is this far from what it said when the relay last ran.
+    ClockSinceLastRun(ClockJump),
+    /// The calendar jumped while the relay ran.
+    ClockJumped(ClockJump),
+    /// The clocks of linked relays differ from this one's by more than the network bears.
+    ClockDiffers {
+        /// By how many seconds they are ahead.
+        ahead: i64,
+        /// How many relays were asked.
+        relays: usize,
+    },
+    /// They agree again.
+    ClockAgrees {
+        /// How many relays were asked.
+        relays: usize,
+    },
+    /// Others will not believe this relay's descriptor.
+    DescriptorRefused(DescriptorFault),
 }
 
 /// Names one piece of work.

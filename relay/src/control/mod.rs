@@ -35,7 +35,7 @@ use crate::forward::{Delivered, TableUpdate};
 use circuits::Circuits;
 use clock::Clock;
 use discover::Discovery;
-use io::{LinkId, LinkOp, LinkUp, Restored, StoreDone, StoreOp, Work, WorkDone};
+use io::{LinkId, LinkOp, LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
 use links::Links;
 use serve::Services;
 use timers::{Timer, Timers};
@@ -122,7 +122,7 @@ pub struct ControlStats {
 /// The control plane of one relay.
 ///
 /// After any `handle_*`, drain in this order: [`poll_table`](Self::poll_table) before [`poll_cell`](Self::poll_cell), since
-/// a peer may answer a cell by one that the table must already know; then links, work and store;
+/// a peer may answer a cell by one that the table must already know; then links, work, store and news;
 /// [`poll_timeout`](Self::poll_timeout) last.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Control {
@@ -150,6 +150,7 @@ struct Out {
     links: VecDeque<LinkOp>,
     work: VecDeque<Work>,
     store: VecDeque<StoreOp>,
+    news: VecDeque<News>,
 }
 
 impl Control {
@@ -162,8 +163,8 @@ impl Control {
         rng: &mut dyn CryptoRng,
     ) -> Self {
         let Restored { onion_keys, relays, inbox_descriptors, queues, clock } = restored;
-        let clock = Clock::restore(clock.as_deref(), now, wall);
-        let mut out = Out::default();
+        let (clock, news) = Clock::restore(clock.as_deref(), now, wall);
+        let mut out = Out { news: news.into_iter().collect(), ..Out::default() };
         let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
         let relay = RelayId::from(config.identity.public());
         let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
@@ -277,7 +278,7 @@ impl Control {
     }
 
     /// A link is gone, whoever closed it. What the tables of links that are gone held is gone too.
-    pub fn handle_link_down(&mut self, _now: Instant, link: LinkId) {
+    pub fn handle_link_down(&mut self, link: LinkId) {
         self.links.remove(link);
         for (circ, end) in self.circuits.take_link(link) {
             self.on_end_lost(link, circ, end, DestroyReason::Link);
@@ -285,7 +286,7 @@ impl Control {
     }
 
     /// A relay could not be dialled at any of its addresses.
-    pub fn handle_dial_failed(&mut self, _now: Instant, relay: RelayId) {
+    pub fn handle_dial_failed(&mut self, relay: RelayId) {
         self.on_dial_failed(relay);
     }
 
@@ -362,6 +363,11 @@ impl Control {
     /// Next thing to store.
     pub fn poll_store(&mut self) -> Option<StoreOp> {
         self.out.store.pop_front()
+    }
+
+    /// Next thing that the operator should hear of.
+    pub fn poll_news(&mut self) -> Option<News> {
+        self.out.news.pop_front()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.

@@ -13,7 +13,7 @@ use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::circuits::End;
-use super::io::{LinkOp, StoreOp, StoredOnionKey};
+use super::io::{LinkOp, News, StoreOp, StoredOnionKey};
 use super::timers::Timer;
 use super::{Control, ControlConfig};
 
@@ -142,7 +142,7 @@ impl Control {
             return; // nobody can dial it yet; whoever looks for its addresses has said so
         }
         if let Err(fault) = self.book.own(&self.config.network, wall, &self.descriptor.bytes) {
-            tracing::warn!(?fault, "others will not believe this relay's descriptor");
+            self.out.news.push_back(News::DescriptorRefused(fault));
         }
     }
 

@@ -20,7 +20,7 @@ use umbel_proto::ids::{CircId, Peer, RelayId};
 
 use super::pool::CellCache;
 use super::queue::Pushed;
-use super::{Clock, LinkHandle, LinkReport, Shared, dial, wall_now};
+use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
 use crate::control::io::{LinkId, LinkOp, StoreDone, Work, WorkDone};
 use crate::control::{Control, ControlStats, LinkEvent, Responder, Tuning};
 use crate::forward::TableUpdate;
@@ -165,11 +165,11 @@ impl Plane {
             }
             LinkReport::Down(link) => {
                 self.links.remove(&link);
-                self.control.handle_link_down(now, link);
+                self.control.handle_link_down(link);
             }
             LinkReport::DialFailed(relay) => {
                 self.seeds.on_dial_failed(relay, Duration::from_micros(now.as_micros()));
-                self.control.handle_dial_failed(now, relay);
+                self.control.handle_dial_failed(relay);
             }
         }
     }
@@ -223,6 +223,9 @@ impl Plane {
             self.workers.waiting.push_back(work);
         }
         self.workers.start(&self.control);
+        while let Some(news) = self.control.poll_news() {
+            news::say(news);
+        }
         while let Some(op) = self.control.poll_store() {
             if let Err(NotTaken { answer: Some(answer) }) = self.store.submit(op) {
                 let _ = self.untaken.send(vec![answer]); // read by this task itself
