@@ -21,13 +21,22 @@ impl Repeated {
 
     /// It comes once more. `Some` if it is to be said now, with how often it came since it was last said, this time not counted.
     pub(crate) fn come(&mut self, now: Duration) -> Option<u64> {
-        let is_due = self.said_at.is_none_or(|said_at| now.saturating_sub(said_at) >= self.interval);
-        if !is_due {
+        if !self.is_due(now) {
             self.unsaid += 1;
             return None;
         }
         self.said_at = Some(now);
         Some(std::mem::take(&mut self.unsaid))
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        self.said_at.is_none_or(|said_at| now.saturating_sub(said_at) >= self.interval)
+    }
+
+    /// How often it came since it was last said, once an interval is over in which it might have been said again. For lines that have
+    /// stopped coming: their last sum would never be said.
+    pub(crate) fn rest(&mut self, now: Duration) -> Option<u64> {
+        if self.unsaid > 0 && self.is_due(now) { self.come(now) } else { None }
     }
 }
 
@@ -44,5 +53,18 @@ mod tests {
         assert_eq!(line.come(seconds(65)), Some(59));
         assert_eq!(line.come(seconds(66)), None);
         assert_eq!(line.come(seconds(10_000)), Some(1));
+    }
+
+    #[test]
+    fn the_last_sum_of_a_line_that_stopped_is_said_once() {
+        let mut line = Repeated::new(MINUTE);
+        let seconds = Duration::from_secs;
+        assert_eq!(line.rest(seconds(4)), None, "it never came");
+        assert_eq!(line.come(seconds(5)), Some(0));
+        assert_eq!(line.rest(seconds(500)), None, "all was said");
+        assert!((501..504).all(|second| line.come(seconds(second)).is_none() == (second > 501)));
+        assert_eq!(line.rest(seconds(560)), None, "it may still come");
+        assert_eq!(line.rest(seconds(561)), Some(2));
+        assert_eq!(line.rest(seconds(9999)), None);
     }
 }

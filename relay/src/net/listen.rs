@@ -79,6 +79,9 @@ pub(crate) async fn accept(
         match accepted {
             Ok((socket, address)) => {
                 pause = OUT_OF_SOCKETS_PAUSE;
+                if let Some(repeated) = out_of_sockets.rest(began_at.elapsed()) {
+                    tracing::info!(repeated, "connections are accepted again; for a while they could not be");
+                }
                 match gate.admit(group_of(&shared, address)) {
                     Some(place) => {
                         tokio::spawn(welcome(socket, acceptor.clone(), place, Arc::clone(&shared)));

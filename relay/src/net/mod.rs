@@ -188,6 +188,14 @@ impl Shared {
         }
     }
 
+    /// Says how often another process with this relay's identity has shown, if that was not said.
+    pub(crate) fn say_twins_left(&self) {
+        let now = Duration::from_micros(self.clock.now().as_micros());
+        if let Some(repeated) = self.twin.lock().unwrap_or_else(PoisonError::into_inner).rest(now) {
+            tracing::error!(repeated, "{}", selfcheck::TWIN);
+        }
+    }
+
     /// Says `Hello` on a fresh stream and hears the peer's, then carries cells until the link ends.
     ///
     /// `peer` is who it was proven to be. Returns before the link ends only if it never came up.

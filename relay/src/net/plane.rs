@@ -127,6 +127,7 @@ impl Plane {
                 Input::Timeout => {
                     self.control.handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
                     self.renew_hello();
+                    self.say_what_is_left();
                 }
                 Input::Stop => break,
             }
@@ -180,6 +181,14 @@ impl Plane {
         if twins > self.twins_said {
             self.twins_said = twins;
             self.shared.say_twin();
+        }
+    }
+
+    /// Lines that have stopped coming still owe their last sum.
+    fn say_what_is_left(&mut self) {
+        self.shared.say_twins_left();
+        if let Some(repeated) = self.seeds.warning.rest(Duration::from_micros(self.clock.now().as_micros())) {
+            tracing::info!(repeated, "seeds could not be reached for a while");
         }
     }
 

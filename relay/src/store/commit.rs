@@ -59,7 +59,12 @@ impl Committer {
             self.shared.on_taken(op);
         }
         match committed {
-            Ok(()) => batch.done,
+            Ok(()) => {
+                if let Some(repeated) = self.failure.rest(self.opened_at.elapsed()) {
+                    tracing::info!(repeated, "the store can be written to; for a while it could not be");
+                }
+                batch.done
+            }
             Err(_) => batch.ops.iter().filter_map(|op| self.commit_alone(op)).collect(),
         }
     }
