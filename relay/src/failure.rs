@@ -1,11 +1,12 @@
 //! What went wrong, what to do about it, and the exit code of `umbel-relay`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use umbel_relay::config::ConfigError;
-use umbel_relay::{InitError, StartError};
+use umbel_relay::{Ended, InitError, StartError};
 
 /// Exit codes, beside 0 for done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +22,16 @@ pub(crate) enum Exit {
 pub(crate) struct Failure {
     exit: Exit,
     error: String,
-    hint: &'static str,
+    hint: Cow<'static, str>,
 }
 
 impl Failure {
-    pub(crate) fn failed(error: impl Into<String>, hint: &'static str) -> Self {
-        Self { exit: Exit::Failed, error: error.into(), hint }
+    pub(crate) fn failed(error: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { exit: Exit::Failed, error: error.into(), hint: hint.into() }
     }
 
-    pub(crate) fn usage(error: impl Into<String>, hint: &'static str) -> Self {
-        Self { exit: Exit::Usage, error: error.into(), hint }
+    pub(crate) fn usage(error: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
+        Self { exit: Exit::Usage, error: error.into(), hint: hint.into() }
     }
 
     /// One line, whatever a parser said.
@@ -57,6 +58,18 @@ impl From<ConfigError> for Failure {
         match error {
             ConfigError::NoNetwork => Self::failed(text, hint),
             _ => Self::usage(text, hint),
+        }
+    }
+}
+
+impl From<Ended> for Failure {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Fault => Self::failed("the relay has failed", "start it again, and report what its log says"),
+            Ended::StoreLost => Self::failed(
+                "relay.db was deleted or replaced while the relay ran, so it stopped: it takes no mail that it can't keep",
+                "put a copy of the data directory back, or make another relay with `umbel-relay init`, and start it",
+            ),
         }
     }
 }

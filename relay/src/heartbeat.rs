@@ -96,8 +96,19 @@ fn memory_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::mpsc;
+    use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::link::Hello;
+    use umbel_proto::network::Network;
+    use umbel_proto::time::WallTime;
+
     use super::*;
     use crate::control::ControlStats;
+    use crate::net::Shared;
+    use crate::net::plane::Ask;
 
     fn pulse(control: ControlStats, up: u64) -> String {
         let stats = Stats { control, ..Stats::default() };
@@ -122,6 +133,56 @@ mod tests {
              mailbox queues: 64 to 127 (queues_max 65536); records: under 16 (records_max 2000000), 16 MiB (records_disk_mib \
              8192); inbox descriptors: under 16 (inbox_descriptors_max 16384); relay.db: 32 MiB; memory: 16 MiB"
         );
+    }
+
+    /// What is logged, line by line.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The source of a relay that always does as `control` says.
+    fn source_of(control: ControlStats) -> StatsSource {
+        let network = Network::local();
+        let hello = Hello { versions: vec![], network: network.id, clock: WallTime(0), features: 0, descriptor: None };
+        let (shared, _) = Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 20, hello);
+        let (asks, mut asked) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(ask) = asked.recv().await {
+                if let Ask::Stats(answer) = ask {
+                    answer.send(control).unwrap();
+                }
+            }
+        });
+        StatsSource::new(asks, shared)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_has_a_line_five_minutes_after_the_start_and_then_every_six_hours() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _logged = tracing::subscriber::set_default(subscriber);
+        let (_sender, config) = watch::channel(Config::new(""));
+        let source = source_of(ControlStats { relays: 12, ..ControlStats::default() });
+        let day = Duration::from_secs(24 * 3600);
+        assert!(tokio::time::timeout(day, beat(source, config, Params::DEFAULT)).await.is_err(), "it goes on");
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        let ups = ["5 minutes", "6 hours", "12 hours", "18 hours"];
+        assert_eq!(lines.len(), ups.len(), "{log}");
+        for (line, up) in lines.into_iter().zip(ups) {
+            assert!(line.contains("INFO") && line.contains(&format!("heartbeat: up {up}; ")), "{line}");
+            assert!(line.contains("relays known: 12; "), "{line}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

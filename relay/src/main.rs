@@ -12,12 +12,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use umbel_proto::ids::Peer;
 use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
 use umbel_relay::{init, known_peer};
 
-use failure::Failure;
+use failure::{Exit, Failure};
 
 /// Many small buffers of equal size are made and freed on all threads.
 #[global_allocator]
@@ -83,12 +84,35 @@ struct DataDir {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let outcome = match cli.command {
         Command::Init { dir, network } => make(&dir, &network),
         Command::Run { dir, listen, advertise, seeds } => run::run(&dir.data_dir, Flags { listen, advertise, seeds }),
         Command::Peer { dir } => print_peer(&dir),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+/// Help and version are not errors; all else that clap says is, in the form that all errors have: its first paragraph is the error, the
+/// rest the hint.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // If even this can't be written, the exit code says the rest.
+        drop(error.print());
+        return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+    }
+    let text = error.render().to_string();
+    let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = text.split("\n\n").map(joined).filter(|paragraph| !paragraph.is_empty());
+    let said = paragraphs.next().unwrap_or_default();
+    let hints: Vec<String> = paragraphs
+        .map(|hint| hint.trim_start_matches("tip: ").trim_end_matches('.').replace("Usage: ", "usage: "))
+        .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
+        .collect();
+    Failure::usage(said.trim_start_matches("error: "), hints.join("; ")).report()
 }
 
 fn make(dir: &DataDir, network: &str) -> Result<(), Failure> {

@@ -4,8 +4,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, LINKS_MAX};
 
-/// Files beside the links that others made: links that this relay dials, the store, logs, threads.
-const RESERVE: u64 = 1344;
+/// Links that this relay dials: to every relay of a large network that circuits or comparisons lead to.
+const DIALLED_LINKS: u64 = 1024;
+/// Dials under way.
+const DIALS: u64 = 256;
+/// The store, the log, the listener, timers, the runtime.
+const OTHER_FILES: u64 = 64;
+/// Files beside the links that others made.
+const RESERVE: u64 = DIALLED_LINKS + DIALS + OTHER_FILES;
 
 /// What became of the limit of open files and of `links_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +41,17 @@ impl OpenFiles {
     pub fn fit(config: &mut Config) -> Self {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         // None: there is no limit.
-        let (soft, hard) = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+        let limits = (current.unwrap_or(u64::MAX), maximum.unwrap_or(u64::MAX));
+        Self::fit_within(config, limits, |raised| {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok()
+        })
+    }
+
+    fn fit_within(config: &mut Config, (soft, hard): (u64, u64), raise: impl FnOnce(u64) -> bool) -> Self {
         let wanted = (config.links_max as u64).saturating_add(RESERVE);
         let mut limit = soft;
         let raised = wanted.min(hard);
-        if raised > soft && setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum }).is_ok() {
+        if raised > soft && raise(raised) {
             limit = raised;
         }
         let links_max = links_within(limit, config.links_max);
@@ -71,10 +83,29 @@ mod tests {
         assert_eq!(links_within(0, 20_000), 1);
     }
 
+    /// What became of the limits, what the limit was raised to, and how many links there may be.
+    fn fit(links_max: usize, limits: (u64, u64), may_raise: bool) -> (OpenFiles, Option<u64>, usize) {
+        let mut config = Config { links_max, ..Config::new("") };
+        let mut asked = None;
+        let files = OpenFiles::fit_within(&mut config, limits, |raised| {
+            asked = Some(raised);
+            may_raise
+        });
+        (files, asked, config.links_max)
+    }
+
     #[test]
-    fn a_relay_of_few_links_needs_no_more_than_the_system_gives() {
-        let mut config = Config { links_max: 1, ..Config::new("") };
-        OpenFiles::fit(&mut config);
-        assert_eq!(config.links_max, 1);
+    fn the_limit_is_raised_no_farther_than_the_links_need() {
+        assert_eq!(fit(1, (2000, 4000), true), (OpenFiles::Enough, None, 1));
+        let needed = 1000 + RESERVE;
+        assert_eq!(fit(1000, (1024, 4000), true), (OpenFiles::Raised { from: 1024, to: needed }, Some(needed), 1000));
+    }
+
+    #[test]
+    fn where_the_system_grants_no_more_there_are_fewer_links() {
+        let lowered = |limit, links_max, is_default| OpenFiles::Lowered { limit, links_max, is_default };
+        assert_eq!(fit(1000, (1024, 1800), true), (lowered(1800, 900, false), Some(1800), 900));
+        assert_eq!(fit(1000, (1024, 4000), false), (lowered(1024, 512, false), Some(1000 + RESERVE), 512));
+        assert_eq!(fit(LINKS_MAX, (48, 48), true), (lowered(48, 24, true), None, 24));
     }
 }

@@ -55,9 +55,7 @@ impl Running<'_> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => self.reload(&relay),
-                () = relay.failed() => {
-                    return Err(Failure::failed("the relay has failed", "start it again, and report what its log says"));
-                }
+                ended = relay.failed() => return Err(ended.into()),
             }
         }
         tracing::info!("the relay stops");

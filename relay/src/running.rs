@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -81,7 +81,17 @@ pub struct Relay {
     advertise: watch::Sender<Vec<String>>,
     config: watch::Sender<Config>,
     addresses: watch::Receiver<Vec<SocketAddr>>,
+    is_store_lost: Arc<AtomicBool>,
     plane: JoinHandle<()>,
+}
+
+/// Why a relay ended without having been told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// A fault of ours, which was reported where it happened.
+    Fault,
+    /// Its store was deleted or replaced: mail that it can't keep it does not take.
+    StoreLost,
 }
 
 /// How a relay is doing. Only sums: nothing tells one user from another.
@@ -171,7 +181,20 @@ impl Relay {
         };
         tokio::spawn(addresses.watch(advertised, asks.clone(), on_change));
         let config = watch::Sender::new(config);
-        Ok(Self { peer, listen, shared, stop, asks, accept_limits, advertise, config, addresses: known, plane })
+        let is_store_lost = Arc::default();
+        Ok(Self {
+            peer,
+            listen,
+            shared,
+            stop,
+            asks,
+            accept_limits,
+            advertise,
+            config,
+            addresses: known,
+            is_store_lost,
+            plane,
+        })
     }
 
     /// Takes up what may change while the relay runs; [`Config::restart_keys`] names what may not.
@@ -209,14 +232,22 @@ impl Relay {
     }
 
     /// From now on the log says what its operator would hear of from nobody else: a heartbeat every six hours, and whatever is wrong
-    /// with its addresses, its identity or its data directory. It dials itself for that.
+    /// with its addresses, its identity or its data directory. It dials itself for that. Where its store is lost it ends.
     pub fn watch_itself(&self) {
         let data_dir = self.config.borrow().data_dir.clone();
         let params = self.shared.network.params.clone();
         let mut stop = self.stop.subscribe();
         let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), params);
         let dial = selfcheck::dial_self(Arc::clone(&self.shared), self.addresses.clone());
-        tokio::spawn(selfcheck::watch_directory(data_dir, &[keys::IDENTITY_FILE, STORE_FILE, LOCK_FILE], stop.clone()));
+        let files = &[STORE_FILE, keys::IDENTITY_FILE, LOCK_FILE];
+        let (watching, end) = (selfcheck::watch_directory(data_dir, files, stop.clone()), self.stop.clone());
+        let is_store_lost = Arc::clone(&self.is_store_lost);
+        tokio::spawn(async move {
+            if watching.await {
+                is_store_lost.store(true, Ordering::Relaxed);
+                end.send_replace(true);
+            }
+        });
         tokio::spawn(async move {
             tokio::select! {
                 _ = stop.wait_for(|&stop| stop) => {}
@@ -225,9 +256,10 @@ impl Relay {
         });
     }
 
-    /// Waits until it ends without having been told to: a fault of ours, after which it serves nobody.
-    pub async fn failed(&mut self) {
-        let _ = (&mut self.plane).await; // the panic itself has been reported
+    /// Waits until it ends without having been told to, after which it serves nobody.
+    pub async fn failed(&mut self) -> Ended {
+        let _ = (&mut self.plane).await; // a panic has been reported itself
+        if self.is_store_lost.load(Ordering::Relaxed) { Ended::StoreLost } else { Ended::Fault }
     }
 
     /// Stops it: accepts nothing more, tells every circuit, sends and stores what waits. Returns within about five seconds.
@@ -266,6 +298,12 @@ impl StatsSource {
             refused_conns: sum(&counters.refused_conns),
             failed_conns: sum(&counters.failed_conns),
         })
+    }
+
+    /// Of a relay whose control plane is played by whoever reads `asks`.
+    #[cfg(test)]
+    pub(crate) fn new(asks: mpsc::Sender<Ask>, shared: Arc<Shared>) -> Self {
+        Self { asks, shared: Some(shared) }
     }
 
     /// Of a relay that has stopped.

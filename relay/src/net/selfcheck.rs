@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ enum Answer {
     NoRelay,
     /// Nobody, or somebody who closes at once.
     Nobody,
+    /// It was not found out, for a reason on this machine.
+    Unknown,
 }
 
 /// How bad that is.
@@ -58,17 +61,17 @@ enum Verdict {
 
 /// Dials each address that the relay advertises, after its start and now and then, until the relay stops.
 pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
-    let mut records: BTreeMap<SocketAddr, Record> = BTreeMap::new();
+    let mut findings: BTreeMap<SocketAddr, Finding> = BTreeMap::new();
     let mut bad_rounds = 0;
     loop {
         let current = addresses.borrow_and_update().clone();
-        records.retain(|address, _| current.contains(address));
+        findings.retain(|address, _| current.contains(address));
         let mut is_good = true;
         for address in current {
             let answer = ask(&shared, address).await;
             let has_visitors = shared.counters.relay_conns.load(Ordering::Relaxed) > 0;
-            let record = records.entry(address).or_default();
-            is_good &= record.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;
+            let finding = findings.entry(address).or_default();
+            is_good &= finding.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;
         }
         let wait = match (is_good, bad_rounds) {
             (true, _) => INTERVAL,
@@ -88,8 +91,12 @@ pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receive
 
 /// Who answers at `address`. The link is made as a client's, and not kept.
 async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
-    let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else { return Answer::Nobody };
-    let Ok(Ok(socket)) = timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await else { return Answer::Nobody };
+    let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else { return Answer::Unknown };
+    let socket = match timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await {
+        Ok(Ok(socket)) => socket,
+        Ok(Err(error)) => return answer_of_dial(&error),
+        Err(_) => return Answer::Nobody,
+    };
     let handshake = TlsConnector::from(config).connect(tls::server_name(), socket);
     let mut stream = match timeout(HANDSHAKE_MAX, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -105,6 +112,14 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
         Ok(Ok(theirs)) if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) => Answer::Own,
         Ok(Ok(_)) => Answer::Twin,
         Ok(Err(_)) | Err(_) => Answer::Nobody,
+    }
+}
+
+/// What a dial that failed says of who answered.
+fn answer_of_dial(error: &io::Error) -> Answer {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Answer::Unknown,
+        _ => Answer::Nobody,
     }
 }
 
@@ -124,15 +139,19 @@ fn is_own(ip: IpAddr) -> bool {
 
 /// What was last found at one address, and said.
 #[derive(Debug, Default)]
-struct Record {
+struct Finding {
     said: Option<(Answer, Verdict, Instant)>,
     failures: u32,
 }
 
-impl Record {
+impl Finding {
     /// Notes who answered, and says what the operator does not know yet.
     fn note(&mut self, address: SocketAddr, answer: Answer, has_visitors: bool, is_own: bool) -> Verdict {
-        self.failures = if answer == Answer::Own { 0 } else { self.failures + 1 };
+        self.failures = match answer {
+            Answer::Own => 0,
+            Answer::Unknown => self.failures,
+            Answer::Twin | Answer::OtherRelay | Answer::NoRelay | Answer::Nobody => self.failures + 1,
+        };
         let verdict = judge(answer, has_visitors, is_own, self.failures);
         let now = Instant::now();
         let is_known = self.said.is_some_and(|(before, judged, said_at)| {
@@ -151,6 +170,7 @@ fn judge(answer: Answer, has_visitors: bool, is_own: bool, failures: u32) -> Ver
     match answer {
         Answer::Own => Verdict::Good,
         Answer::Twin => Verdict::Bad,
+        Answer::Unknown => Verdict::Doubtful,
         // A router that does not lead back inside may answer itself.
         Answer::OtherRelay | Answer::NoRelay | Answer::Nobody if has_visitors => Verdict::Doubtful,
         Answer::OtherRelay => Verdict::Bad,
@@ -166,6 +186,11 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
         }
         (_, Verdict::Good) => tracing::debug!(%address, "this relay answers at the address that it advertises"),
         (Answer::Twin, _) => tracing::error!(%address, "{TWIN}"),
+        (Answer::Unknown, _) => tracing::warn!(
+            %address,
+            "this relay could not try the address that it advertises, for a reason of its own: it has no open files or memory left \
+             (see LimitNOFILE), or can't set up its TLS, which is a fault to report. Whether others reach it is not known"
+        ),
         (_, Verdict::Doubtful) => tracing::warn!(
             %address,
             "this relay can't reach itself at the address that it advertises. Behind a router that does not lead back inside this \
@@ -193,23 +218,33 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
 pub(crate) const TWIN: &str = "another process runs with this relay's identity: stop one of the two, and make a relay of its own \
      there with `umbel-relay init`; the two take each other's circuits and mail";
 
-/// Looks at the data directory now and then, until the relay stops; says so again every six hours while it is not what it was.
+/// Looks at the data directory now and then, until the relay stops; says so again every six hours while it is not what it was. Returns
+/// whether `files[0]`, which has the mail, is lost: what is written there from then on is lost too.
 pub(crate) async fn watch_directory(
     data_dir: PathBuf,
     files: &'static [&'static str],
     mut stop: watch::Receiver<bool>,
-) {
+) -> bool {
     let began = files_of(&data_dir, files);
     let mut said_at: Option<Instant> = None;
     loop {
         tokio::select! {
-            _ = stop.wait_for(|&stop| stop) => return,
+            _ = stop.wait_for(|&stop| stop) => return false,
             () = sleep(DIRECTORY_INTERVAL) => {}
         }
         let now = files_of(&data_dir, files);
-        let lost = began.iter().zip(&now).zip(files).find(|((began, now), _)| now.is_none() || began != now);
-        match lost {
+        let mut lost = began.iter().zip(&now).zip(files).filter(|((began, now), _)| began.is_lost(**now));
+        match lost.next() {
             None => said_at = None,
+            Some((_, file)) if file == &files[0] => {
+                tracing::error!(
+                    directory = %data_dir.display(),
+                    file,
+                    "the file that holds the mail of others was deleted or replaced while this relay runs: it stops, since what it \
+                     takes from now on would be lost. Put a copy of the directory back, or make another relay with `umbel-relay init`"
+                );
+                return true;
+            }
             Some((_, file)) if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
                 said_at = Some(Instant::now());
                 tracing::error!(
@@ -224,9 +259,32 @@ pub(crate) async fn watch_directory(
     }
 }
 
-/// Which files these are: device and number.
-fn files_of(data_dir: &Path, files: &[&str]) -> Vec<Option<(u64, u64)>> {
-    let file = |name: &&str| fs::metadata(data_dir.join(name)).ok().map(|file| (file.dev(), file.ino()));
+/// What is found under a file's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// A file, with its device and number.
+    File(u64, u64),
+    Missing,
+    /// It could not be looked at: a disk or a mount that fails is not a file that was deleted.
+    Unknown,
+}
+
+impl Seen {
+    fn is_lost(self, now: Self) -> bool {
+        match (self, now) {
+            (_, Self::Missing) => true,
+            (Self::File(..), Self::File(..)) => self != now,
+            _ => false,
+        }
+    }
+}
+
+fn files_of(data_dir: &Path, files: &[&str]) -> Vec<Seen> {
+    let file = |name: &&str| match fs::metadata(data_dir.join(name)) {
+        Ok(file) => Seen::File(file.dev(), file.ino()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Missing,
+        Err(_) => Seen::Unknown,
+    };
     files.iter().map(file).collect()
 }
 
@@ -246,16 +304,29 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_on_this_machine_accuses_no_firewall() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert_eq!(answer_of_dial(&errno.into()), Answer::Unknown);
+        }
+        assert_eq!(answer_of_dial(&Errno::CONNREFUSED.into()), Answer::Nobody);
+        assert_eq!(judge(Answer::Unknown, false, true, 9), Verdict::Doubtful);
+        let mut finding = Finding { said: None, failures: 2 };
+        finding.note(SocketAddr::from(([127, 0, 0, 1], 1)), Answer::Unknown, false, true);
+        assert_eq!(finding.failures, 2, "it says nothing of the address");
+    }
+
+    #[test]
     fn a_file_that_was_replaced_is_another() {
         let dir = tempfile::tempdir().unwrap();
         let files = || files_of(dir.path(), &["a", "b"]);
         fs::write(dir.path().join("a"), "1").unwrap();
         let before = files();
-        assert!(before[0].is_some() && before[1].is_none());
+        assert!(matches!(before[..], [Seen::File(..), Seen::Missing]));
         fs::write(dir.path().join("a"), "2").unwrap();
         assert_eq!(files(), before, "the same file, with other words");
         fs::write(dir.path().join("new"), "1").unwrap();
         fs::rename(dir.path().join("new"), dir.path().join("a")).unwrap();
-        assert_ne!(files(), before);
+        assert!(before[0].is_lost(files()[0]));
+        assert!(before[0].is_lost(Seen::Missing) && !before[0].is_lost(Seen::Unknown));
     }
 }
