@@ -38,7 +38,7 @@ const LINKS_PER_GROUP_MAX: usize = 512;
 const HALF_OPEN_MAX: usize = 256;
 /// The same from one address group: eight groups are needed to keep everybody out for ten seconds.
 const HALF_OPEN_PER_GROUP_MAX: usize = HALF_OPEN_MAX / 8;
-/// Circuits by default: about 4 KiB each.
+/// Circuits by default: about 0.6 KiB each.
 const CIRCUITS_MAX: usize = 65_536;
 /// Inbox descriptors by default: 8 KiB each, in memory and on the disk.
 const INBOX_DESCRIPTORS_MAX: usize = 16_384;
@@ -62,7 +62,7 @@ pub struct Config {
     pub memory_budget_bytes: usize,
     /// Threads that carry cells.
     pub threads: usize,
-    /// What is logged, as in `RUST_LOG`.
+    /// What is logged: a filter in `RUST_LOG` syntax.
     pub log: String,
     /// Most links that others made.
     pub links_max: usize,
