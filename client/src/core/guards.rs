@@ -90,10 +90,12 @@ impl Guard {
     }
 
     /// Whether it was out of reach for so long that the next one takes its place. It is tried again once a day.
-    fn is_gone(&self, wall: WallTime) -> bool {
-        self.missed >= GONE_MISSES
-            && self.missed_since.is_some_and(|since| since + DAY <= wall)
-            && self.rests_until.is_some_and(|until| until > wall)
+    fn is_gone(&self, cx: &Context<'_>) -> bool {
+        self.was_long_missed(cx) && self.rests_until.is_some_and(|until| until > cx.wall)
+    }
+
+    fn was_long_missed(&self, cx: &Context<'_>) -> bool {
+        self.missed >= GONE_MISSES && self.missed_since.is_some_and(|since| since + DAY <= cx.confirmed)
     }
 }
 
@@ -124,6 +126,12 @@ impl Guards {
         &self.new_at
     }
 
+    /// The relays of the sample, as they were drawn.
+    #[cfg(test)]
+    pub(super) fn in_order_drawn(&self) -> Vec<RelayId> {
+        self.sample.iter().map(|guard| guard.relay).collect()
+    }
+
     /// Whether the sample has to be stored again.
     pub(super) fn take_changed(&mut self) -> bool {
         core::mem::take(&mut self.is_changed)
@@ -131,16 +139,16 @@ impl Guards {
 
     /// All usable guards, best first: confirmed ones by when that was, then the others as drawn; last those that were long
     /// out of reach.
-    pub(super) fn in_order(&self, wall: WallTime) -> Vec<RelayId> {
+    pub(super) fn in_order(&self, cx: &Context<'_>) -> Vec<RelayId> {
         let mut listed: Vec<&Guard> = self.sample.iter().filter(|guard| guard.is_usable()).collect();
-        listed.sort_by_key(|guard| (guard.is_gone(wall), guard.confirmed_at.unwrap_or(WallTime(u64::MAX))));
+        listed.sort_by_key(|guard| (guard.is_gone(cx), guard.confirmed_at.unwrap_or(WallTime(u64::MAX))));
         listed.into_iter().map(|guard| guard.relay).collect()
     }
 
     /// The first few of [`Guards::in_order`].
-    pub(super) fn primary(&self, wall: WallTime, count: usize) -> Vec<RelayId> {
-        let mut order = self.in_order(wall);
-        order.truncate(count);
+    pub(super) fn primary(&self, cx: &Context<'_>) -> Vec<RelayId> {
+        let mut order = self.in_order(cx);
+        order.truncate(cx.network.params.guards_primary);
         order
     }
 
@@ -174,20 +182,30 @@ impl Guards {
                 self.is_changed = true;
             }
         }
-        self.forget_new(wall);
+        self.forget_new(confirmed);
         let wanted = (cx.view.len() / 5).clamp(params.guards_primary, params.guards_sample_min);
-        let is_there = |guard: &&Guard| guard.is_usable() && !guard.is_gone(wall);
-        while self.sample.iter().filter(is_there).count() < wanted && self.grow(cx) {}
+        let count = |guards: &Self, cx: &Context<'_>| {
+            guards.sample.iter().filter(|guard| guard.is_usable() && !guard.is_gone(cx)).count()
+        };
+        while count(self, cx) < wanted && self.grow(cx) {}
     }
 
-    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept for as long as that was wrong.
+    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept, or kept out of use, for as long as
+    /// that was wrong.
     fn redate(&mut self, wall: WallTime) {
-        for guard in &mut self.sample {
-            let times = [Some(&mut guard.sampled_at), guard.confirmed_at.as_mut(), guard.unlisted_since.as_mut()];
-            for time in times.into_iter().flatten().filter(|time| **time > wall + JUMP_MIN) {
-                *time = wall;
-                self.is_changed = true;
-            }
+        let guards = self.sample.iter_mut().flat_map(|guard| {
+            let kept = [Some(&mut guard.sampled_at), guard.confirmed_at.as_mut(), guard.unlisted_since.as_mut()];
+            let failed = [guard.tried_at.as_mut(), guard.missed_since.as_mut(), guard.set_aside_at.as_mut()];
+            kept.into_iter().chain(failed).flatten()
+        });
+        for time in guards.chain(&mut self.new_at).filter(|time| **time > wall + JUMP_MIN) {
+            *time = wall;
+            self.is_changed = true;
+        }
+        let rests = self.sample.iter_mut().filter_map(|guard| guard.rests_until.as_mut());
+        for until in rests.filter(|until| **until > wall + DAY + JUMP_MIN) {
+            *until = wall + DAY;
+            self.is_changed = true;
         }
     }
 
@@ -204,11 +222,20 @@ impl Guards {
         true
     }
 
-    /// Whether a link to this guard may be asked for: it was tried before, or trying another new one is within the rules.
+    /// Whether a link to this guard was asked for before.
+    pub(super) fn is_tried(&self, relay: RelayId) -> bool {
+        self.sample.iter().any(|guard| guard.relay == relay && guard.tried_at.is_some())
+    }
+
+    /// Whether this is a guard that no link was ever asked for to.
+    pub(super) fn is_untried(&self, relay: RelayId) -> bool {
+        self.sample.iter().any(|guard| guard.relay == relay && guard.tried_at.is_none())
+    }
+
+    /// Whether this guard may be dialled, or used over a link that is there: it was tried before, or trying another new one is
+    /// within the rules.
     pub(super) fn may_try(&self, relay: RelayId, params: &Params) -> bool {
-        let is_tried = |guard: &&Guard| guard.tried_at.is_some();
-        let is_known = self.sample.iter().filter(is_tried).any(|guard| guard.relay == relay);
-        is_known || self.has_free_place(params) || self.may_try_new(params)
+        self.is_tried(relay) || self.has_free_place(params) || self.may_try_new(params)
     }
 
     /// Whether one more new guard may be tried today.
@@ -217,7 +244,7 @@ impl Guards {
         self.new_at.len() < most
     }
 
-    /// A link to this guard is asked for.
+    /// A link to this guard is asked for, or one that is there is used.
     pub(super) fn on_tried(&mut self, cx: &Context<'_>, relay: RelayId) {
         let has_free_place = self.has_free_place(&cx.network.params);
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
@@ -231,14 +258,11 @@ impl Guards {
     }
 
     /// It could not be reached, while another relay could: it rests for so long, or for a day if that goes on and on.
-    pub(super) fn on_missed(&mut self, wall: WallTime, relay: RelayId, rest: Duration) {
+    pub(super) fn on_missed(&mut self, cx: &Context<'_>, relay: RelayId, rest: Duration) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
         guard.missed = guard.missed.saturating_add(1);
-        // The clock may have been ahead.
-        let since = guard.missed_since.map_or(wall, |since| since.min(wall));
-        guard.missed_since = Some(since);
-        let is_gone = guard.missed >= GONE_MISSES && since + DAY <= wall;
-        guard.rests_until = Some(wall + if is_gone { DAY } else { rest });
+        guard.missed_since.get_or_insert(cx.wall);
+        guard.rests_until = Some(cx.wall + if guard.was_long_missed(cx) { DAY } else { rest });
         self.is_changed = true;
     }
 
@@ -276,7 +300,7 @@ impl Guards {
         if all < params.guard_circuits_min || !is_much || !trail.has(DISTINCT_L2, DISTINCT_MIDDLES, terminals) {
             return;
         }
-        if self.may_set_aside(cx.wall, relay)
+        if self.may_set_aside(cx.confirmed, relay)
             && let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay)
         {
             guard.set_aside_at = Some(cx.wall);
@@ -287,9 +311,9 @@ impl Guards {
     }
 
     /// Whether another guard that was tried is left, and few were set aside lately.
-    fn may_set_aside(&self, wall: WallTime, relay: RelayId) -> bool {
+    fn may_set_aside(&self, confirmed: WallTime, relay: RelayId) -> bool {
         let is_left = |guard: &Guard| guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some();
-        let is_recent = |guard: &&Guard| guard.set_aside_at.is_some_and(|at| at + SET_ASIDE_WINDOW > wall);
+        let is_recent = |guard: &&Guard| guard.set_aside_at.is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed);
         self.sample.iter().any(is_left) && self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
     }
 
@@ -298,92 +322,13 @@ impl Guards {
         self.sample.iter().filter(|guard| guard.tried_at.is_some()).count() < params.guards_primary
     }
 
-    /// Forgets first tries of more than a day ago. A clock that was set back must not make a day longer than one.
-    fn forget_new(&mut self, wall: WallTime) {
+    /// Forgets first tries of more than a day ago: of confirmed time, since a clock that jumps must not make a day pass.
+    fn forget_new(&mut self, confirmed: WallTime) {
         let before = self.new_at.len();
-        self.new_at.retain(|at| wall.since(*at) < DAY);
-        for at in &mut self.new_at {
-            *at = (*at).min(wall);
-        }
+        self.new_at.retain(|at| confirmed.since(*at) < DAY);
         self.is_changed |= self.new_at.len() != before;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use umbel_proto::directory::NetView;
-    use umbel_proto::directory::choice::Candidates;
-    use umbel_proto::network::Network;
-    use umbel_proto::time::Instant;
-
-    use super::super::Outgoing;
-    use super::*;
-
-    const NOW: WallTime = WallTime(1_790_000_000);
-
-    fn relay(number: u8) -> RelayId {
-        RelayId([number; RelayId::LEN])
-    }
-
-    #[test] // §6.4(8)
-    fn few_new_guards_are_tried_a_day() {
-        let params = Params { danger_accept_weak: false, ..Network::local().params };
-        let tried = |number| Guard { tried_at: Some(NOW), ..Guard::sampled(relay(number), NOW) };
-        let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
-        let mut guards = Guards::restore(sample, vec![NOW]);
-        assert!(guards.may_try(relay(4), &params));
-        guards.new_at.push(NOW);
-        assert!(guards.may_try(relay(1), &params) && !guards.may_try(relay(4), &params));
-        guards.forget_new(NOW + DAY);
-        assert!(guards.may_try(relay(4), &params));
-    }
-
-    /// Refreshes when the calendar says `wall` and is confirmed up to `confirmed`; who is left.
-    fn refreshed(guards: &mut Guards, wall: WallTime, confirmed: WallTime) -> usize {
-        let network = Network::local();
-        let mut cx = Context {
-            now: Instant::default(),
-            wall,
-            confirmed,
-            is_clock_sure: wall == confirmed,
-            network: &network,
-            view: &NetView::new(),
-            candidates: &Candidates::new([], &network),
-            is_ready: true,
-            rng: &mut rand::rng(),
-            out: &mut Outgoing::default(),
-        };
-        guards.refresh(&mut cx);
-        guards.sample.len()
-    }
-
-    #[test] // §1.6, §6.4
-    fn guards_go_by_confirmed_time() {
-        let used = Guard { confirmed_at: Some(NOW), ..Guard::sampled(relay(1), NOW) };
-        let mut guards = Guards::restore(vec![used, Guard::sampled(relay(2), NOW)], Vec::new());
-        assert_eq!(refreshed(&mut guards, NOW + DAY * 400, NOW), 2, "the clock may be wrong");
-        assert_eq!(refreshed(&mut guards, NOW + DAY * 19, NOW + DAY * 19), 2);
-        assert_eq!(refreshed(&mut guards, NOW + DAY * 400, NOW + DAY * 400), 0, "their lives are over");
-    }
-
-    #[test] // §1.6, §6.4
-    fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
-        let mut guards = Guards::restore(vec![Guard::sampled(relay(1), NOW + DAY * 365)], Vec::new());
-        assert_eq!(refreshed(&mut guards, NOW, WallTime(NOW.0 - 9000)), 1);
-        assert!(guards.sample[0].sampled_at > NOW, "not by a clock that is not confirmed");
-        refreshed(&mut guards, NOW, NOW);
-        assert_eq!(guards.sample[0].sampled_at, NOW);
-    }
-
-    #[test] // §6.4(7)
-    fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
-        let sample = vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
-        let mut guards = Guards::restore(sample, Vec::new());
-        let rest = Duration::from_secs(60);
-        (0..4).for_each(|_| guards.on_missed(NOW, relay(1), rest));
-        assert_eq!(guards.in_order(NOW), [relay(1), relay(2)], "an hour's failure changes nothing");
-        guards.on_missed(NOW + DAY, relay(1), rest);
-        assert_eq!(guards.in_order(NOW + DAY), [relay(2), relay(1)]);
-        assert_eq!(guards.in_order(NOW + DAY + DAY), [relay(1), relay(2)]);
-    }
-}
+mod tests;

@@ -294,10 +294,11 @@ impl Core {
         }
         self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
         self.sync.on_link_up(now);
-        if was_cut_off && self.pool.guard_in_use().is_some() {
-            self.outbox.flush(&mut cx);
-        }
         self.drive(now, wall, rng);
+        if was_cut_off && self.pool.guard_in_use().is_some() {
+            self.outbox.flush(&mut context!(self, now, wall, rng));
+            self.drive(now, wall, rng);
+        }
     }
 
     /// A link is gone.

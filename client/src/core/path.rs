@@ -91,7 +91,7 @@ impl Paths {
             return;
         }
         self.guards.refresh(cx);
-        let primary = self.guards.primary(cx.wall, cx.network.params.guards_primary);
+        let primary = self.guards.primary(cx);
         self.layer2.refresh(cx, &primary, &self.avoided);
     }
 
@@ -202,6 +202,7 @@ pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool 
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Moment;
     use super::*;
 
     /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed, listed.
@@ -214,7 +215,8 @@ mod tests {
         bytes.extend(OLD_GUARD);
         bytes.extend([0, 0]);
         let paths = Paths::restore(Some(&bytes)).expect("it is read");
-        assert_eq!(paths.guards.in_order(WallTime(10)), [RelayId([4; RelayId::LEN])]);
+        let order = Moment::at(WallTime(10)).act(|cx| paths.guards.in_order(cx)).0;
+        assert_eq!(order, [RelayId([4; RelayId::LEN])]);
         assert_eq!(Paths::restore(Some(&[7])).err(), Some(SnapshotFault::Paths));
     }
 }

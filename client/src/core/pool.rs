@@ -538,3 +538,6 @@ impl Pool {
 
 /// Hops of a stub: guard, layer 2, middle.
 const STUB_HOPS: usize = 3;
+
+#[cfg(test)]
+mod tests;

@@ -180,6 +180,9 @@ fn streak(streaks: &mut BTreeMap<RelayId, Streak>, relay: RelayId) -> &mut Strea
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::time::WallTime;
+
+    use super::super::testing::Moment;
     use super::*;
 
     fn relay(number: u8) -> RelayId {
@@ -192,5 +195,64 @@ mod tests {
         let counted = (0..20).filter(|number| trail.add(&[relay(number % 4), relay(10 + number), relay(99)])).count();
         assert_eq!(counted, 3);
         assert!(trail.has(4, 16, 1) && !trail.has(1, 1, 2));
+    }
+
+    /// Circuits of these paths break; what came of the last.
+    fn after_broken(suspects: &mut Suspects, paths: &[[u8; 4]]) -> Suspected {
+        let on_broken = |suspects: &mut Suspects, path: &[u8; 4]| {
+            Moment::at(WallTime(0)).act(|cx| suspects.on_broken(cx, &path.map(relay))).0
+        };
+        paths.iter().map(|path| on_broken(suspects, path)).last().unwrap_or(Suspected::Nobody)
+    }
+
+    #[test] // §6.4(10)
+    fn a_guard_is_suspected_once_nothing_else_is_common_to_what_broke() {
+        let mut suspects = Suspects::default();
+        let broken = [[1, 11, 21, 31], [1, 12, 22, 32], [1, 11, 21, 31]];
+        assert_eq!(after_broken(&mut suspects, &broken[..2]), Suspected::Nobody);
+        assert_eq!(after_broken(&mut suspects, &broken[2..]), Suspected::Guard);
+        let now = Instant::from_micros(0);
+        assert!(suspects.is_suspect(relay(1), now) && !suspects.is_suspect(relay(2), now));
+        suspects.on_worked(&[1, 11, 21, 31].map(relay));
+        assert!(!suspects.is_suspect(relay(1), now), "an answer clears it");
+        for common in [[[1, 11, 21, 31], [1, 12, 22, 31]], [[1, 11, 21, 31], [1, 12, 21, 32]]] {
+            let many = common.repeat(4);
+            assert_eq!(after_broken(&mut Suspects::default(), &many), Suspected::Nobody, "{common:?}");
+        }
+    }
+
+    #[test] // §6.4(10)
+    fn a_layer_2_relay_is_suspected_where_its_guard_broke_no_others() {
+        let broken = [[1, 11, 21, 31], [1, 11, 22, 32], [1, 11, 23, 33]];
+        assert_eq!(after_broken(&mut Suspects::default(), &broken), Suspected::Layer2);
+        for common in [[1, 11, 21, 34], [1, 11, 24, 31]] {
+            let many = [[1, 11, 21, 31], common].repeat(4);
+            assert_eq!(after_broken(&mut Suspects::default(), &many), Suspected::Nobody, "{common:?}");
+        }
+        let mut suspects = Suspects::default();
+        after_broken(&mut suspects, &broken[..2]);
+        suspects.on_worked(&[1, 11, 21, 31].map(relay));
+        assert_eq!(after_broken(&mut suspects, &broken[2..]), Suspected::Nobody, "an answer clears it");
+    }
+
+    #[test] // §6.4(10)
+    fn a_guard_is_suspected_that_lets_no_circuit_be_built_over_three_layer_2_relays() {
+        let after = |suspects: &mut Suspects, ways: &[[u8; 2]]| {
+            let on_unbuilt = |suspects: &mut Suspects, way: &[u8; 2]| {
+                Moment::at(WallTime(0)).act(|cx| suspects.on_unbuilt(cx, relay(1), &way.map(relay))).0
+            };
+            ways.iter().map(|way| on_unbuilt(suspects, way)).last()
+        };
+        let ways = [[11, 21], [12, 22], [13, 23], [11, 24]];
+        let mut suspects = Suspects::default();
+        assert_eq!(after(&mut suspects, &ways[..3]), Some(Suspected::Nobody));
+        assert_eq!(after(&mut suspects, &ways[3..]), Some(Suspected::Guard));
+        assert!(suspects.is_suspect(relay(1), Instant::from_micros(0)));
+        let two = [[11, 21], [12, 22]].repeat(5);
+        assert_eq!(after(&mut Suspects::default(), &two), Some(Suspected::Nobody));
+        let mut suspects = Suspects::default();
+        after(&mut suspects, &ways[..3]);
+        suspects.on_built(relay(1));
+        assert_eq!(after(&mut suspects, &ways[3..]), Some(Suspected::Nobody), "one was built meanwhile");
     }
 }

@@ -22,8 +22,10 @@ use super::requests::{Answer, Asker, Question, Requests};
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
-/// Of those, known relays besides guards and seeds, when it is only newer addresses that are missing.
+/// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer addresses that are missing.
 const HELPERS_MAX: usize = 4;
+/// How long these are the same: whoever blocks guards must not walk a client through all relays.
+const HELPERS_FOR: Duration = Duration::from_secs(86_400);
 /// The longest wait before another peer is asked while there is no view.
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait, once no peer could be reached, before all are dialled again.
@@ -51,6 +53,9 @@ pub(super) struct Sync {
     ended_at: Instant,
     /// How many were due early since the last that was not.
     unknown_count: u32,
+    /// Which known relays are asked then, and until when no others are.
+    helpers: Vec<RelayId>,
+    helpers_until: Instant,
 }
 
 /// One reconciliation, with one peer.
@@ -64,6 +69,7 @@ struct Running {
 struct Way {
     relay: RelayId,
     host_ports: Vec<String>,
+    is_seed: bool,
     asked_count: u32,
 }
 
@@ -81,6 +87,8 @@ impl Sync {
             is_helping: false,
             ended_at: Instant::from_micros(0),
             unknown_count: 0,
+            helpers: Vec::new(),
+            helpers_until: Instant::from_micros(0),
         }
     }
 
@@ -177,7 +185,7 @@ impl Sync {
         if self.may_ask(in_use, cx.now) {
             return Some(in_use);
         }
-        for relay in pool.paths.guards.primary(cx.wall, cx.network.params.guards_primary) {
+        for relay in pool.paths.guards.primary(cx) {
             if !self.may_ask(relay, cx.now) {
                 continue;
             }
@@ -188,12 +196,11 @@ impl Sync {
                     return None;
                 }
                 Reach::Resting(_) => {}
-                Reach::Unknown => {
-                    let host_ports = cx.view.get(&relay).map(VerifiedDescriptor::host_ports).unwrap_or_default();
-                    pool.links.dial(cx, relay, host_ports);
+                Reach::Unknown if pool.dial_guard(cx, relay) => {
                     self.next_at = cx.now + STAGGER;
                     return None;
                 }
+                Reach::Unknown => {}
             }
         }
         self.pause(cx);
@@ -275,6 +282,8 @@ impl Sync {
 
     /// The peer asked least often that can be reached. One that there is no link to is dialled and waited for.
     fn next_peer(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool) -> Option<RelayId> {
+        // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
+        self.round.retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
         if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
             self.widen(cx, book, pool);
         }
@@ -311,12 +320,13 @@ impl Sync {
         None
     }
 
-    /// Adds whoever else could be asked: guards, who know this client already, then seeds, then relays that are known or
-    /// were last known to be somewhere.
+    /// Adds whoever else could be asked: guards that were tried, who know this client already, then seeds, then relays that
+    /// are known or were last known to be somewhere.
     fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
-        for relay in pool.paths.guards.in_order(cx.wall) {
+        let guards = &pool.paths.guards;
+        for relay in guards.in_order(cx).into_iter().filter(|&relay| guards.is_tried(relay)) {
             if let Some(known) = cx.view.get(&relay).or_else(|| book.last_known_of(&relay)) {
-                self.add(relay, known.host_ports());
+                self.add(relay, known.host_ports(), false);
             }
         }
         let mut seeds = self.seeds.clone();
@@ -324,25 +334,38 @@ impl Sync {
         for Peer { id, host_port } in seeds {
             let known = cx.view.get(&id).or_else(|| book.last_known_of(&id));
             let known = known.map(VerifiedDescriptor::host_ports).unwrap_or_default();
-            self.add(id, known.into_iter().chain([host_port]).collect());
+            self.add(id, known.into_iter().chain([host_port]).collect(), true);
         }
         let mut known: Vec<&VerifiedDescriptor> = cx.view.iter().chain(book.last_known(cx.network)).collect();
         shuffle(&mut known, cx.rng);
+        known.retain(|descriptor| !guards.is_untried(descriptor.relay));
         if self.is_helping {
-            known.truncate(HELPERS_MAX);
+            self.choose_helpers(cx.now, &known);
+            known.retain(|descriptor| self.helpers.contains(&descriptor.relay));
         }
         for descriptor in known {
-            self.add(descriptor.relay, descriptor.host_ports());
+            self.add(descriptor.relay, descriptor.host_ports(), false);
         }
     }
 
-    fn add(&mut self, relay: RelayId, host_ports: Vec<String>) {
+    /// Chooses helpers from these, unless some were chosen lately.
+    fn choose_helpers(&mut self, now: Instant, known: &[&VerifiedDescriptor]) {
+        if self.helpers_until <= now {
+            let others = known.iter().map(|descriptor| descriptor.relay);
+            let others = others.filter(|&relay| self.round.iter().all(|way| way.relay != relay));
+            self.helpers = others.take(HELPERS_MAX).collect();
+            self.helpers_until = now + HELPERS_FOR;
+        }
+    }
+
+    fn add(&mut self, relay: RelayId, host_ports: Vec<String>, is_seed: bool) {
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == relay) {
+            way.is_seed |= is_seed;
             let others = host_ports.into_iter().filter(|other| !way.host_ports.contains(other)).collect::<Vec<_>>();
             way.host_ports.extend(others);
             way.host_ports.truncate(HOST_PORTS_MAX);
         } else if self.round.len() < WAYS_MAX {
-            self.round.push(Way { relay, host_ports, asked_count: 0 });
+            self.round.push(Way { relay, host_ports, is_seed, asked_count: 0 });
         }
     }
 

@@ -19,9 +19,12 @@ const GUARD_STAGGER: Duration = Duration::from_millis(2500);
 const SEEDS_FIRST: Duration = Duration::from_secs(3);
 
 impl Pool {
-    /// The best guard that there is a link to: a suspect only where there is no other.
+    /// The best guard that there is a link to: a suspect only where there is no other. A link for the view's sake makes none.
     pub(in super::super) fn guard_in_use(&self) -> Option<(RelayId, LinkId)> {
-        let up = || self.order.iter().filter_map(|&relay| self.links.link_to(relay).map(|link| (relay, link)));
+        let up = || {
+            let linked = self.order.iter().filter_map(|&relay| self.links.link_to(relay).map(|link| (relay, link)));
+            linked.filter(|(relay, _)| self.paths.guards.is_tried(*relay))
+        };
         up().find(|(relay, _)| !self.suspected.contains(relay)).or_else(|| up().next())
     }
 
@@ -48,10 +51,10 @@ impl Pool {
         }
         self.missed.remove(&relay);
         for guard in core::mem::take(&mut self.missed) {
-            self.paths.guards.on_missed(cx.wall, guard, self.links.rest_left(guard, cx.now));
+            self.paths.guards.on_missed(cx, guard, self.links.rest_left(guard, cx.now));
         }
         if was_cut_off {
-            self.links.hurry(&self.paths.guards.primary(cx.wall, cx.network.params.guards_primary));
+            self.links.hurry(&self.paths.guards.primary(cx));
         }
     }
 
@@ -59,11 +62,11 @@ impl Pool {
     pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         let is_online = !self.links.ids().is_empty();
         self.links.on_dial_failed(cx, relay);
-        if !self.order.contains(&relay) {
+        if !self.order.contains(&relay) || !self.paths.guards.is_tried(relay) {
             return;
         }
         if is_online {
-            self.paths.guards.on_missed(cx.wall, relay, self.links.rest_left(relay, cx.now));
+            self.paths.guards.on_missed(cx, relay, self.links.rest_left(relay, cx.now));
         } else {
             self.missed.insert(relay);
         }
@@ -111,16 +114,18 @@ impl Pool {
         self.suspected.retain(|&guard| self.suspects.is_suspect(guard, now));
         self.hurry_moved(cx);
         loop {
-            self.order = self.paths.guards.in_order(cx.wall);
+            self.order = self.paths.guards.in_order(cx);
             let mut is_any_up = false;
             for relay in self.order.clone() {
+                let may_try = self.paths.guards.may_try(relay, &cx.network.params);
                 match self.links.reach(relay, now) {
-                    Reach::Up(_) if !self.suspected.contains(&relay) => return self.lacking_since = None,
-                    Reach::Up(_) => is_any_up = true,
-                    Reach::Dialling(began_at) if began_at + GUARD_STAGGER > now => return,
-                    Reach::Unknown if self.paths.guards.may_try(relay, &cx.network.params) => {
-                        return self.dial(cx, relay);
+                    Reach::Up(_) if may_try && !self.suspected.contains(&relay) => {
+                        self.paths.guards.on_tried(cx, relay);
+                        return self.lacking_since = None;
                     }
+                    Reach::Up(_) => is_any_up |= may_try,
+                    Reach::Dialling(began_at) if began_at + GUARD_STAGGER > now => return,
+                    Reach::Unknown if may_try => return self.dial(cx, relay),
                     Reach::Unknown | Reach::Dialling(_) | Reach::Resting(_) => {}
                 }
             }
@@ -163,6 +168,15 @@ impl Pool {
         let host_ports = descriptor.host_ports();
         self.paths.guards.on_tried(cx, relay);
         self.links.dial(cx, relay, host_ports);
+    }
+
+    /// Dials a guard that the view is to be brought up to date from, if that is within the rules; says whether it was.
+    pub(in super::super) fn dial_guard(&mut self, cx: &mut Context<'_>, relay: RelayId) -> bool {
+        let may_try = self.paths.guards.may_try(relay, &cx.network.params);
+        if may_try {
+            self.dial(cx, relay);
+        }
+        may_try
     }
 
     /// A guard that moved may be dialled at once.

@@ -1,0 +1,190 @@
+//! Which guards a client keeps, tries and sets aside, by which time (docs/protocol.md §1.6, §6.4).
+
+use umbel_proto::network::Network;
+
+use super::super::io::Notice;
+use super::super::testing::Moment;
+use super::*;
+
+const NOW: WallTime = WallTime(1_790_000_000);
+
+fn relay(number: u8) -> RelayId {
+    RelayId([number; RelayId::LEN])
+}
+
+/// A guard that was dialled.
+fn tried(number: u8) -> Guard {
+    Guard { tried_at: Some(NOW), ..Guard::sampled(relay(number), NOW) }
+}
+
+/// A guard that a circuit was built through.
+fn used(number: u8) -> Guard {
+    Guard { confirmed_at: Some(NOW), ..tried(number) }
+}
+
+/// The calendar is ahead by so much, and nothing confirms it.
+fn ahead_by(ahead: Duration) -> Moment {
+    Moment { wall: NOW + ahead, ..Moment::at(NOW) }
+}
+
+/// Refreshes; who is left.
+fn refreshed(guards: &mut Guards, moment: &Moment) -> usize {
+    moment.act(|cx| guards.refresh(cx));
+    guards.sample.len()
+}
+
+#[test] // §6.4(8)
+fn few_new_guards_are_tried_a_day() {
+    let params = Params { danger_accept_weak: false, ..Network::local().params };
+    let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
+    let mut guards = Guards::restore(sample, vec![NOW]);
+    assert!(guards.may_try(relay(4), &params));
+    guards.new_at.push(NOW);
+    assert!(guards.may_try(relay(1), &params) && !guards.may_try(relay(4), &params));
+    guards.forget_new(NOW + DAY);
+    assert!(guards.may_try(relay(4), &params));
+}
+
+#[test] // §1.6, §6.4(8)
+fn a_clock_that_jumps_makes_no_day_pass_for_new_guards() {
+    let params = Params { danger_accept_weak: false, ..Network::local().params };
+    let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
+    let mut guards = Guards::restore(sample, vec![NOW, NOW]);
+    refreshed(&mut guards, &ahead_by(DAY * 400));
+    assert!(!guards.may_try(relay(4), &params), "the clock may be wrong");
+    refreshed(&mut guards, &Moment::at(NOW + DAY));
+    assert!(guards.may_try(relay(4), &params));
+    guards.new_at = vec![NOW + DAY * 400; 2];
+    refreshed(&mut guards, &Moment::at(NOW));
+    refreshed(&mut guards, &Moment::at(NOW + DAY));
+    assert!(guards.may_try(relay(4), &params), "what a wrong clock dated ahead lasts a day");
+}
+
+#[test] // §1.6, §6.4
+fn guards_go_by_confirmed_time() {
+    let mut guards = Guards::restore(vec![used(1), Guard::sampled(relay(2), NOW)], Vec::new());
+    assert_eq!(refreshed(&mut guards, &ahead_by(DAY * 400)), 2, "the clock may be wrong");
+    assert_eq!(refreshed(&mut guards, &Moment::at(NOW + DAY * 19)), 2);
+    assert_eq!(refreshed(&mut guards, &Moment::at(NOW + DAY * 400)), 0, "their lives are over");
+}
+
+#[test] // §1.6, §6.4
+fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
+    let ahead = Some(NOW + DAY * 365);
+    let dated = Guard {
+        tried_at: ahead,
+        missed_since: ahead,
+        rests_until: ahead,
+        set_aside_at: ahead,
+        ..Guard::sampled(relay(1), NOW + DAY * 365)
+    };
+    let mut guards = Guards::restore(vec![dated.clone()], Vec::new());
+    let unsure = Moment { wall: NOW, ..Moment::at(WallTime(NOW.0 - 9000)) };
+    refreshed(&mut guards, &unsure);
+    assert_eq!(guards.sample[0].sampled_at, dated.sampled_at, "not by a clock that is not confirmed");
+    refreshed(&mut guards, &Moment::at(NOW));
+    let now = Some(NOW);
+    let (sampled_at, rests_until) = (NOW, Some(NOW + DAY));
+    let redated = Guard { sampled_at, tried_at: now, missed_since: now, rests_until, set_aside_at: now, ..dated };
+    assert_eq!(guards.sample[0], Guard { unlisted_since: now, ..redated });
+}
+
+#[test] // §6.4(7)
+fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
+    let sample = || vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
+    let rest = Duration::from_secs(60);
+    let mut guards = Guards::restore(sample(), Vec::new());
+    let miss = |guards: &mut Guards, moment: &Moment| moment.act(|cx| guards.on_missed(cx, relay(1), rest));
+    let order = |guards: &Guards, moment: &Moment| moment.act(|cx| guards.in_order(cx)).0;
+    (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
+    assert_eq!(order(&guards, &Moment::at(NOW)), [relay(1), relay(2)], "an hour's failure changes nothing");
+    miss(&mut guards, &Moment::at(NOW + DAY));
+    assert_eq!(order(&guards, &Moment::at(NOW + DAY)), [relay(2), relay(1)]);
+    assert_eq!(order(&guards, &Moment::at(NOW + DAY + DAY)), [relay(1), relay(2)]);
+    let mut guards = Guards::restore(sample(), Vec::new());
+    (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
+    miss(&mut guards, &ahead_by(DAY * 2));
+    assert_eq!(order(&guards, &ahead_by(DAY * 2)), [relay(1), relay(2)], "a clock that jumps makes no day pass");
+}
+
+/// So many circuits of these ways fail through a guard; whether the user was warned.
+fn fail(
+    guards: &mut Guards,
+    moment: &Moment,
+    number: u8,
+    ways: impl Iterator<Item = [u8; 3]>,
+    is_unbuilt: bool,
+) -> bool {
+    let (_, told) = moment.act(|cx| {
+        for way in ways {
+            let way = if is_unbuilt { way[..2].to_vec() } else { way.to_vec() };
+            let way: Vec<RelayId> = way.into_iter().map(relay).collect();
+            guards.on_failed(cx, relay(number), &way, is_unbuilt);
+        }
+    });
+    told.contains(&Notice::Warning(Warning::GuardFails))
+}
+
+/// Ways that have nothing in common but this many layer-2 relays and terminals.
+fn ways(count: u8, layer2: u8, terminals: u8) -> impl Iterator<Item = [u8; 3]> {
+    (0..count).map(move |number| [100 + number % layer2, 150 + number, 200 + number % terminals])
+}
+
+fn is_set_aside(guards: &Guards, number: u8) -> bool {
+    guards.sample.iter().any(|guard| guard.relay == relay(number) && guard.set_aside_at.is_some())
+}
+
+#[test] // §6.4(11)
+fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
+    let now = Moment::at(NOW);
+    let guards = || Guards::restore(vec![used(1), used(2)], Vec::new());
+    for is_unbuilt in [true, false] {
+        let mut kept = guards();
+        assert!(!fail(&mut kept, &now, 1, ways(19, 4, 10), is_unbuilt) && !is_set_aside(&kept, 1), "too few");
+        assert!(
+            !fail(&mut kept, &now, 2, ways(30, 1, 10), is_unbuilt) && !is_set_aside(&kept, 2),
+            "one L2 is behind it"
+        );
+        let mut left = guards();
+        assert!(fail(&mut left, &now, 1, ways(30, 4, 10), is_unbuilt) && is_set_aside(&left, 1));
+        assert_eq!(now.act(|cx| left.in_order(cx)).0, [relay(2)]);
+    }
+    let mut kept = guards();
+    fail(&mut kept, &now, 1, ways(60, 4, 3), false);
+    assert!(!is_set_aside(&kept, 1) && kept.sample[0].failed == 9, "three count to one terminal");
+    let mut kept = guards();
+    fail(&mut kept, &now, 1, ways(50, 4, 50), false);
+    assert_eq!(kept.sample[0].failed, 16, "none count to a seventeenth terminal");
+    let mut kept = guards();
+    now.act(|cx| (0..80).for_each(|_| kept.on_built(cx, relay(1))));
+    fail(&mut kept, &now, 1, ways(30, 4, 10), false);
+    assert!(!is_set_aside(&kept, 1), "30 of 110 is not much");
+}
+
+#[test] // §6.4(11)
+fn counts_are_halved_at_four_hundred() {
+    let mut guards = Guards::restore(vec![used(1)], Vec::new());
+    let built = |guards: &mut Guards, count: u32| {
+        Moment::at(NOW).act(|cx| (0..count).for_each(|_| guards.on_built(cx, relay(1))));
+    };
+    guards.sample[0].failed = 100;
+    built(&mut guards, 299);
+    assert_eq!((guards.sample[0].built, guards.sample[0].failed), (299, 100));
+    built(&mut guards, 1);
+    assert_eq!((guards.sample[0].built, guards.sample[0].failed), (150, 50));
+}
+
+#[test] // §6.4(11)
+fn no_more_than_two_are_set_aside_in_seven_days_and_never_the_last_that_was_used() {
+    let mut guards = Guards::restore((1..=5).map(used).collect(), Vec::new());
+    let fail_at = |guards: &mut Guards, moment: Moment, number| {
+        fail(guards, &moment, number, ways(30, 4, 10), true);
+        is_set_aside(guards, number)
+    };
+    assert!(fail_at(&mut guards, Moment::at(NOW), 1) && fail_at(&mut guards, Moment::at(NOW), 2));
+    assert!(!fail_at(&mut guards, ahead_by(DAY * 400), 3), "a clock that jumps makes no week pass");
+    assert!(!fail_at(&mut guards, Moment::at(NOW + DAY * 6), 3));
+    assert!(fail_at(&mut guards, Moment::at(NOW + DAY * 7), 3));
+    let mut guards = Guards::restore(vec![used(1), tried(2)], Vec::new());
+    assert!(!fail_at(&mut guards, Moment::at(NOW), 1), "no circuit was built through the other");
+}

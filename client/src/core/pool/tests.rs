@@ -1,0 +1,147 @@
+//! How many relays a client dials, and takes for guards, while guards can't be reached (docs/protocol.md §6.4(8), (9)).
+
+use std::collections::BTreeSet;
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
+use umbel_proto::handshake::OnionSecret;
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::link::Hello;
+use umbel_proto::network::{AddressGroups, Network, Params};
+use umbel_proto::time::{Duration, Instant, WallTime};
+
+use super::super::Core;
+use super::super::io::{LinkId, LinkOp, Snapshot, StoreOp};
+
+const WALL: WallTime = WallTime(1_790_000_000);
+const RELAYS: u16 = 120;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The limits are the default ones; addresses are not public, and nobody vouches for relays.
+fn network() -> Network {
+    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
+    Network { params: Params { danger_address_groups: AddressGroups::Port, ..danger }, ..Network::local() }
+}
+
+fn row(number: u16) -> BookRow {
+    let [low, high] = number.to_le_bytes();
+    let mut seed = [low; 32];
+    seed[0] = high;
+    let key = SigningKey::from_seed(&seed);
+    let descriptor = RelayDescriptor {
+        network: network().id,
+        relay: key.public().into(),
+        onion_keys: vec![OnionSecret::from_seed(&seed).public()],
+        addresses: vec![([127, 0, 0, 1], 9000 + number).into()],
+        roles: Roles::NONE,
+        version: "test".to_owned(),
+        issued_at: WALL,
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    BookRow { descriptor: descriptor.sign(&key), age: Age { first_seen: WALL, setup_at: WALL } }
+}
+
+/// A client that knows many relays, hardly any of which can be reached.
+struct Blocked {
+    core: Core,
+    now: Instant,
+    rng: ChaCha20Rng,
+    /// Whoever answers a dial, and nothing else.
+    answering: BTreeSet<RelayId>,
+    dialled: BTreeSet<RelayId>,
+    paths: Option<Vec<u8>>,
+    links: u64,
+}
+
+impl Blocked {
+    fn new(seeds: &[RelayId], paths: Option<Vec<u8>>) -> Self {
+        let mut rng = ChaCha20Rng::seed_from_u64(11);
+        let seeds = seeds.iter().map(|&id| Peer { id, host_port: "127.0.0.1:9".to_owned() }).collect();
+        let snapshot = Snapshot { relays: (0..RELAYS).map(row).collect(), paths, ..Snapshot::default() };
+        let now = Instant::from_micros(0);
+        let core = Core::new(network(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        let (answering, dialled) = (BTreeSet::new(), BTreeSet::new());
+        Self { core, now, rng, answering, dialled, paths: None, links: 0 }
+    }
+
+    fn wall(&self) -> WallTime {
+        WALL + Duration::from_micros(self.now.as_micros())
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.drain();
+            let next = self.core.poll_timeout().expect("it is up").max(self.now);
+            if next > end {
+                break;
+            }
+            self.now = next;
+            self.core.handle_timeout(self.now, self.wall(), &mut self.rng);
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        while let Some(op) = self.core.poll_link() {
+            let LinkOp::Dial { relay, .. } = op else { continue };
+            self.dialled.insert(relay);
+            let (now, wall) = (self.now, self.wall());
+            if self.answering.contains(&relay) {
+                self.links += 1;
+                let (versions, network) = (vec![1], network().id);
+                let hello = Hello { versions, network, clock: wall, features: 0, descriptor: None };
+                self.core.handle_link_up(now, wall, LinkId(self.links), relay, hello, &mut self.rng);
+            } else {
+                self.core.handle_dial_failed(now, wall, relay, &mut self.rng);
+            }
+        }
+        while let Some((_, op)) = self.core.poll_store() {
+            if let StoreOp::PutPaths(state) = op {
+                self.paths = Some(state);
+            }
+        }
+        while self.core.poll_cell().is_some() || self.core.poll_notice().is_some() {}
+    }
+
+    fn sample(&self) -> Vec<RelayId> {
+        self.core.pool.paths.guards.in_order_drawn()
+    }
+
+    fn tried(&self) -> usize {
+        self.sample().into_iter().filter(|&relay| self.core.pool.paths.guards.is_tried(relay)).count()
+    }
+
+    fn guards_dialled(&self) -> usize {
+        self.sample().into_iter().filter(|relay| self.dialled.contains(relay)).count()
+    }
+}
+
+#[test] // §6.4(8), (9)
+fn a_client_whose_guards_are_blocked_dials_few_relays() {
+    let mut blocked = Blocked::new(&[RelayId([9; 32])], None);
+    blocked.run_for(HOUR * 20);
+    assert!(blocked.sample().len() >= 20);
+    assert_eq!((blocked.tried(), blocked.guards_dialled()), (5, 5), "three freely, two in a day");
+    assert_eq!(blocked.dialled.len(), 5 + 1 + 4, "the seed, and four that may know newer addresses");
+}
+
+#[test] // §6.4(8), (9)
+fn whoever_answers_for_the_view_is_no_guard_for_that() {
+    let mut blocked = Blocked::new(&[], None);
+    blocked.run_for(HOUR);
+    let untried = |relay: &RelayId| !blocked.core.pool.paths.guards.is_tried(*relay);
+    let seeds: Vec<RelayId> = blocked.sample().into_iter().filter(untried).collect();
+    assert!(seeds.len() >= 15);
+    let mut blocked = Blocked::new(&seeds, blocked.paths);
+    blocked.answering = seeds.iter().copied().collect();
+    blocked.run_for(HOUR * 20);
+    assert!(blocked.dialled.iter().any(|relay| seeds.contains(relay)), "they were asked");
+    assert_eq!(blocked.core.pool.guard_in_use(), None);
+    assert_eq!(blocked.tried(), 5);
+    blocked.run_for(HOUR * 5);
+    assert!(blocked.core.pool.guard_in_use().is_some_and(|(guard, _)| seeds.contains(&guard)), "one of the next day's");
+}
