@@ -93,6 +93,11 @@ pub enum SendError {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
+    /// The process that has the profile's network is of a release that can't be asked: the message was not stored.
+    OtherRelease {
+        /// Its process id, if it noted that.
+        pid: Option<u32>,
+    },
     /// The profile could not be written, and too few holders have said that they have the message; but some were asked, so
     /// that its reader may get it. Sent again it would be another message. While this client is open, `Queued` and `Held`
     /// tell more.
@@ -168,6 +173,12 @@ pub enum StopReason {
     },
     /// Another process has the profile's network, and it can't be asked: the profile can't be written.
     Store(StoreFault),
+    /// Another process has the profile's network, and is of a release that asks and answers in another form. What was sent is
+    /// in the outbox.
+    OtherRelease {
+        /// Its process id, if it noted that.
+        pid: Option<u32>,
+    },
 }
 
 /// Whether a client may use the network.
@@ -507,6 +518,7 @@ display_errors! {
         Self::OutboxFull => "the outbox is full",
         Self::Expired => "the message expired: no holder took it in time",
         Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",
+        Self::OtherRelease { .. } => "another process of another release has the network of this profile",
         Self::Store(fault) => fault,
         Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may be delivered all the same"),
         Self::Closed => ClientClosed,

@@ -11,7 +11,7 @@ use umbel_client::{
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
-use super::session::unresponsive;
+use super::session::{other_release, unresponsive};
 
 /// Exit codes; 69 to 75 are those of `sysexits.h`, 130 and 141 those that a shell gives for SIGINT and SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub(super) struct Failure {
 }
 
 const CLOSED_HINT: &str = "this is a fault of umbel: run it again with --verbose and report what it says";
+
+const OTHER_RELEASE_HINT: &str = "end it, or use the same version";
 
 impl Failure {
     pub(super) fn new(exit: Exit, error: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -171,6 +173,11 @@ impl From<StopReason> for Failure {
                 "continue or end that process (one stopped with Ctrl-Z goes on with `fg`); what was sent is safe in the outbox",
             ),
             StopReason::Store(fault) => Self::failed(fault.to_string(), store_hint(fault)),
+            StopReason::OtherRelease { pid } => Self::new(
+                Exit::Deferred,
+                other_release(pid),
+                format!("{OTHER_RELEASE_HINT}; what was sent is safe in the outbox"),
+            ),
         }
     }
 }
@@ -191,6 +198,9 @@ impl From<SendError> for Failure {
                 format!("{}: the message was not sent", unresponsive(pid)),
                 "continue or end that process, then send again",
             ),
+            SendError::OtherRelease { pid } => {
+                Self::failed(format!("{}: the message was not sent", other_release(pid)), OTHER_RELEASE_HINT)
+            }
             SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
             SendError::InDoubt { fault, .. } => Self::new(
                 Exit::InDoubt,
@@ -337,5 +347,16 @@ mod tests {
         let unsent = Failure::from(SendError::Store(fault));
         assert_eq!(unsent.exit, Exit::Failed);
         assert!(unsent.error.contains("was not sent") && unsent.hint == store_hint(fault));
+    }
+
+    #[test]
+    fn a_driver_of_another_release_is_named_and_is_no_fault_to_report() {
+        for failure in [
+            Failure::from(StopReason::OtherRelease { pid: Some(4711) }),
+            SendError::OtherRelease { pid: Some(4711) }.into(),
+        ] {
+            assert!(failure.error.contains("different version") && failure.error.contains("4711"), "{failure:?}");
+            assert!(failure.hint.contains("use the same version") && !failure.is_closed(), "{failure:?}");
+        }
     }
 }

@@ -278,8 +278,16 @@ impl Signals {
 
 /// Who has the network and does not answer.
 pub(super) fn unresponsive(pid: Option<u32>) -> String {
-    let process = pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
-    format!("another umbel{process} has the network of this profile and does not answer")
+    format!("another umbel{} has the network of this profile and does not answer", process(pid))
+}
+
+/// Who has the network and can't be asked.
+pub(super) fn other_release(pid: Option<u32>) -> String {
+    format!("another umbel of a different version{} has this profile open", process(pid))
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
 fn warning_text(warning: &Warning) -> String {

@@ -189,6 +189,12 @@ impl Delivery {
         Some(delivery)
     }
 
+    /// How long the body is in a stored state of any format, of which the beginning is enough.
+    pub(super) fn stored_body_len(state: &[u8]) -> Option<usize> {
+        let ((_version, _address, len), _) = postcard::take_from_bytes::<(u8, [u8; 32], usize)>(state).ok()?;
+        Some(len)
+    }
+
     /// Whether this state has another format than what is stored now.
     pub(super) fn is_old(state: &[u8]) -> bool {
         state.first().is_some_and(|&version| version != STATE_VERSION)

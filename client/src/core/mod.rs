@@ -49,9 +49,8 @@ pub use io::{
     Status, StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
-pub use outbox::OUTBOX_MAX;
 use outbox::Outbox;
-pub use outbox::{new_outbox_state, read_outbox_message};
+pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use path::Paths;
 use pool::Pool;
 use requests::{Answer, Asker, Requests};

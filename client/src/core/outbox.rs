@@ -27,7 +27,7 @@ use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket}
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::{Context, SnapshotFault};
-pub use listed::{new_outbox_state, read_outbox_message};
+pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use umbel_proto::ids::QueueId;
 use waiting::{Due, Waiting, next_after};
 
@@ -37,10 +37,8 @@ const ACTIVE_MAX: usize = 8;
 const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 /// Most messages in the outbox; more are refused.
 const MESSAGES_MAX: usize = 10_000;
-/// Most bytes of messages in the outbox; more are refused.
+/// Most bytes of messages in the outbox, by the length of their bodies; more are refused.
 const BYTES_MAX: usize = 256 << 20;
-/// Most messages, and most bytes, in the outbox.
-pub const OUTBOX_MAX: (usize, usize) = (MESSAGES_MAX, BYTES_MAX);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
@@ -156,7 +154,7 @@ impl Outbox {
         if self.entries.contains_key(&id) {
             return;
         }
-        if self.entries.len() >= MESSAGES_MAX || self.bytes + body.len() > BYTES_MAX {
+        if !has_room(self.entries.len(), self.bytes, body.len()) {
             return cx.notify(Notice::Failed { id, reason: SendFault::OutboxFull });
         }
         let life = life.unwrap_or(cx.network.params.record_life);
@@ -559,6 +557,11 @@ impl Outbox {
         cx.store(StoreOp::RemoveOutbox(id));
         Some(entry)
     }
+}
+
+/// Whether a message of this length has a place beside so many others, whose bodies come to so many bytes.
+const fn has_room(messages: usize, bytes: usize, len: usize) -> bool {
+    messages < MESSAGES_MAX && bytes.saturating_add(len) <= BYTES_MAX
 }
 
 /// How long after one message the next is begun.

@@ -12,7 +12,7 @@ use super::ask::{Ask, Reply, decode, encode};
 use super::{Ground, Told};
 use crate::client::{CreateInboxError, SendError, StopReason};
 use crate::core::io::{Notice, StoreFault, Warning};
-use crate::core::{Core, OUTBOX_MAX, new_outbox_state};
+use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
 use crate::net::Clock;
 use crate::net::driver::Request;
 use crate::store::{AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Store, StoreClosed};
@@ -40,9 +40,17 @@ pub(super) struct Guest {
     is_silence_told: bool,
     beat_at: Instant,
     /// What is not answered yet.
-    pending: BTreeMap<AskId, Request>,
+    pending: BTreeMap<AskId, Pending>,
     /// What every new driver is asked again: the inboxes listened to, and whether interactively.
     listens: BTreeMap<String, bool>,
+}
+
+/// What the host was asked.
+enum Pending {
+    /// To take care of this message, which is in the outbox.
+    Adopt(MessageId),
+    /// What this process's user asked.
+    Request(Request),
 }
 
 /// How being a guest ends.
@@ -98,6 +106,12 @@ impl Guest {
             // Nothing more is written: that is what failed, or may wait for long.
             Err(End::Silence) => self.stop(StopReason::Unresponsive { pid: self.ground.lock_file.holder() }),
             Err(End::Store(fault)) => self.stop(StopReason::Store(fault)),
+            Err(End::OtherRelease) => {
+                let id = self.id;
+                let end = self.stop(StopReason::OtherRelease { pid: self.ground.lock_file.holder() });
+                drop(self.store.call(move |database| database.leave(id)).await);
+                end
+            }
         }
     }
 
@@ -171,7 +185,9 @@ impl Guest {
                 match self::done(found.await)? {
                     // Whether it was there before it was asked for decides, whoever makes it.
                     None => drop(done.send(Err(CreateInboxError::Exists))),
-                    Some(ask) => drop(self.pending.insert(ask, Request::CreateInbox { name, is_again, done })),
+                    Some(ask) => {
+                        self.pending.insert(ask, Pending::Request(Request::CreateInbox { name, is_again, done }));
+                    }
                 }
                 Ok(())
             }
@@ -191,10 +207,13 @@ impl Guest {
     /// The message is safe before anyone is asked to do something about it.
     async fn send(&mut self, id: MessageId, state: zeroize::Zeroizing<Vec<u8>>) -> Result<Result<(), SendError>, End> {
         let (guest, ask) = (self.id, encode(&Ask::Adopt { id }));
-        let asked = self.store.call(move |database| database.ask_with_message(guest, &ask, id, &state, OUTBOX_MAX));
+        let asked = self.store.call(move |database| {
+            let has_room = |heads: &[Vec<u8>]| outbox_has_room(heads, &state);
+            database.ask_with_message(guest, &ask, id, &state, OUTBOX_HEAD_LEN, has_room)
+        });
         match asked.await {
             Ok(Ok(Some(ask))) => {
-                self.pending.insert(ask, Request::Flush);
+                self.pending.insert(ask, Pending::Adopt(id));
                 Ok(Ok(()))
             }
             Ok(Ok(None)) => Ok(Err(SendError::OutboxFull)),
@@ -207,10 +226,14 @@ impl Guest {
     }
 
     async fn ask(&mut self, request: Request) -> Result<(), End> {
-        let Some(ask) = to_ask(&request) else { return Ok(()) };
+        self.ask_for(Pending::Request(request)).await
+    }
+
+    async fn ask_for(&mut self, pending: Pending) -> Result<(), End> {
+        let Some(ask) = to_ask(&pending) else { return Ok(()) };
         let (guest, ask) = (self.id, encode(&ask));
         let ask = done(self.store.call(move |database| database.ask(guest, &ask)).await)?;
-        self.pending.insert(ask, request);
+        self.pending.insert(ask, pending);
         Ok(())
     }
 
@@ -267,14 +290,17 @@ impl Guest {
             self.tell(decode::<Option<Notice>>(notice).flatten().map_or(Told::Gap, Told::Notice));
         }
         for (ask, answer) in heard.answers {
-            if let Some(request) = self.pending.remove(&ask) {
-                answer_request(request, decode(&answer).unwrap_or(Reply::Unknown));
+            let Some(pending) = self.pending.remove(&ask) else { continue };
+            if let Err(pending) = answer_pending(pending, decode(&answer).unwrap_or(Reply::Unknown)) {
+                // Whoever asked hears why this process ends before they hear that it does.
+                self.pending.insert(ask, pending);
+                return Err(End::OtherRelease);
             }
         }
         if !heard.is_known {
             self.enter().await?;
-            for (_, request) in std::mem::take(&mut self.pending) {
-                self.ask(request).await?;
+            for pending in std::mem::take(&mut self.pending).into_values() {
+                self.ask_for(pending).await?;
             }
         }
         if is_new_driver || !heard.is_known {
@@ -327,10 +353,14 @@ impl Guest {
             return GuestEnd::Stopped;
         };
         let mut first = self.listen_requests();
-        first.extend(std::mem::take(&mut self.pending).into_values().map(|request| match request {
+        first.extend(std::mem::take(&mut self.pending).into_values().map(|pending| match pending {
             // The driver that ended may have made it.
-            Request::CreateInbox { name, done, .. } => Request::CreateInbox { name, is_again: true, done },
-            request => request,
+            Pending::Request(Request::CreateInbox { name, done, .. }) => {
+                Request::CreateInbox { name, is_again: true, done }
+            }
+            Pending::Request(request) => request,
+            // It is in the outbox that was restored.
+            Pending::Adopt(_) => Request::Flush,
         }));
         self.tell(Told::Gap);
         GuestEnd::Took { restored: Box::new(restored), requests: self.requests, first }
@@ -349,12 +379,15 @@ enum End {
     Silence,
     /// The profile can't be read or written.
     Store(StoreFault),
+    /// The process that has the profile's network is of another release, which this one can't understand.
+    OtherRelease,
 }
 
 fn unsent(reason: StopReason) -> SendError {
     match reason {
         StopReason::Unresponsive { pid } => SendError::Unresponsive { pid },
         StopReason::Store(fault) => SendError::Store(fault),
+        StopReason::OtherRelease { pid } => SendError::OtherRelease { pid },
     }
 }
 
@@ -371,7 +404,11 @@ fn done<T>(result: Result<Result<T, DatabaseError>, StoreClosed>) -> Result<T, E
     }
 }
 
-fn to_ask(request: &Request) -> Option<Ask> {
+fn to_ask(pending: &Pending) -> Option<Ask> {
+    let request = match pending {
+        Pending::Adopt(id) => return Some(Ask::Adopt { id: *id }),
+        Pending::Request(request) => request,
+    };
     Some(match request {
         Request::Cancel { id, .. } => Ask::Cancel { id: *id },
         Request::Flush => Ask::Flush,
@@ -385,15 +422,16 @@ fn to_ask(request: &Request) -> Option<Ask> {
     })
 }
 
-/// Whoever asked may have stopped waiting. Where the answer can't be read the asker hears that the client is closed.
-fn answer_request(request: Request, reply: Reply) {
-    match (request, reply) {
-        (Request::Cancel { done, .. }, Reply::Cancelled(result)) => drop(done.send(result)),
-        (Request::CreateInbox { done, .. }, Reply::Created(result)) => drop(done.send(result)),
-        (Request::Listen { done, .. }, Reply::Listening(result)) => drop(done.send(result)),
-        (Request::InboxAddress { done, .. }, Reply::Address(address)) => drop(done.send(address)),
-        (Request::Status { done }, Reply::Status(status)) => drop(done.send(status)),
-        (Request::Flush, Reply::Done) => {}
-        _ => tracing::warn!("the other umbel of this profile is of another release"),
+/// Whoever asked may have stopped waiting. Gives back what this is no answer to.
+fn answer_pending(pending: Pending, reply: Reply) -> Result<(), Pending> {
+    match (pending, reply) {
+        (Pending::Request(Request::Cancel { done, .. }), Reply::Cancelled(result)) => drop(done.send(result)),
+        (Pending::Request(Request::CreateInbox { done, .. }), Reply::Created(result)) => drop(done.send(result)),
+        (Pending::Request(Request::Listen { done, .. }), Reply::Listening(result)) => drop(done.send(result)),
+        (Pending::Request(Request::InboxAddress { done, .. }), Reply::Address(address)) => drop(done.send(address)),
+        (Pending::Request(Request::Status { done }), Reply::Status(status)) => drop(done.send(status)),
+        (Pending::Request(Request::Flush) | Pending::Adopt(_), Reply::Done) => {}
+        (pending, _) => return Err(pending),
     }
+    Ok(())
 }

@@ -6,7 +6,12 @@ use tempfile::TempDir;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 
-use crate::{Claim, Client, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach, SendError};
+use super::ask::{Ask, Reply, decode, encode};
+use crate::store::{AskId, Asked, Database, Said};
+use crate::{
+    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach, SendError,
+    StopReason,
+};
 
 fn profile(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("profile");
@@ -94,6 +99,54 @@ async fn one_of_two_shows_a_message() {
     assert_eq!(second.claim(&message).await.unwrap(), Claim::Read);
     second.close().await;
     first.close().await;
+}
+
+/// The next ask that is not answered, as a host sees it.
+async fn next_ask(host: &mut Database) -> Asked {
+    loop {
+        if let Some(asked) = host.attend(AskId(0)).unwrap().asks.pop() {
+            return asked;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_driver_of_another_release_is_why_a_guest_ends() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let mut other = Profile::load(&path).unwrap().open().unwrap();
+    let _lock = other.lock_file.try_take().unwrap();
+    for reply in [encode(&Reply::Unknown), encode(&Reply::Done), vec![0xff, 0]] {
+        let guest = client(&path).await;
+        let answer = async {
+            let Asked { id, .. } = next_ask(&mut other.database).await;
+            other.database.say(1, &Said { answers: vec![(id, reply)], ..Said::default() }).unwrap();
+        };
+        assert_eq!(tokio::join!(guest.status(), answer).0, Err(ClientClosed));
+        assert_eq!(guest.stop_reason(), Some(StopReason::OtherRelease { pid: Some(std::process::id()) }));
+        guest.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_the_host_forgot_asks_again_for_what_was_not_done() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let mut host = Profile::load(&path).unwrap().open().unwrap();
+    let _lock = host.lock_file.try_take().unwrap();
+    let guest = client(&path).await;
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
+    let adopt = Some(Ask::Adopt { id: sent.id });
+    let Asked { guest: id, request, .. } = next_ask(&mut host.database).await;
+    assert_eq!(decode(&request), adopt);
+    host.database.say(1, &Said { gone: vec![id], ..Said::default() }).unwrap();
+    let is_adopt = |asked: &Asked| decode(&asked.request) == adopt;
+    while !host.database.attend(AskId(0)).unwrap().asks.iter().any(is_adopt) {
+        tokio::task::yield_now().await;
+    }
+    guest.close_at_once().await;
 }
 
 #[tokio::test]

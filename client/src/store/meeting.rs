@@ -136,23 +136,19 @@ impl Database {
         self.unsynced(|transaction| put_ask(transaction, guest, request))
     }
 
-    /// Puts a message into the outbox and asks the host to take care of it; both are durable then. `None` if the outbox is
-    /// full.
+    /// Puts a message into the outbox and asks the host to take care of it; both are durable then. `None` if it has no room
+    /// there, which is asked with the first `head_len` bytes of what is stored of each message.
     pub(crate) fn ask_with_message(
         &mut self,
         guest: GuestId,
         request: &[u8],
         id: MessageId,
         state: &[u8],
-        (messages_max, bytes_max): (usize, usize),
+        head_len: usize,
+        has_room: impl FnOnce(&[Vec<u8>]) -> bool,
     ) -> Result<Option<AskId>, DatabaseError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
-        let (messages, bytes): (u64, u64) = transaction
-            .query_row("SELECT count(*), coalesce(sum(length(state)), 0) FROM outbox", [], |row| {
-                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
-            })
-            .doing(DOING)?;
-        if messages >= messages_max as u64 || bytes.saturating_add(state.len() as u64) > bytes_max as u64 {
+        if !has_room(&outbox_heads(&transaction, head_len).doing(DOING)?) {
             return Ok(None);
         }
         transaction
@@ -236,6 +232,12 @@ impl Database {
 fn put_ask(connection: &Connection, guest: GuestId, request: &[u8]) -> rusqlite::Result<AskId> {
     connection.execute("INSERT INTO asks (guest, request) VALUES (?1, ?2)", params![guest.0, request])?;
     Ok(AskId(connection.last_insert_rowid()))
+}
+
+fn outbox_heads(connection: &Connection, head_len: usize) -> rusqlite::Result<Vec<Vec<u8>>> {
+    let mut statement = connection.prepare_cached("SELECT substr(state, 1, ?1) FROM outbox")?;
+    let heads = statement.query_map([i64::try_from(head_len).unwrap_or(i64::MAX)], |row| row.get(0))?;
+    heads.collect()
 }
 
 fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
@@ -393,9 +395,15 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let (_host, mut guest) = two(&dir);
         let id = guest.enter().unwrap().guest;
-        let mut put = |byte, max| guest.ask_with_message(id, b"adopt", MessageId([byte; 16]), b"state", max).unwrap();
-        assert!(put(1, (2, 100)).is_some() && put(2, (2, 100)).is_some());
-        assert!(put(3, (2, 100)).is_none() && put(3, (9, 12)).is_none());
+        let mut put = |byte, expected: &[&[u8]]| {
+            let has_room = |heads: &[Vec<u8>]| {
+                assert_eq!(heads, expected);
+                heads.len() < 2
+            };
+            guest.ask_with_message(id, b"adopt", MessageId([byte; 16]), b"state", 2, has_room).unwrap()
+        };
+        assert!(put(1, &[]).is_some() && put(2, &[b"st"]).is_some());
+        assert!(put(3, &[b"st", b"st"]).is_none());
         assert_eq!(guest.outgoing(MessageId([2; 16])).unwrap().unwrap().as_slice(), b"state");
         assert!(guest.outgoing(MessageId([3; 16])).unwrap().is_none());
     }

@@ -8,7 +8,10 @@ use zeroize::Zeroizing;
 
 use super::super::delivery::Delivery;
 use super::super::io::{OutboxEntry, OutboxMessage};
-use super::{Entry, Outbox, Stage};
+use super::{Entry, Outbox, Stage, has_room};
+
+/// So much of the beginning of a stored state says how long its body is.
+pub const OUTBOX_HEAD_LEN: usize = 64;
 
 impl Outbox {
     /// Each message, in the order they were sent.
@@ -53,6 +56,15 @@ pub fn new_outbox_state(
     wall: WallTime,
 ) -> Zeroizing<Vec<u8>> {
     Delivery::new(address, body, wall, life.unwrap_or(params.record_life)).state()
+}
+
+/// Whether one more message, which would be stored as `state`, has a place in an outbox whose states begin with these heads of
+/// [`OUTBOX_HEAD_LEN`] bytes, or of all if they are shorter.
+pub fn outbox_has_room(heads: &[Vec<u8>], state: &[u8]) -> bool {
+    // What can't be read is no message.
+    let len = |state: &[u8]| Delivery::stored_body_len(state).unwrap_or_default();
+    let bytes = heads.iter().fold(0, |sum: usize, head| sum.saturating_add(len(head)));
+    has_room(heads.len(), bytes, len(state))
 }
 
 fn listed(id: MessageId, delivery: &Delivery, params: &Params) -> OutboxEntry {
