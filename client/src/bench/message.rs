@@ -15,7 +15,7 @@ use super::process::Meter;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, RELAYS, Report, Step, local_network, part, within};
-use crate::core::io::Notice;
+use crate::core::io::{Notice, is_held_by_enough};
 use crate::local::{LocalError, LocalNetwork};
 use crate::{Client, ClientClosed, NewKey, NewProfile, NoticeGap, Notices, Profile};
 
@@ -185,7 +185,7 @@ pub(super) async fn subscribe(dir: &Path, peers: &[Peer]) -> Result<(), BenchErr
 
 /// Whether as many holders as are wanted have this message.
 fn is_held(notice: &Notice, message: MessageId) -> bool {
-    matches!(notice, Notice::Held { id, holders, wanted } if *id == message && holders >= wanted)
+    matches!(notice, Notice::Held { id, holders, wanted } if *id == message && is_held_by_enough(*holders, *wanted))
 }
 
 fn is_received(notice: &Notice, message: MessageId) -> bool {

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::core::io::{Cancelled, OutboxEntry};
+use umbel_client::core::io::{Cancelled, OutboxEntry, is_held_by_enough};
 use umbel_client::{CancelError, Client, Reach};
 use umbel_proto::time::Duration;
 
@@ -99,8 +99,8 @@ struct TakenBack {
 fn state(entry: &OutboxEntry) -> &'static str {
     match entry.holders {
         0 => "queued",
-        holders if holders < entry.wanted => "kept",
-        _ => "held",
+        holders if is_held_by_enough(holders, entry.wanted) => "held",
+        _ => "kept",
     }
 }
 

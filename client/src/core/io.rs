@@ -173,6 +173,11 @@ pub enum Notice {
     Warning(Warning),
 }
 
+/// Whether a message with so many holders needs no more, where so many are wanted.
+pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
+    holders > 0 && holders >= wanted
+}
+
 /// What is known of a message that was taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {

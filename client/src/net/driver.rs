@@ -23,7 +23,9 @@ use zeroize::Zeroizing;
 use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
-use crate::core::io::{Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning};
+use crate::core::io::{
+    Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning, is_held_by_enough,
+};
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
 use crate::store::{BatchDone, Store};
@@ -466,7 +468,9 @@ impl Driver {
         match &notice {
             Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
             // With enough holders it needs no outbox.
-            Notice::Held { id, holders, wanted } if holders >= wanted => self.answer_send(id, |_| Ok(())),
+            Notice::Held { id, holders, wanted } if is_held_by_enough(*holders, *wanted) => {
+                self.answer_send(id, |_| Ok(()))
+            }
             Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
             Notice::Unsaved { id, may_be_out: true } => {
                 self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
