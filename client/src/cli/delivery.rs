@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, SendFault};
+use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, SendFault, is_held_by_enough};
 use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
+use super::view::ViewWait;
 use super::{output, times};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a message.
@@ -98,7 +99,7 @@ impl Progress {
     }
 
     fn is_held_enough(&self) -> bool {
-        self.holders > 0 && self.wanted.is_some_and(|wanted| self.holders >= wanted)
+        self.wanted.is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
     }
 
     /// What keeps it in the outbox: of no concern where enough have it.
@@ -144,11 +145,8 @@ impl Progress {
         let holders = if self.holders == 1 { "one relay".to_owned() } else { output::count(self.holders, "relay") };
         match self.fate() {
             Fate::Kept(Missing::Planned(_)) => {
-                let wait = self.next_copy_in().unwrap_or_default().max(Duration::from_secs(1));
-                format!(
-                    "kept by {holders}; the next copy goes out in about {}, or with the first umbel command after that",
-                    times::length(wait)
-                )
+                let wait = self.next_copy_in().unwrap_or_default();
+                planned_text(&holders, wait)
             }
             Fate::Kept(Missing::Obstacle(obstacle)) => {
                 format!("kept by {holders}; {}; the next umbel command tries again", why_not_more(obstacle))
@@ -165,7 +163,8 @@ impl Progress {
 pub(super) async fn in_passing(session: &Session, client: &Client, notices: &mut Notices) -> Result<(), Failure> {
     let outbox = client.outbox().await?;
     let mut delivery = Delivery::new(Stage::One, IN_PASSING);
-    delivery.watch_all(outbox.into_iter().filter(|entry| entry.holders < entry.wanted), times::now());
+    delivery
+        .watch_all(outbox.into_iter().filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)), times::now());
     delivery.wait(session, client, notices).await
 }
 
@@ -175,13 +174,15 @@ pub(super) struct Delivery {
     stage: Stage,
     began_at: Instant,
     ends_at: Instant,
+    view: ViewWait,
 }
 
 impl Delivery {
     /// None so far; to be waited for until this stage, or until `timeout` has passed.
     pub(super) fn new(stage: Stage, timeout: Duration) -> Self {
         let began_at = Instant::now();
-        Self { messages: BTreeMap::new(), stage, began_at, ends_at: began_at + timeout }
+        let ends_at = began_at + timeout;
+        Self { messages: BTreeMap::new(), stage, began_at, ends_at, view: ViewWait::default() }
     }
 
     /// This one too, which nobody has yet.
@@ -217,15 +218,19 @@ impl Delivery {
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
                 Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
                 Err(_elapsed) if until >= self.ends_at => {
-                    if session.waits_for_view() {
-                        self.settle_open(Obstacle::View);
-                    }
+                    self.on_time_up();
                     return Ok(());
                 }
                 Err(_elapsed) => self.lose_patience(),
             }
         }
         Ok(())
+    }
+
+    fn on_time_up(&mut self) {
+        if self.view.is_missing() {
+            self.settle_open(Obstacle::View);
+        }
     }
 
     /// When the first of the messages that somebody has is waited for no longer.
@@ -250,6 +255,7 @@ impl Delivery {
     }
 
     fn take(&mut self, notice: &Notice) {
+        self.view.take(notice);
         match notice {
             Notice::Held { id, holders, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
@@ -373,6 +379,12 @@ impl Delivery {
             None => Ok(()),
         }
     }
+}
+
+/// How long it is until a message that these have goes out again.
+fn planned_text(holders: &str, wait: Duration) -> String {
+    let wait = times::length(wait.max(Duration::from_secs(1)));
+    format!("kept by {holders}; the next copy goes out in about {wait}, or with the first umbel command after that")
 }
 
 /// Why no further holder has a message that one has.
@@ -535,8 +547,25 @@ mod tests {
             assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
         }
         assert!(is_waited_for(&after(0, &[soon])), "nobody has it, and there is time left");
-        let text = after(0, &[held(1, 2), scheduled(40)]).messages[&ID].text();
-        assert!(text.contains("about 40 seconds") || text.contains("about 39 seconds"), "{text}");
+        assert!(
+            after(0, &[held(1, 2), scheduled(40)]).messages[&ID].text().contains("the next copy goes out in about")
+        );
+        for (wait, expected) in [(40, "about 40 seconds,"), (0, "about 1 second,"), (180, "about 3 minutes,")] {
+            let text = planned_text("one relay", Duration::from_secs(wait));
+            assert!(text.starts_with("kept by one relay;") && text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_relays_that_never_came_is_why_nothing_was_sent() {
+        let waiting = Notice::WaitingForView { last_known: 0 };
+        for (notices, expected) in
+            [(vec![waiting.clone()], Obstacle::View), (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time)]
+        {
+            let mut delivery = after(0, &notices);
+            delivery.on_time_up();
+            assert_eq!(delivery.messages[&ID].fate(), Fate::Queued(expected));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
+use super::view::ViewWait;
 use super::{delivery, output, times};
 
 #[derive(clap::Subcommand)]
@@ -97,15 +98,17 @@ async fn until_ready(
     ends_at: Instant,
 ) -> Result<(usize, usize), Failure> {
     const HINT: &str = "the inbox is kept: the next `umbel receive` makes it ready";
+    let mut view = ViewWait::default();
     loop {
         let notice = match timeout_at(ends_at, notices.next()).await {
             Ok(Ok(notice)) => notice,
             Ok(Err(NoticeGap::Missed(_))) => continue,
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-            Err(_elapsed) if session.waits_for_view() => return Err(Failure::no_view(HINT)),
+            Err(_elapsed) if view.is_missing() => return Err(Failure::no_view(HINT)),
             Err(_elapsed) => return Err(Failure::new(Exit::Deferred, "the inbox does not take mail yet", HINT)),
         };
         session.show_notice(&notice);
+        view.take(&notice);
         match notice {
             Notice::InboxReady { name, mailboxes, positions } if name == inbox => return Ok((mailboxes, positions)),
             Notice::Unreachable => return Err(Failure::new(Exit::Unreachable, "no relay could be reached", HINT)),

@@ -23,6 +23,7 @@ mod send;
 mod session;
 mod status;
 mod times;
+mod view;
 mod writer;
 
 use std::ffi::OsString;

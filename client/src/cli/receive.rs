@@ -13,6 +13,7 @@ use umbel_proto::time::Duration;
 use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;
 use super::session::Session;
+use super::view::ViewWait;
 use super::{delivery, files, mail, output, times};
 
 /// How often it is looked whether another command has printed a message.
@@ -54,7 +55,10 @@ pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Fai
     if let Some(dir) = &args.output {
         files::make_dir(dir)?;
     }
-    let work = async |client: &Client| Receiver { session, client, args, printed: 0, seen: 0 }.run().await;
+    let work = async |client: &Client| {
+        let view = ViewWait::default();
+        Receiver { session, client, args, printed: 0, seen: 0, view }.run().await
+    };
     match session.with_client(Reach::Online, work).await {
         // There is no other end to it.
         Err(failure) if args.follow && failure.exit == Exit::Interrupted => Ok(()),
@@ -70,6 +74,7 @@ struct Receiver<'a> {
     printed: u64,
     /// The place of the last message printed: one that stays unread is not printed twice.
     seen: i64,
+    view: ViewWait,
 }
 
 impl Receiver<'_> {
@@ -108,6 +113,7 @@ impl Receiver<'_> {
                 self.session.show_notice(&notice);
             }
             mending.take(&notice);
+            self.view.take(&notice);
             match notice {
                 Notice::Received { .. } => self.print_unread().await?,
                 Notice::CaughtUp { inbox, answered, mailboxes } => {
@@ -125,6 +131,9 @@ impl Receiver<'_> {
                     self.session.warn("no relay could be reached; trying again");
                 }
                 _ => {}
+            }
+            if self.goes_on() && open.is_empty() && !is_unreachable && !self.view.is_missing() {
+                self.session.show("waiting for messages");
             }
         }
         self.print_unread().await?;
@@ -197,7 +206,7 @@ impl Receiver<'_> {
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
         match self.args.count {
             _ if is_unreachable => Err(unreachable()),
-            _ if self.session.waits_for_view() => Err(Failure::no_view("messages wait with their holders for days")),
+            _ if self.view.is_missing() => Err(Failure::no_view("messages wait with their holders for days")),
             Some(count) => Err(Failure::failed(
                 format!("{} of {} came in time", self.printed, output::count(count, "message")),
                 "wait longer with --timeout; what came is marked as read",

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_can_be_had_are_given_back() {
-        assert!(check_threads(8).is_ok());
+    fn asking_for_threads_that_can_be_had_is_no_error_however_often() {
+        assert!((0..20).all(|_| check_threads(8).is_ok()));
     }
 }

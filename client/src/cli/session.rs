@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,8 +18,6 @@ use super::{Global, output, secret, times, writer};
 pub(super) struct Session {
     global: Global,
     progress: Progress,
-    /// The last that was heard of the view is that there is none.
-    waits_for_view: AtomicBool,
 }
 
 /// A spinner and a text: on a terminal, unless something else is to be read there.
@@ -30,8 +27,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(is_shown: bool) -> Self {
-        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    fn new(target: ProgressDrawTarget) -> Self {
         let bar = ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner());
         Self { bar, is_spinning: OnceLock::new() }
     }
@@ -48,12 +44,8 @@ impl Session {
     pub(super) fn new(global: Global) -> Self {
         let Global { json, quiet, verbose, .. } = global;
         let is_shown = io::stderr().is_terminal() && !(json || quiet || verbose);
-        Self { global, progress: Progress::new(is_shown), waits_for_view: AtomicBool::new(false) }
-    }
-
-    /// Whether nothing can be done yet for want of a list of relays that is not out of date.
-    pub(super) fn waits_for_view(&self) -> bool {
-        self.waits_for_view.load(Ordering::Relaxed)
+        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { global, progress: Progress::new(target) }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -101,11 +93,6 @@ impl Session {
 
     /// Shows what a notice tells of progress; says what it warns of.
     pub(super) fn show_notice(&self, notice: &Notice) {
-        match notice {
-            Notice::WaitingForView { .. } => self.waits_for_view.store(true, Ordering::Relaxed),
-            Notice::Ready { .. } => self.waits_for_view.store(false, Ordering::Relaxed),
-            _ => {}
-        }
         match notice {
             Notice::Ready { relays } => self.show(&format!("{} known", output::count(*relays, "relay"))),
             Notice::HopBuilt { circuit, hop, relay } => {
@@ -311,5 +298,77 @@ fn warning_text(warning: &Warning) -> String {
             output::printable(inbox)
         ),
         Warning::Store(fault) => fault.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal that remembers what was written to it.
+    #[derive(Debug, Clone, Default)]
+    struct Screen(Arc<Mutex<String>>);
+
+    impl TermLike for Screen {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_spinner_says_what_goes_on_and_leaves_nothing_behind() {
+        let screen = Screen::default();
+        let progress = Progress::new(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        progress.show("circuit 1: hop 2".to_owned());
+        let shown = screen.0.lock().unwrap().trim().to_owned();
+        let (spinner, text) = shown.split_once(' ').unwrap();
+        assert_eq!((spinner.chars().count(), text), (1, "circuit 1: hop 2"));
+        progress.bar.finish_and_clear();
+        assert_eq!(screen.0.lock().unwrap().trim(), "");
+    }
+
+    #[test]
+    fn nothing_spins_where_nobody_looks() {
+        let progress = Progress::new(ProgressDrawTarget::hidden());
+        progress.show("circuit 1: hop 2".to_owned());
+        assert!(progress.is_spinning.get().is_none());
     }
 }
