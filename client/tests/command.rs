@@ -397,6 +397,28 @@ fn a_passphrase_comes_from_the_file_that_the_environment_names() {
 }
 
 #[test]
+fn where_memory_is_short_the_right_passphrase_is_not_called_wrong() {
+    let place = Place::new();
+    let file = place.dir.path().join("passphrase");
+    std::fs::write(&file, "correct horse\n").unwrap();
+    let init = place.command(&["init", "--seed", SEED]).env("UMBEL_PASSPHRASE_FILE", &file).status();
+    assert!(init.unwrap().success());
+    // The passphrase is stretched in 64 MiB: with the first limit there is no room for that.
+    for mib in [64, 80, 90, 100, 128] {
+        let limited = format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10);
+        let mut command = Command::new("sh");
+        command.args(["-c", &limited, env!("CARGO_BIN_EXE_umbel"), "list", "--json"]);
+        command.env("UMBEL_PROFILE", place.profile()).env("HOME", place.dir.path()).env("UMBEL_PASSPHRASE_FILE", &file);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let is_short = code(&output) == 1 && {
+            let (error, hint) = json_error(&output);
+            error.contains("out of memory") && hint.contains("ulimit -v")
+        };
+        assert!(is_short || mib > 64 && code(&output) == 0, "{mib} MiB: {output:?}");
+    }
+}
+
+#[test]
 fn init_takes_a_network_file_and_refuses_a_wrong_one() {
     let place = Place::new();
     let (good, bad) = (place.dir.path().join("good.toml"), place.dir.path().join("bad.toml"));

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counted;
 use super::fleet::{Fleet, Profile, bodies, objects};
@@ -23,9 +23,13 @@ impl Running {
     }
 
     /// Waits until this process drives the profile.
-    fn until_it_drives(self, profile: &Profile) -> Self {
+    fn until_it_drives(mut self, profile: &Profile) -> Self {
         let pid = self.child.id().to_string();
+        let gives_up_at = Instant::now() + Duration::from_secs(60);
         while std::fs::read_to_string(profile.dir.join("lock")).unwrap_or_default().trim() != pid {
+            let ended = self.child.try_wait().expect("a child can be looked at");
+            assert!(ended.is_none(), "it ended before it drove the profile: {ended:?}");
+            assert!(Instant::now() < gives_up_at, "it never drove the profile");
             thread::sleep(Duration::from_millis(5));
         }
         self

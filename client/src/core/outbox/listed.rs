@@ -81,3 +81,43 @@ fn listed(id: MessageId, delivery: &Delivery, params: &Params) -> OutboxEntry {
         next_try_at: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::inbox::address::InboxIdentity;
+    use umbel_proto::network::Network;
+    use umbel_proto::wire;
+
+    use super::super::{BYTES_MAX, MESSAGES_MAX};
+    use super::*;
+
+    fn state(len: usize) -> Zeroizing<Vec<u8>> {
+        let address = *InboxIdentity::from_seed(&[3; 32]).address();
+        new_outbox_state(address, vec![7; len], None, &Network::local().params, WallTime(1_790_000_000))
+    }
+
+    /// The beginning of what is stored of a message with a body of this length, whatever it is sealed for.
+    fn head(len: usize) -> Vec<u8> {
+        wire::encode(&(3u8, [7u8; 32], len))
+    }
+
+    #[test]
+    fn the_beginning_of_a_state_says_how_long_its_body_is() {
+        for len in [0, 1, 127, 128, 100_000] {
+            let state = state(len);
+            let head = &state[..state.len().min(OUTBOX_HEAD_LEN)];
+            assert_eq!(Delivery::stored_body_len(head), Some(len));
+        }
+        assert_eq!(Delivery::stored_body_len(b"nothing"), None);
+    }
+
+    #[test] // One rule for a message of this process and for one of a guest.
+    fn an_outbox_is_full_by_the_number_and_the_length_of_its_bodies() {
+        let new = state(5);
+        assert!(outbox_has_room(&[], &new));
+        assert!(outbox_has_room(&[head(BYTES_MAX - 5)], &new));
+        assert!(!outbox_has_room(&[head(BYTES_MAX - 4)], &new));
+        assert!(outbox_has_room(&vec![head(1); MESSAGES_MAX - 1], &new));
+        assert!(!outbox_has_room(&vec![head(1); MESSAGES_MAX], &new));
+    }
+}
