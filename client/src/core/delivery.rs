@@ -20,7 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::Context;
 use super::chance::{exponential, shuffle};
 use super::circuit::Isolation;
-use super::io::DeferReason;
+use super::io::{DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Format of the stored state. Format 1 ended where [`Delivery::enough`] is, format 2 where [`Delivery::times`] are.
@@ -252,8 +252,7 @@ impl Delivery {
 
     /// Whether it needs no outbox any more.
     pub(super) fn is_held_enough(&self, params: &Params) -> bool {
-        let held = self.held_count();
-        held > 0 && held >= self.wanted(params)
+        is_held_by_enough(self.held_count(), self.wanted(params))
     }
 
     /// Whether enough holders had it when that was last looked at.
