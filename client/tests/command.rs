@@ -401,8 +401,8 @@ fn where_memory_is_short_the_right_passphrase_is_not_called_wrong() {
     let place = Place::new();
     let file = place.dir.path().join("passphrase");
     std::fs::write(&file, "correct horse\n").unwrap();
-    let init = place.command(&["init", "--seed", SEED]).env("UMBEL_PASSPHRASE_FILE", &file).status();
-    assert!(init.unwrap().success());
+    let init = place.command(&["init", "--seed", SEED]).env("UMBEL_PASSPHRASE_FILE", &file).output();
+    assert_eq!(code(&init.unwrap()), 0);
     // The passphrase is stretched in 64 MiB: with the first limit there is no room for that.
     for mib in [64, 80, 90, 100, 128] {
         let limited = format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10);
