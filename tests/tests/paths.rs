@@ -217,7 +217,8 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
             world.has_notice(BOB, |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name))
         });
         assert!(ready, "{name}: {}", world.describe());
-        let address = world.client(BOB).core().and_then(|core| core.inbox_address(&name)).expect("it is there");
+        let address = world.client(BOB).core().and_then(|core| core.inbox_address(&name));
+        let address = address.unwrap_or_else(|| unreachable!("a ready inbox has an address"));
         let id = world.send(ALICE, &address, name.into_bytes());
         assert!(world.run_until(seconds(300), |world| is_held(world, id)), "{}", world.describe());
         sent.push(id);

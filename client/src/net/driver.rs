@@ -469,7 +469,7 @@ impl Driver {
             Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
             // With enough holders it needs no outbox.
             Notice::Held { id, holders, wanted } if is_held_by_enough(*holders, *wanted) => {
-                self.answer_send(id, |_| Ok(()))
+                self.answer_send(id, |_| Ok(()));
             }
             Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
             Notice::Unsaved { id, may_be_out: true } => {
