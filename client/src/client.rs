@@ -400,6 +400,16 @@ impl Client {
         claimed.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
     }
 
+    /// Gives back a message that was claimed and stays unread.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn release(&self, message: &StoredMessage) -> Result<(), ReadError> {
+        let (seq, claimer) = (message.seq, self.claimer);
+        let released = self.store.call(move |database| database.release(seq, claimer)).await;
+        released.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+    }
+
     /// Why this client was closed by itself, if it was.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop_reason.get().copied()

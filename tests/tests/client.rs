@@ -367,3 +367,16 @@ fn a_client_that_stops_leaves_no_link_and_wants_no_timer() {
     assert_eq!(core.status().circuits, 0);
     assert_eq!(core.poll_timeout(), None);
 }
+
+#[test] // §9.3
+fn an_inbox_that_is_made_does_not_wait_for_those_that_are_there() {
+    let mut world = World::new(0x1b0c).relays(8).clients(1);
+    let mut took = Vec::new();
+    for number in 0..24 {
+        world.restart_client(ALICE);
+        let since = world.now();
+        world.create_inbox(ALICE, &format!("inbox {number}"));
+        took.push(world.now().since(since));
+    }
+    assert!(took[23] <= took[1] * 3, "the second took {:?}, the last {:?}", took[1], took[23]);
+}

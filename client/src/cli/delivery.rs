@@ -11,7 +11,7 @@ use umbel_proto::time::{Duration, WallTime};
 
 use super::failure::{Exit, Failure};
 use super::session::Session;
-use super::view::ViewWait;
+use super::view::{CLOCK_HINT, ViewWait, clock_text};
 use super::{output, times};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a message.
@@ -67,6 +67,11 @@ pub(super) enum Obstacle {
     Unreachable,
     /// Time was up before there was a list of relays.
     View,
+    /// Relays answered, but none of their descriptors is in date by this clock.
+    Clock {
+        /// By how many seconds it is wrong.
+        seconds: u64,
+    },
     /// This attempt failed, and the next is not now.
     Deferred(DeferReason),
 }
@@ -212,12 +217,13 @@ impl Delivery {
         notices: &mut Notices,
     ) -> Result<(), Failure> {
         while self.messages.values().any(|progress| progress.fate.is_none()) {
-            let until = self.patient_until().unwrap_or(self.ends_at).min(self.ends_at);
+            let ends_at = self.view.ends_at(self.ends_at);
+            let until = self.patient_until().unwrap_or(ends_at).min(ends_at);
             match timeout_at(until, notices.next()).await {
                 Ok(Ok(notice)) => self.on_notice(session, &notice),
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
                 Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                Err(_elapsed) if until >= self.ends_at => {
+                Err(_elapsed) if until >= ends_at => {
                     self.on_time_up();
                     return Ok(());
                 }
@@ -228,8 +234,10 @@ impl Delivery {
     }
 
     fn on_time_up(&mut self) {
-        if self.view.is_missing() {
-            self.settle_open(Obstacle::View);
+        match self.view.clock_off_by() {
+            Some(seconds) => self.settle_open(Obstacle::Clock { seconds }),
+            None if self.view.is_missing() => self.settle_open(Obstacle::View),
+            None => {}
         }
     }
 
@@ -391,7 +399,7 @@ fn planned_text(holders: &str, wait: Duration) -> String {
 fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
-        Obstacle::View => "no list of relays has come yet",
+        Obstacle::View | Obstacle::Clock { .. } => "no list of relays has come yet",
         Obstacle::Unreachable | Obstacle::Deferred(DeferReason::NoCircuit) => "no relay can be reached just now",
         Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
         Obstacle::Deferred(_) => "the others can't be reached",
@@ -401,7 +409,7 @@ fn why_not_more(obstacle: Obstacle) -> &'static str {
 fn exit(obstacle: Obstacle) -> Exit {
     match obstacle {
         Obstacle::Unreachable | Obstacle::View => Exit::Unreachable,
-        Obstacle::Time | Obstacle::Deferred(_) => Exit::Deferred,
+        Obstacle::Time | Obstacle::Clock { .. } | Obstacle::Deferred(_) => Exit::Deferred,
     }
 }
 
@@ -410,6 +418,7 @@ fn text(obstacle: Obstacle) -> Cow<'static, str> {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
         Obstacle::View => "no list of relays came in time",
+        Obstacle::Clock { seconds } => return clock_text(seconds).into(),
         Obstacle::Deferred(reason) => return why(reason),
     };
     text.into()
@@ -437,6 +446,7 @@ fn hint(obstacle: Obstacle) -> &'static str {
             "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
              ID@HOST:PORT`; the next send or receive tries again"
         }
+        Obstacle::Clock { .. } => CLOCK_HINT,
         Obstacle::Deferred(DeferReason::NoDescriptor) => {
             "compare the address with its owner's, who has to be online once a week; the next send or receive tries again"
         }

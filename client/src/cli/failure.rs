@@ -307,7 +307,10 @@ impl From<ProfileError> for Failure {
             ProfileError::WrongPassphrase => {
                 "try again; without its passphrase nobody can open a profile (a damaged profile.db looks the same)"
             }
-            ProfileError::WrongKeyFile(_) => "bring back the key file that the profile was made with",
+            ProfileError::WrongKeyFile(_) => {
+                "bring back the key file that the profile was made with; if it is the right one, profile.db is damaged: bring \
+                 that back from a backup"
+            }
             ProfileError::Files(fault) => files_hint(&fault),
             ProfileError::OutOfMemory { .. } => MEMORY_HINT,
             ProfileError::Io { source, .. } => {

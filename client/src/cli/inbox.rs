@@ -100,11 +100,11 @@ async fn until_ready(
     const HINT: &str = "the inbox is kept: the next `umbel receive` makes it ready";
     let mut view = ViewWait::default();
     loop {
-        let notice = match timeout_at(ends_at, notices.next()).await {
+        let notice = match timeout_at(view.ends_at(ends_at), notices.next()).await {
             Ok(Ok(notice)) => notice,
             Ok(Err(NoticeGap::Missed(_))) => continue,
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-            Err(_elapsed) if view.is_missing() => return Err(Failure::no_view(HINT)),
+            Err(_elapsed) if view.is_missing() => return Err(view.failure(HINT)),
             Err(_elapsed) => return Err(Failure::new(Exit::Deferred, "the inbox does not take mail yet", HINT)),
         };
         session.show_notice(&notice);

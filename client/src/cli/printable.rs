@@ -27,9 +27,16 @@ const IGNORABLE: &[(u32, u32)] = &[
 ];
 
 /// Others that show nothing, or not the same everywhere: separators of lines and paragraphs, annotations and
-/// replacements, format controls of hieroglyphs, private use, noncharacters, and planes with no character in them.
-const UNSEEN: &[(u32, u32)] =
-    &[(0x2028, 0x2029), (0xe000, 0xf8ff), (0xfdd0, 0xfdef), (0xfff9, 0xfffc), (0x13430, 0x1343f), (0x40000, 0x10ffff)];
+/// replacements, the blank of Braille, format controls of hieroglyphs, private use, noncharacters, and planes with no character in them.
+const UNSEEN: &[(u32, u32)] = &[
+    (0x2028, 0x2029),
+    (0x2800, 0x2800),
+    (0xe000, 0xf8ff),
+    (0xfdd0, 0xfdef),
+    (0xfff9, 0xfffc),
+    (0x13430, 0x1343f),
+    (0x40000, 0x10ffff),
+];
 
 /// Symbols and pictures that a style selector or a joiner may follow.
 const PICTURES: &[(u32, u32)] = &[
@@ -128,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_characters_that_people_hide_things_in_are_marked() {
-        let hidden = "\u{200b}\u{200c}\u{200d}\u{2060}\u{feff}\u{ad}\u{34f}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{17b4}\u{180e}\
+        let hidden = "\u{200b}\u{200c}\u{200d}\u{2060}\u{feff}\u{ad}\u{34f}\u{115f}\u{1160}\u{3164}\u{2800}\u{ffa0}\u{17b4}\u{180e}\
                       \u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{e0001}\u{e0041}\u{e007f}\u{e000}\u{f8ff}\u{f0000}\u{10fffd}\
                       \u{fdd0}\u{ffff}\u{fff9}\u{50000}\u{200e}\u{61c}\u{2066}\u{2069}\u{2028}\u{85}\u{1d173}\u{13430}";
         for character in hidden.chars() {

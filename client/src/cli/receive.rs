@@ -100,7 +100,8 @@ impl Receiver<'_> {
         let mut mending = Mending::default();
         let mut unanswered = 0;
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
-            let notice = match next_until(ends_at, notices.next()).await {
+            let until = ends_at.map(|ends_at| if self.goes_on() { ends_at } else { self.view.ends_at(ends_at) });
+            let notice = match next_until(until, notices.next()).await {
                 Some(Ok(notice)) => notice,
                 Some(Err(NoticeGap::Missed(_))) => {
                     self.print_unread().await?;
@@ -206,7 +207,7 @@ impl Receiver<'_> {
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
         match self.args.count {
             _ if is_unreachable => Err(unreachable()),
-            _ if self.view.is_missing() => Err(Failure::no_view("messages wait with their holders for days")),
+            _ if self.view.is_missing() => Err(self.view.failure("messages wait with their holders for days")),
             Some(count) => Err(Failure::failed(
                 format!("{} of {} came in time", self.printed, output::count(count, "message")),
                 "wait longer with --timeout; what came is marked as read",
@@ -234,10 +235,13 @@ impl Receiver<'_> {
                     self.seen = message.seq;
                     continue;
                 }
-                self.print(&message)?;
-                if self.is_read_by_printing(&message) {
+                let printed = self.print(&message);
+                if printed.is_ok() && self.is_read_by_printing(&message) {
                     self.client.mark_read(&message).await?;
+                } else {
+                    self.client.release(&message).await?;
                 }
+                printed?;
                 self.seen = message.seq;
                 self.printed += 1;
             }

@@ -41,6 +41,8 @@ const CREATE_TRIES: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
+/// How long the other inboxes' descriptors wait for one that was just made.
+const AWAITED_MAX: Duration = Duration::from_secs(60);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 /// Format of the stored state.
@@ -112,6 +114,8 @@ struct Inbox {
     tells_at: Option<Instant>,
     /// Whether the user was told that this is ready.
     is_told: bool,
+    /// When the user asked for it, if that was since the client started.
+    asked_at: Option<Instant>,
     /// Whether the user was told that a mailbox is being replaced, and not yet that it was.
     is_mending_told: bool,
     rival: Rival,
@@ -161,6 +165,7 @@ impl Inboxes {
     pub(super) fn create(&mut self, cx: &mut Context<'_>, name: String) {
         if let Some(inbox) = self.by_name.get_mut(&name) {
             inbox.is_told = false;
+            inbox.asked_at = Some(cx.now);
         } else if self.by_name.len() < INBOXES_MAX {
             self.by_name.insert(name, Inbox::generate(cx));
         }
@@ -192,8 +197,10 @@ impl Inboxes {
 
     /// Saves, creates and publishes what is due.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
+        let is_one_awaited = self.by_name.values().any(|inbox| inbox.is_awaited(cx.now));
         for (name, inbox) in &mut self.by_name {
-            inbox.drive(cx, requests, name);
+            let may_publish = !is_one_awaited || inbox.is_awaited(cx.now);
+            inbox.drive(cx, requests, name, may_publish);
             if cx.is_ready {
                 inbox.look_for_rival(cx, lookups, requests, name);
             }
@@ -261,6 +268,7 @@ impl Inbox {
             settles_at: None,
             tells_at: None,
             is_told: false,
+            asked_at: Some(cx.now),
             is_mending_told: false,
             rival: Rival::default(),
         }
@@ -279,6 +287,7 @@ impl Inbox {
             settles_at: Some(Instant::default()),
             tells_at: None,
             is_told: false,
+            asked_at: None,
             is_mending_told: false,
             rival: Rival::default(),
         }
@@ -294,7 +303,12 @@ impl Inbox {
         self.mailboxes.iter().filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none()).count()
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+    /// Whether someone waits until it takes mail: the others leave it the circuits, for a while.
+    fn is_awaited(&self, now: Instant) -> bool {
+        !self.is_told && self.asked_at.is_some_and(|at| at + AWAITED_MAX > now)
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str, may_publish: bool) {
         if cx.is_ready {
             self.plan(cx);
         }
@@ -310,7 +324,7 @@ impl Inbox {
             return;
         }
         self.create_missing(cx, requests, name);
-        if self.is_settled(cx) {
+        if self.is_settled(cx) && may_publish {
             let descriptor = self.descriptor();
             self.publication.drive(cx, requests, name, &self.identity, &descriptor);
             self.tell_if_ready(cx, name);

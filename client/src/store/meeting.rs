@@ -210,6 +210,13 @@ impl Database {
         })
     }
 
+    /// Gives back a message that was not marked read: whoever comes next may show it at once.
+    pub(crate) fn release(&mut self, seq: i64, claimer: i64) -> Result<(), DatabaseError> {
+        self.unsynced(|transaction| {
+            transaction.execute("DELETE FROM claims WHERE seq = ?1 AND claimer = ?2", [seq, claimer]).map(|_| ())
+        })
+    }
+
     /// Does these changes in one transaction that need not outlive a power cut.
     fn unsynced<T>(
         &mut self,
@@ -418,5 +425,10 @@ mod tests {
         assert_eq!(second.claim(1, 2, 109, 119).unwrap(), Claim::Theirs);
         assert_eq!(second.claim(1, 2, 110, 120).unwrap(), Claim::Ours);
         assert_eq!(first.claim(1, 1, 50, 60).unwrap(), Claim::Ours);
+        // What was given back is free at once, and only by whoever had it.
+        second.release(1, 2).unwrap();
+        assert_eq!(second.claim(1, 2, 51, 61).unwrap(), Claim::Theirs);
+        first.release(1, 1).unwrap();
+        assert_eq!(second.claim(1, 2, 51, 61).unwrap(), Claim::Ours);
     }
 }
