@@ -11,7 +11,9 @@ use umbel_proto::directory::descriptor::Roles;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::Hello;
+use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
+use umbel_proto::onion::transit;
 use umbel_proto::time::{Instant, WallTime};
 use umbel_relay::control::io::{LinkId, LinkOp, LinkUp, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig, LinkEvent};
@@ -36,6 +38,8 @@ pub struct SimRelay {
     pub disk: RelayDisk,
     /// What it does to cells it sends, if it is hostile.
     pub adversary: Option<Adversary>,
+    /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for that.
+    pub breaks_mailboxes: bool,
     /// Why circuits through it died.
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
@@ -77,6 +81,7 @@ impl SimRelay {
             address,
             disk: RelayDisk::default(),
             adversary: None,
+            breaks_mailboxes: false,
             broken: Vec::new(),
             stale_cells: 0,
             client_ends: BTreeSet::new(),
@@ -218,6 +223,9 @@ impl SimRelay {
                 let next = EndId(next.0);
                 return self.send(next, cell, rng);
             }
+            Verdict::Deliver(delivered) if self.breaks_mailboxes && asks_for_mailbox(&cell) => {
+                LinkEvent::Broken(delivered.circ, Violation::Stream)
+            }
             Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
             Verdict::Control => LinkEvent::Cell(cell),
             Verdict::Broken(circ, violation) => {
@@ -276,4 +284,10 @@ impl SimRelay {
             _ => vec![RelayEffect::Send(end, cell)],
         }
     }
+}
+
+/// Whether a delivered cell begins a request to the mailbox service.
+fn asks_for_mailbox(cell: &Cell) -> bool {
+    let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
+    matches!(message, Ok(RelayMsg::Data(data)) if data.flags.open && data.bytes.first() == Some(&(Service::Mailbox as u8)))
 }

@@ -240,7 +240,9 @@ impl Fetching {
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;
-            if matches!(answer, Answer::Failed(AskFault::Lost)) && visiting.subscribed_at + LASTED_MIN <= cx.now {
+            if matches!(answer, Answer::Failed(AskFault::Lost | AskFault::Dropped))
+                && visiting.subscribed_at + LASTED_MIN <= cx.now
+            {
                 visiting.next_at = cx.now + between(Duration::ZERO, RESUBSCRIBE, cx.rng);
                 return;
             }
@@ -478,7 +480,7 @@ impl Visiting {
         }
         self.next_at = cx.now + self.backoff.fail(cx);
         match answer {
-            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost) => None,
+            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => Some(Visit::Unreachable),

@@ -399,7 +399,7 @@ impl Inbox {
                 self.take_into_use(cx, name, queue);
             }
             // The fault is ours, or the path's: the holder is not to blame.
-            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost) => {
+            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => {
                 health.backoff.fail(cx);
             }
             Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {

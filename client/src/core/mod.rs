@@ -5,6 +5,7 @@
 //! `outbox` (`delivery`) send, `fetch` receives. Cells, time, randomness and completions come in; cells, links to make,
 //! things to store and notices go out. Rules: docs/protocol.md §4-§10.
 
+mod breakers;
 mod chance;
 mod circuit;
 mod delivery;

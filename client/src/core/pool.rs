@@ -18,6 +18,7 @@ use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, WallTime};
 
 use super::Context;
+use super::breakers::Breakers;
 use super::chance::Backoff;
 use super::circuit::{Circuit, CircuitKey, Isolation};
 use super::io::{LinkId, Notice};
@@ -84,6 +85,7 @@ pub(super) struct Pool {
     /// Circuits in a row that a guard had no room for.
     refusals: BTreeMap<LinkId, u32>,
     suspects: Suspects,
+    breakers: Breakers,
     /// The guards that may be used, best first.
     order: Vec<RelayId>,
     /// Those of them that are suspected now.
@@ -120,6 +122,7 @@ impl Pool {
             guard_silences: BTreeMap::new(),
             refusals: BTreeMap::new(),
             suspects: Suspects::default(),
+            breakers: Breakers::default(),
             order: Vec::new(),
             suspected: BTreeSet::new(),
             brake: Backoff::default(),

@@ -119,12 +119,14 @@ pub(super) enum AskFault {
     NoCircuit,
     /// The relay asked is unknown or can't be reached.
     Terminal,
-    /// It was reached, and said nothing in time, or something that is no answer.
+    /// It was reached, and said nothing in time, or something that is no answer, or breaks circuits while others don't.
     Silent,
     /// Circuits break before an answer comes, so that it may never have been asked: so many in a row, over so many guards.
     Broken { circuits: u32, guards: u32 },
-    /// It had answered, and then its circuit or its link was lost.
+    /// It had answered, and then the link was lost.
     Lost,
+    /// It had answered, and then its circuit was lost: by its doing, or by that of any relay on the way.
+    Dropped,
 }
 
 struct Ask {
@@ -326,13 +328,14 @@ impl Requests {
             let was_answered = matches!(ask.state, State::Sent(_, None));
             if loss != Loss::Busy {
                 ask.lost_count += 1;
-                ask.fault = fault_of(loss, ask.state, pool);
+                ask.fault = fault_of(loss, ask, pool);
             }
             ask.state = State::Waiting;
             ask.send_by = ask.send_by.max(cx.now + cx.network.params.build_timeout);
             ask.cut_off_at = ask.cut_off_at.max(cx.now + cx.network.params.build_timeout);
             if was_answered {
-                self.fail(id, AskFault::Lost, answers);
+                let fault = if loss == Loss::Link { AskFault::Lost } else { AskFault::Dropped };
+                self.fail(id, fault, answers);
             } else if ask.lost_count >= cx.network.params.circuits_per_attempt {
                 let fault = ask.fault;
                 self.fail(id, fault, answers);
@@ -424,9 +427,10 @@ enum Step {
 }
 
 /// What it means for a request that its circuit is gone.
-fn fault_of(loss: Loss, state: State, pool: &Pool) -> AskFault {
+fn fault_of(loss: Loss, ask: &Ask, pool: &Pool) -> AskFault {
     let (circuits, guards) = pool.broken();
-    match (state, loss) {
+    match (ask.state, loss) {
+        (_, Loss::Broken) if pool.breaks_alone(ask.terminal) => AskFault::Silent,
         (_, Loss::Broken) if circuits > 0 => AskFault::Broken { circuits, guards },
         (State::Building(_), Loss::Terminal) => AskFault::Terminal,
         (State::Building(_) | State::Waiting, _) => AskFault::NoCircuit,

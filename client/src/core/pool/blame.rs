@@ -34,6 +34,11 @@ impl Pool {
         self.suspects.tally()
     }
 
+    /// Whether circuits to this terminal break while others carry answers: then it is not the way that fails.
+    pub(in super::super) fn breaks_alone(&self, terminal: RelayId) -> bool {
+        self.breakers.is_alone(terminal)
+    }
+
     /// A request on this circuit was not answered in time.
     pub(in super::super) fn on_unanswered(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
         self.on_broken(cx, key, false);
@@ -80,6 +85,7 @@ impl Pool {
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
         self.suspects.on_worked(&path);
+        self.breakers.on_worked(&path);
         self.brake.reset();
         if let Some(guard) = path.first() {
             self.suspected.remove(guard);
@@ -150,6 +156,9 @@ impl Pool {
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
         let [guard, way @ ..] = path.as_slice() else { return };
         tracing::debug!(is_certain, "a circuit broke before it carried an answer");
+        if self.breakers.on_broken(cx.now, cx.network.params.retry_max.saturating_mul(2), &path) {
+            return;
+        }
         if is_certain {
             self.paths.guards.on_failed(cx, *guard, way, false);
         }

@@ -1,0 +1,67 @@
+//! Holders that are hostile to the owner of a mailbox: what they do costs them the mailbox, and the owner little.
+
+use umbel_client::core::{Command, Notice, Warning};
+use umbel_proto::network::Network;
+use umbel_proto::time::Duration;
+use umbel_tests::adversary::Adversary;
+use umbel_tests::{ClientName, RelayName, World};
+
+const BOB: ClientName = ClientName(0);
+const RELAYS: usize = 12;
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// Bob, who follows an inbox, with a holder of it that is not the guard he uses; what fails is tried again after up to
+/// `retry_max`.
+fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, RelayName) {
+    let mut overlay = Network::local();
+    overlay.params.retry_max = retry_max;
+    let mut world = World::with_overlay(seed, overlay).relays(RELAYS).clients(1);
+    world.create_inbox(BOB, "help");
+    world.command(BOB, Command::Listen { name: "help".to_owned(), is_interactive });
+    world.run_for(seconds(60));
+    let guard = guard_of(&world);
+    let mut others = (1..RELAYS).map(RelayName).filter(|&name| name != guard);
+    let holder = others.find(|&name| world.relay(name).disk.has_queues());
+    (world, holder.unwrap_or_else(|| unreachable!("three relays hold mailboxes")))
+}
+
+fn guard_of(world: &World) -> RelayName {
+    let guard = world.client(BOB).core().and_then(|core| core.status().guard).expect("a guard in use");
+    world.relay_named(guard).expect("it is of this world")
+}
+
+fn replaced_count(world: &World) -> usize {
+    let is_it = |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
+    world.client(BOB).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+}
+
+#[test] // §6.4(10), §10.5(6)
+fn a_holder_that_destroys_every_circuit_on_which_it_is_asked_is_replaced() {
+    for (seed, is_interactive) in [(401, false), (402, true)] {
+        let (mut world, holder) = follower(seed, seconds(120), is_interactive);
+        let guard = guard_of(&world);
+        world.relay(holder).breaks_mailboxes = true;
+        // A subscription that is made already stays: it is asked again once that is lost.
+        world.crash_relay(guard);
+        world.restart_relay(guard);
+        let is_replaced = |world: &World| replaced_count(world) == 1;
+        assert!(world.run_until(seconds(1200), is_replaced), "{}", world.describe());
+        world.run_for(seconds(600));
+        assert_eq!(replaced_count(&world), 1, "the others stay; {}", world.describe());
+        let is_alarm = |notice: &Notice| matches!(notice, Notice::Warning(Warning::GuardFails));
+        assert!(!world.has_notice(BOB, is_alarm), "the guard is not behind it");
+    }
+}
+
+#[test] // §6.4(10)
+fn a_guard_that_breaks_circuits_gets_no_mailbox_replaced() {
+    let (mut world, _) = follower(403, seconds(120), false);
+    for number in 0..RELAYS {
+        world.relay(RelayName(number)).adversary = Some(Adversary::liar(2));
+    }
+    world.run_for(seconds(1800));
+    assert_eq!(replaced_count(&world), 0, "{}", world.describe());
+}
