@@ -29,8 +29,8 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
 }
 
 fn guard_of(world: &World) -> RelayName {
-    let guard = world.client(BOB).core().and_then(|core| core.status().guard).expect("a guard in use");
-    world.relay_named(guard).expect("it is of this world")
+    let guard = world.client(BOB).core().and_then(|core| core.status().guard);
+    guard.and_then(|guard| world.relay_named(guard)).unwrap_or_else(|| unreachable!("a guard of this world is in use"))
 }
 
 fn replaced_count(world: &World) -> usize {
