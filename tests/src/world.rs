@@ -52,6 +52,7 @@ pub struct World {
     pub cells: CellCount,
     /// What became of each cell that a hostile relay sent a second time, followed from hop to hop.
     pub copies: Vec<CopyFate>,
+    client_dials: Vec<(Instant, RelayId)>,
 }
 
 /// Where every cell went.
@@ -121,6 +122,7 @@ impl World {
             trace: DefaultHasher::new(),
             steps: 0,
             cells: CellCount::default(),
+            client_dials: Vec::new(),
             copies: Vec::new(),
         }
     }
@@ -310,6 +312,11 @@ impl World {
         for end in self.network.cut(a, b) {
             self.break_link(end);
         }
+    }
+
+    /// Which relays clients dialled since then, one entry a dial.
+    pub fn dialled_since(&self, since: Instant) -> Vec<RelayId> {
+        self.client_dials.iter().filter(|(at, _)| *at >= since).map(|&(_, relay)| relay).collect()
     }
 
     /// A user's command.
@@ -628,6 +635,9 @@ impl World {
     }
 
     fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
+        if let Node::Client(_) = from {
+            self.client_dials.push((self.now, relay));
+        }
         let target = self.relay_named(relay).filter(|name| {
             let address = self.relays[name.0].address.to_string();
             host_ports.contains(&address)

@@ -8,6 +8,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
+use umbel_tests::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
 
 const ALICE: ClientName = ClientName(0);
@@ -281,4 +282,26 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
         let sent = world.send(ALICE, &address, b"again".to_vec());
         assert!(world.run_until(seconds(15), |world| has_come(world, sent)), "{}", world.describe());
     }
+}
+
+#[test] // §6.4(7), (9)
+fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
+    let mut world = World::with_overlay(361, default_params()).relays(60).clients(1);
+    world.run_for(seconds(3600));
+    assert!(guard_of(&world, ALICE).is_some(), "{}", world.describe());
+    (0..60).for_each(|relay| world.cut(Node::Client(0), Node::Relay(relay)));
+    let began = world.now();
+    world.run_for(seconds(3600));
+    let first = world.dialled_since(began);
+    let later_began = world.now();
+    world.run_for(seconds(3600));
+    let later = world.dialled_since(later_began);
+    let relays: BTreeSet<_> = first.iter().chain(&later).collect();
+    assert!(first.len() < 300 && later.len() < 150, "{} dials, then {}", first.len(), later.len());
+    assert!(relays.len() <= 12, "to {} relays", relays.len());
+
+    // A person who asks for something need not wait for the end of a long rest.
+    world.network().heal();
+    world.command(ALICE, Command::Flush);
+    assert!(world.run_until(seconds(12), |world| guard_of(world, ALICE).is_some()), "{}", world.describe());
 }

@@ -18,9 +18,14 @@ use super::io::{LinkId, LinkOp, Warning};
 const RESTS_MAX: usize = 256;
 /// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled in a loop.
 const LIFE_MIN: Duration = Duration::from_secs(30);
-/// While nothing can be reached it is rather this machine that is offline: each relay is dialled again within this time, so
-/// that a network that comes back is used at once.
+/// While nothing can be reached it is rather this machine that is offline: at first each relay is dialled again within this
+/// time, so that a network that comes back is used at once.
 const OFFLINE_RETRY: Duration = Duration::from_secs(8);
+/// How long an outage counts as short. In a longer one the wait doubles with each dial, lest a client that is blocked be
+/// known by its dials.
+const OFFLINE_SHORT: Duration = Duration::from_secs(60);
+/// The longest wait in an outage, however long it lasts.
+const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
 /// How long a link that may be dead has to show that it is not.
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 /// How long a link over which something was asked may be silent before it may be dead.
@@ -38,6 +43,8 @@ pub(super) struct Links {
     failed_at: BTreeMap<RelayId, Vec<String>>,
     /// Relays that rest from a life before.
     resumed: Vec<RelayId>,
+    /// Since when no link has lasted, if dials have failed since.
+    outage_since: Option<Instant>,
     is_clock_told: bool,
 }
 
@@ -204,6 +211,7 @@ impl Links {
             self.rest(cx, relay);
         } else {
             self.rests.remove(&relay);
+            self.outage_since = None;
         }
         Some(relay)
     }
@@ -225,10 +233,31 @@ impl Links {
             self.rests.remove(&first);
             self.failed_at.remove(&first);
         }
-        let offline_by = self.up.is_empty().then(|| cx.now + between(OFFLINE_RETRY / 2, OFFLINE_RETRY, cx.rng));
+        let offline_by = self.offline_wait(cx).map(|wait| cx.now + wait);
         let rest = self.rests.entry(relay).or_default();
         rest.fail(cx);
         offline_by.into_iter().for_each(|at| rest.retry_by(at));
+    }
+
+    /// The wait before another dial while no link is up. `None` while one is.
+    pub(super) fn offline_wait(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        if !self.up.is_empty() {
+            return None;
+        }
+        let age = cx.now.since(*self.outage_since.get_or_insert(cx.now));
+        let most = if age < OFFLINE_SHORT { OFFLINE_RETRY } else { age.min(OFFLINE_RETRY_MAX) };
+        Some(between(most / 2, most, cx.rng))
+    }
+
+    /// A person waits: while nothing is up, dials come as often as when the outage began.
+    pub(super) fn restart_outage(&mut self, cx: &mut Context<'_>) {
+        if !self.up.is_empty() || self.outage_since.is_none() {
+            return;
+        }
+        self.outage_since = Some(cx.now);
+        for rest in self.rests.values_mut() {
+            rest.retry_by(cx.now + between(Duration::ZERO, OFFLINE_RETRY, cx.rng));
+        }
     }
 
     /// This relay rests from a life before.
@@ -278,6 +307,7 @@ impl Links {
         for rest in self.rests.values_mut() {
             rest.hurry();
         }
+        self.outage_since = None;
     }
 
     /// Links that became suspect by being silent; whoever has them should make the peer say something.
@@ -328,8 +358,11 @@ impl Links {
 
     /// Closes a link that is of no more use; its end is taken as done.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, id: LinkId) {
-        if self.up.remove(&id).is_some() {
+        if let Some(link) = self.up.remove(&id) {
             cx.out.links.push_back(LinkOp::Close(id));
+            if link.up_since + LIFE_MIN <= cx.now {
+                self.outage_since = None;
+            }
         }
     }
 

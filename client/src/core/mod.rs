@@ -249,6 +249,10 @@ impl Core {
     pub fn handle_command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
+        if !matches!(command, Command::Stop | Command::Cancel(_) | Command::Adopt { .. }) {
+            self.pool.links.restart_outage(&mut cx);
+            self.sync.hasten(&cx);
+        }
         match command {
             Command::Send { id, address, body, life } => self.outbox.send(&mut cx, id, address, body, life),
             Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),

@@ -287,7 +287,8 @@ impl Sync {
         if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
             self.widen(cx, book, pool);
         }
-        if core::mem::take(&mut self.is_round_over) {
+        // Offline, rests end by themselves.
+        if core::mem::take(&mut self.is_round_over) && !pool.links.ids().is_empty() {
             let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
             pool.links.hurry(&relays);
         }
@@ -313,8 +314,8 @@ impl Sync {
             }
         }
         if !is_dialling {
-            let wait = self.backoff.fail(cx).min(ROUND_PAUSE_MAX);
-            self.next_at = cx.now + wait;
+            let most = pool.links.offline_wait(cx).unwrap_or(ROUND_PAUSE_MAX);
+            self.next_at = cx.now + self.backoff.fail(cx).min(most);
             self.is_round_over = true;
         }
         None
@@ -366,6 +367,14 @@ impl Sync {
             way.host_ports.truncate(HOST_PORTS_MAX);
         } else if self.round.len() < WAYS_MAX {
             self.round.push(Way { relay, host_ports, is_seed, asked_count: 0 });
+        }
+    }
+
+    /// A person waits: if the round is over, the next one begins soon.
+    pub(super) fn hasten(&mut self, cx: &Context<'_>) {
+        if self.is_round_over {
+            self.next_at = self.next_at.min(cx.now + STAGGER);
+            self.backoff.reset();
         }
     }
 
