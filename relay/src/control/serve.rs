@@ -13,8 +13,9 @@ use umbel_proto::ids::BlindedKey;
 use umbel_proto::inbox::descriptor::Outer;
 use umbel_proto::inbox::holder::{Holder, HolderLimits, RequestId};
 use umbel_proto::inbox::mailbox::MailboxRequest;
+use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::message::{Service, StreamId};
-use umbel_proto::time::{Epoch, Instant, WallTime};
+use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
 use super::Control;
 use super::circuits::{CircuitKey, State};
@@ -127,14 +128,26 @@ impl Services {
     }
 
     /// Forgets inbox descriptors of epochs that are over.
-    pub(super) fn expire_inboxes(&mut self, before: Epoch) -> bool {
+    fn expire_inboxes(&mut self, before: Epoch) -> bool {
         let old = self.inboxes.len();
-        self.inboxes.retain(|(epoch, _), _| *epoch >= before);
+        while let Some(oldest) = self.inboxes.first_entry().filter(|oldest| oldest.key().0 < before) {
+            oldest.remove();
+        }
         self.inboxes.len() != old
     }
 }
 
 impl Control {
+    /// Forgets inbox descriptors that nobody asks for any more by confirmed time, and that were kept for so long after. A
+    /// publisher whose clock is slow may still be in the epoch before (§9.3).
+    pub(super) fn forget_inboxes(&mut self, kept: Duration) {
+        let kept = CLOCK_SKEW_MAX + kept;
+        let oldest = WallTime(self.clock.confirmed().as_secs().saturating_sub(kept.as_secs())).epoch();
+        if self.services.expire_inboxes(oldest) {
+            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
+        }
+    }
+
     /// Answers what has been asked on a circuit that ends here.
     pub(super) fn serve_circuit(&mut self, now: Instant, wall: WallTime, key: CircuitKey) {
         while let Some(event) = self.terminal(key).and_then(TerminalCircuit::poll_event) {
@@ -235,6 +248,10 @@ impl Control {
             return Some(DirectoryReply::Refused(DirectoryRefusal::Invalid));
         };
         let at = (outer.epoch, outer.blinded);
+        let is_full = |services: &Services, most| services.inboxes.len() + services.publishing.len() >= most;
+        if is_full(&self.services, self.config.inbox_descriptors_max) && !self.services.inboxes.contains_key(&at) {
+            self.forget_inboxes(Duration::ZERO);
+        }
         match self.services.inboxes.get(&at) {
             Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
             Some(known) if known.revision >= outer.revision => {
@@ -244,9 +261,7 @@ impl Control {
             _ if self.services.publishing.values().any(|publishing| publishing.at == at) => {
                 return Some(DirectoryReply::Refused(DirectoryRefusal::Busy));
             }
-            None if self.services.inboxes.len() + self.services.publishing.len()
-                >= self.config.inbox_descriptors_max =>
-            {
+            None if is_full(&self.services, self.config.inbox_descriptors_max) => {
                 return Some(DirectoryReply::Refused(DirectoryRefusal::Full));
             }
             _ => {}

@@ -153,12 +153,7 @@ impl Control {
         let confirmed = self.clock.confirmed();
         self.book.expire(&self.config.network, wall, confirmed);
         self.store_book();
-        // As long as a publisher whose clock is slow may still be in the epoch before (§9.3), and a day more (§8.4).
-        let kept = CLOCK_SKEW_MAX + EXPIRED_KEPT;
-        let oldest = WallTime(confirmed.as_secs().saturating_sub(kept.as_secs())).epoch();
-        if self.services.expire_inboxes(oldest) {
-            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
-        }
+        self.forget_inboxes(EXPIRED_KEPT); // a day more (§8.4)
         self.close_idle(now);
     }
 

@@ -33,6 +33,8 @@ pub(super) struct Sweep {
     confirmed: WallTime,
     /// There was no room: this sweep keeps nothing that has expired by confirmed time.
     is_pressed: bool,
+    /// It began before there was no room: what it passed by then is looked at again after its end.
+    is_again: bool,
     pressed_at: Option<Instant>,
 }
 
@@ -45,13 +47,14 @@ impl Sweep {
 }
 
 impl Holder {
-    /// The relay is full: a sweep begins soon that keeps nothing that has expired.
+    /// The relay is full: a sweep begins soon that keeps nothing that has expired. One that runs goes on where it is: constant
+    /// pressure would keep it from the last queues.
     pub(super) fn press(&mut self, now: Instant) {
         let sweep = &mut self.sweep;
         if sweep.pressed_at.is_none_or(|at| at + PRESSED_EVERY <= now) {
             sweep.pressed_at = Some(now);
             sweep.is_pressed = true;
-            sweep.cursor = None;
+            sweep.is_again = sweep.cursor.is_some();
             sweep.next_at = sweep.next_at.min(now);
         }
     }
@@ -74,9 +77,10 @@ impl Holder {
                 return;
             }
             let Some(id) = self.next_to_sweep() else {
+                let is_again = std::mem::take(&mut self.sweep.is_again);
                 self.sweep.cursor = None;
-                self.sweep.is_pressed = false;
-                self.sweep.next_at = now + SWEEP_EVERY;
+                self.sweep.is_pressed = is_again;
+                self.sweep.next_at = now + if is_again { SWEEP_PAUSE } else { SWEEP_EVERY };
                 return;
             };
             self.sweep.cursor = Some(id);

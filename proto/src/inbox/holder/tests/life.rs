@@ -195,3 +195,30 @@ impl World {
         self.answers(request)
     }
 }
+
+#[test] // §10.1
+fn constant_pressure_on_a_disk_that_fails_does_not_keep_the_sweep_from_the_last_queue() {
+    let limits = HolderLimits { queues_max: 20, pending_ops_max: 4, ..days(2) };
+    let mut world = World::with(limits);
+    for number in 1..=20 {
+        assert_eq!(world.done(OWNER, create(number)), [MailboxReply::Created]);
+        world.done(SENDER, deposit(number, record(number, 0)));
+    }
+    world.confirmed = Some(world.wall);
+    world.pass(3 * DAY);
+    world.confirmed = None;
+    let mut seen = BTreeSet::new();
+    for _ in 0..60 {
+        world.ask(OWNER, create(99));
+        world.now = world.now + Duration::from_secs(61);
+        world.wall = world.wall + Duration::from_secs(61);
+        world.holder.handle_timeout(world.now, world.wall, world.wall);
+        world.drain();
+        seen.extend(world.asked.iter().filter_map(|op| match op {
+            HolderOp::RemoveRecords { queue, .. } => Some(*queue),
+            _ => None,
+        }));
+        world.fail_all();
+    }
+    assert_eq!(seen.len(), 20);
+}
