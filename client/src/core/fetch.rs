@@ -236,7 +236,7 @@ impl Fetching {
         };
         if matches!(answer, Answer::Mailbox(MailboxReply::Refused(Refusal::Replaced))) {
             visiting.yields_until = cx.now + YIELD;
-            inboxes.on_replaced(cx, name);
+            inboxes.on_replaced(cx, name, visiting.relay);
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;

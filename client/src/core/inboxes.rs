@@ -232,8 +232,10 @@ impl Inboxes {
     }
 
     /// A holder ended a subscription for the sake of another that is not ours.
-    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str) {
-        if let Some(inbox) = self.by_name.get_mut(name) {
+    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str, holder: RelayId) {
+        if let Some(inbox) = self.by_name.get_mut(name)
+            && inbox.rival.on_replaced(cx.now, &cx.network.params, holder)
+        {
             inbox.tell_rival(cx, name);
         }
     }

@@ -1,10 +1,16 @@
 //! Another copy of one's own inbox: the same profile in use on a second machine, or an old backup of it that was restored.
 //!
 //! A revision is durable here before it is published, so a higher one on the ring is another copy's. That a position refuses
-//! ours is no proof; the descriptor it refuses it for is, since whoever signed it has the inbox's key. Two copies must not
+//! ours is no proof; the descriptor it refuses it for is, since whoever signed it has the inbox's key. Nor is what one holder
+//! says of a subscription; two holders that say the same within minutes are believed, since a copy that has published nothing
+//! shows nowhere else. Two copies must not
 //! overtake one another for ever: each does so now and then only.
 
+use std::collections::BTreeMap;
+
+use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
 use super::super::Context;
@@ -16,6 +22,10 @@ use super::super::requests::Requests;
 const LOOK: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(3600));
 /// A position that refuses our revision has it looked up no more often than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Holders that say within this time that another subscription took the place of ours say it of one copy.
+const REPLACED_WITHIN: Duration = Duration::from_secs(600);
+/// So many of them are believed, where an inbox has as many mailboxes.
+const REPLACED_MIN: usize = 2;
 /// How often another copy is overtaken at most.
 const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
@@ -26,6 +36,8 @@ pub(super) struct Rival {
     looked_at: Option<Instant>,
     overtook_at: Option<Instant>,
     is_told: bool,
+    /// Holders that ended a subscription for another's sake, and when each last did.
+    replaced: BTreeMap<RelayId, Instant>,
 }
 
 impl Rival {
@@ -33,6 +45,14 @@ impl Rival {
     pub(super) fn on_refused(&mut self, now: Instant) {
         let rested_at = self.looked_at.map_or(now, |at| (at + LOOK_AGAIN).max(now));
         self.looks_at = Some(self.looks_at.map_or(rested_at, |at| at.min(rested_at)));
+    }
+
+    /// A holder says that another subscription took the place of ours. Whether enough say so; our own descriptor is looked up.
+    pub(super) fn on_replaced(&mut self, now: Instant, params: &Params, holder: RelayId) -> bool {
+        self.on_refused(now);
+        self.replaced.retain(|_, at| *at + REPLACED_WITHIN > now);
+        self.replaced.insert(holder, now);
+        self.replaced.len() >= REPLACED_MIN.min(params.mailboxes)
     }
 
     /// Looks our own descriptor up when that is due. The revision that is found, once it is.
@@ -90,10 +110,25 @@ pub(super) fn revision_to_pass(cx: &Context<'_>, own: u64, found: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::network::Network;
     use umbel_proto::time::WallTime;
 
     use super::super::super::testing::Moment;
     use super::*;
+
+    #[test] // §10.2(6c)
+    fn one_holder_alone_is_not_believed_that_there_is_another_copy() {
+        let params = Network::local().params;
+        let mut rival = Rival::default();
+        let mut says = |number: u8, minute: u64| {
+            let now = Instant::from_micros(minute * 60_000_000);
+            rival.on_replaced(now, &params, RelayId([number; RelayId::LEN]))
+        };
+        assert!(!says(1, 0) && !says(1, 1) && !says(1, 9));
+        assert!(!says(2, 20), "that of the first is too old");
+        assert!(says(3, 22));
+        assert!(rival.looks_at.is_some(), "the descriptor is looked up");
+    }
 
     #[test] // §9.3(6)
     fn a_clock_that_is_ahead_does_not_raise_the_revision() {
