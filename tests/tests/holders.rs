@@ -65,3 +65,21 @@ fn a_guard_that_breaks_circuits_gets_no_mailbox_replaced() {
     world.run_for(seconds(1800));
     assert_eq!(replaced_count(&world), 0, "{}", world.describe());
 }
+
+#[test] // §10.5(5)
+fn a_holder_that_ends_one_subscription_after_the_other_is_asked_ever_less() {
+    let (mut world, holder) = follower(404, seconds(3600), true);
+    let id = world.relay(holder).id;
+    let before = world.now();
+    for _ in 0..100 {
+        world.crash_relay(holder);
+        world.restart_relay(holder);
+        world.run_for(seconds(12));
+    }
+    let to_holder = world.client(BOB).notices.iter().filter_map(|(at, notice)| match notice {
+        Notice::HopBuilt { hop: 4, relay, circuit } if *relay == id && *at >= before => Some(*circuit),
+        _ => None,
+    });
+    let circuits = to_holder.count();
+    assert!((1..=40).contains(&circuits), "{circuits} circuits in 100 restarts; {}", world.describe());
+}

@@ -4,6 +4,8 @@
 //! that can wait: it goes along with the next probe, which is sent anyway. The same message comes from several mailboxes;
 //! it is kept, and told, once.
 
+mod relink;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::ids::{MessageId, QueueId, RecordId, RelayId};
@@ -21,6 +23,7 @@ use super::circuit::Isolation;
 use super::inboxes::{Inboxes, OwnMailbox, Visit};
 use super::io::{Notice, StoreOp, StoreTicket};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
+use relink::Relinks;
 
 /// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are forgotten.
 const RECEIVED_MAX: usize = 100_000;
@@ -28,10 +31,8 @@ const RECEIVED_MAX: usize = 100_000;
 const SUBSCRIPTIONS_MAX: usize = 40;
 /// Mailboxes that are polled as often as the network has it; when there are more, each has its turn less often.
 const POLLED_MAX: usize = 40;
-/// A subscription that was lost is made again within this time, unless it had just been made.
-const RESUBSCRIBE: Duration = Duration::from_secs(1);
-/// One that was lost sooner than this had just been made.
-const LASTED_MIN: Duration = Duration::from_secs(10);
+/// A subscription that lasted so long works: those that were lost before it count no more.
+const LASTED_MIN: Duration = Duration::from_secs(600);
 /// Bounds of the time after which a quiet subscription is tried out.
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
@@ -52,6 +53,7 @@ pub(super) struct Fetching {
     listeners: BTreeMap<String, Listener>,
     received: BTreeMap<String, Received>,
     storing: BTreeMap<StoreTicket, Storing>,
+    relinks: Relinks,
 }
 
 /// One inbox that is fetched for.
@@ -77,6 +79,10 @@ struct Visiting {
     may_subscribe: bool,
     /// When it last subscribed.
     subscribed_at: Instant,
+    /// Whether its subscription brought something, if only that it is empty.
+    is_heard: bool,
+    /// Subscriptions that worked and did not last, though the link did.
+    drops: Backoff,
     /// Records whose messages are durable here.
     remove: Vec<RecordId>,
     /// Bytes that were pushed since something was last removed.
@@ -172,6 +178,12 @@ impl Fetching {
         }
     }
 
+    /// How many mailboxes have a place for a subscription.
+    fn places(&self) -> usize {
+        let interactive = self.listeners.values().filter(|listener| listener.is_interactive);
+        interactive.flat_map(|listener| listener.mailboxes.values()).filter(|visiting| visiting.may_subscribe).count()
+    }
+
     /// By how much longer than the network has it the polled mailboxes wait for their turn.
     fn crowding(&self) -> u32 {
         let polled = self.listeners.values().flat_map(|listener| listener.mailboxes.values());
@@ -230,6 +242,7 @@ impl Fetching {
         queue: QueueId,
         answer: Answer,
     ) {
+        let places = self.places();
         let Some(visiting) = self.listeners.get_mut(name).and_then(|listener| listener.mailboxes.get_mut(&queue))
         else {
             return;
@@ -240,10 +253,21 @@ impl Fetching {
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;
-            if matches!(answer, Answer::Failed(AskFault::Lost | AskFault::Dropped))
-                && visiting.subscribed_at + LASTED_MIN <= cx.now
-            {
-                visiting.next_at = cx.now + between(Duration::ZERO, RESUBSCRIBE, cx.rng);
+            if visiting.subscribed_at + LASTED_MIN <= cx.now {
+                visiting.drops.reset();
+            }
+            // Nobody but us and the guard is behind the loss of the link.
+            if matches!(answer, Answer::Failed(AskFault::Lost)) {
+                let wait = self.relinks.wait(cx, places);
+                visiting.next_at = (cx.now + wait).max(visiting.drops.retry_at());
+                return;
+            }
+            // Where another took its place it is polled meanwhile.
+            if visiting.is_heard && visiting.yields_until <= cx.now {
+                visiting.drops.fail(cx);
+            }
+            if matches!(answer, Answer::Failed(AskFault::Dropped)) {
+                visiting.next_at = visiting.drops.retry_at().max(cx.now);
                 return;
             }
             let visit = visiting.on_failed(cx, &answer);
@@ -353,6 +377,8 @@ impl Visiting {
             is_subscribed: false,
             may_subscribe: false,
             subscribed_at: Instant::default(),
+            is_heard: false,
+            drops: Backoff::default(),
             remove: Vec::new(),
             pushed_bytes: 0,
             removing: Vec::new(),
@@ -373,6 +399,7 @@ impl Visiting {
             if is_due && !self.is_fetching {
                 self.is_subscribed = true;
                 self.subscribed_at = cx.now;
+                self.is_heard = false;
                 let push_delay = cx.network.params.push_delay.as_millis();
                 let push_delay_ms = u32::try_from(push_delay).unwrap_or(u32::MAX);
                 let asker = Asker::Subscribe { inbox: name.to_owned(), queue };
@@ -411,7 +438,7 @@ impl Visiting {
 
     /// Forgets what was seen, except live subscriptions and mailboxes backing off.
     fn look_again(&mut self, now: Instant) {
-        if !self.is_subscribed && self.backoff.failures() == 0 {
+        if !self.is_subscribed && self.backoff.failures() == 0 && self.drops.is_due(now) {
             self.seen = Seen::Nothing;
             self.next_at = self.next_at.min(now);
         }
@@ -431,6 +458,7 @@ impl Visiting {
     /// subscription that works needs none for a while.
     fn on_pushed(&mut self, cx: &mut Context<'_>, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
+        self.is_heard = true;
         self.seen = if more { Seen::Records } else { Seen::Empty };
         self.pushed_bytes += records.iter().map(|record| record.as_ref().len()).sum::<usize>();
         if self.remove.is_empty() {
@@ -456,7 +484,7 @@ impl Visiting {
         if self.store_backoff.is_due(cx.now) {
             self.store_backoff.fail(cx);
         }
-        self.next_at = self.store_backoff.retry_at();
+        self.next_at = self.store_backoff.retry_at().max(self.drops.retry_at());
     }
 
     /// When the mailbox is visited next if nothing comes before.
@@ -478,7 +506,7 @@ impl Visiting {
         if self.backoff.failures() > 0 || self.seen == Seen::Nothing {
             self.seen = Seen::Failed;
         }
-        self.next_at = cx.now + self.backoff.fail(cx);
+        self.next_at = (cx.now + self.backoff.fail(cx)).max(self.drops.retry_at());
         match answer {
             Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
