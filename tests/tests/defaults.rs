@@ -35,6 +35,12 @@ fn is_held_by(world: &World, sent: MessageId, wanted_holders: usize) -> bool {
     world.has_notice(ALICE, is_it)
 }
 
+fn is_held_by_enough(world: &World, sent: MessageId) -> bool {
+    let is_it =
+        |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
+    world.has_notice(ALICE, is_it)
+}
+
 fn has_come(world: &World, sent: MessageId) -> bool {
     world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
 }
@@ -52,7 +58,8 @@ fn every_send_is_held_within_the_time_that_it_waits() {
         let address = world.create_inbox(BOB, "help");
         let sent = world.send(ALICE, &address, b"by default".to_vec());
         assert!(world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)), "{}", world.describe());
-        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2)), "{}", world.describe());
+        // Two, or one where the descriptor that was found names one mailbox yet.
+        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by_enough(world, sent)), "{}", world.describe());
         let held_at = |count| {
             told_at(&world, ALICE, |notice| matches!(notice, Notice::Held { holders, .. } if *holders >= count))
         };
