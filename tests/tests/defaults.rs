@@ -35,12 +35,6 @@ fn is_held_by(world: &World, sent: MessageId, wanted_holders: usize) -> bool {
     world.has_notice(ALICE, is_it)
 }
 
-fn is_held_by_enough(world: &World, sent: MessageId) -> bool {
-    let is_it =
-        |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
-    world.has_notice(ALICE, is_it)
-}
-
 fn has_come(world: &World, sent: MessageId) -> bool {
     world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
 }
@@ -55,11 +49,12 @@ fn every_send_is_held_within_the_time_that_it_waits() {
     let mut apart = Vec::new();
     for seed in 0..40 {
         let mut world = world(seed);
+        // In a network's first seconds an inbox may go out with fewer than three mailboxes: 13 of 300 did.
+        world.run_for(Duration::from_secs(1200));
         let address = world.create_inbox(BOB, "help");
         let sent = world.send(ALICE, &address, b"by default".to_vec());
         assert!(world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)), "{}", world.describe());
-        // Two, or one where the descriptor that was found names one mailbox yet.
-        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by_enough(world, sent)), "{}", world.describe());
+        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2)), "{}", world.describe());
         let held_at = |count| {
             told_at(&world, ALICE, |notice| matches!(notice, Notice::Held { holders, .. } if *holders >= count))
         };
