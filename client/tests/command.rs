@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use ended::{code, stderr, stdout};
+use ended::{code, stderr, stdout, umbel};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,14 +29,7 @@ impl Place {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_umbel"));
-        command
-            .args(words)
-            .env("UMBEL_PROFILE", self.profile())
-            .env("HOME", self.dir.path())
-            .env_remove("UMBEL_PASSPHRASE_FILE")
-            .stdin(Stdio::null());
-        command
+        umbel(self.dir.path(), words)
     }
 
     fn run(&self, words: &[&str]) -> Output {
