@@ -79,7 +79,7 @@ impl Failure {
         Self::new(
             Exit::Interrupted,
             "interrupted",
-            "nothing is lost: what was in the outbox is there still, and `umbel outbox flush` goes on with it",
+            "nothing is lost: the outbox keeps its messages, and `umbel outbox flush` retries them",
         )
     }
 
@@ -120,7 +120,7 @@ pub(super) fn store_hint(fault: StoreFault) -> &'static str {
 
 pub(super) const MEMORY_HINT: &str = "end other programs, or raise the limit of memory (`ulimit -v`); nothing is lost";
 
-/// What to do where the system gives no more of something; `otherwise` where it is something else.
+/// The hint where a system resource has run out; `otherwise` for any other error.
 pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'static str {
     match error.kind() {
         io::ErrorKind::OutOfMemory => MEMORY_HINT,
@@ -170,7 +170,7 @@ impl From<StopReason> for Failure {
             StopReason::Unresponsive { pid } => Self::new(
                 Exit::Deferred,
                 unresponsive(pid),
-                "continue or end that process (one stopped with Ctrl-Z goes on with `fg`); what was sent is safe in the outbox",
+                "continue that process (with `fg`, if Ctrl-Z stopped it) or end it; sent messages are safe in the outbox",
             ),
             StopReason::Store(fault) => Self::failed(fault.to_string(), store_hint(fault)),
             StopReason::OtherRelease { pid } => Self::new(

@@ -93,7 +93,7 @@ struct Gone {
     is_overwritten: bool,
 }
 
-/// What a message says, if it is text.
+/// The message as text, if it is text.
 pub(super) fn as_text(body: &[u8]) -> Option<&str> {
     str::from_utf8(body).ok().filter(|text| !text.contains('\0'))
 }

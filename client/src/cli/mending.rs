@@ -56,9 +56,7 @@ impl Mending {
         }
         for inbox in &self.inboxes {
             let name = output::printable(inbox);
-            session.warn(&format!(
-                "a mailbox of \"{name}\" is not replaced yet: the next `umbel receive` goes on with it"
-            ));
+            session.warn(&format!("a mailbox of \"{name}\" is not replaced yet: the next `umbel receive` tries again"));
         }
         Ok(())
     }

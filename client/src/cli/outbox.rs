@@ -1,4 +1,4 @@
-//! `umbel outbox`: what was sent and is not done with yet: look at it, take it back, try it again.
+//! `umbel outbox`: list, show, cancel and retry the messages that still need a holder.
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
