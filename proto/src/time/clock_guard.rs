@@ -23,7 +23,11 @@ const STORE_EVERY: Duration = Duration::from_secs(5 * 60);
 const SLACK: Duration = Duration::from_secs(2);
 /// Most jumps that wait each for itself; beyond it the two oldest become one, as late as the later.
 const JUMPS_MAX: usize = 8;
-const STATE_VERSION: u8 = 1;
+/// Starts that find the calendar advanced count where they are so far apart, by the calendar.
+const STARTS_APART: Duration = Duration::from_secs(6 * 3600);
+/// So many starts that count confirm a jump of a [`CONFIRM_AFTER`] ago by the calendar.
+const STARTS_CONFIRM: u8 = 3;
+const STATE_VERSION: u8 = 2;
 
 /// A difference between the calendar and the monotonic clock of over [`JUMP_MIN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum ClockJump {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockGuard {
     looked_at: Instant,
+    /// A calendar was confirmed before: what it says now is compared with something.
+    has_past: bool,
     /// Since the Unix epoch.
     confirmed: Duration,
     /// Jumps ahead, oldest first. With `confirmed` they come to what the calendar said at the last look.
@@ -48,45 +54,91 @@ pub struct ClockGuard {
 }
 
 /// A jump ahead that is not confirmed yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Pending {
     amount: Duration,
     /// How much running is missing.
     left: Duration,
+    /// What the calendar said after it; since then it has not gone back by more than [`JUMP_MIN`].
+    since: WallTime,
+    /// How many starts count since then, and when the last of them was.
+    starts: u8,
+    started_at: WallTime,
 }
 
-/// What is stored, in seconds.
+impl Pending {
+    const fn new(amount: Duration, since: WallTime) -> Self {
+        Self { amount, left: CONFIRM_AFTER, since, starts: 0, started_at: since }
+    }
+}
+
+/// What is stored.
 #[derive(Serialize, Deserialize)]
 struct State {
+    version: u8,
+    has_past: bool,
+    confirmed: Duration,
+    allowance: Duration,
+    pending: Vec<Pending>,
+}
+
+/// What was stored while starts did not count, in seconds.
+#[derive(Serialize, Deserialize)]
+struct StateV1 {
     version: u8,
     confirmed: u64,
     allowance: u64,
     pending: Vec<(u64, u64)>,
 }
 
+impl State {
+    fn decode(bytes: &[u8], wall: WallTime) -> Option<Self> {
+        let state = wire::decode::<Self>(bytes).ok().filter(|state| state.version == STATE_VERSION);
+        state.or_else(|| {
+            let old = wire::decode::<StateV1>(bytes).ok().filter(|old| old.version == 1)?;
+            Some(Self::from_v1(old, wall))
+        })
+    }
+
+    fn from_v1(old: StateV1, wall: WallTime) -> Self {
+        let waiting = |(amount, left)| {
+            let jump = Pending::new(Duration::from_secs(amount), wall);
+            Pending { left: Duration::from_secs(left), ..jump }
+        };
+        Self {
+            version: STATE_VERSION,
+            // Without a past all of it waited, as one jump from 1970 on.
+            has_past: old.pending.first().is_none_or(|&(amount, _)| amount <= old.confirmed),
+            confirmed: Duration::from_secs(old.confirmed),
+            allowance: Duration::from_secs(old.allowance),
+            pending: old.pending.into_iter().map(waiting).collect(),
+        }
+    }
+}
+
 impl ClockGuard {
     /// Goes on from what was stored. Without it, or with what can't be read, all of the past is a jump: nothing is known of
     /// how right this clock was.
     pub fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> (Self, Option<ClockJump>) {
-        let known = state.and_then(|bytes| wire::decode::<State>(bytes).ok());
-        let known = known.filter(|state| state.version == STATE_VERSION);
+        let known = state.and_then(|bytes| State::decode(bytes, wall));
         let mut guard = Self {
             looked_at: now,
+            has_past: false,
             confirmed: Duration::ZERO,
             pending: Vec::new(),
             allowance: Duration::ZERO,
             stored_at: None,
         };
         let Some(state) = known else {
-            guard.jump_ahead(Duration::from_secs(wall.as_secs()));
+            guard.jump_ahead(Duration::from_secs(wall.as_secs()), wall);
             return (guard, None);
         };
-        guard.confirmed = Duration::from_secs(state.confirmed);
-        guard.allowance = Duration::from_secs(state.allowance).min(JUMP_MIN);
-        for (amount, left) in state.pending.into_iter().take(JUMPS_MAX) {
-            let left = Duration::from_secs(left).min(CONFIRM_AFTER);
-            guard.pending.push(Pending { amount: Duration::from_secs(amount), left });
-        }
+        guard.has_past = state.has_past;
+        guard.confirmed = state.confirmed;
+        guard.allowance = state.allowance.min(JUMP_MIN);
+        guard.pending = state.pending;
+        guard.pending.truncate(JUMPS_MAX);
+        guard.pending.iter_mut().for_each(|jump| jump.left = jump.left.min(CONFIRM_AFTER));
         let jump = guard.look(now, wall);
         (guard, jump)
     }
@@ -100,10 +152,10 @@ impl ClockGuard {
         if ahead > SLACK {
             match self.allowance.checked_sub(ahead) {
                 Some(left) => (self.allowance, self.confirmed) = (left, self.confirmed.saturating_add(ahead)),
-                None => self.jump_ahead(ahead),
+                None => self.jump_ahead(ahead, wall),
             }
         } else if back > SLACK {
-            self.jump_back(back);
+            self.jump_back(back, wall);
         }
         match (ahead > JUMP_MIN, back > JUMP_MIN) {
             (true, _) => Some(ClockJump::Ahead(ahead)),
@@ -127,8 +179,32 @@ impl ClockGuard {
         if !self.pending.is_empty() {
             self.confirmed = self.expected();
             self.pending.clear();
-            self.stored_at = None;
+            (self.has_past, self.stored_at) = (true, None);
         }
+    }
+
+    /// For whoever runs for moments only, and would never run for a day: this start counts. The third that counts confirms a jump
+    /// that was a day ago by the calendar. To be called once, after [`restore`](Self::restore); says whether the state is to be
+    /// stored, without which the next start would not know of this one.
+    pub fn count_start(&mut self, wall: WallTime) -> bool {
+        let mut is_news = false;
+        for jump in &mut self.pending {
+            let counts = wall.since(jump.started_at) >= STARTS_APART;
+            if counts {
+                (jump.starts, jump.started_at) = (jump.starts.saturating_add(1), wall);
+            }
+            if jump.starts >= STARTS_CONFIRM && wall.since(jump.since) >= CONFIRM_AFTER {
+                jump.left = Duration::ZERO;
+            }
+            is_news |= counts || jump.since == wall;
+        }
+        self.live(Duration::ZERO);
+        is_news
+    }
+
+    /// How far the calendar has jumped ahead that is not confirmed; `None` where no calendar ever was.
+    pub fn unconfirmed(&self) -> Option<Duration> {
+        self.has_past.then(|| self.expected().saturating_sub(self.confirmed))
     }
 
     /// What to store, if that is due: at once after the first look and after [`confirm`](Self::confirm), then every few
@@ -145,10 +221,10 @@ impl ClockGuard {
     pub fn state(&self) -> Vec<u8> {
         wire::encode(&State {
             version: STATE_VERSION,
-            confirmed: self.confirmed.as_secs(),
-            allowance: self.allowance.as_secs(),
-            // A part of a second less is asked for than is missing; none of a jump is lost.
-            pending: self.pending.iter().map(|jump| (jump.amount.as_secs(), jump.left.as_secs())).collect(),
+            has_past: self.has_past,
+            confirmed: self.confirmed,
+            allowance: self.allowance,
+            pending: self.pending.clone(),
         })
     }
 
@@ -163,21 +239,18 @@ impl ClockGuard {
         for jump in &mut self.pending {
             jump.left = jump.left.saturating_sub(elapsed);
         }
-        let confirmed = &mut self.confirmed;
-        self.pending.retain(|jump| {
-            if jump.left.is_zero() {
-                *confirmed = confirmed.saturating_add(jump.amount);
-            }
-            !jump.left.is_zero()
-        });
+        for jump in self.pending.extract_if(.., |jump| jump.left.is_zero()) {
+            self.confirmed = self.confirmed.saturating_add(jump.amount);
+            self.has_past = true;
+        }
     }
 
-    /// Jumps that follow each other closely wait together: many small ones need no more room than one.
-    fn jump_ahead(&mut self, amount: Duration) {
+    /// Jumps that follow each other closely wait together, unless they are long: many small ones need no more room than one.
+    fn jump_ahead(&mut self, amount: Duration, wall: WallTime) {
         let newest = self.pending.last_mut().filter(|jump| jump.left + JUMP_MIN > CONFIRM_AFTER);
-        match newest {
-            Some(jump) => *jump = Pending { amount: jump.amount.saturating_add(amount), left: CONFIRM_AFTER },
-            None => self.pending.push(Pending { amount, left: CONFIRM_AFTER }),
+        match newest.filter(|_| amount <= STARTS_APART) {
+            Some(jump) => (jump.amount, jump.left) = (jump.amount.saturating_add(amount), CONFIRM_AFTER),
+            None => self.pending.push(Pending::new(amount, wall)),
         }
         if self.pending.len() > JUMPS_MAX {
             let oldest = self.pending.remove(0);
@@ -187,7 +260,7 @@ impl ClockGuard {
         }
     }
 
-    fn jump_back(&mut self, amount: Duration) {
+    fn jump_back(&mut self, amount: Duration, wall: WallTime) {
         let mut rest = amount;
         while let Some(jump) = self.pending.last_mut().filter(|_| !rest.is_zero()) {
             let undone = jump.amount.min(rest);
@@ -197,9 +270,14 @@ impl ClockGuard {
                 self.pending.pop();
             }
         }
+        if amount > JUMP_MIN {
+            for jump in &mut self.pending {
+                (jump.since, jump.starts, jump.started_at) = (wall, 0, wall);
+            }
+        }
         self.confirmed = self.confirmed.saturating_sub(rest);
         if rest > JUMP_MIN {
-            self.jump_ahead(Duration::ZERO);
+            self.jump_ahead(Duration::ZERO, wall);
         }
     }
 }
@@ -345,6 +423,52 @@ mod tests {
         assert!(followed < lived + (0..160).map(|round| round * HOUR).sum::<u64>(), "a day behind, at least");
         machine.run(25 * HOUR);
         assert!(machine.guard.may_delete() && machine.lag() <= 2);
+    }
+
+    #[test] // §1.6: commands of a moment, and nobody to ask
+    fn three_starts_over_a_day_confirm() {
+        let mut machine = Machine::new();
+        let mut start = |hours: i64| {
+            machine.restart(hours * signed(HOUR));
+            let is_due = machine.guard.count_start(WallTime(machine.wall));
+            machine.run(5);
+            (machine.guard.may_delete(), is_due, machine.lag() / DAY)
+        };
+        assert_eq!(start(29 * 24), (false, true, 29), "its state is to be stored");
+        assert_eq!((start(0).0, start(1).0, start(5).0, start(6).0), (false, false, false, false));
+        assert_eq!(start(6), (false, true, 29), "three that count, not yet a day");
+        assert_eq!(start(7).2, 0, "the month is confirmed");
+        for day in 0..9 {
+            assert!(start(24).2 <= 3, "day {day}: of nights no more than three wait");
+        }
+    }
+
+    #[test] // §1.6
+    fn starts_count_only_while_the_calendar_does_not_go_back() {
+        let mut machine = Machine::new();
+        for _ in 0..9 {
+            machine.restart(signed(29 * DAY));
+            machine.guard.count_start(WallTime(machine.wall));
+            machine.restart(signed(8 * HOUR));
+            machine.guard.count_start(WallTime(machine.wall));
+            machine.run(5);
+            machine.restart(-signed(29 * DAY + 8 * HOUR));
+            machine.guard.count_start(WallTime(machine.wall));
+            assert!(machine.guard.may_delete() && machine.lag() <= 2);
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_starts_counted_is_read() {
+        #[derive(Serialize)]
+        struct Old(u8, u64, u64, Vec<(u64, u64)>);
+        let old = wire::encode(&Old(1, START, 60, vec![(29 * DAY, HOUR)]));
+        let (mut guard, jump) = ClockGuard::restore(Some(&old), Instant::default(), WallTime(START + 29 * DAY));
+        assert_eq!((jump, guard.confirmed()), (None, WallTime(START)));
+        assert_eq!(guard.unconfirmed(), Some(Duration::from_secs(29 * DAY)));
+        guard.look(Instant::default() + Duration::from_secs(HOUR), WallTime(START + 29 * DAY + HOUR));
+        assert!(guard.may_delete());
+        assert_eq!(ClockGuard::restore(None, Instant::default(), WallTime(START)).0.unconfirmed(), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What peers' clocks said, compared with one's own. Nobody's clock decides anything: whoever compares says what follows.
 
-use super::{Instant, WallTime};
+use super::{Duration, Instant, WallTime};
 
 /// What a peer's clock said at one moment. Kept as its distance from the monotonic clock here, which no jump of the calendar here changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,12 +26,24 @@ impl PeerClock {
         let nearer = if upper.unsigned_abs() < lower.unsigned_abs() { upper } else { lower };
         Some(if upper.signum() == lower.signum() { nearer } else { 0 })
     }
+
+    /// How many of these clocks are within `bears` of this calendar, and how many there are. For what must not be believed for want
+    /// of agreement about the contrary, as with [`median_ahead`](Self::median_ahead).
+    pub fn agreeing(
+        peers: impl IntoIterator<Item = Self>,
+        now: Instant,
+        wall: WallTime,
+        bears: Duration,
+    ) -> (usize, usize) {
+        let own = Self::said(now, wall);
+        let is_near = |peer: Self| peer.ahead.saturating_sub(own.ahead).unsigned_abs() <= bears.as_secs();
+        peers.into_iter().fold((0, 0), |(near, all), peer| (near + usize::from(is_near(peer)), all + 1))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Duration;
 
     const NOW: Instant = Instant::from_micros(7_000_000);
     const WALL: WallTime = WallTime(1_790_000_000);
@@ -48,6 +60,16 @@ mod tests {
         assert_eq!((median(&[5, 9]), median(&[-5, -9])), (Some(5), Some(-5)), "the one nearer to zero");
         assert_eq!((median(&[-5, 9]), median(&[0, 9])), (Some(0), Some(0)));
         assert_eq!((median(&[9, -1000, 5]), median(&[1, 2, 3, 4])), (Some(5), Some(2)));
+    }
+
+    #[test]
+    fn two_that_disagree_about_the_direction_do_not_agree_with_this_clock() {
+        let agreeing = |offsets: &[i64]| {
+            let said = |offset: &i64| PeerClock::said(NOW, WallTime(WALL.0.saturating_add_signed(*offset)));
+            PeerClock::agreeing(offsets.iter().map(said), NOW, WALL, Duration::from_secs(60))
+        };
+        assert_eq!((agreeing(&[]), agreeing(&[-900, 900])), ((0, 0), (0, 2)));
+        assert_eq!((agreeing(&[-60, 60, 61]), agreeing(&[i64::MAX, 0])), ((2, 3), (1, 2)));
     }
 
     #[test]
