@@ -5,10 +5,13 @@ use umbel_proto::directory::Unverified;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::path::are_enough;
 use super::{CLOCK_STORE_EVERY, Core, HEARTBEAT, Notice, StoreOp};
+
+/// The longest jump of the calendar that one linked relay alone confirms.
+const CONFIRMED_BY_ONE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 impl Core {
     /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
@@ -34,10 +37,13 @@ impl Core {
             self.expires_at = now;
             self.is_clock_jumped = true;
         }
-        if let Some(is_right) = self.pool.links.is_clock_right(now, wall, &self.network.params) {
+        let (agreeing, linked) = self.pool.links.clocks_agreeing(now, wall, &self.network.params);
+        if linked > 0 {
+            let is_right = agreeing * 2 > linked;
             self.outbox.judge_clock(is_right);
-            // Our clock and the linked relays' median agree: to make us delete early, an attacker must shift both.
-            if is_right && !self.clock.may_delete() {
+            // Clients tell their hour, which a lone relay may only repeat: it is not believed about a long jump.
+            let is_short = self.clock.unconfirmed().is_none_or(|jump| jump <= CONFIRMED_BY_ONE_MAX);
+            if is_right && (agreeing > 1 || is_short) && !self.clock.may_delete() {
                 self.clock.confirm();
                 self.clock_stored_at = now;
             }

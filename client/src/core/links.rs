@@ -180,7 +180,7 @@ impl Links {
         id: LinkId,
         relay: RelayId,
         target: Option<HopTarget>,
-        clock_offset: i64,
+        clock: PeerClock,
     ) -> bool {
         self.dialling.remove(&relay);
         self.failed_at.remove(&relay);
@@ -197,7 +197,7 @@ impl Links {
             pace: Pace::new(&cx.network.params, cx.now),
             asked_at: None,
             suspect_until: None,
-            clock: PeerClock::said(cx.now, WallTime(cx.wall.as_secs().saturating_add_signed(clock_offset))),
+            clock,
         };
         self.up.insert(id, link);
         self.judge_clock(cx);
@@ -409,10 +409,9 @@ impl Links {
         dials.chain(suspects).chain(silent).chain(self.up.values().map(move |link| link.idle_since + link_idle))
     }
 
-    /// Whether the median of the peers' clocks and ours differ by no more than the network bears (docs/protocol.md §1.6(4)).
-    /// `None` without peers.
-    pub(super) fn is_clock_right(&self, now: Instant, wall: WallTime, params: &Params) -> Option<bool> {
-        self.clock_offset(now, wall).map(|offset| offset.unsigned_abs() <= params.clock_warn.as_secs())
+    /// How many of the peers' clocks and ours differ by no more than the network bears, and how many there are.
+    pub(super) fn clocks_agreeing(&self, now: Instant, wall: WallTime, params: &Params) -> (usize, usize) {
+        PeerClock::agreeing(self.up.values().map(|link| link.clock), now, wall, params.clock_warn)
     }
 
     /// The median of how far the peers' clocks are ahead of ours, seconds.
@@ -462,7 +461,7 @@ mod tests {
     }
 
     fn reach_after(links: &mut Links, id: u64, (up, down): (u64, u64)) -> Reach {
-        assert!(at(up, |cx| links.on_up(cx, LinkId(id), RELAY, None, 0)));
+        assert!(at(up, |cx| links.on_up(cx, LinkId(id), RELAY, None, PeerClock::said(cx.now, cx.wall))));
         at(down, |cx| {
             assert_eq!(links.on_down(cx, LinkId(id)), Some(RELAY));
             links.reach(RELAY, cx.now)

@@ -40,7 +40,7 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
-use umbel_proto::time::{ClockGuard, Duration, Instant, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, PeerClock, WallTime};
 
 use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
@@ -201,7 +201,8 @@ impl Core {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
         let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?, &network.params, now, wall);
-        let (clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
+        let (mut clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
+        let is_start_news = clock.count_start(wall);
         let mut core = Self {
             book: Book::restore(&network, snapshot.relays, wall),
             candidates: Candidates::new([], &network),
@@ -209,7 +210,7 @@ impl Core {
             is_ready: false,
             clock,
             is_clock_jumped: false,
-            clock_stored_at: now + CLOCK_STORE_EVERY,
+            clock_stored_at: if is_start_news { now } else { now + CLOCK_STORE_EVERY },
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),
@@ -290,13 +291,12 @@ impl Core {
         let was_cut_off = self.pool.guard_in_use().is_none();
         let Hello { descriptor, clock, .. } = hello;
         let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
-        let clock_offset = clock.as_secs().cast_signed().wrapping_sub(wall.as_secs().cast_signed());
         let mut cx = context!(self, now, wall, rng);
         if self.is_stopped {
             cx.out.links.push_back(LinkOp::Close(link));
             return;
         }
-        self.pool.handle_link_up(&mut cx, link, relay, target, clock_offset);
+        self.pool.handle_link_up(&mut cx, link, relay, target, PeerClock::said(now, clock));
         self.sync.on_link_up(now);
         self.drive(now, wall, rng);
         if was_cut_off && self.pool.guard_in_use().is_some() {

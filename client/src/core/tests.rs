@@ -30,12 +30,30 @@ struct Bench {
 
 impl Bench {
     fn new(snapshot: Snapshot) -> Self {
+        let mut bench = Self::new_at(snapshot, WALL);
+        let stored = bench.core.poll_store().map(|(_, op)| op);
+        assert!(matches!(stored, Some(StoreOp::PutClock(_))), "the clock of the first start");
+        bench
+    }
+
+    fn new_at(snapshot: Snapshot, wall: WallTime) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let seeds = vec![Peer { id: SEED, host_port: "127.0.0.1:9".to_owned() }];
         let now = Instant::from_micros(0);
-        let mut core = Core::new(Network::local(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        let mut core = Core::new(Network::local(), seeds, snapshot, now, wall, &mut rng).expect("a good snapshot");
         assert_eq!(core.poll_notice(), Some(Notice::WaitingForView { last_known: 0 }), "nobody is known yet");
         Self { core, now, rng }
+    }
+
+    /// Linked to relays whose clocks say this.
+    fn linked_to(snapshot: Snapshot, wall: WallTime, clocks: &[WallTime]) -> Self {
+        let mut bench = Self::new_at(snapshot, wall);
+        for (number, &clock) in (1..).zip(clocks) {
+            let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
+            let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
+            bench.core.handle_link_up(bench.now, wall, link, relay, hello, &mut bench.rng);
+        }
+        bench
     }
 
     fn command(&mut self, command: Command) {
@@ -197,12 +215,7 @@ fn a_clock_that_is_far_off_is_told_once() {
 fn a_clock_is_right_by_the_median_of_all_linked_relays_for_whatever_depends_on_it() {
     let hour = Duration::from_secs(3600);
     let is_right = |clocks: &[WallTime]| {
-        let mut bench = Bench::new(Snapshot::default());
-        for (number, &clock) in (1..).zip(clocks) {
-            let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
-            let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
-            bench.core.handle_link_up(bench.now, WALL, link, relay, hello, &mut bench.rng);
-        }
+        let mut bench = Bench::linked_to(Snapshot::default(), WALL, clocks);
         let is_told = bench.notices().iter().any(|notice| matches!(notice, Notice::Warning(Warning::Clock { .. })));
         (bench.core.clock.may_delete(), bench.core.outbox.is_clock_right, is_told)
     };
@@ -215,6 +228,59 @@ fn a_clock_is_right_by_the_median_of_all_linked_relays_for_whatever_depends_on_i
         (false, false, true),
         "the last one alone is right"
     );
+}
+
+/// Starts with what was stored of the clock, linked to relays whose clocks say this; what is known of the clock then.
+fn clock_after_start(stored: Option<&[u8]>, wall: WallTime, clocks: &[WallTime]) -> ClockGuard {
+    let snapshot = Snapshot { clock: stored.map(<[u8]>::to_vec), ..Snapshot::default() };
+    let mut bench = Bench::linked_to(snapshot, wall, clocks);
+    let stores = std::iter::from_fn(|| bench.core.poll_store()).filter_map(|(_, op)| match op {
+        StoreOp::PutClock(state) => Some(state),
+        _ => None,
+    });
+    let stored = stores.last().or_else(|| stored.map(<[u8]>::to_vec));
+    ClockGuard::restore(stored.as_deref(), bench.now, wall).0
+}
+
+fn confirmed_clock() -> Vec<u8> {
+    clock_after_start(None, WALL, &[WALL, WALL]).state()
+}
+
+#[test] // §1.6(4)
+fn a_long_jump_is_confirmed_by_two_relays_and_not_by_one() {
+    let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
+    let known = confirmed_clock();
+    let is_confirmed = |wall, clocks: &[WallTime]| clock_after_start(Some(&known), wall, clocks).may_delete();
+    let (short, long) = (WALL + day, WALL + day * 30);
+    assert!(is_confirmed(short, &[short]) && !is_confirmed(short, &[short + hour * 2]));
+    assert!(!is_confirmed(long, &[long]) && is_confirmed(long, &[long, long]));
+    assert!(!is_confirmed(long, &[long, WALL, WALL]));
+    assert!(!is_confirmed(short, &[short + hour * 9, WALL]), "two that disagree about the direction");
+    assert!(clock_after_start(None, WALL, &[WALL]).may_delete(), "one that never knew the time");
+}
+
+#[test] // §1.6(4)
+fn a_relay_that_took_the_clock_back_to_1970_does_not_confirm_what_comes_then_alone() {
+    let past = clock_after_start(Some(&confirmed_clock()), WallTime(9), &[WallTime(9)]).state();
+    let later = WALL + Duration::from_secs(9 * 365 * 86_400);
+    assert!(!clock_after_start(Some(&past), later, &[later]).may_delete());
+}
+
+#[test] // §1.6(5)
+fn a_guard_that_lies_about_its_clock_freezes_nothing_for_whoever_runs_for_moments() {
+    let hour = Duration::from_secs(3600);
+    let day = hour * 24;
+    for mut stored in [None, Some(confirmed_clock())] {
+        let mut wall = WALL + day * 30;
+        for step in [8, 8, 9] {
+            let clock = clock_after_start(stored.as_deref(), wall, &[wall + hour * 2]);
+            assert!(!clock.may_delete() && clock.confirmed() + day * 29 < wall);
+            stored = Some(clock.state());
+            wall = wall + hour * step;
+        }
+        let clock = clock_after_start(stored.as_deref(), wall, &[wall + hour * 2]);
+        assert!(clock.confirmed() + day * 2 > wall, "{:?}", clock.confirmed());
+    }
 }
 
 #[test] // §1.6(4)

@@ -6,7 +6,7 @@
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Instant, PeerClock};
 
 use super::super::Context;
 use super::super::io::LinkId;
@@ -40,10 +40,10 @@ impl Pool {
         link: LinkId,
         relay: RelayId,
         target: Option<HopTarget>,
-        clock_offset: i64,
+        clock: PeerClock,
     ) {
         let was_cut_off = self.links.ids().is_empty();
-        if !self.links.on_up(cx, link, relay, target, clock_offset) {
+        if !self.links.on_up(cx, link, relay, target, clock) {
             return;
         }
         if self.order.contains(&relay) && !self.suspects.broke_over(relay) {
