@@ -5,7 +5,8 @@
 //! same time, so that nobody waits for this disk; the user is told that it is safe, and how it fares, only once it is
 //! durable here. While the store fails nothing more is asked for. A message that never was durable here, but may be with a
 //! holder, is not called unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are worked
-//! on at a time; the rest wait. A message that nobody takes for its whole life expires, once the clock is known to be right.
+//! on at a time; the rest wait. A message that nobody takes for its whole life expires: by the calendar while the clock is known
+//! to be right, else by confirmed time.
 
 mod listed;
 #[cfg(test)]
@@ -62,7 +63,7 @@ pub(super) struct Outbox {
     last_seq: u64,
     /// When the message that was restored last is to begin.
     restored_at: Instant,
-    /// The linked relays' clocks agree with ours, as far as was last known: only then does a message expire.
+    /// The linked relays' clocks agree with ours, as far as was last known: else messages expire by confirmed time.
     pub(super) is_clock_right: bool,
 }
 
@@ -512,8 +513,8 @@ impl Outbox {
         self.tickets.insert(ticket, id);
     }
 
-    /// Whether this attempt, which failed, was the last of a message's life. One that could not be made does not count, nor
-    /// does a clock that nobody has confirmed.
+    /// Whether this attempt, which failed, was the last of a message's life. One that could not be made does not count. A clock
+    /// that is not known to be right counts as far as it is confirmed.
     fn is_over(&self, cx: &Context<'_>, id: MessageId, reason: DeferReason) -> bool {
         let was_made = match reason {
             DeferReason::NoDescriptor | DeferReason::NoDirectory | DeferReason::Holders | DeferReason::QueueFull => {
@@ -522,7 +523,8 @@ impl Outbox {
             DeferReason::NoCircuit | DeferReason::Broken { .. } => false,
         };
         let expires_at = self.entries.get(&id).map(|entry| entry.delivery.life().1);
-        was_made && self.is_clock_right && expires_at.is_some_and(|at| at <= cx.wall)
+        let by = if self.is_clock_right { cx.wall } else { cx.confirmed };
+        was_made && expires_at.is_some_and(|at| at <= by)
     }
 
     /// It was tried for long enough: its user hears so, unless somebody has it.
