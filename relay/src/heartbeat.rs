@@ -14,6 +14,7 @@ use umbel_proto::network::Params;
 use umbel_proto::time::in_words;
 
 use crate::config::Config;
+use crate::net::news::clock_off_by;
 use crate::running::{STORE_FILE, Stats, StatsSource};
 
 /// The first beat: the relay has found the others by then.
@@ -61,7 +62,12 @@ impl fmt::Display for Pulse<'_> {
         let (inboxes, inboxes_max) = (control.inbox_descriptors, self.config.inbox_descriptors_max);
         write!(f, "inbox descriptors: {} (inbox_descriptors_max {inboxes_max}); ", Coarse(inboxes))?;
         write!(f, "relay.db: {} MiB", mib(self.disk))?;
-        self.memory.map_or(Ok(()), |memory| write!(f, "; memory: {} MiB", mib(memory)))
+        if let Some(memory) = self.memory {
+            write!(f, "; memory: {} MiB", mib(memory))?;
+        }
+        let off_by = control.clock_off_by.map(clock_off_by);
+        off_by
+            .map_or(Ok(()), |off_by| write!(f, "; clock: {off_by} that of other relays (descriptors are not believed)"))
     }
 }
 
@@ -133,6 +139,16 @@ mod tests {
              mailbox queues: 64 to 127 (queues_max 65536); records: under 16 (records_max 2000000), 16 MiB (records_disk_mib \
              8192); inbox descriptors: under 16 (inbox_descriptors_max 16384); relay.db: 32 MiB; memory: 16 MiB"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_in_every_line_until_it_is_right() {
+        let line = |clock_off_by| pulse(ControlStats { clock_off_by, ..ControlStats::default() }, 300);
+        assert!(
+            line(Some(3 * 3600))
+                .ends_with("; clock: 3 hours behind that of other relays (descriptors are not believed)")
+        );
+        assert!(!line(None).contains("clock"));
     }
 
     /// What is logged, line by line.

@@ -97,7 +97,11 @@ pub struct LoneRelay {
 impl LoneRelay {
     /// A relay that knows so many others.
     pub fn new(neighbours: u8) -> Self {
-        let network = Network::local();
+        Self::in_network(Network::local(), neighbours)
+    }
+
+    /// A relay of this network that knows so many others, all at one address.
+    pub fn in_network(network: Network, neighbours: u8) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let neighbours: Vec<_> = (1..=neighbours).map(|number| Neighbour::new(network.id, number)).collect();
         let config = ControlConfig {
@@ -168,10 +172,15 @@ impl LoneRelay {
 
     /// A link is up: to this relay, or to a client.
     pub fn link_up(&mut self, link: LinkId, peer: Option<RelayId>, is_dialler: bool) {
+        self.link_up_with_clock(link, peer, is_dialler, 0);
+    }
+
+    /// A link is up with a peer whose clock is so many seconds ahead.
+    pub fn link_up_with_clock(&mut self, link: LinkId, peer: Option<RelayId>, is_dialler: bool, ahead: u64) {
         let hello = Hello {
             versions: vec![LINK_VERSION],
             network: self.network.id,
-            clock: self.wall(),
+            clock: self.wall() + Duration::from_secs(ahead),
             features: 0,
             descriptor: None,
         };

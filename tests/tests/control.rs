@@ -12,10 +12,11 @@ use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Unverified};
 use umbel_proto::handshake::{HopTarget, Onionskin, respond};
-use umbel_proto::ids::{BlindedKey, CircId};
+use umbel_proto::ids::{BlindedKey, CircId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::message::{ExtendRefusal, Service};
+use umbel_proto::network::{AddressGroups, Network};
 use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
 use umbel_relay::control::io::{LinkId, LinkOp, News};
 use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
@@ -354,13 +355,78 @@ fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
             news[..],
             [
                 News::ClockJumped(ClockJump::Ahead(_)),
-                News::ClockDiffers { ahead: -10_800, relays: 1 },
+                News::ClockDiffers { ahead: -10_800, relays: 1, is_sure: false },
                 News::ClockJumped(ClockJump::Back(_)),
                 News::ClockAgrees { relays: 1 },
             ]
         ),
         "{news:?}"
     );
+}
+
+#[test] // §1.6
+fn strangers_that_link_to_a_relay_do_not_accuse_its_clock() {
+    let mut relay = LoneRelay::new(3);
+    let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+    for (number, &neighbour) in (1..).zip(&neighbours) {
+        relay.link_up(LinkId(100 + number), Some(neighbour), false);
+    }
+    for number in 100..140 {
+        let link = LinkId(1000 + u64::from(number));
+        relay.link_up_with_clock(link, Some(RelayId([number; 32])), false, 3 * 3600);
+    }
+    relay.pass(Duration::from_secs(3600));
+    assert!(relay.control.clock_off_by().is_none());
+    assert!(relay.control.poll_news().is_none());
+}
+
+#[test] // §2.4(7)
+fn relays_of_one_address_group_have_one_voice_about_a_clock() {
+    let mut network = Network::local();
+    for (groups, voices) in [(AddressGroups::Port, 4), (AddressGroups::Prefix, 1)] {
+        network.params.danger_address_groups = groups;
+        let mut relay = LoneRelay::in_network(network.clone(), 4);
+        let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+        for (number, &neighbour) in (1..).zip(&neighbours) {
+            relay.link_up(LinkId(number), Some(neighbour), false);
+        }
+        relay.set_clock(-3 * 3600);
+        relay.pass(Duration::from_secs(90));
+        let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+        let is_it = |news: &News| matches!(news, News::ClockDiffers { relays, is_sure, .. } if *relays == voices && *is_sure == (voices > 2));
+        assert!(news.iter().any(is_it), "{news:?}");
+    }
+}
+
+#[test] // §2.4(7)
+fn strangers_are_asked_where_there_is_nobody_else_and_are_not_called_right() {
+    let mut relay = LoneRelay::new(0);
+    for number in 1..6 {
+        relay.link_up_with_clock(LinkId(u64::from(number)), Some(RelayId([number; 32])), false, 3 * 3600);
+    }
+    let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+    assert!(matches!(news[..], [News::ClockDiffers { ahead: 10_800, relays: 1, is_sure: false }]), "{news:?}");
+}
+
+#[test] // §1.6
+fn a_verdict_about_the_clock_has_to_hold() {
+    let mut relay = LoneRelay::new(3);
+    let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+    relay.link_up(LinkId(100), Some(neighbours[0]), false);
+    let swing = |relay: &mut LoneRelay, minutes: u64| {
+        for (link, &neighbour) in (101..).zip(&neighbours[1..]) {
+            relay.link_up_with_clock(LinkId(link), Some(neighbour), false, 3 * 3600);
+        }
+        for _ in 0..minutes {
+            relay.pass(Duration::from_secs(61));
+        }
+        let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+        [101, 102].into_iter().for_each(|link| relay.link_down(LinkId(link)));
+        relay.pass(Duration::from_secs(61));
+        news.len()
+    };
+    assert_eq!((0..20).map(|_| swing(&mut relay, 5)).sum::<usize>(), 0);
+    assert_eq!(swing(&mut relay, 15), 1);
 }
 
 #[test] // §8.1

@@ -3,8 +3,10 @@
 //!
 //! Other relays decide nothing: their clocks are compared, and the operator is told ([`News`]).
 
+use std::collections::BTreeMap;
+
 use rand::CryptoRng;
-use umbel_proto::time::{ClockGuard, Instant, WallTime};
+use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, PeerClock, WallTime};
 
 use super::Control;
 use super::io::{LinkOp, News, StoreOp};
@@ -12,23 +14,49 @@ use super::io::{LinkOp, News, StoreOp};
 /// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next sweep does.
 const JUDGED_AT_ONCE_MAX: usize = 16;
 
+/// So many clocks of relays that are known for what they are can be believed against this relay's.
+const VOTES_SURE: usize = 3;
+
+/// A verdict other than the last counts once it has held for so long: links that come and go do not make the log swing.
+const VERDICT_HOLDS: Duration = Duration::from_secs(10 * 60);
+
 /// What a relay knows of its clock.
 pub(super) struct Clock {
     guard: ClockGuard,
     /// How far other relays are ahead, seconds, while that is more than the network bears.
     off_by: Option<i64>,
+    /// There was a verdict since the start, and since this clock last jumped.
+    is_judged: bool,
+    /// The operator was told that it may be wrong: whatever the next verdict is, it is news.
+    is_doubted: bool,
+    /// Since when another verdict has held.
+    other_since: Option<Instant>,
 }
 
 impl Clock {
     pub(super) fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> (Self, Option<News>) {
         let (guard, jump) = ClockGuard::restore(state, now, wall);
         let news = jump.map(News::ClockSinceLastRun);
-        (Self { guard, off_by: None }, news)
+        let is_doubted = matches!(jump, Some(ClockJump::Back(_)));
+        (Self { guard, off_by: None, is_judged: false, is_doubted, other_since: None }, news)
     }
 
     /// The calendar as far as it is confirmed: what is kept for others is deleted by it.
     pub(super) const fn confirmed(&self) -> WallTime {
         self.guard.confirmed()
+    }
+
+    /// Other clocks say this now; whether that is a verdict that counts, and news.
+    fn judge(&mut self, now: Instant, off_by: Option<i64>) -> bool {
+        let is_other = off_by.map(i64::signum) != self.off_by.map(i64::signum);
+        if is_other && self.is_judged {
+            let since = *self.other_since.get_or_insert(now);
+            if now.since(since) < VERDICT_HOLDS {
+                return false;
+            }
+        }
+        (self.off_by, self.is_judged, self.other_since) = (off_by, true, None);
+        core::mem::take(&mut self.is_doubted) || is_other
     }
 }
 
@@ -56,6 +84,8 @@ impl Control {
     /// The clock may have been wrong and be right now: the descriptor is issued anew, and relays whose descriptors were not
     /// believed say theirs again on a new link.
     fn on_clock_jump(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+        (self.clock.is_judged, self.clock.is_doubted) = (false, true);
+        self.judge_clock(now, wall); // before the links go by which it is judged
         self.book.expire(&self.config.network, wall, self.clock.confirmed());
         self.store_book();
         self.reissue(wall, rng);
@@ -66,7 +96,6 @@ impl Control {
             self.out.links.push_back(LinkOp::Close(link));
         }
         self.sync_now(now, rng);
-        self.judge_clock(now, wall);
     }
 
     /// One more relay is linked: while there are few, a clock that is wrong is said at once.
@@ -78,14 +107,49 @@ impl Control {
 
     /// Compares this relay's clock with those of linked relays, and has it said when they come to differ, or to agree again.
     pub(super) fn judge_clock(&mut self, now: Instant, wall: WallTime) {
-        let Some((offset, relays)) = self.links.clock_offset(now, wall) else { return };
-        let bears = self.config.network.params.clock_warn;
-        let off_by = (offset.unsigned_abs() > bears.as_secs()).then_some(offset);
-        match (self.clock.off_by, off_by) {
-            (None, Some(ahead)) => self.out.news.push_back(News::ClockDiffers { ahead, relays }),
-            (Some(_), None) => self.out.news.push_back(News::ClockAgrees { relays }),
-            (Some(_), Some(_)) | (None, None) => {}
+        let (votes, is_sure) = self.clock_votes();
+        let relays = votes.len();
+        let Some(ahead) = PeerClock::median_ahead(votes, now, wall) else { return };
+        let is_off = ahead.unsigned_abs() > self.config.network.params.clock_warn.as_secs();
+        if self.clock.judge(now, is_off.then_some(ahead)) {
+            let differs = News::ClockDiffers { ahead, relays, is_sure };
+            self.out.news.push_back(if is_off { differs } else { News::ClockAgrees { relays } });
         }
-        self.clock.off_by = off_by;
+    }
+
+    /// The clocks that are asked, and whether they can be believed against this one: of relays that are in the view or were, one for
+    /// each address group, and of seeds. Anyone can link to this relay under many names: strangers are asked only where there is
+    /// nobody else, as when by a wrong clock nobody could be learned.
+    fn clock_votes(&self) -> (Vec<PeerClock>, bool) {
+        let (mut groups, mut seeds, mut strangers) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for (relay, clock) in self.links.clocks() {
+            match self.view().get(&relay).or_else(|| self.book.last_known_of(&relay)) {
+                Some(known) => drop(groups.entry(known.group(&self.config.network)).or_insert(clock)),
+                None if self.config.seeds.iter().any(|seed| seed.id == relay) => seeds.push(clock),
+                None => strangers.push(clock),
+            }
+        }
+        let votes: Vec<_> = groups.into_values().chain(seeds).collect();
+        let is_sure = votes.len() >= VOTES_SURE;
+        (if votes.is_empty() { strangers } else { votes }, is_sure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WALL: WallTime = WallTime(1_790_000_000);
+
+    #[test]
+    fn a_clock_that_was_set_back_between_two_runs_is_called_right_once_others_agree() {
+        let now = Instant::default();
+        let (mut clock, _) = Clock::restore(None, now, WALL);
+        assert!(!clock.judge(now, None), "nobody doubted it");
+        clock.guard.confirm();
+        let earlier = WallTime(WALL.as_secs() - 10_800);
+        let (mut clock, news) = Clock::restore(Some(&clock.guard.state()), now, earlier);
+        assert!(matches!(news, Some(News::ClockSinceLastRun(ClockJump::Back(_)))));
+        assert!(clock.judge(now, None) && !clock.judge(now, None), "said once");
     }
 }

@@ -52,6 +52,8 @@ pub enum News {
         ahead: i64,
         /// How many relays were asked.
         relays: usize,
+        /// They are enough, and known well enough, for this relay's clock to be the one that is wrong.
+        is_sure: bool,
     },
     /// They agree again.
     ClockAgrees {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::ids::{CircId, RelayId};
-use umbel_proto::time::{Instant, PeerClock, WallTime};
+use umbel_proto::time::{Instant, PeerClock};
 
 use super::admit::CreateLimit;
 use super::io::LinkId;
@@ -87,12 +87,10 @@ impl Links {
         self.by_relay.get(relay)?.first().copied()
     }
 
-    /// How far the clocks of linked relays are ahead of this calendar, seconds, as [`PeerClock::median_ahead`] has it. And of how many
-    /// relays.
-    pub(super) fn clock_offset(&self, now: Instant, wall: WallTime) -> Option<(i64, usize)> {
-        let firsts = self.by_relay.values().filter_map(|ids| self.links.get(ids.first()?));
-        let offset = PeerClock::median_ahead(firsts.map(|link| link.clock), now, wall)?;
-        Some((offset, self.by_relay.len()))
+    /// What the clocks of linked relays said, on the oldest link with each.
+    pub(super) fn clocks(&self) -> impl Iterator<Item = (RelayId, PeerClock)> {
+        let oldest = |(&relay, ids): (&RelayId, &Vec<LinkId>)| Some((relay, self.links.get(ids.first()?)?));
+        self.by_relay.iter().filter_map(oldest).map(|(relay, link)| (relay, link.clock))
     }
 
     /// Links to relays, open ones.

@@ -107,6 +107,8 @@ pub struct ControlStats {
     pub record_bytes: u64,
     /// Inbox descriptors kept.
     pub inbox_descriptors: usize,
+    /// How far the clocks of other relays are ahead, seconds, while that is more than the network bears.
+    pub clock_off_by: Option<i64>,
     /// Descriptors of this relay that another process issued: two relays have one identity.
     pub twins: u64,
     /// Circuits made so far.
@@ -257,6 +259,7 @@ impl Control {
             records: self.services.holder().record_count(),
             record_bytes: self.services.holder().record_bytes(),
             inbox_descriptors: self.services.inbox_descriptor_count(),
+            clock_off_by: self.clock_off_by(),
             ..self.stats
         }
     }

@@ -9,7 +9,7 @@ pub(crate) mod conn;
 pub(crate) mod dial;
 mod forwarding;
 pub(crate) mod listen;
-mod news;
+pub(crate) mod news;
 pub(crate) mod plane;
 pub(crate) mod pool;
 pub(crate) mod queue;

@@ -5,6 +5,10 @@ use umbel_proto::time::{ClockJump, Duration, in_words};
 
 use crate::control::io::News;
 
+/// What follows from a clock that differs, whichever is the wrong one.
+const UNBELIEVED: &str = "until they agree, descriptors are not believed, this relay's by the others or theirs by this relay, and \
+    circuits through this relay fail. A restart is not needed";
+
 /// Logs it.
 pub(super) fn say(news: News) {
     match words(news) {
@@ -34,16 +38,16 @@ fn words(news: News) -> (Level, String) {
             let by = in_words(by);
             (Level::WARN, format!("this relay's clock jumped {way} by {by}: what it keeps is not deleted by it yet"))
         }
-        News::ClockDiffers { ahead, relays } => (
-            Level::WARN,
-            format!(
-                "this relay's clock is {} {} that of {}: they do not believe its descriptor; set the clock right, and see that a \
-                 time service keeps it so",
-                in_words(Duration::from_secs(ahead.unsigned_abs())),
-                if ahead > 0 { "behind" } else { "ahead of" },
-                other_relays(relays)
-            ),
-        ),
+        News::ClockDiffers { ahead, relays, is_sure } => {
+            let (off_by, whom) = (clock_off_by(ahead), other_relays(relays));
+            let advice = if is_sure {
+                "set it right, and run a time service that keeps it so"
+            } else {
+                "these may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time \
+                 service that keeps it so"
+            };
+            (Level::WARN, format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"))
+        }
         News::ClockAgrees { relays } => {
             (Level::INFO, format!("this relay's clock agrees with that of {} again", other_relays(relays)))
         }
@@ -51,6 +55,12 @@ fn words(news: News) -> (Level, String) {
             (Level::WARN, format!("others will not believe this relay's descriptor: {fault:?}"))
         }
     }
+}
+
+/// How far this clock is from others that are so many seconds ahead of it, in words that go before `that of`.
+pub(crate) fn clock_off_by(ahead: i64) -> String {
+    let way = if ahead > 0 { "behind" } else { "ahead of" };
+    format!("{} {way}", in_words(Duration::from_secs(ahead.unsigned_abs())))
 }
 
 fn other_relays(count: usize) -> String {
@@ -63,12 +73,17 @@ mod tests {
 
     #[test]
     fn a_clock_that_differs_is_said_with_how_far_and_which_way() {
-        let said = |ahead, relays| words(News::ClockDiffers { ahead, relays });
-        let (level, text) = said(3 * 3600, 4);
+        let said = |ahead, relays, is_sure| words(News::ClockDiffers { ahead, relays, is_sure });
+        let (level, text) = said(3 * 3600, 4, true);
         assert_eq!(level, Level::WARN);
         assert!(text.starts_with("this relay's clock is 3 hours behind that of 4 linked relays: "), "{text}");
-        let (_, text) = said(-29 * 86_400, 1);
+        assert!(text.contains(": set it right") && text.contains("descriptors are not believed"), "{text}");
+        let (_, text) = said(-29 * 86_400, 1, false);
         assert!(text.starts_with("this relay's clock is 29 days ahead of that of the one relay"), "{text}");
+        assert!(
+            text.contains("compare it with a source") && text.contains("not believed"),
+            "nobody breaks a right clock for it: {text}"
+        );
     }
 
     #[test]
