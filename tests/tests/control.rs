@@ -429,6 +429,34 @@ fn a_verdict_about_the_clock_has_to_hold() {
     assert_eq!(swing(&mut relay, 15), 1);
 }
 
+#[test] // §8.4
+fn a_full_table_of_inbox_descriptors_drops_what_is_over_first() {
+    let mut relay = with_client(0);
+    let mut rng = ChaCha20Rng::seed_from_u64(7);
+    let seal_key = SealSecret::generate(&mut rng).public();
+    let network = relay.network.id;
+    let mut sealed = |epoch| {
+        let identity = InboxIdentity::generate(&mut rng);
+        let descriptor =
+            InboxDescriptor { revision: 1, seal_key: seal_key.clone(), mailboxes: Vec::new(), puzzle_effort: 0 };
+        descriptor.seal(&identity, &network, epoch, &mut rng)
+    };
+    let published = Some(DirectoryReply::Published);
+    relay.pass(Duration::from_secs(25 * 3600));
+    let (epoch, week) = (relay.wall().epoch(), 7 * 86_400);
+    let mut client = Client::connected(&mut relay, 1);
+    for _ in 0..4 {
+        assert_eq!(publish(&mut relay, &mut client, &sealed(epoch), true), published);
+    }
+    let full = Some(DirectoryReply::Refused(DirectoryRefusal::Full));
+    assert_eq!(publish(&mut relay, &mut client, &sealed(epoch), true), full);
+    relay.pass(Duration::from_secs(week - relay.wall().as_secs() % week + 2 * 3600));
+    let next = relay.wall().epoch();
+    assert!(next > epoch);
+    let mut client = Client::connected(&mut relay, 2);
+    assert_eq!(publish(&mut relay, &mut client, &sealed(next), true), published);
+}
+
 #[test] // §8.1
 fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe() {
     let mut relay = with_client(0);
