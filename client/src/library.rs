@@ -95,15 +95,13 @@ impl Library {
         self.database.older(before, inbox)
     }
 
-    /// Deletes the messages at these places, so that nothing of them stays. None comes again, though a holder may still
-    /// have it.
+    /// Deletes the messages at these places, so that nothing but their ids stays. None comes again, though a holder may
+    /// still have it.
     ///
     /// # Errors
     /// See [`DatabaseError`]. Nothing was deleted then.
     pub fn delete(&mut self, places: &[i64]) -> Result<Deleted, DatabaseError> {
-        let now = Clock::wall();
-        let forget_before = WallTime(now.as_secs().saturating_sub(self.params.record_life.as_secs()));
-        let count = self.database.delete(places, now, forget_before)?;
+        let count = self.database.delete(places, Clock::wall())?;
         Ok(Deleted { count, is_log_empty: self.database.empty_log().unwrap_or(false) })
     }
 

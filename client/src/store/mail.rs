@@ -1,7 +1,7 @@
 //! Messages that are kept: found by the beginning of an id, told by their age, and deleted so that nothing of them stays.
 //!
-//! A deleted message leaves its id behind, since a holder may still have a record of it, and an owner who fetched that
-//! would have the message again.
+//! A deleted message leaves its id behind for as long as the profile is there: a holder may replay a record for as long as
+//! the inbox's key opens it, and an owner who fetched that would have the message again.
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use umbel_proto::ids::MessageId;
@@ -41,17 +41,10 @@ impl Database {
         .doing("look for old messages")
     }
 
-    /// Deletes the messages at these places and keeps their ids; forgets ids of messages deleted before `forget_before`.
-    /// Returns how many messages there were.
-    pub(crate) fn delete(
-        &mut self,
-        places: &[i64],
-        now: WallTime,
-        forget_before: WallTime,
-    ) -> Result<usize, DatabaseError> {
+    /// Deletes the messages at these places and keeps their ids. Returns how many messages there were.
+    pub(crate) fn delete(&mut self, places: &[i64], now: WallTime) -> Result<usize, DatabaseError> {
         let doing = "delete messages";
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
-        transaction.execute("DELETE FROM deleted WHERE deleted_at < ?1", [seconds(forget_before)]).doing(doing)?;
         let mut deleted = 0;
         for seq in places {
             transaction

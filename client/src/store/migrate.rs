@@ -50,7 +50,7 @@ const FORMAT_3: &str = "
     ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// Ids of messages that the user deleted, which must not come again while a holder may still have a record.
+/// Ids of messages that the user deleted, which must not come again.
 const FORMAT_4: &str = "
     CREATE TABLE deleted (
         inbox      TEXT NOT NULL,

@@ -159,22 +159,35 @@ fn a_deleted_message_leaves_nothing_but_its_id_and_does_not_come_again() {
     let old = first.older(WallTime(1002), Some("main")).unwrap();
     assert_eq!(old, [Place { seq: 1, is_read: false }]);
     assert!(first.older(WallTime(9999), Some("other")).unwrap().is_empty());
-    assert_eq!(first.delete(&[1, 77], WallTime(5000), WallTime(0)).unwrap(), 1);
+    assert_eq!(first.delete(&[1, 77], WallTime(5000)).unwrap(), 1);
     assert!(first.empty_log().unwrap());
     assert_eq!(std::fs::metadata(profile.join("profile.db-wal")).unwrap().len(), 0);
     assert!(all_ok(&first.apply(&[put_message(1)])));
     drop(first);
 
     let mut again = database(&profile);
-    let kept: Vec<_> = again.messages(None, 0).unwrap().into_iter().map(|message| message.id).collect();
-    assert_eq!(kept, [message_id(2)]);
-    // The core is told of the id for as long as a holder may have the record.
+    // The core is told of the id for as long as an honest holder may have the record.
     let known = |database: &Database, since| {
         database.snapshot(WallTime(since)).unwrap().received.iter().any(|(_, id)| *id == message_id(1))
     };
     assert!(known(&again, 5000) && !known(&again, 5001));
-    again.delete(&[], WallTime(9000), WallTime(5001)).unwrap();
-    assert!(!known(&again, 0));
+    let years_later = WallTime(5000 + 10 * 365 * 86_400);
+    assert_eq!(again.delete(&[2], years_later).unwrap(), 1);
+    assert!(all_ok(&again.apply(&[put_message(1), put_message(2), put_message(3)])));
+    let kept: Vec<_> = again.messages(None, 0).unwrap().into_iter().map(|message| message.id).collect();
+    assert_eq!(kept, [message_id(3)]);
+}
+
+#[test]
+fn a_message_of_long_ago_that_comes_again_stays_read() {
+    let dir = TempDir::new().unwrap();
+    let mut database = database(&create(dir.path()));
+    assert!(all_ok(&database.apply(&[put_message(1)])));
+    database.mark_read(1).unwrap();
+    assert!(database.snapshot(WallTime(9_000_000)).unwrap().received.is_empty(), "the core has forgotten it");
+    assert!(all_ok(&database.apply(&[put_message(1)])));
+    assert!(database.unread(None, 0).unwrap().is_empty());
+    assert_eq!(database.messages(None, 0).unwrap().len(), 1);
 }
 
 #[test]
