@@ -1,8 +1,10 @@
 //! Files that messages are saved in: whole or not at all, for their owner's eyes only, and never in another's place.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
+
+use umbel_client::write_whole;
 
 use super::failure::Failure;
 
@@ -24,20 +26,7 @@ pub(super) fn save(path: &Path, body: &[u8], may_replace: bool) -> Result<(), Fa
     if there.is_some() && !may_replace {
         return Err(exists(path));
     }
-    let write = || -> io::Result<()> {
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Readable by its owner only, in the same directory, so that it takes its name in one step.
-        let mut file = tempfile::NamedTempFile::with_prefix_in(".umbel-", dir)?;
-        file.write_all(body)?;
-        file.as_file().sync_all()?;
-        if may_replace {
-            file.persist(path)?;
-        } else {
-            file.persist_noclobber(path)?;
-        }
-        fs::File::open(dir)?.sync_all()
-    };
-    write().map_err(|error| match error.kind() {
+    write_whole(path, body, may_replace).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(path),
         _ => unwritable(path, &error),
     })

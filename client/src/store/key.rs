@@ -1,13 +1,15 @@
 //! What opens a profile: a passphrase stretched by Argon2id, or a file with a random key.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use rand::CryptoRng;
 use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError, stretch};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::whole::write_whole;
 
 /// Length of a database key, bytes.
 const KEY_LEN: usize = 32;
@@ -84,14 +86,10 @@ impl DatabaseKey {
     pub(crate) fn create_file(path: &Path, rng: &mut dyn CryptoRng) -> io::Result<Self> {
         let mut key = Self([0; KEY_LEN]);
         rng.fill_bytes(&mut key.0);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        owner_only(&mut options);
-        let mut file = options.open(path)?;
-        let text = Zeroizing::new(HEXLOWER_PERMISSIVE.encode(&key.0));
-        file.write_all(text.as_bytes())?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
+        let mut text = Zeroizing::new(String::with_capacity(2 * KEY_LEN + 1));
+        HEXLOWER_PERMISSIVE.encode_append(&key.0, &mut text);
+        text.push('\n');
+        write_whole(path, text.as_bytes(), false)?;
         Ok(key)
     }
 

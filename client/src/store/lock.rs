@@ -35,6 +35,10 @@ impl LockFile {
 
     /// Takes the lock; `None` while another has it.
     pub(crate) fn try_take(&self) -> io::Result<Option<Lock>> {
+        // What is written to it would go to another file.
+        if self.0.is_symlink() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+        }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         owner_only(&mut options);
@@ -79,5 +83,16 @@ mod tests {
         assert_eq!(file.holder(), Some(std::process::id()));
         drop(lock);
         assert!(file.try_take().unwrap().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_not_written_through() {
+        let dir = TempDir::new().unwrap();
+        let victim = dir.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, dir.path().join(LOCK_FILE)).unwrap();
+        assert!(LockFile::of(dir.path()).try_take().is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
     }
 }

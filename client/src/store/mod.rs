@@ -13,6 +13,7 @@ mod profile;
 mod seeds;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::thread::{self, JoinHandle};
 
@@ -24,6 +25,7 @@ pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use mail::Place;
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
+pub use whole::write_whole;
 
 pub(crate) use database::Database;
 pub(crate) use lock::{Lock, LockFile};

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
@@ -24,6 +24,7 @@ use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
 use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
 use super::lock::LockFile;
+use super::whole::write_whole;
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
@@ -362,12 +363,7 @@ fn make_private_file(path: &Path) -> Result<(), InitError> {
 fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
     let attempt = |source| InitError::Io { doing: "write", path: path.to_owned(), source };
     let text = toml::to_string(config).map_err(|error| attempt(io::Error::other(error)))?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    owner_only(&mut options);
-    let mut file = options.open(path).map_err(attempt)?;
-    file.write_all(text.as_bytes()).map_err(attempt)?;
-    file.sync_all().map_err(attempt)
+    write_whole(path, text.as_bytes(), false).map_err(attempt)
 }
 
 /// The file `profile.toml`, and what it says.

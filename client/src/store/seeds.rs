@@ -5,14 +5,14 @@
 //! once follow each other.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 
 use umbel_proto::ids::{Peer, RelayId};
 
-use super::key::owner_only;
 use super::profile::{CONFIG_FILE, ProfileError, RawConfig, parse_config, parse_raw, read_config};
+use super::whole::write_whole;
 
 /// Most seeds of its own that a profile has.
 pub const SEEDS_MAX: usize = 64;
@@ -150,17 +150,7 @@ fn change(dir: &Path, act: impl FnOnce(&mut Seeds) -> Result<(), SeedError>) -> 
 
 fn replace(path: &Path, config: &RawConfig) -> io::Result<()> {
     let text = toml::to_string(config).map_err(io::Error::other)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let unfinished = PathBuf::from(name);
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    owner_only(&mut options);
-    let mut file = options.open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    write_whole(path, text.as_bytes(), true)
 }
 
 impl fmt::Display for SeedError {
@@ -180,6 +170,8 @@ impl std::error::Error for SeedError {}
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use tempfile::TempDir;
 
     use super::super::{NewKey, NewProfile, Profile};
@@ -210,8 +202,21 @@ mod tests {
         Seeds::remove(&path, &peer(3, 3).id).unwrap();
         assert_eq!(fs::read_to_string(path.join(CONFIG_FILE)).unwrap(), before, "all else is as it was");
         assert!(Profile::load(&path).unwrap().open().is_ok());
-        let names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(names.iter().all(|name| !name.to_string_lossy().ends_with(".new")), "{names:?}");
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["key", "profile.db", "profile.toml"], "nothing unfinished is left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_lies_in_wait_is_not_followed() {
+        let (dir, path) = profile(vec![peer(1, 1)]);
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, path.join("profile.toml.new")).unwrap();
+        Seeds::add(&path, &[peer(2, 2)]).unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(Seeds::read(&path).unwrap().own.len(), 2);
     }
 
     #[test]

@@ -1,0 +1,24 @@
+//! Files that are written whole or not at all, for their owner's eyes only.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes a file durably: whatever happens meanwhile, it is there as it was or as it is to be. One that is there already is
+/// replaced only if `may_replace`; a link of this name is replaced too, and not followed.
+///
+/// # Errors
+/// The disk fails, or there is a file already.
+pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Of a name that nobody guesses, and in the same folder, so that it takes its own in one step.
+    let mut file = tempfile::NamedTempFile::with_prefix_in(".umbel-", folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    if may_replace {
+        file.persist(path)?;
+    } else {
+        file.persist_noclobber(path)?;
+    }
+    File::open(folder)?.sync_all()
+}
