@@ -482,7 +482,7 @@ type Begun = (Ground, Database, Option<(Core, Clock)>);
 
 /// Opens a profile, and takes its lock if that is free.
 fn begin(profile: Profile) -> Result<Begun, OpenError> {
-    let (ground, mut database) = open(profile)?;
+    let (ground, mut database) = to_ground(profile.open()?);
     let failed = |error| OpenError::Lock(ground.lock_file.path().to_owned(), error);
     let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
     database.keep(lock);
@@ -490,10 +490,9 @@ fn begin(profile: Profile) -> Result<Begun, OpenError> {
     Ok((ground, database, Some(restored)))
 }
 
-/// Opens a profile.
-pub(crate) fn open(profile: Profile) -> Result<(Ground, Database), OpenError> {
-    let OpenProfile { network, seeds, database, lock_file } = profile.open()?;
-    Ok((Ground { network, seeds, lock_file }, database))
+pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
+    let OpenProfile { network, seeds, database, lock_file } = profile;
+    (Ground { network, seeds, lock_file }, database)
 }
 
 /// A core that goes on where the profile's last one left off.

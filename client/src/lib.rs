@@ -30,6 +30,5 @@ pub use client::{
 pub use library::{Deleted, Library};
 pub use store::{
     Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase,
-    Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage,
-    write_whole,
+    Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage, write_whole,
 };

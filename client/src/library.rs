@@ -1,13 +1,14 @@
 //! What a profile holds, read from its database: for whatever needs no network.
 //!
-//! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network.
+//! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network. On a full disk, or one that
+//! may not be written, what only reads works all the same.
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Params;
 use umbel_proto::time::WallTime;
 
-use crate::client::{OpenError, open, restore};
+use crate::client::{OpenError, restore, to_ground};
 use crate::core::io::{Contact, OutboxMessage, Status};
 use crate::core::{Core, read_outbox_message};
 use crate::net::Clock;
@@ -38,7 +39,7 @@ impl Library {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(profile: Profile) -> Result<Self, OpenError> {
-        let (ground, database) = open(profile)?;
+        let (ground, database) = to_ground(profile.open_to_read()?);
         let (core, _) = restore(&ground, &database)?;
         Ok(Self { database, core, params: ground.network.params })
     }

@@ -112,8 +112,13 @@ impl Failure {
 
 pub(super) fn store_hint(fault: StoreFault) -> &'static str {
     match fault {
-        StoreFault::DiskFull => "free some space; what was stored before is safe",
-        StoreFault::ReadOnly => "make the profile's directory writable; what was stored before is safe",
+        StoreFault::DiskFull => {
+            "free some space; what was stored before is safe: `umbel list --all`, `show` and `status --offline` read it"
+        }
+        StoreFault::ReadOnly => {
+            "make the profile's directory writable; what was stored before is safe: `umbel list --all`, `show` and `status \
+             --offline` read it"
+        }
         StoreFault::Failed => "check the disk, or run again with --verbose for details; what was stored before is safe",
     }
 }
@@ -124,6 +129,10 @@ pub(super) const MEMORY_HINT: &str = "end other programs, or raise the limit of 
 pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'static str {
     match error.kind() {
         io::ErrorKind::OutOfMemory => MEMORY_HINT,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on the disk; nothing was changed",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the disk may not be written: mount it so that it may; nothing was changed"
+        }
         io::ErrorKind::WouldBlock => {
             "end other programs, or raise the limits of threads and memory (`ulimit -u`, `ulimit -v`)"
         }
@@ -251,7 +260,11 @@ impl From<DatabaseError> for Failure {
             DatabaseError::Damaged { .. } => "check the disk, then bring the profile back from a backup",
             DatabaseError::OutOfMemory => MEMORY_HINT,
             DatabaseError::SchemaTooNew { .. } => "use the newer umbel that wrote it",
-            DatabaseError::Sqlite { .. } => "check the disk and the permissions of the profile's directory",
+            DatabaseError::Unwritable(fault) => store_hint(*fault),
+            DatabaseError::Sqlite { .. } => match error.fault() {
+                StoreFault::Failed => "check the disk and the permissions of the profile's directory",
+                fault => store_hint(fault),
+            },
         };
         Self::failed(error.to_string(), hint)
     }
@@ -328,7 +341,9 @@ impl From<OpenError> for Failure {
         let hint = match error {
             OpenError::Profile(error) => return error.into(),
             OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
-            OpenError::Lock(_, error) => system_hint(&error, "check that you may write to the profile's directory"),
+            OpenError::Lock(_, error) => {
+                system_hint(&error, "check that you may write to the profile's directory, and that it is not a link")
+            }
             OpenError::Thread(error) => system_hint(&error, "end other programs"),
         };
         Self::failed(text, hint)

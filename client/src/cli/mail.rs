@@ -219,17 +219,22 @@ pub(super) fn show(session: &Session, args: &ShowArgs) -> Result<(), Failure> {
         Some(path) if path != Path::new("-") => {
             files::save(path, &message.body, args.force)?;
             // The message is safe in the file, whether or not this line can be written.
-            library.mark_read(&message)?;
-            say_saved(session, &message, path)
+            mark_read(session, &library, &message);
+            return say_saved(session, &message, path);
         }
-        _ if session.is_json() => {
-            session.json(&as_json(&message, None))?;
-            Ok(library.mark_read(&message)?)
-        }
-        to_stdout => {
-            print(session, &message, to_stdout.is_some())?;
-            Ok(library.mark_read(&message)?)
-        }
+        _ if session.is_json() => session.json(&as_json(&message, None))?,
+        to_stdout => print(session, &message, to_stdout.is_some())?,
+    }
+    mark_read(session, &library, &message);
+    Ok(())
+}
+
+/// The message was shown, which is what was asked for, whether or not that can be noted.
+fn mark_read(session: &Session, library: &Library, message: &StoredMessage) {
+    if !message.is_read
+        && let Err(error) = library.mark_read(message)
+    {
+        session.warn(&format!("the message stays unread: {error}"));
     }
 }
 

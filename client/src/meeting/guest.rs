@@ -117,14 +117,14 @@ impl Guest {
 
     /// What was not stored yet was not sent: whoever waits for that hears so, and not that it is safe.
     fn stop(&mut self, reason: StopReason) -> GuestEnd {
+        // Nobody else sets it, and whoever finds the requests closed looks for it.
+        let _ = self.stop_reason.set(reason);
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
             if let Request::Send { done, .. } = request {
                 let _ = done.send(Err(unsent(reason)));
             }
         }
-        // Nobody else sets it.
-        let _ = self.stop_reason.set(reason);
         GuestEnd::Stopped
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::path::Path;
 
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::MessageId;
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::key::DatabaseKey;
 use super::lock::Lock;
-use super::migrate;
+use super::{files, migrate};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
@@ -24,6 +25,10 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// Never makes a file, takes no path for an address, and is used by one thread.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+/// For a database that is only read; its path is given as an address.
+const READ_FLAGS: OpenFlags =
+    OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_URI).union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
@@ -40,6 +45,8 @@ pub enum DatabaseError {
     },
     /// The system gives no more memory.
     OutOfMemory,
+    /// Nothing can be written where it is.
+    Unwritable(StoreFault),
     /// A newer program wrote it.
     SchemaTooNew {
         /// Its schema.
@@ -64,12 +71,21 @@ impl DatabaseError {
     }
 
     /// What the core and the user are told of it.
-    pub(crate) fn fault(&self) -> StoreFault {
-        let Self::Sqlite { source, .. } = self else { return StoreFault::Failed };
-        match source.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => StoreFault::DiskFull,
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StoreFault::ReadOnly,
-            _ => StoreFault::Failed,
+    pub fn fault(&self) -> StoreFault {
+        let source = match self {
+            Self::Unwritable(fault) => return *fault,
+            Self::Sqlite { source, .. } => source,
+            _ => return StoreFault::Failed,
+        };
+        match source.sqlite_error() {
+            // There is no room for the log's index.
+            Some(error) if error.extended_code == SQLITE_IOERR_SHMSIZE => StoreFault::DiskFull,
+            Some(error) => match error.code {
+                ErrorCode::DiskFull => StoreFault::DiskFull,
+                ErrorCode::ReadOnly | ErrorCode::PermissionDenied => StoreFault::ReadOnly,
+                _ => StoreFault::Failed,
+            },
+            None => StoreFault::Failed,
         }
     }
 }
@@ -80,6 +96,7 @@ impl fmt::Display for DatabaseError {
             Self::WrongKey => f.write_str("the key does not open the profile"),
             Self::Damaged { doing } => write!(f, "could not {doing}: the database is damaged"),
             Self::OutOfMemory => f.write_str("out of memory"),
+            Self::Unwritable(fault) => fault.fmt(f),
             Self::SchemaTooNew { found, known } => {
                 write!(f, "the profile was written by a newer umbel (schema {found}, this one knows {known})")
             }
@@ -92,7 +109,11 @@ impl std::error::Error for DatabaseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Sqlite { source, .. } => Some(source),
-            Self::WrongKey | Self::Damaged { .. } | Self::OutOfMemory | Self::SchemaTooNew { .. } => None,
+            Self::WrongKey
+            | Self::Damaged { .. }
+            | Self::OutOfMemory
+            | Self::Unwritable(_)
+            | Self::SchemaTooNew { .. } => None,
         }
     }
 }
@@ -133,6 +154,8 @@ pub struct StoredMessage {
 /// One open profile database.
 pub(crate) struct Database {
     pub(super) connection: Connection,
+    /// Why nothing can be written, if it was opened as it is for that.
+    unwritable: Option<StoreFault>,
     /// Let go of after the connection is closed.
     lock: Option<Lock>,
 }
@@ -140,6 +163,34 @@ pub(crate) struct Database {
 impl Database {
     /// Opens the database at `path`, an empty file at first, making its schema then or bringing it along.
     pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
+        Self::open_to_write(path, key).map_err(|error| match error {
+            // SQLite calls a full disk an I/O error, or says that it can't open a file.
+            DatabaseError::Sqlite { .. } => files::write_fault(path).map_or(error, DatabaseError::Unwritable),
+            error => error,
+        })
+    }
+
+    /// The same, but where nothing can be written it is opened as it is, to be read.
+    pub(crate) fn open_to_read(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
+        match Self::open(path, key) {
+            Err(DatabaseError::Unwritable(fault)) if files::is_log_empty(path) => Self::open_as_it_is(path, key, fault),
+            opened => opened,
+        }
+    }
+
+    /// Without a log, and without the locks that others heed. Whoever could write would have a log, which is not there.
+    pub(super) fn open_as_it_is(path: &Path, key: &DatabaseKey, fault: StoreFault) -> Result<Self, DatabaseError> {
+        let doing = "open the profile's database";
+        let connection = Connection::open_with_flags(files::immutable_uri(path), READ_FLAGS).doing(doing)?;
+        Self::unlock(&connection, key)?;
+        if version(&connection)? != migrate::VERSION {
+            // It can't be brought along.
+            return Err(DatabaseError::Unwritable(fault));
+        }
+        Ok(Self { connection, unwritable: Some(fault), lock: None })
+    }
+
+    fn open_to_write(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
         let connection = Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
         connection.busy_timeout(BUSY_MAX).doing("set up the profile's database")?;
         Self::unlock(&connection, key)?;
@@ -149,9 +200,14 @@ impl Database {
                  PRAGMA temp_store = MEMORY;",
             )
             .doing("set up the profile's database")?;
-        let mut database = Self { connection, lock: None };
+        let mut database = Self { connection, unwritable: None, lock: None };
         database.migrate()?;
         Ok(database)
+    }
+
+    /// Whether it can be written, as far as was seen when it was opened.
+    pub(super) fn check_writable(&self) -> Result<(), DatabaseError> {
+        self.unwritable.map_or(Ok(()), |fault| Err(DatabaseError::Unwritable(fault)))
     }
 
     /// Keeps the profile's lock until this is dropped, after the last commit.
@@ -290,6 +346,7 @@ impl Database {
 
     /// Marks the message at this place read.
     pub(crate) fn mark_read(&self, seq: i64) -> Result<(), DatabaseError> {
+        self.check_writable()?;
         self.connection
             .execute("UPDATE messages SET is_read = 1 WHERE seq = ?1", [seq])
             .map(|_| ())

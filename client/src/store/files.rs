@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use crate::core::io::StoreFault;
 
 /// SQLCipher's page; a database has at least one.
 const PAGE_LEN: u64 = 4096;
@@ -11,6 +13,8 @@ const PAGE_LEN: u64 = 4096;
 const DESCRIPTORS: usize = 5;
 /// Longest path of the database that SQLite takes, with what it appends for its other files.
 const PATH_LEN_MAX: usize = 500;
+/// Room that a command needs at least: for the log's index and a few pages.
+const ROOM_LEN: usize = 64 * 1024;
 /// How a database begins that is not encrypted.
 const PLAIN: &[u8] = b"SQLite format 3\0";
 
@@ -93,6 +97,37 @@ pub(super) fn is_overwritten(database: &Path) -> bool {
 pub(super) fn check_descriptors(file: &Path) -> Result<(), FilesFault> {
     let opened: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open(file)).collect();
     opened.map(drop).map_err(|error| FilesFault::Io(file.to_owned(), error))
+}
+
+/// Why nothing can be written where the database is, if that is so. Called when this process has it open nowhere.
+pub(super) fn write_fault(database: &Path) -> Option<StoreFault> {
+    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let try_out = || {
+        tempfile::tempfile_in(folder)?.write_all(&[1; ROOM_LEN])?;
+        File::options().append(true).open(database).map(drop)
+    };
+    match try_out().map_err(|error: io::Error| error.kind()) {
+        Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Some(StoreFault::DiskFull),
+        Err(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => Some(StoreFault::ReadOnly),
+        _ => None,
+    }
+}
+
+/// Whether all that was written is in the database itself.
+pub(super) fn is_log_empty(database: &Path) -> bool {
+    beside(database, "-wal").metadata().map_or(true, |log| log.len() == 0)
+}
+
+/// The address by which SQLite reads a database that nobody changes: it needs no other files beside it then.
+pub(super) fn immutable_uri(database: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in database.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(byte)),
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 fn exists(path: &Path) -> bool {

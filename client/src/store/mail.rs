@@ -44,6 +44,7 @@ impl Database {
     /// Deletes the messages at these places and keeps their ids. Returns how many messages there were.
     pub(crate) fn delete(&mut self, places: &[i64], now: WallTime) -> Result<usize, DatabaseError> {
         let doing = "delete messages";
+        self.check_writable()?;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
         let mut deleted = 0;
         for seq in places {

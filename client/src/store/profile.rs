@@ -248,11 +248,23 @@ impl Profile {
 
     /// Opens the database; takes as long as the passphrase was made to take.
     pub(crate) fn open(self) -> Result<OpenProfile, ProfileError> {
+        self.open_by(Database::open)
+    }
+
+    /// The same, to read it, which can be done where nothing can be written.
+    pub(crate) fn open_to_read(self) -> Result<OpenProfile, ProfileError> {
+        self.open_by(Database::open_to_read)
+    }
+
+    fn open_by(
+        self,
+        open: impl FnOnce(&Path, &DatabaseKey) -> Result<Database, DatabaseError>,
+    ) -> Result<OpenProfile, ProfileError> {
         let path = self.dir.join(DATABASE_FILE);
         files::check(&path).map_err(ProfileError::Files)?;
         files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
         let key = self.key()?;
-        let database = Database::open(&path, &key).map_err(|error| match error {
+        let database = open(&path, &key).map_err(|error| match error {
             DatabaseError::WrongKey if files::is_overwritten(&path) => {
                 ProfileError::Files(FilesFault::Overwritten(path.clone()))
             }

@@ -221,6 +221,28 @@ fn a_full_disk_is_named_and_what_was_stored_stays() {
 }
 
 #[test]
+fn where_nothing_can_be_written_a_database_is_read_as_it_is() {
+    let dir = TempDir::new().unwrap();
+    let profile = dir.path().join("odd ?#%41 ö");
+    Profile::create(&profile, with_key_file(&profile.join("key")), &mut rand::rng()).unwrap();
+    assert!(all_ok(&database(&profile).apply(&[put_message(1)])));
+    let files = || std::fs::read_dir(&profile).unwrap().count();
+    let before = files();
+
+    let key = DatabaseKey::read_file(&profile.join("key")).unwrap();
+    let path = profile.join("profile.db");
+    let mut full = Database::open_as_it_is(&path, &key, StoreFault::DiskFull).unwrap();
+    assert_eq!(full.unread(None, 0).unwrap().len(), 1);
+    assert_eq!(full.snapshot(WallTime(0)).unwrap().received.len(), 1);
+    let is_full = |result: Result<(), DatabaseError>| result.is_err_and(|error| error.fault() == StoreFault::DiskFull);
+    assert!(is_full(full.mark_read(1)) && is_full(full.delete(&[1], WallTime(1)).map(drop)));
+    assert!(full.apply(&[put_message(2)])[0].is_err());
+    assert_eq!(files(), before, "nothing is made beside it");
+    drop(full);
+    assert_eq!(database(&profile).unread(None, 0).unwrap().len(), 1);
+}
+
+#[test]
 fn only_the_right_passphrase_opens_a_profile() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("profile");
