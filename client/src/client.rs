@@ -486,6 +486,7 @@ fn begin(profile: Profile) -> Result<Begun, OpenError> {
     let failed = |error| OpenError::Lock(ground.lock_file.path().to_owned(), error);
     let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
     database.keep(lock);
+    ground.forget_killed_guests(&mut database);
     let restored = restore(&ground, &database)?;
     Ok((ground, database, Some(restored)))
 }

@@ -15,7 +15,7 @@ use crate::core::io::{Notice, StoreFault, Warning};
 use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
 use crate::net::Clock;
 use crate::net::driver::Request;
-use crate::store::{AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Store, StoreClosed};
+use crate::store::{AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Presence, Store, StoreClosed};
 
 /// How often it is looked at what the host answered.
 const LOOK: Duration = Duration::from_millis(40);
@@ -31,6 +31,8 @@ pub(super) struct Guest {
     requests: mpsc::Receiver<Request>,
     notices: broadcast::Sender<Told>,
     stop_reason: Arc<OnceLock<StopReason>>,
+    /// By which a driver sees that there are guests.
+    presence: Option<Presence>,
     id: GuestId,
     seq: i64,
     /// What the store last said of changes by others.
@@ -83,6 +85,7 @@ impl Guest {
             requests,
             notices,
             stop_reason,
+            presence: None,
             id: GuestId(0),
             seq: 0,
             version: None,
@@ -156,6 +159,10 @@ impl Guest {
 
     /// Registers, anew if the host has forgotten this process.
     async fn enter(&mut self) -> Result<(), End> {
+        if self.presence.is_none() {
+            // Without it a driver may forget this process, which then registers anew.
+            self.presence = self.ground.lock_file.be_present().unwrap_or_default();
+        }
         let Entered { guest, seq, host } = done(self.store.call(|database| database.enter()).await)?;
         self.id = guest;
         self.seq = seq;
@@ -334,10 +341,12 @@ impl Guest {
             tracing::debug!("the last words of the driver that ended are missing");
         }
         tracing::debug!("takes over from a driver that ended");
-        let (id, since) = (self.id, self.ground.received_since());
+        let (id, since, ground) = (self.id, self.ground.received_since(), Arc::clone(&self.ground));
+        self.presence = None;
         let snapshot = self.store.call(move |database| {
             database.keep(lock);
             database.leave(id)?;
+            ground.forget_killed_guests(database);
             database.snapshot(since)
         });
         let restored = match snapshot.await {

@@ -22,7 +22,7 @@ use crate::core::io::{Notice, Snapshot};
 use crate::core::{Core, SnapshotFault};
 use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
-use crate::store::{LockFile, Store};
+use crate::store::{Database, LockFile, Store};
 use guest::{Guest, GuestEnd};
 use host::Host;
 
@@ -46,6 +46,16 @@ impl Ground {
     /// The oldest time of which the core wants to know what was received.
     pub(crate) fn received_since(&self) -> WallTime {
         WallTime(Clock::wall().as_secs().saturating_sub(self.network.params.record_life.as_secs()))
+    }
+
+    /// Forgets guests that were killed, as far as can be told: none that is alive is left. The driver does this before it
+    /// reads what is in the outbox.
+    pub(crate) fn forget_killed_guests(&self, database: &mut Database) {
+        let mut forgotten = Ok(());
+        let looked = self.lock_file.if_no_guests(|| forgotten = database.forget_guests());
+        if looked.is_err() || forgotten.is_err() {
+            tracing::debug!("guests that were killed can't be forgotten");
+        }
     }
 
     /// A core that goes on where the snapshot left off.

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::network::Network;
 
 use super::ask::{Ask, Reply, decode, encode};
+use crate::core::new_outbox_state;
+use crate::net::Clock;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::{
     Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach, SendError,
@@ -81,7 +84,6 @@ async fn a_guest_goes_on_when_the_driver_ends() {
 #[tokio::test]
 async fn one_of_two_shows_a_message() {
     use crate::core::io::StoreOp;
-    use umbel_proto::ids::MessageId;
     use umbel_proto::time::WallTime;
 
     let dir = TempDir::new().unwrap();
@@ -147,6 +149,34 @@ async fn a_guest_that_the_host_forgot_asks_again_for_what_was_not_done() {
         tokio::task::yield_now().await;
     }
     guest.close_at_once().await;
+}
+
+#[tokio::test]
+async fn guests_that_were_killed_are_forgotten_by_the_next_driver_and_their_messages_are_not() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let mut killed = Profile::load(&path).unwrap().open().unwrap();
+    let guests = |database: &mut Database| database.attend(AskId(0)).unwrap().guests.len();
+    let (id, state) = (MessageId([5; 16]), outgoing());
+    let guest = killed.database.enter().unwrap().guest;
+    let adopt = encode(&Ask::Adopt { id });
+    assert!(killed.database.ask_with_message(guest, &adopt, id, &state, 0, |_| true).unwrap().is_some());
+    killed.database.enter().unwrap();
+
+    // One that is alive keeps them all from being forgotten.
+    let alive = killed.lock_file.be_present().unwrap();
+    client(&path).await.close_at_once().await;
+    assert_eq!(guests(&mut killed.database), 2);
+    drop(alive);
+    let driver = client(&path).await;
+    assert_eq!(guests(&mut killed.database), 0);
+    assert_eq!(driver.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
+    driver.close_at_once().await;
+}
+
+fn outgoing() -> zeroize::Zeroizing<Vec<u8>> {
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    new_outbox_state(address, b"hello".to_vec(), None, &Network::local().params, Clock::wall())
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
-//! Which process has the network of a profile: the one that holds the lock file, with its process id written in it.
+//! Which process has the network of a profile: the one that holds the lock file, with its process id written in it. The
+//! others, its guests, share a lock on a file beside it.
 //!
-//! The system lets go of the lock whatever becomes of the process, so that nothing has to be tidied after a crash.
+//! The system lets go of a lock whatever becomes of the process, so that nothing has to be tidied after a crash.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::key::owner_only;
 
 const LOCK_FILE: &str = "lock";
+const GUESTS_FILE: &str = "guests";
 /// Longest text that is read from the file: more than any process id has.
 const PID_LEN_MAX: u64 = 20;
 
@@ -19,6 +21,12 @@ pub(crate) struct LockFile(PathBuf);
 /// Held as long as this process drives the profile.
 #[derive(Debug)]
 pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Held, by any number of processes at once, as long as they are guests of the profile.
+#[derive(Debug)]
+pub(crate) struct Presence {
     _file: File,
 }
 
@@ -35,14 +43,7 @@ impl LockFile {
 
     /// Takes the lock; `None` while another has it.
     pub(crate) fn try_take(&self) -> io::Result<Option<Lock>> {
-        // What is written to it would go to another file.
-        if self.0.is_symlink() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false);
-        owner_only(&mut options);
-        let mut file = options.open(&self.0)?;
+        let mut file = open_private(&self.0)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -53,12 +54,44 @@ impl LockFile {
         Ok(Some(Lock { _file: file }))
     }
 
+    /// Shows whoever drives the profile next that this process is a guest. `None` while that is being looked at.
+    pub(crate) fn be_present(&self) -> io::Result<Option<Presence>> {
+        let file = open_private(&self.0.with_file_name(GUESTS_FILE))?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Presence { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Does this if no guest is alive. None shows itself meanwhile.
+    pub(crate) fn if_no_guests(&self, act: impl FnOnce()) -> io::Result<()> {
+        let file = open_private(&self.0.with_file_name(GUESTS_FILE))?;
+        match file.try_lock() {
+            Ok(()) => act(),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// The process that noted itself when it took the lock; `None` if none did.
     pub(crate) fn holder(&self) -> Option<u32> {
         let mut text = String::new();
         File::open(&self.0).ok()?.take(PID_LEN_MAX).read_to_string(&mut text).ok()?;
         text.trim().parse().ok()
     }
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    // What is written would go to another file.
+    if path.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    owner_only(&mut options);
+    options.open(path)
 }
 
 fn note_pid(file: &mut File) -> io::Result<()> {
@@ -83,6 +116,25 @@ mod tests {
         assert_eq!(file.holder(), Some(std::process::id()));
         drop(lock);
         assert!(file.try_take().unwrap().is_some());
+    }
+
+    #[test]
+    fn guests_are_seen_as_long_as_one_is_there() {
+        let dir = TempDir::new().unwrap();
+        let file = LockFile::of(dir.path());
+        let is_empty = || {
+            let mut is_empty = false;
+            file.if_no_guests(|| is_empty = true).unwrap();
+            is_empty
+        };
+        assert!(is_empty());
+        let (one, two) = (file.be_present().unwrap(), file.be_present().unwrap());
+        assert!(one.is_some() && two.is_some());
+        drop(one);
+        assert!(!is_empty());
+        drop(two);
+        assert!(is_empty());
+        file.if_no_guests(|| assert!(file.be_present().unwrap().is_none())).unwrap();
     }
 
     #[cfg(unix)]

@@ -14,6 +14,8 @@ use super::database::{Database, DatabaseError, Doing};
 
 /// Notices kept for guests that are behind; a guest that missed some is told so.
 const NOTICES_MAX: i64 = 1024;
+/// Most guests: those that were killed are forgotten by a driver, which may be stopped for long.
+const GUESTS_MAX: i64 = 256;
 /// What is read of asks and notices at once.
 const PAGE_MAX: u32 = 256;
 /// What was attempted, for errors.
@@ -107,11 +109,13 @@ impl Database {
         self.connection.query_row("PRAGMA data_version", [], |row| row.get(0)).doing(DOING)
     }
 
-    /// Registers a guest.
+    /// Registers a guest. When there are too many, the oldest is forgotten: one that is alive registers anew, and what one
+    /// that was killed sent is in the outbox.
     pub(crate) fn enter(&mut self) -> Result<Entered, DatabaseError> {
         self.unsynced(|transaction| {
             transaction.execute("INSERT INTO guests (beat) VALUES (0)", [])?;
             let guest = GuestId(transaction.last_insert_rowid());
+            surplus_guests(transaction)?.into_iter().try_for_each(|guest| forget(transaction, guest))?;
             Ok(Entered { guest, seq: last_seq(transaction)?, host: host_beat(transaction)? })
         })
     }
@@ -129,6 +133,13 @@ impl Database {
     /// Forgets a guest and what it asked.
     pub(crate) fn leave(&mut self, guest: GuestId) -> Result<(), DatabaseError> {
         self.unsynced(|transaction| forget(transaction, guest))
+    }
+
+    /// Forgets all guests and what they asked: none is alive.
+    pub(crate) fn forget_guests(&mut self) -> Result<(), DatabaseError> {
+        self.unsynced(|transaction| {
+            transaction.execute_batch("DELETE FROM asks; DELETE FROM guests; DELETE FROM notices;")
+        })
     }
 
     /// Asks the host for something.
@@ -321,6 +332,11 @@ fn say(transaction: &Transaction<'_>, generation: i64, said: &Said) -> rusqlite:
     said.gone.iter().try_for_each(|&guest| forget(transaction, guest))
 }
 
+fn surplus_guests(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<GuestId>> {
+    let mut statement = transaction.prepare_cached("SELECT id FROM guests ORDER BY id DESC LIMIT -1 OFFSET ?1")?;
+    statement.query_map([GUESTS_MAX], |row| row.get(0).map(GuestId))?.collect()
+}
+
 fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM asks WHERE guest = ?1", [guest.0])?;
     transaction.execute("DELETE FROM guests WHERE id = ?1", [guest.0])?;
@@ -395,6 +411,26 @@ mod tests {
         let heard = guest.hear(id, seq).unwrap();
         assert!(heard.has_gap && heard.notices.len() == PAGE_MAX as usize);
         assert!(!guest.hear(id, heard.seq).unwrap().has_gap);
+    }
+
+    #[test]
+    fn guests_that_were_killed_are_few_and_are_forgotten() {
+        let dir = TempDir::new().unwrap();
+        let (mut host, mut guest) = two(&dir);
+        let first = guest.enter().unwrap().guest;
+        guest.ask(first, b"what").unwrap();
+        for _ in 0..GUESTS_MAX {
+            guest.enter().unwrap();
+        }
+        let found = host.attend(AskId(0)).unwrap();
+        assert_eq!((i64::try_from(found.guests.len()), found.asks.len()), (Ok(GUESTS_MAX), 0));
+        assert!(!guest.hear(first, 0).unwrap().is_known);
+        let last = guest.enter().unwrap().guest;
+        guest.ask(last, b"what").unwrap();
+        host.forget_guests().unwrap();
+        let found = host.attend(AskId(0)).unwrap();
+        assert!(found.guests.is_empty() && found.asks.is_empty());
+        assert!(guest.enter().unwrap().guest > last, "names are not used again");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
 pub use whole::write_whole;
 
 pub(crate) use database::Database;
-pub(crate) use lock::{Lock, LockFile};
+pub(crate) use lock::{Lock, LockFile, Presence};
 pub use meeting::Claim;
 pub(crate) use meeting::{AskId, Asked, Attended, Entered, GuestId, Heard, HostBeat, Said};
 pub(crate) use profile::OpenProfile;

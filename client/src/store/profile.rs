@@ -5,6 +5,7 @@
 //!   profile.toml network, seeds, and where the database's key comes from; no secret
 //!   profile.db   SQLCipher: guards, relays, inboxes, outbox, messages
 //!   lock         held by the one process that has the profile's network
+//!   guests       held by all others that talk with it
 //!   key          a random key, unless there is a passphrase or the file is elsewhere
 //! ```
 
