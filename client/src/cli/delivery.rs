@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, SendFault, is_held_by_enough};
-use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
+use umbel_client::{Client, ClientClosed, Clock, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
 
@@ -169,7 +169,7 @@ pub(super) async fn in_passing(session: &Session, client: &Client, notices: &mut
     let outbox = client.outbox().await?;
     let mut delivery = Delivery::new(Stage::One, IN_PASSING);
     delivery
-        .watch_all(outbox.into_iter().filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)), times::now());
+        .watch_all(outbox.into_iter().filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)), Clock::wall());
     delivery.wait(session, client, notices).await
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::{Library, ListenError, StoredMessage};
+use umbel_client::{Clock, Library, ListenError, StoredMessage};
 use umbel_proto::time::{Duration, WallTime};
 
 use super::failure::Failure;
@@ -304,7 +304,7 @@ pub(super) fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure
 fn old_places(session: &Session, library: &Library, args: &DeleteArgs, age: Duration) -> Result<Vec<i64>, Failure> {
     check_inbox(library, args.inbox.as_deref())?;
     // A message of this very second is older than no time at all.
-    let before = WallTime((times::now().as_secs() + 1).saturating_sub(age.as_secs()));
+    let before = WallTime((Clock::wall().as_secs() + 1).saturating_sub(age.as_secs()));
     let old = library.older(before, args.inbox.as_deref())?;
     let spared = old.iter().filter(|place| !place.is_read && !args.unread).count();
     if spared > 0 {

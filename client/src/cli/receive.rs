@@ -7,7 +7,7 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage};
+use umbel_client::{Claim, Client, ClientClosed, Clock, ListenError, NoticeGap, Notices, Reach, StoredMessage};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure, store_hint};
@@ -157,7 +157,7 @@ impl Receiver<'_> {
         let timeout = self.args.timeout.unwrap_or(TIMEOUT);
         self.client.flush().await?;
         let mut delivery = delivery::Delivery::new(delivery::Stage::One, timeout);
-        delivery.watch_all(self.client.outbox().await?, times::now());
+        delivery.watch_all(self.client.outbox().await?, Clock::wall());
         delivery.wait(self.session, self.client, notices).await?;
         if let Err(failure) = delivery.outcome()
             && failure.exit == Exit::Unreachable

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use umbel_client::{Client, Reach};
+use umbel_client::{Client, Clock, Reach};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -122,7 +122,7 @@ async fn send(
     session.show("sending");
     client.flush().await?;
     if waits_for_all {
-        delivery.watch_all(client.outbox().await?, times::now());
+        delivery.watch_all(client.outbox().await?, Clock::wall());
     }
     if let Some(Outgoing { address, body, life }) = message {
         delivery.watch(client.send_for(address, body, life).await?.id);

@@ -8,12 +8,6 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 
-/// The time now, as this computer has it.
-pub(super) fn now() -> WallTime {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    WallTime(since.map_or(0, |since| since.as_secs()))
-}
-
 /// A calendar time as RFC 3339 has it, in UTC.
 pub(super) fn rfc3339(time: WallTime) -> String {
     let (days, seconds) = (time.as_secs() / DAY, time.as_secs() % DAY);

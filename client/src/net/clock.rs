@@ -4,9 +4,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use umbel_proto::time::{Duration, Instant, WallTime};
 
-/// The monotonic clock as the core sees it, counted from when the client was opened.
+/// The monotonic clock as the core sees it, counted from when the client was opened; and the calendar.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub struct Clock {
     started_at: tokio::time::Instant,
 }
 
@@ -27,7 +27,7 @@ impl Clock {
     }
 
     /// What the calendar says.
-    pub(crate) fn wall() -> WallTime {
+    pub fn wall() -> WallTime {
         WallTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
     }
 }

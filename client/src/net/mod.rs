@@ -7,4 +7,4 @@ mod clock;
 pub(crate) mod driver;
 mod link;
 
-pub(crate) use clock::Clock;
+pub use clock::Clock;
