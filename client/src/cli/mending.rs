@@ -1,4 +1,8 @@
-//! Inboxes whose mailboxes are being replaced while a command runs.
+//! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is being replaced, or the
+//! descriptor is being published.
+//!
+//! That it is published is worth a moment: a position that refuses it has that of another copy of the profile, of which short
+//! commands would else never hear; and what overtakes that is how the other copy hears of this one.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +17,21 @@ use super::session::Session;
 
 /// How long a command waits at its end until mailboxes are replaced and published.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it waits where descriptors are only published, as they are each time.
+const PUBLISHING: Duration = Duration::from_secs(3);
 
 /// The inboxes that are not yet as they should be.
-#[derive(Default)]
 pub(super) struct Mending {
     inboxes: BTreeSet<String>,
+    unpublished: BTreeSet<String>,
 }
 
 impl Mending {
+    /// These inboxes are published while the command runs.
+    pub(super) fn new(unpublished: BTreeSet<String>) -> Self {
+        Self { inboxes: BTreeSet::new(), unpublished }
+    }
+
     /// Hears what a notice says of it.
     pub(super) fn take(&mut self, notice: &Notice) {
         match notice {
@@ -29,6 +40,7 @@ impl Mending {
             }
             Notice::InboxReady { name, .. } => {
                 self.inboxes.remove(name);
+                self.unpublished.remove(name);
             }
             _ => {}
         }
@@ -41,9 +53,10 @@ impl Mending {
         notices: &mut Notices,
         ends_at: Option<Instant>,
     ) -> Result<(), Failure> {
-        let patient_until = Instant::now() + PATIENCE;
-        let until = ends_at.map_or(patient_until, |at| at.min(patient_until));
-        while !self.inboxes.is_empty() {
+        let began_at = Instant::now();
+        while let Some(patience) = self.patience() {
+            let patient_until = began_at + patience;
+            let until = ends_at.map_or(patient_until, |at| at.min(patient_until));
             match timeout_at(until, notices.next()).await {
                 Ok(Ok(notice)) => {
                     session.show_notice(&notice);
@@ -60,22 +73,43 @@ impl Mending {
         }
         Ok(())
     }
+
+    /// How long a command stays for what is not done yet, if anything.
+    fn patience(&self) -> Option<Duration> {
+        match (self.inboxes.is_empty(), self.unpublished.is_empty()) {
+            (false, _) => Some(PATIENCE),
+            (true, false) => Some(PUBLISHING),
+            (true, true) => None,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn ready(name: &str) -> Notice {
+        Notice::InboxReady { name: name.to_owned(), mailboxes: 3, positions: 6 }
+    }
+
     #[test]
     fn an_inbox_is_mended_once_it_is_published_again() {
-        let mut mending = Mending::default();
-        let ready = |name: &str| Notice::InboxReady { name: name.to_owned(), mailboxes: 3, positions: 6 };
+        let mut mending = Mending::new(BTreeSet::new());
         mending.take(&ready("main"));
-        assert!(mending.inboxes.is_empty());
+        assert_eq!(mending.patience(), None);
         mending.take(&Notice::Mending { inbox: "main".to_owned() });
         mending.take(&ready("other"));
-        assert_eq!(mending.inboxes.len(), 1);
+        assert_eq!(mending.patience(), Some(PATIENCE));
         mending.take(&ready("main"));
-        assert!(mending.inboxes.is_empty());
+        assert_eq!(mending.patience(), None);
+    }
+
+    #[test]
+    fn what_is_published_is_waited_for_a_moment() {
+        let mut mending = Mending::new(["main", "other"].map(str::to_owned).into());
+        mending.take(&ready("main"));
+        assert_eq!(mending.patience(), Some(PUBLISHING));
+        mending.take(&ready("other"));
+        assert_eq!(mending.patience(), None);
     }
 }

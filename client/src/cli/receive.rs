@@ -97,7 +97,7 @@ impl Receiver<'_> {
             self.args.timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
         let mut open: BTreeSet<String> = inboxes.into_iter().collect();
         let mut is_unreachable = false;
-        let mut mending = Mending::default();
+        let mut mending = Mending::new(open.clone());
         let mut unanswered = 0;
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
             let until = ends_at.map(|ends_at| if self.goes_on() { ends_at } else { self.view.ends_at(ends_at) });

@@ -171,6 +171,13 @@ impl Inboxes {
         }
     }
 
+    /// Has it told again, once that is so, that this inbox takes mail: somebody else asks.
+    pub(super) fn report(&mut self, name: &str) {
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.is_told = false;
+        }
+    }
+
     pub(super) fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
     }

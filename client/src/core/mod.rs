@@ -262,6 +262,7 @@ impl Core {
             Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
             Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
+                self.inboxes.report(&name);
                 self.fetching.listen(now, name, is_interactive);
             }
             // The shell names inboxes that are there; for another there is nothing to fetch.
