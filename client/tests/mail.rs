@@ -131,6 +131,8 @@ fn a_message_that_was_read_is_still_there_until_it_is_deleted() {
     assert_eq!(all.len(), 2);
     assert_eq!((all[0]["first_line"].as_str(), all[0]["is_read"].as_bool()), (Some("the first message"), Some(true)));
     assert_eq!(place.listed(&["main", "--all", "--search", "SECOND"]).len(), 1);
+    assert!(place.listed(&["--all", "--search", "-dash"]).is_empty());
+    assert_eq!(lines(&place.run(&["inbox", "list", "--json"]))[0]["address"], place.address.as_str());
     for (words, says_all) in
         [(&["list", "--search", "nowhere"][..], true), (&["list", "--all", "--search", "nowhere"], false)]
     {

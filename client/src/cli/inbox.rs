@@ -47,6 +47,7 @@ struct Created<'a> {
 #[derive(Serialize)]
 struct Listed<'a> {
     name: &'a str,
+    address: Option<String>,
     mailboxes: usize,
     unread: u64,
 }
@@ -126,7 +127,8 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
     for (name, mailboxes) in &inboxes {
         let unread = unread.iter().find(|(inbox, _)| inbox == name).map_or(0, |(_, count)| *count);
         if session.is_json() {
-            session.json(&Listed { name, mailboxes: *mailboxes, unread })?;
+            let address = library.inbox_address(name).map(|address| address.to_text());
+            session.json(&Listed { name, address, mailboxes: *mailboxes, unread })?;
         } else {
             let mailboxes = output::count(*mailboxes, "mailbox");
             session.line(&format!("{}  {mailboxes}, {unread} unread", output::printable(name)))?;

@@ -27,7 +27,7 @@ pub(super) struct ListArgs {
     #[arg(long)]
     all: bool,
     /// Only messages that contain this text, in capitals or not
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     search: Option<String>,
 }
 
