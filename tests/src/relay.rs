@@ -8,7 +8,7 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
-use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::Hello;
 use umbel_proto::message::{RelayMsg, Service};
@@ -40,16 +40,31 @@ pub struct SimRelay {
     pub adversary: Option<Adversary>,
     /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for that.
     pub breaks_mailboxes: bool,
+    /// Which circuits it destroys, if it is hostile.
+    pub sabotage: Option<Sabotage>,
     /// Why circuits through it died.
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
     pub stale_cells: u64,
     client_ends: BTreeSet<EndId>,
+    /// How many cells it handed on of each circuit, by where they came from.
+    passed: BTreeMap<(EndId, u32), usize>,
     identity_seed: [u8; 32],
     seeds: Vec<Peer>,
     live: Option<Live>,
     /// Counts its lives: what was asked for in an earlier one is not answered in this one.
     incarnation: u64,
+}
+
+/// Which circuits a hostile relay destroys: the relay itself is the real one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Those that it is to extend.
+    Extends,
+    /// Those of which it has handed on more cells than this, one way.
+    Onward(usize),
+    /// The same, but it hands on no more, and says nothing.
+    Silence(usize),
 }
 
 struct Live {
@@ -82,6 +97,8 @@ impl SimRelay {
             disk: RelayDisk::default(),
             adversary: None,
             breaks_mailboxes: false,
+            sabotage: None,
+            passed: BTreeMap::new(),
             broken: Vec::new(),
             stale_cells: 0,
             client_ends: BTreeSet::new(),
@@ -218,10 +235,24 @@ impl SimRelay {
         let link = LinkId(end.0);
         let Some(live) = &mut self.live else { return Vec::new() };
         let Some(table) = live.tables.get_mut(&link) else { return Vec::new() };
+        let circ = cell.header().ok().and_then(|(circ, _)| circ);
         let event = match table.handle_cell(&mut cell) {
             Verdict::Onward(next) => {
                 let next = EndId(next.0);
-                return self.send(next, cell, rng);
+                match (self.sabotage, circ) {
+                    (Some(Sabotage::Onward(spared)), Some(circ)) if has_passed(&mut self.passed, end, circ, spared) => {
+                        LinkEvent::Broken(circ, Violation::Stream)
+                    }
+                    (Some(Sabotage::Silence(spared)), Some(circ))
+                        if has_passed(&mut self.passed, end, circ, spared) =>
+                    {
+                        return Vec::new();
+                    }
+                    _ => return self.send(next, cell, rng),
+                }
+            }
+            Verdict::Deliver(delivered) if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) => {
+                LinkEvent::Broken(delivered.circ, Violation::Stream)
             }
             Verdict::Deliver(delivered) if self.breaks_mailboxes && asks_for_mailbox(&cell) => {
                 LinkEvent::Broken(delivered.circ, Violation::Stream)
@@ -284,6 +315,19 @@ impl SimRelay {
             _ => vec![RelayEffect::Send(end, cell)],
         }
     }
+}
+
+/// Whether a delivered cell asks for another hop.
+fn asks_to_extend(cell: &Cell) -> bool {
+    let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
+    matches!(message, Ok(RelayMsg::Extend(_)))
+}
+
+/// Counts a cell of this circuit; whether more than `spared` have passed.
+fn has_passed(passed: &mut BTreeMap<(EndId, u32), usize>, end: EndId, circ: CircId, spared: usize) -> bool {
+    let count = passed.entry((end, circ.number())).or_default();
+    *count += 1;
+    *count > spared
 }
 
 /// Whether a delivered cell begins a request to the mailbox service.

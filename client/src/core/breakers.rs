@@ -1,8 +1,8 @@
 //! Terminals that break every circuit on which they are asked (docs/protocol.md §6.4(10)).
 //!
 //! No hop can tell who broke a circuit. But where circuits to one terminal go on breaking while others over the same guard
-//! carry answers, it is that terminal that fails: it is out of reach, and the guard is not behind it. A guard that lies breaks
-//! others too, since it does not see where a circuit goes.
+//! carry answers, and they have no other relay behind the guard in common, it is that terminal that fails: it is out of reach,
+//! and the guard is not behind it. A guard that lies breaks others too, since it does not see where a circuit goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +17,8 @@ const GUARDS_MAX: usize = 8;
 /// Circuits to one terminal that broke since one carried an answer.
 struct Streak {
     guards: BTreeSet<RelayId>,
+    /// The relays between guard and terminal that all of them went through: while there are any, it may be one of those.
+    common: Vec<RelayId>,
     last_at: Instant,
     /// Whether circuits to others over one of these guards carried answers since, and none broke.
     do_others_work: bool,
@@ -40,21 +42,22 @@ impl Breakers {
 
     /// A circuit of this path broke. Says whether its terminal is behind that; what is older than `life` counts no more.
     pub(super) fn on_broken(&mut self, now: Instant, life: Duration, path: &[RelayId]) -> bool {
-        let [guard, _, _, terminal] = path else { return false };
+        let [guard, between @ .., terminal] = path else { return false };
         self.streaks.retain(|_, streak| streak.last_at + life > now);
-        if let Some(streak) = self.streaks.get_mut(terminal)
-            && streak.do_others_work
-            && streak.guards.contains(guard)
-        {
-            streak.last_at = now;
-            return true;
+        if let Some(streak) = self.streaks.get_mut(terminal) {
+            streak.common.retain(|relay| between.contains(relay));
+            if streak.do_others_work && streak.common.is_empty() && streak.guards.contains(guard) {
+                streak.last_at = now;
+                return true;
+            }
         }
         // From now on it may be the guard as well.
         for streak in self.streaks.values_mut().filter(|streak| streak.guards.contains(guard)) {
             streak.do_others_work = false;
         }
         self.make_room(terminal);
-        let fresh = || Streak { guards: BTreeSet::new(), last_at: now, do_others_work: false };
+        let fresh =
+            || Streak { guards: BTreeSet::new(), common: between.to_vec(), last_at: now, do_others_work: false };
         let streak = self.streaks.entry(*terminal).or_insert_with(fresh);
         streak.last_at = now;
         streak.do_others_work = false;
@@ -66,7 +69,7 @@ impl Breakers {
 
     /// Whether circuits to this terminal break while others carry answers.
     pub(super) fn is_alone(&self, terminal: RelayId) -> bool {
-        self.streaks.get(&terminal).is_some_and(|streak| streak.do_others_work)
+        self.streaks.get(&terminal).is_some_and(|streak| streak.do_others_work && streak.common.is_empty())
     }
 
     fn make_room(&mut self, terminal: &RelayId) {
@@ -93,6 +96,11 @@ mod tests {
         [guard, 11, 21, terminal].map(relay)
     }
 
+    /// One that shares nothing with it between guard and terminal.
+    fn other_path(guard: u8, terminal: u8) -> [RelayId; 4] {
+        [guard, 12, 22, terminal].map(relay)
+    }
+
     fn at(seconds: u64) -> Instant {
         Instant::from_micros(seconds * 1_000_000)
     }
@@ -101,13 +109,18 @@ mod tests {
     fn a_terminal_that_breaks_its_circuits_alone_is_told_from_a_guard_that_does() {
         let mut breakers = Breakers::default();
         assert!(!breakers.on_broken(at(0), LIFE, &path(1, 31)));
+        breakers.on_worked(&path(1, 32));
+        assert!(!breakers.is_alone(relay(31)), "it may be the layer 2 or the middle");
+        let mut breakers = Breakers::default();
+        breakers.on_broken(at(0), LIFE, &path(1, 31));
+        assert!(!breakers.on_broken(at(0), LIFE, &other_path(1, 31)));
         assert!(!breakers.is_alone(relay(31)), "nothing worked since");
         breakers.on_worked(&path(2, 32));
         assert!(!breakers.is_alone(relay(31)), "over another guard");
         breakers.on_worked(&path(1, 32));
         assert!(breakers.is_alone(relay(31)) && breakers.on_broken(at(1), LIFE, &path(1, 31)));
         // Others break over this guard as well: it may be the guard.
-        assert!(!breakers.on_broken(at(2), LIFE, &path(1, 32)));
+        assert!(!breakers.on_broken(at(2), LIFE, &path(1, 32)) && !breakers.on_broken(at(2), LIFE, &other_path(1, 32)));
         assert!(!breakers.is_alone(relay(31)) && !breakers.on_broken(at(3), LIFE, &path(1, 31)));
         breakers.on_worked(&path(1, 33));
         assert!(

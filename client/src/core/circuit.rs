@@ -49,6 +49,8 @@ pub(super) struct Circuit {
     pub(super) circ: CircId,
     /// All hops it is to have; grows by the terminal when a stub is bound.
     pub(super) path: Vec<HopTarget>,
+    /// How many of them were made; the machine forgets when it closes.
+    pub(super) made: usize,
     /// Whose it is; `None` for a clean stub.
     pub(super) isolation: Option<Isolation>,
     /// When the hop being made must be there; `None` while none is being made.

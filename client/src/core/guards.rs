@@ -16,7 +16,7 @@ use umbel_proto::time::{Duration, JUMP_MIN, WallTime};
 use super::Context;
 use super::io::Warning;
 use super::path::draw;
-use super::suspects::Trail;
+use super::suspects::{Shares, Trail};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// New guards that may be tried in a day once as many as there are primaries were tried.
@@ -107,6 +107,8 @@ pub(super) struct Guards {
     new_at: Vec<WallTime>,
     /// The ways of the circuits that failed through each since the client started: while built, and once built.
     trails: BTreeMap<(RelayId, bool), Trail>,
+    /// How many of them each relay behind it had a part in.
+    shares: BTreeMap<RelayId, Shares>,
     /// Guards that the user was warned of.
     told: BTreeSet<RelayId>,
     is_changed: bool,
@@ -284,11 +286,13 @@ impl Guards {
     }
 
     /// A circuit through this guard failed, on this way: while it was built, or before it carried an answer. Where too many
-    /// do, over ways that have nothing else in common, the guard is set aside for the rest of its life.
+    /// do, over ways that have nothing else in common, the guard is set aside for the rest of its life. What is common to more
+    /// of them than all else does not count: it may be that relay.
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, way: &[RelayId], is_unbuilt: bool) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
         let trail = self.trails.entry((relay, is_unbuilt)).or_default();
-        if !trail.add(way) {
+        let (is_few, is_shared) = (trail.add(way), self.shares.entry(relay).or_default().add(way));
+        if !is_few || !is_shared {
             return;
         }
         guard.failed += 1;

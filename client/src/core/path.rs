@@ -69,7 +69,17 @@ impl PathsState {
 /// Relays that failed lately: not drawn for a while, twice as long each time.
 #[derive(Default)]
 pub(super) struct Avoided {
-    rests: BTreeMap<RelayId, Backoff>,
+    rests: BTreeMap<RelayId, Rest>,
+}
+
+/// How long a relay is avoided, and on whose word.
+struct Rest {
+    backoff: Backoff,
+    by: RelayId,
+    /// Another said the same since.
+    is_agreed: bool,
+    /// It can be had, and is suspected of breaking circuits: only an answer clears it.
+    is_suspect: bool,
 }
 
 impl Paths {
@@ -127,37 +137,61 @@ impl Paths {
 }
 
 impl Avoided {
-    /// This relay failed.
-    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+    /// This relay failed, as far as the word of another shows.
+    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, by: RelayId) {
         if self.rests.len() >= AVOIDED_MAX
             && !self.rests.contains_key(&relay)
-            && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+            && let Some(first) =
+                self.rests.iter().min_by_key(|(_, rest)| rest.backoff.retry_at()).map(|(&relay, _)| relay)
         {
             self.rests.remove(&first);
         }
-        self.rests.entry(relay).or_default().fail(cx);
+        let fresh = || Rest { backoff: Backoff::default(), by, is_agreed: false, is_suspect: false };
+        let rest = self.rests.entry(relay).or_insert_with(fresh);
+        rest.is_agreed |= rest.by != by;
+        rest.backoff.fail(cx);
     }
 
-    /// This relay works.
+    /// Circuits that this relay had a part in break, over this guard.
+    pub(super) fn on_suspected(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: RelayId) {
+        self.on_failed(cx, relay, guard);
+        if let Some(rest) = self.rests.get_mut(&relay) {
+            rest.is_suspect = true;
+        }
+    }
+
+    /// This relay can be had.
+    pub(super) fn on_made(&mut self, relay: RelayId) {
+        if self.rests.get(&relay).is_some_and(|rest| !rest.is_suspect) {
+            self.rests.remove(&relay);
+        }
+    }
+
+    /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any more.
     pub(super) fn on_worked(&mut self, relay: RelayId) {
         self.rests.remove(&relay);
     }
 
     pub(super) fn is_avoided(&self, relay: RelayId, now: Instant) -> bool {
-        self.rests.get(&relay).is_some_and(|rest| !rest.is_due(now))
+        self.rests.get(&relay).is_some_and(|rest| !rest.backoff.is_due(now))
     }
 
     /// What is excluded, and those that failed lately.
     pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
         let mut exclude = exclude.clone();
-        let resting = self.rests.iter().filter(|(_, rest)| !rest.is_due(now));
+        let resting = self.rests.iter().filter(|(_, rest)| !rest.backoff.is_due(now));
         resting.for_each(|(&relay, _)| exclude.relay(relay));
         exclude
     }
 
+    /// Whether it failed so often in a row, as several others say.
+    pub(super) fn has_failed_for_several(&self, relay: RelayId, times: u32) -> bool {
+        self.rests.get(&relay).is_some_and(|rest| rest.is_agreed && rest.backoff.failures() >= times)
+    }
+
     /// How often it failed in a row.
     pub(super) fn failures(&self, relay: RelayId) -> u32 {
-        self.rests.get(&relay).map_or(0, Backoff::failures)
+        self.rests.get(&relay).map_or(0, |rest| rest.backoff.failures())
     }
 }
 

@@ -331,7 +331,7 @@ impl Pool {
     fn loss_of(&self, key: CircuitKey) -> Loss {
         match self.circuits.get(&key) {
             Some(circuit) if circuit.hop_due_at.is_none() => Loss::Broken,
-            Some(circuit) if circuit.machine.hops() >= STUB_HOPS || circuit.is_direct() => Loss::Terminal,
+            Some(circuit) if circuit.made >= STUB_HOPS || circuit.is_direct() => Loss::Terminal,
             _ => Loss::Building,
         }
     }
@@ -373,7 +373,7 @@ impl Pool {
     fn on_extended(&mut self, cx: &mut Context<'_>, key: CircuitKey, hops: usize) {
         let Some(circuit) = self.circuits.get_mut(&key) else { return };
         let Some(relay) = circuit.path.get(hops.wrapping_sub(1)).map(|hop| hop.relay) else { return };
-        circuit.hop_due_at = None;
+        (circuit.hop_due_at, circuit.made) = (None, hops);
         circuit.extend_on(cx.now, &cx.network.params, cx.rng);
         self.guard_silences.remove(&circuit.link);
         self.refusals.remove(&circuit.link);
@@ -381,14 +381,12 @@ impl Pool {
             return;
         }
         cx.notify(Notice::HopBuilt { circuit: key.0, hop: hops, relay });
-        let guard = circuit.path.first().map(|hop| hop.relay);
-        self.paths.avoided.on_worked(relay);
+        let by: Vec<RelayId> = circuit.path.iter().take(hops - 1).map(|hop| hop.relay).collect();
+        self.paths.avoided.on_made(relay);
+        self.suspects.on_extended(&by);
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
-            if let Some(guard) = guard {
-                self.suspects.on_built(guard);
-                self.paths.guards.on_built(cx, guard);
-            }
+            by.first().into_iter().for_each(|&guard| self.paths.guards.on_built(cx, guard));
         }
     }
 
@@ -474,6 +472,7 @@ impl Pool {
             link,
             circ,
             path,
+            made: 0,
             isolation,
             hop_due_at: Some(cx.now + params.build_timeout / 2),
             dirty_at: cx.now + life,

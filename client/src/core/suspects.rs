@@ -2,7 +2,11 @@
 //!
 //! Any relay on the way can break one, and the origin can't see which did. What the broken ones have in common is suspected,
 //! and nothing else: a guard only once circuits broke over several layer-2 relays and to several terminals, with none in
-//! between that carried an answer. A suspect rests; it is not condemned.
+//! between that carried an answer; a relay behind it only where the guard broke no others. A hop that says of several relays
+//! that they can't be had is suspected rather than they. A suspect rests; it is not condemned.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +21,12 @@ const BROKEN_MIN: u32 = 3;
 /// Circuits in a row that could not be built before the guard is suspected, and how many relays behind it have to differ.
 const UNBUILT_MIN: u32 = 4;
 const UNBUILT_LAYER2: usize = 3;
+/// Relays that a hop says can't be had, one after the other, before it is suspected itself.
+const NAMED_MIN: usize = 3;
+/// Layer-2 relays that come under suspicion over one guard and no other before the guard is suspected in their place.
+const FRAMED_MIN: usize = 2;
+/// Most relays of which it is remembered how often they had a part.
+const SHARES_MAX: usize = 256;
 /// Most relays remembered of each kind.
 const KEPT_MAX: usize = 16;
 
@@ -53,9 +63,52 @@ impl Trail {
     }
 }
 
-/// Circuits that broke in a row.
+/// In how many circuits that failed and count each relay had a part.
+#[derive(Default)]
+pub(super) struct Shares {
+    all: u32,
+    by: BTreeMap<RelayId, u32>,
+}
+
+impl Shares {
+    /// Adds one that failed on this way behind the guard. Whether it counts: no layer 2 and no middle has a part in more than
+    /// all others together, but for one.
+    pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
+        let behind = || way.iter().take(2);
+        let share = |relay| self.by.get(relay).copied().unwrap_or_default();
+        if behind().any(|relay| share(relay) > self.all - share(relay)) {
+            return false;
+        }
+        self.all = self.all.saturating_add(1);
+        for relay in behind() {
+            if self.by.len() < SHARES_MAX || self.by.contains_key(relay) {
+                *self.by.entry(*relay).or_default() += 1;
+            }
+        }
+        true
+    }
+}
+
+/// Circuits that broke in a row, and the relays behind the guard that all of them went through.
 #[derive(Default)]
 struct Streak {
+    count: u32,
+    common: BTreeSet<RelayId>,
+}
+
+impl Streak {
+    fn add(&mut self, way: &[RelayId]) {
+        if self.count == 0 {
+            self.common.extend(way);
+        }
+        self.common.retain(|relay| way.contains(relay));
+        self.count = self.count.saturating_add(1);
+    }
+}
+
+/// Circuits that could not be built in a row.
+#[derive(Default)]
+struct Unbuilt {
     count: u32,
     trail: Trail,
 }
@@ -64,9 +117,16 @@ struct Streak {
 #[derive(Default)]
 pub(super) struct Suspects {
     guards: BTreeMap<RelayId, Streak>,
-    layer2: BTreeMap<RelayId, Streak>,
+    /// The same for those behind it, at whichever place.
+    behind: BTreeMap<RelayId, Streak>,
+    /// Relays behind the guard that were suspected before, and have carried no answer since: they are not trusted for long.
+    on_probation: BTreeSet<RelayId>,
     /// Circuits that could not be built, since one was.
-    unbuilt: BTreeMap<RelayId, Streak>,
+    unbuilt: BTreeMap<RelayId, Unbuilt>,
+    /// The relays that each hop behind the guard says can't be had, since it last had one.
+    named: BTreeMap<RelayId, BTreeSet<RelayId>>,
+    /// The guards over which each layer-2 relay came under suspicion since it last carried an answer.
+    over_guards: BTreeMap<RelayId, BTreeSet<RelayId>>,
     rests: BTreeMap<RelayId, Backoff>,
     /// Circuits that broke since one carried an answer, over whatever guard.
     count: u32,
@@ -74,11 +134,18 @@ pub(super) struct Suspects {
 }
 
 /// Who is suspected from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Suspected {
     Nobody,
-    Guard,
-    Layer2,
+    /// The guard; those that were suspected in its place are cleared.
+    Guard {
+        cleared: Vec<RelayId>,
+    },
+    /// This relay behind the guard; those that it named are cleared.
+    Behind {
+        relay: RelayId,
+        cleared: Vec<RelayId>,
+    },
 }
 
 impl Suspects {
@@ -86,57 +153,91 @@ impl Suspects {
     pub(super) fn on_worked(&mut self, path: &[RelayId]) {
         self.count = 0;
         self.over.clear();
-        if let [guard, layer2, ..] = path {
-            self.guards.remove(guard);
-            self.rests.remove(guard);
-            self.layer2.remove(layer2);
+        let [guard, way @ ..] = path else { return };
+        self.guards.remove(guard);
+        self.rests.remove(guard);
+        // An answer of the terminal says nothing of the circuits that it is to hand on.
+        for relay in way.iter().take(2) {
+            self.behind.remove(relay);
+            self.on_probation.remove(relay);
+            self.over_guards.remove(relay);
         }
     }
 
-    /// A circuit was built over this guard.
-    pub(super) fn on_built(&mut self, guard: RelayId) {
-        self.unbuilt.remove(&guard);
+    /// A circuit was extended by the last of these relays.
+    pub(super) fn on_extended(&mut self, by: &[RelayId]) {
+        if let [guard, .., last] = by {
+            self.named.remove(last);
+            if by.len() == 2 {
+                self.unbuilt.remove(guard);
+            }
+        }
     }
 
     /// A circuit over this guard could not be built, this far, and the guard may be behind it.
     pub(super) fn on_unbuilt(&mut self, cx: &mut Context<'_>, guard: RelayId, way: &[RelayId]) -> Suspected {
-        let streak = streak(&mut self.unbuilt, guard);
-        streak.count += 1;
+        let streak = kept(&mut self.unbuilt, guard);
+        streak.count = streak.count.saturating_add(1);
         streak.trail.add(way);
         if streak.count < UNBUILT_MIN || !streak.trail.has(UNBUILT_LAYER2, 0, 0) {
             return Suspected::Nobody;
         }
         self.unbuilt.remove(&guard);
         self.rest(cx, guard);
-        Suspected::Guard
+        Suspected::Guard { cleared: Vec::new() }
+    }
+
+    /// The last relay of this path can't be had, says the one before it, unless the guard made that up. What is common to such
+    /// failures is who reports them.
+    pub(super) fn on_named(&mut self, cx: &mut Context<'_>, path: &[RelayId], may_be_guard: bool) -> Suspected {
+        let [guard, .., by, relay] = path else { return Suspected::Nobody };
+        if by == guard {
+            return Suspected::Nobody;
+        }
+        let named = kept(&mut self.named, *by);
+        if named.len() < KEPT_MAX {
+            named.insert(*relay);
+        }
+        // Whoever else broke over this guard meanwhile may be as innocent as this one.
+        let is_alone = self.unbuilt.get(guard).is_none_or(|streak| !streak.trail.has(2, 0, 0));
+        let wanted = if self.on_probation.contains(by) { 1 } else { NAMED_MIN };
+        if named.len() < wanted || (may_be_guard && !is_alone) {
+            return Suspected::Nobody;
+        }
+        let cleared = core::mem::take(named).into_iter().collect();
+        self.named.remove(by);
+        self.suspect_behind(cx, path, *by, cleared, may_be_guard)
     }
 
     /// A circuit of this path broke.
     pub(super) fn on_broken(&mut self, cx: &mut Context<'_>, path: &[RelayId]) -> Suspected {
-        let [guard, layer2, rest @ ..] = path else { return Suspected::Nobody };
+        let [guard, way @ ..] = path else { return Suspected::Nobody };
         self.count = self.count.saturating_add(1);
         if self.over.len() < KEPT_MAX {
             self.over.insert(*guard);
         }
-        let behind = path.get(1..).unwrap_or_default();
-        let by_guard = streak(&mut self.guards, *guard);
-        by_guard.count += 1;
-        by_guard.trail.add(behind);
-        if by_guard.count >= BROKEN_MIN && by_guard.trail.has(2, 2, 2) {
+        let by_guard = kept(&mut self.guards, *guard);
+        by_guard.add(way);
+        if by_guard.count >= BROKEN_MIN && by_guard.common.is_empty() {
             self.guards.remove(guard);
             self.rest(cx, *guard);
-            return Suspected::Guard;
+            return Suspected::Guard { cleared: Vec::new() };
         }
-        // Its own place in the trail is taken by the guard, which has to differ or to have worked with others since.
-        let is_alone = self.guards.get(guard).is_some_and(|streak| !streak.trail.has(2, 1, 1));
-        let by_layer2 = streak(&mut self.layer2, *layer2);
-        by_layer2.count += 1;
-        by_layer2.trail.add(&[&[*layer2], rest].concat());
-        if is_alone && by_layer2.count >= BROKEN_MIN && by_layer2.trail.has(1, 2, 2) {
-            self.layer2.remove(layer2);
-            return Suspected::Layer2;
+        // Only what all that broke over this guard since it last worked has in common may be behind it, but for the terminal:
+        // see `breakers`.
+        let common = by_guard.common.clone();
+        let mut suspect = None;
+        for relay in way.iter().take(2) {
+            let streak = kept(&mut self.behind, *relay);
+            streak.add(way);
+            let is_only_one = streak.count >= BROKEN_MIN && streak.common.len() == 1;
+            if common.contains(relay) && (is_only_one || self.on_probation.contains(relay)) {
+                suspect = Some(*relay);
+            }
         }
-        Suspected::Nobody
+        let Some(relay) = suspect else { return Suspected::Nobody };
+        self.behind.remove(&relay);
+        self.suspect_behind(cx, path, relay, Vec::new(), true)
     }
 
     /// Whether this guard is left alone while another can be had.
@@ -159,6 +260,36 @@ impl Suspects {
         self.rests.values().map(Backoff::retry_at)
     }
 
+    /// A relay behind the guard is suspected. A guard sees its layer 2 and could break circuits over those that it does not
+    /// like: where several come under suspicion over it, and over no other, it is the guard.
+    fn suspect_behind(
+        &mut self,
+        cx: &mut Context<'_>,
+        path: &[RelayId],
+        relay: RelayId,
+        cleared: Vec<RelayId>,
+        may_be_guard: bool,
+    ) -> Suspected {
+        if self.on_probation.len() < KEPT_MAX {
+            self.on_probation.insert(relay);
+        }
+        if let [guard, layer2, ..] = path
+            && *layer2 == relay
+            && may_be_guard
+        {
+            kept(&mut self.over_guards, relay).insert(*guard);
+            let is_only_here = |guards: &BTreeSet<RelayId>| guards.len() == 1 && guards.contains(guard);
+            let here = self.over_guards.iter().filter(|(_, guards)| is_only_here(guards));
+            let framed: Vec<RelayId> = here.map(|(&layer2, _)| layer2).collect();
+            if framed.len() >= FRAMED_MIN {
+                self.on_probation.retain(|relay| !framed.contains(relay));
+                self.rest(cx, *guard);
+                return Suspected::Guard { cleared: [framed, cleared].concat() };
+            }
+        }
+        Suspected::Behind { relay, cleared }
+    }
+
     fn rest(&mut self, cx: &mut Context<'_>, guard: RelayId) {
         if self.rests.len() >= KEPT_MAX
             && !self.rests.contains_key(&guard)
@@ -170,89 +301,10 @@ impl Suspects {
     }
 }
 
-/// The streak of this relay; there are few, and when there are many the oldest facts are worth least.
-fn streak(streaks: &mut BTreeMap<RelayId, Streak>, relay: RelayId) -> &mut Streak {
-    if streaks.len() >= KEPT_MAX && !streaks.contains_key(&relay) {
-        streaks.clear();
+/// What is kept of this relay; there are few, and when there are many the oldest facts are worth least.
+fn kept<T: Default>(facts: &mut BTreeMap<RelayId, T>, relay: RelayId) -> &mut T {
+    if facts.len() >= KEPT_MAX && !facts.contains_key(&relay) {
+        facts.clear();
     }
-    streaks.entry(relay).or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use umbel_proto::time::WallTime;
-
-    use super::super::testing::Moment;
-    use super::*;
-
-    fn relay(number: u8) -> RelayId {
-        RelayId([number; RelayId::LEN])
-    }
-
-    #[test] // §6.4(11)
-    fn one_terminal_counts_a_few_times_however_many_circuits_it_breaks() {
-        let mut trail = Trail::default();
-        let counted = (0..20).filter(|number| trail.add(&[relay(number % 4), relay(10 + number), relay(99)])).count();
-        assert_eq!(counted, 3);
-        assert!(trail.has(4, 16, 1) && !trail.has(1, 1, 2));
-    }
-
-    /// Circuits of these paths break; what came of the last.
-    fn after_broken(suspects: &mut Suspects, paths: &[[u8; 4]]) -> Suspected {
-        let on_broken = |suspects: &mut Suspects, path: &[u8; 4]| {
-            Moment::at(WallTime(0)).act(|cx| suspects.on_broken(cx, &path.map(relay))).0
-        };
-        paths.iter().map(|path| on_broken(suspects, path)).last().unwrap_or(Suspected::Nobody)
-    }
-
-    #[test] // §6.4(10)
-    fn a_guard_is_suspected_once_nothing_else_is_common_to_what_broke() {
-        let mut suspects = Suspects::default();
-        let broken = [[1, 11, 21, 31], [1, 12, 22, 32], [1, 11, 21, 31]];
-        assert_eq!(after_broken(&mut suspects, &broken[..2]), Suspected::Nobody);
-        assert_eq!(after_broken(&mut suspects, &broken[2..]), Suspected::Guard);
-        let now = Instant::from_micros(0);
-        assert!(suspects.is_suspect(relay(1), now) && !suspects.is_suspect(relay(2), now));
-        suspects.on_worked(&[1, 11, 21, 31].map(relay));
-        assert!(!suspects.is_suspect(relay(1), now), "an answer clears it");
-        for common in [[[1, 11, 21, 31], [1, 12, 22, 31]], [[1, 11, 21, 31], [1, 12, 21, 32]]] {
-            let many = common.repeat(4);
-            assert_eq!(after_broken(&mut Suspects::default(), &many), Suspected::Nobody, "{common:?}");
-        }
-    }
-
-    #[test] // §6.4(10)
-    fn a_layer_2_relay_is_suspected_where_its_guard_broke_no_others() {
-        let broken = [[1, 11, 21, 31], [1, 11, 22, 32], [1, 11, 23, 33]];
-        assert_eq!(after_broken(&mut Suspects::default(), &broken), Suspected::Layer2);
-        for common in [[1, 11, 21, 34], [1, 11, 24, 31]] {
-            let many = [[1, 11, 21, 31], common].repeat(4);
-            assert_eq!(after_broken(&mut Suspects::default(), &many), Suspected::Nobody, "{common:?}");
-        }
-        let mut suspects = Suspects::default();
-        after_broken(&mut suspects, &broken[..2]);
-        suspects.on_worked(&[1, 11, 21, 31].map(relay));
-        assert_eq!(after_broken(&mut suspects, &broken[2..]), Suspected::Nobody, "an answer clears it");
-    }
-
-    #[test] // §6.4(10)
-    fn a_guard_is_suspected_that_lets_no_circuit_be_built_over_three_layer_2_relays() {
-        let after = |suspects: &mut Suspects, ways: &[[u8; 2]]| {
-            let on_unbuilt = |suspects: &mut Suspects, way: &[u8; 2]| {
-                Moment::at(WallTime(0)).act(|cx| suspects.on_unbuilt(cx, relay(1), &way.map(relay))).0
-            };
-            ways.iter().map(|way| on_unbuilt(suspects, way)).last()
-        };
-        let ways = [[11, 21], [12, 22], [13, 23], [11, 24]];
-        let mut suspects = Suspects::default();
-        assert_eq!(after(&mut suspects, &ways[..3]), Some(Suspected::Nobody));
-        assert_eq!(after(&mut suspects, &ways[3..]), Some(Suspected::Guard));
-        assert!(suspects.is_suspect(relay(1), Instant::from_micros(0)));
-        let two = [[11, 21], [12, 22]].repeat(5);
-        assert_eq!(after(&mut Suspects::default(), &two), Some(Suspected::Nobody));
-        let mut suspects = Suspects::default();
-        after(&mut suspects, &ways[..3]);
-        suspects.on_built(relay(1));
-        assert_eq!(after(&mut suspects, &ways[3..]), Some(Suspected::Nobody), "one was built meanwhile");
-    }
+    facts.entry(relay).or_default()
 }

@@ -1,8 +1,8 @@
 //! Who pays for a circuit that failed (docs/protocol.md §6.4).
 //!
-//! While it is built, it is known which hop was being made: that relay is avoided for a while, and the guard's failures are
-//! counted. Once it is built any relay on the way may be behind it: see `suspects`. A guard that has no room for one more
-//! just then has not failed.
+//! While it is built, it is known which hop was being made: that relay is avoided for a while, on the word of the one before
+//! it, and the guard's failures are counted. Once it is built any relay on the way may be behind it: see `suspects`. A guard
+//! that has no room for one more just then has not failed.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
@@ -85,6 +85,7 @@ impl Pool {
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
         self.suspects.on_worked(&path);
+        path.iter().take(STUB_HOPS).skip(1).for_each(|&relay| self.paths.avoided.on_worked(relay));
         self.breakers.on_worked(&path);
         self.brake.reset();
         if let Some(guard) = path.first() {
@@ -98,7 +99,7 @@ impl Pool {
             .circuits
             .iter()
             .filter(|(_, circuit)| circuit.hop_due_at.is_some_and(|due_at| due_at <= cx.now))
-            .map(|(&key, circuit)| (key, circuit.link, circuit.machine.hops()))
+            .map(|(&key, circuit)| (key, circuit.link, circuit.made))
             .collect();
         for (key, link, hops) in overdue {
             let loss = self.loss_of(key);
@@ -119,30 +120,64 @@ impl Pool {
     /// relay that is down is one failure however often it is tried, and none where the guard can't have had a hand in it.
     pub(super) fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
         let Some(circuit) = self.circuits.get(&key) else { return };
-        let hops = circuit.machine.hops();
+        let hops = circuit.made;
         let failed = circuit.hop_due_at.and_then(|_| circuit.path.get(hops)).map(|hop| hop.relay);
         let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
         let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
         let may_be_guard = hops <= 1 || witness == Witness::Guard;
         let path: Vec<RelayId> = circuit.path.iter().take(hops + 1).map(|hop| hop.relay).collect();
-        if let Some(relay) = failed
-            && hops > 0
-        {
-            self.paths.avoided.on_failed(cx, relay);
+        let Some(failed) = failed else { return };
+        if let [.., by, _] = path.as_slice() {
+            self.paths.avoided.on_failed(cx, failed, *by);
         }
-        if failed.is_none() || !is_before_terminal {
+        if is_before_terminal {
+            tracing::debug!(hops, ?witness, "a circuit could not be built");
+            self.stub_backoff.fail(cx);
+        } else if witness == Witness::Guard {
+            // It is broken, rather.
             return;
         }
-        tracing::debug!(hops, ?witness, "a circuit could not be built");
-        self.stub_backoff.fail(cx);
+        let mut suspected = Suspected::Nobody;
         if let [guard, way @ ..] = path.as_slice()
-            && is_news
+            && is_before_terminal
             && may_be_guard
         {
-            self.paths.guards.on_failed(cx, *guard, way, true);
-            if self.suspects.on_unbuilt(cx, *guard, way) == Suspected::Guard {
-                self.suspect(*guard);
+            if is_news {
+                self.paths.guards.on_failed(cx, *guard, way, true);
             }
+            suspected = self.suspects.on_unbuilt(cx, *guard, way);
+        }
+        if suspected == Suspected::Nobody {
+            suspected = self.suspects.on_named(cx, &path, witness == Witness::Guard);
+        }
+        self.act_on(cx, suspected, &path);
+    }
+
+    /// Leaves alone whoever is suspected of what became of a circuit of this path.
+    fn act_on(&mut self, cx: &mut Context<'_>, suspected: Suspected, path: &[RelayId]) {
+        let Some(&guard) = path.first() else { return };
+        let cleared = match suspected {
+            Suspected::Nobody => return,
+            Suspected::Guard { cleared } => {
+                self.suspect(guard);
+                cleared
+            }
+            Suspected::Behind { relay, cleared } => {
+                tracing::debug!("a relay behind the guard is suspected of breaking circuits");
+                self.paths.avoided.on_suspected(cx, relay, guard);
+                self.end_stubs_of(cx, relay);
+                cleared
+            }
+        };
+        cleared.into_iter().for_each(|relay| self.paths.avoided.on_worked(relay));
+    }
+
+    /// Circuits that are kept ready go without a suspect.
+    fn end_stubs_of(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let is_its = |circuit: &Circuit| circuit.is_stub() && circuit.path.iter().any(|hop| hop.relay == relay);
+        let its = self.circuits.iter().filter(|(_, circuit)| is_its(circuit)).map(|(&key, _)| key);
+        for key in its.collect::<Vec<_>>() {
+            self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
     }
 
@@ -150,7 +185,7 @@ impl Pool {
     fn on_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
         let Some(circuit) = self.circuits.get(&key) else { return };
         let is_used = !circuit.streams.is_empty() || circuit.hop_due_at.is_some();
-        if circuit.is_direct() || circuit.is_proven || !is_used || circuit.machine.hops() < STUB_HOPS {
+        if circuit.is_direct() || circuit.is_proven || !is_used || circuit.made < STUB_HOPS {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
@@ -162,11 +197,8 @@ impl Pool {
         if is_certain {
             self.paths.guards.on_failed(cx, *guard, way, false);
         }
-        match self.suspects.on_broken(cx, &path) {
-            Suspected::Guard => self.suspect(*guard),
-            Suspected::Layer2 => way.first().into_iter().for_each(|&relay| self.paths.avoided.on_failed(cx, relay)),
-            Suspected::Nobody => {}
-        }
+        let suspected = self.suspects.on_broken(cx, &path);
+        self.act_on(cx, suspected, &path);
         let attempt = u32::try_from(cx.network.params.circuits_per_attempt).unwrap_or(u32::MAX).max(1);
         let is_again = self.suspects.tally().0 >= attempt && self.brake.is_due(cx.now);
         if is_again && self.is_without_choice() {
@@ -192,7 +224,7 @@ impl Pool {
 
     /// Whether the guard had no room for one more circuit: that is no failure, unless it goes on and on.
     fn is_refused(&mut self, cx: &Context<'_>, key: CircuitKey) -> bool {
-        let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.machine.hops() == 0) else { return false };
+        let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.made == 0) else { return false };
         let link = circuit.link;
         self.links.on_too_fast(link, cx.now);
         let refusals = self.refusals.entry(link).or_default();
