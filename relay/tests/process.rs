@@ -3,9 +3,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
@@ -27,6 +29,12 @@ use umbel_relay::{InitError, Relay, StartError, Stats, init};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An address that no other test listens at: a port that is given back there stays free.
+fn own_listen() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    SocketAddr::from(([127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed)], 0))
+}
 
 fn config(dir: &TempDir, seeds: &[&Peer]) -> Config {
     let listen = "127.0.0.1:0".parse().unwrap();
@@ -216,7 +224,9 @@ async fn too_many_connections_are_closed_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_stops_says_so_and_comes_back_as_itself() {
     let dir = folder();
-    let relay = start(&dir, &[]).await;
+    init(dir.path(), &Network::local()).unwrap();
+    let first = Config { listen: own_listen(), ..config(&dir, &[]) };
+    let relay = Relay::start(first, Network::local()).await.unwrap();
     let peer = relay.peer().clone();
     let mut client = link(&peer).await;
     until(&relay, |stats| stats.control.links == 1).await;
@@ -397,7 +407,7 @@ fn an_address_where_it_does_not_answer_is_an_error() {
     let (dir, other_dir) = (folder(), folder());
     let mut other = Process::start(&other_dir, &["--listen", "127.0.0.1:0"]);
     let taken = other.peer.split_once('@').unwrap().1.to_owned();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = std::net::TcpListener::bind(own_listen()).unwrap().local_addr().unwrap().to_string();
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", &free, &taken]);
     let said = [relay.log_with("ERROR"), relay.log_with("ERROR")].concat();
     assert!(said.contains(&free) && said.contains("nobody answers"), "{said}");

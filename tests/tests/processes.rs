@@ -14,7 +14,7 @@ mod several;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -123,14 +123,14 @@ fn messages_arrive_while_relays_die_and_others_join() {
 }
 
 /// Carries bytes to `to`, and keeps what went each way.
-fn tap(to: u16) -> (u16, Arc<Mutex<Vec<Conversation>>>) {
+fn tap(to: SocketAddr) -> (u16, Arc<Mutex<Vec<Conversation>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
     let heard = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&heard);
     thread::spawn(move || {
         for near in listener.incoming().flatten() {
-            let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { continue };
+            let Ok(far) = TcpStream::connect(to) else { continue };
             let conversation = Conversation::default();
             kept.lock().expect("unpoisoned").push(conversation.clone());
             carry(&near, &far, conversation.asked);
@@ -180,13 +180,12 @@ fn server_hello_extension(record: &[u8], wanted: u16) -> Option<&[u8]> {
 fn a_wire_shows_tls_13_with_x25519mlkem768_and_nothing_in_the_clear() {
     let mut fleet = Fleet::new(5);
     // Behind this relay's advertised address is a tap: whoever dials it, relay or client, is heard.
-    let port = {
-        let probe = TcpListener::bind("127.0.0.1:0").expect("a port");
-        probe.local_addr().expect("bound").port()
+    let listen = {
+        let probe = TcpListener::bind((fleet.host.as_str(), 0)).expect("a port");
+        probe.local_addr().expect("bound")
     };
-    let (tapped, heard) = tap(port);
-    let (listen, advertise) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{tapped}"));
-    fleet.add_relay(&["--listen", &listen, "--advertise", &advertise]);
+    let (tapped, heard) = tap(listen);
+    fleet.add_relay(&["--listen", &listen.to_string(), "--advertise", &format!("127.0.0.1:{tapped}")]);
     fleet.add_relay(&[]);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
@@ -227,7 +226,7 @@ fn a_relay_outlives_garbage_on_its_port() {
     let port = fleet.relays[0].port();
     let mut open: Vec<TcpStream> = Vec::new();
     for number in 0..40u8 {
-        let mut socket = TcpStream::connect(("127.0.0.1", port)).expect("a relay accepts");
+        let mut socket = TcpStream::connect((fleet.host.as_str(), port)).expect("a relay accepts");
         let garbage: Vec<u8> = (0..2000u32).map(|at| (at as u8).wrapping_mul(number) ^ 0x5a).collect();
         match number % 4 {
             0 => drop(socket.write_all(&garbage)),
@@ -282,7 +281,7 @@ fn a_seed_with_another_id_is_not_believed() {
     let fleet = Fleet::new(5);
     let (first, second) = (&fleet.relays[0].peer, &fleet.relays[1].peer);
     let id = first.split('@').next().expect("an id");
-    let wrong = format!("{id}@127.0.0.1:{}", fleet.relays[1].port());
+    let wrong = format!("{id}@{}:{}", fleet.host, fleet.relays[1].port());
     assert_ne!(&wrong, second);
     let profile = fleet.profile_with_seeds("mallory", &[&wrong]);
     let (code, error) = error_of(&profile, &["inbox", "create", "help"]);

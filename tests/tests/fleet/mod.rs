@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -125,6 +126,8 @@ pub(crate) struct Fleet {
     folder: TempDir,
     /// The network's file; `local` without one.
     network: Option<PathBuf>,
+    /// Where relays of `local` listen: no other fleet does, so a port that one of them gives back stays free.
+    pub(crate) host: String,
     /// The calendar of relays and profiles that are made from now on.
     shift: Shift,
 }
@@ -142,14 +145,16 @@ impl Fleet {
     }
 
     fn start(count: usize, params: Option<&str>, shift: Shift) -> Self {
+        static FLEETS: AtomicU8 = AtomicU8::new(1);
         let folder = tempfile::tempdir().expect("a temporary folder");
+        let host = format!("127.0.{}.1", FLEETS.fetch_add(1, Ordering::Relaxed));
         let network = params.map(|params| {
             let path = folder.path().join("network.toml");
             let text = format!("id = \"{}\"\nname = \"test\"\n[params]\n{params}", "5a".repeat(32));
             std::fs::write(&path, text).expect("a file");
             path
         });
-        let mut fleet = Self { relays: Vec::new(), folder, network, shift };
+        let mut fleet = Self { relays: Vec::new(), folder, network, host, shift };
         for _ in 0..count {
             fleet.add_relay(&[]);
         }
@@ -167,7 +172,7 @@ impl Fleet {
                 init.arg("--network").arg(network);
                 format!("127.{}.0.1", number + 1)
             }
-            None => "127.0.0.1".to_owned(),
+            None => self.host.clone(),
         };
         let made = init.output().expect("umbel-relay runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
