@@ -144,10 +144,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the control plane is to hear of
     /// that end as of any other.
-    pub(crate) async fn run(mut self) -> LinkEnd {
-        let end = caught(self.carry()).await;
-        caught(self.finish(&end)).await;
-        end
+    #[expect(clippy::manual_async_fn, reason = "an async fn would keep its argument twice, at each link")]
+    pub(crate) fn run(mut self) -> impl Future<Output = LinkEnd> {
+        async move {
+            let end = caught(pin!(self.carry())).await;
+            caught(pin!(self.finish(&end))).await;
+            end
+        }
     }
 
     /// Ends the link in the same way whatever ended it, so that the peer can't tell which rule it broke, or whether it broke
@@ -347,9 +350,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
-/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the stream, which is closed.
-async fn caught(work: impl Future<Output = LinkEnd>) -> LinkEnd {
-    let mut work = pin!(work);
+/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the stream, which is closed. The work
+/// stays where it is: moved in here it would be stored twice, at each link.
+async fn caught(mut work: Pin<&mut impl Future<Output = LinkEnd>>) -> LinkEnd {
     let mut poll = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
     poll_fn(|cx| poll(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await
 }
@@ -588,6 +591,15 @@ mod tests {
         link.write(&[Cell::new(None, Command::Padding)]).await;
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Silent));
         assert_eq!(started_at.elapsed().as_secs(), (2 * KEEPALIVE + DEAD_AFTER).as_secs());
+    }
+
+    #[test] // a relay keeps one for each link
+    fn a_link_is_stored_once() {
+        fn stored<A, F>(_: fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let link = size_of::<Conn<DuplexStream>>();
+        assert!(stored(Conn::<DuplexStream>::run) < link + 1024, "{} for {link}", stored(Conn::<DuplexStream>::run));
     }
 
     #[tokio::test(start_paused = true)] // §2.6
