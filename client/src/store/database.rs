@@ -70,6 +70,15 @@ impl DatabaseError {
         matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
     }
 
+    /// This, or what keeps the database at `path` from being written: SQLite calls a full disk an I/O error, or says that it can't
+    /// open a file.
+    fn or_write_fault(self, path: &Path) -> Self {
+        match self {
+            Self::Sqlite { .. } => files::write_fault(path).map_or(self, Self::Unwritable),
+            error => error,
+        }
+    }
+
     /// What the core and the user are told of it.
     pub fn fault(&self) -> StoreFault {
         let source = match self {
@@ -161,13 +170,24 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Opens the database at `path`, an empty file at first, making its schema then or bringing it along.
+    /// Makes a database of the empty file at `path`. Whoever calls this syncs the file: until it is whole nobody has any use
+    /// for it, so SQLite does not wait for the disk at each of its steps.
+    pub(crate) fn create(path: &Path, key: &DatabaseKey) -> Result<(), DatabaseError> {
+        Self::make(path, key).map_err(|error| error.or_write_fault(path))
+    }
+
+    fn make(path: &Path, key: &DatabaseKey) -> Result<(), DatabaseError> {
+        let connection = Self::connect(path, key, "OFF")?;
+        let doing = "make the profile's tables";
+        connection.execute_batch(&format!("BEGIN; {}", migrate::SCHEMA)).doing(doing)?;
+        connection.pragma_update(None, "user_version", migrate::VERSION).doing("note the schema version")?;
+        connection.execute_batch("COMMIT").doing(doing)?;
+        connection.close().map_err(|(_, error)| error).doing(doing)
+    }
+
+    /// Opens the database at `path`, bringing its schema along.
     pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
-        Self::open_to_write(path, key).map_err(|error| match error {
-            // SQLite calls a full disk an I/O error, or says that it can't open a file.
-            DatabaseError::Sqlite { .. } => files::write_fault(path).map_or(error, DatabaseError::Unwritable),
-            error => error,
-        })
+        Self::open_to_write(path, key).map_err(|error| error.or_write_fault(path))
     }
 
     /// The same, but where nothing can be written it is opened as it is, to be read.
@@ -191,18 +211,23 @@ impl Database {
     }
 
     fn open_to_write(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
+        let connection = Self::connect(path, key, "FULL")?;
+        let mut database = Self { connection, unwritable: None, lock: None };
+        database.migrate()?;
+        Ok(database)
+    }
+
+    fn connect(path: &Path, key: &DatabaseKey, synchronous: &str) -> Result<Connection, DatabaseError> {
         let connection = Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
         connection.busy_timeout(BUSY_MAX).doing("set up the profile's database")?;
         Self::unlock(&connection, key)?;
         connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
-                 PRAGMA temp_store = MEMORY;",
-            )
+            .execute_batch(&format!(
+                "PRAGMA synchronous = {synchronous}; PRAGMA journal_mode = WAL; PRAGMA secure_delete = ON;
+                 PRAGMA temp_store = MEMORY;"
+            ))
             .doing("set up the profile's database")?;
-        let mut database = Self { connection, unwritable: None, lock: None };
-        database.migrate()?;
-        Ok(database)
+        Ok(connection)
     }
 
     /// Whether it can be written, as far as was seen when it was opened.

@@ -366,6 +366,7 @@ mod tests {
         let path = dir.path().join("db");
         let key = DatabaseKey::create_file(&dir.path().join("key"), &mut rand::rng()).unwrap();
         std::fs::write(&path, b"").unwrap();
+        Database::create(&path, &key).unwrap();
         let open = |path: &Path| Database::open(path, &key).unwrap();
         (open(&path), open(&path))
     }

@@ -206,10 +206,12 @@ impl Profile {
         };
         made.note(&database_path);
         make_private_file(&database_path)?;
-        Database::open(&database_path, &key).map_err(InitError::Database)?;
+        Database::create(&database_path, &key).map_err(InitError::Database)?;
+        sync(&database_path)?;
         // Last, since a directory with this file in it is a profile.
         made.note(&config_path);
         write_config(&config_path, &config)?;
+        sync(dir)?;
         made.keep();
         Ok(())
     }
@@ -371,6 +373,12 @@ fn make_private_file(path: &Path) -> Result<(), InitError> {
     owner_only(&mut options);
     let attempt = |source| InitError::Io { doing: "make", path: path.to_owned(), source };
     options.open(path).map(drop).map_err(attempt)
+}
+
+/// Waits until a file, or a directory's list of files, is on the disk.
+fn sync(path: &Path) -> Result<(), InitError> {
+    let attempt = |source| InitError::Io { doing: "write", path: path.to_owned(), source };
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(attempt)
 }
 
 fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
