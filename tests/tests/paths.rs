@@ -284,6 +284,26 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
     }
 }
 
+#[test] // §8.3(9a)
+fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_again() {
+    let mut world = World::with_overlay(362, default_params()).relays(60).clients(1);
+    world.run_for(seconds(3600));
+    assert!(guard_of(&world, ALICE).is_some(), "{}", world.describe());
+    world.crash_client(ALICE);
+    world.skip(seconds(3 * 86_400));
+    world.run_for(seconds(1800));
+    (0..60).for_each(|relay| world.cut(Node::Client(0), Node::Relay(relay)));
+    let began = world.now();
+    world.restart_client(ALICE);
+    world.run_for(seconds(600));
+    let relays: BTreeSet<_> = world.dialled_since(began).into_iter().collect();
+    assert!(relays.len() <= 40, "{} relays in ten minutes", relays.len());
+    assert!(unreachable_count(&world) > 0, "{}", world.describe());
+    world.network().heal();
+    world.command(ALICE, Command::Flush);
+    assert!(world.run_until(seconds(30), |world| guard_of(world, ALICE).is_some()), "{}", world.describe());
+}
+
 #[test] // §6.4(7), (9)
 fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
     let mut world = World::with_overlay(361, default_params()).relays(60).clients(1);

@@ -22,6 +22,10 @@ use super::requests::{Answer, Asker, Question, Requests};
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
+/// Known relays besides guards and seeds that are asked first while there is no view: those heard of last.
+const KNOWN_FIRST: usize = 12;
+/// How many more are with each further round, whose pauses grow: an episode offline is no reason to dial everybody.
+const KNOWN_MORE: usize = 4;
 /// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer addresses that are missing.
 const HELPERS_MAX: usize = 4;
 /// How long these are the same: whoever blocks guards must not walk a client through all relays.
@@ -56,6 +60,8 @@ pub(super) struct Sync {
     /// Which known relays are asked then, and until when no others are.
     helpers: Vec<RelayId>,
     helpers_until: Instant,
+    /// How many known relays may be asked while there is no view.
+    reach: usize,
 }
 
 /// One reconciliation, with one peer.
@@ -89,6 +95,7 @@ impl Sync {
             unknown_count: 0,
             helpers: Vec::new(),
             helpers_until: Instant::from_micros(0),
+            reach: KNOWN_FIRST,
         }
     }
 
@@ -100,6 +107,7 @@ impl Sync {
         }
         let peer = if cx.is_ready && !self.is_helping {
             self.round.clear();
+            self.reach = KNOWN_FIRST;
             self.next_guard(cx, pool)
         } else {
             self.next_peer(cx, book, pool)
@@ -285,6 +293,9 @@ impl Sync {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
         self.round.retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
         if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
+            if !self.round.is_empty() {
+                self.reach = (self.reach + KNOWN_MORE).min(WAYS_MAX);
+            }
             self.widen(cx, book, pool);
         }
         // Offline, rests end by themselves.
@@ -343,6 +354,9 @@ impl Sync {
         if self.is_helping {
             self.choose_helpers(cx.now, &known);
             known.retain(|descriptor| self.helpers.contains(&descriptor.relay));
+        } else {
+            known.sort_by_key(|descriptor| core::cmp::Reverse(descriptor.issued_at));
+            known.truncate(self.reach);
         }
         for descriptor in known {
             self.add(descriptor.relay, descriptor.host_ports(), false);
