@@ -284,6 +284,23 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
     }
 }
 
+#[test] // §6.4(9), (10)
+fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_built() {
+    for left in [0, 3, 6] {
+        let mut world = World::new(354).relays(8).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        (0..8).filter(|&number| number != left).for_each(|number| world.crash_relay(RelayName(number)));
+        next_run(&mut world);
+        let is_said = |notice: &Notice| matches!(notice, Notice::NoCircuits | Notice::Unreachable);
+        assert!(!world.has_notice(ALICE, is_said), "{}", world.describe());
+        let sent = world.send(ALICE, &address, b"nobody hands it on".to_vec());
+        assert!(world.run_until(seconds(8), |world| world.has_notice(ALICE, is_said)), "{}", world.describe());
+        (0..8).filter(|&number| number != left).for_each(|number| world.restart_relay(RelayName(number)));
+        assert!(world.run_until(seconds(40), |world| is_held(world, sent)), "{}", world.describe());
+    }
+}
+
 #[test] // §8.3(9a)
 fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_again() {
     let mut world = World::with_overlay(362, default_params()).relays(60).clients(1);

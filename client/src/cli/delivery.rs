@@ -276,6 +276,7 @@ impl Delivery {
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
+            Notice::NoCircuits => self.settle_open(Obstacle::Deferred(DeferReason::NoCircuit)),
             _ => {}
         }
     }
@@ -455,6 +456,9 @@ fn hint(obstacle: Obstacle) -> &'static str {
         }
         Obstacle::Deferred(DeferReason::Broken { .. }) => {
             "a relay on the way damages what it forwards; the next send or receive tries again, over other relays"
+        }
+        Obstacle::Deferred(DeferReason::NoCircuit) => {
+            "a relay answers, and can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
         }
         Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel outbox flush`",
     }

@@ -113,6 +113,7 @@ async fn until_ready(
         match notice {
             Notice::InboxReady { name, mailboxes, positions } if name == inbox => return Ok((mailboxes, positions)),
             Notice::Unreachable => return Err(Failure::new(Exit::Unreachable, "no relay could be reached", HINT)),
+            Notice::NoCircuits => return Err(Failure::new(Exit::Deferred, "no circuit could be built", HINT)),
             _ => {}
         }
     }

@@ -127,6 +127,7 @@ impl Receiver<'_> {
                     return Err(Failure::failed(fault.to_string(), store_hint(fault)));
                 }
                 Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
+                Notice::NoCircuits if !self.goes_on() => return Err(no_circuit()),
                 Notice::Unreachable if !is_unreachable => {
                     is_unreachable = true;
                     self.session.warn("no relay could be reached; trying again");
@@ -145,6 +146,9 @@ impl Receiver<'_> {
         delivery::in_passing(self.session, self.client, &mut notices).await?;
         if unanswered == 0 {
             return Ok(());
+        }
+        if self.client.status().await?.circuits == 0 {
+            return Err(no_circuit());
         }
         let inboxes = output::count(unanswered, "inbox");
         let hint = "try again later: messages wait there for days";
@@ -309,6 +313,14 @@ fn unreachable() -> Failure {
         "no relay could be reached",
         "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
          ID@HOST:PORT`; messages wait with their holders for days",
+    )
+}
+
+fn no_circuit() -> Failure {
+    Failure::new(
+        Exit::Deferred,
+        "no circuit could be built",
+        "a relay answers, and can reach no other; try again later: messages wait with their holders for days",
     )
 }
 

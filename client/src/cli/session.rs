@@ -121,6 +121,7 @@ impl Session {
                 self.show(&format!("replacing a mailbox of \"{}\"", output::printable(inbox)));
             }
             Notice::Unreachable => self.show("no relay could be reached"),
+            Notice::NoCircuits => self.show("no circuit could be built"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
             Notice::Failed { .. }
             | Notice::Cancelled(_)

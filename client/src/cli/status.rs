@@ -113,7 +113,7 @@ async fn look(session: &Session, client: &Client) -> Result<(), Failure> {
     while Instant::now() < ends_at && client.status().await?.circuits == 0 {
         let step_ends_at = (Instant::now() + STEP).min(ends_at);
         match timeout_at(step_ends_at, notices.next()).await {
-            Ok(Ok(Notice::Unreachable)) => break,
+            Ok(Ok(Notice::Unreachable | Notice::NoCircuits)) => break,
             Ok(Ok(notice)) => session.show_notice(&notice),
             Ok(Err(_)) | Err(_) => {}
         }

@@ -171,6 +171,8 @@ pub enum Notice {
     },
     /// Something the user should know about, that the client deals with by itself.
     Warning(Warning),
+    /// Relays can be reached, and no circuit can be built over any of them. Told again after one was, and while that goes on.
+    NoCircuits,
 }
 
 /// Whether a message with so many holders needs no more, where so many are wanted.

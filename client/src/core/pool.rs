@@ -94,6 +94,10 @@ pub(super) struct Pool {
     brake: Backoff,
     /// Guards whose dials failed since another relay answered.
     missed: BTreeSet<RelayId>,
+    /// Guards that let no circuit be built since one was.
+    unbuildable: BTreeSet<RelayId>,
+    /// Until when it is not told again that no circuit can be built.
+    walled_told_until: Instant,
     /// Since when no guard can be reached.
     lacking_since: Option<Instant>,
     /// When the link that a request waits for takes one more circuit.
@@ -127,6 +131,8 @@ impl Pool {
             suspected: BTreeSet::new(),
             brake: Backoff::default(),
             missed: BTreeSet::new(),
+            unbuildable: BTreeSet::new(),
+            walled_told_until: Instant::default(),
             lacking_since: None,
             paced_until: None,
             violations: 0,
@@ -286,6 +292,7 @@ impl Pool {
         self.end_spent(cx);
         self.paths.refresh(cx);
         self.keep_guard(cx, are_seeds_tried);
+        self.tell_if_walled_in(cx);
         self.keep_stubs(cx, expected);
         self.paths.save(cx);
     }
@@ -386,6 +393,7 @@ impl Pool {
         self.suspects.on_extended(&by);
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
+            self.unbuildable.clear();
             by.first().into_iter().for_each(|&guard| self.paths.guards.on_built(cx, guard));
         }
     }

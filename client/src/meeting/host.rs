@@ -136,9 +136,9 @@ impl Host {
         }
         match told {
             // Everything is out of reach, so that nothing gets on.
-            Told::Notice(Notice::Unreachable) => {
+            Told::Notice(notice @ (Notice::Unreachable | Notice::NoCircuits)) => {
                 self.under_way.clear();
-                self.said.notices.push(encode(&Some(Notice::Unreachable)));
+                self.said.notices.push(encode(&Some(notice)));
             }
             Told::Notice(notice) => self.said.notices.push(encode(&Some(notice))),
             Told::Gap => self.said.notices.push(encode(&None::<Notice>)),

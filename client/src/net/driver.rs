@@ -501,6 +501,7 @@ impl Driver {
                 tracing::debug!(?reason, ?retry_in, "a message could not be delivered yet");
             }
             Notice::Unreachable => tracing::debug!("no relay answers"),
+            Notice::NoCircuits => tracing::debug!("no circuit can be built"),
             Notice::Ready { relays } => tracing::debug!(relays, "the list of relays is good"),
             _ => {}
         }

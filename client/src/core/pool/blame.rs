@@ -146,6 +146,9 @@ impl Pool {
                 self.paths.guards.on_failed(cx, *guard, way, true);
             }
             suspected = self.suspects.on_unbuilt(cx, *guard, way);
+            if suspected != Suspected::Nobody {
+                self.unbuildable.insert(*guard);
+            }
         }
         if suspected == Suspected::Nobody {
             suspected = self.suspects.on_named(cx, &path, witness == Witness::Guard);

@@ -9,12 +9,14 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::time::{Duration, Instant, PeerClock};
 
 use super::super::Context;
-use super::super::io::LinkId;
+use super::super::io::{LinkId, Notice};
 use super::super::links::Reach;
 use super::{Acquired, Pool};
 
 /// How long a dial goes on before the next guard is dialled besides.
 const GUARD_STAGGER: Duration = Duration::from_millis(2500);
+/// How often it is told that no circuit can be built over any guard.
+const WALLED_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How long seeds are waited for before another guard is drawn.
 const SEEDS_FIRST: Duration = Duration::from_secs(3);
 
@@ -141,6 +143,18 @@ impl Pool {
             if !is_over || !self.draw_guard(cx) {
                 return;
             }
+        }
+    }
+
+    /// Says that no circuit can be built, once every guard that there is a link to was tried and no other can be reached.
+    pub(super) fn tell_if_walled_in(&mut self, cx: &mut Context<'_>) {
+        if self.unbuildable.is_empty() || self.walled_told_until > cx.now || self.links.is_dialling() || !cx.is_ready {
+            return;
+        }
+        let mut linked = self.order.iter().filter(|&&relay| self.links.link_to(relay).is_some()).peekable();
+        if linked.peek().is_some() && linked.all(|relay| self.unbuildable.contains(relay)) {
+            self.walled_told_until = cx.now + WALLED_TOLD_EVERY;
+            cx.notify(Notice::NoCircuits);
         }
     }
 
