@@ -209,6 +209,13 @@ impl SimClient {
         }
     }
 
+    /// A link's peer is silent for longer than it may be.
+    pub fn on_link_quiet(&mut self, now: Instant, wall: WallTime, end: EndId, rng: &mut dyn CryptoRng) {
+        if let Some(core) = &mut self.core {
+            core.handle_link_quiet(now, wall, LinkId(end.0), rng);
+        }
+    }
+
     /// A dial failed.
     pub fn on_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {

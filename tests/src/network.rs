@@ -37,12 +37,14 @@ pub struct Network {
     pub latency: Duration,
     /// Pairs of nodes that can't reach each other now.
     cut: BTreeSet<(Node, Node)>,
+    /// Pairs between which everything is lost, and nobody says so.
+    silent: BTreeSet<(Node, Node)>,
 }
 
 impl Network {
     /// A network without links.
     pub fn new(latency: Duration) -> Self {
-        Self { ends: BTreeMap::new(), next_end: 1, latency, cut: BTreeSet::new() }
+        Self { ends: BTreeMap::new(), next_end: 1, latency, cut: BTreeSet::new(), silent: BTreeSet::new() }
     }
 
     /// A new link from `a` (who dialled) to `b`: both ends.
@@ -89,9 +91,26 @@ impl Network {
         self.ends.iter().filter(|(_, end)| is_between(end)).map(|(&id, _)| id).collect()
     }
 
+    /// From now on everything between these two is lost, links and dials included, without an end to any.
+    pub fn silence(&mut self, a: Node, b: Node) {
+        self.silent.insert((a.min(b), a.max(b)));
+    }
+
+    /// Whether everything between these two is lost.
+    pub fn is_silent(&self, a: Node, b: Node) -> bool {
+        self.silent.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// Whether everything sent from this end is lost.
+    pub fn swallows(&self, from: EndId) -> bool {
+        let Some(end) = self.ends.get(&from) else { return false };
+        self.ends.get(&end.opposite).is_some_and(|other| self.is_silent(end.node, other.node))
+    }
+
     /// All partitions end.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.silent.clear();
     }
 
     /// Whether these two can't reach each other.

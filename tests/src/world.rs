@@ -26,6 +26,8 @@ const WORK_TIME: Duration = Duration::from_micros(300);
 const COMMIT_TIME: Duration = Duration::from_millis(4);
 /// How long a dial to nobody takes to fail.
 const DIAL_FAILS_AFTER: Duration = Duration::from_millis(50);
+/// How long a peer without padding may be silent.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 /// When the world begins.
 const WALL_START: WallTime = WallTime(1_790_000_000);
 
@@ -90,6 +92,11 @@ enum Event {
     Commit {
         node: Node,
         incarnation: u64,
+    },
+    /// A client's shell finds that a link's peer is silent for longer than it may be.
+    Quiet {
+        client: usize,
+        end: EndId,
     },
     /// A client hears of a link's end only now: it was asleep.
     Down {
@@ -314,6 +321,17 @@ impl World {
         }
     }
 
+    /// Everything between this client and this relay is lost from now on, and nobody says so.
+    pub fn silence(&mut self, client: ClientName, relay: RelayName) {
+        let (a, b) = (Node::Client(client.0), Node::Relay(relay.0));
+        self.network.silence(a, b);
+        let params = &self.overlay.params;
+        let quiet_max = Duration::from_secs(2) + if params.link_padding { params.padding_max } else { KEEPALIVE };
+        for end in self.network.ends_at(a).into_iter().filter(|&end| self.network.swallows(end)).collect::<Vec<_>>() {
+            self.schedule(quiet_max, Event::Quiet { client: client.0, end });
+        }
+    }
+
     /// Which relays clients dialled since then, one entry a dial.
     pub fn dialled_since(&self, since: Instant) -> Vec<RelayId> {
         self.client_dials.iter().filter(|(at, _)| *at >= since).map(|&(_, relay)| relay).collect()
@@ -458,6 +476,11 @@ impl World {
                 }
                 vec![from]
             }
+            Event::Quiet { client, end } => {
+                let wall = self.wall_of(Node::Client(client));
+                self.clients[client].on_link_quiet(now, wall, end, &mut self.rng);
+                vec![Node::Client(client)]
+            }
             Event::Down { client, end } => {
                 let wall = self.wall_of(Node::Client(client));
                 self.clients[client].on_link_down(now, wall, end, &mut self.rng);
@@ -520,7 +543,7 @@ impl World {
             Event::Cell { to, .. } => self.network.end(*to).map(|end| end.node),
             Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
             Event::Commit { node, .. } => Some(*node),
-            Event::Work { .. } | Event::Down { .. } => None,
+            Event::Work { .. } | Event::Quiet { .. } | Event::Down { .. } => None,
         };
         node == Some(Node::Client(name))
     }
@@ -541,6 +564,10 @@ impl World {
             Node::Relay(n) => self.relays[n].is_up(),
             Node::Client(n) => self.clients[n].is_up(),
         };
+        if self.network.is_silent(from, target) {
+            self.schedule(self.overlay.params.dial_timeout, Event::DialFailed { from, relay: id });
+            return Vec::new();
+        }
         let hello = self.relays[to.0].hello(target_wall).filter(|_| is_up && !self.network.is_cut(from, target));
         let Some(hello) = hello else {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
@@ -622,7 +649,8 @@ impl World {
         self.cells.sent += 1;
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
-        let (Some(to), Some(at)) = (to, self.network.arrival(from, self.now, jitter)) else {
+        let arrival = self.network.arrival(from, self.now, jitter).filter(|_| !self.network.swallows(from));
+        let (Some(to), Some(at)) = (to, arrival) else {
             self.cells.lost += 1;
             self.copies.extend(is_copy.then_some(CopyFate::Lost));
             return;

@@ -284,6 +284,25 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
     }
 }
 
+#[test] // §6.4(12): three seconds after it should have said something at the latest; the rest is for the next guard
+fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
+    for (seed, overlay, within) in
+        [(351, Network::local(), 35), (352, Network::local(), 35), (353, default_params(), 28)]
+    {
+        let overlay = Network { params: Params { selectable_age: Duration::ZERO, ..overlay.params }, ..overlay };
+        let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
+        let address = world.create_inbox(BOB, "help");
+        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.run_for(seconds(70));
+        let guard = guard_of(&world, BOB).expect("a guard in use");
+        let guard = name_of(&world, guard);
+        world.silence(BOB, guard);
+        world.run_for(seconds(1));
+        let sent = world.send(ALICE, &address, b"hello?".to_vec());
+        assert!(world.run_until(seconds(within), |world| has_come(world, sent)), "{}", world.describe());
+    }
+}
+
 #[test] // §6.4(9), (10)
 fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_built() {
     for left in [0, 3, 6] {

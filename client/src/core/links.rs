@@ -296,6 +296,13 @@ impl Links {
         }
     }
 
+    /// This link may be dead.
+    pub(super) fn suspect(&mut self, id: LinkId, now: Instant) {
+        if let Some(link) = self.up.get_mut(&id) {
+            link.suspect_until.get_or_insert(now + SUSPECT_FOR);
+        }
+    }
+
     /// Any link may be dead: the machine slept.
     pub(super) fn suspect_all(&mut self, now: Instant) {
         for link in self.up.values_mut() {

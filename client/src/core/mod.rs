@@ -315,6 +315,14 @@ impl Core {
         self.drive(now, wall, rng);
     }
 
+    /// A link's peer is silent for longer than its padding or keepalives allow.
+    pub fn handle_link_quiet(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
+        self.look_awake(now, wall, rng);
+        let mut cx = context!(self, now, wall, rng);
+        self.pool.handle_link_quiet(&mut cx, link);
+        self.drive(now, wall, rng);
+    }
+
     /// A link asked for with [`LinkOp::Dial`] can't be made.
     pub fn handle_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
         self.look_awake(now, wall, rng);

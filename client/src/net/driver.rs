@@ -262,6 +262,7 @@ impl Driver {
             LinkEvent::Cells { link, cells } => {
                 self.cells.extend(cells.into_iter().map(|cell| (link, cell)));
             }
+            LinkEvent::Quiet { link } => core.handle_link_quiet(now, wall, link, &mut rng),
             LinkEvent::Down { link } => {
                 if self.links.remove(&link).is_some() {
                     core.handle_link_down(now, wall, link, &mut rng);

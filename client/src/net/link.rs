@@ -34,6 +34,8 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 /// Without padding, a cell is sent at least this often, so that both ends notice when the other is gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How much later than it should have come at the latest a peer's cell may come.
+const LATE_MAX: Duration = Duration::from_secs(2);
 /// A peer that says nothing for this long is gone: it missed four keepalives.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 
@@ -48,6 +50,8 @@ pub(super) enum LinkEvent {
     DialFailed { link: LinkId },
     /// Cells came, with good headers, of circuits.
     Cells { link: LinkId, cells: Vec<Cell> },
+    /// The peer is silent though it should have sent padding by now.
+    Quiet { link: LinkId },
     /// The link is gone.
     Down { link: LinkId },
 }
@@ -101,7 +105,7 @@ pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events:
     }
     let (reader, mut writer) = tokio::io::split(stream);
     let fault = tokio::select! {
-        fault = read_cells(link, reader, &events) => fault,
+        fault = read_cells(link, reader, &events, quiet_max(&target.params)) => fault,
         fault = write_cells(&mut writer, &mut queue, &target.params) => fault,
     };
     if !matches!(fault, LinkFault::Io(_)) {
@@ -142,17 +146,20 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
     Ok((stream, theirs?))
 }
 
-async fn read_cells(link: LinkId, mut reader: ReadHalf<Stream>, events: &mpsc::Sender<LinkEvent>) -> LinkFault {
+async fn read_cells(
+    link: LinkId,
+    mut reader: ReadHalf<Stream>,
+    events: &mpsc::Sender<LinkEvent>,
+    quiet_max: Duration,
+) -> LinkFault {
     let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
     let mut filled = 0;
     loop {
         let (_, room) = buffer.split_at_mut(filled);
-        match timeout(SILENCE_MAX, reader.read(room)).await {
-            Err(_elapsed) => return LinkFault::Silent,
-            Ok(Err(error)) => return LinkFault::Io(error),
-            Ok(Ok(0)) => return LinkFault::Closed,
-            Ok(Ok(count)) => filled += count,
-        }
+        filled += match read_some(link, &mut reader, room, events, quiet_max).await {
+            Ok(count) => count,
+            Err(fault) => return fault,
+        };
         let whole = filled - filled % CELL_LEN;
         let (ready, _) = buffer.split_at(whole);
         let cells = match circuit_cells(ready) {
@@ -165,6 +172,35 @@ async fn read_cells(link: LinkId, mut reader: ReadHalf<Stream>, events: &mpsc::S
             return LinkFault::Closed;
         }
     }
+}
+
+/// Reads what there is, and says once if the peer is silent for longer than it may be.
+async fn read_some(
+    link: LinkId,
+    reader: &mut ReadHalf<Stream>,
+    room: &mut [u8],
+    events: &mpsc::Sender<LinkEvent>,
+    quiet_max: Duration,
+) -> Result<usize, LinkFault> {
+    let mut read = timeout(quiet_max, reader.read(room)).await;
+    if read.is_err() {
+        if events.send(LinkEvent::Quiet { link }).await.is_err() {
+            return Err(LinkFault::Closed);
+        }
+        read = timeout(SILENCE_MAX.saturating_sub(quiet_max), reader.read(room)).await;
+    }
+    match read {
+        Err(_elapsed) => Err(LinkFault::Silent),
+        Ok(Err(error)) => Err(LinkFault::Io(error)),
+        Ok(Ok(0)) => Err(LinkFault::Closed),
+        Ok(Ok(count)) => Ok(count),
+    }
+}
+
+/// How long a peer that is there may be silent.
+fn quiet_max(params: &Params) -> Duration {
+    let longest = if params.link_padding { params.padding_max.min(KEEPALIVE) } else { KEEPALIVE };
+    longest + LATE_MAX
 }
 
 /// The circuits' cells among these; a link's own are taken out.

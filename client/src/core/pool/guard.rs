@@ -80,6 +80,13 @@ impl Pool {
         self.lose_all_of(cx, link);
     }
 
+    /// A link is quiet: if it is the guard's, the guard has to show that it is there.
+    pub(in super::super) fn handle_link_quiet(&mut self, cx: &mut Context<'_>, link: LinkId) {
+        if self.guard_in_use().is_some_and(|(_, guard)| guard == link) && self.probe_guard(cx) {
+            self.links.suspect(link, cx.now);
+        }
+    }
+
     /// The machine slept: what was due meanwhile gets its time again, and links have to show that they are alive.
     pub(in super::super) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         let due_at = cx.now + cx.network.params.build_timeout / 2;
