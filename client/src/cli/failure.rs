@@ -129,10 +129,8 @@ pub(super) const MEMORY_HINT: &str = "end other programs, or raise the limit of 
 pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'static str {
     match error.kind() {
         io::ErrorKind::OutOfMemory => MEMORY_HINT,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on the disk; nothing was changed",
-        io::ErrorKind::ReadOnlyFilesystem => {
-            "the disk may not be written: mount it so that it may; nothing was changed"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on the disk; nothing is lost",
+        io::ErrorKind::ReadOnlyFilesystem => "the disk may not be written: mount it so that it may; nothing is lost",
         io::ErrorKind::WouldBlock => {
             "end other programs, or raise the limits of threads and memory (`ulimit -u`, `ulimit -v`)"
         }
@@ -285,9 +283,14 @@ impl From<InitError> for Failure {
                 Self::usage(text, "name one with --seed ID@HOST:PORT; whoever runs a relay can tell you theirs")
             }
             InitError::Network(_) => Self::usage(text, "correct the file that --network names"),
-            InitError::Io { .. } => Self::failed(text, "check the path, its permissions and the room on the disk"),
+            InitError::Io { source, .. } => {
+                Self::failed(text, system_hint(&source, "check the path, its permissions and the room on the disk"))
+            }
             InitError::Files(fault) => Self::failed(text, files_hint(&fault)),
-            InitError::Database(error) => error.into(),
+            InitError::Database(error) => match error.fault() {
+                StoreFault::DiskFull => Self::failed(text, "free some space and try again; nothing was made"),
+                _ => error.into(),
+            },
         }
     }
 }

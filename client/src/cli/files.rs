@@ -6,7 +6,7 @@ use std::path::Path;
 
 use umbel_client::write_whole;
 
-use super::failure::Failure;
+use super::failure::{Failure, system_hint};
 
 /// Makes a directory for messages, and those above it; one that is there stays as it is.
 pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
@@ -40,7 +40,8 @@ fn exists(path: &Path) -> Failure {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("could not write {}: {error}", path.display()), "check the path after --output")
+    let hint = system_hint(error, "check the path after --output");
+    Failure::failed(format!("could not write {}: {error}", path.display()), hint)
 }
 
 #[cfg(test)]

@@ -130,6 +130,11 @@ pub(super) fn immutable_uri(database: &Path) -> String {
     uri + "?immutable=1"
 }
 
+/// The database's file, and those that SQLite puts beside it.
+pub(super) fn all(database: &Path) -> [PathBuf; 3] {
+    [database.to_owned(), beside(database, "-wal"), beside(database, "-shm")]
+}
+
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }

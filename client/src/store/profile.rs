@@ -195,8 +195,8 @@ impl Profile {
             return Err(InitError::NoSeeds);
         }
         files::check_path(&database_path).map_err(InitError::Files)?;
+        let mut made = Made { folder: (!dir.exists()).then(|| dir.to_owned()), paths: Vec::new() };
         make_private_dir(dir)?;
-        let mut made = Made::default();
         let (key, source) = make_key(new.key, &mut made, rng)?;
         let config = RawConfig {
             version: PROFILE_VERSION,
@@ -204,7 +204,7 @@ impl Profile {
             network: new.network,
             key: source,
         };
-        made.note(&database_path);
+        files::all(&database_path).iter().for_each(|path| made.note(path));
         make_private_file(&database_path)?;
         Database::create(&database_path, &key).map_err(InitError::Database)?;
         sync(&database_path)?;
@@ -302,8 +302,9 @@ impl Profile {
 }
 
 /// What [`Profile::create`] has made so far: taken away again unless all of it could be made.
-#[derive(Default)]
 struct Made {
+    /// The profile's directory, if it was not there.
+    folder: Option<PathBuf>,
     paths: Vec<PathBuf>,
 }
 
@@ -314,6 +315,7 @@ impl Made {
 
     fn keep(mut self) {
         self.paths.clear();
+        self.folder = None;
     }
 }
 
@@ -322,6 +324,9 @@ impl Drop for Made {
         for path in &self.paths {
             // Nothing better can be done about a file that can't be removed than to say what failed before it.
             drop(fs::remove_file(path));
+        }
+        if let Some(folder) = &self.folder {
+            drop(fs::remove_dir(folder));
         }
     }
 }

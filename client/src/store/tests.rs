@@ -309,6 +309,11 @@ fn making_a_profile_overwrites_nothing() {
     assert!(matches!(taken_key, Err(InitError::KeyFileExists(_))));
     assert!(matches!(Profile::load(&other), Err(ProfileError::Missing(_))));
     assert!(Profile::load(&path).unwrap().open().is_ok());
+    assert!(!other.exists(), "nothing is left of one that could not be made");
+    std::fs::create_dir(&other).unwrap();
+    let no_key = Profile::create(&other, with_key_file(&dir.path().join("no/where")), &mut rand::rng());
+    assert!(matches!(no_key, Err(InitError::Io { .. })));
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "the directory was there before");
 }
 
 #[test]
