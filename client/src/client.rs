@@ -483,7 +483,12 @@ type Begun = (Ground, Database, Option<(Core, Clock)>);
 /// Opens a profile, and takes its lock if that is free.
 fn begin(profile: Profile) -> Result<Begun, OpenError> {
     let (ground, mut database) = to_ground(profile.open()?);
-    let failed = |error| OpenError::Lock(ground.lock_file.path().to_owned(), error);
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ProfileError::Database(DatabaseError::Unwritable(StoreFault::ReadOnly)).into()
+        }
+        _ => OpenError::Lock(ground.lock_file.path().to_owned(), error),
+    };
     let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
     database.keep(lock);
     ground.forget_killed_guests(&mut database);

@@ -100,6 +100,11 @@ impl Failure {
         self.hint == CLOSED_HINT
     }
 
+    /// Whether nothing can be written where the profile is.
+    pub(super) fn is_unwritable(&self) -> bool {
+        [StoreFault::DiskFull, StoreFault::ReadOnly].into_iter().any(|fault| self.hint == store_hint(fault))
+    }
+
     /// A message that no record can hold; `len` where it is known.
     pub(super) fn too_long(len: Option<u64>) -> Self {
         let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));
@@ -113,11 +118,11 @@ impl Failure {
 pub(super) fn store_hint(fault: StoreFault) -> &'static str {
     match fault {
         StoreFault::DiskFull => {
-            "free some space; what was stored before is safe: `umbel list --all`, `show` and `status --offline` read it"
+            "free some space; what was stored before is safe: `umbel list --all`, `show` and `status` read it"
         }
         StoreFault::ReadOnly => {
-            "make the profile's directory writable; what was stored before is safe: `umbel list --all`, `show` and `status \
-             --offline` read it"
+            "make the profile's directory writable; what was stored before is safe: `umbel list --all`, `show` and `status` \
+             read it"
         }
         StoreFault::Failed => "check the disk, or run again with --verbose for details; what was stored before is safe",
     }

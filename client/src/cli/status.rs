@@ -61,10 +61,21 @@ struct Inbox<'a> {
 
 pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<(), Failure> {
     if args.offline {
-        let library = session.library()?;
-        return report(session, &library.status(), &library.unread_counts()?);
+        return offline(session);
     }
-    session.with_client(Reach::Online, async |client| status(session, client).await).await
+    match session.with_client(Reach::Online, async |client| status(session, client).await).await {
+        // A client has to write; what there is to read is read all the same.
+        Err(failure) if failure.is_unwritable() => {
+            session.warn(&failure.error);
+            offline(session)
+        }
+        result => result,
+    }
+}
+
+fn offline(session: &Session) -> Result<(), Failure> {
+    let library = session.library()?;
+    report(session, &library.status(), &library.unread_counts()?)
 }
 
 async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
