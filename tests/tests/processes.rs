@@ -97,6 +97,21 @@ fn a_message_waits_in_the_outbox_until_there_is_a_network_again() {
     assert_eq!(came, counted([b"first".to_vec(), b"second".to_vec()]));
 }
 
+#[test] // §9.4
+fn an_inbox_that_was_made_without_a_network_is_found_after_one_receive() {
+    let mut fleet = Fleet::new(8);
+    let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
+    fleet.relays.iter_mut().for_each(fleet::Relay::kill);
+    let failed = bob.run(&["inbox", "create", "help", "--timeout", "5"]);
+    assert!(matches!(failed.status.code(), Some(69 | 75)), "{failed:?}");
+    fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
+    bob.ok(&["receive", "--timeout", "120"]);
+    let shown = bob.ok(&["inbox", "show", "help"]);
+    let address = shown.first().and_then(|shown| shown["address"].as_str()).expect("an inbox has an address");
+    assert_eq!(alice.send(address, b"found"), Some(0));
+    assert_eq!(bob.receive(1, Duration::from_secs(120)), [b"found".to_vec()]);
+}
+
 #[test] // relays come and go
 fn messages_arrive_while_relays_die_and_others_join() {
     let mut fleet = Fleet::new(12);
