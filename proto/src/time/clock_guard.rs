@@ -266,7 +266,8 @@ impl ClockGuard {
             let undone = jump.amount.min(rest);
             jump.amount -= undone;
             rest -= undone;
-            if jump.amount.is_zero() {
+            // What is left of a second is how the calendar is read.
+            if jump.amount <= SLACK {
                 self.pending.pop();
             }
         }
@@ -369,6 +370,18 @@ mod tests {
         machine.run(5);
         assert!(matches!(machine.restart(-signed(365 * DAY)), Some(ClockJump::Back(_))));
         assert!(machine.guard.may_delete() && machine.lag() <= 2);
+    }
+
+    #[test] // §1.6: calendars are read in whole seconds
+    fn a_jump_that_is_taken_back_within_a_second_leaves_no_part_of_one_behind() {
+        let mut machine = Machine::new();
+        let mut look = |micros, ahead| {
+            let now = Instant::default() + Duration::from_secs(machine.ran) + Duration::from_micros(micros);
+            machine.guard.look(now, WallTime(machine.wall + ahead));
+            machine.guard.may_delete()
+        };
+        assert!(!look(200_000, 1 + 29 * DAY));
+        assert!(look(300_000, 1));
     }
 
     #[test] // §1.6
