@@ -43,7 +43,7 @@ fn words(news: News) -> (Level, String) {
             let advice = if is_sure {
                 "set it right, and run a time service that keeps it so"
             } else {
-                "these may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time \
+                "others may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time \
                  service that keeps it so"
             };
             (Level::WARN, format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"))
