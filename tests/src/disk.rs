@@ -130,6 +130,9 @@ impl Committed {
             StoreOp::RemoveInboxDescriptorsBefore(epoch) => {
                 self.inbox_descriptors.retain(|(kept, _), _| *kept >= epoch);
             }
+            StoreOp::RemoveInboxDescriptorsAfter(epoch) => {
+                self.inbox_descriptors.retain(|(kept, _), _| *kept <= epoch);
+            }
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
             StoreOp::PutClock(state) => self.clock = Some(state),
         }

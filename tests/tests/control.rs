@@ -429,32 +429,49 @@ fn a_verdict_about_the_clock_has_to_hold() {
     assert_eq!(swing(&mut relay, 15), 1);
 }
 
+/// Somebody's inbox descriptor for this epoch, on a circuit of its own.
+fn publish_another(relay: &mut LoneRelay, number: u8, epoch: Epoch) -> Option<DirectoryReply> {
+    let mut rng = ChaCha20Rng::seed_from_u64(u64::from(number));
+    let (identity, seal_key) = (InboxIdentity::generate(&mut rng), SealSecret::generate(&mut rng).public());
+    let descriptor = InboxDescriptor { revision: 1, seal_key, mailboxes: Vec::new(), puzzle_effort: 0 };
+    let sealed = descriptor.seal(&identity, &relay.network.id, epoch, &mut rng);
+    let mut client = Client::connected(relay, u32::from(number));
+    publish(relay, &mut client, &sealed, true)
+}
+
 #[test] // §8.4
 fn a_full_table_of_inbox_descriptors_drops_what_is_over_first() {
     let mut relay = with_client(0);
-    let mut rng = ChaCha20Rng::seed_from_u64(7);
-    let seal_key = SealSecret::generate(&mut rng).public();
-    let network = relay.network.id;
-    let mut sealed = |epoch| {
-        let identity = InboxIdentity::generate(&mut rng);
-        let descriptor =
-            InboxDescriptor { revision: 1, seal_key: seal_key.clone(), mailboxes: Vec::new(), puzzle_effort: 0 };
-        descriptor.seal(&identity, &network, epoch, &mut rng)
-    };
     let published = Some(DirectoryReply::Published);
     relay.pass(Duration::from_secs(25 * 3600));
     let (epoch, week) = (relay.wall().epoch(), 7 * 86_400);
-    let mut client = Client::connected(&mut relay, 1);
-    for _ in 0..4 {
-        assert_eq!(publish(&mut relay, &mut client, &sealed(epoch), true), published);
+    for number in 1..5 {
+        assert_eq!(publish_another(&mut relay, number, epoch), published);
     }
     let full = Some(DirectoryReply::Refused(DirectoryRefusal::Full));
-    assert_eq!(publish(&mut relay, &mut client, &sealed(epoch), true), full);
+    assert_eq!(publish_another(&mut relay, 5, epoch), full);
     relay.pass(Duration::from_secs(week - relay.wall().as_secs() % week + 2 * 3600));
     let next = relay.wall().epoch();
     assert!(next > epoch);
-    let mut client = Client::connected(&mut relay, 2);
-    assert_eq!(publish(&mut relay, &mut client, &sealed(next), true), published);
+    assert_eq!(publish_another(&mut relay, 6, next), published);
+}
+
+#[test] // §8.4
+fn a_table_that_was_filled_while_the_clock_was_ahead_takes_others_when_it_is_right() {
+    let mut relay = with_client(0);
+    let published = Some(DirectoryReply::Published);
+    relay.pass(Duration::from_secs(25 * 3600));
+    relay.set_clock(60 * 86_400);
+    relay.pass(Duration::from_secs(90));
+    let ahead = relay.wall().epoch();
+    for number in 1..5 {
+        assert_eq!(publish_another(&mut relay, number, ahead), published);
+    }
+    relay.set_clock(0);
+    relay.pass(Duration::from_secs(90));
+    let epoch = relay.wall().epoch();
+    assert!(ahead > epoch);
+    assert_eq!(publish_another(&mut relay, 5, epoch), published);
 }
 
 #[test] // §8.1

@@ -46,6 +46,11 @@ impl Clock {
         self.guard.confirmed()
     }
 
+    /// Whether the calendar is confirmed as it is.
+    pub(super) const fn is_sure(&self) -> bool {
+        self.guard.may_delete()
+    }
+
     /// Other clocks say this now; whether that is a verdict that counts, and news.
     fn judge(&mut self, now: Instant, off_by: Option<i64>) -> bool {
         let is_other = off_by.map(i64::signum) != self.off_by.map(i64::signum);

@@ -106,6 +106,8 @@ pub enum StoreOp {
     },
     /// Forget the inbox descriptors of epochs before this one.
     RemoveInboxDescriptorsBefore(Epoch),
+    /// Forget the inbox descriptors of epochs after this one.
+    RemoveInboxDescriptorsAfter(Epoch),
     /// Keep these onion keys and no others.
     PutOnionKeys(Vec<StoredOnionKey>),
     /// Keep what is known of this machine's clock.

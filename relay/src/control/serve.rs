@@ -135,6 +135,11 @@ impl Services {
         }
         self.inboxes.len() != old
     }
+
+    /// Forgets inbox descriptors of epochs after this one.
+    fn drop_inboxes_after(&mut self, epoch: Epoch) -> bool {
+        !self.inboxes.split_off(&(epoch.next(), BlindedKey([0; BlindedKey::LEN]))).is_empty()
+    }
 }
 
 impl Control {
@@ -145,6 +150,15 @@ impl Control {
         let oldest = WallTime(self.clock.confirmed().as_secs().saturating_sub(kept.as_secs())).epoch();
         if self.services.expire_inboxes(oldest) {
             self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
+        }
+    }
+
+    /// Forgets inbox descriptors of epochs that none is taken for yet: they came while the clock was ahead. Nobody asks for them,
+    /// their owners publish them again, and a table full of them takes no others until their epochs are over.
+    fn forget_future_inboxes(&mut self, wall: WallTime) {
+        let latest = (wall + CLOCK_SKEW_MAX).epoch().next();
+        if self.clock.is_sure() && self.services.drop_inboxes_after(latest) {
+            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsAfter(latest));
         }
     }
 
@@ -251,6 +265,7 @@ impl Control {
         let is_full = |services: &Services, most| services.inboxes.len() + services.publishing.len() >= most;
         if is_full(&self.services, self.config.inbox_descriptors_max) && !self.services.inboxes.contains_key(&at) {
             self.forget_inboxes(Duration::ZERO);
+            self.forget_future_inboxes(wall);
         }
         match self.services.inboxes.get(&at) {
             Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),

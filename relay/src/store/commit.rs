@@ -131,6 +131,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
             return Ok(Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: true }));
         }
         StoreOp::RemoveInboxDescriptorsBefore(epoch) => relays::remove_inbox_descriptors_before(db, *epoch)?,
+        StoreOp::RemoveInboxDescriptorsAfter(epoch) => relays::remove_inbox_descriptors_after(db, *epoch)?,
         StoreOp::PutOnionKeys(keys) => relays::put_onion_keys(db, keys)?,
         StoreOp::PutClock(state) => relays::put_clock(db, state)?,
     }
@@ -146,6 +147,7 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         }
         StoreOp::Book(_)
         | StoreOp::RemoveInboxDescriptorsBefore(_)
+        | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)
         | StoreOp::PutClock(_) => None,
     }

@@ -254,6 +254,7 @@ fn op_bytes(op: &StoreOp) -> usize {
         StoreOp::Mailbox(_)
         | StoreOp::Book(BookOp::Remove(_))
         | StoreOp::RemoveInboxDescriptorsBefore(_)
+        | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)
         | StoreOp::PutClock(_) => 0,
     }

@@ -41,6 +41,11 @@ pub(super) fn remove_inbox_descriptors_before(db: &Connection, epoch: Epoch) -> 
     Ok(())
 }
 
+pub(super) fn remove_inbox_descriptors_after(db: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch > ?1")?.execute([integer(epoch.0)])?;
+    Ok(())
+}
+
 pub(super) fn put_onion_keys(db: &Connection, keys: &[StoredOnionKey]) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM onion_keys")?.execute([])?;
     let mut insert = db.prepare_cached("INSERT INTO onion_keys (created_at, secret) VALUES (?1, ?2)")?;

@@ -239,13 +239,14 @@ fn descriptors_and_onion_keys_come_back() {
         submit(StoreOp::Book(BookOp::Put { relay: RelayId([relay; 32]), row }));
     }
     submit(StoreOp::Book(BookOp::Remove(vec![RelayId([3; 32]), RelayId([4; 32])])));
-    for (ticket, epoch) in [(7, 10), (8, 11)] {
+    for (ticket, epoch) in [(7, 10), (8, 11), (9, 12)] {
         let blinded = BlindedKey([u8::try_from(epoch).unwrap(); 32]);
         submit(StoreOp::PutInboxDescriptor { ticket, blinded, epoch: Epoch(epoch), descriptor: vec![9; 8192] });
         let done = first.done.recv().unwrap();
         assert!(matches!(done, StoreDone::InboxDescriptor { ticket: of, is_stored: true } if of == ticket));
     }
     submit(StoreOp::RemoveInboxDescriptorsBefore(Epoch(11)));
+    submit(StoreOp::RemoveInboxDescriptorsAfter(Epoch(11)));
     let onion_key = |byte, at| StoredOnionKey { secret: Zeroizing::new([byte; 32]), created_at: WallTime(at) };
     submit(StoreOp::PutOnionKeys(vec![onion_key(1, 100)]));
     submit(StoreOp::PutOnionKeys(vec![onion_key(1, 100), onion_key(2, 200)]));
