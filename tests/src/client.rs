@@ -143,6 +143,12 @@ impl SimClient {
         Self { disk: self.disk.clone(), ..Self::new(self.seeds.clone()) }
     }
 
+    /// One more seed, from its next start on; another address for one that it has.
+    pub fn add_seed(&mut self, seed: Peer) {
+        self.seeds.retain(|other| other.id != seed.id);
+        self.seeds.push(seed);
+    }
+
     /// Fills its disk, or makes room on it.
     pub fn set_disk_full(&mut self, is_full: bool) {
         self.disk.is_full = is_full;

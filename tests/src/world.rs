@@ -202,6 +202,12 @@ impl World {
         name
     }
 
+    /// From its next start on, this client has this relay as a seed, where the relay is now.
+    pub fn add_seed(&mut self, name: ClientName, relay: RelayName) {
+        let seed = self.relays[relay.0].peer();
+        self.clients[name.0].add_seed(seed);
+    }
+
     /// The time.
     pub fn now(&self) -> Instant {
         self.now

@@ -95,6 +95,38 @@ fn last_known_addresses_bring_a_client_back_whose_seed_is_gone() {
     assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
 }
 
+#[test] // §8.3(9): where every relay moved, the address that the user names is dialled, whoever is there and however often others failed
+fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
+    let (mut world, _) = with_message(925, 10);
+    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    world.crash_client(ALICE);
+    // They find each other through the last one, which is gone when Alice comes back.
+    for relay in (0..9).map(RelayName) {
+        world.crash_relay(relay);
+        world.move_relay(relay);
+        world.restart_relay(relay);
+    }
+    world.run_for(Duration::from_secs(60));
+    world.crash_relay(RelayName(9));
+    world.restart_client(ALICE);
+    world.command(ALICE, Command::Flush);
+    world.run_for(Duration::from_secs(1));
+    assert!(world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
+    world.crash_client(ALICE);
+    for seed in (0..9).map(RelayName) {
+        let twin = world.copy_client(ALICE);
+        world.crash_client(twin);
+        world.add_seed(twin, seed);
+        world.restart_client(twin);
+        let sent = world.send(twin, &address, b"now".to_vec());
+        let is_held =
+            |world: &World| world.has_notice(twin, |notice| matches!(notice, Notice::Held { id, .. } if *id == sent));
+        let is_over = |world: &World| is_held(world) || world.has_notice(twin, |notice| *notice == Notice::Unreachable);
+        assert!(world.run_until(Duration::from_secs(20), is_over) && is_held(&world), "{seed:?}: {}", world.describe());
+        world.crash_client(twin);
+    }
+}
+
 #[test] // §8.2(7), §8.3(9)
 fn last_known_addresses_bring_relays_back_whose_seeds_are_gone() {
     let mut world = World::new(930).relays(9);

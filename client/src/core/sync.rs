@@ -249,8 +249,11 @@ impl Sync {
 
     /// Whether everyone who might know where guards are now was asked, or could not be reached.
     pub(super) fn are_all_tried(&self, pool: &Pool, now: Instant) -> bool {
-        let is_resting = |relay| matches!(pool.links.reach(relay, now), Reach::Resting(_));
-        let is_tried = |way: &Way| way.asked_count > 0 || is_resting(way.relay);
+        let has_failed = |way: &Way| {
+            matches!(pool.links.reach(way.relay, now), Reach::Resting(_))
+                && !pool.links.failed_elsewhere(way.relay, &way.host_ports)
+        };
+        let is_tried = |way: &Way| way.asked_count > 0 || has_failed(way);
         let is_over = self.is_round_over || (!self.round.is_empty() && self.round.iter().all(is_tried));
         self.is_helping && self.running.is_none() && is_over
     }
@@ -308,6 +311,10 @@ impl Sync {
         for way in &self.round {
             if !self.may_ask(way.relay, cx.now) {
                 continue;
+            }
+            // A guard is dialled where its descriptor says; a seed may be known to be elsewhere by now.
+            if pool.links.failed_elsewhere(way.relay, &way.host_ports) {
+                pool.links.hurry(&[way.relay]);
             }
             match pool.links.reach(way.relay, cx.now) {
                 Reach::Up(_) => return Some(way.relay),
