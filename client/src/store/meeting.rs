@@ -135,8 +135,12 @@ impl Database {
         self.unsynced(|transaction| forget(transaction, guest))
     }
 
-    /// Forgets all guests and what they asked: none is alive.
+    /// Forgets all guests and what they asked: none is alive. Writes nothing if there were none.
     pub(crate) fn forget_guests(&mut self) -> Result<(), DatabaseError> {
+        let is_any = "SELECT EXISTS (SELECT 1 FROM guests) OR EXISTS (SELECT 1 FROM asks)";
+        if !self.connection.query_row(is_any, [], |row| row.get(0)).doing(DOING)? {
+            return Ok(());
+        }
         self.unsynced(|transaction| {
             transaction.execute_batch("DELETE FROM asks; DELETE FROM guests; DELETE FROM notices;")
         })
@@ -431,6 +435,9 @@ mod tests {
         host.forget_guests().unwrap();
         let found = host.attend(AskId(0)).unwrap();
         assert!(found.guests.is_empty() && found.asks.is_empty());
+        let version = guest.data_version().unwrap();
+        host.forget_guests().unwrap();
+        assert_eq!(guest.data_version().unwrap(), version, "nothing is written for nothing");
         assert!(guest.enter().unwrap().guest > last, "names are not used again");
     }
 
