@@ -19,6 +19,8 @@ pub struct RelayDisk {
     pub is_full: bool,
     /// How much longer than usual its commits take.
     pub delay: Duration,
+    /// How many descriptors of inboxes were stored, all told.
+    pub published: usize,
 }
 
 #[derive(Default)]
@@ -45,6 +47,8 @@ impl RelayDisk {
     /// Commits all that was written; the answers.
     pub fn commit(&mut self) -> Vec<StoreDone> {
         let is_full = self.is_full;
+        let is_descriptor = |op: &&StoreOp| matches!(op, StoreOp::PutInboxDescriptor { .. });
+        self.published += self.pending.iter().filter(is_descriptor).count();
         let pending = core::mem::take(&mut self.pending);
         pending.into_iter().filter_map(|op| self.committed.apply(op, is_full)).collect()
     }

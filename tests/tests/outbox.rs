@@ -228,11 +228,12 @@ fn a_backup_that_was_restored_says_so_and_takes_mail_again() {
     let mut world = World::new(92).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     end(&mut world, BOB);
-    // Bob goes on for some runs, each with a revision of its own; then his disk is lost, and a copy from before comes back.
+    // Bob goes on for some runs in which he receives, each with a revision of its own; then his disk is lost, and a copy from before comes back.
     let backup = world.copy_client(BOB);
     world.crash_client(backup);
     for _ in 0..3 {
         world.restart_client(BOB);
+        follow(&mut world, BOB);
         world.run_for(Duration::from_secs(20));
         end(&mut world, BOB);
     }

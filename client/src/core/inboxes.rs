@@ -5,10 +5,10 @@
 //! as long as a record lives there.
 
 mod rival;
+mod stored;
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
@@ -19,9 +19,9 @@ use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::chance::Backoff;
+use super::chance::{Backoff, between};
 use super::circuit::Isolation;
 use super::io::{Notice, StoreOp, StoreTicket, Warning};
 use super::lookup::Lookups;
@@ -30,6 +30,8 @@ use super::publish::{Posted, Publication};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::{Context, SnapshotFault};
 use rival::Rival;
+use stored::InboxState;
+pub(super) use stored::OwnMailbox;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
@@ -45,53 +47,6 @@ const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 const AWAITED_MAX: Duration = Duration::from_secs(60);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// Format of the stored state.
-const STATE_VERSION: u8 = 2;
-
-/// One mailbox of one's own.
-#[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-pub(super) struct OwnMailbox {
-    #[zeroize(skip)]
-    pub(super) relay: RelayId,
-    #[zeroize(skip)]
-    pub(super) queue: QueueId,
-    pub(super) owner_seed: [u8; 32],
-    sender_seed: [u8; 32],
-    /// Whether its holder has it, and the descriptor names it.
-    #[zeroize(skip)]
-    is_created: bool,
-    /// The mailbox whose place it takes once it is created.
-    #[zeroize(skip)]
-    replaces: Option<QueueId>,
-    /// When it was replaced, if it was.
-    #[zeroize(skip)]
-    retired_at: Option<WallTime>,
-    /// Since when its holder is out of reach, or does not know it: kept, since many a client runs for a minute at a time.
-    #[zeroize(skip)]
-    failing_since: Option<WallTime>,
-}
-
-#[cfg(test)]
-impl OwnMailbox {
-    /// One that its holder has.
-    pub(super) const fn for_test(relay: RelayId, queue: QueueId) -> Self {
-        let (owner_seed, sender_seed) = ([1; 32], [2; 32]);
-        let (replaces, retired_at, failing_since) = (None, None, None);
-        Self { relay, queue, owner_seed, sender_seed, is_created: true, replaces, retired_at, failing_since }
-    }
-}
-
-/// What is stored of an inbox.
-#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-struct InboxState {
-    #[zeroize(skip)]
-    version: u8,
-    identity_seed: [u8; 32],
-    seal_seed: [u8; 32],
-    #[zeroize(skip)]
-    revision: u64,
-    mailboxes: Vec<OwnMailbox>,
-}
 
 /// All own inboxes, by name.
 #[derive(Default)]
@@ -103,6 +58,11 @@ struct Inbox {
     identity: InboxIdentity,
     seal: SealSecret,
     revision: u64,
+    /// The revision is one of this run, which has published nothing before it.
+    is_revised: bool,
+    published_until: WallTime,
+    /// Somebody receives for it in this run: its descriptor shows whether another copy does too.
+    is_in_use: bool,
     mailboxes: Vec<OwnMailbox>,
     /// What is known of each mailbox since the client started.
     health: BTreeMap<QueueId, Health>,
@@ -152,13 +112,9 @@ pub(super) enum Visit {
 
 impl Inboxes {
     pub(super) fn restore(&mut self, name: String, state: &[u8]) -> Result<(), SnapshotFault> {
-        match wire::decode::<InboxState>(state) {
-            Ok(state) if state.version == STATE_VERSION => {
-                self.by_name.insert(name, Inbox::restore(&state));
-                Ok(())
-            }
-            _ => Err(SnapshotFault::Inbox(name)),
-        }
+        let Some(state) = InboxState::decode(state) else { return Err(SnapshotFault::Inbox(name)) };
+        self.by_name.insert(name, Inbox::restore(&state));
+        Ok(())
     }
 
     /// Makes an inbox; one that is there already is reported once it is ready.
@@ -175,6 +131,7 @@ impl Inboxes {
     pub(super) fn report(&mut self, name: &str) {
         if let Some(inbox) = self.by_name.get_mut(name) {
             inbox.is_told = false;
+            inbox.is_in_use = true;
         }
     }
 
@@ -236,6 +193,7 @@ impl Inboxes {
         if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken && revision == inbox.revision {
             inbox.rival.on_refused(cx.now);
         }
+        inbox.look_whether_published(cx);
     }
 
     /// A holder ended a subscription for the sake of another that is not ours.
@@ -270,6 +228,9 @@ impl Inbox {
             identity: InboxIdentity::generate(cx.rng),
             seal: SealSecret::generate(cx.rng),
             revision: 0,
+            is_revised: true,
+            published_until: WallTime(0),
+            is_in_use: true,
             mailboxes: Vec::new(),
             health: BTreeMap::new(),
             saving: Saving::Due(cx.now),
@@ -287,11 +248,13 @@ impl Inbox {
         Self {
             identity: InboxIdentity::from_seed(&state.identity_seed),
             seal: SealSecret::from_seed(&state.seal_seed),
-            // A new one, since it is sealed anew: one revision never has two forms.
-            revision: state.revision.saturating_add(1),
+            revision: state.revision,
+            is_revised: false,
+            published_until: state.published_until,
+            is_in_use: false,
             mailboxes: state.mailboxes.clone(),
             health: BTreeMap::new(),
-            saving: Saving::Due(Instant::default()),
+            saving: Saving::Saved,
             publication: Publication::default(),
             settles_at: Some(Instant::default()),
             tells_at: None,
@@ -333,11 +296,21 @@ impl Inbox {
             return;
         }
         self.create_missing(cx, requests, name);
-        if self.is_settled(cx) && may_publish {
+        if self.is_settled(cx) && may_publish && (self.is_revised || self.has_to_publish(cx)) {
+            if !self.is_revised {
+                // It is sealed anew: one revision never has two forms.
+                return self.change(cx);
+            }
             let descriptor = self.descriptor();
             self.publication.drive(cx, requests, name, &self.identity, &descriptor);
             self.tell_if_ready(cx, name);
         }
+    }
+
+    /// Whether this run has to publish the descriptor, which one before it has published.
+    fn has_to_publish(&self, cx: &Context<'_>) -> bool {
+        let latest = cx.wall + cx.network.params.inbox_republish.saturating_mul(2);
+        self.is_in_use || self.is_awaited(cx.now) || self.published_until <= cx.wall || self.published_until > latest
     }
 
     /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
@@ -522,6 +495,15 @@ impl Inbox {
         }
     }
 
+    /// Once all positions have the descriptor the next run need not publish it, for a while.
+    fn look_whether_published(&mut self, cx: &mut Context<'_>) {
+        if self.publication.is_complete(self.revision) && self.published_until <= cx.wall {
+            let every = cx.network.params.inbox_republish;
+            self.published_until = cx.wall + between(every * 3 / 4, every * 5 / 4, cx.rng);
+            self.touch(cx);
+        }
+    }
+
     /// Whether a mailbox is to take the place of another.
     fn is_mending(&self) -> bool {
         self.mailboxes.iter().any(|mailbox| mailbox.replaces.is_some() && !mailbox.is_created)
@@ -541,7 +523,8 @@ impl Inbox {
         let address = *self.identity.address();
         let Some(found) = self.rival.look(cx, lookups, requests, &address) else { return };
         let (positions, _) = self.publication.progress(cx.wall.epoch(), self.revision);
-        let is_ours = found < self.revision || (found == self.revision && positions > 0);
+        let is_published = positions > 0 || !self.is_revised;
+        let is_ours = found < self.revision || (found == self.revision && is_published);
         if is_ours {
             return;
         }
@@ -561,6 +544,8 @@ impl Inbox {
     /// What the descriptor says is different now.
     fn change(&mut self, cx: &Context<'_>) {
         self.revision = self.revision.saturating_add(1);
+        self.is_revised = true;
+        self.published_until = WallTime(0);
         self.touch(cx);
     }
 
@@ -571,11 +556,12 @@ impl Inbox {
 
     fn state(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(wire::encode(&InboxState {
-            version: STATE_VERSION,
+            version: stored::VERSION,
             identity_seed: *self.identity.seed(),
             seal_seed: *self.seal.seed(),
             revision: self.revision,
             mailboxes: self.mailboxes.clone(),
+            published_until: self.published_until,
         }))
     }
 

@@ -102,6 +102,11 @@ impl Publication {
         (stored, current.count())
     }
 
+    /// Whether all positions have this revision.
+    pub(super) fn is_complete(&self, revision: u64) -> bool {
+        !self.postings.is_empty() && self.postings.values().all(|posting| posting.stored == Some(revision))
+    }
+
     /// When there is something to post, past moments included.
     pub(super) fn timeouts(&self, revision: u64) -> impl Iterator<Item = Instant> {
         let missing =
