@@ -31,6 +31,8 @@ pub(super) struct Clock {
     is_doubted: bool,
     /// Since when another verdict has held.
     other_since: Option<Instant>,
+    /// The operator was told that it is this clock that is wrong.
+    is_surely_off: bool,
 }
 
 impl Clock {
@@ -38,7 +40,7 @@ impl Clock {
         let (guard, jump) = ClockGuard::restore(state, now, wall);
         let news = jump.map(News::ClockSinceLastRun);
         let is_doubted = matches!(jump, Some(ClockJump::Back(_)));
-        (Self { guard, off_by: None, is_judged: false, is_doubted, other_since: None }, news)
+        (Self { guard, off_by: None, is_judged: false, is_doubted, other_since: None, is_surely_off: false }, news)
     }
 
     /// The calendar as far as it is confirmed: what is kept for others is deleted by it.
@@ -52,7 +54,7 @@ impl Clock {
     }
 
     /// Other clocks say this now; whether that is a verdict that counts, and news.
-    fn judge(&mut self, now: Instant, off_by: Option<i64>) -> bool {
+    fn judge(&mut self, now: Instant, off_by: Option<i64>, is_sure: bool) -> bool {
         let is_other = off_by.map(i64::signum) != self.off_by.map(i64::signum);
         if is_other && self.is_judged {
             let since = *self.other_since.get_or_insert(now);
@@ -61,7 +63,9 @@ impl Clock {
             }
         }
         (self.off_by, self.is_judged, self.other_since) = (off_by, true, None);
-        core::mem::take(&mut self.is_doubted) || is_other
+        let is_surely_off = off_by.is_some() && (is_sure || (self.is_surely_off && !is_other));
+        let was_surely_off = core::mem::replace(&mut self.is_surely_off, is_surely_off);
+        core::mem::take(&mut self.is_doubted) || is_other || (is_surely_off && !was_surely_off)
     }
 }
 
@@ -116,7 +120,7 @@ impl Control {
         let relays = votes.len();
         let Some(ahead) = PeerClock::median_ahead(votes, now, wall) else { return };
         let is_off = ahead.unsigned_abs() > self.config.network.params.clock_warn.as_secs();
-        if self.clock.judge(now, is_off.then_some(ahead)) {
+        if self.clock.judge(now, is_off.then_some(ahead), is_sure) {
             let differs = News::ClockDiffers { ahead, relays, is_sure };
             self.out.news.push_back(if is_off { differs } else { News::ClockAgrees { relays } });
         }
@@ -150,11 +154,24 @@ mod tests {
     fn a_clock_that_was_set_back_between_two_runs_is_called_right_once_others_agree() {
         let now = Instant::default();
         let (mut clock, _) = Clock::restore(None, now, WALL);
-        assert!(!clock.judge(now, None), "nobody doubted it");
+        assert!(!clock.judge(now, None, false), "nobody doubted it");
         clock.guard.confirm();
         let earlier = WallTime(WALL.as_secs() - 10_800);
         let (mut clock, news) = Clock::restore(Some(&clock.guard.state()), now, earlier);
         assert!(matches!(news, Some(News::ClockSinceLastRun(ClockJump::Back(_)))));
-        assert!(clock.judge(now, None) && !clock.judge(now, None), "said once");
+        assert!(clock.judge(now, None, false) && !clock.judge(now, None, false), "said once");
+    }
+
+    #[test]
+    fn a_clock_that_is_off_is_said_once_more_when_enough_say_so() {
+        let now = Instant::default();
+        let (mut clock, _) = Clock::restore(None, now, WALL);
+        assert!(clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), false));
+        assert!(clock.judge(now, Some(10_800), true) && !clock.judge(now, Some(10_800), true));
+        assert!(!clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), true), "links come and go");
+        clock.is_judged = false;
+        assert!(clock.judge(now, None, true) && !clock.judge(now, None, true));
+        clock.is_judged = false;
+        assert!(clock.judge(now, Some(10_800), false) && clock.judge(now, Some(10_800), true));
     }
 }
