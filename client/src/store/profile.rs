@@ -86,6 +86,13 @@ pub enum ProfileError {
     PassphraseNeeded,
     /// The passphrase does not open it, or its database is damaged.
     WrongPassphrase,
+    /// The key file is not where profile.toml says, or can't be read.
+    KeyFileUnreadable {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The key file does not open it, or its database is damaged.
     WrongKeyFile(PathBuf),
     /// There was a database once, and something is wrong with its files.
@@ -144,15 +151,9 @@ impl RawConfig {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum RawKey {
     /// Argon2id.
-    Passphrase {
-        salt: String,
-        memory_kib: u32,
-        passes: u32,
-        lanes: u32,
-    },
-    File {
-        path: PathBuf,
-    },
+    Passphrase { salt: String, memory_kib: u32, passes: u32, lanes: u32 },
+    /// In the profile's directory, unless the path is absolute.
+    File { path: PathBuf },
 }
 
 pub(super) enum KeySource {
@@ -197,7 +198,7 @@ impl Profile {
         files::check_path(&database_path).map_err(InitError::Files)?;
         let mut made = Made { folder: (!dir.exists()).then(|| dir.to_owned()), paths: Vec::new() };
         make_private_dir(dir)?;
-        let (key, source) = make_key(new.key, &mut made, rng)?;
+        let (key, source) = make_key(dir, new.key, &mut made, rng)?;
         let config = RawConfig {
             version: PROFILE_VERSION,
             seeds: new.seeds.iter().map(Peer::to_string).collect(),
@@ -223,6 +224,10 @@ impl Profile {
     pub fn load(dir: &Path) -> Result<Self, ProfileError> {
         let (path, text) = read_config(dir)?;
         let (network, seeds, key_source) = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
+        let key_source = match key_source {
+            KeySource::File(path) => KeySource::File(dir.join(path)),
+            passphrase @ KeySource::Passphrase { .. } => passphrase,
+        };
         Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None })
     }
 
@@ -292,11 +297,8 @@ impl Profile {
                     }
                 })
             }
-            KeySource::File(path) => DatabaseKey::read_file(path).map_err(|source| ProfileError::Io {
-                doing: "read the key file",
-                path: path.clone(),
-                source,
-            }),
+            KeySource::File(path) => DatabaseKey::read_file(path)
+                .map_err(|source| ProfileError::KeyFileUnreadable { path: path.clone(), source }),
         }
     }
 }
@@ -331,7 +333,12 @@ impl Drop for Made {
     }
 }
 
-fn make_key(new: NewKey, made: &mut Made, rng: &mut dyn CryptoRng) -> Result<(DatabaseKey, RawKey), InitError> {
+fn make_key(
+    dir: &Path,
+    new: NewKey,
+    made: &mut Made,
+    rng: &mut dyn CryptoRng,
+) -> Result<(DatabaseKey, RawKey), InitError> {
     match new {
         NewKey::Passphrase(passphrase) => {
             let cost = PassphraseCost::default();
@@ -357,6 +364,9 @@ fn make_key(new: NewKey, made: &mut Made, rng: &mut dyn CryptoRng) -> Result<(Da
             };
             let key = DatabaseKey::create_file(&path, rng).map_err(attempt)?;
             made.note(&path);
+            // A key in the profile's directory is found there when that has moved.
+            let dir = std::path::absolute(dir).map_err(attempt)?;
+            let path = path.strip_prefix(&dir).map(Path::to_owned).unwrap_or(path);
             Ok((key, RawKey::File { path }))
         }
     }
@@ -465,6 +475,9 @@ impl fmt::Display for ProfileError {
             Self::Config { path, fault } => write!(f, "{}: {fault}", path.display()),
             Self::PassphraseNeeded => f.write_str("the profile has a passphrase and none was given"),
             Self::WrongPassphrase => f.write_str("wrong passphrase"),
+            Self::KeyFileUnreadable { path, source } => {
+                write!(f, "could not read the key file {}: {source}", path.display())
+            }
             Self::WrongKeyFile(path) => write!(f, "the key in {} does not open the profile", path.display()),
             Self::Files(fault) => fault.fmt(f),
             Self::OutOfMemory { needed_mib } => {

@@ -266,9 +266,18 @@ fn another_key_file_does_not_open_a_profile() {
     let dir = TempDir::new().unwrap();
     let profile = create(dir.path());
     std::fs::remove_file(profile.join("key")).unwrap();
-    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::Io { .. })));
+    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::KeyFileUnreadable { .. })));
     DatabaseKey::create_file(&profile.join("key"), &mut rand::rng()).unwrap();
     assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::WrongKeyFile(_))));
+}
+
+#[test]
+fn a_profile_that_moved_with_its_key_opens() {
+    let dir = TempDir::new().unwrap();
+    let moved = dir.path().join("moved");
+    std::fs::rename(create(dir.path()), &moved).unwrap();
+    assert!(Profile::load(&moved).unwrap().open().is_ok());
+    assert_eq!(Profile::load(&moved).unwrap().key_file(), Some(moved.join("key").as_path()));
 }
 
 #[test]
