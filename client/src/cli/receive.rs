@@ -20,6 +20,10 @@ use super::{delivery, files, mail, output, times};
 const CLAIM_STEP: Duration = Duration::from_millis(100);
 /// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// So many mailboxes are fetched from in that time; each further one has [`TIMEOUT_EACH`], since a guard takes a few circuits a
+/// second (docs/protocol.md §5.4).
+const MAILBOXES_IN_TIME: usize = 60;
+const TIMEOUT_EACH: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct ReceiveArgs {
@@ -31,7 +35,8 @@ pub(super) struct ReceiveArgs {
     /// End after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after this long, such as 30s or 5m
+    /// End after this long, such as 30s or 5m [default: 60s, and 1s more for each mailbox beyond 60; none with --follow or
+    /// --count]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
     /// Save each message as a file in this directory too; without it, one that is not text stays unread, and
@@ -90,12 +95,13 @@ impl Receiver<'_> {
         }
         self.session.show("fetching");
         self.client.flush().await?;
-        for inbox in &inboxes {
+        for (inbox, _) in &inboxes {
             self.client.listen(inbox, self.args.follow).await?;
         }
-        let ends_at =
-            self.args.timeout.or((!self.goes_on()).then_some(TIMEOUT)).map(|timeout| Instant::now() + timeout);
-        let mut open: BTreeSet<String> = inboxes.into_iter().collect();
+        let mailboxes = inboxes.iter().map(|(_, mailboxes)| mailboxes).sum();
+        let timeout = self.args.timeout.or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
+        let ends_at = timeout.map(|timeout| Instant::now() + timeout);
+        let mut open: BTreeSet<String> = inboxes.into_iter().map(|(inbox, _)| inbox).collect();
         let mut is_unreachable = false;
         let mut mending = Mending::new(open.clone());
         let mut unanswered = 0;
@@ -183,17 +189,18 @@ impl Receiver<'_> {
         self.args.count.is_some_and(|count| self.printed >= count)
     }
 
-    async fn inboxes(&self) -> Result<Vec<String>, Failure> {
+    /// The inboxes to receive for, and how many mailboxes each has.
+    async fn inboxes(&self) -> Result<Vec<(String, usize)>, Failure> {
         let status = self.client.status().await?;
-        let all: Vec<String> = status.inboxes.into_iter().map(|(name, _)| name).collect();
-        match &self.args.name {
-            Some(name) if all.contains(name) => Ok(vec![name.clone()]),
-            Some(_) => Err(ListenError::NoInbox.into()),
-            None if all.is_empty() && status.outbox.is_empty() => {
-                Err(Failure::failed("there is no inbox yet", "make one with `umbel inbox create NAME`"))
+        let mut all = status.inboxes;
+        let Some(wanted) = &self.args.name else {
+            if all.is_empty() && status.outbox.is_empty() {
+                return Err(Failure::failed("there is no inbox yet", "make one with `umbel inbox create NAME`"));
             }
-            None => Ok(all),
-        }
+            return Ok(all);
+        };
+        all.retain(|(name, _)| name == wanted);
+        if all.is_empty() { Err(ListenError::NoInbox.into()) } else { Ok(all) }
     }
 
     /// An inbox was fetched from as far as can be: says what was amiss, and how many inboxes nothing is known of.
@@ -322,6 +329,11 @@ fn no_circuit() -> Failure {
         "no circuit could be built",
         "a relay answers, and can reach no other; try again later: messages wait with their holders for days",
     )
+}
+
+/// How long fetching from so many mailboxes may take.
+fn time_for(mailboxes: usize) -> Duration {
+    TIMEOUT + TIMEOUT_EACH * u32::try_from(mailboxes.saturating_sub(MAILBOXES_IN_TIME)).unwrap_or(u32::MAX)
 }
 
 /// `None` when time is up.
