@@ -334,6 +334,10 @@ impl From<ProfileError> for Failure {
             }
             ProfileError::Files(fault) => files_hint(&fault),
             ProfileError::OutOfMemory { .. } => MEMORY_HINT,
+            ProfileError::KeyFileUnreadable { source, .. } => system_hint(
+                &source,
+                "bring the key file back there, or write in profile.toml, below [key], where it is now",
+            ),
             ProfileError::Io { source, .. } => {
                 system_hint(&source, "check that the file is there and that you may use it")
             }

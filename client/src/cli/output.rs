@@ -25,6 +25,11 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     })
 }
 
+/// Says on standard error what is waited for; whether anyone reads it makes no difference.
+pub(super) fn say(text: &str) {
+    to_stderr(text);
+}
+
 /// Asks on standard error; whether the answer is yes.
 pub(super) fn ask(question: &str) -> Result<bool, Failure> {
     let asked = writer::to_stderr(question.as_bytes().to_vec()).and_then(|()| {

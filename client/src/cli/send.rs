@@ -14,7 +14,7 @@ use umbel_proto::time::Duration;
 use super::delivery::{Delivery, Progress, Stage};
 use super::failure::Failure;
 use super::session::Session;
-use super::times;
+use super::{output, times};
 
 /// How long the first relay is waited for.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -213,9 +213,15 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
             "there is nothing to send",
             "write the text after the address, or --file PATH, or - to take it from standard input",
         )),
-        (_, None) => read_body(io::stdin().lock(), |error| {
-            Failure::failed(format!("could not read standard input: {error}"), "see where the input comes from")
-        }),
+        (_, None) => {
+            // Whoever sees nothing may take it for the question for a passphrase.
+            if io::stdin().is_terminal() {
+                output::say("The message, ended by Ctrl-D on a line of its own:");
+            }
+            read_body(io::stdin().lock(), |error| {
+                Failure::failed(format!("could not read standard input: {error}"), "see where the input comes from")
+            })
+        }
     }
 }
 
