@@ -32,8 +32,10 @@ pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox
 use umbel_proto::ids::QueueId;
 use waiting::{Due, Waiting, next_after};
 
-/// Messages worked on at once; the others wait. Bounds what is sealed and in memory twice.
+/// Messages worked on at once; the others wait. One that rests between two deposits takes no place.
 const ACTIVE_MAX: usize = 8;
+/// Messages worked on or resting at once. Bounds what is sealed and in memory twice.
+const SEALED_MAX: usize = 64;
 /// Messages worked on at once when another begins that enough holders have already. One of these always may.
 const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 /// Most messages in the outbox; more are refused.
@@ -345,13 +347,21 @@ impl Outbox {
 
     /// What is to begin now, if there is a place for it: what needs more holders first.
     fn next_due(&self, now: Instant) -> Option<Due> {
-        let needed = self.waiting.first_needed(now).filter(|_| self.active.len() < ACTIVE_MAX);
+        if self.active.len() >= SEALED_MAX {
+            return None;
+        }
+        let needed = self.waiting.first_needed(now).filter(|_| self.busy_count(now) < ACTIVE_MAX);
         needed.or_else(|| {
             let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
             let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
             let active_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
             self.waiting.first_for_more(now).filter(|_| self.active.len() < active_max)
         })
+    }
+
+    fn busy_count(&self, now: Instant) -> usize {
+        let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+        active.filter(|entry| entry.delivery.rests_until(now).is_none()).count()
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
