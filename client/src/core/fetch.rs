@@ -30,7 +30,7 @@ const RECEIVED_MAX: usize = 100_000;
 /// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
 const SUBSCRIPTIONS_MAX: usize = 40;
 /// Mailboxes that are polled as often as the network has it; when there are more, each has its turn less often.
-const POLLED_MAX: usize = 40;
+const POLLED_MAX: usize = 80;
 /// A subscription that lasted so long works: those that were lost before it count no more.
 const LASTED_MIN: Duration = Duration::from_secs(600);
 /// Bounds of the time after which a quiet subscription is tried out.
