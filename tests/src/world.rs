@@ -364,7 +364,7 @@ impl World {
     pub fn create_inbox(&mut self, owner: ClientName, name: &str) -> InboxAddress {
         self.command(owner, Command::CreateInbox { name: name.to_owned() });
         let is_ready = self.run_until(Duration::from_secs(120), |world| {
-            world.has_notice(owner, |notice| matches!(notice, Notice::InboxReady { .. }))
+            world.has_notice(owner, |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if ready == name))
         });
         assert!(is_ready, "the inbox is ready in time; {}", self.describe());
         let core = self.clients[owner.0].core();

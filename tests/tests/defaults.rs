@@ -1,8 +1,9 @@
 //! A network with the parameters that networks have unless they say otherwise, in virtual time: push delay, second deposit,
 //! prefix groups, days without the owner. Only receipts, which no relay can ask for yet, and public addresses are not asked for.
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Command, INBOXES_MAX, Notice};
 use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, Instant};
 use umbel_tests::{ClientName, World};
@@ -64,6 +65,16 @@ fn every_send_is_held_within_the_time_that_it_waits() {
     assert!(over_a_second > apart.len() / 2, "second deposits wait: {apart:?}");
 }
 
+#[test] // §10.5(2): a message that rests between two deposits keeps no other waiting
+fn each_of_many_sends_at_once_is_held_within_the_time_that_it_waits() {
+    let mut world = world(50);
+    world.run_for(Duration::from_secs(1200));
+    let address = world.create_inbox(BOB, "help");
+    let sent: Vec<MessageId> = (0..40_u8).map(|number| world.send(ALICE, &address, vec![number; 50])).collect();
+    let are_held = |world: &World| sent.iter().all(|&id| is_held_by(world, id, 1));
+    assert!(world.run_until(SEND_TIMEOUT, are_held), "{}", world.describe());
+}
+
 #[test] // §10.2(6a), §10.5(5)
 fn a_follower_is_pushed_each_message_after_a_delay_of_its_own() {
     let mut world = world(100);
@@ -114,4 +125,41 @@ fn relays_of_one_address_group_make_no_path() {
         !world
             .has_notice(ALICE, |notice| matches!(notice, Notice::InboxReady { .. } | Notice::HopBuilt { hop: 3, .. }))
     );
+}
+
+/// A world in which Bob has so many inboxes, and follows all of them from now on; their addresses.
+fn follow_many(seed: u64, count: usize) -> (World, Vec<InboxAddress>) {
+    let mut world = world(seed);
+    world.run_for(Duration::from_secs(1200));
+    let name = |number| format!("box {number}");
+    let addresses = (0..count).map(|number| world.create_inbox(BOB, &name(number))).collect();
+    world.command(BOB, Command::Stop);
+    world.run_for(Duration::from_secs(1));
+    world.crash_client(BOB);
+    world.restart_client(BOB);
+    for number in 0..count {
+        world.command(BOB, Command::Listen { name: name(number), is_interactive: true });
+    }
+    (world, addresses)
+}
+
+#[test] // §5.4, §10.5(5): a guard takes a few circuits a second
+fn as_many_inboxes_as_there_may_be_are_followed() {
+    let (mut world, addresses) = follow_many(401, INBOXES_MAX);
+    world.run_for(Duration::from_secs(60));
+    let sent: Vec<MessageId> =
+        addresses.iter().map(|address| world.send(ALICE, address, b"to each".to_vec())).collect();
+    let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
+    assert!(world.run_until(Duration::from_secs(300), have_come), "{}", world.describe());
+}
+
+#[test] // §9.4(3): what somebody waits for comes before what nobody does
+fn an_inbox_is_made_at_once_while_many_are_published() {
+    let (mut world, _) = follow_many(402, 30);
+    world.run_for(Duration::from_secs(2));
+    world.command(BOB, Command::CreateInbox { name: "new".into() });
+    let is_ready = |world: &World| {
+        world.has_notice(BOB, |notice| matches!(notice, Notice::InboxReady { name, .. } if name == "new"))
+    };
+    assert!(world.run_until(Duration::from_secs(15), is_ready), "{}", world.describe());
 }

@@ -1,6 +1,6 @@
 //! The stages of a message, with the waits that a network has by default; owners that run for a moment; two copies of a profile.
 
-#![allow(clippy::panic, reason = "a test that fails panics")]
+#![allow(clippy::panic, clippy::expect_used, reason = "a test that fails panics")]
 
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
 use umbel_proto::ids::MessageId;
@@ -191,6 +191,47 @@ fn short_runs_replace_a_mailbox_whose_holder_is_away_for_long() {
     world.skip(Duration::from_secs(3 * 3600));
     receive_once(&mut world);
     assert!(is_replaced(&world), "{}", world.describe());
+}
+
+#[test] // §10.5(6)
+fn short_runs_replace_all_mailboxes_soon_where_nobody_can_write_any_more() {
+    let mut world = default_world(91);
+    let address = world.create_inbox(BOB, "help");
+    end(&mut world, BOB);
+    let holders: Vec<_> = (0..12).map(RelayName).filter(|&name| world.relay(name).disk.has_queues()).collect();
+    assert_eq!(holders.len(), 3);
+    holders.into_iter().for_each(|holder| world.crash_relay(holder));
+    receive_once(&mut world);
+    assert!(!is_replaced(&world), "they may come back");
+    // A run whose circuits break, since relays on their way are dead too, learns nothing of the holders.
+    for _ in 0..3 {
+        world.run_for(Duration::from_secs(40));
+        receive_once(&mut world);
+    }
+    assert!(is_replaced(&world), "{}", world.describe());
+    let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
+    assert!(world.run_until(Duration::from_secs(300), |world| holders_told(world, sent) == 2), "{}", world.describe());
+}
+
+#[test] // §10.5(6): in a network's first seconds a few inboxes go out with fewer mailboxes than they are to have
+fn one_short_run_makes_the_mailboxes_that_an_inbox_lacks_and_publishes_them() {
+    let count = |world: &World| world.client(BOB).core().map_or(0, |core| core.status().inboxes[0].1);
+    let made = (1000..1200).map(|seed| {
+        let mut world = default_world(seed);
+        let address = world.create_inbox(BOB, "help");
+        (world, address)
+    });
+    let (mut world, address) = made.into_iter().find(|(world, _)| count(world) < 3).expect("one of two hundred");
+    end(&mut world, BOB);
+    world.run_for(Duration::from_secs(600));
+    receive_once(&mut world); // until that is done
+    let sent = world.send(ALICE, &address, b"in all of them".to_vec());
+    let is_held = |world: &World| {
+        world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, wanted: 2, .. } if *id == sent))
+    };
+    assert!(world.run_until(Duration::from_secs(300), is_held), "{}", world.describe());
+    let is_told = |notice: &Notice| matches!(notice, Notice::Mending { .. });
+    assert!(world.has_notice(BOB, is_told), "whoever ends the run hears that it is not done");
 }
 
 fn is_warned(world: &World, client: ClientName) -> bool {

@@ -1,5 +1,5 @@
-//! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is being replaced, or the
-//! descriptor is being published.
+//! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is missing or being
+//! replaced, or the descriptor is being published.
 //!
 //! That it is published is worth a moment: a position that refuses it has that of another copy of the profile, of which short
 //! commands would else never hear; and what overtakes that is how the other copy hears of this one.
@@ -69,7 +69,9 @@ impl Mending {
         }
         for inbox in &self.inboxes {
             let name = output::printable(inbox);
-            session.warn(&format!("a mailbox of \"{name}\" is not replaced yet: the next `umbel receive` tries again"));
+            session.warn(&format!(
+                "\"{name}\" does not have all its mailboxes yet: the next `umbel receive` goes on with that"
+            ));
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl Receiver<'_> {
             return Err(no_circuit());
         }
         let inboxes = output::count(unanswered, "inbox");
-        let hint = "try again later: messages wait there for days";
+        let hint = "try again in a minute: messages wait there for days, and mailboxes that are gone are replaced";
         Err(Failure::failed(format!("no mailbox of {inboxes} answered"), hint))
     }
 

@@ -118,7 +118,7 @@ impl Session {
             Notice::WaitingForView { last_known: 0 } => self.show("fetching the list of relays"),
             Notice::WaitingForView { .. } => self.show("the list of relays is out of date: fetching a new one"),
             Notice::Mending { inbox } => {
-                self.show(&format!("replacing a mailbox of \"{}\"", output::printable(inbox)));
+                self.show(&format!("making a mailbox for \"{}\"", output::printable(inbox)));
             }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::NoCircuits => self.show("no circuit could be built"),

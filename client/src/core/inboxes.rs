@@ -43,7 +43,7 @@ const CREATE_TRIES: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
-/// How long the other inboxes' descriptors wait for one that was just made.
+/// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -161,10 +161,8 @@ impl Inboxes {
 
     /// Saves, creates and publishes what is due.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
-        let is_one_awaited = self.by_name.values().any(|inbox| inbox.is_awaited(cx.now));
         for (name, inbox) in &mut self.by_name {
-            let may_publish = !is_one_awaited || inbox.is_awaited(cx.now);
-            inbox.drive(cx, requests, name, may_publish);
+            inbox.drive(cx, requests, name);
             if cx.is_ready {
                 inbox.look_for_rival(cx, lookups, requests, name);
             }
@@ -275,12 +273,12 @@ impl Inbox {
         self.mailboxes.iter().filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none()).count()
     }
 
-    /// Whether someone waits until it takes mail: the others leave it the circuits, for a while.
+    /// Whether someone waits until it takes mail: for a while what it asks comes before all else.
     fn is_awaited(&self, now: Instant) -> bool {
         !self.is_told && self.asked_at.is_some_and(|at| at + AWAITED_MAX > now)
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str, may_publish: bool) {
+    fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
         if cx.is_ready {
             self.plan(cx);
         }
@@ -296,13 +294,14 @@ impl Inbox {
             return;
         }
         self.create_missing(cx, requests, name);
-        if self.is_settled(cx) && may_publish && (self.is_revised || self.has_to_publish(cx)) {
+        if self.is_settled(cx) && (self.is_revised || self.has_to_publish(cx)) {
             if !self.is_revised {
                 // It is sealed anew: one revision never has two forms.
                 return self.change(cx);
             }
             let descriptor = self.descriptor();
-            self.publication.drive(cx, requests, name, &self.identity, &descriptor);
+            let is_awaited = self.is_awaited(cx.now);
+            self.publication.drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
             self.tell_if_ready(cx, name);
         }
     }
@@ -316,7 +315,7 @@ impl Inbox {
     /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
     fn plan(&mut self, cx: &mut Context<'_>) {
         while self.planned_count() < cx.network.params.mailboxes && self.add_mailbox(cx, None) {}
-        let limit = cx.network.params.retry_max * 2;
+        let limit = self.patience(cx);
         let failing: Vec<QueueId> = self
             .created()
             .filter(|mailbox| mailbox.failing_since.is_some_and(|since| since + limit <= cx.confirmed))
@@ -327,6 +326,17 @@ impl Inbox {
         for queue in failing {
             self.add_mailbox(cx, Some(queue));
         }
+    }
+
+    /// How long a mailbox may be out of reach until another takes its place: less if nobody can write to the inbox any more, but
+    /// then not again and again, lest whoever feigns it have mailboxes forgotten that mail is in.
+    fn patience(&self, cx: &Context<'_>) -> Duration {
+        let params = &cx.network.params;
+        let usual = params.retry_max * 2;
+        let is_failing = |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|health| health.is_failing);
+        let is_recent = |at: WallTime| at + usual > cx.confirmed;
+        let was_one_replaced = self.mailboxes.iter().any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
+        if was_one_replaced || !self.created().all(is_failing) { usual } else { usual.min(params.request_timeout) }
     }
 
     /// Draws a holder for one more mailbox: apart from the others if that can be.
@@ -482,7 +492,7 @@ impl Inbox {
     /// slow. Whoever waits for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
-        if self.is_told || self.is_mending() || positions * 2 <= all {
+        if self.is_told || self.is_mending(cx.now) || positions * 2 <= all {
             return;
         }
         let tells_at = *self.tells_at.get_or_insert(cx.now + SLOW_POSITIONS);
@@ -504,14 +514,15 @@ impl Inbox {
         }
     }
 
-    /// Whether a mailbox is to take the place of another.
-    fn is_mending(&self) -> bool {
-        self.mailboxes.iter().any(|mailbox| mailbox.replaces.is_some() && !mailbox.is_created)
+    /// Whether a mailbox is missing, or is to take the place of another. An inbox that was just made may go out without all.
+    fn is_mending(&self, now: Instant) -> bool {
+        let is_new = self.is_awaited(now);
+        self.mailboxes.iter().any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
     }
 
-    /// Says that a mailbox is being replaced: whoever stops the client now leaves that to the next.
+    /// Says that a mailbox is being made: whoever stops the client now leaves that to the next.
     fn tell_if_mending(&mut self, cx: &mut Context<'_>, name: &str) {
-        if self.is_mending() && !self.is_mending_told {
+        if self.is_mending(cx.now) && !self.is_mending_told {
             self.is_mending_told = true;
             self.is_told = false;
             cx.notify(Notice::Mending { inbox: name.to_owned() });

@@ -148,7 +148,8 @@ pub enum Notice {
         /// How many relays keep its descriptor.
         positions: usize,
     },
-    /// A mailbox of an inbox is out of reach for good, and is being replaced: `InboxReady` once that is done and published.
+    /// An inbox lacks a mailbox, or one is out of reach for good: another is being made; `InboxReady` once that is done and
+    /// published.
     Mending {
         /// Which inbox.
         inbox: String,

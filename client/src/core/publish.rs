@@ -48,7 +48,7 @@ pub(super) enum Posted {
 }
 
 impl Publication {
-    /// Works positions out anew if the view or the epoch changed, and posts where it is due.
+    /// Works positions out anew if the view or the epoch changed, and posts where it is due; before all else if somebody waits.
     pub(super) fn drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -56,6 +56,7 @@ impl Publication {
         name: &str,
         identity: &InboxIdentity,
         descriptor: &InboxDescriptor,
+        is_awaited: bool,
     ) {
         self.work_out(cx, identity);
         self.begin_again_if_due(cx);
@@ -66,7 +67,7 @@ impl Publication {
         for (epoch, relay) in due {
             let bytes = self.sealed_for(cx, identity, descriptor, epoch);
             let question = Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
-            let asker = Asker::Publish { inbox: name.to_owned(), epoch, relay, revision };
+            let asker = Asker::Publish { inbox: name.to_owned(), epoch, relay, revision, is_awaited };
             requests.ask(cx, asker, Isolation::Publish { inbox: name.to_owned(), epoch }, relay, question);
             if let Some(posting) = self.postings.get_mut(&(epoch, relay)) {
                 posting.is_asked = true;

@@ -38,6 +38,7 @@ pub(super) enum Asker {
         epoch: Epoch,
         relay: RelayId,
         revision: u64,
+        is_awaited: bool,
     },
     Lookup {
         address: InboxAddress,
@@ -60,6 +61,8 @@ pub(super) enum Asker {
 /// In which order requests that wait get circuits; those of one turn as they were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
+    /// Somebody waits until an inbox takes mail, or a mailbox is missing: a few circuits, which all others would be long before.
+    First,
     Usual,
     /// An inbox's descriptor goes to a dozen relays, at a time that nobody waits for as a rule.
     Late,
@@ -68,6 +71,7 @@ enum Turn {
 impl Asker {
     const fn turn(&self) -> Turn {
         match self {
+            Self::CreateMailbox { .. } | Self::Publish { is_awaited: true, .. } => Turn::First,
             Self::Publish { .. } => Turn::Late,
             _ => Turn::Usual,
         }
