@@ -58,7 +58,7 @@ pub(super) struct SendArgs {
     #[arg(long)]
     flush: bool,
     /// Give up if no relay has taken it for so long, such as 2d [default: as long as relays keep a message]
-    #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
+    #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
@@ -130,9 +130,13 @@ async fn send(
     if delivery.messages.is_empty() {
         return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
     }
-    delivery.wait(session, client, &mut notices).await?;
-    delivery.linger(session, client, &mut notices).await?;
+    // Whatever ended it, the messages are in the outbox: whoever sends them again has to know their ids.
+    let waited = match delivery.wait(session, client, &mut notices).await {
+        Ok(()) => delivery.linger(session, client, &mut notices).await,
+        Err(failure) => Err(failure),
+    };
     let report = delivery.messages.iter().try_for_each(|(id, progress)| report(session, *id, progress));
+    waited?;
     // What became of the messages comes first: whoever hears that the output failed must not send them again.
     delivery.outcome()?;
     report.map_err(|failure| Failure {

@@ -72,6 +72,23 @@ fn numbered(count: u8) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn who_sends_beside_a_stopped_command_hears_the_id_of_what_is_in_the_outbox() {
+    let fleet = Fleet::new(5);
+    let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
+    let address = bob.create_inbox("help");
+    alice.create_inbox("own");
+    let driver = Running::start(&alice, &["receive", "--follow"]).until_it_drives(&alice);
+    driver.signal("-STOP");
+    let sent = alice.send_with(&address, b"later", &[]);
+    driver.signal("-CONT");
+    assert_eq!(sent.status.code(), Some(75));
+    let told = objects(&sent.stdout);
+    assert_eq!((told.len(), told[0]["state"].as_str()), (1, Some("queued")), "{told:?}");
+    assert_eq!(told[0]["id"].as_str().map(str::len), Some(32));
+    driver.kill();
+}
+
+#[test]
 fn ten_sends_at_once_are_all_delivered_each_with_its_own_answer() {
     let fleet = Fleet::new(6);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
