@@ -105,6 +105,7 @@ impl Receiver<'_> {
         let mut is_unreachable = false;
         let mut mending = Mending::new(open.clone());
         let mut unanswered = 0;
+        let (followed, mut silent) = (open.len(), open.clone());
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
             let until = ends_at.map(|ends_at| if self.goes_on() { ends_at } else { self.view.ends_at(ends_at) });
             let notice = match next_until(until, notices.next()).await {
@@ -125,6 +126,11 @@ impl Receiver<'_> {
                 Notice::Received { .. } => self.print_unread().await?,
                 Notice::CaughtUp { inbox, answered, mailboxes } => {
                     is_unreachable = false;
+                    if answered > 0 {
+                        silent.remove(&inbox);
+                    } else {
+                        silent.insert(inbox.clone());
+                    }
                     unanswered += self.on_caught_up(&mut open, &inbox, answered, mailboxes);
                 }
                 // What came can't be kept: it stays with its holders until it can.
@@ -141,7 +147,8 @@ impl Receiver<'_> {
                 _ => {}
             }
             if self.goes_on() && open.is_empty() && !is_unreachable && !self.view.is_missing() {
-                self.session.show("waiting for messages");
+                let is_heard = silent.len() < followed;
+                self.session.show(if is_heard { "waiting for messages" } else { "no mailbox answers; trying again" });
             }
         }
         self.print_unread().await?;

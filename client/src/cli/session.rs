@@ -12,7 +12,7 @@ use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
-use super::{Global, output, secret, times, writer};
+use super::{Global, delivery, output, secret, times, writer};
 
 /// One run of a command.
 pub(super) struct Session {
@@ -99,7 +99,10 @@ impl Session {
                 self.show(&format!("circuit {circuit}: hop {hop} is {}", output::short_relay(relay)));
             }
             Notice::Queued(_) => self.show("safe in the outbox"),
-            Notice::Held { holders, wanted, .. } => self.show(&format!("held by {holders} of {wanted}")),
+            Notice::Held { holders, wanted, .. } if holders >= wanted => {
+                self.show(&format!("held by {}", output::count(*holders, "relay")));
+            }
+            Notice::Held { holders, wanted, .. } => self.show(&format!("kept by {holders} of {wanted} relays")),
             Notice::Scheduled { wait, .. } => {
                 let wait = (*wait).max(Duration::from_secs(1));
                 self.show(&format!("kept by a relay; the next copy goes out in {}", times::length(wait)));
@@ -107,9 +110,9 @@ impl Session {
             Notice::Failed { id, reason: SendFault::Expired } => {
                 self.warn(&format!("message {id} expired: no relay took it in time, and it is out of the outbox"));
             }
-            Notice::Deferred { retry_in, .. } => {
+            Notice::Deferred { reason, retry_in, .. } => {
                 let retry_in = (*retry_in).max(Duration::from_secs(1));
-                self.show(&format!("not yet; trying again in {}", times::length(retry_in)));
+                self.show(&format!("{}; trying again in {}", delivery::why(*reason), times::length(retry_in)));
             }
             Notice::InboxReady { mailboxes, positions, .. } => {
                 let (mailboxes, relays) = (output::count(*mailboxes, "mailbox"), output::count(*positions, "relay"));

@@ -95,7 +95,7 @@ pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events:
     let (stream, hello) = match dialled {
         Ok(dialled) => dialled,
         Err(fault) => {
-            tracing::debug!(?link, ?fault, "dial failed");
+            tracing::debug!(?link, relay = %target.relay, ?fault, "dial failed");
             drop(events.send(LinkEvent::DialFailed { link }).await);
             return;
         }
