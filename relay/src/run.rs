@@ -67,11 +67,13 @@ impl Running<'_> {
     fn say_limits(&self, relay: &Relay) {
         let config = &self.config;
         let holder = config.holder_limits(&self.network.params);
+        let peer = relay.peer();
+        let advertised = if config.advertise.is_empty() { peer.host_port.clone() } else { config.advertise.join(", ") };
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            peer = %relay.peer(),
+            %peer,
             listen = %relay.listen_address(),
-            advertise = config.advertise.join(", "),
+            advertise = advertised,
             network = self.network.name,
             threads = config.threads,
             memory_budget_mib = config.memory_budget_bytes >> 20,
