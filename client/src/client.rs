@@ -497,8 +497,8 @@ fn begin(profile: Profile) -> Result<Begun, OpenError> {
 }
 
 pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
-    let OpenProfile { network, seeds, database, lock_file } = profile;
-    (Ground { network, seeds, lock_file }, database)
+    let OpenProfile { dir, network, seeds, database, lock_file } = profile;
+    (Ground { dir, network, seeds, lock_file }, database)
 }
 
 /// A core that goes on where the profile's last one left off.

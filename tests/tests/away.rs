@@ -127,6 +127,27 @@ fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
     }
 }
 
+#[test] // §8.3(9)
+fn a_client_that_runs_asks_a_seed_that_is_named_meanwhile() {
+    let (mut world, _) = with_message(926, 10);
+    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    world.crash_client(ALICE);
+    for relay in (0..9).map(RelayName) {
+        world.crash_relay(relay);
+        world.move_relay(relay);
+        world.restart_relay(relay);
+    }
+    world.run_for(Duration::from_secs(60));
+    world.crash_relay(RelayName(9));
+    world.restart_client(ALICE);
+    let sent = world.send(ALICE, &address, b"now".to_vec());
+    world.run_for(Duration::from_secs(60));
+    assert!(!is_held(&world, sent) && world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
+    let seed = world.relay(RelayName(3)).peer();
+    world.command(ALICE, Command::Seeds(vec![seed]));
+    assert!(world.run_until(Duration::from_secs(20), |world| is_held(world, sent)), "{}", world.describe());
+}
+
 #[test] // §8.2(7), §8.3(9)
 fn last_known_addresses_bring_relays_back_whose_seeds_are_gone() {
     let mut world = World::new(930).relays(9);

@@ -70,7 +70,7 @@ fn add(session: &Session, peers: &[Peer]) -> Result<(), Failure> {
     if session.is_json() {
         return Ok(());
     }
-    session.line("An umbel that is running does not see it: end that and start it again.")
+    session.line("An umbel that is running uses it once it reaches no relay.")
 }
 
 fn tell(session: &Session, peer: &Peer, state: &'static str, verb: &str) -> Result<(), Failure> {

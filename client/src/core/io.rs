@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
-use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
 
@@ -63,6 +63,8 @@ pub enum Command {
         /// As it is stored.
         state: zeroize::Zeroizing<Vec<u8>>,
     },
+    /// These are the user's own seeds from now on.
+    Seeds(Vec<Peer>),
     /// Be done with everything that is open: circuits are destroyed and links closed.
     Stop,
 }

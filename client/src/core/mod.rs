@@ -267,6 +267,10 @@ impl Core {
             }
             // The shell names inboxes that are there; for another there is nothing to fetch.
             Command::Listen { .. } => {}
+            Command::Seeds(mut seeds) => {
+                seeds.extend(self.network.seeds.iter().cloned());
+                self.sync.set_seeds(now, seeds);
+            }
             Command::Stop => {
                 self.is_stopped = true;
                 self.outbox.stop(&mut cx);

@@ -99,6 +99,16 @@ impl Sync {
         }
     }
 
+    /// These are the seeds now: whoever waits for a relay to answer asks them.
+    pub(super) fn set_seeds(&mut self, now: Instant, seeds: Vec<Peer>) {
+        self.seeds = seeds;
+        if !self.round.is_empty() {
+            self.round.clear();
+            self.is_round_over = false;
+            self.next_at = now;
+        }
+    }
+
     /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool, requests: &mut Requests) {
         self.look_whether_to_help(cx, pool);

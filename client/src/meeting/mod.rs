@@ -10,6 +10,7 @@ mod host;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, mpsc};
@@ -37,6 +38,8 @@ pub(crate) enum Told {
 
 /// What every process of a profile begins with.
 pub(crate) struct Ground {
+    /// Where the profile is.
+    pub(crate) dir: PathBuf,
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) lock_file: LockFile,
@@ -99,7 +102,9 @@ impl Member {
         let host = tokio::spawn(Host::new(store.clone(), asker, notices.subscribe(), settling).run());
         let (core, clock) = restored;
         let (network, params) = (ground.network.id, Arc::new(ground.network.params.clone()));
-        let parts = Parts { core, clock, network, params, store, requests, first, notices, settle, is_online };
+        let (dir, seeds) = (ground.dir.clone(), ground.seeds.clone());
+        let parts =
+            Parts { core, clock, network, params, store, requests, first, notices, settle, is_online, dir, seeds };
         Driver::new(parts).run().await;
         // It says its last words.
         drop(host.await);

@@ -7,13 +7,14 @@
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::{MessageId, NetworkId, RelayId};
+use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::network::Params;
@@ -28,7 +29,7 @@ use crate::core::io::{
 };
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
-use crate::store::{BatchDone, Store};
+use crate::store::{BatchDone, Seeds, Store};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
 const LINK_QUEUE_CELLS_MAX: usize = 4096;
@@ -104,6 +105,10 @@ pub(crate) struct Parts {
     pub(crate) settle: mpsc::Sender<oneshot::Sender<()>>,
     /// Whether links may be made at all.
     pub(crate) is_online: bool,
+    /// Where the profile is, with the seeds that it has by now.
+    pub(crate) dir: PathBuf,
+    /// The seeds that the core knows.
+    pub(crate) seeds: Vec<Peer>,
 }
 
 /// See the module.
@@ -125,6 +130,8 @@ pub(crate) struct Driver {
     is_store_gone: bool,
     /// The user was told that the store fails, and nothing was stored since.
     is_store_fault_told: bool,
+    /// No relay could be reached: seeds are looked at again.
+    is_unreachable: bool,
     /// Who waits for which op.
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, Sending>,
@@ -184,6 +191,7 @@ impl Driver {
             writing: None,
             is_store_gone: false,
             is_store_fault_told: false,
+            is_unreachable: false,
             waiting: BTreeMap::new(),
             sends: BTreeMap::new(),
             cancels: BTreeMap::new(),
@@ -223,6 +231,9 @@ impl Driver {
     /// One batch: what woke us, and what else has come meanwhile.
     fn on_wake(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
         let now = self.parts.clock.now();
+        if std::mem::take(&mut self.is_unreachable) {
+            self.look_at_seeds(now);
+        }
         match wake {
             Wake::Stored(done) => self.on_stored(now, done),
             Wake::Cells => {}
@@ -295,7 +306,10 @@ impl Driver {
                 self.command(now, Command::Cancel(id));
             }
             Request::Cancel { done, .. } => answer(done, Ok(None)),
-            Request::Flush => self.command(now, Command::Flush),
+            Request::Flush => {
+                self.look_at_seeds(now);
+                self.command(now, Command::Flush);
+            }
             Request::CreateInbox { name, is_again, done } => {
                 let present = self.parts.core.inbox_address(&name);
                 if let Some(address) = present.filter(|_| is_again) {
@@ -325,6 +339,15 @@ impl Driver {
             // Without a host there are no guests: whoever asked hears it when this is dropped.
             Request::Settle { done } => drop(self.parts.settle.try_send(done)),
             Request::Stop => {}
+        }
+    }
+
+    /// Whoever is locked out names another seed, while this runs.
+    fn look_at_seeds(&mut self, now: Instant) {
+        let Ok(Seeds { own, .. }) = Seeds::read(&self.parts.dir) else { return };
+        if own != self.parts.seeds {
+            self.parts.seeds.clone_from(&own);
+            self.command(now, Command::Seeds(own));
         }
     }
 
@@ -467,6 +490,7 @@ impl Driver {
 
     fn on_notice(&mut self, notice: Notice) {
         match &notice {
+            Notice::Unreachable => self.is_unreachable = true,
             Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
             // With enough holders it needs no outbox.
             Notice::Held { id, holders, wanted } if is_held_by_enough(*holders, *wanted) => {

@@ -174,6 +174,7 @@ pub struct Profile {
 
 /// What is in an opened profile.
 pub(crate) struct OpenProfile {
+    pub(crate) dir: PathBuf,
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) database: Database,
@@ -283,7 +284,7 @@ impl Profile {
             other => ProfileError::Database(other),
         })?;
         let lock_file = LockFile::of(&self.dir);
-        Ok(OpenProfile { network: self.network, seeds: self.seeds, database, lock_file })
+        Ok(OpenProfile { dir: self.dir, network: self.network, seeds: self.seeds, database, lock_file })
     }
 
     fn key(&self) -> Result<DatabaseKey, ProfileError> {

@@ -20,6 +20,7 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let snapshot = open.database.snapshot(Clock::wall()).unwrap();
     let (clock, params) = (Clock::start(), Arc::new(open.network.params.clone()));
     let network = open.network.id;
+    let (dir, seeds) = (open.dir, open.seeds.clone());
     let core = Core::new(open.network, open.seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng()).unwrap();
     let (store, _thread) = Store::start(open.database).unwrap();
     let (sender, requests) = mpsc::channel(1);
@@ -27,7 +28,8 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let (settle, _) = mpsc::channel(1);
     let first = Vec::new();
     let is_online = false;
-    (Driver::new(Parts { core, clock, network, params, store, requests, first, notices, settle, is_online }), sender)
+    let parts = Parts { core, clock, network, params, store, requests, first, notices, settle, is_online, dir, seeds };
+    (Driver::new(parts), sender)
 }
 
 #[tokio::test] // §10.5(1)
