@@ -115,7 +115,12 @@ pub(super) fn write_fault(database: &Path) -> Option<StoreFault> {
 
 /// Whether all that was written is in the database itself.
 pub(super) fn is_log_empty(database: &Path) -> bool {
-    beside(database, "-wal").metadata().map_or(true, |log| log.len() == 0)
+    // SQLite has it beside what a link leads to.
+    let Ok(database) = database.canonicalize() else { return false };
+    match beside(&database, "-wal").metadata() {
+        Ok(log) => log.len() == 0,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// The address by which SQLite reads a database that nobody changes: it needs no other files beside it then.

@@ -206,13 +206,13 @@ impl Profile {
             network: new.network,
             key: source,
         };
-        files::all(&database_path).iter().for_each(|path| made.note(path));
         make_private_file(&database_path)?;
+        files::all(&database_path).iter().for_each(|path| made.note(path));
         Database::create(&database_path, &key).map_err(InitError::Database)?;
         sync(&database_path)?;
         // Last, since a directory with this file in it is a profile.
-        made.note(&config_path);
         write_config(&config_path, &config)?;
+        made.note(&config_path);
         sync(dir)?;
         made.keep();
         Ok(())
