@@ -510,6 +510,7 @@ impl Visiting {
         match answer {
             Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
+            Answer::Failed(AskFault::Terminal) => Some(Visit::Dead),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => Some(Visit::Unreachable),
         }

@@ -36,7 +36,7 @@ pub(super) use stored::OwnMailbox;
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
 /// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is forgotten.
-const RETIRED_MAX: usize = 16;
+const RETIRED_MAX: usize = 48;
 /// Failed tries to create a mailbox before another relay is drawn for it.
 const CREATE_TRIES: u32 = 2;
 /// How long after the first mailbox is there the others are waited for before the descriptor goes out without them.
@@ -45,6 +45,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
+/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: whoever feigns that must not have
+/// those forgotten that mail is in.
+const SOON_EVERY: Duration = Duration::from_secs(86_400);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
@@ -87,6 +90,8 @@ struct Health {
     backoff: Backoff,
     /// The last visit since the client started was in vain.
     is_failing: bool,
+    /// And that was the holder's doing, as far as can be known.
+    is_dead: bool,
 }
 
 /// How what is stored compares with what is here.
@@ -104,8 +109,10 @@ enum Saving {
 pub(super) enum Visit {
     /// Its holder answered.
     Answered,
-    /// Its holder could not be reached.
+    /// Its holder did not answer, or could not be reached, by whosever doing.
     Unreachable,
+    /// The relay before its holder could not reach it.
+    Dead,
     /// Its holder does not know it.
     Gone,
 }
@@ -328,15 +335,14 @@ impl Inbox {
         }
     }
 
-    /// How long a mailbox may be out of reach until another takes its place: less if nobody can write to the inbox any more, but
-    /// then not again and again, lest whoever feigns it have mailboxes forgotten that mail is in.
+    /// How long a mailbox may be out of reach until another takes its place: less if nobody can write to the inbox any more.
     fn patience(&self, cx: &Context<'_>) -> Duration {
         let params = &cx.network.params;
         let usual = params.retry_max * 2;
-        let is_failing = |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|health| health.is_failing);
-        let is_recent = |at: WallTime| at + usual > cx.confirmed;
+        let is_dead = |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|health| health.is_dead);
+        let is_recent = |at: WallTime| at + SOON_EVERY.max(usual) > cx.confirmed;
         let was_one_replaced = self.mailboxes.iter().any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
-        if was_one_replaced || !self.created().all(is_failing) { usual } else { usual.min(params.request_timeout) }
+        if was_one_replaced || !self.created().all(is_dead) { usual } else { usual.min(params.request_timeout) }
     }
 
     /// Draws a holder for one more mailbox: apart from the others if that can be.
@@ -365,6 +371,7 @@ impl Inbox {
     }
 
     fn create_missing(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+        let is_awaited = self.is_awaited(cx.now);
         for mailbox in self.mailboxes.iter().filter(|mailbox| !mailbox.is_created) {
             let health = self.health.entry(mailbox.queue).or_default();
             if health.is_asked || !health.backoff.is_due(cx.now) {
@@ -376,7 +383,7 @@ impl Inbox {
             let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
             let verb = Verb::Create { queue, owner, sender };
             let question = Question::Mailbox { verb, seed: Zeroizing::new(mailbox.owner_seed) };
-            let asker = Asker::CreateMailbox { inbox: name.to_owned(), queue };
+            let asker = Asker::CreateMailbox { inbox: name.to_owned(), queue, is_awaited };
             let isolation = Isolation::Own { inbox: name.to_owned(), queue };
             requests.ask(cx, asker, isolation, mailbox.relay, question);
         }
@@ -429,10 +436,11 @@ impl Inbox {
 
     fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
         let Some(mailbox) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue) else { return };
-        self.health.entry(queue).or_default().is_failing = visit != Visit::Answered;
+        let health = self.health.entry(queue).or_default();
+        (health.is_failing, health.is_dead) = (visit != Visit::Answered, matches!(visit, Visit::Dead | Visit::Gone));
         let failing_since = match visit {
             Visit::Answered => None,
-            Visit::Unreachable => mailbox.failing_since.or(Some(cx.wall)),
+            Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
             // What was in it is lost: there is nothing to wait for.
             Visit::Gone => Some(WallTime(0)),
         };
@@ -447,7 +455,7 @@ impl Inbox {
                     self.drop_uncreated(cx, stand_in);
                 }
             }
-            Visit::Unreachable | Visit::Gone => {}
+            Visit::Unreachable | Visit::Dead | Visit::Gone => {}
         }
     }
 

@@ -538,7 +538,7 @@ impl Core {
                 }
                 self.look_at_view(wall);
             }
-            Asker::CreateMailbox { inbox, queue } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
+            Asker::CreateMailbox { inbox, queue, .. } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
             Asker::Publish { inbox, epoch, relay, revision, .. } => {
                 self.inboxes.on_published(&mut cx, &inbox, (epoch, relay), revision, &answer);
             }

@@ -3,7 +3,7 @@
 //! Each position is told on a circuit of its own. Positions change with the epoch and as relays come and go; what fails is
 //! tried again for as long as the inbox is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_bytes::ByteBuf;
 use umbel_proto::directory::ring;
@@ -103,9 +103,15 @@ impl Publication {
         (stored, current.count())
     }
 
-    /// Whether all positions have this revision.
+    /// Whether more than half of the positions of each epoch have this revision. One that has not, for which it may be to blame,
+    /// is no reason to publish anew with each run.
     pub(super) fn is_complete(&self, revision: u64) -> bool {
-        !self.postings.is_empty() && self.postings.values().all(|posting| posting.stored == Some(revision))
+        let epochs: BTreeSet<Epoch> = self.postings.keys().map(|&(epoch, _)| epoch).collect();
+        let is_known = |&epoch: &Epoch| {
+            let (stored, all) = self.progress(epoch, revision);
+            stored * 2 > all
+        };
+        !epochs.is_empty() && epochs.iter().all(is_known)
     }
 
     /// When there is something to post, past moments included.

@@ -32,6 +32,7 @@ pub(super) enum Asker {
     CreateMailbox {
         inbox: String,
         queue: QueueId,
+        is_awaited: bool,
     },
     Publish {
         inbox: String,
@@ -61,7 +62,7 @@ pub(super) enum Asker {
 /// In which order requests that wait get circuits; those of one turn as they were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
-    /// Somebody waits until an inbox takes mail, or a mailbox is missing: a few circuits, which all others would be long before.
+    /// Somebody waits until an inbox takes mail: a few circuits.
     First,
     Usual,
     /// An inbox's descriptor goes to a dozen relays, at a time that nobody waits for as a rule.
@@ -71,7 +72,7 @@ enum Turn {
 impl Asker {
     const fn turn(&self) -> Turn {
         match self {
-            Self::CreateMailbox { .. } | Self::Publish { is_awaited: true, .. } => Turn::First,
+            Self::CreateMailbox { is_awaited: true, .. } | Self::Publish { is_awaited: true, .. } => Turn::First,
             Self::Publish { .. } => Turn::Late,
             _ => Turn::Usual,
         }
@@ -127,7 +128,7 @@ pub(super) enum AskFault {
     Silent,
     /// Circuits break before an answer comes, so that it may never have been asked: so many in a row, over so many guards.
     Broken { circuits: u32, guards: u32 },
-    /// It had answered, and then the link was lost.
+    /// It had been asked, or had answered, and then the link was lost.
     Lost,
     /// It had answered, and then its circuit was lost: by its doing, or by that of any relay on the way.
     Dropped,
@@ -438,6 +439,7 @@ fn fault_of(loss: Loss, ask: &Ask, pool: &Pool) -> AskFault {
         (_, Loss::Broken) if circuits > 0 => AskFault::Broken { circuits, guards },
         (State::Building(_), Loss::Terminal) => AskFault::Terminal,
         (State::Building(_) | State::Waiting, _) => AskFault::NoCircuit,
+        (State::Sent(..), Loss::Link) => AskFault::Lost,
         (State::Sent(..), _) => AskFault::Silent,
     }
 }
