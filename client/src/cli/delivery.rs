@@ -401,7 +401,8 @@ fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
         Obstacle::View | Obstacle::Clock { .. } => "no list of relays has come yet",
-        Obstacle::Unreachable | Obstacle::Deferred(DeferReason::NoCircuit) => "no relay can be reached just now",
+        Obstacle::Unreachable => "no relay can be reached just now",
+        Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit can be built just now",
         Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
         Obstacle::Deferred(_) => "the others can't be reached",
     }

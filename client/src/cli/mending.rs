@@ -1,8 +1,8 @@
 //! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is missing or being
 //! replaced, or the descriptor is being published.
 //!
-//! That it is published is worth a moment: a position that refuses it has that of another copy of the profile, of which short
-//! commands would else never hear; and what overtakes that is how the other copy hears of this one.
+//! Publishing is worth a short wait: a position that refuses our revision reveals another copy of the profile, of which short
+//! commands would otherwise never hear. What overtakes it tells the other copy of this one.
 
 use std::collections::BTreeSet;
 

@@ -220,7 +220,7 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
         (_, None) => {
             // Whoever sees nothing may take it for the question for a passphrase.
             if io::stdin().is_terminal() {
-                output::say("The message, ended by Ctrl-D on a line of its own:");
+                output::say("Type the message, then press Ctrl-D on an empty line:");
             }
             read_body(io::stdin().lock(), |error| {
                 Failure::failed(format!("could not read standard input: {error}"), "see where the input comes from")

@@ -291,10 +291,11 @@ impl Guards {
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, way: &[RelayId], is_unbuilt: bool) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
         let trail = self.trails.entry((relay, is_unbuilt)).or_default();
-        let (is_few, is_shared) = (trail.add(way), self.shares.entry(relay).or_default().add(way));
-        if !is_few || !is_shared {
+        let shares = self.shares.entry(relay).or_default();
+        if !shares.takes(way) || !trail.add(way) {
             return;
         }
+        shares.add(way);
         guard.failed += 1;
         self.is_changed = true;
         let params = &cx.network.params;

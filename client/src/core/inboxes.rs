@@ -43,6 +43,8 @@ const CREATE_TRIES: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
+/// How long more than half of them are waited for: where others are broken, whoever asks some finds the inbox.
+const FEW_POSITIONS: Duration = Duration::from_secs(10);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
 /// Mailboxes whose holders are all dead are replaced soon, but not again within this time: whoever feigns that must not have
@@ -497,13 +499,15 @@ impl Inbox {
     }
 
     /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of them and the others are
-    /// slow. Whoever waits for it may stop the client, and then nothing more is published for a while.
+    /// slow, or some and the others are broken. Whoever waits for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
-        if self.is_told || self.is_mending(cx.now) || positions * 2 <= all {
+        if self.is_told || self.is_mending(cx.now) || positions == 0 {
             return;
         }
-        let tells_at = *self.tells_at.get_or_insert(cx.now + SLOW_POSITIONS);
+        let patience = if positions * 2 > all { SLOW_POSITIONS } else { FEW_POSITIONS };
+        let tells_at = self.tells_at.map_or(cx.now + patience, |at| at.min(cx.now + patience));
+        self.tells_at = Some(tells_at);
         if positions == all || tells_at <= cx.now {
             self.is_told = true;
             self.is_mending_told = false;

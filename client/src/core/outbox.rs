@@ -355,7 +355,7 @@ impl Outbox {
             let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
             let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
             let active_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
-            self.waiting.first_for_more(now).filter(|_| self.active.len() < active_max)
+            self.waiting.first_for_more(now).filter(|_| self.busy_count(now) < active_max)
         })
     }
 

@@ -71,21 +71,21 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Adds one that failed on this way behind the guard. Whether it counts: no layer 2 and no middle has a part in more than
-    /// all others together, but for one.
-    pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
-        let behind = || way.iter().take(2);
+    /// Whether one that failed on this way behind the guard counts: no layer 2 and no middle on it has a part in more than all
+    /// others together, but for one.
+    pub(super) fn takes(&self, way: &[RelayId]) -> bool {
         let share = |relay| self.by.get(relay).copied().unwrap_or_default();
-        if behind().any(|relay| share(relay) > self.all - share(relay)) {
-            return false;
-        }
+        way.iter().take(2).all(|relay| share(relay) <= self.all - share(relay))
+    }
+
+    /// Adds one that counts.
+    pub(super) fn add(&mut self, way: &[RelayId]) {
         self.all = self.all.saturating_add(1);
-        for relay in behind() {
+        for relay in way.iter().take(2) {
             if self.by.len() < SHARES_MAX || self.by.contains_key(relay) {
                 *self.by.entry(*relay).or_default() += 1;
             }
         }
-        true
     }
 }
 

@@ -212,7 +212,7 @@ fn a_clock_that_is_far_off_is_told_once() {
 }
 
 #[test] // §1.6(4), §10.5(1)
-fn a_clock_is_right_by_the_median_of_all_linked_relays_for_whatever_depends_on_it() {
+fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
     let hour = Duration::from_secs(3600);
     let is_right = |clocks: &[WallTime]| {
         let mut bench = Bench::linked_to(Snapshot::default(), WALL, clocks);

@@ -163,7 +163,7 @@ pub struct StoredMessage {
 /// One open profile database.
 pub(crate) struct Database {
     pub(super) connection: Connection,
-    /// Why nothing can be written, if it was opened as it is for that.
+    /// Set if it was opened to be read only, because it cannot be written.
     unwritable: Option<StoreFault>,
     /// Let go of after the connection is closed.
     lock: Option<Lock>,

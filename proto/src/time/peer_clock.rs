@@ -27,16 +27,16 @@ impl PeerClock {
         Some(if upper.signum() == lower.signum() { nearer } else { 0 })
     }
 
-    /// How many of these clocks are within `bears` of this calendar, and how many there are. For what must not be believed for want
-    /// of agreement about the contrary, as with [`median_ahead`](Self::median_ahead).
+    /// How many of these clocks are within `tolerance` of this calendar, and how many there are. Unlike
+    /// [`median_ahead`](Self::median_ahead), this never takes two clocks wrong in opposite directions for agreement.
     pub fn agreeing(
         peers: impl IntoIterator<Item = Self>,
         now: Instant,
         wall: WallTime,
-        bears: Duration,
+        tolerance: Duration,
     ) -> (usize, usize) {
         let own = Self::said(now, wall);
-        let is_near = |peer: Self| peer.ahead.saturating_sub(own.ahead).unsigned_abs() <= bears.as_secs();
+        let is_near = |peer: Self| peer.ahead.saturating_sub(own.ahead).unsigned_abs() <= tolerance.as_secs();
         peers.into_iter().fold((0, 0), |(near, all), peer| (near + usize::from(is_near(peer)), all + 1))
     }
 }

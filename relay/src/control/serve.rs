@@ -265,7 +265,9 @@ impl Control {
         let is_full = |services: &Services, most| services.inboxes.len() + services.publishing.len() >= most;
         if is_full(&self.services, self.config.inbox_descriptors_max) && !self.services.inboxes.contains_key(&at) {
             self.forget_inboxes(Duration::ZERO);
-            self.forget_future_inboxes(wall);
+            if is_full(&self.services, self.config.inbox_descriptors_max) {
+                self.forget_future_inboxes(wall);
+            }
         }
         match self.services.inboxes.get(&at) {
             Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
