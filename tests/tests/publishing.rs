@@ -2,7 +2,7 @@
 
 use umbel_client::core::{Command, Notice};
 use umbel_proto::time::Duration;
-use umbel_tests::{ClientName, World};
+use umbel_tests::{ClientName, RelayName, World};
 
 const BOB: ClientName = ClientName(0);
 const INBOXES: usize = 20;
@@ -55,4 +55,20 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     world.run_for(Duration::from_secs(60));
     let count = published(&world) - before;
     assert!(count >= INBOXES * 6, "{count} of {INBOXES} inboxes; {}", world.describe());
+}
+
+#[test] // §9.4(3), (4): whoever looks it up asks one position after the other
+fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
+    for seed in 620..630 {
+        let mut world = World::new(seed).relays(9).clients(1);
+        world.run_for(Duration::from_secs(30));
+        (4..9).for_each(|number| world.relay(RelayName(number)).disk.is_full = true);
+        world.command(BOB, Command::CreateInbox { name: name(0) });
+        let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
+        assert!(
+            world.run_until(Duration::from_secs(50), |world| world.has_notice(BOB, is_ready)),
+            "{}",
+            world.describe()
+        );
+    }
 }
