@@ -137,8 +137,8 @@ impl Guest {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.enter().await?;
         loop {
+            // In no order: looks that take longer than the time between two would leave no room for what the user asks.
             tokio::select! {
-                biased;
                 _ = ticks.tick() => {
                     match self.ground.lock_file.try_take() {
                         Ok(Some(lock)) => return Ok(Some(lock)),

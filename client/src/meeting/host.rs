@@ -140,6 +140,8 @@ impl Host {
                 self.under_way.clear();
                 self.said.notices.push(encode(&Some(notice)));
             }
+            // Of circuits there are many a second, and no guest acts on one.
+            Told::Notice(Notice::HopBuilt { .. }) => {}
             Told::Notice(notice) => self.said.notices.push(encode(&Some(notice))),
             Told::Gap => self.said.notices.push(encode(&None::<Notice>)),
         }

@@ -89,6 +89,28 @@ fn who_sends_beside_a_stopped_command_hears_the_id_of_what_is_in_the_outbox() {
 }
 
 #[test]
+fn sends_beside_a_follower_of_many_inboxes_are_answered() {
+    let fleet = Fleet::new(8);
+    let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
+    let address = bob.create_inbox("help");
+    (0..40).for_each(|number| drop(alice.create_inbox(&format!("own {number}"))));
+    let driver = Running::start(&alice, &["receive", "--follow"]).until_it_drives(&alice);
+    let codes: Vec<_> = thread::scope(|scope| {
+        let sends: Vec<_> = (0..6)
+            .map(|number| {
+                scope.spawn({
+                    let (alice, address) = (&alice, &address);
+                    move || alice.send(address, format!("number {number}").as_bytes())
+                })
+            })
+            .collect();
+        sends.into_iter().map(|send| send.join().expect("it ends")).collect()
+    });
+    assert_eq!(codes, [Some(0); 6]);
+    driver.kill();
+}
+
+#[test]
 fn ten_sends_at_once_are_all_delivered_each_with_its_own_answer() {
     let fleet = Fleet::new(6);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
