@@ -2,6 +2,7 @@
 
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
 use umbel_tests::{ClientName, RelayName, World};
 
@@ -95,9 +96,9 @@ fn last_known_addresses_bring_a_client_back_whose_seed_is_gone() {
     assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
 }
 
-#[test] // §8.3(9): where every relay moved, the address that the user names is dialled, whoever is there and however often others failed
-fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
-    let (mut world, _) = with_message(925, 10);
+/// A world in which every relay moved or is gone while Alice was away, who is back; and Bob's address.
+fn with_all_relays_moved(seed: u64) -> (World, InboxAddress) {
+    let (mut world, _) = with_message(seed, 10);
     let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
     world.crash_client(ALICE);
     // They find each other through the last one, which is gone when Alice comes back.
@@ -109,6 +110,12 @@ fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
     world.run_for(Duration::from_secs(60));
     world.crash_relay(RelayName(9));
     world.restart_client(ALICE);
+    (world, address)
+}
+
+#[test] // §8.3(9): where every relay moved, the address that the user names is dialled, whoever is there and however often others failed
+fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
+    let (mut world, address) = with_all_relays_moved(925);
     world.command(ALICE, Command::Flush);
     world.run_for(Duration::from_secs(1));
     assert!(world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
@@ -129,17 +136,7 @@ fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
 
 #[test] // §8.3(9)
 fn a_client_that_runs_asks_a_seed_that_is_named_meanwhile() {
-    let (mut world, _) = with_message(926, 10);
-    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
-    world.crash_client(ALICE);
-    for relay in (0..9).map(RelayName) {
-        world.crash_relay(relay);
-        world.move_relay(relay);
-        world.restart_relay(relay);
-    }
-    world.run_for(Duration::from_secs(60));
-    world.crash_relay(RelayName(9));
-    world.restart_client(ALICE);
+    let (mut world, address) = with_all_relays_moved(926);
     let sent = world.send(ALICE, &address, b"now".to_vec());
     world.run_for(Duration::from_secs(60));
     assert!(!is_held(&world, sent) && world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
