@@ -1,7 +1,7 @@
 //! What a profile holds, read from its database: for whatever needs no network.
 //!
 //! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network. On a full disk, or one that
-//! may not be written, what only reads works all the same.
+//! may not be written, commands that only read still work.
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;

@@ -69,9 +69,7 @@ impl Mending {
         }
         for inbox in &self.inboxes {
             let name = output::printable(inbox);
-            session.warn(&format!(
-                "\"{name}\" does not have all its mailboxes yet: the next `umbel receive` goes on with that"
-            ));
+            session.warn(&format!("\"{name}\" still lacks a mailbox: the next `umbel receive` tries again"));
         }
         Ok(())
     }

@@ -116,7 +116,7 @@ pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<()
 }
 
 fn list(session: &Session) -> Result<(), Failure> {
-    // What enough relays hold is sent; one more copy of it may still go out.
+    // A message that enough relays hold is sent, even while one more copy of it may go out.
     let is_missing_any = |entry: &OutboxEntry| !is_held_by_enough(entry.holders, entry.wanted);
     let outbox: Vec<_> = session.library()?.status().outbox.into_iter().filter(is_missing_any).collect();
     if outbox.is_empty() && !session.is_json() {

@@ -64,7 +64,7 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<(), Fail
         return offline(session);
     }
     match session.with_client(Reach::Online, async |client| status(session, client).await).await {
-        // A client has to write; what there is to read is read all the same.
+        // A client has to write; a library only reads, and can still show what is stored.
         Err(failure) if failure.is_unwritable() => {
             session.warn(&failure.error);
             offline(session)

@@ -517,7 +517,7 @@ impl Inbox {
         }
     }
 
-    /// Once all positions have the descriptor the next run need not publish it, for a while.
+    /// Once most positions have the descriptor the next run need not publish it, for a while.
     fn look_whether_published(&mut self, cx: &mut Context<'_>) {
         if self.publication.is_complete(self.revision) && self.published_until <= cx.wall {
             let every = cx.network.params.inbox_republish;

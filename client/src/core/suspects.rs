@@ -301,7 +301,7 @@ impl Suspects {
     }
 }
 
-/// What is kept of this relay; there are few, and when there are many the oldest facts are worth least.
+/// The facts kept of this relay. There are few; should there be too many, all are forgotten: old ones are worth little.
 fn kept<T: Default>(facts: &mut BTreeMap<RelayId, T>, relay: RelayId) -> &mut T {
     if facts.len() >= KEPT_MAX && !facts.contains_key(&relay) {
         facts.clear();

@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// What a database consists of: tables with what they are and their columns, indices with theirs.
+    /// The tables of a database with their kinds and columns, and its indices with their columns.
     fn made_by<'a>(texts: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         let connection = Connection::open_in_memory().unwrap();
         texts.into_iter().for_each(|text| connection.execute_batch(text).unwrap());
