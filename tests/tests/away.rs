@@ -1,5 +1,7 @@
 //! Relays and clients that were away for longer than descriptors live: what they knew brings them back.
 
+#![allow(clippy::expect_used, reason = "a test that fails panics")]
+
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
