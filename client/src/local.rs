@@ -6,10 +6,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use umbel_proto::ids::Peer;
 use umbel_proto::network::Network;
+use umbel_proto::time::Duration;
 use umbel_relay::config::Config;
 use umbel_relay::{InitError, Relay, StartError, Stats};
+
+/// How long relays may take to hear of each other.
+const GATHER_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether they have.
+const GATHER_STEP: Duration = Duration::from_millis(10);
 
 /// A network could not be run.
 #[derive(Debug)]
@@ -20,6 +27,8 @@ pub enum LocalError {
     Init(InitError),
     /// A relay did not start.
     Relay(StartError),
+    /// Some relays did not hear of all others in time.
+    Apart,
 }
 
 impl fmt::Display for LocalError {
@@ -28,6 +37,7 @@ impl fmt::Display for LocalError {
             Self::Dir(error) => write!(f, "could not make a temporary directory: {error}"),
             Self::Init(error) => write!(f, "a relay could not be made: {error}"),
             Self::Relay(error) => write!(f, "a relay did not start: {error}"),
+            Self::Apart => write!(f, "the relays did not find each other in {} s", GATHER_MAX.as_secs()),
         }
     }
 }
@@ -58,12 +68,14 @@ impl Place {
 }
 
 impl LocalNetwork {
-    /// Starts so many relays; all but the first join through the first.
+    /// Starts so many relays, all but the first through the first, and waits until they have [gathered](Self::gather).
     ///
     /// # Errors
     /// See [`LocalError`].
     pub async fn start(count: usize) -> Result<Self, LocalError> {
-        Self::start_at((0..count).map(|_| Place::at_port(0))).await
+        let network = Self::start_at((0..count).map(|_| Place::at_port(0))).await?;
+        network.gather().await?;
+        Ok(network)
     }
 
     /// Starts a relay at each of these places; all but the first join through the first.
@@ -87,6 +99,20 @@ impl LocalNetwork {
             network.relays.push(relay);
         }
         Ok(network)
+    }
+
+    /// Waits until each relay knows every other: one that does not refuses to extend a circuit to it (docs/protocol.md §6.3).
+    ///
+    /// # Errors
+    /// [`LocalError::Apart`].
+    pub async fn gather(&self) -> Result<(), LocalError> {
+        let is_gathered = |stats: &Stats| stats.control.relays >= self.relays.len();
+        let gather = async {
+            while !self.stats().await.iter().all(is_gathered) {
+                sleep(GATHER_STEP).await;
+            }
+        };
+        timeout(GATHER_MAX, gather).await.map_err(|_| LocalError::Apart)
     }
 
     /// The relays, in the order they were started.
@@ -116,5 +142,18 @@ impl LocalNetwork {
         let mut stopping: JoinSet<()> = self.relays.into_iter().map(Relay::shutdown).collect();
         while stopping.join_next().await.is_some() {}
         self.dir.close().map_err(LocalError::Dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")] // §6.3
+    async fn a_network_that_was_started_extends_circuits_to_each_of_its_relays() {
+        let network = LocalNetwork::start(5).await.expect("loopback");
+        let known: Vec<usize> = network.stats().await.iter().map(|stats| stats.control.relays).collect();
+        assert_eq!(known, [5; 5]);
+        network.stop().await.expect("temporary files");
     }
 }

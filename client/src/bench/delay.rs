@@ -24,7 +24,7 @@ use umbel_proto::time::Duration;
 use super::probe::Probe;
 use super::queue::Queue;
 use super::row::{Goal, Row, Unit, ms};
-use super::{BenchError, Extent, RELAYS, Report, Step, message, until_gathered, within};
+use super::{BenchError, Extent, RELAYS, Report, Step, message, within};
 use crate::local::{LocalNetwork, Place};
 
 /// From one end of a link to the other.
@@ -293,7 +293,7 @@ impl Distances {
                 network
             }
         };
-        within(Step::Gathering, until_gathered(&network)).await?;
+        network.gather().await?;
         Ok(network)
     }
 }

@@ -14,7 +14,7 @@ use umbel_proto::time::Duration;
 use super::process::Meter;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
-use super::{BenchError, Extent, RELAYS, Report, Step, local_network, part, within};
+use super::{BenchError, Extent, RELAYS, Report, Step, part, within};
 use crate::core::io::{Notice, is_held_by_enough};
 use crate::local::{LocalError, LocalNetwork};
 use crate::{Client, ClientClosed, NewKey, NewProfile, NoticeGap, Notices, Profile};
@@ -54,7 +54,7 @@ impl Plan {
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
-    let network = local_network().await?;
+    let network = LocalNetwork::start(RELAYS).await?;
     let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
     let mut pair = Pair::open(dir.path(), &network.peers()).await?;
     warm(&plan, &mut pair, report).await?;

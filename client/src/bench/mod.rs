@@ -28,8 +28,6 @@ mod scaling;
 
 use umbel_proto::time::Duration;
 
-use crate::local::LocalNetwork;
-
 pub use error::{BenchError, Step};
 pub use part::{Part, run as run_part};
 pub use row::{Goal, Row, Unit};
@@ -154,20 +152,6 @@ pub async fn run(
 ) -> Result<(), BenchError> {
     for group in groups {
         group.measure(extent, ports, report).await?;
-    }
-    Ok(())
-}
-
-/// A network of relays in this process that all know each other.
-async fn local_network() -> Result<LocalNetwork, BenchError> {
-    let network = LocalNetwork::start(RELAYS).await?;
-    within(Step::Gathering, until_gathered(&network)).await?;
-    Ok(network)
-}
-
-async fn until_gathered(network: &LocalNetwork) -> Result<(), BenchError> {
-    while !network.stats().await.iter().all(|stats| stats.control.relays >= RELAYS) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }
