@@ -19,7 +19,9 @@ use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::meeting::{Ground, Member, Told};
 use crate::net::Clock;
 use crate::net::driver::Request;
-use crate::store::{Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage};
+use crate::store::{
+    Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage,
+};
 
 /// Requests waiting for the driver; whoever has one more waits too.
 const REQUESTS_MAX: usize = 64;
@@ -47,9 +49,15 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Profile(error) => error.fmt(f),
-            Self::Snapshot(SnapshotFault::Paths) => f.write_str("the profile's list of guards is damaged"),
-            Self::Snapshot(SnapshotFault::Inbox(name)) => write!(f, "the profile's inbox {name:?} is damaged"),
-            Self::Snapshot(SnapshotFault::Outbox(id)) => write!(f, "the profile's outgoing message {id} is damaged"),
+            Self::Snapshot(SnapshotFault::Paths) => {
+                f.write_str("the profile's list of guards is damaged")
+            }
+            Self::Snapshot(SnapshotFault::Inbox(name)) => {
+                write!(f, "the profile's inbox {name:?} is damaged")
+            }
+            Self::Snapshot(SnapshotFault::Outbox(id)) => {
+                write!(f, "the profile's outgoing message {id} is damaged")
+            }
             Self::Lock(path, error) => write!(f, "could not lock {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "could not start a thread: {error}"),
         }
@@ -85,22 +93,25 @@ pub enum SendError {
     OutboxFull,
     /// Nobody took it for as long as it was to be tried: it is out of the outbox.
     Expired,
-    /// The profile could not be written, and no holder was asked to take the message: nobody has it. While this client is
-    /// open it goes on trying; `Queued` tells if it succeeds. Once it is closed the message may be sent again.
+    /// The profile could not be written, and no holder was asked to take the message: nobody has
+    /// it. While this client is open it goes on trying; `Queued` tells if it succeeds. Once it is
+    /// closed the message may be sent again.
     Store(StoreFault),
-    /// Another process keeps the profile from being written, and does not answer: nobody has the message.
+    /// Another process keeps the profile from being written, and does not answer: nobody has the
+    /// message.
     Unresponsive {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
-    /// The process that has the profile's network is of a release that can't be asked: the message was not stored.
+    /// The process that has the profile's network is of a release that can't be asked: the message
+    /// was not stored.
     OtherRelease {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
-    /// The profile could not be written, and too few holders have said that they have the message; but some were asked, so
-    /// that its reader may get it. Sent again it would be another message. While this client is open, `Queued` and `Held`
-    /// tell more.
+    /// The profile could not be written, and too few holders have said that they have the message;
+    /// but some were asked, so that its reader may get it. Sent again it would be another message.
+    /// While this client is open, `Queued` and `Held` tell more.
     InDoubt {
         /// Names it in notices.
         id: MessageId,
@@ -124,7 +135,8 @@ impl From<SendFault> for SendError {
 /// A message was not taken back for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelError {
-    /// The profile could not be written: the message is tried again once the profile is opened anew.
+    /// The profile could not be written: the message is tried again once the profile is opened
+    /// anew.
     Store(StoreFault),
     /// The client was closed.
     Closed,
@@ -166,15 +178,17 @@ pub enum ReadError {
 /// Why a client was closed though nobody closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Another process has the profile's network, and does not answer. What was sent is in the outbox.
+    /// Another process has the profile's network, and does not answer. What was sent is in the
+    /// outbox.
     Unresponsive {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
-    /// Another process has the profile's network, and it can't be asked: the profile can't be written.
+    /// Another process has the profile's network, and it can't be asked: the profile can't be
+    /// written.
     Store(StoreFault),
-    /// Another process has the profile's network, and is of a release that asks and answers in another form. What was sent is
-    /// in the outbox.
+    /// Another process has the profile's network, and is of a release that asks and answers in
+    /// another form. What was sent is in the outbox.
     OtherRelease {
         /// Its process id, if it noted that.
         pid: Option<u32>,
@@ -190,14 +204,16 @@ pub enum Reach {
     Offline,
 }
 
-/// A message that is durable in the outbox, or that enough holders have. Notices tell how it fares: `Held`, `Deferred`, `Failed`.
+/// A message that is durable in the outbox, or that enough holders have. Notices tell how it fares:
+/// `Held`, `Deferred`, `Failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     /// Names it in notices.
     pub id: MessageId,
 }
 
-/// An open profile and the task that works for it. Dropping it stops the task as well, but does not wait for it.
+/// An open profile and the task that works for it. Dropping it stops the task as well, but does not
+/// wait for it.
 #[expect(missing_debug_implementations, reason = "holds an open profile")]
 pub struct Client {
     requests: mpsc::Sender<Request>,
@@ -229,8 +245,9 @@ impl Client {
     pub async fn open_with(profile: Profile, reach: Reach) -> Result<Self, OpenError> {
         // Stretching a passphrase takes a good part of a second.
         let opening = tokio::task::spawn_blocking(|| begin(profile));
-        let (ground, database, restored) =
-            opening.await.map_err(|error| OpenError::Thread(io::Error::other(error)))??;
+        let (ground, database, restored) = opening
+            .await
+            .map_err(|error| OpenError::Thread(io::Error::other(error)))??;
         let (store, thread) = Store::start(database).map_err(OpenError::Thread)?;
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
         let (notice_sender, first_notices) = broadcast::channel(NOTICES_MAX);
@@ -247,11 +264,21 @@ impl Client {
             stop_reason: Arc::clone(&stop_reason),
         };
         let member = tokio::spawn(member.run(restored));
-        Ok(Self { requests, first_notices, notices, store, member, thread, stop_reason, claimer: rand::random() })
+        Ok(Self {
+            requests,
+            first_notices,
+            notices,
+            store,
+            member,
+            thread,
+            stop_reason,
+            claimer: rand::random(),
+        })
     }
 
-    /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried until enough holders
-    /// have it, now and each time this profile is opened. Returns, too, should they have it before.
+    /// Takes a message into the outbox. Returns once it is durable there; from then on it is tried
+    /// until enough holders have it, now and each time this profile is opened. Returns, too, should
+    /// they have it before.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -259,7 +286,8 @@ impl Client {
         self.send_for(address, body, None).await
     }
 
-    /// Like [`Client::send`]; the message expires if nobody takes it for so long, or for as long as a record lives.
+    /// Like [`Client::send`]; the message expires if nobody takes it for so long, or for as long as
+    /// a record lives.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -273,8 +301,17 @@ impl Client {
             return Err(SendError::TooLong);
         }
         let id = random_message_id();
-        let request = |done| Request::Send { id, address, body, life, done };
-        self.ask(request).await.map_err(|ClientClosed| SendError::Closed)?.map(|()| Sent { id })
+        let request = |done| Request::Send {
+            id,
+            address,
+            body,
+            life,
+            done,
+        };
+        self.ask(request)
+            .await
+            .map_err(|ClientClosed| SendError::Closed)?
+            .map(|()| Sent { id })
     }
 
     /// What is in the outbox, in the order it was sent.
@@ -285,13 +322,15 @@ impl Client {
         Ok(self.status().await?.outbox)
     }
 
-    /// Takes a message back: it leaves the outbox for good. Says who may have it all the same; `None` if it is not in the
-    /// outbox.
+    /// Takes a message back: it leaves the outbox for good. Says who may have it all the same;
+    /// `None` if it is not in the outbox.
     ///
     /// # Errors
     /// See [`CancelError`].
     pub async fn cancel(&self, id: MessageId) -> Result<Option<Cancelled>, CancelError> {
-        self.ask(|done| Request::Cancel { id, done }).await.map_err(|ClientClosed| CancelError::Closed)?
+        self.ask(|done| Request::Cancel { id, done })
+            .await
+            .map_err(|ClientClosed| CancelError::Closed)?
     }
 
     /// Tries everything in the outbox again, now.
@@ -299,11 +338,14 @@ impl Client {
     /// # Errors
     /// The client was closed.
     pub async fn flush(&self) -> Result<(), ClientClosed> {
-        self.requests.send(Request::Flush).await.map_err(|_| ClientClosed)
+        self.requests
+            .send(Request::Flush)
+            .await
+            .map_err(|_| ClientClosed)
     }
 
-    /// Makes an inbox. Returns its address once its keys are durable here; it takes mail from the notice `InboxReady` on,
-    /// and is made ready the next time should that not come.
+    /// Makes an inbox. Returns its address once its keys are durable here; it takes mail from the
+    /// notice `InboxReady` on, and is made ready the next time should that not come.
     ///
     /// # Errors
     /// See [`CreateInboxError`].
@@ -313,25 +355,40 @@ impl Client {
             return Err(CreateInboxError::Name);
         }
         let name = name.to_owned();
-        self.ask(|done| Request::CreateInbox { name, is_again: false, done })
-            .await
-            .map_err(|ClientClosed| CreateInboxError::Closed)?
+        self.ask(|done| Request::CreateInbox {
+            name,
+            is_again: false,
+            done,
+        })
+        .await
+        .map_err(|ClientClosed| CreateInboxError::Closed)?
     }
 
-    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and tells the holders when the
-    /// owner is there.
+    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and tells
+    /// the holders when the owner is there.
     ///
     /// # Errors
     /// See [`ListenError`].
     pub async fn listen(&self, inbox: &str, is_interactive: bool) -> Result<(), ListenError> {
         let name = inbox.to_owned();
-        let request = |done| Request::Listen { name, is_interactive, done };
-        self.ask(request).await.map_err(|ClientClosed| ListenError::Closed)?
+        let request = |done| Request::Listen {
+            name,
+            is_interactive,
+            done,
+        };
+        self.ask(request)
+            .await
+            .map_err(|ClientClosed| ListenError::Closed)?
     }
 
-    /// What happens from now on; for the first who asks, what has happened since the profile was opened.
+    /// What happens from now on; for the first who asks, what has happened since the profile was
+    /// opened.
     pub fn notices(&self) -> Notices {
-        let first = self.first_notices.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self
+            .first_notices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         Notices(first.or_else(|| self.notices.upgrade().map(|sender| sender.subscribe())))
     }
 
@@ -352,12 +409,16 @@ impl Client {
         self.ask(|done| Request::Status { done }).await
     }
 
-    /// Messages that are kept, oldest first: of one inbox or of all, those that came after place `after` (0: all), a
-    /// page at a time. The page after the last is empty.
+    /// Messages that are kept, oldest first: of one inbox or of all, those that came after place
+    /// `after` (0: all), a page at a time. The page after the last is empty.
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, ReadError> {
+    pub async fn messages(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, ReadError> {
         self.page(inbox, after, false).await
     }
 
@@ -365,7 +426,11 @@ impl Client {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, ReadError> {
+    pub async fn unread(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, ReadError> {
         self.page(inbox, after, true).await
     }
 
@@ -374,7 +439,11 @@ impl Client {
     /// # Errors
     /// See [`ReadError`].
     pub async fn mark_read(&self, message: &StoredMessage) -> Result<(), ReadError> {
-        let result = self.store.mark_read(message.seq).await.map_err(|_| ReadError::Closed)?;
+        let result = self
+            .store
+            .mark_read(message.seq)
+            .await
+            .map_err(|_| ReadError::Closed)?;
         result.map_err(ReadError::Database)
     }
 
@@ -383,12 +452,16 @@ impl Client {
     /// # Errors
     /// See [`ReadError`].
     pub async fn unread_counts(&self) -> Result<Vec<(String, u64)>, ReadError> {
-        let result = self.store.unread_counts().await.map_err(|_| ReadError::Closed)?;
+        let result = self
+            .store
+            .unread_counts()
+            .await
+            .map_err(|_| ReadError::Closed)?;
         result.map_err(ReadError::Database)
     }
 
-    /// Takes an unread message to be shown: no other process takes it for ten seconds, in which it is to be marked read.
-    /// Whoever dies in between, or takes longer, leaves it to be shown again.
+    /// Takes an unread message to be shown: no other process takes it for ten seconds, in which it
+    /// is to be marked read. Whoever dies in between, or takes longer, leaves it to be shown again.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -396,8 +469,13 @@ impl Client {
         let (seq, claimer) = (message.seq, self.claimer);
         let now = Clock::wall().as_secs().cast_signed();
         let until = now + CLAIM.as_secs().cast_signed();
-        let claimed = self.store.call(move |database| database.claim(seq, claimer, now, until)).await;
-        claimed.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+        let claimed = self
+            .store
+            .call(move |database| database.claim(seq, claimer, now, until))
+            .await;
+        claimed
+            .map_err(|_| ReadError::Closed)?
+            .map_err(ReadError::Database)
     }
 
     /// Gives back a message that was claimed and stays unread.
@@ -406,8 +484,13 @@ impl Client {
     /// See [`ReadError`].
     pub async fn release(&self, message: &StoredMessage) -> Result<(), ReadError> {
         let (seq, claimer) = (message.seq, self.claimer);
-        let released = self.store.call(move |database| database.release(seq, claimer)).await;
-        released.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+        let released = self
+            .store
+            .call(move |database| database.release(seq, claimer))
+            .await;
+        released
+            .map_err(|_| ReadError::Closed)?
+            .map_err(ReadError::Database)
     }
 
     /// Why this client was closed by itself, if it was.
@@ -415,8 +498,9 @@ impl Client {
         self.stop_reason.get().copied()
     }
 
-    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed. Stays a moment for what other
-    /// processes of this profile have under way; one of them then goes on in its place.
+    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed. Stays a
+    /// moment for what other processes of this profile have under way; one of them then goes on in
+    /// its place.
     pub async fn close(self) {
         let (done, settled) = oneshot::channel();
         if self.requests.send(Request::Settle { done }).await.is_ok() {
@@ -428,7 +512,13 @@ impl Client {
 
     /// Like [`Client::close`], but stays for nobody.
     pub async fn close_at_once(self) {
-        let Self { requests, store, member, thread, .. } = self;
+        let Self {
+            requests,
+            store,
+            member,
+            thread,
+            ..
+        } = self;
         // Whatever fails here has ended already, which is what is wanted.
         drop(requests.send(Request::Stop).await);
         drop(member.await);
@@ -436,19 +526,36 @@ impl Client {
         drop(tokio::task::spawn_blocking(move || drop(thread.join())).await);
     }
 
-    async fn page(&self, inbox: Option<&str>, after: i64, is_unread: bool) -> Result<Vec<StoredMessage>, ReadError> {
-        let found = self.store.messages(inbox.map(str::to_owned), after, is_unread).await;
-        found.map_err(|_| ReadError::Closed)?.map_err(ReadError::Database)
+    async fn page(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+        is_unread: bool,
+    ) -> Result<Vec<StoredMessage>, ReadError> {
+        let found = self
+            .store
+            .messages(inbox.map(str::to_owned), after, is_unread)
+            .await;
+        found
+            .map_err(|_| ReadError::Closed)?
+            .map_err(ReadError::Database)
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, ClientClosed> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, ClientClosed> {
         let (done, answer) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| ClientClosed)?;
+        self.requests
+            .send(request(done))
+            .await
+            .map_err(|_| ClientClosed)?;
         answer.await.map_err(|_| ClientClosed)
     }
 }
 
-/// What a client tells its user, as it happens. A listener that is far behind misses the oldest notices.
+/// What a client tells its user, as it happens. A listener that is far behind misses the oldest
+/// notices.
 #[derive(Debug)]
 pub struct Notices(Option<broadcast::Receiver<Told>>);
 
@@ -489,7 +596,9 @@ fn begin(profile: Profile) -> Result<Begun, OpenError> {
         }
         _ => OpenError::Lock(ground.lock_file.path().to_owned(), error),
     };
-    let Some(lock) = ground.lock_file.try_take().map_err(failed)? else { return Ok((ground, database, None)) };
+    let Some(lock) = ground.lock_file.try_take().map_err(failed)? else {
+        return Ok((ground, database, None));
+    };
     database.keep(lock);
     ground.forget_killed_guests(&mut database);
     let restored = restore(&ground, &database)?;
@@ -497,13 +606,29 @@ fn begin(profile: Profile) -> Result<Begun, OpenError> {
 }
 
 pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
-    let OpenProfile { dir, network, seeds, database, lock_file } = profile;
-    (Ground { dir, network, seeds, lock_file }, database)
+    let OpenProfile {
+        dir,
+        network,
+        seeds,
+        database,
+        lock_file,
+    } = profile;
+    (
+        Ground {
+            dir,
+            network,
+            seeds,
+            lock_file,
+        },
+        database,
+    )
 }
 
 /// A core that goes on where the profile's last one left off.
 pub(crate) fn restore(ground: &Ground, database: &Database) -> Result<(Core, Clock), OpenError> {
-    let snapshot = database.snapshot(ground.received_since()).map_err(ProfileError::Database)?;
+    let snapshot = database
+        .snapshot(ground.received_since())
+        .map_err(ProfileError::Database)?;
     ground.restore(snapshot).map_err(OpenError::Snapshot)
 }
 

@@ -1,7 +1,9 @@
-//! Umbel's client: send messages to hidden inboxes and own some, without saying who or where one is.
+//! Umbel's client: send messages to hidden inboxes and own some, without saying who or where one
+//! is.
 //!
-//! A library first; the `umbel` command is built on this and nothing else. [`Client::open`] opens a [`Profile`] and
-//! starts one task that drives the [`core`], which decides everything and touches nothing.
+//! A library first; the `umbel` command is built on this and nothing else. [`Client::open`] opens a
+//! [`Profile`] and starts one task that drives the [`core`], which decides everything and touches
+//! nothing.
 //!
 //! ```no_run
 //! # async fn example(address: umbel_proto::inbox::address::InboxAddress) -> Result<(), Box<dyn std::error::Error>> {
@@ -24,12 +26,13 @@ mod net;
 mod store;
 
 pub use client::{
-    CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices, OpenError, Reach, ReadError,
-    SendError, Sent, StopReason,
+    CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices,
+    OpenError, Reach, ReadError, SendError, Sent, StopReason,
 };
 pub use library::{Deleted, Library};
 pub use net::Clock;
 pub use store::{
-    Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile, PASSPHRASE_LEN_MIN, Passphrase,
-    Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError, Seeds, StoredMessage, write_whole,
+    Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,
+    PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError,
+    Seeds, StoredMessage, write_whole,
 };

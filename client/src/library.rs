@@ -1,7 +1,7 @@
 //! What a profile holds, read from its database: for whatever needs no network.
 //!
-//! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network. On a full disk, or one that
-//! may not be written, commands that only read still work.
+//! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network.
+//! On a full disk, or one that may not be written, commands that only read still work.
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
@@ -28,8 +28,8 @@ pub struct Library {
 pub struct Deleted {
     /// How many there were.
     pub count: usize,
-    /// No copy is left in the profile's log either. Otherwise one is there, encrypted, until the last process that uses
-    /// the profile ends.
+    /// No copy is left in the profile's log either. Otherwise one is there, encrypted, until the
+    /// last process that uses the profile ends.
     pub is_log_empty: bool,
 }
 
@@ -41,13 +41,20 @@ impl Library {
     pub fn open(profile: Profile) -> Result<Self, OpenError> {
         let (ground, database) = to_ground(profile.open_to_read()?);
         let (core, _) = restore(&ground, &database)?;
-        Ok(Self { database, core, params: ground.network.params })
+        Ok(Self {
+            database,
+            core,
+            params: ground.network.params,
+        })
     }
 
     /// How things stood when the profile was opened: inboxes, outbox, relays known.
     pub fn status(&self) -> Status {
         // The core asks for links as soon as it begins, and nobody makes them here.
-        Status { contact: Contact::NotTried, ..self.core.status() }
+        Status {
+            contact: Contact::NotTried,
+            ..self.core.status()
+        }
     }
 
     /// The address of one of the own inboxes; `None` when there is none of this name.
@@ -55,12 +62,16 @@ impl Library {
         self.core.inbox_address(inbox)
     }
 
-    /// Messages that are kept, oldest first: of one inbox or of all, those that came after place `after` (0: all), a
-    /// page at a time. The page after the last is empty.
+    /// Messages that are kept, oldest first: of one inbox or of all, those that came after place
+    /// `after` (0: all), a page at a time. The page after the last is empty.
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    pub fn messages(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.database.messages(inbox, after)
     }
 
@@ -68,7 +79,11 @@ impl Library {
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    pub fn unread(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.database.unread(inbox, after)
     }
 
@@ -92,18 +107,25 @@ impl Library {
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub fn older(&self, before: WallTime, inbox: Option<&str>) -> Result<Vec<Place>, DatabaseError> {
+    pub fn older(
+        &self,
+        before: WallTime,
+        inbox: Option<&str>,
+    ) -> Result<Vec<Place>, DatabaseError> {
         self.database.older(before, inbox)
     }
 
-    /// Deletes the messages at these places, so that nothing but their ids stays. None comes again, though a holder may
-    /// still have it.
+    /// Deletes the messages at these places, so that nothing but their ids stays. None comes again,
+    /// though a holder may still have it.
     ///
     /// # Errors
     /// See [`DatabaseError`]. Nothing was deleted then.
     pub fn delete(&mut self, places: &[i64]) -> Result<Deleted, DatabaseError> {
         let count = self.database.delete(places, Clock::wall())?;
-        Ok(Deleted { count, is_log_empty: self.database.empty_log().unwrap_or(false) })
+        Ok(Deleted {
+            count,
+            is_log_empty: self.database.empty_log().unwrap_or(false),
+        })
     }
 
     /// A message in the outbox and what it says; `None` if it is not there.

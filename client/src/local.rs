@@ -1,4 +1,5 @@
-//! A whole network in one process, on loopback: for `umbel demo` and for measuring. The only module that runs relays.
+//! A whole network in one process, on loopback: for `umbel demo` and for measuring. The only module
+//! that runs relays.
 
 use std::fmt;
 use std::io;
@@ -37,14 +38,19 @@ impl fmt::Display for LocalError {
             Self::Dir(error) => write!(f, "could not make a temporary directory: {error}"),
             Self::Init(error) => write!(f, "a relay could not be made: {error}"),
             Self::Relay(error) => write!(f, "a relay did not start: {error}"),
-            Self::Apart => write!(f, "the relays did not find each other in {} s", GATHER_MAX.as_secs()),
+            Self::Apart => write!(
+                f,
+                "the relays did not find each other in {} s",
+                GATHER_MAX.as_secs()
+            ),
         }
     }
 }
 
 impl std::error::Error for LocalError {}
 
-/// Relays that know each other, each with its own files, links and threads, as if they were strangers.
+/// Relays that know each other, each with its own files, links and threads, as if they were
+/// strangers.
 #[expect(missing_debug_implementations, reason = "holds running relays")]
 pub struct LocalNetwork {
     relays: Vec<Relay>,
@@ -63,12 +69,16 @@ pub struct Place {
 impl Place {
     /// On loopback, at this port; 0 is any.
     pub fn at_port(port: u16) -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), advertise: None }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            advertise: None,
+        }
     }
 }
 
 impl LocalNetwork {
-    /// Starts so many relays, all but the first through the first, and waits until they have [gathered](Self::gather).
+    /// Starts so many relays, all but the first through the first, and waits until they have
+    /// [gathered](Self::gather).
     ///
     /// # Errors
     /// See [`LocalError`].
@@ -84,7 +94,10 @@ impl LocalNetwork {
     /// See [`LocalError`].
     pub async fn start_at(places: impl IntoIterator<Item = Place>) -> Result<Self, LocalError> {
         let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
-        let mut network = Self { relays: Vec::new(), dir };
+        let mut network = Self {
+            relays: Vec::new(),
+            dir,
+        };
         for (index, place) in places.into_iter().enumerate() {
             let data_dir = network.dir.path().join(format!("relay-{index}"));
             umbel_relay::init(&data_dir, &Network::local()).map_err(LocalError::Init)?;
@@ -95,13 +108,16 @@ impl LocalNetwork {
                 threads: 1,
                 ..Config::new(data_dir)
             };
-            let relay = Relay::start(config, Network::local()).await.map_err(LocalError::Relay)?;
+            let relay = Relay::start(config, Network::local())
+                .await
+                .map_err(LocalError::Relay)?;
             network.relays.push(relay);
         }
         Ok(network)
     }
 
-    /// Waits until each relay knows every other: one that does not refuses to extend a circuit to it (docs/protocol.md §6.3).
+    /// Waits until each relay knows every other: one that does not refuses to extend a circuit to
+    /// it (docs/protocol.md §6.3).
     ///
     /// # Errors
     /// [`LocalError::Apart`].
@@ -112,7 +128,9 @@ impl LocalNetwork {
                 sleep(GATHER_STEP).await;
             }
         };
-        timeout(GATHER_MAX, gather).await.map_err(|_| LocalError::Apart)
+        timeout(GATHER_MAX, gather)
+            .await
+            .map_err(|_| LocalError::Apart)
     }
 
     /// The relays, in the order they were started.
@@ -152,7 +170,12 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")] // §6.3
     async fn a_network_that_was_started_extends_circuits_to_each_of_its_relays() {
         let network = LocalNetwork::start(5).await.expect("loopback");
-        let known: Vec<usize> = network.stats().await.iter().map(|stats| stats.control.relays).collect();
+        let known: Vec<usize> = network
+            .stats()
+            .await
+            .iter()
+            .map(|stats| stats.control.relays)
+            .collect();
         assert_eq!(known, [5; 5]);
         network.stop().await.expect("temporary files");
     }

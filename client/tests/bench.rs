@@ -1,4 +1,5 @@
-//! `umbel bench` measures everything it says it does. How fast anything is, is not for tests to say.
+//! `umbel bench` measures everything it says it does. How fast anything is, is not for tests to
+//! say.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
 
@@ -8,7 +9,14 @@ use serde_json::Value;
 
 /// Rows of each group, in the order in which they are measured.
 const ROWS: [(&str, &[(&str, &str)]); 11] = [
-    ("limit", &[("limit_layer", "s/GB"), ("limit_keystream", "s/GB"), ("limit_tls", "s/GB")]),
+    (
+        "limit",
+        &[
+            ("limit_layer", "s/GB"),
+            ("limit_keystream", "s/GB"),
+            ("limit_tls", "s/GB"),
+        ],
+    ),
     (
         "cpu",
         &[
@@ -62,7 +70,12 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
     ),
     (
         "fairness",
-        &[("quiet_alone", "ms"), ("quiet_beside_bulk", "ms"), ("quiet_bulk", "MB/s"), ("quiet_same_link", "ms")],
+        &[
+            ("quiet_alone", "ms"),
+            ("quiet_beside_bulk", "ms"),
+            ("quiet_bulk", "MB/s"),
+            ("quiet_same_link", "ms"),
+        ],
     ),
     (
         "flood",
@@ -131,7 +144,15 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
             ("fetch_cpu_many", "us"),
         ],
     ),
-    ("memory", &[("relay_start", "KiB"), ("idle_link", "KiB"), ("client_ready", "KiB"), ("idle_circuit", "KiB")]),
+    (
+        "memory",
+        &[
+            ("relay_start", "KiB"),
+            ("idle_link", "KiB"),
+            ("client_ready", "KiB"),
+            ("idle_circuit", "KiB"),
+        ],
+    ),
 ];
 
 #[test]
@@ -156,13 +177,29 @@ fn check(expected: &[(&str, &str)], args: &[&str]) {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
-    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let names: Vec<_> = rows.iter().map(|row| (row["name"].as_str().unwrap(), row["unit"].as_str().unwrap())).collect();
+    let rows: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let names: Vec<_> = rows
+        .iter()
+        .map(|row| (row["name"].as_str().unwrap(), row["unit"].as_str().unwrap()))
+        .collect();
     assert_eq!(names, expected);
     for row in &rows {
-        assert!(row["note"].as_str().is_some_and(|note| !note.is_empty()), "{row}");
-        assert!(row["value"].as_f64().is_some_and(f64::is_finite) && row["samples"].as_u64() > Some(0), "{row}");
-        if let (Some(min), Some(p50), Some(p99)) = (row["min"].as_f64(), row["p50"].as_f64(), row["p99"].as_f64()) {
+        assert!(
+            row["note"].as_str().is_some_and(|note| !note.is_empty()),
+            "{row}"
+        );
+        assert!(
+            row["value"].as_f64().is_some_and(f64::is_finite) && row["samples"].as_u64() > Some(0),
+            "{row}"
+        );
+        if let (Some(min), Some(p50), Some(p99)) = (
+            row["min"].as_f64(),
+            row["p50"].as_f64(),
+            row["p99"].as_f64(),
+        ) {
             assert!(0.0 <= min && min <= p50 && p50 <= p99, "{row}");
         }
     }

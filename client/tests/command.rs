@@ -1,4 +1,5 @@
-//! The `umbel` command, as far as it goes without a network: arguments, errors, exit codes, profiles.
+//! The `umbel` command, as far as it goes without a network: arguments, errors, exit codes,
+//! profiles.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
 
@@ -21,7 +22,9 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { dir: TempDir::new().unwrap() }
+        Self {
+            dir: TempDir::new().unwrap(),
+        }
     }
 
     fn profile(&self) -> PathBuf {
@@ -46,7 +49,8 @@ impl Place {
     }
 }
 
-/// The error that `--json` gives: the last line on standard error, with what is wrong and what to do.
+/// The error that `--json` gives: the last line on standard error, with what is wrong and what to
+/// do.
 fn json_error(output: &Output) -> (String, String) {
     let line: Value = serde_json::from_str(stderr(output).lines().last().unwrap_or_default())
         .unwrap_or_else(|_| panic!("{output:?}"));
@@ -57,13 +61,20 @@ fn json_error(output: &Output) -> (String, String) {
 }
 
 fn address() -> String {
-    umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address().to_text()
+    umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32])
+        .address()
+        .to_text()
 }
 
 #[test]
 fn help_and_version_succeed() {
     let place = Place::new();
-    for words in [&["--help"][..], &["--version"], &["send", "--help"], &["receive", "--help", "--json"]] {
+    for words in [
+        &["--help"][..],
+        &["--version"],
+        &["send", "--help"],
+        &["receive", "--help", "--json"],
+    ] {
         let output = place.run(words);
         assert_eq!(code(&output), 0, "{words:?}");
         assert!(stdout(&output).contains("umbel"), "{words:?}");
@@ -74,15 +85,22 @@ fn help_and_version_succeed() {
 fn help_lists_the_exit_codes_a_row_each() {
     let place = Place::new();
     let (common, others) = (["0", "2", "69", "73", "74", "75", "130"], ["1", "141"]);
-    for (words, codes) in
-        [(&["--help"][..], [&common[..], &others].concat()), (&["send", "--help"], [&common[..], &["1"]].concat())]
-    {
+    for (words, codes) in [
+        (&["--help"][..], [&common[..], &others].concat()),
+        (&["send", "--help"], [&common[..], &["1"]].concat()),
+    ] {
         let help = place.run(words);
         let (_, rows) = stdout(&help).split_once("\nExit codes:\n").unwrap();
-        let listed: Vec<&str> =
-            rows.lines().take_while(|row| !row.is_empty()).filter_map(|row| row.split_whitespace().next()).collect();
+        let listed: Vec<&str> = rows
+            .lines()
+            .take_while(|row| !row.is_empty())
+            .filter_map(|row| row.split_whitespace().next())
+            .collect();
         for code in codes {
-            assert!(listed.contains(&code), "{words:?}: {code} is not in {listed:?}");
+            assert!(
+                listed.contains(&code),
+                "{words:?}: {code} is not in {listed:?}"
+            );
         }
     }
 }
@@ -110,9 +128,16 @@ fn a_wrong_command_line_is_exit_2() {
 fn each_fault_of_an_address_has_its_own_words() {
     let place = Place::with_profile();
     let good = address();
-    let mistyped = good.replace(good.chars().nth(20).unwrap(), "q").replace(&good[30..31], "p");
+    let mistyped = good
+        .replace(good.chars().nth(20).unwrap(), "q")
+        .replace(&good[30..31], "p");
     let mut said = Vec::new();
-    for wrong in ["alice@example.org", &good[..40], &mistyped, &format!("{good}qq")] {
+    for wrong in [
+        "alice@example.org",
+        &good[..40],
+        &mistyped,
+        &format!("{good}qq"),
+    ] {
         let output = place.run(&["send", wrong, "hello", "--json"]);
         assert_eq!(code(&output), 2, "{wrong}");
         said.push(json_error(&output).0);
@@ -128,7 +153,13 @@ fn a_message_that_is_too_long_names_the_maximum() {
     let max = umbel_proto::inbox::record::MESSAGE_LEN_MAX;
     let file = place.dir.path().join("large");
     std::fs::write(&file, vec![b'x'; max + 1]).unwrap();
-    let output = place.run(&["send", &address(), "--file", file.to_str().unwrap(), "--json"]);
+    let output = place.run(&[
+        "send",
+        &address(),
+        "--file",
+        file.to_str().unwrap(),
+        "--json",
+    ]);
     assert_eq!(code(&output), 1);
     assert!(json_error(&output).0.contains(&max.to_string()));
 
@@ -138,7 +169,12 @@ fn a_message_that_is_too_long_names_the_maximum() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(&vec![b'x'; max + 1]).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(&vec![b'x'; max + 1])
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(code(&output), 1);
     assert!(json_error(&output).0.contains(&max.to_string()));
@@ -160,9 +196,19 @@ fn text_may_begin_with_a_dash_and_a_mistyped_option_is_not_text() {
         &["send", &address, "- item"],
         &["send", &address, "--- cut ---"],
     ] {
-        let mut child =
-            place.command(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(b"from standard input").unwrap();
+        let mut child = place
+            .command(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(b"from standard input")
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(code(&output), 69, "{words:?}: {output:?}");
     }
@@ -204,29 +250,50 @@ fn an_empty_message_is_sent_only_if_that_is_meant() {
 #[test]
 fn output_that_can_not_be_written_has_a_code_of_its_own() {
     let place = Place::with_profile();
-    for words in [&["status", "--offline"][..], &["status", "--offline", "--json"]] {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    for words in [
+        &["status", "--offline"][..],
+        &["status", "--offline", "--json"],
+    ] {
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
         let output = place.command(words).stdout(full).output().unwrap();
         assert_eq!(code(&output), 73, "{output:?}");
     }
     // That the message is not out yet matters more.
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = place.command(&["send", &address(), "hello", "--json"]).stdout(full).output().unwrap();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = place
+        .command(&["send", &address(), "hello", "--json"])
+        .stdout(full)
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 69, "{output:?}");
 }
 
 #[test]
 fn errors_have_one_form_and_name_their_exit_code() {
     let place = Place::new();
-    for (words, name, number) in
-        [(&["status"][..], "failed", 1), (&["frobnicate"], "usage", 2), (&["send"], "usage", 2)]
-    {
+    for (words, name, number) in [
+        (&["status"][..], "failed", 1),
+        (&["frobnicate"], "usage", 2),
+        (&["send"], "usage", 2),
+    ] {
         let output = place.run(words);
-        assert!(stderr(&output).starts_with("error: ") && stderr(&output).contains("\n  hint: "), "{output:?}");
+        assert!(
+            stderr(&output).starts_with("error: ") && stderr(&output).contains("\n  hint: "),
+            "{output:?}"
+        );
         assert_eq!(stderr(&output).lines().count(), 2, "{output:?}");
         let output = place.run(&[words, &["--json"]].concat());
         let line: Value = serde_json::from_str(stderr(&output).trim()).unwrap();
-        assert_eq!((line["exit"].as_str(), line["exit_code"].as_i64()), (Some(name), Some(number)));
+        assert_eq!(
+            (line["exit"].as_str(), line["exit_code"].as_i64()),
+            (Some(name), Some(number))
+        );
     }
 }
 
@@ -241,7 +308,10 @@ fn a_secret_that_others_can_read_is_remarked() {
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
     let warned = place.run(&["status", "--offline"]);
     assert_eq!(code(&warned), 0);
-    assert!(stderr(&warned).contains(&format!("chmod 600 {}", key.display())), "{warned:?}");
+    assert!(
+        stderr(&warned).contains(&format!("chmod 600 {}", key.display())),
+        "{warned:?}"
+    );
     assert_eq!(stderr(&place.run(&["status", "--offline", "--quiet"])), "");
 }
 
@@ -251,12 +321,19 @@ fn a_passphrase_that_is_easily_guessed_is_refused_with_the_reason() {
     let file = place.dir.path().join("passphrase");
     let init = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        place.command(&["init", "--seed", SEED, "--json"]).env("UMBEL_PASSPHRASE_FILE", &file).output().unwrap()
+        place
+            .command(&["init", "--seed", SEED, "--json"])
+            .env("UMBEL_PASSPHRASE_FILE", &file)
+            .output()
+            .unwrap()
     };
     for text in ["x", "elevenchars", "aaaaaaaaaaaaaaaa", "abababababababab"] {
         let output = init(text);
         assert_eq!(code(&output), 2, "{text}");
-        assert!(stderr(&output).contains("easy to guess") && stderr(&output).contains("12 characters"), "{output:?}");
+        assert!(
+            stderr(&output).contains("easy to guess") && stderr(&output).contains("12 characters"),
+            "{output:?}"
+        );
         assert!(!place.profile().exists());
     }
     assert_eq!(code(&init("twelve chars")), 0);
@@ -268,21 +345,30 @@ fn init_says_what_opens_the_profile_and_what_its_loss_means() {
     let key = place.dir.path().join("elsewhere.key");
     let made = place.run(&["init", "--seed", SEED, "--key-file", key.to_str().unwrap()]);
     assert_eq!(code(&made), 0);
-    assert!(stdout(&made).contains(key.to_str().unwrap()) && stdout(&made).contains("lost for good"), "{made:?}");
+    assert!(
+        stdout(&made).contains(key.to_str().unwrap()) && stdout(&made).contains("lost for good"),
+        "{made:?}"
+    );
 }
 
 #[test]
 fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
     let place = Place::with_profile();
     let empty = place.run(&["outbox", "list"]);
-    assert_eq!((code(&empty), stdout(&empty)), (0, "The outbox is empty.\n"));
+    assert_eq!(
+        (code(&empty), stdout(&empty)),
+        (0, "The outbox is empty.\n")
+    );
     let address = address();
     let sent = place.run(&["send", &address, "take me back", "--expire-after", "2d"]);
     assert_eq!(code(&sent), 69, "{sent:?}");
     assert_eq!(code(&place.run(&["send", &address, "and me"])), 69);
 
     let listed = place.run(&["outbox", "list", "--json"]);
-    let entries: Vec<Value> = stdout(&listed).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entries: Vec<Value> = stdout(&listed)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(entries.len(), 2, "{listed:?}");
     assert_eq!(
         (entries[0]["state"].as_str(), entries[0]["address"].as_str()),
@@ -290,18 +376,32 @@ fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
     );
     let id = entries[0]["id"].as_str().unwrap();
     let shown = place.run(&["outbox", "show", &id[..10]]);
-    assert!(code(&shown) == 0 && stdout(&shown).contains("    take me back"), "{shown:?}");
+    assert!(
+        code(&shown) == 0 && stdout(&shown).contains("    take me back"),
+        "{shown:?}"
+    );
 
     // What there is to do without an inbox is done, and that no relay answers is said.
     let received = place.run(&["receive", "--timeout", "1"]);
     assert_eq!(code(&received), 69, "{received:?}");
-    assert!(stderr(&received).contains("only the outbox is tried"), "{received:?}");
+    assert!(
+        stderr(&received).contains("only the outbox is tried"),
+        "{received:?}"
+    );
 
     let cancelled = place.run(&["outbox", "cancel", id, "--json"]);
     assert_eq!(code(&cancelled), 0, "{cancelled:?}");
     let line: Value = serde_json::from_str(stdout(&cancelled)).unwrap();
-    assert_eq!((line["holders"].as_u64(), line["may_be_out"].as_bool()), (Some(0), Some(false)));
-    assert_eq!(stdout(&place.run(&["outbox", "list", "--json"])).lines().count(), 1);
+    assert_eq!(
+        (line["holders"].as_u64(), line["may_be_out"].as_bool()),
+        (Some(0), Some(false))
+    );
+    assert_eq!(
+        stdout(&place.run(&["outbox", "list", "--json"]))
+            .lines()
+            .count(),
+        1
+    );
     let again = place.run(&["outbox", "cancel", id, "--json"]);
     assert_eq!(code(&again), 1);
     assert!(json_error(&again).1.contains("umbel outbox list"));
@@ -318,7 +418,10 @@ fn status_says_whether_the_network_was_tried_and_whether_it_answers() {
     assert_eq!(network(&["--offline"]), "not_tried");
     assert_eq!(network(&[]), "no_answer");
     let text = place.run(&["status"]);
-    assert!(stdout(&text).contains("not reached: no relay answers"), "{text:?}");
+    assert!(
+        stdout(&text).contains("not reached: no relay answers"),
+        "{text:?}"
+    );
 }
 
 #[test]
@@ -333,18 +436,29 @@ fn options_that_every_command_has_stand_apart_in_help() {
 #[test]
 fn without_a_profile_commands_say_how_to_make_one() {
     let place = Place::new();
-    for words in [&["status"][..], &["inbox", "list"], &["receive"], &["send", &address(), "hello"]] {
+    for words in [
+        &["status"][..],
+        &["inbox", "list"],
+        &["receive"],
+        &["send", &address(), "hello"],
+    ] {
         let output = place.run(&[words, &["--json"]].concat());
         assert_eq!(code(&output), 1, "{words:?}");
         let (error, hint) = json_error(&output);
-        assert!(error.contains(place.profile().to_str().unwrap()) && hint.contains("umbel init"), "{error} {hint}");
+        assert!(
+            error.contains(place.profile().to_str().unwrap()) && hint.contains("umbel init"),
+            "{error} {hint}"
+        );
     }
 }
 
 #[test]
 fn people_get_the_same_error_as_text() {
     let output = Place::new().run(&["status"]);
-    assert!(stderr(&output).starts_with("error: no profile in "), "{output:?}");
+    assert!(
+        stderr(&output).starts_with("error: no profile in "),
+        "{output:?}"
+    );
     assert!(stderr(&output).contains("\n  hint: "), "{output:?}");
     assert!(output.stdout.is_empty());
 }
@@ -354,7 +468,14 @@ fn init_overwrites_nothing() {
     let place = Place::with_profile();
     let key = place.profile().join("key");
     let before = std::fs::read(&key).unwrap();
-    let again = place.run(&["init", "--seed", SEED, "--key-file", key.to_str().unwrap(), "--json"]);
+    let again = place.run(&[
+        "init",
+        "--seed",
+        SEED,
+        "--key-file",
+        key.to_str().unwrap(),
+        "--json",
+    ]);
     assert_eq!(code(&again), 1);
     json_error(&again);
     assert_eq!(std::fs::read(&key).unwrap(), before);
@@ -367,17 +488,29 @@ fn init_without_a_terminal_says_what_else_there_is() {
     let output = place.run(&["init", "--seed", SEED, "--json"]);
     assert_eq!(code(&output), 2);
     let (_, hint) = json_error(&output);
-    assert!(hint.contains("UMBEL_PASSPHRASE_FILE") && hint.contains("--key-file"), "{hint}");
+    assert!(
+        hint.contains("UMBEL_PASSPHRASE_FILE") && hint.contains("--key-file"),
+        "{hint}"
+    );
     assert!(!place.profile().exists());
 }
 
 #[test]
 fn a_passphrase_comes_from_the_file_that_the_environment_names() {
     let place = Place::new();
-    let (right, wrong) = (place.dir.path().join("right"), place.dir.path().join("wrong"));
+    let (right, wrong) = (
+        place.dir.path().join("right"),
+        place.dir.path().join("wrong"),
+    );
     std::fs::write(&right, "correct horse\n").unwrap();
     std::fs::write(&wrong, "incorrect horse\n").unwrap();
-    let run = |words: &[&str], file: &Path| place.command(words).env("UMBEL_PASSPHRASE_FILE", file).output().unwrap();
+    let run = |words: &[&str], file: &Path| {
+        place
+            .command(words)
+            .env("UMBEL_PASSPHRASE_FILE", file)
+            .output()
+            .unwrap()
+    };
 
     assert_eq!(code(&run(&["init", "--seed", SEED], &right)), 0);
     assert_eq!(code(&run(&["status", "--offline"], &right)), 0);
@@ -394,32 +527,58 @@ fn where_memory_is_short_the_right_passphrase_is_not_called_wrong() {
     let place = Place::new();
     let file = place.dir.path().join("passphrase");
     std::fs::write(&file, "correct horse\n").unwrap();
-    let init = place.command(&["init", "--seed", SEED]).env("UMBEL_PASSPHRASE_FILE", &file).output();
+    let init = place
+        .command(&["init", "--seed", SEED])
+        .env("UMBEL_PASSPHRASE_FILE", &file)
+        .output();
     assert_eq!(code(&init.unwrap()), 0);
     // The passphrase is stretched in 64 MiB: with the first limit there is no room for that.
     for mib in [64, 80, 90, 100, 128] {
         let limited = format!("ulimit -v {} && exec \"$0\" \"$@\"", mib << 10);
         let mut command = Command::new("sh");
-        command.args(["-c", &limited, env!("CARGO_BIN_EXE_umbel"), "list", "--json"]);
-        command.env("UMBEL_PROFILE", place.profile()).env("HOME", place.dir.path()).env("UMBEL_PASSPHRASE_FILE", &file);
+        command.args([
+            "-c",
+            &limited,
+            env!("CARGO_BIN_EXE_umbel"),
+            "list",
+            "--json",
+        ]);
+        command
+            .env("UMBEL_PROFILE", place.profile())
+            .env("HOME", place.dir.path())
+            .env("UMBEL_PASSPHRASE_FILE", &file);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let is_short = code(&output) == 1 && {
             let (error, hint) = json_error(&output);
             error.contains("out of memory") && hint.contains("ulimit -v")
         };
-        assert!(is_short || mib > 64 && code(&output) == 0, "{mib} MiB: {output:?}");
+        assert!(
+            is_short || mib > 64 && code(&output) == 0,
+            "{mib} MiB: {output:?}"
+        );
     }
 }
 
 #[test]
 fn init_takes_a_network_file_and_refuses_a_wrong_one() {
     let place = Place::new();
-    let (good, bad) = (place.dir.path().join("good.toml"), place.dir.path().join("bad.toml"));
+    let (good, bad) = (
+        place.dir.path().join("good.toml"),
+        place.dir.path().join("bad.toml"),
+    );
     std::fs::write(&good, umbel_proto::network::Network::local().to_toml()).unwrap();
     std::fs::write(&bad, "id = \"00\"\nname = \"bad\"\n").unwrap();
     let key = place.profile().join("key");
     let init = |file: &Path| {
-        let words = ["init", "--network", file.to_str().unwrap(), "--seed", SEED, "--key-file", key.to_str().unwrap()];
+        let words = [
+            "init",
+            "--network",
+            file.to_str().unwrap(),
+            "--seed",
+            SEED,
+            "--key-file",
+            key.to_str().unwrap(),
+        ];
         place.run(&[&words[..], &["--json"]].concat())
     };
     let refused = init(&bad);
@@ -459,10 +618,17 @@ fn status_works_offline() {
 #[test]
 fn an_inbox_that_is_not_there_is_an_error_with_a_way_out() {
     let place = Place::with_profile();
-    for words in [&["receive", "main"][..], &["inbox", "show", "main"], &["receive"]] {
+    for words in [
+        &["receive", "main"][..],
+        &["inbox", "show", "main"],
+        &["receive"],
+    ] {
         let output = place.run(&[words, &["--json"]].concat());
         assert_eq!(code(&output), 1, "{words:?}");
-        assert!(json_error(&output).1.contains("umbel inbox create"), "{words:?}");
+        assert!(
+            json_error(&output).1.contains("umbel inbox create"),
+            "{words:?}"
+        );
     }
     let listed = place.run(&["inbox", "list", "--json"]);
     assert_eq!((code(&listed), stdout(&listed)), (0, ""));
@@ -476,11 +642,17 @@ fn seeds_are_changed_without_the_profiles_key() {
     let added = place.run(&["seed", "add", &other, "--json"]);
     assert_eq!(code(&added), 0, "{added:?}");
     let line: Value = serde_json::from_str(stdout(&added)).unwrap();
-    assert_eq!((line["seed"].as_str(), line["state"].as_str()), (Some(other.as_str()), Some("added")));
+    assert_eq!(
+        (line["seed"].as_str(), line["state"].as_str()),
+        (Some(other.as_str()), Some("added"))
+    );
     let again = place.run(&["seed", "add", &other, "--json"]);
     assert_eq!(code(&again), 1);
     assert!(json_error(&again).0.contains("already"));
-    assert_eq!(stdout(&place.run(&["seed", "list"])), format!("{SEED}\n{other}\n"));
+    assert_eq!(
+        stdout(&place.run(&["seed", "list"])),
+        format!("{SEED}\n{other}\n")
+    );
     let (id, _) = SEED.split_once('@').unwrap();
     assert_eq!(code(&place.run(&["seed", "remove", id])), 0);
     let last = place.run(&["seed", "remove", &other, "--json"]);
@@ -488,7 +660,11 @@ fn seeds_are_changed_without_the_profiles_key() {
     assert!(json_error(&last).1.contains("umbel seed add"));
     let unknown = place.run(&["seed", "remove", id, "--json"]);
     assert!(code(&unknown) == 1 && json_error(&unknown).1.contains("umbel seed list"));
-    for bad in [&["seed", "add", "relay.example:7443"][..], &["seed", "remove", "x"], &["seed", "add"]] {
+    for bad in [
+        &["seed", "add", "relay.example:7443"][..],
+        &["seed", "remove", "x"],
+        &["seed", "add"],
+    ] {
         assert_eq!(code(&place.run(bad)), 2, "{bad:?}");
     }
     assert_eq!(stdout(&place.run(&["seed", "list"])), format!("{other}\n"));
@@ -497,9 +673,15 @@ fn seeds_are_changed_without_the_profiles_key() {
 #[test]
 fn seeds_need_a_profile_and_make_none() {
     let place = Place::new();
-    for words in [&["seed", "list", "--json"][..], &["seed", "add", SEED, "--json"]] {
+    for words in [
+        &["seed", "list", "--json"][..],
+        &["seed", "add", SEED, "--json"],
+    ] {
         let output = place.run(words);
-        assert!(code(&output) == 1 && json_error(&output).1.contains("umbel init"), "{output:?}");
+        assert!(
+            code(&output) == 1 && json_error(&output).1.contains("umbel init"),
+            "{output:?}"
+        );
     }
     assert!(!place.profile().exists());
 }

@@ -11,7 +11,12 @@ use tempfile::TempDir;
 
 fn demo(place: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbel"));
-    command.args(["demo", "--json"]).args(words).env("TMPDIR", place).env("HOME", place).stdin(Stdio::null());
+    command
+        .args(["demo", "--json"])
+        .args(words)
+        .env("TMPDIR", place)
+        .env("HOME", place)
+        .stdin(Stdio::null());
     command
 }
 
@@ -22,16 +27,30 @@ fn is_empty(place: &Path) -> bool {
 #[test]
 fn a_network_of_one_machine_delivers_and_leaves_nothing_behind() {
     let place = TempDir::new().unwrap();
-    let output = demo(place.path(), &["--relays", "7", "--messages", "5"]).output().unwrap();
+    let output = demo(place.path(), &["--relays", "7", "--messages", "5"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let lines: Vec<Value> =
-        str::from_utf8(&output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = str::from_utf8(&output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
-    assert_eq!((count("relay"), count("sent"), count("received")), (7, 5, 5));
+    assert_eq!(
+        (count("relay"), count("sent"), count("received")),
+        (7, 5, 5)
+    );
     assert!(count("hop") >= 4, "{lines:?}");
     let summary = lines.last().unwrap();
-    assert_eq!((&summary["relays"], &summary["sent"], &summary["delivered"]), (&7.into(), &5.into(), &5.into()));
-    assert!(summary["p50_ms"].as_f64().unwrap() > 0.0 && summary["p99_ms"].as_f64() >= summary["p50_ms"].as_f64());
+    assert_eq!(
+        (&summary["relays"], &summary["sent"], &summary["delivered"]),
+        (&7.into(), &5.into(), &5.into())
+    );
+    assert!(
+        summary["p50_ms"].as_f64().unwrap() > 0.0
+            && summary["p99_ms"].as_f64() >= summary["p50_ms"].as_f64()
+    );
     assert!(is_empty(place.path()));
 }
 
@@ -39,10 +58,16 @@ fn a_network_of_one_machine_delivers_and_leaves_nothing_behind() {
 #[test]
 fn an_interrupted_demo_leaves_nothing_behind_either() {
     let place = TempDir::new().unwrap();
-    let mut child = demo(place.path(), &["--messages", "10000"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = demo(place.path(), &["--messages", "10000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("\"received\"")));
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert!(killed.success());
     lines.for_each(drop);
     assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -1,4 +1,5 @@
-//! The `umbel` command where messages are kept, read, saved, deleted and taken back: real processes, a network in this one.
+//! The `umbel` command where messages are kept, read, saved, deleted and taken back: real
+//! processes, a network in this one.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
 
@@ -24,13 +25,24 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let network = runtime.block_on(LocalNetwork::start(5)).unwrap();
         let seed = network.peers()[0].to_string();
         let dir = TempDir::new().unwrap();
-        let mut place = Self { dir, runtime, network: Some(network), address: String::new() };
+        let mut place = Self {
+            dir,
+            runtime,
+            network: Some(network),
+            address: String::new(),
+        };
         let key = place.path("profile/key");
-        assert_eq!(code(&place.run(&["init", "--seed", &seed, "--key-file", key.to_str().unwrap()])), 0);
+        assert_eq!(
+            code(&place.run(&["init", "--seed", &seed, "--key-file", key.to_str().unwrap()])),
+            0
+        );
         let made = place.run(&["inbox", "create", "main", "--json"]);
         assert_eq!(code(&made), 0, "{made:?}");
         place.address = lines(&made)[0]["address"].as_str().unwrap().to_owned();
@@ -79,7 +91,10 @@ impl Drop for Place {
 }
 
 fn lines(output: &Output) -> Vec<Value> {
-    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    stdout(output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn id(message: &Value) -> &str {
@@ -90,7 +105,10 @@ fn id(message: &Value) -> &str {
 fn receive_as(place: &Place, copy: Option<&str>) -> String {
     let mut words = vec!["receive"];
     let dir = copy.map(|name| place.path(name));
-    words.extend(dir.iter().flat_map(|dir| ["--profile", dir.to_str().unwrap()]));
+    words.extend(
+        dir.iter()
+            .flat_map(|dir| ["--profile", dir.to_str().unwrap()]),
+    );
     let output = place.run(&words);
     assert_eq!(code(&output), 0, "{output:?}");
     stderr(&output).to_owned()
@@ -109,9 +127,15 @@ fn two_copies_of_a_profile_are_noticed_by_short_commands_in_turns() {
     }
     receive_as(&place, None);
     let warned = receive_as(&place, Some("copy"));
-    assert!(warned.contains("another copy of this profile"), "{warned:?}");
+    assert!(
+        warned.contains("another copy of this profile"),
+        "{warned:?}"
+    );
     let warned = receive_as(&place, None);
-    assert!(warned.contains("another copy of this profile"), "{warned:?}");
+    assert!(
+        warned.contains("another copy of this profile"),
+        "{warned:?}"
+    );
 }
 
 const BINARY: &[u8] = &[0, 159, 146, 150, 10, 0, 255];
@@ -123,28 +147,48 @@ fn a_message_that_was_read_is_still_there_until_it_is_deleted() {
     place.send("invi\u{200b}sible".as_bytes());
     let received = place.run(&["receive"]);
     assert_eq!(code(&received), 0, "{received:?}");
-    assert!(stdout(&received).contains("the first message") && stdout(&received).contains("invi\\u{200b}sible"));
+    assert!(
+        stdout(&received).contains("the first message")
+            && stdout(&received).contains("invi\\u{200b}sible")
+    );
     assert!(!stdout(&place.run(&["receive"])).contains("the first message"));
 
     assert!(place.listed(&[]).is_empty());
     let all = place.listed(&["--all"]);
     assert_eq!(all.len(), 2);
-    assert_eq!((all[0]["first_line"].as_str(), all[0]["is_read"].as_bool()), (Some("the first message"), Some(true)));
-    assert_eq!(place.listed(&["main", "--all", "--search", "SECOND"]).len(), 1);
+    assert_eq!(
+        (all[0]["first_line"].as_str(), all[0]["is_read"].as_bool()),
+        (Some("the first message"), Some(true))
+    );
+    assert_eq!(
+        place.listed(&["main", "--all", "--search", "SECOND"]).len(),
+        1
+    );
     assert!(place.listed(&["--all", "--search", "-dash"]).is_empty());
-    assert_eq!(lines(&place.run(&["inbox", "list", "--json"]))[0]["address"], place.address.as_str());
-    for (words, says_all) in
-        [(&["list", "--search", "nowhere"][..], true), (&["list", "--all", "--search", "nowhere"], false)]
-    {
+    assert_eq!(
+        lines(&place.run(&["inbox", "list", "--json"]))[0]["address"],
+        place.address.as_str()
+    );
+    for (words, says_all) in [
+        (&["list", "--search", "nowhere"][..], true),
+        (&["list", "--all", "--search", "nowhere"], false),
+    ] {
         let found = place.run(words);
         assert!(stdout(&found).starts_with("Nothing found"), "{found:?}");
         assert_eq!(stdout(&found).contains("--all"), says_all, "{found:?}");
     }
     let shown = place.run(&["show", &id(&all[0])[..6]]);
-    assert_eq!((code(&shown), stdout(&shown)), (0, "the first message\nsecond line"));
+    assert_eq!(
+        (code(&shown), stdout(&shown)),
+        (0, "the first message\nsecond line")
+    );
 
     let deleted = place.run(&["delete", id(&all[0]), "--json"]);
-    assert_eq!((code(&deleted), &lines(&deleted)[0]["deleted"]), (0, &Value::from(1)), "{deleted:?}");
+    assert_eq!(
+        (code(&deleted), &lines(&deleted)[0]["deleted"]),
+        (0, &Value::from(1)),
+        "{deleted:?}"
+    );
     assert_eq!(lines(&deleted)[0]["is_overwritten"], true);
     assert_eq!(place.listed(&["--all"]).len(), 1);
     // Its record is still with the holders it was not fetched from.
@@ -164,9 +208,15 @@ fn a_file_is_not_lost_by_reading() {
         assert!(stdout(&received).contains("umbel show "), "{received:?}");
     }
     let unread = place.listed(&[]);
-    assert_eq!((unread.len(), unread[0]["is_text"].as_bool()), (1, Some(false)));
+    assert_eq!(
+        (unread.len(), unread[0]["is_text"].as_bool()),
+        (1, Some(false))
+    );
     let kept = place.run(&["delete", "--older", "0", "--yes"]);
-    assert!(code(&kept) == 0 && stderr(&kept).contains("--unread"), "{kept:?}");
+    assert!(
+        code(&kept) == 0 && stderr(&kept).contains("--unread"),
+        "{kept:?}"
+    );
 
     let file = place.path("saved");
     let save = ["show", id(&unread[0]), "--output", file.to_str().unwrap()];
@@ -174,7 +224,10 @@ fn a_file_is_not_lost_by_reading() {
     assert_eq!(std::fs::read(&file).unwrap(), BINARY);
     assert!(place.listed(&[]).is_empty());
     let again = place.run(&save);
-    assert!(code(&again) == 1 && stderr(&again).contains("--force"), "{again:?}");
+    assert!(
+        code(&again) == 1 && stderr(&again).contains("--force"),
+        "{again:?}"
+    );
     assert_eq!(code(&place.run(&[&save[..], &["--force"]].concat())), 0);
     assert_eq!(place.run(&["show", id(&unread[0])]).stdout, BINARY);
 }
@@ -184,7 +237,12 @@ fn nothing_is_marked_read_that_could_not_be_written() {
     let place = Place::new();
     place.send(b"some text");
     place.send(BINARY);
-    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+    };
     for words in [&["receive"][..], &["receive", "--json"]] {
         let output = place.command(words).stdout(full()).output().unwrap();
         assert_ne!(code(&output), 0, "{words:?}");
@@ -192,7 +250,11 @@ fn nothing_is_marked_read_that_could_not_be_written() {
     }
     let unread = place.listed(&[]);
     for message in &unread {
-        let output = place.command(&["show", id(message)]).stdout(full()).output().unwrap();
+        let output = place
+            .command(&["show", id(message)])
+            .stdout(full())
+            .output()
+            .unwrap();
         assert_eq!(code(&output), 73, "{output:?}");
         let nowhere = place.run(&["show", id(message), "--output", "/nowhere/file"]);
         assert_eq!(code(&nowhere), 1, "{nowhere:?}");
@@ -205,8 +267,15 @@ fn status_names_the_relay_that_is_reached() {
     let place = Place::new();
     let status = place.run(&["status", "--json"]);
     let line = &lines(&status)[0];
-    assert_eq!((code(&status), line["network"].as_str()), (0, Some("reached")), "{status:?}");
-    assert!(line["relay"].is_string() && line["since"].is_string() && line["guards"].as_u64() > Some(0), "{line}");
+    assert_eq!(
+        (code(&status), line["network"].as_str()),
+        (0, Some("reached")),
+        "{status:?}"
+    );
+    assert!(
+        line["relay"].is_string() && line["since"].is_string() && line["guards"].as_u64() > Some(0),
+        "{line}"
+    );
 }
 
 #[test]
@@ -217,15 +286,25 @@ fn saved_messages_are_their_owners_alone() {
     let dir = place.path("mail");
     let received = place.run(&["receive", "--output", dir.to_str().unwrap()]);
     assert_eq!(code(&received), 0, "{received:?}");
-    let file = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let file = std::fs::read_dir(&dir)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&dir), mode(&file)), (0o700, 0o600));
 }
 
 #[test]
 fn what_is_kept_is_shown_beside_a_follower() {
     let place = Place::new();
-    let mut follower = place.command(&["receive", "--follow", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut follower = place
+        .command(&["receive", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     place.send(b"while following");
     let mut out = follower.stdout.take().unwrap();
     let mut said = Vec::new();

@@ -83,8 +83,9 @@ pub enum CellFault {
 
 /// One cell in one buffer, from socket to socket.
 ///
-/// Behind the cell the buffer has room for what one hop appends, so that peeling moves the cell's start instead of its
-/// bytes: a peeled cell lies [`HOP_OVERHEAD_LEN`] bytes further along (docs/protocol.md §3.2).
+/// Behind the cell the buffer has room for what one hop appends, so that peeling moves the cell's
+/// start instead of its bytes: a peeled cell lies [`HOP_OVERHEAD_LEN`] bytes further along
+/// (docs/protocol.md §3.2).
 #[derive(Clone)]
 pub struct Cell {
     buffer: Box<[u8; CELL_LEN + HOP_OVERHEAD_LEN]>,
@@ -109,7 +110,10 @@ impl Cell {
 
     /// A buffer to read a cell into: all zeros.
     pub fn blank() -> Self {
-        Self { buffer: Box::new([0; CELL_LEN + HOP_OVERHEAD_LEN]), is_peeled: false }
+        Self {
+            buffer: Box::new([0; CELL_LEN + HOP_OVERHEAD_LEN]),
+            is_peeled: false,
+        }
     }
 
     /// Makes a used buffer ready to read a cell into; its bytes stay as they are.
@@ -140,7 +144,11 @@ impl Cell {
         let [a, b, c, d, command, ..] = *self.as_bytes();
         let command = Command::from_number(command).ok_or(CellFault::Command)?;
         let circ = CircId::new(u32::from_be_bytes([a, b, c, d]));
-        if circ.is_none() == command.is_link() { Ok((circ, command)) } else { Err(CellFault::CircId) }
+        if circ.is_none() == command.is_link() {
+            Ok((circ, command))
+        } else {
+            Err(CellFault::CircId)
+        }
     }
 
     /// The body.
@@ -155,21 +163,31 @@ impl Cell {
 
     /// All 2048 bytes.
     pub fn as_bytes(&self) -> &[u8; CELL_LEN] {
-        if self.is_peeled { last_chunk(&*self.buffer) } else { first_chunk(&*self.buffer) }
+        if self.is_peeled {
+            last_chunk(&*self.buffer)
+        } else {
+            first_chunk(&*self.buffer)
+        }
     }
 
     /// All 2048 bytes, to read a cell into.
     pub fn as_bytes_mut(&mut self) -> &mut [u8; CELL_LEN] {
-        if self.is_peeled { last_chunk_mut(&mut *self.buffer) } else { first_chunk_mut(&mut *self.buffer) }
+        if self.is_peeled {
+            last_chunk_mut(&mut *self.buffer)
+        } else {
+            first_chunk_mut(&mut *self.buffer)
+        }
     }
 
-    /// The body of a cell not yet peeled, with the room behind it: what a hop opens, and what it appends to.
+    /// The body of a cell not yet peeled, with the room behind it: what a hop opens, and what it
+    /// appends to.
     pub(crate) fn body_and_room_mut(&mut self) -> &mut [u8; BODY_LEN + HOP_OVERHEAD_LEN] {
         assert!(!self.is_peeled, "a relay peels a cell once");
         last_chunk_mut(&mut *self.buffer)
     }
 
-    /// From now on the cell is what lies [`HOP_OVERHEAD_LEN`] bytes further along. Its header has to be written anew.
+    /// From now on the cell is what lies [`HOP_OVERHEAD_LEN`] bytes further along. Its header has
+    /// to be written anew.
     pub(crate) fn shift(&mut self) {
         assert!(!self.is_peeled, "a relay peels a cell once");
         self.is_peeled = true;
@@ -188,17 +206,25 @@ impl fmt::Debug for Cell {
 }
 
 fn first_chunk<const N: usize>(bytes: &[u8]) -> &[u8; N] {
-    bytes.first_chunk().unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
+    bytes
+        .first_chunk()
+        .unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
 }
 
 fn last_chunk<const N: usize>(bytes: &[u8]) -> &[u8; N] {
-    bytes.last_chunk().unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
+    bytes
+        .last_chunk()
+        .unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
 }
 
 fn first_chunk_mut<const N: usize>(bytes: &mut [u8]) -> &mut [u8; N] {
-    bytes.first_chunk_mut().unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
+    bytes
+        .first_chunk_mut()
+        .unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
 }
 
 fn last_chunk_mut<const N: usize>(bytes: &mut [u8]) -> &mut [u8; N] {
-    bytes.last_chunk_mut().unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
+    bytes
+        .last_chunk_mut()
+        .unwrap_or_else(|| unreachable!("the buffer is longer than any part of it"))
 }

@@ -40,7 +40,8 @@ macro_rules! byte_id {
             }
         }
 
-        /// Only the first four bytes: enough to tell two apart in a test, too little to follow someone in a log.
+        /// Only the first four bytes: enough to tell two apart in a test, too little to follow
+        /// someone in a log.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, concat!(stringify!($name), "({}..)"), HEXLOWER.encode(&self.0[..4]))
@@ -58,7 +59,8 @@ byte_id!(
     OnionKeyId, 8
 );
 byte_id!(
-    /// Names a network; part of every handshake, so that networks never mix (docs/protocol.md §8.6).
+    /// Names a network; part of every handshake, so that networks never mix (docs/protocol.md
+    /// §8.6).
     NetworkId, 32
 );
 byte_id!(
@@ -93,7 +95,9 @@ impl FromStr for RelayId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| ParseIdError)?;
+        let bytes = BASE32_NOPAD
+            .decode(text.to_ascii_uppercase().as_bytes())
+            .map_err(|_| ParseIdError)?;
         bytes.try_into().map(Self).map_err(|_| ParseIdError)
     }
 }
@@ -139,13 +143,15 @@ impl CircId {
         self.0.get()
     }
 
-    /// Whether the peer that dialled the link chose this id: its top bit is set (docs/protocol.md §2.3).
+    /// Whether the peer that dialled the link chose this id: its top bit is set (docs/protocol.md
+    /// §2.3).
     pub const fn is_dialler(self) -> bool {
         self.number() & 0x8000_0000 != 0
     }
 }
 
-/// A relay and where it can be dialled, as people write it: `<relay id>@host:port` (docs/protocol.md §8.6).
+/// A relay and where it can be dialled, as people write it: `<relay id>@host:port`
+/// (docs/protocol.md §8.6).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer {
     /// Whom to expect there.
@@ -167,9 +173,16 @@ impl FromStr for Peer {
         let (id, host_port) = text.split_once('@').ok_or(ParseIdError)?;
         let (host, port) = host_port.rsplit_once(':').ok_or(ParseIdError)?;
         let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
-        if host.is_empty() || !port_is_valid || host_port.len() > 260 || host_port.contains(char::is_whitespace) {
+        if host.is_empty()
+            || !port_is_valid
+            || host_port.len() > 260
+            || host_port.contains(char::is_whitespace)
+        {
             return Err(ParseIdError);
         }
-        Ok(Self { id: id.parse()?, host_port: host_port.to_owned() })
+        Ok(Self {
+            id: id.parse()?,
+            host_port: host_port.to_owned(),
+        })
     }
 }

@@ -1,9 +1,10 @@
 //! Umbel's protocol: what two independent implementations must agree on (docs/protocol.md).
 //!
-//! No IO, no clock, no ambient randomness: time, randomness and bytes come in as arguments, effects go out as values.
+//! No IO, no clock, no ambient randomness: time, randomness and bytes come in as arguments, effects
+//! go out as values.
 //!
-//! From words to machines: [`limits`], [`time`], [`ids`] · [`wire`], [`crypto`] · [`cell`], [`onion`], [`handshake`],
-//! [`message`] · [`link`], [`circuit`] · [`directory`], [`inbox`].
+//! From words to machines: [`limits`], [`time`], [`ids`] · [`wire`], [`crypto`] · [`cell`],
+//! [`onion`], [`handshake`], [`message`] · [`link`], [`circuit`] · [`directory`], [`inbox`].
 
 pub mod cell;
 pub mod circuit;

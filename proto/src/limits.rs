@@ -1,4 +1,5 @@
-//! Every limit of the protocol, in one file, checked against each other at compile time (docs/protocol.md §1).
+//! Every limit of the protocol, in one file, checked against each other at compile time
+//! (docs/protocol.md §1).
 
 use crate::time::Duration;
 
@@ -17,25 +18,30 @@ pub const HOPS_MAX: usize = 4;
 /// Length prefix in front of a relay message inside its layer, bytes (§3.3).
 pub const MSG_LEN_LEN: usize = 2;
 
-/// Room for one relay message in a forward cell delivered by hop number `hops` (1 to [`HOPS_MAX`]), bytes (§3.3).
+/// Room for one relay message in a forward cell delivered by hop number `hops` (1 to [`HOPS_MAX`]),
+/// bytes (§3.3).
 pub const fn forward_room(hops: usize) -> usize {
     BODY_LEN - HOP_OVERHEAD_LEN - MSG_LEN_LEN - HOP_OVERHEAD_LEN * (hops - 1)
 }
-/// Room for one relay message in a backward cell, bytes: tag, hop command and length are taken off (§3.4).
+/// Room for one relay message in a backward cell, bytes: tag, hop command and length are taken off
+/// (§3.4).
 pub const BACKWARD_ROOM: usize = BODY_LEN - HOP_OVERHEAD_LEN - MSG_LEN_LEN;
 
 /// Kind (1), stream id (2) and flags (1) in front of a stream's bytes in a `Data` message (§7.1).
 pub const DATA_HEADER_LEN: usize = 4;
-/// Most stream bytes in one forward `Data` message, whatever the hop: the room of the farthest (§7.1).
+/// Most stream bytes in one forward `Data` message, whatever the hop: the room of the farthest
+/// (§7.1).
 pub const FORWARD_DATA_MAX: usize = forward_room(HOPS_MAX) - DATA_HEADER_LEN;
 /// Most stream bytes in one backward `Data` message (§7.1).
 pub const BACKWARD_DATA_MAX: usize = BACKWARD_ROOM - DATA_HEADER_LEN;
-/// Longest frame on a stream, bytes (§7.2). A frame is one request, one response or one pushed batch.
+/// Longest frame on a stream, bytes (§7.2). A frame is one request, one response or one pushed
+/// batch.
 pub const FRAME_LEN_MAX: usize = 192 * 1024;
 /// Most streams open on one circuit (§7.1).
 pub const STREAMS_MAX: usize = 32;
-/// Finished streams that an end remembers, for a reset of one may have crossed its end (§7.1). No honest reset is for an older
-/// one: as many may be open here as at the peer, and all of them may have ended after it.
+/// Finished streams that an end remembers, for a reset of one may have crossed its end (§7.1). No
+/// honest reset is for an older one: as many may be open here as at the peer, and all of them may
+/// have ended after it.
 pub const FINISHED_STREAMS_MAX: usize = 2 * STREAMS_MAX;
 /// Most bytes of half-received frames on one circuit, all streams together (§7.2).
 pub const REASSEMBLY_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
@@ -88,10 +94,11 @@ pub const RING_POSITIONS: usize = 6;
 /// Most mailboxes in an inbox descriptor (§9.3).
 pub const MAILBOXES_MAX: usize = 3;
 
-/// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that carries it (§10.3).
+/// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that
+/// carries it (§10.3).
 pub const RECORD_LENS: [usize; 4] = [record_len(1), record_len(4), record_len(16), record_len(64)];
-/// What a deposit adds to its record in a stream: service, frame length, verb, ids, signature, puzzle (§10.2), with room
-/// to spare.
+/// What a deposit adds to its record in a stream: service, frame length, verb, ids, signature,
+/// puzzle (§10.2), with room to spare.
 pub const DEPOSIT_OVERHEAD_LEN: usize = 192;
 /// Length of the sealed record that fills `cells` cells (§10.3).
 pub const fn record_len(cells: usize) -> usize {
@@ -105,7 +112,12 @@ pub const REMOVE_MAX: usize = 512;
 const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
 const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
 const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);
-const _: () = assert!(SYNC_ITEMS_MAX * SYNC_ITEM_LEN <= SYNC_BYTES_MAX && SYNC_BYTES_MAX < FRAME_LEN_MAX / 2);
-const _: () = assert!(VIEW_RELAYS_MAX * RELAY_DESCRIPTOR_LEN_MAX / (SYNC_BYTES_MAX / 2) * 2 < SYNC_ROUNDS_MAX);
-const _: () = assert!(WINDOW_INITIAL_CELLS >= 2 * CREDIT_EVERY_CELLS && WINDOW_INITIAL_CELLS <= WINDOW_MAX_CELLS);
+const _: () =
+    assert!(SYNC_ITEMS_MAX * SYNC_ITEM_LEN <= SYNC_BYTES_MAX && SYNC_BYTES_MAX < FRAME_LEN_MAX / 2);
+const _: () = assert!(
+    VIEW_RELAYS_MAX * RELAY_DESCRIPTOR_LEN_MAX / (SYNC_BYTES_MAX / 2) * 2 < SYNC_ROUNDS_MAX
+);
+const _: () = assert!(
+    WINDOW_INITIAL_CELLS >= 2 * CREDIT_EVERY_CELLS && WINDOW_INITIAL_CELLS <= WINDOW_MAX_CELLS
+);
 const _: () = assert!(HOPS_MAX - 1 <= EARLY_CELLS_MAX as usize);

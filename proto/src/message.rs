@@ -136,7 +136,10 @@ impl<'a> RelayMsg<'a> {
                 _ => return Err(Malformed::Value),
             }),
             DATA => return Data::decode(reader).map(Self::Data),
-            CREDIT => Self::Credit(Credit { tag: reader.array()?, cells: reader.u16()? }),
+            CREDIT => Self::Credit(Credit {
+                tag: reader.array()?,
+                cells: reader.u16()?,
+            }),
             _ => return Err(Malformed::Value),
         };
         reader.finish()?;
@@ -157,7 +160,9 @@ impl<'a> RelayMsg<'a> {
                 out.push(EXTENDED);
                 out.extend_from_slice(&reply.0);
             }
-            Self::ExtendRefused(refusal) => out.extend_from_slice(&[EXTEND_REFUSED, *refusal as u8]),
+            Self::ExtendRefused(refusal) => {
+                out.extend_from_slice(&[EXTEND_REFUSED, *refusal as u8]);
+            }
             Self::Data(data) => data.encode(out),
             Self::Credit(credit) => {
                 out.push(CREDIT);
@@ -169,7 +174,8 @@ impl<'a> RelayMsg<'a> {
 }
 
 impl Extend {
-    /// The onion key is named twice, and alike (§6.2): what a relay is told is what the next one will see.
+    /// The onion key is named twice, and alike (§6.2): what a relay is told is what the next one
+    /// will see.
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let relay = RelayId(reader.array()?);
         let onion_key = OnionKeyId(reader.array()?);
@@ -177,7 +183,11 @@ impl Extend {
         if onionskin.onion_key() != onion_key {
             return Err(Malformed::Value);
         }
-        Ok(Self { relay, onion_key, onionskin })
+        Ok(Self {
+            relay,
+            onion_key,
+            onionskin,
+        })
     }
 }
 
@@ -189,7 +199,11 @@ impl<'a> Data<'a> {
         if stream.0 == 0 || (flags.reset && !bytes.is_empty()) {
             return Err(Malformed::Value);
         }
-        Ok(Self { stream, flags, bytes })
+        Ok(Self {
+            stream,
+            flags,
+            bytes,
+        })
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -202,13 +216,23 @@ impl<'a> Data<'a> {
 
 impl DataFlags {
     fn decode(byte: u8) -> Result<Self, Malformed> {
-        let flags = Self { open: byte & FLAG_OPEN != 0, fin: byte & FLAG_FIN != 0, reset: byte & FLAG_RESET != 0 };
+        let flags = Self {
+            open: byte & FLAG_OPEN != 0,
+            fin: byte & FLAG_FIN != 0,
+            reset: byte & FLAG_RESET != 0,
+        };
         let is_known = byte & !(FLAG_OPEN | FLAG_FIN | FLAG_RESET) == 0;
         let is_sole_reset = !flags.reset || byte == FLAG_RESET;
-        if is_known && is_sole_reset { Ok(flags) } else { Err(Malformed::Value) }
+        if is_known && is_sole_reset {
+            Ok(flags)
+        } else {
+            Err(Malformed::Value)
+        }
     }
 
     const fn encode(self) -> u8 {
-        (self.open as u8) * FLAG_OPEN + (self.fin as u8) * FLAG_FIN + (self.reset as u8) * FLAG_RESET
+        (self.open as u8) * FLAG_OPEN
+            + (self.fin as u8) * FLAG_FIN
+            + (self.reset as u8) * FLAG_RESET
     }
 }

@@ -1,8 +1,9 @@
-//! What makes a network: its id, its first peers, and the numbers everyone in it goes by (docs/protocol.md §8.6).
+//! What makes a network: its id, its first peers, and the numbers everyone in it goes by
+//! (docs/protocol.md §8.6).
 //!
-//! A network is a file. It is read once, at the edge, into [`Network`], which can't be wrong: unknown keys, values out of
-//! range and values that contradict each other are refused with the key's name. What weakens anonymity has to be asked
-//! for with a key that says `danger`.
+//! A network is a file. It is read once, at the edge, into [`Network`], which can't be wrong:
+//! unknown keys, values out of range and values that contradict each other are refused with the
+//! key's name. What weakens anonymity has to be asked for with a key that says `danger`.
 
 mod group;
 mod params;
@@ -24,8 +25,8 @@ pub const NETWORK_NAME_LEN_MAX: usize = 32;
 
 /// SHA-256 of `umbel local network`.
 const LOCAL_ID: [u8; 32] = [
-    0x64, 0x1c, 0x52, 0xd8, 0xf6, 0x5d, 0xad, 0x4f, 0xb7, 0x19, 0xae, 0x9a, 0x49, 0xfe, 0xd3, 0x82, 0x11, 0xc1, 0x2f,
-    0x13, 0x60, 0x07, 0x6b, 0x54, 0x20, 0x37, 0x0d, 0xf2, 0xa3, 0x12, 0xa6, 0xad,
+    0x64, 0x1c, 0x52, 0xd8, 0xf6, 0x5d, 0xad, 0x4f, 0xb7, 0x19, 0xae, 0x9a, 0x49, 0xfe, 0xd3, 0x82,
+    0x11, 0xc1, 0x2f, 0x13, 0x60, 0x07, 0x6b, 0x54, 0x20, 0x37, 0x0d, 0xf2, 0xa3, 0x12, 0xa6, 0xad,
 ];
 
 /// A network: who belongs to it, where to begin, and by which numbers it runs.
@@ -42,10 +43,15 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of one machine or one test: every `ip:port` counts as an address group of its own, private addresses
-    /// are fine, nothing waits. Protects nobody.
+    /// The network of one machine or one test: every `ip:port` counts as an address group of its
+    /// own, private addresses are fine, nothing waits. Protects nobody.
     pub fn local() -> Self {
-        Self { id: NetworkId(LOCAL_ID), name: "local".to_owned(), seeds: Vec::new(), params: Params::LOCAL }
+        Self {
+            id: NetworkId(LOCAL_ID),
+            name: "local".to_owned(),
+            seeds: Vec::new(),
+            params: Params::LOCAL,
+        }
     }
 
     /// Reads a network file. Parameters that it does not name have their default.
@@ -58,8 +64,9 @@ impl Network {
         raw.check()
     }
 
-    /// Reads the copy of a network file that a profile or a relay keeps, which an earlier version may have written: keys that no
-    /// code reads are taken, and those that someone chose a value for are named.
+    /// Reads the copy of a network file that a profile or a relay keeps, which an earlier version
+    /// may have written: keys that no code reads are taken, and those that someone chose a value
+    /// for are named.
     ///
     /// # Errors
     /// The first other thing that is wrong with it, by key.
@@ -69,7 +76,8 @@ impl Network {
         Ok((raw.check()?, unread))
     }
 
-    /// Writes a network file that names every parameter, so that later versions' defaults don't change the network.
+    /// Writes a network file that names every parameter, so that later versions' defaults don't
+    /// change the network.
     pub fn to_toml(&self) -> String {
         let raw = RawNetwork {
             id: self.id.to_string(),
@@ -101,16 +109,32 @@ impl RawNetwork {
 
     fn check(self) -> Result<Network, NetworkFault> {
         let id = self.id.parse().map_err(|_| NetworkFault::Id)?;
-        let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if self.name.is_empty() || self.name.len() > NETWORK_NAME_LEN_MAX || !self.name.bytes().all(is_name_byte) {
+        let is_name_byte =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if self.name.is_empty()
+            || self.name.len() > NETWORK_NAME_LEN_MAX
+            || !self.name.bytes().all(is_name_byte)
+        {
             return Err(NetworkFault::Name);
         }
         if self.seeds.len() > SEEDS_MAX {
             return Err(NetworkFault::Seeds);
         }
-        let parse_seed = |(index, text): (usize, &String)| text.parse().map_err(|_| NetworkFault::Seed { index });
-        let seeds = self.seeds.iter().enumerate().map(parse_seed).collect::<Result<Vec<Peer>, _>>()?;
-        Ok(Network { id, name: self.name, seeds, params: self.params.check()? })
+        let parse_seed = |(index, text): (usize, &String)| {
+            text.parse().map_err(|_| NetworkFault::Seed { index })
+        };
+        let seeds = self
+            .seeds
+            .iter()
+            .enumerate()
+            .map(parse_seed)
+            .collect::<Result<Vec<Peer>, _>>()?;
+        Ok(Network {
+            id,
+            name: self.name,
+            seeds,
+            params: self.params.check()?,
+        })
     }
 }
 
@@ -153,7 +177,8 @@ pub enum NetworkFault {
         /// The key of its bound.
         bound: &'static str,
     },
-    /// A parameter that no code reads yet: whoever sets it would believe in something that does not happen.
+    /// A parameter that no code reads yet: whoever sets it would believe in something that does not
+    /// happen.
     Unread {
         /// Its key.
         key: &'static str,
@@ -170,13 +195,25 @@ impl fmt::Display for NetworkFault {
         match self {
             Self::Toml(fault) => write!(f, "{fault}"),
             Self::Id => f.write_str("id: must be 64 lower-case hexadecimal digits"),
-            Self::Name => write!(f, "name: must be 1 to {NETWORK_NAME_LEN_MAX} of a-z, 0-9 and -"),
+            Self::Name => write!(
+                f,
+                "name: must be 1 to {NETWORK_NAME_LEN_MAX} of a-z, 0-9 and -"
+            ),
             Self::Seeds => write!(f, "seeds: at most {SEEDS_MAX}"),
-            Self::Seed { index } => write!(f, "seeds: number {} is not <relay id>@host:port", index + 1),
+            Self::Seed { index } => {
+                write!(f, "seeds: number {} is not <relay id>@host:port", index + 1)
+            }
             Self::Value { key, expected } => write!(f, "params.{key}: must be {expected}"),
-            Self::Range { key, least, most } => write!(f, "params.{key}: must be from {least} to {most}"),
-            Self::Order { key, bound } => write!(f, "params.{key}: must not be greater than params.{bound}"),
-            Self::Unread { key } => write!(f, "params.{key}: this version has no use for it; remove the line"),
+            Self::Range { key, least, most } => {
+                write!(f, "params.{key}: must be from {least} to {most}")
+            }
+            Self::Order { key, bound } => {
+                write!(f, "params.{key}: must not be greater than params.{bound}")
+            }
+            Self::Unread { key } => write!(
+                f,
+                "params.{key}: this version has no use for it; remove the line"
+            ),
             Self::Weak { key } => {
                 write!(
                     f,
@@ -198,14 +235,19 @@ mod tests {
     const ID: &str = "641c52d8f65dad4fb719ae9a49fed38211c12f1360076b5420370df2a312a6ad";
 
     fn with_params(lines: &str) -> Result<Network, NetworkFault> {
-        Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}"))
+        Network::from_toml(&format!(
+            "id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}"
+        ))
     }
 
     #[test]
     fn local_network_has_its_constant_id_and_survives_its_file() {
         let local = Network::local();
         assert_eq!(local.id.to_string(), ID);
-        assert_eq!(local.id.0, crate::crypto::kdf::sha256(&[b"umbel local network"]));
+        assert_eq!(
+            local.id.0,
+            crate::crypto::kdf::sha256(&[b"umbel local network"])
+        );
         assert_eq!(Network::from_toml(&local.to_toml()), Ok(local));
     }
 
@@ -227,23 +269,39 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let fault = with_params("sync_intervall = \"90s\"").unwrap_err();
         assert!(fault.to_string().contains("sync_intervall"), "{fault}");
-        let fault = Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\ncolour = 1")).unwrap_err();
+        let fault =
+            Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\ncolour = 1")).unwrap_err();
         assert!(fault.to_string().contains("colour"), "{fault}");
     }
 
     #[test]
     fn keys_that_nothing_reads_are_refused_in_a_file_and_named_in_a_copy() {
-        let chosen = ["sync_peers = 8", "digest_check_interval = \"2d\"", "clock_jump_max = \"0s\""];
+        let chosen = [
+            "sync_peers = 8",
+            "digest_check_interval = \"2d\"",
+            "clock_jump_max = \"0s\"",
+        ];
         for line in chosen {
             let fault = with_params(line).unwrap_err();
             let key = line.split(' ').next().unwrap();
-            assert_eq!(fault.to_string(), format!("params.{key}: this version has no use for it; remove the line"));
+            assert_eq!(
+                fault.to_string(),
+                format!("params.{key}: this version has no use for it; remove the line")
+            );
         }
         let file = |lines: &str| format!("id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}");
         let (network, unread) = Network::from_stored_toml(&file(&chosen.join("\n"))).unwrap();
-        assert_eq!(unread, ["digest_check_interval", "clock_jump_max"], "sync_peers has what was always written");
+        assert_eq!(
+            unread,
+            ["digest_check_interval", "clock_jump_max"],
+            "sync_peers has what was always written"
+        );
         assert_eq!(network.params, Params::DEFAULT);
-        assert_eq!(Network::from_toml(&network.to_toml()), Ok(network), "none is written any more");
+        assert_eq!(
+            Network::from_toml(&network.to_toml()),
+            Ok(network),
+            "none is written any more"
+        );
     }
 
     #[test]
@@ -251,38 +309,78 @@ mod tests {
         let fault = with_params("mailboxes = 9").unwrap_err();
         assert_eq!(fault.to_string(), "params.mailboxes: must be from 1 to 3");
         let fault = with_params("build_timeout = \"0s\"").unwrap_err();
-        assert!(matches!(fault, NetworkFault::Range { key: "build_timeout", .. }), "{fault}");
+        assert!(
+            matches!(
+                fault,
+                NetworkFault::Range {
+                    key: "build_timeout",
+                    ..
+                }
+            ),
+            "{fault}"
+        );
     }
 
     #[test]
     fn durations_need_a_unit() {
-        for text in ["10", "10 s", "s", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999d"] {
+        for text in [
+            "10",
+            "10 s",
+            "s",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "9999999999999999999d",
+        ] {
             let fault = with_params(&format!("sync_interval = \"{text}\"")).unwrap_err();
-            assert!(matches!(fault, NetworkFault::Value { key: "sync_interval", .. }), "{text}: {fault}");
+            assert!(
+                matches!(
+                    fault,
+                    NetworkFault::Value {
+                        key: "sync_interval",
+                        ..
+                    }
+                ),
+                "{text}: {fault}"
+            );
         }
     }
 
     #[test]
     fn bounds_that_cross_are_refused() {
         let fault = with_params("retry_base = \"1h\"\nretry_max = \"1s\"").unwrap_err();
-        assert_eq!(fault, NetworkFault::Order { key: "retry_base", bound: "retry_max" });
+        assert_eq!(
+            fault,
+            NetworkFault::Order {
+                key: "retry_base",
+                bound: "retry_max"
+            }
+        );
     }
 
     #[test]
     fn weak_values_must_be_asked_for() {
-        assert_eq!(with_params("push_delay = \"0s\"").unwrap_err(), NetworkFault::Weak { key: "push_delay" });
+        assert_eq!(
+            with_params("push_delay = \"0s\"").unwrap_err(),
+            NetworkFault::Weak { key: "push_delay" }
+        );
         assert!(with_params("push_delay = \"0s\"\ndanger_accept_weak = true").is_ok());
     }
 
     #[test]
     fn ids_names_and_seeds_are_checked() {
         let file = |id: &str, name: &str, seed: &str| {
-            Network::from_toml(&format!("id = \"{id}\"\nname = \"{name}\"\nseeds = [\"{seed}\"]"))
+            Network::from_toml(&format!(
+                "id = \"{id}\"\nname = \"{name}\"\nseeds = [\"{seed}\"]"
+            ))
         };
         let seed = format!("{}@192.0.2.1:9000", "a".repeat(52));
         assert_eq!(file(ID, "test", &seed).unwrap().seeds.len(), 1);
         assert_eq!(file("00", "test", &seed).unwrap_err(), NetworkFault::Id);
         assert_eq!(file(ID, "Test!", &seed).unwrap_err(), NetworkFault::Name);
-        assert_eq!(file(ID, "test", "192.0.2.1:9000").unwrap_err(), NetworkFault::Seed { index: 0 });
+        assert_eq!(
+            file(ID, "test", "192.0.2.1:9000").unwrap_err(),
+            NetworkFault::Seed { index: 0 }
+        );
     }
 }

@@ -38,12 +38,17 @@ impl core::ops::Add<Duration> for Instant {
     type Output = Self;
 
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
 /// Calendar time: seconds since the Unix epoch. Precise to an hour wherever another party sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 pub struct WallTime(pub u64);
 
 impl WallTime {
@@ -77,7 +82,8 @@ impl core::ops::Add<Duration> for WallTime {
     }
 }
 
-/// The period an inbox's blinded key is valid for: a week, numbered from the Unix epoch (docs/protocol.md §9.2).
+/// The period an inbox's blinded key is valid for: a week, numbered from the Unix epoch
+/// (docs/protocol.md §9.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 

@@ -3,7 +3,8 @@
 use crate::cell::{CellFault, DestroyReason};
 use crate::wire::Malformed;
 
-/// A rule of docs/protocol.md was broken by the other side. Closes the circuit, or the link where the rule is a link's.
+/// A rule of docs/protocol.md was broken by the other side. Closes the circuit, or the link where
+/// the rule is a link's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
     /// A cell's header is wrong (§2.1): closes the link.
@@ -30,7 +31,8 @@ pub enum Violation {
     Unexpected,
     /// More cells than the window allows, or a credit that proves nothing (§7.3).
     Window,
-    /// A stream rule was broken: unknown stream, id used twice, too many streams, data after its end (§7.1).
+    /// A stream rule was broken: unknown stream, id used twice, too many streams, data after its
+    /// end (§7.1).
     Stream,
     /// A frame longer than allowed, or too much half-received (§7.2).
     FrameLen,

@@ -1,4 +1,5 @@
-//! Bytes in, values out: a reader that never panics and never allocates by a peer's number, and canonical postcard.
+//! Bytes in, values out: a reader that never panics and never allocates by a peer's number, and
+//! canonical postcard.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -33,14 +34,20 @@ impl<'a> Reader<'a> {
 
     /// The next `len` bytes.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(head)
     }
 
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed::Truncated)?;
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or(Malformed::Truncated)?;
         self.rest = rest;
         Ok(*head)
     }
@@ -72,12 +79,20 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub const fn finish(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() { Ok(()) } else { Err(Malformed::Trailing) }
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Malformed::Trailing)
+        }
     }
 
     /// All that is left must be zero: reserved space of a fixed-size body.
     pub fn finish_zero(self) -> Result<(), Malformed> {
-        if self.rest.iter().all(|&byte| byte == 0) { Ok(()) } else { Err(Malformed::Trailing) }
+        if self.rest.iter().all(|&byte| byte == 0) {
+            Ok(())
+        } else {
+            Err(Malformed::Trailing)
+        }
     }
 }
 
@@ -96,14 +111,20 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malfor
     if !rest.is_empty() {
         return Err(Malformed::Trailing);
     }
-    if encode(&value) == bytes { Ok(value) } else { Err(Malformed::Value) }
+    if encode(&value) == bytes {
+        Ok(value)
+    } else {
+        Err(Malformed::Value)
+    }
 }
 
 /// Reads a list of at most `MAX` items, allocating as they come: for `#[serde(deserialize_with)]`.
 ///
 /// # Errors
 /// There are more.
-pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(from: D) -> Result<Vec<T>, D::Error> {
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
     struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {

@@ -1,5 +1,11 @@
-//! What inboxes are built of does what its specifications say: Tor's key blinding, X-Wing, bech32m, and HPKE over them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! What inboxes are built of does what its specifications say: Tor's key blinding, X-Wing, bech32m,
+//! and HPKE over them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use bech32::Bech32m;
 use bech32::primitives::decode::CheckedHrpstring;
@@ -17,7 +23,9 @@ fn vectors(text: &str) -> Value {
 }
 
 fn hex(value: &Value) -> Vec<u8> {
-    HEXLOWER.decode(value.as_str().expect("a string").as_bytes()).expect("hexadecimal")
+    HEXLOWER
+        .decode(value.as_str().expect("a string").as_bytes())
+        .expect("hexadecimal")
 }
 
 fn hex32(value: &Value) -> [u8; 32] {
@@ -33,12 +41,23 @@ fn keys_are_blinded_as_tor_blinds_them() {
         let (seed, parameter) = (hex32(&case["seed"]), hex32(&case["param_unclamped"]));
         let key = SoundKey::of_seed(&seed);
         assert_eq!(key.as_bytes(), &hex32(&case["pub"]));
-        assert_eq!(key.blind(&parameter).as_bytes(), &hex32(&case["blinded_pub"]));
-        assert_eq!(BlindedSigner::new(&seed, &parameter).public().as_bytes(), &hex32(&case["blinded_pub"]));
+        assert_eq!(
+            key.blind(&parameter).as_bytes(),
+            &hex32(&case["blinded_pub"])
+        );
+        assert_eq!(
+            BlindedSigner::new(&seed, &parameter).public().as_bytes(),
+            &hex32(&case["blinded_pub"])
+        );
     }
     let case = &vectors["tor_v3_period"];
-    let Ok(key) = SoundKey::new(&hex32(&case["id_pub"])) else { panic!("Tor's own key is sound") };
-    assert_eq!(key.blind(&hex32(&case["h"])).as_bytes(), &hex32(&case["blinded_pub"]));
+    let Ok(key) = SoundKey::new(&hex32(&case["id_pub"])) else {
+        panic!("Tor's own key is sound")
+    };
+    assert_eq!(
+        key.blind(&hex32(&case["h"])).as_bytes(),
+        &hex32(&case["blinded_pub"])
+    );
 }
 
 #[test] // §10.3
@@ -53,12 +72,16 @@ fn the_kem_is_x_wing() {
         assert!(SealKey::from_bytes(&key).is_ok_and(|key| key == ours));
 
         let secret = x_wing::DecapsulationKey::from(seed);
-        let ciphertext = x_wing::Ciphertext::try_from(hex(&case["ct"]).as_slice()).expect("its length");
+        let ciphertext =
+            x_wing::Ciphertext::try_from(hex(&case["ct"]).as_slice()).expect("its length");
         assert_eq!(secret.decapsulate(&ciphertext).as_slice(), hex(&case["ss"]));
         let public = x_wing::EncapsulationKey::try_from(key.as_slice()).expect("a key");
         let randomness: [u8; 64] = hex(&case["eseed"]).try_into().expect("64 bytes");
         let (ciphertext, shared) = public.encapsulate_deterministic((&randomness).into());
-        assert_eq!((ciphertext.as_slice(), shared.as_slice()), (&*hex(&case["ct"]), &*hex(&case["ss"])));
+        assert_eq!(
+            (ciphertext.as_slice(), shared.as_slice()),
+            (&*hex(&case["ct"]), &*hex(&case["ss"]))
+        );
     }
 }
 
@@ -77,7 +100,12 @@ impl rand::rand_core::TryRng for Scripted {
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        bytes.iter_mut().for_each(|byte| *byte = self.0.next().expect("no more was asked for than X-Wing needs"));
+        bytes.iter_mut().for_each(|byte| {
+            *byte = self
+                .0
+                .next()
+                .expect("no more was asked for than X-Wing needs");
+        });
         Ok(())
     }
 }
@@ -95,7 +123,10 @@ fn a_sealed_text_is_hpke_base_mode() {
         assert_eq!(sealed[..ENCAPPED_LEN], hex(&case["ct"]));
 
         let (key, nonce) = hpke_base_key(&hex(&case["ss"]), b"umbel record 1");
-        assert_eq!(sealed[ENCAPPED_LEN..], aead::seal(&key, &nonce, b"", b"hello"));
+        assert_eq!(
+            sealed[ENCAPPED_LEN..],
+            aead::seal(&key, &nonce, b"", b"hello")
+        );
         assert!(open(&secret, b"umbel record 1", &sealed).is_ok_and(|text| *text == b"hello"));
     }
 }
@@ -103,12 +134,27 @@ fn a_sealed_text_is_hpke_base_mode() {
 /// RFC 9180 §5.1, mode 0, without a pre-shared key; the key and nonce of the first message.
 fn hpke_base_key(shared: &[u8], info: &[u8]) -> ([u8; 32], [u8; 12]) {
     const SUITE: &[u8] = b"HPKE\x64\x7a\x00\x01\x00\x03"; // X-Wing, HKDF-SHA256, ChaCha20Poly1305
-    let extract = |salt: &[u8], label: &[u8], secret: &[u8]| hmac(salt, &[b"HPKE-v1", SUITE, label, secret].concat());
-    let context = [&[0][..], &extract(b"", b"psk_id_hash", b""), &extract(b"", b"info_hash", info)].concat();
+    let extract = |salt: &[u8], label: &[u8], secret: &[u8]| {
+        hmac(salt, &[b"HPKE-v1", SUITE, label, secret].concat())
+    };
+    let context = [
+        &[0][..],
+        &extract(b"", b"psk_id_hash", b""),
+        &extract(b"", b"info_hash", info),
+    ]
+    .concat();
     let secret = hkdf_extract(shared, &[b"HPKE-v1", SUITE, b"secret"]);
     let (mut key, mut nonce) = ([0; 32], [0; 12]);
-    hkdf_expand(&secret, &[&[0, 32], b"HPKE-v1", SUITE, b"key", &context], &mut key);
-    hkdf_expand(&secret, &[&[0, 12], b"HPKE-v1", SUITE, b"base_nonce", &context], &mut nonce);
+    hkdf_expand(
+        &secret,
+        &[&[0, 32], b"HPKE-v1", SUITE, b"key", &context],
+        &mut key,
+    );
+    hkdf_expand(
+        &secret,
+        &[&[0, 12], b"HPKE-v1", SUITE, b"base_nonce", &context],
+        &mut nonce,
+    );
     (key, nonce)
 }
 
@@ -133,6 +179,10 @@ fn the_checksum_is_bech32m() {
     for case in vectors["invalid"].as_array().expect("a list") {
         let text = case[0].as_str().expect("a string");
         assert!(CheckedHrpstring::new::<Bech32m>(text).is_err(), "{text}");
-        assert_eq!(text.parse::<InboxAddress>(), Err(AddressError::Prefix), "{text}");
+        assert_eq!(
+            text.parse::<InboxAddress>(),
+            Err(AddressError::Prefix),
+            "{text}"
+        );
     }
 }

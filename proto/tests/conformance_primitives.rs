@@ -1,6 +1,11 @@
-//! The primitives against their standards' own vectors, and where the hot path has a library of its own, that against the
-//! one it replaces.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! The primitives against their standards' own vectors, and where the hot path has a library of its
+//! own, that against the one it replaces.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -26,16 +31,24 @@ fn x25519_agrees_with_the_rfc() {
     let vectors = vectors(include_str!("vectors/x25519_rfc7748.json"));
     for case in list(&vectors["cases"]) {
         let secret = DhSecret::from_bytes(&hex_array(&case["scalar"]));
-        let shared = secret.agree(&DhPublic(hex_array(&case["u"]))).unwrap_or_else(|_| panic!("contributory"));
+        let shared = secret
+            .agree(&DhPublic(hex_array(&case["u"])))
+            .unwrap_or_else(|_| panic!("contributory"));
         assert_eq!(shared.as_bytes(), &hex_array(&case["out"]));
     }
 
     let (mut k, mut u) = (basepoint(), basepoint());
     for round in 1..=1000 {
-        let next = *DhSecret::from_bytes(&k).agree(&DhPublic(u)).unwrap_or_else(|_| panic!("contributory")).as_bytes();
+        let next = *DhSecret::from_bytes(&k)
+            .agree(&DhPublic(u))
+            .unwrap_or_else(|_| panic!("contributory"))
+            .as_bytes();
         (u, k) = (k, next);
         if round == 1 || round == 1000 {
-            assert_eq!(k, hex_array(&vectors["iterated_from_09"][round.to_string()]));
+            assert_eq!(
+                k,
+                hex_array(&vectors["iterated_from_09"][round.to_string()])
+            );
         }
     }
 }
@@ -63,10 +76,17 @@ fn low_order_points_are_refused() {
 fn aead_agrees_with_the_rfc() {
     let vectors = vectors(include_str!("vectors/chacha20poly1305_rfc8439.json"));
     let case = &vectors["aead_2_8_2"];
-    let (key, nonce, aad) = (hex_array(&case["key"]), hex_array(&case["nonce"]), hex(&case["aad"]));
+    let (key, nonce, aad) = (
+        hex_array(&case["key"]),
+        hex_array(&case["nonce"]),
+        hex(&case["aad"]),
+    );
     let expected = [hex(&case["ct"]), hex(&case["tag"])].concat();
     assert_eq!(aead::seal(&key, &nonce, &aad, &hex(&case["pt"])), expected);
-    assert_eq!(aead::open(&key, &nonce, &aad, &expected), Ok(hex(&case["pt"])));
+    assert_eq!(
+        aead::open(&key, &nonce, &aad, &expected),
+        Ok(hex(&case["pt"]))
+    );
 
     for position in 0..expected.len() {
         let mut changed = expected.clone();
@@ -100,11 +120,19 @@ fn hkdf_agrees_with_the_rfc() {
         let okm = hex(&case["okm"]);
         let (secret, info) = (hex(&case["ikm"]), hex(&case["info"]));
         let mut out = vec![0; okm.len()];
-        hkdf_expand(&hkdf_extract(&hex(&case["salt"]), &[&secret]), &[&info], &mut out);
+        hkdf_expand(
+            &hkdf_extract(&hex(&case["salt"]), &[&secret]),
+            &[&info],
+            &mut out,
+        );
         assert_eq!(out, okm);
 
         let (front, back) = secret.split_at(secret.len() / 2);
-        hkdf_expand(&hkdf_extract(&hex(&case["salt"]), &[front, back]), &[&info, b""], &mut out);
+        hkdf_expand(
+            &hkdf_extract(&hex(&case["salt"]), &[front, back]),
+            &[&info, b""],
+            &mut out,
+        );
         assert_eq!(out, okm, "parts are joined");
     }
 }
@@ -119,7 +147,10 @@ fn hashes_agree_with_their_standards() {
     let key = [7; 32];
     let mut out = [0; 32];
     hkdf_expand(&hkdf_extract(&key, &[b"secret"]), &[b"info"], &mut out);
-    assert_eq!(out, hmac_sha256(&hmac_sha256(&key, &[b"secret"]), &[b"info", &[1]]));
+    assert_eq!(
+        out,
+        hmac_sha256(&hmac_sha256(&key, &[b"secret"]), &[b"info", &[1]])
+    );
 }
 
 #[test] // FIPS 203; the accumulated test of C2SP/CCTV for the final standard
@@ -138,7 +169,10 @@ fn ml_kem_agrees_with_the_accumulated_hash() {
         let (secret, encapsulation_key) = KemSecret::generate(&mut Script::of(seed));
         let (ciphertext, shared) = kem::encapsulate(&encapsulation_key, &mut Script::of(message))
             .unwrap_or_else(|_| panic!("an encapsulation key"));
-        assert_eq!(secret.decapsulate(&ciphertext).as_bytes(), shared.as_bytes());
+        assert_eq!(
+            secret.decapsulate(&ciphertext).as_bytes(),
+            shared.as_bytes()
+        );
         accumulated.update(&encapsulation_key);
         accumulated.update(&ciphertext);
         accumulated.update(shared.as_bytes());
@@ -146,7 +180,10 @@ fn ml_kem_agrees_with_the_accumulated_hash() {
     }
     let mut hash = [0; 32];
     accumulated.finalize_xof().read(&mut hash);
-    assert_eq!(hash, hex_array(&vectors["accumulated_FIPS203_final"]["100"]));
+    assert_eq!(
+        hash,
+        hex_array(&vectors["accumulated_FIPS203_final"]["100"])
+    );
 }
 
 #[test] // FIPS 203 §7.2
@@ -154,8 +191,9 @@ fn ml_kem_encapsulates_as_in_cctv_and_refuses_keys_beyond_the_modulus() {
     let vectors = vectors(include_str!("vectors/ml_kem_768.json"));
     let case = &vectors["cctv_ipd_encaps_case"];
     let mut encapsulation_key = hex_array(&case["ek"]);
-    let (ciphertext, shared) = kem::encapsulate(&encapsulation_key, &mut Script::of(hex(&case["m"])))
-        .unwrap_or_else(|_| panic!("an encapsulation key"));
+    let (ciphertext, shared) =
+        kem::encapsulate(&encapsulation_key, &mut Script::of(hex(&case["m"])))
+            .unwrap_or_else(|_| panic!("an encapsulation key"));
     assert_eq!(ciphertext.as_slice(), hex(&case["c"]));
     assert_eq!(shared.as_bytes(), &hex_array(&case["K"]));
 
@@ -184,7 +222,10 @@ fn weak_signing_keys_are_refused() {
     identity[0] = 1;
     let mut signature = [0; 64];
     signature[0] = 1;
-    assert_eq!(PublicKey(identity).verify(b"anything", &Signature(signature)), Err(BadSignature));
+    assert_eq!(
+        PublicKey(identity).verify(b"anything", &Signature(signature)),
+        Err(BadSignature)
+    );
 }
 
 proptest! {

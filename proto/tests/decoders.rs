@@ -1,5 +1,10 @@
 //! What peers send: any bytes are either read or refused, and what is read is what was written.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,7 +14,9 @@ use umbel_proto::handshake::{ONIONSKIN_LEN, Onionskin, REPLY_LEN, Reply};
 use umbel_proto::ids::{CircId, NetworkId, OnionKeyId, RelayId};
 use umbel_proto::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX};
 use umbel_proto::link::{Hello, LINK_VERSION, LinkVersion};
-use umbel_proto::message::{Credit, Data, DataFlags, EXTEND_LEN, Extend, ExtendRefusal, RelayMsg, StreamId};
+use umbel_proto::message::{
+    Credit, Data, DataFlags, EXTEND_LEN, Extend, ExtendRefusal, RelayMsg, StreamId,
+};
 use umbel_proto::time::WallTime;
 use umbel_proto::wire::Malformed;
 
@@ -37,15 +44,20 @@ fn hello_cell(body: [u8; BODY_LEN]) -> Cell {
 
 fn any_hello() -> impl Strategy<Value = Hello> {
     let descriptor = proptest::option::of(vec(any::<u8>(), 1..=RELAY_DESCRIPTOR_LEN_MAX));
-    (vec(any::<u16>(), 1..=8), any::<[u8; 32]>(), any::<u64>(), any::<u64>(), descriptor).prop_map(
-        |(versions, network, clock, features, descriptor)| Hello {
+    (
+        vec(any::<u16>(), 1..=8),
+        any::<[u8; 32]>(),
+        any::<u64>(),
+        any::<u64>(),
+        descriptor,
+    )
+        .prop_map(|(versions, network, clock, features, descriptor)| Hello {
             versions,
             network: NetworkId(network),
             clock: WallTime(clock),
             features,
             descriptor,
-        },
-    )
+        })
 }
 
 /// A body whose beginning is likely to be understood.
@@ -123,23 +135,48 @@ proptest! {
 #[test] // §6.2
 fn extend_and_its_answers_are_read_as_they_were_written() {
     let onionskin = Onionskin([3; ONIONSKIN_LEN]);
-    let extend = Extend { relay: RelayId([1; 32]), onion_key: OnionKeyId([3; 8]), onionskin };
+    let extend = Extend {
+        relay: RelayId([1; 32]),
+        onion_key: OnionKeyId([3; 8]),
+        onionskin,
+    };
     let mut bytes = encoded(&RelayMsg::Extend(Box::new(extend)));
     assert_eq!(bytes.len(), EXTEND_LEN);
-    let Ok(RelayMsg::Extend(read)) = RelayMsg::decode(&bytes) else { panic!("an extend") };
-    assert!(read.relay.0 == [1; 32] && read.onion_key.0 == [3; 8] && read.onionskin.0 == [3; ONIONSKIN_LEN]);
+    let Ok(RelayMsg::Extend(read)) = RelayMsg::decode(&bytes) else {
+        panic!("an extend")
+    };
+    assert!(
+        read.relay.0 == [1; 32]
+            && read.onion_key.0 == [3; 8]
+            && read.onionskin.0 == [3; ONIONSKIN_LEN]
+    );
     bytes.push(0);
     assert_eq!(RelayMsg::decode(&bytes).err(), Some(Malformed::Trailing));
-    assert_eq!(RelayMsg::decode(&bytes[..EXTEND_LEN - 1]).err(), Some(Malformed::Truncated));
+    assert_eq!(
+        RelayMsg::decode(&bytes[..EXTEND_LEN - 1]).err(),
+        Some(Malformed::Truncated)
+    );
     bytes.pop();
     bytes[1 + RelayId::LEN] ^= 1;
-    assert_eq!(RelayMsg::decode(&bytes).err(), Some(Malformed::Value), "another onion key than the onionskin's");
+    assert_eq!(
+        RelayMsg::decode(&bytes).err(),
+        Some(Malformed::Value),
+        "another onion key than the onionskin's"
+    );
 
     let extended = encoded(&RelayMsg::Extended(Box::new(Reply([4; REPLY_LEN]))));
-    assert!(matches!(RelayMsg::decode(&extended), Ok(RelayMsg::Extended(reply)) if reply.0 == [4; REPLY_LEN]));
-    for refusal in [ExtendRefusal::UnknownRelay, ExtendRefusal::Unreachable, ExtendRefusal::Refused] {
+    assert!(
+        matches!(RelayMsg::decode(&extended), Ok(RelayMsg::Extended(reply)) if reply.0 == [4; REPLY_LEN])
+    );
+    for refusal in [
+        ExtendRefusal::UnknownRelay,
+        ExtendRefusal::Unreachable,
+        ExtendRefusal::Refused,
+    ] {
         let bytes = encoded(&RelayMsg::ExtendRefused(refusal));
-        assert!(matches!(RelayMsg::decode(&bytes), Ok(RelayMsg::ExtendRefused(read)) if read == refusal));
+        assert!(
+            matches!(RelayMsg::decode(&bytes), Ok(RelayMsg::ExtendRefused(read)) if read == refusal)
+        );
     }
     assert_eq!(RelayMsg::decode(&[3, 4]).err(), Some(Malformed::Value));
 }
@@ -159,7 +196,9 @@ fn messages_that_are_none_are_refused() {
         assert_eq!(RelayMsg::decode(bytes).err(), Some(fault), "{bytes:?}");
     }
     assert!(matches!(RelayMsg::decode(&[0]), Ok(RelayMsg::Padding)));
-    assert!(matches!(RelayMsg::decode(&[4, 0, 1, 4]), Ok(RelayMsg::Data(data)) if data.flags.reset));
+    assert!(
+        matches!(RelayMsg::decode(&[4, 0, 1, 4]), Ok(RelayMsg::Data(data)) if data.flags.reset)
+    );
 }
 
 #[test] // §2.4
@@ -170,25 +209,59 @@ fn a_hello_that_is_none_is_refused() {
         body[position] = byte;
         Hello::decode(&hello_cell(body)).err()
     };
-    assert_eq!(changed(0, 0), Some(Violation::Malformed(Malformed::Value)), "no version");
-    assert_eq!(changed(0, 9), Some(Violation::Malformed(Malformed::TooLong)), "nine versions");
-    assert_eq!(changed(51, 3), Some(Violation::Malformed(Malformed::TooLong)), "a descriptor of 768 bytes");
-    assert_eq!(changed(BODY_LEN - 1, 1), Some(Violation::Malformed(Malformed::Trailing)), "bytes behind the end");
+    assert_eq!(
+        changed(0, 0),
+        Some(Violation::Malformed(Malformed::Value)),
+        "no version"
+    );
+    assert_eq!(
+        changed(0, 9),
+        Some(Violation::Malformed(Malformed::TooLong)),
+        "nine versions"
+    );
+    assert_eq!(
+        changed(51, 3),
+        Some(Violation::Malformed(Malformed::TooLong)),
+        "a descriptor of 768 bytes"
+    );
+    assert_eq!(
+        changed(BODY_LEN - 1, 1),
+        Some(Violation::Malformed(Malformed::Trailing)),
+        "bytes behind the end"
+    );
     assert_eq!(changed(52, 1), None, "a descriptor of one zero byte");
 
     let mut other = Cell::new(None, Command::Padding);
     *other.body_mut() = good;
     assert_eq!(Hello::decode(&other), Err(Violation::Hello));
     let circ = CircId::new(1);
-    assert!(matches!(Hello::decode(&Cell::new(circ, Command::Hello)), Err(Violation::Header(_))));
+    assert!(matches!(
+        Hello::decode(&Cell::new(circ, Command::Hello)),
+        Err(Violation::Header(_))
+    ));
 }
 
 #[test] // §2.4
 fn peers_agree_on_the_highest_common_version_of_one_network() {
-    let speaking = |versions: &[u16]| Hello { versions: versions.to_vec(), ..hello() };
-    assert_eq!(speaking(&[1]).negotiate(&speaking(&[1])), Ok(LinkVersion(1)));
-    assert_eq!(speaking(&[1, 3, 2]).negotiate(&speaking(&[4, 2, 1])), Ok(LinkVersion(2)));
-    assert_eq!(speaking(&[1]).negotiate(&speaking(&[2])), Err(Violation::Version));
-    let elsewhere = Hello { network: NetworkId([6; 32]), ..hello() };
+    let speaking = |versions: &[u16]| Hello {
+        versions: versions.to_vec(),
+        ..hello()
+    };
+    assert_eq!(
+        speaking(&[1]).negotiate(&speaking(&[1])),
+        Ok(LinkVersion(1))
+    );
+    assert_eq!(
+        speaking(&[1, 3, 2]).negotiate(&speaking(&[4, 2, 1])),
+        Ok(LinkVersion(2))
+    );
+    assert_eq!(
+        speaking(&[1]).negotiate(&speaking(&[2])),
+        Err(Violation::Version)
+    );
+    let elsewhere = Hello {
+        network: NetworkId([6; 32]),
+        ..hello()
+    };
     assert_eq!(hello().negotiate(&elsewhere), Err(Violation::Network));
 }

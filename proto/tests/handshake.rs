@@ -1,5 +1,10 @@
 //! The circuit handshake: both ends agree, or neither has keys (docs/protocol.md §5).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -10,8 +15,8 @@ use serde_json::Value;
 use umbel_proto::crypto::aead::LayerKey;
 use umbel_proto::crypto::stream::keystream_at;
 use umbel_proto::handshake::{
-    HandshakeFault, HopKeys, HopTarget, Initiator, ONIONSKIN_LEN, OnionKey, OnionSecret, Onionskin, REPLY_LEN, Reply,
-    respond,
+    HandshakeFault, HopKeys, HopTarget, Initiator, ONIONSKIN_LEN, OnionKey, OnionSecret, Onionskin,
+    REPLY_LEN, Reply, respond,
 };
 use umbel_proto::ids::{NetworkId, RelayId};
 
@@ -27,7 +32,10 @@ fn onion() -> OnionSecret {
 }
 
 fn target() -> HopTarget {
-    HopTarget { relay: RELAY, onion_key: onion().public() }
+    HopTarget {
+        relay: RELAY,
+        onion_key: onion().public(),
+    }
 }
 
 fn start() -> (Initiator, Onionskin) {
@@ -50,15 +58,21 @@ fn traces(keys: &HopKeys) -> [[u8; 32]; 3] {
 }
 
 fn low_order_points() -> Vec<[u8; 32]> {
-    let vectors: Value = serde_json::from_str(include_str!("vectors/x25519_rfc7748.json")).expect("JSON");
-    list(&vectors["low_order_points_must_be_rejected"]).iter().map(hex_array).collect()
+    let vectors: Value =
+        serde_json::from_str(include_str!("vectors/x25519_rfc7748.json")).expect("JSON");
+    list(&vectors["low_order_points_must_be_rejected"])
+        .iter()
+        .map(hex_array)
+        .collect()
 }
 
 #[test] // §5.2
 fn both_ends_have_the_same_three_different_keys() {
     let (initiator, skin) = start();
     let (theirs, reply) = answer(&skin).unwrap_or_else(|fault| panic!("{fault:?}"));
-    let ours = initiator.finish(&reply).unwrap_or_else(|fault| panic!("{fault:?}"));
+    let ours = initiator
+        .finish(&reply)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
     assert_eq!(traces(&ours), traces(&theirs));
     let [forward, backward, binding] = traces(&ours);
     assert!(forward != backward && backward != binding && forward != binding);
@@ -72,8 +86,10 @@ fn every_handshake_has_keys_of_its_own() {
     assert_eq!(first.0[..8], second.0[..8]);
     assert!(first.0[8..40] != second.0[8..40] && first.0[40..1224] != second.0[40..1224]);
 
-    let keys =
-        |seed| respond(&NETWORK, &RELAY, &[onion()], &first, &mut self::rng(seed)).map(|(keys, _)| traces(&keys));
+    let keys = |seed| {
+        respond(&NETWORK, &RELAY, &[onion()], &first, &mut self::rng(seed))
+            .map(|(keys, _)| traces(&keys))
+    };
     assert_ne!(keys(1), keys(2));
 }
 
@@ -81,7 +97,8 @@ fn every_handshake_has_keys_of_its_own() {
 fn the_previous_onion_key_is_honoured_and_an_unknown_one_is_not() {
     let other = || OnionSecret::from_seed(&[4; 32]);
     let (_, skin) = start();
-    let respond = |keys: &[OnionSecret]| respond(&NETWORK, &RELAY, keys, &skin, &mut rng(2)).map(|_| ());
+    let respond =
+        |keys: &[OnionSecret]| respond(&NETWORK, &RELAY, keys, &skin, &mut rng(2)).map(|_| ());
     assert_eq!(respond(&[other(), onion()]), Ok(()));
     assert_eq!(respond(&[other()]), Err(HandshakeFault::UnknownOnionKey));
     assert_eq!(respond(&[]), Err(HandshakeFault::UnknownOnionKey));
@@ -103,7 +120,11 @@ fn any_changed_byte_of_an_onionskin_is_refused() {
     for position in 0..ONIONSKIN_LEN {
         let mut changed = skin.clone();
         changed.0[position] ^= 0x80;
-        let fault = if position < 8 { HandshakeFault::UnknownOnionKey } else { HandshakeFault::Extension };
+        let fault = if position < 8 {
+            HandshakeFault::UnknownOnionKey
+        } else {
+            HandshakeFault::Extension
+        };
         assert_eq!(answer(&changed).err(), Some(fault), "byte {position}");
     }
 }
@@ -114,7 +135,11 @@ fn any_changed_byte_of_a_reply_is_refused() {
     for position in 0..REPLY_LEN {
         let mut changed = reply.clone();
         changed.0[position] ^= 0x80;
-        assert_eq!(start().0.finish(&changed).err(), Some(HandshakeFault::Authenticator), "byte {position}");
+        assert_eq!(
+            start().0.finish(&changed).err(),
+            Some(HandshakeFault::Authenticator),
+            "byte {position}"
+        );
     }
 }
 
@@ -122,7 +147,10 @@ fn any_changed_byte_of_a_reply_is_refused() {
 fn a_reply_to_another_onionskin_is_refused() {
     let (_, other) = Initiator::start(&NETWORK, &target(), &mut rng(7));
     let (_, reply) = answer(&other).unwrap_or_else(|fault| panic!("{fault:?}"));
-    assert_eq!(start().0.finish(&reply).err(), Some(HandshakeFault::Authenticator));
+    assert_eq!(
+        start().0.finish(&reply).err(),
+        Some(HandshakeFault::Authenticator)
+    );
 }
 
 #[test] // §5.2
@@ -132,15 +160,27 @@ fn keys_of_low_order_are_refused_by_both_ends() {
     for point in low_order_points() {
         let mut weak_skin = skin.clone();
         weak_skin.0[8..40].copy_from_slice(&point);
-        assert_eq!(answer(&weak_skin).err(), Some(HandshakeFault::NonContributory));
+        assert_eq!(
+            answer(&weak_skin).err(),
+            Some(HandshakeFault::NonContributory)
+        );
 
         let mut weak_reply = reply.clone();
         weak_reply.0[..32].copy_from_slice(&point);
-        assert_eq!(start().0.finish(&weak_reply).err(), Some(HandshakeFault::NonContributory));
+        assert_eq!(
+            start().0.finish(&weak_reply).err(),
+            Some(HandshakeFault::NonContributory)
+        );
 
-        let weak_target = HopTarget { relay: RELAY, onion_key: OnionKey(point) };
+        let weak_target = HopTarget {
+            relay: RELAY,
+            onion_key: OnionKey(point),
+        };
         let (initiator, _) = Initiator::start(&NETWORK, &weak_target, &mut rng(1));
-        assert_eq!(initiator.finish(&reply).err(), Some(HandshakeFault::NonContributory));
+        assert_eq!(
+            initiator.finish(&reply).err(),
+            Some(HandshakeFault::NonContributory)
+        );
     }
 }
 
@@ -148,19 +188,29 @@ fn keys_of_low_order_are_refused_by_both_ends() {
 fn an_onion_key_is_stored_and_restored() {
     let key = OnionSecret::generate(&mut rng(8));
     let restored = OnionSecret::from_seed(&key.seed());
-    assert!(restored.public() == key.public() && restored.id() == key.id() && key.public().id() == key.id());
+    assert!(
+        restored.public() == key.public()
+            && restored.id() == key.id()
+            && key.public().id() == key.id()
+    );
     assert_ne!(key.id(), onion().id());
 }
 
 #[test] // §5: the wire does not change
 fn the_handshake_equals_its_vector() {
     let vector: Value = serde_json::from_str(include_str!("vectors/handshake.json")).expect("JSON");
-    let (network, relay) = (NetworkId(hex_array(&vector["network"])), RelayId(hex_array(&vector["relay"])));
+    let (network, relay) = (
+        NetworkId(hex_array(&vector["network"])),
+        RelayId(hex_array(&vector["relay"])),
+    );
     let onion = OnionSecret::from_seed(&hex_array(&vector["onion_secret"]));
     assert_eq!(onion.public().0, hex_array(&vector["onion_key"]));
     assert_eq!(onion.id().0, hex_array(&vector["onion_key_id"]));
 
-    let target = HopTarget { relay, onion_key: onion.public() };
+    let target = HopTarget {
+        relay,
+        onion_key: onion.public(),
+    };
     let mut script = Script::of([hex(&vector["x"]), hex(&vector["kem_seed"])].concat());
     let (initiator, skin) = Initiator::start(&network, &target, &mut script);
     assert!(script.is_used_up());
@@ -178,6 +228,8 @@ fn the_handshake_equals_its_vector() {
         hex_array(&vector["binding"]),
     ];
     assert_eq!(traces(&theirs), expected);
-    let ours = initiator.finish(&reply).unwrap_or_else(|fault| panic!("{fault:?}"));
+    let ours = initiator
+        .finish(&reply)
+        .unwrap_or_else(|fault| panic!("{fault:?}"));
     assert_eq!(traces(&ours), expected);
 }

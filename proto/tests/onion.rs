@@ -1,5 +1,11 @@
-//! Onion layers against the reference's vectors, and against everyone on the path (docs/protocol.md §3).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! Onion layers against the reference's vectors, and against everyone on the path (docs/protocol.md
+//! §3).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod common;
 
@@ -26,11 +32,19 @@ struct Path {
 
 impl Path {
     fn with_keys(keys: impl IntoIterator<Item = ([u8; 32], [u8; 32])>) -> Self {
-        let mut path = Self { origin: OriginLayers::new(), hops: Vec::new(), rng: ChaCha20Rng::seed_from_u64(7) };
+        let mut path = Self {
+            origin: OriginLayers::new(),
+            hops: Vec::new(),
+            rng: ChaCha20Rng::seed_from_u64(7),
+        };
         for (forward, backward) in keys {
-            path.origin.push(LayerKey::from_bytes(forward), LayerKey::from_bytes(backward));
+            path.origin.push(
+                LayerKey::from_bytes(forward),
+                LayerKey::from_bytes(backward),
+            );
             let peel = PeelLayer::new(LayerKey::from_bytes(forward));
-            path.hops.push((peel, AddLayer::new(LayerKey::from_bytes(backward))));
+            path.hops
+                .push((peel, AddLayer::new(LayerKey::from_bytes(backward))));
         }
         path
     }
@@ -41,7 +55,8 @@ impl Path {
 
     fn wrap(&mut self, message: &[u8]) -> Cell {
         let mut cell = blank();
-        self.origin.wrap(false, message, cell.body_mut(), &mut self.rng);
+        self.origin
+            .wrap(false, message, cell.body_mut(), &mut self.rng);
         cell
     }
 
@@ -80,7 +95,11 @@ fn vectors() -> Value {
 }
 
 fn path_of(case: &Value) -> Path {
-    Path::with_keys(list(&case["hops"]).iter().map(|hop| (hex_array(&hop["forward"]), hex_array(&hop["backward"]))))
+    Path::with_keys(
+        list(&case["hops"])
+            .iter()
+            .map(|hop| (hex_array(&hop["forward"]), hex_array(&hop["backward"]))),
+    )
 }
 
 #[test] // §3.2, §3.3
@@ -92,7 +111,9 @@ fn forward_layers_equal_the_reference() {
             let mut pad = Script(Box::new((0u32..).map(|i| (7 * i + 3).to_le_bytes()[0])));
             let mut cell = blank();
             let is_early = expected["early"].as_bool().unwrap();
-            let last_tag = path.origin.wrap(is_early, &message, cell.body_mut(), &mut pad);
+            let last_tag = path
+                .origin
+                .wrap(is_early, &message, cell.body_mut(), &mut pad);
             assert_eq!(sha256(&[cell.body()]), hex_array(&expected["body_sha256"]));
             assert_eq!(cell.body()[..TAG_LEN], hex(&expected["tag"]));
             if let Some(body) = expected.get("body") {
@@ -107,7 +128,10 @@ fn forward_layers_equal_the_reference() {
                 assert_eq!(sha256(&[cell.body()]), hex_array(&after["body_sha256"]));
                 last = Some(peeled);
             }
-            assert_eq!(last.map(|peeled| (peeled.tag, peeled.command.is_deliver())), Some((last_tag, true)));
+            assert_eq!(
+                last.map(|peeled| (peeled.tag, peeled.command.is_deliver())),
+                Some((last_tag, true))
+            );
             assert_eq!(delivered_message(&cell), Ok(message.as_slice()));
         }
     }
@@ -123,15 +147,25 @@ fn backward_layers_equal_the_reference() {
             let (last, before) = path.hops.split_last_mut().unwrap();
             let tag = last.1.seal(&message, &mut cell);
             assert_eq!(tag, hex_array(&expected["tag"]));
-            assert_eq!(sha256(&[cell.body()]), hex_array(&expected["sealed_sha256"]));
-            for ((_, add), hash) in before.iter_mut().rev().zip(list(&expected["after_hop_sha256"])) {
+            assert_eq!(
+                sha256(&[cell.body()]),
+                hex_array(&expected["sealed_sha256"])
+            );
+            for ((_, add), hash) in before
+                .iter_mut()
+                .rev()
+                .zip(list(&expected["after_hop_sha256"]))
+            {
                 add.add(cell.body_mut());
                 assert_eq!(sha256(&[cell.body()]), hex_array(hash));
             }
             if let Some(body) = expected.get("body") {
                 assert_eq!(cell.body().as_slice(), hex(body));
             }
-            assert_eq!(path.origin.unwrap(cell.body_mut()), Ok((tag, message.as_slice())));
+            assert_eq!(
+                path.origin.unwrap(cell.body_mut()),
+                Ok((tag, message.as_slice()))
+            );
         }
     }
 }
@@ -151,7 +185,10 @@ fn the_longest_messages_fit() {
 
             let answer = vec![round; BACKWARD_ROOM];
             let (tag, mut cell) = path.reply(&answer);
-            assert_eq!(path.origin.unwrap(cell.body_mut()), Ok((tag, answer.as_slice())));
+            assert_eq!(
+                path.origin.unwrap(cell.body_mut()),
+                Ok((tag, answer.as_slice()))
+            );
         }
     }
 }
@@ -185,7 +222,11 @@ fn a_changed_byte_is_refused_by_the_next_hop() {
             }
             let mut untouched = carried(&cell);
             cell.body_mut()[position] ^= 0x10;
-            assert_eq!(path.peel(hop, &mut cell), Err(LayerFault::BadTag), "byte {position}, hop {hop}");
+            assert_eq!(
+                path.peel(hop, &mut cell),
+                Err(LayerFault::BadTag),
+                "byte {position}, hop {hop}"
+            );
             assert!(path.peel(hop, &mut untouched).is_ok());
         }
     }
@@ -197,7 +238,11 @@ fn a_changed_byte_backward_is_refused_by_the_origin() {
         let mut path = Path::new(HOPS_MAX);
         let (_, mut cell) = path.reply(b"answer");
         cell.body_mut()[position] ^= 0x10;
-        assert_eq!(path.origin.unwrap(cell.body_mut()), Err(LayerFault::BadTag), "byte {position}");
+        assert_eq!(
+            path.origin.unwrap(cell.body_mut()),
+            Err(LayerFault::BadTag),
+            "byte {position}"
+        );
     }
 }
 
@@ -205,21 +250,36 @@ fn a_changed_byte_backward_is_refused_by_the_origin() {
 fn dropped_replayed_and_reordered_cells_are_refused() {
     let mut path = Path::new(2);
     let (first, mut second) = (path.wrap(b"first"), path.wrap(b"second"));
-    assert_eq!(path.peel(0, &mut second), Err(LayerFault::BadTag), "the first was dropped");
+    assert_eq!(
+        path.peel(0, &mut second),
+        Err(LayerFault::BadTag),
+        "the first was dropped"
+    );
     assert!(path.peel(0, &mut carried(&first)).is_ok());
-    assert_eq!(path.peel(0, &mut carried(&first)), Err(LayerFault::BadTag), "a replay");
+    assert_eq!(
+        path.peel(0, &mut carried(&first)),
+        Err(LayerFault::BadTag),
+        "a replay"
+    );
 
     let mut path = Path::new(2);
     let ((_, mut first), (_, mut second)) = (path.reply(b"first"), path.reply(b"second"));
     let mut replay = carried(&first);
     assert!(path.origin.unwrap(first.body_mut()).is_ok());
-    assert_eq!(path.origin.unwrap(replay.body_mut()), Err(LayerFault::BadTag));
+    assert_eq!(
+        path.origin.unwrap(replay.body_mut()),
+        Err(LayerFault::BadTag)
+    );
 
     let mut path = Path::new(2);
     let _ = path.reply(b"first");
     let (_, mut late) = path.reply(b"second");
     assert_eq!(path.origin.unwrap(late.body_mut()), Err(LayerFault::BadTag));
-    assert_eq!(path.origin.unwrap(second.body_mut()), Err(LayerFault::BadTag), "after a fault nothing fits");
+    assert_eq!(
+        path.origin.unwrap(second.body_mut()),
+        Err(LayerFault::BadTag),
+        "after a fault nothing fits"
+    );
 }
 
 #[test] // §3.1: a key opens one cell, so that a seized relay holds nothing that opens an older one
@@ -228,7 +288,12 @@ fn keys_move_with_every_cell() {
     let mut bodies = Vec::new();
     for _ in 0..3 {
         let mut cell = blank();
-        path.origin.wrap(false, b"same", cell.body_mut(), &mut Script(Box::new(core::iter::repeat(0))));
+        path.origin.wrap(
+            false,
+            b"same",
+            cell.body_mut(),
+            &mut Script(Box::new(core::iter::repeat(0))),
+        );
         bodies.push(*cell.body());
     }
     assert!(bodies[0] != bodies[1] && bodies[1] != bodies[2] && bodies[0] != bodies[2]);
@@ -244,7 +309,10 @@ fn padding_does_not_show_the_length_of_the_path() {
         }
         let pad = &cell.body()[3..];
         let longest_zeros = pad.split(|&byte| byte != 0).map(<[u8]>::len).max();
-        assert!(longest_zeros < Some(5), "{longest_zeros:?} zeros in a row at {hops} hops");
+        assert!(
+            longest_zeros < Some(5),
+            "{longest_zeros:?} zeros in a row at {hops} hops"
+        );
         let zeros = pad.iter().filter(|&&byte| byte == 0).count();
         assert!(zeros < 40, "{zeros} zeros at {hops} hops; 8 are expected");
     }
@@ -253,7 +321,10 @@ fn padding_does_not_show_the_length_of_the_path() {
 #[test] // §3.2
 fn unknown_hop_commands_are_refused() {
     for number in 0..=u8::MAX {
-        assert_eq!(HopCommand::from_number(number).map(|command| command as u8), (number < 4).then_some(number));
+        assert_eq!(
+            HopCommand::from_number(number).map(|command| command as u8),
+            (number < 4).then_some(number)
+        );
     }
     let mut path = Path::new(1);
     let mut cell = wrapped_by_hand(&[4, 0, 0]);
@@ -263,7 +334,10 @@ fn unknown_hop_commands_are_refused() {
 #[test] // §3.3
 fn a_length_beyond_the_cell_is_refused() {
     let longest = u16::try_from(forward_room(1)).unwrap();
-    for (len, expected) in [(longest, Ok(usize::from(longest))), (longest + 1, Err(Malformed::TooLong))] {
+    for (len, expected) in [
+        (longest, Ok(usize::from(longest))),
+        (longest + 1, Err(Malformed::TooLong)),
+    ] {
         let [high, low] = len.to_be_bytes();
         let mut path = Path::new(1);
         let mut cell = wrapped_by_hand(&[HopCommand::Deliver as u8, high, low]);
@@ -275,16 +349,26 @@ fn a_length_beyond_the_cell_is_refused() {
 #[test] // §3.4: only a delivery comes back, and no longer than the room
 fn a_backward_cell_that_is_no_message_is_refused() {
     let longest = u16::try_from(BACKWARD_ROOM).unwrap();
-    let head = |command: HopCommand, len: u16| [command as u8, len.to_be_bytes()[0], len.to_be_bytes()[1]];
+    let head =
+        |command: HopCommand, len: u16| [command as u8, len.to_be_bytes()[0], len.to_be_bytes()[1]];
     for (head, fault) in [
         (head(HopCommand::Deliver, longest), None),
-        (head(HopCommand::Deliver, longest + 1), Some(LayerFault::Length)),
+        (
+            head(HopCommand::Deliver, longest + 1),
+            Some(LayerFault::Length),
+        ),
         (head(HopCommand::Forward, 0), Some(LayerFault::HopCommand)),
-        (head(HopCommand::DeliverEarly, 0), Some(LayerFault::HopCommand)),
+        (
+            head(HopCommand::DeliverEarly, 0),
+            Some(LayerFault::HopCommand),
+        ),
     ] {
         let mut origin = OriginLayers::new();
         origin.push(LayerKey::from_bytes([2; 32]), LayerKey::from_bytes([1; 32]));
-        assert_eq!(origin.unwrap(wrapped_by_hand(&head).body_mut()).err(), fault);
+        assert_eq!(
+            origin.unwrap(wrapped_by_hand(&head).body_mut()).err(),
+            fault
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the operator decides: the file and the flags as they are written, and the checked form that the relay runs by.
+//! What the operator decides: the file and the flags as they are written, and the checked form that
+//! the relay runs by.
 
 mod error;
 
@@ -22,7 +23,8 @@ pub const NETWORK_FILE: &str = "network.toml";
 /// What names the built-in network instead of a file.
 pub const LOCAL_NETWORK: &str = "local";
 
-/// Where links are accepted by default: all addresses, since most machines have the one that matters among several.
+/// Where links are accepted by default: all addresses, since most machines have the one that
+/// matters among several.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443);
 /// Most memory for queued cells by default. More would only make slow links slower.
 const MEMORY_BUDGET_DEFAULT_MAX: usize = 1 << 30;
@@ -42,7 +44,8 @@ const HALF_OPEN_PER_GROUP_MAX: usize = HALF_OPEN_MAX / 8;
 const CIRCUITS_MAX: usize = 65_536;
 /// Inbox descriptors by default: 8 KiB each, in memory and on the disk.
 const INBOX_DESCRIPTORS_MAX: usize = 16_384;
-/// Records by default: each takes some hundred bytes of memory, as does the name of one that was removed.
+/// Records by default: each takes some hundred bytes of memory, as does the name of one that was
+/// removed.
 const RECORDS_MAX: usize = 2_000_000;
 /// Bytes of records by default: what a small rented disk has to spare.
 const RECORDS_DISK_MIB: u32 = 8 << 10;
@@ -58,7 +61,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Peers to join through.
     pub seeds: Vec<Peer>,
-    /// Most bytes that wait for others: half of it for cells on slow links, half for frames of services.
+    /// Most bytes that wait for others: half of it for cells on slow links, half for frames of
+    /// services.
     pub memory_budget_bytes: usize,
     /// Threads that carry cells.
     pub threads: usize,
@@ -136,10 +140,17 @@ impl Config {
     pub fn restart_keys(&self, new: &Self) -> Vec<&'static str> {
         let differs = [
             ("listen", self.listen != new.listen),
-            ("memory_budget_mib", self.memory_budget_bytes != new.memory_budget_bytes),
+            (
+                "memory_budget_mib",
+                self.memory_budget_bytes != new.memory_budget_bytes,
+            ),
             ("threads", self.threads != new.threads),
         ];
-        differs.into_iter().filter(|&(_, differs)| differs).map(|(key, _)| key).collect()
+        differs
+            .into_iter()
+            .filter(|&(_, differs)| differs)
+            .map(|(key, _)| key)
+            .collect()
     }
 
     /// The relay that is kept in `data_dir`, as its file and the flags have it, and its network.
@@ -154,15 +165,31 @@ impl Config {
             Err(error) => return Err(ConfigError::Read { path, error }),
         };
         let raw: RawConfig = toml::from_str(&text).map_err(|fault| {
-            let line = fault.span().map(|span| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count());
-            ConfigError::Toml { path, line, message: fault.message().to_owned() }
+            let line = fault.span().map(|span| {
+                1 + text
+                    .bytes()
+                    .take(span.start)
+                    .filter(|&byte| byte == b'\n')
+                    .count()
+            });
+            ConfigError::Toml {
+                path,
+                line,
+                message: fault.message().to_owned(),
+            }
         })?;
         let (network, unread_params) = match raw.network.as_deref() {
             Some(LOCAL_NETWORK) => (Network::local(), Vec::new()),
             Some(file) => read_stored_network(Path::new(file))?,
             None => read_stored_network(&data_dir.join(NETWORK_FILE))?,
         };
-        Ok((Self { unread_params, ..raw.check(data_dir, flags)? }, network))
+        Ok((
+            Self {
+                unread_params,
+                ..raw.check(data_dir, flags)?
+            },
+            network,
+        ))
     }
 }
 
@@ -214,19 +241,37 @@ impl OneOrMore {
 impl RawConfig {
     fn check(self, data_dir: &Path, flags: Flags) -> Result<Config, ConfigError> {
         let defaults = Config::new(data_dir);
-        let of_file = self.seeds.iter().map(|seed| seed.parse()).collect::<Result<Vec<Peer>, _>>();
-        let of_file = of_file
-            .map_err(|_| ConfigError::Value { key: "seeds", expected: "a list of peers, <relay id>@host:port" })?;
-        if self.memory_budget_mib.is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN) {
-            return Err(ConfigError::Value { key: "memory_budget_mib", expected: "128 or more" });
+        let of_file = self
+            .seeds
+            .iter()
+            .map(|seed| seed.parse())
+            .collect::<Result<Vec<Peer>, _>>();
+        let of_file = of_file.map_err(|_| ConfigError::Value {
+            key: "seeds",
+            expected: "a list of peers, <relay id>@host:port",
+        })?;
+        if self
+            .memory_budget_mib
+            .is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN)
+        {
+            return Err(ConfigError::Value {
+                key: "memory_budget_mib",
+                expected: "128 or more",
+            });
         }
         Ok(Config {
             listen: flags.listen.or(self.listen).unwrap_or(defaults.listen),
             advertise: check_advertise(self.advertise.into_vec(), flags.advertise)?,
-            seeds: if flags.seeds.is_empty() { of_file } else { flags.seeds },
+            seeds: if flags.seeds.is_empty() {
+                of_file
+            } else {
+                flags.seeds
+            },
             memory_budget_bytes: self
                 .memory_budget_mib
-                .map_or(defaults.memory_budget_bytes, |mib| (mib as usize).saturating_mul(1 << 20)),
+                .map_or(defaults.memory_budget_bytes, |mib| {
+                    (mib as usize).saturating_mul(1 << 20)
+                }),
             threads: positive("threads", self.threads.map(u32::from), defaults.threads)?,
             log: self.log.unwrap_or(defaults.log),
             links_max: positive("links_max", self.links_max, defaults.links_max)?,
@@ -247,7 +292,10 @@ impl RawConfig {
                 self.inbox_descriptors_max,
                 defaults.inbox_descriptors_max,
             )?,
-            queues_max: self.queues_max.map(|count| positive("queues_max", Some(count), 0)).transpose()?,
+            queues_max: self
+                .queues_max
+                .map(|count| positive("queues_max", Some(count), 0))
+                .transpose()?,
             records_max: positive("records_max", self.records_max, defaults.records_max)?,
             records_bytes_max: self
                 .records_disk_mib
@@ -261,16 +309,29 @@ impl RawConfig {
 
 fn positive(key: &'static str, number: Option<u32>, default: usize) -> Result<usize, ConfigError> {
     match number {
-        Some(0) => Err(ConfigError::Value { key, expected: "1 or more" }),
+        Some(0) => Err(ConfigError::Value {
+            key,
+            expected: "1 or more",
+        }),
         number => Ok(number.map_or(default, |number| number as usize)),
     }
 }
 
 /// Flags count more than the file, and no address counts twice.
-fn check_advertise(of_file: Vec<String>, of_flags: Vec<String>) -> Result<Vec<String>, ConfigError> {
-    let all = if of_flags.is_empty() { of_file } else { of_flags };
+fn check_advertise(
+    of_file: Vec<String>,
+    of_flags: Vec<String>,
+) -> Result<Vec<String>, ConfigError> {
+    let all = if of_flags.is_empty() {
+        of_file
+    } else {
+        of_flags
+    };
     if !all.iter().all(|host_port| is_host_port(host_port)) {
-        return Err(ConfigError::Value { key: "advertise", expected: "host:port, with a port from 1 to 65535" });
+        return Err(ConfigError::Value {
+            key: "advertise",
+            expected: "host:port, with a port from 1 to 65535",
+        });
     }
     let mut distinct: Vec<String> = Vec::new();
     for host_port in all {
@@ -279,7 +340,10 @@ fn check_advertise(of_file: Vec<String>, of_flags: Vec<String>) -> Result<Vec<St
         }
     }
     if distinct.len() > ADDRESSES_MAX {
-        return Err(ConfigError::Value { key: "advertise", expected: "at most four times host:port" });
+        return Err(ConfigError::Value {
+            key: "advertise",
+            expected: "at most four times host:port",
+        });
     }
     Ok(distinct)
 }
@@ -295,30 +359,45 @@ const fn mib(count: u32) -> u64 {
 /// # Errors
 /// The file can't be read, or is wrong.
 pub fn read_network(name: &str) -> Result<Network, ConfigError> {
-    if name == LOCAL_NETWORK { Ok(Network::local()) } else { read_network_file(Path::new(name)) }
+    if name == LOCAL_NETWORK {
+        Ok(Network::local())
+    } else {
+        read_network_file(Path::new(name))
+    }
 }
 
 fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
     let text = read_network_text(path)?;
-    Network::from_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+    Network::from_toml(&text).map_err(|fault| ConfigError::Network {
+        path: path.to_owned(),
+        fault,
+    })
 }
 
 /// A copy that an earlier version wrote is still read; what it sets in vain is returned.
 fn read_stored_network(path: &Path) -> Result<(Network, Vec<&'static str>), ConfigError> {
     let text = read_network_text(path)?;
-    Network::from_stored_toml(&text).map_err(|fault| ConfigError::Network { path: path.to_owned(), fault })
+    Network::from_stored_toml(&text).map_err(|fault| ConfigError::Network {
+        path: path.to_owned(),
+        fault,
+    })
 }
 
 fn read_network_text(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound if path.ends_with(NETWORK_FILE) => ConfigError::NoNetwork,
-        _ => ConfigError::Read { path: path.to_owned(), error },
+        _ => ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        },
     })
 }
 
 /// Whether this can stand behind the `@` of a peer.
 pub fn is_host_port(text: &str) -> bool {
-    format!("{}@{text}", RelayId([0; RelayId::LEN])).parse::<Peer>().is_ok()
+    format!("{}@{text}", RelayId([0; RelayId::LEN]))
+        .parse::<Peer>()
+        .is_ok()
 }
 
 /// A quarter of the machine's memory, but no more than is of use.
@@ -326,12 +405,22 @@ fn default_memory_budget() -> usize {
     fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| total_memory(&text))
-        .map_or(MEMORY_BUDGET_UNKNOWN, |bytes| (bytes / 4).min(MEMORY_BUDGET_DEFAULT_MAX))
+        .map_or(MEMORY_BUDGET_UNKNOWN, |bytes| {
+            (bytes / 4).min(MEMORY_BUDGET_DEFAULT_MAX)
+        })
 }
 
 fn total_memory(meminfo: &str) -> Option<usize> {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    total.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
+    let total = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total
+        .trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse::<usize>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -346,19 +435,31 @@ mod tests {
     }
 
     fn peer(port: u16) -> Peer {
-        Peer { id: RelayId([7; 32]), host_port: format!("127.0.0.1:{port}") }
+        Peer {
+            id: RelayId([7; 32]),
+            host_port: format!("127.0.0.1:{port}"),
+        }
     }
 
     #[test]
     fn an_empty_file_is_the_defaults() {
         let config = load("", Flags::default()).unwrap();
-        assert_eq!(config, Config { data_dir: config.data_dir.clone(), ..Config::new("") });
+        assert_eq!(
+            config,
+            Config {
+                data_dir: config.data_dir.clone(),
+                ..Config::new("")
+            }
+        );
         assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
     }
 
     #[test]
     fn flags_count_more_than_the_file() {
-        let file = format!("listen = \"127.0.0.1:1\"\nadvertise = \"a.example:1\"\nseeds = [\"{}\"]", peer(1));
+        let file = format!(
+            "listen = \"127.0.0.1:1\"\nadvertise = \"a.example:1\"\nseeds = [\"{}\"]",
+            peer(1)
+        );
         let config = load(&file, Flags::default()).unwrap();
         assert_eq!((config.listen.port(), config.seeds), (1, vec![peer(1)]));
         assert_eq!(config.advertise, ["a.example:1"]);
@@ -374,31 +475,58 @@ mod tests {
 
     #[test]
     fn what_operators_pay_for_has_keys() {
-        let file =
-            "queues_max = 5\nrecords_max = 6\nrecords_disk_mib = 7\ninbox_descriptors_max = 8\nhalf_open_max = 9";
+        let file = "queues_max = 5\nrecords_max = 6\nrecords_disk_mib = 7\ninbox_descriptors_max = 8\nhalf_open_max = 9";
         let config = load(file, Flags::default()).unwrap();
         let limits = config.holder_limits(&Params::DEFAULT);
-        assert_eq!((limits.queues_max, limits.records_max, limits.bytes_max), (5, 6, 7 << 20));
+        assert_eq!(
+            (limits.queues_max, limits.records_max, limits.bytes_max),
+            (5, 6, 7 << 20)
+        );
         assert_eq!((config.inbox_descriptors_max, config.half_open_max), (8, 9));
-        let limits = load("", Flags::default()).unwrap().holder_limits(&Params::DEFAULT);
-        assert_eq!(limits, HolderLimits::of_network(&Params::DEFAULT), "the defaults are the holder's own");
+        let limits = load("", Flags::default())
+            .unwrap()
+            .holder_limits(&Params::DEFAULT);
+        assert_eq!(
+            limits,
+            HolderLimits::of_network(&Params::DEFAULT),
+            "the defaults are the holder's own"
+        );
     }
 
     #[test]
     fn several_addresses_are_a_list_and_each_counts_once() {
-        let config =
-            load("advertise = [\"a.example:1\", \"[2001:db8::1]:1\", \"a.example:1\"]", Flags::default()).unwrap();
+        let config = load(
+            "advertise = [\"a.example:1\", \"[2001:db8::1]:1\", \"a.example:1\"]",
+            Flags::default(),
+        )
+        .unwrap();
         assert_eq!(config.advertise, ["a.example:1", "[2001:db8::1]:1"]);
-        let many: Vec<String> = (1..=5).map(|port| format!("\"a.example:{port}\"")).collect();
-        let fault = load(&format!("advertise = [{}]", many.join(",")), Flags::default()).unwrap_err();
-        assert!(fault.to_string().starts_with("advertise: must be at most four"), "{fault}");
+        let many: Vec<String> = (1..=5)
+            .map(|port| format!("\"a.example:{port}\""))
+            .collect();
+        let fault = load(
+            &format!("advertise = [{}]", many.join(",")),
+            Flags::default(),
+        )
+        .unwrap_err();
+        assert!(
+            fault
+                .to_string()
+                .starts_with("advertise: must be at most four"),
+            "{fault}"
+        );
     }
 
     #[test]
     fn what_needs_a_restart_is_known() {
-        let (old, new) =
-            (load("threads = 1", Flags::default()).unwrap(), "threads = 2\nlinks_max = 5\nlog = \"debug\"");
-        assert_eq!(old.restart_keys(&load(new, Flags::default()).unwrap()), ["threads"]);
+        let (old, new) = (
+            load("threads = 1", Flags::default()).unwrap(),
+            "threads = 2\nlinks_max = 5\nlog = \"debug\"",
+        );
+        assert_eq!(
+            old.restart_keys(&load(new, Flags::default()).unwrap()),
+            ["threads"]
+        );
     }
 
     #[test]
@@ -409,8 +537,12 @@ mod tests {
         assert!(message("advertise = 7").contains("line 1: expected a text or a list of texts"));
         assert!(message("threads = 0").starts_with("threads: must be"));
         assert!(message("memory_budget_mib = 1").starts_with("memory_budget_mib: must be"));
-        assert!(message("advertise = \"relay.example\"").starts_with("advertise: must be host:port"));
-        assert!(message("advertise = \"relay.example:0\"").starts_with("advertise: must be host:port"));
+        assert!(
+            message("advertise = \"relay.example\"").starts_with("advertise: must be host:port")
+        );
+        assert!(
+            message("advertise = \"relay.example:0\"").starts_with("advertise: must be host:port")
+        );
         assert!(message("seeds = [\"x\"]").starts_with("seeds: must be"));
         assert!(message("network = \"/nowhere.toml\"").starts_with("can't read /nowhere.toml"));
     }
@@ -419,22 +551,43 @@ mod tests {
     fn a_network_that_sets_what_nothing_reads_is_refused_but_a_copy_is_opened() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(NETWORK_FILE);
-        fs::write(&file, format!("{}\nsync_peers = 9\nsync_anchors = 2\n", Network::local().to_toml())).unwrap();
-        let refused = read_network(file.to_str().unwrap()).unwrap_err().to_string();
-        assert!(refused.contains("params.sync_peers: this version has no use for it"), "{refused}");
+        fs::write(
+            &file,
+            format!(
+                "{}\nsync_peers = 9\nsync_anchors = 2\n",
+                Network::local().to_toml()
+            ),
+        )
+        .unwrap();
+        let refused = read_network(file.to_str().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("params.sync_peers: this version has no use for it"),
+            "{refused}"
+        );
         let (config, network) = Config::load(dir.path(), Flags::default()).unwrap();
-        assert_eq!((config.unread_params, network), (vec!["sync_peers"], Network::local()));
+        assert_eq!(
+            (config.unread_params, network),
+            (vec!["sync_peers"], Network::local())
+        );
     }
 
     #[test]
     fn a_folder_without_a_network_is_no_relays() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(Config::load(dir.path(), Flags::default()), Err(ConfigError::NoNetwork)));
+        assert!(matches!(
+            Config::load(dir.path(), Flags::default()),
+            Err(ConfigError::NoNetwork)
+        ));
     }
 
     #[test]
     fn memory_is_read_from_the_kernel_and_capped() {
-        assert_eq!(total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2048 * 1024));
+        assert_eq!(
+            total_memory("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2048 * 1024)
+        );
         assert_eq!(total_memory("MemTotal: lots"), None);
         assert!(default_memory_budget() <= MEMORY_BUDGET_DEFAULT_MAX);
     }

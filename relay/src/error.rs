@@ -26,7 +26,9 @@ impl InitError {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Exists(_) => "choose another directory with --data-dir, or run the one that is there",
+            Self::Exists(_) => {
+                "choose another directory with --data-dir, or run the one that is there"
+            }
             Self::Disk { .. } => "check the path, its permissions and the room on the disk",
         }
     }
@@ -35,8 +37,14 @@ impl InitError {
 impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exists(path) => write!(f, "{} holds a relay already, which is left as it is", path.display()),
-            Self::Disk { path, error } => write!(f, "can't make a relay in {}: {error}", path.display()),
+            Self::Exists(path) => write!(
+                f,
+                "{} holds a relay already, which is left as it is",
+                path.display()
+            ),
+            Self::Disk { path, error } => {
+                write!(f, "can't make a relay in {}: {error}", path.display())
+            }
         }
     }
 }
@@ -66,7 +74,8 @@ pub enum StartError {
     },
     /// Nothing says where it can be dialled.
     NoAddress,
-    /// It can't be dialled from outside at the address it would advertise, and its network is for relays that can.
+    /// It can't be dialled from outside at the address it would advertise, and its network is for
+    /// relays that can.
     NotPublic,
     /// What it keeps can't be opened.
     Store(StoreError),
@@ -87,12 +96,18 @@ impl StartError {
                 "put the file's copy back, or make another relay in another directory"
             }
             Self::Identity(KeyError::Exists) => "run the relay that is there",
-            Self::Identity(KeyError::Io(_)) => "check the permissions of the data directory, and the disk",
+            Self::Identity(KeyError::Io(_)) => {
+                "check the permissions of the data directory, and the disk"
+            }
             Self::InUse(_) => "stop the other process first, or choose another --data-dir",
             Self::Lock { .. } => "check the permissions of the data directory, and the disk",
-            Self::Listen { .. } => "choose another address with --listen, or stop what uses this one",
+            Self::Listen { .. } => {
+                "choose another address with --listen, or stop what uses this one"
+            }
             Self::NoAddress => "run the relay once, or set `advertise` in umbel-relay.toml",
-            Self::NotPublic => "say how the relay is reached from outside with --advertise HOST:PORT",
+            Self::NotPublic => {
+                "say how the relay is reached from outside with --advertise HOST:PORT"
+            }
             Self::Store(error) => error.hint(),
             Self::Tls(_) => "this is a fault of Umbel or of this system's build: report it",
             Self::Stopped => "start it again",
@@ -106,12 +121,16 @@ impl fmt::Display for StartError {
             Self::Identity(KeyError::Missing) => f.write_str("the data directory holds no relay"),
             Self::Identity(KeyError::Malformed) => f.write_str("the file `identity` is damaged"),
             Self::Identity(KeyError::Exists) => f.write_str("there is a relay already"),
-            Self::Identity(KeyError::Io(error)) => write!(f, "can't read the file `identity`: {error}"),
+            Self::Identity(KeyError::Io(error)) => {
+                write!(f, "can't read the file `identity`: {error}")
+            }
             Self::InUse(path) => write!(f, "another process runs the relay in {}", path.display()),
             Self::Lock { path, error } => write!(f, "can't lock {}: {error}", path.display()),
             Self::Listen { address, error } => write!(f, "can't listen on {address}: {error}"),
             Self::NoAddress => f.write_str("nothing says where the relay can be dialled"),
-            Self::NotPublic => f.write_str("this network needs a public address, and this relay advertises none"),
+            Self::NotPublic => {
+                f.write_str("this network needs a public address, and this relay advertises none")
+            }
             Self::Store(error) => write!(f, "{error}"),
             Self::Tls(error) => write!(f, "TLS does not work here: {error}"),
             Self::Stopped => f.write_str("the program is stopping"),

@@ -27,21 +27,39 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn failed(error: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self { exit: Exit::Failed, error: error.into(), hint: hint.into() }
+        Self {
+            exit: Exit::Failed,
+            error: error.into(),
+            hint: hint.into(),
+        }
     }
 
     pub(crate) fn usage(error: impl Into<String>, hint: impl Into<Cow<'static, str>>) -> Self {
-        Self { exit: Exit::Usage, error: error.into(), hint: hint.into() }
+        Self {
+            exit: Exit::Usage,
+            error: error.into(),
+            hint: hint.into(),
+        }
     }
 
     /// One line, whatever a parser said.
     fn error_line(&self) -> String {
-        self.error.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+        self.error
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ")
     }
 
     /// Says it on standard error. Where that is closed, the exit code says the rest.
     pub(crate) fn report(&self) -> ExitCode {
-        drop(writeln!(io::stderr(), "error: {}\n  hint: {}", self.error_line(), self.hint));
+        drop(writeln!(
+            io::stderr(),
+            "error: {}\n  hint: {}",
+            self.error_line(),
+            self.hint
+        ));
         ExitCode::from(self.exit as u8)
     }
 }
@@ -65,7 +83,10 @@ impl From<ConfigError> for Failure {
 impl From<Ended> for Failure {
     fn from(ended: Ended) -> Self {
         match ended {
-            Ended::Fault => Self::failed("the relay has failed", "start it again, and report what its log says"),
+            Ended::Fault => Self::failed(
+                "the relay has failed",
+                "start it again, and report what its log says",
+            ),
             Ended::StoreLost => Self::failed(
                 "relay.db was deleted or replaced while the relay ran, so it stopped: it takes no mail that it can't keep",
                 "put a copy of the data directory back, or make another relay with `umbel-relay init`, and start it",

@@ -1,9 +1,10 @@
 //! The forwarding plane: what happens to a cell between two sockets. THE HOT PATH.
 //!
-//! One [`LinkTable`] a link, owned by the task that reads that link: circuit id to half a circuit. A relay cell is peeled
-//! or added to in place, gets the next link's circuit id, and goes to that link's queue. No lock, no allocation, no copy a
-//! cell. Never makes or ends a circuit: the control plane does, by [`TableUpdate`]s.
-//! Rules: docs/protocol.md §2 (cells), §3 (layers), §4 (circuits on a link).
+//! One [`LinkTable`] a link, owned by the task that reads that link: circuit id to half a circuit.
+//! A relay cell is peeled or added to in place, gets the next link's circuit id, and goes to that
+//! link's queue. No lock, no allocation, no copy a cell. Never makes or ends a circuit: the control
+//! plane does, by [`TableUpdate`]s. Rules: docs/protocol.md §2 (cells), §3 (layers), §4 (circuits
+//! on a link).
 
 use std::collections::HashMap;
 
@@ -14,13 +15,15 @@ use umbel_proto::limits::{EARLY_CELLS_MAX, TAG_LEN};
 use umbel_proto::onion::HopCommand;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
 
-/// The circuits of one link, as seen from the cells that arrive on it. `Q` names a link's outgoing queue.
+/// The circuits of one link, as seen from the cells that arrive on it. `Q` names a link's outgoing
+/// queue.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct LinkTable<Q> {
     halves: HashMap<CircId, Entry<Q>>,
 }
 
-/// Half a circuit, and whether it still works: once broken it takes nothing more, until the control plane removes it.
+/// Half a circuit, and whether it still works: once broken it takes nothing more, until the control
+/// plane removes it.
 struct Entry<Q> {
     half: Half<Q>,
     is_broken: bool,
@@ -29,7 +32,11 @@ struct Entry<Q> {
 /// What is done to the relay cells of one circuit that arrive on one link.
 enum Half<Q> {
     /// They come from the origin: peel a layer.
-    Peel { layer: PeelLayer, early_left: u8, next: Option<Next<Q>> },
+    Peel {
+        layer: PeelLayer,
+        early_left: u8,
+        next: Option<Next<Q>>,
+    },
     /// They go to the origin: add a layer.
     Add { layer: AddLayer, next: Next<Q> },
     /// We are the origin: they are the control plane's.
@@ -52,13 +59,15 @@ pub enum Verdict<'a, Q> {
     Onward(&'a Q),
     /// It holds a relay message for us: hand it to the control plane.
     Deliver(Delivered),
-    /// A command that makes or ends a circuit, or a cell of a circuit of our own: hand it to the control plane as it is.
+    /// A command that makes or ends a circuit, or a cell of a circuit of our own: hand it to the
+    /// control plane as it is.
     Control,
     /// The circuit broke a rule; its half is gone: tell the control plane.
     Broken(CircId, Violation),
     /// Padding: nothing.
     Padding,
-    /// A circuit we do not know. A benign race with a `Destroy` of ours (§4.4): drop it and count it.
+    /// A circuit we do not know. A benign race with a `Destroy` of ours (§4.4): drop it and count
+    /// it.
     Stale,
     /// The link broke a rule: close it.
     Close(Violation),
@@ -93,7 +102,12 @@ pub enum TableUpdate<Q> {
 impl<Q> TableUpdate<Q> {
     /// The same update with queues named otherwise; `None` if the queue it names is gone.
     pub fn map_queue<R>(self, mut map: impl FnMut(Q) -> Option<R>) -> Option<TableUpdate<R>> {
-        let mut map_next = |next: Next<Q>| Some(Next { queue: map(next.queue)?, circ: next.circ });
+        let mut map_next = |next: Next<Q>| {
+            Some(Next {
+                queue: map(next.queue)?,
+                circ: next.circ,
+            })
+        };
         Some(match self {
             Self::Terminate(circ, layer) => TableUpdate::Terminate(circ, layer),
             Self::Join(circ, next) => TableUpdate::Join(circ, map_next(next)?),
@@ -106,7 +120,9 @@ impl<Q> TableUpdate<Q> {
 
 impl<Q> Default for LinkTable<Q> {
     fn default() -> Self {
-        Self { halves: HashMap::new() }
+        Self {
+            halves: HashMap::new(),
+        }
     }
 }
 
@@ -130,10 +146,21 @@ impl<Q> LinkTable<Q> {
     pub fn apply(&mut self, update: TableUpdate<Q>) {
         match update {
             TableUpdate::Terminate(circ, layer) => {
-                self.install(circ, Half::Peel { layer, early_left: EARLY_CELLS_MAX, next: None });
+                self.install(
+                    circ,
+                    Half::Peel {
+                        layer,
+                        early_left: EARLY_CELLS_MAX,
+                        next: None,
+                    },
+                );
             }
             TableUpdate::Join(circ, onward) => {
-                if let Some(Entry { half: Half::Peel { next, .. }, .. }) = self.halves.get_mut(&circ) {
+                if let Some(Entry {
+                    half: Half::Peel { next, .. },
+                    ..
+                }) = self.halves.get_mut(&circ)
+                {
                     *next = Some(onward);
                 }
             }
@@ -146,7 +173,13 @@ impl<Q> LinkTable<Q> {
     }
 
     fn install(&mut self, circ: CircId, half: Half<Q>) {
-        self.halves.insert(circ, Entry { half, is_broken: false });
+        self.halves.insert(
+            circ,
+            Entry {
+                half,
+                is_broken: false,
+            },
+        );
     }
 
     /// Decides about a cell, and makes it ready to go on.
@@ -154,7 +187,9 @@ impl<Q> LinkTable<Q> {
     pub fn handle_cell(&mut self, cell: &mut Cell) -> Verdict<'_, Q> {
         match cell.header() {
             Ok((Some(circ), Command::Relay)) => self.handle_relay_cell(circ, cell),
-            Ok((Some(_), Command::Create | Command::Created | Command::Destroy)) => Verdict::Control,
+            Ok((Some(_), Command::Create | Command::Created | Command::Destroy)) => {
+                Verdict::Control
+            }
             Ok((_, Command::Padding)) => Verdict::Padding,
             Ok((_, _)) => Verdict::Close(Violation::Hello),
             Err(fault) => Verdict::Close(fault.into()),
@@ -163,7 +198,11 @@ impl<Q> LinkTable<Q> {
 
     #[inline]
     fn handle_relay_cell(&mut self, circ: CircId, cell: &mut Cell) -> Verdict<'_, Q> {
-        let Some(Entry { half, is_broken: is_broken @ false }) = self.halves.get_mut(&circ) else {
+        let Some(Entry {
+            half,
+            is_broken: is_broken @ false,
+        }) = self.halves.get_mut(&circ)
+        else {
             return Verdict::Stale;
         };
         match half.pass(circ, cell) {
@@ -189,7 +228,11 @@ impl<Q> Half<Q> {
     #[inline]
     fn pass(&mut self, circ: CircId, cell: &mut Cell) -> Result<Passed<'_, Q>, Violation> {
         match self {
-            Self::Peel { layer, early_left, next } => {
+            Self::Peel {
+                layer,
+                early_left,
+                next,
+            } => {
                 let peeled = layer.peel(cell)?;
                 let is_early = peeled.command.is_early();
                 if is_early {
@@ -201,7 +244,11 @@ impl<Q> Half<Q> {
                         Ok(Passed::Onward(&next.queue))
                     }
                     (HopCommand::Deliver | HopCommand::DeliverEarly, None) => {
-                        Ok(Passed::Deliver(Delivered { circ, tag: peeled.tag, is_early }))
+                        Ok(Passed::Deliver(Delivered {
+                            circ,
+                            tag: peeled.tag,
+                            is_early,
+                        }))
                     }
                     _ => Err(Violation::HopCommand),
                 }

@@ -1,7 +1,9 @@
-//! One line of the log now and then: how the relay is doing, so coarsely that it tells nothing of one user.
+//! One line of the log now and then: how the relay is doing, so coarsely that it tells nothing of
+//! one user.
 //!
-//! Whatever users make (links, circuits, mailboxes, records) is said as the range between two powers of two in which it lies, none below
-//! sixteen; sizes are rounded up to 16 MiB. See docs/threat-model.md.
+//! Whatever users make (links, circuits, mailboxes, records) is said as the range between two
+//! powers of two in which it lies, none below sixteen; sizes are rounded up to 16 MiB. See
+//! docs/threat-model.md.
 
 use std::fmt;
 use std::fs;
@@ -30,10 +32,19 @@ pub(crate) async fn beat(source: StatsSource, config: watch::Receiver<Config>, p
     let mut next = started_at + FIRST;
     loop {
         sleep_until(next).await;
-        let Some(stats) = source.stats().await else { return };
+        let Some(stats) = source.stats().await else {
+            return;
+        };
         let config = config.borrow().clone();
         let disk = disk_bytes(&config.data_dir);
-        let pulse = Pulse { up: started_at.elapsed(), stats, config, params: &params, disk, memory: memory_bytes() };
+        let pulse = Pulse {
+            up: started_at.elapsed(),
+            stats,
+            config,
+            params: &params,
+            disk,
+            memory: memory_bytes(),
+        };
         tracing::info!("{pulse}");
         next += INTERVAL;
     }
@@ -53,21 +64,54 @@ impl fmt::Display for Pulse<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (control, holder) = (&self.stats.control, self.config.holder_limits(self.params));
         write!(f, "heartbeat: up {}; ", in_words(self.up))?;
-        write!(f, "links: {} (links_max {}); ", Coarse(control.links), self.config.links_max)?;
-        write!(f, "circuits: {} (circuits_max {}); ", Coarse(control.circuits), self.config.circuits_max)?;
+        write!(
+            f,
+            "links: {} (links_max {}); ",
+            Coarse(control.links),
+            self.config.links_max
+        )?;
+        write!(
+            f,
+            "circuits: {} (circuits_max {}); ",
+            Coarse(control.circuits),
+            self.config.circuits_max
+        )?;
         write!(f, "relays known: {}; ", control.relays)?;
-        write!(f, "mailbox queues: {} (queues_max {}); ", Coarse(control.queues), holder.queues_max)?;
-        write!(f, "records: {} (records_max {}), ", Coarse(control.records), holder.records_max)?;
-        write!(f, "{} MiB (records_disk_mib {}); ", mib(control.record_bytes), holder.bytes_max >> 20)?;
+        write!(
+            f,
+            "mailbox queues: {} (queues_max {}); ",
+            Coarse(control.queues),
+            holder.queues_max
+        )?;
+        write!(
+            f,
+            "records: {} (records_max {}), ",
+            Coarse(control.records),
+            holder.records_max
+        )?;
+        write!(
+            f,
+            "{} MiB (records_disk_mib {}); ",
+            mib(control.record_bytes),
+            holder.bytes_max >> 20
+        )?;
         let (inboxes, inboxes_max) = (control.inbox_descriptors, self.config.inbox_descriptors_max);
-        write!(f, "inbox descriptors: {} (inbox_descriptors_max {inboxes_max}); ", Coarse(inboxes))?;
+        write!(
+            f,
+            "inbox descriptors: {} (inbox_descriptors_max {inboxes_max}); ",
+            Coarse(inboxes)
+        )?;
         write!(f, "relay.db: {} MiB", mib(self.disk))?;
         if let Some(memory) = self.memory {
             write!(f, "; memory: {} MiB", mib(memory))?;
         }
         let off_by = control.clock_off_by.map(clock_off_by);
-        off_by
-            .map_or(Ok(()), |off_by| write!(f, "; clock: {off_by} that of other relays (descriptors are not believed)"))
+        off_by.map_or(Ok(()), |off_by| {
+            write!(
+                f,
+                "; clock: {off_by} that of other relays (descriptors are not believed)"
+            )
+        })
     }
 }
 
@@ -96,8 +140,17 @@ fn disk_bytes(data_dir: &Path) -> u64 {
 /// What the process holds in memory, as Linux counts it.
 fn memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(
+        line.trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()?
+            << 10,
+    )
 }
 
 #[cfg(test)]
@@ -117,18 +170,35 @@ mod tests {
     use crate::net::plane::Ask;
 
     fn pulse(control: ControlStats, up: u64) -> String {
-        let stats = Stats { control, ..Stats::default() };
+        let stats = Stats {
+            control,
+            ..Stats::default()
+        };
         let config = Config::new("");
         let (disk, memory) = (17 << 20, Some(1));
-        Pulse { up: Duration::from_secs(up), stats, config, params: &Params::DEFAULT, disk, memory }.to_string()
+        Pulse {
+            up: Duration::from_secs(up),
+            stats,
+            config,
+            params: &Params::DEFAULT,
+            disk,
+            memory,
+        }
+        .to_string()
     }
 
     #[test]
     fn one_user_more_or_less_is_the_same_line() {
         let line = |queues, links| {
             let record_bytes = queues as u64 * 50_000;
-            let control =
-                ControlStats { queues, links, relays: 12, circuits: 99, record_bytes, ..ControlStats::default() };
+            let control = ControlStats {
+                queues,
+                links,
+                relays: 12,
+                circuits: 99,
+                record_bytes,
+                ..ControlStats::default()
+            };
             pulse(control, 6 * 3600)
         };
         assert_eq!(line(0, 0), line(1, 1));
@@ -143,11 +213,18 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_wrong_is_in_every_line_until_it_is_right() {
-        let line = |clock_off_by| pulse(ControlStats { clock_off_by, ..ControlStats::default() }, 300);
-        assert!(
-            line(Some(3 * 3600))
-                .ends_with("; clock: 3 hours behind that of other relays (descriptors are not believed)")
-        );
+        let line = |clock_off_by| {
+            pulse(
+                ControlStats {
+                    clock_off_by,
+                    ..ControlStats::default()
+                },
+                300,
+            )
+        };
+        assert!(line(Some(3 * 3600)).ends_with(
+            "; clock: 3 hours behind that of other relays (descriptors are not believed)"
+        ));
         assert!(!line(None).contains("clock"));
     }
 
@@ -168,7 +245,13 @@ mod tests {
     /// The source of a relay that always does as `control` says.
     fn source_of(control: ControlStats) -> StatsSource {
         let network = Network::local();
-        let hello = Hello { versions: vec![], network: network.id, clock: WallTime(0), features: 0, descriptor: None };
+        let hello = Hello {
+            versions: vec![],
+            network: network.id,
+            clock: WallTime(0),
+            features: 0,
+            descriptor: None,
+        };
         let (shared, _) = Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 20, hello);
         let (asks, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -185,18 +268,32 @@ mod tests {
     async fn the_log_has_a_line_five_minutes_after_the_start_and_then_every_six_hours() {
         let log = Log::default();
         let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         let _logged = tracing::subscriber::set_default(subscriber);
         let (_sender, config) = watch::channel(Config::new(""));
-        let source = source_of(ControlStats { relays: 12, ..ControlStats::default() });
+        let source = source_of(ControlStats {
+            relays: 12,
+            ..ControlStats::default()
+        });
         let day = Duration::from_secs(24 * 3600);
-        assert!(tokio::time::timeout(day, beat(source, config, Params::DEFAULT)).await.is_err(), "it goes on");
+        assert!(
+            tokio::time::timeout(day, beat(source, config, Params::DEFAULT))
+                .await
+                .is_err(),
+            "it goes on"
+        );
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<&str> = log.lines().collect();
         let ups = ["5 minutes", "6 hours", "12 hours", "18 hours"];
         assert_eq!(lines.len(), ups.len(), "{log}");
         for (line, up) in lines.into_iter().zip(ups) {
-            assert!(line.contains("INFO") && line.contains(&format!("heartbeat: up {up}; ")), "{line}");
+            assert!(
+                line.contains("INFO") && line.contains(&format!("heartbeat: up {up}; ")),
+                "{line}"
+            );
             assert!(line.contains("relays known: 12; "), "{line}");
         }
     }

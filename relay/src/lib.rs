@@ -1,8 +1,9 @@
 //! Umbel's relay: forwards cells, keeps mailboxes and inbox descriptors, knows the network.
 //!
-//! Two planes, both without IO: [`forward`], which moves cells between links, and [`control`], which decides everything else.
-//! Around them the shell: `net` has the sockets and tasks, [`store`] the disk. [`Relay`] is all of it, to be run by the
-//! `umbel-relay` command or inside another program; several can run in one process.
+//! Two planes, both without IO: [`forward`], which moves cells between links, and [`control`],
+//! which decides everything else. Around them the shell: `net` has the sockets and tasks, [`store`]
+//! the disk. [`Relay`] is all of it, to be run by the `umbel-relay` command or inside another
+//! program; several can run in one process.
 
 pub mod config;
 pub mod control;

@@ -1,5 +1,5 @@
-//! The log of `umbel-relay`: lines go to standard error through a thread of their own, so that a reader that has stopped reading
-//! holds up neither cells nor signals.
+//! The log of `umbel-relay`: lines go to standard error through a thread of their own, so that a
+//! reader that has stopped reading holds up neither cells nor signals.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -37,10 +37,18 @@ impl Logs {
         let filter = parse_filter(filter)?;
         let (lines, waiting) = sync_channel(LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
-        let writer = Writer { lines: lines.clone(), dropped: Arc::clone(&dropped) };
-        let thread = std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&waiting, &dropped));
+        let writer = Writer {
+            lines: lines.clone(),
+            dropped: Arc::clone(&dropped),
+        };
+        let thread = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_all(&waiting, &dropped));
         thread.map_err(|error| {
-            Failure::failed(format!("can't start a thread: {error}"), "free some threads or memory of this machine")
+            Failure::failed(
+                format!("can't start a thread: {error}"),
+                "free some threads or memory of this machine",
+            )
         })?;
         let builder = tracing_subscriber::fmt()
             .with_writer(writer)
@@ -49,7 +57,10 @@ impl Logs {
             .with_filter_reloading();
         let handle = builder.reload_handle();
         builder.init();
-        Ok(Self { lines, set_filter: Box::new(move |filter| handle.reload(filter).is_ok()) })
+        Ok(Self {
+            lines,
+            set_filter: Box::new(move |filter| handle.reload(filter).is_ok()),
+        })
     }
 
     /// Changes the filter.
@@ -89,7 +100,10 @@ fn write_all(lines: &Receiver<Line>, dropped: &AtomicU64) {
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            drop(writeln!(io::stderr(), "{lost} lines of the log were lost: standard error was not read in time"));
+            drop(writeln!(
+                io::stderr(),
+                "{lost} lines of the log were lost: standard error was not read in time"
+            ));
         }
     }
 }

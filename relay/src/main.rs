@@ -1,7 +1,7 @@
 //! The `umbel-relay` command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong. A failure says on standard error what
-//! is wrong and what to do.
+//! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong. A failure
+//! says on standard error what is wrong and what to do.
 
 mod failure;
 mod logs;
@@ -50,7 +50,8 @@ enum Command {
     Init {
         #[command(flatten)]
         dir: DataDir,
-        /// The network's file; `local` is the network built in for one machine, which protects nobody
+        /// The network's file; `local` is the network built in for one machine, which protects
+        /// nobody
         #[arg(long, value_name = "FILE", default_value = LOCAL_NETWORK)]
         network: String,
     },
@@ -59,13 +60,16 @@ enum Command {
     Run {
         #[command(flatten)]
         dir: DataDir,
-        /// Accept links at this address; port 0 takes any that is free [default: the file's, else 0.0.0.0:7443]
+        /// Accept links at this address; port 0 takes any that is free [default: the file's, else
+        /// 0.0.0.0:7443]
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
-        /// Tell others to dial this address; up to four [default: the file's, else where it listens]
+        /// Tell others to dial this address; up to four [default: the file's, else where it
+        /// listens]
         #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_parser = parse_host_port)]
         advertise: Vec<String>,
-        /// A relay to begin with, as its operator writes it: ID@HOST:PORT; may be given several times
+        /// A relay to begin with, as its operator writes it: ID@HOST:PORT; may be given several
+        /// times
         #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
         seeds: Vec<Peer>,
     },
@@ -90,26 +94,49 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Init { dir, network } => make(&dir, &network),
-        Command::Run { dir, listen, advertise, seeds } => run::run(&dir.data_dir, Flags { listen, advertise, seeds }),
+        Command::Run {
+            dir,
+            listen,
+            advertise,
+            seeds,
+        } => run::run(
+            &dir.data_dir,
+            Flags {
+                listen,
+                advertise,
+                seeds,
+            },
+        ),
         Command::Peer { dir } => print_peer(&dir),
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
-/// Help and version are not errors; all else that clap says is, in the form that all errors have: its first paragraph is the error, the
-/// rest the hint.
+/// Help and version are not errors; all else that clap says is, in the form that all errors have:
+/// its first paragraph is the error, the rest the hint.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // If even this can't be written, the exit code says the rest.
         drop(error.print());
-        return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+        return ExitCode::from(if error.use_stderr() {
+            Exit::Usage as u8
+        } else {
+            0
+        });
     }
     let text = error.render().to_string();
     let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut paragraphs = text.split("\n\n").map(joined).filter(|paragraph| !paragraph.is_empty());
+    let mut paragraphs = text
+        .split("\n\n")
+        .map(joined)
+        .filter(|paragraph| !paragraph.is_empty());
     let said = paragraphs.next().unwrap_or_default();
     let hints: Vec<String> = paragraphs
-        .map(|hint| hint.trim_start_matches("tip: ").trim_end_matches('.').replace("Usage: ", "usage: "))
+        .map(|hint| {
+            hint.trim_start_matches("tip: ")
+                .trim_end_matches('.')
+                .replace("Usage: ", "usage: ")
+        })
         .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
         .collect();
     Failure::usage(said.trim_start_matches("error: "), hints.join("; ")).report()
@@ -126,12 +153,17 @@ fn print_peer(dir: &DataDir) -> Result<(), Failure> {
 }
 
 fn say(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}")
-        .map_err(|error| Failure::failed(format!("can't write to standard output: {error}"), "see where it leads"))
+    writeln!(io::stdout(), "{line}").map_err(|error| {
+        Failure::failed(
+            format!("can't write to standard output: {error}"),
+            "see where it leads",
+        )
+    })
 }
 
 fn parse_peer(text: &str) -> Result<Peer, String> {
-    text.parse().map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
+    text.parse()
+        .map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
 }
 
 fn parse_host_port(text: &str) -> Result<String, String> {

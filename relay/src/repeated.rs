@@ -1,11 +1,13 @@
-//! Log lines that may come often: said at once, then at most once an interval, with how often they came.
+//! Log lines that may come often: said at once, then at most once an interval, with how often they
+//! came.
 
 use std::time::Duration;
 
 /// How often a line is repeated, where nothing else is said.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// One line of the log. Time is whatever its owner counts from: a fixed moment of the monotonic clock.
+/// One line of the log. Time is whatever its owner counts from: a fixed moment of the monotonic
+/// clock.
 #[derive(Debug)]
 pub(crate) struct Repeated {
     interval: Duration,
@@ -16,10 +18,15 @@ pub(crate) struct Repeated {
 impl Repeated {
     /// A line that has not come yet.
     pub(crate) const fn new(interval: Duration) -> Self {
-        Self { interval, said_at: None, unsaid: 0 }
+        Self {
+            interval,
+            said_at: None,
+            unsaid: 0,
+        }
     }
 
-    /// It comes once more. `Some` if it is to be said now, with how often it came since it was last said, this time not counted.
+    /// It comes once more. `Some` if it is to be said now, with how often it came since it was last
+    /// said, this time not counted.
     pub(crate) fn come(&mut self, now: Duration) -> Option<u64> {
         if !self.is_due(now) {
             self.unsaid += 1;
@@ -30,13 +37,18 @@ impl Repeated {
     }
 
     fn is_due(&self, now: Duration) -> bool {
-        self.said_at.is_none_or(|said_at| now.saturating_sub(said_at) >= self.interval)
+        self.said_at
+            .is_none_or(|said_at| now.saturating_sub(said_at) >= self.interval)
     }
 
-    /// How often it came since it was last said, once an interval is over in which it might have been said again. For lines that have
-    /// stopped coming: their last sum would never be said.
+    /// How often it came since it was last said, once an interval is over in which it might have
+    /// been said again. For lines that have stopped coming: their last sum would never be said.
     pub(crate) fn rest(&mut self, now: Duration) -> Option<u64> {
-        if self.unsaid > 0 && self.is_due(now) { self.come(now) } else { None }
+        if self.unsaid > 0 && self.is_due(now) {
+            self.come(now)
+        } else {
+            None
+        }
     }
 }
 

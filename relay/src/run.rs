@@ -22,8 +22,23 @@ pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
         .worker_threads(config.threads)
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("can't start: {error}"), "free some threads or memory"))?;
-    let outcome = runtime.block_on(Box::pin(Running { dir, flags, config, network, files, logs: &logs }.serve()));
+        .map_err(|error| {
+            Failure::failed(
+                format!("can't start: {error}"),
+                "free some threads or memory",
+            )
+        })?;
+    let outcome = runtime.block_on(Box::pin(
+        Running {
+            dir,
+            flags,
+            config,
+            network,
+            files,
+            logs: &logs,
+        }
+        .serve(),
+    ));
     // Tasks that still wait for the network are of no use any more.
     runtime.shutdown_background();
     logs.flush();
@@ -44,7 +59,10 @@ struct Running<'a> {
 impl Running<'_> {
     async fn serve(mut self) -> Result<(), Failure> {
         // Before the relay starts: a signal that comes early must not be lost, nor end it.
-        let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+        );
         let mut hangup = listen(SignalKind::hangup())?;
         let mut relay = Box::pin(Relay::start(self.config.clone(), self.network.clone())).await?;
         say_ready(&relay);
@@ -68,7 +86,11 @@ impl Running<'_> {
         let config = &self.config;
         let holder = config.holder_limits(&self.network.params);
         let peer = relay.peer();
-        let advertised = if config.advertise.is_empty() { peer.host_port.clone() } else { config.advertise.join(", ") };
+        let advertised = if config.advertise.is_empty() {
+            peer.host_port.clone()
+        } else {
+            config.advertise.join(", ")
+        };
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             %peer,
@@ -99,7 +121,10 @@ impl Running<'_> {
                 warn_unread(&config);
                 let restart = self.config.restart_keys(&config);
                 if !restart.is_empty() {
-                    tracing::warn!(keys = restart.join(", "), "these keys changed and count only after a restart");
+                    tracing::warn!(
+                        keys = restart.join(", "),
+                        "these keys changed and count only after a restart"
+                    );
                 }
                 relay.reload(&config);
                 // What counts only after a restart is compared again the next time.
@@ -128,7 +153,8 @@ impl Running<'_> {
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::failed(format!("can't hear signals: {error}"), "report this"))
+    signal(kind)
+        .map_err(|error| Failure::failed(format!("can't hear signals: {error}"), "report this"))
 }
 
 /// Whoever waits for this line may have gone; the relay serves others.
@@ -141,18 +167,35 @@ fn say_ready(relay: &Relay) {
 
 fn warn_unread(config: &Config) {
     for key in &config.unread_params {
-        tracing::warn!(key, "the network file sets a parameter that this version does not use");
+        tracing::warn!(
+            key,
+            "the network file sets a parameter that this version does not use"
+        );
     }
 }
 
 fn report_open_files(files: OpenFiles) {
     match files {
         OpenFiles::Enough => {}
-        OpenFiles::Raised { from, to } => tracing::info!(from, to, "the limit of open files was raised for links_max"),
-        OpenFiles::Lowered { limit, links_max, is_default: true } => {
-            tracing::info!(limit, links_max, "the limit of open files holds fewer links than the default");
+        OpenFiles::Raised { from, to } => {
+            tracing::info!(from, to, "the limit of open files was raised for links_max");
         }
-        OpenFiles::Lowered { limit, links_max, is_default: false } => tracing::warn!(
+        OpenFiles::Lowered {
+            limit,
+            links_max,
+            is_default: true,
+        } => {
+            tracing::info!(
+                limit,
+                links_max,
+                "the limit of open files holds fewer links than the default"
+            );
+        }
+        OpenFiles::Lowered {
+            limit,
+            links_max,
+            is_default: false,
+        } => tracing::warn!(
             limit,
             links_max,
             "the limit of open files is too low for links_max, which is lowered: raise the limit (LimitNOFILE, ulimit -n)"

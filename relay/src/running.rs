@@ -41,14 +41,26 @@ const ASKS_MAX: usize = 16;
 /// # Errors
 /// There is a relay already, or the disk fails.
 pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
-    let disk = |error| InitError::Disk { path: data_dir.to_owned(), error };
-    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(disk)?;
-    if data_dir.join(keys::IDENTITY_FILE).try_exists().map_err(disk)? {
+    let disk = |error| InitError::Disk {
+        path: data_dir.to_owned(),
+        error,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .map_err(disk)?;
+    if data_dir
+        .join(keys::IDENTITY_FILE)
+        .try_exists()
+        .map_err(disk)?
+    {
         return Err(InitError::Exists(data_dir.to_owned()));
     }
     fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(disk)?;
     // The identity comes last: where there is one, all is there.
-    keys::write_atomically(&data_dir.join(NETWORK_FILE), network.to_toml().as_bytes()).map_err(disk)?;
+    keys::write_atomically(&data_dir.join(NETWORK_FILE), network.to_toml().as_bytes())
+        .map_err(disk)?;
     match keys::create(data_dir) {
         Ok(key) => Ok(key.public().into()),
         Err(KeyError::Io(error)) => Err(disk(error)),
@@ -61,15 +73,28 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
 /// # Errors
 /// There is no relay, or nothing says where it will be.
 pub fn known_peer(config: &Config) -> Result<Peer, StartError> {
-    let id = keys::load(&config.data_dir).map_err(StartError::Identity)?.public().into();
+    let id = keys::load(&config.data_dir)
+        .map_err(StartError::Identity)?
+        .public()
+        .into();
     let last_run = || fs::read_to_string(config.data_dir.join(ADDRESS_FILE)).ok();
     let is_listen_known = !config.listen.ip().is_unspecified() && config.listen.port() != 0;
     let listen = || is_listen_known.then(|| config.listen.to_string());
-    let host_port = config.advertise.first().cloned().or_else(last_run).or_else(listen).ok_or(StartError::NoAddress)?;
-    Ok(Peer { id, host_port: host_port.trim().to_owned() })
+    let host_port = config
+        .advertise
+        .first()
+        .cloned()
+        .or_else(last_run)
+        .or_else(listen)
+        .ok_or(StartError::NoAddress)?;
+    Ok(Peer {
+        id,
+        host_port: host_port.trim().to_owned(),
+    })
 }
 
-/// A relay that runs. Dropping it stops it too, but waits for nothing; see [`shutdown`](Self::shutdown).
+/// A relay that runs. Dropping it stops it too, but waits for nothing; see
+/// [`shutdown`](Self::shutdown).
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
 pub struct Relay {
     peer: Peer,
@@ -103,7 +128,8 @@ pub struct Stats {
     pub received_cells: u64,
     /// Cells handed from one link to another so far.
     pub forwarded_cells: u64,
-    /// Cells written to links of clients so far. With the cells received by all relays, all that a network carried.
+    /// Cells written to links of clients so far. With the cells received by all relays, all that a
+    /// network carried.
     pub client_cells: u64,
     /// Cells that found no room, or no link any more.
     pub dropped_cells: u64,
@@ -127,11 +153,19 @@ impl Relay {
     pub async fn start(config: Config, network: Network) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
         let identity = keys::load(&config.data_dir).map_err(StartError::Identity)?;
-        let listener =
-            listen::bind(config.listen).map_err(|error| StartError::Listen { address: config.listen, error })?;
-        let listen = listener.local_addr().map_err(|error| StartError::Listen { address: config.listen, error })?;
+        let listener = listen::bind(config.listen).map_err(|error| StartError::Listen {
+            address: config.listen,
+            error,
+        })?;
+        let listen = listener.local_addr().map_err(|error| StartError::Listen {
+            address: config.listen,
+            error,
+        })?;
         let addresses = Addresses::find(&config.advertise, listen, &network).await;
-        let peer = Peer { id: identity.public().into(), host_port: addresses.host_port() };
+        let peer = Peer {
+            id: identity.public().into(),
+            host_port: addresses.host_port(),
+        };
 
         let (untaken, stored) = mpsc::unbounded_channel();
         let store_path = config.data_dir.join(STORE_FILE);
@@ -139,10 +173,17 @@ impl Relay {
         let answers = untaken.clone();
         let on_done = Box::new(move |done| drop(answers.send(done))); // nobody listens any more once the relay stops
         let opened = tokio::task::spawn_blocking(move || Store::open(&store_path, on_done)).await;
-        let (store, restored) = opened.map_err(|_| StartError::Stopped)?.map_err(StartError::Store)?;
+        let (store, restored) = opened
+            .map_err(|_| StartError::Stopped)?
+            .map_err(StartError::Store)?;
 
         let clock = Clock::start();
-        let Tuning { seeds, holder, circuits_max, inbox_descriptors_max } = tuning(&config, &network, peer.id);
+        let Tuning {
+            seeds,
+            holder,
+            circuits_max,
+            inbox_descriptors_max,
+        } = tuning(&config, &network, peer.id);
         let control_config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&identity.seed()),
@@ -158,19 +199,41 @@ impl Relay {
         let control = Control::new(control_config, restored, clock.now(), wall_now(), &mut rng);
         check_addresses(&control.hello(wall_now()), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
-        let (shared, reports) =
-            Shared::new(network, identity, config.memory_budget_bytes / 2, control.hello(wall_now()));
+        let (shared, reports) = Shared::new(
+            network,
+            identity,
+            config.memory_budget_bytes / 2,
+            control.hello(wall_now()),
+        );
 
         let (stop, stopped) = watch::channel(false);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
-        let inputs = Inputs { reports, stored, asks: asked, stop: stopped.clone() };
-        let plane = Plane::new(control, Arc::clone(&shared), clock, (store, untaken), config.seeds.clone(), inputs);
+        let inputs = Inputs {
+            reports,
+            stored,
+            asks: asked,
+            stop: stopped.clone(),
+        };
+        let plane = Plane::new(
+            control,
+            Arc::clone(&shared),
+            clock,
+            (store, untaken),
+            config.seeds.clone(),
+            inputs,
+        );
         let plane = tokio::spawn(async move {
             plane.run().await;
             drop(lock); // the last thing of all: now another process may have the directory
         });
         let (accept_limits, limits) = watch::channel(limits(&config));
-        tokio::spawn(listen::accept(listener, tls_config, limits, Arc::clone(&shared), stopped));
+        tokio::spawn(listen::accept(
+            listener,
+            tls_config,
+            limits,
+            Arc::clone(&shared),
+            stopped,
+        ));
         remember_address(&config.data_dir, &peer.host_port);
         let (advertise, advertised) = watch::channel(config.advertise.clone());
         let (current, known) = watch::channel(addresses.current().to_vec());
@@ -228,11 +291,15 @@ impl Relay {
     }
 
     fn stats_source(&self) -> StatsSource {
-        StatsSource { asks: self.asks.clone(), shared: Some(Arc::clone(&self.shared)) }
+        StatsSource {
+            asks: self.asks.clone(),
+            shared: Some(Arc::clone(&self.shared)),
+        }
     }
 
-    /// From now on the log says what its operator would hear of from nobody else: a heartbeat every six hours, and whatever is wrong
-    /// with its addresses, its identity or its data directory. It dials itself for that. Where its store is lost it ends.
+    /// From now on the log says what its operator would hear of from nobody else: a heartbeat every
+    /// six hours, and whatever is wrong with its addresses, its identity or its data directory. It
+    /// dials itself for that. Where its store is lost it ends.
     pub fn watch_itself(&self) {
         let data_dir = self.config.borrow().data_dir.clone();
         let params = self.shared.network.params.clone();
@@ -240,7 +307,10 @@ impl Relay {
         let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), params);
         let dial = selfcheck::dial_self(Arc::clone(&self.shared), self.addresses.clone());
         let files = &[STORE_FILE, keys::IDENTITY_FILE, LOCK_FILE];
-        let (watching, end) = (selfcheck::watch_directory(data_dir, files, stop.clone()), self.stop.clone());
+        let (watching, end) = (
+            selfcheck::watch_directory(data_dir, files, stop.clone()),
+            self.stop.clone(),
+        );
         let is_store_lost = Arc::clone(&self.is_store_lost);
         tokio::spawn(async move {
             if watching.await {
@@ -259,10 +329,15 @@ impl Relay {
     /// Waits until it ends without having been told to, after which it serves nobody.
     pub async fn failed(&mut self) -> Ended {
         let _ = (&mut self.plane).await; // a panic has been reported itself
-        if self.is_store_lost.load(Ordering::Relaxed) { Ended::StoreLost } else { Ended::Fault }
+        if self.is_store_lost.load(Ordering::Relaxed) {
+            Ended::StoreLost
+        } else {
+            Ended::Fault
+        }
     }
 
-    /// Stops it: accepts nothing more, tells every circuit, sends and stores what waits. Returns within about five seconds.
+    /// Stops it: accepts nothing more, tells every circuit, sends and stores what waits. Returns
+    /// within about five seconds.
     pub async fn shutdown(self) {
         let _ = self.stop.send(true); // it may have failed
         if !self.plane.is_finished() {
@@ -303,13 +378,19 @@ impl StatsSource {
     /// Of a relay whose control plane is played by whoever reads `asks`.
     #[cfg(test)]
     pub(crate) fn new(asks: mpsc::Sender<Ask>, shared: Arc<Shared>) -> Self {
-        Self { asks, shared: Some(shared) }
+        Self {
+            asks,
+            shared: Some(shared),
+        }
     }
 
     /// Of a relay that has stopped.
     #[cfg(test)]
     pub(crate) fn ended() -> Self {
-        Self { asks: mpsc::channel(1).0, shared: None }
+        Self {
+            asks: mpsc::channel(1).0,
+            shared: None,
+        }
     }
 }
 
@@ -325,18 +406,29 @@ fn limits(config: &Config) -> AcceptLimits {
 /// What an operator may change while the relay runs.
 fn tuning(config: &Config, network: &Network, own: RelayId) -> Tuning {
     Tuning {
-        seeds: network.seeds.iter().chain(&config.seeds).filter(|seed| seed.id != own).cloned().collect(),
+        seeds: network
+            .seeds
+            .iter()
+            .chain(&config.seeds)
+            .filter(|seed| seed.id != own)
+            .cloned()
+            .collect(),
         holder: config.holder_limits(&network.params),
         circuits_max: config.circuits_max,
         inbox_descriptors_max: config.inbox_descriptors_max,
     }
 }
 
-/// A relay that ran before has a store. Where that is gone, so is the mail in it: nobody should learn that from senders.
+/// A relay that ran before has a store. Where that is gone, so is the mail in it: nobody should
+/// learn that from senders.
 fn warn_of_lost_store(data_dir: &Path, store: &Path) {
     let lost = match fs::metadata(store) {
         Ok(metadata) if metadata.len() == 0 => "empty",
-        Err(error) if error.kind() == io::ErrorKind::NotFound && data_dir.join(ADDRESS_FILE).exists() => "missing",
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && data_dir.join(ADDRESS_FILE).exists() =>
+        {
+            "missing"
+        }
         _ => return,
     };
     tracing::warn!(
@@ -349,10 +441,18 @@ fn warn_of_lost_store(data_dir: &Path, store: &Path) {
 
 fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join(LOCK_FILE);
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
     let file = opened.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => StartError::Identity(KeyError::Missing),
-        _ => StartError::Lock { path: path.clone(), error },
+        _ => StartError::Lock {
+            path: path.clone(),
+            error,
+        },
     })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -363,9 +463,14 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
 
 /// Whether others of the network will take what this relay says of its addresses.
 fn check_addresses(hello: &Hello, network: &Network) -> Result<(), StartError> {
-    let own = hello.descriptor.as_deref().map(|bytes| Unverified::decode(bytes)?.verify(network, hello.clock));
+    let own = hello
+        .descriptor
+        .as_deref()
+        .map(|bytes| Unverified::decode(bytes)?.verify(network, hello.clock));
     match own {
-        Some(Err(DescriptorFault::AddressPrivate | DescriptorFault::Address)) => Err(StartError::NotPublic),
+        Some(Err(DescriptorFault::AddressPrivate | DescriptorFault::Address)) => {
+            Err(StartError::NotPublic)
+        }
         // Whatever else may be missing is not the operator's: receipts come from others.
         _ => Ok(()),
     }

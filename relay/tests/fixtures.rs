@@ -1,5 +1,5 @@
-//! A data directory of each released format starts, as the relay it was, with everything that it kept
-//! (`relay/tests/fixtures/README.md`).
+//! A data directory of each released format starts, as the relay it was, with everything that it
+//! kept (`relay/tests/fixtures/README.md`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -32,16 +32,41 @@ fn assert_whole(dir: &Path) {
     let queues: Vec<_> = restored
         .queues
         .iter()
-        .map(|queue| (queue.queue.as_bytes()[0], queue.records.len(), queue.removed.len()))
+        .map(|queue| {
+            (
+                queue.queue.as_bytes()[0],
+                queue.records.len(),
+                queue.removed.len(),
+            )
+        })
         .collect();
     assert_eq!(queues, QUEUES);
-    let lens: Vec<_> = restored.queues.iter().flat_map(|queue| queue.records.iter().map(|record| record.len)).collect();
+    let lens: Vec<_> = restored
+        .queues
+        .iter()
+        .flat_map(|queue| queue.records.iter().map(|record| record.len))
+        .collect();
     assert_eq!(lens, [1777, 1777, 7684]);
-    assert!(restored.queues.iter().all(|queue| queue.fetched_at.as_secs() == 1_795_683_600));
-    assert!(restored.queues.iter().flat_map(|queue| &queue.records).all(|record| {
-        record.expires_at.as_secs() == 1_796_896_800 // 14 days after its deposit
-    }));
-    let (keys, relays, inboxes) = (&restored.onion_keys, &restored.relays, &restored.inbox_descriptors);
+    assert!(
+        restored
+            .queues
+            .iter()
+            .all(|queue| queue.fetched_at.as_secs() == 1_795_683_600)
+    );
+    assert!(
+        restored
+            .queues
+            .iter()
+            .flat_map(|queue| &queue.records)
+            .all(|record| {
+                record.expires_at.as_secs() == 1_796_896_800 // 14 days after its deposit
+            })
+    );
+    let (keys, relays, inboxes) = (
+        &restored.onion_keys,
+        &restored.relays,
+        &restored.inbox_descriptors,
+    );
     assert_eq!((keys.len(), relays.len(), inboxes.len()), (1, 7, 6));
     store.close();
 }
@@ -56,7 +81,10 @@ fn a_store_of_7e4259e_keeps_its_mailboxes_descriptors_and_keys() {
 #[tokio::test]
 async fn a_relay_of_7e4259e_starts_as_the_one_it_was() {
     let (_folder, dir) = copy();
-    let flags = Flags { listen: Some("127.0.0.1:0".parse().unwrap()), ..Flags::default() };
+    let flags = Flags {
+        listen: Some("127.0.0.1:0".parse().unwrap()),
+        ..Flags::default()
+    };
     let (config, network) = Config::load(&dir, flags).unwrap();
     assert_eq!(umbel_relay::known_peer(&config).unwrap().to_string(), PEER);
     let relay = Relay::start(config, network).await.unwrap();

@@ -1,5 +1,10 @@
 //! A relay on real sockets and a real disk: what connects, what may not, and what the command says.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -38,12 +43,18 @@ fn own_listen() -> SocketAddr {
 
 fn config(dir: &TempDir, seeds: &[&Peer]) -> Config {
     let listen = "127.0.0.1:0".parse().unwrap();
-    Config { listen, seeds: seeds.iter().copied().cloned().collect(), ..Config::new(dir.path()) }
+    Config {
+        listen,
+        seeds: seeds.iter().copied().cloned().collect(),
+        ..Config::new(dir.path())
+    }
 }
 
 async fn start(dir: &TempDir, seeds: &[&Peer]) -> Relay {
     init(dir.path(), &Network::local()).unwrap();
-    Relay::start(config(dir, seeds), Network::local()).await.unwrap()
+    Relay::start(config(dir, seeds), Network::local())
+        .await
+        .unwrap()
 }
 
 fn folder() -> TempDir {
@@ -60,7 +71,9 @@ async fn until(relay: &Relay, holds: impl Fn(&Stats) -> bool) -> Stats {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, wait).await.expect("it comes true in time")
+    timeout(PATIENCE, wait)
+        .await
+        .expect("it comes true in time")
 }
 
 async fn connect(peer: &Peer) -> TcpStream {
@@ -69,23 +82,37 @@ async fn connect(peer: &Peer) -> TcpStream {
 
 async fn connect_tls(peer: &Peer, own: Option<&SigningKey>) -> TlsStream<TcpStream> {
     let config = tls::dial_config(&peer.id, own).unwrap();
-    TlsConnector::from(config).connect(tls::server_name(), connect(peer).await).await.unwrap()
+    TlsConnector::from(config)
+        .connect(tls::server_name(), connect(peer).await)
+        .await
+        .unwrap()
 }
 
 fn hello(network: NetworkId) -> Hello {
-    Hello { versions: vec![LINK_VERSION], network, clock: WallTime(0), features: 0, descriptor: None }
+    Hello {
+        versions: vec![LINK_VERSION],
+        network,
+        clock: WallTime(0),
+        features: 0,
+        descriptor: None,
+    }
 }
 
 /// Whether the relay closes the connection, whatever it says before.
 async fn is_closed(stream: &mut (impl AsyncReadExt + Unpin)) -> bool {
     let mut said = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut said)).await.is_ok()
+    timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .is_ok()
 }
 
 /// Makes a link as a client does.
 async fn link(peer: &Peer) -> TlsStream<TcpStream> {
     let mut stream = connect_tls(peer, None).await;
-    stream.write_all(hello(Network::local().id).encode().as_bytes()).await.unwrap();
+    stream
+        .write_all(hello(Network::local().id).encode().as_bytes())
+        .await
+        .unwrap();
     let mut cell = Cell::blank();
     stream.read_exact(cell.as_bytes_mut()).await.unwrap();
     let theirs = Hello::decode(&cell).unwrap();
@@ -101,7 +128,10 @@ async fn relays_find_each_other_through_a_seed() {
     let b = start(&b_dir, &[a.peer()]).await;
     let c = start(&c_dir, &[b.peer()]).await;
     for relay in [&a, &b, &c] {
-        until(relay, |stats| stats.control.relays == 3 && stats.control.links >= 1).await;
+        until(relay, |stats| {
+            stats.control.relays == 3 && stats.control.links >= 1
+        })
+        .await;
     }
     c.shutdown().await;
     b.shutdown().await;
@@ -120,18 +150,27 @@ async fn strangers_are_closed_and_the_relay_still_serves() {
     assert!(is_closed(&mut garbage).await);
 
     // TLS as the web speaks it.
-    let mut roots =
-        rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let mut roots = rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
     roots.enable_sni = false;
-    let refused = TlsConnector::from(Arc::new(roots)).connect(tls::server_name(), connect(peer).await).await;
+    let refused = TlsConnector::from(Arc::new(roots))
+        .connect(tls::server_name(), connect(peer).await)
+        .await;
     assert!(refused.is_err());
 
     let mut stranger = connect_tls(peer, None).await;
-    stranger.write_all(hello(NetworkId([9; 32])).encode().as_bytes()).await.unwrap();
+    stranger
+        .write_all(hello(NetworkId([9; 32])).encode().as_bytes())
+        .await
+        .unwrap();
     assert!(is_closed(&mut stranger).await);
 
     let mut hasty = connect_tls(peer, None).await;
-    hasty.write_all(Cell::new(None, CellCommand::Padding).as_bytes()).await.unwrap();
+    hasty
+        .write_all(Cell::new(None, CellCommand::Padding).as_bytes())
+        .await
+        .unwrap();
     assert!(is_closed(&mut hasty).await);
 
     let mut mute = connect_tls(peer, None).await;
@@ -142,17 +181,22 @@ async fn strangers_are_closed_and_the_relay_still_serves() {
     assert_eq!(stats.control.links, 0);
     let mut good = link(peer).await;
     until(&relay, |stats| stats.control.links == 1).await;
-    good.write_all(hello(Network::local().id).encode().as_bytes()).await.unwrap(); // a second one breaks a rule
+    good.write_all(hello(Network::local().id).encode().as_bytes())
+        .await
+        .unwrap(); // a second one breaks a rule
     assert!(is_closed(&mut good).await);
     until(&relay, |stats| stats.control.links == 0).await;
     let _good = link(peer).await;
     relay.shutdown().await;
 }
 
-/// What comes until the relay says by TLS that it is the end. A connection that merely ends is an error here.
+/// What comes until the relay says by TLS that it is the end. A connection that merely ends is an
+/// error here.
 async fn rest_of(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     let mut said = Vec::new();
-    let read = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it ends in time");
+    let read = timeout(PATIENCE, stream.read_to_end(&mut said))
+        .await
+        .expect("it ends in time");
     read.expect("the end is said");
     said
 }
@@ -169,8 +213,14 @@ async fn no_ending_of_a_link_tells_which_rule_was_broken() {
         ("a second Hello", hello(Network::local().id).encode()),
         ("an unknown command", unknown),
         ("a circuit id of 0", Cell::new(None, CellCommand::Relay)),
-        ("a Create of the wrong side", Cell::new(Some(circ(5)), CellCommand::Create)),
-        ("a malformed Create", Cell::new(Some(circ(0x8000_0005)), CellCommand::Create)),
+        (
+            "a Create of the wrong side",
+            Cell::new(Some(circ(5)), CellCommand::Create),
+        ),
+        (
+            "a malformed Create",
+            Cell::new(Some(circ(0x8000_0005)), CellCommand::Create),
+        ),
     ];
     for (fault, cell) in faults {
         let mut stream = link(peer).await;
@@ -178,12 +228,18 @@ async fn no_ending_of_a_link_tells_which_rule_was_broken() {
         assert_eq!(rest_of(&mut stream).await, b"", "{fault}");
     }
     // Before the link is up its own Hello is all that a relay has said.
-    let strangers =
-        [("another network", hello(NetworkId([9; 32])).encode()), ("no Hello", Cell::new(None, CellCommand::Padding))];
+    let strangers = [
+        ("another network", hello(NetworkId([9; 32])).encode()),
+        ("no Hello", Cell::new(None, CellCommand::Padding)),
+    ];
     for (fault, cell) in strangers {
         let mut stream = connect_tls(peer, None).await;
         stream.write_all(cell.as_bytes()).await.unwrap();
-        assert_eq!(rest_of(&mut stream).await.len(), cell.as_bytes().len(), "{fault}");
+        assert_eq!(
+            rest_of(&mut stream).await.len(),
+            cell.as_bytes().len(),
+            "{fault}"
+        );
     }
     relay.shutdown().await;
 }
@@ -192,8 +248,10 @@ async fn no_ending_of_a_link_tells_which_rule_was_broken() {
 async fn another_relay_at_the_address_is_not_dialled_through() {
     let (a_dir, b_dir) = (folder(), folder());
     let a = start(&a_dir, &[]).await;
-    let other =
-        Peer { id: RelayId::from(SigningKey::generate(&mut rand::make_rng::<StdRng>()).public()), ..a.peer().clone() };
+    let other = Peer {
+        id: RelayId::from(SigningKey::generate(&mut rand::make_rng::<StdRng>()).public()),
+        ..a.peer().clone()
+    };
     let b = start(&b_dir, &[&other]).await;
     until(&a, |stats| stats.failed_conns >= 1).await;
     assert_eq!(b.stats().await.unwrap().control.links, 0);
@@ -205,7 +263,11 @@ async fn another_relay_at_the_address_is_not_dialled_through() {
 async fn too_many_connections_are_closed_at_once() {
     let dir = folder();
     init(dir.path(), &Network::local()).unwrap();
-    let config = Config { half_open_max: 4, links_max: 6, ..config(&dir, &[]) };
+    let config = Config {
+        half_open_max: 4,
+        links_max: 6,
+        ..config(&dir, &[])
+    };
     let relay = Relay::start(config, Network::local()).await.unwrap();
     let mut links = Vec::new();
     for _ in 0..3 {
@@ -225,16 +287,24 @@ async fn too_many_connections_are_closed_at_once() {
 async fn a_relay_that_stops_says_so_and_comes_back_as_itself() {
     let dir = folder();
     init(dir.path(), &Network::local()).unwrap();
-    let first = Config { listen: own_listen(), ..config(&dir, &[]) };
+    let first = Config {
+        listen: own_listen(),
+        ..config(&dir, &[])
+    };
     let relay = Relay::start(first, Network::local()).await.unwrap();
     let peer = relay.peer().clone();
     let mut client = link(&peer).await;
     until(&relay, |stats| stats.control.links == 1).await;
-    timeout(Duration::from_secs(5), relay.shutdown()).await.expect("it stops in time");
+    timeout(Duration::from_secs(5), relay.shutdown())
+        .await
+        .expect("it stops in time");
     assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0); // closed in order, not broken off
     assert!(TcpStream::connect(&peer.host_port).await.is_err());
 
-    let again = Config { listen: peer.host_port.parse().unwrap(), ..config(&dir, &[]) };
+    let again = Config {
+        listen: peer.host_port.parse().unwrap(),
+        ..config(&dir, &[])
+    };
     let relay = Relay::start(again, Network::local()).await.unwrap();
     assert_eq!(relay.peer(), &peer);
     let _client = link(&peer).await;
@@ -250,7 +320,11 @@ async fn a_data_directory_is_one_processs() {
     let refused = command(&["run", "--listen", "127.0.0.1:0"], dir.path());
     assert_failed(&refused, 1, "another process runs the relay in");
     relay.shutdown().await;
-    Relay::start(config(&dir, &[]), Network::local()).await.unwrap().shutdown().await;
+    Relay::start(config(&dir, &[]), Network::local())
+        .await
+        .unwrap()
+        .shutdown()
+        .await;
 }
 
 #[tokio::test]
@@ -262,10 +336,19 @@ async fn what_is_missing_or_taken_is_said() {
     let relay = start(&dir, &[]).await;
     let other_dir = folder();
     init(other_dir.path(), &Network::local()).unwrap();
-    let taken = Config { listen: relay.peer().host_port.parse().unwrap(), ..config(&other_dir, &[]) };
-    assert!(matches!(Relay::start(taken, Network::local()).await, Err(StartError::Listen { .. })));
+    let taken = Config {
+        listen: relay.peer().host_port.parse().unwrap(),
+        ..config(&other_dir, &[])
+    };
+    assert!(matches!(
+        Relay::start(taken, Network::local()).await,
+        Err(StartError::Listen { .. })
+    ));
 
-    let public = Network { params: Params::DEFAULT, ..Network::local() };
+    let public = Network {
+        params: Params::DEFAULT,
+        ..Network::local()
+    };
     let unreachable = Relay::start(config(&other_dir, &[]), public).await;
     assert!(matches!(unreachable, Err(StartError::NotPublic)));
     relay.shutdown().await;
@@ -279,7 +362,10 @@ fn init_never_overwrites() {
     let before = fs::read(dir.path().join("identity")).unwrap();
     let refused = command(&["init"], dir.path());
     assert_failed(&refused, 1, "holds a relay already");
-    assert!(matches!(init(dir.path(), &Network::local()), Err(InitError::Exists(_))));
+    assert!(matches!(
+        init(dir.path(), &Network::local()),
+        Err(InitError::Exists(_))
+    ));
     assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
 }
 
@@ -289,11 +375,22 @@ fn a_relay_runs_from_ready_to_sigterm() {
     assert!(command(&["init"], dir.path()).status.success());
     assert_failed(&command(&["peer"], dir.path()), 2, "run the relay once");
     let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
-    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path());
-    let mut running = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path());
+    let mut running = run
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
-    BufReader::new(running.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let peer = line.trim_end().strip_prefix("ready ").expect("the line says ready").to_owned();
+    BufReader::new(running.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let peer = line
+        .trim_end()
+        .strip_prefix("ready ")
+        .expect("the line says ready")
+        .to_owned();
     assert!(peer.parse::<Peer>().is_ok(), "{peer}");
     let known = command(&["peer"], dir.path());
     assert_eq!(String::from_utf8(known.stdout).unwrap().trim_end(), peer);
@@ -305,18 +402,56 @@ fn what_is_wrong_is_said_with_what_to_do() {
     let dir = folder();
     assert_failed(&command(&["run"], dir.path()), 1, "umbel-relay init");
     assert_failed(&command(&["peer"], dir.path()), 1, "umbel-relay init");
-    assert_failed(&command(&["init", "--network", "/nowhere"], dir.path()), 2, "can't read /nowhere");
+    assert_failed(
+        &command(&["init", "--network", "/nowhere"], dir.path()),
+        2,
+        "can't read /nowhere",
+    );
     fs::write(dir.path().join("bad.toml"), "id = 5").unwrap();
     let bad = dir.path().join("bad.toml");
-    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), 2, "bad.toml");
-    fs::write(&bad, format!("{}\nsync_peers = 8\n", Network::local().to_toml())).unwrap();
-    assert_failed(&command(&["init", "--network", bad.to_str().unwrap()], dir.path()), 2, "params.sync_peers");
-    assert_failed(&command(&["run", "--seed", "nobody"], dir.path()), 2, "--seed");
-    assert_failed(&command(&["run", "--advertise", "relay.example"], dir.path()), 2, "--advertise");
-    assert_failed(&command(&["run", "--bogus"], dir.path()), 2, "error: unexpected argument '--bogus'");
-    assert_failed(&command(&["walk"], dir.path()), 2, "error: unrecognized subcommand 'walk'");
-    let help = Command::new(env!("CARGO_BIN_EXE_umbel-relay")).arg("--help").output().unwrap();
-    assert!(help.status.success() && help.stderr.is_empty() && !help.stdout.is_empty(), "{help:?}");
+    assert_failed(
+        &command(&["init", "--network", bad.to_str().unwrap()], dir.path()),
+        2,
+        "bad.toml",
+    );
+    fs::write(
+        &bad,
+        format!("{}\nsync_peers = 8\n", Network::local().to_toml()),
+    )
+    .unwrap();
+    assert_failed(
+        &command(&["init", "--network", bad.to_str().unwrap()], dir.path()),
+        2,
+        "params.sync_peers",
+    );
+    assert_failed(
+        &command(&["run", "--seed", "nobody"], dir.path()),
+        2,
+        "--seed",
+    );
+    assert_failed(
+        &command(&["run", "--advertise", "relay.example"], dir.path()),
+        2,
+        "--advertise",
+    );
+    assert_failed(
+        &command(&["run", "--bogus"], dir.path()),
+        2,
+        "error: unexpected argument '--bogus'",
+    );
+    assert_failed(
+        &command(&["walk"], dir.path()),
+        2,
+        "error: unrecognized subcommand 'walk'",
+    );
+    let help = Command::new(env!("CARGO_BIN_EXE_umbel-relay"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(
+        help.status.success() && help.stderr.is_empty() && !help.stdout.is_empty(),
+        "{help:?}"
+    );
 }
 
 #[test]
@@ -325,15 +460,25 @@ fn hangup_reloads_and_a_wrong_file_changes_nothing() {
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
     relay.log_with("the relay runs");
     let file = dir.path().join("umbel-relay.toml");
-    fs::write(&file, "links_max = 5\nthreads = 63\nlog = \"info,umbel_relay=debug\"").unwrap();
+    fs::write(
+        &file,
+        "links_max = 5\nthreads = 63\nlog = \"info,umbel_relay=debug\"",
+    )
+    .unwrap();
     relay.signal("HUP");
     let told = relay.log_with("count only after a restart");
-    assert!(told.contains("threads") && !told.contains("links_max"), "{told}");
+    assert!(
+        told.contains("threads") && !told.contains("links_max"),
+        "{told}"
+    );
     relay.log_with("is in force");
     fs::write(&file, "links_max = many").unwrap();
     relay.signal("HUP");
     let told = relay.log_with("ERROR");
-    assert!(told.contains("line 1") && told.contains("goes on with the one before"), "{told}");
+    assert!(
+        told.contains("line 1") && told.contains("goes on with the one before"),
+        "{told}"
+    );
     fs::write(&file, "log = \"a=b=c\"").unwrap();
     relay.signal("HUP");
     assert!(relay.log_with("ERROR").contains("log filter"));
@@ -343,12 +488,28 @@ fn hangup_reloads_and_a_wrong_file_changes_nothing() {
 #[test]
 fn a_name_that_is_not_found_does_not_end_a_relay() {
     let dir = folder();
-    let mut relay =
-        Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", "nowhere.invalid:1", "127.0.0.1:2"]);
+    let mut relay = Process::start(
+        &dir,
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--advertise",
+            "nowhere.invalid:1",
+            "127.0.0.1:2",
+        ],
+    );
     assert!(relay.peer.ends_with("@nowhere.invalid:1"), "{}", relay.peer);
     assert!(relay.log_with("WARN").contains("nowhere.invalid:1"));
     assert_eq!(relay.stop(), Some(0));
-    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", "nowhere.invalid:1"]);
+    let mut relay = Process::start(
+        &dir,
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--advertise",
+            "nowhere.invalid:1",
+        ],
+    );
     relay.log_with("the relay runs");
     assert_eq!(relay.stop(), Some(0));
 }
@@ -358,7 +519,12 @@ fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
     let dir = folder();
     let is_gone = |line: &str| line.contains("the store of a relay that ran before is gone");
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
-    assert!(!relay.log_before("the relay runs").iter().any(|line| is_gone(line)));
+    assert!(
+        !relay
+            .log_before("the relay runs")
+            .iter()
+            .any(|line| is_gone(line))
+    );
     assert_eq!(relay.stop(), Some(0));
     let store = dir.path().join("relay.db");
     for how in ["empty", "missing"] {
@@ -376,8 +542,16 @@ fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
         assert!(said.contains("WARN") && said.contains(how), "{said}");
         assert_eq!(relay.stop(), Some(0));
     }
-    fs::write(&store, "not a store, but longer than a header of one, which has a hundred bytes: ".repeat(9)).unwrap();
-    assert_failed(&command(&["run", "--listen", "127.0.0.1:0"], dir.path()), 1, "is not the store of an Umbel relay");
+    fs::write(
+        &store,
+        "not a store, but longer than a header of one, which has a hundred bytes: ".repeat(9),
+    )
+    .unwrap();
+    assert_failed(
+        &command(&["run", "--listen", "127.0.0.1:0"], dir.path()),
+        1,
+        "is not the store of an Umbel relay",
+    );
 }
 
 #[test]
@@ -385,21 +559,39 @@ fn at_the_limit_of_open_files_it_says_so_once_and_serves_again() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());
     let mut run = Command::new("sh");
-    run.args(["-c", "ulimit -n 24; exec \"$0\" run --listen 127.0.0.1:0 --data-dir \"$1\""]);
+    run.args([
+        "-c",
+        "ulimit -n 24; exec \"$0\" run --listen 127.0.0.1:0 --data-dir \"$1\"",
+    ]);
     run.arg(env!("CARGO_BIN_EXE_umbel-relay")).arg(dir.path());
     let mut relay = Process::spawn(run);
     let peer: Peer = relay.peer.parse().unwrap();
     let before = relay.log_before("the relay runs");
-    assert_eq!(before.iter().filter(|line| line.contains("limit=24 links_max=12")).count(), 1, "{before:?}");
-    let held: Vec<_> = (0..40).filter_map(|_| std::net::TcpStream::connect(&peer.host_port).ok()).collect();
+    assert_eq!(
+        before
+            .iter()
+            .filter(|line| line.contains("limit=24 links_max=12"))
+            .count(),
+        1,
+        "{before:?}"
+    );
+    let held: Vec<_> = (0..40)
+        .filter_map(|_| std::net::TcpStream::connect(&peer.host_port).ok())
+        .collect();
     relay.log_with("can't accept connections: raise the limit of open files");
     drop(held);
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        timeout(PATIENCE, link(&peer)).await.expect("it serves again");
+        timeout(PATIENCE, link(&peer))
+            .await
+            .expect("it serves again");
     });
     assert_eq!(relay.stop(), Some(0));
     let log: Vec<String> = relay.lines.iter().collect();
-    assert!(!log.iter().any(|line| line.contains("can't accept connections")), "{log:?}");
+    assert!(
+        !log.iter()
+            .any(|line| line.contains("can't accept connections")),
+        "{log:?}"
+    );
 }
 
 #[test]
@@ -407,16 +599,35 @@ fn an_address_where_it_does_not_answer_is_an_error() {
     let (dir, other_dir) = (folder(), folder());
     let mut other = Process::start(&other_dir, &["--listen", "127.0.0.1:0"]);
     let taken = other.peer.split_once('@').unwrap().1.to_owned();
-    let free = std::net::TcpListener::bind(own_listen()).unwrap().local_addr().unwrap().to_string();
-    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0", "--advertise", &free, &taken]);
+    let free = std::net::TcpListener::bind(own_listen())
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let mut relay = Process::start(
+        &dir,
+        &["--listen", "127.0.0.1:0", "--advertise", &free, &taken],
+    );
     let said = [relay.log_with("ERROR"), relay.log_with("ERROR")].concat();
-    assert!(said.contains(&free) && said.contains("nobody answers"), "{said}");
-    assert!(said.contains(&taken) && said.contains("another relay answers"), "{said}");
+    assert!(
+        said.contains(&free) && said.contains("nobody answers"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&taken) && said.contains("another relay answers"),
+        "{said}"
+    );
     assert_eq!(relay.stop(), Some(0));
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
     relay.log_with("the relay runs");
     assert_eq!((relay.stop(), other.stop()), (Some(0), Some(0)));
-    assert!(relay.lines.iter().chain(other.lines.iter()).all(|line| !line.contains("ERROR") && !line.contains("WARN")));
+    assert!(
+        relay
+            .lines
+            .iter()
+            .chain(other.lines.iter())
+            .all(|line| !line.contains("ERROR") && !line.contains("WARN"))
+    );
 }
 
 #[test]
@@ -428,12 +639,16 @@ fn two_relays_with_one_identity_are_an_error() {
     }
     let address = first.peer.split_once('@').unwrap().1.to_owned();
     let mut second = Process::start(&copy, &["--listen", "127.0.0.1:0", "--advertise", &address]);
-    assert!(second.log_with("ERROR").contains("another process runs with this relay's identity"));
+    assert!(
+        second
+            .log_with("ERROR")
+            .contains("another process runs with this relay's identity")
+    );
     assert_eq!((second.stop(), first.stop()), (Some(0), Some(0)));
 }
 
-/// Neither is told of the other: what one says of itself comes back to the other through the network. Which of them hears of it first
-/// is a matter of the second in which they started.
+/// Neither is told of the other: what one says of itself comes back to the other through the
+/// network. Which of them hears of it first is a matter of the second in which they started.
 #[test]
 fn two_relays_with_one_identity_hear_of_each_other_through_the_network() {
     let (dir, copy, seed_dir) = (folder(), folder(), folder());
@@ -445,12 +660,23 @@ fn two_relays_with_one_identity_hear_of_each_other_through_the_network() {
     }
     let mut second = Process::start(&copy, &["--listen", "127.0.0.1:0", "--seed", &peer]);
     let step = Duration::from_millis(100);
-    let logs = || first.lines.recv_timeout(step).into_iter().chain(second.lines.try_iter()).collect::<Vec<_>>();
-    let is_said =
-        |line: &String| line.contains("ERROR") && line.contains("another process runs with this relay's identity");
+    let logs = || {
+        first
+            .lines
+            .recv_timeout(step)
+            .into_iter()
+            .chain(second.lines.try_iter())
+            .collect::<Vec<_>>()
+    };
+    let is_said = |line: &String| {
+        line.contains("ERROR") && line.contains("another process runs with this relay's identity")
+    };
     let polls = 10 * PATIENCE.as_secs();
     assert!((0..polls).any(|_| logs().iter().any(is_said)));
-    assert_eq!((second.stop(), first.stop(), seed.stop()), (Some(0), Some(0), Some(0)));
+    assert_eq!(
+        (second.stop(), first.stop(), seed.stop()),
+        (Some(0), Some(0), Some(0))
+    );
 }
 
 #[test]
@@ -460,10 +686,17 @@ fn a_data_directory_that_was_deleted_is_an_error() {
     relay.log_with("the relay runs");
     fs::remove_dir_all(dir.path()).unwrap();
     let said = relay.log_with("ERROR");
-    assert!(said.contains("deleted or replaced") && said.contains("umbel-relay init"), "{said}");
+    assert!(
+        said.contains("deleted or replaced") && said.contains("umbel-relay init"),
+        "{said}"
+    );
     relay.log_with("error: relay.db was deleted or replaced");
     assert!(relay.log_with("hint: ").contains("umbel-relay init"));
-    assert_eq!(end_of(&mut relay.child), Some(1), "mail that can't be kept is not taken");
+    assert_eq!(
+        end_of(&mut relay.child),
+        Some(1),
+        "mail that can't be kept is not taken"
+    );
 }
 
 #[test]
@@ -485,11 +718,24 @@ fn a_log_that_nobody_reads_keeps_no_signal_out() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());
     let mut run = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
-    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"]).arg(dir.path()).env("RUST_LOG", "trace");
-    let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    run.args(["run", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(dir.path())
+        .env("RUST_LOG", "trace");
+    let mut child = run
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let peer: Peer = line.trim_end().strip_prefix("ready ").unwrap().parse().unwrap();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let peer: Peer = line
+        .trim_end()
+        .strip_prefix("ready ")
+        .unwrap()
+        .parse()
+        .unwrap();
     let unread = child.stderr.take();
     // More than a pipe holds: each connection is worth some lines.
     for _ in 0..1500 {
@@ -516,27 +762,44 @@ impl Process {
     }
 
     fn spawn(mut run: Command) -> Self {
-        let mut child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = run
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         let (read, lines) = std::sync::mpsc::channel();
-        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| read.send(line)));
+        std::thread::spawn(move || {
+            log.lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| read.send(line))
+        });
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         let peer = line.trim_end().strip_prefix("ready ").map(str::to_owned);
-        let peer = peer.unwrap_or_else(|| panic!("not ready: {:?}", lines.iter().collect::<Vec<_>>()));
+        let peer =
+            peer.unwrap_or_else(|| panic!("not ready: {:?}", lines.iter().collect::<Vec<_>>()));
         Self { child, peer, lines }
     }
 
     /// Waits for a line of the log.
     fn log_with(&self, text: &str) -> String {
-        self.log_before(text).pop().expect("the line that was waited for is the last")
+        self.log_before(text)
+            .pop()
+            .expect("the line that was waited for is the last")
     }
 
     /// The log up to a line, with it.
     fn log_before(&self, text: &str) -> Vec<String> {
         let mut log: Vec<String> = Vec::new();
         while !log.last().is_some_and(|line| line.contains(text)) {
-            log.push(self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {text:?} in {log:?}")));
+            log.push(
+                self.lines
+                    .recv_timeout(PATIENCE)
+                    .unwrap_or_else(|_| panic!("no {text:?} in {log:?}")),
+            );
         }
         log
     }
@@ -546,7 +809,11 @@ impl Process {
     }
 
     fn signal(&mut self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
         assert!(self.child.try_wait().unwrap().is_none(), "it runs");
     }
@@ -562,7 +829,12 @@ impl Drop for Process {
 
 fn command(args: &[&str], dir: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbel-relay"));
-    command.args(args).arg("--data-dir").arg(dir).output().unwrap()
+    command
+        .args(args)
+        .arg("--data-dir")
+        .arg(dir)
+        .output()
+        .unwrap()
 }
 
 /// It says what is wrong on one line and what to do on the next.
@@ -571,13 +843,23 @@ fn assert_failed(output: &Output, code: i32, with: &str) {
     assert_eq!(output.status.code(), Some(code), "{said}");
     assert!(said.contains(with), "{said}");
     let mut last = said.lines().rev();
-    assert!(last.next().is_some_and(|line| line.starts_with("  hint: ")), "{said}");
-    assert!(last.next().is_some_and(|line| line.starts_with("error: ")), "{said}");
+    assert!(
+        last.next().is_some_and(|line| line.starts_with("  hint: ")),
+        "{said}"
+    );
+    assert!(
+        last.next().is_some_and(|line| line.starts_with("error: ")),
+        "{said}"
+    );
 }
 
 /// Asks a process to stop, by SIGTERM; its exit code if it does so in time.
 fn stop(running: &mut Child) -> Option<i32> {
-    let asked = Command::new("kill").arg("-TERM").arg(running.id().to_string()).status().unwrap();
+    let asked = Command::new("kill")
+        .arg("-TERM")
+        .arg(running.id().to_string())
+        .status()
+        .unwrap();
     assert!(asked.success());
     end_of(running)
 }

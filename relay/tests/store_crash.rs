@@ -1,4 +1,5 @@
-//! A store's process is killed in the middle of its work: what it acknowledged is there, and nothing is torn (§10.1).
+//! A store's process is killed in the middle of its work: what it acknowledged is there, and
+//! nothing is torn (§10.1).
 //!
 //! The child is this test program again, told by its environment to deposit until it is killed.
 
@@ -29,13 +30,26 @@ const IN_FLIGHT: u64 = 64;
 /// A record that says which it is; lengths mixed, so that pages of every kind are torn if any are.
 fn body(seq: u64) -> ByteBuf {
     let len = RECORD_LENS[usize::try_from(seq % 3).unwrap()];
-    ByteBuf::from(seq.to_be_bytes().into_iter().cycle().take(len).collect::<Vec<u8>>())
+    ByteBuf::from(
+        seq.to_be_bytes()
+            .into_iter()
+            .cycle()
+            .take(len)
+            .collect::<Vec<u8>>(),
+    )
 }
 
 fn put_record(seq: u64) -> StoreOp {
     let body = body(seq);
     let (record, expires_at) = (record_id(&body), WallTime(1_900_000_800));
-    StoreOp::Mailbox(HolderOp::PutRecord { op: OpId(seq), queue: QUEUE, seq, record, expires_at, body })
+    StoreOp::Mailbox(HolderOp::PutRecord {
+        op: OpId(seq),
+        queue: QUEUE,
+        seq,
+        record,
+        expires_at,
+        body,
+    })
 }
 
 fn open(path: &Path) -> (Store, Restored, std::sync::mpsc::Receiver<HolderDone>) {
@@ -54,16 +68,31 @@ fn open(path: &Path) -> (Store, Restored, std::sync::mpsc::Receiver<HolderDone>)
 /// Deposits until killed; writes the place of each record that was acknowledged.
 fn deposit_until_killed(path: &Path) {
     let (store, restored, done) = open(path);
-    let held = restored.queues.iter().flat_map(|queue| &queue.records).map(|entry| entry.seq).max();
+    let held = restored
+        .queues
+        .iter()
+        .flat_map(|queue| &queue.records)
+        .map(|entry| entry.seq)
+        .max();
     let (owner, sender) = (PublicKey([2; 32]), PublicKey([3; 32]));
     let first = held.map_or(1, |seq| seq + 1);
-    let queue = HolderOp::PutQueue { op: OpId(0), queue: QUEUE, owner, sender, fetched_at: WallTime(1_800_000_000) };
+    let queue = HolderOp::PutQueue {
+        op: OpId(0),
+        queue: QUEUE,
+        owner,
+        sender,
+        fetched_at: WallTime(1_800_000_000),
+    };
     assert!(store.submit(StoreOp::Mailbox(queue)).is_ok());
     for seq in first..first + IN_FLIGHT {
         assert!(store.submit(put_record(seq)).is_ok());
     }
     let mut out = std::io::stdout().lock();
-    for HolderDone { op: OpId(seq), outcome } in done {
+    for HolderDone {
+        op: OpId(seq),
+        outcome,
+    } in done
+    {
         assert!(outcome == Outcome::Done);
         if seq != 0 {
             writeln!(out, "acknowledged {seq}").unwrap();
@@ -73,17 +102,31 @@ fn deposit_until_killed(path: &Path) {
     }
 }
 
-/// Lets a child deposit until it acknowledged `count` records, kills it, and returns what it acknowledged.
+/// Lets a child deposit until it acknowledged `count` records, kills it, and returns what it
+/// acknowledged.
 fn run_and_kill(path: &Path, count: usize) -> Vec<u64> {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["what_was_acknowledged_survives_a_kill", "--exact", "--nocapture", "--test-threads=1"])
+        .args([
+            "what_was_acknowledged_survives_a_kill",
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, path)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let number = |line: String| line.strip_prefix("acknowledged ").and_then(|seq| seq.parse().ok());
-    let mut acknowledged: Vec<u64> = lines.by_ref().map_while(Result::ok).filter_map(number).take(count).collect();
+    let number = |line: String| {
+        line.strip_prefix("acknowledged ")
+            .and_then(|seq| seq.parse().ok())
+    };
+    let mut acknowledged: Vec<u64> = lines
+        .by_ref()
+        .map_while(Result::ok)
+        .filter_map(number)
+        .take(count)
+        .collect();
     child.kill().unwrap();
     child.wait().unwrap();
     acknowledged.extend(lines.map_while(Result::ok).filter_map(number));
@@ -108,15 +151,34 @@ fn what_was_acknowledged_survives_a_kill() {
 /// Every acknowledged record is in the index, and every record of the index is whole.
 fn check(path: &Path, acknowledged: &[u64]) {
     let (store, restored, done) = open(path);
-    let [queue] = &restored.queues[..] else { panic!("one queue") };
-    let held: BTreeMap<u64, _> = queue.records.iter().map(|entry| (entry.seq, entry)).collect();
-    assert!(acknowledged.iter().all(|seq| held.contains_key(seq)), "an acknowledged record is lost");
+    let [queue] = &restored.queues[..] else {
+        panic!("one queue")
+    };
+    let held: BTreeMap<u64, _> = queue
+        .records
+        .iter()
+        .map(|entry| (entry.seq, entry))
+        .collect();
+    assert!(
+        acknowledged.iter().all(|seq| held.contains_key(seq)),
+        "an acknowledged record is lost"
+    );
     for (index, (&seq, entry)) in (0..).zip(&held) {
-        let read = HolderOp::ReadRecords { op: OpId(index), queue: QUEUE, seqs: vec![seq] };
+        let read = HolderOp::ReadRecords {
+            op: OpId(index),
+            queue: QUEUE,
+            seqs: vec![seq],
+        };
         assert!(store.submit(StoreOp::Mailbox(read)).is_ok());
         let outcome = done.recv_timeout(Duration::from_secs(30)).unwrap().outcome;
-        assert!(outcome == Outcome::Records(vec![body(seq)]), "record {seq} is torn");
-        assert_eq!((entry.record, entry.len), (record_id(&body(seq)), body(seq).len()));
+        assert!(
+            outcome == Outcome::Records(vec![body(seq)]),
+            "record {seq} is torn"
+        );
+        assert_eq!(
+            (entry.record, entry.len),
+            (record_id(&body(seq)), body(seq).len())
+        );
     }
     store.close();
 }

@@ -1,6 +1,8 @@
-//! What a cell costs each layer and the forwarding table, beside one ChaCha20-Poly1305 over as many bytes.
+//! What a cell costs each layer and the forwarding table, beside one ChaCha20-Poly1305 over as many
+//! bytes.
 //!
-//! `cargo bench -p umbel-tests --bench cell`. All on one core, cells in batches of [`BATCH`] as a busy link has them.
+//! `cargo bench -p umbel-tests --bench cell`. All on one core, cells in batches of [`BATCH`] as a
+//! busy link has them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "benches may fail")]
 #![allow(missing_docs, reason = "criterion's macros make the functions")]
@@ -8,7 +10,9 @@
 use std::hint::black_box;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
+};
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command};
@@ -37,7 +41,8 @@ fn relay_cell() -> Cell {
     Cell::new(Some(circ(7)), Command::Relay)
 }
 
-/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and backward key `100 + n`.
+/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and
+/// backward key `100 + n`.
 fn origin(hops: usize) -> OriginLayers {
     let mut layers = OriginLayers::new();
     for hop in 0..hops {
@@ -57,7 +62,8 @@ fn wrapped(hops: usize) -> impl FnMut() -> Cell {
     }
 }
 
-/// The yardstick: no relay can do less for a cell that it must authenticate. A fresh key each time, as for cells.
+/// The yardstick: no relay can do less for a cell that it must authenticate. A fresh key each time,
+/// as for cells.
 fn baseline(group: &mut Group<'_>) {
     let mut number = 0_u64;
     let mut prepare = || {
@@ -72,7 +78,8 @@ fn baseline(group: &mut Group<'_>) {
             |(key, bytes)| {
                 let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).unwrap());
                 let nonce = Nonce::assume_unique_for_key([0; 12]);
-                key.seal_in_place_separate_tag(nonce, Aad::empty(), black_box(bytes)).unwrap()
+                key.seal_in_place_separate_tag(nonce, Aad::empty(), black_box(bytes))
+                    .unwrap()
             },
             BATCH,
         );
@@ -95,7 +102,10 @@ fn transit_layers(group: &mut Group<'_>) {
 }
 
 fn forwarding_table(group: &mut Group<'_>) {
-    let next = || Next { queue: (), circ: circ(9) };
+    let next = || Next {
+        queue: (),
+        circ: circ(9),
+    };
     let mut table = LinkTable::new();
     table.apply(TableUpdate::Terminate(circ(7), PeelLayer::new(key(0))));
     table.apply(TableUpdate::Join(circ(7), next()));
@@ -108,7 +118,11 @@ fn forwarding_table(group: &mut Group<'_>) {
         );
     });
     let mut table = LinkTable::new();
-    table.apply(TableUpdate::Return(circ(7), AddLayer::new(key(100)), next()));
+    table.apply(TableUpdate::Return(
+        circ(7),
+        AddLayer::new(key(100)),
+        next(),
+    ));
     group.bench_function("handle_cell_backward", |bench| {
         bench.iter_batched_ref(
             relay_cell,
@@ -122,11 +136,17 @@ fn origin_layers(group: &mut Group<'_>) {
     let (mut layers, mut rng) = (origin(HOPS_MAX), ChaCha20Rng::seed_from_u64(1));
     let message = vec![7; forward_room(HOPS_MAX)];
     group.bench_function("wrap_4_hops", |bench| {
-        bench.iter_batched_ref(relay_cell, |cell| layers.wrap(false, &message, cell.body_mut(), &mut rng), BATCH);
+        bench.iter_batched_ref(
+            relay_cell,
+            |cell| layers.wrap(false, &message, cell.body_mut(), &mut rng),
+            BATCH,
+        );
     });
     let mut layers = origin(HOPS_MAX);
     let mut last = AddLayer::new(key(100 + HOPS_MAX - 1));
-    let mut before: Vec<AddLayer> = (0..HOPS_MAX - 1).map(|hop| AddLayer::new(key(100 + hop))).collect();
+    let mut before: Vec<AddLayer> = (0..HOPS_MAX - 1)
+        .map(|hop| AddLayer::new(key(100 + hop)))
+        .collect();
     let message = vec![7; BACKWARD_ROOM];
     let mut answers = || {
         let mut cell = relay_cell();
@@ -137,7 +157,11 @@ fn origin_layers(group: &mut Group<'_>) {
         cell
     };
     group.bench_function("unwrap_4_hops", |bench| {
-        bench.iter_batched_ref(&mut answers, |cell| layers.unwrap(cell.body_mut()).unwrap().1.len(), BATCH);
+        bench.iter_batched_ref(
+            &mut answers,
+            |cell| layers.unwrap(cell.body_mut()).unwrap().1.len(),
+            BATCH,
+        );
     });
 }
 

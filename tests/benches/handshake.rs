@@ -23,9 +23,14 @@ fn hop(criterion: &mut Criterion) {
     let (network, mut rng) = (Network::local().id, ChaCha20Rng::seed_from_u64(1));
     let relay = SigningKey::generate(&mut rng).public().into();
     let secrets = [OnionSecret::generate(&mut rng)];
-    let target = HopTarget { relay, onion_key: secrets[0].public() };
+    let target = HopTarget {
+        relay,
+        onion_key: secrets[0].public(),
+    };
     let mut group = criterion.benchmark_group("handshake");
-    group.bench_function("start", |bench| bench.iter(|| Initiator::start(&network, &target, &mut rng)));
+    group.bench_function("start", |bench| {
+        bench.iter(|| Initiator::start(&network, &target, &mut rng));
+    });
     let mut skins = ChaCha20Rng::seed_from_u64(2);
     group.bench_function("respond", |bench| {
         bench.iter_batched_ref(
@@ -38,7 +43,12 @@ fn hop(criterion: &mut Criterion) {
         bench.iter_batched(
             || {
                 let (initiator, skin) = Initiator::start(&network, &target, &mut rng);
-                (initiator, respond(&network, &relay, &secrets, &skin, &mut rng).unwrap().1)
+                (
+                    initiator,
+                    respond(&network, &relay, &secrets, &skin, &mut rng)
+                        .unwrap()
+                        .1,
+                )
             },
             |(initiator, reply)| initiator.finish(&reply).unwrap(),
             BatchSize::SmallInput,
@@ -51,11 +61,18 @@ fn record(criterion: &mut Criterion) {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let secret = SealSecret::from_seed(&[3; 32]);
     let key = secret.public();
-    let message = Message { id: MessageId([5; 16]), body: vec![7; MESSAGE_LEN] };
+    let message = Message {
+        id: MessageId([5; 16]),
+        body: vec![7; MESSAGE_LEN],
+    };
     let sealed = seal_record(&key, &message, &mut rng).unwrap();
     let mut group = criterion.benchmark_group("record");
-    group.bench_function("seal", |bench| bench.iter(|| seal_record(&key, &message, &mut rng).unwrap()));
-    group.bench_function("open", |bench| bench.iter(|| open_record(&secret, &sealed).unwrap()));
+    group.bench_function("seal", |bench| {
+        bench.iter(|| seal_record(&key, &message, &mut rng).unwrap());
+    });
+    group.bench_function("open", |bench| {
+        bench.iter(|| open_record(&secret, &sealed).unwrap());
+    });
     group.finish();
 }
 
@@ -76,7 +93,12 @@ fn descriptor(criterion: &mut Criterion) {
     }
     .sign(&identity);
     criterion.bench_function("descriptor/verify", |bench| {
-        bench.iter(|| Unverified::decode(&bytes).unwrap().verify(&network, issued_at).unwrap());
+        bench.iter(|| {
+            Unverified::decode(&bytes)
+                .unwrap()
+                .verify(&network, issued_at)
+                .unwrap()
+        });
     });
 }
 

@@ -1,11 +1,17 @@
-//! How many instructions the work of a cell, a hop and a record takes: kept in instructions.toml, and held within 5% of it.
+//! How many instructions the work of a cell, a hop and a record takes: kept in instructions.toml,
+//! and held within 5% of it.
 //!
-//! `cargo bench -p umbel-tests --bench instructions` compares; with `-- --renew` behind it, it writes the file anew. For each
-//! part it runs itself under valgrind, whose callgrind counts while [`counted`] runs. What is random comes from a seed, so a
-//! count repeats; valgrind shows every program one CPU, with AVX2 and without AVX-512 or SHA, so machines agree.
+//! `cargo bench -p umbel-tests --bench instructions` compares; with `-- --renew` behind it, it
+//! writes the file anew. For each part it runs itself under valgrind, whose callgrind counts while
+//! [`counted`] runs. What is random comes from a seed, so a count repeats; valgrind shows every
+//! program one CPU, with AVX2 and without AVX-512 or SHA, so machines agree.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "benches may fail")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench is a command")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a bench is a command"
+)]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -53,8 +59,16 @@ fn main() -> ExitCode {
         eprintln!("counts are kept for x86-64 with AVX2, which this machine does not have");
         return ExitCode::from(2);
     }
-    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| arg != "--bench")
+        .collect();
+    match args
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         [] => compare(),
         ["--renew"] => renew(),
         ["--part", name] => run_part(name),
@@ -68,14 +82,16 @@ fn main() -> ExitCode {
 /// Whether valgrind can show programs the CPU that the counts are for.
 fn has_counted_cpu() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("bmi2");
+    return std::arch::is_x86_feature_detected!("avx2")
+        && std::arch::is_x86_feature_detected!("bmi2");
     #[cfg(not(target_arch = "x86_64"))]
     return false;
 }
 
 /// Counts every part, and says which is not what it was.
 fn compare() -> ExitCode {
-    let kept: BTreeMap<String, u64> = toml::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
+    let kept: BTreeMap<String, u64> =
+        toml::from_str(&std::fs::read_to_string(path()).unwrap()).unwrap();
     let mut is_as_kept = kept.len() == PARTS.len();
     println!("{:<20} {:>10} {:>10}", "instructions", "kept", "now");
     for (name, _) in PARTS {
@@ -94,7 +110,10 @@ fn compare() -> ExitCode {
     if is_as_kept {
         return ExitCode::SUCCESS;
     }
-    eprintln!("these are not the counts in {} (docs/testing.md)", path().display());
+    eprintln!(
+        "these are not the counts in {} (docs/testing.md)",
+        path().display()
+    );
     ExitCode::FAILURE
 }
 
@@ -109,14 +128,20 @@ fn renew() -> ExitCode {
 }
 
 fn path() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml"))
+    Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/benches/instructions.toml"
+    ))
 }
 
 /// What one part takes: runs it in a process of its own, under valgrind.
 fn count(name: &str) -> u64 {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .args(["--collect-atstart=no", "--toggle-collect=*instructions*counted*"])
+        .args([
+            "--collect-atstart=no",
+            "--toggle-collect=*instructions*counted*",
+        ])
         .arg(std::env::current_exe().unwrap())
         .args(["--part", name])
         .output()
@@ -125,7 +150,9 @@ fn count(name: &str) -> u64 {
     assert!(output.status.success(), "{name} failed:\n{said}");
     let collected = said.lines().find_map(|line| line.split_once("Collected :"));
     let count = collected.and_then(|(_, count)| count.trim().parse().ok());
-    count.filter(|&count| count > 0).unwrap_or_else(|| panic!("{name} was not counted:\n{said}"))
+    count
+        .filter(|&count| count > 0)
+        .unwrap_or_else(|| panic!("{name} was not counted:\n{said}"))
 }
 
 fn run_part(name: &str) -> ExitCode {
@@ -135,7 +162,10 @@ fn run_part(name: &str) -> ExitCode {
 }
 
 /// Works once to have done what is done but once in a process, then once more to be counted.
-fn measure<Input, Output>(mut prepare: impl FnMut() -> Input, mut work: impl FnMut(Input) -> Output) {
+fn measure<Input, Output>(
+    mut prepare: impl FnMut() -> Input,
+    mut work: impl FnMut(Input) -> Output,
+) {
     black_box(work(prepare()));
     let input = prepare();
     black_box(counted(|| work(black_box(input))));
@@ -187,12 +217,17 @@ fn cell_wrap() {
 
 fn cell_unwrap() {
     let (mut origin, message) = (origin(HOPS_MAX), vec![7; BACKWARD_ROOM]);
-    let mut layers: Vec<AddLayer> = (0..HOPS_MAX).map(|hop| AddLayer::new(key(100 + hop))).collect();
+    let mut layers: Vec<AddLayer> = (0..HOPS_MAX)
+        .map(|hop| AddLayer::new(key(100 + hop)))
+        .collect();
     let answered = || {
         let mut cell = relay_cell();
         let (last, before) = layers.split_last_mut().unwrap();
         last.seal(&message, &mut cell);
-        before.iter_mut().rev().for_each(|layer| layer.add(cell.body_mut()));
+        before
+            .iter_mut()
+            .rev()
+            .for_each(|layer| layer.add(cell.body_mut()));
         cell
     };
     measure(answered, |mut cell| {
@@ -213,22 +248,35 @@ impl Hop {
     fn new(rng: &mut ChaCha20Rng) -> Self {
         let relay = SigningKey::generate(rng).public().into();
         let secrets = [OnionSecret::generate(rng)];
-        let target = HopTarget { relay, onion_key: secrets[0].public() };
-        Self { network: Network::local().id, relay, secrets, target }
+        let target = HopTarget {
+            relay,
+            onion_key: secrets[0].public(),
+        };
+        Self {
+            network: Network::local().id,
+            relay,
+            secrets,
+            target,
+        }
     }
 }
 
 fn handshake_start() {
     let mut rng = rng();
     let hop = Hop::new(&mut rng);
-    measure(|| (), |()| Initiator::start(&hop.network, &hop.target, &mut rng));
+    measure(
+        || (),
+        |()| Initiator::start(&hop.network, &hop.target, &mut rng),
+    );
 }
 
 fn handshake_respond() {
     let (mut rng, mut skins) = (rng(), ChaCha20Rng::seed_from_u64(2));
     let hop = Hop::new(&mut rng);
     let skin = || Initiator::start(&hop.network, &hop.target, &mut skins).1;
-    measure(skin, |skin| respond(&hop.network, &hop.relay, &hop.secrets, &skin, &mut rng).unwrap());
+    measure(skin, |skin| {
+        respond(&hop.network, &hop.relay, &hop.secrets, &skin, &mut rng).unwrap()
+    });
 }
 
 fn handshake_finish() {
@@ -236,9 +284,16 @@ fn handshake_finish() {
     let hop = Hop::new(&mut rng);
     let answered = || {
         let (initiator, skin) = Initiator::start(&hop.network, &hop.target, &mut rng);
-        (initiator, respond(&hop.network, &hop.relay, &hop.secrets, &skin, &mut rng).unwrap().1)
+        (
+            initiator,
+            respond(&hop.network, &hop.relay, &hop.secrets, &skin, &mut rng)
+                .unwrap()
+                .1,
+        )
     };
-    measure(answered, |(initiator, reply)| initiator.finish(&reply).unwrap());
+    measure(answered, |(initiator, reply)| {
+        initiator.finish(&reply).unwrap()
+    });
 }
 
 fn record_seal() {
@@ -257,10 +312,14 @@ fn seal_secret() -> SealSecret {
 }
 
 fn message() -> Message {
-    Message { id: MessageId([5; 16]), body: vec![7; MESSAGE_LEN] }
+    Message {
+        id: MessageId([5; 16]),
+        body: vec![7; MESSAGE_LEN],
+    }
 }
 
-/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and backward key `100 + n`.
+/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and
+/// backward key `100 + n`.
 fn origin(hops: usize) -> OriginLayers {
     let mut layers = OriginLayers::new();
     for hop in 0..hops {

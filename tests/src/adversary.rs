@@ -1,4 +1,5 @@
-//! What a hostile relay does to the cells it sends on: the relay itself is the real one, its cells are not.
+//! What a hostile relay does to the cells it sends on: the relay itself is the real one, its cells
+//! are not.
 
 use std::collections::BTreeMap;
 
@@ -55,13 +56,22 @@ pub struct Adversary {
 impl Adversary {
     /// Leaves `spare` relay cells alone, then tampers with the next one, once.
     pub fn new(tampering: Tampering, spare: usize) -> Self {
-        Self { tampering, spare, held: None, tampered: 0, liar: None }
+        Self {
+            tampering,
+            spare,
+            held: None,
+            tampered: 0,
+            liar: None,
+        }
     }
 
-    /// Lets `spare` relay cells of each circuit pass that it sends away from a client, and flips a bit in all after them: the
-    /// circuit is built, and breaks as soon as it is used.
+    /// Lets `spare` relay cells of each circuit pass that it sends away from a client, and flips a
+    /// bit in all after them: the circuit is built, and breaks as soon as it is used.
     pub fn liar(spare: usize) -> Self {
-        Self { liar: Some(BTreeMap::new()), ..Self::new(Tampering::Flip(77), spare) }
+        Self {
+            liar: Some(BTreeMap::new()),
+            ..Self::new(Tampering::Flip(77), spare)
+        }
     }
 
     /// What leaves on this link in place of this cell.
@@ -73,7 +83,9 @@ impl Adversary {
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
         let send = |cell| RelayEffect::Send(end, cell);
-        let Ok((Some(circ), Command::Relay)) = cell.header() else { return vec![send(cell)] };
+        let Ok((Some(circ), Command::Relay)) = cell.header() else {
+            return vec![send(cell)];
+        };
         if let Some(counts) = &mut self.liar {
             let count = counts.entry((end, circ.number())).or_default();
             *count += usize::from(!is_to_client);
@@ -120,10 +132,25 @@ fn flip(cell: &mut Cell, at: usize, bit: u8) {
     }
 }
 
-/// Byte positions in a cell's body that stand for all: both ends, around each border of a layer, and some at random.
+/// Byte positions in a cell's body that stand for all: both ends, around each border of a layer,
+/// and some at random.
 pub fn positions(rng: &mut dyn CryptoRng, random: usize) -> Vec<usize> {
-    let mut at =
-        vec![0, 1, 15, 16, 17, 18, 19, 33, 34, 1000, BODY_LEN - 35, BODY_LEN - 18, BODY_LEN - 17, BODY_LEN - 1];
+    let mut at = vec![
+        0,
+        1,
+        15,
+        16,
+        17,
+        18,
+        19,
+        33,
+        34,
+        1000,
+        BODY_LEN - 35,
+        BODY_LEN - 18,
+        BODY_LEN - 17,
+        BODY_LEN - 1,
+    ];
     at.extend((0..random).map(|_| rng.random_range(0..CELL_LEN - CELL_HEADER_LEN)));
     at.shuffle(rng);
     at

@@ -64,9 +64,21 @@ impl ClientDisk {
             paths: self.paths.clone(),
             clock: self.clock.clone(),
             relays: self.relays.values().cloned().collect(),
-            inboxes: self.inboxes.iter().map(|(name, state)| (name.clone(), state.clone())).collect(),
-            outbox: self.outbox.iter().map(|(&id, state)| (id, state.clone())).collect(),
-            received: self.messages.iter().map(|(inbox, id, _)| (inbox.clone(), *id)).collect(),
+            inboxes: self
+                .inboxes
+                .iter()
+                .map(|(name, state)| (name.clone(), state.clone()))
+                .collect(),
+            outbox: self
+                .outbox
+                .iter()
+                .map(|(&id, state)| (id, state.clone()))
+                .collect(),
+            received: self
+                .messages
+                .iter()
+                .map(|(inbox, id, _)| (inbox.clone(), *id))
+                .collect(),
         }
     }
 
@@ -111,7 +123,9 @@ impl ClientDisk {
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }
-            StoreOp::Book(BookOp::Remove(relays)) => self.relays.retain(|relay, _| !relays.contains(relay)),
+            StoreOp::Book(BookOp::Remove(relays)) => {
+                self.relays.retain(|relay, _| !relays.contains(relay));
+            }
             StoreOp::PutInbox { name, state } => {
                 self.inboxes.insert(name, state);
             }
@@ -121,8 +135,14 @@ impl ClientDisk {
             StoreOp::RemoveOutbox(id) => {
                 self.outbox.remove(&id);
             }
-            StoreOp::PutMessage { inbox, id, body, .. } => {
-                if self.messages.iter().any(|(other, known, _)| *other == inbox && *known == id) {
+            StoreOp::PutMessage {
+                inbox, id, body, ..
+            } => {
+                if self
+                    .messages
+                    .iter()
+                    .any(|(other, known, _)| *other == inbox && *known == id)
+                {
                     self.duplicates += 1;
                 } else {
                     self.messages.push((inbox, id, body));
@@ -135,12 +155,21 @@ impl ClientDisk {
 impl SimClient {
     /// A client that is down.
     pub fn new(seeds: Vec<Peer>) -> Self {
-        Self { disk: ClientDisk::default(), notices: Vec::new(), seeds, core: None, incarnation: 0 }
+        Self {
+            disk: ClientDisk::default(),
+            notices: Vec::new(),
+            seeds,
+            core: None,
+            incarnation: 0,
+        }
     }
 
     /// Another client, down, with a copy of this one's profile.
     pub fn copy(&self) -> Self {
-        Self { disk: self.disk.clone(), ..Self::new(self.seeds.clone()) }
+        Self {
+            disk: self.disk.clone(),
+            ..Self::new(self.seeds.clone())
+        }
     }
 
     /// One more seed, from its next start on; another address for one that it has.
@@ -173,10 +202,25 @@ impl SimClient {
     ///
     /// # Panics
     /// The disk holds what the core did not write.
-    pub fn start(&mut self, network: &Network, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+    pub fn start(
+        &mut self,
+        network: &Network,
+        now: Instant,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.incarnation += 1;
-        let core = Core::new(network.clone(), self.seeds.clone(), self.disk.restore(), now, wall, rng);
-        self.core = Some(core.unwrap_or_else(|fault| unreachable!("the core reads what it wrote: {fault:?}")));
+        let core = Core::new(
+            network.clone(),
+            self.seeds.clone(),
+            self.disk.restore(),
+            now,
+            wall,
+            rng,
+        );
+        self.core = Some(
+            core.unwrap_or_else(|fault| unreachable!("the core reads what it wrote: {fault:?}")),
+        );
     }
 
     /// Kills it: what was not committed is lost.
@@ -187,7 +231,13 @@ impl SimClient {
     }
 
     /// The user wants something.
-    pub fn command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
+    pub fn command(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        command: Command,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(core) = &mut self.core {
             core.handle_command(now, wall, command, rng);
         }
@@ -209,33 +259,60 @@ impl SimClient {
     }
 
     /// A link is gone.
-    pub fn on_link_down(&mut self, now: Instant, wall: WallTime, end: EndId, rng: &mut dyn CryptoRng) {
+    pub fn on_link_down(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(core) = &mut self.core {
             core.handle_link_down(now, wall, LinkId(end.0), rng);
         }
     }
 
     /// A link's peer is silent for longer than it may be.
-    pub fn on_link_quiet(&mut self, now: Instant, wall: WallTime, end: EndId, rng: &mut dyn CryptoRng) {
+    pub fn on_link_quiet(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(core) = &mut self.core {
             core.handle_link_quiet(now, wall, LinkId(end.0), rng);
         }
     }
 
     /// A dial failed.
-    pub fn on_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
+    pub fn on_dial_failed(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        relay: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(core) = &mut self.core {
             core.handle_dial_failed(now, wall, relay, rng);
         }
     }
 
-    /// How many rules were broken, and how many cells came for circuits that were over, as far as it saw in this life.
+    /// How many rules were broken, and how many cells came for circuits that were over, as far as
+    /// it saw in this life.
     pub(crate) fn complaints(&self) -> (u64, u64) {
-        self.core().map_or((0, 0), |core| (core.violation_count(), core.stale_count()))
+        self.core()
+            .map_or((0, 0), |core| (core.violation_count(), core.stale_count()))
     }
 
     /// A cell arrives.
-    pub fn on_cell(&mut self, now: Instant, wall: WallTime, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) {
+    pub fn on_cell(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        cell: Cell,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(core) = &mut self.core {
             core.handle_cell(now, wall, LinkId(end.0), cell, rng);
         }
@@ -264,7 +341,9 @@ impl SimClient {
     /// Everything the core wants, in its order.
     pub fn drain(&mut self, now: Instant) -> Vec<ClientEffect> {
         let mut effects = Vec::new();
-        let Some(core) = &mut self.core else { return effects };
+        let Some(core) = &mut self.core else {
+            return effects;
+        };
         let written = self.disk.pending.len();
         while let Some(op) = core.poll_store() {
             self.disk.pending.push(op);

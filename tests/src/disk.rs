@@ -50,7 +50,10 @@ impl RelayDisk {
         let is_descriptor = |op: &&StoreOp| matches!(op, StoreOp::PutInboxDescriptor { .. });
         self.published += self.pending.iter().filter(is_descriptor).count();
         let pending = core::mem::take(&mut self.pending);
-        pending.into_iter().filter_map(|op| self.committed.apply(op, is_full)).collect()
+        pending
+            .into_iter()
+            .filter_map(|op| self.committed.apply(op, is_full))
+            .collect()
     }
 
     /// What was not committed is gone.
@@ -82,13 +85,20 @@ impl RelayDisk {
 
     /// How many records are kept.
     pub fn record_count(&self) -> usize {
-        self.committed.queues.values().map(|queue| queue.bodies.len()).sum()
+        self.committed
+            .queues
+            .values()
+            .map(|queue| queue.bodies.len())
+            .sum()
     }
 
     /// Which records are kept.
     pub fn record_ids(&self) -> BTreeSet<RecordId> {
         let queues = self.committed.queues.values();
-        queues.flat_map(|queue| &queue.snapshot.records).map(|entry| entry.record).collect()
+        queues
+            .flat_map(|queue| &queue.snapshot.records)
+            .map(|entry| entry.record)
+            .collect()
     }
 
     /// Each record in an index has a body, and each body is in an index.
@@ -96,9 +106,20 @@ impl RelayDisk {
     /// # Errors
     /// One has not.
     pub fn check(&self) -> Result<(), String> {
-        let is_sound =
-            |queue: &&Queue| queue.snapshot.records.iter().map(|entry| entry.seq).eq(queue.bodies.keys().copied());
-        match self.committed.queues.values().find(|queue| !is_sound(queue)) {
+        let is_sound = |queue: &&Queue| {
+            queue
+                .snapshot
+                .records
+                .iter()
+                .map(|entry| entry.seq)
+                .eq(queue.bodies.keys().copied())
+        };
+        match self
+            .committed
+            .queues
+            .values()
+            .find(|queue| !is_sound(queue))
+        {
             Some(_) => Err("a queue's index and its records differ".to_owned()),
             None => Ok(()),
         }
@@ -108,7 +129,11 @@ impl RelayDisk {
 impl Queue {
     fn snapshot(&self) -> QueueSnapshot {
         let mut snapshot = self.snapshot.clone();
-        snapshot.removed = self.removed.iter().map(|(&id, &until)| (id, until)).collect();
+        snapshot.removed = self
+            .removed
+            .iter()
+            .map(|(&id, &until)| (id, until))
+            .collect();
         snapshot
     }
 }
@@ -124,12 +149,22 @@ impl Committed {
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }
-            StoreOp::Book(BookOp::Remove(relays)) => self.relays.retain(|relay, _| !relays.contains(relay)),
-            StoreOp::PutInboxDescriptor { ticket, blinded, epoch, descriptor } => {
+            StoreOp::Book(BookOp::Remove(relays)) => {
+                self.relays.retain(|relay, _| !relays.contains(relay));
+            }
+            StoreOp::PutInboxDescriptor {
+                ticket,
+                blinded,
+                epoch,
+                descriptor,
+            } => {
                 if !is_full {
                     self.inbox_descriptors.insert((epoch, blinded), descriptor);
                 }
-                return Some(StoreDone::InboxDescriptor { ticket, is_stored: !is_full });
+                return Some(StoreDone::InboxDescriptor {
+                    ticket,
+                    is_stored: !is_full,
+                });
             }
             StoreOp::RemoveInboxDescriptorsBefore(epoch) => {
                 self.inbox_descriptors.retain(|(kept, _), _| *kept >= epoch);
@@ -145,32 +180,78 @@ impl Committed {
 
     fn apply_mailbox(&mut self, op: HolderOp, is_full: bool) -> Outcome {
         match op {
-            HolderOp::PutQueue { .. } | HolderOp::PutRecord { .. } if is_full => return Outcome::Failed,
-            HolderOp::PutQueue { queue, owner, sender, fetched_at, .. } => {
-                let snapshot =
-                    QueueSnapshot { queue, owner, sender, fetched_at, records: Vec::new(), removed: Vec::new() };
+            HolderOp::PutQueue { .. } | HolderOp::PutRecord { .. } if is_full => {
+                return Outcome::Failed;
+            }
+            HolderOp::PutQueue {
+                queue,
+                owner,
+                sender,
+                fetched_at,
+                ..
+            } => {
+                let snapshot = QueueSnapshot {
+                    queue,
+                    owner,
+                    sender,
+                    fetched_at,
+                    records: Vec::new(),
+                    removed: Vec::new(),
+                };
                 let kept = self.queues.entry(queue).or_insert_with(|| Queue {
                     snapshot: snapshot.clone(),
                     bodies: BTreeMap::new(),
                     removed: BTreeMap::new(),
                 });
                 let records = core::mem::take(&mut kept.snapshot.records);
-                kept.snapshot = QueueSnapshot { records, ..snapshot };
+                kept.snapshot = QueueSnapshot {
+                    records,
+                    ..snapshot
+                };
             }
-            HolderOp::PutRecord { queue, seq, record, expires_at, body, .. } => {
-                let Some(kept) = self.queues.get_mut(&queue) else { return Outcome::Failed };
+            HolderOp::PutRecord {
+                queue,
+                seq,
+                record,
+                expires_at,
+                body,
+                ..
+            } => {
+                let Some(kept) = self.queues.get_mut(&queue) else {
+                    return Outcome::Failed;
+                };
                 let len = body.len();
-                kept.snapshot.records.push(RecordEntry { seq, record, len, expires_at });
+                kept.snapshot.records.push(RecordEntry {
+                    seq,
+                    record,
+                    len,
+                    expires_at,
+                });
                 kept.bodies.insert(seq, body);
             }
             HolderOp::ReadRecords { queue, seqs, .. } => {
-                let Some(kept) = self.queues.get(&queue) else { return Outcome::Failed };
-                let bodies: Option<Vec<ByteBuf>> = seqs.iter().map(|seq| kept.bodies.get(seq).cloned()).collect();
+                let Some(kept) = self.queues.get(&queue) else {
+                    return Outcome::Failed;
+                };
+                let bodies: Option<Vec<ByteBuf>> = seqs
+                    .iter()
+                    .map(|seq| kept.bodies.get(seq).cloned())
+                    .collect();
                 return bodies.map_or(Outcome::Failed, Outcome::Records);
             }
-            HolderOp::RemoveRecords { queue, seqs, remember, forget, .. } => {
-                let Some(kept) = self.queues.get_mut(&queue) else { return Outcome::Done };
-                kept.snapshot.records.retain(|entry| !seqs.contains(&entry.seq));
+            HolderOp::RemoveRecords {
+                queue,
+                seqs,
+                remember,
+                forget,
+                ..
+            } => {
+                let Some(kept) = self.queues.get_mut(&queue) else {
+                    return Outcome::Done;
+                };
+                kept.snapshot
+                    .records
+                    .retain(|entry| !seqs.contains(&entry.seq));
                 kept.bodies.retain(|seq, _| !seqs.contains(seq));
                 kept.removed.retain(|id, _| !forget.contains(id));
                 kept.removed.extend(remember);

@@ -1,6 +1,8 @@
-//! One relay on a bench: its real planes, with links, store, handshakes and time in the hands of whoever tests it.
+//! One relay on a bench: its real planes, with links, store, handshakes and time in the hands of
+//! whoever tests it.
 //!
-//! Smaller than a [`World`](crate::World), and harsher: the peers at its links may say anything at all.
+//! Smaller than a [`World`](crate::World), and harsher: the peers at its links may say anything at
+//! all.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -51,7 +53,10 @@ impl Neighbour {
             network,
             relay: id,
             onion_keys: vec![onion.public()],
-            addresses: vec![SocketAddr::from((Ipv4Addr::new(127, 0, 0, 1), 9000 + u16::from(number)))],
+            addresses: vec![SocketAddr::from((
+                Ipv4Addr::new(127, 0, 0, 1),
+                9000 + u16::from(number),
+            ))],
             roles: Roles::HOLDER | Roles::DIRECTORY,
             version: "0.1.0".to_owned(),
             issued_at: WALL_START,
@@ -59,12 +64,19 @@ impl Neighbour {
             puzzle: 0,
         }
         .sign(&key);
-        Self { id, onion, descriptor }
+        Self {
+            id,
+            onion,
+            descriptor,
+        }
     }
 
     /// What a client needs to know to extend to it.
     pub fn target(&self) -> HopTarget {
-        HopTarget { relay: self.id, onion_key: self.onion.public() }
+        HopTarget {
+            relay: self.id,
+            onion_key: self.onion.public(),
+        }
     }
 }
 
@@ -103,7 +115,9 @@ impl LoneRelay {
     /// A relay of this network that knows so many others, all at one address.
     pub fn in_network(network: Network, neighbours: u8) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let neighbours: Vec<_> = (1..=neighbours).map(|number| Neighbour::new(network.id, number)).collect();
+        let neighbours: Vec<_> = (1..=neighbours)
+            .map(|number| Neighbour::new(network.id, number))
+            .collect();
         let config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&[99; 32]),
@@ -115,10 +129,21 @@ impl LoneRelay {
             frames_bytes_max: FRAMES_BYTES_MAX,
             inbox_descriptors_max: 4,
         };
-        let age = Age { first_seen: WALL_START, setup_at: WALL_START };
-        let relays =
-            neighbours.iter().map(|neighbour| BookRow { descriptor: neighbour.descriptor.clone(), age }).collect();
-        let restored = Restored { relays, ..Restored::default() };
+        let age = Age {
+            first_seen: WALL_START,
+            setup_at: WALL_START,
+        };
+        let relays = neighbours
+            .iter()
+            .map(|neighbour| BookRow {
+                descriptor: neighbour.descriptor.clone(),
+                age,
+            })
+            .collect();
+        let restored = Restored {
+            relays,
+            ..Restored::default()
+        };
         let now = Instant::from_micros(1_000_000);
         let mut relay = Self {
             control: Control::new(config, restored, now, WALL_START, &mut rng),
@@ -176,7 +201,13 @@ impl LoneRelay {
     }
 
     /// A link is up with a peer whose clock is so many seconds ahead.
-    pub fn link_up_with_clock(&mut self, link: LinkId, peer: Option<RelayId>, is_dialler: bool, ahead: u64) {
+    pub fn link_up_with_clock(
+        &mut self,
+        link: LinkId,
+        peer: Option<RelayId>,
+        is_dialler: bool,
+        ahead: u64,
+    ) {
         let hello = Hello {
             versions: vec![LINK_VERSION],
             network: self.network.id,
@@ -186,7 +217,17 @@ impl LoneRelay {
         };
         self.tables.insert(link, LinkTable::new());
         let (now, wall) = (self.now, self.wall());
-        self.control.handle_link_up(now, wall, link, LinkUp { peer, is_dialler, hello }, &mut self.rng);
+        self.control.handle_link_up(
+            now,
+            wall,
+            link,
+            LinkUp {
+                peer,
+                is_dialler,
+                hello,
+            },
+            &mut self.rng,
+        );
         self.drain();
     }
 
@@ -200,7 +241,9 @@ impl LoneRelay {
 
     /// A cell arrives, and goes where a link's task would take it.
     pub fn cell(&mut self, link: LinkId, mut cell: Cell) {
-        let Some(table) = self.tables.get_mut(&link) else { return };
+        let Some(table) = self.tables.get_mut(&link) else {
+            return;
+        };
         let event = match table.handle_cell(&mut cell) {
             Verdict::Onward(&next) => {
                 self.sent.push((next, cell));
@@ -229,7 +272,8 @@ impl LoneRelay {
 
     fn event(&mut self, link: LinkId, event: LinkEvent) {
         let (now, wall) = (self.now, self.wall());
-        self.control.handle_event(now, wall, link, event, &mut self.rng);
+        self.control
+            .handle_event(now, wall, link, event, &mut self.rng);
         self.drain();
     }
 
@@ -237,7 +281,8 @@ impl LoneRelay {
     pub fn answer_works(&mut self) {
         for Work { id, onionskin } in std::mem::take(&mut self.works) {
             let result = self.control.responder().respond(&onionskin, &mut self.rng);
-            self.control.handle_work_done(self.now, WorkDone { id, result });
+            self.control
+                .handle_work_done(self.now, WorkDone { id, result });
         }
         self.drain();
     }

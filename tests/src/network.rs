@@ -1,4 +1,5 @@
-//! The network between the nodes: links with latency that keep the order of cells, partitions, links that break.
+//! The network between the nodes: links with latency that keep the order of cells, partitions,
+//! links that break.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,15 +45,35 @@ pub struct Network {
 impl Network {
     /// A network without links.
     pub fn new(latency: Duration) -> Self {
-        Self { ends: BTreeMap::new(), next_end: 1, latency, cut: BTreeSet::new(), silent: BTreeSet::new() }
+        Self {
+            ends: BTreeMap::new(),
+            next_end: 1,
+            latency,
+            cut: BTreeSet::new(),
+            silent: BTreeSet::new(),
+        }
     }
 
     /// A new link from `a` (who dialled) to `b`: both ends.
     pub fn connect(&mut self, a: Node, b: Node, now: Instant) -> (EndId, EndId) {
         let (end_a, end_b) = (EndId(self.next_end), EndId(self.next_end + 1));
         self.next_end += 2;
-        self.ends.insert(end_a, End { node: a, opposite: end_b, last_arrival: now });
-        self.ends.insert(end_b, End { node: b, opposite: end_a, last_arrival: now });
+        self.ends.insert(
+            end_a,
+            End {
+                node: a,
+                opposite: end_b,
+                last_arrival: now,
+            },
+        );
+        self.ends.insert(
+            end_b,
+            End {
+                node: b,
+                opposite: end_a,
+                last_arrival: now,
+            },
+        );
         (end_a, end_b)
     }
 
@@ -71,14 +92,26 @@ impl Network {
 
     /// Breaks a link: who must hear of it, at which end.
     pub fn disconnect(&mut self, id: EndId) -> Vec<(Node, EndId)> {
-        let Some(end) = self.ends.remove(&id) else { return Vec::new() };
-        let opposite = self.ends.remove(&end.opposite).map(|other| (other.node, end.opposite));
-        [Some((end.node, id)), opposite].into_iter().flatten().collect()
+        let Some(end) = self.ends.remove(&id) else {
+            return Vec::new();
+        };
+        let opposite = self
+            .ends
+            .remove(&end.opposite)
+            .map(|other| (other.node, end.opposite));
+        [Some((end.node, id)), opposite]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// All ends at a node.
     pub fn ends_at(&self, node: Node) -> Vec<EndId> {
-        self.ends.iter().filter(|(_, end)| end.node == node).map(|(&id, _)| id).collect()
+        self.ends
+            .iter()
+            .filter(|(_, end)| end.node == node)
+            .map(|(&id, _)| id)
+            .collect()
     }
 
     /// From now on these two can't reach each other. Returns the ends that break.
@@ -88,10 +121,15 @@ impl Network {
             let other = self.ends.get(&end.opposite).map(|opposite| opposite.node);
             (end.node == a && other == Some(b)) || (end.node == b && other == Some(a))
         };
-        self.ends.iter().filter(|(_, end)| is_between(end)).map(|(&id, _)| id).collect()
+        self.ends
+            .iter()
+            .filter(|(_, end)| is_between(end))
+            .map(|(&id, _)| id)
+            .collect()
     }
 
-    /// From now on everything between these two is lost, links and dials included, without an end to any.
+    /// From now on everything between these two is lost, links and dials included, without an end
+    /// to any.
     pub fn silence(&mut self, a: Node, b: Node) {
         self.silent.insert((a.min(b), a.max(b)));
     }
@@ -103,8 +141,12 @@ impl Network {
 
     /// Whether everything sent from this end is lost.
     pub fn swallows(&self, from: EndId) -> bool {
-        let Some(end) = self.ends.get(&from) else { return false };
-        self.ends.get(&end.opposite).is_some_and(|other| self.is_silent(end.node, other.node))
+        let Some(end) = self.ends.get(&from) else {
+            return false;
+        };
+        self.ends
+            .get(&end.opposite)
+            .is_some_and(|other| self.is_silent(end.node, other.node))
     }
 
     /// All partitions end.

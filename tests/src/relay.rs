@@ -38,7 +38,8 @@ pub struct SimRelay {
     pub disk: RelayDisk,
     /// What it does to cells it sends, if it is hostile.
     pub adversary: Option<Adversary>,
-    /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for that.
+    /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for
+    /// that.
     pub breaks_mailboxes: bool,
     /// Which circuits it destroys, if it is hostile.
     pub sabotage: Option<Sabotage>,
@@ -111,7 +112,10 @@ impl SimRelay {
 
     /// How others name it.
     pub fn peer(&self) -> Peer {
-        Peer { id: self.id, host_port: self.address.to_string() }
+        Peer {
+            id: self.id,
+            host_port: self.address.to_string(),
+        }
     }
 
     /// Whether it is up.
@@ -129,20 +133,30 @@ impl SimRelay {
         self.live.as_ref().map(|live| &live.control)
     }
 
-    /// How many rules were broken, and how many cells came for circuits that were over, as far as it saw in this life.
+    /// How many rules were broken, and how many cells came for circuits that were over, as far as
+    /// it saw in this life.
     pub(crate) fn complaints(&self) -> (u64, u64) {
         let stats = self.control().map(Control::stats);
-        let (violations, stale) = stats.map_or((0, 0), |stats| (stats.violations, stats.stale_cells));
+        let (violations, stale) =
+            stats.map_or((0, 0), |stats| (stats.violations, stats.stale_cells));
         (violations, stale + self.stale_cells)
     }
 
     /// Its links' tables, while it is up.
     pub fn tables(&self) -> impl Iterator<Item = (LinkId, &LinkTable<LinkId>)> {
-        self.live.iter().flat_map(|live| live.tables.iter().map(|(&id, table)| (id, table)))
+        self.live
+            .iter()
+            .flat_map(|live| live.tables.iter().map(|(&id, table)| (id, table)))
     }
 
     /// Starts it from what its disk holds.
-    pub fn start(&mut self, network: &Network, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+    pub fn start(
+        &mut self,
+        network: &Network,
+        now: Instant,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) {
         let config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&self.identity_seed),
@@ -156,7 +170,10 @@ impl SimRelay {
         };
         self.incarnation += 1;
         let control = Control::new(config, self.disk.restore(), now, wall, rng);
-        self.live = Some(Live { control, tables: BTreeMap::new() });
+        self.live = Some(Live {
+            control,
+            tables: BTreeMap::new(),
+        });
     }
 
     /// Kills it: what was not committed is lost.
@@ -172,7 +189,14 @@ impl SimRelay {
     }
 
     /// A link is up.
-    pub fn on_link_up(&mut self, now: Instant, wall: WallTime, end: EndId, up: LinkUp, rng: &mut dyn CryptoRng) {
+    pub fn on_link_up(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        up: LinkUp,
+        rng: &mut dyn CryptoRng,
+    ) {
         let Some(live) = &mut self.live else { return };
         if up.peer.is_none() {
             self.client_ends.insert(end);
@@ -233,14 +257,20 @@ impl SimRelay {
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
         let link = LinkId(end.0);
-        let Some(live) = &mut self.live else { return Vec::new() };
-        let Some(table) = live.tables.get_mut(&link) else { return Vec::new() };
+        let Some(live) = &mut self.live else {
+            return Vec::new();
+        };
+        let Some(table) = live.tables.get_mut(&link) else {
+            return Vec::new();
+        };
         let circ = cell.header().ok().and_then(|(circ, _)| circ);
         let event = match table.handle_cell(&mut cell) {
             Verdict::Onward(next) => {
                 let next = EndId(next.0);
                 match (self.sabotage, circ) {
-                    (Some(Sabotage::Onward(spared)), Some(circ)) if has_passed(&mut self.passed, end, circ, spared) => {
+                    (Some(Sabotage::Onward(spared)), Some(circ))
+                        if has_passed(&mut self.passed, end, circ, spared) =>
+                    {
                         LinkEvent::Broken(circ, Violation::Stream)
                     }
                     (Some(Sabotage::Silence(spared)), Some(circ))
@@ -251,7 +281,9 @@ impl SimRelay {
                     _ => return self.send(next, cell, rng),
                 }
             }
-            Verdict::Deliver(delivered) if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) => {
+            Verdict::Deliver(delivered)
+                if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) =>
+            {
                 LinkEvent::Broken(delivered.circ, Violation::Stream)
             }
             Verdict::Deliver(delivered) if self.breaks_mailboxes && asks_for_mailbox(&cell) => {
@@ -277,7 +309,9 @@ impl SimRelay {
     /// Everything the control plane wants, in its order.
     pub fn drain(&mut self, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let mut effects = Vec::new();
-        let Some(live) = &mut self.live else { return effects };
+        let Some(live) = &mut self.live else {
+            return effects;
+        };
         while let Some((link, update)) = live.control.poll_table() {
             if let Some(table) = live.tables.get_mut(&link) {
                 table.apply(update);
@@ -311,7 +345,9 @@ impl SimRelay {
     fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
         match &mut self.adversary {
-            Some(adversary) if is_relay_cell => adversary.send(end, cell, self.client_ends.contains(&end), rng),
+            Some(adversary) if is_relay_cell => {
+                adversary.send(end, cell, self.client_ends.contains(&end), rng)
+            }
             _ => vec![RelayEffect::Send(end, cell)],
         }
     }
@@ -324,7 +360,12 @@ fn asks_to_extend(cell: &Cell) -> bool {
 }
 
 /// Counts a cell of this circuit; whether more than `spared` have passed.
-fn has_passed(passed: &mut BTreeMap<(EndId, u32), usize>, end: EndId, circ: CircId, spared: usize) -> bool {
+fn has_passed(
+    passed: &mut BTreeMap<(EndId, u32), usize>,
+    end: EndId,
+    circ: CircId,
+    spared: usize,
+) -> bool {
     let count = passed.entry((end, circ.number())).or_default();
     *count += 1;
     *count > spared

@@ -164,8 +164,13 @@ impl World {
     /// One more relay, up, joining through the newest one, in an address group of its own.
     pub fn add_relay(&mut self) -> RelayName {
         let number = u16::try_from(self.relays.len()).unwrap_or(u16::MAX);
-        let address = match (self.overlay.params.danger_address_groups, u8::try_from(number)) {
-            (AddressGroups::Prefix, Ok(group)) => SocketAddr::from((Ipv4Addr::new(127, group, 0, 1), 10_000)),
+        let address = match (
+            self.overlay.params.danger_address_groups,
+            u8::try_from(number),
+        ) {
+            (AddressGroups::Prefix, Ok(group)) => {
+                SocketAddr::from((Ipv4Addr::new(127, group, 0, 1), 10_000))
+            }
             (AddressGroups::Prefix, Err(_)) | (AddressGroups::Port, _) => {
                 SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number))
             }
@@ -178,7 +183,8 @@ impl World {
         let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
         let mut identity_seed = [0; 32];
         self.rng.fill_bytes(&mut identity_seed);
-        self.relays.push(SimRelay::new(identity_seed, address, seeds));
+        self.relays
+            .push(SimRelay::new(identity_seed, address, seeds));
         let name = RelayName(number);
         self.restart_relay(name);
         name
@@ -186,7 +192,12 @@ impl World {
 
     /// One more client, up, told of one relay.
     pub fn add_client(&mut self) -> ClientName {
-        let seeds: Vec<Peer> = self.relays.first().map(SimRelay::peer).into_iter().collect();
+        let seeds: Vec<Peer> = self
+            .relays
+            .first()
+            .map(SimRelay::peer)
+            .into_iter()
+            .collect();
         self.clients.push(SimClient::new(seeds));
         let name = ClientName(self.clients.len() - 1);
         self.restart_client(name);
@@ -261,7 +272,10 @@ impl World {
 
     /// The relay with this id.
     pub fn relay_named(&self, id: RelayId) -> Option<RelayName> {
-        self.relays.iter().position(|relay| relay.id == id).map(RelayName)
+        self.relays
+            .iter()
+            .position(|relay| relay.id == id)
+            .map(RelayName)
     }
 
     /// The network, to cut and heal.
@@ -288,8 +302,14 @@ impl World {
         self.relays[name.0].address.set_port(port + 10_000);
     }
 
-    /// A client's machine stands still for so long, while the rest of the world goes on and this happens.
-    pub fn suspend_client(&mut self, name: ClientName, time: Duration, meanwhile: impl FnOnce(&mut Self)) {
+    /// A client's machine stands still for so long, while the rest of the world goes on and this
+    /// happens.
+    pub fn suspend_client(
+        &mut self,
+        name: ClientName,
+        time: Duration,
+        meanwhile: impl FnOnce(&mut Self),
+    ) {
         self.suspended = Some(name);
         meanwhile(self);
         self.run_for(time);
@@ -332,15 +352,36 @@ impl World {
         let (a, b) = (Node::Client(client.0), Node::Relay(relay.0));
         self.network.silence(a, b);
         let params = &self.overlay.params;
-        let quiet_max = Duration::from_secs(2) + if params.link_padding { params.padding_max } else { KEEPALIVE };
-        for end in self.network.ends_at(a).into_iter().filter(|&end| self.network.swallows(end)).collect::<Vec<_>>() {
-            self.schedule(quiet_max, Event::Quiet { client: client.0, end });
+        let quiet_max = Duration::from_secs(2)
+            + if params.link_padding {
+                params.padding_max
+            } else {
+                KEEPALIVE
+            };
+        for end in self
+            .network
+            .ends_at(a)
+            .into_iter()
+            .filter(|&end| self.network.swallows(end))
+            .collect::<Vec<_>>()
+        {
+            self.schedule(
+                quiet_max,
+                Event::Quiet {
+                    client: client.0,
+                    end,
+                },
+            );
         }
     }
 
     /// Which relays clients dialled since then, one entry a dial.
     pub fn dialled_since(&self, since: Instant) -> Vec<RelayId> {
-        self.client_dials.iter().filter(|(at, _)| *at >= since).map(|&(_, relay)| relay).collect()
+        self.client_dials
+            .iter()
+            .filter(|(at, _)| *at >= since)
+            .map(|&(_, relay)| relay)
+            .collect()
     }
 
     /// A user's command.
@@ -353,7 +394,15 @@ impl World {
     /// Sends a message; its id.
     pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
         let id = MessageId(self.rng.random());
-        self.command(from, Command::Send { id, address: *address, body, life: None });
+        self.command(
+            from,
+            Command::Send {
+                id,
+                address: *address,
+                body,
+                life: None,
+            },
+        );
         id
     }
 
@@ -362,18 +411,30 @@ impl World {
     /// # Panics
     /// It is not ready within two minutes.
     pub fn create_inbox(&mut self, owner: ClientName, name: &str) -> InboxAddress {
-        self.command(owner, Command::CreateInbox { name: name.to_owned() });
+        self.command(
+            owner,
+            Command::CreateInbox {
+                name: name.to_owned(),
+            },
+        );
         let is_ready = self.run_until(Duration::from_secs(120), |world| {
-            world.has_notice(owner, |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if ready == name))
+            world.has_notice(
+                owner,
+                |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if ready == name),
+            )
         });
         assert!(is_ready, "the inbox is ready in time; {}", self.describe());
         let core = self.clients[owner.0].core();
-        core.and_then(|core| core.inbox_address(name)).unwrap_or_else(|| unreachable!("a ready inbox has an address"))
+        core.and_then(|core| core.inbox_address(name))
+            .unwrap_or_else(|| unreachable!("a ready inbox has an address"))
     }
 
     /// Whether a client has told its user something like this.
     pub fn has_notice(&self, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> bool {
-        self.clients[name.0].notices.iter().any(|(_, notice)| is_it(notice))
+        self.clients[name.0]
+            .notices
+            .iter()
+            .any(|(_, notice)| is_it(notice))
     }
 
     /// How many messages a client holds.
@@ -414,10 +475,19 @@ impl World {
             .iter()
             .enumerate()
             .map(|(number, client)| {
-                format!("client {number}: {:?}", client.notices.iter().rev().take(12).collect::<Vec<_>>())
+                format!(
+                    "client {number}: {:?}",
+                    client.notices.iter().rev().take(12).collect::<Vec<_>>()
+                )
             })
             .collect();
-        format!("seed {}, {:?} after {} steps\n{}", self.seed, self.now, self.steps, notices.join("\n"))
+        format!(
+            "seed {}, {:?} after {} steps\n{}",
+            self.seed,
+            self.now,
+            self.steps,
+            notices.join("\n")
+        )
     }
 
     /// One thing happens, if it does so by `end`.
@@ -435,7 +505,11 @@ impl World {
         }
         self.now = self.now.max(at);
         self.steps += 1;
-        let touched = if is_timer { self.fire(timer.map(|(_, node)| node)) } else { self.next_event() };
+        let touched = if is_timer {
+            self.fire(timer.map(|(_, node)| node))
+        } else {
+            self.next_event()
+        };
         for node in touched {
             self.drain(node);
         }
@@ -446,14 +520,28 @@ impl World {
     }
 
     fn next_timer(&self) -> Option<(Instant, Node)> {
-        let relays = self.relays.iter().enumerate().map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
-        let clients = self.clients.iter().enumerate().filter(|&(n, _)| self.suspended != Some(ClientName(n)));
+        let relays = self
+            .relays
+            .iter()
+            .enumerate()
+            .map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
+        let clients = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter(|&(n, _)| self.suspended != Some(ClientName(n)));
         let clients = clients.map(|(n, client)| (client.next_timeout(), Node::Client(n)));
-        relays.chain(clients).filter_map(|(at, node)| Some((at?, node))).min()
+        relays
+            .chain(clients)
+            .filter_map(|(at, node)| Some((at?, node)))
+            .min()
     }
 
     fn fire(&mut self, node: Option<Node>) -> Vec<Node> {
-        let (now, wall) = (self.now, node.map_or(self.wall(), |node| self.wall_of(node)));
+        let (now, wall) = (
+            self.now,
+            node.map_or(self.wall(), |node| self.wall_of(node)),
+        );
         (now, node, "timer").hash(&mut self.trace);
         match node {
             Some(Node::Relay(n)) => self.relays[n].on_timeout(now, wall, &mut self.rng),
@@ -464,7 +552,9 @@ impl World {
     }
 
     fn next_event(&mut self) -> Vec<Node> {
-        let Some(((at, _), event)) = self.queue.pop_first() else { return Vec::new() };
+        let Some(((at, _), event)) = self.queue.pop_first() else {
+            return Vec::new();
+        };
         let now = self.now;
         at.hash(&mut self.trace);
         if self.is_for_suspended(&event) {
@@ -478,7 +568,9 @@ impl World {
                 let wall = self.wall_of(from);
                 match from {
                     Node::Relay(n) => self.relays[n].on_dial_failed(relay),
-                    Node::Client(n) => self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng),
+                    Node::Client(n) => {
+                        self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng);
+                    }
                 }
                 vec![from]
             }
@@ -492,7 +584,11 @@ impl World {
                 self.clients[client].on_link_down(now, wall, end, &mut self.rng);
                 vec![Node::Client(client)]
             }
-            Event::Work { relay, incarnation, done } => {
+            Event::Work {
+                relay,
+                incarnation,
+                done,
+            } => {
                 if self.relays[relay.0].incarnation() == incarnation {
                     self.relays[relay.0].on_work_done(now, done);
                 }
@@ -544,7 +640,9 @@ impl World {
     }
 
     fn is_for_suspended(&self, event: &Event) -> bool {
-        let Some(ClientName(name)) = self.suspended else { return false };
+        let Some(ClientName(name)) = self.suspended else {
+            return false;
+        };
         let node = match event {
             Event::Cell { to, .. } => self.network.end(*to).map(|end| end.node),
             Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
@@ -571,10 +669,15 @@ impl World {
             Node::Client(n) => self.clients[n].is_up(),
         };
         if self.network.is_silent(from, target) {
-            self.schedule(self.overlay.params.dial_timeout, Event::DialFailed { from, relay: id });
+            self.schedule(
+                self.overlay.params.dial_timeout,
+                Event::DialFailed { from, relay: id },
+            );
             return Vec::new();
         }
-        let hello = self.relays[to.0].hello(target_wall).filter(|_| is_up && !self.network.is_cut(from, target));
+        let hello = self.relays[to.0]
+            .hello(target_wall)
+            .filter(|_| is_up && !self.network.is_cut(from, target));
         let Some(hello) = hello else {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
             return Vec::new();
@@ -584,17 +687,33 @@ impl World {
             Node::Relay(n) => {
                 let peer = self.relays[n].id;
                 let own = self.relays[n].hello(wall);
-                let up = LinkUp { peer: Some(id), is_dialler: true, hello };
+                let up = LinkUp {
+                    peer: Some(id),
+                    is_dialler: true,
+                    hello,
+                };
                 self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
                 if let Some(hello) = own {
-                    let up = LinkUp { peer: Some(peer), is_dialler: false, hello };
+                    let up = LinkUp {
+                        peer: Some(peer),
+                        is_dialler: false,
+                        hello,
+                    };
                     self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
                 }
             }
             Node::Client(n) => {
-                let own = umbel_proto::link::Hello { descriptor: None, clock: wall.to_hour(), ..hello.clone() };
+                let own = umbel_proto::link::Hello {
+                    descriptor: None,
+                    clock: wall.to_hour(),
+                    ..hello.clone()
+                };
                 self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
-                let up = LinkUp { peer: None, is_dialler: false, hello: own };
+                let up = LinkUp {
+                    peer: None,
+                    is_dialler: false,
+                    hello: own,
+                };
                 self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
             }
         }
@@ -623,13 +742,28 @@ impl World {
                 RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
-                RelayEffect::Link(umbel_relay::control::io::LinkOp::Close(link)) => self.break_link(EndId(link.0)),
+                RelayEffect::Link(umbel_relay::control::io::LinkOp::Close(link)) => {
+                    self.break_link(EndId(link.0));
+                }
                 RelayEffect::Work(done) => {
-                    self.schedule(WORK_TIME, Event::Work { relay: RelayName(n), incarnation, done });
+                    self.schedule(
+                        WORK_TIME,
+                        Event::Work {
+                            relay: RelayName(n),
+                            incarnation,
+                            done,
+                        },
+                    );
                 }
                 RelayEffect::Commit => {
                     let commit_time = COMMIT_TIME + self.relays[n].disk.delay;
-                    self.schedule(commit_time, Event::Commit { node: Node::Relay(n), incarnation });
+                    self.schedule(
+                        commit_time,
+                        Event::Commit {
+                            node: Node::Relay(n),
+                            incarnation,
+                        },
+                    );
                 }
             }
         }
@@ -643,9 +777,17 @@ impl World {
                 ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
-                ClientEffect::Link(umbel_client::core::LinkOp::Close(link)) => self.break_link(EndId(link.0)),
+                ClientEffect::Link(umbel_client::core::LinkOp::Close(link)) => {
+                    self.break_link(EndId(link.0));
+                }
                 ClientEffect::Commit => {
-                    self.schedule(COMMIT_TIME, Event::Commit { node: Node::Client(n), incarnation });
+                    self.schedule(
+                        COMMIT_TIME,
+                        Event::Commit {
+                            node: Node::Client(n),
+                            incarnation,
+                        },
+                    );
                 }
             }
         }
@@ -655,7 +797,10 @@ impl World {
         self.cells.sent += 1;
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
-        let arrival = self.network.arrival(from, self.now, jitter).filter(|_| !self.network.swallows(from));
+        let arrival = self
+            .network
+            .arrival(from, self.now, jitter)
+            .filter(|_| !self.network.swallows(from));
         let (Some(to), Some(at)) = (to, arrival) else {
             self.cells.lost += 1;
             self.copies.extend(is_copy.then_some(CopyFate::Lost));
@@ -665,7 +810,14 @@ impl World {
         let mut arriving = Cell::blank();
         arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
         self.cells.in_flight += 1;
-        self.schedule_at(at, Event::Cell { to, cell: arriving, is_copy });
+        self.schedule_at(
+            at,
+            Event::Cell {
+                to,
+                cell: arriving,
+                is_copy,
+            },
+        );
     }
 
     fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
@@ -730,8 +882,12 @@ fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
     is_any
 }
 
-/// What a copy met with at a node that handed it on to nobody, by what the node had seen of that before and since.
-fn fate((violations_before, stale_before): (u64, u64), (violations, stale): (u64, u64)) -> CopyFate {
+/// What a copy met with at a node that handed it on to nobody, by what the node had seen of that
+/// before and since.
+fn fate(
+    (violations_before, stale_before): (u64, u64),
+    (violations, stale): (u64, u64),
+) -> CopyFate {
     if violations > violations_before {
         CopyFate::Noticed
     } else if stale > stale_before {

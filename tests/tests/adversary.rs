@@ -1,5 +1,6 @@
-//! Hostile relays: cells tampered with, dropped, replayed, reordered or injected at each hop and in each position. The next
-//! honest hop kills the circuit, and the message still arrives over another.
+//! Hostile relays: cells tampered with, dropped, replayed, reordered or injected at each hop and in
+//! each position. The next honest hop kills the circuit, and the message still arrives over
+//! another.
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -16,19 +17,49 @@ const BOB: ClientName = ClientName(1);
 fn tamper(seed: u64, hostile: RelayName, tampering: Tampering, spare: usize) -> Outcome {
     let mut world = World::new(seed).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive: true,
+        },
+    );
     world.run_for(Duration::from_secs(3));
     world.relay(hostile).adversary = Some(Adversary::new(tampering, spare));
     let before = violations(&world);
     let id = world.send(ALICE, &address, vec![9; 2500]);
-    let came = |world: &World| world.client(BOB).disk.messages.iter().any(|(_, came, _)| *came == id);
+    let came = |world: &World| {
+        world
+            .client(BOB)
+            .disk
+            .messages
+            .iter()
+            .any(|(_, came, _)| *came == id)
+    };
     let has_arrived = world.run_until(Duration::from_secs(240), came);
     world.run_for(Duration::from_secs(15));
-    let tampered = world.relay(hostile).adversary.as_ref().map_or(0, |adversary| adversary.tampered);
-    let is_clean = world.client(BOB).disk.messages.iter().all(|(_, _, body)| body.iter().all(|&byte| byte == 9));
+    let tampered = world
+        .relay(hostile)
+        .adversary
+        .as_ref()
+        .map_or(0, |adversary| adversary.tampered);
+    let is_clean = world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .all(|(_, _, body)| body.iter().all(|&byte| byte == 9));
     let held = world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { .. }));
-    assert!(has_arrived && is_clean && held, "{tampering:?} by {hostile:?}: {}", world.describe());
-    Outcome { tampered: tampered > 0, killed: violations(&world) > before, copies: world.copies }
+    assert!(
+        has_arrived && is_clean && held,
+        "{tampering:?} by {hostile:?}: {}",
+        world.describe()
+    );
+    Outcome {
+        tampered: tampered > 0,
+        killed: violations(&world) > before,
+        copies: world.copies,
+    }
 }
 
 struct Outcome {
@@ -40,10 +71,18 @@ struct Outcome {
 
 /// Circuits and links that were closed because a rule was broken, as relays and clients saw it.
 fn violations(world: &World) -> u64 {
-    let relays: u64 =
-        world.all_relays().iter().filter_map(|relay| relay.control()).map(|control| control.stats().violations).sum();
-    let clients: u64 =
-        world.all_clients().iter().filter_map(|client| client.core()).map(|core| core.violation_count()).sum();
+    let relays: u64 = world
+        .all_relays()
+        .iter()
+        .filter_map(|relay| relay.control())
+        .map(|control| control.stats().violations)
+        .sum();
+    let clients: u64 = world
+        .all_clients()
+        .iter()
+        .filter_map(|client| client.core())
+        .map(|core| core.violation_count())
+        .sum();
     relays + clients
 }
 
@@ -59,7 +98,10 @@ fn every_kind_of_tampering_kills_the_circuit_and_the_message_still_arrives() {
             }
         }
     }
-    assert!(tampered >= 8, "hostile relays were on the way only {tampered} times");
+    assert!(
+        tampered >= 8,
+        "hostile relays were on the way only {tampered} times"
+    );
 }
 
 #[test] // §3.1: the copy is followed to where it ends. A relay ends a circuit of its own when it has its answer, and finds a copy
@@ -103,7 +145,10 @@ fn a_flip_anywhere_in_a_cell_is_caught() {
             assert!(outcome.killed, "a flip at byte {at} went unnoticed");
         }
     }
-    assert!(tampered >= 8, "hostile relays were on the way only {tampered} times");
+    assert!(
+        tampered >= 8,
+        "hostile relays were on the way only {tampered} times"
+    );
 }
 
 #[test] // §3.1
@@ -115,7 +160,14 @@ fn a_flip_seen_by_a_relay_is_a_bad_tag() {
     }
     world.send(ALICE, &address, vec![3; 100]);
     world.run_for(Duration::from_secs(60));
-    let broken: Vec<Violation> = world.all_relays().iter().flat_map(|relay| relay.broken.clone()).collect();
+    let broken: Vec<Violation> = world
+        .all_relays()
+        .iter()
+        .flat_map(|relay| relay.broken.clone())
+        .collect();
     assert!(!broken.is_empty());
-    assert!(broken.iter().all(|violation| *violation == Violation::Tag), "{broken:?}");
+    assert!(
+        broken.iter().all(|violation| *violation == Violation::Tag),
+        "{broken:?}"
+    );
 }

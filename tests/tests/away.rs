@@ -1,4 +1,5 @@
-//! Relays and clients that were away for longer than descriptors live: what they knew brings them back.
+//! Relays and clients that were away for longer than descriptors live: what they knew brings them
+//! back.
 
 #![allow(clippy::expect_used, reason = "a test that fails panics")]
 
@@ -13,26 +14,40 @@ const BOB: ClientName = ClientName(1);
 const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
 
 fn listen(world: &mut World, is_interactive: bool) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive,
+        },
+    );
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
-    let is_it =
-        |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
+    let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
     world.has_notice(ALICE, is_it)
 }
 
 fn has_come(world: &World, sent: MessageId) -> bool {
-    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .any(|(_, id, _)| *id == sent)
 }
 
 fn view_len(world: &World, relay: usize) -> usize {
-    world.all_relays()[relay].control().map_or(0, |control| control.view().len())
+    world.all_relays()[relay]
+        .control()
+        .map_or(0, |control| control.view().len())
 }
 
 fn sleep_all(world: &mut World, relays: core::ops::Range<usize>, clients: &[ClientName]) {
     relays.for_each(|relay| world.crash_relay(RelayName(relay)));
-    clients.iter().for_each(|&client| world.crash_client(client));
+    clients
+        .iter()
+        .for_each(|&client| world.crash_client(client));
     world.skip(THREE_DAYS);
 }
 
@@ -41,14 +56,23 @@ fn with_message(seed: u64, relays: usize) -> (World, MessageId) {
     let mut world = World::new(seed).relays(relays).clients(2);
     let address = world.create_inbox(BOB, "help");
     let sent = world.send(ALICE, &address, b"waits for you".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| is_held(world, sent)),
+        "{}",
+        world.describe()
+    );
     world.run_for(Duration::from_secs(30));
     (world, sent)
 }
 
 /// What Bob was told since `from`.
 fn told(world: &World, from: umbel_proto::time::Instant) -> impl Iterator<Item = &Notice> {
-    world.client(BOB).notices.iter().filter(move |(at, _)| *at >= from).map(|(_, notice)| notice)
+    world
+        .client(BOB)
+        .notices
+        .iter()
+        .filter(move |(at, _)| *at >= from)
+        .map(|(_, notice)| notice)
 }
 
 #[test] // §8.3(9)
@@ -61,11 +85,20 @@ fn an_owner_who_was_away_for_three_days_receives_at_the_first_try() {
         let from = world.now();
         world.restart_client(BOB);
         listen(&mut world, false);
-        assert!(world.run_until(Duration::from_secs(10), |world| has_come(world, sent)), "{}", world.describe());
         assert!(
-            told(&world, from).any(|notice| matches!(notice, Notice::WaitingForView { last_known } if *last_known > 4))
+            world.run_until(Duration::from_secs(10), |world| has_come(world, sent)),
+            "{}",
+            world.describe()
         );
-        let has_failed = |notice: &Notice| matches!(notice, Notice::CaughtUp { answered: 0, .. } | Notice::Unreachable);
+        assert!(told(&world, from).any(
+            |notice| matches!(notice, Notice::WaitingForView { last_known } if *last_known > 4)
+        ));
+        let has_failed = |notice: &Notice| {
+            matches!(
+                notice,
+                Notice::CaughtUp { answered: 0, .. } | Notice::Unreachable
+            )
+        };
         assert!(!told(&world, from).any(has_failed), "{}", world.describe());
     }
 }
@@ -75,33 +108,56 @@ fn a_follower_whose_machine_slept_for_three_days_goes_on() {
     let (mut world, _) = with_message(910, 8);
     listen(&mut world, true);
     world.run_for(Duration::from_secs(20));
-    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    let address = world
+        .client(BOB)
+        .core()
+        .and_then(|core| core.inbox_address("help"))
+        .expect("there is an inbox");
     world.skip(THREE_DAYS);
     let from = world.now();
     world.run_for(Duration::from_secs(120));
     assert!(told(&world, from).any(|notice| matches!(notice, Notice::WaitingForView { .. })));
-    assert!(!told(&world, from).any(|notice| matches!(notice, Notice::CaughtUp { answered: 0, .. })));
+    assert!(
+        !told(&world, from).any(|notice| matches!(notice, Notice::CaughtUp { answered: 0, .. }))
+    );
     let sent = world.send(ALICE, &address, b"after the weekend".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §8.2(7), §8.3(9)
 fn last_known_addresses_bring_a_client_back_whose_seed_is_gone() {
     let (mut world, _) = with_message(920, 10);
-    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    let address = world
+        .client(BOB)
+        .core()
+        .and_then(|core| core.inbox_address("help"))
+        .expect("there is an inbox");
     sleep_all(&mut world, 0..10, &[ALICE, BOB]);
     // Relay 0, the seed of every client, stays down.
     (1..10).for_each(|relay| world.restart_relay(RelayName(relay)));
     world.run_for(Duration::from_secs(60));
     world.restart_client(ALICE);
     let sent = world.send(ALICE, &address, b"now".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| is_held(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
-/// A world in which every relay moved or is gone while Alice was away, who is back; and Bob's address.
+/// A world in which every relay moved or is gone while Alice was away, who is back; and Bob's
+/// address.
 fn with_all_relays_moved(seed: u64) -> (World, InboxAddress) {
     let (mut world, _) = with_message(seed, 10);
-    let address = world.client(BOB).core().and_then(|core| core.inbox_address("help")).expect("there is an inbox");
+    let address = world
+        .client(BOB)
+        .core()
+        .and_then(|core| core.inbox_address("help"))
+        .expect("there is an inbox");
     world.crash_client(ALICE);
     // They find each other through the last one, which is gone when Alice comes back.
     for relay in (0..9).map(RelayName) {
@@ -128,10 +184,20 @@ fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
         world.add_seed(twin, seed);
         world.restart_client(twin);
         let sent = world.send(twin, &address, b"now".to_vec());
-        let is_held =
-            |world: &World| world.has_notice(twin, |notice| matches!(notice, Notice::Held { id, .. } if *id == sent));
-        let is_over = |world: &World| is_held(world) || world.has_notice(twin, |notice| *notice == Notice::Unreachable);
-        assert!(world.run_until(Duration::from_secs(20), is_over) && is_held(&world), "{seed:?}: {}", world.describe());
+        let is_held = |world: &World| {
+            world.has_notice(
+                twin,
+                |notice| matches!(notice, Notice::Held { id, .. } if *id == sent),
+            )
+        };
+        let is_over = |world: &World| {
+            is_held(world) || world.has_notice(twin, |notice| *notice == Notice::Unreachable)
+        };
+        assert!(
+            world.run_until(Duration::from_secs(20), is_over) && is_held(&world),
+            "{seed:?}: {}",
+            world.describe()
+        );
         world.crash_client(twin);
     }
 }
@@ -141,22 +207,35 @@ fn a_client_that_runs_asks_a_seed_that_is_named_meanwhile() {
     let (mut world, address) = with_all_relays_moved(926);
     let sent = world.send(ALICE, &address, b"now".to_vec());
     world.run_for(Duration::from_secs(60));
-    assert!(!is_held(&world, sent) && world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
+    assert!(
+        !is_held(&world, sent) && world.has_notice(ALICE, |notice| *notice == Notice::Unreachable)
+    );
     let seed = world.relay(RelayName(3)).peer();
     world.command(ALICE, Command::Seeds(vec![seed]));
-    assert!(world.run_until(Duration::from_secs(20), |world| is_held(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(20), |world| is_held(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §8.2(7), §8.3(9)
 fn last_known_addresses_bring_relays_back_whose_seeds_are_gone() {
     let mut world = World::new(930).relays(9);
-    assert!(world.run_until(Duration::from_secs(60), |world| (0..9).all(|relay| view_len(world, relay) == 9)));
+    assert!(world.run_until(Duration::from_secs(60), |world| {
+        (0..9).all(|relay| view_len(world, relay) == 9)
+    }));
     sleep_all(&mut world, 0..9, &[]);
     // Each joined through the one before it: those behind 0, 3 and 6 have no seed any more.
     let up = [1, 2, 4, 5, 7, 8];
-    up.into_iter().for_each(|relay| world.restart_relay(RelayName(relay)));
+    up.into_iter()
+        .for_each(|relay| world.restart_relay(RelayName(relay)));
     let is_whole = |world: &World| up.into_iter().all(|relay| view_len(world, relay) == 6);
-    assert!(world.run_until(Duration::from_secs(120), is_whole), "{:?}", up.map(|relay| view_len(&world, relay)));
+    assert!(
+        world.run_until(Duration::from_secs(120), is_whole),
+        "{:?}",
+        up.map(|relay| view_len(&world, relay))
+    );
 }
 
 #[test] // §8.2(3)
@@ -165,8 +244,13 @@ fn since_when_relays_are_known_outlives_restarts() {
     world.run_for(Duration::from_secs(60));
     let relay = world.all_relays()[0].id;
     let ages = |world: &World| -> [Option<WallTime>; 2] {
-        let client = world.client(ALICE).core().and_then(|core| core.view().first_seen(&relay));
-        let other = world.all_relays()[5].control().and_then(|control| control.view().first_seen(&relay));
+        let client = world
+            .client(ALICE)
+            .core()
+            .and_then(|core| core.view().first_seen(&relay));
+        let other = world.all_relays()[5]
+            .control()
+            .and_then(|control| control.view().first_seen(&relay));
         [client, other]
     };
     let before = ages(&world);

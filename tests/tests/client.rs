@@ -11,29 +11,49 @@ const ALICE: ClientName = ClientName(0);
 const BOB: ClientName = ClientName(1);
 
 fn listen(world: &mut World, is_interactive: bool) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive,
+        },
+    );
 }
 
 fn has_come(world: &World, sent: MessageId) -> bool {
-    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .any(|(_, id, _)| *id == sent)
 }
 
 fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
-    world.client(name).core().and_then(|core| core.status().guard)
+    world
+        .client(name)
+        .core()
+        .and_then(|core| core.status().guard)
 }
 
 fn crash(world: &mut World, relay: RelayId) -> RelayName {
-    let name = world.relay_named(relay).unwrap_or_else(|| unreachable!("a relay of this world"));
+    let name = world
+        .relay_named(relay)
+        .unwrap_or_else(|| unreachable!("a relay of this world"));
     world.crash_relay(name);
     name
 }
 
 /// The relays that a client's circuits had at this hop, counted from 1.
 fn relays_at(world: &World, name: ClientName, wanted: usize) -> BTreeSet<RelayId> {
-    let built = world.client(name).notices.iter().filter_map(|(_, notice)| match notice {
-        Notice::HopBuilt { hop, relay, .. } if *hop == wanted => Some(*relay),
-        _ => None,
-    });
+    let built = world
+        .client(name)
+        .notices
+        .iter()
+        .filter_map(|(_, notice)| match notice {
+            Notice::HopBuilt { hop, relay, .. } if *hop == wanted => Some(*relay),
+            _ => None,
+        });
     built.collect()
 }
 
@@ -43,15 +63,27 @@ fn a_dead_guard_gives_way_to_the_next_and_comes_back() {
     let address = world.create_inbox(BOB, "help");
     listen(&mut world, true);
     let warm = world.send(ALICE, &address, b"warm".to_vec());
-    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, warm)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(30), |world| has_come(world, warm)),
+        "{}",
+        world.describe()
+    );
     let first = guard_of(&world, ALICE).expect("a guard in use");
     let dead = crash(&mut world, first);
     let sent = world.send(ALICE, &address, b"past the dead guard".to_vec());
-    assert!(world.run_until(Duration::from_secs(20), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(20), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
     assert!(guard_of(&world, ALICE).is_some_and(|guard| guard != first));
     world.restart_relay(dead);
     let is_back = |world: &World| guard_of(world, ALICE) == Some(first);
-    assert!(world.run_until(Duration::from_secs(30), is_back), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(30), is_back),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §6.4
@@ -65,7 +97,11 @@ fn guards_and_layer_2_outlive_a_restart() {
     assert!(guard.is_some());
     assert_eq!(guard_of(&world, ALICE), guard);
     let all = relays_at(&world, ALICE, 2);
-    assert!(layer2.is_subset(&all) && all.len() <= 4, "no more than are pinned: {}", all.len());
+    assert!(
+        layer2.is_subset(&all) && all.len() <= 4,
+        "no more than are pinned: {}",
+        all.len()
+    );
 }
 
 #[test] // §6.4
@@ -84,8 +120,16 @@ fn circuits_never_have_a_relay_twice_among_the_first_three() {
         assert!(circuits.values().any(|path| path.len() == 4));
         for path in circuits.values() {
             let first: BTreeSet<_> = path.iter().take(3).collect();
-            assert_eq!(first.len(), path.len().min(3), "guard, layer 2 and middle differ");
-            assert!(path.get(3).is_none_or(|terminal| path.get(2) != Some(terminal)), "the middle is no terminal");
+            assert_eq!(
+                first.len(),
+                path.len().min(3),
+                "guard, layer 2 and middle differ"
+            );
+            assert!(
+                path.get(3)
+                    .is_none_or(|terminal| path.get(2) != Some(terminal)),
+                "the middle is no terminal"
+            );
         }
     }
 }
@@ -96,13 +140,25 @@ fn dead_layer_2_relays_block_nothing() {
     let address = world.create_inbox(BOB, "help");
     listen(&mut world, true);
     let warm = world.send(ALICE, &address, b"warm".to_vec());
-    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, warm)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(30), |world| has_come(world, warm)),
+        "{}",
+        world.describe()
+    );
     let guard = guard_of(&world, ALICE);
-    for relay in relays_at(&world, ALICE, 2).into_iter().filter(|relay| Some(*relay) != guard).take(3) {
+    for relay in relays_at(&world, ALICE, 2)
+        .into_iter()
+        .filter(|relay| Some(*relay) != guard)
+        .take(3)
+    {
         crash(&mut world, relay);
     }
     let sent = world.send(ALICE, &address, b"past dead relays".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §9.4, §10
@@ -114,22 +170,48 @@ fn a_dead_holder_is_replaced_and_mail_flows_on() {
     let holders: Vec<RelayId> = world
         .all_relays()
         .iter()
-        .filter(|relay| relay.control().is_some_and(|control| control.holder().counts().queues > 0))
+        .filter(|relay| {
+            relay
+                .control()
+                .is_some_and(|control| control.holder().counts().queues > 0)
+        })
         .map(|relay| relay.id)
         .collect();
     assert_eq!(holders.len(), 3);
     let bobs_guard = guard_of(&world, BOB);
-    let dead = holders.into_iter().find(|holder| Some(*holder) != bobs_guard).expect("a holder that is no guard");
+    let dead = holders
+        .into_iter()
+        .find(|holder| Some(*holder) != bobs_guard)
+        .expect("a holder that is no guard");
     crash(&mut world, dead);
     let is_replaced = |world: &World| {
-        world.has_notice(BOB, |notice| *notice == warning(Warning::MailboxReplaced { inbox: "help".into() }))
+        world.has_notice(BOB, |notice| {
+            *notice
+                == warning(Warning::MailboxReplaced {
+                    inbox: "help".into(),
+                })
+        })
     };
-    assert!(world.run_until(Duration::from_secs(120), is_replaced), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), is_replaced),
+        "{}",
+        world.describe()
+    );
     world.run_for(Duration::from_secs(10));
     let sent = world.send(ALICE, &address, b"to the new one".to_vec());
-    let by_all = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 3, .. } if *id == sent);
-    assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, by_all)), "{}", world.describe());
-    assert!(world.run_until(Duration::from_secs(30), |world| has_come(world, sent)), "{}", world.describe());
+    let by_all =
+        |notice: &Notice| matches!(notice, Notice::Held { id, holders: 3, .. } if *id == sent);
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| world
+            .has_notice(ALICE, by_all)),
+        "{}",
+        world.describe()
+    );
+    assert!(
+        world.run_until(Duration::from_secs(30), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 const fn warning(warning: Warning) -> Notice {
@@ -143,12 +225,16 @@ fn a_holder(world: &World) -> Option<RelayId> {
         .all_relays()
         .iter()
         .find(|relay| {
-            Some(relay.id) != guard && relay.control().is_some_and(|control| control.holder().counts().queues > 0)
+            Some(relay.id) != guard
+                && relay
+                    .control()
+                    .is_some_and(|control| control.holder().counts().queues > 0)
         })
         .map(|relay| relay.id)
 }
 
-/// Alice sends to Bob's inbox, one of whose holders is dead. `None` where it has no holder that may die.
+/// Alice sends to Bob's inbox, one of whose holders is dead. `None` where it has no holder that may
+/// die.
 fn send_past_a_dead_holder(seed: u64) -> Option<(World, MessageId)> {
     let mut world = World::new(seed).relays(12).clients(2);
     let address = world.create_inbox(BOB, "help");
@@ -159,20 +245,29 @@ fn send_past_a_dead_holder(seed: u64) -> Option<(World, MessageId)> {
 }
 
 fn is_held_by_two(world: &World, sent: MessageId) -> bool {
-    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent))
+    world.has_notice(
+        ALICE,
+        |notice| matches!(notice, Notice::Held { id, holders: 2, wanted: 2 } if *id == sent),
+    )
 }
 
 #[test] // §10.5(1)
 fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
     let (mut world, sent) = send_past_a_dead_holder(38).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
-    assert!(world.run_until(Duration::from_secs(60), is_held), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), is_held),
+        "{}",
+        world.describe()
+    );
     world.command(ALICE, Command::Stop);
     world.run_for(Duration::from_millis(500));
     world.crash_client(ALICE);
     world.restart_client(ALICE);
     let status = world.client(ALICE).core().expect("it was started").status();
-    let [entry] = status.outbox[..] else { panic!("one message is there: {status:?}") };
+    let [entry] = status.outbox[..] else {
+        panic!("one message is there: {status:?}")
+    };
     assert_eq!((entry.id, entry.holders, entry.wanted), (sent, 2, 2));
 }
 
@@ -180,9 +275,17 @@ fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
 fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
     let (mut world, sent) = send_past_a_dead_holder(36).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
-    assert!(world.run_until(Duration::from_secs(60), is_held), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), is_held),
+        "{}",
+        world.describe()
+    );
     listen(&mut world, false);
-    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
     let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
     assert!(
         world.run_until(Duration::from_secs(120), is_out),
@@ -196,23 +299,43 @@ fn whoever_listens_again_is_told_only_after_another_look_and_ends_no_subscriptio
     let address = world.create_inbox(BOB, "help");
     let caught_up = |world: &World| {
         let is_it = |notice: &&Notice| matches!(notice, Notice::CaughtUp { answered: 3, .. });
-        world.client(BOB).notices.iter().map(|(_, notice)| notice).filter(is_it).count()
+        world
+            .client(BOB)
+            .notices
+            .iter()
+            .map(|(_, notice)| notice)
+            .filter(is_it)
+            .count()
     };
     for number in 0..6 {
         let sent = world.send(ALICE, &address, vec![number; 100]);
         // The outbox is empty before the message is in it, too.
-        let is_out = |world: &World| is_held_by_two(world, sent) && world.client(ALICE).disk.outbox_len() == 0;
-        assert!(world.run_until(Duration::from_secs(60), is_out), "{}", world.describe());
+        let is_out = |world: &World| {
+            is_held_by_two(world, sent) && world.client(ALICE).disk.outbox_len() == 0
+        };
+        assert!(
+            world.run_until(Duration::from_secs(60), is_out),
+            "{}",
+            world.describe()
+        );
         let before = caught_up(&world);
         listen(&mut world, false);
-        assert!(world.run_until(Duration::from_secs(30), |world| caught_up(world) > before), "{}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(30), |world| caught_up(world) > before),
+            "{}",
+            world.describe()
+        );
         assert!(has_come(&world, sent), "message {number}");
     }
     listen(&mut world, true);
     world.run_for(Duration::from_secs(10));
     listen(&mut world, false);
     let sent = world.send(ALICE, &address, vec![7; 100]);
-    assert!(world.run_until(Duration::from_secs(1), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(1), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.2
@@ -220,21 +343,45 @@ fn copies_are_told_once_and_the_owner_hears_that_all_is_read() {
     for is_interactive in [true, false] {
         let mut world = World::new(37).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        let sent: Vec<MessageId> =
-            (0..12).map(|number| world.send(ALICE, &address, vec![number; 700 * usize::from(number)])).collect();
+        let sent: Vec<MessageId> = (0..12)
+            .map(|number| world.send(ALICE, &address, vec![number; 700 * usize::from(number)]))
+            .collect();
         let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
-        assert!(world.run_until(Duration::from_secs(60), is_out), "{}", world.describe());
-        listen(&mut world, is_interactive);
-        let all_read = |notice: &Notice| matches!(notice, Notice::CaughtUp { answered: 3, mailboxes: 3, .. });
         assert!(
-            world.run_until(Duration::from_secs(60), |world| world.has_notice(BOB, all_read)),
+            world.run_until(Duration::from_secs(60), is_out),
+            "{}",
+            world.describe()
+        );
+        listen(&mut world, is_interactive);
+        let all_read = |notice: &Notice| {
+            matches!(
+                notice,
+                Notice::CaughtUp {
+                    answered: 3,
+                    mailboxes: 3,
+                    ..
+                }
+            )
+        };
+        assert!(
+            world.run_until(Duration::from_secs(60), |world| world
+                .has_notice(BOB, all_read)),
             "{}",
             world.describe()
         );
         world.run_for(Duration::from_secs(90));
         for id in sent {
             let is_it = |notice: &&Notice| matches!(notice, Notice::Received { id: came, .. } if *came == id);
-            assert_eq!(world.client(BOB).notices.iter().map(|(_, notice)| notice).filter(is_it).count(), 1);
+            assert_eq!(
+                world
+                    .client(BOB)
+                    .notices
+                    .iter()
+                    .map(|(_, notice)| notice)
+                    .filter(is_it)
+                    .count(),
+                1
+            );
         }
         assert_eq!(world.client(BOB).disk.duplicates, 0);
         let left: usize = world
@@ -243,7 +390,10 @@ fn copies_are_told_once_and_the_owner_hears_that_all_is_read() {
             .filter_map(|relay| relay.control())
             .map(|control| control.holder().counts().records)
             .sum();
-        assert_eq!(left, 0, "what is durable with the owner is removed, if only by the next probe");
+        assert_eq!(
+            left, 0,
+            "what is durable with the owner is removed, if only by the next probe"
+        );
     }
 }
 
@@ -254,7 +404,8 @@ fn a_client_that_dies_at_any_moment_loses_nothing() {
         let address = world.create_inbox(BOB, "help");
         listen(&mut world, true);
         let sent = world.send(ALICE, &address, vec![5; 9_000]);
-        let is_queued = |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(sent));
+        let is_queued =
+            |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(sent));
         assert!(world.run_until(Duration::from_secs(10), is_queued));
         world.run_for(Duration::from_millis(lived));
         world.crash_client(ALICE);
@@ -275,9 +426,18 @@ fn a_client_that_dies_at_any_moment_loses_nothing() {
 fn send_on_a_full_disk(world: &mut World) -> MessageId {
     let address = world.create_inbox(BOB, "help");
     listen(world, true);
-    let first = world.send(ALICE, &address, b"the descriptor is known from now on".to_vec());
-    let is_settled = |world: &World| has_come(world, first) && world.client(ALICE).disk.outbox_len() == 0;
-    assert!(world.run_until(Duration::from_secs(60), is_settled), "{}", world.describe());
+    let first = world.send(
+        ALICE,
+        &address,
+        b"the descriptor is known from now on".to_vec(),
+    );
+    let is_settled =
+        |world: &World| has_come(world, first) && world.client(ALICE).disk.outbox_len() == 0;
+    assert!(
+        world.run_until(Duration::from_secs(60), is_settled),
+        "{}",
+        world.describe()
+    );
     world.set_client_disk_full(ALICE, true);
     world.send(ALICE, &address, b"once".to_vec())
 }
@@ -286,12 +446,27 @@ fn send_on_a_full_disk(world: &mut World) -> MessageId {
 fn a_message_that_is_delivered_though_the_disk_is_full_is_not_called_unsent() {
     let mut world = World::new(42).relays(8).clients(2);
     let sent = send_on_a_full_disk(&mut world);
-    let is_held = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
-    assert!(world.run_until(Duration::from_secs(10), |world| world.has_notice(ALICE, is_held)), "{}", world.describe());
-    assert!(world.run_until(Duration::from_secs(10), |world| has_come(world, sent)), "{}", world.describe());
+    let is_held =
+        |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
+    assert!(
+        world.run_until(Duration::from_secs(10), |world| world
+            .has_notice(ALICE, is_held)),
+        "{}",
+        world.describe()
+    );
+    assert!(
+        world.run_until(Duration::from_secs(10), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
     world.run_for(Duration::from_secs(60));
-    let of_it = |notice: &Notice| matches!(notice, Notice::Unsaved { .. }) || *notice == Notice::Queued(sent);
-    assert!(!world.has_notice(ALICE, of_it), "nothing else is said of it");
+    let of_it = |notice: &Notice| {
+        matches!(notice, Notice::Unsaved { .. }) || *notice == Notice::Queued(sent)
+    };
+    assert!(
+        !world.has_notice(ALICE, of_it),
+        "nothing else is said of it"
+    );
 }
 
 #[test] // §10.5(1)
@@ -301,9 +476,13 @@ fn a_message_of_unknown_fate_is_in_doubt_while_the_disk_is_full_and_goes_out_onc
     for number in 0..8 {
         world.crash_relay(RelayName(number));
     }
-    let in_doubt = Notice::Unsaved { id: sent, may_be_out: true };
+    let in_doubt = Notice::Unsaved {
+        id: sent,
+        may_be_out: true,
+    };
     assert!(
-        world.run_until(Duration::from_secs(10), |world| world.has_notice(ALICE, |notice| *notice == in_doubt)),
+        world.run_until(Duration::from_secs(10), |world| world
+            .has_notice(ALICE, |notice| *notice == in_doubt)),
         "{}",
         world.describe()
     );
@@ -311,10 +490,24 @@ fn a_message_of_unknown_fate_is_in_doubt_while_the_disk_is_full_and_goes_out_onc
         world.restart_relay(RelayName(number));
     }
     world.set_client_disk_full(ALICE, false);
-    assert!(world.run_until(Duration::from_secs(120), |world| has_come(world, sent)), "{}", world.describe());
-    let is_held = |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
-    assert!(world.run_until(Duration::from_secs(30), |world| world.has_notice(ALICE, is_held)), "{}", world.describe());
-    assert_eq!(world.client(BOB).disk.messages.len(), 2, "once, whatever became of it before");
+    assert!(
+        world.run_until(Duration::from_secs(120), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
+    let is_held =
+        |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
+    assert!(
+        world.run_until(Duration::from_secs(30), |world| world
+            .has_notice(ALICE, is_held)),
+        "{}",
+        world.describe()
+    );
+    assert_eq!(
+        world.client(BOB).disk.messages.len(),
+        2,
+        "once, whatever became of it before"
+    );
 }
 
 #[test] // §6.4
@@ -327,10 +520,10 @@ fn without_a_network_a_message_is_deferred_and_goes_out_once_there_is_one() {
         world.crash_relay(RelayName(number));
     }
     let sent = world.send(ALICE, &address, b"hello?".to_vec());
-    let is_deferred =
-        |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::NoCircuit, .. } if *id == sent);
+    let is_deferred = |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::NoCircuit, .. } if *id == sent);
     assert!(
-        world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, is_deferred)),
+        world.run_until(Duration::from_secs(60), |world| world
+            .has_notice(ALICE, is_deferred)),
         "{}",
         world.describe()
     );
@@ -338,7 +531,11 @@ fn without_a_network_a_message_is_deferred_and_goes_out_once_there_is_one() {
     for number in 0..6 {
         world.restart_relay(RelayName(number));
     }
-    assert!(world.run_until(Duration::from_secs(60), |world| has_come(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test]
@@ -378,5 +575,10 @@ fn an_inbox_that_is_made_does_not_wait_for_those_that_are_there() {
         world.create_inbox(ALICE, &format!("inbox {number}"));
         took.push(world.now().since(since));
     }
-    assert!(took[23] <= took[1] * 3, "the second took {:?}, the last {:?}", took[1], took[23]);
+    assert!(
+        took[23] <= took[1] * 3,
+        "the second took {:?}, the last {:?}",
+        took[1],
+        took[23]
+    );
 }

@@ -1,4 +1,5 @@
-//! Clocks that are wrong (docs/protocol.md §1.6): a relay's and a client's, for a while, at a start or while they run.
+//! Clocks that are wrong (docs/protocol.md §1.6): a relay's and a client's, for a while, at a start
+//! or while they run.
 
 use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::time::Duration;
@@ -15,11 +16,14 @@ fn is_visible(world: &World, relay: RelayName) -> bool {
     let wall = world.wall();
     let knows = |at: usize, whom: usize| {
         let (relays, id) = (world.all_relays(), world.all_relays()[whom].id);
-        let known = relays[at].control().and_then(|control| control.view().get(&id));
+        let known = relays[at]
+            .control()
+            .and_then(|control| control.view().get(&id));
         known.is_some_and(|known| known.expires_at() > wall && !known.is_future(wall))
     };
     assert_eq!(own, world.all_relays()[relay.0].id);
-    (0..world.all_relays().len()).all(|other| other == relay.0 || (knows(other, relay.0) && knows(relay.0, other)))
+    (0..world.all_relays().len())
+        .all(|other| other == relay.0 || (knows(other, relay.0) && knows(relay.0, other)))
 }
 
 fn set_relay_clock(world: &mut World, relay: RelayName, ahead: i64) {
@@ -28,7 +32,13 @@ fn set_relay_clock(world: &mut World, relay: RelayName, ahead: i64) {
 
 #[test] // §1.6, §8.1
 fn a_relay_that_started_with_a_wrong_clock_is_seen_when_it_is_right() {
-    for (seed, ahead) in [(1, 29 * DAY), (2, -3 * DAY), (3, 365 * DAY), (4, -400 * DAY), (5, 3 * HOUR)] {
+    for (seed, ahead) in [
+        (1, 29 * DAY),
+        (2, -3 * DAY),
+        (3, 365 * DAY),
+        (4, -400 * DAY),
+        (5, 3 * HOUR),
+    ] {
         for is_restart in [false, true] {
             let mut world = World::new(seed).relays(4);
             world.run_for(Duration::from_secs(20));
@@ -37,8 +47,14 @@ fn a_relay_that_started_with_a_wrong_clock_is_seen_when_it_is_right() {
             assert_eq!(world.add_relay(), late);
             world.run_for(Duration::from_secs(120));
             assert!(!is_visible(&world, late), "{ahead}");
-            let said = world.all_relays()[late.0].control().and_then(|control| control.clock_off_by());
-            assert_eq!(said.map(i64::signum), Some(-ahead.signum()), "its clock is judged: {ahead}");
+            let said = world.all_relays()[late.0]
+                .control()
+                .and_then(|control| control.clock_off_by());
+            assert_eq!(
+                said.map(i64::signum),
+                Some(-ahead.signum()),
+                "its clock is judged: {ahead}"
+            );
             if is_restart {
                 world.crash_relay(late);
             }
@@ -46,8 +62,13 @@ fn a_relay_that_started_with_a_wrong_clock_is_seen_when_it_is_right() {
             if is_restart {
                 world.restart_relay(late);
             }
-            assert!(world.run_until(MINUTES, |world| is_visible(world, late)), "{ahead}, {is_restart}");
-            let said = world.all_relays()[late.0].control().and_then(|control| control.clock_off_by());
+            assert!(
+                world.run_until(MINUTES, |world| is_visible(world, late)),
+                "{ahead}, {is_restart}"
+            );
+            let said = world.all_relays()[late.0]
+                .control()
+                .and_then(|control| control.clock_off_by());
             assert_eq!(said, None);
         }
     }
@@ -61,7 +82,10 @@ fn a_relay_whose_clock_jumps_and_comes_back_is_seen_again() {
         set_relay_clock(&mut world, RelayName(2), ahead);
         world.run_for(Duration::from_secs(300));
         set_relay_clock(&mut world, RelayName(2), 0);
-        assert!(world.run_until(MINUTES, |world| is_visible(world, RelayName(2))), "{ahead}");
+        assert!(
+            world.run_until(MINUTES, |world| is_visible(world, RelayName(2))),
+            "{ahead}"
+        );
     }
 }
 
@@ -75,17 +99,29 @@ fn world_with_mail(seed: u64) -> (World, ClientName) {
     for number in 0..3 {
         world.send(sender, &address, vec![number; 10]);
     }
-    assert!(world.run_until(Duration::from_secs(120), |world| record_count(world) >= 6), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), |world| record_count(world) >= 6),
+        "{}",
+        world.describe()
+    );
     world.crash_client(sender);
     (world, owner)
 }
 
 fn record_count(world: &World) -> usize {
-    world.all_relays().iter().map(|relay| relay.disk.record_count()).sum()
+    world
+        .all_relays()
+        .iter()
+        .map(|relay| relay.disk.record_count())
+        .sum()
 }
 
 fn inbox_descriptor_count(world: &World) -> usize {
-    world.all_relays().iter().map(|relay| relay.disk.restore().inbox_descriptors.len()).sum()
+    world
+        .all_relays()
+        .iter()
+        .map(|relay| relay.disk.restore().inbox_descriptors.len())
+        .sum()
 }
 
 fn set_clocks(world: &mut World, ahead: i64) {
@@ -107,34 +143,65 @@ fn relays_that_run_for_a_moment_with_a_wrong_clock_keep_what_they_keep() {
         };
         restart_all(&mut world, ahead);
         world.run_for(Duration::from_secs(300));
-        assert_eq!((record_count(&world), inbox_descriptor_count(&world)), before, "at a start");
+        assert_eq!(
+            (record_count(&world), inbox_descriptor_count(&world)),
+            before,
+            "at a start"
+        );
         restart_all(&mut world, 0);
         world.run_for(Duration::from_secs(300));
         set_clocks(&mut world, ahead);
         world.run_for(Duration::from_secs(3600));
         set_clocks(&mut world, 0);
         world.run_for(Duration::from_secs(300));
-        assert_eq!((record_count(&world), inbox_descriptor_count(&world)), before, "while they run");
+        assert_eq!(
+            (record_count(&world), inbox_descriptor_count(&world)),
+            before,
+            "while they run"
+        );
         world.restart_client(owner);
-        world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
-        assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
+        world.command(
+            owner,
+            Command::Listen {
+                name: "mail".to_owned(),
+                is_interactive: false,
+            },
+        );
+        assert!(
+            world.run_until(MINUTES, |world| world.message_count(owner) == 3),
+            "{}",
+            world.describe()
+        );
     }
 }
 
 /// What a client keeps that must not be drawn anew: guard, paths, relays known, inboxes.
 fn kept(world: &World, client: ClientName) -> (Option<Vec<u8>>, usize, usize) {
     let disk = &world.client(client).disk;
-    (disk.paths().map(<[u8]>::to_vec), disk.relay_count(), disk.inbox_count())
+    (
+        disk.paths().map(<[u8]>::to_vec),
+        disk.relay_count(),
+        disk.inbox_count(),
+    )
 }
 
 fn is_told_of_clock(world: &World, client: ClientName, ahead: i64) -> bool {
     let is_it = |seconds: u64| seconds.abs_diff(ahead.unsigned_abs()) < 60;
-    world.has_notice(client, |notice| matches!(notice, Notice::Warning(Warning::Clock { seconds }) if is_it(*seconds)))
+    world.has_notice(
+        client,
+        |notice| matches!(notice, Notice::Warning(Warning::Clock { seconds }) if is_it(*seconds)),
+    )
 }
 
 #[test] // §1.6, §6.4
 fn a_client_with_a_wrong_clock_says_so_and_draws_nothing_anew() {
-    for (seed, ahead) in [(31, 3 * HOUR), (32, 2 * DAY), (33, 365 * DAY), (34, -3 * DAY), (35, -365 * DAY)] {
+    for (seed, ahead) in [
+        (31, 3 * HOUR),
+        (32, 2 * DAY),
+        (33, 365 * DAY),
+        (34, -3 * DAY),
+        (35, -365 * DAY),
+    ] {
         let (mut world, owner) = world_with_mail(seed);
         world.restart_client(owner);
         world.run_for(Duration::from_secs(30));
@@ -145,14 +212,28 @@ fn a_client_with_a_wrong_clock_says_so_and_draws_nothing_anew() {
             world.set_clock(Node::Client(owner.0), ahead);
             world.restart_client(owner);
             world.run_for(Duration::from_secs(60));
-            assert!(is_told_of_clock(&world, owner, ahead), "{ahead}: {}", world.describe());
+            assert!(
+                is_told_of_clock(&world, owner, ahead),
+                "{ahead}: {}",
+                world.describe()
+            );
             world.crash_client(owner);
             assert!(kept(&world, owner) == before, "{ahead}");
         }
         world.set_clock(Node::Client(owner.0), 0);
         world.restart_client(owner);
-        world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
-        assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
+        world.command(
+            owner,
+            Command::Listen {
+                name: "mail".to_owned(),
+                is_interactive: false,
+            },
+        );
+        assert!(
+            world.run_until(MINUTES, |world| world.message_count(owner) == 3),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -162,7 +243,12 @@ fn a_client_whose_clock_jumps_again_and_again_keeps_its_guard() {
     world.restart_client(owner);
     world.run_for(Duration::from_secs(30));
     let before = kept(&world, owner);
-    let guard = |world: &World| world.client(owner).core().and_then(|core| core.status().guard);
+    let guard = |world: &World| {
+        world
+            .client(owner)
+            .core()
+            .and_then(|core| core.status().guard)
+    };
     let first = guard(&world);
     assert!(first.is_some());
     for days in [61, 130, 200, 270, 340, -30] {
@@ -170,12 +256,26 @@ fn a_client_whose_clock_jumps_again_and_again_keeps_its_guard() {
         world.run_for(Duration::from_secs(4));
         assert_eq!(guard(&world), first);
         world.run_for(Duration::from_secs(90));
-        assert!(is_told_of_clock(&world, owner, days * DAY), "{days}: {}", world.describe());
+        assert!(
+            is_told_of_clock(&world, owner, days * DAY),
+            "{days}: {}",
+            world.describe()
+        );
         world.set_clock(Node::Client(owner.0), 0);
         world.run_for(Duration::from_secs(90));
         assert_eq!(guard(&world), first);
     }
     assert!(kept(&world, owner) == before);
-    world.command(owner, Command::Listen { name: "mail".to_owned(), is_interactive: false });
-    assert!(world.run_until(MINUTES, |world| world.message_count(owner) == 3), "{}", world.describe());
+    world.command(
+        owner,
+        Command::Listen {
+            name: "mail".to_owned(),
+            is_interactive: false,
+        },
+    );
+    assert!(
+        world.run_until(MINUTES, |world| world.message_count(owner) == 3),
+        "{}",
+        world.describe()
+    );
 }

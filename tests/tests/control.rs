@@ -1,5 +1,11 @@
-//! The control plane against peers that do the unexpected: nothing panics, nothing leaks, nobody else suffers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+//! The control plane against peers that do the unexpected: nothing panics, nothing leaks, nobody
+//! else suffers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::net::SocketAddr;
 
@@ -10,7 +16,9 @@ use umbel_proto::cell::{Cell, Command};
 use umbel_proto::circuit::{OriginCircuit, OriginEvent};
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Unverified};
+use umbel_proto::directory::{
+    DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Unverified,
+};
 use umbel_proto::handshake::{HopTarget, Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
@@ -40,13 +48,21 @@ impl Client {
         let mut rng = ChaCha20Rng::seed_from_u64(u64::from(number));
         let circuit = OriginCircuit::create(&relay.network.id, &relay.target().unwrap(), &mut rng);
         let circ = CircId::new(0x8000_0000 | number).unwrap();
-        Self { circuit, circ, rng, is_destroyed: false }
+        Self {
+            circuit,
+            circ,
+            rng,
+            is_destroyed: false,
+        }
     }
 
     fn connected(relay: &mut LoneRelay, number: u32) -> Self {
         let mut client = Self::begin(relay, number);
         client.exchange(relay);
-        assert!(matches!(client.events()[..], [OriginEvent::Extended { hops: 1 }]));
+        assert!(matches!(
+            client.events()[..],
+            [OriginEvent::Extended { hops: 1 }]
+        ));
         client
     }
 
@@ -99,11 +115,17 @@ fn with_client(neighbours: u8) -> LoneRelay {
 }
 
 fn lookup() -> Vec<u8> {
-    DirectoryRequest::LookupInbox { blinded: BlindedKey([1; 32]), epoch: Epoch(2900) }.encode()
+    DirectoryRequest::LookupInbox {
+        blinded: BlindedKey([1; 32]),
+        epoch: Epoch(2900),
+    }
+    .encode()
 }
 
 fn commands(relay: &mut LoneRelay, link: LinkId) -> Vec<Command> {
-    let of_link = std::mem::take(&mut relay.sent).into_iter().filter(|(to, _)| *to == link);
+    let of_link = std::mem::take(&mut relay.sent)
+        .into_iter()
+        .filter(|(to, _)| *to == link);
     of_link.map(|(_, cell)| cell.header().unwrap().1).collect()
 }
 
@@ -111,7 +133,10 @@ fn commands(relay: &mut LoneRelay, link: LinkId) -> Vec<Command> {
 fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
     let mut relay = with_client(0);
     let mut client = Client::connected(&mut relay, 1);
-    let stream = client.circuit.open_stream(Service::Directory, &lookup(), false).unwrap();
+    let stream = client
+        .circuit
+        .open_stream(Service::Directory, &lookup(), false)
+        .unwrap();
     client.circuit.send(stream, &lookup(), false).unwrap();
     client.exchange(&mut relay);
     assert!(client.is_destroyed);
@@ -122,7 +147,10 @@ fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
 fn a_request_whose_end_comes_later_is_answered_once() {
     let mut relay = with_client(0);
     let mut client = Client::connected(&mut relay, 1);
-    let stream = client.circuit.open_stream(Service::Directory, &lookup(), false).unwrap();
+    let stream = client
+        .circuit
+        .open_stream(Service::Directory, &lookup(), false)
+        .unwrap();
     client.exchange(&mut relay);
     client.circuit.finish(stream);
     client.exchange(&mut relay);
@@ -135,7 +163,11 @@ fn a_request_whose_end_comes_later_is_answered_once() {
         })
         .collect();
     assert_eq!(frames, [DirectoryReply::Inbox(None)]);
-    assert_eq!(client.circuit.stream_count(), 0, "both ends know that the stream is over");
+    assert_eq!(
+        client.circuit.stream_count(),
+        0,
+        "both ends know that the stream is over"
+    );
 }
 
 #[test] // §4.4
@@ -149,7 +181,8 @@ fn a_relay_that_stops_says_destroy_once_to_each_end_and_nothing_after() {
     let _open = Client::connected(&mut relay, 2);
     relay.stop();
     let sent = std::mem::take(&mut relay.sent);
-    let is_destroy = |(_, cell): &(LinkId, Cell)| matches!(cell.header(), Ok((_, Command::Destroy)));
+    let is_destroy =
+        |(_, cell): &(LinkId, Cell)| matches!(cell.header(), Ok((_, Command::Destroy)));
     assert!(sent.iter().all(is_destroy), "{sent:?}");
     assert_eq!(sent.len(), 3, "two ends toward clients, one away");
     assert_eq!((relay.control.end_count(), relay.table_len()), (0, 0));
@@ -165,7 +198,11 @@ fn a_link_that_is_to_be_closed_makes_no_more_circuits() {
     client.exchange(&mut relay);
     let mut other = Client::begin(&mut relay, 2);
     other.exchange(&mut relay);
-    assert!(matches!(relay.link_ops[..], [LinkOp::Close(CLIENT)]), "{:?}", relay.link_ops);
+    assert!(
+        matches!(relay.link_ops[..], [LinkOp::Close(CLIENT)]),
+        "{:?}",
+        relay.link_ops
+    );
     assert_eq!(relay.control.stats().circuits, 0);
 }
 
@@ -199,7 +236,13 @@ fn a_dial_that_comes_too_late_carries_no_onionskin_to_the_wrong_relay() {
         if *link == NEXT && matches!(cell.header(), Ok((_, Command::Create))) {
             let onionskin = Onionskin::from_create_body(cell.body()).unwrap();
             let mut rng = ChaCha20Rng::seed_from_u64(1);
-            let answer = respond(&relay.network.id, &first.relay, std::slice::from_ref(onion), &onionskin, &mut rng);
+            let answer = respond(
+                &relay.network.id,
+                &first.relay,
+                std::slice::from_ref(onion),
+                &onionskin,
+                &mut rng,
+            );
             assert!(answer.is_ok(), "an onionskin for somebody else");
         }
     }
@@ -226,7 +269,10 @@ fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
         let mut create = client.circuit.poll_cell(&mut client.rng).unwrap();
         create.set_circ_id(client.circ);
         relay.cell(CLIENT, create);
-        relay.cell(CLIENT, Cell::destroy(client.circ, umbel_proto::cell::DestroyReason::Finished));
+        relay.cell(
+            CLIENT,
+            Cell::destroy(client.circ, umbel_proto::cell::DestroyReason::Finished),
+        );
         relay.control.check().unwrap();
     }
     assert_eq!(relay.works.len(), CIRCUITS_MAX);
@@ -240,9 +286,14 @@ fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
 fn half_said_requests_take_no_more_memory_than_all_frames_may() {
     const SAID: usize = 60 * 1900;
     let mut relay = with_client(0);
-    let mut clients: Vec<_> = (1..=20).map(|number| Client::connected(&mut relay, number)).collect();
+    let mut clients: Vec<_> = (1..=20)
+        .map(|number| Client::connected(&mut relay, number))
+        .collect();
     for client in &mut clients {
-        client.circuit.open_stream(Service::Mailbox, &[0; 190_000], true).unwrap();
+        client
+            .circuit
+            .open_stream(Service::Mailbox, &[0; 190_000], true)
+            .unwrap();
         for _ in 0..60 {
             let mut cell = client.circuit.poll_cell(&mut client.rng).unwrap();
             cell.set_circ_id(client.circ);
@@ -251,18 +302,41 @@ fn half_said_requests_take_no_more_memory_than_all_frames_may() {
         }
     }
     let left = relay.control.stats().circuits;
-    assert!(left > 0 && left * SAID <= FRAMES_BYTES_MAX, "{left} circuits are left");
-    let destroyed = commands(&mut relay, CLIENT).into_iter().filter(|&command| command == Command::Destroy);
+    assert!(
+        left > 0 && left * SAID <= FRAMES_BYTES_MAX,
+        "{left} circuits are left"
+    );
+    let destroyed = commands(&mut relay, CLIENT)
+        .into_iter()
+        .filter(|&command| command == Command::Destroy);
     assert_eq!(destroyed.count() + left, clients.len());
     let mut modest = Client::connected(&mut relay, 21);
-    modest.circuit.open_stream(Service::Directory, &lookup(), true).unwrap();
+    modest
+        .circuit
+        .open_stream(Service::Directory, &lookup(), true)
+        .unwrap();
     modest.exchange(&mut relay);
-    assert!(modest.events().iter().any(|event| matches!(event, OriginEvent::Frame { .. })));
+    assert!(
+        modest
+            .events()
+            .iter()
+            .any(|event| matches!(event, OriginEvent::Frame { .. }))
+    );
 }
 
 /// What a directory relay says when this is published, once the store has committed if `commits`.
-fn publish(relay: &mut LoneRelay, client: &mut Client, descriptor: &[u8], commits: bool) -> Option<DirectoryReply> {
-    ask_directory(client, relay, &DirectoryRequest::PublishInbox(descriptor.to_vec().into()), commits)
+fn publish(
+    relay: &mut LoneRelay,
+    client: &mut Client,
+    descriptor: &[u8],
+    commits: bool,
+) -> Option<DirectoryReply> {
+    ask_directory(
+        client,
+        relay,
+        &DirectoryRequest::PublishInbox(descriptor.to_vec().into()),
+        commits,
+    )
 }
 
 fn ask_directory(
@@ -271,7 +345,10 @@ fn ask_directory(
     request: &DirectoryRequest,
     commits: bool,
 ) -> Option<DirectoryReply> {
-    client.circuit.open_stream(Service::Directory, &request.encode(), true).unwrap();
+    client
+        .circuit
+        .open_stream(Service::Directory, &request.encode(), true)
+        .unwrap();
     client.exchange(relay);
     if commits {
         relay.commit();
@@ -284,7 +361,11 @@ fn ask_directory(
 }
 
 /// A descriptor of the relay of the bench that another process with its identity issued.
-fn issued_elsewhere(own: &RelayDescriptor, addresses: &[SocketAddr], issued_at: WallTime) -> ByteBuf {
+fn issued_elsewhere(
+    own: &RelayDescriptor,
+    addresses: &[SocketAddr],
+    issued_at: WallTime,
+) -> ByteBuf {
     let descriptor = RelayDescriptor {
         network: own.network,
         relay: own.relay,
@@ -309,17 +390,31 @@ fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
     let issue = |addresses: &[SocketAddr], issued_at| issued_elsewhere(&own, addresses, issued_at);
     let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9999));
     let stale = issue(&[elsewhere], WallTime(own.issued_at.as_secs() - 1));
-    let (newer, restarted) = (issue(&[elsewhere], issued_at), issue(&own.addresses, issued_at));
+    let (newer, restarted) = (
+        issue(&[elsewhere], issued_at),
+        issue(&own.addresses, issued_at),
+    );
     for (descriptor, twins) in [(stale, 0), (restarted, 0), (newer.clone(), 1), (newer, 2)] {
-        let reply = ask_directory(&mut client, &mut relay, &DirectoryRequest::Push(vec![descriptor]), false);
+        let reply = ask_directory(
+            &mut client,
+            &mut relay,
+            &DirectoryRequest::Push(vec![descriptor]),
+            false,
+        );
         assert_eq!(reply, Some(DirectoryReply::Pushed { accepted: 0 }));
         assert_eq!(relay.control.stats().twins, twins);
-        assert_eq!(relay.control.view().get(&own.relay).unwrap().addresses, own.addresses);
+        assert_eq!(
+            relay.control.view().get(&own.relay).unwrap().addresses,
+            own.addresses
+        );
     }
     relay.pass(Duration::from_secs(120));
     let outdone = Unverified::decode(relay.control.descriptor()).unwrap();
     assert!(outdone.issued_at() > issued_at);
-    assert_eq!(relay.control.view().get(&own.relay).unwrap().bytes(), outdone.bytes());
+    assert_eq!(
+        relay.control.view().get(&own.relay).unwrap().bytes(),
+        outdone.bytes()
+    );
 }
 
 #[test] // §8.2
@@ -333,9 +428,20 @@ fn what_was_outdone_by_a_clock_that_was_ahead_is_outdone_again_once_that_is_set_
         let issued_at = relay.wall() + Duration::from_secs(30);
         let twin = issued_elsewhere(&own, &own.addresses, issued_at);
         let mut client = Client::connected(&mut relay, number);
-        ask_directory(&mut client, &mut relay, &DirectoryRequest::Push(vec![twin]), false);
+        ask_directory(
+            &mut client,
+            &mut relay,
+            &DirectoryRequest::Push(vec![twin]),
+            false,
+        );
         relay.pass(Duration::from_secs(120));
-        assert!(Unverified::decode(relay.control.descriptor()).unwrap().issued_at() > issued_at, "{ahead}");
+        assert!(
+            Unverified::decode(relay.control.descriptor())
+                .unwrap()
+                .issued_at()
+                > issued_at,
+            "{ahead}"
+        );
     }
 }
 
@@ -355,7 +461,11 @@ fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
             news[..],
             [
                 News::ClockJumped(ClockJump::Ahead(_)),
-                News::ClockDiffers { ahead: -10_800, relays: 1, is_sure: false },
+                News::ClockDiffers {
+                    ahead: -10_800,
+                    relays: 1,
+                    is_sure: false
+                },
                 News::ClockJumped(ClockJump::Back(_)),
                 News::ClockAgrees { relays: 1 },
             ]
@@ -367,7 +477,11 @@ fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
 #[test] // §1.6
 fn strangers_that_link_to_a_relay_do_not_accuse_its_clock() {
     let mut relay = LoneRelay::new(3);
-    let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+    let neighbours: Vec<_> = relay
+        .neighbours
+        .iter()
+        .map(|neighbour| neighbour.id)
+        .collect();
     for (number, &neighbour) in (1..).zip(&neighbours) {
         relay.link_up(LinkId(100 + number), Some(neighbour), false);
     }
@@ -386,7 +500,11 @@ fn relays_of_one_address_group_have_one_voice_about_a_clock() {
     for (groups, voices) in [(AddressGroups::Port, 4), (AddressGroups::Prefix, 1)] {
         network.params.danger_address_groups = groups;
         let mut relay = LoneRelay::in_network(network.clone(), 4);
-        let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+        let neighbours: Vec<_> = relay
+            .neighbours
+            .iter()
+            .map(|neighbour| neighbour.id)
+            .collect();
         for (number, &neighbour) in (1..).zip(&neighbours) {
             relay.link_up(LinkId(number), Some(neighbour), false);
         }
@@ -402,16 +520,35 @@ fn relays_of_one_address_group_have_one_voice_about_a_clock() {
 fn strangers_are_asked_where_there_is_nobody_else_and_are_not_called_right() {
     let mut relay = LoneRelay::new(0);
     for number in 1..6 {
-        relay.link_up_with_clock(LinkId(u64::from(number)), Some(RelayId([number; 32])), false, 3 * 3600);
+        relay.link_up_with_clock(
+            LinkId(u64::from(number)),
+            Some(RelayId([number; 32])),
+            false,
+            3 * 3600,
+        );
     }
     let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
-    assert!(matches!(news[..], [News::ClockDiffers { ahead: 10_800, relays: 1, is_sure: false }]), "{news:?}");
+    assert!(
+        matches!(
+            news[..],
+            [News::ClockDiffers {
+                ahead: 10_800,
+                relays: 1,
+                is_sure: false
+            }]
+        ),
+        "{news:?}"
+    );
 }
 
 #[test] // §1.6
 fn a_verdict_about_the_clock_has_to_hold() {
     let mut relay = LoneRelay::new(3);
-    let neighbours: Vec<_> = relay.neighbours.iter().map(|neighbour| neighbour.id).collect();
+    let neighbours: Vec<_> = relay
+        .neighbours
+        .iter()
+        .map(|neighbour| neighbour.id)
+        .collect();
     relay.link_up(LinkId(100), Some(neighbours[0]), false);
     let swing = |relay: &mut LoneRelay, minutes: u64| {
         for (link, &neighbour) in (101..).zip(&neighbours[1..]) {
@@ -421,7 +558,9 @@ fn a_verdict_about_the_clock_has_to_hold() {
             relay.pass(Duration::from_secs(61));
         }
         let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
-        [101, 102].into_iter().for_each(|link| relay.link_down(LinkId(link)));
+        [101, 102]
+            .into_iter()
+            .for_each(|link| relay.link_down(LinkId(link)));
         relay.pass(Duration::from_secs(61));
         news.len()
     };
@@ -432,8 +571,16 @@ fn a_verdict_about_the_clock_has_to_hold() {
 /// Somebody's inbox descriptor for this epoch, on a circuit of its own.
 fn publish_another(relay: &mut LoneRelay, number: u8, epoch: Epoch) -> Option<DirectoryReply> {
     let mut rng = ChaCha20Rng::seed_from_u64(u64::from(number));
-    let (identity, seal_key) = (InboxIdentity::generate(&mut rng), SealSecret::generate(&mut rng).public());
-    let descriptor = InboxDescriptor { revision: 1, seal_key, mailboxes: Vec::new(), puzzle_effort: 0 };
+    let (identity, seal_key) = (
+        InboxIdentity::generate(&mut rng),
+        SealSecret::generate(&mut rng).public(),
+    );
+    let descriptor = InboxDescriptor {
+        revision: 1,
+        seal_key,
+        mailboxes: Vec::new(),
+        puzzle_effort: 0,
+    };
     let sealed = descriptor.seal(&identity, &relay.network.id, epoch, &mut rng);
     let mut client = Client::connected(relay, u32::from(number));
     publish(relay, &mut client, &sealed, true)
@@ -450,7 +597,9 @@ fn a_full_table_of_inbox_descriptors_drops_what_is_over_first() {
     }
     let full = Some(DirectoryReply::Refused(DirectoryRefusal::Full));
     assert_eq!(publish_another(&mut relay, 5, epoch), full);
-    relay.pass(Duration::from_secs(week - relay.wall().as_secs() % week + 2 * 3600));
+    relay.pass(Duration::from_secs(
+        week - relay.wall().as_secs() % week + 2 * 3600,
+    ));
     let next = relay.wall().epoch();
     assert!(next > epoch);
     assert_eq!(publish_another(&mut relay, 6, next), published);
@@ -478,13 +627,31 @@ fn a_table_that_was_filled_while_the_clock_was_ahead_takes_others_when_it_is_rig
 fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe() {
     let mut relay = with_client(0);
     let (wall, before) = (relay.wall(), relay.control.descriptor().to_vec());
-    let elsewhere: Vec<SocketAddr> = vec!["127.0.0.1:9999".parse().unwrap(), "[::1]:9999".parse().unwrap()];
-    assert!(relay.control.handle_addresses(wall, vec!["255.255.255.255:1".parse().unwrap()], &mut relay.rng).is_err());
+    let elsewhere: Vec<SocketAddr> = vec![
+        "127.0.0.1:9999".parse().unwrap(),
+        "[::1]:9999".parse().unwrap(),
+    ];
+    assert!(
+        relay
+            .control
+            .handle_addresses(
+                wall,
+                vec!["255.255.255.255:1".parse().unwrap()],
+                &mut relay.rng
+            )
+            .is_err()
+    );
     assert_eq!(relay.control.descriptor(), before);
-    relay.control.handle_addresses(wall, elsewhere.clone(), &mut relay.rng).unwrap();
+    relay
+        .control
+        .handle_addresses(wall, elsewhere.clone(), &mut relay.rng)
+        .unwrap();
     let known = relay.control.view().get(&relay.control.relay_id()).unwrap();
     assert_eq!(known.addresses, elsewhere);
-    assert!(known.issued_at > Unverified::decode(&before).unwrap().issued_at(), "newer, though of the same second");
+    assert!(
+        known.issued_at > Unverified::decode(&before).unwrap().issued_at(),
+        "newer, though of the same second"
+    );
 }
 
 #[test] // §8.4
@@ -496,20 +663,48 @@ fn a_revision_of_an_inbox_descriptor_has_one_form_and_the_newest_stays() {
     let seal_key = SealSecret::generate(&mut rng).public();
     let (network, epoch) = (relay.network.id, relay.wall().epoch());
     let mut sealed = |revision| {
-        let descriptor =
-            InboxDescriptor { revision, seal_key: seal_key.clone(), mailboxes: Vec::new(), puzzle_effort: 0 };
+        let descriptor = InboxDescriptor {
+            revision,
+            seal_key: seal_key.clone(),
+            mailboxes: Vec::new(),
+            puzzle_effort: 0,
+        };
         descriptor.seal(&identity, &network, epoch, &mut rng)
     };
     let (second, other_second, third, fourth) = (sealed(2), sealed(2), sealed(3), sealed(4));
     let refused = |refusal| Some(DirectoryReply::Refused(refusal));
-    assert_eq!(publish(&mut relay, &mut client, &second, true), Some(DirectoryReply::Published));
-    assert_eq!(publish(&mut relay, &mut client, &second, true), Some(DirectoryReply::Published));
-    assert_eq!(publish(&mut relay, &mut client, &other_second, true), refused(DirectoryRefusal::Stale));
+    assert_eq!(
+        publish(&mut relay, &mut client, &second, true),
+        Some(DirectoryReply::Published)
+    );
+    assert_eq!(
+        publish(&mut relay, &mut client, &second, true),
+        Some(DirectoryReply::Published)
+    );
+    assert_eq!(
+        publish(&mut relay, &mut client, &other_second, true),
+        refused(DirectoryRefusal::Stale)
+    );
     assert_eq!(publish(&mut relay, &mut client, &fourth, false), None);
-    assert_eq!(publish(&mut relay, &mut client, &third, false), refused(DirectoryRefusal::Busy));
+    assert_eq!(
+        publish(&mut relay, &mut client, &third, false),
+        refused(DirectoryRefusal::Busy)
+    );
     relay.commit();
     client.exchange(&mut relay);
-    assert!(client.events().iter().any(|event| matches!(event, OriginEvent::Frame { .. })), "the fourth is published");
-    assert_eq!(publish(&mut relay, &mut client, &third, true), refused(DirectoryRefusal::Stale));
-    assert_eq!(publish(&mut relay, &mut client, &fourth, true), Some(DirectoryReply::Published));
+    assert!(
+        client
+            .events()
+            .iter()
+            .any(|event| matches!(event, OriginEvent::Frame { .. })),
+        "the fourth is published"
+    );
+    assert_eq!(
+        publish(&mut relay, &mut client, &third, true),
+        refused(DirectoryRefusal::Stale)
+    );
+    assert_eq!(
+        publish(&mut relay, &mut client, &fourth, true),
+        Some(DirectoryReply::Published)
+    );
 }

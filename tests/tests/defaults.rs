@@ -1,5 +1,6 @@
-//! A network with the parameters that networks have unless they say otherwise, in virtual time: push delay, second deposit,
-//! prefix groups, days without the owner. Only receipts, which no relay can ask for yet, and public addresses are not asked for.
+//! A network with the parameters that networks have unless they say otherwise, in virtual time:
+//! push delay, second deposit, prefix groups, days without the owner. Only receipts, which no relay
+//! can ask for yet, and public addresses are not asked for.
 
 use umbel_client::core::{Command, INBOXES_MAX, Notice};
 use umbel_proto::ids::MessageId;
@@ -11,24 +12,40 @@ use umbel_tests::{ClientName, World};
 const ALICE: ClientName = ClientName(0);
 const BOB: ClientName = ClientName(1);
 const RELAYS: usize = 10;
-/// How long `umbel send` waits unless it is told otherwise: for one holder, and for all that are wanted.
+/// How long `umbel send` waits unless it is told otherwise: for one holder, and for all that are
+/// wanted.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const SEND_TIMEOUT_ALL: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn overlay() -> Network {
-    let params =
-        Params { receipts_min: 0, danger_allow_private_addresses: true, danger_accept_weak: true, ..Params::DEFAULT };
-    Network { params, ..Network::local() }
+    let params = Params {
+        receipts_min: 0,
+        danger_allow_private_addresses: true,
+        danger_accept_weak: true,
+        ..Params::DEFAULT
+    };
+    Network {
+        params,
+        ..Network::local()
+    }
 }
 
 /// Ten relays in address groups of their own, and two clients.
 fn world(seed: u64) -> World {
-    World::with_overlay(seed, overlay()).relays(RELAYS).clients(2)
+    World::with_overlay(seed, overlay())
+        .relays(RELAYS)
+        .clients(2)
 }
 
 fn listen(world: &mut World, is_interactive: bool) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive,
+        },
+    );
 }
 
 fn is_held_by(world: &World, sent: MessageId, wanted_holders: usize) -> bool {
@@ -37,12 +54,22 @@ fn is_held_by(world: &World, sent: MessageId, wanted_holders: usize) -> bool {
 }
 
 fn has_come(world: &World, sent: MessageId) -> bool {
-    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .any(|(_, id, _)| *id == sent)
 }
 
 /// When a client was first told something like this.
 fn told_at(world: &World, client: ClientName, is_it: impl Fn(&Notice) -> bool) -> Option<Instant> {
-    world.client(client).notices.iter().find(|(_, notice)| is_it(notice)).map(|&(at, _)| at)
+    world
+        .client(client)
+        .notices
+        .iter()
+        .find(|(_, notice)| is_it(notice))
+        .map(|&(at, _)| at)
 }
 
 #[test] // §10.5(2): one holder within what `umbel send` waits, and two within what it waits for two
@@ -50,19 +77,42 @@ fn every_send_is_held_within_the_time_that_it_waits() {
     let mut apart = Vec::new();
     for seed in 0..40 {
         let mut world = world(seed);
-        // In a network's first seconds an inbox may go out with fewer than three mailboxes: 13 of 300 did.
+        // In a network's first seconds an inbox may go out with fewer than three mailboxes: 13 of
+        // 300 did.
         world.run_for(Duration::from_secs(1200));
         let address = world.create_inbox(BOB, "help");
         let sent = world.send(ALICE, &address, b"by default".to_vec());
-        assert!(world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)), "{}", world.describe());
-        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2)), "{}", world.describe());
+        assert!(
+            world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)),
+            "{}",
+            world.describe()
+        );
+        assert!(
+            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2)),
+            "{}",
+            world.describe()
+        );
         let held_at = |count| {
-            told_at(&world, ALICE, |notice| matches!(notice, Notice::Held { holders, .. } if *holders >= count))
+            told_at(
+                &world,
+                ALICE,
+                |notice| matches!(notice, Notice::Held { holders, .. } if *holders >= count),
+            )
         };
-        apart.push(held_at(2).zip(held_at(1)).map_or(Duration::ZERO, |(second, first)| second.since(first)));
+        apart.push(
+            held_at(2)
+                .zip(held_at(1))
+                .map_or(Duration::ZERO, |(second, first)| second.since(first)),
+        );
     }
-    let over_a_second = apart.iter().filter(|apart| **apart > Duration::from_secs(1)).count();
-    assert!(over_a_second > apart.len() / 2, "second deposits wait: {apart:?}");
+    let over_a_second = apart
+        .iter()
+        .filter(|apart| **apart > Duration::from_secs(1))
+        .count();
+    assert!(
+        over_a_second > apart.len() / 2,
+        "second deposits wait: {apart:?}"
+    );
 }
 
 #[test] // §10.5(2): a message that rests between two deposits keeps no other waiting
@@ -70,9 +120,15 @@ fn each_of_many_sends_at_once_is_held_within_the_time_that_it_waits() {
     let mut world = world(50);
     world.run_for(Duration::from_secs(1200));
     let address = world.create_inbox(BOB, "help");
-    let sent: Vec<MessageId> = (0..40_u8).map(|number| world.send(ALICE, &address, vec![number; 50])).collect();
+    let sent: Vec<MessageId> = (0..40_u8)
+        .map(|number| world.send(ALICE, &address, vec![number; 50]))
+        .collect();
     let are_held = |world: &World| sent.iter().all(|&id| is_held_by(world, id, 1));
-    assert!(world.run_until(SEND_TIMEOUT, are_held), "{}", world.describe());
+    assert!(
+        world.run_until(SEND_TIMEOUT, are_held),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.2(6a), §10.5(5)
@@ -84,14 +140,25 @@ fn a_follower_is_pushed_each_message_after_a_delay_of_its_own() {
     let mut delays = Vec::new();
     for number in 0..20_u8 {
         let sent = world.send(ALICE, &address, vec![number; 50]);
-        assert!(world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)), "{}", world.describe());
+        assert!(
+            world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)),
+            "{}",
+            world.describe()
+        );
         let held_at = world.now();
-        assert!(world.run_until(SEND_TIMEOUT, |world| has_come(world, sent)), "{}", world.describe());
+        assert!(
+            world.run_until(SEND_TIMEOUT, |world| has_come(world, sent)),
+            "{}",
+            world.describe()
+        );
         delays.push(world.now().since(held_at));
     }
     assert_eq!(world.message_count(BOB), 20);
     delays.sort();
-    assert!(delays.first() < delays.last() && delays[15] > Duration::from_millis(500), "{delays:?}");
+    assert!(
+        delays.first() < delays.last() && delays[15] > Duration::from_millis(500),
+        "{delays:?}"
+    );
 }
 
 #[test] // §8.3(9a), §10.1(6): the network goes on, the owner is not there
@@ -100,31 +167,50 @@ fn an_owner_who_was_away_for_days_receives() {
         let mut world = world(seed);
         let address = world.create_inbox(BOB, "help");
         let early = world.send(ALICE, &address, b"before he left".to_vec());
-        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, early, 2)), "{}", world.describe());
+        assert!(
+            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, early, 2)),
+            "{}",
+            world.describe()
+        );
         world.crash_client(BOB);
         world.run_for(DAY * days / 2);
         let late = world.send(ALICE, &address, b"while he was away".to_vec());
         // For as long as the descriptor that he published for the next week is there.
-        assert!(world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, late, 2)), "{}", world.describe());
+        assert!(
+            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, late, 2)),
+            "{}",
+            world.describe()
+        );
         world.run_for(DAY * days / 2);
         world.restart_client(BOB);
         listen(&mut world, false);
         let all = |world: &World| has_come(world, early) && has_come(world, late);
-        assert!(world.run_until(Duration::from_secs(60), all), "after {days} days: {}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(60), all),
+            "after {days} days: {}",
+            world.describe()
+        );
         assert_eq!(world.message_count(BOB), 2);
     }
 }
 
 #[test] // §6.4(1): the rule gives way to nothing
 fn relays_of_one_address_group_make_no_path() {
-    let mut world = World::with_overlay(300, overlay()).relays_in_one_group(RELAYS).clients(1);
+    let mut world = World::with_overlay(300, overlay())
+        .relays_in_one_group(RELAYS)
+        .clients(1);
     world.run_for(Duration::from_secs(60));
-    world.command(ALICE, Command::CreateInbox { name: "help".into() });
-    world.run_for(Duration::from_secs(120));
-    assert!(
-        !world
-            .has_notice(ALICE, |notice| matches!(notice, Notice::InboxReady { .. } | Notice::HopBuilt { hop: 3, .. }))
+    world.command(
+        ALICE,
+        Command::CreateInbox {
+            name: "help".into(),
+        },
     );
+    world.run_for(Duration::from_secs(120));
+    assert!(!world.has_notice(ALICE, |notice| matches!(
+        notice,
+        Notice::InboxReady { .. } | Notice::HopBuilt { hop: 3, .. }
+    )));
 }
 
 /// A world in which Bob has so many inboxes, and follows all of them from now on; their addresses.
@@ -132,13 +218,21 @@ fn follow_many(seed: u64, count: usize) -> (World, Vec<InboxAddress>) {
     let mut world = world(seed);
     world.run_for(Duration::from_secs(1200));
     let name = |number| format!("box {number}");
-    let addresses = (0..count).map(|number| world.create_inbox(BOB, &name(number))).collect();
+    let addresses = (0..count)
+        .map(|number| world.create_inbox(BOB, &name(number)))
+        .collect();
     world.command(BOB, Command::Stop);
     world.run_for(Duration::from_secs(1));
     world.crash_client(BOB);
     world.restart_client(BOB);
     for number in 0..count {
-        world.command(BOB, Command::Listen { name: name(number), is_interactive: true });
+        world.command(
+            BOB,
+            Command::Listen {
+                name: name(number),
+                is_interactive: true,
+            },
+        );
     }
     (world, addresses)
 }
@@ -147,10 +241,16 @@ fn follow_many(seed: u64, count: usize) -> (World, Vec<InboxAddress>) {
 fn as_many_inboxes_as_there_may_be_are_followed() {
     let (mut world, addresses) = follow_many(401, INBOXES_MAX);
     world.run_for(Duration::from_secs(60));
-    let sent: Vec<MessageId> =
-        addresses.iter().map(|address| world.send(ALICE, address, b"to each".to_vec())).collect();
+    let sent: Vec<MessageId> = addresses
+        .iter()
+        .map(|address| world.send(ALICE, address, b"to each".to_vec()))
+        .collect();
     let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
-    assert!(world.run_until(Duration::from_secs(300), have_come), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), have_come),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §9.4(3): what somebody waits for comes before what nobody does
@@ -159,7 +259,14 @@ fn an_inbox_is_made_at_once_while_many_are_published() {
     world.run_for(Duration::from_secs(2));
     world.command(BOB, Command::CreateInbox { name: "new".into() });
     let is_ready = |world: &World| {
-        world.has_notice(BOB, |notice| matches!(notice, Notice::InboxReady { name, .. } if name == "new"))
+        world.has_notice(
+            BOB,
+            |notice| matches!(notice, Notice::InboxReady { name, .. } if name == "new"),
+        )
     };
-    assert!(world.run_until(Duration::from_secs(15), is_ready), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(15), is_ready),
+        "{}",
+        world.describe()
+    );
 }

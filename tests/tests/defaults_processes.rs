@@ -1,5 +1,6 @@
-//! Real processes in a network with the parameters that networks have unless they say otherwise: ten relays, each in an address
-//! group of its own. Only receipts, which no relay can ask for yet, and public addresses are not asked for.
+//! Real processes in a network with the parameters that networks have unless they say otherwise:
+//! ten relays, each in an address group of its own. Only receipts, which no relay can ask for yet,
+//! and public addresses are not asked for.
 
 #![allow(
     clippy::expect_used,
@@ -15,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use fleet::{Fleet, Profile, Relay, Shift};
 
-const PARAMS: &str = "receipts_min = 0\ndanger_allow_private_addresses = true\ndanger_accept_weak = true\n";
+const PARAMS: &str =
+    "receipts_min = 0\ndanger_allow_private_addresses = true\ndanger_accept_weak = true\n";
 const RELAYS: usize = 10;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(170);
 
-/// Until a newcomer hears of all relays from its seeds: each relay passes news on within seconds (§8.3(10)), and each was the
-/// seed of the next, so that news may have many relays to pass.
+/// Until a newcomer hears of all relays from its seeds: each relay passes news on within seconds
+/// (§8.3(10)), and each was the seed of the next, so that news may have many relays to pass.
 fn settle(fleet: &Fleet) {
     let gives_up_at = Instant::now() + PATIENCE;
     for attempt in 0.. {
@@ -30,13 +32,21 @@ fn settle(fleet: &Fleet) {
         if status.first().and_then(|status| status["relays"].as_u64()) == Some(RELAYS as u64) {
             return;
         }
-        assert!(Instant::now() < gives_up_at, "every relay is known to all: {status:?}");
+        assert!(
+            Instant::now() < gives_up_at,
+            "every relay is known to all: {status:?}"
+        );
     }
 }
 
 fn send(from: &Profile, address: &str, body: &[u8]) {
     let sent = from.send_with(address, body, &[]);
-    assert_eq!(sent.status.code(), Some(0), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert_eq!(
+        sent.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&sent.stderr)
+    );
 }
 
 #[test] // §10.2(6a), §10.5(2)
@@ -47,17 +57,24 @@ fn messages_are_held_and_read_by_default() {
     let address = bob.create_inbox("help");
     send(&alice, &address, b"while nobody reads");
     assert_eq!(bob.receive(1, PATIENCE), [b"while nobody reads".to_vec()]);
-    // To one who follows, through a pushing holder; and on to a second holder by the command that runs next.
+    // To one who follows, through a pushing holder; and on to a second holder by the command that
+    // runs next.
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| bob.follow(2, PATIENCE));
         send(&alice, &address, b"first, pushed");
         send(&alice, &address, b"second, pushed");
         let mut came = follower.join().expect("the reader ends");
         came.sort();
-        assert_eq!(came, [b"first, pushed".to_vec(), b"second, pushed".to_vec()]);
+        assert_eq!(
+            came,
+            [b"first, pushed".to_vec(), b"second, pushed".to_vec()]
+        );
     });
     alice.ok(&["send", "--flush", "--timeout", "170"]);
-    assert!(bob.receive_all().is_empty(), "copies are of messages that were read");
+    assert!(
+        bob.receive_all().is_empty(),
+        "copies are of messages that were read"
+    );
 }
 
 #[test] // §8.3(9a)
@@ -75,7 +92,10 @@ fn an_owner_who_was_away_for_three_days_receives() {
         assert_eq!(relay.stop(), Some(0));
         relay.shift = Shift::default();
     }
-    fleet.relays.iter_mut().for_each(|relay: &mut Relay| relay.start(&[]));
+    fleet
+        .relays
+        .iter_mut()
+        .for_each(|relay: &mut Relay| relay.start(&[]));
     bob.shift = Shift::default();
     assert_eq!(bob.receive(1, PATIENCE), [b"waits for you".to_vec()]);
 }

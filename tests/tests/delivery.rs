@@ -1,6 +1,10 @@
-//! A message, end to end, over real cores: discovered relays, circuits, a durable mailbox, an owner who is away.
+//! A message, end to end, over real cores: discovered relays, circuits, a durable mailbox, an owner
+//! who is away.
 
-#![allow(clippy::cast_possible_truncation, reason = "a test that fails panics; lengths are made up")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "a test that fails panics; lengths are made up"
+)]
 
 use std::collections::BTreeSet;
 
@@ -14,7 +18,13 @@ const ALICE: ClientName = ClientName(0);
 const BOB: ClientName = ClientName(1);
 
 fn listen(world: &mut World, is_interactive: bool) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive,
+        },
+    );
 }
 
 fn body(number: usize, len: usize) -> Vec<u8> {
@@ -25,9 +35,17 @@ fn body(number: usize, len: usize) -> Vec<u8> {
 fn relays_that_join_through_one_another_all_know_each_other() {
     let mut world = World::new(1).relays(12);
     let everyone_knows = |world: &World| {
-        world.all_relays().iter().all(|relay| relay.control().is_some_and(|control| control.view().len() == 12))
+        world.all_relays().iter().all(|relay| {
+            relay
+                .control()
+                .is_some_and(|control| control.view().len() == 12)
+        })
     };
-    assert!(world.run_until(Duration::from_secs(30), everyone_knows), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(30), everyone_knows),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10
@@ -44,9 +62,18 @@ fn messages_of_all_sizes_arrive_once_and_whole() {
         })
         .collect();
     let all = |world: &World| world.message_count(BOB) == 7;
-    assert!(world.run_until(Duration::from_secs(120), all), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), all),
+        "{}",
+        world.describe()
+    );
     for (id, body) in &sent {
-        let came = world.client(BOB).disk.messages.iter().find(|(_, came, _)| came == id);
+        let came = world
+            .client(BOB)
+            .disk
+            .messages
+            .iter()
+            .find(|(_, came, _)| came == id);
         assert_eq!(came.map(|(_, _, came)| came), Some(body));
     }
 }
@@ -56,8 +83,9 @@ fn an_owner_who_was_away_gets_everything() {
     let mut world = World::new(3).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     world.crash_client(BOB);
-    let sent: BTreeSet<MessageId> =
-        (0..40).map(|number| world.send(ALICE, &address, body(number, 1 + number * 97))).collect();
+    let sent: BTreeSet<MessageId> = (0..40)
+        .map(|number| world.send(ALICE, &address, body(number, 1 + number * 97)))
+        .collect();
     let all_held = |world: &World| {
         sent.iter().all(|sent| {
             world.has_notice(
@@ -66,13 +94,27 @@ fn an_owner_who_was_away_gets_everything() {
             )
         })
     };
-    assert!(world.run_until(Duration::from_secs(120), all_held), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), all_held),
+        "{}",
+        world.describe()
+    );
     world.crash_client(ALICE);
     world.restart_client(BOB);
     listen(&mut world, false);
     let all_came = |world: &World| world.message_count(BOB) == 40;
-    assert!(world.run_until(Duration::from_secs(120), all_came), "{}", world.describe());
-    let came: BTreeSet<MessageId> = world.client(BOB).disk.messages.iter().map(|(_, id, _)| *id).collect();
+    assert!(
+        world.run_until(Duration::from_secs(120), all_came),
+        "{}",
+        world.describe()
+    );
+    let came: BTreeSet<MessageId> = world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .map(|(_, id, _)| *id)
+        .collect();
     assert_eq!(came, sent);
 }
 
@@ -82,9 +124,16 @@ fn an_address_nobody_published_defers_and_loses_nothing() {
     let nobody = InboxIdentity::from_seed(&[7; 32]);
     let id = world.send(ALICE, nobody.address(), b"hello".to_vec());
     let is_deferred = |world: &World| {
-        world.has_notice(ALICE, |notice| matches!(notice, Notice::Deferred { id: deferred, .. } if *deferred == id))
+        world.has_notice(
+            ALICE,
+            |notice| matches!(notice, Notice::Deferred { id: deferred, .. } if *deferred == id),
+        )
     };
-    assert!(world.run_until(Duration::from_secs(60), is_deferred), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), is_deferred),
+        "{}",
+        world.describe()
+    );
     assert_eq!(world.client(ALICE).disk.outbox_len(), 1);
 }
 

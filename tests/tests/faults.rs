@@ -13,7 +13,13 @@ const ALICE: ClientName = ClientName(0);
 const BOB: ClientName = ClientName(1);
 
 fn listen(world: &mut World) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive: true,
+        },
+    );
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
@@ -24,7 +30,13 @@ fn is_held(world: &World, sent: MessageId) -> bool {
 }
 
 fn received(world: &World) -> BTreeSet<MessageId> {
-    world.client(BOB).disk.messages.iter().map(|(_, id, _)| *id).collect()
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .map(|(_, id, _)| *id)
+        .collect()
 }
 
 #[test] // §10.2: an answered deposit is durable
@@ -32,7 +44,11 @@ fn all_relays_crash_right_after_a_message_is_held() {
     let mut world = World::new(11).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     let id = world.send(ALICE, &address, b"kept".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, id)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| is_held(world, id)),
+        "{}",
+        world.describe()
+    );
     for number in 0..8 {
         world.crash_relay(RelayName(number));
     }
@@ -43,7 +59,11 @@ fn all_relays_crash_right_after_a_message_is_held() {
     }
     listen(&mut world);
     let came = |world: &World| received(world).contains(&id);
-    assert!(world.run_until(Duration::from_secs(180), came), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(180), came),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5: the outbox is durable
@@ -58,7 +78,11 @@ fn a_sender_that_dies_goes_on_where_it_was() {
     world.restart_client(ALICE);
     listen(&mut world);
     let came = |world: &World| received(world).contains(&id);
-    assert!(world.run_until(Duration::from_secs(120), came), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), came),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(1): sent and stored at once, told when stored
@@ -69,7 +93,9 @@ fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
         let address = world.create_inbox(BOB, "help");
         listen(&mut world);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
-        assert!(world.run_until(Duration::from_secs(60), |world| received(world).contains(&warm)));
+        assert!(world.run_until(Duration::from_secs(60), |world| {
+            received(world).contains(&warm)
+        }));
         let id = world.send(ALICE, &address, b"now".to_vec());
         world.run_for(Duration::from_millis(lived));
         let was_queued = world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
@@ -77,11 +103,30 @@ fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
         was_lost |= world.client(ALICE).disk.outbox_len() == 0;
         world.restart_client(ALICE);
         world.run_for(Duration::from_secs(60));
-        let count = world.client(BOB).disk.messages.iter().filter(|(_, came, _)| *came == id).count();
-        assert!(count == 1 || !was_queued && count == 0, "{lived} ms: came {count} times; {}", world.describe());
-        assert_eq!((world.client(BOB).disk.duplicates, world.client(ALICE).disk.outbox_len()), (0, 0));
+        let count = world
+            .client(BOB)
+            .disk
+            .messages
+            .iter()
+            .filter(|(_, came, _)| *came == id)
+            .count();
+        assert!(
+            count == 1 || !was_queued && count == 0,
+            "{lived} ms: came {count} times; {}",
+            world.describe()
+        );
+        assert_eq!(
+            (
+                world.client(BOB).disk.duplicates,
+                world.client(ALICE).disk.outbox_len()
+            ),
+            (0, 0)
+        );
     }
-    assert!(was_lost, "at least once it died before its disk had the message");
+    assert!(
+        was_lost,
+        "at least once it died before its disk had the message"
+    );
 }
 
 #[test] // §10.2(6): pushed before it is durable, answered after
@@ -94,9 +139,14 @@ fn holders_that_die_while_they_push_lose_and_double_nothing() {
         let address = world.create_inbox(BOB, "help");
         listen(&mut world);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
-        assert!(world.run_until(Duration::from_secs(60), |world| received(world).contains(&warm)));
+        assert!(world.run_until(Duration::from_secs(60), |world| {
+            received(world).contains(&warm)
+        }));
         world.run_for(Duration::from_secs(5));
-        let holders: Vec<_> = (0..8).map(RelayName).filter(|&name| world.relay(name).disk.has_queues()).collect();
+        let holders: Vec<_> = (0..8)
+            .map(RelayName)
+            .filter(|&name| world.relay(name).disk.has_queues())
+            .collect();
         let mut older = BTreeSet::new();
         for &name in &holders {
             older.extend(world.relay(name).disk.record_ids());
@@ -104,18 +154,30 @@ fn holders_that_die_while_they_push_lose_and_double_nothing() {
         }
         let id = world.send(ALICE, &address, b"now".to_vec());
         world.run_for(Duration::from_millis(lived));
-        let is_on_no_disk = holders.iter().all(|&name| world.relay(name).disk.record_ids().is_subset(&older));
-        assert!(!is_held(&world, id) || !is_on_no_disk, "{lived} ms: answered before it was durable");
+        let is_on_no_disk = holders
+            .iter()
+            .all(|&name| world.relay(name).disk.record_ids().is_subset(&older));
+        assert!(
+            !is_held(&world, id) || !is_on_no_disk,
+            "{lived} ms: answered before it was durable"
+        );
         came_before_the_disk += usize::from(received(&world).contains(&id) && is_on_no_disk);
         for &name in &holders {
             world.crash_relay(name);
             world.restart_relay(name);
         }
         let is_done = |world: &World| received(world).contains(&id) && is_held(world, id);
-        assert!(world.run_until(Duration::from_secs(180), is_done), "{lived} ms; {}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(180), is_done),
+            "{lived} ms; {}",
+            world.describe()
+        );
         assert_eq!(world.client(BOB).disk.duplicates, 0);
     }
-    assert!(came_before_the_disk >= 3, "it came while it was on no holder's disk only {came_before_the_disk} times");
+    assert!(
+        came_before_the_disk >= 3,
+        "it came while it was on no holder's disk only {came_before_the_disk} times"
+    );
 }
 
 #[test] // §6, §10: two of twelve relays die for good, others join, while messages flow
@@ -138,7 +200,11 @@ fn relays_come_and_go_while_messages_flow() {
             }
         }
         let all = |world: &World| received(world) == sent;
-        assert!(world.run_until(Duration::from_secs(400), all), "{}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(400), all),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -153,11 +219,17 @@ fn a_partition_delays_and_loses_nothing() {
             world.cut(Node::Relay(a), Node::Relay(b));
         }
     }
-    let sent: BTreeSet<MessageId> = (0..5).map(|n| world.send(ALICE, &address, vec![n; 200])).collect();
+    let sent: BTreeSet<MessageId> = (0..5)
+        .map(|n| world.send(ALICE, &address, vec![n; 200]))
+        .collect();
     world.run_for(Duration::from_secs(60));
     world.network().heal();
     let all = |world: &World| received(world) == sent;
-    assert!(world.run_until(Duration::from_secs(300), all), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), all),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // clients that crash at any point between a write and its commit
@@ -169,7 +241,8 @@ fn crashing_clients_lose_and_double_nothing() {
         let mut durable = BTreeSet::new();
         for round in 0..12u64 {
             let id = world.send(ALICE, &address, vec![1; 300]);
-            let is_queued = |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
+            let is_queued =
+                |world: &World| world.has_notice(ALICE, |notice| *notice == Notice::Queued(id));
             assert!(world.run_until(Duration::from_secs(10), is_queued));
             durable.insert(id);
             world.run_for(Duration::from_micros(37_000 * (round + 1)));
@@ -184,7 +257,11 @@ fn crashing_clients_lose_and_double_nothing() {
             }
         }
         let all = |world: &World| received(world) == durable;
-        assert!(world.run_until(Duration::from_secs(300), all), "{}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(300), all),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -196,9 +273,16 @@ fn a_relay_whose_seed_is_down_joins_later() {
     let late = world.add_relay();
     world.run_for(Duration::from_secs(20));
     world.restart_relay(RelayName(4));
-    let knows_all =
-        |world: &World| world.all_relays()[late.0].control().is_some_and(|control| control.view().len() == 6);
-    assert!(world.run_until(Duration::from_secs(60), knows_all), "{}", world.describe());
+    let knows_all = |world: &World| {
+        world.all_relays()[late.0]
+            .control()
+            .is_some_and(|control| control.view().len() == 6)
+    };
+    assert!(
+        world.run_until(Duration::from_secs(60), knows_all),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §6.4: a relay that is down is not the guard's doing
@@ -214,12 +298,15 @@ fn no_guard_is_blamed_for_relays_that_are_down() {
         world.run_for(Duration::from_secs(10));
     }
     for name in [ALICE, BOB] {
-        let is_blamed = world.has_notice(name, |notice| *notice == Notice::Warning(Warning::GuardFails));
+        let is_blamed = world.has_notice(name, |notice| {
+            *notice == Notice::Warning(Warning::GuardFails)
+        });
         assert!(!is_blamed, "{}", world.describe());
     }
 }
 
-/// Relays 0 to 9 and two clients, in a network where what fails is tried again after up to `retry_max`.
+/// Relays 0 to 9 and two clients, in a network where what fails is tried again after up to
+/// `retry_max`.
 fn patient_world(seed: u64, retry_max: Duration) -> World {
     let mut overlay = Network::local();
     overlay.params.retry_max = retry_max;
@@ -227,8 +314,14 @@ fn patient_world(seed: u64, retry_max: Duration) -> World {
 }
 
 fn replaced_count(world: &World) -> usize {
-    let is_it = |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
-    world.client(BOB).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+    let is_it =
+        |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
+    world
+        .client(BOB)
+        .notices
+        .iter()
+        .filter(|(_, notice)| is_it(notice))
+        .count()
 }
 
 #[test] // §10.5(6): a mailbox that its holder does not know is replaced at once
@@ -242,17 +335,27 @@ fn mailboxes_that_holders_lost_are_replaced() {
     }
     listen(&mut world);
     let are_replaced = |world: &World| replaced_count(world) == 3;
-    assert!(world.run_until(Duration::from_secs(300), are_replaced), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), are_replaced),
+        "{}",
+        world.describe()
+    );
     let id = world.send(ALICE, &address, b"in the new ones".to_vec());
     let came = |world: &World| received(world).contains(&id);
-    assert!(world.run_until(Duration::from_secs(300), came), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), came),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(6): a holder that stays away is replaced, by a client that runs for a moment now and then too
 fn a_mailbox_out_of_reach_is_replaced_over_short_runs() {
     let mut world = patient_world(72, Duration::from_secs(120));
     world.create_inbox(BOB, "help");
-    let holder = (1..10).map(RelayName).find(|&name| world.relay(name).disk.has_queues());
+    let holder = (1..10)
+        .map(RelayName)
+        .find(|&name| world.relay(name).disk.has_queues());
     world.crash_relay(holder.unwrap_or_else(|| unreachable!("three relays hold mailboxes")));
     for _ in 0..10 {
         world.crash_client(BOB);

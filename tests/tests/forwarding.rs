@@ -1,4 +1,5 @@
-//! What a cell costs a relay that only passes it on: no allocation and no copy, in either direction (docs/architecture.md).
+//! What a cell costs a relay that only passes it on: no allocation and no copy, in either direction
+//! (docs/architecture.md).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -49,13 +50,32 @@ fn hop(hop: usize) -> Hop {
         from_origin.apply(TableUpdate::Own(CircId::new(number).unwrap()));
         from_next.apply(TableUpdate::Own(CircId::new(number).unwrap()));
     }
-    from_origin.apply(TableUpdate::Terminate(circ(hop - 1), PeelLayer::new(key(10, hop))));
+    from_origin.apply(TableUpdate::Terminate(
+        circ(hop - 1),
+        PeelLayer::new(key(10, hop)),
+    ));
     if hop < HOPS_MAX {
-        from_origin.apply(TableUpdate::Join(circ(hop - 1), Next { queue: hop + 1, circ: circ(hop) }));
-        let back = Next { queue: hop - 1, circ: circ(hop - 1) };
-        from_next.apply(TableUpdate::Return(circ(hop), AddLayer::new(key(20, hop)), back));
+        from_origin.apply(TableUpdate::Join(
+            circ(hop - 1),
+            Next {
+                queue: hop + 1,
+                circ: circ(hop),
+            },
+        ));
+        let back = Next {
+            queue: hop - 1,
+            circ: circ(hop - 1),
+        };
+        from_next.apply(TableUpdate::Return(
+            circ(hop),
+            AddLayer::new(key(20, hop)),
+            back,
+        ));
     }
-    Hop { from_origin, from_next }
+    Hop {
+        from_origin,
+        from_next,
+    }
 }
 
 fn circuit() -> (OriginLayers, Vec<Hop>) {
@@ -68,9 +88,14 @@ fn circuit() -> (OriginLayers, Vec<Hop>) {
 fn passed(table: &mut LinkTable<usize>, cell: &mut Cell, to: usize) -> (u64, usize) {
     let before = ptr::from_ref(cell.as_bytes()) as usize;
     let mut is_onward = false;
-    let info = measure(|| is_onward = matches!(table.handle_cell(cell), Verdict::Onward(&queue) if queue == to));
+    let info = measure(|| {
+        is_onward = matches!(table.handle_cell(cell), Verdict::Onward(&queue) if queue == to);
+    });
     assert!(is_onward, "the cell goes on to hop {to}");
-    (info.count_total, ptr::from_ref(cell.as_bytes()) as usize - before)
+    (
+        info.count_total,
+        ptr::from_ref(cell.as_bytes()) as usize - before,
+    )
 }
 
 /// As the next relay reads it from its socket.
@@ -101,7 +126,10 @@ fn a_relay_that_passes_cells_away_from_the_origin_allocates_and_copies_nothing()
         }
         arrived(&cell, &mut buffer);
         let terminal = &mut hops[HOPS_MAX - 1].from_origin;
-        assert!(matches!(terminal.handle_cell(&mut buffer), Verdict::Deliver(_)));
+        assert!(matches!(
+            terminal.handle_cell(&mut buffer),
+            Verdict::Deliver(_)
+        ));
         assert_eq!(delivered_message(&buffer), Ok(&message[..]));
     }
 }

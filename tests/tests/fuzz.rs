@@ -1,6 +1,8 @@
-//! Every fuzz body over the corpus, over mutations of it, and over random bytes: the same ones in every run.
+//! Every fuzz body over the corpus, over mutations of it, and over random bytes: the same ones in
+//! every run.
 //!
-//! A file added to `tests/corpus/<body>/` is run from then on. `UMBEL_WRITE_CORPUS=1` writes the seeds anew.
+//! A file added to `tests/corpus/<body>/` is run from then on. `UMBEL_WRITE_CORPUS=1` writes the
+//! seeds anew.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -32,7 +34,12 @@ fn files(body: &Body) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(path).unwrap()))
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_string_lossy().into_owned(),
+                fs::read(path).unwrap(),
+            )
+        })
         .collect();
     files.sort();
     files
@@ -47,13 +54,21 @@ struct Input<'a> {
 impl Drop for Input<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("body {}, input of {} bytes: {:02x?}", self.body, self.bytes.len(), self.bytes);
+            eprintln!(
+                "body {}, input of {} bytes: {:02x?}",
+                self.body,
+                self.bytes.len(),
+                self.bytes
+            );
         }
     }
 }
 
 fn run(body: &Body, bytes: &[u8]) {
-    let input = Input { body: body.name, bytes };
+    let input = Input {
+        body: body.name,
+        bytes,
+    };
     (body.run)(input.bytes);
 }
 
@@ -96,7 +111,11 @@ fn the_corpus_holds_its_seeds() {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, &seed.bytes).unwrap();
         }
-        assert!(fs::read(&path).unwrap() == seed.bytes, "{}: UMBEL_WRITE_CORPUS=1 writes it", path.display());
+        assert!(
+            fs::read(&path).unwrap() == seed.bytes,
+            "{}: UMBEL_WRITE_CORPUS=1 writes it",
+            path.display()
+        );
     }
 }
 
@@ -113,7 +132,12 @@ fn every_body_holds_over_its_corpus_and_what_is_near_it() {
                 run(body, &mutated(bytes, &files, &mut rng));
             }
         }
-        eprintln!("{}: {} files, {:?}", body.name, files.len(), begun_at.elapsed());
+        eprintln!(
+            "{}: {} files, {:?}",
+            body.name,
+            files.len(),
+            begun_at.elapsed()
+        );
     }
 }
 

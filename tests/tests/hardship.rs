@@ -1,5 +1,5 @@
-//! Networks in a bad state: most relays gone, half of them starting again, guards that take a dial and say nothing, a client that
-//! was away for a month.
+//! Networks in a bad state: most relays gone, half of them starting again, guards that take a dial
+//! and say nothing, a client that was away for a month.
 
 use std::collections::BTreeSet;
 
@@ -18,28 +18,63 @@ fn seconds(count: u64) -> Duration {
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent))
+    world.has_notice(
+        ALICE,
+        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
+    )
 }
 
 fn has_come(world: &World, sent: MessageId) -> bool {
-    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .any(|(_, id, _)| *id == sent)
 }
 
 fn listen(world: &mut World) {
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive: true,
+        },
+    );
 }
 
-/// The parameters that people have, but for receipts, addresses that are not public, and waits that are somebody else's.
+/// The parameters that people have, but for receipts, addresses that are not public, and waits that
+/// are somebody else's.
 fn by_default() -> Network {
-    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
-    let params = Params { danger_address_groups: AddressGroups::Port, second_deposit_delay: Duration::ZERO, ..danger };
-    Network { params: Params { selectable_age: Duration::ZERO, puzzle_effort: 0, ..params }, ..Network::local() }
+    let danger = Params {
+        receipts_min: 0,
+        danger_allow_private_addresses: true,
+        ..Params::DEFAULT
+    };
+    let params = Params {
+        danger_address_groups: AddressGroups::Port,
+        second_deposit_delay: Duration::ZERO,
+        ..danger
+    };
+    Network {
+        params: Params {
+            selectable_age: Duration::ZERO,
+            puzzle_effort: 0,
+            ..params
+        },
+        ..Network::local()
+    }
 }
 
 /// How many circuits of three hops Alice has built.
 fn built_count(world: &World) -> usize {
     let built = |notice: &Notice| matches!(notice, Notice::HopBuilt { hop: 3, .. });
-    world.client(ALICE).notices.iter().filter(|(_, notice)| built(notice)).count()
+    world
+        .client(ALICE)
+        .notices
+        .iter()
+        .filter(|(_, notice)| built(notice))
+        .count()
 }
 
 fn builds_one(world: &mut World, within: Duration) -> bool {
@@ -49,8 +84,19 @@ fn builds_one(world: &mut World, within: Duration) -> bool {
 
 /// The relays that Alice began circuits at, and dialled as guards.
 fn guards_of(world: &World) -> BTreeSet<RelayId> {
-    let first = |notice: &Notice| if let Notice::HopBuilt { hop: 1, relay, .. } = notice { Some(*relay) } else { None };
-    world.client(ALICE).notices.iter().filter_map(|(_, notice)| first(notice)).collect()
+    let first = |notice: &Notice| {
+        if let Notice::HopBuilt { hop: 1, relay, .. } = notice {
+            Some(*relay)
+        } else {
+            None
+        }
+    };
+    world
+        .client(ALICE)
+        .notices
+        .iter()
+        .filter_map(|(_, notice)| first(notice))
+        .collect()
 }
 
 #[test] // §6.4, §10.5
@@ -60,14 +106,26 @@ fn half_of_the_network_starts_again_at_once_and_messages_go_on() {
         let address = world.create_inbox(BOB, "help");
         listen(&mut world);
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(world.run_until(seconds(30), |world| has_come(world, warm)), "{}", world.describe());
-        (0..12).step_by(2).for_each(|number| world.crash_relay(RelayName(number)));
+        assert!(
+            world.run_until(seconds(30), |world| has_come(world, warm)),
+            "{}",
+            world.describe()
+        );
+        (0..12)
+            .step_by(2)
+            .for_each(|number| world.crash_relay(RelayName(number)));
         let during = world.send(ALICE, &address, b"while they are away".to_vec());
         world.run_for(seconds(5));
-        (0..12).step_by(2).for_each(|number| world.restart_relay(RelayName(number)));
+        (0..12)
+            .step_by(2)
+            .for_each(|number| world.restart_relay(RelayName(number)));
         let after = world.send(ALICE, &address, b"after".to_vec());
         let have_come = |world: &World| has_come(world, during) && has_come(world, after);
-        assert!(world.run_until(seconds(40), have_come), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(40), have_come),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -77,7 +135,11 @@ fn a_month_away_costs_no_address() {
         let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(world.run_until(seconds(60), |world| is_held(world, warm)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(60), |world| is_held(world, warm)),
+            "{}",
+            world.describe()
+        );
         world.crash_client(ALICE);
         world.crash_client(BOB);
         world.skip(seconds(30 * 86_400));
@@ -87,7 +149,11 @@ fn a_month_away_costs_no_address() {
         world.run_for(seconds(300));
         world.restart_client(ALICE);
         let sent = world.send(ALICE, &address, b"after a month".to_vec());
-        assert!(world.run_until(seconds(300), |world| has_come(world, sent)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(300), |world| has_come(world, sent)),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -98,10 +164,16 @@ fn a_view_full_of_dead_relays_still_has_a_path() {
         let address = world.create_inbox(BOB, "help");
         world.run_for(seconds(20));
         world.crash_client(ALICE);
-        (1..24).filter(|number| number % 3 != 0).for_each(|number| world.crash_relay(RelayName(number)));
+        (1..24)
+            .filter(|number| number % 3 != 0)
+            .for_each(|number| world.crash_relay(RelayName(number)));
         world.restart_client(ALICE);
         world.send(ALICE, &address, b"whoever is left".to_vec());
-        assert!(builds_one(&mut world, seconds(within)), "{}", world.describe());
+        assert!(
+            builds_one(&mut world, seconds(within)),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -114,11 +186,17 @@ fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
             let silent: Vec<RelayId> = guards_of(&world).into_iter().collect();
             world.crash_client(ALICE);
             for relay in silent {
-                let name = world.relay_named(relay).unwrap_or_else(|| unreachable!("a relay of this world"));
+                let name = world
+                    .relay_named(relay)
+                    .unwrap_or_else(|| unreachable!("a relay of this world"));
                 world.silence(ALICE, name);
             }
             world.restart_client(ALICE);
-            assert!(builds_one(&mut world, seconds(25)), "round {round}: {}", world.describe());
+            assert!(
+                builds_one(&mut world, seconds(25)),
+                "round {round}: {}",
+                world.describe()
+            );
         }
     }
 }
@@ -129,14 +207,23 @@ fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(world.run_until(seconds(60), |world| is_held(world, warm)), "{}", world.describe());
-        // Two in seven swallow whatever they are to hand on, as one whose own connection is stuck does.
+        assert!(
+            world.run_until(seconds(60), |world| is_held(world, warm)),
+            "{}",
+            world.describe()
+        );
+        // Two in seven swallow whatever they are to hand on, as one whose own connection is stuck
+        // does.
         for number in [3, 5, 8, 11] {
             world.relay(RelayName(number)).sabotage = Some(Sabotage::Silence(0));
         }
         for number in 0..6 {
             let sent = world.send(ALICE, &address, vec![number; 20]);
-            assert!(world.run_until(seconds(120), |world| is_held(world, sent)), "{number}: {}", world.describe());
+            assert!(
+                world.run_until(seconds(120), |world| is_held(world, sent)),
+                "{number}: {}",
+                world.describe()
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Holders that are hostile to the owner of a mailbox: what they do costs them the mailbox, and the owner little.
+//! Holders that are hostile to the owner of a mailbox: what they do costs them the mailbox, and the
+//! owner little.
 
 use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::network::Network;
@@ -13,29 +14,49 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// Bob, who follows an inbox, with a holder of it that is not the guard he uses; what fails is tried again after up to
-/// `retry_max`.
+/// Bob, who follows an inbox, with a holder of it that is not the guard he uses; what fails is
+/// tried again after up to `retry_max`.
 fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, RelayName) {
     let mut overlay = Network::local();
     overlay.params.retry_max = retry_max;
     let mut world = World::with_overlay(seed, overlay).relays(RELAYS).clients(1);
     world.create_inbox(BOB, "help");
-    world.command(BOB, Command::Listen { name: "help".to_owned(), is_interactive });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".to_owned(),
+            is_interactive,
+        },
+    );
     world.run_for(seconds(60));
     let guard = guard_of(&world);
     let mut others = (1..RELAYS).map(RelayName).filter(|&name| name != guard);
     let holder = others.find(|&name| world.relay(name).disk.has_queues());
-    (world, holder.unwrap_or_else(|| unreachable!("three relays hold mailboxes")))
+    (
+        world,
+        holder.unwrap_or_else(|| unreachable!("three relays hold mailboxes")),
+    )
 }
 
 fn guard_of(world: &World) -> RelayName {
-    let guard = world.client(BOB).core().and_then(|core| core.status().guard);
-    guard.and_then(|guard| world.relay_named(guard)).unwrap_or_else(|| unreachable!("a guard of this world is in use"))
+    let guard = world
+        .client(BOB)
+        .core()
+        .and_then(|core| core.status().guard);
+    guard
+        .and_then(|guard| world.relay_named(guard))
+        .unwrap_or_else(|| unreachable!("a guard of this world is in use"))
 }
 
 fn replaced_count(world: &World) -> usize {
-    let is_it = |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
-    world.client(BOB).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+    let is_it =
+        |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
+    world
+        .client(BOB)
+        .notices
+        .iter()
+        .filter(|(_, notice)| is_it(notice))
+        .count()
 }
 
 #[test] // §6.4(10), §10.5(6)
@@ -48,11 +69,23 @@ fn a_holder_that_destroys_every_circuit_on_which_it_is_asked_is_replaced() {
         world.crash_relay(guard);
         world.restart_relay(guard);
         let is_replaced = |world: &World| replaced_count(world) == 1;
-        assert!(world.run_until(seconds(1200), is_replaced), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(1200), is_replaced),
+            "{}",
+            world.describe()
+        );
         world.run_for(seconds(600));
-        assert_eq!(replaced_count(&world), 1, "the others stay; {}", world.describe());
+        assert_eq!(
+            replaced_count(&world),
+            1,
+            "the others stay; {}",
+            world.describe()
+        );
         let is_alarm = |notice: &Notice| matches!(notice, Notice::Warning(Warning::GuardFails));
-        assert!(!world.has_notice(BOB, is_alarm), "the guard is not behind it");
+        assert!(
+            !world.has_notice(BOB, is_alarm),
+            "the guard is not behind it"
+        );
     }
 }
 
@@ -76,10 +109,22 @@ fn a_holder_that_ends_one_subscription_after_the_other_is_asked_ever_less() {
         world.restart_relay(holder);
         world.run_for(seconds(12));
     }
-    let to_holder = world.client(BOB).notices.iter().filter_map(|(at, notice)| match notice {
-        Notice::HopBuilt { hop: 4, relay, circuit } if *relay == id && *at >= before => Some(*circuit),
-        _ => None,
-    });
+    let to_holder = world
+        .client(BOB)
+        .notices
+        .iter()
+        .filter_map(|(at, notice)| match notice {
+            Notice::HopBuilt {
+                hop: 4,
+                relay,
+                circuit,
+            } if *relay == id && *at >= before => Some(*circuit),
+            _ => None,
+        });
     let circuits = to_holder.count();
-    assert!((1..=40).contains(&circuits), "{circuits} circuits in 100 restarts; {}", world.describe());
+    assert!(
+        (1..=40).contains(&circuits),
+        "{circuits} circuits in 100 restarts; {}",
+        world.describe()
+    );
 }

@@ -1,6 +1,11 @@
-//! The stages of a message, with the waits that a network has by default; owners that run for a moment; two copies of a profile.
+//! The stages of a message, with the waits that a network has by default; owners that run for a
+//! moment; two copies of a profile.
 
-#![allow(clippy::panic, clippy::expect_used, reason = "a test that fails panics")]
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test that fails panics"
+)]
 
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
 use umbel_proto::ids::MessageId;
@@ -27,8 +32,17 @@ fn default_world(seed: u64) -> World {
     World::with_overlay(seed, overlay).relays(12).clients(2)
 }
 
-fn told_since(world: &World, client: ClientName, since: Instant, is_it: impl Fn(&Notice) -> bool) -> bool {
-    world.client(client).notices.iter().any(|(at, notice)| *at >= since && is_it(notice))
+fn told_since(
+    world: &World,
+    client: ClientName,
+    since: Instant,
+    is_it: impl Fn(&Notice) -> bool,
+) -> bool {
+    world
+        .client(client)
+        .notices
+        .iter()
+        .any(|(at, notice)| *at >= since && is_it(notice))
 }
 
 fn holders_told(world: &World, sent: MessageId) -> usize {
@@ -36,7 +50,13 @@ fn holders_told(world: &World, sent: MessageId) -> usize {
         Notice::Held { id, holders, .. } if *id == sent => Some(*holders),
         _ => None,
     };
-    world.client(ALICE).notices.iter().filter_map(holders).max().unwrap_or(0)
+    world
+        .client(ALICE)
+        .notices
+        .iter()
+        .filter_map(holders)
+        .max()
+        .unwrap_or(0)
 }
 
 fn is_planned(notice: &Notice, sent: MessageId) -> bool {
@@ -54,8 +74,13 @@ fn end(world: &mut World, client: ClientName) {
 fn send_and_end(world: &mut World, address: &InboxAddress) -> MessageId {
     let sent = world.send(ALICE, address, b"the first copy is enough to go".to_vec());
     let since = world.now();
-    let is_kept = |world: &World| told_since(world, ALICE, since, |notice| is_planned(notice, sent));
-    assert!(world.run_until(Duration::from_secs(10), is_kept), "{}", world.describe());
+    let is_kept =
+        |world: &World| told_since(world, ALICE, since, |notice| is_planned(notice, sent));
+    assert!(
+        world.run_until(Duration::from_secs(10), is_kept),
+        "{}",
+        world.describe()
+    );
     assert_eq!(holders_told(world, sent), 1);
     end(world, ALICE);
     sent
@@ -69,7 +94,11 @@ fn one_holder_is_told_within_seconds_and_the_second_is_left_to_whichever_client_
     world.skip(Duration::from_secs(300));
     world.restart_client(ALICE);
     let is_held = |world: &World| holders_told(world, sent) == 2;
-    assert!(world.run_until(Duration::from_secs(10), is_held), "at once, not after another wait; {}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(10), is_held),
+        "at once, not after another wait; {}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(2)
@@ -80,10 +109,14 @@ fn short_runs_neither_hurry_the_second_deposit_nor_put_it_off() {
     let mut due_at = None;
     for _ in 0..300 {
         world.run_for(Duration::from_secs(1));
-        let wait = world.client(ALICE).notices.iter().find_map(|(at, notice)| match notice {
-            Notice::Scheduled { id, wait } if *id == sent => Some(*at + *wait),
-            _ => None,
-        });
+        let wait = world
+            .client(ALICE)
+            .notices
+            .iter()
+            .find_map(|(at, notice)| match notice {
+                Notice::Scheduled { id, wait } if *id == sent => Some(*at + *wait),
+                _ => None,
+            });
         due_at = due_at.or(wait);
         if holders_told(&world, sent) >= 2 {
             break;
@@ -92,8 +125,16 @@ fn short_runs_neither_hurry_the_second_deposit_nor_put_it_off() {
         world.restart_client(ALICE);
     }
     let due_at = due_at.expect("the wait was told");
-    assert!(world.now() + Duration::from_secs(1) >= due_at, "not before; {}", world.describe());
-    assert!(world.now() <= due_at + Duration::from_secs(5), "not long after; {}", world.describe());
+    assert!(
+        world.now() + Duration::from_secs(1) >= due_at,
+        "not before; {}",
+        world.describe()
+    );
+    assert!(
+        world.now() <= due_at + Duration::from_secs(5),
+        "not long after; {}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(2)
@@ -102,22 +143,43 @@ fn where_two_of_three_holders_are_dead_that_is_told_within_seconds_of_the_second
         let mut world = default_world(seed);
         let address = world.create_inbox(BOB, "help");
         end(&mut world, BOB);
-        let holders = (0..12).map(RelayName).filter(|&name| world.relay(name).disk.has_queues());
+        let holders = (0..12)
+            .map(RelayName)
+            .filter(|&name| world.relay(name).disk.has_queues());
         let holders: Vec<RelayName> = holders.collect();
-        holders.iter().take(2).for_each(|&name| world.crash_relay(name));
+        holders
+            .iter()
+            .take(2)
+            .for_each(|&name| world.crash_relay(name));
         let sent = world.send(ALICE, &address, b"to one of three".to_vec());
         let is_kept = |world: &World| holders_told(world, sent) == 1;
-        assert!(world.run_until(Duration::from_secs(30), is_kept), "{}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(30), is_kept),
+            "{}",
+            world.describe()
+        );
         let is_over = |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::Holders, .. } if *id == sent);
         let since = world.now();
         world.run_for(Duration::from_secs(1));
-        let tries_at = world.client(ALICE).notices.iter().rev().find_map(|(at, notice)| match notice {
-            Notice::Scheduled { id, wait } if *id == sent => Some(*at + *wait),
-            _ => None,
-        });
+        let tries_at =
+            world
+                .client(ALICE)
+                .notices
+                .iter()
+                .rev()
+                .find_map(|(at, notice)| match notice {
+                    Notice::Scheduled { id, wait } if *id == sent => Some(*at + *wait),
+                    _ => None,
+                });
         let wait = tries_at.map_or(Duration::ZERO, |at| at.since(since));
-        world.run_until(wait + Duration::from_secs(5), |world| told_since(world, ALICE, since, is_over));
-        assert!(told_since(&world, ALICE, since, is_over), "{}", world.describe());
+        world.run_until(wait + Duration::from_secs(5), |world| {
+            told_since(world, ALICE, since, is_over)
+        });
+        assert!(
+            told_since(&world, ALICE, since, is_over),
+            "{}",
+            world.describe()
+        );
         let status = world.client(ALICE).core().expect("it is up").status();
         assert_eq!(status.outbox[0].obstacle, Some(DeferReason::Holders));
     }
@@ -129,12 +191,21 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
     let nobody = *InboxIdentity::from_seed(&[7; 32]).address();
     let id = MessageId([3; 16]);
     let life = Some(Duration::from_secs(60));
-    world.command(ALICE, Command::Send { id, address: nobody, body: b"hello".to_vec(), life });
+    world.command(
+        ALICE,
+        Command::Send {
+            id,
+            address: nobody,
+            body: b"hello".to_vec(),
+            life,
+        },
+    );
     let is_expired = |notice: &Notice| matches!(notice, Notice::Failed { id: failed, reason: umbel_client::core::SendFault::Expired } if *failed == id);
     world.run_for(Duration::from_secs(50));
     assert!(!world.has_notice(ALICE, is_expired));
     assert!(
-        world.run_until(Duration::from_secs(60), |world| world.has_notice(ALICE, is_expired)),
+        world.run_until(Duration::from_secs(60), |world| world
+            .has_notice(ALICE, is_expired)),
         "{}",
         world.describe()
     );
@@ -142,25 +213,48 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
     assert_eq!(world.client(ALICE).disk.outbox_len(), 0);
 }
 
-/// A run of Bob's that ends as soon as all is fetched and, if a mailbox is being replaced, that is done.
+/// A run of Bob's that ends as soon as all is fetched and, if a mailbox is being replaced, that is
+/// done.
 fn receive_once(world: &mut World) {
     world.restart_client(BOB);
     let since = world.now();
-    world.command(BOB, Command::Listen { name: "help".into(), is_interactive: false });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive: false,
+        },
+    );
     let is_caught_up = |notice: &Notice| matches!(notice, Notice::CaughtUp { .. });
-    assert!(world.run_until(Duration::from_secs(60), |world| told_since(world, BOB, since, is_caught_up)));
+    assert!(world.run_until(Duration::from_secs(60), |world| told_since(
+        world,
+        BOB,
+        since,
+        is_caught_up
+    )));
     let is_mending = |notice: &Notice| matches!(notice, Notice::Mending { .. });
-    let told = world.client(BOB).notices.iter().rfind(|(_, notice)| is_mending(notice)).map(|&(at, _)| at);
+    let told = world
+        .client(BOB)
+        .notices
+        .iter()
+        .rfind(|(_, notice)| is_mending(notice))
+        .map(|&(at, _)| at);
     if let Some(mending_at) = told.filter(|&at| at >= since) {
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
         let is_mended = |world: &World| told_since(world, BOB, mending_at, is_ready);
-        assert!(world.run_until(Duration::from_secs(20), is_mended), "within one command; {}", world.describe());
+        assert!(
+            world.run_until(Duration::from_secs(20), is_mended),
+            "within one command; {}",
+            world.describe()
+        );
     }
     end(world, BOB);
 }
 
 fn is_replaced(world: &World) -> bool {
-    world.has_notice(BOB, |notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. })))
+    world.has_notice(BOB, |notice| {
+        matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }))
+    })
 }
 
 #[test] // §10.5(6)
@@ -176,14 +270,21 @@ fn one_short_run_replaces_mailboxes_that_their_holders_lost() {
     receive_once(&mut world);
     assert!(is_replaced(&world), "{}", world.describe());
     let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
-    assert!(world.run_until(Duration::from_secs(300), |world| holders_told(world, sent) == 2), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), |world| holders_told(world, sent)
+            == 2),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(6)
 fn short_runs_replace_a_mailbox_whose_holder_is_away_for_long() {
     let mut world = default_world(90);
     world.create_inbox(BOB, "help");
-    let holder = (1..12).map(RelayName).find(|&name| world.relay(name).disk.has_queues());
+    let holder = (1..12)
+        .map(RelayName)
+        .find(|&name| world.relay(name).disk.has_queues());
     world.crash_relay(holder.expect("three relays hold mailboxes"));
     end(&mut world, BOB);
     receive_once(&mut world);
@@ -198,48 +299,85 @@ fn short_runs_replace_all_mailboxes_soon_where_nobody_can_write_any_more() {
     let mut world = default_world(91);
     let address = world.create_inbox(BOB, "help");
     end(&mut world, BOB);
-    let holders: Vec<_> = (0..12).map(RelayName).filter(|&name| world.relay(name).disk.has_queues()).collect();
+    let holders: Vec<_> = (0..12)
+        .map(RelayName)
+        .filter(|&name| world.relay(name).disk.has_queues())
+        .collect();
     assert_eq!(holders.len(), 3);
-    holders.into_iter().for_each(|holder| world.crash_relay(holder));
+    holders
+        .into_iter()
+        .for_each(|holder| world.crash_relay(holder));
     receive_once(&mut world);
     assert!(!is_replaced(&world), "they may come back");
-    // A run whose circuits break, since relays on their way are dead too, learns nothing of the holders.
+    // A run whose circuits break, since relays on their way are dead too, learns nothing of the
+    // holders.
     for _ in 0..3 {
         world.run_for(Duration::from_secs(40));
         receive_once(&mut world);
     }
     assert!(is_replaced(&world), "{}", world.describe());
     let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
-    assert!(world.run_until(Duration::from_secs(300), |world| holders_told(world, sent) == 2), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), |world| holders_told(world, sent)
+            == 2),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §10.5(6): in a network's first seconds a few inboxes go out with fewer mailboxes than they are to have
 fn one_short_run_makes_the_mailboxes_that_an_inbox_lacks_and_publishes_them() {
-    let count = |world: &World| world.client(BOB).core().map_or(0, |core| core.status().inboxes[0].1);
+    let count = |world: &World| {
+        world
+            .client(BOB)
+            .core()
+            .map_or(0, |core| core.status().inboxes[0].1)
+    };
     let made = (1000..1200).map(|seed| {
         let mut world = default_world(seed);
         let address = world.create_inbox(BOB, "help");
         (world, address)
     });
-    let (mut world, address) = made.into_iter().find(|(world, _)| count(world) < 3).expect("one of two hundred");
+    let (mut world, address) = made
+        .into_iter()
+        .find(|(world, _)| count(world) < 3)
+        .expect("one of two hundred");
     end(&mut world, BOB);
     world.run_for(Duration::from_secs(600));
     receive_once(&mut world); // until that is done
     let sent = world.send(ALICE, &address, b"in all of them".to_vec());
     let is_held = |world: &World| {
-        world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, wanted: 2, .. } if *id == sent))
+        world.has_notice(
+            ALICE,
+            |notice| matches!(notice, Notice::Held { id, wanted: 2, .. } if *id == sent),
+        )
     };
-    assert!(world.run_until(Duration::from_secs(300), is_held), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(300), is_held),
+        "{}",
+        world.describe()
+    );
     let is_told = |notice: &Notice| matches!(notice, Notice::Mending { .. });
-    assert!(world.has_notice(BOB, is_told), "whoever ends the run hears that it is not done");
+    assert!(
+        world.has_notice(BOB, is_told),
+        "whoever ends the run hears that it is not done"
+    );
 }
 
 fn is_warned(world: &World, client: ClientName) -> bool {
-    world.has_notice(client, |notice| matches!(notice, Notice::Warning(Warning::OtherCopy { .. })))
+    world.has_notice(client, |notice| {
+        matches!(notice, Notice::Warning(Warning::OtherCopy { .. }))
+    })
 }
 
 fn follow(world: &mut World, client: ClientName) {
-    world.command(client, Command::Listen { name: "help".into(), is_interactive: true });
+    world.command(
+        client,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive: true,
+        },
+    );
 }
 
 #[test] // §9.3(6), §10.2(6c)
@@ -252,16 +390,34 @@ fn two_copies_of_a_profile_notice_each_other_and_do_not_fight() {
     let copy = world.copy_client(BOB);
     follow(&mut world, copy);
     let is_noticed = |world: &World| is_warned(world, BOB);
-    assert!(world.run_until(Duration::from_secs(60), is_noticed), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), is_noticed),
+        "{}",
+        world.describe()
+    );
     let before = world.cells.sent;
     world.run_for(Duration::from_secs(600));
     let cells = world.cells.sent - before;
-    assert!(cells < 20_000, "{cells} cells in ten minutes, in which nothing is sent");
+    assert!(
+        cells < 20_000,
+        "{cells} cells in ten minutes, in which nothing is sent"
+    );
     let id = world.send(ALICE, &address, b"to whichever reads it".to_vec());
     let has_come = |world: &World| {
-        [BOB, copy].iter().any(|&client| world.client(client).disk.messages.iter().any(|(_, came, _)| *came == id))
+        [BOB, copy].iter().any(|&client| {
+            world
+                .client(client)
+                .disk
+                .messages
+                .iter()
+                .any(|(_, came, _)| *came == id)
+        })
     };
-    assert!(world.run_until(Duration::from_secs(120), has_come), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(120), has_come),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §9.3(6)
@@ -269,7 +425,8 @@ fn a_backup_that_was_restored_says_so_and_takes_mail_again() {
     let mut world = World::new(92).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     end(&mut world, BOB);
-    // Bob goes on for some runs in which he receives, each with a revision of its own; then his disk is lost, and a copy from before comes back.
+    // Bob goes on for some runs in which he receives, each with a revision of its own; then his
+    // disk is lost, and a copy from before comes back.
     let backup = world.copy_client(BOB);
     world.crash_client(backup);
     for _ in 0..3 {
@@ -281,9 +438,24 @@ fn a_backup_that_was_restored_says_so_and_takes_mail_again() {
     assert!(!is_warned(&world, BOB), "restarts alone are no second copy");
     world.restart_client(backup);
     follow(&mut world, backup);
-    assert!(world.run_until(Duration::from_secs(60), |world| is_warned(world, backup)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| is_warned(world, backup)),
+        "{}",
+        world.describe()
+    );
     world.run_for(Duration::from_secs(30));
     let id = world.send(ALICE, &address, b"after the restore".to_vec());
-    let has_come = |world: &World| world.client(backup).disk.messages.iter().any(|(_, came, _)| *came == id);
-    assert!(world.run_until(Duration::from_secs(60), has_come), "{}", world.describe());
+    let has_come = |world: &World| {
+        world
+            .client(backup)
+            .disk
+            .messages
+            .iter()
+            .any(|(_, came, _)| *came == id)
+    };
+    assert!(
+        world.run_until(Duration::from_secs(60), has_come),
+        "{}",
+        world.describe()
+    );
 }

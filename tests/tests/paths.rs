@@ -1,4 +1,5 @@
-//! What a client does about guards that are gone, that lie or that come back, and about more mailboxes than circuits.
+//! What a client does about guards that are gone, that lie or that come back, and about more
+//! mailboxes than circuits.
 
 use std::collections::BTreeSet;
 
@@ -19,23 +20,41 @@ fn seconds(count: u64) -> Duration {
 }
 
 fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
-    world.client(name).core().and_then(|core| core.status().guard)
+    world
+        .client(name)
+        .core()
+        .and_then(|core| core.status().guard)
 }
 
 fn name_of(world: &World, relay: RelayId) -> RelayName {
-    world.relay_named(relay).unwrap_or_else(|| unreachable!("a relay of this world"))
+    world
+        .relay_named(relay)
+        .unwrap_or_else(|| unreachable!("a relay of this world"))
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent))
+    world.has_notice(
+        ALICE,
+        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
+    )
 }
 
 fn has_come(world: &World, sent: MessageId) -> bool {
-    world.client(BOB).disk.messages.iter().any(|(_, id, _)| *id == sent)
+    world
+        .client(BOB)
+        .disk
+        .messages
+        .iter()
+        .any(|(_, id, _)| *id == sent)
 }
 
 fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> usize {
-    world.client(name).notices.iter().filter(|(_, notice)| is_it(notice)).count()
+    world
+        .client(name)
+        .notices
+        .iter()
+        .filter(|(_, notice)| is_it(notice))
+        .count()
 }
 
 fn unreachable_count(world: &World) -> usize {
@@ -55,10 +74,13 @@ fn send_and_wait(world: &mut World, address: &InboxAddress, within: Duration) ->
     world.run_until(within, |world| is_held(world, sent))
 }
 
-/// Whether Alice builds a circuit soon. What is delivered depends on more: a dead guard may be a holder too.
+/// Whether Alice builds a circuit soon. What is delivered depends on more: a dead guard may be a
+/// holder too.
 fn finds_a_guard(world: &mut World) -> bool {
     let before = built_count(world, 3);
-    world.run_until(seconds(15), |world| guard_of(world, ALICE).is_some() && built_count(world, 3) > before)
+    world.run_until(seconds(15), |world| {
+        guard_of(world, ALICE).is_some() && built_count(world, 3) > before
+    })
 }
 
 #[test] // §6.4(6), (9)
@@ -66,7 +88,11 @@ fn guards_that_are_dead_make_room_for_others_in_each_run() {
     for seed in [301, 302, 303] {
         let mut world = World::new(seed).relays(14).clients(2);
         let address = world.create_inbox(BOB, "help");
-        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        assert!(
+            send_and_wait(&mut world, &address, seconds(30)),
+            "{}",
+            world.describe()
+        );
         for _ in 0..4 {
             let guard = guard_of(&world, ALICE).expect("a guard in use");
             let dead = name_of(&world, guard);
@@ -76,16 +102,36 @@ fn guards_that_are_dead_make_room_for_others_in_each_run() {
             next_run(&mut world);
             assert!(finds_a_guard(&mut world), "{}", world.describe());
         }
-        assert_eq!(unreachable_count(&world), 0, "others were up all the time; {}", world.describe());
+        assert_eq!(
+            unreachable_count(&world),
+            0,
+            "others were up all the time; {}",
+            world.describe()
+        );
     }
 }
 
 #[test] // §6.4(8), (9)
 fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
-    let params = Params { danger_accept_weak: false, ..Network::local().params };
-    let mut world = World::with_overlay(304, Network { params, ..Network::local() }).relays(16).clients(2);
+    let params = Params {
+        danger_accept_weak: false,
+        ..Network::local().params
+    };
+    let mut world = World::with_overlay(
+        304,
+        Network {
+            params,
+            ..Network::local()
+        },
+    )
+    .relays(16)
+    .clients(2);
     let address = world.create_inbox(BOB, "help");
-    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    assert!(
+        send_and_wait(&mut world, &address, seconds(30)),
+        "{}",
+        world.describe()
+    );
     world.crash_relay(RelayName(0));
     for _ in 0..4 {
         next_run(&mut world);
@@ -97,31 +143,59 @@ fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
     next_run(&mut world);
     world.run_for(seconds(900));
     let used = guards_used(&world);
-    assert!((4..=5).contains(&used.len()), "three, and two more in a day: {}; {}", used.len(), world.describe());
+    assert!(
+        (4..=5).contains(&used.len()),
+        "three, and two more in a day: {}; {}",
+        used.len(),
+        world.describe()
+    );
 }
 
 /// The relays that Alice began circuits at.
 fn guards_used(world: &World) -> BTreeSet<RelayId> {
-    let first = |notice: &Notice| if let Notice::HopBuilt { hop: 1, relay, .. } = notice { Some(*relay) } else { None };
-    world.client(ALICE).notices.iter().filter_map(|(_, notice)| first(notice)).collect()
+    let first = |notice: &Notice| {
+        if let Notice::HopBuilt { hop: 1, relay, .. } = notice {
+            Some(*relay)
+        } else {
+            None
+        }
+    };
+    world
+        .client(ALICE)
+        .notices
+        .iter()
+        .filter_map(|(_, notice)| first(notice))
+        .collect()
 }
 
 #[test] // §6.4(7), (9)
 fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once() {
     let mut world = World::new(305).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
-    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    assert!(
+        send_and_wait(&mut world, &address, seconds(30)),
+        "{}",
+        world.describe()
+    );
     for number in 0..8 {
         world.crash_relay(RelayName(number));
     }
     next_run(&mut world);
-    assert!(world.run_until(seconds(5), |world| unreachable_count(world) > 0), "{}", world.describe());
+    assert!(
+        world.run_until(seconds(5), |world| unreachable_count(world) > 0),
+        "{}",
+        world.describe()
+    );
     let sent = world.send(ALICE, &address, b"later".to_vec());
     world.run_for(seconds(1800));
     for number in 0..8 {
         world.restart_relay(RelayName(number));
     }
-    assert!(world.run_until(seconds(20), |world| is_held(world, sent)), "{}", world.describe());
+    assert!(
+        world.run_until(seconds(20), |world| is_held(world, sent)),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §6.4(9), §8.3
@@ -129,7 +203,11 @@ fn a_seed_that_is_still_there_tells_where_the_others_are() {
     for seed in [306, 307, 308, 309] {
         let mut world = World::new(seed).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        assert!(
+            send_and_wait(&mut world, &address, seconds(30)),
+            "{}",
+            world.describe()
+        );
         world.command(ALICE, Command::Stop);
         world.run_for(seconds(1));
         world.crash_client(ALICE);
@@ -141,14 +219,22 @@ fn a_seed_that_is_still_there_tells_where_the_others_are() {
         world.run_for(seconds(30));
         let before = unreachable_count(&world);
         world.restart_client(ALICE);
-        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        assert!(
+            send_and_wait(&mut world, &address, seconds(30)),
+            "{}",
+            world.describe()
+        );
         assert_eq!(unreachable_count(&world), before, "{}", world.describe());
     }
 }
 
 /// Circuits that Alice began to build and that got so far.
 fn built_count(world: &World, wanted: usize) -> usize {
-    count_of(world, ALICE, |notice| matches!(notice, Notice::HopBuilt { hop, .. } if *hop == wanted))
+    count_of(
+        world,
+        ALICE,
+        |notice| matches!(notice, Notice::HopBuilt { hop, .. } if *hop == wanted),
+    )
 }
 
 #[test] // §6.4(10)
@@ -156,15 +242,27 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
     for seed in [311, 312, 313, 314] {
         let mut world = World::new(seed).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
-        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+        assert!(
+            send_and_wait(&mut world, &address, seconds(30)),
+            "{}",
+            world.describe()
+        );
         let liar = guard_of(&world, ALICE).expect("a guard in use");
         let name = name_of(&world, liar);
         world.relay(name).adversary = Some(Adversary::liar(2));
         next_run(&mut world);
         let before = built_count(&world, 3);
         let sent = world.send(ALICE, &address, b"past the liar".to_vec());
-        assert!(world.run_until(seconds(15), |world| is_held(world, sent)), "{}", world.describe());
-        assert!(guards_used(&world).iter().any(|&guard| guard != liar), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(15), |world| is_held(world, sent)),
+            "{}",
+            world.describe()
+        );
+        assert!(
+            guards_used(&world).iter().any(|&guard| guard != liar),
+            "{}",
+            world.describe()
+        );
         let built = built_count(&world, 3) - before;
         assert!(built <= 60, "{built} circuits; {}", world.describe());
     }
@@ -174,7 +272,11 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
 fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
     let mut world = World::new(315).relays(10).clients(2);
     let address = world.create_inbox(BOB, "help");
-    assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
+    assert!(
+        send_and_wait(&mut world, &address, seconds(30)),
+        "{}",
+        world.describe()
+    );
     next_run(&mut world);
     for number in 0..10 {
         world.relay(RelayName(number)).adversary = Some(Adversary::liar(2));
@@ -183,28 +285,57 @@ fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
     let sent = world.send(ALICE, &address, b"nobody lets it pass".to_vec());
     let is_said = |world: &World| {
         let broken = |notice: &Notice| {
-            let Notice::Deferred { id, reason: DeferReason::Broken { circuits, guards }, .. } = notice else {
+            let Notice::Deferred {
+                id,
+                reason: DeferReason::Broken { circuits, guards },
+                ..
+            } = notice
+            else {
                 return false;
             };
             *id == sent && *circuits >= 3 && *guards >= 1
         };
         world.has_notice(ALICE, broken)
     };
-    assert!(world.run_until(seconds(30), is_said), "{}", world.describe());
-    world.run_for(seconds(30));
     assert!(
-        !world.has_notice(ALICE, |notice| matches!(notice, Notice::Deferred { reason: DeferReason::NoDescriptor, .. }))
+        world.run_until(seconds(30), is_said),
+        "{}",
+        world.describe()
     );
+    world.run_for(seconds(30));
+    assert!(!world.has_notice(ALICE, |notice| matches!(
+        notice,
+        Notice::Deferred {
+            reason: DeferReason::NoDescriptor,
+            ..
+        }
+    )));
     let built = built_count(&world, 3) - before;
-    assert!(built <= 120, "{built} circuits in half a minute; {}", world.describe());
+    assert!(
+        built <= 120,
+        "{built} circuits in half a minute; {}",
+        world.describe()
+    );
 }
 
-/// A network of this many relays with these parameters, apart but for receipts and addresses that are not public.
+/// A network of this many relays with these parameters, apart but for receipts and addresses that
+/// are not public.
 fn default_params() -> Network {
-    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
+    let danger = Params {
+        receipts_min: 0,
+        danger_allow_private_addresses: true,
+        ..Params::DEFAULT
+    };
     // Senders are not what is tested: they need not wait.
-    let params = Params { danger_address_groups: AddressGroups::Port, second_deposit_delay: Duration::ZERO, ..danger };
-    Network { params, ..Network::local() }
+    let params = Params {
+        danger_address_groups: AddressGroups::Port,
+        second_deposit_delay: Duration::ZERO,
+        ..danger
+    };
+    Network {
+        params,
+        ..Network::local()
+    }
 }
 
 /// Bob has this many inboxes with a message in each; whether one run of `receive` brings them all.
@@ -215,13 +346,23 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
         let name = format!("box {number}");
         world.command(BOB, Command::CreateInbox { name: name.clone() });
         let ready = world.run_until(seconds(300), |world| {
-            world.has_notice(BOB, |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name))
+            world.has_notice(
+                BOB,
+                |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name),
+            )
         });
         assert!(ready, "{name}: {}", world.describe());
-        let address = world.client(BOB).core().and_then(|core| core.inbox_address(&name));
+        let address = world
+            .client(BOB)
+            .core()
+            .and_then(|core| core.inbox_address(&name));
         let address = address.unwrap_or_else(|| unreachable!("a ready inbox has an address"));
         let id = world.send(ALICE, &address, name.into_bytes());
-        assert!(world.run_until(seconds(300), |world| is_held(world, id)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(300), |world| is_held(world, id)),
+            "{}",
+            world.describe()
+        );
         sent.push(id);
     }
     world.command(BOB, Command::Stop);
@@ -229,13 +370,33 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
     world.crash_client(BOB);
     world.restart_client(BOB);
     for number in 0..count {
-        world.command(BOB, Command::Listen { name: format!("box {number}"), is_interactive });
+        world.command(
+            BOB,
+            Command::Listen {
+                name: format!("box {number}"),
+                is_interactive,
+            },
+        );
     }
     let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
-    assert!(world.run_until(within, have_come), "{} of {count}; {}", world.message_count(BOB), world.describe());
-    let is_alarm =
-        |notice: &Notice| matches!(notice, Notice::Warning(Warning::GuardFails | Warning::MailboxReplaced { .. }));
-    assert_eq!(count_of(&world, BOB, is_alarm), 0, "its own load is no failure of others; {}", world.describe());
+    assert!(
+        world.run_until(within, have_come),
+        "{} of {count}; {}",
+        world.message_count(BOB),
+        world.describe()
+    );
+    let is_alarm = |notice: &Notice| {
+        matches!(
+            notice,
+            Notice::Warning(Warning::GuardFails | Warning::MailboxReplaced { .. })
+        )
+    };
+    assert_eq!(
+        count_of(&world, BOB, is_alarm),
+        0,
+        "its own load is no failure of others; {}",
+        world.describe()
+    );
 }
 
 #[test] // §6.4(4)
@@ -253,10 +414,20 @@ fn a_follower_that_slept_hears_again_within_seconds() {
     for (seed, asleep) in [(331, 65), (332, 30), (333, 3600)] {
         let mut world = World::new(seed).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.command(
+            BOB,
+            Command::Listen {
+                name: "help".into(),
+                is_interactive: true,
+            },
+        );
         world.run_for(seconds(3));
         let first = world.send(ALICE, &address, b"before".to_vec());
-        assert!(world.run_until(seconds(20), |world| has_come(world, first)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(20), |world| has_come(world, first)),
+            "{}",
+            world.describe()
+        );
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
         world.suspend_client(BOB, seconds(asleep), |world| {
@@ -264,7 +435,11 @@ fn a_follower_that_slept_hears_again_within_seconds() {
             world.restart_relay(guard);
         });
         let sent = world.send(ALICE, &address, b"after waking".to_vec());
-        assert!(world.run_until(seconds(10), |world| has_come(world, sent)), "{asleep} s: {}", world.describe());
+        assert!(
+            world.run_until(seconds(10), |world| has_come(world, sent)),
+            "{asleep} s: {}",
+            world.describe()
+        );
     }
 }
 
@@ -273,33 +448,61 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
     for seconds_in in [3, 20, 31, 37, 45, 52, 58] {
         let mut world = World::new(340 + seconds_in).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.command(
+            BOB,
+            Command::Listen {
+                name: "help".into(),
+                is_interactive: true,
+            },
+        );
         world.run_for(seconds(60 + seconds_in));
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
         world.crash_relay(guard);
         world.restart_relay(guard);
         let sent = world.send(ALICE, &address, b"again".to_vec());
-        assert!(world.run_until(seconds(15), |world| has_come(world, sent)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(15), |world| has_come(world, sent)),
+            "{}",
+            world.describe()
+        );
     }
 }
 
 #[test] // §6.4(12): three seconds after it should have said something at the latest; the rest is for the next guard
 fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
-    for (seed, overlay, within) in
-        [(351, Network::local(), 35), (352, Network::local(), 35), (353, default_params(), 28)]
-    {
-        let overlay = Network { params: Params { selectable_age: Duration::ZERO, ..overlay.params }, ..overlay };
+    for (seed, overlay, within) in [
+        (351, Network::local(), 35),
+        (352, Network::local(), 35),
+        (353, default_params(), 28),
+    ] {
+        let overlay = Network {
+            params: Params {
+                selectable_age: Duration::ZERO,
+                ..overlay.params
+            },
+            ..overlay
+        };
         let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(BOB, Command::Listen { name: "help".into(), is_interactive: true });
+        world.command(
+            BOB,
+            Command::Listen {
+                name: "help".into(),
+                is_interactive: true,
+            },
+        );
         world.run_for(seconds(70));
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
         world.silence(BOB, guard);
         world.run_for(seconds(1));
         let sent = world.send(ALICE, &address, b"hello?".to_vec());
-        assert!(world.run_until(seconds(within), |world| has_come(world, sent)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(within), |world| has_come(world, sent)),
+            "{}",
+            world.describe()
+        );
     }
 }
 
@@ -308,21 +511,39 @@ fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_buil
     for left in [0, 3, 6] {
         let mut world = World::new(354).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        assert!(send_and_wait(&mut world, &address, seconds(30)), "{}", world.describe());
-        (0..8).filter(|&number| number != left).for_each(|number| world.crash_relay(RelayName(number)));
+        assert!(
+            send_and_wait(&mut world, &address, seconds(30)),
+            "{}",
+            world.describe()
+        );
+        (0..8)
+            .filter(|&number| number != left)
+            .for_each(|number| world.crash_relay(RelayName(number)));
         next_run(&mut world);
         let is_said = |notice: &Notice| matches!(notice, Notice::NoCircuits | Notice::Unreachable);
         assert!(!world.has_notice(ALICE, is_said), "{}", world.describe());
         let sent = world.send(ALICE, &address, b"nobody hands it on".to_vec());
-        assert!(world.run_until(seconds(8), |world| world.has_notice(ALICE, is_said)), "{}", world.describe());
-        (0..8).filter(|&number| number != left).for_each(|number| world.restart_relay(RelayName(number)));
-        assert!(world.run_until(seconds(40), |world| is_held(world, sent)), "{}", world.describe());
+        assert!(
+            world.run_until(seconds(8), |world| world.has_notice(ALICE, is_said)),
+            "{}",
+            world.describe()
+        );
+        (0..8)
+            .filter(|&number| number != left)
+            .for_each(|number| world.restart_relay(RelayName(number)));
+        assert!(
+            world.run_until(seconds(40), |world| is_held(world, sent)),
+            "{}",
+            world.describe()
+        );
     }
 }
 
 #[test] // §8.3(9a)
 fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_again() {
-    let mut world = World::with_overlay(362, default_params()).relays(60).clients(1);
+    let mut world = World::with_overlay(362, default_params())
+        .relays(60)
+        .clients(1);
     world.run_for(seconds(3600));
     assert!(guard_of(&world, ALICE).is_some(), "{}", world.describe());
     world.crash_client(ALICE);
@@ -337,12 +558,18 @@ fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_ag
     assert!(unreachable_count(&world) > 0, "{}", world.describe());
     world.network().heal();
     world.command(ALICE, Command::Flush);
-    assert!(world.run_until(seconds(30), |world| guard_of(world, ALICE).is_some()), "{}", world.describe());
+    assert!(
+        world.run_until(seconds(30), |world| guard_of(world, ALICE).is_some()),
+        "{}",
+        world.describe()
+    );
 }
 
 #[test] // §6.4(7), (9)
 fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
-    let mut world = World::with_overlay(361, default_params()).relays(60).clients(1);
+    let mut world = World::with_overlay(361, default_params())
+        .relays(60)
+        .clients(1);
     world.run_for(seconds(3600));
     assert!(guard_of(&world, ALICE).is_some(), "{}", world.describe());
     (0..60).for_each(|relay| world.cut(Node::Client(0), Node::Relay(relay)));
@@ -353,11 +580,20 @@ fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
     world.run_for(seconds(3600));
     let later = world.dialled_since(later_began);
     let relays: BTreeSet<_> = first.iter().chain(&later).collect();
-    assert!(first.len() < 300 && later.len() < 150, "{} dials, then {}", first.len(), later.len());
+    assert!(
+        first.len() < 300 && later.len() < 150,
+        "{} dials, then {}",
+        first.len(),
+        later.len()
+    );
     assert!(relays.len() <= 12, "to {} relays", relays.len());
 
     // A person who asks for something need not wait for the end of a long rest.
     world.network().heal();
     world.command(ALICE, Command::Flush);
-    assert!(world.run_until(seconds(12), |world| guard_of(world, ALICE).is_some()), "{}", world.describe());
+    assert!(
+        world.run_until(seconds(12), |world| guard_of(world, ALICE).is_some()),
+        "{}",
+        world.describe()
+    );
 }

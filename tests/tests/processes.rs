@@ -1,4 +1,5 @@
-//! What only real processes on real sockets show: the commands, the disk, the signals, the bytes on the wire.
+//! What only real processes on real sockets show: the commands, the disk, the signals, the bytes on
+//! the wire.
 
 #![allow(
     clippy::expect_used,
@@ -23,7 +24,9 @@ use fleet::{Fleet, Profile, objects};
 
 /// Bytes that no two messages share.
 fn body(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| ((at * 131) ^ (number * 29) ^ (at >> 8)) as u8).collect()
+    (0..len)
+        .map(|at| ((at * 131) ^ (number * 29) ^ (at >> 8)) as u8)
+        .collect()
 }
 
 /// Lengths from one byte to a hundred thousand, spread evenly in their logarithm.
@@ -42,7 +45,10 @@ fn counted(bodies: impl IntoIterator<Item = Vec<u8>>) -> BTreeMap<Vec<u8>, usize
 
 /// How many messages the long tests send; more by `UMBEL_TEST_MESSAGES`.
 fn message_count() -> usize {
-    std::env::var("UMBEL_TEST_MESSAGES").ok().and_then(|count| count.parse().ok()).unwrap_or(30)
+    std::env::var("UMBEL_TEST_MESSAGES")
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(30)
 }
 
 #[test] // everything, end to end
@@ -51,7 +57,9 @@ fn messages_of_all_lengths_arrive_once_although_the_reader_was_away() {
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     let count = message_count();
-    let sent: Vec<Vec<u8>> = (0..count).map(|number| body(number, len_of(number, count))).collect();
+    let sent: Vec<Vec<u8>> = (0..count)
+        .map(|number| body(number, len_of(number, count)))
+        .collect();
     let (away, here) = sent.split_at(count / 2);
     for body in away {
         assert_eq!(alice.send(&address, body), Some(0));
@@ -77,7 +85,10 @@ fn what_was_sent_survives_the_death_of_every_relay() {
     assert_eq!(alice.send(&address, b"still here"), Some(0));
     fleet.relays.iter_mut().for_each(fleet::Relay::kill);
     fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
-    assert_eq!(bob.receive(1, Duration::from_secs(120)), [b"still here".to_vec()]);
+    assert_eq!(
+        bob.receive(1, Duration::from_secs(120)),
+        [b"still here".to_vec()]
+    );
 }
 
 #[test] // 69 and 75: nothing is lost where nobody is reached
@@ -107,9 +118,15 @@ fn an_inbox_that_was_made_without_a_network_is_found_after_one_receive() {
     fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
     bob.ok(&["receive", "--timeout", "120"]);
     let shown = bob.ok(&["inbox", "show", "help"]);
-    let address = shown.first().and_then(|shown| shown["address"].as_str()).expect("an inbox has an address");
+    let address = shown
+        .first()
+        .and_then(|shown| shown["address"].as_str())
+        .expect("an inbox has an address");
     assert_eq!(alice.send(address, b"found"), Some(0));
-    assert_eq!(bob.receive(1, Duration::from_secs(120)), [b"found".to_vec()]);
+    assert_eq!(
+        bob.receive(1, Duration::from_secs(120)),
+        [b"found".to_vec()]
+    );
 }
 
 #[test] // relays come and go
@@ -117,7 +134,9 @@ fn messages_arrive_while_relays_die_and_others_join() {
     let mut fleet = Fleet::new(12);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
-    let sent: Vec<Vec<u8>> = (0..16).map(|number| body(number, 40 + number * 300)).collect();
+    let sent: Vec<Vec<u8>> = (0..16)
+        .map(|number| body(number, 40 + number * 300))
+        .collect();
     let came = thread::scope(|scope| {
         let reader = scope.spawn(|| bob.receive(sent.len(), Duration::from_secs(400)));
         for (number, body) in sent.iter().enumerate() {
@@ -145,7 +164,9 @@ fn tap(to: SocketAddr) -> (u16, Arc<Mutex<Vec<Conversation>>>) {
     let kept = Arc::clone(&heard);
     thread::spawn(move || {
         for near in listener.incoming().flatten() {
-            let Ok(far) = TcpStream::connect(to) else { continue };
+            let Ok(far) = TcpStream::connect(to) else {
+                continue;
+            };
             let conversation = Conversation::default();
             kept.lock().expect("unpoisoned").push(conversation.clone());
             carry(&near, &far, conversation.asked);
@@ -163,11 +184,16 @@ struct Conversation {
 }
 
 fn carry(from: &TcpStream, to: &TcpStream, kept: Arc<Mutex<Vec<u8>>>) {
-    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+    let (mut from, mut to) = (
+        from.try_clone().expect("a socket"),
+        to.try_clone().expect("a socket"),
+    );
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(len @ 1..) = from.read(&mut buffer) {
-            kept.lock().expect("unpoisoned").extend_from_slice(&buffer[..len]);
+            kept.lock()
+                .expect("unpoisoned")
+                .extend_from_slice(&buffer[..len]);
             if to.write_all(&buffer[..len]).is_err() {
                 break;
             }
@@ -200,7 +226,12 @@ fn a_wire_shows_tls_13_with_x25519mlkem768_and_nothing_in_the_clear() {
         probe.local_addr().expect("bound")
     };
     let (tapped, heard) = tap(listen);
-    fleet.add_relay(&["--listen", &listen.to_string(), "--advertise", &format!("127.0.0.1:{tapped}")]);
+    fleet.add_relay(&[
+        "--listen",
+        &listen.to_string(),
+        "--advertise",
+        &format!("127.0.0.1:{tapped}"),
+    ]);
     fleet.add_relay(&[]);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
@@ -215,21 +246,42 @@ fn a_wire_shows_tls_13_with_x25519mlkem768_and_nothing_in_the_clear() {
     let ids: Vec<Vec<u8>> = fleet
         .relays
         .iter()
-        .map(|relay| relay.peer.split('@').next().expect("a peer begins with its id").to_ascii_uppercase())
-        .map(|id| data_encoding::BASE32_NOPAD.decode(id.as_bytes()).expect("base32"))
+        .map(|relay| {
+            relay
+                .peer
+                .split('@')
+                .next()
+                .expect("a peer begins with its id")
+                .to_ascii_uppercase()
+        })
+        .map(|id| {
+            data_encoding::BASE32_NOPAD
+                .decode(id.as_bytes())
+                .expect("base32")
+        })
         .collect();
     for conversation in heard {
-        let (asked, answered) = (conversation.asked.lock().expect("ok"), conversation.answered.lock().expect("ok"));
+        let (asked, answered) = (
+            conversation.asked.lock().expect("ok"),
+            conversation.answered.lock().expect("ok"),
+        );
         if answered.len() < 5000 {
             continue; // a dial that was given up
         }
         assert_eq!(asked[0], 22, "a handshake record comes first");
-        assert_eq!(server_hello_extension(&answered, 43), Some(&[3, 4][..]), "TLS 1.3");
+        assert_eq!(
+            server_hello_extension(&answered, 43),
+            Some(&[3, 4][..]),
+            "TLS 1.3"
+        );
         let share = server_hello_extension(&answered, 51).expect("a key share");
         assert_eq!(share[..2], [0x11, 0xec], "X25519MLKEM768");
         for bytes in [&asked, &answered] {
             let shows = |what: &[u8]| bytes.windows(what.len()).any(|window| window == what);
-            assert!(!shows(secret) && !shows(address.as_bytes()), "content or address in the clear");
+            assert!(
+                !shows(secret) && !shows(address.as_bytes()),
+                "content or address in the clear"
+            );
             assert!(ids.iter().all(|id| !shows(id)), "a relay id in the clear");
         }
     }
@@ -242,7 +294,9 @@ fn a_relay_outlives_garbage_on_its_port() {
     let mut open: Vec<TcpStream> = Vec::new();
     for number in 0..40u8 {
         let mut socket = TcpStream::connect((fleet.host.as_str(), port)).expect("a relay accepts");
-        let garbage: Vec<u8> = (0..2000u32).map(|at| (at as u8).wrapping_mul(number) ^ 0x5a).collect();
+        let garbage: Vec<u8> = (0..2000u32)
+            .map(|at| (at as u8).wrapping_mul(number) ^ 0x5a)
+            .collect();
         match number % 4 {
             0 => drop(socket.write_all(&garbage)),
             1 => drop(socket.write_all(&[22, 3, 1, 2, 0, 1])),
@@ -254,18 +308,30 @@ fn a_relay_outlives_garbage_on_its_port() {
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     assert_eq!(alice.send(&address, b"through the noise"), Some(0));
-    assert_eq!(bob.receive(1, Duration::from_secs(60)), [b"through the noise".to_vec()]);
+    assert_eq!(
+        bob.receive(1, Duration::from_secs(60)),
+        [b"through the noise".to_vec()]
+    );
     assert!(fleet.relays[0].is_up());
     drop(open);
-    assert_eq!(fleet.relays[0].stop(), Some(0), "SIGTERM stops a relay cleanly");
+    assert_eq!(
+        fleet.relays[0].stop(),
+        Some(0),
+        "SIGTERM stops a relay cleanly"
+    );
 }
 
 /// The error object a command printed.
 fn error_of(profile: &Profile, args: &[&str]) -> (Option<i32>, String) {
     let output = profile.run(args);
-    let error = objects(&output.stderr).pop().unwrap_or_else(|| panic!("umbel {args:?} says nothing"));
+    let error = objects(&output.stderr)
+        .pop()
+        .unwrap_or_else(|| panic!("umbel {args:?} says nothing"));
     let (what, hint) = (error["error"].as_str(), error["hint"].as_str());
-    (output.status.code(), format!("{} {}", what.expect("an error"), hint.expect("a hint")))
+    (
+        output.status.code(),
+        format!("{} {}", what.expect("an error"), hint.expect("a hint")),
+    )
 }
 
 #[test] // bad input gets a clear error and a code of its own
@@ -274,9 +340,17 @@ fn wrong_addresses_and_oversize_messages_are_refused_by_name() {
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     let truncated = &address[..address.len() - 5];
-    let mistyped = format!("{}{}", &address[..20], if &address[20..21] == "q" { "p" } else { "q" }) + &address[21..];
+    let mistyped = format!(
+        "{}{}",
+        &address[..20],
+        if &address[20..21] == "q" { "p" } else { "q" }
+    ) + &address[21..];
     let mut said = Vec::new();
-    for wrong in [truncated, &mistyped, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"] {
+    for wrong in [
+        truncated,
+        &mistyped,
+        "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+    ] {
         let (code, error) = error_of(&alice, &["send", wrong, "hello"]);
         assert_eq!(code, Some(2), "{error}");
         said.push(error);
@@ -286,7 +360,10 @@ fn wrong_addresses_and_oversize_messages_are_refused_by_name() {
 
     let path = fleet.path("big");
     std::fs::write(&path, vec![7; 200_000]).expect("a file");
-    let (code, error) = error_of(&alice, &["send", &address, "--file", path.to_str().expect("a path")]);
+    let (code, error) = error_of(
+        &alice,
+        &["send", &address, "--file", path.to_str().expect("a path")],
+    );
     assert!(code == Some(1) || code == Some(2), "{code:?} {error}");
     assert_eq!(alice.outbox_len(), 0);
 }

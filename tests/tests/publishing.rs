@@ -8,7 +8,11 @@ const BOB: ClientName = ClientName(0);
 const INBOXES: usize = 20;
 
 fn published(world: &World) -> usize {
-    world.all_relays().iter().map(|relay| relay.disk.published).sum()
+    world
+        .all_relays()
+        .iter()
+        .map(|relay| relay.disk.published)
+        .sum()
 }
 
 fn name(number: usize) -> String {
@@ -28,23 +32,39 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     let mut world = World::new(601).relays(9).clients(1);
     for number in 0..INBOXES {
         world.command(BOB, Command::CreateInbox { name: name(number) });
-        let is_ready =
-            |notice: &Notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name(number));
-        assert!(world.run_until(Duration::from_secs(60), |world| world.has_notice(BOB, is_ready)));
+        let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name(number));
+        assert!(world.run_until(Duration::from_secs(60), |world| {
+            world.has_notice(BOB, is_ready)
+        }));
     }
     world.run_for(Duration::from_secs(20));
     for _ in 0..3 {
         let before = published(&world);
         next_run(&mut world);
         world.run_for(Duration::from_secs(30));
-        assert_eq!(published(&world), before, "nothing is due, and nobody receives; {}", world.describe());
+        assert_eq!(
+            published(&world),
+            before,
+            "nothing is due, and nobody receives; {}",
+            world.describe()
+        );
     }
     let before = published(&world);
     next_run(&mut world);
-    world.command(BOB, Command::Listen { name: name(7), is_interactive: false });
+    world.command(
+        BOB,
+        Command::Listen {
+            name: name(7),
+            is_interactive: false,
+        },
+    );
     world.run_for(Duration::from_secs(30));
     let count = published(&world) - before;
-    assert!((6..=12).contains(&count), "{count}: one is in use; {}", world.describe());
+    assert!(
+        (6..=12).contains(&count),
+        "{count}: one is in use; {}",
+        world.describe()
+    );
     // Days later all are due, whatever the command is.
     let before = published(&world);
     world.command(BOB, Command::Stop);
@@ -54,7 +74,11 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     world.restart_client(BOB);
     world.run_for(Duration::from_secs(60));
     let count = published(&world) - before;
-    assert!(count >= INBOXES * 6, "{count} of {INBOXES} inboxes; {}", world.describe());
+    assert!(
+        count >= INBOXES * 6,
+        "{count} of {INBOXES} inboxes; {}",
+        world.describe()
+    );
 }
 
 #[test] // §9.4(3), (4): whoever looks it up asks one position after the other
@@ -66,7 +90,8 @@ fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
         world.command(BOB, Command::CreateInbox { name: name(0) });
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
         assert!(
-            world.run_until(Duration::from_secs(50), |world| world.has_notice(BOB, is_ready)),
+            world.run_until(Duration::from_secs(50), |world| world
+                .has_notice(BOB, is_ready)),
             "{}",
             world.describe()
         );

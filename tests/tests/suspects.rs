@@ -1,4 +1,5 @@
-//! A relay on the way that breaks circuits: it comes under suspicion, at whichever place it is, and nobody else pays for it.
+//! A relay on the way that breaks circuits: it comes under suspicion, at whichever place it is, and
+//! nobody else pays for it.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +17,31 @@ const BOB: ClientName = ClientName(1);
 
 /// Rests as long as by default; senders need not wait, nor solve puzzles.
 fn patient() -> Network {
-    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
-    let params = Params { danger_address_groups: AddressGroups::Port, second_deposit_delay: Duration::ZERO, ..danger };
-    Network { params: Params { selectable_age: Duration::ZERO, puzzle_effort: 0, ..params }, ..Network::local() }
+    let danger = Params {
+        receipts_min: 0,
+        danger_allow_private_addresses: true,
+        ..Params::DEFAULT
+    };
+    let params = Params {
+        danger_address_groups: AddressGroups::Port,
+        second_deposit_delay: Duration::ZERO,
+        ..danger
+    };
+    Network {
+        params: Params {
+            selectable_age: Duration::ZERO,
+            puzzle_effort: 0,
+            ..params
+        },
+        ..Network::local()
+    }
 }
 
 fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(ALICE, |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent))
+    world.has_notice(
+        ALICE,
+        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
+    )
 }
 
 /// The relays at this place of Alice's circuits since her first so many notices, the last one last.
@@ -31,7 +50,13 @@ fn hops_since(world: &World, place: usize, since: usize) -> Vec<RelayId> {
         Notice::HopBuilt { hop, relay, .. } if *hop == place => Some(*relay),
         _ => None,
     };
-    world.client(ALICE).notices.iter().skip(since).filter_map(|(_, notice)| at(notice)).collect()
+    world
+        .client(ALICE)
+        .notices
+        .iter()
+        .skip(since)
+        .filter_map(|(_, notice)| at(notice))
+        .collect()
 }
 
 fn notice_count(world: &World) -> usize {
@@ -57,14 +82,21 @@ struct Trial {
 }
 
 fn guard_of(world: &World) -> Option<RelayId> {
-    world.client(ALICE).core().and_then(|core| core.status().guard)
+    world
+        .client(ALICE)
+        .core()
+        .and_then(|core| core.status().guard)
 }
 
 fn send_all(world: &mut World, address: &InboxAddress, count: u8) {
     for number in 0..count {
         let sent = world.send(ALICE, address, vec![number; 50]);
         let within = Duration::from_secs(200);
-        assert!(world.run_until(within, |world| is_held(world, sent)), "message {number}: {}", world.describe());
+        assert!(
+            world.run_until(within, |world| is_held(world, sent)),
+            "message {number}: {}",
+            world.describe()
+        );
         // Later ones find no circuit of the ones before.
         world.run_for(Duration::from_secs(660));
     }
@@ -75,7 +107,11 @@ fn misbehave(seed: u64, place: usize, deed: Deed) -> Trial {
     let address = world.create_inbox(BOB, "help");
     world.crash_client(BOB);
     let first = world.send(ALICE, &address, b"before".to_vec());
-    assert!(world.run_until(Duration::from_secs(60), |world| is_held(world, first)), "{}", world.describe());
+    assert!(
+        world.run_until(Duration::from_secs(60), |world| is_held(world, first)),
+        "{}",
+        world.describe()
+    );
     let bad = hops_since(&world, place, 0).last().copied();
     let Some((bad, name)) = bad.and_then(|bad| Some((bad, world.relay_named(bad)?))) else {
         unreachable!("a circuit was built over relays of this world")
@@ -85,7 +121,13 @@ fn misbehave(seed: u64, place: usize, deed: Deed) -> Trial {
     send_all(&mut world, &address, 16);
     let settled = notice_count(&world);
     send_all(&mut world, &address, 10);
-    Trial { world, bad, guard, began, settled }
+    Trial {
+        world,
+        bad,
+        guard,
+        began,
+        settled,
+    }
 }
 
 fn do_it(world: &mut World, name: RelayName, place: usize, deed: Deed) {
@@ -101,30 +143,65 @@ fn do_it(world: &mut World, name: RelayName, place: usize, deed: Deed) {
 }
 
 fn is_warned(world: &World) -> bool {
-    world.has_notice(ALICE, |notice| *notice == Notice::Warning(Warning::GuardFails))
+    world.has_notice(ALICE, |notice| {
+        *notice == Notice::Warning(Warning::GuardFails)
+    })
 }
 
-const DEEDS: [Deed; 4] = [Deed::DestroysExtends, Deed::DestroysUsed, Deed::Corrupts, Deed::FallsSilent];
+const DEEDS: [Deed; 4] = [
+    Deed::DestroysExtends,
+    Deed::DestroysUsed,
+    Deed::Corrupts,
+    Deed::FallsSilent,
+];
 
 #[test] // §6.4(10), (11)
 fn a_guard_that_breaks_circuits_is_left_for_another_whatever_it_does_to_them() {
     for (seed, deed) in (401..).zip(DEEDS) {
-        let Trial { world, bad, settled, .. } = misbehave(seed, 1, deed);
+        let Trial {
+            world,
+            bad,
+            settled,
+            ..
+        } = misbehave(seed, 1, deed);
         let guards = hops_since(&world, 1, settled);
         let by_bad = guards.iter().filter(|&&relay| relay == bad).count();
-        assert!(by_bad * 3 <= guards.len(), "{deed:?}: {by_bad} of {} circuits; {}", guards.len(), world.describe());
+        assert!(
+            by_bad * 3 <= guards.len(),
+            "{deed:?}: {by_bad} of {} circuits; {}",
+            guards.len(),
+            world.describe()
+        );
         let all: BTreeSet<_> = hops_since(&world, 1, 0).into_iter().collect();
-        assert!(all.len() <= 3, "{deed:?}: {} guards; {}", all.len(), world.describe());
+        assert!(
+            all.len() <= 3,
+            "{deed:?}: {} guards; {}",
+            all.len(),
+            world.describe()
+        );
     }
 }
 
 #[test] // §6.4(10), (11)
 fn a_layer_2_relay_that_breaks_circuits_is_avoided_and_the_guard_does_not_pay_for_it() {
     for (seed, deed) in (411..).zip(DEEDS) {
-        let Trial { world, bad, guard, began, settled } = misbehave(seed, 2, deed);
-        let by_bad = hops_since(&world, 2, settled).iter().filter(|&&relay| relay == bad).count();
+        let Trial {
+            world,
+            bad,
+            guard,
+            began,
+            settled,
+        } = misbehave(seed, 2, deed);
+        let by_bad = hops_since(&world, 2, settled)
+            .iter()
+            .filter(|&&relay| relay == bad)
+            .count();
         let all = hops_since(&world, 2, settled).len();
-        assert!(by_bad * 4 <= all, "{deed:?}: {by_bad} of {all} circuits; {}", world.describe());
+        assert!(
+            by_bad * 4 <= all,
+            "{deed:?}: {by_bad} of {all} circuits; {}",
+            world.describe()
+        );
         assert_eq!(guard_of(&world), guard, "{deed:?}: {}", world.describe());
         let guards: BTreeSet<_> = hops_since(&world, 1, began).into_iter().collect();
         assert_eq!(guards.len(), 1, "{deed:?}: {}", world.describe());
@@ -135,7 +212,12 @@ fn a_layer_2_relay_that_breaks_circuits_is_avoided_and_the_guard_does_not_pay_fo
 #[test] // §6.4(10), (11)
 fn a_middle_that_breaks_circuits_does_not_cost_the_guard_its_place() {
     for (seed, deed) in (421..).zip(DEEDS) {
-        let Trial { world, guard, began, .. } = misbehave(seed, 3, deed);
+        let Trial {
+            world,
+            guard,
+            began,
+            ..
+        } = misbehave(seed, 3, deed);
         assert_eq!(guard_of(&world), guard, "{deed:?}: {}", world.describe());
         let guards: BTreeSet<_> = hops_since(&world, 1, began).into_iter().collect();
         assert_eq!(guards.len(), 1, "{deed:?}: {}", world.describe());

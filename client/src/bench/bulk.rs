@@ -26,8 +26,14 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { rounds: 10, records: 800 };
-    const QUICK: Self = Self { rounds: 2, records: 16 };
+    const FULL: Self = Self {
+        rounds: 10,
+        records: 800,
+    };
+    const QUICK: Self = Self {
+        rounds: 2,
+        records: 16,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -87,7 +93,8 @@ impl Round {
         let meter = Meter::start(hops.chain([Process::current()]));
         let mut carrying = JoinSet::new();
         for mut carrier in carriers.drain(..) {
-            carrying.spawn(async move { carrier.carry(records).await.map(|bytes| (carrier, bytes)) });
+            carrying
+                .spawn(async move { carrier.carry(records).await.map(|bytes| (carrier, bytes)) });
         }
         let mut bytes_sum = 0;
         while let Some(carried) = carrying.join_next().await {
@@ -97,8 +104,15 @@ impl Round {
         }
         let reading = meter.stop();
         let gigabytes = bytes_sum as f64 / 1e9;
-        let cpu = reading.cpu.into_iter().map(|cpu| Some(cpu? / gigabytes)).collect();
-        Ok(Self { rate: gigabytes * 1e3 / reading.wall, cpu })
+        let cpu = reading
+            .cpu
+            .into_iter()
+            .map(|cpu| Some(cpu? / gigabytes))
+            .collect();
+        Ok(Self {
+            rate: gigabytes * 1e3 / reading.wall,
+            cpu,
+        })
     }
 
     /// What these cost on average, counted from the first hop.
@@ -119,13 +133,20 @@ impl Rounds {
     }
 
     fn cpu_of(&self, hops: &Range<usize>) -> Vec<f64> {
-        self.0.iter().filter_map(|round| round.cpu_of(hops.clone())).collect()
+        self.0
+            .iter()
+            .filter_map(|round| round.cpu_of(hops.clone()))
+            .collect()
     }
 }
 
 /// Each by the one beside it.
 fn ratios(values: &[f64], by: &[f64]) -> Vec<f64> {
-    values.iter().zip(by).map(|(value, by)| value / by).collect()
+    values
+        .iter()
+        .zip(by)
+        .map(|(value, by)| value / by)
+        .collect()
 }
 
 async fn queues(relays: &Relays, count: usize) -> Result<Vec<Queue>, BenchError> {
@@ -145,8 +166,8 @@ async fn streams(chain: &Chain, count: usize) -> Result<Vec<Stream>, BenchError>
     Ok(streams)
 }
 
-/// Transfers through the proxies and through the relays, in turn: whatever else slows the machine slows both alike. The first
-/// of each is not counted: windows grow, and caches fill.
+/// Transfers through the proxies and through the relays, in turn: whatever else slows the machine
+/// slows both alike. The first of each is not counted: windows grow, and caches fill.
 async fn in_turn<A: Carrier, B: Carrier>(
     plan: &Plan,
     (chain, streams): (&Chain, &mut Vec<A>),
@@ -164,7 +185,12 @@ async fn in_turn<A: Carrier, B: Carrier>(
     Ok((tls, umbel))
 }
 
-async fn one_circuit(plan: &Plan, relays: &Relays, chain: &Chain, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn one_circuit(
+    plan: &Plan,
+    relays: &Relays,
+    chain: &Chain,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (mut streams, mut down) = (streams(chain, 1).await?, queues(relays, 1).await?);
     let (tls, umbel) = in_turn(plan, (chain, &mut streams), (relays, &mut down)).await?;
     report_chain(&tls, report);
@@ -219,11 +245,21 @@ fn report_bulk(umbel: &Rounds, tls: &Rounds, report: &mut Report<'_>) {
         )
         .with_goal(Goal::AtLeast(0.5)),
     );
-    report(Row::of("bulk_cpu_guard", cpu, umbel.cpu_of(&(0..1)), "the first relay's time on cores"));
+    report(Row::of(
+        "bulk_cpu_guard",
+        cpu,
+        umbel.cpu_of(&(0..1)),
+        "the first relay's time on cores",
+    ));
     let note = "a middle relay's: it opens and seals TLS, and adds a layer";
     let ratio = ratios(&middle, &tls.cpu_of(&(0..HOPS_MAX - 1)));
     report(Row::of("bulk_cpu_middle", cpu, middle, note).with_goal(Goal::AtMost(2.2)));
-    report(Row::of("bulk_cpu_ratio", Unit::Ratio, ratio, "the same by that of a proxy"));
+    report(Row::of(
+        "bulk_cpu_ratio",
+        Unit::Ratio,
+        ratio,
+        "the same by that of a proxy",
+    ));
     report(Row::of(
         "bulk_cpu_last",
         cpu,
@@ -244,11 +280,22 @@ async fn several_circuits(
     chain: &Chain,
     report: &mut Report<'_>,
 ) -> Result<(), BenchError> {
-    let plan = Plan { records: plan.records.div_ceil(TOGETHER), ..*plan };
-    let (mut streams, mut queues) = (streams(chain, TOGETHER).await?, queues(relays, TOGETHER).await?);
+    let plan = Plan {
+        records: plan.records.div_ceil(TOGETHER),
+        ..*plan
+    };
+    let (mut streams, mut queues) = (
+        streams(chain, TOGETHER).await?,
+        queues(relays, TOGETHER).await?,
+    );
     let (tls, umbel) = in_turn(&plan, (chain, &mut streams), (relays, &mut queues)).await?;
     let rate = Unit::MegabytesPerSecond;
-    report(Row::of("tls_chain_4", rate, tls.rates(), "four connections at once through the same proxies"));
+    report(Row::of(
+        "tls_chain_4",
+        rate,
+        tls.rates(),
+        "four connections at once through the same proxies",
+    ));
     report(Row::of(
         "bulk_4",
         rate,

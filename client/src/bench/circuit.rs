@@ -27,8 +27,16 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { sequential: 300, rounds: 10, together: 200 };
-    const QUICK: Self = Self { sequential: 10, rounds: 2, together: 20 };
+    const FULL: Self = Self {
+        sequential: 300,
+        rounds: 10,
+        together: 200,
+    };
+    const QUICK: Self = Self {
+        sequential: 10,
+        rounds: 2,
+        together: 20,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -39,7 +47,11 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     relays.stop().await
 }
 
-async fn sequential(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn sequential(
+    plan: &Plan,
+    relays: &Relays,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (guard, onward) = relays.path()?;
     let mut probe = Probe::dial(&guard.peer).await?;
     probe.build(&onward).await?;
@@ -74,8 +86,18 @@ async fn together(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
         let mut reading = meter.stop();
         let count = plan.together as f64;
         rates.push(count / reading.wall);
-        of_client.extend(reading.cpu.pop().flatten().map(|seconds| seconds * 1e3 / count));
-        of_hop.extend(reading.cpu_sum().map(|seconds| seconds * 1e3 / count / HOPS_MAX as f64));
+        of_client.extend(
+            reading
+                .cpu
+                .pop()
+                .flatten()
+                .map(|seconds| seconds * 1e3 / count),
+        );
+        of_hop.extend(
+            reading
+                .cpu_sum()
+                .map(|seconds| seconds * 1e3 / count / HOPS_MAX as f64),
+        );
         for probe in &mut probes {
             probe.destroy_all().await?;
         }
@@ -108,7 +130,11 @@ async fn together(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
 }
 
 /// Each of these builds so many circuits at once, each by a task of its own.
-async fn build_all(probes: Vec<Probe>, count: usize, onward: &[HopTarget]) -> Result<Vec<Probe>, BenchError> {
+async fn build_all(
+    probes: Vec<Probe>,
+    count: usize,
+    onward: &[HopTarget],
+) -> Result<Vec<Probe>, BenchError> {
     let mut building = JoinSet::new();
     for mut probe in probes {
         let onward = onward.to_vec();

@@ -50,7 +50,13 @@ fn cells(rounds: usize, report: &mut Report<'_>) {
             backward.push(backward_ns);
         }
     }
-    let ratio = |cells: &[f64]| cells.iter().zip(&aead).map(|(cell, aead)| cell / aead).collect::<Vec<_>>();
+    let ratio = |cells: &[f64]| {
+        cells
+            .iter()
+            .zip(&aead)
+            .map(|(cell, aead)| cell / aead)
+            .collect::<Vec<_>>()
+    };
     let (forward_ratio, backward_ratio) = (ratio(&forward), ratio(&backward));
     let ns = Unit::Nanoseconds;
     report(Row::of(
@@ -59,14 +65,24 @@ fn cells(rounds: usize, report: &mut Report<'_>) {
         aead,
         "one ChaCha20-Poly1305 over 2 KiB with a fresh key, by aws-lc-rs: the yardstick",
     ));
-    report(Row::of("cell_forward", ns, forward, "a cell on its way from the origin, through the forwarding table"));
+    report(Row::of(
+        "cell_forward",
+        ns,
+        forward,
+        "a cell on its way from the origin, through the forwarding table",
+    ));
     report(Row::of(
         "cell_forward_ratio",
         Unit::Ratio,
         forward_ratio,
         "ratio to one ChaCha20-Poly1305 over 2 KiB; a forward cell is opened and its key moves on",
     ));
-    report(Row::of("cell_backward", ns, backward, "a cell on its way to the origin, through the forwarding table"));
+    report(Row::of(
+        "cell_backward",
+        ns,
+        backward,
+        "a cell on its way to the origin, through the forwarding table",
+    ));
     report(Row::of(
         "cell_backward_ratio",
         Unit::Ratio,
@@ -125,20 +141,34 @@ impl Table {
         let (mut table, mut origin) = (LinkTable::new(), OriginLayers::new());
         for hop in 0..Self::HOPS {
             let byte = u8::try_from(hop).unwrap_or(u8::MAX);
-            origin.push(LayerKey::from_bytes([byte; 32]), LayerKey::from_bytes([byte; 32]));
+            origin.push(
+                LayerKey::from_bytes([byte; 32]),
+                LayerKey::from_bytes([byte; 32]),
+            );
         }
-        let next = || Next { queue: (), circ: circ(9) };
-        table.apply(TableUpdate::Terminate(circ(Self::FORWARD), PeelLayer::new(LayerKey::from_bytes([0; 32]))));
+        let next = || Next {
+            queue: (),
+            circ: circ(9),
+        };
+        table.apply(TableUpdate::Terminate(
+            circ(Self::FORWARD),
+            PeelLayer::new(LayerKey::from_bytes([0; 32])),
+        ));
         table.apply(TableUpdate::Join(circ(Self::FORWARD), next()));
         let layer = AddLayer::new(LayerKey::from_bytes([0; 32]));
         table.apply(TableUpdate::Return(circ(Self::BACKWARD), layer, next()));
-        Self { table, origin, message: vec![0; forward_room(Self::HOPS)] }
+        Self {
+            table,
+            origin,
+            message: vec![0; forward_room(Self::HOPS)],
+        }
     }
 
     fn forward(&mut self) -> f64 {
         let wrap = |_| {
             let mut cell = Cell::new(Some(circ(Self::FORWARD)), Command::Relay);
-            self.origin.wrap(false, &self.message, cell.body_mut(), &mut rand::rng());
+            self.origin
+                .wrap(false, &self.message, cell.body_mut(), &mut rand::rng());
             cell
         };
         let cells = (0..BATCH_CELLS).map(wrap).collect();
@@ -147,7 +177,11 @@ impl Table {
 
     /// Nanoseconds for each of a batch of backward cells.
     pub(super) fn backward(&mut self) -> f64 {
-        self.pass((0..BATCH_CELLS).map(|_| Cell::new(Some(circ(Self::BACKWARD)), Command::Relay)).collect())
+        self.pass(
+            (0..BATCH_CELLS)
+                .map(|_| Cell::new(Some(circ(Self::BACKWARD)), Command::Relay))
+                .collect(),
+        )
     }
 
     fn pass(&mut self, mut cells: Vec<Cell>) -> f64 {
@@ -170,13 +204,24 @@ fn handshakes(rounds: usize, report: &mut Report<'_>) {
     let (network, mut rng) = (Network::local().id, rand::rng());
     let relay = SigningKey::generate(&mut rng).public().into();
     let secret = OnionSecret::generate(&mut rng);
-    let target = HopTarget { relay, onion_key: secret.public() };
+    let target = HopTarget {
+        relay,
+        onion_key: secret.public(),
+    };
     let mut rates = Vec::new();
     for round in 0..WARM_UP_ROUNDS + rounds {
-        let skins: Vec<_> = (0..BATCH_HANDSHAKES).map(|_| Initiator::start(&network, &target, &mut rng).1).collect();
+        let skins: Vec<_> = (0..BATCH_HANDSHAKES)
+            .map(|_| Initiator::start(&network, &target, &mut rng).1)
+            .collect();
         let started = Instant::now();
         for skin in &skins {
-            let answer = black_box(respond(&network, &relay, slice::from_ref(&secret), skin, &mut rng));
+            let answer = black_box(respond(
+                &network,
+                &relay,
+                slice::from_ref(&secret),
+                skin,
+                &mut rng,
+            ));
             assert!(answer.is_ok(), "a good handshake is answered");
         }
         if round >= WARM_UP_ROUNDS {

@@ -1,9 +1,10 @@
 //! Distance, on loopback: a forwarder before each relay holds every byte for a while, each way.
 //!
-//! A relay advertises its forwarder's address, so relays and clients alike dial through it. A byte is let go one way's
-//! time after it came, in order; a connection's first bytes also wait for as long as it takes to connect. There is no
-//! loss, no slow start and no limit of rate but [`HELD_BYTES_MAX`]: this is distance alone. It needs no rights and no
-//! kernel's help, so anyone can run it again.
+//! A relay advertises its forwarder's address, so relays and clients alike dial through it. A byte
+//! is let go one way's time after it came, in order; a connection's first bytes also wait for as
+//! long as it takes to connect. There is no loss, no slow start and no limit of rate but
+//! [`HELD_BYTES_MAX`]: this is distance alone. It needs no rights and no kernel's help, so anyone
+//! can run it again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,7 +30,8 @@ use crate::local::{LocalNetwork, Place};
 
 /// From one end of a link to the other.
 const ONE_WAY: Duration = Duration::from_millis(25);
-/// Most bytes held on one connection each way; beyond it no more are read. At 25 ms, more than 300 MB/s.
+/// Most bytes held on one connection each way; beyond it no more are read. At 25 ms, more than 300
+/// MB/s.
 const HELD_BYTES_MAX: usize = 8 << 20;
 /// What is read at once, at most.
 const CHUNK_LEN: usize = 64 << 10;
@@ -61,7 +63,11 @@ impl Plan {
         circuits: 10,
         bulk_rounds: 5,
         bulk_records: 80,
-        messages: message::Plan { messages: 15, cold_starts: 5, ..message::Plan::FULL },
+        messages: message::Plan {
+            messages: 15,
+            cold_starts: 5,
+            ..message::Plan::FULL
+        },
     };
     const QUICK: Self = Self {
         connects: 2,
@@ -69,7 +75,11 @@ impl Plan {
         circuits: 1,
         bulk_rounds: 1,
         bulk_records: 4,
-        messages: message::Plan { messages: 2, cold_starts: 1, ..message::Plan::QUICK },
+        messages: message::Plan {
+            messages: 2,
+            cold_starts: 1,
+            ..message::Plan::QUICK
+        },
     };
 }
 
@@ -81,7 +91,10 @@ struct Distance {
 
 impl Distance {
     fn new(one_way: Duration) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { one_way, timer: Timer::start()? }))
+        Ok(Arc::new(Self {
+            one_way,
+            timer: Timer::start()?,
+        }))
     }
 }
 
@@ -95,7 +108,10 @@ impl Forwarder {
     /// Takes an address. Whoever connects waits for [`Forwarder::forward`].
     async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        Ok(Self { address: listener.local_addr()?, listener })
+        Ok(Self {
+            address: listener.local_addr()?,
+            listener,
+        })
     }
 
     /// Carries connections on to `target` until dropped.
@@ -115,7 +131,11 @@ impl Forwarder {
 }
 
 /// One connection. Its ends hear of each other's end; what broke it they can't tell from distance.
-async fn carry_both(near: TcpStream, target: SocketAddr, distance: Arc<Distance>) -> io::Result<()> {
+async fn carry_both(
+    near: TcpStream,
+    target: SocketAddr,
+    distance: Arc<Distance>,
+) -> io::Result<()> {
     let dialled_at = Instant::now();
     distance.timer.until(dialled_at + distance.one_way).await;
     let far = TcpStream::connect(target).await;
@@ -129,7 +149,8 @@ async fn carry_both(near: TcpStream, target: SocketAddr, distance: Arc<Distance>
     };
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    let ((near_reads, near_writes), (far_reads, far_writes)) = (near.into_split(), far.into_split());
+    let ((near_reads, near_writes), (far_reads, far_writes)) =
+        (near.into_split(), far.into_split());
     tokio::try_join!(
         carry(near_reads, far_writes, &distance, connected_at),
         carry(far_reads, near_writes, &distance, connected_at),
@@ -145,10 +166,18 @@ struct Held {
 }
 
 /// One direction of a connection, to its end. No byte leaves before `not_before`.
-async fn carry(from: OwnedReadHalf, to: OwnedWriteHalf, distance: &Distance, not_before: Instant) -> io::Result<()> {
+async fn carry(
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    distance: &Distance,
+    not_before: Instant,
+) -> io::Result<()> {
     // Bounded by the bytes in it.
     let (sender, held) = mpsc::unbounded_channel();
-    tokio::try_join!(take(from, sender, distance.one_way, not_before), release(held, to, &distance.timer))?;
+    tokio::try_join!(
+        take(from, sender, distance.one_way, not_before),
+        release(held, to, &distance.timer)
+    )?;
     Ok(())
 }
 
@@ -164,18 +193,37 @@ async fn take(
         let count = from.read(&mut buffer).await?;
         let due_at = Instant::now().max(not_before) + one_way;
         let share = u32::try_from(count).unwrap_or(u32::MAX);
-        let Ok(room) = Arc::clone(&room).acquire_many_owned(share).await else { return Ok(()) };
+        let Ok(room) = Arc::clone(&room).acquire_many_owned(share).await else {
+            return Ok(());
+        };
         let bytes = buffer.iter().take(count).copied().collect();
         // The other half of this direction only ends on an error, which ends this half too.
-        if held.send(Held { due_at, bytes, _room: room }).is_err() || count == 0 {
+        if held
+            .send(Held {
+                due_at,
+                bytes,
+                _room: room,
+            })
+            .is_err()
+            || count == 0
+        {
             return Ok(());
         }
     }
 }
 
 /// Nothing stands for the end.
-async fn release(mut held: mpsc::UnboundedReceiver<Held>, mut to: OwnedWriteHalf, timer: &Timer) -> io::Result<()> {
-    while let Some(Held { due_at, bytes, _room }) = held.recv().await {
+async fn release(
+    mut held: mpsc::UnboundedReceiver<Held>,
+    mut to: OwnedWriteHalf,
+    timer: &Timer,
+) -> io::Result<()> {
+    while let Some(Held {
+        due_at,
+        bytes,
+        _room,
+    }) = held.recv().await
+    {
         timer.until(due_at).await;
         if bytes.is_empty() {
             return to.shutdown().await;
@@ -185,7 +233,8 @@ async fn release(mut held: mpsc::UnboundedReceiver<Held>, mut to: OwnedWriteHalf
     Ok(())
 }
 
-/// Wakes tasks at a moment: the runtime's own timers are a millisecond late, which over eight links is eight.
+/// Wakes tasks at a moment: the runtime's own timers are a millisecond late, which over eight links
+/// is eight.
 struct Timer {
     alarms: alarms::Sender<Alarm>,
 }
@@ -199,7 +248,9 @@ impl Timer {
     /// Starts its thread, which ends when this is dropped.
     fn start() -> io::Result<Self> {
         let (sender, alarms) = alarms::channel();
-        thread::Builder::new().name("distance".to_owned()).spawn(move || run_timer(&alarms))?;
+        thread::Builder::new()
+            .name("distance".to_owned())
+            .spawn(move || run_timer(&alarms))?;
         Ok(Self { alarms: sender })
     }
 
@@ -219,7 +270,9 @@ fn run_timer(alarms: &alarms::Receiver<Alarm>) {
     for number in 0.. {
         let next = match waiting.first_key_value() {
             None => alarms.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some((&(at, _), _)) => alarms.recv_timeout(at.saturating_duration_since(Instant::now())),
+            Some((&(at, _), _)) => {
+                alarms.recv_timeout(at.saturating_duration_since(Instant::now()))
+            }
         };
         match next {
             Ok(Alarm { at, wake }) => drop(waiting.insert((at, number), wake)),
@@ -236,7 +289,10 @@ fn run_timer(alarms: &alarms::Receiver<Alarm>) {
 /// Who makes the distance.
 enum Distances {
     /// Forwarders of ours, which end when this is dropped.
-    Forwarders { distance: Arc<Distance>, tasks: JoinSet<()> },
+    Forwarders {
+        distance: Arc<Distance>,
+        tasks: JoinSet<()>,
+    },
     /// Something outside that delays what passes certain ports; this is the next of them.
     Outside { port: u16 },
 }
@@ -245,7 +301,10 @@ impl Distances {
     fn new(ports: Option<u16>) -> io::Result<Self> {
         Ok(match ports {
             Some(port) => Self::Outside { port },
-            None => Self::Forwarders { distance: Distance::new(ONE_WAY)?, tasks: JoinSet::new() },
+            None => Self::Forwarders {
+                distance: Distance::new(ONE_WAY)?,
+                tasks: JoinSet::new(),
+            },
         })
     }
 
@@ -259,7 +318,8 @@ impl Distances {
     async fn listener(&mut self) -> io::Result<(TcpListener, SocketAddr)> {
         match self {
             Self::Outside { port } => {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, Self::next_port(port))).await?;
+                let listener =
+                    TcpListener::bind((Ipv4Addr::LOCALHOST, Self::next_port(port))).await?;
                 let address = listener.local_addr()?;
                 Ok((listener, address))
             }
@@ -277,7 +337,9 @@ impl Distances {
     async fn network(&mut self) -> Result<LocalNetwork, BenchError> {
         let network = match self {
             Self::Outside { port } => {
-                let places: Vec<Place> = (0..RELAYS).map(|_| Place::at_port(Self::next_port(port))).collect();
+                let places: Vec<Place> = (0..RELAYS)
+                    .map(|_| Place::at_port(Self::next_port(port)))
+                    .collect();
                 LocalNetwork::start_at(places).await?
             }
             Self::Forwarders { distance, tasks } => {
@@ -285,7 +347,10 @@ impl Distances {
                 for _ in 0..RELAYS {
                     fronts.push(Forwarder::bind().await?);
                 }
-                let places = fronts.iter().map(|front| Place { advertise: Some(front.address), ..Place::at_port(0) });
+                let places = fronts.iter().map(|front| Place {
+                    advertise: Some(front.address),
+                    ..Place::at_port(0)
+                });
                 let network = LocalNetwork::start_at(places.collect::<Vec<_>>()).await?;
                 for (front, target) in fronts.into_iter().zip(network.listen_addresses()) {
                     tasks.spawn(front.forward(target, Arc::clone(distance)));
@@ -298,8 +363,13 @@ impl Distances {
     }
 }
 
-/// What takes how long when every link is [`ONE_WAY`] long, or as long as whatever stands at these ports makes it.
-pub(super) async fn measure(extent: Extent, ports: Option<u16>, report: &mut Report<'_>) -> Result<(), BenchError> {
+/// What takes how long when every link is [`ONE_WAY`] long, or as long as whatever stands at these
+/// ports makes it.
+pub(super) async fn measure(
+    extent: Extent,
+    ports: Option<u16>,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let plan = extent.pick(Plan::FULL, Plan::QUICK);
     let mut distances = Distances::new(ports)?;
     within(Step::Link, echo(&plan, &mut distances, report)).await?;
@@ -308,7 +378,12 @@ pub(super) async fn measure(extent: Extent, ports: Option<u16>, report: &mut Rep
     Box::pin(circuits(&plan, &network, report)).await?;
     let mut far = |row: Row| {
         if let Some((name, goal)) = far_row(row.name) {
-            report(Row { name, goal, note: format!("{}; every link 25 ms long each way", row.note), ..row });
+            report(Row {
+                name,
+                goal,
+                note: format!("{}; every link 25 ms long each way", row.note),
+                ..row
+            });
         }
     };
     message::measure_far(&plan.messages, &network, &mut far).await?;
@@ -329,7 +404,11 @@ fn far_row(name: &'static str) -> Option<(&'static str, Option<Goal>)> {
 }
 
 /// The tool itself: a byte there and back.
-async fn echo(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn echo(
+    plan: &Plan,
+    distances: &mut Distances,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (target, address) = distances.listener().await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -357,7 +436,12 @@ async fn echo(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>) -
         connects,
         "the delay itself: TCP connect and a byte there and back, 25 ms each way: 100 is exact",
     ));
-    report(Row::of("delay_echo", Unit::Milliseconds, echoes, "the delay itself: a byte there and back: 50 is exact"));
+    report(Row::of(
+        "delay_echo",
+        Unit::Milliseconds,
+        echoes,
+        "the delay itself: a byte there and back: 50 is exact",
+    ));
     Ok(())
 }
 
@@ -368,7 +452,11 @@ async fn round_trip(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 /// The tool itself: what one stream carries, from its first byte to its last.
-async fn stream(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn stream(
+    plan: &Plan,
+    distances: &mut Distances,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (target, address) = distances.listener().await?;
     let len = plan.stream_bytes;
     let writer = async {
@@ -403,7 +491,11 @@ async fn stream(plan: &Plan, distances: &mut Distances, report: &mut Report<'_>)
 }
 
 /// Four hops built, and what one such circuit carries toward the client.
-async fn circuits(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn circuits(
+    plan: &Plan,
+    network: &LocalNetwork,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let mut guard = None;
     let mut onward = Vec::new();
     for peer in network.peers().iter().take(HOPS_MAX) {
@@ -413,7 +505,9 @@ async fn circuits(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) 
             Some(_) => onward.push(probe.target().clone()),
         }
     }
-    let Some(mut probe) = guard else { return Err(BenchError::NoDescriptor) };
+    let Some(mut probe) = guard else {
+        return Err(BenchError::NoDescriptor);
+    };
     probe.build(&onward).await?; // the links between the relays are there from now on
     let mut times = Vec::new();
     for _ in 0..plan.circuits {
@@ -452,15 +546,21 @@ async fn circuits(plan: &Plan, network: &LocalNetwork, report: &mut Report<'_>) 
 mod tests {
     use super::*;
 
-    /// What is written at one end of a forwarder comes out of the other, whole, in order and no earlier than it may.
+    /// What is written at one end of a forwarder comes out of the other, whole, in order and no
+    /// earlier than it may.
     #[tokio::test]
     async fn bytes_arrive_whole_and_not_early() {
         let one_way = Duration::from_millis(5);
         let target = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let front = Forwarder::bind().await.unwrap();
         let address = front.address;
-        tokio::spawn(front.forward(target.local_addr().unwrap(), Distance::new(one_way).unwrap()));
-        let sent: Vec<u8> = (0..300_000_usize).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        tokio::spawn(front.forward(
+            target.local_addr().unwrap(),
+            Distance::new(one_way).unwrap(),
+        ));
+        let sent: Vec<u8> = (0..300_000_usize)
+            .map(|at| u8::try_from(at % 251).unwrap())
+            .collect();
         let started = Instant::now();
         let mut near = TcpStream::connect(address).await.unwrap();
         let bytes = sent.clone();
@@ -468,14 +568,24 @@ mod tests {
         let (mut far, _) = target.accept().await.unwrap();
         let mut came = vec![0; 1];
         far.read_exact(&mut came).await.unwrap();
-        assert!(started.elapsed() >= one_way * 3, "to connect takes two ways, the first byte a third");
+        assert!(
+            started.elapsed() >= one_way * 3,
+            "to connect takes two ways, the first byte a third"
+        );
         far.read_to_end(&mut came).await.unwrap();
-        assert!(came == sent, "the end comes too, behind all that was written");
+        assert!(
+            came == sent,
+            "the end comes too, behind all that was written"
+        );
     }
 
     #[tokio::test]
     async fn a_connection_that_nobody_takes_ends() {
-        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let front = Forwarder::bind().await.unwrap();
         let address = front.address;
         tokio::spawn(front.forward(nobody, Distance::new(Duration::from_millis(1)).unwrap()));

@@ -8,7 +8,9 @@ use umbel_proto::inbox::mailbox::Refusal;
 
 use super::STEP_MAX;
 use crate::local::LocalError;
-use crate::{ClientClosed, CreateInboxError, InitError, ListenError, OpenError, ProfileError, SendError};
+use crate::{
+    ClientClosed, CreateInboxError, InitError, ListenError, OpenError, ProfileError, SendError,
+};
 
 /// What did not come to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +106,9 @@ impl fmt::Display for BenchError {
             Self::ExtendRefused => f.write_str("a relay would not extend a circuit"),
             Self::Refused(refusal) => write!(f, "a mailbox refused: {refusal:?}"),
             Self::Unexpected => f.write_str("a mailbox answered something that was not asked"),
-            Self::TooSlow(step) => write!(f, "{step} took more than {} seconds", STEP_MAX.as_secs()),
+            Self::TooSlow(step) => {
+                write!(f, "{step} took more than {} seconds", STEP_MAX.as_secs())
+            }
         }
     }
 }

@@ -26,8 +26,14 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { rounds: 4, round_trips: 500 };
-    const QUICK: Self = Self { rounds: 1, round_trips: 50 };
+    const FULL: Self = Self {
+        rounds: 4,
+        round_trips: 500,
+    };
+    const QUICK: Self = Self {
+        rounds: 1,
+        round_trips: 50,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -38,8 +44,13 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     relays.stop().await
 }
 
-/// The bulk circuit comes over one client's link, the quiet ones over another's: they meet between the relays.
-async fn own_links(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+/// The bulk circuit comes over one client's link, the quiet ones over another's: they meet between
+/// the relays.
+async fn own_links(
+    plan: &Plan,
+    relays: &Relays,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (guard, onward) = relays.path()?;
     let mut quiet = Quiet::open(&guard.peer, &onward, QUIET).await?;
     let mut queue = Queue::create(Probe::dial(&guard.peer).await?, &onward).await?;
@@ -65,12 +76,21 @@ async fn own_links(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Res
         beside,
         "the same while one bulk circuit passes the same relays and the links between them, from another client's link",
     ));
-    report(Row::of("quiet_bulk", Unit::MegabytesPerSecond, rates, "what that bulk circuit carries meanwhile"));
+    report(Row::of(
+        "quiet_bulk",
+        Unit::MegabytesPerSecond,
+        rates,
+        "what that bulk circuit carries meanwhile",
+    ));
     Ok(())
 }
 
 /// All come over one client's link, and wait there for each other too.
-async fn same_link(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn same_link(
+    plan: &Plan,
+    relays: &Relays,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let (guard, onward) = relays.path()?;
     let mut queue = Queue::create(Probe::dial(&guard.peer).await?, &onward).await?;
     let circuits = queue.probe().build_together(QUIET, &onward).await?;
@@ -83,7 +103,10 @@ async fn same_link(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Res
         if asked_at.is_none() && Instant::now() >= due_at {
             let circ = circuits.next().ok_or(BenchError::Destroyed)?;
             asked_at = Some(Instant::now());
-            queue.probe().ask(circ, Service::Directory, &question()).await?;
+            queue
+                .probe()
+                .ask(circ, Service::Directory, &question())
+                .await?;
         }
         if !queue.next_fetched().await?
             && let Some(asked_at) = asked_at.take()

@@ -1,7 +1,8 @@
 //! Whether a flood of creates stops what is forwarded.
 //!
-//! The flood costs whoever makes it nearly nothing: the same onionskin again and again. The relays admit all of it, which no
-//! network lets them: so this is worse than what admission leaves of a flood.
+//! The flood costs whoever makes it nearly nothing: the same onionskin again and again. The relays
+//! admit all of it, which no network lets them: so this is worse than what admission leaves of a
+//! flood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,8 +41,14 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { rounds: 4, round_trips: 400 };
-    const QUICK: Self = Self { rounds: 1, round_trips: 50 };
+    const FULL: Self = Self {
+        rounds: 4,
+        round_trips: 400,
+    };
+    const QUICK: Self = Self {
+        rounds: 1,
+        round_trips: 50,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -50,7 +57,8 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     let (guard, onward) = relays.path()?;
     let mut quiet = Quiet::open(&guard.peer, &onward, QUIET).await?;
     let mut queue = Queue::create(Probe::dial(&guard.peer).await?, &onward).await?;
-    let (mut without, mut with, mut answered) = (Forwarded::default(), Forwarded::default(), Vec::new());
+    let (mut without, mut with, mut answered) =
+        (Forwarded::default(), Forwarded::default(), Vec::new());
     for _ in 0..plan.rounds {
         queue = without.measure(&plan, queue, &mut quiet).await?;
         let flood = Flood::start(&guard.peer).await?;
@@ -64,15 +72,30 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
         "creates that a guard answers of a flood over two links, all of which it admits, while it forwards",
     ));
     let (ms, rate) = (Unit::Milliseconds, Unit::MegabytesPerSecond);
-    report(Row::of("flood_bulk_before", rate, without.rates, "a bulk circuit through that guard, without the flood"));
-    report(Row::of("flood_bulk", rate, with.rates, "the same with the flood: both share the two cores with all else"));
+    report(Row::of(
+        "flood_bulk_before",
+        rate,
+        without.rates,
+        "a bulk circuit through that guard, without the flood",
+    ));
+    report(Row::of(
+        "flood_bulk",
+        rate,
+        with.rates,
+        "the same with the flood: both share the two cores with all else",
+    ));
     report(Row::of(
         "flood_quiet_before",
         ms,
         without.times,
         "a quiet circuit's round trip beside that bulk circuit, without the flood",
     ));
-    report(Row::of("flood_quiet", ms, with.times, "the same with the flood"));
+    report(Row::of(
+        "flood_quiet",
+        ms,
+        with.times,
+        "the same with the flood",
+    ));
     relays.stop().await
 }
 
@@ -84,9 +107,15 @@ struct Forwarded {
 }
 
 impl Forwarded {
-    async fn measure(&mut self, plan: &Plan, queue: Queue, quiet: &mut Quiet) -> Result<Queue, BenchError> {
+    async fn measure(
+        &mut self,
+        plan: &Plan,
+        queue: Queue,
+        quiet: &mut Quiet,
+    ) -> Result<Queue, BenchError> {
         let flow = Flow::start(queue);
-        self.times.extend(quiet.round_trips(plan.round_trips).await?);
+        self.times
+            .extend(quiet.round_trips(plan.round_trips).await?);
         let (queue, rate) = flow.stop().await?;
         self.rates.push(rate);
         Ok(queue)
@@ -134,7 +163,9 @@ async fn create(mut probe: Probe, is_stopping: Arc<AtomicBool>) -> Result<f64, B
         probe.read(&mut cell).await?;
         match cell.header().map_err(Violation::from)? {
             (Some(circ), Command::Created) => {
-                probe.write(&Cell::destroy(circ, DestroyReason::Finished)).await?;
+                probe
+                    .write(&Cell::destroy(circ, DestroyReason::Finished))
+                    .await?;
                 answered += 1;
                 under_way -= 1;
             }

@@ -22,7 +22,10 @@ impl Flow {
     /// From now on.
     pub(super) fn start(queue: Queue) -> Self {
         let is_stopping = Arc::new(AtomicBool::new(false));
-        Self { task: tokio::spawn(carry(queue, Arc::clone(&is_stopping))), is_stopping }
+        Self {
+            task: tokio::spawn(carry(queue, Arc::clone(&is_stopping))),
+            is_stopping,
+        }
     }
 
     /// Until now: returns the queue, and how many 10^6 bytes came each second.

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::{
-    ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConnection, SupportedCipherSuite,
+    ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConnection,
+    SupportedCipherSuite,
 };
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::limits::{BODY_LEN, TAG_LEN};
@@ -81,12 +82,17 @@ impl RecordCipher {
         let Some(SupportedCipherSuite::Tls13(suite)) = client.negotiated_cipher_suite() else {
             return Err(BenchError::Unexpected);
         };
-        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) =
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) =
             client.dangerous_extract_secrets()?.tx.1
         else {
             return Err(BenchError::Unexpected);
         };
-        Ok(Self { encrypter: suite.aead_alg.encrypter(key, iv), plain: vec![0; RECORD_LEN], number: 0 })
+        Ok(Self {
+            encrypter: suite.aead_alg.encrypter(key, iv),
+            plain: vec![0; RECORD_LEN],
+            number: 0,
+        })
     }
 
     /// Seconds for each 10^9 bytes.
@@ -106,7 +112,10 @@ impl RecordCipher {
 }
 
 /// What one side of a handshake has to say reaches the other.
-fn pass<S, T>(from: &mut rustls::ConnectionCommon<S>, to: &mut rustls::ConnectionCommon<T>) -> Result<(), BenchError> {
+fn pass<S, T>(
+    from: &mut rustls::ConnectionCommon<S>,
+    to: &mut rustls::ConnectionCommon<T>,
+) -> Result<(), BenchError> {
     let mut wire = Vec::new();
     while from.wants_write() {
         from.write_tls(&mut wire)?;

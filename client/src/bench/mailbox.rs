@@ -1,7 +1,8 @@
 //! Mailboxes under load: deposits that are durable, and fetches, of many links at one holder.
 //!
-//! The holder is a relay process of its own, alone in its network, on a disk that it syncs. Requests are made and signed before
-//! the clock starts: a sender signs its own, and here all senders and the holder share the machine.
+//! The holder is a relay process of its own, alone in its network, on a disk that it syncs.
+//! Requests are made and signed before the clock starts: a sender signs its own, and here all
+//! senders and the holder share the machine.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,7 +13,9 @@ use tokio::task::JoinSet;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::handshake::Binding;
 use umbel_proto::ids::{CircId, NetworkId, Peer, QueueId, RelayId};
-use umbel_proto::inbox::mailbox::{FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb};
+use umbel_proto::inbox::mailbox::{
+    FETCH_BYTES_ONE_CELL, MailboxContext, MailboxReply, Refusal, Verb,
+};
 use umbel_proto::limits::RECORD_LENS;
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
@@ -25,8 +28,12 @@ use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, Report, Step, within};
 
 /// What a holder is usually asked here.
-const USUAL: Pressure = Pressure { links: 8, under_way: 16 };
-/// Answers that a link waits for before it asks for as many more: cells then leave together, as they do from a busy link.
+const USUAL: Pressure = Pressure {
+    links: 8,
+    under_way: 16,
+};
+/// Answers that a link waits for before it asks for as many more: cells then leave together, as
+/// they do from a busy link.
 const ASKED_TOGETHER: usize = 4;
 /// Requests made and signed at once.
 const PREPARED_MAX: usize = 10_000;
@@ -64,11 +71,22 @@ impl Plan {
         rounds: 8,
         requests: 4_000,
         few: 1_000,
-        overload: Pressure { links: 160, under_way: 32 },
+        overload: Pressure {
+            links: 160,
+            under_way: 32,
+        },
         many: 100_000,
     };
-    const QUICK: Self =
-        Self { rounds: 2, requests: 200, few: 50, overload: Pressure { links: 10, under_way: 32 }, many: 400 };
+    const QUICK: Self = Self {
+        rounds: 2,
+        requests: 200,
+        few: 50,
+        overload: Pressure {
+            links: 10,
+            under_way: 32,
+        },
+        many: 400,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -77,13 +95,19 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     let mut load = Load::dial(&relays).await?;
     let few = queues(plan.few);
     load.create(&few).await?;
-    load.deposits(&plan, &few).await?.report(&DEPOSITS, USUAL, "", report);
-    load.fetches(&plan, &few).await?.report(&FETCHES, USUAL, "", report);
+    load.deposits(&plan, &few)
+        .await?
+        .report(&DEPOSITS, USUAL, "", report);
+    load.fetches(&plan, &few)
+        .await?
+        .report(&FETCHES, USUAL, "", report);
     overload(&plan, &relays, &mut load, &few, report).await?;
     let many = queues(plan.many);
     load.create(&many).await?;
     let note = format!(", one to each of {} queues", many.len());
-    load.deposits_to_each(&many).await?.report(&DEPOSITS_MANY, USUAL, &note, report);
+    load.deposits_to_each(&many)
+        .await?
+        .report(&DEPOSITS_MANY, USUAL, &note, report);
     restart(&mut relays, many.len(), report).await?;
     load.dial_again(&relays, USUAL).await?;
     load.fetches(&plan, &many).await?.report(
@@ -95,7 +119,8 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     relays.stop().await
 }
 
-/// More deposits at once than a holder lets wait: what it takes, how long that takes, and what it refuses.
+/// More deposits at once than a holder lets wait: what it takes, how long that takes, and what it
+/// refuses.
 async fn overload(
     plan: &Plan,
     relays: &Relays,
@@ -106,32 +131,61 @@ async fn overload(
     let Pressure { links, under_way } = plan.overload;
     load.dial_again(relays, plan.overload).await?;
     let mut cost = Cost::default();
-    let verbs = queues.iter().cycle().take(4 * links * under_way).map(|&queue| deposit(queue));
+    let verbs = queues
+        .iter()
+        .cycle()
+        .take(4 * links * under_way)
+        .map(|&queue| deposit(queue));
     load.ask(verbs, &mut cost).await?;
-    let note = format!(", {} of {} refused as busy", cost.refused, 4 * links * under_way);
+    let note = format!(
+        ", {} of {} refused as busy",
+        cost.refused,
+        4 * links * under_way
+    );
     cost.report(&OVERLOAD, plan.overload, &note, report);
     load.dial_again(relays, USUAL).await
 }
 
-async fn restart(relays: &mut Relays, queue_count: usize, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn restart(
+    relays: &mut Relays,
+    queue_count: usize,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     let started = Instant::now();
     relays.restart_first().await?;
-    let note = format!("until a holder of {queue_count} queues, and a record in each, is ready after it was killed");
-    report(Row::single("holder_start", Unit::Milliseconds, Some(ms(started.elapsed())), note));
+    let note = format!(
+        "until a holder of {queue_count} queues, and a record in each, is ready after it was killed"
+    );
+    report(Row::single(
+        "holder_start",
+        Unit::Milliseconds,
+        Some(ms(started.elapsed())),
+        note,
+    ));
     tokio::time::sleep(SETTLE).await;
     let (holder, _) = relays.path()?;
-    let kib = holder.process.resident_bytes().map(|bytes| bytes as f64 / 1024.0);
-    report(Row::single("holder_memory", Unit::Kibibytes, kib, "its resident memory then"));
+    let kib = holder
+        .process
+        .resident_bytes()
+        .map(|bytes| bytes as f64 / 1024.0);
+    report(Row::single(
+        "holder_memory",
+        Unit::Kibibytes,
+        kib,
+        "its resident memory then",
+    ));
     Ok(())
 }
 
 fn queues(count: usize) -> Vec<QueueId> {
     let mut rng = rand::rng();
-    std::iter::repeat_with(|| QueueId(rng.random())).take(count).collect()
+    std::iter::repeat_with(|| QueueId(rng.random()))
+        .take(count)
+        .collect()
 }
 
-/// Everyone who asks something of a holder. One owner's and one sender's key are those of all queues, which makes no
-/// difference to it.
+/// Everyone who asks something of a holder. One owner's and one sender's key are those of all
+/// queues, which makes no difference to it.
 struct Load {
     links: Vec<Asker>,
     under_way: usize,
@@ -174,13 +228,21 @@ const DEPOSITS: Names = Names {
     latency: "deposit_latency",
     cpu: "deposit_cpu",
     what: "deposits of the shortest record at one holder, each answered when it is synced to the disk",
-    goals: Some(Goals { rate: 5000.0, p99: "deposit_p99", p99_ms: 50.0 }),
+    goals: Some(Goals {
+        rate: 5000.0,
+        p99: "deposit_p99",
+        p99_ms: 50.0,
+    }),
 };
 const DEPOSITS_MANY: Names = Names {
     rate: "deposits_many",
     latency: "deposit_latency_many",
     cpu: "deposit_cpu_many",
-    goals: Some(Goals { rate: 5000.0, p99: "deposit_p99_many", p99_ms: 50.0 }),
+    goals: Some(Goals {
+        rate: 5000.0,
+        p99: "deposit_p99_many",
+        p99_ms: 50.0,
+    }),
     ..DEPOSITS
 };
 const OVERLOAD: Names = Names {
@@ -197,16 +259,32 @@ const FETCHES: Names = Names {
     what: "fetches of one such record, from the disk or what is in memory of it",
     goals: None,
 };
-const FETCHES_MANY: Names =
-    Names { rate: "fetches_many", latency: "fetch_latency_many", cpu: "fetch_cpu_many", ..FETCHES };
+const FETCHES_MANY: Names = Names {
+    rate: "fetches_many",
+    latency: "fetch_latency_many",
+    cpu: "fetch_cpu_many",
+    ..FETCHES
+};
 
 impl Load {
     async fn dial(relays: &Relays) -> Result<Self, BenchError> {
         let (holder, _) = relays.path()?;
         let mut rng = rand::rng();
-        let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
-        let (links, process) = (links(&holder.peer, USUAL.links).await?, holder.process.clone());
-        Ok(Self { links, under_way: USUAL.under_way, process, owner, sender })
+        let (owner, sender) = (
+            SigningKey::generate(&mut rng),
+            SigningKey::generate(&mut rng),
+        );
+        let (links, process) = (
+            links(&holder.peer, USUAL.links).await?,
+            holder.process.clone(),
+        );
+        Ok(Self {
+            links,
+            under_way: USUAL.under_way,
+            process,
+            owner,
+            sender,
+        })
     }
 
     /// New links: as many as are wanted now, to the holder as it runs now.
@@ -219,7 +297,11 @@ impl Load {
 
     async fn create(&mut self, queues: &[QueueId]) -> Result<(), BenchError> {
         let (owner, sender) = (self.owner.public(), self.sender.public());
-        let create = |&queue: &QueueId| Verb::Create { queue, owner, sender };
+        let create = |&queue: &QueueId| Verb::Create {
+            queue,
+            owner,
+            sender,
+        };
         let mut cost = Cost::default();
         for some in queues.chunks(PREPARED_MAX) {
             self.ask(some.iter().map(create), &mut cost).await?;
@@ -232,7 +314,8 @@ impl Load {
         let mut cost = Cost::default();
         for round in 0..plan.rounds {
             let queues = queues.iter().cycle().skip(round).take(plan.requests);
-            self.ask(queues.map(|&queue| deposit(queue)), &mut cost).await?;
+            self.ask(queues.map(|&queue| deposit(queue)), &mut cost)
+                .await?;
         }
         cost.all_granted()
     }
@@ -240,7 +323,8 @@ impl Load {
     async fn deposits_to_each(&mut self, queues: &[QueueId]) -> Result<Cost, BenchError> {
         let mut cost = Cost::default();
         for some in queues.chunks(PREPARED_MAX) {
-            self.ask(some.iter().map(|&queue| deposit(queue)), &mut cost).await?;
+            self.ask(some.iter().map(|&queue| deposit(queue)), &mut cost)
+                .await?;
         }
         cost.all_granted()
     }
@@ -249,8 +333,13 @@ impl Load {
     async fn fetches(&mut self, plan: &Plan, queues: &[QueueId]) -> Result<Cost, BenchError> {
         let mut cost = Cost::default();
         for _ in 0..plan.rounds {
-            let queues = std::iter::repeat_with(|| queues.get(rand::rng().random_range(0..queues.len())));
-            let fetch = |&queue| Verb::Fetch { queue, remove: Vec::new(), bytes_max: FETCH_BYTES_ONE_CELL };
+            let queues =
+                std::iter::repeat_with(|| queues.get(rand::rng().random_range(0..queues.len())));
+            let fetch = |&queue| Verb::Fetch {
+                queue,
+                remove: Vec::new(),
+                bytes_max: FETCH_BYTES_ONE_CELL,
+            };
             let fetches: Vec<_> = queues.flatten().map(fetch).take(plan.requests).collect();
             self.ask(fetches.into_iter(), &mut cost).await?;
         }
@@ -258,11 +347,19 @@ impl Load {
     }
 
     /// One round: signs, asks over all links at once, and waits for all answers.
-    async fn ask(&mut self, verbs: impl Iterator<Item = Verb>, cost: &mut Cost) -> Result<(), BenchError> {
+    async fn ask(
+        &mut self,
+        verbs: impl Iterator<Item = Verb>,
+        cost: &mut Cost,
+    ) -> Result<(), BenchError> {
         let mut frames: Vec<Vec<Vec<u8>>> = self.links.iter().map(|_| Vec::new()).collect();
         for (index, verb) in verbs.enumerate() {
             let link = index % self.links.len();
-            let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
+            let key = if matches!(verb, Verb::Deposit { .. }) {
+                &self.sender
+            } else {
+                &self.owner
+            };
             if let (Some(frames), Some(asker)) = (frames.get_mut(link), self.links.get_mut(link)) {
                 frames.push(asker.signed(verb, key));
             }
@@ -274,37 +371,60 @@ impl Load {
             asking.spawn(within(Step::Mailbox, asker.ask_all(frames, self.under_way)));
         }
         while let Some(asked) = asking.join_next().await {
-            let (asker, Answers { latencies, refused }) = asked.map_err(|_| BenchError::Unexpected)??;
+            let (asker, Answers { latencies, refused }) =
+                asked.map_err(|_| BenchError::Unexpected)??;
             self.links.push(asker);
             cost.latencies_ms.extend(latencies.into_iter().map(ms));
             cost.refused += refused;
         }
         let reading = meter.stop();
         cost.rates.push(count as f64 / reading.wall);
-        cost.cpu_us.extend(reading.cpu_sum().map(|seconds| seconds * 1e6 / count as f64));
+        cost.cpu_us.extend(
+            reading
+                .cpu_sum()
+                .map(|seconds| seconds * 1e6 / count as f64),
+        );
         Ok(())
     }
 }
 
 impl Cost {
     fn all_granted(self) -> Result<Self, BenchError> {
-        if self.refused == 0 { Ok(self) } else { Err(BenchError::Refused(Refusal::Busy)) }
+        if self.refused == 0 {
+            Ok(self)
+        } else {
+            Err(BenchError::Refused(Refusal::Busy))
+        }
     }
 
     fn report(self, names: &Names, pressure: Pressure, more: &str, report: &mut Report<'_>) {
-        let Names { rate, latency, cpu, what, goals } = names;
+        let Names {
+            rate,
+            latency,
+            cpu,
+            what,
+            goals,
+        } = names;
         let Pressure { links, under_way } = pressure;
-        let note = format!("{what}{more}; {} under way, over {links} links", links * under_way);
+        let note = format!(
+            "{what}{more}; {} under way, over {links} links",
+            links * under_way
+        );
         let rates = Row::of(rate, Unit::PerSecond, self.rates, note);
-        let latencies =
-            Row::of(latency, Unit::Milliseconds, self.latencies_ms, "from asking to the answer, for each of these");
+        let latencies = Row::of(
+            latency,
+            Unit::Milliseconds,
+            self.latencies_ms,
+            "from asking to the answer, for each of these",
+        );
         match goals {
             None => {
                 report(rates);
                 report(latencies);
             }
             Some(Goals { rate, p99, p99_ms }) => {
-                let p99 = latencies.p99_alone(p99, "the most that ninety-nine in a hundred of these took");
+                let p99 = latencies
+                    .p99_alone(p99, "the most that ninety-nine in a hundred of these took");
                 report(rates.with_goal(Goal::AtLeast(*rate)));
                 report(latencies);
                 report(p99.with_goal(Goal::AtMost(*p99_ms)));
@@ -331,7 +451,11 @@ async fn links(holder: &Peer, count: usize) -> Result<Vec<Asker>, BenchError> {
 fn deposit(queue: QueueId) -> Verb {
     let mut record = vec![0; RECORD_LENS[0]];
     rand::rng().fill_bytes(&mut record);
-    Verb::Deposit { queue, record: ByteBuf::from(record), puzzle: 0 }
+    Verb::Deposit {
+        queue,
+        record: ByteBuf::from(record),
+        puzzle: 0,
+    }
 }
 
 /// What came back on one link.
@@ -355,24 +479,44 @@ impl Asker {
         let mut probe = Probe::dial(holder).await?;
         let circ = probe.build(&[]).await?;
         let binding = probe.binding(circ)?;
-        Ok(Self { probe, circ, network: Network::local().id, holder: holder.id, binding })
+        Ok(Self {
+            probe,
+            circ,
+            network: Network::local().id,
+            holder: holder.id,
+            binding,
+        })
     }
 
     fn signed(&self, verb: Verb, key: &SigningKey) -> Vec<u8> {
-        let context = MailboxContext { network: &self.network, holder: &self.holder, binding: &self.binding };
+        let context = MailboxContext {
+            network: &self.network,
+            holder: &self.holder,
+            binding: &self.binding,
+        };
         verb.signed(key, &context).encode()
     }
 
     /// Asks all of these, so many at a time.
-    async fn ask_all(mut self, frames: Vec<Vec<u8>>, under_way: usize) -> Result<(Self, Answers), BenchError> {
+    async fn ask_all(
+        mut self,
+        frames: Vec<Vec<u8>>,
+        under_way: usize,
+    ) -> Result<(Self, Answers), BenchError> {
         let mut asked = BTreeMap::new();
-        let mut answers = Answers { latencies: Vec::with_capacity(frames.len()), refused: 0 };
+        let mut answers = Answers {
+            latencies: Vec::with_capacity(frames.len()),
+            refused: 0,
+        };
         let mut frames = frames.into_iter();
         loop {
             if asked.len() + ASKED_TOGETHER <= under_way {
                 for frame in frames.by_ref().take(under_way - asked.len()) {
                     let asked_at = Instant::now();
-                    asked.insert(self.probe.ask(self.circ, Service::Mailbox, &frame).await?, asked_at);
+                    asked.insert(
+                        self.probe.ask(self.circ, Service::Mailbox, &frame).await?,
+                        asked_at,
+                    );
                 }
             }
             if asked.is_empty() {
@@ -394,8 +538,12 @@ fn is_granted(answer: &[u8]) -> Result<bool, BenchError> {
     match MailboxReply::decode(answer) {
         Ok(MailboxReply::Refused(Refusal::Busy)) => Ok(false),
         Ok(MailboxReply::Refused(refusal)) => Err(BenchError::Refused(refusal)),
-        Ok(MailboxReply::Fetched { records, .. }) if records.is_empty() => Err(BenchError::Unexpected),
-        Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => Ok(true),
+        Ok(MailboxReply::Fetched { records, .. }) if records.is_empty() => {
+            Err(BenchError::Unexpected)
+        }
+        Ok(MailboxReply::Created | MailboxReply::Deposited | MailboxReply::Fetched { .. }) => {
+            Ok(true)
+        }
         Err(_) => Err(BenchError::Unexpected),
     }
 }

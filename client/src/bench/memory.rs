@@ -1,7 +1,8 @@
-//! What a relay and a client hold in memory: a relay at its start, for an idle link, for an idle circuit; a client that is ready.
+//! What a relay and a client hold in memory: a relay at its start, for an idle link, for an idle
+//! circuit; a client that is ready.
 //!
-//! What is measured is a process of its own each time, because what a process has freed it uses again, and so seems to need
-//! nothing.
+//! What is measured is a process of its own each time, because what a process has freed it uses
+//! again, and so seems to need nothing.
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -35,8 +36,14 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { idle_links: 200, idle_circuits: 50_000 };
-    const QUICK: Self = Self { idle_links: 20, idle_circuits: 200 };
+    const FULL: Self = Self {
+        idle_links: 200,
+        idle_circuits: 50_000,
+    };
+    const QUICK: Self = Self {
+        idle_links: 20,
+        idle_circuits: 200,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -74,8 +81,13 @@ async fn start(relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchErro
         None => "; there is no umbel-relay beside this program: the relay that is inside it",
     };
     let own = relay.process.of_its_own();
-    let note = format!("resident memory of a relay process in a network of four, soon after its start{own}{caveat}");
-    report(Row::single("relay_start", Unit::Kibibytes, bytes.map(kib), note).with_goal(Goal::AtMost(20.0 * 1024.0)));
+    let note = format!(
+        "resident memory of a relay process in a network of four, soon after its start{own}{caveat}"
+    );
+    report(
+        Row::single("relay_start", Unit::Kibibytes, bytes.map(kib), note)
+            .with_goal(Goal::AtMost(20.0 * 1024.0)),
+    );
     Ok(())
 }
 
@@ -87,7 +99,10 @@ async fn links(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<
         probes.push(Probe::dial(&relay.peer).await?);
     }
     let value = growth_kib(before, settled_bytes(&relay.process).await, plan.idle_links);
-    let note = format!("resident memory of a relay for each of {} idle links of clients", plan.idle_links);
+    let note = format!(
+        "resident memory of a relay for each of {} idle links of clients",
+        plan.idle_links
+    );
     report(Row::single("idle_link", Unit::Kibibytes, value, note));
     Ok(())
 }
@@ -107,7 +122,10 @@ async fn client(relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchErr
     let note = format!(
         "resident memory of a client process that is subscribed to an inbox of its own, circuits standing{own}"
     );
-    report(Row::single("client_ready", Unit::Kibibytes, bytes.map(kib), note).with_goal(Goal::AtMost(14.0 * 1024.0)));
+    report(
+        Row::single("client_ready", Unit::Kibibytes, bytes.map(kib), note)
+            .with_goal(Goal::AtMost(14.0 * 1024.0)),
+    );
     Ok(())
 }
 
@@ -125,26 +143,44 @@ async fn circuits(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
     let before = settled_bytes(&relay.process).await;
     let mut building = JoinSet::new();
     for probe in probes {
-        building.spawn(build_idle(probe, plan.idle_circuits / BUILDERS, targets.clone()));
+        building.spawn(build_idle(
+            probe,
+            plan.idle_circuits / BUILDERS,
+            targets.clone(),
+        ));
     }
     let mut probes = Vec::new();
     while let Some(built) = building.join_next().await {
         probes.push(built.map_err(|_| BenchError::Destroyed)??);
     }
-    let value = growth_kib(before, settled_bytes(&relay.process).await, plan.idle_circuits);
-    let note = format!("resident memory of a relay for each of {} idle circuits that pass it", plan.idle_circuits);
+    let value = growth_kib(
+        before,
+        settled_bytes(&relay.process).await,
+        plan.idle_circuits,
+    );
+    let note = format!(
+        "resident memory of a relay for each of {} idle circuits that pass it",
+        plan.idle_circuits
+    );
     report(Row::single("idle_circuit", Unit::Kibibytes, value, note).with_goal(Goal::AtMost(2.0)));
     Ok(())
 }
 
-/// Builds so many circuits of two hops, to each of these relays in turn. They stay as long as the link.
-async fn build_idle(mut probe: Probe, count: usize, targets: Vec<HopTarget>) -> Result<Probe, BenchError> {
+/// Builds so many circuits of two hops, to each of these relays in turn. They stay as long as the
+/// link.
+async fn build_idle(
+    mut probe: Probe,
+    count: usize,
+    targets: Vec<HopTarget>,
+) -> Result<Probe, BenchError> {
     let mut next = targets.iter().cycle();
     let mut left = count;
     while left > 0 {
         let some = left.min(TOGETHER);
         let target = next.next().ok_or(BenchError::NoDescriptor)?;
-        probe.build_together(some, std::slice::from_ref(target)).await?;
+        probe
+            .build_together(some, std::slice::from_ref(target))
+            .await?;
         probe.forget_all();
         left -= some;
     }

@@ -46,10 +46,20 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) const FULL: Self =
-        Self { messages: 200, cold_starts: 20, idle: Duration::from_secs(20), wire_rounds: 10, wire_messages: 10 };
-    pub(super) const QUICK: Self =
-        Self { messages: 10, cold_starts: 2, idle: Duration::from_secs(2), wire_rounds: 2, wire_messages: 3 };
+    pub(super) const FULL: Self = Self {
+        messages: 200,
+        cold_starts: 20,
+        idle: Duration::from_secs(20),
+        wire_rounds: 10,
+        wire_messages: 10,
+    };
+    pub(super) const QUICK: Self = Self {
+        messages: 10,
+        cold_starts: 2,
+        idle: Duration::from_secs(2),
+        wire_rounds: 2,
+        wire_messages: 3,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -82,7 +92,8 @@ pub(super) async fn measure_far(
     Ok(())
 }
 
-/// Two clients, each subscribed to an inbox of its own. What one sends the other reads, and may answer.
+/// Two clients, each subscribed to an inbox of its own. What one sends the other reads, and may
+/// answer.
 struct Pair {
     sender: Client,
     sent: Notices,
@@ -110,7 +121,14 @@ impl Pair {
         let (mut sent, mut received) = (sender.notices(), reader.notices());
         let address = own_inbox(&reader, &mut received).await?;
         let answers = own_inbox(&sender, &mut sent).await?;
-        let mut pair = Self { sender, sent, reader, received, address, answers };
+        let mut pair = Self {
+            sender,
+            sent,
+            reader,
+            received,
+            address,
+            answers,
+        };
         pair.exchange().await?;
         pair.round_trip().await?;
         Ok(pair)
@@ -119,7 +137,11 @@ impl Pair {
     /// Sends one message, and waits until both sides are done with it.
     async fn exchange(&mut self) -> Result<Times, BenchError> {
         let started = Instant::now();
-        let id = self.sender.send(self.address, vec![b'x'; MESSAGE_LEN]).await?.id;
+        let id = self
+            .sender
+            .send(self.address, vec![b'x'; MESSAGE_LEN])
+            .await?
+            .id;
         let (sent, received) = (&mut self.sent, &mut self.received);
         let held = async {
             until(sent, |notice| is_held(notice, id)).await?;
@@ -141,13 +163,18 @@ impl Pair {
         let started = Instant::now();
         within(Step::Message, async {
             let sending = self.sender.send(self.address, vec![b'x'; MESSAGE_LEN]);
-            let receiving = until(&mut self.received, |notice| matches!(notice, Notice::Received { .. }));
+            let receiving = until(&mut self.received, |notice| {
+                matches!(notice, Notice::Received { .. })
+            });
             let (sent, received) = tokio::join!(sending, receiving);
             sent?;
             received?;
             let answering = self.reader.send(self.answers, vec![b'y'; MESSAGE_LEN]);
             let receiving = async {
-                until(&mut self.sent, |notice| matches!(notice, Notice::Received { .. })).await?;
+                until(&mut self.sent, |notice| {
+                    matches!(notice, Notice::Received { .. })
+                })
+                .await?;
                 Ok::<_, BenchError>(started.elapsed())
             };
             let (sent, took) = tokio::join!(answering, receiving);
@@ -205,7 +232,11 @@ async fn until(notices: &mut Notices, is_it: impl Fn(&Notice) -> bool) -> Result
 fn make(dir: &Path, name: &str, peers: &[Peer]) -> Result<PathBuf, BenchError> {
     let path = dir.join(name);
     let seeds = peers.iter().take(SEEDS).cloned().collect();
-    let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+    let new = NewProfile {
+        network: None,
+        seeds,
+        key: NewKey::File(path.join("key")),
+    };
     Profile::create(&path, new, &mut rand::rng())?;
     Ok(path)
 }
@@ -235,8 +266,13 @@ async fn warm(plan: &Plan, pair: &mut Pair, report: &mut Report<'_>) -> Result<(
         .with_goal(Goal::AtMost(2.0)),
     );
     report(
-        Row::of("message_held", unit, held, "from send until two holders have it on disk and the sender knows")
-            .with_goal(Goal::AtMost(10.0)),
+        Row::of(
+            "message_held",
+            unit,
+            held,
+            "from send until two holders have it on disk and the sender knows",
+        )
+        .with_goal(Goal::AtMost(10.0)),
     );
     report(Row::of(
         "message_round_trip",
@@ -247,7 +283,8 @@ async fn warm(plan: &Plan, pair: &mut Pair, report: &mut Report<'_>) -> Result<(
     Ok(())
 }
 
-/// From a closed profile to a message that two holders have; and from nothing to a client that could send one.
+/// From a closed profile to a message that two holders have; and from nothing to a client that
+/// could send one.
 async fn cold(
     plan: &Plan,
     dir: &Path,
@@ -260,9 +297,13 @@ async fn cold(
     let (mut opened, mut processes, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..plan.cold_starts {
         opened.push(ms(send_once(&path, address).await?));
-        processes.push(ms(within(Step::Message, send_by_process(&path, address)).await?));
+        processes.push(ms(
+            within(Step::Message, send_by_process(&path, address)).await?
+        ));
         empty(&path).await?; // what the process left there would be sent in the next sample's time
-        fresh.push(ms(within(Step::Circuit, start_fresh(dir, number, peers)).await?));
+        fresh.push(ms(
+            within(Step::Circuit, start_fresh(dir, number, peers)).await?
+        ));
     }
     let unit = Unit::Milliseconds;
     report(Row::of(
@@ -300,7 +341,11 @@ async fn send_once(path: &Path, address: InboxAddress) -> Result<Duration, Bench
     let client = open(path).await?;
     let mut notices = client.notices();
     let id = client.send(address, vec![b'x'; MESSAGE_LEN]).await?.id;
-    within(Step::Message, until(&mut notices, |notice| is_held(notice, id))).await?;
+    within(
+        Step::Message,
+        until(&mut notices, |notice| is_held(notice, id)),
+    )
+    .await?;
     let took = started.elapsed();
     within(Step::Message, until_sent(&client)).await?;
     client.close().await;
@@ -327,55 +372,94 @@ async fn until_sent(client: &Client) -> Result<(), BenchError> {
 async fn send_by_process(path: &Path, address: InboxAddress) -> Result<Duration, BenchError> {
     let started = Instant::now();
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--profile").arg(path).args(["send", &address.to_text(), &"x".repeat(MESSAGE_LEN)]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+        .arg("--profile")
+        .arg(path)
+        .args(["send", &address.to_text(), &"x".repeat(MESSAGE_LEN)]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     // Held by fewer holders than are wanted is another exit code.
-    if command.status().await?.success() { Ok(started.elapsed()) } else { Err(BenchError::Unexpected) }
+    if command.status().await?.success() {
+        Ok(started.elapsed())
+    } else {
+        Err(BenchError::Unexpected)
+    }
 }
 
 async fn start_fresh(dir: &Path, number: usize, peers: &[Peer]) -> Result<Duration, BenchError> {
     let started = Instant::now();
     let client = open(&make(dir, &format!("fresh-{number}"), peers)?).await?;
     let mut notices = client.notices();
-    until(&mut notices, |notice| matches!(notice, Notice::HopBuilt { hop: 3, .. })).await?;
+    until(&mut notices, |notice| {
+        matches!(notice, Notice::HopBuilt { hop: 3, .. })
+    })
+    .await?;
     let took = started.elapsed();
     client.close().await;
     Ok(took)
 }
 
-/// Cells so far: on the links of sender and reader, each away from the client and toward it, and on all links together.
+/// Cells so far: on the links of sender and reader, each away from the client and toward it, and on
+/// all links together.
 #[derive(Clone, Copy)]
 struct Carried([f64; 5]);
 
 impl Carried {
     async fn now(network: &LocalNetwork, pair: &Pair) -> Result<Self, BenchError> {
         let (sender, reader) = (pair.sender.status().await?, pair.reader.status().await?);
-        let all: u64 = network.stats().await.iter().map(|stats| stats.received_cells + stats.client_cells).sum();
-        let counts = [sender.sent_cells, sender.received_cells, reader.sent_cells, reader.received_cells, all];
+        let all: u64 = network
+            .stats()
+            .await
+            .iter()
+            .map(|stats| stats.received_cells + stats.client_cells)
+            .sum();
+        let counts = [
+            sender.sent_cells,
+            sender.received_cells,
+            reader.sent_cells,
+            reader.received_cells,
+            all,
+        ];
         Ok(Self(counts.map(|count| count as f64)))
     }
 
     /// This without what was carried before, and divided.
     fn since(self, before: Self, by: f64) -> Self {
         let mut cells = self.0;
-        cells.iter_mut().zip(before.0).for_each(|(cells, before)| *cells = ((*cells - before) / by).max(0.0));
+        cells
+            .iter_mut()
+            .zip(before.0)
+            .for_each(|(cells, before)| *cells = ((*cells - before) / by).max(0.0));
         Self(cells)
     }
 
     /// This without so many.
     fn without(self, rate: Self, times: f64) -> Self {
         let mut cells = self.0;
-        cells.iter_mut().zip(rate.0).for_each(|(cells, rate)| *cells = (*cells - rate * times).max(0.0));
+        cells
+            .iter_mut()
+            .zip(rate.0)
+            .for_each(|(cells, rate)| *cells = (*cells - rate * times).max(0.0));
         Self(cells)
     }
 }
 
 /// What messages add to what the network carries anyway.
-async fn wire(plan: &Plan, network: &LocalNetwork, pair: &mut Pair, report: &mut Report<'_>) -> Result<(), BenchError> {
+async fn wire(
+    plan: &Plan,
+    network: &LocalNetwork,
+    pair: &mut Pair,
+    report: &mut Report<'_>,
+) -> Result<(), BenchError> {
     tokio::time::sleep(SETTLE).await;
     let (started, before) = (Instant::now(), Carried::now(network, pair).await?);
     tokio::time::sleep(plan.idle).await;
-    let idle = Carried::now(network, pair).await?.since(before, started.elapsed().as_secs_f64());
+    let idle = Carried::now(network, pair)
+        .await?
+        .since(before, started.elapsed().as_secs_f64());
     let mut rounds = Vec::new();
     let count = plan.wire_messages as f64;
     for _ in 0..plan.wire_rounds {
@@ -392,8 +476,18 @@ async fn wire(plan: &Plan, network: &LocalNetwork, pair: &mut Pair, report: &mut
 }
 
 fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
-    let of = |cells: fn([f64; 5]) -> f64| rounds.iter().map(|round| cells(round.0)).collect::<Vec<_>>();
-    let kib = |cells: Vec<f64>| cells.iter().map(|cells| cells * (CELL_LEN + TLS_LEN) as f64 / 1024.0).collect();
+    let of = |cells: fn([f64; 5]) -> f64| {
+        rounds
+            .iter()
+            .map(|round| cells(round.0))
+            .collect::<Vec<_>>()
+    };
+    let kib = |cells: Vec<f64>| {
+        cells
+            .iter()
+            .map(|cells| cells * (CELL_LEN + TLS_LEN) as f64 / 1024.0)
+            .collect()
+    };
     let unit = Unit::Kibibytes;
     report(
         Row::of(
@@ -428,13 +522,22 @@ fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
             "the same in cells, on all links together: a cell counts on each; the idle network's {idle:.1} a second are off"
         ),
     ));
-    report(Row::of("message_wire", unit, kib(of(|[.., all]| all)), "the same, on all links together, both directions"));
+    report(Row::of(
+        "message_wire",
+        unit,
+        kib(of(|[.., all]| all)),
+        "the same, on all links together, both directions",
+    ));
 }
 
 /// What messages cost relays that are processes, beyond what they do anyway.
 async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), BenchError> {
     let relays = Box::pin(Relays::start(&[1; RELAYS], Admission::Local)).await?;
-    let peers: Vec<Peer> = relays.each().iter().map(|relay| relay.peer.clone()).collect();
+    let peers: Vec<Peer> = relays
+        .each()
+        .iter()
+        .map(|relay| relay.peer.clone())
+        .collect();
     let dir = dir.join("cpu");
     let mut pair = Pair::open(&dir, &peers).await?;
     tokio::time::sleep(SETTLE).await;
@@ -447,11 +550,16 @@ async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), Ben
         for _ in 0..plan.wire_messages {
             pair.exchange().await?;
         }
-        // The last message's third copy and acknowledgements count too; what idling costs meanwhile is off.
+        // The last message's third copy and acknowledgements count too; what idling costs meanwhile
+        // is off.
         tokio::time::sleep(SETTLE).await;
         let busy = meter.stop();
-        let without_idle = |busy_cpu: f64| busy_cpu - idle.cpu_sum().unwrap_or(0.0) * busy.wall / idle.wall;
-        costs.extend(busy.cpu_sum().map(|cpu| without_idle(cpu).max(0.0) * 1e3 / plan.wire_messages as f64));
+        let without_idle =
+            |busy_cpu: f64| busy_cpu - idle.cpu_sum().unwrap_or(0.0) * busy.wall / idle.wall;
+        costs.extend(
+            busy.cpu_sum()
+                .map(|cpu| without_idle(cpu).max(0.0) * 1e3 / plan.wire_messages as f64),
+        );
     }
     report(Row::of(
         "message_cpu",

@@ -1,8 +1,10 @@
-//! What Umbel costs, measured: on this machine, by the code that does the work, over real links on loopback.
+//! What Umbel costs, measured: on this machine, by the code that does the work, over real links on
+//! loopback.
 //!
-//! [`run`] measures groups of figures, one after the other, and reports one [`Row`] a figure. Each [`Group`] is a module with a
-//! plan of its own, starts what it needs and stops it, so that it can be run alone. Nothing here is estimated or remembered: a
-//! figure that can't be had on this machine says so. What each figure means is in docs/benchmarks.md.
+//! [`run`] measures groups of figures, one after the other, and reports one [`Row`] a figure. Each
+//! [`Group`] is a module with a plan of its own, starts what it needs and stops it, so that it can
+//! be run alone. Nothing here is estimated or remembered: a figure that can't be had on this
+//! machine says so. What each figure means is in docs/benchmarks.md.
 
 mod bulk;
 mod circuit;
@@ -119,7 +121,12 @@ impl Group {
         }
     }
 
-    async fn measure(self, extent: Extent, ports: Option<u16>, report: &mut Report<'_>) -> Result<(), BenchError> {
+    async fn measure(
+        self,
+        extent: Extent,
+        ports: Option<u16>,
+        report: &mut Report<'_>,
+    ) -> Result<(), BenchError> {
         match self {
             Self::Limit => limit::measure(extent, report),
             Self::Cpu => {
@@ -139,8 +146,9 @@ impl Group {
     }
 }
 
-/// Measures these groups; each row is reported as soon as it is known. With `ports`, what [`Group::Delay`] dials listens at
-/// these ports, counted from the first, and it is somebody else who makes the distance.
+/// Measures these groups; each row is reported as soon as it is known. With `ports`, what
+/// [`Group::Delay`] dials listens at these ports, counted from the first, and it is somebody else
+/// who makes the distance.
 ///
 /// # Errors
 /// A network could not be run, or something in it did not work.
@@ -156,6 +164,11 @@ pub async fn run(
     Ok(())
 }
 
-async fn within<T>(step: Step, work: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
-    tokio::time::timeout(STEP_MAX, work).await.map_err(|_| BenchError::TooSlow(step))?
+async fn within<T>(
+    step: Step,
+    work: impl Future<Output = Result<T, BenchError>>,
+) -> Result<T, BenchError> {
+    tokio::time::timeout(STEP_MAX, work)
+        .await
+        .map_err(|_| BenchError::TooSlow(step))?
 }

@@ -1,4 +1,5 @@
-//! What this program does in processes of its own while it measures: `umbel bench-part`, which only `umbel bench` starts.
+//! What this program does in processes of its own while it measures: `umbel bench-part`, which only
+//! `umbel bench` starts.
 //!
 //! Each part says `ready` and one word more once it is, and runs until it is killed.
 
@@ -48,17 +49,21 @@ pub enum Part {
 pub fn run(part: Part) -> Result<(), BenchError> {
     match part {
         Part::Relay { data_dir, flags } => {
-            let (config, network) =
-                Config::load(&data_dir, flags).map_err(|error| io::Error::other(error.to_string()))?;
+            let (config, network) = Config::load(&data_dir, flags)
+                .map_err(|error| io::Error::other(error.to_string()))?;
             runtime(config.threads)?.block_on(async {
-                let mut relay = Relay::start(config, network).await.map_err(LocalError::Relay)?;
+                let mut relay = Relay::start(config, network)
+                    .await
+                    .map_err(LocalError::Relay)?;
                 ready(relay.peer())?;
                 relay.failed().await;
                 Ok(())
             })
         }
         Part::Proxy { next } => runtime(1)?.block_on(proxy::run(next)),
-        Part::Client { dir, seeds } => runtime(threads())?.block_on(Box::pin(message::subscribe(&dir, &seeds))),
+        Part::Client { dir, seeds } => {
+            runtime(threads())?.block_on(Box::pin(message::subscribe(&dir, &seeds)))
+        }
     }
 }
 
@@ -75,7 +80,10 @@ pub(super) fn command(name: &str) -> Result<Command, BenchError> {
 }
 
 fn runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
 }
 
 /// Tells whoever started this process that it does its work now, and one word more.

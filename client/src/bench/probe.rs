@@ -1,7 +1,9 @@
-//! A link of a client's, and circuits over it, without the client: whoever measures decides what is sent when.
+//! A link of a client's, and circuits over it, without the client: whoever measures decides what is
+//! sent when.
 //!
-//! The link and the circuits are those that clients make (docs/protocol.md §2, §4). One task drives all of it: it writes
-//! what there is to send, and waits for the next cell. What was written leaves before it waits.
+//! The link and the circuits are those that clients make (docs/protocol.md §2, §4). One task drives
+//! all of it: it writes what there is to send, and waits for the next cell. What was written leaves
+//! before it waits.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +39,9 @@ pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
     let socket = TcpStream::connect(&peer.host_port).await?;
     socket.set_nodelay(true)?;
     let socket = BufReader::with_capacity(BUFFER_LEN, socket);
-    Ok(TlsConnector::from(config).connect(tls::server_name(), socket).await?)
+    Ok(TlsConnector::from(config)
+        .connect(tls::server_name(), socket)
+        .await?)
 }
 
 /// A link that is up, and the circuits over it.
@@ -59,8 +63,13 @@ impl Probe {
 
     async fn open(peer: &Peer) -> Result<Self, BenchError> {
         let (network, wall) = (Network::local(), Clock::wall());
-        let ours =
-            Hello { versions: vec![LINK_VERSION], network: network.id, clock: wall, features: 0, descriptor: None };
+        let ours = Hello {
+            versions: vec![LINK_VERSION],
+            network: network.id,
+            clock: wall,
+            features: 0,
+            descriptor: None,
+        };
         let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
         let mut stream = Box::new(BufReader::with_capacity(BUFFER_LEN, writer));
         stream.write_all(ours.encode().as_bytes()).await?;
@@ -70,9 +79,17 @@ impl Probe {
         let theirs = Hello::decode(&cell)?;
         ours.negotiate(&theirs)?;
         let descriptor = theirs.descriptor.ok_or(BenchError::NoDescriptor)?;
-        let verified = Unverified::decode(&descriptor).and_then(|unverified| unverified.verify(&network, wall));
+        let verified = Unverified::decode(&descriptor)
+            .and_then(|unverified| unverified.verify(&network, wall));
         let target = verified.map_err(|_| BenchError::NoDescriptor)?.hop_target();
-        Ok(Self { stream, network, target, circuits: BTreeMap::new(), next_circ: DIALLER_BIT, recent: None })
+        Ok(Self {
+            stream,
+            network,
+            target,
+            circuits: BTreeMap::new(),
+            next_circ: DIALLER_BIT,
+            recent: None,
+        })
     }
 
     /// What a circuit's hop needs to know of the relay at the other end.
@@ -80,7 +97,8 @@ impl Probe {
         &self.target
     }
 
-    /// Builds a circuit: through the relay at the other end, then through each of these, one after the other.
+    /// Builds a circuit: through the relay at the other end, then through each of these, one after
+    /// the other.
     pub(super) async fn build(&mut self, onward: &[HopTarget]) -> Result<CircId, BenchError> {
         let built = self.build_together(1, onward).await?;
         built.first().copied().ok_or(BenchError::Destroyed)
@@ -95,7 +113,11 @@ impl Probe {
         within(Step::Circuit, Box::pin(self.build_all(count, onward))).await
     }
 
-    async fn build_all(&mut self, count: usize, onward: &[HopTarget]) -> Result<Vec<CircId>, BenchError> {
+    async fn build_all(
+        &mut self,
+        count: usize,
+        onward: &[HopTarget],
+    ) -> Result<Vec<CircId>, BenchError> {
         for _ in 0..count {
             let circ = self.new_circ();
             let circuit = OriginCircuit::create(&self.network.id, &self.target, &mut rand::rng());
@@ -109,7 +131,9 @@ impl Probe {
                 (_, OriginEvent::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
                 // Of another circuit, where all has been said.
                 (_, OriginEvent::StreamEnded { reset: false, .. }) => continue,
-                (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => return Err(BenchError::Unexpected),
+                (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => {
+                    return Err(BenchError::Unexpected);
+                }
             };
             match onward.get(hops - 1) {
                 Some(target) => self.circuit(circ)?.extend(target, &mut rand::rng()),
@@ -128,7 +152,8 @@ impl Probe {
     /// Ends all circuits.
     pub(super) async fn destroy_all(&mut self) -> Result<(), BenchError> {
         for circ in std::mem::take(&mut self.circuits).into_keys() {
-            self.write(&Cell::destroy(circ, DestroyReason::Finished)).await?;
+            self.write(&Cell::destroy(circ, DestroyReason::Finished))
+                .await?;
         }
         self.recent = None;
         Ok(self.stream.flush().await?)
@@ -142,13 +167,24 @@ impl Probe {
 
     /// What this circuit and its last hop share.
     pub(super) fn binding(&mut self, circ: CircId) -> Result<Binding, BenchError> {
-        self.circuit(circ)?.binding().cloned().ok_or(BenchError::Destroyed)
+        self.circuit(circ)?
+            .binding()
+            .cloned()
+            .ok_or(BenchError::Destroyed)
     }
 
     /// Says one frame to a service of a circuit's last hop. It leaves when this end next waits.
     /// Its answer comes on the stream that is returned.
-    pub(super) async fn ask(&mut self, circ: CircId, service: Service, frame: &[u8]) -> Result<StreamId, BenchError> {
-        let stream = self.circuit(circ)?.open_stream(service, frame, true).map_err(|_| BenchError::Unexpected)?;
+    pub(super) async fn ask(
+        &mut self,
+        circ: CircId,
+        service: Service,
+        frame: &[u8],
+    ) -> Result<StreamId, BenchError> {
+        let stream = self
+            .circuit(circ)?
+            .open_stream(service, frame, true)
+            .map_err(|_| BenchError::Unexpected)?;
         self.send(circ).await?;
         Ok(stream)
     }
@@ -159,7 +195,9 @@ impl Probe {
             match self.next_event().await? {
                 (circ, OriginEvent::Frame { stream, frame }) => return Ok((circ, stream, frame)),
                 (_, OriginEvent::StreamEnded { reset: false, .. }) => {}
-                (_, OriginEvent::StreamEnded { reset: true, .. }) => return Err(BenchError::Destroyed),
+                (_, OriginEvent::StreamEnded { reset: true, .. }) => {
+                    return Err(BenchError::Destroyed);
+                }
                 (_, OriginEvent::Extended { .. } | OriginEvent::ExtendRefused(_)) => {
                     return Err(BenchError::Unexpected);
                 }

@@ -26,13 +26,17 @@ impl Process {
     /// Memory that it has in use (resident set), bytes; `None` where the kernel does not say.
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         // `status` is what the kernel adds up cheaply, and late; `smaps_rollup` counts pages.
-        let exact = fs::read_to_string(self.0.join("smaps_rollup")).ok().and_then(|text| kib_field(&text, "Rss:"));
+        let exact = fs::read_to_string(self.0.join("smaps_rollup"))
+            .ok()
+            .and_then(|text| kib_field(&text, "Rss:"));
         let text = || fs::read_to_string(self.0.join("status")).ok();
-        exact.or_else(|| kib_field(&text()?, "VmRSS:")).map(|kib| kib * 1024)
+        exact
+            .or_else(|| kib_field(&text()?, "VmRSS:"))
+            .map(|kib| kib * 1024)
     }
 
-    /// How much of that is no page of a file, in words for a row's note: the program itself is in the rest, which processes
-    /// share and the kernel may take back.
+    /// How much of that is no page of a file, in words for a row's note: the program itself is in
+    /// the rest, which processes share and the kernel may take back.
     pub(super) fn of_its_own(&self) -> String {
         let text = fs::read_to_string(self.0.join("smaps_rollup")).ok();
         let kib = text.and_then(|text| kib_field(&text, "Anonymous:"));
@@ -66,7 +70,9 @@ struct CpuTimes(BTreeMap<OsString, u64>);
 impl CpuTimes {
     /// What was added since then. What a thread did that has ended in between is not in it.
     fn since(&self, before: &Self) -> Duration {
-        let added = |(thread, ns): (&OsString, &u64)| ns.saturating_sub(before.0.get(thread).copied().unwrap_or(0));
+        let added = |(thread, ns): (&OsString, &u64)| {
+            ns.saturating_sub(before.0.get(thread).copied().unwrap_or(0))
+        };
         Duration::from_nanos(self.0.iter().map(added).sum())
     }
 }
@@ -93,15 +99,22 @@ impl Meter {
             (process, times)
         };
         let before = processes.into_iter().map(with_times).collect();
-        Self { started: Instant::now(), before }
+        Self {
+            started: Instant::now(),
+            before,
+        }
     }
 
     /// Until now.
     pub(super) fn stop(self) -> Reading {
         let wall = self.started.elapsed().as_secs_f64();
-        let spent =
-            |(process, before): (Process, Option<CpuTimes>)| Some(process.cpu_times()?.since(&before?).as_secs_f64());
-        Reading { wall, cpu: self.before.into_iter().map(spent).collect() }
+        let spent = |(process, before): (Process, Option<CpuTimes>)| {
+            Some(process.cpu_times()?.since(&before?).as_secs_f64())
+        };
+        Reading {
+            wall,
+            cpu: self.before.into_iter().map(spent).collect(),
+        }
     }
 }
 
@@ -128,15 +141,27 @@ mod tests {
     #[test]
     fn what_the_kernel_says_is_read() {
         assert_eq!(first_number("7104926 151 3\n"), Some(7_104_926));
-        assert_eq!(kib_field("VmSize:\t 9 kB\nVmRSS:\t  2048 kB\n", "VmRSS:"), Some(2048));
+        assert_eq!(
+            kib_field("VmSize:\t 9 kB\nVmRSS:\t  2048 kB\n", "VmRSS:"),
+            Some(2048)
+        );
         assert_eq!(kib_field("VmRSS: lots", "VmRSS:"), None);
-        assert!(Process::current().resident_bytes().is_some_and(|bytes| bytes > 0));
+        assert!(
+            Process::current()
+                .resident_bytes()
+                .is_some_and(|bytes| bytes > 0)
+        );
     }
 
     #[test]
     fn time_on_cores_is_counted_by_thread() {
-        let times = |of: &[(&str, u64)]| CpuTimes(of.iter().map(|&(thread, ns)| (thread.into(), ns)).collect());
-        let (before, after) = (times(&[("1", 10), ("2", 70)]), times(&[("1", 15), ("3", 4)]));
+        let times = |of: &[(&str, u64)]| {
+            CpuTimes(of.iter().map(|&(thread, ns)| (thread.into(), ns)).collect())
+        };
+        let (before, after) = (
+            times(&[("1", 10), ("2", 70)]),
+            times(&[("1", 15), ("3", 4)]),
+        );
         assert_eq!(after.since(&before), Duration::from_nanos(9));
     }
 }

@@ -1,6 +1,8 @@
-//! A chain of TLS proxies that do no onion work: what as many hops cost when all that they do is TLS and the kernel's part.
+//! A chain of TLS proxies that do no onion work: what as many hops cost when all that they do is
+//! TLS and the kernel's part.
 //!
-//! Their links are those of relays: the same TLS, the same ciphers, the same key exchange. What they carry are bytes.
+//! Their links are those of relays: the same TLS, the same ciphers, the same key exchange. What
+//! they carry are bytes.
 
 use std::net::Ipv4Addr;
 
@@ -41,10 +43,17 @@ impl Chain {
             }
             let (child, word) = within(Step::Process, spawn_until_ready(command)).await?;
             next = Some(word.parse().map_err(|_| BenchError::NoDescriptor)?);
-            processes.insert(0, Process::with_id(child.id().ok_or(BenchError::NoDescriptor)?));
+            processes.insert(
+                0,
+                Process::with_id(child.id().ok_or(BenchError::NoDescriptor)?),
+            );
             children.push(child);
         }
-        Ok(Self { first: next.ok_or(BenchError::NoDescriptor)?, processes, children })
+        Ok(Self {
+            first: next.ok_or(BenchError::NoDescriptor)?,
+            processes,
+            children,
+        })
     }
 
     /// What each of them costs, in the order in which they are passed.
@@ -54,7 +63,10 @@ impl Chain {
 
     /// A connection through all of them.
     pub(super) async fn connect(&self) -> Result<Stream, BenchError> {
-        Ok(Stream { stream: within(Step::Link, dial_tls(&self.first)).await?, buffer: vec![0; BUFFER_LEN] })
+        Ok(Stream {
+            stream: within(Step::Link, dial_tls(&self.first)).await?,
+            buffer: vec![0; BUFFER_LEN],
+        })
     }
 
     /// Ends them all.
@@ -93,7 +105,10 @@ pub(super) async fn run(next: Option<Peer>) -> Result<(), BenchError> {
     let identity = SigningKey::generate(&mut rand::rng());
     let acceptor = TlsAcceptor::from(tls::accept_config(&identity)?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    part::ready(&Peer { id: identity.public().into(), host_port: listener.local_addr()?.to_string() })?;
+    part::ready(&Peer {
+        id: identity.public().into(),
+        host_port: listener.local_addr()?.to_string(),
+    })?;
     loop {
         let (socket, _) = listener.accept().await?;
         let (acceptor, next) = (acceptor.clone(), next.clone());
@@ -104,7 +119,11 @@ pub(super) async fn run(next: Option<Peer>) -> Result<(), BenchError> {
     }
 }
 
-async fn carry(socket: TcpStream, acceptor: &TlsAcceptor, next: Option<Peer>) -> Result<(), BenchError> {
+async fn carry(
+    socket: TcpStream,
+    acceptor: &TlsAcceptor,
+    next: Option<Peer>,
+) -> Result<(), BenchError> {
     socket.set_nodelay(true)?;
     let mut near = acceptor.accept(socket).await?;
     if let Some(next) = next {

@@ -1,4 +1,5 @@
-//! A queue on the last relay of a circuit, as its owner and its sender in one: the source and the sink of bulk transfers.
+//! A queue on the last relay of a circuit, as its owner and its sender in one: the source and the
+//! sink of bulk transfers.
 
 use rand::Rng;
 use serde_bytes::ByteBuf;
@@ -38,25 +39,44 @@ impl Queue {
         let (mut queue, mut record) = ([0; QueueId::LEN], vec![0; RECORD_LEN_MAX]);
         rng.fill_bytes(&mut queue);
         rng.fill_bytes(&mut record);
-        let (owner, sender) = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
+        let (owner, sender) = (
+            SigningKey::generate(&mut rng),
+            SigningKey::generate(&mut rng),
+        );
         let (queue, network) = (QueueId(queue), Network::local());
-        let mut made = Self { probe, circ, holder, network, queue, owner, sender, record, under_way: UNDER_WAY };
+        let mut made = Self {
+            probe,
+            circ,
+            holder,
+            network,
+            queue,
+            owner,
+            sender,
+            record,
+            under_way: UNDER_WAY,
+        };
         let (owner, sender) = (made.owner.public(), made.sender.public());
-        made.ask(Verb::Create { queue, owner, sender }).await?;
+        made.ask(Verb::Create {
+            queue,
+            owner,
+            sender,
+        })
+        .await?;
         match made.answer().await? {
             MailboxReply::Created => made.deposit(1).await.map(|_| made),
             _ => Err(BenchError::Unexpected),
         }
     }
 
-    /// From now on so many requests are under way at once: over a long way it takes more to fill the window. Only once the
-    /// window has grown, since a relay keeps only so much that waits for it.
+    /// From now on so many requests are under way at once: over a long way it takes more to fill
+    /// the window. Only once the window has grown, since a relay keeps only so much that waits for
+    /// it.
     pub(super) const fn set_under_way(&mut self, count: usize) {
         self.under_way = count;
     }
 
-    /// Deposits the record so many times, which stores it once: the holder answers the others from memory. Returns the bytes
-    /// that went.
+    /// Deposits the record so many times, which stores it once: the holder answers the others from
+    /// memory. Returns the bytes that went.
     pub(super) async fn deposit(&mut self, count: usize) -> Result<u64, BenchError> {
         self.ask_again_and_again(count, Self::deposit_verb, |reply| {
             matches!(reply, MailboxReply::Deposited).then_some(0)
@@ -68,10 +88,13 @@ impl Queue {
     /// Fetches the record so many times. Returns the bytes that came.
     pub(super) async fn fetch(&mut self, count: usize) -> Result<u64, BenchError> {
         let bytes = |reply: &MailboxReply| match reply {
-            MailboxReply::Fetched { records, .. } => Some(records.iter().map(|record| record.len() as u64).sum()),
+            MailboxReply::Fetched { records, .. } => {
+                Some(records.iter().map(|record| record.len() as u64).sum())
+            }
             _ => None,
         };
-        self.ask_again_and_again(count, Self::fetch_verb, bytes).await
+        self.ask_again_and_again(count, Self::fetch_verb, bytes)
+            .await
     }
 
     /// The link, for other circuits over it.
@@ -87,8 +110,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits for the next frame on the link. Whether it was fetched: then the next fetch is asked for. Otherwise it came on
-    /// another circuit.
+    /// Waits for the next frame on the link. Whether it was fetched: then the next fetch is asked
+    /// for. Otherwise it came on another circuit.
     pub(super) async fn next_fetched(&mut self) -> Result<bool, BenchError> {
         let (circ, ..) = within(Step::Mailbox, self.probe.next_frame()).await?;
         if circ != self.circ {
@@ -99,14 +122,23 @@ impl Queue {
     }
 
     fn deposit_verb(&self) -> Verb {
-        Verb::Deposit { queue: self.queue, record: ByteBuf::from(self.record.clone()), puzzle: 0 }
+        Verb::Deposit {
+            queue: self.queue,
+            record: ByteBuf::from(self.record.clone()),
+            puzzle: 0,
+        }
     }
 
     fn fetch_verb(&self) -> Verb {
-        Verb::Fetch { queue: self.queue, remove: Vec::new(), bytes_max: FETCH_BYTES_MAX }
+        Verb::Fetch {
+            queue: self.queue,
+            remove: Vec::new(),
+            bytes_max: FETCH_BYTES_MAX,
+        }
     }
 
-    /// Asks the same so many times, some of them under way at once. Each answer must be one that `bytes` knows.
+    /// Asks the same so many times, some of them under way at once. Each answer must be one that
+    /// `bytes` knows.
     async fn ask_again_and_again(
         &mut self,
         count: usize,
@@ -127,8 +159,16 @@ impl Queue {
 
     async fn ask(&mut self, verb: Verb) -> Result<(), BenchError> {
         let binding = self.probe.binding(self.circ)?;
-        let context = MailboxContext { network: &self.network.id, holder: &self.holder.relay, binding: &binding };
-        let key = if matches!(verb, Verb::Deposit { .. }) { &self.sender } else { &self.owner };
+        let context = MailboxContext {
+            network: &self.network.id,
+            holder: &self.holder.relay,
+            binding: &binding,
+        };
+        let key = if matches!(verb, Verb::Deposit { .. }) {
+            &self.sender
+        } else {
+            &self.owner
+        };
         let frame = verb.signed(key, &context).encode();
         self.probe.ask(self.circ, Service::Mailbox, &frame).await?;
         Ok(())

@@ -1,4 +1,5 @@
-//! Quiet circuits: a small question to the last hop of one of them now and then, and how long its answer takes.
+//! Quiet circuits: a small question to the last hop of one of them now and then, and how long its
+//! answer takes.
 
 use std::time::Instant;
 
@@ -23,7 +24,11 @@ pub(super) struct Quiet {
 
 impl Quiet {
     /// Builds so many circuits.
-    pub(super) async fn open(peer: &Peer, onward: &[HopTarget], count: usize) -> Result<Self, BenchError> {
+    pub(super) async fn open(
+        peer: &Peer,
+        onward: &[HopTarget],
+        count: usize,
+    ) -> Result<Self, BenchError> {
         let mut probe = Probe::dial(peer).await?;
         let circuits = probe.build_together(count, onward).await?;
         Ok(Self { probe, circuits })
@@ -37,7 +42,9 @@ impl Quiet {
         for &circ in self.circuits.iter().cycle().take(count) {
             pace.tick().await;
             let started = Instant::now();
-            self.probe.ask(circ, Service::Directory, &question()).await?;
+            self.probe
+                .ask(circ, Service::Directory, &question())
+                .await?;
             within(Step::Answer, self.probe.next_frame()).await?;
             times.push(ms(started.elapsed()));
         }
@@ -47,5 +54,9 @@ impl Quiet {
 
 /// What every directory relay answers at once, in one cell: it has no descriptor of that inbox.
 pub(super) fn question() -> Vec<u8> {
-    DirectoryRequest::LookupInbox { blinded: BlindedKey([0; BlindedKey::LEN]), epoch: Epoch(0) }.encode()
+    DirectoryRequest::LookupInbox {
+        blinded: BlindedKey([0; BlindedKey::LEN]),
+        epoch: Epoch(0),
+    }
+    .encode()
 }

@@ -1,7 +1,7 @@
 //! Relays that are processes, so that the kernel tells what each of them costs.
 //!
-//! They are the `umbel-relay` that lies beside this program. Where there is none, this program runs them itself, each in a
-//! process of its own; see [`part`](super::part).
+//! They are the `umbel-relay` that lies beside this program. Where there is none, this program runs
+//! them itself, each in a process of its own; see [`part`](super::part).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -76,10 +76,14 @@ impl Relays {
     /// The relay that was started first, and how to go on from it through all others.
     pub(super) fn path(&self) -> Result<(&RelayProcess, Vec<HopTarget>), BenchError> {
         let (guard, onward) = self.relays.split_first().ok_or(BenchError::NoDescriptor)?;
-        Ok((guard, onward.iter().map(|relay| relay.target.clone()).collect()))
+        Ok((
+            guard,
+            onward.iter().map(|relay| relay.target.clone()).collect(),
+        ))
     }
 
-    /// Kills the relay that was started first, as a power cut would as far as a process can tell, and starts it again.
+    /// Kills the relay that was started first, as a power cut would as far as a process can tell,
+    /// and starts it again.
     pub(super) async fn restart_first(&mut self) -> Result<(), BenchError> {
         let first = self.relays.first_mut().ok_or(BenchError::NoDescriptor)?;
         first.child.kill().await?;
@@ -104,7 +108,10 @@ impl Relays {
 impl RelayProcess {
     async fn start(data_dir: &Path, seeds: &[String]) -> Result<Self, BenchError> {
         let mut command = relay_command()?;
-        command.arg("--data-dir").arg(data_dir).args(["--listen", "127.0.0.1:0"]);
+        command
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(["--listen", "127.0.0.1:0"]);
         for seed in seeds {
             command.arg("--seed").arg(seed);
         }
@@ -112,18 +119,31 @@ impl RelayProcess {
         let peer: Peer = word.parse().map_err(|_| BenchError::NoDescriptor)?;
         let process = Process::with_id(child.id().ok_or(BenchError::NoDescriptor)?);
         let target = Probe::dial(&peer).await?.target().clone();
-        Ok(Self { peer, target, process, data_dir: data_dir.to_owned(), child })
+        Ok(Self {
+            peer,
+            target,
+            process,
+            data_dir: data_dir.to_owned(),
+            child,
+        })
     }
 }
 
 /// Starts a process that says `ready` and one word more once it is; returns that word.
 pub(super) async fn spawn_until_ready(mut command: Command) -> Result<(Child, String), BenchError> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().ok_or(BenchError::NoDescriptor)?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line).await?;
-    let word = line.trim().strip_prefix("ready ").ok_or(BenchError::NoDescriptor)?;
+    let word = line
+        .trim()
+        .strip_prefix("ready ")
+        .ok_or(BenchError::NoDescriptor)?;
     Ok((child, word.to_owned()))
 }
 
@@ -147,8 +167,18 @@ fn network(admission: Admission) -> Network {
     match admission {
         Admission::Local => local,
         Admission::Open => {
-            let creates = Params { creates_per_second: 10_000, creates_burst: 100_000, ..local.params };
-            Network { params: Params { queues_max: 1_000_000, ..creates }, ..local }
+            let creates = Params {
+                creates_per_second: 10_000,
+                creates_burst: 100_000,
+                ..local.params
+            };
+            Network {
+                params: Params {
+                    queues_max: 1_000_000,
+                    ..creates
+                },
+                ..local
+            }
         }
     }
 }

@@ -90,7 +90,12 @@ pub struct Row {
 
 impl Row {
     /// The figure that these values give; without any, it can't be had.
-    pub(super) fn of(name: &'static str, unit: Unit, mut values: Vec<f64>, note: impl Into<String>) -> Self {
+    pub(super) fn of(
+        name: &'static str,
+        unit: Unit,
+        mut values: Vec<f64>,
+        note: impl Into<String>,
+    ) -> Self {
         values.sort_unstable_by(f64::total_cmp);
         let at = |quantile| at_quantile(&values, quantile);
         let p50 = at(50);
@@ -110,18 +115,40 @@ impl Row {
 
     /// The same figure, with what it should be.
     pub(super) fn with_goal(self, goal: Goal) -> Self {
-        Self { goal: Some(goal), ..self }
+        Self {
+            goal: Some(goal),
+            ..self
+        }
     }
 
     /// This figure's p99 as a figure of its own: a goal is judged by the value.
     pub(super) fn p99_alone(&self, name: &'static str, note: impl Into<String>) -> Self {
-        Self { samples: self.samples, ..Self::single(name, self.unit, self.p99, note) }
+        Self {
+            samples: self.samples,
+            ..Self::single(name, self.unit, self.p99, note)
+        }
     }
 
     /// A figure without spread: one difference, divided by how many made it.
-    pub(super) fn single(name: &'static str, unit: Unit, value: Option<f64>, note: impl Into<String>) -> Self {
+    pub(super) fn single(
+        name: &'static str,
+        unit: Unit,
+        value: Option<f64>,
+        note: impl Into<String>,
+    ) -> Self {
         let samples = usize::from(value.is_some());
-        Self { name, unit, value, min: None, p50: None, p90: None, p99: None, samples, goal: None, note: note.into() }
+        Self {
+            name,
+            unit,
+            value,
+            min: None,
+            p50: None,
+            p90: None,
+            p99: None,
+            samples,
+            goal: None,
+            note: note.into(),
+        }
     }
 }
 
@@ -142,11 +169,22 @@ mod tests {
 
     #[test]
     fn quantiles_are_values_that_were_measured() {
-        let row = Row::of("x", Unit::Milliseconds, (1..=200).rev().map(f64::from).collect(), "");
-        assert_eq!((row.min, row.p50, row.p90, row.p99), (Some(1.0), Some(100.0), Some(180.0), Some(198.0)));
+        let row = Row::of(
+            "x",
+            Unit::Milliseconds,
+            (1..=200).rev().map(f64::from).collect(),
+            "",
+        );
+        assert_eq!(
+            (row.min, row.p50, row.p90, row.p99),
+            (Some(1.0), Some(100.0), Some(180.0), Some(198.0))
+        );
         assert_eq!((row.value, row.samples), (Some(100.0), 200));
         let p99 = row.p99_alone("y", "");
-        assert_eq!((p99.name, p99.value, p99.p50, p99.samples), ("y", Some(198.0), None, 200));
+        assert_eq!(
+            (p99.name, p99.value, p99.p50, p99.samples),
+            ("y", Some(198.0), None, 200)
+        );
         let one = Row::of("x", Unit::Milliseconds, vec![7.0], "");
         assert_eq!((one.min, one.p99), (Some(7.0), Some(7.0)));
     }

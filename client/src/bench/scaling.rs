@@ -1,10 +1,11 @@
 //! How much more one relay does with two threads than with one.
 //!
-//! Whoever makes the load needs cores too, so on a machine of two cores the relay can't be given both. What can be measured
-//! is what a byte costs the relay with one thread and with two, in turn, under the same load: threads that wait for each
-//! other, or move each other's memory about, cost more. That is how much dearer work gets, and no more: a thread that sleeps
-//! costs nothing, so it says nothing of a relay whose threads take turns. The forwarding table alone, which needs no load
-//! from outside, is given both cores; what this machine's cores are is a row of its own.
+//! Whoever makes the load needs cores too, so on a machine of two cores the relay can't be given
+//! both. What can be measured is what a byte costs the relay with one thread and with two, in turn,
+//! under the same load: threads that wait for each other, or move each other's memory about, cost
+//! more. That is how much dearer work gets, and no more: a thread that sleeps costs nothing, so it
+//! says nothing of a relay whose threads take turns. The forwarding table alone, which needs no
+//! load from outside, is given both cores; what this machine's cores are is a row of its own.
 
 use std::hint::black_box;
 use std::thread;
@@ -37,8 +38,16 @@ struct Plan {
 }
 
 impl Plan {
-    const FULL: Self = Self { rounds: 8, records: 400, batches: 2000 };
-    const QUICK: Self = Self { rounds: 1, records: 16, batches: 200 };
+    const FULL: Self = Self {
+        rounds: 8,
+        records: 400,
+        batches: 2000,
+    };
+    const QUICK: Self = Self {
+        rounds: 1,
+        records: 16,
+        batches: 200,
+    };
 }
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
@@ -67,7 +76,10 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     let mut two = Load::start(2).await?;
     let (mut cost_one, mut cost_two, mut busy) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=plan.rounds {
-        let (alone, both) = (one.carry(plan.records).await?, two.carry(plan.records).await?);
+        let (alone, both) = (
+            one.carry(plan.records).await?,
+            two.carry(plan.records).await?,
+        );
         if round > 0 {
             cost_one.extend(alone.cost);
             cost_two.extend(both.cost);
@@ -80,13 +92,31 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
 }
 
 fn report_relay(one: Vec<f64>, two: Vec<f64>, busy: Vec<f64>, report: &mut Report<'_>) {
-    let scaling = one.iter().zip(&two).map(|(one, two)| 2.0 * one / two).collect();
-    let busy =
-        Row::of("relay_busy_2", Unit::Ratio, busy, "cores that it keeps busy meanwhile: the load takes the rest");
+    let scaling = one
+        .iter()
+        .zip(&two)
+        .map(|(one, two)| 2.0 * one / two)
+        .collect();
+    let busy = Row::of(
+        "relay_busy_2",
+        Unit::Ratio,
+        busy,
+        "cores that it keeps busy meanwhile: the load takes the rest",
+    );
     let scaling = cpu_scaling(scaling, busy.value);
     let unit = Unit::SecondsPerGigabyte;
-    report(Row::of("relay_cpu_1", unit, one, "a relay's time on cores, two links on each side, one thread"));
-    report(Row::of("relay_cpu_2", unit, two, "the same with two threads, in turn"));
+    report(Row::of(
+        "relay_cpu_1",
+        unit,
+        one,
+        "a relay's time on cores, two links on each side, one thread",
+    ));
+    report(Row::of(
+        "relay_cpu_2",
+        unit,
+        two,
+        "the same with two threads, in turn",
+    ));
     report(busy);
     report(scaling);
 }
@@ -98,12 +128,15 @@ fn cpu_scaling(values: Vec<f64>, busy: Option<f64>) -> Row {
     if busy.is_some_and(|busy| busy > BUSY_LEAST) {
         row.with_goal(Goal::AtLeast(SCALING_LEAST))
     } else {
-        let note = format!("{note}; not judged: its threads were at work together too little (relay_busy_2)");
+        let note = format!(
+            "{note}; not judged: its threads were at work together too little (relay_busy_2)"
+        );
         Row { note, ..row }
     }
 }
 
-/// A relay, and what passes it: two bulk circuits, each over links of its own at both sides of the relay.
+/// A relay, and what passes it: two bulk circuits, each over links of its own at both sides of the
+/// relay.
 struct Load {
     relays: Relays,
     queues: Vec<Queue>,
@@ -142,11 +175,15 @@ impl Load {
         }
         let reading = meter.stop();
         let cpu = reading.cpu_sum();
-        Ok(Cost { cost: cpu.map(|cpu| cpu * 1e9 / bytes_sum as f64), busy: cpu.map(|cpu| cpu / reading.wall) })
+        Ok(Cost {
+            cost: cpu.map(|cpu| cpu * 1e9 / bytes_sum as f64),
+            busy: cpu.map(|cpu| cpu / reading.wall),
+        })
     }
 }
 
-/// How much two threads do of some work at once, by what one does at its best; the work tells how long it took.
+/// How much two threads do of some work at once, by what one does at its best; the work tells how
+/// long it took.
 fn two_by_one(work: &(impl Fn() -> Option<f64> + Sync)) -> Option<f64> {
     let before = work()?;
     let (first, second) = thread::scope(|scope| {
@@ -166,7 +203,8 @@ fn seal(batches: usize) -> Option<f64> {
     Some((thread_cpu_time()? - before).as_secs_f64())
 }
 
-/// Adds a layer to cells in a forwarding table of this thread's own; by the clock, so that waiting counts.
+/// Adds a layer to cells in a forwarding table of this thread's own; by the clock, so that waiting
+/// counts.
 fn add(batches: usize) -> Option<f64> {
     let mut table = cpu::Table::new();
     let started = Instant::now();
@@ -186,6 +224,8 @@ mod tests {
         assert!(idle.goal.is_none() && idle.note.contains("not judged"));
         assert!(cpu_scaling(vec![2.0], None).goal.is_none());
         let busy = cpu_scaling(vec![1.9], Some(1.5));
-        assert!(busy.goal == Some(Goal::AtLeast(SCALING_LEAST)) && !busy.note.contains("not judged"));
+        assert!(
+            busy.goal == Some(Goal::AtLeast(SCALING_LEAST)) && !busy.note.contains("not judged")
+        );
     }
 }

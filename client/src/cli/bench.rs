@@ -24,15 +24,16 @@ pub(super) struct BenchArgs {
     /// Measure only these groups (comma-separated)
     #[arg(long, value_name = "GROUP", value_delimiter = ',', value_parser = group_parser())]
     only: Vec<Group>,
-    /// `delay` group: do not simulate latency; listen on consecutive ports from FIRST and let an outside tool (such as
-    /// `tc netem`) delay them
+    /// `delay` group: do not simulate latency; listen on consecutive ports from FIRST and let an
+    /// outside tool (such as `tc netem`) delay them
     #[arg(long, value_name = "FIRST")]
     ports: Option<u16>,
 }
 
 fn group_parser() -> impl TypedValueParser<Value = Group> {
     let named = |name: String| Group::ALL.into_iter().find(|group| group.name() == name);
-    PossibleValuesParser::new(Group::ALL.map(Group::name)).try_map(move |name| named(name).ok_or("no such group"))
+    PossibleValuesParser::new(Group::ALL.map(Group::name))
+        .try_map(move |name| named(name).ok_or("no such group"))
 }
 
 /// As [`Part`] has them.
@@ -61,9 +62,18 @@ pub(super) enum PartCommand {
 impl From<PartCommand> for Part {
     fn from(command: PartCommand) -> Self {
         match command {
-            PartCommand::Relay { data_dir, listen, seeds } => {
-                Self::Relay { data_dir, flags: Flags { listen: Some(listen), advertise: Vec::new(), seeds } }
-            }
+            PartCommand::Relay {
+                data_dir,
+                listen,
+                seeds,
+            } => Self::Relay {
+                data_dir,
+                flags: Flags {
+                    listen: Some(listen),
+                    advertise: Vec::new(),
+                    seeds,
+                },
+            },
             PartCommand::Proxy { next } => Self::Proxy { next },
             PartCommand::Client { dir, seeds } => Self::Client { dir, seeds },
         }
@@ -76,17 +86,33 @@ pub(super) fn run_part(command: PartCommand) -> Result<(), Failure> {
 
 impl From<BenchError> for Failure {
     fn from(error: BenchError) -> Self {
-        Self::failed(error.to_string(), "see that there is room for temporary files, and that loopback ports are free")
+        Self::failed(
+            error.to_string(),
+            "see that there is room for temporary files, and that loopback ports are free",
+        )
     }
 }
 
 pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failure> {
     let interrupt = Interrupt::watch()?;
-    let extent = if args.quick { Extent::Quick } else { Extent::Full };
-    let groups = if args.only.is_empty() { &Group::ALL[..] } else { &args.only };
+    let extent = if args.quick {
+        Extent::Quick
+    } else {
+        Extent::Full
+    };
+    let groups = if args.only.is_empty() {
+        &Group::ALL[..]
+    } else {
+        &args.only
+    };
     if !session.is_json() {
-        session.line("All on this machine, over loopback: compare ratios, and figures of one machine only.")?;
-        session.line(&format!("{:<20} {:>10} {:<6} {:>10} {:>10} {:>10}", "", "median", "", "min", "p90", "p99"))?;
+        session.line(
+            "All on this machine, over loopback: compare ratios, and figures of one machine only.",
+        )?;
+        session.line(&format!(
+            "{:<20} {:>10} {:<6} {:>10} {:>10} {:>10}",
+            "", "median", "", "min", "p90", "p99"
+        ))?;
     }
     let mut written = Ok(());
     let mut report = |row: Row| {
@@ -105,7 +131,8 @@ pub(super) async fn run(session: &Session, args: &BenchArgs) -> Result<(), Failu
     session.line("Allocations a cell are counted by `cargo test -p umbel-tests --test forwarding`.")
 }
 
-/// What is interrupted at the terminal is the whole group of processes: that relays end may be seen first.
+/// What is interrupted at the terminal is the whole group of processes: that relays end may be seen
+/// first.
 async fn ended(result: Result<(), BenchError>, interrupt: &Interrupt) -> Result<(), Failure> {
     let Err(error) = result else { return Ok(()) };
     match timeout(INTERRUPT_LAG, interrupt.wait()).await {
@@ -120,7 +147,11 @@ fn show(session: &Session, row: &Row) -> Result<(), Failure> {
     }
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
     let [value, min, p90, p99] = [row.value, row.min, row.p90, row.p99].map(number);
-    session.line(&format!("{:<20} {value:>10} {:<6} {min:>10} {p90:>10} {p99:>10}", row.name, row.unit.to_string()))?;
+    session.line(&format!(
+        "{:<20} {value:>10} {:<6} {min:>10} {p90:>10} {p99:>10}",
+        row.name,
+        row.unit.to_string()
+    ))?;
     session.line(&format!("    {}", row.note))?;
     match row.goal {
         Some(goal) => session.line(&format!("    {}", judged(goal, row.value))),

@@ -14,7 +14,8 @@ use super::session::Session;
 use super::view::{CLOCK_HINT, ViewWait, clock_text};
 use super::{output, times};
 
-/// Bounds of how long copies that are outstanding are waited for once enough holders have a message.
+/// Bounds of how long copies that are outstanding are waited for once enough holders have a
+/// message.
 const LINGER: (Duration, Duration) = (Duration::from_millis(150), Duration::from_secs(1));
 /// The part of the time taken so far that they are waited for, between these bounds.
 const LINGER_SHARE: u32 = 4;
@@ -104,7 +105,8 @@ impl Progress {
     }
 
     fn is_held_enough(&self) -> bool {
-        self.wanted.is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
+        self.wanted
+            .is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
     }
 
     /// What keeps it in the outbox: of no concern where enough have it.
@@ -122,7 +124,8 @@ impl Progress {
     }
 
     pub(super) fn fate(&self) -> Fate {
-        self.fate.unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
+        self.fate
+            .unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
     }
 
     /// As JSON and people are told.
@@ -147,29 +150,49 @@ impl Progress {
 
     /// What people are told.
     pub(super) fn text(&self) -> String {
-        let holders = if self.holders == 1 { "one relay".to_owned() } else { output::count(self.holders, "relay") };
+        let holders = if self.holders == 1 {
+            "one relay".to_owned()
+        } else {
+            output::count(self.holders, "relay")
+        };
         match self.fate() {
             Fate::Kept(Missing::Planned(_)) => {
                 let wait = self.next_copy_in().unwrap_or_default();
                 planned_text(&holders, wait)
             }
             Fate::Kept(Missing::Obstacle(obstacle)) => {
-                format!("kept by {holders}; {}; the next umbel command tries again", why_not_more(obstacle))
+                format!(
+                    "kept by {holders}; {}; the next umbel command tries again",
+                    why_not_more(obstacle)
+                )
             }
             _ => {
                 let verb = if self.holders == 1 { "has" } else { "have" };
-                format!("{}, {} {verb} it", self.state(), output::count(self.holders, "holder"))
+                format!(
+                    "{}, {} {verb} it",
+                    self.state(),
+                    output::count(self.holders, "holder")
+                )
             }
         }
     }
 }
 
-/// Gives what is in the outbox a moment, now that there are circuits; what becomes of it is not this command's affair.
-pub(super) async fn in_passing(session: &Session, client: &Client, notices: &mut Notices) -> Result<(), Failure> {
+/// Gives what is in the outbox a moment, now that there are circuits; what becomes of it is not
+/// this command's affair.
+pub(super) async fn in_passing(
+    session: &Session,
+    client: &Client,
+    notices: &mut Notices,
+) -> Result<(), Failure> {
     let outbox = client.outbox().await?;
     let mut delivery = Delivery::new(Stage::One, IN_PASSING);
-    delivery
-        .watch_all(outbox.into_iter().filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)), Clock::wall());
+    delivery.watch_all(
+        outbox
+            .into_iter()
+            .filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)),
+        Clock::wall(),
+    );
     delivery.wait(session, client, notices).await
 }
 
@@ -187,7 +210,13 @@ impl Delivery {
     pub(super) fn new(stage: Stage, timeout: Duration) -> Self {
         let began_at = Instant::now();
         let ends_at = began_at + timeout;
-        Self { messages: BTreeMap::new(), stage, began_at, ends_at, view: ViewWait::default() }
+        Self {
+            messages: BTreeMap::new(),
+            stage,
+            began_at,
+            ends_at,
+            view: ViewWait::default(),
+        }
     }
 
     /// This one too, which nobody has yet.
@@ -195,10 +224,26 @@ impl Delivery {
         self.messages.entry(id).or_default();
     }
 
-    /// These too, until an attempt at each has ended; enough may have had some of them before. `wall` is the time now.
-    pub(super) fn watch_all(&mut self, outbox: impl IntoIterator<Item = OutboxEntry>, wall: WallTime) {
-        for OutboxEntry { id, holders, wanted, obstacle, next_try_at, .. } in outbox {
-            self.messages.entry(id).or_default().set_held(holders, wanted);
+    /// These too, until an attempt at each has ended; enough may have had some of them before.
+    /// `wall` is the time now.
+    pub(super) fn watch_all(
+        &mut self,
+        outbox: impl IntoIterator<Item = OutboxEntry>,
+        wall: WallTime,
+    ) {
+        for OutboxEntry {
+            id,
+            holders,
+            wanted,
+            obstacle,
+            next_try_at,
+            ..
+        } in outbox
+        {
+            self.messages
+                .entry(id)
+                .or_default()
+                .set_held(holders, wanted);
             let wait = next_try_at.map_or(Duration::ZERO, |at| at.since(wall));
             match obstacle {
                 _ if wait.is_zero() => {}
@@ -216,7 +261,11 @@ impl Delivery {
         client: &Client,
         notices: &mut Notices,
     ) -> Result<(), Failure> {
-        while self.messages.values().any(|progress| progress.fate.is_none()) {
+        while self
+            .messages
+            .values()
+            .any(|progress| progress.fate.is_none())
+        {
             let ends_at = self.view.ends_at(self.ends_at);
             let until = self.patient_until().unwrap_or(ends_at).min(ends_at);
             match timeout_at(until, notices.next()).await {
@@ -243,14 +292,25 @@ impl Delivery {
 
     /// When the first of the messages that somebody has is waited for no longer.
     fn patient_until(&self) -> Option<Instant> {
-        let open = self.messages.values().filter(|progress| progress.fate.is_none());
-        let kept = open.filter(|progress| progress.holders > 0).filter_map(|progress| progress.kept_at);
-        kept.map(|at| at + PATIENCE).min().filter(|_| self.stage == Stage::One)
+        let open = self
+            .messages
+            .values()
+            .filter(|progress| progress.fate.is_none());
+        let kept = open
+            .filter(|progress| progress.holders > 0)
+            .filter_map(|progress| progress.kept_at);
+        kept.map(|at| at + PATIENCE)
+            .min()
+            .filter(|_| self.stage == Stage::One)
     }
 
     fn lose_patience(&mut self) {
         let now = Instant::now();
-        for progress in self.messages.values_mut().filter(|progress| progress.fate.is_none()) {
+        for progress in self
+            .messages
+            .values_mut()
+            .filter(|progress| progress.fate.is_none())
+        {
             if progress.kept_at.is_some_and(|at| at + PATIENCE <= now) {
                 progress.settle(Missing::Obstacle(Obstacle::Time));
             }
@@ -265,14 +325,22 @@ impl Delivery {
     fn take(&mut self, notice: &Notice) {
         self.view.take(notice);
         match notice {
-            Notice::Held { id, holders, wanted } => {
+            Notice::Held {
+                id,
+                holders,
+                wanted,
+            } => {
                 if let Some(progress) = self.messages.get_mut(id) {
                     progress.on_held(*holders, *wanted);
                     progress.kept_at.get_or_insert_with(Instant::now);
                 }
             }
             Notice::Scheduled { id, wait } => self.on_planned(*id, *wait),
-            Notice::Deferred { id, reason, retry_in } => self.on_deferred(*id, *reason, *retry_in),
+            Notice::Deferred {
+                id,
+                reason,
+                retry_in,
+            } => self.on_deferred(*id, *reason, *retry_in),
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
@@ -282,23 +350,33 @@ impl Delivery {
     }
 
     fn settle_open(&mut self, obstacle: Obstacle) {
-        let open = self.messages.values_mut().filter(|progress| progress.fate.is_none());
+        let open = self
+            .messages
+            .values_mut()
+            .filter(|progress| progress.fate.is_none());
         open.for_each(|progress| progress.settle(Missing::Obstacle(obstacle)));
     }
 
-    /// The next copy goes out after this time: too late for us, or nothing that this stage waits for.
+    /// The next copy goes out after this time: too late for us, or nothing that this stage waits
+    /// for.
     fn on_planned(&mut self, id: MessageId, wait: Duration) {
         let at = Instant::now() + wait;
         let is_over = self.stage == Stage::One || at >= self.ends_at;
-        if let Some(progress) = self.messages.get_mut(&id).filter(|progress| is_over || progress.is_held_enough()) {
+        if let Some(progress) = self
+            .messages
+            .get_mut(&id)
+            .filter(|progress| is_over || progress.is_held_enough())
+        {
             progress.settle(Missing::Planned(at));
         }
     }
 
-    /// The next attempt is so far off: too late for us, or of no concern where one holder is enough.
+    /// The next attempt is so far off: too late for us, or of no concern where one holder is
+    /// enough.
     fn on_deferred(&mut self, id: MessageId, reason: DeferReason, retry_in: Duration) {
         let is_too_late = Instant::now() + retry_in >= self.ends_at;
-        let is_stage_reached = |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
+        let is_stage_reached =
+            |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
         if let Some(progress) = self.messages.get_mut(&id)
             && (is_too_late || is_stage_reached(progress))
         {
@@ -312,14 +390,16 @@ impl Delivery {
         }
     }
 
-    /// After missed notices: what is no longer in the outbox has enough holders, unless it can't be sent.
+    /// After missed notices: what is no longer in the outbox has enough holders, unless it can't be
+    /// sent.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
         self.take_outbox(client.status().await?.outbox);
         Ok(())
     }
 
     fn take_outbox(&mut self, outbox: Vec<OutboxEntry>) {
-        let outbox: BTreeMap<MessageId, OutboxEntry> = outbox.into_iter().map(|entry| (entry.id, entry)).collect();
+        let outbox: BTreeMap<MessageId, OutboxEntry> =
+            outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
             match outbox.get(id) {
                 Some(entry) => progress.on_held(entry.holders, entry.wanted),
@@ -329,8 +409,8 @@ impl Delivery {
         }
     }
 
-    /// A little longer, for the copies beyond those that are needed: as long as a message is held, still in the outbox and
-    /// waits for no moment, there are some.
+    /// A little longer, for the copies beyond those that are needed: as long as a message is held,
+    /// still in the outbox and waits for no moment, there are some.
     pub(super) async fn linger(
         &mut self,
         session: &Session,
@@ -341,10 +421,20 @@ impl Delivery {
         let ends_at = (Instant::now() + wait).min(self.ends_at);
         loop {
             let outbox = client.status().await?.outbox;
-            let is_held = |id| self.messages.get(id).is_some_and(|one| one.fate == Some(Fate::Held));
-            let is_outstanding = outbox.iter().any(|entry| is_held(&entry.id) && entry.next_try_at.is_none());
+            let is_held = |id| {
+                self.messages
+                    .get(id)
+                    .is_some_and(|one| one.fate == Some(Fate::Held))
+            };
+            let is_outstanding = outbox
+                .iter()
+                .any(|entry| is_held(&entry.id) && entry.next_try_at.is_none());
             // What was told before is heard in any case.
-            let until = if is_outstanding { ends_at } else { Instant::now() };
+            let until = if is_outstanding {
+                ends_at
+            } else {
+                Instant::now()
+            };
             match timeout_at(until, notices.next()).await {
                 Ok(Ok(notice)) => self.on_notice(session, &notice),
                 Ok(Err(NoticeGap::Missed(_))) => self.compare(client).await?,
@@ -370,19 +460,31 @@ impl Delivery {
             Fate::Queued(obstacle) => Some(obstacle),
             _ => None,
         }) {
-            let count = fates().filter(|fate| matches!(fate, Fate::Queued(_))).count();
-            let what = if count == 1 { "the message is" } else { "messages are" };
+            let count = fates()
+                .filter(|fate| matches!(fate, Fate::Queued(_)))
+                .count();
+            let what = if count == 1 {
+                "the message is"
+            } else {
+                "messages are"
+            };
             return Err(Failure::new(
                 exit(obstacle),
                 format!("{}: {what} safe in the outbox", text(obstacle)),
                 hint(obstacle),
             ));
         }
-        let kept = self.messages.values().find(|progress| matches!(progress.fate(), Fate::Kept(_)));
+        let kept = self
+            .messages
+            .values()
+            .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
         match kept.filter(|_| self.stage == Stage::All) {
             Some(progress) => Err(Failure::new(
                 Exit::Deferred,
-                format!("fewer relays keep it than are wanted: it is {}", progress.text()),
+                format!(
+                    "fewer relays keep it than are wanted: it is {}",
+                    progress.text()
+                ),
                 "wait longer with --timeout, or let the next umbel command go on with it",
             )),
             None => Ok(()),
@@ -393,7 +495,9 @@ impl Delivery {
 /// How long it is until a message that these have goes out again.
 fn planned_text(holders: &str, wait: Duration) -> String {
     let wait = times::length(wait.max(Duration::from_secs(1)));
-    format!("kept by {holders}; the next copy goes out in about {wait}, or with the first umbel command after that")
+    format!(
+        "kept by {holders}; the next copy goes out in about {wait}, or with the first umbel command after that"
+    )
 }
 
 /// Why no further holder has a message that one has.
@@ -433,8 +537,12 @@ pub(super) fn why(reason: DeferReason) -> Cow<'static, str> {
         DeferReason::NoDescriptor => "no directory relay knows this address",
         DeferReason::NoDirectory => "no directory relay that may know this address answered",
         DeferReason::Broken { circuits, guards } => {
-            let (circuits, guards) = (output::count(circuits, "circuit"), output::count(guards, "guard"));
-            return format!("circuits break before the question arrives: {circuits} over {guards}").into();
+            let (circuits, guards) = (
+                output::count(circuits, "circuit"),
+                output::count(guards, "guard"),
+            );
+            return format!("circuits break before the question arrives: {circuits} over {guards}")
+                .into();
         }
         DeferReason::Holders => "too few of the inbox's holders could be reached or would take it",
         DeferReason::QueueFull => "the inbox is full",
@@ -461,7 +569,9 @@ fn hint(obstacle: Obstacle) -> &'static str {
         Obstacle::Deferred(DeferReason::NoCircuit) => {
             "a relay answers, and can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
         }
-        Obstacle::Time | Obstacle::Deferred(_) => "the next send or receive tries again, as does `umbel outbox flush`",
+        Obstacle::Time | Obstacle::Deferred(_) => {
+            "the next send or receive tries again, as does `umbel outbox flush`"
+        }
     }
 }
 
@@ -472,7 +582,11 @@ mod tests {
     const ID: MessageId = MessageId([1; 16]);
 
     fn held(holders: usize, wanted: usize) -> Notice {
-        Notice::Held { id: ID, holders, wanted }
+        Notice::Held {
+            id: ID,
+            holders,
+            wanted,
+        }
     }
 
     fn entry(holders: usize) -> OutboxEntry {
@@ -492,7 +606,11 @@ mod tests {
     }
 
     fn deferred() -> Notice {
-        Notice::Deferred { id: ID, reason: DeferReason::Holders, retry_in: Duration::from_secs(3600) }
+        Notice::Deferred {
+            id: ID,
+            reason: DeferReason::Holders,
+            retry_in: Duration::from_secs(3600),
+        }
     }
 
     /// A message that was in the outbox with so many of two holders, after these notices.
@@ -508,13 +626,21 @@ mod tests {
     }
 
     fn is_waited_for(delivery: &Delivery) -> bool {
-        delivery.messages.values().any(|progress| progress.fate.is_none())
+        delivery
+            .messages
+            .values()
+            .any(|progress| progress.fate.is_none())
     }
 
     #[test]
-    fn a_message_that_enough_have_is_waited_for_until_an_attempt_ends_and_is_held_whatever_comes_of_it() {
+    fn a_message_that_enough_have_is_waited_for_until_an_attempt_ends_and_is_held_whatever_comes_of_it()
+     {
         assert!(is_waited_for(&after(2, &[])));
-        for (last, is_over) in [(None, false), (Some(held(2, 2)), true), (Some(Notice::Unreachable), true)] {
+        for (last, is_over) in [
+            (None, false),
+            (Some(held(2, 2)), true),
+            (Some(Notice::Unreachable), true),
+        ] {
             let delivery = after(2, last.as_slice());
             assert_eq!(is_waited_for(&delivery), !is_over);
             assert_eq!(delivery.messages[&ID].fate(), Fate::Held);
@@ -527,26 +653,51 @@ mod tests {
         let holders = Obstacle::Deferred(DeferReason::Holders);
         for (notices, expected) in [
             (vec![], Fate::Queued(Obstacle::Time)),
-            (vec![Notice::Unreachable], Fate::Queued(Obstacle::Unreachable)),
+            (
+                vec![Notice::Unreachable],
+                Fate::Queued(Obstacle::Unreachable),
+            ),
             (vec![deferred()], Fate::Queued(holders)),
-            (vec![held(1, 2)], Fate::Kept(Missing::Obstacle(Obstacle::Time))),
-            (vec![held(1, 2), deferred()], Fate::Kept(Missing::Obstacle(holders))),
-            (vec![held(1, 2), Notice::Unreachable], Fate::Kept(Missing::Obstacle(Obstacle::Unreachable))),
+            (
+                vec![held(1, 2)],
+                Fate::Kept(Missing::Obstacle(Obstacle::Time)),
+            ),
+            (
+                vec![held(1, 2), deferred()],
+                Fate::Kept(Missing::Obstacle(holders)),
+            ),
+            (
+                vec![held(1, 2), Notice::Unreachable],
+                Fate::Kept(Missing::Obstacle(Obstacle::Unreachable)),
+            ),
             (vec![deferred(), held(2, 2)], Fate::Held),
             (vec![held(2, 2), deferred()], Fate::Held),
             (vec![held(1, 1)], Fate::Held),
-            (vec![held(1, 1), held(1, 3)], Fate::Kept(Missing::Obstacle(Obstacle::Time))),
+            (
+                vec![held(1, 1), held(1, 3)],
+                Fate::Kept(Missing::Obstacle(Obstacle::Time)),
+            ),
         ] {
             let delivery = after(0, &notices);
             assert_eq!(delivery.messages[&ID].fate(), expected, "{notices:?}");
-            assert_eq!(delivery.outcome().is_err(), matches!(expected, Fate::Queued(_)));
+            assert_eq!(
+                delivery.outcome().is_err(),
+                matches!(expected, Fate::Queued(_))
+            );
         }
     }
 
     #[test]
     fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
-        let scheduled = |seconds| Notice::Scheduled { id: ID, wait: Duration::from_secs(seconds) };
-        let soon = Notice::Deferred { id: ID, reason: DeferReason::Holders, retry_in: Duration::from_secs(1) };
+        let scheduled = |seconds| Notice::Scheduled {
+            id: ID,
+            wait: Duration::from_secs(seconds),
+        };
+        let soon = Notice::Deferred {
+            id: ID,
+            reason: DeferReason::Holders,
+            retry_in: Duration::from_secs(1),
+        };
         for (stage, last, is_over) in [
             (Stage::One, scheduled(20), true),
             (Stage::All, scheduled(20), false),
@@ -561,22 +712,35 @@ mod tests {
             assert!(delivery.messages[&ID].text().contains("kept by one relay"));
             assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
         }
-        assert!(is_waited_for(&after(0, &[soon])), "nobody has it, and there is time left");
         assert!(
-            after(0, &[held(1, 2), scheduled(40)]).messages[&ID].text().contains("the next copy goes out in about")
+            is_waited_for(&after(0, &[soon])),
+            "nobody has it, and there is time left"
         );
-        for (wait, expected) in [(40, "about 40 seconds,"), (0, "about 1 second,"), (180, "about 3 minutes,")] {
+        assert!(
+            after(0, &[held(1, 2), scheduled(40)]).messages[&ID]
+                .text()
+                .contains("the next copy goes out in about")
+        );
+        for (wait, expected) in [
+            (40, "about 40 seconds,"),
+            (0, "about 1 second,"),
+            (180, "about 3 minutes,"),
+        ] {
             let text = planned_text("one relay", Duration::from_secs(wait));
-            assert!(text.starts_with("kept by one relay;") && text.contains(expected), "{text}");
+            assert!(
+                text.starts_with("kept by one relay;") && text.contains(expected),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn a_list_of_relays_that_never_came_is_why_nothing_was_sent() {
         let waiting = Notice::WaitingForView { last_known: 0 };
-        for (notices, expected) in
-            [(vec![waiting.clone()], Obstacle::View), (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time)]
-        {
+        for (notices, expected) in [
+            (vec![waiting.clone()], Obstacle::View),
+            (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time),
+        ] {
             let mut delivery = after(0, &notices);
             delivery.on_time_up();
             assert_eq!(delivery.messages[&ID].fate(), Fate::Queued(expected));
@@ -585,7 +749,10 @@ mod tests {
 
     #[test]
     fn a_copy_that_waited_for_its_moment_before_this_command_is_not_waited_for() {
-        let waiting = OutboxEntry { next_try_at: Some(WallTime(1_790_000_030)), ..entry(1) };
+        let waiting = OutboxEntry {
+            next_try_at: Some(WallTime(1_790_000_030)),
+            ..entry(1)
+        };
         let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
         delivery.watch_all(vec![waiting], WallTime(1_790_000_000));
         assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
@@ -594,20 +761,40 @@ mod tests {
 
         let next_try_at = Some(WallTime(1_790_000_100));
         for (holders, expected) in [
-            (0, Fate::Queued(Obstacle::Deferred(DeferReason::NoDescriptor))),
-            (1, Fate::Kept(Missing::Obstacle(Obstacle::Deferred(DeferReason::NoDescriptor)))),
+            (
+                0,
+                Fate::Queued(Obstacle::Deferred(DeferReason::NoDescriptor)),
+            ),
+            (
+                1,
+                Fate::Kept(Missing::Obstacle(Obstacle::Deferred(
+                    DeferReason::NoDescriptor,
+                ))),
+            ),
         ] {
-            let failed = OutboxEntry { next_try_at, obstacle: Some(DeferReason::NoDescriptor), ..entry(holders) };
+            let failed = OutboxEntry {
+                next_try_at,
+                obstacle: Some(DeferReason::NoDescriptor),
+                ..entry(holders)
+            };
             let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
             delivery.watch_all(vec![failed], WallTime(1_790_000_000));
-            assert_eq!(delivery.messages[&ID].fate, Some(expected), "its attempt has failed before");
+            assert_eq!(
+                delivery.messages[&ID].fate,
+                Some(expected),
+                "its attempt has failed before"
+            );
         }
     }
 
     #[test]
     fn a_holder_that_says_nothing_is_waited_for_only_a_little_once_another_has_it() {
         let mut delivery = after(0, &[held(1, 2)]);
-        assert!(delivery.patient_until().is_some_and(|at| at < delivery.ends_at));
+        assert!(
+            delivery
+                .patient_until()
+                .is_some_and(|at| at < delivery.ends_at)
+        );
         delivery.lose_patience();
         assert!(is_waited_for(&delivery), "not yet");
         for progress in delivery.messages.values_mut() {
@@ -621,14 +808,23 @@ mod tests {
 
     #[test]
     fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
-        let failed = Notice::Failed { id: ID, reason: SendFault::TooLong };
-        for (notice, expected) in [(deferred(), Fate::Held), (failed, Fate::Failed(SendFault::TooLong))] {
+        let failed = Notice::Failed {
+            id: ID,
+            reason: SendFault::TooLong,
+        };
+        for (notice, expected) in [
+            (deferred(), Fate::Held),
+            (failed, Fate::Failed(SendFault::TooLong)),
+        ] {
             let mut delivery = after(0, &[notice]);
             delivery.take_outbox(Vec::new());
             assert_eq!(delivery.messages[&ID].fate(), expected);
         }
         let mut delivery = after(0, &[]);
         delivery.take_outbox(vec![entry(1)]);
-        assert_eq!((delivery.messages[&ID].holders, is_waited_for(&delivery)), (1, true));
+        assert_eq!(
+            (delivery.messages[&ID].holders, is_waited_for(&delivery)),
+            (1, true)
+        );
     }
 }

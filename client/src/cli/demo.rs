@@ -1,4 +1,5 @@
-//! `umbel demo`: a whole network on this machine, and messages through it, as anyone could watch from inside.
+//! `umbel demo`: a whole network on this machine, and messages through it, as anyone could watch
+//! from inside.
 
 use std::collections::BTreeMap;
 
@@ -37,11 +38,31 @@ pub(super) struct DemoArgs {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Event<'a> {
-    Relay { number: usize, id: String, address: &'a str },
-    Hop { client: &'a str, circuit: u64, hop: usize, relay: String },
-    Inbox { address: String, mailboxes: usize, positions: usize },
-    Sent { id: String, number: u64 },
-    Received { id: String, number: u64, ms: f64 },
+    Relay {
+        number: usize,
+        id: String,
+        address: &'a str,
+    },
+    Hop {
+        client: &'a str,
+        circuit: u64,
+        hop: usize,
+        relay: String,
+    },
+    Inbox {
+        address: String,
+        mailboxes: usize,
+        positions: usize,
+    },
+    Sent {
+        id: String,
+        number: u64,
+    },
+    Received {
+        id: String,
+        number: u64,
+        ms: f64,
+    },
 }
 
 #[derive(Serialize)]
@@ -55,7 +76,10 @@ struct Summary {
 
 impl From<LocalError> for Failure {
     fn from(error: LocalError) -> Self {
-        Self::failed(error.to_string(), "see that there is room for temporary files, and that loopback ports are free")
+        Self::failed(
+            error.to_string(),
+            "see that there is room for temporary files, and that loopback ports are free",
+        )
     }
 }
 
@@ -76,18 +100,36 @@ async fn with_clients(
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
     if !session.is_json() {
-        session
-            .line(&format!("{} relays on this machine; every link is TLS, every file is temporary.", peers.len()))?;
+        session.line(&format!(
+            "{} relays on this machine; every link is TLS, every file is temporary.",
+            peers.len()
+        ))?;
     }
     for (index, peer) in peers.iter().enumerate() {
         let (number, id) = (index + 1, peer.id.to_string());
-        let text = format!("relay {number:<3} {} at {}", output::short_relay(&peer.id), peer.host_port);
-        say(session, &Event::Relay { number, id, address: &peer.host_port }, &text)?;
+        let text = format!(
+            "relay {number:<3} {} at {}",
+            output::short_relay(&peer.id),
+            peer.host_port
+        );
+        say(
+            session,
+            &Event::Relay {
+                number,
+                id,
+                address: &peer.host_port,
+            },
+            &text,
+        )?;
     }
     let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
     let alice = open(&dir, "alice", peers).await?;
     let bob = open(&dir, "bob", peers).await?;
-    let numbers = peers.iter().zip(1..).map(|(peer, number)| (peer.id, number)).collect();
+    let numbers = peers
+        .iter()
+        .zip(1..)
+        .map(|(peer, number)| (peer.id, number))
+        .collect();
     let mut demo = Demo::new(session, args, &alice, &bob, numbers);
     let result = tokio::select! {
         result = demo.run() => result,
@@ -101,7 +143,11 @@ async fn with_clients(
 async fn open(dir: &TempDir, name: &str, peers: &[Peer]) -> Result<Client, Failure> {
     let path = dir.path().join(name);
     let seeds = peers.iter().take(2).cloned().collect();
-    let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+    let new = NewProfile {
+        network: None,
+        seeds,
+        key: NewKey::File(path.join("key")),
+    };
     Profile::create(&path, new, &mut rand::rng())?;
     Ok(Client::open(Profile::load(&path)?).await?)
 }
@@ -138,7 +184,8 @@ impl<'a> Demo<'a> {
         bob: &'a Client,
         numbers: BTreeMap<RelayId, usize>,
     ) -> Self {
-        let micros = Histogram::new_with_max(MICROS_MAX, 3).unwrap_or_else(|_| unreachable!("both are in range"));
+        let micros = Histogram::new_with_max(MICROS_MAX, 3)
+            .unwrap_or_else(|_| unreachable!("both are in range"));
         let (alice_notices, bob_notices) = (alice.notices(), bob.notices());
         let under_way = BTreeMap::new();
         Self {
@@ -160,8 +207,18 @@ impl<'a> Demo<'a> {
         self.session.show("Bob makes an inbox");
         let address = self.bob.create_inbox(INBOX).await?;
         let (mailboxes, positions) = self.until_ready().await?;
-        let text = format!("bob      has an inbox: {mailboxes} relays hold its mail, {positions} its descriptor");
-        say(self.session, &Event::Inbox { address: address.to_text(), mailboxes, positions }, &text)?;
+        let text = format!(
+            "bob      has an inbox: {mailboxes} relays hold its mail, {positions} its descriptor"
+        );
+        say(
+            self.session,
+            &Event::Inbox {
+                address: address.to_text(),
+                mailboxes,
+                positions,
+            },
+            &text,
+        )?;
         self.bob.listen(INBOX, true).await?;
         self.until_listening().await?;
         while self.sent < self.args.messages {
@@ -178,15 +235,24 @@ impl<'a> Demo<'a> {
         let ends_at = Instant::now() + STEP_MAX;
         loop {
             let Some((_, notice)) = self.next(ends_at).await? else {
-                return Err(Failure::failed("no inbox could be made in time", "run it again with --verbose"));
+                return Err(Failure::failed(
+                    "no inbox could be made in time",
+                    "run it again with --verbose",
+                ));
             };
-            if let Notice::InboxReady { mailboxes, positions, .. } = notice {
+            if let Notice::InboxReady {
+                mailboxes,
+                positions,
+                ..
+            } = notice
+            {
                 return Ok((mailboxes, positions));
             }
         }
     }
 
-    /// Until all mailboxes answered, so that what is measured is the way of a message and not the building of circuits.
+    /// Until all mailboxes answered, so that what is measured is the way of a message and not the
+    /// building of circuits.
     async fn until_listening(&mut self) -> Result<(), Failure> {
         let ends_at = Instant::now() + STEP_MAX;
         while let Some((_, notice)) = self.next(ends_at).await? {
@@ -194,17 +260,31 @@ impl<'a> Demo<'a> {
                 return Ok(());
             }
         }
-        Err(Failure::failed("the mailboxes did not answer in time", "run it again with --verbose"))
+        Err(Failure::failed(
+            "the mailboxes did not answer in time",
+            "run it again with --verbose",
+        ))
     }
 
     async fn send(&mut self, address: InboxAddress) -> Result<(), Failure> {
         let number = self.sent + 1;
         let sent_at = Instant::now();
-        let id = self.alice.send(address, body(number, self.args.messages)).await?.id;
+        let id = self
+            .alice
+            .send(address, body(number, self.args.messages))
+            .await?
+            .id;
         self.sent = number;
         self.under_way.insert(id, (number, sent_at));
         let text = format!("alice    sends message {number}");
-        say(self.session, &Event::Sent { id: id.to_string(), number }, &text)
+        say(
+            self.session,
+            &Event::Sent {
+                id: id.to_string(),
+                number,
+            },
+            &text,
+        )
     }
 
     /// Until nothing is under way, or the last one takes too long.
@@ -224,17 +304,28 @@ impl<'a> Demo<'a> {
     async fn read(&mut self) -> Result<(), Failure> {
         for message in self.bob.unread(None, 0).await? {
             self.bob.mark_read(&message).await?;
-            let Some((number, sent_at)) = self.under_way.remove(&message.id) else { continue };
+            let Some((number, sent_at)) = self.under_way.remove(&message.id) else {
+                continue;
+            };
             if message.body != body(number, self.args.messages) {
                 continue;
             }
             let took = sent_at.elapsed();
             self.delivered += 1;
-            self.micros.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            self.micros
+                .saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             let ms = took.as_secs_f64() * 1000.0;
             let said = output::printable(&String::from_utf8_lossy(&message.body));
             let text = format!("bob      receives \"{said}\" after {ms:.1} ms");
-            say(self.session, &Event::Received { id: message.id.to_string(), number, ms }, &text)?;
+            say(
+                self.session,
+                &Event::Received {
+                    id: message.id.to_string(),
+                    number,
+                    ms,
+                },
+                &text,
+            )?;
         }
         Ok(())
     }
@@ -248,7 +339,9 @@ impl<'a> Demo<'a> {
                     notice = self.bob_notices.next() => (Who::Bob, notice),
                 }
             };
-            let Ok((who, notice)) = timeout_at(ends_at, next).await else { return Ok(None) };
+            let Ok((who, notice)) = timeout_at(ends_at, next).await else {
+                return Ok(None);
+            };
             match notice {
                 Ok(notice) => {
                     self.show(who, &notice)?;
@@ -261,32 +354,65 @@ impl<'a> Demo<'a> {
     }
 
     fn show(&self, who: Who, notice: &Notice) -> Result<(), Failure> {
-        let Notice::HopBuilt { circuit, hop, relay } = notice else { return Ok(()) };
+        let Notice::HopBuilt {
+            circuit,
+            hop,
+            relay,
+        } = notice
+        else {
+            return Ok(());
+        };
         let client = match who {
             Who::Alice => "alice",
             Who::Bob => "bob",
         };
         let number = self.numbers.get(relay).copied().unwrap_or_default();
-        let event = Event::Hop { client, circuit: *circuit, hop: *hop, relay: relay.to_string() };
-        say(self.session, &event, &format!("{client:<8} circuit {circuit}: hop {hop} is relay {number}"))
+        let event = Event::Hop {
+            client,
+            circuit: *circuit,
+            hop: *hop,
+            relay: relay.to_string(),
+        };
+        say(
+            self.session,
+            &event,
+            &format!("{client:<8} circuit {circuit}: hop {hop} is relay {number}"),
+        )
     }
 
     fn summarise(&self) -> Result<(), Failure> {
-        let ms = |quantile| Duration::from_micros(self.micros.value_at_quantile(quantile)).as_secs_f64() * 1000.0;
-        let Self { sent, delivered, .. } = *self;
-        let summary = Summary { relays: self.args.relays, sent, delivered, p50_ms: ms(0.5), p99_ms: ms(0.99) };
+        let ms = |quantile| {
+            Duration::from_micros(self.micros.value_at_quantile(quantile)).as_secs_f64() * 1000.0
+        };
+        let Self {
+            sent, delivered, ..
+        } = *self;
+        let summary = Summary {
+            relays: self.args.relays,
+            sent,
+            delivered,
+            p50_ms: ms(0.5),
+            p99_ms: ms(0.99),
+        };
         if self.session.is_json() {
             self.session.json(&summary)?;
         } else {
             let Summary { p50_ms, p99_ms, .. } = summary;
             let times = format!("from send to received: p50 {p50_ms:.1} ms, p99 {p99_ms:.1} ms");
-            self.session.line(&format!("{sent} sent, {delivered} delivered; {times}"))?;
+            self.session
+                .line(&format!("{sent} sent, {delivered} delivered; {times}"))?;
         }
         if delivered == self.args.messages {
             return Ok(());
         }
-        let error = format!("{delivered} of {} messages were delivered", self.args.messages);
-        Err(Failure::failed(error, "run it again with --verbose, and report what it says"))
+        let error = format!(
+            "{delivered} of {} messages were delivered",
+            self.args.messages
+        );
+        Err(Failure::failed(
+            error,
+            "run it again with --verbose, and report what it says",
+        ))
     }
 }
 
@@ -296,5 +422,9 @@ fn body(number: u64, count: u64) -> Vec<u8> {
 }
 
 fn say(session: &Session, event: &Event<'_>, text: &str) -> Result<(), Failure> {
-    if session.is_json() { session.json(event) } else { session.line(text) }
+    if session.is_json() {
+        session.json(event)
+    } else {
+        session.line(text)
+    }
 }

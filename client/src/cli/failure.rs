@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use umbel_client::core::io::StoreFault;
 use umbel_client::{
-    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, FilesFault, InitError, ListenError, OpenError,
-    ProfileError, ReadError, SeedError, SendError, StopReason,
+    ClientClosed, ConfigFault, CreateInboxError, DatabaseError, FilesFault, InitError, ListenError,
+    OpenError, ProfileError, ReadError, SeedError, SendError, StopReason,
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
 use super::session::{other_release, unresponsive};
 
-/// Exit codes; 69 to 75 are those of `sysexits.h`, 130 and 141 those that a shell gives for SIGINT and SIGPIPE.
+/// Exit codes; 69 to 75 are those of `sysexits.h`, 130 and 141 those that a shell gives for SIGINT
+/// and SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
@@ -58,13 +59,18 @@ pub(super) struct Failure {
     pub(super) hint: String,
 }
 
-const CLOSED_HINT: &str = "this is a fault of umbel: run it again with --verbose and report what it says";
+const CLOSED_HINT: &str =
+    "this is a fault of umbel: run it again with --verbose and report what it says";
 
 const OTHER_RELEASE_HINT: &str = "end it, or use the same version";
 
 impl Failure {
     pub(super) fn new(exit: Exit, error: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { exit, error: error.into(), hint: hint.into() }
+        Self {
+            exit,
+            error: error.into(),
+            hint: hint.into(),
+        }
     }
 
     pub(super) fn failed(error: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -102,14 +108,18 @@ impl Failure {
 
     /// Whether nothing can be written where the profile is.
     pub(super) fn is_unwritable(&self) -> bool {
-        [StoreFault::DiskFull, StoreFault::ReadOnly].into_iter().any(|fault| self.hint == store_hint(fault))
+        [StoreFault::DiskFull, StoreFault::ReadOnly]
+            .into_iter()
+            .any(|fault| self.hint == store_hint(fault))
     }
 
     /// A message that no record can hold; `len` where it is known.
     pub(super) fn too_long(len: Option<u64>) -> Self {
         let found = len.map_or_else(String::new, |len| format!(", and this has {len}"));
         Self::failed(
-            format!("the message is too long: a message has at most {MESSAGE_LEN_MAX} bytes{found}"),
+            format!(
+                "the message is too long: a message has at most {MESSAGE_LEN_MAX} bytes{found}"
+            ),
             format!("send it in parts of at most {MESSAGE_LEN_MAX} bytes"),
         )
     }
@@ -124,22 +134,31 @@ pub(super) fn store_hint(fault: StoreFault) -> &'static str {
             "make the profile's directory writable; what was stored before is safe: `umbel list --all`, `show` and `status` \
              read it"
         }
-        StoreFault::Failed => "check the disk, or run again with --verbose for details; what was stored before is safe",
+        StoreFault::Failed => {
+            "check the disk, or run again with --verbose for details; what was stored before is safe"
+        }
     }
 }
 
-pub(super) const MEMORY_HINT: &str = "end other programs, or raise the limit of memory (`ulimit -v`); nothing is lost";
+pub(super) const MEMORY_HINT: &str =
+    "end other programs, or raise the limit of memory (`ulimit -v`); nothing is lost";
 
 /// The hint where a system resource has run out; `otherwise` for any other error.
 pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'static str {
     match error.kind() {
         io::ErrorKind::OutOfMemory => MEMORY_HINT,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on the disk; nothing is lost",
-        io::ErrorKind::ReadOnlyFilesystem => "the disk may not be written: mount it so that it may; nothing is lost",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space on the disk; nothing is lost"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "the disk may not be written: mount it so that it may; nothing is lost"
+        }
         io::ErrorKind::WouldBlock => {
             "end other programs, or raise the limits of threads and memory (`ulimit -u`, `ulimit -v`)"
         }
-        _ if is_out_of_descriptors(error) => "close some files, or raise the limit of open files (`ulimit -n`)",
+        _ if is_out_of_descriptors(error) => {
+            "close some files, or raise the limit of open files (`ulimit -n`)"
+        }
         _ => otherwise,
     }
 }
@@ -151,7 +170,10 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 
 fn files_hint(fault: &FilesFault) -> &'static str {
     match fault {
-        FilesFault::Missing(_) | FilesFault::Empty(_) | FilesFault::CutShort(_) | FilesFault::Overwritten(_) => {
+        FilesFault::Missing(_)
+        | FilesFault::Empty(_)
+        | FilesFault::CutShort(_)
+        | FilesFault::Overwritten(_) => {
             "bring it back from a backup; without one its inboxes and messages are lost, and `umbel init` makes a profile elsewhere (--profile DIR)"
         }
         FilesFault::LogMissing(_) => {
@@ -171,7 +193,9 @@ impl From<ClientClosed> for Failure {
 impl From<AddressError> for Failure {
     fn from(error: AddressError) -> Self {
         let text = error.to_string();
-        let (error, hint) = text.split_once(": ").unwrap_or((&text, "ask its owner for the address again"));
+        let (error, hint) = text
+            .split_once(": ")
+            .unwrap_or((&text, "ask its owner for the address again"));
         Self::usage(error, hint)
     }
 }
@@ -210,14 +234,21 @@ impl From<SendError> for Failure {
                 format!("{}: the message was not sent", unresponsive(pid)),
                 "continue or end that process, then send again",
             ),
-            SendError::OtherRelease { pid } => {
-                Self::failed(format!("{}: the message was not sent", other_release(pid)), OTHER_RELEASE_HINT)
-            }
-            SendError::Store(fault) => Self::failed(format!("{fault}: the message was not sent"), store_hint(fault)),
+            SendError::OtherRelease { pid } => Self::failed(
+                format!("{}: the message was not sent", other_release(pid)),
+                OTHER_RELEASE_HINT,
+            ),
+            SendError::Store(fault) => Self::failed(
+                format!("{fault}: the message was not sent"),
+                store_hint(fault),
+            ),
             SendError::InDoubt { fault, .. } => Self::new(
                 Exit::InDoubt,
                 error.to_string(),
-                format!("before you send it again, ask its reader, who would get it twice; {}", store_hint(fault)),
+                format!(
+                    "before you send it again, ask its reader, who would get it twice; {}",
+                    store_hint(fault)
+                ),
             ),
             SendError::Closed => ClientClosed.into(),
         }
@@ -240,7 +271,9 @@ impl From<CreateInboxError> for Failure {
 impl From<ListenError> for Failure {
     fn from(error: ListenError) -> Self {
         let hint = match error {
-            ListenError::NoInbox => "see `umbel inbox list`, or make it with `umbel inbox create NAME`",
+            ListenError::NoInbox => {
+                "see `umbel inbox list`, or make it with `umbel inbox create NAME`"
+            }
             ListenError::Closed => CLOSED_HINT,
         };
         Self::failed(error.to_string(), hint)
@@ -259,13 +292,19 @@ impl From<ReadError> for Failure {
 impl From<DatabaseError> for Failure {
     fn from(error: DatabaseError) -> Self {
         let hint = match &error {
-            DatabaseError::WrongKey => "give the passphrase or key file that the profile was made with",
-            DatabaseError::Damaged { .. } => "check the disk, then bring the profile back from a backup",
+            DatabaseError::WrongKey => {
+                "give the passphrase or key file that the profile was made with"
+            }
+            DatabaseError::Damaged { .. } => {
+                "check the disk, then bring the profile back from a backup"
+            }
             DatabaseError::OutOfMemory => MEMORY_HINT,
             DatabaseError::SchemaTooNew { .. } => "use the newer umbel that wrote it",
             DatabaseError::Unwritable(fault) => store_hint(*fault),
             DatabaseError::Sqlite { .. } => match error.fault() {
-                StoreFault::Failed => "check the disk and the permissions of the profile's directory",
+                StoreFault::Failed => {
+                    "check the disk and the permissions of the profile's directory"
+                }
                 fault => store_hint(fault),
             },
         };
@@ -281,19 +320,27 @@ impl From<InitError> for Failure {
                 text,
                 "use it as it is, or choose another directory with --profile: nothing is overwritten",
             ),
-            InitError::KeyFileExists(_) => {
-                Self::failed(text, "choose another path with --key-file: nothing is overwritten")
-            }
-            InitError::NoSeeds => {
-                Self::usage(text, "name one with --seed ID@HOST:PORT; whoever runs a relay can tell you theirs")
-            }
+            InitError::KeyFileExists(_) => Self::failed(
+                text,
+                "choose another path with --key-file: nothing is overwritten",
+            ),
+            InitError::NoSeeds => Self::usage(
+                text,
+                "name one with --seed ID@HOST:PORT; whoever runs a relay can tell you theirs",
+            ),
             InitError::Network(_) => Self::usage(text, "correct the file that --network names"),
-            InitError::Io { source, .. } => {
-                Self::failed(text, system_hint(&source, "check the path, its permissions and the room on the disk"))
-            }
+            InitError::Io { source, .. } => Self::failed(
+                text,
+                system_hint(
+                    &source,
+                    "check the path, its permissions and the room on the disk",
+                ),
+            ),
             InitError::Files(fault) => Self::failed(text, files_hint(&fault)),
             InitError::Database(error) => match error.fault() {
-                StoreFault::DiskFull => Self::failed(text, "free some space and try again; nothing was made"),
+                StoreFault::DiskFull => {
+                    Self::failed(text, "free some space and try again; nothing was made")
+                }
                 _ => error.into(),
             },
         }
@@ -322,9 +369,14 @@ impl From<ProfileError> for Failure {
             ProfileError::Missing(_) => {
                 "make one with `umbel init --seed ID@HOST:PORT`, or say where it is with --profile or UMBEL_PROFILE"
             }
-            ProfileError::Config { fault: ConfigFault::TooNew(_), .. } => "use the newer umbel that wrote it",
+            ProfileError::Config {
+                fault: ConfigFault::TooNew(_),
+                ..
+            } => "use the newer umbel that wrote it",
             ProfileError::Config { .. } => "correct the file, or bring it back from a backup",
-            ProfileError::PassphraseNeeded => "name a file with the passphrase in UMBEL_PASSPHRASE_FILE",
+            ProfileError::PassphraseNeeded => {
+                "name a file with the passphrase in UMBEL_PASSPHRASE_FILE"
+            }
             ProfileError::WrongPassphrase => {
                 "try again; without its passphrase nobody can open a profile (a damaged profile.db looks the same)"
             }
@@ -338,9 +390,10 @@ impl From<ProfileError> for Failure {
                 &source,
                 "bring the key file back there, or write in profile.toml, below [key], where it is now",
             ),
-            ProfileError::Io { source, .. } => {
-                system_hint(&source, "check that the file is there and that you may use it")
-            }
+            ProfileError::Io { source, .. } => system_hint(
+                &source,
+                "check that the file is there and that you may use it",
+            ),
             ProfileError::Database(error) => return error.into(),
         };
         Self::failed(text, hint)
@@ -352,10 +405,13 @@ impl From<OpenError> for Failure {
         let text = error.to_string();
         let hint = match error {
             OpenError::Profile(error) => return error.into(),
-            OpenError::Snapshot(_) => "bring the profile back from a backup, or make a new one with `umbel init`",
-            OpenError::Lock(_, error) => {
-                system_hint(&error, "check that you may write to the profile's directory, and that it is not a link")
+            OpenError::Snapshot(_) => {
+                "bring the profile back from a backup, or make a new one with `umbel init`"
             }
+            OpenError::Lock(_, error) => system_hint(
+                &error,
+                "check that you may write to the profile's directory, and that it is not a link",
+            ),
             OpenError::Thread(error) => system_hint(&error, "end other programs"),
         };
         Self::failed(text, hint)
@@ -373,7 +429,10 @@ mod tests {
         let (id, fault) = (MessageId([7; 16]), StoreFault::DiskFull);
         let in_doubt = Failure::from(SendError::InDoubt { id, fault });
         assert_eq!(in_doubt.exit, Exit::InDoubt);
-        assert!(in_doubt.error.contains(&id.to_string()) && in_doubt.hint.contains("before you send it again"));
+        assert!(
+            in_doubt.error.contains(&id.to_string())
+                && in_doubt.hint.contains("before you send it again")
+        );
         let unsent = Failure::from(SendError::Store(fault));
         assert_eq!(unsent.exit, Exit::Failed);
         assert!(unsent.error.contains("was not sent") && unsent.hint == store_hint(fault));
@@ -385,8 +444,14 @@ mod tests {
             Failure::from(StopReason::OtherRelease { pid: Some(4711) }),
             SendError::OtherRelease { pid: Some(4711) }.into(),
         ] {
-            assert!(failure.error.contains("different version") && failure.error.contains("4711"), "{failure:?}");
-            assert!(failure.hint.contains("use the same version") && !failure.is_closed(), "{failure:?}");
+            assert!(
+                failure.error.contains("different version") && failure.error.contains("4711"),
+                "{failure:?}"
+            );
+            assert!(
+                failure.hint.contains("use the same version") && !failure.is_closed(),
+                "{failure:?}"
+            );
         }
     }
 }

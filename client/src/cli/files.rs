@@ -1,4 +1,5 @@
-//! Files that messages are saved in: whole or not at all, for their owner's eyes only, and never in another's place.
+//! Files that messages are saved in: whole or not at all, for their owner's eyes only, and never in
+//! another's place.
 
 use std::fs;
 use std::io;
@@ -17,11 +18,15 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
     builder.create(dir).map_err(|error| unwritable(dir, &error))
 }
 
-/// Saves `body` durably at `path`. What is there already is replaced only if `may_replace`; a link is never followed.
+/// Saves `body` durably at `path`. What is there already is replaced only if `may_replace`; a link
+/// is never followed.
 pub(super) fn save(path: &Path, body: &[u8], may_replace: bool) -> Result<(), Failure> {
     let there = fs::symlink_metadata(path).ok();
     if there.as_ref().is_some_and(fs::Metadata::is_dir) {
-        return Err(Failure::usage(format!("{} is a directory", path.display()), "name a file in it"));
+        return Err(Failure::usage(
+            format!("{} is a directory", path.display()),
+            "name a file in it",
+        ));
     }
     if there.is_some() && !may_replace {
         return Err(exists(path));
@@ -53,7 +58,12 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("a");
         save(&path, b"one", false).unwrap();
-        assert!(save(&path, b"two", false).unwrap_err().hint.contains("--force"));
+        assert!(
+            save(&path, b"two", false)
+                .unwrap_err()
+                .hint
+                .contains("--force")
+        );
         assert_eq!(fs::read(&path).unwrap(), b"one");
         save(&path, b"two", true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
@@ -72,10 +82,16 @@ mod tests {
         assert!(save(&link, b"x", false).is_err() && !target.exists());
         fs::write(&target, "mine").unwrap();
         save(&link, b"x", true).unwrap();
-        assert_eq!((fs::read(&target).unwrap(), fs::read(&link).unwrap()), (b"mine".to_vec(), b"x".to_vec()));
+        assert_eq!(
+            (fs::read(&target).unwrap(), fs::read(&link).unwrap()),
+            (b"mine".to_vec(), b"x".to_vec())
+        );
         let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&link), 0o600);
         make_dir(&dir.path().join("b/c")).unwrap();
-        assert_eq!((mode(&dir.path().join("b")), mode(&dir.path().join("b/c"))), (0o700, 0o700));
+        assert_eq!(
+            (mode(&dir.path().join("b")), mode(&dir.path().join("b/c"))),
+            (0o700, 0o700)
+        );
     }
 }

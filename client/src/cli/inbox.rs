@@ -22,7 +22,8 @@ pub(super) enum InboxCommand {
     Create {
         /// Your own name for it; nobody else sees it
         name: String,
-        /// How long to wait until it takes mail, such as 90s or 2m; a later `umbel receive` finishes it otherwise
+        /// How long to wait until it takes mail, such as 90s or 2m; a later `umbel receive`
+        /// finishes it otherwise
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = times::parse_seconds)]
         timeout: Duration,
     },
@@ -61,14 +62,23 @@ struct Shown<'a> {
 pub(super) async fn run(session: &Session, command: &InboxCommand) -> Result<(), Failure> {
     match command {
         InboxCommand::Create { name, timeout } => {
-            session.with_client(Reach::Online, async |client| create(session, client, name, *timeout).await).await
+            session
+                .with_client(Reach::Online, async |client| {
+                    create(session, client, name, *timeout).await
+                })
+                .await
         }
         InboxCommand::List => list(session, &session.library()?),
         InboxCommand::Show { name } => show(session, &session.library()?, name),
     }
 }
 
-async fn create(session: &Session, client: &Client, name: &str, timeout: Duration) -> Result<(), Failure> {
+async fn create(
+    session: &Session,
+    client: &Client,
+    name: &str,
+    timeout: Duration,
+) -> Result<(), Failure> {
     let mut notices = client.notices();
     session.show("making the inbox");
     let address = client.create_inbox(name).await?;
@@ -77,14 +87,24 @@ async fn create(session: &Session, client: &Client, name: &str, timeout: Duratio
     let (mailboxes, positions) = *ready.as_ref().unwrap_or(&(0, 0));
     if session.is_json() {
         let state = if ready.is_ok() { "ready" } else { "pending" };
-        session.json(&Created { name, address: address.to_text(), state, mailboxes, positions })?;
+        session.json(&Created {
+            name,
+            address: address.to_text(),
+            state,
+            mailboxes,
+            positions,
+        })?;
     } else {
         let shown = output::printable(name);
-        session.line(&format!("Made the inbox \"{shown}\". Whoever has its address can write to it:"))?;
+        session.line(&format!(
+            "Made the inbox \"{shown}\". Whoever has its address can write to it:"
+        ))?;
         session.line(&address.to_text())?;
         if ready.is_ok() {
             let holders = output::count(mailboxes, "relay");
-            session.line(&format!("Its mail is held by {holders}, its descriptor by {positions}."))?;
+            session.line(&format!(
+                "Its mail is held by {holders}, its descriptor by {positions}."
+            ))?;
         }
     }
     ready?;
@@ -106,14 +126,36 @@ async fn until_ready(
             Ok(Err(NoticeGap::Missed(_))) => continue,
             Ok(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
             Err(_elapsed) if view.is_missing() => return Err(view.failure(HINT)),
-            Err(_elapsed) => return Err(Failure::new(Exit::Deferred, "the inbox does not take mail yet", HINT)),
+            Err(_elapsed) => {
+                return Err(Failure::new(
+                    Exit::Deferred,
+                    "the inbox does not take mail yet",
+                    HINT,
+                ));
+            }
         };
         session.show_notice(&notice);
         view.take(&notice);
         match notice {
-            Notice::InboxReady { name, mailboxes, positions } if name == inbox => return Ok((mailboxes, positions)),
-            Notice::Unreachable => return Err(Failure::new(Exit::Unreachable, "no relay could be reached", HINT)),
-            Notice::NoCircuits => return Err(Failure::new(Exit::Deferred, "no circuit could be built", HINT)),
+            Notice::InboxReady {
+                name,
+                mailboxes,
+                positions,
+            } if name == inbox => return Ok((mailboxes, positions)),
+            Notice::Unreachable => {
+                return Err(Failure::new(
+                    Exit::Unreachable,
+                    "no relay could be reached",
+                    HINT,
+                ));
+            }
+            Notice::NoCircuits => {
+                return Err(Failure::new(
+                    Exit::Deferred,
+                    "no circuit could be built",
+                    HINT,
+                ));
+            }
             _ => {}
         }
     }
@@ -126,13 +168,24 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
         return session.line("There is no inbox yet: make one with `umbel inbox create NAME`.");
     }
     for (name, mailboxes) in &inboxes {
-        let unread = unread.iter().find(|(inbox, _)| inbox == name).map_or(0, |(_, count)| *count);
+        let unread = unread
+            .iter()
+            .find(|(inbox, _)| inbox == name)
+            .map_or(0, |(_, count)| *count);
         if session.is_json() {
             let address = library.inbox_address(name).map(|address| address.to_text());
-            session.json(&Listed { name, address, mailboxes: *mailboxes, unread })?;
+            session.json(&Listed {
+                name,
+                address,
+                mailboxes: *mailboxes,
+                unread,
+            })?;
         } else {
             let mailboxes = output::count(*mailboxes, "mailbox");
-            session.line(&format!("{}  {mailboxes}, {unread} unread", output::printable(name)))?;
+            session.line(&format!(
+                "{}  {mailboxes}, {unread} unread",
+                output::printable(name)
+            ))?;
         }
     }
     Ok(())
@@ -143,7 +196,10 @@ fn show(session: &Session, library: &Library, name: &str) -> Result<(), Failure>
         return Err(ListenError::NoInbox.into());
     };
     if session.is_json() {
-        return session.json(&Shown { name, address: address.to_text() });
+        return session.json(&Shown {
+            name,
+            address: address.to_text(),
+        });
     }
     session.line(&address.to_text())?;
     if io::stdout().is_terminal()
@@ -158,5 +214,10 @@ fn show(session: &Session, library: &Library, name: &str) -> Result<(), Failure>
 fn qr_code(address: &InboxAddress) -> Option<String> {
     let code = QrCode::new(address.to_text().to_ascii_uppercase()).ok()?;
     // Terminals are mostly dark: the code's light parts are drawn.
-    Some(code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build())
+    Some(
+        code.render::<Dense1x2>()
+            .dark_color(Dense1x2::Light)
+            .light_color(Dense1x2::Dark)
+            .build(),
+    )
 }

@@ -13,7 +13,8 @@ use super::session::Session;
 
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
-    /// The network's file; `local` is the network built in for one machine, which protects nobody [default: local]
+    /// The network's file; `local` is the network built in for one machine, which protects nobody
+    /// [default: local]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
     /// A relay to begin with, as its operator writes it: ID@HOST:PORT
@@ -37,17 +38,24 @@ struct Made<'a> {
 }
 
 pub(super) fn parse_peer(text: &str) -> Result<Peer, String> {
-    text.parse().map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
+    text.parse()
+        .map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
 }
 
 /// Makes the profile, and looks at it once as any other command would.
 pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     let dir = session.profile_dir()?;
-    let network = args.network.filter(|path| path.as_os_str() != LOCAL).map(|path| {
-        fs::read_to_string(&path).map_err(|error| {
-            Failure::usage(format!("could not read {}: {error}", path.display()), "check the path after --network")
-        })
-    });
+    let network = args
+        .network
+        .filter(|path| path.as_os_str() != LOCAL)
+        .map(|path| {
+            fs::read_to_string(&path).map_err(|error| {
+                Failure::usage(
+                    format!("could not read {}: {error}", path.display()),
+                    "check the path after --network",
+                )
+            })
+        });
     let network = network.transpose()?;
     // Both are said by `create` too, but nobody should type a passphrase twice to hear it.
     let config = dir.join("profile.toml");
@@ -62,16 +70,35 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
         None => NewKey::Passphrase(secret::new(session)?),
     };
     let seed_count = args.seeds.len();
-    Profile::create(&dir, NewProfile { network, seeds: args.seeds, key }, &mut rand::rng())?;
+    Profile::create(
+        &dir,
+        NewProfile {
+            network,
+            seeds: args.seeds,
+            key,
+        },
+        &mut rand::rng(),
+    )?;
 
     let profile = Profile::load(&dir)?;
     let network = profile.network();
     if session.is_json() {
         let seeds = seed_count + network.seeds.len();
-        let key_file = profile.key_file().map(|path| path.to_string_lossy().into_owned());
-        return session.json(&Made { profile: &dir.to_string_lossy(), network: &network.name, seeds, key_file });
+        let key_file = profile
+            .key_file()
+            .map(|path| path.to_string_lossy().into_owned());
+        return session.json(&Made {
+            profile: &dir.to_string_lossy(),
+            network: &network.name,
+            seeds,
+            key_file,
+        });
     }
-    session.line(&format!("Made a profile in {} for the network \"{}\".", dir.display(), network.name))?;
+    session.line(&format!(
+        "Made a profile in {} for the network \"{}\".",
+        dir.display(),
+        network.name
+    ))?;
     if network.params.danger_accept_weak {
         session.line("This network is for trying things out: it protects nobody.")?;
     }
@@ -82,8 +109,16 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
 /// What it means to lose the only thing that opens the profile.
 fn loss_words(key_file: Option<&Path>) -> String {
     let (what, advice) = match key_file {
-        Some(path) => (format!("The key in {} opens it", path.display()), "keep a copy of it in a safe place"),
-        None => ("Your passphrase opens it".to_owned(), "write it down and keep it in a safe place"),
+        Some(path) => (
+            format!("The key in {} opens it", path.display()),
+            "keep a copy of it in a safe place",
+        ),
+        None => (
+            "Your passphrase opens it".to_owned(),
+            "write it down and keep it in a safe place",
+        ),
     };
-    format!("{what}, and nothing else does: {advice}. Without it the inboxes and messages are lost for good.")
+    format!(
+        "{what}, and nothing else does: {advice}. Without it the inboxes and messages are lost for good."
+    )
 }

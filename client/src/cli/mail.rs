@@ -95,7 +95,9 @@ struct Gone {
 
 /// The message as text, if it is text.
 pub(super) fn as_text(body: &[u8]) -> Option<&str> {
-    str::from_utf8(body).ok().filter(|text| !text.contains('\0'))
+    str::from_utf8(body)
+        .ok()
+        .filter(|text| !text.contains('\0'))
 }
 
 /// As much of an id as people need.
@@ -106,7 +108,11 @@ pub(super) fn short_id(id: &str) -> &str {
 /// The text, every line indented, so that none can pass for one of ours.
 pub(super) fn indented(text: &str) -> String {
     let lines = output::printable(text.trim_end_matches('\n'));
-    lines.split('\n').map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    lines
+        .split('\n')
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
@@ -119,7 +125,9 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
         kept += 1;
         unread += u64::from(!message.is_read);
         let text = as_text(&message.body).map(str::to_lowercase);
-        let is_found = wanted.as_ref().is_none_or(|wanted| text.is_some_and(|text| text.contains(wanted.as_str())));
+        let is_found = wanted
+            .as_ref()
+            .is_none_or(|wanted| text.is_some_and(|text| text.contains(wanted.as_str())));
         if !is_found || message.is_read && !args.all {
             return Ok(());
         }
@@ -132,7 +140,9 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<(), Failure> {
     let kept = output::count(kept, "message");
     session.line(&match (shown, args.all) {
         (0, true) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread"),
-        (0, false) if wanted.is_some() => format!("Nothing found; {kept} kept, {unread} unread (--all searches all)"),
+        (0, false) if wanted.is_some() => {
+            format!("Nothing found; {kept} kept, {unread} unread (--all searches all)")
+        }
         (0, false) => format!("Nothing unread; {kept} kept (`umbel list --all` shows them)"),
         _ => format!("{shown} shown; {kept} kept, {unread} unread (`umbel show ID` shows one)"),
     })
@@ -153,29 +163,55 @@ fn each_message(
     let mut after = 0;
     loop {
         let page = library.messages(inbox, after)?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
         after = last.seq;
         page.iter().try_for_each(&mut visit)?;
     }
 }
 
 fn print_listed(session: &Session, message: &StoredMessage) -> Result<(), Failure> {
-    let StoredMessage { inbox, body, is_read, .. } = message;
-    let (id, received_at, len) = (message.id.to_string(), output::rfc3339(message.received_at), body.len());
+    let StoredMessage {
+        inbox,
+        body,
+        is_read,
+        ..
+    } = message;
+    let (id, received_at, len) = (
+        message.id.to_string(),
+        output::rfc3339(message.received_at),
+        body.len(),
+    );
     let first_line = as_text(body).map(first_line);
     if session.is_json() {
         let is_text = first_line.is_some();
-        return session.json(&Listed { inbox, id, len, received_at, is_read: *is_read, is_text, first_line });
+        return session.json(&Listed {
+            inbox,
+            id,
+            len,
+            received_at,
+            is_read: *is_read,
+            is_text,
+            first_line,
+        });
     }
     let mark = if *is_read { ' ' } else { '*' };
     let says = first_line.unwrap_or_else(|| "(not text)".to_owned());
     let (inbox, len) = (output::printable(inbox), output::count(len, "byte"));
-    session.line(&format!("{mark} {}  {inbox}  {received_at}  {len}  {says}", short_id(&id)))
+    session.line(&format!(
+        "{mark} {}  {inbox}  {received_at}  {len}  {says}",
+        short_id(&id)
+    ))
 }
 
 /// The first line that says something, as far as there is room for it.
 fn first_line(text: &str) -> String {
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     let mut cut: String = line.chars().take(FIRST_LINE_LEN).collect();
     if cut.len() < line.len() {
         cut.push('…');
@@ -188,7 +224,10 @@ pub(super) fn id_digits(prefix: &str) -> Result<String, Failure> {
     let digits = prefix.trim().to_ascii_lowercase();
     if digits.is_empty() || !digits.chars().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(Failure::usage(
-            format!("\"{}\" is not the id of a message", output::printable(prefix)),
+            format!(
+                "\"{}\" is not the id of a message",
+                output::printable(prefix)
+            ),
             "an id is made of the digits 0 to 9 and a to f, as `umbel list --all` and `umbel outbox list` show it",
         ));
     }
@@ -202,7 +241,10 @@ fn one_named(library: &Library, prefix: &str) -> Result<StoredMessage, Failure> 
     match (found.pop(), found.len()) {
         (Some(message), 0) => Ok(message),
         (Some(_), others) => Err(Failure::usage(
-            format!("{} and more have an id that begins with {digits}", output::count(others, "message")),
+            format!(
+                "{} and more have an id that begins with {digits}",
+                output::count(others, "message")
+            ),
             "write more of the id: `umbel list --all --json` shows all of it",
         )),
         (None, _) => Err(Failure::failed(
@@ -271,9 +313,15 @@ fn print(session: &Session, message: &StoredMessage, is_raw: bool) -> Result<(),
             format!("save it: `umbel show {} --output FILE`", short_id(&id)),
         ));
     };
-    let (inbox, received_at) = (output::printable(&message.inbox), output::rfc3339(message.received_at));
+    let (inbox, received_at) = (
+        output::printable(&message.inbox),
+        output::rfc3339(message.received_at),
+    );
     let len = output::count(message.body.len(), "byte");
-    session.line(&format!("{id}  {inbox}  {received_at}  {len}\n{}", indented(text)))
+    session.line(&format!(
+        "{id}  {inbox}  {received_at}  {len}\n{}",
+        indented(text)
+    ))
 }
 
 pub(super) fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure> {
@@ -289,29 +337,53 @@ pub(super) fn delete(session: &Session, args: &DeleteArgs) -> Result<(), Failure
         }
     };
     if !places.is_empty() && !args.yes && !is_confirmed(session, places.len())? {
-        return Err(Failure::failed("nothing was deleted", "answer y, or say --yes"));
+        return Err(Failure::failed(
+            "nothing was deleted",
+            "answer y, or say --yes",
+        ));
     }
     let deleted = library.delete(&places)?;
     if !deleted.is_log_empty {
-        session.warn("another umbel uses the profile: its log keeps encrypted copies until that ends");
+        session
+            .warn("another umbel uses the profile: its log keeps encrypted copies until that ends");
     }
     if session.is_json() {
-        return session.json(&Gone { deleted: deleted.count, is_overwritten: deleted.is_log_empty });
+        return session.json(&Gone {
+            deleted: deleted.count,
+            is_overwritten: deleted.is_log_empty,
+        });
     }
-    session.line(&format!("deleted {}", output::count(deleted.count, "message")))
+    session.line(&format!(
+        "deleted {}",
+        output::count(deleted.count, "message")
+    ))
 }
 
-fn old_places(session: &Session, library: &Library, args: &DeleteArgs, age: Duration) -> Result<Vec<i64>, Failure> {
+fn old_places(
+    session: &Session,
+    library: &Library,
+    args: &DeleteArgs,
+    age: Duration,
+) -> Result<Vec<i64>, Failure> {
     check_inbox(library, args.inbox.as_deref())?;
     // A message of this very second is older than no time at all.
     let before = WallTime((Clock::wall().as_secs() + 1).saturating_sub(age.as_secs()));
     let old = library.older(before, args.inbox.as_deref())?;
-    let spared = old.iter().filter(|place| !place.is_read && !args.unread).count();
+    let spared = old
+        .iter()
+        .filter(|place| !place.is_read && !args.unread)
+        .count();
     if spared > 0 {
-        session
-            .warn(&format!("left out: {} not read yet (--unread deletes them too)", output::count(spared, "message")));
+        session.warn(&format!(
+            "left out: {} not read yet (--unread deletes them too)",
+            output::count(spared, "message")
+        ));
     }
-    Ok(old.into_iter().filter(|place| place.is_read || args.unread).map(|place| place.seq).collect())
+    Ok(old
+        .into_iter()
+        .filter(|place| place.is_read || args.unread)
+        .map(|place| place.seq)
+        .collect())
 }
 
 /// Asks, where somebody can answer: a script that deletes says what it means.
@@ -329,7 +401,10 @@ mod tests {
 
     #[test]
     fn a_message_can_not_pass_for_a_line_of_ours() {
-        assert_eq!(indented("hello\nmain  2026-01-01"), "    hello\n    main  2026-01-01");
+        assert_eq!(
+            indented("hello\nmain  2026-01-01"),
+            "    hello\n    main  2026-01-01"
+        );
         assert_eq!(indented("\x1b[A"), "    \\u{1b}[A");
         assert_eq!(indented("line\n"), "    line");
         assert_eq!(as_text(&[0xff, 0x00]), None);

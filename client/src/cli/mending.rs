@@ -1,8 +1,9 @@
-//! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is missing or being
-//! replaced, or the descriptor is being published.
+//! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is
+//! missing or being replaced, or the descriptor is being published.
 //!
-//! Publishing is worth a short wait: a position that refuses our revision reveals another copy of the profile, of which short
-//! commands would otherwise never hear. What overtakes it tells the other copy of this one.
+//! Publishing is worth a short wait: a position that refuses our revision reveals another copy of
+//! the profile, of which short commands would otherwise never hear. What overtakes it tells the
+//! other copy of this one.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +30,10 @@ pub(super) struct Mending {
 impl Mending {
     /// These inboxes are published while the command runs.
     pub(super) fn new(unpublished: BTreeSet<String>) -> Self {
-        Self { inboxes: BTreeSet::new(), unpublished }
+        Self {
+            inboxes: BTreeSet::new(),
+            unpublished,
+        }
     }
 
     /// Hears what a notice says of it.
@@ -46,7 +50,8 @@ impl Mending {
         }
     }
 
-    /// Waits for a moment until each is; says which is not. Until then senders find holders that are gone.
+    /// Waits for a moment until each is; says which is not. Until then senders find holders that
+    /// are gone.
     pub(super) async fn wait(
         &mut self,
         session: &Session,
@@ -69,7 +74,9 @@ impl Mending {
         }
         for inbox in &self.inboxes {
             let name = output::printable(inbox);
-            session.warn(&format!("\"{name}\" still lacks a mailbox: the next `umbel receive` tries again"));
+            session.warn(&format!(
+                "\"{name}\" still lacks a mailbox: the next `umbel receive` tries again"
+            ));
         }
         Ok(())
     }
@@ -89,7 +96,11 @@ mod tests {
     use super::*;
 
     fn ready(name: &str) -> Notice {
-        Notice::InboxReady { name: name.to_owned(), mailboxes: 3, positions: 6 }
+        Notice::InboxReady {
+            name: name.to_owned(),
+            mailboxes: 3,
+            positions: 6,
+        }
     }
 
     #[test]
@@ -97,7 +108,9 @@ mod tests {
         let mut mending = Mending::new(BTreeSet::new());
         mending.take(&ready("main"));
         assert_eq!(mending.patience(), None);
-        mending.take(&Notice::Mending { inbox: "main".to_owned() });
+        mending.take(&Notice::Mending {
+            inbox: "main".to_owned(),
+        });
         mending.take(&ready("other"));
         assert_eq!(mending.patience(), Some(PATIENCE));
         mending.take(&ready("main"));

@@ -1,7 +1,7 @@
 //! The command line: what can be said, and who does it.
 //!
-//! Output for people by default, one JSON object a line with `--json`. What was asked for goes to standard output;
-//! errors, warnings and progress go to standard error.
+//! Output for people by default, one JSON object a line with `--json`. What was asked for goes to
+//! standard output; errors, warnings and progress go to standard error.
 
 mod bench;
 mod delivery;
@@ -154,29 +154,50 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// Help and version are not errors; all else that clap says is.
 fn refuse(error: &clap::Error, is_json: bool) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !is_json {
+    if !error.use_stderr()
+        || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !is_json
+    {
         // If even this can't be written, the exit code says the rest.
         drop(error.print());
-        return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        return if error.use_stderr() {
+            Exit::Usage.into()
+        } else {
+            ExitCode::SUCCESS
+        };
     }
     output::complain(&usage_failure(&error.render().to_string()), is_json);
     Exit::Usage.into()
 }
 
-/// What clap says, in the form that all errors have: the first paragraph is the error, the rest the hint.
+/// What clap says, in the form that all errors have: the first paragraph is the error, the rest the
+/// hint.
 fn usage_failure(text: &str) -> Failure {
     let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut paragraphs = text.split("\n\n").map(joined).filter(|paragraph| !paragraph.is_empty());
+    let mut paragraphs = text
+        .split("\n\n")
+        .map(joined)
+        .filter(|paragraph| !paragraph.is_empty());
     let error = paragraphs.next().unwrap_or_default();
     let hints: Vec<String> = paragraphs
-        .map(|hint| hint.trim_start_matches("tip: ").trim_end_matches('.').replace("Usage: ", "usage: "))
+        .map(|hint| {
+            hint.trim_start_matches("tip: ")
+                .trim_end_matches('.')
+                .replace("Usage: ", "usage: ")
+        })
         .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
         .collect();
     Failure::usage(error.trim_start_matches("error: "), hints.join("; "))
 }
 
 fn log_to_stderr(is_verbose: bool) {
-    let level = if is_verbose { "umbel=debug,umbel_client=debug,umbel_relay=debug" } else { "error" };
+    let level = if is_verbose {
+        "umbel=debug,umbel_client=debug,umbel_relay=debug"
+    } else {
+        "error"
+    };
     let filter = EnvFilter::try_from_env("UMBEL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -62,7 +62,16 @@ struct Listed {
 
 impl Listed {
     fn new(entry: &OutboxEntry, body: Option<&[u8]>) -> Self {
-        let OutboxEntry { id, address, len, created_at, expires_at, holders, wanted, .. } = entry;
+        let OutboxEntry {
+            id,
+            address,
+            len,
+            created_at,
+            expires_at,
+            holders,
+            wanted,
+            ..
+        } = entry;
         Self {
             id: id.to_string(),
             address: address.to_text(),
@@ -80,10 +89,22 @@ impl Listed {
 
     /// All but the id and the body.
     fn text(&self) -> String {
-        let obstacle = self.obstacle.as_ref().map_or_else(String::new, |obstacle| format!(" ({obstacle})"));
-        let Self { state, holders, wanted, created_at, expires_at, .. } = self;
+        let obstacle = self
+            .obstacle
+            .as_ref()
+            .map_or_else(String::new, |obstacle| format!(" ({obstacle})"));
+        let Self {
+            state,
+            holders,
+            wanted,
+            created_at,
+            expires_at,
+            ..
+        } = self;
         let len = output::count(self.len, "byte");
-        format!("{len}  {state}, {holders} of {wanted} relays{obstacle}  sent {created_at}, until {expires_at}")
+        format!(
+            "{len}  {state}, {holders} of {wanted} relays{obstacle}  sent {created_at}, until {expires_at}"
+        )
     }
 }
 
@@ -109,7 +130,11 @@ pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<()
         OutboxCommand::List => list(session),
         OutboxCommand::Show { id } => show(session, id),
         OutboxCommand::Cancel { ids } => {
-            session.with_client(Reach::Offline, async |client| cancel(session, client, ids).await).await
+            session
+                .with_client(Reach::Offline, async |client| {
+                    cancel(session, client, ids).await
+                })
+                .await
         }
         OutboxCommand::Flush { wait, timeout } => send::flush(session, *wait, *timeout).await,
     }
@@ -118,7 +143,13 @@ pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<()
 fn list(session: &Session) -> Result<(), Failure> {
     // A message that enough relays hold is sent, even while one more copy of it may go out.
     let is_missing_any = |entry: &OutboxEntry| !is_held_by_enough(entry.holders, entry.wanted);
-    let outbox: Vec<_> = session.library()?.status().outbox.into_iter().filter(is_missing_any).collect();
+    let outbox: Vec<_> = session
+        .library()?
+        .status()
+        .outbox
+        .into_iter()
+        .filter(is_missing_any)
+        .collect();
     if outbox.is_empty() && !session.is_json() {
         return session.line("The outbox is empty.");
     }
@@ -128,7 +159,11 @@ fn list(session: &Session) -> Result<(), Failure> {
             session.json(&listed)?;
         } else {
             let address: String = listed.address.chars().take(SHORT_ADDRESS_LEN).collect();
-            session.line(&format!("{}  to {address}…  {}", mail::short_id(&listed.id), listed.text()))?;
+            session.line(&format!(
+                "{}  to {address}…  {}",
+                mail::short_id(&listed.id),
+                listed.text()
+            ))?;
         }
     }
     Ok(())
@@ -136,18 +171,22 @@ fn list(session: &Session) -> Result<(), Failure> {
 
 /// The one message in the outbox whose id begins so.
 fn one_named(outbox: &[OutboxEntry], prefix: &str) -> Result<OutboxEntry, Failure> {
-    const HINT: &str = "`umbel outbox list` shows what is there; a message that has arrived is no longer";
+    const HINT: &str =
+        "`umbel outbox list` shows what is there; a message that has arrived is no longer";
     let digits = mail::id_digits(prefix)?;
-    let mut found = outbox.iter().filter(|entry| entry.id.to_string().starts_with(&digits));
+    let mut found = outbox
+        .iter()
+        .filter(|entry| entry.id.to_string().starts_with(&digits));
     match (found.next(), found.next()) {
         (Some(entry), None) => Ok(*entry),
         (Some(_), Some(_)) => Err(Failure::usage(
             format!("several messages have an id that begins with {digits}"),
             "write more of the id",
         )),
-        (None, _) => {
-            Err(Failure::failed(format!("no message in the outbox has an id that begins with {digits}"), HINT))
-        }
+        (None, _) => Err(Failure::failed(
+            format!("no message in the outbox has an id that begins with {digits}"),
+            HINT,
+        )),
     }
 }
 
@@ -155,23 +194,36 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
     let library = session.library()?;
     let entry = one_named(&library.status().outbox, id)?;
     let Some(message) = library.outbox_message(entry.id)? else {
-        return Err(Failure::failed("the message has just left the outbox", "see `umbel outbox list`"));
+        return Err(Failure::failed(
+            "the message has just left the outbox",
+            "see `umbel outbox list`",
+        ));
     };
     let listed = Listed::new(&entry, Some(&message.body));
     if session.is_json() {
         return session.json(&listed);
     }
-    session.line(&format!("{}  {}\nto {}", listed.id, listed.text(), listed.address))?;
+    session.line(&format!(
+        "{}  {}\nto {}",
+        listed.id,
+        listed.text(),
+        listed.address
+    ))?;
     match mail::as_text(&message.body) {
         Some(text) => session.line(&mail::indented(text)),
-        None if io::stdout().is_terminal() => session.line("    (not text: --json prints it as base64)"),
+        None if io::stdout().is_terminal() => {
+            session.line("    (not text: --json prints it as base64)")
+        }
         None => session.line("    (not text)"),
     }
 }
 
 async fn cancel(session: &Session, client: &Client, ids: &[String]) -> Result<(), Failure> {
     let outbox = client.outbox().await?;
-    let entries = ids.iter().map(|id| one_named(&outbox, id)).collect::<Result<Vec<_>, _>>()?;
+    let entries = ids
+        .iter()
+        .map(|id| one_named(&outbox, id))
+        .collect::<Result<Vec<_>, _>>()?;
     for entry in entries {
         match client.cancel(entry.id).await? {
             Some(cancelled) => say_taken_back(session, &cancelled)?,
@@ -182,12 +234,23 @@ async fn cancel(session: &Session, client: &Client, ids: &[String]) -> Result<()
 }
 
 fn say_taken_back(session: &Session, cancelled: &Cancelled) -> Result<(), Failure> {
-    let Cancelled { id, holders, may_be_out } = *cancelled;
+    let Cancelled {
+        id,
+        holders,
+        may_be_out,
+    } = *cancelled;
     if session.is_json() {
-        return session.json(&TakenBack { id: id.to_string(), state: "cancelled", holders, may_be_out });
+        return session.json(&TakenBack {
+            id: id.to_string(),
+            state: "cancelled",
+            holders,
+            may_be_out,
+        });
     }
     session.line(&match holders {
-        0 if may_be_out => format!("message {id}: taken back, but a relay may have it: its reader may get it"),
+        0 if may_be_out => {
+            format!("message {id}: taken back, but a relay may have it: its reader may get it")
+        }
         0 => format!("message {id}: taken back; nobody has it"),
         _ => format!(
             "message {id}: no longer in the outbox, but {} kept it already: its reader gets it",

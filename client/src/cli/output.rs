@@ -1,4 +1,5 @@
-//! Words on standard output and standard error: nothing that another wrote reaches the terminal as it is.
+//! Words on standard output and standard error: nothing that another wrote reaches the terminal as
+//! it is.
 
 use std::io;
 
@@ -20,8 +21,14 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     const HINT: &str = "see where the output goes; what the command did is done";
     writer::to_stdout(bytes.to_vec()).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => Failure::interrupted(),
-        io::ErrorKind::BrokenPipe => Failure::new(Exit::BrokenPipe, "whoever read the output has ended", HINT),
-        _ => Failure::new(Exit::Unwritten, format!("could not write to standard output: {error}"), HINT),
+        io::ErrorKind::BrokenPipe => {
+            Failure::new(Exit::BrokenPipe, "whoever read the output has ended", HINT)
+        }
+        _ => Failure::new(
+            Exit::Unwritten,
+            format!("could not write to standard output: {error}"),
+            HINT,
+        ),
     })
 }
 
@@ -36,8 +43,12 @@ pub(super) fn ask(question: &str) -> Result<bool, Failure> {
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map(|_| answer)
     });
-    let answer = asked.map_err(|error| Failure::failed(format!("could not ask: {error}"), "say --yes"))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    let answer =
+        asked.map_err(|error| Failure::failed(format!("could not ask: {error}"), "say --yes"))?;
+    Ok(matches!(
+        answer.trim().to_ascii_lowercase().as_str(),
+        "y" | "yes"
+    ))
 }
 
 #[derive(Serialize)]
@@ -62,8 +73,13 @@ pub(super) fn complain(failure: &Failure, is_json: bool) {
     }
     if is_json {
         to_stderr(
-            &serde_json::to_string(&Complaint { error, hint, exit: exit.name(), exit_code: *exit as u8 })
-                .unwrap_or_default(),
+            &serde_json::to_string(&Complaint {
+                error,
+                hint,
+                exit: exit.name(),
+                exit_code: *exit as u8,
+            })
+            .unwrap_or_default(),
         );
     } else {
         to_stderr(&format!("error: {error}\n  hint: {hint}"));

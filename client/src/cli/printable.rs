@@ -1,9 +1,10 @@
 //! Text of others, made safe to show: no character of it acts on the terminal, and none hides.
 //!
-//! Marked, as `\u{200b}`, is every character that moves the cursor, sets colours, changes the direction of writing, or
-//! leaves no trace on a screen: all that Unicode calls default-ignorable, controls, private use, and what no font has.
-//! Two kinds of invisible characters stay where they do what they are for, since marks there would make ordinary text
-//! unreadable: joiners and style selectors within an emoji, and joiners between two letters of Arabic or Indic scripts.
+//! Marked, as `\u{200b}`, is every character that moves the cursor, sets colours, changes the
+//! direction of writing, or leaves no trace on a screen: all that Unicode calls default-ignorable,
+//! controls, private use, and what no font has. Two kinds of invisible characters stay where they
+//! do what they are for, since marks there would make ordinary text unreadable: joiners and style
+//! selectors within an emoji, and joiners between two letters of Arabic or Indic scripts.
 
 /// Unicode's Default_Ignorable_Code_Point: shown as nothing by whoever does not know them.
 const IGNORABLE: &[(u32, u32)] = &[
@@ -26,8 +27,9 @@ const IGNORABLE: &[(u32, u32)] = &[
     (0xe0000, 0xe0fff),
 ];
 
-/// Others that show nothing, or not the same everywhere: separators of lines and paragraphs, annotations and
-/// replacements, the blank of Braille, format controls of hieroglyphs, private use, noncharacters, and planes with no character in them.
+/// Others that show nothing, or not the same everywhere: separators of lines and paragraphs,
+/// annotations and replacements, the blank of Braille, format controls of hieroglyphs, private use,
+/// noncharacters, and planes with no character in them.
 const UNSEEN: &[(u32, u32)] = &[
     (0x2028, 0x2029),
     (0x2800, 0x2800),
@@ -59,8 +61,13 @@ const PICTURES: &[(u32, u32)] = &[
 ];
 
 /// Scripts whose spelling needs joiners: Arabic and its extensions, and those of India.
-const JOINED: &[(u32, u32)] =
-    &[(0x0620, 0x06d3), (0x06fa, 0x06ff), (0x0750, 0x077f), (0x08a0, 0x08c9), (0x0900, 0x0dff)];
+const JOINED: &[(u32, u32)] = &[
+    (0x0620, 0x06d3),
+    (0x06fa, 0x06ff),
+    (0x0750, 0x077f),
+    (0x08a0, 0x08c9),
+    (0x0900, 0x0dff),
+];
 
 const NON_JOINER: char = '\u{200c}';
 const JOINER: char = '\u{200d}';
@@ -107,7 +114,9 @@ fn is_in_place(before: Option<char>, character: char, after: Option<char>) -> bo
 }
 
 fn is_in(ranges: &[(u32, u32)], character: char) -> bool {
-    ranges.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(character)))
+    ranges
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&u32::from(character)))
 }
 
 #[cfg(test)]
@@ -116,7 +125,10 @@ mod tests {
 
     #[test]
     fn text_of_others_can_not_drive_the_terminal() {
-        assert_eq!(printable("plain, ümlaut, 日本\n\ttab"), "plain, ümlaut, 日本\n\ttab");
+        assert_eq!(
+            printable("plain, ümlaut, 日本\n\ttab"),
+            "plain, ümlaut, 日本\n\ttab"
+        );
         assert_eq!(printable("\u{1b}[2J"), "\\u{1b}[2J");
         assert_eq!(printable("a\rb\u{7f}\u{9b}"), "a\\rb\\u{7f}\\u{9b}");
         assert_eq!(printable("\u{202e}live"), "\\u{202e}live");
@@ -125,11 +137,19 @@ mod tests {
     #[test]
     fn each_character_that_leaves_no_trace_is_marked_wherever_it_stands() {
         for number in 0..=0x0010_ffff {
-            let Some(character) = char::from_u32(number) else { continue };
-            let is_hidden = [IGNORABLE, UNSEEN].iter().any(|ranges| is_in(ranges, character));
+            let Some(character) = char::from_u32(number) else {
+                continue;
+            };
+            let is_hidden = [IGNORABLE, UNSEEN]
+                .iter()
+                .any(|ranges| is_in(ranges, character));
             let is_kept = printable(&format!("a{character}b")) == format!("a{character}b");
             let is_expected = !is_hidden && !character.is_control() && number & 0xfffe != 0xfffe;
-            assert_eq!(is_kept, is_expected || matches!(character, '\n' | '\t'), "{number:x}");
+            assert_eq!(
+                is_kept,
+                is_expected || matches!(character, '\n' | '\t'),
+                "{number:x}"
+            );
         }
     }
 
@@ -140,7 +160,10 @@ mod tests {
                       \u{fdd0}\u{ffff}\u{fff9}\u{50000}\u{200e}\u{61c}\u{2066}\u{2069}\u{2028}\u{85}\u{1d173}\u{13430}";
         for character in hidden.chars() {
             let text = format!("pay{character}pal");
-            assert_eq!(printable(&text), format!("pay{}pal", character.escape_default()));
+            assert_eq!(
+                printable(&text),
+                format!("pay{}pal", character.escape_default())
+            );
         }
     }
 

@@ -7,7 +7,9 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
-use umbel_client::{Claim, Client, ClientClosed, Clock, ListenError, NoticeGap, Notices, Reach, StoredMessage};
+use umbel_client::{
+    Claim, Client, ClientClosed, Clock, ListenError, NoticeGap, Notices, Reach, StoredMessage,
+};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure, store_hint};
@@ -18,10 +20,11 @@ use super::{delivery, files, mail, output, times};
 
 /// How often it is looked whether another command has printed a message.
 const CLAIM_STEP: Duration = Duration::from_millis(100);
-/// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says anything.
+/// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says
+/// anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// So many mailboxes are fetched from in that time; each further one has [`TIMEOUT_EACH`], since a guard takes a few circuits a
-/// second (docs/protocol.md §5.4).
+/// So many mailboxes are fetched from in that time; each further one has [`TIMEOUT_EACH`], since a
+/// guard takes a few circuits a second (docs/protocol.md §5.4).
 const MAILBOXES_IN_TIME: usize = 60;
 const TIMEOUT_EACH: Duration = Duration::from_secs(1);
 
@@ -35,12 +38,12 @@ pub(super) struct ReceiveArgs {
     /// End after this many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after this long, such as 30s or 5m [default: 60s, and 1s more for each mailbox beyond 60; none with --follow or
-    /// --count]
+    /// End after this long, such as 30s or 5m [default: 60s, and 1s more for each mailbox beyond
+    /// 60; none with --follow or --count]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
-    /// Save each message as a file in this directory too; without it, one that is not text stays unread, and
-    /// `umbel show ID --output FILE` saves it
+    /// Save each message as a file in this directory too; without it, one that is not text stays
+    /// unread, and `umbel show ID --output FILE` saves it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -62,7 +65,16 @@ pub(super) async fn run(session: &Session, args: &ReceiveArgs) -> Result<(), Fai
     }
     let work = async |client: &Client| {
         let view = ViewWait::default();
-        Receiver { session, client, args, printed: 0, seen: 0, view }.run().await
+        Receiver {
+            session,
+            client,
+            args,
+            printed: 0,
+            seen: 0,
+            view,
+        }
+        .run()
+        .await
     };
     match session.with_client(Reach::Online, work).await {
         // There is no other end to it.
@@ -99,7 +111,10 @@ impl Receiver<'_> {
             self.client.listen(inbox, self.args.follow).await?;
         }
         let mailboxes = inboxes.iter().map(|(_, mailboxes)| mailboxes).sum();
-        let timeout = self.args.timeout.or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
+        let timeout = self
+            .args
+            .timeout
+            .or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
         let ends_at = timeout.map(|timeout| Instant::now() + timeout);
         let mut open: BTreeSet<String> = inboxes.into_iter().map(|(inbox, _)| inbox).collect();
         let mut is_unreachable = false;
@@ -107,7 +122,13 @@ impl Receiver<'_> {
         let mut unanswered = 0;
         let (followed, mut silent) = (open.len(), open.clone());
         while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
-            let until = ends_at.map(|ends_at| if self.goes_on() { ends_at } else { self.view.ends_at(ends_at) });
+            let until = ends_at.map(|ends_at| {
+                if self.goes_on() {
+                    ends_at
+                } else {
+                    self.view.ends_at(ends_at)
+                }
+            });
             let notice = match next_until(until, notices.next()).await {
                 Some(Ok(notice)) => notice,
                 Some(Err(NoticeGap::Missed(_))) => {
@@ -124,7 +145,11 @@ impl Receiver<'_> {
             self.view.take(&notice);
             match notice {
                 Notice::Received { .. } => self.print_unread().await?,
-                Notice::CaughtUp { inbox, answered, mailboxes } => {
+                Notice::CaughtUp {
+                    inbox,
+                    answered,
+                    mailboxes,
+                } => {
                     is_unreachable = false;
                     if answered > 0 {
                         silent.remove(&inbox);
@@ -148,7 +173,11 @@ impl Receiver<'_> {
             }
             if self.goes_on() && open.is_empty() && !is_unreachable && !self.view.is_missing() {
                 let is_heard = silent.len() < followed;
-                self.session.show(if is_heard { "waiting for messages" } else { "no mailbox answers; trying again" });
+                self.session.show(if is_heard {
+                    "waiting for messages"
+                } else {
+                    "no mailbox answers; trying again"
+                });
             }
         }
         self.print_unread().await?;
@@ -165,12 +194,16 @@ impl Receiver<'_> {
         }
         let inboxes = output::count(unanswered, "inbox");
         let hint = "try again in a minute: messages wait there for days, and mailboxes that are gone are replaced";
-        Err(Failure::failed(format!("no mailbox of {inboxes} answered"), hint))
+        Err(Failure::failed(
+            format!("no mailbox of {inboxes} answered"),
+            hint,
+        ))
     }
 
     /// Without an inbox there is still the outbox to see to.
     async fn deliver_only(&self, notices: &mut Notices) -> Result<(), Failure> {
-        self.session.warn("there is no inbox to receive for: only the outbox is tried");
+        self.session
+            .warn("there is no inbox to receive for: only the outbox is tried");
         let timeout = self.args.timeout.unwrap_or(TIMEOUT);
         self.client.flush().await?;
         let mut delivery = delivery::Delivery::new(delivery::Stage::One, timeout);
@@ -181,9 +214,18 @@ impl Receiver<'_> {
         {
             return Err(failure);
         }
-        let left = self.client.outbox().await?.iter().filter(|entry| entry.holders == 0).count();
+        let left = self
+            .client
+            .outbox()
+            .await?
+            .iter()
+            .filter(|entry| entry.holders == 0)
+            .count();
         if left > 0 {
-            self.session.warn(&format!("{} could not be sent yet", output::count(left, "message")));
+            self.session.warn(&format!(
+                "{} could not be sent yet",
+                output::count(left, "message")
+            ));
         }
         Ok(())
     }
@@ -202,32 +244,58 @@ impl Receiver<'_> {
         let mut all = status.inboxes;
         let Some(wanted) = &self.args.name else {
             if all.is_empty() && status.outbox.is_empty() {
-                return Err(Failure::failed("there is no inbox yet", "make one with `umbel inbox create NAME`"));
+                return Err(Failure::failed(
+                    "there is no inbox yet",
+                    "make one with `umbel inbox create NAME`",
+                ));
             }
             return Ok(all);
         };
         all.retain(|(name, _)| name == wanted);
-        if all.is_empty() { Err(ListenError::NoInbox.into()) } else { Ok(all) }
+        if all.is_empty() {
+            Err(ListenError::NoInbox.into())
+        } else {
+            Ok(all)
+        }
     }
 
-    /// An inbox was fetched from as far as can be: says what was amiss, and how many inboxes nothing is known of.
-    fn on_caught_up(&self, open: &mut BTreeSet<String>, inbox: &str, answered: usize, mailboxes: usize) -> usize {
+    /// An inbox was fetched from as far as can be: says what was amiss, and how many inboxes
+    /// nothing is known of.
+    fn on_caught_up(
+        &self,
+        open: &mut BTreeSet<String>,
+        inbox: &str,
+        answered: usize,
+        mailboxes: usize,
+    ) -> usize {
         if !open.remove(inbox) || self.goes_on() || answered == mailboxes {
             return 0;
         }
         let name = output::printable(inbox);
         let mailboxes = output::count(mailboxes, "mailbox");
-        let answers = if answered == 0 { "none".to_owned() } else { format!("only {answered}") };
-        self.session.warn(&format!("{answers} of the {mailboxes} of \"{name}\" answered"));
+        let answers = if answered == 0 {
+            "none".to_owned()
+        } else {
+            format!("only {answered}")
+        };
+        self.session.warn(&format!(
+            "{answers} of the {mailboxes} of \"{name}\" answered"
+        ));
         usize::from(answered == 0)
     }
 
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
         match self.args.count {
             _ if is_unreachable => Err(unreachable()),
-            _ if self.view.is_missing() => Err(self.view.failure("messages wait with their holders for days")),
+            _ if self.view.is_missing() => Err(self
+                .view
+                .failure("messages wait with their holders for days")),
             Some(count) => Err(Failure::failed(
-                format!("{} of {} came in time", self.printed, output::count(count, "message")),
+                format!(
+                    "{} of {} came in time",
+                    self.printed,
+                    output::count(count, "message")
+                ),
                 "wait longer with --timeout; what came is marked as read",
             )),
             None if self.args.follow => Ok(()),
@@ -241,7 +309,10 @@ impl Receiver<'_> {
     /// Prints what is unread, and marks each message read after it was written and flushed.
     async fn print_unread(&mut self) -> Result<(), Failure> {
         loop {
-            let page = self.client.unread(self.args.name.as_deref(), self.seen).await?;
+            let page = self
+                .client
+                .unread(self.args.name.as_deref(), self.seen)
+                .await?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -268,11 +339,13 @@ impl Receiver<'_> {
 
     /// Whether all that the message says was written.
     fn is_read_by_printing(&self, message: &StoredMessage) -> bool {
-        self.session.is_json() || self.args.output.is_some() || mail::as_text(&message.body).is_some()
+        self.session.is_json()
+            || self.args.output.is_some()
+            || mail::as_text(&message.body).is_some()
     }
 
-    /// Takes a message to be printed, unless another command prints it. One that does not come to the end of that is not
-    /// waited for long.
+    /// Takes a message to be printed, unless another command prints it. One that does not come to
+    /// the end of that is not waited for long.
     async fn claim(&self, message: &StoredMessage) -> Result<bool, Failure> {
         loop {
             match self.client.claim(message).await? {
@@ -284,18 +357,36 @@ impl Receiver<'_> {
     }
 
     fn print(&self, message: &StoredMessage) -> Result<(), Failure> {
-        let file = self.args.output.as_deref().map(|dir| save(dir, message)).transpose()?;
+        let file = self
+            .args
+            .output
+            .as_deref()
+            .map(|dir| save(dir, message))
+            .transpose()?;
         let file = file.map(|path| path.to_string_lossy().into_owned());
         let received_at = output::rfc3339(message.received_at);
         let len = message.body.len();
         if self.session.is_json() {
             let body_b64 = BASE64.encode(&message.body);
             let id = message.id.to_string();
-            return self.session.json(&Line { inbox: &message.inbox, id, body_b64, len, received_at, file });
+            return self.session.json(&Line {
+                inbox: &message.inbox,
+                id,
+                body_b64,
+                len,
+                received_at,
+                file,
+            });
         }
         let inbox = output::printable(&message.inbox);
-        let saved = file.map_or_else(String::new, |file| format!(", saved as {}", output::printable(&file)));
-        self.session.line(&format!("{inbox}  {received_at}  {}{saved}\n{}", output::count(len, "byte"), shown(message)))
+        let saved = file.map_or_else(String::new, |file| {
+            format!(", saved as {}", output::printable(&file))
+        });
+        self.session.line(&format!(
+            "{inbox}  {received_at}  {}{saved}\n{}",
+            output::count(len, "byte"),
+            shown(message)
+        ))
     }
 }
 
@@ -305,16 +396,21 @@ fn shown(message: &StoredMessage) -> String {
         Some(text) => mail::indented(text),
         None => {
             let id = message.id.to_string();
-            format!("    (not text: `umbel show {} --output FILE` saves it)", mail::short_id(&id))
+            format!(
+                "    (not text: `umbel show {} --output FILE` saves it)",
+                mail::short_id(&id)
+            )
         }
     }
 }
 
-/// Saves the body under the message's id; one that is there already was saved by an earlier run, all of it.
+/// Saves the body under the message's id; one that is there already was saved by an earlier run,
+/// all of it.
 fn save(dir: &Path, message: &StoredMessage) -> Result<PathBuf, Failure> {
     let path = dir.join(message.id.to_string());
-    let is_saved =
-        path.symlink_metadata().is_ok_and(|there| there.is_file() && there.len() == message.body.len() as u64);
+    let is_saved = path
+        .symlink_metadata()
+        .is_ok_and(|there| there.is_file() && there.len() == message.body.len() as u64);
     if !is_saved {
         files::save(&path, &message.body, false)?;
     }
@@ -340,7 +436,9 @@ fn no_circuit() -> Failure {
 
 /// How long fetching from so many mailboxes may take.
 fn time_for(mailboxes: usize) -> Duration {
-    TIMEOUT + TIMEOUT_EACH * u32::try_from(mailboxes.saturating_sub(MAILBOXES_IN_TIME)).unwrap_or(u32::MAX)
+    TIMEOUT
+        + TIMEOUT_EACH
+            * u32::try_from(mailboxes.saturating_sub(MAILBOXES_IN_TIME)).unwrap_or(u32::MAX)
 }
 
 /// `None` when time is up.

@@ -1,5 +1,5 @@
-//! The runtime that a command runs in, and whether the system gives what it takes: the libraries below end the process where
-//! they get no thread or no memory.
+//! The runtime that a command runs in, and whether the system gives what it takes: the libraries
+//! below end the process where they get no thread or no memory.
 
 use std::io;
 use std::sync::RwLock;
@@ -11,7 +11,8 @@ use super::failure::{Failure, MEMORY_HINT, system_hint};
 const WORKERS_MAX: usize = 4;
 /// Threads besides: for the profile, for output, and for what blocks.
 const OTHER_THREADS: usize = 4;
-/// Address space that a command takes that may use the network: most of it threads' stacks and what the allocator keeps.
+/// Address space that a command takes that may use the network: most of it threads' stacks and what
+/// the allocator keeps.
 const MEMORY_MIN_MIB: u64 = 256;
 
 /// Runs a command.
@@ -20,7 +21,9 @@ pub(super) fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Resul
 }
 
 /// Runs a command that uses all of the machine.
-pub(super) fn block_on_all_cores(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub(super) fn block_on_all_cores(
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     run(cores(), work)
 }
 
@@ -31,14 +34,25 @@ fn cores() -> usize {
 fn run(workers: usize, work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     if let Some(mib) = memory_limit_mib(&limits).filter(|&mib| mib < MEMORY_MIN_MIB) {
-        let error = format!("not enough memory: the limit is {mib} MiB, and umbel takes {MEMORY_MIN_MIB} MiB");
+        let error = format!(
+            "not enough memory: the limit is {mib} MiB, and umbel takes {MEMORY_MIN_MIB} MiB"
+        );
         return Err(Failure::failed(error, MEMORY_HINT));
     }
-    let failed =
-        |error: io::Error| Failure::failed(format!("could not start: {error}"), system_hint(&error, MEMORY_HINT));
+    let failed = |error: io::Error| {
+        Failure::failed(
+            format!("could not start: {error}"),
+            system_hint(&error, MEMORY_HINT),
+        )
+    };
     check_threads(workers + OTHER_THREADS).map_err(failed)?;
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(workers).enable_all().build().map_err(failed)?.block_on(Box::pin(work))
+    builder
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(failed)?
+        .block_on(Box::pin(work))
 }
 
 /// Whether there may be so many threads more.
@@ -47,7 +61,8 @@ fn check_threads(count: usize) -> io::Result<()> {
     let closed = gate.write();
     thread::scope(|scope| {
         let pass = || drop(gate.read());
-        let started = (0..count).try_for_each(|_| thread::Builder::new().spawn_scoped(scope, pass).map(drop));
+        let started =
+            (0..count).try_for_each(|_| thread::Builder::new().spawn_scoped(scope, pass).map(drop));
         drop(closed);
         started
     })
@@ -55,7 +70,9 @@ fn check_threads(count: usize) -> io::Result<()> {
 
 /// The limit of address space in `/proc/self/limits`; `None` if there is none.
 fn memory_limit_mib(limits: &str) -> Option<u64> {
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? >> 20)
 }
 
@@ -65,8 +82,11 @@ mod tests {
 
     #[test]
     fn a_limit_of_memory_is_read_and_none_is_none() {
-        let text =
-            |soft| format!("Max locked memory 1 1 bytes\nMax address space         {soft}   unlimited   bytes\n");
+        let text = |soft| {
+            format!(
+                "Max locked memory 1 1 bytes\nMax address space         {soft}   unlimited   bytes\n"
+            )
+        };
         assert_eq!(memory_limit_mib(&text("104857600")), Some(100));
         assert_eq!(memory_limit_mib(&text("unlimited")), None);
         assert_eq!(memory_limit_mib(""), None);

@@ -37,12 +37,17 @@ pub(super) fn new(session: &Session) -> Result<Passphrase, Failure> {
             ),
         ));
     }
-    let first = strong(prompt(&format!("New passphrase (at least {PASSPHRASE_LEN_MIN} characters): "))?)?;
+    let first = strong(prompt(&format!(
+        "New passphrase (at least {PASSPHRASE_LEN_MIN} characters): "
+    ))?)?;
     let again = prompt("The same again: ")?;
     if first.is_same(&again) {
         Ok(first)
     } else {
-        Err(Failure::failed("the two passphrases are not the same", "run the command again"))
+        Err(Failure::failed(
+            "the two passphrases are not the same",
+            "run the command again",
+        ))
     }
 }
 
@@ -67,14 +72,18 @@ pub(super) fn warn_if_shared(session: &Session, path: &Path) {
         && std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0
     {
         let shown = path.display();
-        session.warn(&format!("others on this computer may read {shown}, which opens the profile: chmod 600 {shown}"));
+        session.warn(&format!(
+            "others on this computer may read {shown}, which opens the profile: chmod 600 {shown}"
+        ));
     }
     #[cfg(not(unix))]
     let _ = (session, path);
 }
 
 fn from_file(session: &Session) -> Result<Option<Passphrase>, Failure> {
-    let Some(path) = std::env::var_os(PASSPHRASE_FILE) else { return Ok(None) };
+    let Some(path) = std::env::var_os(PASSPHRASE_FILE) else {
+        return Ok(None);
+    };
     let path = Path::new(&path);
     warn_if_shared(session, path);
     Passphrase::read(path).map(Some).map_err(|error| {
@@ -87,8 +96,15 @@ fn from_file(session: &Session) -> Result<Option<Passphrase>, Failure> {
 
 fn prompt(text: &str) -> Result<Passphrase, Failure> {
     let typed = rpassword::prompt_password(text).map_err(|error| {
-        Failure::failed(format!("could not ask for the passphrase: {error}"), "run the command on a terminal")
+        Failure::failed(
+            format!("could not ask for the passphrase: {error}"),
+            "run the command on a terminal",
+        )
     })?;
-    Passphrase::new(typed)
-        .ok_or_else(|| Failure::failed("the passphrase is empty", "run the command again and type one"))
+    Passphrase::new(typed).ok_or_else(|| {
+        Failure::failed(
+            "the passphrase is empty",
+            "run the command again and type one",
+        )
+    })
 }

@@ -1,4 +1,5 @@
-//! `umbel seed`: the relays to ask when no other is known. Needs neither the network nor the profile's key.
+//! `umbel seed`: the relays to ask when no other is known. Needs neither the network nor the
+//! profile's key.
 
 use clap::Subcommand;
 use serde::Serialize;
@@ -45,7 +46,9 @@ struct Listed {
 /// Takes a whole peer as well: it is what `list` prints.
 fn parse_relay(text: &str) -> Result<RelayId, String> {
     let id = text.split_once('@').map_or(text, |(id, _)| id);
-    id.parse().map_err(|_| "a relay's id has 52 letters and digits; `umbel seed list` shows them".to_owned())
+    id.parse().map_err(|_| {
+        "a relay's id has 52 letters and digits; `umbel seed list` shows them".to_owned()
+    })
 }
 
 pub(super) fn run(session: &Session, command: &SeedCommand) -> Result<(), Failure> {
@@ -75,7 +78,10 @@ fn add(session: &Session, peers: &[Peer]) -> Result<(), Failure> {
 
 fn tell(session: &Session, peer: &Peer, state: &'static str, verb: &str) -> Result<(), Failure> {
     if session.is_json() {
-        return session.json(&Changed { seed: peer.to_string(), state });
+        return session.json(&Changed {
+            seed: peer.to_string(),
+            state,
+        });
     }
     session.line(&format!("{verb} {peer}"))
 }
@@ -85,8 +91,17 @@ fn list(session: &Session) -> Result<(), Failure> {
     let own = own.iter().map(|peer| (peer, "profile"));
     for (peer, from) in own.chain(network.iter().map(|peer| (peer, "network"))) {
         if session.is_json() {
-            let (seed, relay, address) = (peer.to_string(), peer.id.to_string(), peer.host_port.clone());
-            session.json(&Listed { seed, relay, address, from })?;
+            let (seed, relay, address) = (
+                peer.to_string(),
+                peer.id.to_string(),
+                peer.host_port.clone(),
+            );
+            session.json(&Listed {
+                seed,
+                relay,
+                address,
+                from,
+            })?;
         } else if from == "network" {
             session.line(&format!("{peer}  (from the network file)"))?;
         } else {

@@ -42,7 +42,8 @@ pub(super) struct SendArgs {
     /// To whom: the address that the inbox's owner gave you
     #[arg(required_unless_present_any = ["flush", "verbatim"])]
     address: Option<String>,
-    /// The message; `-`, or nothing, takes it from standard input, which the list of processes does not show to others
+    /// The message; `-`, or nothing, takes it from standard input, which the list of processes does
+    /// not show to others
     #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
     text: Option<String>,
     /// Words after `--`, whatever they begin with
@@ -57,14 +58,15 @@ pub(super) struct SendArgs {
     /// Try everything in the outbox again, and wait for it too, as `umbel outbox flush` does
     #[arg(long)]
     flush: bool,
-    /// Give up if no relay has taken it for so long, such as 2d [default: as long as relays keep a message]
+    /// Give up if no relay has taken it for so long, such as 2d [default: as long as relays keep a
+    /// message]
     #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
     wait: Stage,
-    /// How long to wait for that, such as 90s or 2m; after that the message stays in the outbox [default: 60s, or 5m with
-    /// --wait all]
+    /// How long to wait for that, such as 90s or 2m; after that the message stays in the outbox
+    /// [default: 60s, or 5m with --wait all]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
 }
@@ -85,15 +87,31 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         (Some(address), text) => Some((address.trim().parse::<InboxAddress>()?, body(args, text)?)),
         (None, _) => None,
     };
-    let message = message.map(|(address, body)| Outgoing { address, body, life: args.expire_after });
+    let message = message.map(|(address, body)| Outgoing {
+        address,
+        body,
+        life: args.expire_after,
+    });
     let delivery = delivery(args.wait, args.timeout);
-    session.with_client(Reach::Online, async |client| send(session, client, message, args.flush, delivery).await).await
+    session
+        .with_client(Reach::Online, async |client| {
+            send(session, client, message, args.flush, delivery).await
+        })
+        .await
 }
 
 /// Tries what is in the outbox again, and waits for it.
-pub(super) async fn flush(session: &Session, wait: Stage, timeout: Option<Duration>) -> Result<(), Failure> {
+pub(super) async fn flush(
+    session: &Session,
+    wait: Stage,
+    timeout: Option<Duration>,
+) -> Result<(), Failure> {
     let delivery = delivery(wait, timeout);
-    session.with_client(Reach::Online, async |client| send(session, client, None, true, delivery).await).await
+    session
+        .with_client(Reach::Online, async |client| {
+            send(session, client, None, true, delivery).await
+        })
+        .await
 }
 
 fn delivery(wait: Stage, timeout: Option<Duration>) -> Delivery {
@@ -124,20 +142,34 @@ async fn send(
     if waits_for_all {
         delivery.watch_all(client.outbox().await?, Clock::wall());
     }
-    if let Some(Outgoing { address, body, life }) = message {
+    if let Some(Outgoing {
+        address,
+        body,
+        life,
+    }) = message
+    {
         delivery.watch(client.send_for(address, body, life).await?.id);
     }
     if delivery.messages.is_empty() {
-        return if session.is_json() { Ok(()) } else { session.line("The outbox is empty.") };
+        return if session.is_json() {
+            Ok(())
+        } else {
+            session.line("The outbox is empty.")
+        };
     }
-    // Whatever ended it, the messages are in the outbox: whoever sends them again has to know their ids.
+    // Whatever ended it, the messages are in the outbox: whoever sends them again has to know their
+    // ids.
     let waited = match delivery.wait(session, client, &mut notices).await {
         Ok(()) => delivery.linger(session, client, &mut notices).await,
         Err(failure) => Err(failure),
     };
-    let report = delivery.messages.iter().try_for_each(|(id, progress)| report(session, *id, progress));
+    let report = delivery
+        .messages
+        .iter()
+        .try_for_each(|(id, progress)| report(session, *id, progress));
     waited?;
-    // What became of the messages comes first: whoever hears that the output failed must not send them again.
+    // What became of the messages comes first: whoever hears that the output failed must not send
+    // them again.
     delivery.outcome()?;
     report.map_err(|failure| Failure {
         error: format!("the message was sent, but {}", failure.error),
@@ -147,24 +179,38 @@ async fn send(
 }
 
 fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), Failure> {
-    let Progress { holders, wanted, .. } = *progress;
+    let Progress {
+        holders, wanted, ..
+    } = *progress;
     if session.is_json() {
         let next_copy_in_seconds = progress.next_copy_in().map(|wait| wait.as_secs());
         let state = progress.state();
-        return session.json(&Line { id: id.to_string(), state, holders, wanted, next_copy_in_seconds });
+        return session.json(&Line {
+            id: id.to_string(),
+            state,
+            holders,
+            wanted,
+            next_copy_in_seconds,
+        });
     }
     session.line(&format!("message {id}: {}", progress.text()))
 }
 
 /// Text that begins with one dash is text; with two it may be an option mistyped.
 fn parse_text(text: &str) -> Result<String, String> {
-    let name = text.strip_prefix("--").map(|rest| rest.split('=').next().unwrap_or_default());
+    let name = text
+        .strip_prefix("--")
+        .map(|rest| rest.split('=').next().unwrap_or_default());
     let is_option = |name: &str| {
         name.starts_with(|first: char| first.is_ascii_lowercase())
-            && name.chars().all(|character| character.is_ascii_lowercase() || character == '-')
+            && name
+                .chars()
+                .all(|character| character.is_ascii_lowercase() || character == '-')
     };
     if name.is_some_and(is_option) {
-        return Err(format!("there is no such option; if it is the message, write -- before it: -- {text}"));
+        return Err(format!(
+            "there is no such option; if it is the message, write -- before it: -- {text}"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -173,11 +219,20 @@ fn parse_text(text: &str) -> Result<String, String> {
 fn words(args: &SendArgs) -> Result<(Option<&str>, Option<Text<'_>>), Failure> {
     let mut verbatim = args.verbatim.iter().map(String::as_str);
     let address = args.address.as_deref().or_else(|| verbatim.next());
-    let text = args.text.as_deref().map(|text| if text == "-" { Text::Stdin } else { Text::Here(text) });
+    let text = args.text.as_deref().map(|text| {
+        if text == "-" {
+            Text::Stdin
+        } else {
+            Text::Here(text)
+        }
+    });
     let text = text.or_else(|| verbatim.next().map(Text::Here));
     match verbatim.next() {
         None => Ok((address, text)),
-        Some(_) => Err(Failure::usage("there are words after the message", "put quotes around the whole message")),
+        Some(_) => Err(Failure::usage(
+            "there are words after the message",
+            "put quotes around the whole message",
+        )),
     }
 }
 
@@ -190,7 +245,10 @@ enum Text<'a> {
 fn body(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
     let body = read(args, text)?;
     if body.is_empty() && !args.allow_empty {
-        return Err(Failure::usage("the message is empty", "write something, or send it empty with --allow-empty"));
+        return Err(Failure::usage(
+            "the message is empty",
+            "write something, or send it empty with --allow-empty",
+        ));
     }
     Ok(body)
 }
@@ -200,10 +258,17 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
     match (text, &args.file) {
         (_, Some(path)) => {
             let unreadable = |error: io::Error| {
-                Failure::failed(format!("could not read {}: {error}", path.display()), "check the path after --file")
+                Failure::failed(
+                    format!("could not read {}: {error}", path.display()),
+                    "check the path after --file",
+                )
             };
             let file = File::open(path).map_err(unreadable)?;
-            let len = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len());
+            let len = file
+                .metadata()
+                .ok()
+                .filter(std::fs::Metadata::is_file)
+                .map(|metadata| metadata.len());
             if len.is_some_and(|len| len > MESSAGE_LEN_MAX as u64) {
                 return Err(Failure::too_long(len));
             }
@@ -223,14 +288,26 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
                 output::say("Type the message, then press Ctrl-D on an empty line:");
             }
             read_body(io::stdin().lock(), |error| {
-                Failure::failed(format!("could not read standard input: {error}"), "see where the input comes from")
+                Failure::failed(
+                    format!("could not read standard input: {error}"),
+                    "see where the input comes from",
+                )
             })
         }
     }
 }
 
-fn read_body(from: impl Read, unreadable: impl FnOnce(io::Error) -> Failure) -> Result<Vec<u8>, Failure> {
+fn read_body(
+    from: impl Read,
+    unreadable: impl FnOnce(io::Error) -> Failure,
+) -> Result<Vec<u8>, Failure> {
     let mut body = Vec::new();
-    from.take(MESSAGE_LEN_MAX as u64 + 1).read_to_end(&mut body).map_err(unreadable)?;
-    if body.len() > MESSAGE_LEN_MAX { Err(Failure::too_long(None)) } else { Ok(body) }
+    from.take(MESSAGE_LEN_MAX as u64 + 1)
+        .read_to_end(&mut body)
+        .map_err(unreadable)?;
+    if body.len() > MESSAGE_LEN_MAX {
+        Err(Failure::too_long(None))
+    } else {
+        Ok(body)
+    }
 }

@@ -28,24 +28,41 @@ struct Progress {
 
 impl Progress {
     fn new(target: ProgressDrawTarget) -> Self {
-        let bar = ProgressBar::with_draw_target(None, target).with_style(ProgressStyle::default_spinner());
-        Self { bar, is_spinning: OnceLock::new() }
+        let bar = ProgressBar::with_draw_target(None, target)
+            .with_style(ProgressStyle::default_spinner());
+        Self {
+            bar,
+            is_spinning: OnceLock::new(),
+        }
     }
 
     fn show(&self, text: String) {
         if !self.bar.is_hidden() {
             self.bar.set_message(text);
-            self.is_spinning.get_or_init(|| self.bar.enable_steady_tick(Duration::from_millis(100)));
+            self.is_spinning
+                .get_or_init(|| self.bar.enable_steady_tick(Duration::from_millis(100)));
         }
     }
 }
 
 impl Session {
     pub(super) fn new(global: Global) -> Self {
-        let Global { json, quiet, verbose, .. } = global;
+        let Global {
+            json,
+            quiet,
+            verbose,
+            ..
+        } = global;
         let is_shown = io::stderr().is_terminal() && !(json || quiet || verbose);
-        let target = if is_shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { global, progress: Progress::new(target) }
+        let target = if is_shown {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            global,
+            progress: Progress::new(target),
+        }
     }
 
     pub(super) fn is_json(&self) -> bool {
@@ -69,15 +86,21 @@ impl Session {
 
     /// Writes a JSON object as a line.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string(value)
-            .map_err(|error| Failure::failed(format!("could not write JSON: {error}"), "leave --json away"))?;
+        let text = serde_json::to_string(value).map_err(|error| {
+            Failure::failed(
+                format!("could not write JSON: {error}"),
+                "leave --json away",
+            )
+        })?;
         self.line(&text)
     }
 
     /// Says on standard error what the user should know besides what was asked for.
     pub(super) fn warn(&self, text: &str) {
         if !self.global.quiet {
-            self.progress.bar.suspend(|| output::warn(text, self.is_json()));
+            self.progress
+                .bar
+                .suspend(|| output::warn(text, self.is_json()));
         }
     }
 
@@ -94,34 +117,73 @@ impl Session {
     /// Shows what a notice tells of progress; says what it warns of.
     pub(super) fn show_notice(&self, notice: &Notice) {
         match notice {
-            Notice::Ready { relays } => self.show(&format!("{} known", output::count(*relays, "relay"))),
-            Notice::HopBuilt { circuit, hop, relay } => {
-                self.show(&format!("circuit {circuit}: hop {hop} is {}", output::short_relay(relay)));
+            Notice::Ready { relays } => {
+                self.show(&format!("{} known", output::count(*relays, "relay")));
+            }
+            Notice::HopBuilt {
+                circuit,
+                hop,
+                relay,
+            } => {
+                self.show(&format!(
+                    "circuit {circuit}: hop {hop} is {}",
+                    output::short_relay(relay)
+                ));
             }
             Notice::Queued(_) => self.show("safe in the outbox"),
-            Notice::Held { holders, wanted, .. } if holders >= wanted => {
+            Notice::Held {
+                holders, wanted, ..
+            } if holders >= wanted => {
                 self.show(&format!("held by {}", output::count(*holders, "relay")));
             }
-            Notice::Held { holders, wanted, .. } => self.show(&format!("kept by {holders} of {wanted} relays")),
+            Notice::Held {
+                holders, wanted, ..
+            } => self.show(&format!("kept by {holders} of {wanted} relays")),
             Notice::Scheduled { wait, .. } => {
                 let wait = (*wait).max(Duration::from_secs(1));
-                self.show(&format!("kept by a relay; the next copy goes out in {}", times::length(wait)));
+                self.show(&format!(
+                    "kept by a relay; the next copy goes out in {}",
+                    times::length(wait)
+                ));
             }
-            Notice::Failed { id, reason: SendFault::Expired } => {
-                self.warn(&format!("message {id} expired: no relay took it in time, and it is out of the outbox"));
+            Notice::Failed {
+                id,
+                reason: SendFault::Expired,
+            } => {
+                self.warn(&format!(
+                    "message {id} expired: no relay took it in time, and it is out of the outbox"
+                ));
             }
-            Notice::Deferred { reason, retry_in, .. } => {
+            Notice::Deferred {
+                reason, retry_in, ..
+            } => {
                 let retry_in = (*retry_in).max(Duration::from_secs(1));
-                self.show(&format!("{}; trying again in {}", delivery::why(*reason), times::length(retry_in)));
+                self.show(&format!(
+                    "{}; trying again in {}",
+                    delivery::why(*reason),
+                    times::length(retry_in)
+                ));
             }
-            Notice::InboxReady { mailboxes, positions, .. } => {
-                let (mailboxes, relays) = (output::count(*mailboxes, "mailbox"), output::count(*positions, "relay"));
+            Notice::InboxReady {
+                mailboxes,
+                positions,
+                ..
+            } => {
+                let (mailboxes, relays) = (
+                    output::count(*mailboxes, "mailbox"),
+                    output::count(*positions, "relay"),
+                );
                 self.show(&format!("{mailboxes}, descriptor at {relays}"));
             }
             Notice::WaitingForView { last_known: 0 } => self.show("fetching the list of relays"),
-            Notice::WaitingForView { .. } => self.show("the list of relays is out of date: fetching a new one"),
+            Notice::WaitingForView { .. } => {
+                self.show("the list of relays is out of date: fetching a new one");
+            }
             Notice::Mending { inbox } => {
-                self.show(&format!("making a mailbox for \"{}\"", output::printable(inbox)));
+                self.show(&format!(
+                    "making a mailbox for \"{}\"",
+                    output::printable(inbox)
+                ));
             }
             Notice::Unreachable => self.show("no relay could be reached"),
             Notice::NoCircuits => self.show("no circuit could be built"),
@@ -139,7 +201,10 @@ impl Session {
             return Ok(dir.clone());
         }
         let base = etcetera::choose_base_strategy().map_err(|error| {
-            Failure::usage(format!("could not find your data directory: {error}"), "say where with --profile DIR")
+            Failure::usage(
+                format!("could not find your data directory: {error}"),
+                "say where with --profile DIR",
+            )
         })?;
         Ok(base.data_dir().join("umbel"))
     }
@@ -198,7 +263,10 @@ impl Interrupt {
     pub(super) fn watch() -> Result<Self, Failure> {
         let (sender, watch) = tokio::sync::watch::channel(false);
         let mut signals = Signals::new().map_err(|error| {
-            Failure::failed(format!("could not watch for signals: {error}"), "free some file descriptors")
+            Failure::failed(
+                format!("could not watch for signals: {error}"),
+                "free some file descriptors",
+            )
         })?;
         tokio::spawn(async move {
             signals.next().await;
@@ -213,7 +281,11 @@ impl Interrupt {
 
     pub(super) async fn wait(&self) {
         let mut watch = self.watch.clone();
-        if watch.wait_for(|is_interrupted| *is_interrupted).await.is_err() {
+        if watch
+            .wait_for(|is_interrupted| *is_interrupted)
+            .await
+            .is_err()
+        {
             std::future::pending::<()>().await;
         }
     }
@@ -227,7 +299,12 @@ impl Signals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let ignored = ignored_signals();
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].into_iter();
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ]
+        .into_iter();
         // What whoever started us has us ignore (`nohup`, a script's `&`) stays ignored.
         let heard = kinds.filter(|kind| ignored >> (kind.as_raw_value() - 1) & 1 == 0);
         heard.map(signal).collect::<io::Result<_>>().map(Self)
@@ -235,8 +312,15 @@ impl Signals {
 
     async fn next(&mut self) {
         std::future::poll_fn(|cx| {
-            let is_any = self.0.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
-            if is_any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            let is_any = self
+                .0
+                .iter_mut()
+                .any(|signal| signal.poll_recv(cx).is_ready());
+            if is_any {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
     }
@@ -247,7 +331,8 @@ impl Signals {
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
 }
 
 #[cfg(not(unix))]
@@ -269,12 +354,18 @@ impl Signals {
 
 /// Who has the network and does not answer.
 pub(super) fn unresponsive(pid: Option<u32>) -> String {
-    format!("another umbel{} has the network of this profile and does not answer", process(pid))
+    format!(
+        "another umbel{} has the network of this profile and does not answer",
+        process(pid)
+    )
 }
 
 /// Who has the network and can't be asked.
 pub(super) fn other_release(pid: Option<u32>) -> String {
-    format!("another umbel of a different version{} has this profile open", process(pid))
+    format!(
+        "another umbel of a different version{} has this profile open",
+        process(pid)
+    )
 }
 
 fn process(pid: Option<u32>) -> String {
@@ -290,10 +381,14 @@ fn warning_text(warning: &Warning) -> String {
             )
         }
         Warning::GuardFails => {
-            "many circuits through the guard fail: the network is overloaded, or someone interferes".to_owned()
+            "many circuits through the guard fail: the network is overloaded, or someone interferes"
+                .to_owned()
         }
         Warning::MailboxReplaced { inbox } => {
-            format!("a mailbox of the inbox \"{}\" is gone: another takes its place", output::printable(inbox))
+            format!(
+                "a mailbox of the inbox \"{}\" is gone: another takes its place",
+                output::printable(inbox)
+            )
         }
         Warning::Unresponsive { pid } => format!("{}; waiting for it", unresponsive(*pid)),
         Warning::OtherCopy { inbox } => format!(

@@ -47,8 +47,17 @@ struct Outgoing {
 
 impl Outgoing {
     fn new(entry: &OutboxEntry) -> Self {
-        let OutboxEntry { id, holders, wanted, .. } = *entry;
-        Self { id: id.to_string(), holders, wanted }
+        let OutboxEntry {
+            id,
+            holders,
+            wanted,
+            ..
+        } = *entry;
+        Self {
+            id: id.to_string(),
+            holders,
+            wanted,
+        }
     }
 }
 
@@ -63,7 +72,10 @@ pub(super) async fn run(session: &Session, args: &StatusArgs) -> Result<(), Fail
     if args.offline {
         return offline(session);
     }
-    match session.with_client(Reach::Online, async |client| status(session, client).await).await {
+    match session
+        .with_client(Reach::Online, async |client| status(session, client).await)
+        .await
+    {
         // A client has to write; a library only reads, and can still show what is stored.
         Err(failure) if failure.is_unwritable() => {
             session.warn(&failure.error);
@@ -80,15 +92,29 @@ fn offline(session: &Session) -> Result<(), Failure> {
 
 async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
     look(session, client).await?;
-    report(session, &client.status().await?, &client.unread_counts().await?)
+    report(
+        session,
+        &client.status().await?,
+        &client.unread_counts().await?,
+    )
 }
 
 fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Result<(), Failure> {
-    let unread_in = |inbox: &str| unread.iter().find(|(name, _)| name == inbox).map_or(0, |(_, count)| *count);
-    let inboxes =
-        status.inboxes.iter().map(|(name, mailboxes)| Inbox { name, mailboxes: *mailboxes, unread: unread_in(name) });
+    let unread_in = |inbox: &str| {
+        unread
+            .iter()
+            .find(|(name, _)| name == inbox)
+            .map_or(0, |(_, count)| *count)
+    };
+    let inboxes = status.inboxes.iter().map(|(name, mailboxes)| Inbox {
+        name,
+        mailboxes: *mailboxes,
+        unread: unread_in(name),
+    });
     let (relay, since) = match status.contact {
-        Contact::Reached { relay, since } => (Some(relay.to_string()), Some(output::rfc3339(since))),
+        Contact::Reached { relay, since } => {
+            (Some(relay.to_string()), Some(output::rfc3339(since)))
+        }
         Contact::NotTried | Contact::Trying | Contact::NoAnswer => (None, None),
     };
     let line = Line {
@@ -103,7 +129,11 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         inboxes: inboxes.collect(),
         online: matches!(status.contact, Contact::Reached { .. }),
     };
-    if session.is_json() { session.json(&line) } else { print(session, &line) }
+    if session.is_json() {
+        session.json(&line)
+    } else {
+        print(session, &line)
+    }
 }
 
 /// As JSON and people are told.
@@ -155,17 +185,37 @@ fn guard_words(line: &Line<'_>) -> String {
 
 fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     // Scripts read the number before "relays known".
-    session.line(&format!("network   {}, {} known", contact_words(line), output::count(line.relays, "relay")))?;
+    session.line(&format!(
+        "network   {}, {} known",
+        contact_words(line),
+        output::count(line.relays, "relay")
+    ))?;
     session.line(&format!("guard     {}", guard_words(line)))?;
     session.line(&format!("circuits  {} open", line.circuits))?;
-    session.line(&format!("outbox    {}", output::count(line.outbox.len(), "message")))?;
-    for Outgoing { id, holders, wanted } in &line.outbox {
+    session.line(&format!(
+        "outbox    {}",
+        output::count(line.outbox.len(), "message")
+    ))?;
+    for Outgoing {
+        id,
+        holders,
+        wanted,
+    } in &line.outbox
+    {
         session.line(&format!("  {id}  {holders} of {wanted} holders"))?;
     }
     session.line(&format!("inboxes   {}", line.inboxes.len()))?;
-    for Inbox { name, mailboxes, unread } in &line.inboxes {
+    for Inbox {
+        name,
+        mailboxes,
+        unread,
+    } in &line.inboxes
+    {
         let mailboxes = output::count(*mailboxes, "mailbox");
-        session.line(&format!("  {}  {mailboxes}, {unread} unread", output::printable(name)))?;
+        session.line(&format!(
+            "  {}  {mailboxes}, {unread} unread",
+            output::printable(name)
+        ))?;
     }
     Ok(())
 }

@@ -16,18 +16,23 @@ pub(super) fn rfc3339(time: WallTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// Year, month and day of the proleptic Gregorian calendar, from days since 1970: counted in eras of 400 years that begin
-/// on 1 March, so that leap days come last.
+/// Year, month and day of the proleptic Gregorian calendar, from days since 1970: counted in eras
+/// of 400 years that begin on 1 March, so that leap days come last.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_TO_1970: u64 = 719_468;
     const ERA_DAYS: u64 = 146_097;
     let days = days + DAYS_TO_1970;
     let (era, day_of_era) = (days / ERA_DAYS, days % ERA_DAYS);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -40,8 +45,8 @@ pub(super) fn count(number: impl TryInto<u64>, thing: &str) -> String {
     }
 }
 
-/// A length of time as typed: a number and a unit, such as `90s`, `5m`, `12h`, `30d`, `2w` or `1 day`. A number alone is
-/// seconds.
+/// A length of time as typed: a number and a unit, such as `90s`, `5m`, `12h`, `30d`, `2w` or
+/// `1 day`. A number alone is seconds.
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     parse(text, Some(1))
 }
@@ -54,12 +59,18 @@ pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
 /// The same, but not nothing.
 pub(super) fn parse_life(text: &str) -> Result<Duration, String> {
     let life = parse_span(text)?;
-    if life.is_zero() { Err("it would expire before it is sent".to_owned()) } else { Ok(life) }
+    if life.is_zero() {
+        Err("it would expire before it is sent".to_owned())
+    } else {
+        Ok(life)
+    }
 }
 
 fn parse(text: &str, default_unit: Option<u64>) -> Result<Duration, String> {
     let text = text.trim();
-    let digits_len = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let digits_len = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(digits_len);
     let wrong = || "write a number and a unit: 90s, 5m, 12h, 30d or 2w".to_owned();
     let number: u64 = digits.parse().map_err(|_| wrong())?;
@@ -73,7 +84,10 @@ fn parse(text: &str, default_unit: Option<u64>) -> Result<Duration, String> {
         "w" | "week" | "weeks" => WEEK,
         _ => return Err(wrong()),
     };
-    number.checked_mul(unit).map(Duration::from_secs).ok_or_else(|| "that is too long".to_owned())
+    number
+        .checked_mul(unit)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "that is too long".to_owned())
 }
 
 #[cfg(test)]
@@ -97,7 +111,11 @@ mod tests {
     #[test]
     fn one_of_a_thing_has_no_plural() {
         assert_eq!(
-            [count(0u64, "message"), count(1u64, "message"), count(2u64, "message")],
+            [
+                count(0u64, "message"),
+                count(1u64, "message"),
+                count(2u64, "message")
+            ],
             ["0 messages", "1 message", "2 messages"]
         );
         assert_eq!(count(3usize, "mailbox"), "3 mailboxes");
@@ -118,7 +136,16 @@ mod tests {
         }
         assert_eq!(parse_seconds("30"), Ok(Duration::from_secs(30)));
         assert!(parse_life("0d").is_err() && parse_life("1s").is_ok());
-        for text in ["30", "", "d", "-1d", "1.5h", "1 fortnight", "99999999999999999999s", "999999999999999999w"] {
+        for text in [
+            "30",
+            "",
+            "d",
+            "-1d",
+            "1.5h",
+            "1 fortnight",
+            "99999999999999999999s",
+            "999999999999999999w",
+        ] {
             assert!(parse_span(text).is_err(), "{text}");
         }
     }

@@ -7,7 +7,8 @@ use umbel_proto::time::Duration;
 use super::failure::{Exit, Failure};
 use super::times;
 
-/// How long a list of relays is waited for once a relay has said that this clock is wrong: another may see it otherwise.
+/// How long a list of relays is waited for once a relay has said that this clock is wrong: another
+/// may see it otherwise.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What was last heard of the view.
@@ -24,7 +25,9 @@ impl ViewWait {
         match notice {
             Notice::WaitingForView { .. } => self.is_missing = true,
             Notice::Ready { .. } => self.is_missing = false,
-            Notice::Warning(Warning::Clock { seconds }) => self.clock = Some((*seconds, Instant::now())),
+            Notice::Warning(Warning::Clock { seconds }) => {
+                self.clock = Some((*seconds, Instant::now()));
+            }
             _ => {}
         }
     }
@@ -44,13 +47,19 @@ impl ViewWait {
 
     /// By how many seconds the clock is wrong, if that is why there is no list.
     pub(super) fn clock_off_by(&self) -> Option<u64> {
-        self.clock.filter(|_| self.is_missing).map(|(seconds, _)| seconds)
+        self.clock
+            .filter(|_| self.is_missing)
+            .map(|(seconds, _)| seconds)
     }
 
     /// There was none in time.
     pub(super) fn failure(&self, what_is_safe: &str) -> Failure {
         match self.clock_off_by() {
-            Some(seconds) => Failure::new(Exit::Deferred, clock_text(seconds), format!("{CLOCK_HINT}; {what_is_safe}")),
+            Some(seconds) => Failure::new(
+                Exit::Deferred,
+                clock_text(seconds),
+                format!("{CLOCK_HINT}; {what_is_safe}"),
+            ),
             None => Failure::no_view(what_is_safe),
         }
     }
@@ -62,7 +71,9 @@ pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone rig
 /// Why no relay's word is in date.
 pub(super) fn clock_text(seconds: u64) -> String {
     let off = times::length(Duration::from_secs(seconds));
-    format!("this computer's clock and the relays' differ by {off}, so that their descriptors are out of date here")
+    format!(
+        "this computer's clock and the relays' differ by {off}, so that their descriptors are out of date here"
+    )
 }
 
 #[cfg(test)]
@@ -94,7 +105,11 @@ mod tests {
         view.take(&Notice::Warning(Warning::Clock { seconds: 7200 }));
         assert!(view.ends_at(late) < late);
         let failure = view.failure("all is safe");
-        assert!(failure.error.contains("clock") && failure.error.contains("2 hours"), "{}", failure.error);
+        assert!(
+            failure.error.contains("clock") && failure.error.contains("2 hours"),
+            "{}",
+            failure.error
+        );
         assert!(failure.hint.contains("all is safe"));
         view.take(&Notice::Ready { relays: 8 });
         assert_eq!(view.ends_at(late), late);

@@ -1,5 +1,5 @@
-//! Standard output and standard error, written by threads of their own: a reader that does not read keeps the command from
-//! going on, but not from being interrupted.
+//! Standard output and standard error, written by threads of their own: a reader that does not read
+//! keeps the command from going on, but not from being interrupted.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 /// How long output may take once the command was interrupted.
 const GRACE: Duration = Duration::from_millis(500);
 
-static OUT: LazyLock<Writer> = LazyLock::new(|| Writer::start(|bytes| write_through(&mut io::stdout().lock(), bytes)));
-static ERR: LazyLock<Writer> = LazyLock::new(|| Writer::start(|bytes| write_through(&mut io::stderr().lock(), bytes)));
+static OUT: LazyLock<Writer> =
+    LazyLock::new(|| Writer::start(|bytes| write_through(&mut io::stdout().lock(), bytes)));
+static ERR: LazyLock<Writer> =
+    LazyLock::new(|| Writer::start(|bytes| write_through(&mut io::stderr().lock(), bytes)));
 
 /// Writes all of this to standard output, and sees it through.
 pub(super) fn to_stdout(bytes: Vec<u8>) -> io::Result<()> {
@@ -69,18 +71,26 @@ impl Writer {
         let shared = Arc::new(Shared::default());
         let (jobs, queue) = mpsc::channel::<Vec<u8>>();
         let of_thread = Arc::clone(&shared);
-        let thread = thread::Builder::new().name("umbel-output".to_owned()).spawn(move || {
-            for bytes in queue {
-                let result = write(&bytes);
-                of_thread.state().done = Some(result);
-                of_thread.changed.notify_all();
-            }
-        });
-        Self { jobs: thread.ok().map(|_| Mutex::new(jobs)), write, shared }
+        let thread = thread::Builder::new()
+            .name("umbel-output".to_owned())
+            .spawn(move || {
+                for bytes in queue {
+                    let result = write(&bytes);
+                    of_thread.state().done = Some(result);
+                    of_thread.changed.notify_all();
+                }
+            });
+        Self {
+            jobs: thread.ok().map(|_| Mutex::new(jobs)),
+            write,
+            shared,
+        }
     }
 
     fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
-        let Some(jobs) = &self.jobs else { return (self.write)(&bytes) };
+        let Some(jobs) = &self.jobs else {
+            return (self.write)(&bytes);
+        };
         // Held until the end, so that one job at a time is under way.
         let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.state();
@@ -102,13 +112,20 @@ impl Writer {
                     let waited = self.shared.changed.wait_timeout(state, GRACE);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => self
+                    .shared
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
     fn interrupt(&self) {
-        self.shared.state().interrupted_at.get_or_insert_with(Instant::now);
+        self.shared
+            .state()
+            .interrupted_at
+            .get_or_insert_with(Instant::now);
         self.shared.changed.notify_all();
     }
 }
@@ -129,14 +146,23 @@ mod tests {
             thread::spawn(move || writer.write(vec![1]))
         };
         writer.interrupt();
-        assert_eq!(writing.join().unwrap().unwrap_err().kind(), io::ErrorKind::Interrupted);
-        assert_eq!(writer.write(vec![2]).unwrap_err().kind(), io::ErrorKind::Interrupted);
+        assert_eq!(
+            writing.join().unwrap().unwrap_err().kind(),
+            io::ErrorKind::Interrupted
+        );
+        assert_eq!(
+            writer.write(vec![2]).unwrap_err().kind(),
+            io::ErrorKind::Interrupted
+        );
     }
 
     #[test]
     fn what_was_written_and_what_failed_is_told() {
         assert!(Writer::start(|_| Ok(())).write(vec![1]).is_ok());
         let broken = Writer::start(|_| Err(io::ErrorKind::BrokenPipe.into()));
-        assert_eq!(broken.write(vec![1]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            broken.write(vec![1]).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Terminals that break every circuit on which they are asked (docs/protocol.md §6.4(10)).
 //!
-//! No hop can tell who broke a circuit. But where circuits to one terminal go on breaking while others over the same guard
-//! carry answers, and they have no other relay behind the guard in common, it is that terminal that fails: it is out of reach,
-//! and the guard is not behind it. A guard that lies breaks others too, since it does not see where a circuit goes.
+//! No hop can tell who broke a circuit. But where circuits to one terminal go on breaking while
+//! others over the same guard carry answers, and they have no other relay behind the guard in
+//! common, it is that terminal that fails: it is out of reach, and the guard is not behind it. A
+//! guard that lies breaks others too, since it does not see where a circuit goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,8 @@ const GUARDS_MAX: usize = 8;
 /// Circuits to one terminal that broke since one carried an answer.
 struct Streak {
     guards: BTreeSet<RelayId>,
-    /// The relays between guard and terminal that all of them went through: while there are any, it may be one of those.
+    /// The relays between guard and terminal that all of them went through: while there are any, it
+    /// may be one of those.
     common: Vec<RelayId>,
     last_at: Instant,
     /// Whether circuits to others over one of these guards carried answers since, and none broke.
@@ -33,16 +35,25 @@ pub(super) struct Breakers {
 impl Breakers {
     /// A circuit of this path carried an answer.
     pub(super) fn on_worked(&mut self, path: &[RelayId]) {
-        let [guard, _, _, terminal] = path else { return };
+        let [guard, _, _, terminal] = path else {
+            return;
+        };
         self.streaks.remove(terminal);
-        for streak in self.streaks.values_mut().filter(|streak| streak.guards.contains(guard)) {
+        for streak in self
+            .streaks
+            .values_mut()
+            .filter(|streak| streak.guards.contains(guard))
+        {
             streak.do_others_work = true;
         }
     }
 
-    /// A circuit of this path broke. Says whether its terminal is behind that; what is older than `life` counts no more.
+    /// A circuit of this path broke. Says whether its terminal is behind that; what is older than
+    /// `life` counts no more.
     pub(super) fn on_broken(&mut self, now: Instant, life: Duration, path: &[RelayId]) -> bool {
-        let [guard, between @ .., terminal] = path else { return false };
+        let [guard, between @ .., terminal] = path else {
+            return false;
+        };
         self.streaks.retain(|_, streak| streak.last_at + life > now);
         if let Some(streak) = self.streaks.get_mut(terminal) {
             streak.common.retain(|relay| between.contains(relay));
@@ -52,12 +63,20 @@ impl Breakers {
             }
         }
         // From now on it may be the guard as well.
-        for streak in self.streaks.values_mut().filter(|streak| streak.guards.contains(guard)) {
+        for streak in self
+            .streaks
+            .values_mut()
+            .filter(|streak| streak.guards.contains(guard))
+        {
             streak.do_others_work = false;
         }
         self.make_room(terminal);
-        let fresh =
-            || Streak { guards: BTreeSet::new(), common: between.to_vec(), last_at: now, do_others_work: false };
+        let fresh = || Streak {
+            guards: BTreeSet::new(),
+            common: between.to_vec(),
+            last_at: now,
+            do_others_work: false,
+        };
         let streak = self.streaks.entry(*terminal).or_insert_with(fresh);
         streak.last_at = now;
         streak.do_others_work = false;
@@ -69,13 +88,19 @@ impl Breakers {
 
     /// Whether circuits to this terminal break while others carry answers.
     pub(super) fn is_alone(&self, terminal: RelayId) -> bool {
-        self.streaks.get(&terminal).is_some_and(|streak| streak.do_others_work && streak.common.is_empty())
+        self.streaks
+            .get(&terminal)
+            .is_some_and(|streak| streak.do_others_work && streak.common.is_empty())
     }
 
     fn make_room(&mut self, terminal: &RelayId) {
         if self.streaks.len() >= TERMINALS_MAX
             && !self.streaks.contains_key(terminal)
-            && let Some(first) = self.streaks.iter().min_by_key(|(_, streak)| streak.last_at).map(|(&relay, _)| relay)
+            && let Some(first) = self
+                .streaks
+                .iter()
+                .min_by_key(|(_, streak)| streak.last_at)
+                .map(|(&relay, _)| relay)
         {
             self.streaks.remove(&first);
         }
@@ -110,7 +135,10 @@ mod tests {
         let mut breakers = Breakers::default();
         assert!(!breakers.on_broken(at(0), LIFE, &path(1, 31)));
         breakers.on_worked(&path(1, 32));
-        assert!(!breakers.is_alone(relay(31)), "it may be the layer 2 or the middle");
+        assert!(
+            !breakers.is_alone(relay(31)),
+            "it may be the layer 2 or the middle"
+        );
         let mut breakers = Breakers::default();
         breakers.on_broken(at(0), LIFE, &path(1, 31));
         assert!(!breakers.on_broken(at(0), LIFE, &other_path(1, 31)));
@@ -120,14 +148,20 @@ mod tests {
         breakers.on_worked(&path(1, 32));
         assert!(breakers.is_alone(relay(31)) && breakers.on_broken(at(1), LIFE, &path(1, 31)));
         // Others break over this guard as well: it may be the guard.
-        assert!(!breakers.on_broken(at(2), LIFE, &path(1, 32)) && !breakers.on_broken(at(2), LIFE, &other_path(1, 32)));
+        assert!(
+            !breakers.on_broken(at(2), LIFE, &path(1, 32))
+                && !breakers.on_broken(at(2), LIFE, &other_path(1, 32))
+        );
         assert!(!breakers.is_alone(relay(31)) && !breakers.on_broken(at(3), LIFE, &path(1, 31)));
         breakers.on_worked(&path(1, 33));
         assert!(
             breakers.is_alone(relay(31)) && breakers.is_alone(relay(32)),
             "two may be behind it, with a third that works"
         );
-        assert!(breakers.on_broken(at(4), LIFE, &path(1, 31)) && breakers.on_broken(at(4), LIFE, &path(1, 32)));
+        assert!(
+            breakers.on_broken(at(4), LIFE, &path(1, 31))
+                && breakers.on_broken(at(4), LIFE, &path(1, 32))
+        );
         breakers.on_worked(&path(1, 31));
         assert!(!breakers.is_alone(relay(31)), "an answer clears it");
     }
@@ -140,7 +174,12 @@ mod tests {
             breakers.on_broken(at(number.into()), LIFE, &path(number, 31));
         }
         assert!(breakers.streaks.len() <= TERMINALS_MAX);
-        assert!(breakers.streaks.values().all(|streak| streak.guards.len() <= GUARDS_MAX));
+        assert!(
+            breakers
+                .streaks
+                .values()
+                .all(|streak| streak.guards.len() <= GUARDS_MAX)
+        );
         breakers.on_broken(at(100_000), LIFE, &path(1, 1));
         assert_eq!(breakers.streaks.len(), 1, "the others are too old");
     }

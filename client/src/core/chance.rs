@@ -24,8 +24,8 @@ pub(super) fn shuffle<T>(items: &mut [T], rng: &mut dyn CryptoRng) {
     }
 }
 
-/// When to try again what has failed: after `retry_base` at first, twice as long each time, up to `retry_max`; of each wait
-/// a random part up to half is taken off.
+/// When to try again what has failed: after `retry_base` at first, twice as long each time, up to
+/// `retry_max`; of each wait a random part up to half is taken off.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Backoff {
     failures: u32,
@@ -35,14 +35,20 @@ pub(super) struct Backoff {
 impl Backoff {
     /// Nothing failed yet.
     pub(super) const fn new() -> Self {
-        Self { failures: 0, retry_at: Instant::from_micros(0) }
+        Self {
+            failures: 0,
+            retry_at: Instant::from_micros(0),
+        }
     }
 
     /// Counts a failure; returns the wait that follows.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>) -> Duration {
         let params = &cx.network.params;
         let factor = 1_u32 << self.failures.min(20);
-        let most = params.retry_base.saturating_mul(factor).min(params.retry_max);
+        let most = params
+            .retry_base
+            .saturating_mul(factor)
+            .min(params.retry_max);
         self.failures = self.failures.saturating_add(1);
         let wait = between(most / 2, most, cx.rng);
         self.retry_at = cx.now + wait;

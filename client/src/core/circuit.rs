@@ -1,4 +1,5 @@
-//! One circuit as the pool keeps it: its path, whom it belongs to, how far it is built, who waits on its streams.
+//! One circuit as the pool keeps it: its path, whom it belongs to, how far it is built, who waits
+//! on its streams.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +20,16 @@ use super::requests::AskId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CircuitKey(pub(super) u64);
 
-/// Which requests may share a circuit: those to one terminal that are equal in this. Never two contacts, never what an
-/// owner does and what a sender does (docs/protocol.md §6.4).
+/// Which requests may share a circuit: those to one terminal that are equal in this. Never two
+/// contacts, never what an owner does and what a sender does (docs/protocol.md §6.4).
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// Reconciling views with a peer, on a circuit of one hop.
     Sync,
     /// Publishing an own inbox's descriptor for one epoch.
     Publish { inbox: String, epoch: Epoch },
-    /// Looking a contact's inbox up in one epoch: nobody learns that the keys of two epochs are one inbox's.
+    /// Looking a contact's inbox up in one epoch: nobody learns that the keys of two epochs are one
+    /// inbox's.
     Lookup { address: [u8; 32], epoch: Epoch },
     /// Depositing at one mailbox of a contact.
     Deposit { address: [u8; 32], queue: QueueId },
@@ -92,14 +94,16 @@ impl Circuit {
 
     /// Whether a request of this isolation to this relay may use it.
     pub(super) fn serves(&self, isolation: &Isolation, terminal: RelayId, now: Instant) -> bool {
-        let is_spent = isolation.is_single_use() && self.machine.is_open() && !self.streams.is_empty();
+        let is_spent =
+            isolation.is_single_use() && self.machine.is_open() && !self.streams.is_empty();
         self.isolation.as_ref() == Some(isolation)
             && self.terminal() == Some(terminal)
             && self.dirty_at > now
             && !is_spent
     }
 
-    /// Whether this stub may be extended to this relay: it has no terminal yet, and its last hop is another relay.
+    /// Whether this stub may be extended to this relay: it has no terminal yet, and its last hop is
+    /// another relay.
     pub(super) fn can_take(&self, terminal: RelayId) -> bool {
         self.is_stub() && self.path.len() < HOPS_MAX && self.terminal() != Some(terminal)
     }
@@ -115,7 +119,11 @@ impl Circuit {
         rng: &mut dyn CryptoRng,
     ) {
         let life = if is_lasting {
-            between(params.subscription_life_min, params.subscription_life_max, rng)
+            between(
+                params.subscription_life_min,
+                params.subscription_life_max,
+                rng,
+            )
         } else {
             params.circuit_dirty
         };
@@ -138,7 +146,12 @@ impl Circuit {
 
     /// When there is something to do about it without anything having come.
     pub(super) fn timeout(&self, params: &Params) -> Instant {
-        let ends_at = if self.streams.is_empty() { self.dirty_at } else { self.dirty_at + params.request_timeout };
-        self.hop_due_at.map_or(ends_at, |due_at| due_at.min(ends_at))
+        let ends_at = if self.streams.is_empty() {
+            self.dirty_at
+        } else {
+            self.dirty_at + params.request_timeout
+        };
+        self.hop_due_at
+            .map_or(ends_at, |due_at| due_at.min(ends_at))
     }
 }

@@ -1,5 +1,5 @@
-//! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at moments that don't
-//! follow from one another (docs/protocol.md §10.5).
+//! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at
+//! moments that don't follow from one another (docs/protocol.md §10.5).
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use super::circuit::Isolation;
 use super::io::{DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
-/// Format of the stored state. Format 1 ended where [`Delivery::enough`] is, format 2 where [`Delivery::times`] are.
+/// Format of the stored state. Format 1 ended where [`Delivery::enough`] is, format 2 where
+/// [`Delivery::times`] are.
 const STATE_VERSION: u8 = 3;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
@@ -49,7 +50,8 @@ pub(super) struct Delivery {
     obstacle: Option<DeferReason>,
     #[serde(skip)]
     parsed: Option<InboxAddress>,
-    /// How many mailboxes the descriptor used last names; `None` before one was found since this client was started.
+    /// How many mailboxes the descriptor used last names; `None` before one was found since this
+    /// client was started.
     #[serde(skip)]
     named_count: Option<usize>,
     #[serde(skip)]
@@ -59,8 +61,8 @@ pub(super) struct Delivery {
     is_asked: bool,
 }
 
-/// When a message was made, how long it is tried, and when its next deposit is due: kept, since whoever sent it may be gone
-/// by then.
+/// When a message was made, how long it is tried, and when its next deposit is due: kept, since
+/// whoever sent it may be gone by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Times {
     created_at: WallTime,
@@ -69,7 +71,8 @@ struct Times {
     next_deposit_at: Option<WallTime>,
 }
 
-/// Whether as many holders have a message as are wanted: kept, since many a client runs for a moment at a time.
+/// Whether as many holders have a message as are wanted: kept, since many a client runs for a
+/// moment at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Enough {
     No,
@@ -78,8 +81,8 @@ enum Enough {
     LastAttempt,
 }
 
-/// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is on its way before the
-/// others are made. When each is due, counted from the last.
+/// The mailboxes that a message is not yet sealed for: one at a time, so that the first deposit is
+/// on its way before the others are made. When each is due, counted from the last.
 #[derive(Default)]
 struct Unsealed {
     mailboxes: Vec<(Mailbox, Instant)>,
@@ -117,7 +120,8 @@ enum State {
     Failed(DeferReason),
 }
 
-/// The puzzle of one deposit, as far as it was tried; good in the epoch it was begun in, and the next.
+/// The puzzle of one deposit, as far as it was tried; good in the epoch it was begun in, and the
+/// next.
 #[derive(Clone, Copy)]
 struct Puzzle {
     epoch: Epoch,
@@ -150,7 +154,12 @@ pub(super) enum Progress {
 }
 
 impl Delivery {
-    pub(super) fn new(address: InboxAddress, body: Vec<u8>, created_at: WallTime, life: Duration) -> Self {
+    pub(super) fn new(
+        address: InboxAddress,
+        body: Vec<u8>,
+        created_at: WallTime,
+        life: Duration,
+    ) -> Self {
         let key = *address.key();
         Self {
             version: STATE_VERSION,
@@ -158,7 +167,11 @@ impl Delivery {
             body: body.into(),
             targets: Vec::new(),
             enough: Enough::No,
-            times: Times { created_at, expires_at: created_at + life, next_deposit_at: None },
+            times: Times {
+                created_at,
+                expires_at: created_at + life,
+                next_deposit_at: None,
+            },
             obstacle: None,
             parsed: Some(address),
             named_count: None,
@@ -167,21 +180,30 @@ impl Delivery {
         }
     }
 
-    /// Takes a stored state of any format. One from before messages had times counts as made now, to be tried for `life`.
+    /// Takes a stored state of any format. One from before messages had times counts as made now,
+    /// to be tried for `life`.
     pub(super) fn restore(state: &[u8], wall: WallTime, life: Duration) -> Option<Self> {
         let mut state = Zeroizing::new(state.to_vec());
         let version = *state.first()?;
-        let times = Times { created_at: wall, expires_at: wall + life, next_deposit_at: None };
+        let times = Times {
+            created_at: wall,
+            expires_at: wall + life,
+            next_deposit_at: None,
+        };
         match version {
             1 => state.extend(wire::encode(&(Enough::No, times, None::<DeferReason>))),
             2 => state.extend(wire::encode(&(times, None::<DeferReason>))),
             _ => {}
         }
-        if let Some(version) = state.first_mut().filter(|version| matches!(**version, 1 | 2)) {
+        if let Some(version) = state
+            .first_mut()
+            .filter(|version| matches!(**version, 1 | 2))
+        {
             *version = STATE_VERSION;
         }
-        let mut delivery: Self =
-            wire::decode(&state).ok().filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
+        let mut delivery: Self = wire::decode(&state)
+            .ok()
+            .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
         delivery.times.mend(wall);
         // A record is asked for as soon as it is sealed.
@@ -191,13 +213,16 @@ impl Delivery {
 
     /// How long the body is in a stored state of any format, of which the beginning is enough.
     pub(super) fn stored_body_len(state: &[u8]) -> Option<usize> {
-        let ((_version, _address, len), _) = postcard::take_from_bytes::<(u8, [u8; 32], usize)>(state).ok()?;
+        let ((_version, _address, len), _) =
+            postcard::take_from_bytes::<(u8, [u8; 32], usize)>(state).ok()?;
         Some(len)
     }
 
     /// Whether this state has another format than what is stored now.
     pub(super) fn is_old(state: &[u8]) -> bool {
-        state.first().is_some_and(|&version| version != STATE_VERSION)
+        state
+            .first()
+            .is_some_and(|&version| version != STATE_VERSION)
     }
 
     pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {
@@ -205,7 +230,9 @@ impl Delivery {
     }
 
     pub(super) fn address(&self) -> &InboxAddress {
-        self.parsed.as_ref().unwrap_or_else(|| unreachable!("set by both ways to make one"))
+        self.parsed
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("set by both ways to make one"))
     }
 
     pub(super) fn body(&self) -> &[u8] {
@@ -231,17 +258,22 @@ impl Delivery {
         core::mem::replace(&mut self.obstacle, obstacle) != obstacle
     }
 
-    /// How long the next holder is not asked yet, because another was asked a moment ago. At most what can be drawn, since
-    /// the clock may have been ahead.
+    /// How long the next holder is not asked yet, because another was asked a moment ago. At most
+    /// what can be drawn, since the clock may have been ahead.
     pub(super) fn spacing(&self, wall: WallTime, params: &Params) -> Duration {
         let next_at = self.times.next_deposit_at.filter(|_| self.held_count() > 0);
         let longest = params.second_deposit_delay.saturating_mul(SPACING_MAX);
-        next_at.map_or(Duration::ZERO, |at| at.since(wall)).min(longest)
+        next_at
+            .map_or(Duration::ZERO, |at| at.since(wall))
+            .min(longest)
     }
 
     /// How many holders have it.
     pub(super) fn held_count(&self) -> usize {
-        self.targets.iter().filter(|target| target.is_held()).count()
+        self.targets
+            .iter()
+            .filter(|target| target.is_held())
+            .count()
     }
 
     /// How many holders should have it: those that it is not sealed for count too.
@@ -273,7 +305,8 @@ impl Delivery {
         self.enough != before
     }
 
-    /// Whether enough have had it for so long that it is tried at those still missing for the last time, if it still is.
+    /// Whether enough have had it for so long that it is tried at those still missing for the last
+    /// time, if it still is.
     pub(super) fn is_at_its_end(&self, cx: &Context<'_>) -> bool {
         match self.enough {
             Enough::No => false,
@@ -294,20 +327,33 @@ impl Delivery {
         }
     }
 
-    /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes that are gone and did not
-    /// take the message are dropped. The first is due now, or when it was to be once another has the message; each other is
-    /// due a random while after the one before.
+    /// Takes the mailboxes of this descriptor for targets, and begins an attempt at them. Mailboxes
+    /// that are gone and did not take the message are dropped. The first is due now, or when it was
+    /// to be once another has the message; each other is due a random while after the one before.
     pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
         let spacing = self.spacing(cx.wall, &cx.network.params);
         for target in &mut self.targets {
-            target.is_named = descriptor.mailboxes.iter().any(|mailbox| mailbox.queue == target.queue);
+            target.is_named = descriptor
+                .mailboxes
+                .iter()
+                .any(|mailbox| mailbox.queue == target.queue);
         }
         self.named_count = Some(descriptor.mailboxes.len());
-        self.targets.retain(|target| target.is_named || target.is_held());
+        self.targets
+            .retain(|target| target.is_named || target.is_held());
         let room = TARGETS_MAX.saturating_sub(self.targets.len());
-        let is_known = |mailbox: &&Mailbox| self.targets.iter().any(|target| target.queue == mailbox.queue);
-        let new = descriptor.mailboxes.iter().filter(|mailbox| !is_known(mailbox)).take(room);
-        let mut new: Vec<(Mailbox, Instant)> = new.map(|mailbox| (mailbox.clone(), cx.now)).collect();
+        let is_known = |mailbox: &&Mailbox| {
+            self.targets
+                .iter()
+                .any(|target| target.queue == mailbox.queue)
+        };
+        let new = descriptor
+            .mailboxes
+            .iter()
+            .filter(|mailbox| !is_known(mailbox))
+            .take(room);
+        let mut new: Vec<(Mailbox, Instant)> =
+            new.map(|mailbox| (mailbox.clone(), cx.now)).collect();
         let mut due: Vec<&mut Instant> = new.iter_mut().map(|(_, due)| due).collect();
         for target in self.targets.iter_mut().filter(|target| !target.is_held()) {
             target.state = State::Due(cx.now);
@@ -324,8 +370,15 @@ impl Delivery {
         // Taken from the end; equal moments stay in random order.
         shuffle(&mut new, cx.rng);
         new.sort_by_key(|&(_, at)| core::cmp::Reverse(at));
-        let effort = descriptor.puzzle_effort.max(cx.network.params.puzzle_effort).min(EFFORT_MAX);
-        self.unsealed = Unsealed { mailboxes: new, descriptor: Some(Arc::clone(descriptor)), effort };
+        let effort = descriptor
+            .puzzle_effort
+            .max(cx.network.params.puzzle_effort)
+            .min(EFFORT_MAX);
+        self.unsealed = Unsealed {
+            mailboxes: new,
+            descriptor: Some(Arc::clone(descriptor)),
+            effort,
+        };
     }
 
     /// Whether some mailboxes of the descriptor are still to be sealed for.
@@ -334,7 +387,12 @@ impl Delivery {
     }
 
     /// Seals for one mailbox more, and asks those that are due.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) -> Progress {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        id: MessageId,
+    ) -> Progress {
         self.seal_next(cx, id);
         let address = self.address;
         let mut is_any_asked = false;
@@ -348,12 +406,18 @@ impl Delivery {
             self.is_asked = true;
             self.note_next_deposit(cx);
         }
-        if self.is_sealing() { Progress::UnderWay } else { self.progress(&cx.network.params) }
+        if self.is_sealing() {
+            Progress::UnderWay
+        } else {
+            self.progress(&cx.network.params)
+        }
     }
 
     /// Takes a mailbox's answer; says whether one more holder has the message.
     pub(super) fn on_answer(&mut self, cx: &Context<'_>, queue: QueueId, answer: &Answer) -> bool {
-        let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else { return false };
+        let Some(target) = self.targets.iter_mut().find(|target| target.queue == queue) else {
+            return false;
+        };
         target.is_awaited = false;
         let reason = match answer {
             Answer::Mailbox(MailboxReply::Deposited) => {
@@ -369,9 +433,10 @@ impl Delivery {
                 DeferReason::Holders
             }
             Answer::Failed(AskFault::NoCircuit) => DeferReason::NoCircuit,
-            Answer::Failed(AskFault::Broken { circuits, guards }) => {
-                DeferReason::Broken { circuits: *circuits, guards: *guards }
-            }
+            Answer::Failed(AskFault::Broken { circuits, guards }) => DeferReason::Broken {
+                circuits: *circuits,
+                guards: *guards,
+            },
             Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => DeferReason::Holders,
         };
         let was_tried = target.state == State::Asked;
@@ -382,10 +447,17 @@ impl Delivery {
         false
     }
 
-    /// A deposit failed: the mailbox that was to be next takes its moment, unless an answer is still to come.
+    /// A deposit failed: the mailbox that was to be next takes its moment, unless an answer is
+    /// still to come.
     fn hasten(&mut self, cx: &Context<'_>) {
-        let Some(next_at) = self.next_due().filter(|&at| at > cx.now) else { return };
-        if self.targets.iter().any(|target| target.state == State::Asked) {
+        let Some(next_at) = self.next_due().filter(|&at| at > cx.now) else {
+            return;
+        };
+        if self
+            .targets
+            .iter()
+            .any(|target| target.state == State::Asked)
+        {
             return;
         }
         let sooner = |at: Instant| cx.now + at.since(next_at);
@@ -410,12 +482,17 @@ impl Delivery {
             State::Due(at) if !target.is_held() => Some(at),
             State::Due(_) | State::Idle | State::Asked | State::Failed(_) => None,
         });
-        sealed.chain(self.unsealed.mailboxes.iter().map(|&(_, at)| at)).min()
+        sealed
+            .chain(self.unsealed.mailboxes.iter().map(|&(_, at)| at))
+            .min()
     }
 
     /// Until when it rests between two deposits: nothing is asked of anybody, and somebody has it.
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        let is_asking = self.targets.iter().any(|target| target.state == State::Asked || target.is_solving());
+        let is_asking = self
+            .targets
+            .iter()
+            .any(|target| target.state == State::Asked || target.is_solving());
         let has_moment = self.held_count() > 0 && !is_asking && !self.is_sealing();
         self.next_due().filter(|&at| has_moment && at > now)
     }
@@ -428,7 +505,8 @@ impl Delivery {
         self.unsealed = Unsealed::default();
     }
 
-    /// Whether a holder may have it: since this client was started one was asked, whatever came of it.
+    /// Whether a holder may have it: since this client was started one was asked, whatever came of
+    /// it.
     pub(super) const fn may_be_out(&self) -> bool {
         self.is_asked
     }
@@ -450,9 +528,16 @@ impl Delivery {
     }
 
     fn seal_next(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some((mailbox, due_at)) = self.unsealed.mailboxes.pop() else { return };
-        let Some(descriptor) = &self.unsealed.descriptor else { return };
-        let mut message = Message { id, body: self.body.to_vec() };
+        let Some((mailbox, due_at)) = self.unsealed.mailboxes.pop() else {
+            return;
+        };
+        let Some(descriptor) = &self.unsealed.descriptor else {
+            return;
+        };
+        let mut message = Message {
+            id,
+            body: self.body.to_vec(),
+        };
         let sealed = seal_record(&descriptor.seal_key, &message, cx.rng);
         message.body.zeroize();
         // Its length was looked at when it was sent.
@@ -471,7 +556,9 @@ impl Delivery {
     }
 
     fn progress(&self, params: &Params) -> Progress {
-        let open = |target: &Target| !target.is_held() && matches!(target.state, State::Due(_) | State::Asked);
+        let open = |target: &Target| {
+            !target.is_held() && matches!(target.state, State::Due(_) | State::Asked)
+        };
         if self.targets.iter().any(open) {
             return Progress::UnderWay;
         }
@@ -497,7 +584,8 @@ impl Delivery {
             DeferReason::QueueFull
         } else if reasons().all(|reason| reason == DeferReason::NoCircuit) {
             DeferReason::NoCircuit
-        } else if let Some(broken) = reasons().find(|reason| matches!(reason, DeferReason::Broken { .. }))
+        } else if let Some(broken) =
+            reasons().find(|reason| matches!(reason, DeferReason::Broken { .. }))
             && !reasons().any(|reason| reason == DeferReason::Holders)
         {
             broken
@@ -521,7 +609,9 @@ impl Times {
 impl Delivery {
     /// Whether this mailbox was asked and has not answered.
     pub(super) fn is_asked_of(&self, queue: QueueId) -> bool {
-        self.targets.iter().any(|target| target.queue == queue && target.is_awaited)
+        self.targets
+            .iter()
+            .any(|target| target.queue == queue && target.is_awaited)
     }
 }
 
@@ -541,21 +631,43 @@ impl Target {
 
     /// Whether its puzzle is begun and not solved: the deposit's moment has come.
     fn is_solving(&self) -> bool {
-        matches!(self.state, State::Due(_)) && self.puzzle.is_some_and(|puzzle| puzzle.solution.is_none())
+        matches!(self.state, State::Due(_))
+            && self.puzzle.is_some_and(|puzzle| puzzle.solution.is_none())
     }
 
     /// Asks for the deposit, once its puzzle is solved.
-    fn ask(&mut self, cx: &mut Context<'_>, requests: &mut Requests, message: MessageId, address: [u8; 32]) {
-        let Some(record) = self.record.clone() else { return };
+    fn ask(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        message: MessageId,
+        address: [u8; 32],
+    ) {
+        let Some(record) = self.record.clone() else {
+            return;
+        };
         let Some(puzzle) = self.solve(cx, &record) else {
             self.state = State::Due(cx.now + PUZZLE_PAUSE);
             return;
         };
         let queue = self.queue;
-        let verb = Verb::Deposit { queue, record, puzzle };
-        let question = Question::Mailbox { verb, seed: Zeroizing::new(self.sender_seed) };
+        let verb = Verb::Deposit {
+            queue,
+            record,
+            puzzle,
+        };
+        let question = Question::Mailbox {
+            verb,
+            seed: Zeroizing::new(self.sender_seed),
+        };
         let isolation = Isolation::Deposit { address, queue };
-        requests.ask(cx, Asker::Deposit { message, queue }, isolation, self.relay, question);
+        requests.ask(
+            cx,
+            Asker::Deposit { message, queue },
+            isolation,
+            self.relay,
+            question,
+        );
         self.state = State::Asked;
         self.is_awaited = true;
     }
@@ -566,14 +678,19 @@ impl Target {
             return Some(0);
         }
         let epoch = cx.wall.epoch();
-        let fresh = Puzzle { epoch, next: 0, solution: None };
+        let fresh = Puzzle {
+            epoch,
+            next: 0,
+            solution: None,
+        };
         let puzzle = self.puzzle.get_or_insert(fresh);
         if puzzle.epoch != epoch {
             *puzzle = fresh;
         }
         if puzzle.solution.is_none() {
             let challenge = puzzle::deposit_challenge(&self.queue, &record_id(record), epoch);
-            puzzle.solution = puzzle::try_nonces(&challenge, self.effort, puzzle.next, NONCES_A_TURN);
+            puzzle.solution =
+                puzzle::try_nonces(&challenge, self.effort, puzzle.next, NONCES_A_TURN);
             puzzle.next = puzzle.next.wrapping_add(u64::from(NONCES_A_TURN));
         }
         puzzle.solution

@@ -1,8 +1,9 @@
-//! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at moments of its own.
+//! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at
+//! moments of its own.
 //!
-//! A record is removed from its holder only after its message is durable here. Where a subscription brings what comes,
-//! that can wait: it goes along with the next probe, which is sent anyway. The same message comes from several mailboxes;
-//! it is kept, and told, once.
+//! A record is removed from its holder only after its message is durable here. Where a subscription
+//! brings what comes, that can wait: it goes along with the next probe, which is sent anyway. The
+//! same message comes from several mailboxes; it is kept, and told, once.
 
 mod relink;
 
@@ -25,22 +26,25 @@ use super::io::{Notice, StoreOp, StoreTicket};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 use relink::Relinks;
 
-/// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are forgotten.
+/// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are
+/// forgotten.
 const RECEIVED_MAX: usize = 100_000;
 /// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
 const SUBSCRIPTIONS_MAX: usize = 40;
-/// Mailboxes that are polled as often as the network has it; when there are more, each has its turn less often.
+/// Mailboxes that are polled as often as the network has it; when there are more, each has its turn
+/// less often.
 const POLLED_MAX: usize = 80;
 /// A subscription that lasted so long works: those that were lost before it count no more.
 const LASTED_MIN: Duration = Duration::from_secs(600);
 /// Bounds of the time after which a quiet subscription is tried out.
 const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
-/// How long a mailbox is polled after a subscription that is not ours took the place of ours: two must not end one another's
-/// for ever.
+/// How long a mailbox is polled after a subscription that is not ours took the place of ours: two
+/// must not end one another's for ever.
 const YIELD: Duration = Duration::from_secs(600);
 
-/// Most bytes that a subscription brings before something is removed: a quarter of what a holder pushes at most.
+/// Most bytes that a subscription brings before something is removed: a quarter of what a holder
+/// pushes at most.
 const REMOVE_BYTES_MAX: usize = PUSH_WINDOW_BYTES / 4;
 /// Most records that a subscription brings before something is removed.
 const REMOVE_RECORDS_MAX: usize = 12;
@@ -61,7 +65,8 @@ pub(super) struct Fetching {
 struct Listener {
     is_interactive: bool,
     mailboxes: BTreeMap<QueueId, Visiting>,
-    /// How many mailboxes answered when the user was last told that all were seen empty; `None` after news.
+    /// How many mailboxes answered when the user was last told that all were seen empty; `None`
+    /// after news.
     told: Option<usize>,
 }
 
@@ -97,7 +102,8 @@ struct Visiting {
     /// No subscription before this.
     yields_until: Instant,
     backoff: Backoff,
-    /// While messages of its records can't be stored here: no reason to have them sent over and over.
+    /// While messages of its records can't be stored here: no reason to have them sent over and
+    /// over.
     store_backoff: Backoff,
     seen: Seen,
 }
@@ -131,17 +137,25 @@ impl Fetching {
         self.received.entry(inbox).or_default().insert(message);
     }
 
-    /// Begins to fetch for this inbox. Asked again, by another user of the same profile, it looks again; a subscription that
-    /// one of them holds is kept.
+    /// Begins to fetch for this inbox. Asked again, by another user of the same profile, it looks
+    /// again; a subscription that one of them holds is kept.
     pub(super) fn listen(&mut self, now: Instant, name: String, is_interactive: bool) {
         let listener = self.listeners.entry(name).or_default();
         listener.is_interactive |= is_interactive;
         listener.told = None;
-        listener.mailboxes.values_mut().for_each(|visiting| visiting.look_again(now));
+        listener
+            .mailboxes
+            .values_mut()
+            .for_each(|visiting| visiting.look_again(now));
     }
 
     /// Fetches what is due.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, inboxes: &Inboxes, requests: &mut Requests) {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        inboxes: &Inboxes,
+        requests: &mut Requests,
+    ) {
         for (name, listener) in &mut self.listeners {
             listener.follow(inboxes.mailboxes(name));
         }
@@ -155,20 +169,41 @@ impl Fetching {
         }
     }
 
-    /// Gives the places for subscriptions to the first mailbox of each inbox, then to the second, and so on. Who has one
-    /// keeps it.
+    /// Gives the places for subscriptions to the first mailbox of each inbox, then to the second,
+    /// and so on. Who has one keeps it.
     fn seat_subscriptions(&mut self) {
-        let interactive = || self.listeners.values().filter(|listener| listener.is_interactive);
-        let current = |listener: &Listener| listener.mailboxes.values().filter(|visiting| visiting.is_current).count();
+        let interactive = || {
+            self.listeners
+                .values()
+                .filter(|listener| listener.is_interactive)
+        };
+        let current = |listener: &Listener| {
+            listener
+                .mailboxes
+                .values()
+                .filter(|visiting| visiting.is_current)
+                .count()
+        };
         let ranks = interactive().map(current).max().unwrap_or_default();
-        // A mailbox that was replaced keeps its subscription, and its circuit, for as long as that lasts.
+        // A mailbox that was replaced keeps its subscription, and its circuit, for as long as that
+        // lasts.
         let has_place = |visiting: &&Visiting| visiting.may_subscribe || visiting.is_subscribed;
         let seated = |listener: &Listener| listener.mailboxes.values().filter(has_place).count();
         let mut free = SUBSCRIPTIONS_MAX.saturating_sub(interactive().map(seated).sum());
         for rank in 0..ranks {
-            for listener in self.listeners.values_mut().filter(|listener| listener.is_interactive) {
-                let mut current = listener.mailboxes.values_mut().filter(|visiting| visiting.is_current);
-                let Some(visiting) = current.nth(rank).filter(|visiting| !visiting.may_subscribe) else { continue };
+            for listener in self
+                .listeners
+                .values_mut()
+                .filter(|listener| listener.is_interactive)
+            {
+                let mut current = listener
+                    .mailboxes
+                    .values_mut()
+                    .filter(|visiting| visiting.is_current);
+                let Some(visiting) = current.nth(rank).filter(|visiting| !visiting.may_subscribe)
+                else {
+                    continue;
+                };
                 if free == 0 {
                     return;
                 }
@@ -180,20 +215,37 @@ impl Fetching {
 
     /// How many mailboxes have a place for a subscription.
     fn places(&self) -> usize {
-        let interactive = self.listeners.values().filter(|listener| listener.is_interactive);
-        interactive.flat_map(|listener| listener.mailboxes.values()).filter(|visiting| visiting.may_subscribe).count()
+        let interactive = self
+            .listeners
+            .values()
+            .filter(|listener| listener.is_interactive);
+        interactive
+            .flat_map(|listener| listener.mailboxes.values())
+            .filter(|visiting| visiting.may_subscribe)
+            .count()
     }
 
     /// By how much longer than the network has it the polled mailboxes wait for their turn.
     fn crowding(&self) -> u32 {
-        let polled = self.listeners.values().flat_map(|listener| listener.mailboxes.values());
+        let polled = self
+            .listeners
+            .values()
+            .flat_map(|listener| listener.mailboxes.values());
         let count = polled.filter(|visiting| !visiting.is_subscribed).count();
-        u32::try_from(count.div_ceil(POLLED_MAX)).unwrap_or(u32::MAX).max(1)
+        u32::try_from(count.div_ceil(POLLED_MAX))
+            .unwrap_or(u32::MAX)
+            .max(1)
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        let mailboxes = self.listeners.values().flat_map(|listener| listener.mailboxes.values());
-        mailboxes.map(|visiting| visiting.next_at).filter(|&at| at > after).min()
+        let mailboxes = self
+            .listeners
+            .values()
+            .flat_map(|listener| listener.mailboxes.values());
+        mailboxes
+            .map(|visiting| visiting.next_at)
+            .filter(|&at| at > after)
+            .min()
     }
 
     /// A mailbox answered a fetch, or did not.
@@ -206,9 +258,13 @@ impl Fetching {
         answer: Answer,
     ) {
         let crowding = self.crowding();
-        let Some(listener) = self.listeners.get_mut(name) else { return };
+        let Some(listener) = self.listeners.get_mut(name) else {
+            return;
+        };
         let is_interactive = listener.is_interactive;
-        let Some(visiting) = listener.mailboxes.get_mut(&queue) else { return };
+        let Some(visiting) = listener.mailboxes.get_mut(&queue) else {
+            return;
+        };
         visiting.is_fetching = false;
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             let removing = core::mem::take(&mut visiting.removing);
@@ -216,8 +272,10 @@ impl Fetching {
             let visit = visiting.on_failed(cx, &answer);
             return report(cx, inboxes, name, queue, visit);
         };
-        // While a subscription brings the rest, only what a probe or a full fetch finds is there to be fetched.
-        let is_acknowledgement = visiting.is_subscribed && !visiting.is_full && !visiting.removing.is_empty();
+        // While a subscription brings the rest, only what a probe or a full fetch finds is there to
+        // be fetched.
+        let is_acknowledgement =
+            visiting.is_subscribed && !visiting.is_full && !visiting.removing.is_empty();
         visiting.removing.clear();
         if is_acknowledgement {
             visiting.backoff.reset();
@@ -226,7 +284,10 @@ impl Fetching {
         }
         visiting.has_more = more && !is_acknowledgement;
         // A subscription that is to be made again does not wait for the next probe.
-        if visiting.is_subscribed || visiting.yields_until > cx.now || !visiting.subscribes(is_interactive) {
+        if visiting.is_subscribed
+            || visiting.yields_until > cx.now
+            || !visiting.subscribes(is_interactive)
+        {
             visiting.next_at = visiting.next_visit(cx, is_interactive, crowding);
         }
         self.take_records(cx, inboxes, name, queue, &records);
@@ -243,11 +304,17 @@ impl Fetching {
         answer: Answer,
     ) {
         let places = self.places();
-        let Some(visiting) = self.listeners.get_mut(name).and_then(|listener| listener.mailboxes.get_mut(&queue))
+        let Some(visiting) = self
+            .listeners
+            .get_mut(name)
+            .and_then(|listener| listener.mailboxes.get_mut(&queue))
         else {
             return;
         };
-        if matches!(answer, Answer::Mailbox(MailboxReply::Refused(Refusal::Replaced))) {
+        if matches!(
+            answer,
+            Answer::Mailbox(MailboxReply::Refused(Refusal::Replaced))
+        ) {
             visiting.yields_until = cx.now + YIELD;
             inboxes.on_replaced(cx, name, visiting.relay);
         }
@@ -279,17 +346,34 @@ impl Fetching {
     }
 
     /// Says whether the ticket was one of ours.
-    pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
-        let Some(Storing { inbox, message, copies }) = self.storing.remove(&ticket) else { return false };
+    pub(super) fn on_stored(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: StoreTicket,
+        is_stored: bool,
+    ) -> bool {
+        let Some(Storing {
+            inbox,
+            message,
+            copies,
+        }) = self.storing.remove(&ticket)
+        else {
+            return false;
+        };
         let mut listener = self.listeners.get_mut(&inbox);
         for (queue, record) in copies {
-            let visiting = listener.as_mut().and_then(|listener| listener.mailboxes.get_mut(&queue));
+            let visiting = listener
+                .as_mut()
+                .and_then(|listener| listener.mailboxes.get_mut(&queue));
             let Some(visiting) = visiting else { continue };
             visiting.unstored.remove(&record);
             visiting.on_stored(cx, record, is_stored);
         }
         if is_stored {
-            self.received.entry(inbox.clone()).or_default().insert(message);
+            self.received
+                .entry(inbox.clone())
+                .or_default()
+                .insert(message);
             if let Some(listener) = listener {
                 listener.told = None;
             }
@@ -307,15 +391,28 @@ impl Fetching {
         queue: QueueId,
         records: &[impl AsRef<[u8]>],
     ) {
-        let Some(secret) = inboxes.seal_secret(name) else { return };
+        let Some(secret) = inboxes.seal_secret(name) else {
+            return;
+        };
         for record in records {
             self.take_record(cx, secret, name, queue, record.as_ref());
         }
     }
 
-    fn take_record(&mut self, cx: &mut Context<'_>, secret: &SealSecret, name: &str, queue: QueueId, bytes: &[u8]) {
-        let Some(listener) = self.listeners.get_mut(name) else { return };
-        let Some(visiting) = listener.mailboxes.get_mut(&queue) else { return };
+    fn take_record(
+        &mut self,
+        cx: &mut Context<'_>,
+        secret: &SealSecret,
+        name: &str,
+        queue: QueueId,
+        bytes: &[u8],
+    ) {
+        let Some(listener) = self.listeners.get_mut(name) else {
+            return;
+        };
+        let Some(visiting) = listener.mailboxes.get_mut(&queue) else {
+            return;
+        };
         let record = record_id(bytes);
         if visiting.has(record) {
             return;
@@ -323,7 +420,11 @@ impl Fetching {
         let Ok(message) = open_record(secret, bytes) else {
             return visiting.remove.push(record);
         };
-        if self.received.get(name).is_some_and(|received| received.ids.contains(&message.id)) {
+        if self
+            .received
+            .get(name)
+            .is_some_and(|received| received.ids.contains(&message.id))
+        {
             return visiting.remove.push(record);
         }
         visiting.unstored.insert(record);
@@ -332,8 +433,17 @@ impl Fetching {
             return storing.copies.push((queue, record));
         }
         let id = message.id;
-        let op = StoreOp::PutMessage { inbox: name.to_owned(), id, body: message.body, received_at: cx.wall };
-        let storing = Storing { inbox: name.to_owned(), message: id, copies: vec![(queue, record)] };
+        let op = StoreOp::PutMessage {
+            inbox: name.to_owned(),
+            id,
+            body: message.body,
+            received_at: cx.wall,
+        };
+        let storing = Storing {
+            inbox: name.to_owned(),
+            message: id,
+            copies: vec![(queue, record)],
+        };
         self.storing.insert(cx.store(op), storing);
     }
 }
@@ -344,7 +454,10 @@ impl Listener {
         let mut followed = BTreeSet::new();
         for (mailbox, is_current) in mailboxes {
             followed.insert(mailbox.queue);
-            let visiting = self.mailboxes.entry(mailbox.queue).or_insert_with(|| Visiting::new(mailbox));
+            let visiting = self
+                .mailboxes
+                .entry(mailbox.queue)
+                .or_insert_with(|| Visiting::new(mailbox));
             visiting.is_current = is_current;
             visiting.may_subscribe &= is_current;
         }
@@ -353,15 +466,25 @@ impl Listener {
 
     /// Tells the user once every mailbox that the descriptor names was seen empty, or failed.
     fn tell_if_caught_up(&mut self, cx: &mut Context<'_>, name: &str) {
-        let current = || self.mailboxes.values().filter(|visiting| visiting.is_current);
+        let current = || {
+            self.mailboxes
+                .values()
+                .filter(|visiting| visiting.is_current)
+        };
         let mailboxes = current().count();
         if mailboxes == 0 || !current().all(Visiting::is_settled) {
             return;
         }
-        let answered = current().filter(|visiting| visiting.seen == Seen::Empty).count();
+        let answered = current()
+            .filter(|visiting| visiting.seen == Seen::Empty)
+            .count();
         if self.told != Some(answered) {
             self.told = Some(answered);
-            cx.notify(Notice::CaughtUp { inbox: name.to_owned(), answered, mailboxes });
+            cx.notify(Notice::CaughtUp {
+                inbox: name.to_owned(),
+                answered,
+                mailboxes,
+            });
         }
     }
 }
@@ -392,9 +515,17 @@ impl Visiting {
         }
     }
 
-    fn drive(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId, is_interactive: bool) {
+    fn drive(
+        &mut self,
+        cx: &Context<'_>,
+        requests: &mut Requests,
+        name: &str,
+        queue: QueueId,
+        is_interactive: bool,
+    ) {
         let is_due = self.next_at <= cx.now;
-        let may_go_on = is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
+        let may_go_on =
+            is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
         if self.subscribes(is_interactive) && !self.is_subscribed && self.yields_until <= cx.now {
             if is_due && !self.is_fetching {
                 self.is_subscribed = true;
@@ -402,10 +533,26 @@ impl Visiting {
                 self.is_heard = false;
                 let push_delay = cx.network.params.push_delay.as_millis();
                 let push_delay_ms = u32::try_from(push_delay).unwrap_or(u32::MAX);
-                let asker = Asker::Subscribe { inbox: name.to_owned(), queue };
-                self.ask(cx, requests, name, asker, Verb::Subscribe { queue, push_delay_ms });
+                let asker = Asker::Subscribe {
+                    inbox: name.to_owned(),
+                    queue,
+                };
+                self.ask(
+                    cx,
+                    requests,
+                    name,
+                    asker,
+                    Verb::Subscribe {
+                        queue,
+                        push_delay_ms,
+                    },
+                );
                 // The subscription's first answer comes by itself.
-                self.seen = if self.seen == Seen::Failed { Seen::Failed } else { Seen::Nothing };
+                self.seen = if self.seen == Seen::Failed {
+                    Seen::Failed
+                } else {
+                    Seen::Nothing
+                };
                 self.next_at = cx.now + PROBE.1;
             }
             return;
@@ -413,7 +560,8 @@ impl Visiting {
         if self.is_fetching || !self.unstored.is_empty() {
             return;
         }
-        let is_wanted = is_due || ((self.has_more || self.has_to_remove(&cx.network.params)) && may_go_on);
+        let is_wanted =
+            is_due || ((self.has_more || self.has_to_remove(&cx.network.params)) && may_go_on);
         if is_wanted {
             self.fetch(cx, requests, name, queue);
         }
@@ -428,11 +576,21 @@ impl Visiting {
     fn fetch(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
         self.is_full = self.has_more || !self.is_subscribed;
         let bytes_max = if self.is_full { FETCH_BYTES_MAX } else { 0 };
-        self.removing = self.remove.drain(..self.remove.len().min(REMOVE_MAX)).collect();
+        self.removing = self
+            .remove
+            .drain(..self.remove.len().min(REMOVE_MAX))
+            .collect();
         self.pushed_bytes = 0;
         self.is_fetching = true;
-        let asker = Asker::Fetch { inbox: name.to_owned(), queue };
-        let verb = Verb::Fetch { queue, remove: self.removing.clone(), bytes_max };
+        let asker = Asker::Fetch {
+            inbox: name.to_owned(),
+            queue,
+        };
+        let verb = Verb::Fetch {
+            queue,
+            remove: self.removing.clone(),
+            bytes_max,
+        };
         self.ask(cx, requests, name, asker, verb);
     }
 
@@ -445,22 +603,41 @@ impl Visiting {
     }
 
     fn ask(&self, cx: &Context<'_>, requests: &mut Requests, name: &str, asker: Asker, verb: Verb) {
-        let isolation = Isolation::Own { inbox: name.to_owned(), queue: verb.queue() };
-        requests.ask(cx, asker, isolation, self.relay, Question::Mailbox { verb, seed: self.owner_seed.clone() });
+        let isolation = Isolation::Own {
+            inbox: name.to_owned(),
+            queue: verb.queue(),
+        };
+        requests.ask(
+            cx,
+            asker,
+            isolation,
+            self.relay,
+            Question::Mailbox {
+                verb,
+                seed: self.owner_seed.clone(),
+            },
+        );
     }
 
     fn on_answered(&mut self, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
-        self.seen = if more || !records.is_empty() { Seen::Records } else { Seen::Empty };
+        self.seen = if more || !records.is_empty() {
+            Seen::Records
+        } else {
+            Seen::Empty
+        };
     }
 
-    /// What is behind it is pushed too, or once this is removed. The next probe removes; without anything to remove, a
-    /// subscription that works needs none for a while.
+    /// What is behind it is pushed too, or once this is removed. The next probe removes; without
+    /// anything to remove, a subscription that works needs none for a while.
     fn on_pushed(&mut self, cx: &mut Context<'_>, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
         self.is_heard = true;
         self.seen = if more { Seen::Records } else { Seen::Empty };
-        self.pushed_bytes += records.iter().map(|record| record.as_ref().len()).sum::<usize>();
+        self.pushed_bytes += records
+            .iter()
+            .map(|record| record.as_ref().len())
+            .sum::<usize>();
         if self.remove.is_empty() {
             self.next_at = cx.now + between(PROBE.0, PROBE.1, cx.rng);
         }
@@ -473,7 +650,8 @@ impl Visiting {
         !self.remove.is_empty() && (!self.is_subscribed || is_pressing)
     }
 
-    /// A message of this mailbox is durable here, or could not be stored: then its record has to come again.
+    /// A message of this mailbox is durable here, or could not be stored: then its record has to
+    /// come again.
     fn on_stored(&mut self, cx: &mut Context<'_>, record: RecordId, is_stored: bool) {
         if is_stored {
             self.store_backoff.reset();
@@ -496,7 +674,10 @@ impl Visiting {
             } else if self.is_current {
                 exponential(params.fetch_interval.saturating_mul(crowding), cx.rng)
             } else {
-                exponential(params.fetch_interval_background.saturating_mul(crowding), cx.rng)
+                exponential(
+                    params.fetch_interval_background.saturating_mul(crowding),
+                    cx.rng,
+                )
             }
     }
 
@@ -508,23 +689,30 @@ impl Visiting {
         }
         self.next_at = (cx.now + self.backoff.fail(cx)).max(self.drops.retry_at());
         match answer {
-            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => None,
+            Answer::Failed(
+                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
+            ) => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
             Answer::Failed(AskFault::Terminal) => Some(Visit::Dead),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
-            Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => Some(Visit::Unreachable),
+            Answer::Mailbox(_) | Answer::Directory(_) | Answer::Failed(_) => {
+                Some(Visit::Unreachable)
+            }
         }
     }
 
     /// Whether this record is being dealt with.
     fn has(&self, record: RecordId) -> bool {
-        self.unstored.contains(&record) || self.remove.contains(&record) || self.removing.contains(&record)
+        self.unstored.contains(&record)
+            || self.remove.contains(&record)
+            || self.removing.contains(&record)
     }
 
     /// Whether nothing is on its way from it, as far as can be known.
     fn is_settled(&self) -> bool {
         let is_removed = self.is_subscribed || (self.remove.is_empty() && self.removing.is_empty());
-        self.unstored.is_empty() && (self.seen == Seen::Failed || (self.seen == Seen::Empty && is_removed))
+        self.unstored.is_empty()
+            && (self.seen == Seen::Failed || (self.seen == Seen::Empty && is_removed))
     }
 }
 
@@ -545,10 +733,19 @@ impl Received {
 fn remove_from(params: &Params) -> (usize, usize) {
     let bytes = usize::try_from(params.queue_bytes_max).unwrap_or(usize::MAX);
     let records = params.queue_records_max / REMOVE_SHARE;
-    (REMOVE_RECORDS_MAX.min(records).max(1), REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1))
+    (
+        REMOVE_RECORDS_MAX.min(records).max(1),
+        REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1),
+    )
 }
 
-fn report(cx: &mut Context<'_>, inboxes: &mut Inboxes, name: &str, queue: QueueId, visit: Option<Visit>) {
+fn report(
+    cx: &mut Context<'_>,
+    inboxes: &mut Inboxes,
+    name: &str,
+    queue: QueueId,
+    visit: Option<Visit>,
+) {
     if let Some(visit) = visit {
         inboxes.on_visit(cx, name, queue, visit);
     }
@@ -578,18 +775,43 @@ mod tests {
     #[test] // §10.2
     fn a_mailbox_that_was_replaced_takes_up_a_place_while_its_subscription_lasts() {
         let visiting = |number: u8, is_current: bool| {
-            let mailbox = OwnMailbox::for_test(RelayId([number; RelayId::LEN]), QueueId([number; QueueId::LEN]));
+            let mailbox = OwnMailbox::for_test(
+                RelayId([number; RelayId::LEN]),
+                QueueId([number; QueueId::LEN]),
+            );
             let is_subscribed = !is_current;
-            (mailbox.queue, Visiting { is_current, is_subscribed, ..Visiting::new(&mailbox) })
+            (
+                mailbox.queue,
+                Visiting {
+                    is_current,
+                    is_subscribed,
+                    ..Visiting::new(&mailbox)
+                },
+            )
         };
         let seats = |retired: u8| {
-            let mailboxes = (0..100).map(|number| visiting(number, number >= retired)).collect();
-            let listener = Listener { is_interactive: true, mailboxes, ..Listener::default() };
-            let mut fetching = Fetching { listeners: [("box".to_owned(), listener)].into(), ..Fetching::default() };
+            let mailboxes = (0..100)
+                .map(|number| visiting(number, number >= retired))
+                .collect();
+            let listener = Listener {
+                is_interactive: true,
+                mailboxes,
+                ..Listener::default()
+            };
+            let mut fetching = Fetching {
+                listeners: [("box".to_owned(), listener)].into(),
+                ..Fetching::default()
+            };
             fetching.seat_subscriptions();
-            let mailboxes = fetching.listeners.values().flat_map(|listener| listener.mailboxes.values());
+            let mailboxes = fetching
+                .listeners
+                .values()
+                .flat_map(|listener| listener.mailboxes.values());
             mailboxes.filter(|visiting| visiting.may_subscribe).count()
         };
-        assert_eq!((seats(0), seats(15), seats(60)), (SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX - 15, 0));
+        assert_eq!(
+            (seats(0), seats(15), seats(60)),
+            (SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_MAX - 15, 0)
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Guards: the few relays that see this client's address (docs/protocol.md §6.4).
 //!
-//! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a circuit was built through
-//! it. The one in use is the first in order that there is a link to. Whoever makes guards fail gets this client to try a few
-//! new ones a day, never the whole network; a failure counts only while others answer, and counts outlive a restart.
+//! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a
+//! circuit was built through it. The one in use is the first in order that there is a link to.
+//! Whoever makes guards fail gets this client to try a few new ones a day, never the whole network;
+//! a failure counts only while others answer, and counts outlive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,10 +26,12 @@ const NEW_A_DAY: usize = 2;
 const NEW_A_DAY_WEAK: usize = 8;
 /// Misses in a row, over a day or more, after which a guard makes room for the next one.
 const GONE_MISSES: u32 = 5;
-/// Guards that may be set aside in [`SET_ASIDE_WINDOW`]: somebody elsewhere on the paths may be behind it.
+/// Guards that may be set aside in [`SET_ASIDE_WINDOW`]: somebody elsewhere on the paths may be
+/// behind it.
 const SET_ASIDE_MAX: usize = 2;
 const SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
-/// Other relays that must have been on the way of circuits that failed, so that none of them can be behind it.
+/// Other relays that must have been on the way of circuits that failed, so that none of them can be
+/// behind it.
 const DISTINCT_TERMINALS: usize = 4;
 const DISTINCT_MIDDLES: usize = 3;
 const DISTINCT_L2: usize = 2;
@@ -63,8 +66,18 @@ pub(super) struct GuardV1 {
 
 impl From<GuardV1> for Guard {
     fn from(old: GuardV1) -> Self {
-        let GuardV1 { relay, sampled_at, confirmed_at, unlisted_since } = old;
-        Self { confirmed_at, unlisted_since, tried_at: confirmed_at, ..Self::sampled(relay, sampled_at) }
+        let GuardV1 {
+            relay,
+            sampled_at,
+            confirmed_at,
+            unlisted_since,
+        } = old;
+        Self {
+            confirmed_at,
+            unlisted_since,
+            tried_at: confirmed_at,
+            ..Self::sampled(relay, sampled_at)
+        }
     }
 }
 
@@ -89,13 +102,17 @@ impl Guard {
         self.unlisted_since.is_none() && self.set_aside_at.is_none()
     }
 
-    /// Whether it was out of reach for so long that the next one takes its place. It is tried again once a day.
+    /// Whether it was out of reach for so long that the next one takes its place. It is tried again
+    /// once a day.
     fn is_gone(&self, cx: &Context<'_>) -> bool {
         self.was_long_missed(cx) && self.rests_until.is_some_and(|until| until > cx.wall)
     }
 
     fn was_long_missed(&self, cx: &Context<'_>) -> bool {
-        self.missed >= GONE_MISSES && self.missed_since.is_some_and(|since| since + DAY <= cx.confirmed)
+        self.missed >= GONE_MISSES
+            && self
+                .missed_since
+                .is_some_and(|since| since + DAY <= cx.confirmed)
     }
 }
 
@@ -105,7 +122,8 @@ pub(super) struct Guards {
     sample: Vec<Guard>,
     /// When guards beyond the primaries were first tried, for a day.
     new_at: Vec<WallTime>,
-    /// The ways of the circuits that failed through each since the client started: while built, and once built.
+    /// The ways of the circuits that failed through each since the client started: while built, and
+    /// once built.
     trails: BTreeMap<(RelayId, bool), Trail>,
     /// How many of them each relay behind it had a part in.
     shares: BTreeMap<RelayId, Shares>,
@@ -116,7 +134,11 @@ pub(super) struct Guards {
 
 impl Guards {
     pub(super) fn restore(sample: Vec<Guard>, new_at: Vec<WallTime>) -> Self {
-        Self { sample, new_at, ..Self::default() }
+        Self {
+            sample,
+            new_at,
+            ..Self::default()
+        }
     }
 
     pub(super) fn sample(&self) -> &[Guard] {
@@ -139,11 +161,20 @@ impl Guards {
         core::mem::take(&mut self.is_changed)
     }
 
-    /// All usable guards, best first: confirmed ones by when that was, then the others as drawn; last those that were long
-    /// out of reach.
+    /// All usable guards, best first: confirmed ones by when that was, then the others as drawn;
+    /// last those that were long out of reach.
     pub(super) fn in_order(&self, cx: &Context<'_>) -> Vec<RelayId> {
-        let mut listed: Vec<&Guard> = self.sample.iter().filter(|guard| guard.is_usable()).collect();
-        listed.sort_by_key(|guard| (guard.is_gone(cx), guard.confirmed_at.unwrap_or(WallTime(u64::MAX))));
+        let mut listed: Vec<&Guard> = self
+            .sample
+            .iter()
+            .filter(|guard| guard.is_usable())
+            .collect();
+        listed.sort_by_key(|guard| {
+            (
+                guard.is_gone(cx),
+                guard.confirmed_at.unwrap_or(WallTime(u64::MAX)),
+            )
+        });
         listed.into_iter().map(|guard| guard.relay).collect()
     }
 
@@ -154,7 +185,8 @@ impl Guards {
         order
     }
 
-    /// Guards that rest from a life before, with how often they were missed and for how long they rest.
+    /// Guards that rest from a life before, with how often they were missed and for how long they
+    /// rest.
     pub(super) fn resting(&self, wall: WallTime) -> impl Iterator<Item = (RelayId, u32, Duration)> {
         let resting = self.sample.iter().filter(|guard| guard.missed > 0);
         resting.filter_map(move |guard| {
@@ -163,7 +195,8 @@ impl Guards {
         })
     }
 
-    /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the sample's size.
+    /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the
+    /// sample's size.
     pub(super) fn refresh(&mut self, cx: &mut Context<'_>) {
         let params = &cx.network.params;
         let (wall, confirmed) = (cx.wall, cx.confirmed);
@@ -171,11 +204,14 @@ impl Guards {
             self.redate(wall);
         }
         let before = self.sample.len();
-        self.sample.retain(|guard| match (guard.confirmed_at, guard.unlisted_since) {
-            (_, Some(since)) if confirmed.since(since) > params.guard_life_unlisted => false,
-            (Some(confirmed_at), _) => confirmed.since(confirmed_at) <= params.guard_life_confirmed,
-            (None, _) => confirmed.since(guard.sampled_at) <= params.guard_life,
-        });
+        self.sample
+            .retain(|guard| match (guard.confirmed_at, guard.unlisted_since) {
+                (_, Some(since)) if confirmed.since(since) > params.guard_life_unlisted => false,
+                (Some(confirmed_at), _) => {
+                    confirmed.since(confirmed_at) <= params.guard_life_confirmed
+                }
+                (None, _) => confirmed.since(guard.sampled_at) <= params.guard_life,
+            });
         self.is_changed |= self.sample.len() != before;
         for guard in &mut self.sample {
             let is_listed = cx.view.get(&guard.relay).is_some();
@@ -187,24 +223,42 @@ impl Guards {
         self.forget_new(confirmed);
         let wanted = (cx.view.len() / 5).clamp(params.guards_primary, params.guards_sample_min);
         let count = |guards: &Self, cx: &Context<'_>| {
-            guards.sample.iter().filter(|guard| guard.is_usable() && !guard.is_gone(cx)).count()
+            guards
+                .sample
+                .iter()
+                .filter(|guard| guard.is_usable() && !guard.is_gone(cx))
+                .count()
         };
         while count(self, cx) < wanted && self.grow(cx) {}
     }
 
-    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept, or kept out of use, for as long as
-    /// that was wrong.
+    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept, or kept
+    /// out of use, for as long as that was wrong.
     fn redate(&mut self, wall: WallTime) {
         let guards = self.sample.iter_mut().flat_map(|guard| {
-            let kept = [Some(&mut guard.sampled_at), guard.confirmed_at.as_mut(), guard.unlisted_since.as_mut()];
-            let failed = [guard.tried_at.as_mut(), guard.missed_since.as_mut(), guard.set_aside_at.as_mut()];
+            let kept = [
+                Some(&mut guard.sampled_at),
+                guard.confirmed_at.as_mut(),
+                guard.unlisted_since.as_mut(),
+            ];
+            let failed = [
+                guard.tried_at.as_mut(),
+                guard.missed_since.as_mut(),
+                guard.set_aside_at.as_mut(),
+            ];
             kept.into_iter().chain(failed).flatten()
         });
-        for time in guards.chain(&mut self.new_at).filter(|time| **time > wall + JUMP_MIN) {
+        for time in guards
+            .chain(&mut self.new_at)
+            .filter(|time| **time > wall + JUMP_MIN)
+        {
             *time = wall;
             self.is_changed = true;
         }
-        let rests = self.sample.iter_mut().filter_map(|guard| guard.rests_until.as_mut());
+        let rests = self
+            .sample
+            .iter_mut()
+            .filter_map(|guard| guard.rests_until.as_mut());
         for until in rests.filter(|until| **until > wall + DAY + JUMP_MIN) {
             *until = wall + DAY;
             self.is_changed = true;
@@ -217,8 +271,12 @@ impl Guards {
             return false;
         }
         let mut known = Exclude::nothing();
-        self.sample.iter().for_each(|guard| known.relay(guard.relay));
-        let Some(relay) = draw(cx, Roles::NONE, &known) else { return false };
+        self.sample
+            .iter()
+            .for_each(|guard| known.relay(guard.relay));
+        let Some(relay) = draw(cx, Roles::NONE, &known) else {
+            return false;
+        };
         self.sample.push(Guard::sampled(relay, cx.wall));
         self.is_changed = true;
         true
@@ -226,30 +284,40 @@ impl Guards {
 
     /// Whether a link to this guard was asked for before.
     pub(super) fn is_tried(&self, relay: RelayId) -> bool {
-        self.sample.iter().any(|guard| guard.relay == relay && guard.tried_at.is_some())
+        self.sample
+            .iter()
+            .any(|guard| guard.relay == relay && guard.tried_at.is_some())
     }
 
     /// Whether this is a guard that no link was ever asked for to.
     pub(super) fn is_untried(&self, relay: RelayId) -> bool {
-        self.sample.iter().any(|guard| guard.relay == relay && guard.tried_at.is_none())
+        self.sample
+            .iter()
+            .any(|guard| guard.relay == relay && guard.tried_at.is_none())
     }
 
-    /// Whether this guard may be dialled, or used over a link that is there: it was tried before, or trying another new one is
-    /// within the rules.
+    /// Whether this guard may be dialled, or used over a link that is there: it was tried before,
+    /// or trying another new one is within the rules.
     pub(super) fn may_try(&self, relay: RelayId, params: &Params) -> bool {
         self.is_tried(relay) || self.has_free_place(params) || self.may_try_new(params)
     }
 
     /// Whether one more new guard may be tried today.
     pub(super) fn may_try_new(&self, params: &Params) -> bool {
-        let most = if params.danger_accept_weak { NEW_A_DAY_WEAK } else { NEW_A_DAY };
+        let most = if params.danger_accept_weak {
+            NEW_A_DAY_WEAK
+        } else {
+            NEW_A_DAY
+        };
         self.new_at.len() < most
     }
 
     /// A link to this guard is asked for, or one that is there is used.
     pub(super) fn on_tried(&mut self, cx: &Context<'_>, relay: RelayId) {
         let has_free_place = self.has_free_place(&cx.network.params);
-        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
+            return;
+        };
         if guard.tried_at.is_none() {
             guard.tried_at = Some(cx.wall);
             if !has_free_place {
@@ -259,9 +327,12 @@ impl Guards {
         }
     }
 
-    /// It could not be reached, while another relay could: it rests for so long, or for a day if that goes on and on.
+    /// It could not be reached, while another relay could: it rests for so long, or for a day if
+    /// that goes on and on.
     pub(super) fn on_missed(&mut self, cx: &Context<'_>, relay: RelayId, rest: Duration) {
-        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
+            return;
+        };
         guard.missed = guard.missed.saturating_add(1);
         guard.missed_since.get_or_insert(cx.wall);
         guard.rests_until = Some(cx.wall + if guard.was_long_missed(cx) { DAY } else { rest });
@@ -270,7 +341,9 @@ impl Guards {
 
     /// A circuit was built through this guard: it is confirmed.
     pub(super) fn on_built(&mut self, cx: &Context<'_>, relay: RelayId) {
-        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
+            return;
+        };
         if guard.confirmed_at.is_none() {
             guard.confirmed_at = Some(cx.wall);
             self.is_changed = true;
@@ -285,11 +358,20 @@ impl Guards {
         }
     }
 
-    /// A circuit through this guard failed, on this way: while it was built, or before it carried an answer. Where too many
-    /// do, over ways that have nothing else in common, the guard is set aside for the rest of its life. What is common to more
-    /// of them than all else does not count: it may be that relay.
-    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, way: &[RelayId], is_unbuilt: bool) {
-        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else { return };
+    /// A circuit through this guard failed, on this way: while it was built, or before it carried
+    /// an answer. Where too many do, over ways that have nothing else in common, the guard is set
+    /// aside for the rest of its life. What is common to more of them than all else does not count:
+    /// it may be that relay.
+    pub(super) fn on_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        way: &[RelayId],
+        is_unbuilt: bool,
+    ) {
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
+            return;
+        };
         let trail = self.trails.entry((relay, is_unbuilt)).or_default();
         let shares = self.shares.entry(relay).or_default();
         if !shares.takes(way) || !trail.add(way) {
@@ -300,9 +382,13 @@ impl Guards {
         self.is_changed = true;
         let params = &cx.network.params;
         let all = guard.built + guard.failed;
-        let is_much = u64::from(guard.failed) * 100 > u64::from(all) * u64::from(params.guard_failures_percent);
+        let is_much = u64::from(guard.failed) * 100
+            > u64::from(all) * u64::from(params.guard_failures_percent);
         let terminals = if is_unbuilt { 0 } else { DISTINCT_TERMINALS };
-        if all < params.guard_circuits_min || !is_much || !trail.has(DISTINCT_L2, DISTINCT_MIDDLES, terminals) {
+        if all < params.guard_circuits_min
+            || !is_much
+            || !trail.has(DISTINCT_L2, DISTINCT_MIDDLES, terminals)
+        {
             return;
         }
         if self.may_set_aside(cx.confirmed, relay)
@@ -317,17 +403,29 @@ impl Guards {
 
     /// Whether another guard that was tried is left, and few were set aside lately.
     fn may_set_aside(&self, confirmed: WallTime, relay: RelayId) -> bool {
-        let is_left = |guard: &Guard| guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some();
-        let is_recent = |guard: &&Guard| guard.set_aside_at.is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed);
-        self.sample.iter().any(is_left) && self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
+        let is_left = |guard: &Guard| {
+            guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some()
+        };
+        let is_recent = |guard: &&Guard| {
+            guard
+                .set_aside_at
+                .is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed)
+        };
+        self.sample.iter().any(is_left)
+            && self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
     }
 
     /// Whether fewer were tried than there are primaries.
     fn has_free_place(&self, params: &Params) -> bool {
-        self.sample.iter().filter(|guard| guard.tried_at.is_some()).count() < params.guards_primary
+        self.sample
+            .iter()
+            .filter(|guard| guard.tried_at.is_some())
+            .count()
+            < params.guards_primary
     }
 
-    /// Forgets first tries of more than a day ago: of confirmed time, since a clock that jumps must not make a day pass.
+    /// Forgets first tries of more than a day ago: of confirmed time, since a clock that jumps must
+    /// not make a day pass.
     fn forget_new(&mut self, confirmed: WallTime) {
         let before = self.new_at.len();
         self.new_at.retain(|at| confirmed.since(*at) < DAY);

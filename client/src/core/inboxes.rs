@@ -1,8 +1,9 @@
-//! Own inboxes: keys, mailboxes on holders, the descriptor that names them (docs/protocol.md §9, §10).
+//! Own inboxes: keys, mailboxes on holders, the descriptor that names them (docs/protocol.md §9,
+//! §10).
 //!
-//! Keys are durable before a holder hears of them, and a revision before anyone can look it up, so that a client that dies
-//! at any moment finds its mail again. A mailbox that stays out of reach is replaced; the old one is still fetched from for
-//! as long as a record lives there.
+//! Keys are durable before a holder hears of them, and a revision before anyone can look it up, so
+//! that a client that dies at any moment finds its mail again. A mailbox that stays out of reach is
+//! replaced; the old one is still fetched from for as long as a record lives there.
 
 mod rival;
 mod stored;
@@ -35,20 +36,23 @@ pub(super) use stored::OwnMailbox;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
-/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is forgotten.
+/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is
+/// forgotten.
 const RETIRED_MAX: usize = 48;
 /// Failed tries to create a mailbox before another relay is drawn for it.
 const CREATE_TRIES: u32 = 2;
-/// How long after the first mailbox is there the others are waited for before the descriptor goes out without them.
+/// How long after the first mailbox is there the others are waited for before the descriptor goes
+/// out without them.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
-/// How long more than half of them are waited for: where others are broken, whoever asks some finds the inbox.
+/// How long more than half of them are waited for: where others are broken, whoever asks some finds
+/// the inbox.
 const FEW_POSITIONS: Duration = Duration::from_secs(10);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
-/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: whoever feigns that must not have
-/// those forgotten that mail is in.
+/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: whoever
+/// feigns that must not have those forgotten that mail is in.
 const SOON_EVERY: Duration = Duration::from_secs(86_400);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -121,7 +125,9 @@ pub(super) enum Visit {
 
 impl Inboxes {
     pub(super) fn restore(&mut self, name: String, state: &[u8]) -> Result<(), SnapshotFault> {
-        let Some(state) = InboxState::decode(state) else { return Err(SnapshotFault::Inbox(name)) };
+        let Some(state) = InboxState::decode(state) else {
+            return Err(SnapshotFault::Inbox(name));
+        };
         self.by_name.insert(name, Inbox::restore(&state));
         Ok(())
     }
@@ -149,12 +155,17 @@ impl Inboxes {
     }
 
     pub(super) fn address(&self, name: &str) -> Option<InboxAddress> {
-        self.by_name.get(name).map(|inbox| *inbox.identity.address())
+        self.by_name
+            .get(name)
+            .map(|inbox| *inbox.identity.address())
     }
 
     /// Name and count of mailboxes of each.
     pub(super) fn list(&self) -> Vec<(String, usize)> {
-        self.by_name.iter().map(|(name, inbox)| (name.clone(), inbox.created().count())).collect()
+        self.by_name
+            .iter()
+            .map(|(name, inbox)| (name.clone(), inbox.created().count()))
+            .collect()
     }
 
     /// The key that records for this inbox are sealed to.
@@ -164,12 +175,23 @@ impl Inboxes {
 
     /// The mailboxes to fetch from, with whether each is still named by the descriptor.
     pub(super) fn mailboxes(&self, name: &str) -> impl Iterator<Item = (&OwnMailbox, bool)> {
-        let mailboxes = self.by_name.get(name).into_iter().flat_map(|inbox| &inbox.mailboxes);
-        mailboxes.filter(|mailbox| mailbox.is_created).map(|mailbox| (mailbox, mailbox.retired_at.is_none()))
+        let mailboxes = self
+            .by_name
+            .get(name)
+            .into_iter()
+            .flat_map(|inbox| &inbox.mailboxes);
+        mailboxes
+            .filter(|mailbox| mailbox.is_created)
+            .map(|mailbox| (mailbox, mailbox.retired_at.is_none()))
     }
 
     /// Saves, creates and publishes what is due.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+    ) {
         for (name, inbox) in &mut self.by_name {
             inbox.drive(cx, requests, name);
             if cx.is_ready {
@@ -179,10 +201,20 @@ impl Inboxes {
     }
 
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
-        self.by_name.values().flat_map(Inbox::timeouts).filter(|&at| at > after).min()
+        self.by_name
+            .values()
+            .flat_map(Inbox::timeouts)
+            .filter(|&at| at > after)
+            .min()
     }
 
-    pub(super) fn on_created(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId, answer: &Answer) {
+    pub(super) fn on_created(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+        queue: QueueId,
+        answer: &Answer,
+    ) {
         if let Some(inbox) = self.by_name.get_mut(name) {
             inbox.on_created(cx, name, queue, answer);
         }
@@ -196,8 +228,12 @@ impl Inboxes {
         revision: u64,
         answer: &Answer,
     ) {
-        let Some(inbox) = self.by_name.get_mut(name) else { return };
-        if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken && revision == inbox.revision {
+        let Some(inbox) = self.by_name.get_mut(name) else {
+            return;
+        };
+        if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken
+            && revision == inbox.revision
+        {
             inbox.rival.on_refused(cx.now);
         }
         inbox.look_whether_published(cx);
@@ -213,18 +249,37 @@ impl Inboxes {
     }
 
     /// Tells how fetching from a mailbox went.
-    pub(super) fn on_visit(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId, visit: Visit) {
+    pub(super) fn on_visit(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+        queue: QueueId,
+        visit: Visit,
+    ) {
         if let Some(inbox) = self.by_name.get_mut(name) {
             inbox.on_visit(cx, queue, visit);
         }
     }
 
     /// Says whether the ticket was one of ours.
-    pub(super) fn on_stored(&mut self, cx: &Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
-        let Some(inbox) = self.by_name.values_mut().find(|inbox| inbox.saving == Saving::Storing(ticket)) else {
+    pub(super) fn on_stored(
+        &mut self,
+        cx: &Context<'_>,
+        ticket: StoreTicket,
+        is_stored: bool,
+    ) -> bool {
+        let Some(inbox) = self
+            .by_name
+            .values_mut()
+            .find(|inbox| inbox.saving == Saving::Storing(ticket))
+        else {
             return false;
         };
-        inbox.saving = if is_stored { Saving::Saved } else { Saving::Due(cx.now + STORE_RETRY) };
+        inbox.saving = if is_stored {
+            Saving::Saved
+        } else {
+            Saving::Due(cx.now + STORE_RETRY)
+        };
         true
     }
 }
@@ -274,12 +329,17 @@ impl Inbox {
 
     /// The mailboxes that the descriptor names.
     fn created(&self) -> impl Iterator<Item = &OwnMailbox> {
-        self.mailboxes.iter().filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
+        self.mailboxes
+            .iter()
+            .filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
     }
 
     /// How many mailboxes there are or will be once all that are being made are there.
     fn planned_count(&self) -> usize {
-        self.mailboxes.iter().filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none()).count()
+        self.mailboxes
+            .iter()
+            .filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none())
+            .count()
     }
 
     /// Whether someone waits until it takes mail: for a while what it asks comes before all else.
@@ -296,7 +356,10 @@ impl Inbox {
         if let Saving::Due(at) = self.saving
             && at <= cx.now
         {
-            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox { name: name.to_owned(), state: self.state() }));
+            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox {
+                name: name.to_owned(),
+                state: self.state(),
+            }));
         }
         // Nobody hears of what is not durable here.
         if self.saving != Saving::Saved || !cx.is_ready {
@@ -310,7 +373,8 @@ impl Inbox {
             }
             let descriptor = self.descriptor();
             let is_awaited = self.is_awaited(cx.now);
-            self.publication.drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
+            self.publication
+                .drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
             self.tell_if_ready(cx, name);
         }
     }
@@ -318,7 +382,10 @@ impl Inbox {
     /// Whether this run has to publish the descriptor, which one before it has published.
     fn has_to_publish(&self, cx: &Context<'_>) -> bool {
         let latest = cx.wall + cx.network.params.inbox_republish.saturating_mul(2);
-        self.is_in_use || self.is_awaited(cx.now) || self.published_until <= cx.wall || self.published_until > latest
+        self.is_in_use
+            || self.is_awaited(cx.now)
+            || self.published_until <= cx.wall
+            || self.published_until > latest
     }
 
     /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
@@ -327,24 +394,49 @@ impl Inbox {
         let limit = self.patience(cx);
         let failing: Vec<QueueId> = self
             .created()
-            .filter(|mailbox| mailbox.failing_since.is_some_and(|since| since + limit <= cx.confirmed))
+            .filter(|mailbox| {
+                mailbox
+                    .failing_since
+                    .is_some_and(|since| since + limit <= cx.confirmed)
+            })
             .map(|mailbox| mailbox.queue)
-            .filter(|queue| self.health.get(queue).is_some_and(|health| health.is_failing))
-            .filter(|queue| !self.mailboxes.iter().any(|other| other.replaces == Some(*queue)))
+            .filter(|queue| {
+                self.health
+                    .get(queue)
+                    .is_some_and(|health| health.is_failing)
+            })
+            .filter(|queue| {
+                !self
+                    .mailboxes
+                    .iter()
+                    .any(|other| other.replaces == Some(*queue))
+            })
             .collect();
         for queue in failing {
             self.add_mailbox(cx, Some(queue));
         }
     }
 
-    /// How long a mailbox may be out of reach until another takes its place: less if nobody can write to the inbox any more.
+    /// How long a mailbox may be out of reach until another takes its place: less if nobody can
+    /// write to the inbox any more.
     fn patience(&self, cx: &Context<'_>) -> Duration {
         let params = &cx.network.params;
         let usual = params.retry_max * 2;
-        let is_dead = |mailbox: &OwnMailbox| self.health.get(&mailbox.queue).is_some_and(|health| health.is_dead);
+        let is_dead = |mailbox: &OwnMailbox| {
+            self.health
+                .get(&mailbox.queue)
+                .is_some_and(|health| health.is_dead)
+        };
         let is_recent = |at: WallTime| at + SOON_EVERY.max(usual) > cx.confirmed;
-        let was_one_replaced = self.mailboxes.iter().any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
-        if was_one_replaced || !self.created().all(is_dead) { usual } else { usual.min(params.request_timeout) }
+        let was_one_replaced = self
+            .mailboxes
+            .iter()
+            .any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
+        if was_one_replaced || !self.created().all(is_dead) {
+            usual
+        } else {
+            usual.min(params.request_timeout)
+        }
     }
 
     /// Draws a holder for one more mailbox: apart from the others if that can be.
@@ -383,10 +475,24 @@ impl Inbox {
             let queue = mailbox.queue;
             let owner = SigningKey::from_seed(&mailbox.owner_seed).public();
             let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
-            let verb = Verb::Create { queue, owner, sender };
-            let question = Question::Mailbox { verb, seed: Zeroizing::new(mailbox.owner_seed) };
-            let asker = Asker::CreateMailbox { inbox: name.to_owned(), queue, is_awaited };
-            let isolation = Isolation::Own { inbox: name.to_owned(), queue };
+            let verb = Verb::Create {
+                queue,
+                owner,
+                sender,
+            };
+            let question = Question::Mailbox {
+                verb,
+                seed: Zeroizing::new(mailbox.owner_seed),
+            };
+            let asker = Asker::CreateMailbox {
+                inbox: name.to_owned(),
+                queue,
+                is_awaited,
+            };
+            let isolation = Isolation::Own {
+                inbox: name.to_owned(),
+                queue,
+            };
             requests.ask(cx, asker, isolation, mailbox.relay, question);
         }
     }
@@ -400,7 +506,9 @@ impl Inbox {
                 self.take_into_use(cx, name, queue);
             }
             // The fault is ours, or the path's: the holder is not to blame.
-            Answer::Failed(AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped) => {
+            Answer::Failed(
+                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
+            ) => {
                 health.backoff.fail(cx);
             }
             Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {
@@ -412,18 +520,30 @@ impl Inbox {
         }
     }
 
-    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose place it takes.
+    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose
+    /// place it takes.
     fn take_into_use(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId) {
-        let Some(mailbox) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue) else { return };
+        let Some(mailbox) = self
+            .mailboxes
+            .iter_mut()
+            .find(|mailbox| mailbox.queue == queue)
+        else {
+            return;
+        };
         if mailbox.is_created {
             return;
         }
         mailbox.is_created = true;
         if let Some(old) = mailbox.replaces.take()
-            && let Some(old) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == old)
+            && let Some(old) = self
+                .mailboxes
+                .iter_mut()
+                .find(|mailbox| mailbox.queue == old)
         {
             old.retired_at = Some(cx.wall);
-            cx.warn(Warning::MailboxReplaced { inbox: name.to_owned() });
+            cx.warn(Warning::MailboxReplaced {
+                inbox: name.to_owned(),
+            });
         }
         self.settles_at.get_or_insert(cx.now + SETTLE);
         self.change(cx);
@@ -431,15 +551,25 @@ impl Inbox {
 
     /// Gives up a mailbox that no descriptor ever named.
     fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
-        self.mailboxes.retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
+        self.mailboxes
+            .retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
         self.health.remove(&queue);
         self.touch(cx);
     }
 
     fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
-        let Some(mailbox) = self.mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue) else { return };
+        let Some(mailbox) = self
+            .mailboxes
+            .iter_mut()
+            .find(|mailbox| mailbox.queue == queue)
+        else {
+            return;
+        };
         let health = self.health.entry(queue).or_default();
-        (health.is_failing, health.is_dead) = (visit != Visit::Answered, matches!(visit, Visit::Dead | Visit::Gone));
+        (health.is_failing, health.is_dead) = (
+            visit != Visit::Answered,
+            matches!(visit, Visit::Dead | Visit::Gone),
+        );
         let failing_since = match visit {
             Visit::Answered => None,
             Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
@@ -452,7 +582,10 @@ impl Inbox {
         }
         match visit {
             Visit::Answered => {
-                let stand_in = self.mailboxes.iter().find(|other| other.replaces == Some(queue) && !other.is_created);
+                let stand_in = self
+                    .mailboxes
+                    .iter()
+                    .find(|other| other.replaces == Some(queue) && !other.is_created);
                 if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
                     self.drop_uncreated(cx, stand_in);
                 }
@@ -465,23 +598,32 @@ impl Inbox {
     fn forget_retired(&mut self, cx: &Context<'_>) {
         let before = self.mailboxes.len();
         let life = cx.network.params.record_life;
-        self.mailboxes.retain(|mailbox| mailbox.retired_at.is_none_or(|retired_at| retired_at + life > cx.confirmed));
+        self.mailboxes.retain(|mailbox| {
+            mailbox
+                .retired_at
+                .is_none_or(|retired_at| retired_at + life > cx.confirmed)
+        });
         let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
         if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
             && let Some(first) = self.mailboxes.iter().filter_map(retired).min()
         {
-            self.mailboxes.retain(|mailbox| mailbox.retired_at != Some(first));
+            self.mailboxes
+                .retain(|mailbox| mailbox.retired_at != Some(first));
         }
         if self.mailboxes.len() != before {
-            self.health.retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
+            self.health
+                .retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
             self.touch(cx);
         }
     }
 
-    /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take their time.
+    /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take
+    /// their time.
     fn is_settled(&self, cx: &Context<'_>) -> bool {
         let count = self.created().count();
-        count > 0 && (count >= cx.network.params.mailboxes || self.settles_at.is_none_or(|at| at <= cx.now))
+        count > 0
+            && (count >= cx.network.params.mailboxes
+                || self.settles_at.is_none_or(|at| at <= cx.now))
     }
 
     fn descriptor(&self) -> InboxDescriptor {
@@ -498,22 +640,33 @@ impl Inbox {
         }
     }
 
-    /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of them and the others are
-    /// slow, or some and the others are broken. Whoever waits for it may stop the client, and then nothing more is published for a while.
+    /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of
+    /// them and the others are slow, or some and the others are broken. Whoever waits for it may
+    /// stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
         if self.is_told || self.is_mending(cx.now) || positions == 0 {
             return;
         }
-        let patience = if positions * 2 > all { SLOW_POSITIONS } else { FEW_POSITIONS };
-        let tells_at = self.tells_at.map_or(cx.now + patience, |at| at.min(cx.now + patience));
+        let patience = if positions * 2 > all {
+            SLOW_POSITIONS
+        } else {
+            FEW_POSITIONS
+        };
+        let tells_at = self
+            .tells_at
+            .map_or(cx.now + patience, |at| at.min(cx.now + patience));
         self.tells_at = Some(tells_at);
         if positions == all || tells_at <= cx.now {
             self.is_told = true;
             self.is_mending_told = false;
             self.tells_at = None;
             let mailboxes = self.created().count();
-            cx.notify(Notice::InboxReady { name: name.to_owned(), mailboxes, positions });
+            cx.notify(Notice::InboxReady {
+                name: name.to_owned(),
+                mailboxes,
+                positions,
+            });
         }
     }
 
@@ -526,10 +679,13 @@ impl Inbox {
         }
     }
 
-    /// Whether a mailbox is missing, or is to take the place of another. An inbox that was just made may go out without all.
+    /// Whether a mailbox is missing, or is to take the place of another. An inbox that was just
+    /// made may go out without all.
     fn is_mending(&self, now: Instant) -> bool {
         let is_new = self.is_awaited(now);
-        self.mailboxes.iter().any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
+        self.mailboxes
+            .iter()
+            .any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
     }
 
     /// Says that a mailbox is being made: whoever stops the client now leaves that to the next.
@@ -537,14 +693,25 @@ impl Inbox {
         if self.is_mending(cx.now) && !self.is_mending_told {
             self.is_mending_told = true;
             self.is_told = false;
-            cx.notify(Notice::Mending { inbox: name.to_owned() });
+            cx.notify(Notice::Mending {
+                inbox: name.to_owned(),
+            });
         }
     }
 
-    /// Looks whether another copy of this inbox publishes too, and overtakes it: the mailboxes here are those we read.
-    fn look_for_rival(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests, name: &str) {
+    /// Looks whether another copy of this inbox publishes too, and overtakes it: the mailboxes here
+    /// are those we read.
+    fn look_for_rival(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+        name: &str,
+    ) {
         let address = *self.identity.address();
-        let Some(found) = self.rival.look(cx, lookups, requests, &address) else { return };
+        let Some(found) = self.rival.look(cx, lookups, requests, &address) else {
+            return;
+        };
         let (positions, _) = self.publication.progress(cx.wall.epoch(), self.revision);
         let is_published = positions > 0 || !self.is_revised;
         let is_ours = found < self.revision || (found == self.revision && is_published);
@@ -560,7 +727,9 @@ impl Inbox {
 
     fn tell_rival(&mut self, cx: &mut Context<'_>, name: &str) {
         if self.rival.is_news() {
-            cx.warn(Warning::OtherCopy { inbox: name.to_owned() });
+            cx.warn(Warning::OtherCopy {
+                inbox: name.to_owned(),
+            });
         }
     }
 
@@ -590,10 +759,16 @@ impl Inbox {
 
     /// When there is something to do, past moments included.
     fn timeouts(&self) -> impl Iterator<Item = Instant> {
-        let save = if let Saving::Due(at) = self.saving { Some(at) } else { None };
+        let save = if let Saving::Due(at) = self.saving {
+            Some(at)
+        } else {
+            None
+        };
         let uncreated = self.mailboxes.iter().filter(|mailbox| !mailbox.is_created);
         let creates = uncreated.filter_map(|mailbox| self.health.get(&mailbox.queue));
-        let creates = creates.filter(|health| !health.is_asked).map(|health| health.backoff.retry_at());
+        let creates = creates
+            .filter(|health| !health.is_asked)
+            .map(|health| health.backoff.retry_at());
         let posts = self.publication.timeouts(self.revision);
         save.into_iter()
             .chain(creates)

@@ -1,6 +1,7 @@
 //! What goes in and out of the client's core besides cells: commands, notices, links, storage.
 //!
-//! The shell executes what is asked here and reports back; the simulator does the same without a world.
+//! The shell executes what is asked here and reports back; the simulator does the same without a
+//! world.
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
@@ -15,7 +16,8 @@ pub struct LinkId(pub u64);
 /// What the core asks of the shell about links.
 #[derive(Debug)]
 pub enum LinkOp {
-    /// Make a link to this relay; answered by `handle_link_up` (with the peer's `Hello`) or `handle_dial_failed`.
+    /// Make a link to this relay; answered by `handle_link_up` (with the peer's `Hello`) or
+    /// `handle_dial_failed`.
     Dial {
         /// Whom to expect.
         relay: RelayId,
@@ -49,7 +51,8 @@ pub enum Command {
         /// The owner's own name for it.
         name: String,
     },
-    /// Keep fetching for this inbox, and look now. `Received` for each message, `CaughtUp` when its mailboxes were seen empty.
+    /// Keep fetching for this inbox, and look now. `Received` for each message, `CaughtUp` when its
+    /// mailboxes were seen empty.
     Listen {
         /// Which inbox.
         name: String,
@@ -77,14 +80,14 @@ pub enum Notice {
         /// Relays in the view.
         relays: usize,
     },
-    /// Too few of the relays known have descriptors that are not dead: fresh ones are fetched, and what needs circuits waits
-    /// for them. `Ready` tells when they are there.
+    /// Too few of the relays known have descriptors that are not dead: fresh ones are fetched, and
+    /// what needs circuits waits for them. `Ready` tells when they are there.
     WaitingForView {
         /// Relays whose descriptors are dead, and whose addresses are tried.
         last_known: usize,
     },
-    /// No relay could be reached: no guard, none of those that may be tried in their place, no seed. Repeated at each failed
-    /// attempt.
+    /// No relay could be reached: no guard, none of those that may be tried in their place, no
+    /// seed. Repeated at each failed attempt.
     Unreachable,
     /// A hop was added to a circuit. Only shown to the circuit's own user.
     HopBuilt {
@@ -97,16 +100,16 @@ pub enum Notice {
     },
     /// A message is durable in the outbox.
     Queued(MessageId),
-    /// A message is not in the outbox: the store fails. `Queued` still tells if it succeeds before the client ends, `Held`
-    /// if as many holders as are wanted have the message.
+    /// A message is not in the outbox: the store fails. `Queued` still tells if it succeeds before
+    /// the client ends, `Held` if as many holders as are wanted have the message.
     Unsaved {
         /// Which message.
         id: MessageId,
         /// Holders were asked to take it, so that its reader may get it all the same.
         may_be_out: bool,
     },
-    /// A message is held durably by this many holders of as many as are wanted. Told when either changes, and once more at the
-    /// end of each attempt to have more holders than are wanted.
+    /// A message is held durably by this many holders of as many as are wanted. Told when either
+    /// changes, and once more at the end of each attempt to have more holders than are wanted.
     Held {
         /// Which message.
         id: MessageId,
@@ -115,7 +118,8 @@ pub enum Notice {
         /// How many are wanted.
         wanted: usize,
     },
-    /// A message could not be delivered in this attempt; it stays in the outbox and is tried again after this time.
+    /// A message could not be delivered in this attempt; it stays in the outbox and is tried again
+    /// after this time.
     Deferred {
         /// Which message.
         id: MessageId,
@@ -124,8 +128,9 @@ pub enum Notice {
         /// When it is tried again.
         retry_in: Duration,
     },
-    /// A message is held by fewer holders than are wanted; the next deposit waits for its moment, which is stored: whichever
-    /// client opens this profile then goes on with it. Told once for each such wait.
+    /// A message is held by fewer holders than are wanted; the next deposit waits for its moment,
+    /// which is stored: whichever client opens this profile then goes on with it. Told once for
+    /// each such wait.
     Scheduled {
         /// Which message.
         id: MessageId,
@@ -150,8 +155,8 @@ pub enum Notice {
         /// How many relays keep its descriptor.
         positions: usize,
     },
-    /// An inbox lacks a mailbox, or one is out of reach for good: another is being made; `InboxReady` once that is done and
-    /// published.
+    /// An inbox lacks a mailbox, or one is out of reach for good: another is being made;
+    /// `InboxReady` once that is done and published.
     Mending {
         /// Which inbox.
         inbox: String,
@@ -163,7 +168,8 @@ pub enum Notice {
         /// Which message.
         id: MessageId,
     },
-    /// Every mailbox of an inbox that could be reached was seen empty. Told again after each `Received`.
+    /// Every mailbox of an inbox that could be reached was seen empty. Told again after each
+    /// `Received`.
     CaughtUp {
         /// Which inbox.
         inbox: String,
@@ -174,7 +180,8 @@ pub enum Notice {
     },
     /// Something the user should know about, that the client deals with by itself.
     Warning(Warning),
-    /// Relays can be reached, and no circuit can be built over any of them. Told again after one was, and while that goes on.
+    /// Relays can be reached, and no circuit can be built over any of them. Told again after one
+    /// was, and while that goes on.
     NoCircuits,
 }
 
@@ -190,7 +197,8 @@ pub struct Cancelled {
     pub id: MessageId,
     /// How many hold it: its reader gets it from them.
     pub holders: usize,
-    /// A holder was asked to take it and may have: its reader may get it though nobody is known to hold it.
+    /// A holder was asked to take it and may have: its reader may get it though nobody is known to
+    /// hold it.
     pub may_be_out: bool,
 }
 
@@ -235,8 +243,8 @@ pub enum Warning {
         /// By how many seconds.
         seconds: u64,
     },
-    /// More than three in ten circuits through a guard failed, over whatever other relays they went. It is used no more
-    /// where another can be had.
+    /// More than three in ten circuits through a guard failed, over whatever other relays they
+    /// went. It is used no more where another can be had.
     GuardFails,
     /// A mailbox of this inbox is gone; another takes its place.
     MailboxReplaced {
@@ -248,12 +256,14 @@ pub enum Warning {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
-    /// Another copy of this inbox is in use, with the same keys: each message is read by one of them and lost to the other.
+    /// Another copy of this inbox is in use, with the same keys: each message is read by one of
+    /// them and lost to the other.
     OtherCopy {
         /// Which inbox.
         inbox: String,
     },
-    /// The profile can't be written (said by the shell). What came stays with its holders, what was stored is safe.
+    /// The profile can't be written (said by the shell). What came stays with its holders, what was
+    /// stored is safe.
     Store(StoreFault),
 }
 
@@ -282,8 +292,8 @@ impl std::fmt::Display for StoreFault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTicket(pub u64);
 
-/// What the core asks of the store; states are opaque to it. Ops take effect in the order asked; each is answered by
-/// `handle_stored(ticket, is_stored)` once durable.
+/// What the core asks of the store; states are opaque to it. Ops take effect in the order asked;
+/// each is answered by `handle_stored(ticket, is_stored)` once durable.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "holds messages and keys")]
 pub enum StoreOp {
@@ -340,7 +350,8 @@ pub struct Snapshot {
     pub received: Vec<(String, MessageId)>,
 }
 
-/// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at the mailboxes still missing.
+/// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at
+/// the mailboxes still missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
     /// Which message.
@@ -355,15 +366,18 @@ pub struct OutboxEntry {
     pub expires_at: WallTime,
     /// How many hold it now.
     pub holders: usize,
-    /// How many are wanted, as far as is known: fewer if its inbox turns out to have fewer mailboxes.
+    /// How many are wanted, as far as is known: fewer if its inbox turns out to have fewer
+    /// mailboxes.
     pub wanted: usize,
     /// Why the last attempt failed, unless that was overcome.
     pub obstacle: Option<DeferReason>,
-    /// Before when nothing is done about it, if it waits; a client that is started after that tries it at once.
+    /// Before when nothing is done about it, if it waits; a client that is started after that tries
+    /// it at once.
     pub next_try_at: Option<WallTime>,
 }
 
-/// A message in the outbox and what it says, for those who look at the profile without driving a client.
+/// A message in the outbox and what it says, for those who look at the profile without driving a
+/// client.
 #[expect(missing_debug_implementations, reason = "holds a message")]
 pub struct OutboxMessage {
     /// What is known of it.

@@ -1,5 +1,5 @@
-//! What a client knows of relays and of time: the book, the view made from it, and how far the calendar is believed
-//! (docs/protocol.md §1.6, §8.2).
+//! What a client knows of relays and of time: the book, the view made from it, and how far the
+//! calendar is believed (docs/protocol.md §1.6, §8.2).
 
 use umbel_proto::directory::Unverified;
 use umbel_proto::directory::choice::Candidates;
@@ -15,14 +15,22 @@ const CONFIRMED_BY_ONE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 impl Core {
     /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
-    pub(super) fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
-        let shown = Unverified::decode(bytes).ok().filter(|shown| shown.relay() == relay)?;
+    pub(super) fn learn_peer(
+        &mut self,
+        wall: WallTime,
+        relay: RelayId,
+        bytes: &[u8],
+    ) -> Option<HopTarget> {
+        let shown = Unverified::decode(bytes)
+            .ok()
+            .filter(|shown| shown.relay() == relay)?;
         let target = self.learn(wall, shown)?;
         self.look_at_view(wall);
         Some(target)
     }
 
-    /// Takes a descriptor into the book and stores what is news. How to begin a circuit there, if it is good.
+    /// Takes a descriptor into the book and stores what is news. How to begin a circuit there, if
+    /// it is good.
     pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) -> Option<HopTarget> {
         let learned = self.book.learn(&self.network, wall, unverified).ok()?;
         self.is_view_changed |= learned.is_news();
@@ -37,12 +45,19 @@ impl Core {
             self.expires_at = now;
             self.is_clock_jumped = true;
         }
-        let (agreeing, linked) = self.pool.links.clocks_agreeing(now, wall, &self.network.params);
+        let (agreeing, linked) = self
+            .pool
+            .links
+            .clocks_agreeing(now, wall, &self.network.params);
         if linked > 0 {
             let is_right = agreeing * 2 > linked;
             self.outbox.judge_clock(is_right);
-            // Clients tell their hour, which a lone relay may only repeat: it is not believed about a long jump.
-            let is_short = self.clock.unconfirmed().is_none_or(|jump| jump <= CONFIRMED_BY_ONE_MAX);
+            // Clients tell their hour, which a lone relay may only repeat: it is not believed about
+            // a long jump.
+            let is_short = self
+                .clock
+                .unconfirmed()
+                .is_none_or(|jump| jump <= CONFIRMED_BY_ONE_MAX);
             if is_right && (agreeing > 1 || is_short) && !self.clock.may_delete() {
                 self.clock.confirm();
                 self.clock_stored_at = now;
@@ -55,13 +70,15 @@ impl Core {
         self.out.store(StoreOp::PutClock(self.clock.state()));
     }
 
-    /// Takes dead descriptors out of the view, once a heartbeat, and looks again at which relays may be drawn.
+    /// Takes dead descriptors out of the view, once a heartbeat, and looks again at which relays
+    /// may be drawn.
     pub(super) fn expire(&mut self, now: Instant, wall: WallTime) {
         if self.expires_at > now {
             return;
         }
         self.expires_at = now + HEARTBEAT;
-        self.book.expire(&self.network, wall, self.clock.confirmed());
+        self.book
+            .expire(&self.network, wall, self.clock.confirmed());
         self.store_book();
         self.is_view_changed = true;
         self.look_at_view(wall);
@@ -73,8 +90,8 @@ impl Core {
         }
     }
 
-    /// Sees which relays may be drawn, and whether circuits can be built. A view that is being filled is not used before it
-    /// is whole: whoever is sent first would be drawn first.
+    /// Sees which relays may be drawn, and whether circuits can be built. A view that is being
+    /// filled is not used before it is whole: whoever is sent first would be drawn first.
     pub(super) fn look_at_view(&mut self, wall: WallTime) {
         if core::mem::take(&mut self.is_view_changed) {
             self.candidates = Candidates::selectable(self.book.view(), &self.network, wall);
@@ -82,7 +99,9 @@ impl Core {
         let is_whole = self.is_ready || !self.sync.is_running();
         let is_ready = is_whole && are_enough(&self.network, self.book.view(), &self.candidates);
         match (core::mem::replace(&mut self.is_ready, is_ready), is_ready) {
-            (false, true) => self.out.notices.push_back(Notice::Ready { relays: self.book.view().len() }),
+            (false, true) => self.out.notices.push_back(Notice::Ready {
+                relays: self.book.view().len(),
+            }),
             (true, false) => self.on_view_lost(),
             (false, false) | (true, true) => {}
         }
@@ -96,6 +115,8 @@ impl Core {
 
     pub(super) fn tell_waiting(&mut self) {
         let last_known = self.book.last_known(&self.network).count();
-        self.out.notices.push_back(Notice::WaitingForView { last_known });
+        self.out
+            .notices
+            .push_back(Notice::WaitingForView { last_known });
     }
 }

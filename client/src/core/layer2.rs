@@ -1,5 +1,5 @@
-//! The pinned relays behind the guard: whoever makes this client build many circuits learns these, not its guard, until
-//! they change (docs/protocol.md §6.4).
+//! The pinned relays behind the guard: whoever makes this client build many circuits learns these,
+//! not its guard, until they change (docs/protocol.md §6.4).
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use super::Context;
 use super::chance::between;
 use super::path::{Avoided, are_apart, draw, exclude_groups_of};
 
-/// A pinned relay that failed this often in a row, over ever longer waits, is replaced before its time: on the word of two
-/// others, lest a guard replace them until one that it likes is pinned.
+/// A pinned relay that failed this often in a row, over ever longer waits, is replaced before its
+/// time: on the word of two others, lest a guard replace them until one that it likes is pinned.
 const FAILURES_MAX: u32 = 8;
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
@@ -34,7 +34,10 @@ pub(super) struct Layer2 {
 
 impl Layer2 {
     pub(super) const fn restore(pinned: Vec<Pinned>) -> Self {
-        Self { pinned, is_changed: false }
+        Self {
+            pinned,
+            is_changed: false,
+        }
     }
 
     pub(super) fn pinned(&self) -> &[Pinned] {
@@ -46,7 +49,8 @@ impl Layer2 {
         core::mem::take(&mut self.is_changed)
     }
 
-    /// Drops those whose time is over, that are gone from the view, or that failed too often, and pins others.
+    /// Drops those whose time is over, that are gone from the view, or that failed too often, and
+    /// pins others.
     pub(super) fn refresh(&mut self, cx: &mut Context<'_>, primary: &[RelayId], avoided: &Avoided) {
         let before = self.pinned.len();
         // By a clock that is wrong relays leave the view that are there.
@@ -58,7 +62,11 @@ impl Layer2 {
         self.is_changed |= self.pinned.len() != before;
         if cx.is_clock_sure {
             let latest = cx.wall + cx.network.params.l2_life_max;
-            for pinned in self.pinned.iter_mut().filter(|pinned| pinned.expires_at > latest) {
+            for pinned in self
+                .pinned
+                .iter_mut()
+                .filter(|pinned| pinned.expires_at > latest)
+            {
                 pinned.expires_at = latest;
                 self.is_changed = true;
             }
@@ -66,20 +74,34 @@ impl Layer2 {
         while self.pinned.len() < cx.network.params.l2_count && self.pin(cx, primary, avoided) {}
     }
 
-    /// One that goes with this guard and is not avoided. Where none does, one more is pinned; where that can't be, an
-    /// avoided one has to do.
-    pub(super) fn choose(&mut self, cx: &mut Context<'_>, guard: RelayId, avoided: &Avoided) -> Option<RelayId> {
-        let fitting: Vec<RelayId> =
-            self.pinned.iter().map(|pinned| pinned.relay).filter(|&relay| are_apart(cx, relay, guard)).collect();
-        let usable: Vec<RelayId> =
-            fitting.iter().copied().filter(|&relay| !avoided.is_avoided(relay, cx.now)).collect();
+    /// One that goes with this guard and is not avoided. Where none does, one more is pinned; where
+    /// that can't be, an avoided one has to do.
+    pub(super) fn choose(
+        &mut self,
+        cx: &mut Context<'_>,
+        guard: RelayId,
+        avoided: &Avoided,
+    ) -> Option<RelayId> {
+        let fitting: Vec<RelayId> = self
+            .pinned
+            .iter()
+            .map(|pinned| pinned.relay)
+            .filter(|&relay| are_apart(cx, relay, guard))
+            .collect();
+        let usable: Vec<RelayId> = fitting
+            .iter()
+            .copied()
+            .filter(|&relay| !avoided.is_avoided(relay, cx.now))
+            .collect();
         if let Some(relay) = pick(cx, &usable) {
             return Some(relay);
         }
         let is_full = self.pinned.len() >= cx.network.params.l2_count * SPARE_FACTOR;
         if !is_full && self.pin(cx, &[guard], avoided) {
             let added = self.pinned.last().map(|pinned| pinned.relay);
-            return added.filter(|&relay| are_apart(cx, relay, guard)).or_else(|| pick(cx, &fitting));
+            return added
+                .filter(|&relay| are_apart(cx, relay, guard))
+                .or_else(|| pick(cx, &fitting));
         }
         pick(cx, &fitting)
     }
@@ -87,7 +109,9 @@ impl Layer2 {
     /// Pins one more relay: apart from `guards` if that can be.
     fn pin(&mut self, cx: &mut Context<'_>, guards: &[RelayId], avoided: &Avoided) -> bool {
         let mut known = Exclude::nothing();
-        self.pinned.iter().for_each(|pinned| known.relay(pinned.relay));
+        self.pinned
+            .iter()
+            .for_each(|pinned| known.relay(pinned.relay));
         let known = avoided.and_excluded(cx.now, &known);
         let mut clear = known.clone();
         exclude_groups_of(cx, &mut clear, guards);
@@ -95,7 +119,10 @@ impl Layer2 {
         let Some(relay) = drawn else { return false };
         let (least, most) = (cx.network.params.l2_life_min, cx.network.params.l2_life_max);
         let life = between(least, most, cx.rng).max(between(least, most, cx.rng));
-        self.pinned.push(Pinned { relay, expires_at: cx.wall + life });
+        self.pinned.push(Pinned {
+            relay,
+            expires_at: cx.wall + life,
+        });
         self.is_changed = true;
         true
     }

@@ -1,7 +1,9 @@
-//! Links to guards, and to any known relay while the view is too small: which are up, which are being made, which rest.
+//! Links to guards, and to any known relay while the view is too small: which are up, which are
+//! being made, which rest.
 //!
-//! Never decides whom to dial: that is the guards' and the directory sync's. Owns circuit ids (docs/protocol.md §2.3):
-//! the client dials, so its ids have the top bit set; they count up and are never used twice on a link.
+//! Never decides whom to dial: that is the guards' and the directory sync's. Owns circuit ids
+//! (docs/protocol.md §2.3): the client dials, so its ids have the top bit set; they count up and
+//! are never used twice on a link.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +16,17 @@ use super::Context;
 use super::chance::{Backoff, between};
 use super::io::{LinkId, LinkOp, Warning};
 
-/// Most relays whose failed dials are remembered; beyond it those whose rest ends first are forgotten.
+/// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
+/// forgotten.
 const RESTS_MAX: usize = 256;
-/// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled in a loop.
+/// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled
+/// in a loop.
 const LIFE_MIN: Duration = Duration::from_secs(30);
-/// While nothing can be reached it is rather this machine that is offline: at first each relay is dialled again within this
-/// time, so that a network that comes back is used at once.
+/// While nothing can be reached it is rather this machine that is offline: at first each relay is
+/// dialled again within this time, so that a network that comes back is used at once.
 const OFFLINE_RETRY: Duration = Duration::from_secs(8);
-/// How long an outage counts as short. In a longer one the wait doubles with each dial, lest a client that is blocked be
-/// known by its dials.
+/// How long an outage counts as short. In a longer one the wait doubles with each dial, lest a
+/// client that is blocked be known by its dials.
 const OFFLINE_SHORT: Duration = Duration::from_secs(60);
 /// The longest wait in an outage, however long it lasts.
 const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
@@ -69,7 +73,8 @@ struct Dial {
     gives_up_at: Instant,
 }
 
-/// Creates are sent a little slower than a relay takes them (docs/protocol.md §5.4), so that none is refused.
+/// Creates are sent a little slower than a relay takes them (docs/protocol.md §5.4), so that none
+/// is refused.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     paid_until: Instant,
@@ -79,14 +84,24 @@ struct Pace {
 
 impl Pace {
     fn new(params: &Params, now: Instant) -> Self {
-        let interval = (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
-        let tolerance = interval.saturating_mul((params.creates_burst.saturating_mul(8) / 10).saturating_sub(1));
-        Self { paid_until: now, interval, tolerance }
+        let interval =
+            (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
+        let tolerance = interval
+            .saturating_mul((params.creates_burst.saturating_mul(8) / 10).saturating_sub(1));
+        Self {
+            paid_until: now,
+            interval,
+            tolerance,
+        }
     }
 
     /// When the next one may be sent, a past moment included.
     fn next_at(&self) -> Instant {
-        Instant::from_micros(self.paid_until.as_micros().saturating_sub(duration_micros(self.tolerance)))
+        Instant::from_micros(
+            self.paid_until
+                .as_micros()
+                .saturating_sub(duration_micros(self.tolerance)),
+        )
     }
 
     fn take(&mut self, now: Instant) {
@@ -131,7 +146,10 @@ impl Links {
     }
 
     pub(super) fn link_to(&self, relay: RelayId) -> Option<LinkId> {
-        self.up.iter().find(|(_, link)| link.relay == relay).map(|(&id, _)| id)
+        self.up
+            .iter()
+            .find(|(_, link)| link.relay == relay)
+            .map(|(&id, _)| id)
     }
 
     pub(super) fn relay_of(&self, link: LinkId) -> Option<RelayId> {
@@ -145,7 +163,8 @@ impl Links {
     /// To whom there is a link, over this one if there is one, and since when.
     pub(super) fn up_since(&self, best: Option<LinkId>) -> Option<(RelayId, Instant)> {
         let best = best.and_then(|link| self.up.get(&link));
-        best.or_else(|| self.up.values().next()).map(|link| (link.relay, link.up_since))
+        best.or_else(|| self.up.values().next())
+            .map(|link| (link.relay, link.up_since))
     }
 
     /// Whether a relay is being dialled.
@@ -169,7 +188,14 @@ impl Links {
         }
         // The shell has its own timeout and reports; this one is for a report that never comes.
         let gives_up_at = cx.now + cx.network.params.dial_timeout * 2;
-        self.dialling.insert(relay, Dial { host_ports: host_ports.clone(), began_at: cx.now, gives_up_at });
+        self.dialling.insert(
+            relay,
+            Dial {
+                host_ports: host_ports.clone(),
+                began_at: cx.now,
+                gives_up_at,
+            },
+        );
         cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
     }
 
@@ -204,9 +230,12 @@ impl Links {
         true
     }
 
-    /// Forgets a link that ended; returns whose it was. One that lasted makes up for the failures before it.
+    /// Forgets a link that ended; returns whose it was. One that lasted makes up for the failures
+    /// before it.
     pub(super) fn on_down(&mut self, cx: &mut Context<'_>, id: LinkId) -> Option<RelayId> {
-        let Link { relay, up_since, .. } = self.up.remove(&id)?;
+        let Link {
+            relay, up_since, ..
+        } = self.up.remove(&id)?;
         if up_since + LIFE_MIN > cx.now {
             self.rest(cx, relay);
         } else {
@@ -228,7 +257,11 @@ impl Links {
     pub(super) fn rest(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         if self.rests.len() >= RESTS_MAX
             && !self.rests.contains_key(&relay)
-            && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+            && let Some(first) = self
+                .rests
+                .iter()
+                .min_by_key(|(_, rest)| rest.retry_at())
+                .map(|(&relay, _)| relay)
         {
             self.rests.remove(&first);
             self.failed_at.remove(&first);
@@ -245,7 +278,11 @@ impl Links {
             return None;
         }
         let age = cx.now.since(*self.outage_since.get_or_insert(cx.now));
-        let most = if age < OFFLINE_SHORT { OFFLINE_RETRY } else { age.min(OFFLINE_RETRY_MAX) };
+        let most = if age < OFFLINE_SHORT {
+            OFFLINE_RETRY
+        } else {
+            age.min(OFFLINE_RETRY_MAX)
+        };
         Some(between(most / 2, most, cx.rng))
     }
 
@@ -274,12 +311,16 @@ impl Links {
 
     /// Whether this relay rests for not having been where it was dialled, and may be elsewhere now.
     pub(super) fn failed_elsewhere(&self, relay: RelayId, host_ports: &[String]) -> bool {
-        self.failed_at.get(&relay).is_some_and(|dialled| host_ports.iter().any(|other| !dialled.contains(other)))
+        self.failed_at
+            .get(&relay)
+            .is_some_and(|dialled| host_ports.iter().any(|other| !dialled.contains(other)))
     }
 
     /// How long it still rests.
     pub(super) fn rest_left(&self, relay: RelayId, now: Instant) -> Duration {
-        self.rests.get(&relay).map_or(Duration::ZERO, |rest| rest.retry_at().since(now))
+        self.rests
+            .get(&relay)
+            .map_or(Duration::ZERO, |rest| rest.retry_at().since(now))
     }
 
     /// Something came over this link.
@@ -317,11 +358,14 @@ impl Links {
         self.outage_since = None;
     }
 
-    /// Links that became suspect by being silent; whoever has them should make the peer say something.
+    /// Links that became suspect by being silent; whoever has them should make the peer say
+    /// something.
     pub(super) fn newly_suspect(&mut self, now: Instant) -> Vec<LinkId> {
         let mut suspect = Vec::new();
         for (&id, link) in &mut self.up {
-            if link.suspect_until.is_none() && link.asked_at.is_some_and(|at| at + SILENT_FOR <= now) {
+            if link.suspect_until.is_none()
+                && link.asked_at.is_some_and(|at| at + SILENT_FOR <= now)
+            {
                 link.suspect_until = Some(now + SUSPECT_FOR);
                 suspect.push(id);
             }
@@ -331,7 +375,10 @@ impl Links {
 
     /// Suspect links that said nothing in time.
     pub(super) fn dead(&self, now: Instant) -> Vec<LinkId> {
-        let dead = self.up.iter().filter(|(_, link)| link.suspect_until.is_some_and(|until| until <= now));
+        let dead = self
+            .up
+            .iter()
+            .filter(|(_, link)| link.suspect_until.is_some_and(|until| until <= now));
         dead.map(|(&id, _)| id).collect()
     }
 
@@ -377,10 +424,14 @@ impl Links {
         self.up.keys().copied().collect()
     }
 
-    /// A circuit id that was never used on this link. `None` when there is no such link, or it has none left.
+    /// A circuit id that was never used on this link. `None` when there is no such link, or it has
+    /// none left.
     pub(super) fn new_circ_id(&mut self, id: LinkId, now: Instant) -> Option<CircId> {
         let link = self.up.get_mut(&id)?;
-        let count = link.circ_count.checked_add(1).filter(|count| count & DIALLER_BIT == 0)?;
+        let count = link
+            .circ_count
+            .checked_add(1)
+            .filter(|count| count & DIALLER_BIT == 0)?;
         link.circ_count = count;
         link.pace.take(now);
         link.asked_at.get_or_insert(now);
@@ -389,8 +440,12 @@ impl Links {
 
     /// Gives up dials nobody reported on, and closes links that nothing uses and nobody wants.
     pub(super) fn tidy(&mut self, cx: &mut Context<'_>, is_used: impl Fn(LinkId, RelayId) -> bool) {
-        let lost: Vec<RelayId> =
-            self.dialling.iter().filter(|(_, dial)| dial.gives_up_at <= cx.now).map(|(&relay, _)| relay).collect();
+        let lost: Vec<RelayId> = self
+            .dialling
+            .iter()
+            .filter(|(_, dial)| dial.gives_up_at <= cx.now)
+            .map(|(&relay, _)| relay)
+            .collect();
         for relay in lost {
             self.on_dial_failed(cx, relay);
         }
@@ -412,13 +467,30 @@ impl Links {
         let dials = self.dialling.values().map(|dial| dial.gives_up_at);
         let suspects = self.up.values().filter_map(|link| link.suspect_until);
         let silent = self.up.values().filter(|link| link.suspect_until.is_none());
-        let silent = silent.filter_map(|link| link.asked_at).map(|at| at + SILENT_FOR);
-        dials.chain(suspects).chain(silent).chain(self.up.values().map(move |link| link.idle_since + link_idle))
+        let silent = silent
+            .filter_map(|link| link.asked_at)
+            .map(|at| at + SILENT_FOR);
+        dials.chain(suspects).chain(silent).chain(
+            self.up
+                .values()
+                .map(move |link| link.idle_since + link_idle),
+        )
     }
 
-    /// How many of the peers' clocks and ours differ by no more than the network bears, and how many there are.
-    pub(super) fn clocks_agreeing(&self, now: Instant, wall: WallTime, params: &Params) -> (usize, usize) {
-        PeerClock::agreeing(self.up.values().map(|link| link.clock), now, wall, params.clock_warn)
+    /// How many of the peers' clocks and ours differ by no more than the network bears, and how
+    /// many there are.
+    pub(super) fn clocks_agreeing(
+        &self,
+        now: Instant,
+        wall: WallTime,
+        params: &Params,
+    ) -> (usize, usize) {
+        PeerClock::agreeing(
+            self.up.values().map(|link| link.clock),
+            now,
+            wall,
+            params.clock_warn,
+        )
     }
 
     /// The median of how far the peers' clocks are ahead of ours, seconds.
@@ -428,7 +500,9 @@ impl Links {
 
     /// Warns when the median of the peers' clocks and ours differ by more than the network bears.
     pub(super) fn judge_clock(&mut self, cx: &mut Context<'_>) {
-        let Some(median) = self.clock_offset(cx.now, cx.wall) else { return };
+        let Some(median) = self.clock_offset(cx.now, cx.wall) else {
+            return;
+        };
         let seconds = median.unsigned_abs();
         let is_off = seconds > cx.network.params.clock_warn.as_secs();
         if is_off && !self.is_clock_told {
@@ -468,7 +542,13 @@ mod tests {
     }
 
     fn reach_after(links: &mut Links, id: u64, (up, down): (u64, u64)) -> Reach {
-        assert!(at(up, |cx| links.on_up(cx, LinkId(id), RELAY, None, PeerClock::said(cx.now, cx.wall))));
+        assert!(at(up, |cx| links.on_up(
+            cx,
+            LinkId(id),
+            RELAY,
+            None,
+            PeerClock::said(cx.now, cx.wall)
+        )));
         at(down, |cx| {
             assert_eq!(links.on_down(cx, LinkId(id)), Some(RELAY));
             links.reach(RELAY, cx.now)
@@ -478,15 +558,24 @@ mod tests {
     #[test]
     fn a_relay_that_hangs_up_at_once_is_left_alone_ever_longer() {
         let mut links = Links::default();
-        assert!(matches!(reach_after(&mut links, 1, (100, 101)), Reach::Resting(_)));
-        assert!(matches!(reach_after(&mut links, 2, (200, 201)), Reach::Resting(_)));
+        assert!(matches!(
+            reach_after(&mut links, 1, (100, 101)),
+            Reach::Resting(_)
+        ));
+        assert!(matches!(
+            reach_after(&mut links, 2, (200, 201)),
+            Reach::Resting(_)
+        ));
         assert_eq!(links.failures(RELAY), 2);
     }
 
     #[test]
     fn a_relay_whose_link_lasted_may_be_dialled_again_at_once() {
         let mut links = Links::default();
-        assert!(matches!(reach_after(&mut links, 1, (100, 101)), Reach::Resting(_)));
+        assert!(matches!(
+            reach_after(&mut links, 1, (100, 101)),
+            Reach::Resting(_)
+        ));
         assert_eq!(reach_after(&mut links, 2, (200, 300)), Reach::Unknown);
         assert_eq!(links.failures(RELAY), 0);
     }
@@ -500,7 +589,10 @@ mod tests {
             links.on_dial_failed(cx, RELAY);
         });
         assert!(!links.failed_elsewhere(RELAY, &dialled()));
-        assert!(!links.failed_elsewhere(RELAY, &dialled()[1..]), "it was dialled there, and elsewhere too");
+        assert!(
+            !links.failed_elsewhere(RELAY, &dialled()[1..]),
+            "it was dialled there, and elsewhere too"
+        );
         assert!(links.failed_elsewhere(RELAY, &["192.0.2.3:1".to_owned()]));
     }
 }

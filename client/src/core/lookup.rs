@@ -1,8 +1,8 @@
 //! Looking contacts' inboxes up on the ring (docs/protocol.md §9.4).
 //!
-//! Positions are asked in random order, each on a circuit of its own, until enough agree on the highest revision: one
-//! relay can't pass an old descriptor off as the newest. Near an epoch's end the neighbouring epoch is asked too, since
-//! clocks differ.
+//! Positions are asked in random order, each on a circuit of its own, until enough agree on the
+//! highest revision: one relay can't pass an old descriptor off as the newest. Near an epoch's end
+//! the neighbouring epoch is asked too, since clocks differ.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +23,8 @@ use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// How long a descriptor that was found is used without asking again.
 const LIFE: Duration = Duration::from_secs(3600);
-/// Most inboxes whose descriptors are kept or looked for; beyond it the one found longest ago is forgotten.
+/// Most inboxes whose descriptors are kept or looked for; beyond it the one found longest ago is
+/// forgotten.
 const INBOXES_MAX: usize = 256;
 
 /// What is known of contacts' inboxes.
@@ -62,7 +63,8 @@ pub(super) enum Found {
 }
 
 impl Lookups {
-    /// The inbox's descriptor; if `is_fresh` is asked for, one looked up since `since`. Begins to look where it must.
+    /// The inbox's descriptor; if `is_fresh` is asked for, one looked up since `since`. Begins to
+    /// look where it must.
     pub(super) fn find(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,11 +81,21 @@ impl Lookups {
             if lookup.running.is_some() {
                 return Found::Pending;
             }
-            let is_good = |at: Instant| if is_fresh { at >= since } else { at + LIFE > cx.now };
+            let is_good = |at: Instant| {
+                if is_fresh {
+                    at >= since
+                } else {
+                    at + LIFE > cx.now
+                }
+            };
             match (&lookup.known, &lookup.failed) {
-                (Some((descriptor, at)), _) if is_good(*at) => return Found::Known(Arc::clone(descriptor)),
+                (Some((descriptor, at)), _) if is_good(*at) => {
+                    return Found::Known(Arc::clone(descriptor));
+                }
                 // Better an old one than none.
-                (Some((descriptor, _)), Some((_, at))) if *at >= since => return Found::Known(Arc::clone(descriptor)),
+                (Some((descriptor, _)), Some((_, at))) if *at >= since => {
+                    return Found::Known(Arc::clone(descriptor));
+                }
                 (None, &Some((reason, at))) if at >= since => return Found::Failed(reason),
                 _ => {}
             }
@@ -103,13 +115,18 @@ impl Lookups {
         epoch: Epoch,
         answer: Answer,
     ) {
-        let Some(lookup) = self.by_address.get_mut(address.key()) else { return };
-        let Some(running) = &mut lookup.running else { return };
+        let Some(lookup) = self.by_address.get_mut(address.key()) else {
+            return;
+        };
+        let Some(running) = &mut lookup.running else {
+            return;
+        };
         running.asking = running.asking.saturating_sub(1);
         match answer {
             Answer::Directory(DirectoryReply::Inbox(found)) => {
                 running.was_answered = true;
-                let opened = found.map(|bytes| InboxDescriptor::open(address, &cx.network.id, epoch, &bytes));
+                let opened = found
+                    .map(|bytes| InboxDescriptor::open(address, &cx.network.id, epoch, &bytes));
                 if let Some(Ok(descriptor)) = opened {
                     running.on_found(descriptor);
                 }
@@ -137,22 +154,47 @@ impl Lookups {
             rest.extend(positions.into_iter().map(|relay| (epoch, relay)));
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
-        lookup.running =
-            Some(Running { rest, asking: 0, best: None, agreeing: 0, was_answered: false, obstacle: None });
+        lookup.running = Some(Running {
+            rest,
+            asking: 0,
+            best: None,
+            agreeing: 0,
+            was_answered: false,
+            obstacle: None,
+        });
         Self::go_on(cx, requests, address, lookup);
     }
 
     /// Asks as many more as may be needed, or concludes.
-    fn go_on(cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress, lookup: &mut Lookup) {
-        let Some(running) = &mut lookup.running else { return };
+    fn go_on(
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        address: &InboxAddress,
+        lookup: &mut Lookup,
+    ) {
+        let Some(running) = &mut lookup.running else {
+            return;
+        };
         let wanted = cx.network.params.lookups_agree;
         while running.agreeing + running.asking < wanted
             && let Some((epoch, relay)) = running.rest.pop()
         {
             let blinded = address.blinded_key(&cx.network.id, epoch);
             let question = Question::Directory(DirectoryRequest::LookupInbox { blinded, epoch });
-            let asker = Asker::Lookup { address: *address, epoch };
-            requests.ask(cx, asker, Isolation::Lookup { address: *address.key(), epoch }, relay, question);
+            let asker = Asker::Lookup {
+                address: *address,
+                epoch,
+            };
+            requests.ask(
+                cx,
+                asker,
+                Isolation::Lookup {
+                    address: *address.key(),
+                    epoch,
+                },
+                relay,
+                question,
+            );
             running.asking += 1;
         }
         let is_over = running.agreeing >= wanted || running.asking == 0;
@@ -166,9 +208,22 @@ impl Lookups {
         if self.by_address.len() < INBOXES_MAX || self.by_address.contains_key(key) {
             return true;
         }
-        let found_at = |lookup: &Lookup| lookup.known.as_ref().map_or(Instant::default(), |&(_, at)| at);
-        let idle = self.by_address.iter().filter(|(_, lookup)| lookup.running.is_none());
-        let Some(oldest) = idle.min_by_key(|(_, lookup)| found_at(lookup)).map(|(&key, _)| key) else { return false };
+        let found_at = |lookup: &Lookup| {
+            lookup
+                .known
+                .as_ref()
+                .map_or(Instant::default(), |&(_, at)| at)
+        };
+        let idle = self
+            .by_address
+            .iter()
+            .filter(|(_, lookup)| lookup.running.is_none());
+        let Some(oldest) = idle
+            .min_by_key(|(_, lookup)| found_at(lookup))
+            .map(|(&key, _)| key)
+        else {
+            return false;
+        };
         self.by_address.remove(&oldest);
         true
     }
@@ -176,7 +231,10 @@ impl Lookups {
 
 impl Lookup {
     fn conclude(&mut self, now: Instant, running: Running) {
-        let known = self.known.as_ref().map_or(0, |(descriptor, _)| descriptor.revision);
+        let known = self
+            .known
+            .as_ref()
+            .map_or(0, |(descriptor, _)| descriptor.revision);
         match running.best {
             // Whoever serves an older one than was seen before is not believed.
             Some(descriptor) if descriptor.revision >= known => {

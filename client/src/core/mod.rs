@@ -1,9 +1,10 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
-//! From below: `links` · `path` (`guards`, `layer2`) · `pool` of `circuit`s · `requests`; on top of them the
-//! machines, which know of each other only here: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and
-//! `outbox` (`delivery`) send, `fetch` receives. Cells, time, randomness and completions come in; cells, links to make,
-//! things to store and notices go out. Rules: docs/protocol.md §4-§10.
+//! From below: `links` · `path` (`guards`, `layer2`) · `pool` of `circuit`s · `requests`; on top of
+//! them the machines, which know of each other only here: `sync` keeps the view, `inboxes`
+//! (`publish`) owns, `lookup` and `outbox` (`delivery`) send, `fetch` receives. Cells, time,
+//! randomness and completions come in; cells, links to make, things to store and notices go out.
+//! Rules: docs/protocol.md §4-§10.
 
 mod breakers;
 mod chance;
@@ -46,8 +47,8 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Cancelled, Command, Contact, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage, SendFault, Snapshot,
-    Status, StoreOp, StoreTicket, Warning,
+    Cancelled, Command, Contact, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage,
+    SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
 use outbox::Outbox;
@@ -73,16 +74,18 @@ pub enum SnapshotFault {
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How often it is stored how far the calendar is to be believed.
 const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
-/// While there are links it is looked this often whether the machine slept: timers may stand still while it does.
+/// While there are links it is looked this often whether the machine slept: timers may stand still
+/// while it does.
 const WAKE_LOOK: Duration = Duration::from_secs(5);
-/// Rounds in which what one part did may set another going; what is left after it waits for the next input.
+/// Rounds in which what one part did may set another going; what is left after it waits for the
+/// next input.
 const ROUNDS_MAX: usize = 64;
 
 /// A client without a world.
 ///
-/// In by `handle_*`, out by `poll_*`. After each batch of `handle_*` drain in this order: [`Core::poll_store`],
-/// [`Core::poll_cell`], [`Core::poll_link`], [`Core::poll_notice`]; [`Core::poll_timeout`] last, since everything above
-/// may move it.
+/// In by `handle_*`, out by `poll_*`. After each batch of `handle_*` drain in this order:
+/// [`Core::poll_store`], [`Core::poll_cell`], [`Core::poll_link`], [`Core::poll_notice`];
+/// [`Core::poll_timeout`] last, since everything above may move it.
 #[expect(missing_debug_implementations, reason = "holds keys and messages")]
 pub struct Core {
     network: Network,
@@ -127,11 +130,13 @@ struct Outgoing {
     last_ticket: u64,
 }
 
-/// What every part needs while it acts: time, randomness, what is known, and where to put what goes out.
+/// What every part needs while it acts: time, randomness, what is known, and where to put what goes
+/// out.
 struct Context<'a> {
     now: Instant,
     wall: WallTime,
-    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age is dropped by it.
+    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age
+    /// is dropped by it.
     confirmed: WallTime,
     /// Whether the calendar is confirmed as it is.
     is_clock_sure: bool,
@@ -185,8 +190,8 @@ macro_rules! context {
 }
 
 impl Core {
-    /// A client that goes on where the snapshot left off. `seeds` are used besides the network's own. Descriptors that are
-    /// no longer good are left out, whatever the snapshot holds.
+    /// A client that goes on where the snapshot left off. `seeds` are used besides the network's
+    /// own. Descriptors that are no longer good are left out, whatever the snapshot holds.
     ///
     /// # Errors
     /// A snapshot that this code did not write.
@@ -200,7 +205,12 @@ impl Core {
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let pool = Pool::new(Paths::restore(snapshot.paths.as_deref())?, &network.params, now, wall);
+        let pool = Pool::new(
+            Paths::restore(snapshot.paths.as_deref())?,
+            &network.params,
+            now,
+            wall,
+        );
         let (mut clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
         let is_start_news = clock.count_start(wall);
         let mut core = Self {
@@ -210,7 +220,11 @@ impl Core {
             is_ready: false,
             clock,
             is_clock_jumped: false,
-            clock_stored_at: if is_start_news { now } else { now + CLOCK_STORE_EVERY },
+            clock_stored_at: if is_start_news {
+                now
+            } else {
+                now + CLOCK_STORE_EVERY
+            },
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),
@@ -247,21 +261,38 @@ impl Core {
     }
 
     /// Does what the user wants.
-    pub fn handle_command(&mut self, now: Instant, wall: WallTime, command: Command, rng: &mut dyn CryptoRng) {
+    pub fn handle_command(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        command: Command,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
-        if !matches!(command, Command::Stop | Command::Cancel(_) | Command::Adopt { .. }) {
+        if !matches!(
+            command,
+            Command::Stop | Command::Cancel(_) | Command::Adopt { .. }
+        ) {
             self.pool.links.restart_outage(&mut cx);
             self.sync.hasten(&cx);
         }
         match command {
-            Command::Send { id, address, body, life } => self.outbox.send(&mut cx, id, address, body, life),
+            Command::Send {
+                id,
+                address,
+                body,
+                life,
+            } => self.outbox.send(&mut cx, id, address, body, life),
             Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
             Command::Flush => self.outbox.flush(&mut cx),
             // One that can't be read stays where it is, and the next client says so.
             Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
-            Command::Listen { name, is_interactive } if self.inboxes.contains(&name) => {
+            Command::Listen {
+                name,
+                is_interactive,
+            } if self.inboxes.contains(&name) => {
                 self.inboxes.report(&name);
                 self.fetching.listen(now, name, is_interactive);
             }
@@ -281,7 +312,8 @@ impl Core {
         self.drive(now, wall, rng);
     }
 
-    /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated; `hello` is the peer's.
+    /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated; `hello` is the
+    /// peer's.
     pub fn handle_link_up(
         &mut self,
         now: Instant,
@@ -294,14 +326,17 @@ impl Core {
         self.look_awake(now, wall, rng);
         self.look_at_clock(now, wall);
         let was_cut_off = self.pool.guard_in_use().is_none();
-        let Hello { descriptor, clock, .. } = hello;
+        let Hello {
+            descriptor, clock, ..
+        } = hello;
         let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
         let mut cx = context!(self, now, wall, rng);
         if self.is_stopped {
             cx.out.links.push_back(LinkOp::Close(link));
             return;
         }
-        self.pool.handle_link_up(&mut cx, link, relay, target, PeerClock::said(now, clock));
+        self.pool
+            .handle_link_up(&mut cx, link, relay, target, PeerClock::said(now, clock));
         self.sync.on_link_up(now);
         self.drive(now, wall, rng);
         if was_cut_off && self.pool.guard_in_use().is_some() {
@@ -311,7 +346,13 @@ impl Core {
     }
 
     /// A link is gone.
-    pub fn handle_link_down(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
+    pub fn handle_link_down(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_link_down(&mut cx, link);
@@ -320,7 +361,13 @@ impl Core {
     }
 
     /// A link's peer is silent for longer than its padding or keepalives allow.
-    pub fn handle_link_quiet(&mut self, now: Instant, wall: WallTime, link: LinkId, rng: &mut dyn CryptoRng) {
+    pub fn handle_link_quiet(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_link_quiet(&mut cx, link);
@@ -328,7 +375,13 @@ impl Core {
     }
 
     /// A link asked for with [`LinkOp::Dial`] can't be made.
-    pub fn handle_dial_failed(&mut self, now: Instant, wall: WallTime, relay: RelayId, rng: &mut dyn CryptoRng) {
+    pub fn handle_dial_failed(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        relay: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
         self.pool.handle_dial_failed(&mut cx, relay);
@@ -340,7 +393,14 @@ impl Core {
     }
 
     /// A cell came, other than `Hello` and `Padding`, which the shell keeps to itself.
-    pub fn handle_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
+    pub fn handle_cell(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        cell: Cell,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.look_awake(now, wall, rng);
         self.received_cells += 1;
         let mut cx = context!(self, now, wall, rng);
@@ -359,7 +419,8 @@ impl Core {
     ) {
         self.look_awake(now, wall, rng);
         let mut cx = context!(self, now, wall, rng);
-        // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done again.
+        // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done
+        // again.
         let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
             || self.outbox.on_stored(&mut cx, ticket, is_stored)
             || self.inboxes.on_stored(&cx, ticket, is_stored);
@@ -409,7 +470,12 @@ impl Core {
             self.outbox.timeout(after),
             self.fetching.timeout(after),
         ];
-        let look_at = after + if self.pool.links.ids().is_empty() { HEARTBEAT } else { WAKE_LOOK };
+        let look_at = after
+            + if self.pool.links.ids().is_empty() {
+                HEARTBEAT
+            } else {
+                WAKE_LOOK
+            };
         Some(soonest.into_iter().flatten().fold(look_at, Instant::min))
     }
 
@@ -421,7 +487,9 @@ impl Core {
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),
             circuits: self.pool.built_count(),
-            outbox: self.outbox.list(&self.network.params, self.driven_at, self.driven_wall),
+            outbox: self
+                .outbox
+                .list(&self.network.params, self.driven_at, self.driven_wall),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,
@@ -434,7 +502,10 @@ impl Core {
         match links.up_since(guard) {
             Some((relay, since)) => {
                 let age = self.driven_at.since(since);
-                Contact::Reached { relay, since: WallTime(self.driven_wall.as_secs().saturating_sub(age.as_secs())) }
+                Contact::Reached {
+                    relay,
+                    since: WallTime(self.driven_wall.as_secs().saturating_sub(age.as_secs())),
+                }
             }
             None if links.is_dialling() => Contact::Trying,
             None if links.has_failed() => Contact::NoAnswer,
@@ -497,10 +568,14 @@ impl Core {
             let mut cx = context!(self, now, wall, rng);
             let are_seeds_tried = self.sync.are_all_tried(&self.pool, now);
             self.pool.drive(&mut cx, expected, are_seeds_tried);
-            self.sync.drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
-            self.inboxes.drive(&mut cx, &mut self.lookups, &mut self.requests);
-            self.outbox.drive(&mut cx, &mut self.lookups, &mut self.requests);
-            self.fetching.drive(&mut cx, &self.inboxes, &mut self.requests);
+            self.sync
+                .drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
+            self.inboxes
+                .drive(&mut cx, &mut self.lookups, &mut self.requests);
+            self.outbox
+                .drive(&mut cx, &mut self.lookups, &mut self.requests);
+            self.fetching
+                .drive(&mut cx, &self.inboxes, &mut self.requests);
             let answers = self.requests.drive(&mut cx, &mut self.pool);
             if self.requests.take_met_unknown() {
                 self.sync.on_unknown_relay(&cx);
@@ -518,37 +593,71 @@ impl Core {
             }
         }
         let mut cx = context!(self, now, wall, rng);
-        self.pool.tidy_links(&mut cx, |relay| self.sync.wants(relay));
+        self.pool
+            .tidy_links(&mut cx, |relay| self.sync.wants(relay));
     }
 
-    /// How many stubs are about to be asked for. Only where all copies of a message leave together anyway: elsewhere circuits
-    /// made now would tell the guard that a message is about to be sent.
+    /// How many stubs are about to be asked for. Only where all copies of a message leave together
+    /// anyway: elsewhere circuits made now would tell the guard that a message is about to be sent.
     fn expected_stubs(&self) -> usize {
         let params = &self.network.params;
-        if params.second_deposit_delay.is_zero() && self.outbox.is_finding() { params.mailboxes } else { 0 }
+        if params.second_deposit_delay.is_zero() && self.outbox.is_finding() {
+            params.mailboxes
+        } else {
+            0
+        }
     }
 
-    fn on_answer(&mut self, now: Instant, wall: WallTime, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
+    fn on_answer(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        asker: Asker,
+        answer: Answer,
+        rng: &mut dyn CryptoRng,
+    ) {
         let mut cx = context!(self, now, wall, rng);
         match asker {
             Asker::Sync(serial) => {
-                let received = self.sync.on_answer(&mut cx, &mut self.pool, &mut self.requests, serial, answer);
+                let received = self.sync.on_answer(
+                    &mut cx,
+                    &mut self.pool,
+                    &mut self.requests,
+                    serial,
+                    answer,
+                );
                 for unverified in received {
                     self.learn(wall, unverified);
                 }
                 self.look_at_view(wall);
             }
-            Asker::CreateMailbox { inbox, queue, .. } => self.inboxes.on_created(&mut cx, &inbox, queue, &answer),
-            Asker::Publish { inbox, epoch, relay, revision, .. } => {
-                self.inboxes.on_published(&mut cx, &inbox, (epoch, relay), revision, &answer);
+            Asker::CreateMailbox { inbox, queue, .. } => {
+                self.inboxes.on_created(&mut cx, &inbox, queue, &answer);
+            }
+            Asker::Publish {
+                inbox,
+                epoch,
+                relay,
+                revision,
+                ..
+            } => {
+                self.inboxes
+                    .on_published(&mut cx, &inbox, (epoch, relay), revision, &answer);
             }
             Asker::Lookup { address, epoch } => {
-                self.lookups.on_answer(&mut cx, &mut self.requests, &address, epoch, answer);
+                self.lookups
+                    .on_answer(&mut cx, &mut self.requests, &address, epoch, answer);
             }
-            Asker::Deposit { message, queue } => self.outbox.on_answer(&mut cx, message, queue, &answer),
-            Asker::Fetch { inbox, queue } => self.fetching.on_fetch(&mut cx, &mut self.inboxes, &inbox, queue, answer),
+            Asker::Deposit { message, queue } => {
+                self.outbox.on_answer(&mut cx, message, queue, &answer);
+            }
+            Asker::Fetch { inbox, queue } => {
+                self.fetching
+                    .on_fetch(&mut cx, &mut self.inboxes, &inbox, queue, answer);
+            }
             Asker::Subscribe { inbox, queue } => {
-                self.fetching.on_push(&mut cx, &mut self.inboxes, &inbox, queue, answer);
+                self.fetching
+                    .on_push(&mut cx, &mut self.inboxes, &inbox, queue, answer);
             }
         }
     }

@@ -1,12 +1,13 @@
-//! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox, deposited until enough holders
-//! have them; and durable here until then.
+//! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox,
+//! deposited until enough holders have them; and durable here until then.
 //!
-//! A message leaves the outbox only when as many holders hold it as are wanted. It is stored and first deposited at the
-//! same time, so that nobody waits for this disk; the user is told that it is safe, and how it fares, only once it is
-//! durable here. While the store fails nothing more is asked for. A message that never was durable here, but may be with a
-//! holder, is not called unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are worked
-//! on at a time; the rest wait. A message that nobody takes for its whole life expires: by the calendar while the clock is known
-//! to be right, else by confirmed time.
+//! A message leaves the outbox only when as many holders hold it as are wanted. It is stored and
+//! first deposited at the same time, so that nobody waits for this disk; the user is told that it
+//! is safe, and how it fares, only once it is durable here. While the store fails nothing more is
+//! asked for. A message that never was durable here, but may be with a holder, is not called
+//! unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are
+//! worked on at a time; the rest wait. A message that nobody takes for its whole life expires: by
+//! the calendar while the clock is known to be right, else by confirmed time.
 
 mod listed;
 #[cfg(test)]
@@ -36,7 +37,8 @@ use waiting::{Due, Waiting, next_after};
 const ACTIVE_MAX: usize = 8;
 /// Messages worked on or resting at once. Bounds what is sealed and in memory twice.
 const SEALED_MAX: usize = 64;
-/// Messages worked on at once when another begins that enough holders have already. One of these always may.
+/// Messages worked on at once when another begins that enough holders have already. One of these
+/// always may.
 const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 /// Most messages in the outbox; more are refused.
 const MESSAGES_MAX: usize = 10_000;
@@ -44,10 +46,12 @@ const MESSAGES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 256 << 20;
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
-/// How long after a holder took a message that is stored: the others' answers are mostly in it then, or need no storing.
+/// How long after a holder took a message that is stored: the others' answers are mostly in it
+/// then, or need no storing.
 const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
 
-/// Messages that are begun in one moment follow one another after a random wait, at most with this mean.
+/// Messages that are begun in one moment follow one another after a random wait, at most with this
+/// mean.
 const STAGGER_MEAN_MAX: Duration = Duration::from_millis(300);
 /// That mean is this part of the one between two deposits of one message.
 const STAGGER_SHARE: u32 = 100;
@@ -65,7 +69,8 @@ pub(super) struct Outbox {
     last_seq: u64,
     /// When the message that was restored last is to begin.
     restored_at: Instant,
-    /// The linked relays' clocks agree with ours, as far as was last known: else messages expire by confirmed time.
+    /// The linked relays' clocks agree with ours, as far as was last known: else messages expire by
+    /// confirmed time.
     pub(super) is_clock_right: bool,
 }
 
@@ -124,7 +129,12 @@ enum Saving {
 }
 
 impl Outbox {
-    pub(super) fn restore(&mut self, cx: &mut Context<'_>, id: MessageId, state: &[u8]) -> Result<(), SnapshotFault> {
+    pub(super) fn restore(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: MessageId,
+        state: &[u8],
+    ) -> Result<(), SnapshotFault> {
         let life = cx.network.params.record_life;
         let delivery = Delivery::restore(state, cx.wall, life).ok_or(SnapshotFault::Outbox(id))?;
         let begin_at = self.restored_at.max(cx.now) + delivery.spacing(cx.wall, &cx.network.params);
@@ -138,8 +148,17 @@ impl Outbox {
     }
 
     /// Takes in a message that is stored already, unless it is here.
-    pub(super) fn adopt(&mut self, cx: &mut Context<'_>, id: MessageId, state: &[u8]) -> Result<(), SnapshotFault> {
-        if self.entries.contains_key(&id) { Ok(()) } else { self.restore(cx, id, state) }
+    pub(super) fn adopt(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: MessageId,
+        state: &[u8],
+    ) -> Result<(), SnapshotFault> {
+        if self.entries.contains_key(&id) {
+            Ok(())
+        } else {
+            self.restore(cx, id, state)
+        }
     }
 
     /// Takes a message in, unless it can never be sent.
@@ -152,39 +171,60 @@ impl Outbox {
         life: Option<Duration>,
     ) {
         if body.len() > MESSAGE_LEN_MAX {
-            return cx.notify(Notice::Failed { id, reason: SendFault::TooLong });
+            return cx.notify(Notice::Failed {
+                id,
+                reason: SendFault::TooLong,
+            });
         }
         if self.entries.contains_key(&id) {
             return;
         }
         if !has_room(self.entries.len(), self.bytes, body.len()) {
-            return cx.notify(Notice::Failed { id, reason: SendFault::OutboxFull });
+            return cx.notify(Notice::Failed {
+                id,
+                reason: SendFault::OutboxFull,
+            });
         }
         let life = life.unwrap_or(cx.network.params.record_life);
-        self.insert(id, Delivery::new(address, body, cx.wall, life), Saving::Due(cx.now));
+        self.insert(
+            id,
+            Delivery::new(address, body, cx.wall, life),
+            Saving::Due(cx.now),
+        );
         self.save_at(id, cx.now);
         self.wait(id, cx.now);
     }
 
-    /// Takes a message back. What was asked of a holder can't be called back, what was not is not asked any more.
+    /// Takes a message back. What was asked of a holder can't be called back, what was not is not
+    /// asked any more.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) {
-        let Some(entry) = self.remove(cx, id) else { return };
+        let Some(entry) = self.remove(cx, id) else {
+            return;
+        };
         requests.withdraw_deposits(id);
         let (holders, may_be_out) = (entry.delivery.held_count(), entry.delivery.may_be_out());
-        cx.notify(Notice::Cancelled(Cancelled { id, holders, may_be_out }));
+        cx.notify(Notice::Cancelled(Cancelled {
+            id,
+            holders,
+            may_be_out,
+        }));
     }
 
     pub(super) fn contains(&self, id: MessageId) -> bool {
         self.entries.contains_key(&id)
     }
 
-    /// Whatever waits for another try is due now, one message after the other; waits between two deposits are kept.
+    /// Whatever waits for another try is due now, one message after the other; waits between two
+    /// deposits are kept.
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) {
         let mut begin_at = cx.now;
         let waiting: Vec<Due> = self.waiting.drain().collect();
         for (due_at, _, id) in waiting {
-            let Some(entry) = self.entries.get(&id) else { continue };
-            let earliest = begin_at.max(cx.now + entry.delivery.spacing(cx.wall, &cx.network.params));
+            let Some(entry) = self.entries.get(&id) else {
+                continue;
+            };
+            let earliest =
+                begin_at.max(cx.now + entry.delivery.spacing(cx.wall, &cx.network.params));
             self.wait(id, due_at.min(earliest));
             begin_at = begin_at + stagger(cx);
         }
@@ -200,14 +240,23 @@ impl Outbox {
         self.is_clock_right = is_right;
     }
 
-    /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is needed next.
+    /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is
+    /// needed next.
     pub(super) fn is_finding(&self) -> bool {
-        let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+        let mut active = self
+            .active
+            .iter()
+            .filter_map(|(_, id)| self.entries.get(id));
         active.any(|entry| entry.stage == Stage::Finding)
     }
 
     /// Begins attempts that are due, goes on with those under way, and has stored what changed.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests) {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+    ) {
         while let Some(due) = self.next_due(cx.now) {
             self.waiting.remove(&due);
             self.begin(cx, due.2);
@@ -218,7 +267,11 @@ impl Outbox {
         }
         // Last, so that what was just sealed is stored with the message and not after it.
         let due = self.unsaved.iter().take_while(|&&(at, _, _)| at <= cx.now);
-        let is_sealing = |id| self.entries.get(id).is_some_and(|entry: &Entry| entry.delivery.is_sealing());
+        let is_sealing = |id| {
+            self.entries
+                .get(id)
+                .is_some_and(|entry: &Entry| entry.delivery.is_sealing())
+        };
         let due: Vec<_> = due.filter(|(_, _, id)| !is_sealing(id)).copied().collect();
         for (at, seq, id) in due {
             self.unsaved.remove(&(at, seq, id));
@@ -231,15 +284,31 @@ impl Outbox {
             // A place became free in the same round.
             return Some(after);
         }
-        let due = [self.waiting.next_after(after), next_after(&self.unsaved, after)];
-        let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
-        let deposits = active.filter_map(|entry| entry.delivery.timeout(after)).min();
+        let due = [
+            self.waiting.next_after(after),
+            next_after(&self.unsaved, after),
+        ];
+        let active = self
+            .active
+            .iter()
+            .filter_map(|(_, id)| self.entries.get(id));
+        let deposits = active
+            .filter_map(|entry| entry.delivery.timeout(after))
+            .min();
         due.into_iter().flatten().chain(deposits).min()
     }
 
     /// A mailbox answered a deposit, or did not.
-    pub(super) fn on_answer(&mut self, cx: &mut Context<'_>, id: MessageId, queue: QueueId, answer: &Answer) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    pub(super) fn on_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: MessageId,
+        queue: QueueId,
+        answer: &Answer,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let is_news = entry.delivery.on_answer(cx, queue, answer);
         if is_news {
             entry.delivery.look_whether_enough(cx);
@@ -258,9 +327,18 @@ impl Outbox {
     }
 
     /// Says whether the ticket was one of ours.
-    pub(super) fn on_stored(&mut self, cx: &mut Context<'_>, ticket: StoreTicket, is_stored: bool) -> bool {
-        let Some(id) = self.tickets.remove(&ticket) else { return false };
-        let Some(entry) = self.entries.get_mut(&id) else { return true };
+    pub(super) fn on_stored(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: StoreTicket,
+        is_stored: bool,
+    ) -> bool {
+        let Some(id) = self.tickets.remove(&ticket) else {
+            return false;
+        };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return true;
+        };
         if entry.saving == Saving::Storing(ticket) && is_stored {
             entry.saving = Saving::Saved;
         }
@@ -274,7 +352,9 @@ impl Outbox {
 
     /// The message is safe: now the user hears so, and of what happened meanwhile.
     fn on_durable(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let stage = entry.stage;
         if entry.told != Told::Queued {
             entry.told = Told::Queued;
@@ -290,9 +370,12 @@ impl Outbox {
         }
     }
 
-    /// Nothing more is sent of it until the store works again; what is on its way can't be called back.
+    /// Nothing more is sent of it until the store works again; what is on its way can't be called
+    /// back.
     fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let until = match entry.stage {
             // What the user was told about when it is tried again holds.
             Stage::Waiting(until) | Stage::Blocked(until) => until,
@@ -304,7 +387,9 @@ impl Outbox {
         entry.delivery.end_attempt();
         match entry.told {
             // It needs no outbox any more.
-            Told::Queued if entry.delivery.is_held_enough(&cx.network.params) => return self.finish(cx, id),
+            Told::Queued if entry.delivery.is_held_enough(&cx.network.params) => {
+                return self.finish(cx, id);
+            }
             Told::Queued | Told::Unsaved => {}
             Told::Nothing => {
                 entry.told = Told::Doubtful;
@@ -316,10 +401,12 @@ impl Outbox {
         self.save_at(id, cx.now + STORE_RETRY);
     }
 
-    /// A message that is not durable here is done with once enough holders have it; once nothing that was asked can change
-    /// that, the user hears what is known.
+    /// A message that is not durable here is done with once enough holders have it; once nothing
+    /// that was asked can change that, the user hears what is known.
     fn end_doubt(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         if entry.delivery.is_held_enough(&cx.network.params) {
             self.finish(cx, id);
         } else if entry.told == Told::Doubtful && !entry.delivery.is_awaited() {
@@ -334,7 +421,11 @@ impl Outbox {
             seq: self.last_seq,
             delivery,
             stage: Stage::Blocked(Instant::default()), // until it is told what to wait for
-            told: if saving == Saving::Saved { Told::Queued } else { Told::Nothing },
+            told: if saving == Saving::Saved {
+                Told::Queued
+            } else {
+                Told::Nothing
+            },
             saving,
             told_holders: None,
             backoff: Backoff::default(),
@@ -350,22 +441,41 @@ impl Outbox {
         if self.active.len() >= SEALED_MAX {
             return None;
         }
-        let needed = self.waiting.first_needed(now).filter(|_| self.busy_count(now) < ACTIVE_MAX);
+        let needed = self
+            .waiting
+            .first_needed(now)
+            .filter(|_| self.busy_count(now) < ACTIVE_MAX);
         needed.or_else(|| {
-            let mut active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
+            let mut active = self
+                .active
+                .iter()
+                .filter_map(|(_, id)| self.entries.get(id));
             let has_one_for_more = active.any(|entry| entry.delivery.has_enough());
-            let active_max = if has_one_for_more { ACTIVE_FOR_MORE_MAX } else { ACTIVE_MAX + 1 };
-            self.waiting.first_for_more(now).filter(|_| self.busy_count(now) < active_max)
+            let active_max = if has_one_for_more {
+                ACTIVE_FOR_MORE_MAX
+            } else {
+                ACTIVE_MAX + 1
+            };
+            self.waiting
+                .first_for_more(now)
+                .filter(|_| self.busy_count(now) < active_max)
         })
     }
 
     fn busy_count(&self, now: Instant) -> usize {
-        let active = self.active.iter().filter_map(|(_, id)| self.entries.get(id));
-        active.filter(|entry| entry.delivery.rests_until(now).is_none()).count()
+        let active = self
+            .active
+            .iter()
+            .filter_map(|(_, id)| self.entries.get(id));
+        active
+            .filter(|entry| entry.delivery.rests_until(now).is_none())
+            .count()
     }
 
     fn begin(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let attempt = entry.delivery.begin_attempt(cx);
         if attempt == Attempt::OneTooMany {
             return self.finish(cx, id);
@@ -378,8 +488,16 @@ impl Outbox {
         }
     }
 
-    fn advance(&mut self, cx: &mut Context<'_>, lookups: &mut Lookups, requests: &mut Requests, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+        id: MessageId,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         if entry.stage == Stage::Finding {
             let address = entry.delivery.address();
             match lookups.find(cx, requests, address, entry.attempt_at, entry.needs_fresh) {
@@ -391,7 +509,13 @@ impl Outbox {
                 Found::Known(descriptor) => self.aim(cx, id, &descriptor),
             }
         }
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.stage == Stage::Depositing) else { return };
+        let Some(entry) = self
+            .entries
+            .get_mut(&id)
+            .filter(|entry| entry.stage == Stage::Depositing)
+        else {
+            return;
+        };
         let is_queued = entry.told == Told::Queued;
         match entry.delivery.drive(cx, requests, id) {
             Progress::UnderWay if is_queued => entry.tell_rest(cx, id),
@@ -406,7 +530,9 @@ impl Outbox {
 
     /// The mailboxes are known.
     fn aim(&mut self, cx: &mut Context<'_>, id: MessageId, descriptor: &Arc<InboxDescriptor>) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         entry.stage = Stage::Depositing;
         let wanted = entry.delivery.wanted(&cx.network.params);
         entry.delivery.aim(cx, descriptor);
@@ -422,9 +548,12 @@ impl Outbox {
         }
     }
 
-    /// Enough have it, and the attempt at those still missing was in vain: they are tried a little longer.
+    /// Enough have it, and the attempt at those still missing was in vain: they are tried a little
+    /// longer.
     fn try_for_more(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         let is_changed = entry.delivery.look_whether_enough(cx);
         // Whoever waits for this attempt waits no longer.
         entry.tell_held(cx, id);
@@ -439,7 +568,9 @@ impl Outbox {
 
     /// Until the next attempt, which looks the inbox up anew; says how long that is.
     fn rest(&mut self, cx: &mut Context<'_>, id: MessageId) -> Duration {
-        let Some(entry) = self.entries.get_mut(&id) else { return Duration::ZERO };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return Duration::ZERO;
+        };
         entry.needs_fresh = true;
         let wait = entry.backoff.fail(cx);
         self.pause(id, cx.now + wait);
@@ -449,7 +580,9 @@ impl Outbox {
     /// The attempt failed: the message stays, and is tried again later.
     fn defer(&mut self, cx: &mut Context<'_>, id: MessageId, reason: DeferReason) {
         let is_over = self.is_over(cx, id, reason);
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         entry.delivery.end_attempt();
         if entry.told != Told::Queued {
             // It is tried again as soon as it is durable, and what then becomes of it is told.
@@ -464,7 +597,11 @@ impl Outbox {
                     self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
                 }
                 let retry_in = self.rest(cx, id);
-                cx.notify(Notice::Deferred { id, reason, retry_in });
+                cx.notify(Notice::Deferred {
+                    id,
+                    reason,
+                    retry_in,
+                });
             }
             // Nothing was tried.
             (true, DeferReason::NoCircuit | DeferReason::Broken { .. }) => {
@@ -485,14 +622,20 @@ impl Outbox {
     fn wait(&mut self, id: MessageId, until: Instant) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.stage = Stage::Waiting(until);
-            self.waiting.insert((until, entry.seq, id), entry.delivery.has_enough());
+            self.waiting
+                .insert((until, entry.seq, id), entry.delivery.has_enough());
         }
     }
 
-    /// The client ends: what holders answered is stored while there is time, so that it is not asked of them again.
+    /// The client ends: what holders answered is stored while there is time, so that it is not
+    /// asked of them again.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         for (_, _, id) in core::mem::take(&mut self.unsaved) {
-            if self.entries.get(&id).is_some_and(|entry| entry.told == Told::Queued) {
+            if self
+                .entries
+                .get(&id)
+                .is_some_and(|entry| entry.told == Told::Queued)
+            {
                 self.store(cx, id);
             }
         }
@@ -508,7 +651,9 @@ impl Outbox {
 
     /// The store has to be asked at this time to take the message as it is then.
     fn save_at(&mut self, id: MessageId, at: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
         if let Saving::Due(before) = entry.saving {
             self.unsaved.remove(&(before, entry.seq, id));
         }
@@ -517,33 +662,50 @@ impl Outbox {
     }
 
     fn store(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let ticket = cx.store(StoreOp::PutOutbox { id, state: entry.delivery.state() });
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        let ticket = cx.store(StoreOp::PutOutbox {
+            id,
+            state: entry.delivery.state(),
+        });
         entry.saving = Saving::Storing(ticket);
         self.tickets.insert(ticket, id);
     }
 
-    /// Whether this attempt, which failed, was the last of a message's life. One that could not be made does not count. A clock
-    /// that is not known to be right counts as far as it is confirmed.
+    /// Whether this attempt, which failed, was the last of a message's life. One that could not be
+    /// made does not count. A clock that is not known to be right counts as far as it is confirmed.
     fn is_over(&self, cx: &Context<'_>, id: MessageId, reason: DeferReason) -> bool {
         let was_made = match reason {
-            DeferReason::NoDescriptor | DeferReason::NoDirectory | DeferReason::Holders | DeferReason::QueueFull => {
-                true
-            }
+            DeferReason::NoDescriptor
+            | DeferReason::NoDirectory
+            | DeferReason::Holders
+            | DeferReason::QueueFull => true,
             DeferReason::NoCircuit | DeferReason::Broken { .. } => false,
         };
         let expires_at = self.entries.get(&id).map(|entry| entry.delivery.life().1);
-        let by = if self.is_clock_right { cx.wall } else { cx.confirmed };
+        let by = if self.is_clock_right {
+            cx.wall
+        } else {
+            cx.confirmed
+        };
         was_made && expires_at.is_some_and(|at| at <= by)
     }
 
     /// It was tried for long enough: its user hears so, unless somebody has it.
     fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        if self.entries.get(&id).is_some_and(|entry| entry.delivery.held_count() > 0) {
+        if self
+            .entries
+            .get(&id)
+            .is_some_and(|entry| entry.delivery.held_count() > 0)
+        {
             return self.finish(cx, id);
         }
         if self.remove(cx, id).is_some() {
-            cx.notify(Notice::Failed { id, reason: SendFault::Expired });
+            cx.notify(Notice::Failed {
+                id,
+                reason: SendFault::Expired,
+            });
         }
     }
 
@@ -571,7 +733,8 @@ impl Outbox {
     }
 }
 
-/// Whether a message of this length has a place beside so many others, whose bodies come to so many bytes.
+/// Whether a message of this length has a place beside so many others, whose bodies come to so many
+/// bytes.
 const fn has_room(messages: usize, bytes: usize, len: usize) -> bool {
     messages < MESSAGES_MAX && bytes.saturating_add(len) <= BYTES_MAX
 }
@@ -585,18 +748,28 @@ fn stagger(cx: &mut Context<'_>) -> Duration {
 impl Entry {
     fn tell_unsaved(&mut self, cx: &mut Context<'_>, id: MessageId) {
         self.told = Told::Unsaved;
-        cx.notify(Notice::Unsaved { id, may_be_out: self.delivery.may_be_out() });
+        cx.notify(Notice::Unsaved {
+            id,
+            may_be_out: self.delivery.may_be_out(),
+        });
     }
 
     /// How many have it, and how many are wanted.
     fn holders(&self, cx: &Context<'_>) -> (usize, usize) {
-        (self.delivery.held_count(), self.delivery.wanted(&cx.network.params))
+        (
+            self.delivery.held_count(),
+            self.delivery.wanted(&cx.network.params),
+        )
     }
 
     fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let (holders, wanted) = self.holders(cx);
         self.told_holders = Some((holders, wanted));
-        cx.notify(Notice::Held { id, holders, wanted });
+        cx.notify(Notice::Held {
+            id,
+            holders,
+            wanted,
+        });
     }
 
     /// Says that the next deposit waits for its moment, once for each.
@@ -604,7 +777,10 @@ impl Entry {
         let rest = self.delivery.rests_until(cx.now);
         if let Some(until) = rest.filter(|_| self.told_rest != rest) {
             self.told_rest = rest;
-            cx.notify(Notice::Scheduled { id, wait: until.since(cx.now) });
+            cx.notify(Notice::Scheduled {
+                id,
+                wait: until.since(cx.now),
+            });
         }
     }
 }

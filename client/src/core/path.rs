@@ -1,7 +1,9 @@
-//! Which relays a circuit goes through: guard, pinned layer 2, fresh middle (docs/protocol.md §6.4).
+//! Which relays a circuit goes through: guard, pinned layer 2, fresh middle (docs/protocol.md
+//! §6.4).
 //!
-//! Never two of the three in one address group. The terminal is somebody else's choice: it may repeat guard or layer 2, so
-//! that choosing it can't push this client to another guard; it is never the middle, its neighbour.
+//! Never two of the three in one address group. The terminal is somebody else's choice: it may
+//! repeat guard or layer 2, so that choosing it can't push this client to another guard; it is
+//! never the middle, its neighbour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +24,8 @@ use super::{Context, SnapshotFault};
 
 /// Distinct address groups that a view must have before circuits are built: one for each hop.
 const GROUPS_MIN: usize = 4;
-/// Most relays that are remembered for having failed; beyond it those whose rest ends first are forgotten.
+/// Most relays that are remembered for having failed; beyond it those whose rest ends first are
+/// forgotten.
 const AVOIDED_MAX: usize = 1024;
 /// Format of the stored state.
 const STATE_VERSION: u8 = 2;
@@ -60,9 +63,16 @@ impl PathsState {
         if bytes.first() == Some(&STATE_VERSION_1) {
             let PathsStateV1 { guards, pinned, .. } = wire::decode(bytes).ok()?;
             let guards = guards.into_iter().map(Guard::from).collect();
-            return Some(Self { version: STATE_VERSION, guards, pinned, new_at: Vec::new() });
+            return Some(Self {
+                version: STATE_VERSION,
+                guards,
+                pinned,
+                new_at: Vec::new(),
+            });
         }
-        wire::decode::<Self>(bytes).ok().filter(|state| state.version == STATE_VERSION)
+        wire::decode::<Self>(bytes)
+            .ok()
+            .filter(|state| state.version == STATE_VERSION)
     }
 }
 
@@ -86,7 +96,12 @@ impl Paths {
     pub(super) fn restore(state: Option<&[u8]>) -> Result<Self, SnapshotFault> {
         let state = match state {
             Some(bytes) => PathsState::decode(bytes).ok_or(SnapshotFault::Paths)?,
-            None => PathsState { version: STATE_VERSION, guards: Vec::new(), pinned: Vec::new(), new_at: Vec::new() },
+            None => PathsState {
+                version: STATE_VERSION,
+                guards: Vec::new(),
+                pinned: Vec::new(),
+                new_at: Vec::new(),
+            },
         };
         Ok(Self {
             guards: Guards::restore(state.guards, state.new_at),
@@ -119,7 +134,8 @@ impl Paths {
         }
     }
 
-    /// Three hops that begin with `guard`; the last is another relay than `terminal`, whose neighbour it will be.
+    /// Three hops that begin with `guard`; the last is another relay than `terminal`, whose
+    /// neighbour it will be.
     pub(super) fn choose(
         &mut self,
         cx: &mut Context<'_>,
@@ -131,8 +147,12 @@ impl Paths {
         exclude_groups_of(cx, &mut exclude, &[guard, layer2]);
         terminal.into_iter().for_each(|relay| exclude.relay(relay));
         let unavoided = self.avoided.and_excluded(cx.now, &exclude);
-        let middle = draw(cx, Roles::NONE, &unavoided).or_else(|| draw(cx, Roles::NONE, &exclude))?;
-        [guard, layer2, middle].into_iter().map(|relay| hop_target(cx.view, relay)).collect()
+        let middle =
+            draw(cx, Roles::NONE, &unavoided).or_else(|| draw(cx, Roles::NONE, &exclude))?;
+        [guard, layer2, middle]
+            .into_iter()
+            .map(|relay| hop_target(cx.view, relay))
+            .collect()
     }
 }
 
@@ -141,12 +161,20 @@ impl Avoided {
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, by: RelayId) {
         if self.rests.len() >= AVOIDED_MAX
             && !self.rests.contains_key(&relay)
-            && let Some(first) =
-                self.rests.iter().min_by_key(|(_, rest)| rest.backoff.retry_at()).map(|(&relay, _)| relay)
+            && let Some(first) = self
+                .rests
+                .iter()
+                .min_by_key(|(_, rest)| rest.backoff.retry_at())
+                .map(|(&relay, _)| relay)
         {
             self.rests.remove(&first);
         }
-        let fresh = || Rest { backoff: Backoff::default(), by, is_agreed: false, is_suspect: false };
+        let fresh = || Rest {
+            backoff: Backoff::default(),
+            by,
+            is_agreed: false,
+            is_suspect: false,
+        };
         let rest = self.rests.entry(relay).or_insert_with(fresh);
         rest.is_agreed |= rest.by != by;
         rest.backoff.fail(cx);
@@ -167,31 +195,41 @@ impl Avoided {
         }
     }
 
-    /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any more.
+    /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any
+    /// more.
     pub(super) fn on_worked(&mut self, relay: RelayId) {
         self.rests.remove(&relay);
     }
 
     pub(super) fn is_avoided(&self, relay: RelayId, now: Instant) -> bool {
-        self.rests.get(&relay).is_some_and(|rest| !rest.backoff.is_due(now))
+        self.rests
+            .get(&relay)
+            .is_some_and(|rest| !rest.backoff.is_due(now))
     }
 
     /// What is excluded, and those that failed lately.
     pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
         let mut exclude = exclude.clone();
-        let resting = self.rests.iter().filter(|(_, rest)| !rest.backoff.is_due(now));
+        let resting = self
+            .rests
+            .iter()
+            .filter(|(_, rest)| !rest.backoff.is_due(now));
         resting.for_each(|(&relay, _)| exclude.relay(relay));
         exclude
     }
 
     /// Whether it failed so often in a row, as several others say.
     pub(super) fn has_failed_for_several(&self, relay: RelayId, times: u32) -> bool {
-        self.rests.get(&relay).is_some_and(|rest| rest.is_agreed && rest.backoff.failures() >= times)
+        self.rests
+            .get(&relay)
+            .is_some_and(|rest| rest.is_agreed && rest.backoff.failures() >= times)
     }
 
     /// How often it failed in a row.
     pub(super) fn failures(&self, relay: RelayId) -> u32 {
-        self.rests.get(&relay).map_or(0, |rest| rest.backoff.failures())
+        self.rests
+            .get(&relay)
+            .map_or(0, |rest| rest.backoff.failures())
     }
 }
 
@@ -229,8 +267,14 @@ pub(super) fn hop_target(view: &NetView, relay: RelayId) -> Option<HopTarget> {
 
 /// Whether these are two relays of the view with no address group in common.
 pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool {
-    let groups = |relay| cx.view.get(&relay).map(|descriptor| descriptor.groups(cx.network));
-    let Some((one, other)) = groups(one).zip(groups(other)) else { return false };
+    let groups = |relay| {
+        cx.view
+            .get(&relay)
+            .map(|descriptor| descriptor.groups(cx.network))
+    };
+    let Some((one, other)) = groups(one).zip(groups(other)) else {
+        return false;
+    };
     one.is_disjoint(&other)
 }
 
@@ -239,7 +283,8 @@ mod tests {
     use super::super::testing::Moment;
     use super::*;
 
-    /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed, listed.
+    /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed,
+    /// listed.
     const OLD_GUARD: [u8; 3] = [9, 1, 7];
 
     #[test] // §6.4(7)
@@ -249,7 +294,9 @@ mod tests {
         bytes.extend(OLD_GUARD);
         bytes.extend([0, 0]);
         let paths = Paths::restore(Some(&bytes)).expect("it is read");
-        let order = Moment::at(WallTime(10)).act(|cx| paths.guards.in_order(cx)).0;
+        let order = Moment::at(WallTime(10))
+            .act(|cx| paths.guards.in_order(cx))
+            .0;
         assert_eq!(order, [RelayId([4; RelayId::LEN])]);
         assert_eq!(Paths::restore(Some(&[7])).err(), Some(SnapshotFault::Paths));
     }

@@ -1,8 +1,9 @@
-//! All circuits: clean stubs kept ready, stubs bound to one purpose and extended to its terminal, circuits of one hop for
-//! reconciling views (docs/protocol.md §4, §6).
+//! All circuits: clean stubs kept ready, stubs bound to one purpose and extended to its terminal,
+//! circuits of one hop for reconciling views (docs/protocol.md §4, §6).
 //!
-//! Owns links and paths, since they are chosen, used and blamed together. Never knows what is said on a stream. A circuit
-//! that fails is destroyed at once; whom that makes suspect is in `blame`, which guard is used in `guard`.
+//! Owns links and paths, since they are chosen, used and blamed together. Never knows what is said
+//! on a stream. A circuit that fails is destroyed at once; whom that makes suspect is in `blame`,
+//! which guard is used in `guard`.
 
 mod blame;
 mod guard;
@@ -36,7 +37,11 @@ const BUILDING_MAX: usize = 12;
 /// What the pool tells the requests.
 pub(super) enum PoolEvent {
     /// A frame came.
-    Frame { circuit: CircuitKey, ask: AskId, frame: Vec<u8> },
+    Frame {
+        circuit: CircuitKey,
+        ask: AskId,
+        frame: Vec<u8>,
+    },
     /// Nothing more comes for this one.
     Ended { ask: AskId },
     /// A circuit is gone.
@@ -109,7 +114,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// No circuits yet. Guards that rest go on resting: for no longer than they would begin to now, whatever the clock did.
+    /// No circuits yet. Guards that rest go on resting: for no longer than they would begin to now,
+    /// whatever the clock did.
     pub(super) fn new(paths: Paths, params: &Params, now: Instant, wall: WallTime) -> Self {
         let mut links = Links::default();
         for (relay, failures, rest) in paths.guards.resting(wall) {
@@ -162,7 +168,10 @@ impl Pool {
 
     /// How many circuits are built.
     pub(super) fn built_count(&self) -> usize {
-        self.circuits.values().filter(|circuit| circuit.is_built()).count()
+        self.circuits
+            .values()
+            .filter(|circuit| circuit.is_built())
+            .count()
     }
 
     /// How many relays are chosen as guards.
@@ -170,7 +179,8 @@ impl Pool {
         self.paths.guards.sample().len()
     }
 
-    /// A circuit for requests of this isolation to this relay: one that there is, a stub bound to it, or a new one.
+    /// A circuit for requests of this isolation to this relay: one that there is, a stub bound to
+    /// it, or a new one.
     pub(super) fn acquire(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,16 +189,36 @@ impl Pool {
         is_lasting: bool,
     ) -> Acquired {
         let now = cx.now;
-        let same = self.circuits.iter().find(|(_, circuit)| circuit.serves(isolation, terminal.relay, now));
+        let same = self
+            .circuits
+            .iter()
+            .find(|(_, circuit)| circuit.serves(isolation, terminal.relay, now));
         if let Some((&key, _)) = same {
             return Acquired::Circuit(key);
         }
-        let stubs = self.circuits.iter().filter(|(_, circuit)| circuit.can_take(terminal.relay));
-        let best = stubs.max_by_key(|(_, circuit)| circuit.machine.hops()).map(|(&key, _)| key);
-        let acquired = best.map_or_else(|| self.begin_stub(cx, Some(terminal.relay)), Acquired::Circuit);
-        let Acquired::Circuit(key) = acquired else { return acquired };
+        let stubs = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| circuit.can_take(terminal.relay));
+        let best = stubs
+            .max_by_key(|(_, circuit)| circuit.machine.hops())
+            .map(|(&key, _)| key);
+        let acquired = best.map_or_else(
+            || self.begin_stub(cx, Some(terminal.relay)),
+            Acquired::Circuit,
+        );
+        let Acquired::Circuit(key) = acquired else {
+            return acquired;
+        };
         if let Some(circuit) = self.circuits.get_mut(&key) {
-            circuit.bind(cx.now, &cx.network.params, isolation.clone(), terminal.clone(), is_lasting, cx.rng);
+            circuit.bind(
+                cx.now,
+                &cx.network.params,
+                isolation.clone(),
+                terminal.clone(),
+                is_lasting,
+                cx.rng,
+            );
         }
         self.flush(cx, key);
         Acquired::Circuit(key)
@@ -197,12 +227,19 @@ impl Pool {
     /// A circuit of one hop to the peer of a link.
     pub(super) fn acquire_direct(&mut self, cx: &mut Context<'_>, relay: RelayId) -> Acquired {
         let now = cx.now;
-        let same = self.circuits.iter().find(|(_, circuit)| circuit.serves(&Isolation::Sync, relay, now));
+        let same = self
+            .circuits
+            .iter()
+            .find(|(_, circuit)| circuit.serves(&Isolation::Sync, relay, now));
         if let Some((&key, _)) = same {
             return Acquired::Circuit(key);
         }
-        let Some(link) = self.links.link_to(relay) else { return Acquired::Wait };
-        let Some(target) = self.first_hop(cx, link, relay) else { return Acquired::Wait };
+        let Some(link) = self.links.link_to(relay) else {
+            return Acquired::Wait;
+        };
+        let Some(target) = self.first_hop(cx, link, relay) else {
+            return Acquired::Wait;
+        };
         self.begin(cx, link, vec![target], Some(Isolation::Sync))
     }
 
@@ -213,7 +250,9 @@ impl Pool {
 
     /// What this circuit and its last hop share.
     pub(super) fn binding(&self, key: CircuitKey) -> Option<&Binding> {
-        self.circuits.get(&key).and_then(|circuit| circuit.machine.binding())
+        self.circuits
+            .get(&key)
+            .and_then(|circuit| circuit.machine.binding())
     }
 
     /// Sends a request on a built circuit; says whether the circuit took it.
@@ -225,8 +264,16 @@ impl Pool {
         service: Service,
         frame: &[u8],
     ) -> bool {
-        let Some(circuit) = self.circuits.get_mut(&key).filter(|circuit| circuit.is_built()) else { return false };
-        let Ok(stream) = circuit.machine.open_stream(service, frame, true) else { return false };
+        let Some(circuit) = self
+            .circuits
+            .get_mut(&key)
+            .filter(|circuit| circuit.is_built())
+        else {
+            return false;
+        };
+        let Ok(stream) = circuit.machine.open_stream(service, frame, true) else {
+            return false;
+        };
         circuit.streams.insert(stream, ask);
         let link = circuit.link;
         self.flush(cx, key);
@@ -241,7 +288,9 @@ impl Pool {
 
     /// Destroys a circuit whose last hop said what no rule allows.
     pub(super) fn break_off(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
-        let Some(circuit) = self.circuits.get(&key) else { return };
+        let Some(circuit) = self.circuits.get(&key) else {
+            return;
+        };
         self.violations += 1;
         if circuit.is_direct() {
             self.rule_breakers.extend(circuit.terminal());
@@ -252,7 +301,12 @@ impl Pool {
     /// Destroys the circuit of one hop to a peer whose view broke a rule.
     pub(super) fn break_off_direct(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         let is_its = |circuit: &Circuit| circuit.is_direct() && circuit.terminal() == Some(relay);
-        if let Some(key) = self.circuits.iter().find(|(_, circuit)| is_its(circuit)).map(|(&key, _)| key) {
+        if let Some(key) = self
+            .circuits
+            .iter()
+            .find(|(_, circuit)| is_its(circuit))
+            .map(|(&key, _)| key)
+        {
             self.break_off(cx, key);
         }
     }
@@ -283,8 +337,8 @@ impl Pool {
         self.on_circuit_cell(cx, key, command, &mut cell);
     }
 
-    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are about to be asked for; seeds
-    /// are all that is left to try for somebody else.
+    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are
+    /// about to be asked for; seeds are all that is left to try for somebody else.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_seeds_tried: bool) {
         self.paced_until = None;
         self.end_silent_links(cx);
@@ -302,16 +356,28 @@ impl Pool {
         let guard = self.guard_in_use().map(|(relay, _)| relay);
         let circuits = &self.circuits;
         self.links.tidy(cx, |link, relay| {
-            Some(relay) == guard || is_wanted(relay) || circuits.values().any(|circuit| circuit.link == link)
+            Some(relay) == guard
+                || is_wanted(relay)
+                || circuits.values().any(|circuit| circuit.link == link)
         });
     }
 
     /// When there is something to do without anything having come.
     pub(super) fn timeout(&self, after: Instant, params: &Params) -> Option<Instant> {
-        let circuits = self.circuits.values().map(|circuit| circuit.timeout(params));
+        let circuits = self
+            .circuits
+            .values()
+            .map(|circuit| circuit.timeout(params));
         let links = self.links.timeouts(params.link_idle);
-        let waits = [self.stub_backoff.retry_at(), self.brake.retry_at()].into_iter().chain(self.paced_until);
-        circuits.chain(links).chain(waits).chain(self.guard_timeouts(after)).filter(|&at| at > after).min()
+        let waits = [self.stub_backoff.retry_at(), self.brake.retry_at()]
+            .into_iter()
+            .chain(self.paced_until);
+        circuits
+            .chain(links)
+            .chain(waits)
+            .chain(self.guard_timeouts(after))
+            .filter(|&at| at > after)
+            .min()
     }
 
     /// Destroys everything and closes all links.
@@ -325,7 +391,8 @@ impl Pool {
         }
     }
 
-    /// Closes a link whose peer broke a rule of links, or answers nothing; it is left alone for a while.
+    /// Closes a link whose peer broke a rule of links, or answers nothing; it is left alone for a
+    /// while.
     pub(super) fn close_link(&mut self, cx: &mut Context<'_>, link: LinkId) {
         if let Some(relay) = self.links.relay_of(link) {
             self.links.close(cx, link);
@@ -343,12 +410,24 @@ impl Pool {
         }
     }
 
-    fn on_circuit_cell(&mut self, cx: &mut Context<'_>, key: CircuitKey, command: Command, cell: &mut Cell) {
-        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+    fn on_circuit_cell(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CircuitKey,
+        command: Command,
+        cell: &mut Cell,
+    ) {
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
         if let Err(violation) = circuit.machine.handle_cell(command, cell) {
             return self.on_violation(cx, key, violation);
         }
-        while let Some(event) = self.circuits.get_mut(&key).and_then(|circuit| circuit.machine.poll_event()) {
+        while let Some(event) = self
+            .circuits
+            .get_mut(&key)
+            .and_then(|circuit| circuit.machine.poll_event())
+        {
             self.on_event(cx, key, event);
         }
         self.flush(cx, key);
@@ -363,10 +442,18 @@ impl Pool {
                 self.lose(cx, key, loss, Some(DestroyReason::Finished));
             }
             OriginEvent::Frame { stream, frame } => {
-                let ask = self.circuits.get(&key).and_then(|circuit| circuit.streams.get(&stream)).copied();
+                let ask = self
+                    .circuits
+                    .get(&key)
+                    .and_then(|circuit| circuit.streams.get(&stream))
+                    .copied();
                 if let Some(ask) = ask {
                     self.on_answered(key);
-                    self.events.push_back(PoolEvent::Frame { circuit: key, ask, frame });
+                    self.events.push_back(PoolEvent::Frame {
+                        circuit: key,
+                        ask,
+                        frame,
+                    });
                 }
             }
             OriginEvent::StreamEnded { stream, .. } => {
@@ -378,8 +465,12 @@ impl Pool {
     }
 
     fn on_extended(&mut self, cx: &mut Context<'_>, key: CircuitKey, hops: usize) {
-        let Some(circuit) = self.circuits.get_mut(&key) else { return };
-        let Some(relay) = circuit.path.get(hops.wrapping_sub(1)).map(|hop| hop.relay) else { return };
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
+        let Some(relay) = circuit.path.get(hops.wrapping_sub(1)).map(|hop| hop.relay) else {
+            return;
+        };
         (circuit.hop_due_at, circuit.made) = (None, hops);
         circuit.extend_on(cx.now, &cx.network.params, cx.rng);
         self.guard_silences.remove(&circuit.link);
@@ -387,45 +478,81 @@ impl Pool {
         if circuit.is_direct() {
             return;
         }
-        cx.notify(Notice::HopBuilt { circuit: key.0, hop: hops, relay });
-        let by: Vec<RelayId> = circuit.path.iter().take(hops - 1).map(|hop| hop.relay).collect();
+        cx.notify(Notice::HopBuilt {
+            circuit: key.0,
+            hop: hops,
+            relay,
+        });
+        let by: Vec<RelayId> = circuit
+            .path
+            .iter()
+            .take(hops - 1)
+            .map(|hop| hop.relay)
+            .collect();
         self.paths.avoided.on_made(relay);
         self.suspects.on_extended(&by);
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
             self.unbuildable.clear();
-            by.first().into_iter().for_each(|&guard| self.paths.guards.on_built(cx, guard));
+            by.first()
+                .into_iter()
+                .for_each(|&guard| self.paths.guards.on_built(cx, guard));
         }
     }
 
     /// Takes a stream off its circuit; a circuit that has done its work is destroyed.
-    fn on_stream_over(&mut self, cx: &mut Context<'_>, key: CircuitKey, stream: StreamId) -> Option<AskId> {
+    fn on_stream_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CircuitKey,
+        stream: StreamId,
+    ) -> Option<AskId> {
         let circuit = self.circuits.get_mut(&key)?;
         let ask = circuit.streams.remove(&stream)?;
         circuit.idle_since = cx.now;
-        if circuit.streams.is_empty() && circuit.isolation.as_ref().is_some_and(Isolation::is_single_use) {
+        if circuit.streams.is_empty()
+            && circuit
+                .isolation
+                .as_ref()
+                .is_some_and(Isolation::is_single_use)
+        {
             circuit.dirty_at = cx.now;
         }
         Some(ask)
     }
 
     /// Forgets a circuit and says so; with a reason, tells the peer too.
-    fn lose(&mut self, cx: &mut Context<'_>, key: CircuitKey, loss: Loss, reason: Option<DestroyReason>) {
-        let Some(circuit) = self.circuits.remove(&key) else { return };
+    fn lose(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CircuitKey,
+        loss: Loss,
+        reason: Option<DestroyReason>,
+    ) {
+        let Some(circuit) = self.circuits.remove(&key) else {
+            return;
+        };
         self.by_circ.remove(&(circuit.link, circuit.circ));
         if let Some(reason) = reason
             && self.links.relay_of(circuit.link).is_some()
         {
-            cx.out.cells.push_back((circuit.link, Cell::destroy(circuit.circ, reason)));
+            cx.out
+                .cells
+                .push_back((circuit.link, Cell::destroy(circuit.circ, reason)));
         }
-        self.events.push_back(PoolEvent::Lost { circuit: key, loss });
+        self.events
+            .push_back(PoolEvent::Lost { circuit: key, loss });
     }
 
     fn lose_all_of(&mut self, cx: &mut Context<'_>, link: LinkId) {
         self.guard_silences.remove(&link);
         self.refusals.remove(&link);
-        let keys: Vec<CircuitKey> =
-            self.circuits.iter().filter(|(_, circuit)| circuit.link == link).map(|(&key, _)| key).collect();
+        let keys: Vec<CircuitKey> = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| circuit.link == link)
+            .map(|(&key, _)| key)
+            .collect();
         for key in keys {
             self.lose(cx, key, Loss::Link, None);
         }
@@ -433,23 +560,32 @@ impl Pool {
 
     /// Begins a stub through the guard in use, if there is one, a path, and room.
     fn begin_stub(&mut self, cx: &mut Context<'_>, terminal: Option<RelayId>) -> Acquired {
-        let Some((guard, link)) = self.guard_in_use() else { return Acquired::Wait };
+        let Some((guard, link)) = self.guard_in_use() else {
+            return Acquired::Wait;
+        };
         if !self.brake.is_due(cx.now) {
             return Acquired::Braked;
         }
-        let building = self.circuits.values().filter(|circuit| !circuit.is_built()).count();
+        let building = self
+            .circuits
+            .values()
+            .filter(|circuit| !circuit.is_built())
+            .count();
         if building >= BUILDING_MAX {
             return Acquired::Busy;
         }
-        let Some(mut path) = self.paths.choose(cx, guard, terminal) else { return Acquired::Wait };
+        let Some(mut path) = self.paths.choose(cx, guard, terminal) else {
+            return Acquired::Wait;
+        };
         if let (Some(first), Some(target)) = (path.first_mut(), self.first_hop(cx, link, guard)) {
             *first = target;
         }
         self.begin(cx, link, path, None)
     }
 
-    /// How to begin a circuit over a link: as the view says, which takes in what the peer shows of itself and whatever is
-    /// newer (a link may outlive an onion key), or else as the peer itself said.
+    /// How to begin a circuit over a link: as the view says, which takes in what the peer shows of
+    /// itself and whatever is newer (a link may outlive an onion key), or else as the peer itself
+    /// said.
     fn first_hop(&self, cx: &Context<'_>, link: LinkId, relay: RelayId) -> Option<HopTarget> {
         hop_target(cx.view, relay).or_else(|| self.links.target_of(link).cloned())
     }
@@ -468,11 +604,19 @@ impl Pool {
         if self.circuits.len() >= CIRCUITS_MAX && !self.evict_idle(cx) {
             return Acquired::Busy;
         }
-        let Some(first) = path.first() else { return Acquired::Wait };
-        let Some(circ) = self.links.new_circ_id(link, cx.now) else { return Acquired::Wait };
+        let Some(first) = path.first() else {
+            return Acquired::Wait;
+        };
+        let Some(circ) = self.links.new_circ_id(link, cx.now) else {
+            return Acquired::Wait;
+        };
         let machine = OriginCircuit::create(&cx.network.id, first, cx.rng);
         let params = &cx.network.params;
-        let life = if isolation.is_some() { params.circuit_dirty } else { params.circuit_idle };
+        let life = if isolation.is_some() {
+            params.circuit_dirty
+        } else {
+            params.circuit_idle
+        };
         self.last_key += 1;
         let key = CircuitKey(self.last_key);
         let circuit = Circuit {
@@ -496,15 +640,25 @@ impl Pool {
 
     /// Makes room for a circuit by closing the one that has been idle for longest.
     fn evict_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        let idle = self.circuits.iter().filter(|(_, circuit)| circuit.is_built() && circuit.streams.is_empty());
-        let Some(key) = idle.min_by_key(|(_, circuit)| circuit.idle_since).map(|(&key, _)| key) else { return false };
+        let idle = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| circuit.is_built() && circuit.streams.is_empty());
+        let Some(key) = idle
+            .min_by_key(|(_, circuit)| circuit.idle_since)
+            .map(|(&key, _)| key)
+        else {
+            return false;
+        };
         self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         true
     }
 
     /// Hands a circuit's cells on. Bounded by the circuit's own window.
     fn flush(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
-        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
         while let Some(mut cell) = circuit.machine.poll_cell(cx.rng) {
             if let Ok((_, command)) = cell.header() {
                 cell.set_header(Some(circuit.circ), command);
@@ -531,16 +685,23 @@ impl Pool {
         }
     }
 
-    /// Keeps clean stubs ready: as many as the network has clients keep, or as are about to be needed.
+    /// Keeps clean stubs ready: as many as the network has clients keep, or as are about to be
+    /// needed.
     fn keep_stubs(&mut self, cx: &mut Context<'_>, expected: usize) {
         if !self.stub_backoff.is_due(cx.now) {
             return;
         }
-        let mut count = self.circuits.values().filter(|circuit| circuit.is_stub()).count();
+        let mut count = self
+            .circuits
+            .values()
+            .filter(|circuit| circuit.is_stub())
+            .count();
         let wanted = expected.max(cx.network.params.circuits_ready);
         // Nothing is closed to have one ready.
         while count < wanted && self.circuits.len() < CIRCUITS_MAX {
-            let Acquired::Circuit(_) = self.begin_stub(cx, None) else { break };
+            let Acquired::Circuit(_) = self.begin_stub(cx, None) else {
+                break;
+            };
             count += 1;
         }
     }

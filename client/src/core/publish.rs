@@ -1,7 +1,8 @@
-//! Keeping an own inbox's descriptor at all its positions on the ring, for this epoch and the next (docs/protocol.md §9.4).
+//! Keeping an own inbox's descriptor at all its positions on the ring, for this epoch and the next
+//! (docs/protocol.md §9.4).
 //!
-//! Each position is told on a circuit of its own. Positions change with the epoch and as relays come and go; what fails is
-//! tried again for as long as the inbox is there.
+//! Each position is told on a circuit of its own. Positions change with the epoch and as relays
+//! come and go; what fails is tried again for as long as the inbox is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +49,8 @@ pub(super) enum Posted {
 }
 
 impl Publication {
-    /// Works positions out anew if the view or the epoch changed, and posts where it is due; before all else if somebody waits.
+    /// Works positions out anew if the view or the epoch changed, and posts where it is due; before
+    /// all else if somebody waits.
     pub(super) fn drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -62,13 +64,33 @@ impl Publication {
         self.begin_again_if_due(cx);
         let now = cx.now;
         let revision = descriptor.revision;
-        let due: Vec<(Epoch, RelayId)> =
-            self.postings.iter().filter(|(_, posting)| posting.is_due(now, revision)).map(|(&at, _)| at).collect();
+        let due: Vec<(Epoch, RelayId)> = self
+            .postings
+            .iter()
+            .filter(|(_, posting)| posting.is_due(now, revision))
+            .map(|(&at, _)| at)
+            .collect();
         for (epoch, relay) in due {
             let bytes = self.sealed_for(cx, identity, descriptor, epoch);
-            let question = Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
-            let asker = Asker::Publish { inbox: name.to_owned(), epoch, relay, revision, is_awaited };
-            requests.ask(cx, asker, Isolation::Publish { inbox: name.to_owned(), epoch }, relay, question);
+            let question =
+                Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
+            let asker = Asker::Publish {
+                inbox: name.to_owned(),
+                epoch,
+                relay,
+                revision,
+                is_awaited,
+            };
+            requests.ask(
+                cx,
+                asker,
+                Isolation::Publish {
+                    inbox: name.to_owned(),
+                    epoch,
+                },
+                relay,
+                question,
+            );
             if let Some(posting) = self.postings.get_mut(&(epoch, relay)) {
                 posting.is_asked = true;
             }
@@ -82,7 +104,9 @@ impl Publication {
         revision: u64,
         answer: &Answer,
     ) -> Posted {
-        let Some(posting) = self.postings.get_mut(&at) else { return Posted::Fine };
+        let Some(posting) = self.postings.get_mut(&at) else {
+            return Posted::Fine;
+        };
         posting.is_asked = false;
         if let Answer::Directory(DirectoryReply::Published) = answer {
             posting.stored = Some(revision);
@@ -91,7 +115,9 @@ impl Publication {
         }
         posting.backoff.fail(cx);
         match answer {
-            Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale)) => Posted::Overtaken,
+            Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale)) => {
+                Posted::Overtaken
+            }
             Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => Posted::Fine,
         }
     }
@@ -99,12 +125,15 @@ impl Publication {
     /// How many of this epoch's positions have this revision, and how many there are.
     pub(super) fn progress(&self, epoch: Epoch, revision: u64) -> (usize, usize) {
         let current = self.postings.iter().filter(|((at, _), _)| *at == epoch);
-        let stored = current.clone().filter(|(_, posting)| posting.stored == Some(revision)).count();
+        let stored = current
+            .clone()
+            .filter(|(_, posting)| posting.stored == Some(revision))
+            .count();
         (stored, current.count())
     }
 
-    /// Whether more than half of the positions of each epoch have this revision. One that has not, for which it may be to blame,
-    /// is no reason to publish anew with each run.
+    /// Whether more than half of the positions of each epoch have this revision. One that has not,
+    /// for which it may be to blame, is no reason to publish anew with each run.
     pub(super) fn is_complete(&self, revision: u64) -> bool {
         let epochs: BTreeSet<Epoch> = self.postings.keys().map(|&(epoch, _)| epoch).collect();
         let is_known = |&epoch: &Epoch| {
@@ -116,9 +145,13 @@ impl Publication {
 
     /// When there is something to post, past moments included.
     pub(super) fn timeouts(&self, revision: u64) -> impl Iterator<Item = Instant> {
-        let missing =
-            self.postings.values().filter(move |posting| !posting.is_asked && posting.stored != Some(revision));
-        missing.map(|posting| posting.backoff.retry_at()).chain(self.again_at)
+        let missing = self
+            .postings
+            .values()
+            .filter(move |posting| !posting.is_asked && posting.stored != Some(revision));
+        missing
+            .map(|posting| posting.backoff.retry_at())
+            .chain(self.again_at)
     }
 
     fn work_out(&mut self, cx: &Context<'_>, identity: &InboxIdentity) {
@@ -164,7 +197,8 @@ impl Publication {
             Some((revision, bytes)) if *revision == descriptor.revision => bytes.clone(),
             _ => {
                 let bytes = descriptor.seal(identity, &cx.network.id, epoch, cx.rng);
-                self.sealed.insert(epoch, (descriptor.revision, bytes.clone()));
+                self.sealed
+                    .insert(epoch, (descriptor.revision, bytes.clone()));
                 bytes
             }
         }

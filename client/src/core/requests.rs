@@ -1,7 +1,9 @@
-//! Requests to relays: a question, a circuit to carry it, one typed answer or a fault in bounded time.
+//! Requests to relays: a question, a circuit to carry it, one typed answer or a fault in bounded
+//! time.
 //!
-//! Every question may be asked again without harm, so one that is lost with its circuit is asked again on the next, as often
-//! as an attempt may use up circuits. What to do about a fault is the asker's.
+//! Every question may be asked again without harm, so one that is lost with its circuit is asked
+//! again on the next, as often as an attempt may use up circuits. What to do about a fault is the
+//! asker's.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +74,12 @@ enum Turn {
 impl Asker {
     const fn turn(&self) -> Turn {
         match self {
-            Self::CreateMailbox { is_awaited: true, .. } | Self::Publish { is_awaited: true, .. } => Turn::First,
+            Self::CreateMailbox {
+                is_awaited: true, ..
+            }
+            | Self::Publish {
+                is_awaited: true, ..
+            } => Turn::First,
             Self::Publish { .. } => Turn::Late,
             _ => Turn::Usual,
         }
@@ -124,13 +131,16 @@ pub(super) enum AskFault {
     NoCircuit,
     /// The relay asked is unknown or can't be reached.
     Terminal,
-    /// It was reached, and said nothing in time, or something that is no answer, or breaks circuits while others don't.
+    /// It was reached, and said nothing in time, or something that is no answer, or breaks circuits
+    /// while others don't.
     Silent,
-    /// Circuits break before an answer comes, so that it may never have been asked: so many in a row, over so many guards.
+    /// Circuits break before an answer comes, so that it may never have been asked: so many in a
+    /// row, over so many guards.
     Broken { circuits: u32, guards: u32 },
     /// It had been asked, or had answered, and then the link was lost.
     Lost,
-    /// It had answered, and then its circuit was lost: by its doing, or by that of any relay on the way.
+    /// It had answered, and then its circuit was lost: by its doing, or by that of any relay on the
+    /// way.
     Dropped,
 }
 
@@ -168,7 +178,8 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    /// Asks; answered through [`Requests::drive`]. How many are asked at once is bounded by each asker.
+    /// Asks; answered through [`Requests::drive`]. How many are asked at once is bounded by each
+    /// asker.
     pub(super) fn ask(
         &mut self,
         cx: &Context<'_>,
@@ -183,8 +194,20 @@ impl Requests {
         let send_by = cx.now + build_time(params);
         let cut_off_at = cx.now + params.build_timeout;
         let (state, fault) = (State::Waiting, AskFault::NoCircuit);
-        self.asks
-            .insert(id, Ask { asker, isolation, terminal, question, state, lost_count: 0, fault, cut_off_at, send_by });
+        self.asks.insert(
+            id,
+            Ask {
+                asker,
+                isolation,
+                terminal,
+                question,
+                state,
+                lost_count: 0,
+                fault,
+                cut_off_at,
+                send_by,
+            },
+        );
         id
     }
 
@@ -198,7 +221,11 @@ impl Requests {
             self.hold(cx);
         }
         self.end_overdue(cx, pool, &mut answers);
-        let mut ids: Vec<(Turn, AskId)> = self.asks.iter().map(|(&id, ask)| (ask.asker.turn(), id)).collect();
+        let mut ids: Vec<(Turn, AskId)> = self
+            .asks
+            .iter()
+            .map(|(&id, ask)| (ask.asker.turn(), id))
+            .collect();
         ids.sort_unstable();
         let mut is_full = false;
         for (_, id) in ids {
@@ -219,10 +246,15 @@ impl Requests {
         answers
     }
 
-    /// Without a view no circuit can be had, which is nobody's failure: what waits for one waits for the view.
+    /// Without a view no circuit can be had, which is nobody's failure: what waits for one waits
+    /// for the view.
     fn hold(&mut self, cx: &Context<'_>) {
         let params = &cx.network.params;
-        for ask in self.asks.values_mut().filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent(..))) {
+        for ask in self
+            .asks
+            .values_mut()
+            .filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent(..)))
+        {
             ask.send_by = cx.now + build_time(params);
             ask.cut_off_at = cx.now + params.build_timeout;
         }
@@ -231,7 +263,11 @@ impl Requests {
     /// When a request is overdue.
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
         let due = self.asks.values().filter_map(Ask::due_at);
-        let cut_off = self.asks.values().filter(|ask| ask.state == State::Waiting).map(|ask| ask.cut_off_at);
+        let cut_off = self
+            .asks
+            .values()
+            .filter(|ask| ask.state == State::Waiting)
+            .map(|ask| ask.cut_off_at);
         due.chain(cut_off).filter(|&at| at > after).min()
     }
 
@@ -243,7 +279,8 @@ impl Requests {
     /// Forgets deposits of a message that are not under way yet.
     pub(super) fn withdraw_deposits(&mut self, message: MessageId) {
         self.asks.retain(|_, ask| {
-            let is_its = matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
+            let is_its =
+                matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
             !is_its || matches!(ask.state, State::Sent(..))
         });
     }
@@ -263,7 +300,8 @@ impl Requests {
 
     /// Nothing is asked of this relay any more about its view.
     pub(super) fn forget_sync(&mut self, relay: RelayId) {
-        self.asks.retain(|_, ask| ask.isolation != Isolation::Sync || ask.terminal != relay);
+        self.asks
+            .retain(|_, ask| ask.isolation != Isolation::Sync || ask.terminal != relay);
     }
 
     pub(super) fn clear(&mut self) {
@@ -278,7 +316,11 @@ impl Requests {
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         match event {
-            PoolEvent::Frame { circuit, ask, frame } => self.on_frame(cx, pool, (circuit, ask), &frame, answers),
+            PoolEvent::Frame {
+                circuit,
+                ask,
+                frame,
+            } => self.on_frame(cx, pool, (circuit, ask), &frame, answers),
             PoolEvent::Ended { ask } => self.fail(ask, AskFault::Silent, answers),
             PoolEvent::Lost { circuit, loss } => self.on_lost(cx, pool, circuit, loss, answers),
         }
@@ -293,8 +335,12 @@ impl Requests {
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         // A second answer where one is all there is (docs/protocol.md §7.2(7)).
-        let Some(ask) = self.asks.get_mut(&id) else { return pool.break_off(cx, circuit) };
-        let State::Sent(key, _) = ask.state else { return };
+        let Some(ask) = self.asks.get_mut(&id) else {
+            return pool.break_off(cx, circuit);
+        };
+        let State::Sent(key, _) = ask.state else {
+            return;
+        };
         match ask.question.read_answer(frame) {
             // Its layer's tag proves who said it: another circuit would bring the same.
             None => {
@@ -322,10 +368,16 @@ impl Requests {
         loss: Loss,
         answers: &mut Vec<(Asker, Answer)>,
     ) {
-        let ids: Vec<AskId> =
-            self.asks.iter().filter(|(_, ask)| ask.circuit() == Some(circuit)).map(|(&id, _)| id).collect();
+        let ids: Vec<AskId> = self
+            .asks
+            .iter()
+            .filter(|(_, ask)| ask.circuit() == Some(circuit))
+            .map(|(&id, _)| id)
+            .collect();
         for id in ids {
-            let Some(ask) = self.asks.get_mut(&id) else { continue };
+            let Some(ask) = self.asks.get_mut(&id) else {
+                continue;
+            };
             if ask.is_held(cx) {
                 ask.state = State::Waiting;
                 continue;
@@ -339,7 +391,11 @@ impl Requests {
             ask.send_by = ask.send_by.max(cx.now + cx.network.params.build_timeout);
             ask.cut_off_at = ask.cut_off_at.max(cx.now + cx.network.params.build_timeout);
             if was_answered {
-                let fault = if loss == Loss::Link { AskFault::Lost } else { AskFault::Dropped };
+                let fault = if loss == Loss::Link {
+                    AskFault::Lost
+                } else {
+                    AskFault::Dropped
+                };
                 self.fail(id, fault, answers);
             } else if ask.lost_count >= cx.network.params.circuits_per_attempt {
                 let fault = ask.fault;
@@ -348,7 +404,12 @@ impl Requests {
         }
     }
 
-    fn end_overdue(&mut self, cx: &mut Context<'_>, pool: &mut Pool, answers: &mut Vec<(Asker, Answer)>) {
+    fn end_overdue(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        answers: &mut Vec<(Asker, Answer)>,
+    ) {
         let is_cut_off = pool.guard_in_use().is_none();
         let overdue: Vec<(AskId, State, AskFault)> = self
             .asks
@@ -370,8 +431,15 @@ impl Requests {
     }
 
     /// Finds a circuit for a waiting request, and sends one whose circuit is built.
-    fn advance(&mut self, cx: &mut Context<'_>, pool: &mut Pool, id: AskId) -> Result<Step, AskFault> {
-        let Some(ask) = self.asks.get_mut(&id) else { return Ok(Step::Done) };
+    fn advance(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        id: AskId,
+    ) -> Result<Step, AskFault> {
+        let Some(ask) = self.asks.get_mut(&id) else {
+            return Ok(Step::Done);
+        };
         if ask.state == State::Waiting {
             if ask.is_held(cx) {
                 return Ok(Step::Done);
@@ -392,8 +460,12 @@ impl Requests {
                 Acquired::Braked => return ask.on_braked(pool),
             }
         }
-        let State::Building(key) = ask.state else { return Ok(Step::Done) };
-        let Some(frame) = ask.frame(cx, pool, key) else { return Ok(Step::Done) };
+        let State::Building(key) = ask.state else {
+            return Ok(Step::Done);
+        };
+        let Some(frame) = ask.frame(cx, pool, key) else {
+            return Ok(Step::Done);
+        };
         if pool.send(cx, key, id, ask.service(), &frame) {
             ask.state = State::Sent(key, Some(cx.now + cx.network.params.request_timeout));
         }
@@ -455,11 +527,16 @@ impl Ask {
         self.state == State::Waiting && self.isolation != Isolation::Sync
     }
 
-    /// Circuits break one after the other. One that lost some gives up for now; the others wait a little.
+    /// Circuits break one after the other. One that lost some gives up for now; the others wait a
+    /// little.
     fn on_braked(&mut self, pool: &Pool) -> Result<Step, AskFault> {
         let (circuits, guards) = pool.broken();
         self.fault = AskFault::Broken { circuits, guards };
-        if self.lost_count > 0 { Err(self.fault) } else { Ok(Step::Done) }
+        if self.lost_count > 0 {
+            Err(self.fault)
+        } else {
+            Ok(Step::Done)
+        }
     }
 
     const fn circuit(&self) -> Option<CircuitKey> {
@@ -498,8 +575,16 @@ impl Ask {
             Question::Directory(request) => Some(request.encode()),
             Question::Mailbox { verb, seed } => {
                 let binding = pool.binding(key)?;
-                let context = MailboxContext { network: &cx.network.id, holder: &self.terminal, binding };
-                Some(verb.clone().signed(&SigningKey::from_seed(seed), &context).encode())
+                let context = MailboxContext {
+                    network: &cx.network.id,
+                    holder: &self.terminal,
+                    binding,
+                };
+                Some(
+                    verb.clone()
+                        .signed(&SigningKey::from_seed(seed), &context)
+                        .encode(),
+                )
             }
         }
     }

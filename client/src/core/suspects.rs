@@ -1,9 +1,10 @@
 //! Who may be behind circuits that break once they are built (docs/protocol.md §6.4).
 //!
-//! Any relay on the way can break one, and the origin can't see which did. What the broken ones have in common is suspected,
-//! and nothing else: a guard only once circuits broke over several layer-2 relays and to several terminals, with none in
-//! between that carried an answer; a relay behind it only where the guard broke no others. A hop that says of several relays
-//! that they can't be had is suspected rather than they. A suspect rests; it is not condemned.
+//! Any relay on the way can break one, and the origin can't see which did. What the broken ones
+//! have in common is suspected, and nothing else: a guard only once circuits broke over several
+//! layer-2 relays and to several terminals, with none in between that carried an answer; a relay
+//! behind it only where the guard broke no others. A hop that says of several relays that they
+//! can't be had is suspected rather than they. A suspect rests; it is not condemned.
 
 #[cfg(test)]
 mod tests;
@@ -18,12 +19,14 @@ use super::chance::Backoff;
 
 /// Broken circuits in a row before what they have in common is suspected.
 const BROKEN_MIN: u32 = 3;
-/// Circuits in a row that could not be built before the guard is suspected, and how many relays behind it have to differ.
+/// Circuits in a row that could not be built before the guard is suspected, and how many relays
+/// behind it have to differ.
 const UNBUILT_MIN: u32 = 4;
 const UNBUILT_LAYER2: usize = 3;
 /// Relays that a hop says can't be had, one after the other, before it is suspected itself.
 const NAMED_MIN: usize = 3;
-/// Layer-2 relays that come under suspicion over one guard and no other before the guard is suspected in their place.
+/// Layer-2 relays that come under suspicion over one guard and no other before the guard is
+/// suspected in their place.
 const FRAMED_MIN: usize = 2;
 /// Most relays of which it is remembered how often they had a part.
 const SHARES_MAX: usize = 256;
@@ -40,15 +43,18 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    /// Adds the way behind the guard: layer 2, middle, terminal, as far as it goes. Says whether it counts: a few circuits to
-    /// each terminal do, lest one that breaks whatever comes to it were enough.
+    /// Adds the way behind the guard: layer 2, middle, terminal, as far as it goes. Says whether it
+    /// counts: a few circuits to each terminal do, lest one that breaks whatever comes to it were
+    /// enough.
     pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
         for (kept, relay) in [&mut self.layer2, &mut self.middles].into_iter().zip(way) {
             if kept.len() < KEPT_MAX {
                 kept.insert(*relay);
             }
         }
-        let Some(terminal) = way.get(2) else { return true };
+        let Some(terminal) = way.get(2) else {
+            return true;
+        };
         if self.terminals.len() >= KEPT_MAX && !self.terminals.contains_key(terminal) {
             return false;
         }
@@ -59,7 +65,9 @@ impl Trail {
 
     /// Whether so many distinct relays were at each place.
     pub(super) fn has(&self, layer2: usize, middles: usize, terminals: usize) -> bool {
-        self.layer2.len() >= layer2 && self.middles.len() >= middles && self.terminals.len() >= terminals
+        self.layer2.len() >= layer2
+            && self.middles.len() >= middles
+            && self.terminals.len() >= terminals
     }
 }
 
@@ -71,11 +79,13 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Whether one that failed on this way behind the guard counts: no layer 2 and no middle on it has a part in more than all
-    /// others together, but for one.
+    /// Whether one that failed on this way behind the guard counts: no layer 2 and no middle on it
+    /// has a part in more than all others together, but for one.
     pub(super) fn takes(&self, way: &[RelayId]) -> bool {
         let share = |relay| self.by.get(relay).copied().unwrap_or_default();
-        way.iter().take(2).all(|relay| share(relay) <= self.all - share(relay))
+        way.iter()
+            .take(2)
+            .all(|relay| share(relay) <= self.all - share(relay))
     }
 
     /// Adds one that counts.
@@ -119,13 +129,15 @@ pub(super) struct Suspects {
     guards: BTreeMap<RelayId, Streak>,
     /// The same for those behind it, at whichever place.
     behind: BTreeMap<RelayId, Streak>,
-    /// Relays behind the guard that were suspected before, and have carried no answer since: they are not trusted for long.
+    /// Relays behind the guard that were suspected before, and have carried no answer since: they
+    /// are not trusted for long.
     on_probation: BTreeSet<RelayId>,
     /// Circuits that could not be built, since one was.
     unbuilt: BTreeMap<RelayId, Unbuilt>,
     /// The relays that each hop behind the guard says can't be had, since it last had one.
     named: BTreeMap<RelayId, BTreeSet<RelayId>>,
-    /// The guards over which each layer-2 relay came under suspicion since it last carried an answer.
+    /// The guards over which each layer-2 relay came under suspicion since it last carried an
+    /// answer.
     over_guards: BTreeMap<RelayId, BTreeSet<RelayId>>,
     rests: BTreeMap<RelayId, Backoff>,
     /// Circuits that broke since one carried an answer, over whatever guard.
@@ -175,7 +187,12 @@ impl Suspects {
     }
 
     /// A circuit over this guard could not be built, this far, and the guard may be behind it.
-    pub(super) fn on_unbuilt(&mut self, cx: &mut Context<'_>, guard: RelayId, way: &[RelayId]) -> Suspected {
+    pub(super) fn on_unbuilt(
+        &mut self,
+        cx: &mut Context<'_>,
+        guard: RelayId,
+        way: &[RelayId],
+    ) -> Suspected {
         let streak = kept(&mut self.unbuilt, guard);
         streak.count = streak.count.saturating_add(1);
         streak.trail.add(way);
@@ -184,13 +201,22 @@ impl Suspects {
         }
         self.unbuilt.remove(&guard);
         self.rest(cx, guard);
-        Suspected::Guard { cleared: Vec::new() }
+        Suspected::Guard {
+            cleared: Vec::new(),
+        }
     }
 
-    /// The last relay of this path can't be had, says the one before it, unless the guard made that up. What is common to such
-    /// failures is who reports them.
-    pub(super) fn on_named(&mut self, cx: &mut Context<'_>, path: &[RelayId], may_be_guard: bool) -> Suspected {
-        let [guard, .., by, relay] = path else { return Suspected::Nobody };
+    /// The last relay of this path can't be had, says the one before it, unless the guard made that
+    /// up. What is common to such failures is who reports them.
+    pub(super) fn on_named(
+        &mut self,
+        cx: &mut Context<'_>,
+        path: &[RelayId],
+        may_be_guard: bool,
+    ) -> Suspected {
+        let [guard, .., by, relay] = path else {
+            return Suspected::Nobody;
+        };
         if by == guard {
             return Suspected::Nobody;
         }
@@ -199,8 +225,15 @@ impl Suspects {
             named.insert(*relay);
         }
         // Whoever else broke over this guard meanwhile may be as innocent as this one.
-        let is_alone = self.unbuilt.get(guard).is_none_or(|streak| !streak.trail.has(2, 0, 0));
-        let wanted = if self.on_probation.contains(by) { 1 } else { NAMED_MIN };
+        let is_alone = self
+            .unbuilt
+            .get(guard)
+            .is_none_or(|streak| !streak.trail.has(2, 0, 0));
+        let wanted = if self.on_probation.contains(by) {
+            1
+        } else {
+            NAMED_MIN
+        };
         if named.len() < wanted || (may_be_guard && !is_alone) {
             return Suspected::Nobody;
         }
@@ -211,7 +244,9 @@ impl Suspects {
 
     /// A circuit of this path broke.
     pub(super) fn on_broken(&mut self, cx: &mut Context<'_>, path: &[RelayId]) -> Suspected {
-        let [guard, way @ ..] = path else { return Suspected::Nobody };
+        let [guard, way @ ..] = path else {
+            return Suspected::Nobody;
+        };
         self.count = self.count.saturating_add(1);
         if self.over.len() < KEPT_MAX {
             self.over.insert(*guard);
@@ -221,10 +256,12 @@ impl Suspects {
         if by_guard.count >= BROKEN_MIN && by_guard.common.is_empty() {
             self.guards.remove(guard);
             self.rest(cx, *guard);
-            return Suspected::Guard { cleared: Vec::new() };
+            return Suspected::Guard {
+                cleared: Vec::new(),
+            };
         }
-        // Only what all that broke over this guard since it last worked has in common may be behind it, but for the terminal:
-        // see `breakers`.
+        // Only what all that broke over this guard since it last worked has in common may be behind
+        // it, but for the terminal: see `breakers`.
         let common = by_guard.common.clone();
         let mut suspect = None;
         for relay in way.iter().take(2) {
@@ -235,7 +272,9 @@ impl Suspects {
                 suspect = Some(*relay);
             }
         }
-        let Some(relay) = suspect else { return Suspected::Nobody };
+        let Some(relay) = suspect else {
+            return Suspected::Nobody;
+        };
         self.behind.remove(&relay);
         self.suspect_behind(cx, path, relay, Vec::new(), true)
     }
@@ -252,7 +291,10 @@ impl Suspects {
 
     /// Circuits that broke since one carried an answer, and over how many guards.
     pub(super) fn tally(&self) -> (u32, u32) {
-        (self.count, u32::try_from(self.over.len()).unwrap_or(u32::MAX))
+        (
+            self.count,
+            u32::try_from(self.over.len()).unwrap_or(u32::MAX),
+        )
     }
 
     /// When a suspect is trusted again.
@@ -260,8 +302,9 @@ impl Suspects {
         self.rests.values().map(Backoff::retry_at)
     }
 
-    /// A relay behind the guard is suspected. A guard sees its layer 2 and could break circuits over those that it does not
-    /// like: where several come under suspicion over it, and over no other, it is the guard.
+    /// A relay behind the guard is suspected. A guard sees its layer 2 and could break circuits
+    /// over those that it does not like: where several come under suspicion over it, and over no
+    /// other, it is the guard.
     fn suspect_behind(
         &mut self,
         cx: &mut Context<'_>,
@@ -278,13 +321,19 @@ impl Suspects {
             && may_be_guard
         {
             kept(&mut self.over_guards, relay).insert(*guard);
-            let is_only_here = |guards: &BTreeSet<RelayId>| guards.len() == 1 && guards.contains(guard);
-            let here = self.over_guards.iter().filter(|(_, guards)| is_only_here(guards));
+            let is_only_here =
+                |guards: &BTreeSet<RelayId>| guards.len() == 1 && guards.contains(guard);
+            let here = self
+                .over_guards
+                .iter()
+                .filter(|(_, guards)| is_only_here(guards));
             let framed: Vec<RelayId> = here.map(|(&layer2, _)| layer2).collect();
             if framed.len() >= FRAMED_MIN {
                 self.on_probation.retain(|relay| !framed.contains(relay));
                 self.rest(cx, *guard);
-                return Suspected::Guard { cleared: [framed, cleared].concat() };
+                return Suspected::Guard {
+                    cleared: [framed, cleared].concat(),
+                };
             }
         }
         Suspected::Behind { relay, cleared }
@@ -293,7 +342,11 @@ impl Suspects {
     fn rest(&mut self, cx: &mut Context<'_>, guard: RelayId) {
         if self.rests.len() >= KEPT_MAX
             && !self.rests.contains_key(&guard)
-            && let Some(first) = self.rests.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+            && let Some(first) = self
+                .rests
+                .iter()
+                .min_by_key(|(_, rest)| rest.retry_at())
+                .map(|(&relay, _)| relay)
         {
             self.rests.remove(&first);
         }
@@ -301,7 +354,8 @@ impl Suspects {
     }
 }
 
-/// The facts kept of this relay. There are few; should there be too many, all are forgotten: old ones are worth little.
+/// The facts kept of this relay. There are few; should there be too many, all are forgotten: old
+/// ones are worth little.
 fn kept<T: Default>(facts: &mut BTreeMap<RelayId, T>, relay: RelayId) -> &mut T {
     if facts.len() >= KEPT_MAX && !facts.contains_key(&relay) {
         facts.clear();

@@ -1,8 +1,8 @@
-//! Keeping the view whole (docs/protocol.md §8.3): from any peer while it is too small to build circuits, then from the
-//! guard in use, on circuits of one hop.
+//! Keeping the view whole (docs/protocol.md §8.3): from any peer while it is too small to build
+//! circuits, then from the guard in use, on circuits of one hop.
 //!
-//! A client takes and never gives. While it has no view, it goes round its guards, the seeds and whatever relays it knows or
-//! last knew, again and again: it never gives up.
+//! A client takes and never gives. While it has no view, it goes round its guards, the seeds and
+//! whatever relays it knows or last knew, again and again: it never gives up.
 
 use std::collections::BTreeMap;
 
@@ -22,11 +22,14 @@ use super::requests::{Answer, Asker, Question, Requests};
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
-/// Known relays besides guards and seeds that are asked first while there is no view: those heard of last.
+/// Known relays besides guards and seeds that are asked first while there is no view: those heard
+/// of last.
 const KNOWN_FIRST: usize = 12;
-/// How many more are with each further round, whose pauses grow: an episode offline is no reason to dial everybody.
+/// How many more are with each further round, whose pauses grow: an episode offline is no reason to
+/// dial everybody.
 const KNOWN_MORE: usize = 4;
-/// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer addresses that are missing.
+/// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer
+/// addresses that are missing.
 const HELPERS_MAX: usize = 4;
 /// How long these are the same: whoever blocks guards must not walk a client through all relays.
 const HELPERS_FOR: Duration = Duration::from_secs(86_400);
@@ -35,7 +38,8 @@ const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait, once no peer could be reached, before all are dialled again.
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How long after a reconciliation an unknown relay makes the next one due early; twice as long each time.
+/// How long after a reconciliation an unknown relay makes the next one due early; twice as long
+/// each time.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 
 /// The reconciliation under way, and when the next one is due.
@@ -43,7 +47,8 @@ pub(super) struct Sync {
     seeds: Vec<Peer>,
     /// The peers to go round.
     round: Vec<Way>,
-    /// None of them could be reached, and all are dialled again when the next reconciliation is due.
+    /// None of them could be reached, and all are dialled again when the next reconciliation is
+    /// due.
     is_round_over: bool,
     running: Option<Running>,
     last_serial: u64,
@@ -110,7 +115,13 @@ impl Sync {
     }
 
     /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool, requests: &mut Requests) {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        book: &Book,
+        pool: &mut Pool,
+        requests: &mut Requests,
+    ) {
         self.look_whether_to_help(cx, pool);
         if self.running.is_some() || self.next_at > cx.now {
             return;
@@ -128,13 +139,29 @@ impl Sync {
         }
         let (syncer, request) = Syncer::begin_taking(cx.view);
         self.last_serial += 1;
-        let running = Running { serial: self.last_serial, peer, syncer };
+        let running = Running {
+            serial: self.last_serial,
+            peer,
+            syncer,
+        };
         self.go_on(cx, requests, running, request);
     }
 
-    fn go_on(&mut self, cx: &Context<'_>, requests: &mut Requests, running: Running, request: DirectoryRequest) {
+    fn go_on(
+        &mut self,
+        cx: &Context<'_>,
+        requests: &mut Requests,
+        running: Running,
+        request: DirectoryRequest,
+    ) {
         let asker = Asker::Sync(running.serial);
-        requests.ask(cx, asker, Isolation::Sync, running.peer, Question::Directory(request));
+        requests.ask(
+            cx,
+            asker,
+            Isolation::Sync,
+            running.peer,
+            Question::Directory(request),
+        );
         self.running = Some(running);
     }
 
@@ -147,7 +174,9 @@ impl Sync {
         serial: u64,
         answer: Answer,
     ) -> Vec<Unverified> {
-        let Some(mut running) = self.running.take_if(|running| running.serial == serial) else { return Vec::new() };
+        let Some(mut running) = self.running.take_if(|running| running.serial == serial) else {
+            return Vec::new();
+        };
         let step = match answer {
             Answer::Directory(reply) => running.syncer.on_reply(cx.view, reply),
             Answer::Mailbox(_) | Answer::Failed(_) => {
@@ -179,7 +208,11 @@ impl Sync {
     /// A peer broke a rule on the circuit that it is asked on: it rests, and another is asked.
     pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         if self.resting.len() >= RESTING_MAX
-            && let Some(first) = self.resting.iter().min_by_key(|(_, rest)| rest.retry_at()).map(|(&relay, _)| relay)
+            && let Some(first) = self
+                .resting
+                .iter()
+                .min_by_key(|(_, rest)| rest.retry_at())
+                .map(|(&relay, _)| relay)
         {
             self.resting.remove(&first);
         }
@@ -232,7 +265,9 @@ impl Sync {
 
     /// Whether a link to this relay is kept for now.
     pub(super) fn wants(&self, relay: RelayId) -> bool {
-        self.running.as_ref().is_some_and(|running| running.peer == relay)
+        self.running
+            .as_ref()
+            .is_some_and(|running| running.peer == relay)
             || self.round.iter().any(|way| way.relay == relay)
     }
 
@@ -242,14 +277,17 @@ impl Sync {
         self.backoff.reset();
     }
 
-    /// Someone names a relay that the view does not have: it may be younger than the last reconciliation, and the next comes
-    /// early. The first soon, each further one after twice the time, so that names of relays that don't exist cost little.
+    /// Someone names a relay that the view does not have: it may be younger than the last
+    /// reconciliation, and the next comes early. The first soon, each further one after twice the
+    /// time, so that names of relays that don't exist cost little.
     pub(super) fn on_unknown_relay(&mut self, cx: &Context<'_>) {
         if !cx.is_ready || self.is_helping || self.running.is_some() {
             return;
         }
         let factor = 1_u32 << self.unknown_count.min(16);
-        let wait = UNKNOWN_PAUSE.saturating_mul(factor).min(cx.network.params.client_sync_interval);
+        let wait = UNKNOWN_PAUSE
+            .saturating_mul(factor)
+            .min(cx.network.params.client_sync_interval);
         let at = (self.ended_at + wait).max(cx.now);
         if at < self.next_at {
             self.next_at = at;
@@ -264,7 +302,8 @@ impl Sync {
                 && !pool.links.failed_elsewhere(way.relay, &way.host_ports)
         };
         let is_tried = |way: &Way| way.asked_count > 0 || has_failed(way);
-        let is_over = self.is_round_over || (!self.round.is_empty() && self.round.iter().all(is_tried));
+        let is_over =
+            self.is_round_over || (!self.round.is_empty() && self.round.iter().all(is_tried));
         self.is_helping && self.running.is_none() && is_over
     }
 
@@ -298,13 +337,20 @@ impl Sync {
 
     fn pause(&mut self, cx: &mut Context<'_>) {
         let wait = self.backoff.fail(cx);
-        self.next_at = cx.now + if cx.is_ready && !self.is_helping { wait } else { wait.min(ASK_PAUSE_MAX) };
+        self.next_at = cx.now
+            + if cx.is_ready && !self.is_helping {
+                wait
+            } else {
+                wait.min(ASK_PAUSE_MAX)
+            };
     }
 
-    /// The peer asked least often that can be reached. One that there is no link to is dialled and waited for.
+    /// The peer asked least often that can be reached. One that there is no link to is dialled and
+    /// waited for.
     fn next_peer(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool) -> Option<RelayId> {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
-        self.round.retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
+        self.round
+            .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
         if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
             if !self.round.is_empty() {
                 self.reach = (self.reach + KNOWN_MORE).min(WAYS_MAX);
@@ -322,7 +368,8 @@ impl Sync {
             if !self.may_ask(way.relay, cx.now) {
                 continue;
             }
-            // A guard is dialled where its descriptor says; a seed may be known to be elsewhere by now.
+            // A guard is dialled where its descriptor says; a seed may be known to be elsewhere by
+            // now.
             if pool.links.failed_elsewhere(way.relay, &way.host_ports) {
                 pool.links.hurry(&[way.relay]);
             }
@@ -349,11 +396,15 @@ impl Sync {
         None
     }
 
-    /// Adds whoever else could be asked: guards that were tried, who know this client already, then seeds, then relays that
-    /// are known or were last known to be somewhere.
+    /// Adds whoever else could be asked: guards that were tried, who know this client already, then
+    /// seeds, then relays that are known or were last known to be somewhere.
     fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
         let guards = &pool.paths.guards;
-        for relay in guards.in_order(cx).into_iter().filter(|&relay| guards.is_tried(relay)) {
+        for relay in guards
+            .in_order(cx)
+            .into_iter()
+            .filter(|&relay| guards.is_tried(relay))
+        {
             if let Some(known) = cx.view.get(&relay).or_else(|| book.last_known_of(&relay)) {
                 self.add(relay, known.host_ports(), false);
             }
@@ -362,10 +413,13 @@ impl Sync {
         shuffle(&mut seeds, cx.rng);
         for Peer { id, host_port } in seeds {
             let known = cx.view.get(&id).or_else(|| book.last_known_of(&id));
-            let known = known.map(VerifiedDescriptor::host_ports).unwrap_or_default();
+            let known = known
+                .map(VerifiedDescriptor::host_ports)
+                .unwrap_or_default();
             self.add(id, known.into_iter().chain([host_port]).collect(), true);
         }
-        let mut known: Vec<&VerifiedDescriptor> = cx.view.iter().chain(book.last_known(cx.network)).collect();
+        let mut known: Vec<&VerifiedDescriptor> =
+            cx.view.iter().chain(book.last_known(cx.network)).collect();
         shuffle(&mut known, cx.rng);
         known.retain(|descriptor| !guards.is_untried(descriptor.relay));
         if self.is_helping {
@@ -393,11 +447,19 @@ impl Sync {
     fn add(&mut self, relay: RelayId, host_ports: Vec<String>, is_seed: bool) {
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == relay) {
             way.is_seed |= is_seed;
-            let others = host_ports.into_iter().filter(|other| !way.host_ports.contains(other)).collect::<Vec<_>>();
+            let others = host_ports
+                .into_iter()
+                .filter(|other| !way.host_ports.contains(other))
+                .collect::<Vec<_>>();
             way.host_ports.extend(others);
             way.host_ports.truncate(HOST_PORTS_MAX);
         } else if self.round.len() < WAYS_MAX {
-            self.round.push(Way { relay, host_ports, is_seed, asked_count: 0 });
+            self.round.push(Way {
+                relay,
+                host_ports,
+                is_seed,
+                asked_count: 0,
+            });
         }
     }
 
@@ -439,7 +501,8 @@ impl Sync {
 
 /// Most addresses of one relay that are tried.
 const HOST_PORTS_MAX: usize = 8;
-/// Most peers that are remembered for having broken a rule; beyond it those whose rest ends first are forgotten.
+/// Most peers that are remembered for having broken a rule; beyond it those whose rest ends first
+/// are forgotten.
 const RESTING_MAX: usize = 256;
 
 #[cfg(test)]

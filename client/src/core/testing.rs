@@ -18,7 +18,11 @@ pub(super) struct Moment {
 impl Moment {
     /// One at which the calendar is confirmed as it is.
     pub(super) const fn at(wall: WallTime) -> Self {
-        Self { now: Instant::from_micros(0), wall, confirmed: wall }
+        Self {
+            now: Instant::from_micros(0),
+            wall,
+            confirmed: wall,
+        }
     }
 
     /// Does something then; what it came to, and what the user was told.

@@ -1,6 +1,8 @@
-//! The core by itself, with no relay to talk to: what it asks of the store, of links, and what it tells.
+//! The core by itself, with no relay to talk to: what it asks of the store, of links, and what it
+//! tells.
 //!
-//! What it does in a network is in the package of tests, where the simulator drives it and the relays' real cores.
+//! What it does in a network is in the package of tests, where the simulator drives it and the
+//! relays' real cores.
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -32,16 +34,27 @@ impl Bench {
     fn new(snapshot: Snapshot) -> Self {
         let mut bench = Self::new_at(snapshot, WALL);
         let stored = bench.core.poll_store().map(|(_, op)| op);
-        assert!(matches!(stored, Some(StoreOp::PutClock(_))), "the clock of the first start");
+        assert!(
+            matches!(stored, Some(StoreOp::PutClock(_))),
+            "the clock of the first start"
+        );
         bench
     }
 
     fn new_at(snapshot: Snapshot, wall: WallTime) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
-        let seeds = vec![Peer { id: SEED, host_port: "127.0.0.1:9".to_owned() }];
+        let seeds = vec![Peer {
+            id: SEED,
+            host_port: "127.0.0.1:9".to_owned(),
+        }];
         let now = Instant::from_micros(0);
-        let mut core = Core::new(Network::local(), seeds, snapshot, now, wall, &mut rng).expect("a good snapshot");
-        assert_eq!(core.poll_notice(), Some(Notice::WaitingForView { last_known: 0 }), "nobody is known yet");
+        let mut core = Core::new(Network::local(), seeds, snapshot, now, wall, &mut rng)
+            .expect("a good snapshot");
+        assert_eq!(
+            core.poll_notice(),
+            Some(Notice::WaitingForView { last_known: 0 }),
+            "nobody is known yet"
+        );
         Self { core, now, rng }
     }
 
@@ -49,19 +62,29 @@ impl Bench {
     fn linked_to(snapshot: Snapshot, wall: WallTime, clocks: &[WallTime]) -> Self {
         let mut bench = Self::new_at(snapshot, wall);
         for (number, &clock) in (1..).zip(clocks) {
-            let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
+            let hello = Hello {
+                versions: vec![1],
+                network: Network::local().id,
+                clock,
+                features: 0,
+                descriptor: None,
+            };
             let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
-            bench.core.handle_link_up(bench.now, wall, link, relay, hello, &mut bench.rng);
+            bench
+                .core
+                .handle_link_up(bench.now, wall, link, relay, hello, &mut bench.rng);
         }
         bench
     }
 
     fn command(&mut self, command: Command) {
-        self.core.handle_command(self.now, WALL, command, &mut self.rng);
+        self.core
+            .handle_command(self.now, WALL, command, &mut self.rng);
     }
 
     fn stored(&mut self, ticket: StoreTicket, is_stored: bool) {
-        self.core.handle_stored(self.now, WALL, ticket, is_stored, &mut self.rng);
+        self.core
+            .handle_stored(self.now, WALL, ticket, is_stored, &mut self.rng);
     }
 
     fn pass(&mut self, time: Duration) {
@@ -70,12 +93,20 @@ impl Bench {
     }
 
     fn link_up(&mut self, clock: WallTime) {
-        let hello = Hello { versions: vec![1], network: Network::local().id, clock, features: 0, descriptor: None };
-        self.core.handle_link_up(self.now, WALL, LINK, SEED, hello, &mut self.rng);
+        let hello = Hello {
+            versions: vec![1],
+            network: Network::local().id,
+            clock,
+            features: 0,
+            descriptor: None,
+        };
+        self.core
+            .handle_link_up(self.now, WALL, LINK, SEED, hello, &mut self.rng);
     }
 
     fn cell(&mut self, cell: Cell) {
-        self.core.handle_cell(self.now, WALL, LINK, cell, &mut self.rng);
+        self.core
+            .handle_cell(self.now, WALL, LINK, cell, &mut self.rng);
     }
 
     fn notices(&mut self) -> Vec<Notice> {
@@ -92,14 +123,23 @@ impl Bench {
 
     fn send(&mut self, number: u8, len: usize) -> MessageId {
         let id = MessageId([number; 16]);
-        self.command(Command::Send { id, address: address(), body: vec![1; len], life: None });
+        self.command(Command::Send {
+            id,
+            address: address(),
+            body: vec![1; len],
+            life: None,
+        });
         id
     }
 }
 
 /// Each message in the outbox, how many hold it and how many are wanted.
 fn outbox(core: &Core) -> Vec<(MessageId, usize, usize)> {
-    core.status().outbox.iter().map(|entry| (entry.id, entry.holders, entry.wanted)).collect()
+    core.status()
+        .outbox
+        .iter()
+        .map(|entry| (entry.id, entry.holders, entry.wanted))
+        .collect()
 }
 
 fn address() -> InboxAddress {
@@ -111,15 +151,26 @@ fn a_message_is_queued_only_once_it_is_durable() {
     let mut bench = Bench::new(Snapshot::default());
     let id = bench.send(1, 100);
     let stores = bench.stores();
-    let [(ticket, StoreOp::PutOutbox { id: stored, .. })] = stores.as_slice() else { panic!("one thing is stored") };
+    let [(ticket, StoreOp::PutOutbox { id: stored, .. })] = stores.as_slice() else {
+        panic!("one thing is stored")
+    };
     assert_eq!(*stored, id);
     assert_eq!(bench.notices(), []);
     bench.stored(*ticket, false);
-    let unsaved = Notice::Unsaved { id, may_be_out: false };
-    assert_eq!(bench.notices(), [unsaved], "what could not be stored is not queued");
+    let unsaved = Notice::Unsaved {
+        id,
+        may_be_out: false,
+    };
+    assert_eq!(
+        bench.notices(),
+        [unsaved],
+        "what could not be stored is not queued"
+    );
     bench.pass(Duration::from_secs(3));
     let again = bench.stores();
-    let [(ticket, StoreOp::PutOutbox { .. })] = again.as_slice() else { panic!("it is stored again") };
+    let [(ticket, StoreOp::PutOutbox { .. })] = again.as_slice() else {
+        panic!("it is stored again")
+    };
     bench.stored(*ticket, true);
     assert_eq!(bench.notices(), [Notice::Queued(id)]);
     assert_eq!(outbox(&bench.core), [(id, 0, 2)]);
@@ -130,8 +181,13 @@ fn a_message_in_the_outbox_outlives_a_restart() {
     let mut bench = Bench::new(Snapshot::default());
     let id = bench.send(1, 30_000);
     let stores = bench.stores();
-    let [(_, StoreOp::PutOutbox { state, .. })] = stores.as_slice() else { panic!("one thing is stored") };
-    let snapshot = Snapshot { outbox: vec![(id, state.clone())], ..Snapshot::default() };
+    let [(_, StoreOp::PutOutbox { state, .. })] = stores.as_slice() else {
+        panic!("one thing is stored")
+    };
+    let snapshot = Snapshot {
+        outbox: vec![(id, state.clone())],
+        ..Snapshot::default()
+    };
     assert_eq!(outbox(&Bench::new(snapshot).core), [(id, 0, 2)]);
 }
 
@@ -141,7 +197,13 @@ fn a_message_that_no_record_holds_is_refused() {
     bench.send(1, MESSAGE_LEN_MAX);
     assert_eq!(bench.stores().len(), 1, "the longest there may be is taken");
     let id = bench.send(2, MESSAGE_LEN_MAX + 1);
-    assert_eq!(bench.notices(), [Notice::Failed { id, reason: SendFault::TooLong }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Failed {
+            id,
+            reason: SendFault::TooLong
+        }]
+    );
     assert!(bench.stores().is_empty());
 }
 
@@ -156,14 +218,21 @@ fn the_same_message_is_taken_once() {
 #[test] // §9.4
 fn an_inbox_is_durable_before_anybody_hears_of_it() {
     let mut bench = Bench::new(Snapshot::default());
-    bench.command(Command::CreateInbox { name: "help".to_owned() });
+    bench.command(Command::CreateInbox {
+        name: "help".to_owned(),
+    });
     let stores = bench.stores();
-    let [(ticket, StoreOp::PutInbox { name, state })] = stores.as_slice() else { panic!("one thing is stored") };
+    let [(ticket, StoreOp::PutInbox { name, state })] = stores.as_slice() else {
+        panic!("one thing is stored")
+    };
     assert_eq!(name, "help");
     bench.stored(*ticket, true);
     let address = bench.core.inbox_address("help");
     assert!(address.is_some() && bench.core.inbox_address("other").is_none());
-    let snapshot = Snapshot { inboxes: vec![(name.clone(), state.clone())], ..Snapshot::default() };
+    let snapshot = Snapshot {
+        inboxes: vec![(name.clone(), state.clone())],
+        ..Snapshot::default()
+    };
     assert_eq!(Bench::new(snapshot).core.inbox_address("help"), address);
 }
 
@@ -171,20 +240,45 @@ fn an_inbox_is_durable_before_anybody_hears_of_it() {
 fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
     let open = |snapshot| {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
-        let core = Core::new(Network::local(), Vec::new(), snapshot, Instant::default(), WALL, &mut rng);
+        let core = Core::new(
+            Network::local(),
+            Vec::new(),
+            snapshot,
+            Instant::default(),
+            WALL,
+            &mut rng,
+        );
         core.err()
     };
     let junk = || Zeroizing::new(vec![0xff; 40]);
-    let paths = Snapshot { paths: Some(vec![7]), ..Snapshot::default() };
+    let paths = Snapshot {
+        paths: Some(vec![7]),
+        ..Snapshot::default()
+    };
     assert_eq!(open(paths), Some(SnapshotFault::Paths));
-    let inboxes = Snapshot { inboxes: vec![("help".to_owned(), junk())], ..Snapshot::default() };
+    let inboxes = Snapshot {
+        inboxes: vec![("help".to_owned(), junk())],
+        ..Snapshot::default()
+    };
     assert_eq!(open(inboxes), Some(SnapshotFault::Inbox("help".to_owned())));
     let id = MessageId([1; 16]);
-    let outbox = Snapshot { outbox: vec![(id, junk())], ..Snapshot::default() };
+    let outbox = Snapshot {
+        outbox: vec![(id, junk())],
+        ..Snapshot::default()
+    };
     assert_eq!(open(outbox), Some(SnapshotFault::Outbox(id)));
-    let age = Age { first_seen: WALL, setup_at: WALL };
-    let relays = vec![BookRow { descriptor: vec![1, 2, 3], age }];
-    let relays = Snapshot { relays, ..Snapshot::default() };
+    let age = Age {
+        first_seen: WALL,
+        setup_at: WALL,
+    };
+    let relays = vec![BookRow {
+        descriptor: vec![1, 2, 3],
+        age,
+    }];
+    let relays = Snapshot {
+        relays,
+        ..Snapshot::default()
+    };
     assert_eq!(open(relays), None, "a bad descriptor is left out");
 }
 
@@ -193,8 +287,13 @@ fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
     let mut bench = Bench::new(Snapshot::default());
     for _ in 0..5 {
         let dials = bench.links();
-        assert!(matches!(dials.as_slice(), [LinkOp::Dial { relay: SEED, .. }]), "{dials:?}");
-        bench.core.handle_dial_failed(bench.now, WALL, SEED, &mut bench.rng);
+        assert!(
+            matches!(dials.as_slice(), [LinkOp::Dial { relay: SEED, .. }]),
+            "{dials:?}"
+        );
+        bench
+            .core
+            .handle_dial_failed(bench.now, WALL, SEED, &mut bench.rng);
         assert_eq!(bench.notices(), [Notice::Unreachable]);
         assert!(bench.links().is_empty(), "not without a pause");
         bench.pass(Network::local().params.retry_max);
@@ -208,7 +307,10 @@ fn a_clock_that_is_far_off_is_told_once() {
     assert_eq!(bench.notices(), []);
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL + Duration::from_secs(7200));
-    assert_eq!(bench.notices(), [Notice::Warning(Warning::Clock { seconds: 7200 })]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Warning(Warning::Clock { seconds: 7200 })]
+    );
 }
 
 #[test] // §1.6(4), §10.5(1)
@@ -216,13 +318,24 @@ fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
     let hour = Duration::from_secs(3600);
     let is_right = |clocks: &[WallTime]| {
         let mut bench = Bench::linked_to(Snapshot::default(), WALL, clocks);
-        let is_told = bench.notices().iter().any(|notice| matches!(notice, Notice::Warning(Warning::Clock { .. })));
-        (bench.core.clock.may_delete(), bench.core.outbox.is_clock_right, is_told)
+        let is_told = bench
+            .notices()
+            .iter()
+            .any(|notice| matches!(notice, Notice::Warning(Warning::Clock { .. })));
+        (
+            bench.core.clock.may_delete(),
+            bench.core.outbox.is_clock_right,
+            is_told,
+        )
     };
     assert_eq!(is_right(&[]), (false, false, false));
     assert_eq!(is_right(&[WALL]), (true, true, false));
     assert_eq!(is_right(&[WALL + hour * 3]), (false, false, true));
-    assert_eq!(is_right(&[WALL, WALL, WALL + hour * 9]), (true, true, false), "the last one alone is wrong");
+    assert_eq!(
+        is_right(&[WALL, WALL, WALL + hour * 9]),
+        (true, true, false),
+        "the last one alone is wrong"
+    );
     assert_eq!(
         is_right(&[WALL + hour * 9, WALL + hour * 8, WALL]),
         (false, false, true),
@@ -230,9 +343,13 @@ fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
     );
 }
 
-/// Starts with what was stored of the clock, linked to relays whose clocks say this; what is known of the clock then.
+/// Starts with what was stored of the clock, linked to relays whose clocks say this; what is known
+/// of the clock then.
 fn clock_after_start(stored: Option<&[u8]>, wall: WallTime, clocks: &[WallTime]) -> ClockGuard {
-    let snapshot = Snapshot { clock: stored.map(<[u8]>::to_vec), ..Snapshot::default() };
+    let snapshot = Snapshot {
+        clock: stored.map(<[u8]>::to_vec),
+        ..Snapshot::default()
+    };
     let mut bench = Bench::linked_to(snapshot, wall, clocks);
     let stores = std::iter::from_fn(|| bench.core.poll_store()).filter_map(|(_, op)| match op {
         StoreOp::PutClock(state) => Some(state),
@@ -250,13 +367,20 @@ fn confirmed_clock() -> Vec<u8> {
 fn a_long_jump_is_confirmed_by_two_relays_and_not_by_one() {
     let (hour, day) = (Duration::from_secs(3600), Duration::from_secs(86_400));
     let known = confirmed_clock();
-    let is_confirmed = |wall, clocks: &[WallTime]| clock_after_start(Some(&known), wall, clocks).may_delete();
+    let is_confirmed =
+        |wall, clocks: &[WallTime]| clock_after_start(Some(&known), wall, clocks).may_delete();
     let (short, long) = (WALL + day, WALL + day * 30);
     assert!(is_confirmed(short, &[short]) && !is_confirmed(short, &[short + hour * 2]));
     assert!(!is_confirmed(long, &[long]) && is_confirmed(long, &[long, long]));
     assert!(!is_confirmed(long, &[long, WALL, WALL]));
-    assert!(!is_confirmed(short, &[short + hour * 9, WALL]), "two that disagree about the direction");
-    assert!(clock_after_start(None, WALL, &[WALL]).may_delete(), "one that never knew the time");
+    assert!(
+        !is_confirmed(short, &[short + hour * 9, WALL]),
+        "two that disagree about the direction"
+    );
+    assert!(
+        clock_after_start(None, WALL, &[WALL]).may_delete(),
+        "one that never knew the time"
+    );
 }
 
 #[test] // §1.6(4)
@@ -279,7 +403,11 @@ fn a_guard_that_lies_about_its_clock_freezes_nothing_for_whoever_runs_for_moment
             wall = wall + hour * step;
         }
         let clock = clock_after_start(stored.as_deref(), wall, &[wall + hour * 2]);
-        assert!(clock.confirmed() + day * 2 > wall, "{:?}", clock.confirmed());
+        assert!(
+            clock.confirmed() + day * 2 > wall,
+            "{:?}",
+            clock.confirmed()
+        );
     }
 }
 
@@ -288,7 +416,11 @@ fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL);
     assert!(bench.core.outbox.is_clock_right);
-    bench.core.handle_timeout(bench.now, WALL + Duration::from_secs(86_400), &mut bench.rng);
+    bench.core.handle_timeout(
+        bench.now,
+        WALL + Duration::from_secs(86_400),
+        &mut bench.rng,
+    );
     assert!(!bench.core.outbox.is_clock_right && !bench.core.clock.may_delete());
     bench.core.handle_timeout(bench.now, WALL, &mut bench.rng);
     assert!(bench.core.outbox.is_clock_right && bench.core.clock.may_delete());
@@ -297,7 +429,11 @@ fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
 #[test] // §4.4(3)
 fn a_cell_for_a_circuit_that_never_was_is_dropped_and_counted() {
     for number in [1, 0x8000_0001, 0x8000_0002] {
-        for command in [CellCommand::Relay, CellCommand::Created, CellCommand::Destroy] {
+        for command in [
+            CellCommand::Relay,
+            CellCommand::Created,
+            CellCommand::Destroy,
+        ] {
             let mut bench = Bench::new(Snapshot::default());
             bench.link_up(WALL);
             bench.links();
@@ -315,7 +451,12 @@ fn a_circuit_made_to_a_client_closes_the_link() {
     bench.link_up(WALL);
     bench.links();
     bench.cell(Cell::new(CircId::new(1), CellCommand::Create));
-    assert!(bench.links().iter().any(|op| matches!(op, LinkOp::Close(LINK))));
+    assert!(
+        bench
+            .links()
+            .iter()
+            .any(|op| matches!(op, LinkOp::Close(LINK)))
+    );
 }
 
 #[test]
@@ -339,7 +480,10 @@ fn waits_grow_with_each_failure_up_to_the_longest() {
     assert!(backoff.is_due(cx.now));
     for round in 0..40 {
         let wait = backoff.fail(&mut cx);
-        let most = params.retry_base.saturating_mul(1 << round.min(20)).min(params.retry_max);
+        let most = params
+            .retry_base
+            .saturating_mul(1 << round.min(20))
+            .min(params.retry_max);
         assert!(wait >= most / 2 && wait <= most, "{round}: {wait:?}");
         assert!(!backoff.is_due(cx.now) && backoff.is_due(cx.now + wait));
     }
@@ -357,7 +501,11 @@ fn draws_keep_to_their_bounds_and_their_mean() {
     assert!(draws.iter().all(|&draw| draw <= mean * 8));
     assert_eq!(exponential(Duration::ZERO, &mut rng), Duration::ZERO);
     let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
-    assert!((0..1000).map(|_| between(least, most, &mut rng)).all(|draw| draw >= least && draw <= most));
+    assert!(
+        (0..1000)
+            .map(|_| between(least, most, &mut rng))
+            .all(|draw| draw >= least && draw <= most)
+    );
 }
 
 #[test] // §6.4(5)

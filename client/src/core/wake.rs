@@ -1,7 +1,7 @@
 //! Noticing that the machine slept: links may be dead then, and nobody says so.
 //!
-//! Two signs: something is done much later than it was due, or the calendar went on while the monotonic clock stood still,
-//! as Linux's does while the machine is suspended.
+//! Two signs: something is done much later than it was due, or the calendar went on while the
+//! monotonic clock stood still, as Linux's does while the machine is suspended.
 
 use umbel_proto::time::{Duration, Instant, WallTime};
 
@@ -17,7 +17,10 @@ pub(super) struct Wake {
 
 impl Wake {
     pub(super) const fn new(now: Instant, wall: WallTime) -> Self {
-        Self { seen_at: now, seen_wall: wall }
+        Self {
+            seen_at: now,
+            seen_wall: wall,
+        }
     }
 
     /// Whether so much time has passed that it matters what was due.
@@ -25,8 +28,14 @@ impl Wake {
         now.since(self.seen_at) > SLEEP_MIN
     }
 
-    /// Something is done now; whether the machine slept since the last time, when what was to be done next was due at `due_at`.
-    pub(super) fn has_slept(&mut self, now: Instant, wall: WallTime, due_at: Option<Instant>) -> bool {
+    /// Something is done now; whether the machine slept since the last time, when what was to be
+    /// done next was due at `due_at`.
+    pub(super) fn has_slept(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        due_at: Option<Instant>,
+    ) -> bool {
         let (passed, by_calendar) = (now.since(self.seen_at), wall.since(self.seen_wall));
         let is_late = due_at.is_some_and(|due_at| due_at + SLEEP_MIN < now);
         (self.seen_at, self.seen_wall) = (now, wall);
@@ -41,7 +50,11 @@ mod tests {
     fn after(seconds: u64, by_calendar: u64, due: Option<u64>) -> bool {
         let at = |seconds| Instant::default() + Duration::from_secs(seconds);
         let mut wake = Wake::new(at(100), WallTime(5000));
-        wake.has_slept(at(100 + seconds), WallTime(5000 + by_calendar), due.map(|due| at(100 + due)))
+        wake.has_slept(
+            at(100 + seconds),
+            WallTime(5000 + by_calendar),
+            due.map(|due| at(100 + due)),
+        )
     }
 
     #[test]
@@ -57,7 +70,11 @@ mod tests {
         assert!(!after(1, 8, None), "a clock is set right");
         assert!(
             !after(1, 0, None)
-                && !Wake::new(Instant::default(), WallTime(9)).has_slept(Instant::default(), WallTime(3), None)
+                && !Wake::new(Instant::default(), WallTime(9)).has_slept(
+                    Instant::default(),
+                    WallTime(3),
+                    None
+                )
         );
     }
 }

@@ -9,7 +9,8 @@ use umbel_proto::wire;
 use crate::client::{CancelError, CreateInboxError, ListenError};
 use crate::core::io::{Cancelled, Status};
 
-/// The form of asks, replies and notices. Both processes need the same, which two releases of umbel may not have.
+/// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
+/// may not have.
 const VERSION: u8 = 1;
 
 /// What a guest asks of its host.
@@ -60,5 +61,9 @@ pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
 /// An ask, a reply or a notice; `None` if another release wrote it.
 pub(super) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (version, rest) = bytes.split_first()?;
-    if *version == VERSION { wire::decode(rest).ok() } else { None }
+    if *version == VERSION {
+        wire::decode(rest).ok()
+    } else {
+        None
+    }
 }

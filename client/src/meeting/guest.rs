@@ -1,4 +1,5 @@
-//! A process beside the one that drives the profile: passes on what its user asks and is told, until it can drive itself.
+//! A process beside the one that drives the profile: passes on what its user asks and is told,
+//! until it can drive itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +16,9 @@ use crate::core::io::{Notice, StoreFault, Warning};
 use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
 use crate::net::Clock;
 use crate::net::driver::Request;
-use crate::store::{AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Presence, Store, StoreClosed};
+use crate::store::{
+    AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Presence, Store, StoreClosed,
+};
 
 /// How often it is looked at what the host answered.
 const LOOK: Duration = Duration::from_millis(40);
@@ -107,18 +110,23 @@ impl Guest {
                 GuestEnd::Stopped
             }
             // Nothing more is written: that is what failed, or may wait for long.
-            Err(End::Silence) => self.stop(StopReason::Unresponsive { pid: self.ground.lock_file.holder() }),
+            Err(End::Silence) => self.stop(StopReason::Unresponsive {
+                pid: self.ground.lock_file.holder(),
+            }),
             Err(End::Store(fault)) => self.stop(StopReason::Store(fault)),
             Err(End::OtherRelease) => {
                 let id = self.id;
-                let end = self.stop(StopReason::OtherRelease { pid: self.ground.lock_file.holder() });
+                let end = self.stop(StopReason::OtherRelease {
+                    pid: self.ground.lock_file.holder(),
+                });
                 drop(self.store.call(move |database| database.leave(id)).await);
                 end
             }
         }
     }
 
-    /// What was not stored yet was not sent: whoever waits for that hears so, and not that it is safe.
+    /// What was not stored yet was not sent: whoever waits for that hears so, and not that it is
+    /// safe.
     fn stop(&mut self, reason: StopReason) -> GuestEnd {
         // Nobody else sets it, and whoever finds the requests closed looks for it.
         let _ = self.stop_reason.set(reason);
@@ -137,7 +145,8 @@ impl Guest {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.enter().await?;
         loop {
-            // In no order: looks that take longer than the time between two would leave no room for what the user asks.
+            // In no order: looks that take longer than the time between two would leave no room for
+            // what the user asks.
             tokio::select! {
                 _ = ticks.tick() => {
                     match self.ground.lock_file.try_take() {
@@ -163,7 +172,8 @@ impl Guest {
             // Without it a driver may forget this process, which then registers anew.
             self.presence = self.ground.lock_file.be_present().unwrap_or_default();
         }
-        let Entered { guest, seq, host } = done(self.store.call(|database| database.enter()).await)?;
+        let Entered { guest, seq, host } =
+            done(self.store.call(|database| database.enter()).await)?;
         self.id = guest;
         self.seq = seq;
         self.host = host;
@@ -173,8 +183,20 @@ impl Guest {
 
     async fn on_request(&mut self, request: Request) -> Result<(), End> {
         match request {
-            Request::Send { id, address, body, life, done } => {
-                let state = new_outbox_state(address, body, life, &self.ground.network.params, Clock::wall());
+            Request::Send {
+                id,
+                address,
+                body,
+                life,
+                done,
+            } => {
+                let state = new_outbox_state(
+                    address,
+                    body,
+                    life,
+                    &self.ground.network.params,
+                    Clock::wall(),
+                );
                 let result = self.send(id, state).await?;
                 let is_queued = result.is_ok();
                 let _ = done.send(result);
@@ -183,24 +205,50 @@ impl Guest {
                 }
                 Ok(())
             }
-            Request::CreateInbox { name, is_again, done } => {
+            Request::CreateInbox {
+                name,
+                is_again,
+                done,
+            } => {
                 let (asked, id) = (name.clone(), self.id);
                 let ask = encode(&Ask::CreateInbox { name: name.clone() });
                 let found = self.store.call(move |database| {
-                    if database.has_inbox(&asked)? { Ok(None) } else { database.ask(id, &ask).map(Some) }
+                    if database.has_inbox(&asked)? {
+                        Ok(None)
+                    } else {
+                        database.ask(id, &ask).map(Some)
+                    }
                 });
                 match self::done(found.await)? {
                     // Whether it was there before it was asked for decides, whoever makes it.
-                    None => drop(done.send(Err(CreateInboxError::Exists))),
+                    None => {
+                        let _ = done.send(Err(CreateInboxError::Exists));
+                    }
                     Some(ask) => {
-                        self.pending.insert(ask, Pending::Request(Request::CreateInbox { name, is_again, done }));
+                        self.pending.insert(
+                            ask,
+                            Pending::Request(Request::CreateInbox {
+                                name,
+                                is_again,
+                                done,
+                            }),
+                        );
                     }
                 }
                 Ok(())
             }
-            Request::Listen { name, is_interactive, done } => {
+            Request::Listen {
+                name,
+                is_interactive,
+                done,
+            } => {
                 self.listens.insert(name.clone(), is_interactive);
-                self.ask(Request::Listen { name, is_interactive, done }).await
+                self.ask(Request::Listen {
+                    name,
+                    is_interactive,
+                    done,
+                })
+                .await
             }
             // Nobody is hosted here.
             Request::Settle { done } => {
@@ -212,7 +260,11 @@ impl Guest {
     }
 
     /// The message is safe before anyone is asked to do something about it.
-    async fn send(&mut self, id: MessageId, state: zeroize::Zeroizing<Vec<u8>>) -> Result<Result<(), SendError>, End> {
+    async fn send(
+        &mut self,
+        id: MessageId,
+        state: zeroize::Zeroizing<Vec<u8>>,
+    ) -> Result<Result<(), SendError>, End> {
         let (guest, ask) = (self.id, encode(&Ask::Adopt { id }));
         let asked = self.store.call(move |database| {
             let has_room = |heads: &[Vec<u8>]| outbox_has_room(heads, &state);
@@ -224,9 +276,9 @@ impl Guest {
                 Ok(Ok(()))
             }
             Ok(Ok(None)) => Ok(Err(SendError::OutboxFull)),
-            Ok(Err(error)) if error.is_busy() => {
-                Ok(Err(unsent(StopReason::Unresponsive { pid: self.ground.lock_file.holder() })))
-            }
+            Ok(Err(error)) if error.is_busy() => Ok(Err(unsent(StopReason::Unresponsive {
+                pid: self.ground.lock_file.holder(),
+            }))),
             Ok(Err(error)) => Ok(Err(SendError::Store(error.fault()))),
             Err(StoreClosed) => Ok(Err(SendError::Store(StoreFault::Failed))),
         }
@@ -237,9 +289,15 @@ impl Guest {
     }
 
     async fn ask_for(&mut self, pending: Pending) -> Result<(), End> {
-        let Some(ask) = to_ask(&pending) else { return Ok(()) };
+        let Some(ask) = to_ask(&pending) else {
+            return Ok(());
+        };
         let (guest, ask) = (self.id, encode(&ask));
-        let ask = done(self.store.call(move |database| database.ask(guest, &ask)).await)?;
+        let ask = done(
+            self.store
+                .call(move |database| database.ask(guest, &ask))
+                .await,
+        )?;
         self.pending.insert(ask, pending);
         Ok(())
     }
@@ -248,17 +306,29 @@ impl Guest {
         let (version, guest, seq) = (self.version, self.id, self.seq);
         let heard = self.store.call(move |database| {
             let now = database.data_version()?;
-            if version == Some(now) { Ok(None) } else { database.hear(guest, seq).map(|heard| Some((now, heard))) }
+            if version == Some(now) {
+                Ok(None)
+            } else {
+                database.hear(guest, seq).map(|heard| Some((now, heard)))
+            }
         });
         if let Some((version, heard)) = done(heard.await)? {
             // There may be more than was read.
-            self.version = if heard.notices.is_empty() { Some(version) } else { None };
+            self.version = if heard.notices.is_empty() {
+                Some(version)
+            } else {
+                None
+            };
             self.on_heard(heard).await?;
         }
         if self.beat_at + BEAT <= Instant::now() {
             self.beat_at = Instant::now();
             let (guest, answered) = (self.id, self.pending.keys().next().copied());
-            done(self.store.call(move |database| database.beat(guest, answered)).await)?;
+            done(
+                self.store
+                    .call(move |database| database.beat(guest, answered))
+                    .await,
+            )?;
         }
         self.look_for_silence()
     }
@@ -268,7 +338,8 @@ impl Guest {
             self.is_silence_told = false;
             return Ok(());
         }
-        let is_waiting = !self.pending.is_empty() || !self.listens.values().any(|is_interactive| *is_interactive);
+        let is_waiting = !self.pending.is_empty()
+            || !self.listens.values().any(|is_interactive| *is_interactive);
         if is_waiting {
             return Err(End::Silence);
         }
@@ -294,11 +365,18 @@ impl Guest {
             self.tell(Told::Gap);
         }
         for notice in &heard.notices {
-            self.tell(decode::<Option<Notice>>(notice).flatten().map_or(Told::Gap, Told::Notice));
+            self.tell(
+                decode::<Option<Notice>>(notice)
+                    .flatten()
+                    .map_or(Told::Gap, Told::Notice),
+            );
         }
         for (ask, answer) in heard.answers {
-            let Some(pending) = self.pending.remove(&ask) else { continue };
-            if let Err(pending) = answer_pending(pending, decode(&answer).unwrap_or(Reply::Unknown)) {
+            let Some(pending) = self.pending.remove(&ask) else {
+                continue;
+            };
+            if let Err(pending) = answer_pending(pending, decode(&answer).unwrap_or(Reply::Unknown))
+            {
                 // Whoever asked hears why this process ends before they hear that it does.
                 self.pending.insert(ask, pending);
                 return Err(End::OtherRelease);
@@ -316,7 +394,8 @@ impl Guest {
         Ok(())
     }
 
-    /// A new driver does not know what the one before it was asked, and what that did last was told to nobody.
+    /// A new driver does not know what the one before it was asked, and what that did last was told
+    /// to nobody.
     async fn ask_again(&mut self) -> Result<(), End> {
         for request in self.listen_requests() {
             self.ask(request).await?;
@@ -329,7 +408,11 @@ impl Guest {
     fn listen_requests(&self) -> Vec<Request> {
         let to_request = |(name, &is_interactive): (&String, &bool)| {
             let (done, _) = oneshot::channel();
-            Request::Listen { name: name.clone(), is_interactive, done }
+            Request::Listen {
+                name: name.clone(),
+                is_interactive,
+                done,
+            }
         };
         self.listens.iter().map(to_request).collect()
     }
@@ -341,7 +424,11 @@ impl Guest {
             tracing::debug!("the last words of the driver that ended are missing");
         }
         tracing::debug!("takes over from a driver that ended");
-        let (id, since, ground) = (self.id, self.ground.received_since(), Arc::clone(&self.ground));
+        let (id, since, ground) = (
+            self.id,
+            self.ground.received_since(),
+            Arc::clone(&self.ground),
+        );
         self.presence = None;
         let snapshot = self.store.call(move |database| {
             database.keep(lock);
@@ -362,17 +449,25 @@ impl Guest {
             return GuestEnd::Stopped;
         };
         let mut first = self.listen_requests();
-        first.extend(std::mem::take(&mut self.pending).into_values().map(|pending| match pending {
-            // The driver that ended may have made it.
-            Pending::Request(Request::CreateInbox { name, done, .. }) => {
-                Request::CreateInbox { name, is_again: true, done }
-            }
-            Pending::Request(request) => request,
-            // It is in the outbox that was restored.
-            Pending::Adopt(_) => Request::Flush,
-        }));
+        first.extend(std::mem::take(&mut self.pending).into_values().map(
+            |pending| match pending {
+                // The driver that ended may have made it.
+                Pending::Request(Request::CreateInbox { name, done, .. }) => Request::CreateInbox {
+                    name,
+                    is_again: true,
+                    done,
+                },
+                Pending::Request(request) => request,
+                // It is in the outbox that was restored.
+                Pending::Adopt(_) => Request::Flush,
+            },
+        ));
         self.tell(Told::Gap);
-        GuestEnd::Took { restored: Box::new(restored), requests: self.requests, first }
+        GuestEnd::Took {
+            restored: Box::new(restored),
+            requests: self.requests,
+            first,
+        }
     }
 
     /// Nobody may be listening.
@@ -388,7 +483,8 @@ enum End {
     Silence,
     /// The profile can't be read or written.
     Store(StoreFault),
-    /// The process that has the profile's network is of another release, which this one can't understand.
+    /// The process that has the profile's network is of another release, which this one can't
+    /// understand.
     OtherRelease,
 }
 
@@ -407,7 +503,11 @@ fn done<T>(result: Result<Result<T, DatabaseError>, StoreClosed>) -> Result<T, E
         Ok(Err(error)) => {
             tracing::warn!(%error, "the other umbel can't be asked");
             // A process that was stopped while it wrote keeps all others waiting.
-            Err(if error.is_busy() { End::Silence } else { End::Store(error.fault()) })
+            Err(if error.is_busy() {
+                End::Silence
+            } else {
+                End::Store(error.fault())
+            })
         }
         Err(StoreClosed) => Err(End::Store(StoreFault::Failed)),
     }
@@ -422,23 +522,40 @@ fn to_ask(pending: &Pending) -> Option<Ask> {
         Request::Cancel { id, .. } => Ask::Cancel { id: *id },
         Request::Flush => Ask::Flush,
         Request::CreateInbox { name, .. } => Ask::CreateInbox { name: name.clone() },
-        Request::Listen { name, is_interactive, .. } => {
-            Ask::Listen { name: name.clone(), is_interactive: *is_interactive }
-        }
+        Request::Listen {
+            name,
+            is_interactive,
+            ..
+        } => Ask::Listen {
+            name: name.clone(),
+            is_interactive: *is_interactive,
+        },
         Request::InboxAddress { name, .. } => Ask::InboxAddress { name: name.clone() },
         Request::Status { .. } => Ask::Status,
-        Request::Send { .. } | Request::Adopt { .. } | Request::Settle { .. } | Request::Stop => return None,
+        Request::Send { .. } | Request::Adopt { .. } | Request::Settle { .. } | Request::Stop => {
+            return None;
+        }
     })
 }
 
 /// Whoever asked may have stopped waiting. Gives back what this is no answer to.
 fn answer_pending(pending: Pending, reply: Reply) -> Result<(), Pending> {
     match (pending, reply) {
-        (Pending::Request(Request::Cancel { done, .. }), Reply::Cancelled(result)) => drop(done.send(result)),
-        (Pending::Request(Request::CreateInbox { done, .. }), Reply::Created(result)) => drop(done.send(result)),
-        (Pending::Request(Request::Listen { done, .. }), Reply::Listening(result)) => drop(done.send(result)),
-        (Pending::Request(Request::InboxAddress { done, .. }), Reply::Address(address)) => drop(done.send(address)),
-        (Pending::Request(Request::Status { done }), Reply::Status(status)) => drop(done.send(status)),
+        (Pending::Request(Request::Cancel { done, .. }), Reply::Cancelled(result)) => {
+            let _ = done.send(result);
+        }
+        (Pending::Request(Request::CreateInbox { done, .. }), Reply::Created(result)) => {
+            let _ = done.send(result);
+        }
+        (Pending::Request(Request::Listen { done, .. }), Reply::Listening(result)) => {
+            let _ = done.send(result);
+        }
+        (Pending::Request(Request::InboxAddress { done, .. }), Reply::Address(address)) => {
+            let _ = done.send(address);
+        }
+        (Pending::Request(Request::Status { done }), Reply::Status(status)) => {
+            let _ = done.send(status);
+        }
         (Pending::Request(Request::Flush) | Pending::Adopt(_), Reply::Done) => {}
         (pending, _) => return Err(pending),
     }

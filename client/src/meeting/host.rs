@@ -1,6 +1,7 @@
 //! Beside the driver: does for guests what a local user would do, and tells them what happens.
 //!
-//! As long as there are no guests it writes nothing, and looks whether any came as seldom as people don't notice.
+//! As long as there are no guests it writes nothing, and looks whether any came as seldom as people
+//! don't notice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -101,7 +102,12 @@ impl Host {
                     self.look().await;
                     settling = Some((done, Instant::now() + SETTLE_MAX));
                 }
-                Wake::Look if self.guests.is_empty() && self.looked_at + LOOK_FOR_GUESTS > Instant::now() => continue,
+                Wake::Look
+                    if self.guests.is_empty()
+                        && self.looked_at + LOOK_FOR_GUESTS > Instant::now() =>
+                {
+                    continue;
+                }
                 Wake::Look => self.look().await,
             }
             while let Ok(told) = self.notices.try_recv() {
@@ -109,7 +115,9 @@ impl Host {
             }
             self.speak().await;
             let is_settled = self.under_way.is_empty() && self.answering.is_empty();
-            if let Some((done, _)) = settling.take_if(|(_, until)| is_settled || *until <= Instant::now()) {
+            if let Some((done, _)) =
+                settling.take_if(|(_, until)| is_settled || *until <= Instant::now())
+            {
                 let _ = done.send(());
             }
         }
@@ -159,7 +167,11 @@ impl Host {
         let (version, last_ask) = (self.version, self.last_ask);
         let found = self.store.call(move |database| {
             let now = database.data_version()?;
-            if version == Some(now) { Ok(None) } else { database.attend(last_ask).map(|found| Some((now, found))) }
+            if version == Some(now) {
+                Ok(None)
+            } else {
+                database.attend(last_ask).map(|found| Some((now, found)))
+            }
         });
         match found.await {
             Ok(Ok(Some((version, found)))) => {
@@ -171,8 +183,12 @@ impl Host {
         }
         let now = Instant::now();
         let is_silent = |heard_at: Instant| heard_at + SILENCE_MAX <= now;
-        let silent: Vec<GuestId> =
-            self.guests.iter().filter(|(_, (_, heard_at))| is_silent(*heard_at)).map(|(&guest, _)| guest).collect();
+        let silent: Vec<GuestId> = self
+            .guests
+            .iter()
+            .filter(|(_, (_, heard_at))| is_silent(*heard_at))
+            .map(|(&guest, _)| guest)
+            .collect();
         for guest in silent {
             self.guests.remove(&guest);
             self.said.gone.push(guest);
@@ -187,10 +203,19 @@ impl Host {
             self.said_at = now.checked_sub(BEAT).unwrap_or(now);
         }
         for (guest, beat) in found.guests {
-            let heard_at = before.get(&guest).filter(|(last, _)| *last == beat).map_or(now, |&(_, at)| at);
+            let heard_at = before
+                .get(&guest)
+                .filter(|(last, _)| *last == beat)
+                .map_or(now, |&(_, at)| at);
             self.guests.insert(guest, (beat, heard_at));
         }
-        for Asked { id, guest, request, is_begun } in found.asks {
+        for Asked {
+            id,
+            guest,
+            request,
+            is_begun,
+        } in found.asks
+        {
             self.last_ask = id;
             if !self.guests.contains_key(&guest) {
                 continue;
@@ -229,19 +254,25 @@ impl Host {
 /// What the driver will answer; `None` if it ends first.
 type Pending = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
 
-/// Asks the driver as a local user would: in the order in which guests asked, since what one asks builds on what it asked
-/// before. `None` if the driver ended.
+/// Asks the driver as a local user would: in the order in which guests asked, since what one asks
+/// builds on what it asked before. `None` if the driver ended.
 async fn pass_on(
     store: &Store,
     asker: &mpsc::WeakSender<Request>,
     ask: Option<Ask>,
     is_begun: bool,
 ) -> Option<Pending> {
-    let Some(ask) = ask else { return Some(Box::pin(ready(Some(Reply::Unknown)))) };
+    let Some(ask) = ask else {
+        return Some(Box::pin(ready(Some(Reply::Unknown))));
+    };
     let asker = asker.upgrade()?;
     match ask {
         Ask::Adopt { id } => {
-            let state = store.call(move |database| database.outgoing(id)).await.ok()?.ok()?;
+            let state = store
+                .call(move |database| database.outgoing(id))
+                .await
+                .ok()?
+                .ok()?;
             if let Some(state) = state {
                 asker.send(Request::Adopt { id, state }).await.ok()?;
             }
@@ -251,16 +282,44 @@ async fn pass_on(
             asker.send(Request::Flush).await.ok()?;
             Some(Box::pin(ready(Some(Reply::Done))))
         }
-        Ask::Cancel { id } => request(&asker, |done| Request::Cancel { id, done }, Reply::Cancelled).await,
+        Ask::Cancel { id } => {
+            request(
+                &asker,
+                |done| Request::Cancel { id, done },
+                Reply::Cancelled,
+            )
+            .await
+        }
         Ask::CreateInbox { name } => {
-            let create = |done| Request::CreateInbox { name, is_again: is_begun, done };
+            let create = |done| Request::CreateInbox {
+                name,
+                is_again: is_begun,
+                done,
+            };
             request(&asker, create, Reply::Created).await
         }
-        Ask::Listen { name, is_interactive } => {
-            request(&asker, |done| Request::Listen { name, is_interactive, done }, Reply::Listening).await
+        Ask::Listen {
+            name,
+            is_interactive,
+        } => {
+            request(
+                &asker,
+                |done| Request::Listen {
+                    name,
+                    is_interactive,
+                    done,
+                },
+                Reply::Listening,
+            )
+            .await
         }
         Ask::InboxAddress { name } => {
-            request(&asker, |done| Request::InboxAddress { name, done }, Reply::Address).await
+            request(
+                &asker,
+                |done| Request::InboxAddress { name, done },
+                Reply::Address,
+            )
+            .await
         }
         Ask::Status => request(&asker, |done| Request::Status { done }, Reply::Status).await,
     }

@@ -1,8 +1,9 @@
 //! Several processes on one profile (docs/decisions/014-several-commands-on-one-profile.md).
 //!
-//! The one that holds the lock drives the core and has the network; the others are its guests. They meet in the profile's
-//! database: a [`guest`] passes on what its own user asks and is told, a [`host`] beside the driver does for guests what a
-//! local user would do. When the driver ends, in order or not, a guest takes the lock and goes on in its place.
+//! The one that holds the lock drives the core and has the network; the others are its guests. They
+//! meet in the profile's database: a [`guest`] passes on what its own user asks and is told, a
+//! [`host`] beside the driver does for guests what a local user would do. When the driver ends, in
+//! order or not, a guest takes the lock and goes on in its place.
 
 mod ask;
 mod guest;
@@ -48,14 +49,20 @@ pub(crate) struct Ground {
 impl Ground {
     /// The oldest time of which the core wants to know what was received.
     pub(crate) fn received_since(&self) -> WallTime {
-        WallTime(Clock::wall().as_secs().saturating_sub(self.network.params.record_life.as_secs()))
+        WallTime(
+            Clock::wall()
+                .as_secs()
+                .saturating_sub(self.network.params.record_life.as_secs()),
+        )
     }
 
-    /// Forgets guests that were killed, as far as can be told: none that is alive is left. The driver does this before it
-    /// reads what is in the outbox.
+    /// Forgets guests that were killed, as far as can be told: none that is alive is left. The
+    /// driver does this before it reads what is in the outbox.
     pub(crate) fn forget_killed_guests(&self, database: &mut Database) {
         let mut forgotten = Ok(());
-        let looked = self.lock_file.if_no_guests(|| forgotten = database.forget_guests());
+        let looked = self
+            .lock_file
+            .if_no_guests(|| forgotten = database.forget_guests());
         if looked.is_err() || forgotten.is_err() {
             tracing::debug!("guests that were killed can't be forgotten");
         }
@@ -65,7 +72,14 @@ impl Ground {
     pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
         let clock = Clock::start();
         let (network, seeds) = (self.network.clone(), self.seeds.clone());
-        let core = Core::new(network, seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng())?;
+        let core = Core::new(
+            network,
+            seeds,
+            snapshot,
+            clock.now(),
+            Clock::wall(),
+            &mut rand::rng(),
+        )?;
         Ok((core, clock))
     }
 }
@@ -84,27 +98,58 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Drives the core, or is a guest until it can; ends when told to, or when nobody is left to tell it anything.
-    /// `restored` is there if this process holds the lock.
+    /// Drives the core, or is a guest until it can; ends when told to, or when nobody is left to
+    /// tell it anything. `restored` is there if this process holds the lock.
     pub(crate) async fn run(self, restored: Option<(Core, Clock)>) {
-        let Self { ground, store, requests, asker, notices, is_online, stop_reason } = self;
+        let Self {
+            ground,
+            store,
+            requests,
+            asker,
+            notices,
+            is_online,
+            stop_reason,
+        } = self;
         let (restored, requests, first) = match restored {
             Some(restored) => (restored, requests, Vec::new()),
             None => {
-                let guest = Guest::new(Arc::clone(&ground), store.clone(), requests, notices.clone(), stop_reason);
+                let guest = Guest::new(
+                    Arc::clone(&ground),
+                    store.clone(),
+                    requests,
+                    notices.clone(),
+                    stop_reason,
+                );
                 match guest.run().await {
                     GuestEnd::Stopped => return,
-                    GuestEnd::Took { restored, requests, first } => (*restored, requests, first),
+                    GuestEnd::Took {
+                        restored,
+                        requests,
+                        first,
+                    } => (*restored, requests, first),
                 }
             }
         };
         let (settle, settling) = mpsc::channel(1);
-        let host = tokio::spawn(Host::new(store.clone(), asker, notices.subscribe(), settling).run());
+        let host =
+            tokio::spawn(Host::new(store.clone(), asker, notices.subscribe(), settling).run());
         let (core, clock) = restored;
         let (network, params) = (ground.network.id, Arc::new(ground.network.params.clone()));
         let (dir, seeds) = (ground.dir.clone(), ground.seeds.clone());
-        let parts =
-            Parts { core, clock, network, params, store, requests, first, notices, settle, is_online, dir, seeds };
+        let parts = Parts {
+            core,
+            clock,
+            network,
+            params,
+            store,
+            requests,
+            first,
+            notices,
+            settle,
+            is_online,
+            dir,
+            seeds,
+        };
         Driver::new(parts).run().await;
         // It says its last words.
         drop(host.await);

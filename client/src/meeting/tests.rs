@@ -12,20 +12,29 @@ use crate::core::new_outbox_state;
 use crate::net::Clock;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::{
-    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NewKey, NewProfile, Profile, Reach, SendError,
-    StopReason,
+    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NewKey, NewProfile,
+    Profile, Reach, SendError, StopReason,
 };
 
 fn profile(dir: &TempDir) -> PathBuf {
     let path = dir.path().join("profile");
-    let seeds = vec![Peer { id: RelayId([7; 32]), host_port: "192.0.2.1:9000".to_owned() }];
-    let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+    let seeds = vec![Peer {
+        id: RelayId([7; 32]),
+        host_port: "192.0.2.1:9000".to_owned(),
+    }];
+    let new = NewProfile {
+        network: None,
+        seeds,
+        key: NewKey::File(path.join("key")),
+    };
     Profile::create(&path, new, &mut rand::rng()).unwrap();
     path
 }
 
 async fn client(path: &Path) -> Client {
-    Client::open_with(Profile::load(path).unwrap(), Reach::Offline).await.unwrap()
+    Client::open_with(Profile::load(path).unwrap(), Reach::Offline)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -36,9 +45,15 @@ async fn a_guest_is_answered_as_if_it_drove_the_profile_itself() {
     let address = guest.create_inbox("main").await.unwrap();
     assert_eq!(driver.inbox_address("main").await, Ok(Some(address)));
     assert_eq!(guest.inbox_address("main").await, Ok(Some(address)));
-    assert_eq!(guest.create_inbox("main").await, Err(CreateInboxError::Exists));
+    assert_eq!(
+        guest.create_inbox("main").await,
+        Err(CreateInboxError::Exists)
+    );
     assert_eq!(guest.listen("main", false).await, Ok(()));
-    assert_eq!(guest.listen("other", false).await, Err(ListenError::NoInbox));
+    assert_eq!(
+        guest.listen("other", false).await,
+        Err(ListenError::NoInbox)
+    );
     assert_eq!(guest.status().await.unwrap().inboxes.len(), 1);
     let library = Library::open(Profile::load(&path).unwrap()).unwrap();
     assert_eq!(library.inbox_address("main"), Some(address));
@@ -53,7 +68,16 @@ async fn what_a_guest_sends_is_with_the_driver_when_it_asks_for_more_and_can_be_
     let (driver, guest) = (client(&path).await, client(&path).await);
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
-    assert_eq!(guest.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [sent.id]);
+    assert_eq!(
+        guest
+            .outbox()
+            .await
+            .unwrap()
+            .iter()
+            .map(|entry| entry.id)
+            .collect::<Vec<_>>(),
+        [sent.id]
+    );
     assert_eq!(driver.outbox().await.unwrap().len(), 1);
     assert!(guest.cancel(sent.id).await.unwrap().is_some());
     assert!(driver.outbox().await.unwrap().is_empty());
@@ -67,13 +91,26 @@ async fn what_a_guest_sends_is_with_the_driver_when_it_asks_for_more_and_can_be_
 async fn a_guest_goes_on_when_the_driver_ends() {
     let dir = TempDir::new().unwrap();
     let path = profile(&dir);
-    let (driver, guest, other) = (client(&path).await, client(&path).await, client(&path).await);
+    let (driver, guest, other) = (
+        client(&path).await,
+        client(&path).await,
+        client(&path).await,
+    );
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
     assert_eq!(guest.create_inbox("main").await.map(|_| ()), Ok(()));
     driver.close_at_once().await;
     for client in [&guest, &other] {
-        assert_eq!(client.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [sent.id]);
+        assert_eq!(
+            client
+                .outbox()
+                .await
+                .unwrap()
+                .iter()
+                .map(|entry| entry.id)
+                .collect::<Vec<_>>(),
+            [sent.id]
+        );
         assert!(client.inbox_address("main").await.unwrap().is_some());
     }
     guest.close_at_once().await;
@@ -91,7 +128,12 @@ async fn one_of_two_shows_a_message() {
     let (first, second) = (client(&path).await, client(&path).await);
     let mut open = Profile::load(&path).unwrap().open().unwrap();
     let (inbox, id, received_at) = ("main".to_owned(), MessageId([1; 16]), WallTime(1));
-    let results = open.database.apply(&[StoreOp::PutMessage { inbox, id, body: b"hello".to_vec(), received_at }]);
+    let results = open.database.apply(&[StoreOp::PutMessage {
+        inbox,
+        id,
+        body: b"hello".to_vec(),
+        received_at,
+    }]);
     assert!(results.iter().all(Result::is_ok));
     let message = first.unread(None, 0).await.unwrap().pop().unwrap();
     assert_eq!(first.claim(&message).await.unwrap(), Claim::Ours);
@@ -123,10 +165,24 @@ async fn a_driver_of_another_release_is_why_a_guest_ends() {
         let guest = client(&path).await;
         let answer = async {
             let Asked { id, .. } = next_ask(&mut other.database).await;
-            other.database.say(1, &Said { answers: vec![(id, reply)], ..Said::default() }).unwrap();
+            other
+                .database
+                .say(
+                    1,
+                    &Said {
+                        answers: vec![(id, reply)],
+                        ..Said::default()
+                    },
+                )
+                .unwrap();
         };
         assert_eq!(tokio::join!(guest.status(), answer).0, Err(ClientClosed));
-        assert_eq!(guest.stop_reason(), Some(StopReason::OtherRelease { pid: Some(std::process::id()) }));
+        assert_eq!(
+            guest.stop_reason(),
+            Some(StopReason::OtherRelease {
+                pid: Some(std::process::id())
+            })
+        );
         guest.close().await;
     }
 }
@@ -141,11 +197,28 @@ async fn a_guest_that_the_host_forgot_asks_again_for_what_was_not_done() {
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     let sent = guest.send(address, b"hello".to_vec()).await.unwrap();
     let adopt = Some(Ask::Adopt { id: sent.id });
-    let Asked { guest: id, request, .. } = next_ask(&mut host.database).await;
+    let Asked {
+        guest: id, request, ..
+    } = next_ask(&mut host.database).await;
     assert_eq!(decode(&request), adopt);
-    host.database.say(1, &Said { gone: vec![id], ..Said::default() }).unwrap();
+    host.database
+        .say(
+            1,
+            &Said {
+                gone: vec![id],
+                ..Said::default()
+            },
+        )
+        .unwrap();
     let is_adopt = |asked: &Asked| decode(&asked.request) == adopt;
-    while !host.database.attend(AskId(0)).unwrap().asks.iter().any(is_adopt) {
+    while !host
+        .database
+        .attend(AskId(0))
+        .unwrap()
+        .asks
+        .iter()
+        .any(is_adopt)
+    {
         tokio::task::yield_now().await;
     }
     guest.close_at_once().await;
@@ -160,7 +233,13 @@ async fn guests_that_were_killed_are_forgotten_by_the_next_driver_and_their_mess
     let (id, state) = (MessageId([5; 16]), outgoing());
     let guest = killed.database.enter().unwrap().guest;
     let adopt = encode(&Ask::Adopt { id });
-    assert!(killed.database.ask_with_message(guest, &adopt, id, &state, 0, |_| true).unwrap().is_some());
+    assert!(
+        killed
+            .database
+            .ask_with_message(guest, &adopt, id, &state, 0, |_| true)
+            .unwrap()
+            .is_some()
+    );
     killed.database.enter().unwrap();
 
     // One that is alive keeps them all from being forgotten.
@@ -170,13 +249,28 @@ async fn guests_that_were_killed_are_forgotten_by_the_next_driver_and_their_mess
     drop(alive);
     let driver = client(&path).await;
     assert_eq!(guests(&mut killed.database), 0);
-    assert_eq!(driver.outbox().await.unwrap().iter().map(|entry| entry.id).collect::<Vec<_>>(), [id]);
+    assert_eq!(
+        driver
+            .outbox()
+            .await
+            .unwrap()
+            .iter()
+            .map(|entry| entry.id)
+            .collect::<Vec<_>>(),
+        [id]
+    );
     driver.close_at_once().await;
 }
 
 fn outgoing() -> zeroize::Zeroizing<Vec<u8>> {
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
-    new_outbox_state(address, b"hello".to_vec(), None, &Network::local().params, Clock::wall())
+    new_outbox_state(
+        address,
+        b"hello".to_vec(),
+        None,
+        &Network::local().params,
+        Clock::wall(),
+    )
 }
 
 #[tokio::test]
@@ -189,6 +283,9 @@ async fn what_a_stopped_writer_keeps_from_the_outbox_is_said_to_be_unsent() {
     let guest = client(&path).await;
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     let pid = Some(std::process::id());
-    assert_eq!(guest.send(address, b"hello".to_vec()).await, Err(SendError::Unresponsive { pid }));
+    assert_eq!(
+        guest.send(address, b"hello".to_vec()).await,
+        Err(SendError::Unresponsive { pid })
+    );
     guest.close().await;
 }

@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use umbel_proto::time::{Duration, Instant, WallTime};
 
-/// The monotonic clock as the core sees it, counted from when the client was opened; and the calendar.
+/// The monotonic clock as the core sees it, counted from when the client was opened; and the
+/// calendar.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started_at: tokio::time::Instant,
@@ -13,12 +14,16 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub(crate) fn start() -> Self {
-        Self { started_at: tokio::time::Instant::now() }
+        Self {
+            started_at: tokio::time::Instant::now(),
+        }
     }
 
     /// Now.
     pub(crate) fn now(self) -> Instant {
-        Instant::from_micros(u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Instant::from_micros(
+            u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
+        )
     }
 
     /// When the runtime has to wake up for `at`.
@@ -28,6 +33,11 @@ impl Clock {
 
     /// What the calendar says.
     pub fn wall() -> WallTime {
-        WallTime(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+        WallTime(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
+        )
     }
 }

@@ -1,7 +1,8 @@
 //! The task that drives the core: hands in what happened, executes what comes out.
 //!
-//! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but what happens when a
-//! queue is full: a link whose queue is full is closed, and while the store is behind nothing new is taken in.
+//! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but
+//! what happens when a queue is full: a link whose queue is full is closed, and while the store is
+//! behind nothing new is taken in.
 
 #[cfg(test)]
 mod tests;
@@ -25,13 +26,15 @@ use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
-    Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning, is_held_by_enough,
+    Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
+    is_held_by_enough,
 };
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
 use crate::store::{BatchDone, Seeds, Store};
 
-/// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not taking any.
+/// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not
+/// taking any.
 const LINK_QUEUE_CELLS_MAX: usize = 4096;
 /// Batches of cells that came and wait for the driver; the links' tasks wait then.
 const LINK_EVENTS_MAX: usize = 64;
@@ -39,7 +42,8 @@ const LINK_EVENTS_MAX: usize = 64;
 const STORE_OPS_MAX: usize = 4096;
 /// Events and requests handled between two looks at what comes out.
 const BATCH_MAX: usize = 64;
-/// Cells are handled for so long before what came of them is looked at: a record that is opened takes longer.
+/// Cells are handled for so long before what came of them is looked at: a record that is opened
+/// takes longer.
 const CELLS_TURN: Duration = Duration::from_micros(200);
 /// How long links may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -126,7 +130,8 @@ pub(crate) struct Driver {
     ops: Vec<(StoreTicket, StoreOp)>,
     /// The batch that is with the store.
     writing: Option<oneshot::Receiver<BatchDone>>,
-    /// The store's thread ended before us: nothing can become durable any more, so the client ends too.
+    /// The store's thread ended before us: nothing can become durable any more, so the client ends
+    /// too.
     is_store_gone: bool,
     /// The user was told that the store fails, and nothing was stored since.
     is_store_fault_told: bool,
@@ -211,8 +216,12 @@ impl Driver {
                 return self.finish().await;
             }
             let has_room = self.ops.len() < STORE_OPS_MAX;
-            let (has_cells, is_due) = (!self.cells.is_empty(), wake_at <= tokio::time::Instant::now());
-            // In this order: what is durable is told before more is begun, and each of the others comes to an end.
+            let (has_cells, is_due) = (
+                !self.cells.is_empty(),
+                wake_at <= tokio::time::Instant::now(),
+            );
+            // In this order: what is durable is told before more is begun, and each of the others
+            // comes to an end.
             let wake = tokio::select! {
                 biased;
                 done = outcome(&mut self.writing) => Wake::Stored(done),
@@ -241,14 +250,19 @@ impl Driver {
             Wake::Request(Some(Request::Stop) | None) => return std::ops::ControlFlow::Break(()),
             Wake::Request(Some(request)) => self.on_request(now, request),
             // All else makes the core do what is due besides.
-            Wake::Timer => self.parts.core.handle_timeout(now, Clock::wall(), &mut rand::rng()),
+            Wake::Timer => self
+                .parts
+                .core
+                .handle_timeout(now, Clock::wall(), &mut rand::rng()),
         }
         self.handle_cells(now);
         for _ in 0..BATCH_MAX {
             if !self.cells.is_empty() {
                 break;
             }
-            let Ok(event) = self.events.try_recv() else { break };
+            let Ok(event) = self.events.try_recv() else {
+                break;
+            };
             self.on_link_event(now, event);
             self.handle_cells(now);
         }
@@ -271,7 +285,8 @@ impl Driver {
                 }
             }
             LinkEvent::Cells { link, cells } => {
-                self.cells.extend(cells.into_iter().map(|cell| (link, cell)));
+                self.cells
+                    .extend(cells.into_iter().map(|cell| (link, cell)));
             }
             LinkEvent::Quiet { link } => core.handle_link_quiet(now, wall, link, &mut rng),
             LinkEvent::Down { link } => {
@@ -282,27 +297,54 @@ impl Driver {
         }
     }
 
-    /// Handles cells that came, for a while: what the first of them gave to store need not wait until all are done.
+    /// Handles cells that came, for a while: what the first of them gave to store need not wait
+    /// until all are done.
     fn handle_cells(&mut self, now: Instant) {
         let began_at = tokio::time::Instant::now();
         while began_at.elapsed() < CELLS_TURN
             && let Some((link, cell)) = self.cells.pop_front()
         {
             // A link that was given up or closed has nothing more to say to the core.
-            if self.links.get(&link).is_some_and(|entry| entry.queue.is_some()) {
-                self.parts.core.handle_cell(now, Clock::wall(), link, cell, &mut rand::rng());
+            if self
+                .links
+                .get(&link)
+                .is_some_and(|entry| entry.queue.is_some())
+            {
+                self.parts
+                    .core
+                    .handle_cell(now, Clock::wall(), link, cell, &mut rand::rng());
             }
         }
     }
 
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
-            Request::Send { id, address, body, life, done } => {
+            Request::Send {
+                id,
+                address,
+                body,
+                life,
+                done,
+            } => {
                 self.sends.insert(id, Sending { done, fault: None });
-                self.command(now, Command::Send { id, address, body, life });
+                self.command(
+                    now,
+                    Command::Send {
+                        id,
+                        address,
+                        body,
+                        life,
+                    },
+                );
             }
             Request::Cancel { id, done } if self.parts.core.is_outgoing(id) => {
-                self.cancels.insert(id, Cancelling { done, cancelled: None });
+                self.cancels.insert(
+                    id,
+                    Cancelling {
+                        done,
+                        cancelled: None,
+                    },
+                );
                 self.command(now, Command::Cancel(id));
             }
             Request::Cancel { done, .. } => answer(done, Ok(None)),
@@ -310,7 +352,11 @@ impl Driver {
                 self.look_at_seeds(now);
                 self.command(now, Command::Flush);
             }
-            Request::CreateInbox { name, is_again, done } => {
+            Request::CreateInbox {
+                name,
+                is_again,
+                done,
+            } => {
                 let present = self.parts.core.inbox_address(&name);
                 if let Some(address) = present.filter(|_| is_again) {
                     // It is told once more when it takes mail.
@@ -325,15 +371,27 @@ impl Driver {
                     self.command(now, Command::CreateInbox { name });
                 }
             }
-            Request::Listen { name, is_interactive, done } => {
+            Request::Listen {
+                name,
+                is_interactive,
+                done,
+            } => {
                 if self.parts.core.inbox_address(&name).is_some() {
-                    self.command(now, Command::Listen { name, is_interactive });
+                    self.command(
+                        now,
+                        Command::Listen {
+                            name,
+                            is_interactive,
+                        },
+                    );
                     answer(done, Ok(()));
                 } else {
                     answer(done, Err(ListenError::NoInbox));
                 }
             }
-            Request::InboxAddress { name, done } => answer(done, self.parts.core.inbox_address(&name)),
+            Request::InboxAddress { name, done } => {
+                answer(done, self.parts.core.inbox_address(&name));
+            }
             Request::Status { done } => answer(done, self.parts.core.status()),
             Request::Adopt { id, state } => self.command(now, Command::Adopt { id, state }),
             // Without a host there are no guests: whoever asked hears it when this is dropped.
@@ -344,7 +402,9 @@ impl Driver {
 
     /// Whoever is locked out names another seed, while this runs.
     fn look_at_seeds(&mut self, now: Instant) {
-        let Ok(Seeds { own, .. }) = Seeds::read(&self.parts.dir) else { return };
+        let Ok(Seeds { own, .. }) = Seeds::read(&self.parts.dir) else {
+            return;
+        };
         if own != self.parts.seeds {
             self.parts.seeds.clone_from(&own);
             self.command(now, Command::Seeds(own));
@@ -352,7 +412,9 @@ impl Driver {
     }
 
     fn command(&mut self, now: Instant, command: Command) {
-        self.parts.core.handle_command(now, Clock::wall(), command, &mut rand::rng());
+        self.parts
+            .core
+            .handle_command(now, Clock::wall(), command, &mut rand::rng());
     }
 
     fn on_stored(&mut self, now: Instant, done: Option<BatchDone>) {
@@ -373,7 +435,9 @@ impl Driver {
         {
             sending.fault = Some(fault);
         }
-        self.parts.core.handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
+        self.parts
+            .core
+            .handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
         if let Err(fault) = result
             && !self.is_store_fault_told
         {
@@ -391,7 +455,10 @@ impl Driver {
             Some(Waiting::Inbox(name)) => {
                 if let Some(done) = self.inboxes.remove(&name) {
                     let address = result.map_err(CreateInboxError::Store).and_then(|()| {
-                        self.parts.core.inbox_address(&name).ok_or(CreateInboxError::Store(StoreFault::Failed))
+                        self.parts
+                            .core
+                            .inbox_address(&name)
+                            .ok_or(CreateInboxError::Store(StoreFault::Failed))
                     });
                     answer(done, address);
                 }
@@ -399,7 +466,8 @@ impl Driver {
         }
     }
 
-    /// Executes all that the core asks for, in the order it prescribes; returns when to wake up at the latest.
+    /// Executes all that the core asks for, in the order it prescribes; returns when to wake up at
+    /// the latest.
     async fn drain(&mut self) -> tokio::time::Instant {
         while self.tasks.try_join_next().is_some() {}
         loop {
@@ -418,11 +486,16 @@ impl Driver {
             }
             let now = self.parts.clock.now();
             for link in std::mem::take(&mut self.lost) {
-                self.parts.core.handle_link_down(now, Clock::wall(), link, &mut rand::rng());
+                self.parts
+                    .core
+                    .handle_link_down(now, Clock::wall(), link, &mut rand::rng());
             }
         }
         let idle = tokio::time::Instant::now() + IDLE_MAX;
-        self.parts.core.poll_timeout().map_or(idle, |at| self.parts.clock.at(at).min(idle))
+        self.parts
+            .core
+            .poll_timeout()
+            .map_or(idle, |at| self.parts.clock.at(at).min(idle))
     }
 
     async fn drain_stores(&mut self) {
@@ -442,13 +515,20 @@ impl Driver {
             self.ops.push((ticket, op));
         }
         if self.writing.is_none() && !self.ops.is_empty() {
-            self.writing = self.parts.store.submit(std::mem::take(&mut self.ops)).await.ok();
+            self.writing = self
+                .parts
+                .store
+                .submit(std::mem::take(&mut self.ops))
+                .await
+                .ok();
             self.is_store_gone |= self.writing.is_none();
         }
     }
 
     fn queue_cell(&mut self, link: LinkId, cell: Cell) {
-        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else { return };
+        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else {
+            return;
+        };
         if queue.try_send(cell).is_err()
             && let Some(entry) = self.links.remove(&link)
         {
@@ -460,8 +540,11 @@ impl Driver {
 
     fn on_link_op(&mut self, op: LinkOp) {
         match op {
-            LinkOp::Dial { relay, host_ports } if self.parts.is_online => self.dial(relay, host_ports),
-            // Offline, an attempt neither succeeds nor fails: a failure would count against the relay.
+            LinkOp::Dial { relay, host_ports } if self.parts.is_online => {
+                self.dial(relay, host_ports);
+            }
+            // Offline, an attempt neither succeeds nor fails: a failure would count against the
+            // relay.
             LinkOp::Dial { .. } => {}
             LinkOp::Close(link) => {
                 if let Some(entry) = self.links.get_mut(&link) {
@@ -482,10 +565,26 @@ impl Driver {
             features: 0,
             descriptor: None,
         };
-        let target = Target { link, relay, host_ports, hello, params: Arc::clone(&self.parts.params) };
+        let target = Target {
+            link,
+            relay,
+            host_ports,
+            hello,
+            params: Arc::clone(&self.parts.params),
+        };
         let (queue, cells) = mpsc::channel(LINK_QUEUE_CELLS_MAX);
-        let task = self.tasks.spawn(link::run(target, cells, self.event_sender.clone()));
-        self.links.insert(link, Link { relay, queue: Some(queue), task, is_up: false });
+        let task = self
+            .tasks
+            .spawn(link::run(target, cells, self.event_sender.clone()));
+        self.links.insert(
+            link,
+            Link {
+                relay,
+                queue: Some(queue),
+                task,
+                is_up: false,
+            },
+        );
     }
 
     fn on_notice(&mut self, notice: Notice) {
@@ -493,11 +592,21 @@ impl Driver {
             Notice::Unreachable => self.is_unreachable = true,
             Notice::Queued(id) => self.answer_send(id, |_| Ok(())),
             // With enough holders it needs no outbox.
-            Notice::Held { id, holders, wanted } if is_held_by_enough(*holders, *wanted) => {
+            Notice::Held {
+                id,
+                holders,
+                wanted,
+            } if is_held_by_enough(*holders, *wanted) => {
                 self.answer_send(id, |_| Ok(()));
             }
-            Notice::Unsaved { id, may_be_out: false } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
-            Notice::Unsaved { id, may_be_out: true } => {
+            Notice::Unsaved {
+                id,
+                may_be_out: false,
+            } => self.answer_send(id, |fault| Err(SendError::Store(fault))),
+            Notice::Unsaved {
+                id,
+                may_be_out: true,
+            } => {
                 self.answer_send(id, |fault| Err(SendError::InDoubt { id: *id, fault }));
             }
             Notice::Failed { id, reason } => self.answer_send(id, |_| Err((*reason).into())),
@@ -513,7 +622,11 @@ impl Driver {
     }
 
     /// Tells whoever sent this message how that went, unless they know.
-    fn answer_send(&mut self, id: &MessageId, result: impl FnOnce(StoreFault) -> Result<(), SendError>) {
+    fn answer_send(
+        &mut self,
+        id: &MessageId,
+        result: impl FnOnce(StoreFault) -> Result<(), SendError>,
+    ) {
         if let Some(Sending { done, fault }) = self.sends.remove(id) {
             answer(done, result(fault.unwrap_or(StoreFault::Failed)));
         }
@@ -522,7 +635,9 @@ impl Driver {
     /// Nobody may be listening.
     fn tell(&self, notice: Notice) {
         match &notice {
-            Notice::Deferred { reason, retry_in, .. } => {
+            Notice::Deferred {
+                reason, retry_in, ..
+            } => {
                 tracing::debug!(?reason, ?retry_in, "a message could not be delivered yet");
             }
             Notice::Unreachable => tracing::debug!("no relay answers"),
@@ -533,7 +648,8 @@ impl Driver {
         drop(self.parts.notices.send(Told::Notice(notice)));
     }
 
-    /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is durable.
+    /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is
+    /// durable.
     async fn finish(mut self) {
         self.command(self.parts.clock.now(), Command::Stop);
         self.parts.is_online = false;
@@ -576,7 +692,8 @@ fn answer<T>(done: oneshot::Sender<T>, value: T) {
     drop(done.send(value).err());
 }
 
-/// How the batch that is with the store went; pends while there is none. `None` if the store is gone.
+/// How the batch that is with the store went; pends while there is none. `None` if the store is
+/// gone.
 async fn outcome(writing: &mut Option<oneshot::Receiver<BatchDone>>) -> Option<BatchDone> {
     match writing {
         Some(done) => done.await.ok(),

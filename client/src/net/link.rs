@@ -1,8 +1,10 @@
-//! One link of a client: dial, prove whom one reached, exchange `Hello`s, then move whole cells both ways.
+//! One link of a client: dial, prove whom one reached, exchange `Hello`s, then move whole cells
+//! both ways.
 //!
-//! Knows nothing of circuits. Keeps `Padding` and `Hello` to itself; all other cells go to the driver, a batch at a
-//! time, over a bounded queue: while the driver is busy the socket is not read. What is to be sent comes over a bounded
-//! queue as well; a peer that takes nothing for [`WRITE_STALL_MAX`] is given up. Rules: docs/protocol.md §2.
+//! Knows nothing of circuits. Keeps `Padding` and `Hello` to itself; all other cells go to the
+//! driver, a batch at a time, over a bounded queue: while the driver is busy the socket is not
+//! read. What is to be sent comes over a bounded queue as well; a peer that takes nothing for
+//! [`WRITE_STALL_MAX`] is given up. Rules: docs/protocol.md §2.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +34,8 @@ const READ_AHEAD_LEN: usize = 32 * 1024;
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the end of a link may take to be said.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
-/// Without padding, a cell is sent at least this often, so that both ends notice when the other is gone.
+/// Without padding, a cell is sent at least this often, so that both ends notice when the other is
+/// gone.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How much later than it should have come at the latest a peer's cell may come.
 const LATE_MAX: Duration = Duration::from_secs(2);
@@ -84,8 +87,13 @@ impl From<Violation> for LinkFault {
     }
 }
 
-/// Makes the link and keeps it until either side closes it. Closing `queue` ends it in order: what is queued is sent.
-pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events: mpsc::Sender<LinkEvent>) {
+/// Makes the link and keeps it until either side closes it. Closing `queue` ends it in order: what
+/// is queued is sent.
+pub(super) async fn run(
+    target: Target,
+    mut queue: mpsc::Receiver<Cell>,
+    events: mpsc::Sender<LinkEvent>,
+) {
     let link = target.link;
     // Nothing is queued before the link is up: the queue can only close.
     let dialled = tokio::select! {
@@ -109,7 +117,8 @@ pub(super) async fn run(target: Target, mut queue: mpsc::Receiver<Cell>, events:
         fault = write_cells(&mut writer, &mut queue, &target.params) => fault,
     };
     if !matches!(fault, LinkFault::Io(_)) {
-        // Whatever ended it, its end looks alike (§2.6). The peer may be gone already: the link is over either way.
+        // Whatever ended it, its end looks alike (§2.6). The peer may be gone already: the link is
+        // over either way.
         drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
     }
     tracing::debug!(?link, ?fault, "link ended");
@@ -134,12 +143,22 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
     let socket = TcpStream::connect(host_port).await.map_err(LinkFault::Io)?;
     socket.set_nodelay(true).map_err(LinkFault::Io)?;
     let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
-    let mut stream = TlsConnector::from(config).connect(tls::server_name(), socket).await.map_err(LinkFault::Io)?;
-    stream.write_all(target.hello.encode().as_bytes()).await.map_err(LinkFault::Io)?;
+    let mut stream = TlsConnector::from(config)
+        .connect(tls::server_name(), socket)
+        .await
+        .map_err(LinkFault::Io)?;
+    stream
+        .write_all(target.hello.encode().as_bytes())
+        .await
+        .map_err(LinkFault::Io)?;
     stream.flush().await.map_err(LinkFault::Io)?;
     let mut cell = Cell::blank();
-    stream.read_exact(cell.as_bytes_mut()).await.map_err(LinkFault::Io)?;
-    let theirs = Hello::decode(&cell).and_then(|theirs| target.hello.negotiate(&theirs).map(|_| theirs));
+    stream
+        .read_exact(cell.as_bytes_mut())
+        .await
+        .map_err(LinkFault::Io)?;
+    let theirs =
+        Hello::decode(&cell).and_then(|theirs| target.hello.negotiate(&theirs).map(|_| theirs));
     if theirs.is_err() {
         drop(timeout(SHUTDOWN_MAX, stream.shutdown()).await);
     }
@@ -199,7 +218,11 @@ async fn read_some(
 
 /// How long a peer that is there may be silent.
 fn quiet_max(params: &Params) -> Duration {
-    let longest = if params.link_padding { params.padding_max.min(KEEPALIVE) } else { KEEPALIVE };
+    let longest = if params.link_padding {
+        params.padding_max.min(KEEPALIVE)
+    } else {
+        KEEPALIVE
+    };
     longest + LATE_MAX
 }
 
@@ -212,17 +235,28 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
         match cell.header()? {
             (_, Command::Padding) => {}
             (_, Command::Hello) => return Err(Violation::Hello),
-            (_, Command::Create | Command::Created | Command::Relay | Command::Destroy) => cells.push(cell),
+            (_, Command::Create | Command::Created | Command::Relay | Command::Destroy) => {
+                cells.push(cell);
+            }
         }
     }
     Ok(cells)
 }
 
-async fn write_cells(writer: &mut WriteHalf<Stream>, queue: &mut mpsc::Receiver<Cell>, params: &Params) -> LinkFault {
+async fn write_cells(
+    writer: &mut WriteHalf<Stream>,
+    queue: &mut mpsc::Receiver<Cell>,
+    params: &Params,
+) -> LinkFault {
     let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
     let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
     loop {
-        match timeout(idle_wait(params), queue.recv_many(&mut batch, BATCH_CELLS_MAX)).await {
+        match timeout(
+            idle_wait(params),
+            queue.recv_many(&mut batch, BATCH_CELLS_MAX),
+        )
+        .await
+        {
             Ok(0) => return LinkFault::Closed,
             Ok(_) => {}
             Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
@@ -243,8 +277,8 @@ async fn write_cells(writer: &mut WriteHalf<Stream>, queue: &mut mpsc::Receiver<
     }
 }
 
-/// How long the link may be idle before a padding cell is sent: the greater of two draws, as Tor has it, so that the time
-/// since the last cell says little (docs/protocol.md §2.6).
+/// How long the link may be idle before a padding cell is sent: the greater of two draws, as Tor
+/// has it, so that the time since the last cell says little (docs/protocol.md §2.6).
 fn idle_wait(params: &Params) -> Duration {
     if !params.link_padding {
         return KEEPALIVE;
@@ -275,7 +309,11 @@ mod tests {
     #[test] // §2.6
     fn padding_stays_with_the_link() {
         let destroy = Cell::destroy(CircId::new(7).unwrap(), DestroyReason::Finished);
-        let cells = circuit_cells(&bytes(&[Cell::new(None, Command::Padding), destroy.clone()])).unwrap();
+        let cells = circuit_cells(&bytes(&[
+            Cell::new(None, Command::Padding),
+            destroy.clone(),
+        ]))
+        .unwrap();
         assert_eq!(cells.len(), 1);
         assert_eq!(cells[0].as_bytes(), destroy.as_bytes());
     }
@@ -290,21 +328,38 @@ mod tests {
     fn an_unknown_command_ends_the_link() {
         let mut cell = Cell::new(None, Command::Padding);
         cell.as_bytes_mut()[4] = 77;
-        assert!(matches!(circuit_cells(&bytes(&[cell])), Err(Violation::Header(_))));
+        assert!(matches!(
+            circuit_cells(&bytes(&[cell])),
+            Err(Violation::Header(_))
+        ));
     }
 
     #[test] // §2.6
     fn idle_links_are_padded_within_the_networks_bounds() {
-        let padded = Params { link_padding: true, ..Params::LOCAL };
+        let padded = Params {
+            link_padding: true,
+            ..Params::LOCAL
+        };
         for _ in 0..100 {
             let wait = idle_wait(&padded);
             assert!(wait >= padded.padding_min && wait <= padded.padding_max);
         }
-        assert_eq!(idle_wait(&Params { link_padding: false, ..Params::LOCAL }), KEEPALIVE);
+        assert_eq!(
+            idle_wait(&Params {
+                link_padding: false,
+                ..Params::LOCAL
+            }),
+            KEEPALIVE
+        );
     }
 
-    /// A relay's side of one link, as far as a link goes: accepts, says `hello`, and hands over the stream.
-    async fn accept(listener: TcpListener, own: SigningKey, hello: Hello) -> io::Result<ServerStream<TcpStream>> {
+    /// A relay's side of one link, as far as a link goes: accepts, says `hello`, and hands over the
+    /// stream.
+    async fn accept(
+        listener: TcpListener,
+        own: SigningKey,
+        hello: Hello,
+    ) -> io::Result<ServerStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(tls::accept_config(&own).unwrap());
         let (socket, _) = listener.accept().await?;
         let mut stream = acceptor.accept(socket).await?;
@@ -318,7 +373,13 @@ mod tests {
 
     fn hello(network: u8) -> Hello {
         let network = NetworkId([network; 32]);
-        Hello { versions: vec![LINK_VERSION], network, clock: WallTime(0), features: 0, descriptor: None }
+        Hello {
+            versions: vec![LINK_VERSION],
+            network,
+            clock: WallTime(0),
+            features: 0,
+            descriptor: None,
+        }
     }
 
     /// A link's task that dials, and the relay that accepts.
@@ -328,7 +389,8 @@ mod tests {
         relay: JoinHandle<io::Result<ServerStream<TcpStream>>>,
     }
 
-    /// The client dials the relay with the key `expected`; the one there has the key `actual` and belongs to `network`.
+    /// The client dials the relay with the key `expected`; the one there has the key `actual` and
+    /// belongs to `network`.
     async fn world(expected: u8, actual: u8, network: u8) -> World {
         let key = |seed: u8| SigningKey::from_seed(&[seed; 32]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -343,7 +405,11 @@ mod tests {
         let (queue, cells) = mpsc::channel(4);
         let (event_sender, events) = mpsc::channel(4);
         tokio::spawn(run(target, cells, event_sender));
-        World { queue, events, relay }
+        World {
+            queue,
+            events,
+            relay,
+        }
     }
 
     fn destroy(number: u32) -> Cell {
@@ -353,13 +419,24 @@ mod tests {
     #[tokio::test] // §2
     async fn cells_pass_both_ways_until_the_queue_closes() {
         let mut world = world(1, 1, 1).await;
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { link: LinkId(1), .. })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Up {
+                link: LinkId(1),
+                ..
+            })
+        ));
         let mut relay = world.relay.await.unwrap().unwrap();
-        relay.write_all(&bytes(&[destroy(5), destroy(6)])).await.unwrap();
+        relay
+            .write_all(&bytes(&[destroy(5), destroy(6)]))
+            .await
+            .unwrap();
         relay.flush().await.unwrap();
         let mut came = Vec::new();
         while came.len() < 2 {
-            let Some(LinkEvent::Cells { cells, .. }) = world.events.recv().await else { panic!("no cells") };
+            let Some(LinkEvent::Cells { cells, .. }) = world.events.recv().await else {
+                panic!("no cells")
+            };
             came.extend(cells);
         }
         assert_eq!(bytes(&came), bytes(&[destroy(5), destroy(6)]));
@@ -369,39 +446,63 @@ mod tests {
         let mut rest = Vec::new();
         relay.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, bytes(&[destroy(7)]));
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Down { link: LinkId(1) })
+        ));
     }
 
     #[tokio::test] // §2.6
     async fn a_fault_of_the_relay_ends_the_link_as_any_end_does() {
         let mut world = world(1, 1, 1).await;
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { .. })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Up { .. })
+        ));
         let mut relay = world.relay.await.unwrap().unwrap();
-        relay.write_all(Cell::new(None, Command::Hello).as_bytes()).await.unwrap();
+        relay
+            .write_all(Cell::new(None, Command::Hello).as_bytes())
+            .await
+            .unwrap();
         relay.flush().await.unwrap();
         let mut rest = Vec::new();
         relay.read_to_end(&mut rest).await.expect("the end is said");
         assert!(rest.is_empty());
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Down { link: LinkId(1) })
+        ));
     }
 
     #[tokio::test] // §2.5
     async fn another_relay_than_the_expected_is_refused() {
         let mut world = world(1, 2, 1).await;
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::DialFailed { link: LinkId(1) })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::DialFailed { link: LinkId(1) })
+        ));
     }
 
     #[tokio::test] // §2.4
     async fn a_relay_of_another_network_is_refused() {
         let mut world = world(1, 1, 2).await;
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::DialFailed { link: LinkId(1) })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::DialFailed { link: LinkId(1) })
+        ));
     }
 
     #[tokio::test]
     async fn a_relay_that_hangs_up_takes_the_link_down() {
         let mut world = world(1, 1, 1).await;
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Up { .. })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Up { .. })
+        ));
         drop(world.relay.await.unwrap().unwrap());
-        assert!(matches!(world.events.recv().await, Some(LinkEvent::Down { link: LinkId(1) })));
+        assert!(matches!(
+            world.events.recv().await,
+            Some(LinkEvent::Down { link: LinkId(1) })
+        ));
     }
 }

@@ -1,6 +1,8 @@
-//! The profile's database: SQLCipher under one key, a versioned schema, and what each op of the core does to it.
+//! The profile's database: SQLCipher under one key, a versioned schema, and what each op of the
+//! core does to it.
 //!
-//! Owns the SQL. Never decides anything: what is stored is opaque here, except for which inbox a message is.
+//! Owns the SQL. Never decides anything: what is stored is opaque here, except for which inbox a
+//! message is.
 
 use std::fmt;
 use std::path::Path;
@@ -27,8 +29,9 @@ const BUSY_MAX: Duration = Duration::from_secs(10);
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// For a database that is only read; its path is given as an address.
-const READ_FLAGS: OpenFlags =
-    OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_URI).union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+const READ_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY
+    .union(OpenFlags::SQLITE_OPEN_URI)
+    .union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
@@ -66,12 +69,17 @@ pub enum DatabaseError {
 impl DatabaseError {
     /// Whether another process kept this one from the database for longer than is waited.
     pub(crate) fn is_busy(&self) -> bool {
-        let Self::Sqlite { source, .. } = self else { return false };
-        matches!(source.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+        let Self::Sqlite { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
     }
 
-    /// This, or what keeps the database at `path` from being written: SQLite calls a full disk an I/O error, or says that it can't
-    /// open a file.
+    /// This, or what keeps the database at `path` from being written: SQLite calls a full disk an
+    /// I/O error, or says that it can't open a file.
     fn or_write_fault(self, path: &Path) -> Self {
         match self {
             Self::Sqlite { .. } => files::write_fault(path).map_or(self, Self::Unwritable),
@@ -107,7 +115,10 @@ impl fmt::Display for DatabaseError {
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Unwritable(fault) => fault.fmt(f),
             Self::SchemaTooNew { found, known } => {
-                write!(f, "the profile was written by a newer umbel (schema {found}, this one knows {known})")
+                write!(
+                    f,
+                    "the profile was written by a newer umbel (schema {found}, this one knows {known})"
+                )
             }
             Self::Sqlite { doing, source } => write!(f, "could not {doing}: {source}"),
         }
@@ -135,7 +146,9 @@ pub(super) trait Doing<T> {
 impl<T> Doing<T> for rusqlite::Result<T> {
     fn doing(self, doing: &'static str) -> Result<T, DatabaseError> {
         self.map_err(|source| match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => DatabaseError::Damaged { doing },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                DatabaseError::Damaged { doing }
+            }
             Some(ErrorCode::OutOfMemory) => DatabaseError::OutOfMemory,
             _ => DatabaseError::Sqlite { doing, source },
         })
@@ -170,8 +183,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Makes a database of the empty file at `path`. Whoever calls this syncs the file: until it is whole nobody has any use
-    /// for it, so SQLite does not wait for the disk at each of its steps.
+    /// Makes a database of the empty file at `path`. Whoever calls this syncs the file: until it is
+    /// whole nobody has any use for it, so SQLite does not wait for the disk at each of its steps.
     pub(crate) fn create(path: &Path, key: &DatabaseKey) -> Result<(), DatabaseError> {
         Self::make(path, key).map_err(|error| error.or_write_fault(path))
     }
@@ -179,8 +192,12 @@ impl Database {
     fn make(path: &Path, key: &DatabaseKey) -> Result<(), DatabaseError> {
         let connection = Self::connect(path, key, "OFF")?;
         let doing = "make the profile's tables";
-        connection.execute_batch(&format!("BEGIN; {}", migrate::SCHEMA)).doing(doing)?;
-        connection.pragma_update(None, "user_version", migrate::VERSION).doing("note the schema version")?;
+        connection
+            .execute_batch(&format!("BEGIN; {}", migrate::SCHEMA))
+            .doing(doing)?;
+        connection
+            .pragma_update(None, "user_version", migrate::VERSION)
+            .doing("note the schema version")?;
         connection.execute_batch("COMMIT").doing(doing)?;
         connection.close().map_err(|(_, error)| error).doing(doing)
     }
@@ -193,33 +210,56 @@ impl Database {
     /// The same, but where nothing can be written it is opened as it is, to be read.
     pub(crate) fn open_to_read(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
         match Self::open(path, key) {
-            Err(DatabaseError::Unwritable(fault)) if files::is_log_empty(path) => Self::open_as_it_is(path, key, fault),
+            Err(DatabaseError::Unwritable(fault)) if files::is_log_empty(path) => {
+                Self::open_as_it_is(path, key, fault)
+            }
             opened => opened,
         }
     }
 
-    /// Without a log, and without the locks that others heed. Whoever could write would have a log, which is not there.
-    pub(super) fn open_as_it_is(path: &Path, key: &DatabaseKey, fault: StoreFault) -> Result<Self, DatabaseError> {
+    /// Without a log, and without the locks that others heed. Whoever could write would have a log,
+    /// which is not there.
+    pub(super) fn open_as_it_is(
+        path: &Path,
+        key: &DatabaseKey,
+        fault: StoreFault,
+    ) -> Result<Self, DatabaseError> {
         let doing = "open the profile's database";
-        let connection = Connection::open_with_flags(files::immutable_uri(path), READ_FLAGS).doing(doing)?;
+        let connection =
+            Connection::open_with_flags(files::immutable_uri(path), READ_FLAGS).doing(doing)?;
         Self::unlock(&connection, key)?;
         if version(&connection)? != migrate::VERSION {
             // It can't be brought along.
             return Err(DatabaseError::Unwritable(fault));
         }
-        Ok(Self { connection, unwritable: Some(fault), lock: None })
+        Ok(Self {
+            connection,
+            unwritable: Some(fault),
+            lock: None,
+        })
     }
 
     fn open_to_write(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
         let connection = Self::connect(path, key, "FULL")?;
-        let mut database = Self { connection, unwritable: None, lock: None };
+        let mut database = Self {
+            connection,
+            unwritable: None,
+            lock: None,
+        };
         database.migrate()?;
         Ok(database)
     }
 
-    fn connect(path: &Path, key: &DatabaseKey, synchronous: &str) -> Result<Connection, DatabaseError> {
-        let connection = Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
-        connection.busy_timeout(BUSY_MAX).doing("set up the profile's database")?;
+    fn connect(
+        path: &Path,
+        key: &DatabaseKey,
+        synchronous: &str,
+    ) -> Result<Connection, DatabaseError> {
+        let connection =
+            Connection::open_with_flags(path, FLAGS).doing("open the profile's database")?;
+        connection
+            .busy_timeout(BUSY_MAX)
+            .doing("set up the profile's database")?;
         Self::unlock(&connection, key)?;
         connection
             .execute_batch(&format!(
@@ -232,7 +272,8 @@ impl Database {
 
     /// Whether it can be written, as far as was seen when it was opened.
     pub(super) fn check_writable(&self) -> Result<(), DatabaseError> {
-        self.unwritable.map_or(Ok(()), |fault| Err(DatabaseError::Unwritable(fault)))
+        self.unwritable
+            .map_or(Ok(()), |fault| Err(DatabaseError::Unwritable(fault)))
     }
 
     /// Keeps the profile's lock until this is dropped, after the last commit.
@@ -245,11 +286,17 @@ impl Database {
         connection
             .execute_batch("PRAGMA cipher_log_level = NONE; PRAGMA cipher_memory_security = ON;")
             .doing("set up the profile's encryption")?;
-        connection.execute_batch(&key.pragma()).doing("give the profile's key")?;
-        let first_read = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0));
+        connection
+            .execute_batch(&key.pragma())
+            .doing("give the profile's key")?;
+        let first_read = connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| {
+            row.get::<_, i64>(0)
+        });
         match first_read {
             Ok(_) => Ok(()),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(DatabaseError::WrongKey),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                Err(DatabaseError::WrongKey)
+            }
             Err(error) => Err(error).doing("read the profile's database"),
         }
     }
@@ -265,15 +312,22 @@ impl Database {
         // Another process may have been first.
         let found = version(&transaction)?;
         let Some(steps) = migrate::steps_from(found) else {
-            return Err(DatabaseError::SchemaTooNew { found, known: migrate::VERSION });
+            return Err(DatabaseError::SchemaTooNew {
+                found,
+                known: migrate::VERSION,
+            });
         };
         if steps.is_empty() {
             return Ok(());
         }
         for step in steps {
-            transaction.execute_batch(step).doing("make the profile's tables")?;
+            transaction
+                .execute_batch(step)
+                .doing("make the profile's tables")?;
         }
-        transaction.pragma_update(None, "user_version", migrate::VERSION).doing("note the schema version")?;
+        transaction
+            .pragma_update(None, "user_version", migrate::VERSION)
+            .doing("note the schema version")?;
         transaction.commit().doing("make the profile's tables")
     }
 
@@ -281,22 +335,38 @@ impl Database {
     pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
         let doing = "read the profile";
         let meta = |name| {
-            let found = self.connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+            let found = self.connection.query_row(
+                "SELECT value FROM meta WHERE name = ?1",
+                [name],
+                |row| row.get(0),
+            );
             found.optional().doing(doing)
         };
         Ok(Snapshot {
             paths: meta(PATHS)?,
             clock: meta(CLOCK)?,
             relays: self
-                .rows("SELECT descriptor, first_seen, setup_at FROM relays", [], |row| {
-                    let age = Age { first_seen: wall_time(row.get(1)?), setup_at: wall_time(row.get(2)?) };
-                    Ok(BookRow { descriptor: row.get(0)?, age })
-                })
+                .rows(
+                    "SELECT descriptor, first_seen, setup_at FROM relays",
+                    [],
+                    |row| {
+                        let age = Age {
+                            first_seen: wall_time(row.get(1)?),
+                            setup_at: wall_time(row.get(2)?),
+                        };
+                        Ok(BookRow {
+                            descriptor: row.get(0)?,
+                            age,
+                        })
+                    },
+                )
                 .doing(doing)?,
             inboxes: self
-                .rows("SELECT name, state FROM inboxes ORDER BY rowid", [], |row| {
-                    Ok((row.get(0)?, Zeroizing::new(row.get(1)?)))
-                })
+                .rows(
+                    "SELECT name, state FROM inboxes ORDER BY rowid",
+                    [],
+                    |row| Ok((row.get(0)?, Zeroizing::new(row.get(1)?))),
+                )
                 .doing(doing)?,
             outbox: self
                 .rows("SELECT id, state FROM outbox ORDER BY rowid", [], |row| {
@@ -314,28 +384,38 @@ impl Database {
         })
     }
 
-    /// Does these ops and makes them durable: all in one commit, or, if that fails, each in its own, so that one that
-    /// can't be stored takes no other with it.
+    /// Does these ops and makes them durable: all in one commit, or, if that fails, each in its
+    /// own, so that one that can't be stored takes no other with it.
     pub(crate) fn apply(&mut self, ops: &[StoreOp]) -> Vec<Result<(), DatabaseError>> {
         match self.commit(ops) {
             Ok(()) => ops.iter().map(|_| Ok(())).collect(),
             Err(error) if ops.len() <= 1 => vec![Err(error)],
-            Err(_) => ops.iter().map(|op| self.commit(std::slice::from_ref(op))).collect(),
+            Err(_) => ops
+                .iter()
+                .map(|op| self.commit(std::slice::from_ref(op)))
+                .collect(),
         }
     }
 
     fn commit(&mut self, ops: &[StoreOp]) -> Result<(), DatabaseError> {
         let doing = "write the profile";
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .doing(doing)?;
         for op in ops {
             execute(&transaction, op).doing(doing)?;
         }
         transaction.commit().doing(doing)
     }
 
-    /// Messages not yet marked read, oldest first, that came after place `after`; of one inbox, or of all. At most
-    /// [`PAGE_MAX`].
-    pub(crate) fn unread(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    /// Messages not yet marked read, oldest first, that came after place `after`; of one inbox, or
+    /// of all. At most [`PAGE_MAX`].
+    pub(crate) fn unread(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
             "SELECT seq, inbox, id, body, received_at, is_read FROM messages
              WHERE is_read = 0 AND seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
@@ -344,9 +424,13 @@ impl Database {
         )
     }
 
-    /// All messages kept, oldest first, that came after place `after`; of one inbox, or of all. At most
-    /// [`PAGE_MAX`].
-    pub(crate) fn messages(&self, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    /// All messages kept, oldest first, that came after place `after`; of one inbox, or of all. At
+    /// most [`PAGE_MAX`].
+    pub(crate) fn messages(
+        &self,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.page(
             "SELECT seq, inbox, id, body, received_at, is_read FROM messages
              WHERE seq > ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq LIMIT ?3",
@@ -355,7 +439,12 @@ impl Database {
         )
     }
 
-    pub(super) fn page(&self, sql: &str, inbox: Option<&str>, after: i64) -> Result<Vec<StoredMessage>, DatabaseError> {
+    pub(super) fn page(
+        &self,
+        sql: &str,
+        inbox: Option<&str>,
+        after: i64,
+    ) -> Result<Vec<StoredMessage>, DatabaseError> {
         self.rows(sql, params![after, inbox, PAGE_MAX], |row| {
             Ok(StoredMessage {
                 seq: row.get(0)?,
@@ -380,9 +469,11 @@ impl Database {
 
     /// How many unread messages each inbox has; inboxes without any are left out.
     pub(crate) fn unread_counts(&self) -> Result<Vec<(String, u64)>, DatabaseError> {
-        self.rows("SELECT inbox, count(*) FROM messages WHERE is_read = 0 GROUP BY inbox", [], |row| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs()))
-        })
+        self.rows(
+            "SELECT inbox, count(*) FROM messages WHERE is_read = 0 GROUP BY inbox",
+            [],
+            |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())),
+        )
         .doing("count the messages")
     }
 
@@ -392,12 +483,17 @@ impl Database {
         values: impl rusqlite::Params,
         read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Vec<T>> {
-        self.connection.prepare(sql)?.query_map(values, read)?.collect()
+        self.connection
+            .prepare(sql)?
+            .query_map(values, read)?
+            .collect()
     }
 }
 
 fn version(connection: &Connection) -> Result<u32, DatabaseError> {
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0)).doing("read the profile's schema version")
+    connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .doing("read the profile's schema version")
 }
 
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
@@ -456,10 +552,14 @@ impl Database {
 
     /// From now on the disk is as good as full.
     pub(crate) fn limit_to_present_size(&self) {
-        self.connection.query_row("PRAGMA max_page_count = 1", [], |_| Ok(())).unwrap();
+        self.connection
+            .query_row("PRAGMA max_page_count = 1", [], |_| Ok(()))
+            .unwrap();
     }
 
     pub(super) fn set_schema_version(&self, version: u32) {
-        self.connection.pragma_update(None, "user_version", version).unwrap();
+        self.connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
     }
 }

@@ -13,8 +13,8 @@ use super::whole::write_whole;
 
 /// Length of a database key, bytes.
 const KEY_LEN: usize = 32;
-/// Fewest characters of a passphrase for a new profile: with Argon2id's cost for each guess, twelve random letters last
-/// for centuries, eight for days.
+/// Fewest characters of a passphrase for a new profile: with Argon2id's cost for each guess, twelve
+/// random letters last for centuries, eight for days.
 pub const PASSPHRASE_LEN_MIN: usize = 12;
 /// Fewest different characters in it.
 const DISTINCT_MIN: usize = 5;
@@ -25,7 +25,8 @@ const DISTINCT_MIN: usize = 5;
 pub struct Passphrase(String);
 
 impl Passphrase {
-    /// Takes a passphrase as it was typed or read; one line ending is taken off its end. `None` when nothing is left.
+    /// Takes a passphrase as it was typed or read; one line ending is taken off its end. `None`
+    /// when nothing is left.
     pub fn new(mut text: String) -> Option<Self> {
         if text.ends_with('\n') {
             text.pop();
@@ -34,7 +35,11 @@ impl Passphrase {
             }
         }
         let passphrase = Self(text);
-        if passphrase.0.is_empty() { None } else { Some(passphrase) }
+        if passphrase.0.is_empty() {
+            None
+        } else {
+            Some(passphrase)
+        }
     }
 
     /// Reads a passphrase from a file: all of it, without the line ending at its end.
@@ -43,11 +48,12 @@ impl Passphrase {
     /// The file can't be read, is empty, or is not UTF-8.
     pub fn read(path: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(path)?;
-        Self::new(text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))
+        Self::new(text)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))
     }
 
-    /// Whether someone with a copy of the profile could guess it, however slow each guess is made: it is too short, or
-    /// made of a few characters.
+    /// Whether someone with a copy of the profile could guess it, however slow each guess is made:
+    /// it is too short, or made of a few characters.
     pub fn is_guessable(&self) -> bool {
         let mut seen = Vec::with_capacity(DISTINCT_MIN);
         for character in self.0.chars() {
@@ -60,7 +66,8 @@ impl Passphrase {
         is_guessable
     }
 
-    /// Whether two passphrases typed one after the other are the same. No secret is compared with a guess here.
+    /// Whether two passphrases typed one after the other are the same. No secret is compared with a
+    /// guess here.
     pub fn is_same(&self, other: &Self) -> bool {
         self.0 == other.0
     }
@@ -95,9 +102,18 @@ impl DatabaseKey {
 
     /// Reads a key file.
     pub(crate) fn read_file(path: &Path) -> io::Result<Self> {
-        let fault = || io::Error::new(io::ErrorKind::InvalidData, "not a key file: 64 hexadecimal digits are expected");
+        let fault = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "not a key file: 64 hexadecimal digits are expected",
+            )
+        };
         let text = Zeroizing::new(fs::read_to_string(path)?);
-        let bytes = Zeroizing::new(HEXLOWER_PERMISSIVE.decode(text.trim_end().as_bytes()).map_err(|_| fault())?);
+        let bytes = Zeroizing::new(
+            HEXLOWER_PERMISSIVE
+                .decode(text.trim_end().as_bytes())
+                .map_err(|_| fault())?,
+        );
         let key: &[u8; KEY_LEN] = bytes.as_slice().try_into().map_err(|_| fault())?;
         Ok(Self(*key))
     }

@@ -1,7 +1,8 @@
-//! Which process has the network of a profile: the one that holds the lock file, with its process id written in it. The
-//! others, its guests, share a lock on a file beside it.
+//! Which process has the network of a profile: the one that holds the lock file, with its process
+//! id written in it. The others, its guests, share a lock on a file beside it.
 //!
-//! The system lets go of a lock whatever becomes of the process, so that nothing has to be tidied after a crash.
+//! The system lets go of a lock whatever becomes of the process, so that nothing has to be tidied
+//! after a crash.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -54,7 +55,8 @@ impl LockFile {
         Ok(Some(Lock { _file: file }))
     }
 
-    /// Shows whoever drives the profile next that this process is a guest. `None` while that is being looked at.
+    /// Shows whoever drives the profile next that this process is a guest. `None` while that is
+    /// being looked at.
     pub(crate) fn be_present(&self) -> io::Result<Option<Presence>> {
         let file = open_private(&self.0.with_file_name(GUESTS_FILE))?;
         match file.try_lock_shared() {
@@ -78,7 +80,11 @@ impl LockFile {
     /// The process that noted itself when it took the lock; `None` if none did.
     pub(crate) fn holder(&self) -> Option<u32> {
         let mut text = String::new();
-        File::open(&self.0).ok()?.take(PID_LEN_MAX).read_to_string(&mut text).ok()?;
+        File::open(&self.0)
+            .ok()?
+            .take(PID_LEN_MAX)
+            .read_to_string(&mut text)
+            .ok()?;
         text.trim().parse().ok()
     }
 }
@@ -134,7 +140,8 @@ mod tests {
         assert!(!is_empty());
         drop(two);
         assert!(is_empty());
-        file.if_no_guests(|| assert!(file.be_present().unwrap().is_none())).unwrap();
+        file.if_no_guests(|| assert!(file.be_present().unwrap().is_none()))
+            .unwrap();
     }
 
     #[cfg(unix)]

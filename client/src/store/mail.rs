@@ -1,7 +1,9 @@
-//! Messages that are kept: found by the beginning of an id, told by their age, and deleted so that nothing of them stays.
+//! Messages that are kept: found by the beginning of an id, told by their age, and deleted so that
+//! nothing of them stays.
 //!
-//! A deleted message leaves its id behind for as long as the profile is there: a holder may replay a record for as long as
-//! the inbox's key opens it, and an owner who fetched that would have the message again.
+//! A deleted message leaves its id behind for as long as the profile is there: a holder may replay
+//! a record for as long as the inbox's key opens it, and an owner who fetched that would have the
+//! message again.
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use umbel_proto::ids::MessageId;
@@ -31,21 +33,34 @@ impl Database {
     }
 
     /// Kept messages that came before this time, oldest first; of one inbox, or of all.
-    pub(crate) fn older(&self, before: WallTime, inbox: Option<&str>) -> Result<Vec<Place>, DatabaseError> {
+    pub(crate) fn older(
+        &self,
+        before: WallTime,
+        inbox: Option<&str>,
+    ) -> Result<Vec<Place>, DatabaseError> {
         self.rows(
             "SELECT seq, is_read FROM messages
              WHERE received_at < ?1 AND (?2 IS NULL OR inbox = ?2) ORDER BY seq",
             params![seconds(before), inbox],
-            |row| Ok(Place { seq: row.get(0)?, is_read: row.get(1)? }),
+            |row| {
+                Ok(Place {
+                    seq: row.get(0)?,
+                    is_read: row.get(1)?,
+                })
+            },
         )
         .doing("look for old messages")
     }
 
-    /// Deletes the messages at these places and keeps their ids. Returns how many messages there were.
+    /// Deletes the messages at these places and keeps their ids. Returns how many messages there
+    /// were.
     pub(crate) fn delete(&mut self, places: &[i64], now: WallTime) -> Result<usize, DatabaseError> {
         let doing = "delete messages";
         self.check_writable()?;
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(doing)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .doing(doing)?;
         let mut deleted = 0;
         for seq in places {
             transaction
@@ -55,14 +70,17 @@ impl Database {
                     params![seq, seconds(now)],
                 )
                 .doing(doing)?;
-            deleted += transaction.execute("DELETE FROM messages WHERE seq = ?1", [seq]).doing(doing)?;
+            deleted += transaction
+                .execute("DELETE FROM messages WHERE seq = ?1", [seq])
+                .doing(doing)?;
         }
         transaction.commit().doing(doing)?;
         Ok(deleted)
     }
 
-    /// Empties the write-ahead log, which has a copy of what was last written and deleted. False when another process
-    /// reads just now; the log is then emptied when the last one closes the profile.
+    /// Empties the write-ahead log, which has a copy of what was last written and deleted. False
+    /// when another process reads just now; the log is then emptied when the last one closes the
+    /// profile.
     pub(crate) fn empty_log(&self) -> Result<bool, DatabaseError> {
         let busy: i64 = self
             .connection
@@ -72,11 +90,16 @@ impl Database {
     }
 
     /// What is stored of a message in the outbox.
-    pub(crate) fn outbox_state(&self, id: MessageId) -> Result<Option<Zeroizing<Vec<u8>>>, DatabaseError> {
+    pub(crate) fn outbox_state(
+        &self,
+        id: MessageId,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, DatabaseError> {
         self.connection
-            .query_row("SELECT state FROM outbox WHERE id = ?1", params![id.as_bytes()], |row| {
-                row.get(0).map(Zeroizing::new)
-            })
+            .query_row(
+                "SELECT state FROM outbox WHERE id = ?1",
+                params![id.as_bytes()],
+                |row| row.get(0).map(Zeroizing::new),
+            )
             .optional()
             .doing("read the outbox")
     }

@@ -1,9 +1,10 @@
 //! Where the processes of one profile meet: tables in its database.
 //!
-//! One process drives the core; the others are its guests. A guest writes what it asks into `asks` and finds the answer
-//! there; the host, beside the driver, appends what is told to `notices` while there are guests. `beat` goes up as long as
-//! a process is alive: the calendar's clock is not trusted with that. Claims do end by the calendar, since all processes of
-//! a machine share it; one that a wrong clock set far ahead does not bind. Nothing here has to outlive a power cut but a
+//! One process drives the core; the others are its guests. A guest writes what it asks into `asks`
+//! and finds the answer there; the host, beside the driver, appends what is told to `notices` while
+//! there are guests. `beat` goes up as long as a process is alive: the calendar's clock is not
+//! trusted with that. Claims do end by the calendar, since all processes of a machine share it; one
+//! that a wrong clock set far ahead does not bind. Nothing here has to outlive a power cut but a
 //! message that a guest sends, so that only that waits for the disk.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -98,7 +99,12 @@ pub(crate) struct Said {
 
 impl Said {
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { begun, answers, notices, gone } = self;
+        let Self {
+            begun,
+            answers,
+            notices,
+            gone,
+        } = self;
         begun.is_empty() && answers.is_empty() && notices.is_empty() && gone.is_empty()
     }
 }
@@ -106,27 +112,42 @@ impl Said {
 impl Database {
     /// Changes whenever another process wrote to the profile.
     pub(crate) fn data_version(&self) -> Result<i64, DatabaseError> {
-        self.connection.query_row("PRAGMA data_version", [], |row| row.get(0)).doing(DOING)
+        self.connection
+            .query_row("PRAGMA data_version", [], |row| row.get(0))
+            .doing(DOING)
     }
 
-    /// Registers a guest. When there are too many, the oldest is forgotten: one that is alive registers anew, and what one
-    /// that was killed sent is in the outbox.
+    /// Registers a guest. When there are too many, the oldest is forgotten: one that is alive
+    /// registers anew, and what one that was killed sent is in the outbox.
     pub(crate) fn enter(&mut self) -> Result<Entered, DatabaseError> {
         self.unsynced(|transaction| {
             transaction.execute("INSERT INTO guests (beat) VALUES (0)", [])?;
             let guest = GuestId(transaction.last_insert_rowid());
-            surplus_guests(transaction)?.into_iter().try_for_each(|guest| forget(transaction, guest))?;
-            Ok(Entered { guest, seq: last_seq(transaction)?, host: host_beat(transaction)? })
+            surplus_guests(transaction)?
+                .into_iter()
+                .try_for_each(|guest| forget(transaction, guest))?;
+            Ok(Entered {
+                guest,
+                seq: last_seq(transaction)?,
+                host: host_beat(transaction)?,
+            })
         })
     }
 
-    /// A sign of life of a guest, which has heard all answers before the one to this ask, or, with `None`, all.
-    pub(crate) fn beat(&mut self, guest: GuestId, next: Option<AskId>) -> Result<(), DatabaseError> {
+    /// A sign of life of a guest, which has heard all answers before the one to this ask, or, with
+    /// `None`, all.
+    pub(crate) fn beat(
+        &mut self,
+        guest: GuestId,
+        next: Option<AskId>,
+    ) -> Result<(), DatabaseError> {
         let next = next.map_or(i64::MAX, |ask| ask.0);
         self.unsynced(|transaction| {
             let heard = "DELETE FROM asks WHERE guest = ?1 AND answer IS NOT NULL AND id < ?2";
             transaction.execute(heard, [guest.0, next])?;
-            transaction.execute("UPDATE guests SET beat = beat + 1 WHERE id = ?1", [guest.0]).map(|_| ())
+            transaction
+                .execute("UPDATE guests SET beat = beat + 1 WHERE id = ?1", [guest.0])
+                .map(|_| ())
         })
     }
 
@@ -138,7 +159,11 @@ impl Database {
     /// Forgets all guests and what they asked: none is alive. Writes nothing if there were none.
     pub(crate) fn forget_guests(&mut self) -> Result<(), DatabaseError> {
         let is_any = "SELECT EXISTS (SELECT 1 FROM guests) OR EXISTS (SELECT 1 FROM asks)";
-        if !self.connection.query_row(is_any, [], |row| row.get(0)).doing(DOING)? {
+        if !self
+            .connection
+            .query_row(is_any, [], |row| row.get(0))
+            .doing(DOING)?
+        {
             return Ok(());
         }
         self.unsynced(|transaction| {
@@ -151,8 +176,9 @@ impl Database {
         self.unsynced(|transaction| put_ask(transaction, guest, request))
     }
 
-    /// Puts a message into the outbox and asks the host to take care of it; both are durable then. `None` if it has no room
-    /// there, which is asked with the first `head_len` bytes of what is stored of each message.
+    /// Puts a message into the outbox and asks the host to take care of it; both are durable then.
+    /// `None` if it has no room there, which is asked with the first `head_len` bytes of what is
+    /// stored of each message.
     pub(crate) fn ask_with_message(
         &mut self,
         guest: GuestId,
@@ -162,12 +188,18 @@ impl Database {
         head_len: usize,
         has_room: impl FnOnce(&[Vec<u8>]) -> bool,
     ) -> Result<Option<AskId>, DatabaseError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).doing(DOING)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .doing(DOING)?;
         if !has_room(&outbox_heads(&transaction, head_len).doing(DOING)?) {
             return Ok(None);
         }
         transaction
-            .execute("INSERT INTO outbox (id, state) VALUES (?1, ?2)", params![id.as_bytes(), state])
+            .execute(
+                "INSERT INTO outbox (id, state) VALUES (?1, ?2)",
+                params![id.as_bytes(), state],
+            )
             .doing("write the profile")?;
         let ask = put_ask(&transaction, guest, request).doing("write the profile")?;
         transaction.commit().doing("write the profile")?;
@@ -175,17 +207,27 @@ impl Database {
     }
 
     /// A message in the outbox; `None` if it is gone.
-    pub(crate) fn outgoing(&self, id: MessageId) -> Result<Option<Zeroizing<Vec<u8>>>, DatabaseError> {
-        let state = self
-            .connection
-            .query_row("SELECT state FROM outbox WHERE id = ?1", [id.as_bytes()], |row| row.get(0).map(Zeroizing::new));
+    pub(crate) fn outgoing(
+        &self,
+        id: MessageId,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, DatabaseError> {
+        let state = self.connection.query_row(
+            "SELECT state FROM outbox WHERE id = ?1",
+            [id.as_bytes()],
+            |row| row.get(0).map(Zeroizing::new),
+        );
         state.optional().doing("read the outbox")
     }
 
     /// Whether there is an inbox of this name.
     pub(crate) fn has_inbox(&self, name: &str) -> Result<bool, DatabaseError> {
-        let found = self.connection.query_row("SELECT 1 FROM inboxes WHERE name = ?1", [name], |_| Ok(()));
-        found.optional().map(|found| found.is_some()).doing("read the profile")
+        let found =
+            self.connection
+                .query_row("SELECT 1 FROM inboxes WHERE name = ?1", [name], |_| Ok(()));
+        found
+            .optional()
+            .map(|found| found.is_some())
+            .doing("read the profile")
     }
 
     /// What a guest has not heard yet.
@@ -208,7 +250,13 @@ impl Database {
     }
 
     /// Takes a message to be shown: no other process takes it until `until`.
-    pub(crate) fn claim(&mut self, seq: i64, claimer: i64, now: i64, until: i64) -> Result<Claim, DatabaseError> {
+    pub(crate) fn claim(
+        &mut self,
+        seq: i64,
+        claimer: i64,
+        now: i64,
+        until: i64,
+    ) -> Result<Claim, DatabaseError> {
         self.unsynced(|transaction| {
             let is_unread = "SELECT 1 FROM messages WHERE seq = ?1 AND is_read = 0";
             if transaction.query_row(is_unread, [seq], |_| Ok(())).optional()?.is_none() {
@@ -228,7 +276,12 @@ impl Database {
     /// Gives back a message that was not marked read: whoever comes next may show it at once.
     pub(crate) fn release(&mut self, seq: i64, claimer: i64) -> Result<(), DatabaseError> {
         self.unsynced(|transaction| {
-            transaction.execute("DELETE FROM claims WHERE seq = ?1 AND claimer = ?2", [seq, claimer]).map(|_| ())
+            transaction
+                .execute(
+                    "DELETE FROM claims WHERE seq = ?1 AND claimer = ?2",
+                    [seq, claimer],
+                )
+                .map(|_| ())
         })
     }
 
@@ -237,7 +290,9 @@ impl Database {
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, DatabaseError> {
-        self.connection.execute_batch("PRAGMA synchronous = NORMAL").doing(DOING)?;
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL")
+            .doing(DOING)?;
         let result = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -246,43 +301,68 @@ impl Database {
                 transaction.commit().map(|()| value)
             })
             .doing(DOING);
-        self.connection.execute_batch("PRAGMA synchronous = FULL").doing(DOING)?;
+        self.connection
+            .execute_batch("PRAGMA synchronous = FULL")
+            .doing(DOING)?;
         result
     }
 }
 
 fn put_ask(connection: &Connection, guest: GuestId, request: &[u8]) -> rusqlite::Result<AskId> {
-    connection.execute("INSERT INTO asks (guest, request) VALUES (?1, ?2)", params![guest.0, request])?;
+    connection.execute(
+        "INSERT INTO asks (guest, request) VALUES (?1, ?2)",
+        params![guest.0, request],
+    )?;
     Ok(AskId(connection.last_insert_rowid()))
 }
 
 fn outbox_heads(connection: &Connection, head_len: usize) -> rusqlite::Result<Vec<Vec<u8>>> {
     let mut statement = connection.prepare_cached("SELECT substr(state, 1, ?1) FROM outbox")?;
-    let heads = statement.query_map([i64::try_from(head_len).unwrap_or(i64::MAX)], |row| row.get(0))?;
+    let heads = statement.query_map([i64::try_from(head_len).unwrap_or(i64::MAX)], |row| {
+        row.get(0)
+    })?;
     heads.collect()
 }
 
 fn last_seq(connection: &Connection) -> rusqlite::Result<i64> {
-    let seq = connection.query_row("SELECT seq FROM sqlite_sequence WHERE name = 'notices'", [], |row| row.get(0));
+    let seq = connection.query_row(
+        "SELECT seq FROM sqlite_sequence WHERE name = 'notices'",
+        [],
+        |row| row.get(0),
+    );
     seq.optional().map(Option::unwrap_or_default)
 }
 
 fn host_beat(connection: &Connection) -> rusqlite::Result<Option<HostBeat>> {
-    let read = |row: &rusqlite::Row<'_>| Ok(HostBeat { generation: row.get(0)?, beat: row.get(1)? });
-    connection.query_row("SELECT generation, beat FROM host", [], read).optional()
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(HostBeat {
+            generation: row.get(0)?,
+            beat: row.get(1)?,
+        })
+    };
+    connection
+        .query_row("SELECT generation, beat FROM host", [], read)
+        .optional()
 }
 
 fn hear(connection: &Connection, guest: GuestId, seq: i64) -> rusqlite::Result<Heard> {
-    let known = connection.query_row("SELECT 1 FROM guests WHERE id = ?1", [guest.0], |_| Ok(())).optional()?;
+    let known = connection
+        .query_row("SELECT 1 FROM guests WHERE id = ?1", [guest.0], |_| Ok(()))
+        .optional()?;
     let answers = connection
-        .prepare_cached("SELECT id, answer FROM asks WHERE guest = ?1 AND answer IS NOT NULL ORDER BY id")?
+        .prepare_cached(
+            "SELECT id, answer FROM asks WHERE guest = ?1 AND answer IS NOT NULL ORDER BY id",
+        )?
         .query_map([guest.0], |row| Ok((AskId(row.get(0)?), row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let notices: Vec<(i64, Vec<u8>)> = connection
         .prepare_cached("SELECT seq, notice FROM notices WHERE seq > ?1 ORDER BY seq LIMIT ?2")?
         .query_map(params![seq, PAGE_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let (first, last) = (notices.first().map(|(seq, _)| *seq), notices.last().map(|(seq, _)| *seq));
+    let (first, last) = (
+        notices.first().map(|(seq, _)| *seq),
+        notices.last().map(|(seq, _)| *seq),
+    );
     Ok(Heard {
         is_known: known.is_some(),
         host: host_beat(connection)?,
@@ -324,7 +404,10 @@ fn say(transaction: &Transaction<'_>, generation: i64, said: &Said) -> rusqlite:
         transaction.execute("UPDATE asks SET is_begun = 1 WHERE id = ?1", [ask.0])?;
     }
     for (ask, answer) in &said.answers {
-        transaction.execute("UPDATE asks SET answer = ?2 WHERE id = ?1", params![ask.0, answer])?;
+        transaction.execute(
+            "UPDATE asks SET answer = ?2 WHERE id = ?1",
+            params![ask.0, answer],
+        )?;
     }
     for notice in &said.notices {
         transaction.execute("INSERT INTO notices (notice) VALUES (?1)", [notice])?;
@@ -333,19 +416,27 @@ fn say(transaction: &Transaction<'_>, generation: i64, said: &Said) -> rusqlite:
         let keep_after = last_seq(transaction)? - NOTICES_MAX;
         transaction.execute("DELETE FROM notices WHERE seq <= ?1", [keep_after])?;
     }
-    said.gone.iter().try_for_each(|&guest| forget(transaction, guest))
+    said.gone
+        .iter()
+        .try_for_each(|&guest| forget(transaction, guest))
 }
 
 fn surplus_guests(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<GuestId>> {
-    let mut statement = transaction.prepare_cached("SELECT id FROM guests ORDER BY id DESC LIMIT -1 OFFSET ?1")?;
-    statement.query_map([GUESTS_MAX], |row| row.get(0).map(GuestId))?.collect()
+    let mut statement =
+        transaction.prepare_cached("SELECT id FROM guests ORDER BY id DESC LIMIT -1 OFFSET ?1")?;
+    statement
+        .query_map([GUESTS_MAX], |row| row.get(0).map(GuestId))?
+        .collect()
 }
 
 fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM asks WHERE guest = ?1", [guest.0])?;
     transaction.execute("DELETE FROM guests WHERE id = ?1", [guest.0])?;
     // Nobody is left to hear them.
-    transaction.execute("DELETE FROM notices WHERE NOT EXISTS (SELECT 1 FROM guests)", [])?;
+    transaction.execute(
+        "DELETE FROM notices WHERE NOT EXISTS (SELECT 1 FROM guests)",
+        [],
+    )?;
     Ok(())
 }
 
@@ -376,7 +467,10 @@ mod tests {
     }
 
     fn notices(count: usize) -> Said {
-        Said { notices: vec![vec![7]; count], ..Said::default() }
+        Said {
+            notices: vec![vec![7]; count],
+            ..Said::default()
+        }
     }
 
     #[test]
@@ -390,19 +484,49 @@ mod tests {
         let found = host.attend(AskId(0)).unwrap();
         assert_eq!(found.guests.len(), 2);
         assert_eq!(
-            (found.asks[0].id, found.asks[0].request.as_slice(), found.asks[0].is_begun),
+            (
+                found.asks[0].id,
+                found.asks[0].request.as_slice(),
+                found.asks[0].is_begun
+            ),
             (ask, &b"what"[..], false)
         );
-        host.say(1, &Said { begun: vec![ask], ..notices(1) }).unwrap();
+        host.say(
+            1,
+            &Said {
+                begun: vec![ask],
+                ..notices(1)
+            },
+        )
+        .unwrap();
         assert!(host.attend(AskId(0)).unwrap().asks[0].is_begun);
-        host.say(1, &Said { answers: vec![(ask, b"that".to_vec())], ..Said::default() }).unwrap();
+        host.say(
+            1,
+            &Said {
+                answers: vec![(ask, b"that".to_vec())],
+                ..Said::default()
+            },
+        )
+        .unwrap();
         let heard = guest.hear(id, seq).unwrap();
-        assert!(heard.is_known && !heard.has_gap && heard.host.is_some_and(|beat| beat.generation == 1));
-        assert_eq!((heard.answers, heard.notices.len()), (vec![(ask, b"that".to_vec())], 1));
+        assert!(
+            heard.is_known && !heard.has_gap && heard.host.is_some_and(|beat| beat.generation == 1)
+        );
+        assert_eq!(
+            (heard.answers, heard.notices.len()),
+            (vec![(ask, b"that".to_vec())], 1)
+        );
         assert!(host.attend(AskId(0)).unwrap().asks.is_empty());
         guest.beat(id, None).unwrap();
         assert!(guest.hear(id, heard.seq).unwrap().answers.is_empty());
-        host.say(1, &Said { gone: vec![id, before.guest], ..Said::default() }).unwrap();
+        host.say(
+            1,
+            &Said {
+                gone: vec![id, before.guest],
+                ..Said::default()
+            },
+        )
+        .unwrap();
         assert!(!guest.hear(id, heard.seq).unwrap().is_known);
     }
 
@@ -412,7 +536,8 @@ mod tests {
         let (mut host, mut guest) = two(&dir);
         let Entered { guest: id, seq, .. } = guest.enter().unwrap();
         host.say(1, &notices(1)).unwrap();
-        host.say(1, &notices(usize::try_from(NOTICES_MAX).unwrap())).unwrap();
+        host.say(1, &notices(usize::try_from(NOTICES_MAX).unwrap()))
+            .unwrap();
         let heard = guest.hear(id, seq).unwrap();
         assert!(heard.has_gap && heard.notices.len() == PAGE_MAX as usize);
         assert!(!guest.hear(id, heard.seq).unwrap().has_gap);
@@ -428,7 +553,10 @@ mod tests {
             guest.enter().unwrap();
         }
         let found = host.attend(AskId(0)).unwrap();
-        assert_eq!((i64::try_from(found.guests.len()), found.asks.len()), (Ok(GUESTS_MAX), 0));
+        assert_eq!(
+            (i64::try_from(found.guests.len()), found.asks.len()),
+            (Ok(GUESTS_MAX), 0)
+        );
         assert!(!guest.hear(first, 0).unwrap().is_known);
         let last = guest.enter().unwrap().guest;
         guest.ask(last, b"what").unwrap();
@@ -437,8 +565,15 @@ mod tests {
         assert!(found.guests.is_empty() && found.asks.is_empty());
         let version = guest.data_version().unwrap();
         host.forget_guests().unwrap();
-        assert_eq!(guest.data_version().unwrap(), version, "nothing is written for nothing");
-        assert!(guest.enter().unwrap().guest > last, "names are not used again");
+        assert_eq!(
+            guest.data_version().unwrap(),
+            version,
+            "nothing is written for nothing"
+        );
+        assert!(
+            guest.enter().unwrap().guest > last,
+            "names are not used again"
+        );
     }
 
     #[test]
@@ -451,11 +586,20 @@ mod tests {
                 assert_eq!(heads, expected);
                 heads.len() < 2
             };
-            guest.ask_with_message(id, b"adopt", MessageId([byte; 16]), b"state", 2, has_room).unwrap()
+            guest
+                .ask_with_message(id, b"adopt", MessageId([byte; 16]), b"state", 2, has_room)
+                .unwrap()
         };
         assert!(put(1, &[]).is_some() && put(2, &[b"st"]).is_some());
         assert!(put(3, &[b"st", b"st"]).is_none());
-        assert_eq!(guest.outgoing(MessageId([2; 16])).unwrap().unwrap().as_slice(), b"state");
+        assert_eq!(
+            guest
+                .outgoing(MessageId([2; 16]))
+                .unwrap()
+                .unwrap()
+                .as_slice(),
+            b"state"
+        );
         assert!(guest.outgoing(MessageId([3; 16])).unwrap().is_none());
     }
 
@@ -463,7 +607,8 @@ mod tests {
     fn a_claim_lapses_and_one_by_a_wrong_clock_does_not_bind() {
         let dir = TempDir::new().unwrap();
         let (mut first, mut second) = two(&dir);
-        let insert = "INSERT INTO messages (inbox, id, body, received_at) VALUES ('main', x'00', x'00', 0)";
+        let insert =
+            "INSERT INTO messages (inbox, id, body, received_at) VALUES ('main', x'00', x'00', 0)";
         first.connection.execute_batch(insert).unwrap();
         assert_eq!(first.claim(1, 1, 100, 110).unwrap(), Claim::Ours);
         assert_eq!(second.claim(1, 2, 109, 119).unwrap(), Claim::Theirs);

@@ -1,13 +1,15 @@
 //! The formats that a profile's database has had, and the step that leads from each to the next.
 //!
-//! A step, once released, never changes: another is added. A new database takes [`SCHEMA`], which is written out since steps that
-//! alter tables take longer than making them; a test sees to it that both lead to the same. `client/tests/fixtures` keeps a
-//! profile of each released format, which must open.
+//! A step, once released, never changes: another is added. A new database takes [`SCHEMA`], which
+//! is written out since steps that alter tables take longer than making them; a test sees to it
+//! that both lead to the same. `client/tests/fixtures` keeps a profile of each released format,
+//! which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
 const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
-/// The format this program writes. A database with a higher number was written by a newer program and is left alone.
+/// The format this program writes. A database with a higher number was written by a newer program
+/// and is left alone.
 pub(super) const VERSION: u32 = 4;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
@@ -103,7 +105,8 @@ const FORMAT_4: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it is newer.
+/// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it
+/// is newer.
 pub(super) fn steps_from(found: u32) -> Option<&'static [&'static str]> {
     STEPS.get(usize::try_from(found).ok()?..)
 }
@@ -117,7 +120,9 @@ mod tests {
     /// The tables of a database with their kinds and columns, and its indices with their columns.
     fn made_by<'a>(texts: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
         let connection = Connection::open_in_memory().unwrap();
-        texts.into_iter().for_each(|text| connection.execute_batch(text).unwrap());
+        texts
+            .into_iter()
+            .for_each(|text| connection.execute_batch(text).unwrap());
         let all = "
             SELECT 'table', name, wr, strict, NULL, NULL FROM pragma_table_list
             UNION ALL SELECT t.name, c.name, c.type, c.pk, c.\"notnull\", c.dflt_value
@@ -128,7 +133,9 @@ mod tests {
             UNION ALL SELECT name, sql LIKE '%AUTOINCREMENT%', sql LIKE '%CHECK (%', NULL, NULL, NULL FROM sqlite_master";
         let mut statement = connection.prepare(all).unwrap();
         let rows = statement.query_map([], |row| {
-            let values: Result<Vec<_>, _> = (0..6).map(|column| row.get::<_, rusqlite::types::Value>(column)).collect();
+            let values: Result<Vec<_>, _> = (0..6)
+                .map(|column| row.get::<_, rusqlite::types::Value>(column))
+                .collect();
             Ok(format!("{:?}", values?))
         });
         let mut found: Vec<String> = rows.unwrap().map(Result::unwrap).collect();

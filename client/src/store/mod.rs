@@ -1,6 +1,8 @@
-//! The store: executes what the core asks for, on a thread of its own, and answers after the commit.
+//! The store: executes what the core asks for, on a thread of its own, and answers after the
+//! commit.
 //!
-//! One batch of ops is one commit (group commit); the driver has at most one batch with the store at a time.
+//! One batch of ops is one commit (group commit); the driver has at most one batch with the store
+//! at a time.
 
 mod database;
 mod files;
@@ -80,7 +82,9 @@ impl Store {
     /// Starts the thread.
     pub(crate) fn start(database: Database) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let thread = thread::Builder::new().name("umbel-store".to_owned()).spawn(move || run(database, queue))?;
+        let thread = thread::Builder::new()
+            .name("umbel-store".to_owned())
+            .spawn(move || run(database, queue))?;
         Ok((Self { jobs }, thread))
     }
 
@@ -90,7 +94,10 @@ impl Store {
         batch: Vec<(StoreTicket, StoreOp)>,
     ) -> Result<oneshot::Receiver<BatchDone>, StoreClosed> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job::Apply { batch, done }).await.map_err(|_| StoreClosed)?;
+        self.jobs
+            .send(Job::Apply { batch, done })
+            .await
+            .map_err(|_| StoreClosed)?;
         Ok(outcome)
     }
 
@@ -101,16 +108,27 @@ impl Store {
         after: i64,
         is_unread: bool,
     ) -> Result<Found, StoreClosed> {
-        self.ask(|done| Job::Messages { inbox, after, is_unread, done }).await
+        self.ask(|done| Job::Messages {
+            inbox,
+            after,
+            is_unread,
+            done,
+        })
+        .await
     }
 
     /// See [`Database::mark_read`].
-    pub(crate) async fn mark_read(&self, seq: i64) -> Result<Result<(), DatabaseError>, StoreClosed> {
+    pub(crate) async fn mark_read(
+        &self,
+        seq: i64,
+    ) -> Result<Result<(), DatabaseError>, StoreClosed> {
         self.ask(|done| Job::MarkRead { seq, done }).await
     }
 
     /// See [`Database::unread_counts`].
-    pub(crate) async fn unread_counts(&self) -> Result<Result<Vec<(String, u64)>, DatabaseError>, StoreClosed> {
+    pub(crate) async fn unread_counts(
+        &self,
+    ) -> Result<Result<Vec<(String, u64)>, DatabaseError>, StoreClosed> {
         self.ask(|done| Job::UnreadCounts { done }).await
     }
 
@@ -119,7 +137,8 @@ impl Store {
         &self,
         work: impl FnOnce(&mut Database) -> Result<T, DatabaseError> + Send + 'static,
     ) -> Result<Result<T, DatabaseError>, StoreClosed> {
-        self.ask(|done| Job::Call(Box::new(move |database| answer(done, work(database))))).await
+        self.ask(|done| Job::Call(Box::new(move |database| answer(done, work(database)))))
+            .await
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, StoreClosed> {
@@ -133,10 +152,20 @@ fn run(mut database: Database, mut queue: mpsc::Receiver<Job>) {
     while let Some(job) = queue.blocking_recv() {
         match job {
             Job::Apply { batch, done } => answer(done, apply(&mut database, batch)),
-            Job::Messages { inbox, after, is_unread: true, done } => {
+            Job::Messages {
+                inbox,
+                after,
+                is_unread: true,
+                done,
+            } => {
                 answer(done, database.unread(inbox.as_deref(), after));
             }
-            Job::Messages { inbox, after, is_unread: false, done } => {
+            Job::Messages {
+                inbox,
+                after,
+                is_unread: false,
+                done,
+            } => {
                 answer(done, database.messages(inbox.as_deref(), after));
             }
             Job::Call(work) => work(&mut database),

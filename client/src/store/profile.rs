@@ -151,18 +151,26 @@ impl RawConfig {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 enum RawKey {
     /// Argon2id.
-    Passphrase { salt: String, memory_kib: u32, passes: u32, lanes: u32 },
+    Passphrase {
+        salt: String,
+        memory_kib: u32,
+        passes: u32,
+        lanes: u32,
+    },
     /// In the profile's directory, unless the path is absolute.
     File { path: PathBuf },
 }
 
 pub(super) enum KeySource {
-    Passphrase { salt: [u8; 16], cost: PassphraseCost },
+    Passphrase {
+        salt: [u8; 16],
+        cost: PassphraseCost,
+    },
     File(PathBuf),
 }
 
-/// A profile whose key is known, as soon as it has been given its passphrase. Opened with [`crate::Client::open`], or
-/// [`crate::Library::open`] for what needs no network.
+/// A profile whose key is known, as soon as it has been given its passphrase. Opened with
+/// [`crate::Client::open`], or [`crate::Library::open`] for what needs no network.
 #[expect(missing_debug_implementations, reason = "may hold a passphrase")]
 pub struct Profile {
     dir: PathBuf,
@@ -189,7 +197,10 @@ impl Profile {
     pub fn create(dir: &Path, new: NewProfile, rng: &mut dyn CryptoRng) -> Result<(), InitError> {
         let config_path = dir.join(CONFIG_FILE);
         let database_path = dir.join(DATABASE_FILE);
-        if let Some(existing) = [&config_path, &database_path].into_iter().find(|path| path.exists()) {
+        if let Some(existing) = [&config_path, &database_path]
+            .into_iter()
+            .find(|path| path.exists())
+        {
             return Err(InitError::Exists(existing.clone()));
         }
         let network = parse_network(new.network.as_deref()).map_err(InitError::Network)?;
@@ -197,7 +208,10 @@ impl Profile {
             return Err(InitError::NoSeeds);
         }
         files::check_path(&database_path).map_err(InitError::Files)?;
-        let mut made = Made { folder: (!dir.exists()).then(|| dir.to_owned()), paths: Vec::new() };
+        let mut made = Made {
+            folder: (!dir.exists()).then(|| dir.to_owned()),
+            paths: Vec::new(),
+        };
         make_private_dir(dir)?;
         let (key, source) = make_key(dir, new.key, &mut made, rng)?;
         let config = RawConfig {
@@ -207,7 +221,9 @@ impl Profile {
             key: source,
         };
         make_private_file(&database_path)?;
-        files::all(&database_path).iter().for_each(|path| made.note(path));
+        files::all(&database_path)
+            .iter()
+            .for_each(|path| made.note(path));
         Database::create(&database_path, &key).map_err(InitError::Database)?;
         sync(&database_path)?;
         // Last, since a directory with this file in it is a profile.
@@ -224,12 +240,19 @@ impl Profile {
     /// See [`ProfileError`].
     pub fn load(dir: &Path) -> Result<Self, ProfileError> {
         let (path, text) = read_config(dir)?;
-        let (network, seeds, key_source) = parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
+        let (network, seeds, key_source) =
+            parse_config(&text).map_err(|fault| ProfileError::Config { path, fault })?;
         let key_source = match key_source {
             KeySource::File(path) => KeySource::File(dir.join(path)),
             passphrase @ KeySource::Passphrase { .. } => passphrase,
         };
-        Ok(Self { dir: dir.to_owned(), network, seeds, key_source, passphrase: None })
+        Ok(Self {
+            dir: dir.to_owned(),
+            network,
+            seeds,
+            key_source,
+            passphrase: None,
+        })
     }
 
     /// Whether a passphrase opens it, which [`Profile::set_passphrase`] takes.
@@ -284,22 +307,38 @@ impl Profile {
             other => ProfileError::Database(other),
         })?;
         let lock_file = LockFile::of(&self.dir);
-        Ok(OpenProfile { dir: self.dir, network: self.network, seeds: self.seeds, database, lock_file })
+        Ok(OpenProfile {
+            dir: self.dir,
+            network: self.network,
+            seeds: self.seeds,
+            database,
+            lock_file,
+        })
     }
 
     fn key(&self) -> Result<DatabaseKey, ProfileError> {
         match &self.key_source {
             KeySource::Passphrase { salt, cost } => {
-                let passphrase = self.passphrase.as_ref().ok_or(ProfileError::PassphraseNeeded)?;
+                let passphrase = self
+                    .passphrase
+                    .as_ref()
+                    .ok_or(ProfileError::PassphraseNeeded)?;
                 DatabaseKey::from_passphrase(passphrase, salt, *cost).map_err(|error| match error {
-                    StretchError::OutOfMemory => ProfileError::OutOfMemory { needed_mib: cost.memory_kib / 1024 },
-                    StretchError::CostOutOfRange => {
-                        ProfileError::Config { path: self.dir.join(CONFIG_FILE), fault: ConfigFault::Key }
-                    }
+                    StretchError::OutOfMemory => ProfileError::OutOfMemory {
+                        needed_mib: cost.memory_kib / 1024,
+                    },
+                    StretchError::CostOutOfRange => ProfileError::Config {
+                        path: self.dir.join(CONFIG_FILE),
+                        fault: ConfigFault::Key,
+                    },
                 })
             }
-            KeySource::File(path) => DatabaseKey::read_file(path)
-                .map_err(|source| ProfileError::KeyFileUnreadable { path: path.clone(), source }),
+            KeySource::File(path) => {
+                DatabaseKey::read_file(path).map_err(|source| ProfileError::KeyFileUnreadable {
+                    path: path.clone(),
+                    source,
+                })
+            }
         }
     }
 }
@@ -325,7 +364,8 @@ impl Made {
 impl Drop for Made {
     fn drop(&mut self) {
         for path in &self.paths {
-            // Nothing better can be done about a file that can't be removed than to say what failed before it.
+            // Nothing better can be done about a file that can't be removed than to say what failed
+            // before it.
             drop(fs::remove_file(path));
         }
         if let Some(folder) = &self.folder {
@@ -345,23 +385,45 @@ fn make_key(
             let cost = PassphraseCost::default();
             let mut salt = [0; 16];
             rng.fill_bytes(&mut salt);
-            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).map_err(|_| InitError::Io {
-                doing: "stretch the passphrase for",
-                path: PathBuf::from(CONFIG_FILE),
-                source: io::ErrorKind::OutOfMemory.into(),
+            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).map_err(|_| {
+                InitError::Io {
+                    doing: "stretch the passphrase for",
+                    path: PathBuf::from(CONFIG_FILE),
+                    source: io::ErrorKind::OutOfMemory.into(),
+                }
             })?;
-            let PassphraseCost { memory_kib, passes, lanes } = cost;
-            Ok((key, RawKey::Passphrase { salt: HEXLOWER.encode(&salt), memory_kib, passes, lanes }))
+            let PassphraseCost {
+                memory_kib,
+                passes,
+                lanes,
+            } = cost;
+            Ok((
+                key,
+                RawKey::Passphrase {
+                    salt: HEXLOWER.encode(&salt),
+                    memory_kib,
+                    passes,
+                    lanes,
+                },
+            ))
         }
         NewKey::File(path) => {
             let attempt = |source: io::Error| match source.kind() {
                 io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
-                _ => InitError::Io { doing: "make the key file", path: path.clone(), source },
+                _ => InitError::Io {
+                    doing: "make the key file",
+                    path: path.clone(),
+                    source,
+                },
             };
             let path = std::path::absolute(&path).map_err(attempt)?;
             let attempt = |source: io::Error| match source.kind() {
                 io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
-                _ => InitError::Io { doing: "make the key file", path: path.clone(), source },
+                _ => InitError::Io {
+                    doing: "make the key file",
+                    path: path.clone(),
+                    source,
+                },
             };
             let key = DatabaseKey::create_file(&path, rng).map_err(attempt)?;
             made.note(&path);
@@ -374,7 +436,13 @@ fn make_key(
 }
 
 fn make_private_dir(dir: &Path) -> Result<(), InitError> {
-    let attempt = |doing| move |source| InitError::Io { doing, path: dir.to_owned(), source };
+    let attempt = |doing| {
+        move |source| InitError::Io {
+            doing,
+            path: dir.to_owned(),
+            source,
+        }
+    };
     fs::create_dir_all(dir).map_err(attempt("make the directory"))?;
     #[cfg(unix)]
     fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
@@ -387,18 +455,32 @@ fn make_private_file(path: &Path) -> Result<(), InitError> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     owner_only(&mut options);
-    let attempt = |source| InitError::Io { doing: "make", path: path.to_owned(), source };
+    let attempt = |source| InitError::Io {
+        doing: "make",
+        path: path.to_owned(),
+        source,
+    };
     options.open(path).map(drop).map_err(attempt)
 }
 
 /// Waits until a file, or a directory's list of files, is on the disk.
 fn sync(path: &Path) -> Result<(), InitError> {
-    let attempt = |source| InitError::Io { doing: "write", path: path.to_owned(), source };
-    fs::File::open(path).and_then(|file| file.sync_all()).map_err(attempt)
+    let attempt = |source| InitError::Io {
+        doing: "write",
+        path: path.to_owned(),
+        source,
+    };
+    fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(attempt)
 }
 
 fn write_config(path: &Path, config: &RawConfig) -> Result<(), InitError> {
-    let attempt = |source| InitError::Io { doing: "write", path: path.to_owned(), source };
+    let attempt = |source| InitError::Io {
+        doing: "write",
+        path: path.to_owned(),
+        source,
+    };
     let text = toml::to_string(config).map_err(|error| attempt(io::Error::other(error)))?;
     write_whole(path, text.as_bytes(), false).map_err(attempt)
 }
@@ -408,14 +490,25 @@ pub(super) fn read_config(dir: &Path) -> Result<(PathBuf, String), ProfileError>
     let path = dir.join(CONFIG_FILE);
     match fs::read_to_string(&path) {
         Ok(text) => Ok((path, text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ProfileError::Missing(dir.to_owned())),
-        Err(source) => Err(ProfileError::Io { doing: "read", path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ProfileError::Missing(dir.to_owned()))
+        }
+        Err(source) => Err(ProfileError::Io {
+            doing: "read",
+            path,
+            source,
+        }),
     }
 }
 
 pub(super) fn parse_raw(text: &str) -> Result<RawConfig, ConfigFault> {
-    let raw: RawConfig = toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
-    if raw.version > PROFILE_VERSION { Err(ConfigFault::TooNew(raw.version)) } else { Ok(raw) }
+    let raw: RawConfig =
+        toml::from_str(text).map_err(|error| ConfigFault::Syntax(Box::new(error)))?;
+    if raw.version > PROFILE_VERSION {
+        Err(ConfigFault::TooNew(raw.version))
+    } else {
+        Ok(raw)
+    }
 }
 
 pub(super) fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource), ConfigFault> {
@@ -427,10 +520,24 @@ pub(super) fn parse_config(text: &str) -> Result<(Network, Vec<Peer>, KeySource)
         .map(|text| text.parse().map_err(|_| ConfigFault::Seed(text)))
         .collect::<Result<Vec<Peer>, _>>()?;
     let key_source = match raw.key {
-        RawKey::Passphrase { salt, memory_kib, passes, lanes } => {
-            let bytes = HEXLOWER.decode(salt.as_bytes()).map_err(|_| ConfigFault::Key)?;
+        RawKey::Passphrase {
+            salt,
+            memory_kib,
+            passes,
+            lanes,
+        } => {
+            let bytes = HEXLOWER
+                .decode(salt.as_bytes())
+                .map_err(|_| ConfigFault::Key)?;
             let salt = bytes.try_into().map_err(|_| ConfigFault::Key)?;
-            KeySource::Passphrase { salt, cost: PassphraseCost { memory_kib, passes, lanes } }
+            KeySource::Passphrase {
+                salt,
+                cost: PassphraseCost {
+                    memory_kib,
+                    passes,
+                    lanes,
+                },
+            }
         }
         RawKey::File { path } => KeySource::File(path),
     };
@@ -443,10 +550,15 @@ fn parse_network(text: Option<&str>) -> Result<Network, NetworkFault> {
 
 /// A profile that was made before some keys were refused is still opened.
 fn stored_network(text: Option<&str>) -> Result<Network, NetworkFault> {
-    let Some(text) = text else { return Ok(Network::local()) };
+    let Some(text) = text else {
+        return Ok(Network::local());
+    };
     let (network, unread) = Network::from_stored_toml(text)?;
     for key in unread {
-        tracing::warn!(key, "the profile's network sets a parameter that this version does not use");
+        tracing::warn!(
+            key,
+            "the profile's network sets a parameter that this version does not use"
+        );
     }
     Ok(network)
 }
@@ -456,11 +568,19 @@ impl fmt::Display for InitError {
         match self {
             Self::Exists(path) => write!(f, "there is a profile already: {}", path.display()),
             Self::KeyFileExists(path) => {
-                write!(f, "there is already a file where the new key is to be: {}", path.display())
+                write!(
+                    f,
+                    "there is already a file where the new key is to be: {}",
+                    path.display()
+                )
             }
             Self::NoSeeds => f.write_str("no relay to begin with"),
             Self::Network(fault) => write!(f, "the network file is wrong: {fault}"),
-            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Io {
+                doing,
+                path,
+                source,
+            } => write!(f, "could not {doing} {}: {source}", path.display()),
             Self::Files(fault) => fault.fmt(f),
             Self::Database(error) => write!(f, "could not make the profile's database: {error}"),
         }
@@ -474,17 +594,32 @@ impl fmt::Display for ProfileError {
         match self {
             Self::Missing(dir) => write!(f, "no profile in {}", dir.display()),
             Self::Config { path, fault } => write!(f, "{}: {fault}", path.display()),
-            Self::PassphraseNeeded => f.write_str("the profile has a passphrase and none was given"),
+            Self::PassphraseNeeded => {
+                f.write_str("the profile has a passphrase and none was given")
+            }
             Self::WrongPassphrase => f.write_str("wrong passphrase"),
             Self::KeyFileUnreadable { path, source } => {
-                write!(f, "could not read the key file {}: {source}", path.display())
+                write!(
+                    f,
+                    "could not read the key file {}: {source}",
+                    path.display()
+                )
             }
-            Self::WrongKeyFile(path) => write!(f, "the key in {} does not open the profile", path.display()),
+            Self::WrongKeyFile(path) => {
+                write!(f, "the key in {} does not open the profile", path.display())
+            }
             Self::Files(fault) => fault.fmt(f),
             Self::OutOfMemory { needed_mib } => {
-                write!(f, "out of memory: the passphrase takes {needed_mib} MiB to check")
+                write!(
+                    f,
+                    "out of memory: the passphrase takes {needed_mib} MiB to check"
+                )
             }
-            Self::Io { doing, path, source } => write!(f, "could not {doing} {}: {source}", path.display()),
+            Self::Io {
+                doing,
+                path,
+                source,
+            } => write!(f, "could not {doing} {}: {source}", path.display()),
             Self::Database(error) => write!(f, "could not open the profile: {error}"),
         }
     }

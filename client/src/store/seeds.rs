@@ -1,8 +1,9 @@
-//! The seeds of a profile: relays to ask when no other is known. They stand in `profile.toml`, which holds no secret, so that
-//! whoever is locked out by a seed that has moved can name another without the profile's key.
+//! The seeds of a profile: relays to ask when no other is known. They stand in `profile.toml`,
+//! which holds no secret, so that whoever is locked out by a seed that has moved can name another
+//! without the profile's key.
 //!
-//! A change replaces the file whole: it is there as it was, or as it is to be, whatever happens to the machine. Two changes at
-//! once follow each other.
+//! A change replaces the file whole: it is there as it was, or as it is to be, whatever happens to
+//! the machine. Two changes at once follow each other.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -96,7 +97,12 @@ impl Seeds {
     }
 
     fn add_one(&mut self, peer: &Peer) -> Result<SeedAdded, SeedError> {
-        if self.own.iter().chain(&self.network).any(|seed| seed == peer) {
+        if self
+            .own
+            .iter()
+            .chain(&self.network)
+            .any(|seed| seed == peer)
+        {
             return Err(SeedError::Exists(peer.clone()));
         }
         if let Some(seed) = self.own.iter_mut().find(|seed| seed.id == peer.id) {
@@ -113,7 +119,11 @@ impl Seeds {
     fn remove_one(&mut self, relay: &RelayId) -> Result<Peer, SeedError> {
         let Some(index) = self.own.iter().position(|seed| seed.id == *relay) else {
             let is_networks = self.network.iter().any(|seed| seed.id == *relay);
-            return Err(if is_networks { SeedError::OfNetwork(*relay) } else { SeedError::Missing(*relay) });
+            return Err(if is_networks {
+                SeedError::OfNetwork(*relay)
+            } else {
+                SeedError::Missing(*relay)
+            });
         };
         if self.own.len() == 1 && self.network.is_empty() {
             return Err(SeedError::Last(*relay));
@@ -124,17 +134,33 @@ impl Seeds {
 
 fn read(dir: &Path) -> Result<(RawConfig, Seeds), ProfileError> {
     let (path, text) = read_config(dir)?;
-    let fault = |fault| ProfileError::Config { path: path.clone(), fault };
+    let fault = |fault| ProfileError::Config {
+        path: path.clone(),
+        fault,
+    };
     let (network, own, _) = parse_config(&text).map_err(fault)?;
-    Ok((parse_raw(&text).map_err(fault)?, Seeds { own, network: network.seeds }))
+    Ok((
+        parse_raw(&text).map_err(fault)?,
+        Seeds {
+            own,
+            network: network.seeds,
+        },
+    ))
 }
 
-fn change(dir: &Path, act: impl FnOnce(&mut Seeds) -> Result<(), SeedError>) -> Result<(), SeedError> {
+fn change(
+    dir: &Path,
+    act: impl FnOnce(&mut Seeds) -> Result<(), SeedError>,
+) -> Result<(), SeedError> {
     // Whoever finds no profile makes nothing, not even a lock.
     read(dir)?;
     let attempt = |doing, path: &Path| {
         let path = path.to_owned();
-        move |source| ProfileError::Io { doing, path, source }
+        move |source| ProfileError::Io {
+            doing,
+            path,
+            source,
+        }
     };
     let directory = File::open(dir).map_err(attempt("open", dir))?;
     directory.lock().map_err(attempt("lock", dir))?;
@@ -159,7 +185,10 @@ impl fmt::Display for SeedError {
             Self::Exists(peer) => write!(f, "{peer} is a seed of this profile already"),
             Self::TooMany => write!(f, "a profile has at most {SEEDS_MAX} seeds"),
             Self::Missing(relay) => write!(f, "{relay} is not a seed of this profile"),
-            Self::OfNetwork(relay) => write!(f, "{relay} is a seed of the network file, which is not changed"),
+            Self::OfNetwork(relay) => write!(
+                f,
+                "{relay} is a seed of the network file, which is not changed"
+            ),
             Self::Last(relay) => write!(f, "{relay} is the only seed of this profile"),
             Self::Profile(error) => error.fmt(f),
         }
@@ -178,13 +207,20 @@ mod tests {
     use super::*;
 
     fn peer(number: u8, port: u16) -> Peer {
-        Peer { id: RelayId([number; 32]), host_port: format!("127.0.0.1:{port}") }
+        Peer {
+            id: RelayId([number; 32]),
+            host_port: format!("127.0.0.1:{port}"),
+        }
     }
 
     fn profile(seeds: Vec<Peer>) -> (TempDir, PathBuf) {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("profile");
-        let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+        let new = NewProfile {
+            network: None,
+            seeds,
+            key: NewKey::File(path.join("key")),
+        };
         Profile::create(&path, new, &mut rand::rng()).unwrap();
         (dir, path)
     }
@@ -193,18 +229,35 @@ mod tests {
     fn seeds_are_added_moved_and_removed_and_the_profile_still_opens() {
         let (_dir, path) = profile(vec![peer(1, 1)]);
         let before = fs::read_to_string(path.join(CONFIG_FILE)).unwrap();
-        assert_eq!(Seeds::add(&path, &[peer(2, 2), peer(3, 3)]).unwrap(), [SeedAdded::Added; 2]);
-        assert_eq!(Seeds::add(&path, &[peer(2, 9)]).unwrap(), [SeedAdded::Moved]);
+        assert_eq!(
+            Seeds::add(&path, &[peer(2, 2), peer(3, 3)]).unwrap(),
+            [SeedAdded::Added; 2]
+        );
+        assert_eq!(
+            Seeds::add(&path, &[peer(2, 9)]).unwrap(),
+            [SeedAdded::Moved]
+        );
         assert_eq!(Seeds::remove(&path, &peer(1, 1).id).unwrap(), peer(1, 1));
         assert_eq!(Seeds::read(&path).unwrap().own, [peer(2, 9), peer(3, 3)]);
         Seeds::add(&path, &[peer(1, 1)]).unwrap();
         Seeds::remove(&path, &peer(2, 9).id).unwrap();
         Seeds::remove(&path, &peer(3, 3).id).unwrap();
-        assert_eq!(fs::read_to_string(path.join(CONFIG_FILE)).unwrap(), before, "all else is as it was");
+        assert_eq!(
+            fs::read_to_string(path.join(CONFIG_FILE)).unwrap(),
+            before,
+            "all else is as it was"
+        );
         assert!(Profile::load(&path).unwrap().open().is_ok());
-        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(&path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
-        assert_eq!(names, ["key", "profile.db", "profile.toml"], "nothing unfinished is left");
+        assert_eq!(
+            names,
+            ["key", "profile.db", "profile.toml"],
+            "nothing unfinished is left"
+        );
     }
 
     #[cfg(unix)]
@@ -224,12 +277,23 @@ mod tests {
         let (_dir, path) = profile(vec![peer(1, 1)]);
         let exists = Seeds::add(&path, &[peer(2, 2), peer(1, 1)]);
         assert!(matches!(exists, Err(SeedError::Exists(found)) if found == peer(1, 1)));
-        assert!(matches!(Seeds::remove(&path, &peer(2, 2).id), Err(SeedError::Missing(_))));
-        assert!(matches!(Seeds::remove(&path, &peer(1, 1).id), Err(SeedError::Last(_))));
-        let many: Vec<Peer> = (2..=u8::try_from(SEEDS_MAX).unwrap() + 1).map(|number| peer(number, 2)).collect();
+        assert!(matches!(
+            Seeds::remove(&path, &peer(2, 2).id),
+            Err(SeedError::Missing(_))
+        ));
+        assert!(matches!(
+            Seeds::remove(&path, &peer(1, 1).id),
+            Err(SeedError::Last(_))
+        ));
+        let many: Vec<Peer> = (2..=u8::try_from(SEEDS_MAX).unwrap() + 1)
+            .map(|number| peer(number, 2))
+            .collect();
         assert!(matches!(Seeds::add(&path, &many), Err(SeedError::TooMany)));
         assert_eq!(Seeds::read(&path).unwrap().own, [peer(1, 1)]);
-        assert!(matches!(Seeds::add(&path.join("none"), &[peer(2, 2)]), Err(SeedError::Profile(_))));
+        assert!(matches!(
+            Seeds::add(&path.join("none"), &[peer(2, 2)]),
+            Err(SeedError::Profile(_))
+        ));
         assert!(!path.join("none").exists());
     }
 

@@ -15,7 +15,10 @@ use super::*;
 const CRASH_DIR: &str = "UMBEL_TEST_CRASH_DIR";
 
 fn seed_peer() -> Peer {
-    Peer { id: RelayId([7; 32]), host_port: "192.0.2.1:9000".to_owned() }
+    Peer {
+        id: RelayId([7; 32]),
+        host_port: "192.0.2.1:9000".to_owned(),
+    }
 }
 
 fn with_passphrase(text: &str) -> NewProfile {
@@ -27,13 +30,22 @@ fn with_passphrase(text: &str) -> NewProfile {
 }
 
 fn with_key_file(path: &Path) -> NewProfile {
-    NewProfile { network: None, seeds: vec![seed_peer()], key: NewKey::File(path.to_owned()) }
+    NewProfile {
+        network: None,
+        seeds: vec![seed_peer()],
+        key: NewKey::File(path.to_owned()),
+    }
 }
 
 /// A profile without a passphrase, in `dir`, which is there already.
 fn create(dir: &Path) -> PathBuf {
     let profile = dir.join("profile");
-    Profile::create(&profile, with_key_file(&profile.join("key")), &mut rand::rng()).unwrap();
+    Profile::create(
+        &profile,
+        with_key_file(&profile.join("key")),
+        &mut rand::rng(),
+    )
+    .unwrap();
     profile
 }
 
@@ -66,11 +78,20 @@ fn all_ok(results: &[Result<(), DatabaseError>]) -> bool {
 
 fn row(number: u8) -> BookRow {
     let at = |seconds: u64| WallTime(seconds + u64::from(number));
-    BookRow { descriptor: vec![number], age: Age { first_seen: at(1000), setup_at: at(900) } }
+    BookRow {
+        descriptor: vec![number],
+        age: Age {
+            first_seen: at(1000),
+            setup_at: at(900),
+        },
+    }
 }
 
 fn put_relay(relay: RelayId, number: u8) -> StoreOp {
-    StoreOp::Book(BookOp::Put { relay, row: row(number) })
+    StoreOp::Book(BookOp::Put {
+        relay,
+        row: row(number),
+    })
 }
 
 #[test]
@@ -86,10 +107,22 @@ fn what_was_stored_is_there_after_a_restart() {
         put_relay(two, 12),
         put_relay(two, 13),
         StoreOp::Book(BookOp::Remove(vec![one])),
-        StoreOp::PutInbox { name: "main".to_owned(), state: secret(3) },
-        StoreOp::PutOutbox { id: message_id(1), state: secret(4) },
-        StoreOp::PutOutbox { id: message_id(2), state: secret(5) },
-        StoreOp::PutOutbox { id: message_id(1), state: secret(6) },
+        StoreOp::PutInbox {
+            name: "main".to_owned(),
+            state: secret(3),
+        },
+        StoreOp::PutOutbox {
+            id: message_id(1),
+            state: secret(4),
+        },
+        StoreOp::PutOutbox {
+            id: message_id(2),
+            state: secret(5),
+        },
+        StoreOp::PutOutbox {
+            id: message_id(1),
+            state: secret(6),
+        },
         StoreOp::RemoveOutbox(message_id(2)),
         put_message(9),
         put_message(9),
@@ -111,9 +144,23 @@ fn what_was_stored_is_there_after_a_restart() {
 fn the_outbox_keeps_its_order_when_a_state_changes() {
     let dir = TempDir::new().unwrap();
     let mut database = database(&create(dir.path()));
-    let put = |number, byte| StoreOp::PutOutbox { id: message_id(number), state: secret(byte) };
-    assert!(all_ok(&database.apply(&[put(5, 0), put(3, 0), put(4, 0), put(5, 1)])));
-    let order: Vec<_> = database.snapshot(WallTime(0)).unwrap().outbox.into_iter().map(|(id, _)| id).collect();
+    let put = |number, byte| StoreOp::PutOutbox {
+        id: message_id(number),
+        state: secret(byte),
+    };
+    assert!(all_ok(&database.apply(&[
+        put(5, 0),
+        put(3, 0),
+        put(4, 0),
+        put(5, 1)
+    ])));
+    let order: Vec<_> = database
+        .snapshot(WallTime(0))
+        .unwrap()
+        .outbox
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
     assert_eq!(order, [message_id(5), message_id(3), message_id(4)]);
 }
 
@@ -140,11 +187,23 @@ fn messages_are_unread_until_marked_and_come_in_order() {
 fn a_message_is_found_by_the_beginning_of_its_id() {
     let dir = TempDir::new().unwrap();
     let mut database = database(&create(dir.path()));
-    assert!(all_ok(&database.apply(&[put_message(0x1234), put_message(0x12ff), put_message(0xab00)])));
+    assert!(all_ok(&database.apply(&[
+        put_message(0x1234),
+        put_message(0x12ff),
+        put_message(0xab00)
+    ])));
     let found = |digits: &str| -> Vec<MessageId> {
-        database.messages_named(digits).unwrap().into_iter().map(|message| message.id).collect()
+        database
+            .messages_named(digits)
+            .unwrap()
+            .into_iter()
+            .map(|message| message.id)
+            .collect()
     };
-    assert_eq!(found("00000000000012"), [message_id(0x1234), message_id(0x12ff)]);
+    assert_eq!(
+        found("00000000000012"),
+        [message_id(0x1234), message_id(0x12ff)]
+    );
     assert_eq!(found("000000000000AB"), [message_id(0xab00)]);
     assert_eq!(found(&message_id(0x1234).to_string()), [message_id(0x1234)]);
     assert!(found("%").is_empty() && found("ff").is_empty());
@@ -157,24 +216,54 @@ fn a_deleted_message_leaves_nothing_but_its_id_and_does_not_come_again() {
     let mut first = database(&profile);
     assert!(all_ok(&first.apply(&[put_message(1), put_message(2)])));
     let old = first.older(WallTime(1002), Some("main")).unwrap();
-    assert_eq!(old, [Place { seq: 1, is_read: false }]);
-    assert!(first.older(WallTime(9999), Some("other")).unwrap().is_empty());
+    assert_eq!(
+        old,
+        [Place {
+            seq: 1,
+            is_read: false
+        }]
+    );
+    assert!(
+        first
+            .older(WallTime(9999), Some("other"))
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(first.delete(&[1, 77], WallTime(5000)).unwrap(), 1);
     assert!(first.empty_log().unwrap());
-    assert_eq!(std::fs::metadata(profile.join("profile.db-wal")).unwrap().len(), 0);
+    assert_eq!(
+        std::fs::metadata(profile.join("profile.db-wal"))
+            .unwrap()
+            .len(),
+        0
+    );
     assert!(all_ok(&first.apply(&[put_message(1)])));
     drop(first);
 
     let mut again = database(&profile);
     // The core is told of the id for as long as an honest holder may have the record.
     let known = |database: &Database, since| {
-        database.snapshot(WallTime(since)).unwrap().received.iter().any(|(_, id)| *id == message_id(1))
+        database
+            .snapshot(WallTime(since))
+            .unwrap()
+            .received
+            .iter()
+            .any(|(_, id)| *id == message_id(1))
     };
     assert!(known(&again, 5000) && !known(&again, 5001));
     let years_later = WallTime(5000 + 10 * 365 * 86_400);
     assert_eq!(again.delete(&[2], years_later).unwrap(), 1);
-    assert!(all_ok(&again.apply(&[put_message(1), put_message(2), put_message(3)])));
-    let kept: Vec<_> = again.messages(None, 0).unwrap().into_iter().map(|message| message.id).collect();
+    assert!(all_ok(&again.apply(&[
+        put_message(1),
+        put_message(2),
+        put_message(3)
+    ])));
+    let kept: Vec<_> = again
+        .messages(None, 0)
+        .unwrap()
+        .into_iter()
+        .map(|message| message.id)
+        .collect();
     assert_eq!(kept, [message_id(3)]);
 }
 
@@ -184,7 +273,14 @@ fn a_message_of_long_ago_that_comes_again_stays_read() {
     let mut database = database(&create(dir.path()));
     assert!(all_ok(&database.apply(&[put_message(1)])));
     database.mark_read(1).unwrap();
-    assert!(database.snapshot(WallTime(9_000_000)).unwrap().received.is_empty(), "the core has forgotten it");
+    assert!(
+        database
+            .snapshot(WallTime(9_000_000))
+            .unwrap()
+            .received
+            .is_empty(),
+        "the core has forgotten it"
+    );
     assert!(all_ok(&database.apply(&[put_message(1)])));
     assert!(database.unread(None, 0).unwrap().is_empty());
     assert_eq!(database.messages(None, 0).unwrap().len(), 1);
@@ -198,10 +294,16 @@ fn an_op_that_fails_takes_no_other_with_it() {
     database.forbid_inboxes();
     let results = database.apply(&[
         put_message(1),
-        StoreOp::PutInbox { name: "main".to_owned(), state: secret(1) },
+        StoreOp::PutInbox {
+            name: "main".to_owned(),
+            state: secret(1),
+        },
         put_message(2),
     ]);
-    assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        results.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [true, false, true]
+    );
     drop(database);
     assert_eq!(self::database(&profile).unread(None, 0).unwrap().len(), 2);
 }
@@ -213,9 +315,15 @@ fn a_full_disk_is_named_and_what_was_stored_stays() {
     let mut database = database(&profile);
     assert!(all_ok(&database.apply(&[put_message(1)])));
     database.limit_to_present_size();
-    let large = StoreOp::PutOutbox { id: message_id(2), state: Zeroizing::new(vec![0; 200_000]) };
+    let large = StoreOp::PutOutbox {
+        id: message_id(2),
+        state: Zeroizing::new(vec![0; 200_000]),
+    };
     let results = database.apply(&[large]);
-    assert_eq!(results[0].as_ref().unwrap_err().fault(), StoreFault::DiskFull);
+    assert_eq!(
+        results[0].as_ref().unwrap_err().fault(),
+        StoreFault::DiskFull
+    );
     drop(database);
     assert_eq!(self::database(&profile).unread(None, 0).unwrap().len(), 1);
 }
@@ -224,7 +332,12 @@ fn a_full_disk_is_named_and_what_was_stored_stays() {
 fn where_nothing_can_be_written_a_database_is_read_as_it_is() {
     let dir = TempDir::new().unwrap();
     let profile = dir.path().join("odd ?#%41 ö");
-    Profile::create(&profile, with_key_file(&profile.join("key")), &mut rand::rng()).unwrap();
+    Profile::create(
+        &profile,
+        with_key_file(&profile.join("key")),
+        &mut rand::rng(),
+    )
+    .unwrap();
     assert!(all_ok(&database(&profile).apply(&[put_message(1)])));
     let files = || std::fs::read_dir(&profile).unwrap().count();
     let before = files();
@@ -234,7 +347,9 @@ fn where_nothing_can_be_written_a_database_is_read_as_it_is() {
     let mut full = Database::open_as_it_is(&path, &key, StoreFault::DiskFull).unwrap();
     assert_eq!(full.unread(None, 0).unwrap().len(), 1);
     assert_eq!(full.snapshot(WallTime(0)).unwrap().received.len(), 1);
-    let is_full = |result: Result<(), DatabaseError>| result.is_err_and(|error| error.fault() == StoreFault::DiskFull);
+    let is_full = |result: Result<(), DatabaseError>| {
+        result.is_err_and(|error| error.fault() == StoreFault::DiskFull)
+    };
     assert!(is_full(full.mark_read(1)) && is_full(full.delete(&[1], WallTime(1)).map(drop)));
     assert!(full.apply(&[put_message(2)])[0].is_err());
     assert_eq!(files(), before, "nothing is made beside it");
@@ -248,8 +363,15 @@ fn only_the_right_passphrase_opens_a_profile() {
     let path = dir.path().join("profile");
     Profile::create(&path, with_passphrase("correct horse\n"), &mut rand::rng()).unwrap();
 
-    assert!(matches!(Profile::load(&path).unwrap().open(), Err(ProfileError::PassphraseNeeded)));
-    for (text, is_right) in [("correct horse", true), ("correct horse ", false), ("wrong", false)] {
+    assert!(matches!(
+        Profile::load(&path).unwrap().open(),
+        Err(ProfileError::PassphraseNeeded)
+    ));
+    for (text, is_right) in [
+        ("correct horse", true),
+        ("correct horse ", false),
+        ("wrong", false),
+    ] {
         let mut profile = Profile::load(&path).unwrap();
         assert!(profile.needs_passphrase());
         profile.set_passphrase(Passphrase::new(text.to_owned()).unwrap());
@@ -266,9 +388,15 @@ fn another_key_file_does_not_open_a_profile() {
     let dir = TempDir::new().unwrap();
     let profile = create(dir.path());
     std::fs::remove_file(profile.join("key")).unwrap();
-    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::KeyFileUnreadable { .. })));
+    assert!(matches!(
+        Profile::load(&profile).unwrap().open(),
+        Err(ProfileError::KeyFileUnreadable { .. })
+    ));
     DatabaseKey::create_file(&profile.join("key"), &mut rand::rng()).unwrap();
-    assert!(matches!(Profile::load(&profile).unwrap().open(), Err(ProfileError::WrongKeyFile(_))));
+    assert!(matches!(
+        Profile::load(&profile).unwrap().open(),
+        Err(ProfileError::WrongKeyFile(_))
+    ));
 }
 
 #[test]
@@ -277,7 +405,10 @@ fn a_profile_that_moved_with_its_key_opens() {
     let moved = dir.path().join("moved");
     std::fs::rename(create(dir.path()), &moved).unwrap();
     assert!(Profile::load(&moved).unwrap().open().is_ok());
-    assert_eq!(Profile::load(&moved).unwrap().key_file(), Some(moved.join("key").as_path()));
+    assert_eq!(
+        Profile::load(&moved).unwrap().key_file(),
+        Some(moved.join("key").as_path())
+    );
 }
 
 #[test]
@@ -288,7 +419,11 @@ fn nothing_legible_is_on_the_disk() {
     assert!(all_ok(&database.apply(&[put_message(1)])));
     for file in std::fs::read_dir(&profile).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        assert!(!bytes.windows(16).any(|window| window == [b'm'; 16] || window == b"SQLite format 3\0"));
+        assert!(
+            !bytes
+                .windows(16)
+                .any(|window| window == [b'm'; 16] || window == b"SQLite format 3\0")
+        );
     }
 }
 
@@ -316,20 +451,40 @@ fn making_a_profile_overwrites_nothing() {
     let other = dir.path().join("other");
     let taken_key = Profile::create(&other, with_key_file(&path.join("key")), &mut rand::rng());
     assert!(matches!(taken_key, Err(InitError::KeyFileExists(_))));
-    assert!(matches!(Profile::load(&other), Err(ProfileError::Missing(_))));
+    assert!(matches!(
+        Profile::load(&other),
+        Err(ProfileError::Missing(_))
+    ));
     assert!(Profile::load(&path).unwrap().open().is_ok());
-    assert!(!other.exists(), "nothing is left of one that could not be made");
+    assert!(
+        !other.exists(),
+        "nothing is left of one that could not be made"
+    );
     std::fs::create_dir(&other).unwrap();
-    let no_key = Profile::create(&other, with_key_file(&dir.path().join("no/where")), &mut rand::rng());
+    let no_key = Profile::create(
+        &other,
+        with_key_file(&dir.path().join("no/where")),
+        &mut rand::rng(),
+    );
     assert!(matches!(no_key, Err(InitError::Io { .. })));
-    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 0, "the directory was there before");
+    assert_eq!(
+        std::fs::read_dir(&other).unwrap().count(),
+        0,
+        "the directory was there before"
+    );
 }
 
 #[test]
 fn a_profile_needs_somewhere_to_begin() {
     let dir = TempDir::new().unwrap();
-    let new = NewProfile { seeds: Vec::new(), ..with_key_file(&dir.path().join("key")) };
-    assert!(matches!(Profile::create(&dir.path().join("p"), new, &mut rand::rng()), Err(InitError::NoSeeds)));
+    let new = NewProfile {
+        seeds: Vec::new(),
+        ..with_key_file(&dir.path().join("key"))
+    };
+    assert!(matches!(
+        Profile::create(&dir.path().join("p"), new, &mut rand::rng()),
+        Err(InitError::NoSeeds)
+    ));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
@@ -340,9 +495,21 @@ fn a_config_with_unknown_keys_is_refused() {
     let file = path.join("profile.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, format!("colour = 1\n{text}")).unwrap();
-    assert!(matches!(Profile::load(&path), Err(ProfileError::Config { fault: ConfigFault::Syntax(_), .. })));
+    assert!(matches!(
+        Profile::load(&path),
+        Err(ProfileError::Config {
+            fault: ConfigFault::Syntax(_),
+            ..
+        })
+    ));
     std::fs::write(&file, text.replace("version = 1", "version = 2")).unwrap();
-    assert!(matches!(Profile::load(&path), Err(ProfileError::Config { fault: ConfigFault::TooNew(2), .. })));
+    assert!(matches!(
+        Profile::load(&path),
+        Err(ProfileError::Config {
+            fault: ConfigFault::TooNew(2),
+            ..
+        })
+    ));
 }
 
 #[cfg(unix)]
@@ -361,8 +528,12 @@ fn a_profile_is_its_owners_alone() {
 /// Not a test: the process that [`what_was_acknowledged_survives_a_kill`] kills.
 #[test]
 fn crash_child() {
-    let Some(dir) = std::env::var_os(CRASH_DIR) else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let Some(dir) = std::env::var_os(CRASH_DIR) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     let open = Profile::load(Path::new(&dir)).unwrap().open().unwrap();
     let (store, _thread) = Store::start(open.database).unwrap();
     runtime.block_on(async {
@@ -389,15 +560,27 @@ fn what_was_acknowledged_survives_a_kill() {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let acknowledged: Vec<u64> = lines
         .map_while(Result::ok)
-        .filter_map(|line| line.strip_prefix("stored ").and_then(|number| number.parse().ok()))
+        .filter_map(|line| {
+            line.strip_prefix("stored ")
+                .and_then(|number| number.parse().ok())
+        })
         .take(40)
         .collect();
     child.kill().unwrap();
     child.wait().unwrap();
 
     let database = database(&path);
-    let kept: std::collections::BTreeSet<_> =
-        database.snapshot(WallTime(0)).unwrap().received.into_iter().map(|(_, id)| id).collect();
+    let kept: std::collections::BTreeSet<_> = database
+        .snapshot(WallTime(0))
+        .unwrap()
+        .received
+        .into_iter()
+        .map(|(_, id)| id)
+        .collect();
     assert_eq!(acknowledged.len(), 40);
-    assert!(acknowledged.iter().all(|&number| kept.contains(&message_id(number))));
+    assert!(
+        acknowledged
+            .iter()
+            .all(|&number| kept.contains(&message_id(number)))
+    );
 }

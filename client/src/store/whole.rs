@@ -6,20 +6,26 @@ use std::path::Path;
 
 use super::key::owner_only;
 
-/// Writes a file durably: whatever happens meanwhile, it is there as it was or as it is to be. One that is there already is
-/// replaced only if `may_replace`; a link of this name is replaced too, and not followed.
+/// Writes a file durably: whatever happens meanwhile, it is there as it was or as it is to be. One
+/// that is there already is replaced only if `may_replace`; a link of this name is replaced too,
+/// and not followed.
 ///
 /// # Errors
 /// The disk fails, or there is a file already.
 pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let open = |path: &Path| {
         let mut options = File::options();
         owner_only(options.write(true).create_new(true));
         options.open(path)
     };
     // Of a name that nobody guesses, and in the same folder, so that it takes its own in one step.
-    let mut file = tempfile::Builder::new().prefix(".umbel-").make_in(folder, open)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".umbel-")
+        .make_in(folder, open)?;
     file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
     if may_replace {

@@ -1,4 +1,5 @@
-//! A test's own `umbel` command, and what it has left once it ended: its exit code and what it said.
+//! A test's own `umbel` command, and what it has left once it ended: its exit code and what it
+//! said.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

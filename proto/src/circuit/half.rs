@@ -1,4 +1,5 @@
-//! The two halves of a stream: frames on their way out, and the frame that is coming in (docs/protocol.md §7.2).
+//! The two halves of a stream: frames on their way out, and the frame that is coming in
+//! (docs/protocol.md §7.2).
 //!
 //! A frame is its length (4 bytes, big-endian, 1 to [`FRAME_LEN_MAX`]) and its bytes.
 
@@ -56,12 +57,20 @@ pub(super) struct Dropped {
 impl SendHalf {
     /// Of a stream whose opening message is not sent yet.
     pub(super) const fn unopened() -> Self {
-        Self { frames: VecDeque::new(), is_opened: false, fin: Fin::Unsaid }
+        Self {
+            frames: VecDeque::new(),
+            is_opened: false,
+            fin: Fin::Unsaid,
+        }
     }
 
     /// Of a stream that the peer opened.
     pub(super) const fn opened() -> Self {
-        Self { frames: VecDeque::new(), is_opened: true, fin: Fin::Unsaid }
+        Self {
+            frames: VecDeque::new(),
+            is_opened: true,
+            fin: Fin::Unsaid,
+        }
     }
 
     pub(super) const fn is_opened(&self) -> bool {
@@ -91,8 +100,8 @@ impl SendHalf {
     /// Queues a frame.
     pub(super) fn push(&mut self, frame: &[u8]) {
         assert!(!self.is_finished() && !frame.is_empty() && frame.len() <= FRAME_LEN_MAX);
-        let len =
-            u32::try_from(frame.len()).unwrap_or_else(|_| unreachable!("a frame's length is below FRAME_LEN_MAX"));
+        let len = u32::try_from(frame.len())
+            .unwrap_or_else(|_| unreachable!("a frame's length is below FRAME_LEN_MAX"));
         let bytes = [&len.to_be_bytes(), frame].concat();
         self.frames.push_back(Outgoing { bytes, sent_len: 0 });
     }
@@ -103,8 +112,8 @@ impl SendHalf {
         self.fin = Fin::Queued;
     }
 
-    /// Moves as many bytes as fit to `out`, which grows to at most `len_max`. A frame that would not be through with
-    /// this message is begun only if it announces at most `begin_room` bytes.
+    /// Moves as many bytes as fit to `out`, which grows to at most `len_max`. A frame that would
+    /// not be through with this message is begun only if it announces at most `begin_room` bytes.
     pub(super) fn pack(&mut self, out: &mut Vec<u8>, len_max: usize, begin_room: usize) -> Packed {
         let mut packed = Packed::default();
         while let Some(frame) = self.frames.front_mut() {
@@ -175,14 +184,19 @@ impl Outgoing {
 pub(super) struct ReceiveHalf {
     /// The frame's length, once it is known; zero before.
     announced_len: usize,
-    /// Of the prefix until the length is known, then of the frame. Grows as bytes arrive, never by what is announced.
+    /// Of the prefix until the length is known, then of the frame. Grows as bytes arrive, never by
+    /// what is announced.
     partial: Vec<u8>,
     is_finished: bool,
 }
 
 impl ReceiveHalf {
     pub(super) const fn new() -> Self {
-        Self { announced_len: 0, partial: Vec::new(), is_finished: false }
+        Self {
+            announced_len: 0,
+            partial: Vec::new(),
+            is_finished: false,
+        }
     }
 
     /// Whether the peer says nothing more.
@@ -192,19 +206,29 @@ impl ReceiveHalf {
 
     /// Bytes held of a frame that is not whole, without its prefix.
     pub(super) const fn buffered_len(&self) -> usize {
-        if self.announced_len == 0 { 0 } else { self.partial.len() }
+        if self.announced_len == 0 {
+            0
+        } else {
+            self.partial.len()
+        }
     }
 
     /// A message that says this much may come: it says something, and not after the end.
     pub(super) const fn begin(&self, bytes: &[u8], fin: bool) -> Result<(), Violation> {
-        if self.is_finished || (bytes.is_empty() && !fin) { Err(Violation::Stream) } else { Ok(()) }
+        if self.is_finished || (bytes.is_empty() && !fin) {
+            Err(Violation::Stream)
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes bytes off the front of `bytes` until a frame is whole or none are left.
     pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Violation> {
         if self.announced_len == 0 {
             self.append(bytes, PREFIX_LEN);
-            let Ok(prefix) = <[u8; PREFIX_LEN]>::try_from(self.partial.as_slice()) else { return Ok(None) };
+            let Ok(prefix) = <[u8; PREFIX_LEN]>::try_from(self.partial.as_slice()) else {
+                return Ok(None);
+            };
             let len = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
             if len == 0 || len > FRAME_LEN_MAX {
                 return Err(Violation::FrameLen);
@@ -223,7 +247,11 @@ impl ReceiveHalf {
     /// Nothing more comes: not in the middle of a frame.
     pub(super) const fn finish(&mut self) -> Result<(), Violation> {
         self.is_finished = true;
-        if self.announced_len == 0 && self.partial.is_empty() { Ok(()) } else { Err(Violation::Stream) }
+        if self.announced_len == 0 && self.partial.is_empty() {
+            Ok(())
+        } else {
+            Err(Violation::Stream)
+        }
     }
 
     /// Lets bytes of a stream that we have reset go by.
@@ -241,7 +269,8 @@ impl ReceiveHalf {
         buffered_len
     }
 
-    /// Moves bytes to `partial` until it holds `len` of them. Its room at most doubles, and never exceeds `len`.
+    /// Moves bytes to `partial` until it holds `len` of them. Its room at most doubles, and never
+    /// exceeds `len`.
     fn append(&mut self, bytes: &mut &[u8], len: usize) {
         let wanted_len = len - self.partial.len();
         let (head, rest) = bytes.split_at_checked(wanted_len).unwrap_or((bytes, &[]));

@@ -1,9 +1,10 @@
-//! The machines of a circuit's two ends: the origin that builds it, and the terminal it leads to (docs/protocol.md §4,
-//! §6, §7).
+//! The machines of a circuit's two ends: the origin that builds it, and the terminal it leads to
+//! (docs/protocol.md §4, §6, §7).
 //!
-//! What is between them, a relay's transit half, is [`crate::onion::transit`] and a table in the relay. Both ends are
-//! driven alike: cells or messages in by `handle_*`; then events out by `poll_event` and cells by `poll_cell`, until
-//! there are none. A machine whose peer broke a rule is closed: its keys are gone, and it refuses everything.
+//! What is between them, a relay's transit half, is [`crate::onion::transit`] and a table in the
+//! relay. Both ends are driven alike: cells or messages in by `handle_*`; then events out by
+//! `poll_event` and cells by `poll_cell`, until there are none. A machine whose peer broke a rule
+//! is closed: its keys are gone, and it refuses everything.
 
 mod half;
 pub mod origin;
@@ -39,7 +40,8 @@ impl Flow {
         }
     }
 
-    /// Takes a `Data` message that came in the cell with this tag. It counts, whatever becomes of it.
+    /// Takes a `Data` message that came in the cell with this tag. It counts, whatever becomes of
+    /// it.
     fn handle_data(&mut self, tag: Tag, data: &Data<'_>) -> Result<(), Violation> {
         self.receive_window.handle_cell(tag)?;
         self.streams.handle_data(data)
@@ -49,8 +51,9 @@ impl Flow {
         self.send_window.handle_credit(credit)
     }
 
-    /// Makes the next message with `seal`, which returns the tag of its cell. Credits go first, so that both ends' full
-    /// queues can't wait for each other; data follows while the window is open.
+    /// Makes the next message with `seal`, which returns the tag of its cell. Credits go first, so
+    /// that both ends' full queues can't wait for each other; data follows while the window is
+    /// open.
     fn poll_message(&mut self, seal: impl FnOnce(&[u8]) -> Tag) -> bool {
         let mut message = Vec::new();
         if let Some(credit) = self.receive_window.poll_credit() {
@@ -61,8 +64,14 @@ impl Flow {
         if !self.send_window.is_open() {
             return false;
         }
-        let Some(segment) = self.streams.poll_segment() else { return false };
-        let data = Data { stream: segment.stream, flags: segment.flags, bytes: &segment.bytes };
+        let Some(segment) = self.streams.poll_segment() else {
+            return false;
+        };
+        let data = Data {
+            stream: segment.stream,
+            flags: segment.flags,
+            bytes: &segment.bytes,
+        };
         message.reserve_exact(crate::limits::DATA_HEADER_LEN + segment.bytes.len());
         RelayMsg::Data(data).encode(&mut message);
         self.send_window.on_sent(seal(&message));

@@ -1,7 +1,8 @@
-//! The origin's end of a circuit: create, extend hop by hop, then streams to the last hop (docs/protocol.md §4.3, §6, §7).
+//! The origin's end of a circuit: create, extend hop by hop, then streams to the last hop
+//! (docs/protocol.md §4.3, §6, §7).
 //!
-//! Never picks a path, never waits, never retries: a refused extend leaves a circuit that can be extended elsewhere, and
-//! everything else that goes wrong is the circuit's end.
+//! Never picks a path, never waits, never retries: a refused extend leaves a circuit that can be
+//! extended elsewhere, and everything else that goes wrong is the circuit's end.
 
 use std::collections::VecDeque;
 
@@ -25,7 +26,8 @@ pub enum OriginEvent {
         /// How many there are now.
         hops: usize,
     },
-    /// The last hop will not extend; the circuit is as it was, and may be extended to another relay.
+    /// The last hop will not extend; the circuit is as it was, and may be extended to another
+    /// relay.
     ExtendRefused(ExtendRefusal),
     /// A frame came on a stream.
     Frame {
@@ -45,8 +47,9 @@ pub enum OriginEvent {
 
 /// The origin's end of one circuit.
 ///
-/// After [`Self::handle_cell`] take all of [`Self::poll_event`]; after anything, all of [`Self::poll_cell`] that the link
-/// has room for. The caller handles `Destroy`, knows the circuit id, and decides how long to wait.
+/// After [`Self::handle_cell`] take all of [`Self::poll_event`]; after anything, all of
+/// [`Self::poll_cell`] that the link has room for. The caller handles `Destroy`, knows the circuit
+/// id, and decides how long to wait.
 #[expect(missing_debug_implementations, reason = "holds keys and a path")]
 pub struct OriginCircuit {
     network: NetworkId,
@@ -85,7 +88,11 @@ enum Handshake {
 
 impl OriginCircuit {
     /// Begins a circuit: its `Create` cell is ready to be sent to `target`.
-    pub fn create(network: &NetworkId, target: &HopTarget, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+    pub fn create(
+        network: &NetworkId,
+        target: &HopTarget,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Self {
         let (initiator, onionskin) = Initiator::start(network, target, rng);
         Self {
             network: *network,
@@ -102,22 +109,30 @@ impl OriginCircuit {
         }
     }
 
-    /// Asks for one more hop; answered by [`OriginEvent::Extended`] or [`OriginEvent::ExtendRefused`].
+    /// Asks for one more hop; answered by [`OriginEvent::Extended`] or
+    /// [`OriginEvent::ExtendRefused`].
     ///
     /// # Panics
     /// [`Self::can_extend`] says no.
     pub fn extend(&mut self, target: &HopTarget, rng: &mut (impl CryptoRng + ?Sized)) {
         assert!(self.can_extend(), "the caller asks can_extend() first");
         let (initiator, onionskin) = Initiator::start(&self.network, target, rng);
-        let extend = Extend { relay: target.relay, onion_key: target.onion_key.id(), onionskin };
+        let extend = Extend {
+            relay: target.relay,
+            onion_key: target.onion_key.id(),
+            onionskin,
+        };
         self.state = State::Extending(Box::new(initiator));
         self.handshake = Some(Handshake::Extend(Box::new(extend)));
     }
 
-    /// Whether one more hop may be asked for: the circuit is open and shorter than can be, no stream was ever opened on
-    /// it, and there are early cells left for it (§6.2).
+    /// Whether one more hop may be asked for: the circuit is open and shorter than can be, no
+    /// stream was ever opened on it, and there are early cells left for it (§6.2).
     pub fn can_extend(&self) -> bool {
-        self.is_open() && self.hops() < HOPS_MAX && self.early_cells < EARLY_CELLS_MAX && !self.flow.streams.is_used()
+        self.is_open()
+            && self.hops() < HOPS_MAX
+            && self.early_cells < EARLY_CELLS_MAX
+            && !self.flow.streams.is_used()
     }
 
     /// Whether all hops that were asked for are there.
@@ -160,20 +175,26 @@ impl OriginCircuit {
         self.flow.receive_window.set_growth(may_grow);
     }
 
-    /// Opens a stream to a service of the last hop with its first frame; `fin`: nothing follows it. From now on the
-    /// circuit can't be extended.
+    /// Opens a stream to a service of the last hop with its first frame; `fin`: nothing follows it.
+    /// From now on the circuit can't be extended.
     ///
     /// # Errors
     /// A limit is reached; nothing has changed.
     ///
     /// # Panics
     /// The circuit is not open.
-    pub fn open_stream(&mut self, service: Service, frame: &[u8], fin: bool) -> Result<StreamId, Full> {
+    pub fn open_stream(
+        &mut self,
+        service: Service,
+        frame: &[u8],
+        fin: bool,
+    ) -> Result<StreamId, Full> {
         assert!(self.is_open(), "streams are opened once all hops are there");
         self.flow.streams.open(service, frame, fin)
     }
 
-    /// Sends one more frame on a stream; `fin`: nothing follows it. On a stream that is over it does nothing.
+    /// Sends one more frame on a stream; `fin`: nothing follows it. On a stream that is over it
+    /// does nothing.
     ///
     /// # Errors
     /// A limit is reached; nothing has changed.
@@ -197,8 +218,8 @@ impl OriginCircuit {
         self.flow.streams.reset(stream);
     }
 
-    /// Takes a cell of this circuit; works on it in place. After a violation the circuit is closed, and the caller sends
-    /// a `Destroy` with [`Violation::reason`].
+    /// Takes a cell of this circuit; works on it in place. After a violation the circuit is closed,
+    /// and the caller sends a `Destroy` with [`Violation::reason`].
     ///
     /// # Errors
     /// The cell breaks a rule, or is not one that this state accepts.
@@ -207,7 +228,9 @@ impl OriginCircuit {
         let result = match command {
             Command::Created => self.on_created(cell),
             Command::Relay => self.on_relay(cell),
-            Command::Padding | Command::Hello | Command::Create | Command::Destroy => Err(Violation::Unexpected),
+            Command::Padding | Command::Hello | Command::Create | Command::Destroy => {
+                Err(Violation::Unexpected)
+            }
         };
         if result.is_err() {
             self.close();
@@ -221,10 +244,19 @@ impl OriginCircuit {
             return Some(event);
         }
         if let Some(stream) = self.ended.take() {
-            return Some(OriginEvent::StreamEnded { stream, reset: false });
+            return Some(OriginEvent::StreamEnded {
+                stream,
+                reset: false,
+            });
         }
         Some(match self.flow.streams.poll_event()? {
-            StreamEvent::Frame { stream, service: _, frame, is_first: _, fin } => {
+            StreamEvent::Frame {
+                stream,
+                service: _,
+                frame,
+                is_first: _,
+                fin,
+            } => {
                 self.ended = fin.then_some(stream);
                 OriginEvent::Frame { stream, frame }
             }
@@ -232,8 +264,8 @@ impl OriginCircuit {
         })
     }
 
-    /// The next cell to send: handshakes before credits, credits before data. Its command is set; its circuit id is the
-    /// caller's to write with [`Cell::set_header`].
+    /// The next cell to send: handshakes before credits, credits before data. Its command is set;
+    /// its circuit id is the caller's to write with [`Cell::set_header`].
     pub fn poll_cell(&mut self, rng: &mut (impl CryptoRng + ?Sized)) -> Option<Cell> {
         let cell = match self.handshake.take() {
             Some(Handshake::Create(onionskin)) => {
@@ -269,8 +301,12 @@ impl OriginCircuit {
     fn on_created(&mut self, cell: &Cell) -> Result<(), Violation> {
         let reply = Reply::from_created_body(cell.body())?;
         match core::mem::replace(&mut self.state, State::Closed) {
-            State::Creating(initiator) if self.handshake.is_none() => self.on_reply(*initiator, &reply),
-            State::Creating(_) | State::Open | State::Extending(_) | State::Closed => Err(Violation::Unexpected),
+            State::Creating(initiator) if self.handshake.is_none() => {
+                self.on_reply(*initiator, &reply)
+            }
+            State::Creating(_) | State::Open | State::Extending(_) | State::Closed => {
+                Err(Violation::Unexpected)
+            }
         }
     }
 
@@ -282,7 +318,9 @@ impl OriginCircuit {
         match (&self.state, RelayMsg::decode(message)?) {
             (State::Open | State::Extending(_), RelayMsg::Padding) => Ok(()),
             (State::Extending(_), RelayMsg::Extended(reply)) => self.on_extended(&reply),
-            (State::Extending(_), RelayMsg::ExtendRefused(refusal)) => self.on_extend_refused(refusal),
+            (State::Extending(_), RelayMsg::ExtendRefused(refusal)) => {
+                self.on_extend_refused(refusal)
+            }
             (State::Open, RelayMsg::Data(data)) => self.flow.handle_data(tag, &data),
             (State::Open, RelayMsg::Credit(credit)) => self.flow.handle_credit(&credit),
             (_, _) => Err(Violation::Unexpected),
@@ -291,18 +329,28 @@ impl OriginCircuit {
 
     fn on_extended(&mut self, reply: &Reply) -> Result<(), Violation> {
         match core::mem::replace(&mut self.state, State::Closed) {
-            State::Extending(initiator) if self.handshake.is_none() => self.on_reply(*initiator, reply),
-            State::Creating(_) | State::Open | State::Extending(_) | State::Closed => Err(Violation::Unexpected),
+            State::Extending(initiator) if self.handshake.is_none() => {
+                self.on_reply(*initiator, reply)
+            }
+            State::Creating(_) | State::Open | State::Extending(_) | State::Closed => {
+                Err(Violation::Unexpected)
+            }
         }
     }
 
     /// The answer to a handshake that was sent: the hop is there, or the circuit is over.
     fn on_reply(&mut self, initiator: Initiator, reply: &Reply) -> Result<(), Violation> {
-        let HopKeys { forward, backward, binding } = initiator.finish(reply).map_err(|_| Violation::Handshake)?;
+        let HopKeys {
+            forward,
+            backward,
+            binding,
+        } = initiator.finish(reply).map_err(|_| Violation::Handshake)?;
         self.layers.push(forward, backward);
         self.binding = Some(binding);
         self.state = State::Open;
-        self.extends.push_back(OriginEvent::Extended { hops: self.layers.len() });
+        self.extends.push_back(OriginEvent::Extended {
+            hops: self.layers.len(),
+        });
         Ok(())
     }
 

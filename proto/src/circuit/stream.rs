@@ -1,16 +1,17 @@
-//! The streams of one circuit, as either end keeps them: frames in, bytes for one `Data` message at a time out
-//! (docs/protocol.md §7.1, §7.2).
+//! The streams of one circuit, as either end keeps them: frames in, bytes for one `Data` message at
+//! a time out (docs/protocol.md §7.1, §7.2).
 //!
-//! Knows neither cells nor windows. What a peer can make it hold is bounded: streams, half-received frames, and one
-//! event for each frame that was received whole; the last is the caller's to take after each message.
+//! Knows neither cells nor windows. What a peer can make it hold is bounded: streams, half-received
+//! frames, and one event for each frame that was received whole; the last is the caller's to take
+//! after each message.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::half::{ReceiveHalf, SendHalf};
 use crate::Violation;
 use crate::limits::{
-    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX,
-    STREAMS_MAX,
+    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX,
+    REASSEMBLY_BYTES_MAX, STREAMS_MAX,
 };
 use crate::message::{Data, DataFlags, Service, StreamId};
 use crate::wire::Malformed;
@@ -58,7 +59,13 @@ impl End {
 #[derive(Debug)]
 pub(super) enum StreamEvent {
     /// A frame came, whole. `fin`: nothing follows it.
-    Frame { stream: StreamId, service: Service, frame: Vec<u8>, is_first: bool, fin: bool },
+    Frame {
+        stream: StreamId,
+        service: Service,
+        frame: Vec<u8>,
+        is_first: bool,
+        fin: bool,
+    },
     /// Nothing follows: the peer finished without a frame, or the stream was reset.
     Ended { stream: StreamId, reset: bool },
 }
@@ -83,13 +90,15 @@ pub(super) struct Segment {
 pub(super) struct Streams {
     end: End,
     table: BTreeMap<StreamId, Stream>,
-    /// Streams with something to send, in the order of their turns; one that gives up its turn keeps its place.
+    /// Streams with something to send, in the order of their turns; one that gives up its turn
+    /// keeps its place.
     turns: VecDeque<StreamId>,
     /// The highest id whose opening message has passed; zero before the first.
     last_opened: u16,
     /// The id of the next stream to open, while there is one.
     next_id: Option<StreamId>,
-    /// The latest streams that both ends finished, oldest first: the peer's reset of one may still be on its way.
+    /// The latest streams that both ends finished, oldest first: the peer's reset of one may still
+    /// be on its way.
     finished: VecDeque<StreamId>,
     /// Bytes of frames not yet sent.
     outgoing_bytes: usize,
@@ -153,13 +162,19 @@ impl Streams {
         self.outgoing_bytes
     }
 
-    /// Bytes that frames take: those on their way out, the begun ones whole, and those half-received.
+    /// Bytes that frames take: those on their way out, the begun ones whole, and those
+    /// half-received.
     pub(super) const fn held_bytes(&self) -> usize {
         self.outgoing_bytes + self.begun_bytes + self.incoming_bytes
     }
 
     /// Opens a stream with its first frame.
-    pub(super) fn open(&mut self, service: Service, frame: &[u8], fin: bool) -> Result<StreamId, Full> {
+    pub(super) fn open(
+        &mut self,
+        service: Service,
+        frame: &[u8],
+        fin: bool,
+    ) -> Result<StreamId, Full> {
         assert!(self.end == End::Origin, "only the origin opens streams");
         let id = self.next_id.ok_or(Full::Ids)?;
         if self.table.len() >= STREAMS_MAX {
@@ -177,9 +192,14 @@ impl Streams {
         Ok(id)
     }
 
-    /// Queues a frame; `fin`: it is the last. On a stream that is over it does nothing: its end is told by an event.
+    /// Queues a frame; `fin`: it is the last. On a stream that is over it does nothing: its end is
+    /// told by an event.
     pub(super) fn send(&mut self, id: StreamId, frame: &[u8], fin: bool) -> Result<(), Full> {
-        let Some(stream) = self.table.get(&id).filter(|stream| stream.phase == Phase::Live) else {
+        let Some(stream) = self
+            .table
+            .get(&id)
+            .filter(|stream| stream.phase == Phase::Live)
+        else {
             return Ok(());
         };
         assert!(!stream.send.is_finished(), "nothing is sent after the end");
@@ -196,17 +216,30 @@ impl Streams {
 
     /// Says nothing more on a stream. On a stream that is over, or finished, it does nothing.
     pub(super) fn finish(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.phase == Phase::Live) else { return };
+        let Some(stream) = self
+            .table
+            .get_mut(&id)
+            .filter(|stream| stream.phase == Phase::Live)
+        else {
+            return;
+        };
         if !stream.send.is_finished() {
             stream.send.finish();
             self.queue_turn(id);
         }
     }
 
-    /// Ends a stream both ways, now: no event of it comes after this. On a stream that is over it does nothing.
+    /// Ends a stream both ways, now: no event of it comes after this. On a stream that is over it
+    /// does nothing.
     pub(super) fn reset(&mut self, id: StreamId) {
         self.events.retain(|event| event.stream() != id);
-        let Some(stream) = self.table.get_mut(&id).filter(|stream| stream.phase == Phase::Live) else { return };
+        let Some(stream) = self
+            .table
+            .get_mut(&id)
+            .filter(|stream| stream.phase == Phase::Live)
+        else {
+            return;
+        };
         let is_opened = stream.send.is_opened();
         stream.phase = Phase::Resetting;
         self.drop_bytes(id);
@@ -230,7 +263,11 @@ impl Streams {
         if data.flags.open {
             return self.on_open(data);
         }
-        let Some(stream) = self.table.get_mut(&data.stream).filter(|stream| stream.send.is_opened()) else {
+        let Some(stream) = self
+            .table
+            .get_mut(&data.stream)
+            .filter(|stream| stream.send.is_opened())
+        else {
             return self.on_unknown(data);
         };
         match (stream.phase, data.flags.reset) {
@@ -252,7 +289,8 @@ impl Streams {
         }
     }
 
-    /// The bytes of the next `Data` message to send. Resets go first, then streams take turns, a message each.
+    /// The bytes of the next `Data` message to send. Resets go first, then streams take turns, a
+    /// message each.
     pub(super) fn poll_segment(&mut self) -> Option<Segment> {
         let mut may_begin = true;
         let mut index = 0;
@@ -287,13 +325,21 @@ impl Streams {
         let (&service, bytes) = data.bytes.split_first().ok_or(Violation::Stream)?;
         let service = Service::from_number(service).ok_or(Violation::Stream)?;
         self.last_opened = data.stream.0;
-        self.table.insert(data.stream, Stream::new(service, SendHalf::opened()));
-        if bytes.is_empty() && !data.flags.fin { Ok(()) } else { self.on_bytes(data.stream, bytes, data.flags.fin) }
+        self.table
+            .insert(data.stream, Stream::new(service, SendHalf::opened()));
+        if bytes.is_empty() && !data.flags.fin {
+            Ok(())
+        } else {
+            self.on_bytes(data.stream, bytes, data.flags.fin)
+        }
     }
 
     /// A message of no stream we know: only a reset that crossed the stream's end on the way.
     fn on_unknown(&mut self, data: &Data<'_>) -> Result<(), Violation> {
-        let crossed = self.finished.iter().position(|&finished| finished == data.stream);
+        let crossed = self
+            .finished
+            .iter()
+            .position(|&finished| finished == data.stream);
         match crossed {
             Some(index) if data.flags.reset => {
                 self.finished.remove(index);
@@ -305,9 +351,12 @@ impl Streams {
 
     /// A message that the peer sent before it knew of our reset.
     fn on_crossing(&mut self, data: &Data<'_>) -> Result<(), Violation> {
-        let Some(stream) = self.table.get_mut(&data.stream) else { return Ok(()) };
+        let Some(stream) = self.table.get_mut(&data.stream) else {
+            return Ok(());
+        };
         stream.receive.skip(data.bytes, data.flags.fin)?;
-        // The peer has both ends of it: for the peer the stream is over, and it won't answer our reset.
+        // The peer has both ends of it: for the peer the stream is over, and it won't answer our
+        // reset.
         if data.flags.fin && stream.send.is_fin_sent() {
             self.remove_finished(data.stream);
         }
@@ -319,12 +368,17 @@ impl Streams {
         if let Some(stream) = self.table.get_mut(&id) {
             stream.phase = Phase::Answering;
         }
-        self.events.push_back(StreamEvent::Ended { stream: id, reset: true });
+        self.events.push_back(StreamEvent::Ended {
+            stream: id,
+            reset: true,
+        });
         self.queue_turn_first(id);
     }
 
     fn on_bytes(&mut self, id: StreamId, mut bytes: &[u8], fin: bool) -> Result<(), Violation> {
-        let Some(stream) = self.table.get_mut(&id) else { return Err(Violation::Stream) };
+        let Some(stream) = self.table.get_mut(&id) else {
+            return Err(Violation::Stream);
+        };
         stream.receive.begin(bytes, fin)?;
         self.incoming_bytes -= stream.receive.buffered_len();
         let mut is_last_told = false;
@@ -333,7 +387,13 @@ impl Streams {
                 is_last_told = fin && bytes.is_empty();
                 let service = stream.service;
                 let is_first = !core::mem::replace(&mut stream.has_told, true);
-                self.events.push_back(StreamEvent::Frame { stream: id, service, frame, is_first, fin: is_last_told });
+                self.events.push_back(StreamEvent::Frame {
+                    stream: id,
+                    service,
+                    frame,
+                    is_first,
+                    fin: is_last_told,
+                });
             }
         }
         self.incoming_bytes += stream.receive.buffered_len();
@@ -344,7 +404,10 @@ impl Streams {
             stream.receive.finish()?;
             let is_over = stream.send.is_fin_sent();
             if !is_last_told {
-                self.events.push_back(StreamEvent::Ended { stream: id, reset: false });
+                self.events.push_back(StreamEvent::Ended {
+                    stream: id,
+                    reset: false,
+                });
             }
             if is_over {
                 self.remove_finished(id);
@@ -353,13 +416,17 @@ impl Streams {
         Ok(())
     }
 
-    /// What the stream sends in its turn; `None` while its next frame has to wait for others to be through.
+    /// What the stream sends in its turn; `None` while its next frame has to wait for others to be
+    /// through.
     fn take_turn(&mut self, id: StreamId, may_begin: &mut bool) -> Option<Segment> {
         let stream = self.table.get_mut(&id)?;
         if stream.phase != Phase::Live {
             return Some(Segment {
                 stream: id,
-                flags: DataFlags { reset: true, ..DataFlags::default() },
+                flags: DataFlags {
+                    reset: true,
+                    ..DataFlags::default()
+                },
                 bytes: Vec::new(),
             });
         }
@@ -368,8 +435,14 @@ impl Streams {
         if open {
             bytes.push(stream.service as u8);
         }
-        let begin_room = if *may_begin { REASSEMBLY_BYTES_MAX - self.begun_bytes } else { 0 };
-        let packed = stream.send.pack(&mut bytes, self.end.data_max(), begin_room);
+        let begin_room = if *may_begin {
+            REASSEMBLY_BYTES_MAX - self.begun_bytes
+        } else {
+            0
+        };
+        let packed = stream
+            .send
+            .pack(&mut bytes, self.end.data_max(), begin_room);
         self.outgoing_bytes -= packed.sent_bytes;
         self.begun_bytes = self.begun_bytes + packed.begun_bytes - packed.ended_bytes;
         *may_begin &= !packed.is_held;
@@ -377,12 +450,22 @@ impl Streams {
         if bytes.is_empty() && !fin {
             return None;
         }
-        Some(Segment { stream: id, flags: DataFlags { open, fin, reset: false }, bytes })
+        Some(Segment {
+            stream: id,
+            flags: DataFlags {
+                open,
+                fin,
+                reset: false,
+            },
+            bytes,
+        })
     }
 
     /// What follows from a message of this stream having been made.
     fn end_turn(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
+        let Some(stream) = self.table.get_mut(&id) else {
+            return;
+        };
         match stream.phase {
             Phase::Live => {
                 if stream.send.open() {
@@ -414,7 +497,9 @@ impl Streams {
 
     /// Forgets what a stream holds, both ways.
     fn drop_bytes(&mut self, id: StreamId) {
-        let Some(stream) = self.table.get_mut(&id) else { return };
+        let Some(stream) = self.table.get_mut(&id) else {
+            return;
+        };
         let dropped = stream.send.clear();
         self.outgoing_bytes -= dropped.outgoing_bytes;
         self.begun_bytes -= dropped.begun_bytes;
@@ -438,6 +523,12 @@ impl Streams {
 
 impl Stream {
     const fn new(service: Service, send: SendHalf) -> Self {
-        Self { service, phase: Phase::Live, send, receive: ReceiveHalf::new(), has_told: false }
+        Self {
+            service,
+            phase: Phase::Live,
+            send,
+            receive: ReceiveHalf::new(),
+            has_told: false,
+        }
     }
 }

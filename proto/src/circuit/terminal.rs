@@ -1,7 +1,8 @@
 //! The terminal's end of a circuit: what the last hop says and hears (docs/protocol.md §6, §7).
 //!
-//! Holds the backward layer only: the forward layer is peeled where cells are read. Knows no service; takes requests off
-//! streams and puts replies on them. Small while no stream was opened, for most circuits are somebody else's hop.
+//! Holds the backward layer only: the forward layer is peeled where cells are read. Knows no
+//! service; takes requests off streams and puts replies on them. Small while no stream was opened,
+//! for most circuits are somebody else's hop.
 
 use std::collections::VecDeque;
 
@@ -41,8 +42,8 @@ pub enum TerminalEvent {
 
 /// The terminal's end of one circuit.
 ///
-/// After [`Self::handle_message`] take all of [`Self::poll_event`]; after anything, all of [`Self::poll_cell`] that the
-/// link has room for.
+/// After [`Self::handle_message`] take all of [`Self::poll_event`]; after anything, all of
+/// [`Self::poll_cell`] that the link has room for.
 #[expect(missing_debug_implementations, reason = "holds a key")]
 pub struct TerminalCircuit {
     /// `None` once a rule was broken.
@@ -58,7 +59,13 @@ pub struct TerminalCircuit {
 impl TerminalCircuit {
     /// The end that a handshake has just made.
     pub const fn new(backward: AddLayer, binding: Binding) -> Self {
-        Self { backward: Some(backward), binding, control: VecDeque::new(), flow: None, may_grow: true }
+        Self {
+            backward: Some(backward),
+            binding,
+            control: VecDeque::new(),
+            flow: None,
+            may_grow: true,
+        }
     }
 
     /// What this circuit and its origin share, and nobody else knows.
@@ -68,7 +75,9 @@ impl TerminalCircuit {
 
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
-        self.flow.as_ref().is_none_or(|flow| flow.streams.len() == 0)
+        self.flow
+            .as_ref()
+            .is_none_or(|flow| flow.streams.len() == 0)
     }
 
     /// Whether no stream was ever opened, so that the circuit may still be extended (§6.2).
@@ -83,12 +92,16 @@ impl TerminalCircuit {
 
     /// Bytes of frames not yet sent.
     pub fn outgoing_bytes(&self) -> usize {
-        self.flow.as_ref().map_or(0, |flow| flow.streams.outgoing_bytes())
+        self.flow
+            .as_ref()
+            .map_or(0, |flow| flow.streams.outgoing_bytes())
     }
 
     /// Bytes that frames take which are not yet sent, or not yet whole.
     pub fn held_bytes(&self) -> usize {
-        self.flow.as_ref().map_or(0, |flow| flow.streams.held_bytes())
+        self.flow
+            .as_ref()
+            .map_or(0, |flow| flow.streams.held_bytes())
     }
 
     /// Whether the origin's window may grow: no, while memory is short (§7.3).
@@ -99,24 +112,33 @@ impl TerminalCircuit {
         }
     }
 
-    /// Takes a message delivered here, with the tag its cell arrived with. Extends are the caller's to take out before.
-    /// After a violation the circuit is closed.
+    /// Takes a message delivered here, with the tag its cell arrived with. Extends are the caller's
+    /// to take out before. After a violation the circuit is closed.
     ///
     /// # Errors
     /// The message breaks a rule, or is not one that a terminal takes.
-    pub fn handle_message(&mut self, tag: [u8; TAG_LEN], message: &RelayMsg<'_>) -> Result<(), Violation> {
+    pub fn handle_message(
+        &mut self,
+        tag: [u8; TAG_LEN],
+        message: &RelayMsg<'_>,
+    ) -> Result<(), Violation> {
         let result = match message {
             _ if self.backward.is_none() => Err(Violation::Unexpected),
             RelayMsg::Padding => Ok(()),
             RelayMsg::Data(data) => {
                 let may_grow = self.may_grow;
-                let flow = self.flow.get_or_insert_with(|| Box::new(Flow::new(End::Terminal, may_grow)));
+                let flow = self
+                    .flow
+                    .get_or_insert_with(|| Box::new(Flow::new(End::Terminal, may_grow)));
                 flow.handle_data(tag, data)
             }
-            RelayMsg::Credit(credit) => {
-                self.flow.as_mut().map_or(Err(Violation::Window), |flow| flow.handle_credit(credit))
+            RelayMsg::Credit(credit) => self
+                .flow
+                .as_mut()
+                .map_or(Err(Violation::Window), |flow| flow.handle_credit(credit)),
+            RelayMsg::Extend(_) | RelayMsg::Extended(_) | RelayMsg::ExtendRefused(_) => {
+                Err(Violation::Unexpected)
             }
-            RelayMsg::Extend(_) | RelayMsg::Extended(_) | RelayMsg::ExtendRefused(_) => Err(Violation::Unexpected),
         };
         if result.is_err() {
             self.close();
@@ -129,22 +151,29 @@ impl TerminalCircuit {
     /// # Panics
     /// It is not an answer to an extend, or a stream was opened.
     pub fn send_control(&mut self, answer: &RelayMsg<'_>) {
-        assert!(matches!(answer, RelayMsg::Extended(_) | RelayMsg::ExtendRefused(_)), "only extends have answers");
+        assert!(
+            matches!(answer, RelayMsg::Extended(_) | RelayMsg::ExtendRefused(_)),
+            "only extends have answers"
+        );
         assert!(self.is_fresh(), "a circuit with a stream is not extended");
         let mut message = Vec::new();
         answer.encode(&mut message);
         self.control.push_back(message);
     }
 
-    /// Sends one frame on a stream; `fin`: nothing follows it. On a stream that is over it does nothing.
+    /// Sends one frame on a stream; `fin`: nothing follows it. On a stream that is over it does
+    /// nothing.
     ///
     /// # Errors
-    /// A limit is reached; nothing has changed. The caller may try again later, or reset the stream.
+    /// A limit is reached; nothing has changed. The caller may try again later, or reset the
+    /// stream.
     ///
     /// # Panics
     /// The stream was finished from this end.
     pub fn reply(&mut self, stream: StreamId, frame: &[u8], fin: bool) -> Result<(), Full> {
-        self.flow.as_mut().map_or(Ok(()), |flow| flow.streams.send(stream, frame, fin))
+        self.flow
+            .as_mut()
+            .map_or(Ok(()), |flow| flow.streams.send(stream, frame, fin))
     }
 
     /// Says that nothing follows on a stream. Does nothing if that was said, or the stream is over.
@@ -164,19 +193,30 @@ impl TerminalCircuit {
     /// What was asked; `None` once all is told.
     pub fn poll_event(&mut self) -> Option<TerminalEvent> {
         Some(match self.flow.as_mut()?.streams.poll_event()? {
-            StreamEvent::Frame { stream, service, frame, is_first, fin } => {
-                TerminalEvent::Request { stream, service, frame, is_first, fin }
-            }
+            StreamEvent::Frame {
+                stream,
+                service,
+                frame,
+                is_first,
+                fin,
+            } => TerminalEvent::Request {
+                stream,
+                service,
+                frame,
+                is_first,
+                fin,
+            },
             StreamEvent::Ended { stream, reset } => TerminalEvent::StreamEnded { stream, reset },
         })
     }
 
-    /// The next cell to send: answers to extends before credits, credits before data. Its command is set; its circuit id
-    /// is the caller's to write with [`Cell::set_header`].
+    /// The next cell to send: answers to extends before credits, credits before data. Its command
+    /// is set; its circuit id is the caller's to write with [`Cell::set_header`].
     pub fn poll_cell(&mut self) -> Option<Cell> {
         let backward = self.backward.as_mut()?;
         let mut made = None;
-        let mut seal = |message: &[u8]| backward.seal(message, made.insert(unaddressed(Command::Relay)));
+        let mut seal =
+            |message: &[u8]| backward.seal(message, made.insert(unaddressed(Command::Relay)));
         if let Some(message) = self.control.pop_front() {
             seal(&message);
         } else if let Some(flow) = &mut self.flow {
@@ -188,11 +228,19 @@ impl TerminalCircuit {
     /// Gives up the backward layer to a relay that has become a hop in the middle.
     ///
     /// # Panics
-    /// [`Self::is_fresh`] says no, or an answer is not sent yet: cells of the new last hop would overtake it.
+    /// [`Self::is_fresh`] says no, or an answer is not sent yet: cells of the new last hop would
+    /// overtake it.
     pub fn into_backward(self) -> AddLayer {
-        assert!(self.flow.is_none(), "a circuit with a stream is not extended");
-        assert!(self.control.is_empty(), "the answer goes before the new hop's cells");
-        self.backward.unwrap_or_else(|| unreachable!("a closed circuit is destroyed, not extended"))
+        assert!(
+            self.flow.is_none(),
+            "a circuit with a stream is not extended"
+        );
+        assert!(
+            self.control.is_empty(),
+            "the answer goes before the new hop's cells"
+        );
+        self.backward
+            .unwrap_or_else(|| unreachable!("a closed circuit is destroyed, not extended"))
     }
 
     /// Forgets the key and all that was on the way.

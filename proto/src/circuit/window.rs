@@ -1,8 +1,10 @@
-//! How many `Data` cells may be on their way, and the credits that let more follow (docs/protocol.md §7.3).
+//! How many `Data` cells may be on their way, and the credits that let more follow
+//! (docs/protocol.md §7.3).
 //!
-//! Each direction of a circuit has a window of its own: a [`SendWindow`] at the end that speaks, a [`ReceiveWindow`] at
-//! the end that listens. Only `Data` messages are counted. A credit proves that the cells it speaks of were read: it
-//! carries the tag of the last of them, which nobody knows who has not received it.
+//! Each direction of a circuit has a window of its own: a [`SendWindow`] at the end that speaks, a
+//! [`ReceiveWindow`] at the end that listens. Only `Data` messages are counted. A credit proves
+//! that the cells it speaks of were read: it carries the tag of the last of them, which nobody
+//! knows who has not received it.
 
 use std::collections::VecDeque;
 
@@ -28,7 +30,8 @@ pub(super) struct SendWindow {
     window_cells: u16,
     /// Cells sent since a tag was last remembered.
     since_tag_cells: u16,
-    /// Tags the peer's next credits have to carry, oldest first; at most `window_cells / CREDIT_EVERY_CELLS`.
+    /// Tags the peer's next credits have to carry, oldest first; at most
+    /// `window_cells / CREDIT_EVERY_CELLS`.
     awaited: VecDeque<Tag>,
 }
 
@@ -49,7 +52,10 @@ impl SendWindow {
 
     /// A `Data` cell went out under this tag.
     pub(super) fn on_sent(&mut self, tag: Tag) {
-        assert!(self.left_cells > 0, "a cell is only made while the window is open");
+        assert!(
+            self.left_cells > 0,
+            "a cell is only made while the window is open"
+        );
         self.left_cells -= 1;
         self.since_tag_cells += 1;
         if self.since_tag_cells == CREDIT_EVERY_CELLS {
@@ -59,8 +65,8 @@ impl SendWindow {
         assert!(self.awaited.len() <= usize::from(WINDOW_MAX_CELLS / CREDIT_EVERY_CELLS));
     }
 
-    /// Takes a credit: it must carry the oldest tag not yet credited, and grant as much as it acknowledges, or one step
-    /// more while the window stays within [`WINDOW_MAX_CELLS`].
+    /// Takes a credit: it must carry the oldest tag not yet credited, and grant as much as it
+    /// acknowledges, or one step more while the window stays within [`WINDOW_MAX_CELLS`].
     pub(super) fn handle_credit(&mut self, credit: &Credit) -> Result<(), Violation> {
         let awaited = self.awaited.front().ok_or(Violation::Window)?;
         if !is_equal(awaited, &credit.tag) {
@@ -89,8 +95,8 @@ pub(super) struct ReceiveWindow {
     window_cells: u16,
     /// Cells that came since a credit was last due.
     since_due_cells: u16,
-    /// Tags of credits that are due but not sent, oldest first; at most `window_cells / CREDIT_EVERY_CELLS`, for nothing
-    /// is granted before its credit is sent.
+    /// Tags of credits that are due but not sent, oldest first; at most
+    /// `window_cells / CREDIT_EVERY_CELLS`, for nothing is granted before its credit is sent.
     due: VecDeque<Tag>,
     /// Whether credits may grant more than they acknowledge.
     may_grow: bool,
@@ -128,7 +134,11 @@ impl ReceiveWindow {
     pub(super) fn poll_credit(&mut self) -> Option<Credit> {
         let tag = self.due.pop_front()?;
         let grows = self.may_grow && self.window_cells + CREDIT_EVERY_CELLS <= WINDOW_MAX_CELLS;
-        let cells = if grows { GRANT_MAX_CELLS } else { CREDIT_EVERY_CELLS };
+        let cells = if grows {
+            GRANT_MAX_CELLS
+        } else {
+            CREDIT_EVERY_CELLS
+        };
         self.window_cells += cells - CREDIT_EVERY_CELLS;
         self.left_cells += cells;
         assert!(self.left_cells <= self.window_cells && self.window_cells <= WINDOW_MAX_CELLS);
@@ -152,7 +162,10 @@ mod tests {
     }
 
     fn credit(number: u32, cells: u16) -> Credit {
-        Credit { tag: tag(number), cells }
+        Credit {
+            tag: tag(number),
+            cells,
+        }
     }
 
     #[test] // §7.3
@@ -169,7 +182,10 @@ mod tests {
         for wrong in [15, 17, 32] {
             let mut window = SendWindow::new();
             send(&mut window, 1, 32);
-            assert_eq!(window.handle_credit(&credit(wrong, 16)), Err(Violation::Window));
+            assert_eq!(
+                window.handle_credit(&credit(wrong, 16)),
+                Err(Violation::Window)
+            );
         }
         let mut window = SendWindow::new();
         send(&mut window, 1, 32);
@@ -182,14 +198,20 @@ mod tests {
         let mut window = SendWindow::new();
         send(&mut window, 1, 40);
         window.handle_credit(&credit(16, 16)).unwrap();
-        assert_eq!(window.handle_credit(&credit(16, 16)), Err(Violation::Window));
+        assert_eq!(
+            window.handle_credit(&credit(16, 16)),
+            Err(Violation::Window)
+        );
     }
 
     #[test] // §7.3
     fn a_credit_before_its_cells_is_refused() {
         let mut window = SendWindow::new();
         send(&mut window, 1, 15);
-        assert_eq!(window.handle_credit(&credit(15, 16)), Err(Violation::Window));
+        assert_eq!(
+            window.handle_credit(&credit(15, 16)),
+            Err(Violation::Window)
+        );
     }
 
     #[test] // §7.3
@@ -197,7 +219,11 @@ mod tests {
         for cells in [0, 1, 15, 17, 33, 48, u16::MAX] {
             let mut window = SendWindow::new();
             send(&mut window, 1, 16);
-            assert_eq!(window.handle_credit(&credit(16, cells)), Err(Violation::Window), "{cells}");
+            assert_eq!(
+                window.handle_credit(&credit(16, cells)),
+                Err(Violation::Window),
+                "{cells}"
+            );
         }
     }
 
@@ -212,7 +238,10 @@ mod tests {
         }
         assert_eq!(window.left_cells, 512);
         send(&mut window, sent + 1, 16);
-        assert_eq!(window.handle_credit(&credit(sent + 16, 32)), Err(Violation::Window));
+        assert_eq!(
+            window.handle_credit(&credit(sent + 16, 32)),
+            Err(Violation::Window)
+        );
         window.handle_credit(&credit(sent + 16, 16)).unwrap();
     }
 
@@ -250,6 +279,9 @@ mod tests {
             }
         }
         assert_eq!(sender.window_cells, WINDOW_MAX_CELLS);
-        assert_eq!((sender.left_cells, sender.window_cells), (receiver.left_cells, receiver.window_cells));
+        assert_eq!(
+            (sender.left_cells, sender.window_cells),
+            (receiver.left_cells, receiver.window_cells)
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! ChaCha20-Poly1305 (RFC 8439), twice: in place on aws-lc-rs for cells, and on the chacha20poly1305 crate for the rest.
+//! ChaCha20-Poly1305 (RFC 8439), twice: in place on aws-lc-rs for cells, and on the
+//! chacha20poly1305 crate for the rest.
 //!
-//! For a cell the nonce is always 0 and there is no associated data: a [`LayerKey`] seals one cell and moves on
-//! (docs/protocol.md §3.1).
+//! For a cell the nonce is always 0 and there is no associated data: a [`LayerKey`] seals one cell
+//! and moves on (docs/protocol.md §3.1).
 
 use aws_lc_rs::aead as fast;
 use chacha20poly1305::aead::{Aead, Payload};
@@ -28,10 +29,13 @@ impl LayerKey {
         &mut self.0
     }
 
-    // aws-lc keeps its own copy of the key in a block it mallocs and wipes when freed: 64 bytes a cell, and the one
-    // allocation on the path of a cell. The crate has no way to set a new key on a context it already has.
+    // aws-lc keeps its own copy of the key in a block it mallocs and wipes when freed: 64 bytes a
+    // cell, and the one allocation on the path of a cell. The crate has no way to set a new key on
+    // a context it already has.
     fn to_fast(&self) -> Result<fast::LessSafeKey, BadTag> {
-        fast::UnboundKey::new(&fast::CHACHA20_POLY1305, &self.0).map(fast::LessSafeKey::new).map_err(|_| BadTag)
+        fast::UnboundKey::new(&fast::CHACHA20_POLY1305, &self.0)
+            .map(fast::LessSafeKey::new)
+            .map_err(|_| BadTag)
     }
 }
 
@@ -45,14 +49,17 @@ pub struct BadTag;
 /// The tag does not fit.
 pub fn open_in_place(key: &LayerKey, tag: &[u8; TAG_LEN], buf: &mut [u8]) -> Result<(), BadTag> {
     let key = key.to_fast()?;
-    key.open_in_place_separate_tag(zero_nonce(), fast::Aad::empty(), tag, buf).map(|_| ()).map_err(|_| BadTag)
+    key.open_in_place_separate_tag(zero_nonce(), fast::Aad::empty(), tag, buf)
+        .map(|_| ())
+        .map_err(|_| BadTag)
 }
 
 /// Seals `buf` in place and returns the tag.
 pub fn seal_in_place(key: &LayerKey, buf: &mut [u8]) -> [u8; TAG_LEN] {
-    let sealed = key
-        .to_fast()
-        .and_then(|key| key.seal_in_place_separate_tag(zero_nonce(), fast::Aad::empty(), buf).map_err(|_| BadTag));
+    let sealed = key.to_fast().and_then(|key| {
+        key.seal_in_place_separate_tag(zero_nonce(), fast::Aad::empty(), buf)
+            .map_err(|_| BadTag)
+    });
     sealed
         .ok()
         .and_then(|tag| tag.as_ref().try_into().ok())
@@ -70,7 +77,12 @@ pub fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], plain: &[u8]) -> Vec<u
 ///
 /// # Errors
 /// The tag does not fit.
-pub fn open(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, BadTag> {
+pub fn open(
+    key: &[u8; 32],
+    nonce: &[u8; 12],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, BadTag> {
     ChaCha20Poly1305::new(<&Key>::from(key))
         .decrypt(<&Nonce>::from(nonce), Payload { msg: sealed, aad })
         .map_err(|_| BadTag)

@@ -1,8 +1,9 @@
-//! Ed25519 keys that are blinded: a key for one period that only those who know the long-term key can derive or link to
-//! it, and that its owner can sign with. As in Tor's rend-spec-v3, appendix A.2. Rules: docs/protocol.md §9.2.
+//! Ed25519 keys that are blinded: a key for one period that only those who know the long-term key
+//! can derive or link to it, and that its owner can sign with. As in Tor's rend-spec-v3, appendix
+//! A.2. Rules: docs/protocol.md §9.2.
 //!
-//! Blinding multiplies by a clamped number that is then reduced, which is no multiple of eight any more: a torsion
-//! component would survive it. So only a [`SoundKey`] can be blinded.
+//! Blinding multiplies by a clamped number that is then reduced, which is no multiple of eight any
+//! more: a torsion component would survive it. So only a [`SoundKey`] can be blinded.
 
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
@@ -16,11 +17,13 @@ use crate::crypto::sign::Signature;
 
 const PREFIX_DOMAIN: &[u8] = b"Derive temporary signing key hash input";
 
-/// The bytes are no point, a point with a small-order component, or not the canonical encoding of a point.
+/// The bytes are no point, a point with a small-order component, or not the canonical encoding of a
+/// point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeakKey;
 
-/// An Ed25519 public key of prime order, and so in the one encoding it has. No `Debug`: it may be an inbox's address.
+/// An Ed25519 public key of prime order, and so in the one encoding it has. No `Debug`: it may be
+/// an inbox's address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SoundKey([u8; 32]);
 
@@ -31,9 +34,14 @@ impl SoundKey {
     /// Anything that an honestly made key can't be.
     pub fn new(bytes: &[u8; 32]) -> Result<Self, WeakKey> {
         let point = CompressedEdwardsY(*bytes).decompress().ok_or(WeakKey)?;
-        // A second encoding have only points with y below 19 or x = 0, none of which is of prime order (see the tests).
+        // A second encoding have only points with y below 19 or x = 0, none of which is of prime
+        // order (see the tests).
         let is_sound = !point.is_identity() && point.is_torsion_free();
-        if is_sound { Ok(Self(*bytes)) } else { Err(WeakKey) }
+        if is_sound {
+            Ok(Self(*bytes))
+        } else {
+            Err(WeakKey)
+        }
     }
 
     /// The public key of the Ed25519 secret with this seed.
@@ -50,14 +58,17 @@ impl SoundKey {
     /// The key blinded by `parameter`: `A' = clamp(parameter) A`.
     #[must_use]
     pub fn blind(&self, parameter: &[u8; 32]) -> Self {
-        // The factor is no multiple of the group's order: it is a multiple of 8 below 2^255, and 8 times the order is not.
+        // The factor is no multiple of the group's order: it is a multiple of 8 below 2^255, and 8
+        // times the order is not.
         let blinded = factor(parameter) * self.point();
         debug_assert!(!blinded.is_identity());
         Self(blinded.compress().0)
     }
 
     fn point(&self) -> EdwardsPoint {
-        let Some(point) = CompressedEdwardsY(self.0).decompress() else { unreachable!("checked by new()") };
+        let Some(point) = CompressedEdwardsY(self.0).decompress() else {
+            unreachable!("checked by new()")
+        };
         point
     }
 }
@@ -76,13 +87,19 @@ impl BlindedSigner {
 
     fn from_expanded(secret: &ExpandedSecretKey, parameter: &[u8; 32]) -> Self {
         let digest = Zeroizing::new(<[u8; 64]>::from(
-            Sha512::new().chain_update(PREFIX_DOMAIN).chain_update(secret.hash_prefix).finalize(),
+            Sha512::new()
+                .chain_update(PREFIX_DOMAIN)
+                .chain_update(secret.hash_prefix)
+                .finalize(),
         ));
         let mut hash_prefix = Zeroizing::new([0; 32]);
         for (to, from) in hash_prefix.iter_mut().zip(digest.iter()) {
             *to = *from;
         }
-        let secret = ExpandedSecretKey { scalar: secret.scalar * factor(parameter), hash_prefix: *hash_prefix };
+        let secret = ExpandedSecretKey {
+            scalar: secret.scalar * factor(parameter),
+            hash_prefix: *hash_prefix,
+        };
         let public = VerifyingKey::from(&secret);
         Self { secret, public }
     }
@@ -112,7 +129,11 @@ mod tests {
     use serde_json::Value;
 
     fn hex<const N: usize>(value: &Value) -> [u8; N] {
-        HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap().try_into().unwrap()
+        HEXLOWER
+            .decode(value.as_str().unwrap().as_bytes())
+            .unwrap()
+            .try_into()
+            .unwrap()
     }
 
     fn expanded_bytes(secret: &ExpandedSecretKey) -> [u8; 64] {
@@ -122,11 +143,16 @@ mod tests {
 
     #[test] // rend-spec-v3 A.2
     fn secrets_blind_as_tor_blinds_them() {
-        let vectors: Value =
-            serde_json::from_str(include_str!("../../tests/vectors/ed25519_blinding_tor.json")).unwrap();
+        let vectors: Value = serde_json::from_str(include_str!(
+            "../../tests/vectors/ed25519_blinding_tor.json"
+        ))
+        .unwrap();
         for case in vectors["low_level"].as_array().unwrap() {
             let signer = BlindedSigner::new(&hex(&case["seed"]), &hex(&case["param_unclamped"]));
-            assert_eq!(expanded_bytes(&signer.secret), hex(&case["blinded_expanded"]));
+            assert_eq!(
+                expanded_bytes(&signer.secret),
+                hex(&case["blinded_expanded"])
+            );
             assert_eq!(*signer.public().as_bytes(), hex(&case["blinded_pub"]));
         }
         let case = &vectors["tor_v3_period"];
@@ -137,7 +163,10 @@ mod tests {
         };
         let signer = BlindedSigner::from_expanded(&secret, &hex(&case["h"]));
         assert_eq!(*signer.public().as_bytes(), hex(&case["blinded_pub"]));
-        assert_eq!(expanded_bytes(&signer.secret), hex(&case["blinded_expanded"]));
+        assert_eq!(
+            expanded_bytes(&signer.secret),
+            hex(&case["blinded_expanded"])
+        );
     }
 
     #[test] // §9.2
@@ -146,15 +175,18 @@ mod tests {
             assert!(SoundKey::new(&torsion.compress().0).is_err(), "small order");
         }
         for torsion in &EIGHT_TORSION[1..] {
-            assert!(SoundKey::new(&(ED25519_BASEPOINT_POINT + torsion).compress().0).is_err(), "torsion component");
+            assert!(
+                SoundKey::new(&(ED25519_BASEPOINT_POINT + torsion).compress().0).is_err(),
+                "torsion component"
+            );
         }
         assert!(SoundKey::new(&ED25519_BASEPOINT_POINT.compress().0).is_ok());
     }
 
     #[test] // §9.2
     fn bytes_that_encode_no_point_or_not_canonically_are_refused() {
-        // In 255 bits only y below 19 can be written a second way, as y + p; and only x = 0, where y is 1 or -1, has a
-        // second sign. This is all of them.
+        // In 255 bits only y below 19 can be written a second way, as y + p; and only x = 0, where
+        // y is 1 or -1, has a second sign. This is all of them.
         for (y, sign) in (0..19u8).flat_map(|y| [(y, 0), (y, 0x80)]) {
             let mut bytes = [0xff; 32];
             (bytes[0], bytes[31]) = (0xed + y, 0x7f | sign);

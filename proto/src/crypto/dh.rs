@@ -1,5 +1,5 @@
-//! X25519 (RFC 7748) by aws-lc, in assembly: half the time of x25519-dalek, which is the cross-check (docs/decisions/009).
-//! Results that the other side alone decided are refused.
+//! X25519 (RFC 7748) by aws-lc, in assembly: half the time of x25519-dalek, which is the
+//! cross-check (docs/decisions/009). Results that the other side alone decided are refused.
 
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::encoding::{AsBigEndian, Curve25519SeedBin};
@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::SharedSecret;
 
-/// An X25519 secret key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what it frees.
+/// An X25519 secret key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what
+/// it frees.
 pub struct DhSecret {
     key: PrivateKey,
     public: DhPublic,
@@ -36,7 +37,10 @@ impl DhSecret {
         let made = PrivateKey::from_private_key(&X25519, bytes).ok();
         let made = made.and_then(|key| {
             let public = key.compute_public_key().ok()?.as_ref().try_into().ok()?;
-            Some(Self { key, public: DhPublic(public) })
+            Some(Self {
+                key,
+                public: DhPublic(public),
+            })
         });
         made.unwrap_or_else(|| unreachable!("any 32 bytes are a secret key"))
     }
@@ -58,9 +62,18 @@ impl DhSecret {
     /// # Errors
     /// Their key has low order.
     pub fn agree(&self, theirs: &DhPublic) -> Result<SharedSecret, NonContributory> {
-        // aws-lc refuses a result of all zeros, and any 32 bytes are a key to it: nothing else fails here.
-        agree(&self.key, UnparsedPublicKey::new(&X25519, &theirs.0), NonContributory, |shared| {
-            shared.try_into().map(SharedSecret).map_err(|_| NonContributory)
-        })
+        // aws-lc refuses a result of all zeros, and any 32 bytes are a key to it: nothing else
+        // fails here.
+        agree(
+            &self.key,
+            UnparsedPublicKey::new(&X25519, &theirs.0),
+            NonContributory,
+            |shared| {
+                shared
+                    .try_into()
+                    .map(SharedSecret)
+                    .map_err(|_| NonContributory)
+            },
+        )
     }
 }

@@ -1,7 +1,8 @@
-//! One-shot sealing to a public key: HPKE (RFC 9180) base mode with X-Wing, HKDF-SHA256 and ChaCha20-Poly1305.
+//! One-shot sealing to a public key: HPKE (RFC 9180) base mode with X-Wing, HKDF-SHA256 and
+//! ChaCha20-Poly1305.
 //!
-//! X-Wing is X25519 and ML-KEM-768 together: whoever breaks only one of them opens nothing. A sealed text says nothing of
-//! its sender. Rules: docs/protocol.md §10.3.
+//! X-Wing is X25519 and ML-KEM-768 together: whoever breaks only one of them opens nothing. A
+//! sealed text says nothing of its sender. Rules: docs/protocol.md §10.3.
 
 use ::hpke::aead::{AeadTag, ChaCha20Poly1305};
 use ::hpke::kdf::HkdfSha256;
@@ -112,7 +113,8 @@ impl SealSecret {
     }
 }
 
-/// Seals a text of `text_len` bytes, written by `write` into zeroed space: encapsulated key | ciphertext | tag.
+/// Seals a text of `text_len` bytes, written by `write` into zeroed space: encapsulated key |
+/// ciphertext | tag.
 ///
 /// The text is written where its ciphertext will be, so that no second copy of it is left behind.
 pub fn seal(
@@ -126,14 +128,16 @@ pub fn seal(
     let (encapped_out, rest) = sealed.split_at_mut(ENCAPPED_LEN);
     let (text, tag_out) = rest.split_at_mut(text_len);
     write(text);
-    let Ok((encapped, tag)) = single_shot_seal_inout_detached_with_rng::<ChaCha20Poly1305, HkdfSha256, FastXWing>(
-        &OpModeS::Base,
-        &key.0,
-        info,
-        text.into(),
-        &[],
-        &mut &mut *rng,
-    ) else {
+    let Ok((encapped, tag)) =
+        single_shot_seal_inout_detached_with_rng::<ChaCha20Poly1305, HkdfSha256, FastXWing>(
+            &OpModeS::Base,
+            &key.0,
+            info,
+            text.into(),
+            &[],
+            &mut &mut *rng,
+        )
+    else {
         unreachable!("the key has passed its check and the first AEAD call has a nonce left")
     };
     encapped.write_exact(encapped_out);
@@ -145,7 +149,11 @@ pub fn seal(
 ///
 /// # Errors
 /// Another secret or context, changed or truncated bytes: all the same.
-pub fn open(secret: &SealSecret, info: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
+pub fn open(
+    secret: &SealSecret,
+    info: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, BadSeal> {
     let (encapped, rest) = sealed.split_at_checked(ENCAPPED_LEN).ok_or(BadSeal)?;
     let (ciphertext, tag) = rest.split_last_chunk::<TAG_LEN>().ok_or(BadSeal)?;
     let encapped = Encapped::from_bytes(encapped).map_err(|_| BadSeal)?;
@@ -173,16 +181,28 @@ mod tests {
 
     fn sealed(secret: &SealSecret, text: &[u8]) -> Vec<u8> {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        seal(&secret.public(), b"context", text.len(), |space| space.copy_from_slice(text), &mut rng)
+        seal(
+            &secret.public(),
+            b"context",
+            text.len(),
+            |space| space.copy_from_slice(text),
+            &mut rng,
+        )
     }
 
     #[test] // §10.3
     fn only_the_secret_in_the_same_context_opens() {
         let mut rng = ChaCha20Rng::seed_from_u64(2);
-        let (ours, other) = (SealSecret::generate(&mut rng), SealSecret::generate(&mut rng));
+        let (ours, other) = (
+            SealSecret::generate(&mut rng),
+            SealSecret::generate(&mut rng),
+        );
         let sealed = sealed(&ours, b"text");
         assert_eq!(sealed.len(), 4 + SEAL_OVERHEAD_LEN);
-        assert_eq!(open(&ours, b"context", &sealed).unwrap().as_slice(), b"text");
+        assert_eq!(
+            open(&ours, b"context", &sealed).unwrap().as_slice(),
+            b"text"
+        );
         assert_eq!(open(&other, b"context", &sealed), Err(BadSeal));
         assert_eq!(open(&ours, b"another", &sealed), Err(BadSeal));
     }
@@ -194,9 +214,16 @@ mod tests {
         for position in [0, ENCAPPED_LEN - 1, ENCAPPED_LEN, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[position] ^= 1;
-            assert_eq!(open(&secret, b"context", &changed), Err(BadSeal), "byte {position}");
+            assert_eq!(
+                open(&secret, b"context", &changed),
+                Err(BadSeal),
+                "byte {position}"
+            );
         }
-        assert_eq!(open(&secret, b"context", &sealed[..sealed.len() - 1]), Err(BadSeal));
+        assert_eq!(
+            open(&secret, b"context", &sealed[..sealed.len() - 1]),
+            Err(BadSeal)
+        );
     }
 
     #[test] // the simulator replays what it did

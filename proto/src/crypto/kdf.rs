@@ -1,4 +1,5 @@
-//! Hashes, HMAC and HKDF. Inputs come in parts, which are joined without separators: callers keep them fixed-length.
+//! Hashes, HMAC and HKDF. Inputs come in parts, which are joined without separators: callers keep
+//! them fixed-length.
 
 use hkdf::{Hkdf, HkdfExtract};
 use hmac::{Hmac, KeyInit, Mac};
@@ -50,7 +51,8 @@ pub fn hkdf_extract(salt: &[u8], secret: &[&[u8]]) -> Prk {
 /// # Panics
 /// `out` is longer than 8160 bytes: a mistake of ours, lengths are constants.
 pub fn hkdf_expand(prk: &Prk, info: &[&[u8]], out: &mut [u8]) {
-    let is_expanded = Hkdf::<Sha256>::from_prk(&prk.0).is_ok_and(|hkdf| hkdf.expand_multi_info(info, out).is_ok());
+    let is_expanded = Hkdf::<Sha256>::from_prk(&prk.0)
+        .is_ok_and(|hkdf| hkdf.expand_multi_info(info, out).is_ok());
     assert!(is_expanded, "HKDF gives at most 8160 bytes");
 }
 

@@ -1,7 +1,9 @@
-//! ML-KEM-768 (FIPS 203), each step by the faster of two libraries that can do it (docs/decisions/009).
+//! ML-KEM-768 (FIPS 203), each step by the faster of two libraries that can do it
+//! (docs/decisions/009).
 //!
-//! What draws randomness, key generation and encapsulation, is libcrux's: it takes the bytes that we drew, so that a seed
-//! replays. Decapsulation draws none, and is aws-lc's. The ml-kem crate is the cross-check.
+//! What draws randomness, key generation and encapsulation, is libcrux's: it takes the bytes that
+//! we drew, so that a seed replays. Decapsulation draws none, and is aws-lc's. The ml-kem crate is
+//! the cross-check.
 
 use aws_lc_rs::kem::{Ciphertext, DecapsulationKey, ML_KEM_768};
 use libcrux_ml_kem::mlkem768 as libcrux;
@@ -20,7 +22,8 @@ pub(super) const SEED_LEN: usize = libcrux_ml_kem::KEY_GENERATION_SEED_SIZE;
 /// Length of a decapsulation key in its expanded form, bytes.
 const ML_KEM_768_SECRET_LEN: usize = 2400;
 
-/// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and wipes what it frees.
+/// An ML-KEM-768 decapsulation key. Not `Clone`, not `Debug`, wiped on drop: aws-lc holds it, and
+/// wipes what it frees.
 pub struct KemSecret(DecapsulationKey);
 
 /// The bytes are no encapsulation key: a coefficient is not below the modulus.
@@ -37,7 +40,8 @@ impl KemSecret {
 
     /// The key pair of a seed.
     pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
-        // libcrux wipes nothing: what it leaves on the stack lasts until the next calls write over it.
+        // libcrux wipes nothing: what it leaves on the stack lasts until the next calls write over
+        // it.
         let (secret, public) = libcrux::generate_key_pair(*seed).into_parts();
         let secret: Zeroizing<[u8; ML_KEM_768_SECRET_LEN]> = Zeroizing::new(secret.into());
         let secret = DecapsulationKey::new(&ML_KEM_768, &*secret);
@@ -45,13 +49,17 @@ impl KemSecret {
         (Self(secret), public.into())
     }
 
-    /// The secret in `ciphertext`. One that was not made for this key gives a secret that nobody else has.
+    /// The secret in `ciphertext`. One that was not made for this key gives a secret that nobody
+    /// else has.
     pub fn decapsulate(&self, ciphertext: &[u8; CIPHERTEXT_LEN]) -> SharedSecret {
-        let shared = self.0.decapsulate(Ciphertext::from(ciphertext.as_slice())).ok();
+        let shared = self
+            .0
+            .decapsulate(Ciphertext::from(ciphertext.as_slice()))
+            .ok();
         let shared = shared.and_then(|shared| shared.as_ref().try_into().ok());
-        SharedSecret(
-            shared.unwrap_or_else(|| unreachable!("a key that we made opens any ciphertext of the right length")),
-        )
+        SharedSecret(shared.unwrap_or_else(|| {
+            unreachable!("a key that we made opens any ciphertext of the right length")
+        }))
     }
 }
 
@@ -69,7 +77,8 @@ pub fn encapsulate(
     let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
     let mut message = Zeroizing::new([0; libcrux_ml_kem::ENCAPS_SEED_SIZE]);
     rng.fill_bytes(&mut *message);
-    // As with key generation: what it takes by value it does not wipe; what it returned is wiped here.
+    // As with key generation: what it takes by value it does not wipe; what it returned is wiped
+    // here.
     let (ciphertext, mut shared) = libcrux::encapsulate(&key, *message);
     let secret = SharedSecret(shared);
     shared.zeroize();

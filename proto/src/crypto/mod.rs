@@ -1,6 +1,8 @@
-//! The primitives, each behind the few lines Umbel needs of it. The only module that names primitive crates.
+//! The primitives, each behind the few lines Umbel needs of it. The only module that names
+//! primitive crates.
 //!
-//! Secrets have no `Clone` and no `Debug`, are wiped on drop, and are compared in constant time (docs/protocol.md §3, §5).
+//! Secrets have no `Clone` and no `Debug`, are wiped on drop, and are compared in constant time
+//! (docs/protocol.md §3, §5).
 
 pub mod aead;
 pub mod blind;

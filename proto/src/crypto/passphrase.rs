@@ -28,7 +28,11 @@ pub struct PassphraseCost {
 /// RFC 9106 §4's second choice, with one lane: a few tenths of a second on a small machine.
 impl Default for PassphraseCost {
     fn default() -> Self {
-        Self { memory_kib: 64 * 1024, passes: 3, lanes: 1 }
+        Self {
+            memory_kib: 64 * 1024,
+            passes: 3,
+            lanes: 1,
+        }
     }
 }
 
@@ -51,25 +55,40 @@ pub fn stretch(
     cost: PassphraseCost,
     key: &mut [u8; 32],
 ) -> Result<(), StretchError> {
-    let PassphraseCost { memory_kib, passes, lanes } = cost;
+    let PassphraseCost {
+        memory_kib,
+        passes,
+        lanes,
+    } = cost;
     if memory_kib > MEMORY_KIB_MAX || passes > PASSES_MAX || lanes > LANES_MAX {
         return Err(StretchError::CostOutOfRange);
     }
-    let params = Params::new(memory_kib, passes, lanes, Some(key.len())).map_err(|_| StretchError::CostOutOfRange)?;
+    let params = Params::new(memory_kib, passes, lanes, Some(key.len()))
+        .map_err(|_| StretchError::CostOutOfRange)?;
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-    argon2.hash_password_into(passphrase, salt, key).map_err(|error| match error {
-        Error::OutOfMemory => StretchError::OutOfMemory,
-        _ => StretchError::CostOutOfRange,
-    })
+    argon2
+        .hash_password_into(passphrase, salt, key)
+        .map_err(|error| match error {
+            Error::OutOfMemory => StretchError::OutOfMemory,
+            _ => StretchError::CostOutOfRange,
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CHEAP: PassphraseCost = PassphraseCost { memory_kib: 64, passes: 1, lanes: 1 };
+    const CHEAP: PassphraseCost = PassphraseCost {
+        memory_kib: 64,
+        passes: 1,
+        lanes: 1,
+    };
 
-    fn key(passphrase: &[u8], salt: [u8; SALT_LEN], cost: PassphraseCost) -> Result<[u8; 32], StretchError> {
+    fn key(
+        passphrase: &[u8],
+        salt: [u8; SALT_LEN],
+        cost: PassphraseCost,
+    ) -> Result<[u8; 32], StretchError> {
         let mut key = [0; 32];
         stretch(passphrase, &salt, cost, &mut key).map(|()| key)
     }
@@ -80,20 +99,43 @@ mod tests {
         assert_eq!(key(b"correct horse", [1; SALT_LEN], CHEAP), Ok(first));
         assert_ne!(key(b"correct horsf", [1; SALT_LEN], CHEAP), Ok(first));
         assert_ne!(key(b"correct horse", [2; SALT_LEN], CHEAP), Ok(first));
-        assert_ne!(key(b"correct horse", [1; SALT_LEN], PassphraseCost { passes: 2, ..CHEAP }), Ok(first));
+        assert_ne!(
+            key(
+                b"correct horse",
+                [1; SALT_LEN],
+                PassphraseCost { passes: 2, ..CHEAP }
+            ),
+            Ok(first)
+        );
     }
 
     #[test]
     fn costs_that_nobody_writes_are_refused() {
         for cost in [
-            PassphraseCost { memory_kib: 0, ..CHEAP },
-            PassphraseCost { memory_kib: MEMORY_KIB_MAX + 1, ..CHEAP },
+            PassphraseCost {
+                memory_kib: 0,
+                ..CHEAP
+            },
+            PassphraseCost {
+                memory_kib: MEMORY_KIB_MAX + 1,
+                ..CHEAP
+            },
             PassphraseCost { passes: 0, ..CHEAP },
-            PassphraseCost { passes: PASSES_MAX + 1, ..CHEAP },
+            PassphraseCost {
+                passes: PASSES_MAX + 1,
+                ..CHEAP
+            },
             PassphraseCost { lanes: 0, ..CHEAP },
-            PassphraseCost { lanes: LANES_MAX + 1, ..CHEAP },
+            PassphraseCost {
+                lanes: LANES_MAX + 1,
+                ..CHEAP
+            },
         ] {
-            assert_eq!(key(b"correct horse", [1; SALT_LEN], cost), Err(StretchError::CostOutOfRange), "{cost:?}");
+            assert_eq!(
+                key(b"correct horse", [1; SALT_LEN], cost),
+                Err(StretchError::CostOutOfRange),
+                "{cost:?}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a relay or an inbox may ask before it works for a stranger: Argon2id hashcash.
 //!
-//! Each try takes 1 MiB of memory for one pass; effort is the number of tries to expect. Flood control, not proof of
-//! being someone. A check costs as much as a try, so whoever checks bounds how many checks run. Rules: docs/protocol.md
-//! §10.4.
+//! Each try takes 1 MiB of memory for one pass; effort is the number of tries to expect. Flood
+//! control, not proof of being someone. A check costs as much as a try, so whoever checks bounds
+//! how many checks run. Rules: docs/protocol.md §10.4.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 
@@ -29,7 +29,12 @@ pub type Challenge = [u8; 32];
 
 /// The challenge for one record's deposit in one queue in one epoch (§10.4).
 pub fn deposit_challenge(queue: &QueueId, record: &RecordId, epoch: Epoch) -> Challenge {
-    sha256(&[DEPOSIT_DOMAIN, queue.as_bytes(), record.as_bytes(), &epoch.0.to_be_bytes()])
+    sha256(&[
+        DEPOSIT_DOMAIN,
+        queue.as_bytes(),
+        record.as_bytes(),
+        &epoch.0.to_be_bytes(),
+    ])
 }
 
 /// Whether `nonce` solves the puzzle. With effort 0 everything does, without work.
@@ -37,7 +42,8 @@ pub fn verify(challenge: &Challenge, effort: u32, nonce: u64) -> bool {
     try_nonces(challenge, effort, nonce, 1).is_some()
 }
 
-/// The first nonce among `count` from `from` on (wrapping) that solves the puzzle; with effort 0, `from`.
+/// The first nonce among `count` from `from` on (wrapping) that solves the puzzle; with effort 0,
+/// `from`.
 ///
 /// The caller decides how long it computes before it looks up: a try takes about a millisecond.
 pub fn try_nonces(challenge: &Challenge, effort: u32, from: u64, count: u32) -> Option<u64> {
@@ -94,15 +100,27 @@ mod tests {
         let nonce = solve(&CHALLENGE, effort, 1000);
         assert!(nonce >= 1000 && verify(&CHALLENGE, effort, nonce));
         let skipped = 1000..nonce;
-        assert!(skipped.clone().all(|nonce| !verify(&CHALLENGE, effort, nonce)), "{skipped:?}");
+        assert!(
+            skipped
+                .clone()
+                .all(|nonce| !verify(&CHALLENGE, effort, nonce)),
+            "{skipped:?}"
+        );
         assert!(!verify(&CHALLENGE, u32::MAX, nonce));
-        let passing = (0..64u8).filter(|&other| verify(&[other; 32], effort, nonce)).count();
-        assert!(passing < 16, "a solution is as good as a guess elsewhere: {passing} of 64");
+        let passing = (0..64u8)
+            .filter(|&other| verify(&[other; 32], effort, nonce))
+            .count();
+        assert!(
+            passing < 16,
+            "a solution is as good as a guess elsewhere: {passing} of 64"
+        );
     }
 
     #[test] // §10.4
     fn effort_is_the_number_of_tries_to_expect() {
-        let solved = (0..256).filter(|&nonce| verify(&CHALLENGE, 8, nonce)).count();
+        let solved = (0..256)
+            .filter(|&nonce| verify(&CHALLENGE, 8, nonce))
+            .count();
         assert!((16..=52).contains(&solved), "{solved} of 256 at effort 8");
         assert!((0..8).all(|nonce| verify(&CHALLENGE, 1, nonce)));
     }
@@ -132,18 +150,33 @@ mod tests {
     #[test] // §10.4: the scores that OpenSSL's Argon2id gives
     fn scores_are_argon2id() {
         let mut memory = vec![Block::new(); MEMORY_BLOCKS];
-        for (nonce, expected) in
-            [(0, 0xeba4_e58f_e207_377f), (1, 0x2b8e_e6a9_8d1b_e0e1), (u64::MAX, 0xedb4_191b_a402_e6d3)]
-        {
-            assert_eq!(score(&CHALLENGE, nonce, &mut memory), expected, "left-over memory changes nothing");
+        for (nonce, expected) in [
+            (0, 0xeba4_e58f_e207_377f),
+            (1, 0x2b8e_e6a9_8d1b_e0e1),
+            (u64::MAX, 0xedb4_191b_a402_e6d3),
+        ] {
+            assert_eq!(
+                score(&CHALLENGE, nonce, &mut memory),
+                expected,
+                "left-over memory changes nothing"
+            );
         }
     }
 
     #[test] // §10.4
     fn a_deposit_challenge_names_queue_record_and_epoch() {
         let base = deposit_challenge(&QueueId([1; 32]), &RecordId([2; 32]), Epoch(3));
-        assert_ne!(base, deposit_challenge(&QueueId([9; 32]), &RecordId([2; 32]), Epoch(3)));
-        assert_ne!(base, deposit_challenge(&QueueId([1; 32]), &RecordId([9; 32]), Epoch(3)));
-        assert_ne!(base, deposit_challenge(&QueueId([1; 32]), &RecordId([2; 32]), Epoch(4)));
+        assert_ne!(
+            base,
+            deposit_challenge(&QueueId([9; 32]), &RecordId([2; 32]), Epoch(3))
+        );
+        assert_ne!(
+            base,
+            deposit_challenge(&QueueId([1; 32]), &RecordId([9; 32]), Epoch(3))
+        );
+        assert_ne!(
+            base,
+            deposit_challenge(&QueueId([1; 32]), &RecordId([2; 32]), Epoch(4))
+        );
     }
 }

@@ -55,13 +55,15 @@ impl PublicKey {
     /// Checks a signature.
     ///
     /// # Errors
-    /// It does not fit; or the key is no point of the curve, or one of low order, which would fit many messages.
+    /// It does not fit; or the key is no point of the curve, or one of low order, which would fit
+    /// many messages.
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), BadSignature> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| BadSignature)?;
         if key.is_weak() {
             return Err(BadSignature);
         }
-        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0)).map_err(|_| BadSignature)
+        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&signature.0))
+            .map_err(|_| BadSignature)
     }
 }
 

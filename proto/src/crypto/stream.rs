@@ -1,6 +1,8 @@
-//! The raw ChaCha20 keystream (RFC 8439 §2.4) of a [`LayerKey`], nonce 0: backward layers, fillers, key erasure.
+//! The raw ChaCha20 keystream (RFC 8439 §2.4) of a [`LayerKey`], nonce 0: backward layers, fillers,
+//! key erasure.
 //!
-//! Counter 0 belongs to the AEAD's tag, 1 and up to the cell, [`ERASURE_COUNTER`] to the next key (docs/protocol.md §3.1).
+//! Counter 0 belongs to the AEAD's tag, 1 and up to the cell, [`ERASURE_COUNTER`] to the next key
+//! (docs/protocol.md §3.1).
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
@@ -64,9 +66,10 @@ thread_local! {
     static LONG: RefCell<LongStream> = RefCell::new(LongStream::new());
 }
 
-/// OpenSSL's ChaCha20, for many blocks: it uses the widest registers that the processor has, which makes it twice as fast as
-/// the others where those are AVX-512 (docs/decisions/013-openssl-keystream.md). Setting its key is cheap and making one is
-/// not, so there is one a thread.
+/// OpenSSL's ChaCha20, for many blocks: it uses the widest registers that the processor has, which
+/// makes it twice as fast as the others where those are AVX-512
+/// (docs/decisions/013-openssl-keystream.md). Setting its key is cheap and making one is not, so
+/// there is one a thread.
 struct LongStream(CipherCtx);
 
 impl LongStream {
@@ -75,7 +78,10 @@ impl LongStream {
             context.encrypt_init(Some(&openssl_cipher().cipher), None, None)?;
             Ok(context)
         });
-        Self(context.unwrap_or_else(|_| unreachable!("it is built in, and fails only without memory")))
+        Self(
+            context
+                .unwrap_or_else(|_| unreachable!("it is built in, and fails only without memory")),
+        )
     }
 
     /// XORs a cell's keystream into its whole blocks. Neither key nor keystream stays here.
@@ -84,15 +90,19 @@ impl LongStream {
         let mut counter_and_nonce = [0; 16];
         counter_and_nonce[..4].copy_from_slice(&CELL_COUNTER.to_le_bytes());
         let mut xor = || {
-            self.0.encrypt_init(None, Some(key.as_bytes()), Some(&counter_and_nonce))?;
+            self.0
+                .encrypt_init(None, Some(key.as_bytes()), Some(&counter_and_nonce))?;
             self.0.cipher_update_inplace(bytes, bytes.len())?;
             self.0.encrypt_init(None, Some(&[0; 32]), Some(&[0; 16]))
         };
-        xor().unwrap_or_else(|_| unreachable!("key and nonce have their length, and any number of bytes is taken"));
+        xor().unwrap_or_else(|_| {
+            unreachable!("key and nonce have their length, and any number of bytes is taken")
+        });
     }
 }
 
-/// ChaCha20, and the library context it is from: one of our own, which no configuration of OpenSSL on the machine reaches.
+/// ChaCha20, and the library context it is from: one of our own, which no configuration of OpenSSL
+/// on the machine reaches.
 struct OpensslCipher {
     cipher: openssl::cipher::Cipher,
     _library: LibCtx,
@@ -104,7 +114,10 @@ fn openssl_cipher() -> &'static OpensslCipher {
         let fetch = || {
             let library = LibCtx::new()?;
             let cipher = openssl::cipher::Cipher::fetch(Some(&library), "ChaCha20", None)?;
-            Ok::<_, ErrorStack>(OpensslCipher { cipher, _library: library })
+            Ok::<_, ErrorStack>(OpensslCipher {
+                cipher,
+                _library: library,
+            })
         };
         fetch().unwrap_or_else(|_| unreachable!("it is built in, and fails only without memory"))
     })
@@ -144,7 +157,9 @@ mod tests {
             assert_eq!(blocks.as_flattened(), expected, "{count} blocks");
         }
         let (mut left, mut of_zeros) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
-        long.0.cipher_update_inplace(&mut left, BLOCK_LEN).expect("it has a key");
+        long.0
+            .cipher_update_inplace(&mut left, BLOCK_LEN)
+            .expect("it has a key");
         keystream_at(&LayerKey::from_bytes([0; 32]), 0, &mut of_zeros);
         assert_eq!(left, of_zeros);
     }

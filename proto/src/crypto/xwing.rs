@@ -1,8 +1,10 @@
-//! X-Wing (draft-connolly-cfrg-xwing-kem): X25519 and ML-KEM-768 together, as a KEM for the `hpke` crate.
+//! X-Wing (draft-connolly-cfrg-xwing-kem): X25519 and ML-KEM-768 together, as a KEM for the `hpke`
+//! crate.
 //!
-//! What it makes is byte for byte what `hpke`'s own makes, which is the cross-check; but ML-KEM is that of [`kem`](super::kem), a
-//! fourth of the time, and an opener is expanded from its seed once and not for each text (docs/decisions/009). Whoever breaks
-//! only one of the two opens nothing. Rules: docs/protocol.md §10.3.
+//! What it makes is byte for byte what `hpke`'s own makes, which is the cross-check; but ML-KEM is
+//! that of [`kem`](super::kem), a fourth of the time, and an opener is expanded from its seed once
+//! and not for each text (docs/decisions/009). Whoever breaks only one of the two opens nothing.
+//! Rules: docs/protocol.md §10.3.
 
 use std::sync::Arc;
 
@@ -36,7 +38,8 @@ pub(super) struct FastXWing;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Public(pub(super) Box<[u8; PUBLIC_LEN]>);
 
-/// What opens: expanded once from its seed. `Clone` because `hpke` asks for it; all clones are one secret, wiped with the last.
+/// What opens: expanded once from its seed. `Clone` because `hpke` asks for it; all clones are one
+/// secret, wiped with the last.
 #[derive(Clone)]
 pub(super) struct Opener(Arc<Expanded>);
 
@@ -54,13 +57,24 @@ struct Expanded {
 impl Opener {
     pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> Self {
         let mut expanded = Shake256::default().chain(seed).finalize_xof();
-        let (mut kem_seed, mut dh) = (Zeroizing::new([0; kem::SEED_LEN]), Zeroizing::new([0; DH_LEN]));
+        let (mut kem_seed, mut dh) = (
+            Zeroizing::new([0; kem::SEED_LEN]),
+            Zeroizing::new([0; DH_LEN]),
+        );
         expanded.read(&mut *kem_seed);
         expanded.read(&mut *dh);
         let (kem, encapsulation_key) = KemSecret::from_seed(&kem_seed);
         let dh = StaticSecret::from(*dh);
-        let public = Public(Box::new(joined(&encapsulation_key, DhPublic::from(&dh).as_bytes())));
-        Self(Arc::new(Expanded { seed: Zeroizing::new(*seed), kem, dh, public }))
+        let public = Public(Box::new(joined(
+            &encapsulation_key,
+            DhPublic::from(&dh).as_bytes(),
+        )));
+        Self(Arc::new(Expanded {
+            seed: Zeroizing::new(*seed),
+            kem,
+            dh,
+            public,
+        }))
     }
 
     pub(super) fn seed(&self) -> &Zeroizing<[u8; SEED_LEN]> {
@@ -82,8 +96,12 @@ fn joined<const LEN: usize>(kem: &[u8], dh: &[u8; DH_LEN]) -> [u8; LEN] {
 }
 
 /// One as its two parts.
-fn parts<const LEN: usize, const KEM_LEN: usize>(both: &[u8; LEN]) -> (&[u8; KEM_LEN], &[u8; DH_LEN]) {
-    let halves = both.split_first_chunk().and_then(|(kem, dh)| Some((kem, dh.try_into().ok()?)));
+fn parts<const LEN: usize, const KEM_LEN: usize>(
+    both: &[u8; LEN],
+) -> (&[u8; KEM_LEN], &[u8; DH_LEN]) {
+    let halves = both
+        .split_first_chunk()
+        .and_then(|(kem, dh)| Some((kem, dh.try_into().ok()?)));
     halves.unwrap_or_else(|| unreachable!("the parts' lengths add up"))
 }
 
@@ -94,8 +112,13 @@ fn combined(
     ephemeral: &[u8; DH_LEN],
     dh_public: &[u8; DH_LEN],
 ) -> SharedSecret<FastXWing> {
-    let hash = Sha3_256::new().chain_update(kem.as_bytes()).chain_update(dh.as_bytes());
-    let hash = hash.chain_update(ephemeral).chain_update(dh_public).chain_update(LABEL);
+    let hash = Sha3_256::new()
+        .chain_update(kem.as_bytes())
+        .chain_update(dh.as_bytes());
+    let hash = hash
+        .chain_update(ephemeral)
+        .chain_update(dh_public)
+        .chain_update(LABEL);
     let mut secret = SharedSecret::default();
     hash.finalize_into(&mut secret.0);
     secret
@@ -122,15 +145,26 @@ impl Kem for FastXWing {
         (opener, public)
     }
 
-    fn decap(secret: &Opener, sender: Option<&Public>, encapped: &Encapped) -> Result<SharedSecret<Self>, HpkeError> {
+    fn decap(
+        secret: &Opener,
+        sender: Option<&Public>,
+        encapped: &Encapped,
+    ) -> Result<SharedSecret<Self>, HpkeError> {
         if sender.is_some() {
             return Err(HpkeError::DecapError); // X-Wing has no authenticated form
         }
-        let Expanded { kem, dh, public, .. } = &*secret.0;
+        let Expanded {
+            kem, dh, public, ..
+        } = &*secret.0;
         let (ciphertext, ephemeral) = parts::<ENCAPPED_LEN, CIPHERTEXT_LEN>(&encapped.0);
         let (_, dh_public) = parts::<PUBLIC_LEN, ENCAPSULATION_KEY_LEN>(&public.0);
         let shared = dh.diffie_hellman(&DhPublic::from(*ephemeral));
-        Ok(combined(&kem.decapsulate(ciphertext), &shared, ephemeral, dh_public))
+        Ok(combined(
+            &kem.decapsulate(ciphertext),
+            &shared,
+            ephemeral,
+            dh_public,
+        ))
     }
 
     fn encap_with_rng(
@@ -142,7 +176,8 @@ impl Kem for FastXWing {
             return Err(HpkeError::EncapError); // X-Wing has no authenticated form
         }
         let (encapsulation_key, dh_public) = parts::<PUBLIC_LEN, ENCAPSULATION_KEY_LEN>(&public.0);
-        let (ciphertext, kem) = kem::encapsulate(encapsulation_key, rng).map_err(|_| HpkeError::EncapError)?;
+        let (ciphertext, kem) =
+            kem::encapsulate(encapsulation_key, rng).map_err(|_| HpkeError::EncapError)?;
         let mut bytes = Zeroizing::new([0; DH_LEN]);
         rng.fill_bytes(&mut *bytes);
         let dh = StaticSecret::from(*bytes);
@@ -166,10 +201,17 @@ impl Serializable for Public {
 
 impl Deserializable for Public {
     fn from_bytes(bytes: &[u8]) -> Result<Self, HpkeError> {
-        let bytes: Box<[u8; PUBLIC_LEN]> =
-            bytes.to_vec().into_boxed_slice().try_into().map_err(|_| HpkeError::ValidationError)?;
+        let bytes: Box<[u8; PUBLIC_LEN]> = bytes
+            .to_vec()
+            .into_boxed_slice()
+            .try_into()
+            .map_err(|_| HpkeError::ValidationError)?;
         let (encapsulation_key, _) = parts::<PUBLIC_LEN, ENCAPSULATION_KEY_LEN>(&bytes);
-        if kem::is_encapsulation_key(encapsulation_key) { Ok(Self(bytes)) } else { Err(HpkeError::ValidationError) }
+        if kem::is_encapsulation_key(encapsulation_key) {
+            Ok(Self(bytes))
+        } else {
+            Err(HpkeError::ValidationError)
+        }
     }
 }
 
@@ -183,7 +225,9 @@ impl Serializable for Opener {
 
 impl Deserializable for Opener {
     fn from_bytes(seed: &[u8]) -> Result<Self, HpkeError> {
-        seed.try_into().map(Self::from_seed).map_err(|_| HpkeError::ValidationError)
+        seed.try_into()
+            .map(Self::from_seed)
+            .map_err(|_| HpkeError::ValidationError)
     }
 }
 
@@ -203,7 +247,10 @@ impl Serializable for Encapped {
 
 impl Deserializable for Encapped {
     fn from_bytes(bytes: &[u8]) -> Result<Self, HpkeError> {
-        bytes.try_into().map(Self).map_err(|_| HpkeError::ValidationError)
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_| HpkeError::ValidationError)
     }
 }
 
@@ -219,9 +266,14 @@ mod tests {
         fn of<K: Kem>(seed: &[u8], random: u64) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
             let secret = K::PrivateKey::from_bytes(seed).unwrap();
             let public = K::sk_to_pk(&secret);
-            let (shared, encapped) = K::encap_with_rng(&public, None, &mut ChaCha20Rng::seed_from_u64(random)).unwrap();
+            let (shared, encapped) =
+                K::encap_with_rng(&public, None, &mut ChaCha20Rng::seed_from_u64(random)).unwrap();
             assert_eq!(K::decap(&secret, None, &encapped).unwrap().0, shared.0);
-            (public.to_bytes().to_vec(), encapped.to_bytes().to_vec(), shared.0.to_vec())
+            (
+                public.to_bytes().to_vec(),
+                encapped.to_bytes().to_vec(),
+                shared.0.to_vec(),
+            )
         }
         [of::<FastXWing>(&seed, random), of::<XWing>(&seed, random)]
     }
@@ -232,7 +284,10 @@ mod tests {
             let [ours, theirs] = both([number; 32], 100 + u64::from(number));
             assert!(ours == theirs, "{number}");
         }
-        let (ours, theirs) = (FastXWing::derive_keypair(b"material").1, XWing::derive_keypair(b"material").1);
+        let (ours, theirs) = (
+            FastXWing::derive_keypair(b"material").1,
+            XWing::derive_keypair(b"material").1,
+        );
         assert_eq!(ours.to_bytes(), theirs.to_bytes());
     }
 
@@ -242,9 +297,17 @@ mod tests {
         for position in [0, CIPHERTEXT_LEN - 1, CIPHERTEXT_LEN, ENCAPPED_LEN - 1] {
             let mut changed = encapped.clone();
             changed[position] ^= 1;
-            let ours = FastXWing::decap(&Opener::from_seed(&[9; 32]), None, &Encapped::from_bytes(&changed).unwrap());
+            let ours = FastXWing::decap(
+                &Opener::from_seed(&[9; 32]),
+                None,
+                &Encapped::from_bytes(&changed).unwrap(),
+            );
             let secret = <XWing as Kem>::PrivateKey::from_bytes(&[9; 32]).unwrap();
-            let theirs = XWing::decap(&secret, None, &Deserializable::from_bytes(&changed).unwrap());
+            let theirs = XWing::decap(
+                &secret,
+                None,
+                &Deserializable::from_bytes(&changed).unwrap(),
+            );
             let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
             assert_eq!(ours.0, theirs.0);
             assert_ne!(ours.0.as_slice(), shared.as_slice());

@@ -1,9 +1,10 @@
-//! What a node believes about relays, and what lasts of it: the view, since when each relay is known, and the addresses of
-//! relays whose descriptors are dead (docs/protocol.md §8.2).
+//! What a node believes about relays, and what lasts of it: the view, since when each relay is
+//! known, and the addresses of relays whose descriptors are dead (docs/protocol.md §8.2).
 //!
-//! Relays and clients keep the same book. It decides what is taken and what is stored, and touches no store: each change goes
-//! out as a [`BookOp`]. Last known addresses are for dialling only, with the identity pinned: no path, ring position or draw
-//! ever sees them, since they are not in the view.
+//! Relays and clients keep the same book. It decides what is taken and what is stored, and touches
+//! no store: each change goes out as a [`BookOp`]. Last known addresses are for dialling only, with
+//! the identity pinned: no path, ring position or draw ever sees them, since they are not in the
+//! view.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,11 +74,19 @@ impl Learned {
 impl Book {
     /// A book of nothing: from its first descriptor on it is being set up.
     pub const fn new() -> Self {
-        Self { view: NetView::new(), past: BTreeMap::new(), ops: VecDeque::new() }
+        Self {
+            view: NetView::new(),
+            past: BTreeMap::new(),
+            ops: VecDeque::new(),
+        }
     }
 
     /// A book as it was stored. What is no descriptor of this network is left out.
-    pub fn restore(network: &Network, rows: impl IntoIterator<Item = BookRow>, wall: WallTime) -> Self {
+    pub fn restore(
+        network: &Network,
+        rows: impl IntoIterator<Item = BookRow>,
+        wall: WallTime,
+    ) -> Self {
         let mut book = Self::new();
         for row in rows {
             book.restore_row(network, &row, wall);
@@ -86,7 +95,9 @@ impl Book {
     }
 
     fn restore_row(&mut self, network: &Network, row: &BookRow, wall: WallTime) {
-        let Ok(unverified) = Unverified::decode(&row.descriptor) else { return };
+        let Ok(unverified) = Unverified::decode(&row.descriptor) else {
+            return;
+        };
         let issued_at = unverified.issued_at();
         match unverified.clone().verify(network, wall) {
             Ok(descriptor) => {
@@ -95,9 +106,17 @@ impl Book {
             }
             // By our clock, which may be wrong: it is kept, and judged again by `expire`.
             Err(DescriptorFault::Dead | DescriptorFault::Future) => {
-                let Ok(descriptor) = unverified.verify(network, issued_at) else { return };
+                let Ok(descriptor) = unverified.verify(network, issued_at) else {
+                    return;
+                };
                 self.view.begin(row.age.setup_at);
-                self.past.insert(descriptor.relay, Past { descriptor, age: row.age });
+                self.past.insert(
+                    descriptor.relay,
+                    Past {
+                        descriptor,
+                        age: row.age,
+                    },
+                );
             }
             Err(_) => {}
         }
@@ -119,13 +138,27 @@ impl Book {
         unverified: Unverified,
     ) -> Result<Learned, DescriptorFault> {
         // Most of what is passed on is known: that is seen before signatures are checked.
-        if let Some(known) = self.view.get(&unverified.relay()).filter(|known| known.bytes() == unverified.bytes()) {
-            return Ok(Learned { descriptor: known.clone(), inserted: Inserted::Stale });
+        if let Some(known) = self
+            .view
+            .get(&unverified.relay())
+            .filter(|known| known.bytes() == unverified.bytes())
+        {
+            return Ok(Learned {
+                descriptor: known.clone(),
+                inserted: Inserted::Stale,
+            });
         }
         let descriptor = unverified.verify(network, wall)?;
         let is_admitted = self.view.may_admit(&descriptor, network, wall);
-        let inserted = if is_admitted { self.insert(&descriptor, wall) } else { Inserted::Unvouched };
-        let learned = Learned { descriptor, inserted };
+        let inserted = if is_admitted {
+            self.insert(&descriptor, wall)
+        } else {
+            Inserted::Unvouched
+        };
+        let learned = Learned {
+            descriptor,
+            inserted,
+        };
         if learned.is_news() {
             self.put(learned.descriptor.relay);
         }
@@ -146,12 +179,17 @@ impl Book {
         }
     }
 
-    /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued by a wrong clock must not
-    /// outlast that. It is not stored.
+    /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
+    /// by a wrong clock must not outlast that. It is not stored.
     ///
     /// # Errors
     /// The first rule that it breaks: others will not believe it.
-    pub fn own(&mut self, network: &Network, wall: WallTime, bytes: &[u8]) -> Result<(), DescriptorFault> {
+    pub fn own(
+        &mut self,
+        network: &Network,
+        wall: WallTime,
+        bytes: &[u8],
+    ) -> Result<(), DescriptorFault> {
         let descriptor = Unverified::decode(bytes)?.verify(network, wall)?;
         self.past.remove(&descriptor.relay);
         match self.view.take(&descriptor.relay) {
@@ -161,9 +199,10 @@ impl Book {
         Ok(())
     }
 
-    /// Takes what is dead out of the view, and what our clock no longer calls dead, or of the future, back into it; says
-    /// whether the view changed. Of relays that are dead by `confirmed` time too, no more are kept than last known addresses
-    /// may be; of the others, as many as there is room for: it may be the clock that is wrong.
+    /// Takes what is dead out of the view, and what our clock no longer calls dead, or of the
+    /// future, back into it; says whether the view changed. Of relays that are dead by `confirmed`
+    /// time too, no more are kept than last known addresses may be; of the others, as many as there
+    /// is room for: it may be the clock that is wrong.
     pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) -> bool {
         let dead = self.view.take_dead(wall);
         let mut is_changed = !dead.is_empty();
@@ -171,15 +210,22 @@ impl Book {
             self.past.insert(descriptor.relay, Past { descriptor, age });
         }
         is_changed |= self.revive(wall);
-        let room = VIEW_RELAYS_MAX.saturating_sub(self.view.len()).max(LAST_KNOWN_MAX);
+        let room = VIEW_RELAYS_MAX
+            .saturating_sub(self.view.len())
+            .max(LAST_KNOWN_MAX);
         self.forget(network, room, confirmed);
         is_changed
     }
 
     fn revive(&mut self, wall: WallTime) -> bool {
-        let is_alive =
-            |_: &RelayId, past: &mut Past| wall < past.descriptor.expires_at() && !past.descriptor.is_future(wall);
-        let alive: Vec<Past> = self.past.extract_if(.., is_alive).map(|(_, past)| past).collect();
+        let is_alive = |_: &RelayId, past: &mut Past| {
+            wall < past.descriptor.expires_at() && !past.descriptor.is_future(wall)
+        };
+        let alive: Vec<Past> = self
+            .past
+            .extract_if(.., is_alive)
+            .map(|(_, past)| past)
+            .collect();
         let is_changed = !alive.is_empty();
         for Past { descriptor, age } in alive {
             self.view.insert_aged(descriptor, age);
@@ -193,21 +239,29 @@ impl Book {
         }
         let mut forgotten = self.ranked(network).split_off(LAST_KNOWN_MAX);
         let beyond = forgotten.split_off((room - LAST_KNOWN_MAX).min(forgotten.len()));
-        let is_dead =
-            |relay: &RelayId| self.past.get(relay).is_some_and(|past| past.descriptor.expires_at() <= confirmed);
+        let is_dead = |relay: &RelayId| {
+            self.past
+                .get(relay)
+                .is_some_and(|past| past.descriptor.expires_at() <= confirmed)
+        };
         forgotten.retain(is_dead);
         forgotten.extend(beyond);
         if !forgotten.is_empty() {
-            forgotten.iter().for_each(|relay| drop(self.past.remove(relay)));
+            forgotten
+                .iter()
+                .for_each(|relay| drop(self.past.remove(relay)));
             self.ops.push_back(BookOp::Remove(forgotten));
         }
     }
 
-    /// Relays that are not in the view, and where they were last known to be: at most [`LAST_KNOWN_MAX`], those heard of
-    /// last first, with no more from one address group than from any other that has more.
+    /// Relays that are not in the view, and where they were last known to be: at most
+    /// [`LAST_KNOWN_MAX`], those heard of last first, with no more from one address group than from
+    /// any other that has more.
     pub fn last_known(&self, network: &Network) -> impl Iterator<Item = &VerifiedDescriptor> {
         let relays = self.ranked(network).into_iter().take(LAST_KNOWN_MAX);
-        relays.filter_map(|relay| self.past.get(&relay)).map(|past| &past.descriptor)
+        relays
+            .filter_map(|relay| self.past.get(&relay))
+            .map(|past| &past.descriptor)
     }
 
     /// Where this relay was last known to be, if it is not in the view.
@@ -217,7 +271,8 @@ impl Book {
 
     /// The newest of each address group, then the second newest of each, and so on.
     fn ranked(&self, network: &Network) -> Vec<RelayId> {
-        let mut newest_first: Vec<&VerifiedDescriptor> = self.past.values().map(|past| &past.descriptor).collect();
+        let mut newest_first: Vec<&VerifiedDescriptor> =
+            self.past.values().map(|past| &past.descriptor).collect();
         newest_first.sort_by_key(|descriptor| core::cmp::Reverse(descriptor.issued_at));
         let mut counts = BTreeMap::<Group, usize>::new();
         let mut ranked: Vec<(usize, RelayId)> = Vec::with_capacity(newest_first.len());
@@ -231,8 +286,13 @@ impl Book {
     }
 
     fn put(&mut self, relay: RelayId) {
-        let Some((descriptor, age)) = self.view.get(&relay).zip(self.view.age(&relay)) else { return };
-        let row = BookRow { descriptor: descriptor.bytes().to_vec(), age };
+        let Some((descriptor, age)) = self.view.get(&relay).zip(self.view.age(&relay)) else {
+            return;
+        };
+        let row = BookRow {
+            descriptor: descriptor.bytes().to_vec(),
+            age,
+        };
         self.ops.push_back(BookOp::Put { relay, row });
     }
 

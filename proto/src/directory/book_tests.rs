@@ -21,7 +21,9 @@ fn id(number: u32) -> RelayId {
 }
 
 fn learn(book: &mut Book, relay: &TestRelay, wall: WallTime) -> Inserted {
-    book.learn(&testing::public_network(), wall, relay.unverified()).unwrap().inserted
+    book.learn(&testing::public_network(), wall, relay.unverified())
+        .unwrap()
+        .inserted
 }
 
 fn expire(book: &mut Book, wall: WallTime, confirmed: WallTime) -> bool {
@@ -58,20 +60,28 @@ fn book_of(numbers: core::ops::Range<u32>) -> (Book, Disk) {
 }
 
 fn last_known(book: &Book) -> Vec<RelayId> {
-    book.last_known(&testing::public_network()).map(|descriptor| descriptor.relay).collect()
+    book.last_known(&testing::public_network())
+        .map(|descriptor| descriptor.relay)
+        .collect()
 }
 
 #[test] // §8.2
 fn what_is_news_is_stored_and_what_is_known_is_not() {
     let (mut book, mut disk) = book_of(1..3);
     assert_eq!(disk.0.len(), 2);
-    assert_eq!(learn(&mut book, &testing::relay(1), later(5)), Inserted::Stale);
+    assert_eq!(
+        learn(&mut book, &testing::relay(1), later(5)),
+        Inserted::Stale
+    );
     assert_eq!(book.poll_op(), None);
     let newer = issued(1, later(10));
     assert_eq!(learn(&mut book, &newer, later(20)), Inserted::Newer);
     disk.take(&mut book);
     let row = &disk.0[&id(1)];
-    assert_eq!((&row.descriptor, row.age.first_seen), (&newer.bytes(), WALL));
+    assert_eq!(
+        (&row.descriptor, row.age.first_seen),
+        (&newer.bytes(), WALL)
+    );
 }
 
 #[test] // §8.2(3)
@@ -83,12 +93,23 @@ fn ages_outlive_a_restart_and_a_restart_is_no_setup() {
     let selectable = |book: &Book, wall| book.view().selectable(&network, wall).count();
     assert_eq!(selectable(&book, later(3 * HOUR)), 1, "the second is new");
     let book = disk.open(later(3 * HOUR));
-    assert_eq!(book.view().age(&id(2)).map(|age| age.first_seen), Some(later(2 * HOUR)));
-    assert_eq!(selectable(&book, later(3 * HOUR)), 1, "it is as new as before");
+    assert_eq!(
+        book.view().age(&id(2)).map(|age| age.first_seen),
+        Some(later(2 * HOUR))
+    );
+    assert_eq!(
+        selectable(&book, later(3 * HOUR)),
+        1,
+        "it is as new as before"
+    );
     assert_eq!(selectable(&book, later(26 * HOUR)), 2);
     let mut book = disk.open(later(3 * HOUR));
     learn(&mut book, &issued(3, later(3 * HOUR)), later(3 * HOUR));
-    assert_eq!(selectable(&book, later(3 * HOUR)), 1, "a start does not make whoever comes old");
+    assert_eq!(
+        selectable(&book, later(3 * HOUR)),
+        1,
+        "a start does not make whoever comes old"
+    );
 }
 
 #[test] // §8.2(3)
@@ -100,10 +121,25 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
     network.params.receipts_min = 1;
     let stranger = issued(2, later(2 * HOUR));
     // It breaks a rule of descriptors already, so that nobody's view is asked.
-    assert!(book.learn(&network, later(2 * HOUR), stranger.unverified()).is_err());
-    let descriptor = stranger.unverified().verify(&testing::public_network(), later(2 * HOUR)).unwrap();
-    assert!(!book.view().may_admit(&descriptor, &network, later(2 * HOUR)));
-    assert!(Book::new().view().may_admit(&descriptor, &network, later(2 * HOUR)), "a new book is being set up");
+    assert!(
+        book.learn(&network, later(2 * HOUR), stranger.unverified())
+            .is_err()
+    );
+    let descriptor = stranger
+        .unverified()
+        .verify(&testing::public_network(), later(2 * HOUR))
+        .unwrap();
+    assert!(
+        !book
+            .view()
+            .may_admit(&descriptor, &network, later(2 * HOUR))
+    );
+    assert!(
+        Book::new()
+            .view()
+            .may_admit(&descriptor, &network, later(2 * HOUR)),
+        "a new book is being set up"
+    );
 }
 
 #[test] // §8.2
@@ -121,7 +157,11 @@ fn addresses_outlive_descriptors_and_are_in_no_view() {
     }
     let mut book = disk.open(away);
     assert_eq!(learn(&mut book, &issued(2, away), away), Inserted::New);
-    assert_eq!(book.view().first_seen(&id(2)), Some(WALL), "it has been known since then");
+    assert_eq!(
+        book.view().first_seen(&id(2)),
+        Some(WALL),
+        "it has been known since then"
+    );
     assert!(!last_known(&book).contains(&id(2)));
 }
 
@@ -136,16 +176,26 @@ fn some_dozens_of_addresses_are_kept_the_newest_and_from_many_groups() {
         learn(&mut book, &issued(number, WALL), WALL);
     }
     for number in 1000..1100 {
-        learn(&mut book, &crowd(number, later(u64::from(number))), later(u64::from(number)));
+        learn(
+            &mut book,
+            &crowd(number, later(u64::from(number))),
+            later(u64::from(number)),
+        );
     }
     disk.take(&mut book);
     expire(&mut book, later(9 * DAY), later(9 * DAY));
     disk.take(&mut book);
     let kept = last_known(&book);
     assert_eq!((kept.len(), disk.0.len()), (LAST_KNOWN_MAX, LAST_KNOWN_MAX));
-    assert!((0..40).all(|number| kept.contains(&id(number))), "one group does not push the others out");
+    assert!(
+        (0..40).all(|number| kept.contains(&id(number))),
+        "one group does not push the others out"
+    );
     let newest = (1000..1100).rev().take(LAST_KNOWN_MAX - 40);
-    assert!(newest.map(id).all(|relay| kept.contains(&relay)), "of a group the newest stay");
+    assert!(
+        newest.map(id).all(|relay| kept.contains(&relay)),
+        "of a group the newest stay"
+    );
 }
 
 #[test] // §8.2
@@ -154,11 +204,17 @@ fn nothing_is_forgotten_while_the_clock_is_in_doubt() {
     expire(&mut book, later(29 * DAY), WALL);
     disk.take(&mut book);
     assert_eq!((book.view().len(), disk.0.len()), (0, 100));
-    assert!(expire(&mut book, later(60), WALL), "the clock is right again");
+    assert!(
+        expire(&mut book, later(60), WALL),
+        "the clock is right again"
+    );
     assert_eq!(book.view().len(), 100);
     let mut book = disk.open(later(29 * DAY));
     assert!(expire(&mut book, later(60), later(60)));
-    assert_eq!((book.view().len(), book.view().first_seen(&id(1))), (100, Some(WALL)));
+    assert_eq!(
+        (book.view().len(), book.view().first_seen(&id(1))),
+        (100, Some(WALL))
+    );
 }
 
 #[test] // §8.2
@@ -181,14 +237,22 @@ fn a_valid_descriptor_is_taken_though_an_older_clock_error_said_it_was_newer() {
     assert_eq!(learn(&mut book, &issued(1, WALL), WALL), Inserted::New);
     disk.take(&mut book);
     let row = &disk.0[&id(1)];
-    assert_eq!((&row.descriptor, row.age.first_seen), (&issued(1, WALL).bytes(), WALL));
+    assert_eq!(
+        (&row.descriptor, row.age.first_seen),
+        (&issued(1, WALL).bytes(), WALL)
+    );
 }
 
 #[test] // §8.2
 fn an_own_descriptor_takes_the_place_of_one_from_the_future() {
     let network = testing::public_network();
     let mut book = Book::new();
-    book.own(&network, later(29 * DAY), &issued(1, later(29 * DAY)).bytes()).unwrap();
+    book.own(
+        &network,
+        later(29 * DAY),
+        &issued(1, later(29 * DAY)).bytes(),
+    )
+    .unwrap();
     book.own(&network, WALL, &issued(1, WALL).bytes()).unwrap();
     assert_eq!(book.view().get(&id(1)).unwrap().issued_at, WALL);
     assert_eq!(book.poll_op(), None);
@@ -196,8 +260,12 @@ fn an_own_descriptor_takes_the_place_of_one_from_the_future() {
 
 #[test]
 fn rows_that_are_no_descriptors_are_left_out() {
-    let age = Age { first_seen: WALL, setup_at: WALL };
-    let rows = [vec![], vec![1, 2, 3], testing::relay(1).bytes()].map(|descriptor| BookRow { descriptor, age });
+    let age = Age {
+        first_seen: WALL,
+        setup_at: WALL,
+    };
+    let rows = [vec![], vec![1, 2, 3], testing::relay(1).bytes()]
+        .map(|descriptor| BookRow { descriptor, age });
     let book = Book::restore(&testing::public_network(), rows, WALL);
     assert_eq!((book.view().len(), last_known(&book).len()), (1, 0));
 }

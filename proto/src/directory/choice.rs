@@ -1,8 +1,9 @@
-//! How a relay is drawn from a view: uniformly, but no address group weighs more than its cap (docs/protocol.md §8.5).
+//! How a relay is drawn from a view: uniformly, but no address group weighs more than its cap
+//! (docs/protocol.md §8.5).
 //!
-//! Never by what a relay says of its own bandwidth. Group-first choice would let one cheap machine in each of many networks
-//! win; plain uniform choice, many machines in one. Pure functions of the view and the randomness, so that simulations
-//! draw as clients do.
+//! Never by what a relay says of its own bandwidth. Group-first choice would let one cheap machine
+//! in each of many networks win; plain uniform choice, many machines in one. Pure functions of the
+//! view and the randomness, so that simulations draw as clients do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +32,8 @@ struct Candidate {
     weight: u64,
 }
 
-/// What must not be drawn: relays, and everything in the address groups of those already on the path.
+/// What must not be drawn: relays, and everything in the address groups of those already on the
+/// path.
 #[derive(Debug, Clone, Default)]
 pub struct Exclude {
     relays: BTreeSet<RelayId>,
@@ -41,7 +43,10 @@ pub struct Exclude {
 impl Exclude {
     /// Nothing.
     pub const fn nothing() -> Self {
-        Self { relays: BTreeSet::new(), groups: BTreeSet::new() }
+        Self {
+            relays: BTreeSet::new(),
+            groups: BTreeSet::new(),
+        }
     }
 
     /// This relay, but not others in its groups.
@@ -63,16 +68,28 @@ impl Exclude {
 impl Candidates {
     /// The relays of a view that may be drawn for a path.
     pub fn selectable(view: &NetView, network: &Network, wall: WallTime) -> Self {
-        Self::new(view.selectable(network, wall).map(|descriptor| &**descriptor), network)
+        Self::new(
+            view.selectable(network, wall)
+                .map(|descriptor| &**descriptor),
+            network,
+        )
     }
 
     /// These relays. Caps count over all of them, whatever is drawn later.
-    pub fn new<'a>(descriptors: impl IntoIterator<Item = &'a RelayDescriptor>, network: &Network) -> Self {
+    pub fn new<'a>(
+        descriptors: impl IntoIterator<Item = &'a RelayDescriptor>,
+        network: &Network,
+    ) -> Self {
         let mut relays = Vec::new();
         let mut caps = Vec::new();
         for descriptor in descriptors {
             let groups = descriptor.groups(network);
-            relays.push(Candidate { relay: descriptor.relay, roles: descriptor.roles, groups, weight: WEIGHT_ONE });
+            relays.push(Candidate {
+                relay: descriptor.relay,
+                roles: descriptor.roles,
+                groups,
+                weight: WEIGHT_ONE,
+            });
             caps.push(caps_of(descriptor, network));
         }
         for level in 0..CAP_LEVELS {
@@ -94,20 +111,28 @@ impl Candidates {
 
     /// Each relay's share of draws in which nothing is excluded: what simulations reckon with.
     pub fn weights(&self) -> impl Iterator<Item = (RelayId, u64)> {
-        self.relays.iter().map(|candidate| (candidate.relay, candidate.weight))
+        self.relays
+            .iter()
+            .map(|candidate| (candidate.relay, candidate.weight))
     }
 }
 
-/// Draws a relay that has these roles and is not excluded, with the chance that its weight gives it. `None` if there is no
-/// such relay: the rule of distinct groups gives way to nothing.
+/// Draws a relay that has these roles and is not excluded, with the chance that its weight gives
+/// it. `None` if there is no such relay: the rule of distinct groups gives way to nothing.
 pub fn draw(
     candidates: &Candidates,
     roles: Roles,
     exclude: &Exclude,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Option<RelayId> {
-    let may_be_drawn = |candidate: &&Candidate| candidate.roles.contains(roles) && !exclude.has(candidate);
-    let total: u64 = candidates.relays.iter().filter(may_be_drawn).map(|candidate| candidate.weight).sum();
+    let may_be_drawn =
+        |candidate: &&Candidate| candidate.roles.contains(roles) && !exclude.has(candidate);
+    let total: u64 = candidates
+        .relays
+        .iter()
+        .filter(may_be_drawn)
+        .map(|candidate| candidate.weight)
+        .sum();
     if total == 0 {
         return None;
     }
@@ -134,9 +159,9 @@ fn caps_of(descriptor: &RelayDescriptor, network: &Network) -> Caps {
     levels
 }
 
-/// Brings every group of one level under its cap: its relays' weights shrink by what it has too much. A relay with
-/// addresses in several groups shrinks by the most that any of them demands. Later, wider levels only shrink weights
-/// further, so that narrower caps keep holding.
+/// Brings every group of one level under its cap: its relays' weights shrink by what it has too
+/// much. A relay with addresses in several groups shrinks by the most that any of them demands.
+/// Later, wider levels only shrink weights further, so that narrower caps keep holding.
 fn cap_level(relays: &mut [Candidate], caps: &[Option<&BTreeMap<Group, u32>>]) {
     let mut totals: BTreeMap<Group, u64> = BTreeMap::new();
     for (candidate, caps) in relays.iter().zip(caps) {
@@ -145,10 +170,13 @@ fn cap_level(relays: &mut [Candidate], caps: &[Option<&BTreeMap<Group, u32>>]) {
         }
     }
     for (candidate, caps) in relays.iter_mut().zip(caps) {
-        let shrunk = caps.iter().flat_map(|caps| caps.iter()).map(|(group, cap)| {
-            let total = totals.get(group).copied().unwrap_or_default();
-            scale(candidate.weight, u64::from(*cap) * WEIGHT_ONE, total)
-        });
+        let shrunk = caps
+            .iter()
+            .flat_map(|caps| caps.iter())
+            .map(|(group, cap)| {
+                let total = totals.get(group).copied().unwrap_or_default();
+                scale(candidate.weight, u64::from(*cap) * WEIGHT_ONE, total)
+            });
         candidate.weight = shrunk.min().unwrap_or(candidate.weight);
     }
 }
@@ -173,7 +201,9 @@ mod tests {
     /// Relays number 0.. at these addresses.
     fn candidates(addresses: &[String], network: &Network) -> (Vec<RelayDescriptor>, Candidates) {
         let at = |(number, address): (u32, &String)| {
-            testing::relay(number).with(|descriptor| descriptor.addresses = vec![address.parse().unwrap()]).descriptor
+            testing::relay(number)
+                .with(|descriptor| descriptor.addresses = vec![address.parse().unwrap()])
+                .descriptor
         };
         let relays: Vec<_> = (0..).zip(addresses).map(at).collect();
         let candidates = Candidates::new(&relays, network);
@@ -182,12 +212,18 @@ mod tests {
 
     fn weight_of(candidates: &Candidates, relays: &[RelayDescriptor]) -> f64 {
         let ids: BTreeSet<_> = relays.iter().map(|relay| relay.relay).collect();
-        let sum: u64 = candidates.weights().filter(|(relay, _)| ids.contains(relay)).map(|(_, weight)| weight).sum();
+        let sum: u64 = candidates
+            .weights()
+            .filter(|(relay, _)| ids.contains(relay))
+            .map(|(_, weight)| weight)
+            .sum();
         sum as f64 / WEIGHT_ONE as f64
     }
 
     fn spread(count: usize) -> Vec<String> {
-        (0..count).map(|number| format!("30.{number}.0.1:9000")).collect()
+        (0..count)
+            .map(|number| format!("30.{number}.0.1:9000"))
+            .collect()
     }
 
     #[test] // §8.5
@@ -197,9 +233,14 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut counts: BTreeMap<RelayId, u32> = BTreeMap::new();
         for _ in 0..50_000 {
-            *counts.entry(draw(&candidates, Roles::NONE, &Exclude::nothing(), &mut rng).unwrap()).or_default() += 1;
+            *counts
+                .entry(draw(&candidates, Roles::NONE, &Exclude::nothing(), &mut rng).unwrap())
+                .or_default() += 1;
         }
-        let chi_square: f64 = counts.values().map(|&count| (f64::from(count) - 1000.0).powi(2) / 1000.0).sum();
+        let chi_square: f64 = counts
+            .values()
+            .map(|&count| (f64::from(count) - 1000.0).powi(2) / 1000.0)
+            .sum();
         assert_eq!(counts.len(), 50);
         assert!(chi_square < 100.0, "49 degrees of freedom, {chi_square}");
     }
@@ -207,13 +248,21 @@ mod tests {
     #[test] // §8.5
     fn v4_groups_weigh_no_more_than_their_caps() {
         let network = testing::public_network();
-        let narrow: Vec<_> = (1..=100).map(|host| format!("20.1.1.{host}:9000")).collect();
+        let narrow: Vec<_> = (1..=100)
+            .map(|host| format!("20.1.1.{host}:9000"))
+            .collect();
         let wide: Vec<_> = (0..100).map(|net| format!("20.2.{net}.1:9000")).collect();
         let pair = ["20.3.1.1:9000".to_owned(), "20.3.2.1:9000".to_owned()];
         let all = [&narrow[..], &wide[..], &pair[..]].concat();
         let (relays, candidates) = candidates(&all, &network);
-        assert!((weight_of(&candidates, &relays[..100]) - 4.0).abs() < 1e-3, "one /24 weighs 4");
-        assert!((weight_of(&candidates, &relays[100..200]) - 8.0).abs() < 1e-3, "one /16 weighs 8");
+        assert!(
+            (weight_of(&candidates, &relays[..100]) - 4.0).abs() < 1e-3,
+            "one /24 weighs 4"
+        );
+        assert!(
+            (weight_of(&candidates, &relays[100..200]) - 8.0).abs() < 1e-3,
+            "one /16 weighs 8"
+        );
         assert!(
             (weight_of(&candidates, &relays[200..]) - 2.0).abs() < 1e-9,
             "groups under their caps keep their weight"
@@ -223,9 +272,15 @@ mod tests {
     #[test] // §8.5
     fn v6_groups_weigh_no_more_than_their_caps() {
         let network = testing::public_network();
-        let slash_64: Vec<_> = (1..=50).map(|host| format!("[2a00:1:1:1::{host}]:9000")).collect();
-        let slash_48: Vec<_> = (1..=50).map(|net| format!("[2a00:2:1:{net}::1]:9000")).collect();
-        let slash_32: Vec<_> = (1..=50).map(|net| format!("[2a00:3:{net}::1]:9000")).collect();
+        let slash_64: Vec<_> = (1..=50)
+            .map(|host| format!("[2a00:1:1:1::{host}]:9000"))
+            .collect();
+        let slash_48: Vec<_> = (1..=50)
+            .map(|net| format!("[2a00:2:1:{net}::1]:9000"))
+            .collect();
+        let slash_32: Vec<_> = (1..=50)
+            .map(|net| format!("[2a00:3:{net}::1]:9000"))
+            .collect();
         let (relays, candidates) = candidates(&[slash_64, slash_48, slash_32].concat(), &network);
         for (range, cap) in [(0..50, 1.0), (50..100, 4.0), (100..150, 8.0)] {
             assert!((weight_of(&candidates, &relays[range]) - cap).abs() < 1e-3);
@@ -238,7 +293,9 @@ mod tests {
         let crowd: Vec<_> = (1..=20).map(|host| format!("20.1.1.{host}:9000")).collect();
         let (mut relays, _) = candidates(&[crowd, spread(10)].concat(), &network);
         for (number, relay) in relays.iter_mut().take(20).enumerate() {
-            relay.addresses.push(format!("40.{number}.0.1:9000").parse().unwrap());
+            relay
+                .addresses
+                .push(format!("40.{number}.0.1:9000").parse().unwrap());
         }
         let candidates = Candidates::new(&relays, &network);
         assert!((weight_of(&candidates, &relays[..20]) - 4.0).abs() < 1e-3);
@@ -254,7 +311,10 @@ mod tests {
         exclude.relay(relays[2].relay);
         let mut rng = ChaCha20Rng::seed_from_u64(2);
         for _ in 0..100 {
-            assert_eq!(draw(&candidates, Roles::NONE, &exclude, &mut rng), Some(relays[3].relay));
+            assert_eq!(
+                draw(&candidates, Roles::NONE, &exclude, &mut rng),
+                Some(relays[3].relay)
+            );
         }
     }
 
@@ -268,18 +328,27 @@ mod tests {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         assert_eq!(draw(&candidates, Roles::NONE, &exclude, &mut rng), None);
         let nobody = Candidates::new([], &network);
-        assert_eq!(draw(&nobody, Roles::NONE, &Exclude::nothing(), &mut rng), None);
+        assert_eq!(
+            draw(&nobody, Roles::NONE, &Exclude::nothing(), &mut rng),
+            None
+        );
     }
 
     #[test]
     fn only_relays_with_the_roles_are_drawn() {
         let network = testing::public_network();
         let (mut relays, _) = candidates(&spread(10), &network);
-        relays.iter_mut().skip(1).for_each(|relay| relay.roles = Roles::DIRECTORY);
+        relays
+            .iter_mut()
+            .skip(1)
+            .for_each(|relay| relay.roles = Roles::DIRECTORY);
         let candidates = Candidates::new(&relays, &network);
         let mut rng = ChaCha20Rng::seed_from_u64(4);
         for _ in 0..50 {
-            assert_eq!(draw(&candidates, Roles::HOLDER, &Exclude::nothing(), &mut rng), Some(relays[0].relay));
+            assert_eq!(
+                draw(&candidates, Roles::HOLDER, &Exclude::nothing(), &mut rng),
+                Some(relays[0].relay)
+            );
         }
     }
 }

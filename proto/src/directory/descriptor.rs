@@ -1,7 +1,8 @@
-//! A relay's signed statement about itself: parsed, then verified, and only then believed (docs/protocol.md §8.1).
+//! A relay's signed statement about itself: parsed, then verified, and only then believed
+//! (docs/protocol.md §8.1).
 //!
-//! `version 1 | postcard body | signature 64`. What is signed, hashed and passed on are the bytes as they came, never a
-//! second encoding of them.
+//! `version 1 | postcard body | signature 64`. What is signed, hashed and passed on are the bytes
+//! as they came, never a second encoding of them.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::{BitOr, Deref};
@@ -16,8 +17,8 @@ use crate::crypto::sign::{PublicKey, Signature, SigningKey};
 use crate::handshake::{HopTarget, OnionKey};
 use crate::ids::{DescriptorHash, NetworkId, RelayId};
 use crate::limits::{
-    ADDRESSES_MAX, CLOCK_SKEW_MAX, ONION_KEYS_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LEN_MAX, RELAY_DESCRIPTOR_LIFE,
-    VERSION_LEN_MAX,
+    ADDRESSES_MAX, CLOCK_SKEW_MAX, ONION_KEYS_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LEN_MAX,
+    RELAY_DESCRIPTOR_LIFE, VERSION_LEN_MAX,
 };
 use crate::network::{Group, Network};
 use crate::time::WallTime;
@@ -55,7 +56,8 @@ pub struct RelayDescriptor {
     pub puzzle: u64,
 }
 
-/// What a relay does besides forwarding cells: a set. Bits without a meaning yet are kept, and mean nothing.
+/// What a relay does besides forwarding cells: a set. Bits without a meaning yet are kept, and mean
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles(pub u8);
 
@@ -96,26 +98,52 @@ pub struct Receipt {
 
 impl Receipt {
     /// Vouches for `relay`, which was reached at `address`.
-    pub fn sign(key: &SigningKey, network: &NetworkId, relay: &RelayId, address: SocketAddr, at: WallTime) -> Self {
+    pub fn sign(
+        key: &SigningKey,
+        network: &NetworkId,
+        relay: &RelayId,
+        address: SocketAddr,
+        at: WallTime,
+    ) -> Self {
         let at = at.to_hour();
         let signature = key.sign(&receipt_message(network, relay, address, at));
-        Self { issuer: key.public().into(), address, at, signature }
+        Self {
+            issuer: key.public().into(),
+            address,
+            at,
+            signature,
+        }
     }
 
     fn is_signed(&self, network: &NetworkId, relay: &RelayId) -> bool {
         let message = receipt_message(network, relay, self.address, self.at);
-        PublicKey::from(self.issuer).verify(&message, &self.signature).is_ok()
+        PublicKey::from(self.issuer)
+            .verify(&message, &self.signature)
+            .is_ok()
     }
 }
 
 /// Domain, network, relay, address as v6 (16) and port (2), time (8).
-fn receipt_message(network: &NetworkId, relay: &RelayId, address: SocketAddr, at: WallTime) -> Vec<u8> {
+fn receipt_message(
+    network: &NetworkId,
+    relay: &RelayId,
+    address: SocketAddr,
+    at: WallTime,
+) -> Vec<u8> {
     let ip = match address.ip() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
     };
     let (port, at) = (address.port().to_be_bytes(), at.as_secs().to_be_bytes());
-    [RECEIPT_DOMAIN, network.as_bytes(), relay.as_bytes(), &ip.octets(), &port, &at].concat()
+    [
+        RECEIPT_DOMAIN,
+        network.as_bytes(),
+        relay.as_bytes(),
+        &ip.octets(),
+        &port,
+        &at,
+    ]
+    .concat()
 }
 
 impl RelayDescriptor {
@@ -124,7 +152,11 @@ impl RelayDescriptor {
     /// # Panics
     /// `key` is not the relay's: a mistake of ours.
     pub fn sign(&self, key: &SigningKey) -> Vec<u8> {
-        assert_eq!(RelayId::from(key.public()), self.relay, "a relay signs for itself");
+        assert_eq!(
+            RelayId::from(key.public()),
+            self.relay,
+            "a relay signs for itself"
+        );
         let mut bytes = vec![FORMAT_VERSION];
         bytes.extend_from_slice(&wire::encode(self));
         let signature = key.sign(&[DESCRIPTOR_DOMAIN, &bytes].concat());
@@ -139,7 +171,10 @@ impl RelayDescriptor {
 
     /// The address groups it has addresses in.
     pub fn groups(&self, network: &Network) -> BTreeSet<Group> {
-        self.addresses.iter().map(|&address| network.group_of(address)).collect()
+        self.addresses
+            .iter()
+            .map(|&address| network.group_of(address))
+            .collect()
     }
 }
 
@@ -155,7 +190,8 @@ impl Unverified {
     /// Reads a descriptor.
     ///
     /// # Errors
-    /// The bytes are too long, of another version, or not exactly one descriptor in its one canonical form.
+    /// The bytes are too long, of another version, or not exactly one descriptor in its one
+    /// canonical form.
     pub fn decode(bytes: &[u8]) -> Result<Self, DescriptorFault> {
         if bytes.len() > RELAY_DESCRIPTOR_LEN_MAX {
             return Err(DescriptorFault::Malformed(Malformed::TooLong));
@@ -167,7 +203,11 @@ impl Unverified {
             return Err(DescriptorFault::Version);
         }
         let descriptor = wire::decode(body).map_err(DescriptorFault::Malformed)?;
-        Ok(Self { descriptor, bytes: bytes.to_vec(), signature: Signature(*signature) })
+        Ok(Self {
+            descriptor,
+            bytes: bytes.to_vec(),
+            signature: Signature(*signature),
+        })
     }
 
     /// Whose it claims to be.
@@ -195,29 +235,42 @@ impl Unverified {
         DescriptorHash(sha256(&[&self.bytes]))
     }
 
-    /// Checks every rule that needs no other descriptor; whether its receipts' issuers are worth anything is for
-    /// [`super::NetView::is_vouched`] to say. Cheap rules come first, signatures last.
+    /// Checks every rule that needs no other descriptor; whether its receipts' issuers are worth
+    /// anything is for [`super::NetView::is_vouched`] to say. Cheap rules come first, signatures
+    /// last.
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn verify(self, network: &Network, wall: WallTime) -> Result<VerifiedDescriptor, DescriptorFault> {
+    pub fn verify(
+        self,
+        network: &Network,
+        wall: WallTime,
+    ) -> Result<VerifiedDescriptor, DescriptorFault> {
         let descriptor = &self.descriptor;
         if descriptor.network != network.id {
             return Err(DescriptorFault::Network);
         }
         check_times(descriptor, wall)?;
         let is_version_byte = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
-        if descriptor.version.len() > VERSION_LEN_MAX || !descriptor.version.bytes().all(is_version_byte) {
+        if descriptor.version.len() > VERSION_LEN_MAX
+            || !descriptor.version.bytes().all(is_version_byte)
+        {
             return Err(DescriptorFault::VersionText);
         }
         let address = check_addresses(descriptor, network)?;
         check_receipt_claims(descriptor, network)?;
         let onion_key = check_onion_keys(descriptor)?;
-        let (signed, _) = self.bytes.split_at(self.bytes.len().saturating_sub(SIGNATURE_LEN));
+        let (signed, _) = self
+            .bytes
+            .split_at(self.bytes.len().saturating_sub(SIGNATURE_LEN));
         PublicKey::from(descriptor.relay)
             .verify(&[DESCRIPTOR_DOMAIN, signed].concat(), &self.signature)
             .map_err(|_| DescriptorFault::Signature)?;
-        if !descriptor.receipts.iter().all(|receipt| receipt.is_signed(&descriptor.network, &descriptor.relay)) {
+        if !descriptor
+            .receipts
+            .iter()
+            .all(|receipt| receipt.is_signed(&descriptor.network, &descriptor.relay))
+        {
             return Err(DescriptorFault::ReceiptSignature);
         }
         let hash = self.hash();
@@ -235,12 +288,22 @@ fn check_times(descriptor: &RelayDescriptor, wall: WallTime) -> Result<(), Descr
     if descriptor.issued_at > wall + CLOCK_SKEW_MAX {
         return Err(DescriptorFault::Future);
     }
-    if descriptor.expires_at() <= wall { Err(DescriptorFault::Dead) } else { Ok(()) }
+    if descriptor.expires_at() <= wall {
+        Err(DescriptorFault::Dead)
+    } else {
+        Ok(())
+    }
 }
 
 /// The first address.
-fn check_addresses(descriptor: &RelayDescriptor, network: &Network) -> Result<SocketAddr, DescriptorFault> {
-    let first = *descriptor.addresses.first().ok_or(DescriptorFault::NoAddress)?;
+fn check_addresses(
+    descriptor: &RelayDescriptor,
+    network: &Network,
+) -> Result<SocketAddr, DescriptorFault> {
+    let first = *descriptor
+        .addresses
+        .first()
+        .ok_or(DescriptorFault::NoAddress)?;
     let mut seen = BTreeSet::new();
     for &address in &descriptor.addresses {
         let ip = address.ip().to_canonical();
@@ -259,7 +322,10 @@ fn check_addresses(descriptor: &RelayDescriptor, network: &Network) -> Result<So
 
 /// The newest onion key.
 fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, DescriptorFault> {
-    let newest = *descriptor.onion_keys.first().ok_or(DescriptorFault::NoOnionKey)?;
+    let newest = *descriptor
+        .onion_keys
+        .first()
+        .ok_or(DescriptorFault::NoOnionKey)?;
     let distinct: BTreeSet<_> = descriptor.onion_keys.iter().collect();
     if distinct.len() != descriptor.onion_keys.len() {
         return Err(DescriptorFault::OnionKeyRepeated);
@@ -267,12 +333,23 @@ fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, Descriptor
     // Whether an agreement is contributory depends on their key alone: any secret of ours tells.
     let probe = DhSecret::from_bytes(&[1; 32]);
     let is_sound = |key: &OnionKey| probe.agree(&DhPublic(key.0)).is_ok();
-    if descriptor.onion_keys.iter().all(is_sound) { Ok(newest) } else { Err(DescriptorFault::OnionKeyWeak) }
+    if descriptor.onion_keys.iter().all(is_sound) {
+        Ok(newest)
+    } else {
+        Err(DescriptorFault::OnionKeyWeak)
+    }
 }
 
 /// All that can be said of receipts without a signature checked.
-fn check_receipt_claims(descriptor: &RelayDescriptor, network: &Network) -> Result<(), DescriptorFault> {
-    let issuers: BTreeSet<_> = descriptor.receipts.iter().map(|receipt| receipt.issuer).collect();
+fn check_receipt_claims(
+    descriptor: &RelayDescriptor,
+    network: &Network,
+) -> Result<(), DescriptorFault> {
+    let issuers: BTreeSet<_> = descriptor
+        .receipts
+        .iter()
+        .map(|receipt| receipt.issuer)
+        .collect();
     if issuers.len() != descriptor.receipts.len() || issuers.contains(&descriptor.relay) {
         return Err(DescriptorFault::ReceiptIssuer);
     }
@@ -296,13 +373,15 @@ fn is_unicast(ip: IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
-/// Whether relays of this network may have this address: one of the public Internet's, or any where private ones are allowed.
+/// Whether relays of this network may have this address: one of the public Internet's, or any where
+/// private ones are allowed.
 pub fn is_dialable(address: SocketAddr, network: &Network) -> bool {
     let ip = address.ip().to_canonical();
     is_unicast(ip) && (network.params.danger_allow_private_addresses || is_global(ip))
 }
 
-/// Whether an address is one of the public Internet's (the IANA special-purpose registries, as far as they are stable).
+/// Whether an address is one of the public Internet's (the IANA special-purpose registries, as far
+/// as they are stable).
 fn is_global(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => is_global_v4(v4),
@@ -313,8 +392,14 @@ fn is_global(ip: IpAddr) -> bool {
 fn is_global_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let is_shared = a == 100 && (64..128).contains(&b);
-    let is_special = a == 0 || a >= 240 || (a == 192 && b == 0 && c == 0) || (a == 198 && (b == 18 || b == 19));
-    !(is_shared || is_special || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation())
+    let is_special =
+        a == 0 || a >= 240 || (a == 192 && b == 0 && c == 0) || (a == 198 && (b == 18 || b == 19));
+    !(is_shared
+        || is_special
+        || ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_documentation())
 }
 
 fn is_global_v6(ip: Ipv6Addr) -> bool {
@@ -326,7 +411,8 @@ fn is_global_v6(ip: Ipv6Addr) -> bool {
     a & 0xe000 == 0x2000 && !is_documentation && !is_special
 }
 
-/// A descriptor that keeps every rule a descriptor can keep by itself. Cheap to clone: clones share it.
+/// A descriptor that keeps every rule a descriptor can keep by itself. Cheap to clone: clones share
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedDescriptor(Arc<Verified>);
 
@@ -352,7 +438,10 @@ impl VerifiedDescriptor {
 
     /// Whom to make a hop with: the relay, by its newest onion key.
     pub fn hop_target(&self) -> HopTarget {
-        HopTarget { relay: self.relay, onion_key: self.0.onion_key }
+        HopTarget {
+            relay: self.relay,
+            onion_key: self.0.onion_key,
+        }
     }
 
     /// Its first address, which is the one that receipts vouch for.
@@ -375,7 +464,8 @@ impl VerifiedDescriptor {
         self.issued_at > wall + CLOCK_SKEW_MAX
     }
 
-    /// Whether it takes the place of `other`, of the same relay: it is newer, or as new and greater by hash.
+    /// Whether it takes the place of `other`, of the same relay: it is newer, or as new and greater
+    /// by hash.
     pub fn supersedes(&self, other: &Self) -> bool {
         (self.issued_at, self.hash()) > (other.issued_at, other.hash())
     }

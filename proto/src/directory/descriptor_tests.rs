@@ -19,7 +19,13 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 
 fn receipt(issuer: u32, relay: &TestRelay, at: WallTime) -> Receipt {
     let address = relay.descriptor.addresses[0];
-    Receipt::sign(&testing::relay(issuer).key, &relay.descriptor.network, &relay.descriptor.relay, address, at)
+    Receipt::sign(
+        &testing::relay(issuer).key,
+        &relay.descriptor.network,
+        &relay.descriptor.relay,
+        address,
+        at,
+    )
 }
 
 #[test] // §8.1
@@ -29,7 +35,10 @@ fn a_good_descriptor_keeps_its_bytes() {
     assert_eq!(*verified, relay.descriptor);
     assert_eq!(verified.bytes(), relay.bytes());
     assert_eq!(verified.hash().0, sha256(&[&relay.bytes()]));
-    assert_eq!(verified.hop_target().onion_key, relay.descriptor.onion_keys[0]);
+    assert_eq!(
+        verified.hop_target().onion_key,
+        relay.descriptor.onion_keys[0]
+    );
 }
 
 #[test] // §8.1
@@ -37,13 +46,18 @@ fn the_longest_descriptor_fits() {
     let relay = testing::relay(1).with(|descriptor| {
         let v6 = "[2a00:1234:5678:9abc:def0:1234:5678:9abc]:65535";
         descriptor.onion_keys.push(OnionKey([9; 32]));
-        descriptor.addresses = addresses(&[v6, "[2a00::2]:65535", "[2a00::3]:65535", "[2a00::4]:65535"]);
+        descriptor.addresses =
+            addresses(&[v6, "[2a00::2]:65535", "[2a00::3]:65535", "[2a00::4]:65535"]);
         descriptor.version = "v".repeat(VERSION_LEN_MAX);
         descriptor.puzzle = u64::MAX;
     });
     let receipts = (2..5).map(|issuer| receipt(issuer, &relay, WALL)).collect();
     let relay = relay.with(|descriptor| descriptor.receipts = receipts);
-    assert!(relay.bytes().len() <= RELAY_DESCRIPTOR_LEN_MAX, "{}", relay.bytes().len());
+    assert!(
+        relay.bytes().len() <= RELAY_DESCRIPTOR_LEN_MAX,
+        "{}",
+        relay.bytes().len()
+    );
     assert_eq!(fault_in(&testing::public_network(), &relay), None);
 }
 
@@ -53,7 +67,8 @@ fn any_changed_byte_is_noticed() {
     for index in 0..bytes.len() {
         let mut changed = bytes.clone();
         changed[index] ^= 0x10;
-        let result = Unverified::decode(&changed).and_then(|it| it.verify(&testing::public_network(), WALL));
+        let result =
+            Unverified::decode(&changed).and_then(|it| it.verify(&testing::public_network(), WALL));
         assert!(result.is_err(), "byte {index}");
     }
 }
@@ -63,12 +78,18 @@ fn lists_are_limited() {
     let relay = testing::relay(1).with(|descriptor| {
         descriptor.onion_keys = (1..4).map(|byte| OnionKey([byte; 32])).collect();
     });
-    assert_eq!(Unverified::decode(&relay.bytes()), Err(DescriptorFault::Malformed(Malformed::Value)));
+    assert_eq!(
+        Unverified::decode(&relay.bytes()),
+        Err(DescriptorFault::Malformed(Malformed::Value))
+    );
 }
 
 #[test] // §8.1
 fn another_network_or_version_is_refused() {
-    assert_eq!(fault(|descriptor| descriptor.network = NetworkId([7; 32])), Some(DescriptorFault::Network));
+    assert_eq!(
+        fault(|descriptor| descriptor.network = NetworkId([7; 32])),
+        Some(DescriptorFault::Network)
+    );
     let mut bytes = testing::relay(1).bytes();
     bytes[0] = 2;
     assert_eq!(Unverified::decode(&bytes), Err(DescriptorFault::Version));
@@ -76,7 +97,8 @@ fn another_network_or_version_is_refused() {
 
 #[test] // §8.1
 fn descriptors_live_48_hours_and_come_at_most_an_hour_early() {
-    let issued = |at| fault(move |descriptor: &mut RelayDescriptor| descriptor.issued_at = WallTime(at));
+    let issued =
+        |at| fault(move |descriptor: &mut RelayDescriptor| descriptor.issued_at = WallTime(at));
     let wall = WALL.as_secs();
     assert_eq!(issued(wall + 3600), None);
     assert_eq!(issued(wall + 3601), Some(DescriptorFault::Future));
@@ -93,22 +115,53 @@ fn addresses_name_hosts_of_the_public_internet() {
     };
     assert_eq!(of(&["1.2.3.4:1", "[2a00::1]:1"]), None);
     assert_eq!(of(&[]), Some(DescriptorFault::NoAddress));
-    for wrong in ["0.0.0.0:1", "[::]:1", "224.0.0.1:1", "[ff02::1]:1", "255.255.255.255:1", "1.2.3.4:0"] {
+    for wrong in [
+        "0.0.0.0:1",
+        "[::]:1",
+        "224.0.0.1:1",
+        "[ff02::1]:1",
+        "255.255.255.255:1",
+        "1.2.3.4:0",
+    ] {
         assert_eq!(of(&[wrong]), Some(DescriptorFault::Address), "{wrong}");
     }
-    let private = ["10.0.0.1:1", "127.0.0.1:1", "169.254.1.1:1", "100.64.0.1:1", "192.0.2.1:1", "[::1]:1"];
-    let private_v6 = ["[fe80::1]:1", "[fd00::1]:1", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:1", "[2002:a00:1::]:1"];
+    let private = [
+        "10.0.0.1:1",
+        "127.0.0.1:1",
+        "169.254.1.1:1",
+        "100.64.0.1:1",
+        "192.0.2.1:1",
+        "[::1]:1",
+    ];
+    let private_v6 = [
+        "[fe80::1]:1",
+        "[fd00::1]:1",
+        "[2001:db8::1]:1",
+        "[::ffff:10.0.0.1]:1",
+        "[2002:a00:1::]:1",
+    ];
     for wrong in private.into_iter().chain(private_v6) {
-        assert_eq!(of(&[wrong]), Some(DescriptorFault::AddressPrivate), "{wrong}");
+        assert_eq!(
+            of(&[wrong]),
+            Some(DescriptorFault::AddressPrivate),
+            "{wrong}"
+        );
     }
-    assert_eq!(of(&["1.2.3.4:1", "[::ffff:1.2.3.4]:1"]), Some(DescriptorFault::AddressRepeated));
+    assert_eq!(
+        of(&["1.2.3.4:1", "[::ffff:1.2.3.4]:1"]),
+        Some(DescriptorFault::AddressRepeated)
+    );
 }
 
 #[test] // §8.1
 fn private_addresses_need_a_network_that_allows_them() {
-    let relay = testing::relay(1).with(|descriptor| descriptor.addresses = addresses(&["127.0.0.1:9000"]));
+    let relay =
+        testing::relay(1).with(|descriptor| descriptor.addresses = addresses(&["127.0.0.1:9000"]));
     assert_eq!(fault_in(&Network::local(), &relay), None);
-    assert_eq!(fault_in(&testing::public_network(), &relay), Some(DescriptorFault::AddressPrivate));
+    assert_eq!(
+        fault_in(&testing::public_network(), &relay),
+        Some(DescriptorFault::AddressPrivate)
+    );
 }
 
 #[test] // §8.1
@@ -118,7 +171,10 @@ fn onion_keys_are_one_or_two_sound_ones() {
     assert_eq!(of(&[sound, OnionKey([9; 32])]), None);
     assert_eq!(of(&[]), Some(DescriptorFault::NoOnionKey));
     assert_eq!(of(&[sound, sound]), Some(DescriptorFault::OnionKeyRepeated));
-    assert_eq!(of(&[sound, OnionKey([0; 32])]), Some(DescriptorFault::OnionKeyWeak));
+    assert_eq!(
+        of(&[sound, OnionKey([0; 32])]),
+        Some(DescriptorFault::OnionKeyWeak)
+    );
 }
 
 #[test] // §8.1
@@ -126,28 +182,61 @@ fn version_text_is_printable() {
     let of = |text: &str| fault(|descriptor| text.clone_into(&mut descriptor.version));
     assert_eq!(of("umbel 0.1.0"), None);
     assert_eq!(of("umbel\x1b[2J"), Some(DescriptorFault::VersionText));
-    assert_eq!(of(&"v".repeat(VERSION_LEN_MAX + 1)), Some(DescriptorFault::VersionText));
+    assert_eq!(
+        of(&"v".repeat(VERSION_LEN_MAX + 1)),
+        Some(DescriptorFault::VersionText)
+    );
 }
 
 #[test] // §8.2
 fn receipts_are_counted_and_their_signatures_checked() {
-    let network = Network { params: Params { receipts_min: 2, ..Params::DEFAULT }, ..Network::local() };
+    let network = Network {
+        params: Params {
+            receipts_min: 2,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    };
     let with = |receipts: Vec<Receipt>| {
-        fault_in(&network, &testing::relay(1).with(|descriptor| descriptor.receipts = receipts))
+        fault_in(
+            &network,
+            &testing::relay(1).with(|descriptor| descriptor.receipts = receipts),
+        )
     };
     let relay = testing::relay(1);
     let good = |issuer| receipt(issuer, &relay, WALL);
     assert_eq!(with(vec![good(2), good(3)]), None);
     assert_eq!(with(vec![good(2)]), Some(DescriptorFault::ReceiptsTooFew));
-    assert_eq!(with(vec![good(2), good(2)]), Some(DescriptorFault::ReceiptIssuer));
-    assert_eq!(with(vec![good(2), good(1)]), Some(DescriptorFault::ReceiptIssuer));
-    assert_eq!(with(vec![good(2), receipt(3, &testing::relay(8), WALL)]), Some(DescriptorFault::ReceiptAddress));
-    let of_another = Receipt { issuer: testing::relay(4).descriptor.relay, ..good(3) };
-    assert_eq!(with(vec![good(2), of_another]), Some(DescriptorFault::ReceiptSignature));
+    assert_eq!(
+        with(vec![good(2), good(2)]),
+        Some(DescriptorFault::ReceiptIssuer)
+    );
+    assert_eq!(
+        with(vec![good(2), good(1)]),
+        Some(DescriptorFault::ReceiptIssuer)
+    );
+    assert_eq!(
+        with(vec![good(2), receipt(3, &testing::relay(8), WALL)]),
+        Some(DescriptorFault::ReceiptAddress)
+    );
+    let of_another = Receipt {
+        issuer: testing::relay(4).descriptor.relay,
+        ..good(3)
+    };
+    assert_eq!(
+        with(vec![good(2), of_another]),
+        Some(DescriptorFault::ReceiptSignature)
+    );
     let old = WallTime(WALL.as_secs() - Duration::from_secs(8 * 24 * 3600).as_secs());
-    assert_eq!(with(vec![good(2), receipt(3, &relay, old)]), Some(DescriptorFault::ReceiptTime));
+    assert_eq!(
+        with(vec![good(2), receipt(3, &relay, old)]),
+        Some(DescriptorFault::ReceiptTime)
+    );
     let early = WallTime(WALL.as_secs() + 3 * 3600);
-    assert_eq!(with(vec![good(2), receipt(3, &relay, early)]), Some(DescriptorFault::ReceiptTime));
+    assert_eq!(
+        with(vec![good(2), receipt(3, &relay, early)]),
+        Some(DescriptorFault::ReceiptTime)
+    );
 }
 
 proptest! {

@@ -1,8 +1,9 @@
 //! Who the relays are, and where inbox descriptors are kept (docs/protocol.md §8, §9.4).
 //!
-//! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view, what lasts of it, and the
-//! addresses that outlive it · [`reconcile`] how two views become one · [`choice`] how a relay is drawn from a view · [`ring`]
-//! which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
+//! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
+//! what lasts of it, and the addresses that outlive it · [`reconcile`] how two views become one ·
+//! [`choice`] how a relay is drawn from a view · [`ring`] which relays keep an inbox's descriptor ·
+//! [`service`] what the directory service speaks.
 
 pub mod book;
 pub mod choice;
@@ -13,7 +14,9 @@ pub mod service;
 pub mod view;
 
 pub use book::{Book, BookOp, BookRow};
-pub use descriptor::{DescriptorFault, Receipt, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
+pub use descriptor::{
+    DescriptorFault, Receipt, RelayDescriptor, Roles, Unverified, VerifiedDescriptor,
+};
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Inserted, NetView};
 

@@ -1,9 +1,11 @@
-//! How two views become one: a digest each, and where they differ, pages of what the asker holds (docs/protocol.md §8.3).
+//! How two views become one: a digest each, and where they differ, pages of what the asker holds
+//! (docs/protocol.md §8.3).
 //!
-//! Union: what one side lacks, it gets; nothing is deleted. The asker lists a range of its relays, the answerer sends what
-//! is newer in that range and says what it wants, and how far it came; the asker pushes what is wanted and goes on behind
-//! that point. Every message is bounded, every reply makes progress, and a reply that holds anything but what it may is a
-//! fault. A page knows its range, so that ranges may later be told apart by fingerprints first.
+//! Union: what one side lacks, it gets; nothing is deleted. The asker lists a range of its relays,
+//! the answerer sends what is newer in that range and says what it wants, and how far it came; the
+//! asker pushes what is wanted and goes on behind that point. Every message is bounded, every reply
+//! makes progress, and a reply that holds anything but what it may is a fault. A page knows its
+//! range, so that ranges may later be told apart by fingerprints first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -54,7 +56,9 @@ impl IdPrefix {
     }
 
     fn next(self) -> Option<Self> {
-        u64::from_be_bytes(self.0).checked_add(1).map(|number| Self(number.to_be_bytes()))
+        u64::from_be_bytes(self.0)
+            .checked_add(1)
+            .map(|number| Self(number.to_be_bytes()))
     }
 
     fn previous(self) -> Self {
@@ -63,7 +67,9 @@ impl IdPrefix {
 
     fn first_id(self) -> RelayId {
         let mut id = [0; RelayId::LEN];
-        id.iter_mut().zip(self.0).for_each(|(byte, prefix)| *byte = prefix);
+        id.iter_mut()
+            .zip(self.0)
+            .for_each(|(byte, prefix)| *byte = prefix);
         RelayId(id)
     }
 }
@@ -77,7 +83,10 @@ struct Version {
 
 impl Version {
     fn new(descriptor: &RelayDescriptor, hash: DescriptorHash) -> Self {
-        Self { issued_at: descriptor.issued_at.as_secs(), hash: hash.0.first_chunk().copied().unwrap_or_default() }
+        Self {
+            issued_at: descriptor.issued_at.as_secs(),
+            hash: hash.0.first_chunk().copied().unwrap_or_default(),
+        }
     }
 
     fn of(descriptor: &VerifiedDescriptor) -> Self {
@@ -117,7 +126,11 @@ impl From<Page> for RawPage {
             items.extend_from_slice(&item.version.issued_at.to_be_bytes());
             items.extend_from_slice(&item.version.hash);
         }
-        Self { from: page.from, until: page.until, items: ByteBuf::from(items) }
+        Self {
+            from: page.from,
+            until: page.until,
+            items: ByteBuf::from(items),
+        }
     }
 }
 
@@ -125,20 +138,37 @@ impl TryFrom<RawPage> for Page {
     type Error = BadPage;
 
     fn try_from(raw: RawPage) -> Result<Self, BadPage> {
-        let RawPage { from, until, items: bytes } = raw;
+        let RawPage {
+            from,
+            until,
+            items: bytes,
+        } = raw;
         if from > until || bytes.len() > SYNC_ITEMS_MAX * SYNC_ITEM_LEN {
             return Err(BadPage);
         }
-        let items = bytes.chunks(SYNC_ITEM_LEN).map(read_item).collect::<Result<Vec<_>, _>>().map_err(|_| BadPage)?;
-        let is_in_range = items.iter().all(|item| from <= item.prefix && item.prefix <= until);
-        if is_in_range && items.is_sorted_by(|a, b| a < b) { Ok(Self { from, until, items }) } else { Err(BadPage) }
+        let items = bytes
+            .chunks(SYNC_ITEM_LEN)
+            .map(read_item)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| BadPage)?;
+        let is_in_range = items
+            .iter()
+            .all(|item| from <= item.prefix && item.prefix <= until);
+        if is_in_range && items.is_sorted_by(|a, b| a < b) {
+            Ok(Self { from, until, items })
+        } else {
+            Err(BadPage)
+        }
     }
 }
 
 fn read_item(bytes: &[u8]) -> Result<Item, Malformed> {
     let mut reader = Reader::new(bytes);
     let prefix = IdPrefix(reader.array()?);
-    let version = Version { issued_at: reader.u64()?, hash: reader.array()? };
+    let version = Version {
+        issued_at: reader.u64()?,
+        hash: reader.array()?,
+    };
     reader.finish()?;
     Ok(Item { prefix, version })
 }
@@ -154,12 +184,16 @@ impl core::fmt::Display for BadPage {
 }
 
 impl Page {
-    /// What `view` holds from `from` on, up to as much as a page takes. Relays with one prefix are never torn apart.
+    /// What `view` holds from `from` on, up to as much as a page takes. Relays with one prefix are
+    /// never torn apart.
     fn new(view: &NetView, from: IdPrefix) -> Self {
         let mut items: Vec<Item> = view
             .iter_from(from.first_id())
             .take(SYNC_ITEMS_MAX + 1)
-            .map(|descriptor| Item { prefix: IdPrefix::of(&descriptor.relay), version: Version::of(descriptor) })
+            .map(|descriptor| Item {
+                prefix: IdPrefix::of(&descriptor.relay),
+                version: Version::of(descriptor),
+            })
             .collect();
         let mut until = IdPrefix::LAST;
         if items.len() > SYNC_ITEMS_MAX
@@ -169,12 +203,19 @@ impl Page {
             until = beyond.prefix.previous();
         }
         items.sort_unstable();
-        Self { from, until: until.max(from), items }
+        Self {
+            from,
+            until: until.max(from),
+            items,
+        }
     }
 
     /// The newest item of each prefix: items are in order, so that the last one stays.
     fn newest(&self) -> BTreeMap<IdPrefix, Version> {
-        self.items.iter().map(|item| (item.prefix, item.version)).collect()
+        self.items
+            .iter()
+            .map(|item| (item.prefix, item.version))
+            .collect()
     }
 }
 
@@ -209,7 +250,10 @@ fn answer_page(view: &NetView, page: &Page) -> PageReply {
         if prefix > page.until {
             break;
         }
-        if theirs.get(&prefix).is_some_and(|their_version| *their_version >= Version::of(descriptor)) {
+        if theirs
+            .get(&prefix)
+            .is_some_and(|their_version| *their_version >= Version::of(descriptor))
+        {
             continue;
         }
         sent_bytes += descriptor.bytes().len();
@@ -228,20 +272,29 @@ fn answer_page(view: &NetView, page: &Page) -> PageReply {
         .filter(|&(&prefix, &version)| is_wanted(prefix, version))
         .flat_map(|(prefix, _)| prefix.0)
         .collect();
-    let descriptors = sent.into_iter().map(|(_, bytes)| ByteBuf::from(bytes)).collect();
-    PageReply { covered, descriptors, wanted: ByteBuf::from(wanted) }
+    let descriptors = sent
+        .into_iter()
+        .map(|(_, bytes)| ByteBuf::from(bytes))
+        .collect();
+    PageReply {
+        covered,
+        descriptors,
+        wanted: ByteBuf::from(wanted),
+    }
 }
 
 fn with_prefix(view: &NetView, prefix: IdPrefix) -> impl Iterator<Item = &VerifiedDescriptor> {
-    view.iter_from(prefix.first_id()).take_while(move |descriptor| IdPrefix::of(&descriptor.relay) == prefix)
+    view.iter_from(prefix.first_id())
+        .take_while(move |descriptor| IdPrefix::of(&descriptor.relay) == prefix)
 }
 
 fn newest_of(view: &NetView, prefix: IdPrefix) -> Option<Version> {
     with_prefix(view, prefix).map(Version::of).max()
 }
 
-/// The asking side of one reconciliation. Feed it the reply to each request that it gives; do with what was received
-/// what is to be done (verify, admit), and send the next request, until there is none.
+/// The asking side of one reconciliation. Feed it the reply to each request that it gives; do with
+/// what was received what is to be done (verify, admit), and send the next request, until there is
+/// none.
 #[derive(Debug)]
 pub struct Syncer {
     state: State,
@@ -259,7 +312,11 @@ enum State {
     /// Our digest is with the answerer.
     Digest,
     /// A page of ours is.
-    Page { from: IdPrefix, until: IdPrefix, listed: BTreeMap<IdPrefix, Version> },
+    Page {
+        from: IdPrefix,
+        until: IdPrefix,
+        listed: BTreeMap<IdPrefix, Version>,
+    },
     /// A push of this many descriptors is.
     Push { count: usize },
     /// There is nothing more to say.
@@ -288,8 +345,17 @@ impl Syncer {
 
     fn begin_either(view: &NetView, is_giving: bool) -> (Self, DirectoryRequest) {
         let next_from = Some(IdPrefix::FIRST);
-        let syncer = Self { state: State::Digest, is_giving, rounds: 1, wanted: VecDeque::new(), next_from };
-        (syncer, DirectoryRequest::Sync(SyncRequest::Digest(view.digest())))
+        let syncer = Self {
+            state: State::Digest,
+            is_giving,
+            rounds: 1,
+            wanted: VecDeque::new(),
+            next_from,
+        };
+        (
+            syncer,
+            DirectoryRequest::Sync(SyncRequest::Digest(view.digest())),
+        )
     }
 
     /// Whether there is nothing more to say.
@@ -297,20 +363,33 @@ impl Syncer {
         matches!(self.state, State::Done)
     }
 
-    /// Takes the reply to the last request. After a fault there is nothing more to say to this answerer.
+    /// Takes the reply to the last request. After a fault there is nothing more to say to this
+    /// answerer.
     ///
     /// # Errors
     /// The rule that the reply breaks, or why the answerer refused.
-    pub fn on_reply(&mut self, view: &NetView, reply: DirectoryReply) -> Result<SyncStep, SyncFault> {
+    pub fn on_reply(
+        &mut self,
+        view: &NetView,
+        reply: DirectoryReply,
+    ) -> Result<SyncStep, SyncFault> {
         let received = match (core::mem::replace(&mut self.state, State::Done), reply) {
             (_, DirectoryReply::Refused(refusal)) => return Err(SyncFault::Refused(refusal)),
             (State::Digest, DirectoryReply::Sync(SyncReply::Same)) => {
-                return Ok(SyncStep { received: Vec::new(), request: None });
+                return Ok(SyncStep {
+                    received: Vec::new(),
+                    request: None,
+                });
             }
             (State::Digest, DirectoryReply::Sync(SyncReply::Differs)) => Vec::new(),
-            (State::Page { from, until, listed }, DirectoryReply::Sync(SyncReply::Page(reply))) => {
-                self.on_page(from, until, &listed, &reply)?
-            }
+            (
+                State::Page {
+                    from,
+                    until,
+                    listed,
+                },
+                DirectoryReply::Sync(SyncReply::Page(reply)),
+            ) => self.on_page(from, until, &listed, &reply)?,
             (State::Push { count }, DirectoryReply::Pushed { accepted }) => {
                 if usize::try_from(accepted).is_ok_and(|accepted| accepted <= count) {
                     Vec::new()
@@ -342,7 +421,8 @@ impl Syncer {
         if covered < from || covered > until {
             return Err(SyncFault::Range);
         }
-        // Who stops early must have been stopped by the limit: else a reply could bring next to nothing, for ever.
+        // Who stops early must have been stopped by the limit: else a reply could bring next to
+        // nothing, for ever.
         let reply_bytes: usize = reply.descriptors.iter().map(|bytes| bytes.len()).sum();
         if covered < until && reply_bytes < SYNC_BYTES_MAX / 2 {
             return Err(SyncFault::Stalled);
@@ -359,11 +439,17 @@ impl Syncer {
     fn next_request(&mut self, view: &NetView) -> Option<DirectoryRequest> {
         let pushed = self.next_push(view);
         if !pushed.is_empty() {
-            self.state = State::Push { count: pushed.len() };
+            self.state = State::Push {
+                count: pushed.len(),
+            };
             return Some(DirectoryRequest::Push(pushed));
         }
         let page = Page::new(view, self.next_from?);
-        self.state = State::Page { from: page.from, until: page.until, listed: page.newest() };
+        self.state = State::Page {
+            from: page.from,
+            until: page.until,
+            listed: page.newest(),
+        };
         Some(DirectoryRequest::Sync(SyncRequest::Page(page)))
     }
 
@@ -386,7 +472,8 @@ impl Syncer {
     }
 }
 
-/// The descriptors of a reply, if it may hold them: well-formed, in order, in the covered range, newer than what we listed.
+/// The descriptors of a reply, if it may hold them: well-formed, in order, in the covered range,
+/// newer than what we listed.
 fn read_received(
     reply: &PageReply,
     from: IdPrefix,
@@ -399,7 +486,10 @@ fn read_received(
         if prefix < from || prefix > reply.covered {
             return Err(SyncFault::Unasked);
         }
-        if received.last().is_some_and(|last| last.relay() >= descriptor.relay()) {
+        if received
+            .last()
+            .is_some_and(|last| last.relay() >= descriptor.relay())
+        {
             return Err(SyncFault::Unasked);
         }
         let version = Version::new(descriptor.claims(), descriptor.hash());
@@ -412,11 +502,20 @@ fn read_received(
 }
 
 /// What the answerer wants, if it may want it: in order, listed by us, in the covered range.
-fn read_wanted(reply: &PageReply, listed: &BTreeMap<IdPrefix, Version>) -> Result<Vec<IdPrefix>, SyncFault> {
+fn read_wanted(
+    reply: &PageReply,
+    listed: &BTreeMap<IdPrefix, Version>,
+) -> Result<Vec<IdPrefix>, SyncFault> {
     let (chunks, rest) = reply.wanted.as_chunks::<8>();
     let wanted: Vec<_> = chunks.iter().map(|&prefix| IdPrefix(prefix)).collect();
-    let is_listed = wanted.iter().all(|prefix| *prefix <= reply.covered && listed.contains_key(prefix));
-    if rest.is_empty() && is_listed && wanted.is_sorted_by(|a, b| a < b) { Ok(wanted) } else { Err(SyncFault::Wanted) }
+    let is_listed = wanted
+        .iter()
+        .all(|prefix| *prefix <= reply.covered && listed.contains_key(prefix));
+    if rest.is_empty() && is_listed && wanted.is_sorted_by(|a, b| a < b) {
+        Ok(wanted)
+    } else {
+        Err(SyncFault::Wanted)
+    }
 }
 
 /// Why a reconciliation came to nothing: a rule that the answerer broke, or its refusal.

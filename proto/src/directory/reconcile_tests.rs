@@ -8,14 +8,19 @@ use crate::directory::testing::{self, WALL};
 use crate::limits::RELAY_DESCRIPTOR_LEN_MAX;
 use crate::time::WallTime;
 
-/// Two descriptors of each of 500 relays, the older first: signing them once is enough for all tests.
+/// Two descriptors of each of 500 relays, the older first: signing them once is enough for all
+/// tests.
 fn pool() -> &'static [[VerifiedDescriptor; 2]] {
     static POOL: OnceLock<Vec<[VerifiedDescriptor; 2]>> = OnceLock::new();
     POOL.get_or_init(|| {
         let newer = |number| {
-            testing::relay(number).with(|descriptor| descriptor.issued_at = WallTime(WALL.as_secs() + 60)).verified()
+            testing::relay(number)
+                .with(|descriptor| descriptor.issued_at = WallTime(WALL.as_secs() + 60))
+                .verified()
         };
-        (0..500).map(|number| [testing::relay(number).verified(), newer(number)]).collect()
+        (0..500)
+            .map(|number| [testing::relay(number).verified(), newer(number)])
+            .collect()
     })
 }
 
@@ -33,7 +38,10 @@ fn serve(view: &mut NetView, request: &DirectoryRequest) -> DirectoryReply {
     let reply = match request {
         DirectoryRequest::Sync(request) => DirectoryReply::Sync(answer(view, &request)),
         DirectoryRequest::Push(list) => DirectoryReply::Pushed {
-            accepted: list.iter().map(|bytes| take(view, Unverified::decode(bytes).unwrap())).sum(),
+            accepted: list
+                .iter()
+                .map(|bytes| take(view, Unverified::decode(bytes).unwrap()))
+                .sum(),
         },
         DirectoryRequest::PublishInbox(_) | DirectoryRequest::LookupInbox { .. } => {
             panic!("a syncer asks no such thing")
@@ -45,7 +53,10 @@ fn serve(view: &mut NetView, request: &DirectoryRequest) -> DirectoryReply {
 }
 
 fn take(view: &mut NetView, descriptor: Unverified) -> u32 {
-    view.insert(descriptor.verify(&testing::public_network(), WALL).unwrap(), WALL);
+    view.insert(
+        descriptor.verify(&testing::public_network(), WALL).unwrap(),
+        WALL,
+    );
     1
 }
 
@@ -109,47 +120,74 @@ fn any_two_views_become_one_in_few_rounds() {
 
 #[test] // §8.3
 fn views_of_many_pages_become_one() {
-    let relays: Vec<_> = (0..3200).map(|number| testing::relay(number).verified()).collect();
+    let relays: Vec<_> = (0..3200)
+        .map(|number| testing::relay(number).verified())
+        .collect();
     let mut asker = view_of(&relays[..3000]);
     let mut answerer = view_of(&relays[200..]);
     let mut newcomer = NetView::new();
     let union = view_of(&relays);
     let rounds = reconcile(&mut asker, &mut answerer);
-    assert_eq!((asker.digest(), answerer.digest()), (union.digest(), union.digest()));
+    assert_eq!(
+        (asker.digest(), answerer.digest()),
+        (union.digest(), union.digest())
+    );
     assert!(rounds <= 8, "{rounds} rounds for two pages each way");
     let rounds = reconcile(&mut newcomer, &mut answerer);
     assert_eq!(newcomer.digest(), union.digest());
-    assert!(rounds <= 2 + 3200 * RELAY_DESCRIPTOR_LEN_MAX / SYNC_BYTES_MAX, "{rounds} rounds for everything");
+    assert!(
+        rounds <= 2 + 3200 * RELAY_DESCRIPTOR_LEN_MAX / SYNC_BYTES_MAX,
+        "{rounds} rounds for everything"
+    );
 }
 
 #[test] // §8.3
 fn who_only_takes_gives_nothing() {
     let mut asker = view_of(pool().iter().take(20).map(|[_, new]| new));
     let mut answerer = view_of(pool().iter().skip(10).take(30).map(|[old, _]| old));
-    let (answerer_before, union) = (answerer.digest(), view_of(asker.iter().chain(answerer.iter())));
+    let (answerer_before, union) = (
+        answerer.digest(),
+        view_of(asker.iter().chain(answerer.iter())),
+    );
     run(&mut asker, &mut answerer, Syncer::begin_taking);
-    assert_eq!((asker.digest(), answerer.digest()), (union.digest(), answerer_before));
+    assert_eq!(
+        (asker.digest(), answerer.digest()),
+        (union.digest(), answerer_before)
+    );
 }
 
 /// An asker that holds the first ten relays and has sent its page, with the page.
 fn asking() -> (NetView, Syncer, Page) {
     let view = view_of(pool().iter().take(10).map(|[_, new]| new));
     let (mut syncer, _) = Syncer::begin(&view);
-    let step = syncer.on_reply(&view, DirectoryReply::Sync(SyncReply::Differs)).unwrap();
-    let Some(DirectoryRequest::Sync(SyncRequest::Page(page))) = step.request else { panic!("a page is next") };
+    let step = syncer
+        .on_reply(&view, DirectoryReply::Sync(SyncReply::Differs))
+        .unwrap();
+    let Some(DirectoryRequest::Sync(SyncRequest::Page(page))) = step.request else {
+        panic!("a page is next")
+    };
     (view, syncer, page)
 }
 
 fn fault_of(reply: PageReply) -> Option<SyncFault> {
     let (view, mut syncer, _) = asking();
-    let fault = syncer.on_reply(&view, DirectoryReply::Sync(SyncReply::Page(reply))).err();
+    let fault = syncer
+        .on_reply(&view, DirectoryReply::Sync(SyncReply::Page(reply)))
+        .err();
     assert!(fault.is_none() || syncer.is_done());
     fault
 }
 
 fn reply_with(descriptors: &[&VerifiedDescriptor]) -> PageReply {
-    let descriptors = descriptors.iter().map(|descriptor| ByteBuf::from(descriptor.bytes())).collect();
-    PageReply { covered: IdPrefix::LAST, descriptors, wanted: ByteBuf::new() }
+    let descriptors = descriptors
+        .iter()
+        .map(|descriptor| ByteBuf::from(descriptor.bytes()))
+        .collect();
+    PageReply {
+        covered: IdPrefix::LAST,
+        descriptors,
+        wanted: ByteBuf::new(),
+    }
 }
 
 #[test] // §8.3
@@ -157,48 +195,104 @@ fn what_was_not_asked_for_is_refused() {
     let mut news = [&pool()[20][0], &pool()[21][0]];
     news.sort_by_key(|descriptor| descriptor.relay);
     assert_eq!(fault_of(reply_with(&news)), None);
-    assert_eq!(fault_of(reply_with(&[news[1], news[0]])), Some(SyncFault::Unasked), "out of order");
-    assert_eq!(fault_of(reply_with(&[news[0], news[0]])), Some(SyncFault::Unasked), "twice");
-    assert_eq!(fault_of(reply_with(&[&pool()[3][1]])), Some(SyncFault::Unasked), "listed");
-    assert_eq!(fault_of(reply_with(&[&pool()[3][0]])), Some(SyncFault::Unasked), "older than listed");
+    assert_eq!(
+        fault_of(reply_with(&[news[1], news[0]])),
+        Some(SyncFault::Unasked),
+        "out of order"
+    );
+    assert_eq!(
+        fault_of(reply_with(&[news[0], news[0]])),
+        Some(SyncFault::Unasked),
+        "twice"
+    );
+    assert_eq!(
+        fault_of(reply_with(&[&pool()[3][1]])),
+        Some(SyncFault::Unasked),
+        "listed"
+    );
+    assert_eq!(
+        fault_of(reply_with(&[&pool()[3][0]])),
+        Some(SyncFault::Unasked),
+        "older than listed"
+    );
     let covered = IdPrefix::of(&news[1].relay).previous();
-    let beyond = PageReply { covered, ..reply_with(&news) };
-    assert_eq!(fault_of(beyond), Some(SyncFault::Stalled), "stops early with little");
+    let beyond = PageReply {
+        covered,
+        ..reply_with(&news)
+    };
+    assert_eq!(
+        fault_of(beyond),
+        Some(SyncFault::Stalled),
+        "stops early with little"
+    );
 }
 
 #[test] // §8.3
 fn garbage_is_refused() {
-    let garbage = PageReply { descriptors: vec![ByteBuf::from(vec![1; 300])], ..reply_with(&[]) };
+    let garbage = PageReply {
+        descriptors: vec![ByteBuf::from(vec![1; 300])],
+        ..reply_with(&[])
+    };
     assert!(matches!(fault_of(garbage), Some(SyncFault::Descriptor(_))));
-    let unlisted = PageReply { wanted: ByteBuf::from(vec![7; 8]), ..reply_with(&[]) };
+    let unlisted = PageReply {
+        wanted: ByteBuf::from(vec![7; 8]),
+        ..reply_with(&[])
+    };
     assert_eq!(fault_of(unlisted), Some(SyncFault::Wanted));
-    let torn = PageReply { wanted: ByteBuf::from(vec![7; 5]), ..reply_with(&[]) };
+    let torn = PageReply {
+        wanted: ByteBuf::from(vec![7; 5]),
+        ..reply_with(&[])
+    };
     assert_eq!(fault_of(torn), Some(SyncFault::Wanted));
     let (view, mut syncer, _) = asking();
-    assert_eq!(syncer.on_reply(&view, DirectoryReply::Published).unwrap_err(), SyncFault::Unexpected);
-    let again = syncer.on_reply(&view, DirectoryReply::Sync(SyncReply::Page(reply_with(&[]))));
-    assert_eq!(again.unwrap_err(), SyncFault::Unexpected, "after a fault nothing is taken");
+    assert_eq!(
+        syncer
+            .on_reply(&view, DirectoryReply::Published)
+            .unwrap_err(),
+        SyncFault::Unexpected
+    );
+    let again = syncer.on_reply(
+        &view,
+        DirectoryReply::Sync(SyncReply::Page(reply_with(&[]))),
+    );
+    assert_eq!(
+        again.unwrap_err(),
+        SyncFault::Unexpected,
+        "after a fault nothing is taken"
+    );
 }
 
 #[test] // §8.3
 fn an_answerer_that_never_ends_is_left() {
     let (view, mut syncer, _) = asking();
-    let crawling = PageReply { covered: IdPrefix::FIRST, ..reply_with(&[]) };
-    let fault = syncer.on_reply(&view, DirectoryReply::Sync(SyncReply::Page(crawling))).unwrap_err();
+    let crawling = PageReply {
+        covered: IdPrefix::FIRST,
+        ..reply_with(&[])
+    };
+    let fault = syncer
+        .on_reply(&view, DirectoryReply::Sync(SyncReply::Page(crawling)))
+        .unwrap_err();
     assert_eq!(fault, SyncFault::Stalled);
 
     let (view, mut syncer, page) = asking();
     syncer.rounds = SYNC_ROUNDS_MAX;
     let wanted: Vec<u8> = page.items.iter().flat_map(|item| item.prefix.0).collect();
-    let wanting = PageReply { wanted: ByteBuf::from(wanted), ..reply_with(&[]) };
-    let fault = syncer.on_reply(&view, DirectoryReply::Sync(SyncReply::Page(wanting))).unwrap_err();
+    let wanting = PageReply {
+        wanted: ByteBuf::from(wanted),
+        ..reply_with(&[])
+    };
+    let fault = syncer
+        .on_reply(&view, DirectoryReply::Sync(SyncReply::Page(wanting)))
+        .unwrap_err();
     assert_eq!(fault, SyncFault::Rounds);
 }
 
 #[test] // §8.3
 fn refusals_are_passed_on() {
     let (view, mut syncer, _) = asking();
-    let fault = syncer.on_reply(&view, DirectoryReply::Refused(DirectoryRefusal::Busy)).unwrap_err();
+    let fault = syncer
+        .on_reply(&view, DirectoryReply::Refused(DirectoryRefusal::Busy))
+        .unwrap_err();
     assert_eq!(fault, SyncFault::Refused(DirectoryRefusal::Busy));
 }
 
@@ -216,6 +310,10 @@ fn pages_out_of_order_or_range_are_refused() {
     let mut narrow = page;
     narrow.until = narrow.items[3].prefix;
     assert!(!is_read(&narrow));
-    let crossed = Page { from: IdPrefix::LAST, until: IdPrefix::FIRST, items: Vec::new() };
+    let crossed = Page {
+        from: IdPrefix::LAST,
+        until: IdPrefix::FIRST,
+        items: Vec::new(),
+    };
     assert!(!is_read(&crossed));
 }

@@ -1,7 +1,9 @@
-//! Which relays keep an inbox's descriptor: rendezvous hashing, group first (docs/protocol.md §9.4).
+//! Which relays keep an inbox's descriptor: rendezvous hashing, group first (docs/protocol.md
+//! §9.4).
 //!
-//! Groups first, since ids can be ground out by the thousand and addresses in many networks can't. Every node works the
-//! positions out alone, from its own view; a relay that comes or goes moves only the positions that it takes or leaves.
+//! Groups first, since ids can be ground out by the thousand and addresses in many networks can't.
+//! Every node works the positions out alone, from its own view; a relay that comes or goes moves
+//! only the positions that it takes or leaves.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +18,43 @@ use crate::time::Epoch;
 const GROUP_DOMAIN: &[u8] = b"umbel ring";
 const RELAY_DOMAIN: &[u8] = b"umbel ring relay";
 
-/// The relays that keep the descriptor of this key and epoch, the first position first: of each of the groups with the
-/// least scores, the directory relay with the least score. Fewer where there are fewer groups.
-pub fn positions(view: &NetView, network: &Network, blinded: &BlindedKey, epoch: Epoch) -> Vec<RelayId> {
+/// The relays that keep the descriptor of this key and epoch, the first position first: of each of
+/// the groups with the least scores, the directory relay with the least score. Fewer where there
+/// are fewer groups.
+pub fn positions(
+    view: &NetView,
+    network: &Network,
+    blinded: &BlindedKey,
+    epoch: Epoch,
+) -> Vec<RelayId> {
     let epoch = epoch.0.to_be_bytes();
     let score = |domain: &[u8], name: &[u8]| sha256(&[domain, blinded.as_bytes(), &epoch, name]);
     let mut members: BTreeMap<Group, Vec<RelayId>> = BTreeMap::new();
-    for descriptor in view.iter().filter(|descriptor| descriptor.roles.contains(Roles::DIRECTORY)) {
-        members.entry(descriptor.group(network)).or_default().push(descriptor.relay);
+    for descriptor in view
+        .iter()
+        .filter(|descriptor| descriptor.roles.contains(Roles::DIRECTORY))
+    {
+        members
+            .entry(descriptor.group(network))
+            .or_default()
+            .push(descriptor.relay);
     }
-    let mut groups: Vec<_> =
-        members.into_iter().map(|(group, relays)| (score(GROUP_DOMAIN, group.as_bytes()), relays)).collect();
+    let mut groups: Vec<_> = members
+        .into_iter()
+        .map(|(group, relays)| (score(GROUP_DOMAIN, group.as_bytes()), relays))
+        .collect();
     groups.sort_unstable();
-    let least = |relays: Vec<RelayId>| relays.into_iter().min_by_key(|relay| score(RELAY_DOMAIN, relay.as_bytes()));
+    let least = |relays: Vec<RelayId>| {
+        relays
+            .into_iter()
+            .min_by_key(|relay| score(RELAY_DOMAIN, relay.as_bytes()))
+    };
     let count = network.params.ring_positions.min(RING_POSITIONS);
-    groups.into_iter().take(count).filter_map(|(_, relays)| least(relays)).collect()
+    groups
+        .into_iter()
+        .take(count)
+        .filter_map(|(_, relays)| least(relays))
+        .collect()
 }
 
 #[cfg(test)]
@@ -54,20 +78,41 @@ mod tests {
     fn positions_are_six_directory_relays_in_distinct_groups() {
         let mut view = view(40);
         for number in 40..80 {
-            view.insert(testing::relay(number).with(|descriptor| descriptor.roles = Roles::HOLDER).verified(), WALL);
+            view.insert(
+                testing::relay(number)
+                    .with(|descriptor| descriptor.roles = Roles::HOLDER)
+                    .verified(),
+                WALL,
+            );
         }
         let network = testing::public_network();
         let positions = positions(&view, &network, &BlindedKey([1; 32]), EPOCH);
-        let groups: BTreeSet<_> = positions.iter().map(|relay| view.get(relay).unwrap().group(&network)).collect();
-        assert_eq!((positions.len(), groups.len()), (RING_POSITIONS, RING_POSITIONS));
-        assert!(positions.iter().all(|relay| view.get(relay).unwrap().roles.contains(Roles::DIRECTORY)));
+        let groups: BTreeSet<_> = positions
+            .iter()
+            .map(|relay| view.get(relay).unwrap().group(&network))
+            .collect();
+        assert_eq!(
+            (positions.len(), groups.len()),
+            (RING_POSITIONS, RING_POSITIONS)
+        );
+        assert!(
+            positions
+                .iter()
+                .all(|relay| view.get(relay).unwrap().roles.contains(Roles::DIRECTORY))
+        );
     }
 
     #[test] // §9.4
     fn fewer_groups_are_fewer_positions() {
         let network = testing::public_network();
-        assert_eq!(positions(&view(4), &network, &BlindedKey([1; 32]), EPOCH).len(), 4);
-        assert_eq!(positions(&NetView::new(), &network, &BlindedKey([1; 32]), EPOCH), []);
+        assert_eq!(
+            positions(&view(4), &network, &BlindedKey([1; 32]), EPOCH).len(),
+            4
+        );
+        assert_eq!(
+            positions(&NetView::new(), &network, &BlindedKey([1; 32]), EPOCH),
+            []
+        );
     }
 
     #[test] // §9.4
@@ -75,14 +120,18 @@ mod tests {
         let mut view = view(10);
         for number in 10..60 {
             let crowd = format!("20.1.7.{number}:9000");
-            let relay = testing::relay(number).with(|descriptor| descriptor.addresses = vec![crowd.parse().unwrap()]);
+            let relay = testing::relay(number)
+                .with(|descriptor| descriptor.addresses = vec![crowd.parse().unwrap()]);
             view.insert(relay.verified(), WALL);
         }
         let network = testing::public_network();
         for key in 0..20 {
             let positions = positions(&view, &network, &BlindedKey([key; 32]), EPOCH);
             let group = network.group_of("20.1.0.0:1".parse().unwrap());
-            let in_crowd = positions.iter().filter(|relay| view.get(relay).unwrap().group(&network) == group).count();
+            let in_crowd = positions
+                .iter()
+                .filter(|relay| view.get(relay).unwrap().group(&network) == group)
+                .count();
             assert!(in_crowd <= 1);
         }
     }
@@ -103,7 +152,9 @@ mod tests {
         let mut moved = 0;
         for key in 0..100 {
             let of = |view| -> BTreeSet<_> {
-                positions(view, &network, &BlindedKey([key; 32]), EPOCH).into_iter().collect()
+                positions(view, &network, &BlindedKey([key; 32]), EPOCH)
+                    .into_iter()
+                    .collect()
             };
             let left = of(&before).difference(&of(&after)).count();
             assert!(left <= 1, "one relay takes at most one position");

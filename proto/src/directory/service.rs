@@ -1,11 +1,14 @@
-//! What the directory service speaks: one request, one reply, each a frame of canonical postcard (docs/protocol.md §8.4).
+//! What the directory service speaks: one request, one reply, each a frame of canonical postcard
+//! (docs/protocol.md §8.4).
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_bytes::ByteBuf;
 
 use super::reconcile::{SyncReply, SyncRequest};
 use crate::ids::BlindedKey;
-use crate::limits::{FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX};
+use crate::limits::{
+    FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX,
+};
 use crate::time::Epoch;
 use crate::wire::{self, Malformed};
 
@@ -83,8 +86,12 @@ impl DirectoryRequest {
     pub fn decode(frame: &[u8]) -> Result<Self, Malformed> {
         let request: Self = decode(frame)?;
         match &request {
-            Self::PublishInbox(descriptor) if descriptor.len() != INBOX_DESCRIPTOR_LEN => Err(Malformed::Value),
-            Self::Sync(_) | Self::Push(_) | Self::PublishInbox(_) | Self::LookupInbox { .. } => Ok(request),
+            Self::PublishInbox(descriptor) if descriptor.len() != INBOX_DESCRIPTOR_LEN => {
+                Err(Malformed::Value)
+            }
+            Self::Sync(_) | Self::Push(_) | Self::PublishInbox(_) | Self::LookupInbox { .. } => {
+                Ok(request)
+            }
         }
     }
 }
@@ -114,21 +121,38 @@ impl DirectoryReply {
     pub fn decode(frame: &[u8]) -> Result<Self, Malformed> {
         let reply: Self = decode(frame)?;
         match &reply {
-            Self::Inbox(Some(descriptor)) if descriptor.len() != INBOX_DESCRIPTOR_LEN => Err(Malformed::Value),
-            Self::Sync(_) | Self::Pushed { .. } | Self::Published | Self::Inbox(_) | Self::Refused(_) => Ok(reply),
+            Self::Inbox(Some(descriptor)) if descriptor.len() != INBOX_DESCRIPTOR_LEN => {
+                Err(Malformed::Value)
+            }
+            Self::Sync(_)
+            | Self::Pushed { .. }
+            | Self::Published
+            | Self::Inbox(_)
+            | Self::Refused(_) => Ok(reply),
         }
     }
 }
 
 fn decode<T: Serialize + serde::de::DeserializeOwned>(frame: &[u8]) -> Result<T, Malformed> {
-    if frame.len() > FRAME_LEN_MAX { Err(Malformed::TooLong) } else { wire::decode(frame) }
+    if frame.len() > FRAME_LEN_MAX {
+        Err(Malformed::TooLong)
+    } else {
+        wire::decode(frame)
+    }
 }
 
-/// Reads a list of relay descriptors' bytes: none too long, all together no more than a message may hold.
-pub(super) fn descriptor_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ByteBuf>, D::Error> {
+/// Reads a list of relay descriptors' bytes: none too long, all together no more than a message may
+/// hold.
+pub(super) fn descriptor_list<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<ByteBuf>, D::Error> {
     let list = wire::list::<_, ByteBuf, DESCRIPTORS_MAX>(from)?;
     let total: usize = list.iter().map(|bytes| bytes.len()).sum();
-    if total > SYNC_BYTES_MAX || list.iter().any(|bytes| bytes.len() > RELAY_DESCRIPTOR_LEN_MAX) {
+    if total > SYNC_BYTES_MAX
+        || list
+            .iter()
+            .any(|bytes| bytes.len() > RELAY_DESCRIPTOR_LEN_MAX)
+    {
         return Err(D::Error::custom("relay descriptors longer than allowed"));
     }
     Ok(list)
@@ -147,31 +171,59 @@ mod tests {
 
     #[test] // §8.4
     fn requests_within_their_limits_survive_the_wire() {
-        assert!(round_trips(&DirectoryRequest::Sync(SyncRequest::Digest([7; 32]))));
-        assert!(round_trips(&DirectoryRequest::Push(vec![ByteBuf::from(vec![1; RELAY_DESCRIPTOR_LEN_MAX]); PUSH_MAX])));
-        assert!(round_trips(&DirectoryRequest::PublishInbox(ByteBuf::from(vec![2; INBOX_DESCRIPTOR_LEN]))));
-        assert!(round_trips(&DirectoryRequest::LookupInbox { blinded: BlindedKey([3; 32]), epoch: Epoch(2900) }));
+        assert!(round_trips(&DirectoryRequest::Sync(SyncRequest::Digest(
+            [7; 32]
+        ))));
+        assert!(round_trips(&DirectoryRequest::Push(vec![
+            ByteBuf::from(
+                vec![1; RELAY_DESCRIPTOR_LEN_MAX]
+            );
+            PUSH_MAX
+        ])));
+        assert!(round_trips(&DirectoryRequest::PublishInbox(ByteBuf::from(
+            vec![2; INBOX_DESCRIPTOR_LEN]
+        ))));
+        assert!(round_trips(&DirectoryRequest::LookupInbox {
+            blinded: BlindedKey([3; 32]),
+            epoch: Epoch(2900)
+        }));
     }
 
     #[test] // §8.4
     fn requests_beyond_their_limits_are_refused() {
         let push = |count, len| DirectoryRequest::Push(vec![ByteBuf::from(vec![1; len]); count]);
-        assert!(!round_trips(&push(PUSH_MAX + 1, RELAY_DESCRIPTOR_LEN_MAX)), "too many bytes");
-        assert!(!round_trips(&push(1, RELAY_DESCRIPTOR_LEN_MAX + 1)), "one too long");
+        assert!(
+            !round_trips(&push(PUSH_MAX + 1, RELAY_DESCRIPTOR_LEN_MAX)),
+            "too many bytes"
+        );
+        assert!(
+            !round_trips(&push(1, RELAY_DESCRIPTOR_LEN_MAX + 1)),
+            "one too long"
+        );
         assert!(!round_trips(&push(DESCRIPTORS_MAX + 1, 1)), "too many");
-        assert!(!round_trips(&DirectoryRequest::PublishInbox(ByteBuf::from(vec![2; INBOX_DESCRIPTOR_LEN - 1]))));
+        assert!(!round_trips(&DirectoryRequest::PublishInbox(
+            ByteBuf::from(vec![2; INBOX_DESCRIPTOR_LEN - 1])
+        )));
     }
 
     #[test] // §8.4
     fn replies_are_held_to_the_same_limits() {
         let page = |len| {
             let descriptors = vec![ByteBuf::from(vec![1; len])];
-            let reply = PageReply { covered: IdPrefix::LAST, descriptors, wanted: ByteBuf::new() };
+            let reply = PageReply {
+                covered: IdPrefix::LAST,
+                descriptors,
+                wanted: ByteBuf::new(),
+            };
             DirectoryReply::decode(&DirectoryReply::Sync(SyncReply::Page(reply)).encode())
         };
         assert!(page(RELAY_DESCRIPTOR_LEN_MAX).is_ok());
         assert!(page(RELAY_DESCRIPTOR_LEN_MAX + 1).is_err());
-        let inbox = |len| DirectoryReply::decode(&DirectoryReply::Inbox(Some(ByteBuf::from(vec![1; len]))).encode());
+        let inbox = |len| {
+            DirectoryReply::decode(
+                &DirectoryReply::Inbox(Some(ByteBuf::from(vec![1; len]))).encode(),
+            )
+        };
         assert!(inbox(INBOX_DESCRIPTOR_LEN).is_ok());
         assert!(inbox(INBOX_DESCRIPTOR_LEN + 1).is_err());
         assert!(DirectoryReply::decode(&DirectoryReply::Inbox(None).encode()).is_ok());

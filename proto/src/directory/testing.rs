@@ -11,7 +11,13 @@ pub(super) const WALL: WallTime = WallTime(1_795_000_000);
 
 /// A network with the default parameters, except that it needs no receipts.
 pub(super) fn public_network() -> Network {
-    Network { params: Params { receipts_min: 0, ..Params::DEFAULT }, ..Network::local() }
+    Network {
+        params: Params {
+            receipts_min: 0,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    }
 }
 
 /// A relay's key and what it says of itself.
@@ -31,7 +37,11 @@ pub(super) fn relay(number: u32) -> TestRelay {
         network: public_network().id,
         relay: key.public().into(),
         onion_keys: vec![OnionSecret::from_seed(&seed).public()],
-        addresses: vec![format!("{}.{low}.1.1:9000", 20 + u16::from(high)).parse().unwrap()],
+        addresses: vec![
+            format!("{}.{low}.1.1:9000", 20 + u16::from(high))
+                .parse()
+                .unwrap(),
+        ],
         roles: Roles::HOLDER | Roles::DIRECTORY,
         version: "umbel 0.1.0".to_owned(),
         issued_at: WALL,

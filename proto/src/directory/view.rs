@@ -1,7 +1,8 @@
-//! The relays that this node believes in: for each the newest descriptor it has seen (docs/protocol.md §8.2).
+//! The relays that this node believes in: for each the newest descriptor it has seen
+//! (docs/protocol.md §8.2).
 //!
-//! Every node holds all of them: whoever knows only some of the relays can be told apart by which. Nothing leaves the view
-//! because somebody else lacks it; descriptors die of age alone.
+//! Every node holds all of them: whoever knows only some of the relays can be told apart by which.
+//! Nothing leaves the view because somebody else lacks it; descriptors die of age alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -15,8 +16,9 @@ use crate::time::{Duration, WallTime};
 
 const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
 
-/// How long after its first descriptor a view is still being set up: a node that is new has no choice but to take what it
-/// is told as having been there before. It asks more than one peer, and compares digests later.
+/// How long after its first descriptor a view is still being set up: a node that is new has no
+/// choice but to take what it is told as having been there before. It asks more than one peer, and
+/// compares digests later.
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 
 /// All relays that this node believes in.
@@ -68,25 +70,51 @@ pub enum Inserted {
 impl NetView {
     /// A view of nothing.
     pub const fn new() -> Self {
-        Self { relays: BTreeMap::new(), began_at: None, digest: OnceLock::new() }
+        Self {
+            relays: BTreeMap::new(),
+            began_at: None,
+            digest: OnceLock::new(),
+        }
     }
 
     /// Whether a descriptor may be taken: the rule for everything that a peer sends.
-    pub fn may_admit(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
-        let is_setting_up = self.began_at.is_none_or(|began_at| wall <= began_at + SETUP_LEN);
+    pub fn may_admit(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        let is_setting_up = self
+            .began_at
+            .is_none_or(|began_at| wall <= began_at + SETUP_LEN);
         is_setting_up || self.is_vouched(descriptor, network, wall)
     }
 
     /// Takes a descriptor, unless it is not vouched for.
-    pub fn admit(&mut self, descriptor: VerifiedDescriptor, network: &Network, wall: WallTime) -> Inserted {
-        if self.may_admit(&descriptor, network, wall) { self.insert(descriptor, wall) } else { Inserted::Unvouched }
+    pub fn admit(
+        &mut self,
+        descriptor: VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> Inserted {
+        if self.may_admit(&descriptor, network, wall) {
+            self.insert(descriptor, wall)
+        } else {
+            Inserted::Unvouched
+        }
     }
 
     /// Takes a descriptor that was found worth it, of a relay first seen now.
     pub fn insert(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Inserted {
         self.begin(wall);
         let setup_at = self.began_at.unwrap_or(wall);
-        self.insert_aged(descriptor, Age { first_seen: wall, setup_at })
+        self.insert_aged(
+            descriptor,
+            Age {
+                first_seen: wall,
+                setup_at,
+            },
+        )
     }
 
     /// The view was begun at this time, unless it was before.
@@ -110,18 +138,23 @@ impl NetView {
             None if is_full => return Inserted::Full,
             None => {}
         }
-        self.relays.insert(descriptor.relay, Entry { descriptor, age });
+        self.relays
+            .insert(descriptor.relay, Entry { descriptor, age });
         self.digest = OnceLock::new();
         Inserted::New
     }
 
-    /// Takes out the descriptors that are dead, and those from the future, which a clock that was wrong has taken: they must not
-    /// keep out what is valid.
+    /// Takes out the descriptors that are dead, and those from the future, which a clock that was
+    /// wrong has taken: they must not keep out what is valid.
     pub(super) fn take_dead(&mut self, wall: WallTime) -> Vec<(VerifiedDescriptor, Age)> {
-        let is_dead =
-            |_: &RelayId, entry: &mut Entry| entry.descriptor.expires_at() <= wall || entry.descriptor.is_future(wall);
-        let dead: Vec<_> =
-            self.relays.extract_if(.., is_dead).map(|(_, entry)| (entry.descriptor, entry.age)).collect();
+        let is_dead = |_: &RelayId, entry: &mut Entry| {
+            entry.descriptor.expires_at() <= wall || entry.descriptor.is_future(wall)
+        };
+        let dead: Vec<_> = self
+            .relays
+            .extract_if(.., is_dead)
+            .map(|(_, entry)| (entry.descriptor, entry.age))
+            .collect();
         if !dead.is_empty() {
             self.digest = OnceLock::new();
         }
@@ -157,7 +190,9 @@ impl NetView {
 
     /// The descriptors of relays whose ids are not before this one, in order.
     pub fn iter_from(&self, first: RelayId) -> impl Iterator<Item = &VerifiedDescriptor> {
-        self.relays.range(first..).map(|(_, entry)| &entry.descriptor)
+        self.relays
+            .range(first..)
+            .map(|(_, entry)| &entry.descriptor)
     }
 
     /// How many relays there are.
@@ -170,24 +205,35 @@ impl NetView {
         self.relays.is_empty()
     }
 
-    /// What two views have in common exactly when they hold the same descriptors: a hash over the hashes of all, in order
-    /// of their relays' ids. No sum: sums of hashes can be made to collide.
+    /// What two views have in common exactly when they hold the same descriptors: a hash over the
+    /// hashes of all, in order of their relays' ids. No sum: sums of hashes can be made to collide.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.get_or_init(|| {
-            let hashes: Vec<u8> = self.iter().flat_map(|descriptor| descriptor.hash().0).collect();
+            let hashes: Vec<u8> = self
+                .iter()
+                .flat_map(|descriptor| descriptor.hash().0)
+                .collect();
             sha256(&[DIGEST_DOMAIN, &hashes])
         })
     }
 
-    /// Whether enough relays vouch for this descriptor: as many as the network asks for, each known here for long enough
-    /// or named as a seed, no two with an address group in common (§8.2).
-    pub fn is_vouched(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
+    /// Whether enough relays vouch for this descriptor: as many as the network asks for, each known
+    /// here for long enough or named as a seed, no two with an address group in common (§8.2).
+    pub fn is_vouched(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
         let mut groups = BTreeSet::new();
         let mut vouchers = 0;
         for receipt in &descriptor.receipts {
-            let Some(issuer) = self.get(&receipt.issuer) else { continue };
+            let Some(issuer) = self.get(&receipt.issuer) else {
+                continue;
+            };
             let is_seed = network.seeds.iter().any(|seed| seed.id == receipt.issuer);
-            let is_known = is_seed || self.is_known_for(&receipt.issuer, network.params.receipt_issuer_age, wall);
+            let is_known = is_seed
+                || self.is_known_for(&receipt.issuer, network.params.receipt_issuer_age, wall);
             let issuer_groups = issuer.groups(network);
             if is_known && issuer_groups.is_disjoint(&groups) {
                 groups.extend(issuer_groups);
@@ -197,9 +243,13 @@ impl NetView {
         vouchers >= network.params.receipts_min
     }
 
-    /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched for. Nodes that are in
-    /// touch with the network agree on them (§8.2).
-    pub fn selectable(&self, network: &Network, wall: WallTime) -> impl Iterator<Item = &VerifiedDescriptor> {
+    /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched
+    /// for. Nodes that are in touch with the network agree on them (§8.2).
+    pub fn selectable(
+        &self,
+        network: &Network,
+        wall: WallTime,
+    ) -> impl Iterator<Item = &VerifiedDescriptor> {
         self.iter().filter(move |descriptor| {
             self.is_known_for(&descriptor.relay, network.params.selectable_age, wall)
                 && descriptor.expires_at() > wall + network.params.selectable_left
@@ -209,7 +259,8 @@ impl NetView {
 
     /// Whether the relay has been known for this long, or for as long as there is a view.
     fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
-        self.age(relay).is_some_and(|known| known.is_at_least(age, wall))
+        self.age(relay)
+            .is_some_and(|known| known.is_at_least(age, wall))
     }
 }
 

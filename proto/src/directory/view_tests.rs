@@ -15,13 +15,19 @@ fn issued(number: u32, at: WallTime) -> TestRelay {
 }
 
 fn verified_at(relay: &TestRelay, wall: WallTime) -> VerifiedDescriptor {
-    relay.unverified().verify(&testing::public_network(), wall).unwrap()
+    relay
+        .unverified()
+        .verify(&testing::public_network(), wall)
+        .unwrap()
 }
 
 #[test] // §8.2
 fn the_newer_descriptor_stays() {
     let mut view = NetView::new();
-    let (old, new) = (testing::relay(1).verified(), verified_at(&issued(1, later(10)), WALL));
+    let (old, new) = (
+        testing::relay(1).verified(),
+        verified_at(&issued(1, later(10)), WALL),
+    );
     assert_eq!(view.insert(old.clone(), WALL), Inserted::New);
     assert_eq!(view.insert(old.clone(), WALL), Inserted::Stale);
     assert_eq!(view.insert(new.clone(), later(20)), Inserted::Newer);
@@ -33,7 +39,9 @@ fn the_newer_descriptor_stays() {
 #[test] // §8.2
 fn of_two_as_new_all_views_keep_the_same() {
     let a = testing::relay(1).verified();
-    let b = testing::relay(1).with(|descriptor| descriptor.puzzle = 1).verified();
+    let b = testing::relay(1)
+        .with(|descriptor| descriptor.puzzle = 1)
+        .verified();
     let keep = |order: [&VerifiedDescriptor; 2]| {
         let mut view = NetView::new();
         for descriptor in order {
@@ -64,7 +72,11 @@ fn dead_descriptors_go_and_are_named() {
     view.insert(testing::relay(1).verified(), WALL);
     view.insert(verified_at(&issued(2, later(HOUR)), WALL), WALL);
     assert_eq!(view.take_dead(later(2 * DAY - 1)), []);
-    let dead: Vec<_> = view.take_dead(later(2 * DAY)).into_iter().map(|(descriptor, _)| descriptor.relay).collect();
+    let dead: Vec<_> = view
+        .take_dead(later(2 * DAY))
+        .into_iter()
+        .map(|(descriptor, _)| descriptor.relay)
+        .collect();
     assert_eq!(dead, [testing::relay(1).descriptor.relay]);
     assert_eq!(view.len(), 1);
 }
@@ -77,7 +89,11 @@ fn newcomers_are_not_drawn_until_everyone_knows_them() {
     let seen_at = later(2 * HOUR);
     view.insert(verified_at(&issued(2, seen_at), seen_at), seen_at);
     let count = |view: &NetView, wall| view.selectable(&network, wall).count();
-    assert_eq!(count(&view, seen_at), 1, "what was there when the view was set up is taken as old");
+    assert_eq!(
+        count(&view, seen_at),
+        1,
+        "what was there when the view was set up is taken as old"
+    );
     assert_eq!(count(&view, later(25 * HOUR)), 1);
     assert_eq!(count(&view, later(26 * HOUR)), 2);
 }
@@ -93,14 +109,21 @@ fn relays_about_to_expire_are_not_drawn() {
 
 /// A view of relays 10 to 12 that is past its setup, and relay 1 with receipts by these.
 fn vouching(issuers: &[u32]) -> (Network, NetView, VerifiedDescriptor) {
-    let network = Network { params: Params { receipts_min: 2, ..Params::DEFAULT }, ..Network::local() };
+    let network = Network {
+        params: Params {
+            receipts_min: 2,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    };
     let mut view = NetView::new();
     for number in 10..13 {
         view.insert(testing::relay(number).verified(), WALL);
     }
     let relay = testing::relay(1);
     let (id, address) = (relay.descriptor.relay, relay.descriptor.addresses[0]);
-    let sign = |&issuer: &u32| Receipt::sign(&testing::relay(issuer).key, &network.id, &id, address, WALL);
+    let sign =
+        |&issuer: &u32| Receipt::sign(&testing::relay(issuer).key, &network.id, &id, address, WALL);
     let receipts = issuers.iter().map(sign).collect();
     let relay = relay.with(|descriptor| descriptor.receipts = receipts);
     (network, view, relay.verified())
@@ -112,18 +135,35 @@ fn receipts_count_if_their_issuers_are_known_and_apart() {
     let (network, mut view, descriptor) = vouching(&[10, 11]);
     assert_eq!(view.admit(descriptor, &network, wall), Inserted::New);
     let (network, mut view, descriptor) = vouching(&[10, 20]);
-    assert_eq!(view.admit(descriptor.clone(), &network, wall), Inserted::Unvouched, "20 is in no view");
+    assert_eq!(
+        view.admit(descriptor.clone(), &network, wall),
+        Inserted::Unvouched,
+        "20 is in no view"
+    );
     view.insert(testing::relay(20).verified(), wall);
-    assert_eq!(view.admit(descriptor.clone(), &network, wall), Inserted::Unvouched, "20 is too new");
-    view.insert(verified_at(&issued(20, later(7 * DAY)), later(7 * DAY)), later(7 * DAY));
-    assert_eq!(view.admit(descriptor, &network, later(7 * DAY + 2 * HOUR)), Inserted::New);
+    assert_eq!(
+        view.admit(descriptor.clone(), &network, wall),
+        Inserted::Unvouched,
+        "20 is too new"
+    );
+    view.insert(
+        verified_at(&issued(20, later(7 * DAY)), later(7 * DAY)),
+        later(7 * DAY),
+    );
+    assert_eq!(
+        view.admit(descriptor, &network, later(7 * DAY + 2 * HOUR)),
+        Inserted::New
+    );
 }
 
 #[test] // §8.2
 fn issuers_in_one_group_count_once() {
     let (network, mut view, descriptor) = vouching(&[10, 11]);
     let network = Network {
-        params: Params { danger_address_groups: crate::network::AddressGroups::Prefix, ..network.params },
+        params: Params {
+            danger_address_groups: crate::network::AddressGroups::Prefix,
+            ..network.params
+        },
         ..network
     };
     let address = testing::relay(10).descriptor.addresses[0];
@@ -139,6 +179,9 @@ fn seeds_vouch_from_the_beginning() {
     view.insert(testing::relay(20).verified(), wall);
     assert!(!view.is_vouched(&descriptor, &network, wall));
     let id = testing::relay(20).descriptor.relay;
-    network.seeds.push(crate::ids::Peer { id, host_port: "20.20.1.1:9000".to_owned() });
+    network.seeds.push(crate::ids::Peer {
+        id,
+        host_port: "20.20.1.1:9000".to_owned(),
+    });
     assert!(view.is_vouched(&descriptor, &network, wall));
 }

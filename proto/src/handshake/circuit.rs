@@ -1,7 +1,9 @@
-//! The circuit handshake: hybrid ntor with X25519 and ML-KEM-768, one round trip, one cell each way (docs/protocol.md §5).
+//! The circuit handshake: hybrid ntor with X25519 and ML-KEM-768, one round trip, one cell each way
+//! (docs/protocol.md §5).
 //!
-//! The initiator stays anonymous; the responder proves that it owns the onion key, for this relay id, in this network.
-//! An observer who breaks X25519 later still lacks the ML-KEM secret; who breaks ML-KEM still lacks X25519's.
+//! The initiator stays anonymous; the responder proves that it owns the onion key, for this relay
+//! id, in this network. An observer who breaks X25519 later still lacks the ML-KEM secret; who
+//! breaks ML-KEM still lacks X25519's.
 
 use core::fmt;
 
@@ -19,7 +21,8 @@ use crate::limits::{BODY_LEN, TAG_LEN};
 use crate::wire::{Malformed, Reader};
 
 /// Length of an onionskin, bytes (§5.2).
-pub const ONIONSKIN_LEN: usize = OnionKeyId::LEN + 32 + ENCAPSULATION_KEY_LEN + EXTENSION_LEN + TAG_LEN;
+pub const ONIONSKIN_LEN: usize =
+    OnionKeyId::LEN + 32 + ENCAPSULATION_KEY_LEN + EXTENSION_LEN + TAG_LEN;
 /// Length of a reply, bytes (§5.2).
 pub const REPLY_LEN: usize = 32 + CIPHERTEXT_LEN + 32;
 
@@ -70,8 +73,8 @@ pub struct HopKeys {
     pub binding: Binding,
 }
 
-/// A value that only the two ends of one hop know; signatures made over a circuit cover it, so that they are worth nothing
-/// on another (§5.2).
+/// A value that only the two ends of one hop know; signatures made over a circuit cover it, so that
+/// they are worth nothing on another (§5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Binding(pub [u8; 32]);
 
@@ -82,7 +85,8 @@ pub enum HandshakeFault {
     UnknownOnionKey,
     /// A public key has low order.
     NonContributory,
-    /// The extension block does not open: made for another relay, another key, another network, or changed on the way.
+    /// The extension block does not open: made for another relay, another key, another network, or
+    /// changed on the way.
     Extension,
     /// The extension block asks for something that this version does not know.
     ExtensionValue,
@@ -113,24 +117,39 @@ impl Initiator {
     /// Begins a handshake with `target`. All keys are fresh for it.
     ///
     /// An onion key of low order gets an onionskin that nobody can open, and `finish` fails.
-    pub fn start(network: &NetworkId, target: &HopTarget, rng: &mut (impl CryptoRng + ?Sized)) -> (Self, Onionskin) {
+    pub fn start(
+        network: &NetworkId,
+        target: &HopTarget,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> (Self, Onionskin) {
         let secret = DhSecret::generate(rng);
         let (kem_secret, encapsulation_key) = KemSecret::generate(rng);
         let public = secret.public();
-        let offer = Offer { public: &public.0, encapsulation_key: &encapsulation_key };
+        let offer = Offer {
+            public: &public.0,
+            encapsulation_key: &encapsulation_key,
+        };
         let static_shared = secret.agree(&DhPublic(target.onion_key.0)).ok();
 
         let sealed = match &static_shared {
-            Some(shared) => {
-                aead::seal(&extension_key(network, target, &offer, shared), &[0; 12], &[], &[0; EXTENSION_LEN])
-            }
+            Some(shared) => aead::seal(
+                &extension_key(network, target, &offer, shared),
+                &[0; 12],
+                &[],
+                &[0; EXTENSION_LEN],
+            ),
             None => {
                 let mut noise = vec![0; EXTENSION_LEN + TAG_LEN];
                 rng.fill_bytes(&mut noise);
                 noise
             }
         };
-        let onionskin = Onionskin(joined(&[target.onion_key.id().as_bytes(), &public.0, &encapsulation_key, &sealed]));
+        let onionskin = Onionskin(joined(&[
+            target.onion_key.id().as_bytes(),
+            &public.0,
+            &encapsulation_key,
+            &sealed,
+        ]));
         let initiator = Self {
             network: *network,
             target: target.clone(),
@@ -149,10 +168,19 @@ impl Initiator {
     pub fn finish(self, reply: &Reply) -> Result<HopKeys, HandshakeFault> {
         let skin = SkinParts::of(&self.onionskin);
         let answer = ReplyParts::of(reply);
-        let static_shared = self.static_shared.as_ref().ok_or(HandshakeFault::NonContributory)?;
+        let static_shared = self
+            .static_shared
+            .as_ref()
+            .ok_or(HandshakeFault::NonContributory)?;
         let ephemeral_shared = self.secret.agree(&DhPublic(*answer.public))?;
         let kem_shared = self.kem_secret.decapsulate(answer.ciphertext);
-        let transcript = transcript_hash(&self.network, &self.target, &skin, answer.public, answer.ciphertext);
+        let transcript = transcript_hash(
+            &self.network,
+            &self.target,
+            &skin,
+            answer.public,
+            answer.ciphertext,
+        );
         let prk = extract(&transcript, static_shared, &ephemeral_shared, &kem_shared);
         if !is_equal(&authenticator(&prk, &transcript), answer.authenticator) {
             return Err(HandshakeFault::Authenticator);
@@ -163,8 +191,8 @@ impl Initiator {
 
 /// Answers an onionskin with whichever of `keys` it names.
 ///
-/// The extension block is opened before any ML-KEM work: it shows, for the price of one X25519, that the initiator knows
-/// this relay and made the whole onionskin for it.
+/// The extension block is opened before any ML-KEM work: it shows, for the price of one X25519,
+/// that the initiator knows this relay and made the whole onionskin for it.
 ///
 /// # Errors
 /// Anything but an onionskin for this relay in this network.
@@ -176,28 +204,63 @@ pub fn respond(
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<(HopKeys, Reply), HandshakeFault> {
     let skin = SkinParts::of(skin);
-    let onion = keys.iter().find(|key| key.id.as_bytes() == skin.onion_key).ok_or(HandshakeFault::UnknownOnionKey)?;
-    let target = HopTarget { relay: *relay, onion_key: onion.public };
+    let onion = keys
+        .iter()
+        .find(|key| key.id.as_bytes() == skin.onion_key)
+        .ok_or(HandshakeFault::UnknownOnionKey)?;
+    let target = HopTarget {
+        relay: *relay,
+        onion_key: onion.public,
+    };
     let initiator_public = DhPublic(*skin.offer.public);
     let static_shared = onion.secret.agree(&initiator_public)?;
     open_extension(network, &target, &skin, &static_shared)?;
 
-    let (ciphertext, kem_shared) =
-        kem::encapsulate(skin.offer.encapsulation_key, rng).map_err(|_| HandshakeFault::EncapsulationKey)?;
+    let (ciphertext, kem_shared) = kem::encapsulate(skin.offer.encapsulation_key, rng)
+        .map_err(|_| HandshakeFault::EncapsulationKey)?;
     let ephemeral = DhSecret::generate(rng);
     let public = ephemeral.public();
     let ephemeral_shared = ephemeral.agree(&initiator_public)?;
     let transcript = transcript_hash(network, &target, &skin, &public.0, &ciphertext);
     let prk = extract(&transcript, &static_shared, &ephemeral_shared, &kem_shared);
-    let reply = Reply(joined(&[&public.0, &ciphertext, &authenticator(&prk, &transcript)]));
+    let reply = Reply(joined(&[
+        &public.0,
+        &ciphertext,
+        &authenticator(&prk, &transcript),
+    ]));
     Ok((hop_keys(&prk), reply))
 }
 
 impl OnionKey {
     /// The name of this key (§5.1).
     pub fn id(&self) -> OnionKeyId {
-        let [id @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] =
-            sha256(&[b"umbel onion key id", &self.0]);
+        let [
+            id @ ..,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+        ] = sha256(&[b"umbel onion key id", &self.0]);
         OnionKeyId(id)
     }
 }
@@ -230,7 +293,11 @@ impl OnionSecret {
 
     fn new(secret: DhSecret) -> Self {
         let public = OnionKey(secret.public().0);
-        Self { secret, public, id: public.id() }
+        Self {
+            secret,
+            public,
+            id: public.id(),
+        }
     }
 }
 
@@ -256,7 +323,11 @@ impl Onionskin {
 
     /// Writes the body of a `Create` cell.
     pub fn write_create_body(&self, body: &mut [u8; BODY_LEN]) {
-        *body = joined(&[&[HANDSHAKE_KIND], &self.0, &[0; BODY_LEN - 1 - ONIONSKIN_LEN]]);
+        *body = joined(&[
+            &[HANDSHAKE_KIND],
+            &self.0,
+            &[0; BODY_LEN - 1 - ONIONSKIN_LEN],
+        ]);
     }
 }
 
@@ -295,7 +366,10 @@ impl<'a> SkinParts<'a> {
         let mut rest = skin.0.as_slice();
         Self {
             onion_key: take(&mut rest),
-            offer: Offer { public: take(&mut rest), encapsulation_key: take(&mut rest) },
+            offer: Offer {
+                public: take(&mut rest),
+                encapsulation_key: take(&mut rest),
+            },
             extension: take(&mut rest),
         }
     }
@@ -310,7 +384,11 @@ struct ReplyParts<'a> {
 impl<'a> ReplyParts<'a> {
     fn of(reply: &'a Reply) -> Self {
         let mut rest = reply.0.as_slice();
-        Self { public: take(&mut rest), ciphertext: take(&mut rest), authenticator: take(&mut rest) }
+        Self {
+            public: take(&mut rest),
+            ciphertext: take(&mut rest),
+            authenticator: take(&mut rest),
+        }
     }
 }
 
@@ -329,7 +407,10 @@ fn extension_key(
         offer.public,
         offer.encapsulation_key,
     ]);
-    expand(&hkdf_extract(&salt, &[static_shared.as_bytes()]), b":extension")
+    expand(
+        &hkdf_extract(&salt, &[static_shared.as_bytes()]),
+        b":extension",
+    )
 }
 
 fn open_extension(
@@ -339,8 +420,13 @@ fn open_extension(
     static_shared: &SharedSecret,
 ) -> Result<(), HandshakeFault> {
     let key = extension_key(network, target, &skin.offer, static_shared);
-    let extension = aead::open(&key, &[0; 12], &[], skin.extension).map_err(|_| HandshakeFault::Extension)?;
-    if extension == [0; EXTENSION_LEN] { Ok(()) } else { Err(HandshakeFault::ExtensionValue) }
+    let extension =
+        aead::open(&key, &[0; 12], &[], skin.extension).map_err(|_| HandshakeFault::Extension)?;
+    if extension == [0; EXTENSION_LEN] {
+        Ok(())
+    } else {
+        Err(HandshakeFault::ExtensionValue)
+    }
 }
 
 /// Every part has a fixed length, so that two transcripts never read the same.
@@ -364,8 +450,16 @@ fn transcript_hash(
     ])
 }
 
-fn extract(transcript: &[u8; 32], with_static: &SharedSecret, ephemeral: &SharedSecret, kem: &SharedSecret) -> Prk {
-    hkdf_extract(transcript, &[with_static.as_bytes(), ephemeral.as_bytes(), kem.as_bytes()])
+fn extract(
+    transcript: &[u8; 32],
+    with_static: &SharedSecret,
+    ephemeral: &SharedSecret,
+    kem: &SharedSecret,
+) -> Prk {
+    hkdf_extract(
+        transcript,
+        &[with_static.as_bytes(), ephemeral.as_bytes(), kem.as_bytes()],
+    )
 }
 
 fn authenticator(prk: &Prk, transcript: &[u8; 32]) -> [u8; 32] {
@@ -387,7 +481,9 @@ fn expand(prk: &Prk, label: &[u8]) -> Zeroizing<[u8; 32]> {
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> &'a [u8; N] {
-    let (head, tail) = rest.split_first_chunk().unwrap_or_else(|| unreachable!("lengths add up, see the constants"));
+    let (head, tail) = rest
+        .split_first_chunk()
+        .unwrap_or_else(|| unreachable!("lengths add up, see the constants"));
     *rest = tail;
     head
 }
@@ -435,34 +531,59 @@ mod tests {
     use rand::rngs::ChaCha20Rng;
 
     /// An onionskin whose extension block opens, whatever is in it and in the ML-KEM key.
-    fn answer(spoil: impl FnOnce(&mut [u8; ENCAPSULATION_KEY_LEN], &mut Vec<u8>)) -> Result<(), HandshakeFault> {
+    fn answer(
+        spoil: impl FnOnce(&mut [u8; ENCAPSULATION_KEY_LEN], &mut Vec<u8>),
+    ) -> Result<(), HandshakeFault> {
         let mut rng = ChaCha20Rng::seed_from_u64(3);
         let (network, relay) = (NetworkId([1; 32]), RelayId([2; 32]));
         let onion = OnionSecret::generate(&mut rng);
-        let target = HopTarget { relay, onion_key: onion.public() };
+        let target = HopTarget {
+            relay,
+            onion_key: onion.public(),
+        };
         let secret = DhSecret::generate(&mut rng);
         let public = secret.public();
         let (_, mut encapsulation_key) = KemSecret::generate(&mut rng);
         let mut extension = vec![0; EXTENSION_LEN];
         spoil(&mut encapsulation_key, &mut extension);
 
-        let shared = secret.agree(&DhPublic(onion.public().0)).unwrap_or_else(|_| panic!("contributory"));
-        let offer = Offer { public: &public.0, encapsulation_key: &encapsulation_key };
+        let shared = secret
+            .agree(&DhPublic(onion.public().0))
+            .unwrap_or_else(|_| panic!("contributory"));
+        let offer = Offer {
+            public: &public.0,
+            encapsulation_key: &encapsulation_key,
+        };
         let key = extension_key(&network, &target, &offer, &shared);
         let sealed = aead::seal(&key, &[0; 12], &[], &extension);
-        let skin = Onionskin(joined(&[onion.id().as_bytes(), &public.0, &encapsulation_key, &sealed]));
+        let skin = Onionskin(joined(&[
+            onion.id().as_bytes(),
+            &public.0,
+            &encapsulation_key,
+            &sealed,
+        ]));
         respond(&network, &relay, &[onion], &skin, &mut rng).map(|_| ())
     }
 
     #[test] // §5.2
     fn what_the_initiator_may_not_offer_is_refused() {
         assert_eq!(answer(|_, _| ()), Ok(()));
-        assert_eq!(answer(|_, extension| extension[63] = 1), Err(HandshakeFault::ExtensionValue));
-        assert_eq!(answer(|key, _| key[..2].fill(0xff)), Err(HandshakeFault::EncapsulationKey));
+        assert_eq!(
+            answer(|_, extension| extension[63] = 1),
+            Err(HandshakeFault::ExtensionValue)
+        );
+        assert_eq!(
+            answer(|key, _| key[..2].fill(0xff)),
+            Err(HandshakeFault::EncapsulationKey)
+        );
         let both = answer(|key, extension| {
             key[..2].fill(0xff);
             extension[0] = 1;
         });
-        assert_eq!(both, Err(HandshakeFault::ExtensionValue), "the extension block comes before any ML-KEM work");
+        assert_eq!(
+            both,
+            Err(HandshakeFault::ExtensionValue),
+            "the extension block comes before any ML-KEM work"
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! An inbox's address, the identity behind it, and the keys that stand for it in one network for one epoch.
+//! An inbox's address, the identity behind it, and the keys that stand for it in one network for
+//! one epoch.
 //!
-//! Whoever has the address can derive every epoch's blinded key; whoever has only a blinded key learns neither the address
-//! nor another epoch's key. Rules: docs/protocol.md §9.1 (address), §9.2 (epochs and blinding).
+//! Whoever has the address can derive every epoch's blinded key; whoever has only a blinded key
+//! learns neither the address nor another epoch's key. Rules: docs/protocol.md §9.1 (address), §9.2
+//! (epochs and blinding).
 
 use core::fmt;
 use core::str::FromStr;
@@ -27,7 +29,8 @@ const VERSION: u8 = 1;
 const PAYLOAD_LEN: usize = 1 + 32;
 const BLINDING_DOMAIN: &[u8] = b"umbel blinded key";
 
-/// Names an inbox: version and Ed25519 key. It is linkable, so it is shown only by [`to_text`](Self::to_text).
+/// Names an inbox: version and Ed25519 key. It is linkable, so it is shown only by
+/// [`to_text`](Self::to_text).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "[u8; 32]", into = "[u8; 32]")]
 pub struct InboxAddress(SoundKey);
@@ -38,7 +41,9 @@ impl InboxAddress {
     /// # Errors
     /// A key that no honest inbox can have (§9.1).
     pub fn from_key(key: &[u8; 32]) -> Result<Self, AddressError> {
-        SoundKey::new(key).map(Self).map_err(|WeakKey| AddressError::Weak)
+        SoundKey::new(key)
+            .map(Self)
+            .map_err(|WeakKey| AddressError::Weak)
     }
 
     /// The address's key.
@@ -50,14 +55,21 @@ impl InboxAddress {
     pub fn to_text(&self) -> String {
         let mut payload = [VERSION; PAYLOAD_LEN];
         payload[1..].copy_from_slice(self.key());
-        let Ok(text) = bech32::encode_lower::<Bech32m>(HRP, &payload) else { unreachable!("the length is a constant") };
+        let Ok(text) = bech32::encode_lower::<Bech32m>(HRP, &payload) else {
+            unreachable!("the length is a constant")
+        };
         debug_assert_eq!(text.len(), ADDRESS_TEXT_LEN);
         text
     }
 
     /// The key that stands for this inbox in `network` during `epoch` (§9.2).
     pub fn blinded_key(&self, network: &NetworkId, epoch: Epoch) -> BlindedKey {
-        BlindedKey(*self.0.blind(&blinding_parameter(self, network, epoch)).as_bytes())
+        BlindedKey(
+            *self
+                .0
+                .blind(&blinding_parameter(self, network, epoch))
+                .as_bytes(),
+        )
     }
 }
 
@@ -87,11 +99,15 @@ impl FromStr for InboxAddress {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if !text.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX)) {
+        if !text
+            .get(..PREFIX.len())
+            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
+        {
             return Err(AddressError::Prefix);
         }
         let checked = CheckedHrpstring::new::<Bech32m>(text).map_err(|_| misread(text))?;
-        // The checksum holds, so this is what its maker wrote: judge the version before the length, which may go with it.
+        // The checksum holds, so this is what its maker wrote: judge the version before the length,
+        // which may go with it.
         let mut payload = checked.byte_iter();
         if payload.next().ok_or(AddressError::Mistyped)? != VERSION {
             return Err(AddressError::Version);
@@ -100,10 +116,16 @@ impl FromStr for InboxAddress {
         if payload.len() != key.len() || text.len() != ADDRESS_TEXT_LEN {
             return Err(misread(text));
         }
-        key.iter_mut().zip(payload).for_each(|(to, from)| *to = from);
+        key.iter_mut()
+            .zip(payload)
+            .for_each(|(to, from)| *to = from);
         let address = Self::from_key(&key)?;
         let is_canonical = address.to_text().eq_ignore_ascii_case(text); // the last character's spare bit is zero
-        if is_canonical { Ok(address) } else { Err(AddressError::Mistyped) }
+        if is_canonical {
+            Ok(address)
+        } else {
+            Err(AddressError::Mistyped)
+        }
     }
 }
 
@@ -116,7 +138,8 @@ fn misread(text: &str) -> AddressError {
     }
 }
 
-/// Why a text or key is not an address one could write to; each says what to do. Holds nothing of the text.
+/// Why a text or key is not an address one could write to; each says what to do. Holds nothing of
+/// the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressError {
     /// It does not begin as an address does.
@@ -125,7 +148,8 @@ pub enum AddressError {
     Truncated,
     /// It has more characters than an address.
     TooLong,
-    /// A character is wrong; which one is not said, since a guessed correction could be someone else's address.
+    /// A character is wrong; which one is not said, since a guessed correction could be someone
+    /// else's address.
     Mistyped,
     /// Made for a later version of the protocol.
     Version,
@@ -166,7 +190,10 @@ impl InboxIdentity {
 
     /// The identity with this seed.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self { seed: Zeroizing::new(*seed), address: InboxAddress(SoundKey::of_seed(seed)) }
+        Self {
+            seed: Zeroizing::new(*seed),
+            address: InboxAddress(SoundKey::of_seed(seed)),
+        }
     }
 
     /// The seed, to be stored.
@@ -179,15 +206,25 @@ impl InboxIdentity {
         &self.address
     }
 
-    /// Signs for this inbox in `network` during `epoch`, with the secret of [`InboxAddress::blinded_key`] (§9.2).
+    /// Signs for this inbox in `network` during `epoch`, with the secret of
+    /// [`InboxAddress::blinded_key`] (§9.2).
     pub fn blinded_signer(&self, network: &NetworkId, epoch: Epoch) -> BlindedSigner {
-        BlindedSigner::new(&self.seed, &blinding_parameter(&self.address, network, epoch))
+        BlindedSigner::new(
+            &self.seed,
+            &blinding_parameter(&self.address, network, epoch),
+        )
     }
 }
 
 fn blinding_parameter(address: &InboxAddress, network: &NetworkId, epoch: Epoch) -> [u8; 32] {
     let (number, len) = (epoch.0.to_be_bytes(), EPOCH_LEN.as_secs().to_be_bytes());
-    sha3_256(&[BLINDING_DOMAIN, address.key(), network.as_bytes(), &number, &len])
+    sha3_256(&[
+        BLINDING_DOMAIN,
+        address.key(),
+        network.as_bytes(),
+        &number,
+        &len,
+    ])
 }
 
 #[cfg(test)]
@@ -217,7 +254,11 @@ mod tests {
         assert_eq!(read(&text), Ok(*identity().address()));
         assert_eq!(read(&text.to_uppercase()), Ok(*identity().address()));
         let mixed = format!("{}{}", &text[..64], text[64..].to_uppercase());
-        let mixed = if mixed == text { format!("U{}", &text[1..]) } else { mixed };
+        let mixed = if mixed == text {
+            format!("U{}", &text[1..])
+        } else {
+            mixed
+        };
         assert_eq!(read(&mixed), Err(AddressError::Mistyped));
     }
 
@@ -225,15 +266,24 @@ mod tests {
     fn each_error_says_what_is_wrong() {
         let text = identity().address().to_text();
         assert_eq!(read(""), Err(AddressError::Prefix));
-        assert_eq!(read("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"), Err(AddressError::Prefix));
+        assert_eq!(
+            read("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"),
+            Err(AddressError::Prefix)
+        );
         assert_eq!(read(&text[1..]), Err(AddressError::Prefix));
         assert_eq!(read(&format!(" {text}")), Err(AddressError::Prefix));
         assert_eq!(read("umbel1"), Err(AddressError::Truncated));
         assert_eq!(read(&text[..64]), Err(AddressError::Truncated));
         assert_eq!(read(&format!("{text}q")), Err(AddressError::TooLong));
         assert_eq!(read(&format!("{text} ")), Err(AddressError::TooLong));
-        assert_eq!(read(&text.replacen('1', "1é", 1)[..65]), Err(AddressError::Truncated));
-        assert_eq!(read(&format!("umbel1b{}", &text[7..])), Err(AddressError::Mistyped));
+        assert_eq!(
+            read(&text.replacen('1', "1é", 1)[..65]),
+            Err(AddressError::Truncated)
+        );
+        assert_eq!(
+            read(&format!("umbel1b{}", &text[7..])),
+            Err(AddressError::Mistyped)
+        );
     }
 
     #[test] // §9.1
@@ -244,10 +294,17 @@ mod tests {
         payload[0] = 2;
         assert_eq!(read(&text_of(&payload)), Err(AddressError::Version));
         let longer = [&payload[..], &[0; 40]].concat();
-        assert_eq!(read(&text_of(&longer)), Err(AddressError::Version), "a later version may be of another length");
+        assert_eq!(
+            read(&text_of(&longer)),
+            Err(AddressError::Version),
+            "a later version may be of another length"
+        );
         payload[0] = 1;
         assert_eq!(read(&text_of(&payload[..32])), Err(AddressError::Truncated));
-        assert_eq!(read(&text_of(&[&payload[..], &[0]].concat())), Err(AddressError::TooLong));
+        assert_eq!(
+            read(&text_of(&[&payload[..], &[0]].concat())),
+            Err(AddressError::TooLong)
+        );
         let old = bech32::encode_lower::<Bech32>(HRP, &payload).unwrap();
         assert_eq!(read(&old), Err(AddressError::Mistyped));
     }
@@ -260,7 +317,11 @@ mod tests {
         let mut fes: Vec<bech32::Fe32> = payload.iter().copied().bytes_to_fes().collect();
         let last = fes.last_mut().unwrap();
         *last = bech32::Fe32::try_from(last.to_u8() | 1).unwrap();
-        let text: String = fes.into_iter().with_checksum::<Bech32m>(&HRP).chars().collect();
+        let text: String = fes
+            .into_iter()
+            .with_checksum::<Bech32m>(&HRP)
+            .chars()
+            .collect();
         assert_eq!(text.len(), ADDRESS_TEXT_LEN);
         assert_eq!(read(&text), Err(AddressError::Mistyped));
     }
@@ -270,7 +331,11 @@ mod tests {
         let mut identity_point = [0; 33];
         (identity_point[0], identity_point[1]) = (1, 1);
         assert_eq!(read(&text_of(&identity_point)), Err(AddressError::Weak));
-        assert_eq!(InboxAddress::from_key(&[0; 32]), Err(AddressError::Weak), "order four");
+        assert_eq!(
+            InboxAddress::from_key(&[0; 32]),
+            Err(AddressError::Weak),
+            "order four"
+        );
         let encoded = crate::wire::encode(&[0u8; 32]);
         assert!(crate::wire::decode::<InboxAddress>(&encoded).is_err());
     }
@@ -284,10 +349,21 @@ mod tests {
     fn a_blinded_key_belongs_to_one_address_network_and_epoch() {
         let address = *identity().address();
         let base = address.blinded_key(&NETWORK, Epoch(5));
-        assert!(identity().blinded_signer(&NETWORK, Epoch(5)).public().as_bytes() == base.as_bytes());
+        assert!(
+            identity()
+                .blinded_signer(&NETWORK, Epoch(5))
+                .public()
+                .as_bytes()
+                == base.as_bytes()
+        );
         assert_ne!(base, address.blinded_key(&NETWORK, Epoch(6)));
         assert_ne!(base, address.blinded_key(&NetworkId([8; 32]), Epoch(5)));
-        assert_ne!(base, InboxIdentity::from_seed(&[2; 32]).address().blinded_key(&NETWORK, Epoch(5)));
+        assert_ne!(
+            base,
+            InboxIdentity::from_seed(&[2; 32])
+                .address()
+                .blinded_key(&NETWORK, Epoch(5))
+        );
     }
 
     proptest! {

@@ -1,8 +1,9 @@
-//! An inbox's descriptor: where its mail goes, sealed so that only those who have the address can read it.
+//! An inbox's descriptor: where its mail goes, sealed so that only those who have the address can
+//! read it.
 //!
-//! A directory relay sees a blinded key, an epoch, a revision and 8 KiB of noise with a signature: enough to keep the
-//! right one, too little to read it, or to link it to an inbox or to another epoch's descriptor. Rules:
-//! docs/protocol.md §9.3.
+//! A directory relay sees a blinded key, an epoch, a revision and 8 KiB of noise with a signature:
+//! enough to keep the right one, too little to read it, or to link it to an inbox or to another
+//! epoch's descriptor. Rules: docs/protocol.md §9.3.
 //!
 //! ```text
 //! 0     1      9         17       49    81                                 8112  8128       8192
@@ -41,7 +42,8 @@ const SUBCREDENTIAL_DOMAIN: &[u8] = b"umbel inbox subcredential 1";
 const KEY_DOMAIN: &[u8] = b"umbel inbox descriptor key 1";
 const SIGNATURE_DOMAIN: &[u8] = b"umbel inbox descriptor 1";
 
-/// What someone who has the address learns of an inbox: how to seal to it, and where to leave the record.
+/// What someone who has the address learns of an inbox: how to seal to it, and where to leave the
+/// record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxDescriptor {
     /// Grows with each change within an epoch; the highest wins.
@@ -70,7 +72,10 @@ pub struct Mailbox {
 /// Without the seed.
 impl fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mailbox").field("relay", &self.relay).field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Mailbox")
+            .field("relay", &self.relay)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,7 +94,8 @@ pub enum OuterFault {
     Signature,
 }
 
-/// Why a descriptor that was looked up is not the inbox's (§9.3): whoever served it is at fault, or the owner's program.
+/// Why a descriptor that was looked up is not the inbox's (§9.3): whoever served it is at fault, or
+/// the owner's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFault {
     /// The outside is wrong.
@@ -114,8 +120,9 @@ pub struct Outer {
 }
 
 impl Outer {
-    /// Reads the outside and checks what a directory relay must check, the cheap first: length, version, epoch (the current
-    /// or the next one, with an hour's skew either way), key, signature.
+    /// Reads the outside and checks what a directory relay must check, the cheap first: length,
+    /// version, epoch (the current or the next one, with an hour's skew either way), key,
+    /// signature.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -140,7 +147,8 @@ impl Outer {
 }
 
 impl InboxDescriptor {
-    /// Seals and signs the descriptor for `epoch`. A fresh salt makes each sealing look unrelated to the one before.
+    /// Seals and signs the descriptor for `epoch`. A fresh salt makes each sealing look unrelated
+    /// to the one before.
     ///
     /// # Panics
     /// With more than [`MAILBOXES_MAX`] mailboxes.
@@ -152,7 +160,11 @@ impl InboxDescriptor {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Vec<u8> {
         let signer = identity.blinded_signer(network, epoch);
-        let outer = Outer { blinded: BlindedKey(*signer.public().as_bytes()), epoch, revision: self.revision };
+        let outer = Outer {
+            blinded: BlindedKey(*signer.public().as_bytes()),
+            epoch,
+            revision: self.revision,
+        };
         let mut salt = [0; SALT_LEN];
         rng.fill_bytes(&mut salt);
 
@@ -175,19 +187,29 @@ impl InboxDescriptor {
     ///
     /// # Errors
     /// It is not what the owner published for that epoch, or the owner published nonsense.
-    pub fn open(address: &InboxAddress, network: &NetworkId, epoch: Epoch, bytes: &[u8]) -> Result<Self, OpenFault> {
+    pub fn open(
+        address: &InboxAddress,
+        network: &NetworkId,
+        epoch: Epoch,
+        bytes: &[u8],
+    ) -> Result<Self, OpenFault> {
         let parts = Parts::split(bytes).map_err(OpenFault::Outer)?;
-        if parts.outer.epoch != epoch || parts.outer.blinded != address.blinded_key(network, epoch) {
+        if parts.outer.epoch != epoch || parts.outer.blinded != address.blinded_key(network, epoch)
+        {
             return Err(OpenFault::OtherKey);
         }
         parts.verify_signature().map_err(OpenFault::Outer)?;
         let key = sealing_key(address, network, &parts.outer, &parts.salt);
-        let body = aead::open(&key, &NONCE, parts.header, parts.sealed).map_err(|_| OpenFault::Seal)?;
+        let body =
+            aead::open(&key, &NONCE, parts.header, parts.sealed).map_err(|_| OpenFault::Seal)?;
         Self::decode_body(parts.outer.revision, &Zeroizing::new(body)).map_err(OpenFault::Body)
     }
 
     fn encode_body(&self) -> Zeroizing<Vec<u8>> {
-        assert!(self.mailboxes.len() <= MAILBOXES_MAX, "an inbox has at most {MAILBOXES_MAX} mailboxes");
+        assert!(
+            self.mailboxes.len() <= MAILBOXES_MAX,
+            "an inbox has at most {MAILBOXES_MAX} mailboxes"
+        );
         let mut body = Zeroizing::new(Vec::with_capacity(BODY_LEN));
         body.extend_from_slice(self.seal_key.as_bytes());
         body.extend_from_slice(&self.puzzle_effort.to_be_bytes());
@@ -203,7 +225,8 @@ impl InboxDescriptor {
 
     fn decode_body(revision: u64, body: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
-        let seal_key = SealKey::from_bytes(reader.bytes(SEAL_KEY_LEN)?).map_err(|_| Malformed::Value)?;
+        let seal_key =
+            SealKey::from_bytes(reader.bytes(SEAL_KEY_LEN)?).map_err(|_| Malformed::Value)?;
         let puzzle_effort = reader.u32()?;
         let count = usize::from(reader.u8()?);
         if count > MAILBOXES_MAX {
@@ -212,10 +235,19 @@ impl InboxDescriptor {
         let mut mailboxes = Vec::with_capacity(count);
         for _ in 0..count {
             let (relay, queue) = (RelayId(reader.array()?), QueueId(reader.array()?));
-            mailboxes.push(Mailbox { relay, queue, sender_seed: reader.array()? });
+            mailboxes.push(Mailbox {
+                relay,
+                queue,
+                sender_seed: reader.array()?,
+            });
         }
         reader.finish_zero()?;
-        Ok(Self { revision, seal_key, mailboxes, puzzle_effort })
+        Ok(Self {
+            revision,
+            seal_key,
+            mailboxes,
+            puzzle_effort,
+        })
     }
 }
 
@@ -238,7 +270,11 @@ impl<'a> Parts<'a> {
             return Err(OuterFault::Length);
         }
         let parts = Self::read(bytes).map_err(|_| OuterFault::Length)?;
-        if bytes.first() == Some(&VERSION) { Ok(parts) } else { Err(OuterFault::Version) }
+        if bytes.first() == Some(&VERSION) {
+            Ok(parts)
+        } else {
+            Err(OuterFault::Version)
+        }
     }
 
     fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
@@ -255,7 +291,18 @@ impl<'a> Parts<'a> {
         let _version = reader.u8()?;
         let (epoch, revision) = (Epoch(reader.u64()?), reader.u64()?);
         let (blinded, salt) = (BlindedKey(reader.array()?), reader.array()?);
-        Ok(Self { outer: Outer { blinded, epoch, revision }, salt, header, sealed, signed, signature })
+        Ok(Self {
+            outer: Outer {
+                blinded,
+                epoch,
+                revision,
+            },
+            salt,
+            header,
+            sealed,
+            signed,
+            signature,
+        })
     }
 
     fn verify_signature(&self) -> Result<(), OuterFault> {
@@ -277,7 +324,8 @@ fn is_accepted_at(epoch: Epoch, wall: WallTime) -> bool {
     earliest <= epoch && epoch <= latest
 }
 
-/// As in Tor v3: needs the address (through the credential), and is of use for one blinded key only (the subcredential).
+/// As in Tor v3: needs the address (through the credential), and is of use for one blinded key only
+/// (the subcredential).
 fn sealing_key(
     address: &InboxAddress,
     network: &NetworkId,
@@ -285,9 +333,19 @@ fn sealing_key(
     salt: &[u8; SALT_LEN],
 ) -> Zeroizing<[u8; 32]> {
     let credential = Zeroizing::new(sha256(&[CREDENTIAL_DOMAIN, address.key()]));
-    let subcredential = Zeroizing::new(sha256(&[SUBCREDENTIAL_DOMAIN, &*credential, outer.blinded.as_bytes()]));
+    let subcredential = Zeroizing::new(sha256(&[
+        SUBCREDENTIAL_DOMAIN,
+        &*credential,
+        outer.blinded.as_bytes(),
+    ]));
     let (epoch, revision) = (outer.epoch.0.to_be_bytes(), outer.revision.to_be_bytes());
-    let info = [KEY_DOMAIN, network.as_bytes(), outer.blinded.as_bytes(), &epoch, &revision];
+    let info = [
+        KEY_DOMAIN,
+        network.as_bytes(),
+        outer.blinded.as_bytes(),
+        &epoch,
+        &revision,
+    ];
     let mut key = Zeroizing::new([0; 32]);
     hkdf_expand(&hkdf_extract(salt, &[&*subcredential]), &info, &mut *key);
     key
@@ -314,8 +372,11 @@ mod tests {
     }
 
     fn descriptor(mailboxes: u8) -> InboxDescriptor {
-        let mailbox =
-            |n: u8| Mailbox { relay: RelayId([n; 32]), queue: QueueId([n + 10; 32]), sender_seed: [n + 20; 32] };
+        let mailbox = |n: u8| Mailbox {
+            relay: RelayId([n; 32]),
+            queue: QueueId([n + 10; 32]),
+            sender_seed: [n + 20; 32],
+        };
         InboxDescriptor {
             revision: 7,
             seal_key: SealSecret::from_seed(&[3; 32]).public(),
@@ -325,7 +386,12 @@ mod tests {
     }
 
     fn sealed() -> Vec<u8> {
-        descriptor(3).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(4))
+        descriptor(3).seal(
+            &identity(),
+            &NETWORK,
+            EPOCH,
+            &mut ChaCha20Rng::seed_from_u64(4),
+        )
     }
 
     /// Seals any body, as an owner's broken or hostile program might.
@@ -336,7 +402,9 @@ mod tests {
         let key = sealing_key(identity().address(), &NETWORK, &parts.outer, &parts.salt);
         let sealed = aead::seal(&key, &NONCE, &bytes, body);
         bytes.extend_from_slice(&sealed);
-        let signature = identity().blinded_signer(&NETWORK, EPOCH).sign(&signed_message(&bytes));
+        let signature = identity()
+            .blinded_signer(&NETWORK, EPOCH)
+            .sign(&signed_message(&bytes));
         bytes.extend_from_slice(&signature.0);
         bytes
     }
@@ -348,11 +416,23 @@ mod tests {
     #[test] // §9.3
     fn who_has_the_address_reads_it_and_a_directory_relay_verifies_it() {
         for mailboxes in 0..=3 {
-            let bytes = descriptor(mailboxes).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(4));
+            let bytes = descriptor(mailboxes).seal(
+                &identity(),
+                &NETWORK,
+                EPOCH,
+                &mut ChaCha20Rng::seed_from_u64(4),
+            );
             assert_eq!(bytes.len(), INBOX_DESCRIPTOR_LEN);
             assert_eq!(open(&bytes), Ok(descriptor(mailboxes)));
             let blinded = identity().address().blinded_key(&NETWORK, EPOCH);
-            assert_eq!(Outer::verify(&bytes, now()), Ok(Outer { blinded, epoch: EPOCH, revision: 7 }));
+            assert_eq!(
+                Outer::verify(&bytes, now()),
+                Ok(Outer {
+                    blinded,
+                    epoch: EPOCH,
+                    revision: 7
+                })
+            );
         }
     }
 
@@ -365,7 +445,11 @@ mod tests {
             InboxDescriptor::open(identity().address(), &NetworkId([8; 32]), EPOCH, &bytes),
             InboxDescriptor::open(identity().address(), &NETWORK, EPOCH.next(), &bytes),
         ];
-        assert!(opened.iter().all(|opened| *opened == Err(OpenFault::OtherKey)));
+        assert!(
+            opened
+                .iter()
+                .all(|opened| *opened == Err(OpenFault::OtherKey))
+        );
     }
 
     #[test] // §9.3
@@ -379,20 +463,40 @@ mod tests {
 
     #[test] // §9.3
     fn resealing_looks_unrelated_and_the_given_randomness_decides() {
-        let again = descriptor(3).seal(&identity(), &NETWORK, EPOCH, &mut ChaCha20Rng::seed_from_u64(5));
+        let again = descriptor(3).seal(
+            &identity(),
+            &NETWORK,
+            EPOCH,
+            &mut ChaCha20Rng::seed_from_u64(5),
+        );
         assert_eq!(sealed(), sealed());
-        let equal = sealed()[HEADER_LEN..].iter().zip(&again[HEADER_LEN..]).filter(|(a, b)| a == b).count();
+        let equal = sealed()[HEADER_LEN..]
+            .iter()
+            .zip(&again[HEADER_LEN..])
+            .filter(|(a, b)| a == b)
+            .count();
         assert!(equal < 100, "{equal} of 8111 bytes equal");
     }
 
     #[test] // §9.3
     fn every_byte_is_signed() {
         let bytes = sealed();
-        for position in [17, 48, 49, HEADER_LEN, SIGNED_LEN - 1, SIGNED_LEN, INBOX_DESCRIPTOR_LEN - 1] {
+        for position in [
+            17,
+            48,
+            49,
+            HEADER_LEN,
+            SIGNED_LEN - 1,
+            SIGNED_LEN,
+            INBOX_DESCRIPTOR_LEN - 1,
+        ] {
             let mut changed = bytes.clone();
             changed[position] ^= 1;
             let fault = Outer::verify(&changed, now()).unwrap_err();
-            assert!(matches!(fault, OuterFault::Signature | OuterFault::WeakKey), "byte {position}: {fault:?}");
+            assert!(
+                matches!(fault, OuterFault::Signature | OuterFault::WeakKey),
+                "byte {position}: {fault:?}"
+            );
             assert!(open(&changed).is_err());
         }
         let mut newer = bytes;
@@ -404,7 +508,10 @@ mod tests {
     fn length_version_and_weak_keys_are_refused() {
         let bytes = sealed();
         assert_eq!(Outer::verify(&bytes[1..], now()), Err(OuterFault::Length));
-        assert_eq!(Outer::verify(&[&bytes[..], &[0]].concat(), now()), Err(OuterFault::Length));
+        assert_eq!(
+            Outer::verify(&[&bytes[..], &[0]].concat(), now()),
+            Err(OuterFault::Length)
+        );
         assert_eq!(open(&[]), Err(OpenFault::Outer(OuterFault::Length)));
         let mut changed = bytes.clone();
         changed[0] = 2;
@@ -422,12 +529,21 @@ mod tests {
         let previous_starts = EPOCH.starts_at().as_secs() - EPOCH_LEN.as_secs();
         let ends = EPOCH.next().starts_at().as_secs();
         assert!(!accepted(WallTime(previous_starts - hour - second)));
-        assert!(accepted(WallTime(previous_starts - hour)), "next, for a clock an hour ahead");
+        assert!(
+            accepted(WallTime(previous_starts - hour)),
+            "next, for a clock an hour ahead"
+        );
         assert!(accepted(now()));
-        assert!(accepted(WallTime(ends + hour - second)), "current, for a clock an hour behind");
+        assert!(
+            accepted(WallTime(ends + hour - second)),
+            "current, for a clock an hour behind"
+        );
         assert!(!accepted(WallTime(ends + hour)));
         assert_eq!(Outer::verify(&bytes, WallTime(0)), Err(OuterFault::Epoch));
-        assert_eq!(Outer::verify(&bytes, WallTime(u64::MAX)), Err(OuterFault::Epoch));
+        assert_eq!(
+            Outer::verify(&bytes, WallTime(u64::MAX)),
+            Err(OuterFault::Epoch)
+        );
     }
 
     #[test] // §9.3
@@ -439,11 +555,29 @@ mod tests {
             changed[position] = value;
             open(&sealed_body(&changed))
         };
-        assert_eq!(changed(SEAL_KEY_LEN + 4, 4), Err(OpenFault::Body(Malformed::TooLong)), "four mailboxes");
-        assert_eq!(changed(SEAL_KEY_LEN + 4, 255), Err(OpenFault::Body(Malformed::TooLong)));
-        assert_eq!(changed(SEAL_KEY_LEN + 4, 2), Err(OpenFault::Body(Malformed::Trailing)), "padding is zero");
-        assert_eq!(changed(BODY_LEN - 1, 1), Err(OpenFault::Body(Malformed::Trailing)));
-        assert_eq!(open(&sealed_body(&[0xff; BODY_LEN])), Err(OpenFault::Body(Malformed::Value)), "no seal key");
+        assert_eq!(
+            changed(SEAL_KEY_LEN + 4, 4),
+            Err(OpenFault::Body(Malformed::TooLong)),
+            "four mailboxes"
+        );
+        assert_eq!(
+            changed(SEAL_KEY_LEN + 4, 255),
+            Err(OpenFault::Body(Malformed::TooLong))
+        );
+        assert_eq!(
+            changed(SEAL_KEY_LEN + 4, 2),
+            Err(OpenFault::Body(Malformed::Trailing)),
+            "padding is zero"
+        );
+        assert_eq!(
+            changed(BODY_LEN - 1, 1),
+            Err(OpenFault::Body(Malformed::Trailing))
+        );
+        assert_eq!(
+            open(&sealed_body(&[0xff; BODY_LEN])),
+            Err(OpenFault::Body(Malformed::Value)),
+            "no seal key"
+        );
     }
 
     #[test] // what may be logged

@@ -1,7 +1,9 @@
-//! What owners and senders say to a holder, and what it answers: one signed verb a request (docs/protocol.md §10.1, §10.2).
+//! What owners and senders say to a holder, and what it answers: one signed verb a request
+//! (docs/protocol.md §10.1, §10.2).
 //!
-//! A request is signed over the circuit it travels on, so a holder that is also a relay elsewhere can't replay it, and
-//! neither of a queue's two keys is seen anywhere else. Whether a request is granted is [`holder`](super::holder)'s.
+//! A request is signed over the circuit it travels on, so a holder that is also a relay elsewhere
+//! can't replay it, and neither of a queue's two keys is seen anywhere else. Whether a request is
+//! granted is [`holder`](super::holder)'s.
 
 use core::fmt;
 
@@ -11,7 +13,9 @@ use serde_bytes::ByteBuf;
 use crate::crypto::sign::{BadSignature, PublicKey, Signature, SigningKey};
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
-use crate::limits::{BACKWARD_DATA_MAX, DEPOSIT_OVERHEAD_LEN, FRAME_LEN_MAX, RECORD_LENS, REMOVE_MAX};
+use crate::limits::{
+    BACKWARD_DATA_MAX, DEPOSIT_OVERHEAD_LEN, FRAME_LEN_MAX, RECORD_LENS, REMOVE_MAX,
+};
 use crate::wire::{self, Malformed};
 
 /// Domain of a request's signature (§10.2).
@@ -27,13 +31,18 @@ const FETCHED_RECORDS_MAX: usize = FRAME_LEN_MAX / RECORD_LENS[0];
 
 /// Most bytes of one `Fetched`, whatever its `bytes_max` says (§10.2).
 pub const FETCH_BYTES_MAX: u32 = max_u32(FRAME_LEN_MAX - FRAME_PREFIX_LEN);
-/// The `bytes_max` of a fetch whose answer is one cell: one record of the shortest length, or none (§10.2).
+/// The `bytes_max` of a fetch whose answer is one cell: one record of the shortest length, or none
+/// (§10.2).
 pub const FETCH_BYTES_ONE_CELL: u32 = max_u32(BACKWARD_DATA_MAX - FRAME_PREFIX_LEN);
 
-const _: () = assert!(FETCHED_OVERHEAD_LEN + fetched_len_of(RECORD_LENS[0]) <= FETCH_BYTES_ONE_CELL as usize);
-const _: () = assert!(FETCHED_OVERHEAD_LEN + fetched_len_of(RECORD_LENS[3]) <= FETCH_BYTES_MAX as usize);
-// A deposit: service 1, frame length 4, verb 1, queue 32, length of the record 3, puzzle 10, signature 65.
-const _: () = assert!(1 + FRAME_PREFIX_LEN + 1 + 32 + RECORD_PREFIX_LEN + 10 + 65 <= DEPOSIT_OVERHEAD_LEN);
+const _: () =
+    assert!(FETCHED_OVERHEAD_LEN + fetched_len_of(RECORD_LENS[0]) <= FETCH_BYTES_ONE_CELL as usize);
+const _: () =
+    assert!(FETCHED_OVERHEAD_LEN + fetched_len_of(RECORD_LENS[3]) <= FETCH_BYTES_MAX as usize);
+// A deposit: service 1, frame length 4, verb 1, queue 32, length of the record 3, puzzle 10,
+// signature 65.
+const _: () =
+    assert!(1 + FRAME_PREFIX_LEN + 1 + 32 + RECORD_PREFIX_LEN + 10 + 65 <= DEPOSIT_OVERHEAD_LEN);
 
 #[expect(clippy::cast_possible_truncation, reason = "a frame's length; const")]
 const fn max_u32(len: usize) -> u32 {
@@ -48,7 +57,11 @@ pub(super) const fn fetched_len_of(record_len: usize) -> usize {
 
 /// Bytes that records may take in a `Fetched` bounded by `bytes_max`.
 pub(super) const fn fetched_room(bytes_max: u32) -> usize {
-    let bytes_max = if bytes_max < FETCH_BYTES_MAX { bytes_max } else { FETCH_BYTES_MAX };
+    let bytes_max = if bytes_max < FETCH_BYTES_MAX {
+        bytes_max
+    } else {
+        FETCH_BYTES_MAX
+    };
     (bytes_max as usize).saturating_sub(FETCHED_OVERHEAD_LEN)
 }
 
@@ -64,7 +77,8 @@ pub enum Verb {
         /// Who may deposit; used for this queue only.
         sender: PublicKey,
     },
-    /// Put a record in; signed by the queue's `sender` key. Answered once it is durable, the same again as the first time.
+    /// Put a record in; signed by the queue's `sender` key. Answered once it is durable, the same
+    /// again as the first time.
     Deposit {
         /// Where.
         queue: QueueId,
@@ -77,13 +91,16 @@ pub enum Verb {
     Fetch {
         /// Where.
         queue: QueueId,
-        /// Records that the owner holds durably, [`REMOVE_MAX`] at most. Unknown ones are not an error.
+        /// Records that the owner holds durably, [`REMOVE_MAX`] at most. Unknown ones are not an
+        /// error.
         #[serde(deserialize_with = "wire::list::<_, _, REMOVE_MAX>")]
         remove: Vec<RecordId>,
-        /// Most bytes of the answer; one record is returned even if it is longer. Zero: nothing is returned.
+        /// Most bytes of the answer; one record is returned even if it is longer. Zero: nothing is
+        /// returned.
         bytes_max: u32,
     },
-    /// Return all records, oldest first, then push new ones; signed by the queue's `owner` key. A newer one ends it.
+    /// Return all records, oldest first, then push new ones; signed by the queue's `owner` key. A
+    /// newer one ends it.
     Subscribe {
         /// Where.
         queue: QueueId,
@@ -168,7 +185,10 @@ impl Verb {
     /// This verb, signed for one circuit.
     pub fn signed(self, key: &SigningKey, context: &MailboxContext<'_>) -> MailboxRequest {
         let signature = key.sign(&self.signed_bytes(context));
-        MailboxRequest { verb: self, signature }
+        MailboxRequest {
+            verb: self,
+            signature,
+        }
     }
 
     /// Label, network, holder, circuit, then the verb.
@@ -189,7 +209,11 @@ impl MailboxRequest {
     ///
     /// # Errors
     /// It did not.
-    pub fn verify(&self, context: &MailboxContext<'_>, key: &PublicKey) -> Result<(), BadSignature> {
+    pub fn verify(
+        &self,
+        context: &MailboxContext<'_>,
+        key: &PublicKey,
+    ) -> Result<(), BadSignature> {
         key.verify(&self.verb.signed_bytes(context), &self.signature)
     }
 
@@ -215,7 +239,10 @@ impl MailboxReply {
             (_, Self::Refused(_))
                 | (Verb::Create { .. }, Self::Created)
                 | (Verb::Deposit { .. }, Self::Deposited)
-                | (Verb::Fetch { .. } | Verb::Subscribe { .. }, Self::Fetched { .. })
+                | (
+                    Verb::Fetch { .. } | Verb::Subscribe { .. },
+                    Self::Fetched { .. }
+                )
         )
     }
 
@@ -251,7 +278,9 @@ impl fmt::Debug for MailboxReply {
         match self {
             Self::Created => f.write_str("Created"),
             Self::Deposited => f.write_str("Deposited"),
-            Self::Fetched { records, more } => write!(f, "Fetched({} records, more: {more})", records.len()),
+            Self::Fetched { records, more } => {
+                write!(f, "Fetched({} records, more: {more})", records.len())
+            }
             Self::Refused(refusal) => write!(f, "Refused({refusal:?})"),
         }
     }
@@ -271,11 +300,22 @@ mod tests {
     }
 
     fn deposit(len: usize, puzzle: u64) -> Verb {
-        Verb::Deposit { queue: QUEUE, record: ByteBuf::from(vec![7; len]), puzzle }
+        Verb::Deposit {
+            queue: QUEUE,
+            record: ByteBuf::from(vec![7; len]),
+            puzzle,
+        }
     }
 
     fn signed(verb: Verb, by: u8, binding: &Binding) -> MailboxRequest {
-        verb.signed(&key(by), &MailboxContext { network: &NETWORK, holder: &HOLDER, binding })
+        verb.signed(
+            &key(by),
+            &MailboxContext {
+                network: &NETWORK,
+                holder: &HOLDER,
+                binding,
+            },
+        )
     }
 
     #[test] // §10.3
@@ -285,15 +325,24 @@ mod tests {
             for puzzle in [0, u64::MAX] {
                 let frame = signed(deposit(len, puzzle), 1, &Binding([0; 32])).encode();
                 let on_stream = 1 + FRAME_PREFIX_LEN + frame.len();
-                assert!(on_stream <= frame.len() + DEPOSIT_OVERHEAD_LEN && frame.len() <= FRAME_LEN_MAX);
-                assert_eq!(on_stream.div_ceil(FORWARD_DATA_MAX), cells, "record of {len}");
+                assert!(
+                    on_stream <= frame.len() + DEPOSIT_OVERHEAD_LEN && frame.len() <= FRAME_LEN_MAX
+                );
+                assert_eq!(
+                    on_stream.div_ceil(FORWARD_DATA_MAX),
+                    cells,
+                    "record of {len}"
+                );
             }
         }
     }
 
     #[test] // §10.2
     fn a_record_of_one_cell_comes_back_in_one_cell() {
-        let reply = MailboxReply::Fetched { records: vec![ByteBuf::from(vec![7; RECORD_LENS[0]])], more: true };
+        let reply = MailboxReply::Fetched {
+            records: vec![ByteBuf::from(vec![7; RECORD_LENS[0]])],
+            more: true,
+        };
         let frame = reply.encode();
         assert!(frame.len() <= FETCH_BYTES_ONE_CELL as usize);
         assert!(FRAME_PREFIX_LEN + frame.len() <= BACKWARD_DATA_MAX);
@@ -305,10 +354,20 @@ mod tests {
     fn a_full_fetched_fits_its_bound() {
         for len in RECORD_LENS {
             let count = fetched_room(FETCH_BYTES_MAX) / fetched_len_of(len);
-            let reply = MailboxReply::Fetched { records: vec![ByteBuf::from(vec![7; len]); count], more: true };
+            let reply = MailboxReply::Fetched {
+                records: vec![ByteBuf::from(vec![7; len]); count],
+                more: true,
+            };
             let frame = reply.encode();
-            assert!(frame.len() <= FETCH_BYTES_MAX as usize && FRAME_PREFIX_LEN + frame.len() <= FRAME_LEN_MAX);
-            assert_eq!(MailboxReply::decode(&frame), Ok(reply), "{count} of {len} bytes");
+            assert!(
+                frame.len() <= FETCH_BYTES_MAX as usize
+                    && FRAME_PREFIX_LEN + frame.len() <= FRAME_LEN_MAX
+            );
+            assert_eq!(
+                MailboxReply::decode(&frame),
+                Ok(reply),
+                "{count} of {len} bytes"
+            );
         }
     }
 
@@ -316,27 +375,73 @@ mod tests {
     fn a_signature_is_good_for_one_key_circuit_holder_and_verb() {
         let (binding, other) = (Binding([4; 32]), Binding([5; 32]));
         let request = signed(deposit(RECORD_LENS[0], 9), 1, &binding);
-        let here = MailboxContext { network: &NETWORK, holder: &HOLDER, binding: &binding };
+        let here = MailboxContext {
+            network: &NETWORK,
+            holder: &HOLDER,
+            binding: &binding,
+        };
         assert!(request.verify(&here, &key(1).public()).is_ok());
         assert!(request.verify(&here, &key(2).public()).is_err());
-        assert!(request.verify(&MailboxContext { binding: &other, ..here }, &key(1).public()).is_err());
-        assert!(request.verify(&MailboxContext { holder: &RelayId([9; 32]), ..here }, &key(1).public()).is_err());
-        assert!(request.verify(&MailboxContext { network: &NetworkId([9; 32]), ..here }, &key(1).public()).is_err());
-        let altered = MailboxRequest { verb: deposit(RECORD_LENS[0], 8), ..request };
+        assert!(
+            request
+                .verify(
+                    &MailboxContext {
+                        binding: &other,
+                        ..here
+                    },
+                    &key(1).public()
+                )
+                .is_err()
+        );
+        assert!(
+            request
+                .verify(
+                    &MailboxContext {
+                        holder: &RelayId([9; 32]),
+                        ..here
+                    },
+                    &key(1).public()
+                )
+                .is_err()
+        );
+        assert!(
+            request
+                .verify(
+                    &MailboxContext {
+                        network: &NetworkId([9; 32]),
+                        ..here
+                    },
+                    &key(1).public()
+                )
+                .is_err()
+        );
+        let altered = MailboxRequest {
+            verb: deposit(RECORD_LENS[0], 8),
+            ..request
+        };
         assert!(altered.verify(&here, &key(1).public()).is_err());
     }
 
     #[test] // §7.2, §10.2
     fn requests_have_one_encoding_and_bounded_lists() {
-        let fetch = |count| Verb::Fetch { queue: QUEUE, remove: vec![RecordId([6; 32]); count], bytes_max: 7 };
+        let fetch = |count| Verb::Fetch {
+            queue: QUEUE,
+            remove: vec![RecordId([6; 32]); count],
+            bytes_max: 7,
+        };
         let full = signed(fetch(REMOVE_MAX), 1, &Binding([0; 32]));
         let bytes = full.encode();
         assert_eq!(MailboxRequest::decode(&bytes), Ok(full));
         assert!(MailboxRequest::decode(&bytes[..bytes.len() - 1]).is_err());
         assert!(MailboxRequest::decode(&[bytes.as_slice(), &[0]].concat()).is_err());
-        assert!(MailboxRequest::decode(&signed(fetch(REMOVE_MAX + 1), 1, &Binding([0; 32])).encode()).is_err());
+        assert!(
+            MailboxRequest::decode(&signed(fetch(REMOVE_MAX + 1), 1, &Binding([0; 32])).encode())
+                .is_err()
+        );
         assert!(MailboxRequest::decode(&[]).is_err());
         // Claims 2^56 records and holds none.
-        assert!(MailboxReply::decode(&[2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
+        assert!(
+            MailboxReply::decode(&[2, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err()
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! A record: one message, padded to one of four lengths and sealed to its reader.
 //!
-//! Its holder learns the length bucket and nothing else; its reader learns nothing of the sender but what the message says.
-//! Rules: docs/protocol.md §10.3 (lengths, sealing), §10.4 (contents).
+//! Its holder learns the length bucket and nothing else; its reader learns nothing of the sender
+//! but what the message says. Rules: docs/protocol.md §10.3 (lengths, sealing), §10.4 (contents).
 
 use core::fmt;
 
@@ -39,7 +39,8 @@ const _: () = assert!(MESSAGE_LENS_MAX[0] >= 512, "a line of text fits one cell"
 /// What is inside a record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Chosen by the sender at random, and the same in each copy: by it the reader drops duplicates.
+    /// Chosen by the sender at random, and the same in each copy: by it the reader drops
+    /// duplicates.
     pub id: MessageId,
     /// The body, at most [`MESSAGE_LEN_MAX`] bytes.
     pub body: Vec<u8>,
@@ -48,7 +49,10 @@ pub struct Message {
 /// Only the length of the body.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Message").field("id", &self.id).field("body_len", &self.body.len()).finish()
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("body_len", &self.body.len())
+            .finish()
     }
 }
 
@@ -63,7 +67,11 @@ pub struct TooLong {
 
 impl fmt::Display for TooLong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the message has {} bytes, at most {} fit: shorten or split it", self.len, self.max)
+        write!(
+            f,
+            "the message has {} bytes, at most {} fit: shorten or split it",
+            self.len, self.max
+        )
     }
 }
 
@@ -92,15 +100,26 @@ pub fn record_id(record: &[u8]) -> RecordId {
     RecordId(sha256(&[ID_DOMAIN, record]))
 }
 
-/// Seals a message in the shortest record that holds it. Two sealings of one message can't be told to be that.
+/// Seals a message in the shortest record that holds it. Two sealings of one message can't be told
+/// to be that.
 ///
 /// # Errors
 /// A body over [`MESSAGE_LEN_MAX`].
-pub fn seal_record(key: &SealKey, message: &Message, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Vec<u8>, TooLong> {
-    let too_long = TooLong { len: message.body.len(), max: MESSAGE_LEN_MAX };
+pub fn seal_record(
+    key: &SealKey,
+    message: &Message,
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Vec<u8>, TooLong> {
+    let too_long = TooLong {
+        len: message.body.len(),
+        max: MESSAGE_LEN_MAX,
+    };
     let body_len = u32::try_from(message.body.len()).map_err(|_| too_long)?;
     let content_len = HEADER_LEN + message.body.len();
-    let record_len = *RECORD_LENS.iter().find(|&&len| content_len <= len - SEAL_OVERHEAD_LEN).ok_or(too_long)?;
+    let record_len = *RECORD_LENS
+        .iter()
+        .find(|&&len| content_len <= len - SEAL_OVERHEAD_LEN)
+        .ok_or(too_long)?;
     let write = |content: &mut [u8]| {
         let (version, rest) = content.split_at_mut(1);
         let (id, rest) = rest.split_at_mut(MessageId::LEN);
@@ -108,7 +127,9 @@ pub fn seal_record(key: &SealKey, message: &Message, rng: &mut (impl CryptoRng +
         version.fill(VERSION);
         id.copy_from_slice(message.id.as_bytes());
         len.copy_from_slice(&body_len.to_be_bytes());
-        rest.split_at_mut(message.body.len()).0.copy_from_slice(&message.body);
+        rest.split_at_mut(message.body.len())
+            .0
+            .copy_from_slice(&message.body);
     };
     let record = hpke::seal(key, INFO, record_len - SEAL_OVERHEAD_LEN, write, rng);
     assert!(is_record_len(record.len()));
@@ -136,7 +157,10 @@ fn decode_message(mut reader: Reader<'_>) -> Result<Message, Malformed> {
     let body_len = usize::try_from(reader.u32()?).map_err(|_| Malformed::TooLong)?;
     let body = reader.bytes(body_len)?;
     reader.finish_zero()?;
-    Ok(Message { id, body: body.to_vec() })
+    Ok(Message {
+        id,
+        body: body.to_vec(),
+    })
 }
 
 #[cfg(test)]
@@ -151,11 +175,18 @@ mod tests {
     }
 
     fn message(len: usize) -> Message {
-        Message { id: MessageId([5; 16]), body: vec![0xab; len] }
+        Message {
+            id: MessageId([5; 16]),
+            body: vec![0xab; len],
+        }
     }
 
     fn sealed(message: &Message) -> Result<Vec<u8>, TooLong> {
-        seal_record(&secret().public(), message, &mut ChaCha20Rng::seed_from_u64(6))
+        seal_record(
+            &secret().public(),
+            message,
+            &mut ChaCha20Rng::seed_from_u64(6),
+        )
     }
 
     /// Seals any content, as a hostile sender might.
@@ -182,15 +213,32 @@ mod tests {
     #[test] // §10.3
     fn a_longer_message_is_refused_with_the_limit() {
         let refused = sealed(&message(MESSAGE_LEN_MAX + 1));
-        assert_eq!(refused, Err(TooLong { len: MESSAGE_LEN_MAX + 1, max: MESSAGE_LEN_MAX }));
-        assert!(refused.unwrap_err().to_string().contains(&MESSAGE_LEN_MAX.to_string()));
+        assert_eq!(
+            refused,
+            Err(TooLong {
+                len: MESSAGE_LEN_MAX + 1,
+                max: MESSAGE_LEN_MAX
+            })
+        );
+        assert!(
+            refused
+                .unwrap_err()
+                .to_string()
+                .contains(&MESSAGE_LEN_MAX.to_string())
+        );
     }
 
     #[test] // §10.3
     fn only_its_reader_opens_it_whole() {
         let record = sealed(&message(10)).unwrap();
-        assert_eq!(open_record(&SealSecret::from_seed(&[4; 32]), &record), Err(RecordFault::Seal));
-        assert_eq!(open_record(&secret(), &record[1..]), Err(RecordFault::Length));
+        assert_eq!(
+            open_record(&SealSecret::from_seed(&[4; 32]), &record),
+            Err(RecordFault::Seal)
+        );
+        assert_eq!(
+            open_record(&secret(), &record[1..]),
+            Err(RecordFault::Length)
+        );
         assert_eq!(open_record(&secret(), &[]), Err(RecordFault::Length));
         let mut changed = record;
         changed[1200] ^= 1;
@@ -215,11 +263,21 @@ mod tests {
         };
         assert_eq!(content(1, 2, &[0xab; 2]), Ok(message(2)));
         assert_eq!(content(2, 2, &[0xab; 2]), Err(RecordFault::Version));
-        assert_eq!(content(1, 1, &[0xab; 2]), Err(RecordFault::Malformed(Malformed::Trailing)), "padding is zero");
+        assert_eq!(
+            content(1, 1, &[0xab; 2]),
+            Err(RecordFault::Malformed(Malformed::Trailing)),
+            "padding is zero"
+        );
         let len_max = u32::try_from(MESSAGE_LENS_MAX[0]).unwrap();
         assert!(content(1, len_max, &[]).is_ok());
-        assert_eq!(content(1, len_max + 1, &[]), Err(RecordFault::Malformed(Malformed::Truncated)));
-        assert_eq!(content(1, u32::MAX, &[]), Err(RecordFault::Malformed(Malformed::Truncated)));
+        assert_eq!(
+            content(1, len_max + 1, &[]),
+            Err(RecordFault::Malformed(Malformed::Truncated))
+        );
+        assert_eq!(
+            content(1, u32::MAX, &[]),
+            Err(RecordFault::Malformed(Malformed::Truncated))
+        );
     }
 
     #[test] // §10.1

@@ -38,18 +38,32 @@ impl Hello {
     /// The cell that says this.
     ///
     /// # Panics
-    /// There is no version or there are too many, or the descriptor is empty or too long: all of them ours.
+    /// There is no version or there are too many, or the descriptor is empty or too long: all of
+    /// them ours.
     pub fn encode(&self) -> Cell {
         let descriptor = self.descriptor.as_deref().unwrap_or_default();
-        assert!((1..=VERSIONS_MAX).contains(&self.versions.len()), "there are 1 to 8 versions");
-        assert!(self.descriptor.is_none() || !descriptor.is_empty(), "no descriptor is written as an empty one");
-        assert!(descriptor.len() <= RELAY_DESCRIPTOR_LEN_MAX, "a descriptor is as long as it may be");
+        assert!(
+            (1..=VERSIONS_MAX).contains(&self.versions.len()),
+            "there are 1 to 8 versions"
+        );
+        assert!(
+            self.descriptor.is_none() || !descriptor.is_empty(),
+            "no descriptor is written as an empty one"
+        );
+        assert!(
+            descriptor.len() <= RELAY_DESCRIPTOR_LEN_MAX,
+            "a descriptor is as long as it may be"
+        );
         let count = u8::try_from(self.versions.len()).unwrap_or_else(|_| unreachable!("at most 8"));
         let len = u16::try_from(descriptor.len()).unwrap_or_else(|_| unreachable!("at most 700"));
 
         let mut bytes = Vec::with_capacity(FIXED_LEN + 2 * VERSIONS_MAX + descriptor.len());
         bytes.push(count);
-        bytes.extend(self.versions.iter().flat_map(|version| version.to_be_bytes()));
+        bytes.extend(
+            self.versions
+                .iter()
+                .flat_map(|version| version.to_be_bytes()),
+        );
         bytes.extend_from_slice(self.network.as_bytes());
         bytes.extend_from_slice(&self.clock.as_secs().to_be_bytes());
         bytes.extend_from_slice(&self.features.to_be_bytes());
@@ -80,7 +94,11 @@ impl Hello {
         if self.network != theirs.network {
             return Err(Violation::Network);
         }
-        let common = self.versions.iter().copied().filter(|version| theirs.versions.contains(version));
+        let common = self
+            .versions
+            .iter()
+            .copied()
+            .filter(|version| theirs.versions.contains(version));
         common.max().map(LinkVersion).ok_or(Violation::Version)
     }
 
@@ -104,6 +122,12 @@ impl Hello {
         let descriptor = reader.bytes(descriptor_len)?;
         reader.finish_zero()?;
         let descriptor = (!descriptor.is_empty()).then(|| descriptor.to_vec());
-        Ok(Self { versions, network, clock, features, descriptor })
+        Ok(Self {
+            versions,
+            network,
+            clock,
+            features,
+            descriptor,
+        })
     }
 }

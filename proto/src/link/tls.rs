@@ -1,49 +1,63 @@
-//! TLS as a link uses it (docs/protocol.md §2.5): 1.3 only, X25519MLKEM768 only, Ed25519 raw public keys (RFC 7250).
+//! TLS as a link uses it (docs/protocol.md §2.5): 1.3 only, X25519MLKEM768 only, Ed25519 raw public
+//! keys (RFC 7250).
 //!
-//! The relay that accepts always presents its identity, and whoever dials pins it. A relay that dials proves its own
-//! identity too; a client offers raw public keys and then presents none, so that both pass through one configuration. There is
-//! no resumption, no ticket, no early data and no server name: nothing ties one link to another.
+//! The relay that accepts always presents its identity, and whoever dials pins it. A relay that
+//! dials proves its own identity too; a client offers raw public keys and then presents none, so
+//! that both pass through one configuration. There is no resumption, no ticket, no early data and
+//! no server name: nothing ties one link to another.
 //!
-//! Owns the parameters and no state. rustls takes its own randomness for the key exchange from the provider, which is why
-//! the simulator uses links without TLS.
+//! Owns the parameters and no state. rustls takes its own randomness for the key exchange from the
+//! provider, which is why the simulator uses links without TLS.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption};
-use rustls::crypto::aws_lc_rs::cipher_suite::{TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256};
+use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256,
+};
 use rustls::crypto::aws_lc_rs::sign::any_eddsa_type;
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature_with_raw_key};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    PeerIncompatible, ServerConfig, SignatureScheme,
 };
 use zeroize::Zeroizing;
 
 use crate::crypto::sign::SigningKey;
 use crate::ids::RelayId;
 
-/// What an Ed25519 public key is wrapped in: the fixed front of its `SubjectPublicKeyInfo` (RFC 8410 §4).
-const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+/// What an Ed25519 public key is wrapped in: the fixed front of its `SubjectPublicKeyInfo` (RFC
+/// 8410 §4).
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
 /// What an Ed25519 seed is wrapped in: the fixed front of its PKCS#8 v1 form (RFC 8410 §7).
-const PKCS8_PREFIX: [u8; 16] =
-    [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
 
 /// Built once: every link uses the same parameters.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(provider()));
 
-/// How to dial the relay `expected`: no other key is accepted. `own` is the dialling relay's identity; a client has none.
+/// How to dial the relay `expected`: no other key is accepted. `own` is the dialling relay's
+/// identity; a client has none.
 ///
 /// # Errors
 /// Only if rustls refuses these parameters or the key's encoding, which is a fault of ours.
-pub fn dial_config(expected: &RelayId, own: Option<&SigningKey>) -> Result<Arc<ClientConfig>, Error> {
+pub fn dial_config(
+    expected: &RelayId,
+    own: Option<&SigningKey>,
+) -> Result<Arc<ClientConfig>, Error> {
     let own = own.map(certified_key).transpose()?;
     let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&TLS13])?
@@ -55,7 +69,8 @@ pub fn dial_config(expected: &RelayId, own: Option<&SigningKey>) -> Result<Arc<C
     Ok(Arc::new(config))
 }
 
-/// How to accept links as the relay `own`, from relays that prove their id and from clients that have none.
+/// How to accept links as the relay `own`, from relays that prove their id and from clients that
+/// have none.
 ///
 /// # Errors
 /// As [`dial_config`].
@@ -63,18 +78,22 @@ pub fn accept_config(own: &SigningKey) -> Result<Arc<ServerConfig>, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(AnyPeer))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified_key(own)?)));
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
+            certified_key(own)?,
+        )));
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
-/// What rustls wants to know a dialled server by. Nothing of it is sent: the pinned key says who it must be.
+/// What rustls wants to know a dialled server by. Nothing of it is sent: the pinned key says who it
+/// must be.
 pub fn server_name() -> ServerName<'static> {
     ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-/// The id that the peer proved in the handshake, from rustls' `peer_certificates`; `None` for a client.
+/// The id that the peer proved in the handshake, from rustls' `peer_certificates`; `None` for a
+/// client.
 pub fn peer_id(presented: Option<&[CertificateDer<'_>]>) -> Option<RelayId> {
     let [key] = presented? else { return None };
     key_of(key).ok()
@@ -85,8 +104,13 @@ fn provider() -> CryptoProvider {
     let chacha = TLS13_CHACHA20_POLY1305_SHA256;
     CryptoProvider {
         kx_groups: vec![kx_group::X25519MLKEM768],
-        // The dialler's order counts. In software AES-GCM is slow, and not in constant time everywhere.
-        cipher_suites: if has_fast_aes() { vec![aes, chacha] } else { vec![chacha, aes] },
+        // The dialler's order counts. In software AES-GCM is slow, and not in constant time
+        // everywhere.
+        cipher_suites: if has_fast_aes() {
+            vec![aes, chacha]
+        } else {
+            vec![chacha, aes]
+        },
         ..default_provider()
     }
 }
@@ -98,7 +122,8 @@ fn has_fast_aes() -> bool {
 
 #[cfg(target_arch = "aarch64")]
 fn has_fast_aes() -> bool {
-    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
+    std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull")
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -116,12 +141,18 @@ fn certified_key(own: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
     let signer = any_eddsa_type(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
     let mut spki = SPKI_PREFIX.to_vec();
     spki.extend_from_slice(&own.public().0);
-    Ok(Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer)))
+    Ok(Arc::new(CertifiedKey::new(
+        vec![CertificateDer::from(spki)],
+        signer,
+    )))
 }
 
 fn key_of(spki: &CertificateDer<'_>) -> Result<RelayId, Error> {
-    let key = spki.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok());
-    key.map(RelayId).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
+    let key = spki
+        .strip_prefix(&SPKI_PREFIX)
+        .and_then(|key| key.try_into().ok());
+    key.map(RelayId)
+        .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))
 }
 
 fn verify_signature(
@@ -130,7 +161,12 @@ fn verify_signature(
     signature: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
     let key = SubjectPublicKeyInfoDer::from(key.as_ref());
-    verify_tls13_signature_with_raw_key(message, &key, signature, &PROVIDER.signature_verification_algorithms)
+    verify_tls13_signature_with_raw_key(
+        message,
+        &key,
+        signature,
+        &PROVIDER.signature_verification_algorithms,
+    )
 }
 
 /// TLS 1.2 is not offered, so rustls never asks.
@@ -154,7 +190,9 @@ impl ServerCertVerifier for PinnedRelay {
         if others.is_empty() && key_of(key)? == self.0 {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            Err(Error::InvalidCertificate(
+                CertificateError::ApplicationVerificationFailure,
+            ))
         }
     }
 
@@ -237,14 +275,23 @@ impl ClientCertVerifier for AnyPeer {
     }
 }
 
-/// What the dialler presents. A client's handshake offers raw public keys as a relay's does, because a server that takes them
-/// refuses a hello without them; its `Certificate` message is then empty.
+/// What the dialler presents. A client's handshake offers raw public keys as a relay's does,
+/// because a server that takes them refuses a hello without them; its `Certificate` message is then
+/// empty.
 #[derive(Debug)]
 struct OwnKey(Option<Arc<CertifiedKey>>);
 
 impl ResolvesClientCert for OwnKey {
-    fn resolve(&self, _root_hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        if schemes.contains(&SignatureScheme::ED25519) { self.0.clone() } else { None }
+    fn resolve(
+        &self,
+        _root_hints: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        if schemes.contains(&SignatureScheme::ED25519) {
+            self.0.clone()
+        } else {
+            None
+        }
     }
 
     fn only_raw_public_keys(&self) -> bool {
@@ -281,7 +328,8 @@ mod tests {
 
     fn ends(expected: &RelayId, own: Option<&SigningKey>, accepter: &SigningKey) -> Ends {
         Ends {
-            dialler: ClientConnection::new(dial_config(expected, own).unwrap(), server_name()).unwrap(),
+            dialler: ClientConnection::new(dial_config(expected, own).unwrap(), server_name())
+                .unwrap(),
             accepter: ServerConnection::new(accept_config(accepter).unwrap()).unwrap(),
         }
     }
@@ -319,11 +367,18 @@ mod tests {
         let mut ends = ends(&id(&accepter), None, &accepter);
         ends.run().unwrap();
         assert!(!ends.dialler.is_handshaking() && !ends.accepter.is_handshaking());
-        assert_eq!(ends.dialler.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        assert_eq!(
+            ends.dialler.protocol_version(),
+            Some(ProtocolVersion::TLSv1_3)
+        );
         let group = ends.dialler.negotiated_key_exchange_group().unwrap().name();
         assert_eq!(group, NamedGroup::X25519MLKEM768);
         let suite = ends.dialler.negotiated_cipher_suite().unwrap();
-        let fastest = if has_fast_aes() { TLS13_AES_128_GCM_SHA256 } else { TLS13_CHACHA20_POLY1305_SHA256 };
+        let fastest = if has_fast_aes() {
+            TLS13_AES_128_GCM_SHA256
+        } else {
+            TLS13_CHACHA20_POLY1305_SHA256
+        };
         assert_eq!(suite, fastest);
     }
 
@@ -332,8 +387,14 @@ mod tests {
         let (accepter, dialler) = (key(1), key(2));
         let mut relay = ends(&id(&accepter), Some(&dialler), &accepter);
         relay.run().unwrap();
-        assert_eq!(peer_id(relay.accepter.peer_certificates()), Some(id(&dialler)));
-        assert_eq!(peer_id(relay.dialler.peer_certificates()), Some(id(&accepter)));
+        assert_eq!(
+            peer_id(relay.accepter.peer_certificates()),
+            Some(id(&dialler))
+        );
+        assert_eq!(
+            peer_id(relay.dialler.peer_certificates()),
+            Some(id(&accepter))
+        );
 
         let mut client = ends(&id(&accepter), None, &accepter);
         client.run().unwrap();
@@ -346,7 +407,10 @@ mod tests {
         let (accepter, other) = (key(1), key(2));
         let mut ends = ends(&id(&other), None, &accepter);
         let fault = ends.run().unwrap_err();
-        assert_eq!(fault, Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure));
+        assert_eq!(
+            fault,
+            Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
+        );
     }
 
     #[test] // §2.5
@@ -367,7 +431,10 @@ mod tests {
     #[test] // §2.5
     fn a_dialler_without_raw_public_keys_or_without_the_hybrid_group_is_refused() {
         let accepter = key(1);
-        let classical = CryptoProvider { kx_groups: vec![kx_group::X25519], ..default_provider() };
+        let classical = CryptoProvider {
+            kx_groups: vec![kx_group::X25519],
+            ..default_provider()
+        };
         let config = ClientConfig::builder_with_provider(Arc::new(classical))
             .with_protocol_versions(&[&TLS13])
             .unwrap()
@@ -379,13 +446,14 @@ mod tests {
         assert!(refused.run().is_err());
 
         let mut config = Arc::unwrap_or_clone(dial_config(&id(&accepter), None).unwrap());
-        config.client_auth_cert_resolver = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth()
-            .client_auth_cert_resolver
-            .clone();
+        config.client_auth_cert_resolver =
+            ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth()
+                .client_auth_cert_resolver
+                .clone();
         let mut refused = ends(&id(&accepter), None, &accepter);
         refused.dialler = ClientConnection::new(Arc::new(config), server_name()).unwrap();
         assert!(refused.run().is_err());
@@ -408,8 +476,14 @@ mod tests {
             };
             ends.run().unwrap();
             assert!(!ends.accepter.is_handshaking());
-            assert_eq!((ends.dialler.alpn_protocol(), ends.accepter.alpn_protocol()), (None, None));
-            assert_eq!(ends.accepter.handshake_kind(), Some(rustls::HandshakeKind::Full));
+            assert_eq!(
+                (ends.dialler.alpn_protocol(), ends.accepter.alpn_protocol()),
+                (None, None)
+            );
+            assert_eq!(
+                ends.accepter.handshake_kind(),
+                Some(rustls::HandshakeKind::Full)
+            );
             ends.dialler.refresh_traffic_keys().unwrap();
             ends.dialler.writer().write_all(b"cell").unwrap();
             ends.run().unwrap();
@@ -424,8 +498,13 @@ mod tests {
         let accepter = key(1);
         let dialling = dial_config(&id(&accepter), None).unwrap();
         let accepting = accept_config(&accepter).unwrap();
-        assert!(!dialling.enable_sni && !dialling.enable_early_data && !accepting.ticketer.enabled());
-        assert_eq!((accepting.send_tls13_tickets, accepting.max_early_data_size), (0, 0));
+        assert!(
+            !dialling.enable_sni && !dialling.enable_early_data && !accepting.ticketer.enabled()
+        );
+        assert_eq!(
+            (accepting.send_tls13_tickets, accepting.max_early_data_size),
+            (0, 0)
+        );
         for _ in 0..2 {
             let mut ends = Ends {
                 dialler: ClientConnection::new(Arc::clone(&dialling), server_name()).unwrap(),
@@ -433,7 +512,10 @@ mod tests {
             };
             ends.run().unwrap();
             assert_eq!(ends.dialler.tls13_tickets_received(), 0);
-            assert_eq!(ends.dialler.handshake_kind(), Some(rustls::HandshakeKind::Full));
+            assert_eq!(
+                ends.dialler.handshake_kind(),
+                Some(rustls::HandshakeKind::Full)
+            );
         }
     }
 }

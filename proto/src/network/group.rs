@@ -1,5 +1,5 @@
-//! Which addresses count as one place: the groups that a path and the ring must not repeat, and the finer ones whose
-//! weight is capped when a relay is drawn (docs/protocol.md §8.5).
+//! Which addresses count as one place: the groups that a path and the ring must not repeat, and the
+//! finer ones whose weight is capped when a relay is drawn (docs/protocol.md §8.5).
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
@@ -12,7 +12,8 @@ use super::Network;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AddressGroups {
-    /// Each address and port is a group of its own: anyone with one machine can be everywhere. For one-machine networks.
+    /// Each address and port is a group of its own: anyone with one machine can be everywhere. For
+    /// one-machine networks.
     Port,
     /// v4 by /16, v6 by /32: what costs money or standing to have many of.
     Prefix,
@@ -26,8 +27,8 @@ impl Group {
     /// Length of a group's bytes.
     pub const LEN: usize = 20;
 
-    /// Family (4 or 6), prefix length in bits, address (16 bytes, zero behind the prefix; a v4 address comes first in
-    /// them), port (big-endian; zero unless groups are by port).
+    /// Family (4 or 6), prefix length in bits, address (16 bytes, zero behind the prefix; a v4
+    /// address comes first in them), port (big-endian; zero unless groups are by port).
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }
@@ -46,7 +47,9 @@ impl Group {
             }
         };
         bytes[1] = bits;
-        let mask = u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(bits))).unwrap_or(0);
+        let mask = u128::MAX
+            .checked_shl(128_u32.saturating_sub(u32::from(bits)))
+            .unwrap_or(0);
         bytes[2..18].copy_from_slice(&(octets & mask).to_be_bytes());
         bytes[18..].copy_from_slice(&port.to_be_bytes());
         Self(bytes)
@@ -72,8 +75,8 @@ pub struct Cap {
 pub const CAP_LEVELS: usize = 3;
 
 impl Network {
-    /// The group of an address: no two of guard, L2 and middle share one, nor do two ring positions. A v4 address
-    /// written as v6 counts as v4.
+    /// The group of an address: no two of guard, L2 and middle share one, nor do two ring
+    /// positions. A v4 address written as v6 counts as v4.
     pub fn group_of(&self, address: SocketAddr) -> Group {
         let ip = address.ip().to_canonical();
         match (self.params.danger_address_groups, ip) {
@@ -84,15 +87,27 @@ impl Network {
         }
     }
 
-    /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at 1, /48 at 4 and /32
-    /// at 8. By port, the one group of the address, at 1.
+    /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at
+    /// 1, /48 at 4 and /32 at 8. By port, the one group of the address, at 1.
     pub fn caps_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
         let ip = address.ip().to_canonical();
-        let cap = |bits, weight| Some(Cap { group: Group::new(ip, bits, 0), weight });
+        let cap = |bits, weight| {
+            Some(Cap {
+                group: Group::new(ip, bits, 0),
+                weight,
+            })
+        };
         match (self.params.danger_address_groups, ip) {
             (AddressGroups::Prefix, IpAddr::V4(_)) => [cap(24, 4), cap(16, 8), None],
             (AddressGroups::Prefix, IpAddr::V6(_)) => [cap(64, 1), cap(48, 4), cap(32, 8)],
-            (AddressGroups::Port, _) => [Some(Cap { group: self.group_of(address), weight: 1 }), None, None],
+            (AddressGroups::Port, _) => [
+                Some(Cap {
+                    group: self.group_of(address),
+                    weight: 1,
+                }),
+                None,
+                None,
+            ],
         }
     }
 }
@@ -103,7 +118,10 @@ mod tests {
     use crate::network::Params;
 
     fn network() -> Network {
-        Network { params: Params::DEFAULT, ..Network::local() }
+        Network {
+            params: Params::DEFAULT,
+            ..Network::local()
+        }
     }
 
     fn group(text: &str) -> Group {
@@ -137,7 +155,10 @@ mod tests {
     fn caps_go_from_narrow_to_wide() {
         let bits = |text: &str| -> Vec<(u8, u32)> {
             let caps = network().caps_of(text.parse().unwrap());
-            caps.into_iter().flatten().map(|cap| (cap.group.as_bytes()[1], cap.weight)).collect()
+            caps.into_iter()
+                .flatten()
+                .map(|cap| (cap.group.as_bytes()[1], cap.weight))
+                .collect()
         };
         assert_eq!(bits("198.51.100.1:1"), [(24, 4), (16, 8)]);
         assert_eq!(bits("[2001:db8::1]:1"), [(64, 1), (48, 4), (32, 8)]);

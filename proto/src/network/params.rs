@@ -1,4 +1,5 @@
-//! The numbers a network runs by: one row each, with its default, its value in the local network, its range, and why.
+//! The numbers a network runs by: one row each, with its default, its value in the local network,
+//! its range, and why.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -7,13 +8,15 @@ use super::{AddressGroups, NetworkFault};
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
-/// From one table: the checked parameters, what a file says of them, and the way from one to the other. After it, the keys that
-/// no code reads yet, each with the value that earlier versions wrote into every copy of a network file.
+/// From one table: the checked parameters, what a file says of them, and the way from one to the
+/// other. After it, the keys that no code reads yet, each with the value that earlier versions
+/// wrote into every copy of a network file.
 macro_rules! params {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*
      @unread { $($unread:ident: $written:literal;)* }) => {
-        /// The numbers a network runs by. In a file, a duration is a whole number and its unit: `500ms`, `2s`, `10min`,
-        /// `18h`, `7d`. Fields called `mean` are of exponential distributions, so that moments tell nothing.
+        /// The numbers a network runs by. In a file, a duration is a whole number and its unit:
+        /// `500ms`, `2s`, `10min`, `18h`, `7d`. Fields called `mean` are of exponential
+        /// distributions, so that moments tell nothing.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Params {
             $($(#[$doc])* pub $name: $type,)*
@@ -43,7 +46,8 @@ macro_rules! params {
                 Ok(())
             }
 
-            /// The keys that nothing comes of, but for those that an earlier version wrote by itself.
+            /// The keys that nothing comes of, but for those that an earlier version wrote by
+            /// itself.
             pub(super) fn unread(&self) -> Vec<&'static str> {
                 let is_chosen = |value: &toml::Value, written: &str| value.to_string() != written;
                 let mut unread = Vec::new();
@@ -63,7 +67,8 @@ macro_rules! params {
             }
         }
 
-        /// Each parameter's name, default, value in the local network, least and most, as a network file has them.
+        /// Each parameter's name, default, value in the local network, least and most, as a network
+        /// file has them.
         #[cfg(test)]
         fn rows() -> Vec<[String; 5]> {
             vec![$({
@@ -81,50 +86,63 @@ macro_rules! params {
 }
 
 params! {
-    /// How addresses are grouped. By prefix, since a network of one's own costs more than many addresses in one.
+    /// How addresses are grouped. By prefix, since a network of one's own costs more than many
+    /// addresses in one.
     danger_address_groups: AddressGroups =
         AddressGroups::Prefix, local AddressGroups::Port, in AddressGroups::Port => AddressGroups::Prefix;
-    /// Whether relays may have private and loopback addresses. No: a descriptor must not make others dial into their own
-    /// network.
+    /// Whether relays may have private and loopback addresses. No: a descriptor must not make
+    /// others dial into their own network.
     danger_allow_private_addresses: bool = false, local true, in false => true;
     /// Whether values that weaken anonymity are accepted. No: they belong in tests.
     danger_accept_weak: bool = false, local true, in false => true;
 
-    /// Receipts a descriptor needs. Three, from relays in distinct groups: addresses nobody dialled cost nothing to claim.
+    /// Receipts a descriptor needs. Three, from relays in distinct groups: addresses nobody dialled
+    /// cost nothing to claim.
     receipts_min: usize = 3, local 0, in 0 => RECEIPTS_MAX;
-    /// How long a receipt's issuer must have been known. A week, so that whoever floods the network can't vouch for it.
+    /// How long a receipt's issuer must have been known. A week, so that whoever floods the network
+    /// can't vouch for it.
     receipt_issuer_age: Duration = days(7), local secs(0), in secs(0) => days(60);
-    /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more often.
+    /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more
+    /// often.
     receipt_life: Duration = days(7), local days(7), in hours(1) => days(60);
-    /// How long a relay must have been known before anyone draws it. A day, so that views agree on it by then.
+    /// How long a relay must have been known before anyone draws it. A day, so that views agree on
+    /// it by then.
     selectable_age: Duration = hours(24), local secs(0), in secs(0) => days(30);
-    /// How long a descriptor must still live to be drawn. Six hours, so that views agree that it is still there.
+    /// How long a descriptor must still live to be drawn. Six hours, so that views agree that it is
+    /// still there.
     selectable_left: Duration = hours(6), local hours(6), in secs(0) => hours(24);
     /// How often a relay issues its descriptor anew: well within the 48 h that one lives.
     republish: Duration = hours(18), local hours(18), in secs(60) => hours(36);
     /// By how much that varies, either way, so that times don't line up.
     republish_jitter: Duration = hours(3), local hours(3), in secs(0) => hours(6);
-    /// How often a relay makes a new onion key: weekly; the one before is honoured for as long again.
+    /// How often a relay makes a new onion key: weekly; the one before is honoured for as long
+    /// again.
     onion_key_life: Duration = days(7), local days(7), in hours(1) => days(30);
 
-    /// How often relays reconcile their views with a peer. Ten minutes: at 10,000 relays that is some KB/s.
+    /// How often relays reconcile their views with a peer. Ten minutes: at 10,000 relays that is
+    /// some KB/s.
     sync_interval: Duration = mins(10), local secs(2), in millis(100) => hours(12);
-    /// How often clients do, with their primary guards. Two hours: a relay is selectable only after a day.
+    /// How often clients do, with their primary guards. Two hours: a relay is selectable only after
+    /// a day.
     client_sync_interval: Duration = hours(2), local secs(2), in millis(100) => hours(24);
 
     /// Guards in use are taken from this many primaries: with one in use, two to fall back on.
     guards_primary: usize = 3, local 3, in 1 => 16;
     /// Fewest guards in the persisted sample.
     guards_sample_min: usize = 20, local 20, in 1 => 200;
-    /// Most guards in the persisted sample: whoever makes guards fail can't make a client try more than these.
+    /// Most guards in the persisted sample: whoever makes guards fail can't make a client try more
+    /// than these.
     guards_sample_max: usize = 60, local 60, in 1 => 200;
-    /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for the adversary.
+    /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for
+    /// the adversary.
     guard_life: Duration = days(120), local days(120), in days(1) => days(400);
     /// How long a guard stays once confirmed.
     guard_life_confirmed: Duration = days(60), local days(60), in days(1) => days(400);
-    /// How long a guard that is in no view stays in the sample, so that a short absence doesn't cost a new draw.
+    /// How long a guard that is in no view stays in the sample, so that a short absence doesn't
+    /// cost a new draw.
     guard_life_unlisted: Duration = days(20), local days(20), in hours(1) => days(400);
-    /// Percent of circuits through one guard that may fail before it is set aside and the user is warned.
+    /// Percent of circuits through one guard that may fail before it is set aside and the user is
+    /// warned.
     guard_failures_percent: u32 = 30, local 30, in 1 => 100;
     /// Circuits through a guard before its failures are judged.
     guard_circuits_min: u32 = 20, local 20, in 1 => 1000;
@@ -137,13 +155,15 @@ params! {
 
     /// Clean three-hop circuits kept ready, so that a send costs one extend and a round trip.
     circuits_ready: usize = 2, local 2, in 0 => 8;
-    /// Circuits one attempt may use up. Three: failing circuits that it can't win is how an adversary gets more draws.
+    /// Circuits one attempt may use up. Three: failing circuits that it can't win is how an
+    /// adversary gets more draws.
     circuits_per_attempt: usize = 3, local 3, in 1 => 16;
     /// How long dialling a relay may take, TLS included.
     dial_timeout: Duration = secs(10), local secs(5), in millis(100) => mins(2);
     /// How long building a circuit may take.
     build_timeout: Duration = secs(10), local secs(10), in millis(100) => mins(2);
-    /// How long a request on a built circuit may take. Longer than building: a deposit waits for the holder's disk.
+    /// How long a request on a built circuit may take. Longer than building: a deposit waits for
+    /// the holder's disk.
     request_timeout: Duration = secs(30), local secs(30), in millis(100) => mins(5);
     /// How long after its first use a circuit takes new requests. Ten minutes, as in Tor.
     circuit_dirty: Duration = mins(10), local mins(10), in secs(10) => hours(24);
@@ -162,7 +182,8 @@ params! {
 
     /// Directory relays that keep an inbox's descriptor: all six there may be.
     ring_positions: usize = RING_POSITIONS, local RING_POSITIONS, in 1 => RING_POSITIONS;
-    /// Of those, how many must agree on the highest revision before a reader believes it (or all, if fewer answer).
+    /// Of those, how many must agree on the highest revision before a reader believes it (or all,
+    /// if fewer answer).
     lookups_agree: usize = 2, local 2, in 1 => RING_POSITIONS;
     /// How often an owner that is online publishes its descriptor again.
     inbox_republish: Duration = hours(24), local hours(24), in mins(1) => days(3);
@@ -170,13 +191,15 @@ params! {
     mailboxes: usize = 3, local 3, in 1 => MAILBOXES_MAX;
     /// Holders that must have a message before it leaves the outbox.
     holders_wanted: usize = 2, local 2, in 1 => MAILBOXES_MAX;
-    /// Mean wait before the deposit at the second holder: two at once would give a sender away twice over.
+    /// Mean wait before the deposit at the second holder: two at once would give a sender away
+    /// twice over.
     second_deposit_delay: Duration = secs(30), local secs(0), in secs(0) => hours(1);
     /// Mean time between fetches while in use.
     fetch_interval: Duration = secs(60), local secs(2), in millis(100) => hours(1);
     /// Mean time between fetches in the background.
     fetch_interval_background: Duration = mins(10), local secs(2), in millis(100) => hours(12);
-    /// Mean wait before a holder pushes on a subscription, so that a sender can't time the owner's circuit.
+    /// Mean wait before a holder pushes on a subscription, so that a sender can't time the owner's
+    /// circuit.
     push_delay: Duration = secs(2), local secs(0), in secs(0) => mins(10);
     /// Records in one queue: a holder keeps their index in sorted lists.
     queue_records_max: usize = 128, local 4096, in 1 => 4096;
@@ -189,20 +212,23 @@ params! {
     /// Queues one holder keeps.
     queues_max: usize = 65_536, local 65_536, in 1 => 1_000_000;
 
-    /// Handshakes a second that one link is granted; more would let one peer use up a relay's processors.
+    /// Handshakes a second that one link is granted; more would let one peer use up a relay's
+    /// processors.
     creates_per_second: u32 = 3, local 50, in 1 => 10_000;
     /// Handshakes that one link may save up.
     creates_burst: u32 = 90, local 200, in 1 => 100_000;
-    /// Tries, on average, that a stranger's deposit costs unless the owner asks for something else: some tenths of a second.
+    /// Tries, on average, that a stranger's deposit costs unless the owner asks for something else:
+    /// some tenths of a second.
     puzzle_effort: u32 = 64, local 0, in 0 => 10_000;
     /// Whether links between client and guard carry padding.
     link_padding: bool = true, local false, in false => true;
-    /// Least wait before a padding cell. As Tor has it: each wait is the greater of two uniform draws between the two.
+    /// Least wait before a padding cell. As Tor has it: each wait is the greater of two uniform
+    /// draws between the two.
     padding_min: Duration = millis(1500), local millis(1500), in millis(100) => mins(1);
     /// Most wait before a padding cell.
     padding_max: Duration = millis(9500), local millis(9500), in millis(100) => mins(1);
-    /// By how much this clock and the linked relays' may differ before the user is warned: what epochs need. Within it a client
-    /// also confirms jumps of its clock, and lets messages expire.
+    /// By how much this clock and the linked relays' may differ before the user is warned: what
+    /// epochs need. Within it a client also confirms jumps of its clock, and lets messages expire.
     clock_warn: Duration = hours(1), local hours(1), in secs(1) => hours(24);
 
     @unread {
@@ -276,7 +302,11 @@ orders! {
 impl Params {
     /// Nothing that weakens anonymity, unless that is wanted.
     fn check_strength(&self) -> Result<(), NetworkFault> {
-        match self.weak().into_iter().find(|&(_, is_weak)| is_weak && !self.danger_accept_weak) {
+        match self
+            .weak()
+            .into_iter()
+            .find(|&(_, is_weak)| is_weak && !self.danger_accept_weak)
+        {
             Some((key, _)) => Err(NetworkFault::Weak { key }),
             None => Ok(()),
         }
@@ -285,7 +315,10 @@ impl Params {
     /// The parameters that can weaken anonymity, and whether they do.
     const fn weak(&self) -> [(&'static str, bool); 6] {
         [
-            ("danger_address_groups", matches!(self.danger_address_groups, AddressGroups::Port)),
+            (
+                "danger_address_groups",
+                matches!(self.danger_address_groups, AddressGroups::Port),
+            ),
             ("receipts_min", self.receipts_min == 0),
             ("selectable_age", self.selectable_age.is_zero()),
             ("second_deposit_delay", self.second_deposit_delay.is_zero()),
@@ -335,17 +368,28 @@ macro_rules! tunable_as_written {
 
 tunable_as_written!(bool, u32, u64, usize, AddressGroups);
 
-const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("min", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 impl Tunable for Duration {
     type Raw = String;
-    const EXPECTED: &'static str = "a whole number and its unit, such as 500ms, 2s, 10min, 18h or 7d";
+    const EXPECTED: &'static str =
+        "a whole number and its unit, such as 500ms, 2s, 10min, 18h or 7d";
 
     fn from_raw(raw: String) -> Option<Self> {
         let digits = raw.bytes().take_while(u8::is_ascii_digit).count();
         let (count, unit) = raw.split_at_checked(digits)?;
         let (_, unit_millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
-        count.parse::<u64>().ok()?.checked_mul(*unit_millis).map(Self::from_millis)
+        count
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(*unit_millis)
+            .map(Self::from_millis)
     }
 
     fn to_raw(&self) -> String {
@@ -354,8 +398,12 @@ impl Tunable for Duration {
 
     fn to_text(&self) -> String {
         let millis = self.as_millis();
-        let is_whole = |unit_millis: u64| millis != 0 && millis.is_multiple_of(u128::from(unit_millis));
-        let unit = UNITS.iter().rev().find(|(_, unit_millis)| is_whole(*unit_millis));
+        let is_whole =
+            |unit_millis: u64| millis != 0 && millis.is_multiple_of(u128::from(unit_millis));
+        let unit = UNITS
+            .iter()
+            .rev()
+            .find(|(_, unit_millis)| is_whole(*unit_millis));
         match unit {
             Some((name, unit_millis)) => format!("{}{name}", millis / u128::from(*unit_millis)),
             None => "0s".to_owned(),
@@ -371,15 +419,31 @@ fn in_range<T: Tunable>(
     most: &T,
 ) -> Result<T, NetworkFault> {
     let Some(raw) = raw else { return Ok(default) };
-    let value = T::from_raw(raw).ok_or(NetworkFault::Value { key, expected: T::EXPECTED })?;
+    let value = T::from_raw(raw).ok_or(NetworkFault::Value {
+        key,
+        expected: T::EXPECTED,
+    })?;
     if value < *least || value > *most {
-        return Err(NetworkFault::Range { key, least: least.to_text(), most: most.to_text() });
+        return Err(NetworkFault::Range {
+            key,
+            least: least.to_text(),
+            most: most.to_text(),
+        });
     }
     Ok(value)
 }
 
-fn in_order<T: Tunable>(key: &'static str, lower: &T, bound: &'static str, upper: &T) -> Result<(), NetworkFault> {
-    if lower <= upper { Ok(()) } else { Err(NetworkFault::Order { key, bound }) }
+fn in_order<T: Tunable>(
+    key: &'static str,
+    lower: &T,
+    bound: &'static str,
+    upper: &T,
+) -> Result<(), NetworkFault> {
+    if lower <= upper {
+        Ok(())
+    } else {
+        Err(NetworkFault::Order { key, bound })
+    }
 }
 
 #[cfg(test)]
@@ -397,10 +461,18 @@ mod tests {
 
     /// The rows of the document's table of parameters, their cells without what marks code.
     fn documented() -> Vec<Vec<String>> {
-        let (_, table) = PROTOCOL.split_once("| parameter | default | local | least | most | weak |\n").unwrap();
-        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let (_, table) = PROTOCOL
+            .split_once("| parameter | default | local | least | most | weak |\n")
+            .unwrap();
+        let rows = table
+            .lines()
+            .skip(1)
+            .take_while(|line| line.starts_with('|'));
         let cells = |line: &str| {
-            line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
+            line.trim_matches('|')
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`').to_owned())
+                .collect()
         };
         rows.map(cells).collect()
     }
@@ -428,24 +500,40 @@ mod tests {
             (name(lower), name(upper))
         };
         let documented: Vec<_> = list.split(',').map(pair).collect();
-        let ours: Vec<_> = ORDERS.iter().map(|&(lower, upper)| (lower.to_owned(), upper.to_owned())).collect();
+        let ours: Vec<_> = ORDERS
+            .iter()
+            .map(|&(lower, upper)| (lower.to_owned(), upper.to_owned()))
+            .collect();
         assert_eq!(documented, ours);
     }
 
     #[test] // appendix A
     fn the_document_has_the_values_that_weaken() {
         let is_weak = Params::LOCAL.weak();
-        assert!(is_weak.iter().all(|&(_, is_weak)| is_weak), "the local network has each of them");
+        assert!(
+            is_weak.iter().all(|&(_, is_weak)| is_weak),
+            "the local network has each of them"
+        );
         assert!(Params::DEFAULT.weak().iter().all(|&(_, is_weak)| !is_weak));
         for row in documented() {
-            let expected = if is_weak.iter().any(|&(name, _)| name == row[0]) { row[2].as_str() } else { "" };
+            let expected = if is_weak.iter().any(|&(name, _)| name == row[0]) {
+                row[2].as_str()
+            } else {
+                ""
+            };
             assert_eq!(row[5], expected, "{}", row[0]);
         }
     }
 
     #[test]
     fn durations_are_written_in_their_largest_whole_unit() {
-        let texts = [(millis(1500), "1500ms"), (secs(90), "90s"), (mins(60), "1h"), (days(14), "14d"), (secs(0), "0s")];
+        let texts = [
+            (millis(1500), "1500ms"),
+            (secs(90), "90s"),
+            (mins(60), "1h"),
+            (days(14), "14d"),
+            (secs(0), "0s"),
+        ];
         for (duration, text) in texts {
             assert_eq!(duration.to_text(), text);
             assert_eq!(Duration::from_raw(text.to_owned()), Some(duration));

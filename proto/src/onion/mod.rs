@@ -1,8 +1,10 @@
-//! Onion layers: what makes a cell readable by one hop only, and fatal to tamper with (docs/protocol.md §3).
+//! Onion layers: what makes a cell readable by one hop only, and fatal to tamper with
+//! (docs/protocol.md §3).
 //!
-//! Forward, every hop opens an AEAD over the whole body and appends what it took off, so that a cell has one length and
-//! no unauthenticated byte at every hop. Backward, the last hop seals, the hops before it XOR a stream each, and only the
-//! origin can tell. Every key moves on with every cell.
+//! Forward, every hop opens an AEAD over the whole body and appends what it took off, so that a
+//! cell has one length and no unauthenticated byte at every hop. Backward, the last hop seals, the
+//! hops before it XOR a stream each, and only the origin can tell. Every key moves on with every
+//! cell.
 
 pub mod origin;
 pub mod transit;
@@ -11,7 +13,8 @@ use crate::crypto::aead::BadTag;
 use crate::violation::Violation;
 use crate::wire::Malformed;
 
-/// What a hop does with a forward cell once its layer is off: the first byte inside the layer (§3.2).
+/// What a hop does with a forward cell once its layer is off: the first byte inside the layer
+/// (§3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum HopCommand {
@@ -51,7 +54,8 @@ impl HopCommand {
 /// A layer that does not come off as it should: the circuit is destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerFault {
-    /// The tag does not fit: the cell was tampered with, or one was dropped, replayed or reordered (§3.1).
+    /// The tag does not fit: the cell was tampered with, or one was dropped, replayed or reordered
+    /// (§3.1).
     BadTag,
     /// No such hop command, or not one for this direction (§3.2).
     HopCommand,

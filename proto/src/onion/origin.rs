@@ -1,4 +1,5 @@
-//! The origin's layers: wrap a cell for the last hop, unwrap what the last hop sealed (docs/protocol.md §3.3, §3.4).
+//! The origin's layers: wrap a cell for the last hop, unwrap what the last hop sealed
+//! (docs/protocol.md §3.3, §3.4).
 
 use rand::CryptoRng;
 use zeroize::Zeroizing;
@@ -35,7 +36,9 @@ struct HopLayers {
 impl OriginLayers {
     /// No layers yet.
     pub fn new() -> Self {
-        Self { hops: Vec::with_capacity(HOPS_MAX) }
+        Self {
+            hops: Vec::with_capacity(HOPS_MAX),
+        }
     }
 
     /// Adds the layers of one more hop, which from now on is the last.
@@ -43,7 +46,10 @@ impl OriginLayers {
     /// # Panics
     /// There are [`HOPS_MAX`] already.
     pub fn push(&mut self, forward: LayerKey, backward: LayerKey) {
-        assert!(self.hops.len() < HOPS_MAX, "a circuit has at most four hops");
+        assert!(
+            self.hops.len() < HOPS_MAX,
+            "a circuit has at most four hops"
+        );
         self.hops.push(HopLayers { forward, backward });
     }
 
@@ -57,7 +63,8 @@ impl OriginLayers {
         self.hops.is_empty()
     }
 
-    /// Fills `body` with a message for the last hop, and returns the tag that the last hop will see.
+    /// Fills `body` with a message for the last hop, and returns the tag that the last hop will
+    /// see.
     ///
     /// # Panics
     /// There is no hop, or the message is longer than [`forward_room`] of the hops.
@@ -69,7 +76,10 @@ impl OriginLayers {
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> [u8; TAG_LEN] {
         assert!(!self.hops.is_empty(), "there is a hop to deliver to");
-        assert!(message.len() <= forward_room(self.hops.len()), "a forward message fits its cell");
+        assert!(
+            message.len() <= forward_room(self.hops.len()),
+            "a forward message fits its cell"
+        );
         let (forward, deliver) = if is_early {
             (HopCommand::ForwardEarly, HopCommand::DeliverEarly)
         } else {
@@ -79,7 +89,8 @@ impl OriginLayers {
         let filler_len = HOP_OVERHEAD_LEN * (self.hops.len() - 1);
         let (content, filler) = body.split_at_mut(BODY_LEN - filler_len);
         let (_, plain) = content.split_at_mut(TAG_LEN);
-        // Random, because zeros would show the last hop where they end, and so how many hops there are.
+        // Random, because zeros would show the last hop where they end, and so how many hops there
+        // are.
         rng.fill_bytes(write_plain(plain, deliver, message));
         self.write_filler(filler);
 
@@ -98,8 +109,8 @@ impl OriginLayers {
         last_tag.unwrap_or_else(|| unreachable!("there is a hop"))
     }
 
-    /// Writes what the end of the last hop's plaintext will be: what the hops before it append, each through the
-    /// layers after it. Known in advance, so that the last hop's tag can cover it.
+    /// Writes what the end of the last hop's plaintext will be: what the hops before it append,
+    /// each through the layers after it. Known in advance, so that the last hop's tag can cover it.
     fn write_filler(&self, filler: &mut [u8]) {
         let mut len = 0;
         for hop in &self.hops {
@@ -124,8 +135,13 @@ impl OriginLayers {
     ///
     /// # Panics
     /// There is no hop.
-    pub fn unwrap<'a>(&mut self, body: &'a mut [u8; BODY_LEN]) -> Result<([u8; TAG_LEN], &'a [u8]), LayerFault> {
-        let Some((last, before)) = self.hops.split_last_mut() else { unreachable!("there is a hop that could speak") };
+    pub fn unwrap<'a>(
+        &mut self,
+        body: &'a mut [u8; BODY_LEN],
+    ) -> Result<([u8; TAG_LEN], &'a [u8]), LayerFault> {
+        let Some((last, before)) = self.hops.split_last_mut() else {
+            unreachable!("there is a hop that could speak")
+        };
         for hop in before {
             stream::xor_cell_and_next_key(&mut hop.backward, body);
         }

@@ -1,12 +1,16 @@
-//! A relay's layers: peel forward, add or seal backward (docs/protocol.md §3.2, §3.4). The hot path.
+//! A relay's layers: peel forward, add or seal backward (docs/protocol.md §3.2, §3.4). The hot
+//! path.
 //!
-//! Works in place, and allocates nothing but what aws-lc does for a key (see `crypto::aead`), and OpenSSL once a thread.
+//! Works in place, and allocates nothing but what aws-lc does for a key (see `crypto::aead`), and
+//! OpenSSL once a thread.
 
 use super::{HopCommand, LayerFault};
 use crate::cell::Cell;
 use crate::crypto::aead::{self, LayerKey};
 use crate::crypto::stream;
-use crate::limits::{BACKWARD_ROOM, BODY_LEN, HOP_OVERHEAD_LEN, MSG_LEN_LEN, TAG_LEN, forward_room};
+use crate::limits::{
+    BACKWARD_ROOM, BODY_LEN, HOP_OVERHEAD_LEN, MSG_LEN_LEN, TAG_LEN, forward_room,
+};
 use crate::wire::{Malformed, Reader};
 
 /// Where in the keystream the bytes lie that a hop appends: right behind those that the AEAD used.
@@ -38,8 +42,8 @@ impl PeelLayer {
         Self { key }
     }
 
-    /// Peels a cell in place. Its header has to be written anew; after a fault nothing in it means anything, and the
-    /// circuit is over.
+    /// Peels a cell in place. Its header has to be written anew; after a fault nothing in it means
+    /// anything, and the circuit is over.
     ///
     /// # Errors
     /// A bad tag, or an unknown hop command.
@@ -60,7 +64,8 @@ impl PeelLayer {
     }
 }
 
-/// The relay message in a peeled cell that is for this hop (§3.3). What is behind it is padding and filler.
+/// The relay message in a peeled cell that is for this hop (§3.3). What is behind it is padding and
+/// filler.
 ///
 /// # Errors
 /// It says it is longer than any can be.
@@ -89,7 +94,10 @@ impl AddLayer {
     /// # Panics
     /// The message is longer than [`BACKWARD_ROOM`].
     pub fn seal(&mut self, message: &[u8], cell: &mut Cell) -> [u8; TAG_LEN] {
-        assert!(message.len() <= BACKWARD_ROOM, "a backward message fits its cell");
+        assert!(
+            message.len() <= BACKWARD_ROOM,
+            "a backward message fits its cell"
+        );
         let (tag_place, plain) = cell.body_mut().split_at_mut(TAG_LEN);
         // Only the origin reads this padding, and it knows the path: zeros tell it nothing.
         write_plain(plain, HopCommand::Deliver, message).fill(0);
@@ -101,8 +109,13 @@ impl AddLayer {
 }
 
 /// Writes hop command, length and message; returns what is left of `plain`, to be padded.
-pub(super) fn write_plain<'a>(plain: &'a mut [u8], command: HopCommand, message: &[u8]) -> &'a mut [u8] {
-    let len = u16::try_from(message.len()).unwrap_or_else(|_| unreachable!("a message fits a cell"));
+pub(super) fn write_plain<'a>(
+    plain: &'a mut [u8],
+    command: HopCommand,
+    message: &[u8],
+) -> &'a mut [u8] {
+    let len =
+        u16::try_from(message.len()).unwrap_or_else(|_| unreachable!("a message fits a cell"));
     let [high, low] = len.to_be_bytes();
     let (head, rest) = plain.split_at_mut(1 + MSG_LEN_LEN);
     head.copy_from_slice(&[command as u8, high, low]);

@@ -1,12 +1,14 @@
 //! How far the calendar may be believed before something is deleted by it (docs/protocol.md §1.6).
 //!
-//! A machine's clock can be wrong: after a start before its time service answers, by a hand that slips, by a lie. What is
-//! deleted by a wrong clock is gone for good. So whoever keeps something deletes it by *confirmed* time, which runs with the
-//! monotonic clock and follows the calendar's jumps ahead a day of running later. Time spent switched off can't be told from
-//! a jump, and is one. A jump back undoes the jumps ahead that are not confirmed yet, newest first; one that goes farther moves
-//! confirmed time back, which deletes nothing, and is not believed for a day either.
+//! A machine's clock can be wrong: after a start before its time service answers, by a hand that
+//! slips, by a lie. What is deleted by a wrong clock is gone for good. So whoever keeps something
+//! deletes it by *confirmed* time, which runs with the monotonic clock and follows the calendar's
+//! jumps ahead a day of running later. Time spent switched off can't be told from a jump, and is
+//! one. A jump back undoes the jumps ahead that are not confirmed yet, newest first; one that goes
+//! farther moves confirmed time back, which deletes nothing, and is not believed for a day either.
 //!
-//! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is due.
+//! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is
+//! due.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,9 +48,11 @@ pub struct ClockGuard {
     has_past: bool,
     /// Since the Unix epoch.
     confirmed: Duration,
-    /// Jumps ahead, oldest first. With `confirmed` they come to what the calendar said at the last look.
+    /// Jumps ahead, oldest first. With `confirmed` they come to what the calendar said at the last
+    /// look.
     pending: Vec<Pending>,
-    /// By how much small steps ahead may still be followed at once; grows as time is lived, up to [`JUMP_MIN`].
+    /// By how much small steps ahead may still be followed at once; grows as time is lived, up to
+    /// [`JUMP_MIN`].
     allowance: Duration,
     stored_at: Option<Instant>,
 }
@@ -68,7 +72,13 @@ struct Pending {
 
 impl Pending {
     const fn new(amount: Duration, since: WallTime) -> Self {
-        Self { amount, left: CONFIRM_AFTER, since, starts: 0, started_at: since }
+        Self {
+            amount,
+            left: CONFIRM_AFTER,
+            since,
+            starts: 0,
+            started_at: since,
+        }
     }
 }
 
@@ -93,9 +103,13 @@ struct StateV1 {
 
 impl State {
     fn decode(bytes: &[u8], wall: WallTime) -> Option<Self> {
-        let state = wire::decode::<Self>(bytes).ok().filter(|state| state.version == STATE_VERSION);
+        let state = wire::decode::<Self>(bytes)
+            .ok()
+            .filter(|state| state.version == STATE_VERSION);
         state.or_else(|| {
-            let old = wire::decode::<StateV1>(bytes).ok().filter(|old| old.version == 1)?;
+            let old = wire::decode::<StateV1>(bytes)
+                .ok()
+                .filter(|old| old.version == 1)?;
             Some(Self::from_v1(old, wall))
         })
     }
@@ -103,12 +117,18 @@ impl State {
     fn from_v1(old: StateV1, wall: WallTime) -> Self {
         let waiting = |(amount, left)| {
             let jump = Pending::new(Duration::from_secs(amount), wall);
-            Pending { left: Duration::from_secs(left), ..jump }
+            Pending {
+                left: Duration::from_secs(left),
+                ..jump
+            }
         };
         Self {
             version: STATE_VERSION,
             // Without a past all of it waited, as one jump from 1970 on.
-            has_past: old.pending.first().is_none_or(|&(amount, _)| amount <= old.confirmed),
+            has_past: old
+                .pending
+                .first()
+                .is_none_or(|&(amount, _)| amount <= old.confirmed),
             confirmed: Duration::from_secs(old.confirmed),
             allowance: Duration::from_secs(old.allowance),
             pending: old.pending.into_iter().map(waiting).collect(),
@@ -117,9 +137,13 @@ impl State {
 }
 
 impl ClockGuard {
-    /// Goes on from what was stored. Without it, or with what can't be read, all of the past is a jump: nothing is known of
-    /// how right this clock was.
-    pub fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> (Self, Option<ClockJump>) {
+    /// Goes on from what was stored. Without it, or with what can't be read, all of the past is a
+    /// jump: nothing is known of how right this clock was.
+    pub fn restore(
+        state: Option<&[u8]>,
+        now: Instant,
+        wall: WallTime,
+    ) -> (Self, Option<ClockJump>) {
         let known = state.and_then(|bytes| State::decode(bytes, wall));
         let mut guard = Self {
             looked_at: now,
@@ -138,7 +162,10 @@ impl ClockGuard {
         guard.allowance = state.allowance.min(JUMP_MIN);
         guard.pending = state.pending;
         guard.pending.truncate(JUMPS_MAX);
-        guard.pending.iter_mut().for_each(|jump| jump.left = jump.left.min(CONFIRM_AFTER));
+        guard
+            .pending
+            .iter_mut()
+            .for_each(|jump| jump.left = jump.left.min(CONFIRM_AFTER));
         let jump = guard.look(now, wall);
         (guard, jump)
     }
@@ -151,7 +178,9 @@ impl ClockGuard {
         let (ahead, back) = (said.saturating_sub(expected), expected.saturating_sub(said));
         if ahead > SLACK {
             match self.allowance.checked_sub(ahead) {
-                Some(left) => (self.allowance, self.confirmed) = (left, self.confirmed.saturating_add(ahead)),
+                Some(left) => {
+                    (self.allowance, self.confirmed) = (left, self.confirmed.saturating_add(ahead));
+                }
                 None => self.jump_ahead(ahead, wall),
             }
         } else if back > SLACK {
@@ -164,12 +193,14 @@ impl ClockGuard {
         }
     }
 
-    /// The calendar as far as it is confirmed: never ahead of it. What expired by then may be deleted.
+    /// The calendar as far as it is confirmed: never ahead of it. What expired by then may be
+    /// deleted.
     pub const fn confirmed(&self) -> WallTime {
         WallTime(self.confirmed.as_secs())
     }
 
-    /// Whether the calendar is confirmed as it is: no jump, either way, that is neither taken back nor a day of running ago.
+    /// Whether the calendar is confirmed as it is: no jump, either way, that is neither taken back
+    /// nor a day of running ago.
     pub const fn may_delete(&self) -> bool {
         self.pending.is_empty()
     }
@@ -183,9 +214,10 @@ impl ClockGuard {
         }
     }
 
-    /// For whoever runs for moments only, and would never run for a day: this start counts. The third that counts confirms a jump
-    /// that was a day ago by the calendar. To be called once, after [`restore`](Self::restore); says whether the state is to be
-    /// stored, without which the next start would not know of this one.
+    /// For whoever runs for moments only, and would never run for a day: this start counts. The
+    /// third that counts confirms a jump that was a day ago by the calendar. To be called once,
+    /// after [`restore`](Self::restore); says whether the state is to be stored, without which the
+    /// next start would not know of this one.
     pub fn count_start(&mut self, wall: WallTime) -> bool {
         let mut is_news = false;
         for jump in &mut self.pending {
@@ -202,15 +234,19 @@ impl ClockGuard {
         is_news
     }
 
-    /// How far the calendar has jumped ahead that is not confirmed; `None` where no calendar ever was.
+    /// How far the calendar has jumped ahead that is not confirmed; `None` where no calendar ever
+    /// was.
     pub fn unconfirmed(&self) -> Option<Duration> {
-        self.has_past.then(|| self.expected().saturating_sub(self.confirmed))
+        self.has_past
+            .then(|| self.expected().saturating_sub(self.confirmed))
     }
 
-    /// What to store, if that is due: at once after the first look and after [`confirm`](Self::confirm), then every few
-    /// minutes.
+    /// What to store, if that is due: at once after the first look and after
+    /// [`confirm`](Self::confirm), then every few minutes.
     pub fn take_state(&mut self) -> Option<Vec<u8>> {
-        let is_due = self.stored_at.is_none_or(|at| self.looked_at.since(at) >= STORE_EVERY);
+        let is_due = self
+            .stored_at
+            .is_none_or(|at| self.looked_at.since(at) >= STORE_EVERY);
         is_due.then(|| {
             self.stored_at = Some(self.looked_at);
             self.state()
@@ -230,7 +266,9 @@ impl ClockGuard {
 
     /// What the calendar should say.
     fn expected(&self) -> Duration {
-        self.pending.iter().fold(self.confirmed, |sum, jump| sum.saturating_add(jump.amount))
+        self.pending
+            .iter()
+            .fold(self.confirmed, |sum, jump| sum.saturating_add(jump.amount))
     }
 
     fn live(&mut self, elapsed: Duration) {
@@ -245,11 +283,17 @@ impl ClockGuard {
         }
     }
 
-    /// Jumps that follow each other closely wait together, unless they are long: many small ones need no more room than one.
+    /// Jumps that follow each other closely wait together, unless they are long: many small ones
+    /// need no more room than one.
     fn jump_ahead(&mut self, amount: Duration, wall: WallTime) {
-        let newest = self.pending.last_mut().filter(|jump| jump.left + JUMP_MIN > CONFIRM_AFTER);
+        let newest = self
+            .pending
+            .last_mut()
+            .filter(|jump| jump.left + JUMP_MIN > CONFIRM_AFTER);
         match newest.filter(|_| amount <= STARTS_APART) {
-            Some(jump) => (jump.amount, jump.left) = (jump.amount.saturating_add(amount), CONFIRM_AFTER),
+            Some(jump) => {
+                (jump.amount, jump.left) = (jump.amount.saturating_add(amount), CONFIRM_AFTER);
+            }
             None => self.pending.push(Pending::new(amount, wall)),
         }
         if self.pending.len() > JUMPS_MAX {
@@ -303,7 +347,11 @@ mod tests {
         fn new() -> Self {
             let (guard, jump) = ClockGuard::restore(None, Instant::default(), WallTime(START));
             assert_eq!(jump, None);
-            let mut machine = Self { guard, ran: 0, wall: START };
+            let mut machine = Self {
+                guard,
+                ran: 0,
+                wall: START,
+            };
             assert!(!machine.guard.may_delete());
             assert_eq!(machine.run(25 * HOUR), []);
             assert!(machine.guard.may_delete());
@@ -323,7 +371,10 @@ mod tests {
         }
 
         fn look(&mut self) -> Option<ClockJump> {
-            self.guard.look(Instant::default() + Duration::from_secs(self.ran), WallTime(self.wall))
+            self.guard.look(
+                Instant::default() + Duration::from_secs(self.ran),
+                WallTime(self.wall),
+            )
         }
 
         fn step(&mut self, seconds: i64) -> Option<ClockJump> {
@@ -336,7 +387,8 @@ mod tests {
             self.wall = self.wall.saturating_add_signed(seconds);
             self.ran = 7;
             let now = Instant::default() + Duration::from_secs(self.ran);
-            let (guard, jump) = ClockGuard::restore(Some(&self.guard.state()), now, WallTime(self.wall));
+            let (guard, jump) =
+                ClockGuard::restore(Some(&self.guard.state()), now, WallTime(self.wall));
             self.guard = guard;
             jump
         }
@@ -354,7 +406,11 @@ mod tests {
     fn a_jump_ahead_is_believed_after_a_day_of_running() {
         for is_restart in [false, true] {
             let mut machine = Machine::new();
-            let jump = if is_restart { machine.restart(signed(29 * DAY)) } else { machine.step(signed(29 * DAY)) };
+            let jump = if is_restart {
+                machine.restart(signed(29 * DAY))
+            } else {
+                machine.step(signed(29 * DAY))
+            };
             assert_eq!(jump, Some(ClockJump::Ahead(Duration::from_secs(29 * DAY))));
             assert_eq!(machine.run(23 * HOUR), []);
             assert!(!machine.guard.may_delete() && machine.lag() >= 29 * DAY - 2);
@@ -368,7 +424,10 @@ mod tests {
         let mut machine = Machine::new();
         machine.restart(signed(365 * DAY));
         machine.run(5);
-        assert!(matches!(machine.restart(-signed(365 * DAY)), Some(ClockJump::Back(_))));
+        assert!(matches!(
+            machine.restart(-signed(365 * DAY)),
+            Some(ClockJump::Back(_))
+        ));
         assert!(machine.guard.may_delete() && machine.lag() <= 2);
     }
 
@@ -376,7 +435,9 @@ mod tests {
     fn a_jump_that_is_taken_back_within_a_second_leaves_no_part_of_one_behind() {
         let mut machine = Machine::new();
         let mut look = |micros, ahead| {
-            let now = Instant::default() + Duration::from_secs(machine.ran) + Duration::from_micros(micros);
+            let now = Instant::default()
+                + Duration::from_secs(machine.ran)
+                + Duration::from_micros(micros);
             machine.guard.look(now, WallTime(machine.wall + ahead));
             machine.guard.may_delete()
         };
@@ -387,9 +448,18 @@ mod tests {
     #[test] // §1.6
     fn a_clock_that_was_behind_is_a_jump_ahead_when_it_is_set_right() {
         let mut machine = Machine::new();
-        assert!(matches!(machine.step(-signed(3 * DAY)), Some(ClockJump::Back(_))));
-        assert!(!machine.guard.may_delete() && machine.lag() <= 2, "a clock that is behind deletes nothing early");
-        assert!(matches!(machine.step(signed(3 * DAY)), Some(ClockJump::Ahead(_))));
+        assert!(matches!(
+            machine.step(-signed(3 * DAY)),
+            Some(ClockJump::Back(_))
+        ));
+        assert!(
+            !machine.guard.may_delete() && machine.lag() <= 2,
+            "a clock that is behind deletes nothing early"
+        );
+        assert!(matches!(
+            machine.step(signed(3 * DAY)),
+            Some(ClockJump::Ahead(_))
+        ));
         assert!(!machine.guard.may_delete());
     }
 
@@ -417,7 +487,10 @@ mod tests {
         for _ in 0..30 {
             machine.restart(signed(14 * HOUR));
             machine.run(10 * HOUR);
-            assert!(machine.lag() <= 3 * 14 * HOUR + 2, "no more than three nights are open");
+            assert!(
+                machine.lag() <= 3 * 14 * HOUR + 2,
+                "no more than three nights are open"
+            );
         }
     }
 
@@ -433,7 +506,10 @@ mod tests {
             assert!(machine.guard.pending.len() <= JUMPS_MAX);
         }
         let followed: u64 = machine.guard.confirmed().as_secs() - began;
-        assert!(followed < lived + (0..160).map(|round| round * HOUR).sum::<u64>(), "a day behind, at least");
+        assert!(
+            followed < lived + (0..160).map(|round| round * HOUR).sum::<u64>(),
+            "a day behind, at least"
+        );
         machine.run(25 * HOUR);
         assert!(machine.guard.may_delete() && machine.lag() <= 2);
     }
@@ -447,12 +523,26 @@ mod tests {
             machine.run(5);
             (machine.guard.may_delete(), is_due, machine.lag() / DAY)
         };
-        assert_eq!(start(29 * 24), (false, true, 29), "its state is to be stored");
-        assert_eq!((start(0).0, start(1).0, start(5).0, start(6).0), (false, false, false, false));
-        assert_eq!(start(6), (false, true, 29), "three that count, not yet a day");
+        assert_eq!(
+            start(29 * 24),
+            (false, true, 29),
+            "its state is to be stored"
+        );
+        assert_eq!(
+            (start(0).0, start(1).0, start(5).0, start(6).0),
+            (false, false, false, false)
+        );
+        assert_eq!(
+            start(6),
+            (false, true, 29),
+            "three that count, not yet a day"
+        );
         assert_eq!(start(7).2, 0, "the month is confirmed");
         for day in 0..9 {
-            assert!(start(24).2 <= 3, "day {day}: of nights no more than three wait");
+            assert!(
+                start(24).2 <= 3,
+                "day {day}: of nights no more than three wait"
+            );
         }
     }
 
@@ -476,12 +566,21 @@ mod tests {
         #[derive(Serialize)]
         struct Old(u8, u64, u64, Vec<(u64, u64)>);
         let old = wire::encode(&Old(1, START, 60, vec![(29 * DAY, HOUR)]));
-        let (mut guard, jump) = ClockGuard::restore(Some(&old), Instant::default(), WallTime(START + 29 * DAY));
+        let (mut guard, jump) =
+            ClockGuard::restore(Some(&old), Instant::default(), WallTime(START + 29 * DAY));
         assert_eq!((jump, guard.confirmed()), (None, WallTime(START)));
         assert_eq!(guard.unconfirmed(), Some(Duration::from_secs(29 * DAY)));
-        guard.look(Instant::default() + Duration::from_secs(HOUR), WallTime(START + 29 * DAY + HOUR));
+        guard.look(
+            Instant::default() + Duration::from_secs(HOUR),
+            WallTime(START + 29 * DAY + HOUR),
+        );
         assert!(guard.may_delete());
-        assert_eq!(ClockGuard::restore(None, Instant::default(), WallTime(START)).0.unconfirmed(), None);
+        assert_eq!(
+            ClockGuard::restore(None, Instant::default(), WallTime(START))
+                .0
+                .unconfirmed(),
+            None
+        );
     }
 
     #[test]
@@ -501,7 +600,11 @@ mod tests {
         assert!(machine.guard.take_state().is_some());
         let (guard, _) = ClockGuard::restore(Some(&[9, 9]), Instant::default(), WallTime(START));
         assert!(!guard.may_delete() && guard.confirmed() < WallTime(1));
-        let (guard, jump) = ClockGuard::restore(Some(&machine.guard.state()), Instant::default(), WallTime(u64::MAX));
+        let (guard, jump) = ClockGuard::restore(
+            Some(&machine.guard.state()),
+            Instant::default(),
+            WallTime(u64::MAX),
+        );
         assert!(!guard.may_delete() && matches!(jump, Some(ClockJump::Ahead(_))));
     }
 }

@@ -18,7 +18,10 @@ fn builds_one_to_four_hops() {
         let shared = chain.terminal().binding().clone();
         assert!(chain.origin.binding() == Some(&shared));
         assert_eq!(chain.origin.can_extend(), hops < 4);
-        assert_eq!((chain.origin.cells_sent(), chain.origin.cells_received()), (hops as u64, hops as u64));
+        assert_eq!(
+            (chain.origin.cells_sent(), chain.origin.cells_received()),
+            (hops as u64, hops as u64)
+        );
     }
 }
 
@@ -26,7 +29,10 @@ fn builds_one_to_four_hops() {
 fn a_circuit_with_a_stream_is_not_extended() {
     let mut chain = Chain::built(3);
     assert!(chain.origin.can_extend());
-    let stream = chain.origin.open_stream(Service::Directory, b"?", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Directory, b"?", true)
+        .unwrap();
     assert!(!chain.origin.can_extend());
     chain.run().unwrap();
     chain.terminal().reply(stream, b"!", true).unwrap();
@@ -41,7 +47,10 @@ fn a_refused_extend_leaves_the_circuit_open() {
     assert!(!chain.origin.is_open());
     chain.run().unwrap();
     let events = chain.origin_events();
-    assert!(matches!(events[..], [OriginEvent::ExtendRefused(ExtendRefusal::UnknownRelay)]));
+    assert!(matches!(
+        events[..],
+        [OriginEvent::ExtendRefused(ExtendRefusal::UnknownRelay)]
+    ));
     chain.begin_extend(3);
     chain.run().unwrap();
     assert_eq!(chain.origin.hops(), 3);
@@ -63,24 +72,39 @@ fn each_hop_refuses_a_forward_cell_that_was_touched() {
     for tampered_hop in 1..=4 {
         for at in [0, 16, 17, 1000, 2042] {
             let mut chain = Chain::built(4);
-            chain.origin.open_stream(Service::Mailbox, b"request", true).unwrap();
+            chain
+                .origin
+                .open_stream(Service::Mailbox, b"request", true)
+                .unwrap();
             let cell = chain.origin.poll_cell(&mut chain.rng).unwrap();
             let result = chain.forward_tampered(cell, |hop, cell| {
                 if hop == tampered_hop {
                     cell.body_mut()[at] ^= 1;
                 }
             });
-            assert_eq!(result, Err(Destroyed { by: tampered_hop, violation: Violation::Tag }));
+            assert_eq!(
+                result,
+                Err(Destroyed {
+                    by: tampered_hop,
+                    violation: Violation::Tag
+                })
+            );
         }
     }
 }
 
 #[test] // §3.1
 fn forward_cells_dropped_or_replayed_or_reordered_are_refused() {
-    let refused = Err(Destroyed { by: 1, violation: Violation::Tag });
+    let refused = Err(Destroyed {
+        by: 1,
+        violation: Violation::Tag,
+    });
     let sent = || {
         let mut chain = Chain::built(2);
-        chain.origin.open_stream(Service::Mailbox, &[1; 8000], true).unwrap();
+        chain
+            .origin
+            .open_stream(Service::Mailbox, &[1; 8000], true)
+            .unwrap();
         let first = chain.origin.poll_cell(&mut chain.rng).unwrap();
         let second = chain.origin.poll_cell(&mut chain.rng).unwrap();
         (chain, first, second)
@@ -99,7 +123,10 @@ fn forward_cells_dropped_or_replayed_or_reordered_are_refused() {
 fn the_origin_refuses_a_backward_cell_that_was_touched_or_dropped() {
     let answered = || {
         let mut chain = Chain::built(3);
-        let stream = chain.origin.open_stream(Service::Directory, b"?", true).unwrap();
+        let stream = chain
+            .origin
+            .open_stream(Service::Directory, b"?", true)
+            .unwrap();
         chain.run().unwrap();
         chain.terminal().reply(stream, &[2; 8000], true).unwrap();
         chain.collect_backward();
@@ -109,11 +136,23 @@ fn the_origin_refuses_a_backward_cell_that_was_touched_or_dropped() {
         let mut chain = answered();
         let mut cell = chain.backward.pop_front().unwrap();
         cell.body_mut()[at] ^= 0x80;
-        assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Tag }));
+        assert_eq!(
+            chain.deliver_backward(cell),
+            Err(Destroyed {
+                by: 0,
+                violation: Violation::Tag
+            })
+        );
     }
     let mut chain = answered();
     chain.backward.pop_front();
-    assert_eq!(chain.run(), Err(Destroyed { by: 0, violation: Violation::Tag }));
+    assert_eq!(
+        chain.run(),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Tag
+        })
+    );
     answered().run().unwrap();
 }
 
@@ -123,28 +162,45 @@ fn an_origin_takes_nothing_but_created_first() {
         let mut chain = Chain::unbuilt();
         let mut cell = Cell::new(CircId::new(1), command);
         chain.origin.poll_cell(&mut chain.rng).unwrap();
-        assert_eq!(chain.origin.handle_cell(command, &mut cell), Err(Violation::Unexpected));
+        assert_eq!(
+            chain.origin.handle_cell(command, &mut cell),
+            Err(Violation::Unexpected)
+        );
     }
     let mut chain = Chain::unbuilt();
     let mut forged = Cell::new(CircId::new(1), Command::Created);
     chain.origin.poll_cell(&mut chain.rng).unwrap();
-    assert_eq!(chain.origin.handle_cell(Command::Created, &mut forged), Err(Violation::Handshake));
+    assert_eq!(
+        chain.origin.handle_cell(Command::Created, &mut forged),
+        Err(Violation::Handshake)
+    );
 }
 
 #[test] // §4.3
 fn a_second_created_is_refused() {
     let mut chain = Chain::built(1);
     let mut cell = Cell::new(CircId::new(1), Command::Created);
-    assert_eq!(chain.origin.handle_cell(Command::Created, &mut cell), Err(Violation::Unexpected));
+    assert_eq!(
+        chain.origin.handle_cell(Command::Created, &mut cell),
+        Err(Violation::Unexpected)
+    );
 }
 
 #[test] // §6.2
 fn answers_to_no_extend_are_refused() {
-    for answer in [RelayMsg::ExtendRefused(ExtendRefusal::Refused), RelayMsg::Extended(Box::new(Reply([0; REPLY_LEN])))]
-    {
+    for answer in [
+        RelayMsg::ExtendRefused(ExtendRefusal::Refused),
+        RelayMsg::Extended(Box::new(Reply([0; REPLY_LEN]))),
+    ] {
         let mut chain = Chain::rogue();
         let (_, cell) = chain.rogue_says(&answer);
-        assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Unexpected }));
+        assert_eq!(
+            chain.deliver_backward(cell),
+            Err(Destroyed {
+                by: 0,
+                violation: Violation::Unexpected
+            })
+        );
     }
 }
 
@@ -153,7 +209,13 @@ fn an_answer_before_the_extend_is_sent_is_refused() {
     let mut chain = Chain::rogue();
     chain.begin_extend(2);
     let (_, cell) = chain.rogue_says(&RelayMsg::ExtendRefused(ExtendRefusal::Refused));
-    assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Unexpected }));
+    assert_eq!(
+        chain.deliver_backward(cell),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Unexpected
+        })
+    );
 }
 
 #[test] // §6.2, §5
@@ -162,7 +224,13 @@ fn a_forged_extended_closes_the_circuit() {
     chain.begin_extend(2);
     chain.origin.poll_cell(&mut chain.rng).unwrap();
     let (_, cell) = chain.rogue_says(&RelayMsg::Extended(Box::new(Reply([1; REPLY_LEN]))));
-    assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Handshake }));
+    assert_eq!(
+        chain.deliver_backward(cell),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Handshake
+        })
+    );
 }
 
 #[test] // §4.4
@@ -171,9 +239,19 @@ fn a_closed_circuit_refuses_everything() {
     let (_, cell) = chain.rogue_says(&RelayMsg::ExtendRefused(ExtendRefusal::Refused));
     let (_, padding) = chain.rogue_says(&RelayMsg::Padding);
     chain.deliver_backward(cell).unwrap_err();
-    assert_eq!(chain.deliver_backward(padding), Err(Destroyed { by: 0, violation: Violation::Unexpected }));
-    assert!(!chain.origin.is_open() && chain.origin.hops() == 0 && chain.origin.binding().is_none());
-    assert!(chain.origin.poll_cell(&mut chain.rng).is_none() && chain.origin.poll_event().is_none());
+    assert_eq!(
+        chain.deliver_backward(padding),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Unexpected
+        })
+    );
+    assert!(
+        !chain.origin.is_open() && chain.origin.hops() == 0 && chain.origin.binding().is_none()
+    );
+    assert!(
+        chain.origin.poll_cell(&mut chain.rng).is_none() && chain.origin.poll_event().is_none()
+    );
 }
 
 #[test] // §4.4
@@ -182,7 +260,13 @@ fn a_closed_terminal_refuses_everything() {
     let terminal = chain.terminal();
     assert_eq!(terminal.handle_message([0; 16], &RelayMsg::Padding), Ok(()));
     let refused = RelayMsg::ExtendRefused(ExtendRefusal::Refused);
-    assert_eq!(terminal.handle_message([0; 16], &refused), Err(Violation::Unexpected));
-    assert_eq!(terminal.handle_message([0; 16], &RelayMsg::Padding), Err(Violation::Unexpected));
+    assert_eq!(
+        terminal.handle_message([0; 16], &refused),
+        Err(Violation::Unexpected)
+    );
+    assert_eq!(
+        terminal.handle_message([0; 16], &RelayMsg::Padding),
+        Err(Violation::Unexpected)
+    );
     assert!(terminal.poll_cell().is_none() && !terminal.is_fresh());
 }

@@ -1,4 +1,5 @@
-//! Anything at all, in any order: honest ends never accuse each other and lose nothing; nobody makes anybody panic.
+//! Anything at all, in any order: honest ends never accuse each other and lose nothing; nobody
+//! makes anybody panic.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -73,17 +74,31 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { chain: Chain::built(1), forward: VecDeque::new(), accounts: BTreeMap::new(), frames: 0 }
+        Self {
+            chain: Chain::built(1),
+            forward: VecDeque::new(),
+            accounts: BTreeMap::new(),
+            frames: 0,
+        }
     }
 
     fn frame(&mut self, len: usize) -> Vec<u8> {
         self.frames += 1;
-        self.frames.to_be_bytes().into_iter().cycle().take(len).collect()
+        self.frames
+            .to_be_bytes()
+            .into_iter()
+            .cycle()
+            .take(len)
+            .collect()
     }
 
     fn pick(&self, pick: usize, is_wanted: impl Fn(&Account) -> bool) -> Option<StreamId> {
-        let streams: Vec<_> =
-            self.accounts.iter().filter(|(_, account)| is_wanted(account)).map(|(id, _)| *id).collect();
+        let streams: Vec<_> = self
+            .accounts
+            .iter()
+            .filter(|(_, account)| is_wanted(account))
+            .map(|(id, _)| *id)
+            .collect();
         streams.get(pick.checked_rem(streams.len())?).copied()
     }
 
@@ -126,22 +141,38 @@ impl World {
     }
 
     fn account(&mut self, stream: StreamId) -> &mut Account {
-        self.accounts.get_mut(&stream).expect("a stream that was opened")
+        self.accounts
+            .get_mut(&stream)
+            .expect("a stream that was opened")
     }
 
     fn open(&mut self, len: usize, fin: bool) {
         let frame = self.frame(len);
         match self.chain.origin.open_stream(Service::Mailbox, &frame, fin) {
             Ok(stream) => {
-                let forward = Half { said: vec![frame], is_finished: fin, ..Half::default() };
-                self.accounts.insert(stream, Account { forward, ..Account::default() });
+                let forward = Half {
+                    said: vec![frame],
+                    is_finished: fin,
+                    ..Half::default()
+                };
+                self.accounts.insert(
+                    stream,
+                    Account {
+                        forward,
+                        ..Account::default()
+                    },
+                );
             }
             Err(full) => assert!(matches!(full, Full::Bytes | Full::Streams)),
         }
     }
 
     fn origin_sends(&mut self, pick: usize, len: usize, fin: bool) {
-        let Some(stream) = self.pick(pick, |account| !account.is_reset && !account.forward.is_finished) else { return };
+        let Some(stream) = self.pick(pick, |account| {
+            !account.is_reset && !account.forward.is_finished
+        }) else {
+            return;
+        };
         let frame = self.frame(len);
         if self.chain.origin.send(stream, &frame, fin).is_ok() {
             let half = &mut self.account(stream).forward;
@@ -151,9 +182,12 @@ impl World {
     }
 
     fn terminal_sends(&mut self, pick: usize, len: usize, fin: bool) {
-        let wanted =
-            |account: &Account| account.is_known_to_terminal && !account.is_reset && !account.backward.is_finished;
-        let Some(stream) = self.pick(pick, wanted) else { return };
+        let wanted = |account: &Account| {
+            account.is_known_to_terminal && !account.is_reset && !account.backward.is_finished
+        };
+        let Some(stream) = self.pick(pick, wanted) else {
+            return;
+        };
         let frame = self.frame(len);
         if self.chain.terminal().reply(stream, &frame, fin).is_ok() {
             let half = &mut self.account(stream).backward;
@@ -164,14 +198,17 @@ impl World {
 
     fn pass_forward(&mut self, polled: usize, delivered: usize) {
         for _ in 0..polled {
-            self.forward.extend(self.chain.origin.poll_cell(&mut self.chain.rng));
+            self.forward
+                .extend(self.chain.origin.poll_cell(&mut self.chain.rng));
         }
         for cell in self.forward.drain(..delivered.min(self.forward.len())) {
             self.chain.forward(cell).expect("honest ends");
         }
         for event in self.chain.terminal_events() {
             match event {
-                TerminalEvent::Request { stream, frame, fin, .. } => {
+                TerminalEvent::Request {
+                    stream, frame, fin, ..
+                } => {
                     let account = self.account(stream);
                     account.is_known_to_terminal = true;
                     account.forward.heard.push(frame);
@@ -192,12 +229,16 @@ impl World {
             self.chain.backward.extend(cell);
         }
         for _ in 0..delivered {
-            let Some(cell) = self.chain.backward.pop_front() else { break };
+            let Some(cell) = self.chain.backward.pop_front() else {
+                break;
+            };
             self.chain.deliver_backward(cell).expect("honest ends");
         }
         for event in self.chain.origin_events() {
             match event {
-                OriginEvent::Frame { stream, frame } => self.account(stream).backward.heard.push(frame),
+                OriginEvent::Frame { stream, frame } => {
+                    self.account(stream).backward.heard.push(frame);
+                }
                 OriginEvent::StreamEnded { stream, reset } => {
                     let account = self.account(stream);
                     assert!(!reset || account.is_reset, "somebody reset it");
@@ -210,27 +251,45 @@ impl World {
 
     fn settle(&mut self) {
         loop {
-            let before = (self.chain.origin.cells_sent(), self.chain.origin.cells_received());
+            let before = (
+                self.chain.origin.cells_sent(),
+                self.chain.origin.cells_received(),
+            );
             self.pass_forward(600, 600);
             self.pass_backward(600, 600);
-            if before == (self.chain.origin.cells_sent(), self.chain.origin.cells_received()) {
+            if before
+                == (
+                    self.chain.origin.cells_sent(),
+                    self.chain.origin.cells_received(),
+                )
+            {
                 return;
             }
         }
     }
 
     fn check(&mut self) {
-        assert_eq!((self.chain.origin.outgoing_bytes(), self.chain.terminal().outgoing_bytes()), (0, 0));
+        assert_eq!(
+            (
+                self.chain.origin.outgoing_bytes(),
+                self.chain.terminal().outgoing_bytes()
+            ),
+            (0, 0)
+        );
         let mut open = 0;
         for (stream, account) in &self.accounts {
             for half in [&account.forward, &account.backward] {
-                assert!(half.said.starts_with(&half.heard), "{stream:?}: what is heard was said, in order");
+                assert!(
+                    half.said.starts_with(&half.heard),
+                    "{stream:?}: what is heard was said, in order"
+                );
                 if !account.is_reset {
                     assert_eq!(half.said, half.heard, "{stream:?}");
                     assert_eq!(half.is_end_heard, half.is_finished, "{stream:?}");
                 }
             }
-            let is_over = account.is_reset || (account.forward.is_finished && account.backward.is_finished);
+            let is_over =
+                account.is_reset || (account.forward.is_finished && account.backward.is_finished);
             open += usize::from(!is_over);
         }
         assert_eq!(self.chain.origin.stream_count(), open);
@@ -251,11 +310,12 @@ fn flags() -> impl Strategy<Value = DataFlags> {
 fn stream_bytes() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..40),
-        (1..4_u8, 0..6_u8, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(service, len, bytes)| [
-            &[service, 0, 0, 0, len][..],
-            &bytes
-        ]
-        .concat()),
+        (
+            1..4_u8,
+            0..6_u8,
+            proptest::collection::vec(any::<u8>(), 0..40)
+        )
+            .prop_map(|(service, len, bytes)| [&[service, 0, 0, 0, len][..], &bytes].concat()),
         (0..6_u8, proptest::collection::vec(any::<u8>(), 0..2100)).prop_map(|(len, bytes)| [
             &[0, 0, len, len][..],
             &bytes

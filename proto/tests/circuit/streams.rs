@@ -3,19 +3,30 @@
 use umbel_proto::Violation;
 use umbel_proto::circuit::{Full, OriginEvent, TerminalEvent};
 use umbel_proto::limits::{
-    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX, REASSEMBLY_BYTES_MAX,
-    STREAMS_MAX,
+    BACKWARD_DATA_MAX, FINISHED_STREAMS_MAX, FORWARD_DATA_MAX, FRAME_LEN_MAX, OUTGOING_BYTES_MAX,
+    REASSEMBLY_BYTES_MAX, STREAMS_MAX,
 };
 use umbel_proto::message::{Data, DataFlags, RelayMsg, Service, StreamId};
 use umbel_proto::wire::Malformed;
 
 use crate::chain::{Chain, Destroyed};
 
-const NONE: DataFlags = DataFlags { open: false, fin: false, reset: false };
+const NONE: DataFlags = DataFlags {
+    open: false,
+    fin: false,
+    reset: false,
+};
 const OPEN: DataFlags = DataFlags { open: true, ..NONE };
 const FIN: DataFlags = DataFlags { fin: true, ..NONE };
-const RESET: DataFlags = DataFlags { reset: true, ..NONE };
-const OPEN_FIN: DataFlags = DataFlags { open: true, fin: true, reset: false };
+const RESET: DataFlags = DataFlags {
+    reset: true,
+    ..NONE
+};
+const OPEN_FIN: DataFlags = DataFlags {
+    open: true,
+    fin: true,
+    reset: false,
+};
 
 /// A frame of 3 bytes behind the number of a service.
 const REQUEST: &[u8] = &[1, 0, 0, 0, 3, b'a', b's', b'k'];
@@ -23,7 +34,11 @@ const REQUEST: &[u8] = &[1, 0, 0, 0, 3, b'a', b's', b'k'];
 const FRAME: &[u8] = &[0, 0, 0, 3, b'a', b's', b'k'];
 
 fn data(stream: u16, flags: DataFlags, bytes: &[u8]) -> RelayMsg<'_> {
-    RelayMsg::Data(Data { stream: StreamId(stream), flags, bytes })
+    RelayMsg::Data(Data {
+        stream: StreamId(stream),
+        flags,
+        bytes,
+    })
 }
 
 fn pattern(len: usize, seed: usize) -> Vec<u8> {
@@ -40,30 +55,43 @@ fn terminal_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     chain.terminal().handle_message([0; 16], last)
 }
 
-/// What an origin that opened stream 1 with a finished request says to the last of these; it takes all before.
+/// What an origin that opened stream 1 with a finished request says to the last of these; it takes
+/// all before.
 fn origin_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     let mut chain = Chain::rogue();
-    chain.origin.open_stream(Service::Directory, b"ask", true).unwrap();
+    chain
+        .origin
+        .open_stream(Service::Directory, b"ask", true)
+        .unwrap();
     chain.origin.poll_cell(&mut chain.rng).unwrap();
     let mut result = Ok(());
     for message in messages {
         result.unwrap();
         let (_, cell) = chain.rogue_says(message);
-        result = chain.deliver_backward(cell).map_err(|destroyed| destroyed.violation);
+        result = chain
+            .deliver_backward(cell)
+            .map_err(|destroyed| destroyed.violation);
     }
     result
 }
 
 #[test] // §7.2
 fn frames_of_any_length_pass_both_ways_at_once() {
-    let edges = [FORWARD_DATA_MAX, BACKWARD_DATA_MAX].map(|max| [max - 6, max - 5, max - 4, max - 3, max]);
+    let edges =
+        [FORWARD_DATA_MAX, BACKWARD_DATA_MAX].map(|max| [max - 6, max - 5, max - 4, max - 3, max]);
     let lens = [1, 2, 1000, 65_536, FRAME_LEN_MAX - 1, FRAME_LEN_MAX];
     for len in lens.into_iter().chain(edges.into_iter().flatten()) {
         let mut chain = Chain::built(4);
-        let stream = chain.origin.open_stream(Service::Mailbox, &pattern(len, 1), false).unwrap();
+        let stream = chain
+            .origin
+            .open_stream(Service::Mailbox, &pattern(len, 1), false)
+            .unwrap();
         chain.run().unwrap();
         chain.origin.send(stream, &pattern(len, 2), true).unwrap();
-        chain.terminal().reply(stream, &pattern(len, 3), true).unwrap();
+        chain
+            .terminal()
+            .reply(stream, &pattern(len, 3), true)
+            .unwrap();
         chain.run().unwrap();
         let events = chain.terminal_events();
         assert!(matches!(&events[..], [
@@ -76,7 +104,13 @@ fn frames_of_any_length_pass_both_ways_at_once() {
                 OriginEvent::StreamEnded { reset: false, .. },
             ] if *frame == pattern(len, 3)));
         assert!(chain.terminal().is_idle() && chain.origin.stream_count() == 0);
-        assert_eq!((chain.origin.outgoing_bytes(), chain.terminal().outgoing_bytes()), (0, 0));
+        assert_eq!(
+            (
+                chain.origin.outgoing_bytes(),
+                chain.terminal().outgoing_bytes()
+            ),
+            (0, 0)
+        );
     }
 }
 
@@ -85,42 +119,75 @@ fn a_short_request_and_its_reply_are_a_cell_each() {
     let mut chain = Chain::built(4);
     let (sent, received) = (chain.origin.cells_sent(), chain.origin.cells_received());
     let request = pattern(FORWARD_DATA_MAX - 5, 0);
-    let stream = chain.origin.open_stream(Service::Directory, &request, true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Directory, &request, true)
+        .unwrap();
     chain.run().unwrap();
-    chain.terminal().reply(stream, &pattern(BACKWARD_DATA_MAX - 4, 0), true).unwrap();
+    chain
+        .terminal()
+        .reply(stream, &pattern(BACKWARD_DATA_MAX - 4, 0), true)
+        .unwrap();
     chain.run().unwrap();
-    assert_eq!((chain.origin.cells_sent() - sent, chain.origin.cells_received() - received), (1, 1));
+    assert_eq!(
+        (
+            chain.origin.cells_sent() - sent,
+            chain.origin.cells_received() - received
+        ),
+        (1, 1)
+    );
 }
 
 #[test] // §7.2
 fn short_frames_of_a_stream_share_a_cell() {
     let mut chain = Chain::built(1);
     let sent = chain.origin.cells_sent();
-    let stream = chain.origin.open_stream(Service::Directory, &[1; 100], false).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Directory, &[1; 100], false)
+        .unwrap();
     for number in 2..=18 {
-        chain.origin.send(stream, &[number; 100], number == 18).unwrap();
+        chain
+            .origin
+            .send(stream, &[number; 100], number == 18)
+            .unwrap();
     }
     chain.run().unwrap();
     assert_eq!(chain.origin.cells_sent() - sent, 1);
     let frames: Vec<_> = chain.terminal_events();
     assert_eq!(frames.len(), 18);
-    assert!(matches!(frames.last(), Some(TerminalEvent::Request { fin: true, .. })));
+    assert!(matches!(
+        frames.last(),
+        Some(TerminalEvent::Request { fin: true, .. })
+    ));
 }
 
 #[test] // §7.2
 fn streams_take_turns() {
     let mut chain = Chain::built(1);
-    let long = chain.origin.open_stream(Service::Mailbox, &pattern(100_000, 1), true).unwrap();
-    let short = chain.origin.open_stream(Service::Mailbox, &pattern(10, 2), true).unwrap();
+    let long = chain
+        .origin
+        .open_stream(Service::Mailbox, &pattern(100_000, 1), true)
+        .unwrap();
+    let short = chain
+        .origin
+        .open_stream(Service::Mailbox, &pattern(10, 2), true)
+        .unwrap();
     chain.run().unwrap();
     let order: Vec<_> = chain
         .terminal_events()
         .into_iter()
         .map(|event| match event {
-            TerminalEvent::Request { stream, .. } | TerminalEvent::StreamEnded { stream, .. } => stream,
+            TerminalEvent::Request { stream, .. } | TerminalEvent::StreamEnded { stream, .. } => {
+                stream
+            }
         })
         .collect();
-    assert_eq!(order, [short, long], "the short one is not held up by the long one");
+    assert_eq!(
+        order,
+        [short, long],
+        "the short one is not held up by the long one"
+    );
 }
 
 #[test] // §7.2: what both ends hold stays below the limits though all streams speak at once
@@ -128,12 +195,18 @@ fn many_long_frames_pass_interleaved() {
     let mut chain = Chain::built(2);
     let len = OUTGOING_BYTES_MAX / STREAMS_MAX;
     for number in 1..=STREAMS_MAX {
-        chain.origin.open_stream(Service::Mailbox, &pattern(len, number), true).unwrap();
+        chain
+            .origin
+            .open_stream(Service::Mailbox, &pattern(len, number), true)
+            .unwrap();
     }
     chain.run().unwrap();
     assert_eq!(chain.terminal_events().len(), STREAMS_MAX);
     for number in 1..=STREAMS_MAX {
-        chain.terminal().reply(StreamId(number as u16), &pattern(len, number + 9), true).unwrap();
+        chain
+            .terminal()
+            .reply(StreamId(number as u16), &pattern(len, number + 9), true)
+            .unwrap();
     }
     chain.run().unwrap();
     for event in chain.origin_events() {
@@ -148,7 +221,10 @@ fn many_long_frames_pass_interleaved() {
 fn long_frames_wait_for_each_other() {
     let mut chain = Chain::built(1);
     for number in 0..4 {
-        chain.origin.open_stream(Service::Mailbox, &pattern(FRAME_LEN_MAX, number), true).unwrap();
+        chain
+            .origin
+            .open_stream(Service::Mailbox, &pattern(FRAME_LEN_MAX, number), true)
+            .unwrap();
     }
     chain.run().unwrap();
     assert_eq!(chain.terminal_events().len(), 4);
@@ -157,16 +233,28 @@ fn long_frames_wait_for_each_other() {
 #[test] // §7.3
 fn what_does_not_fit_the_queue_is_refused_to_the_caller() {
     let mut chain = Chain::built(1);
-    let stream = chain.origin.open_stream(Service::Mailbox, &[0; FRAME_LEN_MAX], false).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, &[0; FRAME_LEN_MAX], false)
+        .unwrap();
     for _ in 1..OUTGOING_BYTES_MAX / FRAME_LEN_MAX {
-        chain.origin.send(stream, &[0; FRAME_LEN_MAX], false).unwrap();
+        chain
+            .origin
+            .send(stream, &[0; FRAME_LEN_MAX], false)
+            .unwrap();
     }
     assert_eq!(chain.origin.send(stream, &[0], false), Err(Full::Bytes));
-    assert_eq!(chain.origin.open_stream(Service::Mailbox, &[0], true), Err(Full::Bytes));
+    assert_eq!(
+        chain.origin.open_stream(Service::Mailbox, &[0], true),
+        Err(Full::Bytes)
+    );
     chain.run().unwrap();
     assert_eq!(chain.origin.send(stream, &[0], true), Ok(()));
     for frame in [&[][..], &[0; FRAME_LEN_MAX + 1]] {
-        assert_eq!(chain.origin.open_stream(Service::Mailbox, frame, true), Err(Full::FrameLen));
+        assert_eq!(
+            chain.origin.open_stream(Service::Mailbox, frame, true),
+            Err(Full::FrameLen)
+        );
     }
 }
 
@@ -174,15 +262,26 @@ fn what_does_not_fit_the_queue_is_refused_to_the_caller() {
 fn at_most_32_streams_are_open() {
     let mut chain = Chain::built(1);
     for _ in 0..STREAMS_MAX {
-        chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+        chain
+            .origin
+            .open_stream(Service::Mailbox, b"?", true)
+            .unwrap();
     }
-    assert_eq!(chain.origin.open_stream(Service::Mailbox, b"?", true), Err(Full::Streams));
+    assert_eq!(
+        chain.origin.open_stream(Service::Mailbox, b"?", true),
+        Err(Full::Streams)
+    );
     chain.run().unwrap();
     chain.terminal().reply(StreamId(5), b"!", true).unwrap();
     chain.run().unwrap();
-    assert_eq!(chain.origin.open_stream(Service::Mailbox, b"?", true), Ok(StreamId(33)));
+    assert_eq!(
+        chain.origin.open_stream(Service::Mailbox, b"?", true),
+        Ok(StreamId(33))
+    );
 
-    let opens: Vec<_> = (1..=33).map(|stream| data(stream, OPEN_FIN, REQUEST)).collect();
+    let opens: Vec<_> = (1..=33)
+        .map(|stream| data(stream, OPEN_FIN, REQUEST))
+        .collect();
     assert_eq!(terminal_says(&opens[..32]), Ok(()));
     assert_eq!(terminal_says(&opens), Err(Violation::Stream));
 }
@@ -191,62 +290,131 @@ fn at_most_32_streams_are_open() {
 fn stream_ids_run_out() {
     let mut chain = Chain::built(1);
     for number in 1..=u16::MAX {
-        let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+        let stream = chain
+            .origin
+            .open_stream(Service::Mailbox, b"?", true)
+            .unwrap();
         assert_eq!(stream, StreamId(number));
         chain.origin.reset(stream);
     }
-    assert_eq!(chain.origin.open_stream(Service::Mailbox, b"?", true), Err(Full::Ids));
-    assert!(chain.origin.poll_cell(&mut chain.rng).is_none(), "what was reset before it was said is not said");
+    assert_eq!(
+        chain.origin.open_stream(Service::Mailbox, b"?", true),
+        Err(Full::Ids)
+    );
+    assert!(
+        chain.origin.poll_cell(&mut chain.rng).is_none(),
+        "what was reset before it was said is not said"
+    );
 }
 
 #[test] // §7.1
 fn ids_only_grow() {
-    assert_eq!(terminal_says(&[data(1, OPEN, REQUEST), data(7, OPEN, REQUEST)]), Ok(()));
-    assert_eq!(terminal_says(&[data(7, OPEN, REQUEST), data(7, OPEN, REQUEST)]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(7, OPEN, REQUEST), data(6, OPEN, REQUEST)]), Err(Violation::Stream));
     assert_eq!(
-        terminal_says(&[data(7, OPEN, REQUEST), data(7, RESET, &[]), data(7, OPEN, REQUEST)]),
+        terminal_says(&[data(1, OPEN, REQUEST), data(7, OPEN, REQUEST)]),
+        Ok(())
+    );
+    assert_eq!(
+        terminal_says(&[data(7, OPEN, REQUEST), data(7, OPEN, REQUEST)]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[data(7, OPEN, REQUEST), data(6, OPEN, REQUEST)]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[
+            data(7, OPEN, REQUEST),
+            data(7, RESET, &[]),
+            data(7, OPEN, REQUEST)
+        ]),
         Err(Violation::Stream)
     );
 }
 
 #[test] // §7.1
 fn only_the_origin_opens_streams() {
-    assert_eq!(origin_says(&[data(2, OPEN, REQUEST)]), Err(Violation::Stream));
-    assert_eq!(origin_says(&[data(1, OPEN, REQUEST)]), Err(Violation::Stream));
+    assert_eq!(
+        origin_says(&[data(2, OPEN, REQUEST)]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        origin_says(&[data(1, OPEN, REQUEST)]),
+        Err(Violation::Stream)
+    );
 }
 
 #[test] // §7.1
 fn the_first_byte_is_a_service() {
     assert_eq!(terminal_says(&[data(1, OPEN, &[2])]), Ok(()));
     assert_eq!(terminal_says(&[data(1, OPEN, &[])]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(1, OPEN, &[0])]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(1, OPEN, &[3])]), Err(Violation::Stream));
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &[0])]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &[3])]),
+        Err(Violation::Stream)
+    );
 }
 
 #[test] // §7.1
 fn data_of_unknown_streams_is_refused() {
     for flags in [NONE, FIN] {
-        assert_eq!(terminal_says(&[data(1, flags, FRAME)]), Err(Violation::Stream));
-        assert_eq!(origin_says(&[data(2, flags, FRAME)]), Err(Violation::Stream));
+        assert_eq!(
+            terminal_says(&[data(1, flags, FRAME)]),
+            Err(Violation::Stream)
+        );
+        assert_eq!(
+            origin_says(&[data(2, flags, FRAME)]),
+            Err(Violation::Stream)
+        );
     }
-    assert_eq!(terminal_says(&[data(1, RESET, &[])]), Err(Violation::Stream), "never opened");
-    assert_eq!(origin_says(&[data(2, RESET, &[])]), Err(Violation::Stream), "never opened");
+    assert_eq!(
+        terminal_says(&[data(1, RESET, &[])]),
+        Err(Violation::Stream),
+        "never opened"
+    );
+    assert_eq!(
+        origin_says(&[data(2, RESET, &[])]),
+        Err(Violation::Stream),
+        "never opened"
+    );
 }
 
 #[test] // §7.1
 fn a_message_says_something() {
-    assert_eq!(terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, FRAME)]), Ok(()));
-    assert_eq!(terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, &[])]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(1, OPEN, &[1]), data(1, FIN, &[])]), Ok(()));
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, FRAME)]),
+        Ok(())
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, &[])]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &[1]), data(1, FIN, &[])]),
+        Ok(())
+    );
 }
 
 #[test] // §7.1
 fn nothing_follows_the_end_but_a_reset() {
-    assert_eq!(terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, NONE, FRAME)]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, FIN, &[])]), Err(Violation::Stream));
-    assert_eq!(terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, RESET, &[])]), Ok(()));
-    assert_eq!(origin_says(&[data(1, FIN, FRAME), data(1, NONE, FRAME)]), Err(Violation::Stream));
+    assert_eq!(
+        terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, NONE, FRAME)]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, FIN, &[])]),
+        Err(Violation::Stream)
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, RESET, &[])]),
+        Ok(())
+    );
+    assert_eq!(
+        origin_says(&[data(1, FIN, FRAME), data(1, NONE, FRAME)]),
+        Err(Violation::Stream)
+    );
 }
 
 #[test] // §7.1
@@ -255,14 +423,24 @@ fn nothing_follows_a_reset() {
     assert_eq!(terminal_says(&reset), Ok(()));
     for (flags, bytes) in [(NONE, FRAME), (FIN, FRAME), (FIN, &[]), (RESET, &[])] {
         let [open, reset] = [data(1, OPEN, REQUEST), data(1, RESET, &[])];
-        assert_eq!(terminal_says(&[open, reset, data(1, flags, bytes)]), Err(Violation::Stream));
+        assert_eq!(
+            terminal_says(&[open, reset, data(1, flags, bytes)]),
+            Err(Violation::Stream)
+        );
     }
 }
 
 #[test] // §7.2
 fn a_stream_does_not_end_inside_a_frame() {
-    for bytes in [&[1, 0, 0][..], &[1, 0, 0, 0, 3], &[1, 0, 0, 0, 3, b'a', b's']] {
-        assert_eq!(terminal_says(&[data(1, OPEN_FIN, bytes)]), Err(Violation::Stream));
+    for bytes in [
+        &[1, 0, 0][..],
+        &[1, 0, 0, 0, 3],
+        &[1, 0, 0, 0, 3, b'a', b's'],
+    ] {
+        assert_eq!(
+            terminal_says(&[data(1, OPEN_FIN, bytes)]),
+            Err(Violation::Stream)
+        );
         assert_eq!(terminal_says(&[data(1, OPEN, bytes)]), Ok(()));
     }
     assert_eq!(terminal_says(&[data(1, OPEN_FIN, REQUEST)]), Ok(()));
@@ -271,15 +449,29 @@ fn a_stream_does_not_end_inside_a_frame() {
 #[test] // §7.2
 fn a_frame_arrives_however_it_is_cut() {
     let mut chain = Chain::built(1);
-    chain.terminal().handle_message([0; 16], &data(1, OPEN, &[1])).unwrap();
+    chain
+        .terminal()
+        .handle_message([0; 16], &data(1, OPEN, &[1]))
+        .unwrap();
     for byte in FRAME {
-        chain.terminal().handle_message([0; 16], &data(1, NONE, &[*byte])).unwrap();
+        chain
+            .terminal()
+            .handle_message([0; 16], &data(1, NONE, &[*byte]))
+            .unwrap();
     }
     let events = chain.terminal_events();
-    assert!(matches!(&events[..], [TerminalEvent::Request { frame, fin: false, .. }] if frame == b"ask"));
-    chain.terminal().handle_message([0; 16], &data(1, FIN, &[])).unwrap();
+    assert!(
+        matches!(&events[..], [TerminalEvent::Request { frame, fin: false, .. }] if frame == b"ask")
+    );
+    chain
+        .terminal()
+        .handle_message([0; 16], &data(1, FIN, &[]))
+        .unwrap();
     let events = chain.terminal_events();
-    assert!(matches!(&events[..], [TerminalEvent::StreamEnded { reset: false, .. }]));
+    assert!(matches!(
+        &events[..],
+        [TerminalEvent::StreamEnded { reset: false, .. }]
+    ));
 }
 
 #[test] // §7.2
@@ -292,7 +484,11 @@ fn a_frame_announces_1_to_196608_bytes() {
         (FRAME_LEN_MAX as u32 + 1, Err(Violation::FrameLen)),
         (u32::MAX, Err(Violation::FrameLen)),
     ] {
-        assert_eq!(terminal_says(&[data(1, OPEN, &announced(len))]), expected, "{len}");
+        assert_eq!(
+            terminal_says(&[data(1, OPEN, &announced(len))]),
+            expected,
+            "{len}"
+        );
     }
 }
 
@@ -305,7 +501,11 @@ fn half_received_frames_are_bounded() {
     let mut tag = 0_u8;
     loop {
         for stream in 1..=4 {
-            let message = if held < 4 * 1900 { data(stream, OPEN, &begin) } else { data(stream, NONE, &more) };
+            let message = if held < 4 * 1900 {
+                data(stream, OPEN, &begin)
+            } else {
+                data(stream, NONE, &more)
+            };
             tag = tag.wrapping_add(1);
             let result = chain.terminal().handle_message([tag; 16], &message);
             held += 1900;
@@ -322,14 +522,23 @@ fn half_received_frames_are_bounded() {
 #[test] // §7.1
 fn a_message_keeps_to_its_direction_s_length() {
     let long = [&[1, 0, 0, 255, 255][..], &[0; FORWARD_DATA_MAX - 4]].concat();
-    assert_eq!(terminal_says(&[data(1, OPEN, &long[..FORWARD_DATA_MAX])]), Ok(()));
-    assert_eq!(terminal_says(&[data(1, OPEN, &long)]), Err(Violation::Malformed(Malformed::TooLong)));
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &long[..FORWARD_DATA_MAX])]),
+        Ok(())
+    );
+    assert_eq!(
+        terminal_says(&[data(1, OPEN, &long)]),
+        Err(Violation::Malformed(Malformed::TooLong))
+    );
 }
 
 #[test] // §7.1: a reset is answered by a reset, and what crossed it is let go by
 fn the_terminal_resets_a_stream_that_still_sends() {
     let mut chain = Chain::built(2);
-    let stream = chain.origin.open_stream(Service::Mailbox, &[0; 50_000], false).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, &[0; 50_000], false)
+        .unwrap();
     for _ in 0..3 {
         let cell = chain.origin.poll_cell(&mut chain.rng).unwrap();
         chain.forward(cell).unwrap();
@@ -338,17 +547,31 @@ fn the_terminal_resets_a_stream_that_still_sends() {
     assert!(!chain.terminal().is_idle(), "the origin does not know yet");
     chain.run().unwrap();
     let events = chain.origin_events();
-    assert!(matches!(&events[..], [OriginEvent::StreamEnded { reset: true, .. }]), "{events:?}");
+    assert!(
+        matches!(&events[..], [OriginEvent::StreamEnded { reset: true, .. }]),
+        "{events:?}"
+    );
     assert!(chain.terminal_events().is_empty());
-    assert!(chain.terminal().is_idle() && chain.origin.stream_count() == 0 && chain.origin.outgoing_bytes() == 0);
-    assert_eq!(chain.origin.send(stream, b"late", true), Ok(()), "the stream is over: nothing happens");
+    assert!(
+        chain.terminal().is_idle()
+            && chain.origin.stream_count() == 0
+            && chain.origin.outgoing_bytes() == 0
+    );
+    assert_eq!(
+        chain.origin.send(stream, b"late", true),
+        Ok(()),
+        "the stream is over: nothing happens"
+    );
     assert!(chain.origin.poll_cell(&mut chain.rng).is_none());
 }
 
 #[test] // §7.1
 fn the_origin_ends_a_subscription() {
     let mut chain = Chain::built(1);
-    let stream = chain.origin.open_stream(Service::Mailbox, b"subscribe", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, b"subscribe", true)
+        .unwrap();
     chain.run().unwrap();
     assert_eq!(chain.terminal_events().len(), 1);
     for _ in 0..5 {
@@ -356,13 +579,22 @@ fn the_origin_ends_a_subscription() {
         chain.run().unwrap();
     }
     assert_eq!(chain.origin_events().len(), 5);
-    chain.terminal().reply(stream, b"on its way", false).unwrap();
+    chain
+        .terminal()
+        .reply(stream, b"on its way", false)
+        .unwrap();
     chain.collect_backward();
     chain.origin.reset(stream);
     chain.run().unwrap();
-    assert!(chain.origin_events().is_empty(), "no event comes after a reset of our own");
+    assert!(
+        chain.origin_events().is_empty(),
+        "no event comes after a reset of our own"
+    );
     let events = chain.terminal_events();
-    assert!(matches!(&events[..], [TerminalEvent::StreamEnded { reset: true, .. }]));
+    assert!(matches!(
+        &events[..],
+        [TerminalEvent::StreamEnded { reset: true, .. }]
+    ));
     assert!(chain.terminal().is_idle() && chain.origin.stream_count() == 0);
 }
 
@@ -392,7 +624,10 @@ fn resets_and_ends_may_cross() {
     for origin_act in origin_acts {
         for terminal_act in terminal_acts {
             let mut chain = Chain::built(1);
-            let stream = chain.origin.open_stream(Service::Mailbox, b"?", false).unwrap();
+            let stream = chain
+                .origin
+                .open_stream(Service::Mailbox, b"?", false)
+                .unwrap();
             chain.run().unwrap();
             terminal_act(&mut chain, stream);
             chain.collect_backward();
@@ -405,30 +640,70 @@ fn resets_and_ends_may_cross() {
 
 #[test] // §7.1
 fn a_reset_that_crossed_the_end_is_let_go_by() {
-    assert_eq!(origin_says(&[data(1, FIN, FRAME), data(1, RESET, &[])]), Ok(()));
-    let refused = Err(Destroyed { by: 0, violation: Violation::Stream });
+    assert_eq!(
+        origin_says(&[data(1, FIN, FRAME), data(1, RESET, &[])]),
+        Ok(())
+    );
+    let refused = Err(Destroyed {
+        by: 0,
+        violation: Violation::Stream,
+    });
     let mut chain = Chain::rogue();
     let (_, cell) = chain.rogue_says(&data(1, RESET, &[]));
-    chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
-    assert_eq!(chain.deliver_backward(cell), refused, "its opening is not sent yet");
+    chain
+        .origin
+        .open_stream(Service::Mailbox, b"?", true)
+        .unwrap();
+    assert_eq!(
+        chain.deliver_backward(cell),
+        refused,
+        "its opening is not sent yet"
+    );
 }
 
 #[test] // §7.1(8)
 fn a_reset_is_let_go_by_only_where_a_stream_was_opened_and_finished() {
     let gap = [data(9, OPEN, REQUEST), data(5, RESET, &[])];
-    assert_eq!(terminal_says(&gap), Err(Violation::Stream), "an id in a gap was never opened");
-    let again = [data(1, FIN, FRAME), data(1, RESET, &[]), data(1, RESET, &[])];
-    assert_eq!(origin_says(&again), Err(Violation::Stream), "a reset is the last message of its stream");
+    assert_eq!(
+        terminal_says(&gap),
+        Err(Violation::Stream),
+        "an id in a gap was never opened"
+    );
+    let again = [
+        data(1, FIN, FRAME),
+        data(1, RESET, &[]),
+        data(1, RESET, &[]),
+    ];
+    assert_eq!(
+        origin_says(&again),
+        Err(Violation::Stream),
+        "a reset is the last message of its stream"
+    );
 
     let mut chain = Chain::built(1);
     for number in 1..=FINISHED_STREAMS_MAX + 1 {
-        let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+        let stream = chain
+            .origin
+            .open_stream(Service::Mailbox, b"?", true)
+            .unwrap();
         chain.run().unwrap();
         chain.terminal().reply(stream, b"!", true).unwrap();
         chain.run().unwrap();
         assert_eq!(usize::from(stream.0), number);
     }
-    let mut resets = |stream| chain.terminal().handle_message([0; 16], &data(stream, RESET, &[]));
-    assert_eq!((resets(65), resets(2)), (Ok(()), Ok(())), "as many as may have ended since its origin last heard");
-    assert_eq!(resets(1), Err(Violation::Stream), "no honest reset is that late");
+    let mut resets = |stream| {
+        chain
+            .terminal()
+            .handle_message([0; 16], &data(stream, RESET, &[]))
+    };
+    assert_eq!(
+        (resets(65), resets(2)),
+        (Ok(()), Ok(())),
+        "as many as may have ended since its origin last heard"
+    );
+    assert_eq!(
+        resets(1),
+        Err(Violation::Stream),
+        "no honest reset is that late"
+    );
 }

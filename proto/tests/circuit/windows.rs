@@ -7,7 +7,8 @@ use crate::chain::{Chain, Destroyed};
 
 static BULK: [u8; 190_000] = [5; 190_000];
 
-/// What the origin sends while nothing comes back: it is given to the terminal, whose cells are left where they are.
+/// What the origin sends while nothing comes back: it is given to the terminal, whose cells are
+/// left where they are.
 fn send_unanswered(chain: &mut Chain) -> usize {
     let mut cells = 0;
     while let Some(cell) = chain.origin.poll_cell(&mut chain.rng) {
@@ -18,28 +19,51 @@ fn send_unanswered(chain: &mut Chain) -> usize {
 }
 
 fn bytes_of(stream: u16, bytes: &[u8]) -> RelayMsg<'_> {
-    RelayMsg::Data(Data { stream: StreamId(stream), flags: DataFlags::default(), bytes })
+    RelayMsg::Data(Data {
+        stream: StreamId(stream),
+        flags: DataFlags::default(),
+        bytes,
+    })
 }
 
 #[test]
 fn sixty_four_cells_go_before_the_first_credit() {
     let mut chain = Chain::built(2);
-    chain.origin.open_stream(Service::Mailbox, &BULK, true).unwrap();
+    chain
+        .origin
+        .open_stream(Service::Mailbox, &BULK, true)
+        .unwrap();
     assert_eq!(send_unanswered(&mut chain), 64);
-    assert_eq!(chain.poll_terminal_cell().map(|cell| chain.deliver_backward(cell)), Some(Ok(())));
-    assert_eq!(send_unanswered(&mut chain), 32, "a credit grants what it acknowledges and one step more");
+    assert_eq!(
+        chain
+            .poll_terminal_cell()
+            .map(|cell| chain.deliver_backward(cell)),
+        Some(Ok(()))
+    );
+    assert_eq!(
+        send_unanswered(&mut chain),
+        32,
+        "a credit grants what it acknowledges and one step more"
+    );
 }
 
 #[test]
 fn the_terminal_keeps_to_its_window_too() {
     let mut chain = Chain::built(2);
-    let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, b"?", true)
+        .unwrap();
     chain.run().unwrap();
     chain.terminal().reply(stream, &BULK, true).unwrap();
     chain.collect_backward();
     assert_eq!(chain.backward.len(), 64);
     chain.run().unwrap();
-    assert_eq!(chain.origin_events().len(), 2, "the frame, and the end of the stream");
+    assert_eq!(
+        chain.origin_events().len(),
+        2,
+        "the frame, and the end of the stream"
+    );
 }
 
 /// The same with as much to say as there is room for.
@@ -59,7 +83,10 @@ fn the_window_grows_to_512_while_that_is_allowed() {
     for (may_grow, window) in [(true, 512), (false, 64)] {
         let mut chain = Chain::built(1);
         chain.terminal().set_growth(may_grow);
-        let stream = chain.origin.open_stream(Service::Mailbox, b"?", false).unwrap();
+        let stream = chain
+            .origin
+            .open_stream(Service::Mailbox, b"?", false)
+            .unwrap();
         let mut cells = 0;
         for _ in 0..40 {
             cells += fill_unanswered(&mut chain, stream);
@@ -76,28 +103,52 @@ fn the_window_grows_to_512_while_that_is_allowed() {
 #[test]
 fn a_forged_credit_is_refused_by_the_terminal() {
     let mut chain = Chain::built(1);
-    let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, b"?", true)
+        .unwrap();
     chain.run().unwrap();
     chain.terminal().reply(stream, &BULK, true).unwrap();
     chain.collect_backward();
-    let forged = RelayMsg::Credit(Credit { tag: [3; 16], cells: 16 });
-    assert_eq!(chain.terminal().handle_message([0; 16], &forged), Err(Violation::Window));
+    let forged = RelayMsg::Credit(Credit {
+        tag: [3; 16],
+        cells: 16,
+    });
+    assert_eq!(
+        chain.terminal().handle_message([0; 16], &forged),
+        Err(Violation::Window)
+    );
 }
 
 #[test]
 fn a_credit_without_cells_is_refused() {
-    let credit = RelayMsg::Credit(Credit { tag: [0; 16], cells: 16 });
-    assert_eq!(Chain::built(1).terminal().handle_message([0; 16], &credit), Err(Violation::Window));
+    let credit = RelayMsg::Credit(Credit {
+        tag: [0; 16],
+        cells: 16,
+    });
+    assert_eq!(
+        Chain::built(1).terminal().handle_message([0; 16], &credit),
+        Err(Violation::Window)
+    );
     let mut chain = Chain::rogue();
     let (_, cell) = chain.rogue_says(&credit);
-    assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Window }));
+    assert_eq!(
+        chain.deliver_backward(cell),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Window
+        })
+    );
 }
 
 #[test]
 fn a_replayed_credit_is_refused() {
     let mut chain = Chain::built(1);
     // As a terminal that keeps what it is sent: 16 cells and their last tag.
-    let stream = chain.origin.open_stream(Service::Mailbox, b"?", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, b"?", true)
+        .unwrap();
     chain.run().unwrap();
     chain.terminal().reply(stream, &BULK, true).unwrap();
     let mut tag = [0; 16];
@@ -107,7 +158,10 @@ fn a_replayed_credit_is_refused() {
     }
     let credit = RelayMsg::Credit(Credit { tag, cells: 16 });
     assert_eq!(chain.terminal().handle_message([0; 16], &credit), Ok(()));
-    assert_eq!(chain.terminal().handle_message([0; 16], &credit), Err(Violation::Window));
+    assert_eq!(
+        chain.terminal().handle_message([0; 16], &credit),
+        Err(Violation::Window)
+    );
 }
 
 #[test]
@@ -115,24 +169,43 @@ fn the_terminal_refuses_an_overrun() {
     for answers in [false, true] {
         let mut chain = Chain::built(1);
         let terminal = chain.terminal();
-        let open = DataFlags { open: true, ..DataFlags::default() };
-        let first = RelayMsg::Data(Data { stream: StreamId(1), flags: open, bytes: &[2, 0, 1, 0, 0, 9] });
+        let open = DataFlags {
+            open: true,
+            ..DataFlags::default()
+        };
+        let first = RelayMsg::Data(Data {
+            stream: StreamId(1),
+            flags: open,
+            bytes: &[2, 0, 1, 0, 0, 9],
+        });
         terminal.handle_message([0; 16], &first).unwrap();
         for number in 2..=64 {
-            terminal.handle_message([number; 16], &bytes_of(1, &[9])).unwrap();
+            terminal
+                .handle_message([number; 16], &bytes_of(1, &[9]))
+                .unwrap();
         }
         if answers {
             assert!(terminal.poll_cell().is_some(), "a credit");
         }
         let result = terminal.handle_message([65; 16], &bytes_of(1, &[9]));
-        assert_eq!(result, if answers { Ok(()) } else { Err(Violation::Window) });
+        assert_eq!(
+            result,
+            if answers {
+                Ok(())
+            } else {
+                Err(Violation::Window)
+            }
+        );
     }
 }
 
 #[test] // data for a stream that was reset counts too
 fn the_origin_refuses_an_overrun() {
     let mut chain = Chain::rogue();
-    let stream = chain.origin.open_stream(Service::Directory, b"?", true).unwrap();
+    let stream = chain
+        .origin
+        .open_stream(Service::Directory, b"?", true)
+        .unwrap();
     chain.origin.poll_cell(&mut chain.rng).unwrap();
     chain.origin.reset(stream);
     for _ in 0..64 {
@@ -140,5 +213,11 @@ fn the_origin_refuses_an_overrun() {
         chain.deliver_backward(cell).unwrap();
     }
     let (_, cell) = chain.rogue_says(&bytes_of(1, &[9]));
-    assert_eq!(chain.deliver_backward(cell), Err(Destroyed { by: 0, violation: Violation::Window }));
+    assert_eq!(
+        chain.deliver_backward(cell),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Window
+        })
+    );
 }

@@ -1,7 +1,9 @@
-//! A circuit in memory: an origin, and relays made of the very parts a relay is made of, joined without links.
+//! A circuit in memory: an origin, and relays made of the very parts a relay is made of, joined
+//! without links.
 //!
-//! What a relay's control plane does with an extend is done here in a few lines: look the next relay up, answer for it,
-//! report back, turn the terminal into a hop in the middle. Cells can be tampered with on their way to each hop.
+//! What a relay's control plane does with an extend is done here in a few lines: look the next
+//! relay up, answer for it, report back, turn the terminal into a hop in the middle. Cells can be
+//! tampered with on their way to each hop.
 
 use std::collections::VecDeque;
 
@@ -57,18 +59,35 @@ pub(crate) struct Chain {
 
 impl Relay {
     fn new(number: u8, rng: &mut ChaCha20Rng) -> Self {
-        Self { id: RelayId([number; 32]), keys: vec![OnionSecret::generate(rng)] }
+        Self {
+            id: RelayId([number; 32]),
+            keys: vec![OnionSecret::generate(rng)],
+        }
     }
 
     fn target(&self) -> HopTarget {
-        HopTarget { relay: self.id, onion_key: self.keys[0].public() }
+        HopTarget {
+            relay: self.id,
+            onion_key: self.keys[0].public(),
+        }
     }
 
     fn answer(&self, onionskin: &Onionskin, rng: &mut ChaCha20Rng) -> (Hop, Reply) {
-        let (keys, reply) = respond(&NETWORK, &self.id, &self.keys, onionskin, rng).expect("an onionskin for us");
-        let HopKeys { forward, backward, binding } = keys;
+        let (keys, reply) =
+            respond(&NETWORK, &self.id, &self.keys, onionskin, rng).expect("an onionskin for us");
+        let HopKeys {
+            forward,
+            backward,
+            binding,
+        } = keys;
         let terminal = TerminalCircuit::new(AddLayer::new(backward), binding);
-        (Hop { forward: PeelLayer::new(forward), backward: Backward::Terminal(Box::new(terminal)) }, reply)
+        (
+            Hop {
+                forward: PeelLayer::new(forward),
+                backward: Backward::Terminal(Box::new(terminal)),
+            },
+            reply,
+        )
     }
 }
 
@@ -76,9 +95,17 @@ impl Chain {
     /// A circuit whose `Create` is not sent yet.
     pub(crate) fn unbuilt() -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(7);
-        let relays: Vec<_> = (1..=HOPS_MAX).map(|number| Relay::new(number as u8, &mut rng)).collect();
+        let relays: Vec<_> = (1..=HOPS_MAX)
+            .map(|number| Relay::new(number as u8, &mut rng))
+            .collect();
         let origin = OriginCircuit::create(&NETWORK, &relays[0].target(), &mut rng);
-        Self { origin, rng, relays, hops: Vec::new(), backward: VecDeque::new() }
+        Self {
+            origin,
+            rng,
+            relays,
+            hops: Vec::new(),
+            backward: VecDeque::new(),
+        }
     }
 
     /// A circuit of `hops` hops.
@@ -98,7 +125,9 @@ impl Chain {
     pub(crate) fn rogue() -> Self {
         let mut chain = Self::built(1);
         let last = chain.hops.last_mut().expect("there is a hop");
-        let unset = Backward::Transit(AddLayer::new(umbel_proto::crypto::aead::LayerKey::from_bytes([0; 32])));
+        let unset = Backward::Transit(AddLayer::new(
+            umbel_proto::crypto::aead::LayerKey::from_bytes([0; 32]),
+        ));
         last.backward = match std::mem::replace(&mut last.backward, unset) {
             Backward::Terminal(terminal) => Backward::Rogue(terminal.into_backward()),
             other => other,
@@ -134,7 +163,11 @@ impl Chain {
     }
 
     pub(crate) fn rogue_says_bytes(&mut self, bytes: &[u8]) -> ([u8; 16], Cell) {
-        let Some(Hop { backward: Backward::Rogue(layer), .. }) = self.hops.last_mut() else {
+        let Some(Hop {
+            backward: Backward::Rogue(layer),
+            ..
+        }) = self.hops.last_mut()
+        else {
             panic!("the last hop is a rogue")
         };
         let mut cell = Cell::new(CircId::new(1), Command::Relay);
@@ -179,15 +212,23 @@ impl Chain {
         }
         for index in 0..self.hops.len() {
             let number = index + 1;
-            let destroyed = |violation| Destroyed { by: number, violation };
+            let destroyed = |violation| Destroyed {
+                by: number,
+                violation,
+            };
             // As a relay does: what comes from a link lies at the front of its buffer.
             let mut arrived = Cell::blank();
             *arrived.as_bytes_mut() = *cell.as_bytes();
             tamper(number, &mut arrived);
-            let peeled = self.hops[index].forward.peel(&mut arrived).map_err(|fault| destroyed(fault.into()))?;
+            let peeled = self.hops[index]
+                .forward
+                .peel(&mut arrived)
+                .map_err(|fault| destroyed(fault.into()))?;
             if peeled.command.is_deliver() {
                 assert_eq!(number, self.hops.len(), "only the last hop is spoken to");
-                return self.on_delivered(peeled.command.is_early(), peeled.tag, &arrived).map_err(destroyed);
+                return self
+                    .on_delivered(peeled.command.is_early(), peeled.tag, &arrived)
+                    .map_err(destroyed);
             }
             cell = arrived;
         }
@@ -204,7 +245,9 @@ impl Chain {
     /// The terminal's next cell, as it reaches the origin.
     pub(crate) fn poll_terminal_cell(&mut self) -> Option<Cell> {
         let (last, before) = self.hops.split_last_mut()?;
-        let Backward::Terminal(terminal) = &mut last.backward else { return None };
+        let Backward::Terminal(terminal) = &mut last.backward else {
+            return None;
+        };
         let mut cell = terminal.poll_cell()?;
         for hop in before.iter_mut().rev() {
             if let Backward::Transit(layer) = &mut hop.backward {
@@ -217,7 +260,9 @@ impl Chain {
     /// Gives the origin a cell.
     pub(crate) fn deliver_backward(&mut self, mut cell: Cell) -> Result<(), Destroyed> {
         let (_, command) = cell.header().expect("a cell we made");
-        self.origin.handle_cell(command, &mut cell).map_err(|violation| Destroyed { by: 0, violation })
+        self.origin
+            .handle_cell(command, &mut cell)
+            .map_err(|violation| Destroyed { by: 0, violation })
     }
 
     pub(crate) fn origin_events(&mut self) -> Vec<OriginEvent> {
@@ -231,7 +276,10 @@ impl Chain {
 
     fn expect_extended(&mut self, expected: usize) {
         let events = self.origin_events();
-        assert!(matches!(events[..], [OriginEvent::Extended { hops }] if hops == expected), "{events:?}");
+        assert!(
+            matches!(events[..], [OriginEvent::Extended { hops }] if hops == expected),
+            "{events:?}"
+        );
     }
 
     fn on_create(&mut self, cell: &Cell) -> Result<(), Destroyed> {
@@ -244,7 +292,12 @@ impl Chain {
         Ok(())
     }
 
-    fn on_delivered(&mut self, is_early: bool, tag: [u8; 16], cell: &Cell) -> Result<(), Violation> {
+    fn on_delivered(
+        &mut self,
+        is_early: bool,
+        tag: [u8; 16],
+        cell: &Cell,
+    ) -> Result<(), Violation> {
         match RelayMsg::decode(delivered_message(cell)?)? {
             RelayMsg::Extend(extend) => {
                 assert!(is_early, "an extend is early");
@@ -257,11 +310,13 @@ impl Chain {
 
     fn on_extend(&mut self, extend: &Extend) {
         let Some(next) = self.relays.iter().find(|relay| relay.id == extend.relay) else {
-            self.terminal().send_control(&RelayMsg::ExtendRefused(ExtendRefusal::UnknownRelay));
+            self.terminal()
+                .send_control(&RelayMsg::ExtendRefused(ExtendRefusal::UnknownRelay));
             return;
         };
         let (hop, reply) = next.answer(&extend.onionskin, &mut self.rng);
-        self.terminal().send_control(&RelayMsg::Extended(Box::new(reply)));
+        self.terminal()
+            .send_control(&RelayMsg::Extended(Box::new(reply)));
         self.collect_backward();
         let mut last = self.hops.pop().expect("there is a last hop");
         if let Backward::Terminal(terminal) = last.backward {

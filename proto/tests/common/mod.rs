@@ -1,4 +1,5 @@
-//! What the tests of this package share: randomness that is written down, and vectors in hexadecimal.
+//! What the tests of this package share: randomness that is written down, and vectors in
+//! hexadecimal.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use core::convert::Infallible;
@@ -49,7 +50,9 @@ impl TryCryptoRng for Script {}
 
 /// A byte string written in hexadecimal.
 pub(crate) fn hex(value: &Value) -> Vec<u8> {
-    HEXLOWER.decode(value.as_str().expect("a string").as_bytes()).expect("hexadecimal")
+    HEXLOWER
+        .decode(value.as_str().expect("a string").as_bytes())
+        .expect("hexadecimal")
 }
 
 /// A byte string of known length written in hexadecimal.

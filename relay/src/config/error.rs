@@ -51,8 +51,12 @@ impl ConfigError {
             Self::Toml { .. } | Self::Value { .. } => {
                 "correct umbel-relay.toml in the data directory; docs/operating.md lists its keys"
             }
-            Self::NoNetwork => "make a relay there with `umbel-relay init --data-dir DIR`, or correct --data-dir",
-            Self::Network { .. } => "correct the network file, or get it anew from whoever runs the network",
+            Self::NoNetwork => {
+                "make a relay there with `umbel-relay init --data-dir DIR`, or correct --data-dir"
+            }
+            Self::Network { .. } => {
+                "correct the network file, or get it anew from whoever runs the network"
+            }
         }
     }
 }
@@ -61,8 +65,16 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { path, error } => write!(f, "can't read {}: {error}", path.display()),
-            Self::Toml { path, line: Some(line), message } => write!(f, "{}, line {line}: {message}", path.display()),
-            Self::Toml { path, line: None, message } => write!(f, "{}: {message}", path.display()),
+            Self::Toml {
+                path,
+                line: Some(line),
+                message,
+            } => write!(f, "{}, line {line}: {message}", path.display()),
+            Self::Toml {
+                path,
+                line: None,
+                message,
+            } => write!(f, "{}: {message}", path.display()),
             Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
             Self::NoNetwork => f.write_str("the data directory holds no relay"),
             Self::Network { path, fault } => write!(f, "{}: {fault}", path.display()),

@@ -1,10 +1,11 @@
-//! Admission of handshakes: so many a second on each link, before any public-key work (docs/protocol.md §5.4).
+//! Admission of handshakes: so many a second on each link, before any public-key work
+//! (docs/protocol.md §5.4).
 
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
-/// A relay of the view sends the circuits of many clients, each already held to its own guard's rate: its links are given so
-/// many times the rate of a client's.
+/// A relay of the view sends the circuits of many clients, each already held to its own guard's
+/// rate: its links are given so many times the rate of a client's.
 const RELAY_FACTOR: u32 = 64;
 
 /// Admits creates at a rate, with a burst: a generic cell rate algorithm on the time given.
@@ -20,9 +21,14 @@ impl CreateLimit {
     /// The limit of a link to a client, or to a relay of the view.
     pub(super) fn new(params: &Params, is_known_relay: bool, now: Instant) -> Self {
         let factor = if is_known_relay { RELAY_FACTOR } else { 1 };
-        let interval = Duration::from_secs(1) / params.creates_per_second.saturating_mul(factor).max(1);
+        let interval =
+            Duration::from_secs(1) / params.creates_per_second.saturating_mul(factor).max(1);
         let burst = params.creates_burst.saturating_mul(factor);
-        Self { paid_until: now, interval, tolerance: interval.saturating_mul(burst) }
+        Self {
+            paid_until: now,
+            interval,
+            tolerance: interval.saturating_mul(burst),
+        }
     }
 
     /// Whether one more is admitted now.
@@ -54,7 +60,11 @@ mod tests {
     fn a_burst_is_admitted_then_only_the_rate() {
         let now = Instant::from_micros(5);
         let interval = Duration::from_millis(100);
-        let mut limit = CreateLimit { paid_until: now, interval, tolerance: interval * 4 };
+        let mut limit = CreateLimit {
+            paid_until: now,
+            interval,
+            tolerance: interval * 4,
+        };
         assert_eq!((0..10).filter(|_| limit.admit(now)).count(), 5);
         assert!(!limit.admit(now + Duration::from_millis(99)));
         assert!(limit.admit(now + Duration::from_millis(101)));

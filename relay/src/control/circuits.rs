@@ -103,10 +103,16 @@ impl Circuits {
     /// Circuits that end here and were not used for this long.
     pub(super) fn idle_for(&self, now: Instant, idle: Duration) -> Vec<(LinkId, CircId)> {
         let is_idle = |circuit: &&Circuit| match &circuit.state {
-            State::Terminal(terminal) => now.since(circuit.idle_since) >= idle && terminal.is_idle(),
+            State::Terminal(terminal) => {
+                now.since(circuit.idle_since) >= idle && terminal.is_idle()
+            }
             _ => false,
         };
-        self.circuits.values().filter(is_idle).map(|circuit| circuit.prev).collect()
+        self.circuits
+            .values()
+            .filter(is_idle)
+            .map(|circuit| circuit.prev)
+            .collect()
     }
 
     /// Forgets a link: what its circuit ids were.
@@ -122,18 +128,29 @@ impl Circuits {
     pub(super) fn take_all(&mut self) -> (Vec<(LinkId, CircId)>, Vec<CircuitKey>) {
         let ends = core::mem::take(&mut self.ends).into_keys().collect();
         self.held_bytes = 0;
-        (ends, core::mem::take(&mut self.circuits).into_keys().collect())
+        (
+            ends,
+            core::mem::take(&mut self.circuits).into_keys().collect(),
+        )
     }
 
     pub(super) fn end_count(&self) -> usize {
         self.ends.len()
     }
 
-    /// Each circuit's ends are in the table of ends, and each end belongs to a circuit; frames are counted right.
+    /// Each circuit's ends are in the table of ends, and each end belongs to a circuit; frames are
+    /// counted right.
     pub(super) fn check(&self) -> Result<(), String> {
-        let held_bytes = self.circuits.values().map(|circuit| circuit.held_bytes).sum::<usize>();
+        let held_bytes = self
+            .circuits
+            .values()
+            .map(|circuit| circuit.held_bytes)
+            .sum::<usize>();
         if held_bytes != self.held_bytes {
-            return Err(format!("frames take {held_bytes} bytes, not {}", self.held_bytes));
+            return Err(format!(
+                "frames take {held_bytes} bytes, not {}",
+                self.held_bytes
+            ));
         }
         for (key, circuit) in &self.circuits {
             let (link, circ) = circuit.prev;
@@ -155,7 +172,9 @@ impl Circuits {
             if let End::Prev(key) | End::Next(key) = end
                 && !self.circuits.contains_key(key)
             {
-                return Err(format!("{circ:?} on {link:?} belongs to a circuit that is gone"));
+                return Err(format!(
+                    "{circ:?} on {link:?} belongs to a circuit that is gone"
+                ));
             }
         }
         Ok(())
@@ -164,7 +183,10 @@ impl Circuits {
     fn ends_of(&self, link: LinkId) -> impl Iterator<Item = (CircId, End)> {
         let first = CircId::new(1).map(|circ| (link, circ));
         first.into_iter().flat_map(move |first| {
-            self.ends.range(first..).take_while(move |((id, _), _)| *id == link).map(|((_, circ), end)| (*circ, *end))
+            self.ends
+                .range(first..)
+                .take_while(move |((id, _), _)| *id == link)
+                .map(|((_, circ), end)| (*circ, *end))
         })
     }
 
@@ -172,7 +194,15 @@ impl Circuits {
         let key = CircuitKey(self.next_key);
         self.next_key += 1;
         let prev = (link, circ);
-        self.circuits.insert(key, Circuit { prev, state: State::Answering, idle_since: now, held_bytes: 0 });
+        self.circuits.insert(
+            key,
+            Circuit {
+                prev,
+                state: State::Answering,
+                idle_since: now,
+                held_bytes: 0,
+            },
+        );
         self.ends.insert(prev, End::Prev(key));
         key
     }
@@ -185,7 +215,9 @@ impl Circuits {
 
     /// Takes note of what the frames of a circuit take now.
     fn weigh(&mut self, key: CircuitKey) {
-        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
         let held_bytes = match &circuit.state {
             State::Terminal(terminal) => terminal.held_bytes(),
             State::Answering | State::Extending(_) | State::Joined { .. } => 0,
@@ -196,12 +228,22 @@ impl Circuits {
 
     /// Where the circuit comes from whose frames take most.
     fn heaviest(&self) -> Option<(LinkId, CircId)> {
-        self.circuits.values().max_by_key(|circuit| circuit.held_bytes).map(|circuit| circuit.prev)
+        self.circuits
+            .values()
+            .max_by_key(|circuit| circuit.held_bytes)
+            .map(|circuit| circuit.prev)
     }
 }
 
 impl Control {
-    pub(super) fn on_cell(&mut self, now: Instant, wall: WallTime, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) {
+    pub(super) fn on_cell(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        cell: Cell,
+        rng: &mut dyn CryptoRng,
+    ) {
         let Ok((Some(circ), command)) = cell.header() else {
             return self.close_link(link);
         };
@@ -221,7 +263,9 @@ impl Control {
                 self.on_violation(link, circ, Violation::Unexpected);
             }
             // A circuit that we have just destroyed: the peer does not know yet (§4.4).
-            (Command::Created | Command::Relay | Command::Destroy, None) => self.stats.stale_cells += 1,
+            (Command::Created | Command::Relay | Command::Destroy, None) => {
+                self.stats.stale_cells += 1;
+            }
             (Command::Padding | Command::Hello, _) => self.close_link(link),
         }
     }
@@ -233,16 +277,22 @@ impl Control {
         let Ok(onionskin) = Onionskin::from_create_body(cell.body()) else {
             return self.close_link(link);
         };
-        // A peer that destroys what it has just created leaves a handshake to be answered for nobody.
+        // A peer that destroys what it has just created leaves a handshake to be answered for
+        // nobody.
         let is_full = self.circuits.len().max(self.circuits.answering) >= self.config.circuits_max;
         if is_full || !self.links.admit_create(link, now) {
             self.stats.refused += 1;
-            self.out.cells.push_back((link, Cell::destroy(circ, DestroyReason::Busy)));
+            self.out
+                .cells
+                .push_back((link, Cell::destroy(circ, DestroyReason::Busy)));
             return;
         }
         let key = self.circuits.add(now, link, circ);
         self.circuits.answering += 1;
-        self.out.work.push_back(Work { id: WorkId(key.0), onionskin: Box::new(onionskin) });
+        self.out.work.push_back(Work {
+            id: WorkId(key.0),
+            onionskin: Box::new(onionskin),
+        });
     }
 
     pub(super) fn on_work_done(&mut self, now: Instant, done: WorkDone) {
@@ -261,7 +311,10 @@ impl Control {
         let mut created = Cell::new(Some(circ), Command::Created);
         reply.write_created_body(created.body_mut());
         self.stats.created += 1;
-        self.out.tables.push_back((link, TableUpdate::Terminate(circ, PeelLayer::new(keys.forward))));
+        self.out.tables.push_back((
+            link,
+            TableUpdate::Terminate(circ, PeelLayer::new(keys.forward)),
+        ));
         self.out.cells.push_back((link, created));
     }
 
@@ -283,24 +336,38 @@ impl Control {
         }
     }
 
-    fn deliver(&mut self, now: Instant, key: CircuitKey, delivered: Delivered, cell: &Cell) -> Result<(), Violation> {
+    fn deliver(
+        &mut self,
+        now: Instant,
+        key: CircuitKey,
+        delivered: Delivered,
+        cell: &Cell,
+    ) -> Result<(), Violation> {
         let message = RelayMsg::decode(transit::delivered_message(cell)?)?;
-        let Some(circuit) = self.circuits.get_mut(key) else { return Err(Violation::Unexpected) };
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Err(Violation::Unexpected);
+        };
         circuit.idle_since = now;
         match (message, &mut circuit.state) {
             (RelayMsg::Extend(extend), State::Terminal(_)) if delivered.is_early => {
                 self.begin_extend(now, key, *extend)
             }
             (RelayMsg::Extend(_), State::Terminal(_)) => Err(Violation::Early),
-            (message, State::Terminal(terminal)) => terminal.handle_message(delivered.tag, &message),
+            (message, State::Terminal(terminal)) => {
+                terminal.handle_message(delivered.tag, &message)
+            }
             (RelayMsg::Padding, State::Extending(_)) => Ok(()),
-            (_, State::Answering | State::Extending(_) | State::Joined { .. }) => Err(Violation::Unexpected),
+            (_, State::Answering | State::Extending(_) | State::Joined { .. }) => {
+                Err(Violation::Unexpected)
+            }
         }
     }
 
     /// Sends what a circuit that ends here has to say.
     pub(super) fn flush_circuit(&mut self, key: CircuitKey) {
-        let Some(circuit) = self.circuits.get_mut(key) else { return };
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return;
+        };
         let terminal = match &mut circuit.state {
             State::Terminal(terminal) => terminal,
             State::Extending(extending) => &mut extending.terminal,
@@ -315,8 +382,8 @@ impl Control {
         self.reclaim();
     }
 
-    /// While frames take more than they may, the circuit with most of them goes: it may be anybody's but it is seldom that of
-    /// someone who reads what he asked for.
+    /// While frames take more than they may, the circuit with most of them goes: it may be
+    /// anybody's but it is seldom that of someone who reads what he asked for.
     fn reclaim(&mut self) {
         while self.circuits.held_bytes > self.config.frames_bytes_max
             && let Some((link, circ)) = self.circuits.heaviest()
@@ -331,7 +398,9 @@ impl Control {
 
     /// A circuit broke a rule: it is over, toward both ends.
     pub(super) fn on_violation(&mut self, link: LinkId, circ: CircId, violation: Violation) {
-        let Some(end) = self.circuits.end(link, circ) else { return };
+        let Some(end) = self.circuits.end(link, circ) else {
+            return;
+        };
         self.stats.violations += 1;
         tracing::debug!(?violation, "a circuit broke a rule");
         self.circuits.remove_end(link, circ);
@@ -340,7 +409,13 @@ impl Control {
     }
 
     /// One end of a circuit is gone already: takes care of the other.
-    pub(super) fn on_end_lost(&mut self, link: LinkId, circ: CircId, end: End, reason: DestroyReason) {
+    pub(super) fn on_end_lost(
+        &mut self,
+        link: LinkId,
+        circ: CircId,
+        end: End,
+        reason: DestroyReason,
+    ) {
         match end {
             End::Own(session) => self.on_session_lost(session),
             End::Prev(key) => self.on_prev_lost(key, reason),
@@ -349,7 +424,9 @@ impl Control {
     }
 
     fn on_prev_lost(&mut self, key: CircuitKey, reason: DestroyReason) {
-        let Some(circuit) = self.circuits.remove(key) else { return };
+        let Some(circuit) = self.circuits.remove(key) else {
+            return;
+        };
         let next = match circuit.state {
             State::Joined { next } => Some(next),
             State::Extending(extending) => {
@@ -371,9 +448,13 @@ impl Control {
     }
 
     fn on_next_lost(&mut self, key: CircuitKey, lost: (LinkId, CircId), reason: DestroyReason) {
-        let Some(circuit) = self.circuits.get_mut(key) else { return };
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return;
+        };
         match &circuit.state {
-            State::Extending(extending) if extending.next_end() == Some(lost) => self.on_extend_lost(key, reason),
+            State::Extending(extending) if extending.next_end() == Some(lost) => {
+                self.on_extend_lost(key, reason);
+            }
             State::Joined { next } if *next == lost => {
                 let (link, circ) = circuit.prev;
                 self.circuits.remove(key);

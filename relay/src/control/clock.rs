@@ -1,5 +1,5 @@
-//! A relay's own clock: what may be deleted by it, whether other relays' say the same, and what is said anew once it is right
-//! (docs/protocol.md §1.6).
+//! A relay's own clock: what may be deleted by it, whether other relays' say the same, and what is
+//! said anew once it is right (docs/protocol.md §1.6).
 //!
 //! Other relays decide nothing: their clocks are compared, and the operator is told ([`News`]).
 
@@ -11,13 +11,15 @@ use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, PeerClock, Wal
 use super::Control;
 use super::io::{LinkOp, News, StoreOp};
 
-/// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next sweep does.
+/// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next
+/// sweep does.
 const JUDGED_AT_ONCE_MAX: usize = 16;
 
 /// So many clocks of relays that are known for what they are can be believed against this relay's.
 const VOTES_SURE: usize = 3;
 
-/// A verdict other than the last counts once it has held for so long: links that come and go do not make the log swing.
+/// A verdict other than the last counts once it has held for so long: links that come and go do not
+/// make the log swing.
 const VERDICT_HOLDS: Duration = Duration::from_secs(10 * 60);
 
 /// What a relay knows of its clock.
@@ -36,11 +38,25 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn restore(state: Option<&[u8]>, now: Instant, wall: WallTime) -> (Self, Option<News>) {
+    pub(super) fn restore(
+        state: Option<&[u8]>,
+        now: Instant,
+        wall: WallTime,
+    ) -> (Self, Option<News>) {
         let (guard, jump) = ClockGuard::restore(state, now, wall);
         let news = jump.map(News::ClockSinceLastRun);
         let is_doubted = matches!(jump, Some(ClockJump::Back(_)));
-        (Self { guard, off_by: None, is_judged: false, is_doubted, other_since: None, is_surely_off: false }, news)
+        (
+            Self {
+                guard,
+                off_by: None,
+                is_judged: false,
+                is_doubted,
+                other_since: None,
+                is_surely_off: false,
+            },
+            news,
+        )
     }
 
     /// The calendar as far as it is confirmed: what is kept for others is deleted by it.
@@ -70,7 +86,8 @@ impl Clock {
 }
 
 impl Control {
-    /// How far the clocks of other relays are ahead of this one's, seconds, if that is more than the network bears.
+    /// How far the clocks of other relays are ahead of this one's, seconds, if that is more than
+    /// the network bears.
     pub fn clock_off_by(&self) -> Option<i64> {
         self.clock.off_by
     }
@@ -90,15 +107,17 @@ impl Control {
         }
     }
 
-    /// The clock may have been wrong and be right now: the descriptor is issued anew, and relays whose descriptors were not
-    /// believed say theirs again on a new link.
+    /// The clock may have been wrong and be right now: the descriptor is issued anew, and relays
+    /// whose descriptors were not believed say theirs again on a new link.
     fn on_clock_jump(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         (self.clock.is_judged, self.clock.is_doubted) = (false, true);
         self.judge_clock(now, wall); // before the links go by which it is judged
-        self.book.expire(&self.config.network, wall, self.clock.confirmed());
+        self.book
+            .expire(&self.config.network, wall, self.clock.confirmed());
         self.store_book();
         self.reissue(wall, rng);
-        let is_of_no_use = |&(link, relay): &_| self.view().get(&relay).is_none() && self.circuits.is_unused(link);
+        let is_of_no_use =
+            |&(link, relay): &_| self.view().get(&relay).is_none() && self.circuits.is_unused(link);
         let links: Vec<_> = self.links.with_relays().filter(is_of_no_use).collect();
         for (link, _) in links {
             self.links.begin_close(link);
@@ -114,26 +133,46 @@ impl Control {
         }
     }
 
-    /// Compares this relay's clock with those of linked relays, and has it said when they come to differ, or to agree again.
+    /// Compares this relay's clock with those of linked relays, and has it said when they come to
+    /// differ, or to agree again.
     pub(super) fn judge_clock(&mut self, now: Instant, wall: WallTime) {
         let (votes, is_sure) = self.clock_votes();
         let relays = votes.len();
-        let Some(ahead) = PeerClock::median_ahead(votes, now, wall) else { return };
+        let Some(ahead) = PeerClock::median_ahead(votes, now, wall) else {
+            return;
+        };
         let is_off = ahead.unsigned_abs() > self.config.network.params.clock_warn.as_secs();
         if self.clock.judge(now, is_off.then_some(ahead), is_sure) {
-            let differs = News::ClockDiffers { ahead, relays, is_sure };
-            self.out.news.push_back(if is_off { differs } else { News::ClockAgrees { relays } });
+            let differs = News::ClockDiffers {
+                ahead,
+                relays,
+                is_sure,
+            };
+            self.out.news.push_back(if is_off {
+                differs
+            } else {
+                News::ClockAgrees { relays }
+            });
         }
     }
 
-    /// The clocks that are asked, and whether they can be believed against this one: of relays that are in the view or were, one for
-    /// each address group, and of seeds. Anyone can link to this relay under many names: strangers are asked only where there is
-    /// nobody else, as when by a wrong clock nobody could be learned.
+    /// The clocks that are asked, and whether they can be believed against this one: of relays that
+    /// are in the view or were, one for each address group, and of seeds. Anyone can link to this
+    /// relay under many names: strangers are asked only where there is nobody else, as when by a
+    /// wrong clock nobody could be learned.
     fn clock_votes(&self) -> (Vec<PeerClock>, bool) {
         let (mut groups, mut seeds, mut strangers) = (BTreeMap::new(), Vec::new(), Vec::new());
         for (relay, clock) in self.links.clocks() {
-            match self.view().get(&relay).or_else(|| self.book.last_known_of(&relay)) {
-                Some(known) => drop(groups.entry(known.group(&self.config.network)).or_insert(clock)),
+            match self
+                .view()
+                .get(&relay)
+                .or_else(|| self.book.last_known_of(&relay))
+            {
+                Some(known) => drop(
+                    groups
+                        .entry(known.group(&self.config.network))
+                        .or_insert(clock),
+                ),
                 None if self.config.seeds.iter().any(|seed| seed.id == relay) => seeds.push(clock),
                 None => strangers.push(clock),
             }
@@ -158,8 +197,14 @@ mod tests {
         clock.guard.confirm();
         let earlier = WallTime(WALL.as_secs() - 10_800);
         let (mut clock, news) = Clock::restore(Some(&clock.guard.state()), now, earlier);
-        assert!(matches!(news, Some(News::ClockSinceLastRun(ClockJump::Back(_)))));
-        assert!(clock.judge(now, None, false) && !clock.judge(now, None, false), "said once");
+        assert!(matches!(
+            news,
+            Some(News::ClockSinceLastRun(ClockJump::Back(_)))
+        ));
+        assert!(
+            clock.judge(now, None, false) && !clock.judge(now, None, false),
+            "said once"
+        );
     }
 
     #[test]
@@ -168,7 +213,10 @@ mod tests {
         let (mut clock, _) = Clock::restore(None, now, WALL);
         assert!(clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), false));
         assert!(clock.judge(now, Some(10_800), true) && !clock.judge(now, Some(10_800), true));
-        assert!(!clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), true), "links come and go");
+        assert!(
+            !clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), true),
+            "links come and go"
+        );
         clock.is_judged = false;
         assert!(clock.judge(now, None, true) && !clock.judge(now, None, true));
         clock.is_judged = false;

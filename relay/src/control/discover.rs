@@ -1,5 +1,5 @@
-//! How relays find each other: sessions over one-hop circuits of our own, in which views are compared and news passed on
-//! (docs/protocol.md §8.3, §8.4).
+//! How relays find each other: sessions over one-hop circuits of our own, in which views are
+//! compared and news passed on (docs/protocol.md §8.3, §8.4).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -73,7 +73,10 @@ enum Job {
 impl Discovery {
     /// No session goes on, and nobody is waited for.
     pub(super) fn forget_all(&mut self) {
-        *self = Self { next_session: self.next_session, ..Self::default() };
+        *self = Self {
+            next_session: self.next_session,
+            ..Self::default()
+        };
     }
 }
 
@@ -81,7 +84,11 @@ impl Control {
     pub(super) fn on_sync_timer(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let interval = self.config.network.params.sync_interval;
         let is_alone = self.is_alone();
-        let pause = if is_alone { interval.min(ALONE_INTERVAL) } else { interval };
+        let pause = if is_alone {
+            interval.min(ALONE_INTERVAL)
+        } else {
+            interval
+        };
         let jitter = rng.random_range(0.75..1.25);
         self.timers.set(now + pause.mul_f64(jitter), Timer::Sync);
         self.sync_now(now, rng);
@@ -90,30 +97,54 @@ impl Control {
     /// Compares views with some relay; one that is alone, with whoever may lead back.
     pub(super) fn sync_now(&mut self, now: Instant, rng: &mut dyn CryptoRng) {
         let is_alone = self.is_alone();
-        let peers = if is_alone { self.pick_ways_back(rng) } else { self.pick_sync_peer(rng).into_iter().collect() };
+        let peers = if is_alone {
+            self.pick_ways_back(rng)
+        } else {
+            self.pick_sync_peer(rng).into_iter().collect()
+        };
         for relay in peers {
             self.sync_with(now, relay, rng);
         }
     }
 
-    /// Whether this relay knows no other, or has a link to none: what it knows of them may be out of date.
+    /// Whether this relay knows no other, or has a link to none: what it knows of them may be out
+    /// of date.
     fn is_alone(&self) -> bool {
         self.view().len() <= 1 || self.links.relays().next().is_none()
     }
 
     fn pick_sync_peer(&self, rng: &mut dyn CryptoRng) -> Option<RelayId> {
         let own = self.relay_id();
-        let known = self.view().iter().map(|descriptor| descriptor.relay).filter(|&relay| relay != own);
-        let seeds = self.config.seeds.iter().map(|seed| seed.id).filter(|&relay| relay != own);
+        let known = self
+            .view()
+            .iter()
+            .map(|descriptor| descriptor.relay)
+            .filter(|&relay| relay != own);
+        let seeds = self
+            .config
+            .seeds
+            .iter()
+            .map(|seed| seed.id)
+            .filter(|&relay| relay != own);
         known.chain(seeds).choose(rng)
     }
 
     /// Some of all the relays that were ever told of and may be where they were, a seed among them.
     fn pick_ways_back(&self, rng: &mut dyn CryptoRng) -> BTreeSet<RelayId> {
         let own = self.relay_id();
-        let known = self.view().iter().chain(self.book.last_known(&self.config.network));
-        let known = known.map(|descriptor| descriptor.relay).filter(|&relay| relay != own);
-        let seeds = self.config.seeds.iter().map(|seed| seed.id).filter(|&relay| relay != own);
+        let known = self
+            .view()
+            .iter()
+            .chain(self.book.last_known(&self.config.network));
+        let known = known
+            .map(|descriptor| descriptor.relay)
+            .filter(|&relay| relay != own);
+        let seeds = self
+            .config
+            .seeds
+            .iter()
+            .map(|seed| seed.id)
+            .filter(|&relay| relay != own);
         let mut picked: BTreeSet<RelayId> = known.sample(rng, WAYS_BACK).into_iter().collect();
         picked.extend(seeds.choose(rng));
         picked
@@ -130,7 +161,13 @@ impl Control {
     }
 
     /// A link to a relay is up, dialled by either side.
-    pub(super) fn on_relay_linked(&mut self, now: Instant, link: LinkId, relay: RelayId, rng: &mut dyn CryptoRng) {
+    pub(super) fn on_relay_linked(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        relay: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.discovery.dialling.remove(&relay);
         self.resume_extends(&relay, link);
         if self.discovery.awaited.remove(&relay) {
@@ -144,15 +181,43 @@ impl Control {
         self.fail_extends(&relay);
     }
 
-    fn begin_session(&mut self, now: Instant, link: LinkId, relay: RelayId, job: Job, rng: &mut dyn CryptoRng) {
+    fn begin_session(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        relay: RelayId,
+        job: Job,
+        rng: &mut dyn CryptoRng,
+    ) {
         let is_busy = self.discovery.sessions.len() >= SESSIONS_MAX;
-        let Some(target) = self.view().get(&relay).map(|known| known.hop_target()).filter(|_| !is_busy) else { return };
+        let Some(target) = self
+            .view()
+            .get(&relay)
+            .map(|known| known.hop_target())
+            .filter(|_| !is_busy)
+        else {
+            return;
+        };
         let circuits = &self.circuits;
-        let Some(circ) = self.links.new_circ(link, |circ| circuits.end(link, circ).is_some()) else { return };
+        let Some(circ) = self
+            .links
+            .new_circ(link, |circ| circuits.end(link, circ).is_some())
+        else {
+            return;
+        };
         let circuit = OriginCircuit::create(&self.config.network.id, &target, rng);
         let id = SessionId(self.discovery.next_session);
         self.discovery.next_session += 1;
-        self.discovery.sessions.insert(id, Session { link, circ, relay, circuit, job });
+        self.discovery.sessions.insert(
+            id,
+            Session {
+                link,
+                circ,
+                relay,
+                circuit,
+                job,
+            },
+        );
         self.circuits.set_end(link, circ, End::Own(id));
         self.out.tables.push_back((link, TableUpdate::Own(circ)));
         self.timers.set(now + SESSION_TIMEOUT, Timer::Session(id));
@@ -167,11 +232,17 @@ impl Control {
         mut cell: Cell,
         rng: &mut dyn CryptoRng,
     ) {
-        let Some(session) = self.discovery.sessions.get_mut(&id) else { return };
+        let Some(session) = self.discovery.sessions.get_mut(&id) else {
+            return;
+        };
         let (link, circ) = (session.link, session.circ);
         let mut handled = session.circuit.handle_cell(command, &mut cell);
         while handled.is_ok()
-            && let Some(event) = self.discovery.sessions.get_mut(&id).and_then(|it| it.circuit.poll_event())
+            && let Some(event) = self
+                .discovery
+                .sessions
+                .get_mut(&id)
+                .and_then(|it| it.circuit.poll_event())
         {
             handled = self.on_session_event(now, wall, id, event);
         }
@@ -190,7 +261,9 @@ impl Control {
     ) -> Result<(), Violation> {
         match event {
             OriginEvent::Extended { .. } => {
-                let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
+                let Some(session) = self.discovery.sessions.get_mut(&id) else {
+                    return Ok(());
+                };
                 let request = match &mut session.job {
                     Job::Sync(syncer) => {
                         let (begun, request) = Syncer::begin(self.book.view());
@@ -212,12 +285,21 @@ impl Control {
         }
     }
 
-    fn on_session_reply(&mut self, now: Instant, wall: WallTime, id: SessionId, frame: &[u8]) -> Result<(), Violation> {
+    fn on_session_reply(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        id: SessionId,
+        frame: &[u8],
+    ) -> Result<(), Violation> {
         let reply = DirectoryReply::decode(frame)?;
-        let Some(session) = self.discovery.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.discovery.sessions.get_mut(&id) else {
+            return Ok(());
+        };
         match (&mut session.job, reply) {
             (Job::Sync(Some(syncer)), reply) => {
-                let SyncStep { received, request } = match syncer.on_reply(self.book.view(), reply) {
+                let SyncStep { received, request } = match syncer.on_reply(self.book.view(), reply)
+                {
                     Ok(step) => step,
                     Err(SyncFault::Refused(_)) => {
                         self.end_session(id);
@@ -233,7 +315,9 @@ impl Control {
                     None => self.end_session(id),
                 }
             }
-            (Job::Push(_), DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => self.end_session(id),
+            (Job::Push(_), DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+                self.end_session(id);
+            }
             _ => return Err(Violation::Unexpected),
         }
         Ok(())
@@ -241,14 +325,22 @@ impl Control {
 
     /// Asks the peer's directory service, on a stream of its own.
     fn ask(&mut self, id: SessionId, request: &DirectoryRequest) {
-        let Some(session) = self.discovery.sessions.get_mut(&id) else { return };
-        if session.circuit.open_stream(Service::Directory, &request.encode(), true).is_err() {
+        let Some(session) = self.discovery.sessions.get_mut(&id) else {
+            return;
+        };
+        if session
+            .circuit
+            .open_stream(Service::Directory, &request.encode(), true)
+            .is_err()
+        {
             self.end_session(id);
         }
     }
 
     fn flush_session(&mut self, id: SessionId, rng: &mut dyn CryptoRng) {
-        let Some(session) = self.discovery.sessions.get_mut(&id) else { return };
+        let Some(session) = self.discovery.sessions.get_mut(&id) else {
+            return;
+        };
         while let Some(mut cell) = session.circuit.poll_cell(rng) {
             cell.set_circ_id(session.circ);
             self.out.cells.push_back((session.link, cell));
@@ -256,7 +348,9 @@ impl Control {
     }
 
     fn end_session(&mut self, id: SessionId) {
-        let Some(session) = self.discovery.sessions.remove(&id) else { return };
+        let Some(session) = self.discovery.sessions.remove(&id) else {
+            return;
+        };
         self.circuits.remove_end(session.link, session.circ);
         self.send_destroy(session.link, session.circ, DestroyReason::Finished);
     }
@@ -288,7 +382,9 @@ impl Control {
             self.on_own_descriptor(now, wall, descriptor);
             return false;
         }
-        let Ok(learned) = self.book.learn(&self.config.network, wall, descriptor) else { return false };
+        let Ok(learned) = self.book.learn(&self.config.network, wall, descriptor) else {
+            return false;
+        };
         if learned.is_news() {
             self.spread(learned.descriptor.bytes());
             self.store_book();

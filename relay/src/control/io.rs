@@ -1,6 +1,7 @@
 //! What goes in and out of the control plane besides cells: links, work, storage.
 //!
-//! The shell executes what is asked here and reports back; the simulator does the same without a world.
+//! The shell executes what is asked here and reports back; the simulator does the same without a
+//! world.
 
 use umbel_proto::directory::descriptor::DescriptorFault;
 use umbel_proto::directory::{BookOp, BookRow};
@@ -14,7 +15,8 @@ use umbel_proto::time::{ClockJump, Epoch, WallTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
-/// A link that is ready for circuits: TLS is up, the peer is who it should be, both `Hello`s were exchanged.
+/// A link that is ready for circuits: TLS is up, the peer is who it should be, both `Hello`s were
+/// exchanged.
 #[derive(Debug)]
 pub struct LinkUp {
     /// The peer's proven id; `None` for a client.
@@ -52,7 +54,8 @@ pub enum News {
         ahead: i64,
         /// How many relays were asked.
         relays: usize,
-        /// They are enough, and known well enough, for this relay's clock to be the one that is wrong.
+        /// They are enough, and known well enough, for this relay's clock to be the one that is
+        /// wrong.
         is_sure: bool,
     },
     /// They agree again.
@@ -93,7 +96,8 @@ pub enum StoreOp {
     Mailbox(HolderOp),
     /// What is known of relays.
     Book(BookOp),
-    /// Keep this inbox descriptor, in place of an older one; answered by [`StoreDone::InboxDescriptor`] once durable.
+    /// Keep this inbox descriptor, in place of an older one; answered by
+    /// [`StoreDone::InboxDescriptor`] once durable.
     PutInboxDescriptor {
         /// Goes back with the answer.
         ticket: u64,

@@ -38,7 +38,15 @@ impl Links {
         creates: CreateLimit,
         clock: PeerClock,
     ) {
-        let link = Link { peer, is_dialler, next_circ: 1, creates, unused_sweeps: 0, clock, is_closing: false };
+        let link = Link {
+            peer,
+            is_dialler,
+            next_circ: 1,
+            creates,
+            unused_sweeps: 0,
+            clock,
+            is_closing: false,
+        };
         self.links.insert(id, link);
         if let Some(peer) = peer {
             self.by_relay.entry(peer).or_default().push(id);
@@ -53,7 +61,9 @@ impl Links {
 
     /// The link is about to end.
     pub(super) fn begin_close(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         link.is_closing = true;
         if let Some(peer) = link.peer {
             self.forget_way(id, peer);
@@ -89,13 +99,20 @@ impl Links {
 
     /// What the clocks of linked relays said, on the oldest link with each.
     pub(super) fn clocks(&self) -> impl Iterator<Item = (RelayId, PeerClock)> {
-        let oldest = |(&relay, ids): (&RelayId, &Vec<LinkId>)| Some((relay, self.links.get(ids.first()?)?));
-        self.by_relay.iter().filter_map(oldest).map(|(relay, link)| (relay, link.clock))
+        let oldest =
+            |(&relay, ids): (&RelayId, &Vec<LinkId>)| Some((relay, self.links.get(ids.first()?)?));
+        self.by_relay
+            .iter()
+            .filter_map(oldest)
+            .map(|(relay, link)| (relay, link.clock))
     }
 
     /// Links to relays, open ones.
     pub(super) fn with_relays(&self) -> impl Iterator<Item = (LinkId, RelayId)> {
-        self.links.iter().filter(|(_, link)| !link.is_closing).filter_map(|(&id, link)| Some((id, link.peer?)))
+        self.links
+            .iter()
+            .filter(|(_, link)| !link.is_closing)
+            .filter_map(|(&id, link)| Some((id, link.peer?)))
     }
 
     /// Relays that are linked now.
@@ -103,27 +120,51 @@ impl Links {
         self.by_relay.keys()
     }
 
-    /// Notes which links carry no circuit now; names those of ours that carried none for `sweeps_max` sweeps.
-    pub(super) fn sweep(&mut self, sweeps_max: u32, is_unused: impl Fn(LinkId) -> bool) -> Vec<LinkId> {
+    /// Notes which links carry no circuit now; names those of ours that carried none for
+    /// `sweeps_max` sweeps.
+    pub(super) fn sweep(
+        &mut self,
+        sweeps_max: u32,
+        is_unused: impl Fn(LinkId) -> bool,
+    ) -> Vec<LinkId> {
         for (&id, link) in &mut self.links {
-            link.unused_sweeps = if is_unused(id) { link.unused_sweeps.saturating_add(1) } else { 0 };
+            link.unused_sweeps = if is_unused(id) {
+                link.unused_sweeps.saturating_add(1)
+            } else {
+                0
+            };
         }
-        let is_over = |link: &Link| link.is_dialler && !link.is_closing && link.unused_sweeps >= sweeps_max;
-        self.links.iter().filter(|(_, link)| is_over(link)).map(|(&id, _)| id).collect()
+        let is_over =
+            |link: &Link| link.is_dialler && !link.is_closing && link.unused_sweeps >= sweeps_max;
+        self.links
+            .iter()
+            .filter(|(_, link)| is_over(link))
+            .map(|(&id, _)| id)
+            .collect()
     }
 
-    /// Whether the peer may choose this circuit id: ids with the top bit set are the dialler's (§2.3).
+    /// Whether the peer may choose this circuit id: ids with the top bit set are the dialler's
+    /// (§2.3).
     pub(super) fn is_peers_circ(&self, id: LinkId, circ: CircId) -> bool {
-        self.links.get(&id).is_some_and(|link| link.is_dialler != circ.is_dialler())
+        self.links
+            .get(&id)
+            .is_some_and(|link| link.is_dialler != circ.is_dialler())
     }
 
     /// Whether one more create is admitted from this link now.
     pub(super) fn admit_create(&mut self, id: LinkId, now: Instant) -> bool {
-        self.links.get_mut(&id).is_some_and(|link| link.creates.admit(now))
+        self.links
+            .get_mut(&id)
+            .is_some_and(|link| link.creates.admit(now))
     }
 
-    /// A circuit id of ours on this link that `is_used` does not know; `None` when the link is gone.
-    pub(super) fn new_circ(&mut self, id: LinkId, is_used: impl Fn(CircId) -> bool) -> Option<CircId> {
+    /// A circuit id of ours on this link that `is_used` does not know; `None` when the link is
+    /// gone.
+    pub(super) fn new_circ(
+        &mut self,
+        id: LinkId,
+        is_used: impl Fn(CircId) -> bool,
+    ) -> Option<CircId> {
         let link = self.links.get_mut(&id)?;
         let side = u32::from(link.is_dialler) << 31;
         loop {

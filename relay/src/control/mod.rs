@@ -1,8 +1,10 @@
-//! The control plane of a relay: one state machine for links, circuits, extending, services, discovery and admission.
+//! The control plane of a relay: one state machine for links, circuits, extending, services,
+//! discovery and admission.
 //!
-//! It installs and removes what the forwarding plane works by, and never sees a cell that only passes. No IO: cells, time,
-//! randomness and completions come in by `handle_*`, effects go out by `poll_*`.
-//! Rules: docs/protocol.md §4 (circuits on a link), §6 (extend), §7 (streams), §8 (directory), §10 (mailboxes).
+//! It installs and removes what the forwarding plane works by, and never sees a cell that only
+//! passes. No IO: cells, time, randomness and completions come in by `handle_*`, effects go out by
+//! `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6 (extend), §7 (streams), §8
+//! (directory), §10 (mailboxes).
 
 mod admit;
 mod circuits;
@@ -107,7 +109,8 @@ pub struct ControlStats {
     pub record_bytes: u64,
     /// Inbox descriptors kept.
     pub inbox_descriptors: usize,
-    /// How far the clocks of other relays are ahead, seconds, while that is more than the network bears.
+    /// How far the clocks of other relays are ahead, seconds, while that is more than the network
+    /// bears.
     pub clock_off_by: Option<i64>,
     /// Descriptors of this relay that another process issued: two relays have one identity.
     pub twins: u64,
@@ -123,9 +126,9 @@ pub struct ControlStats {
 
 /// The control plane of one relay.
 ///
-/// After any `handle_*`, drain in this order: [`poll_table`](Self::poll_table) before [`poll_cell`](Self::poll_cell), since
-/// a peer may answer a cell by one that the table must already know; then links, work, store and news;
-/// [`poll_timeout`](Self::poll_timeout) last.
+/// After any `handle_*`, drain in this order: [`poll_table`](Self::poll_table) before
+/// [`poll_cell`](Self::poll_cell), since a peer may answer a cell by one that the table must
+/// already know; then links, work, store and news; [`poll_timeout`](Self::poll_timeout) last.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Control {
     config: ControlConfig,
@@ -164,9 +167,18 @@ impl Control {
         wall: WallTime,
         rng: &mut dyn CryptoRng,
     ) -> Self {
-        let Restored { onion_keys, relays, inbox_descriptors, queues, clock } = restored;
+        let Restored {
+            onion_keys,
+            relays,
+            inbox_descriptors,
+            queues,
+            clock,
+        } = restored;
         let (clock, news) = Clock::restore(clock.as_deref(), now, wall);
-        let mut out = Out { news: news.into_iter().collect(), ..Out::default() };
+        let mut out = Out {
+            news: news.into_iter().collect(),
+            ..Out::default()
+        };
         let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
         let relay = RelayId::from(config.identity.public());
         let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
@@ -193,7 +205,9 @@ impl Control {
         control.store_clock();
         control.timers.set(now, Timer::Sync);
         control.timers.set(now, Timer::Rumour);
-        control.timers.set(now + upkeep::SWEEP_INTERVAL, Timer::Sweep);
+        control
+            .timers
+            .set(now + upkeep::SWEEP_INTERVAL, Timer::Sweep);
         control
     }
 
@@ -246,7 +260,10 @@ impl Control {
         self.circuits.check()?;
         self.services.check()?;
         self.check_extends()?;
-        self.services.holder().invariants().map_err(|broken| format!("mailboxes: {broken:?}"))
+        self.services
+            .holder()
+            .invariants()
+            .map_err(|broken| format!("mailboxes: {broken:?}"))
     }
 
     /// How the relay is doing.
@@ -265,15 +282,32 @@ impl Control {
     }
 
     /// A link is ready for circuits.
-    pub fn handle_link_up(&mut self, now: Instant, wall: WallTime, link: LinkId, up: LinkUp, rng: &mut dyn CryptoRng) {
-        let LinkUp { peer, is_dialler, hello } = up;
+    pub fn handle_link_up(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        link: LinkId,
+        up: LinkUp,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let LinkUp {
+            peer,
+            is_dialler,
+            hello,
+        } = up;
         let peers_clock = hello.clock;
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
             self.learn_peer(now, wall, peer, &bytes);
         }
         let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
         let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
-        self.links.add(link, peer, is_dialler, creates, PeerClock::said(now, peers_clock));
+        self.links.add(
+            link,
+            peer,
+            is_dialler,
+            creates,
+            PeerClock::said(now, peers_clock),
+        );
         if let Some(peer) = peer {
             self.judge_clock_soon(now, wall);
             self.on_relay_linked(now, link, peer, rng);
@@ -307,7 +341,9 @@ impl Control {
         }
         match event {
             LinkEvent::Cell(cell) => self.on_cell(now, wall, link, cell, rng),
-            LinkEvent::Delivered(delivered, cell) => self.on_delivered(now, wall, link, delivered, &cell),
+            LinkEvent::Delivered(delivered, cell) => {
+                self.on_delivered(now, wall, link, delivered, &cell);
+            }
             LinkEvent::Broken(circ, violation) => self.on_violation(link, circ, violation),
         }
     }
@@ -318,7 +354,13 @@ impl Control {
     }
 
     /// The store did what it was asked, or could not.
-    pub fn handle_stored(&mut self, now: Instant, wall: WallTime, done: StoreDone, rng: &mut dyn CryptoRng) {
+    pub fn handle_stored(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        done: StoreDone,
+        rng: &mut dyn CryptoRng,
+    ) {
         self.on_stored(now, wall, done, rng);
     }
 
@@ -392,7 +434,9 @@ impl Control {
     fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
         if self.links.contains(link) {
             self.out.tables.push_back((link, TableUpdate::Remove(circ)));
-            self.out.cells.push_back((link, Cell::destroy(circ, reason)));
+            self.out
+                .cells
+                .push_back((link, Cell::destroy(circ, reason)));
         }
     }
 

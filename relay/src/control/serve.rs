@@ -1,4 +1,5 @@
-//! The services at the end of a circuit: `directory` and `mailbox` (docs/protocol.md §8.4, §9.4, §10).
+//! The services at the end of a circuit: `directory` and `mailbox` (docs/protocol.md §8.4, §9.4,
+//! §10).
 
 use std::collections::BTreeMap;
 
@@ -25,8 +26,8 @@ use super::io::{StoreDone, StoreOp};
 pub(super) struct Services {
     holder: Holder,
     requests: BTreeMap<RequestId, (CircuitKey, StreamId)>,
-    /// Streams on which something was asked, while their origin has not said all or waits for a mailbox: at most
-    /// [`STREAMS_MAX`] a circuit.
+    /// Streams on which something was asked, while their origin has not said all or waits for a
+    /// mailbox: at most [`STREAMS_MAX`] a circuit.
     ///
     /// [`STREAMS_MAX`]: umbel_proto::limits::STREAMS_MAX
     asked: BTreeMap<(CircuitKey, StreamId), Asked>,
@@ -59,17 +60,28 @@ struct Publishing {
 }
 
 impl Services {
-    /// Inbox descriptors were checked against the clock when they came; the clock of the start may be the wrong one.
+    /// Inbox descriptors were checked against the clock when they came; the clock of the start may
+    /// be the wrong one.
     pub(super) fn restore(holder: Holder, inbox_descriptors: Vec<Vec<u8>>) -> Self {
         let mut inboxes = BTreeMap::new();
         for descriptor in inbox_descriptors {
             if let Ok(outer) = Outer::verify_stored(&descriptor) {
-                let inbox = StoredInbox { revision: outer.revision, descriptor };
+                let inbox = StoredInbox {
+                    revision: outer.revision,
+                    descriptor,
+                };
                 inboxes.insert((outer.epoch, outer.blinded), inbox);
             }
         }
         let (requests, asked) = (BTreeMap::new(), BTreeMap::new());
-        Self { holder, requests, asked, inboxes, publishing: BTreeMap::new(), next_id: 1 }
+        Self {
+            holder,
+            requests,
+            asked,
+            inboxes,
+            publishing: BTreeMap::new(),
+            next_id: 1,
+        }
     }
 
     pub(super) fn holder(&self) -> &Holder {
@@ -87,14 +99,21 @@ impl Services {
     /// Nobody waits on this circuit any more.
     pub(super) fn forget_circuit(&mut self, key: CircuitKey) {
         let streams = (key, StreamId(0))..=(key, StreamId(u16::MAX));
-        let gone: Vec<StreamId> = self.asked.range(streams).map(|((_, stream), _)| *stream).collect();
+        let gone: Vec<StreamId> = self
+            .asked
+            .range(streams)
+            .map(|((_, stream), _)| *stream)
+            .collect();
         for stream in gone {
             self.forget_stream(key, stream);
         }
     }
 
     fn forget_stream(&mut self, key: CircuitKey, stream: StreamId) {
-        if let Some(Asked { request: Some(id), .. }) = self.asked.remove(&(key, stream)) {
+        if let Some(Asked {
+            request: Some(id), ..
+        }) = self.asked.remove(&(key, stream))
+        {
             self.requests.remove(&id);
             self.holder.cancel(id);
         }
@@ -118,8 +137,16 @@ impl Services {
                 return Err(format!("{id:?} waits on a stream that does not know it"));
             }
         }
-        let waiting = self.asked.values().filter(|asked| asked.request.is_some()).count();
-        if waiting == self.requests.len() { Ok(()) } else { Err(format!("{waiting} streams wait for a mailbox")) }
+        let waiting = self
+            .asked
+            .values()
+            .filter(|asked| asked.request.is_some())
+            .count();
+        if waiting == self.requests.len() {
+            Ok(())
+        } else {
+            Err(format!("{waiting} streams wait for a mailbox"))
+        }
     }
 
     fn new_id(&mut self) -> u64 {
@@ -130,7 +157,11 @@ impl Services {
     /// Forgets inbox descriptors of epochs that are over.
     fn expire_inboxes(&mut self, before: Epoch) -> bool {
         let old = self.inboxes.len();
-        while let Some(oldest) = self.inboxes.first_entry().filter(|oldest| oldest.key().0 < before) {
+        while let Some(oldest) = self
+            .inboxes
+            .first_entry()
+            .filter(|oldest| oldest.key().0 < before)
+        {
             oldest.remove();
         }
         self.inboxes.len() != old
@@ -138,27 +169,42 @@ impl Services {
 
     /// Forgets inbox descriptors of epochs after this one.
     fn drop_inboxes_after(&mut self, epoch: Epoch) -> bool {
-        !self.inboxes.split_off(&(epoch.next(), BlindedKey([0; BlindedKey::LEN]))).is_empty()
+        !self
+            .inboxes
+            .split_off(&(epoch.next(), BlindedKey([0; BlindedKey::LEN])))
+            .is_empty()
     }
 }
 
 impl Control {
-    /// Forgets inbox descriptors that nobody asks for any more by confirmed time, and that were kept for so long after. A
-    /// publisher whose clock is slow may still be in the epoch before (§9.3).
+    /// Forgets inbox descriptors that nobody asks for any more by confirmed time, and that were
+    /// kept for so long after. A publisher whose clock is slow may still be in the epoch before
+    /// (§9.3).
     pub(super) fn forget_inboxes(&mut self, kept: Duration) {
         let kept = CLOCK_SKEW_MAX + kept;
-        let oldest = WallTime(self.clock.confirmed().as_secs().saturating_sub(kept.as_secs())).epoch();
+        let oldest = WallTime(
+            self.clock
+                .confirmed()
+                .as_secs()
+                .saturating_sub(kept.as_secs()),
+        )
+        .epoch();
         if self.services.expire_inboxes(oldest) {
-            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
+            self.out
+                .store
+                .push_back(StoreOp::RemoveInboxDescriptorsBefore(oldest));
         }
     }
 
-    /// Forgets inbox descriptors of epochs that none is taken for yet: they came while the clock was ahead. Nobody asks for them,
-    /// their owners publish them again, and a table full of them takes no others until their epochs are over.
+    /// Forgets inbox descriptors of epochs that none is taken for yet: they came while the clock
+    /// was ahead. Nobody asks for them, their owners publish them again, and a table full of them
+    /// takes no others until their epochs are over.
     fn forget_future_inboxes(&mut self, wall: WallTime) {
         let latest = (wall + CLOCK_SKEW_MAX).epoch().next();
         if self.clock.is_sure() && self.services.drop_inboxes_after(latest) {
-            self.out.store.push_back(StoreOp::RemoveInboxDescriptorsAfter(latest));
+            self.out
+                .store
+                .push_back(StoreOp::RemoveInboxDescriptorsAfter(latest));
         }
     }
 
@@ -166,10 +212,16 @@ impl Control {
     pub(super) fn serve_circuit(&mut self, now: Instant, wall: WallTime, key: CircuitKey) {
         while let Some(event) = self.terminal(key).and_then(TerminalCircuit::poll_event) {
             let served = match event {
-                TerminalEvent::Request { is_first: false, .. } => Err(Violation::Stream),
-                TerminalEvent::Request { stream, service, frame, fin, is_first: true } => {
-                    self.serve_request(now, wall, key, stream, (service, &frame, fin))
-                }
+                TerminalEvent::Request {
+                    is_first: false, ..
+                } => Err(Violation::Stream),
+                TerminalEvent::Request {
+                    stream,
+                    service,
+                    frame,
+                    fin,
+                    is_first: true,
+                } => self.serve_request(now, wall, key, stream, (service, &frame, fin)),
                 TerminalEvent::StreamEnded { stream, reset } => {
                     self.on_stream_ended(key, stream, reset);
                     Ok(())
@@ -194,7 +246,13 @@ impl Control {
         (service, frame, fin): (Service, &[u8], bool),
     ) -> Result<(), Violation> {
         if !fin {
-            self.services.asked.insert((key, stream), Asked { request: None, is_finished: false });
+            self.services.asked.insert(
+                (key, stream),
+                Asked {
+                    request: None,
+                    is_finished: false,
+                },
+            );
         }
         match service {
             Service::Directory => self.serve_directory((now, wall), key, stream, frame),
@@ -202,7 +260,8 @@ impl Control {
         }
     }
 
-    /// The origin says nothing more on a stream. What it asked is still answered, unless it wants no answer.
+    /// The origin says nothing more on a stream. What it asked is still answered, unless it wants
+    /// no answer.
     fn on_stream_ended(&mut self, key: CircuitKey, stream: StreamId, is_reset: bool) {
         match self.services.asked.get_mut(&(key, stream)) {
             Some(asked) if asked.request.is_some() && !is_reset => asked.is_finished = true,
@@ -231,16 +290,27 @@ impl Control {
         frame: &[u8],
     ) -> Result<(), Violation> {
         let reply = match DirectoryRequest::decode(frame)? {
-            DirectoryRequest::Sync(request) => DirectoryReply::Sync(reconcile::answer(self.view(), &request)),
-            DirectoryRequest::Push(descriptors) => {
-                let pushed = descriptors.iter().filter_map(|bytes| Unverified::decode(bytes).ok());
-                let accepted = pushed.map(|it| self.learn(now, wall, it)).filter(|&is_news| is_news).count();
-                DirectoryReply::Pushed { accepted: u32::try_from(accepted).unwrap_or(u32::MAX) }
+            DirectoryRequest::Sync(request) => {
+                DirectoryReply::Sync(reconcile::answer(self.view(), &request))
             }
-            DirectoryRequest::PublishInbox(descriptor) => match self.publish_inbox(wall, key, stream, descriptor) {
-                Some(reply) => reply,
-                None => return Ok(()),
-            },
+            DirectoryRequest::Push(descriptors) => {
+                let pushed = descriptors
+                    .iter()
+                    .filter_map(|bytes| Unverified::decode(bytes).ok());
+                let accepted = pushed
+                    .map(|it| self.learn(now, wall, it))
+                    .filter(|&is_news| is_news)
+                    .count();
+                DirectoryReply::Pushed {
+                    accepted: u32::try_from(accepted).unwrap_or(u32::MAX),
+                }
+            }
+            DirectoryRequest::PublishInbox(descriptor) => {
+                match self.publish_inbox(wall, key, stream, descriptor) {
+                    Some(reply) => reply,
+                    None => return Ok(()),
+                }
+            }
             DirectoryRequest::LookupInbox { blinded, epoch } => {
                 let found = self.services.inboxes.get(&(epoch, blinded));
                 DirectoryReply::Inbox(found.map(|inbox| ByteBuf::from(inbox.descriptor.clone())))
@@ -262,20 +332,31 @@ impl Control {
             return Some(DirectoryReply::Refused(DirectoryRefusal::Invalid));
         };
         let at = (outer.epoch, outer.blinded);
-        let is_full = |services: &Services, most| services.inboxes.len() + services.publishing.len() >= most;
-        if is_full(&self.services, self.config.inbox_descriptors_max) && !self.services.inboxes.contains_key(&at) {
+        let is_full =
+            |services: &Services, most| services.inboxes.len() + services.publishing.len() >= most;
+        if is_full(&self.services, self.config.inbox_descriptors_max)
+            && !self.services.inboxes.contains_key(&at)
+        {
             self.forget_inboxes(Duration::ZERO);
             if is_full(&self.services, self.config.inbox_descriptors_max) {
                 self.forget_future_inboxes(wall);
             }
         }
         match self.services.inboxes.get(&at) {
-            Some(known) if known.descriptor == descriptor.as_slice() => return Some(DirectoryReply::Published),
+            Some(known) if known.descriptor == descriptor.as_slice() => {
+                return Some(DirectoryReply::Published);
+            }
             Some(known) if known.revision >= outer.revision => {
                 return Some(DirectoryReply::Refused(DirectoryRefusal::Stale));
             }
-            // Of two that are stored at once the later would stay on the disk, whichever is the newer.
-            _ if self.services.publishing.values().any(|publishing| publishing.at == at) => {
+            // Of two that are stored at once the later would stay on the disk, whichever is the
+            // newer.
+            _ if self
+                .services
+                .publishing
+                .values()
+                .any(|publishing| publishing.at == at) =>
+            {
                 return Some(DirectoryReply::Refused(DirectoryRefusal::Busy));
             }
             None if is_full(&self.services, self.config.inbox_descriptors_max) => {
@@ -291,8 +372,19 @@ impl Control {
             epoch: outer.epoch,
             descriptor: descriptor.clone(),
         });
-        let inbox = StoredInbox { revision: outer.revision, descriptor };
-        self.services.publishing.insert(ticket, Publishing { circuit, stream, at, inbox });
+        let inbox = StoredInbox {
+            revision: outer.revision,
+            descriptor,
+        };
+        self.services.publishing.insert(
+            ticket,
+            Publishing {
+                circuit,
+                stream,
+                at,
+                inbox,
+            },
+        );
         None
     }
 
@@ -305,19 +397,31 @@ impl Control {
         frame: &[u8],
     ) -> Result<(), Violation> {
         let request = MailboxRequest::decode(frame)?;
-        let Some(binding) = self.terminal(key).map(|terminal| terminal.binding().clone()) else { return Ok(()) };
+        let Some(binding) = self
+            .terminal(key)
+            .map(|terminal| terminal.binding().clone())
+        else {
+            return Ok(());
+        };
         let id = RequestId(self.services.new_id());
         self.services.requests.insert(id, (key, stream));
         // It is there already unless the request was the last that the origin says.
-        let asked = self.services.asked.entry((key, stream)).or_insert(Asked { request: None, is_finished: true });
+        let asked = self.services.asked.entry((key, stream)).or_insert(Asked {
+            request: None,
+            is_finished: true,
+        });
         asked.request = Some(id);
-        self.services.holder.handle_request(now, wall, id, &binding, request);
+        self.services
+            .holder
+            .handle_request(now, wall, id, &binding, request);
         Ok(())
     }
 
     /// Hands on what the mailboxes want stored, and what they answer.
     pub(super) fn run_holder(&mut self, now: Instant, wall: WallTime) {
-        self.services.holder.handle_timeout(now, wall, self.clock.confirmed());
+        self.services
+            .holder
+            .handle_timeout(now, wall, self.clock.confirmed());
         while let Some(op) = self.services.holder.poll_op() {
             self.out.store.push_back(StoreOp::Mailbox(op));
         }
@@ -331,20 +435,39 @@ impl Control {
         }
     }
 
-    pub(super) fn on_stored(&mut self, now: Instant, wall: WallTime, done: StoreDone, rng: &mut dyn CryptoRng) {
+    pub(super) fn on_stored(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        done: StoreDone,
+        rng: &mut dyn CryptoRng,
+    ) {
         match done {
             StoreDone::Mailbox(done) => {
                 self.services.holder.handle_stored(now, done, rng);
                 self.run_holder(now, wall);
             }
-            StoreDone::InboxDescriptor { ticket, is_stored } => self.on_inbox_stored(ticket, is_stored),
+            StoreDone::InboxDescriptor { ticket, is_stored } => {
+                self.on_inbox_stored(ticket, is_stored);
+            }
         }
     }
 
     fn on_inbox_stored(&mut self, ticket: u64, is_stored: bool) {
-        let Some(Publishing { circuit, stream, at, inbox }) = self.services.publishing.remove(&ticket) else { return };
-        let reply =
-            if is_stored { DirectoryReply::Published } else { DirectoryReply::Refused(DirectoryRefusal::Store) };
+        let Some(Publishing {
+            circuit,
+            stream,
+            at,
+            inbox,
+        }) = self.services.publishing.remove(&ticket)
+        else {
+            return;
+        };
+        let reply = if is_stored {
+            DirectoryReply::Published
+        } else {
+            DirectoryReply::Refused(DirectoryRefusal::Store)
+        };
         if is_stored {
             self.services.inboxes.insert(at, inbox);
         }
@@ -353,7 +476,9 @@ impl Control {
 
     /// Says something on a stream. A stream whose reader leaves too much unread is reset.
     fn reply(&mut self, key: CircuitKey, stream: StreamId, frame: &[u8], fin: bool) {
-        let Some(terminal) = self.terminal(key) else { return };
+        let Some(terminal) = self.terminal(key) else {
+            return;
+        };
         if terminal.reply(stream, frame, fin).is_err() {
             terminal.reset(stream);
             self.services.forget_stream(key, stream);

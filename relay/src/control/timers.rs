@@ -22,7 +22,8 @@ pub(super) enum Timer {
     Sweep,
 }
 
-/// Timers in the order they expire. A timer that became pointless is left in: whoever it wakes looks first.
+/// Timers in the order they expire. A timer that became pointless is left in: whoever it wakes
+/// looks first.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(Instant, Timer)>,

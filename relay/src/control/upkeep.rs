@@ -1,4 +1,5 @@
-//! What a relay does as time passes: onion keys rotate, its descriptor is issued anew, what expired is forgotten.
+//! What a relay does as time passes: onion keys rotate, its descriptor is issued anew, what expired
+//! is forgotten.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// A link that carries no circuit for so many sweeps is closed by whoever dialled it.
 const UNUSED_LINK_SWEEPS: u32 = 10;
 
-/// A relay's onion keys: the current one, and the one before while it is honoured (docs/protocol.md §5.3).
+/// A relay's onion keys: the current one, and the one before while it is honoured (docs/protocol.md
+/// §5.3).
 pub(super) struct OnionKeys {
     stored: Vec<StoredOnionKey>,
     secrets: Arc<[OnionSecret]>,
@@ -47,7 +49,8 @@ impl Responder {
         onionskin: &Onionskin,
         rng: &mut dyn CryptoRng,
     ) -> Result<(HopKeys, Box<Reply>), HandshakeFault> {
-        respond(&self.network, &self.relay, &self.secrets, onionskin, rng).map(|(keys, reply)| (keys, Box::new(reply)))
+        respond(&self.network, &self.relay, &self.secrets, onionskin, rng)
+            .map(|(keys, reply)| (keys, Box::new(reply)))
     }
 }
 
@@ -60,7 +63,10 @@ impl OnionKeys {
         ops: &mut VecDeque<StoreOp>,
     ) -> Self {
         let is_empty = stored.is_empty();
-        let mut keys = Self { stored, secrets: Arc::from([]) };
+        let mut keys = Self {
+            stored,
+            secrets: Arc::from([]),
+        };
         keys.redate(wall, ops);
         if is_empty {
             keys.add(wall, rng, ops);
@@ -71,14 +77,21 @@ impl OnionKeys {
     }
 
     pub(super) fn responder(&self, network: NetworkId, relay: RelayId) -> Responder {
-        Responder { network, relay, secrets: Arc::clone(&self.secrets) }
+        Responder {
+            network,
+            relay,
+            secrets: Arc::clone(&self.secrets),
+        }
     }
 
     fn created_at(&self) -> WallTime {
-        self.stored.first().map_or(WallTime(0), |key| key.created_at)
+        self.stored
+            .first()
+            .map_or(WallTime(0), |key| key.created_at)
     }
 
-    /// Keys that a wrong clock made are no younger than now: else they would be kept for as long as it was ahead.
+    /// Keys that a wrong clock made are no younger than now: else they would be kept for as long as
+    /// it was ahead.
     fn redate(&mut self, wall: WallTime, ops: &mut VecDeque<StoreOp>) {
         let is_future = |key: &&mut StoredOnionKey| key.created_at > wall + CLOCK_SKEW_MAX;
         let mut is_changed = false;
@@ -93,14 +106,24 @@ impl OnionKeys {
 
     fn add(&mut self, wall: WallTime, rng: &mut dyn CryptoRng, ops: &mut VecDeque<StoreOp>) {
         let secret = OnionSecret::generate(rng);
-        self.stored.insert(0, StoredOnionKey { secret: secret.seed(), created_at: wall });
+        self.stored.insert(
+            0,
+            StoredOnionKey {
+                secret: secret.seed(),
+                created_at: wall,
+            },
+        );
         self.stored.truncate(ONION_KEYS_MAX);
         ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
         self.expand();
     }
 
     fn expand(&mut self) {
-        self.secrets = self.stored.iter().map(|key| OnionSecret::from_seed(&key.secret)).collect();
+        self.secrets = self
+            .stored
+            .iter()
+            .map(|key| OnionSecret::from_seed(&key.secret))
+            .collect();
     }
 }
 
@@ -132,16 +155,24 @@ pub(super) fn issue_descriptor(
     let params = &config.network.params;
     let jitter = params.republish_jitter.mul_f64(rng.random_range(0.0..2.0));
     let republish_at = wall + (params.republish + jitter).saturating_sub(params.republish_jitter);
-    OwnDescriptor { bytes: descriptor.sign(&config.identity), issued_at: wall, republish_at }
+    OwnDescriptor {
+        bytes: descriptor.sign(&config.identity),
+        issued_at: wall,
+        republish_at,
+    }
 }
 
 impl Control {
-    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by us either.
+    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by
+    /// us either.
     pub(super) fn view_own_descriptor(&mut self, wall: WallTime) {
         if self.config.addresses.is_empty() {
             return; // nobody can dial it yet; whoever looks for its addresses has said so
         }
-        if let Err(fault) = self.book.own(&self.config.network, wall, &self.descriptor.bytes) {
+        if let Err(fault) = self
+            .book
+            .own(&self.config.network, wall, &self.descriptor.bytes)
+        {
             self.out.news.push_back(News::DescriptorRefused(fault));
         }
     }
@@ -160,10 +191,12 @@ impl Control {
     /// Rotates the onion key and issues the descriptor anew, when it is time.
     fn renew(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
         let params = &self.config.network.params;
-        // A key that goes by a wrong clock takes with it every circuit to whoever has the old descriptor.
-        let is_key_old = self.clock.confirmed().since(self.keys.created_at()) >= params.onion_key_life;
-        let is_descriptor_old =
-            wall >= self.descriptor.republish_at || self.descriptor.issued_at > wall + CLOCK_SKEW_MAX;
+        // A key that goes by a wrong clock takes with it every circuit to whoever has the old
+        // descriptor.
+        let is_key_old =
+            self.clock.confirmed().since(self.keys.created_at()) >= params.onion_key_life;
+        let is_descriptor_old = wall >= self.descriptor.republish_at
+            || self.descriptor.issued_at > wall + CLOCK_SKEW_MAX;
         if is_key_old {
             self.keys.add(wall, rng, &mut self.out.store);
         }
@@ -181,7 +214,8 @@ impl Control {
         self.spread(&bytes);
     }
 
-    /// Destroys circuits that have ended here unused for long, and closes links of ours that carry none.
+    /// Destroys circuits that have ended here unused for long, and closes links of ours that carry
+    /// none.
     fn close_idle(&mut self, now: Instant) {
         let idle = self.config.network.params.circuit_idle;
         for (link, circ) in self.circuits.idle_for(now, idle) {
@@ -192,7 +226,9 @@ impl Control {
             }
         }
         let circuits = &self.circuits;
-        let unused = self.links.sweep(UNUSED_LINK_SWEEPS, |link| circuits.is_unused(link));
+        let unused = self
+            .links
+            .sweep(UNUSED_LINK_SWEEPS, |link| circuits.is_unused(link));
         for link in unused {
             self.links.begin_close(link);
             self.out.links.push_back(LinkOp::Close(link));

@@ -1,4 +1,5 @@
-//! Where others can dial this relay: what the operator says of it, looked up, and again now and then.
+//! Where others can dial this relay: what the operator says of it, looked up, and again now and
+//! then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -58,7 +59,11 @@ impl Addresses {
 
     /// What others write to dial this relay.
     pub(crate) fn host_port(&self) -> String {
-        let own = || self.current.first().map_or_else(|| self.listen.to_string(), SocketAddr::to_string);
+        let own = || {
+            self.current
+                .first()
+                .map_or_else(|| self.listen.to_string(), SocketAddr::to_string)
+        };
         self.advertise.first().cloned().unwrap_or_else(own)
     }
 
@@ -82,27 +87,38 @@ impl Addresses {
                 "can't find an address that this relay is to advertise; trying again. Check `advertise` and the name server"
             );
         }
-        self.found.retain(|host_port, _| self.advertise.contains(host_port));
+        self.found
+            .retain(|host_port, _| self.advertise.contains(host_port));
         missing.is_empty()
     }
 
-    /// The first of each name before the second of any; v4 before v6, since more of the network can reach it.
+    /// The first of each name before the second of any; v4 before v6, since more of the network can
+    /// reach it.
     fn wanted(&self) -> Vec<SocketAddr> {
         if self.advertise.is_empty() {
             return own_addresses(self.listen, &self.network);
         }
         let of_name = |host_port| self.found.get(host_port).into_iter().flatten().enumerate();
-        let mut ranked: Vec<(usize, SocketAddr)> =
-            self.advertise.iter().flat_map(of_name).map(|(rank, &address)| (rank, address)).collect();
+        let mut ranked: Vec<(usize, SocketAddr)> = self
+            .advertise
+            .iter()
+            .flat_map(of_name)
+            .map(|(rank, &address)| (rank, address))
+            .collect();
         ranked.sort_by_key(|&(rank, address)| (rank, address.is_ipv6()));
         let mut seen = BTreeSet::new();
-        let mut addresses: Vec<_> = ranked.into_iter().map(|(_, it)| it).filter(|&it| seen.insert(it)).collect();
+        let mut addresses: Vec<_> = ranked
+            .into_iter()
+            .map(|(_, it)| it)
+            .filter(|&it| seen.insert(it))
+            .collect();
         addresses.truncate(ADDRESSES_MAX);
         addresses.sort_by_key(SocketAddr::is_ipv6);
         addresses
     }
 
-    /// Looks them up again and again, and tells the control plane what changed; ends with the relay.
+    /// Looks them up again and again, and tells the control plane what changed; ends with the
+    /// relay.
     pub(crate) async fn watch(
         mut self,
         mut advertise: watch::Receiver<Vec<String>>,
@@ -111,10 +127,17 @@ impl Addresses {
     ) {
         let mut changed_at: Option<Instant> = None;
         let mut retry = RETRY_MIN;
-        let mut are_all_found = self.advertise.iter().all(|host_port| self.found.contains_key(host_port));
+        let mut are_all_found = self
+            .advertise
+            .iter()
+            .all(|host_port| self.found.contains_key(host_port));
         loop {
             let wait = if are_all_found { REFRESH } else { retry };
-            retry = if are_all_found { RETRY_MIN } else { (retry * 2).min(RETRY_MAX) };
+            retry = if are_all_found {
+                RETRY_MIN
+            } else {
+                (retry * 2).min(RETRY_MAX)
+            };
             let is_told = tokio::select! {
                 changed = advertise.changed() => match changed {
                     Ok(()) => true,
@@ -128,8 +151,9 @@ impl Addresses {
             }
             are_all_found = self.look_up().await;
             let wanted = self.wanted();
-            let is_early =
-                changed_at.is_some_and(|at| at.elapsed() < CHANGE_MIN) && !self.current.is_empty() && !is_told;
+            let is_early = changed_at.is_some_and(|at| at.elapsed() < CHANGE_MIN)
+                && !self.current.is_empty()
+                && !is_told;
             if wanted.is_empty() || wanted == self.current || is_early {
                 continue;
             }
@@ -144,34 +168,59 @@ impl Addresses {
     }
 }
 
-/// The addresses that this machine has where it listens: one of each family, where it listens on all.
+/// The addresses that this machine has where it listens: one of each family, where it listens on
+/// all.
 fn own_addresses(listen: SocketAddr, network: &Network) -> Vec<SocketAddr> {
-    let (v4, v6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    let (v4, v6) = (
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    );
     let families: &[IpAddr] = match listen.ip() {
         ip if !ip.is_unspecified() => return vec![listen],
         IpAddr::V4(_) => &[v4],
         IpAddr::V6(_) => &[v4, v6],
     };
-    let own: Vec<_> =
-        families.iter().filter_map(|&any| own_ip(any)).map(|ip| SocketAddr::new(ip, listen.port())).collect();
-    // Where some are the public's and some are not, the others would keep the descriptor from being believed.
-    let dialable: Vec<_> = own.iter().copied().filter(|&address| is_dialable(address, network)).collect();
+    let own: Vec<_> = families
+        .iter()
+        .filter_map(|&any| own_ip(any))
+        .map(|ip| SocketAddr::new(ip, listen.port()))
+        .collect();
+    // Where some are the public's and some are not, the others would keep the descriptor from being
+    // believed.
+    let dialable: Vec<_> = own
+        .iter()
+        .copied()
+        .filter(|&address| is_dialable(address, network))
+        .collect();
     if dialable.is_empty() { own } else { dialable }
 }
 
-/// The address that this machine would send from, else its loopback address; `None` without that family. Nothing is sent: a datagram
-/// socket is only pointed at an address that nobody has.
+/// The address that this machine would send from, else its loopback address; `None` without that
+/// family. Nothing is sent: a datagram socket is only pointed at an address that nobody has.
 fn own_ip(any: IpAddr) -> Option<IpAddr> {
     let (nobody, loopback): (IpAddr, IpAddr) = match any {
-        IpAddr::V4(_) => (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(_) => (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(), Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) => (
+            Ipv4Addr::new(192, 0, 2, 1).into(),
+            Ipv4Addr::LOCALHOST.into(),
+        ),
+        IpAddr::V6(_) => (
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+            Ipv6Addr::LOCALHOST.into(),
+        ),
     };
     let pointed = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
         socket.connect(SocketAddr::new(nobody, 9))?;
         socket.local_addr()
     });
-    let has_loopback = || UdpSocket::bind(SocketAddr::new(loopback, 0)).is_ok().then_some(loopback);
-    pointed.ok().map(|address| address.ip()).or_else(has_loopback)
+    let has_loopback = || {
+        UdpSocket::bind(SocketAddr::new(loopback, 0))
+            .is_ok()
+            .then_some(loopback)
+    };
+    pointed
+        .ok()
+        .map(|address| address.ip())
+        .or_else(has_loopback)
 }
 
 #[cfg(test)]
@@ -184,9 +233,15 @@ mod tests {
         let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Addresses {
             listen: "0.0.0.0:7443".parse().unwrap(),
-            network: Network { params: Params::DEFAULT, ..Network::local() },
+            network: Network {
+                params: Params::DEFAULT,
+                ..Network::local()
+            },
             advertise: found.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            found: found.iter().map(|(name, texts)| ((*name).to_owned(), parse(texts))).collect(),
+            found: found
+                .iter()
+                .map(|(name, texts)| ((*name).to_owned(), parse(texts)))
+                .collect(),
             current: Vec::new(),
             is_told: false,
         }
@@ -195,11 +250,17 @@ mod tests {
     #[test]
     fn each_name_has_its_turn_and_v4_comes_first() {
         let found = addresses(&[
-            ("a.example:1", &["[2600::1]:1", "8.0.0.1:1", "8.0.0.2:1", "8.0.0.3:1"]),
+            (
+                "a.example:1",
+                &["[2600::1]:1", "8.0.0.1:1", "8.0.0.2:1", "8.0.0.3:1"],
+            ),
             ("b.example:1", &["9.0.0.1:1", "8.0.0.1:1"]),
         ]);
         let wanted: Vec<String> = found.wanted().iter().map(SocketAddr::to_string).collect();
-        assert_eq!(wanted, ["9.0.0.1:1", "8.0.0.1:1", "8.0.0.2:1", "[2600::1]:1"]);
+        assert_eq!(
+            wanted,
+            ["9.0.0.1:1", "8.0.0.1:1", "8.0.0.2:1", "[2600::1]:1"]
+        );
         assert_eq!(found.host_port(), "a.example:1");
     }
 
@@ -210,7 +271,11 @@ mod tests {
         assert!(own.iter().any(SocketAddr::is_ipv4), "{own:?}");
         let has_v6 = UdpSocket::bind("[::1]:0").is_ok();
         assert_eq!(own.iter().any(SocketAddr::is_ipv6), has_v6, "{own:?}");
-        assert!(own_addresses("0.0.0.0:1".parse().unwrap(), &network).iter().all(SocketAddr::is_ipv4));
+        assert!(
+            own_addresses("0.0.0.0:1".parse().unwrap(), &network)
+                .iter()
+                .all(SocketAddr::is_ipv4)
+        );
         let one = "127.0.0.1:5".parse().unwrap();
         assert_eq!(own_addresses(one, &network), [one]);
     }
@@ -226,7 +291,9 @@ mod tests {
         let (asks, mut asked) = mpsc::channel(1);
         let task = tokio::spawn(found.watch(watched, asks, |_, _| ()));
         advertise.send(vec!["127.0.0.1:9".to_owned()]).unwrap();
-        let Some(Ask::Addresses(addresses)) = asked.recv().await else { panic!("it is told") };
+        let Some(Ask::Addresses(addresses)) = asked.recv().await else {
+            panic!("it is told")
+        };
         assert_eq!(addresses, ["127.0.0.1:9".parse().unwrap()]);
         drop(advertise);
         task.await.unwrap();

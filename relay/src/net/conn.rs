@@ -1,10 +1,11 @@
-//! The task that owns one link: it alone reads and writes the link's stream and its forwarding table.
+//! The task that owns one link: it alone reads and writes the link's stream and its forwarding
+//! table.
 //!
-//! Each time it wakes it writes a batch and reads a batch, each cell straight into the buffer in which it goes onward; see
-//! [`Forwarding`]. A cell costs no lock and no allocation.
+//! Each time it wakes it writes a batch and reads a batch, each cell straight into the buffer in
+//! which it goes onward; see [`Forwarding`]. A cell costs no lock and no allocation.
 //!
-//! Never decides about circuits: what it can't forward goes to the control plane, which tells it what to do by
-//! [`TableUpdates`] and by its queue.
+//! Never decides about circuits: what it can't forward goes to the control plane, which tells it
+//! what to do by [`TableUpdates`] and by its queue.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -77,21 +78,27 @@ impl fmt::Display for LinkEnd {
 
 /// Changes to a link's table, on their way from the control plane to the link's task.
 ///
-/// The order that matters: an update is here before any cell that the control plane sends because of it is in any queue. A
-/// cell that answers such a cell is read later, and the task takes the updates before it handles what it read: so the table
-/// always knows the circuit.
+/// The order that matters: an update is here before any cell that the control plane sends because
+/// of it is in any queue. A cell that answers such a cell is read later, and the task takes the
+/// updates before it handles what it read: so the table always knows the circuit.
 #[derive(Default)]
 pub(crate) struct TableUpdates(Mutex<Vec<TableUpdate<Arc<LinkQueue>>>>);
 
 impl TableUpdates {
     /// Adds an update.
     pub(crate) fn push(&self, update: TableUpdate<Arc<LinkQueue>>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(update);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(update);
     }
 
     /// Takes all that came since, into a list that is empty.
     pub(super) fn take(&self, taken: &mut Vec<TableUpdate<Arc<LinkQueue>>>) {
-        std::mem::swap(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), taken);
+        std::mem::swap(
+            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            taken,
+        );
     }
 }
 
@@ -116,7 +123,8 @@ pub(crate) struct Conn<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
-    /// The task of a link that is up, to a relay or to a client. The control plane reaches it by `handle`.
+    /// The task of a link that is up, to a relay or to a client. The control plane reaches it by
+    /// `handle`.
     pub(crate) fn new(
         stream: S,
         shared: Arc<Shared>,
@@ -142,9 +150,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the control plane is to hear of
-    /// that end as of any other.
-    #[expect(clippy::manual_async_fn, reason = "an async fn would keep its argument twice, at each link")]
+    /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the
+    /// control plane is to hear of that end as of any other.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn would keep its argument twice, at each link"
+    )]
     pub(crate) fn run(mut self) -> impl Future<Output = LinkEnd> {
         async move {
             let end = caught(pin!(self.carry())).await;
@@ -153,8 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Ends the link in the same way whatever ended it, so that the peer can't tell which rule it broke, or whether it broke
-    /// one: what waits is sent, then TLS says that the end was meant (§2.6). Only a broken connection says nothing.
+    /// Ends the link in the same way whatever ended it, so that the peer can't tell which rule it
+    /// broke, or whether it broke one: what waits is sent, then TLS says that the end was meant
+    /// (§2.6). Only a broken connection says nothing.
     async fn finish(&mut self, end: &LinkEnd) -> LinkEnd {
         if matches!(end, LinkEnd::Violation(_) | LinkEnd::Silent) {
             self.queue.close();
@@ -180,8 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Hands what the control plane has to know to it. While it has no room nothing more is read from this link, but what
-    /// waits is written: a busy control plane slows those who keep it busy.
+    /// Hands what the control plane has to know to it. While it has no room nothing more is read
+    /// from this link, but what waits is written: a busy control plane slows those who keep it
+    /// busy.
     async fn report(&mut self) -> Result<(), LinkEnd> {
         let control = self.shared.control.clone();
         let report = LinkReport::Events(std::mem::take(&mut self.forwarding.events));
@@ -204,7 +217,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if phase == Phase::Open {
             self.receive(cx, now)?;
         }
-        if self.forwarding.events.is_empty() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if self.forwarding.events.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn poll_write_only(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
@@ -222,7 +239,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 Expired::Keepalive => {
                     self.cells.clear();
                     self.queue.shrink();
-                    self.queue.push([Cell::new(None, Command::Padding)], &mut Pushed::default());
+                    self.queue
+                        .push([Cell::new(None, Command::Padding)], &mut Pushed::default());
                 }
                 Expired::Silent => return Err(LinkEnd::Silent),
                 Expired::Closing => return Err(LinkEnd::Closed),
@@ -236,8 +254,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let mut phase = Phase::Open;
         for _ in 0..WRITE_ROUNDS {
             let is_taken = self.poll_write(cx, now).map_err(LinkEnd::Io)?.is_ready();
-            // Until the stream has taken all of a batch, the others wait in the queue, where circuits take turns.
-            phase = self.queue.take(cx, &mut self.outbox, if is_taken { WRITE_BATCH_CELLS } else { 0 });
+            // Until the stream has taken all of a batch, the others wait in the queue, where
+            // circuits take turns.
+            phase = self.queue.take(
+                cx,
+                &mut self.outbox,
+                if is_taken { WRITE_BATCH_CELLS } else { 0 },
+            );
             match phase {
                 Phase::Open => {}
                 Phase::Closing => self.timer.begin_closing(now),
@@ -257,7 +280,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.queue.budget().release(count);
         self.timer.sent_at = now;
         if self.is_client {
-            self.shared.counters.client_cells.fetch_add(count as u64, Ordering::Relaxed);
+            self.shared
+                .counters
+                .client_cells
+                .fetch_add(count as u64, Ordering::Relaxed);
         }
     }
 
@@ -292,7 +318,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.written_len += len;
         let count = self.written_len / CELL_LEN;
         self.written_len %= CELL_LEN;
-        self.outbox.drain(..count).for_each(|cell| self.cells.put(cell));
+        self.outbox
+            .drain(..count)
+            .for_each(|cell| self.cells.put(cell));
         if count > 0 {
             self.on_sent(count, now);
         }
@@ -314,20 +342,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if self.received.len() == READ_BATCH_CELLS {
             cx.waker().wake_by_ref(); // more may be there, but others come first
         }
-        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came: keys that are to be gone go.
+        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came:
+        // keys that are to be gone go.
         self.forwarding.apply(&self.updates);
         if !self.received.is_empty() {
             self.timer.received_at = now;
-            self.forwarding.handle_cells(&mut self.received, &mut self.cells, &self.shared)?;
+            self.forwarding
+                .handle_cells(&mut self.received, &mut self.cells, &self.shared)?;
         }
         end.map_or(Ok(()), Err)
     }
 
     /// Reads straight into the cell that will go onward.
     fn poll_read_cell(&mut self, cx: &mut Context<'_>) -> Poll<Result<Cell, LinkEnd>> {
-        let (mut cell, mut read_len) = self.partial.take().unwrap_or_else(|| (self.cells.take(), 0));
+        let (mut cell, mut read_len) = self
+            .partial
+            .take()
+            .unwrap_or_else(|| (self.cells.take(), 0));
         loop {
-            let mut rest = ReadBuf::new(cell.as_bytes_mut().get_mut(read_len..).unwrap_or_default());
+            let mut rest =
+                ReadBuf::new(cell.as_bytes_mut().get_mut(read_len..).unwrap_or_default());
             let polled = Pin::new(&mut self.stream).poll_read(cx, &mut rest);
             let len = rest.filled().len();
             match polled {
@@ -350,8 +384,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
-/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the stream, which is closed. The work
-/// stays where it is: moved in here it would be stored twice, at each link.
+/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the
+/// stream, which is closed. The work stays where it is: moved in here it would be stored twice, at
+/// each link.
 async fn caught(mut work: Pin<&mut impl Future<Output = LinkEnd>>) -> LinkEnd {
     let mut poll = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
     poll_fn(|cx| poll(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await
@@ -403,13 +438,21 @@ mod tests {
     struct Watched(DuplexStream, Arc<AtomicBool>);
 
     impl AsyncRead for Watched {
-        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
         }
     }
 
     impl AsyncWrite for Watched {
-        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
         }
 
@@ -439,9 +482,18 @@ mod tests {
         let stream = Watched(stream, Arc::clone(&is_end_said));
         let queue = Arc::new(LinkQueue::new(LinkId(id), Arc::clone(&shared.budget)));
         let updates = Arc::new(TableUpdates::default());
-        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::clone(&updates) };
+        let handle = LinkHandle {
+            queue: Arc::clone(&queue),
+            updates: Arc::clone(&updates),
+        };
         let conn = Conn::new(stream, Arc::clone(shared), handle, None, true);
-        Link { peer, queue, updates, task: tokio::spawn(conn.run()), is_end_said }
+        Link {
+            peer,
+            queue,
+            updates,
+            task: tokio::spawn(conn.run()),
+            is_end_said,
+        }
     }
 
     impl Link {
@@ -467,7 +519,10 @@ mod tests {
     }
 
     fn to(link: &Link, number: u32) -> TableUpdate<Arc<LinkQueue>> {
-        let next = Next { queue: Arc::clone(&link.queue), circ: circ(number) };
+        let next = Next {
+            queue: Arc::clone(&link.queue),
+            circ: circ(number),
+        };
         TableUpdate::Return(circ(1), AddLayer::new(LayerKey::from_bytes([7; 32])), next)
     }
 
@@ -500,9 +555,14 @@ mod tests {
         let (shared, mut reports) = shared();
         let mut link = link(&shared, 1);
         let destroy = Cell::destroy(circ(5), DestroyReason::Finished);
-        link.write(&[relay(1), Cell::new(None, Command::Padding), destroy]).await;
-        let Some(LinkReport::Events(events)) = reports.recv().await else { panic!("an event is reported") };
-        let [(LinkId(1), LinkEvent::Cell(cell))] = events.as_slice() else { panic!("one event: {events:?}") };
+        link.write(&[relay(1), Cell::new(None, Command::Padding), destroy])
+            .await;
+        let Some(LinkReport::Events(events)) = reports.recv().await else {
+            panic!("an event is reported")
+        };
+        let [(LinkId(1), LinkEvent::Cell(cell))] = events.as_slice() else {
+            panic!("one event: {events:?}")
+        };
         assert_eq!(cell.header(), Ok((Some(circ(5)), Command::Destroy)));
         assert_eq!(shared.counters.stale_cells.load(Ordering::Relaxed), 1);
     }
@@ -512,8 +572,12 @@ mod tests {
         let (shared, mut reports) = shared();
         let mut link = link(&shared, 1);
         let hello = Cell::new(None, Command::Hello);
-        link.write(&[Cell::destroy(circ(5), DestroyReason::Finished), hello]).await;
-        assert!(matches!(link.task.await.unwrap(), LinkEnd::Violation(Violation::Hello)));
+        link.write(&[Cell::destroy(circ(5), DestroyReason::Finished), hello])
+            .await;
+        assert!(matches!(
+            link.task.await.unwrap(),
+            LinkEnd::Violation(Violation::Hello)
+        ));
         drop(reports.try_recv()); // the first cell may have been reported before the second came
         assert_eq!(link.peer.read(&mut [0; 1]).await.unwrap(), 0);
     }
@@ -526,12 +590,17 @@ mod tests {
         for _ in 0..CIRCUIT_CELLS_MAX + 64 {
             from.write(&[relay(1)]).await;
         }
-        let Some(LinkReport::Events(events)) = reports.recv().await else { panic!("an event is reported") };
+        let Some(LinkReport::Events(events)) = reports.recv().await else {
+            panic!("an event is reported")
+        };
         assert!(
             matches!(events.as_slice(), [(LinkId(2), LinkEvent::Broken(broken, Violation::Window))] if *broken == circ(9))
         );
         // Only what was on its way already comes before what the control plane sends.
-        stuck.queue.push([Cell::destroy(circ(9), DestroyReason::Protocol)], &mut Pushed::default());
+        stuck.queue.push(
+            [Cell::destroy(circ(9), DestroyReason::Protocol)],
+            &mut Pushed::default(),
+        );
         let mut count = 0;
         while stuck.read().await.header() != Ok((Some(circ(9)), Command::Destroy)) {
             count += 1;
@@ -544,10 +613,14 @@ mod tests {
         let (shared, mut reports) = shared();
         while shared.control.try_send(LinkReport::Down(LinkId(9))).is_ok() {}
         let mut link = link(&shared, 1);
-        link.write(&[Cell::destroy(circ(5), DestroyReason::Finished)]).await;
+        link.write(&[Cell::destroy(circ(5), DestroyReason::Finished)])
+            .await;
         tokio::task::yield_now().await;
         link.queue.push([relay(3)], &mut Pushed::default());
-        assert_eq!(link.read().await.header(), Ok((Some(circ(3)), Command::Relay)));
+        assert_eq!(
+            link.read().await.header(),
+            Ok((Some(circ(3)), Command::Relay))
+        );
         while let Some(report) = reports.recv().await {
             if matches!(report, LinkReport::Events(_)) {
                 break;
@@ -559,7 +632,8 @@ mod tests {
     async fn a_link_that_is_to_close_sends_what_waits_first() {
         let (shared, _reports) = shared();
         let mut link = link(&shared, 1);
-        link.queue.push((0..50).map(|_| relay(1)), &mut Pushed::default());
+        link.queue
+            .push((0..50).map(|_| relay(1)), &mut Pushed::default());
         link.queue.close();
         for _ in 0..50 {
             link.read().await;
@@ -573,7 +647,8 @@ mod tests {
     async fn a_peer_that_does_not_read_can_not_keep_a_link_from_closing() {
         let (shared, _reports) = shared();
         let link = link(&shared, 1);
-        link.queue.push((0..50).map(|_| relay(1)), &mut Pushed::default());
+        link.queue
+            .push((0..50).map(|_| relay(1)), &mut Pushed::default());
         link.queue.close();
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Closed));
         assert_eq!(shared.budget.used_cells(), 0);
@@ -590,7 +665,10 @@ mod tests {
         assert_eq!(started_at.elapsed().as_secs(), 2 * KEEPALIVE.as_secs());
         link.write(&[Cell::new(None, Command::Padding)]).await;
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Silent));
-        assert_eq!(started_at.elapsed().as_secs(), (2 * KEEPALIVE + DEAD_AFTER).as_secs());
+        assert_eq!(
+            started_at.elapsed().as_secs(),
+            (2 * KEEPALIVE + DEAD_AFTER).as_secs()
+        );
     }
 
     #[test] // a relay keeps one for each link
@@ -599,7 +677,11 @@ mod tests {
             size_of::<F>()
         }
         let link = size_of::<Conn<DuplexStream>>();
-        assert!(stored(Conn::<DuplexStream>::run) < link + 1024, "{} for {link}", stored(Conn::<DuplexStream>::run));
+        assert!(
+            stored(Conn::<DuplexStream>::run) < link + 1024,
+            "{} for {link}",
+            stored(Conn::<DuplexStream>::run)
+        );
     }
 
     #[tokio::test(start_paused = true)] // §2.6
@@ -608,7 +690,10 @@ mod tests {
         type Provoke = fn(&Link) -> Vec<Cell>;
         type IsExpected = fn(&LinkEnd) -> bool;
         let ends: [(Provoke, IsExpected); 3] = [
-            (|_| vec![Cell::new(None, Command::Hello)], |end| matches!(end, LinkEnd::Violation(_))),
+            (
+                |_| vec![Cell::new(None, Command::Hello)],
+                |end| matches!(end, LinkEnd::Violation(_)),
+            ),
             (|_| Vec::new(), |end| matches!(end, LinkEnd::Silent)),
             (
                 |link| {
@@ -620,7 +705,8 @@ mod tests {
         ];
         for (end, is_expected) in ends {
             let mut link = link(&shared, 1);
-            link.queue.push((0..20).map(|_| relay(1)), &mut Pushed::default());
+            link.queue
+                .push((0..20).map(|_| relay(1)), &mut Pushed::default());
             let cells = end(&link);
             link.write(&cells).await;
             let mut came = Vec::new();
@@ -628,8 +714,15 @@ mod tests {
             let ended = link.task.await.unwrap();
             assert!(is_expected(&ended), "{ended}");
             assert!(link.is_end_said.load(Ordering::Relaxed), "{ended}");
-            let relayed = came.chunks(CELL_LEN).filter(|cell| cell[..5] == relay(1).as_bytes()[..5]).count();
-            assert_eq!((relayed, came.len() % CELL_LEN), (20, 0), "{ended}: what waited was sent");
+            let relayed = came
+                .chunks(CELL_LEN)
+                .filter(|cell| cell[..5] == relay(1).as_bytes()[..5])
+                .count();
+            assert_eq!(
+                (relayed, came.len() % CELL_LEN),
+                (20, 0),
+                "{ended}: what waited was sent"
+            );
         }
         assert_eq!(shared.budget.used_cells(), 0);
     }
@@ -638,13 +731,21 @@ mod tests {
     struct Panics;
 
     impl AsyncRead for Panics {
-        fn poll_read(self: Pin<&mut Self>, _cx: &mut Context<'_>, _buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            _buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             panic!("for the test")
         }
     }
 
     impl AsyncWrite for Panics {
-        fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
             Poll::Ready(Ok(bytes.len()))
         }
 
@@ -661,10 +762,20 @@ mod tests {
     async fn a_panic_ends_its_link_as_anything_else_does() {
         let (shared, _reports) = shared();
         let queue = Arc::new(LinkQueue::new(LinkId(1), Arc::clone(&shared.budget)));
-        let handle = LinkHandle { queue: Arc::clone(&queue), updates: Arc::default() };
+        let handle = LinkHandle {
+            queue: Arc::clone(&queue),
+            updates: Arc::default(),
+        };
         let end = Conn::new(Panics, shared, handle, None, true).run().await;
         assert!(matches!(end, LinkEnd::Fault));
-        assert_eq!(queue.take(&Context::from_waker(std::task::Waker::noop()), &mut VecDeque::new(), 1), Phase::Closed);
+        assert_eq!(
+            queue.take(
+                &Context::from_waker(std::task::Waker::noop()),
+                &mut VecDeque::new(),
+                1
+            ),
+            Phase::Closed
+        );
     }
 
     #[tokio::test]
@@ -672,7 +783,8 @@ mod tests {
         let (shared, _reports) = shared();
         let link = link(&shared, 1);
         tokio::task::yield_now().await;
-        link.updates.push(TableUpdate::Remove(CircId::new(7).unwrap()));
+        link.updates
+            .push(TableUpdate::Remove(CircId::new(7).unwrap()));
         link.queue.wake();
         tokio::task::yield_now().await;
         assert!(link.updates.0.lock().unwrap().is_empty());

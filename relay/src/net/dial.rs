@@ -16,8 +16,8 @@ use super::{HANDSHAKE_MAX, LinkReport, OpenFault, Shared, tune};
 /// Most addresses tried in one dial: a name may stand for many.
 const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
 
-/// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends. Tells the control plane if
-/// none does.
+/// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends.
+/// Tells the control plane if none does.
 pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<String>) {
     let mut tries_left = TRIES_MAX;
     for host_port in &host_ports {
@@ -44,14 +44,23 @@ pub(crate) async fn resolve(host_port: &str) -> Vec<SocketAddr> {
     }
 }
 
-async fn try_address(shared: &Arc<Shared>, relay: RelayId, address: SocketAddr) -> Result<(), OpenFault> {
+async fn try_address(
+    shared: &Arc<Shared>,
+    relay: RelayId,
+    address: SocketAddr,
+) -> Result<(), OpenFault> {
     let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(std::io::Error::other)?;
     let open = async {
         let socket = TcpStream::connect(address).await?;
         tune(&socket)?;
-        TlsConnector::from(config).connect(tls::server_name(), socket).await
+        TlsConnector::from(config)
+            .connect(tls::server_name(), socket)
+            .await
     };
-    let (socket, session) = timeout(HANDSHAKE_MAX, open).await.map_err(|_| OpenFault::Timeout)??.into_inner();
+    let (socket, session) = timeout(HANDSHAKE_MAX, open)
+        .await
+        .map_err(|_| OpenFault::Timeout)??
+        .into_inner();
     let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
     shared.open_link(stream, Some(relay), true, || ()).await
 }

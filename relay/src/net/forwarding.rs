@@ -1,4 +1,5 @@
-//! A link's part of the forwarding plane: a batch of cells through the [`LinkTable`], and each on to where it goes.
+//! A link's part of the forwarding plane: a batch of cells through the [`LinkTable`], and each on
+//! to where it goes.
 //!
 //! Cells that go to one link are pushed there together, with one lock.
 
@@ -68,14 +69,17 @@ impl Forwarding {
                     continue;
                 }
                 Verdict::Deliver(delivered) => {
-                    self.events.push((self.link, LinkEvent::Delivered(delivered, cell)));
+                    self.events
+                        .push((self.link, LinkEvent::Delivered(delivered, cell)));
                     continue;
                 }
                 Verdict::Control => {
                     self.events.push((self.link, LinkEvent::Cell(cell)));
                     continue;
                 }
-                Verdict::Broken(circ, violation) => self.events.push((self.link, LinkEvent::Broken(circ, violation))),
+                Verdict::Broken(circ, violation) => self
+                    .events
+                    .push((self.link, LinkEvent::Broken(circ, violation))),
                 Verdict::Padding => {}
                 Verdict::Stale => stale += 1,
                 Verdict::Close(violation) => {
@@ -85,8 +89,14 @@ impl Forwarding {
             }
             cells.put(cell);
         }
-        shared.counters.received_cells.fetch_add(count as u64, Ordering::Relaxed);
-        shared.counters.stale_cells.fetch_add(stale, Ordering::Relaxed);
+        shared
+            .counters
+            .received_cells
+            .fetch_add(count as u64, Ordering::Relaxed);
+        shared
+            .counters
+            .stale_cells
+            .fetch_add(stale, Ordering::Relaxed);
         self.hand_over(cells, shared);
         end
     }
@@ -99,22 +109,37 @@ impl Forwarding {
             queue.push(group.drain(..), &mut self.pushed);
             self.spare.push(group);
             let broken = self.pushed.broken.drain(..);
-            self.events.extend(broken.map(|circ| (queue.link(), LinkEvent::Broken(circ, Violation::Window))));
+            self.events.extend(
+                broken.map(|circ| (queue.link(), LinkEvent::Broken(circ, Violation::Window))),
+            );
         }
-        shared.counters.forwarded_cells.fetch_add(forwarded as u64, Ordering::Relaxed);
-        shared.counters.dropped_cells.fetch_add(self.pushed.dropped.len() as u64, Ordering::Relaxed);
-        self.pushed.dropped.drain(..).for_each(|cell| cells.put(cell));
+        shared
+            .counters
+            .forwarded_cells
+            .fetch_add(forwarded as u64, Ordering::Relaxed);
+        shared
+            .counters
+            .dropped_cells
+            .fetch_add(self.pushed.dropped.len() as u64, Ordering::Relaxed);
+        self.pushed
+            .dropped
+            .drain(..)
+            .for_each(|cell| cells.put(cell));
     }
 }
 
-/// Adds a cell to the group of its queue. A batch goes to few links: looking through them beats any map.
+/// Adds a cell to the group of its queue. A batch goes to few links: looking through them beats any
+/// map.
 fn group(
     onward: &mut Vec<(Arc<LinkQueue>, Vec<Cell>)>,
     spare: &mut Vec<Vec<Cell>>,
     queue: &Arc<LinkQueue>,
     cell: Cell,
 ) {
-    if let Some((_, group)) = onward.iter_mut().find(|(other, _)| Arc::ptr_eq(other, queue)) {
+    if let Some((_, group)) = onward
+        .iter_mut()
+        .find(|(other, _)| Arc::ptr_eq(other, queue))
+    {
         group.push(cell);
     } else {
         let mut group = spare.pop().unwrap_or_default();

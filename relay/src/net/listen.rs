@@ -1,7 +1,9 @@
-//! Accepting links. Whatever connects costs little until it has proven that it speaks TLS and belongs to the network.
+//! Accepting links. Whatever connects costs little until it has proven that it speaks TLS and
+//! belongs to the network.
 //!
-//! Policies, when there is too much: a connection over the limit of all half-open ones, of its address group or of all links is closed
-//! at once; one that is not a link in time is closed then. All are counted, and none is answered.
+//! Policies, when there is too much: a connection over the limit of all half-open ones, of its
+//! address group or of all links is closed at once; one that is not a link in time is closed then.
+//! All are counted, and none is answered.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -69,8 +71,12 @@ pub(crate) async fn accept(
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(config);
-    let gate = Arc::new(Gate { limits, counts: Mutex::default() });
-    let (began_at, mut out_of_sockets, mut pause) = (Instant::now(), Repeated::new(MINUTE), OUT_OF_SOCKETS_PAUSE);
+    let gate = Arc::new(Gate {
+        limits,
+        counts: Mutex::default(),
+    });
+    let (began_at, mut out_of_sockets, mut pause) =
+        (Instant::now(), Repeated::new(MINUTE), OUT_OF_SOCKETS_PAUSE);
     loop {
         let accepted = tokio::select! {
             _ = stop.wait_for(|&stop| stop) => return,
@@ -80,18 +86,30 @@ pub(crate) async fn accept(
             Ok((socket, address)) => {
                 pause = OUT_OF_SOCKETS_PAUSE;
                 if let Some(repeated) = out_of_sockets.rest(began_at.elapsed()) {
-                    tracing::info!(repeated, "connections are accepted again; for a while they could not be");
+                    tracing::info!(
+                        repeated,
+                        "connections are accepted again; for a while they could not be"
+                    );
                 }
                 match gate.admit(group_of(&shared, address)) {
                     Some(place) => {
-                        tokio::spawn(welcome(socket, acceptor.clone(), place, Arc::clone(&shared)));
+                        tokio::spawn(welcome(
+                            socket,
+                            acceptor.clone(),
+                            place,
+                            Arc::clone(&shared),
+                        ));
                     }
                     None => {
-                        shared.counters.refused_conns.fetch_add(1, Ordering::Relaxed);
+                        shared
+                            .counters
+                            .refused_conns
+                            .fetch_add(1, Ordering::Relaxed);
                     }
                 }
             }
-            // The peer may be gone already, which is its affair; or we have no sockets left, which takes time to pass.
+            // The peer may be gone already, which is its affair; or we have no sockets left, which
+            // takes time to pass.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if let Some(repeated) = out_of_sockets.come(began_at.elapsed()) {
@@ -113,7 +131,10 @@ async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, sha
     let opened = async {
         tune(&socket)?;
         let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket));
-        let (socket, session) = handshake.await.map_err(|_| OpenFault::Timeout)??.into_inner();
+        let (socket, session) = handshake
+            .await
+            .map_err(|_| OpenFault::Timeout)??
+            .into_inner();
         let peer = tls::peer_id(session.peer_certificates());
         if peer == Some(RelayId::from(shared.identity.public())) {
             return Err(OpenFault::Twin);
@@ -121,7 +142,10 @@ async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, sha
         let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
         let on_up = || {
             place.settle();
-            shared.counters.relay_conns.fetch_add(u64::from(peer.is_some()), Ordering::Relaxed);
+            shared
+                .counters
+                .relay_conns
+                .fetch_add(u64::from(peer.is_some()), Ordering::Relaxed);
         };
         shared.open_link(stream, peer, false, on_up).await
     };
@@ -134,7 +158,8 @@ async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, sha
     }
 }
 
-/// Which connections count together; `None` where addresses say nothing, as in a network on one machine.
+/// Which connections count together; `None` where addresses say nothing, as in a network on one
+/// machine.
 fn group_of(shared: &Shared, address: SocketAddr) -> Option<Group> {
     let groups = shared.network.params.danger_address_groups;
     (groups == AddressGroups::Prefix).then(|| shared.network.group_of(address))
@@ -168,15 +193,25 @@ impl Gate {
         let is_full = |count: Count, half_open_max: usize, links_max: usize| {
             count.half_open >= half_open_max || count.half_open + count.links >= links_max
         };
-        let of_group = group.and_then(|group| counts.groups.get(&group).copied()).unwrap_or_default();
+        let of_group = group
+            .and_then(|group| counts.groups.get(&group).copied())
+            .unwrap_or_default();
         if is_full(counts.all, limits.half_open_max, limits.links_max)
-            || is_full(of_group, limits.half_open_per_group_max, limits.links_per_group_max)
+            || is_full(
+                of_group,
+                limits.half_open_per_group_max,
+                limits.links_per_group_max,
+            )
         {
             return None;
         }
         counts.change(group, |count| count.half_open += 1);
         drop(counts);
-        Some(Place { gate: Arc::clone(self), group, is_settled: false })
+        Some(Place {
+            gate: Arc::clone(self),
+            group,
+            is_settled: false,
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
@@ -221,7 +256,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         let is_settled = self.is_settled;
         self.gate.lock().change(self.group, |count| {
-            let place = if is_settled { &mut count.links } else { &mut count.half_open };
+            let place = if is_settled {
+                &mut count.links
+            } else {
+                &mut count.half_open
+            };
             *place -= 1;
         });
     }
@@ -234,13 +273,23 @@ mod tests {
     use super::*;
 
     fn gate() -> Arc<Gate> {
-        let limits =
-            AcceptLimits { half_open_max: 3, half_open_per_group_max: 2, links_max: 5, links_per_group_max: 4 };
-        Arc::new(Gate { limits: watch::channel(limits).1, counts: Mutex::default() })
+        let limits = AcceptLimits {
+            half_open_max: 3,
+            half_open_per_group_max: 2,
+            links_max: 5,
+            links_per_group_max: 4,
+        };
+        Arc::new(Gate {
+            limits: watch::channel(limits).1,
+            counts: Mutex::default(),
+        })
     }
 
     fn group(address: &str) -> Option<Group> {
-        let network = Network { params: Params::DEFAULT, ..Network::local() };
+        let network = Network {
+            params: Params::DEFAULT,
+            ..Network::local()
+        };
         Some(network.group_of(address.parse().unwrap()))
     }
 
@@ -269,7 +318,13 @@ mod tests {
         };
         let places: Vec<_> = (0..4).map(|_| settled().unwrap()).collect();
         assert!(settled().is_none());
-        assert_eq!(gate.lock().all, Count { half_open: 0, links: 4 });
+        assert_eq!(
+            gate.lock().all,
+            Count {
+                half_open: 0,
+                links: 4
+            }
+        );
         drop(places);
         assert_eq!(gate.lock().all, Count::default());
         assert!(gate.lock().groups.is_empty());

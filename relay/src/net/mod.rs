@@ -1,8 +1,9 @@
 //! The relay's shell around its two planes: sockets, tasks, and the clock.
 //!
-//! One task a link ([`conn`]), one that accepts ([`listen`]), one for each dial ([`dial`]), and one that runs the control plane
-//! ([`plane`]). Links report to the control plane by one bounded channel; the control plane answers through each link's
-//! queue and table updates, and never waits for a link.
+//! One task a link ([`conn`]), one that accepts ([`listen`]), one for each dial ([`dial`]), and one
+//! that runs the control plane ([`plane`]). Links report to the control plane by one bounded
+//! channel; the control plane answers through each link's queue and table updates, and never waits
+//! for a link.
 
 pub(crate) mod addresses;
 pub(crate) mod conn;
@@ -46,11 +47,13 @@ use tls_stream::BufferPool;
 
 /// How long a TLS handshake may take, and then the exchange of `Hello`s.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// Bytes that the kernel may hold without having sent them. What waits longer waits in the link's queue, where circuits take
-/// turns and where it counts against the memory budget; enough for one batch to be sent while the next is made.
+/// Bytes that the kernel may hold without having sent them. What waits longer waits in the link's
+/// queue, where circuits take turns and where it counts against the memory budget; enough for one
+/// batch to be sent while the next is made.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// Reports of links that wait for the control plane. A link holds at most one more; see [`conn::Conn`].
+/// Reports of links that wait for the control plane. A link holds at most one more; see
+/// [`conn::Conn`].
 const REPORTS_MAX: usize = 256;
 
 /// What all tasks of a relay share.
@@ -176,14 +179,26 @@ impl Shared {
 
     /// What this relay says first on a link, as of now.
     pub(crate) fn hello(&self) -> Hello {
-        let hello = self.hello.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Hello { clock: wall_now(), ..hello }
+        let hello = self
+            .hello
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Hello {
+            clock: wall_now(),
+            ..hello
+        }
     }
 
     /// Another process with this relay's identity has shown.
     pub(crate) fn say_twin(&self) {
         let now = Duration::from_micros(self.clock.now().as_micros());
-        if let Some(repeated) = self.twin.lock().unwrap_or_else(PoisonError::into_inner).come(now) {
+        if let Some(repeated) = self
+            .twin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .come(now)
+        {
             tracing::error!(repeated, "{}", selfcheck::TWIN);
         }
     }
@@ -191,7 +206,12 @@ impl Shared {
     /// Says how often another process with this relay's identity has shown, if that was not said.
     pub(crate) fn say_twins_left(&self) {
         let now = Duration::from_micros(self.clock.now().as_micros());
-        if let Some(repeated) = self.twin.lock().unwrap_or_else(PoisonError::into_inner).rest(now) {
+        if let Some(repeated) = self
+            .twin
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rest(now)
+        {
             tracing::error!(repeated, "{}", selfcheck::TWIN);
         }
     }
@@ -206,7 +226,8 @@ impl Shared {
         is_dialler: bool,
         on_up: impl FnOnce(),
     ) -> Result<(), OpenFault> {
-        let hello = tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello())).await;
+        let hello =
+            tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello())).await;
         let hello = match hello.unwrap_or(Err(OpenFault::Timeout)) {
             Ok(hello) => hello,
             Err(fault) => {
@@ -220,14 +241,29 @@ impl Shared {
         on_up();
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));
-        let handle = LinkHandle { queue, updates: Arc::default() };
-        // Between relays there is padding enough in what they say to each other; a client's pauses are its user's.
+        let handle = LinkHandle {
+            queue,
+            updates: Arc::default(),
+        };
+        // Between relays there is padding enough in what they say to each other; a client's pauses
+        // are its user's.
         let params = &self.network.params;
         let has_padding = params.link_padding && peer.is_none();
         let padding = has_padding.then_some(params.padding_min..=params.padding_max);
-        let conn = Conn::new(stream, Arc::clone(self), handle.clone(), padding, peer.is_none());
-        let up = LinkUp { peer, is_dialler, hello };
-        // Down comes after up and all events, by the same channel. That it is closed means that the relay has stopped.
+        let conn = Conn::new(
+            stream,
+            Arc::clone(self),
+            handle.clone(),
+            padding,
+            peer.is_none(),
+        );
+        let up = LinkUp {
+            peer,
+            is_dialler,
+            hello,
+        };
+        // Down comes after up and all events, by the same channel. That it is closed means that the
+        // relay has stopped.
         if self.control.send(LinkReport::Up(up, handle)).await.is_ok() {
             let end = conn.run().await;
             tracing::debug!(link = link.0, %end, "link ended");
@@ -237,7 +273,8 @@ impl Shared {
     }
 }
 
-/// Prepares a socket for cells: none waits for another to share its packet, and few wait in the kernel.
+/// Prepares a socket for cells: none waits for another to share its packet, and few wait in the
+/// kernel.
 fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
@@ -248,7 +285,10 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// The first cell each way (docs/protocol.md §2.4).
-async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, ours: &Hello) -> Result<Hello, OpenFault> {
+async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    ours: &Hello,
+) -> Result<Hello, OpenFault> {
     stream.write_all(ours.encode().as_bytes()).await?;
     stream.flush().await?;
     let mut cell = Cell::blank();
@@ -267,17 +307,22 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub(crate) fn start() -> Self {
-        Self { started_at: tokio::time::Instant::now() }
+        Self {
+            started_at: tokio::time::Instant::now(),
+        }
     }
 
     /// What time it is.
     pub(crate) fn now(&self) -> Instant {
-        Instant::from_micros(u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX))
+        Instant::from_micros(
+            u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
+        )
     }
 
     /// When `instant` is, for the runtime's timers.
     pub(crate) fn to_tokio(self, instant: Instant) -> tokio::time::Instant {
-        // A timer farther than this never fires in practice; capped, since the runtime's clock could overflow.
+        // A timer farther than this never fires in practice; capped, since the runtime's clock
+        // could overflow.
         let micros = instant.as_micros().min(u64::from(u32::MAX) * 1_000_000);
         self.started_at + Duration::from_micros(micros)
     }
@@ -285,5 +330,9 @@ impl Clock {
 
 /// Calendar time.
 pub(crate) fn wall_now() -> WallTime {
-    WallTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    WallTime(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    )
 }

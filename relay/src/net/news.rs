@@ -28,7 +28,10 @@ fn words(news: News) -> (Level, String) {
         ),
         News::ClockSinceLastRun(ClockJump::Back(by)) => (
             Level::WARN,
-            format!("this relay's clock is {} behind what it said when the relay last ran: check it", in_words(by)),
+            format!(
+                "this relay's clock is {} behind what it said when the relay last ran: check it",
+                in_words(by)
+            ),
         ),
         News::ClockJumped(jump) => {
             let (by, way) = match jump {
@@ -36,9 +39,18 @@ fn words(news: News) -> (Level, String) {
                 ClockJump::Back(by) => (by, "back"),
             };
             let by = in_words(by);
-            (Level::WARN, format!("this relay's clock jumped {way} by {by}: what it keeps is not deleted by it yet"))
+            (
+                Level::WARN,
+                format!(
+                    "this relay's clock jumped {way} by {by}: what it keeps is not deleted by it yet"
+                ),
+            )
         }
-        News::ClockDiffers { ahead, relays, is_sure } => {
+        News::ClockDiffers {
+            ahead,
+            relays,
+            is_sure,
+        } => {
             let (off_by, whom) = (clock_off_by(ahead), other_relays(relays));
             let advice = if is_sure {
                 "set it right, and run a time service that keeps it so"
@@ -46,25 +58,41 @@ fn words(news: News) -> (Level, String) {
                 "others may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time \
                  service that keeps it so"
             };
-            (Level::WARN, format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"))
+            (
+                Level::WARN,
+                format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"),
+            )
         }
-        News::ClockAgrees { relays } => {
-            (Level::INFO, format!("this relay's clock agrees with that of {} again", other_relays(relays)))
-        }
-        News::DescriptorRefused(fault) => {
-            (Level::WARN, format!("others will not believe this relay's descriptor: {fault:?}"))
-        }
+        News::ClockAgrees { relays } => (
+            Level::INFO,
+            format!(
+                "this relay's clock agrees with that of {} again",
+                other_relays(relays)
+            ),
+        ),
+        News::DescriptorRefused(fault) => (
+            Level::WARN,
+            format!("others will not believe this relay's descriptor: {fault:?}"),
+        ),
     }
 }
 
-/// How far this clock is from others that are so many seconds ahead of it, in words that go before `that of`.
+/// How far this clock is from others that are so many seconds ahead of it, in words that go before
+/// `that of`.
 pub(crate) fn clock_off_by(ahead: i64) -> String {
     let way = if ahead > 0 { "behind" } else { "ahead of" };
-    format!("{} {way}", in_words(Duration::from_secs(ahead.unsigned_abs())))
+    format!(
+        "{} {way}",
+        in_words(Duration::from_secs(ahead.unsigned_abs()))
+    )
 }
 
 fn other_relays(count: usize) -> String {
-    if count == 1 { "the one relay that it is linked to".to_owned() } else { format!("{count} linked relays") }
+    if count == 1 {
+        "the one relay that it is linked to".to_owned()
+    } else {
+        format!("{count} linked relays")
+    }
 }
 
 #[cfg(test)]
@@ -73,13 +101,28 @@ mod tests {
 
     #[test]
     fn a_clock_that_differs_is_said_with_how_far_and_which_way() {
-        let said = |ahead, relays, is_sure| words(News::ClockDiffers { ahead, relays, is_sure });
+        let said = |ahead, relays, is_sure| {
+            words(News::ClockDiffers {
+                ahead,
+                relays,
+                is_sure,
+            })
+        };
         let (level, text) = said(3 * 3600, 4, true);
         assert_eq!(level, Level::WARN);
-        assert!(text.starts_with("this relay's clock is 3 hours behind that of 4 linked relays: "), "{text}");
-        assert!(text.contains(": set it right") && text.contains("descriptors are not believed"), "{text}");
+        assert!(
+            text.starts_with("this relay's clock is 3 hours behind that of 4 linked relays: "),
+            "{text}"
+        );
+        assert!(
+            text.contains(": set it right") && text.contains("descriptors are not believed"),
+            "{text}"
+        );
         let (_, text) = said(-29 * 86_400, 1, false);
-        assert!(text.starts_with("this relay's clock is 29 days ahead of that of the one relay"), "{text}");
+        assert!(
+            text.starts_with("this relay's clock is 29 days ahead of that of the one relay"),
+            "{text}"
+        );
         assert!(
             text.contains("compare it with a source") && text.contains("not believed"),
             "nobody breaks a right clock for it: {text}"
@@ -90,9 +133,18 @@ mod tests {
     fn to_have_been_switched_off_is_no_warning() {
         let month = Duration::from_secs(30 * 86_400);
         let (level, text) = words(News::ClockSinceLastRun(ClockJump::Ahead(month)));
-        assert!(level == Level::INFO && text.contains("last ran 30 days ago"), "{text}");
-        assert_eq!(words(News::ClockSinceLastRun(ClockJump::Back(month))).0, Level::WARN);
+        assert!(
+            level == Level::INFO && text.contains("last ran 30 days ago"),
+            "{text}"
+        );
+        assert_eq!(
+            words(News::ClockSinceLastRun(ClockJump::Back(month))).0,
+            Level::WARN
+        );
         let (level, text) = words(News::ClockJumped(ClockJump::Back(month)));
-        assert!(level == Level::WARN && text.contains("jumped back by 30 days"), "{text}");
+        assert!(
+            level == Level::WARN && text.contains("jumped back by 30 days"),
+            "{text}"
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! The task that runs the control plane: gives it what happened, the time and randomness, and does what it asks.
+//! The task that runs the control plane: gives it what happened, the time and randomness, and does
+//! what it asks.
 //!
 //! After each batch of what happened it drains the effects in their order, tables before cells: see
-//! [`TableUpdates`](super::conn::TableUpdates). It never waits for a link, nor for the store: an op that the store has no room
-//! for is answered at once as one that failed.
+//! [`TableUpdates`](super::conn::TableUpdates). It never waits for a link, nor for the store: an op
+//! that the store has no room for is answered at once as one that failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::iter;
@@ -55,7 +56,8 @@ pub(crate) struct Plane {
 pub(crate) struct Inputs {
     /// Links.
     pub(crate) reports: mpsc::Receiver<LinkReport>,
-    /// The store. Unbounded, but never longer than what the store was asked, which is bounded: so the store need not wait.
+    /// The store. Unbounded, but never longer than what the store was asked, which is bounded: so
+    /// the store need not wait.
     pub(crate) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
     /// Whoever has a question or an order.
     pub(crate) asks: mpsc::Receiver<Ask>,
@@ -102,7 +104,10 @@ impl Plane {
             store,
             untaken,
             workers: Workers::new(),
-            seeds: Seeds { seeds, warning: Repeated::new(MINUTE) },
+            seeds: Seeds {
+                seeds,
+                warning: Repeated::new(MINUTE),
+            },
             twins_said: 0,
             inputs,
             spare_cells,
@@ -119,13 +124,18 @@ impl Plane {
                 Input::Reports => reports.drain(..).for_each(|report| self.on_report(report)),
                 Input::Stored(done) => {
                     let (now, wall) = (self.clock.now(), wall_now());
-                    done.into_iter().for_each(|done| self.control.handle_stored(now, wall, done, &mut self.rng));
+                    done.into_iter().for_each(|done| {
+                        self.control.handle_stored(now, wall, done, &mut self.rng);
+                    });
                 }
-                Input::Worked(Worked::Answered(done)) => self.control.handle_work_done(self.clock.now(), done),
+                Input::Worked(Worked::Answered(done)) => {
+                    self.control.handle_work_done(self.clock.now(), done);
+                }
                 Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
                 Input::Ask(ask) => self.on_ask(ask),
                 Input::Timeout => {
-                    self.control.handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
+                    self.control
+                        .handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
                     self.renew_hello();
                     self.say_what_is_left();
                 }
@@ -138,7 +148,10 @@ impl Plane {
     }
 
     async fn next_input(&mut self, reports: &mut Vec<LinkReport>) -> Input {
-        let timeout_at = self.control.poll_timeout().map(|at| self.clock.to_tokio(at));
+        let timeout_at = self
+            .control
+            .poll_timeout()
+            .map(|at| self.clock.to_tokio(at));
         let inputs = &mut self.inputs;
         // Channels of which this end or the other outlives this task never end: no arm for that.
         tokio::select! {
@@ -157,11 +170,13 @@ impl Plane {
             LinkReport::Up(up, handle) => {
                 let link = handle.queue.link();
                 self.links.insert(link, handle);
-                self.control.handle_link_up(now, wall, link, up, &mut self.rng);
+                self.control
+                    .handle_link_up(now, wall, link, up, &mut self.rng);
             }
             LinkReport::Events(events) => {
                 for (link, event) in events {
-                    self.control.handle_event(now, wall, link, event, &mut self.rng);
+                    self.control
+                        .handle_event(now, wall, link, event, &mut self.rng);
                 }
             }
             LinkReport::Down(link) => {
@@ -169,7 +184,8 @@ impl Plane {
                 self.control.handle_link_down(link);
             }
             LinkReport::DialFailed(relay) => {
-                self.seeds.on_dial_failed(relay, Duration::from_micros(now.as_micros()));
+                self.seeds
+                    .on_dial_failed(relay, Duration::from_micros(now.as_micros()));
                 self.control.handle_dial_failed(relay);
             }
         }
@@ -187,7 +203,11 @@ impl Plane {
     /// Lines that have stopped coming still owe their last sum.
     fn say_what_is_left(&mut self) {
         self.shared.say_twins_left();
-        if let Some(repeated) = self.seeds.warning.rest(Duration::from_micros(self.clock.now().as_micros())) {
+        if let Some(repeated) = self
+            .seeds
+            .warning
+            .rest(Duration::from_micros(self.clock.now().as_micros()))
+        {
             tracing::info!(repeated, "seeds could not be reached for a while");
         }
     }
@@ -198,8 +218,14 @@ impl Plane {
                 let _ = reply.send(self.control.stats()); // whoever asked may have gone
             }
             Ask::Addresses(addresses) => {
-                if let Err(fault) = self.control.handle_addresses(wall_now(), addresses, &mut self.rng) {
-                    tracing::error!(?fault, "others will not believe these addresses; set `advertise` to public ones");
+                if let Err(fault) =
+                    self.control
+                        .handle_addresses(wall_now(), addresses, &mut self.rng)
+                {
+                    tracing::error!(
+                        ?fault,
+                        "others will not believe these addresses; set `advertise` to public ones"
+                    );
                 }
                 self.renew_hello();
             }
@@ -223,8 +249,14 @@ impl Plane {
             }
             self.report_broken(broken);
         }
-        self.shared.counters.dropped_cells.fetch_add(pushed.dropped.len() as u64, Ordering::Relaxed);
-        pushed.dropped.drain(..).for_each(|cell| self.spare_cells.put(cell));
+        self.shared
+            .counters
+            .dropped_cells
+            .fetch_add(pushed.dropped.len() as u64, Ordering::Relaxed);
+        pushed
+            .dropped
+            .drain(..)
+            .for_each(|cell| self.spare_cells.put(cell));
         while let Some(op) = self.control.poll_link() {
             self.handle_link_op(op);
         }
@@ -236,7 +268,10 @@ impl Plane {
             news::say(news);
         }
         while let Some(op) = self.control.poll_store() {
-            if let Err(NotTaken { answer: Some(answer) }) = self.store.submit(op) {
+            if let Err(NotTaken {
+                answer: Some(answer),
+            }) = self.store.submit(op)
+            {
                 let _ = self.untaken.send(vec![answer]); // read by this task itself
             }
         }
@@ -244,17 +279,25 @@ impl Plane {
 
     fn update_table(&mut self, link: LinkId, update: TableUpdate<LinkId>) {
         let is_removal = matches!(update, TableUpdate::Remove(_));
-        let queue_of = |link| self.links.get(&link).map(|handle| Arc::clone(&handle.queue));
-        // A link that is gone was reported to the control plane before it left `links`: it has no use for its circuits.
-        let (Some(handle), Some(update)) = (self.links.get(&link), update.map_queue(queue_of)) else { return };
+        let queue_of = |link| {
+            self.links
+                .get(&link)
+                .map(|handle| Arc::clone(&handle.queue))
+        };
+        // A link that is gone was reported to the control plane before it left `links`: it has no
+        // use for its circuits.
+        let (Some(handle), Some(update)) = (self.links.get(&link), update.map_queue(queue_of))
+        else {
+            return;
+        };
         handle.updates.push(update);
         if is_removal {
             handle.queue.wake(); // the keys are to be gone now, not when the peer next says something
         }
     }
 
-    /// Hands what the control plane has to say to the links, as many cells of one link as come together with one lock. Returns
-    /// the circuits that this broke.
+    /// Hands what the control plane has to say to the links, as many cells of one link as come
+    /// together with one lock. Returns the circuits that this broke.
     fn send_cells(&mut self, pushed: &mut Pushed) -> Vec<(LinkId, CircId)> {
         let mut broken = Vec::new();
         let mut next = self.control.poll_cell();
@@ -280,7 +323,13 @@ impl Plane {
     fn report_broken(&mut self, broken: Vec<(LinkId, CircId)>) {
         let (now, wall) = (self.clock.now(), wall_now());
         for (link, circ) in broken {
-            self.control.handle_event(now, wall, link, LinkEvent::Broken(circ, Violation::Window), &mut self.rng);
+            self.control.handle_event(
+                now,
+                wall,
+                link,
+                LinkEvent::Broken(circ, Violation::Window),
+                &mut self.rng,
+            );
         }
     }
 
@@ -299,7 +348,11 @@ impl Plane {
 
     fn renew_hello(&self) {
         let hello = self.control.hello(wall_now());
-        *self.shared.hello.lock().unwrap_or_else(PoisonError::into_inner) = hello;
+        *self
+            .shared
+            .hello
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = hello;
     }
 
     /// Tells every circuit, sends what waits, closes every link and the store.
@@ -309,7 +362,10 @@ impl Plane {
         self.links.values().for_each(|handle| handle.queue.close());
         let links_end = async {
             while !self.links.is_empty() {
-                self.inputs.reports.recv_many(&mut reports, REPORTS_BATCH).await;
+                self.inputs
+                    .reports
+                    .recv_many(&mut reports, REPORTS_BATCH)
+                    .await;
                 for report in reports.drain(..) {
                     match report {
                         LinkReport::Down(link) => drop(self.links.remove(&link)),
@@ -330,8 +386,9 @@ impl Plane {
 
 /// Answers handshakes in tasks beside those of the links, a few at a time.
 ///
-/// Links come first: a task answers one handshake, some 70 microseconds, then every other task that is ready has its turn; and
-/// such tasks take half of the cores at most, or the only one. What waits is bounded by the circuits that the control plane admits.
+/// Links come first: a task answers one handshake, some 70 microseconds, then every other task that
+/// is ready has its turn; and such tasks take half of the cores at most, or the only one. What
+/// waits is bounded by the circuits that the control plane admits.
 struct Workers {
     waiting: VecDeque<Work>,
     running: usize,
@@ -351,12 +408,21 @@ impl Workers {
     fn new() -> Self {
         let (worked_sender, worked) = mpsc::unbounded_channel();
         let running_max = (tokio::runtime::Handle::current().metrics().num_workers() / 2).max(1);
-        Self { waiting: VecDeque::new(), running: 0, running_max, worked, worked_sender }
+        Self {
+            waiting: VecDeque::new(),
+            running: 0,
+            running_max,
+            worked,
+            worked_sender,
+        }
     }
 
     fn start(&mut self, control: &Control) {
         while self.running < self.running_max && !self.waiting.is_empty() {
-            let works: Vec<_> = self.waiting.drain(..JOB_WORKS.min(self.waiting.len())).collect();
+            let works: Vec<_> = self
+                .waiting
+                .drain(..JOB_WORKS.min(self.waiting.len()))
+                .collect();
             let responder = control.responder();
             let worked = self.worked_sender.clone();
             self.running += 1;
@@ -370,11 +436,18 @@ impl Workers {
 }
 
 fn answer(responder: &Responder, work: &Work) -> WorkDone {
-    WorkDone { id: work.id, result: responder.respond(&work.onionskin, &mut rand::rng()) }
+    WorkDone {
+        id: work.id,
+        result: responder.respond(&work.onionskin, &mut rand::rng()),
+    }
 }
 
 /// Between any two, every other task that is ready has its turn.
-async fn answer_in_turn(works: &[Work], answer: impl Fn(&Work) -> WorkDone, mut tell: impl FnMut(WorkDone)) {
+async fn answer_in_turn(
+    works: &[Work],
+    answer: impl Fn(&Work) -> WorkDone,
+    mut tell: impl FnMut(WorkDone),
+) {
     for (index, work) in works.iter().enumerate() {
         if index > 0 {
             tokio::task::yield_now().await;
@@ -394,7 +467,9 @@ struct Seeds {
 
 impl Seeds {
     fn on_dial_failed(&mut self, relay: RelayId, now: Duration) {
-        let Some(seed) = self.seeds.iter().find(|seed| seed.id == relay) else { return };
+        let Some(seed) = self.seeds.iter().find(|seed| seed.id == relay) else {
+            return;
+        };
         if let Some(repeated) = self.warning.come(now) {
             tracing::warn!(%seed, repeated, "can't reach a seed; trying again. Is it running, and is its address right?");
         }
@@ -413,11 +488,19 @@ mod tests {
 
     fn works(count: u64) -> Vec<Work> {
         let onionskin = || Box::new(Onionskin([0; ONIONSKIN_LEN]));
-        (0..count).map(|number| Work { id: WorkId(number), onionskin: onionskin() }).collect()
+        (0..count)
+            .map(|number| Work {
+                id: WorkId(number),
+                onionskin: onionskin(),
+            })
+            .collect()
     }
 
     fn done(work: &Work) -> WorkDone {
-        WorkDone { id: work.id, result: Err(HandshakeFault::UnknownOnionKey) }
+        WorkDone {
+            id: work.id,
+            result: Err(HandshakeFault::UnknownOnionKey),
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! Cell buffers for reuse: one pool a relay, one small cache a link, so that a cell costs no allocation and a batch of cells
-//! costs at most one lock.
+//! Cell buffers for reuse: one pool a relay, one small cache a link, so that a cell costs no
+//! allocation and a batch of cells costs at most one lock.
 //!
 //! What a full pool is given beyond its limit goes back to the allocator.
 
@@ -44,7 +44,10 @@ impl CellPool {
 impl CellCache {
     /// An empty cache of `pool`.
     pub(crate) const fn new(pool: Arc<CellPool>) -> Self {
-        Self { pool, unused: Vec::new() }
+        Self {
+            pool,
+            unused: Vec::new(),
+        }
     }
 
     /// A cell to read into. Its bytes are those of an earlier cell, or zeros.
@@ -92,10 +95,16 @@ mod tests {
             assert!(busy.unused.len() <= CACHE_CELLS_MAX);
         }
         busy.clear();
-        assert_eq!((busy.unused.capacity(), pool.unused.lock().unwrap().len()), (0, 100));
+        assert_eq!(
+            (busy.unused.capacity(), pool.unused.lock().unwrap().len()),
+            (0, 100)
+        );
         let mut other = CellCache::new(Arc::clone(&pool));
         let _cell = other.take();
-        assert_eq!((other.unused.len(), pool.unused.lock().unwrap().len()), (REFILL_CELLS - 1, 100 - REFILL_CELLS));
+        assert_eq!(
+            (other.unused.len(), pool.unused.lock().unwrap().len()),
+            (REFILL_CELLS - 1, 100 - REFILL_CELLS)
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! What waits to be sent on a link: written to by any link's task and by the control plane, a batch with one lock; emptied by
-//! the task that owns the link. Circuits take [`Turns`].
+//! What waits to be sent on a link: written to by any link's task and by the control plane, a batch
+//! with one lock; emptied by the task that owns the link. Circuits take [`Turns`].
 //!
 //! Policies, when there is too much (docs/operating.md):
-//! * A circuit with more relay cells waiting than its window can explain is broken: its cells are dropped, and the control
-//!   plane is told that it broke [`Violation::Window`](umbel_proto::Violation::Window).
-//! * A queue over [`LINK_QUEUE_CELLS_MAX`], or any queue that grows while the relay is over its memory budget, breaks the
-//!   circuit that has most relay cells waiting in it.
-//! * A queue too long without any circuit to blame belongs to a peer that does not read: its link is closed.
+//! * A circuit with more relay cells waiting than its window can explain is broken: its cells are
+//!   dropped, and the control plane is told that it broke
+//!   [`Violation::Window`](umbel_proto::Violation::Window).
+//! * A queue over [`LINK_QUEUE_CELLS_MAX`], or any queue that grows while the relay is over its
+//!   memory budget, breaks the circuit that has most relay cells waiting in it.
+//! * A queue too long without any circuit to blame belongs to a peer that does not read: its link
+//!   is closed.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +22,8 @@ use umbel_proto::limits::{CELL_LEN, WINDOW_MAX_CELLS};
 use super::turns::Turns;
 use crate::control::io::LinkId;
 
-/// Most relay cells of one circuit that wait on one link: its largest window, and what is not counted by windows (credits,
-/// extends, padding).
+/// Most relay cells of one circuit that wait on one link: its largest window, and what is not
+/// counted by windows (credits, extends, padding).
 pub(crate) const CIRCUIT_CELLS_MAX: u32 = WINDOW_MAX_CELLS as u32 + 64;
 /// Most cells that wait on one link: 16 MiB.
 pub(crate) const LINK_QUEUE_CELLS_MAX: usize = 8192;
@@ -37,7 +39,10 @@ pub(crate) struct Budget {
 impl Budget {
     /// A budget of `max_bytes`.
     pub(crate) const fn new(max_bytes: usize) -> Self {
-        Self { used_cells: AtomicUsize::new(0), max_cells: max_bytes / CELL_LEN }
+        Self {
+            used_cells: AtomicUsize::new(0),
+            max_cells: max_bytes / CELL_LEN,
+        }
     }
 
     /// Cells that wait now.
@@ -87,7 +92,8 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// What became of cells that were pushed, beside those that wait now. Kept by whoever pushes, and used again.
+/// What became of cells that were pushed, beside those that wait now. Kept by whoever pushes, and
+/// used again.
 #[derive(Debug, Default)]
 pub(crate) struct Pushed {
     /// Cells that were not taken: buffers to be used again.
@@ -99,7 +105,11 @@ pub(crate) struct Pushed {
 impl LinkQueue {
     /// An empty queue of the link `link`.
     pub(crate) fn new(link: LinkId, budget: Arc<Budget>) -> Self {
-        Self { link, budget, state: Mutex::default() }
+        Self {
+            link,
+            budget,
+            state: Mutex::default(),
+        }
     }
 
     /// Which link's queue this is.
@@ -134,7 +144,11 @@ impl LinkQueue {
     pub(crate) fn take(&self, cx: &Context<'_>, batch: &mut VecDeque<Cell>, room: usize) -> Phase {
         let mut state = self.lock();
         batch.extend(std::iter::from_fn(|| state.turns.pop()).take(room));
-        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             state.waker = Some(cx.waker().clone());
         }
         state.phase
@@ -224,7 +238,14 @@ impl State {
 
     /// Forgets everything, and takes nothing more. Returns the cells that waited.
     fn shut(&mut self) -> Turns {
-        std::mem::replace(self, Self { phase: Phase::Closed, ..Self::default() }).turns
+        std::mem::replace(
+            self,
+            Self {
+                phase: Phase::Closed,
+                ..Self::default()
+            },
+        )
+        .turns
     }
 }
 
@@ -239,7 +260,9 @@ mod tests {
     }
 
     fn relay(number: u32, count: usize) -> Vec<Cell> {
-        (0..count).map(|_| Cell::new(Some(circ(number)), Command::Relay)).collect()
+        (0..count)
+            .map(|_| Cell::new(Some(circ(number)), Command::Relay))
+            .collect()
     }
 
     fn queue(max_cells: usize) -> LinkQueue {
@@ -266,7 +289,10 @@ mod tests {
         push(&queue, relay(2, 2));
         assert_eq!(queue.budget.used_cells(), 5);
         let (first, _) = take(&queue, 4);
-        let order: Vec<_> = first.iter().map(|cell| cell.header().unwrap().0.unwrap().number()).collect();
+        let order: Vec<_> = first
+            .iter()
+            .map(|cell| cell.header().unwrap().0.unwrap().number())
+            .collect();
         assert_eq!(order, [1, 2, 1, 2]);
         assert_eq!(take(&queue, 4).0.len(), 1);
         assert_eq!(queue.budget.used_cells(), 0);
@@ -277,14 +303,27 @@ mod tests {
     fn a_circuit_over_its_cap_is_broken_until_it_is_destroyed_and_no_other_suffers() {
         let queue = queue(10_000);
         push(&queue, relay(2, 1));
-        assert!(push(&queue, relay(1, CIRCUIT_CELLS_MAX as usize)).broken.is_empty());
+        assert!(
+            push(&queue, relay(1, CIRCUIT_CELLS_MAX as usize))
+                .broken
+                .is_empty()
+        );
         let pushed = push(&queue, relay(1, 1));
-        assert_eq!((pushed.broken, pushed.dropped.len()), (vec![circ(1)], 1 + CIRCUIT_CELLS_MAX as usize));
+        assert_eq!(
+            (pushed.broken, pushed.dropped.len()),
+            (vec![circ(1)], 1 + CIRCUIT_CELLS_MAX as usize)
+        );
         let pushed = push(&queue, relay(1, 1));
         assert_eq!((pushed.broken.len(), pushed.dropped.len()), (0, 1));
-        push(&queue, vec![Cell::destroy(circ(1), DestroyReason::Protocol)]);
+        push(
+            &queue,
+            vec![Cell::destroy(circ(1), DestroyReason::Protocol)],
+        );
         assert!(push(&queue, relay(1, 1)).dropped.is_empty());
-        assert_eq!((take(&queue, 10).0.len(), queue.budget.used_cells()), (3, 0));
+        assert_eq!(
+            (take(&queue, 10).0.len(), queue.budget.used_cells()),
+            (3, 0)
+        );
     }
 
     #[test]
@@ -302,12 +341,29 @@ mod tests {
         let budget = Arc::new(Budget::new(5 * CELL_LEN));
         let silent = LinkQueue::new(LinkId(1), Arc::clone(&budget));
         let other = LinkQueue::new(LinkId(2), Arc::clone(&budget));
-        push(&silent, (1..=5).flat_map(|number| relay(number, 1)).collect());
+        push(
+            &silent,
+            (1..=5).flat_map(|number| relay(number, 1)).collect(),
+        );
         assert_eq!(push(&other, relay(1, 1)).broken, [circ(1)]);
-        assert!(push(&other, vec![Cell::destroy(circ(1), DestroyReason::Protocol)]).broken.is_empty());
-        assert_eq!(budget.used_cells(), 6, "the end of a circuit is told all the same");
+        assert!(
+            push(
+                &other,
+                vec![Cell::destroy(circ(1), DestroyReason::Protocol)]
+            )
+            .broken
+            .is_empty()
+        );
+        assert_eq!(
+            budget.used_cells(),
+            6,
+            "the end of a circuit is told all the same"
+        );
         let broken = push(&silent, relay(6, 2)).broken;
-        assert_eq!((broken[0], broken.len(), budget.used_cells()), (circ(6), 2, 5));
+        assert_eq!(
+            (broken[0], broken.len(), budget.used_cells()),
+            (circ(6), 2, 5)
+        );
     }
 
     #[test]
@@ -321,10 +377,16 @@ mod tests {
 
         let silent = LinkQueue::new(LinkId(2), Arc::new(Budget::new(100_000 * CELL_LEN)));
         let created = |number| Cell::new(Some(circ(number)), Command::Created);
-        push(&silent, (1..).take(LINK_QUEUE_CELLS_MAX).map(created).collect());
+        push(
+            &silent,
+            (1..).take(LINK_QUEUE_CELLS_MAX).map(created).collect(),
+        );
         assert_eq!(take(&silent, 0).1, Phase::Open);
         push(&silent, vec![created(u32::MAX)]);
-        assert_eq!((take(&silent, 0).1, silent.budget.used_cells()), (Phase::Closed, 0));
+        assert_eq!(
+            (take(&silent, 0).1, silent.budget.used_cells()),
+            (Phase::Closed, 0)
+        );
     }
 
     #[test]
@@ -337,6 +399,9 @@ mod tests {
         push(&queue, relay(1, 2));
         queue.shut();
         assert_eq!(push(&queue, relay(1, 2)).dropped.len(), 2);
-        assert_eq!((take(&queue, 10).1, queue.budget.used_cells()), (Phase::Closed, 0));
+        assert_eq!(
+            (take(&queue, 10).1, queue.budget.used_cells()),
+            (Phase::Closed, 0)
+        );
     }
 }

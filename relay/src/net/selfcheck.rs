@@ -1,5 +1,6 @@
-//! What a relay can find out about itself that its operator would otherwise hear of from nobody: whether it answers where it says it
-//! does, whether another does, and whether its data directory is still there.
+//! What a relay can find out about itself that its operator would otherwise hear of from nobody:
+//! whether it answers where it says it does, whether another does, and whether its data directory
+//! is still there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +29,8 @@ const INTERVAL: Duration = Duration::from_secs(4 * 3600);
 const AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
 /// How often the same is said again while it lasts.
 const SAY_AGAIN: Duration = Duration::from_secs(6 * 3600);
-/// Tries after which an address that is not this machine's, and through which nobody came, is taken for dead.
+/// Tries after which an address that is not this machine's, and through which nobody came, is taken
+/// for dead.
 const TRIES_PATIENT: u32 = 3;
 /// How often the data directory is looked at.
 const DIRECTORY_INTERVAL: Duration = Duration::from_secs(2);
@@ -59,8 +61,12 @@ enum Verdict {
     Bad,
 }
 
-/// Dials each address that the relay advertises, after its start and now and then, until the relay stops.
-pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receiver<Vec<SocketAddr>>) {
+/// Dials each address that the relay advertises, after its start and now and then, until the relay
+/// stops.
+pub(crate) async fn dial_self(
+    shared: Arc<Shared>,
+    mut addresses: watch::Receiver<Vec<SocketAddr>>,
+) {
     let mut findings: BTreeMap<SocketAddr, Finding> = BTreeMap::new();
     let mut bad_rounds = 0;
     loop {
@@ -71,7 +77,8 @@ pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receive
             let answer = ask(&shared, address).await;
             let has_visitors = shared.counters.relay_conns.load(Ordering::Relaxed) > 0;
             let finding = findings.entry(address).or_default();
-            is_good &= finding.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;
+            is_good &=
+                finding.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;
         }
         let wait = match (is_good, bad_rounds) {
             (true, _) => INTERVAL,
@@ -91,7 +98,9 @@ pub(crate) async fn dial_self(shared: Arc<Shared>, mut addresses: watch::Receive
 
 /// Who answers at `address`. The link is made as a client's, and not kept.
 async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
-    let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else { return Answer::Unknown };
+    let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else {
+        return Answer::Unknown;
+    };
     let socket = match timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => return answer_of_dial(&error),
@@ -104,12 +113,19 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
         Err(_) => return Answer::NoRelay,
     };
     let before = shared.hello();
-    let hello = Hello { descriptor: None, ..before.clone() };
+    let hello = Hello {
+        descriptor: None,
+        ..before.clone()
+    };
     let exchanged = timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &hello)).await;
     drop(timeout(HANDSHAKE_MAX, stream.shutdown()).await); // nothing else is to be said
     match exchanged {
         // What this process says of itself may have changed meanwhile, but only once.
-        Ok(Ok(theirs)) if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) => Answer::Own,
+        Ok(Ok(theirs))
+            if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) =>
+        {
+            Answer::Own
+        }
         Ok(Ok(_)) => Answer::Twin,
         Ok(Err(_)) | Err(_) => Answer::Nobody,
     }
@@ -125,7 +141,10 @@ fn answer_of_dial(error: &io::Error) -> Answer {
 
 /// What a handshake that failed says of who answered.
 fn answer_of(error: &io::Error) -> Answer {
-    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+    match error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<rustls::Error>())
+    {
         Some(rustls::Error::InvalidCertificate(_)) => Answer::OtherRelay,
         Some(_) => Answer::NoRelay,
         None => Answer::Nobody, // the connection broke: this relay, too, closes at once when it has too many
@@ -146,18 +165,29 @@ struct Finding {
 
 impl Finding {
     /// Notes who answered, and says what the operator does not know yet.
-    fn note(&mut self, address: SocketAddr, answer: Answer, has_visitors: bool, is_own: bool) -> Verdict {
+    fn note(
+        &mut self,
+        address: SocketAddr,
+        answer: Answer,
+        has_visitors: bool,
+        is_own: bool,
+    ) -> Verdict {
         self.failures = match answer {
             Answer::Own => 0,
             Answer::Unknown => self.failures,
-            Answer::Twin | Answer::OtherRelay | Answer::NoRelay | Answer::Nobody => self.failures + 1,
+            Answer::Twin | Answer::OtherRelay | Answer::NoRelay | Answer::Nobody => {
+                self.failures + 1
+            }
         };
         let verdict = judge(answer, has_visitors, is_own, self.failures);
         let now = Instant::now();
         let is_known = self.said.is_some_and(|(before, judged, said_at)| {
-            (before, judged) == (answer, verdict) && (verdict == Verdict::Good || now - said_at < SAY_AGAIN)
+            (before, judged) == (answer, verdict)
+                && (verdict == Verdict::Good || now - said_at < SAY_AGAIN)
         });
-        let was_bad = self.said.is_some_and(|(_, judged, _)| judged != Verdict::Good);
+        let was_bad = self
+            .said
+            .is_some_and(|(_, judged, _)| judged != Verdict::Good);
         if !is_known {
             self.said = Some((answer, verdict, now));
             say(address, answer, verdict, was_bad);
@@ -184,7 +214,9 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
         (_, Verdict::Good) if was_bad => {
             tracing::info!(%address, "this relay answers at the address that it advertises");
         }
-        (_, Verdict::Good) => tracing::debug!(%address, "this relay answers at the address that it advertises"),
+        (_, Verdict::Good) => {
+            tracing::debug!(%address, "this relay answers at the address that it advertises");
+        }
         (Answer::Twin, _) => tracing::error!(%address, "{TWIN}"),
         (Answer::Unknown, _) => tracing::warn!(
             %address,
@@ -218,8 +250,9 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
 pub(crate) const TWIN: &str = "another process runs with this relay's identity: stop one of the two, and make a relay of its own \
      there with `umbel-relay init`; the two take each other's circuits and mail";
 
-/// Looks at the data directory now and then, until the relay stops; says so again every six hours while it is not what it was. Returns
-/// whether `files[0]`, which has the mail, is lost: what is written there from then on is lost too.
+/// Looks at the data directory now and then, until the relay stops; says so again every six hours
+/// while it is not what it was. Returns whether `files[0]`, which has the mail, is lost: what is
+/// written there from then on is lost too.
 pub(crate) async fn watch_directory(
     data_dir: PathBuf,
     files: &'static [&'static str],
@@ -233,7 +266,11 @@ pub(crate) async fn watch_directory(
             () = sleep(DIRECTORY_INTERVAL) => {}
         }
         let now = files_of(&data_dir, files);
-        let mut lost = began.iter().zip(&now).zip(files).filter(|((began, now), _)| began.is_lost(**now));
+        let mut lost = began
+            .iter()
+            .zip(&now)
+            .zip(files)
+            .filter(|((began, now), _)| began.is_lost(**now));
         match lost.next() {
             None => said_at = None,
             Some((_, file)) if file == &files[0] => {
@@ -295,9 +332,20 @@ mod tests {
     #[test]
     fn what_can_be_no_fault_is_said_with_care() {
         let far = |failures| judge(Answer::Nobody, false, false, failures);
-        assert_eq!((far(1), far(TRIES_PATIENT)), (Verdict::Doubtful, Verdict::Bad));
-        assert_eq!(judge(Answer::Nobody, false, true, 1), Verdict::Bad, "no router is in between");
-        assert_eq!(judge(Answer::Nobody, true, false, 9), Verdict::Doubtful, "others do come");
+        assert_eq!(
+            (far(1), far(TRIES_PATIENT)),
+            (Verdict::Doubtful, Verdict::Bad)
+        );
+        assert_eq!(
+            judge(Answer::Nobody, false, true, 1),
+            Verdict::Bad,
+            "no router is in between"
+        );
+        assert_eq!(
+            judge(Answer::Nobody, true, false, 9),
+            Verdict::Doubtful,
+            "others do come"
+        );
         assert_eq!(judge(Answer::OtherRelay, false, false, 1), Verdict::Bad);
         assert_eq!(judge(Answer::Twin, true, false, 1), Verdict::Bad);
         assert_eq!(judge(Answer::Own, false, true, 0), Verdict::Good);
@@ -310,8 +358,16 @@ mod tests {
         }
         assert_eq!(answer_of_dial(&Errno::CONNREFUSED.into()), Answer::Nobody);
         assert_eq!(judge(Answer::Unknown, false, true, 9), Verdict::Doubtful);
-        let mut finding = Finding { said: None, failures: 2 };
-        finding.note(SocketAddr::from(([127, 0, 0, 1], 1)), Answer::Unknown, false, true);
+        let mut finding = Finding {
+            said: None,
+            failures: 2,
+        };
+        finding.note(
+            SocketAddr::from(([127, 0, 0, 1], 1)),
+            Answer::Unknown,
+            false,
+            true,
+        );
         assert_eq!(finding.failures, 2, "it says nothing of the address");
     }
 

@@ -1,4 +1,5 @@
-//! When a link is sent a padding cell, when it is given up, and when closing it has taken long enough.
+//! When a link is sent a padding cell, when it is given up, and when closing it has taken long
+//! enough.
 //!
 //! One runtime timer for all three, moved only when it expires: a busy link costs it nothing.
 
@@ -11,7 +12,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A link that is silent for so long is dead.
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(60);
-/// A link on which nothing was sent for so long gets a padding cell, so that its peer knows that it is alive.
+/// A link on which nothing was sent for so long gets a padding cell, so that its peer knows that it
+/// is alive.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long a link that is to be closed may take to send what waits.
 pub(super) const CLOSING_MAX: Duration = Duration::from_secs(2);
@@ -31,7 +33,8 @@ pub(super) enum Expired {
     Closing,
 }
 
-/// When a link is sent a padding cell, and when it is given up. One timer for all, moved only when it expires.
+/// When a link is sent a padding cell, and when it is given up. One timer for all, moved only when
+/// it expires.
 pub(super) struct LinkTimer {
     sleep: Pin<Box<Sleep>>,
     /// `None`: only to keep the link alive.
@@ -50,7 +53,14 @@ impl LinkTimer {
         let now = Instant::now();
         let keepalive = next_keepalive(padding.as_ref());
         let sleep = Box::pin(sleep_until(now + keepalive));
-        Self { sleep, padding, keepalive, sent_at: now, received_at: now, close_at: None }
+        Self {
+            sleep,
+            padding,
+            keepalive,
+            sent_at: now,
+            received_at: now,
+            close_at: None,
+        }
     }
 
     /// Ready when [`on_expired`](Self::on_expired) is to be asked.
@@ -85,11 +95,14 @@ impl LinkTimer {
 
     fn reset(&mut self) {
         let end = self.close_at.unwrap_or(self.received_at + DEAD_AFTER);
-        self.sleep.as_mut().reset(end.min(self.sent_at + self.keepalive));
+        self.sleep
+            .as_mut()
+            .reset(end.min(self.sent_at + self.keepalive));
     }
 }
 
-/// With padding, the greater of two draws: then the time since the last cell says least (docs/protocol.md §2.6).
+/// With padding, the greater of two draws: then the time since the last cell says least
+/// (docs/protocol.md §2.6).
 fn next_keepalive(padding: Option<&Padding>) -> Duration {
     let draw = |range: &Padding| rand::rng().random_range(range.clone());
     padding.map_or(KEEPALIVE, |range| draw(range).max(draw(range)))

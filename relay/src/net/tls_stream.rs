@@ -1,9 +1,10 @@
 //! TLS on a socket, as a busy link wants it: one system call for several records, each way.
 //!
-//! rustls does the TLS; this only moves its bytes. Cells that are written become whole records inside rustls and leave together
-//! when the stream is flushed. What the socket holds is read in large pieces into a buffer that is borrowed from a pool and goes
-//! back as soon as it is empty, so that an idle link keeps none. Both are bounded: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`]; and
-//! so are the large buffers of all links together, [`LENT_BUFFERS_MAX`].
+//! rustls does the TLS; this only moves its bytes. Cells that are written become whole records
+//! inside rustls and leave together when the stream is flushed. What the socket holds is read in
+//! large pieces into a buffer that is borrowed from a pool and goes back as soon as it is empty, so
+//! that an idle link keeps none. Both are bounded: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`]; and so
+//! are the large buffers of all links together, [`LENT_BUFFERS_MAX`].
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -17,11 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const READ_AHEAD_LEN: usize = 64 * 1024;
 /// The same once too many large buffers are lent: what rustls alone would read.
 const SMALL_READ_LEN: usize = 4 * 1024;
-/// Most large buffers that links hold at once: 16 MiB. They are held for long only where cells come faster than they can go.
+/// Most large buffers that links hold at once: 16 MiB. They are held for long only where cells come
+/// faster than they can go.
 const LENT_BUFFERS_MAX: usize = 256;
-/// Most bytes of records that wait for the socket: four full records with what TLS puts around each.
+/// Most bytes of records that wait for the socket: four full records with what TLS puts around
+/// each.
 const SEND_BYTES_MAX: usize = 4 * (16 * 1024 + 22);
-/// Most unused buffers that the pool keeps: 2 MiB. Only links with more to read than they could forward hold one.
+/// Most unused buffers that the pool keeps: 2 MiB. Only links with more to read than they could
+/// forward hold one.
 const POOL_BUFFERS_MAX: usize = 32;
 
 /// Buffers to read into, lent to links.
@@ -42,7 +46,10 @@ impl BufferPool {
             return vec![0; SMALL_READ_LEN].into_boxed_slice();
         }
         buffers.lent += 1;
-        buffers.unused.pop().unwrap_or_else(|| vec![0; READ_AHEAD_LEN].into_boxed_slice())
+        buffers
+            .unused
+            .pop()
+            .unwrap_or_else(|| vec![0; READ_AHEAD_LEN].into_boxed_slice())
     }
 
     fn give_back(&self, buffer: Box<[u8]>) {
@@ -73,7 +80,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     pub(super) fn new(socket: S, session: impl Into<Connection>, pool: Arc<BufferPool>) -> Self {
         let mut session = session.into();
         session.set_buffer_limit(Some(SEND_BYTES_MAX));
-        Self { socket, session, ahead: ReadAhead { pool, buffer: None, start: 0, end: 0 } }
+        Self {
+            socket,
+            session,
+            ahead: ReadAhead {
+                pool,
+                buffer: None,
+                start: 0,
+                end: 0,
+            },
+        }
     }
 
     /// Opens what was read ahead, after reading more if that was nothing.
@@ -86,13 +102,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         if self.session.wants_write() {
             let _ = self.poll_send(cx); // an alert or a new key: now if the socket takes it, else with the next cells
         }
-        Poll::Ready(processed.map(|_| ()).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)))
+        Poll::Ready(
+            processed
+                .map(|_| ())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+        )
     }
 
     /// Hands finished records to the socket until none waits.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
-            match self.session.write_tls(&mut NonBlocking { socket: &mut self.socket, cx }) {
+            match self.session.write_tls(&mut NonBlocking {
+                socket: &mut self.socket,
+                cx,
+            }) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -104,7 +127,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         loop {
             match this.session.reader().read(buf.initialize_unfilled()) {
@@ -112,7 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
                     buf.advance(len);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(this.poll_receive(cx))?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(this.poll_receive(cx))?;
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -120,11 +149,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
-    /// Makes one record of the slices. Only a flush, or more than may wait, hands records to the socket.
+    /// Makes one record of the slices. Only a flush, or more than may wait, hands records to the
+    /// socket.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -173,7 +207,11 @@ impl ReadAhead {
     }
 
     /// Reads as much as the socket has and the buffer holds; nothing at the end of the stream.
-    fn poll_fill<S: AsyncRead + Unpin>(&mut self, socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        socket: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut buffer = self.buffer.take().unwrap_or_else(|| self.pool.take());
         let mut filled = ReadBuf::new(&mut buffer);
         let polled = Pin::new(socket).poll_read(cx, &mut filled);
@@ -190,7 +228,10 @@ impl ReadAhead {
 impl Read for ReadAhead {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let buffer = self.buffer.as_deref().unwrap_or_default();
-        let len = buffer.get(self.start..self.end).unwrap_or_default().read(out)?;
+        let len = buffer
+            .get(self.start..self.end)
+            .unwrap_or_default()
+            .read(out)?;
         self.start += len;
         Ok(len)
     }
@@ -237,15 +278,29 @@ mod tests {
     use super::*;
 
     /// Both ends of a connection with so much room on the wire, and the pool of the first.
-    async fn pair(wire_len: usize) -> (TlsStream<DuplexStream>, TlsStream<DuplexStream>, Arc<BufferPool>) {
+    async fn pair(
+        wire_len: usize,
+    ) -> (
+        TlsStream<DuplexStream>,
+        TlsStream<DuplexStream>,
+        Arc<BufferPool>,
+    ) {
         let key = SigningKey::from_seed(&[1; 32]);
         let acceptor = TlsAcceptor::from(tls::accept_config(&key).unwrap());
         let connector = TlsConnector::from(tls::dial_config(&key.public().into(), None).unwrap());
         let (near, far) = duplex(wire_len);
-        let (near, far) = tokio::join!(connector.connect(tls::server_name(), near), acceptor.accept(far));
-        let ((near, client), (far, server)) = (near.unwrap().into_inner(), far.unwrap().into_inner());
+        let (near, far) = tokio::join!(
+            connector.connect(tls::server_name(), near),
+            acceptor.accept(far)
+        );
+        let ((near, client), (far, server)) =
+            (near.unwrap().into_inner(), far.unwrap().into_inner());
         let pool = Arc::<BufferPool>::default();
-        (TlsStream::new(near, client, Arc::clone(&pool)), TlsStream::new(far, server, Arc::default()), pool)
+        (
+            TlsStream::new(near, client, Arc::clone(&pool)),
+            TlsStream::new(far, server, Arc::default()),
+            pool,
+        )
     }
 
     /// Large buffers that links hold, and that nobody does.
@@ -282,7 +337,9 @@ mod tests {
         let sent = bytes(30_000);
         near.write_all(&sent).await.unwrap();
         let mut received = vec![0; sent.len()];
-        let early = tokio::time::timeout(std::time::Duration::from_millis(1), far.read(&mut received)).await;
+        let early =
+            tokio::time::timeout(std::time::Duration::from_millis(1), far.read(&mut received))
+                .await;
         assert!(early.is_err(), "nothing was flushed");
         near.flush().await.unwrap();
         far.read_exact(&mut received).await.unwrap();
@@ -300,7 +357,12 @@ mod tests {
         near.read_exact(&mut received).await.unwrap();
         let mut more = ReadBuf::new(&mut received);
         assert!(
-            Pin::new(&mut near).poll_read(&mut Context::from_waker(std::task::Waker::noop()), &mut more).is_pending()
+            Pin::new(&mut near)
+                .poll_read(
+                    &mut Context::from_waker(std::task::Waker::noop()),
+                    &mut more
+                )
+                .is_pending()
         );
         assert!(near.ahead.buffer.is_none() && counts(&pool) == (0, 1));
     }
@@ -323,14 +385,27 @@ mod tests {
 
         let (mut near, far, _) = pair(1 << 20).await;
         drop(far);
-        assert_eq!(near.read(&mut [0; 10]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            near.read(&mut [0; 10]).await.unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
 
         let (mut near, mut far, _) = pair(1 << 20).await;
         far.socket
-            .write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
+            .write_all(&[
+                23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19,
+                20,
+            ])
             .await
             .unwrap();
-        assert_eq!(near.read(&mut [0; 10]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(far.read(&mut [0; 10]).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "told by an alert");
+        assert_eq!(
+            near.read(&mut [0; 10]).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        assert_eq!(
+            far.read(&mut [0; 10]).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidData,
+            "told by an alert"
+        );
     }
 }

@@ -1,9 +1,12 @@
-//! Cells that wait on one link, by circuit: each circuit with something to send has its turn, one cell at a time.
+//! Cells that wait on one link, by circuit: each circuit with something to send has its turn, one
+//! cell at a time.
 //!
-//! So a circuit that sends little waits for one cell of each of the others at most, however much they have waiting. What belongs
-//! to no circuit comes first. Cells of one circuit keep their order; between circuits there is none to keep.
+//! So a circuit that sends little waits for one cell of each of the others at most, however much
+//! they have waiting. What belongs to no circuit comes first. Cells of one circuit keep their
+//! order; between circuits there is none to keep.
 //!
-//! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and goes allocates nothing.
+//! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and
+//! goes allocates nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -40,7 +43,10 @@ impl Turns {
 
     /// The circuit with most relay cells that wait, if any has some.
     pub(super) fn longest(&self) -> Option<CircId> {
-        let (&circ, longest) = self.waiting.iter().max_by_key(|(_, waiting)| waiting.relay_count)?;
+        let (&circ, longest) = self
+            .waiting
+            .iter()
+            .max_by_key(|(_, waiting)| waiting.relay_count)?;
         (longest.relay_count > 0).then_some(circ)
     }
 
@@ -59,8 +65,17 @@ impl Turns {
     ///
     /// # Errors
     /// So many wait already; the cell comes back.
-    pub(super) fn push_relay(&mut self, circ: CircId, cell: Cell, count_max: u32) -> Result<(), Cell> {
-        if self.waiting.get(&circ).is_some_and(|waiting| waiting.relay_count >= count_max) {
+    pub(super) fn push_relay(
+        &mut self,
+        circ: CircId,
+        cell: Cell,
+        count_max: u32,
+    ) -> Result<(), Cell> {
+        if self
+            .waiting
+            .get(&circ)
+            .is_some_and(|waiting| waiting.relay_count >= count_max)
+        {
             return Err(cell);
         }
         self.push(circ, cell, 1);
@@ -78,7 +93,11 @@ impl Turns {
                 waiting.relay_count += relay_count;
             }
             Entry::Vacant(place) => {
-                place.insert(Waiting { first: index, last: index, relay_count });
+                place.insert(Waiting {
+                    first: index,
+                    last: index,
+                    relay_count,
+                });
                 self.order.push_back(circ);
             }
         }
@@ -110,7 +129,9 @@ impl Turns {
 
     /// Takes all cells of a circuit out, into `removed`.
     pub(super) fn remove(&mut self, circ: CircId, removed: &mut Vec<Cell>) {
-        let Some(waiting) = self.waiting.remove(&circ) else { return };
+        let Some(waiting) = self.waiting.remove(&circ) else {
+            return;
+        };
         self.order.retain(|&other| other != circ);
         let mut at = Some(waiting.first);
         while let Some((cell, next)) = at.and_then(|index| self.slab.remove(index)) {
@@ -147,7 +168,10 @@ struct Place {
 
 impl Slab {
     fn insert(&mut self, cell: Cell) -> usize {
-        let place = Place { cell: Some(cell), next: None };
+        let place = Place {
+            cell: Some(cell),
+            next: None,
+        };
         if let Some(index) = self.free.pop()
             && let Some(free) = self.places.get_mut(index)
         {
@@ -191,13 +215,20 @@ mod tests {
 
     fn push(turns: &mut Turns, number: u32, indexes: impl IntoIterator<Item = u8>) {
         for index in indexes {
-            assert!(turns.push_relay(circ(number), cell(number, index), 1000).is_ok());
+            assert!(
+                turns
+                    .push_relay(circ(number), cell(number, index), 1000)
+                    .is_ok()
+            );
         }
     }
 
     fn pop(turns: &mut Turns) -> Option<(u32, u8)> {
         let cell = turns.pop()?;
-        Some((cell.header().unwrap().0.map_or(0, CircId::number), cell.body()[0]))
+        Some((
+            cell.header().unwrap().0.map_or(0, CircId::number),
+            cell.body()[0],
+        ))
     }
 
     #[test]
@@ -218,7 +249,10 @@ mod tests {
         let mut turns = Turns::default();
         push(&mut turns, 1, 0..2);
         turns.push_link(Cell::new(None, Command::Padding));
-        assert_eq!([pop(&mut turns), pop(&mut turns)], [Some((0, 0)), Some((1, 0))]);
+        assert_eq!(
+            [pop(&mut turns), pop(&mut turns)],
+            [Some((0, 0)), Some((1, 0))]
+        );
         assert_eq!(turns.len(), 1);
     }
 
@@ -234,7 +268,10 @@ mod tests {
         let mut last = HashMap::new();
         let mut count = 0;
         while let Some((number, index)) = pop(&mut turns) {
-            assert!(last.insert(number, index).is_none_or(|before| before < index));
+            assert!(
+                last.insert(number, index)
+                    .is_none_or(|before| before < index)
+            );
             count += 1;
         }
         assert_eq!((count, turns.len(), turns.longest()), (256 - 86, 0, None));
@@ -250,8 +287,14 @@ mod tests {
         let mut removed = Vec::new();
         turns.remove(circ(2), &mut removed);
         turns.remove(circ(2), &mut removed);
-        assert_eq!((removed.len(), turns.len(), turns.longest()), (5, 3, Some(circ(1))));
-        assert_eq!(std::iter::from_fn(|| pop(&mut turns)).collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 2)]);
+        assert_eq!(
+            (removed.len(), turns.len(), turns.longest()),
+            (5, 3, Some(circ(1)))
+        );
+        assert_eq!(
+            std::iter::from_fn(|| pop(&mut turns)).collect::<Vec<_>>(),
+            [(1, 0), (1, 1), (1, 2)]
+        );
     }
 
     #[test]
@@ -263,7 +306,10 @@ mod tests {
         assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_err());
         assert_eq!(turns.longest(), Some(circ(1)));
         turns.pop();
-        assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_err(), "what was sent did not count");
+        assert!(
+            turns.push_relay(circ(1), cell(1, 9), 2).is_err(),
+            "what was sent did not count"
+        );
         turns.pop();
         assert!(turns.push_relay(circ(1), cell(1, 9), 2).is_ok());
         assert_eq!(turns.len(), 2);
@@ -275,10 +321,17 @@ mod tests {
         for _ in 0..3 {
             (1..=200).for_each(|number| push(&mut turns, number, [0, 1]));
             turns.shrink();
-            assert_eq!((turns.len(), turns.slab.places.len()), (400, 400), "nothing that waits is lost");
+            assert_eq!(
+                (turns.len(), turns.slab.places.len()),
+                (400, 400),
+                "nothing that waits is lost"
+            );
             while turns.pop().is_some() {}
         }
         turns.shrink();
-        assert_eq!(turns.slab.places.capacity() + turns.waiting.capacity() + turns.order.capacity(), 0);
+        assert_eq!(
+            turns.slab.places.capacity() + turns.waiting.capacity() + turns.order.capacity(),
+            0
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The store's thread: takes what waits, lets it take effect in one transaction, and answers after the one fsync.
+//! The store's thread: takes what waits, lets it take effect in one transaction, and answers after
+//! the one fsync.
 //!
-//! A transaction that fails is taken back and its ops are tried one by one, so that one bad op, or a full disk that still
-//! lets something be removed, fails no other. What failed is answered as failed; nothing else stops.
+//! A transaction that fails is taken back and its ops are tried one by one, so that one bad op, or
+//! a full disk that still lets something be removed, fails no other. What failed is answered as
+//! failed; nothing else stops.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -61,11 +63,18 @@ impl Committer {
         match committed {
             Ok(()) => {
                 if let Some(repeated) = self.failure.rest(self.opened_at.elapsed()) {
-                    tracing::info!(repeated, "the store can be written to; for a while it could not be");
+                    tracing::info!(
+                        repeated,
+                        "the store can be written to; for a while it could not be"
+                    );
                 }
                 batch.done
             }
-            Err(_) => batch.ops.iter().filter_map(|op| self.commit_alone(op)).collect(),
+            Err(_) => batch
+                .ops
+                .iter()
+                .filter_map(|op| self.commit_alone(op))
+                .collect(),
         }
     }
 
@@ -80,7 +89,11 @@ impl Committer {
             batch.ops.push(op);
             batch.done.extend(applied?);
             let is_open = batch.ops.len() < BATCH_OPS_MAX && began_at.elapsed() < BATCH_TIME_MAX;
-            next = if is_open { self.ops.try_recv().ok() } else { None };
+            next = if is_open {
+                self.ops.try_recv().ok()
+            } else {
+                None
+            };
         }
         transaction.commit()?;
         self.shared.on_commit(batch.is_writing);
@@ -104,13 +117,19 @@ impl Committer {
 
     fn on_failed(&mut self, failed: &rusqlite::Error) {
         self.shared.on_failed();
-        let Some(repeated) = self.failure.come(self.opened_at.elapsed()) else { return };
+        let Some(repeated) = self.failure.come(self.opened_at.elapsed()) else {
+            return;
+        };
         let advice = match failed.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => "the disk is full: free some space, or lower records_disk_mib",
+            Some(ErrorCode::DiskFull) => {
+                "the disk is full: free some space, or lower records_disk_mib"
+            }
             Some(ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
                 "the disk fails or is read-only: check it and its mount"
             }
-            _ => "the store's file may be damaged: restart, and move the file away if that does not help",
+            _ => {
+                "the store's file may be damaged: restart, and move the file away if that does not help"
+            }
         };
         error!(repeated, error = %failed, "can't write to the store, and senders were told: {advice}");
     }
@@ -120,18 +139,31 @@ const fn is_write(op: &StoreOp) -> bool {
     !matches!(op, StoreOp::Mailbox(HolderOp::ReadRecords { .. }))
 }
 
-/// Lets one op take effect in the transaction that is open, and says what to answer once that is durable.
+/// Lets one op take effect in the transaction that is open, and says what to answer once that is
+/// durable.
 fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
     match op {
         StoreOp::Mailbox(op) => return Ok(Some(StoreDone::Mailbox(mailbox::apply(db, op)?))),
         StoreOp::Book(BookOp::Put { relay, row }) => relays::put_relay(db, relay, row)?,
         StoreOp::Book(BookOp::Remove(relays)) => relays::remove_relays(db, relays)?,
-        StoreOp::PutInboxDescriptor { ticket, blinded, epoch, descriptor } => {
+        StoreOp::PutInboxDescriptor {
+            ticket,
+            blinded,
+            epoch,
+            descriptor,
+        } => {
             relays::put_inbox_descriptor(db, blinded, *epoch, descriptor)?;
-            return Ok(Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: true }));
+            return Ok(Some(StoreDone::InboxDescriptor {
+                ticket: *ticket,
+                is_stored: true,
+            }));
         }
-        StoreOp::RemoveInboxDescriptorsBefore(epoch) => relays::remove_inbox_descriptors_before(db, *epoch)?,
-        StoreOp::RemoveInboxDescriptorsAfter(epoch) => relays::remove_inbox_descriptors_after(db, *epoch)?,
+        StoreOp::RemoveInboxDescriptorsBefore(epoch) => {
+            relays::remove_inbox_descriptors_before(db, *epoch)?;
+        }
+        StoreOp::RemoveInboxDescriptorsAfter(epoch) => {
+            relays::remove_inbox_descriptors_after(db, *epoch)?;
+        }
         StoreOp::PutOnionKeys(keys) => relays::put_onion_keys(db, keys)?,
         StoreOp::PutClock(state) => relays::put_clock(db, state)?,
     }
@@ -141,10 +173,14 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
 /// What an op that came to nothing is answered, if anyone waits for an answer.
 pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
     match op {
-        StoreOp::Mailbox(op) => Some(StoreDone::Mailbox(HolderDone { op: op.id(), outcome })),
-        StoreOp::PutInboxDescriptor { ticket, .. } => {
-            Some(StoreDone::InboxDescriptor { ticket: *ticket, is_stored: false })
-        }
+        StoreOp::Mailbox(op) => Some(StoreDone::Mailbox(HolderDone {
+            op: op.id(),
+            outcome,
+        })),
+        StoreOp::PutInboxDescriptor { ticket, .. } => Some(StoreDone::InboxDescriptor {
+            ticket: *ticket,
+            is_stored: false,
+        }),
         StoreOp::Book(_)
         | StoreOp::RemoveInboxDescriptorsBefore(_)
         | StoreOp::RemoveInboxDescriptorsAfter(_)

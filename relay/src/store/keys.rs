@@ -54,10 +54,11 @@ pub fn create(data_dir: &Path) -> Result<SigningKey, KeyError> {
 /// # Errors
 /// There is none, it is damaged, or the disk fails.
 pub fn load(data_dir: &Path) -> Result<SigningKey, KeyError> {
-    let mut file = File::open(data_dir.join(IDENTITY_FILE)).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => KeyError::Missing,
-        _ => KeyError::Io(error),
-    })?;
+    let mut file =
+        File::open(data_dir.join(IDENTITY_FILE)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => KeyError::Missing,
+            _ => KeyError::Io(error),
+        })?;
     // One byte more than there should be shows a file that is too long.
     let mut bytes = Zeroizing::new([0; FILE_LEN + 1]);
     let mut len = 0;
@@ -104,7 +105,11 @@ fn write_unfinished(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {} // one left by a process that was killed
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(unfinished)
@@ -112,7 +117,8 @@ fn write_unfinished(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf>
 
 /// A new name is durable once its folder is.
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 #[cfg(test)]
@@ -129,7 +135,10 @@ mod tests {
         assert!(load(dir.path()).is_ok_and(|key| key.public() == made.public()));
         assert!(matches!(create(dir.path()), Err(KeyError::Exists)));
         assert!(load(dir.path()).is_ok_and(|key| key.public() == made.public()));
-        let mode = fs::metadata(dir.path().join(IDENTITY_FILE)).unwrap().permissions().mode();
+        let mode = fs::metadata(dir.path().join(IDENTITY_FILE))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -146,7 +155,11 @@ mod tests {
         other[0] ^= 1;
         for bad in [&good[..FILE_LEN - 1], &long, &other, &[]] {
             fs::write(&path, bad).unwrap();
-            assert!(matches!(load(dir.path()), Err(KeyError::Malformed)), "{} bytes", bad.len());
+            assert!(
+                matches!(load(dir.path()), Err(KeyError::Malformed)),
+                "{} bytes",
+                bad.len()
+            );
         }
     }
 }

@@ -12,22 +12,46 @@ use super::{integer, whole};
 /// Lets one op take effect inside the caller's transaction.
 pub(super) fn apply(db: &Connection, op: &HolderOp) -> rusqlite::Result<HolderDone> {
     let outcome = match op {
-        HolderOp::PutQueue { queue, owner, sender, fetched_at, .. } => {
+        HolderOp::PutQueue {
+            queue,
+            owner,
+            sender,
+            fetched_at,
+            ..
+        } => {
             put_queue(db, queue, owner, sender, *fetched_at)?;
             Outcome::Done
         }
-        HolderOp::PutRecord { queue, seq, record, expires_at, body, .. } => {
+        HolderOp::PutRecord {
+            queue,
+            seq,
+            record,
+            expires_at,
+            body,
+            ..
+        } => {
             put_record(
                 db,
                 queue,
-                &RecordEntry { seq: *seq, record: *record, len: body.len(), expires_at: *expires_at },
+                &RecordEntry {
+                    seq: *seq,
+                    record: *record,
+                    len: body.len(),
+                    expires_at: *expires_at,
+                },
             )?;
             db.prepare_cached("INSERT INTO bodies (seq, body) VALUES (?1, ?2)")?
                 .execute(params![integer(*seq), body.as_slice()])?;
             Outcome::Done
         }
         HolderOp::ReadRecords { seqs, .. } => read_records(db, seqs)?,
-        HolderOp::RemoveRecords { queue, seqs, remember, forget, .. } => {
+        HolderOp::RemoveRecords {
+            queue,
+            seqs,
+            remember,
+            forget,
+            ..
+        } => {
             remove_records(db, seqs)?;
             remember_removed(db, queue, remember)?;
             forget_removed(db, queue, forget)?;
@@ -35,12 +59,17 @@ pub(super) fn apply(db: &Connection, op: &HolderOp) -> rusqlite::Result<HolderDo
         }
         HolderOp::RemoveQueue { queue, seqs, .. } => {
             remove_records(db, seqs)?;
-            db.prepare_cached("DELETE FROM removed WHERE queue = ?1")?.execute([queue.as_bytes()])?;
-            db.prepare_cached("DELETE FROM queues WHERE queue = ?1")?.execute([queue.as_bytes()])?;
+            db.prepare_cached("DELETE FROM removed WHERE queue = ?1")?
+                .execute([queue.as_bytes()])?;
+            db.prepare_cached("DELETE FROM queues WHERE queue = ?1")?
+                .execute([queue.as_bytes()])?;
             Outcome::Done
         }
     };
-    Ok(HolderDone { op: op.id(), outcome })
+    Ok(HolderDone {
+        op: op.id(),
+        outcome,
+    })
 }
 
 fn put_queue(
@@ -50,13 +79,20 @@ fn put_queue(
     sender: &PublicKey,
     fetched_at: WallTime,
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO queues (queue, owner, sender, fetched_at) VALUES (?1, ?2, ?3, ?4)";
-    db.prepare_cached(sql)?.execute(params![queue.as_bytes(), owner.0, sender.0, integer(fetched_at.as_secs())])?;
+    let sql =
+        "INSERT OR REPLACE INTO queues (queue, owner, sender, fetched_at) VALUES (?1, ?2, ?3, ?4)";
+    db.prepare_cached(sql)?.execute(params![
+        queue.as_bytes(),
+        owner.0,
+        sender.0,
+        integer(fetched_at.as_secs())
+    ])?;
     Ok(())
 }
 
 fn put_record(db: &Connection, queue: &QueueId, entry: &RecordEntry) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO records (seq, queue, record, len, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql =
+        "INSERT INTO records (seq, queue, record, len, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)";
     db.prepare_cached(sql)?.execute(params![
         integer(entry.seq),
         queue.as_bytes(),
@@ -91,11 +127,19 @@ fn remove_records(db: &Connection, seqs: &[u64]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn remember_removed(db: &Connection, queue: &QueueId, remember: &[(RecordId, WallTime)]) -> rusqlite::Result<()> {
+fn remember_removed(
+    db: &Connection,
+    queue: &QueueId,
+    remember: &[(RecordId, WallTime)],
+) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO removed (queue, record, expires_at) VALUES (?1, ?2, ?3)";
     let mut insert = db.prepare_cached(sql)?;
     for (record, expires_at) in remember {
-        insert.execute(params![queue.as_bytes(), record.as_bytes(), integer(expires_at.as_secs())])?;
+        insert.execute(params![
+            queue.as_bytes(),
+            record.as_bytes(),
+            integer(expires_at.as_secs())
+        ])?;
     }
     Ok(())
 }
@@ -108,7 +152,8 @@ fn forget_removed(db: &Connection, queue: &QueueId, forget: &[RecordId]) -> rusq
     Ok(())
 }
 
-/// All queues, without bodies. Records whose queue is gone are removed first: what was left of a removal that failed.
+/// All queues, without bodies. Records whose queue is gone are removed first: what was left of a
+/// removal that failed.
 pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
     db.execute_batch(
         "BEGIN;
@@ -118,12 +163,18 @@ pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
          COMMIT;",
     )?;
     let mut queues = restore_queues(db)?;
-    let mut records = db.prepare("SELECT seq, queue, record, len, expires_at FROM records ORDER BY seq")?;
+    let mut records =
+        db.prepare("SELECT seq, queue, record, len, expires_at FROM records ORDER BY seq")?;
     let mut rows = records.query([])?;
     while let Some(row) = rows.next()? {
         let len = usize::try_from(whole(row, 3)?).unwrap_or(usize::MAX);
         let record = RecordId(row.get(2)?);
-        let entry = RecordEntry { seq: whole(row, 0)?, record, len, expires_at: WallTime(whole(row, 4)?) };
+        let entry = RecordEntry {
+            seq: whole(row, 0)?,
+            record,
+            len,
+            expires_at: WallTime(whole(row, 4)?),
+        };
         if let Some(queue) = find(&mut queues, &QueueId(row.get(1)?)) {
             if queue.records.is_empty() {
                 queue.records.reserve_exact(1); // most have few
@@ -135,25 +186,37 @@ pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
     let mut rows = removed.query([])?;
     while let Some(row) = rows.next()? {
         if let Some(queue) = find(&mut queues, &QueueId(row.get(0)?)) {
-            queue.removed.push((RecordId(row.get(1)?), WallTime(whole(row, 2)?)));
+            queue
+                .removed
+                .push((RecordId(row.get(1)?), WallTime(whole(row, 2)?)));
         }
     }
     Ok(queues)
 }
 
 fn find<'a>(queues: &'a mut [QueueSnapshot], id: &QueueId) -> Option<&'a mut QueueSnapshot> {
-    let index = queues.binary_search_by(|snapshot| snapshot.queue.cmp(id)).ok()?;
+    let index = queues
+        .binary_search_by(|snapshot| snapshot.queue.cmp(id))
+        .ok()?;
     queues.get_mut(index)
 }
 
 /// By ascending id, which is the order that the table has.
 fn restore_queues(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
-    let mut select = db.prepare("SELECT queue, owner, sender, fetched_at FROM queues ORDER BY queue")?;
+    let mut select =
+        db.prepare("SELECT queue, owner, sender, fetched_at FROM queues ORDER BY queue")?;
     let queues = select.query_map([], |row| {
         let queue = QueueId(row.get(0)?);
         let (owner, sender) = (PublicKey(row.get(1)?), PublicKey(row.get(2)?));
         let fetched_at = WallTime(whole(row, 3)?);
-        Ok(QueueSnapshot { queue, owner, sender, fetched_at, records: Vec::new(), removed: Vec::new() })
+        Ok(QueueSnapshot {
+            queue,
+            owner,
+            sender,
+            fetched_at,
+            records: Vec::new(),
+            removed: Vec::new(),
+        })
     })?;
     queues.collect()
 }

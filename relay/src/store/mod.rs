@@ -1,8 +1,10 @@
-//! What must last: queues and records, descriptors, onion keys, in one SQLite file that one thread owns.
+//! What must last: queues and records, descriptors, onion keys, in one SQLite file that one thread
+//! owns.
 //!
-//! Ops take effect in the order submitted. Those that wait together are made durable together (group commit): one
-//! transaction, one fsync, and only then their answers, in order, through the callback. An answer that says "done" is
-//! true after a power cut. The store decides nothing: the cores ask.
+//! Ops take effect in the order submitted. Those that wait together are made durable together
+//! (group commit): one transaction, one fsync, and only then their answers, in order, through the
+//! callback. An answer that says "done" is true after a power cut. The store decides nothing: the
+//! cores ask.
 
 mod commit;
 pub mod keys;
@@ -29,7 +31,8 @@ use crate::repeated::{MINUTE, Repeated};
 
 /// Most ops that wait for the store's thread. When full, ops are refused.
 const QUEUE_OPS_MAX: usize = 8192;
-/// The last places are for ops whose asker waits for no answer, such as onion keys: nobody would ask again.
+/// The last places are for ops whose asker waits for no answer, such as onion keys: nobody would
+/// ask again.
 const QUEUE_OPS_RESERVED: usize = 1024;
 /// Most bytes of records and descriptors that wait with them.
 const QUEUE_BYTES_MAX: usize = 96 << 20;
@@ -117,7 +120,8 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the file, makes it if there is none, and returns what it holds. From then on answers go to `on_done`.
+    /// Opens the file, makes it if there is none, and returns what it holds. From then on answers
+    /// go to `on_done`.
     ///
     /// # Errors
     /// See [`StoreError`]; the file is left as it is.
@@ -125,7 +129,8 @@ impl Store {
         let db = schema::open(path)?;
         let restored = restore(&db).map_err(|source| StoreError::of(path, source))?;
         // All was read once, and most of it won't be again.
-        db.execute_batch("PRAGMA shrink_memory").map_err(|source| StoreError::of(path, source))?;
+        db.execute_batch("PRAGMA shrink_memory")
+            .map_err(|source| StoreError::of(path, source))?;
         Ok((Self::start(db, on_done)?, restored))
     }
 
@@ -134,9 +139,22 @@ impl Store {
         let (sender, ops) = sync_channel(QUEUE_OPS_MAX);
         let shared = Arc::new(Shared::default());
         let (opened_at, failure) = (Instant::now(), Repeated::new(MINUTE));
-        let committer = Committer { db, ops, on_done, shared: Arc::clone(&shared), opened_at, failure };
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(|| committer.run());
-        Ok(Self { ops: Some(sender), shared, thread: Some(thread.map_err(StoreError::Thread)?) })
+        let committer = Committer {
+            db,
+            ops,
+            on_done,
+            shared: Arc::clone(&shared),
+            opened_at,
+            failure,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(|| committer.run());
+        Ok(Self {
+            ops: Some(sender),
+            shared,
+            thread: Some(thread.map_err(StoreError::Thread)?),
+        })
     }
 
     /// Asks for an op; never waits.
@@ -158,7 +176,9 @@ impl Store {
             return Ok(());
         }
         self.shared.refused.fetch_add(1, Relaxed);
-        Err(NotTaken { answer: answer_if_refused })
+        Err(NotTaken {
+            answer: answer_if_refused,
+        })
     }
 
     /// Waits until all that was submitted is done and answered, and closes the file.
@@ -275,14 +295,18 @@ impl StoreError {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::File { .. } => "check that the directory exists and that this user may write there",
+            Self::File { .. } => {
+                "check that the directory exists and that this user may write there"
+            }
             Self::InUse { .. } => "stop the other relay first, or choose another --data-dir",
             Self::Newer { .. } => "install the version that wrote it, or a newer one",
             Self::Foreign { .. } => "choose another data directory, or put the store's copy back",
             Self::Damaged { .. } => {
                 "put a copy of relay.db back; without one, move it away: the mail that it kept for others is then lost"
             }
-            Self::Database { .. } => "check the disk: its space, its health, and whether it is mounted for writing",
+            Self::Database { .. } => {
+                "check the disk: its space, its health, and whether it is mounted for writing"
+            }
             Self::Thread(_) => "free some threads or memory of this machine",
         }
     }
@@ -294,11 +318,19 @@ impl fmt::Display for StoreError {
             Self::File { path, source } => write!(f, "can't open {}: {source}", path.display()),
             Self::InUse { path } => write!(f, "{} is in use by another process", path.display()),
             Self::Newer { path, found, known } => {
-                write!(f, "{} has format {found}, and this version reads up to {known}", path.display())
+                write!(
+                    f,
+                    "{} has format {found}, and this version reads up to {known}",
+                    path.display()
+                )
             }
-            Self::Foreign { path } => write!(f, "{} is not the store of an Umbel relay", path.display()),
+            Self::Foreign { path } => {
+                write!(f, "{} is not the store of an Umbel relay", path.display())
+            }
             Self::Damaged { path, source } => write!(f, "{} is damaged: {source}", path.display()),
-            Self::Database { path, source } => write!(f, "can't read or write {}: {source}", path.display()),
+            Self::Database { path, source } => {
+                write!(f, "can't read or write {}: {source}", path.display())
+            }
             Self::Thread(source) => write!(f, "can't start the store's thread: {source}"),
         }
     }

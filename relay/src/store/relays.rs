@@ -1,4 +1,5 @@
-//! Descriptors, onion keys and the clock on disk: opaque bytes, checked again by whoever starts from them.
+//! Descriptors, onion keys and the clock on disk: opaque bytes, checked again by whoever starts
+//! from them.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use umbel_proto::directory::{Age, BookRow};
@@ -10,10 +11,18 @@ use super::{integer, whole};
 use crate::control::io::StoredOnionKey;
 
 pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusqlite::Result<()> {
-    let Age { first_seen, setup_at } = row.age;
+    let Age {
+        first_seen,
+        setup_at,
+    } = row.age;
     let (first_seen, setup_at) = (integer(first_seen.as_secs()), integer(setup_at.as_secs()));
     let sql = "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at) VALUES (?1, ?2, ?3, ?4)";
-    db.prepare_cached(sql)?.execute(params![relay.as_bytes(), row.descriptor, first_seen, setup_at])?;
+    db.prepare_cached(sql)?.execute(params![
+        relay.as_bytes(),
+        row.descriptor,
+        first_seen,
+        setup_at
+    ])?;
     Ok(())
 }
 
@@ -31,45 +40,65 @@ pub(super) fn put_inbox_descriptor(
     epoch: Epoch,
     descriptor: &[u8],
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO inbox_descriptors (blinded, epoch, descriptor) VALUES (?1, ?2, ?3)";
-    db.prepare_cached(sql)?.execute(params![blinded.as_bytes(), integer(epoch.0), descriptor])?;
+    let sql =
+        "INSERT OR REPLACE INTO inbox_descriptors (blinded, epoch, descriptor) VALUES (?1, ?2, ?3)";
+    db.prepare_cached(sql)?
+        .execute(params![blinded.as_bytes(), integer(epoch.0), descriptor])?;
     Ok(())
 }
 
-pub(super) fn remove_inbox_descriptors_before(db: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch < ?1")?.execute([integer(epoch.0)])?;
+pub(super) fn remove_inbox_descriptors_before(
+    db: &Connection,
+    epoch: Epoch,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch < ?1")?
+        .execute([integer(epoch.0)])?;
     Ok(())
 }
 
-pub(super) fn remove_inbox_descriptors_after(db: &Connection, epoch: Epoch) -> rusqlite::Result<()> {
-    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch > ?1")?.execute([integer(epoch.0)])?;
+pub(super) fn remove_inbox_descriptors_after(
+    db: &Connection,
+    epoch: Epoch,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM inbox_descriptors WHERE epoch > ?1")?
+        .execute([integer(epoch.0)])?;
     Ok(())
 }
 
 pub(super) fn put_onion_keys(db: &Connection, keys: &[StoredOnionKey]) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM onion_keys")?.execute([])?;
-    let mut insert = db.prepare_cached("INSERT INTO onion_keys (created_at, secret) VALUES (?1, ?2)")?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO onion_keys (created_at, secret) VALUES (?1, ?2)")?;
     for key in keys {
-        insert.execute(params![integer(key.created_at.as_secs()), key.secret.as_slice()])?;
+        insert.execute(params![
+            integer(key.created_at.as_secs()),
+            key.secret.as_slice()
+        ])?;
     }
     Ok(())
 }
 
 pub(super) fn put_clock(db: &Connection, state: &[u8]) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO clock (id, state) VALUES (0, ?1)")?.execute([state])?;
+    db.prepare_cached("INSERT OR REPLACE INTO clock (id, state) VALUES (0, ?1)")?
+        .execute([state])?;
     Ok(())
 }
 
 /// What is known of this machine's clock.
 pub(super) fn restore_clock(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
-    db.query_row("SELECT state FROM clock", [], |row| row.get(0)).optional()
+    db.query_row("SELECT state FROM clock", [], |row| row.get(0))
+        .optional()
 }
 
 /// Onion keys, newest first.
 pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<StoredOnionKey>> {
-    let mut select = db.prepare("SELECT created_at, secret FROM onion_keys ORDER BY created_at DESC, rowid")?;
+    let mut select =
+        db.prepare("SELECT created_at, secret FROM onion_keys ORDER BY created_at DESC, rowid")?;
     let keys = select.query_map([], |row| {
-        Ok(StoredOnionKey { created_at: WallTime(whole(row, 0)?), secret: Zeroizing::new(row.get(1)?) })
+        Ok(StoredOnionKey {
+            created_at: WallTime(whole(row, 0)?),
+            secret: Zeroizing::new(row.get(1)?),
+        })
     })?;
     keys.collect()
 }
@@ -78,13 +107,21 @@ pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<Stored
 pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<BookRow>> {
     let mut select = db.prepare("SELECT descriptor, first_seen, setup_at FROM relays")?;
     let rows = select.query_map([], |row| {
-        let age = Age { first_seen: WallTime(whole(row, 1)?), setup_at: WallTime(whole(row, 2)?) };
-        Ok(BookRow { descriptor: row.get(0)?, age })
+        let age = Age {
+            first_seen: WallTime(whole(row, 1)?),
+            setup_at: WallTime(whole(row, 2)?),
+        };
+        Ok(BookRow {
+            descriptor: row.get(0)?,
+            age,
+        })
     })?;
     rows.collect()
 }
 
 /// Inbox descriptors' bytes.
 pub(super) fn restore_inbox_descriptors(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>> {
-    db.prepare("SELECT descriptor FROM inbox_descriptors")?.query_map([], |row| row.get(0))?.collect()
+    db.prepare("SELECT descriptor FROM inbox_descriptors")?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }

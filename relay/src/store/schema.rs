@@ -12,8 +12,8 @@ use super::StoreError;
 
 /// In the file's header: "umbl". Tells a relay's store from any other SQLite file.
 const APPLICATION_ID: i32 = 0x756d_626c;
-/// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another is added. A new store
-/// takes all of them, so that it is the same as one that was brought along.
+/// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another
+/// is added. A new store takes all of them, so that it is the same as one that was brought along.
 const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 /// The version this program writes.
 const VERSION: i32 = 3;
@@ -21,12 +21,13 @@ const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each version"
 
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Pages in the write-ahead log before they are copied into the file. Whoever waits then waits for the copy too: more pages
-/// make that rarer, but as much longer.
+/// Pages in the write-ahead log before they are copied into the file. Whoever waits then waits for
+/// the copy too: more pages make that rarer, but as much longer.
 const CHECKPOINT_PAGES: i64 = 500;
 /// The log is cut to this length once copied, bytes.
 const LOG_LEN_MAX: i64 = 64 << 20;
-/// Page cache, KiB. Deposits go to the ends of two tables, and what is fetched the kernel has cached too.
+/// Page cache, KiB. Deposits go to the ends of two tables, and what is fetched the kernel has
+/// cached too.
 const CACHE_KIB: i64 = 4 << 10;
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -85,19 +86,32 @@ const VERSION_3: &str = "
 
 /// Opens the file for this process alone, makes it if there is none, and brings it to [`VERSION`].
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    make_private(path).map_err(|source| StoreError::File { path: path.to_owned(), source })?;
+    make_private(path).map_err(|source| StoreError::File {
+        path: path.to_owned(),
+        source,
+    })?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::of(path, source))
         .and_then(|db| prepare(db, path))
 }
 
-/// Makes the file if need be, readable by its owner only; what SQLite puts beside it has the same permissions.
+/// Makes the file if need be, readable by its owner only; what SQLite puts beside it has the same
+/// permissions.
 fn make_private(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     file.sync_all()?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
 
@@ -107,7 +121,8 @@ fn prepare(mut db: Connection, path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Exclusive before anything is read: the log's index then lives in memory, and a second process is told at once.
+/// Exclusive before anything is read: the log's index then lives in memory, and a second process is
+/// told at once.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
@@ -124,19 +139,39 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
 fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::of(path, source);
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (pragma("application_id").map_err(failed)?, pragma("user_version").map_err(failed)?);
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    let (application, version) = (
+        pragma("application_id").map_err(failed)?,
+        pragma("user_version").map_err(failed)?,
+    );
+    let tables: i64 = db
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
     let steps = match (application, version) {
         (0, 0) if tables == 0 => STEPS,
         (APPLICATION_ID, VERSION) => return Ok(()),
         (APPLICATION_ID, found) if found > VERSION => {
-            return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+            return Err(StoreError::Newer {
+                path: path.to_owned(),
+                found,
+                known: VERSION,
+            });
         }
-        (APPLICATION_ID, found) => match usize::try_from(found).ok().and_then(|found| STEPS.get(found..)) {
+        (APPLICATION_ID, found) => match usize::try_from(found)
+            .ok()
+            .and_then(|found| STEPS.get(found..))
+        {
             Some(steps) if found > 0 => steps,
-            _ => return Err(StoreError::Foreign { path: path.to_owned() }),
+            _ => {
+                return Err(StoreError::Foreign {
+                    path: path.to_owned(),
+                });
+            }
         },
-        _ => return Err(StoreError::Foreign { path: path.to_owned() }),
+        _ => {
+            return Err(StoreError::Foreign {
+                path: path.to_owned(),
+            });
+        }
     };
     let take = |db: &mut Connection| {
         let transaction = db.transaction()?;

@@ -1,4 +1,5 @@
-//! The store by itself: what is answered is on the disk, what is not answered as done may be lost (§10.1).
+//! The store by itself: what is answered is on the disk, what is not answered as done may be lost
+//! (§10.1).
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -27,21 +28,37 @@ struct Open {
 /// A callback, and where what it is given can be waited for.
 fn answers() -> (OnDone, Receiver<StoreDone>) {
     let (sender, done): (Sender<StoreDone>, _) = channel();
-    (Box::new(move |batch| batch.into_iter().for_each(|done| sender.send(done).unwrap())), done)
+    (
+        Box::new(move |batch| {
+            batch
+                .into_iter()
+                .for_each(|done| sender.send(done).unwrap());
+        }),
+        done,
+    )
 }
 
 fn open(path: &Path) -> Open {
     let (on_done, done) = answers();
     let (store, restored) = Store::open(path, on_done).unwrap();
-    Open { store, restored, done }
+    Open {
+        store,
+        restored,
+        done,
+    }
 }
 
 /// On a disk that has no more room than this.
 fn open_full(path: &Path, pages: u32) -> Open {
     let (on_done, done) = answers();
     let db = schema::open(path).unwrap();
-    db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
-    Open { store: Store::start(db, on_done).unwrap(), restored: Restored::default(), done }
+    db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        .unwrap();
+    Open {
+        store: Store::start(db, on_done).unwrap(),
+        restored: Restored::default(),
+        done,
+    }
 }
 
 impl Open {
@@ -68,7 +85,13 @@ impl Open {
 
 fn put_queue(op: u64) -> HolderOp {
     let (owner, sender) = (PublicKey([2; 32]), PublicKey([3; 32]));
-    HolderOp::PutQueue { op: OpId(op), queue: QUEUE, owner, sender, fetched_at: WallTime(1_800_000_000) }
+    HolderOp::PutQueue {
+        op: OpId(op),
+        queue: QUEUE,
+        owner,
+        sender,
+        fetched_at: WallTime(1_800_000_000),
+    }
 }
 
 fn id(seq: u64) -> RecordId {
@@ -77,16 +100,33 @@ fn id(seq: u64) -> RecordId {
 
 fn put_record(op: u64, seq: u64, len: usize) -> HolderOp {
     let body = ByteBuf::from(vec![u8::try_from(seq % 256).unwrap(); len]);
-    HolderOp::PutRecord { op: OpId(op), queue: QUEUE, seq, record: id(seq), expires_at: SOON, body }
+    HolderOp::PutRecord {
+        op: OpId(op),
+        queue: QUEUE,
+        seq,
+        record: id(seq),
+        expires_at: SOON,
+        body,
+    }
 }
 
 fn read(op: u64, seqs: &[u64]) -> HolderOp {
-    HolderOp::ReadRecords { op: OpId(op), queue: QUEUE, seqs: seqs.to_vec() }
+    HolderOp::ReadRecords {
+        op: OpId(op),
+        queue: QUEUE,
+        seqs: seqs.to_vec(),
+    }
 }
 
 fn remove(op: u64, seqs: &[u64]) -> HolderOp {
     let remember = seqs.iter().map(|&seq| (id(seq), SOON)).collect();
-    HolderOp::RemoveRecords { op: OpId(op), queue: QUEUE, seqs: seqs.to_vec(), remember, forget: vec![] }
+    HolderOp::RemoveRecords {
+        op: OpId(op),
+        queue: QUEUE,
+        seqs: seqs.to_vec(),
+        remember,
+        forget: vec![],
+    }
 }
 
 fn file() -> (tempfile::TempDir, PathBuf) {
@@ -104,19 +144,39 @@ fn a_mailbox_comes_back_without_its_bodies() {
     for seq in 1..=4 {
         assert!(first.run(put_record(seq, seq, 100)) == Outcome::Done);
     }
-    assert!(first.run(remove(5, &[2, 77])) == Outcome::Done, "one that is not there is no failure");
+    assert!(
+        first.run(remove(5, &[2, 77])) == Outcome::Done,
+        "one that is not there is no failure"
+    );
     first.store.close();
     let second = open(&path);
-    let entry = |seq| RecordEntry { seq, record: id(seq), len: 100, expires_at: SOON };
-    let [queue] = &second.restored.queues[..] else { panic!("one queue") };
+    let entry = |seq| RecordEntry {
+        seq,
+        record: id(seq),
+        len: 100,
+        expires_at: SOON,
+    };
+    let [queue] = &second.restored.queues[..] else {
+        panic!("one queue")
+    };
     assert_eq!(queue.records, [entry(1), entry(3), entry(4)]);
     assert_eq!(queue.removed, [(id(2), SOON), (id(77), SOON)]);
     assert_eq!(
         (queue.owner, queue.sender, queue.fetched_at),
-        (PublicKey([2; 32]), PublicKey([3; 32]), WallTime(1_800_000_000))
+        (
+            PublicKey([2; 32]),
+            PublicKey([3; 32]),
+            WallTime(1_800_000_000)
+        )
     );
     let forget = vec![id(2)];
-    let forgetting = HolderOp::RemoveRecords { op: OpId(6), queue: QUEUE, seqs: vec![], remember: vec![], forget };
+    let forgetting = HolderOp::RemoveRecords {
+        op: OpId(6),
+        queue: QUEUE,
+        seqs: vec![],
+        remember: vec![],
+        forget,
+    };
     assert!(second.run(forgetting) == Outcome::Done);
     second.store.close();
     assert_eq!(open(&path).restored.queues[0].removed, [(id(77), SOON)]);
@@ -126,18 +186,36 @@ fn a_mailbox_comes_back_without_its_bodies() {
 fn ops_take_effect_in_the_order_submitted() {
     let (_directory, path) = file();
     let open = open(&path);
-    let ops =
-        [put_queue(0), put_record(1, 1, 9), put_record(2, 2, 9), read(3, &[2, 1]), remove(4, &[1]), read(5, &[2])];
+    let ops = [
+        put_queue(0),
+        put_record(1, 1, 9),
+        put_record(2, 2, 9),
+        read(3, &[2, 1]),
+        remove(4, &[1]),
+        read(5, &[2]),
+    ];
     for op in ops.into_iter().chain([read(6, &[1, 2])]) {
         open.submit(op);
     }
     let done: Vec<HolderDone> = (0..7).map(|_| open.next()).collect();
-    assert!(done.iter().enumerate().all(|(index, done)| done.op == OpId(index as u64)));
+    assert!(
+        done.iter()
+            .enumerate()
+            .all(|(index, done)| done.op == OpId(index as u64))
+    );
     let body = |seq| ByteBuf::from(vec![seq; 9]);
     assert!(done[3].outcome == Outcome::Records(vec![body(2), body(1)]));
     assert!(done[5].outcome == Outcome::Records(vec![body(2)]));
-    assert!(done[6].outcome == Outcome::Failed, "a removed record can't be read");
-    assert!(done[..3].iter().chain(&done[4..5]).all(|done| done.outcome == Outcome::Done));
+    assert!(
+        done[6].outcome == Outcome::Failed,
+        "a removed record can't be read"
+    );
+    assert!(
+        done[..3]
+            .iter()
+            .chain(&done[4..5])
+            .all(|done| done.outcome == Outcome::Done)
+    );
 }
 
 #[test]
@@ -183,7 +261,14 @@ fn a_full_disk_fails_what_it_must_and_passes() {
     roomy.store.close();
     let queues = open(&path).restored.queues;
     let expected: Vec<u64> = stored[1..].iter().copied().chain([big, small]).collect();
-    assert_eq!(queues[0].records.iter().map(|entry| entry.seq).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        queues[0]
+            .records
+            .iter()
+            .map(|entry| entry.seq)
+            .collect::<Vec<_>>(),
+        expected
+    );
 }
 
 #[test]
@@ -204,11 +289,20 @@ fn a_removed_queue_leaves_nothing() {
     first.run(put_record(1, 1, 9));
     first.run(put_record(2, 2, 9));
     first.run(remove(3, &[1]));
-    assert!(first.run(HolderOp::RemoveQueue { op: OpId(4), queue: QUEUE, seqs: vec![2] }) == Outcome::Done);
+    assert!(
+        first.run(HolderOp::RemoveQueue {
+            op: OpId(4),
+            queue: QUEUE,
+            seqs: vec![2]
+        }) == Outcome::Done
+    );
     first.run(put_queue(5));
     first.store.close();
     let second = open(&path);
-    assert!(second.restored.queues[0].records.is_empty() && second.restored.queues[0].removed.is_empty());
+    assert!(
+        second.restored.queues[0].records.is_empty()
+            && second.restored.queues[0].removed.is_empty()
+    );
 }
 
 #[test] // what is left of a removal that failed
@@ -220,13 +314,19 @@ fn records_without_a_queue_are_removed_at_start() {
     open(&path).store.close();
     let rows = |table| {
         let db = Connection::open(&path).unwrap();
-        db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0)).unwrap()
+        db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get::<_, i64>(0)
+        })
+        .unwrap()
     };
     assert_eq!((rows("records"), rows("bodies")), (0, 0));
 }
 
 fn age(number: u8) -> Age {
-    Age { first_seen: WallTime(u64::from(number) * 10), setup_at: WallTime(u64::from(number)) }
+    Age {
+        first_seen: WallTime(u64::from(number) * 10),
+        setup_at: WallTime(u64::from(number)),
+    }
 }
 
 #[test]
@@ -235,27 +335,56 @@ fn descriptors_and_onion_keys_come_back() {
     let first = open(&path);
     let submit = |op| assert!(first.store.submit(op).is_ok());
     for (relay, bytes) in [(1, b"old"), (2, b"two"), (1, b"new"), (3, b"gon")] {
-        let row = BookRow { descriptor: bytes.to_vec(), age: age(relay) };
-        submit(StoreOp::Book(BookOp::Put { relay: RelayId([relay; 32]), row }));
+        let row = BookRow {
+            descriptor: bytes.to_vec(),
+            age: age(relay),
+        };
+        submit(StoreOp::Book(BookOp::Put {
+            relay: RelayId([relay; 32]),
+            row,
+        }));
     }
-    submit(StoreOp::Book(BookOp::Remove(vec![RelayId([3; 32]), RelayId([4; 32])])));
+    submit(StoreOp::Book(BookOp::Remove(vec![
+        RelayId([3; 32]),
+        RelayId([4; 32]),
+    ])));
     for (ticket, epoch) in [(7, 10), (8, 11), (9, 12)] {
         let blinded = BlindedKey([u8::try_from(epoch).unwrap(); 32]);
-        submit(StoreOp::PutInboxDescriptor { ticket, blinded, epoch: Epoch(epoch), descriptor: vec![9; 8192] });
+        submit(StoreOp::PutInboxDescriptor {
+            ticket,
+            blinded,
+            epoch: Epoch(epoch),
+            descriptor: vec![9; 8192],
+        });
         let done = first.done.recv().unwrap();
-        assert!(matches!(done, StoreDone::InboxDescriptor { ticket: of, is_stored: true } if of == ticket));
+        assert!(
+            matches!(done, StoreDone::InboxDescriptor { ticket: of, is_stored: true } if of == ticket)
+        );
     }
     submit(StoreOp::RemoveInboxDescriptorsBefore(Epoch(11)));
     submit(StoreOp::RemoveInboxDescriptorsAfter(Epoch(11)));
-    let onion_key = |byte, at| StoredOnionKey { secret: Zeroizing::new([byte; 32]), created_at: WallTime(at) };
+    let onion_key = |byte, at| StoredOnionKey {
+        secret: Zeroizing::new([byte; 32]),
+        created_at: WallTime(at),
+    };
     submit(StoreOp::PutOnionKeys(vec![onion_key(1, 100)]));
-    submit(StoreOp::PutOnionKeys(vec![onion_key(1, 100), onion_key(2, 200)]));
+    submit(StoreOp::PutOnionKeys(vec![
+        onion_key(1, 100),
+        onion_key(2, 200),
+    ]));
     first.store.close();
     let restored = open(&path).restored;
-    let row = |relay, bytes: &[u8]| BookRow { descriptor: bytes.to_vec(), age: age(relay) };
+    let row = |relay, bytes: &[u8]| BookRow {
+        descriptor: bytes.to_vec(),
+        age: age(relay),
+    };
     assert_eq!(restored.relays, [row(1, b"new"), row(2, b"two")]);
     assert_eq!(restored.inbox_descriptors, [vec![9; 8192]]);
-    let keys: Vec<_> = restored.onion_keys.iter().map(|key| (key.secret[0], key.created_at.as_secs())).collect();
+    let keys: Vec<_> = restored
+        .onion_keys
+        .iter()
+        .map(|key| (key.secret[0], key.created_at.as_secs()))
+        .collect();
     assert_eq!(keys, [(2, 200), (1, 100)], "newest first");
 }
 
@@ -270,11 +399,22 @@ fn what_waits_is_bounded_and_refused_ops_are_answered() {
         }
     });
     let (store, _) = Store::open(&path, on_done).unwrap();
-    let refused = (0..).find_map(|op| store.submit(StoreOp::Mailbox(read(op, &[]))).err()).unwrap();
-    assert!(matches!(refused.answer, Some(StoreDone::Mailbox(HolderDone { outcome: Outcome::Busy, .. }))));
+    let refused = (0..)
+        .find_map(|op| store.submit(StoreOp::Mailbox(read(op, &[]))).err())
+        .unwrap();
+    assert!(matches!(
+        refused.answer,
+        Some(StoreDone::Mailbox(HolderDone {
+            outcome: Outcome::Busy,
+            ..
+        }))
+    ));
     let waiting = store.counts().waiting;
     assert!((QUEUE_OPS_MAX - QUEUE_OPS_RESERVED..=QUEUE_OPS_MAX).contains(&waiting));
-    assert!(store.submit(StoreOp::PutOnionKeys(vec![])).is_ok(), "has a place of its own");
+    assert!(
+        store.submit(StoreOp::PutOnionKeys(vec![])).is_ok(),
+        "has a place of its own"
+    );
     assert_eq!(store.counts().refused, 1);
     release.send(()).unwrap();
     store.close();
@@ -282,9 +422,18 @@ fn what_waits_is_bounded_and_refused_ops_are_answered() {
     let open = open(&path);
     let length = QUEUE_BYTES_MAX / 4;
     let body = || ByteBuf::from(vec![0; length + 1]);
-    let put =
-        |seq| HolderOp::PutRecord { op: OpId(seq), queue: QUEUE, seq, record: id(seq), expires_at: SOON, body: body() };
-    assert!((1..=4).any(|seq| open.store.submit(StoreOp::Mailbox(put(seq))).is_err()), "bytes are bounded too");
+    let put = |seq| HolderOp::PutRecord {
+        op: OpId(seq),
+        queue: QUEUE,
+        seq,
+        record: id(seq),
+        expires_at: SOON,
+        body: body(),
+    };
+    assert!(
+        (1..=4).any(|seq| open.store.submit(StoreOp::Mailbox(put(seq))).is_err()),
+        "bytes are bounded too"
+    );
 }
 
 #[test]
@@ -299,27 +448,45 @@ fn only_one_process_has_the_file_and_only_its_owner_may_read_it() {
         .unwrap()
         .map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777);
     let modes: Vec<u32> = modes.collect();
-    assert!(modes.len() >= 2 && modes.iter().all(|&mode| mode == 0o600), "{modes:?}");
+    assert!(
+        modes.len() >= 2 && modes.iter().all(|&mode| mode == 0o600),
+        "{modes:?}"
+    );
 }
 
 #[test]
 fn a_file_that_is_not_ours_or_newer_is_refused_and_left_alone() {
     let (directory, path) = file();
     open(&path).store.close();
-    let set = |pragma: &str, value: i64| Connection::open(&path).unwrap().pragma_update(None, pragma, value).unwrap();
+    let set = |pragma: &str, value: i64| {
+        Connection::open(&path)
+            .unwrap()
+            .pragma_update(None, pragma, value)
+            .unwrap();
+    };
     let refused = || Store::open(&path, Box::new(|_| {})).map(drop).unwrap_err();
     set("user_version", 1000);
     assert!(matches!(refused(), StoreError::Newer { found: 1000, .. }));
-    assert!(refused().hint().contains("install the version that wrote it"));
+    assert!(
+        refused()
+            .hint()
+            .contains("install the version that wrote it")
+    );
     set("user_version", 1);
     set("application_id", 5);
     assert!(matches!(refused(), StoreError::Foreign { .. }));
     let text = directory.path().join("text");
     std::fs::write(&text, vec![b'x'; 5000]).unwrap();
-    assert!(matches!(Store::open(&text, Box::new(|_| {})).map(drop), Err(StoreError::Foreign { .. })));
+    assert!(matches!(
+        Store::open(&text, Box::new(|_| {})).map(drop),
+        Err(StoreError::Foreign { .. })
+    ));
     assert_eq!(std::fs::read(&text).unwrap(), vec![b'x'; 5000]);
     let nowhere = directory.path().join("no/such/directory");
-    assert!(matches!(Store::open(&nowhere, Box::new(|_| {})).map(drop), Err(StoreError::File { .. })));
+    assert!(matches!(
+        Store::open(&nowhere, Box::new(|_| {})).map(drop),
+        Err(StoreError::File { .. })
+    ));
 }
 
 #[test]
@@ -328,10 +495,21 @@ fn a_removed_body_is_not_left_in_the_file() {
     let open = open(&path);
     open.run(put_queue(0));
     let body = ByteBuf::from(b"a record that must not be found later ".repeat(100));
-    let put = HolderOp::PutRecord { op: OpId(1), queue: QUEUE, seq: 1, record: id(1), expires_at: SOON, body };
+    let put = HolderOp::PutRecord {
+        op: OpId(1),
+        queue: QUEUE,
+        seq: 1,
+        record: id(1),
+        expires_at: SOON,
+        body,
+    };
     assert!(open.run(put) == Outcome::Done);
     assert!(open.run(remove(2, &[1])) == Outcome::Done);
     open.store.close();
     let bytes = std::fs::read(&path).unwrap();
-    assert!(!bytes.windows(30).any(|window| window == b"a record that must not be foun"));
+    assert!(
+        !bytes
+            .windows(30)
+            .any(|window| window == b"a record that must not be foun")
+    );
 }

@@ -1,4 +1,5 @@
-//! The body for a relay's control plane: the input is a story of what its peers, its store and its clock do.
+//! The body for a relay's control plane: the input is a story of what its peers, its store and its
+//! clock do.
 
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::OriginCircuit;
@@ -41,7 +42,12 @@ struct Bench {
 pub(super) fn control(input: &[u8]) {
     let relay = LoneRelay::new(NEIGHBOURS);
     let stranger = Neighbour::new(relay.network.id, NEIGHBOURS + 1);
-    let mut bench = Bench { relay, origins: Vec::new(), creates: Vec::new(), stranger };
+    let mut bench = Bench {
+        relay,
+        origins: Vec::new(),
+        creates: Vec::new(),
+        stranger,
+    };
     let mut script = Script::new(input);
     for _ in 0..OPS_MAX {
         let Some(op) = script.op() else { break };
@@ -60,13 +66,18 @@ impl Bench {
             1 => self.relay.link_down(link),
             2 => self.raw_cell(link, op >> 4, script),
             3 => self.begin_circuit(link, script.byte()),
-            4 => self.relay.cell(link, Cell::destroy(circ(script.byte()), DestroyReason::Finished)),
+            4 => self.relay.cell(
+                link,
+                Cell::destroy(circ(script.byte()), DestroyReason::Finished),
+            ),
             5 => self.say(script),
             6 => self.extend(script),
             7 => self.flush(op >> 4, script),
             8 => self.relay.answer_works(),
             9 => self.relay.commit(),
-            10 => self.relay.pass(Duration::from_millis(u64::from(script.u16()) << (op >> 5))),
+            10 => self
+                .relay
+                .pass(Duration::from_millis(u64::from(script.u16()) << (op >> 5))),
             11 => {
                 let relay = self.neighbour(script.byte()).id;
                 self.relay.dial_failed(relay);
@@ -80,7 +91,10 @@ impl Bench {
     }
 
     fn neighbour(&self, number: u8) -> &Neighbour {
-        self.relay.neighbours.get(usize::from(number % (NEIGHBOURS + 1))).unwrap_or(&self.stranger)
+        self.relay
+            .neighbours
+            .get(usize::from(number % (NEIGHBOURS + 1)))
+            .unwrap_or(&self.stranger)
     }
 
     fn link_up(&mut self, link: LinkId, kind: u8) {
@@ -95,52 +109,99 @@ impl Bench {
         let command = Command::from_number(kind % 6).unwrap_or(Command::Relay);
         let to = circ(script.byte());
         let mut cell = Cell::new((!command.is_link()).then_some(to), command);
-        cell.body_mut().iter_mut().zip(script.chunk()).for_each(|(byte, &given)| *byte = given);
+        cell.body_mut()
+            .iter_mut()
+            .zip(script.chunk())
+            .for_each(|(byte, &given)| *byte = given);
         self.relay.cell(link, cell);
     }
 
     fn begin_circuit(&mut self, link: LinkId, number: u8) {
-        let Some(target) = self.relay.target() else { return };
+        let Some(target) = self.relay.target() else {
+            return;
+        };
         if self.origins.len() >= ORIGINS_MAX {
             self.origins.remove(0);
         }
         let circuit = OriginCircuit::create(&self.relay.network.id, &target, &mut self.relay.rng);
-        self.origins.push(Origin { link, circ: circ(number), circuit });
+        self.origins.push(Origin {
+            link,
+            circ: circ(number),
+            circuit,
+        });
         self.flush(0, &mut Script::new(&[u8::MAX]));
     }
 
     fn origin(&mut self, script: &mut Script<'_>) -> Option<&mut Origin> {
         let index = usize::from(script.byte());
         let count = self.origins.len().max(1);
-        self.origins.get_mut(index % count).filter(|origin| origin.circuit.is_open())
+        self.origins
+            .get_mut(index % count)
+            .filter(|origin| origin.circuit.is_open())
     }
 
     /// A stream with whatever frame, or one that means something.
     fn say(&mut self, script: &mut Script<'_>) {
-        let Some(origin) = self.origin(script) else { return };
+        let Some(origin) = self.origin(script) else {
+            return;
+        };
         let flags = script.byte();
-        let service = if flags & 1 == 1 { Service::Directory } else { Service::Mailbox };
-        let lookup = DirectoryRequest::LookupInbox { blinded: BlindedKey([flags; 32]), epoch: Epoch(2) }.encode();
-        let frame = if flags & 4 == 4 { &lookup } else { script.chunk() };
+        let service = if flags & 1 == 1 {
+            Service::Directory
+        } else {
+            Service::Mailbox
+        };
+        let lookup = DirectoryRequest::LookupInbox {
+            blinded: BlindedKey([flags; 32]),
+            epoch: Epoch(2),
+        }
+        .encode();
+        let frame = if flags & 4 == 4 {
+            &lookup
+        } else {
+            script.chunk()
+        };
         let _ = origin.circuit.open_stream(service, frame, flags & 2 == 2);
     }
 
     /// Another frame on a stream that was opened before.
     fn say_again(&mut self, script: &mut Script<'_>) {
-        let Some(origin) = self.origin(script) else { return };
-        let lookup = DirectoryRequest::LookupInbox { blinded: BlindedKey([1; 32]), epoch: Epoch(2) }.encode();
-        if let Ok(stream) = origin.circuit.open_stream(Service::Directory, &lookup, false) {
+        let Some(origin) = self.origin(script) else {
+            return;
+        };
+        let lookup = DirectoryRequest::LookupInbox {
+            blinded: BlindedKey([1; 32]),
+            epoch: Epoch(2),
+        }
+        .encode();
+        if let Ok(stream) = origin
+            .circuit
+            .open_stream(Service::Directory, &lookup, false)
+        {
             let _ = origin.circuit.send(stream, &lookup, script.byte() & 1 == 1);
         }
     }
 
     fn half_close(&mut self, script: &mut Script<'_>) {
-        let Some(origin) = self.origin(script) else { return };
-        let lookup = DirectoryRequest::LookupInbox { blinded: BlindedKey([1; 32]), epoch: Epoch(2) }.encode();
-        if let Ok(stream) = origin.circuit.open_stream(Service::Directory, &lookup, false) {
+        let Some(origin) = self.origin(script) else {
+            return;
+        };
+        let lookup = DirectoryRequest::LookupInbox {
+            blinded: BlindedKey([1; 32]),
+            epoch: Epoch(2),
+        }
+        .encode();
+        if let Ok(stream) = origin
+            .circuit
+            .open_stream(Service::Directory, &lookup, false)
+        {
             self.flush(0, &mut Script::new(&[u8::MAX]));
             if let Some(origin) = self.origin(script) {
-                if script.byte() & 1 == 1 { origin.circuit.finish(stream) } else { origin.circuit.reset(stream) }
+                if script.byte() & 1 == 1 {
+                    origin.circuit.finish(stream);
+                } else {
+                    origin.circuit.reset(stream);
+                }
             }
         }
     }
@@ -194,32 +255,55 @@ impl Bench {
                 let (id, network) = (self.neighbour(whom).id, self.relay.network.id);
                 let secret = self.neighbour(whom).onion.seed();
                 let onion = [umbel_proto::handshake::OnionSecret::from_seed(&secret)];
-                let Ok((_, reply)) = respond(&network, &id, &onion, &onionskin, &mut self.relay.rng) else { return };
+                let Ok((_, reply)) =
+                    respond(&network, &id, &onion, &onionskin, &mut self.relay.rng)
+                else {
+                    return;
+                };
                 reply.write_created_body(answer.body_mut());
             }
         }
         self.relay.cell(link, answer);
     }
 
-    /// Takes what the relay sent to where it goes. A client that finds it wrong gives its circuit up.
+    /// Takes what the relay sent to where it goes. A client that finds it wrong gives its circuit
+    /// up.
     fn collect(&mut self) {
         let sent = std::mem::take(&mut self.relay.sent);
         let bound = 2 * CIRCUITS_MAX + 4 * usize::from(WINDOW_MAX_CELLS);
-        assert!(sent.len() <= bound, "one event makes at most a window of cells: {}", sent.len());
+        assert!(
+            sent.len() <= bound,
+            "one event makes at most a window of cells: {}",
+            sent.len()
+        );
         for (link, mut cell) in sent {
-            let Ok((Some(circ), command)) = cell.header() else { unreachable!("links' own cells are not Control's") };
+            let Ok((Some(circ), command)) = cell.header() else {
+                unreachable!("links' own cells are not Control's")
+            };
             if command == Command::Create
                 && let Ok(onionskin) = Onionskin::from_create_body(cell.body())
             {
                 self.creates.push((link, circ, Box::new(onionskin)));
-            } else if let Some(index) = self.origins.iter().position(|it| (it.link, it.circ) == (link, circ)) {
+            } else if let Some(index) = self
+                .origins
+                .iter()
+                .position(|it| (it.link, it.circ) == (link, circ))
+            {
                 let is_over = command == Command::Destroy
-                    || self.origins.get_mut(index).is_none_or(|it| it.circuit.handle_cell(command, &mut cell).is_err());
+                    || self
+                        .origins
+                        .get_mut(index)
+                        .is_none_or(|it| it.circuit.handle_cell(command, &mut cell).is_err());
                 if is_over {
                     self.origins.remove(index);
                     continue;
                 }
-                while self.origins.get_mut(index).and_then(|it| it.circuit.poll_event()).is_some() {}
+                while self
+                    .origins
+                    .get_mut(index)
+                    .and_then(|it| it.circuit.poll_event())
+                    .is_some()
+                {}
             }
         }
         let is_up = |link: &LinkId| self.relay.is_up(*link);
@@ -230,9 +314,19 @@ impl Bench {
         let control = &self.relay.control;
         assert_eq!(control.check(), Ok(()));
         let stats = control.stats();
-        assert!(stats.circuits <= CIRCUITS_MAX && self.relay.works.len() <= CIRCUITS_MAX, "{stats:?}");
-        assert!(control.end_count() <= 2 * CIRCUITS_MAX + 32, "{}", control.end_count());
-        assert!(self.relay.table_len() <= control.end_count(), "a table's entry belongs to an end");
+        assert!(
+            stats.circuits <= CIRCUITS_MAX && self.relay.works.len() <= CIRCUITS_MAX,
+            "{stats:?}"
+        );
+        assert!(
+            control.end_count() <= 2 * CIRCUITS_MAX + 32,
+            "{}",
+            control.end_count()
+        );
+        assert!(
+            self.relay.table_len() <= control.end_count(),
+            "a table's entry belongs to an end"
+        );
     }
 
     /// Whatever came before, links that are gone leave nothing behind.
@@ -241,18 +335,28 @@ impl Bench {
             self.relay.stop();
         } else {
             let links: Vec<LinkId> = self.relay.links().collect();
-            links.into_iter().for_each(|link| self.relay.link_down(link));
+            links
+                .into_iter()
+                .for_each(|link| self.relay.link_down(link));
         }
         self.relay.answer_works();
         self.relay.commit();
         assert_eq!(self.relay.control.check(), Ok(()));
         let stats = self.relay.control.stats();
-        assert_eq!((stats.circuits, self.relay.control.end_count(), self.relay.table_len()), (0, 0, 0));
+        assert_eq!(
+            (
+                stats.circuits,
+                self.relay.control.end_count(),
+                self.relay.table_len()
+            ),
+            (0, 0, 0)
+        );
     }
 }
 
 /// Few ids, of either side, so that they meet.
 fn circ(number: u8) -> CircId {
     let side = u32::from(number & 0x80) << 24;
-    CircId::new(side | (u32::from(number % 6) + 1)).unwrap_or_else(|| unreachable!("it is not zero"))
+    CircId::new(side | (u32::from(number % 6) + 1))
+        .unwrap_or_else(|| unreachable!("it is not zero"))
 }

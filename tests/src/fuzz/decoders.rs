@@ -11,7 +11,9 @@ use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Outer};
 use umbel_proto::inbox::mailbox::{MailboxReply, MailboxRequest};
 use umbel_proto::inbox::record::{MESSAGE_LEN_MAX, is_record_len, open_record};
-use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN, MAILBOXES_MAX, RELAY_DESCRIPTOR_LEN_MAX};
+use umbel_proto::limits::{
+    BODY_LEN, CELL_HEADER_LEN, CELL_LEN, MAILBOXES_MAX, RELAY_DESCRIPTOR_LEN_MAX,
+};
 use umbel_proto::link::Hello;
 use umbel_proto::message::RelayMsg;
 use umbel_proto::network::Network;
@@ -32,7 +34,9 @@ pub(super) fn identity() -> InboxIdentity {
 
 fn body_of(input: &[u8]) -> [u8; BODY_LEN] {
     let mut body = [0; BODY_LEN];
-    body.iter_mut().zip(input).for_each(|(byte, &given)| *byte = given);
+    body.iter_mut()
+        .zip(input)
+        .for_each(|(byte, &given)| *byte = given);
     body
 }
 
@@ -40,7 +44,12 @@ pub(super) fn hello(input: &[u8]) {
     let mut cell = Cell::new(None, Command::Hello);
     *cell.body_mut() = body_of(input);
     if let Ok(hello) = Hello::decode(&cell) {
-        assert!(hello.descriptor.as_ref().is_none_or(|bytes| bytes.len() <= RELAY_DESCRIPTOR_LEN_MAX));
+        assert!(
+            hello
+                .descriptor
+                .as_ref()
+                .is_none_or(|bytes| bytes.len() <= RELAY_DESCRIPTOR_LEN_MAX)
+        );
         assert_eq!(hello.encode().as_bytes(), cell.as_bytes());
     }
 }
@@ -48,12 +57,18 @@ pub(super) fn hello(input: &[u8]) {
 pub(super) fn cell_header(input: &[u8]) {
     let mut cell = Cell::blank();
     let bytes: &mut [u8; CELL_LEN] = cell.as_bytes_mut();
-    bytes.iter_mut().zip(input).for_each(|(byte, &given)| *byte = given);
+    bytes
+        .iter_mut()
+        .zip(input)
+        .for_each(|(byte, &given)| *byte = given);
     if let Ok((circ, command)) = cell.header() {
         assert_eq!(circ.is_none(), command.is_link());
         let mut written = Cell::new(circ, command);
         *written.body_mut() = *cell.body();
-        assert_eq!(written.as_bytes().split_at(CELL_HEADER_LEN), cell.as_bytes().split_at(CELL_HEADER_LEN));
+        assert_eq!(
+            written.as_bytes().split_at(CELL_HEADER_LEN),
+            cell.as_bytes().split_at(CELL_HEADER_LEN)
+        );
     }
 }
 
@@ -84,7 +99,9 @@ pub(super) fn relay_message(input: &[u8]) {
 }
 
 pub(super) fn relay_descriptor(input: &[u8]) {
-    let Ok(descriptor) = Unverified::decode(input) else { return };
+    let Ok(descriptor) = Unverified::decode(input) else {
+        return;
+    };
     assert!(input.len() <= RELAY_DESCRIPTOR_LEN_MAX);
     assert_eq!(descriptor.bytes(), input);
     let relay = descriptor.relay();
@@ -124,7 +141,8 @@ pub(super) fn inbox_descriptor(input: &[u8]) {
     let opened = InboxDescriptor::open(identity().address(), &network, WALL.epoch(), input);
     if let Ok(opened) = opened {
         assert!(opened.mailboxes.len() <= MAILBOXES_MAX);
-        let outer = outer.unwrap_or_else(|_| unreachable!("what opens is signed, and of this epoch"));
+        let outer =
+            outer.unwrap_or_else(|_| unreachable!("what opens is signed, and of this epoch"));
         assert_eq!(outer.revision, opened.revision);
     }
 }
@@ -153,6 +171,9 @@ pub(super) fn network(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     if let Ok(network) = Network::from_toml(&text) {
         let written = network.to_toml();
-        assert!(Network::from_toml(&written).is_ok_and(|read| read.to_toml() == written), "{written}");
+        assert!(
+            Network::from_toml(&written).is_ok_and(|read| read.to_toml() == written),
+            "{written}"
+        );
     }
 }

@@ -42,19 +42,33 @@ pub(super) fn syncer(input: &[u8]) {
     let (mut syncer, _) = Syncer::begin(&view);
     let mut script = Script::new(input);
     while !script.rest.is_empty() && !syncer.is_done() {
-        let Ok(reply) = DirectoryReply::decode(script.chunk()) else { continue };
+        let Ok(reply) = DirectoryReply::decode(script.chunk()) else {
+            continue;
+        };
         let Ok(step) = syncer.on_reply(&view, reply) else {
             assert!(syncer.is_done(), "after a fault nothing more is said");
             return;
         };
-        assert!(step.received.iter().map(|descriptor| descriptor.bytes().len()).sum::<usize>() <= SYNC_BYTES_MAX);
-        assert!(step.request.is_none_or(|request| request.encode().len() <= FRAME_LEN_MAX));
+        assert!(
+            step.received
+                .iter()
+                .map(|descriptor| descriptor.bytes().len())
+                .sum::<usize>()
+                <= SYNC_BYTES_MAX
+        );
+        assert!(
+            step.request
+                .is_none_or(|request| request.encode().len() <= FRAME_LEN_MAX)
+        );
     }
 }
 
 /// Messages, each a chunk, to a terminal that replies to some of what it is asked.
 pub(super) fn terminal(input: &[u8]) {
-    let mut terminal = TerminalCircuit::new(AddLayer::new(LayerKey::from_bytes([1; 32])), Binding([2; 32]));
+    let mut terminal = TerminalCircuit::new(
+        AddLayer::new(LayerKey::from_bytes([1; 32])),
+        Binding([2; 32]),
+    );
     let mut script = Script::new(input);
     let mut finished: BTreeSet<StreamId> = BTreeSet::new();
     let mut cell_count: u64 = 0;
@@ -66,14 +80,21 @@ pub(super) fn terminal(input: &[u8]) {
             terminal.set_growth(op & 1 == 0);
             continue;
         }
-        let Ok(message) = RelayMsg::decode(script.chunk()) else { continue };
+        let Ok(message) = RelayMsg::decode(script.chunk()) else {
+            continue;
+        };
         if terminal.handle_message(tag, &message).is_err() {
-            assert!(terminal.poll_event().is_none() && terminal.poll_cell().is_none(), "a closed circuit is silent");
+            assert!(
+                terminal.poll_event().is_none() && terminal.poll_cell().is_none(),
+                "a closed circuit is silent"
+            );
             assert!(terminal.handle_message(tag, &RelayMsg::Padding).is_err());
             return;
         }
         while let Some(event) = terminal.poll_event() {
-            let TerminalEvent::Request { stream, frame, .. } = event else { continue };
+            let TerminalEvent::Request { stream, frame, .. } = event else {
+                continue;
+            };
             assert!(!frame.is_empty() && frame.len() <= FRAME_LEN_MAX);
             if op & 1 == 1 && !finished.contains(&stream) {
                 let fin = op & 2 == 2;
@@ -84,29 +105,46 @@ pub(super) fn terminal(input: &[u8]) {
                 terminal.reset(stream);
             }
         }
-        assert!(terminal.stream_count() <= STREAMS_MAX && terminal.outgoing_bytes() <= OUTGOING_BYTES_MAX);
+        assert!(
+            terminal.stream_count() <= STREAMS_MAX
+                && terminal.outgoing_bytes() <= OUTGOING_BYTES_MAX
+        );
         let mut burst = 0;
         while terminal.poll_cell().is_some() {
             burst += 1;
-            assert!(burst <= u64::from(WINDOW_MAX_CELLS) + 2, "a window bounds what is sent at once");
+            assert!(
+                burst <= u64::from(WINDOW_MAX_CELLS) + 2,
+                "a window bounds what is sent at once"
+            );
         }
         cell_count += burst;
     }
-    assert!(cell_count <= 64 * (input.len() as u64 + 64), "what is sent is paid for");
+    assert!(
+        cell_count <= 64 * (input.len() as u64 + 64),
+        "what is sent is paid for"
+    );
 }
 
-/// What a hostile relay says to the origin of a circuit to it: sealed messages, and cells that are anything.
+/// What a hostile relay says to the origin of a circuit to it: sealed messages, and cells that are
+/// anything.
 pub(super) fn origin(input: &[u8]) {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let network = Network::local().id;
     let relay = RelayId([5; 32]);
     let onion = [OnionSecret::from_seed(&[6; 32])];
     let [secret] = &onion;
-    let target = HopTarget { relay, onion_key: secret.public() };
+    let target = HopTarget {
+        relay,
+        onion_key: secret.public(),
+    };
     let mut origin = OriginCircuit::create(&network, &target, &mut rng);
     let mut script = Script::new(input);
-    let Some(create) = origin.poll_cell(&mut rng) else { unreachable!("a Create is ready") };
-    let Ok(onionskin) = Onionskin::from_create_body(create.body()) else { unreachable!("we made it") };
+    let Some(create) = origin.poll_cell(&mut rng) else {
+        unreachable!("a Create is ready")
+    };
+    let Ok(onionskin) = Onionskin::from_create_body(create.body()) else {
+        unreachable!("we made it")
+    };
     let Ok((keys, reply)) = respond(&network, &relay, &onion, &onionskin, &mut rng) else {
         unreachable!("it is for this relay")
     };
@@ -125,8 +163,15 @@ pub(super) fn origin(input: &[u8]) {
                 layer.seal(message.get(..2000).unwrap_or(message), &mut cell);
             }
             4 => {
-                command = if op & 8 == 0 { Command::Relay } else { Command::Created };
-                cell.body_mut().iter_mut().zip(script.chunk()).for_each(|(byte, &given)| *byte = given);
+                command = if op & 8 == 0 {
+                    Command::Relay
+                } else {
+                    Command::Created
+                };
+                cell.body_mut()
+                    .iter_mut()
+                    .zip(script.chunk())
+                    .for_each(|(byte, &given)| *byte = given);
             }
             5 => {
                 if origin.is_open() {
@@ -151,7 +196,10 @@ pub(super) fn origin(input: &[u8]) {
         let mut burst = 0;
         while origin.poll_cell(&mut rng).is_some() {
             burst += 1;
-            assert!(burst <= u64::from(WINDOW_MAX_CELLS) + 2, "a window bounds what is sent at once");
+            assert!(
+                burst <= u64::from(WINDOW_MAX_CELLS) + 2,
+                "a window bounds what is sent at once"
+            );
         }
         assert!(origin.stream_count() <= STREAMS_MAX);
         if !is_ok {
@@ -165,7 +213,12 @@ pub(super) fn holder(input: &[u8]) {
     let network = Network::local().id;
     let relay = RelayId([5; 32]);
     let binding = Binding([6; 32]);
-    let limits = HolderLimits { queues_max: 3, records_max: 12, pending_ops_max: 6, ..HolderLimits::default() };
+    let limits = HolderLimits {
+        queues_max: 3,
+        records_max: 12,
+        pending_ops_max: 6,
+        ..HolderLimits::default()
+    };
     let mut rng = ChaCha20Rng::seed_from_u64(4);
     let mut holder = Holder::restore(network, relay, limits, Vec::new());
     let (mut now, mut wall) = (Instant::from_micros(1), WALL);
@@ -176,12 +229,25 @@ pub(super) fn holder(input: &[u8]) {
         match op % 8 {
             0..4 => {
                 next_request += 1;
-                let context = MailboxContext { network: &network, holder: &relay, binding: &binding };
-                holder.handle_request(now, wall, RequestId(next_request), &binding, request(op, &mut script, &context));
+                let context = MailboxContext {
+                    network: &network,
+                    holder: &relay,
+                    binding: &binding,
+                };
+                holder.handle_request(
+                    now,
+                    wall,
+                    RequestId(next_request),
+                    &binding,
+                    request(op, &mut script, &context),
+                );
             }
             4 | 5 if !ops.is_empty() => {
                 let index = usize::from(script.byte()) % ops.len();
-                let done = HolderDone { op: ops.remove(index).id(), outcome: outcome(script.byte()) };
+                let done = HolderDone {
+                    op: ops.remove(index).id(),
+                    outcome: outcome(script.byte()),
+                };
                 holder.handle_stored(now, done, &mut rng);
             }
             6 => {
@@ -198,10 +264,16 @@ pub(super) fn holder(input: &[u8]) {
         let mut replies = 0;
         while let Some(reply) = holder.poll_reply() {
             replies += 1;
-            assert!(reply.reply.encode().len() <= FRAME_LEN_MAX, "a reply fits a frame");
+            assert!(
+                reply.reply.encode().len() <= FRAME_LEN_MAX,
+                "a reply fits a frame"
+            );
         }
         assert!(replies <= next_request, "nobody is answered out of turn");
-        assert!(ops.len() <= limits.pending_ops_max + limits.queues_max * 4, "what waits for the store is bounded");
+        assert!(
+            ops.len() <= limits.pending_ops_max + limits.queues_max * 4,
+            "what waits for the store is bounded"
+        );
         assert!(holder.counts().queues <= limits.queues_max);
         assert!(holder.invariants().is_ok(), "{:?}", holder.invariants());
     }
@@ -210,19 +282,45 @@ pub(super) fn holder(input: &[u8]) {
 fn request(op: u8, script: &mut Script<'_>, context: &MailboxContext<'_>) -> MailboxRequest {
     let which = script.byte();
     let queue = QueueId([which % 5; 32]);
-    let (owner, sender) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
-    let record = |filling: u8| ByteBuf::from(vec![filling; RECORD_LENS.first().copied().unwrap_or_default()]);
+    let (owner, sender) = (
+        SigningKey::from_seed(&[1; 32]),
+        SigningKey::from_seed(&[2; 32]),
+    );
+    let record = |filling: u8| {
+        ByteBuf::from(vec![
+            filling;
+            RECORD_LENS.first().copied().unwrap_or_default()
+        ])
+    };
     let verb = match op % 4 {
-        0 => Verb::Create { queue, owner: owner.public(), sender: sender.public() },
-        1 => Verb::Deposit { queue, record: record(script.byte() % 8), puzzle: 0 },
+        0 => Verb::Create {
+            queue,
+            owner: owner.public(),
+            sender: sender.public(),
+        },
+        1 => Verb::Deposit {
+            queue,
+            record: record(script.byte() % 8),
+            puzzle: 0,
+        },
         2 => {
             let filling = script.byte();
-            Verb::Fetch { queue, remove: vec![record_id(&record(filling % 8))], bytes_max: u32::from(filling) << 9 }
+            Verb::Fetch {
+                queue,
+                remove: vec![record_id(&record(filling % 8))],
+                bytes_max: u32::from(filling) << 9,
+            }
         }
-        _ => Verb::Subscribe { queue, push_delay_ms: u32::from(script.byte()) },
+        _ => Verb::Subscribe {
+            queue,
+            push_delay_ms: u32::from(script.byte()),
+        },
     };
     if which >= 250 {
-        return MailboxRequest { verb, signature: Signature([which; 64]) };
+        return MailboxRequest {
+            verb,
+            signature: Signature([which; 64]),
+        };
     }
     let key = if op % 4 == 1 { &sender } else { &owner };
     verb.signed(key, context)
@@ -245,18 +343,27 @@ pub(super) fn link_table(input: &[u8]) {
     let mut script = Script::new(input);
     while let Some(op) = script.op() {
         let number = u32::from(script.byte() % 8) + 1;
-        let Some(circ) = CircId::new(number) else { return };
+        let Some(circ) = CircId::new(number) else {
+            return;
+        };
         let before = table.len();
         match op % 8 {
             0 => table.apply(TableUpdate::Terminate(circ, PeelLayer::new(key(op)))),
             1 => table.apply(TableUpdate::Join(circ, Next { queue: op, circ })),
-            2 => table.apply(TableUpdate::Return(circ, AddLayer::new(key(op)), Next { queue: op, circ })),
+            2 => table.apply(TableUpdate::Return(
+                circ,
+                AddLayer::new(key(op)),
+                Next { queue: op, circ },
+            )),
             3 => table.apply(TableUpdate::Own(circ)),
             4 => table.apply(TableUpdate::Remove(circ)),
             _ => {
                 let mut cell = Cell::new(Some(circ), Command::Relay);
                 if op & 8 == 8 {
-                    cell.as_bytes_mut().iter_mut().zip(script.chunk()).for_each(|(byte, &given)| *byte = given);
+                    cell.as_bytes_mut()
+                        .iter_mut()
+                        .zip(script.chunk())
+                        .for_each(|(byte, &given)| *byte = given);
                 }
                 let address = std::ptr::from_ref(cell.as_bytes()) as usize;
                 let is_broken = match table.handle_cell(&mut cell) {
@@ -267,11 +374,17 @@ pub(super) fn link_table(input: &[u8]) {
                     }
                     _ => None,
                 };
-                assert!((std::ptr::from_ref(cell.as_bytes()) as usize).abs_diff(address) <= 17, "no copy is made");
+                assert!(
+                    (std::ptr::from_ref(cell.as_bytes()) as usize).abs_diff(address) <= 17,
+                    "no copy is made"
+                );
                 if let Some(broken) = is_broken {
                     let verdict = Cell::new(Some(broken), Command::Relay);
                     let mut cell = verdict;
-                    assert!(matches!(table.handle_cell(&mut cell), Verdict::Stale), "a broken half takes no more");
+                    assert!(
+                        matches!(table.handle_cell(&mut cell), Verdict::Stale),
+                        "a broken half takes no more"
+                    );
                 }
                 assert_eq!(table.len(), before, "cells make and end no circuits");
             }

@@ -49,9 +49,15 @@ pub fn seeds() -> Vec<Seed> {
         ("mailbox_reply", mailbox_replies()),
         ("inbox_descriptor", inbox_descriptors()),
         ("record", records()),
-        ("inbox_address", vec![("valid", identity().address().to_text().into_bytes())]),
+        (
+            "inbox_address",
+            vec![("valid", identity().address().to_text().into_bytes())],
+        ),
         ("peer", peers()),
-        ("network", vec![("local", Network::local().to_toml().into_bytes())]),
+        (
+            "network",
+            vec![("local", Network::local().to_toml().into_bytes())],
+        ),
         ("syncer", syncer()),
         ("terminal", terminal()),
         ("origin", origin()),
@@ -59,11 +65,23 @@ pub fn seeds() -> Vec<Seed> {
         ("link_table", link_table()),
         ("control", control()),
     ] {
-        seeds.extend(files.into_iter().map(|(name, bytes)| Seed { body, name, bytes }));
+        seeds.extend(
+            files
+                .into_iter()
+                .map(|(name, bytes)| Seed { body, name, bytes }),
+        );
     }
     let [create, created] = handshake();
-    seeds.push(Seed { body: "create_body", name: "valid", bytes: create.to_vec() });
-    seeds.push(Seed { body: "created_body", name: "valid", bytes: created.to_vec() });
+    seeds.push(Seed {
+        body: "create_body",
+        name: "valid",
+        bytes: create.to_vec(),
+    });
+    seeds.push(Seed {
+        body: "created_body",
+        name: "valid",
+        bytes: created.to_vec(),
+    });
     seeds
 }
 
@@ -87,10 +105,17 @@ fn hello() -> Files {
     };
     let trimmed = |hello: Hello| {
         let cell = hello.encode();
-        let len = cell.body().iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        let len = cell
+            .body()
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last + 1);
         cell.body().get(..len).unwrap_or_default().to_vec()
     };
-    vec![("client", trimmed(hello(None))), ("relay", trimmed(hello(Some(neighbour().descriptor))))]
+    vec![
+        ("client", trimmed(hello(None))),
+        ("relay", trimmed(hello(Some(neighbour().descriptor)))),
+    ]
 }
 
 fn cells() -> Files {
@@ -99,7 +124,12 @@ fn cells() -> Files {
     vec![
         ("relay", head(Cell::new(circ, Command::Relay))),
         ("padding", head(Cell::new(None, Command::Padding))),
-        ("destroy", circ.map_or_else(Vec::new, |circ| head(Cell::destroy(circ, DestroyReason::Busy)))),
+        (
+            "destroy",
+            circ.map_or_else(Vec::new, |circ| {
+                head(Cell::destroy(circ, DestroyReason::Busy))
+            }),
+        ),
         ("no_circuit", vec![0, 0, 0, 0, 4]),
     ]
 }
@@ -110,7 +140,13 @@ fn handshake() -> [[u8; BODY_LEN]; 2] {
     let (mut create, mut created) = ([0; BODY_LEN], [0; BODY_LEN]);
     let (_, onionskin) = Initiator::start(&network, &neighbour.target(), &mut rng);
     onionskin.write_create_body(&mut create);
-    if let Ok((_, reply)) = respond(&network, &neighbour.id, &[neighbour.onion], &onionskin, &mut rng) {
+    if let Ok((_, reply)) = respond(
+        &network,
+        &neighbour.id,
+        &[neighbour.onion],
+        &onionskin,
+        &mut rng,
+    ) {
         reply.write_created_body(&mut created);
     }
     [create, created]
@@ -123,19 +159,31 @@ fn encoded(message: &RelayMsg<'_>) -> Vec<u8> {
 }
 
 fn data(stream: u16, (open, fin, reset): (bool, bool, bool), bytes: &[u8]) -> Vec<u8> {
-    encoded(&RelayMsg::Data(Data { stream: StreamId(stream), flags: DataFlags { open, fin, reset }, bytes }))
+    encoded(&RelayMsg::Data(Data {
+        stream: StreamId(stream),
+        flags: DataFlags { open, fin, reset },
+        bytes,
+    }))
 }
 
 /// A stream's opening message: service, and one whole frame.
 fn opening(stream: u16, service: u8, frame: &[u8], fin: bool) -> Vec<u8> {
     let len = u32::try_from(frame.len()).unwrap_or_default();
-    data(stream, (true, fin, false), &[&[service], len.to_be_bytes().as_slice(), frame].concat())
+    data(
+        stream,
+        (true, fin, false),
+        &[&[service], len.to_be_bytes().as_slice(), frame].concat(),
+    )
 }
 
 fn extend() -> Vec<u8> {
     let neighbour = neighbour();
     let (_, onionskin) = Initiator::start(&Network::local().id, &neighbour.target(), &mut rng());
-    let extend = Extend { relay: neighbour.id, onion_key: neighbour.target().onion_key.id(), onionskin };
+    let extend = Extend {
+        relay: neighbour.id,
+        onion_key: neighbour.target().onion_key.id(),
+        onionskin,
+    };
     encoded(&RelayMsg::Extend(Box::new(extend)))
 }
 
@@ -143,16 +191,28 @@ fn messages() -> Files {
     vec![
         ("padding", encoded(&RelayMsg::Padding)),
         ("extend", extend()),
-        ("refused", encoded(&RelayMsg::ExtendRefused(ExtendRefusal::Unreachable))),
+        (
+            "refused",
+            encoded(&RelayMsg::ExtendRefused(ExtendRefusal::Unreachable)),
+        ),
         ("open", opening(1, 1, b"frame", true)),
         ("reset", data(7, (false, false, true), b"")),
-        ("credit", encoded(&RelayMsg::Credit(Credit { tag: [3; 16], cells: 16 }))),
+        (
+            "credit",
+            encoded(&RelayMsg::Credit(Credit {
+                tag: [3; 16],
+                cells: 16,
+            })),
+        ),
     ]
 }
 
 fn descriptors() -> Files {
     let network = Network::local();
-    let (key, witness) = (SigningKey::from_seed(&[21; 32]), SigningKey::from_seed(&[22; 32]));
+    let (key, witness) = (
+        SigningKey::from_seed(&[21; 32]),
+        SigningKey::from_seed(&[22; 32]),
+    );
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9021));
     let relay = key.public().into();
     let descriptor = RelayDescriptor {
@@ -166,73 +226,154 @@ fn descriptors() -> Files {
         receipts: vec![Receipt::sign(&witness, &network.id, &relay, address, WALL)],
         puzzle: 9,
     };
-    vec![("plain", neighbour().descriptor), ("vouched", descriptor.sign(&key))]
+    vec![
+        ("plain", neighbour().descriptor),
+        ("vouched", descriptor.sign(&key)),
+    ]
 }
 
 fn requests() -> Files {
     let push = DirectoryRequest::Push(vec![ByteBuf::from(neighbour().descriptor)]);
     vec![
-        ("digest", DirectoryRequest::Sync(SyncRequest::Digest([7; 32])).encode()),
+        (
+            "digest",
+            DirectoryRequest::Sync(SyncRequest::Digest([7; 32])).encode(),
+        ),
         ("push", push.encode()),
-        ("lookup", DirectoryRequest::LookupInbox { blinded: BlindedKey([3; 32]), epoch: WALL.epoch() }.encode()),
+        (
+            "lookup",
+            DirectoryRequest::LookupInbox {
+                blinded: BlindedKey([3; 32]),
+                epoch: WALL.epoch(),
+            }
+            .encode(),
+        ),
     ]
 }
 
 fn page() -> DirectoryReply {
-    let descriptors = vec![ByteBuf::from(Neighbour::new(Network::local().id, 9).descriptor)];
-    DirectoryReply::Sync(SyncReply::Page(PageReply { covered: IdPrefix::LAST, descriptors, wanted: ByteBuf::new() }))
+    let descriptors = vec![ByteBuf::from(
+        Neighbour::new(Network::local().id, 9).descriptor,
+    )];
+    DirectoryReply::Sync(SyncReply::Page(PageReply {
+        covered: IdPrefix::LAST,
+        descriptors,
+        wanted: ByteBuf::new(),
+    }))
 }
 
 fn replies() -> Files {
     vec![
         ("page", page().encode()),
         ("pushed", DirectoryReply::Pushed { accepted: 3 }.encode()),
-        ("refused", DirectoryReply::Refused(DirectoryRefusal::Full).encode()),
+        (
+            "refused",
+            DirectoryReply::Refused(DirectoryRefusal::Full).encode(),
+        ),
         ("no_inbox", DirectoryReply::Inbox(None).encode()),
     ]
 }
 
 fn mailbox_requests() -> Files {
     let (network, holder, binding) = (Network::local().id, neighbour().id, Binding([4; 32]));
-    let context = MailboxContext { network: &network, holder: &holder, binding: &binding };
-    let (owner, sender) = (SigningKey::from_seed(&[1; 32]), SigningKey::from_seed(&[2; 32]));
+    let context = MailboxContext {
+        network: &network,
+        holder: &holder,
+        binding: &binding,
+    };
+    let (owner, sender) = (
+        SigningKey::from_seed(&[1; 32]),
+        SigningKey::from_seed(&[2; 32]),
+    );
     let queue = QueueId([5; 32]);
-    let create = Verb::Create { queue, owner: owner.public(), sender: sender.public() };
-    let deposit = Verb::Deposit { queue, record: ByteBuf::from(vec![6; 40]), puzzle: 7 };
-    let fetch = Verb::Fetch { queue, remove: vec![RecordId([8; 32])], bytes_max: 4096 };
+    let create = Verb::Create {
+        queue,
+        owner: owner.public(),
+        sender: sender.public(),
+    };
+    let deposit = Verb::Deposit {
+        queue,
+        record: ByteBuf::from(vec![6; 40]),
+        puzzle: 7,
+    };
+    let fetch = Verb::Fetch {
+        queue,
+        remove: vec![RecordId([8; 32])],
+        bytes_max: 4096,
+    };
     vec![
         ("create", create.signed(&owner, &context).encode()),
         ("deposit", deposit.signed(&sender, &context).encode()),
         ("fetch", fetch.signed(&owner, &context).encode()),
-        ("subscribe", Verb::Subscribe { queue, push_delay_ms: 2000 }.signed(&owner, &context).encode()),
+        (
+            "subscribe",
+            Verb::Subscribe {
+                queue,
+                push_delay_ms: 2000,
+            }
+            .signed(&owner, &context)
+            .encode(),
+        ),
     ]
 }
 
 fn mailbox_replies() -> Files {
     let records = vec![ByteBuf::from(vec![1; 20]), ByteBuf::from(vec![2; 30])];
     vec![
-        ("fetched", MailboxReply::Fetched { records, more: true }.encode()),
+        (
+            "fetched",
+            MailboxReply::Fetched {
+                records,
+                more: true,
+            }
+            .encode(),
+        ),
         ("refused", MailboxReply::Refused(Refusal::Puzzle).encode()),
     ]
 }
 
 fn inbox_descriptors() -> Files {
-    let mailbox = Mailbox { relay: neighbour().id, queue: QueueId([5; 32]), sender_seed: [6; 32] };
-    let descriptor =
-        InboxDescriptor { revision: 4, seal_key: seal_secret().public(), mailboxes: vec![mailbox], puzzle_effort: 100 };
+    let mailbox = Mailbox {
+        relay: neighbour().id,
+        queue: QueueId([5; 32]),
+        sender_seed: [6; 32],
+    };
+    let descriptor = InboxDescriptor {
+        revision: 4,
+        seal_key: seal_secret().public(),
+        mailboxes: vec![mailbox],
+        puzzle_effort: 100,
+    };
     let network = Network::local().id;
-    vec![("valid", descriptor.seal(&identity(), &network, WALL.epoch(), &mut rng()))]
+    vec![(
+        "valid",
+        descriptor.seal(&identity(), &network, WALL.epoch(), &mut rng()),
+    )]
 }
 
 fn records() -> Files {
-    let message = Message { id: MessageId([1; 16]), body: b"hello".to_vec() };
+    let message = Message {
+        id: MessageId([1; 16]),
+        body: b"hello".to_vec(),
+    };
     let sealed = seal_record(&seal_secret().public(), &message, &mut rng());
     vec![("short", sealed.unwrap_or_default())]
 }
 
 fn peers() -> Files {
-    let peer = |host_port: &str| Peer { id: neighbour().id, host_port: host_port.to_owned() }.to_string().into_bytes();
-    vec![("name", peer("relay.example:9000")), ("v6", peer("[2001:db8::1]:9000")), ("no_port", peer("relay.example"))]
+    let peer = |host_port: &str| {
+        Peer {
+            id: neighbour().id,
+            host_port: host_port.to_owned(),
+        }
+        .to_string()
+        .into_bytes()
+    };
+    vec![
+        ("name", peer("relay.example:9000")),
+        ("v6", peer("[2001:db8::1]:9000")),
+        ("no_port", peer("relay.example")),
+    ]
 }
 
 /// A length of two bytes, and the bytes.
@@ -244,13 +385,26 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
 fn syncer() -> Files {
     let (_, asked) = Syncer::begin(&NetView::new());
     let differs = chunk(&DirectoryReply::Sync(SyncReply::Differs).encode());
-    let story = [differs.as_slice(), &chunk(&page().encode()), &chunk(&asked.encode())].concat();
-    vec![("page", story), ("same", chunk(&DirectoryReply::Sync(SyncReply::Same).encode()))]
+    let story = [
+        differs.as_slice(),
+        &chunk(&page().encode()),
+        &chunk(&asked.encode()),
+    ]
+    .concat();
+    vec![
+        ("page", story),
+        (
+            "same",
+            chunk(&DirectoryReply::Sync(SyncReply::Same).encode()),
+        ),
+    ]
 }
 
 /// An op and its chunk, for each message.
 fn story(ops: &[(u8, Vec<u8>)]) -> Vec<u8> {
-    ops.iter().flat_map(|(op, message)| [vec![*op], chunk(message)].concat()).collect()
+    ops.iter()
+        .flat_map(|(op, message)| [vec![*op], chunk(message)].concat())
+        .collect()
 }
 
 fn terminal() -> Files {
@@ -261,15 +415,27 @@ fn terminal() -> Files {
         (4, opening(3, 2, b"third", false)),
         (0, data(3, (false, false, true), b"")),
     ]);
-    let credit = encoded(&RelayMsg::Credit(Credit { tag: [1; 16], cells: 16 }));
-    let requests = story(&[(3, opening(1, 1, b"ask", true)), (3, opening(2, 2, b"ask", true)), (0, credit)]);
+    let credit = encoded(&RelayMsg::Credit(Credit {
+        tag: [1; 16],
+        cells: 16,
+    }));
+    let requests = story(&[
+        (3, opening(1, 1, b"ask", true)),
+        (3, opening(2, 2, b"ask", true)),
+        (0, credit),
+    ]);
     vec![("halves", halves), ("requests", requests)]
 }
 
 fn origin() -> Files {
     let answer = data(1, (false, true, false), &[0, 0, 0, 2, b'o', b'k']);
     let refused = encoded(&RelayMsg::ExtendRefused(ExtendRefusal::Refused));
-    let streams = [vec![1, 5], story(&[(0, answer), (1, encoded(&RelayMsg::Padding))]), vec![13, 7 + 16]].concat();
+    let streams = [
+        vec![1, 5],
+        story(&[(0, answer), (1, encoded(&RelayMsg::Padding))]),
+        vec![13, 7 + 16],
+    ]
+    .concat();
     vec![
         ("streams", streams),
         ("refused", [vec![1, 6], story(&[(0, refused)])].concat()),
@@ -278,19 +444,37 @@ fn origin() -> Files {
 }
 
 fn holder() -> Files {
-    let create_deposit_fetch = vec![0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 2, 1, 3, 4, 0, 0x24, 4, 0, 0];
-    let subscribed = vec![0, 2, 4, 0, 0, 3, 2, 0, 1, 2, 5, 4, 0, 0, 6, 0, 9, 4, 0, 0x24, 4, 0, 0, 7, 2];
+    let create_deposit_fetch = vec![
+        0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 2, 1, 3, 4, 0, 0x24, 4, 0, 0,
+    ];
+    let subscribed = vec![
+        0, 2, 4, 0, 0, 3, 2, 0, 1, 2, 5, 4, 0, 0, 6, 0, 9, 4, 0, 0x24, 4, 0, 0, 7, 2,
+    ];
     vec![
         ("fetch", create_deposit_fetch),
         ("subscribe", subscribed),
-        ("expiry", vec![0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 0xe6, 0xff, 0xff, 6, 0, 1]),
-        ("failing", vec![0, 1, 4, 0, 6, 0, 1, 4, 0, 0, 1, 1, 2, 4, 0, 7, 1, 251, 2]),
+        (
+            "expiry",
+            vec![0, 1, 4, 0, 0, 1, 1, 3, 4, 0, 0, 0xe6, 0xff, 0xff, 6, 0, 1],
+        ),
+        (
+            "failing",
+            vec![0, 1, 4, 0, 6, 0, 1, 4, 0, 0, 1, 1, 2, 4, 0, 7, 1, 251, 2],
+        ),
     ]
 }
 
 fn link_table() -> Files {
     let relay_cell = [&[13, 2], chunk(&[0, 0, 0, 3, 4, 9, 9]).as_slice()].concat();
-    vec![("halves", [&[0, 1, 1, 1, 2, 2, 3, 3][..], &relay_cell, &[5, 1, 5, 3, 4, 1, 5, 1]].concat())]
+    vec![(
+        "halves",
+        [
+            &[0, 1, 1, 1, 2, 2, 3, 3][..],
+            &relay_cell,
+            &[5, 1, 5, 3, 4, 1, 5, 1],
+        ]
+        .concat(),
+    )]
 }
 
 /// Two links, a client's and a neighbour's, and a circuit made over the client's.
@@ -300,15 +484,42 @@ fn control() -> Files {
     let after = |story: &[u8]| [CONNECTED, story].concat();
     vec![
         ("connect", after(&[4, 0, 0x80])),
-        ("request", after(&[5, 0, 0, 7, 7, 0, 0xff, 14, 0, 0, 1, 1, 7, 0, 0xff])),
+        (
+            "request",
+            after(&[5, 0, 0, 7, 7, 0, 0xff, 14, 0, 0, 1, 1, 7, 0, 0xff]),
+        ),
         ("second_request", after(&[15, 0, 0, 0, 7, 0, 0xff])),
-        ("extend", after(&[6, 0, 0, 0, 7, 0, 0xff, 0x2c, 0, 0, 5, 0, 0, 7, 7, 0, 0xff, 1, 1])),
-        ("extend_dial", after(&[6, 0, 1, 0, 7, 0, 0xff, 0x50, 2, 12, 2, 0])),
-        ("extend_late", after(&[6, 0, 1, 0, 7, 0, 0xff, 10, 0, 0xff, 0xff, 6, 0, 2, 0, 7, 0, 0xff, 0x50, 2])),
-        ("extend_refused", after(&[6, 0, 3, 0, 7, 0, 0xff, 6, 0, 0, 0, 7, 0, 0xff, 12, 0, 0, 11, 0, 0])),
+        (
+            "extend",
+            after(&[
+                6, 0, 0, 0, 7, 0, 0xff, 0x2c, 0, 0, 5, 0, 0, 7, 7, 0, 0xff, 1, 1,
+            ]),
+        ),
+        (
+            "extend_dial",
+            after(&[6, 0, 1, 0, 7, 0, 0xff, 0x50, 2, 12, 2, 0]),
+        ),
+        (
+            "extend_late",
+            after(&[
+                6, 0, 1, 0, 7, 0, 0xff, 10, 0, 0xff, 0xff, 6, 0, 2, 0, 7, 0, 0xff, 0x50, 2,
+            ]),
+        ),
+        (
+            "extend_refused",
+            after(&[
+                6, 0, 3, 0, 7, 0, 0xff, 6, 0, 0, 0, 7, 0, 0xff, 12, 0, 0, 11, 0, 0,
+            ]),
+        ),
         ("damaged", after(&[5, 0, 0, 7, 0x17, 0, 0])),
-        ("overrun", after(&[13, 0, 0x80, 3, 0, 0x81, 4, 0, 0x81, 8, 0])),
+        (
+            "overrun",
+            after(&[13, 0, 0x80, 3, 0, 0x81, 4, 0, 0x81, 8, 0]),
+        ),
         ("stop", after(&[6, 0, 0, 0, 7, 0, 0xff, 0xff, 0])),
-        ("sync", after(&[10, 0, 0x20, 0, 0x1c, 0, 0, 0x2c, 0, 0, 10, 0, 0x20, 0, 9, 0])),
+        (
+            "sync",
+            after(&[10, 0, 0x20, 0, 0x1c, 0, 0, 0x2c, 0, 0, 10, 0, 0x20, 0, 9, 0]),
+        ),
     ]
 }

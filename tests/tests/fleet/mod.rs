@@ -1,4 +1,5 @@
-//! Real processes on loopback: relays and profiles, started, killed and asked by their commands only.
+//! Real processes on loopback: relays and profiles, started, killed and asked by their commands
+//! only.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,14 +16,30 @@ fn binaries() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let test = std::env::current_exe().expect("a test knows where it is");
-        let folder = test.parent().and_then(Path::parent).expect("target/PROFILE/deps/test").to_owned();
+        let folder = test
+            .parent()
+            .and_then(Path::parent)
+            .expect("target/PROFILE/deps/test")
+            .to_owned();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--locked", "--bins", "-p", "umbel-relay", "-p", "umbel-client"]);
+        build.args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--bins",
+            "-p",
+            "umbel-relay",
+            "-p",
+            "umbel-client",
+        ]);
         if folder.ends_with("release") {
             build.arg("--release");
         }
         build.env("CARGO_TARGET_DIR", folder.parent().expect("target/PROFILE"));
-        let status = build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).status().expect("cargo runs");
+        let status = build
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
         assert!(status.success(), "the commands build");
         folder
     })
@@ -31,7 +48,8 @@ fn binaries() -> &'static Path {
 /// Where Debian's `faketime` has what shifts a process's calendar.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
-/// By how much a process's calendar is off, such as `-3d`; empty for not at all. Its monotonic clock runs as ever.
+/// By how much a process's calendar is off, such as `-3d`; empty for not at all. Its monotonic
+/// clock runs as ever.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Shift(pub(crate) &'static str);
 
@@ -44,8 +62,13 @@ impl Shift {
 
     fn apply(self, command: &mut Command) {
         if !self.0.is_empty() {
-            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME", self.0).env("FAKETIME_NO_CACHE", "1");
-            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+            command
+                .env("LD_PRELOAD", FAKETIME)
+                .env("FAKETIME", self.0)
+                .env("FAKETIME_NO_CACHE", "1");
+            command
+                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+                .env("DONT_FAKE_MONOTONIC", "1");
         }
     }
 }
@@ -66,7 +89,11 @@ pub(crate) struct Relay {
 impl Relay {
     /// Its TCP port.
     pub(crate) fn port(&self) -> u16 {
-        self.peer.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a peer ends in its port")
+        self.peer
+            .rsplit(':')
+            .next()
+            .and_then(|port| port.parse().ok())
+            .expect("a peer ends in its port")
     }
 
     /// Kills it at once: SIGKILL.
@@ -79,15 +106,26 @@ impl Relay {
 
     /// Whether it still runs.
     pub(crate) fn is_up(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
     /// Asks it to stop, by SIGTERM, and waits; its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
         let pid = child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-        child.wait().expect("a stopped child can be waited for").code()
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .expect("kill runs")
+                .success()
+        );
+        child
+            .wait()
+            .expect("a stopped child can be waited for")
+            .code()
     }
 
     /// Starts it, on the port it had if it ran before, and waits until it is ready.
@@ -102,12 +140,26 @@ impl Relay {
             command.args(["--seed", seed]);
         }
         self.shift.apply(&mut command);
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let mut child = command.args(more).stdout(Stdio::piped()).stderr(log).spawn().expect("a relay can be started");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .expect("a log");
+        let mut child = command
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("a relay can be started");
         let mut line = String::new();
         let out = child.stdout.take().expect("its output is piped");
-        BufReader::new(out).read_line(&mut line).expect("a relay says that it is ready");
-        let peer = line.trim().strip_prefix("ready ").unwrap_or_else(|| panic!("not ready: {line:?}"));
+        BufReader::new(out)
+            .read_line(&mut line)
+            .expect("a relay says that it is ready");
+        let peer = line
+            .trim()
+            .strip_prefix("ready ")
+            .unwrap_or_else(|| panic!("not ready: {line:?}"));
         self.peer = peer.to_owned();
         self.child = Some(child);
     }
@@ -126,7 +178,8 @@ pub(crate) struct Fleet {
     folder: TempDir,
     /// The network's file; `local` without one.
     network: Option<PathBuf>,
-    /// Where relays of `local` listen: no other fleet does, so a port that one of them gives back stays free.
+    /// Where relays of `local` listen: no other fleet does, so a port that one of them gives back
+    /// stays free.
     pub(crate) host: String,
     /// The calendar of relays and profiles that are made from now on.
     shift: Shift,
@@ -150,11 +203,20 @@ impl Fleet {
         let host = format!("127.0.{}.1", FLEETS.fetch_add(1, Ordering::Relaxed));
         let network = params.map(|params| {
             let path = folder.path().join("network.toml");
-            let text = format!("id = \"{}\"\nname = \"test\"\n[params]\n{params}", "5a".repeat(32));
+            let text = format!(
+                "id = \"{}\"\nname = \"test\"\n[params]\n{params}",
+                "5a".repeat(32)
+            );
             std::fs::write(&path, text).expect("a file");
             path
         });
-        let mut fleet = Self { relays: Vec::new(), folder, network, host, shift };
+        let mut fleet = Self {
+            relays: Vec::new(),
+            folder,
+            network,
+            host,
+            shift,
+        };
         for _ in 0..count {
             fleet.add_relay(&[]);
         }
@@ -175,9 +237,25 @@ impl Fleet {
             None => self.host.clone(),
         };
         let made = init.output().expect("umbel-relay runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let seed = self.relays.iter_mut().rev().find(|relay| relay.child.is_some()).map(|relay| relay.peer.clone());
-        let mut relay = Relay { child: None, host, shift: self.shift, peer: String::new(), dir, seed };
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        let seed = self
+            .relays
+            .iter_mut()
+            .rev()
+            .find(|relay| relay.child.is_some())
+            .map(|relay| relay.peer.clone());
+        let mut relay = Relay {
+            child: None,
+            host,
+            shift: self.shift,
+            peer: String::new(),
+            dir,
+            seed,
+        };
         relay.start(more);
         self.relays.push(relay);
         self.relays.last_mut().expect("just added")
@@ -190,13 +268,23 @@ impl Fleet {
 
     /// A new profile, told of two relays.
     pub(crate) fn profile(&self, name: &str) -> Profile {
-        let seeds: Vec<&str> = self.relays.iter().rev().take(2).map(|relay| relay.peer.as_str()).collect();
+        let seeds: Vec<&str> = self
+            .relays
+            .iter()
+            .rev()
+            .take(2)
+            .map(|relay| relay.peer.as_str())
+            .collect();
         self.profile_with_seeds(name, &seeds)
     }
 
     /// A new profile, told of these.
     pub(crate) fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
-        let profile = Profile { dir: self.path(name), key: self.path(&format!("{name}.key")), shift: self.shift };
+        let profile = Profile {
+            dir: self.path(name),
+            key: self.path(&format!("{name}.key")),
+            shift: self.shift,
+        };
         let mut init = profile.umbel(&["init"]);
         init.arg("--key-file").arg(&profile.key);
         if let Some(network) = &self.network {
@@ -206,7 +294,11 @@ impl Fleet {
             init.args(["--seed", seed]);
         }
         let made = init.output().expect("umbel runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         profile
     }
 }
@@ -224,8 +316,15 @@ impl Profile {
     /// `umbel` with these arguments, in this profile, with no terminal.
     pub(crate) fn umbel(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binaries().join("umbel"));
-        command.arg("--profile").arg(&self.dir).arg("--json").args(args).stdin(Stdio::null());
-        command.env_remove("UMBEL_PROFILE").env_remove("UMBEL_PASSPHRASE_FILE");
+        command
+            .arg("--profile")
+            .arg(&self.dir)
+            .arg("--json")
+            .args(args)
+            .stdin(Stdio::null());
+        command
+            .env_remove("UMBEL_PROFILE")
+            .env_remove("UMBEL_PASSPHRASE_FILE");
         self.shift.apply(&mut command);
         command
     }
@@ -239,7 +338,11 @@ impl Profile {
     pub(crate) fn ok(&self, args: &[&str]) -> Vec<Value> {
         let output = self.run(args);
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "umbel {args:?}: {:?} {errors}", output.status.code());
+        assert!(
+            output.status.success(),
+            "umbel {args:?}: {:?} {errors}",
+            output.status.code()
+        );
         objects(&output.stdout)
     }
 
@@ -247,7 +350,10 @@ impl Profile {
     pub(crate) fn create_inbox(&self, name: &str) -> String {
         self.ok(&["inbox", "create", name]);
         let shown = self.ok(&["inbox", "show", name]);
-        let address = shown.first().and_then(|shown| shown["address"].as_str()).expect("an inbox has an address");
+        let address = shown
+            .first()
+            .and_then(|shown| shown["address"].as_str())
+            .expect("an inbox has an address");
         assert!(address.starts_with("umbel1"));
         address.to_owned()
     }
@@ -260,9 +366,17 @@ impl Profile {
     /// Sends bytes from standard input.
     pub(crate) fn send_with(&self, address: &str, body: &[u8], more: &[&str]) -> Output {
         let mut send = self.umbel(&["send", address, "-"]);
-        send.args(more).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        send.args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = send.spawn().expect("umbel runs");
-        child.stdin.take().expect("its input is piped").write_all(body).expect("umbel reads its input");
+        child
+            .stdin
+            .take()
+            .expect("its input is piped")
+            .write_all(body)
+            .expect("umbel reads its input");
         child.wait_with_output().expect("umbel ends")
     }
 
@@ -277,7 +391,14 @@ impl Profile {
     #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn follow(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
         let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
-        let output = self.run(&["receive", "--follow", "--count", &count, "--timeout", &seconds]);
+        let output = self.run(&[
+            "receive",
+            "--follow",
+            "--count",
+            &count,
+            "--timeout",
+            &seconds,
+        ]);
         bodies(&output.stdout)
     }
 
@@ -290,22 +411,34 @@ impl Profile {
     pub(crate) fn outbox_len(&self) -> usize {
         let status = self.ok(&["status"]);
         let outbox = &status.first().expect("a status")["outbox"];
-        outbox.as_array().map(Vec::len).or_else(|| outbox.as_u64().map(|len| len as usize)).expect("an outbox")
+        outbox
+            .as_array()
+            .map(Vec::len)
+            .or_else(|| outbox.as_u64().map(|len| len as usize))
+            .expect("an outbox")
     }
 }
 
 /// The JSON objects in a command's output, one a line.
 pub(crate) fn objects(output: &[u8]) -> Vec<Value> {
     let text = String::from_utf8_lossy(output);
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect()
 }
 
 pub(crate) fn bodies(output: &[u8]) -> Vec<Vec<u8>> {
     let decode = |object: &Value| {
         let text = object["body_b64"].as_str().expect("a message has a body");
-        let body = data_encoding::BASE64.decode(text.as_bytes()).expect("base64");
+        let body = data_encoding::BASE64
+            .decode(text.as_bytes())
+            .expect("base64");
         assert_eq!(object["len"].as_u64(), Some(body.len() as u64));
         body
     };
-    objects(output).iter().filter(|object| object.get("body_b64").is_some()).map(decode).collect()
+    objects(output)
+        .iter()
+        .filter(|object| object.get("body_b64").is_some())
+        .map(decode)
+        .collect()
 }

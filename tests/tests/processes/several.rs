@@ -1,4 +1,5 @@
-//! Several commands on one profile (docs/decisions/014-several-commands-on-one-profile.md), and how they end.
+//! Several commands on one profile (docs/decisions/014-several-commands-on-one-profile.md), and how
+//! they end.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -17,7 +18,11 @@ struct Running {
 impl Running {
     fn start(profile: &Profile, args: &[&str]) -> Self {
         let mut command = profile.umbel(args);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("umbel runs");
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("umbel runs");
         let out = BufReader::new(child.stdout.take().expect("its output is piped"));
         Self { child, out }
     }
@@ -26,9 +31,16 @@ impl Running {
     fn until_it_drives(mut self, profile: &Profile) -> Self {
         let pid = self.child.id().to_string();
         let gives_up_at = Instant::now() + Duration::from_secs(60);
-        while std::fs::read_to_string(profile.dir.join("lock")).unwrap_or_default().trim() != pid {
+        while std::fs::read_to_string(profile.dir.join("lock"))
+            .unwrap_or_default()
+            .trim()
+            != pid
+        {
             let ended = self.child.try_wait().expect("a child can be looked at");
-            assert!(ended.is_none(), "it ended before it drove the profile: {ended:?}");
+            assert!(
+                ended.is_none(),
+                "it ended before it drove the profile: {ended:?}"
+            );
             assert!(Instant::now() < gives_up_at, "it never drove the profile");
             thread::sleep(Duration::from_millis(5));
         }
@@ -43,7 +55,9 @@ impl Running {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        let status = Command::new("kill")
+            .args([name, &self.child.id().to_string()])
+            .status();
         assert!(status.expect("kill runs").success());
     }
 
@@ -68,7 +82,9 @@ impl Drop for Running {
 }
 
 fn numbered(count: u8) -> Vec<Vec<u8>> {
-    (0..count).map(|number| format!("number {number}").into_bytes()).collect()
+    (0..count)
+        .map(|number| format!("number {number}").into_bytes())
+        .collect()
 }
 
 #[test]
@@ -83,7 +99,11 @@ fn who_sends_beside_a_stopped_command_hears_the_id_of_what_is_in_the_outbox() {
     driver.signal("-CONT");
     assert_eq!(sent.status.code(), Some(75));
     let told = objects(&sent.stdout);
-    assert_eq!((told.len(), told[0]["state"].as_str()), (1, Some("queued")), "{told:?}");
+    assert_eq!(
+        (told.len(), told[0]["state"].as_str()),
+        (1, Some("queued")),
+        "{told:?}"
+    );
     assert_eq!(told[0]["id"].as_str().map(str::len), Some(32));
     driver.kill();
 }
@@ -104,7 +124,10 @@ fn sends_beside_a_follower_of_many_inboxes_are_answered() {
                 })
             })
             .collect();
-        sends.into_iter().map(|send| send.join().expect("it ends")).collect()
+        sends
+            .into_iter()
+            .map(|send| send.join().expect("it ends"))
+            .collect()
     });
     assert_eq!(codes, [Some(0); 6]);
     driver.kill();
@@ -118,7 +141,10 @@ fn ten_sends_at_once_are_all_delivered_each_with_its_own_answer() {
     let sent = numbered(10);
     let mut ids = Vec::new();
     thread::scope(|scope| {
-        let sends: Vec<_> = sent.iter().map(|body| scope.spawn(|| alice.send_with(&address, body, &[]))).collect();
+        let sends: Vec<_> = sent
+            .iter()
+            .map(|body| scope.spawn(|| alice.send_with(&address, body, &[])))
+            .collect();
         for send in sends {
             let output = send.join().expect("a send ends");
             assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -130,7 +156,10 @@ fn ten_sends_at_once_are_all_delivered_each_with_its_own_answer() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 10);
-    assert_eq!(counted(bob.receive(10, Duration::from_secs(60))), counted(sent));
+    assert_eq!(
+        counted(bob.receive(10, Duration::from_secs(60))),
+        counted(sent)
+    );
 }
 
 #[test]
@@ -144,9 +173,18 @@ fn beside_a_follower_everything_else_works() {
     assert_eq!(bob.ok(&["inbox", "list"]).len(), 1);
     let second = bob.create_inbox("second");
     assert_ne!(second, address);
-    assert_eq!(bob.run(&["inbox", "create", "second"]).status.code(), Some(1), "there is one already");
+    assert_eq!(
+        bob.run(&["inbox", "create", "second"]).status.code(),
+        Some(1),
+        "there is one already"
+    );
     assert!(bob.receive_all().is_empty());
-    assert_eq!(bob.ok(&["status"]).first().map(|line| line["inboxes"].as_array().map(Vec::len)), Some(Some(2)));
+    assert_eq!(
+        bob.ok(&["status"])
+            .first()
+            .map(|line| line["inboxes"].as_array().map(Vec::len)),
+        Some(Some(2))
+    );
     follower.signal("-TERM");
     assert_eq!(follower.end(), (Some(0), Vec::new()));
 }
@@ -166,7 +204,10 @@ fn guests_go_on_when_the_driver_is_killed() {
     let sent = numbered(8);
     let driver = Running::start(&alice, &["send", "--flush", "--timeout", "60"]);
     thread::scope(|scope| {
-        let sends: Vec<_> = sent.iter().map(|body| scope.spawn(|| alice.send(&address, body))).collect();
+        let sends: Vec<_> = sent
+            .iter()
+            .map(|body| scope.spawn(|| alice.send(&address, body)))
+            .collect();
         driver.kill();
         for send in sends {
             assert_eq!(send.join().expect("a send ends"), Some(0));
@@ -211,7 +252,12 @@ fn a_driver_that_does_not_answer_is_named_and_what_was_sent_is_safe() {
     let refused = bob.send_with(&address, b"meanwhile", &[]);
     assert_eq!(refused.status.code(), Some(75), "{refused:?}");
     let error = objects(&refused.stderr).pop().expect("an error");
-    assert!(error["error"].as_str().is_some_and(|text| text.contains(&follower.child.id().to_string())), "{error}");
+    assert!(
+        error["error"]
+            .as_str()
+            .is_some_and(|text| text.contains(&follower.child.id().to_string())),
+        "{error}"
+    );
     assert_eq!(bob.ok(&["inbox", "list"]).len(), 1);
     follower.signal("-CONT");
     assert_eq!(follower.next_body(), b"meanwhile");
@@ -229,7 +275,11 @@ fn a_signal_is_heard_while_nobody_reads_the_output() {
     assert!(!follower.out.fill_buf().expect("it prints").is_empty());
     follower.signal("-TERM");
     assert_eq!(follower.child.wait().expect("it ends").code(), Some(0));
-    assert_eq!(bob.receive_all(), [body], "what was not printed is not read");
+    assert_eq!(
+        bob.receive_all(),
+        [body],
+        "what was not printed is not read"
+    );
 }
 
 #[test]
@@ -239,10 +289,22 @@ fn a_reader_that_is_gone_marks_nothing_read() {
     let address = bob.create_inbox("help");
     assert_eq!(alice.send(&address, b"kept"), Some(0));
     let mut receive = bob.umbel(&["receive"]);
-    let mut child = receive.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("umbel runs");
+    let mut child = receive
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("umbel runs");
     drop(child.stdout.take());
     let mut said = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut said).expect("text");
-    assert_eq!((child.wait().expect("it ends").code(), said.as_str()), (Some(141), ""));
+    child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut said)
+        .expect("text");
+    assert_eq!(
+        (child.wait().expect("it ends").code(), said.as_str()),
+        (Some(141), "")
+    );
     assert_eq!(bob.receive(1, Duration::from_secs(60)), [b"kept".to_vec()]);
 }

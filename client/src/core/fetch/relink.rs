@@ -1,5 +1,6 @@
-//! When subscriptions are made again after the link was lost: each at a moment of its own, so that a guard that cuts the link does
-//! not see by a burst how many mailboxes there are, nor has them circuits built as often as it likes.
+//! When subscriptions are made again after the link was lost: each at a moment of its own, so that
+//! a guard that cuts the link does not see by a burst how many mailboxes there are, nor has them
+//! circuits built as often as it likes.
 
 use umbel_proto::time::{Duration, Instant};
 
@@ -45,7 +46,11 @@ impl Relinks {
             }
         }
         let places = u32::try_from(places).unwrap_or(u32::MAX);
-        SHARE.saturating_mul(places).max(MEAN.0).saturating_mul(1 << self.before).min(MEAN.1)
+        SHARE
+            .saturating_mul(places)
+            .max(MEAN.0)
+            .saturating_mul(1 << self.before)
+            .min(MEAN.1)
     }
 }
 
@@ -56,10 +61,19 @@ mod tests {
     #[test] // §10.5(5)
     fn the_wait_grows_with_mailboxes_and_with_each_loss_within_minutes() {
         let mut relinks = Relinks::default();
-        let mut mean_at =
-            |seconds: u64, places| relinks.mean(Instant::from_micros(seconds * 1_000_000), places).as_millis();
-        assert_eq!((mean_at(100, 1), mean_at(100, 3), mean_at(100, 40)), (1000, 1500, 20_000));
-        assert_eq!((mean_at(160, 3), mean_at(200, 3), mean_at(300, 3)), (3000, 6000, 12_000));
+        let mut mean_at = |seconds: u64, places| {
+            relinks
+                .mean(Instant::from_micros(seconds * 1_000_000), places)
+                .as_millis()
+        };
+        assert_eq!(
+            (mean_at(100, 1), mean_at(100, 3), mean_at(100, 40)),
+            (1000, 1500, 20_000)
+        );
+        assert_eq!(
+            (mean_at(160, 3), mean_at(200, 3), mean_at(300, 3)),
+            (3000, 6000, 12_000)
+        );
         assert_eq!(mean_at(400, 40), 60_000, "it is bounded");
         assert_eq!(mean_at(700, 3), 1500, "minutes later all is forgotten");
     }

@@ -14,17 +14,26 @@ fn relay(number: u8) -> RelayId {
 
 /// A guard that was dialled.
 fn tried(number: u8) -> Guard {
-    Guard { tried_at: Some(NOW), ..Guard::sampled(relay(number), NOW) }
+    Guard {
+        tried_at: Some(NOW),
+        ..Guard::sampled(relay(number), NOW)
+    }
 }
 
 /// A guard that a circuit was built through.
 fn used(number: u8) -> Guard {
-    Guard { confirmed_at: Some(NOW), ..tried(number) }
+    Guard {
+        confirmed_at: Some(NOW),
+        ..tried(number)
+    }
 }
 
 /// The calendar is ahead by so much, and nothing confirms it.
 fn ahead_by(ahead: Duration) -> Moment {
-    Moment { wall: NOW + ahead, ..Moment::at(NOW) }
+    Moment {
+        wall: NOW + ahead,
+        ..Moment::at(NOW)
+    }
 }
 
 /// Refreshes; who is left.
@@ -35,7 +44,10 @@ fn refreshed(guards: &mut Guards, moment: &Moment) -> usize {
 
 #[test] // §6.4(8)
 fn few_new_guards_are_tried_a_day() {
-    let params = Params { danger_accept_weak: false, ..Network::local().params };
+    let params = Params {
+        danger_accept_weak: false,
+        ..Network::local().params
+    };
     let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
     let mut guards = Guards::restore(sample, vec![NOW]);
     assert!(guards.may_try(relay(4), &params));
@@ -47,7 +59,10 @@ fn few_new_guards_are_tried_a_day() {
 
 #[test] // §1.6, §6.4(8)
 fn a_clock_that_jumps_makes_no_day_pass_for_new_guards() {
-    let params = Params { danger_accept_weak: false, ..Network::local().params };
+    let params = Params {
+        danger_accept_weak: false,
+        ..Network::local().params
+    };
     let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
     let mut guards = Guards::restore(sample, vec![NOW, NOW]);
     refreshed(&mut guards, &ahead_by(DAY * 400));
@@ -57,15 +72,26 @@ fn a_clock_that_jumps_makes_no_day_pass_for_new_guards() {
     guards.new_at = vec![NOW + DAY * 400; 2];
     refreshed(&mut guards, &Moment::at(NOW));
     refreshed(&mut guards, &Moment::at(NOW + DAY));
-    assert!(guards.may_try(relay(4), &params), "what a wrong clock dated ahead lasts a day");
+    assert!(
+        guards.may_try(relay(4), &params),
+        "what a wrong clock dated ahead lasts a day"
+    );
 }
 
 #[test] // §1.6, §6.4
 fn guards_go_by_confirmed_time() {
     let mut guards = Guards::restore(vec![used(1), Guard::sampled(relay(2), NOW)], Vec::new());
-    assert_eq!(refreshed(&mut guards, &ahead_by(DAY * 400)), 2, "the clock may be wrong");
+    assert_eq!(
+        refreshed(&mut guards, &ahead_by(DAY * 400)),
+        2,
+        "the clock may be wrong"
+    );
     assert_eq!(refreshed(&mut guards, &Moment::at(NOW + DAY * 19)), 2);
-    assert_eq!(refreshed(&mut guards, &Moment::at(NOW + DAY * 400)), 0, "their lives are over");
+    assert_eq!(
+        refreshed(&mut guards, &Moment::at(NOW + DAY * 400)),
+        0,
+        "their lives are over"
+    );
 }
 
 #[test] // §1.6, §6.4
@@ -79,14 +105,33 @@ fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
         ..Guard::sampled(relay(1), NOW + DAY * 365)
     };
     let mut guards = Guards::restore(vec![dated.clone()], Vec::new());
-    let unsure = Moment { wall: NOW, ..Moment::at(WallTime(NOW.0 - 9000)) };
+    let unsure = Moment {
+        wall: NOW,
+        ..Moment::at(WallTime(NOW.0 - 9000))
+    };
     refreshed(&mut guards, &unsure);
-    assert_eq!(guards.sample[0].sampled_at, dated.sampled_at, "not by a clock that is not confirmed");
+    assert_eq!(
+        guards.sample[0].sampled_at, dated.sampled_at,
+        "not by a clock that is not confirmed"
+    );
     refreshed(&mut guards, &Moment::at(NOW));
     let now = Some(NOW);
     let (sampled_at, rests_until) = (NOW, Some(NOW + DAY));
-    let redated = Guard { sampled_at, tried_at: now, missed_since: now, rests_until, set_aside_at: now, ..dated };
-    assert_eq!(guards.sample[0], Guard { unlisted_since: now, ..redated });
+    let redated = Guard {
+        sampled_at,
+        tried_at: now,
+        missed_since: now,
+        rests_until,
+        set_aside_at: now,
+        ..dated
+    };
+    assert_eq!(
+        guards.sample[0],
+        Guard {
+            unlisted_since: now,
+            ..redated
+        }
+    );
 }
 
 #[test] // §6.4(7)
@@ -94,17 +139,30 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
     let sample = || vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
     let rest = Duration::from_secs(60);
     let mut guards = Guards::restore(sample(), Vec::new());
-    let miss = |guards: &mut Guards, moment: &Moment| moment.act(|cx| guards.on_missed(cx, relay(1), rest));
+    let miss = |guards: &mut Guards, moment: &Moment| {
+        moment.act(|cx| guards.on_missed(cx, relay(1), rest))
+    };
     let order = |guards: &Guards, moment: &Moment| moment.act(|cx| guards.in_order(cx)).0;
     (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
-    assert_eq!(order(&guards, &Moment::at(NOW)), [relay(1), relay(2)], "an hour's failure changes nothing");
+    assert_eq!(
+        order(&guards, &Moment::at(NOW)),
+        [relay(1), relay(2)],
+        "an hour's failure changes nothing"
+    );
     miss(&mut guards, &Moment::at(NOW + DAY));
     assert_eq!(order(&guards, &Moment::at(NOW + DAY)), [relay(2), relay(1)]);
-    assert_eq!(order(&guards, &Moment::at(NOW + DAY + DAY)), [relay(1), relay(2)]);
+    assert_eq!(
+        order(&guards, &Moment::at(NOW + DAY + DAY)),
+        [relay(1), relay(2)]
+    );
     let mut guards = Guards::restore(sample(), Vec::new());
     (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
     miss(&mut guards, &ahead_by(DAY * 2));
-    assert_eq!(order(&guards, &ahead_by(DAY * 2)), [relay(1), relay(2)], "a clock that jumps makes no day pass");
+    assert_eq!(
+        order(&guards, &ahead_by(DAY * 2)),
+        [relay(1), relay(2)],
+        "a clock that jumps makes no day pass"
+    );
 }
 
 /// So many circuits of these ways fail through a guard; whether the user was warned.
@@ -117,7 +175,11 @@ fn fail(
 ) -> bool {
     let (_, told) = moment.act(|cx| {
         for way in ways {
-            let way = if is_unbuilt { way[..2].to_vec() } else { way.to_vec() };
+            let way = if is_unbuilt {
+                way[..2].to_vec()
+            } else {
+                way.to_vec()
+            };
             let way: Vec<RelayId> = way.into_iter().map(relay).collect();
             guards.on_failed(cx, relay(number), &way, is_unbuilt);
         }
@@ -127,11 +189,20 @@ fn fail(
 
 /// Ways that have nothing in common but this many layer-2 relays and terminals.
 fn ways(count: u8, layer2: u8, terminals: u8) -> impl Iterator<Item = [u8; 3]> {
-    (0..count).map(move |number| [100 + number % layer2, 150 + number, 200 + number % terminals])
+    (0..count).map(move |number| {
+        [
+            100 + number % layer2,
+            150 + number,
+            200 + number % terminals,
+        ]
+    })
 }
 
 fn is_set_aside(guards: &Guards, number: u8) -> bool {
-    guards.sample.iter().any(|guard| guard.relay == relay(number) && guard.set_aside_at.is_some())
+    guards
+        .sample
+        .iter()
+        .any(|guard| guard.relay == relay(number) && guard.set_aside_at.is_some())
 }
 
 #[test] // §6.4(11)
@@ -140,7 +211,10 @@ fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
     let guards = || Guards::restore(vec![used(1), used(2)], Vec::new());
     for is_unbuilt in [true, false] {
         let mut kept = guards();
-        assert!(!fail(&mut kept, &now, 1, ways(19, 4, 10), is_unbuilt) && !is_set_aside(&kept, 1), "too few");
+        assert!(
+            !fail(&mut kept, &now, 1, ways(19, 4, 10), is_unbuilt) && !is_set_aside(&kept, 1),
+            "too few"
+        );
         assert!(
             !fail(&mut kept, &now, 2, ways(30, 1, 10), is_unbuilt) && !is_set_aside(&kept, 2),
             "one L2 is behind it"
@@ -151,10 +225,16 @@ fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
     }
     let mut kept = guards();
     fail(&mut kept, &now, 1, ways(60, 4, 3), false);
-    assert!(!is_set_aside(&kept, 1) && kept.sample[0].failed == 9, "three count to one terminal");
+    assert!(
+        !is_set_aside(&kept, 1) && kept.sample[0].failed == 9,
+        "three count to one terminal"
+    );
     let mut kept = guards();
     fail(&mut kept, &now, 1, ways(50, 4, 50), false);
-    assert_eq!(kept.sample[0].failed, 16, "none count to a seventeenth terminal");
+    assert_eq!(
+        kept.sample[0].failed, 16,
+        "none count to a seventeenth terminal"
+    );
     let mut kept = guards();
     now.act(|cx| (0..80).for_each(|_| kept.on_built(cx, relay(1))));
     fail(&mut kept, &now, 1, ways(30, 4, 10), false);
@@ -169,7 +249,10 @@ fn counts_are_halved_at_four_hundred() {
     };
     guards.sample[0].failed = 100;
     built(&mut guards, 299);
-    assert_eq!((guards.sample[0].built, guards.sample[0].failed), (299, 100));
+    assert_eq!(
+        (guards.sample[0].built, guards.sample[0].failed),
+        (299, 100)
+    );
     built(&mut guards, 1);
     assert_eq!((guards.sample[0].built, guards.sample[0].failed), (150, 50));
 }
@@ -182,9 +265,15 @@ fn no_more_than_two_are_set_aside_in_seven_days_and_never_the_last_that_was_used
         is_set_aside(guards, number)
     };
     assert!(fail_at(&mut guards, Moment::at(NOW), 1) && fail_at(&mut guards, Moment::at(NOW), 2));
-    assert!(!fail_at(&mut guards, ahead_by(DAY * 400), 3), "a clock that jumps makes no week pass");
+    assert!(
+        !fail_at(&mut guards, ahead_by(DAY * 400), 3),
+        "a clock that jumps makes no week pass"
+    );
     assert!(!fail_at(&mut guards, Moment::at(NOW + DAY * 6), 3));
     assert!(fail_at(&mut guards, Moment::at(NOW + DAY * 7), 3));
     let mut guards = Guards::restore(vec![used(1), tried(2)], Vec::new());
-    assert!(!fail_at(&mut guards, Moment::at(NOW), 1), "no circuit was built through the other");
+    assert!(
+        !fail_at(&mut guards, Moment::at(NOW), 1),
+        "no circuit was built through the other"
+    );
 }

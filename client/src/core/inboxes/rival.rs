@@ -1,10 +1,12 @@
-//! Another copy of one's own inbox: the same profile in use on a second machine, or an old backup of it that was restored.
+//! Another copy of one's own inbox: the same profile in use on a second machine, or an old backup
+//! of it that was restored.
 //!
-//! A revision is durable here before it is published, so a higher one on the ring is another copy's. That a position refuses
-//! ours is no proof; the descriptor it refuses it for is, since whoever signed it has the inbox's key. Nor is what one holder
-//! says of a subscription; two holders that say the same within minutes are believed, since a copy that has published nothing
-//! shows nowhere else. Two copies must not
-//! overtake one another for ever: each does so now and then only.
+//! A revision is durable here before it is published, so a higher one on the ring is another
+//! copy's. That a position refuses ours is no proof; the descriptor it refuses it for is, since
+//! whoever signed it has the inbox's key. Nor is what one holder says of a subscription; two
+//! holders that say the same within minutes are believed, since a copy that has published nothing
+//! shows nowhere else. Two copies must not overtake one another for ever: each does so now and then
+//! only.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +24,8 @@ use super::super::requests::Requests;
 const LOOK: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(3600));
 /// A position that refuses our revision has it looked up no more often than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Holders that say within this time that another subscription took the place of ours say it of one copy.
+/// Holders that say within this time that another subscription took the place of ours say it of one
+/// copy.
 const REPLACED_WITHIN: Duration = Duration::from_secs(600);
 /// So many of them are believed, where an inbox has as many mailboxes.
 const REPLACED_MIN: usize = 2;
@@ -47,7 +50,8 @@ impl Rival {
         self.looks_at = Some(self.looks_at.map_or(rested_at, |at| at.min(rested_at)));
     }
 
-    /// A holder says that another subscription took the place of ours. Whether enough say so; our own descriptor is looked up.
+    /// A holder says that another subscription took the place of ours. Whether enough say so; our
+    /// own descriptor is looked up.
     pub(super) fn on_replaced(&mut self, now: Instant, params: &Params, holder: RelayId) -> bool {
         self.on_refused(now);
         self.replaced.retain(|_, at| *at + REPLACED_WITHIN > now);
@@ -102,8 +106,8 @@ impl Rival {
     }
 }
 
-/// The revision that the next one has to be above: ours, the one that was found, and the time. By a clock that is ahead it
-/// would be above all that honest clocks give, for good.
+/// The revision that the next one has to be above: ours, the one that was found, and the time. By a
+/// clock that is ahead it would be above all that honest clocks give, for good.
 pub(super) fn revision_to_pass(cx: &Context<'_>, own: u64, found: u64) -> u64 {
     own.max(found).max(cx.confirmed.to_hour().as_secs())
 }
@@ -133,10 +137,17 @@ mod tests {
     #[test] // §9.3(6)
     fn a_clock_that_is_ahead_does_not_raise_the_revision() {
         let now = WallTime(1_790_000_000);
-        let ahead = Moment { wall: now + Duration::from_secs(365 * 86_400), ..Moment::at(now) };
+        let ahead = Moment {
+            wall: now + Duration::from_secs(365 * 86_400),
+            ..Moment::at(now)
+        };
         let pass = |own, found| ahead.act(|cx| revision_to_pass(cx, own, found)).0;
         assert_eq!(pass(3, 5), now.to_hour().as_secs());
-        assert_eq!(pass(3, now.0 + 9), now.0 + 9, "the other copy's clock may have been ahead");
+        assert_eq!(
+            pass(3, now.0 + 9),
+            now.0 + 9,
+            "the other copy's clock may have been ahead"
+        );
         assert_eq!(pass(now.0 + 8, 5), now.0 + 8);
     }
 }

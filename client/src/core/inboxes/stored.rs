@@ -29,7 +29,8 @@ pub(in super::super) struct OwnMailbox {
     /// When it was replaced, if it was.
     #[zeroize(skip)]
     pub(in super::super) retired_at: Option<WallTime>,
-    /// Since when its holder is out of reach, or does not know it: kept, since many a client runs for a minute at a time.
+    /// Since when its holder is out of reach, or does not know it: kept, since many a client runs
+    /// for a minute at a time.
     #[zeroize(skip)]
     pub(in super::super) failing_since: Option<WallTime>,
 }
@@ -40,7 +41,16 @@ impl OwnMailbox {
     pub(in super::super) const fn for_test(relay: RelayId, queue: QueueId) -> Self {
         let (owner_seed, sender_seed) = ([1; 32], [2; 32]);
         let (replaces, retired_at, failing_since) = (None, None, None);
-        Self { relay, queue, owner_seed, sender_seed, is_created: true, replaces, retired_at, failing_since }
+        Self {
+            relay,
+            queue,
+            owner_seed,
+            sender_seed,
+            is_created: true,
+            replaces,
+            retired_at,
+            failing_since,
+        }
     }
 }
 
@@ -65,8 +75,13 @@ impl InboxState {
         let mut bytes = Zeroizing::new(bytes.to_vec());
         if bytes.first() == Some(&VERSION_2) {
             bytes.extend(wire::encode(&WallTime(0)));
-            bytes.first_mut().into_iter().for_each(|version| *version = VERSION);
+            bytes
+                .first_mut()
+                .into_iter()
+                .for_each(|version| *version = VERSION);
         }
-        wire::decode::<Self>(&bytes).ok().filter(|state| state.version == VERSION)
+        wire::decode::<Self>(&bytes)
+            .ok()
+            .filter(|state| state.version == VERSION)
     }
 }

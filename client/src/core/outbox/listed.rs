@@ -1,4 +1,5 @@
-//! What a message in the outbox looks like from outside: to its user, and to whoever holds the profile without a client.
+//! What a message in the outbox looks like from outside: to its user, and to whoever holds the
+//! profile without a client.
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
@@ -15,12 +16,20 @@ pub const OUTBOX_HEAD_LEN: usize = 64;
 
 impl Outbox {
     /// Each message, in the order they were sent.
-    pub(in super::super) fn list(&self, params: &Params, now: Instant, wall: WallTime) -> Vec<OutboxEntry> {
+    pub(in super::super) fn list(
+        &self,
+        params: &Params,
+        now: Instant,
+        wall: WallTime,
+    ) -> Vec<OutboxEntry> {
         let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.seq);
         let to_listed = |(&id, entry): (&MessageId, &Entry)| {
             let next_try_at = entry.next_try().map(|at| wall + at.since(now));
-            OutboxEntry { next_try_at, ..listed(id, &entry.delivery, params) }
+            OutboxEntry {
+                next_try_at,
+                ..listed(id, &entry.delivery, params)
+            }
         };
         entries.into_iter().map(to_listed).collect()
     }
@@ -32,22 +41,38 @@ impl Entry {
         match self.stage {
             Stage::Waiting(until) | Stage::Blocked(until) => Some(until),
             Stage::Finding => None,
-            Stage::Depositing => self.delivery.next_due().filter(|_| !self.delivery.is_awaited()),
+            Stage::Depositing => self
+                .delivery
+                .next_due()
+                .filter(|_| !self.delivery.is_awaited()),
         }
     }
 }
 
-/// Reads a message from what is stored of it in the outbox; `None` if it can't be read. `wall` is the time now.
-pub fn read_outbox_message(id: MessageId, state: &[u8], params: &Params, wall: WallTime) -> Option<OutboxMessage> {
+/// Reads a message from what is stored of it in the outbox; `None` if it can't be read. `wall` is
+/// the time now.
+pub fn read_outbox_message(
+    id: MessageId,
+    state: &[u8],
+    params: &Params,
+    wall: WallTime,
+) -> Option<OutboxMessage> {
     let delivery = Delivery::restore(state, wall, params.record_life)?;
     let spacing = delivery.spacing(wall, params);
     let next_try_at = (!spacing.is_zero()).then(|| wall + spacing);
-    let entry = OutboxEntry { next_try_at, ..listed(id, &delivery, params) };
-    Some(OutboxMessage { entry, body: Zeroizing::new(delivery.body().to_vec()) })
+    let entry = OutboxEntry {
+        next_try_at,
+        ..listed(id, &delivery, params)
+    };
+    Some(OutboxMessage {
+        entry,
+        body: Zeroizing::new(delivery.body().to_vec()),
+    })
 }
 
-/// What is stored of a message that nobody was asked to take yet: a client that opens the profile goes on with it. The body
-/// is not longer than [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`]; `life` is that of a record if it is `None`.
+/// What is stored of a message that nobody was asked to take yet: a client that opens the profile
+/// goes on with it. The body is not longer than [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`];
+/// `life` is that of a record if it is `None`.
 pub fn new_outbox_state(
     address: InboxAddress,
     body: Vec<u8>,
@@ -58,12 +83,14 @@ pub fn new_outbox_state(
     Delivery::new(address, body, wall, life.unwrap_or(params.record_life)).state()
 }
 
-/// Whether one more message, which would be stored as `state`, has a place in an outbox whose states begin with these heads of
-/// [`OUTBOX_HEAD_LEN`] bytes, or of all if they are shorter.
+/// Whether one more message, which would be stored as `state`, has a place in an outbox whose
+/// states begin with these heads of [`OUTBOX_HEAD_LEN`] bytes, or of all if they are shorter.
 pub fn outbox_has_room(heads: &[Vec<u8>], state: &[u8]) -> bool {
     // What can't be read is no message.
     let len = |state: &[u8]| Delivery::stored_body_len(state).unwrap_or_default();
-    let bytes = heads.iter().fold(0, |sum: usize, head| sum.saturating_add(len(head)));
+    let bytes = heads
+        .iter()
+        .fold(0, |sum: usize, head| sum.saturating_add(len(head)));
     has_room(heads.len(), bytes, len(state))
 }
 
@@ -93,10 +120,17 @@ mod tests {
 
     fn state(len: usize) -> Zeroizing<Vec<u8>> {
         let address = *InboxIdentity::from_seed(&[3; 32]).address();
-        new_outbox_state(address, vec![7; len], None, &Network::local().params, WallTime(1_790_000_000))
+        new_outbox_state(
+            address,
+            vec![7; len],
+            None,
+            &Network::local().params,
+            WallTime(1_790_000_000),
+        )
     }
 
-    /// The beginning of what is stored of a message with a body of this length, whatever it is sealed for.
+    /// The beginning of what is stored of a message with a body of this length, whatever it is
+    /// sealed for.
     fn head(len: usize) -> Vec<u8> {
         wire::encode(&(3u8, [7u8; 32], len))
     }

@@ -51,7 +51,10 @@ impl Bench {
         }
     }
 
-    fn with<T>(&mut self, act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Lookups, &mut Requests) -> T) -> T {
+    fn with<T>(
+        &mut self,
+        act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Lookups, &mut Requests) -> T,
+    ) -> T {
         let mut cx = Context {
             now: self.now,
             wall: self.wall,
@@ -64,7 +67,12 @@ impl Bench {
             rng: &mut self.rng,
             out: &mut self.out,
         };
-        act(&mut self.outbox, &mut cx, &mut self.lookups, &mut self.requests)
+        act(
+            &mut self.outbox,
+            &mut cx,
+            &mut self.lookups,
+            &mut self.requests,
+        )
     }
 
     fn send(&mut self) {
@@ -103,7 +111,12 @@ impl Bench {
 
     /// Answers everything that was asked of the store; says whether anything was.
     fn stored(&mut self, is_stored: bool) -> bool {
-        let tickets: Vec<StoreTicket> = self.out.stores.drain(..).map(|(ticket, _)| ticket).collect();
+        let tickets: Vec<StoreTicket> = self
+            .out
+            .stores
+            .drain(..)
+            .map(|(ticket, _)| ticket)
+            .collect();
         for &ticket in &tickets {
             self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, is_stored));
         }
@@ -120,7 +133,10 @@ impl Bench {
 
     /// Of each message in the outbox, how many hold it and how many are wanted.
     fn listed(&self) -> Vec<(usize, usize)> {
-        self.entries().iter().map(|entry| (entry.holders, entry.wanted)).collect()
+        self.entries()
+            .iter()
+            .map(|entry| (entry.holders, entry.wanted))
+            .collect()
     }
 
     fn entries(&self) -> Vec<OutboxEntry> {
@@ -133,7 +149,11 @@ impl Bench {
 }
 
 fn mailbox(number: u8) -> Mailbox {
-    Mailbox { relay: RelayId([number; 32]), queue: QueueId([number; QueueId::LEN]), sender_seed: [number; 32] }
+    Mailbox {
+        relay: RelayId([number; 32]),
+        queue: QueueId([number; QueueId::LEN]),
+        sender_seed: [number; 32],
+    }
 }
 
 const TAKEN: Answer = Answer::Mailbox(MailboxReply::Deposited);
@@ -162,7 +182,13 @@ fn a_message_that_was_asked_of_nobody_and_not_stored_is_unsent() {
     bench.send();
     bench.drive();
     assert!(bench.stored(false));
-    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: false }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Unsaved {
+            id: ID,
+            may_be_out: false
+        }]
+    );
     bench.pass(STORE_RETRY);
     assert!(bench.stored(false));
     assert_eq!(bench.notices(), [], "it is told once");
@@ -178,7 +204,14 @@ fn a_message_that_enough_holders_have_is_delivered_though_it_never_was_stored() 
     bench.answer(0, &TAKEN);
     assert_eq!(bench.notices(), []);
     bench.answer(1, &TAKEN);
-    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Held {
+            id: ID,
+            holders: 2,
+            wanted: 2
+        }]
+    );
     assert_eq!(bench.listed(), []);
     bench.answer(2, &TAKEN);
     assert_eq!(bench.notices(), []);
@@ -192,7 +225,13 @@ fn a_message_that_too_few_holders_have_and_that_was_not_stored_is_in_doubt() {
         bench.answer(1, answers[1]);
         assert_eq!(bench.notices(), [], "one can still take it");
         bench.answer(2, answers[2]);
-        assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }]);
+        assert_eq!(
+            bench.notices(),
+            [Notice::Unsaved {
+                id: ID,
+                may_be_out: true
+            }]
+        );
     }
 }
 
@@ -202,9 +241,23 @@ fn holders_that_say_nothing_are_not_waited_for_once_the_store_failed_again() {
     bench.answer(0, &TAKEN);
     bench.pass(STORE_RETRY);
     assert!(bench.stored(false));
-    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Unsaved {
+            id: ID,
+            may_be_out: true
+        }]
+    );
     bench.answer(1, &TAKEN);
-    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 2, wanted: 2 }], "late is better than never");
+    assert_eq!(
+        bench.notices(),
+        [Notice::Held {
+            id: ID,
+            holders: 2,
+            wanted: 2
+        }],
+        "late is better than never"
+    );
     assert_eq!(bench.listed(), []);
 }
 
@@ -214,7 +267,17 @@ fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
     bench.answer(0, &TAKEN);
     bench.pass(STORE_RETRY);
     assert!(bench.stored(true));
-    assert_eq!(bench.notices(), [Notice::Queued(ID), Notice::Held { id: ID, holders: 1, wanted: 2 }]);
+    assert_eq!(
+        bench.notices(),
+        [
+            Notice::Queued(ID),
+            Notice::Held {
+                id: ID,
+                holders: 1,
+                wanted: 2
+            }
+        ]
+    );
     assert_eq!(bench.listed(), [(1, 2)]);
 }
 
@@ -227,15 +290,29 @@ fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
     bench.with(|outbox, cx, lookups, requests| outbox.advance(cx, lookups, requests, ID));
     assert!(bench.stored(false), "while it is sealed for one of three");
     (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
-    assert_eq!(bench.notices(), [Notice::Unsaved { id: ID, may_be_out: true }], "one holder is not enough");
+    assert_eq!(
+        bench.notices(),
+        [Notice::Unsaved {
+            id: ID,
+            may_be_out: true
+        }],
+        "one holder is not enough"
+    );
     assert_eq!(bench.listed(), [(1, 2)]);
 
     bench.pass(STORE_RETRY);
     let mut restarted = restarted(&bench);
-    let wanted = restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params));
-    assert_eq!(wanted, 2, "the profile does not say how many there are, so none is left out");
+    let wanted =
+        restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params));
+    assert_eq!(
+        wanted, 2,
+        "the profile does not say how many there are, so none is left out"
+    );
     restarted.find(1);
-    assert_eq!(restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params)), 1);
+    assert_eq!(
+        restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params)),
+        1
+    );
 }
 
 /// A client that is started anew, with what the store was last asked to keep.
@@ -248,7 +325,9 @@ fn restarted(bench: &Bench) -> Bench {
     restarted.now = bench.now;
     restarted.wall = bench.wall;
     let state = state.expect("something was to be stored");
-    restarted.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("what was stored can be read");
+    restarted
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("what was stored can be read");
     restarted
 }
 
@@ -277,10 +356,18 @@ fn held_by_two_before() -> Bench {
 
 /// Whether the store was asked to forget the message.
 fn is_removed(bench: &Bench) -> bool {
-    bench.out.stores.iter().any(|(_, op)| matches!(op, StoreOp::RemoveOutbox(ID)))
+    bench
+        .out
+        .stores
+        .iter()
+        .any(|(_, op)| matches!(op, StoreOp::RemoveOutbox(ID)))
 }
 
-const HELD: Notice = Notice::Held { id: ID, holders: 2, wanted: 2 };
+const HELD: Notice = Notice::Held {
+    id: ID,
+    holders: 2,
+    wanted: 2,
+};
 
 #[test] // §10.5(1)
 fn what_holders_took_is_known_after_a_restart() {
@@ -316,7 +403,14 @@ fn the_end_of_each_attempt_at_a_third_holder_is_told() {
     bench.drive();
     bench.answer(2, &TAKEN);
     bench.drive();
-    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 3, wanted: 2 }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Held {
+            id: ID,
+            holders: 3,
+            wanted: 2
+        }]
+    );
     assert!(is_removed(&bench) && bench.listed().is_empty());
 }
 
@@ -337,7 +431,10 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
     bench.wall = bench.wall + retry_max;
     bench.find(3);
     bench.drive();
-    assert!(!bench.listed().is_empty(), "there is one attempt after that, however late");
+    assert!(
+        !bench.listed().is_empty(),
+        "there is one attempt after that, however late"
+    );
     bench = restarted(&bench);
     bench.drive();
     assert_eq!(bench.notices(), [HELD]);
@@ -359,7 +456,14 @@ fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
     let mut bench = restarted(&bench);
     assert_eq!(bench.listed(), [(1, 2)]);
     bench.find(1);
-    assert_eq!(bench.notices(), [Notice::Held { id: ID, holders: 1, wanted: 1 }]);
+    assert_eq!(
+        bench.notices(),
+        [Notice::Held {
+            id: ID,
+            holders: 1,
+            wanted: 1
+        }]
+    );
     bench.drive();
     assert_eq!(bench.listed(), []);
 }
@@ -379,7 +483,10 @@ fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
     bench.drive();
     assert!(bench.stored(true));
     bench.drive();
-    assert!(matches!(bench.notices()[..], [Notice::Queued(ID), Notice::Deferred { id: ID, .. }]));
+    assert!(matches!(
+        bench.notices()[..],
+        [Notice::Queued(ID), Notice::Deferred { id: ID, .. }]
+    ));
 }
 
 #[test] // §10.5(1)
@@ -389,7 +496,10 @@ fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
     for _ in 0..4 {
         bench.wall = bench.wall + bench.network.params.retry_max;
         bench.try_third_in_vain();
-        assert!(matches!(bench.notices()[..], [Notice::Deferred { id: ID, .. }]));
+        assert!(matches!(
+            bench.notices()[..],
+            [Notice::Deferred { id: ID, .. }]
+        ));
     }
     assert_eq!(bench.listed(), [(2, 3)]);
 }
@@ -431,7 +541,11 @@ fn messages_that_enough_have_give_way() {
     let id = |number| MessageId([number; 16]);
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
     bench.with(|outbox, cx, _, _| {
-        (10..30).for_each(|number| outbox.restore(cx, id(number), &state).expect("it is the same"));
+        (10..30).for_each(|number| {
+            outbox
+                .restore(cx, id(number), &state)
+                .expect("it is the same");
+        });
         while let Some(due) = outbox.next_due(cx.now) {
             outbox.waiting.remove(&due);
             outbox.begin(cx, due.2);
@@ -448,7 +562,11 @@ fn messages_that_enough_have_give_way() {
             outbox.begin(cx, due.2);
             begun.push(due.2);
         }
-        assert_eq!(begun, [(40..48).map(id).collect(), vec![id(14)]].concat(), "one has a place of its own");
+        assert_eq!(
+            begun,
+            [(40..48).map(id).collect(), vec![id(14)]].concat(),
+            "one has a place of its own"
+        );
     });
 }
 
@@ -459,7 +577,9 @@ fn a_place_that_becomes_free_is_taken_at_once() {
     let state = bench.outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(Network::local());
     for number in 0..30 {
-        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is the same");
+        bench
+            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .expect("it is the same");
     }
     // The view is empty: no inbox is found, and each attempt ends as soon as it is looked at.
     let mut drives = 0;
@@ -469,7 +589,11 @@ fn a_place_that_becomes_free_is_taken_at_once() {
         assert!(drives < 10, "each takes eight");
     }
     assert!(drives > 1);
-    let deferred = bench.notices().iter().filter(|notice| matches!(notice, Notice::Deferred { .. })).count();
+    let deferred = bench
+        .notices()
+        .iter()
+        .filter(|notice| matches!(notice, Notice::Deferred { .. }))
+        .count();
     assert_eq!(deferred + bench.outbox.active.len(), 30, "each was begun");
 }
 
@@ -477,7 +601,8 @@ fn a_place_that_becomes_free_is_taken_at_once() {
 fn as_format(version: u8, state: &[u8]) -> Vec<u8> {
     let wall = Bench::new(Network::local()).wall;
     let life = Network::local().params.record_life;
-    let added = umbel_proto::wire::encode(&(wall, wall + life, None::<WallTime>, None::<DeferReason>));
+    let added =
+        umbel_proto::wire::encode(&(wall, wall + life, None::<WallTime>, None::<DeferReason>));
     assert_eq!((state[0], state.ends_with(&added)), (3, true));
     let mut old = state[..state.len() - added.len()].to_vec();
     old[0] = version;
@@ -496,22 +621,42 @@ fn an_outbox_of_the_formats_before_is_read_and_ages_from_then_on() {
         let old = as_format(version, &state);
         let mut bench = Bench::new(Network::local());
         bench.wall = bench.wall + Duration::from_secs(5000);
-        bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &old)).expect("it is read");
-        let [entry] = bench.entries()[..] else { panic!("one message") };
-        assert_eq!((entry.created_at, entry.expires_at), (bench.wall, bench.wall + bench.network.params.record_life));
+        bench
+            .with(|outbox, cx, _, _| outbox.restore(cx, ID, &old))
+            .expect("it is read");
+        let [entry] = bench.entries()[..] else {
+            panic!("one message")
+        };
+        assert_eq!(
+            (entry.created_at, entry.expires_at),
+            (bench.wall, bench.wall + bench.network.params.record_life)
+        );
         bench.drive();
         let created_at = bench.wall;
         let mut bench = restarted(&bench);
         bench.wall = bench.wall + Duration::from_secs(7000);
-        assert_eq!(bench.entries()[0].created_at, created_at, "it was stored in the new format");
+        assert_eq!(
+            bench.entries()[0].created_at,
+            created_at,
+            "it was stored in the new format"
+        );
     }
     let mut newer = state.to_vec();
     newer[0] = 4;
-    assert!(bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &newer)).is_err());
+    assert!(
+        bench
+            .with(|outbox, cx, _, _| outbox.restore(cx, ID, &newer))
+            .is_err()
+    );
 
-    let of_two = as_format(1, &held_by_two_where(3).outbox.entries[&ID].delivery.state());
+    let of_two = as_format(
+        1,
+        &held_by_two_where(3).outbox.entries[&ID].delivery.state(),
+    );
     let mut bench = Bench::new(Network::local());
-    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &of_two)).expect("it is read");
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &of_two))
+        .expect("it is read");
     assert!(!bench.outbox.entries[&ID].delivery.has_enough());
     bench.find(3);
     assert!(bench.outbox.entries[&ID].delivery.has_enough());
@@ -532,7 +677,13 @@ fn a_store_that_fails_does_not_bring_the_next_attempt_forward() {
         (0..2).for_each(|number| bench.answer(number, &FULL));
         bench.drive();
         let notices = bench.notices();
-        let [Notice::Queued(ID), Notice::Deferred { id: ID, retry_in, .. }] = notices[..] else {
+        let [
+            Notice::Queued(ID),
+            Notice::Deferred {
+                id: ID, retry_in, ..
+            },
+        ] = notices[..]
+        else {
             panic!("{notices:?}")
         };
         let due_at = bench.now + retry_in;
@@ -562,12 +713,21 @@ fn held_by_one() -> (Bench, Duration) {
     (0..3).for_each(|_| bench.drive());
     assert!(bench.stored(true));
     let asked: Vec<u8> = (0..3).filter(|&number| bench.is_asked(number)).collect();
-    let [first] = asked[..] else { panic!("one is asked at once: {asked:?}") };
+    let [first] = asked[..] else {
+        panic!("one is asked at once: {asked:?}")
+    };
     bench.answer(first, &TAKEN);
     bench.drive();
     let notices = bench.notices();
-    let [Notice::Queued(ID), Notice::Held { holders: 1, wanted: 2, .. }, Notice::Scheduled { id: ID, wait }] =
-        notices[..]
+    let [
+        Notice::Queued(ID),
+        Notice::Held {
+            holders: 1,
+            wanted: 2,
+            ..
+        },
+        Notice::Scheduled { id: ID, wait },
+    ] = notices[..]
     else {
         panic!("{notices:?}")
     };
@@ -589,7 +749,10 @@ impl Bench {
 #[test] // §10.5(2)
 fn the_moment_of_the_second_deposit_is_told_once_and_outlives_the_client() {
     let (mut bench, wait) = held_by_one();
-    assert!(!wait.is_zero() && wait <= Duration::from_secs(240), "{wait:?}");
+    assert!(
+        !wait.is_zero() && wait <= Duration::from_secs(240),
+        "{wait:?}"
+    );
     bench.drive();
     assert_eq!(bench.notices(), []);
     bench.with(|outbox, cx, _, _| outbox.stop(cx));
@@ -597,18 +760,31 @@ fn the_moment_of_the_second_deposit_is_told_once_and_outlives_the_client() {
     let state = bench.outbox.entries[&ID].delivery.state();
     let mut soon = Bench::new(unhurried());
     soon.wall = bench.wall + wait / 2;
-    soon.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    soon.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
     let next_try_at = soon.entries()[0].next_try_at.expect("it waits");
-    assert!(next_try_at > soon.wall && next_try_at <= bench.wall + wait, "no later than it was to be");
+    assert!(
+        next_try_at > soon.wall && next_try_at <= bench.wall + wait,
+        "no later than it was to be"
+    );
     soon.with(|outbox, cx, _, _| outbox.flush(cx));
-    assert_eq!(soon.entries()[0].next_try_at, Some(next_try_at), "however often it is asked for");
+    assert_eq!(
+        soon.entries()[0].next_try_at,
+        Some(next_try_at),
+        "however often it is asked for"
+    );
 
     let mut late = Bench::new(unhurried());
     late.wall = bench.wall + wait + Duration::from_secs(1);
-    late.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    late.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
     late.find(3);
     (0..3).for_each(|_| late.drive());
-    assert_eq!(late.asked_count(), 1, "the second is asked at once, and the third is not");
+    assert_eq!(
+        late.asked_count(),
+        1,
+        "the second is asked at once, and the third is not"
+    );
 }
 
 #[test] // §10.5(2)
@@ -617,9 +793,16 @@ fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
     let state = bench.outbox.entries[&ID].delivery.state();
     let mut bench = Bench::new(unhurried());
     bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
-    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, &state)).expect("it is read");
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
     let entry = bench.entries()[0];
-    assert!(entry.next_try_at.is_some_and(|at| at <= bench.wall + Duration::from_secs(241)), "{entry:?}");
+    assert!(
+        entry
+            .next_try_at
+            .is_some_and(|at| at <= bench.wall + Duration::from_secs(241)),
+        "{entry:?}"
+    );
     assert_eq!(entry.created_at, bench.wall);
 }
 
@@ -632,50 +815,90 @@ fn a_holder_that_fails_gives_its_moment_to_the_next() {
     assert!(bench.stored(true));
     for tried in 0..3 {
         let asked: Vec<u8> = (0..3).filter(|&number| bench.is_asked(number)).collect();
-        let [next] = asked[..] else { panic!("one at a time, {tried} were tried: {asked:?}") };
+        let [next] = asked[..] else {
+            panic!("one at a time, {tried} were tried: {asked:?}")
+        };
         bench.answer(next, &SILENT);
         bench.drive();
     }
     let notices = bench.notices();
     assert!(
-        matches!(notices[..], [Notice::Queued(ID), Notice::Deferred { reason: DeferReason::Holders, .. }]),
+        matches!(
+            notices[..],
+            [
+                Notice::Queued(ID),
+                Notice::Deferred {
+                    reason: DeferReason::Holders,
+                    ..
+                }
+            ]
+        ),
         "{notices:?}"
     );
     assert_eq!(bench.entries()[0].obstacle, Some(DeferReason::Holders));
 
     let (mut bench, wait) = held_by_one();
     bench.pass(wait);
-    let second = (0..3).find(|&number| bench.is_asked(number)).expect("its moment has come");
+    let second = (0..3)
+        .find(|&number| bench.is_asked(number))
+        .expect("its moment has come");
     bench.answer(second, &SILENT);
     bench.drive();
-    let third = (0..3).find(|&number| bench.is_asked(number)).expect("it takes the second's place");
+    let third = (0..3)
+        .find(|&number| bench.is_asked(number))
+        .expect("it takes the second's place");
     bench.answer(third, &SILENT);
     bench.drive();
-    assert!(matches!(bench.notices()[..], [Notice::Deferred { reason: DeferReason::Holders, .. }]));
+    assert!(matches!(
+        bench.notices()[..],
+        [Notice::Deferred {
+            reason: DeferReason::Holders,
+            ..
+        }]
+    ));
 }
 
 #[test]
 fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
-    let cancel = |bench: &mut Bench| bench.with(|outbox, cx, _, requests| outbox.cancel(cx, requests, ID));
+    let cancel =
+        |bench: &mut Bench| bench.with(|outbox, cx, _, requests| outbox.cancel(cx, requests, ID));
     let mut bench = Bench::new(Network::local());
     bench.send();
     bench.drive();
     assert!(bench.stored(true));
     bench.notices();
     cancel(&mut bench);
-    let unsent = Cancelled { id: ID, holders: 0, may_be_out: false };
-    assert_eq!((bench.notices(), bench.listed()), (vec![Notice::Cancelled(unsent)], vec![]));
+    let unsent = Cancelled {
+        id: ID,
+        holders: 0,
+        may_be_out: false,
+    };
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![Notice::Cancelled(unsent)], vec![])
+    );
     assert!(is_removed(&bench));
     cancel(&mut bench);
     assert_eq!(bench.notices(), [], "it is not there");
 
     let (mut bench, wait) = held_by_one();
     cancel(&mut bench);
-    let held = Cancelled { id: ID, holders: 1, may_be_out: true };
-    assert_eq!((bench.notices(), bench.listed()), (vec![Notice::Cancelled(held)], vec![]));
+    let held = Cancelled {
+        id: ID,
+        holders: 1,
+        may_be_out: true,
+    };
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![Notice::Cancelled(held)], vec![])
+    );
     bench.pass(wait * 2);
     bench.answer(1, &TAKEN);
-    assert_eq!((bench.notices(), bench.outbox.timeout(bench.now)), (vec![], None), "nothing is left to do");
+    assert_eq!(
+        (bench.notices(), bench.outbox.timeout(bench.now)),
+        (vec![], None),
+        "nothing is left to do"
+    );
 }
 
 #[test]
@@ -684,7 +907,10 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_known_to_be_right() {
     bench.send();
     bench.drive();
     assert!(bench.stored(true));
-    let expired = Notice::Failed { id: ID, reason: SendFault::Expired };
+    let expired = Notice::Failed {
+        id: ID,
+        reason: SendFault::Expired,
+    };
     let life = bench.network.params.record_life;
     let after = |passed: Duration, unconfirmed: Option<Duration>, reason: DeferReason| {
         let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
@@ -700,14 +926,25 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_known_to_be_right() {
     assert!(!after(life - second, None, DeferReason::NoDescriptor));
     assert!(after(life, None, DeferReason::NoDescriptor));
     assert!(after(life, None, DeferReason::QueueFull));
-    assert!(!after(life, None, DeferReason::NoCircuit), "nothing was tried");
-    assert!(!after(life * 9, Some(life * 9), DeferReason::NoDescriptor), "a clock that is ahead loses nothing");
-    assert!(after(life * 2, Some(life), DeferReason::NoDescriptor), "no guard that lies makes it stay for ever");
+    assert!(
+        !after(life, None, DeferReason::NoCircuit),
+        "nothing was tried"
+    );
+    assert!(
+        !after(life * 9, Some(life * 9), DeferReason::NoDescriptor),
+        "a clock that is ahead loses nothing"
+    );
+    assert!(
+        after(life * 2, Some(life), DeferReason::NoDescriptor),
+        "no guard that lies makes it stay for ever"
+    );
 }
 
 fn restarted_from(state: &[u8]) -> Bench {
     let mut bench = Bench::new(Network::local());
-    bench.with(|outbox, cx, _, _| outbox.restore(cx, ID, state)).expect("it is read");
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, state))
+        .expect("it is read");
     bench
 }
 
@@ -721,7 +958,11 @@ fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
     bench.wall = bench.wall + bench.network.params.record_life;
     bench.with(|outbox, _, _, _| outbox.judge_clock(true));
     bench.drive();
-    assert_eq!((bench.notices(), bench.listed()), (vec![], vec![]), "its holder was told before");
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![], vec![]),
+        "its holder was told before"
+    );
 }
 
 #[test]
@@ -733,14 +974,19 @@ fn messages_of_an_outbox_begin_one_after_the_other() {
     };
     let mut bench = Bench::new(unhurried());
     for number in 0..8 {
-        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is read");
+        bench
+            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .expect("it is read");
     }
-    let due =
-        |bench: &mut Bench| bench.with(|outbox, cx, _, _| outbox.waiting.drain().filter(|due| due.0 <= cx.now).count());
+    let due = |bench: &mut Bench| {
+        bench.with(|outbox, cx, _, _| outbox.waiting.drain().filter(|due| due.0 <= cx.now).count())
+    };
     assert_eq!(due(&mut bench), 1);
     let mut bench = Bench::new(unhurried());
     for number in 0..8 {
-        bench.with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state)).expect("it is read");
+        bench
+            .with(|outbox, cx, _, _| outbox.restore(cx, MessageId([number; 16]), &state))
+            .expect("it is read");
     }
     bench.with(|outbox, cx, _, _| outbox.flush(cx));
     assert_eq!(due(&mut bench), 1, "though all of them are asked for");
@@ -752,12 +998,28 @@ fn a_stored_message_is_read_by_those_who_only_look() {
     let state = bench.outbox.entries[&ID].delivery.state();
     let params = &bench.network.params;
     let read = read_outbox_message(ID, &state, params, bench.wall).expect("it is read");
-    assert_eq!((read.entry.holders, read.entry.wanted, read.entry.len), (1, 2, 100));
+    assert_eq!(
+        (read.entry.holders, read.entry.wanted, read.entry.len),
+        (1, 2, 100)
+    );
     assert_eq!(read.body.as_slice(), [7; 100]);
-    assert!(read.entry.next_try_at.is_some_and(|at| at <= bench.wall + wait));
+    assert!(
+        read.entry
+            .next_try_at
+            .is_some_and(|at| at <= bench.wall + wait)
+    );
     assert!(read_outbox_message(ID, &state[1..], params, bench.wall).is_none());
     let address = read.entry.address;
-    let fresh = new_outbox_state(address, vec![1, 2], Some(Duration::from_secs(60)), params, bench.wall);
+    let fresh = new_outbox_state(
+        address,
+        vec![1, 2],
+        Some(Duration::from_secs(60)),
+        params,
+        bench.wall,
+    );
     let read = read_outbox_message(ID, &fresh, params, bench.wall).expect("it is read");
-    assert_eq!((read.entry.expires_at, read.body.as_slice()), (bench.wall + Duration::from_secs(60), &[1, 2][..]));
+    assert_eq!(
+        (read.entry.expires_at, read.body.as_slice()),
+        (bench.wall + Duration::from_secs(60), &[1, 2][..])
+    );
 }

@@ -18,7 +18,12 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Lets a message wait; `for_more` if enough holders have it.
     pub(super) fn insert(&mut self, due: Due, for_more: bool) {
-        if for_more { &mut self.for_more } else { &mut self.needed }.insert(due);
+        if for_more {
+            &mut self.for_more
+        } else {
+            &mut self.needed
+        }
+        .insert(due);
     }
 
     /// It waits no longer. Enough holders may have taken it since it began to.
@@ -45,7 +50,10 @@ impl Waiting {
 
     /// When the next is due after this.
     pub(super) fn next_after(&self, after: Instant) -> Option<Instant> {
-        [&self.needed, &self.for_more].into_iter().filter_map(|queue| next_after(queue, after)).min()
+        [&self.needed, &self.for_more]
+            .into_iter()
+            .filter_map(|queue| next_after(queue, after))
+            .min()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Who pays for a circuit that failed (docs/protocol.md §6.4).
 //!
-//! While it is built, it is known which hop was being made: that relay is avoided for a while, on the word of the one before
-//! it, and the guard's failures are counted. Once it is built any relay on the way may be behind it: see `suspects`. A guard
-//! that has no room for one more just then has not failed.
+//! While it is built, it is known which hop was being made: that relay is avoided for a while, on
+//! the word of the one before it, and the guard's failures are counted. Once it is built any relay
+//! on the way may be behind it: see `suspects`. A guard that has no room for one more just then has
+//! not failed.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
@@ -22,7 +23,8 @@ const REFUSALS_MAX: u32 = 6;
 /// Who is known to say that a hop can't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Witness {
-    /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make up.
+    /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make
+    /// up.
     Guard,
     /// The hop before it, in a cell that only this hop could seal.
     LastHop,
@@ -34,7 +36,8 @@ impl Pool {
         self.suspects.tally()
     }
 
-    /// Whether circuits to this terminal break while others carry answers: then it is not the way that fails.
+    /// Whether circuits to this terminal break while others carry answers: then it is not the way
+    /// that fails.
     pub(in super::super) fn breaks_alone(&self, terminal: RelayId) -> bool {
         self.breakers.is_alone(terminal)
     }
@@ -45,9 +48,18 @@ impl Pool {
         self.close(cx, key, DestroyReason::Finished);
     }
 
-    pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, key: CircuitKey, violation: Violation) {
+    pub(super) fn on_violation(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: CircuitKey,
+        violation: Violation,
+    ) {
         self.violations += 1;
-        if let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.is_direct()) {
+        if let Some(circuit) = self
+            .circuits
+            .get(&key)
+            .filter(|circuit| circuit.is_direct())
+        {
             self.rule_breakers.extend(circuit.terminal());
         }
         let loss = self.loss_of_broken(key);
@@ -56,7 +68,8 @@ impl Pool {
         self.lose(cx, key, loss, Some(violation.reason()));
     }
 
-    /// The circuit was destroyed from the other side. Which relay did it can't be known once all hops are there.
+    /// The circuit was destroyed from the other side. Which relay did it can't be known once all
+    /// hops are there.
     pub(super) fn on_destroy(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_busy: bool) {
         if is_busy && self.is_refused(cx, key) {
             return self.lose(cx, key, Loss::Busy, None);
@@ -67,25 +80,32 @@ impl Pool {
         self.lose(cx, key, loss, None);
     }
 
-    /// What the loss of a circuit is that was destroyed: a terminal that can't be had is told by the hop before it, so that it
-    /// is not behind this.
+    /// What the loss of a circuit is that was destroyed: a terminal that can't be had is told by
+    /// the hop before it, so that it is not behind this.
     fn loss_of_broken(&self, key: CircuitKey) -> Loss {
         match self.loss_of(key) {
-            Loss::Terminal if !self.circuits.get(&key).is_some_and(Circuit::is_direct) => Loss::Broken,
+            Loss::Terminal if !self.circuits.get(&key).is_some_and(Circuit::is_direct) => {
+                Loss::Broken
+            }
             loss => loss,
         }
     }
 
     /// A circuit carried an answer: nobody on its way is suspected.
     pub(super) fn on_answered(&mut self, key: CircuitKey) {
-        let Some(circuit) = self.circuits.get_mut(&key) else { return };
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
         circuit.is_proven = true;
         if circuit.is_direct() {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
         self.suspects.on_worked(&path);
-        path.iter().take(STUB_HOPS).skip(1).for_each(|&relay| self.paths.avoided.on_worked(relay));
+        path.iter()
+            .take(STUB_HOPS)
+            .skip(1)
+            .for_each(|&relay| self.paths.avoided.on_worked(relay));
         self.breakers.on_worked(&path);
         self.brake.reset();
         if let Some(guard) = path.first() {
@@ -93,7 +113,8 @@ impl Pool {
         }
     }
 
-    /// Ends circuits whose next hop did not come in time. A guard that leaves several onionskins unanswered is given up.
+    /// Ends circuits whose next hop did not come in time. A guard that leaves several onionskins
+    /// unanswered is given up.
     pub(super) fn end_overdue(&mut self, cx: &mut Context<'_>) {
         let overdue: Vec<(CircuitKey, LinkId, usize)> = self
             .circuits
@@ -116,16 +137,27 @@ impl Pool {
         }
     }
 
-    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's failures are counted. One
-    /// relay that is down is one failure however often it is tried, and none where the guard can't have had a hand in it.
+    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's
+    /// failures are counted. One relay that is down is one failure however often it is tried, and
+    /// none where the guard can't have had a hand in it.
     pub(super) fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
-        let Some(circuit) = self.circuits.get(&key) else { return };
+        let Some(circuit) = self.circuits.get(&key) else {
+            return;
+        };
         let hops = circuit.made;
-        let failed = circuit.hop_due_at.and_then(|_| circuit.path.get(hops)).map(|hop| hop.relay);
+        let failed = circuit
+            .hop_due_at
+            .and_then(|_| circuit.path.get(hops))
+            .map(|hop| hop.relay);
         let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
         let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
         let may_be_guard = hops <= 1 || witness == Witness::Guard;
-        let path: Vec<RelayId> = circuit.path.iter().take(hops + 1).map(|hop| hop.relay).collect();
+        let path: Vec<RelayId> = circuit
+            .path
+            .iter()
+            .take(hops + 1)
+            .map(|hop| hop.relay)
+            .collect();
         let Some(failed) = failed else { return };
         if let [.., by, _] = path.as_slice() {
             self.paths.avoided.on_failed(cx, failed, *by);
@@ -172,29 +204,45 @@ impl Pool {
                 cleared
             }
         };
-        cleared.into_iter().for_each(|relay| self.paths.avoided.on_worked(relay));
+        cleared
+            .into_iter()
+            .for_each(|relay| self.paths.avoided.on_worked(relay));
     }
 
     /// Circuits that are kept ready go without a suspect.
     fn end_stubs_of(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let is_its = |circuit: &Circuit| circuit.is_stub() && circuit.path.iter().any(|hop| hop.relay == relay);
-        let its = self.circuits.iter().filter(|(_, circuit)| is_its(circuit)).map(|(&key, _)| key);
+        let is_its = |circuit: &Circuit| {
+            circuit.is_stub() && circuit.path.iter().any(|hop| hop.relay == relay)
+        };
+        let its = self
+            .circuits
+            .iter()
+            .filter(|(_, circuit)| is_its(circuit))
+            .map(|(&key, _)| key);
         for key in its.collect::<Vec<_>>() {
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }
     }
 
-    /// The circuit was built as far as it is this client's choice, and is of no use: nothing was answered on it.
+    /// The circuit was built as far as it is this client's choice, and is of no use: nothing was
+    /// answered on it.
     fn on_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
-        let Some(circuit) = self.circuits.get(&key) else { return };
+        let Some(circuit) = self.circuits.get(&key) else {
+            return;
+        };
         let is_used = !circuit.streams.is_empty() || circuit.hop_due_at.is_some();
         if circuit.is_direct() || circuit.is_proven || !is_used || circuit.made < STUB_HOPS {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
-        let [guard, way @ ..] = path.as_slice() else { return };
+        let [guard, way @ ..] = path.as_slice() else {
+            return;
+        };
         tracing::debug!(is_certain, "a circuit broke before it carried an answer");
-        if self.breakers.on_broken(cx.now, cx.network.params.retry_max.saturating_mul(2), &path) {
+        if self
+            .breakers
+            .on_broken(cx.now, cx.network.params.retry_max.saturating_mul(2), &path)
+        {
             return;
         }
         if is_certain {
@@ -202,7 +250,9 @@ impl Pool {
         }
         let suspected = self.suspects.on_broken(cx, &path);
         self.act_on(cx, suspected, &path);
-        let attempt = u32::try_from(cx.network.params.circuits_per_attempt).unwrap_or(u32::MAX).max(1);
+        let attempt = u32::try_from(cx.network.params.circuits_per_attempt)
+            .unwrap_or(u32::MAX)
+            .max(1);
         let is_again = self.suspects.tally().0 >= attempt && self.brake.is_due(cx.now);
         if is_again && self.is_without_choice() {
             self.brake.fail(cx);
@@ -214,7 +264,11 @@ impl Pool {
         tracing::debug!("circuits over the guard in use fail: another is tried");
         self.suspected.insert(guard);
         self.stub_backoff.hurry();
-        if self.order.iter().any(|&other| self.links.link_to(other).is_some() && !self.suspects.broke_over(other)) {
+        if self
+            .order
+            .iter()
+            .any(|&other| self.links.link_to(other).is_some() && !self.suspects.broke_over(other))
+        {
             self.brake.hurry();
         }
     }
@@ -225,9 +279,12 @@ impl Pool {
         self.suspected.is_empty() || in_use.is_none_or(|guard| self.suspected.contains(&guard))
     }
 
-    /// Whether the guard had no room for one more circuit: that is no failure, unless it goes on and on.
+    /// Whether the guard had no room for one more circuit: that is no failure, unless it goes on
+    /// and on.
     fn is_refused(&mut self, cx: &Context<'_>, key: CircuitKey) -> bool {
-        let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.made == 0) else { return false };
+        let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.made == 0) else {
+            return false;
+        };
         let link = circuit.link;
         self.links.on_too_fast(link, cx.now);
         let refusals = self.refusals.entry(link).or_default();

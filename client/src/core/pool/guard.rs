@@ -1,8 +1,9 @@
 //! Which guard is used: the best that can be reached and is no suspect (docs/protocol.md §6.4).
 //!
-//! When none can be reached: those that rest are tried besides, then seeds are asked for newer descriptors, then another
-//! guard is drawn, within the day's limit. A dial that fails counts against a guard only once another relay has answered:
-//! before that it may be this machine that is offline.
+//! When none can be reached: those that rest are tried besides, then seeds are asked for newer
+//! descriptors, then another guard is drawn, within the day's limit. A dial that fails counts
+//! against a guard only once another relay has answered: before that it may be this machine that is
+//! offline.
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
@@ -21,13 +22,18 @@ const WALLED_TOLD_EVERY: Duration = Duration::from_secs(5);
 const SEEDS_FIRST: Duration = Duration::from_secs(3);
 
 impl Pool {
-    /// The best guard that there is a link to: a suspect only where there is no other. A link for the view's sake makes none.
+    /// The best guard that there is a link to: a suspect only where there is no other. A link for
+    /// the view's sake makes none.
     pub(in super::super) fn guard_in_use(&self) -> Option<(RelayId, LinkId)> {
         let up = || {
-            let linked = self.order.iter().filter_map(|&relay| self.links.link_to(relay).map(|link| (relay, link)));
+            let linked = self
+                .order
+                .iter()
+                .filter_map(|&relay| self.links.link_to(relay).map(|link| (relay, link)));
             linked.filter(|(relay, _)| self.paths.guards.is_tried(*relay))
         };
-        up().find(|(relay, _)| !self.suspected.contains(relay)).or_else(|| up().next())
+        up().find(|(relay, _)| !self.suspected.contains(relay))
+            .or_else(|| up().next())
     }
 
     /// Whether no guard can be reached, so that whoever knows newer addresses is asked.
@@ -35,7 +41,8 @@ impl Pool {
         self.lacking_since.is_some()
     }
 
-    /// A link is up. If the best guards were given up before, they are tried again soon: it was the network that failed.
+    /// A link is up. If the best guards were given up before, they are tried again soon: it was the
+    /// network that failed.
     pub(in super::super) fn handle_link_up(
         &mut self,
         cx: &mut Context<'_>,
@@ -53,7 +60,9 @@ impl Pool {
         }
         self.missed.remove(&relay);
         for guard in core::mem::take(&mut self.missed) {
-            self.paths.guards.on_missed(cx, guard, self.links.rest_left(guard, cx.now));
+            self.paths
+                .guards
+                .on_missed(cx, guard, self.links.rest_left(guard, cx.now));
         }
         if was_cut_off {
             self.links.hurry(&self.paths.guards.primary(cx));
@@ -68,7 +77,9 @@ impl Pool {
             return;
         }
         if is_online {
-            self.paths.guards.on_missed(cx, relay, self.links.rest_left(relay, cx.now));
+            self.paths
+                .guards
+                .on_missed(cx, relay, self.links.rest_left(relay, cx.now));
         } else {
             self.missed.insert(relay);
         }
@@ -87,7 +98,8 @@ impl Pool {
         }
     }
 
-    /// The machine slept: what was due meanwhile gets its time again, and links have to show that they are alive.
+    /// The machine slept: what was due meanwhile gets its time again, and links have to show that
+    /// they are alive.
     pub(in super::super) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         let due_at = cx.now + cx.network.params.build_timeout / 2;
         for circuit in self.circuits.values_mut() {
@@ -113,14 +125,15 @@ impl Pool {
         }
     }
 
-    /// Keeps a link to the best guard that answers: dials down the list, the next one when the one before rests, is slow or
-    /// is suspected.
+    /// Keeps a link to the best guard that answers: dials down the list, the next one when the one
+    /// before rests, is slow or is suspected.
     pub(super) fn keep_guard(&mut self, cx: &mut Context<'_>, are_seeds_tried: bool) {
         if !cx.is_ready {
             return;
         }
         let now = cx.now;
-        self.suspected.retain(|&guard| self.suspects.is_suspect(guard, now));
+        self.suspected
+            .retain(|&guard| self.suspects.is_suspect(guard, now));
         self.hurry_moved(cx);
         loop {
             self.order = self.paths.guards.in_order(cx);
@@ -153,12 +166,21 @@ impl Pool {
         }
     }
 
-    /// Says that no circuit can be built, once every guard that there is a link to was tried and no other can be reached.
+    /// Says that no circuit can be built, once every guard that there is a link to was tried and no
+    /// other can be reached.
     pub(super) fn tell_if_walled_in(&mut self, cx: &mut Context<'_>) {
-        if self.unbuildable.is_empty() || self.walled_told_until > cx.now || self.links.is_dialling() || !cx.is_ready {
+        if self.unbuildable.is_empty()
+            || self.walled_told_until > cx.now
+            || self.links.is_dialling()
+            || !cx.is_ready
+        {
             return;
         }
-        let mut linked = self.order.iter().filter(|&&relay| self.links.link_to(relay).is_some()).peekable();
+        let mut linked = self
+            .order
+            .iter()
+            .filter(|&&relay| self.links.link_to(relay).is_some())
+            .peekable();
         if linked.peek().is_some() && linked.all(|relay| self.unbuildable.contains(relay)) {
             self.walled_told_until = cx.now + WALLED_TOLD_EVERY;
             cx.notify(Notice::NoCircuits);
@@ -167,15 +189,21 @@ impl Pool {
 
     /// When there is something to do about guards.
     pub(super) fn guard_timeouts(&self, after: Instant) -> impl Iterator<Item = Instant> {
-        let order = self.order.iter().filter_map(move |&relay| match self.links.reach(relay, after) {
-            Reach::Up(_) | Reach::Unknown => None,
-            Reach::Dialling(began_at) => Some(began_at + GUARD_STAGGER),
-            Reach::Resting(until) => Some(until),
-        });
-        order.chain(self.lacking_since.map(|since| since + SEEDS_FIRST)).chain(self.suspects.timeouts())
+        let order =
+            self.order
+                .iter()
+                .filter_map(move |&relay| match self.links.reach(relay, after) {
+                    Reach::Up(_) | Reach::Unknown => None,
+                    Reach::Dialling(began_at) => Some(began_at + GUARD_STAGGER),
+                    Reach::Resting(until) => Some(until),
+                });
+        order
+            .chain(self.lacking_since.map(|since| since + SEEDS_FIRST))
+            .chain(self.suspects.timeouts())
     }
 
-    /// Draws one more guard, if that is within the rules. While nothing shows that the network works, only a few are.
+    /// Draws one more guard, if that is within the rules. While nothing shows that the network
+    /// works, only a few are.
     fn draw_guard(&mut self, cx: &mut Context<'_>) -> bool {
         let params = &cx.network.params;
         let is_online = !self.links.ids().is_empty();
@@ -185,13 +213,16 @@ impl Pool {
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let Some(descriptor) = cx.view.get(&relay) else { return };
+        let Some(descriptor) = cx.view.get(&relay) else {
+            return;
+        };
         let host_ports = descriptor.host_ports();
         self.paths.guards.on_tried(cx, relay);
         self.links.dial(cx, relay, host_ports);
     }
 
-    /// Dials a guard that the view is to be brought up to date from, if that is within the rules; says whether it was.
+    /// Dials a guard that the view is to be brought up to date from, if that is within the rules;
+    /// says whether it was.
     pub(in super::super) fn dial_guard(&mut self, cx: &mut Context<'_>, relay: RelayId) -> bool {
         let may_try = self.paths.guards.may_try(relay, &cx.network.params);
         if may_try {
@@ -203,7 +234,10 @@ impl Pool {
     /// A guard that moved may be dialled at once.
     fn hurry_moved(&mut self, cx: &Context<'_>) {
         let moved = |relay: &&RelayId| {
-            cx.view.get(relay).is_some_and(|descriptor| self.links.failed_elsewhere(**relay, &descriptor.host_ports()))
+            cx.view.get(relay).is_some_and(|descriptor| {
+                self.links
+                    .failed_elsewhere(**relay, &descriptor.host_ports())
+            })
         };
         let moved: Vec<RelayId> = self.order.iter().filter(moved).copied().collect();
         self.links.hurry(&moved);

@@ -1,4 +1,5 @@
-//! How many relays a client dials, and takes for guards, while guards can't be reached (docs/protocol.md §6.4(8), (9)).
+//! How many relays a client dials, and takes for guards, while guards can't be reached
+//! (docs/protocol.md §6.4(8), (9)).
 
 use std::collections::BTreeSet;
 
@@ -21,8 +22,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// The limits are the default ones; addresses are not public, and nobody vouches for relays.
 fn network() -> Network {
-    let danger = Params { receipts_min: 0, danger_allow_private_addresses: true, ..Params::DEFAULT };
-    Network { params: Params { danger_address_groups: AddressGroups::Port, ..danger }, ..Network::local() }
+    let danger = Params {
+        receipts_min: 0,
+        danger_allow_private_addresses: true,
+        ..Params::DEFAULT
+    };
+    Network {
+        params: Params {
+            danger_address_groups: AddressGroups::Port,
+            ..danger
+        },
+        ..Network::local()
+    }
 }
 
 fn row(number: u16) -> BookRow {
@@ -41,7 +52,13 @@ fn row(number: u16) -> BookRow {
         receipts: Vec::new(),
         puzzle: 0,
     };
-    BookRow { descriptor: descriptor.sign(&key), age: Age { first_seen: WALL, setup_at: WALL } }
+    BookRow {
+        descriptor: descriptor.sign(&key),
+        age: Age {
+            first_seen: WALL,
+            setup_at: WALL,
+        },
+    }
 }
 
 /// A client that knows many relays, hardly any of which can be reached.
@@ -59,12 +76,31 @@ struct Blocked {
 impl Blocked {
     fn new(seeds: &[RelayId], paths: Option<Vec<u8>>) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(11);
-        let seeds = seeds.iter().map(|&id| Peer { id, host_port: "127.0.0.1:9".to_owned() }).collect();
-        let snapshot = Snapshot { relays: (0..RELAYS).map(row).collect(), paths, ..Snapshot::default() };
+        let seeds = seeds
+            .iter()
+            .map(|&id| Peer {
+                id,
+                host_port: "127.0.0.1:9".to_owned(),
+            })
+            .collect();
+        let snapshot = Snapshot {
+            relays: (0..RELAYS).map(row).collect(),
+            paths,
+            ..Snapshot::default()
+        };
         let now = Instant::from_micros(0);
-        let core = Core::new(network(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+        let core =
+            Core::new(network(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
         let (answering, dialled) = (BTreeSet::new(), BTreeSet::new());
-        Self { core, now, rng, answering, dialled, paths: None, links: 0 }
+        Self {
+            core,
+            now,
+            rng,
+            answering,
+            dialled,
+            paths: None,
+            links: 0,
+        }
     }
 
     fn wall(&self) -> WallTime {
@@ -80,23 +116,40 @@ impl Blocked {
                 break;
             }
             self.now = next;
-            self.core.handle_timeout(self.now, self.wall(), &mut self.rng);
+            self.core
+                .handle_timeout(self.now, self.wall(), &mut self.rng);
         }
         self.now = end;
     }
 
     fn drain(&mut self) {
         while let Some(op) = self.core.poll_link() {
-            let LinkOp::Dial { relay, .. } = op else { continue };
+            let LinkOp::Dial { relay, .. } = op else {
+                continue;
+            };
             self.dialled.insert(relay);
             let (now, wall) = (self.now, self.wall());
             if self.answering.contains(&relay) {
                 self.links += 1;
                 let (versions, network) = (vec![1], network().id);
-                let hello = Hello { versions, network, clock: wall, features: 0, descriptor: None };
-                self.core.handle_link_up(now, wall, LinkId(self.links), relay, hello, &mut self.rng);
+                let hello = Hello {
+                    versions,
+                    network,
+                    clock: wall,
+                    features: 0,
+                    descriptor: None,
+                };
+                self.core.handle_link_up(
+                    now,
+                    wall,
+                    LinkId(self.links),
+                    relay,
+                    hello,
+                    &mut self.rng,
+                );
             } else {
-                self.core.handle_dial_failed(now, wall, relay, &mut self.rng);
+                self.core
+                    .handle_dial_failed(now, wall, relay, &mut self.rng);
             }
         }
         while let Some((_, op)) = self.core.poll_store() {
@@ -112,11 +165,17 @@ impl Blocked {
     }
 
     fn tried(&self) -> usize {
-        self.sample().into_iter().filter(|&relay| self.core.pool.paths.guards.is_tried(relay)).count()
+        self.sample()
+            .into_iter()
+            .filter(|&relay| self.core.pool.paths.guards.is_tried(relay))
+            .count()
     }
 
     fn guards_dialled(&self) -> usize {
-        self.sample().into_iter().filter(|relay| self.dialled.contains(relay)).count()
+        self.sample()
+            .into_iter()
+            .filter(|relay| self.dialled.contains(relay))
+            .count()
     }
 }
 
@@ -125,8 +184,16 @@ fn a_client_whose_guards_are_blocked_dials_few_relays() {
     let mut blocked = Blocked::new(&[RelayId([9; 32])], None);
     blocked.run_for(HOUR * 20);
     assert!(blocked.sample().len() >= 20);
-    assert_eq!((blocked.tried(), blocked.guards_dialled()), (5, 5), "three freely, two in a day");
-    assert_eq!(blocked.dialled.len(), 5 + 1 + 4, "the seed, and four that may know newer addresses");
+    assert_eq!(
+        (blocked.tried(), blocked.guards_dialled()),
+        (5, 5),
+        "three freely, two in a day"
+    );
+    assert_eq!(
+        blocked.dialled.len(),
+        5 + 1 + 4,
+        "the seed, and four that may know newer addresses"
+    );
 }
 
 #[test] // §6.4(8), (9)
@@ -139,9 +206,19 @@ fn whoever_answers_for_the_view_is_no_guard_for_that() {
     let mut blocked = Blocked::new(&seeds, blocked.paths);
     blocked.answering = seeds.iter().copied().collect();
     blocked.run_for(HOUR * 20);
-    assert!(blocked.dialled.iter().any(|relay| seeds.contains(relay)), "they were asked");
+    assert!(
+        blocked.dialled.iter().any(|relay| seeds.contains(relay)),
+        "they were asked"
+    );
     assert_eq!(blocked.core.pool.guard_in_use(), None);
     assert_eq!(blocked.tried(), 5);
     blocked.run_for(HOUR * 5);
-    assert!(blocked.core.pool.guard_in_use().is_some_and(|(guard, _)| seeds.contains(&guard)), "one of the next day's");
+    assert!(
+        blocked
+            .core
+            .pool
+            .guard_in_use()
+            .is_some_and(|(guard, _)| seeds.contains(&guard)),
+        "one of the next day's"
+    );
 }

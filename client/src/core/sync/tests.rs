@@ -1,4 +1,5 @@
-//! A client that reconciles with a relay which answers against the rules (docs/protocol.md §7.2, §8.3, §8.4).
+//! A client that reconciles with a relay which answers against the rules (docs/protocol.md §7.2,
+//! §8.3, §8.4).
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,9 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::{TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest};
-use umbel_proto::directory::{Age, BookRow, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles};
+use umbel_proto::directory::{
+    Age, BookRow, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles,
+};
 use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::link::Hello;
@@ -66,18 +69,54 @@ struct Bench {
 }
 
 impl Bench {
-    /// `knows_one`: the client holds the descriptor of a third relay, so that its pages list something.
+    /// `knows_one`: the client holds the descriptor of a third relay, so that its pages list
+    /// something.
     fn new(knows_one: bool) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(5);
-        let seeds = [1, 2].map(|number| Peer { id: id(number), host_port: format!("127.0.0.1:{number}") });
-        let age = Age { first_seen: WALL, setup_at: WALL };
-        let relays = if knows_one { vec![BookRow { descriptor: descriptor(3), age }] } else { Vec::new() };
+        let seeds = [1, 2].map(|number| Peer {
+            id: id(number),
+            host_port: format!("127.0.0.1:{number}"),
+        });
+        let age = Age {
+            first_seen: WALL,
+            setup_at: WALL,
+        };
+        let relays = if knows_one {
+            vec![BookRow {
+                descriptor: descriptor(3),
+                age,
+            }]
+        } else {
+            Vec::new()
+        };
         let now = Instant::from_micros(0);
-        let snapshot = Snapshot { relays, ..Snapshot::default() };
-        let mut core = Core::new(Network::local(), seeds.to_vec(), snapshot, now, WALL, &mut rng).expect("a snapshot");
-        let Some(LinkOp::Dial { relay, .. }) = core.poll_link() else { panic!("a seed is dialled") };
+        let snapshot = Snapshot {
+            relays,
+            ..Snapshot::default()
+        };
+        let mut core = Core::new(
+            Network::local(),
+            seeds.to_vec(),
+            snapshot,
+            now,
+            WALL,
+            &mut rng,
+        )
+        .expect("a snapshot");
+        let Some(LinkOp::Dial { relay, .. }) = core.poll_link() else {
+            panic!("a seed is dialled")
+        };
         let asked = if relay == id(1) { 1 } else { 2 };
-        let mut bench = Self { core, now, rng, asked, circ: None, hop: None, destroyed: None, requests: Vec::new() };
+        let mut bench = Self {
+            core,
+            now,
+            rng,
+            asked,
+            circ: None,
+            hop: None,
+            destroyed: None,
+            requests: Vec::new(),
+        };
         let hello = Hello {
             versions: vec![1],
             network: Network::local().id,
@@ -85,16 +124,20 @@ impl Bench {
             features: 0,
             descriptor: Some(descriptor(asked)),
         };
-        bench.core.handle_link_up(now, WALL, LINK, relay, hello, &mut bench.rng);
+        bench
+            .core
+            .handle_link_up(now, WALL, LINK, relay, hello, &mut bench.rng);
         bench
     }
 
-    /// Lets the relay answer its n-th request with `answers[n]`, each a list of frames, until nothing moves.
+    /// Lets the relay answer its n-th request with `answers[n]`, each a list of frames, until
+    /// nothing moves.
     fn run(&mut self, answers: Vec<Vec<Vec<u8>>>) {
         let mut answers = VecDeque::from(answers);
         while let Some((_, cell)) = self.core.poll_cell() {
             for answer in self.on_cell(cell, &mut answers) {
-                self.core.handle_cell(self.now, WALL, LINK, answer, &mut self.rng);
+                self.core
+                    .handle_cell(self.now, WALL, LINK, answer, &mut self.rng);
             }
         }
     }
@@ -108,7 +151,10 @@ impl Bench {
             }
             Command::Relay if circ == self.circ => self.on_relay(&mut cell, answers),
             Command::Destroy if circ == self.circ => {
-                self.destroyed = cell.body_mut().first().and_then(|&reason| DestroyReason::from_number(reason));
+                self.destroyed = cell
+                    .body_mut()
+                    .first()
+                    .and_then(|&reason| DestroyReason::from_number(reason));
                 Vec::new()
             }
             _ => Vec::new(),
@@ -118,22 +164,39 @@ impl Bench {
     fn on_create(&mut self, cell: &Cell) -> Cell {
         let onionskin = Onionskin::from_create_body(cell.body()).expect("an onionskin");
         let (network, secrets) = (Network::local().id, [onion_secret(self.asked)]);
-        let answered = respond(&network, &id(self.asked), &secrets, &onionskin, &mut self.rng);
-        let Ok((keys, reply)) = answered else { panic!("it is for this relay") };
-        self.hop =
-            Some((PeelLayer::new(keys.forward), TerminalCircuit::new(AddLayer::new(keys.backward), keys.binding)));
+        let answered = respond(
+            &network,
+            &id(self.asked),
+            &secrets,
+            &onionskin,
+            &mut self.rng,
+        );
+        let Ok((keys, reply)) = answered else {
+            panic!("it is for this relay")
+        };
+        self.hop = Some((
+            PeelLayer::new(keys.forward),
+            TerminalCircuit::new(AddLayer::new(keys.backward), keys.binding),
+        ));
         let mut created = Cell::new(self.circ, Command::Created);
         reply.write_created_body(created.body_mut());
         created
     }
 
     fn on_relay(&mut self, cell: &mut Cell, answers: &mut VecDeque<Vec<Vec<u8>>>) -> Vec<Cell> {
-        let Some((layer, terminal)) = &mut self.hop else { return Vec::new() };
+        let Some((layer, terminal)) = &mut self.hop else {
+            return Vec::new();
+        };
         let tag = layer.peel(cell).expect("the client's layer").tag;
-        let message = RelayMsg::decode(delivered_message(cell).expect("a message")).expect("a message");
-        terminal.handle_message(tag, &message).expect("within the rules");
+        let message =
+            RelayMsg::decode(delivered_message(cell).expect("a message")).expect("a message");
+        terminal
+            .handle_message(tag, &message)
+            .expect("within the rules");
         while let Some(event) = terminal.poll_event() {
-            let TerminalEvent::Request { stream, frame, .. } = event else { continue };
+            let TerminalEvent::Request { stream, frame, .. } = event else {
+                continue;
+            };
             let Ok(DirectoryRequest::Sync(request)) = DirectoryRequest::decode(&frame) else {
                 panic!("a client takes")
             };
@@ -141,7 +204,9 @@ impl Bench {
             let frames = answers.pop_front().unwrap_or_default();
             let count = frames.len();
             for (number, frame) in frames.into_iter().enumerate() {
-                terminal.reply(stream, &frame, number + 1 == count).expect("there is room");
+                terminal
+                    .reply(stream, &frame, number + 1 == count)
+                    .expect("there is room");
             }
         }
         std::iter::from_fn(|| terminal.poll_cell())
@@ -154,17 +219,22 @@ impl Bench {
 
     /// The client destroyed the circuit for a rule that was broken, and turns to the other seed.
     fn was_left(&mut self) -> bool {
-        let broken = self.destroyed == Some(DestroyReason::Protocol) && self.core.violation_count() == 1;
+        let broken =
+            self.destroyed == Some(DestroyReason::Protocol) && self.core.violation_count() == 1;
         let mut has_turned = false;
         for _ in 0..20 {
             while let Some(op) = self.core.poll_link() {
-                has_turned |= matches!(op, LinkOp::Dial { relay, .. } if relay == id(3 - self.asked));
+                has_turned |=
+                    matches!(op, LinkOp::Dial { relay, .. } if relay == id(3 - self.asked));
             }
             self.now = self.now + Duration::from_millis(10);
             self.core.handle_timeout(self.now, WALL, &mut self.rng);
         }
         while let Some((_, cell)) = self.core.poll_cell() {
-            assert!(!matches!(cell.header(), Ok((_, Command::Create))), "the peer rests");
+            assert!(
+                !matches!(cell.header(), Ok((_, Command::Create))),
+                "the peer rests"
+            );
         }
         broken && has_turned
     }
@@ -177,8 +247,15 @@ fn differs() -> Vec<Vec<u8>> {
 fn page(covered: IdPrefix, numbers: &[u8], wanted: &[u8]) -> Vec<Vec<u8>> {
     let mut numbers = numbers.to_vec();
     numbers.sort_by_key(|&number| id(number));
-    let descriptors = numbers.into_iter().map(|number| ByteBuf::from(descriptor(number))).collect();
-    let page = PageReply { covered, descriptors, wanted: ByteBuf::from(wanted.to_vec()) };
+    let descriptors = numbers
+        .into_iter()
+        .map(|number| ByteBuf::from(descriptor(number)))
+        .collect();
+    let page = PageReply {
+        covered,
+        descriptors,
+        wanted: ByteBuf::from(wanted.to_vec()),
+    };
     vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
 }
 
@@ -204,15 +281,37 @@ fn a_page_against_the_rules_ends_the_circuit() {
     let prefix = |number: u8| IdPrefix::of(&id(number)).0;
     let twice = || {
         let descriptors = vec![ByteBuf::from(descriptor(4)); 2];
-        let page = PageReply { covered: IdPrefix::LAST, descriptors, wanted: ByteBuf::new() };
+        let page = PageReply {
+            covered: IdPrefix::LAST,
+            descriptors,
+            wanted: ByteBuf::new(),
+        };
         vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
     };
-    assert!(is_left(vec![differs(), page(IdPrefix::FIRST, &[], &[])]), "it stops before it had to");
-    assert!(is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(4))]), "it wants what was not listed");
-    assert!(is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(3)[..5])]), "half a prefix");
-    assert!(is_left(vec![differs(), page(IdPrefix::LAST, &[], &[prefix(3), prefix(3)].concat())]), "one twice");
+    assert!(
+        is_left(vec![differs(), page(IdPrefix::FIRST, &[], &[])]),
+        "it stops before it had to"
+    );
+    assert!(
+        is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(4))]),
+        "it wants what was not listed"
+    );
+    assert!(
+        is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(3)[..5])]),
+        "half a prefix"
+    );
+    assert!(
+        is_left(vec![
+            differs(),
+            page(IdPrefix::LAST, &[], &[prefix(3), prefix(3)].concat())
+        ]),
+        "one twice"
+    );
     assert!(is_left(vec![differs(), twice()]), "a descriptor twice");
-    assert!(is_left(vec![page(IdPrefix::LAST, &[4], &[])]), "a page in answer to a digest");
+    assert!(
+        is_left(vec![page(IdPrefix::LAST, &[4], &[])]),
+        "a page in answer to a digest"
+    );
 }
 
 #[test] // §7.2(7), §8.4(1)
@@ -225,5 +324,8 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
     let two = [differs(), differs()].concat();
     assert!(is_left(vec![two]));
     let last = page(IdPrefix::LAST, &[4], &[]);
-    assert!(is_left(vec![differs(), [last.clone(), last].concat()]), "after the last page too");
+    assert!(
+        is_left(vec![differs(), [last.clone(), last].concat()]),
+        "after the last page too"
+    );
 }

@@ -12,8 +12,15 @@ const ID: MessageId = MessageId([1; 16]);
 /// A driver that makes no links and whose disk is full, and what to ask it with.
 fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let path = dir.path().join("profile");
-    let seeds = vec![Peer { id: RelayId([7; 32]), host_port: "192.0.2.1:9000".to_owned() }];
-    let new = NewProfile { network: None, seeds, key: NewKey::File(path.join("key")) };
+    let seeds = vec![Peer {
+        id: RelayId([7; 32]),
+        host_port: "192.0.2.1:9000".to_owned(),
+    }];
+    let new = NewProfile {
+        network: None,
+        seeds,
+        key: NewKey::File(path.join("key")),
+    };
     Profile::create(&path, new, &mut rand::rng()).unwrap();
     let open = Profile::load(&path).unwrap().open().unwrap();
     open.database.limit_to_present_size();
@@ -21,14 +28,35 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let (clock, params) = (Clock::start(), Arc::new(open.network.params.clone()));
     let network = open.network.id;
     let (dir, seeds) = (open.dir, open.seeds.clone());
-    let core = Core::new(open.network, open.seeds, snapshot, clock.now(), Clock::wall(), &mut rand::rng()).unwrap();
+    let core = Core::new(
+        open.network,
+        open.seeds,
+        snapshot,
+        clock.now(),
+        Clock::wall(),
+        &mut rand::rng(),
+    )
+    .unwrap();
     let (store, _thread) = Store::start(open.database).unwrap();
     let (sender, requests) = mpsc::channel(1);
     let (notices, _) = broadcast::channel(16);
     let (settle, _) = mpsc::channel(1);
     let first = Vec::new();
     let is_online = false;
-    let parts = Parts { core, clock, network, params, store, requests, first, notices, settle, is_online, dir, seeds };
+    let parts = Parts {
+        core,
+        clock,
+        network,
+        params,
+        store,
+        requests,
+        first,
+        notices,
+        settle,
+        is_online,
+        dir,
+        seeds,
+    };
     (Driver::new(parts), sender)
 }
 
@@ -39,8 +67,22 @@ async fn a_message_that_nobody_was_asked_to_take_is_unsent_while_the_disk_is_ful
     let running = tokio::spawn(driver.run());
     let (done, result) = oneshot::channel();
     let address = *InboxIdentity::from_seed(&[3; 32]).address();
-    assert!(requests.send(Request::Send { id: ID, address, body: vec![7; 120_000], life: None, done }).await.is_ok());
-    assert_eq!(result.await, Ok(Err(SendError::Store(StoreFault::DiskFull))));
+    assert!(
+        requests
+            .send(Request::Send {
+                id: ID,
+                address,
+                body: vec![7; 120_000],
+                life: None,
+                done
+            })
+            .await
+            .is_ok()
+    );
+    assert_eq!(
+        result.await,
+        Ok(Err(SendError::Store(StoreFault::DiskFull)))
+    );
     drop(requests);
     running.await.unwrap();
 }
@@ -51,12 +93,38 @@ async fn a_message_that_holders_were_asked_to_take_is_sent_or_in_doubt() {
     let (mut driver, _requests) = driver_on_a_full_disk(&dir);
     let fault = StoreFault::DiskFull;
     for (notice, expected) in [
-        (Notice::Unsaved { id: ID, may_be_out: true }, Some(Err(SendError::InDoubt { id: ID, fault }))),
-        (Notice::Held { id: ID, holders: 1, wanted: 2 }, None),
-        (Notice::Held { id: ID, holders: 2, wanted: 2 }, Some(Ok(()))),
+        (
+            Notice::Unsaved {
+                id: ID,
+                may_be_out: true,
+            },
+            Some(Err(SendError::InDoubt { id: ID, fault })),
+        ),
+        (
+            Notice::Held {
+                id: ID,
+                holders: 1,
+                wanted: 2,
+            },
+            None,
+        ),
+        (
+            Notice::Held {
+                id: ID,
+                holders: 2,
+                wanted: 2,
+            },
+            Some(Ok(())),
+        ),
     ] {
         let (done, mut result) = oneshot::channel();
-        driver.sends.insert(ID, Sending { done, fault: Some(fault) });
+        driver.sends.insert(
+            ID,
+            Sending {
+                done,
+                fault: Some(fault),
+            },
+        );
         driver.on_notice(notice);
         assert_eq!(result.try_recv().ok(), expected);
     }

@@ -48,7 +48,11 @@ impl Holder {
             records: self.totals.records,
             bytes: self.totals.bytes,
             removed: self.totals.removed,
-            subscriptions: self.queues.values().filter(|queue| queue.subscription.is_some()).count(),
+            subscriptions: self
+                .queues
+                .values()
+                .filter(|queue| queue.subscription.is_some())
+                .count(),
             waiting: self.waiting.len(),
             pending_ops: self.ops.len(),
             pending_bytes: self.pending_bytes,
@@ -72,7 +76,10 @@ impl Holder {
 
     /// The queues as the store should have them once it has answered everything.
     pub fn snapshot(&self) -> Vec<QueueSnapshot> {
-        self.queues.iter().map(|(&id, queue)| queue.snapshot(id)).collect()
+        self.queues
+            .iter()
+            .map(|(&id, queue)| queue.snapshot(id))
+            .collect()
     }
 
     /// Checks the holder against itself; for the simulator, after every step.
@@ -87,14 +94,26 @@ impl Holder {
         let pending_bytes: usize = self.ops.values().map(|(_, bytes)| bytes).sum();
         let checks = [
             (totals == self.totals, Broken::Totals),
-            (self.queues.values().all(|queue| queue.is_consistent()), Broken::Index),
-            (self.ops.len() <= self.limits.pending_ops_max, Broken::Limits),
-            (self.totals.removed <= self.limits.records_max, Broken::Limits),
+            (
+                self.queues.values().all(|queue| queue.is_consistent()),
+                Broken::Index,
+            ),
+            (
+                self.ops.len() <= self.limits.pending_ops_max,
+                Broken::Limits,
+            ),
+            (
+                self.totals.removed <= self.limits.records_max,
+                Broken::Limits,
+            ),
             (pending_bytes == self.pending_bytes, Broken::PendingBytes),
             (self.waiting_is_answered(), Broken::Waiting),
             (self.pushes_match(), Broken::Pushes),
         ];
-        checks.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, broken)| Err(broken))
+        checks
+            .into_iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, broken)| Err(broken))
     }
 
     fn waiting_is_answered(&self) -> bool {
@@ -106,17 +125,25 @@ impl Holder {
                     | Pending::Put { waiters, .. }
                     | Pending::Remove { waiters, .. } => waiters.contains(request),
                     Pending::Fetch { request: asked, .. } => asked == request,
-                    Pending::Touch { .. } | Pending::Push { .. } | Pending::RemoveQueue { .. } => false,
+                    Pending::Touch { .. } | Pending::Push { .. } | Pending::RemoveQueue { .. } => {
+                        false
+                    }
                 }),
                 Waiting::Subscription(queue) => {
-                    let subscription = self.queues.get(queue).and_then(|queue| queue.subscription.as_ref());
+                    let subscription = self
+                        .queues
+                        .get(queue)
+                        .and_then(|queue| queue.subscription.as_ref());
                     subscription.is_some_and(|subscription| subscription.request == *request)
                 }
             })
     }
 
     fn pushes_match(&self) -> bool {
-        let due = self.queues.iter().filter_map(|(&id, queue)| Some((queue.subscription.as_ref()?.push_at()?, id)));
+        let due = self
+            .queues
+            .iter()
+            .filter_map(|(&id, queue)| Some((queue.subscription.as_ref()?.push_at()?, id)));
         let due: std::collections::BTreeSet<_> = due.collect();
         due == self.pushes
     }

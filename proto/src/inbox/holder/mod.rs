@@ -1,10 +1,12 @@
-//! All queues of one relay: takes deposits, returns records, lets them expire (docs/protocol.md §10).
+//! All queues of one relay: takes deposits, returns records, lets them expire (docs/protocol.md
+//! §10).
 //!
-//! Owns the index, never a body: bodies are the store's. Answers a deposit only after the store said that it is durable.
-//! Never waits, never reads a clock. Each request gets one reply with `fin`, a subscription others before it.
+//! Owns the index, never a body: bodies are the store's. Answers a deposit only after the store
+//! said that it is durable. Never waits, never reads a clock. Each request gets one reply with
+//! `fin`, a subscription others before it.
 //!
-//! Drain after every input, in this order: [`poll_op`](Holder::poll_op), [`poll_reply`](Holder::poll_reply),
-//! [`poll_timeout`](Holder::poll_timeout).
+//! Drain after every input, in this order: [`poll_op`](Holder::poll_op),
+//! [`poll_reply`](Holder::poll_reply), [`poll_timeout`](Holder::poll_timeout).
 
 mod check;
 mod ops;
@@ -51,12 +53,14 @@ pub struct HolderReply {
     pub fin: bool,
 }
 
-/// How much a holder takes. What is over is refused with [`Refusal::Full`], or [`Refusal::Busy`] where that passes.
+/// How much a holder takes. What is over is refused with [`Refusal::Full`], or [`Refusal::Busy`]
+/// where that passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HolderLimits {
     /// Most queues of the relay.
     pub queues_max: usize,
-    /// Most records of the relay; bounds its memory. As many ids of removed records are kept besides.
+    /// Most records of the relay; bounds its memory. As many ids of removed records are kept
+    /// besides.
     pub records_max: usize,
     /// Most bytes of records of the relay; bounds its disk.
     pub bytes_max: u64,
@@ -97,7 +101,8 @@ impl Default for HolderLimits {
 }
 
 impl HolderLimits {
-    /// What a network says of its mailboxes. The puzzle is the owner's to ask for, by queue, and no relay's.
+    /// What a network says of its mailboxes. The puzzle is the owner's to ask for, by queue, and no
+    /// relay's.
     pub fn of_network(params: &Params) -> Self {
         Self {
             queues_max: params.queues_max,
@@ -138,13 +143,37 @@ pub struct Holder {
 
 /// What an op is for.
 enum Pending {
-    Create { queue: QueueId, waiters: Vec<RequestId> },
-    Touch { queue: QueueId, fetched_before: WallTime },
-    Put { queue: QueueId, seq: u64, waiters: Vec<RequestId> },
-    Fetch { request: RequestId, count: usize, more: bool },
-    Push { queue: QueueId, request: RequestId, seqs: Vec<u64>, more: bool },
-    Remove { removal: Removal, waiters: Vec<RequestId> },
-    RemoveQueue { queue: QueueId },
+    Create {
+        queue: QueueId,
+        waiters: Vec<RequestId>,
+    },
+    Touch {
+        queue: QueueId,
+        fetched_before: WallTime,
+    },
+    Put {
+        queue: QueueId,
+        seq: u64,
+        waiters: Vec<RequestId>,
+    },
+    Fetch {
+        request: RequestId,
+        count: usize,
+        more: bool,
+    },
+    Push {
+        queue: QueueId,
+        request: RequestId,
+        seqs: Vec<u64>,
+        more: bool,
+    },
+    Remove {
+        removal: Removal,
+        waiters: Vec<RequestId>,
+    },
+    RemoveQueue {
+        queue: QueueId,
+    },
 }
 
 /// What a request waits for.
@@ -209,9 +238,19 @@ impl PuzzleChecks {
 }
 
 impl Holder {
-    /// The queues as the store had them; none for a new relay. Quotas that became smaller refuse what is new only.
-    pub fn restore(network: NetworkId, relay: RelayId, limits: HolderLimits, snapshots: Vec<QueueSnapshot>) -> Self {
-        let highest = snapshots.iter().flat_map(|snapshot| &snapshot.records).map(|entry| entry.seq).max();
+    /// The queues as the store had them; none for a new relay. Quotas that became smaller refuse
+    /// what is new only.
+    pub fn restore(
+        network: NetworkId,
+        relay: RelayId,
+        limits: HolderLimits,
+        snapshots: Vec<QueueSnapshot>,
+    ) -> Self {
+        let highest = snapshots
+            .iter()
+            .flat_map(|snapshot| &snapshot.records)
+            .map(|entry| entry.seq)
+            .max();
         let mut totals = Totals::default();
         let mut queues = BTreeMap::new();
         for snapshot in snapshots {
@@ -239,7 +278,8 @@ impl Holder {
         }
     }
 
-    /// The operator changed the limits. Where they became smaller, what is there stays and what is new is refused.
+    /// The operator changed the limits. Where they became smaller, what is there stays and what is
+    /// new is refused.
     pub fn set_limits(&mut self, limits: HolderLimits) {
         self.limits = limits;
     }
@@ -253,27 +293,56 @@ impl Holder {
         binding: &Binding,
         asked: MailboxRequest,
     ) {
-        assert!(!self.waiting.contains_key(&request), "a request's id is used once");
+        assert!(
+            !self.waiting.contains_key(&request),
+            "a request's id is used once"
+        );
         let granted = match self.admit(binding, &asked) {
             Err(refusal) => Err(refusal),
             Ok(()) => match asked.verb {
-                Verb::Create { queue, owner, sender } => self.create((now, wall), request, queue, owner, sender),
-                Verb::Deposit { queue, record, puzzle } => self.deposit((now, wall), request, queue, record, puzzle),
-                Verb::Fetch { queue, remove, bytes_max } => self.fetch((now, wall), request, queue, &remove, bytes_max),
-                Verb::Subscribe { queue, push_delay_ms } => {
+                Verb::Create {
+                    queue,
+                    owner,
+                    sender,
+                } => self.create((now, wall), request, queue, owner, sender),
+                Verb::Deposit {
+                    queue,
+                    record,
+                    puzzle,
+                } => self.deposit((now, wall), request, queue, record, puzzle),
+                Verb::Fetch {
+                    queue,
+                    remove,
+                    bytes_max,
+                } => self.fetch((now, wall), request, queue, &remove, bytes_max),
+                Verb::Subscribe {
+                    queue,
+                    push_delay_ms,
+                } => {
                     let mean = Duration::from_millis(u64::from(push_delay_ms));
                     self.subscribe((now, wall), request, queue, mean)
                 }
             },
         };
         if let Err(refusal) = granted {
-            self.replies.push_back(HolderReply { request, reply: MailboxReply::Refused(refusal), fin: true });
+            self.replies.push_back(HolderReply {
+                request,
+                reply: MailboxReply::Refused(refusal),
+                fin: true,
+            });
         }
     }
 
     /// The store answered an op. An answer to an op that was not asked is ignored: there is none.
-    pub fn handle_stored(&mut self, now: Instant, done: HolderDone, rng: &mut (impl CryptoRng + ?Sized)) {
-        let Some((pending, bytes)) = self.ops.remove(&done.op) else { return };
+    pub fn handle_stored(
+        &mut self,
+        now: Instant,
+        done: HolderDone,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        let Some((pending, bytes)) = self.ops.remove(&done.op) else {
+            return;
+        };
         self.pending_bytes -= bytes;
         let refusal = match &done.outcome {
             Outcome::Done | Outcome::Records(_) => None,
@@ -282,37 +351,56 @@ impl Holder {
         };
         match pending {
             Pending::Create { queue, waiters } => self.on_created(queue, waiters, refusal),
-            Pending::Touch { queue, fetched_before } => {
+            Pending::Touch {
+                queue,
+                fetched_before,
+            } => {
                 if let Some(queue) = self.queues.get_mut(&queue).filter(|_| refusal.is_some()) {
                     queue.fetched_at = fetched_before;
                 }
             }
-            Pending::Put { queue, seq, waiters } => self.on_put(now, (queue, seq), waiters, refusal, rng),
-            Pending::Fetch { request, count, more } => {
+            Pending::Put {
+                queue,
+                seq,
+                waiters,
+            } => self.on_put(now, (queue, seq), waiters, refusal, rng),
+            Pending::Fetch {
+                request,
+                count,
+                more,
+            } => {
                 let reply = match records_of(done.outcome, count) {
                     Some(records) => MailboxReply::Fetched { records, more },
                     None => MailboxReply::Refused(refusal.unwrap_or(Refusal::Store)),
                 };
                 self.answer(request, reply);
             }
-            Pending::Push { queue, request, seqs, more } => {
+            Pending::Push {
+                queue,
+                request,
+                seqs,
+                more,
+            } => {
                 let read = records_of(done.outcome, seqs.len()).map(|records| (records, more));
                 self.on_push_read(now, (queue, request), &seqs, read, rng);
             }
-            Pending::Remove { removal, waiters } => self.on_removed(done.op, removal, waiters, refusal),
+            Pending::Remove { removal, waiters } => {
+                self.on_removed(done.op, removal, waiters, refusal);
+            }
             Pending::RemoveQueue { queue } => self.on_queue_removed(queue, refusal.is_none()),
         }
     }
 
-    /// Nobody waits for this request any longer: its stream or circuit is gone. What it began is finished all the same.
+    /// Nobody waits for this request any longer: its stream or circuit is gone. What it began is
+    /// finished all the same.
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(Waiting::Subscription(queue)) = self.waiting.remove(&request) {
             self.end_subscription(queue, request);
         }
     }
 
-    /// Runs what is due by `now`; spurious calls do nothing. `confirmed` is the calendar as far as it is confirmed (§1.6):
-    /// what is deleted is deleted by it.
+    /// Runs what is due by `now`; spurious calls do nothing. `confirmed` is the calendar as far as
+    /// it is confirmed (§1.6): what is deleted is deleted by it.
     pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, confirmed: WallTime) {
         self.run_due_pushes(now);
         self.sweep(now, wall, confirmed);
@@ -330,37 +418,72 @@ impl Holder {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Instant {
-        self.pushes.first().map_or(self.sweep.next_at, |&(at, _)| at.min(self.sweep.next_at))
+        self.pushes
+            .first()
+            .map_or(self.sweep.next_at, |&(at, _)| at.min(self.sweep.next_at))
     }
 
-    /// The records are gone for their owner; that the disk still has them, where it failed, is put right at the next sweep, or
-    /// the next start.
-    fn on_removed(&mut self, op: OpId, removal: Removal, waiters: Vec<RequestId>, refusal: Option<Refusal>) {
+    /// The records are gone for their owner; that the disk still has them, where it failed, is put
+    /// right at the next sweep, or the next start.
+    fn on_removed(
+        &mut self,
+        op: OpId,
+        removal: Removal,
+        waiters: Vec<RequestId>,
+        refusal: Option<Refusal>,
+    ) {
         if self.removing.get(&removal.queue) == Some(&op) {
             self.removing.remove(&removal.queue);
         }
         let room = self.limits.queue_records_max;
-        if let Some(queue) = self.queues.get_mut(&removal.queue).filter(|_| refusal.is_some()) {
+        if let Some(queue) = self
+            .queues
+            .get_mut(&removal.queue)
+            .filter(|_| refusal.is_some())
+        {
             let room = room.saturating_sub(queue.unremoved.len());
-            queue.unremoved.extend(removal.records.into_iter().take(room));
+            queue
+                .unremoved
+                .extend(removal.records.into_iter().take(room));
         }
         for request in waiters {
-            self.answer(request, refusal.map_or(MailboxReply::Deposited, MailboxReply::Refused));
+            self.answer(
+                request,
+                refusal.map_or(MailboxReply::Deposited, MailboxReply::Refused),
+            );
         }
     }
 
     fn remove(&mut self, removal: Removal) {
-        let Removal { queue, ref records, ref remember, ref forget } = removal;
+        let Removal {
+            queue,
+            ref records,
+            ref remember,
+            ref forget,
+        } = removal;
         let seqs = records.iter().map(|&(seq, _)| seq).collect();
         let (remember, forget) = (remember.clone(), forget.clone());
-        let op = self.begin_op(Pending::Remove { removal, waiters: Vec::new() }, 0);
+        let op = self.begin_op(
+            Pending::Remove {
+                removal,
+                waiters: Vec::new(),
+            },
+            0,
+        );
         self.removing.insert(queue, op);
-        self.outgoing.push_back(HolderOp::RemoveRecords { op, queue, seqs, remember, forget });
+        self.outgoing.push_back(HolderOp::RemoveRecords {
+            op,
+            queue,
+            seqs,
+            remember,
+            forget,
+        });
     }
 
     fn read(&mut self, queue: QueueId, seqs: Vec<u64>, bytes: usize, pending: Pending) -> OpId {
         let op = self.begin_op(pending, bytes);
-        self.outgoing.push_back(HolderOp::ReadRecords { op, queue, seqs });
+        self.outgoing
+            .push_back(HolderOp::ReadRecords { op, queue, seqs });
         op
     }
 
@@ -382,7 +505,9 @@ impl Holder {
     fn join(&mut self, request: RequestId, op: OpId) -> Result<(), Refusal> {
         match self.ops.get_mut(&op) {
             Some((
-                Pending::Create { waiters, .. } | Pending::Put { waiters, .. } | Pending::Remove { waiters, .. },
+                Pending::Create { waiters, .. }
+                | Pending::Put { waiters, .. }
+                | Pending::Remove { waiters, .. },
                 _,
             )) if waiters.len() < WAITERS_MAX => waiters.push(request),
             _ => return Err(Refusal::Busy),
@@ -399,7 +524,11 @@ impl Holder {
     }
 
     fn reply_now(&mut self, request: RequestId, reply: MailboxReply) {
-        self.replies.push_back(HolderReply { request, reply, fin: true });
+        self.replies.push_back(HolderReply {
+            request,
+            reply,
+            fin: true,
+        });
     }
 }
 

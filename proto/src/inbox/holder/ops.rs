@@ -12,10 +12,13 @@ pub struct OpId(pub u64);
 
 /// One change to what the store keeps, or one read of it.
 ///
-/// The store lets ops take effect in the order asked and answers each with one [`HolderDone`], after it is durable. An op
-/// that failed has changed nothing. Times are cut to the hour.
+/// The store lets ops take effect in the order asked and answers each with one [`HolderDone`],
+/// after it is durable. An op that failed has changed nothing. Times are cut to the hour.
 #[derive(Clone, PartialEq, Eq)]
-#[expect(missing_debug_implementations, reason = "holds records and linkable ids")]
+#[expect(
+    missing_debug_implementations,
+    reason = "holds records and linkable ids"
+)]
 pub enum HolderOp {
     /// Keep this queue; in place of what is known of it, except its records.
     PutQueue {

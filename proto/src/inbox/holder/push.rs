@@ -1,10 +1,10 @@
 //! A subscription: first what is there, then what comes, each record once (docs/protocol.md §10.2).
 //!
-//! What the owner was pushed and did not yet remove is bounded by [`PUSH_WINDOW_BYTES`]: removal is the credit, so a slow
-//! owner is never sent more than its circuit can hold.
+//! What the owner was pushed and did not yet remove is bounded by [`PUSH_WINDOW_BYTES`]: removal is
+//! the credit, so a slow owner is never sent more than its circuit can hold.
 //!
-//! An owner that asked for no delay gets a record while it is still on its way to this disk: its own disk makes it durable,
-//! and the sender's answer waits for ours all the same.
+//! An owner that asked for no delay gets a record while it is still on its way to this disk: its
+//! own disk makes it durable, and the sender's answer waits for ours all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,15 +101,25 @@ impl Subscription {
 }
 
 impl Queue {
-    /// The next records to push, as far as the window allows, and whether more are waiting behind them.
+    /// The next records to push, as far as the window allows, and whether more are waiting behind
+    /// them.
     fn next_push(&self) -> Option<(Batch, bool)> {
         let subscription = self.subscription.as_ref()?;
         let window = PUSH_WINDOW_BYTES.saturating_sub(subscription.outstanding_bytes);
         let room = fetched_room(FETCH_BYTES_MAX).min(window);
-        let mut lens = subscription.unpushed.iter().filter_map(|&seq| Some((seq, self.len_of(seq)?)));
+        let mut lens = subscription
+            .unpushed
+            .iter()
+            .filter_map(|&seq| Some((seq, self.len_of(seq)?)));
         let (batch, more) = choose(&mut lens, room);
         if batch.bytes > window && !subscription.outstanding.is_empty() {
-            return Some((Batch { seqs: Vec::new(), bytes: 0 }, true));
+            return Some((
+                Batch {
+                    seqs: Vec::new(),
+                    bytes: 0,
+                },
+                true,
+            ));
         }
         Some((batch, more))
     }
@@ -117,30 +127,51 @@ impl Queue {
 
 impl Holder {
     /// Begins a subscription, in place of an older one of the same queue.
-    pub(super) fn begin_subscription(&mut self, now: Instant, id: QueueId, request: RequestId, mean: Duration) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+    pub(super) fn begin_subscription(
+        &mut self,
+        now: Instant,
+        id: QueueId,
+        request: RequestId,
+        mean: Duration,
+    ) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let unpushed = queue.durable_seqs();
-        let older = queue.subscription.replace(Box::new(Subscription::new(request, mean, unpushed)));
+        let older = queue
+            .subscription
+            .replace(Box::new(Subscription::new(request, mean, unpushed)));
         if let Some(older) = older {
             self.unschedule(id, &older);
             self.answer(older.request, MailboxReply::Refused(Refusal::Replaced));
         }
-        self.waiting.insert(request, super::Waiting::Subscription(id));
+        self.waiting
+            .insert(request, super::Waiting::Subscription(id));
         self.advance_subscription(now, id);
     }
 
     /// Ends a queue's subscription, if it is this one.
     pub(super) fn end_subscription(&mut self, id: QueueId, request: RequestId) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
-        if let Some(subscription) = queue.subscription.take_if(|subscription| subscription.request == request) {
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        if let Some(subscription) = queue
+            .subscription
+            .take_if(|subscription| subscription.request == request)
+        {
             self.unschedule(id, &subscription);
         }
     }
 
     /// A record is on its way to the disk: an owner that asked for no delay gets it now.
     pub(super) fn push_at_once(&mut self, id: QueueId, seq: u64, body: &ByteBuf) {
-        let subscription = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut());
-        let Some(subscription) = subscription.filter(|subscription| subscription.may_push_at_once(body.len())) else {
+        let subscription = self
+            .queues
+            .get_mut(&id)
+            .and_then(|queue| queue.subscription.as_mut());
+        let Some(subscription) =
+            subscription.filter(|subscription| subscription.may_push_at_once(body.len()))
+        else {
             return;
         };
         subscription.outstanding.insert(seq, body.len());
@@ -150,9 +181,20 @@ impl Holder {
     }
 
     /// A record became durable: its push is due after a delay, unless it went out already.
-    pub(super) fn on_durable(&mut self, now: Instant, id: QueueId, seq: u64, rng: &mut (impl CryptoRng + ?Sized)) {
-        let subscription = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut());
-        let Some(subscription) = subscription.filter(|subscription| !subscription.is_outstanding(seq)) else {
+    pub(super) fn on_durable(
+        &mut self,
+        now: Instant,
+        id: QueueId,
+        seq: u64,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) {
+        let subscription = self
+            .queues
+            .get_mut(&id)
+            .and_then(|queue| queue.subscription.as_mut());
+        let Some(subscription) =
+            subscription.filter(|subscription| !subscription.is_outstanding(seq))
+        else {
             return;
         };
         subscription.unpushed.insert(seq);
@@ -166,12 +208,20 @@ impl Holder {
 
     /// Goes on with a subscription that stands still though it need not: after a removal or a push.
     pub(super) fn advance_subscription(&mut self, now: Instant, id: QueueId) {
-        let Some(queue) = self.queues.get(&id) else { return };
-        let Some(subscription) = queue.subscription.as_ref().filter(|subscription| !subscription.is_waiting()) else {
+        let Some(queue) = self.queues.get(&id) else {
+            return;
+        };
+        let Some(subscription) = queue
+            .subscription
+            .as_ref()
+            .filter(|subscription| !subscription.is_waiting())
+        else {
             return;
         };
         let (request, is_greeted) = (subscription.request, subscription.is_greeted);
-        let Some((batch, more)) = queue.next_push() else { return };
+        let Some((batch, more)) = queue.next_push() else {
+            return;
+        };
         if batch.seqs.is_empty() {
             if !is_greeted {
                 self.on_greeted(id);
@@ -183,14 +233,28 @@ impl Holder {
             self.schedule_push(now + PUSH_RETRY, id);
             return;
         }
-        if let Some(subscription) = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut()) {
+        if let Some(subscription) = self
+            .queues
+            .get_mut(&id)
+            .and_then(|queue| queue.subscription.as_mut())
+        {
             subscription.is_reading = true;
             for seq in &batch.seqs {
                 subscription.unpushed.remove(seq);
             }
         }
         let Batch { seqs, bytes } = batch;
-        self.read(id, seqs.clone(), bytes, Pending::Push { queue: id, request, seqs, more });
+        self.read(
+            id,
+            seqs.clone(),
+            bytes,
+            Pending::Push {
+                queue: id,
+                request,
+                seqs,
+                more,
+            },
+        );
     }
 
     /// The records of a push were read.
@@ -202,9 +266,17 @@ impl Holder {
         read: Option<(Vec<ByteBuf>, bool)>,
         rng: &mut (impl CryptoRng + ?Sized),
     ) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
-        let held: Vec<(u64, usize)> = seqs.iter().filter_map(|&seq| Some((seq, queue.len_of(seq)?))).collect();
-        let Some(subscription) = queue.subscription.as_mut().filter(|subscription| subscription.request == request)
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        let held: Vec<(u64, usize)> = seqs
+            .iter()
+            .filter_map(|&seq| Some((seq, queue.len_of(seq)?)))
+            .collect();
+        let Some(subscription) = queue
+            .subscription
+            .as_mut()
+            .filter(|subscription| subscription.request == request)
         else {
             return;
         };
@@ -234,7 +306,11 @@ impl Holder {
     pub(super) fn run_due_pushes(&mut self, now: Instant) {
         while let Some(&(at, id)) = self.pushes.first().filter(|&&(at, _)| at <= now) {
             self.pushes.remove(&(at, id));
-            if let Some(subscription) = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut()) {
+            if let Some(subscription) = self
+                .queues
+                .get_mut(&id)
+                .and_then(|queue| queue.subscription.as_mut())
+            {
                 subscription.push_at = None;
             }
             self.advance_subscription(now, id);
@@ -242,17 +318,29 @@ impl Holder {
     }
 
     fn on_greeted(&mut self, id: QueueId) {
-        if let Some(subscription) = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut()) {
+        if let Some(subscription) = self
+            .queues
+            .get_mut(&id)
+            .and_then(|queue| queue.subscription.as_mut())
+        {
             subscription.is_greeted = true;
         }
     }
 
     fn push_reply(&mut self, request: RequestId, records: Vec<ByteBuf>, more: bool) {
-        self.replies.push_back(HolderReply { request, reply: MailboxReply::Fetched { records, more }, fin: false });
+        self.replies.push_back(HolderReply {
+            request,
+            reply: MailboxReply::Fetched { records, more },
+            fin: false,
+        });
     }
 
     fn schedule_push(&mut self, at: Instant, id: QueueId) {
-        if let Some(subscription) = self.queues.get_mut(&id).and_then(|queue| queue.subscription.as_mut()) {
+        if let Some(subscription) = self
+            .queues
+            .get_mut(&id)
+            .and_then(|queue| queue.subscription.as_mut())
+        {
             assert!(subscription.push_at.is_none(), "one push at a time");
             subscription.push_at = Some(at);
             self.pushes.insert((at, id));
@@ -273,5 +361,6 @@ fn sample_delay(mean: Duration, rng: &mut (impl CryptoRng + ?Sized)) -> Duration
     }
     // In (0, 1], in steps of 2^-32: its logarithm is finite.
     let uniform = (f64::from(rng.next_u32()) + 1.0) / (f64::from(u32::MAX) + 1.0);
-    mean.mul_f64(-uniform.ln().min(0.0)).min(mean * PUSH_DELAY_CUT)
+    mean.mul_f64(-uniform.ln().min(0.0))
+        .min(mean * PUSH_DELAY_CUT)
 }

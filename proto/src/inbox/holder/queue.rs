@@ -1,4 +1,5 @@
-//! One queue's index: which records it holds, which it held, and who listens. Never a record's body.
+//! One queue's index: which records it holds, which it held, and who listens. Never a record's
+//! body.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +78,12 @@ pub(super) struct Batch {
 }
 
 impl Queue {
-    pub(super) const fn new(owner: PublicKey, sender: PublicKey, fetched_at: WallTime, state: QueueState) -> Self {
+    pub(super) const fn new(
+        owner: PublicKey,
+        sender: PublicKey,
+        fetched_at: WallTime,
+        state: QueueState,
+    ) -> Self {
         Self {
             owner,
             sender,
@@ -94,7 +100,12 @@ impl Queue {
 
     /// The queue as the store had it. A record that stands there twice is kept once.
     pub(super) fn restore(snapshot: &QueueSnapshot) -> Self {
-        let mut queue = Self::new(snapshot.owner, snapshot.sender, snapshot.fetched_at, QueueState::Live);
+        let mut queue = Self::new(
+            snapshot.owner,
+            snapshot.sender,
+            snapshot.fetched_at,
+            QueueState::Live,
+        );
         for entry in &snapshot.records {
             if queue.places.contains_key(&entry.record) {
                 queue.unremoved.insert(entry.seq, entry.record);
@@ -108,16 +119,38 @@ impl Queue {
 
     /// The queue as the store should have it: durable records only.
     pub(super) fn snapshot(&self, queue: QueueId) -> QueueSnapshot {
-        let durable = self.records.iter().filter(|(_, record)| record.is_durable());
+        let durable = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.is_durable());
         QueueSnapshot {
             queue,
             owner: self.owner,
             sender: self.sender,
             fetched_at: self.fetched_at,
             records: durable
-                .map(|(&seq, &Record { record, len, expires_at, .. })| RecordEntry { seq, record, len, expires_at })
+                .map(
+                    |(
+                        &seq,
+                        &Record {
+                            record,
+                            len,
+                            expires_at,
+                            ..
+                        },
+                    )| RecordEntry {
+                        seq,
+                        record,
+                        len,
+                        expires_at,
+                    },
+                )
                 .collect(),
-            removed: self.removed.iter().map(|(&record, &expires_at)| (record, expires_at)).collect(),
+            removed: self
+                .removed
+                .iter()
+                .map(|(&record, &expires_at)| (record, expires_at))
+                .collect(),
         }
     }
 
@@ -137,20 +170,47 @@ impl Queue {
     }
 
     pub(super) fn known(&self, record: &RecordId) -> Known {
-        match self.places.get(record).and_then(|seq| self.records.get(seq)) {
-            Some(Record { storing: Some(op), .. }) => Known::Storing(*op),
+        match self
+            .places
+            .get(record)
+            .and_then(|seq| self.records.get(seq))
+        {
+            Some(Record {
+                storing: Some(op), ..
+            }) => Known::Storing(*op),
             Some(Record { storing: None, .. }) => Known::Yes,
             None if !self.removed.contains_key(record) => Known::No,
-            None if self.unremoved.values().any(|unremoved| unremoved == record) => Known::Unremoved,
+            None if self.unremoved.values().any(|unremoved| unremoved == record) => {
+                Known::Unremoved
+            }
             None => Known::Removed,
         }
     }
 
     /// Takes a record into the index that is on its way to the disk by this op, or on it.
     pub(super) fn add(&mut self, entry: &RecordEntry, storing: Option<OpId>) {
-        let RecordEntry { seq, record, len, expires_at } = *entry;
-        let is_new = self.records.insert(seq, Record { record, len, expires_at, storing }).is_none();
-        assert!(is_new && self.places.insert(record, seq).is_none(), "places are never reused; the id was looked up");
+        let RecordEntry {
+            seq,
+            record,
+            len,
+            expires_at,
+        } = *entry;
+        let is_new = self
+            .records
+            .insert(
+                seq,
+                Record {
+                    record,
+                    len,
+                    expires_at,
+                    storing,
+                },
+            )
+            .is_none();
+        assert!(
+            is_new && self.places.insert(record, seq).is_none(),
+            "places are never reused; the id was looked up"
+        );
         self.bytes += len as u64;
     }
 
@@ -167,8 +227,26 @@ impl Queue {
 
     /// Takes records off the index by their places, which ascend.
     fn take_all(&mut self, seqs: &[u64]) -> Vec<RecordEntry> {
-        let entry = |(seq, Record { record, len, expires_at, .. })| RecordEntry { seq, record, len, expires_at };
-        let taken: Vec<RecordEntry> = self.records.remove_all(seqs).into_iter().map(entry).collect();
+        let entry = |(
+            seq,
+            Record {
+                record,
+                len,
+                expires_at,
+                ..
+            },
+        )| RecordEntry {
+            seq,
+            record,
+            len,
+            expires_at,
+        };
+        let taken: Vec<RecordEntry> = self
+            .records
+            .remove_all(seqs)
+            .into_iter()
+            .map(entry)
+            .collect();
         let mut ids: Vec<RecordId> = taken.iter().map(|entry| entry.record).collect();
         ids.sort_unstable();
         self.places.remove_all(&ids);
@@ -181,8 +259,8 @@ impl Queue {
         taken
     }
 
-    /// Takes records off the index because their owner has them: durable ones, and those that were pushed at once, which
-    /// may be durable with their owner before they are here.
+    /// Takes records off the index because their owner has them: durable ones, and those that were
+    /// pushed at once, which may be durable with their owner before they are here.
     pub(super) fn take_removed(&mut self, records: &[RecordId]) -> Vec<RecordEntry> {
         let places = records.iter().filter_map(|id| self.places.get(id).copied());
         let mut seqs: Vec<u64> = places.filter(|&seq| self.may_be_with_owner(seq)).collect();
@@ -192,21 +270,35 @@ impl Queue {
 
     fn may_be_with_owner(&self, seq: u64) -> bool {
         let is_durable = self.records.get(&seq).is_some_and(Record::is_durable);
-        is_durable || self.subscription.as_ref().is_some_and(|subscription| subscription.is_outstanding(seq))
+        is_durable
+            || self
+                .subscription
+                .as_ref()
+                .is_some_and(|subscription| subscription.is_outstanding(seq))
     }
 
-    /// Remembers the ids of removed records, `room` in all at most: those that expire first are forgotten, and returned.
+    /// Remembers the ids of removed records, `room` in all at most: those that expire first are
+    /// forgotten, and returned.
     pub(super) fn remember(&mut self, entries: &[RecordEntry], room: usize) -> Vec<RecordId> {
-        self.removed.extend(entries.iter().map(|entry| (entry.record, entry.expires_at)));
+        self.removed
+            .extend(entries.iter().map(|entry| (entry.record, entry.expires_at)));
         let excess = self.removed.len().saturating_sub(room);
         if excess == 0 {
             return Vec::new();
         }
-        let mut by_expiry: Vec<_> = self.removed.iter().map(|(&record, &at)| (at, record)).collect();
+        let mut by_expiry: Vec<_> = self
+            .removed
+            .iter()
+            .map(|(&record, &at)| (at, record))
+            .collect();
         if excess < by_expiry.len() {
             by_expiry.select_nth_unstable(excess);
         }
-        let mut forgotten: Vec<RecordId> = by_expiry.into_iter().take(excess).map(|(_, record)| record).collect();
+        let mut forgotten: Vec<RecordId> = by_expiry
+            .into_iter()
+            .take(excess)
+            .map(|(_, record)| record)
+            .collect();
         forgotten.sort_unstable();
         self.removed.remove_all(&forgotten);
         forgotten
@@ -217,23 +309,46 @@ impl Queue {
         self.removed.get(record).copied()
     }
 
-    /// Takes off the index what expired by `time`: records' places, and ids that need no longer be kept.
+    /// Takes off the index what expired by `time`: records' places, and ids that need no longer be
+    /// kept.
     pub(super) fn take_expired(&mut self, time: WallTime) -> (Vec<RecordEntry>, Vec<RecordId>) {
         let is_over = |record: &Record| record.is_durable() && record.expires_at <= time;
-        let over: Vec<u64> = self.records.iter().filter(|(_, record)| is_over(record)).map(|(&seq, _)| seq).collect();
-        let entries = if over.is_empty() { Vec::new() } else { self.take_all(&over) };
-        let forgotten = self.removed.extract(|_, &at| at <= time).into_iter().map(|(record, _)| record).collect();
+        let over: Vec<u64> = self
+            .records
+            .iter()
+            .filter(|(_, record)| is_over(record))
+            .map(|(&seq, _)| seq)
+            .collect();
+        let entries = if over.is_empty() {
+            Vec::new()
+        } else {
+            self.take_all(&over)
+        };
+        let forgotten = self
+            .removed
+            .extract(|_, &at| at <= time)
+            .into_iter()
+            .map(|(record, _)| record)
+            .collect();
         (entries, forgotten)
     }
 
     /// All places that the store may know.
     pub(super) fn all_seqs(&self) -> Vec<u64> {
-        self.records.keys().chain(self.unremoved.keys()).copied().collect()
+        self.records
+            .keys()
+            .chain(self.unremoved.keys())
+            .copied()
+            .collect()
     }
 
     /// Places of all durable records.
     pub(super) fn durable_seqs(&self) -> BTreeSet<u64> {
-        self.records.iter().filter(|(_, record)| record.is_durable()).map(|(&seq, _)| seq).collect()
+        self.records
+            .iter()
+            .filter(|(_, record)| record.is_durable())
+            .map(|(&seq, _)| seq)
+            .collect()
     }
 
     pub(super) fn has_durable(&self) -> bool {
@@ -244,21 +359,39 @@ impl Queue {
         self.records.get(&seq).map(|record| record.len)
     }
 
-    /// The oldest durable records that fit `room` bytes of an answer, but one at least; and whether there are more.
+    /// The oldest durable records that fit `room` bytes of an answer, but one at least; and whether
+    /// there are more.
     pub(super) fn oldest(&self, room: usize) -> (Batch, bool) {
-        let mut durable = self.records.iter().filter(|(_, record)| record.is_durable()).map(|(&seq, r)| (seq, r.len));
+        let mut durable = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.is_durable())
+            .map(|(&seq, r)| (seq, r.len));
         choose(&mut durable, room)
     }
 
     /// The index agrees with itself.
     pub(super) fn is_consistent(&self) -> bool {
         let bytes: u64 = self.records.values().map(|record| record.len as u64).sum();
-        let places_agree = self.records.iter().all(|(seq, record)| self.places.get(&record.record) == Some(seq));
-        let none_is_both = self.removed.keys().all(|record| !self.places.contains_key(record));
-        let none_comes_back = self.unremoved.keys().all(|seq| !self.records.contains_key(seq));
+        let places_agree = self
+            .records
+            .iter()
+            .all(|(seq, record)| self.places.get(&record.record) == Some(seq));
+        let none_is_both = self
+            .removed
+            .keys()
+            .all(|record| !self.places.contains_key(record));
+        let none_comes_back = self
+            .unremoved
+            .keys()
+            .all(|seq| !self.records.contains_key(seq));
         let pushes_are_held = self.subscription.as_ref().is_none_or(|subscription| {
-            subscription.unpushed().all(|seq| self.records.get(&seq).is_some_and(Record::is_durable))
-                && subscription.outstanding().all(|seq| self.records.contains_key(&seq))
+            subscription
+                .unpushed()
+                .all(|seq| self.records.get(&seq).is_some_and(Record::is_durable))
+                && subscription
+                    .outstanding()
+                    .all(|seq| self.records.contains_key(&seq))
         });
         bytes == self.bytes
             && self.places.len() == self.records.len()
@@ -270,8 +403,14 @@ impl Queue {
 }
 
 /// Takes records while they fit `room`, but one at least; and says whether one was left.
-pub(super) fn choose(records: &mut impl Iterator<Item = (u64, usize)>, room: usize) -> (Batch, bool) {
-    let mut batch = Batch { seqs: Vec::new(), bytes: 0 };
+pub(super) fn choose(
+    records: &mut impl Iterator<Item = (u64, usize)>,
+    room: usize,
+) -> (Batch, bool) {
+    let mut batch = Batch {
+        seqs: Vec::new(),
+        bytes: 0,
+    };
     let mut taken = 0;
     for (seq, len) in records {
         taken += fetched_len_of(len);

@@ -1,4 +1,5 @@
-//! The four verbs: what each asks of queue, key and quota, and what it sets going (docs/protocol.md §10.2).
+//! The four verbs: what each asks of queue, key and quota, and what it sets going (docs/protocol.md
+//! §10.2).
 
 use rand::CryptoRng;
 use serde_bytes::ByteBuf;
@@ -10,7 +11,9 @@ use crate::crypto::puzzle;
 use crate::crypto::sign::PublicKey;
 use crate::handshake::Binding;
 use crate::ids::{QueueId, RecordId};
-use crate::inbox::mailbox::{MailboxContext, MailboxReply, MailboxRequest, Refusal, Verb, fetched_room};
+use crate::inbox::mailbox::{
+    MailboxContext, MailboxReply, MailboxRequest, Refusal, Verb, fetched_room,
+};
 use crate::inbox::record::record_id;
 use crate::limits::{RECORD_LENS, REMOVE_MAX};
 use crate::time::{Duration, Epoch, Instant, WallTime};
@@ -30,14 +33,19 @@ impl Holder {
             (Verb::Deposit { .. }, Some(queue)) => &queue.sender,
             (Verb::Fetch { .. } | Verb::Subscribe { .. }, Some(queue)) => &queue.owner,
         };
-        let context = MailboxContext { network: &self.network, holder: &self.relay, binding };
-        asked.verify(&context, key).map_err(|_| Refusal::Signature)?;
+        let context = MailboxContext {
+            network: &self.network,
+            holder: &self.relay,
+            binding,
+        };
+        asked
+            .verify(&context, key)
+            .map_err(|_| Refusal::Signature)?;
         match (&asked.verb, queue.map(|queue| queue.state)) {
             (Verb::Create { .. }, None | Some(QueueState::Creating(_) | QueueState::Live))
             | (_, Some(QueueState::Live)) => Ok(()),
-            (_, Some(QueueState::Creating(_))) | (Verb::Create { .. }, Some(QueueState::Removing { .. })) => {
-                Err(Refusal::Busy)
-            }
+            (_, Some(QueueState::Creating(_)))
+            | (Verb::Create { .. }, Some(QueueState::Removing { .. })) => Err(Refusal::Busy),
             (_, None | Some(QueueState::Removing { .. })) => Err(Refusal::NoQueue),
         }
     }
@@ -68,11 +76,23 @@ impl Holder {
             return Err(Refusal::Busy);
         }
         let fetched_at = wall.to_hour();
-        let op = self.begin_op(Pending::Create { queue: id, waiters: vec![request] }, 0);
+        let op = self.begin_op(
+            Pending::Create {
+                queue: id,
+                waiters: vec![request],
+            },
+            0,
+        );
         let queue = Queue::new(owner, sender, fetched_at, QueueState::Creating(op));
         self.queues.insert(id, Box::new(queue));
         self.waiting.insert(request, Waiting::Op(op));
-        self.outgoing.push_back(HolderOp::PutQueue { op, queue: id, owner, sender, fetched_at });
+        self.outgoing.push_back(HolderOp::PutQueue {
+            op,
+            queue: id,
+            owner,
+            sender,
+            fetched_at,
+        });
         Ok(())
     }
 
@@ -89,7 +109,9 @@ impl Holder {
             return Err(Refusal::RecordLen);
         }
         let record = record_id(&body);
-        let Some(queue) = self.queues.get(&id) else { return Err(Refusal::NoQueue) };
+        let Some(queue) = self.queues.get(&id) else {
+            return Err(Refusal::NoQueue);
+        };
         match queue.known(&record) {
             Known::Yes => {
                 self.reply_now(request, MailboxReply::Deposited);
@@ -107,19 +129,42 @@ impl Holder {
         let expires_at = (wall + self.limits.record_life + Duration::from_secs(3599)).to_hour();
         let seq = self.next_seq;
         self.next_seq += 1;
-        let op = self.begin_op(Pending::Put { queue: id, seq, waiters: vec![request] }, len);
+        let op = self.begin_op(
+            Pending::Put {
+                queue: id,
+                seq,
+                waiters: vec![request],
+            },
+            len,
+        );
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.add(&RecordEntry { seq, record, len, expires_at }, Some(op));
+            queue.add(
+                &RecordEntry {
+                    seq,
+                    record,
+                    len,
+                    expires_at,
+                },
+                Some(op),
+            );
         }
         self.totals.records += 1;
         self.totals.bytes += len as u64;
         self.waiting.insert(request, Waiting::Op(op));
         self.push_at_once(id, seq, &body);
-        self.outgoing.push_back(HolderOp::PutRecord { op, queue: id, seq, record, expires_at, body });
+        self.outgoing.push_back(HolderOp::PutRecord {
+            op,
+            queue: id,
+            seq,
+            record,
+            expires_at,
+            body,
+        });
         Ok(())
     }
 
-    /// Its id is durable with the newest removal of the queue, or before: the store goes by the order asked.
+    /// Its id is durable with the newest removal of the queue, or before: the store goes by the
+    /// order asked.
     fn repeat_removed(&mut self, request: RequestId, id: QueueId) -> Result<(), Refusal> {
         if let Some(&op) = self.removing.get(&id) {
             return self.join(request, op);
@@ -134,16 +179,22 @@ impl Holder {
         if self.is_queue_full(id, len) && self.has_room(OPS_A_REQUEST, 0) {
             self.press_queue(id);
         }
-        let is_full = self.totals.records >= self.limits.records_max || self.totals.bytes + len > self.limits.bytes_max;
+        let is_full = self.totals.records >= self.limits.records_max
+            || self.totals.bytes + len > self.limits.bytes_max;
         if is_full {
             self.press(now);
         }
-        if is_full || self.is_queue_full(id, len) { Err(Refusal::Full) } else { Ok(()) }
+        if is_full || self.is_queue_full(id, len) {
+            Err(Refusal::Full)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_queue_full(&self, id: QueueId, len: u64) -> bool {
         self.queues.get(&id).is_none_or(|queue| {
-            queue.record_count() >= self.limits.queue_records_max || queue.bytes() + len > self.limits.queue_bytes_max
+            queue.record_count() >= self.limits.queue_records_max
+                || queue.bytes() + len > self.limits.queue_bytes_max
         })
     }
 
@@ -159,15 +210,26 @@ impl Holder {
         if effort == 0 {
             return Ok(());
         }
-        if !self.puzzle_checks.take(now, self.limits.puzzle_checks_per_second) {
+        if !self
+            .puzzle_checks
+            .take(now, self.limits.puzzle_checks_per_second)
+        {
             return Err(Refusal::Busy);
         }
         let epoch = wall.epoch();
         let before = Epoch(epoch.0.saturating_sub(1));
-        let is_solved = [epoch, before]
-            .iter()
-            .any(|&epoch| puzzle::verify(&puzzle::deposit_challenge(queue, record, epoch), effort, solution));
-        if is_solved { Ok(()) } else { Err(Refusal::Puzzle) }
+        let is_solved = [epoch, before].iter().any(|&epoch| {
+            puzzle::verify(
+                &puzzle::deposit_challenge(queue, record, epoch),
+                effort,
+                solution,
+            )
+        });
+        if is_solved {
+            Ok(())
+        } else {
+            Err(Refusal::Puzzle)
+        }
     }
 
     pub(super) fn fetch(
@@ -190,41 +252,85 @@ impl Holder {
         Ok(())
     }
 
-    fn return_oldest(&mut self, request: RequestId, id: QueueId, bytes_max: u32) -> Result<(), Refusal> {
-        let Some(queue) = self.queues.get(&id) else { return Err(Refusal::NoQueue) };
+    fn return_oldest(
+        &mut self,
+        request: RequestId,
+        id: QueueId,
+        bytes_max: u32,
+    ) -> Result<(), Refusal> {
+        let Some(queue) = self.queues.get(&id) else {
+            return Err(Refusal::NoQueue);
+        };
         if bytes_max == 0 {
             let more = queue.has_durable();
-            self.reply_now(request, MailboxReply::Fetched { records: Vec::new(), more });
+            self.reply_now(
+                request,
+                MailboxReply::Fetched {
+                    records: Vec::new(),
+                    more,
+                },
+            );
             return Ok(());
         }
         let (batch, more) = queue.oldest(fetched_room(bytes_max));
         if batch.seqs.is_empty() {
-            self.reply_now(request, MailboxReply::Fetched { records: Vec::new(), more: false });
+            self.reply_now(
+                request,
+                MailboxReply::Fetched {
+                    records: Vec::new(),
+                    more: false,
+                },
+            );
             return Ok(());
         }
         let count = batch.seqs.len();
-        let op = self.read(id, batch.seqs, batch.bytes, Pending::Fetch { request, count, more });
+        let op = self.read(
+            id,
+            batch.seqs,
+            batch.bytes,
+            Pending::Fetch {
+                request,
+                count,
+                more,
+            },
+        );
         self.waiting.insert(request, Waiting::Op(op));
         Ok(())
     }
 
-    /// Records that their owner holds go at once; that they go from the disk is ordered before all that follows.
+    /// Records that their owner holds go at once; that they go from the disk is ordered before all
+    /// that follows.
     fn remove_fetched(&mut self, id: QueueId, remove: &[RecordId]) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let entries = queue.take_removed(remove);
         if entries.is_empty() {
             return;
         }
         let others = self.totals.removed - queue.removed_count();
-        let room = self.limits.queue_records_max.min(self.limits.records_max.saturating_sub(others));
+        let room = self
+            .limits
+            .queue_records_max
+            .min(self.limits.records_max.saturating_sub(others));
         let kept_before = queue.removed_count();
         let forget = queue.remember(&entries, room);
         self.totals.removed = self.totals.removed - kept_before + queue.removed_count();
-        let remember =
-            entries.iter().filter_map(|entry| Some((entry.record, queue.remembered_until(&entry.record)?))).collect();
-        let records = entries.iter().map(|entry| (entry.seq, entry.record)).collect();
+        let remember = entries
+            .iter()
+            .filter_map(|entry| Some((entry.record, queue.remembered_until(&entry.record)?)))
+            .collect();
+        let records = entries
+            .iter()
+            .map(|entry| (entry.seq, entry.record))
+            .collect();
         self.totals.on_taken(&entries);
-        self.remove(Removal { queue: id, records, remember, forget });
+        self.remove(Removal {
+            queue: id,
+            records,
+            remember,
+            forget,
+        });
     }
 
     pub(super) fn subscribe(
@@ -243,22 +349,45 @@ impl Holder {
     }
 
     fn touch_if_due(&mut self, id: QueueId, wall: WallTime) {
-        if self.queues.get(&id).is_some_and(|queue| wall.since(queue.fetched_at) >= TOUCH_EVERY) {
+        if self
+            .queues
+            .get(&id)
+            .is_some_and(|queue| wall.since(queue.fetched_at) >= TOUCH_EVERY)
+        {
             self.touch(id, wall);
         }
     }
 
     /// The owner was here.
     pub(super) fn touch(&mut self, id: QueueId, wall: WallTime) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let fetched_before = queue.fetched_at;
         queue.fetched_at = wall.to_hour();
         let (owner, sender, fetched_at) = (queue.owner, queue.sender, queue.fetched_at);
-        let op = self.begin_op(Pending::Touch { queue: id, fetched_before }, 0);
-        self.outgoing.push_back(HolderOp::PutQueue { op, queue: id, owner, sender, fetched_at });
+        let op = self.begin_op(
+            Pending::Touch {
+                queue: id,
+                fetched_before,
+            },
+            0,
+        );
+        self.outgoing.push_back(HolderOp::PutQueue {
+            op,
+            queue: id,
+            owner,
+            sender,
+            fetched_at,
+        });
     }
 
-    pub(super) fn on_created(&mut self, id: QueueId, waiters: Vec<RequestId>, refusal: Option<Refusal>) {
+    pub(super) fn on_created(
+        &mut self,
+        id: QueueId,
+        waiters: Vec<RequestId>,
+        refusal: Option<Refusal>,
+    ) {
         match refusal {
             None => {
                 if let Some(queue) = self.queues.get_mut(&id) {
@@ -270,7 +399,10 @@ impl Holder {
             }
         }
         for request in waiters {
-            self.answer(request, refusal.map_or(MailboxReply::Created, MailboxReply::Refused));
+            self.answer(
+                request,
+                refusal.map_or(MailboxReply::Created, MailboxReply::Refused),
+            );
         }
     }
 
@@ -293,7 +425,10 @@ impl Holder {
             }
         }
         for request in waiters {
-            self.answer(request, refusal.map_or(MailboxReply::Deposited, MailboxReply::Refused));
+            self.answer(
+                request,
+                refusal.map_or(MailboxReply::Deposited, MailboxReply::Refused),
+            );
         }
     }
 }

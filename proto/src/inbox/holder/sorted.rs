@@ -1,8 +1,9 @@
 //! A map of few entries: one sorted list, with no node around it.
 //!
-//! A relay keeps several for each of a hundred thousand queues, most of them empty or of an entry or two, where the nodes of a
-//! tree would take ten times what is in them. Finding takes a binary search. Adding and taking out move what lies behind, a
-//! hundred kilobytes at most with the 4096 records that a queue may hold; many are added, and taken out, together.
+//! A relay keeps several for each of a hundred thousand queues, most of them empty or of an entry
+//! or two, where the nodes of a tree would take ten times what is in them. Finding takes a binary
+//! search. Adding and taking out move what lies behind, a hundred kilobytes at most with the 4096
+//! records that a queue may hold; many are added, and taken out, together.
 
 use core::convert::identity;
 
@@ -26,7 +27,10 @@ impl<K: Ord, V> SortedMap<K, V> {
     }
 
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.find(key).ok().and_then(|index| self.0.get(index)).map(|(_, value)| value)
+        self.find(key)
+            .ok()
+            .and_then(|index| self.0.get(index))
+            .map(|(_, value)| value)
     }
 
     pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
@@ -55,7 +59,10 @@ impl<K: Ord, V> SortedMap<K, V> {
     /// Adds an entry; returns what had its key, which it replaces.
     pub(super) fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.find(&key) {
-            Ok(index) => self.0.get_mut(index).map(|entry| core::mem::replace(&mut entry.1, value)),
+            Ok(index) => self
+                .0
+                .get_mut(index)
+                .map(|entry| core::mem::replace(&mut entry.1, value)),
             Err(index) => {
                 if self.0.len() == self.0.capacity() {
                     self.0.reserve_exact(self.0.len().max(GROWTH));
@@ -71,11 +78,16 @@ impl<K: Ord, V> SortedMap<K, V> {
         debug_assert!(keys.is_sorted());
         let taken = match keys {
             [first, .., last] if keys.len() > FEW => {
-                let within =
-                    self.find(first).unwrap_or_else(identity)..self.find(last).map_or_else(identity, |index| index + 1);
-                self.0.extract_if(within, |(key, _)| keys.binary_search(key).is_ok()).collect()
+                let within = self.find(first).unwrap_or_else(identity)
+                    ..self.find(last).map_or_else(identity, |index| index + 1);
+                self.0
+                    .extract_if(within, |(key, _)| keys.binary_search(key).is_ok())
+                    .collect()
             }
-            _ => keys.iter().filter_map(|key| self.find(key).ok().map(|index| self.0.remove(index))).collect(),
+            _ => keys
+                .iter()
+                .filter_map(|key| self.find(key).ok().map(|index| self.0.remove(index)))
+                .collect(),
         };
         self.shrink();
         taken
@@ -83,7 +95,10 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     /// Takes out all entries that are wanted.
     pub(super) fn extract(&mut self, mut is_wanted: impl FnMut(&K, &V) -> bool) -> Vec<(K, V)> {
-        let taken = self.0.extract_if(.., |(key, value)| is_wanted(key, value)).collect();
+        let taken = self
+            .0
+            .extract_if(.., |(key, value)| is_wanted(key, value))
+            .collect();
         self.shrink();
         taken
     }

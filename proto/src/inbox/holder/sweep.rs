@@ -1,7 +1,9 @@
-//! Expiry: records, kept ids and idle queues go, a bounded piece of work at a time (docs/protocol.md §10.1).
+//! Expiry: records, kept ids and idle queues go, a bounded piece of work at a time
+//! (docs/protocol.md §10.1).
 //!
-//! In two steps, so that a clock that is wrong deletes nothing: what has expired by the calendar is served as before, and
-//! deleted once confirmed time is a day past that. Where there is no room, it goes as soon as confirmed time is past it.
+//! In two steps, so that a clock that is wrong deletes nothing: what has expired by the calendar is
+//! served as before, and deleted once confirmed time is a day past that. Where there is no room, it
+//! goes as soon as confirmed time is past it.
 
 use std::ops::Bound;
 
@@ -41,14 +43,18 @@ pub(super) struct Sweep {
 impl Sweep {
     /// What expired by then is deleted.
     fn deletes_by(&self) -> WallTime {
-        let kept = if self.is_pressed { Duration::ZERO } else { EXPIRED_KEPT };
+        let kept = if self.is_pressed {
+            Duration::ZERO
+        } else {
+            EXPIRED_KEPT
+        };
         WallTime(self.confirmed.as_secs().saturating_sub(kept.as_secs()))
     }
 }
 
 impl Holder {
-    /// The relay is full: a sweep begins soon that keeps nothing that has expired. One that runs goes on where it is: constant
-    /// pressure would keep it from the last queues.
+    /// The relay is full: a sweep begins soon that keeps nothing that has expired. One that runs
+    /// goes on where it is: constant pressure would keep it from the last queues.
     pub(super) fn press(&mut self, now: Instant) {
         let sweep = &mut self.sweep;
         if sweep.pressed_at.is_none_or(|at| at + PRESSED_EVERY <= now) {
@@ -84,7 +90,10 @@ impl Holder {
                 return;
             };
             self.sweep.cursor = Some(id);
-            looked_at += 1 + self.queues.get(&id).map_or(0, |queue| queue.record_count() + queue.removed_count());
+            looked_at += 1 + self
+                .queues
+                .get(&id)
+                .map_or(0, |queue| queue.record_count() + queue.removed_count());
             self.sweep_queue(id, wall);
         }
         self.sweep.next_at = now + SWEEP_PAUSE;
@@ -92,18 +101,25 @@ impl Holder {
 
     fn next_to_sweep(&self) -> Option<QueueId> {
         let from = self.sweep.cursor.map_or(Bound::Unbounded, Bound::Excluded);
-        self.queues.range((from, Bound::Unbounded)).next().map(|(&id, _)| id)
+        self.queues
+            .range((from, Bound::Unbounded))
+            .next()
+            .map(|(&id, _)| id)
     }
 
     fn sweep_queue(&mut self, id: QueueId, wall: WallTime) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let deletes_by = self.sweep.deletes_by();
         let idle_at = queue.fetched_at + self.limits.queue_life;
         let is_idle = idle_at <= deletes_by;
         match queue.state {
             QueueState::Creating(_) | QueueState::Removing { is_asked: true } => {}
             // Whoever listens is here.
-            QueueState::Live if idle_at <= wall && queue.subscription.is_some() => self.touch(id, wall),
+            QueueState::Live if idle_at <= wall && queue.subscription.is_some() => {
+                self.touch(id, wall);
+            }
             QueueState::Live if is_idle => self.remove_queue(id),
             QueueState::Removing { is_asked: false } => self.remove_queue(id),
             QueueState::Live => self.expire_records(id, deletes_by),
@@ -111,26 +127,45 @@ impl Holder {
     }
 
     fn expire_records(&mut self, id: QueueId, deletes_by: WallTime) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let (entries, forget) = queue.take_expired(deletes_by);
         let unremoved = std::mem::take(&mut queue.unremoved);
-        let remember =
-            unremoved.values().filter_map(|record| Some((*record, queue.remembered_until(record)?))).collect();
+        let remember = unremoved
+            .values()
+            .filter_map(|record| Some((*record, queue.remembered_until(record)?)))
+            .collect();
         self.totals.on_taken(&entries);
         self.totals.removed -= forget.len();
-        let records: Vec<_> = entries.iter().map(|entry| (entry.seq, entry.record)).chain(unremoved).collect();
+        let records: Vec<_> = entries
+            .iter()
+            .map(|entry| (entry.seq, entry.record))
+            .chain(unremoved)
+            .collect();
         if !records.is_empty() || !forget.is_empty() {
-            self.remove(Removal { queue: id, records, remember, forget });
+            self.remove(Removal {
+                queue: id,
+                records,
+                remember,
+                forget,
+            });
         }
     }
 
     /// The queue is gone for its users at once, and from memory when the store has forgotten it.
     fn remove_queue(&mut self, id: QueueId) {
-        let Some(queue) = self.queues.get_mut(&id) else { return };
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         queue.state = QueueState::Removing { is_asked: true };
         let seqs = queue.all_seqs();
         let op = self.begin_op(Pending::RemoveQueue { queue: id }, 0);
-        self.outgoing.push_back(HolderOp::RemoveQueue { op, queue: id, seqs });
+        self.outgoing.push_back(HolderOp::RemoveQueue {
+            op,
+            queue: id,
+            seqs,
+        });
     }
 
     /// The store has forgotten the queue, or failed to: the next sweep tries again.

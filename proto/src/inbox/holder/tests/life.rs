@@ -16,11 +16,23 @@ fn a_record_goes_a_day_after_its_life_and_is_served_until_then() {
     let mut world = World::with_queue(days(2));
     world.done(SENDER, deposit(1, record(1, 0)));
     world.pass(3 * DAY - 1);
-    assert_eq!((world.holder.counts().records, world.disk.records.len()), (1, 1));
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+    assert_eq!(
+        (world.holder.counts().records, world.disk.records.len()),
+        (1, 1)
+    );
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1], false)
+    );
     world.pass(HOUR + 15 * 60 + 1);
-    assert_eq!((world.holder.counts().records, world.disk.records.len()), (0, 0));
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![], false));
+    assert_eq!(
+        (world.holder.counts().records, world.disk.records.len()),
+        (0, 0)
+    );
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![], false)
+    );
     world.ask(SENDER, deposit(1, record(1, 0)));
     assert_eq!(world.asked.len(), 1, "taken anew");
 }
@@ -31,9 +43,15 @@ fn ids_of_removed_records_are_kept_until_those_would_have_expired() {
     world.done(SENDER, deposit(1, record(1, 0)));
     world.done(OWNER, fetch(1, vec![id(1)], 0));
     world.pass(3 * DAY - 1);
-    assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (1, 1));
+    assert_eq!(
+        (world.holder.counts().removed, world.disk.removed.len()),
+        (1, 1)
+    );
     world.pass(2 * HOUR);
-    assert_eq!((world.holder.counts().removed, world.disk.removed.len()), (0, 0));
+    assert_eq!(
+        (world.holder.counts().removed, world.disk.removed.len()),
+        (0, 0)
+    );
 }
 
 #[test] // §10.1
@@ -46,8 +64,14 @@ fn a_queue_expires_when_its_owner_stays_away() {
         world.done(SENDER, deposit(1, record(1, 0)));
     }
     assert_eq!(world.disk.queues.keys().collect::<Vec<_>>(), [&queue(2)]);
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::NoQueue));
-    assert_eq!((world.holder.counts().records, world.disk.records.len()), (0, 0));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        refused(Refusal::NoQueue)
+    );
+    assert_eq!(
+        (world.holder.counts().records, world.disk.records.len()),
+        (0, 0)
+    );
     assert_eq!(world.done(OWNER, create(1)), [MailboxReply::Created]);
 }
 
@@ -57,7 +81,10 @@ fn a_subscriber_is_not_away() {
     let request = world.ask(OWNER, subscribe(1, 0));
     world.pass(30 * DAY);
     assert!(!world.is_finished(request));
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        [MailboxReply::Deposited]
+    );
     world.holder.cancel(request);
     world.pass(10 * DAY);
     assert!(world.disk.queues.is_empty());
@@ -67,13 +94,25 @@ fn a_subscriber_is_not_away() {
 fn a_queue_that_the_store_could_not_forget_is_tried_again() {
     let mut world = World::with_queue(days(1));
     world.pass(5 * DAY - 2 * HOUR);
-    (world.now, world.wall) = (world.now + Duration::from_secs(DAY), world.wall + Duration::from_secs(DAY));
-    world.holder.handle_timeout(world.now, world.wall, world.wall);
+    (world.now, world.wall) = (
+        world.now + Duration::from_secs(DAY),
+        world.wall + Duration::from_secs(DAY),
+    );
+    world
+        .holder
+        .handle_timeout(world.now, world.wall, world.wall);
     world.drain();
-    assert_eq!(world.done_busy(OWNER, create(1)), refused(Refusal::Busy), "on its way out");
+    assert_eq!(
+        world.done_busy(OWNER, create(1)),
+        refused(Refusal::Busy),
+        "on its way out"
+    );
     world.store_one(true);
     assert_eq!(world.disk.queues.len(), 1);
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::NoQueue));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        refused(Refusal::NoQueue)
+    );
     world.pass(HOUR);
     assert!(world.disk.queues.is_empty());
     assert_eq!(world.holder.counts().queues, 0);
@@ -107,9 +146,18 @@ fn a_restart_changes_nothing() {
     let lost = world.ask(SENDER, deposit(1, record(9, 0)));
     world.crash();
     assert!(world.holder.snapshot() == before && world.answers(lost).is_empty());
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1, 3, 5], false));
-    assert_eq!(world.done(SENDER, deposit(1, record(6, 0))), [MailboxReply::Deposited]);
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1, 3, 5, 6], false));
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1, 3, 5], false)
+    );
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(6, 0))),
+        [MailboxReply::Deposited]
+    );
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1, 3, 5, 6], false)
+    );
 }
 
 #[test] // §10.1
@@ -121,7 +169,10 @@ fn smaller_limits_keep_what_is_there() {
     world.limits.queue_records_max = 1;
     world.crash();
     assert_eq!(world.holder.counts().records, 3);
-    assert_eq!(world.done(SENDER, deposit(1, record(4, 0))), refused(Refusal::Full));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(4, 0))),
+        refused(Refusal::Full)
+    );
 }
 
 #[test] // a sweep of many queues is done in pieces
@@ -131,7 +182,10 @@ fn every_queue_is_swept() {
         assert_eq!(world.done(OWNER, create(number)), [MailboxReply::Created]);
     }
     world.pass(5 * DAY + 2 * HOUR);
-    assert_eq!((world.holder.counts().queues, world.disk.queues.len()), (0, 0));
+    assert_eq!(
+        (world.holder.counts().queues, world.disk.queues.len()),
+        (0, 0)
+    );
 }
 
 #[test] // §1.6, §10.1
@@ -146,47 +200,89 @@ fn a_clock_that_is_wrong_deletes_nothing() {
         world.pass(2 * HOUR);
         world.crash();
         world.pass(2 * HOUR);
-        assert_eq!((world.disk.queues.len(), world.disk.records.len(), world.disk.removed.len()), (1, 1, 1));
-        assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+        assert_eq!(
+            (
+                world.disk.queues.len(),
+                world.disk.records.len(),
+                world.disk.removed.len()
+            ),
+            (1, 1, 1)
+        );
+        assert_eq!(
+            world.done(SENDER, deposit(1, record(1, 0))),
+            [MailboxReply::Deposited]
+        );
     }
     (world.confirmed, world.wall) = (None, right + Duration::from_secs(DAY));
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1], false)
+    );
     world.pass(2 * DAY + 2 * HOUR);
-    assert_eq!(world.disk.records.len(), 0, "when the calendar is confirmed, it is deleted by it");
+    assert_eq!(
+        world.disk.records.len(),
+        0,
+        "when the calendar is confirmed, it is deleted by it"
+    );
 }
 
 #[test] // §10.1
 fn where_there_is_no_room_what_has_expired_goes_at_once() {
-    let limits = HolderLimits { queue_records_max: 2, ..days(2) };
+    let limits = HolderLimits {
+        queue_records_max: 2,
+        ..days(2)
+    };
     let mut world = World::with_queue(limits);
     world.done(SENDER, deposit(1, record(1, 0)));
     world.done(SENDER, deposit(1, record(2, 0)));
     world.pass(2 * DAY - 1);
-    assert_eq!(world.done(SENDER, deposit(1, record(3, 0))), refused(Refusal::Full));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(3, 0))),
+        refused(Refusal::Full)
+    );
     world.pass(2 * HOUR);
     assert_eq!(world.disk.records.len(), 2, "kept for another day");
-    assert_eq!(world.done(SENDER, deposit(1, record(3, 0))), [MailboxReply::Deposited]);
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(3, 0))),
+        [MailboxReply::Deposited]
+    );
     assert_eq!(world.disk.records.len(), 1);
 }
 
 #[test] // §10.1
 fn a_relay_that_is_full_looks_for_what_has_expired() {
-    let limits = HolderLimits { records_max: 2, ..days(2) };
+    let limits = HolderLimits {
+        records_max: 2,
+        ..days(2)
+    };
     let mut world = World::with_queue(limits);
     assert_eq!(world.done(OWNER, create(2)), [MailboxReply::Created]);
     world.done(SENDER, deposit(1, record(1, 0)));
     world.done(SENDER, deposit(1, record(2, 0)));
     world.confirmed = Some(world.wall);
     world.pass(2 * DAY + 2 * HOUR);
-    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), refused(Refusal::Full));
+    assert_eq!(
+        world.done(SENDER, deposit(2, record(3, 0))),
+        refused(Refusal::Full)
+    );
     world.pass(61);
-    assert_eq!(world.disk.records.len(), 2, "not by a calendar that is not confirmed");
+    assert_eq!(
+        world.disk.records.len(),
+        2,
+        "not by a calendar that is not confirmed"
+    );
     world.confirmed = None;
     world.pass(15 * 60);
-    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), refused(Refusal::Full));
+    assert_eq!(
+        world.done(SENDER, deposit(2, record(3, 0))),
+        refused(Refusal::Full)
+    );
     world.pass(1);
     assert_eq!(world.disk.records.len(), 0);
-    assert_eq!(world.done(SENDER, deposit(2, record(3, 0))), [MailboxReply::Deposited]);
+    assert_eq!(
+        world.done(SENDER, deposit(2, record(3, 0))),
+        [MailboxReply::Deposited]
+    );
 }
 
 impl World {
@@ -198,7 +294,11 @@ impl World {
 
 #[test] // §10.1
 fn constant_pressure_on_a_disk_that_fails_does_not_keep_the_sweep_from_the_last_queue() {
-    let limits = HolderLimits { queues_max: 20, pending_ops_max: 4, ..days(2) };
+    let limits = HolderLimits {
+        queues_max: 20,
+        pending_ops_max: 4,
+        ..days(2)
+    };
     let mut world = World::with(limits);
     for number in 1..=20 {
         assert_eq!(world.done(OWNER, create(number)), [MailboxReply::Created]);
@@ -212,7 +312,9 @@ fn constant_pressure_on_a_disk_that_fails_does_not_keep_the_sweep_from_the_last_
         world.ask(OWNER, create(99));
         world.now = world.now + Duration::from_secs(61);
         world.wall = world.wall + Duration::from_secs(61);
-        world.holder.handle_timeout(world.now, world.wall, world.wall);
+        world
+            .holder
+            .handle_timeout(world.now, world.wall, world.wall);
         world.drain();
         seen.extend(world.asked.iter().filter_map(|op| match op {
             HolderOp::RemoveRecords { queue, .. } => Some(*queue),

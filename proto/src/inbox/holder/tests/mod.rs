@@ -43,19 +43,34 @@ fn id(number: u8) -> RecordId {
 }
 
 fn create(number: u8) -> Verb {
-    Verb::Create { queue: queue(number), owner: key(OWNER).public(), sender: key(SENDER).public() }
+    Verb::Create {
+        queue: queue(number),
+        owner: key(OWNER).public(),
+        sender: key(SENDER).public(),
+    }
 }
 
 fn deposit(number: u8, record: ByteBuf) -> Verb {
-    Verb::Deposit { queue: queue(number), record, puzzle: 0 }
+    Verb::Deposit {
+        queue: queue(number),
+        record,
+        puzzle: 0,
+    }
 }
 
 fn fetch(number: u8, remove: Vec<RecordId>, bytes_max: u32) -> Verb {
-    Verb::Fetch { queue: queue(number), remove, bytes_max }
+    Verb::Fetch {
+        queue: queue(number),
+        remove,
+        bytes_max,
+    }
 }
 
 fn subscribe(number: u8, push_delay_ms: u32) -> Verb {
-    Verb::Subscribe { queue: queue(number), push_delay_ms }
+    Verb::Subscribe {
+        queue: queue(number),
+        push_delay_ms,
+    }
 }
 
 fn refused(refusal: Refusal) -> Vec<MailboxReply> {
@@ -73,13 +88,39 @@ struct Disk {
 impl Disk {
     fn apply(&mut self, op: &HolderOp) -> Outcome {
         match op {
-            HolderOp::PutQueue { queue, owner, sender, fetched_at, .. } => {
+            HolderOp::PutQueue {
+                queue,
+                owner,
+                sender,
+                fetched_at,
+                ..
+            } => {
                 self.queues.insert(*queue, (*owner, *sender, *fetched_at));
             }
-            HolderOp::PutRecord { queue, seq, record, expires_at, body, .. } => {
-                assert!(self.queues.contains_key(queue), "a record's queue is there before it");
-                let entry = RecordEntry { seq: *seq, record: *record, len: body.len(), expires_at: *expires_at };
-                assert!(self.records.insert(*seq, (*queue, entry, body.clone())).is_none(), "places are used once");
+            HolderOp::PutRecord {
+                queue,
+                seq,
+                record,
+                expires_at,
+                body,
+                ..
+            } => {
+                assert!(
+                    self.queues.contains_key(queue),
+                    "a record's queue is there before it"
+                );
+                let entry = RecordEntry {
+                    seq: *seq,
+                    record: *record,
+                    len: body.len(),
+                    expires_at: *expires_at,
+                };
+                assert!(
+                    self.records
+                        .insert(*seq, (*queue, entry, body.clone()))
+                        .is_none(),
+                    "places are used once"
+                );
             }
             HolderOp::ReadRecords { queue, seqs, .. } => {
                 let bodies = seqs.iter().map(|seq| {
@@ -89,10 +130,18 @@ impl Disk {
                 });
                 return Outcome::Records(bodies.collect());
             }
-            HolderOp::RemoveRecords { queue, seqs, remember, forget, .. } => {
+            HolderOp::RemoveRecords {
+                queue,
+                seqs,
+                remember,
+                forget,
+                ..
+            } => {
                 self.records.retain(|seq, _| !seqs.contains(seq));
-                self.removed.extend(remember.iter().map(|&(record, at)| ((*queue, record), at)));
-                self.removed.retain(|(of, record), _| of != queue || !forget.contains(record));
+                self.removed
+                    .extend(remember.iter().map(|&(record, at)| ((*queue, record), at)));
+                self.removed
+                    .retain(|(of, record), _| of != queue || !forget.contains(record));
             }
             HolderOp::RemoveQueue { queue, seqs, .. } => {
                 self.records.retain(|seq, _| !seqs.contains(seq));
@@ -106,9 +155,25 @@ impl Disk {
     fn snapshot(&self) -> Vec<QueueSnapshot> {
         let of = |&queue: &QueueId| {
             let (owner, sender, fetched_at) = self.queues[&queue];
-            let records = self.records.values().filter(|(of, ..)| *of == queue).map(|(_, entry, _)| *entry).collect();
-            let removed = self.removed.iter().filter(|((of, _), _)| *of == queue).map(|(&(_, id), &at)| (id, at));
-            QueueSnapshot { queue, owner, sender, fetched_at, records, removed: removed.collect() }
+            let records = self
+                .records
+                .values()
+                .filter(|(of, ..)| *of == queue)
+                .map(|(_, entry, _)| *entry)
+                .collect();
+            let removed = self
+                .removed
+                .iter()
+                .filter(|((of, _), _)| *of == queue)
+                .map(|(&(_, id), &at)| (id, at));
+            QueueSnapshot {
+                queue,
+                owner,
+                sender,
+                fetched_at,
+                records,
+                removed: removed.collect(),
+            }
         };
         self.queues.keys().map(of).collect()
     }
@@ -162,9 +227,14 @@ impl World {
     fn ask_on(&mut self, circuit: &Binding, by: u8, verb: Verb) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        let context = MailboxContext { network: &NETWORK, holder: &RELAY, binding: circuit };
+        let context = MailboxContext {
+            network: &NETWORK,
+            holder: &RELAY,
+            binding: circuit,
+        };
         let asked = verb.signed(&key(by), &context);
-        self.holder.handle_request(self.now, self.wall, request, &CIRCUIT, asked);
+        self.holder
+            .handle_request(self.now, self.wall, request, &CIRCUIT, asked);
         self.drain();
         request
     }
@@ -184,9 +254,17 @@ impl World {
         while let Some(op) = self.holder.poll_op() {
             self.asked.push_back(op);
         }
-        while let Some(HolderReply { request, reply, fin }) = self.holder.poll_reply() {
+        while let Some(HolderReply {
+            request,
+            reply,
+            fin,
+        }) = self.holder.poll_reply()
+        {
             let earlier = self.replies.entry(request).or_default();
-            assert!(earlier.last().is_none_or(|(_, fin)| !fin), "nothing after the last reply");
+            assert!(
+                earlier.last().is_none_or(|(_, fin)| !fin),
+                "nothing after the last reply"
+            );
             earlier.push((reply, fin));
         }
         assert_eq!(self.holder.invariants(), Ok(()));
@@ -194,9 +272,22 @@ impl World {
 
     /// The store does the next op, or fails to.
     fn store_one(&mut self, fails: bool) -> bool {
-        let Some(op) = self.asked.pop_front() else { return false };
-        let outcome = if fails { Outcome::Failed } else { self.disk.apply(&op) };
-        self.holder.handle_stored(self.now, HolderDone { op: op.id(), outcome }, &mut self.rng);
+        let Some(op) = self.asked.pop_front() else {
+            return false;
+        };
+        let outcome = if fails {
+            Outcome::Failed
+        } else {
+            self.disk.apply(&op)
+        };
+        self.holder.handle_stored(
+            self.now,
+            HolderDone {
+                op: op.id(),
+                outcome,
+            },
+            &mut self.rng,
+        );
         self.drain();
         true
     }
@@ -211,18 +302,28 @@ impl World {
 
     /// Takes what was answered to a request so far.
     fn answers(&mut self, request: RequestId) -> Vec<MailboxReply> {
-        let answers = self.replies.get_mut(&request).map(std::mem::take).unwrap_or_default();
+        let answers = self
+            .replies
+            .get_mut(&request)
+            .map(std::mem::take)
+            .unwrap_or_default();
         answers.into_iter().map(|(reply, _)| reply).collect()
     }
 
     /// Whether the last reply to a request came; looked at before [`answers`](Self::answers).
     fn is_finished(&self, request: RequestId) -> bool {
-        self.replies.get(&request).and_then(|replies| replies.last()).is_some_and(|(_, fin)| *fin)
+        self.replies
+            .get(&request)
+            .and_then(|replies| replies.last())
+            .is_some_and(|(_, fin)| *fin)
     }
 
     /// Time passes, with every timer on its way; the store does what it is asked.
     fn pass(&mut self, seconds: u64) {
-        let (end, wall) = (self.now + Duration::from_secs(seconds), self.wall + Duration::from_secs(seconds));
+        let (end, wall) = (
+            self.now + Duration::from_secs(seconds),
+            self.wall + Duration::from_secs(seconds),
+        );
         for _ in 0..100_000 {
             let at = self.holder.poll_timeout();
             if at > end {
@@ -246,7 +347,8 @@ impl World {
         self.drain();
     }
 
-    /// Takes the pushes of a subscription: first byte of each record, push by push, and whether more follow.
+    /// Takes the pushes of a subscription: first byte of each record, push by push, and whether
+    /// more follow.
     fn pushes(&mut self, request: RequestId) -> Vec<(Vec<u8>, bool)> {
         self.answers(request).iter().map(numbers).collect()
     }
@@ -255,7 +357,9 @@ impl World {
 /// First byte of each record returned, and whether there were more.
 fn numbers(reply: &MailboxReply) -> (Vec<u8>, bool) {
     match reply {
-        MailboxReply::Fetched { records, more } => (records.iter().map(|record| record[0]).collect(), *more),
+        MailboxReply::Fetched { records, more } => {
+            (records.iter().map(|record| record[0]).collect(), *more)
+        }
         other => panic!("{other:?}"),
     }
 }

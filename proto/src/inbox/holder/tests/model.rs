@@ -1,5 +1,6 @@
-//! Whatever is asked in whatever order, with a store that fails and a process that dies: nothing acknowledged is lost,
-//! nothing is returned that was not deposited, and a restart finds what the disk has (docs/protocol.md §10.1).
+//! Whatever is asked in whatever order, with a store that fails and a process that dies: nothing
+//! acknowledged is lost, nothing is returned that was not deposited, and a restart finds what the
+//! disk has (docs/protocol.md §10.1).
 
 use std::collections::BTreeSet;
 
@@ -59,8 +60,8 @@ struct Promises {
     deposits: BTreeMap<RequestId, (QueueId, RecordId)>,
     /// Acknowledged and neither removed nor expired.
     held: BTreeMap<(QueueId, RecordId), WallTime>,
-    /// On the disk, or pushed on the queue's subscription, when its owner asked to remove it: whether or not that is done,
-    /// nothing more is promised of it.
+    /// On the disk, or pushed on the queue's subscription, when its owner asked to remove it:
+    /// whether or not that is done, nothing more is promised of it.
     released: BTreeSet<(QueueId, RecordId)>,
     /// Ever deposited.
     known: BTreeSet<(QueueId, RecordId)>,
@@ -76,7 +77,10 @@ impl Promises {
             for (reply, _) in replies {
                 match reply {
                     MailboxReply::Deposited => {
-                        let about = self.deposits.remove(&request).expect("a deposit is answered once");
+                        let about = self
+                            .deposits
+                            .remove(&request)
+                            .expect("a deposit is answered once");
                         self.on_deposited(world, about);
                     }
                     MailboxReply::Fetched { records, .. } => self.on_fetched(request, &records),
@@ -89,8 +93,15 @@ impl Promises {
 
     fn on_remove(&mut self, world: &World, about: (QueueId, RecordId)) {
         let (queue, record) = about;
-        let is_durable = world.disk.records.values().any(|(of, entry, _)| (*of, entry.record) == about);
-        let mut pushed = self.pushed.iter().filter(|(request, _)| self.readers[request] == queue);
+        let is_durable = world
+            .disk
+            .records
+            .values()
+            .any(|(of, entry, _)| (*of, entry.record) == about);
+        let mut pushed = self
+            .pushed
+            .iter()
+            .filter(|(request, _)| self.readers[request] == queue);
         if is_durable || pushed.any(|(_, pushed)| pushed.contains(&record)) {
             self.held.remove(&about);
             self.released.insert(about);
@@ -98,14 +109,19 @@ impl Promises {
     }
 
     fn on_deposited(&mut self, world: &World, about: (QueueId, RecordId)) {
-        let on_disk = world.disk.records.values().find(|(queue, entry, _)| (*queue, entry.record) == about);
+        let on_disk = world
+            .disk
+            .records
+            .values()
+            .find(|(queue, entry, _)| (*queue, entry.record) == about);
         match on_disk {
             Some((_, entry, _)) if !self.released.contains(&about) => {
                 self.held.insert(about, entry.expires_at);
             }
             Some(_) => {}
             None => {
-                let is_gone = self.released.contains(&about) || !world.disk.queues.contains_key(&about.0);
+                let is_gone =
+                    self.released.contains(&about) || !world.disk.queues.contains_key(&about.0);
                 assert!(
                     is_gone || world.disk.removed.contains_key(&about),
                     "acknowledged, but neither on the disk nor removed"
@@ -118,20 +134,33 @@ impl Promises {
         let queue = self.readers[&request];
         for record in records {
             let record = record_id(record);
-            assert!(self.known.contains(&(queue, record)), "returned, but never deposited there");
+            assert!(
+                self.known.contains(&(queue, record)),
+                "returned, but never deposited there"
+            );
             if let Some(pushed) = self.pushed.get_mut(&request) {
                 assert!(pushed.insert(record), "pushed twice on one subscription");
             }
         }
     }
 
-    /// What was acknowledged is on the disk, until removed, expired by confirmed time, or its queue gone.
+    /// What was acknowledged is on the disk, until removed, expired by confirmed time, or its queue
+    /// gone.
     fn check(&mut self, world: &World) {
         let confirmed = world.confirmed.unwrap_or(world.wall);
-        self.held.retain(|(queue, _), expires_at| *expires_at > confirmed && world.disk.queues.contains_key(queue));
-        let on_disk: BTreeSet<_> =
-            world.disk.records.values().map(|(queue, entry, _)| (*queue, entry.record)).collect();
-        assert!(self.held.keys().all(|held| on_disk.contains(held)), "an acknowledged record is lost");
+        self.held.retain(|(queue, _), expires_at| {
+            *expires_at > confirmed && world.disk.queues.contains_key(queue)
+        });
+        let on_disk: BTreeSet<_> = world
+            .disk
+            .records
+            .values()
+            .map(|(queue, entry, _)| (*queue, entry.record))
+            .collect();
+        assert!(
+            self.held.keys().all(|held| on_disk.contains(held)),
+            "an acknowledged record is lost"
+        );
         let asked: BTreeSet<_> = world
             .asked
             .iter()
@@ -140,12 +169,15 @@ impl Promises {
                 _ => None,
             })
             .collect();
-        // Once it has expired and its id is forgotten, or could not be stored, the same record is a new one.
+        // Once it has expired and its id is forgotten, or could not be stored, the same record is a
+        // new one.
         for (request, pushed) in &mut self.pushed {
             let queue = self.readers[request];
             pushed.retain(|&record| {
                 let about = (queue, record);
-                asked.contains(&about) || on_disk.contains(&about) || world.disk.removed.contains_key(&about)
+                asked.contains(&about)
+                    || on_disk.contains(&about)
+                    || world.disk.removed.contains_key(&about)
             });
         }
     }
@@ -158,13 +190,25 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
             let about = (queue(to), id(number));
             promises.known.insert(about);
             // Known before it is answered, which may be at once.
-            promises.deposits.insert(RequestId(world.requests + 1), about);
+            promises
+                .deposits
+                .insert(RequestId(world.requests + 1), about);
             world.ask(SENDER, deposit(to, record(number, 0)));
         }
-        Step::Fetch { queue: from, remove, bytes_max } => {
-            promises.readers.insert(RequestId(world.requests + 1), queue(from));
-            let request = world.ask(OWNER, fetch(from, remove.iter().copied().map(id).collect(), bytes_max));
-            let is_refused = |replies: &Vec<_>| matches!(replies.as_slice(), [(MailboxReply::Refused(_), _)]);
+        Step::Fetch {
+            queue: from,
+            remove,
+            bytes_max,
+        } => {
+            promises
+                .readers
+                .insert(RequestId(world.requests + 1), queue(from));
+            let request = world.ask(
+                OWNER,
+                fetch(from, remove.iter().copied().map(id).collect(), bytes_max),
+            );
+            let is_refused =
+                |replies: &Vec<_>| matches!(replies.as_slice(), [(MailboxReply::Refused(_), _)]);
             if !world.replies.get(&request).is_some_and(is_refused) {
                 for number in remove {
                     promises.on_remove(world, (queue(from), id(number)));
@@ -196,12 +240,20 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
         }
         Step::Heal => world.wall = world.confirmed.take().unwrap_or(world.wall),
         Step::Crash { applied } => {
-            for op in world.asked.drain(..).take(usize::from(applied)).collect::<Vec<_>>() {
+            for op in world
+                .asked
+                .drain(..)
+                .take(usize::from(applied))
+                .collect::<Vec<_>>()
+            {
                 world.disk.apply(&op);
             }
             world.crash();
             promises.pushed.clear();
-            assert!(world.holder.snapshot() == world.disk.snapshot(), "restored as it was");
+            assert!(
+                world.holder.snapshot() == world.disk.snapshot(),
+                "restored as it was"
+            );
         }
     }
 }
@@ -226,7 +278,8 @@ proptest! {
             promises.on_replies(&mut world);
             promises.check(&world);
         }
-        // Once all is quiet, memory and disk agree, but for what the store failed to remove: a sweep puts that right.
+        // Once all is quiet, memory and disk agree, but for what the store failed to remove: a
+        // sweep puts that right.
         world.store_all();
         world.pass(HOUR);
         prop_assert!(world.holder.snapshot() == world.disk.snapshot());

@@ -13,7 +13,11 @@ fn what_is_there_comes_first_and_what_is_new_comes_once() {
     world.done(SENDER, deposit(1, record(2, 0)));
     world.done(SENDER, deposit(1, record(2, 0)));
     assert_eq!(world.pushes(request), [(vec![2], false)]);
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1, 2], false), "they stay");
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1, 2], false),
+        "they stay"
+    );
     assert!(!world.is_finished(request));
 }
 
@@ -22,8 +26,14 @@ fn an_empty_queue_is_said_to_be_empty_at_once() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 5000));
     assert_eq!(world.pushes(request), [(vec![], false)]);
-    assert_eq!(world.done(SENDER, subscribe(1, 0)), refused(Refusal::Signature));
-    assert_eq!(world.done(OWNER, subscribe(2, 0)), refused(Refusal::NoQueue));
+    assert_eq!(
+        world.done(SENDER, subscribe(1, 0)),
+        refused(Refusal::Signature)
+    );
+    assert_eq!(
+        world.done(OWNER, subscribe(2, 0)),
+        refused(Refusal::NoQueue)
+    );
 }
 
 #[test] // §10.2
@@ -39,11 +49,17 @@ fn a_push_waits_around_the_mean_and_takes_all_that_came() {
         let due = world.holder.poll_timeout().since(world.now);
         delays.push(due.as_millis());
         world.pass(10);
-        assert_eq!(world.pushes(request), [(vec![2 * number, 2 * number + 1], false)]);
+        assert_eq!(
+            world.pushes(request),
+            [(vec![2 * number, 2 * number + 1], false)]
+        );
         world.done(OWNER, fetch(1, vec![id(2 * number), id(2 * number + 1)], 0));
     }
     let mean = delays.iter().sum::<u128>() / delays.len() as u128;
-    assert!((1500..2500).contains(&mean) && delays.iter().all(|&delay| delay <= 10_000), "{mean} {delays:?}");
+    assert!(
+        (1500..2500).contains(&mean) && delays.iter().all(|&delay| delay <= 10_000),
+        "{mean} {delays:?}"
+    );
 }
 
 #[test] // §10.2
@@ -53,9 +69,16 @@ fn a_newer_subscription_ends_the_older() {
     world.done(SENDER, deposit(1, record(1, 0)));
     let newer = world.ask(OWNER, subscribe(1, 1000));
     assert!(world.is_finished(older));
-    assert_eq!(world.answers(older).last(), Some(&MailboxReply::Refused(Refusal::Replaced)));
+    assert_eq!(
+        world.answers(older).last(),
+        Some(&MailboxReply::Refused(Refusal::Replaced))
+    );
     world.store_all();
-    assert_eq!(world.pushes(newer), [(vec![1], false)], "from the beginning");
+    assert_eq!(
+        world.pushes(newer),
+        [(vec![1], false)],
+        "from the beginning"
+    );
     world.pass(60);
     assert!(world.pushes(newer).is_empty() && world.answers(older).is_empty());
     assert_eq!(world.holder.counts().subscriptions, 1);
@@ -81,7 +104,13 @@ fn a_cancelled_subscription_is_pushed_nothing() {
     world.holder.cancel(request);
     world.pass(60);
     assert!(world.pushes(request).is_empty());
-    assert_eq!((world.holder.counts().subscriptions, world.holder.counts().waiting), (0, 0));
+    assert_eq!(
+        (
+            world.holder.counts().subscriptions,
+            world.holder.counts().waiting
+        ),
+        (0, 0)
+    );
 }
 
 #[test] // §10.2: removal is the credit
@@ -94,14 +123,33 @@ fn pushes_stop_at_the_window_until_records_are_removed() {
     world.store_all();
     let pushed = world.pushes(request);
     assert_eq!(pushed, [(vec![1], true), (vec![2], true), (vec![3], true)]);
-    let bytes: usize = pushed.iter().map(|(records, _)| records.len() * RECORD_LENS[3]).sum();
+    let bytes: usize = pushed
+        .iter()
+        .map(|(records, _)| records.len() * RECORD_LENS[3])
+        .sum();
     assert!(bytes <= PUSH_WINDOW_BYTES && bytes + RECORD_LENS[3] > PUSH_WINDOW_BYTES);
     world.done(SENDER, deposit(1, record(6, 3)));
     world.pass(600);
     assert!(world.pushes(request).is_empty());
-    world.done(OWNER, fetch(1, vec![record_id(&record(1, 3)), record_id(&record(2, 3))], 0));
+    world.done(
+        OWNER,
+        fetch(
+            1,
+            vec![record_id(&record(1, 3)), record_id(&record(2, 3))],
+            0,
+        ),
+    );
     assert_eq!(world.pushes(request), [(vec![4], true), (vec![5], true)]);
-    world.done(OWNER, fetch(1, (3..=5).map(|number| record_id(&record(number, 3))).collect(), 0));
+    world.done(
+        OWNER,
+        fetch(
+            1,
+            (3..=5)
+                .map(|number| record_id(&record(number, 3)))
+                .collect(),
+            0,
+        ),
+    );
     assert_eq!(world.pushes(request), [(vec![6], false)]);
 }
 
@@ -129,7 +177,10 @@ fn a_failed_read_ends_the_subscription() {
 
 #[test] // §10.2
 fn a_push_that_finds_the_store_busy_comes_later() {
-    let mut world = World::with_queue(HolderLimits { pending_ops_max: 3, ..HolderLimits::default() });
+    let mut world = World::with_queue(HolderLimits {
+        pending_ops_max: 3,
+        ..HolderLimits::default()
+    });
     let request = world.ask(OWNER, subscribe(1, 1));
     world.pushes(request);
     for number in 1..=3 {
@@ -138,7 +189,11 @@ fn a_push_that_finds_the_store_busy_comes_later() {
     world.store_one(false);
     world.ask(SENDER, deposit(1, record(4, 0)));
     world.pass(5);
-    let pushed: Vec<u8> = world.pushes(request).into_iter().flat_map(|(records, _)| records).collect();
+    let pushed: Vec<u8> = world
+        .pushes(request)
+        .into_iter()
+        .flat_map(|(records, _)| records)
+        .collect();
     assert_eq!(pushed, [1, 2, 3, 4]);
 }
 
@@ -177,9 +232,17 @@ fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_dur
     let again = world.ask(SENDER, deposit(1, record(1, 0)));
     world.store_one(false);
     assert_eq!(world.answers(depositing), [MailboxReply::Deposited]);
-    assert_eq!(world.answers(again), [], "that it was removed is not yet durable");
+    assert_eq!(
+        world.answers(again),
+        [],
+        "that it was removed is not yet durable"
+    );
     world.store_all();
-    assert_eq!(world.answers(again), [MailboxReply::Deposited], "its owner has it");
+    assert_eq!(
+        world.answers(again),
+        [MailboxReply::Deposited],
+        "its owner has it"
+    );
     assert!(world.disk.records.is_empty() && world.holder.snapshot() == world.disk.snapshot());
     assert_eq!(world.pushes(request), []);
 }
@@ -193,10 +256,22 @@ fn a_record_that_was_pushed_and_could_not_be_stored_may_be_deposited_again() {
     world.fail_all();
     assert_eq!(world.answers(failing), refused(Refusal::Store));
     for number in 2..=4 {
-        assert_eq!(world.done(SENDER, deposit(1, record(number, 3))), [MailboxReply::Deposited]);
+        assert_eq!(
+            world.done(SENDER, deposit(1, record(number, 3))),
+            [MailboxReply::Deposited]
+        );
     }
-    let pushed = [(vec![1], false), (vec![2], false), (vec![3], false), (vec![4], false)];
-    assert_eq!(world.pushes(request), pushed, "what could not be stored takes no room");
+    let pushed = [
+        (vec![1], false),
+        (vec![2], false),
+        (vec![3], false),
+        (vec![4], false),
+    ];
+    assert_eq!(
+        world.pushes(request),
+        pushed,
+        "what could not be stored takes no room"
+    );
 }
 
 #[test] // §10.2(6)
@@ -205,10 +280,20 @@ fn a_relay_that_dies_between_a_push_and_the_disk_takes_the_record_again() {
     let request = world.ask(OWNER, subscribe(1, 0));
     let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
     assert_eq!(world.pushes(request).last(), Some(&(vec![1], false)));
-    assert_eq!(world.answers(depositing), [], "so its sender goes on trying");
+    assert_eq!(
+        world.answers(depositing),
+        [],
+        "so its sender goes on trying"
+    );
     world.crash();
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        [MailboxReply::Deposited]
+    );
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1], false)
+    );
 }
 
 #[test] // §10.2(6): what is left standing only for want of room goes on as soon as there is some
@@ -222,10 +307,18 @@ fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
     assert_eq!(world.pushes(request).len(), 5);
     world.ask(SENDER, deposit(1, record(6, 3)));
     world.ask(SENDER, deposit(1, record(7, 0)));
-    assert_eq!(world.pushes(request), [(vec![7], false)], "the window has room for this one only");
+    assert_eq!(
+        world.pushes(request),
+        [(vec![7], false)],
+        "the window has room for this one only"
+    );
     world.store_one(false);
     world.ask(OWNER, fetch(1, vec![id(5)], 0));
-    assert_eq!(world.holder.counts().pending_ops, 2, "to store 7 and to remove 5: 6 still has no room");
+    assert_eq!(
+        world.holder.counts().pending_ops,
+        2,
+        "to store 7 and to remove 5: 6 still has no room"
+    );
     world.store_one(true);
     world.store_all();
     assert_eq!(world.pushes(request), [(vec![6], false)]);
@@ -243,7 +336,10 @@ fn a_record_that_was_not_pushed_stays_if_its_removal_is_asked_before_it_is_durab
     assert_eq!(world.disk.records.len(), 1);
     world.pass(60);
     assert_eq!(world.pushes(request), [(vec![1], false)]);
-    assert_eq!(numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]), (vec![1], false));
+    assert_eq!(
+        numbers(&world.done(OWNER, fetch(1, vec![], FETCH_BYTES_MAX))[0]),
+        (vec![1], false)
+    );
 }
 
 #[test] // §10.2(5): what an older subscription was pushed does not count for the queue's
@@ -266,10 +362,19 @@ fn a_repeat_of_a_record_that_was_neither_stored_nor_remembered_is_not_acknowledg
     world.ask(OWNER, fetch(1, vec![id(1)], 0));
     let again = world.ask(SENDER, deposit(1, record(1, 0)));
     world.fail_all();
-    assert_eq!((world.answers(depositing), world.answers(again)), (refused(Refusal::Store), refused(Refusal::Store)));
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), refused(Refusal::Store));
+    assert_eq!(
+        (world.answers(depositing), world.answers(again)),
+        (refused(Refusal::Store), refused(Refusal::Store))
+    );
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        refused(Refusal::Store)
+    );
     world.pass(HOUR);
     assert_eq!(world.disk.removed.len(), 1, "a sweep makes up for it");
-    assert_eq!(world.done(SENDER, deposit(1, record(1, 0))), [MailboxReply::Deposited]);
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(1, 0))),
+        [MailboxReply::Deposited]
+    );
     assert!(world.disk.records.is_empty());
 }
