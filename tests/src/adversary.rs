@@ -9,8 +9,8 @@ use rand::seq::SliceRandom;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
 
-use crate::network::EndId;
-use crate::relay::RelayEffect;
+use crate::shells::relay::RelayEffect;
+use crate::world::network::EndId;
 
 /// What is done to relay cells that leave a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 
 use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::time::Duration;
-use umbel_tests::network::Node;
+use umbel_tests::world::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
 
 const HOUR: i64 = 3600;

@@ -27,7 +27,7 @@ use umbel_proto::message::{ExtendRefusal, Service};
 use umbel_proto::network::{AddressGroups, Network};
 use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
 use umbel_relay::control::io::{LinkId, LinkOp, News};
-use umbel_tests::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
+use umbel_tests::shells::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
 /// The client's link.
 const CLIENT: LinkId = LinkId(1);

@@ -6,7 +6,7 @@ use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
-use umbel_tests::network::Node;
+use umbel_tests::world::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
 
 const ALICE: ClientName = ClientName(0);

@@ -7,7 +7,7 @@ use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
-use umbel_tests::relay::Sabotage;
+use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{ClientName, RelayName, World};
 
 const ALICE: ClientName = ClientName(0);

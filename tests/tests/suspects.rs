@@ -9,7 +9,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
-use umbel_tests::relay::Sabotage;
+use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{ClientName, RelayName, World};
 
 const ALICE: ClientName = ClientName(0);

@@ -12,7 +12,7 @@ use umbel_proto::time::{Duration, Epoch};
 use umbel_relay::control::io::LinkId;
 
 use super::Script;
-use crate::lone::{CIRCUITS_MAX, LoneRelay, Neighbour};
+use crate::shells::lone::{CIRCUITS_MAX, LoneRelay, Neighbour};
 
 /// Links there may be.
 const LINKS: u8 = 5;

@@ -27,7 +27,7 @@ use umbel_relay::forward::{LinkTable, Next, TableUpdate, Verdict};
 
 use super::Script;
 use super::decoders::WALL;
-use crate::lone::Neighbour;
+use crate::shells::lone::Neighbour;
 
 /// Replies, each a chunk, to whatever the syncer asked.
 pub(super) fn syncer(input: &[u8]) {

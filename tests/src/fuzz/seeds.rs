@@ -22,7 +22,7 @@ use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, Relay
 use umbel_proto::network::Network;
 
 use super::decoders::{WALL, identity, seal_secret};
-use crate::lone::Neighbour;
+use crate::shells::lone::Neighbour;
 
 /// One file of the corpus.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use umbel_relay::forward::{LinkTable, Verdict};
 
 use crate::adversary::Adversary;
 use crate::disk::RelayDisk;
-use crate::network::EndId;
+use crate::world::network::EndId;
 
 /// Names a relay of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,17 +1,15 @@
 //! A client of the world: the real core, and a shell that lives in virtual time.
 
-use std::collections::BTreeMap;
-
 use rand::CryptoRng;
-use umbel_client::core::{Command, Core, LinkId, LinkOp, Notice, Snapshot, StoreOp, StoreTicket};
+use umbel_client::core::{Command, Core, LinkId, LinkOp, Notice};
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{BookOp, BookRow};
-use umbel_proto::ids::{MessageId, Peer, RelayId};
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::Hello;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 
-use crate::network::EndId;
+use crate::disk::ClientDisk;
+use crate::world::network::EndId;
 
 /// Names a client of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,24 +27,6 @@ pub struct SimClient {
     incarnation: u64,
 }
 
-/// A client's disk: what is committed, and what is not yet.
-#[derive(Default, Clone)]
-#[expect(missing_debug_implementations, reason = "holds keys")]
-pub struct ClientDisk {
-    paths: Option<Vec<u8>>,
-    clock: Option<Vec<u8>>,
-    relays: BTreeMap<RelayId, BookRow>,
-    inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
-    outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
-    /// Messages that came, by inbox and id, in the order they came.
-    pub messages: Vec<(String, MessageId, Vec<u8>)>,
-    /// How often a message came that was there already.
-    pub duplicates: usize,
-    /// While the disk is full nothing is written.
-    is_full: bool,
-    pending: Vec<(StoreTicket, StoreOp)>,
-}
-
 /// What a client wants of the world.
 #[expect(missing_debug_implementations, reason = "holds cells")]
 pub enum ClientEffect {
@@ -56,100 +36,6 @@ pub enum ClientEffect {
     Link(LinkOp),
     /// Commit what was written, soon.
     Commit,
-}
-
-impl ClientDisk {
-    fn restore(&self) -> Snapshot {
-        Snapshot {
-            paths: self.paths.clone(),
-            clock: self.clock.clone(),
-            relays: self.relays.values().cloned().collect(),
-            inboxes: self
-                .inboxes
-                .iter()
-                .map(|(name, state)| (name.clone(), state.clone()))
-                .collect(),
-            outbox: self
-                .outbox
-                .iter()
-                .map(|(&id, state)| (id, state.clone()))
-                .collect(),
-            received: self
-                .messages
-                .iter()
-                .map(|(inbox, id, _)| (inbox.clone(), *id))
-                .collect(),
-        }
-    }
-
-    /// Guards and layer 2, as the core wrote them.
-    pub fn paths(&self) -> Option<&[u8]> {
-        self.paths.as_deref()
-    }
-
-    /// How many relays are known.
-    pub fn relay_count(&self) -> usize {
-        self.relays.len()
-    }
-
-    /// How many inboxes there are.
-    pub fn inbox_count(&self) -> usize {
-        self.inboxes.len()
-    }
-
-    /// Messages in the outbox.
-    pub fn outbox_len(&self) -> usize {
-        self.outbox.len()
-    }
-
-    /// Commits what was written; of each, whether it is durable now.
-    fn commit(&mut self) -> Vec<(StoreTicket, bool)> {
-        let (pending, is_full) = (core::mem::take(&mut self.pending), self.is_full);
-        pending
-            .into_iter()
-            .map(|(ticket, op)| {
-                if !is_full {
-                    self.apply(op);
-                }
-                (ticket, !is_full)
-            })
-            .collect()
-    }
-
-    fn apply(&mut self, op: StoreOp) {
-        match op {
-            StoreOp::PutPaths(state) => self.paths = Some(state),
-            StoreOp::PutClock(state) => self.clock = Some(state),
-            StoreOp::Book(BookOp::Put { relay, row }) => {
-                self.relays.insert(relay, row);
-            }
-            StoreOp::Book(BookOp::Remove(relays)) => {
-                self.relays.retain(|relay, _| !relays.contains(relay));
-            }
-            StoreOp::PutInbox { name, state } => {
-                self.inboxes.insert(name, state);
-            }
-            StoreOp::PutOutbox { id, state } => {
-                self.outbox.insert(id, state);
-            }
-            StoreOp::RemoveOutbox(id) => {
-                self.outbox.remove(&id);
-            }
-            StoreOp::PutMessage {
-                inbox, id, body, ..
-            } => {
-                if self
-                    .messages
-                    .iter()
-                    .any(|(other, known, _)| *other == inbox && *known == id)
-                {
-                    self.duplicates += 1;
-                } else {
-                    self.messages.push((inbox, id, body));
-                }
-            }
-        }
-    }
 }
 
 impl SimClient {
@@ -226,7 +112,7 @@ impl SimClient {
     /// Kills it: what was not committed is lost.
     pub fn crash(&mut self) {
         self.core = None;
-        self.disk.pending.clear();
+        self.disk.crash();
         self.incarnation += 1;
     }
 
@@ -344,11 +230,12 @@ impl SimClient {
         let Some(core) = &mut self.core else {
             return effects;
         };
-        let written = self.disk.pending.len();
+        let mut has_written = false;
         while let Some(op) = core.poll_store() {
-            self.disk.pending.push(op);
+            self.disk.write(op);
+            has_written = true;
         }
-        if self.disk.pending.len() > written {
+        if has_written {
             effects.push(ClientEffect::Commit);
         }
         while let Some((link, cell)) = core.poll_cell() {

@@ -1,0 +1,130 @@
+//! A client's disk: what is committed survives a crash, what is only written does not.
+
+use std::collections::BTreeMap;
+
+use umbel_client::core::{Snapshot, StoreOp, StoreTicket};
+use umbel_proto::directory::{BookOp, BookRow};
+use umbel_proto::ids::{MessageId, RelayId};
+
+/// What a client has written.
+#[derive(Default, Clone)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct ClientDisk {
+    paths: Option<Vec<u8>>,
+    clock: Option<Vec<u8>>,
+    relays: BTreeMap<RelayId, BookRow>,
+    inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
+    outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
+    /// Messages that came, by inbox and id, in the order they came.
+    pub messages: Vec<(String, MessageId, Vec<u8>)>,
+    /// How often a message came that was there already.
+    pub duplicates: usize,
+    /// While the disk is full nothing is written.
+    pub is_full: bool,
+    pending: Vec<(StoreTicket, StoreOp)>,
+}
+
+impl ClientDisk {
+    /// Takes an op; it lasts from the next commit on.
+    pub fn write(&mut self, (ticket, op): (StoreTicket, StoreOp)) {
+        self.pending.push((ticket, op));
+    }
+
+    /// What was not committed is gone.
+    pub fn crash(&mut self) {
+        self.pending.clear();
+    }
+
+    /// What a client finds when it starts.
+    pub fn restore(&self) -> Snapshot {
+        Snapshot {
+            paths: self.paths.clone(),
+            clock: self.clock.clone(),
+            relays: self.relays.values().cloned().collect(),
+            inboxes: self
+                .inboxes
+                .iter()
+                .map(|(name, state)| (name.clone(), state.clone()))
+                .collect(),
+            outbox: self
+                .outbox
+                .iter()
+                .map(|(&id, state)| (id, state.clone()))
+                .collect(),
+            received: self
+                .messages
+                .iter()
+                .map(|(inbox, id, _)| (inbox.clone(), *id))
+                .collect(),
+        }
+    }
+
+    /// Guards and layer 2, as the core wrote them.
+    pub fn paths(&self) -> Option<&[u8]> {
+        self.paths.as_deref()
+    }
+
+    /// How many relays are known.
+    pub fn relay_count(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// How many inboxes there are.
+    pub fn inbox_count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Messages in the outbox.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Commits what was written; of each, whether it is durable now.
+    pub fn commit(&mut self) -> Vec<(StoreTicket, bool)> {
+        let (pending, is_full) = (core::mem::take(&mut self.pending), self.is_full);
+        pending
+            .into_iter()
+            .map(|(ticket, op)| {
+                if !is_full {
+                    self.apply(op);
+                }
+                (ticket, !is_full)
+            })
+            .collect()
+    }
+
+    fn apply(&mut self, op: StoreOp) {
+        match op {
+            StoreOp::PutPaths(state) => self.paths = Some(state),
+            StoreOp::PutClock(state) => self.clock = Some(state),
+            StoreOp::Book(BookOp::Put { relay, row }) => {
+                self.relays.insert(relay, row);
+            }
+            StoreOp::Book(BookOp::Remove(relays)) => {
+                self.relays.retain(|relay, _| !relays.contains(relay));
+            }
+            StoreOp::PutInbox { name, state } => {
+                self.inboxes.insert(name, state);
+            }
+            StoreOp::PutOutbox { id, state } => {
+                self.outbox.insert(id, state);
+            }
+            StoreOp::RemoveOutbox(id) => {
+                self.outbox.remove(&id);
+            }
+            StoreOp::PutMessage {
+                inbox, id, body, ..
+            } => {
+                if self
+                    .messages
+                    .iter()
+                    .any(|(other, known, _)| *other == inbox && *known == id)
+                {
+                    self.duplicates += 1;
+                } else {
+                    self.messages.push((inbox, id, body));
+                }
+            }
+        }
+    }
+}

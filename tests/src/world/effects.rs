@@ -1,0 +1,172 @@
+//! What the nodes of a world want done, and doing it.
+
+use rand::RngExt;
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::RelayId;
+use umbel_proto::time::{Duration, Instant};
+
+use super::World;
+use super::events::Event;
+use super::network::{EndId, Node};
+use crate::adversary::CopyFate;
+use crate::shells::client::ClientEffect;
+use crate::shells::relay::RelayEffect;
+use crate::shells::{ClientName, RelayName};
+
+/// How long a handshake takes to answer.
+const WORK_TIME: Duration = Duration::from_micros(300);
+/// How long a commit takes.
+const COMMIT_TIME: Duration = Duration::from_millis(4);
+/// How long a dial to nobody takes to fail.
+pub(super) const DIAL_FAILS_AFTER: Duration = Duration::from_millis(50);
+
+impl World {
+    pub(super) fn drain(&mut self, node: Node) {
+        match node {
+            Node::Relay(n) => {
+                let effects = self.relays[n].drain(&mut self.rng);
+                self.run_relay_effects(n, effects);
+            }
+            Node::Client(n) => {
+                let effects = self.clients[n].drain(self.now);
+                self.run_client_effects(n, effects);
+            }
+        }
+    }
+
+    pub(super) fn run_relay_effects(&mut self, n: usize, effects: Vec<RelayEffect>) {
+        let incarnation = self.relays[n].incarnation();
+        for effect in effects {
+            match effect {
+                RelayEffect::Send(end, cell) => self.send_cell(end, &cell, false),
+                RelayEffect::SendCopy(end, cell) => self.send_cell(end, &cell, true),
+                RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
+                    self.dial(Node::Relay(n), relay, &host_ports);
+                }
+                RelayEffect::Link(umbel_relay::control::io::LinkOp::Close(link)) => {
+                    self.break_link(EndId(link.0));
+                }
+                RelayEffect::Work(done) => {
+                    self.schedule(
+                        WORK_TIME,
+                        Event::Work {
+                            relay: RelayName(n),
+                            incarnation,
+                            done,
+                        },
+                    );
+                }
+                RelayEffect::Commit => {
+                    let commit_time = COMMIT_TIME + self.relays[n].disk.delay;
+                    self.schedule(
+                        commit_time,
+                        Event::Commit {
+                            node: Node::Relay(n),
+                            incarnation,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn run_client_effects(&mut self, n: usize, effects: Vec<ClientEffect>) {
+        let incarnation = self.clients[n].incarnation();
+        for effect in effects {
+            match effect {
+                ClientEffect::Send(end, cell) => self.send_cell(end, &cell, false),
+                ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
+                    self.dial(Node::Client(n), relay, &host_ports);
+                }
+                ClientEffect::Link(umbel_client::core::LinkOp::Close(link)) => {
+                    self.break_link(EndId(link.0));
+                }
+                ClientEffect::Commit => {
+                    self.schedule(
+                        COMMIT_TIME,
+                        Event::Commit {
+                            node: Node::Client(n),
+                            incarnation,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn send_cell(&mut self, from: EndId, cell: &Cell, is_copy: bool) {
+        self.cells.sent += 1;
+        let jitter = Duration::from_micros(self.rng.random_range(0..1000));
+        let to = self.network.end(from).map(|end| end.opposite);
+        let arrival = self
+            .network
+            .arrival(from, self.now, jitter)
+            .filter(|_| !self.network.swallows(from));
+        let (Some(to), Some(at)) = (to, arrival) else {
+            self.cells.lost += 1;
+            self.copies.extend(is_copy.then_some(CopyFate::Lost));
+            return;
+        };
+        // What arrives is the bytes, in a buffer of the receiver's.
+        let mut arriving = Cell::blank();
+        arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
+        self.cells.in_flight += 1;
+        self.schedule_at(
+            at,
+            Event::Cell {
+                to,
+                cell: arriving,
+                is_copy,
+            },
+        );
+    }
+
+    fn dial(&mut self, from: Node, relay: RelayId, host_ports: &[String]) {
+        if let Node::Client(_) = from {
+            self.client_dials.push((self.now, relay));
+        }
+        let target = self.relay_named(relay).filter(|name| {
+            let address = self.relays[name.0].address.to_string();
+            host_ports.contains(&address)
+        });
+        // TCP, then TLS, then a hello each way.
+        let handshake = self.network.latency * 5;
+        match target {
+            Some(to) => self.schedule(handshake, Event::Dialled { from, to }),
+            None => self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay }),
+        }
+    }
+
+    pub(super) fn break_link(&mut self, end: EndId) {
+        let now = self.now;
+        let told = self.network.disconnect(end);
+        for &(node, end) in &told {
+            let wall = self.wall_of(node);
+            match node {
+                Node::Relay(n) => self.relays[n].on_link_down(end),
+                Node::Client(n) if self.suspended == Some(ClientName(n)) => {
+                    self.asleep.push(Event::Down { client: n, end });
+                }
+                Node::Client(n) => self.clients[n].on_link_down(now, wall, end, &mut self.rng),
+            }
+        }
+        for (node, _) in told {
+            self.drain(node);
+        }
+    }
+
+    pub(super) fn drop_links(&mut self, node: Node) {
+        for end in self.network.ends_at(node) {
+            self.break_link(end);
+        }
+    }
+
+    pub(super) fn schedule(&mut self, after: Duration, event: Event) {
+        self.schedule_at(self.now + after, event);
+    }
+
+    fn schedule_at(&mut self, at: Instant, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((at, self.next_event), event);
+    }
+}

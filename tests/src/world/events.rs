@@ -1,0 +1,261 @@
+//! What happens in a world: an event, and the node that it happens to.
+
+use std::hash::Hash;
+
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::RelayId;
+use umbel_relay::control::io::{LinkUp, WorkDone};
+
+use super::World;
+use super::effects::DIAL_FAILS_AFTER;
+use super::network::{EndId, Node};
+use crate::adversary::CopyFate;
+use crate::shells::relay::RelayEffect;
+use crate::shells::{ClientName, RelayName};
+
+pub(super) enum Event {
+    Cell {
+        to: EndId,
+        cell: Cell,
+        is_copy: bool,
+    },
+    Dialled {
+        from: Node,
+        to: RelayName,
+    },
+    DialFailed {
+        from: Node,
+        relay: RelayId,
+    },
+    Work {
+        relay: RelayName,
+        incarnation: u64,
+        done: WorkDone,
+    },
+    Commit {
+        node: Node,
+        incarnation: u64,
+    },
+    /// A client's shell finds that a link's peer is silent for longer than it may be.
+    Quiet {
+        client: usize,
+        end: EndId,
+    },
+    /// A client hears of a link's end only now: it was asleep.
+    Down {
+        client: usize,
+        end: EndId,
+    },
+}
+
+impl World {
+    pub(super) fn fire(&mut self, node: Option<Node>) -> Vec<Node> {
+        let (now, wall) = (
+            self.now,
+            node.map_or(self.wall(), |node| self.wall_of(node)),
+        );
+        (now, node, "timer").hash(&mut self.trace);
+        match node {
+            Some(Node::Relay(n)) => self.relays[n].on_timeout(now, wall, &mut self.rng),
+            Some(Node::Client(n)) => self.clients[n].on_timeout(now, wall, &mut self.rng),
+            None => {}
+        }
+        node.into_iter().collect()
+    }
+
+    pub(super) fn next_event(&mut self) -> Vec<Node> {
+        let Some(((at, _), event)) = self.queue.pop_first() else {
+            return Vec::new();
+        };
+        let now = self.now;
+        at.hash(&mut self.trace);
+        if self.is_for_suspended(&event) {
+            self.asleep.push(event);
+            return Vec::new();
+        }
+        match event {
+            Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
+            Event::Dialled { from, to } => self.on_dialled(from, to),
+            Event::DialFailed { from, relay } => {
+                let wall = self.wall_of(from);
+                match from {
+                    Node::Relay(n) => self.relays[n].on_dial_failed(relay),
+                    Node::Client(n) => {
+                        self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng);
+                    }
+                }
+                vec![from]
+            }
+            Event::Quiet { client, end } => {
+                let wall = self.wall_of(Node::Client(client));
+                self.clients[client].on_link_quiet(now, wall, end, &mut self.rng);
+                vec![Node::Client(client)]
+            }
+            Event::Down { client, end } => {
+                let wall = self.wall_of(Node::Client(client));
+                self.clients[client].on_link_down(now, wall, end, &mut self.rng);
+                vec![Node::Client(client)]
+            }
+            Event::Work {
+                relay,
+                incarnation,
+                done,
+            } => {
+                if self.relays[relay.0].incarnation() == incarnation {
+                    self.relays[relay.0].on_work_done(now, done);
+                }
+                vec![Node::Relay(relay.0)]
+            }
+            Event::Commit { node, incarnation } => {
+                let wall = self.wall_of(node);
+                match node {
+                    Node::Relay(n) if self.relays[n].incarnation() == incarnation => {
+                        self.relays[n].on_commit(now, wall, &mut self.rng);
+                    }
+                    Node::Client(n) if self.clients[n].incarnation() == incarnation => {
+                        self.clients[n].on_commit(now, wall, &mut self.rng);
+                    }
+                    _ => {}
+                }
+                vec![node]
+            }
+        }
+    }
+
+    fn on_cell(&mut self, to: EndId, cell: Cell, is_copy: bool) -> Vec<Node> {
+        let now = self.now;
+        self.cells.in_flight -= 1;
+        let Some(end) = self.network.end(to) else {
+            self.cells.lost += 1;
+            self.copies.extend(is_copy.then_some(CopyFate::Lost));
+            return Vec::new();
+        };
+        let wall = self.wall_of(end.node);
+        self.cells.arrived += 1;
+        (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
+        let before = self.complaints(end.node);
+        let mut goes_on = false;
+        match end.node {
+            Node::Relay(n) => {
+                let mut effects = self.relays[n].on_cell(now, wall, to, cell, &mut self.rng);
+                if is_copy {
+                    goes_on = send_as_copies(&mut effects);
+                }
+                self.run_relay_effects(n, effects);
+            }
+            Node::Client(n) => self.clients[n].on_cell(now, wall, to, cell, &mut self.rng),
+        }
+        if is_copy && !goes_on {
+            self.copies.push(fate(before, self.complaints(end.node)));
+        }
+        vec![end.node]
+    }
+
+    fn is_for_suspended(&self, event: &Event) -> bool {
+        let Some(ClientName(name)) = self.suspended else {
+            return false;
+        };
+        let node = match event {
+            Event::Cell { to, .. } => self.network.end(*to).map(|end| end.node),
+            Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
+            Event::Commit { node, .. } => Some(*node),
+            Event::Work { .. } | Event::Quiet { .. } | Event::Down { .. } => None,
+        };
+        node == Some(Node::Client(name))
+    }
+
+    fn complaints(&self, node: Node) -> (u64, u64) {
+        match node {
+            Node::Relay(n) => self.relays[n].complaints(),
+            Node::Client(n) => self.clients[n].complaints(),
+        }
+    }
+
+    fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
+        let (now, wall) = (self.now, self.wall_of(from));
+        let target = Node::Relay(to.0);
+        let target_wall = self.wall_of(target);
+        let id = self.relays[to.0].id;
+        let is_up = match from {
+            Node::Relay(n) => self.relays[n].is_up(),
+            Node::Client(n) => self.clients[n].is_up(),
+        };
+        if self.network.is_silent(from, target) {
+            self.schedule(
+                self.overlay.params.dial_timeout,
+                Event::DialFailed { from, relay: id },
+            );
+            return Vec::new();
+        }
+        let hello = self.relays[to.0]
+            .hello(target_wall)
+            .filter(|_| is_up && !self.network.is_cut(from, target));
+        let Some(hello) = hello else {
+            self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
+            return Vec::new();
+        };
+        let (from_end, to_end) = self.network.connect(from, target, now);
+        match from {
+            Node::Relay(n) => {
+                let peer = self.relays[n].id;
+                let own = self.relays[n].hello(wall);
+                let up = LinkUp {
+                    peer: Some(id),
+                    is_dialler: true,
+                    hello,
+                };
+                self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
+                if let Some(hello) = own {
+                    let up = LinkUp {
+                        peer: Some(peer),
+                        is_dialler: false,
+                        hello,
+                    };
+                    self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
+                }
+            }
+            Node::Client(n) => {
+                let own = umbel_proto::link::Hello {
+                    descriptor: None,
+                    clock: wall.to_hour(),
+                    ..hello.clone()
+                };
+                self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
+                let up = LinkUp {
+                    peer: None,
+                    is_dialler: false,
+                    hello: own,
+                };
+                self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
+            }
+        }
+        vec![from, target]
+    }
+}
+
+/// A relay that hands on a copy hands on a copy. Returns whether it did.
+fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
+    let mut is_any = false;
+    for effect in effects {
+        if let RelayEffect::Send(end, cell) = effect {
+            is_any = true;
+            *effect = RelayEffect::SendCopy(*end, cell.clone());
+        }
+    }
+    is_any
+}
+
+/// What a copy met with at a node that handed it on to nobody, by what the node had seen of that
+/// before and since.
+fn fate(
+    (violations_before, stale_before): (u64, u64),
+    (violations, stale): (u64, u64),
+) -> CopyFate {
+    if violations > violations_before {
+        CopyFate::Noticed
+    } else if stale > stale_before {
+        CopyFate::Stale
+    } else {
+        CopyFate::Taken
+    }
+}

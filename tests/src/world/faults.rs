@@ -1,0 +1,116 @@
+//! What befalls the nodes of a world: they die, move, sleep and lose each other; their calendars go
+//! wrong and their disks fill.
+
+use umbel_proto::time::Duration;
+
+use super::World;
+use super::events::Event;
+use super::network::Node;
+use crate::shells::{ClientName, RelayName};
+
+/// How long a peer without padding may be silent.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+impl World {
+    /// From now on a node's calendar is so many seconds ahead; 0 sets it right.
+    pub fn set_clock(&mut self, node: Node, ahead: i64) {
+        self.clocks.insert(node, ahead);
+    }
+
+    /// Kills a relay, between any write and its commit.
+    pub fn crash_relay(&mut self, name: RelayName) {
+        self.relays[name.0].crash();
+        self.drop_links(Node::Relay(name.0));
+    }
+
+    /// Starts a relay that is down.
+    pub fn restart_relay(&mut self, name: RelayName) {
+        let (now, wall) = (self.now, self.wall_of(Node::Relay(name.0)));
+        self.relays[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        self.drain(Node::Relay(name.0));
+    }
+
+    /// A relay that is down gets another address.
+    pub fn move_relay(&mut self, name: RelayName) {
+        let port = self.relays[name.0].address.port();
+        self.relays[name.0].address.set_port(port + 10_000);
+    }
+
+    /// A client's machine stands still for so long, while the rest of the world goes on and this
+    /// happens.
+    pub fn suspend_client(
+        &mut self,
+        name: ClientName,
+        time: Duration,
+        meanwhile: impl FnOnce(&mut Self),
+    ) {
+        self.suspended = Some(name);
+        meanwhile(self);
+        self.run_for(time);
+        self.suspended = None;
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
+        self.clients[name.0].on_timeout(now, wall, &mut self.rng);
+        self.drain(Node::Client(name.0));
+        for event in core::mem::take(&mut self.asleep) {
+            self.schedule(Duration::ZERO, event);
+        }
+    }
+
+    /// Kills a client, between any write and its commit.
+    pub fn crash_client(&mut self, name: ClientName) {
+        self.clients[name.0].crash();
+        self.drop_links(Node::Client(name.0));
+    }
+
+    /// Fills a client's disk, or makes room on it.
+    pub fn set_client_disk_full(&mut self, name: ClientName, is_full: bool) {
+        self.clients[name.0].set_disk_full(is_full);
+    }
+
+    /// Starts a client that is down.
+    pub fn restart_client(&mut self, name: ClientName) {
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
+        self.clients[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        self.drain(Node::Client(name.0));
+    }
+
+    /// These two can't reach each other until the network heals.
+    pub fn cut(&mut self, a: Node, b: Node) {
+        for end in self.network.cut(a, b) {
+            self.break_link(end);
+        }
+    }
+
+    /// Everything between this client and this relay is lost from now on, and nobody says so.
+    pub fn silence(&mut self, client: ClientName, relay: RelayName) {
+        let (a, b) = (Node::Client(client.0), Node::Relay(relay.0));
+        self.network.silence(a, b);
+        let params = &self.overlay.params;
+        let quiet_max = Duration::from_secs(2)
+            + if params.link_padding {
+                params.padding_max
+            } else {
+                KEEPALIVE
+            };
+        for end in self
+            .network
+            .ends_at(a)
+            .into_iter()
+            .filter(|&end| self.network.swallows(end))
+            .collect::<Vec<_>>()
+        {
+            self.schedule(
+                quiet_max,
+                Event::Quiet {
+                    client: client.0,
+                    end,
+                },
+            );
+        }
+    }
+
+    /// Lets time pass in which no machine runs: those that are up sleep, and wake afterwards.
+    pub fn skip(&mut self, time: Duration) {
+        self.now = self.now + time;
+    }
+}

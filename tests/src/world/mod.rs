@@ -1,0 +1,328 @@
+//! The world: virtual time, the nodes in it, and what happens between them.
+
+pub mod check;
+mod effects;
+mod events;
+mod faults;
+pub mod network;
+mod users;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use rand::rngs::ChaCha20Rng;
+use rand::{Rng, SeedableRng};
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::network::{AddressGroups, Network as Overlay};
+use umbel_proto::time::{Duration, Instant, WallTime};
+
+use crate::adversary::CopyFate;
+use crate::shells::{ClientName, RelayName, SimClient, SimRelay};
+use events::Event;
+use network::{Network, Node};
+
+/// When the world begins.
+const WALL_START: WallTime = WallTime(1_790_000_000);
+
+/// A world of relays and clients.
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct World {
+    seed: u64,
+    overlay: Overlay,
+    now: Instant,
+    rng: ChaCha20Rng,
+    network: Network,
+    relays: Vec<SimRelay>,
+    clients: Vec<SimClient>,
+    /// Calendars that are wrong, by how many seconds they are ahead.
+    clocks: BTreeMap<Node, i64>,
+    queue: BTreeMap<(Instant, u64), Event>,
+    next_event: u64,
+    /// The client whose machine stands still, and what has come for it meanwhile.
+    suspended: Option<ClientName>,
+    asleep: Vec<Event>,
+    trace: DefaultHasher,
+    steps: u64,
+    /// Cells sent, delivered, and lost with their link.
+    pub cells: CellCount,
+    /// What became of each cell that a hostile relay sent a second time, followed from hop to hop.
+    pub copies: Vec<CopyFate>,
+    client_dials: Vec<(Instant, RelayId)>,
+}
+
+/// Where every cell went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CellCount {
+    /// Handed to a link.
+    pub sent: u64,
+    /// Handed to the node at its other end.
+    pub arrived: u64,
+    /// On a link that broke, or was closed before.
+    pub lost: u64,
+    /// On the way now.
+    pub in_flight: u64,
+}
+impl World {
+    /// An empty world with the parameters of the `local` network.
+    pub fn new(seed: u64) -> Self {
+        Self::with_overlay(seed, Overlay::local())
+    }
+
+    /// An empty world of this network.
+    pub fn with_overlay(seed: u64, overlay: Overlay) -> Self {
+        Self {
+            seed,
+            overlay,
+            now: Instant::from_micros(0),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            network: Network::new(Duration::from_millis(5)),
+            relays: Vec::new(),
+            clients: Vec::new(),
+            clocks: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next_event: 0,
+            suspended: None,
+            asleep: Vec::new(),
+            trace: DefaultHasher::new(),
+            steps: 0,
+            cells: CellCount::default(),
+            client_dials: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// `count` more relays, up, each joining through the one before it.
+    #[must_use]
+    pub fn relays(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add_relay();
+        }
+        self
+    }
+
+    /// `count` more relays that all have addresses in the group of the first.
+    #[must_use]
+    pub fn relays_in_one_group(mut self, count: usize) -> Self {
+        for number in 0..u16::try_from(count).unwrap_or(u16::MAX) {
+            self.add_relay_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number)));
+        }
+        self
+    }
+
+    /// `count` more clients, up, each told of one relay.
+    #[must_use]
+    pub fn clients(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            self.add_client();
+        }
+        self
+    }
+
+    /// One more relay, up, joining through the newest one, in an address group of its own.
+    pub fn add_relay(&mut self) -> RelayName {
+        let number = u16::try_from(self.relays.len()).unwrap_or(u16::MAX);
+        let address = match (
+            self.overlay.params.danger_address_groups,
+            u8::try_from(number),
+        ) {
+            (AddressGroups::Prefix, Ok(group)) => {
+                SocketAddr::from((Ipv4Addr::new(127, group, 0, 1), 10_000))
+            }
+            (AddressGroups::Prefix, Err(_)) | (AddressGroups::Port, _) => {
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number))
+            }
+        };
+        self.add_relay_at(address)
+    }
+
+    fn add_relay_at(&mut self, address: SocketAddr) -> RelayName {
+        let number = self.relays.len();
+        let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
+        let mut identity_seed = [0; 32];
+        self.rng.fill_bytes(&mut identity_seed);
+        self.relays
+            .push(SimRelay::new(identity_seed, address, seeds));
+        let name = RelayName(number);
+        self.restart_relay(name);
+        name
+    }
+
+    /// One more client, up, told of one relay.
+    pub fn add_client(&mut self) -> ClientName {
+        let seeds: Vec<Peer> = self
+            .relays
+            .first()
+            .map(SimRelay::peer)
+            .into_iter()
+            .collect();
+        self.clients.push(SimClient::new(seeds));
+        let name = ClientName(self.clients.len() - 1);
+        self.restart_client(name);
+        name
+    }
+
+    /// One more client, up, with a copy of this one's profile.
+    pub fn copy_client(&mut self, name: ClientName) -> ClientName {
+        let copy = self.clients[name.0].copy();
+        self.clients.push(copy);
+        let name = ClientName(self.clients.len() - 1);
+        self.restart_client(name);
+        name
+    }
+
+    /// From its next start on, this client has this relay as a seed, where the relay is now.
+    pub fn add_seed(&mut self, name: ClientName, relay: RelayName) {
+        let seed = self.relays[relay.0].peer();
+        self.clients[name.0].add_seed(seed);
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The calendar time.
+    pub fn wall(&self) -> WallTime {
+        WALL_START + self.now.since(Instant::from_micros(0))
+    }
+
+    /// What a node's calendar says.
+    pub fn wall_of(&self, node: Node) -> WallTime {
+        let ahead = self.clocks.get(&node).copied().unwrap_or(0);
+        WallTime(self.wall().as_secs().saturating_add_signed(ahead))
+    }
+
+    /// A number that tells two runs apart: a hash of everything that happened so far.
+    pub fn fingerprint(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// How many things have happened.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// All relays.
+    pub fn all_relays(&self) -> &[SimRelay] {
+        &self.relays
+    }
+
+    /// All clients.
+    pub fn all_clients(&self) -> &[SimClient] {
+        &self.clients
+    }
+
+    /// This relay.
+    pub fn relay(&mut self, name: RelayName) -> &mut SimRelay {
+        &mut self.relays[name.0]
+    }
+
+    /// This client.
+    pub fn client(&self, name: ClientName) -> &SimClient {
+        &self.clients[name.0]
+    }
+
+    /// The relay with this id.
+    pub fn relay_named(&self, id: RelayId) -> Option<RelayName> {
+        self.relays
+            .iter()
+            .position(|relay| relay.id == id)
+            .map(RelayName)
+    }
+
+    /// The network, to cut and heal.
+    pub fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until something holds; whether it did in time.
+    pub fn run_until(&mut self, time: Duration, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        loop {
+            if holds(self) {
+                return true;
+            }
+            if !self.step(end) {
+                self.now = end;
+                return holds(self);
+            }
+        }
+    }
+
+    /// What a failed test prints: enough to see it again.
+    pub fn describe(&self) -> String {
+        let notices: Vec<String> = self
+            .clients
+            .iter()
+            .enumerate()
+            .map(|(number, client)| {
+                format!(
+                    "client {number}: {:?}",
+                    client.notices.iter().rev().take(12).collect::<Vec<_>>()
+                )
+            })
+            .collect();
+        format!(
+            "seed {}, {:?} after {} steps\n{}",
+            self.seed,
+            self.now,
+            self.steps,
+            notices.join("\n")
+        )
+    }
+
+    /// One thing happens, if it does so by `end`.
+    fn step(&mut self, end: Instant) -> bool {
+        let event_at = self.queue.first_key_value().map(|(&(at, _), _)| at);
+        let timer = self.next_timer();
+        let (at, is_timer) = match (event_at, timer) {
+            (Some(event), Some((timer, _))) if timer < event => (timer, true),
+            (Some(event), _) => (event, false),
+            (None, Some((timer, _))) => (timer, true),
+            (None, None) => return false,
+        };
+        if at > end {
+            return false;
+        }
+        self.now = self.now.max(at);
+        self.steps += 1;
+        let touched = if is_timer {
+            self.fire(timer.map(|(_, node)| node))
+        } else {
+            self.next_event()
+        };
+        for node in touched {
+            self.drain(node);
+        }
+        if let Err(fault) = check::step(self) {
+            unreachable!("{fault}; {}", self.describe());
+        }
+        true
+    }
+
+    fn next_timer(&self) -> Option<(Instant, Node)> {
+        let relays = self
+            .relays
+            .iter()
+            .enumerate()
+            .map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
+        let clients = self
+            .clients
+            .iter()
+            .enumerate()
+            .filter(|&(n, _)| self.suspended != Some(ClientName(n)));
+        let clients = clients.map(|(n, client)| (client.next_timeout(), Node::Client(n)));
+        relays
+            .chain(clients)
+            .filter_map(|(at, node)| Some((at?, node)))
+            .min()
+    }
+}

@@ -1,0 +1,80 @@
+//! What users of a world do, and what they are told.
+
+use rand::RngExt;
+use umbel_client::core::{Command, Notice};
+use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::time::{Duration, Instant};
+
+use super::World;
+use super::network::Node;
+use crate::shells::ClientName;
+
+impl World {
+    /// A user's command.
+    pub fn command(&mut self, name: ClientName, command: Command) {
+        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
+        self.clients[name.0].command(now, wall, command, &mut self.rng);
+        self.drain(Node::Client(name.0));
+    }
+
+    /// Sends a message; its id.
+    pub fn send(&mut self, from: ClientName, address: &InboxAddress, body: Vec<u8>) -> MessageId {
+        let id = MessageId(self.rng.random());
+        self.command(
+            from,
+            Command::Send {
+                id,
+                address: *address,
+                body,
+                life: None,
+            },
+        );
+        id
+    }
+
+    /// Makes an inbox and waits until it is ready: its address.
+    ///
+    /// # Panics
+    /// It is not ready within two minutes.
+    pub fn create_inbox(&mut self, owner: ClientName, name: &str) -> InboxAddress {
+        self.command(
+            owner,
+            Command::CreateInbox {
+                name: name.to_owned(),
+            },
+        );
+        let is_ready = self.run_until(Duration::from_secs(120), |world| {
+            world.has_notice(
+                owner,
+                |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if ready == name),
+            )
+        });
+        assert!(is_ready, "the inbox is ready in time; {}", self.describe());
+        let core = self.clients[owner.0].core();
+        core.and_then(|core| core.inbox_address(name))
+            .unwrap_or_else(|| unreachable!("a ready inbox has an address"))
+    }
+
+    /// Whether a client has told its user something like this.
+    pub fn has_notice(&self, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> bool {
+        self.clients[name.0]
+            .notices
+            .iter()
+            .any(|(_, notice)| is_it(notice))
+    }
+
+    /// How many messages a client holds.
+    pub fn message_count(&self, name: ClientName) -> usize {
+        self.clients[name.0].disk.messages.len()
+    }
+
+    /// Which relays clients dialled since then, one entry a dial.
+    pub fn dialled_since(&self, since: Instant) -> Vec<RelayId> {
+        self.client_dials
+            .iter()
+            .filter(|(at, _)| *at >= since)
+            .map(|&(_, relay)| relay)
+            .collect()
+    }
+}
