@@ -120,7 +120,7 @@ impl Holder {
             Known::Removed => return self.repeat_removed(request, id),
             Known::Unremoved => return Err(Refusal::Store),
             Known::Storing(op) => return self.join(request, op),
-            Known::No => self.make_room(now, id, len)?,
+            Known::No => self.make_room((now, wall), id, len)?,
         }
         if !self.has_room(1, len) {
             return Err(Refusal::Busy);
@@ -174,10 +174,15 @@ impl Holder {
     }
 
     /// Whether a record of this length fits, after what has expired went if need be.
-    fn make_room(&mut self, now: Instant, id: QueueId, len: usize) -> Result<(), Refusal> {
+    fn make_room(
+        &mut self,
+        (now, wall): (Instant, WallTime),
+        id: QueueId,
+        len: usize,
+    ) -> Result<(), Refusal> {
         let len = len as u64;
         if self.is_queue_full(id, len) && self.has_room(OPS_A_REQUEST, 0) {
-            self.press_queue(id);
+            self.press_queue(id, wall);
         }
         let is_full = self.totals.records >= self.limits.records_max
             || self.totals.bytes + len > self.limits.bytes_max;
@@ -358,8 +363,14 @@ impl Holder {
         }
     }
 
-    /// The owner was here.
+    /// The owner was here. One touch of a queue is in flight at a time: if it fails, the time before
+    /// it is the one on the disk.
     pub(super) fn touch(&mut self, id: QueueId, wall: WallTime) {
+        let is_its =
+            |pending: &Pending| matches!(pending, Pending::Touch { queue, .. } if *queue == id);
+        if self.ops.values().any(|(pending, _)| is_its(pending)) {
+            return;
+        }
         let Some(queue) = self.queues.get_mut(&id) else {
             return;
         };

@@ -65,9 +65,10 @@ impl Holder {
         }
     }
 
-    /// The queue is full: what has expired in it goes at once.
-    pub(super) fn press_queue(&mut self, id: QueueId) {
-        self.expire_records(id, self.sweep.confirmed);
+    /// The queue is full: what has expired in it goes at once. Where the calendar was set back since
+    /// time last passed, records may have come whose lives count from there.
+    pub(super) fn press_queue(&mut self, id: QueueId, wall: WallTime) {
+        self.expire_records(id, self.sweep.confirmed.min(wall));
     }
 
     /// Looks at the next queues; comes back soon when there are more, later when all were seen.

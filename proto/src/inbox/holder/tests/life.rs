@@ -324,3 +324,34 @@ fn constant_pressure_on_a_disk_that_fails_does_not_keep_the_sweep_from_the_last_
     }
     assert_eq!(seen.len(), 20);
 }
+
+#[test] // §10.1: found by `model`
+fn the_time_of_a_visit_that_could_not_be_stored_is_not_believed() {
+    let mut world = World::with_queue(HolderLimits::default());
+    world.pass(DAY);
+    world.ask(OWNER, subscribe(1, 0));
+    let right = world.wall;
+    world.wall = right + Duration::from_secs(29 * DAY);
+    world.ask(OWNER, fetch(1, vec![], 0));
+    world.store_one(true);
+    world.store_all();
+    world.wall = right;
+    assert!(world.holder.snapshot() == world.disk.snapshot());
+}
+
+#[test] // §10.1: found by `model`
+fn a_full_queue_keeps_what_came_since_the_calendar_was_set_back() {
+    let limits = HolderLimits {
+        queue_records_max: 1,
+        ..days(2)
+    };
+    let mut world = World::with_queue(limits);
+    world.pass(HOUR);
+    world.wall = WallTime(world.wall.as_secs() - 3 * DAY);
+    world.done(SENDER, deposit(1, record(1, 0)));
+    assert_eq!(
+        world.done(SENDER, deposit(1, record(2, 0))),
+        refused(Refusal::Full)
+    );
+    assert_eq!(world.disk.records.len(), 1);
+}
