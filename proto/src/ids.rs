@@ -142,12 +142,6 @@ impl CircId {
     pub const fn number(self) -> u32 {
         self.0.get()
     }
-
-    /// Whether the peer that dialled the link chose this id: its top bit is set (docs/protocol.md
-    /// §2.3).
-    pub const fn is_dialler(self) -> bool {
-        self.number() & 0x8000_0000 != 0
-    }
 }
 
 /// A relay and where it can be dialled, as people write it: `<relay id>@host:port`

@@ -23,10 +23,11 @@ use umbel_proto::handshake::{HopTarget, Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
+use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::message::{ExtendRefusal, Service};
 use umbel_proto::network::{AddressGroups, Network};
 use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
-use umbel_relay::control::io::{LinkId, LinkOp, News};
+use umbel_relay::control::io::News;
 use umbel_tests::shells::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
 /// The client's link.

@@ -18,7 +18,7 @@ use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
-use umbel_proto::link::{Hello, LINK_VERSION, tls};
+use umbel_proto::link::{CircIds, Hello, LINK_VERSION, tls};
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Network;
 
@@ -27,8 +27,6 @@ use crate::net::Clock;
 
 /// What is read or written at once: as much as fills four TLS records.
 const BUFFER_LEN: usize = 32 * CELL_LEN;
-/// The side that dialled uses ids with this bit set.
-const DIALLER_BIT: u32 = 0x8000_0000;
 
 /// TLS on a socket that is read in large pieces: rustls alone reads 4 KiB.
 pub(super) type Tls = TlsStream<BufReader<TcpStream>>;
@@ -50,7 +48,7 @@ pub(super) struct Probe {
     network: Network,
     target: HopTarget,
     circuits: BTreeMap<CircId, OriginCircuit>,
-    next_circ: u32,
+    circ_ids: CircIds,
     /// The circuit of the last cell that came: it may have more to tell.
     recent: Option<CircId>,
 }
@@ -87,7 +85,7 @@ impl Probe {
             network,
             target,
             circuits: BTreeMap::new(),
-            next_circ: DIALLER_BIT,
+            circ_ids: CircIds::new(true),
             recent: None,
         })
     }
@@ -143,10 +141,9 @@ impl Probe {
         Ok(built)
     }
 
-    /// An id that no circuit of this link has had.
+    /// An id that no circuit of this link has.
     pub(super) fn new_circ(&mut self) -> CircId {
-        self.next_circ += 1;
-        CircId::new(self.next_circ).unwrap_or_else(|| unreachable!("the top bit is set"))
+        self.circ_ids.next(|circ| self.circuits.contains_key(&circ))
     }
 
     /// Ends all circuits.

@@ -8,12 +8,12 @@ use umbel_proto::circuit::origin::OriginCircuit;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, QueueId, RelayId};
 use umbel_proto::limits::{FRAME_LEN_MAX, HOPS_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX};
+use umbel_proto::link::LinkId;
 use umbel_proto::message::StreamId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Epoch, Instant};
 
 use super::chance::between;
-use super::io::LinkId;
 use super::requests::AskId;
 
 /// Names a circuit of this client; counted from 1, never reused.

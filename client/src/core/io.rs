@@ -9,25 +9,6 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
 
-/// Names a link of this process; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-/// What the core asks of the shell about links.
-#[derive(Debug)]
-pub enum LinkOp {
-    /// Make a link to this relay; answered by `handle_link_up` (with the peer's `Hello`) or
-    /// `handle_dial_failed`.
-    Dial {
-        /// Whom to expect.
-        relay: RelayId,
-        /// Where: `host:port`, to be tried in order.
-        host_ports: Vec<String>,
-    },
-    /// Close this link; answered by `handle_link_down`.
-    Close(LinkId),
-}
-
 /// What the user wants.
 #[expect(missing_debug_implementations, reason = "holds messages")]
 pub enum Command {

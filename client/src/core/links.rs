@@ -1,20 +1,20 @@
 //! Links to guards, and to any known relay while the view is too small: which are up, which are
 //! being made, which rest.
 //!
-//! Never decides whom to dial: that is the guards' and the directory sync's. Owns circuit ids
-//! (docs/protocol.md §2.3): the client dials, so its ids have the top bit set; they count up and
-//! are never used twice on a link.
+//! Never decides whom to dial: that is the guards' and the directory sync's. Hands out circuit ids
+//! (docs/protocol.md §2.3).
 
 use std::collections::BTreeMap;
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, PeerClock, WallTime};
 
 use super::Context;
 use super::chance::{Backoff, between};
-use super::io::{LinkId, LinkOp, Warning};
+use super::io::Warning;
 
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
 /// forgotten.
@@ -34,8 +34,6 @@ const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 /// How long a link over which something was asked may be silent before it may be dead.
 const SILENT_FOR: Duration = Duration::from_secs(5);
-/// Bit that marks a dialler's circuit ids.
-const DIALLER_BIT: u32 = 0x8000_0000;
 
 /// All links of this client.
 #[derive(Default)]
@@ -56,7 +54,7 @@ struct Link {
     relay: RelayId,
     /// How to begin a circuit there, from the peer's own descriptor.
     target: Option<HopTarget>,
-    circ_count: u32,
+    circ_ids: CircIds,
     up_since: Instant,
     idle_since: Instant,
     pace: Pace,
@@ -217,7 +215,7 @@ impl Links {
         let link = Link {
             relay,
             target,
-            circ_count: 0,
+            circ_ids: CircIds::new(true),
             up_since: cx.now,
             idle_since: cx.now,
             pace: Pace::new(&cx.network.params, cx.now),
@@ -424,18 +422,17 @@ impl Links {
         self.up.keys().copied().collect()
     }
 
-    /// A circuit id that was never used on this link. `None` when there is no such link, or it has
-    /// none left.
-    pub(super) fn new_circ_id(&mut self, id: LinkId, now: Instant) -> Option<CircId> {
+    /// A circuit id that `is_used` does not know; `None` when the link is gone.
+    pub(super) fn new_circ_id(
+        &mut self,
+        id: LinkId,
+        now: Instant,
+        is_used: impl Fn(CircId) -> bool,
+    ) -> Option<CircId> {
         let link = self.up.get_mut(&id)?;
-        let count = link
-            .circ_count
-            .checked_add(1)
-            .filter(|count| count & DIALLER_BIT == 0)?;
-        link.circ_count = count;
         link.pace.take(now);
         link.asked_at.get_or_insert(now);
-        CircId::new(DIALLER_BIT | count)
+        Some(link.circ_ids.next(is_used))
     }
 
     /// Gives up dials nobody reported on, and closes links that nothing uses and nobody wants.

@@ -39,7 +39,7 @@ use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::{Book, NetView};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Duration, Instant, PeerClock, WallTime};
 
@@ -47,8 +47,8 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Cancelled, Command, Contact, DeferReason, LinkId, LinkOp, Notice, OutboxEntry, OutboxMessage,
-    SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
+    Cancelled, Command, Contact, DeferReason, Notice, OutboxEntry, OutboxMessage, SendFault,
+    Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
 use outbox::Outbox;

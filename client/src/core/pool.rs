@@ -14,6 +14,7 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::LinkId;
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, WallTime};
@@ -22,7 +23,7 @@ use super::Context;
 use super::breakers::Breakers;
 use super::chance::Backoff;
 use super::circuit::{Circuit, CircuitKey, Isolation};
-use super::io::{LinkId, Notice};
+use super::io::Notice;
 use super::links::Links;
 use super::path::{Paths, hop_target};
 use super::requests::AskId;
@@ -607,7 +608,8 @@ impl Pool {
         let Some(first) = path.first() else {
             return Acquired::Wait;
         };
-        let Some(circ) = self.links.new_circ_id(link, cx.now) else {
+        let is_used = |circ| self.by_circ.contains_key(&(link, circ));
+        let Some(circ) = self.links.new_circ_id(link, cx.now, is_used) else {
             return Acquired::Wait;
         };
         let machine = OriginCircuit::create(&cx.network.id, first, cx.rng);

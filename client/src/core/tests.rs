@@ -11,7 +11,7 @@ use umbel_proto::directory::{Age, BookRow};
 use umbel_proto::ids::{CircId, MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
 use zeroize::Zeroizing;

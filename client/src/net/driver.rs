@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -26,7 +26,7 @@ use super::Clock;
 use super::link::{self, LinkEvent, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
-    Cancelled, Command, LinkId, LinkOp, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
+    Cancelled, Command, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
     is_held_by_enough,
 };
 use crate::core::{Core, INBOXES_MAX};

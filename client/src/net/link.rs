@@ -20,11 +20,9 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CELL_LEN;
-use umbel_proto::link::{Hello, tls};
+use umbel_proto::link::{Hello, LinkId, tls};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
-
-use crate::core::io::LinkId;
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;

@@ -11,6 +11,7 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::TerminalCircuit;
 use umbel_proto::handshake::Onionskin;
 use umbel_proto::ids::CircId;
+use umbel_proto::link::LinkId;
 use umbel_proto::message::RelayMsg;
 use umbel_proto::onion::transit::{self, AddLayer, PeelLayer};
 use umbel_proto::time::{Duration, Instant, WallTime};
@@ -18,7 +19,7 @@ use umbel_proto::time::{Duration, Instant, WallTime};
 use super::Control;
 use super::discover::SessionId;
 use super::extend::Extending;
-use super::io::{LinkId, Work, WorkDone, WorkId};
+use super::io::{Work, WorkDone, WorkId};
 use crate::forward::{Delivered, TableUpdate};
 
 /// Names a circuit in this relay; never reused.

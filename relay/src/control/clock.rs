@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 
 use rand::CryptoRng;
+use umbel_proto::link::LinkOp;
 use umbel_proto::time::{ClockGuard, ClockJump, Duration, Instant, PeerClock, WallTime};
 
 use super::Control;
-use super::io::{LinkOp, News, StoreOp};
+use super::io::{News, StoreOp};
 
 /// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next
 /// sweep does.

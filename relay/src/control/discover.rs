@@ -13,13 +13,14 @@ use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::directory::reconcile::{SyncFault, SyncStep, Syncer};
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::LinkId;
 use umbel_proto::message::Service;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::Control;
 use super::circuits::End;
 use super::extend::Dials;
-use super::io::{LinkId, StoreOp};
+use super::io::StoreOp;
 use super::timers::Timer;
 use crate::forward::TableUpdate;
 

@@ -9,12 +9,12 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::TerminalCircuit;
 use umbel_proto::handshake::Reply;
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::message::{Extend, ExtendRefusal, RelayMsg};
 use umbel_proto::time::Instant;
 
 use super::Control;
 use super::circuits::{CircuitKey, End, State};
-use super::io::{LinkId, LinkOp};
 use super::timers::Timer;
 use crate::forward::{Next, TableUpdate};
 

@@ -11,10 +11,6 @@ use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
 use umbel_proto::link::Hello;
 use umbel_proto::time::{ClockJump, Epoch, WallTime};
 
-/// Names a link of this process; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
 /// A link that is ready for circuits: TLS is up, the peer is who it should be, both `Hello`s were
 /// exchanged.
 #[derive(Debug)]
@@ -25,20 +21,6 @@ pub struct LinkUp {
     pub is_dialler: bool,
     /// What the peer said of itself.
     pub hello: Hello,
-}
-
-/// What the control plane asks of the shell about links.
-#[derive(Debug)]
-pub enum LinkOp {
-    /// Make a link to this relay; answered by `handle_link_up` or `handle_dial_failed`.
-    Dial {
-        /// Whom to expect.
-        relay: RelayId,
-        /// Where: `host:port`, to be tried in order.
-        host_ports: Vec<String>,
-    },
-    /// Close this link; answered by `handle_link_down`.
-    Close(LinkId),
 }
 
 /// What the operator should hear of.

@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::{CircIds, LinkId};
 use umbel_proto::time::{Instant, PeerClock};
 
 use super::admit::CreateLimit;
-use super::io::LinkId;
 
 /// One link.
 #[derive(Debug)]
 struct Link {
     peer: Option<RelayId>,
-    is_dialler: bool,
-    next_circ: u32,
+    circ_ids: CircIds,
     creates: CreateLimit,
     /// For how many sweeps in a row it has carried no circuit.
     unused_sweeps: u32,
@@ -40,8 +39,7 @@ impl Links {
     ) {
         let link = Link {
             peer,
-            is_dialler,
-            next_circ: 1,
+            circ_ids: CircIds::new(is_dialler),
             creates,
             unused_sweeps: 0,
             clock,
@@ -134,8 +132,9 @@ impl Links {
                 0
             };
         }
-        let is_over =
-            |link: &Link| link.is_dialler && !link.is_closing && link.unused_sweeps >= sweeps_max;
+        let is_over = |link: &Link| {
+            link.circ_ids.is_dialler() && !link.is_closing && link.unused_sweeps >= sweeps_max
+        };
         self.links
             .iter()
             .filter(|(_, link)| is_over(link))
@@ -143,12 +142,11 @@ impl Links {
             .collect()
     }
 
-    /// Whether the peer may choose this circuit id: ids with the top bit set are the dialler's
-    /// (§2.3).
+    /// Whether the peer may choose this circuit id (§2.3).
     pub(super) fn is_peers_circ(&self, id: LinkId, circ: CircId) -> bool {
         self.links
             .get(&id)
-            .is_some_and(|link| link.is_dialler != circ.is_dialler())
+            .is_some_and(|link| !link.circ_ids.is_ours(circ))
     }
 
     /// Whether one more create is admitted from this link now.
@@ -165,14 +163,6 @@ impl Links {
         id: LinkId,
         is_used: impl Fn(CircId) -> bool,
     ) -> Option<CircId> {
-        let link = self.links.get_mut(&id)?;
-        let side = u32::from(link.is_dialler) << 31;
-        loop {
-            let circ = CircId::new(side | link.next_circ)?;
-            link.next_circ = (link.next_circ % 0x7fff_ffff) + 1;
-            if !is_used(circ) {
-                return Some(circ);
-            }
-        }
+        Some(self.links.get_mut(&id)?.circ_ids.next(is_used))
     }
 }

@@ -29,7 +29,7 @@ use umbel_proto::directory::descriptor::Roles;
 use umbel_proto::directory::{Book, NetView};
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::{Holder, HolderLimits};
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, PeerClock, WallTime};
 
@@ -37,7 +37,7 @@ use crate::forward::{Delivered, TableUpdate};
 use circuits::Circuits;
 use clock::Clock;
 use discover::Discovery;
-use io::{LinkId, LinkOp, LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
+use io::{LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
 use links::Links;
 use serve::Services;
 use timers::{Timer, Timers};

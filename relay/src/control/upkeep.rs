@@ -11,10 +11,11 @@ use umbel_proto::handshake::{HandshakeFault, HopKeys, OnionSecret, Onionskin, Re
 use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::inbox::holder::EXPIRED_KEPT;
 use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
+use umbel_proto::link::LinkOp;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::circuits::End;
-use super::io::{LinkOp, News, StoreOp, StoredOnionKey};
+use super::io::{News, StoreOp, StoredOnionKey};
 use super::timers::Timer;
 use super::{Control, ControlConfig};
 

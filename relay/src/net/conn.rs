@@ -410,14 +410,13 @@ mod tests {
     use umbel_proto::crypto::aead::LayerKey;
     use umbel_proto::crypto::sign::SigningKey;
     use umbel_proto::ids::CircId;
-    use umbel_proto::link::{Hello, LINK_VERSION};
+    use umbel_proto::link::{Hello, LINK_VERSION, LinkId};
     use umbel_proto::network::Network;
     use umbel_proto::onion::transit::AddLayer;
     use umbel_proto::time::WallTime;
 
     use super::*;
     use crate::control::LinkEvent;
-    use crate::control::io::LinkId;
     use crate::forward::Next;
     use crate::net::queue::CIRCUIT_CELLS_MAX;
     use crate::net::timer::{DEAD_AFTER, KEEPALIVE};

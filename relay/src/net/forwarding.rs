@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
+use umbel_proto::link::LinkId;
 
 use super::Shared;
 use super::conn::{LinkEnd, TableUpdates};
 use super::pool::CellCache;
 use super::queue::{LinkQueue, Pushed};
 use crate::control::LinkEvent;
-use crate::control::io::LinkId;
 use crate::forward::{LinkTable, TableUpdate, Verdict};
 
 /// The link's part of the forwarding plane, and what one batch of cells comes to.

@@ -32,12 +32,12 @@ use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::RelayId;
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 
 use crate::control::LinkEvent;
-use crate::control::io::{LinkId, LinkUp};
+use crate::control::io::LinkUp;
 use crate::repeated::{MINUTE, Repeated};
 use conn::{Conn, TableUpdates};
 use pool::CellPool;

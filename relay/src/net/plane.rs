@@ -18,11 +18,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use umbel_proto::Violation;
 use umbel_proto::ids::{CircId, Peer, RelayId};
+use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
 use super::queue::Pushed;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
-use crate::control::io::{LinkId, LinkOp, StoreDone, Work, WorkDone};
+use crate::control::io::{StoreDone, Work, WorkDone};
 use crate::control::{Control, ControlStats, LinkEvent, Responder, Tuning};
 use crate::forward::TableUpdate;
 use crate::repeated::{MINUTE, Repeated};

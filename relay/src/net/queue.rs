@@ -18,9 +18,9 @@ use std::task::{Context, Waker};
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::{CELL_LEN, WINDOW_MAX_CELLS};
+use umbel_proto::link::LinkId;
 
 use super::turns::Turns;
-use crate::control::io::LinkId;
 
 /// Most relay cells of one circuit that wait on one link: its largest window, and what is not
 /// counted by windows (credits, extends, padding).

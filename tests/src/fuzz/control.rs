@@ -7,9 +7,9 @@ use umbel_proto::directory::DirectoryRequest;
 use umbel_proto::handshake::{Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId};
 use umbel_proto::limits::WINDOW_MAX_CELLS;
+use umbel_proto::link::LinkId;
 use umbel_proto::message::Service;
 use umbel_proto::time::{Duration, Epoch};
-use umbel_relay::control::io::LinkId;
 
 use super::Script;
 use crate::shells::lone::{CIRCUITS_MAX, LoneRelay, Neighbour};

@@ -1,10 +1,10 @@
 //! A client of the world: the real core, and a shell that lives in virtual time.
 
 use rand::CryptoRng;
-use umbel_client::core::{Command, Core, LinkId, LinkOp, Notice};
+use umbel_client::core::{Command, Core, Notice};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 

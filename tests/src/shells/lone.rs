@@ -16,10 +16,10 @@ use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::{HopTarget, OnionSecret};
 use umbel_proto::ids::{CircId, NetworkId, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
-use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
-use umbel_relay::control::io::{LinkId, LinkOp, LinkUp, Restored, Work, WorkDone};
+use umbel_relay::control::io::{LinkUp, Restored, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig, LinkEvent};
 use umbel_relay::forward::{LinkTable, Verdict};
 

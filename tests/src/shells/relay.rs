@@ -10,12 +10,12 @@ use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
 use umbel_proto::time::{Instant, WallTime};
-use umbel_relay::control::io::{LinkId, LinkOp, LinkUp, Work, WorkDone};
+use umbel_relay::control::io::{LinkUp, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig, LinkEvent};
 use umbel_relay::forward::{LinkTable, Verdict};
 

@@ -3,6 +3,7 @@
 use rand::RngExt;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
+use umbel_proto::link::LinkOp;
 use umbel_proto::time::{Duration, Instant};
 
 use super::World;
@@ -40,10 +41,10 @@ impl World {
             match effect {
                 RelayEffect::Send(end, cell) => self.send_cell(end, &cell, false),
                 RelayEffect::SendCopy(end, cell) => self.send_cell(end, &cell, true),
-                RelayEffect::Link(umbel_relay::control::io::LinkOp::Dial { relay, host_ports }) => {
+                RelayEffect::Link(LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
-                RelayEffect::Link(umbel_relay::control::io::LinkOp::Close(link)) => {
+                RelayEffect::Link(LinkOp::Close(link)) => {
                     self.break_link(EndId(link.0));
                 }
                 RelayEffect::Work(done) => {
@@ -75,10 +76,10 @@ impl World {
         for effect in effects {
             match effect {
                 ClientEffect::Send(end, cell) => self.send_cell(end, &cell, false),
-                ClientEffect::Link(umbel_client::core::LinkOp::Dial { relay, host_ports }) => {
+                ClientEffect::Link(LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
-                ClientEffect::Link(umbel_client::core::LinkOp::Close(link)) => {
+                ClientEffect::Link(LinkOp::Close(link)) => {
                     self.break_link(EndId(link.0));
                 }
                 ClientEffect::Commit => {

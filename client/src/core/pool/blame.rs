@@ -8,10 +8,10 @@
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
+use umbel_proto::link::LinkId;
 
 use super::super::Context;
 use super::super::circuit::{Circuit, CircuitKey};
-use super::super::io::LinkId;
 use super::super::suspects::Suspected;
 use super::{Loss, Pool, STUB_HOPS};
 

@@ -7,10 +7,11 @@
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
+use umbel_proto::link::LinkId;
 use umbel_proto::time::{Duration, Instant, PeerClock};
 
 use super::super::Context;
-use super::super::io::{LinkId, Notice};
+use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
 

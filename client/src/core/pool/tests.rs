@@ -9,12 +9,12 @@ use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::super::Core;
-use super::super::io::{LinkId, LinkOp, Snapshot, StoreOp};
+use super::super::io::{Snapshot, StoreOp};
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const RELAYS: u16 = 120;

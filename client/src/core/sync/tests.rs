@@ -15,14 +15,14 @@ use umbel_proto::directory::{
 };
 use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
 use umbel_proto::ids::{CircId, Peer, RelayId};
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::RelayMsg;
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer, delivered_message};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::super::Core;
-use super::super::io::{LinkId, LinkOp, Snapshot};
+use super::super::io::Snapshot;
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const LINK: LinkId = LinkId(1);
