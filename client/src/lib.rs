@@ -16,7 +16,6 @@
 //! # }
 //! ```
 
-pub mod bench;
 mod client;
 pub mod core;
 mod library;

@@ -1,5 +1,5 @@
-//! A whole network in one process, on loopback: for `umbel demo` and for measuring. The only module
-//! that runs relays.
+//! A whole network in one process, on loopback: for `umbel demo` and for tests and benchmarks. No
+//! other module of this package uses the relay's.
 
 use std::fmt;
 use std::io;

@@ -13,8 +13,8 @@ use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
 use super::session::{other_release, unresponsive};
 
-/// Exit codes; 69 to 75 are those of `sysexits.h`, 130 and 141 those that a shell gives for SIGINT
-/// and SIGPIPE.
+/// Exit codes; 69 to 75 are those of `sysexits.h`, 127, 130 and 141 those that a shell gives for a
+/// program that is not there, SIGINT and SIGPIPE.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     Failed = 1,
@@ -23,6 +23,7 @@ pub(super) enum Exit {
     Unwritten = 73,
     InDoubt = 74,
     Deferred = 75,
+    NotThere = 127,
     Interrupted = 130,
     BrokenPipe = 141,
 }
@@ -37,6 +38,7 @@ impl Exit {
             Self::Unwritten => "unwritten",
             Self::InDoubt => "in_doubt",
             Self::Deferred => "deferred",
+            Self::NotThere => "not_there",
             Self::Interrupted => "interrupted",
             Self::BrokenPipe => "broken_pipe",
         }

@@ -60,6 +60,7 @@ Exit codes:
   73  done, but the output could not be written; a message sent stays sent
   74  in doubt: the profile failed; check with the recipient before resending
   75  not finished; nothing is lost, and the next umbel command continues
+  127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
   141 whoever read the output has ended; nothing is said
 
@@ -83,11 +84,9 @@ struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure what Umbel costs on this machine, in a network of its own
+    /// Measure what Umbel costs on this machine: runs the `umbel-bench` beside this program
+    #[command(disable_help_flag = true)]
     Bench(bench::BenchArgs),
-    /// What `bench` runs in processes of its own
-    #[command(subcommand, hide = true)]
-    BenchPart(bench::PartCommand),
     /// Run a whole network on this machine and send messages through it
     Demo(demo::DemoArgs),
     /// Make a profile; needs no network
@@ -137,8 +136,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let session = Session::new(args.global);
     match args.command {
         Command::Init(args) => init::run(&session, args),
-        Command::Bench(args) => block_on_all_cores(bench::run(&session, &args)),
-        Command::BenchPart(command) => bench::run_part(command),
+        Command::Bench(args) => bench::run(&session, &args),
         Command::Demo(args) => block_on_all_cores(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),
         Command::Seed(command) => seed::run(&session, &command),

@@ -69,6 +69,19 @@ impl Session {
         self.global.json
     }
 
+    /// The options of this run that say how a command speaks, for a program that speaks alike.
+    pub(super) fn output_options(&self) -> impl Iterator<Item = &'static str> {
+        let Global {
+            json,
+            quiet,
+            verbose,
+            ..
+        } = self.global;
+        [(json, "--json"), (quiet, "--quiet"), (verbose, "--verbose")]
+            .into_iter()
+            .filter_map(|(is_set, option)| is_set.then_some(option))
+    }
+
     /// Writes a line to standard output, and sees it through.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
         self.progress.bar.suspend(|| output::line(text))

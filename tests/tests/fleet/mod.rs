@@ -1,49 +1,17 @@
 //! Real processes on loopback: relays and profiles, started, killed and asked by their commands
 //! only.
 
+mod binaries;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use binaries::binaries;
 use serde_json::Value;
 use tempfile::TempDir;
-
-/// Builds both commands once, in the profile that the tests were built in, and says where they are.
-fn binaries() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let test = std::env::current_exe().expect("a test knows where it is");
-        let folder = test
-            .parent()
-            .and_then(Path::parent)
-            .expect("target/PROFILE/deps/test")
-            .to_owned();
-        let mut build = Command::new(env!("CARGO"));
-        build.args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--bins",
-            "-p",
-            "umbel-relay",
-            "-p",
-            "umbel-client",
-        ]);
-        if folder.ends_with("release") {
-            build.arg("--release");
-        }
-        build.env("CARGO_TARGET_DIR", folder.parent().expect("target/PROFILE"));
-        let status = build
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the commands build");
-        folder
-    })
-}
 
 /// Where Debian's `faketime` has what shifts a process's calendar.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";

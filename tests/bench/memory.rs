@@ -6,6 +6,7 @@
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+use umbel_client::local::LocalError;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::limits::HOPS_MAX;
 use umbel_proto::time::Duration;
@@ -15,7 +16,6 @@ use super::process::Process;
 use super::relays::{Admission, Relays, relay_program, spawn_until_ready};
 use super::row::{Goal, Row, Unit};
 use super::{BenchError, Extent, Report, Step, part, within};
-use crate::local::LocalError;
 
 /// Until what was done is done with: buffers that are kept for a while are given back.
 const SETTLE: Duration = Duration::from_millis(500);

@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 use tokio::process::Command;
+use umbel_client::core::io::{Notice, is_held_by_enough};
+use umbel_client::local::{LocalError, LocalNetwork};
+use umbel_client::{Client, ClientClosed, NewKey, NewProfile, NoticeGap, Notices, Profile};
 use umbel_proto::ids::{MessageId, Peer};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::CELL_LEN;
@@ -15,9 +18,6 @@ use super::process::Meter;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, RELAYS, Report, Step, part, within};
-use crate::core::io::{Notice, is_held_by_enough};
-use crate::local::{LocalError, LocalNetwork};
-use crate::{Client, ClientClosed, NewKey, NewProfile, NoticeGap, Notices, Profile};
 
 /// Length of every message, bytes.
 const MESSAGE_LEN: usize = 100;
@@ -294,13 +294,15 @@ async fn cold(
 ) -> Result<(), BenchError> {
     let path = make(dir, "cold", peers)?;
     send_once(&path, address).await?; // from now on the profile has guards and a view
+    let umbel = part::beside("umbel");
     let (mut opened, mut processes, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..plan.cold_starts {
         opened.push(ms(send_once(&path, address).await?));
-        processes.push(ms(
-            within(Step::Message, send_by_process(&path, address)).await?
-        ));
-        empty(&path).await?; // what the process left there would be sent in the next sample's time
+        if let Some(umbel) = &umbel {
+            let sending = send_by_process(umbel, &path, address);
+            processes.push(ms(within(Step::Message, sending).await?));
+            empty(&path).await?; // what the process left there would be sent in the next sample's time
+        }
         fresh.push(ms(
             within(Step::Circuit, start_fresh(dir, number, peers)).await?
         ));
@@ -317,7 +319,10 @@ async fn cold(
             "message_cold_send",
             unit,
             processes,
-            "`umbel send` as a new process, the network known, from its start to its end with two holders or more",
+            format!(
+                "`umbel send` as a new process, the network known, from its start to its end with two holders or more{}",
+                if umbel.is_some() { "" } else { "; there is no umbel beside this program" }
+            ),
         )
         .with_goal(Goal::AtMost(250.0)),
     );
@@ -369,13 +374,18 @@ async fn until_sent(client: &Client) -> Result<(), BenchError> {
 }
 
 /// What the user of the command waits for.
-async fn send_by_process(path: &Path, address: InboxAddress) -> Result<Duration, BenchError> {
+async fn send_by_process(
+    umbel: &Path,
+    profile: &Path,
+    address: InboxAddress,
+) -> Result<Duration, BenchError> {
     let started = Instant::now();
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("--profile")
-        .arg(path)
-        .args(["send", &address.to_text(), &"x".repeat(MESSAGE_LEN)]);
+    let mut command = Command::new(umbel);
+    command.arg("--profile").arg(profile).args([
+        "send",
+        &address.to_text(),
+        &"x".repeat(MESSAGE_LEN),
+    ]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

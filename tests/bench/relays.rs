@@ -1,15 +1,17 @@
 //! Relays that are processes, so that the kernel tells what each of them costs.
 //!
-//! They are the `umbel-relay` that lies beside this program. Where there is none, this program runs
+//! They run the `umbel-relay` that lies beside this program. Where there is none, this program runs
 //! them itself, each in a process of its own; see [`part`](super::part).
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use umbel_client::local::LocalError;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, Params};
@@ -19,7 +21,6 @@ use umbel_relay::config::CONFIG_FILE;
 use super::probe::Probe;
 use super::process::Process;
 use super::{BenchError, Step, part, within};
-use crate::local::LocalError;
 
 /// Between two tries to go from one relay to another.
 const GATHERING_PAUSE: Duration = Duration::from_millis(50);
@@ -147,13 +148,12 @@ pub(super) async fn spawn_until_ready(mut command: Command) -> Result<(Child, St
     Ok((child, word.to_owned()))
 }
 
-/// The relay's program, if it lies where this one does.
+/// The relay's program, if it lies beside this one.
 pub(super) fn relay_program() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?.with_file_name("umbel-relay");
-    program.is_file().then_some(program)
+    part::beside("umbel-relay")
 }
 
-fn relay_command() -> Result<Command, BenchError> {
+fn relay_command() -> io::Result<Command> {
     if let Some(program) = relay_program() {
         let mut command = Command::new(program);
         command.arg("run");

@@ -1,11 +1,23 @@
-//! `umbel bench` measures everything it says it does. How fast anything is, is not for tests to
-//! say.
+//! `umbel-bench` measures everything it says it does, and `umbel bench` runs it. Tests do not judge
+//! how fast anything is.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests may fail"
+)]
+
+#[path = "fleet/binaries.rs"]
+mod binaries;
 
 use std::process::{Command, Stdio};
 
+use binaries::binaries;
 use serde_json::Value;
+
+/// The benchmark, beside the commands that it runs.
+const UMBEL_BENCH: &str = env!("CARGO_BIN_EXE_umbel-bench");
 
 /// Rows of each group, in the order in which they are measured.
 const ROWS: [(&str, &[(&str, &str)]); 11] = [
@@ -158,19 +170,61 @@ const ROWS: [(&str, &[(&str, &str)]); 11] = [
 #[test]
 fn every_figure_is_measured_and_explained() {
     let all = ROWS.map(|(_, rows)| rows).concat();
-    check(&all, &[]);
+    binaries();
+    let mut bench = Command::new(UMBEL_BENCH);
+    check(&all, bench.args(["--quick", "--json"]));
 }
 
 #[test]
-fn a_group_is_measured_alone() {
+fn umbel_runs_it_to_measure_a_group_alone() {
+    let umbel = binaries().join("umbel");
     let (group, rows) = ROWS[0];
-    check(rows, &["--only", group]);
+    let mut bench = Command::new(umbel);
+    check(
+        rows,
+        bench.args(["--json", "bench", "--quick", "--only", group]),
+    );
 }
 
-fn check(expected: &[(&str, &str)], args: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_umbel"))
-        .args(["bench", "--quick", "--json"])
-        .args(args)
+#[test]
+fn umbel_shows_its_help() {
+    let help = |mut command: Command| {
+        let output = command.arg("--help").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut umbel = Command::new(binaries().join("umbel"));
+    umbel.arg("bench");
+    let shown = help(umbel);
+    assert!(shown.contains("Usage: umbel-bench"), "{shown}");
+    assert_eq!(shown, help(Command::new(UMBEL_BENCH)));
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_2() {
+    for wrong in [&["--only", "nothing"][..], &["--frobnicate"]] {
+        let output = Command::new(UMBEL_BENCH)
+            .args(wrong)
+            .arg("--json")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(
+            (&said["exit"], &said["exit_code"]),
+            (&"usage".into(), &2.into())
+        );
+        assert!(
+            said["error"]
+                .as_str()
+                .unwrap()
+                .contains(wrong.last().unwrap())
+        );
+    }
+}
+
+fn check(expected: &[(&str, &str)], bench: &mut Command) {
+    let output = bench
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()

@@ -3,18 +3,18 @@
 use std::fmt;
 use std::io;
 
+use umbel_client::local::LocalError;
+use umbel_client::{
+    ClientClosed, CreateInboxError, InitError, ListenError, OpenError, ProfileError, SendError,
+};
 use umbel_proto::Violation;
 use umbel_proto::inbox::mailbox::Refusal;
 
 use super::STEP_MAX;
-use crate::local::LocalError;
-use crate::{
-    ClientClosed, CreateInboxError, InitError, ListenError, OpenError, ProfileError, SendError,
-};
 
 /// What did not come to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(super) enum Step {
     /// Relays getting to know each other.
     Gathering,
     /// Making a link.
@@ -50,7 +50,7 @@ impl fmt::Display for Step {
 
 /// Something that was to be measured did not work.
 #[derive(Debug)]
-pub enum BenchError {
+pub(super) enum BenchError {
     /// The network.
     Local(LocalError),
     /// A link, a file or a process.

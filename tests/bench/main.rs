@@ -1,19 +1,25 @@
-//! What Umbel costs, measured: on this machine, by the code that does the work, over real links on
-//! loopback.
+//! `umbel-bench`: what Umbel costs on this machine, measured with the code that does the work, over
+//! real links on loopback.
 //!
-//! [`run`] measures groups of figures, one after the other, and reports one [`Row`] a figure. Each
-//! [`Group`] is a module with a plan of its own, starts what it needs and stops it, so that it can
-//! be run alone. Nothing here is estimated or remembered: a figure that can't be had on this
-//! machine says so. What each figure means is in docs/benchmarks.md.
+//! [`run`] measures one group of figures after the other and reports one [`Row`] a figure. Each
+//! [`Group`] is a module with a plan of its own; it starts and stops what it needs, so that it can
+//! run alone. Nothing here is estimated or remembered: a figure that this machine can't give says
+//! so. docs/benchmarks.md explains each figure. [`command`] is the command line, [`part`] what this
+//! program runs in processes of its own.
+//!
+//! It uses the public API of client, relay and proto only.
 
 mod bulk;
 mod circuit;
+mod command;
 mod cpu;
 mod delay;
 mod error;
+mod failure;
 mod fairness;
 mod flood;
 mod flow;
+mod interrupt;
 mod limit;
 mod mailbox;
 mod memory;
@@ -30,21 +36,28 @@ mod scaling;
 
 use umbel_proto::time::Duration;
 
-pub use error::{BenchError, Step};
-pub use part::{Part, run as run_part};
-pub use row::{Goal, Row, Unit};
+use error::{BenchError, Step};
+use row::Row;
+
+/// As in `umbel` and `umbel-relay`: what is measured here is what they cost.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Relays of a network that runs in this process: twice as many as a circuit has hops.
 const RELAYS: usize = 8;
 /// How long any one step may take before the run is given up.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
-/// Who is told of each row, as soon as it is known.
-pub type Report<'a> = dyn FnMut(Row) + Send + 'a;
+/// Takes each row as soon as it is known.
+type Report<'a> = dyn FnMut(Row) + Send + 'a;
+
+fn main() -> std::process::ExitCode {
+    command::main()
+}
 
 /// How much is done for each figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Extent {
+enum Extent {
     /// Enough for figures to be compared.
     Full,
     /// Enough to see that everything works.
@@ -63,7 +76,7 @@ impl Extent {
 
 /// Figures that are measured together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
+enum Group {
     /// The ciphers alone.
     Limit,
     /// One core, without any link.
@@ -90,7 +103,7 @@ pub enum Group {
 
 impl Group {
     /// All there are, in the order in which they are measured.
-    pub const ALL: [Self; 11] = [
+    const ALL: [Self; 11] = [
         Self::Limit,
         Self::Cpu,
         Self::Circuit,
@@ -105,7 +118,7 @@ impl Group {
     ];
 
     /// What it is called on the command line.
-    pub const fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",
             Self::Cpu => "cpu",
@@ -146,13 +159,10 @@ impl Group {
     }
 }
 
-/// Measures these groups; each row is reported as soon as it is known. With `ports`, what
-/// [`Group::Delay`] dials listens at these ports, counted from the first, and it is somebody else
-/// who makes the distance.
-///
-/// # Errors
-/// A network could not be run, or something in it did not work.
-pub async fn run(
+/// Measures these groups and reports each row as soon as it is known. With `ports`,
+/// [`Group::Delay`] simulates no latency: what it dials listens on consecutive ports from that one,
+/// which an outside tool delays.
+async fn run(
     extent: Extent,
     ports: Option<u16>,
     groups: &[Group],

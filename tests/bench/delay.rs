@@ -19,6 +19,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
+use umbel_client::local::{LocalNetwork, Place};
 use umbel_proto::limits::HOPS_MAX;
 use umbel_proto::time::Duration;
 
@@ -26,7 +27,6 @@ use super::probe::Probe;
 use super::queue::Queue;
 use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, RELAYS, Report, Step, message, within};
-use crate::local::{LocalNetwork, Place};
 
 /// From one end of a link to the other.
 const ONE_WAY: Duration = Duration::from_millis(25);

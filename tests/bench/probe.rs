@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use umbel_client::Clock;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
@@ -23,7 +24,6 @@ use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
-use crate::net::Clock;
 
 /// What is read or written at once: as much as fills four TLS records.
 const BUFFER_LEN: usize = 32 * CELL_LEN;

@@ -7,7 +7,7 @@ use umbel_proto::time::Duration;
 
 /// What a figure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Unit {
+pub(super) enum Unit {
     /// Nanoseconds.
     #[serde(rename = "ns")]
     Nanoseconds,
@@ -46,7 +46,7 @@ impl fmt::Display for Unit {
 /// What a figure should be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Goal {
+pub(super) enum Goal {
     /// No more than this.
     AtMost(f64),
     /// No less than this.
@@ -55,7 +55,7 @@ pub enum Goal {
 
 impl Goal {
     /// Whether this value is as it should be.
-    pub fn is_met(self, value: f64) -> bool {
+    pub(super) fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
             Self::AtLeast(least) => value >= least,
@@ -65,27 +65,27 @@ impl Goal {
 
 /// A figure: what was measured, how it spreads, and what it means.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub(super) struct Row {
     /// Names it; stays the same between versions.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// What it counts.
-    pub unit: Unit,
+    pub(super) unit: Unit,
     /// The median, or the one value there is; `None` where it can't be had on this machine.
-    pub value: Option<f64>,
+    pub(super) value: Option<f64>,
     /// The least.
-    pub min: Option<f64>,
+    pub(super) min: Option<f64>,
     /// The median.
-    pub p50: Option<f64>,
+    pub(super) p50: Option<f64>,
     /// Nine in ten are no more than this.
-    pub p90: Option<f64>,
+    pub(super) p90: Option<f64>,
     /// Ninety-nine in a hundred are no more than this.
-    pub p99: Option<f64>,
+    pub(super) p99: Option<f64>,
     /// Of how many values.
-    pub samples: usize,
+    pub(super) samples: usize,
     /// What it should be, if anything was promised.
-    pub goal: Option<Goal>,
+    pub(super) goal: Option<Goal>,
     /// What it means, in one line.
-    pub note: String,
+    pub(super) note: String,
 }
 
 impl Row {
