@@ -136,7 +136,7 @@ impl Cell {
         *id = circ.number().to_be_bytes();
     }
 
-    /// Reads the header.
+    /// Reads the header (§2.1(2), §2.1(3)).
     ///
     /// # Errors
     /// An unknown command, or a circuit id that does not go with it.

@@ -5,7 +5,7 @@ use crate::ids::{OnionKeyId, RelayId};
 use crate::limits::TAG_LEN;
 use crate::wire::{Malformed, Reader};
 
-/// Names a stream on one circuit; chosen by the origin, never zero, never used twice (§7.1).
+/// Names a stream on one circuit; chosen by the origin, never zero, never used twice (§7.1(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u16);
 
@@ -174,7 +174,7 @@ impl<'a> RelayMsg<'a> {
 }
 
 impl Extend {
-    /// The onion key is named twice, and alike (§6.2): what a relay is told is what the next one
+    /// The onion key is named twice, and alike (§6.2(5)): what a relay is told is what the next one
     /// will see.
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let relay = RelayId(reader.array()?);

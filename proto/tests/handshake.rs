@@ -66,7 +66,7 @@ fn low_order_points() -> Vec<[u8; 32]> {
         .collect()
 }
 
-#[test] // §5.2
+#[test] // §5.2(6)
 fn both_ends_have_the_same_three_different_keys() {
     let (initiator, skin) = start();
     let (theirs, reply) = answer(&skin).unwrap_or_else(|fault| panic!("{fault:?}"));
@@ -78,7 +78,7 @@ fn both_ends_have_the_same_three_different_keys() {
     assert!(forward != backward && backward != binding && forward != binding);
 }
 
-#[test] // §5.2: nothing repeats but the name of the onion key
+#[test] // §5.2(1): nothing repeats but the name of the onion key
 fn every_handshake_has_keys_of_its_own() {
     let mut rng = rng(5);
     let (_, first) = Initiator::start(&NETWORK, &target(), &mut rng);
@@ -93,7 +93,7 @@ fn every_handshake_has_keys_of_its_own() {
     assert_ne!(keys(1), keys(2));
 }
 
-#[test] // §5.1
+#[test] // §5.2(3), §5.3(2)
 fn the_previous_onion_key_is_honoured_and_an_unknown_one_is_not() {
     let other = || OnionSecret::from_seed(&[4; 32]);
     let (_, skin) = start();
@@ -104,7 +104,7 @@ fn the_previous_onion_key_is_honoured_and_an_unknown_one_is_not() {
     assert_eq!(respond(&[]), Err(HandshakeFault::UnknownOnionKey));
 }
 
-#[test] // §5.2
+#[test] // §5.2(3)
 fn a_handshake_for_another_relay_or_network_is_refused() {
     let (_, skin) = start();
     let elsewhere = respond(&NetworkId([9; 32]), &RELAY, &[onion()], &skin, &mut rng(2));
@@ -114,7 +114,7 @@ fn a_handshake_for_another_relay_or_network_is_refused() {
     assert!(answer(&skin).is_ok());
 }
 
-#[test] // §5.2
+#[test] // §5.2(3)
 fn any_changed_byte_of_an_onionskin_is_refused() {
     let (_, skin) = start();
     for position in 0..ONIONSKIN_LEN {
@@ -129,7 +129,7 @@ fn any_changed_byte_of_an_onionskin_is_refused() {
     }
 }
 
-#[test] // §5.2
+#[test] // §5.2(7)
 fn any_changed_byte_of_a_reply_is_refused() {
     let (_, reply) = answer(&start().1).unwrap_or_else(|fault| panic!("{fault:?}"));
     for position in 0..REPLY_LEN {
@@ -143,7 +143,7 @@ fn any_changed_byte_of_a_reply_is_refused() {
     }
 }
 
-#[test] // §5.2: a reply answers one onionskin
+#[test] // §5.2(7): a reply answers one onionskin
 fn a_reply_to_another_onionskin_is_refused() {
     let (_, other) = Initiator::start(&NETWORK, &target(), &mut rng(7));
     let (_, reply) = answer(&other).unwrap_or_else(|fault| panic!("{fault:?}"));
@@ -153,7 +153,7 @@ fn a_reply_to_another_onionskin_is_refused() {
     );
 }
 
-#[test] // §5.2
+#[test] // §5.2(7), §5.2(8)
 fn keys_of_low_order_are_refused_by_both_ends() {
     let (_, skin) = start();
     let (_, reply) = answer(&skin).unwrap_or_else(|fault| panic!("{fault:?}"));
@@ -196,7 +196,7 @@ fn an_onion_key_is_stored_and_restored() {
     assert_ne!(key.id(), onion().id());
 }
 
-#[test] // §5: the wire does not change
+#[test] // §5.2(4): the wire does not change
 fn the_handshake_equals_its_vector() {
     let vector: Value = serde_json::from_str(include_str!("vectors/handshake.json")).expect("JSON");
     let (network, relay) = (

@@ -102,7 +102,7 @@ fn path_of(case: &Value) -> Path {
     )
 }
 
-#[test] // §3.2, §3.3
+#[test] // §3.2(2), §3.3(3), §3.3(4)
 fn forward_layers_equal_the_reference() {
     for case in list(&vectors()["cases"]) {
         let mut path = path_of(case);
@@ -137,7 +137,7 @@ fn forward_layers_equal_the_reference() {
     }
 }
 
-#[test] // §3.4
+#[test] // §3.4(1), §3.4(2)
 fn backward_layers_equal_the_reference() {
     for case in list(&vectors()["cases"]) {
         let mut path = path_of(case);
@@ -170,7 +170,7 @@ fn backward_layers_equal_the_reference() {
     }
 }
 
-#[test] // §3.3: a full cell at every length of path, both ways, again and again
+#[test] // §3.3(1): a full cell at every length of path, both ways, again and again
 fn the_longest_messages_fit() {
     for hops in 1..=HOPS_MAX {
         let mut path = Path::new(hops);
@@ -211,7 +211,7 @@ const POSITIONS: [usize; 14] = [
     BODY_LEN - 1,
 ];
 
-#[test] // §3.2: no byte is without a tag
+#[test] // §3.2(1): no byte is without a tag
 fn a_changed_byte_is_refused_by_the_next_hop() {
     for position in POSITIONS {
         for hop in 0..HOPS_MAX {
@@ -232,7 +232,7 @@ fn a_changed_byte_is_refused_by_the_next_hop() {
     }
 }
 
-#[test] // §3.4
+#[test] // §3.4(3)
 fn a_changed_byte_backward_is_refused_by_the_origin() {
     for position in POSITIONS {
         let mut path = Path::new(HOPS_MAX);
@@ -246,7 +246,7 @@ fn a_changed_byte_backward_is_refused_by_the_origin() {
     }
 }
 
-#[test] // §3.1
+#[test] // §3.1(4)
 fn dropped_replayed_and_reordered_cells_are_refused() {
     let mut path = Path::new(2);
     let (first, mut second) = (path.wrap(b"first"), path.wrap(b"second"));
@@ -282,7 +282,7 @@ fn dropped_replayed_and_reordered_cells_are_refused() {
     );
 }
 
-#[test] // §3.1: a key opens one cell, so that a seized relay holds nothing that opens an older one
+#[test] // §3.1(2): a key opens one cell, so a seized relay holds nothing that opens an older one
 fn keys_move_with_every_cell() {
     let mut path = Path::new(1);
     let mut bodies = Vec::new();
@@ -299,7 +299,7 @@ fn keys_move_with_every_cell() {
     assert!(bodies[0] != bodies[1] && bodies[1] != bodies[2] && bodies[0] != bodies[2]);
 }
 
-#[test] // §3.3: the last hop must not see where padding ends and filler begins
+#[test] // §3.3(6): the last hop must not see where padding ends and filler begins
 fn padding_does_not_show_the_length_of_the_path() {
     for hops in 1..=HOPS_MAX {
         let mut path = Path::new(hops);
@@ -318,7 +318,7 @@ fn padding_does_not_show_the_length_of_the_path() {
     }
 }
 
-#[test] // §3.2
+#[test] // §3.2(4)
 fn unknown_hop_commands_are_refused() {
     for number in 0..=u8::MAX {
         assert_eq!(
@@ -331,7 +331,7 @@ fn unknown_hop_commands_are_refused() {
     assert_eq!(path.peel(0, &mut cell), Err(LayerFault::HopCommand));
 }
 
-#[test] // §3.3
+#[test] // §3.3(1)
 fn a_length_beyond_the_cell_is_refused() {
     let longest = u16::try_from(forward_room(1)).unwrap();
     for (len, expected) in [
@@ -346,7 +346,7 @@ fn a_length_beyond_the_cell_is_refused() {
     }
 }
 
-#[test] // §3.4: only a delivery comes back, and no longer than the room
+#[test] // §3.4(3): only a delivery comes back, and no longer than the room
 fn a_backward_cell_that_is_no_message_is_refused() {
     let longest = u16::try_from(BACKWARD_ROOM).unwrap();
     let head =

@@ -157,7 +157,7 @@ fn a_month_away_costs_no_address() {
     }
 }
 
-#[test] // §6.4(9), (10)
+#[test] // §6.4(9), §6.4(10)
 fn a_view_full_of_dead_relays_still_has_a_path() {
     for (seed, overlay, within) in [(521, Network::local(), 30), (522, by_default(), 120)] {
         let mut world = World::with_overlay(seed, overlay).relays(24).clients(2);
@@ -177,7 +177,7 @@ fn a_view_full_of_dead_relays_still_has_a_path() {
     }
 }
 
-#[test] // §6.4(6), (8): TCP or TLS without a Hello is a dial that hangs
+#[test] // §6.4(6), §6.4(8): TCP or TLS without a Hello is a dial that hangs
 fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
     for (seed, overlay) in [(531, Network::local()), (532, by_default())] {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(1);

@@ -83,7 +83,7 @@ fn finds_a_guard(world: &mut World) -> bool {
     })
 }
 
-#[test] // §6.4(6), (9)
+#[test] // §6.4(6), §6.4(9)
 fn guards_that_are_dead_make_room_for_others_in_each_run() {
     for seed in [301, 302, 303] {
         let mut world = World::new(seed).relays(14).clients(2);
@@ -111,7 +111,7 @@ fn guards_that_are_dead_make_room_for_others_in_each_run() {
     }
 }
 
-#[test] // §6.4(8), (9)
+#[test] // §6.4(8), §6.4(9)
 fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
     let params = Params {
         danger_accept_weak: false,
@@ -168,7 +168,7 @@ fn guards_used(world: &World) -> BTreeSet<RelayId> {
         .collect()
 }
 
-#[test] // §6.4(7), (9)
+#[test] // §6.4(7), §6.4(9)
 fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once() {
     let mut world = World::new(305).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
@@ -506,7 +506,7 @@ fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
     }
 }
 
-#[test] // §6.4(9), (10)
+#[test] // §6.4(9), §6.4(10)
 fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_built() {
     for left in [0, 3, 6] {
         let mut world = World::new(354).relays(8).clients(2);
@@ -565,7 +565,7 @@ fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_ag
     );
 }
 
-#[test] // §6.4(7), (9)
+#[test] // §6.4(7), §6.4(9)
 fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
     let mut world = World::with_overlay(361, default_params())
         .relays(60)

@@ -155,7 +155,7 @@ const DEEDS: [Deed; 4] = [
     Deed::FallsSilent,
 ];
 
-#[test] // §6.4(10), (11)
+#[test] // §6.4(10), §6.4(11)
 fn a_guard_that_breaks_circuits_is_left_for_another_whatever_it_does_to_them() {
     for (seed, deed) in (401..).zip(DEEDS) {
         let Trial {
@@ -182,7 +182,7 @@ fn a_guard_that_breaks_circuits_is_left_for_another_whatever_it_does_to_them() {
     }
 }
 
-#[test] // §6.4(10), (11)
+#[test] // §6.4(10), §6.4(11)
 fn a_layer_2_relay_that_breaks_circuits_is_avoided_and_the_guard_does_not_pay_for_it() {
     for (seed, deed) in (411..).zip(DEEDS) {
         let Trial {
@@ -209,7 +209,7 @@ fn a_layer_2_relay_that_breaks_circuits_is_avoided_and_the_guard_does_not_pay_fo
     }
 }
 
-#[test] // §6.4(10), (11)
+#[test] // §6.4(10), §6.4(11)
 fn a_middle_that_breaks_circuits_does_not_cost_the_guard_its_place() {
     for (seed, deed) in (421..).zip(DEEDS) {
         let Trial {

@@ -577,7 +577,7 @@ mod tests {
         assert_eq!(links.failures(RELAY), 0);
     }
 
-    #[test] // §6.4(7), (9)
+    #[test] // §6.4(7), §6.4(9)
     fn a_relay_has_moved_only_if_it_was_not_dialled_where_it_is_now() {
         let mut links = Links::default();
         let dialled = || vec!["192.0.2.1:1".to_owned(), "192.0.2.2:1".to_owned()];

@@ -213,7 +213,8 @@ impl ReceiveHalf {
         }
     }
 
-    /// A message that says this much may come: it says something, and not after the end.
+    /// A message that says this much may come: it says something (§7.1(5)), and not after the end
+    /// (§7.1(6)).
     pub(super) const fn begin(&self, bytes: &[u8], fin: bool) -> Result<(), Violation> {
         if self.is_finished || (bytes.is_empty() && !fin) {
             Err(Violation::Stream)
@@ -222,7 +223,8 @@ impl ReceiveHalf {
         }
     }
 
-    /// Takes bytes off the front of `bytes` until a frame is whole or none are left.
+    /// Takes bytes off the front of `bytes` until a frame is whole or none are left. The length is
+    /// checked before anything is kept (§7.2(1)).
     pub(super) fn take(&mut self, bytes: &mut &[u8]) -> Result<Option<Vec<u8>>, Violation> {
         if self.announced_len == 0 {
             self.append(bytes, PREFIX_LEN);
@@ -244,7 +246,7 @@ impl ReceiveHalf {
         Ok(Some(core::mem::take(&mut self.partial)))
     }
 
-    /// Nothing more comes: not in the middle of a frame.
+    /// Nothing more comes: not in the middle of a frame (§7.2(2)).
     pub(super) const fn finish(&mut self) -> Result<(), Violation> {
         self.is_finished = true;
         if self.announced_len == 0 && self.partial.is_empty() {

@@ -52,8 +52,8 @@ impl Flow {
     }
 
     /// Makes the next message with `seal`, which returns the tag of its cell. Credits go first, so
-    /// that both ends' full queues can't wait for each other; data follows while the window is
-    /// open.
+    /// that both ends' full queues can't wait for each other; data follows while the window is open
+    /// (§7.3(6)).
     fn poll_message(&mut self, seal: impl FnOnce(&[u8]) -> Tag) -> bool {
         let mut message = Vec::new();
         if let Some(credit) = self.receive_window.poll_credit() {

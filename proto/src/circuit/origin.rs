@@ -126,8 +126,9 @@ impl OriginCircuit {
         self.handshake = Some(Handshake::Extend(Box::new(extend)));
     }
 
-    /// Whether one more hop may be asked for: the circuit is open and shorter than can be, no
-    /// stream was ever opened on it, and there are early cells left for it (§6.2).
+    /// Whether one more hop may be asked for: the circuit is open and shorter than can be
+    /// (§6.1(1)), no stream was ever opened on it (§6.2(2)), and there are early cells left for it
+    /// (§6.1(2)).
     pub fn can_extend(&self) -> bool {
         self.is_open()
             && self.hops() < HOPS_MAX
@@ -273,6 +274,7 @@ impl OriginCircuit {
                 onionskin.write_create_body(cell.body_mut());
                 cell
             }
+            // §6.2(1): nothing else is sent until the answer; `State::Extending` sees to it.
             Some(Handshake::Extend(extend)) => {
                 let mut message = Vec::new();
                 RelayMsg::Extend(extend).encode(&mut message);
@@ -298,6 +300,7 @@ impl OriginCircuit {
         made
     }
 
+    // §4.3(1)
     fn on_created(&mut self, cell: &Cell) -> Result<(), Violation> {
         let reply = Reply::from_created_body(cell.body())?;
         match core::mem::replace(&mut self.state, State::Closed) {
@@ -315,6 +318,7 @@ impl OriginCircuit {
             return Err(Violation::Unexpected);
         }
         let (tag, message) = self.layers.unwrap(cell.body_mut())?;
+        // §6.2(7), §6.2(8)
         match (&self.state, RelayMsg::decode(message)?) {
             (State::Open | State::Extending(_), RelayMsg::Padding) => Ok(()),
             (State::Extending(_), RelayMsg::Extended(reply)) => self.on_extended(&reply),
@@ -338,7 +342,7 @@ impl OriginCircuit {
         }
     }
 
-    /// The answer to a handshake that was sent: the hop is there, or the circuit is over.
+    /// The answer to a handshake that was sent: the hop is there, or the circuit is over (§4.3(2)).
     fn on_reply(&mut self, initiator: Initiator, reply: &Reply) -> Result<(), Violation> {
         let HopKeys {
             forward,
@@ -354,6 +358,7 @@ impl OriginCircuit {
         Ok(())
     }
 
+    /// The circuit is as it was (§6.3(2)).
     fn on_extend_refused(&mut self, refusal: ExtendRefusal) -> Result<(), Violation> {
         if self.handshake.is_some() {
             return Err(Violation::Unexpected);

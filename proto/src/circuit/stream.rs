@@ -39,7 +39,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Most stream bytes in one message from this end (§7.1).
+    /// Most stream bytes in one message from this end (§7.1(1)).
     const fn data_max(self) -> usize {
         match self {
             Self::Origin => FORWARD_DATA_MAX,
@@ -230,7 +230,7 @@ impl Streams {
     }
 
     /// Ends a stream both ways, now: no event of it comes after this. On a stream that is over it
-    /// does nothing.
+    /// does nothing. One whose opening message was not sent leaves a gap in the ids (§7.1(10)).
     pub(super) fn reset(&mut self, id: StreamId) {
         self.events.retain(|event| event.stream() != id);
         let Some(stream) = self
@@ -255,7 +255,7 @@ impl Streams {
         self.events.pop_front()
     }
 
-    /// Takes what a `Data` message says.
+    /// Takes what a `Data` message says (§7.1(7) for streams that were reset).
     pub(super) fn handle_data(&mut self, data: &Data<'_>) -> Result<(), Violation> {
         if data.bytes.len() > self.end.peer().data_max() {
             return Err(Malformed::TooLong.into());
@@ -289,8 +289,8 @@ impl Streams {
         }
     }
 
-    /// The bytes of the next `Data` message to send. Resets go first, then streams take turns, a
-    /// message each.
+    /// The bytes of the next `Data` message to send. Resets go first (§7.1(9)), then streams take
+    /// turns, a message each (§7.2(5)).
     pub(super) fn poll_segment(&mut self) -> Option<Segment> {
         let mut may_begin = true;
         let mut index = 0;
@@ -309,6 +309,7 @@ impl Streams {
         if frame.is_empty() || frame.len() > FRAME_LEN_MAX {
             return Err(Full::FrameLen);
         }
+        // §7.3(7)
         if self.outgoing_bytes + frame.len() > OUTGOING_BYTES_MAX {
             return Err(Full::Bytes);
         }
@@ -316,12 +317,14 @@ impl Streams {
         Ok(())
     }
 
-    /// A stream begins: at the terminal only, under an id above all before it.
+    /// A stream begins: at the terminal only, under an id above all before it (§7.1(2)), while
+    /// fewer than [`STREAMS_MAX`] are open (§7.1(4)).
     fn on_open(&mut self, data: &Data<'_>) -> Result<(), Violation> {
         let is_next = self.end == End::Terminal && data.stream.0 > self.last_opened;
         if !is_next || self.table.len() >= STREAMS_MAX {
             return Err(Violation::Stream);
         }
+        // §7.1(3)
         let (&service, bytes) = data.bytes.split_first().ok_or(Violation::Stream)?;
         let service = Service::from_number(service).ok_or(Violation::Stream)?;
         self.last_opened = data.stream.0;
@@ -334,7 +337,8 @@ impl Streams {
         }
     }
 
-    /// A message of no stream we know: only a reset that crossed the stream's end on the way.
+    /// A message of no stream we know: only a reset that crossed the stream's end on the way
+    /// (§7.1(8)).
     fn on_unknown(&mut self, data: &Data<'_>) -> Result<(), Violation> {
         let crossed = self
             .finished
@@ -349,7 +353,7 @@ impl Streams {
         }
     }
 
-    /// A message that the peer sent before it knew of our reset.
+    /// A message that the peer sent before it knew of our reset (§7.1(7)).
     fn on_crossing(&mut self, data: &Data<'_>) -> Result<(), Violation> {
         let Some(stream) = self.table.get_mut(&data.stream) else {
             return Ok(());
@@ -397,6 +401,7 @@ impl Streams {
             }
         }
         self.incoming_bytes += stream.receive.buffered_len();
+        // §7.2(3)
         if self.incoming_bytes > REASSEMBLY_BYTES_MAX {
             return Err(Violation::FrameLen);
         }
@@ -417,7 +422,7 @@ impl Streams {
     }
 
     /// What the stream sends in its turn; `None` while its next frame has to wait for others to be
-    /// through.
+    /// sent (§7.2(4)).
     fn take_turn(&mut self, id: StreamId, may_begin: &mut bool) -> Option<Segment> {
         let stream = self.table.get_mut(&id)?;
         if stream.phase != Phase::Live {

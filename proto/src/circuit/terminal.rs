@@ -26,7 +26,7 @@ pub enum TerminalEvent {
         service: Service,
         /// The frame.
         frame: Vec<u8>,
-        /// Whether it is the first on its stream: a service answers one request a stream (§7.2).
+        /// Whether it is the first on its stream: a service answers one request a stream (§7.2(7)).
         is_first: bool,
         /// Whether nothing follows it: [`TerminalEvent::StreamEnded`] is not told then.
         fin: bool,
@@ -80,7 +80,7 @@ impl TerminalCircuit {
             .is_none_or(|flow| flow.streams.len() == 0)
     }
 
-    /// Whether no stream was ever opened, so that the circuit may still be extended (§6.2).
+    /// Whether no stream was ever opened, so that the circuit may still be extended (§6.2(2)).
     pub const fn is_fresh(&self) -> bool {
         self.flow.is_none() && self.backward.is_some()
     }
@@ -122,6 +122,7 @@ impl TerminalCircuit {
         tag: [u8; TAG_LEN],
         message: &RelayMsg<'_>,
     ) -> Result<(), Violation> {
+        // §6.2(3), §6.2(8)
         let result = match message {
             _ if self.backward.is_none() => Err(Violation::Unexpected),
             RelayMsg::Padding => Ok(()),

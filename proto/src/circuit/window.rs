@@ -13,7 +13,7 @@ use crate::crypto::is_equal;
 use crate::limits::{CREDIT_EVERY_CELLS, TAG_LEN, WINDOW_INITIAL_CELLS, WINDOW_MAX_CELLS};
 use crate::message::Credit;
 
-/// Tag of a cell as the terminal sees it: what names the cell in a credit (§7.3).
+/// Tag of a cell as the terminal sees it: what names the cell in a credit (§7.3(2)).
 pub(super) type Tag = [u8; TAG_LEN];
 
 /// The most a credit grants: what it acknowledges, and one step of growth.
@@ -50,7 +50,7 @@ impl SendWindow {
         self.left_cells > 0
     }
 
-    /// A `Data` cell went out under this tag.
+    /// A `Data` cell went out under this tag; each takes one of the window (§7.3(1)).
     pub(super) fn on_sent(&mut self, tag: Tag) {
         assert!(
             self.left_cells > 0,
@@ -66,7 +66,7 @@ impl SendWindow {
     }
 
     /// Takes a credit: it must carry the oldest tag not yet credited, and grant as much as it
-    /// acknowledges, or one step more while the window stays within [`WINDOW_MAX_CELLS`].
+    /// acknowledges, or one step more while the window stays within [`WINDOW_MAX_CELLS`] (§7.3(5)).
     pub(super) fn handle_credit(&mut self, credit: &Credit) -> Result<(), Violation> {
         let awaited = self.awaited.front().ok_or(Violation::Window)?;
         if !is_equal(awaited, &credit.tag) {
@@ -118,7 +118,7 @@ impl ReceiveWindow {
         self.may_grow = may_grow;
     }
 
-    /// A `Data` cell came under this tag: within the window, or the peer broke the rule.
+    /// A `Data` cell came under this tag: within the window, or the peer broke §7.3(3).
     pub(super) fn handle_cell(&mut self, tag: Tag) -> Result<(), Violation> {
         self.left_cells = self.left_cells.checked_sub(1).ok_or(Violation::Window)?;
         self.since_due_cells += 1;
@@ -130,7 +130,7 @@ impl ReceiveWindow {
         Ok(())
     }
 
-    /// The next credit to send, granted by being taken.
+    /// The next credit to send, granted by being taken (§7.3(4)).
     pub(super) fn poll_credit(&mut self) -> Option<Credit> {
         let tag = self.due.pop_front()?;
         let grows = self.may_grow && self.window_cells + CREDIT_EVERY_CELLS <= WINDOW_MAX_CELLS;
@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(1)
     fn sends_the_initial_window_and_no_more() {
         let mut window = SendWindow::new();
         send(&mut window, 1, 64);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(window.left_cells, 16);
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(5)
     fn a_credit_carries_the_oldest_awaited_tag() {
         for wrong in [15, 17, 32] {
             let mut window = SendWindow::new();
@@ -193,7 +193,7 @@ mod tests {
         window.handle_credit(&credit(32, 16)).unwrap();
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(5)
     fn a_credit_counts_once() {
         let mut window = SendWindow::new();
         send(&mut window, 1, 40);
@@ -204,7 +204,7 @@ mod tests {
         );
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(5)
     fn a_credit_before_its_cells_is_refused() {
         let mut window = SendWindow::new();
         send(&mut window, 1, 15);
@@ -214,7 +214,7 @@ mod tests {
         );
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(4)
     fn a_credit_grants_one_step_or_two() {
         for cells in [0, 1, 15, 17, 33, 48, u16::MAX] {
             let mut window = SendWindow::new();
@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(4)
     fn the_window_grows_to_its_limit_and_not_beyond() {
         let mut window = SendWindow::new();
         let mut sent = 0;
@@ -245,14 +245,14 @@ mod tests {
         window.handle_credit(&credit(sent + 16, 16)).unwrap();
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(3)
     fn an_overrun_is_refused() {
         let mut window = ReceiveWindow::new(true);
         (1..=64).for_each(|number| window.handle_cell(tag(number)).unwrap());
         assert_eq!(window.handle_cell(tag(65)), Err(Violation::Window));
     }
 
-    #[test] // §7.3: a credit that is due but not sent grants nothing
+    #[test] // §7.3(3): a credit that is due but not sent grants nothing
     fn credits_come_every_16_cells_and_grow_when_allowed() {
         let mut window = ReceiveWindow::new(false);
         (1..=15).for_each(|number| window.handle_cell(tag(number)).unwrap());
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(window.poll_credit(), Some(credit(32, 32)));
     }
 
-    #[test] // §7.3
+    #[test] // §7.3(5)
     fn both_ends_count_alike_forever() {
         let (mut sender, mut receiver) = (SendWindow::new(), ReceiveWindow::new(true));
         let mut number = 0;

@@ -26,7 +26,7 @@ pub const ONIONSKIN_LEN: usize =
 /// Length of a reply, bytes (§5.2).
 pub const REPLY_LEN: usize = 32 + CIPHERTEXT_LEN + 32;
 
-/// Length of the extension block inside its seal, bytes. All zeros in this version (§5.2).
+/// Length of the extension block inside its seal, bytes. All zeros in this version (§5.2(2)).
 const EXTENSION_LEN: usize = 64;
 /// Name and parameters of the handshake: in front of everything that is hashed.
 const PROTO: &[u8] = b"umbel-hntor1-x25519-mlkem768-sha256";
@@ -43,7 +43,7 @@ pub struct Onionskin(pub [u8; ONIONSKIN_LEN]);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply(pub [u8; REPLY_LEN]);
 
-/// A relay's onion key: what circuits are extended to it by (§5.1).
+/// A relay's onion key: what circuits are extended to it by (§5.1(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OnionKey(pub [u8; 32]);
 
@@ -74,7 +74,7 @@ pub struct HopKeys {
 }
 
 /// A value that only the two ends of one hop know; signatures made over a circuit cover it, so that
-/// they are worth nothing on another (§5.2).
+/// they are worth nothing on another (§5.2(6)).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Binding(pub [u8; 32]);
 
@@ -114,9 +114,10 @@ pub struct Initiator {
 }
 
 impl Initiator {
-    /// Begins a handshake with `target`. All keys are fresh for it.
+    /// Begins a handshake with `target`. All keys are fresh for it (§5.2(1)).
     ///
-    /// An onion key of low order gets an onionskin that nobody can open, and `finish` fails.
+    /// An onion key of low order gets an onionskin that nobody can open, and `finish` fails
+    /// (§5.2(8)).
     pub fn start(
         network: &NetworkId,
         target: &HopTarget,
@@ -161,7 +162,7 @@ impl Initiator {
         (initiator, onionskin)
     }
 
-    /// Takes the reply: from here on the hop is who it should be, and has the same keys.
+    /// Takes the reply: from here on the hop is who it should be, and has the same keys (§5.2(7)).
     ///
     /// # Errors
     /// Anything but an answer of the target to exactly this onionskin.
@@ -189,7 +190,7 @@ impl Initiator {
     }
 }
 
-/// Answers an onionskin with whichever of `keys` it names.
+/// Answers an onionskin with whichever of `keys` it names; checks in the order of §5.2(3).
 ///
 /// The extension block is opened before any ML-KEM work: it shows, for the price of one X25519,
 /// that the initiator knows this relay and made the whole onionskin for it.
@@ -232,7 +233,7 @@ pub fn respond(
 }
 
 impl OnionKey {
-    /// The name of this key (§5.1).
+    /// The name of this key (§5.1(2)).
     pub fn id(&self) -> OnionKeyId {
         let [
             id @ ..,

@@ -55,7 +55,7 @@ impl HopCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerFault {
     /// The tag does not fit: the cell was tampered with, or one was dropped, replayed or reordered
-    /// (§3.1).
+    /// (§3.1(4)).
     BadTag,
     /// No such hop command, or not one for this direction (§3.2).
     HopCommand,

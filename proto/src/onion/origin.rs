@@ -63,8 +63,8 @@ impl OriginLayers {
         self.hops.is_empty()
     }
 
-    /// Fills `body` with a message for the last hop, and returns the tag that the last hop will
-    /// see.
+    /// Fills `body` with a message for the last hop (§3.3(3), §3.3(4)), and returns the tag that
+    /// the last hop will see. All keys move (§3.3(5)).
     ///
     /// # Panics
     /// There is no hop, or the message is longer than [`forward_room`] of the hops.
@@ -89,8 +89,8 @@ impl OriginLayers {
         let filler_len = HOP_OVERHEAD_LEN * (self.hops.len() - 1);
         let (content, filler) = body.split_at_mut(BODY_LEN - filler_len);
         let (_, plain) = content.split_at_mut(TAG_LEN);
-        // Random, because zeros would show the last hop where they end, and so how many hops there
-        // are.
+        // §3.3(6): random, because zeros would show the last hop where they end, and so how many
+        // hops there are.
         rng.fill_bytes(write_plain(plain, deliver, message));
         self.write_filler(filler);
 
@@ -110,7 +110,8 @@ impl OriginLayers {
     }
 
     /// Writes what the end of the last hop's plaintext will be: what the hops before it append,
-    /// each through the layers after it. Known in advance, so that the last hop's tag can cover it.
+    /// each through the layers after it. Known in advance, so that the last hop's tag can cover it
+    /// (§3.3(2)).
     fn write_filler(&self, filler: &mut [u8]) {
         let mut len = 0;
         for hop in &self.hops {
@@ -128,7 +129,7 @@ impl OriginLayers {
         }
     }
 
-    /// Takes all layers off a cell from the last hop: its tag, and the message in it.
+    /// Takes all layers off a cell from the last hop (§3.4(3)): its tag, and the message in it.
     ///
     /// # Errors
     /// The cell is not what the last hop sealed next, or is not a message: the circuit is over.

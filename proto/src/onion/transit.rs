@@ -51,20 +51,22 @@ impl PeelLayer {
         let (body, tail) = cell.body_and_room_mut().split_at_mut(BODY_LEN);
         let (tag, sealed) = body.split_first_chunk_mut().ok_or(LayerFault::BadTag)?;
         let tag = *tag;
-        aead::open_in_place(&self.key, &tag, sealed)?;
+        aead::open_in_place(&self.key, &tag, sealed)?; // §3.2(1)
         let number = sealed.first().copied().unwrap_or(u8::MAX);
+        // §3.2(2)
         let block = stream::block_and_next_key(&mut self.key, TAIL_COUNTER);
         let (_, appended) = block.split_at(TAIL_SKIP);
         for (byte, &key_byte) in tail.iter_mut().zip(appended) {
             *byte = key_byte;
         }
         cell.shift();
+        // §3.2(3)
         let command = HopCommand::from_number(number).ok_or(LayerFault::HopCommand)?;
         Ok(Peeled { command, tag })
     }
 }
 
-/// The relay message in a peeled cell that is for this hop (§3.3). What is behind it is padding and
+/// The relay message in a peeled cell that is for this hop (§3.3(1)). Behind it are padding and
 /// filler.
 ///
 /// # Errors
@@ -84,12 +86,12 @@ impl AddLayer {
         Self { key }
     }
 
-    /// Adds this hop's layer to a cell on its way to the origin.
+    /// Adds this hop's layer to a cell on its way to the origin (§3.4(2)).
     pub fn add(&mut self, body: &mut [u8; BODY_LEN]) {
         stream::xor_cell_and_next_key(&mut self.key, body);
     }
 
-    /// Fills `cell` with a message from this hop to the origin, and returns the cell's tag.
+    /// Fills `cell` with a message from this hop to the origin, and returns its tag (§3.4(1)).
     ///
     /// # Panics
     /// The message is longer than [`BACKWARD_ROOM`].

@@ -10,7 +10,7 @@ use umbel_proto::message::{ExtendRefusal, RelayMsg, Service};
 
 use crate::chain::{Chain, Destroyed};
 
-#[test] // §6.1
+#[test] // §6.1(1)
 fn builds_one_to_four_hops() {
     for hops in 1..=4 {
         let mut chain = Chain::built(hops);
@@ -25,7 +25,7 @@ fn builds_one_to_four_hops() {
     }
 }
 
-#[test] // §6.2
+#[test] // §6.2(2)
 fn a_circuit_with_a_stream_is_not_extended() {
     let mut chain = Chain::built(3);
     assert!(chain.origin.can_extend());
@@ -40,7 +40,7 @@ fn a_circuit_with_a_stream_is_not_extended() {
     assert!(!chain.origin.can_extend() && !chain.terminal().is_fresh());
 }
 
-#[test] // §6.3
+#[test] // §6.3(2)
 fn a_refused_extend_leaves_the_circuit_open() {
     let mut chain = Chain::built(2);
     chain.begin_extend_to_unknown();
@@ -56,7 +56,7 @@ fn a_refused_extend_leaves_the_circuit_open() {
     assert_eq!(chain.origin.hops(), 3);
 }
 
-#[test] // §3.2
+#[test] // §6.1(2), §3.2(4)
 fn a_circuit_runs_out_of_early_cells() {
     let mut chain = Chain::built(1);
     for _ in 0..EARLY_CELLS_MAX {
@@ -67,7 +67,7 @@ fn a_circuit_runs_out_of_early_cells() {
     assert!(!chain.origin.can_extend());
 }
 
-#[test] // §3.1
+#[test] // §3.1(4)
 fn each_hop_refuses_a_forward_cell_that_was_touched() {
     for tampered_hop in 1..=4 {
         for at in [0, 16, 17, 1000, 2042] {
@@ -93,7 +93,7 @@ fn each_hop_refuses_a_forward_cell_that_was_touched() {
     }
 }
 
-#[test] // §3.1
+#[test] // §3.1(4)
 fn forward_cells_dropped_or_replayed_or_reordered_are_refused() {
     let refused = Err(Destroyed {
         by: 1,
@@ -119,7 +119,7 @@ fn forward_cells_dropped_or_replayed_or_reordered_are_refused() {
     chain.forward(second).unwrap();
 }
 
-#[test] // §3.4
+#[test] // §3.4(3)
 fn the_origin_refuses_a_backward_cell_that_was_touched_or_dropped() {
     let answered = || {
         let mut chain = Chain::built(3);
@@ -156,7 +156,7 @@ fn the_origin_refuses_a_backward_cell_that_was_touched_or_dropped() {
     answered().run().unwrap();
 }
 
-#[test] // §4.3
+#[test] // §4.3(1)
 fn an_origin_takes_nothing_but_created_first() {
     for command in [Command::Relay, Command::Create, Command::Destroy] {
         let mut chain = Chain::unbuilt();
@@ -176,7 +176,7 @@ fn an_origin_takes_nothing_but_created_first() {
     );
 }
 
-#[test] // §4.3
+#[test] // §4.3(1)
 fn a_second_created_is_refused() {
     let mut chain = Chain::built(1);
     let mut cell = Cell::new(CircId::new(1), Command::Created);
@@ -186,7 +186,7 @@ fn a_second_created_is_refused() {
     );
 }
 
-#[test] // §6.2
+#[test] // §4.3(2)
 fn answers_to_no_extend_are_refused() {
     for answer in [
         RelayMsg::ExtendRefused(ExtendRefusal::Refused),
@@ -204,7 +204,7 @@ fn answers_to_no_extend_are_refused() {
     }
 }
 
-#[test] // §6.2: an answer can't come before its question was sent
+#[test] // §4.3(2): an answer can't come before its question was sent
 fn an_answer_before_the_extend_is_sent_is_refused() {
     let mut chain = Chain::rogue();
     chain.begin_extend(2);
@@ -218,7 +218,7 @@ fn an_answer_before_the_extend_is_sent_is_refused() {
     );
 }
 
-#[test] // §6.2, §5
+#[test] // §6.2(7)
 fn a_forged_extended_closes_the_circuit() {
     let mut chain = Chain::rogue();
     chain.begin_extend(2);
@@ -233,7 +233,7 @@ fn a_forged_extended_closes_the_circuit() {
     );
 }
 
-#[test] // §4.4
+#[test] // §4.4(1)
 fn a_closed_circuit_refuses_everything() {
     let mut chain = Chain::rogue();
     let (_, cell) = chain.rogue_says(&RelayMsg::ExtendRefused(ExtendRefusal::Refused));
@@ -254,7 +254,7 @@ fn a_closed_circuit_refuses_everything() {
     );
 }
 
-#[test] // §4.4
+#[test] // §4.4(1)
 fn a_closed_terminal_refuses_everything() {
     let mut chain = Chain::built(1);
     let terminal = chain.terminal();

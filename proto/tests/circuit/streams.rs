@@ -75,7 +75,7 @@ fn origin_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     result
 }
 
-#[test] // §7.2
+#[test] // §7.2(1)
 fn frames_of_any_length_pass_both_ways_at_once() {
     let edges =
         [FORWARD_DATA_MAX, BACKWARD_DATA_MAX].map(|max| [max - 6, max - 5, max - 4, max - 3, max]);
@@ -114,7 +114,7 @@ fn frames_of_any_length_pass_both_ways_at_once() {
     }
 }
 
-#[test] // §7.1
+#[test] // §7.1(3)
 fn a_short_request_and_its_reply_are_a_cell_each() {
     let mut chain = Chain::built(4);
     let (sent, received) = (chain.origin.cells_sent(), chain.origin.cells_received());
@@ -138,7 +138,7 @@ fn a_short_request_and_its_reply_are_a_cell_each() {
     );
 }
 
-#[test] // §7.2
+#[test] // §7.2(5)
 fn short_frames_of_a_stream_share_a_cell() {
     let mut chain = Chain::built(1);
     let sent = chain.origin.cells_sent();
@@ -162,7 +162,7 @@ fn short_frames_of_a_stream_share_a_cell() {
     ));
 }
 
-#[test] // §7.2
+#[test] // §7.2(5)
 fn streams_take_turns() {
     let mut chain = Chain::built(1);
     let long = chain
@@ -190,7 +190,7 @@ fn streams_take_turns() {
     );
 }
 
-#[test] // §7.2: what both ends hold stays below the limits though all streams speak at once
+#[test] // §7.2(4): what both ends hold stays below the limits though all streams speak at once
 fn many_long_frames_pass_interleaved() {
     let mut chain = Chain::built(2);
     let len = OUTGOING_BYTES_MAX / STREAMS_MAX;
@@ -217,7 +217,7 @@ fn many_long_frames_pass_interleaved() {
     assert!(chain.terminal().is_idle() && chain.origin.stream_count() == 0);
 }
 
-#[test] // §7.2: a stream opens on time though its frame has to wait for room at the other end
+#[test] // §7.2(4): a stream opens on time though its frame has to wait for room at the other end
 fn long_frames_wait_for_each_other() {
     let mut chain = Chain::built(1);
     for number in 0..4 {
@@ -230,7 +230,7 @@ fn long_frames_wait_for_each_other() {
     assert_eq!(chain.terminal_events().len(), 4);
 }
 
-#[test] // §7.3
+#[test] // §7.3(7)
 fn what_does_not_fit_the_queue_is_refused_to_the_caller() {
     let mut chain = Chain::built(1);
     let stream = chain
@@ -258,7 +258,7 @@ fn what_does_not_fit_the_queue_is_refused_to_the_caller() {
     }
 }
 
-#[test] // §7.1
+#[test] // §7.1(4)
 fn at_most_32_streams_are_open() {
     let mut chain = Chain::built(1);
     for _ in 0..STREAMS_MAX {
@@ -286,7 +286,7 @@ fn at_most_32_streams_are_open() {
     assert_eq!(terminal_says(&opens), Err(Violation::Stream));
 }
 
-#[test] // §7.1
+#[test] // §7.1(2)
 fn stream_ids_run_out() {
     let mut chain = Chain::built(1);
     for number in 1..=u16::MAX {
@@ -307,7 +307,7 @@ fn stream_ids_run_out() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(2)
 fn ids_only_grow() {
     assert_eq!(
         terminal_says(&[data(1, OPEN, REQUEST), data(7, OPEN, REQUEST)]),
@@ -331,7 +331,7 @@ fn ids_only_grow() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(2)
 fn only_the_origin_opens_streams() {
     assert_eq!(
         origin_says(&[data(2, OPEN, REQUEST)]),
@@ -343,7 +343,7 @@ fn only_the_origin_opens_streams() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(3)
 fn the_first_byte_is_a_service() {
     assert_eq!(terminal_says(&[data(1, OPEN, &[2])]), Ok(()));
     assert_eq!(terminal_says(&[data(1, OPEN, &[])]), Err(Violation::Stream));
@@ -357,7 +357,7 @@ fn the_first_byte_is_a_service() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(8)
 fn data_of_unknown_streams_is_refused() {
     for flags in [NONE, FIN] {
         assert_eq!(
@@ -381,7 +381,7 @@ fn data_of_unknown_streams_is_refused() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(5)
 fn a_message_says_something() {
     assert_eq!(
         terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, FRAME)]),
@@ -397,7 +397,7 @@ fn a_message_says_something() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(6)
 fn nothing_follows_the_end_but_a_reset() {
     assert_eq!(
         terminal_says(&[data(1, OPEN_FIN, REQUEST), data(1, NONE, FRAME)]),
@@ -417,7 +417,7 @@ fn nothing_follows_the_end_but_a_reset() {
     );
 }
 
-#[test] // §7.1
+#[test] // §7.1(7)
 fn nothing_follows_a_reset() {
     let reset = [data(1, OPEN, REQUEST), data(1, RESET, &[])];
     assert_eq!(terminal_says(&reset), Ok(()));
@@ -430,7 +430,7 @@ fn nothing_follows_a_reset() {
     }
 }
 
-#[test] // §7.2
+#[test] // §7.2(2)
 fn a_stream_does_not_end_inside_a_frame() {
     for bytes in [
         &[1, 0, 0][..],
@@ -446,7 +446,7 @@ fn a_stream_does_not_end_inside_a_frame() {
     assert_eq!(terminal_says(&[data(1, OPEN_FIN, REQUEST)]), Ok(()));
 }
 
-#[test] // §7.2
+#[test] // §7.2(5)
 fn a_frame_arrives_however_it_is_cut() {
     let mut chain = Chain::built(1);
     chain
@@ -474,7 +474,7 @@ fn a_frame_arrives_however_it_is_cut() {
     ));
 }
 
-#[test] // §7.2
+#[test] // §7.2(1)
 fn a_frame_announces_1_to_196608_bytes() {
     let announced = |len: u32| [&[1][..], &len.to_be_bytes()].concat();
     for (len, expected) in [
@@ -492,7 +492,7 @@ fn a_frame_announces_1_to_196608_bytes() {
     }
 }
 
-#[test] // §7.2
+#[test] // §7.2(3)
 fn half_received_frames_are_bounded() {
     let mut chain = Chain::built(1);
     let begin = [&[1][..], &(FRAME_LEN_MAX as u32).to_be_bytes(), &[0; 1900]].concat();
@@ -519,7 +519,7 @@ fn half_received_frames_are_bounded() {
     }
 }
 
-#[test] // §7.1
+#[test] // §7.1(1)
 fn a_message_keeps_to_its_direction_s_length() {
     let long = [&[1, 0, 0, 255, 255][..], &[0; FORWARD_DATA_MAX - 4]].concat();
     assert_eq!(
@@ -532,7 +532,7 @@ fn a_message_keeps_to_its_direction_s_length() {
     );
 }
 
-#[test] // §7.1: a reset is answered by a reset, and what crossed it is let go by
+#[test] // §7.1(7): a reset is answered by a reset, and what crossed it is let go by
 fn the_terminal_resets_a_stream_that_still_sends() {
     let mut chain = Chain::built(2);
     let stream = chain
@@ -565,7 +565,7 @@ fn the_terminal_resets_a_stream_that_still_sends() {
     assert!(chain.origin.poll_cell(&mut chain.rng).is_none());
 }
 
-#[test] // §7.1
+#[test] // §7.1(7)
 fn the_origin_ends_a_subscription() {
     let mut chain = Chain::built(1);
     let stream = chain
@@ -598,7 +598,7 @@ fn the_origin_ends_a_subscription() {
     assert!(chain.terminal().is_idle() && chain.origin.stream_count() == 0);
 }
 
-#[test] // §7.1
+#[test] // §7.1(7)
 fn resets_and_ends_may_cross() {
     type Act = fn(&mut Chain, StreamId);
     let origin_acts: [Act; 3] = [
@@ -638,7 +638,7 @@ fn resets_and_ends_may_cross() {
     }
 }
 
-#[test] // §7.1
+#[test] // §7.1(8)
 fn a_reset_that_crossed_the_end_is_let_go_by() {
     assert_eq!(
         origin_says(&[data(1, FIN, FRAME), data(1, RESET, &[])]),

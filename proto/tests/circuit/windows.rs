@@ -26,7 +26,7 @@ fn bytes_of(stream: u16, bytes: &[u8]) -> RelayMsg<'_> {
     })
 }
 
-#[test]
+#[test] // §7.3(1)
 fn sixty_four_cells_go_before_the_first_credit() {
     let mut chain = Chain::built(2);
     chain
@@ -47,7 +47,7 @@ fn sixty_four_cells_go_before_the_first_credit() {
     );
 }
 
-#[test]
+#[test] // §7.3(1)
 fn the_terminal_keeps_to_its_window_too() {
     let mut chain = Chain::built(2);
     let stream = chain
@@ -78,7 +78,7 @@ fn fill_unanswered(chain: &mut Chain, stream: StreamId) -> usize {
     }
 }
 
-#[test]
+#[test] // §7.3(4)
 fn the_window_grows_to_512_while_that_is_allowed() {
     for (may_grow, window) in [(true, 512), (false, 64)] {
         let mut chain = Chain::built(1);
@@ -100,7 +100,7 @@ fn the_window_grows_to_512_while_that_is_allowed() {
     }
 }
 
-#[test]
+#[test] // §7.3(5)
 fn a_forged_credit_is_refused_by_the_terminal() {
     let mut chain = Chain::built(1);
     let stream = chain
@@ -120,7 +120,7 @@ fn a_forged_credit_is_refused_by_the_terminal() {
     );
 }
 
-#[test]
+#[test] // §7.3(5)
 fn a_credit_without_cells_is_refused() {
     let credit = RelayMsg::Credit(Credit {
         tag: [0; 16],
@@ -141,7 +141,7 @@ fn a_credit_without_cells_is_refused() {
     );
 }
 
-#[test]
+#[test] // §7.3(5)
 fn a_replayed_credit_is_refused() {
     let mut chain = Chain::built(1);
     // As a terminal that keeps what it is sent: 16 cells and their last tag.
@@ -164,7 +164,7 @@ fn a_replayed_credit_is_refused() {
     );
 }
 
-#[test]
+#[test] // §7.3(3)
 fn the_terminal_refuses_an_overrun() {
     for answers in [false, true] {
         let mut chain = Chain::built(1);
@@ -199,7 +199,7 @@ fn the_terminal_refuses_an_overrun() {
     }
 }
 
-#[test] // data for a stream that was reset counts too
+#[test] // §7.3(3): data for a stream that was reset counts too
 fn the_origin_refuses_an_overrun() {
     let mut chain = Chain::rogue();
     let stream = chain

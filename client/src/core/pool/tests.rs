@@ -1,5 +1,5 @@
 //! How many relays a client dials, and takes for guards, while guards can't be reached
-//! (docs/protocol.md §6.4(8), (9)).
+//! (docs/protocol.md §6.4(8), §6.4(9)).
 
 use std::collections::BTreeSet;
 
@@ -179,7 +179,7 @@ impl Blocked {
     }
 }
 
-#[test] // §6.4(8), (9)
+#[test] // §6.4(8), §6.4(9)
 fn a_client_whose_guards_are_blocked_dials_few_relays() {
     let mut blocked = Blocked::new(&[RelayId([9; 32])], None);
     blocked.run_for(HOUR * 20);
@@ -196,7 +196,7 @@ fn a_client_whose_guards_are_blocked_dials_few_relays() {
     );
 }
 
-#[test] // §6.4(8), (9)
+#[test] // §6.4(8), §6.4(9)
 fn whoever_answers_for_the_view_is_no_guard_for_that() {
     let mut blocked = Blocked::new(&[], None);
     blocked.run_for(HOUR);

@@ -276,7 +276,7 @@ fn a_page_by_the_rules_is_taken() {
     assert_eq!(bench.requests.len(), 2);
 }
 
-#[test] // §8.3(4), (6)
+#[test] // §8.3(4), §8.3(6)
 fn a_page_against_the_rules_ends_the_circuit() {
     let prefix = |number: u8| IdPrefix::of(&id(number)).0;
     let twice = || {
