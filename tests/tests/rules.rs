@@ -1,0 +1,274 @@
+//! Rules and code: `docs/protocol.md` numbers the rules, comments cite them as `§7.3(4)`.
+//!
+//! Every citation names a section or a rule that exists. Every rule of §2 to §7 is cited above the
+//! code that obeys it and by the test that shows it, except for the known gaps in `rules.txt`. That
+//! list may only shrink: a new gap fails the test, and so does a listed rule that is now cited.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Sections whose rules are held to both: code and test.
+const HELD: [&str; 6] = ["2", "3", "4", "5", "6", "7"];
+/// A section sign behind one of these is of another document.
+const OTHERS: [&str; 3] = ["RFC", "FIPS", "design"];
+
+/// A section, and a rule in it: ("7.3", "4"). No rule: the section as a whole.
+type Rule = (String, Option<String>);
+
+/// The sections and numbered rules of the protocol. A lettered part of a rule, `§10.2(6a)`, is kept
+/// with the rule it belongs to.
+#[derive(Default)]
+struct Protocol {
+    sections: BTreeSet<String>,
+    rules: BTreeMap<(String, String), String>,
+}
+
+impl Protocol {
+    fn read(text: &str) -> Self {
+        let mut protocol = Self::default();
+        let (mut section, mut rule) = (String::new(), String::new());
+        for line in text.lines() {
+            if let Some(title) = line.strip_prefix("## ").or(line.strip_prefix("# ")) {
+                section = title.split(' ').next().unwrap_or_default().to_owned();
+                rule.clear();
+                protocol.sections.insert(section.clone());
+                continue;
+            }
+            let Some((label, _)) = line.split_once(". ") else {
+                continue;
+            };
+            let part = label.trim_start();
+            if part.len() == label.len() && is_rule_label(label) {
+                rule = label.to_owned();
+                protocol
+                    .rules
+                    .insert((section.clone(), rule.clone()), rule.clone());
+            } else if label.len() == 4 && part.len() == 1 && !rule.is_empty() {
+                protocol
+                    .rules
+                    .insert((section.clone(), format!("{rule}{part}")), rule.clone());
+            }
+        }
+        protocol
+    }
+
+    /// The rules of the sections that are held to code and test, in order.
+    fn held(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.rules
+            .iter()
+            .filter(|((_, label), rule)| label == *rule)
+            .map(|((section, label), _)| (section.as_str(), label.as_str()))
+            .filter(|(section, _)| HELD.contains(&section.split('.').next().unwrap_or_default()))
+    }
+}
+
+/// A number, perhaps with one letter behind it: `9`, `9a`.
+fn is_rule_label(label: &str) -> bool {
+    let digits = label.trim_end_matches(|c: char| c.is_ascii_lowercase());
+    !digits.is_empty()
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && label.len() - digits.len() <= 1
+}
+
+/// One file's citations, each with its line and whether it stands in a test.
+struct Citation {
+    line: usize,
+    is_in_test: bool,
+    rule: Result<Rule, String>,
+}
+
+/// Reads every `§` of a text that is not of another document.
+fn citations(path: &Path, text: &str) -> Vec<Citation> {
+    let tests_begin = if is_test_file(path) {
+        0
+    } else {
+        text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len())
+    };
+    text.match_indices('§')
+        .filter(|(at, _)| !is_of_another_document(&text[..*at]))
+        .map(|(at, sign)| Citation {
+            line: text[..at].matches('\n').count() + 1,
+            is_in_test: at > tests_begin,
+            rule: parse(&text[at + sign.len()..]),
+        })
+        .collect()
+}
+
+/// The two words before the sign name another document: "RFC 8032 §".
+fn is_of_another_document(before: &str) -> bool {
+    before
+        .rsplit([' ', '\n'])
+        .skip(1)
+        .take(2)
+        .any(|word| OTHERS.contains(&word.trim_matches('(')))
+}
+
+/// The one form: `7`, `7.3`, `7.3(4)`, with nothing behind it that continues a list of rules.
+fn parse(text: &str) -> Result<Rule, String> {
+    let wrong = || text.chars().take(16).collect::<String>();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let section = text[..end].trim_end_matches('.');
+    let section = if section.is_empty() && text.starts_with(['A', 'B', 'C']) {
+        &text[..1]
+    } else {
+        section
+    };
+    let rest = &text[section.len()..];
+    let (rule, rest) = match rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((rule, rest)) if is_rule_label(rule) => (Some(rule.to_owned()), rest),
+        _ => (None, rest),
+    };
+    let continues = [", (", " and (", " to (", "-("]
+        .iter()
+        .any(|list| rest.starts_with(list));
+    if section.is_empty() || rest.starts_with('(') || continues {
+        return Err(wrong());
+    }
+    Ok((section.to_owned(), rule))
+}
+
+/// Files that hold tests and nothing else.
+fn is_test_file(path: &Path) -> bool {
+    let name = path
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    path.components().any(|part| part.as_os_str() == "tests")
+        || name == "tests"
+        || name == "testing"
+        || name.ends_with("_tests")
+}
+
+/// All Rust sources of the four packages, each as its path from the root and its text.
+fn sources() -> io::Result<Vec<(PathBuf, String)>> {
+    let mut folders: Vec<PathBuf> = ["proto", "relay", "client", "tests"]
+        .map(PathBuf::from)
+        .into();
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(root().join(&folder))? {
+            let entry = entry?;
+            let path = folder.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                found.push((path, fs::read_to_string(entry.path())?));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn protocol_text() -> io::Result<String> {
+    fs::read_to_string(root().join("docs/protocol.md"))
+}
+
+#[test]
+fn every_citation_has_the_one_form_and_names_a_rule_that_exists() {
+    let text = protocol_text().unwrap();
+    let protocol = Protocol::read(&text);
+    let mut wrong = Vec::new();
+    for (path, text) in sources().unwrap() {
+        if path.ends_with("tests/rules.rs") {
+            continue; // shows the form, and forms that are none
+        }
+        for citation in citations(&path, &text) {
+            let at = format!("{}:{}", path.display(), citation.line);
+            match citation.rule {
+                Err(text) => wrong.push(format!("{at}: not a citation: §{text}")),
+                Ok((section, _)) if !protocol.sections.contains(&section) => {
+                    wrong.push(format!("{at}: no section §{section}"));
+                }
+                Ok((section, Some(rule)))
+                    if !protocol
+                        .rules
+                        .contains_key(&(section.clone(), rule.clone())) =>
+                {
+                    wrong.push(format!("{at}: no rule §{section}({rule})"));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "cite as §7.3(4):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_rule_without_code_or_test_is_a_known_gap_and_the_list_only_shrinks() {
+    let text = protocol_text().unwrap();
+    let protocol = Protocol::read(&text);
+    let (mut in_code, mut in_tests) = (BTreeSet::new(), BTreeSet::new());
+    for (path, text) in sources().unwrap() {
+        if path.ends_with("tests/rules.rs") {
+            continue;
+        }
+        for citation in citations(&path, &text) {
+            let Ok((section, Some(label))) = citation.rule else {
+                continue;
+            };
+            let Some(rule) = protocol.rules.get(&(section.clone(), label)) else {
+                continue;
+            };
+            let cited = if citation.is_in_test {
+                &mut in_tests
+            } else {
+                &mut in_code
+            };
+            cited.insert((section, rule.clone()));
+        }
+    }
+    let mut gaps = BTreeSet::new();
+    for (section, rule) in protocol.held() {
+        let key = (section.to_owned(), rule.to_owned());
+        for (kind, cited) in [("code", &in_code), ("test", &in_tests)] {
+            if !cited.contains(&key) {
+                gaps.insert(format!("§{section}({rule}) {kind}"));
+            }
+        }
+    }
+    let list = fs::read_to_string(root().join("tests/rules.txt")).unwrap();
+    let known: BTreeSet<String> = list
+        .lines()
+        .filter(|line| line.starts_with('§'))
+        .map(str::to_owned)
+        .collect();
+    let new: Vec<&String> = gaps.difference(&known).collect();
+    let closed: Vec<&String> = known.difference(&gaps).collect();
+    assert!(
+        new.is_empty(),
+        "cite these rules above the code, and by a test: {new:#?}"
+    );
+    assert!(
+        closed.is_empty(),
+        "no gaps any more, take them out of tests/rules.txt: {closed:#?}"
+    );
+}
+
+#[test]
+fn a_citation_is_a_section_or_one_rule_of_it() {
+    let whole = |section: &str| Ok((section.to_owned(), None));
+    let rule = |section: &str, rule: &str| Ok((section.to_owned(), Some(rule.to_owned())));
+    assert_eq!(parse("7"), whole("7"));
+    assert_eq!(parse("7.3. Then"), whole("7.3"));
+    assert_eq!(parse("7.3(4), §7.1"), rule("7.3", "4"));
+    assert_eq!(parse("8.3(9a))"), rule("8.3", "9a"));
+    for wrong in [
+        "",
+        "x",
+        "6.4(6), (9)",
+        "6.4(6) and (9)",
+        "6.4(six)",
+        "6.4(6",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
