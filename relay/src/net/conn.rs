@@ -26,10 +26,11 @@ use umbel_proto::limits::CELL_LEN;
 
 use super::forwarding::Forwarding;
 use super::pool::CellCache;
-use super::queue::{LinkQueue, Phase, Pushed};
+use super::queue::LinkQueue;
 use super::timer::{CLOSING_MAX, Expired, LinkTimer, Padding};
 use super::{LinkHandle, LinkReport, Shared};
 use crate::forward::TableUpdate;
+use crate::forward::outgoing::{Phase, Pushed};
 
 /// Most cells read before other links and this one's writing have their turn.
 const READ_BATCH_CELLS: usize = 32;
@@ -418,7 +419,7 @@ mod tests {
     use super::*;
     use crate::control::LinkEvent;
     use crate::forward::Next;
-    use crate::net::queue::CIRCUIT_CELLS_MAX;
+    use crate::forward::outgoing::CIRCUIT_CELLS_MAX;
     use crate::net::timer::{DEAD_AFTER, KEEPALIVE};
 
     fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {

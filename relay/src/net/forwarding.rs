@@ -13,8 +13,9 @@ use umbel_proto::link::LinkId;
 use super::Shared;
 use super::conn::{LinkEnd, TableUpdates};
 use super::pool::CellCache;
-use super::queue::{LinkQueue, Pushed};
+use super::queue::LinkQueue;
 use crate::control::LinkEvent;
+use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkTable, TableUpdate, Verdict};
 
 /// The link's part of the forwarding plane, and what one batch of cells comes to.

@@ -17,7 +17,6 @@ pub(crate) mod queue;
 pub(crate) mod selfcheck;
 mod timer;
 mod tls_stream;
-mod turns;
 
 use std::fmt;
 use std::io;
@@ -38,10 +37,11 @@ use umbel_proto::time::{Instant, WallTime};
 
 use crate::control::LinkEvent;
 use crate::control::io::LinkUp;
+use crate::forward::outgoing::Budget;
 use crate::repeated::{MINUTE, Repeated};
 use conn::{Conn, TableUpdates};
 use pool::CellPool;
-use queue::{Budget, LinkQueue};
+use queue::LinkQueue;
 use timer::CLOSING_MAX;
 use tls_stream::BufferPool;
 

@@ -21,11 +21,11 @@ use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
-use super::queue::Pushed;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
 use crate::control::io::{StoreDone, Work, WorkDone};
 use crate::control::{Control, ControlStats, LinkEvent, Responder, Tuning};
 use crate::forward::TableUpdate;
+use crate::forward::outgoing::Pushed;
 use crate::repeated::{MINUTE, Repeated};
 use crate::store::{NotTaken, Store};
 

@@ -15,7 +15,7 @@ use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
 
 /// The cells of one link's queue.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Turns {
     slab: Slab,
     /// What belongs to the link itself.
@@ -28,7 +28,7 @@ pub(super) struct Turns {
 }
 
 /// One circuit's cells: a list through the slab.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Waiting {
     first: usize,
     last: usize,
@@ -154,13 +154,14 @@ fn is_relay(cell: &Cell) -> bool {
 }
 
 /// Cells in lists. A place that becomes free is used again.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Slab {
     places: Vec<Place>,
     free: Vec<usize>,
 }
 
 /// A cell, if the place is taken, and the place of the next one in its list.
+#[derive(Debug)]
 struct Place {
     cell: Option<Cell>,
     next: Option<usize>,

@@ -1,6 +1,5 @@
-//! The forwarding plane: what happens to a cell between two sockets. THE HOT PATH.
-//!
 //! One [`LinkTable`] a link, owned by the task that reads that link: circuit id to half a circuit.
+//!
 //! A relay cell is peeled or added to in place, gets the next link's circuit id, and goes to that
 //! link's queue. No lock, no allocation, no copy a cell. Never makes or ends a circuit: the control
 //! plane does, by [`TableUpdate`]s. Rules: docs/protocol.md §2 (cells), §3 (layers), §4 (circuits

@@ -1,0 +1,12 @@
+//! Cells that wait to be sent on a link: in what order they are sent, and what happens when there
+//! are too many.
+//!
+//! [`Outgoing`] is one link's queue; all queues of a relay are charged to one [`Budget`]. Pure
+//! policy: the shell locks the queue and wakes the task that empties it.
+
+mod budget;
+mod queue;
+mod turns;
+
+pub use budget::Budget;
+pub use queue::{CIRCUIT_CELLS_MAX, LINK_QUEUE_CELLS_MAX, Outgoing, Phase, Pushed};
