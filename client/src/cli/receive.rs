@@ -94,6 +94,22 @@ struct Receiver<'a> {
     view: ViewWait,
 }
 
+/// What one run fetches from, and what it has learned of that so far.
+struct Fetching {
+    /// When to stop waiting; `None` for never.
+    ends_at: Option<Instant>,
+    inbox_count: usize,
+    /// Inboxes that may still hold messages from before this run.
+    open: BTreeSet<String>,
+    /// Inboxes of which no mailbox answered the last time, or none was asked yet.
+    silent: BTreeSet<String>,
+    /// Inboxes that were given up because no mailbox of theirs answered.
+    unanswered_count: usize,
+    /// No relay could be reached, and the user knows.
+    is_unreachable: bool,
+    mending: Mending,
+}
+
 impl Receiver<'_> {
     async fn run(mut self) -> Result<(), Failure> {
         let mut notices = self.client.notices();
@@ -105,6 +121,36 @@ impl Receiver<'_> {
         if self.has_enough() {
             return Ok(());
         }
+        let mut fetching = self.begin(inboxes).await?;
+        while !self.has_enough() && (self.goes_on() || !fetching.open.is_empty()) {
+            let until = fetching.ends_at.map(|ends_at| {
+                if self.goes_on() {
+                    ends_at
+                } else {
+                    self.view.ends_at(ends_at)
+                }
+            });
+            match next_until(until, notices.next()).await {
+                Some(Ok(notice)) => self.on_notice(&mut fetching, notice).await?,
+                Some(Err(NoticeGap::Missed(_))) => self.print_unread().await?,
+                Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
+                None => return self.on_time_up(fetching.is_unreachable),
+            }
+        }
+        self.print_unread().await?;
+        if self.goes_on() {
+            return Ok(());
+        }
+        fetching
+            .mending
+            .wait(self.session, &mut notices, fetching.ends_at)
+            .await?;
+        delivery::in_passing(self.session, self.client, &mut notices).await?;
+        self.outcome(fetching.unanswered_count).await
+    }
+
+    /// Has the client fetch from these inboxes, each with its number of mailboxes.
+    async fn begin(&self, inboxes: Vec<(String, usize)>) -> Result<Fetching, Failure> {
         self.session.show("fetching");
         self.client.flush().await?;
         for (inbox, _) in &inboxes {
@@ -116,83 +162,74 @@ impl Receiver<'_> {
             .timeout
             .or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
         let ends_at = timeout.map(|timeout| Instant::now() + timeout);
-        let mut open: BTreeSet<String> = inboxes.into_iter().map(|(inbox, _)| inbox).collect();
-        let mut is_unreachable = false;
-        let mut mending = Mending::new(open.clone());
-        let mut unanswered = 0;
-        let (followed, mut silent) = (open.len(), open.clone());
-        while !self.has_enough() && (self.goes_on() || !open.is_empty()) {
-            let until = ends_at.map(|ends_at| {
-                if self.goes_on() {
-                    ends_at
-                } else {
-                    self.view.ends_at(ends_at)
-                }
+        let inboxes: BTreeSet<String> = inboxes.into_iter().map(|(inbox, _)| inbox).collect();
+        Ok(Fetching {
+            ends_at,
+            inbox_count: inboxes.len(),
+            mending: Mending::new(inboxes.clone()),
+            open: inboxes.clone(),
+            silent: inboxes,
+            unanswered_count: 0,
+            is_unreachable: false,
+        })
+    }
+
+    /// Shows what a notice says, prints what came, and ends on what can't be waited out.
+    async fn on_notice(&mut self, fetching: &mut Fetching, notice: Notice) -> Result<(), Failure> {
+        if self.goes_on() || !matches!(notice, Notice::Warning(Warning::Store(_))) {
+            self.session.show_notice(&notice);
+        }
+        fetching.mending.take(&notice);
+        self.view.take(&notice);
+        match notice {
+            Notice::Received { .. } => self.print_unread().await?,
+            Notice::CaughtUp {
+                inbox,
+                answered,
+                mailboxes,
+            } => self.on_caught_up(fetching, inbox, answered, mailboxes),
+            // What came can't be kept: it stays with its holders until it can.
+            Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
+                self.print_unread().await?;
+                return Err(Failure::failed(fault.to_string(), store_hint(fault)));
+            }
+            Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
+            Notice::NoCircuits if !self.goes_on() => return Err(no_circuit()),
+            Notice::Unreachable if !fetching.is_unreachable => {
+                fetching.is_unreachable = true;
+                self.session.warn("no relay could be reached; trying again");
+            }
+            _ => {}
+        }
+        self.show_waiting(fetching);
+        Ok(())
+    }
+
+    /// Shows that all there was has come, while the command keeps running.
+    fn show_waiting(&self, fetching: &Fetching) {
+        if self.goes_on()
+            && fetching.open.is_empty()
+            && !fetching.is_unreachable
+            && !self.view.is_missing()
+        {
+            let is_heard = fetching.silent.len() < fetching.inbox_count;
+            self.session.show(if is_heard {
+                "waiting for messages"
+            } else {
+                "no mailbox answers; trying again"
             });
-            let notice = match next_until(until, notices.next()).await {
-                Some(Ok(notice)) => notice,
-                Some(Err(NoticeGap::Missed(_))) => {
-                    self.print_unread().await?;
-                    continue;
-                }
-                Some(Err(NoticeGap::Closed)) => return Err(ClientClosed.into()),
-                None => return self.on_time_up(is_unreachable),
-            };
-            if self.goes_on() || !matches!(notice, Notice::Warning(Warning::Store(_))) {
-                self.session.show_notice(&notice);
-            }
-            mending.take(&notice);
-            self.view.take(&notice);
-            match notice {
-                Notice::Received { .. } => self.print_unread().await?,
-                Notice::CaughtUp {
-                    inbox,
-                    answered,
-                    mailboxes,
-                } => {
-                    is_unreachable = false;
-                    if answered > 0 {
-                        silent.remove(&inbox);
-                    } else {
-                        silent.insert(inbox.clone());
-                    }
-                    unanswered += self.on_caught_up(&mut open, &inbox, answered, mailboxes);
-                }
-                // What came can't be kept: it stays with its holders until it can.
-                Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
-                    self.print_unread().await?;
-                    return Err(Failure::failed(fault.to_string(), store_hint(fault)));
-                }
-                Notice::Unreachable if !self.goes_on() => return Err(unreachable()),
-                Notice::NoCircuits if !self.goes_on() => return Err(no_circuit()),
-                Notice::Unreachable if !is_unreachable => {
-                    is_unreachable = true;
-                    self.session.warn("no relay could be reached; trying again");
-                }
-                _ => {}
-            }
-            if self.goes_on() && open.is_empty() && !is_unreachable && !self.view.is_missing() {
-                let is_heard = silent.len() < followed;
-                self.session.show(if is_heard {
-                    "waiting for messages"
-                } else {
-                    "no mailbox answers; trying again"
-                });
-            }
         }
-        self.print_unread().await?;
-        if self.goes_on() {
-            return Ok(());
-        }
-        mending.wait(self.session, &mut notices, ends_at).await?;
-        delivery::in_passing(self.session, self.client, &mut notices).await?;
-        if unanswered == 0 {
+    }
+
+    /// How a run ends that came to the end of what there was to fetch.
+    async fn outcome(&self, unanswered_count: usize) -> Result<(), Failure> {
+        if unanswered_count == 0 {
             return Ok(());
         }
         if self.client.status().await?.circuits == 0 {
             return Err(no_circuit());
         }
-        let inboxes = output::count(unanswered, "inbox");
+        let inboxes = output::count(unanswered_count, "inbox");
         let hint = "try again in a minute: messages wait there for days, and mailboxes that are gone are replaced";
         Err(Failure::failed(
             format!("no mailbox of {inboxes} answered"),
@@ -259,19 +296,25 @@ impl Receiver<'_> {
         }
     }
 
-    /// An inbox was fetched from as far as can be: says what was amiss, and how many inboxes
-    /// nothing is known of.
+    /// An inbox was fetched from as far as possible: warns of mailboxes that did not answer.
     fn on_caught_up(
         &self,
-        open: &mut BTreeSet<String>,
-        inbox: &str,
+        fetching: &mut Fetching,
+        inbox: String,
         answered: usize,
         mailboxes: usize,
-    ) -> usize {
-        if !open.remove(inbox) || self.goes_on() || answered == mailboxes {
-            return 0;
+    ) {
+        fetching.is_unreachable = false;
+        let was_open = fetching.open.remove(&inbox);
+        let name = output::printable(&inbox);
+        if answered > 0 {
+            fetching.silent.remove(&inbox);
+        } else {
+            fetching.silent.insert(inbox);
         }
-        let name = output::printable(inbox);
+        if !was_open || self.goes_on() || answered == mailboxes {
+            return;
+        }
         let mailboxes = output::count(mailboxes, "mailbox");
         let answers = if answered == 0 {
             "none".to_owned()
@@ -281,7 +324,7 @@ impl Receiver<'_> {
         self.session.warn(&format!(
             "{answers} of the {mailboxes} of \"{name}\" answered"
         ));
-        usize::from(answered == 0)
+        fetching.unanswered_count += usize::from(answered == 0);
     }
 
     fn on_time_up(&self, is_unreachable: bool) -> Result<(), Failure> {
