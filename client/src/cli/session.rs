@@ -130,35 +130,6 @@ impl Session {
     /// Shows what a notice tells of progress; says what it warns of.
     pub(super) fn show_notice(&self, notice: &Notice) {
         match notice {
-            Notice::Ready { relays } => {
-                self.show(&format!("{} known", output::count(*relays, "relay")));
-            }
-            Notice::HopBuilt {
-                circuit,
-                hop,
-                relay,
-            } => {
-                self.show(&format!(
-                    "circuit {circuit}: hop {hop} is {}",
-                    output::short_relay(relay)
-                ));
-            }
-            Notice::Queued(_) => self.show("safe in the outbox"),
-            Notice::Held {
-                holders, wanted, ..
-            } if holders >= wanted => {
-                self.show(&format!("held by {}", output::count(*holders, "relay")));
-            }
-            Notice::Held {
-                holders, wanted, ..
-            } => self.show(&format!("kept by {holders} of {wanted} relays")),
-            Notice::Scheduled { wait, .. } => {
-                let wait = (*wait).max(Duration::from_secs(1));
-                self.show(&format!(
-                    "kept by a relay; the next copy goes out in {}",
-                    times::length(wait)
-                ));
-            }
             Notice::Failed {
                 id,
                 reason: SendFault::Expired,
@@ -167,45 +138,12 @@ impl Session {
                     "message {id} expired: no relay took it in time, and it is out of the outbox"
                 ));
             }
-            Notice::Deferred {
-                reason, retry_in, ..
-            } => {
-                let retry_in = (*retry_in).max(Duration::from_secs(1));
-                self.show(&format!(
-                    "{}; trying again in {}",
-                    delivery::why(*reason),
-                    times::length(retry_in)
-                ));
-            }
-            Notice::InboxReady {
-                mailboxes,
-                positions,
-                ..
-            } => {
-                let (mailboxes, relays) = (
-                    output::count(*mailboxes, "mailbox"),
-                    output::count(*positions, "relay"),
-                );
-                self.show(&format!("{mailboxes}, descriptor at {relays}"));
-            }
-            Notice::WaitingForView { last_known: 0 } => self.show("fetching the list of relays"),
-            Notice::WaitingForView { .. } => {
-                self.show("the list of relays is out of date: fetching a new one");
-            }
-            Notice::Mending { inbox } => {
-                self.show(&format!(
-                    "making a mailbox for \"{}\"",
-                    output::printable(inbox)
-                ));
-            }
-            Notice::Unreachable => self.show("no relay could be reached"),
-            Notice::NoCircuits => self.show("no circuit could be built"),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
-            Notice::Failed { .. }
-            | Notice::Cancelled(_)
-            | Notice::Unsaved { .. }
-            | Notice::Received { .. }
-            | Notice::CaughtUp { .. } => {}
+            notice => {
+                if let Some(text) = progress_text(notice) {
+                    self.progress.show(text);
+                }
+            }
         }
     }
 
@@ -383,6 +321,64 @@ pub(super) fn other_release(pid: Option<u32>) -> String {
 
 fn process(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+/// What to show while the command waits; `None` if the notice tells of no progress.
+fn progress_text(notice: &Notice) -> Option<String> {
+    let in_time = |wait: Duration| times::length(wait.max(Duration::from_secs(1)));
+    Some(match notice {
+        Notice::Ready { relays } => format!("{} known", output::count(*relays, "relay")),
+        Notice::HopBuilt {
+            circuit,
+            hop,
+            relay,
+        } => {
+            let relay = output::short_relay(relay);
+            format!("circuit {circuit}: hop {hop} is {relay}")
+        }
+        Notice::Queued(_) => "safe in the outbox".to_owned(),
+        Notice::Held {
+            holders, wanted, ..
+        } if holders >= wanted => format!("held by {}", output::count(*holders, "relay")),
+        Notice::Held {
+            holders, wanted, ..
+        } => format!("kept by {holders} of {wanted} relays"),
+        Notice::Scheduled { wait, .. } => {
+            let wait = in_time(*wait);
+            format!("kept by a relay; the next copy goes out in {wait}")
+        }
+        Notice::Deferred {
+            reason, retry_in, ..
+        } => {
+            let (why, retry_in) = (delivery::why(*reason), in_time(*retry_in));
+            format!("{why}; trying again in {retry_in}")
+        }
+        Notice::InboxReady {
+            mailboxes,
+            positions,
+            ..
+        } => {
+            let mailboxes = output::count(*mailboxes, "mailbox");
+            let relays = output::count(*positions, "relay");
+            format!("{mailboxes}, descriptor at {relays}")
+        }
+        Notice::WaitingForView { last_known: 0 } => "fetching the list of relays".to_owned(),
+        Notice::WaitingForView { .. } => {
+            "the list of relays is out of date: fetching a new one".to_owned()
+        }
+        Notice::Mending { inbox } => {
+            let inbox = output::printable(inbox);
+            format!("making a mailbox for \"{inbox}\"")
+        }
+        Notice::Unreachable => "no relay could be reached".to_owned(),
+        Notice::NoCircuits => "no circuit could be built".to_owned(),
+        Notice::Failed { .. }
+        | Notice::Cancelled(_)
+        | Notice::Unsaved { .. }
+        | Notice::Received { .. }
+        | Notice::CaughtUp { .. }
+        | Notice::Warning(_) => return None,
+    })
 }
 
 fn warning_text(warning: &Warning) -> String {
