@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use umbel_proto::ids::MessageId;
+use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
 
 use super::ask::{Ask, Reply, decode, encode};
@@ -15,7 +16,7 @@ use crate::client::{CreateInboxError, SendError, StopReason};
 use crate::core::io::{Notice, StoreFault, Warning};
 use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
 use crate::net::Clock;
-use crate::net::driver::Request;
+use crate::net::driver::{Done, Request};
 use crate::store::{
     AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Presence, Store, StoreClosed,
 };
@@ -190,13 +191,8 @@ impl Guest {
                 life,
                 done,
             } => {
-                let state = new_outbox_state(
-                    address,
-                    body,
-                    life,
-                    &self.ground.network.params,
-                    Clock::wall(),
-                );
+                let params = &self.ground.network.params;
+                let state = new_outbox_state(address, body, life, params, Clock::wall());
                 let result = self.send(id, state).await?;
                 let is_queued = result.is_ok();
                 let _ = done.send(result);
@@ -209,34 +205,7 @@ impl Guest {
                 name,
                 is_again,
                 done,
-            } => {
-                let (asked, id) = (name.clone(), self.id);
-                let ask = encode(&Ask::CreateInbox { name: name.clone() });
-                let found = self.store.call(move |database| {
-                    if database.has_inbox(&asked)? {
-                        Ok(None)
-                    } else {
-                        database.ask(id, &ask).map(Some)
-                    }
-                });
-                match self::done(found.await)? {
-                    // Whether it was there before it was asked for decides, whoever makes it.
-                    None => {
-                        let _ = done.send(Err(CreateInboxError::Exists));
-                    }
-                    Some(ask) => {
-                        self.pending.insert(
-                            ask,
-                            Pending::Request(Request::CreateInbox {
-                                name,
-                                is_again,
-                                done,
-                            }),
-                        );
-                    }
-                }
-                Ok(())
-            }
+            } => self.create_inbox(name, is_again, done).await,
             Request::Listen {
                 name,
                 is_interactive,
@@ -257,6 +226,37 @@ impl Guest {
             }
             request => self.ask(request).await,
         }
+    }
+
+    /// Asks the driver to make an inbox, unless the profile has one of that name.
+    async fn create_inbox(
+        &mut self,
+        name: String,
+        is_again: bool,
+        done: Done<InboxAddress, CreateInboxError>,
+    ) -> Result<(), End> {
+        let (wanted, id) = (name.clone(), self.id);
+        let ask = encode(&Ask::CreateInbox { name: name.clone() });
+        let found = self.store.call(move |database| {
+            if database.has_inbox(&wanted)? {
+                Ok(None)
+            } else {
+                database.ask(id, &ask).map(Some)
+            }
+        });
+        match self::done(found.await)? {
+            // Whether it was there before it was asked for decides, whoever makes it.
+            None => drop(done.send(Err(CreateInboxError::Exists))),
+            Some(ask) => {
+                let request = Request::CreateInbox {
+                    name,
+                    is_again,
+                    done,
+                };
+                self.pending.insert(ask, Pending::Request(request));
+            }
+        }
+        Ok(())
     }
 
     /// The message is safe before anyone is asked to do something about it.

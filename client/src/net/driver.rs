@@ -50,6 +50,9 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// When there is nothing to wait for, a look is taken this often anyway.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
+/// Where an answer goes that may be an error.
+pub(crate) type Done<T, E> = oneshot::Sender<Result<T, E>>;
+
 /// What a client's handle asks of the driver.
 pub(crate) enum Request {
     Send {
@@ -57,23 +60,23 @@ pub(crate) enum Request {
         address: InboxAddress,
         body: Vec<u8>,
         life: Option<Duration>,
-        done: oneshot::Sender<Result<(), SendError>>,
+        done: Done<(), SendError>,
     },
     Cancel {
         id: MessageId,
-        done: oneshot::Sender<Result<Option<Cancelled>, CancelError>>,
+        done: Done<Option<Cancelled>, CancelError>,
     },
     Flush,
     /// `is_again`: it may have been made for whoever asks, who has not heard so.
     CreateInbox {
         name: String,
         is_again: bool,
-        done: oneshot::Sender<Result<InboxAddress, CreateInboxError>>,
+        done: Done<InboxAddress, CreateInboxError>,
     },
     Listen {
         name: String,
         is_interactive: bool,
-        done: oneshot::Sender<Result<(), ListenError>>,
+        done: Done<(), ListenError>,
     },
     InboxAddress {
         name: String,
@@ -141,7 +144,7 @@ pub(crate) struct Driver {
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, Sending>,
     cancels: BTreeMap<MessageId, Cancelling>,
-    inboxes: BTreeMap<String, oneshot::Sender<Result<InboxAddress, CreateInboxError>>>,
+    inboxes: BTreeMap<String, Done<InboxAddress, CreateInboxError>>,
 }
 
 struct Link {
@@ -154,14 +157,14 @@ struct Link {
 
 /// Who waits for a message to be safe.
 struct Sending {
-    done: oneshot::Sender<Result<(), SendError>>,
+    done: Done<(), SendError>,
     /// Why the store could not take it when it was last asked.
     fault: Option<StoreFault>,
 }
 
 /// Who waits until a message is taken back for good.
 struct Cancelling {
-    done: oneshot::Sender<Result<Option<Cancelled>, CancelError>>,
+    done: Done<Option<Cancelled>, CancelError>,
     /// What the core said of it.
     cancelled: Option<Cancelled>,
 }
@@ -327,27 +330,15 @@ impl Driver {
                 done,
             } => {
                 self.sends.insert(id, Sending { done, fault: None });
-                self.command(
-                    now,
-                    Command::Send {
-                        id,
-                        address,
-                        body,
-                        life,
-                    },
-                );
-            }
-            Request::Cancel { id, done } if self.parts.core.is_outgoing(id) => {
-                self.cancels.insert(
+                let send = Command::Send {
                     id,
-                    Cancelling {
-                        done,
-                        cancelled: None,
-                    },
-                );
-                self.command(now, Command::Cancel(id));
+                    address,
+                    body,
+                    life,
+                };
+                self.command(now, send);
             }
-            Request::Cancel { done, .. } => answer(done, Ok(None)),
+            Request::Cancel { id, done } => self.cancel(now, id, done),
             Request::Flush => {
                 self.look_at_seeds(now);
                 self.command(now, Command::Flush);
@@ -356,48 +347,75 @@ impl Driver {
                 name,
                 is_again,
                 done,
-            } => {
-                let present = self.parts.core.inbox_address(&name);
-                if let Some(address) = present.filter(|_| is_again) {
-                    // It is told once more when it takes mail.
-                    self.command(now, Command::CreateInbox { name });
-                    answer(done, Ok(address));
-                } else if present.is_some() || self.inboxes.contains_key(&name) {
-                    answer(done, Err(CreateInboxError::Exists));
-                } else if self.parts.core.status().inboxes.len() >= INBOXES_MAX {
-                    answer(done, Err(CreateInboxError::TooMany));
-                } else {
-                    self.inboxes.insert(name.clone(), done);
-                    self.command(now, Command::CreateInbox { name });
-                }
-            }
+            } => self.create_inbox(now, name, is_again, done),
             Request::Listen {
                 name,
                 is_interactive,
                 done,
-            } => {
-                if self.parts.core.inbox_address(&name).is_some() {
-                    self.command(
-                        now,
-                        Command::Listen {
-                            name,
-                            is_interactive,
-                        },
-                    );
-                    answer(done, Ok(()));
-                } else {
-                    answer(done, Err(ListenError::NoInbox));
-                }
-            }
+            } => self.listen(now, name, is_interactive, done),
             Request::InboxAddress { name, done } => {
                 answer(done, self.parts.core.inbox_address(&name));
             }
             Request::Status { done } => answer(done, self.parts.core.status()),
             Request::Adopt { id, state } => self.command(now, Command::Adopt { id, state }),
-            // Without a host there are no guests: whoever asked hears it when this is dropped.
+            // Without a host there are no guests: the asker hears it when this is dropped.
             Request::Settle { done } => drop(self.parts.settle.try_send(done)),
             Request::Stop => {}
         }
+    }
+
+    /// Answers once the store has removed the message, or at once if there is nothing to cancel.
+    fn cancel(&mut self, now: Instant, id: MessageId, done: Done<Option<Cancelled>, CancelError>) {
+        if !self.parts.core.is_outgoing(id) {
+            return answer(done, Ok(None));
+        }
+        let cancelling = Cancelling {
+            done,
+            cancelled: None,
+        };
+        self.cancels.insert(id, cancelling);
+        self.command(now, Command::Cancel(id));
+    }
+
+    /// Makes an inbox and answers once it is stored; `is_again` accepts one that is there.
+    fn create_inbox(
+        &mut self,
+        now: Instant,
+        name: String,
+        is_again: bool,
+        done: Done<InboxAddress, CreateInboxError>,
+    ) {
+        let present = self.parts.core.inbox_address(&name);
+        if let Some(address) = present.filter(|_| is_again) {
+            // The notice that it takes mail follows once more.
+            self.command(now, Command::CreateInbox { name });
+            answer(done, Ok(address));
+        } else if present.is_some() || self.inboxes.contains_key(&name) {
+            answer(done, Err(CreateInboxError::Exists));
+        } else if self.parts.core.status().inboxes.len() >= INBOXES_MAX {
+            answer(done, Err(CreateInboxError::TooMany));
+        } else {
+            self.inboxes.insert(name.clone(), done);
+            self.command(now, Command::CreateInbox { name });
+        }
+    }
+
+    fn listen(
+        &mut self,
+        now: Instant,
+        name: String,
+        is_interactive: bool,
+        done: Done<(), ListenError>,
+    ) {
+        if self.parts.core.inbox_address(&name).is_none() {
+            return answer(done, Err(ListenError::NoInbox));
+        }
+        let listen = Command::Listen {
+            name,
+            is_interactive,
+        };
+        self.command(now, listen);
+        answer(done, Ok(()));
     }
 
     /// Whoever is locked out names another seed, while this runs.
