@@ -22,7 +22,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use rand::CryptoRng;
-use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, DestroyReason};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
@@ -33,7 +32,7 @@ use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, PeerClock, WallTime};
 
-use crate::forward::{Delivered, TableUpdate};
+use crate::forward::{LinkEvent, TableUpdate};
 use circuits::Circuits;
 use clock::Clock;
 use discover::Discovery;
@@ -79,17 +78,6 @@ pub struct Tuning {
     pub circuits_max: usize,
     /// Most inbox descriptors it keeps.
     pub inbox_descriptors_max: usize,
-}
-
-/// What a link's task hands to the control plane.
-#[derive(Debug)]
-pub enum LinkEvent {
-    /// A cell that makes or ends a circuit, or that belongs to a circuit of our own.
-    Cell(Cell),
-    /// A relay message that was addressed to us.
-    Delivered(Delivered, Cell),
-    /// A circuit broke a rule, or overran a queue.
-    Broken(CircId, Violation),
 }
 
 /// How a relay is doing. Nothing in it tells one user from another.

@@ -14,6 +14,8 @@ use umbel_proto::limits::{EARLY_CELLS_MAX, TAG_LEN};
 use umbel_proto::onion::HopCommand;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
 
+use super::updates::TableUpdate;
+
 /// The circuits of one link, as seen from the cells that arrive on it. `Q` names a link's outgoing
 /// queue.
 #[expect(missing_debug_implementations, reason = "holds keys")]
@@ -83,37 +85,26 @@ pub struct Delivered {
     pub is_early: bool,
 }
 
-/// A change to one link's table.
-#[expect(missing_debug_implementations, reason = "holds keys")]
-pub enum TableUpdate<Q> {
-    /// A circuit from this link ends here, for now.
-    Terminate(CircId, PeelLayer),
-    /// A circuit from this link goes on there.
-    Join(CircId, Next<Q>),
-    /// A circuit that was extended over this link comes back from it.
-    Return(CircId, AddLayer, Next<Q>),
-    /// A circuit of our own over this link.
-    Own(CircId),
-    /// A circuit is over.
-    Remove(CircId),
+/// What the control plane hears of a link's cells.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A cell that makes or ends a circuit, or that belongs to a circuit of our own.
+    Cell(Cell),
+    /// A relay message that was addressed to us.
+    Delivered(Delivered, Cell),
+    /// A circuit broke a rule, or overran a queue.
+    Broken(CircId, Violation),
 }
 
-impl<Q> TableUpdate<Q> {
-    /// The same update with queues named otherwise; `None` if the queue it names is gone.
-    pub fn map_queue<R>(self, mut map: impl FnMut(Q) -> Option<R>) -> Option<TableUpdate<R>> {
-        let mut map_next = |next: Next<Q>| {
-            Some(Next {
-                queue: map(next.queue)?,
-                circ: next.circ,
-            })
-        };
-        Some(match self {
-            Self::Terminate(circ, layer) => TableUpdate::Terminate(circ, layer),
-            Self::Join(circ, next) => TableUpdate::Join(circ, map_next(next)?),
-            Self::Return(circ, layer, next) => TableUpdate::Return(circ, layer, map_next(next)?),
-            Self::Own(circ) => TableUpdate::Own(circ),
-            Self::Remove(circ) => TableUpdate::Remove(circ),
-        })
+impl<Q> Verdict<'_, Q> {
+    /// What the control plane hears of the cell; `None` if it hears nothing.
+    pub fn into_event(self, cell: Cell) -> Option<LinkEvent> {
+        match self {
+            Self::Deliver(delivered) => Some(LinkEvent::Delivered(delivered, cell)),
+            Self::Control => Some(LinkEvent::Cell(cell)),
+            Self::Broken(circ, violation) => Some(LinkEvent::Broken(circ, violation)),
+            Self::Onward(_) | Self::Padding | Self::Stale | Self::Close(_) => None,
+        }
     }
 }
 
@@ -204,28 +195,16 @@ impl<Q> LinkTable<Q> {
         else {
             return Verdict::Stale;
         };
-        match half.pass(circ, cell) {
-            Ok(Passed::Onward(queue)) => Verdict::Onward(queue),
-            Ok(Passed::Deliver(delivered)) => Verdict::Deliver(delivered),
-            Ok(Passed::Own) => Verdict::Control,
-            Err(violation) => {
-                *is_broken = true;
-                Verdict::Broken(circ, violation)
-            }
-        }
+        half.pass(circ, cell).unwrap_or_else(|violation| {
+            *is_broken = true;
+            Verdict::Broken(circ, violation)
+        })
     }
-}
-
-/// What became of a relay cell.
-enum Passed<'a, Q> {
-    Onward(&'a Q),
-    Deliver(Delivered),
-    Own,
 }
 
 impl<Q> Half<Q> {
     #[inline]
-    fn pass(&mut self, circ: CircId, cell: &mut Cell) -> Result<Passed<'_, Q>, Violation> {
+    fn pass(&mut self, circ: CircId, cell: &mut Cell) -> Result<Verdict<'_, Q>, Violation> {
         match self {
             Self::Peel {
                 layer,
@@ -240,10 +219,10 @@ impl<Q> Half<Q> {
                 match (peeled.command, next) {
                     (HopCommand::Forward | HopCommand::ForwardEarly, Some(next)) => {
                         cell.set_header(Some(next.circ), Command::Relay);
-                        Ok(Passed::Onward(&next.queue))
+                        Ok(Verdict::Onward(&next.queue))
                     }
                     (HopCommand::Deliver | HopCommand::DeliverEarly, None) => {
-                        Ok(Passed::Deliver(Delivered {
+                        Ok(Verdict::Deliver(Delivered {
                             circ,
                             tag: peeled.tag,
                             is_early,
@@ -255,9 +234,9 @@ impl<Q> Half<Q> {
             Self::Add { layer, next } => {
                 layer.add(cell.body_mut());
                 cell.set_circ_id(next.circ);
-                Ok(Passed::Onward(&next.queue))
+                Ok(Verdict::Onward(&next.queue))
             }
-            Self::Own => Ok(Passed::Own),
+            Self::Own => Ok(Verdict::Control),
         }
     }
 }

@@ -13,8 +13,8 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -29,7 +29,7 @@ use super::pool::CellCache;
 use super::queue::LinkQueue;
 use super::timer::{CLOSING_MAX, Expired, LinkTimer, Padding};
 use super::{LinkHandle, LinkReport, Shared};
-use crate::forward::TableUpdate;
+use crate::forward::TableUpdates;
 use crate::forward::outgoing::{Phase, Pushed};
 
 /// Most cells read before other links and this one's writing have their turn.
@@ -77,38 +77,12 @@ impl fmt::Display for LinkEnd {
     }
 }
 
-/// Changes to a link's table, on their way from the control plane to the link's task.
-///
-/// The order that matters: an update is here before any cell that the control plane sends because
-/// of it is in any queue. A cell that answers such a cell is read later, and the task takes the
-/// updates before it handles what it read: so the table always knows the circuit.
-#[derive(Default)]
-pub(crate) struct TableUpdates(Mutex<Vec<TableUpdate<Arc<LinkQueue>>>>);
-
-impl TableUpdates {
-    /// Adds an update.
-    pub(crate) fn push(&self, update: TableUpdate<Arc<LinkQueue>>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(update);
-    }
-
-    /// Takes all that came since, into a list that is empty.
-    pub(super) fn take(&self, taken: &mut Vec<TableUpdate<Arc<LinkQueue>>>) {
-        std::mem::swap(
-            &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner),
-            taken,
-        );
-    }
-}
-
 /// One link's task. `S` is the stream that carries it: TLS in production.
 pub(crate) struct Conn<S> {
     stream: S,
     shared: Arc<Shared>,
     queue: Arc<LinkQueue>,
-    updates: Arc<TableUpdates>,
+    updates: Arc<TableUpdates<Arc<LinkQueue>>>,
     forwarding: Forwarding,
     cells: CellCache,
     /// A cell of which only so many bytes have come.
@@ -417,9 +391,8 @@ mod tests {
     use umbel_proto::time::WallTime;
 
     use super::*;
-    use crate::control::LinkEvent;
-    use crate::forward::Next;
     use crate::forward::outgoing::CIRCUIT_CELLS_MAX;
+    use crate::forward::{LinkEvent, Next, TableUpdate};
     use crate::net::timer::{DEAD_AFTER, KEEPALIVE};
 
     fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
@@ -471,7 +444,7 @@ mod tests {
     struct Link {
         peer: DuplexStream,
         queue: Arc<LinkQueue>,
-        updates: Arc<TableUpdates>,
+        updates: Arc<TableUpdates<Arc<LinkQueue>>>,
         task: tokio::task::JoinHandle<LinkEnd>,
         is_end_said: Arc<AtomicBool>,
     }
@@ -787,6 +760,8 @@ mod tests {
             .push(TableUpdate::Remove(CircId::new(7).unwrap()));
         link.queue.wake();
         tokio::task::yield_now().await;
-        assert!(link.updates.0.lock().unwrap().is_empty());
+        let mut left = Vec::new();
+        link.updates.take(&mut left);
+        assert!(left.is_empty());
     }
 }

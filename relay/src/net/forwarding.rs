@@ -11,12 +11,11 @@ use umbel_proto::cell::Cell;
 use umbel_proto::link::LinkId;
 
 use super::Shared;
-use super::conn::{LinkEnd, TableUpdates};
+use super::conn::LinkEnd;
 use super::pool::CellCache;
 use super::queue::LinkQueue;
-use crate::control::LinkEvent;
 use crate::forward::outgoing::Pushed;
-use crate::forward::{LinkTable, TableUpdate, Verdict};
+use crate::forward::{LinkEvent, LinkTable, TableUpdate, TableUpdates, Verdict};
 
 /// The link's part of the forwarding plane, and what one batch of cells comes to.
 pub(super) struct Forwarding {
@@ -46,7 +45,7 @@ impl Forwarding {
     }
 
     /// Takes what the control plane changed.
-    pub(super) fn apply(&mut self, updates: &TableUpdates) {
+    pub(super) fn apply(&mut self, updates: &TableUpdates<Arc<LinkQueue>>) {
         updates.take(&mut self.updates);
         for update in self.updates.drain(..) {
             self.table.apply(update);
@@ -69,18 +68,11 @@ impl Forwarding {
                     group(&mut self.onward, &mut self.spare, queue, cell);
                     continue;
                 }
-                Verdict::Deliver(delivered) => {
-                    self.events
-                        .push((self.link, LinkEvent::Delivered(delivered, cell)));
+                told @ (Verdict::Deliver(_) | Verdict::Control | Verdict::Broken(..)) => {
+                    let event = told.into_event(cell);
+                    self.events.extend(event.map(|event| (self.link, event)));
                     continue;
                 }
-                Verdict::Control => {
-                    self.events.push((self.link, LinkEvent::Cell(cell)));
-                    continue;
-                }
-                Verdict::Broken(circ, violation) => self
-                    .events
-                    .push((self.link, LinkEvent::Broken(circ, violation))),
                 Verdict::Padding => {}
                 Verdict::Stale => stale += 1,
                 Verdict::Close(violation) => {

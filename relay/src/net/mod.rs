@@ -35,11 +35,11 @@ use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 
-use crate::control::LinkEvent;
 use crate::control::io::LinkUp;
 use crate::forward::outgoing::Budget;
+use crate::forward::{LinkEvent, TableUpdates};
 use crate::repeated::{MINUTE, Repeated};
-use conn::{Conn, TableUpdates};
+use conn::Conn;
 use pool::CellPool;
 use queue::LinkQueue;
 use timer::CLOSING_MAX;
@@ -119,7 +119,7 @@ pub(crate) struct LinkHandle {
     /// What is to be sent on it.
     pub(crate) queue: Arc<LinkQueue>,
     /// Changes to its table.
-    pub(crate) updates: Arc<TableUpdates>,
+    pub(crate) updates: Arc<TableUpdates<Arc<LinkQueue>>>,
 }
 
 /// Why a connection did not become a link.

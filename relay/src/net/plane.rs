@@ -23,9 +23,9 @@ use umbel_proto::link::{LinkId, LinkOp};
 use super::pool::CellCache;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
 use crate::control::io::{StoreDone, Work, WorkDone};
-use crate::control::{Control, ControlStats, LinkEvent, Responder, Tuning};
-use crate::forward::TableUpdate;
+use crate::control::{Control, ControlStats, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
+use crate::forward::{LinkEvent, TableUpdate};
 use crate::repeated::{MINUTE, Repeated};
 use crate::store::{NotTaken, Store};
 

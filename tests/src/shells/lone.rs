@@ -20,8 +20,8 @@ use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, Restored, Work, WorkDone};
-use umbel_relay::control::{Control, ControlConfig, LinkEvent};
-use umbel_relay::forward::{LinkTable, Verdict};
+use umbel_relay::control::{Control, ControlConfig};
+use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
 
 use crate::disk::RelayDisk;
 
@@ -244,25 +244,16 @@ impl LoneRelay {
         let Some(table) = self.tables.get_mut(&link) else {
             return;
         };
-        let event = match table.handle_cell(&mut cell) {
-            Verdict::Onward(&next) => {
-                self.sent.push((next, cell));
-                return;
+        match table.handle_cell(&mut cell) {
+            Verdict::Onward(&next) => self.sent.push((next, cell)),
+            told @ (Verdict::Deliver(_) | Verdict::Control | Verdict::Broken(..)) => {
+                let event = told.into_event(cell);
+                event.into_iter().for_each(|event| self.event(link, event));
             }
-            Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
-            Verdict::Control => LinkEvent::Cell(cell),
-            Verdict::Broken(circ, violation) => LinkEvent::Broken(circ, violation),
-            Verdict::Padding => return,
-            Verdict::Stale => {
-                self.stale_cells += 1;
-                return;
-            }
-            Verdict::Close(_) => {
-                self.link_ops.push(LinkOp::Close(link));
-                return;
-            }
-        };
-        self.event(link, event);
+            Verdict::Padding => {}
+            Verdict::Stale => self.stale_cells += 1,
+            Verdict::Close(_) => self.link_ops.push(LinkOp::Close(link)),
+        }
     }
 
     /// A queue overran.

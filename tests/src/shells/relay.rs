@@ -16,8 +16,8 @@ use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
 use umbel_proto::time::{Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, Work, WorkDone};
-use umbel_relay::control::{Control, ControlConfig, LinkEvent};
-use umbel_relay::forward::{LinkTable, Verdict};
+use umbel_relay::control::{Control, ControlConfig};
+use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
 
 use crate::adversary::Adversary;
 use crate::disk::RelayDisk;
@@ -289,11 +289,14 @@ impl SimRelay {
             Verdict::Deliver(delivered) if self.breaks_mailboxes && asks_for_mailbox(&cell) => {
                 LinkEvent::Broken(delivered.circ, Violation::Stream)
             }
-            Verdict::Deliver(delivered) => LinkEvent::Delivered(delivered, cell),
-            Verdict::Control => LinkEvent::Cell(cell),
-            Verdict::Broken(circ, violation) => {
-                self.broken.push(violation);
-                LinkEvent::Broken(circ, violation)
+            told @ (Verdict::Deliver(_) | Verdict::Control | Verdict::Broken(..)) => {
+                if let Verdict::Broken(_, violation) = told {
+                    self.broken.push(violation);
+                }
+                let Some(event) = told.into_event(cell) else {
+                    return Vec::new();
+                };
+                event
             }
             Verdict::Padding => return Vec::new(),
             Verdict::Stale => {
