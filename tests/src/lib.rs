@@ -4,7 +4,7 @@
 //! [`World`] is a second shell around the cores that the commands run: it carries their cells,
 //! keeps their clocks, commits what they store, and answers their handshakes. Everything that
 //! happens follows from one seed, and [`World::fingerprint`] tells two runs apart. After every step
-//! the checkers of [`check`](world::check) run.
+//! the checkers of [`check`](world::check) look at the nodes that it touched.
 
 pub mod adversary;
 pub mod disk;

@@ -4,7 +4,7 @@ use rand::RngExt;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::LinkOp;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::Duration;
 
 use super::World;
 use super::events::Event;
@@ -33,6 +33,7 @@ impl World {
                 self.run_client_effects(n, effects);
             }
         }
+        self.touch(node);
     }
 
     pub(super) fn run_relay_effects(&mut self, n: usize, effects: Vec<RelayEffect>) {
@@ -112,7 +113,7 @@ impl World {
         let mut arriving = Cell::blank();
         arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
         self.cells.in_flight += 1;
-        self.schedule_at(
+        self.agenda.schedule(
             at,
             Event::Cell {
                 to,
@@ -163,11 +164,6 @@ impl World {
     }
 
     pub(super) fn schedule(&mut self, after: Duration, event: Event) {
-        self.schedule_at(self.now + after, event);
-    }
-
-    fn schedule_at(&mut self, at: Instant, event: Event) {
-        self.next_event += 1;
-        self.queue.insert((at, self.next_event), event);
+        self.agenda.schedule(self.now + after, event);
     }
 }

@@ -4,6 +4,7 @@ use std::hash::Hash;
 
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
+use umbel_proto::time::Instant;
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
 use super::World;
@@ -49,24 +50,19 @@ pub(super) enum Event {
 }
 
 impl World {
-    pub(super) fn fire(&mut self, node: Option<Node>) -> Vec<Node> {
-        let (now, wall) = (
-            self.now,
-            node.map_or(self.wall(), |node| self.wall_of(node)),
-        );
+    /// A node's timer expires. Returns the nodes that are to be drained, as all of these do.
+    pub(super) fn fire(&mut self, node: Node) -> Vec<Node> {
+        let (now, wall) = (self.now, self.wall_of(node));
         (now, node, "timer").hash(&mut self.trace);
         match node {
-            Some(Node::Relay(n)) => self.relays[n].on_timeout(now, wall, &mut self.rng),
-            Some(Node::Client(n)) => self.clients[n].on_timeout(now, wall, &mut self.rng),
-            None => {}
+            Node::Relay(n) => self.relays[n].on_timeout(now, wall, &mut self.rng),
+            Node::Client(n) => self.clients[n].on_timeout(now, wall, &mut self.rng),
         }
-        node.into_iter().collect()
+        vec![node]
     }
 
-    pub(super) fn next_event(&mut self) -> Vec<Node> {
-        let Some(((at, _), event)) = self.queue.pop_first() else {
-            return Vec::new();
-        };
+    /// An event happens.
+    pub(super) fn on_event(&mut self, at: Instant, event: Event) -> Vec<Node> {
         let now = self.now;
         at.hash(&mut self.trace);
         if self.is_for_suspended(&event) {

@@ -21,6 +21,7 @@ impl World {
     pub fn crash_relay(&mut self, name: RelayName) {
         self.relays[name.0].crash();
         self.drop_links(Node::Relay(name.0));
+        self.touch(Node::Relay(name.0));
     }
 
     /// Starts a relay that is down.
@@ -45,6 +46,7 @@ impl World {
         meanwhile: impl FnOnce(&mut Self),
     ) {
         self.suspended = Some(name);
+        self.touch(Node::Client(name.0));
         meanwhile(self);
         self.run_for(time);
         self.suspended = None;
@@ -60,6 +62,7 @@ impl World {
     pub fn crash_client(&mut self, name: ClientName) {
         self.clients[name.0].crash();
         self.drop_links(Node::Client(name.0));
+        self.touch(Node::Client(name.0));
     }
 
     /// Fills a client's disk, or makes room on it.

@@ -1,5 +1,6 @@
 //! The world: virtual time, the nodes in it, and what happens between them.
 
+mod agenda;
 pub mod check;
 mod effects;
 mod events;
@@ -7,7 +8,7 @@ mod faults;
 pub mod network;
 mod users;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -19,9 +20,13 @@ use umbel_proto::time::{Duration, Instant, WallTime};
 
 use crate::adversary::CopyFate;
 use crate::shells::{ClientName, RelayName, SimClient, SimRelay};
+use agenda::{Agenda, Due};
 use events::Event;
 use network::{Network, Node};
 
+/// How many steps pass between two checks of the whole world. After every other step only the nodes
+/// that it touched are checked.
+const WHOLE_CHECK_STEPS: u64 = 1024;
 /// When the world begins.
 const WALL_START: WallTime = WallTime(1_790_000_000);
 
@@ -37,8 +42,9 @@ pub struct World {
     clients: Vec<SimClient>,
     /// Calendars that are wrong, by how many seconds they are ahead.
     clocks: BTreeMap<Node, i64>,
-    queue: BTreeMap<(Instant, u64), Event>,
-    next_event: u64,
+    agenda: Agenda,
+    /// Nodes that changed since the last check.
+    touched: BTreeSet<Node>,
     /// The client whose machine stands still, and what has come for it meanwhile.
     suspended: Option<ClientName>,
     asleep: Vec<Event>,
@@ -80,8 +86,8 @@ impl World {
             relays: Vec::new(),
             clients: Vec::new(),
             clocks: BTreeMap::new(),
-            queue: BTreeMap::new(),
-            next_event: 0,
+            agenda: Agenda::default(),
+            touched: BTreeSet::new(),
             suspended: None,
             asleep: Vec::new(),
             trace: DefaultHasher::new(),
@@ -240,7 +246,7 @@ impl World {
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         while self.step(end) {}
-        self.now = end;
+        self.end_run(end);
     }
 
     /// Lets time pass until something holds; whether it did in time.
@@ -248,10 +254,11 @@ impl World {
         let end = self.now + time;
         loop {
             if holds(self) {
+                self.end_run(self.now);
                 return true;
             }
             if !self.step(end) {
-                self.now = end;
+                self.end_run(end);
                 return holds(self);
             }
         }
@@ -281,48 +288,48 @@ impl World {
 
     /// One thing happens, if it does so by `end`.
     fn step(&mut self, end: Instant) -> bool {
-        let event_at = self.queue.first_key_value().map(|(&(at, _), _)| at);
-        let timer = self.next_timer();
-        let (at, is_timer) = match (event_at, timer) {
-            (Some(event), Some((timer, _))) if timer < event => (timer, true),
-            (Some(event), _) => (event, false),
-            (None, Some((timer, _))) => (timer, true),
-            (None, None) => return false,
-        };
-        if at > end {
+        let Some((at, due)) = self.agenda.pop(end) else {
             return false;
-        }
+        };
         self.now = self.now.max(at);
         self.steps += 1;
-        let touched = if is_timer {
-            self.fire(timer.map(|(_, node)| node))
-        } else {
-            self.next_event()
+        let reached = match due {
+            Due::Timer(node) => self.fire(node),
+            Due::Event(event) => self.on_event(at, event),
         };
-        for node in touched {
+        for node in reached {
             self.drain(node);
         }
-        if let Err(fault) = check::step(self) {
-            unreachable!("{fault}; {}", self.describe());
-        }
+        let checked = if self.steps.is_multiple_of(WHOLE_CHECK_STEPS) {
+            check::world(self)
+        } else {
+            check::nodes(self, &self.touched)
+        };
+        self.expect(checked);
+        self.touched.clear();
         true
     }
 
-    fn next_timer(&self) -> Option<(Instant, Node)> {
-        let relays = self
-            .relays
-            .iter()
-            .enumerate()
-            .map(|(n, relay)| (relay.next_timeout(), Node::Relay(n)));
-        let clients = self
-            .clients
-            .iter()
-            .enumerate()
-            .filter(|&(n, _)| self.suspended != Some(ClientName(n)));
-        let clients = clients.map(|(n, client)| (client.next_timeout(), Node::Client(n)));
-        relays
-            .chain(clients)
-            .filter_map(|(at, node)| Some((at?, node)))
-            .min()
+    /// Ends a run: the whole world must be sound.
+    fn end_run(&mut self, end: Instant) {
+        self.now = end;
+        self.expect(check::world(self));
+    }
+
+    fn expect(&self, checked: Result<(), String>) {
+        if let Err(fault) = checked {
+            unreachable!("{fault}; {}", self.describe());
+        }
+    }
+
+    /// A node may have changed: it is checked after this step, and asked when it wants to be woken.
+    fn touch(&mut self, node: Node) {
+        let at = match node {
+            Node::Relay(n) => self.relays[n].next_timeout(),
+            Node::Client(n) if self.suspended == Some(ClientName(n)) => None,
+            Node::Client(n) => self.clients[n].next_timeout(),
+        };
+        self.agenda.arm(node, at);
+        self.touched.insert(node);
     }
 }
