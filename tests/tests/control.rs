@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
+use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::circuit::{OriginCircuit, OriginEvent};
 use umbel_proto::crypto::hpke::SealSecret;
@@ -27,7 +28,9 @@ use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::message::{ExtendRefusal, Service};
 use umbel_proto::network::{AddressGroups, Network};
 use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
-use umbel_relay::control::io::News;
+
+use umbel_relay::control::io::{Effect, News};
+use umbel_relay::forward::LinkEvent;
 use umbel_tests::shells::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
 
 /// The client's link.
@@ -325,6 +328,44 @@ fn half_said_requests_take_no_more_memory_than_all_frames_may() {
     );
 }
 
+/// The kind of an effect, by its place in the order.
+fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Table(..) => "table",
+        Effect::Cell(..) => "cell",
+        Effect::Link(_) => "link",
+        Effect::Work(_) => "work",
+        Effect::News(_) => "news",
+        Effect::Store(_) => "store",
+    }
+}
+
+#[test]
+fn what_a_relay_wants_done_comes_in_one_order_however_it_came_about() {
+    let mut relay = with_client(1);
+    let client = Client::connected(&mut relay, 1);
+    let mut second = Client::begin(&mut relay, 2);
+    let mut create = second.circuit.poll_cell(&mut second.rng).unwrap();
+    create.set_circ_id(second.circ);
+    let mut misnamed = create.clone();
+    misnamed.set_circ_id(CircId::new(3).unwrap());
+    let (now, wall) = (relay.now + Duration::from_secs(7200), relay.wall());
+    let (control, rng) = (&mut relay.control, &mut relay.rng);
+    // Of each kind at least one, the last kinds first.
+    control.handle_timeout(now, wall, rng);
+    for event in [
+        LinkEvent::Cell(create),
+        LinkEvent::Broken(client.circ, Violation::Window),
+        LinkEvent::Cell(misnamed),
+    ] {
+        control.handle_event(now, wall, CLIENT, event, rng);
+    }
+    let mut kinds: Vec<_> =
+        std::iter::from_fn(|| control.poll_effect().as_ref().map(kind)).collect();
+    kinds.dedup();
+    assert_eq!(kinds, ["table", "cell", "link", "work", "news", "store"]);
+}
+
 /// What a directory relay says when this is published, once the store has committed if `commits`.
 fn publish(
     relay: &mut LoneRelay,
@@ -455,7 +496,7 @@ fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
     for ahead in [0, 3 * 3600, 3 * 3600, 0] {
         relay.set_clock(ahead);
         relay.pass(Duration::from_secs(90));
-        news.extend(std::iter::from_fn(|| relay.control.poll_news()));
+        news.append(&mut relay.news);
     }
     assert!(
         matches!(
@@ -492,7 +533,7 @@ fn strangers_that_link_to_a_relay_do_not_accuse_its_clock() {
     }
     relay.pass(Duration::from_secs(3600));
     assert!(relay.control.clock_off_by().is_none());
-    assert!(relay.control.poll_news().is_none());
+    assert!(relay.news.is_empty());
 }
 
 #[test] // §2.4(7)
@@ -511,7 +552,7 @@ fn relays_of_one_address_group_have_one_voice_about_a_clock() {
         }
         relay.set_clock(-3 * 3600);
         relay.pass(Duration::from_secs(90));
-        let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+        let news = std::mem::take(&mut relay.news);
         let is_it = |news: &News| matches!(news, News::ClockDiffers { relays, is_sure, .. } if *relays == voices && *is_sure == (voices > 2));
         assert!(news.iter().any(is_it), "{news:?}");
     }
@@ -528,7 +569,7 @@ fn strangers_are_asked_where_there_is_nobody_else_and_are_not_called_right() {
             3 * 3600,
         );
     }
-    let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+    let news = std::mem::take(&mut relay.news);
     assert!(
         matches!(
             news[..],
@@ -558,7 +599,7 @@ fn a_verdict_about_the_clock_has_to_hold() {
         for _ in 0..minutes {
             relay.pass(Duration::from_secs(61));
         }
-        let news: Vec<_> = std::iter::from_fn(|| relay.control.poll_news()).collect();
+        let news = std::mem::take(&mut relay.news);
         [101, 102]
             .into_iter()
             .for_each(|link| relay.link_down(LinkId(link)));

@@ -1,15 +1,18 @@
-//! What goes in and out of the control plane besides cells: links, work, storage.
+//! What goes in and out of the control plane: tables, cells, links, work, news, storage.
 //!
 //! The shell executes what is asked here and reports back; the simulator does the same without a
 //! world.
 
+use umbel_proto::cell::Cell;
 use umbel_proto::directory::descriptor::DescriptorFault;
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::time::{ClockJump, Epoch, WallTime};
+
+use crate::forward::TableUpdate;
 
 /// A link that is ready for circuits: TLS is up, the peer is who it should be, both `Hello`s were
 /// exchanged.
@@ -21,6 +24,28 @@ pub struct LinkUp {
     pub is_dialler: bool,
     /// What the peer said of itself.
     pub hello: Hello,
+}
+
+/// What the control plane wants done.
+///
+/// The kinds come in the order of this list. Tables come before cells, since a peer may answer a
+/// cell by one that the table must already know; cells before links, since what is said on a link
+/// is said before it is closed. Where doing one makes the control plane want more, as when a cell
+/// finds no room, the order begins anew.
+#[expect(missing_debug_implementations, reason = "holds keys and records")]
+pub enum Effect {
+    /// Change the table of a link.
+    Table(LinkId, TableUpdate<LinkId>),
+    /// Send a cell on a link.
+    Cell(LinkId, Cell),
+    /// Make or close a link.
+    Link(LinkOp),
+    /// Answer a handshake.
+    Work(Work),
+    /// Tell the operator.
+    News(News),
+    /// Store something.
+    Store(StoreOp),
 }
 
 /// What the operator should hear of.

@@ -36,7 +36,7 @@ use crate::forward::{LinkEvent, TableUpdate};
 use circuits::Circuits;
 use clock::Clock;
 use discover::Discovery;
-use io::{LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
+use io::{Effect, LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
 use links::Links;
 use serve::Services;
 use timers::{Timer, Timers};
@@ -114,9 +114,8 @@ pub struct ControlStats {
 
 /// The control plane of one relay.
 ///
-/// After any `handle_*`, drain in this order: [`poll_table`](Self::poll_table) before
-/// [`poll_cell`](Self::poll_cell), since a peer may answer a cell by one that the table must
-/// already know; then links, work, store and news; [`poll_timeout`](Self::poll_timeout) last.
+/// After any `handle_*`, drain [`poll_effect`](Self::poll_effect), then ask
+/// [`poll_timeout`](Self::poll_timeout).
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Control {
     config: ControlConfig,
@@ -144,6 +143,25 @@ struct Out {
     work: VecDeque<Work>,
     store: VecDeque<StoreOp>,
     news: VecDeque<News>,
+}
+
+impl Out {
+    /// The order in which a shell does what is wanted: the one place that states it.
+    fn pop(&mut self) -> Option<Effect> {
+        let table = |(link, update)| Effect::Table(link, update);
+        let cell = |(link, cell)| Effect::Cell(link, cell);
+        let next = self.tables.pop_front().map(table);
+        let next = next.or_else(|| self.cells.pop_front().map(cell));
+        let next = next.or_else(|| self.links.pop_front().map(Effect::Link));
+        let next = next.or_else(|| self.work.pop_front().map(Effect::Work));
+        let next = next.or_else(|| self.news.pop_front().map(Effect::News));
+        next.or_else(|| self.store.pop_front().map(Effect::Store))
+    }
+
+    fn pop_cell_on(&mut self, link: LinkId) -> Option<Cell> {
+        let is_next = |(on, _): &mut (LinkId, Cell)| self.tables.is_empty() && *on == link;
+        self.cells.pop_front_if(is_next).map(|(_, cell)| cell)
+    }
 }
 
 impl Control {
@@ -373,34 +391,14 @@ impl Control {
         self.discovery.forget_all();
     }
 
-    /// Next change to a link's table. Drain before cells.
-    pub fn poll_table(&mut self) -> Option<(LinkId, TableUpdate<LinkId>)> {
-        self.out.tables.pop_front()
+    /// The next thing that the shell is to do. See [`Effect`] for the order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.out.pop()
     }
 
-    /// Next cell to send.
-    pub fn poll_cell(&mut self) -> Option<(LinkId, Cell)> {
-        self.out.cells.pop_front()
-    }
-
-    /// Next link to make or close.
-    pub fn poll_link(&mut self) -> Option<LinkOp> {
-        self.out.links.pop_front()
-    }
-
-    /// Next handshake to answer.
-    pub fn poll_work(&mut self) -> Option<Work> {
-        self.out.work.pop_front()
-    }
-
-    /// Next thing to store.
-    pub fn poll_store(&mut self) -> Option<StoreOp> {
-        self.out.store.pop_front()
-    }
-
-    /// Next thing that the operator should hear of.
-    pub fn poll_news(&mut self) -> Option<News> {
-        self.out.news.pop_front()
+    /// The next effect, if it is a cell on this link: a shell may send a run of them together.
+    pub fn poll_cell_on(&mut self, link: LinkId) -> Option<Cell> {
+        self.out.pop_cell_on(link)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.

@@ -17,12 +17,13 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use umbel_proto::Violation;
-use umbel_proto::ids::{CircId, Peer, RelayId};
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
-use crate::control::io::{StoreDone, Work, WorkDone};
+use crate::control::io::{Effect, StoreDone, StoreOp, Work, WorkDone};
 use crate::control::{Control, ControlStats, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
@@ -237,19 +238,21 @@ impl Plane {
         }
     }
 
-    /// Does all that the control plane asks. A cell that finds no room may make it ask for more.
+    /// Does what the control plane wants, in its order. A cell that finds no room may make it want
+    /// more.
     fn drain(&mut self) {
         let mut pushed = Pushed::default();
-        loop {
-            while let Some((link, update)) = self.control.poll_table() {
-                self.update_table(link, update);
+        while let Some(effect) = self.control.poll_effect() {
+            match effect {
+                Effect::Table(link, update) => self.update_table(link, update),
+                Effect::Cell(link, cell) => self.send_cells(link, cell, &mut pushed),
+                Effect::Link(op) => self.handle_link_op(op),
+                Effect::Work(work) => self.workers.waiting.push_back(work),
+                Effect::News(news) => news::say(news),
+                Effect::Store(op) => self.store(op),
             }
-            let broken = self.send_cells(&mut pushed);
-            if broken.is_empty() {
-                break;
-            }
-            self.report_broken(broken);
         }
+        self.workers.start(&self.control);
         self.shared
             .counters
             .dropped_cells
@@ -258,23 +261,14 @@ impl Plane {
             .dropped
             .drain(..)
             .for_each(|cell| self.spare_cells.put(cell));
-        while let Some(op) = self.control.poll_link() {
-            self.handle_link_op(op);
-        }
-        while let Some(work) = self.control.poll_work() {
-            self.workers.waiting.push_back(work);
-        }
-        self.workers.start(&self.control);
-        while let Some(news) = self.control.poll_news() {
-            news::say(news);
-        }
-        while let Some(op) = self.control.poll_store() {
-            if let Err(NotTaken {
-                answer: Some(answer),
-            }) = self.store.submit(op)
-            {
-                let _ = self.untaken.send(vec![answer]); // read by this task itself
-            }
+    }
+
+    fn store(&mut self, op: StoreOp) {
+        if let Err(NotTaken {
+            answer: Some(answer),
+        }) = self.store.submit(op)
+        {
+            let _ = self.untaken.send(vec![answer]); // read by this task itself
         }
     }
 
@@ -297,40 +291,20 @@ impl Plane {
         }
     }
 
-    /// Hands what the control plane has to say to the links, as many cells of one link as come
-    /// together with one lock. Returns the circuits that this broke.
-    fn send_cells(&mut self, pushed: &mut Pushed) -> Vec<(LinkId, CircId)> {
-        let mut broken = Vec::new();
-        let mut next = self.control.poll_cell();
-        while let Some((link, cell)) = next {
-            next = None;
-            let more = iter::from_fn(|| match self.control.poll_cell() {
-                Some((same, cell)) if same == link => Some(cell),
-                other => {
-                    next = other;
-                    None
-                }
-            });
-            let cells = iter::once(cell).chain(more);
-            match self.links.get(&link) {
-                Some(handle) => handle.queue.push(cells, pushed),
-                None => pushed.dropped.extend(cells),
-            }
-            broken.extend(pushed.broken.drain(..).map(|circ| (link, circ)));
+    /// Queues the cells of one link that come together with one lock, and reports the circuits that
+    /// overran the queue.
+    fn send_cells(&mut self, link: LinkId, first: Cell, pushed: &mut Pushed) {
+        let more = iter::from_fn(|| self.control.poll_cell_on(link));
+        let cells = iter::once(first).chain(more);
+        match self.links.get(&link) {
+            Some(handle) => handle.queue.push(cells, pushed),
+            None => pushed.dropped.extend(cells),
         }
-        broken
-    }
-
-    fn report_broken(&mut self, broken: Vec<(LinkId, CircId)>) {
         let (now, wall) = (self.clock.now(), wall_now());
-        for (link, circ) in broken {
-            self.control.handle_event(
-                now,
-                wall,
-                link,
-                LinkEvent::Broken(circ, Violation::Window),
-                &mut self.rng,
-            );
+        for circ in pushed.broken.drain(..) {
+            let event = LinkEvent::Broken(circ, Violation::Window);
+            self.control
+                .handle_event(now, wall, link, event, &mut self.rng);
         }
     }
 

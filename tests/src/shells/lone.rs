@@ -19,7 +19,7 @@ use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, WallTime};
-use umbel_relay::control::io::{LinkUp, Restored, Work, WorkDone};
+use umbel_relay::control::io::{Effect, LinkUp, News, Restored, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
 
@@ -99,6 +99,8 @@ pub struct LoneRelay {
     pub link_ops: Vec<LinkOp>,
     /// Handshakes not answered yet.
     pub works: Vec<Work>,
+    /// What its operator was told.
+    pub news: Vec<News>,
     /// Cells that belonged to no circuit.
     pub stale_cells: u64,
     disk: RelayDisk,
@@ -154,6 +156,7 @@ impl LoneRelay {
             sent: Vec::new(),
             link_ops: Vec::new(),
             works: Vec::new(),
+            news: Vec::new(),
             stale_cells: 0,
             disk: RelayDisk::default(),
             clock_ahead: 0,
@@ -308,22 +311,19 @@ impl LoneRelay {
     }
 
     fn drain(&mut self) {
-        while let Some((link, update)) = self.control.poll_table() {
-            if let Some(table) = self.tables.get_mut(&link) {
-                table.apply(update);
+        while let Some(effect) = self.control.poll_effect() {
+            match effect {
+                Effect::Table(link, update) => {
+                    if let Some(table) = self.tables.get_mut(&link) {
+                        table.apply(update);
+                    }
+                }
+                Effect::Cell(link, cell) => self.sent.push((link, cell)),
+                Effect::Link(op) => self.link_ops.push(op),
+                Effect::Work(work) => self.works.push(work),
+                Effect::News(news) => self.news.push(news),
+                Effect::Store(op) => self.disk.write(op),
             }
-        }
-        while let Some(cell) = self.control.poll_cell() {
-            self.sent.push(cell);
-        }
-        while let Some(op) = self.control.poll_link() {
-            self.link_ops.push(op);
-        }
-        while let Some(work) = self.control.poll_work() {
-            self.works.push(work);
-        }
-        while let Some(op) = self.control.poll_store() {
-            self.disk.write(op);
         }
     }
 }

@@ -15,9 +15,9 @@ use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
 use umbel_proto::time::{Instant, WallTime};
-use umbel_relay::control::io::{LinkUp, Work, WorkDone};
+use umbel_relay::control::io::{Effect, LinkUp, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
-use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
+use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
 use crate::adversary::Adversary;
 use crate::disk::RelayDisk;
@@ -312,37 +312,41 @@ impl SimRelay {
     /// Everything the control plane wants, in its order.
     pub fn drain(&mut self, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let mut effects = Vec::new();
-        let Some(live) = &mut self.live else {
-            return effects;
-        };
-        while let Some((link, update)) = live.control.poll_table() {
-            if let Some(table) = live.tables.get_mut(&link) {
-                table.apply(update);
+        let mut has_written = false;
+        while let Some(effect) = self.poll_effect() {
+            match effect {
+                Effect::Table(link, update) => self.update_table(link, update),
+                Effect::Cell(link, cell) => effects.extend(self.send(EndId(link.0), cell, rng)),
+                Effect::Link(op) => effects.push(RelayEffect::Link(op)),
+                Effect::Work(work) => effects.extend(self.answer(&work, rng)),
+                Effect::News(_) => {}
+                Effect::Store(op) => {
+                    self.disk.write(op);
+                    has_written = true;
+                }
             }
         }
-        let mut cells = Vec::new();
-        while let Some(cell) = live.control.poll_cell() {
-            cells.push(cell);
-        }
-        while let Some(op) = live.control.poll_link() {
-            effects.push(RelayEffect::Link(op));
-        }
-        while let Some(Work { id, onionskin }) = live.control.poll_work() {
-            let result = live.control.responder().respond(&onionskin, rng);
-            effects.push(RelayEffect::Work(WorkDone { id, result }));
-        }
-        let mut has_written = false;
-        while let Some(op) = live.control.poll_store() {
-            self.disk.write(op);
-            has_written = true;
-        }
-        if has_written {
-            effects.push(RelayEffect::Commit);
-        }
-        for (link, cell) in cells {
-            effects.extend(self.send(EndId(link.0), cell, rng));
-        }
+        effects.extend(has_written.then_some(RelayEffect::Commit));
         effects
+    }
+
+    fn poll_effect(&mut self) -> Option<Effect> {
+        self.live.as_mut()?.control.poll_effect()
+    }
+
+    fn update_table(&mut self, link: LinkId, update: TableUpdate<LinkId>) {
+        let live = self.live.as_mut();
+        if let Some(table) = live.and_then(|live| live.tables.get_mut(&link)) {
+            table.apply(update);
+        }
+    }
+
+    fn answer(&self, work: &Work, rng: &mut dyn CryptoRng) -> Option<RelayEffect> {
+        let result = self.control()?.responder().respond(&work.onionskin, rng);
+        Some(RelayEffect::Work(WorkDone {
+            id: work.id,
+            result,
+        }))
     }
 
     fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
