@@ -1,5 +1,5 @@
-//! What the operator decides: the file and the flags as they are written, and the checked form that
-//! the relay runs by.
+//! The operator's configuration: the file and the flags as written, and the checked form that the
+//! relay uses.
 
 mod error;
 
@@ -20,7 +20,7 @@ pub use error::ConfigError;
 pub const CONFIG_FILE: &str = "umbel-relay.toml";
 /// Name of the network file that `init` leaves in the data directory.
 pub const NETWORK_FILE: &str = "network.toml";
-/// What names the built-in network instead of a file.
+/// Names the built-in network instead of a file.
 pub const LOCAL_NETWORK: &str = "local";
 
 /// Where links are accepted by default: all addresses, since most machines have the one that
@@ -66,7 +66,7 @@ pub struct Config {
     pub memory_budget_bytes: usize,
     /// Threads that carry cells.
     pub threads: usize,
-    /// What is logged: a filter in `RUST_LOG` syntax.
+    /// The log filter, in `RUST_LOG` syntax.
     pub log: String,
     /// Most links that others made.
     pub links_max: usize,
@@ -86,11 +86,11 @@ pub struct Config {
     pub records_max: usize,
     /// Most bytes of records in all queues together.
     pub records_bytes_max: u64,
-    /// Parameters that the network file sets and this version has no use for: worth a warning.
+    /// Parameters that the network file sets and this version does not use: worth a warning.
     pub unread_params: Vec<&'static str>,
 }
 
-/// What the command line says. It counts more than the file.
+/// The command line's settings, which override the file.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
     /// Where links are accepted.
@@ -374,7 +374,7 @@ fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
     })
 }
 
-/// A copy that an earlier version wrote is still read; what it sets in vain is returned.
+/// A copy that an earlier version wrote is still read; the parameters without effect are returned.
 fn read_stored_network(path: &Path) -> Result<(Network, Vec<&'static str>), ConfigError> {
     let text = read_network_text(path)?;
     Network::from_stored_toml(&text).map_err(|fault| ConfigError::Network {

@@ -1,4 +1,4 @@
-//! What went wrong, what to do about it, and the exit code of `umbel-relay`.
+//! Errors of `umbel-relay`, with a hint for the operator and an exit code.
 
 use std::borrow::Cow;
 use std::fmt;

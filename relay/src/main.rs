@@ -32,11 +32,11 @@ Exit codes:
 
 const RUN_HELP: &str = "\
 Signals:
-  TERM, INT  stop: every circuit is told, what waits is written
+  TERM, INT  stop: end every circuit, complete outstanding writes
   HUP        read umbel-relay.toml again: log, seeds, advertise and limits
              change at once; the log names the keys that need a restart";
 
-/// Run a relay of Umbel: it forwards cells and keeps mailboxes for others
+/// Run an Umbel relay, which forwards cells and keeps mailboxes for others
 #[derive(Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Cli {
@@ -50,8 +50,7 @@ enum Command {
     Init {
         #[command(flatten)]
         dir: DataDir,
-        /// The network's file; `local` is the network built in for one machine, which protects
-        /// nobody
+        /// The network file; `local` is the built-in network for one machine, which protects nobody
         #[arg(long, value_name = "FILE", default_value = LOCAL_NETWORK)]
         network: String,
     },
@@ -60,15 +59,15 @@ enum Command {
     Run {
         #[command(flatten)]
         dir: DataDir,
-        /// Accept links at this address; port 0 takes any that is free [default: the file's, else
-        /// 0.0.0.0:7443]
+        /// Accept links at this address; port 0 takes any free port [default: the configuration
+        /// file's, else 0.0.0.0:7443]
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
-        /// Tell others to dial this address; up to four [default: the file's, else where it
-        /// listens]
+        /// Advertise this address to others; up to four [default: the configuration file's, else the
+        /// listen address]
         #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_parser = parse_host_port)]
         advertise: Vec<String>,
-        /// A relay to begin with, as its operator writes it: ID@HOST:PORT; may be given several
+        /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several
         /// times
         #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
         seeds: Vec<Peer>,
@@ -112,8 +111,8 @@ fn main() -> ExitCode {
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
-/// Help and version are not errors; all else that clap says is, in the form that all errors have:
-/// its first paragraph is the error, the rest the hint.
+/// Help and version are not errors; any other message of clap's is, in the form of all our errors:
+/// its first paragraph is the error, the rest is the hint.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // If even this can't be written, the exit code says the rest.
@@ -156,7 +155,7 @@ fn say(line: &str) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(|error| {
         Failure::failed(
             format!("can't write to standard output: {error}"),
-            "see where it leads",
+            "check where it goes",
         )
     })
 }

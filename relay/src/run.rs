@@ -123,7 +123,7 @@ impl Running<'_> {
                 if !restart.is_empty() {
                     tracing::warn!(
                         keys = restart.join(", "),
-                        "these keys changed and count only after a restart"
+                        "these keys changed and take effect only after a restart"
                     );
                 }
                 relay.reload(&config);
@@ -137,7 +137,7 @@ impl Running<'_> {
                 tracing::info!("the configuration was read again and is in force");
             }
             Err(failure) => {
-                tracing::error!(%failure, "the configuration can't be read again; the relay goes on with the one before");
+                tracing::error!(%failure, "the configuration can't be read again; the relay keeps the previous one");
             }
         }
     }
@@ -146,22 +146,23 @@ impl Running<'_> {
         let (config, network) = Config::load(self.dir, self.flags.clone())?;
         self.logs.set_filter(&config.log)?;
         if network != self.network {
-            tracing::warn!("the network file changed, which counts only after a restart");
+            tracing::warn!("the network file changed; this takes effect only after a restart");
         }
         Ok(config)
     }
 }
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind)
-        .map_err(|error| Failure::failed(format!("can't hear signals: {error}"), "report this"))
+    signal(kind).map_err(|error| {
+        Failure::failed(format!("can't listen for signals: {error}"), "report this")
+    })
 }
 
-/// Whoever waits for this line may have gone; the relay serves others.
+/// The process that waits for this line may have ended; the relay serves others.
 fn say_ready(relay: &Relay) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = writeln!(stdout, "ready {}", relay.peer()).and_then(|()| stdout.flush()) {
-        tracing::warn!(%error, "nobody reads the line that says ready");
+        tracing::warn!(%error, "can't write the ready line");
     }
 }
 

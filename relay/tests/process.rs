@@ -466,7 +466,7 @@ fn hangup_reloads_and_a_wrong_file_changes_nothing() {
     )
     .unwrap();
     relay.signal("HUP");
-    let told = relay.log_with("count only after a restart");
+    let told = relay.log_with("take effect only after a restart");
     assert!(
         told.contains("threads") && !told.contains("links_max"),
         "{told}"
@@ -476,7 +476,7 @@ fn hangup_reloads_and_a_wrong_file_changes_nothing() {
     relay.signal("HUP");
     let told = relay.log_with("ERROR");
     assert!(
-        told.contains("line 1") && told.contains("goes on with the one before"),
+        told.contains("line 1") && told.contains("keeps the previous one"),
         "{told}"
     );
     fs::write(&file, "log = \"a=b=c\"").unwrap();

@@ -29,9 +29,9 @@ const IN_PASSING: Duration = Duration::from_secs(5);
 /// Until when the user wants to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Stage {
-    /// Until one relay keeps the message, and each further copy is out, planned or refused
+    /// Until one relay keeps the message and each further copy is sent, planned or refused
     One,
-    /// Until as many relays keep it as are wanted
+    /// Until as many relays as wanted keep it
     All,
 }
 
@@ -482,10 +482,10 @@ impl Delivery {
             Some(progress) => Err(Failure::new(
                 Exit::Deferred,
                 format!(
-                    "fewer relays keep it than are wanted: it is {}",
+                    "fewer relays keep it than wanted: it is {}",
                     progress.text()
                 ),
-                "wait longer with --timeout, or let the next umbel command go on with it",
+                "wait longer with --timeout, or let the next umbel command continue",
             )),
             None => Ok(()),
         }
@@ -544,7 +544,7 @@ pub(super) fn why(reason: DeferReason) -> Cow<'static, str> {
             return format!("circuits break before the question arrives: {circuits} over {guards}")
                 .into();
         }
-        DeferReason::Holders => "too few of the inbox's holders could be reached or would take it",
+        DeferReason::Holders => "too few of the inbox's holders could be reached or accepted it",
         DeferReason::QueueFull => "the inbox is full",
     };
     text.into()
@@ -558,16 +558,16 @@ fn hint(obstacle: Obstacle) -> &'static str {
         }
         Obstacle::Clock { .. } => CLOCK_HINT,
         Obstacle::Deferred(DeferReason::NoDescriptor) => {
-            "compare the address with its owner's, who has to be online once a week; the next send or receive tries again"
+            "compare the address with its owner, who must be online once a week; the next send or receive tries again"
         }
         Obstacle::Deferred(DeferReason::QueueFull) => {
-            "its owner has to receive first; the next send or receive tries again"
+            "its owner must receive first; the next send or receive tries again"
         }
         Obstacle::Deferred(DeferReason::Broken { .. }) => {
-            "a relay on the way damages what it forwards; the next send or receive tries again, over other relays"
+            "a relay on the path damages what it forwards; the next send or receive tries other relays"
         }
         Obstacle::Deferred(DeferReason::NoCircuit) => {
-            "a relay answers, and can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
+            "a relay answers but can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
         }
         Obstacle::Time | Obstacle::Deferred(_) => {
             "the next send or receive tries again, as does `umbel outbox flush`"

@@ -27,10 +27,10 @@ const INBOX: &str = "demo";
 
 #[derive(clap::Args)]
 pub(super) struct DemoArgs {
-    /// How many relays
+    /// Number of relays
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(4..=64))]
     relays: u64,
-    /// How many messages
+    /// Number of messages
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     messages: u64,
 }

@@ -153,7 +153,7 @@ pub(super) fn system_hint(error: &io::Error, otherwise: &'static str) -> &'stati
             "free some space on the disk; nothing is lost"
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            "the disk may not be written: mount it so that it may; nothing is lost"
+            "the disk is read-only: mount it writable; nothing is lost"
         }
         io::ErrorKind::WouldBlock => {
             "end other programs, or raise the limits of threads and memory (`ulimit -u`, `ulimit -v`)"
@@ -179,7 +179,7 @@ fn files_hint(fault: &FilesFault) -> &'static str {
             "bring it back from a backup; without one its inboxes and messages are lost, and `umbel init` makes a profile elsewhere (--profile DIR)"
         }
         FilesFault::LogMissing(_) => {
-            "bring it back, or the whole profile from a backup; to go on without it, remove profile.db-shm"
+            "bring it back, or the whole profile from a backup; to continue without it, remove profile.db-shm"
         }
         FilesFault::PathTooLong { .. } => "choose a shorter path with --profile or UMBEL_PROFILE",
         FilesFault::Io(_, error) => system_hint(error, "check that you may read it, and the disk"),
@@ -226,11 +226,11 @@ impl From<SendError> for Failure {
             SendError::TooLong => Self::too_long(None),
             SendError::OutboxFull => Self::failed(
                 error.to_string(),
-                "wait until some of it is delivered: `umbel outbox flush` tries it again, `umbel outbox list` shows it",
+                "wait until some messages are delivered: `umbel outbox flush` retries them, `umbel outbox list` shows them",
             ),
             SendError::Expired => Self::failed(
                 error.to_string(),
-                "compare the address with its owner's, who has to be online once a week, and send it again",
+                "compare the address with its owner, who must be online once a week, and send it again",
             ),
             SendError::Unresponsive { pid } => Self::failed(
                 format!("{}: the message was not sent", unresponsive(pid)),
@@ -248,7 +248,7 @@ impl From<SendError> for Failure {
                 Exit::InDoubt,
                 error.to_string(),
                 format!(
-                    "before you send it again, ask its reader, who would get it twice; {}",
+                    "before you send it again, ask its reader, who may get it twice; {}",
                     store_hint(fault)
                 ),
             ),
@@ -328,7 +328,7 @@ impl From<InitError> for Failure {
             ),
             InitError::NoSeeds => Self::usage(
                 text,
-                "name one with --seed ID@HOST:PORT; whoever runs a relay can tell you theirs",
+                "name one with --seed ID@HOST:PORT; any relay's operator can tell you theirs",
             ),
             InitError::Network(_) => Self::usage(text, "correct the file that --network names"),
             InitError::Io { source, .. } => Self::failed(
@@ -354,8 +354,8 @@ impl From<SeedError> for Failure {
         let text = error.to_string();
         let hint = match error {
             SeedError::Exists(_) => "nothing was changed; `umbel seed list` shows all of them",
-            SeedError::TooMany => "remove one that is of no more use with `umbel seed remove ID`",
-            SeedError::Missing(_) => "`umbel seed list` shows those that are",
+            SeedError::TooMany => "remove one that you no longer need with `umbel seed remove ID`",
+            SeedError::Missing(_) => "`umbel seed list` shows its seeds",
             SeedError::OfNetwork(_) => "it does no harm: seeds that do not answer are passed over",
             SeedError::Last(_) => "add another first, with `umbel seed add ID@HOST:PORT`",
             SeedError::Profile(error) => return error.into(),
@@ -394,7 +394,7 @@ impl From<ProfileError> for Failure {
             ),
             ProfileError::Io { source, .. } => system_hint(
                 &source,
-                "check that the file is there and that you may use it",
+                "check that the file is there and that you may read it",
             ),
             ProfileError::Database(error) => return error.into(),
         };

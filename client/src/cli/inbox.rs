@@ -22,16 +22,16 @@ pub(super) enum InboxCommand {
     Create {
         /// Your own name for it; nobody else sees it
         name: String,
-        /// How long to wait until it takes mail, such as 90s or 2m; a later `umbel receive`
-        /// finishes it otherwise
+        /// How long to wait until it accepts mail, such as 90s or 2m; if that is too short, a later
+        /// `umbel receive` finishes it
         #[arg(long, value_name = "TIME", default_value = "60s", value_parser = times::parse_seconds)]
         timeout: Duration,
     },
     /// List the inboxes of the profile
     List,
-    /// Show an inbox's address, to give to whoever may write to it
+    /// Show an inbox's address, to give to those who may write to it
     Show {
-        /// Which inbox
+        /// The inbox's name
         name: String,
     },
 }
@@ -97,7 +97,7 @@ async fn create(
     } else {
         let shown = output::printable(name);
         session.line(&format!(
-            "Made the inbox \"{shown}\". Whoever has its address can write to it:"
+            "Made the inbox \"{shown}\". Anyone who has its address can write to it:"
         ))?;
         session.line(&address.to_text())?;
         if ready.is_ok() {

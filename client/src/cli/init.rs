@@ -13,19 +13,19 @@ use super::session::Session;
 
 #[derive(clap::Args)]
 pub(super) struct InitArgs {
-    /// The network's file; `local` is the network built in for one machine, which protects nobody
+    /// The network file; `local` is the built-in network for one machine, which protects nobody
     /// [default: local]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// A relay to begin with, as its operator writes it: ID@HOST:PORT
+    /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several times
     #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
     seeds: Vec<Peer>,
-    /// Make a random key in a new file here, instead of asking for a passphrase
+    /// Write a random key to this new file, instead of asking for a passphrase
     #[arg(long, value_name = "PATH")]
     key_file: Option<PathBuf>,
 }
 
-/// What names the built-in network instead of a file.
+/// Names the built-in network instead of a file.
 const LOCAL: &str = "local";
 
 #[derive(Serialize)]

@@ -21,19 +21,19 @@ const FIRST_LINE_LEN: usize = 60;
 
 #[derive(clap::Args)]
 pub(super) struct ListArgs {
-    /// Which inbox [default: all]
+    /// The inbox's name [default: all inboxes]
     inbox: Option<String>,
-    /// Messages that were read, too
+    /// Include messages that were read
     #[arg(long)]
     all: bool,
-    /// Only messages that contain this text, in capitals or not
+    /// Only messages that contain this text (case-insensitive)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     search: Option<String>,
 }
 
 #[derive(clap::Args)]
 pub(super) struct ShowArgs {
-    /// Which message: its id, or the beginning of it
+    /// The message's id, or the beginning of it
     id: String,
     /// Save it as this file; `-` is standard output
     #[arg(long, short, value_name = "FILE")]
@@ -45,16 +45,16 @@ pub(super) struct ShowArgs {
 
 #[derive(clap::Args)]
 pub(super) struct DeleteArgs {
-    /// Which messages: their ids, or the beginnings of them
+    /// The messages' ids, or the beginnings of them
     #[arg(required_unless_present = "older", conflicts_with = "older")]
     ids: Vec<String>,
-    /// All messages that were read and came longer ago than this, such as 30d
+    /// All read messages that came longer ago than this, such as 30d
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
     older: Option<Duration>,
-    /// Only those of this inbox
+    /// Only messages of this inbox
     #[arg(long, value_name = "NAME", requires = "older")]
     inbox: Option<String>,
-    /// Those that were not read, too
+    /// Include unread messages
     #[arg(long, requires = "older")]
     unread: bool,
     /// Skip confirmation; implied by --json or when stdin is not a terminal
@@ -242,7 +242,7 @@ fn one_named(library: &Library, prefix: &str) -> Result<StoredMessage, Failure> 
         (Some(message), 0) => Ok(message),
         (Some(_), others) => Err(Failure::usage(
             format!(
-                "{} and more have an id that begins with {digits}",
+                "the ids of {} and more begin with {digits}",
                 output::count(others, "message")
             ),
             "write more of the id: `umbel list --all --json` shows all of it",

@@ -1,7 +1,7 @@
-//! The command line: what can be said, and who does it.
+//! The command line: its grammar, and the module that runs each command.
 //!
-//! Output for people by default, one JSON object a line with `--json`. What was asked for goes to
-//! standard output; errors, warnings and progress go to standard error.
+//! Output for people by default, one JSON object a line with `--json`. Results go to standard
+//! output; errors, warnings and progress go to standard error.
 
 mod bench;
 mod delivery;
@@ -38,7 +38,7 @@ use failure::{Exit, Failure};
 use runtime::{block_on, block_on_all_cores};
 use session::Session;
 
-/// Send messages to hidden inboxes, and own some, without saying who or where you are.
+/// Send messages to hidden inboxes, and own inboxes, without revealing who or where you are.
 #[derive(Parser)]
 #[command(name = "umbel", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Args {
@@ -62,9 +62,9 @@ Exit codes:
   75  not finished; nothing is lost, and the next umbel command continues
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
-  141 whoever read the output has ended; nothing is said
+  141 the reader of the output has ended; nothing is reported
 
-A profile's passphrase is asked for on the terminal, or read from the file that UMBEL_PASSPHRASE_FILE names.";
+umbel asks for a profile's passphrase on the terminal, or reads it from the file that UMBEL_PASSPHRASE_FILE names.";
 
 #[derive(clap::Args)]
 struct Global {
@@ -94,23 +94,23 @@ enum Command {
     /// Make and show inboxes
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
-    /// Say which relays to ask when no other is known
+    /// Manage the seeds: relays to ask when no other is known
     #[command(subcommand)]
     Seed(seed::SeedCommand),
     /// Send a message to an inbox
     Send(send::SendArgs),
-    /// Fetch messages, and print those that are unread
+    /// Fetch messages, and print the unread ones
     Receive(receive::ReceiveArgs),
-    /// List the messages that are kept: unread ones, or all; needs no network
+    /// List kept messages, unread ones by default; needs no network
     List(mail::ListArgs),
-    /// Show a message that is kept, or save it as a file; needs no network
+    /// Show a kept message, or save it as a file; needs no network
     Show(mail::ShowArgs),
-    /// Delete messages that are kept, for good; needs no network
+    /// Delete kept messages for good; needs no network
     Delete(mail::DeleteArgs),
     /// List, show, cancel or retry messages in the outbox
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
-    /// Show how things stand
+    /// Show the state of the profile and the network
     Status(status::StatusArgs),
 }
 
@@ -167,7 +167,7 @@ fn refuse(error: &clap::Error, is_json: bool) -> ExitCode {
     Exit::Usage.into()
 }
 
-/// What clap says, in the form that all errors have: the first paragraph is the error, the rest the
+/// Clap's message in the form of all our errors: its first paragraph is the error, the rest is the
 /// hint.
 fn usage_failure(text: &str) -> Failure {
     let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -23,21 +23,21 @@ pub(super) enum OutboxCommand {
     List,
     /// Show a message in the outbox; needs no network
     Show {
-        /// Which message: its id, or the beginning of it
+        /// The message's id, or the beginning of it
         id: String,
     },
-    /// Take messages back: what no relay has is never sent; needs no network
+    /// Take messages back: one that no relay has is never sent; needs no network
     Cancel {
-        /// Which messages: their ids, or the beginnings of them
+        /// The messages' ids, or the beginnings of them
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Try everything again, now, and wait for it
+    /// Retry everything now, and wait for it
     Flush {
         /// When a message counts as sent
         #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
         wait: Stage,
-        /// How long to wait for that, such as 90s or 2m [default: 60s, or 5m with --wait all]
+        /// How long to wait for that stage, such as 90s or 2m [default: 60s, or 5m with --wait all]
         #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
         timeout: Option<Duration>,
     },

@@ -18,11 +18,11 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 
 /// Writes bytes to standard output as they are, and sees them through.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
-    const HINT: &str = "see where the output goes; what the command did is done";
+    const HINT: &str = "check where the output goes; what the command did stays done";
     writer::to_stdout(bytes.to_vec()).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => Failure::interrupted(),
         io::ErrorKind::BrokenPipe => {
-            Failure::new(Exit::BrokenPipe, "whoever read the output has ended", HINT)
+            Failure::new(Exit::BrokenPipe, "the reader of the output has ended", HINT)
         }
         _ => Failure::new(
             Exit::Unwritten,

@@ -30,7 +30,7 @@ const TIMEOUT_EACH: Duration = Duration::from_secs(1);
 
 #[derive(clap::Args)]
 pub(super) struct ReceiveArgs {
-    /// Which inbox [default: all]
+    /// The inbox's name [default: all inboxes]
     name: Option<String>,
     /// Keep running; print messages as they arrive
     #[arg(long)]
@@ -42,8 +42,8 @@ pub(super) struct ReceiveArgs {
     /// 60; none with --follow or --count]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
-    /// Save each message as a file in this directory too; without it, one that is not text stays
-    /// unread, and `umbel show ID --output FILE` saves it
+    /// Also save each message as a file in this directory; otherwise a message that is not text stays
+    /// unread until `umbel show ID --output FILE` saves it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
@@ -230,7 +230,8 @@ impl Receiver<'_> {
             return Err(no_circuit());
         }
         let inboxes = output::count(unanswered_count, "inbox");
-        let hint = "try again in a minute: messages wait there for days, and mailboxes that are gone are replaced";
+        let hint =
+            "try again in a minute: messages wait there for days, and lost mailboxes are replaced";
         Err(Failure::failed(
             format!("no mailbox of {inboxes} answered"),
             hint,
@@ -339,7 +340,7 @@ impl Receiver<'_> {
                     self.printed,
                     output::count(count, "message")
                 ),
-                "wait longer with --timeout; what came is marked as read",
+                "wait longer with --timeout; the messages that came are marked as read",
             )),
             None if self.args.follow => Ok(()),
             None => Err(Failure::failed(
@@ -473,7 +474,7 @@ fn no_circuit() -> Failure {
     Failure::new(
         Exit::Deferred,
         "no circuit could be built",
-        "a relay answers, and can reach no other; try again later: messages wait with their holders for days",
+        "a relay answers but can reach no other; try again later: messages wait with their holders for days",
     )
 }
 

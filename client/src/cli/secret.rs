@@ -33,14 +33,14 @@ pub(super) fn new(session: &Session) -> Result<Passphrase, Failure> {
         return Err(Failure::usage(
             "a new profile needs a passphrase or a key file, and there is no terminal to ask for one",
             format!(
-                "name a file with the passphrase in {PASSPHRASE_FILE}, or have a key file made with --key-file PATH"
+                "name a file with the passphrase in {PASSPHRASE_FILE}, or make a key file with --key-file PATH"
             ),
         ));
     }
     let first = strong(prompt(&format!(
         "New passphrase (at least {PASSPHRASE_LEN_MIN} characters): "
     ))?)?;
-    let again = prompt("The same again: ")?;
+    let again = prompt("Repeat the passphrase: ")?;
     if first.is_same(&again) {
         Ok(first)
     } else {
@@ -54,7 +54,7 @@ pub(super) fn new(session: &Session) -> Result<Passphrase, Failure> {
 fn strong(passphrase: Passphrase) -> Result<Passphrase, Failure> {
     if passphrase.is_guessable() {
         return Err(Failure::usage(
-            "the passphrase is too easy to guess for whoever gets hold of a copy of the profile",
+            "the passphrase is too easy to guess for anyone who gets a copy of the profile",
             format!(
                 "take {PASSPHRASE_LEN_MIN} characters or more, not the same few again and again: four or five words \
                  drawn at random are good; or have a random key made with --key-file PATH"

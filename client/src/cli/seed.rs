@@ -14,7 +14,7 @@ use super::session::Session;
 pub(super) enum SeedCommand {
     /// Add seeds, or give the new address of one that has moved
     Add {
-        /// A relay, as its operator writes it: ID@HOST:PORT
+        /// A relay, as its operator gives it: ID@HOST:PORT
         #[arg(value_name = "PEER", required = true, value_parser = parse_peer)]
         peers: Vec<Peer>,
     },
@@ -22,7 +22,7 @@ pub(super) enum SeedCommand {
     List,
     /// Remove a seed
     Remove {
-        /// The relay's id: what stands before the @
+        /// The relay's id: the part before the @
         #[arg(value_name = "ID", value_parser = parse_relay)]
         relay: RelayId,
     },

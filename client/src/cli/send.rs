@@ -16,15 +16,15 @@ use super::failure::Failure;
 use super::session::Session;
 use super::{output, times};
 
-/// How long the first relay is waited for.
+/// How long to wait for the first relay.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long all are, whose deposits follow one another after minutes at most.
+/// How long to wait for all relays: their deposits follow one another within minutes.
 const TIMEOUT_ALL: Duration = Duration::from_secs(300);
 
 const AFTER_HELP: &str = "\
-A message is first safe in the outbox, then kept by one relay, then held by as many as are wanted (two by default). \
-A second copy follows after a random delay, half a minute on average, so that the two cannot be linked: umbel does not \
-wait for it, and whichever umbel command runs then sends it.
+A message is first safe in the outbox, then kept by one relay, then held by as many relays as wanted (two by default). \
+The second copy follows after a random delay, half a minute on average, so that the two cannot be linked. umbel does \
+not wait for it: any umbel command that runs then sends it.
 
 Exit codes:
   0   at least one relay has it (\"kept\" or \"held\"; with --wait all: \"held\")
@@ -39,11 +39,11 @@ Exit codes:
 #[derive(clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct SendArgs {
-    /// To whom: the address that the inbox's owner gave you
+    /// The inbox's address, as its owner gave it to you
     #[arg(required_unless_present_any = ["flush", "verbatim"])]
     address: Option<String>,
-    /// The message; `-`, or nothing, takes it from standard input, which the list of processes does
-    /// not show to others
+    /// The message; with `-`, or without it, umbel reads standard input, which the list of processes
+    /// does not show
     #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
     text: Option<String>,
     /// Words after `--`, whatever they begin with
@@ -55,17 +55,17 @@ pub(super) struct SendArgs {
     /// Send it even if it is empty
     #[arg(long)]
     allow_empty: bool,
-    /// Try everything in the outbox again, and wait for it too, as `umbel outbox flush` does
+    /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
     #[arg(long)]
     flush: bool,
-    /// Give up if no relay has taken it for so long, such as 2d [default: as long as relays keep a
+    /// Give up if no relay accepts it within this time, such as 2d [default: as long as relays keep a
     /// message]
     #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
     wait: Stage,
-    /// How long to wait for that, such as 90s or 2m; after that the message stays in the outbox
+    /// How long to wait for that stage, such as 90s or 2m; the message then stays in the outbox
     /// [default: 60s, or 5m with --wait all]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
@@ -173,7 +173,7 @@ async fn send(
     delivery.outcome()?;
     report.map_err(|failure| Failure {
         error: format!("the message was sent, but {}", failure.error),
-        hint: "do not send it again; see where the output goes".to_owned(),
+        hint: "do not send it again; check where the output goes".to_owned(),
         ..failure
     })
 }
@@ -290,7 +290,7 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
             read_body(io::stdin().lock(), |error| {
                 Failure::failed(
                     format!("could not read standard input: {error}"),
-                    "see where the input comes from",
+                    "check where the input comes from",
                 )
             })
         }

@@ -117,7 +117,7 @@ impl Session {
         }
     }
 
-    /// Shows what goes on, if anyone is looking.
+    /// Shows progress on a terminal.
     pub(super) fn show(&self, text: &str) {
         self.progress.show(text.to_owned());
     }
@@ -135,7 +135,7 @@ impl Session {
                 reason: SendFault::Expired,
             } => {
                 self.warn(&format!(
-                    "message {id} expired: no relay took it in time, and it is out of the outbox"
+                    "message {id} expired: no relay accepted it in time, and it has left the outbox"
                 ));
             }
             Notice::Warning(warning) => self.warn(&warning_text(warning)),

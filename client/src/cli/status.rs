@@ -10,14 +10,14 @@ use super::failure::Failure;
 use super::output;
 use super::session::Session;
 
-/// How long the network is looked for.
+/// How long to look for the network.
 const LOOK: Duration = Duration::from_secs(3);
 /// How often the state is looked at meanwhile.
 const STEP: Duration = Duration::from_millis(50);
 
 #[derive(clap::Args)]
 pub(super) struct StatusArgs {
-    /// Only look at the profile: make no link
+    /// Only read the profile; make no link
     #[arg(long)]
     offline: bool,
 }

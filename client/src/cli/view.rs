@@ -72,7 +72,7 @@ pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone rig
 pub(super) fn clock_text(seconds: u64) -> String {
     let off = times::length(Duration::from_secs(seconds));
     format!(
-        "this computer's clock and the relays' differ by {off}, so that their descriptors are out of date here"
+        "this computer's clock and the relays' differ by {off}, so their descriptors are out of date here"
     )
 }
 

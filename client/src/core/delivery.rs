@@ -305,8 +305,8 @@ impl Delivery {
         self.enough != before
     }
 
-    /// Whether enough have had it for so long that it is tried at those still missing for the last
-    /// time, if it still is.
+    /// Whether enough holders have had it for `retry_max`, so that the next attempt at the remaining
+    /// mailboxes is the last.
     pub(super) fn is_at_its_end(&self, cx: &Context<'_>) -> bool {
         match self.enough {
             Enough::No => false,

@@ -61,8 +61,8 @@ pub enum Notice {
         /// Relays in the view.
         relays: usize,
     },
-    /// Too few of the relays known have descriptors that are not dead: fresh ones are fetched, and
-    /// what needs circuits waits for them. `Ready` tells when they are there.
+    /// Too few known relays have live descriptors: fresh ones are being fetched, and everything that
+    /// needs circuits waits for them. `Ready` follows.
     WaitingForView {
         /// Relays whose descriptors are dead, and whose addresses are tried.
         last_known: usize,
@@ -81,12 +81,12 @@ pub enum Notice {
     },
     /// A message is durable in the outbox.
     Queued(MessageId),
-    /// A message is not in the outbox: the store fails. `Queued` still tells if it succeeds before
-    /// the client ends, `Held` if as many holders as are wanted have the message.
+    /// The message could not be stored. `Queued` follows if a later attempt succeeds while the client
+    /// runs, `Held` if enough holders accept it.
     Unsaved {
         /// Which message.
         id: MessageId,
-        /// Holders were asked to take it, so that its reader may get it all the same.
+        /// Holders were asked to take it, so its reader may still get it.
         may_be_out: bool,
     },
     /// A message is held durably by this many holders of as many as are wanted. Told when either

@@ -1,8 +1,8 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
 //! From below: `links` · `path` (`guards`, `layer2`) · `pool` of `circuit`s · `requests`; on top of
-//! them the machines, which know of each other only here: `sync` keeps the view, `inboxes`
-//! (`publish`) owns, `lookup` and `outbox` (`delivery`) send, `fetch` receives. Cells, time,
+//! them the machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
+//! (`delivery`) send, `fetch` receives. Cells, time,
 //! randomness and completions come in; cells, links to make, things to store and notices go out.
 //! Rules: docs/protocol.md §4-§10.
 

@@ -1,13 +1,13 @@
 //! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox,
-//! deposited until enough holders have them; and durable here until then.
+//! deposited until enough holders have them, and durable here until then.
 //!
-//! A message leaves the outbox only when as many holders hold it as are wanted. It is stored and
-//! first deposited at the same time, so that nobody waits for this disk; the user is told that it
-//! is safe, and how it fares, only once it is durable here. While the store fails nothing more is
-//! asked for. A message that never was durable here, but may be with a holder, is not called
-//! unsent: its fate is waited for, and what stays in doubt is told so. Only a few messages are
-//! worked on at a time; the rest wait. A message that nobody takes for its whole life expires: by
-//! the calendar while the clock is known to be right, else by confirmed time.
+//! A message leaves the outbox only when as many holders as wanted hold it. It is stored and first
+//! deposited at the same time, so that nobody waits for this disk. The user hears that it is safe,
+//! and how it fares, only once it is durable here. While the store fails, no further request is
+//! made. A message that was never stored here but may have reached a holder is not reported as
+//! unsent: we wait for the holders' answers and report it as in doubt if they don't settle it. Only
+//! a few messages are in progress at a time; the rest wait. A message that nobody accepts for its
+//! whole life expires: by the calendar while the clock is known to be right, else by confirmed time.
 
 mod listed;
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl ConfigError {
                 "make a relay there with `umbel-relay init --data-dir DIR`, or correct --data-dir"
             }
             Self::Network { .. } => {
-                "correct the network file, or get it anew from whoever runs the network"
+                "correct the network file, or get it again from the network's operator"
             }
         }
     }

@@ -131,7 +131,7 @@ impl Committer {
                 "the store's file may be damaged: restart, and move the file away if that does not help"
             }
         };
-        error!(repeated, error = %failed, "can't write to the store, and senders were told: {advice}");
+        error!(repeated, error = %failed, "can't write to the store, so deposits are refused: {advice}");
     }
 }
 
