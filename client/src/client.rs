@@ -23,7 +23,7 @@ use crate::store::{
     Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage,
 };
 
-/// Requests waiting for the driver; whoever has one more waits too.
+/// Requests waiting for the driver; beyond that the asker waits too.
 const REQUESTS_MAX: usize = 64;
 /// Notices kept for a listener that is behind; it then misses the oldest, and is told how many.
 const NOTICES_MAX: usize = 4096;
@@ -322,7 +322,7 @@ impl Client {
         Ok(self.status().await?.outbox)
     }
 
-    /// Takes a message back: it leaves the outbox for good. Says who may have it all the same;
+    /// Takes a message back: it leaves the outbox for good. Says who may still have it;
     /// `None` if it is not in the outbox.
     ///
     /// # Errors
@@ -461,7 +461,8 @@ impl Client {
     }
 
     /// Takes an unread message to be shown: no other process takes it for ten seconds, in which it
-    /// is to be marked read. Whoever dies in between, or takes longer, leaves it to be shown again.
+    /// is to be marked read. A process that dies in between, or takes longer, leaves it to be shown
+    /// again.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -624,7 +625,7 @@ pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
     )
 }
 
-/// A core that goes on where the profile's last one left off.
+/// A core that continues where the profile's last one stopped.
 pub(crate) fn restore(ground: &Ground, database: &Database) -> Result<(Core, Clock), OpenError> {
     let snapshot = database
         .snapshot(ground.received_since())
@@ -660,7 +661,7 @@ display_errors! {
         Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",
         Self::OtherRelease { .. } => "another process of another release has the network of this profile",
         Self::Store(fault) => fault,
-        Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may be delivered all the same"),
+        Self::InDoubt { id, fault } => format_args!("{fault}, and message {id} may still be delivered"),
         Self::Closed => ClientClosed,
     }
     CancelError {

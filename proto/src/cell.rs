@@ -45,11 +45,11 @@ impl Command {
     }
 }
 
-/// Why a circuit was destroyed, as the peer is told: coarse on purpose (docs/protocol.md §4.4).
+/// The reason for a destroy that the peer is told: coarse on purpose (docs/protocol.md §4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum DestroyReason {
-    /// Whoever sent it is done with the circuit.
+    /// Its sender is done with the circuit.
     Finished = 0,
     /// A rule was broken.
     Protocol = 1,

@@ -177,8 +177,8 @@ pub enum NetworkFault {
         /// The key of its bound.
         bound: &'static str,
     },
-    /// A parameter that no code reads yet: whoever sets it would believe in something that does not
-    /// happen.
+    /// A parameter that no code reads yet: an operator who sets it would expect an effect that does
+    /// not happen.
     Unread {
         /// Its key.
         key: &'static str,

@@ -74,7 +74,7 @@ impl Logs {
     pub(crate) fn flush(&self) {
         let (written, is_written) = channel();
         if self.lines.try_send(Line::Flush(written)).is_ok() {
-            let _ = is_written.recv_timeout(FLUSH_MAX); // whoever does not read loses the end
+            let _ = is_written.recv_timeout(FLUSH_MAX); // a reader that does not read loses the end
         }
     }
 }

@@ -63,8 +63,8 @@ enum Command {
         /// file's, else 0.0.0.0:7443]
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
-        /// Advertise this address to others; up to four [default: the configuration file's, else the
-        /// listen address]
+        /// Advertise this address to others; up to four [default: the configuration file's, else
+        /// the listen address]
         #[arg(long, value_name = "HOST:PORT", num_args = 1.., value_parser = parse_host_port)]
         advertise: Vec<String>,
         /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several

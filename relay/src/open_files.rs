@@ -7,7 +7,7 @@ use crate::config::{Config, LINKS_MAX};
 /// Links that this relay dials: to every relay of a large network that circuits or comparisons lead
 /// to.
 const DIALLED_LINKS: u64 = 1024;
-/// Dials under way.
+/// Dials in progress.
 const DIALS: u64 = 256;
 /// The store, the log, the listener, timers, the runtime.
 const OTHER_FILES: u64 = 64;

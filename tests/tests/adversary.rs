@@ -13,7 +13,7 @@ use umbel_tests::{ClientName, CopyFate, RelayName, Tampering, World};
 const ALICE: ClientName = ClientName(0);
 const BOB: ClientName = ClientName(1);
 
-/// One relay tampers with one cell that it sends on while a message is under way; what followed.
+/// One relay tampers with one cell that it sends on while a message is in flight; what followed.
 fn tamper(seed: u64, hostile: RelayName, tampering: Tampering, spare: usize) -> Outcome {
     let mut world = World::new(seed).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");

@@ -20,7 +20,7 @@ use super::session::{Interrupt, Session};
 
 /// How long anything may take before the demo gives up.
 const STEP_MAX: Duration = Duration::from_secs(60);
-/// Longest time that is told from longer ones: ten times as long as anything may take.
+/// Longest time that the histogram holds: ten times as long as anything may take.
 const MICROS_MAX: u64 = 10 * STEP_MAX.as_secs() * 1_000_000;
 /// The receiving client's name for its inbox.
 const INBOX: &str = "demo";
@@ -287,7 +287,7 @@ impl<'a> Demo<'a> {
         )
     }
 
-    /// Until nothing is under way, or the last one takes too long.
+    /// Waits until no message is in flight, or the last one takes too long.
     async fn until_received(&mut self) -> Result<(), Failure> {
         let ends_at = Instant::now() + STEP_MAX;
         while !self.under_way.is_empty() {

@@ -6,7 +6,7 @@
 //! do what they are for, since marks there would make ordinary text unreadable: joiners and style
 //! selectors within an emoji, and joiners between two letters of Arabic or Indic scripts.
 
-/// Unicode's Default_Ignorable_Code_Point: shown as nothing by whoever does not know them.
+/// Unicode's Default_Ignorable_Code_Point: renderers that do not know them show nothing.
 const IGNORABLE: &[(u32, u32)] = &[
     (0x00ad, 0x00ad),
     (0x034f, 0x034f),

@@ -42,8 +42,8 @@ pub(super) struct ReceiveArgs {
     /// 60; none with --follow or --count]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
-    /// Also save each message as a file in this directory; otherwise a message that is not text stays
-    /// unread until `umbel show ID --output FILE` saves it
+    /// Also save each message as a file in this directory; otherwise a message that is not text
+    /// stays unread until `umbel show ID --output FILE` saves it
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }

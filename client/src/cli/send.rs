@@ -42,8 +42,8 @@ pub(super) struct SendArgs {
     /// The inbox's address, as its owner gave it to you
     #[arg(required_unless_present_any = ["flush", "verbatim"])]
     address: Option<String>,
-    /// The message; with `-`, or without it, umbel reads standard input, which the list of processes
-    /// does not show
+    /// The message; with `-`, or without it, umbel reads standard input, which the list of
+    /// processes does not show
     #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
     text: Option<String>,
     /// Words after `--`, whatever they begin with
@@ -58,8 +58,8 @@ pub(super) struct SendArgs {
     /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
     #[arg(long)]
     flush: bool,
-    /// Give up if no relay accepts it within this time, such as 2d [default: as long as relays keep a
-    /// message]
+    /// Give up if no relay accepts it within this time, such as 2d [default: as long as relays keep
+    /// a message]
     #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
@@ -157,8 +157,8 @@ async fn send(
             session.line("The outbox is empty.")
         };
     }
-    // Whatever ended it, the messages are in the outbox: whoever sends them again has to know their
-    // ids.
+    // Whatever ended it, the messages are in the outbox: a user who sends them again must know
+    // their ids.
     let waited = match delivery.wait(session, client, &mut notices).await {
         Ok(()) => delivery.linger(session, client, &mut notices).await,
         Err(failure) => Err(failure),
@@ -168,8 +168,8 @@ async fn send(
         .iter()
         .try_for_each(|(id, progress)| report(session, *id, progress));
     waited?;
-    // What became of the messages comes first: whoever hears that the output failed must not send
-    // them again.
+    // The messages' outcome comes first: a user who hears that the output failed must not send them
+    // again.
     delivery.outcome()?;
     report.map_err(|failure| Failure {
         error: format!("the message was sent, but {}", failure.error),
@@ -283,7 +283,7 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
             "write the text after the address, or --file PATH, or - to take it from standard input",
         )),
         (_, None) => {
-            // Whoever sees nothing may take it for the question for a passphrase.
+            // Without a prompt a user may take it for the question for a passphrase.
             if io::stdin().is_terminal() {
                 output::say("Type the message, then press Ctrl-D on an empty line:");
             }

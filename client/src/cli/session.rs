@@ -221,7 +221,7 @@ impl Interrupt {
         })?;
         tokio::spawn(async move {
             signals.next().await;
-            // Whoever watched may be done already.
+            // The watcher may have ended already.
             sender.send_replace(true);
             writer::interrupt();
             signals.next().await;
@@ -256,7 +256,7 @@ impl Signals {
             SignalKind::hangup(),
         ]
         .into_iter();
-        // What whoever started us has us ignore (`nohup`, a script's `&`) stays ignored.
+        // Signals that our parent has us ignore (`nohup`, a script's `&`) stay ignored.
         let heard = kinds.filter(|kind| ignored >> (kind.as_raw_value() - 1) & 1 == 0);
         heard.map(signal).collect::<io::Result<_>>().map(Self)
     }

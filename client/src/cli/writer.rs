@@ -38,7 +38,7 @@ fn write_through(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 
 /// One stream and its thread.
 struct Writer {
-    /// `None` if the system gives no thread: then whoever writes does it.
+    /// `None` if the system gives no thread: then the caller writes by itself.
     jobs: Option<Mutex<mpsc::Sender<Vec<u8>>>>,
     write: fn(&[u8]) -> io::Result<()>,
     shared: Arc<Shared>,
@@ -91,7 +91,7 @@ impl Writer {
         let Some(jobs) = &self.jobs else {
             return (self.write)(&bytes);
         };
-        // Held until the end, so that one job at a time is under way.
+        // Held until the end, so that one job runs at a time.
         let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.state();
         if state.is_stuck {

@@ -62,7 +62,7 @@ pub(super) struct Delivery {
 }
 
 /// When a message was made, how long it is tried, and when its next deposit is due: kept, since
-/// whoever sent it may be gone by then.
+/// the process that sent it may have ended by then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Times {
     created_at: WallTime,
@@ -147,7 +147,7 @@ pub(super) enum Progress {
     UnderWay,
     /// Every mailbox holds it.
     Complete,
-    /// As many hold it as are wanted; the others were tried in vain.
+    /// As many as wanted hold it; attempts at the others failed.
     Enough,
     /// Too few hold it.
     Failed(DeferReason),
@@ -305,8 +305,8 @@ impl Delivery {
         self.enough != before
     }
 
-    /// Whether enough holders have had it for `retry_max`, so that the next attempt at the remaining
-    /// mailboxes is the last.
+    /// Whether enough holders have had it for `retry_max`, so that the next attempt at the
+    /// remaining mailboxes is the last.
     pub(super) fn is_at_its_end(&self, cx: &Context<'_>) -> bool {
         match self.enough {
             Enough::No => false,
@@ -497,7 +497,7 @@ impl Delivery {
         self.next_due().filter(|&at| has_moment && at > now)
     }
 
-    /// The attempt is over; answers that still come are taken all the same.
+    /// The attempt is over; late answers are still taken.
     pub(super) fn end_attempt(&mut self) {
         for target in &mut self.targets {
             target.state = State::Idle;

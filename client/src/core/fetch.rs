@@ -92,7 +92,7 @@ struct Visiting {
     remove: Vec<RecordId>,
     /// Bytes that were pushed since something was last removed.
     pushed_bytes: usize,
-    /// Those of them that a fetch under way removes.
+    /// Those of them that a fetch in flight removes.
     removing: Vec<RecordId>,
     /// Records whose messages are being stored.
     unstored: BTreeSet<RecordId>,

@@ -2,7 +2,7 @@
 //!
 //! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a
 //! circuit was built through it. The one in use is the first in order that there is a link to.
-//! Whoever makes guards fail gets this client to try a few new ones a day, never the whole network;
+//! An attacker who makes guards fail gets this client to try a few new ones a day, never all;
 //! a failure counts only while others answer, and counts outlive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -328,7 +328,7 @@ impl Guards {
     }
 
     /// It could not be reached, while another relay could: it rests for so long, or for a day if
-    /// that goes on and on.
+    /// that does not end.
     pub(super) fn on_missed(&mut self, cx: &Context<'_>, relay: RelayId, rest: Duration) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
             return;

@@ -46,13 +46,13 @@ const CREATE_TRIES: u32 = 2;
 const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
-/// How long more than half of them are waited for: where others are broken, whoever asks some finds
-/// the inbox.
+/// How long to wait for more than half of them: if others are broken, a sender that asks some still
+/// finds the inbox.
 const FEW_POSITIONS: Duration = Duration::from_secs(10);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
-/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: whoever
-/// feigns that must not have those forgotten that mail is in.
+/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: an
+/// attacker who feigns that must not make us forget mailboxes that hold mail.
 const SOON_EVERY: Duration = Duration::from_secs(86_400);
 /// How long after the store failed it is asked again.
 const STORE_RETRY: Duration = Duration::from_secs(2);
@@ -94,7 +94,7 @@ struct Inbox {
 struct Health {
     is_asked: bool,
     backoff: Backoff,
-    /// The last visit since the client started was in vain.
+    /// The last visit since the client started failed.
     is_failing: bool,
     /// And that was the holder's doing, as far as can be known.
     is_dead: bool,
@@ -641,8 +641,8 @@ impl Inbox {
     }
 
     /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of
-    /// them and the others are slow, or some and the others are broken. Whoever waits for it may
-    /// stop the client, and then nothing more is published for a while.
+    /// them and the others are slow, or some and the others are broken. The user who waits
+    /// for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
         let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
         if self.is_told || self.is_mending(cx.now) || positions == 0 {
@@ -688,7 +688,7 @@ impl Inbox {
             .any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
     }
 
-    /// Says that a mailbox is being made: whoever stops the client now leaves that to the next.
+    /// Says that a mailbox is being made: a user who stops the client now leaves that to the next.
     fn tell_if_mending(&mut self, cx: &mut Context<'_>, name: &str) {
         if self.is_mending(cx.now) && !self.is_mending_told {
             self.is_mending_told = true;

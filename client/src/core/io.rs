@@ -53,7 +53,7 @@ pub enum Command {
     Stop,
 }
 
-/// What the user is told.
+/// A notice to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// The view holds enough relays to build circuits.
@@ -61,8 +61,8 @@ pub enum Notice {
         /// Relays in the view.
         relays: usize,
     },
-    /// Too few known relays have live descriptors: fresh ones are being fetched, and everything that
-    /// needs circuits waits for them. `Ready` follows.
+    /// Too few known relays have live descriptors: fresh ones are being fetched, and everything
+    /// that needs circuits waits for them. `Ready` follows.
     WaitingForView {
         /// Relays whose descriptors are dead, and whose addresses are tried.
         last_known: usize,
@@ -81,8 +81,8 @@ pub enum Notice {
     },
     /// A message is durable in the outbox.
     Queued(MessageId),
-    /// The message could not be stored. `Queued` follows if a later attempt succeeds while the client
-    /// runs, `Held` if enough holders accept it.
+    /// The message could not be stored. `Queued` follows if a later attempt succeeds while the
+    /// client runs, `Held` if enough holders accept it.
     Unsaved {
         /// Which message.
         id: MessageId,
@@ -110,7 +110,7 @@ pub enum Notice {
         retry_in: Duration,
     },
     /// A message is held by fewer holders than are wanted; the next deposit waits for its moment,
-    /// which is stored: whichever client opens this profile then goes on with it. Told once for
+    /// which is stored: any client that then opens this profile continues. Told once for
     /// each such wait.
     Scheduled {
         /// Which message.
@@ -162,7 +162,7 @@ pub enum Notice {
     /// Something the user should know about, that the client deals with by itself.
     Warning(Warning),
     /// Relays can be reached, and no circuit can be built over any of them. Told again after one
-    /// was, and while that goes on.
+    /// was, and while that lasts.
     NoCircuits,
 }
 

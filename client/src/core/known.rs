@@ -91,7 +91,7 @@ impl Core {
     }
 
     /// Sees which relays may be drawn, and whether circuits can be built. A view that is being
-    /// filled is not used before it is whole: whoever is sent first would be drawn first.
+    /// filled is not used before it is whole: relays that are sent first would be drawn first.
     pub(super) fn look_at_view(&mut self, wall: WallTime) {
         if core::mem::take(&mut self.is_view_changed) {
             self.candidates = Candidates::selectable(self.book.view(), &self.network, wall);

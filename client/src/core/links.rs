@@ -41,7 +41,7 @@ pub(super) struct Links {
     up: BTreeMap<LinkId, Link>,
     dialling: BTreeMap<RelayId, Dial>,
     rests: BTreeMap<RelayId, Backoff>,
-    /// Where relays that rest were dialled in vain.
+    /// Addresses where dials of resting relays failed.
     failed_at: BTreeMap<RelayId, Vec<String>>,
     /// Relays that rest from a life before.
     resumed: Vec<RelayId>,
@@ -170,7 +170,7 @@ impl Links {
         !self.dialling.is_empty()
     }
 
-    /// Whether relays were dialled in vain, or lost.
+    /// Whether dials failed, or links were lost.
     pub(super) fn has_failed(&self) -> bool {
         !self.rests.is_empty()
     }
@@ -356,8 +356,7 @@ impl Links {
         self.outage_since = None;
     }
 
-    /// Links that became suspect by being silent; whoever has them should make the peer say
-    /// something.
+    /// Links that became suspect by being silent; the caller should make the peer say something.
     pub(super) fn newly_suspect(&mut self, now: Instant) -> Vec<LinkId> {
         let mut suspect = Vec::new();
         for (&id, link) in &mut self.up {

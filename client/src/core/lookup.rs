@@ -58,7 +58,7 @@ pub(super) enum Found {
     Known(Arc<InboxDescriptor>),
     /// It is being looked for.
     Pending,
-    /// It was looked for in vain.
+    /// The look-up failed.
     Failed(DeferReason),
 }
 
@@ -131,7 +131,7 @@ impl Lookups {
                     running.on_found(descriptor);
                 }
             }
-            // No position is to blame: where none answered yet, the others would be asked in vain.
+            // No position is to blame: if none answered yet, asking the others would fail too.
             Answer::Failed(AskFault::NoCircuit) if !running.was_answered => running.rest.clear(),
             Answer::Failed(AskFault::NoCircuit) => {}
             Answer::Failed(AskFault::Broken { circuits, guards }) => {
@@ -236,7 +236,7 @@ impl Lookup {
             .as_ref()
             .map_or(0, |(descriptor, _)| descriptor.revision);
         match running.best {
-            // Whoever serves an older one than was seen before is not believed.
+            // A relay that serves an older one than was seen before is not believed.
             Some(descriptor) if descriptor.revision >= known => {
                 self.known = Some((Arc::new(descriptor), now));
                 self.failed = None;

@@ -190,7 +190,7 @@ macro_rules! context {
 }
 
 impl Core {
-    /// A client that goes on where the snapshot left off. `seeds` are used besides the network's
+    /// A client that continues where the snapshot ends. `seeds` are used besides the network's
     /// own. Descriptors that are no longer good are left out, whatever the snapshot holds.
     ///
     /// # Errors

@@ -7,7 +7,8 @@
 //! made. A message that was never stored here but may have reached a holder is not reported as
 //! unsent: we wait for the holders' answers and report it as in doubt if they don't settle it. Only
 //! a few messages are in progress at a time; the rest wait. A message that nobody accepts for its
-//! whole life expires: by the calendar while the clock is known to be right, else by confirmed time.
+//! whole life expires: by the calendar while the clock is known to be right, else by confirmed
+//! time.
 
 mod listed;
 #[cfg(test)]
@@ -250,7 +251,7 @@ impl Outbox {
         active.any(|entry| entry.stage == Stage::Finding)
     }
 
-    /// Begins attempts that are due, goes on with those under way, and has stored what changed.
+    /// Begins attempts that are due, continues those in progress, and stores what changed.
     pub(super) fn drive(
         &mut self,
         cx: &mut Context<'_>,
@@ -548,14 +549,14 @@ impl Outbox {
         }
     }
 
-    /// Enough have it, and the attempt at those still missing was in vain: they are tried a little
+    /// Enough have it, and the attempt at those still missing failed: they are tried a little
     /// longer.
     fn try_for_more(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         let is_changed = entry.delivery.look_whether_enough(cx);
-        // Whoever waits for this attempt waits no longer.
+        // Waits for this attempt end here.
         entry.tell_held(cx, id);
         if entry.delivery.is_at_its_end(cx) {
             return self.finish(cx, id);
@@ -585,7 +586,7 @@ impl Outbox {
         };
         entry.delivery.end_attempt();
         if entry.told != Told::Queued {
-            // It is tried again as soon as it is durable, and what then becomes of it is told.
+            // It is tried again as soon as it is durable, and the outcome is told then.
             entry.stage = Stage::Blocked(cx.now);
             self.active.remove(&(entry.seq, id));
             return;
@@ -709,7 +710,7 @@ impl Outbox {
         }
     }
 
-    /// It leaves the outbox, and whoever waits for it has heard of its holders.
+    /// It leaves the outbox; those who wait for it have heard of its holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
         if let Some(mut entry) = self.remove(cx, id)
             && entry.told_holders != Some(entry.holders(cx))

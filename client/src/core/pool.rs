@@ -115,8 +115,8 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// No circuits yet. Guards that rest go on resting: for no longer than they would begin to now,
-    /// whatever the clock did.
+    /// No circuits yet. Guards that rest continue to rest: for no longer than they would begin to
+    /// now, whatever the clock did.
     pub(super) fn new(paths: Paths, params: &Params, now: Instant, wall: WallTime) -> Self {
         let mut links = Links::default();
         for (relay, failures, rest) in paths.guards.resting(wall) {
@@ -352,7 +352,7 @@ impl Pool {
         self.paths.save(cx);
     }
 
-    /// Closes links that nothing uses; `is_wanted` says which are kept all the same.
+    /// Closes links that nothing uses, except those that `is_wanted` keeps.
     pub(super) fn tidy_links(&mut self, cx: &mut Context<'_>, is_wanted: impl Fn(RelayId) -> bool) {
         let guard = self.guard_in_use().map(|(relay, _)| relay);
         let circuits = &self.circuits;

@@ -276,7 +276,7 @@ impl Requests {
         core::mem::take(&mut self.met_unknown)
     }
 
-    /// Forgets deposits of a message that are not under way yet.
+    /// Forgets deposits of a message that are not in flight yet.
     pub(super) fn withdraw_deposits(&mut self, message: MessageId) {
         self.asks.retain(|_, ask| {
             let is_its =
@@ -359,7 +359,7 @@ impl Requests {
         }
     }
 
-    /// A circuit is gone: what was on it goes on the next one, unless too many were used up.
+    /// A circuit is gone: its requests move to the next one, unless too many were used up.
     fn on_lost(
         &mut self,
         cx: &Context<'_>,

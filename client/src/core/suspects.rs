@@ -224,7 +224,7 @@ impl Suspects {
         if named.len() < KEPT_MAX {
             named.insert(*relay);
         }
-        // Whoever else broke over this guard meanwhile may be as innocent as this one.
+        // Other relays that failed over this guard meanwhile may be as innocent as this one.
         let is_alone = self
             .unbuilt
             .get(guard)

@@ -18,7 +18,7 @@ use super::links::Reach;
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
 
-/// How long a dial goes on before the next peer is dialled besides.
+/// How long a dial may take before the next peer is dialled as well.
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
@@ -31,7 +31,7 @@ const KNOWN_MORE: usize = 4;
 /// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer
 /// addresses that are missing.
 const HELPERS_MAX: usize = 4;
-/// How long these are the same: whoever blocks guards must not walk a client through all relays.
+/// How long these stay the same, so that blocked guards don't walk a client through all relays.
 const HELPERS_FOR: Duration = Duration::from_secs(86_400);
 /// The longest wait before another peer is asked while there is no view.
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// each time.
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 
-/// The reconciliation under way, and when the next one is due.
+/// The reconciliation in progress, and when the next one is due.
 pub(super) struct Sync {
     seeds: Vec<Peer>,
     /// The peers to go round.
@@ -56,7 +56,8 @@ pub(super) struct Sync {
     resting: BTreeMap<RelayId, Backoff>,
     next_at: Instant,
     backoff: Backoff,
-    /// No guard can be reached, though there is a view: whoever may know newer addresses is asked.
+    /// No guard can be reached, though there is a view: relays that may know newer addresses are
+    /// asked.
     is_helping: bool,
     /// When the last one ended in order.
     ended_at: Instant,
@@ -104,7 +105,7 @@ impl Sync {
         }
     }
 
-    /// These are the seeds now: whoever waits for a relay to answer asks them.
+    /// These are the seeds now: a machine that waits for a relay to answer asks them.
     pub(super) fn set_seeds(&mut self, now: Instant, seeds: Vec<Peer>) {
         self.seeds = seeds;
         if !self.round.is_empty() {
@@ -258,7 +259,7 @@ impl Sync {
         None
     }
 
-    /// Whether a reconciliation is under way.
+    /// Whether a reconciliation is in progress.
     pub(super) const fn is_running(&self) -> bool {
         self.running.is_some()
     }
@@ -330,7 +331,7 @@ impl Sync {
             self.ended_at = cx.now;
             self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
         } else {
-            // Whoever was asked knows too few relays as well: they are waited for.
+            // The peer knows too few relays as well: wait for more.
             self.pause(cx);
         }
     }
@@ -396,7 +397,7 @@ impl Sync {
         None
     }
 
-    /// Adds whoever else could be asked: guards that were tried, who know this client already, then
+    /// Adds further peers to ask: guards that were tried, which know this client already, then
     /// seeds, then relays that are known or were last known to be somewhere.
     fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
         let guards = &pool.paths.guards;
@@ -471,7 +472,7 @@ impl Sync {
         }
     }
 
-    /// A link came up: what waited for it goes on.
+    /// A link came up: the step that waited for it continues.
     pub(super) fn on_link_up(&mut self, now: Instant) {
         if self.running.is_none() && !self.round.is_empty() {
             self.next_at = self.next_at.min(now);

@@ -126,10 +126,10 @@ impl Guest {
         }
     }
 
-    /// What was not stored yet was not sent: whoever waits for that hears so, and not that it is
+    /// A message that is not stored yet was not sent: its sender hears that, and not that it is
     /// safe.
     fn stop(&mut self, reason: StopReason) -> GuestEnd {
-        // Nobody else sets it, and whoever finds the requests closed looks for it.
+        // Nobody else sets it; an asker that finds the requests closed looks for it.
         let _ = self.stop_reason.set(reason);
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
@@ -245,7 +245,7 @@ impl Guest {
             }
         });
         match self::done(found.await)? {
-            // Whether it was there before it was asked for decides, whoever makes it.
+            // It counts whether it existed before the request, no matter who makes it.
             None => drop(done.send(Err(CreateInboxError::Exists))),
             Some(ask) => {
                 let request = Request::CreateInbox {
@@ -377,7 +377,7 @@ impl Guest {
             };
             if let Err(pending) = answer_pending(pending, decode(&answer).unwrap_or(Reply::Unknown))
             {
-                // Whoever asked hears why this process ends before they hear that it does.
+                // The asker hears why this process ends before it hears that it does.
                 self.pending.insert(ask, pending);
                 return Err(End::OtherRelease);
             }
@@ -476,7 +476,7 @@ impl Guest {
     }
 }
 
-/// Why a guest can't go on.
+/// Why a guest can't continue.
 #[derive(Debug)]
 enum End {
     /// The process that has the profile's network does not answer.
@@ -538,7 +538,7 @@ fn to_ask(pending: &Pending) -> Option<Ask> {
     })
 }
 
-/// Whoever asked may have stopped waiting. Gives back what this is no answer to.
+/// The asker may have stopped waiting. Gives back a request that this does not answer.
 fn answer_pending(pending: Pending, reply: Reply) -> Result<(), Pending> {
     match (pending, reply) {
         (Pending::Request(Request::Cancel { done, .. }), Reply::Cancelled(result)) => {

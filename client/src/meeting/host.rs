@@ -27,7 +27,7 @@ const LOOK_FOR_GUESTS: Duration = Duration::from_millis(100);
 const BEAT: Duration = Duration::from_secs(2);
 /// A guest that gave no sign of life for so long is forgotten.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// How long a driver that could end stays for what guests have under way.
+/// How long a driver that could end stays for work that guests have in progress.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -35,7 +35,7 @@ pub(super) struct Host {
     store: Store,
     asker: mpsc::WeakSender<Request>,
     notices: broadcast::Receiver<Told>,
-    /// Whoever wants to end when nothing of a guest is under way.
+    /// Those who want to end once no guest has anything in progress.
     settling: mpsc::Receiver<oneshot::Sender<()>>,
     generation: i64,
     /// What the store last said of changes by others.
@@ -127,7 +127,7 @@ impl Host {
         self.speak().await;
     }
 
-    /// What is told when nobody listens is lost on nobody.
+    /// A notice that nobody listens for needs no place.
     fn on_told(&mut self, told: Told) {
         if self.guests.is_empty() {
             return;

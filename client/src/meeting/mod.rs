@@ -68,7 +68,7 @@ impl Ground {
         }
     }
 
-    /// A core that goes on where the snapshot left off.
+    /// A core that continues where the snapshot ends.
     pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
         let clock = Clock::start();
         let (network, seeds) = (self.network.clone(), self.seeds.clone());
@@ -93,7 +93,7 @@ pub(crate) struct Member {
     pub(crate) asker: mpsc::WeakSender<Request>,
     pub(crate) notices: broadcast::Sender<Told>,
     pub(crate) is_online: bool,
-    /// Set when this process can't go on as a guest.
+    /// Set when this process can't continue as a guest.
     pub(crate) stop_reason: Arc<OnceLock<StopReason>>,
 }
 

@@ -67,7 +67,7 @@ pub(crate) enum Request {
         done: Done<Option<Cancelled>, CancelError>,
     },
     Flush,
-    /// `is_again`: it may have been made for whoever asks, who has not heard so.
+    /// `is_again`: the asker repeats itself, and may have missed that it was made.
     CreateInbox {
         name: String,
         is_again: bool,
@@ -90,7 +90,7 @@ pub(crate) enum Request {
         id: MessageId,
         state: Zeroizing<Vec<u8>>,
     },
-    /// Answered when nothing of a guest is under way, or that takes long.
+    /// Answered once no guest has anything in progress, or after a while.
     Settle {
         done: oneshot::Sender<()>,
     },
@@ -108,7 +108,7 @@ pub(crate) struct Parts {
     /// What was asked before there was a driver.
     pub(crate) first: Vec<Request>,
     pub(crate) notices: broadcast::Sender<Told>,
-    /// Asks the host whether guests have anything under way.
+    /// Asks the host whether guests have anything in progress.
     pub(crate) settle: mpsc::Sender<oneshot::Sender<()>>,
     /// Whether links may be made at all.
     pub(crate) is_online: bool,
@@ -418,7 +418,7 @@ impl Driver {
         answer(done, Ok(()));
     }
 
-    /// Whoever is locked out names another seed, while this runs.
+    /// A user who is locked out names another seed while this runs.
     fn look_at_seeds(&mut self, now: Instant) {
         let Ok(Seeds { own, .. }) = Seeds::read(&self.parts.dir) else {
             return;
@@ -639,7 +639,7 @@ impl Driver {
         self.tell(notice);
     }
 
-    /// Tells whoever sent this message how that went, unless they know.
+    /// Tells the sender of this message how that went, unless it knows.
     fn answer_send(
         &mut self,
         id: &MessageId,
@@ -705,7 +705,7 @@ impl Driver {
     }
 }
 
-/// Whoever asked may have stopped waiting.
+/// The asker may have stopped waiting.
 fn answer<T>(done: oneshot::Sender<T>, value: T) {
     drop(done.send(value).err());
 }

@@ -183,8 +183,8 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// Makes a database of the empty file at `path`. Whoever calls this syncs the file: until it is
-    /// whole nobody has any use for it, so SQLite does not wait for the disk at each of its steps.
+    /// Makes a database of the empty file at `path`. The caller syncs the file: until it
+    /// is whole nobody uses it, so SQLite does not wait for the disk at each step.
     pub(crate) fn create(path: &Path, key: &DatabaseKey) -> Result<(), DatabaseError> {
         Self::make(path, key).map_err(|error| error.or_write_fault(path))
     }
@@ -217,8 +217,8 @@ impl Database {
         }
     }
 
-    /// Without a log, and without the locks that others heed. Whoever could write would have a log,
-    /// which is not there.
+    /// Without a log, and without the locks that others heed. A writer would have a log, and there
+    /// is none.
     pub(super) fn open_as_it_is(
         path: &Path,
         key: &DatabaseKey,
@@ -331,7 +331,8 @@ impl Database {
         transaction.commit().doing("make the profile's tables")
     }
 
-    /// All that the core needs to go on, with the ids of messages received since `received_since`.
+    /// All that the core needs to continue, with the ids of messages received since
+    /// `received_since`.
     pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
         let doing = "read the profile";
         let meta = |name| {

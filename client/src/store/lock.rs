@@ -55,7 +55,7 @@ impl LockFile {
         Ok(Some(Lock { _file: file }))
     }
 
-    /// Shows whoever drives the profile next that this process is a guest. `None` while that is
+    /// Shows the profile's next driver that this process is a guest. `None` while that is
     /// being looked at.
     pub(crate) fn be_present(&self) -> io::Result<Option<Presence>> {
         let file = open_private(&self.0.with_file_name(GUESTS_FILE))?;

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::database::{Database, DatabaseError, Doing};
 
-/// Notices kept for guests that are behind; a guest that missed some is told so.
+/// Notices kept for guests that are behind; a guest that missed some gets a notice of that.
 const NOTICES_MAX: i64 = 1024;
 /// Most guests: those that were killed are forgotten by a driver, which may be stopped for long.
 const GUESTS_MAX: i64 = 256;
@@ -41,7 +41,7 @@ pub enum Claim {
     Read,
 }
 
-/// A sign of life of whoever drives the profile.
+/// A sign of life of the profile's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HostBeat {
     /// Drawn at random by each driver.
@@ -273,7 +273,7 @@ impl Database {
         })
     }
 
-    /// Gives back a message that was not marked read: whoever comes next may show it at once.
+    /// Gives back a message that was not marked read: the next process may show it at once.
     pub(crate) fn release(&mut self, seq: i64, claimer: i64) -> Result<(), DatabaseError> {
         self.unsynced(|transaction| {
             transaction
@@ -614,7 +614,7 @@ mod tests {
         assert_eq!(second.claim(1, 2, 109, 119).unwrap(), Claim::Theirs);
         assert_eq!(second.claim(1, 2, 110, 120).unwrap(), Claim::Ours);
         assert_eq!(first.claim(1, 1, 50, 60).unwrap(), Claim::Ours);
-        // What was given back is free at once, and only by whoever had it.
+        // A released message is free at once, and only its claimer can release it.
         second.release(1, 2).unwrap();
         assert_eq!(second.claim(1, 2, 51, 61).unwrap(), Claim::Theirs);
         first.release(1, 1).unwrap();

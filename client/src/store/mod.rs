@@ -37,7 +37,7 @@ pub(crate) use profile::OpenProfile;
 
 use crate::core::io::{StoreFault, StoreOp, StoreTicket};
 
-/// Jobs waiting for the store; whoever has one more waits too.
+/// Jobs waiting for the store; beyond that the asker waits too.
 const JOBS_MAX: usize = 64;
 
 /// Each op of a batch, and how it went.
@@ -175,7 +175,7 @@ fn run(mut database: Database, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-/// Whoever asked may have stopped waiting.
+/// The asker may have stopped waiting.
 fn answer<T>(done: oneshot::Sender<T>, value: T) {
     drop(done.send(value).err());
 }

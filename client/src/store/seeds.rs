@@ -1,6 +1,6 @@
 //! The seeds of a profile: relays to ask when no other is known. They stand in `profile.toml`,
-//! which holds no secret, so that whoever is locked out by a seed that has moved can name another
-//! without the profile's key.
+//! which holds no secret, so that a user who is locked out by a seed that has moved can name
+//! another without the profile's key.
 //!
 //! A change replaces the file whole: it is there as it was, or as it is to be, whatever happens to
 //! the machine. Two changes at once follow each other.
@@ -152,7 +152,7 @@ fn change(
     dir: &Path,
     act: impl FnOnce(&mut Seeds) -> Result<(), SeedError>,
 ) -> Result<(), SeedError> {
-    // Whoever finds no profile makes nothing, not even a lock.
+    // Without a profile nothing is made, not even a lock.
     read(dir)?;
     let attempt = |doing, path: &Path| {
         let path = path.to_owned();

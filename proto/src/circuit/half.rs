@@ -30,7 +30,7 @@ enum Fin {
     Unsaid,
     /// Nothing is said after the queued frames.
     Queued,
-    /// The peer was told so.
+    /// The peer was told that it ended.
     Sent,
 }
 
@@ -39,7 +39,7 @@ enum Fin {
 pub(super) struct Packed {
     /// Bytes taken out of the queue.
     pub(super) sent_bytes: usize,
-    /// Announced bytes of a frame that was begun and goes on in a later message.
+    /// Announced bytes of a frame that was begun and continues in a later message.
     pub(super) begun_bytes: usize,
     /// Announced bytes of a frame from an earlier message that is now through.
     pub(super) ended_bytes: usize,

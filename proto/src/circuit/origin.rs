@@ -239,7 +239,7 @@ impl OriginCircuit {
         result
     }
 
-    /// What happened; `None` once all is told.
+    /// The next event; `None` once there are no more.
     pub fn poll_event(&mut self) -> Option<OriginEvent> {
         if let Some(event) = self.extends.pop_front() {
             return Some(event);

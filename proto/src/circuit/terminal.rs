@@ -191,7 +191,7 @@ impl TerminalCircuit {
         }
     }
 
-    /// What was asked; `None` once all is told.
+    /// The next request; `None` once there are no more.
     pub fn poll_event(&mut self) -> Option<TerminalEvent> {
         Some(match self.flow.as_mut()?.streams.poll_event()? {
             StreamEvent::Frame {

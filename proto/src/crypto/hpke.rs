@@ -1,7 +1,7 @@
 //! One-shot sealing to a public key: HPKE (RFC 9180) base mode with X-Wing, HKDF-SHA256 and
 //! ChaCha20-Poly1305.
 //!
-//! X-Wing is X25519 and ML-KEM-768 together: whoever breaks only one of them opens nothing. A
+//! X-Wing is X25519 and ML-KEM-768 together: breaking only one of them opens nothing. A
 //! sealed text says nothing of its sender. Rules: docs/protocol.md §10.3.
 
 use ::hpke::aead::{AeadTag, ChaCha20Poly1305};
@@ -148,7 +148,7 @@ pub fn seal(
 /// Opens what [`seal`] made.
 ///
 /// # Errors
-/// Another secret or context, changed or truncated bytes: all the same.
+/// Another secret or context, changed or truncated bytes; the error does not tell which.
 pub fn open(
     secret: &SealSecret,
     info: &[u8],

@@ -1,8 +1,8 @@
 //! What a relay or an inbox may ask before it works for a stranger: Argon2id hashcash.
 //!
 //! Each try takes 1 MiB of memory for one pass; effort is the number of tries to expect. Flood
-//! control, not proof of being someone. A check costs as much as a try, so whoever checks bounds
-//! how many checks run. Rules: docs/protocol.md §10.4.
+//! control, not proof of being someone. A check costs as much as a try, so the checker
+//! bounds how many checks run. Rules: docs/protocol.md §10.4.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 

@@ -1,4 +1,4 @@
-//! Ed25519 (RFC 8032), verified strictly: one signature, one meaning, whoever checks it.
+//! Ed25519 (RFC 8032), verified strictly: one signature, one meaning for every verifier.
 
 use core::fmt;
 

@@ -3,7 +3,7 @@
 //!
 //! What it makes is byte for byte what `hpke`'s own makes, which is the cross-check; but ML-KEM is
 //! that of [`kem`](super::kem), a fourth of the time, and an opener is expanded from its seed once
-//! and not for each text (docs/decisions/009). Whoever breaks only one of the two opens nothing.
+//! and not for each text (docs/decisions/009). Breaking only one of the two opens nothing.
 //! Rules: docs/protocol.md §10.3.
 
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The relays that this node believes in: for each the newest descriptor it has seen
 //! (docs/protocol.md §8.2).
 //!
-//! Every node holds all of them: whoever knows only some of the relays can be told apart by which.
+//! Every node holds all of them: a node that knew only some could be told apart by which.
 //! Nothing leaves the view because somebody else lacks it; descriptors die of age alone.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! An inbox's address, the identity behind it, and the keys that stand for it in one network for
 //! one epoch.
 //!
-//! Whoever has the address can derive every epoch's blinded key; whoever has only a blinded key
+//! With the address one can derive every epoch's blinded key; with only a blinded key one
 //! learns neither the address nor another epoch's key. Rules: docs/protocol.md §9.1 (address), §9.2
 //! (epochs and blinding).
 

@@ -94,8 +94,8 @@ pub enum OuterFault {
     Signature,
 }
 
-/// Why a descriptor that was looked up is not the inbox's (§9.3): whoever served it is at fault, or
-/// the owner's program.
+/// Why a descriptor that was looked up is not the inbox's (§9.3): the relay that served it is at
+/// fault, or the owner's program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFault {
     /// The outside is wrong.

@@ -99,8 +99,8 @@ params! {
     /// Receipts a descriptor needs. Three, from relays in distinct groups: addresses nobody dialled
     /// cost nothing to claim.
     receipts_min: usize = 3, local 0, in 0 => RECEIPTS_MAX;
-    /// How long a receipt's issuer must have been known. A week, so that whoever floods the network
-    /// can't vouch for it.
+    /// How long a receipt's issuer must have been known. A week, so that an attacker who floods the
+    /// network can't vouch for its own relays.
     receipt_issuer_age: Duration = days(7), local secs(0), in secs(0) => days(60);
     /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more
     /// often.
@@ -130,8 +130,8 @@ params! {
     guards_primary: usize = 3, local 3, in 1 => 16;
     /// Fewest guards in the persisted sample.
     guards_sample_min: usize = 20, local 20, in 1 => 200;
-    /// Most guards in the persisted sample: whoever makes guards fail can't make a client try more
-    /// than these.
+    /// Most guards in the persisted sample: an attacker who makes guards fail can't make a client
+    /// try more than these.
     guards_sample_max: usize = 60, local 60, in 1 => 200;
     /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for
     /// the adversary.

@@ -1,11 +1,12 @@
 //! How far the calendar may be believed before something is deleted by it (docs/protocol.md §1.6).
 //!
 //! A machine's clock can be wrong: after a start before its time service answers, by a hand that
-//! slips, by a lie. What is deleted by a wrong clock is gone for good. So whoever keeps something
-//! deletes it by *confirmed* time, which runs with the monotonic clock and follows the calendar's
-//! jumps ahead a day of running later. Time spent switched off can't be told from a jump, and is
-//! one. A jump back undoes the jumps ahead that are not confirmed yet, newest first; one that goes
-//! farther moves confirmed time back, which deletes nothing, and is not believed for a day either.
+//! slips, by a lie. What is deleted by a wrong clock is gone for good. So a node that keeps
+//! something deletes it by *confirmed* time, which runs with the monotonic clock and follows the
+//! calendar's jumps ahead a day of running later. Time spent switched off can't be told from a
+//! jump, and is one. A jump back undoes the jumps ahead that are not confirmed yet, newest first;
+//! one that goes farther moves confirmed time back, which deletes nothing, and is not believed for
+//! a day either.
 //!
 //! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is
 //! due.
@@ -205,7 +206,7 @@ impl ClockGuard {
         self.pending.is_empty()
     }
 
-    /// Whoever else could know says the same as this calendar: nothing has to wait any more.
+    /// All other sources agree with this calendar: nothing has to wait any more.
     pub fn confirm(&mut self) {
         if !self.pending.is_empty() {
             self.confirmed = self.expected();
@@ -214,7 +215,7 @@ impl ClockGuard {
         }
     }
 
-    /// For whoever runs for moments only, and would never run for a day: this start counts. The
+    /// For a client that runs only for moments, and never for a day: this start counts. The
     /// third that counts confirms a jump that was a day ago by the calendar. To be called once,
     /// after [`restore`](Self::restore); says whether the state is to be stored, without which the
     /// next start would not know of this one.

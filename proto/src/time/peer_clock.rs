@@ -1,5 +1,5 @@
-//! What peers' clocks said, compared with one's own. Nobody's clock decides anything: whoever
-//! compares says what follows.
+//! What peers' clocks said, compared with one's own. Nobody's clock decides anything here:
+//! the caller that compares them does.
 
 use super::{Duration, Instant, WallTime};
 

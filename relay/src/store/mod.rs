@@ -50,7 +50,7 @@ pub struct Store {
 }
 
 /// The store has too much to do: the op was not taken.
-#[must_use = "whoever asked must be told"]
+#[must_use = "the asker must be told"]
 #[expect(missing_debug_implementations, reason = "holds what an op is answered")]
 pub struct NotTaken {
     /// To be handed to the core as any other answer; `None` when nobody waits for one.

@@ -21,7 +21,7 @@ const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each version"
 
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Pages in the write-ahead log before they are copied into the file. Whoever waits then waits for
+/// Pages in the write-ahead log before they are copied into the file. A commit then waits for
 /// the copy too: more pages make that rarer, but as much longer.
 const CHECKPOINT_PAGES: i64 = 500;
 /// The log is cut to this length once copied, bytes.

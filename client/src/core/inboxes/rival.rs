@@ -3,7 +3,7 @@
 //!
 //! A revision is durable here before it is published, so a higher one on the ring is another
 //! copy's. That a position refuses ours is no proof; the descriptor it refuses it for is, since
-//! whoever signed it has the inbox's key. Nor is what one holder says of a subscription; two
+//! its signer has the inbox's key. Nor is what one holder says of a subscription; two
 //! holders that say the same within minutes are believed, since a copy that has published nothing
 //! shows nowhere else. Two copies must not overtake one another for ever: each does so now and then
 //! only.

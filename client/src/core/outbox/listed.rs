@@ -1,4 +1,4 @@
-//! What a message in the outbox looks like from outside: to its user, and to whoever holds the
+//! A message in the outbox as seen from outside: by its user, and by a program that reads the
 //! profile without a client.
 
 use umbel_proto::ids::MessageId;

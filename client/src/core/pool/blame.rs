@@ -188,7 +188,7 @@ impl Pool {
         self.act_on(cx, suspected, &path);
     }
 
-    /// Leaves alone whoever is suspected of what became of a circuit of this path.
+    /// Avoids the relay that is suspected of breaking a circuit of this path.
     fn act_on(&mut self, cx: &mut Context<'_>, suspected: Suspected, path: &[RelayId]) {
         let Some(&guard) = path.first() else { return };
         let cleared = match suspected {
@@ -273,13 +273,13 @@ impl Pool {
         }
     }
 
-    /// Whether there is no guard yet to use in place of a suspect: to go on at once tells nothing.
+    /// Whether no guard can replace a suspect yet: to continue at once would tell us nothing.
     fn is_without_choice(&self) -> bool {
         let in_use = self.guard_in_use().map(|(guard, _)| guard);
         self.suspected.is_empty() || in_use.is_none_or(|guard| self.suspected.contains(&guard))
     }
 
-    /// Whether the guard had no room for one more circuit: that is no failure, unless it goes on
+    /// Whether the guard had no room for one more circuit: that is no failure, unless it continues
     /// and on.
     fn is_refused(&mut self, cx: &Context<'_>, key: CircuitKey) -> bool {
         let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.made == 0) else {

@@ -15,9 +15,9 @@ use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
 
-/// How long a dial goes on before the next guard is dialled besides.
+/// How long a dial may take before the next guard is dialled as well.
 const GUARD_STAGGER: Duration = Duration::from_millis(2500);
-/// How often it is told that no circuit can be built over any guard.
+/// How often to report that no circuit can be built over any guard.
 const WALLED_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How long seeds are waited for before another guard is drawn.
 const SEEDS_FIRST: Duration = Duration::from_secs(3);
@@ -37,7 +37,7 @@ impl Pool {
             .or_else(|| up().next())
     }
 
-    /// Whether no guard can be reached, so that whoever knows newer addresses is asked.
+    /// Whether no guard can be reached, so that relays that may know newer addresses are asked.
     pub(in super::super) const fn lacks_guard(&self) -> bool {
         self.lacking_since.is_some()
     }

@@ -66,7 +66,7 @@ struct Blocked {
     core: Core,
     now: Instant,
     rng: ChaCha20Rng,
-    /// Whoever answers a dial, and nothing else.
+    /// A peer that answers a dial, and nothing else.
     answering: BTreeSet<RelayId>,
     dialled: BTreeSet<RelayId>,
     paths: Option<Vec<u8>>,

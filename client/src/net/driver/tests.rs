@@ -1,4 +1,4 @@
-//! What whoever sends a message is answered when the profile can't be written.
+//! What a sender is answered when the profile can't be written.
 
 use tempfile::TempDir;
 use umbel_proto::ids::Peer;
