@@ -297,6 +297,7 @@ impl Holder {
             !self.waiting.contains_key(&request),
             "a request's id is used once"
         );
+        self.look_at(wall);
         let granted = match self.admit(binding, &asked) {
             Err(refusal) => Err(refusal),
             Ok(()) => match asked.verb {

@@ -120,7 +120,7 @@ impl Holder {
             Known::Removed => return self.repeat_removed(request, id),
             Known::Unremoved => return Err(Refusal::Store),
             Known::Storing(op) => return self.join(request, op),
-            Known::No => self.make_room((now, wall), id, len)?,
+            Known::No => self.make_room(now, id, len)?,
         }
         if !self.has_room(1, len) {
             return Err(Refusal::Busy);
@@ -174,15 +174,10 @@ impl Holder {
     }
 
     /// Whether a record of this length fits, after what has expired went if need be.
-    fn make_room(
-        &mut self,
-        (now, wall): (Instant, WallTime),
-        id: QueueId,
-        len: usize,
-    ) -> Result<(), Refusal> {
+    fn make_room(&mut self, now: Instant, id: QueueId, len: usize) -> Result<(), Refusal> {
         let len = len as u64;
         if self.is_queue_full(id, len) && self.has_room(OPS_A_REQUEST, 0) {
-            self.press_queue(id, wall);
+            self.press_queue(id);
         }
         let is_full = self.totals.records >= self.limits.records_max
             || self.totals.bytes + len > self.limits.bytes_max;

@@ -65,10 +65,15 @@ impl Holder {
         }
     }
 
-    /// The queue is full: what has expired in it goes at once. Where the calendar was set back since
-    /// time last passed, records may have come whose lives count from there.
-    pub(super) fn press_queue(&mut self, id: QueueId, wall: WallTime) {
-        self.expire_records(id, self.sweep.confirmed.min(wall));
+    /// A request came at this time. Where the calendar was set back since time last passed, the lives
+    /// of records count from there, and so does what has expired.
+    pub(super) fn look_at(&mut self, wall: WallTime) {
+        self.sweep.confirmed = self.sweep.confirmed.min(wall);
+    }
+
+    /// The queue is full: what has expired in it goes at once.
+    pub(super) fn press_queue(&mut self, id: QueueId) {
+        self.expire_records(id, self.sweep.confirmed);
     }
 
     /// Looks at the next queues; comes back soon when there are more, later when all were seen.

@@ -349,9 +349,12 @@ fn a_full_queue_keeps_what_came_since_the_calendar_was_set_back() {
     world.pass(HOUR);
     world.wall = WallTime(world.wall.as_secs() - 3 * DAY);
     world.done(SENDER, deposit(1, record(1, 0)));
-    assert_eq!(
-        world.done(SENDER, deposit(1, record(2, 0))),
-        refused(Refusal::Full)
-    );
-    assert_eq!(world.disk.records.len(), 1);
+    for days_ahead in [0, 29] {
+        world.wall = WallTime(world.wall.as_secs() + days_ahead * DAY);
+        assert_eq!(
+            world.done(SENDER, deposit(1, record(2, 0))),
+            refused(Refusal::Full)
+        );
+        assert_eq!(world.disk.records.len(), 1);
+    }
 }

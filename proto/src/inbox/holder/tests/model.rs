@@ -161,24 +161,21 @@ impl Promises {
             self.held.keys().all(|held| on_disk.contains(held)),
             "an acknowledged record is lost"
         );
-        let asked: BTreeSet<_> = world
-            .asked
-            .iter()
-            .filter_map(|op| match op {
-                HolderOp::PutRecord { queue, record, .. } => Some((*queue, *record)),
-                _ => None,
-            })
-            .collect();
         // Once it has expired and its id is forgotten, or could not be stored, the same record is a
-        // new one.
+        // new one: the holder goes by what it has asked for.
+        let mut ahead = world.disk.clone();
+        let changes = |op: &&HolderOp| !matches!(op, HolderOp::ReadRecords { .. });
+        world.asked.iter().filter(changes).for_each(|op| {
+            ahead.apply(op);
+        });
+        let records = ahead.records.values();
+        let mut known: BTreeSet<_> = records
+            .map(|(queue, entry, _)| (*queue, entry.record))
+            .collect();
+        known.extend(ahead.removed.keys());
         for (request, pushed) in &mut self.pushed {
             let queue = self.readers[request];
-            pushed.retain(|&record| {
-                let about = (queue, record);
-                asked.contains(&about)
-                    || on_disk.contains(&about)
-                    || world.disk.removed.contains_key(&about)
-            });
+            pushed.retain(|&record| known.contains(&(queue, record)));
         }
     }
 }
