@@ -1,4 +1,4 @@
-//! The cell: 2048 bytes, always (docs/protocol.md §2.1).
+//! The cell: 2048 bytes, always (docs/protocol.md §2.1(1)).
 //!
 //! Owns the layout of a cell and the list of commands. Knows nothing of what a body means.
 

@@ -125,7 +125,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// Names a circuit on one link only; never zero (docs/protocol.md §2.1).
+/// Names a circuit on one link only (§2.3(1)); never zero (§2.1(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CircId(core::num::NonZeroU32);
 

@@ -30,7 +30,8 @@ impl Service {
     }
 }
 
-/// Why a relay did not extend a circuit; the client picks another relay (§6.3).
+/// Why a relay did not extend a circuit; the client picks another relay (§6.3). Another byte is
+/// malformed (§6.3(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ExtendRefusal {

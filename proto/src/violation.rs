@@ -7,23 +7,24 @@ use crate::wire::Malformed;
 /// the rule is a link's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
-    /// A cell's header is wrong (§2.1): closes the link.
+    /// A cell's header is wrong (§2.1(2), §2.1(3)): closes the link.
     Header(CellFault),
-    /// Something other than `Hello` came first, or a second `Hello` came (§2.4): closes the link.
+    /// Something other than `Hello` came first, or a second `Hello` came (§2.4(2), §2.4(4)):
+    /// closes the link.
     Hello,
-    /// The peer belongs to another network (§2.4): closes the link.
+    /// The peer belongs to another network (§2.4(2)): closes the link.
     Network,
-    /// No version in common (§2.4): closes the link.
+    /// No version in common (§2.4(3)): closes the link.
     Version,
-    /// A circuit id of the wrong side, or one already in use (§2.3): closes the link.
+    /// A circuit id of the wrong side, or one already in use (§2.3(3)): closes the link.
     CircId,
     /// A body or message is not what its format says.
     Malformed(Malformed),
     /// A layer's tag is wrong: the cell was tampered with, dropped, replayed or reordered (§3).
     Tag,
-    /// An unknown hop command, or one that this hop can't be given (§3.2).
+    /// An unknown hop command, or one that this hop can't be given (§3.2(4)).
     HopCommand,
-    /// More early cells than a circuit may have, or an extend outside one (§3.2).
+    /// More early cells than a circuit may have, or an extend outside one (§3.2(4), §6.2(3)).
     Early,
     /// The handshake failed (§5).
     Handshake,

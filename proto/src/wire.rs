@@ -102,7 +102,8 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
 }
 
-/// Decodes postcard that is exactly one value in its one canonical form (docs/protocol.md §7.2).
+/// Decodes postcard that is exactly one value in its one canonical form (docs/protocol.md
+/// §7.2(6)).
 ///
 /// # Errors
 /// Left-over bytes, over-long integers, anything postcard refuses.

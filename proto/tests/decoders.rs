@@ -132,7 +132,7 @@ proptest! {
     }
 }
 
-#[test] // §6.2
+#[test] // §6.2(5), §6.3(1)
 fn extend_and_its_answers_are_read_as_they_were_written() {
     let onionskin = Onionskin([3; ONIONSKIN_LEN]);
     let extend = Extend {
@@ -201,7 +201,7 @@ fn messages_that_are_none_are_refused() {
     );
 }
 
-#[test] // §2.4
+#[test] // §2.4(2), §2.1(3)
 fn a_hello_that_is_none_is_refused() {
     let good = *hello().encode().body();
     let changed = |position: usize, byte: u8| {
@@ -241,7 +241,7 @@ fn a_hello_that_is_none_is_refused() {
     ));
 }
 
-#[test] // §2.4
+#[test] // §2.4(2), §2.4(3)
 fn peers_agree_on_the_highest_common_version_of_one_network() {
     let speaking = |versions: &[u16]| Hello {
         versions: versions.to_vec(),

@@ -196,7 +196,7 @@ fn an_onion_key_is_stored_and_restored() {
     assert_ne!(key.id(), onion().id());
 }
 
-#[test] // §5.2(4): the wire does not change
+#[test] // §5.2(4), §5.2(5): the wire does not change
 fn the_handshake_equals_its_vector() {
     let vector: Value = serde_json::from_str(include_str!("vectors/handshake.json")).expect("JSON");
     let (network, relay) = (

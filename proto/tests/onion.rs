@@ -102,7 +102,7 @@ fn path_of(case: &Value) -> Path {
     )
 }
 
-#[test] // §3.2(2), §3.3(3), §3.3(4)
+#[test] // §3.1(1), §3.2(2), §3.2(3), §3.3(2), §3.3(3), §3.3(4), §3.3(5)
 fn forward_layers_equal_the_reference() {
     for case in list(&vectors()["cases"]) {
         let mut path = path_of(case);

@@ -57,7 +57,7 @@ fn relays_at(world: &World, name: ClientName, wanted: usize) -> BTreeSet<RelayId
     built.collect()
 }
 
-#[test] // §6.4
+#[test] // §6.4(6)
 fn a_dead_guard_gives_way_to_the_next_and_comes_back() {
     let mut world = World::new(31).relays(10).clients(2);
     let address = world.create_inbox(BOB, "help");
@@ -86,7 +86,7 @@ fn a_dead_guard_gives_way_to_the_next_and_comes_back() {
     );
 }
 
-#[test] // §6.4
+#[test] // §6.4(2)
 fn guards_and_layer_2_outlive_a_restart() {
     let mut world = World::new(32).relays(12).clients(2);
     world.run_for(Duration::from_secs(120));
@@ -104,7 +104,7 @@ fn guards_and_layer_2_outlive_a_restart() {
     );
 }
 
-#[test] // §6.4
+#[test] // §6.4(1)
 fn circuits_never_have_a_relay_twice_among_the_first_three() {
     let mut world = World::new(33).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");

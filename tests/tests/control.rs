@@ -133,7 +133,7 @@ fn commands(relay: &mut LoneRelay, link: LinkId) -> Vec<Command> {
     of_link.map(|(_, cell)| cell.header().unwrap().1).collect()
 }
 
-#[test] // §7.2
+#[test] // §7.2(7)
 fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
     let mut relay = with_client(0);
     let mut client = Client::connected(&mut relay, 1);
@@ -147,7 +147,7 @@ fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
     assert_eq!((relay.control.end_count(), relay.table_len()), (0, 0));
 }
 
-#[test] // §7.2
+#[test] // §7.2(7)
 fn a_request_whose_end_comes_later_is_answered_once() {
     let mut relay = with_client(0);
     let mut client = Client::connected(&mut relay, 1);
@@ -174,7 +174,7 @@ fn a_request_whose_end_comes_later_is_answered_once() {
     );
 }
 
-#[test] // §4.4
+#[test] // §2.6(4)
 fn a_relay_that_stops_says_destroy_once_to_each_end_and_nothing_after() {
     let mut relay = with_client(1);
     let target = relay.neighbours[0].target();
@@ -210,7 +210,7 @@ fn a_link_that_is_to_be_closed_makes_no_more_circuits() {
     assert_eq!(relay.control.stats().circuits, 0);
 }
 
-#[test] // §6.3
+#[test] // §4.2(3), §6.3
 fn a_link_that_breaks_while_extending_makes_the_next_relay_unreachable() {
     let mut relay = with_client(1);
     let target = relay.neighbours[0].target();
@@ -265,7 +265,7 @@ fn a_circuit_destroyed_while_its_next_relay_is_dialled_waits_no_longer() {
     assert_eq!(relay.control.stats().circuits, 0);
 }
 
-#[test] // §5.4
+#[test] // §5.4(1)
 fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
     let mut relay = with_client(0);
     for number in (1..).take(4 * CIRCUITS_MAX) {
@@ -286,7 +286,7 @@ fn creates_that_are_destroyed_at_once_leave_no_more_work_than_circuits() {
     Client::connected(&mut relay, 1);
 }
 
-#[test] // §4.4
+#[test] // §4.4(5)
 fn half_said_requests_take_no_more_memory_than_all_frames_may() {
     const SAID: usize = 60 * 1900;
     let mut relay = with_client(0);

@@ -21,7 +21,8 @@ use super::requests::AskId;
 pub(super) struct CircuitKey(pub(super) u64);
 
 /// Which requests may share a circuit: those to one terminal that are equal in this. Never two
-/// contacts, never what an owner does and what a sender does (docs/protocol.md §6.4).
+/// contacts, never what an owner does and what a sender does (docs/protocol.md
+/// §6.4(3)).
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// Reconciling views with a peer, on a circuit of one hop.

@@ -1,4 +1,4 @@
-//! Guards: the few relays that see this client's address (docs/protocol.md §6.4).
+//! Guards: the few relays that see this client's address (docs/protocol.md §6.4(2), §6.4(8)).
 //!
 //! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a
 //! circuit was built through it. The one in use is the first in order that there is a link to.
@@ -162,7 +162,7 @@ impl Guards {
     }
 
     /// All usable guards, best first: confirmed ones by when that was, then the others as drawn;
-    /// last those that were long out of reach.
+    /// last those that were long out of reach (§6.4(6), §6.4(7)).
     pub(super) fn in_order(&self, cx: &Context<'_>) -> Vec<RelayId> {
         let mut listed: Vec<&Guard> = self
             .sample
@@ -401,7 +401,7 @@ impl Guards {
         }
     }
 
-    /// Whether another guard that was tried is left, and few were set aside lately.
+    /// Whether another guard that was tried is left, and few were set aside lately (§6.4(11)).
     fn may_set_aside(&self, confirmed: WallTime, relay: RelayId) -> bool {
         let is_left = |guard: &Guard| {
             guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some()

@@ -1,5 +1,5 @@
 //! The pinned relays behind the guard: an attacker who makes this client build many circuits learns
-//! these, not its guard, until they change (docs/protocol.md §6.4).
+//! these, not its guard, until they change (docs/protocol.md §6.4(2)).
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};

@@ -19,8 +19,8 @@ use super::io::Warning;
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
 /// forgotten.
 const RESTS_MAX: usize = 256;
-/// A link that ends sooner than this counts as a failed dial: its relay rests, lest it be dialled
-/// in a loop.
+/// A link that ends sooner than this counts as a failed dial (§6.4(7)): its relay rests, lest it be
+/// dialled in a loop.
 const LIFE_MIN: Duration = Duration::from_secs(30);
 /// While nothing can be reached it is rather this machine that is offline: at first each relay is
 /// dialled again within this time, so that a network that comes back is used at once.
@@ -30,7 +30,7 @@ const OFFLINE_RETRY: Duration = Duration::from_secs(8);
 const OFFLINE_SHORT: Duration = Duration::from_secs(60);
 /// The longest wait in an outage, however long it lasts.
 const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
-/// How long a link that may be dead has to show that it is not.
+/// How long a link that may be dead has to show that it is not (§6.4(12)).
 const SUSPECT_FOR: Duration = Duration::from_secs(3);
 /// How long a link over which something was asked may be silent before it may be dead.
 const SILENT_FOR: Duration = Duration::from_secs(5);
@@ -71,8 +71,8 @@ struct Dial {
     gives_up_at: Instant,
 }
 
-/// Creates are sent a little slower than a relay takes them (docs/protocol.md §5.4), so that none
-/// is refused.
+/// Creates are sent a little slower than a relay admits them (docs/protocol.md §6.4(4)), so that
+/// none is refused.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
     paid_until: Instant,

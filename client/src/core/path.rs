@@ -1,5 +1,5 @@
 //! Which relays a circuit goes through: guard, pinned layer 2, fresh middle (docs/protocol.md
-//! §6.4).
+//! §6.4(1)).
 //!
 //! Never two of the three in one address group. The terminal is somebody else's choice: it may
 //! repeat guard or layer 2, so that choosing it can't push this client to another guard; it is

@@ -688,7 +688,7 @@ impl Pool {
     }
 
     /// Keeps clean stubs ready: as many as the network has clients keep, or as are about to be
-    /// needed.
+    /// needed (§6.4(5)).
     fn keep_stubs(&mut self, cx: &mut Context<'_>, expected: usize) {
         if !self.stub_backoff.is_due(cx.now) {
             return;

@@ -1,4 +1,4 @@
-//! Who may be behind circuits that break once they are built (docs/protocol.md §6.4).
+//! Who may be behind circuits that break once they are built (docs/protocol.md §6.4(10)).
 //!
 //! Any relay on the way can break one, and the origin can't see which did. What the broken ones
 //! have in common is suspected, and nothing else: a guard only once circuits broke over several

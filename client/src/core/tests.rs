@@ -300,7 +300,7 @@ fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
     }
 }
 
-#[test] // §2.4
+#[test] // §2.4(7)
 fn a_clock_that_is_far_off_is_told_once() {
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL + Duration::from_secs(3000));
@@ -445,7 +445,7 @@ fn a_cell_for_a_circuit_that_never_was_is_dropped_and_counted() {
     }
 }
 
-#[test] // §4.1
+#[test] // §4.1(1)
 fn a_circuit_made_to_a_client_closes_the_link() {
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL);

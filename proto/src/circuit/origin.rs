@@ -219,8 +219,8 @@ impl OriginCircuit {
         self.flow.streams.reset(stream);
     }
 
-    /// Takes a cell of this circuit; works on it in place. After a violation the circuit is closed,
-    /// and the caller sends a `Destroy` with [`Violation::reason`].
+    /// Takes a cell of this circuit; works on it in place. After a violation the circuit is closed
+    /// (§4.4(1)), and the caller sends a `Destroy` with [`Violation::reason`].
     ///
     /// # Errors
     /// The cell breaks a rule, or is not one that this state accepts.
@@ -300,7 +300,7 @@ impl OriginCircuit {
         made
     }
 
-    // §4.3(1)
+    // §4.3(1), §4.1(3), §4.4(4)
     fn on_created(&mut self, cell: &Cell) -> Result<(), Violation> {
         let reply = Reply::from_created_body(cell.body())?;
         match core::mem::replace(&mut self.state, State::Closed) {

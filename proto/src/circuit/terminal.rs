@@ -238,7 +238,7 @@ impl TerminalCircuit {
         );
         assert!(
             self.control.is_empty(),
-            "the answer goes before the new hop's cells"
+            "the answer goes before the new hop's cells" // §6.2(6)
         );
         self.backward
             .unwrap_or_else(|| unreachable!("a closed circuit is destroyed, not extended"))

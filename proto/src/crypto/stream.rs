@@ -19,7 +19,7 @@ use super::aead::LayerKey;
 
 /// Length of a ChaCha20 block, bytes.
 pub const BLOCK_LEN: usize = 64;
-/// Counter of a cell's first block.
+/// Counter of a cell's first block (§3.1(3)).
 const CELL_COUNTER: u32 = 1;
 /// Counter of the block whose first half is the next key: far beyond any cell.
 pub const ERASURE_COUNTER: u32 = 0x8000_0000;
@@ -37,7 +37,7 @@ pub fn xor_keystream(key: &LayerKey, counter: u32, buf: &mut [u8]) {
     cipher.apply_keystream_partial(buf.into());
 }
 
-/// Moves `key` to the next cell's: the old one cannot be had back from it.
+/// Moves `key` to the next cell's (§3.1(1), §3.1(2)): the old one can't be computed from it.
 pub fn next_key(key: &mut LayerKey) {
     let mut cipher = cipher(key);
     erase(key, &mut cipher);
@@ -146,7 +146,7 @@ fn erase(key: &mut LayerKey, cipher: &mut Cipher) {
 mod tests {
     use super::*;
 
-    #[test] // §3.1
+    #[test] // §3.1(2)
     fn the_long_keystream_is_the_same_and_leaves_no_key() {
         let (mut long, key) = (LongStream::new(), LayerKey::from_bytes([7; 32]));
         for count in [0, 1, 4, 15, 16, 17, 31, 32, 100] {

@@ -431,6 +431,7 @@ fn open_extension(
 }
 
 /// Every part has a fixed length, so that two transcripts never read the same.
+// §5.2(4)
 fn transcript_hash(
     network: &NetworkId,
     target: &HopTarget,
@@ -463,6 +464,7 @@ fn extract(
     )
 }
 
+// §5.2(5)
 fn authenticator(prk: &Prk, transcript: &[u8; 32]) -> [u8; 32] {
     hmac_sha256(&expand(prk, b":auth"), &[transcript, b"responder"])
 }

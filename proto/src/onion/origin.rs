@@ -63,8 +63,8 @@ impl OriginLayers {
         self.hops.is_empty()
     }
 
-    /// Fills `body` with a message for the last hop (§3.3(3), §3.3(4)), and returns the tag that
-    /// the last hop will see. All keys move (§3.3(5)).
+    /// Fills `body` with a message for the last hop, and only for it (§3.3(3), §3.3(4), §3.3(7)),
+    /// and returns the tag that the last hop will see. All keys move (§3.3(5)).
     ///
     /// # Panics
     /// There is no hop, or the message is longer than [`forward_room`] of the hops.

@@ -176,7 +176,7 @@ fn an_origin_takes_nothing_but_created_first() {
     );
 }
 
-#[test] // §4.3(1)
+#[test] // §4.3(1), §4.4(4)
 fn a_second_created_is_refused() {
     let mut chain = Chain::built(1);
     let mut cell = Cell::new(CircId::new(1), Command::Created);
@@ -186,7 +186,7 @@ fn a_second_created_is_refused() {
     );
 }
 
-#[test] // §4.3(2)
+#[test] // §4.3(2), §6.2(8)
 fn answers_to_no_extend_are_refused() {
     for answer in [
         RelayMsg::ExtendRefused(ExtendRefusal::Refused),

@@ -1,4 +1,5 @@
-//! Which guard is used: the best that can be reached and is no suspect (docs/protocol.md §6.4).
+//! Which guard is used: the best that can be reached and is no suspect (docs/protocol.md
+//! §6.4(6), §6.4(9)).
 //!
 //! When none can be reached: those that rest are tried besides, then seeds are asked for newer
 //! descriptors, then another guard is drawn, within the day's limit. A dial that fails counts
