@@ -314,7 +314,7 @@ impl Client {
             .map(|()| Sent { id })
     }
 
-    /// What is in the outbox, in the order it was sent.
+    /// The messages in the outbox, in the order they were sent.
     ///
     /// # Errors
     /// The client was closed.
@@ -381,7 +381,7 @@ impl Client {
             .map_err(|ClientClosed| ListenError::Closed)?
     }
 
-    /// What happens from now on; for the first who asks, what has happened since the profile was
+    /// Notices from now on; for the first caller, all notices since the profile was
     /// opened.
     pub fn notices(&self) -> Notices {
         let first = self
@@ -555,7 +555,7 @@ impl Client {
     }
 }
 
-/// What a client tells its user, as it happens. A listener that is far behind misses the oldest
+/// A client's notices to its user, as they happen. A listener that is far behind misses the oldest
 /// notices.
 #[derive(Debug)]
 pub struct Notices(Option<broadcast::Receiver<Told>>);

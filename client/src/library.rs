@@ -1,4 +1,4 @@
-//! What a profile holds, read from its database: for whatever needs no network.
+//! A profile's messages, read from its database, for commands that need no network.
 //!
 //! Asks nobody and keeps nobody waiting: it works beside a process that has the profile's network.
 //! On a full disk, or one that may not be written, commands that only read still work.
@@ -23,7 +23,7 @@ pub struct Library {
     params: Params,
 }
 
-/// What became of messages that were to be deleted.
+/// The result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deleted {
     /// How many there were.

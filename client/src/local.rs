@@ -62,7 +62,7 @@ pub struct LocalNetwork {
 pub struct Place {
     /// Where it listens.
     pub listen: SocketAddr,
-    /// What others dial it by, if that is another address.
+    /// The address that others dial, if it differs.
     pub advertise: Option<SocketAddr>,
 }
 

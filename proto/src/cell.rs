@@ -7,7 +7,7 @@ use core::fmt;
 use crate::ids::CircId;
 use crate::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN, HOP_OVERHEAD_LEN};
 
-/// What a cell is (docs/protocol.md §2.2).
+/// The command of a cell (docs/protocol.md §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Command {

@@ -9,7 +9,7 @@ use crate::wire::{Malformed, Reader};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u16);
 
-/// What a stream speaks to (§7.2).
+/// The service that a stream speaks to (§7.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Service {
@@ -43,7 +43,7 @@ pub enum ExtendRefusal {
     Refused = 3,
 }
 
-/// What is inside a relay cell once all layers are off.
+/// The message inside a relay cell once all layers are off.
 #[derive(Debug)]
 pub enum RelayMsg<'a> {
     /// Nothing; hides how much is said (either way).
@@ -76,13 +76,13 @@ pub struct Extend {
 pub struct Data<'a> {
     /// Which stream.
     pub stream: StreamId,
-    /// What else happens to the stream.
+    /// Flags for the stream.
     pub flags: DataFlags,
     /// The bytes.
     pub bytes: &'a [u8],
 }
 
-/// What a `Data` message does to its stream besides carrying bytes (§7.1).
+/// The effects of a `Data` message on its stream besides carrying bytes (§7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DataFlags {
     /// The stream begins here; its first byte is the service.

@@ -1,4 +1,4 @@
-//! What makes a network: its id, its first peers, and the numbers everyone in it goes by
+//! A network: its id, its first peers, and the parameters that everyone in it uses
 //! (docs/protocol.md §8.6).
 //!
 //! A network is a file. It is read once, at the edge, into [`Network`], which can't be wrong:
@@ -34,7 +34,7 @@ const LOCAL_ID: [u8; 32] = [
 pub struct Network {
     /// Part of every handshake and signature, so that networks never mix.
     pub id: NetworkId,
-    /// What people call it; has no other meaning.
+    /// Its name for people; has no other meaning.
     pub name: String,
     /// Peers to begin with; any peer is as good.
     pub seeds: Vec<Peer>,
@@ -138,7 +138,7 @@ impl RawNetwork {
     }
 }
 
-/// What is wrong with a network file.
+/// A fault in a network file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkFault {
     /// It is not TOML, lacks a key, has an unknown one, or a value of the wrong type.
@@ -158,7 +158,7 @@ pub enum NetworkFault {
     Value {
         /// Its key.
         key: &'static str,
-        /// What should stand there.
+        /// The expected value.
         expected: &'static str,
     },
     /// A parameter is out of its range.

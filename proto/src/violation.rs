@@ -1,4 +1,4 @@
-//! What a peer did wrong: one variant for each rule of docs/protocol.md that can be broken.
+//! A peer's violations: one variant for each rule of docs/protocol.md that can be broken.
 
 use crate::cell::{CellFault, DestroyReason};
 use crate::wire::Malformed;
@@ -40,7 +40,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// What the peer is told: coarse on purpose.
+    /// The reason that the peer is told: coarse on purpose.
     pub const fn reason(self) -> DestroyReason {
         DestroyReason::Protocol
     }

@@ -23,7 +23,7 @@ pub enum InitError {
 }
 
 impl InitError {
-    /// What to do.
+    /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Exists(_) => {
@@ -77,7 +77,7 @@ pub enum StartError {
     /// It can't be dialled from outside at the address it would advertise, and its network is for
     /// relays that can.
     NotPublic,
-    /// What it keeps can't be opened.
+    /// Its store can't be opened.
     Store(StoreError),
     /// TLS does not work on this machine.
     Tls(rustls::Error),
@@ -86,7 +86,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What to do.
+    /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Identity(KeyError::Missing) => {

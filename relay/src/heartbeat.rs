@@ -50,7 +50,7 @@ pub(crate) async fn beat(source: StatsSource, config: watch::Receiver<Config>, p
     }
 }
 
-/// What one line says.
+/// The contents of one line.
 struct Pulse<'a> {
     up: Duration,
     stats: Stats,
@@ -137,7 +137,7 @@ fn disk_bytes(data_dir: &Path) -> u64 {
     len(STORE_FILE.to_owned()) + len(format!("{STORE_FILE}-wal"))
 }
 
-/// What the process holds in memory, as Linux counts it.
+/// The process's memory, as Linux counts it.
 fn memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status

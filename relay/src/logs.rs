@@ -108,7 +108,7 @@ fn write_all(lines: &Receiver<Line>, dropped: &AtomicU64) {
     }
 }
 
-/// What the log's lines are handed to: never waits.
+/// The writer that gets the log's lines: it never waits.
 struct Writer {
     lines: SyncSender<Line>,
     dropped: Arc<AtomicU64>,

@@ -14,7 +14,7 @@ const OTHER_FILES: u64 = 64;
 /// Files beside the links that others made.
 const RESERVE: u64 = DIALLED_LINKS + DIALS + OTHER_FILES;
 
-/// What became of the limit of open files and of `links_max`.
+/// The outcome for the limit of open files and for `links_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFiles {
     /// The limit held all links already.
@@ -28,7 +28,7 @@ pub enum OpenFiles {
     },
     /// The system grants no more: there are fewer links.
     Lowered {
-        /// What the system grants.
+        /// The limit that the system grants.
         limit: u64,
         /// The links that this allows.
         links_max: usize,

@@ -45,13 +45,13 @@ pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
     outcome
 }
 
-/// What a running relay goes by.
+/// The settings that a running relay uses.
 struct Running<'a> {
     dir: &'a Path,
     flags: Flags,
     config: Config,
     network: Network,
-    /// What was said of the limit of open files.
+    /// The last outcome for the limit of open files.
     files: OpenFiles,
     logs: &'a Logs,
 }
@@ -127,7 +127,7 @@ impl Running<'_> {
                     );
                 }
                 relay.reload(&config);
-                // What counts only after a restart is compared again the next time.
+                // Keys that need a restart are compared again the next time.
                 self.config = Config {
                     listen: self.config.listen,
                     memory_budget_bytes: self.config.memory_budget_bytes,

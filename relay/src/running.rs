@@ -29,7 +29,7 @@ use crate::store::keys::{self, KeyError};
 
 /// Held while a relay runs, so that no two processes share a data directory.
 const LOCK_FILE: &str = "lock";
-/// What lasts, apart from the identity.
+/// The durable state, apart from the identity.
 pub(crate) const STORE_FILE: &str = "relay.db";
 /// Where the relay could be dialled when it last ran.
 const ADDRESS_FILE: &str = "address";
@@ -68,7 +68,7 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
     }
 }
 
-/// What others dial the relay by that is kept in `config.data_dir`, without starting it.
+/// The id and address that others dial for the relay in `config.data_dir`, without starting it.
 ///
 /// # Errors
 /// There is no relay, or nothing says where it will be.
@@ -122,7 +122,7 @@ pub enum Ended {
 /// How a relay is doing. Only sums: nothing tells one user from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// What the control plane knows.
+    /// A snapshot of the control plane.
     pub control: ControlStats,
     /// Cells read from links so far.
     pub received_cells: u64,
@@ -275,7 +275,7 @@ impl Relay {
         tokio::spawn(async move { drop(asks.send(Ask::Tuning(Box::new(tuning))).await) });
     }
 
-    /// What others dial it by.
+    /// The id and address that others dial.
     pub const fn peer(&self) -> &Peer {
         &self.peer
     }
@@ -403,7 +403,7 @@ fn limits(config: &Config) -> AcceptLimits {
     }
 }
 
-/// What an operator may change while the relay runs.
+/// The settings that an operator may change while the relay runs.
 fn tuning(config: &Config, network: &Network, own: RelayId) -> Tuning {
     Tuning {
         seeds: network

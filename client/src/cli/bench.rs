@@ -1,5 +1,5 @@
-//! `umbel bench`: becomes the `umbel-bench` that lies beside this program, a tool of its own so that
-//! nobody who sends messages carries a benchmark.
+//! `umbel bench`: becomes the `umbel-bench` that lies beside this program, a tool of its own so
+//! that nobody who sends messages carries a benchmark.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,7 +17,7 @@ const BUILD_HINT: &str =
 
 #[derive(clap::Args)]
 pub(super) struct BenchArgs {
-    /// What umbel-bench takes; `umbel bench --help` lists it
+    /// Options of umbel-bench; `umbel bench --help` lists them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }

@@ -109,7 +109,7 @@ impl Progress {
             .is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
     }
 
-    /// What keeps it in the outbox: of no concern where enough have it.
+    /// The obstacle that keeps it in the outbox; ignored once enough have it.
     fn fate_by(&self, missing: Missing) -> Fate {
         match missing {
             _ if self.is_held_enough() => Fate::Held,
@@ -148,7 +148,7 @@ impl Progress {
         }
     }
 
-    /// What people are told.
+    /// The text for people.
     pub(super) fn text(&self) -> String {
         let holders = if self.holders == 1 {
             "one relay".to_owned()
@@ -429,7 +429,7 @@ impl Delivery {
             let is_outstanding = outbox
                 .iter()
                 .any(|entry| is_held(&entry.id) && entry.next_try_at.is_none());
-            // What was told before is heard in any case.
+            // Earlier notices are read in any case.
             let until = if is_outstanding {
                 ends_at
             } else {
@@ -443,7 +443,7 @@ impl Delivery {
         }
     }
 
-    /// What the command has to say for itself.
+    /// The command's own outcome.
     pub(super) fn outcome(&self) -> Result<(), Failure> {
         let fates = || self.messages.values().map(Progress::fate);
         if let Some(fault) = fates().find_map(|fate| match fate {

@@ -160,7 +160,7 @@ struct Demo<'a> {
     bob: &'a Client,
     alice_notices: Notices,
     bob_notices: Notices,
-    /// What the relays are called here.
+    /// The relays' names in this demo.
     numbers: BTreeMap<RelayId, usize>,
     /// Messages on their way: number and when they were sent.
     under_way: BTreeMap<MessageId, (u64, Instant)>,

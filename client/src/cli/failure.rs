@@ -1,4 +1,4 @@
-//! What went wrong, what to do about it, and the exit code.
+//! Errors, each with a hint and an exit code.
 
 use std::io;
 use std::process::ExitCode;
@@ -55,9 +55,9 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
-    /// What is wrong.
+    /// The error.
     pub(super) error: String,
-    /// What to do.
+    /// The remedy.
     pub(super) hint: String,
 }
 

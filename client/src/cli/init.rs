@@ -106,7 +106,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     session.line("Next: `umbel inbox create NAME` to receive, `umbel send ADDRESS` to send.")
 }
 
-/// What it means to lose the only thing that opens the profile.
+/// Warns of losing the only thing that opens the profile.
 fn loss_words(key_file: Option<&Path>) -> String {
     let (what, advice) = match key_file {
         Some(path) => (

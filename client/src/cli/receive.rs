@@ -94,7 +94,7 @@ struct Receiver<'a> {
     view: ViewWait,
 }
 
-/// What one run fetches from, and what it has learned of that so far.
+/// The mailboxes that one run fetches from, and their answers so far.
 struct Fetching {
     /// When to stop waiting; `None` for never.
     ends_at: Option<Instant>,
@@ -188,7 +188,7 @@ impl Receiver<'_> {
                 answered,
                 mailboxes,
             } => self.on_caught_up(fetching, inbox, answered, mailboxes),
-            // What came can't be kept: it stays with its holders until it can.
+            // New messages can't be stored: they stay with their holders until they can.
             Notice::Warning(Warning::Store(fault)) if !self.goes_on() => {
                 self.print_unread().await?;
                 return Err(Failure::failed(fault.to_string(), store_hint(fault)));
@@ -434,7 +434,7 @@ impl Receiver<'_> {
     }
 }
 
-/// What a message says, as far as it can be shown.
+/// A message's text, as far as it can be shown.
 fn shown(message: &StoredMessage) -> String {
     match mail::as_text(&message.body) {
         Some(text) => mail::indented(text),

@@ -253,7 +253,7 @@ fn body(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
     Ok(body)
 }
 
-/// What is to be sent: never more of it in memory than a message may have.
+/// The body to send: memory holds at most as much as a message may have.
 fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
     match (text, &args.file) {
         (_, Some(path)) => {

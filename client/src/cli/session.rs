@@ -1,4 +1,4 @@
-//! What all commands share: how to speak, which profile, and how to be interrupted.
+//! Shared by all commands: output, the profile, and interruption.
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -303,7 +303,7 @@ impl Signals {
     }
 }
 
-/// Who has the network and does not answer.
+/// Names the process that has the network and does not answer.
 pub(super) fn unresponsive(pid: Option<u32>) -> String {
     format!(
         "another umbel{} has the network of this profile and does not answer",
@@ -311,7 +311,7 @@ pub(super) fn unresponsive(pid: Option<u32>) -> String {
     )
 }
 
-/// Who has the network and can't be asked.
+/// Names the process that has the network and can't be asked.
 pub(super) fn other_release(pid: Option<u32>) -> String {
     format!(
         "another umbel of a different version{} has this profile open",
@@ -323,7 +323,7 @@ fn process(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
-/// What to show while the command waits; `None` if the notice tells of no progress.
+/// The text to show while the command waits; `None` if the notice is no progress.
 fn progress_text(notice: &Notice) -> Option<String> {
     let in_time = |wait: Duration| times::length(wait.max(Duration::from_secs(1)));
     Some(match notice {

@@ -11,7 +11,7 @@ use super::times;
 /// may see it otherwise.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// What was last heard of the view.
+/// The last notice about the view.
 #[derive(Debug, Default)]
 pub(super) struct ViewWait {
     is_missing: bool,
@@ -65,7 +65,7 @@ impl ViewWait {
     }
 }
 
-/// What to do about a clock that is wrong.
+/// The hint for a wrong clock.
 pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone right, and try again";
 
 /// Why no relay's word is in date.

@@ -60,7 +60,7 @@ pub(super) struct Circuit {
     pub(super) hop_due_at: Option<Instant>,
     /// When it takes no new requests any more.
     pub(super) dirty_at: Instant,
-    /// Who waits for what comes on a stream.
+    /// The asker that waits on a stream.
     pub(super) streams: BTreeMap<StreamId, AskId>,
     /// It carried an answer.
     pub(super) is_proven: bool,

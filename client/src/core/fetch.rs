@@ -108,7 +108,7 @@ struct Visiting {
     seen: Seen,
 }
 
-/// What the last fetch from a mailbox showed.
+/// The result of the last fetch from a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Nothing,

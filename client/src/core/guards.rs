@@ -232,7 +232,7 @@ impl Guards {
         while count(self, cx) < wanted && self.grow(cx) {}
     }
 
-    /// What a wrong clock dated ahead is no younger than now: else a guard would be kept, or kept
+    /// Times that a wrong clock dated ahead count as now: else a guard would be kept, or kept
     /// out of use, for as long as that was wrong.
     fn redate(&mut self, wall: WallTime) {
         let guards = self.sample.iter_mut().flat_map(|guard| {

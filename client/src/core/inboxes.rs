@@ -73,7 +73,7 @@ struct Inbox {
     /// Somebody receives for it in this run: its descriptor shows whether another copy does too.
     is_in_use: bool,
     mailboxes: Vec<OwnMailbox>,
-    /// What is known of each mailbox since the client started.
+    /// The state of each mailbox since the client started.
     health: BTreeMap<QueueId, Health>,
     saving: Saving,
     publication: Publication,
@@ -110,7 +110,7 @@ enum Saving {
     Storing(StoreTicket),
 }
 
-/// What fetching from a mailbox came to.
+/// The outcome of fetching from a mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Visit {
     /// Its holder answered.
@@ -573,7 +573,7 @@ impl Inbox {
         let failing_since = match visit {
             Visit::Answered => None,
             Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
-            // What was in it is lost: there is nothing to wait for.
+            // Its records are lost: there is nothing to wait for.
             Visit::Gone => Some(WallTime(0)),
         };
         if mailbox.failing_since != failing_since {
@@ -733,7 +733,7 @@ impl Inbox {
         }
     }
 
-    /// What the descriptor says is different now.
+    /// The descriptor's contents changed.
     fn change(&mut self, cx: &Context<'_>) {
         self.revision = self.revision.saturating_add(1);
         self.is_revised = true;
@@ -741,7 +741,7 @@ impl Inbox {
         self.touch(cx);
     }
 
-    /// What has to be stored is different now.
+    /// The state to store changed.
     fn touch(&mut self, cx: &Context<'_>) {
         self.saving = Saving::Due(cx.now);
     }

@@ -1,4 +1,4 @@
-//! What goes in and out of the client's core besides cells: commands, notices, links, storage.
+//! The core's inputs and outputs besides cells: commands, notices, links, storage.
 //!
 //! The shell executes what is asked here and reports back; the simulator does the same without a
 //! world.
@@ -9,7 +9,7 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
 
-/// What the user wants.
+/// A wish of the user.
 #[expect(missing_debug_implementations, reason = "holds messages")]
 pub enum Command {
     /// Send this message: `Queued` once it is durable in the outbox, `Held` as holders take it.
@@ -171,7 +171,7 @@ pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
     holders > 0 && holders >= wanted
 }
 
-/// What is known of a message that was taken back.
+/// The fate of a message that was taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
     /// Which message.
@@ -273,14 +273,14 @@ impl std::fmt::Display for StoreFault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTicket(pub u64);
 
-/// What the core asks of the store; states are opaque to it. Ops take effect in the order asked;
+/// The core's requests to the store; states are opaque to it. Ops take effect in the order asked;
 /// each is answered by `handle_stored(ticket, is_stored)` once durable.
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "holds messages and keys")]
 pub enum StoreOp {
     /// Guards and layer-2 relays.
     PutPaths(Vec<u8>),
-    /// What is known of relays.
+    /// The book of relays.
     Book(BookOp),
     /// How far the clock is to be believed.
     PutClock(Vec<u8>),
@@ -306,14 +306,14 @@ pub enum StoreOp {
         inbox: String,
         /// Which message.
         id: MessageId,
-        /// What it says.
+        /// The message's body.
         body: Vec<u8>,
         /// When it came.
         received_at: WallTime,
     },
 }
 
-/// What the store held when the client started.
+/// The store's contents when the client started.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Snapshot {
@@ -321,7 +321,7 @@ pub struct Snapshot {
     pub paths: Option<Vec<u8>>,
     /// How far the clock was to be believed.
     pub clock: Option<Vec<u8>>,
-    /// What was known of relays.
+    /// The book of relays, as it was stored.
     pub relays: Vec<BookRow>,
     /// Name and state of each inbox.
     pub inboxes: Vec<(String, zeroize::Zeroizing<Vec<u8>>)>,
@@ -361,9 +361,9 @@ pub struct OutboxEntry {
 /// client.
 #[expect(missing_debug_implementations, reason = "holds a message")]
 pub struct OutboxMessage {
-    /// What is known of it.
+    /// Its state, as stored.
     pub entry: OutboxEntry,
-    /// What it says.
+    /// The message's body.
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
@@ -385,7 +385,7 @@ pub enum Contact {
     NoAnswer,
 }
 
-/// What `umbel status` shows.
+/// The status that `umbel status` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Relays in the view.

@@ -41,7 +41,7 @@ impl Core {
     /// Looks how far the calendar has moved, and whether the linked relays say the same.
     pub(super) fn look_at_clock(&mut self, now: Instant, wall: WallTime) {
         if self.clock.look(now, wall).is_some() {
-            // What is dead, and what is not, may be different now.
+            // Other descriptors may be dead now.
             self.expires_at = now;
             self.is_clock_jumped = true;
         }

@@ -27,7 +27,7 @@ const LIFE: Duration = Duration::from_secs(3600);
 /// forgotten.
 const INBOXES_MAX: usize = 256;
 
-/// What is known of contacts' inboxes.
+/// The known descriptors of contacts' inboxes, and running look-ups.
 #[derive(Default)]
 pub(super) struct Lookups {
     by_address: BTreeMap<[u8; 32], Lookup>,
@@ -52,7 +52,7 @@ struct Running {
     obstacle: Option<DeferReason>,
 }
 
-/// What became of a lookup.
+/// The outcome of a look-up.
 pub(super) enum Found {
     /// This is the inbox's descriptor.
     Known(Arc<InboxDescriptor>),

@@ -59,7 +59,7 @@ use requests::{Answer, Asker, Requests};
 use sync::Sync;
 use wake::Wake;
 
-/// What the store gave back is not what was put there.
+/// The store gave back other data than was put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotFault {
     /// The guards and layer-2 relays can't be read.
@@ -90,7 +90,7 @@ const ROUNDS_MAX: usize = 64;
 pub struct Core {
     network: Network,
     book: Book,
-    /// What may be drawn from the view; made anew when it changes.
+    /// The relays that may be drawn from the view; made anew when it changes.
     candidates: Candidates,
     /// The view is not the one that the candidates were made from.
     is_view_changed: bool,
@@ -120,7 +120,7 @@ pub struct Core {
     is_stopped: bool,
 }
 
-/// What goes out. Bounded by what the machines ask at a time: windows, active messages, mailboxes.
+/// Outgoing effects. Bounded by the machines' own limits: windows, active messages, mailboxes.
 #[derive(Default)]
 struct Outgoing {
     stores: VecDeque<(StoreTicket, StoreOp)>,
@@ -460,7 +460,7 @@ impl Core {
         if self.is_stopped {
             return None;
         }
-        // What was due before was done then, or waits for something to come.
+        // Earlier due steps were done then, or wait for an event.
         let after = self.driven_at;
         let soonest = [
             self.pool.timeout(after, &self.network.params),
@@ -479,7 +479,7 @@ impl Core {
         Some(soonest.into_iter().flatten().fold(look_at, Instant::min))
     }
 
-    /// What `umbel status` shows.
+    /// The status that `umbel status` shows.
     pub fn status(&self) -> Status {
         Status {
             relays: self.book.view().len(),

@@ -105,7 +105,7 @@ enum Stage {
     Depositing,
 }
 
-/// What the user knows of a message's place in the outbox.
+/// How much the user knows of a message's place in the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     /// Nothing yet.
@@ -362,7 +362,7 @@ impl Outbox {
             cx.notify(Notice::Queued(id));
             if entry.delivery.held_count() > 0 {
                 entry.tell_held(cx, id);
-                // What was stored may have been written before.
+                // The message may have been written before.
                 self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
             }
         }
@@ -378,7 +378,7 @@ impl Outbox {
             return;
         };
         let until = match entry.stage {
-            // What the user was told about when it is tried again holds.
+            // The next attempt stays at the time that the user was told.
             Stage::Waiting(until) | Stage::Blocked(until) => until,
             Stage::Finding | Stage::Depositing => cx.now,
         };
@@ -437,7 +437,7 @@ impl Outbox {
         self.entries.insert(id, entry);
     }
 
-    /// What is to begin now, if there is a place for it: what needs more holders first.
+    /// The message to begin now, if there is a place for it; those that need more holders go first.
     fn next_due(&self, now: Instant) -> Option<Due> {
         if self.active.len() >= SEALED_MAX {
             return None;

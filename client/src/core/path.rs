@@ -39,7 +39,7 @@ pub(super) struct Paths {
     pub(super) avoided: Avoided,
 }
 
-/// What is stored of it.
+/// The stored form of the paths.
 #[derive(Serialize, Deserialize)]
 struct PathsState {
     version: u8,
@@ -49,7 +49,7 @@ struct PathsState {
     new_at: Vec<WallTime>,
 }
 
-/// What was stored of it before.
+/// Their stored form in earlier versions.
 #[derive(Serialize, Deserialize)]
 struct PathsStateV1 {
     version: u8,
@@ -207,7 +207,7 @@ impl Avoided {
             .is_some_and(|rest| !rest.backoff.is_due(now))
     }
 
-    /// What is excluded, and those that failed lately.
+    /// The excluded relays, and those that failed lately.
     pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
         let mut exclude = exclude.clone();
         let resting = self

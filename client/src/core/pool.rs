@@ -35,7 +35,7 @@ const CIRCUITS_MAX: usize = 64;
 /// Most circuits being built at once; beyond it requests wait.
 const BUILDING_MAX: usize = 12;
 
-/// What the pool tells the requests.
+/// An event from the pool to the requests.
 pub(super) enum PoolEvent {
     /// A frame came.
     Frame {
@@ -66,7 +66,7 @@ pub(super) enum Loss {
     Closed,
 }
 
-/// What became of asking for a circuit.
+/// The result of asking for a circuit.
 pub(super) enum Acquired {
     /// This one; it may still be being built.
     Circuit(CircuitKey),
@@ -249,7 +249,7 @@ impl Pool {
         self.circuits.get(&key).is_some_and(Circuit::has_room)
     }
 
-    /// What this circuit and its last hop share.
+    /// The secret that this circuit and its last hop share.
     pub(super) fn binding(&self, key: CircuitKey) -> Option<&Binding> {
         self.circuits
             .get(&key)
@@ -326,7 +326,7 @@ impl Pool {
         if matches!(command, Command::Padding | Command::Hello | Command::Create) {
             return self.close_link(cx, link);
         }
-        // What was sent before our destroy arrived may still come (docs/protocol.md §4.4(3)).
+        // Cells sent before our destroy arrived may still come (docs/protocol.md §4.4(3)).
         let Some(&key) = self.by_circ.get(&(link, circ)) else {
             self.stale_cells += 1;
             return;
@@ -402,7 +402,7 @@ impl Pool {
         self.lose_all_of(cx, link);
     }
 
-    /// What the loss of this circuit is, as far as it is built.
+    /// How the loss of this circuit counts, by how far it was built.
     fn loss_of(&self, key: CircuitKey) -> Loss {
         match self.circuits.get(&key) {
             Some(circuit) if circuit.hop_due_at.is_none() => Loss::Broken,

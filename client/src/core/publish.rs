@@ -23,7 +23,7 @@ use super::requests::{Answer, Asker, Question, Requests};
 #[derive(Default)]
 pub(super) struct Publication {
     postings: BTreeMap<(Epoch, RelayId), Posting>,
-    /// What is posted: one revision has one form, so that positions hold the same bytes.
+    /// The posted bytes: one revision has one form, so that all positions hold the same.
     sealed: BTreeMap<Epoch, (u64, Vec<u8>)>,
     /// The view and the epoch that the positions were worked out from.
     worked_out_from: Option<([u8; 32], Epoch)>,
@@ -39,7 +39,7 @@ struct Posting {
     backoff: Backoff,
 }
 
-/// What a position's answer means for the inbox.
+/// The effect of a position's answer on the inbox.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Posted {
     /// Nothing to do.

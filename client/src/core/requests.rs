@@ -26,7 +26,7 @@ use super::pool::{Acquired, Loss, Pool, PoolEvent};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AskId(u64);
 
-/// Who asks, and what about: comes back with the answer.
+/// The asker and its subject; returned with the answer.
 #[derive(Clone)]
 pub(super) enum Asker {
     /// One reconciliation of views.
@@ -91,7 +91,7 @@ impl Asker {
     }
 }
 
-/// What is asked.
+/// The request.
 pub(super) enum Question {
     Directory(DirectoryRequest),
     /// Signed with this key once it is known on which circuit it goes.
@@ -117,7 +117,7 @@ impl Question {
     }
 }
 
-/// What came of it.
+/// The outcome.
 pub(super) enum Answer {
     Directory(DirectoryReply),
     Mailbox(MailboxReply),
@@ -503,7 +503,7 @@ enum Step {
     Full,
 }
 
-/// What it means for a request that its circuit is gone.
+/// The effect of a lost circuit on its requests.
 fn fault_of(loss: Loss, ask: &Ask, pool: &Pool) -> AskFault {
     let (circuits, guards) = pool.broken();
     match (ask.state, loss) {

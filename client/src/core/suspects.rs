@@ -1,4 +1,4 @@
-//! Who may be behind circuits that break once they are built (docs/protocol.md §6.4(10)).
+//! Which relay may be behind circuits that break once they are built (docs/protocol.md §6.4(10)).
 //!
 //! Any relay on the way can break one, and the origin can't see which did. What the broken ones
 //! have in common is suspected, and nothing else: a guard only once circuits broke over several
@@ -123,7 +123,7 @@ struct Unbuilt {
     trail: Trail,
 }
 
-/// What the circuits that broke since one last carried an answer have in common.
+/// The relays that circuits had in common which broke since one last carried an answer.
 #[derive(Default)]
 pub(super) struct Suspects {
     guards: BTreeMap<RelayId, Streak>,
@@ -145,7 +145,7 @@ pub(super) struct Suspects {
     over: BTreeSet<RelayId>,
 }
 
-/// Who is suspected from now on.
+/// The relay that is suspected from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Suspected {
     Nobody,

@@ -1,4 +1,4 @@
-//! What unit tests give a part of the core to act in.
+//! The surroundings that unit tests give a part of the core.
 
 use umbel_proto::directory::NetView;
 use umbel_proto::directory::choice::Candidates;

@@ -1,4 +1,4 @@
-//! What a guest and its host write to each other, and how.
+//! The messages that a guest and its host write to each other, and their encoding.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use crate::core::io::{Cancelled, Status};
 /// may not have.
 const VERSION: u8 = 1;
 
-/// What a guest asks of its host.
+/// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ask {
     /// Take care of this message, which is in the outbox since.
@@ -32,7 +32,7 @@ pub(super) enum Ask {
     Status,
 }
 
-/// What a host answers; one for each ask.
+/// A host's answer; one for each ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// It was passed on.

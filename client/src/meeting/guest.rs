@@ -39,23 +39,23 @@ pub(super) struct Guest {
     presence: Option<Presence>,
     id: GuestId,
     seq: i64,
-    /// What the store last said of changes by others.
+    /// The store's last count of changes by others.
     version: Option<i64>,
     host: Option<HostBeat>,
     host_heard_at: Instant,
     is_silence_told: bool,
     beat_at: Instant,
-    /// What is not answered yet.
+    /// Asks without an answer yet.
     pending: BTreeMap<AskId, Pending>,
-    /// What every new driver is asked again: the inboxes listened to, and whether interactively.
+    /// Asked again of every new driver: the inboxes listened to, and whether interactively.
     listens: BTreeMap<String, bool>,
 }
 
-/// What the host was asked.
+/// An ask to the host.
 enum Pending {
     /// To take care of this message, which is in the outbox.
     Adopt(MessageId),
-    /// What this process's user asked.
+    /// A request of this process's user.
     Request(Request),
 }
 
@@ -69,7 +69,7 @@ pub(super) enum GuestEnd {
         restored: Box<(Core, Clock)>,
         /// Where requests come from.
         requests: mpsc::Receiver<Request>,
-        /// What was asked before and is not done.
+        /// Earlier asks that are not done.
         first: Vec<Request>,
     },
 }
@@ -496,7 +496,7 @@ fn unsent(reason: StopReason) -> SendError {
     }
 }
 
-/// What the store did for a guest.
+/// A store operation's result for a guest.
 fn done<T>(result: Result<Result<T, DatabaseError>, StoreClosed>) -> Result<T, End> {
     match result {
         Ok(Ok(value)) => Ok(value),

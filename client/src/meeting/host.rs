@@ -38,7 +38,7 @@ pub(super) struct Host {
     /// Those who want to end once no guest has anything in progress.
     settling: mpsc::Receiver<oneshot::Sender<()>>,
     generation: i64,
-    /// What the store last said of changes by others.
+    /// The store's last count of changes by others.
     version: Option<i64>,
     looked_at: Instant,
     last_ask: AskId,
@@ -156,7 +156,7 @@ impl Host {
     }
 
     fn on_answered(&mut self, ask: AskId, reply: Option<Reply>) {
-        // What this driver did not come to do is left to the next.
+        // The next driver does the work that this one did not get to.
         if let Some(reply) = reply {
             self.said.answers.push((ask, encode(&reply)));
         }
@@ -251,7 +251,7 @@ impl Host {
     }
 }
 
-/// What the driver will answer; `None` if it ends first.
+/// The driver's answer; `None` if it ends first.
 type Pending = Pin<Box<dyn Future<Output = Option<Reply>> + Send>>;
 
 /// Asks the driver as a local user would: in the order in which guests asked, since what one asks

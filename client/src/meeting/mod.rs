@@ -28,16 +28,16 @@ use crate::store::{Database, LockFile, Store};
 use guest::{Guest, GuestEnd};
 use host::Host;
 
-/// What a listener is told.
+/// A notice to a listener.
 #[derive(Debug, Clone)]
 pub(crate) enum Told {
     /// This happened.
     Notice(Notice),
-    /// What happened meanwhile nobody can tell: look at what is stored.
+    /// Notices were missed: look at the store.
     Gap,
 }
 
-/// What every process of a profile begins with.
+/// Every process of a profile begins with this.
 pub(crate) struct Ground {
     /// Where the profile is.
     pub(crate) dir: PathBuf,

@@ -31,7 +31,7 @@ impl Clock {
         self.started_at + Duration::from_micros(at.as_micros())
     }
 
-    /// What the calendar says.
+    /// Calendar time.
     pub fn wall() -> WallTime {
         WallTime(
             SystemTime::now()

@@ -53,7 +53,7 @@ const IDLE_MAX: Duration = Duration::from_secs(3600);
 /// Where an answer goes that may be an error.
 pub(crate) type Done<T, E> = oneshot::Sender<Result<T, E>>;
 
-/// What a client's handle asks of the driver.
+/// A request of a client's handle to the driver.
 pub(crate) enum Request {
     Send {
         id: MessageId,
@@ -97,7 +97,7 @@ pub(crate) enum Request {
     Stop,
 }
 
-/// What the driver is made of.
+/// The driver's parts.
 pub(crate) struct Parts {
     pub(crate) core: Core,
     pub(crate) clock: Clock,
@@ -105,7 +105,7 @@ pub(crate) struct Parts {
     pub(crate) params: Arc<Params>,
     pub(crate) store: Store,
     pub(crate) requests: mpsc::Receiver<Request>,
-    /// What was asked before there was a driver.
+    /// Requests made before there was a driver.
     pub(crate) first: Vec<Request>,
     pub(crate) notices: broadcast::Sender<Told>,
     /// Asks the host whether guests have anything in progress.
@@ -140,7 +140,7 @@ pub(crate) struct Driver {
     is_store_fault_told: bool,
     /// No relay could be reached: seeds are looked at again.
     is_unreachable: bool,
-    /// Who waits for which op.
+    /// The askers that wait, by op.
     waiting: BTreeMap<StoreTicket, Waiting>,
     sends: BTreeMap<MessageId, Sending>,
     cancels: BTreeMap<MessageId, Cancelling>,
@@ -155,17 +155,17 @@ struct Link {
     is_up: bool,
 }
 
-/// Who waits for a message to be safe.
+/// An asker that waits for a message to be safe.
 struct Sending {
     done: Done<(), SendError>,
     /// Why the store could not take it when it was last asked.
     fault: Option<StoreFault>,
 }
 
-/// Who waits until a message is taken back for good.
+/// An asker that waits until a message is taken back for good.
 struct Cancelling {
     done: Done<Option<Cancelled>, CancelError>,
-    /// What the core said of it.
+    /// The core's answer.
     cancelled: Option<Cancelled>,
 }
 
@@ -463,7 +463,7 @@ impl Driver {
         }
         self.is_store_fault_told = !is_stored;
         match self.waiting.remove(&ticket) {
-            // What became of it the core tells: `Queued`, `Held`, `Unsaved`.
+            // The core tells its outcome: `Queued`, `Held`, `Unsaved`.
             Some(Waiting::Send(_)) | None => {}
             Some(Waiting::Cancel(id)) => {
                 if let Some(Cancelling { done, cancelled }) = self.cancels.remove(&id) {

@@ -26,7 +26,7 @@ use umbel_proto::time::Duration;
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
-/// What is read from a socket at once; rustls alone reads 4 KiB.
+/// Bytes read from a socket at once; rustls alone reads 4 KiB.
 const READ_AHEAD_LEN: usize = 32 * 1024;
 /// A peer that takes no cell for this long is gone.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// TLS on a socket that is read in large pieces.
 type Stream = TlsStream<BufReader<TcpStream>>;
 
-/// What a link's task tells the driver.
+/// A link task's report to the driver.
 pub(super) enum LinkEvent {
     /// The link is up; the peer is who it should be.
     Up { link: LinkId, hello: Hello },

@@ -43,7 +43,7 @@ pub enum DatabaseError {
     WrongKey,
     /// It opens, but parts of it are not what was written.
     Damaged {
-        /// What was attempted.
+        /// The operation that failed.
         doing: &'static str,
     },
     /// The system gives no more memory.
@@ -59,9 +59,9 @@ pub enum DatabaseError {
     },
     /// SQLite says no.
     Sqlite {
-        /// What was attempted.
+        /// The operation that failed.
         doing: &'static str,
-        /// What it said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
 }
@@ -87,7 +87,7 @@ impl DatabaseError {
         }
     }
 
-    /// What the core and the user are told of it.
+    /// The fault that the core and the user hear of.
     pub fn fault(&self) -> StoreFault {
         let source = match self {
             Self::Unwritable(fault) => return *fault,
@@ -165,7 +165,7 @@ pub struct StoredMessage {
     pub inbox: String,
     /// Which message.
     pub id: MessageId,
-    /// What it says.
+    /// The message's body.
     pub body: Vec<u8>,
     /// When it came.
     pub received_at: WallTime,

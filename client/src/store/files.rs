@@ -19,7 +19,7 @@ const ROOM_LEN: usize = 64 * 1024;
 /// How a database begins that is not encrypted.
 const PLAIN: &[u8] = b"SQLite format 3\0";
 
-/// What is wrong with a database that was there once.
+/// A fault of a database that existed before.
 #[derive(Debug)]
 pub enum FilesFault {
     /// It is gone.

@@ -1,4 +1,4 @@
-//! What opens a profile: a passphrase stretched by Argon2id, or a file with a random key.
+//! The key of a profile: a passphrase stretched by Argon2id, or a file with a random key.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -19,7 +19,7 @@ pub const PASSPHRASE_LEN_MIN: usize = 12;
 /// Fewest different characters in it.
 const DISTINCT_MIN: usize = 5;
 
-/// What the user types to open a profile. Not `Clone`, not `Debug`, wiped on drop.
+/// The passphrase that the user types. Not `Clone`, not `Debug`, wiped on drop.
 #[derive(ZeroizeOnDrop)]
 #[expect(missing_debug_implementations, reason = "a secret")]
 pub struct Passphrase(String);

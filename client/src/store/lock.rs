@@ -90,7 +90,7 @@ impl LockFile {
 }
 
 fn open_private(path: &Path) -> io::Result<File> {
-    // What is written would go to another file.
+    // Writes would go to another file.
     if path.is_symlink() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link"));
     }

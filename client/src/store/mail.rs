@@ -89,7 +89,7 @@ impl Database {
         Ok(busy == 0)
     }
 
-    /// What is stored of a message in the outbox.
+    /// A message in the outbox, as stored.
     pub(crate) fn outbox_state(
         &self,
         id: MessageId,

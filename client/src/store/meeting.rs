@@ -17,9 +17,9 @@ use super::database::{Database, DatabaseError, Doing};
 const NOTICES_MAX: i64 = 1024;
 /// Most guests: those that were killed are forgotten by a driver, which may be stopped for long.
 const GUESTS_MAX: i64 = 256;
-/// What is read of asks and notices at once.
+/// Most asks or notices read at once.
 const PAGE_MAX: u32 = 256;
-/// What was attempted, for errors.
+/// The operations' names, for errors.
 const DOING: &str = "talk with the other umbel of this profile";
 
 /// Names a guest; never reused.
@@ -30,7 +30,7 @@ pub(crate) struct GuestId(pub(crate) i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AskId(pub(crate) i64);
 
-/// Who shows an unread message.
+/// Which process shows an unread message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
     /// This process.
@@ -49,7 +49,7 @@ pub(crate) struct HostBeat {
     beat: i64,
 }
 
-/// What a guest begins with.
+/// A guest's starting point.
 pub(crate) struct Entered {
     pub(crate) guest: GuestId,
     /// The last notice before it came.
@@ -58,7 +58,7 @@ pub(crate) struct Entered {
     pub(crate) host: Option<HostBeat>,
 }
 
-/// What a guest found.
+/// The findings of a guest's look.
 pub(crate) struct Heard {
     /// Whether the host still knows the guest.
     pub(crate) is_known: bool,
@@ -80,14 +80,14 @@ pub(crate) struct Asked {
     pub(crate) is_begun: bool,
 }
 
-/// What a host found.
+/// The findings of a host's look.
 pub(crate) struct Attended {
     /// Each guest, and its beat.
     pub(crate) guests: Vec<(GuestId, i64)>,
     pub(crate) asks: Vec<Asked>,
 }
 
-/// What a host has to say.
+/// A host's writes.
 #[derive(Default)]
 pub(crate) struct Said {
     pub(crate) begun: Vec<AskId>,
@@ -230,7 +230,7 @@ impl Database {
             .doing("read the profile")
     }
 
-    /// What a guest has not heard yet.
+    /// Notices that a guest has not heard yet.
     pub(crate) fn hear(&mut self, guest: GuestId, seq: i64) -> Result<Heard, DatabaseError> {
         let transaction = self.connection.transaction().doing(DOING)?;
         let heard = hear(&transaction, guest, seq).doing(DOING)?;
@@ -238,7 +238,7 @@ impl Database {
         Ok(heard)
     }
 
-    /// What guests ask that is not answered, after this ask.
+    /// Unanswered asks of guests, after this ask.
     pub(crate) fn attend(&mut self, after: AskId) -> Result<Attended, DatabaseError> {
         let transaction = self.connection.transaction().doing(DOING)?;
         attend(&transaction, after).doing(DOING)

@@ -43,7 +43,7 @@ const JOBS_MAX: usize = 64;
 /// Each op of a batch, and how it went.
 pub(crate) type BatchDone = Vec<(StoreTicket, Result<(), StoreFault>)>;
 
-/// What the store's thread is asked to do.
+/// A job for the store's thread.
 enum Job {
     Apply {
         batch: Vec<(StoreTicket, StoreOp)>,

@@ -40,7 +40,7 @@ pub struct NewProfile {
     pub network: Option<String>,
     /// Relays to begin with, besides those in the network file.
     pub seeds: Vec<Peer>,
-    /// What opens it.
+    /// The kind of key that opens it.
     pub key: NewKey,
 }
 
@@ -57,11 +57,11 @@ pub enum InitError {
     Network(NetworkFault),
     /// The world says no.
     Io {
-        /// What was attempted.
+        /// The operation that failed.
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// What was said.
+        /// The system's error.
         source: io::Error,
     },
     /// The path of the database would be too long for it.
@@ -79,7 +79,7 @@ pub enum ProfileError {
     Config {
         /// Which file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         fault: ConfigFault,
     },
     /// It has a passphrase and none was given.
@@ -104,18 +104,18 @@ pub enum ProfileError {
     },
     /// The world says no.
     Io {
-        /// What was attempted.
+        /// The operation that failed.
         doing: &'static str,
         /// On what.
         path: PathBuf,
-        /// What was said.
+        /// The system's error.
         source: io::Error,
     },
     /// The database says no.
     Database(DatabaseError),
 }
 
-/// What is wrong with `profile.toml`.
+/// A fault in `profile.toml`.
 #[derive(Debug)]
 pub enum ConfigFault {
     /// It is not TOML of the expected shape.
@@ -180,7 +180,7 @@ pub struct Profile {
     passphrase: Option<Passphrase>,
 }
 
-/// What is in an opened profile.
+/// The contents of an opened profile.
 pub(crate) struct OpenProfile {
     pub(crate) dir: PathBuf,
     pub(crate) network: Network,
@@ -268,7 +268,7 @@ impl Profile {
         }
     }
 
-    /// What opens it.
+    /// Gives the passphrase that opens it.
     pub fn set_passphrase(&mut self, passphrase: Passphrase) {
         self.passphrase = Some(passphrase);
     }
@@ -343,7 +343,7 @@ impl Profile {
     }
 }
 
-/// What [`Profile::create`] has made so far: taken away again unless all of it could be made.
+/// The files that [`Profile::create`] has made so far: removed again unless all could be made.
 struct Made {
     /// The profile's directory, if it was not there.
     folder: Option<PathBuf>,

@@ -27,7 +27,7 @@ pub struct Seeds {
     pub network: Vec<Peer>,
 }
 
-/// What became of a seed that was to be added.
+/// The result of adding a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeedAdded {
     /// It is one now.

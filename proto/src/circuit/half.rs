@@ -11,7 +11,7 @@ use crate::limits::FRAME_LEN_MAX;
 /// Length of what announces a frame's length, bytes.
 const PREFIX_LEN: usize = 4;
 
-/// What one end still has to say on a stream.
+/// The frames that one end still has to send on a stream.
 pub(super) struct SendHalf {
     frames: VecDeque<Outgoing>,
     is_opened: bool,
@@ -34,7 +34,7 @@ enum Fin {
     Sent,
 }
 
-/// What packing one message did to the counts, in bytes of frames without their prefixes.
+/// The effect of packing one message on the counts, in bytes of frames without their prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Packed {
     /// Bytes taken out of the queue.
@@ -47,7 +47,7 @@ pub(super) struct Packed {
     pub(super) is_held: bool,
 }
 
-/// What was dropped, in bytes of frames without their prefixes.
+/// The dropped amounts, in bytes of frames without their prefixes.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     pub(super) outgoing_bytes: usize,
@@ -180,7 +180,7 @@ impl Outgoing {
     }
 }
 
-/// What the other end has said of the frame that is coming in.
+/// The frame that is coming in from the other end, as far as it came.
 pub(super) struct ReceiveHalf {
     /// The frame's length, once it is known; zero before.
     announced_len: usize,

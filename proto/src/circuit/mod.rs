@@ -24,7 +24,7 @@ pub use terminal::{TerminalCircuit, TerminalEvent};
 use stream::{End, Streams};
 use window::{ReceiveWindow, SendWindow, Tag};
 
-/// What both ends do alike once data may pass: streams, under a window each way (§7).
+/// The part that both ends share once data may pass: streams, under a window each way (§7).
 struct Flow {
     streams: Streams,
     send_window: SendWindow,

@@ -18,7 +18,7 @@ use crate::limits::{EARLY_CELLS_MAX, HOPS_MAX};
 use crate::message::{Extend, ExtendRefusal, RelayMsg, Service, StreamId};
 use crate::onion::origin::OriginLayers;
 
-/// What the origin of a circuit learns.
+/// An event for the origin of a circuit.
 #[derive(Debug)]
 pub enum OriginEvent {
     /// One more hop is there: it holds its keys, and is who it should be. Also told of the first.
@@ -62,7 +62,7 @@ pub struct OriginCircuit {
     /// How many cells in the early form were sent (§3.2).
     early_cells: u8,
     flow: Flow,
-    /// What became of extends.
+    /// The outcomes of extends.
     extends: VecDeque<OriginEvent>,
     /// A stream whose end is to be told after its last frame.
     ended: Option<StreamId>,
@@ -146,7 +146,7 @@ impl OriginCircuit {
         self.layers.len()
     }
 
-    /// What this circuit and its last hop share, and nobody else knows.
+    /// The secret that only this circuit and its last hop know.
     pub const fn binding(&self) -> Option<&Binding> {
         self.binding.as_ref()
     }

@@ -55,7 +55,7 @@ impl End {
     }
 }
 
-/// What the peer did on a stream.
+/// An action of the peer on a stream.
 #[derive(Debug)]
 pub(super) enum StreamEvent {
     /// A frame came, whole. `fin`: nothing follows it.
@@ -78,7 +78,7 @@ impl StreamEvent {
     }
 }
 
-/// What one `Data` message says.
+/// The contents of one `Data` message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) stream: StreamId,
@@ -250,7 +250,7 @@ impl Streams {
         }
     }
 
-    /// What the peer did next; the caller takes all events after each message.
+    /// The peer's next action; the caller takes all events after each message.
     pub(super) fn poll_event(&mut self) -> Option<StreamEvent> {
         self.events.pop_front()
     }
@@ -421,7 +421,7 @@ impl Streams {
         Ok(())
     }
 
-    /// What the stream sends in its turn; `None` while its next frame has to wait for others to be
+    /// The stream's message for its turn; `None` while its next frame has to wait for others to be
     /// sent (§7.2(4)).
     fn take_turn(&mut self, id: StreamId, may_begin: &mut bool) -> Option<Segment> {
         let stream = self.table.get_mut(&id)?;
@@ -466,7 +466,7 @@ impl Streams {
         })
     }
 
-    /// What follows from a message of this stream having been made.
+    /// Updates the stream after one of its messages was made.
     fn end_turn(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else {
             return;

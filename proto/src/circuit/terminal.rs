@@ -15,14 +15,14 @@ use crate::limits::TAG_LEN;
 use crate::message::{RelayMsg, Service, StreamId};
 use crate::onion::transit::AddLayer;
 
-/// What the terminal of a circuit is asked.
+/// An event for the terminal of a circuit.
 #[derive(Debug)]
 pub enum TerminalEvent {
     /// A frame came on a stream.
     Request {
         /// Which stream.
         stream: StreamId,
-        /// What it speaks to.
+        /// The service it speaks to.
         service: Service,
         /// The frame.
         frame: Vec<u8>,
@@ -68,7 +68,7 @@ impl TerminalCircuit {
         }
     }
 
-    /// What this circuit and its origin share, and nobody else knows.
+    /// The secret that only this circuit and its origin know.
     pub const fn binding(&self) -> &Binding {
         &self.binding
     }

@@ -24,7 +24,7 @@ pub const SEAL_KEY_LEN: usize = xwing::PUBLIC_LEN;
 pub const SEAL_SEED_LEN: usize = xwing::SEED_LEN;
 /// Length of the encapsulated key in front of a sealed text, bytes.
 pub const ENCAPPED_LEN: usize = xwing::ENCAPPED_LEN;
-/// What sealing adds to a text: the encapsulated key before it and the tag behind it, bytes.
+/// Bytes that sealing adds to a text: the encapsulated key before it and the tag after it.
 pub const SEAL_OVERHEAD_LEN: usize = ENCAPPED_LEN + TAG_LEN;
 
 const _: () = assert!(SEAL_KEY_LEN == 1216 && ENCAPPED_LEN == 1120);

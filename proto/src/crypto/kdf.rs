@@ -29,7 +29,7 @@ pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// What HKDF-SHA256 has extracted and expands from. Not `Clone`, not `Debug`, wiped on drop.
+/// The pseudorandom key of HKDF-SHA256. Not `Clone`, not `Debug`, wiped on drop.
 #[derive(ZeroizeOnDrop)]
 pub struct Prk([u8; 32]);
 

@@ -25,7 +25,7 @@ pub fn is_equal(a: &[u8], b: &[u8]) -> bool {
     a.ct_eq(b).into()
 }
 
-/// What two parties share after a key agreement. Not a key yet: goes through [`kdf`] first.
+/// The secret of a key agreement. Not a key yet: it goes through [`kdf`] first.
 #[derive(ZeroizeOnDrop)]
 pub struct SharedSecret([u8; 32]);
 

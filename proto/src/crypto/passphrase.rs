@@ -14,7 +14,7 @@ const PASSES_MAX: u32 = 64;
 /// Most lanes.
 const LANES_MAX: u32 = 16;
 
-/// What one guess costs.
+/// The cost of one guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassphraseCost {
     /// Memory, KiB.

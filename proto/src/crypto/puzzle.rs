@@ -1,4 +1,4 @@
-//! What a relay or an inbox may ask before it works for a stranger: Argon2id hashcash.
+//! A puzzle that a relay or an inbox may ask before it works for a stranger: Argon2id hashcash.
 //!
 //! Each try takes 1 MiB of memory for one pass; effort is the number of tries to expect. Flood
 //! control, not proof of being someone. A check costs as much as a try, so the checker
@@ -24,7 +24,7 @@ const DEPOSIT_DOMAIN: &[u8] = b"umbel deposit puzzle 1";
 const _: () = assert!(MEMORY_KIB as usize * 1024 == MEMORY_BLOCKS * Block::SIZE);
 const MEMORY_BLOCKS: usize = 1024;
 
-/// What a puzzle is about: who solves it can use the solution for nothing else.
+/// The subject of a puzzle: its solution is good for nothing else.
 pub type Challenge = [u8; 32];
 
 /// The challenge for one record's deposit in one queue in one epoch (§10.4).

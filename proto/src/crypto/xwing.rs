@@ -28,7 +28,7 @@ pub(super) const ENCAPPED_LEN: usize = CIPHERTEXT_LEN + DH_LEN;
 pub(super) const SEED_LEN: usize = 32;
 /// Length of an X25519 key, bytes.
 const DH_LEN: usize = 32;
-/// What keeps the combined secret apart from any other hash: the wing.
+/// The label that keeps the combined secret apart from any other hash.
 const LABEL: &[u8] = br"\.//^\";
 
 /// The KEM, as `hpke` wants it.
@@ -38,8 +38,8 @@ pub(super) struct FastXWing;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Public(pub(super) Box<[u8; PUBLIC_LEN]>);
 
-/// What opens: expanded once from its seed. `Clone` because `hpke` asks for it; all clones are one
-/// secret, wiped with the last.
+/// The opening key, expanded once from its seed. `Clone` because `hpke` asks for it; all clones are
+/// one secret, wiped with the last.
 #[derive(Clone)]
 pub(super) struct Opener(Arc<Expanded>);
 
@@ -261,7 +261,7 @@ mod tests {
 
     use super::*;
 
-    /// What this makes of a seed and of randomness, and what `hpke`'s own makes of them.
+    /// The results of this and of `hpke`'s own X-Wing for one seed and one draw of randomness.
     fn both(seed: [u8; 32], random: u64) -> [(Vec<u8>, Vec<u8>, Vec<u8>); 2] {
         fn of<K: Kem>(seed: &[u8], random: u64) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
             let secret = K::PrivateKey::from_bytes(seed).unwrap();

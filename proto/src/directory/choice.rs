@@ -32,8 +32,8 @@ struct Candidate {
     weight: u64,
 }
 
-/// What must not be drawn: relays, and everything in the address groups of those already on the
-/// path.
+/// Relays that must not be drawn: named ones, and everything in the address groups of those already
+/// on the path.
 #[derive(Debug, Clone, Default)]
 pub struct Exclude {
     relays: BTreeSet<RelayId>,

@@ -30,7 +30,7 @@ const SIGNATURE_LEN: usize = 64;
 const DESCRIPTOR_DOMAIN: &[u8] = b"umbel relay descriptor 1";
 const RECEIPT_DOMAIN: &[u8] = b"umbel reachability receipt 1";
 
-/// What a relay says of itself.
+/// A relay's statement about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayDescriptor {
     /// The network it belongs to.
@@ -43,20 +43,20 @@ pub struct RelayDescriptor {
     /// Where it can be dialled, to be tried in order. The first is the one that receipts vouch for.
     #[serde(deserialize_with = "wire::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<SocketAddr>,
-    /// What it does besides forwarding cells.
+    /// Its roles besides forwarding cells.
     pub roles: Roles,
     /// Its software, for people; nothing is decided by it.
     pub version: String,
     /// When this was signed.
     pub issued_at: WallTime,
-    /// Who has dialled it.
+    /// Receipts of relays that dialled it.
     #[serde(deserialize_with = "wire::list::<_, _, RECEIPTS_MAX>")]
     pub receipts: Vec<Receipt>,
     /// Solution of the admission puzzle bound to its id.
     pub puzzle: u64,
 }
 
-/// What a relay does besides forwarding cells: a set. Bits without a meaning yet are kept, and mean
+/// A relay's roles besides forwarding cells: a set. Bits without a meaning yet are kept, and mean
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles(pub u8);
@@ -86,7 +86,7 @@ impl BitOr for Roles {
 /// "I dialled this relay at this address at this time, and it was there."
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// Who says so.
+    /// The issuer.
     pub issuer: RelayId,
     /// Where it dialled.
     pub address: SocketAddr,
@@ -225,7 +225,7 @@ impl Unverified {
         &self.bytes
     }
 
-    /// What it claims.
+    /// Its claim.
     pub(super) const fn claims(&self) -> &RelayDescriptor {
         &self.descriptor
     }

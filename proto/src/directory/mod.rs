@@ -1,4 +1,5 @@
-//! Who the relays are, and where inbox descriptors are kept (docs/protocol.md §8, §9.4).
+//! The directory: which relays there are, and where inbox descriptors are kept (docs/protocol.md
+//! §8, §9.4).
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
 //! what lasts of it, and the addresses that outlive it · [`reconcile`] how two views become one ·

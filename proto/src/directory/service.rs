@@ -1,5 +1,5 @@
-//! What the directory service speaks: one request, one reply, each a frame of canonical postcard
-//! (docs/protocol.md §8.4).
+//! The messages of the directory service: one request, one reply, each a frame of canonical
+//! postcard (docs/protocol.md §8.4).
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_bytes::ByteBuf;
@@ -18,7 +18,7 @@ const DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
 /// So many relay descriptors always fit in one push, however long they are.
 pub const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
 
-/// What is asked of a directory relay. Numbers on the wire are in this order, from 0.
+/// A request to a directory relay. Numbers on the wire are in this order, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryRequest {
     /// Let us make our views one.
@@ -36,7 +36,7 @@ pub enum DirectoryRequest {
     },
 }
 
-/// What a directory relay answers.
+/// A directory relay's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DirectoryReply {
     /// To `Sync`.

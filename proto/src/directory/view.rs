@@ -52,7 +52,7 @@ impl Age {
     }
 }
 
-/// What became of a descriptor.
+/// The outcome for a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
     /// Its relay was not in the view and now is.

@@ -35,11 +35,11 @@ const HANDSHAKE_KIND: u8 = 1;
 
 const _: () = assert!(ONIONSKIN_LEN < BODY_LEN && REPLY_LEN <= BODY_LEN);
 
-/// What the initiator sends: onion key id, X25519 key, ML-KEM key, sealed extension block (§5.2).
+/// The initiator's message: onion key id, X25519 key, ML-KEM key, sealed extension block (§5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Onionskin(pub [u8; ONIONSKIN_LEN]);
 
-/// What the responder answers: X25519 key, ML-KEM ciphertext, authenticator (§5.2).
+/// The responder's answer: X25519 key, ML-KEM ciphertext, authenticator (§5.2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply(pub [u8; REPLY_LEN]);
 
@@ -63,7 +63,7 @@ pub struct HopTarget {
     pub onion_key: OnionKey,
 }
 
-/// What both ends have after a handshake. Not `Clone`, not `Debug`.
+/// The keys that both ends have after a handshake. Not `Clone`, not `Debug`.
 pub struct HopKeys {
     /// For cells away from the origin.
     pub forward: LayerKey,

@@ -129,7 +129,7 @@ impl FromStr for InboxAddress {
     }
 }
 
-/// What to tell someone whose text has the right prefix and does not hold together.
+/// The fault of a text that has the right prefix and a wrong checksum or length.
 fn misread(text: &str) -> AddressError {
     match text.chars().count().cmp(&ADDRESS_TEXT_LEN) {
         core::cmp::Ordering::Less => AddressError::Truncated,

@@ -104,7 +104,7 @@ pub enum OpenFault {
     OtherKey,
     /// It was not sealed under this address.
     Seal,
-    /// What the owner sealed is not what the format says.
+    /// The sealed body breaks the format.
     Body(Malformed),
 }
 

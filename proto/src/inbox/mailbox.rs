@@ -1,4 +1,4 @@
-//! What owners and senders say to a holder, and what it answers: one signed verb a request
+//! The messages between owners or senders and a holder: one signed verb a request
 //! (docs/protocol.md §10.1, §10.2).
 //!
 //! A request is signed over the circuit it travels on, so a holder that is also a relay elsewhere
@@ -22,9 +22,9 @@ use crate::wire::{self, Malformed};
 const SIGNATURE_LABEL: &[u8] = b"umbel mailbox 1";
 /// Length prefix of a frame on its stream, bytes (§7.2).
 const FRAME_PREFIX_LEN: usize = 4;
-/// What a `Fetched` puts around its records, bytes: kind 1, count 2 at most, more 1 (§10.2).
+/// Bytes that a `Fetched` puts around its records: kind 1, count 2 at most, more 1 (§10.2).
 const FETCHED_OVERHEAD_LEN: usize = 4;
-/// What a `Fetched` puts in front of each record, bytes: its length as a varint, 3 at most (§10.2).
+/// Bytes that a `Fetched` puts before each record: its length as a varint, 3 at most (§10.2).
 const RECORD_PREFIX_LEN: usize = 3;
 /// Most records in one `Fetched`: as many of the shortest as fit in a frame (§10.2).
 const FETCHED_RECORDS_MAX: usize = FRAME_LEN_MAX / RECORD_LENS[0];
@@ -72,9 +72,9 @@ pub enum Verb {
     Create {
         /// The queue: 32 random bytes of the owner's.
         queue: QueueId,
-        /// Who may fetch and remove; used for this queue only.
+        /// The key that may fetch and remove; used for this queue only.
         owner: PublicKey,
-        /// Who may deposit; used for this queue only.
+        /// The key that may deposit; used for this queue only.
         sender: PublicKey,
     },
     /// Put a record in; signed by the queue's `sender` key. Answered once it is durable, the same
@@ -123,13 +123,13 @@ pub struct MailboxContext<'a> {
 /// A verb and the signature that makes it count (§10.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MailboxRequest {
-    /// What is asked.
+    /// The verb.
     pub verb: Verb,
     /// By the key that the verb asks for, over [`Verb`] and where it is said.
     pub signature: Signature,
 }
 
-/// What a holder answers (§10.2).
+/// A holder's answer (§10.2).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MailboxReply {
     /// The queue is there, durably.

@@ -36,7 +36,7 @@ pub const MESSAGE_LEN_MAX: usize = MESSAGE_LENS_MAX[RECORD_LENS.len() - 1];
 const _: () = assert!(MESSAGE_LEN_MAX >= 100_000 && MESSAGE_LEN_MAX <= u32::MAX as usize);
 const _: () = assert!(MESSAGE_LENS_MAX[0] >= 512, "a line of text fits one cell");
 
-/// What is inside a record.
+/// The contents of a record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// Chosen by the sender at random, and the same in each copy: by it the reader drops

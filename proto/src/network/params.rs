@@ -23,9 +23,9 @@ macro_rules! params {
         }
 
         impl Params {
-            /// What a network has that does not say otherwise.
+            /// The defaults of a network.
             pub const DEFAULT: Self = Self { $($name: $default,)* };
-            /// What the local network has.
+            /// The parameters of the local network.
             pub const LOCAL: Self = Self { $($name: $local,)* };
         }
 
@@ -337,7 +337,7 @@ const _: () = assert!(
 trait Tunable: Sized + PartialOrd {
     /// How it is written.
     type Raw: Serialize + DeserializeOwned;
-    /// What should stand there, where [`Tunable::from_raw`] finds something else.
+    /// The expected value, where [`Tunable::from_raw`] finds another.
     const EXPECTED: &'static str;
 
     fn from_raw(raw: Self::Raw) -> Option<Self>;

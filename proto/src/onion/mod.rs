@@ -13,7 +13,7 @@ use crate::crypto::aead::BadTag;
 use crate::violation::Violation;
 use crate::wire::Malformed;
 
-/// What a hop does with a forward cell once its layer is off: the first byte inside the layer
+/// A hop's action on a forward cell once its layer is off: the first byte inside the layer
 /// (§3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]

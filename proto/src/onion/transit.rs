@@ -30,7 +30,7 @@ pub struct PeelLayer {
 /// A forward cell with this hop's layer off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peeled {
-    /// What to do with it.
+    /// The action for it.
     pub command: HopCommand,
     /// The tag it arrived with: what a credit proves its receipt by (§7.3).
     pub tag: [u8; TAG_LEN],

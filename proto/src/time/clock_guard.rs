@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Duration, Instant, WallTime};
 use crate::wire;
 
-/// What the calendar advances more than the monotonic clock, or less, before that is called a jump.
+/// How far the calendar may differ from the monotonic clock before that is called a jump.
 pub const JUMP_MIN: Duration = Duration::from_secs(3600);
 /// A jump ahead is confirmed by this much running.
 pub const CONFIRM_AFTER: Duration = Duration::from_secs(24 * 3600);
@@ -64,7 +64,7 @@ struct Pending {
     amount: Duration,
     /// How much running is missing.
     left: Duration,
-    /// What the calendar said after it; since then it has not gone back by more than [`JUMP_MIN`].
+    /// The calendar after it; since then it has not gone back by more than [`JUMP_MIN`].
     since: WallTime,
     /// How many starts count since then, and when the last of them was.
     starts: u8,
@@ -83,7 +83,7 @@ impl Pending {
     }
 }
 
-/// What is stored.
+/// The stored state.
 #[derive(Serialize, Deserialize)]
 struct State {
     version: u8,
@@ -93,7 +93,7 @@ struct State {
     pending: Vec<Pending>,
 }
 
-/// What was stored while starts did not count, in seconds.
+/// The stored state before starts counted, in seconds.
 #[derive(Serialize, Deserialize)]
 struct StateV1 {
     version: u8,
@@ -242,7 +242,7 @@ impl ClockGuard {
             .then(|| self.expected().saturating_sub(self.confirmed))
     }
 
-    /// What to store, if that is due: at once after the first look and after
+    /// The state to store, if that is due: at once after the first look and after
     /// [`confirm`](Self::confirm), then every few minutes.
     pub fn take_state(&mut self) -> Option<Vec<u8>> {
         let is_due = self
@@ -254,7 +254,7 @@ impl ClockGuard {
         })
     }
 
-    /// What to store.
+    /// The state to store.
     pub fn state(&self) -> Vec<u8> {
         wire::encode(&State {
             version: STATE_VERSION,
@@ -265,7 +265,7 @@ impl ClockGuard {
         })
     }
 
-    /// What the calendar should say.
+    /// The right calendar time.
     fn expected(&self) -> Duration {
         self.pending
             .iter()
@@ -311,7 +311,7 @@ impl ClockGuard {
             let undone = jump.amount.min(rest);
             jump.amount -= undone;
             rest -= undone;
-            // What is left of a second is how the calendar is read.
+            // A remainder below a second comes from how the calendar is read.
             if jump.amount <= SLACK {
                 self.pending.pop();
             }

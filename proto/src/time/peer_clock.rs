@@ -1,9 +1,9 @@
-//! What peers' clocks said, compared with one's own. Nobody's clock decides anything here:
+//! Peers' clocks, compared with one's own. Nobody's clock decides anything here:
 //! the caller that compares them does.
 
 use super::{Duration, Instant, WallTime};
 
-/// What a peer's clock said at one moment. Kept as its distance from the monotonic clock here,
+/// A peer's clock at one moment. Kept as its distance from the monotonic clock here,
 /// which no jump of the calendar here changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerClock {

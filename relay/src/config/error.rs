@@ -1,4 +1,4 @@
-//! What can be wrong with the operator's files, and what to do about it.
+//! Faults in the operator's files, each with a hint.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use umbel_proto::network::NetworkFault;
 
-/// What is wrong with what the operator wrote.
+/// A fault in the operator's files or flags.
 #[derive(Debug)]
 pub enum ConfigError {
     /// A file can't be read.
@@ -29,7 +29,7 @@ pub enum ConfigError {
     Value {
         /// Which.
         key: &'static str,
-        /// What should stand there.
+        /// The expected value.
         expected: &'static str,
     },
     /// There is no network file in the data directory.
@@ -44,7 +44,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What to do.
+    /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Read { .. } => "check that the file is there and that this user may read it",

@@ -30,11 +30,11 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
     /// When the store was opened.
     pub(super) opened_at: Instant,
-    /// What is said of a failing disk.
+    /// The log line for a failing disk.
     pub(super) failure: Repeated,
 }
 
-/// What the ops of one transaction were, and what to answer.
+/// The ops of one transaction, and their answers.
 #[derive(Default)]
 struct Batch {
     ops: Vec<StoreOp>,
@@ -170,7 +170,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
     Ok(None)
 }
 
-/// What an op that came to nothing is answered, if anyone waits for an answer.
+/// The answer to an op that failed, if anyone waits for one.
 pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
     match op {
         StoreOp::Mailbox(op) => Some(StoreDone::Mailbox(HolderDone {

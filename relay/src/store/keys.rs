@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 /// Name of the identity file in the data directory.
 pub const IDENTITY_FILE: &str = "identity";
 
-/// What the file begins with; the seed follows, and nothing else.
+/// The beginning of the file; the seed follows, and nothing else.
 const MAGIC: [u8; 16] = *b"umbel-identity-1";
 const FILE_LEN: usize = MAGIC.len() + 32;
 

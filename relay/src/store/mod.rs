@@ -1,5 +1,5 @@
-//! What must last: queues and records, descriptors, onion keys, in one SQLite file that one thread
-//! owns.
+//! The durable state: queues and records, descriptors, onion keys, in one SQLite file that one
+//! thread owns.
 //!
 //! Ops take effect in the order submitted. Those that wait together are made durable together
 //! (group commit): one transaction, one fsync, and only then their answers, in order, through the
@@ -57,7 +57,7 @@ pub struct NotTaken {
     pub answer: Option<StoreDone>,
 }
 
-/// What the store has done since it was opened.
+/// Counts of the store's work since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreCounts {
     /// Transactions that wrote: as many fsyncs.
@@ -79,7 +79,7 @@ pub enum StoreError {
     File {
         /// Where.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another process has it open.
@@ -105,14 +105,14 @@ pub enum StoreError {
     Damaged {
         /// Where.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// The disk, or what is left of it.
     Database {
         /// Where.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
     /// No thread could be started.
@@ -186,7 +186,7 @@ impl Store {
         drop(self);
     }
 
-    /// What was done so far.
+    /// The counts so far.
     pub fn counts(&self) -> StoreCounts {
         self.shared.counts()
     }
@@ -292,7 +292,7 @@ fn whole(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
 }
 
 impl StoreError {
-    /// What to do.
+    /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::File { .. } => {

@@ -84,7 +84,7 @@ pub(super) fn put_clock(db: &Connection, state: &[u8]) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// What is known of this machine's clock.
+/// The state of this machine's clock.
 pub(super) fn restore_clock(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
     db.query_row("SELECT state FROM clock", [], |row| row.get(0))
         .optional()
@@ -103,7 +103,7 @@ pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<Stored
     keys.collect()
 }
 
-/// What was known of relays.
+/// The stored book of relays.
 pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<BookRow>> {
     let mut select = db.prepare("SELECT descriptor, first_seen, setup_at FROM relays")?;
     let rows = select.query_map([], |row| {

@@ -76,7 +76,7 @@ const VERSION_2: &str = "
     ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// What is known of this machine's clock: one row.
+/// The state of this machine's clock: one row.
 const VERSION_3: &str = "
     CREATE TABLE clock (
         id    INTEGER PRIMARY KEY CHECK (id = 0),

@@ -32,7 +32,7 @@ const REPLACED_MIN: usize = 2;
 /// How often another copy is overtaken at most.
 const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
-/// What is known of other copies of one inbox.
+/// Signs of other copies of one inbox.
 #[derive(Default)]
 pub(super) struct Rival {
     looks_at: Option<Instant>,

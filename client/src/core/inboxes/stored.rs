@@ -1,4 +1,4 @@
-//! What is stored of an inbox.
+//! The stored form of an inbox.
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::ids::{QueueId, RelayId};
@@ -54,7 +54,7 @@ impl OwnMailbox {
     }
 }
 
-/// What is stored of an inbox.
+/// The stored form of an inbox.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 pub(super) struct InboxState {
     #[zeroize(skip)]

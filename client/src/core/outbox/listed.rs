@@ -70,9 +70,9 @@ pub fn read_outbox_message(
     })
 }
 
-/// What is stored of a message that nobody was asked to take yet: a client that opens the profile
-/// goes on with it. The body is not longer than [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`];
-/// `life` is that of a record if it is `None`.
+/// The stored form of a message that no holder was asked to take yet: a client that opens the
+/// profile continues with it. The body is not longer than
+/// [`umbel_proto::inbox::record::MESSAGE_LEN_MAX`]; `life` is that of a record if it is `None`.
 pub fn new_outbox_state(
     address: InboxAddress,
     body: Vec<u8>,
@@ -86,7 +86,7 @@ pub fn new_outbox_state(
 /// Whether one more message, which would be stored as `state`, has a place in an outbox whose
 /// states begin with these heads of [`OUTBOX_HEAD_LEN`] bytes, or of all if they are shorter.
 pub fn outbox_has_room(heads: &[Vec<u8>], state: &[u8]) -> bool {
-    // What can't be read is no message.
+    // An unreadable row is no message.
     let len = |state: &[u8]| Delivery::stored_body_len(state).unwrap_or_default();
     let bytes = heads
         .iter()

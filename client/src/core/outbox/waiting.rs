@@ -38,12 +38,12 @@ impl Waiting {
         needed.into_iter().chain(for_more)
     }
 
-    /// What needs more holders and is due.
+    /// Due messages that need more holders.
     pub(super) fn first_needed(&self, now: Instant) -> Option<Due> {
         first(&self.needed, now)
     }
 
-    /// What enough holders have and is due.
+    /// Due messages that enough holders have.
     pub(super) fn first_for_more(&self, now: Instant) -> Option<Due> {
         first(&self.for_more, now)
     }

@@ -1,4 +1,4 @@
-//! Who pays for a circuit that failed (docs/protocol.md §6.4).
+//! Which relay is blamed for a circuit that failed (docs/protocol.md §6.4(10)).
 //!
 //! While it is built, it is known which hop was being made: that relay is avoided for a while, on
 //! the word of the one before it, and the guard's failures are counted. Once it is built any relay
@@ -20,7 +20,7 @@ const GUARD_SILENCES_MAX: u32 = 2;
 /// Circuits in a row that a guard may have no room for before that is a failure.
 const REFUSALS_MAX: u32 = 6;
 
-/// Who is known to say that a hop can't be made.
+/// The source of the answer that a hop can't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Witness {
     /// Whatever the guard lets us see: silence, or a destroy, which any relay on the way can make

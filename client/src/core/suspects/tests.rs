@@ -1,4 +1,4 @@
-//! Who is suspected of what.
+//! Which relays are suspected of breaking circuits.
 
 use umbel_proto::time::WallTime;
 

@@ -64,7 +64,7 @@ struct Bench {
     circ: Option<CircId>,
     hop: Option<(PeelLayer, TerminalCircuit)>,
     destroyed: Option<DestroyReason>,
-    /// What was asked of it.
+    /// The requests that it got.
     requests: Vec<SyncRequest>,
 }
 
