@@ -9,6 +9,18 @@ pub const CELL_LEN: usize = 2048;
 pub const CELL_HEADER_LEN: usize = 5;
 /// Length of a cell's body, bytes (§2.1).
 pub const BODY_LEN: usize = CELL_LEN - CELL_HEADER_LEN;
+/// Most versions in one `Hello` (§2.4).
+pub const VERSIONS_MAX: usize = 8;
+/// How long TLS may take, and then the exchange of `Hello`s, each (§2.5).
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A side that has sent no cell for so long sends a `Padding` cell (§2.6).
+pub const LINK_KEEPALIVE: Duration = Duration::from_secs(20);
+/// A link on which no cell came for so long may be closed (§2.6).
+pub const LINK_SILENCE_MIN: Duration = Duration::from_secs(60);
+/// A link on which no cell came for so long is closed (§2.6).
+pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(90);
+/// How long a link that ends may go on sending what is queued (§2.6).
+pub const LINK_CLOSING_MAX: Duration = Duration::from_secs(2);
 /// Length of an AEAD tag, bytes.
 pub const TAG_LEN: usize = 16;
 /// What each hop takes from a forward cell: hop command (1) and tag (16), bytes (§3.1).
@@ -109,6 +121,10 @@ pub const RECORD_LEN_MAX: usize = record_len(64);
 /// Most records removed by one request (§10.2).
 pub const REMOVE_MAX: usize = 512;
 
+const _: () = assert!(
+    LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()
+        && LINK_SILENCE_MIN.as_secs() <= LINK_SILENCE_MAX.as_secs()
+);
 const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
 const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
 const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);

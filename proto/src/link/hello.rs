@@ -2,15 +2,13 @@
 
 use crate::cell::{Cell, Command};
 use crate::ids::NetworkId;
-use crate::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX};
+use crate::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX, VERSIONS_MAX};
 use crate::time::WallTime;
 use crate::violation::Violation;
 use crate::wire::{Malformed, Reader};
 
 /// The version of the link protocol that this code speaks.
 pub const LINK_VERSION: u16 = 1;
-/// Most versions in one `Hello`.
-pub const VERSIONS_MAX: usize = 8;
 
 const FIXED_LEN: usize = 1 + NetworkId::LEN + 8 + 8 + 2;
 const _: () = assert!(FIXED_LEN + 2 * VERSIONS_MAX + RELAY_DESCRIPTOR_LEN_MAX <= BODY_LEN);
@@ -100,6 +98,16 @@ impl Hello {
             .copied()
             .filter(|version| theirs.versions.contains(version));
         common.max().map(LinkVersion).ok_or(Violation::Version)
+    }
+
+    /// The peer's `Hello`, from the first cell that came on the link.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode) and [`negotiate`](Self::negotiate): the link is closed.
+    pub fn accept(&self, first: &Cell) -> Result<Self, Violation> {
+        let theirs = Self::decode(first)?; // §2.4(2)
+        self.negotiate(&theirs)?;
+        Ok(theirs)
     }
 
     fn decode_body(body: &[u8; BODY_LEN]) -> Result<Self, Malformed> {

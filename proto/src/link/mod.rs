@@ -1,13 +1,17 @@
 //! Links: an authenticated connection between two peers that carries cells (docs/protocol.md §2).
 
+mod arrival;
 pub mod hello;
 mod ids;
+mod liveness;
 pub mod tls;
 
 use crate::ids::RelayId;
 
+pub use arrival::circuit_of;
 pub use hello::{Hello, LINK_VERSION, LinkVersion};
 pub use ids::{CircIds, LinkId};
+pub use liveness::{Keepalive, Padding, Silence, Silent};
 
 /// What a core asks of its shell about links.
 #[derive(Debug)]
