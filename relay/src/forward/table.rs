@@ -11,6 +11,7 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::{EARLY_CELLS_MAX, TAG_LEN};
+use umbel_proto::link::circuit_of;
 use umbel_proto::onion::HopCommand;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
 
@@ -175,14 +176,11 @@ impl<Q> LinkTable<Q> {
     /// Decides about a cell, and makes it ready to go on.
     #[inline]
     pub fn handle_cell(&mut self, cell: &mut Cell) -> Verdict<'_, Q> {
-        match cell.header() {
-            Ok((Some(circ), Command::Relay)) => self.handle_relay_cell(circ, cell),
-            Ok((Some(_), Command::Create | Command::Created | Command::Destroy)) => {
-                Verdict::Control
-            }
-            Ok((_, Command::Padding)) => Verdict::Padding,
-            Ok((_, _)) => Verdict::Close(Violation::Hello),
-            Err(fault) => Verdict::Close(fault.into()),
+        match circuit_of(cell) {
+            Ok(Some((circ, Command::Relay))) => self.handle_relay_cell(circ, cell),
+            Ok(Some(_)) => Verdict::Control,
+            Ok(None) => Verdict::Padding,
+            Err(violation) => Verdict::Close(violation),
         }
     }
 

@@ -19,15 +19,17 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
-use umbel_proto::limits::CELL_LEN;
+use umbel_proto::limits::{CELL_LEN, LINK_CLOSING_MAX};
+use umbel_proto::link::Padding;
+use umbel_proto::time::Instant;
 
 use super::forwarding::Forwarding;
 use super::pool::CellCache;
 use super::queue::LinkQueue;
-use super::timer::{CLOSING_MAX, Expired, LinkTimer, Padding};
+use super::timer::{Expired, LinkTimer};
 use super::{LinkHandle, LinkReport, Shared};
 use crate::forward::TableUpdates;
 use crate::forward::outgoing::{Phase, Pushed};
@@ -112,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             stream,
             forwarding: Forwarding::new(queue.link()),
             cells: CellCache::new(Arc::clone(&shared.pool)),
-            timer: LinkTimer::new(padding),
+            timer: LinkTimer::new(padding, shared.clock),
             shared,
             queue,
             updates,
@@ -145,13 +147,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     async fn finish(&mut self, end: &LinkEnd) -> LinkEnd {
         if matches!(end, LinkEnd::Violation(_) | LinkEnd::Silent) {
             self.queue.close();
-            self.timer.begin_closing(Instant::now());
+            self.timer.begin_closing(self.shared.clock.now());
             poll_fn(|cx| self.poll_write_only(cx)).await;
         }
         self.queue.shut();
         if !matches!(end, LinkEnd::Io(_)) {
             // It may not listen: whether it hears is its own affair.
-            let _ = timeout(CLOSING_MAX, self.stream.shutdown()).await;
+            let _ = timeout(LINK_CLOSING_MAX, self.stream.shutdown()).await;
         }
         LinkEnd::Closed
     }
@@ -186,7 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Ready when there is something to report, or the link has ended.
     fn poll_carry(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkEnd>> {
-        let now = Instant::now();
+        let now = self.shared.clock.now();
         self.poll_timer(cx)?;
         let phase = self.transmit(cx, now)?;
         if phase == Phase::Open {
@@ -200,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 
     fn poll_write_only(&mut self, cx: &mut Context<'_>) -> Poll<LinkEnd> {
-        let now = Instant::now();
+        let now = self.shared.clock.now();
         match self.poll_timer(cx).and_then(|()| self.transmit(cx, now)) {
             Ok(_) => Poll::Pending,
             Err(end) => Poll::Ready(end),
@@ -209,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<(), LinkEnd> {
         while self.timer.poll_expired(cx).is_ready() {
-            match self.timer.on_expired(Instant::now()) {
+            match self.timer.on_expired(self.shared.clock.now()) {
                 Expired::Nothing => {}
                 Expired::Keepalive => {
                     self.cells.clear();
@@ -253,7 +255,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     fn on_sent(&mut self, count: usize, now: Instant) {
         self.queue.budget().release(count);
-        self.timer.sent_at = now;
+        self.timer.on_sent(now);
         if self.is_client {
             self.shared
                 .counters
@@ -321,7 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         // keys that are to be gone go.
         self.forwarding.apply(&self.updates);
         if !self.received.is_empty() {
-            self.timer.received_at = now;
+            self.timer.on_received(now);
             self.forwarding
                 .handle_cells(&mut self.received, &mut self.cells, &self.shared)?;
         }
@@ -381,10 +383,12 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::sync::mpsc;
+    use tokio::time::Instant;
     use umbel_proto::cell::DestroyReason;
     use umbel_proto::crypto::aead::LayerKey;
     use umbel_proto::crypto::sign::SigningKey;
     use umbel_proto::ids::CircId;
+    use umbel_proto::limits::{LINK_KEEPALIVE, LINK_SILENCE_MIN};
     use umbel_proto::link::{Hello, LINK_VERSION, LinkId};
     use umbel_proto::network::Network;
     use umbel_proto::onion::transit::AddLayer;
@@ -393,7 +397,6 @@ mod tests {
     use super::*;
     use crate::forward::outgoing::CIRCUIT_CELLS_MAX;
     use crate::forward::{LinkEvent, Next, TableUpdate};
-    use crate::net::timer::{DEAD_AFTER, KEEPALIVE};
 
     fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
         let network = Network::local();
@@ -635,12 +638,12 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(link.read().await.header(), Ok((None, Command::Padding)));
         }
-        assert_eq!(started_at.elapsed().as_secs(), 2 * KEEPALIVE.as_secs());
+        assert_eq!(started_at.elapsed().as_secs(), 2 * LINK_KEEPALIVE.as_secs());
         link.write(&[Cell::new(None, Command::Padding)]).await;
         assert!(matches!(link.task.await.unwrap(), LinkEnd::Silent));
         assert_eq!(
             started_at.elapsed().as_secs(),
-            (2 * KEEPALIVE + DEAD_AFTER).as_secs()
+            (2 * LINK_KEEPALIVE + LINK_SILENCE_MIN).as_secs()
         );
     }
 

@@ -7,11 +7,11 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::ADDRESSES_MAX;
+use umbel_proto::limits::{ADDRESSES_MAX, HANDSHAKE_MAX};
 use umbel_proto::link::tls;
 
 use super::tls_stream::TlsStream;
-use super::{HANDSHAKE_MAX, LinkReport, OpenFault, Shared, tune};
+use super::{LinkReport, OpenFault, Shared, tune};
 
 /// Most addresses tried in one dial: a name may stand for many.
 const TRIES_MAX: usize = 2 * ADDRESSES_MAX;

@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::tls;
 use umbel_proto::network::{AddressGroups, Group};
 
 use super::tls_stream::TlsStream;
-use super::{HANDSHAKE_MAX, OpenFault, Shared, tune};
+use super::{OpenFault, Shared, tune};
 use crate::repeated::{MINUTE, Repeated};
 
 /// Connections that the kernel may hold for us to accept.

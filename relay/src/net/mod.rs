@@ -31,7 +31,8 @@ use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::RelayId;
-use umbel_proto::link::{Hello, LinkId};
+use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
+use umbel_proto::link::{Hello, LinkId, Padding};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 
@@ -42,11 +43,8 @@ use crate::repeated::{MINUTE, Repeated};
 use conn::Conn;
 use pool::CellPool;
 use queue::LinkQueue;
-use timer::CLOSING_MAX;
 use tls_stream::BufferPool;
 
-/// How long a TLS handshake may take, and then the exchange of `Hello`s.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Bytes that the kernel may hold without having sent them. What waits longer waits in the link's
 /// queue, where circuits take turns and where it counts against the memory budget; enough for one
 /// batch to be sent while the next is made.
@@ -233,7 +231,7 @@ impl Shared {
             Err(fault) => {
                 if !matches!(fault, OpenFault::Io(_)) {
                     // As any link ends (§2.6).
-                    let _ = tokio::time::timeout(CLOSING_MAX, stream.shutdown()).await;
+                    let _ = tokio::time::timeout(LINK_CLOSING_MAX, stream.shutdown()).await;
                 }
                 return Err(fault);
             }
@@ -245,11 +243,10 @@ impl Shared {
             queue,
             updates: Arc::default(),
         };
-        // Between relays there is padding enough in what they say to each other; a client's pauses
-        // are its user's.
-        let params = &self.network.params;
-        let has_padding = params.link_padding && peer.is_none();
-        let padding = has_padding.then_some(params.padding_min..=params.padding_max);
+        let padding = match peer {
+            None => Padding::with_client(&self.network.params),
+            Some(_) => None,
+        };
         let conn = Conn::new(
             stream,
             Arc::clone(self),
@@ -293,9 +290,7 @@ async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
     stream.flush().await?;
     let mut cell = Cell::blank();
     stream.read_exact(cell.as_bytes_mut()).await?;
-    let theirs = Hello::decode(&cell).map_err(OpenFault::Violation)?;
-    ours.negotiate(&theirs).map_err(OpenFault::Violation)?;
-    Ok(theirs)
+    ours.accept(&cell).map_err(OpenFault::Violation)
 }
 
 /// The monotonic clock of one relay, as the cores see it.

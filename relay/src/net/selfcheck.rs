@@ -19,9 +19,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::{Hello, tls};
 
-use super::{HANDSHAKE_MAX, Shared, exchange_hello};
+use super::{Shared, exchange_hello};
 
 /// How often a relay dials itself when all is well.
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);
