@@ -23,7 +23,7 @@ use umbel_proto::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::Clock;
-use super::link::{self, LinkEvent, Target};
+use super::link::{self, LinkReport, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
     Cancelled, Command, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
@@ -126,8 +126,8 @@ pub(crate) struct Driver {
     lost: Vec<LinkId>,
     next_link: u64,
     tasks: JoinSet<()>,
-    event_sender: mpsc::Sender<LinkEvent>,
-    events: mpsc::Receiver<LinkEvent>,
+    event_sender: mpsc::Sender<LinkReport>,
+    events: mpsc::Receiver<LinkReport>,
     /// Cells that came and wait for their turn; while there are any, no more events are taken.
     cells: VecDeque<(LinkId, Cell)>,
     ops: Vec<(StoreTicket, StoreOp)>,
@@ -178,7 +178,7 @@ enum Waiting {
 enum Wake {
     Stored(Option<BatchDone>),
     Cells,
-    Link(LinkEvent),
+    Link(LinkReport),
     Request(Option<Request>),
     Timer,
 }
@@ -249,7 +249,7 @@ impl Driver {
         match wake {
             Wake::Stored(done) => self.on_stored(now, done),
             Wake::Cells => {}
-            Wake::Link(event) => self.on_link_event(now, event),
+            Wake::Link(event) => self.on_link_report(now, event),
             Wake::Request(Some(Request::Stop) | None) => return std::ops::ControlFlow::Break(()),
             Wake::Request(Some(request)) => self.on_request(now, request),
             // All else makes the core do what is due besides.
@@ -266,33 +266,33 @@ impl Driver {
             let Ok(event) = self.events.try_recv() else {
                 break;
             };
-            self.on_link_event(now, event);
+            self.on_link_report(now, event);
             self.handle_cells(now);
         }
         std::ops::ControlFlow::Continue(())
     }
 
-    fn on_link_event(&mut self, now: Instant, event: LinkEvent) {
+    fn on_link_report(&mut self, now: Instant, event: LinkReport) {
         let (wall, mut rng) = (Clock::wall(), rand::rng());
         let core = &mut self.parts.core;
         match event {
-            LinkEvent::Up { link, hello } => {
+            LinkReport::Up { link, hello } => {
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
                     core.handle_link_up(now, wall, link, entry.relay, hello, &mut rng);
                 }
             }
-            LinkEvent::DialFailed { link } => {
+            LinkReport::DialFailed { link } => {
                 if let Some(entry) = self.links.remove(&link) {
                     core.handle_dial_failed(now, wall, entry.relay, &mut rng);
                 }
             }
-            LinkEvent::Cells { link, cells } => {
+            LinkReport::Cells { link, cells } => {
                 self.cells
                     .extend(cells.into_iter().map(|cell| (link, cell)));
             }
-            LinkEvent::Quiet { link } => core.handle_link_quiet(now, wall, link, &mut rng),
-            LinkEvent::Down { link } => {
+            LinkReport::Quiet { link } => core.handle_link_quiet(now, wall, link, &mut rng),
+            LinkReport::Down { link } => {
                 if self.links.remove(&link).is_some() {
                     core.handle_link_down(now, wall, link, &mut rng);
                 }
@@ -589,6 +589,7 @@ impl Driver {
             host_ports,
             hello,
             params: Arc::clone(&self.parts.params),
+            clock: self.parts.clock,
         };
         let (queue, cells) = mpsc::channel(LINK_QUEUE_CELLS_MAX);
         let task = self
@@ -690,7 +691,7 @@ impl Driver {
             let now = self.parts.clock.now();
             match step.await {
                 Ok(Some(Wake::Stored(done))) => self.on_stored(now, done),
-                Ok(Some(Wake::Link(event))) => self.on_link_event(now, event),
+                Ok(Some(Wake::Link(event))) => self.on_link_report(now, event),
                 Ok(_) => {}
                 Err(_elapsed) => break,
             }

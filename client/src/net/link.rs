@@ -9,20 +9,21 @@
 use std::io;
 use std::sync::Arc;
 
-use rand::RngExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::CELL_LEN;
-use umbel_proto::link::{Hello, LinkId, tls};
+use umbel_proto::limits::{CELL_LEN, LINK_SILENCE_MAX};
+use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
+
+use super::Clock;
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
@@ -32,19 +33,12 @@ const READ_AHEAD_LEN: usize = 32 * 1024;
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long the end of a link may take to be said.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
-/// Without padding, a cell is sent at least this often, so that both ends notice when the other is
-/// gone.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How much later than it should have come at the latest a peer's cell may come.
-const LATE_MAX: Duration = Duration::from_secs(2);
-/// A peer that says nothing for this long is gone: it missed four keepalives.
-const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// TLS on a socket that is read in large pieces.
 type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// A link task's report to the driver.
-pub(super) enum LinkEvent {
+pub(super) enum LinkReport {
     /// The link is up; the peer is who it should be.
     Up { link: LinkId, hello: Hello },
     /// The link can't be made.
@@ -64,6 +58,7 @@ pub(super) struct Target {
     pub(super) host_ports: Vec<String>,
     pub(super) hello: Hello,
     pub(super) params: Arc<Params>,
+    pub(super) clock: Clock,
 }
 
 /// Why a link could not be made, or ended.
@@ -90,7 +85,7 @@ impl From<Violation> for LinkFault {
 pub(super) async fn run(
     target: Target,
     mut queue: mpsc::Receiver<Cell>,
-    events: mpsc::Sender<LinkEvent>,
+    events: mpsc::Sender<LinkReport>,
 ) {
     let link = target.link;
     // Nothing is queued before the link is up: the queue can only close.
@@ -102,17 +97,26 @@ pub(super) async fn run(
         Ok(dialled) => dialled,
         Err(fault) => {
             tracing::debug!(?link, relay = %target.relay, ?fault, "dial failed");
-            drop(events.send(LinkEvent::DialFailed { link }).await);
+            drop(events.send(LinkReport::DialFailed { link }).await);
             return;
         }
     };
-    if events.send(LinkEvent::Up { link, hello }).await.is_err() {
+    if events.send(LinkReport::Up { link, hello }).await.is_err() {
         return;
     }
-    let (reader, mut writer) = tokio::io::split(stream);
+    let (stream, mut writer) = tokio::io::split(stream);
+    let (clock, padding) = (target.clock, Padding::with_client(&target.params));
+    let reader = Reader {
+        link,
+        stream,
+        events: &events,
+        clock,
+        silence: Silence::with_quiet(padding, LINK_SILENCE_MAX, clock.now()),
+    };
+    let keepalive = Keepalive::new(padding, clock.now(), &mut rand::rng());
     let fault = tokio::select! {
-        fault = read_cells(link, reader, &events, quiet_max(&target.params)) => fault,
-        fault = write_cells(&mut writer, &mut queue, &target.params) => fault,
+        fault = reader.run() => fault,
+        fault = write_cells(&mut writer, &mut queue, clock, keepalive) => fault,
     };
     if !matches!(fault, LinkFault::Io(_)) {
         // Whatever ended it, its end looks alike (§2.6). The peer may be gone already: the link is
@@ -120,7 +124,7 @@ pub(super) async fn run(
         drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
     }
     tracing::debug!(?link, ?fault, "link ended");
-    drop(events.send(LinkEvent::Down { link }).await);
+    drop(events.send(LinkReport::Down { link }).await);
 }
 
 /// Tries each address in turn.
@@ -155,73 +159,78 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
         .read_exact(cell.as_bytes_mut())
         .await
         .map_err(LinkFault::Io)?;
-    let theirs =
-        Hello::decode(&cell).and_then(|theirs| target.hello.negotiate(&theirs).map(|_| theirs));
+    let theirs = target.hello.accept(&cell);
     if theirs.is_err() {
         drop(timeout(SHUTDOWN_MAX, stream.shutdown()).await);
     }
     Ok((stream, theirs?))
 }
 
-async fn read_cells(
+/// The reading half of a link that is up.
+struct Reader<'a> {
     link: LinkId,
-    mut reader: ReadHalf<Stream>,
-    events: &mpsc::Sender<LinkEvent>,
-    quiet_max: Duration,
-) -> LinkFault {
-    let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
-    let mut filled = 0;
-    loop {
-        let (_, room) = buffer.split_at_mut(filled);
-        filled += match read_some(link, &mut reader, room, events, quiet_max).await {
-            Ok(count) => count,
-            Err(fault) => return fault,
-        };
-        let whole = filled - filled % CELL_LEN;
-        let (ready, _) = buffer.split_at(whole);
-        let cells = match circuit_cells(ready) {
-            Ok(cells) => cells,
-            Err(violation) => return LinkFault::Violation(violation),
-        };
-        buffer.copy_within(whole..filled, 0);
-        filled -= whole;
-        if !cells.is_empty() && events.send(LinkEvent::Cells { link, cells }).await.is_err() {
-            return LinkFault::Closed;
-        }
-    }
+    stream: ReadHalf<Stream>,
+    events: &'a mpsc::Sender<LinkReport>,
+    clock: Clock,
+    silence: Silence,
 }
 
-/// Reads what there is, and says once if the peer is silent for longer than it may be.
-async fn read_some(
-    link: LinkId,
-    reader: &mut ReadHalf<Stream>,
-    room: &mut [u8],
-    events: &mpsc::Sender<LinkEvent>,
-    quiet_max: Duration,
-) -> Result<usize, LinkFault> {
-    let mut read = timeout(quiet_max, reader.read(room)).await;
-    if read.is_err() {
-        if events.send(LinkEvent::Quiet { link }).await.is_err() {
-            return Err(LinkFault::Closed);
+impl Reader<'_> {
+    /// Hands whole cells to the driver until the link ends.
+    async fn run(mut self) -> LinkFault {
+        let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
+        let mut filled = 0;
+        loop {
+            let (_, room) = buffer.split_at_mut(filled);
+            filled += match self.read_some(room).await {
+                Ok(count) => count,
+                Err(fault) => return fault,
+            };
+            let whole = filled - filled % CELL_LEN;
+            let (ready, _) = buffer.split_at(whole);
+            let cells = match circuit_cells(ready) {
+                Ok(cells) => cells,
+                Err(violation) => return LinkFault::Violation(violation),
+            };
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+            let link = self.link;
+            if !cells.is_empty()
+                && let Err(fault) = self.report(LinkReport::Cells { link, cells }).await
+            {
+                return fault;
+            }
         }
-        read = timeout(SILENCE_MAX.saturating_sub(quiet_max), reader.read(room)).await;
     }
-    match read {
-        Err(_elapsed) => Err(LinkFault::Silent),
-        Ok(Err(error)) => Err(LinkFault::Io(error)),
-        Ok(Ok(0)) => Err(LinkFault::Closed),
-        Ok(Ok(count)) => Ok(count),
-    }
-}
 
-/// How long a peer that is there may be silent.
-fn quiet_max(params: &Params) -> Duration {
-    let longest = if params.link_padding {
-        params.padding_max.min(KEEPALIVE)
-    } else {
-        KEEPALIVE
-    };
-    longest + LATE_MAX
+    /// Reads what there is, and reports once if the peer is silent for longer than it may be.
+    async fn read_some(&mut self, room: &mut [u8]) -> Result<usize, LinkFault> {
+        // Counted from here: nothing was read while the driver was busy.
+        self.silence.on_received(self.clock.now());
+        loop {
+            let due_at = self.clock.at(self.silence.due_at());
+            match timeout_at(due_at, self.stream.read(room)).await {
+                Ok(Err(error)) => return Err(LinkFault::Io(error)),
+                Ok(Ok(0)) => return Err(LinkFault::Closed),
+                Ok(Ok(count)) => return Ok(count),
+                Err(_elapsed) => match self.silence.handle_timeout(self.clock.now()) {
+                    Some(Silent::Dead) => return Err(LinkFault::Silent),
+                    Some(Silent::Quiet) => {
+                        let link = self.link;
+                        self.report(LinkReport::Quiet { link }).await?;
+                    }
+                    None => {}
+                },
+            }
+        }
+    }
+
+    async fn report(&self, report: LinkReport) -> Result<(), LinkFault> {
+        self.events
+            .send(report)
+            .await
+            .map_err(|_| LinkFault::Closed)
+    }
 }
 
 /// The circuits' cells among these; a link's own are taken out.
@@ -230,12 +239,8 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
     for chunk in bytes.chunks_exact(CELL_LEN) {
         let mut cell = Cell::blank();
         cell.as_bytes_mut().copy_from_slice(chunk);
-        match cell.header()? {
-            (_, Command::Padding) => {}
-            (_, Command::Hello) => return Err(Violation::Hello),
-            (_, Command::Create | Command::Created | Command::Relay | Command::Destroy) => {
-                cells.push(cell);
-            }
+        if circuit_of(&cell)?.is_some() {
+            cells.push(cell);
         }
     }
     Ok(cells)
@@ -244,17 +249,14 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
 async fn write_cells(
     writer: &mut WriteHalf<Stream>,
     queue: &mut mpsc::Receiver<Cell>,
-    params: &Params,
+    clock: Clock,
+    mut keepalive: Keepalive,
 ) -> LinkFault {
     let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
     let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
     loop {
-        match timeout(
-            idle_wait(params),
-            queue.recv_many(&mut batch, BATCH_CELLS_MAX),
-        )
-        .await
-        {
+        let due_at = clock.at(keepalive.due_at());
+        match timeout_at(due_at, queue.recv_many(&mut batch, BATCH_CELLS_MAX)).await {
             Ok(0) => return LinkFault::Closed,
             Ok(_) => {}
             Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
@@ -272,18 +274,8 @@ async fn write_cells(
             Ok(Err(error)) => return LinkFault::Io(error),
             Err(_elapsed) => return LinkFault::Stuck,
         }
+        keepalive.on_sent(clock.now(), &mut rand::rng());
     }
-}
-
-/// How long the link may be idle before a padding cell is sent: the greater of two draws, as Tor
-/// has it, so that the time since the last cell says little (docs/protocol.md §2.6).
-fn idle_wait(params: &Params) -> Duration {
-    if !params.link_padding {
-        return KEEPALIVE;
-    }
-    let mut rng = rand::rng();
-    let range = params.padding_min..=params.padding_max;
-    rng.random_range(range.clone()).max(rng.random_range(range))
 }
 
 #[cfg(test)]
@@ -314,41 +306,6 @@ mod tests {
         .unwrap();
         assert_eq!(cells.len(), 1);
         assert_eq!(cells[0].as_bytes(), destroy.as_bytes());
-    }
-
-    #[test] // §2.4
-    fn a_second_hello_ends_the_link() {
-        let cells = bytes(&[Cell::new(None, Command::Hello)]);
-        assert_eq!(circuit_cells(&cells).err(), Some(Violation::Hello));
-    }
-
-    #[test] // §2.1
-    fn an_unknown_command_ends_the_link() {
-        let mut cell = Cell::new(None, Command::Padding);
-        cell.as_bytes_mut()[4] = 77;
-        assert!(matches!(
-            circuit_cells(&bytes(&[cell])),
-            Err(Violation::Header(_))
-        ));
-    }
-
-    #[test] // §2.6
-    fn idle_links_are_padded_within_the_networks_bounds() {
-        let padded = Params {
-            link_padding: true,
-            ..Params::LOCAL
-        };
-        for _ in 0..100 {
-            let wait = idle_wait(&padded);
-            assert!(wait >= padded.padding_min && wait <= padded.padding_max);
-        }
-        assert_eq!(
-            idle_wait(&Params {
-                link_padding: false,
-                ..Params::LOCAL
-            }),
-            KEEPALIVE
-        );
     }
 
     /// A relay's side of one link, as far as a link goes: accepts, says `hello`, and hands over the
@@ -383,7 +340,7 @@ mod tests {
     /// A link's task that dials, and the relay that accepts.
     struct World {
         queue: mpsc::Sender<Cell>,
-        events: mpsc::Receiver<LinkEvent>,
+        events: mpsc::Receiver<LinkReport>,
         relay: JoinHandle<io::Result<ServerStream<TcpStream>>>,
     }
 
@@ -398,6 +355,7 @@ mod tests {
             host_ports: vec![listener.local_addr().unwrap().to_string()],
             hello: hello(1),
             params: Arc::new(Params::LOCAL),
+            clock: Clock::start(),
         };
         let relay = tokio::spawn(accept(listener, key(actual), hello(network)));
         let (queue, cells) = mpsc::channel(4);
@@ -419,7 +377,7 @@ mod tests {
         let mut world = world(1, 1, 1).await;
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Up {
+            Some(LinkReport::Up {
                 link: LinkId(1),
                 ..
             })
@@ -432,7 +390,7 @@ mod tests {
         relay.flush().await.unwrap();
         let mut came = Vec::new();
         while came.len() < 2 {
-            let Some(LinkEvent::Cells { cells, .. }) = world.events.recv().await else {
+            let Some(LinkReport::Cells { cells, .. }) = world.events.recv().await else {
                 panic!("no cells")
             };
             came.extend(cells);
@@ -446,7 +404,7 @@ mod tests {
         assert_eq!(rest, bytes(&[destroy(7)]));
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Down { link: LinkId(1) })
+            Some(LinkReport::Down { link: LinkId(1) })
         ));
     }
 
@@ -455,7 +413,7 @@ mod tests {
         let mut world = world(1, 1, 1).await;
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Up { .. })
+            Some(LinkReport::Up { .. })
         ));
         let mut relay = world.relay.await.unwrap().unwrap();
         relay
@@ -468,7 +426,7 @@ mod tests {
         assert!(rest.is_empty());
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Down { link: LinkId(1) })
+            Some(LinkReport::Down { link: LinkId(1) })
         ));
     }
 
@@ -477,7 +435,7 @@ mod tests {
         let mut world = world(1, 2, 1).await;
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::DialFailed { link: LinkId(1) })
+            Some(LinkReport::DialFailed { link: LinkId(1) })
         ));
     }
 
@@ -486,7 +444,7 @@ mod tests {
         let mut world = world(1, 1, 2).await;
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::DialFailed { link: LinkId(1) })
+            Some(LinkReport::DialFailed { link: LinkId(1) })
         ));
     }
 
@@ -495,12 +453,12 @@ mod tests {
         let mut world = world(1, 1, 1).await;
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Up { .. })
+            Some(LinkReport::Up { .. })
         ));
         drop(world.relay.await.unwrap().unwrap());
         assert!(matches!(
             world.events.recv().await,
-            Some(LinkEvent::Down { link: LinkId(1) })
+            Some(LinkReport::Down { link: LinkId(1) })
         ));
     }
 }
