@@ -6,7 +6,7 @@
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Params;
-use umbel_proto::time::WallTime;
+use umbel_proto::time::{JUMP_MIN, WallTime};
 
 use crate::client::{OpenError, restore, to_ground};
 use crate::core::io::{Contact, OutboxMessage, Status};
@@ -113,6 +113,14 @@ impl Library {
         inbox: Option<&str>,
     ) -> Result<Vec<Place>, DatabaseError> {
         self.database.older(before, inbox)
+    }
+
+    /// The calendar that deletion by age goes by: a clock that is set ahead makes nothing older
+    /// before the network has confirmed it (docs/protocol.md §1.6). What was not stored of the last
+    /// confirmed time is allowed for.
+    pub fn calendar(&self) -> WallTime {
+        let ahead = self.core.unconfirmed().saturating_sub(JUMP_MIN);
+        WallTime(Clock::wall().as_secs().saturating_sub(ahead.as_secs()))
     }
 
     /// Deletes the messages at these places, so that nothing but their ids stays. None comes again,

@@ -340,3 +340,32 @@ fn ids_that_name_no_message_are_errors_with_a_way_out() {
         assert!(!error["hint"].as_str().unwrap().is_empty());
     }
 }
+
+/// Where Debian's `faketime` has what shifts a process's calendar; `.ci/run` sees to it.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+#[test] // §1.6
+fn a_clock_that_is_set_ahead_makes_no_message_old_enough_to_delete() {
+    if !std::path::Path::new(FAKETIME).exists() {
+        return;
+    }
+    let place = Place::new();
+    place.send(b"keep me");
+    assert_eq!(code(&place.run(&["receive"])), 0);
+    let ahead = place
+        .command(&["delete", "--older", "30d"])
+        .env("LD_PRELOAD", FAKETIME)
+        .env("FAKETIME", "+400d")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .output()
+        .unwrap();
+    assert_eq!((code(&ahead), stdout(&ahead)), (0, "deleted 0 messages\n"));
+    let warned = stderr(&ahead);
+    assert!(
+        warned.contains("left out: 1 message that would be old"),
+        "{warned}"
+    );
+    assert_eq!(place.listed(&["--all"]).len(), 1);
+    let now = place.run(&["delete", "--older", "0s"]);
+    assert_eq!((stdout(&now), stderr(&now)), ("deleted 1 message\n", ""));
+}

@@ -367,8 +367,17 @@ fn old_places(
 ) -> Result<Vec<i64>, Failure> {
     check_inbox(library, args.inbox.as_deref())?;
     // A message of this very second is older than no time at all.
-    let before = WallTime((Clock::wall().as_secs() + 1).saturating_sub(age.as_secs()));
-    let old = library.older(before, args.inbox.as_deref())?;
+    let before = |now: WallTime| WallTime((now.as_secs() + 1).saturating_sub(age.as_secs()));
+    let older = |now| library.older(before(now), args.inbox.as_deref());
+    let old = older(library.calendar())?;
+    let doubtful = older(Clock::wall())?.len() - old.len();
+    if doubtful > 0 {
+        session.warn(&format!(
+            "left out: {} that would be old if this computer's clock is right, which the network \
+             has not confirmed yet; `umbel receive` asks it",
+            output::count(doubtful, "message")
+        ));
+    }
     let spared = old
         .iter()
         .filter(|place| !place.is_read && !args.unread)

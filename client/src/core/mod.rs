@@ -479,6 +479,12 @@ impl Core {
         Some(soonest.into_iter().flatten().fold(look_at, Instant::min))
     }
 
+    /// By how much the calendar is ahead of what is confirmed (docs/protocol.md §1.6); zero where
+    /// none ever was.
+    pub(crate) fn unconfirmed(&self) -> Duration {
+        self.clock.unconfirmed().unwrap_or_default()
+    }
+
     /// The status that `umbel status` shows.
     pub fn status(&self) -> Status {
         Status {
