@@ -36,7 +36,7 @@ mod tests {
         assert_eq!(circuit_of(&hello), Err(Violation::Hello));
     }
 
-    #[test] // §2.1(2), (3)
+    #[test] // §2.1(2), §2.1(3)
     fn a_bad_header_ends_the_link() {
         let mut unknown = Cell::new(None, Command::Padding);
         unknown.as_bytes_mut()[4] = 77;

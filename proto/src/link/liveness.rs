@@ -42,7 +42,7 @@ fn wait_max(padding: Option<Padding>) -> Duration {
     padding.map_or(LINK_KEEPALIVE, |padding| padding.max.min(LINK_KEEPALIVE))
 }
 
-/// When this side owes its peer a `Padding` cell (§2.6(1), (2)).
+/// When this side owes its peer a `Padding` cell (§2.6(1), §2.6(2)).
 #[derive(Debug, Clone)]
 pub struct Keepalive {
     padding: Option<Padding>,
@@ -187,7 +187,7 @@ mod tests {
         assert!((700..800).contains(&upper), "{upper}");
     }
 
-    #[test] // §2.6(1), (2)
+    #[test] // §2.6(1), §2.6(2)
     fn padding_never_waits_longer_than_the_keepalive() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let padding = Padding {
