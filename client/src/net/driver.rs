@@ -578,7 +578,7 @@ impl Driver {
         let hello = Hello {
             versions: vec![LINK_VERSION],
             network: self.parts.network,
-            // A relay has no use for a client's clock, and its seconds would tell clients apart.
+            // §2.4(5): seconds would tell clients apart.
             clock: Clock::wall().to_hour(),
             features: 0,
             descriptor: None,

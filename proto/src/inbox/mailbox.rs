@@ -422,7 +422,7 @@ mod tests {
         assert!(altered.verify(&here, &key(1).public()).is_err());
     }
 
-    #[test] // §7.2, §10.2
+    #[test] // §7.2(6), §10.2
     fn requests_have_one_encoding_and_bounded_lists() {
         let fetch = |count| Verb::Fetch {
             queue: QUEUE,

@@ -1,7 +1,7 @@
 //! TLS as a link uses it (docs/protocol.md §2.5): 1.3 only, X25519MLKEM768 only, Ed25519 raw public
 //! keys (RFC 7250).
 //!
-//! The relay that accepts always presents its identity, and whoever dials pins it. A relay that
+//! The relay that accepts always presents its identity, and the dialler pins it. A relay that
 //! dials proves its own identity too; a client offers raw public keys and then presents none, so
 //! that both pass through one configuration. There is no resumption, no ticket, no early data and
 //! no server name: nothing ties one link to another.
@@ -36,12 +36,12 @@ use zeroize::Zeroizing;
 use crate::crypto::sign::SigningKey;
 use crate::ids::RelayId;
 
-/// What an Ed25519 public key is wrapped in: the fixed front of its `SubjectPublicKeyInfo` (RFC
+/// The wrapping of an Ed25519 public key: the fixed front of its `SubjectPublicKeyInfo` (RFC
 /// 8410 §4).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
-/// What an Ed25519 seed is wrapped in: the fixed front of its PKCS#8 v1 form (RFC 8410 §7).
+/// The wrapping of an Ed25519 seed: the fixed front of its PKCS#8 v1 form (RFC 8410 §7).
 const PKCS8_PREFIX: [u8; 16] = [
     0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
 ];
@@ -49,8 +49,8 @@ const PKCS8_PREFIX: [u8; 16] = [
 /// Built once: every link uses the same parameters.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(provider()));
 
-/// How to dial the relay `expected`: no other key is accepted. `own` is the dialling relay's
-/// identity; a client has none.
+/// How to dial the relay `expected`: no other key is accepted (§2.5(5)). `own` is the dialling
+/// relay's identity; a client has none.
 ///
 /// # Errors
 /// Only if rustls refuses these parameters or the key's encoding, which is a fault of ours.
@@ -70,7 +70,7 @@ pub fn dial_config(
 }
 
 /// How to accept links as the relay `own`, from relays that prove their id and from clients that
-/// have none.
+/// have none (§2.5(6)).
 ///
 /// # Errors
 /// As [`dial_config`].
@@ -86,8 +86,8 @@ pub fn accept_config(own: &SigningKey) -> Result<Arc<ServerConfig>, Error> {
     Ok(Arc::new(config))
 }
 
-/// What rustls wants to know a dialled server by. Nothing of it is sent: the pinned key says who it
-/// must be.
+/// The name that rustls requires for a dialled server. It is never sent (§2.5(7)): the pinned key
+/// says which relay it must be.
 pub fn server_name() -> ServerName<'static> {
     ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
@@ -99,6 +99,7 @@ pub fn peer_id(presented: Option<&[CertificateDer<'_>]>) -> Option<RelayId> {
     key_of(key).ok()
 }
 
+// §2.5(1), §2.5(2)
 fn provider() -> CryptoProvider {
     let aes = TLS13_AES_128_GCM_SHA256;
     let chacha = TLS13_CHACHA20_POLY1305_SHA256;
@@ -147,6 +148,7 @@ fn certified_key(own: &SigningKey) -> Result<Arc<CertifiedKey>, Error> {
     )))
 }
 
+// §2.5(4)
 fn key_of(spki: &CertificateDer<'_>) -> Result<RelayId, Error> {
     let key = spki
         .strip_prefix(&SPKI_PREFIX)
@@ -275,7 +277,7 @@ impl ClientCertVerifier for AnyPeer {
     }
 }
 
-/// What the dialler presents. A client's handshake offers raw public keys as a relay's does,
+/// The dialler's key (§2.5(3)). A client's handshake offers raw public keys as a relay's does,
 /// because a server that takes them refuses a hello without them; its `Certificate` message is then
 /// empty.
 #[derive(Debug)]
@@ -361,7 +363,7 @@ mod tests {
         }
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(1), §2.5(2)
     fn a_link_is_tls13_with_the_hybrid_group_and_a_fast_suite() {
         let accepter = key(1);
         let mut ends = ends(&id(&accepter), None, &accepter);
@@ -382,7 +384,7 @@ mod tests {
         assert_eq!(suite, fastest);
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(6)
     fn a_relay_that_dials_proves_its_id_and_a_client_proves_none() {
         let (accepter, dialler) = (key(1), key(2));
         let mut relay = ends(&id(&accepter), Some(&dialler), &accepter);
@@ -402,7 +404,7 @@ mod tests {
         assert_eq!(peer_id(client.accepter.peer_certificates()), None);
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(5)
     fn another_key_than_the_expected_is_refused() {
         let (accepter, other) = (key(1), key(2));
         let mut ends = ends(&id(&other), None, &accepter);
@@ -413,7 +415,7 @@ mod tests {
         );
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(6)
     fn an_id_is_proven_only_by_whoever_can_sign_for_it() {
         let (accepter, claimed, thief) = (key(1), key(2), key(3));
         let stolen = CertifiedKey::new(
@@ -428,7 +430,7 @@ mod tests {
         assert!(ends.accepter.is_handshaking());
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(1), §2.5(3)
     fn a_dialler_without_raw_public_keys_or_without_the_hybrid_group_is_refused() {
         let accepter = key(1);
         let classical = CryptoProvider {
@@ -493,7 +495,7 @@ mod tests {
         }
     }
 
-    #[test] // §2.5
+    #[test] // §2.5(7)
     fn nothing_ties_one_link_to_another() {
         let accepter = key(1);
         let dialling = dial_config(&id(&accepter), None).unwrap();
