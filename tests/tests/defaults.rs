@@ -2,11 +2,15 @@
 //! push delay, second deposit, prefix groups, days without the owner. Only receipts, which no relay
 //! can ask for yet, and public addresses are not asked for.
 
+use std::collections::BTreeMap;
+
 use umbel_client::core::{Command, INBOXES_MAX, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::limits::LINK_KEEPALIVE;
 use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, Instant};
+use umbel_tests::world::network::{EndId, Node};
 use umbel_tests::{ClientName, World};
 
 const ALICE: ClientName = ClientName(0);
@@ -70,6 +74,53 @@ fn told_at(world: &World, client: ClientName, is_it: impl Fn(&Notice) -> bool) -
         .iter()
         .find(|(_, notice)| is_it(notice))
         .map(|&(at, _)| at)
+}
+
+#[test] // §2.6(1), §2.6(2)
+fn links_of_clients_are_padded_both_ways_and_links_between_relays_kept_alive() {
+    const IDLE_SECONDS: u64 = 300;
+    let mut world = world(71);
+    world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(120));
+    let padding_cells = |world: &mut World, nodes: &[Node]| -> BTreeMap<EndId, u64> {
+        let ends = nodes
+            .iter()
+            .flat_map(|&node| world.network().ends_at(node))
+            .collect::<Vec<_>>();
+        let counted = ends
+            .into_iter()
+            .filter_map(|end| Some((end, world.padding_cells(end)?)));
+        counted.collect()
+    };
+    let relays: Vec<_> = (0..RELAYS).map(Node::Relay).collect();
+    let (clients, relays) = (&[Node::Client(BOB.0)][..], &relays[..]);
+    let before = [clients, relays].map(|nodes| padding_cells(&mut world, nodes));
+    world.run_for(Duration::from_secs(IDLE_SECONDS));
+    let after = [clients, relays].map(|nodes| padding_cells(&mut world, nodes));
+    let sent = |of: usize, end: EndId| Some(after[of].get(&end)? - before[of].get(&end)?);
+
+    // A wait is 6.8 s in the mean, and 9.5 s at most.
+    let is_padded = |count: u64| (25..=60).contains(&count);
+    let of_client: Vec<_> = before[0].keys().filter_map(|&end| sent(0, end)).collect();
+    assert!(!of_client.is_empty() && of_client.iter().all(|&count| is_padded(count)));
+    let to_client: Vec<_> = before[0]
+        .keys()
+        .filter_map(|&end| sent(1, world.network().end(end)?.opposite))
+        .collect();
+    assert!(!to_client.is_empty() && to_client.iter().all(|&count| is_padded(count)));
+    let is_between_relays = |world: &mut World, end: EndId| {
+        let opposite = world.network().end(end).map(|end| end.opposite);
+        opposite.is_some_and(|opposite| before[1].contains_key(&opposite))
+    };
+    let between_relays: Vec<_> = before[1]
+        .keys()
+        .filter(|&&end| is_between_relays(&mut world, end))
+        .filter_map(|&end| sent(1, end))
+        .collect();
+    let keepalives_max = IDLE_SECONDS / LINK_KEEPALIVE.as_secs();
+    assert!(!between_relays.is_empty());
+    assert!(between_relays.iter().all(|&count| count <= keepalives_max));
 }
 
 #[test] // §10.5(2): one holder within what `umbel send` waits, and two within what it waits for two

@@ -4,7 +4,7 @@ use rand::CryptoRng;
 use umbel_client::core::{Command, Core, Notice};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::link::{Hello, LinkId, LinkOp};
+use umbel_proto::link::{Hello, LinkId, LinkOp, circuit_of};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, WallTime};
 
@@ -198,10 +198,15 @@ impl SimClient {
         end: EndId,
         cell: Cell,
         rng: &mut dyn CryptoRng,
-    ) {
-        if let Some(core) = &mut self.core {
-            core.handle_cell(now, wall, LinkId(end.0), cell, rng);
+    ) -> Option<ClientEffect> {
+        let core = self.core.as_mut()?;
+        let link = LinkId(end.0);
+        match circuit_of(&cell) {
+            Ok(Some(_)) => core.handle_cell(now, wall, link, cell, rng),
+            Ok(None) => {}
+            Err(_) => return Some(ClientEffect::Link(LinkOp::Close(link))),
         }
+        None
     }
 
     /// Its disk commits.

@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    fn run_client_effects(&mut self, n: usize, effects: Vec<ClientEffect>) {
+    pub(super) fn run_client_effects(&mut self, n: usize, effects: Vec<ClientEffect>) {
         let incarnation = self.clients[n].incarnation();
         for effect in effects {
             match effect {
@@ -96,8 +96,9 @@ impl World {
         }
     }
 
-    fn send_cell(&mut self, from: EndId, cell: &Cell, is_copy: bool) {
+    pub(super) fn send_cell(&mut self, from: EndId, cell: &Cell, is_copy: bool) {
         self.cells.sent += 1;
+        self.on_end_sent(from);
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
         let arrival = self
@@ -143,6 +144,7 @@ impl World {
         let now = self.now;
         let told = self.network.disconnect(end);
         for &(node, end) in &told {
+            self.end_liveness(end);
             let wall = self.wall_of(node);
             match node {
                 Node::Relay(n) => self.relays[n].on_link_down(end),

@@ -2,9 +2,11 @@
 
 use std::hash::Hash;
 
+use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::RelayId;
-use umbel_proto::time::Instant;
+use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::time::{Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
 use super::World;
@@ -37,9 +39,8 @@ pub(super) enum Event {
         node: Node,
         incarnation: u64,
     },
-    /// A client's shell finds that a link's peer is silent for longer than it may be.
-    Quiet {
-        client: usize,
+    /// The timer of a link's end expires.
+    LinkTimer {
         end: EndId,
     },
     /// A client hears of a link's end only now: it was asleep.
@@ -82,11 +83,7 @@ impl World {
                 }
                 vec![from]
             }
-            Event::Quiet { client, end } => {
-                let wall = self.wall_of(Node::Client(client));
-                self.clients[client].on_link_quiet(now, wall, end, &mut self.rng);
-                vec![Node::Client(client)]
-            }
+            Event::LinkTimer { end } => self.on_link_timer(at, end),
             Event::Down { client, end } => {
                 let wall = self.wall_of(Node::Client(client));
                 self.clients[client].on_link_down(now, wall, end, &mut self.rng);
@@ -128,6 +125,7 @@ impl World {
         };
         let wall = self.wall_of(end.node);
         self.cells.arrived += 1;
+        self.on_end_received(to);
         (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
         let before = self.complaints(end.node);
         let mut goes_on = false;
@@ -139,7 +137,10 @@ impl World {
                 }
                 self.run_relay_effects(n, effects);
             }
-            Node::Client(n) => self.clients[n].on_cell(now, wall, to, cell, &mut self.rng),
+            Node::Client(n) => {
+                let fault = self.clients[n].on_cell(now, wall, to, cell, &mut self.rng);
+                self.run_client_effects(n, fault.into_iter().collect());
+            }
         }
         if is_copy && !goes_on {
             self.copies.push(fate(before, self.complaints(end.node)));
@@ -152,10 +153,12 @@ impl World {
             return false;
         };
         let node = match event {
-            Event::Cell { to, .. } => self.network.end(*to).map(|end| end.node),
+            Event::Cell { to: end, .. } | Event::LinkTimer { end } => {
+                self.network.end(*end).map(|end| end.node)
+            }
             Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
             Event::Commit { node, .. } => Some(*node),
-            Event::Work { .. } | Event::Quiet { .. } | Event::Down { .. } => None,
+            Event::Work { .. } | Event::Down { .. } => None,
         };
         node == Some(Node::Client(name))
     }
@@ -183,50 +186,62 @@ impl World {
             );
             return Vec::new();
         }
-        let hello = self.relays[to.0]
-            .hello(target_wall)
-            .filter(|_| is_up && !self.network.is_cut(from, target));
-        let Some(hello) = hello else {
+        let (ours, peer) = match from {
+            Node::Relay(n) => (self.relays[n].hello(wall), Some(self.relays[n].id)),
+            Node::Client(_) => (Some(client_hello(self.overlay.id, wall)), None),
+        };
+        let hellos = ours.zip(self.relays[to.0].hello(target_wall));
+        let is_reachable = is_up && !self.network.is_cut(from, target);
+        let heard = hellos
+            .filter(|_| is_reachable)
+            .and_then(|(ours, theirs)| exchange_hellos(&ours, &theirs).ok());
+        let Some((hello, heard_of_us)) = heard else {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
             return Vec::new();
         };
         let (from_end, to_end) = self.network.connect(from, target, now);
+        self.begin_liveness(from_end, from, peer.is_none());
+        self.begin_liveness(to_end, target, peer.is_none());
         match from {
             Node::Relay(n) => {
-                let peer = self.relays[n].id;
-                let own = self.relays[n].hello(wall);
                 let up = LinkUp {
                     peer: Some(id),
                     is_dialler: true,
                     hello,
                 };
                 self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
-                if let Some(hello) = own {
-                    let up = LinkUp {
-                        peer: Some(peer),
-                        is_dialler: false,
-                        hello,
-                    };
-                    self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
-                }
             }
             Node::Client(n) => {
-                let own = umbel_proto::link::Hello {
-                    descriptor: None,
-                    clock: wall.to_hour(),
-                    ..hello.clone()
-                };
                 self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
-                let up = LinkUp {
-                    peer: None,
-                    is_dialler: false,
-                    hello: own,
-                };
-                self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
             }
         }
+        let up = LinkUp {
+            peer,
+            is_dialler: false,
+            hello: heard_of_us,
+        };
+        self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
         vec![from, target]
     }
+}
+
+/// A client's `Hello`: no descriptor, and a clock cut to the hour (§2.4).
+fn client_hello(network: NetworkId, wall: WallTime) -> Hello {
+    Hello {
+        versions: vec![LINK_VERSION],
+        network,
+        clock: wall.to_hour(),
+        features: 0,
+        descriptor: None,
+    }
+}
+
+/// Each side reads the other's `Hello` from its cell (§2.4). Returns the acceptor's and the
+/// dialler's, as they were read.
+fn exchange_hellos(dialler: &Hello, acceptor: &Hello) -> Result<(Hello, Hello), Violation> {
+    let read_by_dialler = dialler.accept(&acceptor.encode())?;
+    let read_by_acceptor = acceptor.accept(&dialler.encode())?;
+    Ok((read_by_dialler, read_by_acceptor))
 }
 
 /// A relay that hands on a copy hands on a copy. Returns whether it did.

@@ -4,12 +4,8 @@
 use umbel_proto::time::Duration;
 
 use super::World;
-use super::events::Event;
 use super::network::Node;
 use crate::shells::{ClientName, RelayName};
-
-/// How long a peer without padding may be silent.
-const KEEPALIVE: Duration = Duration::from_secs(20);
 
 impl World {
     /// From now on a node's calendar is so many seconds ahead; 0 sets it right.
@@ -50,6 +46,8 @@ impl World {
         meanwhile(self);
         self.run_for(time);
         self.suspended = None;
+        let ends = self.network.ends_at(Node::Client(name.0));
+        self.hear_again(|end| ends.contains(&end));
         let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
         self.clients[name.0].on_timeout(now, wall, &mut self.rng);
         self.drain(Node::Client(name.0));
@@ -88,32 +86,11 @@ impl World {
     pub fn silence(&mut self, client: ClientName, relay: RelayName) {
         let (a, b) = (Node::Client(client.0), Node::Relay(relay.0));
         self.network.silence(a, b);
-        let params = &self.overlay.params;
-        let quiet_max = Duration::from_secs(2)
-            + if params.link_padding {
-                params.padding_max
-            } else {
-                KEEPALIVE
-            };
-        for end in self
-            .network
-            .ends_at(a)
-            .into_iter()
-            .filter(|&end| self.network.swallows(end))
-            .collect::<Vec<_>>()
-        {
-            self.schedule(
-                quiet_max,
-                Event::Quiet {
-                    client: client.0,
-                    end,
-                },
-            );
-        }
     }
 
     /// Lets time pass in which no machine runs: those that are up sleep, and wake afterwards.
     pub fn skip(&mut self, time: Duration) {
         self.now = self.now + time;
+        self.hear_again(|_| true);
     }
 }

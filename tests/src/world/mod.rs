@@ -5,6 +5,7 @@ pub mod check;
 mod effects;
 mod events;
 mod faults;
+mod liveness;
 pub mod network;
 mod users;
 
@@ -22,6 +23,7 @@ use crate::adversary::CopyFate;
 use crate::shells::{ClientName, RelayName, SimClient, SimRelay};
 use agenda::{Agenda, Due};
 use events::Event;
+use liveness::Livenesses;
 use network::{Network, Node};
 
 /// How many steps pass between two checks of the whole world. After every other step only the nodes
@@ -43,6 +45,7 @@ pub struct World {
     /// Calendars that are wrong, by how many seconds they are ahead.
     clocks: BTreeMap<Node, i64>,
     agenda: Agenda,
+    liveness: Livenesses,
     /// Nodes that changed since the last check.
     touched: BTreeSet<Node>,
     /// The client whose machine stands still, and what has come for it meanwhile.
@@ -87,6 +90,7 @@ impl World {
             clients: Vec::new(),
             clocks: BTreeMap::new(),
             agenda: Agenda::default(),
+            liveness: Livenesses::default(),
             touched: BTreeSet::new(),
             suspended: None,
             asleep: Vec::new(),
