@@ -31,7 +31,7 @@ pub use client::{
 pub use library::{Deleted, Library};
 pub use net::Clock;
 pub use store::{
-    Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,
+    BareStore, Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,
     PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError,
     Seeds, StoredMessage, write_whole,
 };

@@ -20,6 +20,7 @@ mod whole;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::{mpsc, oneshot};
+use umbel_proto::time::WallTime;
 
 pub use database::{DatabaseError, StoredMessage};
 pub use files::FilesFault;
@@ -35,7 +36,7 @@ pub use meeting::Claim;
 pub(crate) use meeting::{AskId, Asked, Attended, Entered, GuestId, Heard, HostBeat, Said};
 pub(crate) use profile::OpenProfile;
 
-use crate::core::io::{StoreFault, StoreOp, StoreTicket};
+use crate::core::io::{Snapshot, StoreFault, StoreOp, StoreTicket};
 
 /// Jobs waiting for the store; beyond that the asker waits too.
 const JOBS_MAX: usize = 64;
@@ -71,6 +72,45 @@ type Found = Result<Vec<StoredMessage>, DatabaseError>;
 /// The store's thread is gone: the client was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreClosed;
+
+/// A profile's store without the thread and the core around it: for a test that holds it to another
+/// store.
+#[doc(hidden)]
+#[expect(missing_debug_implementations, reason = "reads what is secret")]
+pub struct BareStore(Database);
+
+impl BareStore {
+    /// Opens the store of a profile.
+    ///
+    /// # Errors
+    /// See [`ProfileError`].
+    pub fn open(profile: Profile) -> Result<Self, ProfileError> {
+        Ok(Self(profile.open()?.database))
+    }
+
+    /// Does these ops; of each, whether it is durable now.
+    pub fn commit(&mut self, batch: Vec<(StoreTicket, StoreOp)>) -> Vec<(StoreTicket, bool)> {
+        let done = apply(&mut self.0, batch).into_iter();
+        done.map(|(ticket, result)| (ticket, result.is_ok()))
+            .collect()
+    }
+
+    /// All that the core starts from, with the ids of messages received since `received_since`.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn restore(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
+        self.0.snapshot(received_since)
+    }
+
+    /// The first page of all messages, oldest first.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn messages(&self) -> Result<Vec<StoredMessage>, DatabaseError> {
+        self.0.messages(None, 0)
+    }
+}
 
 /// A handle of the store's thread. The thread ends once the last one is dropped.
 #[derive(Clone)]

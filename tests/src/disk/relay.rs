@@ -27,7 +27,8 @@ pub struct RelayDisk {
 struct Committed {
     onion_keys: Vec<StoredOnionKey>,
     relays: BTreeMap<RelayId, BookRow>,
-    inbox_descriptors: BTreeMap<(Epoch, BlindedKey), Vec<u8>>,
+    /// One for each key, whatever its epoch.
+    inbox_descriptors: BTreeMap<BlindedKey, (Epoch, Vec<u8>)>,
     queues: BTreeMap<QueueId, Queue>,
     clock: Option<Vec<u8>>,
 }
@@ -74,10 +75,12 @@ impl RelayDisk {
     /// What a relay finds when it starts.
     pub fn restore(&self) -> Restored {
         let committed = &self.committed;
+        let inbox_descriptors = committed.inbox_descriptors.values();
+        let inbox_descriptors = inbox_descriptors.map(|(_, descriptor)| descriptor.clone());
         Restored {
             onion_keys: committed.onion_keys.clone(),
             relays: committed.relays.values().cloned().collect(),
-            inbox_descriptors: committed.inbox_descriptors.values().cloned().collect(),
+            inbox_descriptors: inbox_descriptors.collect(),
             queues: committed.queues.values().map(Queue::snapshot).collect(),
             clock: committed.clock.clone(),
         }
@@ -159,7 +162,7 @@ impl Committed {
                 descriptor,
             } => {
                 if !is_full {
-                    self.inbox_descriptors.insert((epoch, blinded), descriptor);
+                    self.inbox_descriptors.insert(blinded, (epoch, descriptor));
                 }
                 return Some(StoreDone::InboxDescriptor {
                     ticket,
@@ -167,10 +170,10 @@ impl Committed {
                 });
             }
             StoreOp::RemoveInboxDescriptorsBefore(epoch) => {
-                self.inbox_descriptors.retain(|(kept, _), _| *kept >= epoch);
+                self.inbox_descriptors.retain(|_, (kept, _)| *kept >= epoch);
             }
             StoreOp::RemoveInboxDescriptorsAfter(epoch) => {
-                self.inbox_descriptors.retain(|(kept, _), _| *kept <= epoch);
+                self.inbox_descriptors.retain(|_, (kept, _)| *kept <= epoch);
             }
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
             StoreOp::PutClock(state) => self.clock = Some(state),
@@ -253,8 +256,8 @@ impl Committed {
                     .records
                     .retain(|entry| !seqs.contains(&entry.seq));
                 kept.bodies.retain(|seq, _| !seqs.contains(seq));
-                kept.removed.retain(|id, _| !forget.contains(id));
                 kept.removed.extend(remember);
+                kept.removed.retain(|id, _| !forget.contains(id));
             }
             HolderOp::RemoveQueue { queue, .. } => {
                 self.queues.remove(&queue);
