@@ -9,6 +9,7 @@
 pub mod adversary;
 pub mod disk;
 pub mod fuzz;
+pub mod scenario;
 pub mod shells;
 pub mod world;
 

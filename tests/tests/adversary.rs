@@ -4,39 +4,23 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::Notice;
 use umbel_proto::Violation;
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::{Adversary, positions};
-use umbel_tests::{ClientName, CopyFate, RelayName, Tampering, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
+use umbel_tests::scenario::{ALICE, BOB, has_come, listen};
+use umbel_tests::{CopyFate, RelayName, Tampering, World};
 
 /// One relay tampers with one cell that it sends on while a message is in flight; what followed.
 fn tamper(seed: u64, hostile: RelayName, tampering: Tampering, spare: usize) -> Outcome {
     let mut world = World::new(seed).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive: true,
-        },
-    );
+    listen(&mut world, true);
     world.run_for(Duration::from_secs(3));
     world.relay(hostile).adversary = Some(Adversary::new(tampering, spare));
     let before = violations(&world);
     let id = world.send(ALICE, &address, vec![9; 2500]);
-    let came = |world: &World| {
-        world
-            .client(BOB)
-            .disk
-            .messages
-            .iter()
-            .any(|(_, came, _)| *came == id)
-    };
-    let has_arrived = world.run_until(Duration::from_secs(240), came);
+    let has_arrived = world.run_until(Duration::from_secs(240), |world| has_come(world, id));
     world.run_for(Duration::from_secs(15));
     let tampered = world
         .relay(hostile)

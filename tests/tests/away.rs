@@ -7,35 +7,10 @@ use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::{Duration, WallTime};
+use umbel_tests::scenario::{ALICE, BOB, has_come, is_held, listen};
 use umbel_tests::{ClientName, RelayName, World};
 
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
 const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
-
-fn listen(world: &mut World, is_interactive: bool) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive,
-        },
-    );
-}
-
-fn is_held(world: &World, sent: MessageId) -> bool {
-    let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
-    world.has_notice(ALICE, is_it)
-}
-
-fn has_come(world: &World, sent: MessageId) -> bool {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .any(|(_, id, _)| *id == sent)
-}
 
 fn view_len(world: &World, relay: usize) -> usize {
     world.all_relays()[relay]

@@ -5,29 +5,8 @@ use std::collections::BTreeSet;
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::Duration;
+use umbel_tests::scenario::{ALICE, BOB, has_come, listen};
 use umbel_tests::{ClientName, RelayName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
-
-fn listen(world: &mut World, is_interactive: bool) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive,
-        },
-    );
-}
-
-fn has_come(world: &World, sent: MessageId) -> bool {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .any(|(_, id, _)| *id == sent)
-}
 
 fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
     world

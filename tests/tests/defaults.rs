@@ -8,13 +8,12 @@ use umbel_client::core::{Command, INBOXES_MAX, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::LINK_KEEPALIVE;
-use umbel_proto::network::{Network, Params};
+use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant};
+use umbel_tests::scenario::{ALICE, BOB, by_default, has_come, is_held_by, listen};
 use umbel_tests::world::network::{EndId, Node};
 use umbel_tests::{ClientName, World};
 
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
 const RELAYS: usize = 10;
 /// How long `umbel send` waits unless it is told otherwise: for one holder, and for all that are
 /// wanted.
@@ -23,16 +22,9 @@ const SEND_TIMEOUT_ALL: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn overlay() -> Network {
-    let params = Params {
-        receipts_min: 0,
-        danger_allow_private_addresses: true,
-        danger_accept_weak: true,
-        ..Params::DEFAULT
-    };
-    Network {
-        params,
-        ..Network::local()
-    }
+    let mut overlay = by_default();
+    overlay.params.danger_accept_weak = true;
+    overlay
 }
 
 /// Ten relays in address groups of their own, and two clients.
@@ -40,30 +32,6 @@ fn world(seed: u64) -> World {
     World::with_overlay(seed, overlay())
         .relays(RELAYS)
         .clients(2)
-}
-
-fn listen(world: &mut World, is_interactive: bool) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive,
-        },
-    );
-}
-
-fn is_held_by(world: &World, sent: MessageId, wanted_holders: usize) -> bool {
-    let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, .. } if *id == sent && *holders >= wanted_holders);
-    world.has_notice(ALICE, is_it)
-}
-
-fn has_come(world: &World, sent: MessageId) -> bool {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .any(|(_, id, _)| *id == sent)
 }
 
 /// When a client was first told something like this.

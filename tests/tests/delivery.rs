@@ -1,35 +1,14 @@
 //! A message, end to end, over real cores: discovered relays, circuits, a durable mailbox, an owner
 //! who is away.
 
-#![allow(
-    clippy::cast_possible_truncation,
-    reason = "a test that fails panics; lengths are made up"
-)]
-
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::Notice;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::time::Duration;
-use umbel_tests::{ClientName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
-
-fn listen(world: &mut World, is_interactive: bool) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive,
-        },
-    );
-}
-
-fn body(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at * 31 + number * 7) as u8).collect()
-}
+use umbel_tests::World;
+use umbel_tests::scenario::{ALICE, BOB, body, listen};
 
 #[test] // §8.3
 fn relays_that_join_through_one_another_all_know_each_other() {

@@ -2,42 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice, Warning};
+use umbel_client::core::{Notice, Warning};
 use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
+use umbel_tests::scenario::{ALICE, BOB, is_held, listen, received};
 use umbel_tests::world::network::Node;
-use umbel_tests::{ClientName, RelayName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
-
-fn listen(world: &mut World) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive: true,
-        },
-    );
-}
-
-fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(
-        ALICE,
-        |notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted),
-    )
-}
-
-fn received(world: &World) -> BTreeSet<MessageId> {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .map(|(_, id, _)| *id)
-        .collect()
-}
+use umbel_tests::{RelayName, World};
 
 #[test] // §10.2: an answered deposit is durable
 fn all_relays_crash_right_after_a_message_is_held() {
@@ -57,7 +28,7 @@ fn all_relays_crash_right_after_a_message_is_held() {
     for number in 0..8 {
         world.restart_relay(RelayName(number));
     }
-    listen(&mut world);
+    listen(&mut world, true);
     let came = |world: &World| received(world).contains(&id);
     assert!(
         world.run_until(Duration::from_secs(180), came),
@@ -76,7 +47,7 @@ fn a_sender_that_dies_goes_on_where_it_was() {
     world.crash_client(ALICE);
     assert_eq!(world.client(ALICE).disk.outbox_len(), 1);
     world.restart_client(ALICE);
-    listen(&mut world);
+    listen(&mut world, true);
     let came = |world: &World| received(world).contains(&id);
     assert!(
         world.run_until(Duration::from_secs(120), came),
@@ -91,7 +62,7 @@ fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
     for lived in [0, 1, 2, 3, 5, 8, 13, 30, 80, 200, 400] {
         let mut world = World::new(13).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        listen(&mut world);
+        listen(&mut world, true);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
         assert!(world.run_until(Duration::from_secs(60), |world| {
             received(world).contains(&warm)
@@ -137,7 +108,7 @@ fn holders_that_die_while_they_push_lose_and_double_nothing() {
     for (delay, lived) in usual.into_iter().chain(slow) {
         let mut world = World::new(14).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        listen(&mut world);
+        listen(&mut world, true);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
         assert!(world.run_until(Duration::from_secs(60), |world| {
             received(world).contains(&warm)
@@ -185,7 +156,7 @@ fn relays_come_and_go_while_messages_flow() {
     for seed in [21, 22, 23] {
         let mut world = World::new(seed).relays(12).clients(2);
         let address = world.create_inbox(BOB, "help");
-        listen(&mut world);
+        listen(&mut world, true);
         let mut sent = BTreeSet::new();
         for round in 0..30u8 {
             sent.insert(world.send(ALICE, &address, vec![round; 50 + usize::from(round) * 40]));
@@ -212,7 +183,7 @@ fn relays_come_and_go_while_messages_flow() {
 fn a_partition_delays_and_loses_nothing() {
     let mut world = World::new(31).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
-    listen(&mut world);
+    listen(&mut world, true);
     world.run_for(Duration::from_secs(5));
     for a in 0..4 {
         for b in 4..8 {
@@ -237,7 +208,7 @@ fn crashing_clients_lose_and_double_nothing() {
     for seed in 41..45 {
         let mut world = World::new(seed).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        listen(&mut world);
+        listen(&mut world, true);
         let mut durable = BTreeSet::new();
         for round in 0..12u64 {
             let id = world.send(ALICE, &address, vec![1; 300]);
@@ -253,7 +224,7 @@ fn crashing_clients_lose_and_double_nothing() {
             if round % 3 == 2 {
                 world.crash_client(BOB);
                 world.restart_client(BOB);
-                listen(&mut world);
+                listen(&mut world, true);
             }
         }
         let all = |world: &World| received(world) == durable;
@@ -289,7 +260,7 @@ fn a_relay_whose_seed_is_down_joins_later() {
 fn no_guard_is_blamed_for_relays_that_are_down() {
     let mut world = World::new(61).relays(12).clients(2);
     let address = world.create_inbox(BOB, "help");
-    listen(&mut world);
+    listen(&mut world, true);
     for number in 2..6 {
         world.crash_relay(RelayName(number));
     }
@@ -333,7 +304,7 @@ fn mailboxes_that_holders_lost_are_replaced() {
         world.relay(RelayName(number)).disk.lose_queues();
         world.restart_relay(RelayName(number));
     }
-    listen(&mut world);
+    listen(&mut world, true);
     let are_replaced = |world: &World| replaced_count(world) == 3;
     assert!(
         world.run_until(Duration::from_secs(300), are_replaced),
@@ -361,7 +332,7 @@ fn a_mailbox_out_of_reach_is_replaced_over_short_runs() {
         world.crash_client(BOB);
         world.run_for(Duration::from_secs(60));
         world.restart_client(BOB);
-        listen(&mut world);
+        listen(&mut world, true);
         world.run_for(Duration::from_secs(60));
     }
     assert_eq!(replaced_count(&world), 1, "{}", world.describe());

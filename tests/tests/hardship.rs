@@ -3,67 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice};
-use umbel_proto::ids::{MessageId, RelayId};
-use umbel_proto::network::{AddressGroups, Network, Params};
+use umbel_client::core::Notice;
+use umbel_proto::ids::RelayId;
+use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
+use umbel_tests::scenario::{ALICE, BOB, has_come, is_held_by, listen, patient};
 use umbel_tests::shells::relay::Sabotage;
-use umbel_tests::{ClientName, RelayName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
+use umbel_tests::{RelayName, World};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
-}
-
-fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(
-        ALICE,
-        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
-    )
-}
-
-fn has_come(world: &World, sent: MessageId) -> bool {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .any(|(_, id, _)| *id == sent)
-}
-
-fn listen(world: &mut World) {
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive: true,
-        },
-    );
-}
-
-/// The parameters that people have, but for receipts, addresses that are not public, and waits that
-/// are somebody else's.
-fn by_default() -> Network {
-    let danger = Params {
-        receipts_min: 0,
-        danger_allow_private_addresses: true,
-        ..Params::DEFAULT
-    };
-    let params = Params {
-        danger_address_groups: AddressGroups::Port,
-        second_deposit_delay: Duration::ZERO,
-        ..danger
-    };
-    Network {
-        params: Params {
-            selectable_age: Duration::ZERO,
-            puzzle_effort: 0,
-            ..params
-        },
-        ..Network::local()
-    }
 }
 
 /// How many circuits of three hops Alice has built.
@@ -104,7 +53,7 @@ fn half_of_the_network_starts_again_at_once_and_messages_go_on() {
     for seed in [501, 502, 503] {
         let mut world = World::new(seed).relays(12).clients(2);
         let address = world.create_inbox(BOB, "help");
-        listen(&mut world);
+        listen(&mut world, true);
         let warm = world.send(ALICE, &address, b"before".to_vec());
         assert!(
             world.run_until(seconds(30), |world| has_come(world, warm)),
@@ -131,12 +80,12 @@ fn half_of_the_network_starts_again_at_once_and_messages_go_on() {
 
 #[test] // §8.3(9a), §10.5(6)
 fn a_month_away_costs_no_address() {
-    for (seed, overlay) in [(511, Network::local()), (512, by_default())] {
+    for (seed, overlay) in [(511, Network::local()), (512, patient())] {
         let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
         assert!(
-            world.run_until(seconds(60), |world| is_held(world, warm)),
+            world.run_until(seconds(60), |world| is_held_by(world, warm, 1)),
             "{}",
             world.describe()
         );
@@ -145,7 +94,7 @@ fn a_month_away_costs_no_address() {
         world.skip(seconds(30 * 86_400));
         world.run_for(seconds(1200));
         world.restart_client(BOB);
-        listen(&mut world);
+        listen(&mut world, true);
         world.run_for(seconds(300));
         world.restart_client(ALICE);
         let sent = world.send(ALICE, &address, b"after a month".to_vec());
@@ -159,7 +108,7 @@ fn a_month_away_costs_no_address() {
 
 #[test] // §6.4(9), §6.4(10)
 fn a_view_full_of_dead_relays_still_has_a_path() {
-    for (seed, overlay, within) in [(521, Network::local(), 30), (522, by_default(), 120)] {
+    for (seed, overlay, within) in [(521, Network::local(), 30), (522, patient(), 120)] {
         let mut world = World::with_overlay(seed, overlay).relays(24).clients(2);
         let address = world.create_inbox(BOB, "help");
         world.run_for(seconds(20));
@@ -179,7 +128,7 @@ fn a_view_full_of_dead_relays_still_has_a_path() {
 
 #[test] // §6.4(6), §6.4(8): TCP or TLS without a Hello is a dial that hangs
 fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
-    for (seed, overlay) in [(531, Network::local()), (532, by_default())] {
+    for (seed, overlay) in [(531, Network::local()), (532, patient())] {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(1);
         assert!(builds_one(&mut world, seconds(60)), "{}", world.describe());
         for round in 0..2 {
@@ -203,12 +152,12 @@ fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
 
 #[test] // §6.4(10)
 fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
-    for (seed, overlay) in [(541, Network::local()), (542, by_default())] {
+    for (seed, overlay) in [(541, Network::local()), (542, patient())] {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
         assert!(
-            world.run_until(seconds(60), |world| is_held(world, warm)),
+            world.run_until(seconds(60), |world| is_held_by(world, warm, 1)),
             "{}",
             world.describe()
         );
@@ -220,7 +169,7 @@ fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
         for number in 0..6 {
             let sent = world.send(ALICE, &address, vec![number; 20]);
             assert!(
-                world.run_until(seconds(120), |world| is_held(world, sent)),
+                world.run_until(seconds(120), |world| is_held_by(world, sent, 1)),
                 "{number}: {}",
                 world.describe()
             );

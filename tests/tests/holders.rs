@@ -7,7 +7,7 @@ use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
 use umbel_tests::{ClientName, RelayName, World};
 
-const BOB: ClientName = ClientName(0);
+const OWNER: ClientName = ClientName(0);
 const RELAYS: usize = 12;
 
 fn seconds(count: u64) -> Duration {
@@ -20,9 +20,9 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
     let mut overlay = Network::local();
     overlay.params.retry_max = retry_max;
     let mut world = World::with_overlay(seed, overlay).relays(RELAYS).clients(1);
-    world.create_inbox(BOB, "help");
+    world.create_inbox(OWNER, "help");
     world.command(
-        BOB,
+        OWNER,
         Command::Listen {
             name: "help".to_owned(),
             is_interactive,
@@ -40,7 +40,7 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
 
 fn guard_of(world: &World) -> RelayName {
     let guard = world
-        .client(BOB)
+        .client(OWNER)
         .core()
         .and_then(|core| core.status().guard);
     guard
@@ -52,7 +52,7 @@ fn replaced_count(world: &World) -> usize {
     let is_it =
         |notice: &Notice| matches!(notice, Notice::Warning(Warning::MailboxReplaced { .. }));
     world
-        .client(BOB)
+        .client(OWNER)
         .notices
         .iter()
         .filter(|(_, notice)| is_it(notice))
@@ -83,7 +83,7 @@ fn a_holder_that_destroys_every_circuit_on_which_it_is_asked_is_replaced() {
         );
         let is_alarm = |notice: &Notice| matches!(notice, Notice::Warning(Warning::GuardFails));
         assert!(
-            !world.has_notice(BOB, is_alarm),
+            !world.has_notice(OWNER, is_alarm),
             "the guard is not behind it"
         );
     }
@@ -110,7 +110,7 @@ fn a_holder_that_ends_one_subscription_after_the_other_is_asked_ever_less() {
         world.run_for(seconds(12));
     }
     let to_holder = world
-        .client(BOB)
+        .client(OWNER)
         .notices
         .iter()
         .filter_map(|(at, notice)| match notice {

@@ -10,25 +10,17 @@
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
-use umbel_proto::network::{Network, Params};
+use umbel_proto::network::AddressGroups;
 use umbel_proto::time::{Duration, Instant};
+use umbel_tests::scenario::{ALICE, BOB, by_default, listen};
 use umbel_tests::{ClientName, RelayName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
 
 /// A world with all default parameters but those that need days, or real addresses.
 fn default_world(seed: u64) -> World {
-    let mut overlay = Network::local();
-    let local = overlay.params.clone();
-    overlay.params = Params {
-        danger_address_groups: local.danger_address_groups,
-        danger_allow_private_addresses: true,
-        danger_accept_weak: true,
-        receipts_min: 0,
-        selectable_age: Duration::ZERO,
-        ..Params::DEFAULT
-    };
+    let mut overlay = by_default();
+    overlay.params.danger_address_groups = AddressGroups::Port;
+    overlay.params.danger_accept_weak = true;
+    overlay.params.selectable_age = Duration::ZERO;
     World::with_overlay(seed, overlay).relays(12).clients(2)
 }
 
@@ -218,13 +210,7 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
 fn receive_once(world: &mut World) {
     world.restart_client(BOB);
     let since = world.now();
-    world.command(
-        BOB,
-        Command::Listen {
-            name: "help".into(),
-            is_interactive: false,
-        },
-    );
+    listen(world, false);
     let is_caught_up = |notice: &Notice| matches!(notice, Notice::CaughtUp { .. });
     assert!(world.run_until(Duration::from_secs(60), |world| told_since(
         world,

@@ -4,19 +4,25 @@
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
-use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
+use umbel_tests::scenario::{ALICE, BOB, by_default, has_come, is_held_by, listen};
 use umbel_tests::world::network::Node;
 use umbel_tests::{ClientName, RelayName, World};
 
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
-
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
+}
+
+/// The default parameters. Senders are not what is tested: they need not wait.
+fn default_params() -> Network {
+    let mut overlay = by_default();
+    overlay.params.danger_address_groups = AddressGroups::Port;
+    overlay.params.second_deposit_delay = Duration::ZERO;
+    overlay
 }
 
 fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
@@ -30,22 +36,6 @@ fn name_of(world: &World, relay: RelayId) -> RelayName {
     world
         .relay_named(relay)
         .unwrap_or_else(|| unreachable!("a relay of this world"))
-}
-
-fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(
-        ALICE,
-        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
-    )
-}
-
-fn has_come(world: &World, sent: MessageId) -> bool {
-    world
-        .client(BOB)
-        .disk
-        .messages
-        .iter()
-        .any(|(_, id, _)| *id == sent)
 }
 
 fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> usize {
@@ -71,7 +61,7 @@ fn next_run(world: &mut World) {
 
 fn send_and_wait(world: &mut World, address: &InboxAddress, within: Duration) -> bool {
     let sent = world.send(ALICE, address, b"hello".to_vec());
-    world.run_until(within, |world| is_held(world, sent))
+    world.run_until(within, |world| is_held_by(world, sent, 1))
 }
 
 /// Whether Alice builds a circuit soon. What is delivered depends on more: a dead guard may be a
@@ -192,7 +182,7 @@ fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once
         world.restart_relay(RelayName(number));
     }
     assert!(
-        world.run_until(seconds(20), |world| is_held(world, sent)),
+        world.run_until(seconds(20), |world| is_held_by(world, sent, 1)),
         "{}",
         world.describe()
     );
@@ -254,7 +244,7 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
         let before = built_count(&world, 3);
         let sent = world.send(ALICE, &address, b"past the liar".to_vec());
         assert!(
-            world.run_until(seconds(15), |world| is_held(world, sent)),
+            world.run_until(seconds(15), |world| is_held_by(world, sent, 1)),
             "{}",
             world.describe()
         );
@@ -318,26 +308,6 @@ fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
     );
 }
 
-/// A network of this many relays with these parameters, apart but for receipts and addresses that
-/// are not public.
-fn default_params() -> Network {
-    let danger = Params {
-        receipts_min: 0,
-        danger_allow_private_addresses: true,
-        ..Params::DEFAULT
-    };
-    // Senders are not what is tested: they need not wait.
-    let params = Params {
-        danger_address_groups: AddressGroups::Port,
-        second_deposit_delay: Duration::ZERO,
-        ..danger
-    };
-    Network {
-        params,
-        ..Network::local()
-    }
-}
-
 /// Bob has this many inboxes with a message in each; whether one run of `receive` brings them all.
 fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool, within: Duration) {
     let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
@@ -359,7 +329,7 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
         let address = address.unwrap_or_else(|| unreachable!("a ready inbox has an address"));
         let id = world.send(ALICE, &address, name.into_bytes());
         assert!(
-            world.run_until(seconds(300), |world| is_held(world, id)),
+            world.run_until(seconds(300), |world| is_held_by(world, id, 1)),
             "{}",
             world.describe()
         );
@@ -414,13 +384,7 @@ fn a_follower_that_slept_hears_again_within_seconds() {
     for (seed, asleep) in [(331, 65), (332, 30), (333, 3600)] {
         let mut world = World::new(seed).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(
-            BOB,
-            Command::Listen {
-                name: "help".into(),
-                is_interactive: true,
-            },
-        );
+        listen(&mut world, true);
         world.run_for(seconds(3));
         let first = world.send(ALICE, &address, b"before".to_vec());
         assert!(
@@ -448,13 +412,7 @@ fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds(
     for seconds_in in [3, 20, 31, 37, 45, 52, 58] {
         let mut world = World::new(340 + seconds_in).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(
-            BOB,
-            Command::Listen {
-                name: "help".into(),
-                is_interactive: true,
-            },
-        );
+        listen(&mut world, true);
         world.run_for(seconds(60 + seconds_in));
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
@@ -485,13 +443,7 @@ fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
         };
         let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
-        world.command(
-            BOB,
-            Command::Listen {
-                name: "help".into(),
-                is_interactive: true,
-            },
-        );
+        listen(&mut world, true);
         world.run_for(seconds(70));
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
@@ -532,7 +484,7 @@ fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_buil
             .filter(|&number| number != left)
             .for_each(|number| world.restart_relay(RelayName(number)));
         assert!(
-            world.run_until(seconds(40), |world| is_held(world, sent)),
+            world.run_until(seconds(40), |world| is_held_by(world, sent, 1)),
             "{}",
             world.describe()
         );

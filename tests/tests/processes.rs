@@ -20,14 +20,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use fleet::{Fleet, Profile, objects};
+use umbel_tests::scenario::body;
 
-/// Bytes that no two messages share.
-fn body(number: usize, len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| ((at * 131) ^ (number * 29) ^ (at >> 8)) as u8)
-        .collect()
-}
+use fleet::{Fleet, Profile, objects};
 
 /// Lengths from one byte to a hundred thousand, spread evenly in their logarithm.
 fn len_of(number: usize, count: usize) -> usize {

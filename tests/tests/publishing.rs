@@ -4,7 +4,7 @@ use umbel_client::core::{Command, Notice};
 use umbel_proto::time::Duration;
 use umbel_tests::{ClientName, RelayName, World};
 
-const BOB: ClientName = ClientName(0);
+const OWNER: ClientName = ClientName(0);
 const INBOXES: usize = 20;
 
 fn published(world: &World) -> usize {
@@ -21,20 +21,20 @@ fn name(number: usize) -> String {
 
 /// Bob's command is over, and the next one runs for a while.
 fn next_run(world: &mut World) {
-    world.command(BOB, Command::Stop);
+    world.command(OWNER, Command::Stop);
     world.run_for(Duration::from_secs(1));
-    world.crash_client(BOB);
-    world.restart_client(BOB);
+    world.crash_client(OWNER);
+    world.restart_client(OWNER);
 }
 
 #[test] // §9.4(3)
 fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     let mut world = World::new(601).relays(9).clients(1);
     for number in 0..INBOXES {
-        world.command(BOB, Command::CreateInbox { name: name(number) });
+        world.command(OWNER, Command::CreateInbox { name: name(number) });
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name(number));
         assert!(world.run_until(Duration::from_secs(60), |world| {
-            world.has_notice(BOB, is_ready)
+            world.has_notice(OWNER, is_ready)
         }));
     }
     world.run_for(Duration::from_secs(20));
@@ -52,7 +52,7 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     let before = published(&world);
     next_run(&mut world);
     world.command(
-        BOB,
+        OWNER,
         Command::Listen {
             name: name(7),
             is_interactive: false,
@@ -67,11 +67,11 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     );
     // Days later all are due, whatever the command is.
     let before = published(&world);
-    world.command(BOB, Command::Stop);
-    world.crash_client(BOB);
+    world.command(OWNER, Command::Stop);
+    world.crash_client(OWNER);
     world.skip(Duration::from_secs(2 * 86_400));
     world.run_for(Duration::from_secs(60));
-    world.restart_client(BOB);
+    world.restart_client(OWNER);
     world.run_for(Duration::from_secs(60));
     let count = published(&world) - before;
     assert!(
@@ -87,11 +87,11 @@ fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
         let mut world = World::new(seed).relays(9).clients(1);
         world.run_for(Duration::from_secs(30));
         (4..9).for_each(|number| world.relay(RelayName(number)).disk.is_full = true);
-        world.command(BOB, Command::CreateInbox { name: name(0) });
+        world.command(OWNER, Command::CreateInbox { name: name(0) });
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
         assert!(
             world.run_until(Duration::from_secs(50), |world| world
-                .has_notice(BOB, is_ready)),
+                .has_notice(OWNER, is_ready)),
             "{}",
             world.describe()
         );

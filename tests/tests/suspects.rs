@@ -4,45 +4,13 @@
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Notice, Warning};
-use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
+use umbel_tests::scenario::{ALICE, BOB, is_held_by, patient};
 use umbel_tests::shells::relay::Sabotage;
-use umbel_tests::{ClientName, RelayName, World};
-
-const ALICE: ClientName = ClientName(0);
-const BOB: ClientName = ClientName(1);
-
-/// Rests as long as by default; senders need not wait, nor solve puzzles.
-fn patient() -> Network {
-    let danger = Params {
-        receipts_min: 0,
-        danger_allow_private_addresses: true,
-        ..Params::DEFAULT
-    };
-    let params = Params {
-        danger_address_groups: AddressGroups::Port,
-        second_deposit_delay: Duration::ZERO,
-        ..danger
-    };
-    Network {
-        params: Params {
-            selectable_age: Duration::ZERO,
-            puzzle_effort: 0,
-            ..params
-        },
-        ..Network::local()
-    }
-}
-
-fn is_held(world: &World, sent: MessageId) -> bool {
-    world.has_notice(
-        ALICE,
-        |notice| matches!(notice, Notice::Held { id, holders: 1.., .. } if *id == sent),
-    )
-}
+use umbel_tests::{RelayName, World};
 
 /// The relays at this place of Alice's circuits since her first so many notices, the last one last.
 fn hops_since(world: &World, place: usize, since: usize) -> Vec<RelayId> {
@@ -93,7 +61,7 @@ fn send_all(world: &mut World, address: &InboxAddress, count: u8) {
         let sent = world.send(ALICE, address, vec![number; 50]);
         let within = Duration::from_secs(200);
         assert!(
-            world.run_until(within, |world| is_held(world, sent)),
+            world.run_until(within, |world| is_held_by(world, sent, 1)),
             "message {number}: {}",
             world.describe()
         );
@@ -108,7 +76,7 @@ fn misbehave(seed: u64, place: usize, deed: Deed) -> Trial {
     world.crash_client(BOB);
     let first = world.send(ALICE, &address, b"before".to_vec());
     assert!(
-        world.run_until(Duration::from_secs(60), |world| is_held(world, first)),
+        world.run_until(Duration::from_secs(60), |world| is_held_by(world, first, 1)),
         "{}",
         world.describe()
     );

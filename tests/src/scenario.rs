@@ -1,0 +1,81 @@
+//! What most tests begin with: Alice, who sends, and Bob, who has an inbox called "help"; and the
+//! networks that they are in.
+
+use std::collections::BTreeSet;
+
+use umbel_client::core::{Command, Notice};
+use umbel_proto::ids::MessageId;
+use umbel_proto::network::{AddressGroups, Network, Params};
+use umbel_proto::time::Duration;
+
+use crate::{ClientName, World};
+
+/// Sends to Bob: the first client of a world.
+pub const ALICE: ClientName = ClientName(0);
+/// Owns the inbox "help": the second client of a world.
+pub const BOB: ClientName = ClientName(1);
+
+/// The parameters that people have. Only receipts and public addresses are not asked for.
+pub fn by_default() -> Network {
+    Network {
+        params: Params {
+            receipts_min: 0,
+            danger_allow_private_addresses: true,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    }
+}
+
+/// The same where senders don't wait: every port is an address group, relays are chosen as soon as
+/// they are known, second deposits come at once, and there are no puzzles. What fails rests as long
+/// as by default.
+pub fn patient() -> Network {
+    let mut network = by_default();
+    network.params.danger_address_groups = AddressGroups::Port;
+    network.params.second_deposit_delay = Duration::ZERO;
+    network.params.selectable_age = Duration::ZERO;
+    network.params.puzzle_effort = 0;
+    network
+}
+
+/// Bob fetches what has come, and follows his inbox from then on.
+pub fn listen(world: &mut World, is_interactive: bool) {
+    world.command(
+        BOB,
+        Command::Listen {
+            name: "help".into(),
+            is_interactive,
+        },
+    );
+}
+
+/// Whether Alice was told that as many holders as are wanted have her message.
+pub fn is_held(world: &World, sent: MessageId) -> bool {
+    let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
+    world.has_notice(ALICE, is_it)
+}
+
+/// Whether Alice was told that at least this many holders have her message.
+pub fn is_held_by(world: &World, sent: MessageId, holders_min: usize) -> bool {
+    let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, .. } if *id == sent && *holders >= holders_min);
+    world.has_notice(ALICE, is_it)
+}
+
+/// Whether Bob has a message.
+pub fn has_come(world: &World, sent: MessageId) -> bool {
+    received(world).contains(&sent)
+}
+
+/// The messages that Bob has.
+pub fn received(world: &World) -> BTreeSet<MessageId> {
+    let messages = world.client(BOB).disk.messages.iter();
+    messages.map(|(_, id, _)| *id).collect()
+}
+
+/// Bytes that no two messages share.
+pub fn body(number: usize, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|at| ((at * 131) ^ (number * 29) ^ (at >> 8)).to_le_bytes()[0])
+        .collect()
+}
