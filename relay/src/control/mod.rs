@@ -12,6 +12,7 @@ mod clock;
 mod discover;
 mod extend;
 pub mod io;
+mod keys;
 mod links;
 mod own;
 mod serve;
@@ -37,12 +38,13 @@ use circuits::Circuits;
 use clock::Clock;
 use discover::Discovery;
 use io::{Effect, LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
+use keys::OnionKeys;
 use links::Links;
+use own::OwnDescriptor;
 use serve::Services;
 use timers::{Timer, Timers};
-use upkeep::{OnionKeys, OwnDescriptor};
 
-pub use upkeep::Responder;
+pub use keys::Responder;
 
 /// What a relay is told at its start.
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
@@ -187,7 +189,7 @@ impl Control {
         };
         let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
         let relay = RelayId::from(config.identity.public());
-        let descriptor = upkeep::issue_descriptor(&config, &keys, wall, rng);
+        let descriptor = own::issue_descriptor(&config, &keys, wall, rng);
         let book = Book::restore(&config.network, relays, wall);
         let holder = Holder::restore(config.network.id, relay, config.holder, queues);
         let services = Services::restore(holder, inbox_descriptors);

@@ -1,18 +1,54 @@
-//! What a relay says of itself, when that changes from outside: new addresses, new limits, another
-//! relay with its identity.
+//! A relay's own descriptor (docs/protocol.md §8.1): issued, issued anew when it ages or its
+//! addresses change, and defended against another process with the same identity.
 
 use std::net::SocketAddr;
 
-use rand::CryptoRng;
-use umbel_proto::directory::descriptor::{DescriptorFault, Unverified};
+use rand::{CryptoRng, RngExt};
+use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
-use super::upkeep::issue_descriptor;
-use super::{Control, Tuning};
+use super::io::News;
+use super::keys::OnionKeys;
+use super::{Control, ControlConfig, Tuning};
 
 /// How soon this relay outdoes another descriptor of itself once more: two relays that do so tell
 /// the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// This relay's descriptor, and when it is issued anew.
+pub(super) struct OwnDescriptor {
+    pub(super) bytes: Vec<u8>,
+    pub(super) issued_at: WallTime,
+    pub(super) republish_at: WallTime,
+}
+
+/// This relay's descriptor, as of now.
+pub(super) fn issue_descriptor(
+    config: &ControlConfig,
+    keys: &OnionKeys,
+    wall: WallTime,
+    rng: &mut dyn CryptoRng,
+) -> OwnDescriptor {
+    let descriptor = RelayDescriptor {
+        network: config.network.id,
+        relay: config.identity.public().into(),
+        onion_keys: keys.public(),
+        addresses: config.addresses.clone(),
+        roles: config.roles,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        issued_at: wall,
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    let params = &config.network.params;
+    let jitter = params.republish_jitter.mul_f64(rng.random_range(0.0..2.0));
+    let republish_at = wall + (params.republish + jitter).saturating_sub(params.republish_jitter);
+    OwnDescriptor {
+        bytes: descriptor.sign(&config.identity),
+        issued_at: wall,
+        republish_at,
+    }
+}
 
 /// Descriptors of this relay that come from elsewhere.
 #[derive(Debug, Default)]
@@ -21,6 +57,29 @@ pub(super) struct Twins {
 }
 
 impl Control {
+    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by
+    /// us either.
+    pub(super) fn view_own_descriptor(&mut self, wall: WallTime) {
+        if self.config.addresses.is_empty() {
+            return; // nobody can dial it yet; whoever looks for its addresses has said so
+        }
+        if let Err(fault) = self
+            .book
+            .own(&self.config.network, wall, &self.descriptor.bytes)
+        {
+            self.out.news.push_back(News::DescriptorRefused(fault));
+        }
+    }
+
+    /// Issues the descriptor anew and passes it on.
+    pub(super) fn reissue(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.keys.redate(wall, &mut self.out.store);
+        self.descriptor = issue_descriptor(&self.config, &self.keys, wall, rng);
+        self.view_own_descriptor(wall);
+        let bytes = self.descriptor.bytes.clone();
+        self.spread(&bytes);
+    }
+
     /// A descriptor of this relay came from a peer. One that this process did not issue and that is
     /// newer is of the time before its clock was set back, or of another process with the same
     /// identity: it is never taken, and outdone at the next sweep.

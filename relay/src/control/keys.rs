@@ -1,0 +1,132 @@
+//! The onion keys of a relay, and the answering of handshakes with them (docs/protocol.md §5.3).
+//!
+//! A key is honoured for one more life after the next was made: circuits to whoever has the
+//! descriptor of the day before must not fail. Secrets leave only toward the store.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rand::CryptoRng;
+use umbel_proto::handshake::{
+    HandshakeFault, HopKeys, OnionKey, OnionSecret, Onionskin, Reply, respond,
+};
+use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
+use umbel_proto::time::WallTime;
+
+use super::io::{StoreOp, StoredOnionKey};
+
+/// A relay's onion keys, newest first.
+pub(super) struct OnionKeys {
+    stored: Vec<StoredOnionKey>,
+    secrets: Arc<[OnionSecret]>,
+}
+
+/// Answers handshakes with the onion keys of the moment; public-key work for any thread.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "holds keys")]
+pub struct Responder {
+    network: NetworkId,
+    relay: RelayId,
+    secrets: Arc<[OnionSecret]>,
+}
+
+impl Responder {
+    /// Answers one handshake.
+    ///
+    /// # Errors
+    /// The onionskin is not for this relay and one of its keys, or breaks a rule of §5.
+    pub fn respond(
+        &self,
+        onionskin: &Onionskin,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(HopKeys, Box<Reply>), HandshakeFault> {
+        respond(&self.network, &self.relay, &self.secrets, onionskin, rng)
+            .map(|(keys, reply)| (keys, Box::new(reply)))
+    }
+}
+
+impl OnionKeys {
+    /// Takes up stored keys, and makes one if there is none.
+    pub(super) fn restore(
+        stored: Vec<StoredOnionKey>,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+        ops: &mut VecDeque<StoreOp>,
+    ) -> Self {
+        let is_empty = stored.is_empty();
+        let mut keys = Self {
+            stored,
+            secrets: Arc::from([]),
+        };
+        keys.redate(wall, ops);
+        if is_empty {
+            keys.add(wall, rng, ops);
+        } else {
+            keys.expand();
+        }
+        keys
+    }
+
+    pub(super) fn responder(&self, network: NetworkId, relay: RelayId) -> Responder {
+        Responder {
+            network,
+            relay,
+            secrets: Arc::clone(&self.secrets),
+        }
+    }
+
+    /// The public halves, newest first.
+    pub(super) fn public(&self) -> Vec<OnionKey> {
+        self.secrets.iter().map(OnionSecret::public).collect()
+    }
+
+    /// When the current key was made.
+    pub(super) fn created_at(&self) -> WallTime {
+        self.stored
+            .first()
+            .map_or(WallTime(0), |key| key.created_at)
+    }
+
+    /// Keys that a wrong clock made are no younger than now: else they would be kept for as long as
+    /// it was ahead.
+    pub(super) fn redate(&mut self, wall: WallTime, ops: &mut VecDeque<StoreOp>) {
+        let is_future = |key: &&mut StoredOnionKey| key.created_at > wall + CLOCK_SKEW_MAX;
+        let mut is_changed = false;
+        for key in self.stored.iter_mut().filter(is_future) {
+            key.created_at = wall;
+            is_changed = true;
+        }
+        if is_changed {
+            ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
+        }
+    }
+
+    /// Makes a new current key.
+    pub(super) fn add(
+        &mut self,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+        ops: &mut VecDeque<StoreOp>,
+    ) {
+        let secret = OnionSecret::generate(rng);
+        self.stored.insert(
+            0,
+            StoredOnionKey {
+                secret: secret.seed(),
+                created_at: wall,
+            },
+        );
+        self.stored.truncate(ONION_KEYS_MAX);
+        ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
+        self.expand();
+    }
+
+    fn expand(&mut self) {
+        self.secrets = self
+            .stored
+            .iter()
+            .map(|key| OnionSecret::from_seed(&key.secret))
+            .collect();
+    }
+}
