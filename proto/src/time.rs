@@ -82,6 +82,15 @@ impl core::ops::Add<Duration> for WallTime {
     }
 }
 
+/// One reading of a node's clocks: all that a call does is done at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment {
+    /// By the monotonic clock: timeouts go by it.
+    pub now: Instant,
+    /// By the calendar: validity goes by it.
+    pub wall: WallTime,
+}
+
 /// The period an inbox's blinded key is valid for: a week, numbered from the Unix epoch
 /// (docs/protocol.md §9.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

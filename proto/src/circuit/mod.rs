@@ -4,10 +4,12 @@
 //! What is between them, a relay's transit half, is [`crate::onion::transit`] and a table in the
 //! relay. Both ends are driven alike: cells or messages in by `handle_*`; then events out by
 //! `poll_event` and cells by `poll_cell`, until there are none. A machine whose peer broke a rule
-//! is closed: its keys are gone, and it refuses everything.
+//! is closed: its keys are gone, and it refuses everything. [`requests`] is the origin's end
+//! together with those who wait for answers on it.
 
 mod half;
 pub mod origin;
+pub mod requests;
 mod stream;
 pub mod terminal;
 mod window;
@@ -18,6 +20,7 @@ use crate::ids::CircId;
 use crate::message::{Credit, Data, RelayMsg};
 
 pub use origin::{OriginCircuit, OriginEvent};
+pub use requests::{Answer, RequestCircuit, RequestEvent};
 pub use stream::Full;
 pub use terminal::{TerminalCircuit, TerminalEvent};
 

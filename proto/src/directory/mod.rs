@@ -3,12 +3,13 @@
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
 //! what lasts of it, and the addresses that outlive it · [`reconcile`] how two views become one ·
-//! [`choice`] how a relay is drawn from a view · [`ring`] which relays keep an inbox's descriptor ·
-//! [`service`] what the directory service speaks.
+//! [`gossip`] with whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
+//! [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
 
 pub mod book;
 pub mod choice;
 pub mod descriptor;
+pub mod gossip;
 pub mod reconcile;
 pub mod ring;
 pub mod service;
@@ -18,6 +19,7 @@ pub use book::{Book, BookOp, BookRow};
 pub use descriptor::{
     DescriptorFault, Receipt, RelayDescriptor, Roles, Unverified, VerifiedDescriptor,
 };
+pub use gossip::Gossip;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Inserted, NetView};
 

@@ -1,0 +1,338 @@
+//! How relays find each other: whom a relay reconciles its view with and when, and which news it
+//! passes on (docs/protocol.md §8.3).
+//!
+//! Owns no book, no link and no circuit, so that it runs without a relay. Whoever drives it makes
+//! the links, carries the requests, and takes what was learned into the book before the next call.
+//! Everything here is bounded: exchanges, rumours, and awaited relays by what is dialled at once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rand::seq::IteratorRandom;
+use rand::{CryptoRng, RngExt};
+use serde_bytes::ByteBuf;
+
+use super::book::Book;
+use super::descriptor::Unverified;
+use super::reconcile::{SyncFault, SyncStep, Syncer};
+use super::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
+use crate::ids::{Peer, RelayId};
+use crate::network::Network;
+use crate::time::{Duration, Instant};
+
+/// An exchange that takes longer is given up.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most exchanges at once.
+const EXCHANGES_MAX: usize = 32;
+/// A relay that is alone tries at least this often to find others.
+const ALONE_INTERVAL: Duration = Duration::from_secs(5);
+/// How many relays that it knew are dialled then, besides a seed.
+const WAYS_BACK: usize = 3;
+/// To how many linked relays a new descriptor is passed on; reconciliation does the rest.
+const RUMOUR_FANOUT: usize = 3;
+/// News waits no longer than this.
+const RUMOUR_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Most descriptors that wait to be passed on; beyond it the oldest are left to reconciliation.
+const RUMOURS_MAX: usize = 1024;
+
+/// Names one exchange of requests and replies with one relay; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExchangeId(u64);
+
+/// What the machine wants done.
+#[derive(Debug)]
+pub enum Out {
+    /// Make a link to this relay; answered by [`Gossip::handle_linked`] or
+    /// [`Gossip::handle_dial_failed`].
+    Dial(RelayId),
+    /// Ask this linked relay's directory service; answered by [`Gossip::handle_reply`] or
+    /// [`Gossip::handle_failed`]. All requests of one exchange go on one circuit.
+    Ask {
+        /// Which exchange.
+        exchange: ExchangeId,
+        /// Whom.
+        relay: RelayId,
+        /// What.
+        request: DirectoryRequest,
+        /// When a request that is not answered has failed.
+        due_at: Instant,
+    },
+    /// Take this descriptor into the book if it is valid.
+    Learned(Unverified),
+    /// An exchange is over.
+    Done(ExchangeId),
+    /// An exchange is over because the other side broke a rule: destroy its circuit (§8.3(6)).
+    Broken(ExchangeId, SyncFault),
+}
+
+/// Why the machine wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// A reconciliation is due.
+    Sync,
+    /// News is passed on.
+    Rumour,
+}
+
+/// What the machine decides by.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Its network.
+    pub network: &'a Network,
+    /// The relays it knows, itself among them.
+    pub book: &'a Book,
+    /// Peers to join through.
+    pub seeds: &'a [Peer],
+}
+
+/// A relay's part in the gossip of its network.
+///
+/// After each `handle_*` drain [`Gossip::poll_out`]; [`Gossip::poll_timeout`] last.
+#[derive(Debug)]
+pub struct Gossip {
+    own: RelayId,
+    linked: BTreeSet<RelayId>,
+    /// Relays to reconcile with once they are linked.
+    awaited: BTreeSet<RelayId>,
+    exchanges: BTreeMap<ExchangeId, Exchange>,
+    next_exchange: u64,
+    rumours: VecDeque<ByteBuf>,
+    sync_at: Instant,
+    rumour_at: Instant,
+    out: VecDeque<Out>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    relay: RelayId,
+    due_at: Instant,
+    job: Job,
+}
+
+#[derive(Debug)]
+enum Job {
+    Sync(Box<Syncer>),
+    Push,
+}
+
+impl Gossip {
+    /// A relay that has no link yet; its first reconciliation is due at once.
+    pub const fn new(own: RelayId, now: Instant) -> Self {
+        Self {
+            own,
+            linked: BTreeSet::new(),
+            awaited: BTreeSet::new(),
+            exchanges: BTreeMap::new(),
+            next_exchange: 0,
+            rumours: VecDeque::new(),
+            sync_at: now,
+            rumour_at: now,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// A link with this relay is up, dialled by either side.
+    pub fn handle_linked(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
+        self.linked.insert(relay);
+        if self.awaited.remove(&relay) {
+            self.begin_sync(now, relay, known);
+        }
+    }
+
+    /// There is no link with this relay any more.
+    pub fn handle_unlinked(&mut self, relay: RelayId) {
+        self.linked.remove(&relay);
+    }
+
+    /// This relay can't be dialled.
+    pub fn handle_dial_failed(&mut self, relay: RelayId) {
+        self.awaited.remove(&relay);
+    }
+
+    /// The last request of an exchange was answered.
+    pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
+        let Some(running) = self.exchanges.get_mut(&exchange) else {
+            return; // given up a moment ago
+        };
+        match (&mut running.job, reply) {
+            (Job::Sync(syncer), reply) => {
+                let step = syncer.on_reply(known.book.view(), reply);
+                self.on_step(exchange, step);
+            }
+            (Job::Push, DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+                self.end(exchange, Out::Done(exchange));
+            }
+            (Job::Push, _) => self.end(exchange, Out::Broken(exchange, SyncFault::Unexpected)),
+        }
+    }
+
+    fn on_step(&mut self, exchange: ExchangeId, step: Result<SyncStep, SyncFault>) {
+        match step {
+            Ok(SyncStep { received, request }) => {
+                self.out.extend(received.into_iter().map(Out::Learned));
+                match request {
+                    Some(request) => self.ask(exchange, request),
+                    None => self.end(exchange, Out::Done(exchange)),
+                }
+            }
+            Err(SyncFault::Refused(_)) => self.end(exchange, Out::Done(exchange)),
+            Err(fault) => self.end(exchange, Out::Broken(exchange, fault)),
+        }
+    }
+
+    /// An exchange can't go on: its circuit is gone, or an answer is late.
+    pub fn handle_failed(&mut self, exchange: ExchangeId) {
+        self.exchanges.remove(&exchange);
+    }
+
+    /// A descriptor is news: it is passed on (§8.3(10)).
+    pub fn handle_news(&mut self, descriptor: &[u8]) {
+        if self.rumours.len() >= RUMOURS_MAX {
+            self.rumours.pop_front();
+        }
+        self.rumours.push_back(ByteBuf::from(descriptor));
+    }
+
+    /// Runs what is due by `now`; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
+        if self.sync_at <= now {
+            self.on_sync_timer(now, known, rng);
+        }
+        if self.rumour_at <= now {
+            self.on_rumour_timer(now, known, rng);
+        }
+    }
+
+    /// Nothing is exchanged any more, and nobody is waited for.
+    pub fn handle_stop(&mut self) {
+        self.awaited.clear();
+        self.exchanges.clear();
+        self.rumours.clear();
+        self.out.clear();
+    }
+
+    /// The next thing to do.
+    pub fn poll_out(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due, and why.
+    pub fn poll_timeout(&self) -> (Instant, Timer) {
+        (self.sync_at, Timer::Sync).min((self.rumour_at, Timer::Rumour))
+    }
+
+    fn on_sync_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
+        let interval = known.network.params.sync_interval;
+        let pause = if self.is_alone(known) {
+            interval.min(ALONE_INTERVAL)
+        } else {
+            interval
+        };
+        let jitter = rng.random_range(0.75..1.25); // §8.3(9)
+        self.sync_at = now + pause.mul_f64(jitter);
+        self.sync(now, known, rng);
+    }
+
+    /// Reconciles with some relay now; a relay that is alone tries every way back at once.
+    pub fn sync(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
+        let relays = if self.is_alone(known) {
+            self.pick_ways_back(known, rng)
+        } else {
+            self.pick_one(known, rng).into_iter().collect()
+        };
+        for relay in relays {
+            if self.linked.contains(&relay) {
+                self.begin_sync(now, relay, known);
+            } else {
+                self.awaited.insert(relay);
+                self.out.push_back(Out::Dial(relay));
+            }
+        }
+    }
+
+    /// Whether this relay knows no other, or has a link to none: what it knows of them may be out
+    /// of date.
+    fn is_alone(&self, known: Known<'_>) -> bool {
+        known.book.view().len() <= 1 || self.linked.is_empty()
+    }
+
+    fn pick_one(&self, known: Known<'_>, rng: &mut dyn CryptoRng) -> Option<RelayId> {
+        let view = known.book.view().iter().map(|descriptor| descriptor.relay);
+        let seeds = known.seeds.iter().map(|seed| seed.id);
+        let others = view.chain(seeds).filter(|&relay| relay != self.own);
+        others.choose(rng)
+    }
+
+    /// A seed, and some of all relays that are in the view or were.
+    fn pick_ways_back(&self, known: Known<'_>, rng: &mut dyn CryptoRng) -> BTreeSet<RelayId> {
+        let is_other = |relay: &RelayId| *relay != self.own;
+        let past = known.book.last_known(known.network);
+        let relays = known.book.view().iter().chain(past);
+        let relays = relays.map(|descriptor| descriptor.relay).filter(is_other);
+        let seeds = known.seeds.iter().map(|seed| seed.id).filter(is_other);
+        let mut picked: BTreeSet<RelayId> = relays.sample(rng, WAYS_BACK).into_iter().collect();
+        picked.extend(seeds.choose(rng));
+        picked
+    }
+
+    /// Passes on what is new, to a few of the relays that are linked.
+    fn on_rumour_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
+        let interval = known.network.params.sync_interval;
+        self.rumour_at = now + (interval / 4).min(RUMOUR_INTERVAL_MAX);
+        let count = self.rumours.len().min(PUSH_MAX);
+        let news: Vec<ByteBuf> = self.rumours.drain(..count).collect();
+        if news.is_empty() {
+            return;
+        }
+        let listeners: Vec<RelayId> = self.linked.iter().copied().sample(rng, RUMOUR_FANOUT);
+        for relay in listeners {
+            let request = DirectoryRequest::Push(news.clone());
+            self.begin(now, relay, known, Job::Push, request);
+        }
+    }
+
+    fn begin_sync(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
+        let (syncer, request) = Syncer::begin(known.book.view());
+        self.begin(now, relay, known, Job::Sync(Box::new(syncer)), request);
+    }
+
+    /// Begins an exchange, unless there are too many or no circuit can be made to this relay.
+    fn begin(
+        &mut self,
+        now: Instant,
+        relay: RelayId,
+        known: Known<'_>,
+        job: Job,
+        request: DirectoryRequest,
+    ) {
+        let is_busy = self.exchanges.len() >= EXCHANGES_MAX;
+        if is_busy || known.book.view().get(&relay).is_none() {
+            return;
+        }
+        let exchange = ExchangeId(self.next_exchange);
+        self.next_exchange += 1;
+        let due_at = now + EXCHANGE_TIMEOUT;
+        let running = Exchange { relay, due_at, job };
+        self.exchanges.insert(exchange, running);
+        self.ask(exchange, request);
+    }
+
+    fn ask(&mut self, exchange: ExchangeId, request: DirectoryRequest) {
+        if let Some(&Exchange { relay, due_at, .. }) = self.exchanges.get(&exchange) {
+            self.out.push_back(Out::Ask {
+                exchange,
+                relay,
+                request,
+                due_at,
+            });
+        }
+    }
+
+    fn end(&mut self, exchange: ExchangeId, out: Out) {
+        self.exchanges.remove(&exchange);
+        self.out.push_back(out);
+    }
+}
+
+#[cfg(test)]
+#[path = "gossip_tests.rs"]
+mod tests;

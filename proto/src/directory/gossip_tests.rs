@@ -1,0 +1,249 @@
+//! Many gossip machines without relays, links or circuits: a call is a round trip.
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+
+use super::*;
+use crate::directory::reconcile;
+use crate::directory::testing::{self, WALL};
+
+/// One machine, the book it drives, and its own descriptor.
+struct Node {
+    gossip: Gossip,
+    book: Book,
+    descriptor: Vec<u8>,
+    seeds: Vec<Peer>,
+    is_up: bool,
+}
+
+/// Machines that reach each other by a call.
+struct Gossips {
+    network: Network,
+    nodes: BTreeMap<RelayId, Node>,
+    /// In the order of their numbers.
+    ids: Vec<RelayId>,
+    now: Instant,
+    rng: ChaCha20Rng,
+}
+
+impl Gossips {
+    /// Relays of which all but the first know nothing but the first.
+    fn new(count: u32) -> Self {
+        let network = testing::public_network();
+        let ids: Vec<_> = (0..count)
+            .map(|number| testing::relay(number).descriptor.relay)
+            .collect();
+        let mut nodes = BTreeMap::new();
+        for (number, &id) in (0..count).zip(&ids) {
+            let descriptor = testing::relay(number).verified().bytes().to_vec();
+            let mut book = Book::new();
+            book.own(&network, WALL, &descriptor).unwrap();
+            let seed = Peer {
+                id: ids[0],
+                host_port: "seed.example:9000".to_owned(),
+            };
+            let node = Node {
+                gossip: Gossip::new(id, Instant::default()),
+                book,
+                descriptor,
+                seeds: vec![seed],
+                is_up: true,
+            };
+            nodes.insert(id, node);
+        }
+        Self {
+            network,
+            nodes,
+            ids,
+            now: Instant::default(),
+            rng: ChaCha20Rng::seed_from_u64(11),
+        }
+    }
+
+    /// Lets one machine act, then does what it wants.
+    fn act(&mut self, id: RelayId, act: impl FnOnce(&mut Gossip, Known<'_>, &mut ChaCha20Rng)) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let known = Known {
+            network: &self.network,
+            book: &node.book,
+            seeds: &node.seeds,
+        };
+        act(&mut node.gossip, known, &mut self.rng);
+        while let Some(out) = self.nodes.get_mut(&id).and_then(|it| it.gossip.poll_out()) {
+            self.on_out(id, out);
+        }
+    }
+
+    fn on_out(&mut self, id: RelayId, out: Out) {
+        let now = self.now;
+        match out {
+            Out::Dial(other) if self.nodes.get(&other).is_some_and(|it| it.is_up) => {
+                self.link(id, other);
+            }
+            Out::Dial(other) => self.act(id, |it, _, _| it.handle_dial_failed(other)),
+            Out::Ask {
+                exchange,
+                relay,
+                request,
+                due_at,
+            } => {
+                assert!(due_at > now);
+                if self.nodes.get(&relay).is_some_and(|it| it.is_up) {
+                    let reply = self.serve(relay, request);
+                    self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
+                } else {
+                    self.act(id, |it, _, _| it.handle_failed(exchange));
+                }
+            }
+            Out::Learned(descriptor) => drop(self.learn(id, descriptor)),
+            Out::Done(_) => {}
+            Out::Broken(_, fault) => panic!("nobody broke a rule: {fault:?}"),
+        }
+    }
+
+    fn link(&mut self, one: RelayId, other: RelayId) {
+        let now = self.now;
+        for (id, peer) in [(one, other), (other, one)] {
+            let said = Unverified::decode(&self.nodes[&peer].descriptor).unwrap();
+            self.learn(id, said);
+            self.act(id, |it, known, _| it.handle_linked(now, peer, known));
+        }
+    }
+
+    fn serve(&mut self, id: RelayId, request: DirectoryRequest) -> DirectoryReply {
+        match request {
+            DirectoryRequest::Sync(request) => {
+                DirectoryReply::Sync(reconcile::answer(self.nodes[&id].book.view(), &request))
+            }
+            DirectoryRequest::Push(list) => {
+                let pushed = list.iter().map(|bytes| Unverified::decode(bytes).unwrap());
+                let news = pushed.filter(|it| self.learn(id, it.clone())).count();
+                DirectoryReply::Pushed {
+                    accepted: news as u32,
+                }
+            }
+            DirectoryRequest::PublishInbox(_) | DirectoryRequest::LookupInbox { .. } => {
+                panic!("gossip asks no such thing")
+            }
+        }
+    }
+
+    fn learn(&mut self, id: RelayId, descriptor: Unverified) -> bool {
+        let node = self.nodes.get_mut(&id).unwrap();
+        if descriptor.relay() == id {
+            return false;
+        }
+        let learned = node.book.learn(&self.network, WALL, descriptor).unwrap();
+        if learned.is_news() {
+            node.gossip.handle_news(learned.descriptor.bytes());
+        }
+        learned.is_news()
+    }
+
+    /// Runs what is due for so long.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let up = self.nodes.iter().filter(|(_, node)| node.is_up);
+            let next = up
+                .map(|(&id, node)| (node.gossip.poll_timeout().0, id))
+                .min();
+            let Some((at, id)) = next.filter(|(at, _)| *at <= end) else {
+                break;
+            };
+            self.now = at;
+            self.act(id, |it, known, rng| it.handle_timeout(at, known, rng));
+        }
+        self.now = end;
+    }
+
+    fn views(&self) -> Vec<usize> {
+        let up = self.nodes.values().filter(|node| node.is_up);
+        up.map(|node| node.book.view().len()).collect()
+    }
+
+    /// A relay is gone: its links are, and nobody reaches it.
+    fn take_down(&mut self, id: RelayId) {
+        self.nodes.get_mut(&id).unwrap().is_up = false;
+        for node in self.nodes.values_mut() {
+            node.gossip.handle_unlinked(id);
+        }
+    }
+}
+
+#[test] // §8.3(9), §8.3(10), §8.3(11)
+fn relays_that_know_only_a_seed_come_to_know_all() {
+    let mut all = Gossips::new(60);
+    let interval = all.network.params.sync_interval;
+    all.pass(interval * 2);
+    assert_eq!(all.views(), [60; 60]);
+}
+
+#[test] // §8.3(9)
+fn a_relay_that_was_away_is_found_again_without_a_seed() {
+    let mut all = Gossips::new(20);
+    let interval = all.network.params.sync_interval;
+    all.pass(interval * 2);
+    let (seed, away) = (all.ids[0], all.ids[7]);
+    all.take_down(seed);
+    let others: Vec<_> = all.ids.iter().copied().filter(|&it| it != away).collect();
+    let node = all.nodes.get_mut(&away).unwrap();
+    others
+        .iter()
+        .for_each(|&other| node.gossip.handle_unlinked(other));
+    all.pass(interval * 2);
+    assert!(
+        !all.nodes[&away].gossip.linked.is_empty(),
+        "it dialled relays of its view"
+    );
+}
+
+#[test] // §8.3(10)
+fn news_reaches_most_relays_without_a_reconciliation() {
+    let mut all = Gossips::new(40);
+    let interval = all.network.params.sync_interval;
+    all.pass(interval * 2);
+    let from = all.ids[3];
+    let later = WALL + Duration::from_secs(60);
+    let newer = testing::relay(3).with(|it| it.issued_at = later).verified();
+    all.nodes.get_mut(&from).unwrap().descriptor = newer.bytes().to_vec();
+    all.nodes
+        .get_mut(&from)
+        .unwrap()
+        .gossip
+        .handle_news(newer.bytes());
+    all.nodes
+        .values_mut()
+        .for_each(|node| node.gossip.sync_at = Instant::from_micros(u64::MAX));
+    all.pass(RUMOUR_INTERVAL_MAX * 30);
+    let has = |node: &&Node| {
+        node.book
+            .view()
+            .get(&from)
+            .is_some_and(|it| it.issued_at == later)
+    };
+    let count = all.nodes.values().filter(has).count();
+    assert!(count > 26, "{count} of 39 others have heard it");
+}
+
+#[test]
+fn exchanges_and_rumours_are_bounded() {
+    let mut all = Gossips::new(40);
+    all.pass(all.network.params.sync_interval * 2);
+    let (first, now) = (all.ids[0], all.now);
+    let others: Vec<_> = all.ids[1..].to_vec();
+    let node = all.nodes.get_mut(&first).unwrap();
+    let known = Known {
+        network: &all.network,
+        book: &node.book,
+        seeds: &node.seeds,
+    };
+    for other in others {
+        node.gossip.begin_sync(now, other, known);
+    }
+    assert_eq!(node.gossip.exchanges.len(), EXCHANGES_MAX);
+    for _ in 0..2 * RUMOURS_MAX {
+        node.gossip.handle_news(&node.descriptor);
+    }
+    assert_eq!(node.gossip.rumours.len(), RUMOURS_MAX);
+}
