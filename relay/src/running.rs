@@ -196,7 +196,7 @@ impl Relay {
             inbox_descriptors_max,
         };
         let mut rng: rand::rngs::StdRng = rand::make_rng();
-        let control = Control::new(control_config, restored, clock.now(), wall_now(), &mut rng);
+        let control = Control::new(control_config, restored, clock.moment(), &mut rng);
         check_addresses(&control.hello(wall_now()), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
         let (shared, reports) = Shared::new(

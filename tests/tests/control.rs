@@ -349,16 +349,17 @@ fn what_a_relay_wants_done_comes_in_one_order_however_it_came_about() {
     create.set_circ_id(second.circ);
     let mut misnamed = create.clone();
     misnamed.set_circ_id(CircId::new(3).unwrap());
-    let (now, wall) = (relay.now + Duration::from_secs(7200), relay.wall());
+    let mut moment = relay.moment();
+    moment.now = moment.now + Duration::from_secs(7200);
     let (control, rng) = (&mut relay.control, &mut relay.rng);
     // Of each kind at least one, the last kinds first.
-    control.handle_timeout(now, wall, rng);
+    control.handle_timeout(moment, rng);
     for event in [
         LinkEvent::Cell(create),
         LinkEvent::Broken(client.circ, Violation::Window),
         LinkEvent::Cell(misnamed),
     ] {
-        control.handle_event(now, wall, CLIENT, event, rng);
+        control.handle_event(moment, CLIENT, event, rng);
     }
     let mut kinds: Vec<_> =
         std::iter::from_fn(|| control.poll_effect().as_ref().map(kind)).collect();
@@ -668,7 +669,7 @@ fn a_table_that_was_filled_while_the_clock_was_ahead_takes_others_when_it_is_rig
 #[test] // §8.1
 fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe() {
     let mut relay = with_client(0);
-    let (wall, before) = (relay.wall(), relay.control.descriptor().to_vec());
+    let (moment, before) = (relay.moment(), relay.control.descriptor().to_vec());
     let elsewhere: Vec<SocketAddr> = vec![
         "127.0.0.1:9999".parse().unwrap(),
         "[::1]:9999".parse().unwrap(),
@@ -677,7 +678,7 @@ fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe(
         relay
             .control
             .handle_addresses(
-                wall,
+                moment,
                 vec!["255.255.255.255:1".parse().unwrap()],
                 &mut relay.rng
             )
@@ -686,7 +687,7 @@ fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe(
     assert_eq!(relay.control.descriptor(), before);
     relay
         .control
-        .handle_addresses(wall, elsewhere.clone(), &mut relay.rng)
+        .handle_addresses(moment, elsewhere.clone(), &mut relay.rng)
         .unwrap();
     let known = relay.control.view().get(&relay.control.relay_id()).unwrap();
     assert_eq!(known.addresses, elsewhere);

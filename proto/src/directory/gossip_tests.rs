@@ -119,7 +119,7 @@ impl Gossips {
                 let pushed = list.iter().map(|bytes| Unverified::decode(bytes).unwrap());
                 let news = pushed.filter(|it| self.learn(id, it.clone())).count();
                 DirectoryReply::Pushed {
-                    accepted: news as u32,
+                    accepted: u32::try_from(news).unwrap(),
                 }
             }
             DirectoryRequest::PublishInbox(_) | DirectoryRequest::LookupInbox { .. } => {

@@ -3,7 +3,6 @@
 //! A key is honoured for one more life after the next was made: circuits to whoever has the
 //! descriptor of the day before must not fail. Secrets leave only toward the store.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rand::CryptoRng;
@@ -14,6 +13,7 @@ use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::limits::{CLOCK_SKEW_MAX, ONION_KEYS_MAX};
 use umbel_proto::time::WallTime;
 
+use super::context::Context;
 use super::io::{StoreOp, StoredOnionKey};
 
 /// A relay's onion keys, newest first.
@@ -48,20 +48,15 @@ impl Responder {
 
 impl OnionKeys {
     /// Takes up stored keys, and makes one if there is none.
-    pub(super) fn restore(
-        stored: Vec<StoredOnionKey>,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-        ops: &mut VecDeque<StoreOp>,
-    ) -> Self {
+    pub(super) fn restore(cx: &mut Context<'_>, stored: Vec<StoredOnionKey>) -> Self {
         let is_empty = stored.is_empty();
         let mut keys = Self {
             stored,
             secrets: Arc::from([]),
         };
-        keys.redate(wall, ops);
+        keys.redate(cx);
         if is_empty {
-            keys.add(wall, rng, ops);
+            keys.add(cx);
         } else {
             keys.expand();
         }
@@ -81,44 +76,39 @@ impl OnionKeys {
         self.secrets.iter().map(OnionSecret::public).collect()
     }
 
-    /// When the current key was made.
-    pub(super) fn created_at(&self) -> WallTime {
-        self.stored
-            .first()
-            .map_or(WallTime(0), |key| key.created_at)
-    }
-
     /// Keys that a wrong clock made are no younger than now: else they would be kept for as long as
     /// it was ahead.
-    pub(super) fn redate(&mut self, wall: WallTime, ops: &mut VecDeque<StoreOp>) {
-        let is_future = |key: &&mut StoredOnionKey| key.created_at > wall + CLOCK_SKEW_MAX;
+    pub(super) fn redate(&mut self, cx: &mut Context<'_>) {
+        let latest = cx.wall + CLOCK_SKEW_MAX;
         let mut is_changed = false;
-        for key in self.stored.iter_mut().filter(is_future) {
-            key.created_at = wall;
+        for key in self.stored.iter_mut().filter(|key| key.created_at > latest) {
+            key.created_at = cx.wall;
             is_changed = true;
         }
         if is_changed {
-            ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
+            cx.store(StoreOp::PutOnionKeys(self.stored.clone()));
         }
     }
 
+    /// Whether the current key has had its time, by confirmed time: a key that goes by a wrong
+    /// clock takes with it every circuit to whoever has the old descriptor.
+    pub(super) fn is_due(&self, cx: &Context<'_>) -> bool {
+        let created_at = self
+            .stored
+            .first()
+            .map_or(WallTime(0), |key| key.created_at);
+        cx.clock.confirmed().since(created_at) >= cx.params().onion_key_life
+    }
+
     /// Makes a new current key.
-    pub(super) fn add(
-        &mut self,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-        ops: &mut VecDeque<StoreOp>,
-    ) {
-        let secret = OnionSecret::generate(rng);
-        self.stored.insert(
-            0,
-            StoredOnionKey {
-                secret: secret.seed(),
-                created_at: wall,
-            },
-        );
+    pub(super) fn add(&mut self, cx: &mut Context<'_>) {
+        let key = StoredOnionKey {
+            secret: OnionSecret::generate(cx.rng).seed(),
+            created_at: cx.wall,
+        };
+        self.stored.insert(0, key);
         self.stored.truncate(ONION_KEYS_MAX);
-        ops.push_back(StoreOp::PutOnionKeys(self.stored.clone()));
+        cx.store(StoreOp::PutOnionKeys(self.stored.clone()));
         self.expand();
     }
 

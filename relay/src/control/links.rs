@@ -51,30 +51,28 @@ impl Links {
         }
     }
 
-    pub(super) fn remove(&mut self, id: LinkId) {
-        if let Some(peer) = self.links.remove(&id).and_then(|link| link.peer) {
-            self.forget_way(id, peer);
-        }
+    /// The link is gone. Names its peer if that was the last open link to it.
+    pub(super) fn remove(&mut self, id: LinkId) -> Option<RelayId> {
+        let peer = self.links.remove(&id)?.peer?;
+        self.forget_way(id, peer)
     }
 
-    /// The link is about to end.
-    pub(super) fn begin_close(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
+    /// The link is about to end. Names its peer if that was the last open link to it.
+    pub(super) fn begin_close(&mut self, id: LinkId) -> Option<RelayId> {
+        let link = self.links.get_mut(&id)?;
         link.is_closing = true;
-        if let Some(peer) = link.peer {
-            self.forget_way(id, peer);
-        }
+        let peer = link.peer?;
+        self.forget_way(id, peer)
     }
 
-    fn forget_way(&mut self, id: LinkId, peer: RelayId) {
-        if let Some(ids) = self.by_relay.get_mut(&peer) {
-            ids.retain(|&other| other != id);
-            if ids.is_empty() {
-                self.by_relay.remove(&peer);
-            }
+    fn forget_way(&mut self, id: LinkId, peer: RelayId) -> Option<RelayId> {
+        let ids = self.by_relay.get_mut(&peer)?;
+        ids.retain(|&other| other != id);
+        if !ids.is_empty() {
+            return None;
         }
+        self.by_relay.remove(&peer);
+        Some(peer)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,7 +1,8 @@
-//! The control plane of a relay: one state machine for links, circuits, extending, services,
-//! discovery and admission.
+//! The control plane of a relay: machines for circuits, dialling, services, discovery, the relay's
+//! own descriptor and its clock, which know of each other only here.
 //!
-//! It installs and removes what the forwarding plane works by, and never sees a cell that only
+//! Each machine acts with a [`Context`](context::Context); what it has to tell another is a
+//! [`Signal`]. Together they are one state machine: it installs and removes what the forwarding plane works by, and never sees a cell that only
 //! passes. No IO: cells, time, randomness and completions come in by `handle_*`, effects go out by
 //! `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6 (extend), §7 (streams), §8
 //! (directory), §10 (mailboxes).
@@ -9,42 +10,50 @@
 mod admit;
 mod circuits;
 mod clock;
-mod discover;
-mod extend;
+mod context;
+mod dialling;
+mod discovery;
 pub mod io;
 mod keys;
 mod links;
 mod own;
-mod serve;
+mod services;
 mod timers;
-mod upkeep;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use rand::CryptoRng;
-use umbel_proto::cell::{Cell, DestroyReason};
+use umbel_proto::Violation;
+use umbel_proto::cell::Cell;
+use umbel_proto::circuit::TerminalEvent;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::descriptor::Roles;
-use umbel_proto::directory::{Book, NetView};
-use umbel_proto::ids::{CircId, Peer, RelayId};
-use umbel_proto::inbox::holder::{Holder, HolderLimits};
-use umbel_proto::link::{Hello, LinkId, LinkOp};
+use umbel_proto::directory::{Book, DescriptorFault, NetView, Roles, Unverified};
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::inbox::holder::{EXPIRED_KEPT, Holder, HolderLimits};
+use umbel_proto::link::{Hello, LinkId};
+use umbel_proto::message::ExtendRefusal;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, PeerClock, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
 
-use crate::forward::{LinkEvent, TableUpdate};
-use circuits::Circuits;
-use clock::Clock;
-use discover::Discovery;
-use io::{Effect, LinkUp, News, Restored, StoreDone, StoreOp, Work, WorkDone};
-use keys::OnionKeys;
+use crate::forward::LinkEvent;
+use circuits::{CircuitKey, Circuits};
+use clock::ClockVerdict;
+use context::{Out, Shared, Signal};
+use dialling::Dialling;
+use discovery::Discovery;
+use io::{Effect, LinkUp, News, Restored, StoreDone, WorkDone};
 use links::Links;
-use own::OwnDescriptor;
-use serve::Services;
+use own::Own;
+use services::{Directory, Mailbox, Request, Services};
 use timers::{Timer, Timers};
 
 pub use keys::Responder;
+
+/// How often expiry is looked after.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// A link that carries no circuit for so many sweeps is closed by the side that dialled it.
+const UNUSED_LINK_SWEEPS: u32 = 10;
 
 /// What a relay is told at its start.
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
@@ -120,50 +129,13 @@ pub struct ControlStats {
 /// [`poll_timeout`](Self::poll_timeout).
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Control {
-    config: ControlConfig,
-    keys: OnionKeys,
-    relay: RelayId,
-    descriptor: OwnDescriptor,
-    clock: Clock,
-    book: Book,
-    links: Links,
+    shared: Shared,
     circuits: Circuits,
+    dialling: Dialling,
     services: Services,
     discovery: Discovery,
-    timers: Timers,
-    twins: own::Twins,
-    stats: ControlStats,
-    out: Out,
-}
-
-/// Effects not yet polled.
-#[derive(Default)]
-struct Out {
-    tables: VecDeque<(LinkId, TableUpdate<LinkId>)>,
-    cells: VecDeque<(LinkId, Cell)>,
-    links: VecDeque<LinkOp>,
-    work: VecDeque<Work>,
-    store: VecDeque<StoreOp>,
-    news: VecDeque<News>,
-}
-
-impl Out {
-    /// The order in which a shell does what is wanted: the one place that states it.
-    fn pop(&mut self) -> Option<Effect> {
-        let table = |(link, update)| Effect::Table(link, update);
-        let cell = |(link, cell)| Effect::Cell(link, cell);
-        let next = self.tables.pop_front().map(table);
-        let next = next.or_else(|| self.cells.pop_front().map(cell));
-        let next = next.or_else(|| self.links.pop_front().map(Effect::Link));
-        let next = next.or_else(|| self.work.pop_front().map(Effect::Work));
-        let next = next.or_else(|| self.news.pop_front().map(Effect::News));
-        next.or_else(|| self.store.pop_front().map(Effect::Store))
-    }
-
-    fn pop_cell_on(&mut self, link: LinkId) -> Option<Cell> {
-        let is_next = |(on, _): &mut (LinkId, Cell)| self.tables.is_empty() && *on == link;
-        self.cells.pop_front_if(is_next).map(|(_, cell)| cell)
-    }
+    own: Own,
+    clock: ClockVerdict,
 }
 
 impl Control {
@@ -171,67 +143,56 @@ impl Control {
     pub fn new(
         config: ControlConfig,
         restored: Restored,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         rng: &mut dyn CryptoRng,
     ) -> Self {
-        let Restored {
-            onion_keys,
-            relays,
-            inbox_descriptors,
-            queues,
-            clock,
-        } = restored;
-        let (clock, news) = Clock::restore(clock.as_deref(), now, wall);
-        let mut out = Out {
-            news: news.into_iter().collect(),
-            ..Out::default()
-        };
-        let keys = OnionKeys::restore(onion_keys, wall, rng, &mut out.store);
+        let Moment { now, wall } = moment;
+        let (clock, jump) = ClockGuard::restore(restored.clock.as_deref(), now, wall);
         let relay = RelayId::from(config.identity.public());
-        let descriptor = own::issue_descriptor(&config, &keys, wall, rng);
-        let book = Book::restore(&config.network, relays, wall);
-        let holder = Holder::restore(config.network.id, relay, config.holder, queues);
-        let services = Services::restore(holder, inbox_descriptors);
-        let mut control = Self {
-            config,
-            keys,
+        let mut shared = Shared {
             relay,
-            descriptor,
-            clock,
-            book,
+            book: Book::restore(&config.network, restored.relays, wall),
+            config,
             links: Links::default(),
-            circuits: Circuits::default(),
-            services,
-            discovery: Discovery::default(),
+            clock,
             timers: Timers::default(),
-            twins: own::Twins::default(),
             stats: ControlStats::default(),
-            out,
+            signals: VecDeque::new(),
+            out: Out::default(),
         };
-        control.view_own_descriptor(wall);
-        control.store_clock();
-        control.timers.set(now, Timer::Sync);
-        control.timers.set(now, Timer::Rumour);
-        control
-            .timers
-            .set(now + upkeep::SWEEP_INTERVAL, Timer::Sweep);
-        control
+        let mut cx = shared.context(moment, rng);
+        if let Some(jump) = jump {
+            cx.tell(News::ClockSinceLastRun(jump));
+        }
+        cx.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
+        let own = Own::restore(&mut cx, restored.onion_keys);
+        let mailbox = Mailbox::restore(&cx, restored.queues);
+        let directory = Directory::restore(restored.inbox_descriptors);
+        cx.store_clock();
+        Self {
+            circuits: Circuits::default(),
+            dialling: Dialling::default(),
+            services: Services::new(directory, mailbox),
+            discovery: Discovery::new(relay, now),
+            own,
+            clock: ClockVerdict::new(jump),
+            shared,
+        }
     }
 
     /// Who this relay is.
     pub fn relay_id(&self) -> RelayId {
-        self.relay
+        self.shared.relay
     }
 
     /// This relay's own descriptor, as it is passed on.
     pub fn descriptor(&self) -> &[u8] {
-        &self.descriptor.bytes
+        self.own.descriptor()
     }
 
     /// The relays this one believes in.
     pub fn view(&self) -> &NetView {
-        self.book.view()
+        self.shared.book.view()
     }
 
     /// The queues kept here.
@@ -243,16 +204,17 @@ impl Control {
     pub fn hello(&self, wall: WallTime) -> Hello {
         Hello {
             versions: vec![umbel_proto::link::LINK_VERSION],
-            network: self.config.network.id,
+            network: self.shared.config.network.id,
             clock: wall,
             features: 0,
-            descriptor: Some(self.descriptor.bytes.clone()),
+            descriptor: Some(self.descriptor().to_vec()),
         }
     }
 
     /// Answers handshakes, on any thread. Ask anew for each: onion keys change.
     pub fn responder(&self) -> Responder {
-        self.keys.responder(self.config.network.id, self.relay_id())
+        let network = self.shared.config.network.id;
+        self.own.responder(network, self.shared.relay)
     }
 
     /// How many ends of circuits there are, on all links together.
@@ -260,40 +222,51 @@ impl Control {
         self.circuits.end_count()
     }
 
+    /// How often a descriptor of this relay came that another process issued.
+    pub fn twin_count(&self) -> u64 {
+        self.shared.stats.twins
+    }
+
+    /// How far the clocks of other relays are ahead of this one's, seconds, if that is more than
+    /// the network bears.
+    pub fn clock_off_by(&self) -> Option<i64> {
+        self.clock.off_by()
+    }
+
     /// Checks what must hold between any two calls; for the simulator.
     ///
     /// # Errors
     /// What does not.
     pub fn check(&self) -> Result<(), String> {
+        if !self.shared.signals.is_empty() {
+            return Err("a machine was not told something".to_owned());
+        }
         self.circuits.check()?;
-        self.services.check()?;
-        self.check_extends()?;
-        self.services
-            .holder()
-            .invariants()
-            .map_err(|broken| format!("mailboxes: {broken:?}"))
+        self.services.check(|key| self.circuits.contains(key))?;
+        self.dialling
+            .check(|key, relay| self.circuits.is_awaiting(key, relay))
     }
 
     /// How the relay is doing.
     pub fn stats(&self) -> ControlStats {
+        let holder = self.services.holder();
         ControlStats {
-            links: self.links.len(),
+            links: self.shared.links.len(),
             circuits: self.circuits.len(),
-            relays: self.book.view().len(),
-            queues: self.services.holder().queue_count(),
-            records: self.services.holder().record_count(),
-            record_bytes: self.services.holder().record_bytes(),
-            inbox_descriptors: self.services.inbox_descriptor_count(),
+            relays: self.view().len(),
+            queues: holder.queue_count(),
+            records: holder.record_count(),
+            record_bytes: holder.record_bytes(),
+            inbox_descriptors: self.services.directory.inbox_descriptor_count(),
             clock_off_by: self.clock_off_by(),
-            ..self.stats
+            ..self.shared.stats
         }
     }
 
     /// A link is ready for circuits.
     pub fn handle_link_up(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         up: LinkUp,
         rng: &mut dyn CryptoRng,
@@ -303,134 +276,328 @@ impl Control {
             is_dialler,
             hello,
         } = up;
-        let peers_clock = hello.clock;
-        if let (Some(peer), Some(bytes)) = (peer, hello.descriptor) {
-            self.learn_peer(now, wall, peer, &bytes);
+        let mut cx = self.shared.context(moment, rng);
+        if let (Some(peer), Some(bytes)) = (peer, hello.descriptor)
+            && let Ok(descriptor) = Unverified::decode(&bytes)
+            && descriptor.relay() == peer
+        {
+            cx.learn(descriptor);
         }
-        let is_known_relay = peer.is_some_and(|peer| self.view().get(&peer).is_some());
-        let creates = admit::CreateLimit::new(&self.config.network.params, is_known_relay, now);
-        self.links.add(
-            link,
-            peer,
-            is_dialler,
-            creates,
-            PeerClock::said(now, peers_clock),
-        );
-        if let Some(peer) = peer {
-            self.judge_clock_soon(now, wall);
-            self.on_relay_linked(now, link, peer, rng);
+        let is_known_relay = peer.is_some_and(|peer| cx.view().get(&peer).is_some());
+        let creates = admit::CreateLimit::new(cx.params(), is_known_relay, cx.now);
+        let clock = PeerClock::said(cx.now, hello.clock);
+        cx.links.add(link, peer, is_dialler, creates, clock);
+        if let Some(relay) = peer {
+            self.clock.handle_linked(&mut cx);
+            for key in self.dialling.end(&relay) {
+                self.circuits.resume_extend(&mut cx, key, link);
+            }
+            self.discovery
+                .handle_linked(&mut cx, &mut self.circuits, relay);
         }
+        self.settle(moment, rng);
     }
 
     /// A link is gone, whoever closed it. What the tables of links that are gone held is gone too.
-    pub fn handle_link_down(&mut self, link: LinkId) {
-        self.links.remove(link);
-        for (circ, end) in self.circuits.take_link(link) {
-            self.on_end_lost(link, circ, end, DestroyReason::Link);
+    pub fn handle_link_down(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        if let Some(relay) = cx.links.remove(link) {
+            cx.signal(Signal::Unlinked(relay));
         }
+        self.circuits.handle_link_down(&mut cx, link);
+        self.settle(moment, rng);
     }
 
     /// A relay could not be dialled at any of its addresses.
-    pub fn handle_dial_failed(&mut self, relay: RelayId) {
-        self.on_dial_failed(relay);
+    pub fn handle_dial_failed(&mut self, moment: Moment, relay: RelayId, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        for key in self.dialling.end(&relay) {
+            self.circuits
+                .refuse_extend(&mut cx, key, ExtendRefusal::Unreachable);
+        }
+        self.discovery.handle_dial_failed(relay);
+        self.settle(moment, rng);
     }
 
     /// Something came from a link.
     pub fn handle_event(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         event: LinkEvent,
         rng: &mut dyn CryptoRng,
     ) {
-        if !self.links.is_open(link) {
+        if !self.shared.links.is_open(link) {
             return; // closed by us a moment ago; its last cells are on their way
         }
+        let mut cx = self.shared.context(moment, rng);
         match event {
-            LinkEvent::Cell(cell) => self.on_cell(now, wall, link, cell, rng),
+            LinkEvent::Cell(cell) => self.circuits.handle_cell(&mut cx, link, cell),
             LinkEvent::Delivered(delivered, cell) => {
-                self.on_delivered(now, wall, link, delivered, &cell);
+                self.circuits
+                    .handle_delivered(&mut cx, link, delivered, &cell);
             }
-            LinkEvent::Broken(circ, violation) => self.on_violation(link, circ, violation),
+            LinkEvent::Broken(circ, violation) => {
+                self.circuits
+                    .handle_violation(&mut cx, link, circ, violation);
+            }
         }
+        self.settle(moment, rng);
     }
 
     /// A handshake was answered.
-    pub fn handle_work_done(&mut self, now: Instant, done: WorkDone) {
-        self.on_work_done(now, done);
+    pub fn handle_work_done(&mut self, moment: Moment, done: WorkDone, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        self.circuits.handle_work_done(&mut cx, done);
+        self.settle(moment, rng);
     }
 
     /// The store did what it was asked, or could not.
-    pub fn handle_stored(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        done: StoreDone,
-        rng: &mut dyn CryptoRng,
-    ) {
-        self.on_stored(now, wall, done, rng);
+    pub fn handle_stored(&mut self, moment: Moment, done: StoreDone, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        self.services.handle_stored(&mut cx, done);
+        self.settle(moment, rng);
     }
 
-    /// Runs every timer that expired by `now`; spurious calls do nothing.
-    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        self.look_at_clock(now, wall, rng);
-        while let Some(timer) = self.timers.pop_expired(now) {
-            self.on_timer(now, wall, timer, rng);
+    /// Runs every timer that expired by then; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        self.look_at_clock(moment, rng);
+        while let Some(timer) = self.shared.timers.pop_expired(moment.now) {
+            self.on_timer(moment, timer, rng);
         }
-        self.run_holder(now, wall);
+        let mut cx = self.shared.context(moment, rng);
+        self.discovery.handle_timeout(&mut cx, &mut self.circuits);
+        self.services.run(&mut cx);
+        self.settle(moment, rng);
+    }
+
+    /// The relay is dialled at other addresses now: its descriptor is issued anew and passed on.
+    ///
+    /// # Errors
+    /// Others would not take a descriptor with these addresses; the one before stays.
+    pub fn handle_addresses(
+        &mut self,
+        moment: Moment,
+        addresses: Vec<SocketAddr>,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), DescriptorFault> {
+        let before = core::mem::replace(&mut self.shared.config.addresses, addresses);
+        let mut cx = self.shared.context(moment, rng);
+        if let Err(fault) = self.own.handle_addresses(&mut cx) {
+            self.shared.config.addresses = before;
+            return Err(fault);
+        }
+        self.settle(moment, rng);
+        Ok(())
+    }
+
+    /// The operator changed what may change while the relay runs. What is over a new limit stays;
+    /// what is new is refused.
+    pub fn handle_tuning(&mut self, tuning: Tuning) {
+        let (config, own) = (&mut self.shared.config, self.shared.relay);
+        config.seeds = tuning.seeds;
+        config.seeds.retain(|seed| seed.id != own);
+        config.circuits_max = tuning.circuits_max;
+        config.inbox_descriptors_max = tuning.inbox_descriptors_max;
+        self.services.set_holder_limits(tuning.holder);
     }
 
     /// The relay stops: all circuits are destroyed, so that their origins know at once.
-    pub fn handle_stop(&mut self) {
-        let (ends, circuits) = self.circuits.take_all();
-        for (link, circ) in ends {
-            self.send_destroy(link, circ, DestroyReason::Finished);
-        }
-        for key in circuits {
-            self.services.forget_circuit(key);
-        }
-        self.discovery.forget_all();
+    pub fn handle_stop(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        self.discovery.handle_stop();
+        self.dialling.clear();
+        let mut cx = self.shared.context(moment, rng);
+        self.circuits.destroy_all(&mut cx);
+        self.settle(moment, rng);
     }
 
     /// The next thing that the shell is to do. See [`Effect`] for the order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.out.pop()
+        self.shared.out.pop()
     }
 
     /// The next effect, if it is a cell on this link: a shell may send a run of them together.
     pub fn poll_cell_on(&mut self, link: LinkId) -> Option<Cell> {
-        self.out.pop_cell_on(link)
+        self.shared.out.pop_cell_on(link)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let holder = self.services.holder().poll_timeout();
-        Some(self.timers.next().map_or(holder, |at| at.min(holder)))
+        let machines = self
+            .services
+            .poll_timeout()
+            .min(self.discovery.poll_timeout());
+        let timers = self.shared.timers.next();
+        Some(timers.map_or(machines, |at| at.min(machines)))
     }
 
-    fn on_timer(&mut self, now: Instant, wall: WallTime, timer: Timer, rng: &mut dyn CryptoRng) {
+    fn on_timer(&mut self, moment: Moment, timer: Timer, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
         match timer {
-            Timer::Extend(key) => self.on_extend_timeout(now, key),
-            Timer::Session(id) => self.on_session_timeout(id),
-            Timer::Sync => self.on_sync_timer(now, rng),
-            Timer::Rumour => self.on_rumour_timer(now, rng),
-            Timer::Sweep => self.on_sweep(now, wall, rng),
+            Timer::Extend(key) => self.circuits.handle_extend_timeout(&mut cx, key),
+            Timer::Exchange(id) => {
+                self.discovery
+                    .handle_exchange_timeout(&mut cx, &mut self.circuits, id);
+            }
+            Timer::Sweep => self.on_sweep(moment, rng),
+        }
+        self.settle(moment, rng);
+    }
+
+    /// Looks after what expires: keys, descriptors, idle circuits, unused links.
+    fn on_sweep(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        cx.timers.set(cx.now + SWEEP_INTERVAL, Timer::Sweep);
+        self.clock.compare(&mut cx);
+        self.own.renew(&mut cx);
+        cx.expire_book();
+        self.services.directory.expire(&mut cx, EXPIRED_KEPT); // §8.4(4)
+        self.circuits.close_idle(&mut cx);
+        let unused = cx
+            .links
+            .sweep(UNUSED_LINK_SWEEPS, |link| self.circuits.is_unused(link));
+        for link in unused {
+            cx.close_link(link);
         }
     }
 
-    fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
-        if self.links.contains(link) {
-            self.out.tables.push_back((link, TableUpdate::Remove(circ)));
-            self.out
-                .cells
-                .push_back((link, Cell::destroy(circ, reason)));
+    fn look_at_clock(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        let jump = cx.clock.look(cx.now, cx.wall);
+        if let Some(jump) = jump {
+            cx.tell(News::ClockJumped(jump));
+            self.on_clock_jump(moment, rng);
+        }
+        self.shared.context(moment, rng).store_clock();
+    }
+
+    /// The clock may have been wrong and be right now: the descriptor is issued anew, and relays
+    /// whose descriptors were not believed say theirs again on a new link.
+    fn on_clock_jump(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        self.clock.handle_jump();
+        self.clock.compare(&mut cx); // before the links go by which it is judged
+        cx.expire_book();
+        self.own.reissue(&mut cx);
+        let is_of_no_use = |&(link, relay): &(LinkId, RelayId)| {
+            cx.view().get(&relay).is_none() && self.circuits.is_unused(link)
+        };
+        let links: Vec<_> = cx.links.with_relays().filter(is_of_no_use).collect();
+        for (link, _) in links {
+            cx.close_link(link);
+        }
+        self.settle(moment, rng); // discovery is to know which links are gone
+        let mut cx = self.shared.context(moment, rng);
+        self.discovery.sync(&mut cx, &mut self.circuits);
+    }
+
+    /// Passes on what machines have to tell each other, until they have no more.
+    fn settle(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        self.send_replies(moment, rng);
+        while let Some(signal) = self.shared.signals.pop_front() {
+            self.on_signal(moment, signal, rng);
         }
     }
 
-    fn close_link(&mut self, link: LinkId) {
-        self.stats.violations += 1;
-        self.links.begin_close(link);
-        self.out.links.push_back(LinkOp::Close(link));
+    fn on_signal(&mut self, moment: Moment, signal: Signal, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        match signal {
+            Signal::Awaits { circuit, relay } => {
+                if let Err(refusal) = self.dialling.wait(&mut cx, relay, circuit) {
+                    self.circuits.refuse_extend(&mut cx, circuit, refusal);
+                }
+            }
+            Signal::GaveUp { circuit, relay } => self.dialling.forget(&relay, circuit),
+            Signal::Said(circuit) => self.serve(moment, circuit, rng),
+            Signal::Gone(circuit) => self.services.forget_circuit(circuit),
+            Signal::OwnCell {
+                exchange,
+                command,
+                cell,
+            } => {
+                let circuits = &mut self.circuits;
+                self.discovery
+                    .handle_cell(&mut cx, circuits, exchange, command, cell);
+            }
+            Signal::OwnGone(exchange) => self.discovery.handle_circuit_gone(exchange),
+            Signal::Dial(relay) => {
+                if self.dialling.dial(&mut cx, relay).is_err() {
+                    self.discovery.handle_dial_failed(relay);
+                }
+            }
+            Signal::Unlinked(relay) => self.discovery.handle_unlinked(relay),
+            Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
+            Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),
+        }
+    }
+
+    /// Has the services take what was said on a circuit that ends here.
+    fn serve(&mut self, moment: Moment, key: CircuitKey, rng: &mut dyn CryptoRng) {
+        while let Some(event) = self.circuits.poll_said(key) {
+            if let Err(violation) = self.serve_event(moment, key, event, rng) {
+                let mut cx = self.shared.context(moment, rng);
+                self.circuits.break_circuit(&mut cx, key, violation);
+            }
+            self.send_replies(moment, rng);
+        }
+        let mut cx = self.shared.context(moment, rng);
+        self.services.run(&mut cx);
+        self.send_replies(moment, rng);
+        let mut cx = self.shared.context(moment, rng);
+        self.circuits.flush(&mut cx, key);
+    }
+
+    fn serve_event(
+        &mut self,
+        moment: Moment,
+        circuit: CircuitKey,
+        event: TerminalEvent,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), Violation> {
+        match event {
+            TerminalEvent::Request {
+                is_first: false, ..
+            } => Err(Violation::Stream), // §7.2(7)
+            TerminalEvent::Request {
+                stream,
+                service,
+                frame,
+                fin,
+                is_first: true,
+            } => {
+                let Some(binding) = self.circuits.binding(circuit) else {
+                    return Ok(());
+                };
+                let request = Request {
+                    circuit,
+                    stream,
+                    service,
+                    frame: &frame,
+                    fin,
+                    binding: &binding,
+                };
+                let mut cx = self.shared.context(moment, rng);
+                self.services.handle_request(&mut cx, &request)
+            }
+            TerminalEvent::StreamEnded { stream, reset } => {
+                if !self.services.handle_stream_ended(circuit, stream, reset) {
+                    self.circuits.finish(circuit, stream);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn send_replies(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        let mut cx = self.shared.context(moment, rng);
+        while let Some(reply) = self.services.poll_reply() {
+            let (circuit, stream) = (reply.circuit, reply.stream);
+            let sent = self
+                .circuits
+                .reply(&mut cx, circuit, stream, &reply.frame, reply.fin);
+            if sent.is_err() {
+                self.services.forget_stream(circuit, stream);
+            }
+        }
     }
 }

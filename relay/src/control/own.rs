@@ -1,161 +1,171 @@
-//! A relay's own descriptor (docs/protocol.md §8.1): issued, issued anew when it ages or its
-//! addresses change, and defended against another process with the same identity.
+//! What a relay says of itself (docs/protocol.md §5.3, §8.1): its onion keys and its descriptor,
+//! issued anew when they age or its addresses change.
+//!
+//! A descriptor of this relay that came from a peer is never taken: a newer one is of another
+//! process with the same identity, or of the time before this clock was set back, and is outdone.
 
-use std::net::SocketAddr;
-
-use rand::{CryptoRng, RngExt};
+use rand::RngExt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
+use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::time::{Duration, Instant, WallTime};
 
-use super::io::News;
-use super::keys::OnionKeys;
-use super::{Control, ControlConfig, Tuning};
+use super::context::{Context, Signal};
+use super::io::{News, StoredOnionKey};
+use super::keys::{OnionKeys, Responder};
 
 /// How soon this relay outdoes another descriptor of itself once more: two relays that do so tell
 /// the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// This relay's descriptor, and when it is issued anew.
-pub(super) struct OwnDescriptor {
-    pub(super) bytes: Vec<u8>,
-    pub(super) issued_at: WallTime,
-    pub(super) republish_at: WallTime,
-}
-
-/// This relay's descriptor, as of now.
-pub(super) fn issue_descriptor(
-    config: &ControlConfig,
-    keys: &OnionKeys,
-    wall: WallTime,
-    rng: &mut dyn CryptoRng,
-) -> OwnDescriptor {
-    let descriptor = RelayDescriptor {
-        network: config.network.id,
-        relay: config.identity.public().into(),
-        onion_keys: keys.public(),
-        addresses: config.addresses.clone(),
-        roles: config.roles,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        issued_at: wall,
-        receipts: Vec::new(),
-        puzzle: 0,
-    };
-    let params = &config.network.params;
-    let jitter = params.republish_jitter.mul_f64(rng.random_range(0.0..2.0));
-    let republish_at = wall + (params.republish + jitter).saturating_sub(params.republish_jitter);
-    OwnDescriptor {
-        bytes: descriptor.sign(&config.identity),
-        issued_at: wall,
-        republish_at,
-    }
-}
-
-/// Descriptors of this relay that come from elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Twins {
+/// A relay's own keys and descriptor.
+pub(super) struct Own {
+    keys: OnionKeys,
+    descriptor: OwnDescriptor,
+    /// When a descriptor from elsewhere was last outdone.
     outdone_at: Option<Instant>,
 }
 
-impl Control {
-    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by
-    /// us either.
-    pub(super) fn view_own_descriptor(&mut self, wall: WallTime) {
-        if self.config.addresses.is_empty() {
-            return; // nobody can dial it yet; whoever looks for its addresses has said so
+/// A descriptor, and when it is issued anew.
+struct OwnDescriptor {
+    bytes: Vec<u8>,
+    issued_at: WallTime,
+    republish_at: WallTime,
+}
+
+impl Own {
+    /// Takes up stored keys, and issues the first descriptor.
+    pub(super) fn restore(cx: &mut Context<'_>, onion_keys: Vec<StoredOnionKey>) -> Self {
+        let keys = OnionKeys::restore(cx, onion_keys);
+        let wall = cx.wall;
+        let descriptor = OwnDescriptor::issue(cx, &keys, wall);
+        let own = Self {
+            keys,
+            descriptor,
+            outdone_at: None,
+        };
+        own.enter_view(cx);
+        own
+    }
+
+    /// The descriptor as it is passed on.
+    pub(super) fn descriptor(&self) -> &[u8] {
+        &self.descriptor.bytes
+    }
+
+    /// Answers handshakes with the keys of now.
+    pub(super) fn responder(&self, network: NetworkId, relay: RelayId) -> Responder {
+        self.keys.responder(network, relay)
+    }
+
+    /// Rotates the onion key and issues the descriptor anew, when it is time.
+    pub(super) fn renew(&mut self, cx: &mut Context<'_>) {
+        let is_key_old = self.keys.is_due(cx);
+        let is_descriptor_old = cx.wall >= self.descriptor.republish_at
+            || self.descriptor.issued_at > cx.wall + CLOCK_SKEW_MAX;
+        if is_key_old {
+            self.keys.add(cx);
         }
-        if let Err(fault) = self
-            .book
-            .own(&self.config.network, wall, &self.descriptor.bytes)
-        {
-            self.out.news.push_back(News::DescriptorRefused(fault));
+        if is_key_old || is_descriptor_old {
+            self.reissue(cx);
         }
     }
 
     /// Issues the descriptor anew and passes it on.
-    pub(super) fn reissue(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
-        self.keys.redate(wall, &mut self.out.store);
-        self.descriptor = issue_descriptor(&self.config, &self.keys, wall, rng);
-        self.view_own_descriptor(wall);
-        let bytes = self.descriptor.bytes.clone();
-        self.spread(&bytes);
+    pub(super) fn reissue(&mut self, cx: &mut Context<'_>) {
+        self.keys.redate(cx);
+        let wall = cx.wall;
+        let issued = OwnDescriptor::issue(cx, &self.keys, wall);
+        self.publish(cx, issued);
     }
 
-    /// A descriptor of this relay came from a peer. One that this process did not issue and that is
-    /// newer is of the time before its clock was set back, or of another process with the same
-    /// identity: it is never taken, and outdone at the next sweep.
-    pub(super) fn on_own_descriptor(&mut self, now: Instant, wall: WallTime, came: Unverified) {
+    /// The relay is dialled at other addresses now.
+    ///
+    /// # Errors
+    /// Others would not take a descriptor with these addresses; the one before stays.
+    pub(super) fn handle_addresses(&mut self, cx: &mut Context<'_>) -> Result<(), DescriptorFault> {
+        // Of two from one second neither would count as the newer.
+        let at = cx
+            .wall
+            .max(self.descriptor.issued_at + Duration::from_secs(1));
+        let issued = OwnDescriptor::issue(cx, &self.keys, at);
+        let verified = Unverified::decode(&issued.bytes)
+            .and_then(|own| own.verify(&cx.config.network, cx.wall));
+        match verified {
+            Err(
+                fault @ (DescriptorFault::Address
+                | DescriptorFault::AddressPrivate
+                | DescriptorFault::NoAddress),
+            ) => Err(fault),
+            Ok(_) | Err(_) => {
+                self.publish(cx, issued);
+                Ok(())
+            }
+        }
+    }
+
+    /// A peer sent a descriptor of this relay.
+    pub(super) fn handle_seen(&mut self, cx: &mut Context<'_>, seen: Unverified) {
         let is_newer = Unverified::decode(&self.descriptor.bytes).is_ok_and(|own| {
-            (came.issued_at(), came.hash()) > (own.issued_at(), own.hash()) // as every view judges
+            (seen.issued_at(), seen.hash()) > (own.issued_at(), own.hash()) // as every view judges
         });
         if !is_newer {
             return;
         }
-        let Ok(came) = came.verify(&self.config.network, wall) else {
+        let Ok(seen) = seen.verify(&cx.config.network, cx.wall) else {
             return;
         };
-        if came.addresses != self.config.addresses {
-            self.stats.twins += 1;
+        if seen.addresses != cx.config.addresses {
+            cx.stats.twins += 1;
         }
         let is_early = self
-            .twins
             .outdone_at
-            .is_some_and(|at| now < at + OUTDO_INTERVAL);
+            .is_some_and(|at| cx.now < at + OUTDO_INTERVAL);
         if !is_early {
-            self.twins.outdone_at = Some(now);
-            self.descriptor.republish_at = wall.max(came.issued_at + Duration::from_secs(1));
+            self.outdone_at = Some(cx.now);
+            self.descriptor.republish_at = cx.wall.max(seen.issued_at + Duration::from_secs(1));
         }
     }
 
-    /// The relay is dialled at other addresses now: its descriptor is issued anew and passed on.
-    ///
-    /// # Errors
-    /// Others would not take a descriptor with these addresses; the one before stays.
-    pub fn handle_addresses(
-        &mut self,
-        wall: WallTime,
-        addresses: Vec<SocketAddr>,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), DescriptorFault> {
-        let before = std::mem::replace(&mut self.config.addresses, addresses);
-        // Of two from one second neither would count as the newer.
-        let at = wall.max(self.descriptor.issued_at + Duration::from_secs(1));
-        let issued = issue_descriptor(&self.config, &self.keys, at, rng);
-        let verified = Unverified::decode(&issued.bytes)
-            .and_then(|own| own.verify(&self.config.network, wall));
-        if let Err(fault) = verified
-            && matches!(
-                fault,
-                DescriptorFault::Address
-                    | DescriptorFault::AddressPrivate
-                    | DescriptorFault::NoAddress
-            )
-        {
-            self.config.addresses = before;
-            return Err(fault);
+    fn publish(&mut self, cx: &mut Context<'_>, descriptor: OwnDescriptor) {
+        self.descriptor = descriptor;
+        self.enter_view(cx);
+        cx.signal(Signal::Learned(self.descriptor.bytes.clone()));
+    }
+
+    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by
+    /// us either.
+    fn enter_view(&self, cx: &mut Context<'_>) {
+        if cx.config.addresses.is_empty() {
+            return; // nobody can dial it yet; the shell looks for addresses, and says so
         }
-        self.descriptor = issued;
-        self.view_own_descriptor(wall);
-        let bytes = self.descriptor.bytes.clone();
-        self.spread(&bytes);
-        Ok(())
+        let network = &cx.config.network;
+        if let Err(fault) = cx.book.own(network, cx.wall, &self.descriptor.bytes) {
+            cx.tell(News::DescriptorRefused(fault));
+        }
     }
+}
 
-    /// How often a descriptor of this relay came that another process issued.
-    pub fn twin_count(&self) -> u64 {
-        self.stats.twins
-    }
-
-    /// The operator changed what may change while the relay runs. What is over a new limit stays;
-    /// what is new is refused.
-    pub fn handle_tuning(&mut self, tuning: Tuning) {
-        let own = self.relay;
-        self.config.seeds = tuning
-            .seeds
-            .into_iter()
-            .filter(|seed| seed.id != own)
-            .collect();
-        self.config.circuits_max = tuning.circuits_max;
-        self.config.inbox_descriptors_max = tuning.inbox_descriptors_max;
-        self.services.set_holder_limits(tuning.holder);
+impl OwnDescriptor {
+    fn issue(cx: &mut Context<'_>, keys: &OnionKeys, at: WallTime) -> Self {
+        let descriptor = RelayDescriptor {
+            network: cx.config.network.id,
+            relay: cx.relay,
+            onion_keys: keys.public(),
+            addresses: cx.config.addresses.clone(),
+            roles: cx.config.roles,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            issued_at: at,
+            receipts: Vec::new(),
+            puzzle: 0,
+        };
+        let jitter_max = cx.params().republish_jitter;
+        let jitter = jitter_max.mul_f64(cx.rng.random_range(0.0..2.0));
+        let pause = (cx.params().republish + jitter).saturating_sub(jitter_max);
+        Self {
+            bytes: descriptor.sign(&cx.config.identity),
+            issued_at: at,
+            republish_at: at + pause,
+        }
     }
 }

@@ -2,28 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use umbel_proto::directory::gossip::ExchangeId;
 use umbel_proto::time::Instant;
 
 use super::circuits::CircuitKey;
-use super::discover::SessionId;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A circuit's next hop should have answered.
     Extend(CircuitKey),
-    /// A discovery session should be over.
-    Session(SessionId),
-    /// Compare views with a peer.
-    Sync,
-    /// Pass on what is new.
-    Rumour,
+    /// An exchange with another relay should be over.
+    Exchange(ExchangeId),
     /// Look after what expires.
     Sweep,
 }
 
-/// Timers in the order they expire. A timer that became pointless is left in: whoever it wakes
-/// looks first.
+/// Timers in the order they expire. A timer that became pointless stays: its machine looks first.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     queue: BTreeSet<(Instant, Timer)>,

@@ -34,7 +34,7 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
 use umbel_proto::link::{Hello, LinkId, Padding};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment, WallTime};
 
 use crate::control::io::LinkUp;
 use crate::forward::outgoing::Budget;
@@ -312,6 +312,14 @@ impl Clock {
         Instant::from_micros(
             u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         )
+    }
+
+    /// What both clocks say.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            now: self.now(),
+            wall: wall_now(),
+        }
     }
 
     /// When `instant` is, for the runtime's timers.

@@ -125,19 +125,20 @@ impl Plane {
             match self.next_input(&mut reports).await {
                 Input::Reports => reports.drain(..).for_each(|report| self.on_report(report)),
                 Input::Stored(done) => {
-                    let (now, wall) = (self.clock.now(), wall_now());
+                    let moment = self.clock.moment();
                     done.into_iter().for_each(|done| {
-                        self.control.handle_stored(now, wall, done, &mut self.rng);
+                        self.control.handle_stored(moment, done, &mut self.rng);
                     });
                 }
                 Input::Worked(Worked::Answered(done)) => {
-                    self.control.handle_work_done(self.clock.now(), done);
+                    self.control
+                        .handle_work_done(self.clock.moment(), done, &mut self.rng);
                 }
                 Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
                 Input::Ask(ask) => self.on_ask(ask),
                 Input::Timeout => {
                     self.control
-                        .handle_timeout(self.clock.now(), wall_now(), &mut self.rng);
+                        .handle_timeout(self.clock.moment(), &mut self.rng);
                     self.renew_hello();
                     self.say_what_is_left();
                 }
@@ -167,28 +168,28 @@ impl Plane {
     }
 
     fn on_report(&mut self, report: LinkReport) {
-        let (now, wall) = (self.clock.now(), wall_now());
+        let moment = self.clock.moment();
         match report {
             LinkReport::Up(up, handle) => {
                 let link = handle.queue.link();
                 self.links.insert(link, handle);
-                self.control
-                    .handle_link_up(now, wall, link, up, &mut self.rng);
+                self.control.handle_link_up(moment, link, up, &mut self.rng);
             }
             LinkReport::Events(events) => {
                 for (link, event) in events {
                     self.control
-                        .handle_event(now, wall, link, event, &mut self.rng);
+                        .handle_event(moment, link, event, &mut self.rng);
                 }
             }
             LinkReport::Down(link) => {
                 self.links.remove(&link);
-                self.control.handle_link_down(link);
+                self.control.handle_link_down(moment, link, &mut self.rng);
             }
             LinkReport::DialFailed(relay) => {
                 self.seeds
-                    .on_dial_failed(relay, Duration::from_micros(now.as_micros()));
-                self.control.handle_dial_failed(relay);
+                    .on_dial_failed(relay, Duration::from_micros(moment.now.as_micros()));
+                self.control
+                    .handle_dial_failed(moment, relay, &mut self.rng);
             }
         }
     }
@@ -222,7 +223,7 @@ impl Plane {
             Ask::Addresses(addresses) => {
                 if let Err(fault) =
                     self.control
-                        .handle_addresses(wall_now(), addresses, &mut self.rng)
+                        .handle_addresses(self.clock.moment(), addresses, &mut self.rng)
                 {
                     tracing::error!(
                         ?fault,
@@ -300,11 +301,11 @@ impl Plane {
             Some(handle) => handle.queue.push(cells, pushed),
             None => pushed.dropped.extend(cells),
         }
-        let (now, wall) = (self.clock.now(), wall_now());
+        let moment = self.clock.moment();
         for circ in pushed.broken.drain(..) {
             let event = LinkEvent::Broken(circ, Violation::Window);
             self.control
-                .handle_event(now, wall, link, event, &mut self.rng);
+                .handle_event(moment, link, event, &mut self.rng);
         }
     }
 
@@ -332,7 +333,7 @@ impl Plane {
 
     /// Tells every circuit, sends what waits, closes every link and the store.
     async fn stop(mut self, mut reports: Vec<LinkReport>) {
-        self.control.handle_stop();
+        self.control.handle_stop(self.clock.moment(), &mut self.rng);
         self.drain();
         self.links.values().for_each(|handle| handle.queue.close());
         let links_end = async {

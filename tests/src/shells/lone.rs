@@ -18,7 +18,7 @@ use umbel_proto::ids::{CircId, NetworkId, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 use umbel_relay::control::io::{Effect, LinkUp, News, Restored, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, Verdict};
@@ -148,7 +148,15 @@ impl LoneRelay {
         };
         let now = Instant::from_micros(1_000_000);
         let mut relay = Self {
-            control: Control::new(config, restored, now, WALL_START, &mut rng),
+            control: Control::new(
+                config,
+                restored,
+                Moment {
+                    now,
+                    wall: WALL_START,
+                },
+                &mut rng,
+            ),
             now,
             rng,
             network,
@@ -176,6 +184,14 @@ impl LoneRelay {
     pub fn wall(&self) -> WallTime {
         let right = WALL_START + self.now.since(Instant::default());
         WallTime(right.as_secs().saturating_add_signed(self.clock_ahead))
+    }
+
+    /// What its clocks say.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            now: self.now,
+            wall: self.wall(),
+        }
     }
 
     /// The relay's calendar is so many seconds ahead from now on.
@@ -219,10 +235,8 @@ impl LoneRelay {
             descriptor: None,
         };
         self.tables.insert(link, LinkTable::new());
-        let (now, wall) = (self.now, self.wall());
         self.control.handle_link_up(
-            now,
-            wall,
+            self.moment(),
             link,
             LinkUp {
                 peer,
@@ -237,7 +251,8 @@ impl LoneRelay {
     /// A link is gone.
     pub fn link_down(&mut self, link: LinkId) {
         if self.tables.remove(&link).is_some() {
-            self.control.handle_link_down(link);
+            self.control
+                .handle_link_down(self.moment(), link, &mut self.rng);
             self.drain();
         }
     }
@@ -265,9 +280,8 @@ impl LoneRelay {
     }
 
     fn event(&mut self, link: LinkId, event: LinkEvent) {
-        let (now, wall) = (self.now, self.wall());
         self.control
-            .handle_event(now, wall, link, event, &mut self.rng);
+            .handle_event(self.moment(), link, event, &mut self.rng);
         self.drain();
     }
 
@@ -276,37 +290,39 @@ impl LoneRelay {
         for Work { id, onionskin } in std::mem::take(&mut self.works) {
             let result = self.control.responder().respond(&onionskin, &mut self.rng);
             self.control
-                .handle_work_done(self.now, WorkDone { id, result });
+                .handle_work_done(self.moment(), WorkDone { id, result }, &mut self.rng);
         }
         self.drain();
     }
 
     /// The store commits.
     pub fn commit(&mut self) {
-        let (now, wall) = (self.now, self.wall());
+        let moment = self.moment();
         for done in self.disk.commit() {
-            self.control.handle_stored(now, wall, done, &mut self.rng);
+            self.control.handle_stored(moment, done, &mut self.rng);
         }
         self.drain();
     }
 
     /// A dial failed.
     pub fn dial_failed(&mut self, relay: RelayId) {
-        self.control.handle_dial_failed(relay);
+        self.control
+            .handle_dial_failed(self.moment(), relay, &mut self.rng);
         self.drain();
     }
 
     /// Time passes.
     pub fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        let (now, wall) = (self.now, self.wall());
-        self.control.handle_timeout(now, wall, &mut self.rng);
+        let moment = self.moment();
+        self.control.handle_timeout(moment, &mut self.rng);
         self.drain();
     }
 
     /// The relay is told to stop.
     pub fn stop(&mut self) {
-        self.control.handle_stop();
+        let moment = self.moment();
+        self.control.handle_stop(moment, &mut self.rng);
         self.drain();
     }
 

@@ -14,7 +14,7 @@ use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment, WallTime};
 use umbel_relay::control::io::{Effect, LinkUp, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
@@ -169,7 +169,7 @@ impl SimRelay {
             inbox_descriptors_max: 1000,
         };
         self.incarnation += 1;
-        let control = Control::new(config, self.disk.restore(), now, wall, rng);
+        let control = Control::new(config, self.disk.restore(), Moment { now, wall }, rng);
         self.live = Some(Live {
             control,
             tables: BTreeMap::new(),
@@ -203,27 +203,49 @@ impl SimRelay {
         }
         let link = LinkId(end.0);
         live.tables.insert(link, LinkTable::new());
-        live.control.handle_link_up(now, wall, link, up, rng);
+        live.control
+            .handle_link_up(Moment { now, wall }, link, up, rng);
     }
 
     /// A link is gone.
-    pub fn on_link_down(&mut self, end: EndId) {
+    pub fn on_link_down(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        end: EndId,
+        rng: &mut dyn CryptoRng,
+    ) {
         let Some(live) = &mut self.live else { return };
         live.tables.remove(&LinkId(end.0));
-        live.control.handle_link_down(LinkId(end.0));
+        live.control
+            .handle_link_down(Moment { now, wall }, LinkId(end.0), rng);
     }
 
     /// A dial failed.
-    pub fn on_dial_failed(&mut self, relay: RelayId) {
+    pub fn on_dial_failed(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        relay: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(live) = &mut self.live {
-            live.control.handle_dial_failed(relay);
+            live.control
+                .handle_dial_failed(Moment { now, wall }, relay, rng);
         }
     }
 
     /// A handshake was answered.
-    pub fn on_work_done(&mut self, now: Instant, done: WorkDone) {
+    pub fn on_work_done(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        done: WorkDone,
+        rng: &mut dyn CryptoRng,
+    ) {
         if let Some(live) = &mut self.live {
-            live.control.handle_work_done(now, done);
+            live.control
+                .handle_work_done(Moment { now, wall }, done, rng);
         }
     }
 
@@ -231,14 +253,14 @@ impl SimRelay {
     pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         let Some(live) = &mut self.live else { return };
         for done in self.disk.commit() {
-            live.control.handle_stored(now, wall, done, rng);
+            live.control.handle_stored(Moment { now, wall }, done, rng);
         }
     }
 
     /// A timer may be due.
     pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         if let Some(live) = &mut self.live {
-            live.control.handle_timeout(now, wall, rng);
+            live.control.handle_timeout(Moment { now, wall }, rng);
         }
     }
 
@@ -305,7 +327,8 @@ impl SimRelay {
             }
             Verdict::Close(_) => return vec![RelayEffect::Link(LinkOp::Close(link))],
         };
-        live.control.handle_event(now, wall, link, event, rng);
+        live.control
+            .handle_event(Moment { now, wall }, link, event, rng);
         Vec::new()
     }
 

@@ -147,7 +147,7 @@ impl World {
             self.end_liveness(end);
             let wall = self.wall_of(node);
             match node {
-                Node::Relay(n) => self.relays[n].on_link_down(end),
+                Node::Relay(n) => self.relays[n].on_link_down(now, wall, end, &mut self.rng),
                 Node::Client(n) if self.suspended == Some(ClientName(n)) => {
                     self.asleep.push(Event::Down { client: n, end });
                 }

@@ -76,7 +76,9 @@ impl World {
             Event::DialFailed { from, relay } => {
                 let wall = self.wall_of(from);
                 match from {
-                    Node::Relay(n) => self.relays[n].on_dial_failed(relay),
+                    Node::Relay(n) => {
+                        self.relays[n].on_dial_failed(now, wall, relay, &mut self.rng);
+                    }
                     Node::Client(n) => {
                         self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng);
                     }
@@ -95,7 +97,8 @@ impl World {
                 done,
             } => {
                 if self.relays[relay.0].incarnation() == incarnation {
-                    self.relays[relay.0].on_work_done(now, done);
+                    let wall = self.wall_of(Node::Relay(relay.0));
+                    self.relays[relay.0].on_work_done(now, wall, done, &mut self.rng);
                 }
                 vec![Node::Relay(relay.0)]
             }

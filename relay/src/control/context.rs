@@ -1,0 +1,220 @@
+//! What every machine of the control plane acts with: time, randomness, what is known, and where
+//! effects go.
+//!
+//! Machines don't know each other. What one has to tell another is a [`Signal`], which
+//! [`Control`](super::Control) passes on before the call that caused it returns.
+
+use std::collections::VecDeque;
+
+use rand::CryptoRng;
+use umbel_proto::cell::{Cell, Command, DestroyReason};
+use umbel_proto::directory::gossip::ExchangeId;
+use umbel_proto::directory::{Book, NetView, Unverified};
+use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::{LinkId, LinkOp};
+use umbel_proto::network::Params;
+use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
+
+use super::circuits::CircuitKey;
+use super::io::{Effect, News, StoreOp, Work};
+use super::links::Links;
+use super::timers::Timers;
+use super::{ControlConfig, ControlStats};
+use crate::forward::TableUpdate;
+
+/// What all machines share.
+pub(super) struct Shared {
+    pub(super) config: ControlConfig,
+    /// Who this relay is.
+    pub(super) relay: RelayId,
+    pub(super) book: Book,
+    pub(super) links: Links,
+    /// How far the calendar is to be believed.
+    pub(super) clock: ClockGuard,
+    pub(super) timers: Timers,
+    pub(super) stats: ControlStats,
+    pub(super) signals: VecDeque<Signal>,
+    pub(super) out: Out,
+}
+
+/// Effects that were not polled yet.
+#[derive(Default)]
+pub(super) struct Out {
+    pub(super) tables: VecDeque<(LinkId, TableUpdate<LinkId>)>,
+    pub(super) cells: VecDeque<(LinkId, Cell)>,
+    pub(super) links: VecDeque<LinkOp>,
+    pub(super) work: VecDeque<Work>,
+    pub(super) store: VecDeque<StoreOp>,
+    pub(super) news: VecDeque<News>,
+}
+
+impl Out {
+    /// The order in which a shell does what is wanted: the one place that states it.
+    pub(super) fn pop(&mut self) -> Option<Effect> {
+        let table = |(link, update)| Effect::Table(link, update);
+        let cell = |(link, cell)| Effect::Cell(link, cell);
+        let next = self.tables.pop_front().map(table);
+        let next = next.or_else(|| self.cells.pop_front().map(cell));
+        let next = next.or_else(|| self.links.pop_front().map(Effect::Link));
+        let next = next.or_else(|| self.work.pop_front().map(Effect::Work));
+        let next = next.or_else(|| self.news.pop_front().map(Effect::News));
+        next.or_else(|| self.store.pop_front().map(Effect::Store))
+    }
+
+    pub(super) fn pop_cell_on(&mut self, link: LinkId) -> Option<Cell> {
+        let is_next = |(on, _): &mut (LinkId, Cell)| self.tables.is_empty() && *on == link;
+        self.cells.pop_front_if(is_next).map(|(_, cell)| cell)
+    }
+}
+
+/// What one machine tells the others.
+pub(super) enum Signal {
+    /// A circuit waits for a link to this relay.
+    Awaits { circuit: CircuitKey, relay: RelayId },
+    /// It no longer does.
+    GaveUp { circuit: CircuitKey, relay: RelayId },
+    /// Something was said on a circuit that ends here.
+    Said(CircuitKey),
+    /// A circuit that ended here is gone: nobody waits for its answers.
+    Gone(CircuitKey),
+    /// A cell came on a circuit of our own.
+    OwnCell {
+        exchange: ExchangeId,
+        command: Command,
+        cell: Cell,
+    },
+    /// A circuit of our own is gone.
+    OwnGone(ExchangeId),
+    /// Discovery wants a link to this relay.
+    Dial(RelayId),
+    /// There is no open link to this relay any more.
+    Unlinked(RelayId),
+    /// A descriptor was news to the book.
+    Learned(Vec<u8>),
+    /// A peer sent a descriptor of this relay.
+    OwnSeen(Box<Unverified>),
+}
+
+/// A [`Shared`], borrowed for one call.
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) wall: WallTime,
+    pub(super) config: &'a ControlConfig,
+    pub(super) relay: RelayId,
+    pub(super) book: &'a mut Book,
+    pub(super) links: &'a mut Links,
+    pub(super) clock: &'a mut ClockGuard,
+    pub(super) timers: &'a mut Timers,
+    pub(super) stats: &'a mut ControlStats,
+    pub(super) signals: &'a mut VecDeque<Signal>,
+    pub(super) out: &'a mut Out,
+    pub(super) rng: &'a mut dyn CryptoRng,
+}
+
+impl Shared {
+    /// Leaves the machines free, which are no part of it.
+    pub(super) fn context<'a>(
+        &'a mut self,
+        moment: Moment,
+        rng: &'a mut dyn CryptoRng,
+    ) -> Context<'a> {
+        Context {
+            now: moment.now,
+            wall: moment.wall,
+            config: &self.config,
+            relay: self.relay,
+            book: &mut self.book,
+            links: &mut self.links,
+            clock: &mut self.clock,
+            timers: &mut self.timers,
+            stats: &mut self.stats,
+            signals: &mut self.signals,
+            out: &mut self.out,
+            rng,
+        }
+    }
+}
+
+impl Context<'_> {
+    pub(super) const fn params(&self) -> &Params {
+        &self.config.network.params
+    }
+
+    pub(super) const fn view(&self) -> &NetView {
+        self.book.view()
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) {
+        self.signals.push_back(signal);
+    }
+
+    pub(super) fn store(&mut self, op: StoreOp) {
+        self.out.store.push_back(op);
+    }
+
+    pub(super) fn tell(&mut self, news: News) {
+        self.out.news.push_back(news);
+    }
+
+    /// Takes a descriptor into the book, if it is valid and news: it is then stored and passed on.
+    /// Says whether it was.
+    pub(super) fn learn(&mut self, descriptor: Unverified) -> bool {
+        if descriptor.relay() == self.relay {
+            self.signal(Signal::OwnSeen(Box::new(descriptor)));
+            return false;
+        }
+        let network = &self.config.network;
+        let Ok(learned) = self.book.learn(network, self.wall, descriptor) else {
+            return false;
+        };
+        if learned.is_news() {
+            self.signal(Signal::Learned(learned.descriptor.bytes().to_vec()));
+            self.store_book();
+        }
+        learned.is_news()
+    }
+
+    /// Moves what is dead out of the view, and back into it what a clock put right calls alive.
+    pub(super) fn expire_book(&mut self) {
+        let confirmed = self.clock.confirmed();
+        self.book.expire(&self.config.network, self.wall, confirmed);
+        self.store_book();
+    }
+
+    fn store_book(&mut self) {
+        while let Some(op) = self.book.poll_op() {
+            self.store(StoreOp::Book(op));
+        }
+    }
+
+    /// Has stored what is known of this machine's clock, if that changed.
+    pub(super) fn store_clock(&mut self) {
+        if let Some(state) = self.clock.take_state() {
+            self.store(StoreOp::PutClock(state));
+        }
+    }
+
+    /// Tells a link's peer, and its table, that this circuit is over.
+    pub(super) fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
+        if self.links.contains(link) {
+            self.out.tables.push_back((link, TableUpdate::Remove(circ)));
+            self.out
+                .cells
+                .push_back((link, Cell::destroy(circ, reason)));
+        }
+    }
+
+    /// Closes a link: nothing that comes from it counts any more, and nothing new goes over it.
+    pub(super) fn close_link(&mut self, link: LinkId) {
+        if let Some(relay) = self.links.begin_close(link) {
+            self.signal(Signal::Unlinked(relay));
+        }
+        self.out.links.push_back(LinkOp::Close(link));
+    }
+
+    /// Closes a link whose peer broke a rule.
+    pub(super) fn break_link(&mut self, link: LinkId) {
+        self.stats.violations += 1;
+        self.close_link(link);
+    }
+}

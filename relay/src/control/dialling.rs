@@ -1,0 +1,115 @@
+//! Links that are being made, and the circuits that wait for them (docs/protocol.md §6.3).
+//!
+//! An address comes from the book or from a seed's entry, never from a cell. Whoever asks for
+//! extends can't make this relay dial the whole network: dials and waiters are bounded.
+
+use std::collections::BTreeMap;
+
+use umbel_proto::ids::RelayId;
+use umbel_proto::link::LinkOp;
+use umbel_proto::message::ExtendRefusal;
+
+use super::circuits::CircuitKey;
+use super::context::Context;
+
+/// Most circuits that wait for one relay to be dialled.
+const WAITERS_MAX: usize = 1024;
+/// Most relays that are dialled at once for circuits.
+const DIALS_MAX: usize = 256;
+
+/// All dials in flight.
+#[derive(Debug, Default)]
+pub(super) struct Dialling {
+    dials: BTreeMap<RelayId, Dial>,
+}
+
+/// One dial in flight.
+#[derive(Debug, Default)]
+struct Dial {
+    waiters: Vec<CircuitKey>,
+}
+
+/// No address of this relay is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoAddress;
+
+impl Dialling {
+    /// Dials a relay, unless that is in flight.
+    pub(super) fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) -> Result<(), NoAddress> {
+        let host_ports = host_ports(cx, &relay);
+        if host_ports.is_empty() {
+            return Err(NoAddress);
+        }
+        self.dials.entry(relay).or_insert_with(|| {
+            cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
+            Dial::default()
+        });
+        Ok(())
+    }
+
+    /// Lets a circuit wait for a link to this relay; dials it.
+    pub(super) fn wait(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        circuit: CircuitKey,
+    ) -> Result<(), ExtendRefusal> {
+        let is_full = match self.dials.get(&relay) {
+            Some(dial) => dial.waiters.len() >= WAITERS_MAX,
+            None => self.dials.len() >= DIALS_MAX,
+        };
+        if is_full {
+            return Err(ExtendRefusal::Refused);
+        }
+        self.dial(cx, relay)
+            .map_err(|NoAddress| ExtendRefusal::Unreachable)?;
+        self.dials.entry(relay).or_default().waiters.push(circuit);
+        Ok(())
+    }
+
+    /// This circuit waits no more. The dial goes on: others may use the link.
+    pub(super) fn forget(&mut self, relay: &RelayId, circuit: CircuitKey) {
+        if let Some(dial) = self.dials.get_mut(relay) {
+            dial.waiters.retain(|&other| other != circuit);
+        }
+    }
+
+    /// The dial is over, whether there is a link or not: those who waited for it.
+    pub(super) fn end(&mut self, relay: &RelayId) -> Vec<CircuitKey> {
+        self.dials
+            .remove(relay)
+            .map(|dial| dial.waiters)
+            .unwrap_or_default()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.dials.clear();
+    }
+
+    /// Each circuit that waits for a relay is one that is being extended to it.
+    pub(super) fn check(
+        &self,
+        is_awaiting: impl Fn(CircuitKey, &RelayId) -> bool,
+    ) -> Result<(), String> {
+        for (relay, dial) in &self.dials {
+            for &circuit in &dial.waiters {
+                if !is_awaiting(circuit, relay) {
+                    return Err(format!("{circuit:?} does not wait for {relay:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_ports(cx: &Context<'_>, relay: &RelayId) -> Vec<String> {
+    let known = cx
+        .view()
+        .get(relay)
+        .or_else(|| cx.book.last_known_of(relay));
+    let known = known.into_iter().flat_map(|known| known.host_ports());
+    let seeds = cx.config.seeds.iter().filter(|seed| seed.id == *relay);
+    known
+        .chain(seeds.map(|seed| seed.host_port.clone()))
+        .collect()
+}

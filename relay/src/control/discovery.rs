@@ -1,0 +1,276 @@
+//! A relay's part in its network's gossip (docs/protocol.md §8.3).
+//!
+//! With whom what is exchanged is [`Gossip`]'s to decide. Here are the circuits of its exchanges:
+//! one hop long, and our own.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, Command, DestroyReason};
+use umbel_proto::circuit::{Answer, OriginCircuit, RequestCircuit, RequestEvent};
+use umbel_proto::directory::gossip::{ExchangeId, Gossip, Known, Out};
+use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest};
+use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::link::LinkId;
+use umbel_proto::message::Service;
+use umbel_proto::time::Instant;
+
+use super::ControlConfig;
+use super::circuits::Circuits;
+use super::context::{Context, Signal};
+use super::timers::Timer;
+
+/// The gossip machine, and the circuits of its exchanges.
+pub(super) struct Discovery {
+    gossip: Gossip,
+    exchanges: BTreeMap<ExchangeId, Exchange>,
+}
+
+/// The circuit of one exchange.
+struct Exchange {
+    relay: RelayId,
+    link: LinkId,
+    circ: CircId,
+    circuit: RequestCircuit<()>,
+}
+
+impl Discovery {
+    pub(super) const fn new(relay: RelayId, now: Instant) -> Self {
+        Self {
+            gossip: Gossip::new(relay, now),
+            exchanges: BTreeMap::new(),
+        }
+    }
+
+    /// A link with this relay is up, dialled by either side.
+    pub(super) fn handle_linked(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        relay: RelayId,
+    ) {
+        self.gossip
+            .handle_linked(cx.now, relay, known(cx.config, cx.book));
+        self.run(cx, circuits);
+    }
+
+    /// There is no link with this relay any more.
+    pub(super) fn handle_unlinked(&mut self, relay: RelayId) {
+        self.gossip.handle_unlinked(relay);
+    }
+
+    /// This relay can't be dialled.
+    pub(super) fn handle_dial_failed(&mut self, relay: RelayId) {
+        self.gossip.handle_dial_failed(relay);
+    }
+
+    /// A descriptor is news.
+    pub(super) fn handle_news(&mut self, descriptor: &[u8]) {
+        self.gossip.handle_news(descriptor);
+    }
+
+    /// Takes a cell of an exchange's circuit.
+    pub(super) fn handle_cell(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+        command: Command,
+        mut cell: Cell,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return;
+        };
+        let handled = exchange.circuit.handle_cell(command, &mut cell);
+        self.take_events(cx, circuits, id, handled);
+        self.flush(cx, id);
+    }
+
+    /// An exchange's circuit is gone.
+    pub(super) fn handle_circuit_gone(&mut self, id: ExchangeId) {
+        self.exchanges.remove(&id);
+        self.gossip.handle_failed(id);
+    }
+
+    /// An exchange should be over by now.
+    pub(super) fn handle_exchange_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+    ) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.circuit.handle_timeout(cx.now);
+            tracing::debug!(relay = %exchange.relay, "an exchange with a relay took too long");
+            self.take_events(cx, circuits, id, Ok(()));
+        }
+    }
+
+    /// Runs what is due.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
+        self.gossip
+            .handle_timeout(cx.now, known(cx.config, cx.book), cx.rng);
+        self.run(cx, circuits);
+    }
+
+    /// Reconciles with some relay now.
+    pub(super) fn sync(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
+        self.gossip.sync(cx.now, known(cx.config, cx.book), cx.rng);
+        self.run(cx, circuits);
+    }
+
+    pub(super) fn handle_stop(&mut self) {
+        self.gossip.handle_stop();
+        self.exchanges.clear();
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.gossip.poll_timeout().0
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
+        while let Some(out) = self.gossip.poll_out() {
+            match out {
+                Out::Dial(relay) => cx.signal(Signal::Dial(relay)),
+                Out::Ask {
+                    exchange,
+                    relay,
+                    request,
+                    due_at,
+                } => {
+                    if self
+                        .ask(cx, circuits, (exchange, relay), &request, due_at)
+                        .is_none()
+                    {
+                        self.end(cx, circuits, exchange);
+                        self.gossip.handle_failed(exchange);
+                    }
+                }
+                Out::Learned(descriptor) => drop(cx.learn(descriptor)),
+                Out::Done(exchange) => self.end(cx, circuits, exchange),
+                Out::Broken(exchange, fault) => {
+                    if let Some(Exchange { link, circ, .. }) = self.exchanges.remove(&exchange) {
+                        circuits.handle_violation(cx, link, circ, fault.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks on the exchange's circuit, which the first request begins. `None`: it can't be asked.
+    fn ask(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        (id, relay): (ExchangeId, RelayId),
+        request: &DirectoryRequest,
+        due_at: Instant,
+    ) -> Option<()> {
+        let exchange = match self.exchanges.entry(id) {
+            Entry::Occupied(begun) => begun.into_mut(),
+            Entry::Vacant(new) => {
+                cx.timers.set(due_at, Timer::Exchange(id));
+                new.insert(Exchange::begin(cx, circuits, id, relay)?)
+            }
+        };
+        let asked = exchange
+            .circuit
+            .ask((), Service::Directory, request.encode(), Some(due_at));
+        self.flush(cx, id);
+        asked.ok()
+    }
+
+    /// Takes what happened on an exchange's circuit, unless that broke a rule.
+    fn take_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+        mut handled: Result<(), Violation>,
+    ) {
+        while let Some(exchange) = self.exchanges.get_mut(&id) {
+            let (link, circ) = (exchange.link, exchange.circ);
+            if let Err(violation) = handled {
+                return circuits.handle_violation(cx, link, circ, violation);
+            }
+            let Some(event) = exchange.circuit.poll_event() else {
+                return;
+            };
+            handled = self.on_event(cx, circuits, id, event);
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+        event: RequestEvent<()>,
+    ) -> Result<(), Violation> {
+        let answer = match event {
+            RequestEvent::Extended { .. } => return Ok(()),
+            RequestEvent::ExtendRefused(_) => return Err(Violation::Unexpected),
+            RequestEvent::Answered { who: (), answer } => answer,
+        };
+        match answer {
+            Answer::Frame(frame) => {
+                let reply = DirectoryReply::decode(&frame)?;
+                self.gossip
+                    .handle_reply(id, reply, known(cx.config, cx.book));
+                self.run(cx, circuits);
+            }
+            Answer::Ended { reset: false } => {}
+            Answer::Ended { reset: true } | Answer::Late => {
+                self.end(cx, circuits, id);
+                self.gossip.handle_failed(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>, id: ExchangeId) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            while let Some(mut cell) = exchange.circuit.poll_cell(cx.rng) {
+                cell.set_circ_id(exchange.circ);
+                cx.out.cells.push_back((exchange.link, cell));
+            }
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
+        if let Some(Exchange { link, circ, .. }) = self.exchanges.remove(&id) {
+            circuits.destroy(cx, link, circ, DestroyReason::Finished);
+        }
+    }
+}
+
+/// What discovery decides by.
+fn known<'a>(config: &'a ControlConfig, book: &'a Book) -> Known<'a> {
+    Known {
+        network: &config.network,
+        book,
+        seeds: &config.seeds,
+    }
+}
+
+impl Exchange {
+    fn begin(
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+        relay: RelayId,
+    ) -> Option<Self> {
+        let target = cx.view().get(&relay)?.hop_target();
+        let link = cx.links.toward(&relay)?;
+        let circ = circuits.begin_own(cx, link, id)?;
+        let circuit = OriginCircuit::create(&cx.config.network.id, &target, cx.rng);
+        Some(Self {
+            relay,
+            link,
+            circ,
+            circuit: RequestCircuit::new(circuit),
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! The directory service (docs/protocol.md §8.4, §9.4): relay descriptors are reconciled and taken,
+//! inbox descriptors kept.
+//!
+//! An inbox descriptor is answered for and looked up once it is durable, not before.
+
+use std::collections::BTreeMap;
+
+use serde_bytes::ByteBuf;
+use umbel_proto::Violation;
+use umbel_proto::directory::{
+    DirectoryRefusal, DirectoryReply, DirectoryRequest, Unverified, reconcile,
+};
+use umbel_proto::ids::BlindedKey;
+use umbel_proto::inbox::descriptor::Outer;
+use umbel_proto::inbox::holder::RequestId;
+use umbel_proto::limits::CLOCK_SKEW_MAX;
+use umbel_proto::time::{Duration, Epoch, WallTime};
+
+use super::super::context::Context;
+use super::super::io::StoreOp;
+use super::{Answer, Request};
+
+/// Where an inbox descriptor is kept: oldest epoch first.
+type Place = (Epoch, BlindedKey);
+
+/// The inbox descriptors of a relay.
+pub(in super::super) struct Directory {
+    inboxes: BTreeMap<Place, StoredInbox>,
+    publishing: BTreeMap<RequestId, (Place, StoredInbox)>,
+}
+
+/// An inbox descriptor that is durable here, or is being stored.
+struct StoredInbox {
+    revision: u64,
+    descriptor: Vec<u8>,
+}
+
+impl Directory {
+    /// Inbox descriptors were checked against the clock when they came; the clock of the start may
+    /// be the wrong one.
+    pub(in super::super) fn restore(inbox_descriptors: Vec<Vec<u8>>) -> Self {
+        let mut inboxes = BTreeMap::new();
+        for descriptor in inbox_descriptors {
+            if let Ok(outer) = Outer::verify_stored(&descriptor) {
+                let inbox = StoredInbox {
+                    revision: outer.revision,
+                    descriptor,
+                };
+                inboxes.insert((outer.epoch, outer.blinded), inbox);
+            }
+        }
+        Self {
+            inboxes,
+            publishing: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn handle_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        request: &Request<'_>,
+    ) -> Result<Answer, Violation> {
+        let reply = match DirectoryRequest::decode(request.frame)? {
+            DirectoryRequest::Sync(request) => {
+                Some(DirectoryReply::Sync(reconcile::answer(cx.view(), &request)))
+            }
+            DirectoryRequest::Push(descriptors) => Some(take_pushed(cx, &descriptors)),
+            DirectoryRequest::PublishInbox(descriptor) => self.publish(cx, id, descriptor),
+            DirectoryRequest::LookupInbox { blinded, epoch } => {
+                let found = self.inboxes.get(&(epoch, blinded));
+                Some(DirectoryReply::Inbox(
+                    found.map(|inbox| ByteBuf::from(inbox.descriptor.clone())),
+                ))
+            }
+        };
+        Ok(reply.map_or(Answer::Later, |reply| Answer::Now(reply.encode())))
+    }
+
+    /// An inbox descriptor is durable, or could not be stored; says what to answer.
+    pub(super) fn handle_stored(&mut self, id: RequestId, is_stored: bool) -> Option<Vec<u8>> {
+        let (at, inbox) = self.publishing.remove(&id)?;
+        let reply = if is_stored {
+            self.inboxes.insert(at, inbox);
+            DirectoryReply::Published
+        } else {
+            DirectoryReply::Refused(DirectoryRefusal::Store)
+        };
+        Some(reply.encode())
+    }
+
+    /// Forgets inbox descriptors that nobody asks for any more by confirmed time, and that were
+    /// kept for so long after. A publisher whose clock is slow may still be in the epoch before
+    /// (§9.3).
+    pub(in super::super) fn expire(&mut self, cx: &mut Context<'_>, kept: Duration) {
+        let kept = CLOCK_SKEW_MAX + kept;
+        let confirmed = cx.clock.confirmed().as_secs();
+        let oldest = WallTime(confirmed.saturating_sub(kept.as_secs())).epoch();
+        let later = self.inboxes.split_off(&first_of(oldest));
+        let expired = core::mem::replace(&mut self.inboxes, later);
+        if !expired.is_empty() {
+            cx.store(StoreOp::RemoveInboxDescriptorsBefore(oldest));
+        }
+    }
+
+    /// How many inbox descriptors are durable here.
+    pub(in super::super) fn inbox_descriptor_count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    /// Takes an inbox descriptor in (§8.4(3)). Answers at once what needs no store.
+    fn publish(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: RequestId,
+        descriptor: ByteBuf,
+    ) -> Option<DirectoryReply> {
+        let Ok(outer) = Outer::verify(&descriptor, cx.wall) else {
+            return Some(DirectoryReply::Refused(DirectoryRefusal::Invalid));
+        };
+        let at = (outer.epoch, outer.blinded);
+        if !self.inboxes.contains_key(&at) {
+            self.make_room(cx);
+        }
+        // Of two that are stored at once the later would stay on the disk, whichever is the newer.
+        let is_busy = self.publishing.values().any(|(other, _)| *other == at);
+        match self.inboxes.get(&at) {
+            Some(known) if known.descriptor == descriptor.as_slice() => {
+                return Some(DirectoryReply::Published);
+            }
+            Some(known) if known.revision >= outer.revision => {
+                return Some(DirectoryReply::Refused(DirectoryRefusal::Stale));
+            }
+            _ if is_busy => return Some(DirectoryReply::Refused(DirectoryRefusal::Busy)),
+            None if self.is_full(cx) => {
+                return Some(DirectoryReply::Refused(DirectoryRefusal::Full));
+            }
+            _ => {}
+        }
+        let descriptor = descriptor.into_vec();
+        cx.store(StoreOp::PutInboxDescriptor {
+            ticket: id.0,
+            blinded: outer.blinded,
+            epoch: outer.epoch,
+            descriptor: descriptor.clone(),
+        });
+        let inbox = StoredInbox {
+            revision: outer.revision,
+            descriptor,
+        };
+        self.publishing.insert(id, (at, inbox));
+        None
+    }
+
+    fn is_full(&self, cx: &Context<'_>) -> bool {
+        self.inboxes.len() + self.publishing.len() >= cx.config.inbox_descriptors_max
+    }
+
+    /// Forgets, where there is no room for another, what is of no more use (§8.4(4)).
+    fn make_room(&mut self, cx: &mut Context<'_>) {
+        if self.is_full(cx) {
+            self.expire(cx, Duration::ZERO);
+        }
+        if self.is_full(cx) {
+            self.forget_future(cx);
+        }
+    }
+
+    /// Forgets inbox descriptors of epochs that none is taken for yet: they came while the clock
+    /// was ahead. Nobody asks for them, their owners publish them again, and a table full of them
+    /// takes no others until their epochs are over.
+    fn forget_future(&mut self, cx: &mut Context<'_>) {
+        if !cx.clock.may_delete() {
+            return;
+        }
+        let latest = (cx.wall + CLOCK_SKEW_MAX).epoch().next();
+        if !self.inboxes.split_off(&first_of(latest.next())).is_empty() {
+            cx.store(StoreOp::RemoveInboxDescriptorsAfter(latest));
+        }
+    }
+}
+
+const fn first_of(epoch: Epoch) -> Place {
+    (epoch, BlindedKey([0; BlindedKey::LEN]))
+}
+
+/// Takes relay descriptors; those that are malformed or refused are passed over (§8.4(2)).
+fn take_pushed(cx: &mut Context<'_>, descriptors: &[ByteBuf]) -> DirectoryReply {
+    let mut accepted = 0;
+    for bytes in descriptors {
+        if let Ok(descriptor) = Unverified::decode(bytes)
+            && cx.learn(descriptor)
+        {
+            accepted += 1;
+        }
+    }
+    DirectoryReply::Pushed { accepted }
+}

@@ -1,0 +1,67 @@
+//! The mailbox service (docs/protocol.md §10): a [`Holder`] behind a stream.
+
+use umbel_proto::Violation;
+use umbel_proto::inbox::holder::{
+    Holder, HolderDone, HolderLimits, HolderReply, QueueSnapshot, RequestId,
+};
+use umbel_proto::inbox::mailbox::MailboxRequest;
+
+use super::super::context::Context;
+use super::super::io::StoreOp;
+use super::{Answer, Request};
+
+/// The mailboxes of a relay.
+pub(in super::super) struct Mailbox {
+    holder: Holder,
+}
+
+impl Mailbox {
+    pub(in super::super) fn restore(cx: &Context<'_>, queues: Vec<QueueSnapshot>) -> Self {
+        let (network, limits) = (cx.config.network.id, cx.config.holder);
+        Self {
+            holder: Holder::restore(network, cx.relay, limits, queues),
+        }
+    }
+
+    pub(super) fn handle_request(
+        &mut self,
+        cx: &Context<'_>,
+        id: RequestId,
+        request: &Request<'_>,
+    ) -> Result<Answer, Violation> {
+        let asked = MailboxRequest::decode(request.frame)?;
+        self.holder
+            .handle_request(cx.now, cx.wall, id, request.binding, asked);
+        Ok(Answer::Later)
+    }
+
+    pub(super) fn handle_stored(&mut self, cx: &mut Context<'_>, done: HolderDone) {
+        self.holder.handle_stored(cx.now, done, cx.rng);
+    }
+
+    /// Runs what is due, and has stored what is to be stored.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) {
+        let confirmed = cx.clock.confirmed();
+        self.holder.handle_timeout(cx.now, cx.wall, confirmed);
+        while let Some(op) = self.holder.poll_op() {
+            cx.store(StoreOp::Mailbox(op));
+        }
+    }
+
+    pub(super) fn poll_reply(&mut self) -> Option<HolderReply> {
+        self.holder.poll_reply()
+    }
+
+    /// Nobody waits for this request any more.
+    pub(super) fn cancel(&mut self, id: RequestId) {
+        self.holder.cancel(id);
+    }
+
+    pub(super) fn set_limits(&mut self, limits: HolderLimits) {
+        self.holder.set_limits(limits);
+    }
+
+    pub(super) const fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}

@@ -1,0 +1,262 @@
+//! The services at the end of a circuit (docs/protocol.md §7.2, §8.4, §10).
+//!
+//! All have one shape: a service takes a request and answers now, or later under the request's id.
+//! Here is who waits: one table, an entry for each stream whose request is not answered or whose
+//! origin has not said all. A stream carries one request, so circuit and stream name it.
+
+mod directory;
+mod mailbox;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use umbel_proto::Violation;
+use umbel_proto::handshake::Binding;
+use umbel_proto::inbox::holder::{Holder, HolderLimits, RequestId};
+use umbel_proto::message::{Service, StreamId};
+use umbel_proto::time::Instant;
+
+use super::circuits::CircuitKey;
+use super::context::Context;
+use super::io::StoreDone;
+pub(super) use directory::Directory;
+pub(super) use mailbox::Mailbox;
+
+/// What a relay does for others, and who waits for an answer.
+pub(super) struct Services {
+    pub(super) directory: Directory,
+    mailbox: Mailbox,
+    /// At most [`STREAMS_MAX`](umbel_proto::limits::STREAMS_MAX) a circuit.
+    asked: BTreeMap<RequestId, Asked>,
+    replies: VecDeque<Reply>,
+}
+
+/// A stream on which something was asked.
+#[derive(Clone, Copy)]
+struct Asked {
+    /// The service that has still to answer.
+    waits_for: Option<Service>,
+    /// Whether the origin has said all.
+    is_finished: bool,
+}
+
+/// One request, as it came off a stream.
+pub(super) struct Request<'a> {
+    pub(super) circuit: CircuitKey,
+    pub(super) stream: StreamId,
+    pub(super) service: Service,
+    pub(super) frame: &'a [u8],
+    /// Whether the origin has said all.
+    pub(super) fin: bool,
+    /// What the circuit shares with its origin.
+    pub(super) binding: &'a Binding,
+}
+
+/// When a service answers.
+enum Answer {
+    /// Now, with this frame, and no more.
+    Now(Vec<u8>),
+    /// Later, under the request's id.
+    Later,
+}
+
+/// What goes on a stream.
+pub(super) struct Reply {
+    pub(super) circuit: CircuitKey,
+    pub(super) stream: StreamId,
+    pub(super) frame: Vec<u8>,
+    pub(super) fin: bool,
+}
+
+impl Services {
+    pub(super) const fn new(directory: Directory, mailbox: Mailbox) -> Self {
+        Self {
+            directory,
+            mailbox,
+            asked: BTreeMap::new(),
+            replies: VecDeque::new(),
+        }
+    }
+
+    /// Takes a request.
+    ///
+    /// # Errors
+    /// It is not one that its service takes: the circuit is to be destroyed.
+    pub(super) fn handle_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+    ) -> Result<(), Violation> {
+        let id = id_of(request.circuit, request.stream);
+        let answer = match request.service {
+            Service::Directory => self.directory.handle_request(cx, id, request)?,
+            Service::Mailbox => self.mailbox.handle_request(cx, id, request)?,
+        };
+        let waits_for = match answer {
+            Answer::Now(frame) => {
+                self.reply(id, frame, true);
+                None
+            }
+            Answer::Later => Some(request.service),
+        };
+        if waits_for.is_some() || !request.fin {
+            let is_finished = request.fin;
+            self.asked.insert(
+                id,
+                Asked {
+                    waits_for,
+                    is_finished,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// The origin says nothing more on a stream. What it asked is still answered, unless it wants
+    /// no answer. Returns whether it had asked anything.
+    pub(super) fn handle_stream_ended(
+        &mut self,
+        circuit: CircuitKey,
+        stream: StreamId,
+        is_reset: bool,
+    ) -> bool {
+        let id = id_of(circuit, stream);
+        match self.asked.get_mut(&id) {
+            Some(asked) if asked.waits_for.is_some() && !is_reset => asked.is_finished = true,
+            Some(_) => self.forget(id),
+            None => return false,
+        }
+        true
+    }
+
+    /// The store did what a service asked, or could not.
+    pub(super) fn handle_stored(&mut self, cx: &mut Context<'_>, done: StoreDone) {
+        match done {
+            StoreDone::Mailbox(done) => {
+                self.mailbox.handle_stored(cx, done);
+                self.run(cx);
+            }
+            StoreDone::InboxDescriptor { ticket, is_stored } => {
+                let id = RequestId(ticket);
+                if let Some(frame) = self.directory.handle_stored(id, is_stored) {
+                    self.answer(id, frame, true);
+                }
+            }
+        }
+    }
+
+    /// Runs what is due, and takes up what the mailboxes have to say.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) {
+        self.mailbox.run(cx);
+        while let Some(reply) = self.mailbox.poll_reply() {
+            self.answer(reply.request, reply.reply.encode(), reply.fin);
+        }
+    }
+
+    /// Nobody waits on this circuit any more.
+    pub(super) fn forget_circuit(&mut self, circuit: CircuitKey) {
+        let all = id_of(circuit, StreamId(0))..=id_of(circuit, StreamId(u16::MAX));
+        let gone: Vec<RequestId> = self.asked.range(all).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.forget(id);
+        }
+    }
+
+    /// Nobody waits on this stream any more.
+    pub(super) fn forget_stream(&mut self, circuit: CircuitKey, stream: StreamId) {
+        self.forget(id_of(circuit, stream));
+    }
+
+    /// The next answer to send.
+    pub(super) fn poll_reply(&mut self) -> Option<Reply> {
+        self.replies.pop_front()
+    }
+
+    /// When [`Self::run`] is due.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.mailbox.holder().poll_timeout()
+    }
+
+    pub(super) const fn holder(&self) -> &Holder {
+        self.mailbox.holder()
+    }
+
+    pub(super) fn set_holder_limits(&mut self, limits: HolderLimits) {
+        self.mailbox.set_limits(limits);
+    }
+
+    /// Each request waits on a circuit that is there, and none is kept that nobody cares for.
+    pub(super) fn check(&self, is_there: impl Fn(CircuitKey) -> bool) -> Result<(), String> {
+        for (&id, asked) in &self.asked {
+            let (circuit, stream) = place_of(id);
+            if !is_there(circuit) {
+                return Err(format!("{stream:?} waits on {circuit:?}, which is gone"));
+            }
+            if asked.waits_for.is_none() && asked.is_finished {
+                return Err(format!(
+                    "{stream:?} of {circuit:?} was answered and is kept"
+                ));
+            }
+        }
+        self.holder()
+            .invariants()
+            .map_err(|broken| format!("mailboxes: {broken:?}"))
+    }
+
+    /// A service answers a request that waited, unless nobody waits any more.
+    fn answer(&mut self, id: RequestId, frame: Vec<u8>, fin: bool) {
+        let Some(asked) = self.asked.get_mut(&id) else {
+            return;
+        };
+        if fin {
+            asked.waits_for = None;
+            if asked.is_finished {
+                self.asked.remove(&id);
+            }
+        }
+        self.reply(id, frame, fin);
+    }
+
+    fn reply(&mut self, id: RequestId, frame: Vec<u8>, fin: bool) {
+        let (circuit, stream) = place_of(id);
+        self.replies.push_back(Reply {
+            circuit,
+            stream,
+            frame,
+            fin,
+        });
+    }
+
+    fn forget(&mut self, id: RequestId) {
+        match self.asked.remove(&id).and_then(|asked| asked.waits_for) {
+            Some(Service::Mailbox) => self.mailbox.cancel(id),
+            // What is being stored is stored, and not answered.
+            Some(Service::Directory) | None => {}
+        }
+    }
+}
+
+/// A stream's id is used once on its circuit, and a circuit's key once in a relay (§7.1).
+fn id_of(circuit: CircuitKey, stream: StreamId) -> RequestId {
+    RequestId(circuit.0 << 16 | u64::from(stream.0))
+}
+
+fn place_of(id: RequestId) -> (CircuitKey, StreamId) {
+    let [.., high, low] = id.0.to_be_bytes();
+    let stream = StreamId(u16::from_be_bytes([high, low]));
+    (CircuitKey(id.0 >> 16), stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_s_id_tells_where_it_was_asked() {
+        for circuit in [0, 1, (1 << 48) - 1] {
+            for stream in [0, 1, u16::MAX] {
+                let place = (CircuitKey(circuit), StreamId(stream));
+                assert_eq!(place_of(id_of(place.0, place.1)), place);
+            }
+        }
+    }
+}
