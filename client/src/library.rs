@@ -5,8 +5,9 @@
 
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::limits::CLOCK_JUMP_MIN;
 use umbel_proto::network::Params;
-use umbel_proto::time::{JUMP_MIN, WallTime};
+use umbel_proto::time::WallTime;
 
 use crate::client::{OpenError, restore, to_ground};
 use crate::core::io::{Contact, OutboxMessage, Status};
@@ -119,7 +120,7 @@ impl Library {
     /// before the network has confirmed it (docs/protocol.md §1.6). What was not stored of the last
     /// confirmed time is allowed for.
     pub fn calendar(&self) -> WallTime {
-        let ahead = self.core.unconfirmed().saturating_sub(JUMP_MIN);
+        let ahead = self.core.unconfirmed().saturating_sub(CLOCK_JUMP_MIN);
         WallTime(Clock::wall().as_secs().saturating_sub(ahead.as_secs()))
     }
 

@@ -1,7 +1,22 @@
-//! Every limit of the protocol, in one file, checked against each other at compile time
-//! (docs/protocol.md §1).
+//! Every number of docs/protocol.md that binds, in the order of its sections and with its unit, and
+//! checked against each other at compile time.
+//!
+//! Parameters of a network are in [`Params`](crate::network::Params) (§8.6); labels, kinds and
+//! format versions stand where they are encoded. A number that one side may change alone is policy
+//! and stays with its user.
 
 use crate::time::Duration;
+
+/// How far the calendar may go from the monotonic clock without a jump (§1.6).
+pub const CLOCK_JUMP_MIN: Duration = Duration::from_secs(3600);
+/// Running for so long confirms a jump ahead (§1.6).
+pub const CLOCK_CONFIRM_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// All jumps that wait, together, for a client to confirm them by one peer's clock (§1.6).
+pub const CLOCK_CONFIRMED_BY_ONE_MAX: Duration = Duration::from_secs(48 * 3600);
+/// Starts nearer to each other, by the calendar, count once (§1.6).
+pub const CLOCK_STARTS_APART: Duration = Duration::from_secs(6 * 3600);
+/// The start at which a jump of [`CLOCK_CONFIRM_AFTER`] ago is confirmed (§1.6).
+pub const CLOCK_STARTS_CONFIRM: u8 = 3;
 
 /// Length of every cell on a link, bytes (§2.1).
 pub const CELL_LEN: usize = 2048;
@@ -21,12 +36,15 @@ pub const LINK_SILENCE_MIN: Duration = Duration::from_secs(60);
 pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(90);
 /// How long a link that ends may go on sending what is queued (§2.6).
 pub const LINK_CLOSING_MAX: Duration = Duration::from_secs(2);
-/// Length of an AEAD tag, bytes.
+/// A relay closes a link that it dialled and that has carried no circuit for so long (§2.6).
+pub const LINK_UNUSED_MAX: Duration = Duration::from_secs(600);
+
+/// Length of an AEAD tag, bytes (§3).
 pub const TAG_LEN: usize = 16;
 /// What each hop takes from a forward cell: hop command (1) and tag (16), bytes (§3.1).
 pub const HOP_OVERHEAD_LEN: usize = TAG_LEN + 1;
-/// Most hops a circuit may have: guard, L2, middle, terminal (§6.1).
-pub const HOPS_MAX: usize = 4;
+/// Most cells in the `Early` form on one circuit, counted at each hop (§3.2).
+pub const EARLY_CELLS_MAX: u8 = 6;
 /// Length prefix in front of a relay message inside its layer, bytes (§3.3).
 pub const MSG_LEN_LEN: usize = 2;
 
@@ -39,6 +57,22 @@ pub const fn forward_room(hops: usize) -> usize {
 /// (§3.4).
 pub const BACKWARD_ROOM: usize = BODY_LEN - HOP_OVERHEAD_LEN - MSG_LEN_LEN;
 
+/// Most relay cells of one circuit that wait for one link: the largest window, and cells that no
+/// window counts (§4.4).
+pub const CIRCUIT_QUEUE_CELLS_MAX: u32 = WINDOW_MAX_CELLS as u32 + 64;
+
+/// Onionskins that a link to a relay of the view may carry, for each that a client's may (§5.4).
+pub const RELAY_CREATES_FACTOR: u32 = 64;
+
+/// Most hops a circuit may have: guard, L2, middle, terminal (§6.1).
+pub const HOPS_MAX: usize = 4;
+/// Most extends that wait for one relay to be dialled (§6.3).
+pub const EXTEND_WAITERS_MAX: usize = 1024;
+/// Most relays that are dialled for extends at once (§6.3).
+pub const EXTEND_DIALS_MAX: usize = 256;
+/// A peer is quiet once its cell is so late (§6.4).
+pub const LINK_LATE_MAX: Duration = Duration::from_secs(2);
+
 /// Kind (1), stream id (2) and flags (1) in front of a stream's bytes in a `Data` message (§7.1).
 pub const DATA_HEADER_LEN: usize = 4;
 /// Most stream bytes in one forward `Data` message, whatever the hop: the room of the farthest
@@ -46,15 +80,15 @@ pub const DATA_HEADER_LEN: usize = 4;
 pub const FORWARD_DATA_MAX: usize = forward_room(HOPS_MAX) - DATA_HEADER_LEN;
 /// Most stream bytes in one backward `Data` message (§7.1).
 pub const BACKWARD_DATA_MAX: usize = BACKWARD_ROOM - DATA_HEADER_LEN;
-/// Longest frame on a stream, bytes (§7.2). A frame is one request, one response or one pushed
-/// batch.
-pub const FRAME_LEN_MAX: usize = 192 * 1024;
 /// Most streams open on one circuit (§7.1).
 pub const STREAMS_MAX: usize = 32;
 /// Finished streams that an end remembers, for a reset of one may have crossed its end (§7.1). No
 /// honest reset is for an older one: as many may be open here as at the peer, and all of them may
 /// have ended after it.
 pub const FINISHED_STREAMS_MAX: usize = 2 * STREAMS_MAX;
+/// Longest frame on a stream, bytes (§7.2). A frame is one request, one response or one pushed
+/// batch.
+pub const FRAME_LEN_MAX: usize = 192 * 1024;
 /// Most bytes of half-received frames on one circuit, all streams together (§7.2).
 pub const REASSEMBLY_BYTES_MAX: usize = 2 * FRAME_LEN_MAX;
 /// Most bytes waiting to be sent on one circuit (§7.3); more is refused to the caller.
@@ -66,9 +100,6 @@ pub const WINDOW_INITIAL_CELLS: u16 = 64;
 pub const WINDOW_MAX_CELLS: u16 = 512;
 /// A receiver sends a credit each time it has taken this many `Data` cells (§7.3).
 pub const CREDIT_EVERY_CELLS: u16 = 16;
-
-/// Most cells in the `Early` form on one circuit, counted at each hop (§3.2).
-pub const EARLY_CELLS_MAX: u8 = 6;
 
 /// Longest relay descriptor, bytes (§8.1).
 pub const RELAY_DESCRIPTOR_LEN_MAX: usize = 700;
@@ -88,6 +119,8 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 pub const VIEW_RELAYS_MAX: usize = 50_000;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
+/// For so long after it began, a node takes descriptors that are not vouched for (§8.2).
+pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 /// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
 pub const SYNC_BYTES_MAX: usize = 64 * 1024;
 /// Most items in one page of a reconciliation (§8.3).
@@ -96,15 +129,34 @@ pub const SYNC_ITEMS_MAX: usize = 2600;
 pub const SYNC_ITEM_LEN: usize = 24;
 /// Most requests of one reconciliation (§8.3): enough for every relay there may be, each way.
 pub const SYNC_ROUNDS_MAX: usize = 4096;
+/// A relay without a link to another tries to make one at least this often (§8.3).
+pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
+/// Relays it knew that it dials then, besides a seed (§8.3).
+pub const ALONE_RELAYS: usize = 3;
+/// Linked relays to which a descriptor that is news is pushed on (§8.3).
+pub const RUMOUR_FANOUT: usize = 3;
+/// A descriptor that is news waits no longer than this to be pushed on (§8.3).
+pub const RUMOUR_DELAY_MAX: Duration = Duration::from_secs(5);
 
-/// Length of an inbox descriptor, always, bytes (§9.3).
-pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
 /// Length of an epoch (§9.2).
 pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Relays that keep one inbox descriptor (§9.4).
-pub const RING_POSITIONS: usize = 6;
+/// Length of an inbox descriptor, always, bytes (§9.3).
+pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
 /// Most mailboxes in an inbox descriptor (§9.3).
 pub const MAILBOXES_MAX: usize = 3;
+/// Relays that keep one inbox descriptor (§9.4).
+pub const RING_POSITIONS: usize = 6;
+
+/// Most deposits of one record that wait for it to be durable; so do removals (§10.1).
+pub const STORE_WAITERS_MAX: usize = 8;
+/// Most records removed by one request (§10.2).
+pub const REMOVE_MAX: usize = 512;
+/// Longest mean of the wait before a push; a longer one is cut to it (§10.2).
+pub const PUSH_DELAY_MEAN_MAX: Duration = Duration::from_secs(600);
+/// A wait before a push is cut at so many times its mean (§10.2).
+pub const PUSH_DELAY_CUT: u32 = 5;
+/// Most bytes of records that were pushed and not yet removed (§10.2).
+pub const PUSH_WINDOW_BYTES: usize = 2 * FRAME_LEN_MAX;
 
 /// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that
 /// carries it (§10.3).
@@ -116,10 +168,18 @@ pub const DEPOSIT_OVERHEAD_LEN: usize = 192;
 pub const fn record_len(cells: usize) -> usize {
     cells * FORWARD_DATA_MAX - DEPOSIT_OVERHEAD_LEN
 }
-/// Longest sealed record, bytes.
+/// Longest sealed record, bytes (§10.3).
 pub const RECORD_LEN_MAX: usize = record_len(64);
-/// Most records removed by one request (§10.2).
-pub const REMOVE_MAX: usize = 512;
+
+/// The greatest effort that a sender solves a puzzle for (§10.4).
+pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
+
+/// Least wait after an owner last heard of a holder, until it probes its subscription (§10.5).
+pub const PROBE_MIN: Duration = Duration::from_secs(30);
+/// Most wait until then (§10.5).
+pub const PROBE_MAX: Duration = Duration::from_secs(60);
+/// Records to be removed that an owner saves up at most (§10.5).
+pub const SAVED_REMOVALS_MAX: usize = 12;
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()
@@ -128,6 +188,7 @@ const _: () = assert!(
 const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
 const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
 const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);
+const _: () = assert!(PUSH_WINDOW_BYTES < OUTGOING_BYTES_MAX);
 const _: () =
     assert!(SYNC_ITEMS_MAX * SYNC_ITEM_LEN <= SYNC_BYTES_MAX && SYNC_BYTES_MAX < FRAME_LEN_MAX / 2);
 const _: () = assert!(

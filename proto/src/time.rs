@@ -6,7 +6,7 @@ mod words;
 
 pub use core::time::Duration;
 
-pub use clock_guard::{CONFIRM_AFTER, ClockGuard, ClockJump, JUMP_MIN};
+pub use clock_guard::{ClockGuard, ClockJump};
 pub use peer_clock::PeerClock;
 use serde::{Deserialize, Serialize};
 pub use words::in_words;

@@ -11,7 +11,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, record_id, seal_record};
-use umbel_proto::limits::MAILBOXES_MAX;
+use umbel_proto::limits::{MAILBOXES_MAX, PUZZLE_EFFORT_MAX};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -28,8 +28,6 @@ use super::requests::{Answer, AskFault, Asker, Question, Requests};
 const STATE_VERSION: u8 = 3;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
-/// The highest puzzle effort that is taken on; an owner that asks for more gets this much.
-const EFFORT_MAX: u32 = 10_000;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
 const NONCES_A_TURN: u32 = 32;
 /// A wait between two deposits is at most this many times its mean.
@@ -373,7 +371,7 @@ impl Delivery {
         let effort = descriptor
             .puzzle_effort
             .max(cx.network.params.puzzle_effort)
-            .min(EFFORT_MAX);
+            .min(PUZZLE_EFFORT_MAX);
         self.unsealed = Unsealed {
             mailboxes: new,
             descriptor: Some(Arc::clone(descriptor)),

@@ -10,10 +10,11 @@ mod relink;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::ids::{MessageId, QueueId, RecordId, RelayId};
-use umbel_proto::inbox::holder::PUSH_WINDOW_BYTES;
 use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
-use umbel_proto::limits::REMOVE_MAX;
+use umbel_proto::limits::{
+    PROBE_MAX, PROBE_MIN, PUSH_WINDOW_BYTES, REMOVE_MAX, SAVED_REMOVALS_MAX,
+};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -36,8 +37,6 @@ const SUBSCRIPTIONS_MAX: usize = 40;
 const POLLED_MAX: usize = 80;
 /// A subscription that lasted so long works: those that were lost before it count no more.
 const LASTED_MIN: Duration = Duration::from_secs(600);
-/// Bounds of the time after which a quiet subscription is tried out.
-const PROBE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
 
 /// How long a mailbox is polled after a subscription that is not ours took the place of ours: two
 /// must not end one another's for ever.
@@ -46,8 +45,6 @@ const YIELD: Duration = Duration::from_secs(600);
 /// Most bytes that a subscription brings before something is removed: a quarter of what a holder
 /// pushes at most.
 const REMOVE_BYTES_MAX: usize = PUSH_WINDOW_BYTES / 4;
-/// Most records that a subscription brings before something is removed.
-const REMOVE_RECORDS_MAX: usize = 12;
 /// It is no more than this part of what a queue holds, so that waiting to remove fills none.
 const REMOVE_SHARE: usize = 8;
 
@@ -553,7 +550,7 @@ impl Visiting {
                 } else {
                     Seen::Nothing
                 };
-                self.next_at = cx.now + PROBE.1;
+                self.next_at = cx.now + PROBE_MAX;
             }
             return;
         }
@@ -639,7 +636,7 @@ impl Visiting {
             .map(|record| record.as_ref().len())
             .sum::<usize>();
         if self.remove.is_empty() {
-            self.next_at = cx.now + between(PROBE.0, PROBE.1, cx.rng);
+            self.next_at = cx.now + between(PROBE_MIN, PROBE_MAX, cx.rng);
         }
     }
 
@@ -670,7 +667,7 @@ impl Visiting {
         let params = &cx.network.params;
         cx.now
             + if self.subscribes(is_interactive) {
-                between(PROBE.0, PROBE.1, cx.rng)
+                between(PROBE_MIN, PROBE_MAX, cx.rng)
             } else if self.is_current {
                 exponential(params.fetch_interval.saturating_mul(crowding), cx.rng)
             } else {
@@ -734,7 +731,7 @@ fn remove_from(params: &Params) -> (usize, usize) {
     let bytes = usize::try_from(params.queue_bytes_max).unwrap_or(usize::MAX);
     let records = params.queue_records_max / REMOVE_SHARE;
     (
-        REMOVE_RECORDS_MAX.min(records).max(1),
+        SAVED_REMOVALS_MAX.min(records).max(1),
         REMOVE_BYTES_MAX.min(bytes / REMOVE_SHARE).max(1),
     )
 }

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::CLOCK_JUMP_MIN;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, JUMP_MIN, WallTime};
+use umbel_proto::time::{Duration, WallTime};
 
 use super::Context;
 use super::io::Warning;
@@ -250,7 +251,7 @@ impl Guards {
         });
         for time in guards
             .chain(&mut self.new_at)
-            .filter(|time| **time > wall + JUMP_MIN)
+            .filter(|time| **time > wall + CLOCK_JUMP_MIN)
         {
             *time = wall;
             self.is_changed = true;
@@ -259,7 +260,7 @@ impl Guards {
             .sample
             .iter_mut()
             .filter_map(|guard| guard.rests_until.as_mut());
-        for until in rests.filter(|until| **until > wall + DAY + JUMP_MIN) {
+        for until in rests.filter(|until| **until > wall + DAY + CLOCK_JUMP_MIN) {
             *until = wall + DAY;
             self.is_changed = true;
         }

@@ -5,13 +5,11 @@ use umbel_proto::directory::Unverified;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
+use umbel_proto::time::{Instant, WallTime};
 
 use super::path::are_enough;
 use super::{CLOCK_STORE_EVERY, Core, HEARTBEAT, Notice, StoreOp};
-
-/// The longest jump of the calendar that one linked relay alone confirms.
-const CONFIRMED_BY_ONE_MAX: Duration = Duration::from_secs(48 * 3600);
 
 impl Core {
     /// Takes the descriptor a peer showed of itself; says how to begin a circuit there.
@@ -57,7 +55,7 @@ impl Core {
             let is_short = self
                 .clock
                 .unconfirmed()
-                .is_none_or(|jump| jump <= CONFIRMED_BY_ONE_MAX);
+                .is_none_or(|jump| jump <= CLOCK_CONFIRMED_BY_ONE_MAX);
             if is_right && (agreeing > 1 || is_short) && !self.clock.may_delete() {
                 self.clock.confirm();
                 self.clock_stored_at = now;

@@ -16,6 +16,7 @@ use super::descriptor::Unverified;
 use super::reconcile::{SyncFault, SyncStep, Syncer};
 use super::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
 use crate::ids::{Peer, RelayId};
+use crate::limits::{ALONE_INTERVAL, ALONE_RELAYS, RUMOUR_DELAY_MAX, RUMOUR_FANOUT};
 use crate::network::Network;
 use crate::time::{Duration, Instant};
 
@@ -23,14 +24,6 @@ use crate::time::{Duration, Instant};
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most exchanges at once.
 const EXCHANGES_MAX: usize = 32;
-/// A relay that is alone tries at least this often to find others.
-const ALONE_INTERVAL: Duration = Duration::from_secs(5);
-/// How many relays that it knew are dialled then, besides a seed.
-const WAYS_BACK: usize = 3;
-/// To how many linked relays a new descriptor is passed on; reconciliation does the rest.
-const RUMOUR_FANOUT: usize = 3;
-/// News waits no longer than this.
-const RUMOUR_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Most descriptors that wait to be passed on; beyond it the oldest are left to reconciliation.
 const RUMOURS_MAX: usize = 1024;
 
@@ -269,7 +262,7 @@ impl Gossip {
         let relays = known.book.view().iter().chain(past);
         let relays = relays.map(|descriptor| descriptor.relay).filter(is_other);
         let seeds = known.seeds.iter().map(|seed| seed.id).filter(is_other);
-        let mut picked: BTreeSet<RelayId> = relays.sample(rng, WAYS_BACK).into_iter().collect();
+        let mut picked: BTreeSet<RelayId> = relays.sample(rng, ALONE_RELAYS).into_iter().collect();
         picked.extend(seeds.choose(rng));
         picked
     }
@@ -277,7 +270,7 @@ impl Gossip {
     /// Passes on what is new, to a few of the relays that are linked.
     fn on_rumour_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
         let interval = known.network.params.sync_interval;
-        self.rumour_at = now + (interval / 4).min(RUMOUR_INTERVAL_MAX);
+        self.rumour_at = now + (interval / 4).min(RUMOUR_DELAY_MAX);
         let count = self.rumours.len().min(PUSH_MAX);
         let news: Vec<ByteBuf> = self.rumours.drain(..count).collect();
         if news.is_empty() {

@@ -215,7 +215,7 @@ fn news_reaches_most_relays_without_a_reconciliation() {
     all.nodes
         .values_mut()
         .for_each(|node| node.gossip.sync_at = Instant::from_micros(u64::MAX));
-    all.pass(RUMOUR_INTERVAL_MAX * 30);
+    all.pass(RUMOUR_DELAY_MAX * 30);
     let has = |node: &&Node| {
         node.book
             .view()

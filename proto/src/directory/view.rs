@@ -10,16 +10,11 @@ use std::sync::OnceLock;
 use super::descriptor::VerifiedDescriptor;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::VIEW_RELAYS_MAX;
+use crate::limits::{SETUP_LEN, VIEW_RELAYS_MAX};
 use crate::network::Network;
 use crate::time::{Duration, WallTime};
 
 const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
-
-/// How long after its first descriptor a view is still being set up: a node that is new has no
-/// choice but to take what it is told as having been there before. It asks more than one peer, and
-/// compares digests later.
-pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 
 /// All relays that this node believes in.
 #[derive(Debug, Default)]

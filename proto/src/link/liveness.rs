@@ -6,12 +6,9 @@
 
 use rand::{CryptoRng, RngExt};
 
-use crate::limits::LINK_KEEPALIVE;
+use crate::limits::{LINK_KEEPALIVE, LINK_LATE_MAX};
 use crate::network::Params;
 use crate::time::{Duration, Instant};
-
-/// How late a peer's cell may come: its own delay and the network's.
-const LATE_MAX: Duration = Duration::from_secs(2);
 
 /// Bounds of the wait before a padding cell on a padded link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +74,7 @@ impl Keepalive {
 /// What a peer's silence has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silent {
-    /// It should have sent padding by now. Reported once, until something comes.
+    /// It should have sent padding by now (§6.4(12)). Reported once, until something comes.
     Quiet,
     /// The link is dead (§2.6(3)).
     Dead,
@@ -107,7 +104,7 @@ impl Silence {
     /// As [`Silence::new`]. The peer is also quiet once it owes a cell of this padding.
     pub fn with_quiet(padding: Option<Padding>, dead_after: Duration, now: Instant) -> Self {
         let mut silence = Self::new(dead_after, now);
-        silence.quiet_after = Some(wait_max(padding) + LATE_MAX);
+        silence.quiet_after = Some(wait_max(padding) + LINK_LATE_MAX);
         silence.on_received(now);
         silence
     }

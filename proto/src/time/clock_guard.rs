@@ -14,25 +14,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Duration, Instant, WallTime};
+use crate::limits::{
+    CLOCK_CONFIRM_AFTER, CLOCK_JUMP_MIN, CLOCK_STARTS_APART, CLOCK_STARTS_CONFIRM,
+};
 use crate::wire;
 
-/// How far the calendar may differ from the monotonic clock before that is called a jump.
-pub const JUMP_MIN: Duration = Duration::from_secs(3600);
-/// A jump ahead is confirmed by this much running.
-pub const CONFIRM_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// The state is due to be stored this often: what is lost of it only makes deletion later.
 const STORE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Differences this small are how the calendar is read: in whole seconds.
 const SLACK: Duration = Duration::from_secs(2);
 /// Most jumps that wait each for itself; beyond it the two oldest become one, as late as the later.
 const JUMPS_MAX: usize = 8;
-/// Starts that find the calendar advanced count where they are so far apart, by the calendar.
-const STARTS_APART: Duration = Duration::from_secs(6 * 3600);
-/// So many starts that count confirm a jump of a [`CONFIRM_AFTER`] ago by the calendar.
-const STARTS_CONFIRM: u8 = 3;
 const STATE_VERSION: u8 = 2;
 
-/// A difference between the calendar and the monotonic clock of over [`JUMP_MIN`].
+/// A difference between the calendar and the monotonic clock of over [`CLOCK_JUMP_MIN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockJump {
     /// The calendar is ahead by this much: since the last look, or since the state was stored.
@@ -53,7 +48,7 @@ pub struct ClockGuard {
     /// look.
     pending: Vec<Pending>,
     /// By how much small steps ahead may still be followed at once; grows as time is lived, up to
-    /// [`JUMP_MIN`].
+    /// [`CLOCK_JUMP_MIN`].
     allowance: Duration,
     stored_at: Option<Instant>,
 }
@@ -64,7 +59,7 @@ struct Pending {
     amount: Duration,
     /// How much running is missing.
     left: Duration,
-    /// The calendar after it; since then it has not gone back by more than [`JUMP_MIN`].
+    /// The calendar after it; since then it has not gone back by more than [`CLOCK_JUMP_MIN`].
     since: WallTime,
     /// How many starts count since then, and when the last of them was.
     starts: u8,
@@ -75,7 +70,7 @@ impl Pending {
     const fn new(amount: Duration, since: WallTime) -> Self {
         Self {
             amount,
-            left: CONFIRM_AFTER,
+            left: CLOCK_CONFIRM_AFTER,
             since,
             starts: 0,
             started_at: since,
@@ -160,13 +155,13 @@ impl ClockGuard {
         };
         guard.has_past = state.has_past;
         guard.confirmed = state.confirmed;
-        guard.allowance = state.allowance.min(JUMP_MIN);
+        guard.allowance = state.allowance.min(CLOCK_JUMP_MIN);
         guard.pending = state.pending;
         guard.pending.truncate(JUMPS_MAX);
         guard
             .pending
             .iter_mut()
-            .for_each(|jump| jump.left = jump.left.min(CONFIRM_AFTER));
+            .for_each(|jump| jump.left = jump.left.min(CLOCK_CONFIRM_AFTER));
         let jump = guard.look(now, wall);
         (guard, jump)
     }
@@ -187,7 +182,7 @@ impl ClockGuard {
         } else if back > SLACK {
             self.jump_back(back, wall);
         }
-        match (ahead > JUMP_MIN, back > JUMP_MIN) {
+        match (ahead > CLOCK_JUMP_MIN, back > CLOCK_JUMP_MIN) {
             (true, _) => Some(ClockJump::Ahead(ahead)),
             (_, true) => Some(ClockJump::Back(back)),
             (false, false) => None,
@@ -222,11 +217,12 @@ impl ClockGuard {
     pub fn count_start(&mut self, wall: WallTime) -> bool {
         let mut is_news = false;
         for jump in &mut self.pending {
-            let counts = wall.since(jump.started_at) >= STARTS_APART;
+            let counts = wall.since(jump.started_at) >= CLOCK_STARTS_APART;
             if counts {
                 (jump.starts, jump.started_at) = (jump.starts.saturating_add(1), wall);
             }
-            if jump.starts >= STARTS_CONFIRM && wall.since(jump.since) >= CONFIRM_AFTER {
+            if jump.starts >= CLOCK_STARTS_CONFIRM && wall.since(jump.since) >= CLOCK_CONFIRM_AFTER
+            {
                 jump.left = Duration::ZERO;
             }
             is_news |= counts || jump.since == wall;
@@ -274,7 +270,7 @@ impl ClockGuard {
 
     fn live(&mut self, elapsed: Duration) {
         self.confirmed = self.confirmed.saturating_add(elapsed);
-        self.allowance = self.allowance.saturating_add(elapsed).min(JUMP_MIN);
+        self.allowance = self.allowance.saturating_add(elapsed).min(CLOCK_JUMP_MIN);
         for jump in &mut self.pending {
             jump.left = jump.left.saturating_sub(elapsed);
         }
@@ -290,10 +286,11 @@ impl ClockGuard {
         let newest = self
             .pending
             .last_mut()
-            .filter(|jump| jump.left + JUMP_MIN > CONFIRM_AFTER);
-        match newest.filter(|_| amount <= STARTS_APART) {
+            .filter(|jump| jump.left + CLOCK_JUMP_MIN > CLOCK_CONFIRM_AFTER);
+        match newest.filter(|_| amount <= CLOCK_STARTS_APART) {
             Some(jump) => {
-                (jump.amount, jump.left) = (jump.amount.saturating_add(amount), CONFIRM_AFTER);
+                (jump.amount, jump.left) =
+                    (jump.amount.saturating_add(amount), CLOCK_CONFIRM_AFTER);
             }
             None => self.pending.push(Pending::new(amount, wall)),
         }
@@ -316,13 +313,13 @@ impl ClockGuard {
                 self.pending.pop();
             }
         }
-        if amount > JUMP_MIN {
+        if amount > CLOCK_JUMP_MIN {
             for jump in &mut self.pending {
                 (jump.since, jump.starts, jump.started_at) = (wall, 0, wall);
             }
         }
         self.confirmed = self.confirmed.saturating_sub(rest);
-        if rest > JUMP_MIN {
+        if rest > CLOCK_JUMP_MIN {
             self.jump_ahead(Duration::ZERO, wall);
         }
     }

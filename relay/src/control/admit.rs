@@ -1,12 +1,9 @@
 //! Admission of handshakes: so many a second on each link, before any public-key work
 //! (docs/protocol.md §5.4).
 
+use umbel_proto::limits::RELAY_CREATES_FACTOR;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
-
-/// A relay of the view sends the circuits of many clients, each already held to its own guard's
-/// rate: its links are given so many times the rate of a client's.
-const RELAY_FACTOR: u32 = 64;
 
 /// Admits creates at a rate, with a burst: a generic cell rate algorithm on the time given.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +17,11 @@ pub(super) struct CreateLimit {
 impl CreateLimit {
     /// The limit of a link to a client, or to a relay of the view.
     pub(super) fn new(params: &Params, is_known_relay: bool, now: Instant) -> Self {
-        let factor = if is_known_relay { RELAY_FACTOR } else { 1 };
+        let factor = if is_known_relay {
+            RELAY_CREATES_FACTOR
+        } else {
+            1
+        };
         let interval =
             Duration::from_secs(1) / params.creates_per_second.saturating_mul(factor).max(1);
         let burst = params.creates_burst.saturating_mul(factor);

@@ -6,16 +6,12 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::{EXTEND_DIALS_MAX, EXTEND_WAITERS_MAX};
 use umbel_proto::link::LinkOp;
 use umbel_proto::message::ExtendRefusal;
 
 use super::circuits::CircuitKey;
 use super::context::Context;
-
-/// Most circuits that wait for one relay to be dialled.
-const WAITERS_MAX: usize = 1024;
-/// Most relays that are dialled at once for circuits.
-const DIALS_MAX: usize = 256;
 
 /// All dials in flight.
 #[derive(Debug, Default)]
@@ -55,8 +51,8 @@ impl Dialling {
         circuit: CircuitKey,
     ) -> Result<(), ExtendRefusal> {
         let is_full = match self.dials.get(&relay) {
-            Some(dial) => dial.waiters.len() >= WAITERS_MAX,
-            None => self.dials.len() >= DIALS_MAX,
+            Some(dial) => dial.waiters.len() >= EXTEND_WAITERS_MAX,
+            None => self.dials.len() >= EXTEND_DIALS_MAX,
         };
         if is_full {
             return Err(ExtendRefusal::Refused);

@@ -31,6 +31,7 @@ use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::{Book, DescriptorFault, NetView, Roles, Unverified};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::holder::{EXPIRED_KEPT, Holder, HolderLimits};
+use umbel_proto::limits::LINK_UNUSED_MAX;
 use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::message::ExtendRefusal;
 use umbel_proto::network::Network;
@@ -54,6 +55,8 @@ pub use keys::Responder;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// A link that carries no circuit for so many sweeps is closed by the side that dialled it.
 const UNUSED_LINK_SWEEPS: u32 = 10;
+const _: () =
+    assert!(SWEEP_INTERVAL.as_secs() * UNUSED_LINK_SWEEPS as u64 == LINK_UNUSED_MAX.as_secs());
 
 /// What a relay is told at its start.
 #[expect(missing_debug_implementations, reason = "holds the identity key")]

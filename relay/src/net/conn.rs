@@ -388,14 +388,13 @@ mod tests {
     use umbel_proto::crypto::aead::LayerKey;
     use umbel_proto::crypto::sign::SigningKey;
     use umbel_proto::ids::CircId;
-    use umbel_proto::limits::{LINK_KEEPALIVE, LINK_SILENCE_MIN};
+    use umbel_proto::limits::{CIRCUIT_QUEUE_CELLS_MAX, LINK_KEEPALIVE, LINK_SILENCE_MIN};
     use umbel_proto::link::{Hello, LINK_VERSION, LinkId};
     use umbel_proto::network::Network;
     use umbel_proto::onion::transit::AddLayer;
     use umbel_proto::time::WallTime;
 
     use super::*;
-    use crate::forward::outgoing::CIRCUIT_CELLS_MAX;
     use crate::forward::{LinkEvent, Next, TableUpdate};
 
     fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
@@ -563,7 +562,7 @@ mod tests {
         let (shared, mut reports) = shared();
         let (mut from, mut stuck) = (link(&shared, 1), link(&shared, 2));
         from.updates.push(to(&stuck, 9));
-        for _ in 0..CIRCUIT_CELLS_MAX + 64 {
+        for _ in 0..CIRCUIT_QUEUE_CELLS_MAX + 64 {
             from.write(&[relay(1)]).await;
         }
         let Some(LinkReport::Events(events)) = reports.recv().await else {

@@ -25,18 +25,15 @@ use serde_bytes::ByteBuf;
 
 pub use self::check::{Broken, HolderCounts};
 pub use self::ops::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot, RecordEntry};
-pub use self::push::{PUSH_DELAY_MEAN_MAX, PUSH_WINDOW_BYTES};
 use self::queue::Queue;
 pub use self::sweep::EXPIRED_KEPT;
 use self::sweep::Sweep;
 use crate::handshake::Binding;
 use crate::ids::{NetworkId, QueueId, RecordId, RelayId};
 use crate::inbox::mailbox::{MailboxReply, MailboxRequest, Refusal, Verb};
+use crate::limits::STORE_WAITERS_MAX;
 use crate::network::Params;
 use crate::time::{Duration, Instant, WallTime};
-
-/// Most requests that wait for one op; more are told to come back.
-const WAITERS_MAX: usize = 8;
 
 /// Names one request; chosen by the caller, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -510,7 +507,7 @@ impl Holder {
                 | Pending::Put { waiters, .. }
                 | Pending::Remove { waiters, .. },
                 _,
-            )) if waiters.len() < WAITERS_MAX => waiters.push(request),
+            )) if waiters.len() < STORE_WAITERS_MAX => waiters.push(request),
             _ => return Err(Refusal::Busy),
         }
         self.waiting.insert(request, Waiting::Op(op));

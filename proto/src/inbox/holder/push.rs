@@ -15,19 +15,11 @@ use super::queue::{Batch, Queue, choose};
 use super::{Holder, HolderReply, Pending, RequestId};
 use crate::ids::QueueId;
 use crate::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, fetched_room};
-use crate::limits::{FRAME_LEN_MAX, OUTGOING_BYTES_MAX};
+use crate::limits::{PUSH_DELAY_CUT, PUSH_DELAY_MEAN_MAX, PUSH_WINDOW_BYTES};
 use crate::time::{Duration, Instant};
 
-/// Most bytes of records pushed and not yet removed on one subscription (§10.2).
-pub const PUSH_WINDOW_BYTES: usize = 2 * FRAME_LEN_MAX;
-/// Longest mean delay that a subscription may ask for (§10.2); more is cut to it.
-pub const PUSH_DELAY_MEAN_MAX: Duration = Duration::from_secs(600);
-/// A delay is cut to this many times its mean.
-const PUSH_DELAY_CUT: u32 = 5;
 /// When a push can't be read because too much is waiting, it is tried again this much later.
 const PUSH_RETRY: Duration = Duration::from_secs(1);
-
-const _: () = assert!(PUSH_WINDOW_BYTES < OUTGOING_BYTES_MAX);
 
 /// One owner's standing request for a queue's records.
 pub(super) struct Subscription {

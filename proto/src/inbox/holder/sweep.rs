@@ -11,10 +11,11 @@ use super::ops::HolderOp;
 use super::queue::QueueState;
 use super::{Holder, Pending, Removal};
 use crate::ids::QueueId;
-use crate::time::{CONFIRM_AFTER, Duration, Instant, WallTime};
+use crate::limits::CLOCK_CONFIRM_AFTER;
+use crate::time::{Duration, Instant, WallTime};
 
 /// What has expired by confirmed time is kept this much longer, where there is room.
-pub const EXPIRED_KEPT: Duration = CONFIRM_AFTER;
+pub const EXPIRED_KEPT: Duration = CLOCK_CONFIRM_AFTER;
 /// A holder that has no room looks for what has expired at most this often.
 const PRESSED_EVERY: Duration = Duration::from_secs(60);
 /// Expiry is looked for this often.

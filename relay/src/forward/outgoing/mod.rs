@@ -9,4 +9,4 @@ mod queue;
 mod turns;
 
 pub use budget::Budget;
-pub use queue::{CIRCUIT_CELLS_MAX, LINK_QUEUE_CELLS_MAX, Outgoing, Phase, Pushed};
+pub use queue::{LINK_QUEUE_CELLS_MAX, Outgoing, Phase, Pushed};

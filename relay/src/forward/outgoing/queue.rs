@@ -13,18 +13,15 @@ use std::collections::HashSet;
 
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
-use umbel_proto::limits::WINDOW_MAX_CELLS;
+use umbel_proto::limits::CIRCUIT_QUEUE_CELLS_MAX;
 
 use super::budget::Budget;
 use super::turns::Turns;
 
-/// Most relay cells of one circuit that wait on one link: its largest window, and what is not
-/// counted by windows (credits, extends, padding).
-pub const CIRCUIT_CELLS_MAX: u32 = WINDOW_MAX_CELLS as u32 + 64;
 /// Most cells that wait on one link: 16 MiB.
 pub const LINK_QUEUE_CELLS_MAX: usize = 8192;
 
-const _: () = assert!(CIRCUIT_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
+const _: () = assert!(CIRCUIT_QUEUE_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
 
 /// One link's queue. Whoever holds it charges every call to the same [`Budget`].
 #[derive(Debug, Default)]
@@ -148,7 +145,7 @@ impl Outgoing {
     fn push_relay(&mut self, circ: CircId, cell: Cell, pushed: &mut Pushed) {
         if self.broken.contains(&circ) {
             pushed.dropped.push(cell);
-        } else if let Err(cell) = self.turns.push_relay(circ, cell, CIRCUIT_CELLS_MAX) {
+        } else if let Err(cell) = self.turns.push_relay(circ, cell, CIRCUIT_QUEUE_CELLS_MAX) {
             self.break_circuit(circ, pushed);
             pushed.dropped.push(cell);
         }
@@ -235,14 +232,14 @@ mod tests {
         let mut queue = queue(10_000);
         push(&mut queue, relay(2, 1));
         assert!(
-            push(&mut queue, relay(1, CIRCUIT_CELLS_MAX as usize))
+            push(&mut queue, relay(1, CIRCUIT_QUEUE_CELLS_MAX as usize))
                 .broken
                 .is_empty()
         );
         let pushed = push(&mut queue, relay(1, 1));
         assert_eq!(
             (pushed.broken, pushed.dropped.len()),
-            (vec![circ(1)], 1 + CIRCUIT_CELLS_MAX as usize)
+            (vec![circ(1)], 1 + CIRCUIT_QUEUE_CELLS_MAX as usize)
         );
         let pushed = push(&mut queue, relay(1, 1));
         assert_eq!((pushed.broken.len(), pushed.dropped.len()), (0, 1));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::inbox::mailbox::FETCH_BYTES_MAX;
+use crate::limits::PUSH_WINDOW_BYTES;
 
 #[test] // §10.2
 fn what_is_there_comes_first_and_what_is_new_comes_once() {
