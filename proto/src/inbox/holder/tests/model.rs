@@ -197,20 +197,8 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
             remove,
             bytes_max,
         } => {
-            promises
-                .readers
-                .insert(RequestId(world.requests + 1), queue(from));
-            let request = world.ask(
-                OWNER,
-                fetch(from, remove.iter().copied().map(id).collect(), bytes_max),
-            );
-            let is_refused =
-                |replies: &Vec<_>| matches!(replies.as_slice(), [(MailboxReply::Refused(_), _)]);
-            if !world.replies.get(&request).is_some_and(is_refused) {
-                for number in remove {
-                    promises.on_remove(world, (queue(from), id(number)));
-                }
-            }
+            let remove: Vec<_> = remove.into_iter().map(id).collect();
+            take_fetch(world, promises, from, remove, bytes_max);
         }
         Step::Subscribe(to, delay) => {
             let request = RequestId(world.requests + 1);
@@ -251,6 +239,25 @@ fn take(world: &mut World, promises: &mut Promises, step: Step) {
                 world.holder.snapshot() == world.disk.snapshot(),
                 "restored as it was"
             );
+        }
+    }
+}
+
+fn take_fetch(
+    world: &mut World,
+    promises: &mut Promises,
+    from: u8,
+    remove: Vec<RecordId>,
+    bytes_max: u32,
+) {
+    let readers = &mut promises.readers;
+    readers.insert(RequestId(world.requests + 1), queue(from));
+    let request = world.ask(OWNER, fetch(from, remove.clone(), bytes_max));
+    let is_refused =
+        |replies: &Vec<_>| matches!(replies.as_slice(), [(MailboxReply::Refused(_), _)]);
+    if !world.replies.get(&request).is_some_and(is_refused) {
+        for record in remove {
+            promises.on_remove(world, (queue(from), record));
         }
     }
 }
