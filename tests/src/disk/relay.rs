@@ -192,26 +192,14 @@ impl Committed {
                 sender,
                 fetched_at,
                 ..
-            } => {
-                let snapshot = QueueSnapshot {
-                    queue,
-                    owner,
-                    sender,
-                    fetched_at,
-                    records: Vec::new(),
-                    removed: Vec::new(),
-                };
-                let kept = self.queues.entry(queue).or_insert_with(|| Queue {
-                    snapshot: snapshot.clone(),
-                    bodies: BTreeMap::new(),
-                    removed: BTreeMap::new(),
-                });
-                let records = core::mem::take(&mut kept.snapshot.records);
-                kept.snapshot = QueueSnapshot {
-                    records,
-                    ..snapshot
-                };
-            }
+            } => self.put_queue(QueueSnapshot {
+                queue,
+                owner,
+                sender,
+                fetched_at,
+                records: Vec::new(),
+                removed: Vec::new(),
+            }),
             HolderOp::PutRecord {
                 queue,
                 seq,
@@ -264,5 +252,19 @@ impl Committed {
             }
         }
         Outcome::Done
+    }
+
+    /// Makes a queue, or changes one that is there: its records stay.
+    fn put_queue(&mut self, snapshot: QueueSnapshot) {
+        let kept = self.queues.entry(snapshot.queue).or_insert_with(|| Queue {
+            snapshot: snapshot.clone(),
+            bodies: BTreeMap::new(),
+            removed: BTreeMap::new(),
+        });
+        let records = core::mem::take(&mut kept.snapshot.records);
+        kept.snapshot = QueueSnapshot {
+            records,
+            ..snapshot
+        };
     }
 }

@@ -1,6 +1,7 @@
 //! Bodies for the machines of the protocol: the input is a story of what a peer does.
 
 use std::collections::BTreeSet;
+use std::slice;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -109,15 +110,7 @@ pub(super) fn terminal(input: &[u8]) {
             terminal.stream_count() <= STREAMS_MAX
                 && terminal.outgoing_bytes() <= OUTGOING_BYTES_MAX
         );
-        let mut burst = 0;
-        while terminal.poll_cell().is_some() {
-            burst += 1;
-            assert!(
-                burst <= u64::from(WINDOW_MAX_CELLS) + 2,
-                "a window bounds what is sent at once"
-            );
-        }
-        cell_count += burst;
+        cell_count += burst(|| terminal.poll_cell().is_some());
     }
     assert!(
         cell_count <= 64 * (input.len() as u64 + 64),
@@ -125,33 +118,55 @@ pub(super) fn terminal(input: &[u8]) {
     );
 }
 
-/// What a hostile relay says to the origin of a circuit to it: sealed messages, and cells that are
-/// anything.
-pub(super) fn origin(input: &[u8]) {
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let network = Network::local().id;
-    let relay = RelayId([5; 32]);
-    let onion = [OnionSecret::from_seed(&[6; 32])];
-    let [secret] = &onion;
-    let target = HopTarget {
-        relay,
-        onion_key: secret.public(),
-    };
-    let mut origin = OriginCircuit::create(&network, &target, &mut rng);
-    let mut script = Script::new(input);
-    let Some(create) = origin.poll_cell(&mut rng) else {
+/// Takes all cells that a circuit has to send; returns how many there were.
+fn burst(mut poll_cell: impl FnMut() -> bool) -> u64 {
+    let mut cell_count = 0;
+    while poll_cell() {
+        cell_count += 1;
+        assert!(
+            cell_count <= u64::from(WINDOW_MAX_CELLS) + 2,
+            "a window bounds what is sent at once"
+        );
+    }
+    cell_count
+}
+
+/// The answer of a relay to the origin's Create: the layer toward the origin, and the Created.
+fn answer_create(
+    origin: &mut OriginCircuit,
+    relay: RelayId,
+    secret: &OnionSecret,
+    rng: &mut ChaCha20Rng,
+) -> (AddLayer, Cell) {
+    let Some(create) = origin.poll_cell(rng) else {
         unreachable!("a Create is ready")
     };
     let Ok(onionskin) = Onionskin::from_create_body(create.body()) else {
         unreachable!("we made it")
     };
-    let Ok((keys, reply)) = respond(&network, &relay, &onion, &onionskin, &mut rng) else {
+    let (network, onion) = (Network::local().id, slice::from_ref(secret));
+    let Ok((keys, reply)) = respond(&network, &relay, onion, &onionskin, rng) else {
         unreachable!("it is for this relay")
     };
-    let mut layer = AddLayer::new(keys.backward);
+    let mut created = Cell::new(CircId::new(1), Command::Created);
+    reply.write_created_body(created.body_mut());
+    (AddLayer::new(keys.backward), created)
+}
+
+/// What a hostile relay says to the origin of a circuit to it: sealed messages, and cells that are
+/// anything.
+pub(super) fn origin(input: &[u8]) {
+    let mut rng = ChaCha20Rng::seed_from_u64(3);
+    let relay = RelayId([5; 32]);
+    let secret = OnionSecret::from_seed(&[6; 32]);
+    let target = HopTarget {
+        relay,
+        onion_key: secret.public(),
+    };
+    let mut origin = OriginCircuit::create(&Network::local().id, &target, &mut rng);
+    let (mut layer, mut created) = answer_create(&mut origin, relay, &secret, &mut rng);
+    let mut script = Script::new(input);
     if script.byte() != 0 {
-        let mut created = Cell::new(CircId::new(1), Command::Created);
-        reply.write_created_body(created.body_mut());
         assert!(origin.handle_cell(Command::Created, &mut created).is_ok());
     }
     while let Some(op) = script.op() {
@@ -193,14 +208,7 @@ pub(super) fn origin(input: &[u8]) {
         let is_ok = origin.handle_cell(command, &mut cell).is_ok();
         assert!(is_ok || !origin.is_open(), "a broken rule ends the circuit");
         while origin.poll_event().is_some() {}
-        let mut burst = 0;
-        while origin.poll_cell(&mut rng).is_some() {
-            burst += 1;
-            assert!(
-                burst <= u64::from(WINDOW_MAX_CELLS) + 2,
-                "a window bounds what is sent at once"
-            );
-        }
+        burst(|| origin.poll_cell(&mut rng).is_some());
         assert!(origin.stream_count() <= STREAMS_MAX);
         if !is_ok {
             return;
