@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use umbel_proto::crypto::sign::SigningKey;
@@ -17,13 +18,14 @@ use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
 
 use crate::config::{Config, NETWORK_FILE};
+use crate::control::io::{Restored, StoreDone};
 use crate::control::{Control, ControlConfig, ControlStats, Tuning};
 use crate::error::{InitError, StartError};
 use crate::heartbeat;
 use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, Inputs, Plane};
-use crate::net::{Clock, Shared, selfcheck, wall_now};
+use crate::net::{Clock, Shared, selfcheck};
 use crate::store::Store;
 use crate::store::keys::{self, KeyError};
 
@@ -153,64 +155,30 @@ impl Relay {
     pub async fn start(config: Config, network: Network) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
         let identity = keys::load(&config.data_dir).map_err(StartError::Identity)?;
-        let listener = listen::bind(config.listen).map_err(|error| StartError::Listen {
-            address: config.listen,
-            error,
-        })?;
-        let listen = listener.local_addr().map_err(|error| StartError::Listen {
-            address: config.listen,
-            error,
-        })?;
+        let (listener, listen) = bind(config.listen)?;
         let addresses = Addresses::find(&config.advertise, listen, &network).await;
         let peer = Peer {
             id: identity.public().into(),
             host_port: addresses.host_port(),
         };
-
-        let (untaken, stored) = mpsc::unbounded_channel();
-        let store_path = config.data_dir.join(STORE_FILE);
-        warn_of_lost_store(&config.data_dir, &store_path);
-        let answers = untaken.clone();
-        let on_done = Box::new(move |done| drop(answers.send(done))); // nobody listens any more once the relay stops
-        let opened = tokio::task::spawn_blocking(move || Store::open(&store_path, on_done)).await;
-        let (store, restored) = opened
-            .map_err(|_| StartError::Stopped)?
-            .map_err(StartError::Store)?;
+        let opened = open_store(&config.data_dir).await?;
 
         let clock = Clock::start();
-        let Tuning {
-            seeds,
-            holder,
-            circuits_max,
-            inbox_descriptors_max,
-        } = tuning(&config, &network, peer.id);
-        let control_config = ControlConfig {
-            network: network.clone(),
-            identity: SigningKey::from_seed(&identity.seed()),
-            addresses: addresses.current().to_vec(),
-            roles: Roles(Roles::HOLDER.0 | Roles::DIRECTORY.0),
-            seeds,
-            holder,
-            circuits_max,
-            frames_bytes_max: config.memory_budget_bytes / 2,
-            inbox_descriptors_max,
-        };
+        let control_config = control_config(&config, &network, &identity, addresses.current());
         let mut rng: rand::rngs::StdRng = rand::make_rng();
-        let control = Control::new(control_config, restored, clock.moment(), &mut rng);
-        check_addresses(&control.hello(wall_now()), &network)?;
+        let moment = clock.moment();
+        let control = Control::new(control_config, opened.restored, moment, &mut rng);
+        check_addresses(&control.hello(moment.wall), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
-        let (shared, reports) = Shared::new(
-            network,
-            identity,
-            config.memory_budget_bytes / 2,
-            control.hello(wall_now()),
-        );
+        let memory_budget = config.memory_budget_bytes / 2;
+        let (shared, reports) =
+            Shared::new(network, identity, memory_budget, control.hello(moment.wall));
 
         let (stop, stopped) = watch::channel(false);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let inputs = Inputs {
             reports,
-            stored,
+            stored: opened.stored,
             asks: asked,
             stop: stopped.clone(),
         };
@@ -218,7 +186,7 @@ impl Relay {
             control,
             Arc::clone(&shared),
             clock,
-            (store, untaken),
+            (opened.store, opened.untaken),
             config.seeds.clone(),
             inputs,
         );
@@ -234,17 +202,7 @@ impl Relay {
             Arc::clone(&shared),
             stopped,
         ));
-        remember_address(&config.data_dir, &peer.host_port);
-        let (advertise, advertised) = watch::channel(config.advertise.clone());
-        let (current, known) = watch::channel(addresses.current().to_vec());
-        let data_dir = config.data_dir.clone();
-        let on_change = move |host_port: &str, addresses: &[SocketAddr]| {
-            current.send_replace(addresses.to_vec());
-            remember_address(&data_dir, host_port);
-        };
-        tokio::spawn(addresses.watch(advertised, asks.clone(), on_change));
-        let config = watch::Sender::new(config);
-        let is_store_lost = Arc::default();
+        let (advertise, addresses) = watch_addresses(addresses, &config, &peer, asks.clone());
         Ok(Self {
             peer,
             listen,
@@ -253,9 +211,9 @@ impl Relay {
             asks,
             accept_limits,
             advertise,
-            config,
-            addresses: known,
-            is_store_lost,
+            config: watch::Sender::new(config),
+            addresses,
+            is_store_lost: Arc::default(),
             plane,
         })
     }
@@ -392,6 +350,86 @@ impl StatsSource {
             shared: None,
         }
     }
+}
+
+/// A listening socket, and the address that it has in the end.
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| StartError::Listen { address, error };
+    let listener = listen::bind(address).map_err(failed)?;
+    let listen = listener.local_addr().map_err(failed)?;
+    Ok((listener, listen))
+}
+
+/// A store that is open, what was in it, and what it will say.
+struct Opened {
+    store: Store,
+    restored: Restored,
+    /// For what the store would not take: it is answered as the store answers.
+    untaken: mpsc::UnboundedSender<Vec<StoreDone>>,
+    stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
+}
+
+async fn open_store(data_dir: &Path) -> Result<Opened, StartError> {
+    let (untaken, stored) = mpsc::unbounded_channel();
+    let path = data_dir.join(STORE_FILE);
+    warn_of_lost_store(data_dir, &path);
+    let answers = untaken.clone();
+    let on_done = Box::new(move |done| drop(answers.send(done))); // nobody listens any more once the relay stops
+    let (store, restored) = tokio::task::spawn_blocking(move || Store::open(&path, on_done))
+        .await
+        .map_err(|_| StartError::Stopped)?
+        .map_err(StartError::Store)?;
+    Ok(Opened {
+        store,
+        restored,
+        untaken,
+        stored,
+    })
+}
+
+fn control_config(
+    config: &Config,
+    network: &Network,
+    identity: &SigningKey,
+    addresses: &[SocketAddr],
+) -> ControlConfig {
+    let Tuning {
+        seeds,
+        holder,
+        circuits_max,
+        inbox_descriptors_max,
+    } = tuning(config, network, identity.public().into());
+    ControlConfig {
+        network: network.clone(),
+        identity: SigningKey::from_seed(&identity.seed()),
+        addresses: addresses.to_vec(),
+        roles: Roles(Roles::HOLDER.0 | Roles::DIRECTORY.0),
+        seeds,
+        holder,
+        circuits_max,
+        frames_bytes_max: config.memory_budget_bytes / 2,
+        inbox_descriptors_max,
+    }
+}
+
+/// Watches the addresses by which the relay can be dialled: from what it is told to advertise to
+/// what it has in the end.
+fn watch_addresses(
+    addresses: Addresses,
+    config: &Config,
+    peer: &Peer,
+    asks: mpsc::Sender<Ask>,
+) -> (watch::Sender<Vec<String>>, watch::Receiver<Vec<SocketAddr>>) {
+    remember_address(&config.data_dir, &peer.host_port);
+    let (advertise, advertised) = watch::channel(config.advertise.clone());
+    let (current, known) = watch::channel(addresses.current().to_vec());
+    let data_dir = config.data_dir.clone();
+    let on_change = move |host_port: &str, addresses: &[SocketAddr]| {
+        current.send_replace(addresses.to_vec());
+        remember_address(&data_dir, host_port);
+    };
+    tokio::spawn(addresses.watch(advertised, asks, on_change));
+    (advertise, known)
 }
 
 fn limits(config: &Config) -> AcceptLimits {
