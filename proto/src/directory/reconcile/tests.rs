@@ -1,11 +1,16 @@
+//! Views reconciled, and hostile answerers (docs/protocol.md §8.3).
 use std::sync::OnceLock;
 
 use rand::rngs::ChaCha20Rng;
 use rand::{RngExt, SeedableRng};
+use serde_bytes::ByteBuf;
 
 use super::*;
 use crate::directory::testing::{self, WALL};
-use crate::limits::RELAY_DESCRIPTOR_LEN_MAX;
+use crate::directory::{
+    DirectoryRefusal, DirectoryReply, DirectoryRequest, NetView, Unverified, VerifiedDescriptor,
+};
+use crate::limits::{RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX, SYNC_ROUNDS_MAX};
 use crate::time::WallTime;
 
 /// Two descriptors of each of 500 relays, the older first: signing them once is enough for all
