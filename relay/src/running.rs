@@ -333,7 +333,7 @@ impl StatsSource {
         })
     }
 
-    /// Of a relay whose control plane is played by whoever reads `asks`.
+    /// Of a relay whose control plane is played by the reader of `asks`.
     #[cfg(test)]
     pub(crate) fn new(asks: mpsc::Sender<Ask>, shared: Arc<Shared>) -> Self {
         Self {

@@ -1,8 +1,8 @@
 //! How relays find each other: whom a relay reconciles its view with and when, and which news it
 //! passes on (docs/protocol.md §8.3).
 //!
-//! Owns no book, no link and no circuit, so that it runs without a relay. Whoever drives it makes
-//! the links, carries the requests, and takes what was learned into the book before the next call.
+//! Owns no book, no link and no circuit, so that it runs without a relay. Its driver makes the
+//! links, carries the requests, and takes what was learned into the book before the next call.
 //! Everything here is bounded: exchanges, rumours, and awaited relays by what is dialled at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

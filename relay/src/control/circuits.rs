@@ -192,7 +192,7 @@ impl Circuits {
         }
     }
 
-    /// Ends the circuit that has this end, whoever's it is: both its ends are told.
+    /// Ends the circuit that has this end, and tells both its ends.
     pub(super) fn destroy(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,7 +1,7 @@
 //! Links that are being made, and the circuits that wait for them (docs/protocol.md §6.3).
 //!
-//! An address comes from the book or from a seed's entry, never from a cell. Whoever asks for
-//! extends can't make this relay dial the whole network: dials and waiters are bounded.
+//! An address comes from the book or from a seed's entry, never from a cell. Requests to
+//! extend can't make this relay dial the whole network: dials and waiters are bounded.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ impl Dialling {
         Ok(())
     }
 
-    /// This circuit waits no more. The dial goes on: others may use the link.
+    /// This circuit waits no more. The dial continues: others may use the link.
     pub(super) fn forget(&mut self, relay: &RelayId, circuit: CircuitKey) {
         if let Some(dial) = self.dials.get_mut(relay) {
             dial.waiters.retain(|&other| other != circuit);

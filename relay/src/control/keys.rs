@@ -1,6 +1,6 @@
 //! The onion keys of a relay, and the answering of handshakes with them (docs/protocol.md §5.3).
 //!
-//! A key is honoured for one more life after the next was made: circuits to whoever has the
+//! A key is honoured for one more life after the next was made: circuits of origins that have the
 //! descriptor of the day before must not fail. Secrets leave only toward the store.
 
 use std::sync::Arc;
@@ -90,8 +90,8 @@ impl OnionKeys {
         }
     }
 
-    /// Whether the current key has had its time, by confirmed time: a key that goes by a wrong
-    /// clock takes with it every circuit to whoever has the old descriptor.
+    /// Whether the current key has had its time, by confirmed time: a key discarded by a
+    /// wrong clock would fail every origin that has the old descriptor.
     pub(super) fn is_due(&self, cx: &Context<'_>) -> bool {
         let created_at = self
             .stored

@@ -2,10 +2,10 @@
 //! own descriptor and its clock, which know of each other only here.
 //!
 //! Each machine acts with a [`Context`](context::Context); what it has to tell another is a
-//! [`Signal`]. Together they are one state machine: it installs and removes what the forwarding plane works by, and never sees a cell that only
-//! passes. No IO: cells, time, randomness and completions come in by `handle_*`, effects go out by
-//! `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6 (extend), §7 (streams), §8
-//! (directory), §10 (mailboxes).
+//! [`Signal`]. Together they are one state machine: it installs and removes what the forwarding
+//! plane works by, and never sees a cell that only passes. No IO: cells, time, randomness and
+//! completions come in by `handle_*`, effects go out by `poll_*`. Rules: docs/protocol.md §4
+//! (circuits on a link), §6 (extend), §7 (streams), §8 (directory), §10 (mailboxes).
 
 mod admit;
 mod circuits;
@@ -301,7 +301,7 @@ impl Control {
         self.settle(moment, rng);
     }
 
-    /// A link is gone, whoever closed it. What the tables of links that are gone held is gone too.
+    /// A link is gone, whichever side closed it, and the contents of its tables with it.
     pub fn handle_link_down(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
         if let Some(relay) = cx.links.remove(link) {

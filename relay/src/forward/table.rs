@@ -45,7 +45,7 @@ enum Half<Q> {
     Own,
 }
 
-/// Where a circuit goes on.
+/// Where a circuit continues.
 #[derive(Debug, Clone)]
 pub struct Next<Q> {
     /// The link's queue.

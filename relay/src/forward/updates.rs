@@ -17,7 +17,7 @@ use super::table::Next;
 pub enum TableUpdate<Q> {
     /// A circuit from this link ends here, for now.
     Terminate(CircId, PeelLayer),
-    /// A circuit from this link goes on there.
+    /// A circuit from this link continues there.
     Join(CircId, Next<Q>),
     /// A circuit that was extended over this link comes back from it.
     Return(CircId, AddLayer, Next<Q>),

@@ -52,7 +52,7 @@ impl Forwarding {
         }
     }
 
-    /// Forwards a batch: what came before a cell that ends the link still goes on.
+    /// Forwards a batch: cells before one that ends the link are still forwarded.
     pub(super) fn handle_cells(
         &mut self,
         received: &mut Vec<Cell>,

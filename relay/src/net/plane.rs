@@ -61,7 +61,7 @@ pub(crate) struct Inputs {
     /// The store. Unbounded, but never longer than what the store was asked, which is bounded: so
     /// the store need not wait.
     pub(crate) stored: mpsc::UnboundedReceiver<Vec<StoreDone>>,
-    /// Whoever has a question or an order.
+    /// Questions and orders from other tasks.
     pub(crate) asks: mpsc::Receiver<Ask>,
     /// True once the relay is to stop.
     pub(crate) stop: watch::Receiver<bool>,
@@ -218,7 +218,7 @@ impl Plane {
     fn on_ask(&mut self, ask: Ask) {
         match ask {
             Ask::Stats(reply) => {
-                let _ = reply.send(self.control.stats()); // whoever asked may have gone
+                let _ = reply.send(self.control.stats()); // the asker may have gone
             }
             Ask::Addresses(addresses) => {
                 if let Err(fault) =

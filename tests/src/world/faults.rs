@@ -33,7 +33,7 @@ impl World {
         self.relays[name.0].address.set_port(port + 10_000);
     }
 
-    /// A client's machine stands still for so long, while the rest of the world goes on and this
+    /// A client's machine stands still for so long, while the rest of the world continues and this
     /// happens.
     pub fn suspend_client(
         &mut self,

@@ -126,7 +126,7 @@ pub struct Holder {
     /// Ops that the store has not yet answered, with the bytes of records in them.
     ops: BTreeMap<OpId, (Pending, usize)>,
     pending_bytes: usize,
-    /// The newest removal of each queue that has one under way.
+    /// The newest removal of each queue that has one in flight.
     removing: BTreeMap<QueueId, OpId>,
     /// Requests that wait for something; one that was cancelled is not here.
     waiting: BTreeMap<RequestId, Waiting>,
@@ -390,7 +390,7 @@ impl Holder {
     }
 
     /// Nobody waits for this request any longer: its stream or circuit is gone. What it began is
-    /// finished all the same.
+    /// still finished.
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(Waiting::Subscription(queue)) = self.waiting.remove(&request) {
             self.end_subscription(queue, request);

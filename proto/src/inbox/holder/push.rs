@@ -4,7 +4,7 @@
 //! the credit, so a slow owner is never sent more than its circuit can hold.
 //!
 //! An owner that asked for no delay gets a record while it is still on its way to this disk: its
-//! own disk makes it durable, and the sender's answer waits for ours all the same.
+//! own disk makes it durable, and the sender's answer still waits for ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub(super) struct Subscription {
     /// Pushed and not yet removed, with their lengths. Not all of them need be durable.
     outstanding: BTreeMap<u64, usize>,
     outstanding_bytes: usize,
-    /// A read for it is under way.
+    /// A read for it is in flight.
     is_reading: bool,
     /// When the next push is due.
     push_at: Option<Instant>,

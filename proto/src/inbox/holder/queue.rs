@@ -33,11 +33,11 @@ pub(super) struct Queue {
 /// Whether the store knows the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueState {
-    /// Not yet: this op is under way.
+    /// Not yet: this op is in flight.
     Creating(OpId),
     /// Yes.
     Live,
-    /// It is to forget it; `is_asked` while that op is under way.
+    /// It is to forget it; `is_asked` while that op is in flight.
     Removing { is_asked: bool },
 }
 
@@ -46,7 +46,7 @@ struct Record {
     record: RecordId,
     len: usize,
     expires_at: WallTime,
-    /// The op that stores it, while that is under way.
+    /// The op that stores it, while that is in flight.
     storing: Option<OpId>,
 }
 

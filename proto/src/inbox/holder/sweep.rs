@@ -27,7 +27,7 @@ const SWEEP_RETRY: Duration = Duration::from_secs(1);
 /// Records, ids and queues looked at in one piece, about.
 const SWEEP_PIECE: usize = 8192;
 
-/// Where the sweep is, and when it goes on.
+/// Where the sweep is, and when it continues.
 #[derive(Default)]
 pub(super) struct Sweep {
     pub(super) next_at: Instant,
@@ -66,8 +66,8 @@ impl Holder {
         }
     }
 
-    /// A request came at this time. Where the calendar was set back since time last passed, the lives
-    /// of records count from there, and so does what has expired.
+    /// A request came at this time. Where the calendar was set back since time last passed, the
+    /// lives of records count from there, and so does what has expired.
     pub(super) fn look_at(&mut self, wall: WallTime) {
         self.sweep.confirmed = self.sweep.confirmed.min(wall);
     }
@@ -123,7 +123,7 @@ impl Holder {
         let is_idle = idle_at <= deletes_by;
         match queue.state {
             QueueState::Creating(_) | QueueState::Removing { is_asked: true } => {}
-            // Whoever listens is here.
+            // An owner with a subscription is here.
             QueueState::Live if idle_at <= wall && queue.subscription.is_some() => {
                 self.touch(id, wall);
             }

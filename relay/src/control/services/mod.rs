@@ -59,7 +59,7 @@ enum Answer {
     Later,
 }
 
-/// What goes on a stream.
+/// A service's output for a stream.
 pub(super) struct Reply {
     pub(super) circuit: CircuitKey,
     pub(super) stream: StreamId,

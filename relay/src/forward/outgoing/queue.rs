@@ -23,7 +23,7 @@ pub const LINK_QUEUE_CELLS_MAX: usize = 8192;
 
 const _: () = assert!(CIRCUIT_QUEUE_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
 
-/// One link's queue. Whoever holds it charges every call to the same [`Budget`].
+/// One link's queue. Its holder charges every call to the same [`Budget`].
 #[derive(Debug, Default)]
 pub struct Outgoing {
     turns: Turns,
