@@ -165,7 +165,7 @@ mod tests {
     use umbel_proto::time::WallTime;
 
     use super::*;
-    use crate::control::ControlStats;
+    use crate::control::io::ControlStats;
     use crate::net::Shared;
     use crate::net::plane::Ask;
 

@@ -18,8 +18,9 @@ use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
 
 use crate::config::{Config, NETWORK_FILE};
+use crate::control::io::ControlStats;
 use crate::control::io::{Restored, StoreDone};
-use crate::control::{Control, ControlConfig, ControlStats, Tuning};
+use crate::control::{Control, ControlConfig, Tuning};
 use crate::error::{InitError, StartError};
 use crate::heartbeat;
 use crate::net::addresses::Addresses;

@@ -561,3 +561,6 @@ impl Circuit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

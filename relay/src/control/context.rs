@@ -15,11 +15,11 @@ use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
 
+use super::ControlConfig;
 use super::circuits::CircuitKey;
-use super::io::{Effect, News, StoreOp, Work};
+use super::io::{ControlStats, Effect, News, StoreOp, Work};
 use super::links::Links;
 use super::timers::Timers;
-use super::{ControlConfig, ControlStats};
 use crate::forward::TableUpdate;
 
 /// What all machines share.

@@ -109,3 +109,63 @@ fn host_ports(cx: &Context<'_>, relay: &RelayId) -> Vec<String> {
         .chain(seeds.map(|seed| seed.host_port.clone()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, other};
+    use super::*;
+
+    #[test] // §6.3
+    fn a_relay_is_dialled_once_for_all_who_wait() {
+        let (mut bench, mut dialling) = (Bench::new(1), Dialling::default());
+        for circuit in [1, 2, 3].map(CircuitKey) {
+            dialling
+                .wait(&mut bench.context(), other(0), circuit)
+                .unwrap();
+        }
+        assert_eq!(bench.shared.out.links.len(), 1);
+        dialling.forget(&other(0), CircuitKey(2));
+        assert_eq!(dialling.end(&other(0)), [CircuitKey(1), CircuitKey(3)]);
+        assert!(dialling.end(&other(0)).is_empty(), "the dial is over");
+    }
+
+    #[test] // §6.3
+    fn a_dial_goes_on_when_nobody_waits_any_more() {
+        let (mut bench, mut dialling) = (Bench::new(1), Dialling::default());
+        dialling
+            .wait(&mut bench.context(), other(0), CircuitKey(1))
+            .unwrap();
+        dialling.forget(&other(0), CircuitKey(1));
+        dialling.dial(&mut bench.context(), other(0)).unwrap();
+        assert_eq!(bench.shared.out.links.len(), 1, "it is in flight");
+    }
+
+    #[test]
+    fn a_relay_without_an_address_is_unreachable() {
+        let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
+        assert_eq!(
+            dialling.wait(&mut bench.context(), other(0), CircuitKey(1)),
+            Err(ExtendRefusal::Unreachable)
+        );
+        assert!(dialling.dials.is_empty() && bench.shared.out.links.is_empty());
+    }
+
+    #[test]
+    fn dials_and_waiters_are_bounded() {
+        let most = u16::try_from(EXTEND_DIALS_MAX).unwrap();
+        let (mut bench, mut dialling) = (Bench::new(most + 1), Dialling::default());
+        let mut wait = |number, circuit| {
+            let circuit = CircuitKey(circuit);
+            dialling.wait(&mut bench.context(), other(number), circuit)
+        };
+        for circuit in 0..EXTEND_WAITERS_MAX as u64 {
+            wait(0, circuit).unwrap();
+        }
+        assert_eq!(wait(0, 5000), Err(ExtendRefusal::Refused));
+        for number in 1..most {
+            wait(number, 0).unwrap();
+        }
+        assert_eq!(wait(most, 0), Err(ExtendRefusal::Refused));
+        wait(1, 1).unwrap();
+    }
+}

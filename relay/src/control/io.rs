@@ -74,6 +74,38 @@ pub enum News {
     DescriptorRefused(DescriptorFault),
 }
 
+/// How a relay is doing. Nothing in it tells one user from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ControlStats {
+    /// Links that are up.
+    pub links: usize,
+    /// Circuits of others that pass or end here.
+    pub circuits: usize,
+    /// Relays in the view.
+    pub relays: usize,
+    /// Mailbox queues kept.
+    pub queues: usize,
+    /// Records in these queues.
+    pub records: usize,
+    /// Bytes of these records.
+    pub record_bytes: u64,
+    /// Inbox descriptors kept.
+    pub inbox_descriptors: usize,
+    /// How far the clocks of other relays are ahead, seconds, while that is more than the network
+    /// bears.
+    pub clock_off_by: Option<i64>,
+    /// Descriptors of this relay that another process issued: two relays have one identity.
+    pub twins: u64,
+    /// Circuits made so far.
+    pub created: u64,
+    /// Circuits refused for want of room or at the rate limit.
+    pub refused: u64,
+    /// Circuits and links closed because a rule was broken.
+    pub violations: u64,
+    /// Cells for circuits that were just gone.
+    pub stale_cells: u64,
+}
+
 /// Names one piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkId(pub u64);

@@ -10,6 +10,7 @@
 mod admit;
 mod circuits;
 mod clock;
+mod config;
 mod context;
 mod dialling;
 mod discovery;
@@ -18,6 +19,8 @@ mod keys;
 mod links;
 mod own;
 mod services;
+#[cfg(test)]
+mod testing;
 mod timers;
 
 use std::collections::VecDeque;
@@ -27,14 +30,12 @@ use rand::CryptoRng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
-use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{Book, DescriptorFault, NetView, Roles, Unverified};
-use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::inbox::holder::{EXPIRED_KEPT, Holder, HolderLimits};
+use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
+use umbel_proto::ids::RelayId;
+use umbel_proto::inbox::holder::{EXPIRED_KEPT, Holder};
 use umbel_proto::limits::LINK_UNUSED_MAX;
 use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::message::ExtendRefusal;
-use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
 
 use crate::forward::LinkEvent;
@@ -43,12 +44,13 @@ use clock::ClockVerdict;
 use context::{Out, Shared, Signal};
 use dialling::Dialling;
 use discovery::Discovery;
-use io::{Effect, LinkUp, News, Restored, StoreDone, WorkDone};
+use io::{ControlStats, Effect, LinkUp, News, Restored, StoreDone, WorkDone};
 use links::Links;
 use own::Own;
 use services::{Directory, Mailbox, Request, Services};
 use timers::{Timer, Timers};
 
+pub use config::{ControlConfig, Tuning};
 pub use keys::Responder;
 
 /// How often expiry is looked after.
@@ -57,74 +59,6 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 const UNUSED_LINK_SWEEPS: u32 = 10;
 const _: () =
     assert!(SWEEP_INTERVAL.as_secs() * UNUSED_LINK_SWEEPS as u64 == LINK_UNUSED_MAX.as_secs());
-
-/// What a relay is told at its start.
-#[expect(missing_debug_implementations, reason = "holds the identity key")]
-pub struct ControlConfig {
-    /// The network it belongs to.
-    pub network: Network,
-    /// Who it is.
-    pub identity: SigningKey,
-    /// Where it can be dialled; goes into its descriptor.
-    pub addresses: Vec<SocketAddr>,
-    /// What it does for others.
-    pub roles: Roles,
-    /// Peers to join through.
-    pub seeds: Vec<Peer>,
-    /// Limits of its mailboxes.
-    pub holder: HolderLimits,
-    /// Most circuits through it at once.
-    pub circuits_max: usize,
-    /// Most bytes of frames that are not yet sent, or not yet whole, on all circuits that end here.
-    pub frames_bytes_max: usize,
-    /// Most inbox descriptors it keeps.
-    pub inbox_descriptors_max: usize,
-}
-
-/// What an operator may change while the relay runs.
-#[derive(Debug)]
-pub struct Tuning {
-    /// Peers to join through.
-    pub seeds: Vec<Peer>,
-    /// Limits of its mailboxes.
-    pub holder: HolderLimits,
-    /// Most circuits through it at once.
-    pub circuits_max: usize,
-    /// Most inbox descriptors it keeps.
-    pub inbox_descriptors_max: usize,
-}
-
-/// How a relay is doing. Nothing in it tells one user from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ControlStats {
-    /// Links that are up.
-    pub links: usize,
-    /// Circuits of others that pass or end here.
-    pub circuits: usize,
-    /// Relays in the view.
-    pub relays: usize,
-    /// Mailbox queues kept.
-    pub queues: usize,
-    /// Records in these queues.
-    pub records: usize,
-    /// Bytes of these records.
-    pub record_bytes: u64,
-    /// Inbox descriptors kept.
-    pub inbox_descriptors: usize,
-    /// How far the clocks of other relays are ahead, seconds, while that is more than the network
-    /// bears.
-    pub clock_off_by: Option<i64>,
-    /// Descriptors of this relay that another process issued: two relays have one identity.
-    pub twins: u64,
-    /// Circuits made so far.
-    pub created: u64,
-    /// Circuits refused for want of room or at the rate limit.
-    pub refused: u64,
-    /// Circuits and links closed because a rule was broken.
-    pub violations: u64,
-    /// Cells for circuits that were just gone.
-    pub stale_cells: u64,
-}
 
 /// The control plane of one relay.
 ///

@@ -23,8 +23,8 @@ use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
-use crate::control::io::{Effect, StoreDone, StoreOp, Work, WorkDone};
-use crate::control::{Control, ControlStats, Responder, Tuning};
+use crate::control::io::{ControlStats, Effect, StoreDone, StoreOp, Work, WorkDone};
+use crate::control::{Control, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
 use crate::repeated::{MINUTE, Repeated};
