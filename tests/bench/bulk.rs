@@ -1,4 +1,4 @@
-//! Bulk transfers over one circuit of four relays, and over as many TLS proxies in turn with it.
+//! Bulk transfers over one circuit of four relays, in turn with a chain of four TLS proxies.
 
 use std::ops::Range;
 
@@ -48,7 +48,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
 
 /// Something that bytes can be had through.
 trait Carrier: Send + 'static {
-    /// As many bytes as so many records have.
+    /// Carries as many bytes as this many records hold; returns how many.
     fn carry(&mut self, records: usize) -> impl Future<Output = Result<u64, BenchError>> + Send;
 }
 
@@ -115,7 +115,7 @@ impl Round {
         })
     }
 
-    /// What these cost on average, counted from the first hop.
+    /// Their mean cost; hop 0 is the first.
     fn cpu_of(&self, hops: Range<usize>) -> Option<f64> {
         let count = hops.len() as f64;
         let cpu: Option<f64> = hops.map(|hop| self.cpu.get(hop).copied().flatten()).sum();

@@ -129,7 +129,7 @@ async fn together(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
     Ok(())
 }
 
-/// Each of these builds so many circuits at once, each by a task of its own.
+/// Each of these builds this many circuits at once, in a task of its own.
 async fn build_all(
     probes: Vec<Probe>,
     count: usize,

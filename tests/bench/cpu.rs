@@ -1,4 +1,4 @@
-//! What one core does: cells through the forwarding table, and handshakes.
+//! One core's work: cells through the forwarding table, and handshakes.
 
 use std::hint::black_box;
 use std::slice;
@@ -108,7 +108,7 @@ pub(super) fn keystream() -> f64 {
     each_with_a_fresh_key(BODY_LEN, xor_cell_and_next_key)
 }
 
-/// Nanoseconds for each of a batch of `work` over so many bytes.
+/// Nanoseconds for each of a batch of `work` over `len` bytes.
 fn each_with_a_fresh_key(len: usize, work: impl Fn(&mut LayerKey, &mut [u8])) -> f64 {
     let mut rng = rand::rng();
     let mut batch: Vec<_> = (0..BATCH_CELLS)

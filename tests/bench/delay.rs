@@ -1,10 +1,10 @@
 //! Distance, on loopback: a forwarder before each relay holds every byte for a while, each way.
 //!
-//! A relay advertises its forwarder's address, so relays and clients alike dial through it. A byte
-//! is let go one way's time after it came, in order; a connection's first bytes also wait for as
-//! long as it takes to connect. There is no loss, no slow start and no limit of rate but
-//! [`HELD_BYTES_MAX`]: this is distance alone. It needs no rights and no kernel's help, so anyone
-//! can run it again.
+//! A relay advertises its forwarder's address, so relays and clients alike dial through it. A
+//! forwarder releases each byte one way's time after it arrived, in order; a connection's first
+//! bytes also wait for the time that connecting takes. There is no loss, no slow start and no rate
+//! limit but [`HELD_BYTES_MAX`]: this is distance alone. It needs no privileges and no help from
+//! the kernel, so anyone can repeat it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +33,7 @@ const ONE_WAY: Duration = Duration::from_millis(25);
 /// Most bytes held on one connection each way; beyond it no more are read. At 25 ms, more than 300
 /// MB/s.
 const HELD_BYTES_MAX: usize = 8 << 20;
-/// What is read at once, at most.
+/// Most bytes read at once.
 const CHUNK_LEN: usize = 64 << 10;
 /// Fetches of 124 kB under way at once: more than a window of 512 cells holds.
 const FETCHES_UNDER_WAY: usize = 10;
@@ -105,7 +105,7 @@ struct Forwarder {
 }
 
 impl Forwarder {
-    /// Takes an address. Whoever connects waits for [`Forwarder::forward`].
+    /// Takes an address. Connections wait for [`Forwarder::forward`].
     async fn bind() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Ok(Self {
@@ -120,7 +120,7 @@ impl Forwarder {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => {
-                    // Whoever is refused sees what a full relay would show.
+                    // A connection that is refused looks like one to a full relay.
                     let Ok((stream, _)) = accepted else { continue };
                     connections.spawn(carry_both(stream, target, Arc::clone(&distance)));
                 }
@@ -281,7 +281,7 @@ fn run_timer(alarms: &alarms::Receiver<Alarm>) {
         }
         let now = Instant::now();
         while let Some(due) = waiting.first_entry().filter(|due| due.key().0 <= now) {
-            let _ = due.remove().send(()); // whoever waited may have gone
+            let _ = due.remove().send(()); // the task that waited may be gone
         }
     }
 }
@@ -363,8 +363,8 @@ impl Distances {
     }
 }
 
-/// What takes how long when every link is [`ONE_WAY`] long, or as long as whatever stands at these
-/// ports makes it.
+/// Measures with every link [`ONE_WAY`] long, or as long as the outside tool at these ports makes
+/// it.
 pub(super) async fn measure(
     extent: Extent,
     ports: Option<u16>,
@@ -390,7 +390,7 @@ pub(super) async fn measure(
     Ok(network.stop().await?)
 }
 
-/// What a row is called here and what it should be; `None` for what distance does not change.
+/// A row's name and goal in this group; `None` for rows that distance does not change.
 fn far_row(name: &'static str) -> Option<(&'static str, Option<Goal>)> {
     Some(match name {
         "message_latency" => ("delay_message_latency", None),
@@ -546,8 +546,8 @@ async fn circuits(
 mod tests {
     use super::*;
 
-    /// What is written at one end of a forwarder comes out of the other, whole, in order and no
-    /// earlier than it may.
+    /// Bytes written at one end of a forwarder come out of the other whole, in order and no earlier
+    /// than they may.
     #[tokio::test]
     async fn bytes_arrive_whole_and_not_early() {
         let one_way = Duration::from_millis(5);

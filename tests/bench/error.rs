@@ -1,4 +1,4 @@
-//! What can go wrong while something is measured.
+//! Errors of a measurement.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use umbel_proto::inbox::mailbox::Refusal;
 
 use super::STEP_MAX;
 
-/// What did not come to an end.
+/// A step that did not end in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Relays getting to know each other.

@@ -1,4 +1,4 @@
-//! Why the command ended early, what to do about it, and the exit code: in the form that `umbel`
+//! Why the command ended early, what to do about it, and the exit code, in the form that `umbel`
 //! has.
 
 use std::fmt;
@@ -84,11 +84,10 @@ impl Failure {
         )
     }
 
-    /// Says on standard error what is wrong and what to do. When that is closed, there is nobody
-    /// left to tell.
+    /// Reports the failure on standard error; if that is closed, nobody reads it.
     pub(super) fn complain(&self, is_json: bool) {
         let Self { exit, error, hint } = self;
-        // As other programs do, whose reader has seen enough.
+        // Silent, as other programs are when their reader has seen enough.
         if *exit == Exit::BrokenPipe {
             return;
         }

@@ -1,8 +1,7 @@
 //! Whether a flood of creates stops what is forwarded.
 //!
-//! The flood costs whoever makes it nearly nothing: the same onionskin again and again. The relays
-//! admit all of it, which no network lets them: so this is worse than what admission leaves of a
-//! flood.
+//! The flood costs its sender next to nothing: it repeats one onionskin. The relays admit all of
+//! it, which no network allows, so this is worse than any flood that admission lets through.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,7 +98,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     relays.stop().await
 }
 
-/// What passes the guard meanwhile.
+/// The traffic that passes the guard meanwhile.
 #[derive(Default)]
 struct Forwarded {
     rates: Vec<f64>,

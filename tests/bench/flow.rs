@@ -1,4 +1,4 @@
-//! A bulk flow that goes on while something else is measured.
+//! A bulk flow that continues while something else is measured.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! What can't be had for less: the ciphers alone, on one core.
+//! Lower bounds: the ciphers alone, on one core.
 
 use std::hint::black_box;
 use std::io;
@@ -111,7 +111,7 @@ impl RecordCipher {
     }
 }
 
-/// What one side of a handshake has to say reaches the other.
+/// Passes one side's pending handshake bytes to the other.
 fn pass<S, T>(
     from: &mut rustls::ConnectionCommon<S>,
     to: &mut rustls::ConnectionCommon<T>,

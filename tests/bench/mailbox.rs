@@ -1,4 +1,4 @@
-//! Mailboxes under load: deposits that are durable, and fetches, of many links at one holder.
+//! Mailboxes under load: durable deposits and fetches, over many links to one holder.
 //!
 //! The holder is a relay process of its own, alone in its network, on a disk that it syncs.
 //! Requests are made and signed before the clock starts: a sender signs its own, and here all
@@ -27,7 +27,7 @@ use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
 use super::{BenchError, Extent, Report, Step, within};
 
-/// What a holder is usually asked here.
+/// The usual load on a holder here.
 const USUAL: Pressure = Pressure {
     links: 8,
     under_way: 16,
@@ -194,7 +194,7 @@ struct Load {
     sender: SigningKey,
 }
 
-/// What some rounds cost.
+/// The cost of some rounds.
 #[derive(Default)]
 struct Cost {
     rates: Vec<f64>,
@@ -204,7 +204,7 @@ struct Cost {
     refused: usize,
 }
 
-/// What the rows of one kind of request are called.
+/// The names of the rows of one kind of request.
 struct Names {
     rate: &'static str,
     latency: &'static str,
@@ -213,13 +213,13 @@ struct Names {
     goals: Option<Goals>,
 }
 
-/// What was promised of one kind of request.
+/// The goals of one kind of request.
 struct Goals {
     /// Least rate.
     rate: f64,
-    /// What the row of the time is called that ninety-nine in a hundred take at most.
+    /// The name of the row with the latency's p99.
     p99: &'static str,
-    /// Most milliseconds of that.
+    /// Most milliseconds that the p99 may be.
     p99_ms: f64,
 }
 
@@ -287,7 +287,7 @@ impl Load {
         })
     }
 
-    /// New links: as many as are wanted now, to the holder as it runs now.
+    /// Dials the holder as it runs now, over as many links as `pressure` has.
     async fn dial_again(&mut self, relays: &Relays, pressure: Pressure) -> Result<(), BenchError> {
         let (holder, _) = relays.path()?;
         self.links = links(&holder.peer, pressure.links).await?;
@@ -447,7 +447,7 @@ async fn links(holder: &Peer, count: usize) -> Result<Vec<Asker>, BenchError> {
     Ok(links)
 }
 
-/// A record that nobody can open: to a holder one is as good as another.
+/// A record that nobody can open: a holder can't tell it from any other.
 fn deposit(queue: QueueId) -> Verb {
     let mut record = vec![0; RECORD_LENS[0]];
     rand::rng().fill_bytes(&mut record);
@@ -458,7 +458,7 @@ fn deposit(queue: QueueId) -> Verb {
     }
 }
 
-/// What came back on one link.
+/// The answers that came on one link.
 struct Answers {
     /// How long each took that was granted.
     latencies: Vec<Duration>,
@@ -497,7 +497,7 @@ impl Asker {
         verb.signed(key, &context).encode()
     }
 
-    /// Asks all of these, so many at a time.
+    /// Asks all of these, `under_way` at a time.
     async fn ask_all(
         mut self,
         frames: Vec<Vec<u8>>,

@@ -45,7 +45,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Relays of a network that runs in this process: twice as many as a circuit has hops.
 const RELAYS: usize = 8;
-/// How long any one step may take before the run is given up.
+/// How long a step may take before the run is abandoned.
 const STEP_MAX: Duration = Duration::from_secs(60);
 
 /// Takes each row as soon as it is known.
@@ -65,7 +65,7 @@ enum Extent {
 }
 
 impl Extent {
-    /// The one of two plans that is meant.
+    /// One of two plans.
     const fn pick<T: Copy>(self, full: T, quick: T) -> T {
         match self {
             Self::Full => full,
@@ -89,7 +89,7 @@ enum Group {
     Scaling,
     /// Quiet circuits beside a bulk flow.
     Fairness,
-    /// What is forwarded while creates come in a flood.
+    /// Forwarding during a flood of creates.
     Flood,
     /// Messages from client to client.
     Message,
@@ -97,7 +97,7 @@ enum Group {
     Delay,
     /// Many deposits and fetches at one holder.
     Mailbox,
-    /// What relays and clients hold in memory.
+    /// Memory of relays and clients.
     Memory,
 }
 
@@ -117,7 +117,7 @@ impl Group {
         Self::Memory,
     ];
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     const fn name(self) -> &'static str {
         match self {
             Self::Limit => "limit",

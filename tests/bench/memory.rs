@@ -1,8 +1,8 @@
-//! What a relay and a client hold in memory: a relay at its start, for an idle link, for an idle
-//! circuit; a client that is ready.
+//! Memory of a relay at its start, for an idle link and for an idle circuit, and of a client that
+//! is ready.
 //!
-//! What is measured is a process of its own each time, because what a process has freed it uses
-//! again, and so seems to need nothing.
+//! Each figure has a process of its own: a process reuses the memory that it has freed, so a later
+//! need would seem to cost nothing.
 
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -17,7 +17,7 @@ use super::relays::{Admission, Relays, relay_program, spawn_until_ready};
 use super::row::{Goal, Row, Unit};
 use super::{BenchError, Extent, Report, Step, part, within};
 
-/// Until what was done is done with: buffers that are kept for a while are given back.
+/// Until buffers that are kept for a while are given back.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Links of clients over which idle circuits are made at once, one for each core.
 const BUILDERS: usize = 2;
@@ -67,7 +67,7 @@ fn kib(bytes: u64) -> f64 {
     bytes as f64 / 1024.0
 }
 
-/// How much more is in use now, for each of so many.
+/// Growth from `before` to `after`, for each of `count`.
 fn growth_kib(before: Option<u64>, after: Option<u64>, count: usize) -> Option<f64> {
     let (before, after) = before.zip(after)?;
     Some((kib(after) - kib(before)) / count as f64)
@@ -166,8 +166,8 @@ async fn circuits(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
     Ok(())
 }
 
-/// Builds so many circuits of two hops, to each of these relays in turn. They stay as long as the
-/// link.
+/// Builds this many circuits of two hops, to each of these relays in turn. They last as long as
+/// the link.
 async fn build_idle(
     mut probe: Probe,
     count: usize,

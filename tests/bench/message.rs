@@ -27,7 +27,7 @@ const INBOX: &str = "bench";
 const SEEDS: usize = 2;
 /// Until what follows a message is over too.
 const SETTLE: Duration = Duration::from_secs(1);
-/// What TLS 1.3 puts around what it carries: at most this for each cell, bytes.
+/// Most bytes that TLS 1.3 adds to a cell.
 const TLS_LEN: usize = 22;
 
 /// How much is done.
@@ -77,7 +77,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     Ok(())
 }
 
-/// What distance changes.
+/// The figures that distance changes.
 pub(super) async fn measure_far(
     plan: &Plan,
     network: &LocalNetwork,
@@ -92,8 +92,8 @@ pub(super) async fn measure_far(
     Ok(())
 }
 
-/// Two clients, each subscribed to an inbox of its own. What one sends the other reads, and may
-/// answer.
+/// Two clients, each subscribed to an inbox of its own. The reader reads the sender's messages and
+/// may answer them.
 struct Pair {
     sender: Client,
     sent: Notices,
@@ -134,7 +134,7 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Sends one message, and waits until both sides are done with it.
+    /// Sends one message, and waits until enough holders have it and the reader too.
     async fn exchange(&mut self) -> Result<Times, BenchError> {
         let started = Instant::now();
         let id = self
@@ -210,7 +210,7 @@ pub(super) async fn subscribe(dir: &Path, peers: &[Peer]) -> Result<(), BenchErr
     until(&mut notices, |_| false).await
 }
 
-/// Whether as many holders as are wanted have this message.
+/// Whether enough holders have this message.
 fn is_held(notice: &Notice, message: MessageId) -> bool {
     matches!(notice, Notice::Held { id, holders, wanted } if *id == message && is_held_by_enough(*holders, *wanted))
 }
@@ -373,7 +373,7 @@ async fn until_sent(client: &Client) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// What the user of the command waits for.
+/// Sends one message by `umbel send`: the time that its user waits.
 async fn send_by_process(
     umbel: &Path,
     profile: &Path,
@@ -446,7 +446,7 @@ impl Carried {
         Self(cells)
     }
 
-    /// This without so many.
+    /// This less `times` the cells of `rate`.
     fn without(self, rate: Self, times: f64) -> Self {
         let mut cells = self.0;
         cells
@@ -457,7 +457,7 @@ impl Carried {
     }
 }
 
-/// What messages add to what the network carries anyway.
+/// The cells that messages add to those that an idle network carries.
 async fn wire(
     plan: &Plan,
     network: &LocalNetwork,
@@ -540,7 +540,7 @@ fn report_wire(rounds: &[Carried], idle: Carried, report: &mut Report<'_>) {
     ));
 }
 
-/// What messages cost relays that are processes, beyond what they do anyway.
+/// The time on cores that messages cost relay processes, beyond their idle cost.
 async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), BenchError> {
     let relays = Box::pin(Relays::start(&[1; RELAYS], Admission::Local)).await?;
     let peers: Vec<Peer> = relays

@@ -19,7 +19,7 @@ use super::{BenchError, message, proxy};
 /// The hidden command that runs a part.
 const COMMAND: &str = "part";
 
-/// What a process of its own is for.
+/// The work of one process.
 #[derive(clap::Subcommand)]
 pub(super) enum Part {
     /// A relay, where there is no `umbel-relay` beside this program

@@ -1,8 +1,8 @@
-//! A link of a client's, and circuits over it, without the client: whoever measures decides what is
-//! sent when.
+//! A client's link and the circuits over it, without the client: the measuring code decides what
+//! is sent when.
 //!
 //! The link and the circuits are those that clients make (docs/protocol.md §2, §4). One task drives
-//! all of it: it writes what there is to send, and waits for the next cell. What was written leaves
+//! them: it writes the cells that are ready, then waits for the next cell. Written cells leave
 //! before it waits.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
 
-/// What is read or written at once: as much as fills four TLS records.
+/// Bytes read or written at once: four TLS records.
 const BUFFER_LEN: usize = 32 * CELL_LEN;
 
 /// TLS on a socket that is read in large pieces: rustls alone reads 4 KiB.
@@ -102,7 +102,7 @@ impl Probe {
         built.first().copied().ok_or(BenchError::Destroyed)
     }
 
-    /// Builds so many such circuits, all begun before any is there.
+    /// Builds this many such circuits, all begun before any is complete.
     pub(super) async fn build_together(
         &mut self,
         count: usize,
@@ -162,7 +162,7 @@ impl Probe {
         self.recent = None;
     }
 
-    /// What this circuit and its last hop share.
+    /// The secret that this circuit and its last hop share.
     pub(super) fn binding(&mut self, circ: CircId) -> Result<Binding, BenchError> {
         self.circuit(circ)?
             .binding()

@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: memory in use, time on cores.
+//! The kernel's figures for a process: memory in use, time on cores.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -68,7 +68,7 @@ pub(super) fn thread_cpu_time() -> Option<Duration> {
 struct CpuTimes(BTreeMap<OsString, u64>);
 
 impl CpuTimes {
-    /// What was added since then. What a thread did that has ended in between is not in it.
+    /// Time added since then. A thread that ended in between takes its time with it.
     fn since(&self, before: &Self) -> Duration {
         let added = |(thread, ns): (&OsString, &u64)| {
             ns.saturating_sub(before.0.get(thread).copied().unwrap_or(0))
@@ -83,7 +83,7 @@ pub(super) struct Meter {
     before: Vec<(Process, Option<CpuTimes>)>,
 }
 
-/// What a [`Meter`] read.
+/// The figures that a [`Meter`] read.
 pub(super) struct Reading {
     /// Seconds that passed.
     pub(super) wall: f64,

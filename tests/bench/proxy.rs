@@ -1,8 +1,8 @@
-//! A chain of TLS proxies that do no onion work: what as many hops cost when all that they do is
-//! TLS and the kernel's part.
+//! A chain of TLS proxies that do no onion work: the cost of as many hops that do nothing but TLS
+//! and the kernel's part.
 //!
-//! Their links are those of relays: the same TLS, the same ciphers, the same key exchange. What
-//! they carry are bytes.
+//! Their links are those of relays: the same TLS, the same ciphers, the same key exchange. They
+//! carry plain bytes.
 
 use std::net::Ipv4Addr;
 
@@ -19,7 +19,7 @@ use super::process::Process;
 use super::relays::spawn_until_ready;
 use super::{BenchError, Step, part, within};
 
-/// What a proxy reads before it writes, and what its last one writes at once.
+/// Most bytes that a proxy reads before it writes, and that the last one writes at once.
 const BUFFER_LEN: usize = 64 * 1024;
 
 /// Proxies, each in a process of its own, and a connection through all of them.
@@ -32,7 +32,7 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Starts so many. The last one is where the bytes come from.
+    /// Starts this many. The last one is the source of the bytes.
     pub(super) async fn start(hops: usize) -> Result<Self, BenchError> {
         let mut next: Option<Peer> = None;
         let (mut processes, mut children) = (Vec::new(), Vec::new());
@@ -56,7 +56,7 @@ impl Chain {
         })
     }
 
-    /// What each of them costs, in the order in which they are passed.
+    /// Their processes, in the order in which bytes pass them.
     pub(super) fn processes(&self) -> impl Iterator<Item = Process> {
         self.processes.iter().cloned()
     }
@@ -85,7 +85,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Has so many bytes sent from the far end, and takes them.
+    /// Asks the far end for this many bytes, and reads them.
     pub(super) async fn fetch(&mut self, len: u64) -> Result<(), BenchError> {
         self.stream.write_u64(len).await?;
         self.stream.flush().await?;
@@ -113,7 +113,7 @@ pub(super) async fn run(next: Option<Peer>) -> Result<(), BenchError> {
         let (socket, _) = listener.accept().await?;
         let (acceptor, next) = (acceptor.clone(), next.clone());
         tokio::spawn(async move {
-            // A connection that fails is missed by whoever made it.
+            // The side that dialled sees that its connection failed.
             let _ = carry(socket, &acceptor, next).await;
         });
     }

@@ -14,7 +14,7 @@ use umbel_proto::network::Network;
 use super::probe::Probe;
 use super::{BenchError, Step, within};
 
-/// Requests that are under way at once, so that the circuit's window is what limits.
+/// Requests in flight, so that the circuit's window is the limit.
 const UNDER_WAY: usize = 4;
 
 /// A circuit with a link of its own, and a queue with one record of the greatest length at its end.
@@ -68,15 +68,14 @@ impl Queue {
         }
     }
 
-    /// From now on so many requests are under way at once: over a long way it takes more to fill
-    /// the window. Only once the window has grown, since a relay keeps only so much that waits for
-    /// it.
+    /// From now on this many requests are in flight: over a long way it takes more to fill the
+    /// window. Call it once the window has grown, since a relay limits what it keeps for a circuit.
     pub(super) const fn set_under_way(&mut self, count: usize) {
         self.under_way = count;
     }
 
-    /// Deposits the record so many times, which stores it once: the holder answers the others from
-    /// memory. Returns the bytes that went.
+    /// Deposits the record this many times, which stores it once: the holder answers the others
+    /// from memory. Returns the bytes sent.
     pub(super) async fn deposit(&mut self, count: usize) -> Result<u64, BenchError> {
         self.ask_again_and_again(count, Self::deposit_verb, |reply| {
             matches!(reply, MailboxReply::Deposited).then_some(0)
@@ -85,7 +84,7 @@ impl Queue {
         Ok((self.record.len() * count) as u64)
     }
 
-    /// Fetches the record so many times. Returns the bytes that came.
+    /// Fetches the record this many times. Returns the bytes received.
     pub(super) async fn fetch(&mut self, count: usize) -> Result<u64, BenchError> {
         let bytes = |reply: &MailboxReply| match reply {
             MailboxReply::Fetched { records, .. } => {
@@ -137,8 +136,7 @@ impl Queue {
         }
     }
 
-    /// Asks the same so many times, some of them under way at once. Each answer must be one that
-    /// `bytes` knows.
+    /// Repeats a request this many times, with several in flight. `bytes` must know each answer.
     async fn ask_again_and_again(
         &mut self,
         count: usize,

@@ -1,5 +1,4 @@
-//! Quiet circuits: a small question to the last hop of one of them now and then, and how long its
-//! answer takes.
+//! Quiet circuits: how long the last hop of one takes to answer an occasional small question.
 
 use std::time::Instant;
 
@@ -23,7 +22,7 @@ pub(super) struct Quiet {
 }
 
 impl Quiet {
-    /// Builds so many circuits.
+    /// Builds this many circuits.
     pub(super) async fn open(
         peer: &Peer,
         onward: &[HopTarget],
@@ -52,7 +51,8 @@ impl Quiet {
     }
 }
 
-/// What every directory relay answers at once, in one cell: it has no descriptor of that inbox.
+/// A question that every directory relay answers at once, in one cell: it has no descriptor of that
+/// inbox.
 pub(super) fn question() -> Vec<u8> {
     DirectoryRequest::LookupInbox {
         blinded: BlindedKey([0; BlindedKey::LEN]),

@@ -44,9 +44,9 @@ pub(super) struct Relays {
 pub(super) struct RelayProcess {
     /// How it is dialled.
     pub(super) peer: Peer,
-    /// What a circuit's hop needs to know of it.
+    /// Names it as a circuit's hop.
     pub(super) target: HopTarget,
-    /// What it costs.
+    /// Its process, whose cost is read.
     pub(super) process: Process,
     data_dir: PathBuf,
     /// Killed on drop.
@@ -54,7 +54,7 @@ pub(super) struct RelayProcess {
 }
 
 impl Relays {
-    /// Starts relays, each with so many threads.
+    /// Starts relays with these numbers of threads.
     pub(super) async fn start(threads: &[usize], admission: Admission) -> Result<Self, BenchError> {
         let dir = TempDir::with_prefix("umbel-").map_err(LocalError::Dir)?;
         let mut relays: Vec<RelayProcess> = Vec::with_capacity(threads.len());
@@ -92,7 +92,7 @@ impl Relays {
         Ok(())
     }
 
-    /// What each of them costs.
+    /// Their processes, in the same order.
     pub(super) fn processes(&self) -> impl Iterator<Item = Process> {
         self.relays.iter().map(|relay| relay.process.clone())
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use umbel_proto::time::Duration;
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) enum Unit {
     /// Nanoseconds.
@@ -43,7 +43,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// What a figure should be.
+/// The goal of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Goal {
@@ -68,7 +68,7 @@ impl Goal {
 pub(super) struct Row {
     /// Names it; stays the same between versions.
     pub(super) name: &'static str,
-    /// What it counts.
+    /// Its unit.
     pub(super) unit: Unit,
     /// The median, or the one value there is; `None` where it can't be had on this machine.
     pub(super) value: Option<f64>,
@@ -82,9 +82,9 @@ pub(super) struct Row {
     pub(super) p99: Option<f64>,
     /// Of how many values.
     pub(super) samples: usize,
-    /// What it should be, if anything was promised.
+    /// Its goal, if anything was promised.
     pub(super) goal: Option<Goal>,
-    /// What it means, in one line.
+    /// Its meaning, in one line.
     pub(super) note: String,
 }
 
@@ -113,7 +113,7 @@ impl Row {
         }
     }
 
-    /// The same figure, with what it should be.
+    /// The same figure, with a goal.
     pub(super) fn with_goal(self, goal: Goal) -> Self {
         Self {
             goal: Some(goal),
@@ -152,7 +152,7 @@ impl Row {
     }
 }
 
-/// The least value that no fewer than so many in a hundred don't exceed.
+/// The least of these values that at least `percent` in a hundred do not exceed.
 fn at_quantile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()

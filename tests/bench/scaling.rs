@@ -1,11 +1,11 @@
 //! How much more one relay does with two threads than with one.
 //!
-//! Whoever makes the load needs cores too, so on a machine of two cores the relay can't be given
-//! both. What can be measured is what a byte costs the relay with one thread and with two, in turn,
-//! under the same load: threads that wait for each other, or move each other's memory about, cost
-//! more. That is how much dearer work gets, and no more: a thread that sleeps costs nothing, so it
-//! says nothing of a relay whose threads take turns. The forwarding table alone, which needs no
-//! load from outside, is given both cores; what this machine's cores are is a row of its own.
+//! The load needs cores too, so on a machine with two cores the relay can't have both. Instead we
+//! measure the cost of a byte with one thread and with two, in turn, under the same load: threads
+//! that wait for each other or move each other's memory about cost more. The figure says how much
+//! dearer work gets and nothing else: a sleeping thread costs nothing, so threads that take turns
+//! look cheap. The forwarding table alone needs no load from outside and gets both cores; a row of
+//! its own shows how this machine's two cores compare with one.
 
 use std::hint::black_box;
 use std::thread;
@@ -21,7 +21,7 @@ use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit};
 use super::{BenchError, Extent, Report};
 
-/// What two cores should do by what one does.
+/// Least work of two cores as a multiple of one core's.
 const SCALING_LEAST: f64 = 1.8;
 /// Cores that two threads keep busy at least, or they hardly met.
 const BUSY_LEAST: f64 = 1.3;
@@ -142,7 +142,7 @@ struct Load {
     queues: Vec<Queue>,
 }
 
-/// What a transfer cost the relay.
+/// A transfer's cost to the relay.
 struct Cost {
     /// Seconds on cores for 10^9 bytes.
     cost: Option<f64>,
