@@ -1,4 +1,4 @@
-//! Every number of docs/protocol.md that binds, in the order of its sections and with its unit, and
+//! The numbers of docs/protocol.md that bind, in the order of its sections and with their units, and
 //! checked against each other at compile time.
 //!
 //! Parameters of a network are in [`Params`](crate::network::Params) (§8.6); labels, kinds and
@@ -70,8 +70,67 @@ pub const HOPS_MAX: usize = 4;
 pub const EXTEND_WAITERS_MAX: usize = 1024;
 /// Most relays that are dialled for extends at once (§6.3).
 pub const EXTEND_DIALS_MAX: usize = 256;
-/// A peer is quiet once its cell is so late (§6.4).
+
+/// Refusals for want of room in a row that are no failure of a guard (§6.4(4)).
+pub const GUARD_REFUSALS_MAX: u32 = 6;
+/// A dial that hangs for so long has the next guard dialled as well (§6.4(6)).
+pub const GUARD_STAGGER: Duration = Duration::from_millis(2500);
+/// While no link is up, a rest is at most this long in the first [`OFFLINE_SHORT`] (§6.4(7)).
+pub const OFFLINE_RETRY: Duration = Duration::from_secs(8);
+/// The first part of an outage; in the rest of it, a wait is at most as long as it has lasted
+/// (§6.4(7)).
+pub const OFFLINE_SHORT: Duration = Duration::from_secs(60);
+/// The longest rest in an outage, however long it lasts (§6.4(7)).
+pub const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
+/// A link that lasts less is no end of an outage (§6.4(7)).
+pub const LINK_LIFE_MIN: Duration = Duration::from_secs(30);
+/// Misses in a row, over a day or more, after which a guard goes to the end of the order (§6.4(7)).
+pub const GUARD_MISSES_MAX: u32 = 5;
+/// New guards that a client dials in 24 hours (§6.4(8)).
+pub const NEW_GUARDS_A_DAY: usize = 2;
+/// The same where the network accepts weak parameters: its few relays come and go (§6.4(8)).
+pub const NEW_GUARDS_A_DAY_WEAK: usize = 8;
+/// Known relays, besides guards and seeds, that are asked for newer addresses (§6.4(9)).
+pub const HELPERS_MAX: usize = 4;
+/// How long these stay the same (§6.4(9)).
+pub const HELPERS_FOR: Duration = Duration::from_secs(86_400);
+/// How long seeds are waited for before another guard is drawn (§6.4(9)).
+pub const SEEDS_FIRST: Duration = Duration::from_secs(3);
+/// Broken circuits in a row before what they have in common is suspected (§6.4(10)).
+pub const SUSPECT_BROKEN_MIN: u32 = 3;
+/// Circuits in a row that could not be built before the guard is suspected (§6.4(10)).
+pub const SUSPECT_UNBUILT_MIN: u32 = 4;
+/// L2 over which these circuits must have gone (§6.4(10)).
+pub const SUSPECT_UNBUILT_L2_MIN: usize = 3;
+/// Relays that a hop says can't be had, in a row, before it is suspected itself (§6.4(10)).
+pub const SUSPECT_NAMED_MIN: usize = 3;
+/// L2 suspected over one guard and no other, before the guard is suspected in their place
+/// (§6.4(10)).
+pub const SUSPECT_FRAMED_MIN: usize = 2;
+/// Failures in a row after which an L2 may be replaced before its time (§6.4(10)).
+pub const L2_FAILURES_MAX: u32 = 8;
+/// L2 over which circuits must have failed for their guard to be set aside (§6.4(11)).
+pub const GUARD_BLAME_L2: usize = 2;
+/// Middles over which they must have failed (§6.4(11)).
+pub const GUARD_BLAME_MIDDLES: usize = 3;
+/// Terminals to which built ones must have failed (§6.4(11)).
+pub const GUARD_BLAME_TERMINALS: usize = 4;
+/// Circuits of a guard at which its counts are halved (§6.4(11)).
+pub const GUARD_COUNTS_MAX: u32 = 400;
+/// Guards that may be set aside in [`GUARDS_SET_ASIDE_WINDOW`] (§6.4(11)).
+pub const GUARDS_SET_ASIDE_MAX: usize = 2;
+/// See [`GUARDS_SET_ASIDE_MAX`] (§6.4(11)).
+pub const GUARDS_SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// A client repeats no more often that no circuit can be built (§6.4(11)).
+pub const NO_CIRCUITS_TOLD_EVERY: Duration = Duration::from_secs(5);
+/// How long a link that is tested has to carry a cell (§6.4(12)).
+pub const LINK_TEST_MAX: Duration = Duration::from_secs(3);
+/// A link is tested if no cell came for so long after something was asked over it (§6.4(12)).
+pub const LINK_ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A peer is quiet once its cell is so late (§6.4(12)).
 pub const LINK_LATE_MAX: Duration = Duration::from_secs(2);
+/// A machine whose timers are so late, or whose calendar ran so far ahead, has slept (§6.4(12)).
+pub const MACHINE_SLEEP_MIN: Duration = Duration::from_secs(10);
 
 /// Kind (1), stream id (2) and flags (1) in front of a stream's bytes in a `Data` message (§7.1).
 pub const DATA_HEADER_LEN: usize = 4;
@@ -133,6 +192,13 @@ pub const SYNC_ROUNDS_MAX: usize = 4096;
 pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
 /// Relays it knew that it dials then, besides a seed (§8.3).
 pub const ALONE_RELAYS: usize = 3;
+/// How long after a reconciliation an unknown relay makes the next one due; twice as long each
+/// time (§8.3).
+pub const UNKNOWN_RELAY_PAUSE: Duration = Duration::from_secs(10);
+/// Known relays besides guards and seeds that a client without a view asks first (§8.3).
+pub const KNOWN_ASKED_FIRST: usize = 12;
+/// How many more it asks with each further round (§8.3).
+pub const KNOWN_ASKED_MORE: usize = 4;
 /// Linked relays to which a descriptor that is news is pushed on (§8.3).
 pub const RUMOUR_FANOUT: usize = 3;
 /// A descriptor that is news waits no longer than this to be pushed on (§8.3).
@@ -144,6 +210,12 @@ pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
 /// Most mailboxes in an inbox descriptor (§9.3).
 pub const MAILBOXES_MAX: usize = 3;
+/// Least wait before an owner looks its own descriptor up again (§9.3).
+pub const OWN_LOOKUP_MIN: Duration = Duration::from_secs(1800);
+/// Most wait until then (§9.3).
+pub const OWN_LOOKUP_MAX: Duration = Duration::from_secs(3600);
+/// How often another copy of an inbox is overtaken at most (§9.3).
+pub const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Relays that keep one inbox descriptor (§9.4).
 pub const RING_POSITIONS: usize = 6;
 
@@ -157,6 +229,12 @@ pub const PUSH_DELAY_MEAN_MAX: Duration = Duration::from_secs(600);
 pub const PUSH_DELAY_CUT: u32 = 5;
 /// Most bytes of records that were pushed and not yet removed (§10.2).
 pub const PUSH_WINDOW_BYTES: usize = 2 * FRAME_LEN_MAX;
+/// How long a queue is polled after a subscription that is not ours ended ours (§10.2).
+pub const REPLACED_POLL_FOR: Duration = Duration::from_secs(600);
+/// Holders that must say so before another copy of the inbox is believed in (§10.2).
+pub const REPLACED_HOLDERS_MIN: usize = 2;
+/// Holders that say so within this time speak of one other copy of the inbox (§10.2).
+pub const REPLACED_WITHIN: Duration = Duration::from_secs(600);
 
 /// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that
 /// carries it (§10.3).
@@ -174,12 +252,25 @@ pub const RECORD_LEN_MAX: usize = record_len(64);
 /// The greatest effort that a sender solves a puzzle for (§10.4).
 pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
 
+/// A wait between two deposits is cut at so many times its mean (§10.5).
+pub const DEPOSIT_WAIT_CUT: u32 = 8;
 /// Least wait after an owner last heard of a holder, until it probes its subscription (§10.5).
 pub const PROBE_MIN: Duration = Duration::from_secs(30);
 /// Most wait until then (§10.5).
 pub const PROBE_MAX: Duration = Duration::from_secs(60);
 /// Records to be removed that an owner saves up at most (§10.5).
 pub const SAVED_REMOVALS_MAX: usize = 12;
+/// A subscription that lasted so long works: those lost before it count no more (§10.5).
+pub const SUBSCRIPTION_LASTED_MIN: Duration = Duration::from_secs(600);
+/// Mean wait, for each mailbox that waits, before a subscription lost with its link is made again
+/// (§10.5).
+pub const RESUBSCRIBE_SHARE: Duration = Duration::from_millis(500);
+/// The least mean of that wait (§10.5).
+pub const RESUBSCRIBE_MEAN_MIN: Duration = Duration::from_secs(1);
+/// The greatest mean of that wait (§10.5).
+pub const RESUBSCRIBE_MEAN_MAX: Duration = Duration::from_secs(60);
+/// Losses farther apart than this do not double it (§10.5).
+pub const RESUBSCRIBE_FORGET_AFTER: Duration = Duration::from_secs(300);
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()

@@ -11,7 +11,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, record_id, seal_record};
-use umbel_proto::limits::{MAILBOXES_MAX, PUZZLE_EFFORT_MAX};
+use umbel_proto::limits::{DEPOSIT_WAIT_CUT, MAILBOXES_MAX, PUZZLE_EFFORT_MAX};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -30,8 +30,6 @@ const STATE_VERSION: u8 = 3;
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
 /// Tries at a puzzle before others get their turn; each takes about a millisecond.
 const NONCES_A_TURN: u32 = 32;
-/// A wait between two deposits is at most this many times its mean.
-const SPACING_MAX: u32 = 8;
 /// The wait between two turns at a puzzle.
 const PUZZLE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -260,7 +258,7 @@ impl Delivery {
     /// what can be drawn, since the clock may have been ahead.
     pub(super) fn spacing(&self, wall: WallTime, params: &Params) -> Duration {
         let next_at = self.times.next_deposit_at.filter(|_| self.held_count() > 0);
-        let longest = params.second_deposit_delay.saturating_mul(SPACING_MAX);
+        let longest = params.second_deposit_delay.saturating_mul(DEPOSIT_WAIT_CUT);
         next_at
             .map_or(Duration::ZERO, |at| at.since(wall))
             .min(longest)

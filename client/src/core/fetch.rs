@@ -13,10 +13,11 @@ use umbel_proto::ids::{MessageId, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{SealSecret, open_record, record_id};
 use umbel_proto::limits::{
-    PROBE_MAX, PROBE_MIN, PUSH_WINDOW_BYTES, REMOVE_MAX, SAVED_REMOVALS_MAX,
+    PROBE_MAX, PROBE_MIN, PUSH_WINDOW_BYTES, REMOVE_MAX, REPLACED_POLL_FOR, SAVED_REMOVALS_MAX,
+    SUBSCRIPTION_LASTED_MIN,
 };
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::Instant;
 use zeroize::Zeroizing;
 
 use super::Context;
@@ -35,12 +36,6 @@ const SUBSCRIPTIONS_MAX: usize = 40;
 /// Mailboxes that are polled as often as the network has it; when there are more, each has its turn
 /// less often.
 const POLLED_MAX: usize = 80;
-/// A subscription that lasted so long works: those that were lost before it count no more.
-const LASTED_MIN: Duration = Duration::from_secs(600);
-
-/// How long a mailbox is polled after a subscription that is not ours took the place of ours: two
-/// must not end one another's for ever.
-const YIELD: Duration = Duration::from_secs(600);
 
 /// Most bytes that a subscription brings before something is removed: a quarter of what a holder
 /// pushes at most.
@@ -312,12 +307,12 @@ impl Fetching {
             answer,
             Answer::Mailbox(MailboxReply::Refused(Refusal::Replaced))
         ) {
-            visiting.yields_until = cx.now + YIELD;
+            visiting.yields_until = cx.now + REPLACED_POLL_FOR;
             inboxes.on_replaced(cx, name, visiting.relay);
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
             visiting.is_subscribed = false;
-            if visiting.subscribed_at + LASTED_MIN <= cx.now {
+            if visiting.subscribed_at + SUBSCRIPTION_LASTED_MIN <= cx.now {
                 visiting.drops.reset();
             }
             // Nobody but us and the guard is behind the loss of the link.

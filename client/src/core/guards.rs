@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::CLOCK_JUMP_MIN;
+use umbel_proto::limits::{
+    CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_COUNTS_MAX,
+    GUARD_MISSES_MAX, GUARDS_SET_ASIDE_MAX, GUARDS_SET_ASIDE_WINDOW, NEW_GUARDS_A_DAY,
+    NEW_GUARDS_A_DAY_WEAK,
+};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
 
@@ -21,23 +25,6 @@ use super::path::draw;
 use super::suspects::{Shares, Trail};
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// New guards that may be tried in a day once as many as there are primaries were tried.
-const NEW_A_DAY: usize = 2;
-/// The same in a network for tests, whose few relays come and go.
-const NEW_A_DAY_WEAK: usize = 8;
-/// Misses in a row, over a day or more, after which a guard makes room for the next one.
-const GONE_MISSES: u32 = 5;
-/// Guards that may be set aside in [`SET_ASIDE_WINDOW`]: somebody elsewhere on the paths may be
-/// behind it.
-const SET_ASIDE_MAX: usize = 2;
-const SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
-/// Other relays that must have been on the way of circuits that failed, so that none of them can be
-/// behind it.
-const DISTINCT_TERMINALS: usize = 4;
-const DISTINCT_MIDDLES: usize = 3;
-const DISTINCT_L2: usize = 2;
-/// Circuits after which counts are halved: what was long ago weighs less.
-const COUNTS_MAX: u32 = 400;
 
 /// One guard of the sample, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +97,7 @@ impl Guard {
     }
 
     fn was_long_missed(&self, cx: &Context<'_>) -> bool {
-        self.missed >= GONE_MISSES
+        self.missed >= GUARD_MISSES_MAX
             && self
                 .missed_since
                 .is_some_and(|since| since + DAY <= cx.confirmed)
@@ -306,9 +293,9 @@ impl Guards {
     /// Whether one more new guard may be tried today.
     pub(super) fn may_try_new(&self, params: &Params) -> bool {
         let most = if params.danger_accept_weak {
-            NEW_A_DAY_WEAK
+            NEW_GUARDS_A_DAY_WEAK
         } else {
-            NEW_A_DAY
+            NEW_GUARDS_A_DAY
         };
         self.new_at.len() < most
     }
@@ -354,7 +341,7 @@ impl Guards {
             self.is_changed = true;
         }
         guard.built += 1;
-        if guard.built + guard.failed >= COUNTS_MAX {
+        if guard.built + guard.failed >= GUARD_COUNTS_MAX {
             (guard.built, guard.failed) = (guard.built / 2, guard.failed / 2);
         }
     }
@@ -385,10 +372,10 @@ impl Guards {
         let all = guard.built + guard.failed;
         let is_much = u64::from(guard.failed) * 100
             > u64::from(all) * u64::from(params.guard_failures_percent);
-        let terminals = if is_unbuilt { 0 } else { DISTINCT_TERMINALS };
+        let terminals = if is_unbuilt { 0 } else { GUARD_BLAME_TERMINALS };
         if all < params.guard_circuits_min
             || !is_much
-            || !trail.has(DISTINCT_L2, DISTINCT_MIDDLES, terminals)
+            || !trail.has(GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, terminals)
         {
             return;
         }
@@ -410,10 +397,10 @@ impl Guards {
         let is_recent = |guard: &&Guard| {
             guard
                 .set_aside_at
-                .is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed)
+                .is_some_and(|at| at + GUARDS_SET_ASIDE_WINDOW > confirmed)
         };
         self.sample.iter().any(is_left)
-            && self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
+            && self.sample.iter().filter(is_recent).count() < GUARDS_SET_ASIDE_MAX
     }
 
     /// Whether fewer were tried than there are primaries.

@@ -6,15 +6,13 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::L2_FAILURES_MAX;
 use umbel_proto::time::WallTime;
 
 use super::Context;
 use super::chance::between;
 use super::path::{Avoided, are_apart, draw, exclude_groups_of};
 
-/// A pinned relay that failed this often in a row, over ever longer waits, is replaced before its
-/// time: on the word of two others, lest a guard replace them until one that it likes is pinned.
-const FAILURES_MAX: u32 = 8;
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
 
@@ -57,7 +55,7 @@ impl Layer2 {
         self.pinned.retain(|pinned| {
             pinned.expires_at > cx.confirmed
                 && (cx.view.get(&pinned.relay).is_some() || !cx.is_clock_sure)
-                && !avoided.has_failed_for_several(pinned.relay, FAILURES_MAX)
+                && !avoided.has_failed_for_several(pinned.relay, L2_FAILURES_MAX)
         });
         self.is_changed |= self.pinned.len() != before;
         if cx.is_clock_sure {

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
+use umbel_proto::limits::{
+    LINK_ANSWER_MAX, LINK_LIFE_MIN, LINK_TEST_MAX, OFFLINE_RETRY, OFFLINE_RETRY_MAX, OFFLINE_SHORT,
+};
 use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, PeerClock, WallTime};
@@ -19,21 +22,6 @@ use super::io::Warning;
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
 /// forgotten.
 const RESTS_MAX: usize = 256;
-/// A link that ends sooner than this counts as a failed dial (§6.4(7)): its relay rests, lest it be
-/// dialled in a loop.
-const LIFE_MIN: Duration = Duration::from_secs(30);
-/// While nothing can be reached it is rather this machine that is offline: at first each relay is
-/// dialled again within this time, so that a network that comes back is used at once.
-const OFFLINE_RETRY: Duration = Duration::from_secs(8);
-/// How long an outage counts as short. In a longer one the wait doubles with each dial, lest a
-/// client that is blocked be known by its dials.
-const OFFLINE_SHORT: Duration = Duration::from_secs(60);
-/// The longest wait in an outage, however long it lasts.
-const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
-/// How long a link that may be dead has to show that it is not (§6.4(12)).
-const SUSPECT_FOR: Duration = Duration::from_secs(3);
-/// How long a link over which something was asked may be silent before it may be dead.
-const SILENT_FOR: Duration = Duration::from_secs(5);
 
 /// All links of this client.
 #[derive(Default)]
@@ -234,7 +222,7 @@ impl Links {
         let Link {
             relay, up_since, ..
         } = self.up.remove(&id)?;
-        if up_since + LIFE_MIN > cx.now {
+        if up_since + LINK_LIFE_MIN > cx.now {
             self.rest(cx, relay);
         } else {
             self.rests.remove(&relay);
@@ -338,17 +326,17 @@ impl Links {
     /// This link may be dead.
     pub(super) fn suspect(&mut self, id: LinkId, now: Instant) {
         if let Some(link) = self.up.get_mut(&id) {
-            link.suspect_until.get_or_insert(now + SUSPECT_FOR);
+            link.suspect_until.get_or_insert(now + LINK_TEST_MAX);
         }
     }
 
     /// Any link may be dead: the machine slept.
     pub(super) fn suspect_all(&mut self, now: Instant) {
         for link in self.up.values_mut() {
-            link.suspect_until = Some(now + SUSPECT_FOR);
+            link.suspect_until = Some(now + LINK_TEST_MAX);
         }
         for dial in self.dialling.values_mut() {
-            dial.gives_up_at = dial.gives_up_at.max(now + SUSPECT_FOR);
+            dial.gives_up_at = dial.gives_up_at.max(now + LINK_TEST_MAX);
         }
         for rest in self.rests.values_mut() {
             rest.hurry();
@@ -361,9 +349,9 @@ impl Links {
         let mut suspect = Vec::new();
         for (&id, link) in &mut self.up {
             if link.suspect_until.is_none()
-                && link.asked_at.is_some_and(|at| at + SILENT_FOR <= now)
+                && link.asked_at.is_some_and(|at| at + LINK_ANSWER_MAX <= now)
             {
-                link.suspect_until = Some(now + SUSPECT_FOR);
+                link.suspect_until = Some(now + LINK_TEST_MAX);
                 suspect.push(id);
             }
         }
@@ -411,7 +399,7 @@ impl Links {
     pub(super) fn close(&mut self, cx: &mut Context<'_>, id: LinkId) {
         if let Some(link) = self.up.remove(&id) {
             cx.out.links.push_back(LinkOp::Close(id));
-            if link.up_since + LIFE_MIN <= cx.now {
+            if link.up_since + LINK_LIFE_MIN <= cx.now {
                 self.outage_since = None;
             }
         }
@@ -465,7 +453,7 @@ impl Links {
         let silent = self.up.values().filter(|link| link.suspect_until.is_none());
         let silent = silent
             .filter_map(|link| link.asked_at)
-            .map(|at| at + SILENT_FOR);
+            .map(|at| at + LINK_ANSWER_MAX);
         dials.chain(suspects).chain(silent).chain(
             self.up
                 .values()

@@ -12,22 +12,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::{
+    SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN, SUSPECT_NAMED_MIN, SUSPECT_UNBUILT_L2_MIN,
+    SUSPECT_UNBUILT_MIN,
+};
 use umbel_proto::time::Instant;
 
 use super::Context;
 use super::chance::Backoff;
 
-/// Broken circuits in a row before what they have in common is suspected.
-const BROKEN_MIN: u32 = 3;
-/// Circuits in a row that could not be built before the guard is suspected, and how many relays
-/// behind it have to differ.
-const UNBUILT_MIN: u32 = 4;
-const UNBUILT_LAYER2: usize = 3;
-/// Relays that a hop says can't be had, one after the other, before it is suspected itself.
-const NAMED_MIN: usize = 3;
-/// Layer-2 relays that come under suspicion over one guard and no other before the guard is
-/// suspected in their place.
-const FRAMED_MIN: usize = 2;
 /// Most relays of which it is remembered how often they had a part.
 const SHARES_MAX: usize = 256;
 /// Most relays remembered of each kind.
@@ -60,7 +53,7 @@ impl Trail {
         }
         let count = self.terminals.entry(*terminal).or_default();
         *count += 1;
-        *count <= BROKEN_MIN
+        *count <= SUSPECT_BROKEN_MIN
     }
 
     /// Whether so many distinct relays were at each place.
@@ -196,7 +189,7 @@ impl Suspects {
         let streak = kept(&mut self.unbuilt, guard);
         streak.count = streak.count.saturating_add(1);
         streak.trail.add(way);
-        if streak.count < UNBUILT_MIN || !streak.trail.has(UNBUILT_LAYER2, 0, 0) {
+        if streak.count < SUSPECT_UNBUILT_MIN || !streak.trail.has(SUSPECT_UNBUILT_L2_MIN, 0, 0) {
             return Suspected::Nobody;
         }
         self.unbuilt.remove(&guard);
@@ -232,7 +225,7 @@ impl Suspects {
         let wanted = if self.on_probation.contains(by) {
             1
         } else {
-            NAMED_MIN
+            SUSPECT_NAMED_MIN
         };
         if named.len() < wanted || (may_be_guard && !is_alone) {
             return Suspected::Nobody;
@@ -253,7 +246,7 @@ impl Suspects {
         }
         let by_guard = kept(&mut self.guards, *guard);
         by_guard.add(way);
-        if by_guard.count >= BROKEN_MIN && by_guard.common.is_empty() {
+        if by_guard.count >= SUSPECT_BROKEN_MIN && by_guard.common.is_empty() {
             self.guards.remove(guard);
             self.rest(cx, *guard);
             return Suspected::Guard {
@@ -267,7 +260,7 @@ impl Suspects {
         for relay in way.iter().take(2) {
             let streak = kept(&mut self.behind, *relay);
             streak.add(way);
-            let is_only_one = streak.count >= BROKEN_MIN && streak.common.len() == 1;
+            let is_only_one = streak.count >= SUSPECT_BROKEN_MIN && streak.common.len() == 1;
             if common.contains(relay) && (is_only_one || self.on_probation.contains(relay)) {
                 suspect = Some(*relay);
             }
@@ -328,7 +321,7 @@ impl Suspects {
                 .iter()
                 .filter(|(_, guards)| is_only_here(guards));
             let framed: Vec<RelayId> = here.map(|(&layer2, _)| layer2).collect();
-            if framed.len() >= FRAMED_MIN {
+            if framed.len() >= SUSPECT_FRAMED_MIN {
                 self.on_probation.retain(|relay| !framed.contains(relay));
                 self.rest(cx, *guard);
                 return Suspected::Guard {

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
 use umbel_proto::directory::{Book, DirectoryRequest, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::limits::{
+    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, UNKNOWN_RELAY_PAUSE,
+};
 use umbel_proto::time::{Duration, Instant};
 
 use super::Context;
@@ -22,25 +25,10 @@ use super::requests::{Answer, Asker, Question, Requests};
 const STAGGER: Duration = Duration::from_secs(1);
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
-/// Known relays besides guards and seeds that are asked first while there is no view: those heard
-/// of last.
-const KNOWN_FIRST: usize = 12;
-/// How many more are with each further round, whose pauses grow: an episode offline is no reason to
-/// dial everybody.
-const KNOWN_MORE: usize = 4;
-/// Known relays besides guards and seeds that are asked in [`HELPERS_FOR`], when it is only newer
-/// addresses that are missing.
-const HELPERS_MAX: usize = 4;
-/// How long these stay the same, so that blocked guards don't walk a client through all relays.
-const HELPERS_FOR: Duration = Duration::from_secs(86_400);
 /// The longest wait before another peer is asked while there is no view.
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest wait, once no peer could be reached, before all are dialled again.
 const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// How long after a reconciliation an unknown relay makes the next one due early; twice as long
-/// each time.
-const UNKNOWN_PAUSE: Duration = Duration::from_secs(10);
 
 /// The reconciliation in progress, and when the next one is due.
 pub(super) struct Sync {
@@ -101,7 +89,7 @@ impl Sync {
             unknown_count: 0,
             helpers: Vec::new(),
             helpers_until: Instant::from_micros(0),
-            reach: KNOWN_FIRST,
+            reach: KNOWN_ASKED_FIRST,
         }
     }
 
@@ -129,7 +117,7 @@ impl Sync {
         }
         let peer = if cx.is_ready && !self.is_helping {
             self.round.clear();
-            self.reach = KNOWN_FIRST;
+            self.reach = KNOWN_ASKED_FIRST;
             self.next_guard(cx, pool)
         } else {
             self.next_peer(cx, book, pool)
@@ -286,7 +274,7 @@ impl Sync {
             return;
         }
         let factor = 1_u32 << self.unknown_count.min(16);
-        let wait = UNKNOWN_PAUSE
+        let wait = UNKNOWN_RELAY_PAUSE
             .saturating_mul(factor)
             .min(cx.network.params.client_sync_interval);
         let at = (self.ended_at + wait).max(cx.now);
@@ -354,7 +342,7 @@ impl Sync {
             .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
         if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
             if !self.round.is_empty() {
-                self.reach = (self.reach + KNOWN_MORE).min(WAYS_MAX);
+                self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
             }
             self.widen(cx, book, pool);
         }

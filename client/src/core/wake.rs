@@ -3,10 +3,8 @@
 //! Two signs: something is done much later than it was due, or the calendar went on while the
 //! monotonic clock stood still, as Linux's does while the machine is suspended.
 
-use umbel_proto::time::{Duration, Instant, WallTime};
-
-/// A gap this long is sleep: shorter ones come of load, and of a clock that is set right.
-const SLEEP_MIN: Duration = Duration::from_secs(10);
+use umbel_proto::limits::MACHINE_SLEEP_MIN;
+use umbel_proto::time::{Instant, WallTime};
 
 /// When anything was last done.
 #[derive(Debug)]
@@ -25,7 +23,7 @@ impl Wake {
 
     /// Whether so much time has passed that it matters what was due.
     pub(super) fn is_gap(&self, now: Instant) -> bool {
-        now.since(self.seen_at) > SLEEP_MIN
+        now.since(self.seen_at) > MACHINE_SLEEP_MIN
     }
 
     /// Something is done now; whether the machine slept since the last time, when what was to be
@@ -37,14 +35,16 @@ impl Wake {
         due_at: Option<Instant>,
     ) -> bool {
         let (passed, by_calendar) = (now.since(self.seen_at), wall.since(self.seen_wall));
-        let is_late = due_at.is_some_and(|due_at| due_at + SLEEP_MIN < now);
+        let is_late = due_at.is_some_and(|due_at| due_at + MACHINE_SLEEP_MIN < now);
         (self.seen_at, self.seen_wall) = (now, wall);
-        is_late || by_calendar > passed + SLEEP_MIN
+        is_late || by_calendar > passed + MACHINE_SLEEP_MIN
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::time::Duration;
+
     use super::*;
 
     fn after(seconds: u64, by_calendar: u64, due: Option<u64>) -> bool {

@@ -2,19 +2,16 @@
 //! a guard that cuts the link does not see by a burst how many mailboxes there are, nor has them
 //! circuits built as often as it likes.
 
+use umbel_proto::limits::{
+    RESUBSCRIBE_FORGET_AFTER, RESUBSCRIBE_MEAN_MAX, RESUBSCRIBE_MEAN_MIN, RESUBSCRIBE_SHARE,
+};
 use umbel_proto::time::{Duration, Instant};
 
 use super::super::Context;
 use super::super::chance::exponential;
 
-/// The mean wait for each mailbox that waits.
-const SHARE: Duration = Duration::from_millis(500);
-/// Bounds of the mean wait.
-const MEAN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Losses as close as this are one.
 const SAME: Duration = Duration::from_secs(1);
-/// After so long without a loss those before count no more.
-const FORGET: Duration = Duration::from_secs(300);
 /// The mean is doubled so often at most.
 const DOUBLINGS_MAX: u32 = 6;
 
@@ -36,7 +33,7 @@ impl Relinks {
     fn mean(&mut self, now: Instant, places: usize) -> Duration {
         match self.lost_at {
             Some(at) if at + SAME > now => {}
-            Some(at) if at + FORGET > now => {
+            Some(at) if at + RESUBSCRIBE_FORGET_AFTER > now => {
                 self.before = (self.before + 1).min(DOUBLINGS_MAX);
                 self.lost_at = Some(now);
             }
@@ -46,11 +43,11 @@ impl Relinks {
             }
         }
         let places = u32::try_from(places).unwrap_or(u32::MAX);
-        SHARE
+        RESUBSCRIBE_SHARE
             .saturating_mul(places)
-            .max(MEAN.0)
+            .max(RESUBSCRIBE_MEAN_MIN)
             .saturating_mul(1 << self.before)
-            .min(MEAN.1)
+            .min(RESUBSCRIBE_MEAN_MAX)
     }
 }
 

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::limits::{
+    OVERTAKE_EVERY, OWN_LOOKUP_MAX, OWN_LOOKUP_MIN, REPLACED_HOLDERS_MIN, REPLACED_WITHIN,
+};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
@@ -20,17 +23,8 @@ use super::super::chance::between;
 use super::super::lookup::{Found, Lookups};
 use super::super::requests::Requests;
 
-/// Bounds of the time after which one's own descriptor is looked up again.
-const LOOK: (Duration, Duration) = (Duration::from_secs(1800), Duration::from_secs(3600));
 /// A position that refuses our revision has it looked up no more often than this.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Holders that say within this time that another subscription took the place of ours say it of one
-/// copy.
-const REPLACED_WITHIN: Duration = Duration::from_secs(600);
-/// So many of them are believed, where an inbox has as many mailboxes.
-const REPLACED_MIN: usize = 2;
-/// How often another copy is overtaken at most.
-const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 
 /// Signs of other copies of one inbox.
 #[derive(Default)]
@@ -56,7 +50,7 @@ impl Rival {
         self.on_refused(now);
         self.replaced.retain(|_, at| *at + REPLACED_WITHIN > now);
         self.replaced.insert(holder, now);
-        self.replaced.len() >= REPLACED_MIN.min(params.mailboxes)
+        self.replaced.len() >= REPLACED_HOLDERS_MIN.min(params.mailboxes)
     }
 
     /// Looks our own descriptor up when that is due. The revision that is found, once it is.
@@ -71,7 +65,7 @@ impl Rival {
             Some(looks_at) if looks_at <= cx.now => looks_at,
             Some(_) => return None,
             None => {
-                self.looks_at = Some(cx.now + between(LOOK.0, LOOK.1, cx.rng));
+                self.looks_at = Some(cx.now + between(OWN_LOOKUP_MIN, OWN_LOOKUP_MAX, cx.rng));
                 return None;
             }
         };
@@ -80,7 +74,7 @@ impl Rival {
             return None;
         }
         self.looked_at = Some(cx.now);
-        self.looks_at = Some(cx.now + between(LOOK.0, LOOK.1, cx.rng));
+        self.looks_at = Some(cx.now + between(OWN_LOOKUP_MIN, OWN_LOOKUP_MAX, cx.rng));
         match found {
             Found::Known(descriptor) => Some(descriptor.revision),
             Found::Pending | Found::Failed(_) => None,

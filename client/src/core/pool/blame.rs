@@ -8,6 +8,7 @@
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::GUARD_REFUSALS_MAX;
 use umbel_proto::link::LinkId;
 
 use super::super::Context;
@@ -17,8 +18,6 @@ use super::{Loss, Pool, STUB_HOPS};
 
 /// Onionskins in a row that a guard may leave unanswered before its link is closed.
 const GUARD_SILENCES_MAX: u32 = 2;
-/// Circuits in a row that a guard may have no room for before that is a failure.
-const REFUSALS_MAX: u32 = 6;
 
 /// The source of the answer that a hop can't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -289,6 +288,6 @@ impl Pool {
         self.links.on_too_fast(link, cx.now);
         let refusals = self.refusals.entry(link).or_default();
         *refusals += 1;
-        *refusals <= REFUSALS_MAX
+        *refusals <= GUARD_REFUSALS_MAX
     }
 }

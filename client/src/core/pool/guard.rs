@@ -8,20 +8,14 @@
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::{GUARD_STAGGER, NO_CIRCUITS_TOLD_EVERY, SEEDS_FIRST};
 use umbel_proto::link::LinkId;
-use umbel_proto::time::{Duration, Instant, PeerClock};
+use umbel_proto::time::{Instant, PeerClock};
 
 use super::super::Context;
 use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
-
-/// How long a dial may take before the next guard is dialled as well.
-const GUARD_STAGGER: Duration = Duration::from_millis(2500);
-/// How often to report that no circuit can be built over any guard.
-const WALLED_TOLD_EVERY: Duration = Duration::from_secs(5);
-/// How long seeds are waited for before another guard is drawn.
-const SEEDS_FIRST: Duration = Duration::from_secs(3);
 
 impl Pool {
     /// The best guard that there is a link to: a suspect only where there is no other. A link for
@@ -184,7 +178,7 @@ impl Pool {
             .filter(|&&relay| self.links.link_to(relay).is_some())
             .peekable();
         if linked.peek().is_some() && linked.all(|relay| self.unbuildable.contains(relay)) {
-            self.walled_told_until = cx.now + WALLED_TOLD_EVERY;
+            self.walled_told_until = cx.now + NO_CIRCUITS_TOLD_EVERY;
             cx.notify(Notice::NoCircuits);
         }
     }
