@@ -7,7 +7,9 @@
 
 mod control;
 mod decoders;
+mod holder;
 mod machines;
+mod outbox;
 pub mod seeds;
 
 /// One fuzz body.
@@ -116,7 +118,17 @@ pub const BODIES: &[Body] = &[
     },
     Body {
         name: "holder",
-        run: machines::holder,
+        run: holder::holder,
+        mutations: 150,
+    },
+    Body {
+        name: "holder_completions",
+        run: holder::holder_completions,
+        mutations: 150,
+    },
+    Body {
+        name: "outbox_completions",
+        run: outbox::outbox_completions,
         mutations: 150,
     },
     Body {

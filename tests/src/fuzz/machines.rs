@@ -5,25 +5,19 @@ use std::slice;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::circuit::{OriginCircuit, TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::aead::LayerKey;
-use umbel_proto::crypto::sign::{Signature, SigningKey};
 use umbel_proto::directory::reconcile::Syncer;
 use umbel_proto::directory::{DirectoryReply, NetView, Unverified};
 use umbel_proto::handshake::{Binding, HopTarget, OnionSecret, Onionskin, respond};
-use umbel_proto::ids::{CircId, QueueId, RelayId};
-use umbel_proto::inbox::holder::{Holder, HolderDone, HolderLimits, HolderOp, Outcome, RequestId};
-use umbel_proto::inbox::mailbox::{MailboxContext, MailboxRequest, Verb};
-use umbel_proto::inbox::record::record_id;
+use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::limits::{
-    FRAME_LEN_MAX, OUTGOING_BYTES_MAX, RECORD_LENS, STREAMS_MAX, SYNC_BYTES_MAX, WINDOW_MAX_CELLS,
+    FRAME_LEN_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX, SYNC_BYTES_MAX, WINDOW_MAX_CELLS,
 };
 use umbel_proto::message::{RelayMsg, Service, StreamId};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
-use umbel_proto::time::{Duration, Instant};
 use umbel_relay::forward::{LinkTable, Next, TableUpdate, Verdict};
 
 use super::Script;
@@ -213,134 +207,6 @@ pub(super) fn origin(input: &[u8]) {
         if !is_ok {
             return;
         }
-    }
-}
-
-/// Requests of owners and senders, a store that answers late, wrongly or never, and time.
-pub(super) fn holder(input: &[u8]) {
-    let network = Network::local().id;
-    let relay = RelayId([5; 32]);
-    let binding = Binding([6; 32]);
-    let limits = HolderLimits {
-        queues_max: 3,
-        records_max: 12,
-        pending_ops_max: 6,
-        ..HolderLimits::default()
-    };
-    let mut rng = ChaCha20Rng::seed_from_u64(4);
-    let mut holder = Holder::restore(network, relay, limits, Vec::new());
-    let (mut now, mut wall) = (Instant::from_micros(1), WALL);
-    let mut ops: Vec<HolderOp> = Vec::new();
-    let mut next_request = 0;
-    let mut script = Script::new(input);
-    while let Some(op) = script.op() {
-        match op % 8 {
-            0..4 => {
-                next_request += 1;
-                let context = MailboxContext {
-                    network: &network,
-                    holder: &relay,
-                    binding: &binding,
-                };
-                holder.handle_request(
-                    now,
-                    wall,
-                    RequestId(next_request),
-                    &binding,
-                    request(op, &mut script, &context),
-                );
-            }
-            4 | 5 if !ops.is_empty() => {
-                let index = usize::from(script.byte()) % ops.len();
-                let done = HolderDone {
-                    op: ops.remove(index).id(),
-                    outcome: outcome(script.byte()),
-                };
-                holder.handle_stored(now, done, &mut rng);
-            }
-            6 => {
-                let time = Duration::from_secs(u64::from(script.u16()) << (op >> 5));
-                now = now + time;
-                wall = wall + time;
-                holder.handle_timeout(now, wall, wall);
-            }
-            _ => holder.cancel(RequestId(u64::from(script.byte()))),
-        }
-        while let Some(op) = holder.poll_op() {
-            ops.push(op);
-        }
-        let mut replies = 0;
-        while let Some(reply) = holder.poll_reply() {
-            replies += 1;
-            assert!(
-                reply.reply.encode().len() <= FRAME_LEN_MAX,
-                "a reply fits a frame"
-            );
-        }
-        assert!(replies <= next_request, "nobody is answered out of turn");
-        assert!(
-            ops.len() <= limits.pending_ops_max + limits.queues_max * 4,
-            "what waits for the store is bounded"
-        );
-        assert!(holder.counts().queues <= limits.queues_max);
-        assert!(holder.invariants().is_ok(), "{:?}", holder.invariants());
-    }
-}
-
-fn request(op: u8, script: &mut Script<'_>, context: &MailboxContext<'_>) -> MailboxRequest {
-    let which = script.byte();
-    let queue = QueueId([which % 5; 32]);
-    let (owner, sender) = (
-        SigningKey::from_seed(&[1; 32]),
-        SigningKey::from_seed(&[2; 32]),
-    );
-    let record = |filling: u8| {
-        ByteBuf::from(vec![
-            filling;
-            RECORD_LENS.first().copied().unwrap_or_default()
-        ])
-    };
-    let verb = match op % 4 {
-        0 => Verb::Create {
-            queue,
-            owner: owner.public(),
-            sender: sender.public(),
-        },
-        1 => Verb::Deposit {
-            queue,
-            record: record(script.byte() % 8),
-            puzzle: 0,
-        },
-        2 => {
-            let filling = script.byte();
-            Verb::Fetch {
-                queue,
-                remove: vec![record_id(&record(filling % 8))],
-                bytes_max: u32::from(filling) << 9,
-            }
-        }
-        _ => Verb::Subscribe {
-            queue,
-            push_delay_ms: u32::from(script.byte()),
-        },
-    };
-    if which >= 250 {
-        return MailboxRequest {
-            verb,
-            signature: Signature([which; 64]),
-        };
-    }
-    let key = if op % 4 == 1 { &sender } else { &owner };
-    verb.signed(key, context)
-}
-
-fn outcome(byte: u8) -> Outcome {
-    let record = ByteBuf::from(vec![byte; RECORD_LENS.first().copied().unwrap_or_default()]);
-    match byte % 8 {
-        0..4 => Outcome::Done,
-        4 | 5 => Outcome::Records(vec![record; usize::from(byte >> 5)]),
-        6 => Outcome::Failed,
-        _ => Outcome::Busy,
     }
 }
 

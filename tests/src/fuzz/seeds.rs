@@ -62,6 +62,8 @@ pub fn seeds() -> Vec<Seed> {
         ("terminal", terminal()),
         ("origin", origin()),
         ("holder", holder()),
+        ("holder_completions", holder_completions()),
+        ("outbox_completions", outbox_completions()),
         ("link_table", link_table()),
         ("control", control()),
     ] {
@@ -462,6 +464,24 @@ fn holder() -> Files {
             vec![0, 1, 4, 0, 6, 0, 1, 4, 0, 0, 1, 1, 2, 4, 0, 7, 1, 251, 2],
         ),
     ]
+}
+
+fn holder_completions() -> Files {
+    // Three deposits into one queue, answered from the last to the first, then fetched and removed.
+    let backwards = vec![
+        0, 1, 4, 0, 1, 1, 1, 1, 1, 2, 1, 1, 3, 4, 2, 4, 1, 4, 0, 2, 1, 3, 4, 0, 4, 0,
+    ];
+    // The disk is full for one deposit between two.
+    let full = vec![0, 1, 4, 0, 1, 1, 1, 6, 1, 1, 2, 6, 1, 1, 3, 4, 1, 4, 1];
+    vec![("backwards", backwards), ("full", full)]
+}
+
+fn outbox_completions() -> Files {
+    // Two messages; the answer to the second comes first.
+    let backwards = vec![0, 8, 2, 1, 2, 0];
+    // A message that is not stored at first, and one that is taken back before the answer.
+    let full = vec![6, 0, 2, 0, 6, 7, 60, 8, 9, 2, 0, 2, 0];
+    vec![("backwards", backwards), ("full", full)]
 }
 
 fn link_table() -> Files {
