@@ -1,15 +1,12 @@
 //! One circuit as the pool keeps it: its path, whom it belongs to, how far it is built, who waits
 //! on its streams.
 
-use std::collections::BTreeMap;
-
 use rand::CryptoRng;
-use umbel_proto::circuit::origin::OriginCircuit;
+use umbel_proto::circuit::RequestCircuit;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, QueueId, RelayId};
 use umbel_proto::limits::{FRAME_LEN_MAX, HOPS_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX};
 use umbel_proto::link::LinkId;
-use umbel_proto::message::StreamId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Epoch, Instant};
 
@@ -47,7 +44,8 @@ impl Isolation {
 
 /// One circuit.
 pub(super) struct Circuit {
-    pub(super) machine: OriginCircuit,
+    /// The machine, and who waits for answers on it.
+    pub(super) machine: RequestCircuit<AskId>,
     pub(super) link: LinkId,
     pub(super) circ: CircId,
     /// All hops it is to have; grows by the terminal when a stub is bound.
@@ -61,7 +59,6 @@ pub(super) struct Circuit {
     /// When it takes no new requests any more.
     pub(super) dirty_at: Instant,
     /// The asker that waits on a stream.
-    pub(super) streams: BTreeMap<StreamId, AskId>,
     /// It carried an answer.
     pub(super) is_proven: bool,
     pub(super) idle_since: Instant,
@@ -70,14 +67,19 @@ pub(super) struct Circuit {
 impl Circuit {
     /// Whether all its hops are there.
     pub(super) fn is_built(&self) -> bool {
-        self.machine.is_open() && self.machine.hops() == self.path.len()
+        self.machine.circuit().is_open() && self.machine.circuit().hops() == self.path.len()
     }
 
     /// Whether it can take the longest request there is.
     pub(super) fn has_room(&self) -> bool {
         self.is_built()
-            && self.streams.len() < STREAMS_MAX
-            && self.machine.outgoing_bytes() + FRAME_LEN_MAX <= OUTGOING_BYTES_MAX
+            && self.machine.request_count() < STREAMS_MAX
+            && self.machine.circuit().outgoing_bytes() + FRAME_LEN_MAX <= OUTGOING_BYTES_MAX
+    }
+
+    /// Whether a request on it is not over.
+    pub(super) fn is_asked(&self) -> bool {
+        self.machine.request_count() > 0
     }
 
     pub(super) fn is_stub(&self) -> bool {
@@ -96,7 +98,7 @@ impl Circuit {
     /// Whether a request of this isolation to this relay may use it.
     pub(super) fn serves(&self, isolation: &Isolation, terminal: RelayId, now: Instant) -> bool {
         let is_spent =
-            isolation.is_single_use() && self.machine.is_open() && !self.streams.is_empty();
+            isolation.is_single_use() && self.machine.circuit().is_open() && self.is_asked();
         self.isolation.as_ref() == Some(isolation)
             && self.terminal() == Some(terminal)
             && self.dirty_at > now
@@ -136,10 +138,10 @@ impl Circuit {
 
     /// Asks for the next hop, if one is missing and none is being made.
     pub(super) fn extend_on(&mut self, now: Instant, params: &Params, rng: &mut dyn CryptoRng) {
-        if !self.machine.can_extend() {
+        if !self.machine.circuit().can_extend() {
             return;
         }
-        if let Some(next) = self.path.get(self.machine.hops()) {
+        if let Some(next) = self.path.get(self.machine.circuit().hops()) {
             self.machine.extend(next, rng);
             self.hop_due_at = Some(now + params.build_timeout / 2);
         }
@@ -147,10 +149,10 @@ impl Circuit {
 
     /// When there is something to do about it without anything having come.
     pub(super) fn timeout(&self, params: &Params) -> Instant {
-        let ends_at = if self.streams.is_empty() {
-            self.dirty_at
-        } else {
+        let ends_at = if self.is_asked() {
             self.dirty_at + params.request_timeout
+        } else {
+            self.dirty_at
         };
         self.hop_due_at
             .map_or(ends_at, |due_at| due_at.min(ends_at))

@@ -11,11 +11,11 @@ mod guard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
+use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
-use umbel_proto::message::{Service, StreamId};
+use umbel_proto::message::Service;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, WallTime};
 
@@ -202,7 +202,7 @@ impl Pool {
             .iter()
             .filter(|(_, circuit)| circuit.can_take(terminal.relay));
         let best = stubs
-            .max_by_key(|(_, circuit)| circuit.machine.hops())
+            .max_by_key(|(_, circuit)| circuit.machine.circuit().hops())
             .map(|(&key, _)| key);
         let acquired = best.map_or_else(
             || self.begin_stub(cx, Some(terminal.relay)),
@@ -253,7 +253,7 @@ impl Pool {
     pub(super) fn binding(&self, key: CircuitKey) -> Option<&Binding> {
         self.circuits
             .get(&key)
-            .and_then(|circuit| circuit.machine.binding())
+            .and_then(|circuit| circuit.machine.circuit().binding())
     }
 
     /// Sends a request on a built circuit; says whether the circuit took it.
@@ -263,7 +263,7 @@ impl Pool {
         key: CircuitKey,
         ask: AskId,
         service: Service,
-        frame: &[u8],
+        frame: Vec<u8>,
     ) -> bool {
         let Some(circuit) = self
             .circuits
@@ -272,10 +272,9 @@ impl Pool {
         else {
             return false;
         };
-        let Ok(stream) = circuit.machine.open_stream(service, frame, true) else {
+        if circuit.machine.ask(ask, service, frame, None).is_err() {
             return false;
-        };
-        circuit.streams.insert(stream, ask);
+        }
         let link = circuit.link;
         self.flush(cx, key);
         self.links.on_asked(link, cx.now);
@@ -434,33 +433,31 @@ impl Pool {
         self.flush(cx, key);
     }
 
-    fn on_event(&mut self, cx: &mut Context<'_>, key: CircuitKey, event: OriginEvent) {
+    fn on_event(&mut self, cx: &mut Context<'_>, key: CircuitKey, event: RequestEvent<AskId>) {
         match event {
-            OriginEvent::Extended { hops } => self.on_extended(cx, key, hops),
-            OriginEvent::ExtendRefused(_) => {
+            RequestEvent::Extended { hops } => self.on_extended(cx, key, hops),
+            RequestEvent::ExtendRefused(_) => {
                 let loss = self.loss_of(key);
                 self.blame(cx, key, Witness::LastHop);
                 self.lose(cx, key, loss, Some(DestroyReason::Finished));
             }
-            OriginEvent::Frame { stream, frame } => {
-                let ask = self
-                    .circuits
-                    .get(&key)
-                    .and_then(|circuit| circuit.streams.get(&stream))
-                    .copied();
-                if let Some(ask) = ask {
-                    self.on_answered(key);
-                    self.events.push_back(PoolEvent::Frame {
-                        circuit: key,
-                        ask,
-                        frame,
-                    });
-                }
+            RequestEvent::Answered {
+                who: ask,
+                answer: Answer::Frame(frame),
+            } => {
+                self.on_answered(key);
+                self.events.push_back(PoolEvent::Frame {
+                    circuit: key,
+                    ask,
+                    frame,
+                });
             }
-            OriginEvent::StreamEnded { stream, .. } => {
-                if let Some(ask) = self.on_stream_over(cx, key, stream) {
-                    self.events.push_back(PoolEvent::Ended { ask });
-                }
+            RequestEvent::Answered {
+                who: ask,
+                answer: Answer::Ended { .. } | Answer::Late,
+            } => {
+                self.on_request_over(cx, key);
+                self.events.push_back(PoolEvent::Ended { ask });
             }
         }
     }
@@ -501,25 +498,16 @@ impl Pool {
         }
     }
 
-    /// Takes a stream off its circuit; a circuit that has done its work is destroyed.
-    fn on_stream_over(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: CircuitKey,
-        stream: StreamId,
-    ) -> Option<AskId> {
-        let circuit = self.circuits.get_mut(&key)?;
-        let ask = circuit.streams.remove(&stream)?;
+    /// A request is over; a circuit that has done its work is destroyed.
+    fn on_request_over(&mut self, cx: &Context<'_>, key: CircuitKey) {
+        let Some(circuit) = self.circuits.get_mut(&key) else {
+            return;
+        };
         circuit.idle_since = cx.now;
-        if circuit.streams.is_empty()
-            && circuit
-                .isolation
-                .as_ref()
-                .is_some_and(Isolation::is_single_use)
-        {
+        let isolation = circuit.isolation.as_ref();
+        if !circuit.is_asked() && isolation.is_some_and(Isolation::is_single_use) {
             circuit.dirty_at = cx.now;
         }
-        Some(ask)
     }
 
     /// Forgets a circuit and says so; with a reason, tells the peer too.
@@ -612,7 +600,7 @@ impl Pool {
         let Some(circ) = self.links.new_circ_id(link, cx.now, is_used) else {
             return Acquired::Wait;
         };
-        let machine = OriginCircuit::create(&cx.network.id, first, cx.rng);
+        let machine = RequestCircuit::create(&cx.network.id, first, cx.rng);
         let params = &cx.network.params;
         let life = if isolation.is_some() {
             params.circuit_dirty
@@ -630,7 +618,6 @@ impl Pool {
             isolation,
             hop_due_at: Some(cx.now + params.build_timeout / 2),
             dirty_at: cx.now + life,
-            streams: BTreeMap::new(),
             is_proven: false,
             idle_since: cx.now,
         };
@@ -645,7 +632,7 @@ impl Pool {
         let idle = self
             .circuits
             .iter()
-            .filter(|(_, circuit)| circuit.is_built() && circuit.streams.is_empty());
+            .filter(|(_, circuit)| circuit.is_built() && !circuit.is_asked());
         let Some(key) = idle
             .min_by_key(|(_, circuit)| circuit.idle_since)
             .map(|(&key, _)| key)

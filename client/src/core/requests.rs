@@ -466,7 +466,7 @@ impl Requests {
         let Some(frame) = ask.frame(cx, pool, key) else {
             return Ok(Step::Done);
         };
-        if pool.send(cx, key, id, ask.service(), &frame) {
+        if pool.send(cx, key, id, ask.service(), frame) {
             ask.state = State::Sent(key, Some(cx.now + cx.network.params.request_timeout));
         }
         Ok(Step::Done)

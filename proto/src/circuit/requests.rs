@@ -12,6 +12,8 @@ use super::origin::{OriginCircuit, OriginEvent};
 use super::stream::Full;
 use crate::Violation;
 use crate::cell::{Cell, Command};
+use crate::handshake::HopTarget;
+use crate::ids::NetworkId;
 use crate::limits::STREAMS_MAX;
 use crate::message::{ExtendRefusal, Service, StreamId};
 use crate::time::Instant;
@@ -69,10 +71,14 @@ struct Waiting<W> {
 }
 
 impl<W> RequestCircuit<W> {
-    /// Takes over a circuit on which no stream was opened yet.
-    pub const fn new(circuit: OriginCircuit) -> Self {
+    /// Begins a circuit: its `Create` cell is ready to be sent to `target`.
+    pub fn create(
+        network: &NetworkId,
+        target: &HopTarget,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Self {
         Self {
-            circuit,
+            circuit: OriginCircuit::create(network, target, rng),
             queued: VecDeque::new(),
             waiting: BTreeMap::new(),
             late: VecDeque::new(),
@@ -82,6 +88,14 @@ impl<W> RequestCircuit<W> {
     /// The circuit itself.
     pub const fn circuit(&self) -> &OriginCircuit {
         &self.circuit
+    }
+
+    /// Asks for one more hop, as [`OriginCircuit::extend`] does.
+    ///
+    /// # Panics
+    /// [`OriginCircuit::can_extend`] says no.
+    pub fn extend(&mut self, target: &HopTarget, rng: &mut (impl CryptoRng + ?Sized)) {
+        self.circuit.extend(target, rng);
     }
 
     /// How many requests are not over.
@@ -211,8 +225,8 @@ mod tests {
 
     use super::*;
     use crate::circuit::{TerminalCircuit, TerminalEvent};
-    use crate::handshake::{HopTarget, OnionSecret, Onionskin, respond};
-    use crate::ids::{CircId, NetworkId, RelayId};
+    use crate::handshake::{OnionSecret, Onionskin, respond};
+    use crate::ids::{CircId, RelayId};
     use crate::message::RelayMsg;
     use crate::onion::transit::{AddLayer, PeelLayer, delivered_message};
 
@@ -235,9 +249,8 @@ mod tests {
                 relay: RELAY,
                 onion_key: keys[0].public(),
             };
-            let circuit = OriginCircuit::create(&NETWORK, &target, &mut rng);
             Self {
-                origin: RequestCircuit::new(circuit),
+                origin: RequestCircuit::create(&NETWORK, &target, &mut rng),
                 rng,
                 keys,
                 relay: None,

@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry;
 
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::{Answer, OriginCircuit, RequestCircuit, RequestEvent};
+use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
 use umbel_proto::directory::gossip::{ExchangeId, Gossip, Known, Out};
 use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::{CircId, RelayId};
@@ -265,12 +265,12 @@ impl Exchange {
         let target = cx.view().get(&relay)?.hop_target();
         let link = cx.links.toward(&relay)?;
         let circ = circuits.begin_own(cx, link, id)?;
-        let circuit = OriginCircuit::create(&cx.config.network.id, &target, cx.rng);
+        let circuit = RequestCircuit::create(&cx.config.network.id, &target, cx.rng);
         Some(Self {
             relay,
             link,
             circ,
-            circuit: RequestCircuit::new(circuit),
+            circuit,
         })
     }
 }

@@ -229,7 +229,7 @@ impl Pool {
         let Some(circuit) = self.circuits.get(&key) else {
             return;
         };
-        let is_used = !circuit.streams.is_empty() || circuit.hop_due_at.is_some();
+        let is_used = circuit.is_asked() || circuit.hop_due_at.is_some();
         if circuit.is_direct() || circuit.is_proven || !is_used || circuit.made < STUB_HOPS {
             return;
         }
