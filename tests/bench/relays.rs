@@ -1,7 +1,7 @@
 //! Relays that are processes, so that the kernel tells what each of them costs.
 //!
 //! They run the `umbel-relay` that lies beside this program. Where there is none, this program runs
-//! them itself, each in a process of its own; see [`part`](super::part).
+//! them itself, each in a process of its own; see [`super::part`].
 
 use std::fs;
 use std::io;

@@ -1,11 +1,11 @@
 //! The control plane of a relay: machines for circuits, dialling, services, discovery, the relay's
 //! own descriptor and its clock, which know of each other only here.
 //!
-//! Each machine acts with a [`Context`](context::Context); what it has to tell another is a
-//! [`Signal`]. Together they are one state machine: it installs and removes what the forwarding
-//! plane works by, and never sees a cell that only passes. No IO: cells, time, randomness and
-//! completions come in by `handle_*`, effects go out by `poll_*`. Rules: docs/protocol.md §4
-//! (circuits on a link), §6 (extend), §7 (streams), §8 (directory), §10 (mailboxes).
+//! Each machine acts with a `Context`; a `Signal` carries what it has to tell another. Together
+//! they are one state machine: it installs and removes what the forwarding plane works by, and
+//! never sees a cell that only passes. No IO: cells, time, randomness and completions come in by
+//! `handle_*`, effects go out by `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6
+//! (extend), §7 (streams), §8 (directory), §10 (mailboxes).
 
 mod admit;
 mod circuits;
