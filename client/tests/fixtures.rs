@@ -16,9 +16,7 @@ const DESK: &str = "umbel1qxm40vvqgyfr7vj8q2wved87xnqkgz48vy25vql6tspg6y5fc4g0xh
 
 /// A copy of a fixture, which no test writes to.
 fn copy(fixture: &str) -> (TempDir, PathBuf) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(fixture);
+    let from = Path::new("tests/fixtures").join(fixture);
     let folder = TempDir::new().unwrap();
     let to = folder.path().join("profile");
     fs::create_dir(&to).unwrap();

@@ -16,7 +16,7 @@ const QUEUES: [(u8, usize, usize); 3] = [(0x25, 1, 0), (0x85, 2, 4), (0x8a, 0, 2
 
 /// A copy of a fixture, which no test writes to.
 fn copy() -> (TempDir, PathBuf) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/relay-7e4259e");
+    let from = Path::new("tests/fixtures/relay-7e4259e");
     let folder = TempDir::new().unwrap();
     let to = folder.path().join("relay");
     fs::create_dir(&to).unwrap();

@@ -128,10 +128,7 @@ fn renew() -> ExitCode {
 }
 
 fn path() -> &'static Path {
-    Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/benches/instructions.toml"
-    ))
+    Path::new("benches/instructions.toml")
 }
 
 /// What one part takes: runs it in a process of its own, under valgrind.

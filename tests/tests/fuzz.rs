@@ -12,7 +12,7 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rand::rngs::ChaCha20Rng;
 use rand::seq::IndexedRandom;
@@ -26,7 +26,7 @@ const RANDOM_INPUTS: usize = 100;
 const RANDOM_LEN_MAX: usize = 2100;
 
 fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")
+    PathBuf::from("corpus")
 }
 
 fn files(body: &Body) -> Vec<(String, Vec<u8>)> {

@@ -165,7 +165,7 @@ fn sources() -> io::Result<Vec<(PathBuf, String)>> {
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    PathBuf::from("..")
 }
 
 fn protocol_text() -> io::Result<String> {

@@ -29,10 +29,7 @@ pub(crate) fn binaries() -> &'static Path {
             build.arg("--release");
         }
         build.env("CARGO_TARGET_DIR", folder.parent().expect("target/PROFILE"));
-        let status = build
-            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-            .status()
-            .expect("cargo runs");
+        let status = build.current_dir("..").status().expect("cargo runs");
         assert!(status.success(), "the commands build");
         folder
     })
