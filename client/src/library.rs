@@ -116,12 +116,12 @@ impl Library {
         self.database.older(before, inbox)
     }
 
-    /// The calendar that deletion by age goes by: a clock that is set ahead makes nothing older
-    /// before the network has confirmed it (docs/protocol.md §1.6). What was not stored of the last
-    /// confirmed time is allowed for.
-    pub fn calendar(&self) -> WallTime {
+    /// The time that deletion by age goes by when the clock says `wall`, and never later: a clock
+    /// that is set ahead makes nothing older before the network has confirmed it (docs/protocol.md
+    /// §1.6). The stored confirmed time may lag a little; an hour is allowed for that.
+    pub fn calendar(&self, wall: WallTime) -> WallTime {
         let ahead = self.core.unconfirmed().saturating_sub(CLOCK_JUMP_MIN);
-        WallTime(Clock::wall().as_secs().saturating_sub(ahead.as_secs()))
+        WallTime(wall.as_secs().saturating_sub(ahead.as_secs()))
     }
 
     /// Deletes the messages at these places, so that nothing but their ids stays. None comes again,

@@ -74,8 +74,7 @@ impl Probe {
         stream.flush().await?;
         let mut cell = Cell::blank();
         stream.read_exact(cell.as_bytes_mut()).await?;
-        let theirs = Hello::decode(&cell)?;
-        ours.negotiate(&theirs)?;
+        let theirs = ours.accept(&cell)?;
         let descriptor = theirs.descriptor.ok_or(BenchError::NoDescriptor)?;
         let verified = Unverified::decode(&descriptor)
             .and_then(|unverified| unverified.verify(&network, wall));

@@ -159,20 +159,25 @@ fn relays_that_run_for_a_moment_with_a_wrong_clock_keep_what_they_keep() {
             before,
             "while they run"
         );
-        world.restart_client(owner);
-        world.command(
-            owner,
-            Command::Listen {
-                name: "mail".to_owned(),
-                is_interactive: false,
-            },
-        );
-        assert!(
-            world.run_until(MINUTES, |world| world.message_count(owner) == 3),
-            "{}",
-            world.describe()
-        );
+        assert_all_mail_comes(&mut world, owner);
     }
+}
+
+/// The owner starts again, and receives all that was sent to it.
+fn assert_all_mail_comes(world: &mut World, owner: ClientName) {
+    world.restart_client(owner);
+    world.command(
+        owner,
+        Command::Listen {
+            name: "mail".to_owned(),
+            is_interactive: false,
+        },
+    );
+    assert!(
+        world.run_until(MINUTES, |world| world.message_count(owner) == 3),
+        "{}",
+        world.describe()
+    );
 }
 
 /// What a client keeps that must not be drawn anew: guard, paths, relays known, inboxes.
@@ -221,19 +226,7 @@ fn a_client_with_a_wrong_clock_says_so_and_draws_nothing_anew() {
             assert!(kept(&world, owner) == before, "{ahead}");
         }
         world.set_clock(Node::Client(owner.0), 0);
-        world.restart_client(owner);
-        world.command(
-            owner,
-            Command::Listen {
-                name: "mail".to_owned(),
-                is_interactive: false,
-            },
-        );
-        assert!(
-            world.run_until(MINUTES, |world| world.message_count(owner) == 3),
-            "{}",
-            world.describe()
-        );
+        assert_all_mail_comes(&mut world, owner);
     }
 }
 

@@ -369,8 +369,14 @@ fn old_places(
     // A message of this very second is older than no time at all.
     let before = |now: WallTime| WallTime((now.as_secs() + 1).saturating_sub(age.as_secs()));
     let older = |now| library.older(before(now), args.inbox.as_deref());
-    let old = older(library.calendar())?;
-    let doubtful = older(Clock::wall())?.len() - old.len();
+    let wall = Clock::wall();
+    let calendar = library.calendar(wall);
+    let old = older(calendar)?;
+    let doubtful = if calendar < wall {
+        older(wall)?.len().saturating_sub(old.len())
+    } else {
+        0
+    };
     if doubtful > 0 {
         session.warn(&format!(
             "left out: {} that would be old if this computer's clock is right, which the network \

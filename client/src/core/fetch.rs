@@ -620,8 +620,8 @@ impl Visiting {
         };
     }
 
-    /// What is behind it is pushed too, or once this is removed. The next probe removes; without
-    /// anything to remove, a subscription that works needs none for a while.
+    /// Later records are pushed as well, at once or when these are removed. The next probe removes
+    /// them; with nothing to remove, a subscription that works needs no probe for a while.
     fn on_pushed(&mut self, cx: &mut Context<'_>, records: &[impl AsRef<[u8]>], more: bool) {
         self.backoff.reset();
         self.is_heard = true;

@@ -130,8 +130,8 @@ struct Outgoing {
     last_ticket: u64,
 }
 
-/// What every part needs while it acts: time, randomness, what is known, and where to put what goes
-/// out.
+/// The surroundings in which a machine acts: time, randomness, the relays known, and the queues that
+/// take its effects.
 struct Context<'a> {
     now: Instant,
     wall: WallTime,

@@ -1,8 +1,8 @@
 //! The core by itself, with no relay to talk to: what it asks of the store, of links, and what it
 //! tells.
 //!
-//! What it does in a network is in the package of tests, where the simulator drives it and the
-//! relays' real cores.
+//! Tests in a network stand in the package of tests, where the simulator drives this core and the
+//! relays' real ones.
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;

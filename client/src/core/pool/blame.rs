@@ -79,8 +79,8 @@ impl Pool {
         self.lose(cx, key, loss, None);
     }
 
-    /// What the loss of a circuit is that was destroyed: a terminal that can't be had is told by
-    /// the hop before it, so that it is not behind this.
+    /// The kind of loss when a circuit is destroyed. An unreachable terminal is reported by the hop
+    /// before it, so it is not the cause of a destroy.
     fn loss_of_broken(&self, key: CircuitKey) -> Loss {
         match self.loss_of(key) {
             Loss::Terminal if !self.circuits.get(&key).is_some_and(Circuit::is_direct) => {
