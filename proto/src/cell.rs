@@ -60,7 +60,8 @@ pub enum DestroyReason {
 }
 
 impl DestroyReason {
-    /// The reason with this number, if there is one.
+    /// The reason with this number, if there is one. A receiver reads any other as
+    /// [`Finished`](Self::Finished) (§4.4(2)).
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Finished,

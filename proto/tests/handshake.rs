@@ -114,7 +114,7 @@ fn a_handshake_for_another_relay_or_network_is_refused() {
     assert!(answer(&skin).is_ok());
 }
 
-#[test] // §5.2(3)
+#[test] // §5.2(3), §5.2(2)
 fn any_changed_byte_of_an_onionskin_is_refused() {
     let (_, skin) = start();
     for position in 0..ONIONSKIN_LEN {
@@ -184,7 +184,7 @@ fn keys_of_low_order_are_refused_by_both_ends() {
     }
 }
 
-#[test] // §5.1
+#[test] // §5.1(1)
 fn an_onion_key_is_stored_and_restored() {
     let key = OnionSecret::generate(&mut rng(8));
     let restored = OnionSecret::from_seed(&key.seed());
@@ -196,7 +196,7 @@ fn an_onion_key_is_stored_and_restored() {
     assert_ne!(key.id(), onion().id());
 }
 
-#[test] // §5.2(4), §5.2(5): the wire does not change
+#[test] // §5.2(4), §5.2(5), §5.1(2), §5.2(2): the wire does not change
 fn the_handshake_equals_its_vector() {
     let vector: Value = serde_json::from_str(include_str!("vectors/handshake.json")).expect("JSON");
     let (network, relay) = (

@@ -102,7 +102,9 @@ fn path_of(case: &Value) -> Path {
     )
 }
 
-#[test] // §3.1(1), §3.2(2), §3.2(3), §3.3(2), §3.3(3), §3.3(4), §3.3(5)
+/// The reference is another implementation: block counters, fillers and tags are as the document
+/// says (§3.1(1), §3.1(3), §3.2(2), §3.2(3), §3.2(6), §3.3(2), §3.3(3), §3.3(4), §3.3(5), §7.3(2)).
+#[test]
 fn forward_layers_equal_the_reference() {
     for case in list(&vectors()["cases"]) {
         let mut path = path_of(case);
@@ -137,7 +139,7 @@ fn forward_layers_equal_the_reference() {
     }
 }
 
-#[test] // §3.4(1), §3.4(2)
+#[test] // §3.4(1), §3.4(2), §7.3(2)
 fn backward_layers_equal_the_reference() {
     for case in list(&vectors()["cases"]) {
         let mut path = path_of(case);
@@ -170,7 +172,7 @@ fn backward_layers_equal_the_reference() {
     }
 }
 
-#[test] // §3.3(1): a full cell at every length of path, both ways, again and again
+#[test] // §3.3(1), §3.3(7): a full cell at every length of path, both ways, again and again
 fn the_longest_messages_fit() {
     for hops in 1..=HOPS_MAX {
         let mut path = Path::new(hops);

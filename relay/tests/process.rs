@@ -138,7 +138,7 @@ async fn relays_find_each_other_through_a_seed() {
     a.shutdown().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread")] // §2.5(8)
 async fn strangers_are_closed_and_the_relay_still_serves() {
     let dir = folder();
     let relay = start(&dir, &[]).await;

@@ -147,7 +147,7 @@ fn a_second_request_on_a_stream_ends_the_circuit_and_not_the_relay() {
     assert_eq!((relay.control.end_count(), relay.table_len()), (0, 0));
 }
 
-#[test] // §7.2(7)
+#[test] // §7.2(7), §4.1(2)
 fn a_request_whose_end_comes_later_is_answered_once() {
     let mut relay = with_client(0);
     let mut client = Client::connected(&mut relay, 1);
@@ -252,7 +252,7 @@ fn a_dial_that_comes_too_late_carries_no_onionskin_to_the_wrong_relay() {
     }
 }
 
-#[test] // §6.3
+#[test] // §6.3, §4.2(1)
 fn a_circuit_destroyed_while_its_next_relay_is_dialled_waits_no_longer() {
     let mut relay = with_client(1);
     let target = relay.neighbours[0].target();

@@ -436,7 +436,7 @@ impl VerifiedDescriptor {
         self.0.hash
     }
 
-    /// Whom to make a hop with: the relay, by its newest onion key.
+    /// Whom to make a hop with: the relay, by its newest onion key (§5.3(3)).
     pub fn hop_target(&self) -> HopTarget {
         HopTarget {
             relay: self.relay,

@@ -28,7 +28,7 @@ fn receipt(issuer: u32, relay: &TestRelay, at: WallTime) -> Receipt {
     )
 }
 
-#[test] // §8.1
+#[test] // §8.1, §5.3(3)
 fn a_good_descriptor_keeps_its_bytes() {
     let relay = testing::relay(1);
     let verified = relay.verified();

@@ -26,7 +26,8 @@ pub const ONIONSKIN_LEN: usize =
 /// Length of a reply, bytes (§5.2).
 pub const REPLY_LEN: usize = 32 + CIPHERTEXT_LEN + 32;
 
-/// Length of the extension block inside its seal, bytes. All zeros in this version (§5.2(2)).
+/// Length of the extension block inside its seal, bytes. All zeros in this version: it is reserved
+/// for a puzzle's solution (§5.2(2), §5.4(2)).
 const EXTENSION_LEN: usize = 64;
 /// Name and parameters of the handshake: in front of everything that is hashed.
 const PROTO: &[u8] = b"umbel-hntor1-x25519-mlkem768-sha256";

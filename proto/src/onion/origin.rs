@@ -64,7 +64,8 @@ impl OriginLayers {
     }
 
     /// Fills `body` with a message for the last hop, and only for it (§3.3(3), §3.3(4), §3.3(7)),
-    /// and returns the tag that the last hop will see. All keys move (§3.3(5)).
+    /// and returns the tag that the last hop will see. All keys move (§3.3(5)). An early cell is
+    /// early at every hop (§3.2(6)).
     ///
     /// # Panics
     /// There is no hop, or the message is longer than [`forward_room`] of the hops.

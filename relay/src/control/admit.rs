@@ -1,5 +1,5 @@
-//! Admission of handshakes: so many a second on each link, before any public-key work
-//! (docs/protocol.md §5.4).
+//! Admission of handshakes: a rate limit on each link, before any public-key work
+//! (docs/protocol.md §5.4(1)).
 
 use umbel_proto::limits::RELAY_CREATES_FACTOR;
 use umbel_proto::network::Params;
@@ -47,7 +47,7 @@ impl CreateLimit {
 mod tests {
     use super::*;
 
-    #[test] // §5.4
+    #[test] // §5.4(1)
     fn a_relay_of_the_view_is_admitted_more_often_than_a_client() {
         let now = Instant::from_micros(5);
         let admitted = |is_known_relay| {
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!((admitted(false), admitted(true)), (91, 90 * 64 + 1));
     }
 
-    #[test] // §5.4
+    #[test] // §5.4(1)
     fn a_burst_is_admitted_then_only_the_rate() {
         let now = Instant::from_micros(5);
         let interval = Duration::from_millis(100);

@@ -84,6 +84,7 @@ impl Circuits {
         match (command, self.end(link, circ)) {
             (Command::Create, None) => self.on_create(cx, link, circ, &cell),
             (Command::Create, Some(_)) => cx.break_link(link),
+            // §4.2(1). The peer's reason does not travel: §4.2(2).
             (Command::Destroy, Some(end)) => {
                 self.ends.remove(&(link, circ));
                 cx.out.tables.push_back((link, TableUpdate::Remove(circ)));
@@ -128,7 +129,8 @@ impl Circuits {
         }
     }
 
-    /// A handshake was answered.
+    /// A handshake was answered. If it succeeded, this relay is the circuit's terminal from now on
+    /// (§4.1(2)).
     pub(super) fn handle_work_done(&mut self, cx: &mut Context<'_>, done: WorkDone) {
         let key = CircuitKey(done.id.0);
         self.answering = self.answering.saturating_sub(1);
@@ -362,6 +364,7 @@ impl Circuits {
         Ok(())
     }
 
+    /// Checks in the order of §4.1(1).
     fn on_create(&mut self, cx: &mut Context<'_>, link: LinkId, circ: CircId, cell: &Cell) {
         if !cx.links.is_peers_circ(link, circ) {
             return cx.break_link(link);
@@ -436,8 +439,8 @@ impl Circuits {
         }
     }
 
-    /// While frames exceed their budget, destroys the circuit that holds the most. It rarely
-    /// belongs to someone who reads what they asked for.
+    /// While frames exceed their budget, destroys the circuit that holds the most (§4.4(5)). It
+    /// rarely belongs to someone who reads what they asked for.
     fn reclaim(&mut self, cx: &mut Context<'_>) {
         while self.held_bytes > cx.config.frames_bytes_max
             && let Some((link, circ)) = self.heaviest()
@@ -456,7 +459,8 @@ impl Circuits {
             .map(|circuit| circuit.prev)
     }
 
-    /// One end of a circuit is gone: takes care of the other.
+    /// One end of a circuit is gone: destroys the other with the reason of §4.2(2), or keeps the
+    /// circuit if the next hop was only being added (§4.2(3)).
     fn on_end_gone(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,6 +1,6 @@
-//! Whether other relays' clocks say the same as this relay's (docs/protocol.md §1.6).
+//! Whether other relays' clocks agree with this relay's (docs/protocol.md §1.6, §2.4(7)).
 //!
-//! Other relays decide nothing: their clocks are compared, and the operator is told ([`News`]).
+//! Other relays decide nothing: this relay compares clocks and warns its operator ([`News`]).
 
 use std::collections::BTreeMap;
 

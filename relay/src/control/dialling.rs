@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(bench.shared.out.links.len(), 1, "it is in flight");
     }
 
-    #[test]
+    #[test] // §6.2(4)
     fn a_relay_without_an_address_is_unreachable() {
         let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
         assert_eq!(

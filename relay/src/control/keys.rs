@@ -90,8 +90,8 @@ impl OnionKeys {
         }
     }
 
-    /// Whether the current key has had its time, by confirmed time: a key discarded by a
-    /// wrong clock would fail every origin that has the old descriptor.
+    /// Whether the current key has had its time, by confirmed time (§5.3(1)): a wrong clock must
+    /// not discard a key that origins still use.
     pub(super) fn is_due(&self, cx: &Context<'_>) -> bool {
         let created_at = self
             .stored
@@ -100,7 +100,7 @@ impl OnionKeys {
         cx.clock.confirmed().since(created_at) >= cx.params().onion_key_life
     }
 
-    /// Makes a new current key.
+    /// Makes a new current key. Keeps the one before and erases older ones (§5.3(2)).
     pub(super) fn add(&mut self, cx: &mut Context<'_>) {
         let key = StoredOnionKey {
             secret: OnionSecret::generate(cx.rng).seed(),

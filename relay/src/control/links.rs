@@ -116,8 +116,8 @@ impl Links {
         self.by_relay.keys()
     }
 
-    /// Notes which links carry no circuit now; names those of ours that carried none for
-    /// `sweeps_max` sweeps.
+    /// Notes which links carry no circuit now. Returns those that this relay dialled and that
+    /// carried none for `sweeps_max` sweeps (§2.6(6)).
     pub(super) fn sweep(
         &mut self,
         sweeps_max: u32,

@@ -55,7 +55,8 @@ pub use keys::Responder;
 
 /// How often expiry is looked after.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// A link that carries no circuit for so many sweeps is closed by the side that dialled it.
+/// The side that dialled a link closes it once it has carried no circuit for this many sweeps
+/// (§2.6(6)).
 const UNUSED_LINK_SWEEPS: u32 = 10;
 const _: () =
     assert!(SWEEP_INTERVAL.as_secs() * UNUSED_LINK_SWEEPS as u64 == LINK_UNUSED_MAX.as_secs());
@@ -214,6 +215,7 @@ impl Control {
             hello,
         } = up;
         let mut cx = self.shared.context(moment, rng);
+        // §2.4(6)
         if let (Some(peer), Some(bytes)) = (peer, hello.descriptor)
             && let Ok(descriptor) = Unverified::decode(&bytes)
             && descriptor.relay() == peer

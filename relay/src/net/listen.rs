@@ -131,7 +131,7 @@ pub(crate) async fn accept(
 async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, shared: Arc<Shared>) {
     let opened = async {
         tune(&socket)?;
-        let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket));
+        let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket)); // §2.5(8)
         let (socket, session) = handshake
             .await
             .map_err(|_| OpenFault::Timeout)??

@@ -214,9 +214,11 @@ impl Shared {
         }
     }
 
-    /// Says `Hello` on a fresh stream and hears the peer's, then carries cells until the link ends.
+    /// Exchanges `Hello`s on a fresh stream, in the time that §2.5(8) leaves, then carries cells
+    /// until the link ends.
     ///
-    /// `peer` is who it was proven to be. Returns before the link ends only if it never came up.
+    /// `peer` is the id that the other side has proved. Returns before the link ends only if the
+    /// link never came up.
     async fn open_link<S: AsyncRead + AsyncWrite + Unpin>(
         self: &Arc<Self>,
         mut stream: S,
@@ -230,7 +232,7 @@ impl Shared {
             Ok(hello) => hello,
             Err(fault) => {
                 if !matches!(fault, OpenFault::Io(_)) {
-                    // As any link ends (§2.6).
+                    // As any link ends: §2.6(5).
                     let _ = tokio::time::timeout(LINK_CLOSING_MAX, stream.shutdown()).await;
                 }
                 return Err(fault);
@@ -281,7 +283,7 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The first cell each way (docs/protocol.md §2.4).
+/// The first cell each way. Ours does not wait for the peer's (§2.4(1)).
 async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     ours: &Hello,

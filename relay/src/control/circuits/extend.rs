@@ -1,7 +1,8 @@
 //! Extending a circuit by one hop (docs/protocol.md §6).
 //!
-//! The next relay is named by id only; its address comes from our own book and never from a cell.
-//! Each extend is answered once: by `Extended`, or by a refusal that leaves the circuit as it was.
+//! The origin names the next relay by its id; the address comes from this relay's book, never from
+//! a cell (§6.2(4)). Each extend is answered once: by `Extended`, or by a refusal that leaves the
+//! circuit as it was.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
@@ -48,6 +49,9 @@ impl Extending {
 }
 
 impl Circuits {
+    /// Sends the onionskin to the next relay, dials it, or refuses (§6.2(4)).
+    ///
+    /// The next relay may be the one that the circuit came from: §6.3(3).
     pub(super) fn begin_extend(
         &mut self,
         cx: &mut Context<'_>,
@@ -156,7 +160,7 @@ impl Circuits {
         ]);
     }
 
-    /// The next hop destroyed the circuit before it was there, or its link broke.
+    /// The next hop destroyed the circuit instead of answering, or its link broke: §4.2(3).
     pub(super) fn on_extend_lost(
         &mut self,
         cx: &mut Context<'_>,

@@ -39,7 +39,7 @@ fn a_destroyed_circuit_is_told_once_and_leaves_nothing() {
     assert_eq!(circuits.check(), Ok(()));
 }
 
-#[test] // §4.4(3)
+#[test] // §4.4(3), §4.2(1)
 fn a_destroy_from_the_peer_is_not_answered_and_late_cells_are_stale() {
     let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
     let link = bench.link(1);
@@ -52,7 +52,7 @@ fn a_destroy_from_the_peer_is_not_answered_and_late_cells_are_stale() {
     assert_eq!(bench.shared.stats.stale_cells, 1);
 }
 
-#[test] // §2.3(2)
+#[test] // §2.3(2), §2.3(3), §4.1(1)
 fn a_create_under_an_id_of_ours_or_one_in_use_closes_the_link() {
     for misused in [0, 1] {
         let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
@@ -68,7 +68,7 @@ fn a_create_under_an_id_of_ours_or_one_in_use_closes_the_link() {
     }
 }
 
-#[test]
+#[test] // §4.1(1)
 fn circuits_are_refused_beyond_their_limit() {
     let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
     let link = bench.link(1);

@@ -133,9 +133,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Ends the link in the same way whatever ended it, so that the peer can't tell which rule it
-    /// broke, or whether it broke one: what waits is sent, then TLS says that the end was meant
-    /// (§2.6). Only a broken connection says nothing.
+    /// Ends the link: sends the queued cells, then close_notify (§2.6(4)).
+    ///
+    /// Every cause ends the link in the same way, so that the peer can't learn which rule it broke,
+    /// or that it broke one (§2.6(5)). Only a broken connection ends without a word.
     async fn finish(&mut self, end: &LinkEnd) -> LinkEnd {
         if matches!(end, LinkEnd::Violation(_) | LinkEnd::Silent) {
             self.queue.close();
@@ -144,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
         self.queue.shut();
         if !matches!(end, LinkEnd::Io(_)) {
-            // It may not listen: whether it hears is its own affair.
+            // The peer may not read it; the link is over either way.
             let _ = timeout(LINK_CLOSING_MAX, self.stream.shutdown()).await;
         }
         LinkEnd::Closed

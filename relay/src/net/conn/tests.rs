@@ -123,7 +123,7 @@ fn to(link: &Link, number: u32) -> TableUpdate<Arc<LinkQueue>> {
     TableUpdate::Return(circ(1), AddLayer::new(LayerKey::from_bytes([7; 32])), next)
 }
 
-#[tokio::test]
+#[tokio::test] // §2.1(1), §3.2(5)
 async fn cells_pass_from_link_to_link_in_order_and_in_whatever_pieces_they_come() {
     let (shared, _reports) = shared();
     let (mut from, mut onward) = (link(&shared, 1), link(&shared, 2));
@@ -225,7 +225,7 @@ async fn while_the_control_plane_is_behind_its_links_still_write() {
     }
 }
 
-#[tokio::test]
+#[tokio::test] // §2.6(4)
 async fn a_link_that_is_to_close_sends_what_waits_first() {
     let (shared, _reports) = shared();
     let mut link = link(&shared, 1);
@@ -240,7 +240,7 @@ async fn a_link_that_is_to_close_sends_what_waits_first() {
     assert_eq!(shared.budget.used_cells(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(start_paused = true)] // §2.6(4)
 async fn a_peer_that_does_not_read_can_not_keep_a_link_from_closing() {
     let (shared, _reports) = shared();
     let link = link(&shared, 1);
@@ -251,7 +251,7 @@ async fn a_peer_that_does_not_read_can_not_keep_a_link_from_closing() {
     assert_eq!(shared.budget.used_cells(), 0);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(start_paused = true)] // §2.6(1), §2.6(3)
 async fn an_idle_link_is_kept_alive_and_a_silent_one_is_given_up() {
     let (shared, _reports) = shared();
     let started_at = Instant::now();
@@ -281,7 +281,7 @@ fn a_link_is_stored_once() {
     );
 }
 
-#[tokio::test(start_paused = true)] // §2.6
+#[tokio::test(start_paused = true)] // §2.6(5)
 async fn all_that_ends_a_link_looks_alike_to_its_peer() {
     let (shared, _reports) = shared();
     type Provoke = fn(&Link) -> Vec<Cell>;
