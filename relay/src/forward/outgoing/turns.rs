@@ -41,12 +41,13 @@ impl Turns {
         self.len
     }
 
-    /// The circuit with most relay cells that wait, if any has some.
+    /// The circuit with most relay cells that wait, if any has some; of equals the one with the
+    /// highest id, so that a simulation repeats.
     pub(super) fn longest(&self) -> Option<CircId> {
         let (&circ, longest) = self
             .waiting
             .iter()
-            .max_by_key(|(_, waiting)| waiting.relay_count)?;
+            .max_by_key(|(circ, waiting)| (waiting.relay_count, **circ))?;
         (longest.relay_count > 0).then_some(circ)
     }
 
@@ -296,6 +297,13 @@ mod tests {
             std::iter::from_fn(|| pop(&mut turns)).collect::<Vec<_>>(),
             [(1, 0), (1, 1), (1, 2)]
         );
+    }
+
+    #[test]
+    fn of_circuits_that_are_equally_long_the_same_one_is_named_in_every_run() {
+        let mut turns = Turns::default();
+        (1..=50).for_each(|number| push(&mut turns, number, [0, 1]));
+        assert_eq!(turns.longest(), Some(circ(50)));
     }
 
     #[test]
