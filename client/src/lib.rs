@@ -16,12 +16,28 @@
 //! # }
 //! ```
 
+#[expect(clippy::disallowed_methods, reason = "starts the driver")]
 mod client;
 pub mod core;
 mod library;
+#[expect(clippy::disallowed_methods, reason = "runs relays")]
 pub mod local;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: several commands on one profile"
+)]
 mod meeting;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: sockets, tasks and clocks"
+)]
 mod net;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: files"
+)]
 mod store;
 
 pub use client::{

@@ -1,5 +1,10 @@
 //! The `umbel` command.
 
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: the user's files, waits on the clock"
+)]
 mod cli;
 
 #[global_allocator]

@@ -1,7 +1,13 @@
 //! The `umbel` command, as far as it goes without a network: arguments, errors, exit codes,
 //! profiles.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may fail, and use real files"
+)]
 
 mod ended;
 

@@ -1,7 +1,11 @@
 //! A profile of each released format opens, and everything in it is as it was
 //! (`client/tests/fixtures/README.md`).
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and uses real files"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,13 @@
 //! The `umbel` command where messages are kept, read, saved, deleted and taken back: real
 //! processes, a network in this one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests may fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests may fail, and use real files"
+)]
 
 mod ended;
 

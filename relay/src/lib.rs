@@ -5,15 +5,35 @@
 //! the disk. [`Relay`] is all of it, to be run by the `umbel-relay` command or inside another
 //! program; several can run in one process.
 
+#[expect(clippy::disallowed_methods, reason = "reads the operator's files")]
 pub mod config;
 pub mod control;
 mod error;
 pub mod forward;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: the service manager's clock"
+)]
 mod heartbeat;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: sockets, tasks and clocks"
+)]
 mod net;
 mod open_files;
 mod repeated;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "starts the shells, holds the lock file"
+)]
 mod running;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: files"
+)]
 pub mod store;
 
 pub use error::{InitError, StartError};

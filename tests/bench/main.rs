@@ -9,6 +9,12 @@
 //!
 //! It uses the public API of client, relay and proto only.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "measures real sockets and disks on a real clock"
+)]
+
 mod bulk;
 mod circuit;
 mod command;

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "benches may fail")]
 #![allow(
     clippy::print_stdout,
+    clippy::disallowed_methods,
     clippy::print_stderr,
     reason = "a bench is a command"
 )]

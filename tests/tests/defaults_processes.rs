@@ -5,9 +5,11 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::cast_possible_truncation,
     dead_code,
-    reason = "a test that fails panics; not everything of a fleet is needed here"
+    reason = "a test that fails panics, on real processes; not all of a fleet is needed here"
 )]
 
 mod fleet;

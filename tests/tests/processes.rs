@@ -4,9 +4,11 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a test that fails panics; lengths are made up"
+    reason = "a test that fails panics; lengths are made up; processes are real"
 )]
 
 mod fleet;

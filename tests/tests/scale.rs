@@ -4,6 +4,7 @@
 //! virtual time, and what that takes.
 #![allow(
     clippy::print_stderr,
+    clippy::disallowed_methods,
     clippy::expect_used,
     reason = "a test that fails panics; this one also measures"
 )]

@@ -498,6 +498,8 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
     use umbel_proto::directory::NetView;
     use umbel_proto::directory::choice::Candidates;
     use umbel_proto::network::Network;
@@ -519,7 +521,7 @@ mod tests {
             view: &NetView::new(),
             candidates: &Candidates::new([], &network),
             is_ready: false,
-            rng: &mut rand::rng(),
+            rng: &mut ChaCha20Rng::seed_from_u64(seconds),
             out: &mut Outgoing::default(),
         };
         act(&mut cx)

@@ -1,5 +1,7 @@
 //! The surroundings that unit tests give a part of the core.
 
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
 use umbel_proto::directory::NetView;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::network::Network;
@@ -38,7 +40,7 @@ impl Moment {
             view: &NetView::new(),
             candidates: &Candidates::new([], &network),
             is_ready: true,
-            rng: &mut rand::rng(),
+            rng: &mut ChaCha20Rng::seed_from_u64(7),
             out: &mut out,
         };
         let came = act(&mut cx);

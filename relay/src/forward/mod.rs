@@ -10,3 +10,11 @@ mod updates;
 
 pub use table::{Delivered, LinkEvent, LinkTable, Next, Verdict};
 pub use updates::{TableUpdate, TableUpdates};
+
+/// One thing for each circuit of a link, found by a cell's circuit id. Nothing may depend on the
+/// order in which it is iterated, which differs from run to run.
+#[expect(
+    clippy::disallowed_types,
+    reason = "one lookup per cell, where hashing is faster"
+)]
+type CircMap<T> = std::collections::HashMap<umbel_proto::ids::CircId, T>;

@@ -5,8 +5,6 @@
 //! plane does, by [`TableUpdate`]s. Rules: docs/protocol.md §2 (cells), §3 (layers), §4 (circuits
 //! on a link).
 
-use std::collections::HashMap;
-
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
@@ -15,13 +13,14 @@ use umbel_proto::link::circuit_of;
 use umbel_proto::onion::HopCommand;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
 
+use super::CircMap;
 use super::updates::TableUpdate;
 
 /// The circuits of one link, as seen from the cells that arrive on it. `Q` names a link's outgoing
 /// queue.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct LinkTable<Q> {
-    halves: HashMap<CircId, Entry<Q>>,
+    halves: CircMap<Entry<Q>>,
 }
 
 /// Half a circuit, and whether it still works: once broken it takes nothing more, until the control
@@ -112,7 +111,7 @@ impl<Q> Verdict<'_, Q> {
 impl<Q> Default for LinkTable<Q> {
     fn default() -> Self {
         Self {
-            halves: HashMap::new(),
+            halves: CircMap::new(),
         }
     }
 }

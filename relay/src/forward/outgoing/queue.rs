@@ -9,7 +9,7 @@
 //! * A queue too long without any circuit to blame belongs to a peer that does not read: the queue
 //!   closes, and its link with it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
@@ -28,7 +28,7 @@ const _: () = assert!(CIRCUIT_QUEUE_CELLS_MAX as usize <= LINK_QUEUE_CELLS_MAX);
 pub struct Outgoing {
     turns: Turns,
     /// Circuits that overran, until the control plane destroys them: their cells are not taken.
-    broken: HashSet<CircId>,
+    broken: BTreeSet<CircId>,
     phase: Phase,
 }
 

@@ -8,11 +8,13 @@
 //! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and
 //! goes allocates nothing.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::CircId;
+
+use crate::forward::CircMap;
 
 /// The cells of one link's queue.
 #[derive(Debug, Default)]
@@ -21,7 +23,7 @@ pub(super) struct Turns {
     /// What belongs to the link itself.
     link: VecDeque<Cell>,
     /// The circuits with cells that wait.
-    waiting: HashMap<CircId, Waiting>,
+    waiting: CircMap<Waiting>,
     /// The same circuits, in the order of their turns.
     order: VecDeque<CircId>,
     len: usize,
@@ -202,6 +204,8 @@ impl Slab {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn circ(number: u32) -> CircId {
@@ -267,7 +271,7 @@ mod tests {
                 turns.pop().unwrap();
             }
         }
-        let mut last = HashMap::new();
+        let mut last = BTreeMap::new();
         let mut count = 0;
         while let Some((number, index)) = pop(&mut turns) {
             assert!(
