@@ -37,18 +37,19 @@ pub enum Out {
     /// Make a link to this relay; answered by [`Gossip::handle_linked`] or
     /// [`Gossip::handle_dial_failed`].
     Dial(RelayId),
-    /// Ask this linked relay's directory service; answered by [`Gossip::handle_reply`] or
-    /// [`Gossip::handle_failed`]. All requests of one exchange go on one circuit.
-    Ask {
-        /// Which exchange.
+    /// Make a circuit of one hop to this linked relay; answered by [`Gossip::handle_connected`] or
+    /// [`Gossip::handle_failed`].
+    Connect {
+        /// For which exchange.
         exchange: ExchangeId,
-        /// Whom.
+        /// To whom.
         relay: RelayId,
-        /// What.
-        request: DirectoryRequest,
-        /// When a request that is not answered has failed.
+        /// When an exchange that is not over has failed.
         due_at: Instant,
     },
+    /// Ask the directory service at the end of this exchange's circuit; answered by
+    /// [`Gossip::handle_reply`] or [`Gossip::handle_failed`].
+    Ask(ExchangeId, DirectoryRequest),
     /// Take this descriptor into the book if it is valid.
     Learned(Unverified),
     /// An exchange is over.
@@ -86,7 +87,7 @@ pub struct Gossip {
     linked: BTreeSet<RelayId>,
     /// Relays to reconcile with once they are linked.
     awaited: BTreeSet<RelayId>,
-    exchanges: BTreeMap<ExchangeId, Exchange>,
+    exchanges: BTreeMap<ExchangeId, State>,
     next_exchange: u64,
     rumours: VecDeque<ByteBuf>,
     sync_at: Instant,
@@ -94,17 +95,16 @@ pub struct Gossip {
     out: VecDeque<Out>,
 }
 
+/// How far an exchange is.
 #[derive(Debug)]
-struct Exchange {
-    relay: RelayId,
-    due_at: Instant,
-    job: Job,
-}
-
-#[derive(Debug)]
-enum Job {
-    Sync(Box<Syncer>),
-    Push,
+enum State {
+    /// Reconciles once its circuit is there: only then is the digest taken, so that it is as fresh
+    /// as can be.
+    ToSync,
+    /// Passes on this news once its circuit is there.
+    ToPush(Vec<ByteBuf>),
+    Syncing(Box<Syncer>),
+    Pushing,
 }
 
 impl Gossip {
@@ -127,7 +127,7 @@ impl Gossip {
     pub fn handle_linked(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
         self.linked.insert(relay);
         if self.awaited.remove(&relay) {
-            self.begin_sync(now, relay, known);
+            self.begin(now, relay, known, State::ToSync);
         }
     }
 
@@ -141,20 +141,43 @@ impl Gossip {
         self.awaited.remove(&relay);
     }
 
-    /// The last request of an exchange was answered.
-    pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
-        let Some(running) = self.exchanges.get_mut(&exchange) else {
+    /// The circuit of an exchange is there.
+    pub fn handle_connected(&mut self, exchange: ExchangeId, known: Known<'_>) {
+        let Some(state) = self.exchanges.get_mut(&exchange) else {
             return; // given up a moment ago
         };
-        match (&mut running.job, reply) {
-            (Job::Sync(syncer), reply) => {
+        let request = match state {
+            State::ToSync => {
+                let (syncer, request) = Syncer::begin(known.book.view());
+                *state = State::Syncing(Box::new(syncer));
+                request
+            }
+            State::ToPush(news) => {
+                let request = DirectoryRequest::Push(core::mem::take(news));
+                *state = State::Pushing;
+                request
+            }
+            State::Syncing(_) | State::Pushing => return,
+        };
+        self.out.push_back(Out::Ask(exchange, request));
+    }
+
+    /// The last request of an exchange was answered.
+    pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
+        let Some(state) = self.exchanges.get_mut(&exchange) else {
+            return; // given up a moment ago
+        };
+        match (state, reply) {
+            (State::Syncing(syncer), reply) => {
                 let step = syncer.on_reply(known.book.view(), reply);
                 self.on_step(exchange, step);
             }
-            (Job::Push, DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+            (State::Pushing, DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
                 self.end(exchange, Out::Done(exchange));
             }
-            (Job::Push, _) => self.end(exchange, Out::Broken(exchange, SyncFault::Unexpected)),
+            (State::Pushing | State::ToSync | State::ToPush(_), _) => {
+                self.end(exchange, Out::Broken(exchange, SyncFault::Unexpected));
+            }
         }
     }
 
@@ -163,7 +186,7 @@ impl Gossip {
             Ok(SyncStep { received, request }) => {
                 self.out.extend(received.into_iter().map(Out::Learned));
                 match request {
-                    Some(request) => self.ask(exchange, request),
+                    Some(request) => self.out.push_back(Out::Ask(exchange, request)),
                     None => self.end(exchange, Out::Done(exchange)),
                 }
             }
@@ -172,7 +195,7 @@ impl Gossip {
         }
     }
 
-    /// An exchange can't go on: its circuit is gone, or an answer is late.
+    /// An exchange has failed: it has no circuit any more, or is not over in time.
     pub fn handle_failed(&mut self, exchange: ExchangeId) {
         self.exchanges.remove(&exchange);
     }
@@ -234,7 +257,7 @@ impl Gossip {
         };
         for relay in relays {
             if self.linked.contains(&relay) {
-                self.begin_sync(now, relay, known);
+                self.begin(now, relay, known, State::ToSync);
             } else {
                 self.awaited.insert(relay);
                 self.out.push_back(Out::Dial(relay));
@@ -278,46 +301,24 @@ impl Gossip {
         }
         let listeners: Vec<RelayId> = self.linked.iter().copied().sample(rng, RUMOUR_FANOUT);
         for relay in listeners {
-            let request = DirectoryRequest::Push(news.clone());
-            self.begin(now, relay, known, Job::Push, request);
+            self.begin(now, relay, known, State::ToPush(news.clone()));
         }
     }
 
-    fn begin_sync(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
-        let (syncer, request) = Syncer::begin(known.book.view());
-        self.begin(now, relay, known, Job::Sync(Box::new(syncer)), request);
-    }
-
     /// Begins an exchange, unless there are too many or no circuit can be made to this relay.
-    fn begin(
-        &mut self,
-        now: Instant,
-        relay: RelayId,
-        known: Known<'_>,
-        job: Job,
-        request: DirectoryRequest,
-    ) {
+    fn begin(&mut self, now: Instant, relay: RelayId, known: Known<'_>, state: State) {
         let is_busy = self.exchanges.len() >= EXCHANGES_MAX;
         if is_busy || known.book.view().get(&relay).is_none() {
             return;
         }
         let exchange = ExchangeId(self.next_exchange);
         self.next_exchange += 1;
-        let due_at = now + EXCHANGE_TIMEOUT;
-        let running = Exchange { relay, due_at, job };
-        self.exchanges.insert(exchange, running);
-        self.ask(exchange, request);
-    }
-
-    fn ask(&mut self, exchange: ExchangeId, request: DirectoryRequest) {
-        if let Some(&Exchange { relay, due_at, .. }) = self.exchanges.get(&exchange) {
-            self.out.push_back(Out::Ask {
-                exchange,
-                relay,
-                request,
-                due_at,
-            });
-        }
+        self.exchanges.insert(exchange, state);
+        self.out.push_back(Out::Connect {
+            exchange,
+            relay,
+            due_at: now + EXCHANGE_TIMEOUT,
+        });
     }
 
     fn end(&mut self, exchange: ExchangeId, out: Out) {

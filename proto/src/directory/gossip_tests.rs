@@ -22,6 +22,8 @@ struct Gossips {
     nodes: BTreeMap<RelayId, Node>,
     /// In the order of their numbers.
     ids: Vec<RelayId>,
+    /// Whom each exchange is with.
+    circuits: BTreeMap<(RelayId, ExchangeId), RelayId>,
     now: Instant,
     rng: ChaCha20Rng,
 }
@@ -55,6 +57,7 @@ impl Gossips {
             network,
             nodes,
             ids,
+            circuits: BTreeMap::new(),
             now: Instant::default(),
             rng: ChaCha20Rng::seed_from_u64(11),
         }
@@ -81,22 +84,25 @@ impl Gossips {
                 self.link(id, other);
             }
             Out::Dial(other) => self.act(id, |it, _, _| it.handle_dial_failed(other)),
-            Out::Ask {
+            Out::Connect {
                 exchange,
                 relay,
-                request,
                 due_at,
             } => {
                 assert!(due_at > now);
                 if self.nodes.get(&relay).is_some_and(|it| it.is_up) {
-                    let reply = self.serve(relay, request);
-                    self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
+                    self.circuits.insert((id, exchange), relay);
+                    self.act(id, |it, known, _| it.handle_connected(exchange, known));
                 } else {
                     self.act(id, |it, _, _| it.handle_failed(exchange));
                 }
             }
+            Out::Ask(exchange, request) => {
+                let reply = self.serve(self.circuits[&(id, exchange)], request);
+                self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
+            }
             Out::Learned(descriptor) => drop(self.learn(id, descriptor)),
-            Out::Done(_) => {}
+            Out::Done(exchange) => drop(self.circuits.remove(&(id, exchange))),
             Out::Broken(_, fault) => panic!("nobody broke a rule: {fault:?}"),
         }
     }
@@ -239,11 +245,45 @@ fn exchanges_and_rumours_are_bounded() {
         seeds: &node.seeds,
     };
     for other in others {
-        node.gossip.begin_sync(now, other, known);
+        node.gossip.begin(now, other, known, State::ToSync);
     }
     assert_eq!(node.gossip.exchanges.len(), EXCHANGES_MAX);
     for _ in 0..2 * RUMOURS_MAX {
         node.gossip.handle_news(&node.descriptor);
     }
     assert_eq!(node.gossip.rumours.len(), RUMOURS_MAX);
+}
+
+const fn known<'a>(network: &'a Network, book: &'a Book) -> Known<'a> {
+    Known {
+        network,
+        book,
+        seeds: &[],
+    }
+}
+
+#[test] // §8.3(2)
+fn the_digest_is_of_what_is_known_once_the_circuit_is_there() {
+    let mut all = Gossips::new(3);
+    let (first, second) = (all.ids[0], all.ids[1]);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&first).unwrap();
+    let met = Unverified::decode(testing::relay(1).verified().bytes()).unwrap();
+    node.book.learn(&network, WALL, met).unwrap();
+    node.gossip
+        .handle_linked(all.now, second, known(&network, &node.book));
+    node.gossip
+        .sync(all.now, known(&network, &node.book), &mut all.rng);
+    let Some(Out::Connect { exchange, .. }) = node.gossip.poll_out() else {
+        panic!("it reconciles with the relay that is linked")
+    };
+    let news = Unverified::decode(testing::relay(2).verified().bytes()).unwrap();
+    node.book.learn(&network, WALL, news).unwrap();
+    node.gossip
+        .handle_connected(exchange, known(&network, &node.book));
+    let Some(Out::Ask(_, DirectoryRequest::Sync(asked))) = node.gossip.poll_out() else {
+        panic!("it asks")
+    };
+    let answer = reconcile::answer(node.book.view(), &asked);
+    assert!(matches!(answer, reconcile::SyncReply::Same), "{answer:?}");
 }

@@ -4,7 +4,6 @@
 //! one hop long, and our own.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
@@ -100,10 +99,9 @@ impl Discovery {
         circuits: &mut Circuits,
         id: ExchangeId,
     ) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.circuit.handle_timeout(cx.now);
+        if let Some(exchange) = self.exchanges.get(&id) {
             tracing::debug!(relay = %exchange.relay, "an exchange with a relay took too long");
-            self.take_events(cx, circuits, id, Ok(()));
+            self.fail(cx, circuits, id);
         }
     }
 
@@ -134,18 +132,21 @@ impl Discovery {
         while let Some(out) = self.gossip.poll_out() {
             match out {
                 Out::Dial(relay) => cx.signal(Signal::Dial(relay)),
-                Out::Ask {
+                Out::Connect {
                     exchange,
                     relay,
-                    request,
                     due_at,
-                } => {
-                    if self
-                        .ask(cx, circuits, (exchange, relay), &request, due_at)
-                        .is_none()
-                    {
-                        self.end(cx, circuits, exchange);
-                        self.gossip.handle_failed(exchange);
+                } => match Exchange::begin(cx, circuits, exchange, relay) {
+                    Some(begun) => {
+                        self.exchanges.insert(exchange, begun);
+                        cx.timers.set(due_at, Timer::Exchange(exchange));
+                        self.flush(cx, exchange);
+                    }
+                    None => self.gossip.handle_failed(exchange),
+                },
+                Out::Ask(exchange, request) => {
+                    if self.ask(cx, exchange, &request).is_none() {
+                        self.fail(cx, circuits, exchange);
                     }
                 }
                 Out::Learned(descriptor) => drop(cx.learn(descriptor)),
@@ -159,25 +160,15 @@ impl Discovery {
         }
     }
 
-    /// Asks on the exchange's circuit, which the first request begins. `None`: it can't be asked.
+    /// Asks on the exchange's circuit. `None`: it can't be asked.
     fn ask(
         &mut self,
         cx: &mut Context<'_>,
-        circuits: &mut Circuits,
-        (id, relay): (ExchangeId, RelayId),
+        id: ExchangeId,
         request: &DirectoryRequest,
-        due_at: Instant,
     ) -> Option<()> {
-        let exchange = match self.exchanges.entry(id) {
-            Entry::Occupied(begun) => begun.into_mut(),
-            Entry::Vacant(new) => {
-                cx.timers.set(due_at, Timer::Exchange(id));
-                new.insert(Exchange::begin(cx, circuits, id, relay)?)
-            }
-        };
-        let asked = exchange
-            .circuit
-            .ask((), Service::Directory, request.encode(), Some(due_at));
+        let circuit = &mut self.exchanges.get_mut(&id)?.circuit;
+        let asked = circuit.ask((), Service::Directory, request.encode(), None);
         self.flush(cx, id);
         asked.ok()
     }
@@ -210,7 +201,11 @@ impl Discovery {
         event: RequestEvent<()>,
     ) -> Result<(), Violation> {
         let answer = match event {
-            RequestEvent::Extended { .. } => return Ok(()),
+            RequestEvent::Extended { .. } => {
+                self.gossip.handle_connected(id, known(cx.config, cx.book));
+                self.run(cx, circuits);
+                return Ok(());
+            }
             RequestEvent::ExtendRefused(_) => return Err(Violation::Unexpected),
             RequestEvent::Answered { who: (), answer } => answer,
         };
@@ -222,10 +217,7 @@ impl Discovery {
                 self.run(cx, circuits);
             }
             Answer::Ended { reset: false } => {}
-            Answer::Ended { reset: true } | Answer::Late => {
-                self.end(cx, circuits, id);
-                self.gossip.handle_failed(id);
-            }
+            Answer::Ended { reset: true } | Answer::Late => self.fail(cx, circuits, id),
         }
         Ok(())
     }
@@ -237,6 +229,11 @@ impl Discovery {
                 cx.out.cells.push_back((exchange.link, cell));
             }
         }
+    }
+
+    fn fail(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
+        self.end(cx, circuits, id);
+        self.gossip.handle_failed(id);
     }
 
     fn end(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
