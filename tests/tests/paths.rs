@@ -302,7 +302,7 @@ fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
     )));
     let built = built_count(&world, 3) - before;
     assert!(
-        built <= 160,
+        built <= 120,
         "{built} circuits in half a minute; {}",
         world.describe()
     );
