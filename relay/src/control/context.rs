@@ -1,8 +1,9 @@
 //! What every machine of the control plane acts with: time, randomness, what is known, and where
 //! effects go.
 //!
-//! Machines don't know each other. What one has to tell another is a [`Signal`], which
-//! [`Control`](super::Control) passes on before the call that caused it returns.
+//! Machines don't know each other, except that discovery drives circuits of its own through
+//! `Circuits`. What one has to tell another is a [`Signal`], which [`Control`](super::Control)
+//! passes on before the call that caused it returns.
 
 use std::collections::VecDeque;
 

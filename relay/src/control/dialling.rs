@@ -1,6 +1,6 @@
 //! Links that are being made, and the circuits that wait for them (docs/protocol.md §6.3).
 //!
-//! An address comes from the book or from a seed's entry, never from a cell. Requests to
+//! An address comes from a signed descriptor or from a seed, never from `Extend`. Requests to
 //! extend can't make this relay dial the whole network: dials and waiters are bounded.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The control plane of a relay: machines for circuits, dialling, services, discovery, the relay's
-//! own descriptor and its clock, which know of each other only here.
+//! own descriptor and its clock, which meet only here. Discovery also drives circuits of its own
+//! through `Circuits`.
 //!
 //! Each machine acts with a `Context`; a `Signal` carries what it has to tell another. Together
 //! they are one state machine: it installs and removes what the forwarding plane works by, and

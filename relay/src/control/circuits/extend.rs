@@ -1,8 +1,8 @@
 //! Extending a circuit by one hop (docs/protocol.md §6).
 //!
-//! The origin names the next relay by its id; the address comes from this relay's book, never from
-//! a cell (§6.2(4)). Each extend is answered once: by `Extended`, or by a refusal that leaves the
-//! circuit as it was.
+//! `Extend` names the next relay by its id; its address comes from a signed descriptor or a seed
+//! (§6.2(4)). Each extend is answered once: by `Extended`, or by a refusal that leaves the circuit
+//! as it was.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
