@@ -105,7 +105,7 @@ async fn same_link(
             asked_at = Some(Instant::now());
             queue
                 .probe()
-                .ask(circ, Service::Directory, &question())
+                .ask(circ, Service::Directory, question())
                 .await?;
         }
         if !queue.next_fetched().await?

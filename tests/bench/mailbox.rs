@@ -4,7 +4,6 @@
 //! Requests are made and signed before the clock starts: a sender signs its own, and here all
 //! senders and the holder share the machine.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use rand::{Rng, RngExt};
@@ -503,27 +502,24 @@ impl Asker {
         frames: Vec<Vec<u8>>,
         under_way: usize,
     ) -> Result<(Self, Answers), BenchError> {
-        let mut asked = BTreeMap::new();
+        let mut in_flight = 0_usize;
         let mut answers = Answers {
             latencies: Vec::with_capacity(frames.len()),
             refused: 0,
         };
         let mut frames = frames.into_iter();
         loop {
-            if asked.len() + ASKED_TOGETHER <= under_way {
-                for frame in frames.by_ref().take(under_way - asked.len()) {
-                    let asked_at = Instant::now();
-                    asked.insert(
-                        self.probe.ask(self.circ, Service::Mailbox, &frame).await?,
-                        asked_at,
-                    );
+            if in_flight + ASKED_TOGETHER <= under_way {
+                for frame in frames.by_ref().take(under_way - in_flight) {
+                    self.probe.ask(self.circ, Service::Mailbox, frame).await?;
+                    in_flight += 1;
                 }
             }
-            if asked.is_empty() {
+            if in_flight == 0 {
                 return Ok((self, answers));
             }
-            let (_, stream, answer) = self.probe.next_frame().await?;
-            let asked_at = asked.remove(&stream).ok_or(BenchError::Unexpected)?;
+            let (_, asked_at, answer) = self.probe.next_frame().await?;
+            in_flight -= 1;
             if is_granted(&answer)? {
                 answers.latencies.push(asked_at.elapsed());
             } else {

@@ -6,6 +6,7 @@
 //! before it waits.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
@@ -14,13 +15,13 @@ use tokio_rustls::client::TlsStream;
 use umbel_client::Clock;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::origin::{OriginCircuit, OriginEvent};
+use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
 use umbel_proto::link::{CircIds, Hello, LINK_VERSION, tls};
-use umbel_proto::message::{Service, StreamId};
+use umbel_proto::message::Service;
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
@@ -42,12 +43,15 @@ pub(super) async fn dial_tls(peer: &Peer) -> Result<Tls, BenchError> {
         .await?)
 }
 
+/// A circuit's event; a request is known by when it was made.
+type Event = RequestEvent<Instant>;
+
 /// A link that is up, and the circuits over it.
 pub(super) struct Probe {
     stream: Box<BufReader<BufWriter<Tls>>>,
     network: Network,
     target: HopTarget,
-    circuits: BTreeMap<CircId, OriginCircuit>,
+    circuits: BTreeMap<CircId, RequestCircuit<Instant>>,
     circ_ids: CircIds,
     /// The circuit of the last cell that came: it may have more to tell.
     recent: Option<CircId>,
@@ -117,20 +121,23 @@ impl Probe {
     ) -> Result<Vec<CircId>, BenchError> {
         for _ in 0..count {
             let circ = self.new_circ();
-            let circuit = OriginCircuit::create(&self.network.id, &self.target, &mut rand::rng());
+            let circuit = RequestCircuit::create(&self.network.id, &self.target, &mut rand::rng());
             self.circuits.insert(circ, circuit);
             self.send(circ).await?;
         }
         let mut built = Vec::with_capacity(count);
         while built.len() < count {
             let (circ, hops) = match self.next_event().await? {
-                (circ, OriginEvent::Extended { hops }) => (circ, hops),
-                (_, OriginEvent::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
-                // Of another circuit, where all has been said.
-                (_, OriginEvent::StreamEnded { reset: false, .. }) => continue,
-                (_, OriginEvent::Frame { .. } | OriginEvent::StreamEnded { .. }) => {
-                    return Err(BenchError::Unexpected);
-                }
+                (circ, Event::Extended { hops }) => (circ, hops),
+                (_, Event::ExtendRefused(_)) => return Err(BenchError::ExtendRefused),
+                // A request on another circuit is over.
+                (_, Event::Answered { answer, .. }) => match answer {
+                    // On another circuit, and the answer has been read.
+                    Answer::Ended { reset: false } => continue,
+                    Answer::Frame(_) | Answer::Ended { reset: true } | Answer::Late => {
+                        return Err(BenchError::Unexpected);
+                    }
+                },
             };
             match onward.get(hops - 1) {
                 Some(target) => self.circuit(circ)?.extend(target, &mut rand::rng()),
@@ -164,44 +171,45 @@ impl Probe {
     /// The secret that this circuit and its last hop share.
     pub(super) fn binding(&mut self, circ: CircId) -> Result<Binding, BenchError> {
         self.circuit(circ)?
+            .circuit()
             .binding()
             .cloned()
             .ok_or(BenchError::Destroyed)
     }
 
-    /// Says one frame to a service of a circuit's last hop. It leaves when this end next waits.
-    /// Its answer comes on the stream that is returned.
+    /// Asks a service of a circuit's last hop. The request leaves when this end next waits.
     pub(super) async fn ask(
         &mut self,
         circ: CircId,
         service: Service,
-        frame: &[u8],
-    ) -> Result<StreamId, BenchError> {
-        let stream = self
-            .circuit(circ)?
-            .open_stream(service, frame, true)
+        frame: Vec<u8>,
+    ) -> Result<(), BenchError> {
+        self.circuit(circ)?
+            .ask(Instant::now(), service, frame, None)
             .map_err(|_| BenchError::Unexpected)?;
-        self.send(circ).await?;
-        Ok(stream)
+        self.send(circ).await
     }
 
-    /// The next frame that comes, on whatever stream of whatever circuit.
-    pub(super) async fn next_frame(&mut self) -> Result<(CircId, StreamId, Vec<u8>), BenchError> {
+    /// Waits for the next answer to any request on any circuit: the circuit, when the request was
+    /// made, and the answer.
+    pub(super) async fn next_frame(&mut self) -> Result<(CircId, Instant, Vec<u8>), BenchError> {
         loop {
             match self.next_event().await? {
-                (circ, OriginEvent::Frame { stream, frame }) => return Ok((circ, stream, frame)),
-                (_, OriginEvent::StreamEnded { reset: false, .. }) => {}
-                (_, OriginEvent::StreamEnded { reset: true, .. }) => {
-                    return Err(BenchError::Destroyed);
-                }
-                (_, OriginEvent::Extended { .. } | OriginEvent::ExtendRefused(_)) => {
+                (circ, Event::Answered { who, answer }) => match answer {
+                    Answer::Frame(frame) => return Ok((circ, who, frame)),
+                    Answer::Ended { reset: false } => {}
+                    Answer::Ended { reset: true } | Answer::Late => {
+                        return Err(BenchError::Destroyed);
+                    }
+                },
+                (_, Event::Extended { .. } | Event::ExtendRefused(_)) => {
                     return Err(BenchError::Unexpected);
                 }
             }
         }
     }
 
-    async fn next_event(&mut self) -> Result<(CircId, OriginEvent), BenchError> {
+    async fn next_event(&mut self) -> Result<(CircId, Event), BenchError> {
         loop {
             if let Some(circ) = self.recent {
                 self.send(circ).await?; // what an event before this one led to, and credits
@@ -254,7 +262,7 @@ impl Probe {
         Ok(())
     }
 
-    fn circuit(&mut self, circ: CircId) -> Result<&mut OriginCircuit, BenchError> {
+    fn circuit(&mut self, circ: CircId) -> Result<&mut RequestCircuit<Instant>, BenchError> {
         self.circuits.get_mut(&circ).ok_or(BenchError::Destroyed)
     }
 }

@@ -168,8 +168,7 @@ impl Queue {
             &self.owner
         };
         let frame = verb.signed(key, &context).encode();
-        self.probe.ask(self.circ, Service::Mailbox, &frame).await?;
-        Ok(())
+        self.probe.ask(self.circ, Service::Mailbox, frame).await
     }
 
     async fn answer(&mut self) -> Result<MailboxReply, BenchError> {

@@ -41,9 +41,7 @@ impl Quiet {
         for &circ in self.circuits.iter().cycle().take(count) {
             pace.tick().await;
             let started = Instant::now();
-            self.probe
-                .ask(circ, Service::Directory, &question())
-                .await?;
+            self.probe.ask(circ, Service::Directory, question()).await?;
             within(Step::Answer, self.probe.next_frame()).await?;
             times.push(ms(started.elapsed()));
         }
