@@ -8,7 +8,7 @@ use umbel_proto::handshake::{Onionskin, respond};
 use umbel_proto::ids::{BlindedKey, CircId};
 use umbel_proto::limits::WINDOW_MAX_CELLS;
 use umbel_proto::link::LinkId;
-use umbel_proto::message::Service;
+use umbel_proto::message::{Service, StreamId};
 use umbel_proto::time::{Duration, Epoch};
 
 use super::Script;
@@ -23,7 +23,9 @@ const NEIGHBOURS: u8 = 3;
 /// Ops looked at: a longer story says nothing new.
 const OPS_MAX: usize = 96;
 
-/// A client's circuit, by the link and id it began with.
+/// A client's circuit, by the link and id it began with. Not a
+/// [`RequestCircuit`](umbel_proto::circuit::RequestCircuit), which asks once on each stream: a relay
+/// must also take streams with several frames, without an end, or reset halfway. Nobody waits here.
 struct Origin {
     link: LinkId,
     circ: CircId,
@@ -151,11 +153,7 @@ impl Bench {
         } else {
             Service::Mailbox
         };
-        let lookup = DirectoryRequest::LookupInbox {
-            blinded: BlindedKey([flags; 32]),
-            epoch: Epoch(2),
-        }
-        .encode();
+        let lookup = lookup(flags);
         let frame = if flags & 4 == 4 {
             &lookup
         } else {
@@ -164,44 +162,34 @@ impl Bench {
         let _ = origin.circuit.open_stream(service, frame, flags & 2 == 2);
     }
 
+    /// Opens a stream that more may follow on.
+    fn open(&mut self, script: &mut Script<'_>) -> Option<(&mut Origin, StreamId)> {
+        let origin = self.origin(script)?;
+        let stream = origin
+            .circuit
+            .open_stream(Service::Directory, &lookup(1), false)
+            .ok()?;
+        Some((origin, stream))
+    }
+
     /// Another frame on a stream that was opened before.
     fn say_again(&mut self, script: &mut Script<'_>) {
-        let Some(origin) = self.origin(script) else {
-            return;
-        };
-        let lookup = DirectoryRequest::LookupInbox {
-            blinded: BlindedKey([1; 32]),
-            epoch: Epoch(2),
-        }
-        .encode();
-        if let Ok(stream) = origin
-            .circuit
-            .open_stream(Service::Directory, &lookup, false)
-        {
-            let _ = origin.circuit.send(stream, &lookup, script.byte() & 1 == 1);
+        if let Some((origin, stream)) = self.open(script) {
+            let fin = script.byte() & 1 == 1;
+            let _ = origin.circuit.send(stream, &lookup(1), fin);
         }
     }
 
     fn half_close(&mut self, script: &mut Script<'_>) {
-        let Some(origin) = self.origin(script) else {
+        let Some((_, stream)) = self.open(script) else {
             return;
         };
-        let lookup = DirectoryRequest::LookupInbox {
-            blinded: BlindedKey([1; 32]),
-            epoch: Epoch(2),
-        }
-        .encode();
-        if let Ok(stream) = origin
-            .circuit
-            .open_stream(Service::Directory, &lookup, false)
-        {
-            self.flush(0, &mut Script::new(&[u8::MAX]));
-            if let Some(origin) = self.origin(script) {
-                if script.byte() & 1 == 1 {
-                    origin.circuit.finish(stream);
-                } else {
-                    origin.circuit.reset(stream);
-                }
+        self.flush(0, &mut Script::new(&[u8::MAX]));
+        if let Some(origin) = self.origin(script) {
+            if script.byte() & 1 == 1 {
+                origin.circuit.finish(stream);
+            } else {
+                origin.circuit.reset(stream);
             }
         }
     }
@@ -352,6 +340,15 @@ impl Bench {
             (0, 0, 0)
         );
     }
+}
+
+/// A request that the directory service understands.
+fn lookup(inbox: u8) -> Vec<u8> {
+    DirectoryRequest::LookupInbox {
+        blinded: BlindedKey([inbox; 32]),
+        epoch: Epoch(2),
+    }
+    .encode()
 }
 
 /// Few ids, of either side, so that they meet.

@@ -6,7 +6,7 @@ use std::slice;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command};
-use umbel_proto::circuit::{OriginCircuit, TerminalCircuit, TerminalEvent};
+use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent, TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::aead::LayerKey;
 use umbel_proto::directory::reconcile::Syncer;
 use umbel_proto::directory::{DirectoryReply, NetView, Unverified};
@@ -18,6 +18,7 @@ use umbel_proto::limits::{
 use umbel_proto::message::{RelayMsg, Service, StreamId};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
+use umbel_proto::time::{Duration, Instant};
 use umbel_relay::forward::{LinkTable, Next, TableUpdate, Verdict};
 
 use super::Script;
@@ -127,7 +128,7 @@ fn burst(mut poll_cell: impl FnMut() -> bool) -> u64 {
 
 /// The answer of a relay to the origin's Create: the layer toward the origin, and the Created.
 fn answer_create(
-    origin: &mut OriginCircuit,
+    origin: &mut RequestCircuit<u32>,
     relay: RelayId,
     secret: &OnionSecret,
     rng: &mut ChaCha20Rng,
@@ -148,7 +149,7 @@ fn answer_create(
 }
 
 /// What a hostile relay says to the origin of a circuit to it: sealed messages, and cells that are
-/// anything.
+/// anything. Meanwhile the origin asks, extends, and gives up what is late.
 pub(super) fn origin(input: &[u8]) {
     let mut rng = ChaCha20Rng::seed_from_u64(3);
     let relay = RelayId([5; 32]);
@@ -157,56 +158,101 @@ pub(super) fn origin(input: &[u8]) {
         relay,
         onion_key: secret.public(),
     };
-    let mut origin = OriginCircuit::create(&Network::local().id, &target, &mut rng);
+    let mut origin = RequestCircuit::create(&Network::local().id, &target, &mut rng);
     let (mut layer, mut created) = answer_create(&mut origin, relay, &secret, &mut rng);
     let mut script = Script::new(input);
     if script.byte() != 0 {
         assert!(origin.handle_cell(Command::Created, &mut created).is_ok());
     }
+    let mut askers = Askers::default();
+    let mut now = Instant::default();
     while let Some(op) = script.op() {
-        let mut cell = Cell::new(CircId::new(1), Command::Relay);
-        let mut command = Command::Relay;
         match op % 8 {
-            0..4 => {
-                let message = script.chunk();
-                layer.seal(message.get(..2000).unwrap_or(message), &mut cell);
-            }
-            4 => {
-                command = if op & 8 == 0 {
-                    Command::Relay
-                } else {
-                    Command::Created
-                };
-                cell.body_mut()
-                    .iter_mut()
-                    .zip(script.chunk())
-                    .for_each(|(byte, &given)| *byte = given);
-            }
-            5 => {
-                if origin.is_open() {
-                    let _ = origin.open_stream(Service::Directory, &[op; 9], op & 8 == 0);
-                }
-                continue;
-            }
+            5 => askers.ask(&mut origin, op, now),
             6 => {
-                if origin.can_extend() {
+                if origin.circuit().can_extend() {
                     origin.extend(&target, &mut rng);
                 }
-                continue;
             }
-            _ => {
-                origin.reset(StreamId(u16::from(op >> 3)));
-                continue;
+            7 => {
+                now = now + Duration::from_secs(u64::from(op >> 3));
+                origin.handle_timeout(now);
+                let next = origin.poll_timeout();
+                assert!(next.is_none_or(|next| next > now), "what was late is over");
+            }
+            kind => {
+                let (command, mut cell) = hostile_cell(kind == 4, op, &mut layer, &mut script);
+                if origin.handle_cell(command, &mut cell).is_err() {
+                    assert!(
+                        !origin.circuit().is_open(),
+                        "a broken rule ends the circuit"
+                    );
+                    return;
+                }
             }
         }
-        let is_ok = origin.handle_cell(command, &mut cell).is_ok();
-        assert!(is_ok || !origin.is_open(), "a broken rule ends the circuit");
-        while origin.poll_event().is_some() {}
+        askers.hear(&mut origin);
         burst(|| origin.poll_cell(&mut rng).is_some());
-        assert!(origin.stream_count() <= STREAMS_MAX);
-        if !is_ok {
-            return;
+        assert!(origin.circuit().stream_count() <= STREAMS_MAX);
+    }
+}
+
+/// A cell with a sealed message that is anything, or one that is anything as a whole.
+fn hostile_cell(
+    is_raw: bool,
+    op: u8,
+    layer: &mut AddLayer,
+    script: &mut Script<'_>,
+) -> (Command, Cell) {
+    let mut cell = Cell::new(CircId::new(1), Command::Relay);
+    if !is_raw {
+        let message = script.chunk();
+        layer.seal(message.get(..2000).unwrap_or(message), &mut cell);
+        return (Command::Relay, cell);
+    }
+    cell.body_mut()
+        .iter_mut()
+        .zip(script.chunk())
+        .for_each(|(byte, &given)| *byte = given);
+    let is_relay = op & 8 == 0;
+    let command = if is_relay {
+        Command::Relay
+    } else {
+        Command::Created
+    };
+    (command, cell)
+}
+
+/// Those who asked on a circuit and have not heard the end.
+#[derive(Default)]
+struct Askers {
+    waiting: BTreeSet<u32>,
+    count: u32,
+}
+
+impl Askers {
+    fn ask(&mut self, origin: &mut RequestCircuit<u32>, op: u8, now: Instant) {
+        let due_at = (op & 8 == 8).then(|| now + Duration::from_secs(u64::from(op >> 4) + 1));
+        let asked = origin.ask(self.count, Service::Directory, vec![op; 9], due_at);
+        if asked.is_ok() {
+            self.waiting.insert(self.count);
+            self.count += 1;
         }
+    }
+
+    /// Frames come to those who wait, and each hears the end once.
+    fn hear(&mut self, origin: &mut RequestCircuit<u32>) {
+        while let Some(event) = origin.poll_event() {
+            let RequestEvent::Answered { who, answer } = event else {
+                continue;
+            };
+            let was_waiting = match answer {
+                Answer::Frame(_) => self.waiting.contains(&who),
+                Answer::Ended { .. } | Answer::Late => self.waiting.remove(&who),
+            };
+            assert!(was_waiting, "{who} heard {answer:?} after the end");
+        }
+        assert_eq!(origin.request_count(), self.waiting.len());
     }
 }
 
