@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
-use umbel_proto::directory::gossip::{ExchangeId, Gossip, Known, Out};
+use umbel_proto::directory::gossip::{self, ExchangeId, Gossip, Known, Out};
 use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
@@ -123,9 +123,9 @@ impl Discovery {
         self.exchanges.clear();
     }
 
-    /// When [`Self::handle_timeout`] is due.
-    pub(super) fn poll_timeout(&self) -> Instant {
-        self.gossip.poll_timeout().0
+    /// When [`Self::handle_timeout`] is due, and why.
+    pub(super) fn poll_timeout(&self) -> (Instant, gossip::Timer) {
+        self.gossip.poll_timeout()
     }
 
     fn run(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {

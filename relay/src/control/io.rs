@@ -5,10 +5,10 @@
 
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::descriptor::DescriptorFault;
-use umbel_proto::directory::{BookOp, BookRow};
+use umbel_proto::directory::{BookOp, BookRow, gossip};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
-use umbel_proto::inbox::holder::{HolderDone, HolderOp, QueueSnapshot};
+use umbel_proto::inbox::holder::{self, HolderDone, HolderOp, QueueSnapshot};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::time::{ClockJump, Epoch, WallTime};
 
@@ -46,6 +46,21 @@ pub enum Effect {
     News(News),
     /// Store something.
     Store(StoreOp),
+}
+
+/// Why the control plane wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// A circuit's next hop should have answered.
+    Extend,
+    /// An exchange with another relay should be over.
+    Exchange,
+    /// Keys, descriptors, idle circuits and unused links are looked after.
+    Sweep,
+    /// Gossip has something to exchange.
+    Gossip(gossip::Timer),
+    /// Mailboxes have something to push, or to let expire.
+    Mailbox(holder::Timer),
 }
 
 /// What the operator should hear of.

@@ -45,7 +45,7 @@ use clock::ClockVerdict;
 use context::{Out, Shared, Signal};
 use dialling::Dialling;
 use discovery::Discovery;
-use io::{ControlStats, Effect, LinkUp, News, Restored, StoreDone, WorkDone};
+use io::{ControlStats, Effect, LinkUp, News, Restored, StoreDone, Wake, WorkDone};
 use links::Links;
 use own::Own;
 use services::{Directory, Mailbox, Request, Services};
@@ -361,14 +361,13 @@ impl Control {
         self.shared.out.pop_cell_on(link)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let machines = self
-            .services
-            .poll_timeout()
-            .min(self.discovery.poll_timeout());
-        let timers = self.shared.timers.next();
-        Some(timers.map_or(machines, |at| at.min(machines)))
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called, and why.
+    pub fn poll_timeout(&self) -> (Instant, Wake) {
+        let (push_at, push) = self.services.poll_timeout();
+        let (gossip_at, gossip) = self.discovery.poll_timeout();
+        let machines = (push_at, Wake::Mailbox(push)).min((gossip_at, Wake::Gossip(gossip)));
+        let timer = self.shared.timers.next();
+        timer.map_or(machines, |(at, timer)| machines.min((at, timer.into())))
     }
 
     fn on_timer(&mut self, moment: Moment, timer: Timer, rng: &mut dyn CryptoRng) {

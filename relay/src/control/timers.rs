@@ -6,6 +6,7 @@ use umbel_proto::directory::gossip::ExchangeId;
 use umbel_proto::time::Instant;
 
 use super::circuits::CircuitKey;
+use super::io::Wake;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +17,16 @@ pub(super) enum Timer {
     Exchange(ExchangeId),
     /// Look after what expires.
     Sweep,
+}
+
+impl From<Timer> for Wake {
+    fn from(timer: Timer) -> Self {
+        match timer {
+            Timer::Extend(_) => Self::Extend,
+            Timer::Exchange(_) => Self::Exchange,
+            Timer::Sweep => Self::Sweep,
+        }
+    }
 }
 
 /// Timers in the order they expire. A timer that became pointless stays: its machine looks first.
@@ -37,7 +48,7 @@ impl Timers {
         self.queue.pop_first().map(|(_, timer)| timer)
     }
 
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.queue.first().map(|(at, _)| *at)
+    pub(super) fn next(&self) -> Option<(Instant, Timer)> {
+        self.queue.first().copied()
     }
 }

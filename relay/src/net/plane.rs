@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
@@ -23,7 +23,7 @@ use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
 use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
-use crate::control::io::{ControlStats, Effect, StoreDone, StoreOp, Work, WorkDone};
+use crate::control::io::{ControlStats, Effect, StoreDone, StoreOp, Wake, Work, WorkDone};
 use crate::control::{Control, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
@@ -83,7 +83,7 @@ enum Input {
     Stored(Vec<StoreDone>),
     Worked(Worked),
     Ask(Ask),
-    Timeout,
+    Timeout(Wake),
     Stop,
 }
 
@@ -136,7 +136,8 @@ impl Plane {
                 }
                 Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
                 Input::Ask(ask) => self.on_ask(ask),
-                Input::Timeout => {
+                Input::Timeout(wake) => {
+                    tracing::trace!(?wake, "woken");
                     self.control
                         .handle_timeout(self.clock.moment(), &mut self.rng);
                     self.renew_hello();
@@ -151,10 +152,8 @@ impl Plane {
     }
 
     async fn next_input(&mut self, reports: &mut Vec<LinkReport>) -> Input {
-        let timeout_at = self
-            .control
-            .poll_timeout()
-            .map(|at| self.clock.to_tokio(at));
+        let (wake_at, wake) = self.control.poll_timeout();
+        let wake_at = self.clock.to_tokio(wake_at);
         let inputs = &mut self.inputs;
         // Channels of which this end or the other outlives this task never end: no arm for that.
         tokio::select! {
@@ -163,7 +162,7 @@ impl Plane {
             Some(done) = inputs.stored.recv() => Input::Stored(done),
             Some(worked) = self.workers.worked.recv() => Input::Worked(worked),
             Some(ask) = inputs.asks.recv() => Input::Ask(ask),
-            () = sleep_until(timeout_at.unwrap_or_else(Instant::now)), if timeout_at.is_some() => Input::Timeout,
+            () = sleep_until(wake_at) => Input::Timeout(wake),
         }
     }
 

@@ -15,7 +15,7 @@ use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
 use umbel_proto::time::{Instant, Moment, WallTime};
-use umbel_relay::control::io::{Effect, LinkUp, Work, WorkDone};
+use umbel_relay::control::io::{Effect, LinkUp, Wake, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
@@ -264,9 +264,9 @@ impl SimRelay {
         }
     }
 
-    /// When its next timer is due.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        self.control().and_then(Control::poll_timeout)
+    /// When its next timer is due, and what for.
+    pub fn next_timeout(&self) -> Option<(Instant, Wake)> {
+        self.control().map(Control::poll_timeout)
     }
 
     /// A cell arrives: the way of `relay::net::conn`, without the socket.

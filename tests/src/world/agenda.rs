@@ -52,6 +52,11 @@ impl Agenda {
         }
     }
 
+    /// All timers, the soonest first.
+    pub(super) fn timers(&self) -> impl Iterator<Item = (Instant, Node)> {
+        self.timers.iter().copied()
+    }
+
     /// Takes what happens next, and when, unless that is after `end`.
     pub(super) fn pop(&mut self, end: Instant) -> Option<(Instant, Due)> {
         let event_at = self.events.first_key_value().map(|(&(at, _), _)| at);

@@ -29,6 +29,8 @@ use network::{Network, Node};
 /// How many steps pass between two checks of the whole world. After every other step only the nodes
 /// that it touched are checked.
 const WHOLE_CHECK_STEPS: u64 = 1024;
+/// How many timers a failed test prints.
+const TIMERS_DESCRIBED: usize = 8;
 /// When the world begins.
 const WALL_START: WallTime = WallTime(1_790_000_000);
 
@@ -282,12 +284,32 @@ impl World {
             })
             .collect();
         format!(
-            "seed {}, {:?} after {} steps\n{}",
+            "seed {}, {:?} after {} steps\nnext: {}\n{}",
             self.seed,
             self.now,
             self.steps,
+            self.describe_timers(),
             notices.join("\n")
         )
+    }
+
+    /// The timers that expire next, and what relays want theirs for.
+    fn describe_timers(&self) -> String {
+        let timers = self
+            .agenda
+            .timers()
+            .take(TIMERS_DESCRIBED)
+            .map(|(at, node)| {
+                let wake = match node {
+                    Node::Relay(n) => self.relays[n].next_timeout().map(|(_, wake)| wake),
+                    Node::Client(_) => None,
+                };
+                match wake {
+                    Some(wake) => format!("{node:?} at {at:?} for {wake:?}"),
+                    None => format!("{node:?} at {at:?}"),
+                }
+            });
+        timers.collect::<Vec<_>>().join(", ")
     }
 
     /// One thing happens, if it does so by `end`.
@@ -329,7 +351,7 @@ impl World {
     /// A node may have changed: it is checked after this step, and asked when it wants to be woken.
     fn touch(&mut self, node: Node) {
         let at = match node {
-            Node::Relay(n) => self.relays[n].next_timeout(),
+            Node::Relay(n) => self.relays[n].next_timeout().map(|(at, _)| at),
             Node::Client(n) if self.suspended == Some(ClientName(n)) => None,
             Node::Client(n) => self.clients[n].next_timeout(),
         };

@@ -112,6 +112,15 @@ impl HolderLimits {
     }
 }
 
+/// Why a holder wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Records are pushed to a subscriber.
+    Push,
+    /// Records and queues expire.
+    Sweep,
+}
+
 /// All queues of one relay. See the module's words on draining.
 #[expect(missing_debug_implementations, reason = "holds linkable ids")]
 pub struct Holder {
@@ -414,11 +423,11 @@ impl Holder {
         self.replies.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is due.
-    pub fn poll_timeout(&self) -> Instant {
-        self.pushes
-            .first()
-            .map_or(self.sweep.next_at, |&(at, _)| at.min(self.sweep.next_at))
+    /// When [`handle_timeout`](Self::handle_timeout) is due, and why.
+    pub fn poll_timeout(&self) -> (Instant, Timer) {
+        let sweep = (self.sweep.next_at, Timer::Sweep);
+        let push = self.pushes.first().map(|&(at, _)| (at, Timer::Push));
+        push.map_or(sweep, |push| push.min(sweep))
     }
 
     /// The records are gone for their owner; that the disk still has them, where it failed, is put

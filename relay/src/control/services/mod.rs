@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use umbel_proto::Violation;
 use umbel_proto::handshake::Binding;
-use umbel_proto::inbox::holder::{Holder, HolderLimits, RequestId};
+use umbel_proto::inbox::holder::{self, Holder, HolderLimits, RequestId};
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::time::Instant;
 
@@ -171,8 +171,8 @@ impl Services {
         self.replies.pop_front()
     }
 
-    /// When [`Self::run`] is due.
-    pub(super) fn poll_timeout(&self) -> Instant {
+    /// When [`Self::run`] is due, and why.
+    pub(super) fn poll_timeout(&self) -> (Instant, holder::Timer) {
         self.mailbox.holder().poll_timeout()
     }
 

@@ -325,7 +325,7 @@ impl World {
             self.wall + Duration::from_secs(seconds),
         );
         for _ in 0..100_000 {
-            let at = self.holder.poll_timeout();
+            let (at, _) = self.holder.poll_timeout();
             if at > end {
                 break;
             }

@@ -47,7 +47,9 @@ fn a_push_waits_around_the_mean_and_takes_all_that_came() {
         world.done(SENDER, deposit(1, record(2 * number, 0)));
         world.done(SENDER, deposit(1, record(2 * number + 1, 0)));
         assert!(world.pushes(request).is_empty());
-        let due = world.holder.poll_timeout().since(world.now);
+        let (due_at, timer) = world.holder.poll_timeout();
+        assert_eq!(timer, Timer::Push);
+        let due = due_at.since(world.now);
         delays.push(due.as_millis());
         world.pass(10);
         assert_eq!(
