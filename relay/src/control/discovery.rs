@@ -271,3 +271,7 @@ impl Exchange {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "discovery_tests.rs"]
+mod tests;

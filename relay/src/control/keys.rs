@@ -120,3 +120,58 @@ impl OnionKeys {
             .collect();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::handshake::{HopTarget, Initiator};
+    use umbel_proto::time::Duration;
+
+    use super::super::testing::Bench;
+    use super::*;
+
+    /// Whether a handshake for this key is answered.
+    fn is_honoured(keys: &OnionKeys, onion_key: OnionKey, bench: &mut Bench) -> bool {
+        let cx = bench.context();
+        let network = cx.config.network.id;
+        let relay = cx.relay;
+        let target = HopTarget { relay, onion_key };
+        let (_, onionskin) = Initiator::start(&network, &target, cx.rng);
+        let responder = keys.responder(network, relay);
+        responder.respond(&onionskin, cx.rng).is_ok()
+    }
+
+    #[test] // §5.3
+    fn a_key_is_honoured_until_one_more_has_had_its_time() {
+        let mut bench = Bench::new(0);
+        let mut keys = OnionKeys::restore(&mut bench.context(), Vec::new());
+        let first = keys.public()[0];
+        keys.add(&mut bench.context());
+        assert_eq!(keys.public()[1], first, "the newest comes first");
+        assert!(is_honoured(&keys, first, &mut bench));
+        keys.add(&mut bench.context());
+        assert_eq!(keys.public().len(), ONION_KEYS_MAX);
+        assert!(!is_honoured(&keys, first, &mut bench));
+        let Some(StoreOp::PutOnionKeys(stored)) = bench.shared.out.store.pop_back() else {
+            panic!("each change is stored")
+        };
+        let restored = OnionKeys::restore(&mut bench.context(), stored);
+        assert_eq!(restored.public(), keys.public());
+    }
+
+    #[test] // §1.6
+    fn a_key_that_a_wrong_clock_made_is_no_younger_than_now() {
+        let mut bench = Bench::new(0);
+        bench.shared.clock.confirm();
+        let wall = bench.moment.wall;
+        let of_the_future = StoredOnionKey {
+            secret: OnionSecret::from_seed(&[1; 32]).seed(),
+            created_at: wall + Duration::from_secs(365 * 86_400),
+        };
+        let keys = OnionKeys::restore(&mut bench.context(), vec![of_the_future]);
+        assert!(!keys.is_due(&bench.context()));
+        let Some(StoreOp::PutOnionKeys(stored)) = bench.shared.out.store.pop_back() else {
+            panic!("the new date is stored")
+        };
+        assert_eq!(stored[0].created_at, wall);
+    }
+}

@@ -169,3 +169,115 @@ impl OwnDescriptor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::handshake::OnionSecret;
+    use umbel_proto::limits::ONION_KEYS_MAX;
+    use umbel_proto::time::Moment;
+
+    use super::super::io::StoreOp;
+    use super::super::testing::{Bench, descriptor};
+    use super::*;
+
+    /// A descriptor of the bench's relay that another process issued.
+    fn twin(issued_at: WallTime) -> Unverified {
+        let (identity, onion) = (
+            SigningKey::from_seed(&[99; 32]),
+            OnionSecret::from_seed(&[8; 32]),
+        );
+        descriptor(&identity, &onion, 9999, issued_at)
+    }
+
+    /// A relay that has said who it is.
+    fn issued() -> (Bench, Own) {
+        let mut bench = Bench::new(0);
+        bench.shared.clock.confirm();
+        let own = Own::restore(&mut bench.context(), Vec::new());
+        bench.shared.out.store.clear();
+        (bench, own)
+    }
+
+    /// Looks whether anything is due; when the descriptor that is passed on was issued, if one is.
+    fn renewed(bench: &mut Bench, own: &mut Own) -> Option<WallTime> {
+        own.renew(&mut bench.context());
+        match &bench.signals()[..] {
+            [] => None,
+            [Signal::Learned(bytes)] => {
+                assert_eq!(bytes, own.descriptor());
+                Some(Unverified::decode(bytes).unwrap().issued_at())
+            }
+            _ => panic!("nothing else is told"),
+        }
+    }
+
+    #[test] // §8.2
+    fn a_newer_descriptor_from_elsewhere_is_outdone_at_most_once_an_hour() {
+        let (mut bench, mut own) = issued();
+        let mut outdone = Vec::new();
+        for _ in 0..7 {
+            bench.pass(Duration::from_secs(1000));
+            let newer = bench.moment.wall;
+            own.handle_seen(&mut bench.context(), twin(newer));
+            bench.pass(Duration::from_secs(1));
+            if let Some(at) = renewed(&mut bench, &mut own) {
+                assert!(at > newer);
+                outdone.push(bench.moment.wall.since(WallTime(1_790_000_000)).as_secs());
+            }
+        }
+        assert_eq!(outdone, [1001, 5005]);
+        assert_eq!(bench.shared.stats.twins, 7);
+    }
+
+    #[test] // §8.2
+    fn a_peer_that_repeats_or_forges_our_descriptor_changes_nothing() {
+        let (mut bench, mut own) = issued();
+        let wall = bench.moment.wall;
+        let repeated = Unverified::decode(own.descriptor()).unwrap();
+        let mut forged = twin(wall + Duration::from_secs(60)).bytes().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        let forged = Unverified::decode(&forged).unwrap();
+        let older = twin(WallTime(wall.as_secs() - 60));
+        for seen in [repeated, forged, older] {
+            own.handle_seen(&mut bench.context(), seen);
+            bench.pass(Duration::from_secs(5));
+            assert_eq!(renewed(&mut bench, &mut own), None);
+        }
+        assert_eq!(bench.shared.stats.twins, 0);
+    }
+
+    #[test] // §1.6, §5.3
+    fn an_unconfirmed_clock_reissues_the_descriptor_but_discards_no_onion_key() {
+        let (mut bench, mut own) = issued();
+        let life = bench.shared.config.network.params.onion_key_life;
+        bench.moment.wall = bench.moment.wall + life + life;
+        for _ in 0..ONION_KEYS_MAX {
+            let Moment { now, wall } = bench.moment;
+            bench.shared.clock.look(now, wall);
+            assert_eq!(renewed(&mut bench, &mut own), Some(bench.moment.wall));
+            assert!(bench.shared.out.store.is_empty(), "no key is made");
+            bench.moment.wall = bench.moment.wall + life;
+        }
+        bench.shared.clock.confirm();
+        own.renew(&mut bench.context());
+        assert!(matches!(
+            bench.shared.out.store.pop_front(),
+            Some(StoreOp::PutOnionKeys(stored)) if stored.len() == 2
+        ));
+    }
+
+    #[test]
+    fn a_relay_without_addresses_does_not_believe_in_itself_and_complains_of_nothing() {
+        let mut bench = Bench::new(0);
+        bench.shared.config.addresses.clear();
+        let mut own = Own::restore(&mut bench.context(), Vec::new());
+        assert!(bench.shared.book.view().is_empty() && bench.shared.out.news.is_empty());
+        bench.shared.config.addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))];
+        own.handle_addresses(&mut bench.context()).unwrap();
+        assert_eq!(bench.shared.book.view().len(), 1);
+        assert!(matches!(bench.signals()[..], [Signal::Learned(_)]));
+    }
+}

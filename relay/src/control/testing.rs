@@ -6,16 +6,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{Book, Roles};
+use umbel_proto::directory::{Book, RelayDescriptor, Roles, Unverified};
+use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Network;
-use umbel_proto::time::{ClockGuard, Instant, Moment, PeerClock, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
 
 use super::ControlConfig;
 use super::admit::CreateLimit;
-use super::context::{Context, Out, Shared};
+use super::context::{Context, Out, Shared, Signal};
 use super::io::ControlStats;
 use super::links::Links;
 use super::timers::Timers;
@@ -23,6 +24,7 @@ use super::timers::Timers;
 /// A relay's surroundings, in which every other relay is a seed.
 pub(super) struct Bench {
     pub(super) shared: Shared,
+    pub(super) moment: Moment,
     rng: ChaCha20Rng,
 }
 
@@ -34,7 +36,8 @@ impl Bench {
             id: other(number),
             host_port: format!("other-{number}.example:9000"),
         });
-        let (now, wall) = (moment().now, moment().wall);
+        let (now, wall) = (Instant::from_micros(1_000_000), WallTime(1_790_000_000));
+        let moment = Moment { now, wall };
         let shared = Shared {
             relay: RelayId::from(identity.public()),
             config: ControlConfig {
@@ -58,30 +61,65 @@ impl Bench {
         };
         Self {
             shared,
+            moment,
             rng: ChaCha20Rng::seed_from_u64(1),
         }
     }
 
     pub(super) fn context(&mut self) -> Context<'_> {
-        self.shared.context(moment(), &mut self.rng)
+        self.shared.context(self.moment, &mut self.rng)
+    }
+
+    /// Time passes, by either clock.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.moment.now = self.moment.now + time;
+        self.moment.wall = self.moment.wall + time;
     }
 
     /// A link to a client is up.
     pub(super) fn link(&mut self, number: u64) -> LinkId {
+        self.add_link(number, None)
+    }
+
+    /// A link to another relay is up.
+    pub(super) fn link_to(&mut self, number: u64, relay: RelayId) -> LinkId {
+        self.add_link(number, Some(relay))
+    }
+
+    fn add_link(&mut self, number: u64, peer: Option<RelayId>) -> LinkId {
         let link = LinkId(number);
         let cx = self.context();
         let creates = CreateLimit::new(cx.params(), false, cx.now);
         let clock = PeerClock::said(cx.now, cx.wall);
-        cx.links.add(link, None, false, creates, clock);
+        cx.links.add(link, peer, false, creates, clock);
         link
+    }
+
+    /// What machines told each other.
+    pub(super) fn signals(&mut self) -> Vec<Signal> {
+        self.shared.signals.drain(..).collect()
     }
 }
 
-pub(super) fn moment() -> Moment {
-    Moment {
-        now: Instant::from_micros(1_000_000),
-        wall: WallTime(1_790_000_000),
-    }
+/// The descriptor of a relay with this identity, at one loopback port.
+pub(super) fn descriptor(
+    identity: &SigningKey,
+    onion: &OnionSecret,
+    port: u16,
+    issued_at: WallTime,
+) -> Unverified {
+    let descriptor = RelayDescriptor {
+        network: Network::local().id,
+        relay: RelayId::from(identity.public()),
+        onion_keys: vec![onion.public()],
+        addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],
+        roles: Roles::HOLDER | Roles::DIRECTORY,
+        version: "0.1.0".to_owned(),
+        issued_at,
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    Unverified::decode(&descriptor.sign(identity)).unwrap()
 }
 
 /// Another relay's name.

@@ -247,16 +247,4 @@ fn place_of(id: RequestId) -> (CircuitKey, StreamId) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_s_id_tells_where_it_was_asked() {
-        for circuit in [0, 1, (1 << 48) - 1] {
-            for stream in [0, 1, u16::MAX] {
-                let place = (CircuitKey(circuit), StreamId(stream));
-                assert_eq!(place_of(id_of(place.0, place.1)), place);
-            }
-        }
-    }
-}
+mod tests;

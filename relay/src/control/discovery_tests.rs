@@ -1,0 +1,204 @@
+//! How exchanges with other relays begin and end, as a link and its circuits see it.
+
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::handshake::OnionSecret;
+use umbel_proto::time::Duration;
+
+use super::super::testing::{Bench, descriptor, other};
+use super::*;
+use crate::forward::TableUpdate;
+
+/// Discovery, and what it needs of the rest.
+struct Relay {
+    bench: Bench,
+    circuits: Circuits,
+    discovery: Discovery,
+}
+
+impl Relay {
+    /// A relay with so many seeds.
+    fn new(seeds: u16) -> Self {
+        let bench = Bench::new(seeds);
+        let discovery = Discovery::new(bench.shared.relay, bench.moment.now);
+        Self {
+            bench,
+            circuits: Circuits::default(),
+            discovery,
+        }
+    }
+
+    /// A relay that has asked its one neighbour, which is known and linked, for what it knows.
+    fn asking() -> (Self, LinkId) {
+        let mut relay = Self::new(0);
+        let wall = relay.bench.moment.wall;
+        let (identity, onion) = (
+            SigningKey::from_seed(&[1; 32]),
+            OnionSecret::from_seed(&[8; 32]),
+        );
+        let neighbour = RelayId::from(identity.public());
+        let known = descriptor(&identity, &onion, 9001, wall);
+        assert!(relay.bench.context().learn(known));
+        relay.bench.signals();
+        let link = relay.bench.link_to(1, neighbour);
+        relay.linked(neighbour);
+        relay.timeout();
+        (relay, link)
+    }
+
+    fn linked(&mut self, relay: RelayId) {
+        let mut cx = self.bench.context();
+        self.discovery
+            .handle_linked(&mut cx, &mut self.circuits, relay);
+    }
+
+    fn timeout(&mut self) {
+        let mut cx = self.bench.context();
+        self.discovery.handle_timeout(&mut cx, &mut self.circuits);
+    }
+
+    /// Cells that were sent on this link.
+    fn sent(&mut self, link: LinkId) -> Vec<(CircId, Command)> {
+        let cells = self.bench.shared.out.cells.drain(..);
+        cells
+            .map(|(on, cell)| {
+                assert_eq!(on, link);
+                let (circ, command) = cell.header().unwrap();
+                (circ.unwrap(), command)
+            })
+            .collect()
+    }
+
+    /// The circuit of the exchange that has begun.
+    fn begun(&mut self, link: LinkId) -> CircId {
+        let [(circ, Command::Create)] = self.sent(link)[..] else {
+            panic!("an exchange begins with a circuit")
+        };
+        assert!(matches!(
+            self.bench.shared.out.tables.pop_front(),
+            Some((on, TableUpdate::Own(own))) if (on, own) == (link, circ)
+        ));
+        circ
+    }
+
+    /// Nothing is left of any exchange.
+    fn is_quiet(&self) -> bool {
+        self.discovery.exchanges.is_empty() && self.circuits.end_count() == 0
+    }
+
+    /// Passes on what is told of circuits of our own.
+    fn settle(&mut self) {
+        for signal in self.bench.signals() {
+            match signal {
+                Signal::OwnGone(id) => self.discovery.handle_circuit_gone(id),
+                Signal::OwnCell {
+                    exchange,
+                    command,
+                    cell,
+                } => {
+                    let mut cx = self.bench.context();
+                    self.discovery.handle_cell(
+                        &mut cx,
+                        &mut self.circuits,
+                        exchange,
+                        command,
+                        cell,
+                    );
+                }
+                _ => panic!("nothing else is told"),
+            }
+        }
+    }
+}
+
+#[test] // §8.3
+fn a_relay_that_is_alone_dials_a_seed_and_asks_nobody_it_does_not_know() {
+    let mut relay = Relay::new(3);
+    relay.timeout();
+    let dialled: Vec<RelayId> = relay
+        .bench
+        .signals()
+        .into_iter()
+        .map(|signal| match signal {
+            Signal::Dial(relay) => relay,
+            _ => panic!("only dials"),
+        })
+        .collect();
+    let [seed] = dialled[..] else {
+        panic!("one seed: {dialled:?}")
+    };
+    assert!((0..3).any(|number| seed == other(number)));
+    let link = relay.bench.link_to(1, seed);
+    relay.linked(seed);
+    assert!(relay.sent(link).is_empty(), "its onion key is not known");
+    assert!(relay.is_quiet());
+}
+
+#[test] // §8.3
+fn an_exchange_that_takes_too_long_is_ended_once() {
+    let (mut relay, link) = Relay::asking();
+    let circ = relay.begun(link);
+    let (due_at, Timer::Exchange(id)) = relay.bench.shared.timers.next().unwrap() else {
+        panic!("an exchange has a timer")
+    };
+    relay.bench.pass(due_at.since(relay.bench.moment.now));
+    for destroys in [vec![(circ, Command::Destroy)], Vec::new()] {
+        let mut cx = relay.bench.context();
+        relay
+            .discovery
+            .handle_exchange_timeout(&mut cx, &mut relay.circuits, id);
+        assert_eq!(relay.sent(link), destroys);
+        relay.settle();
+    }
+    assert!(relay.is_quiet());
+    assert_eq!(relay.bench.shared.stats.violations, 0, "it broke no rule");
+}
+
+#[test] // §4.4(1), §8.3(6)
+fn a_relay_that_answers_nonsense_loses_the_circuit_and_not_the_link() {
+    for command in [Command::Created, Command::Relay] {
+        let (mut relay, link) = Relay::asking();
+        let circ = relay.begun(link);
+        let mut answer = Cell::new(Some(circ), command);
+        answer.body_mut().fill(9);
+        let mut cx = relay.bench.context();
+        relay.circuits.handle_cell(&mut cx, link, answer);
+        relay.settle();
+        assert_eq!(relay.sent(link), [(circ, Command::Destroy)]);
+        relay.settle();
+        assert!(relay.is_quiet() && relay.bench.shared.links.is_open(link));
+        assert_eq!(relay.bench.shared.stats.violations, 1);
+    }
+}
+
+#[test]
+fn an_exchange_whose_link_is_gone_is_forgotten_and_the_next_begins_anew() {
+    let (mut relay, link) = Relay::asking();
+    relay.begun(link);
+    let neighbour = relay.bench.shared.links.remove(link).unwrap();
+    let mut cx = relay.bench.context();
+    relay.circuits.handle_link_down(&mut cx, link);
+    relay.discovery.handle_unlinked(neighbour);
+    relay.settle();
+    assert!(relay.sent(link).is_empty() && relay.is_quiet());
+    relay.bench.pass(Duration::from_secs(3600));
+    relay.timeout();
+    assert!(matches!(
+        relay.bench.signals()[..],
+        [Signal::Dial(relay)] if relay == neighbour
+    ));
+    let link = relay.bench.link_to(2, neighbour);
+    relay.linked(neighbour);
+    relay.begun(link);
+}
+
+#[test]
+fn a_relay_that_stops_exchanges_nothing_more() {
+    let (mut relay, link) = Relay::asking();
+    relay.begun(link);
+    relay.discovery.handle_stop();
+    let mut cx = relay.bench.context();
+    relay.circuits.destroy_all(&mut cx);
+    assert_eq!(relay.sent(link).len(), 1, "a Destroy");
+    relay.settle();
+    assert!(relay.is_quiet());
+}

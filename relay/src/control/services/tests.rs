@@ -1,0 +1,291 @@
+//! Who is answered and when, and what those who ask may make a service keep.
+
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use serde_bytes::ByteBuf;
+use umbel_proto::crypto::hpke::SealSecret;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
+use umbel_proto::handshake::OnionSecret;
+use umbel_proto::ids::{BlindedKey, QueueId};
+use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::inbox::descriptor::InboxDescriptor;
+use umbel_proto::inbox::holder::{HolderDone, Outcome};
+use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
+
+use super::super::context::Signal;
+use super::super::io::StoreOp;
+use super::super::testing::{Bench, descriptor};
+use super::*;
+
+const BINDING: Binding = Binding([3; 32]);
+const ALICE: CircuitKey = CircuitKey(7);
+const BOB: CircuitKey = CircuitKey(8);
+
+/// The services of a relay that keeps nothing yet.
+struct Served {
+    bench: Bench,
+    services: Services,
+}
+
+impl Served {
+    fn new() -> Self {
+        let mut bench = Bench::new(0);
+        let mailbox = Mailbox::restore(&bench.context(), Vec::new());
+        let services = Services::new(Directory::restore(Vec::new()), mailbox);
+        Self { bench, services }
+    }
+
+    fn ask(
+        &mut self,
+        (circuit, stream): (CircuitKey, u16),
+        service: Service,
+        frame: &[u8],
+        fin: bool,
+    ) -> Result<(), Violation> {
+        let request = Request {
+            circuit,
+            stream: StreamId(stream),
+            service,
+            frame,
+            fin,
+            binding: &BINDING,
+        };
+        let mut cx = self.bench.context();
+        self.services.handle_request(&mut cx, &request)?;
+        self.services.run(&mut cx);
+        Ok(())
+    }
+
+    /// Asks for a queue to be made.
+    fn create(&mut self, place: (CircuitKey, u16), queue: u8, fin: bool) {
+        let owner = SigningKey::from_seed(&[queue; 32]);
+        let verb = Verb::Create {
+            queue: QueueId([queue; QueueId::LEN]),
+            owner: owner.public(),
+            sender: owner.public(),
+        };
+        let context = MailboxContext {
+            network: &self.bench.shared.config.network.id,
+            holder: &self.bench.shared.relay,
+            binding: &BINDING,
+        };
+        let frame = verb.signed(&owner, &context).encode();
+        self.ask(place, Service::Mailbox, &frame, fin).unwrap();
+    }
+
+    fn directory(&mut self, place: (CircuitKey, u16), request: &DirectoryRequest) {
+        let frame = request.encode();
+        self.ask(place, Service::Directory, &frame, true).unwrap();
+    }
+
+    /// The store does what it was asked, or fails in all of it.
+    fn commit(&mut self, is_stored: bool) {
+        let ops: Vec<StoreOp> = self.bench.shared.out.store.drain(..).collect();
+        for op in ops {
+            let done = match op {
+                StoreOp::Mailbox(op) => StoreDone::Mailbox(HolderDone {
+                    op: op.id(),
+                    outcome: if is_stored {
+                        Outcome::Done
+                    } else {
+                        Outcome::Failed
+                    },
+                }),
+                StoreOp::PutInboxDescriptor { ticket, .. } => {
+                    StoreDone::InboxDescriptor { ticket, is_stored }
+                }
+                _ => continue,
+            };
+            self.services.handle_stored(&mut self.bench.context(), done);
+        }
+    }
+
+    /// Who was answered, with what, and whether that was all.
+    fn replies(&mut self) -> Vec<((CircuitKey, u16), Vec<u8>, bool)> {
+        let replies = std::iter::from_fn(|| self.services.poll_reply());
+        replies
+            .map(|reply| ((reply.circuit, reply.stream.0), reply.frame, reply.fin))
+            .collect()
+    }
+
+    fn directory_replies(&mut self) -> Vec<DirectoryReply> {
+        let replies = self.replies().into_iter();
+        replies
+            .map(|(_, frame, _)| DirectoryReply::decode(&frame).unwrap())
+            .collect()
+    }
+
+    /// Checks what is kept, while both circuits are there.
+    fn waiting(&self) -> usize {
+        assert_eq!(
+            self.services.check(|key| key == ALICE || key == BOB),
+            Ok(())
+        );
+        self.services.asked.len()
+    }
+}
+
+fn created(place: (CircuitKey, u16)) -> ((CircuitKey, u16), Vec<u8>, bool) {
+    (place, MailboxReply::Created.encode(), true)
+}
+
+fn lookup() -> DirectoryRequest {
+    DirectoryRequest::LookupInbox {
+        blinded: BlindedKey([1; 32]),
+        epoch: umbel_proto::time::Epoch(2900),
+    }
+}
+
+#[test]
+fn a_request_s_id_tells_where_it_was_asked() {
+    for circuit in [0, 1, (1 << 48) - 1] {
+        for stream in [0, 1, u16::MAX] {
+            let place = (CircuitKey(circuit), StreamId(stream));
+            assert_eq!(place_of(id_of(place.0, place.1)), place);
+        }
+    }
+}
+
+#[test] // §10.1
+fn an_answer_waits_until_what_it_says_is_durable() {
+    let mut served = Served::new();
+    served.create((ALICE, 1), 1, true);
+    assert!(served.replies().is_empty());
+    assert_eq!(served.waiting(), 1);
+    served.commit(true);
+    assert_eq!(served.replies(), [created((ALICE, 1))]);
+    assert_eq!(served.waiting(), 0);
+}
+
+#[test]
+fn those_who_are_gone_are_not_answered_and_others_are() {
+    let mut served = Served::new();
+    for (number, place) in [(ALICE, 1), (BOB, 1), (BOB, 2), (BOB, 3)]
+        .into_iter()
+        .enumerate()
+    {
+        served.create(place, u8::try_from(number).unwrap(), true);
+    }
+    served.services.forget_circuit(ALICE);
+    assert!(served.services.handle_stream_ended(BOB, StreamId(1), true));
+    served.services.forget_stream(BOB, StreamId(2));
+    assert_eq!(served.waiting(), 1);
+    served.commit(true);
+    assert_eq!(served.replies(), [created((BOB, 3))]);
+    assert_eq!(served.waiting(), 0);
+}
+
+#[test] // §7.2(7)
+fn an_answered_stream_is_known_until_its_origin_has_said_all() {
+    let mut served = Served::new();
+    let frame = lookup().encode();
+    for (stream, fin) in [(1, true), (2, false)] {
+        let place = (ALICE, stream);
+        served.ask(place, Service::Directory, &frame, fin).unwrap();
+    }
+    served.create((ALICE, 3), 1, false);
+    served.commit(true);
+    assert!(served.replies().iter().all(|(_, _, fin)| *fin));
+    assert_eq!(served.waiting(), 2);
+    for stream in [2, 3].map(StreamId) {
+        assert!(served.services.handle_stream_ended(ALICE, stream, false));
+        assert!(!served.services.handle_stream_ended(ALICE, stream, false));
+    }
+    assert_eq!(served.waiting(), 0);
+}
+
+#[test] // §7.2(7)
+fn a_frame_that_is_no_request_breaks_a_rule_and_leaves_nothing() {
+    let mut served = Served::new();
+    for service in [Service::Directory, Service::Mailbox] {
+        assert!(served.ask((ALICE, 1), service, &[255; 40], false).is_err());
+    }
+    assert!(served.replies().is_empty() && served.bench.shared.out.store.is_empty());
+    assert_eq!(served.waiting(), 0);
+}
+
+/// Asks for the inbox descriptor with this number to be published.
+fn publish(served: &mut Served, number: u8) -> DirectoryRequest {
+    let mut rng = ChaCha20Rng::seed_from_u64(u64::from(number));
+    let identity = InboxIdentity::generate(&mut rng);
+    let descriptor = InboxDescriptor {
+        revision: 1,
+        seal_key: SealSecret::generate(&mut rng).public(),
+        mailboxes: Vec::new(),
+        puzzle_effort: 0,
+    };
+    let (network, epoch) = (
+        served.bench.shared.config.network.id,
+        served.bench.moment.wall.epoch(),
+    );
+    let sealed = descriptor.seal(&identity, &network, epoch, &mut rng);
+    let place = (ALICE, u16::from(number));
+    served.directory(place, &DirectoryRequest::PublishInbox(sealed.into()));
+    DirectoryRequest::LookupInbox {
+        blinded: identity.address().blinded_key(&network, epoch),
+        epoch,
+    }
+}
+
+#[test] // §8.4(3)
+fn an_inbox_descriptor_is_found_once_it_is_durable_and_not_before() {
+    for is_stored in [false, true] {
+        let mut served = Served::new();
+        let lookup = publish(&mut served, 1);
+        served.directory((BOB, 1), &lookup);
+        assert_eq!(served.directory_replies(), [DirectoryReply::Inbox(None)]);
+        served.commit(is_stored);
+        served.directory((BOB, 2), &lookup);
+        let replies = served.directory_replies();
+        let refused = DirectoryReply::Refused(DirectoryRefusal::Store);
+        if is_stored {
+            assert!(matches!(
+                replies[..],
+                [DirectoryReply::Published, DirectoryReply::Inbox(Some(_))]
+            ));
+        } else {
+            assert_eq!(replies, [refused, DirectoryReply::Inbox(None)]);
+        }
+    }
+}
+
+#[test] // §8.4(4)
+fn inbox_descriptors_that_are_being_stored_take_room() {
+    let mut served = Served::new();
+    let most = u8::try_from(served.bench.shared.config.inbox_descriptors_max).unwrap();
+    for number in 0..=most {
+        publish(&mut served, number);
+    }
+    let full = DirectoryReply::Refused(DirectoryRefusal::Full);
+    assert_eq!(served.directory_replies(), [full]);
+    assert_eq!(served.waiting(), usize::from(most));
+    served.services.forget_circuit(ALICE);
+    publish(&mut served, most);
+    let full = DirectoryReply::Refused(DirectoryRefusal::Full);
+    assert_eq!(served.directory_replies(), [full], "they are being stored");
+    served.commit(false);
+    publish(&mut served, most);
+    assert!(served.directory_replies().is_empty(), "it is being stored");
+}
+
+#[test] // §8.4(2)
+fn of_what_is_pushed_only_news_counts_and_our_own_is_never_taken() {
+    let mut served = Served::new();
+    let wall = served.bench.moment.wall;
+    let onion = OnionSecret::from_seed(&[8; 32]);
+    let of = |seed: u8| {
+        let identity = SigningKey::from_seed(&[seed; 32]);
+        descriptor(&identity, &onion, 9001, wall).bytes().to_vec()
+    };
+    let mut forged = of(2);
+    *forged.last_mut().unwrap() ^= 1;
+    let pushed = [of(1), of(1), forged, vec![1; 9], of(99)].map(ByteBuf::from);
+    served.directory((ALICE, 1), &DirectoryRequest::Push(pushed.into()));
+    let accepted = DirectoryReply::Pushed { accepted: 1 };
+    assert_eq!(served.directory_replies(), [accepted]);
+    assert!(matches!(
+        &served.bench.signals()[..],
+        [Signal::Learned(news), Signal::OwnSeen(_)] if *news == of(1)
+    ));
+}
