@@ -1,8 +1,9 @@
 //! Looking contacts' inboxes up on the ring (docs/protocol.md §9.4).
 //!
 //! Positions are asked in random order, each on a circuit of its own, until enough agree on the
-//! highest revision: one relay can't pass an old descriptor off as the newest. Near an epoch's end
-//! the neighbouring epoch is asked too, since clocks differ.
+//! highest revision, or all have answered or failed. So one relay alone can pass an old descriptor
+//! off as the newest only if no other answers. Near an epoch's end the neighbouring epoch is asked
+//! too, since clocks differ.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
