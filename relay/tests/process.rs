@@ -192,6 +192,20 @@ async fn strangers_are_closed_and_the_relay_still_serves() {
     relay.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")] // §2.4(1), §2.4(5)
+async fn a_relay_says_hello_and_its_descriptor_without_waiting() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let mut stream = connect_tls(relay.peer(), None).await;
+    let mut cell = Cell::blank();
+    let read = timeout(PATIENCE, stream.read_exact(cell.as_bytes_mut())).await;
+    read.expect("it says it unasked").unwrap();
+    let descriptor = Hello::decode(&cell).unwrap().descriptor.unwrap();
+    let descriptor = umbel_proto::directory::Unverified::decode(&descriptor).unwrap();
+    assert_eq!(descriptor.relay(), relay.peer().id);
+    relay.shutdown().await;
+}
+
 /// What comes until the relay says by TLS that it is the end. A connection that merely ends is an
 /// error here.
 async fn rest_of(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {

@@ -569,7 +569,7 @@ mod tests {
         respond(&network, &relay, &[onion], &skin, &mut rng).map(|_| ())
     }
 
-    #[test] // §5.2
+    #[test] // §5.2(3), §5.4(2)
     fn what_the_initiator_may_not_offer_is_refused() {
         assert_eq!(answer(|_, _| ()), Ok(()));
         assert_eq!(

@@ -313,6 +313,8 @@ mod tests {
     use rand::rngs::ChaCha20Rng;
     use rustls::{ClientConnection, NamedGroup, ProtocolVersion, ServerConnection};
 
+    use crate::time::Duration;
+
     use super::*;
 
     struct Ends {
@@ -402,6 +404,34 @@ mod tests {
         client.run().unwrap();
         assert!(!client.accepter.is_handshaking());
         assert_eq!(peer_id(client.accepter.peer_certificates()), None);
+    }
+
+    #[test] // §2.5(4)
+    fn a_key_is_44_bytes_of_ed25519_and_stands_alone() {
+        let own = id(&key(1));
+        let spki = [SPKI_PREFIX.as_slice(), own.as_bytes()].concat();
+        let is_taken = |bytes: &[u8]| key_of(&CertificateDer::from(bytes)).is_ok();
+        assert!(spki.len() == 44 && is_taken(&spki));
+        assert!(!is_taken(&spki[..43]) && !is_taken(&[spki.as_slice(), &[0]].concat()));
+        for index in 0..SPKI_PREFIX.len() {
+            let mut other = spki.clone();
+            other[index] ^= 1;
+            assert!(!is_taken(&other), "byte {index}");
+        }
+        let (key, now) = (
+            CertificateDer::from(spki),
+            UnixTime::since_unix_epoch(Duration::ZERO),
+        );
+        let taken = |others: &[CertificateDer<'_>]| {
+            let relay = PinnedRelay(own);
+            let is_relay = relay.verify_server_cert(&key, others, &server_name(), &[], now);
+            (
+                is_relay.is_ok(),
+                AnyPeer.verify_client_cert(&key, others, now).is_ok(),
+            )
+        };
+        assert_eq!(taken(&[]), (true, true));
+        assert_eq!(taken(core::slice::from_ref(&key)), (false, false));
     }
 
     #[test] // §2.5(5)

@@ -7,6 +7,7 @@ use umbel_proto::handshake::{REPLY_LEN, Reply};
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::EARLY_CELLS_MAX;
 use umbel_proto::message::{ExtendRefusal, RelayMsg, Service};
+use umbel_proto::wire::Malformed;
 
 use crate::chain::{Chain, Destroyed};
 
@@ -38,6 +39,16 @@ fn a_circuit_with_a_stream_is_not_extended() {
     chain.terminal().reply(stream, b"!", true).unwrap();
     chain.run().unwrap();
     assert!(!chain.origin.can_extend() && !chain.terminal().is_fresh());
+}
+
+#[test] // §6.2(1)
+fn between_extend_and_its_answer_the_origin_sends_nothing() {
+    let mut chain = Chain::built(1);
+    chain.begin_extend(2);
+    assert!(!chain.origin.can_extend(), "one at a time");
+    assert!(chain.origin.poll_cell(&mut chain.rng).is_some());
+    assert!(chain.origin.poll_cell(&mut chain.rng).is_none());
+    assert!(!chain.origin.can_extend() && !chain.origin.is_open());
 }
 
 #[test] // §6.3(2)
@@ -173,6 +184,22 @@ fn an_origin_takes_nothing_but_created_first() {
     assert_eq!(
         chain.origin.handle_cell(Command::Created, &mut forged),
         Err(Violation::Handshake)
+    );
+}
+
+#[test] // §4.1(3)
+fn a_created_with_bytes_behind_its_reply_is_a_violation() {
+    let mut chain = Chain::unbuilt();
+    let create = chain.origin.poll_cell(&mut chain.rng).unwrap();
+    chain.forward(create).unwrap();
+    let mut created = chain.backward.pop_front().unwrap();
+    created.body_mut()[REPLY_LEN] = 1;
+    assert_eq!(
+        chain.deliver_backward(created),
+        Err(Destroyed {
+            by: 0,
+            violation: Violation::Malformed(Malformed::Trailing)
+        })
     );
 }
 

@@ -565,6 +565,58 @@ fn the_terminal_resets_a_stream_that_still_sends() {
     assert!(chain.origin.poll_cell(&mut chain.rng).is_none());
 }
 
+#[test] // §7.1(9), §7.3(6)
+fn a_reset_goes_before_all_data_that_waits() {
+    let mut chain = Chain::built(1);
+    let open = |chain: &mut Chain| {
+        let opened = chain.origin.open_stream(Service::Mailbox, &[0; 9000], true);
+        opened.unwrap()
+    };
+    let (first, second) = (open(&mut chain), open(&mut chain));
+    for _ in 0..2 {
+        let cell = chain.origin.poll_cell(&mut chain.rng).unwrap();
+        chain.forward(cell).unwrap();
+    }
+    chain.origin.reset(second);
+    let cell = chain.origin.poll_cell(&mut chain.rng).unwrap();
+    chain.forward(cell).unwrap();
+    let events = chain.terminal_events();
+    assert!(
+        matches!(events[..], [TerminalEvent::StreamEnded { stream, reset: true }] if stream == second),
+        "{events:?}"
+    );
+    chain.run().unwrap();
+    let events = chain.terminal_events();
+    assert!(
+        matches!(events[..], [TerminalEvent::Request { stream, .. }] if stream == first),
+        "{events:?}"
+    );
+}
+
+#[test] // §7.1(10)
+fn a_stream_that_is_reset_before_it_was_opened_leaves_a_gap() {
+    let mut chain = Chain::built(1);
+    let open = |chain: &mut Chain| {
+        let opened = chain.origin.open_stream(Service::Mailbox, b"ask", true);
+        opened.unwrap()
+    };
+    let (first, second) = (open(&mut chain), open(&mut chain));
+    chain.origin.reset(first);
+    assert_eq!((first, second), (StreamId(1), StreamId(2)));
+    let before = chain.origin.cells_sent();
+    chain.run().unwrap();
+    assert_eq!(
+        chain.origin.cells_sent(),
+        before + 1,
+        "only the second is said"
+    );
+    let events = chain.terminal_events();
+    assert!(
+        matches!(events[..], [TerminalEvent::Request { stream, .. }] if stream == second),
+        "{events:?}"
+    );
+}
+
 #[test] // §7.1(7)
 fn the_origin_ends_a_subscription() {
     let mut chain = Chain::built(1);

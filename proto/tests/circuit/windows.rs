@@ -47,6 +47,29 @@ fn sixty_four_cells_go_before_the_first_credit() {
     );
 }
 
+#[test] // §7.3(6)
+fn a_credit_goes_before_data_that_waits() {
+    let mut chain = Chain::built(1);
+    let (asked, long) = (b"?".as_slice(), BULK.as_slice());
+    let [asked, _] = [asked, long].map(|frame| {
+        let opened = chain.origin.open_stream(Service::Mailbox, frame, true);
+        opened.unwrap()
+    });
+    assert_eq!(send_unanswered(&mut chain), 64);
+    chain.terminal().reply(asked, b"!", true).unwrap();
+    for credit in 0..4 {
+        let cell = chain.poll_terminal_cell().unwrap();
+        chain.deliver_backward(cell).unwrap();
+        assert!(
+            chain.origin_events().is_empty(),
+            "cell {credit} is a credit"
+        );
+    }
+    let cell = chain.poll_terminal_cell().unwrap();
+    chain.deliver_backward(cell).unwrap();
+    assert!(!chain.origin_events().is_empty(), "the answer");
+}
+
 #[test] // §7.3(1)
 fn the_terminal_keeps_to_its_window_too() {
     let mut chain = Chain::built(2);

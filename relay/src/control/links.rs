@@ -164,3 +164,28 @@ impl Links {
         Some(self.links.get_mut(&id)?.circ_ids.next(is_used))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::network::Params;
+    use umbel_proto::time::WallTime;
+
+    use super::*;
+
+    #[test] // §2.6(6)
+    fn a_link_of_ours_that_carries_no_circuit_is_named_in_time() {
+        let now = Instant::from_micros(5);
+        let mut links = Links::default();
+        let [unused, theirs, used] = [1, 2, 3].map(LinkId);
+        for (id, is_ours) in [(unused, true), (theirs, false), (used, true)] {
+            let creates = CreateLimit::new(&Params::DEFAULT, true, now);
+            let clock = PeerClock::said(now, WallTime(0));
+            links.add(id, Some(RelayId([1; 32])), is_ours, creates, clock);
+        }
+        for _ in 0..2 {
+            assert!(links.sweep(3, |id| id != used).is_empty());
+        }
+        assert_eq!(links.sweep(3, |id| id != used), [unused]);
+        assert!(links.sweep(3, |_| false).is_empty(), "it is used again");
+    }
+}

@@ -68,6 +68,18 @@ fn a_create_under_an_id_of_ours_or_one_in_use_closes_the_link() {
     }
 }
 
+#[test] // §2.3(1)
+fn a_circuit_id_means_nothing_on_another_link() {
+    let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
+    let (link, other) = (bench.link(1), bench.link(2));
+    create(&mut bench, &mut circuits, link, 1);
+    create(&mut bench, &mut circuits, other, 1);
+    assert_eq!(circuits.len(), 2);
+    let destroy = Cell::destroy(circ(1), DestroyReason::Finished);
+    circuits.handle_cell(&mut bench.context(), link, destroy);
+    assert!(circuits.is_unused(link) && !circuits.is_unused(other));
+}
+
 #[test] // §4.1(1)
 fn circuits_are_refused_beyond_their_limit() {
     let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
