@@ -1,9 +1,9 @@
 //! Umbel's client: send messages to hidden inboxes and own some, without saying who or where one
 //! is.
 //!
-//! A library first; the `umbel` command is built on this and nothing else. [`Client::open`] opens a
-//! [`Profile`] and starts one task that drives the [`core`], which decides everything and touches
-//! nothing.
+//! A library first: the `umbel` command uses what this crate makes public, [`core::io`] included,
+//! and the words of `umbel_proto`. [`Client::open`] opens a [`Profile`] and starts one task that
+//! drives the [`core`], which decides everything and touches nothing.
 //!
 //! ```no_run
 //! # async fn example(address: umbel_proto::inbox::address::InboxAddress) -> Result<(), Box<dyn std::error::Error>> {

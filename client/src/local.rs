@@ -77,7 +77,7 @@ impl Place {
 }
 
 impl LocalNetwork {
-    /// Starts so many relays, all but the first through the first, and waits until they have
+    /// Starts `count` relays, all but the first through the first, and waits until they have
     /// [gathered](Self::gather).
     ///
     /// # Errors

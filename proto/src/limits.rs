@@ -102,7 +102,7 @@ pub const SUSPECT_BROKEN_MIN: u32 = 3;
 pub const SUSPECT_UNBUILT_MIN: u32 = 4;
 /// L2 over which these circuits must have gone (§6.4(10)).
 pub const SUSPECT_UNBUILT_L2_MIN: usize = 3;
-/// Relays that a hop says can't be had, in a row, before it is suspected itself (§6.4(10)).
+/// Relays in a row that a hop says are unreachable before it is suspected itself (§6.4(10)).
 pub const SUSPECT_NAMED_MIN: usize = 3;
 /// L2 suspected over one guard and no other, before the guard is suspected in their place
 /// (§6.4(10)).
@@ -225,7 +225,7 @@ pub const STORE_WAITERS_MAX: usize = 8;
 pub const REMOVE_MAX: usize = 512;
 /// Longest mean of the wait before a push; a longer one is cut to it (§10.2).
 pub const PUSH_DELAY_MEAN_MAX: Duration = Duration::from_secs(600);
-/// A wait before a push is cut at so many times its mean (§10.2).
+/// A wait before a push is at most this many times its mean (§10.2).
 pub const PUSH_DELAY_CUT: u32 = 5;
 /// Most bytes of records that were pushed and not yet removed (§10.2).
 pub const PUSH_WINDOW_BYTES: usize = 2 * FRAME_LEN_MAX;
@@ -252,7 +252,7 @@ pub const RECORD_LEN_MAX: usize = record_len(64);
 /// The greatest effort that a sender solves a puzzle for (§10.4).
 pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
 
-/// A wait between two deposits is cut at so many times its mean (§10.5).
+/// A wait between two deposits is at most this many times its mean (§10.5).
 pub const DEPOSIT_WAIT_CUT: u32 = 8;
 /// Least wait after an owner last heard of a holder, until it probes its subscription (§10.5).
 pub const PROBE_MIN: Duration = Duration::from_secs(30);

@@ -54,7 +54,7 @@ impl std::error::Error for InitError {}
 /// Why a relay did not start.
 #[derive(Debug)]
 pub enum StartError {
-    /// Its identity can't be had.
+    /// Its identity can't be read or made.
     Identity(KeyError),
     /// Another process has its data directory.
     InUse(PathBuf),

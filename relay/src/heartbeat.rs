@@ -23,7 +23,7 @@ use crate::running::{STORE_FILE, Stats, StatsSource};
 const FIRST: Duration = Duration::from_secs(300);
 /// From one beat to the next.
 const INTERVAL: Duration = Duration::from_secs(6 * 3600);
-/// Sizes are rounded up to so many MiB.
+/// Sizes are rounded up to a multiple of this, MiB.
 const MIB_STEP: u64 = 16;
 
 /// Logs a line five minutes after the start, and then every six hours, until the relay stops.

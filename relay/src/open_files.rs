@@ -88,7 +88,7 @@ impl OpenFiles {
     }
 }
 
-/// How many links so many files allow; at least half of the files are for them.
+/// How many links this limit of open files allows; at least half of the files are for them.
 fn links_within(limit: u64, links_max: usize) -> usize {
     let allowed = limit - RESERVE.min(limit / 2);
     links_max

@@ -46,7 +46,7 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     chain.stop().await
 }
 
-/// Something that bytes can be had through.
+/// Something that carries bytes.
 trait Carrier: Send + 'static {
     /// Carries as many bytes as this many records hold; returns how many.
     fn carry(&mut self, records: usize) -> impl Future<Output = Result<u64, BenchError>> + Send;

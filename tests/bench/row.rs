@@ -70,7 +70,7 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// Its unit.
     pub(super) unit: Unit,
-    /// The median, or the one value there is; `None` where it can't be had on this machine.
+    /// The median, or the only value; `None` where this machine can't measure it.
     pub(super) value: Option<f64>,
     /// The least.
     pub(super) min: Option<f64>,
@@ -89,7 +89,7 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// The figure that these values give; without any, it can't be had.
+    /// The figure that these values give; without any it was not measured.
     pub(super) fn of(
         name: &'static str,
         unit: Unit,

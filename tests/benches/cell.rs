@@ -41,7 +41,7 @@ fn relay_cell() -> Cell {
     Cell::new(Some(circ(7)), Command::Relay)
 }
 
-/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and
+/// The layers of a circuit of `hops` hops: hop `n`, counted from 0, has forward key `n` and
 /// backward key `100 + n`.
 fn origin(hops: usize) -> OriginLayers {
     let mut layers = OriginLayers::new();

@@ -33,7 +33,7 @@ use umbel_proto::network::Network;
 use umbel_proto::onion::origin::OriginLayers;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer};
 
-/// A count may differ from the one that is kept by one part in so many.
+/// A count may differ from the one on file by one part in this many.
 const TOLERANCE: u64 = 20;
 /// Length of the message that is sealed: it goes in the shortest record.
 const MESSAGE_LEN: usize = 100;
@@ -316,7 +316,7 @@ fn message() -> Message {
     }
 }
 
-/// The layers of a circuit of so many hops: hop `n`, counted from 0, has forward key `n` and
+/// The layers of a circuit of `hops` hops: hop `n`, counted from 0, has forward key `n` and
 /// backward key `100 + n`.
 fn origin(hops: usize) -> OriginLayers {
     let mut layers = OriginLayers::new();

@@ -175,7 +175,7 @@ impl<'a> Script<'a> {
         head
     }
 
-    /// A length of two bytes, and so many bytes.
+    /// A length in two bytes, then that many bytes.
     fn chunk(&mut self) -> &'a [u8] {
         let len = usize::from(self.u16());
         self.bytes(len)

@@ -102,7 +102,7 @@ fn circuits_never_have_a_relay_twice_among_the_first_three() {
             assert_eq!(
                 first.len(),
                 path.len().min(3),
-                "guard, layer 2 and middle differ"
+                "guard, L2 and middle differ"
             );
             assert!(
                 path.get(3)

@@ -232,7 +232,7 @@ fn relays_of_one_address_group_make_no_path() {
     )));
 }
 
-/// A world in which Bob has so many inboxes, and follows all of them from now on; their addresses.
+/// A world in which Bob has `count` inboxes and follows all of them from now on; their addresses.
 fn follow_many(seed: u64, count: usize) -> (World, Vec<InboxAddress>) {
     let mut world = world(seed);
     world.run_for(Duration::from_secs(1200));

@@ -12,7 +12,7 @@ use umbel_tests::scenario::{ALICE, BOB, is_held_by, patient};
 use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{RelayName, World};
 
-/// The relays at this place of Alice's circuits since her first so many notices, the last one last.
+/// The relays at this place of Alice's circuits, after her first `since` notices, in order.
 fn hops_since(world: &World, place: usize, since: usize) -> Vec<RelayId> {
     let at = |notice: &Notice| match notice {
         Notice::HopBuilt { hop, relay, .. } if *hop == place => Some(*relay),

@@ -613,7 +613,7 @@ mod tests {
         }
     }
 
-    /// A message that was in the outbox with so many of two holders, after these notices.
+    /// A message that `holders` of two held when it was in the outbox, after these notices.
     fn after(holders: usize, notices: &[Notice]) -> Delivery {
         after_at(Stage::One, holders, notices)
     }

@@ -478,7 +478,7 @@ fn no_circuit() -> Failure {
     )
 }
 
-/// How long fetching from so many mailboxes may take.
+/// How long fetching from these mailboxes may take.
 fn time_for(mailboxes: usize) -> Duration {
     TIMEOUT
         + TIMEOUT_EACH

@@ -55,7 +55,7 @@ fn run(workers: usize, work: impl Future<Output = Result<(), Failure>>) -> Resul
         .block_on(Box::pin(work))
 }
 
-/// Whether there may be so many threads more.
+/// Whether this process may start `count` more threads.
 fn check_threads(count: usize) -> io::Result<()> {
     let gate = RwLock::new(());
     let closed = gate.write();

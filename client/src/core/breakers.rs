@@ -137,7 +137,7 @@ mod tests {
         breakers.on_worked(&path(1, 32));
         assert!(
             !breakers.is_alone(relay(31)),
-            "it may be the layer 2 or the middle"
+            "it may be the L2 or the middle"
         );
         let mut breakers = Breakers::default();
         breakers.on_broken(at(0), LIFE, &path(1, 31));

@@ -55,7 +55,7 @@ impl Backoff {
         wait
     }
 
-    /// As after so many failures, the next try due at this time.
+    /// The state after `failures` failures, with the next try due at `retry_at`.
     pub(super) const fn resumed(failures: u32, retry_at: Instant) -> Self {
         Self { failures, retry_at }
     }

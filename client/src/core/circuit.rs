@@ -58,7 +58,6 @@ pub(super) struct Circuit {
     pub(super) hop_due_at: Option<Instant>,
     /// When it takes no new requests any more.
     pub(super) dirty_at: Instant,
-    /// The asker that waits on a stream.
     /// It carried an answer.
     pub(super) is_proven: bool,
     pub(super) idle_since: Instant,

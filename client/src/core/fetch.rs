@@ -80,12 +80,12 @@ struct Visiting {
     is_heard: bool,
     /// Subscriptions that worked and did not last, though the link did.
     drops: Backoff,
-    /// Records whose messages are durable here.
+    /// Records whose messages are durable here, to be removed from the holder.
     remove: Vec<RecordId>,
+    /// Records that a fetch in flight removes.
+    removing: Vec<RecordId>,
     /// Bytes that were pushed since something was last removed.
     pushed_bytes: usize,
-    /// Those of them that a fetch in flight removes.
-    removing: Vec<RecordId>,
     /// Records whose messages are being stored.
     unstored: BTreeSet<RecordId>,
     /// Whether there was more than came, or something has to come again.

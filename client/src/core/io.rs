@@ -89,8 +89,8 @@ pub enum Notice {
         /// Holders were asked to take it, so its reader may still get it.
         may_be_out: bool,
     },
-    /// A message is held durably by this many holders of as many as are wanted. Told when either
-    /// changes, and once more at the end of each attempt to have more holders than are wanted.
+    /// How many holders hold a message durably. Told when `holders` or `wanted` changes, and once
+    /// more at the end of each attempt to have more holders than are wanted.
     Held {
         /// Which message.
         id: MessageId,
@@ -166,7 +166,7 @@ pub enum Notice {
     NoCircuits,
 }
 
-/// Whether a message with so many holders needs no more, where so many are wanted.
+/// Whether `holders` suffice when `wanted` are wanted.
 pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
     holders > 0 && holders >= wanted
 }
@@ -225,7 +225,7 @@ pub enum Warning {
         seconds: u64,
     },
     /// More than three in ten circuits through a guard failed, over whatever other relays they
-    /// went. It is used no more where another can be had.
+    /// went. It is no longer used where there is another.
     GuardFails,
     /// A mailbox of this inbox is gone; another takes its place.
     MailboxReplaced {
@@ -278,7 +278,7 @@ pub struct StoreTicket(pub u64);
 #[derive(Clone)]
 #[expect(missing_debug_implementations, reason = "holds messages and keys")]
 pub enum StoreOp {
-    /// Guards and layer-2 relays.
+    /// Guards and L2 relays.
     PutPaths(Vec<u8>),
     /// The book of relays.
     Book(BookOp),
@@ -317,7 +317,7 @@ pub enum StoreOp {
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Snapshot {
-    /// Guards and layer-2 relays.
+    /// Guards and L2 relays.
     pub paths: Option<Vec<u8>>,
     /// How far the clock was to be believed.
     pub clock: Option<Vec<u8>>,
@@ -352,8 +352,7 @@ pub struct OutboxEntry {
     pub wanted: usize,
     /// Why the last attempt failed, unless that was overcome.
     pub obstacle: Option<DeferReason>,
-    /// Before when nothing is done about it, if it waits; a client that is started after that tries
-    /// it at once.
+    /// When it is tried next, if it waits; a client started later tries at once.
     pub next_try_at: Option<WallTime>,
 }
 

@@ -62,7 +62,7 @@ use wake::Wake;
 /// The store gave back other data than was put there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotFault {
-    /// The guards and layer-2 relays can't be read.
+    /// The guards and L2 relays can't be read.
     Paths,
     /// This inbox can't be read.
     Inbox(String),

@@ -734,8 +734,7 @@ impl Outbox {
     }
 }
 
-/// Whether a message of this length has a place beside so many others, whose bodies come to so many
-/// bytes.
+/// Whether an outbox of `messages` messages, `bytes` bytes in all, has room for one of `len` bytes.
 const fn has_room(messages: usize, bytes: usize, len: usize) -> bool {
     messages < MESSAGES_MAX && bytes.saturating_add(len) <= BYTES_MAX
 }

@@ -1,9 +1,8 @@
-//! Which relays a circuit goes through: guard, pinned layer 2, fresh middle (docs/protocol.md
-//! §6.4(1)).
+//! Which relays a circuit goes through: guard, pinned L2, fresh middle (docs/protocol.md §6.4(1)).
 //!
 //! Never two of the three in one address group. The terminal is somebody else's choice: it may
-//! repeat guard or layer 2, so that choosing it can't push this client to another guard; it is
-//! never the middle, its neighbour.
+//! repeat guard or L2, so that choosing it can't push this client to another guard; it is never the
+//! middle, its neighbour.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -88,7 +87,7 @@ struct Rest {
     by: RelayId,
     /// Another said the same since.
     is_agreed: bool,
-    /// It can be had, and is suspected of breaking circuits: only an answer clears it.
+    /// It is reachable, and suspected of breaking circuits: only an answer clears it.
     is_suspect: bool,
 }
 
@@ -110,7 +109,7 @@ impl Paths {
         })
     }
 
-    /// Keeps guards and layer 2 complete while the view changes and time passes.
+    /// Keeps guards and L2 complete while the view changes and time passes.
     pub(super) fn refresh(&mut self, cx: &mut Context<'_>) {
         if !cx.is_ready {
             return;
@@ -188,7 +187,7 @@ impl Avoided {
         }
     }
 
-    /// This relay can be had.
+    /// This relay is reachable.
     pub(super) fn on_made(&mut self, relay: RelayId) {
         if self.rests.get(&relay).is_some_and(|rest| !rest.is_suspect) {
             self.rests.remove(&relay);

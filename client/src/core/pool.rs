@@ -337,8 +337,8 @@ impl Pool {
         self.on_circuit_cell(cx, key, command, &mut cell);
     }
 
-    /// Does what is due: failed steps, circuits past their time, stubs, guards. So many stubs are
-    /// about to be asked for; seeds are all that is left to try for somebody else.
+    /// Does what is due: failed steps, circuits past their time, stubs, guards. `expected`: stubs
+    /// about to be needed. `are_seeds_tried`: every seed was tried, so a new guard may be drawn.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_seeds_tried: bool) {
         self.paced_until = None;
         self.end_silent_links(cx);
@@ -696,7 +696,7 @@ impl Pool {
     }
 }
 
-/// Hops of a stub: guard, layer 2, middle.
+/// Hops of a stub: guard, L2, middle.
 const STUB_HOPS: usize = 3;
 
 #[cfg(test)]

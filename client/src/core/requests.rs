@@ -134,8 +134,8 @@ pub(super) enum AskFault {
     /// It was reached, and said nothing in time, or something that is no answer, or breaks circuits
     /// while others don't.
     Silent,
-    /// Circuits break before an answer comes, so that it may never have been asked: so many in a
-    /// row, over so many guards.
+    /// Circuits break before an answer comes, so the relay may never have been asked. How many
+    /// broke in a row, and over how many guards.
     Broken { circuits: u32, guards: u32 },
     /// It had been asked, or had answered, and then the link was lost.
     Lost,
@@ -246,8 +246,8 @@ impl Requests {
         answers
     }
 
-    /// Without a view no circuit can be had, which is nobody's failure: what waits for one waits
-    /// for the view.
+    /// Without a view no circuit can be built, and no relay is at fault: these requests wait for
+    /// the view.
     fn hold(&mut self, cx: &Context<'_>) {
         let params = &cx.network.params;
         for ask in self

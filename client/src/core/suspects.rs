@@ -1,10 +1,10 @@
 //! Which relay may be behind circuits that break once they are built (docs/protocol.md §6.4(10)).
 //!
 //! Any relay on the way can break one, and the origin can't see which did. What the broken ones
-//! have in common is suspected, and nothing else: a guard only once circuits broke over several
-//! layer-2 relays and to several terminals, with none in between that carried an answer; a relay
-//! behind it only where the guard broke no others. A hop that says of several relays that they
-//! can't be had is suspected rather than they. A suspect rests; it is not condemned.
+//! have in common is suspected, and nothing else: a guard only once circuits broke over several L2
+//! relays and to several terminals, with none in between that carried an answer; a relay behind it
+//! only where the guard broke no others. A hop that says of several relays that they are
+//! unreachable is suspected in their place. A suspect rests; it is not condemned.
 
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    /// Adds the way behind the guard: layer 2, middle, terminal, as far as it goes. Says whether it
+    /// Adds the way behind the guard: L2, middle, terminal, as far as it goes. Says whether it
     /// counts: a few circuits to each terminal do, lest one that breaks whatever comes to it were
     /// enough.
     pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
@@ -56,7 +56,7 @@ impl Trail {
         *count <= SUSPECT_BROKEN_MIN
     }
 
-    /// Whether so many distinct relays were at each place.
+    /// Whether at least this many distinct relays were at each place.
     pub(super) fn has(&self, layer2: usize, middles: usize, terminals: usize) -> bool {
         self.layer2.len() >= layer2
             && self.middles.len() >= middles
@@ -72,8 +72,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Whether one that failed on this way behind the guard counts: no layer 2 and no middle on it
-    /// has a part in more than all others together, but for one.
+    /// Whether one that failed on this way behind the guard counts: no L2 and no middle on it has a
+    /// part in more than all others together, but for one.
     pub(super) fn takes(&self, way: &[RelayId]) -> bool {
         let share = |relay| self.by.get(relay).copied().unwrap_or_default();
         way.iter()
@@ -127,10 +127,9 @@ pub(super) struct Suspects {
     on_probation: BTreeSet<RelayId>,
     /// Circuits that could not be built, since one was.
     unbuilt: BTreeMap<RelayId, Unbuilt>,
-    /// The relays that each hop behind the guard says can't be had, since it last had one.
+    /// The relays that each hop behind the guard calls unreachable, since it last reached one.
     named: BTreeMap<RelayId, BTreeSet<RelayId>>,
-    /// The guards over which each layer-2 relay came under suspicion since it last carried an
-    /// answer.
+    /// The guards over which each L2 relay came under suspicion since it last carried an answer.
     over_guards: BTreeMap<RelayId, BTreeSet<RelayId>>,
     rests: BTreeMap<RelayId, Backoff>,
     /// Circuits that broke since one carried an answer, over whatever guard.
@@ -199,8 +198,8 @@ impl Suspects {
         }
     }
 
-    /// The last relay of this path can't be had, says the one before it, unless the guard made that
-    /// up. What is common to such failures is who reports them.
+    /// The last relay of this path is unreachable, says the one before it, unless the guard made
+    /// that up. Such failures have in common who reports them.
     pub(super) fn on_named(
         &mut self,
         cx: &mut Context<'_>,
@@ -272,7 +271,7 @@ impl Suspects {
         self.suspect_behind(cx, path, relay, Vec::new(), true)
     }
 
-    /// Whether this guard is left alone while another can be had.
+    /// Whether this guard is left alone while there is another.
     pub(super) fn is_suspect(&self, guard: RelayId, now: Instant) -> bool {
         self.rests.get(&guard).is_some_and(|rest| !rest.is_due(now))
     }
@@ -295,9 +294,9 @@ impl Suspects {
         self.rests.values().map(Backoff::retry_at)
     }
 
-    /// A relay behind the guard is suspected. A guard sees its layer 2 and could break circuits
-    /// over those that it does not like: where several come under suspicion over it, and over no
-    /// other, it is the guard.
+    /// A relay behind the guard is suspected. A guard sees its L2 and could break circuits over
+    /// those that it does not like: where several come under suspicion over it, and over no other,
+    /// it is the guard.
     fn suspect_behind(
         &mut self,
         cx: &mut Context<'_>,

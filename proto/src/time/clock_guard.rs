@@ -357,7 +357,7 @@ mod tests {
             machine
         }
 
-        /// Runs for so many seconds, with a look a minute.
+        /// Runs for this many seconds, and looks once a minute.
         fn run(&mut self, seconds: u64) -> Vec<ClockJump> {
             let mut jumps = Vec::new();
             for passed in (0..seconds).step_by(60) {
@@ -380,7 +380,7 @@ mod tests {
             self.look()
         }
 
-        /// Off, and on again when the calendar says so many seconds more.
+        /// Switched off, and on again this many seconds later by the calendar.
         fn restart(&mut self, seconds: i64) -> Option<ClockJump> {
             self.wall = self.wall.saturating_add_signed(seconds);
             self.ran = 7;

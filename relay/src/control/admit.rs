@@ -8,7 +8,7 @@ use umbel_proto::time::{Duration, Instant};
 /// Admits creates at a rate, with a burst: a generic cell rate algorithm on the time given.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CreateLimit {
-    /// When the bucket will be empty of debt.
+    /// When all admitted creates are paid for.
     paid_until: Instant,
     interval: Duration,
     tolerance: Duration,

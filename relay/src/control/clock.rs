@@ -9,15 +9,15 @@ use umbel_proto::time::{ClockJump, Duration, Instant, PeerClock};
 use super::context::Context;
 use super::io::News;
 
-/// Beyond so many linked relays, one more link is no reason to compare clocks at once: the next
-/// sweep does.
+/// With more linked relays than this, a new link does not make this relay compare clocks at once:
+/// the next sweep does.
 const JUDGED_AT_ONCE_MAX: usize = 16;
 
-/// So many clocks of relays that are known for what they are can be believed against this relay's.
+/// From this many known relays on, it is our clock that is wrong.
 const VOTES_SURE: usize = 3;
 
-/// A verdict other than the last counts once it has held for so long: links that come and go do not
-/// make the log swing.
+/// A changed verdict counts once it has held for this long: links that come and go do not make the
+/// log swing.
 const VERDICT_HOLDS: Duration = Duration::from_secs(10 * 60);
 
 /// What other relays' clocks say of this one.

@@ -16,7 +16,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// A relay with so many seeds.
+    /// A relay with this many seeds.
     fn new(seeds: u16) -> Self {
         let bench = Bench::new(seeds);
         let discovery = Discovery::new(bench.shared.relay, bench.moment.now);

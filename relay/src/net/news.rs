@@ -77,7 +77,7 @@ fn words(news: News) -> (Level, String) {
     }
 }
 
-/// How far this clock is from others that are so many seconds ahead of it, in words that go before
+/// How far this clock is from others that are `ahead` seconds ahead of it, in words that go before
 /// `that of`.
 pub(crate) fn clock_off_by(ahead: i64) -> String {
     let way = if ahead > 0 { "behind" } else { "ahead of" };

@@ -2,8 +2,8 @@
 //! what it asks.
 //!
 //! After each batch of what happened it drains the effects in their order, tables before cells: see
-//! [`TableUpdates`](super::conn::TableUpdates). It never waits for a link, nor for the store: an op
-//! that the store has no room for is answered at once as one that failed.
+//! [`TableUpdates`](crate::forward::TableUpdates). It never waits for a link, nor for the store: an
+//! op that the store has no room for is answered at once as one that failed.
 
 use std::collections::{HashMap, VecDeque};
 use std::iter;
@@ -287,7 +287,7 @@ impl Plane {
         };
         handle.updates.push(update);
         if is_removal {
-            handle.queue.wake(); // the keys are to be gone now, not when the peer next says something
+            handle.queue.wake(); // so that removed keys are erased promptly
         }
     }
 

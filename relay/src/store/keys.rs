@@ -15,7 +15,7 @@ pub const IDENTITY_FILE: &str = "identity";
 const MAGIC: [u8; 16] = *b"umbel-identity-1";
 const FILE_LEN: usize = MAGIC.len() + 32;
 
-/// Why the identity can't be had.
+/// Why the identity can't be read or made.
 #[derive(Debug)]
 pub enum KeyError {
     /// There is one already; it is left as it is.

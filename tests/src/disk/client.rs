@@ -59,7 +59,7 @@ impl ClientDisk {
         }
     }
 
-    /// Guards and layer 2, as the core wrote them.
+    /// Guards and L2, as the core wrote them.
     pub fn paths(&self) -> Option<&[u8]> {
         self.paths.as_deref()
     }

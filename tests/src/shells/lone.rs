@@ -109,12 +109,12 @@ pub struct LoneRelay {
 }
 
 impl LoneRelay {
-    /// A relay that knows so many others.
+    /// A relay that knows this many others.
     pub fn new(neighbours: u8) -> Self {
         Self::in_network(Network::local(), neighbours)
     }
 
-    /// A relay of this network that knows so many others, all at one address.
+    /// A relay of this network that knows this many others, all at one address.
     pub fn in_network(network: Network, neighbours: u8) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let neighbours: Vec<_> = (1..=neighbours)
@@ -194,7 +194,7 @@ impl LoneRelay {
         }
     }
 
-    /// The relay's calendar is so many seconds ahead from now on.
+    /// From now on the relay's calendar is this many seconds ahead.
     pub fn set_clock(&mut self, ahead: i64) {
         self.clock_ahead = ahead;
     }
@@ -219,7 +219,7 @@ impl LoneRelay {
         self.link_up_with_clock(link, peer, is_dialler, 0);
     }
 
-    /// A link is up with a peer whose clock is so many seconds ahead.
+    /// A link is up with a peer whose clock is this many seconds ahead.
     pub fn link_up_with_clock(
         &mut self,
         link: LinkId,

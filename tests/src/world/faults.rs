@@ -8,7 +8,7 @@ use super::network::Node;
 use crate::shells::{ClientName, RelayName};
 
 impl World {
-    /// From now on a node's calendar is so many seconds ahead; 0 sets it right.
+    /// From now on a node's calendar is this many seconds ahead; 0 sets it right.
     pub fn set_clock(&mut self, node: Node, ahead: i64) {
         self.clocks.insert(node, ahead);
     }

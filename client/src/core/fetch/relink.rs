@@ -24,7 +24,7 @@ pub(super) struct Relinks {
 }
 
 impl Relinks {
-    /// A subscription was lost with the link: how long it waits, with so many that do.
+    /// A subscription was lost with the link: how long it waits, when `places` subscriptions do.
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, places: usize) -> Duration {
         let mean = self.mean(cx.now, places);
         exponential(mean, cx.rng)

@@ -187,7 +187,7 @@ fn fail(
     told.contains(&Notice::Warning(Warning::GuardFails))
 }
 
-/// Ways that have nothing in common but this many layer-2 relays and terminals.
+/// Ways that have nothing in common but this many L2 relays and terminals.
 fn ways(count: u8, layer2: u8, terminals: u8) -> impl Iterator<Item = [u8; 3]> {
     (0..count).map(move |number| {
         [

@@ -80,7 +80,7 @@ impl Bench {
         self.with(|outbox, cx, _, _| outbox.send(cx, ID, address, vec![7; 100], None));
     }
 
-    /// The descriptor is found: it names so many mailboxes.
+    /// The descriptor is found: it names this many mailboxes.
     fn find(&mut self, mailboxes: u8) {
         let descriptor = Arc::new(InboxDescriptor {
             revision: 1,
@@ -160,7 +160,7 @@ const TAKEN: Answer = Answer::Mailbox(MailboxReply::Deposited);
 const FULL: Answer = Answer::Mailbox(MailboxReply::Refused(Refusal::Full));
 const SILENT: Answer = Answer::Failed(AskFault::Silent);
 
-/// All of so many holders were asked, and the store was.
+/// All `holders` holders were asked, and the store was.
 fn asked(network: Network, holders: u8) -> Bench {
     let mut bench = Bench::new(network);
     bench.send();

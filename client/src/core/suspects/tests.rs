@@ -136,7 +136,7 @@ fn a_middle_is_suspected_where_its_guard_broke_no_others() {
     assert_eq!(
         after_broken(&mut Suspects::default(), &over_one),
         Suspected::Nobody,
-        "it may be the layer 2"
+        "it may be the L2"
     );
 }
 
@@ -217,7 +217,7 @@ fn what_is_common_to_more_than_half_does_not_count() {
     let counted = (0..30)
         .filter(|number| count(&mut shares, &[relay(11), relay(21 + number), relay(31)]))
         .count();
-    assert_eq!(counted, 1, "all over one layer 2");
+    assert_eq!(counted, 1, "all over one L2");
     let mut shares = Shares::default();
     let counted = (0..30)
         .filter(|number| count(&mut shares, &[relay(11 + number % 3), relay(21), relay(31)]))

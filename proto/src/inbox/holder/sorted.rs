@@ -9,9 +9,9 @@ use core::convert::identity;
 
 /// Room for one entry at first, then twice as much each time.
 const GROWTH: usize = 1;
-/// Room is given back when no more than one in so many places is used.
+/// Room is given back when at most one place in this many is used.
 const SHRINK_AT: usize = 4;
-/// So many entries are added or taken out one by one; more, in one pass.
+/// Up to this many entries are added or taken out one by one; more, in one pass.
 const FEW: usize = 8;
 
 /// Entries by ascending key.

@@ -89,9 +89,8 @@ impl Directory {
         Some(reply.encode())
     }
 
-    /// Forgets inbox descriptors that nobody asks for any more by confirmed time, and that were
-    /// kept for so long after. A publisher whose clock is slow may still be in the epoch before
-    /// (§9.3).
+    /// Removes inbox descriptors whose epoch ended, by confirmed time, more than 1 h + `kept` ago.
+    /// The hour is for a publisher whose clock is slow and still in the epoch before (§9.3).
     pub(in super::super) fn expire(&mut self, cx: &mut Context<'_>, kept: Duration) {
         let kept = CLOCK_SKEW_MAX + kept;
         let confirmed = cx.clock.confirmed().as_secs();

@@ -268,8 +268,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Reads a batch and forwards it.
     fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), LinkEnd> {
         let read = self.reader.read(cx, &mut self.stream, &mut self.cells);
-        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came:
-        // keys that are to be gone go.
+        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came,
+        // so that removed keys are erased promptly.
         self.forwarding.apply(&self.updates);
         let received = &mut self.reader.received;
         if !received.is_empty() {

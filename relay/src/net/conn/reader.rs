@@ -17,7 +17,7 @@ const READ_BATCH_CELLS: usize = 32;
 /// The cells that have come and are not handled yet.
 #[derive(Default)]
 pub(super) struct Reader {
-    /// A cell of which only so many bytes have come.
+    /// A cell that has come in part, and how many bytes of it have.
     partial: Option<(Cell, usize)>,
     /// Whole cells, in the order they came.
     pub(super) received: Vec<Cell>,

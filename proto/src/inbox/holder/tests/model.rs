@@ -24,7 +24,7 @@ enum Step {
     },
     StoreAll,
     Pass(u64),
-    /// The calendar is wrong from now on, by so many days, and not confirmed.
+    /// From now on the calendar is wrong by this many days, and not confirmed.
     Jump(i64),
     /// It is right again.
     Heal,
