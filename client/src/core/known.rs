@@ -6,7 +6,7 @@ use umbel_proto::directory::choice::Candidates;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Moment, WallTime};
 
 use super::path::are_enough;
 use super::{CLOCK_STORE_EVERY, Core, HEARTBEAT, Notice, StoreOp};
@@ -37,16 +37,16 @@ impl Core {
     }
 
     /// Looks how far the calendar has moved, and whether the linked relays say the same.
-    pub(super) fn look_at_clock(&mut self, now: Instant, wall: WallTime) {
-        if self.clock.look(now, wall).is_some() {
+    pub(super) fn look_at_clock(&mut self, moment: Moment) {
+        if self.clock.look(moment.now, moment.wall).is_some() {
             // Other descriptors may be dead now.
-            self.expires_at = now;
+            self.expires_at = moment.now;
             self.is_clock_jumped = true;
         }
         let (agreeing, linked) = self
             .pool
             .links
-            .clocks_agreeing(now, wall, &self.network.params);
+            .clocks_agreeing(moment, &self.network.params);
         if linked > 0 {
             let is_right = agreeing * 2 > linked;
             self.outbox.judge_clock(is_right);
@@ -58,28 +58,28 @@ impl Core {
                 .is_none_or(|jump| jump <= CLOCK_CONFIRMED_BY_ONE_MAX);
             if is_right && (agreeing > 1 || is_short) && !self.clock.may_delete() {
                 self.clock.confirm();
-                self.clock_stored_at = now;
+                self.clock_stored_at = moment.now;
             }
         }
-        if self.clock_stored_at > now {
+        if self.clock_stored_at > moment.now {
             return;
         }
-        self.clock_stored_at = now + CLOCK_STORE_EVERY;
+        self.clock_stored_at = moment.now + CLOCK_STORE_EVERY;
         self.out.store(StoreOp::PutClock(self.clock.state()));
     }
 
     /// Takes dead descriptors out of the view, once a heartbeat, and looks again at which relays
     /// may be drawn.
-    pub(super) fn expire(&mut self, now: Instant, wall: WallTime) {
-        if self.expires_at > now {
+    pub(super) fn expire(&mut self, moment: Moment) {
+        if self.expires_at > moment.now {
             return;
         }
-        self.expires_at = now + HEARTBEAT;
+        self.expires_at = moment.now + HEARTBEAT;
         self.book
-            .expire(&self.network, wall, self.clock.confirmed());
+            .expire(&self.network, moment.wall, self.clock.confirmed());
         self.store_book();
         self.is_view_changed = true;
-        self.look_at_view(wall);
+        self.look_at_view(moment.wall);
     }
 
     fn store_book(&mut self) {

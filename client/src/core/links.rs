@@ -13,7 +13,7 @@ use umbel_proto::limits::{
 };
 use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant, PeerClock, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
 use super::Context;
 use super::chance::{Backoff, between};
@@ -463,16 +463,11 @@ impl Links {
 
     /// How many of the peers' clocks and ours differ by no more than the network bears, and how
     /// many there are.
-    pub(super) fn clocks_agreeing(
-        &self,
-        now: Instant,
-        wall: WallTime,
-        params: &Params,
-    ) -> (usize, usize) {
+    pub(super) fn clocks_agreeing(&self, moment: Moment, params: &Params) -> (usize, usize) {
         PeerClock::agreeing(
             self.up.values().map(|link| link.clock),
-            now,
-            wall,
+            moment.now,
+            moment.wall,
             params.clock_warn,
         )
     }

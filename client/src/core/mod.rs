@@ -41,7 +41,7 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
-use umbel_proto::time::{ClockGuard, Duration, Instant, PeerClock, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
 
 use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
@@ -110,8 +110,7 @@ pub struct Core {
     fetching: Fetching,
     out: Outgoing,
     /// When everything that was due was last done.
-    driven_at: Instant,
-    driven_wall: WallTime,
+    driven_at: Moment,
     wake: Wake,
     /// When the view is next looked through for what has expired.
     expires_at: Instant,
@@ -173,10 +172,10 @@ impl Outgoing {
 
 /// Borrows what a [`Context`] is made of, and leaves the machines free.
 macro_rules! context {
-    ($core:ident, $now:expr, $wall:expr, $rng:expr) => {
+    ($core:ident, $moment:expr, $rng:expr) => {
         Context {
-            now: $now,
-            wall: $wall,
+            now: $moment.now,
+            wall: $moment.wall,
             confirmed: $core.clock.confirmed(),
             is_clock_sure: $core.clock.may_delete(),
             network: &$core.network,
@@ -199,17 +198,16 @@ impl Core {
         network: Network,
         seeds: Vec<Peer>,
         snapshot: Snapshot,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, SnapshotFault> {
+        let Moment { now, wall } = moment;
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
         let pool = Pool::new(
             Paths::restore(snapshot.paths.as_deref())?,
             &network.params,
-            now,
-            wall,
+            moment,
         );
         let (mut clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
         let is_start_news = clock.count_start(wall);
@@ -233,9 +231,8 @@ impl Core {
             outbox: Outbox::default(),
             fetching: Fetching::default(),
             out: Outgoing::default(),
-            driven_at: now,
-            driven_wall: wall,
-            wake: Wake::new(now, wall),
+            driven_at: moment,
+            wake: Wake::new(moment),
             expires_at: now + HEARTBEAT,
             sent_cells: 0,
             received_cells: 0,
@@ -246,30 +243,24 @@ impl Core {
             core.inboxes.restore(name, &state)?;
         }
         for (id, state) in snapshot.outbox {
-            let mut cx = context!(core, now, wall, rng);
+            let mut cx = context!(core, moment, rng);
             core.outbox.restore(&mut cx, id, &state)?;
         }
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
         }
-        core.look_at_view(wall);
+        core.look_at_view(moment.wall);
         if !core.is_ready {
             core.tell_waiting();
         }
-        core.drive(now, wall, rng);
+        core.drive(moment, rng);
         Ok(core)
     }
 
     /// Does what the user wants.
-    pub fn handle_command(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        command: Command,
-        rng: &mut dyn CryptoRng,
-    ) {
-        self.look_awake(now, wall, rng);
-        let mut cx = context!(self, now, wall, rng);
+    pub fn handle_command(&mut self, moment: Moment, command: Command, rng: &mut dyn CryptoRng) {
+        self.look_awake(moment, rng);
+        let mut cx = context!(self, moment, rng);
         if !matches!(
             command,
             Command::Stop | Command::Cancel(_) | Command::Adopt { .. }
@@ -294,13 +285,13 @@ impl Core {
                 is_interactive,
             } if self.inboxes.contains(&name) => {
                 self.inboxes.report(&name);
-                self.fetching.listen(now, name, is_interactive);
+                self.fetching.listen(moment.now, name, is_interactive);
             }
             // The shell names inboxes that are there; for another there is nothing to fetch.
             Command::Listen { .. } => {}
             Command::Seeds(mut seeds) => {
                 seeds.extend(self.network.seeds.iter().cloned());
-                self.sync.set_seeds(now, seeds);
+                self.sync.set_seeds(moment.now, seeds);
             }
             Command::Stop => {
                 self.is_stopped = true;
@@ -309,84 +300,70 @@ impl Core {
                 self.pool.stop(&mut cx);
             }
         }
-        self.drive(now, wall, rng);
+        self.drive(moment, rng);
     }
 
     /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated; `hello` is the
     /// peer's.
     pub fn handle_link_up(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         relay: RelayId,
         hello: Hello,
         rng: &mut dyn CryptoRng,
     ) {
-        self.look_awake(now, wall, rng);
-        self.look_at_clock(now, wall);
+        self.look_awake(moment, rng);
+        self.look_at_clock(moment);
         let was_cut_off = self.pool.guard_in_use().is_none();
         let Hello {
             descriptor, clock, ..
         } = hello;
-        let target = descriptor.and_then(|bytes| self.learn_peer(wall, relay, &bytes));
-        let mut cx = context!(self, now, wall, rng);
+        let target = descriptor.and_then(|bytes| self.learn_peer(moment.wall, relay, &bytes));
+        let mut cx = context!(self, moment, rng);
         if self.is_stopped {
             cx.out.links.push_back(LinkOp::Close(link));
             return;
         }
-        self.pool
-            .handle_link_up(&mut cx, link, relay, target, PeerClock::said(now, clock));
-        self.sync.on_link_up(now);
-        self.drive(now, wall, rng);
+        self.pool.handle_link_up(
+            &mut cx,
+            link,
+            relay,
+            target,
+            PeerClock::said(moment.now, clock),
+        );
+        self.sync.on_link_up(moment.now);
+        self.drive(moment, rng);
         if was_cut_off && self.pool.guard_in_use().is_some() {
-            self.outbox.flush(&mut context!(self, now, wall, rng));
-            self.drive(now, wall, rng);
+            self.outbox.flush(&mut context!(self, moment, rng));
+            self.drive(moment, rng);
         }
     }
 
     /// A link is gone.
-    pub fn handle_link_down(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        self.look_awake(now, wall, rng);
-        let mut cx = context!(self, now, wall, rng);
+    pub fn handle_link_down(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
+        self.look_awake(moment, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool.handle_link_down(&mut cx, link);
-        self.sync.on_link_lost(now);
-        self.drive(now, wall, rng);
+        self.sync.on_link_lost(moment.now);
+        self.drive(moment, rng);
     }
 
     /// A link's peer is silent for longer than its padding or keepalives allow.
-    pub fn handle_link_quiet(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        self.look_awake(now, wall, rng);
-        let mut cx = context!(self, now, wall, rng);
+    pub fn handle_link_quiet(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
+        self.look_awake(moment, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool.handle_link_quiet(&mut cx, link);
-        self.drive(now, wall, rng);
+        self.drive(moment, rng);
     }
 
     /// A link asked for with [`LinkOp::Dial`] can't be made.
-    pub fn handle_dial_failed(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        relay: RelayId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        self.look_awake(now, wall, rng);
-        let mut cx = context!(self, now, wall, rng);
+    pub fn handle_dial_failed(&mut self, moment: Moment, relay: RelayId, rng: &mut dyn CryptoRng) {
+        self.look_awake(moment, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool.handle_dial_failed(&mut cx, relay);
-        self.sync.on_link_lost(now);
-        self.drive(now, wall, rng);
+        self.sync.on_link_lost(moment.now);
+        self.drive(moment, rng);
         if self.pool.links.is_cut_off() && !self.is_stopped {
             self.out.notices.push_back(Notice::Unreachable);
         }
@@ -395,42 +372,40 @@ impl Core {
     /// A cell came, other than `Hello` and `Padding`, which the shell keeps to itself.
     pub fn handle_cell(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         cell: Cell,
         rng: &mut dyn CryptoRng,
     ) {
-        self.look_awake(now, wall, rng);
+        self.look_awake(moment, rng);
         self.received_cells += 1;
-        let mut cx = context!(self, now, wall, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool.handle_cell(&mut cx, link, cell);
-        self.drive(now, wall, rng);
+        self.drive(moment, rng);
     }
 
     /// The store did, or could not do, what [`Core::poll_store`] asked for under this ticket.
     pub fn handle_stored(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         ticket: StoreTicket,
         is_stored: bool,
         rng: &mut dyn CryptoRng,
     ) {
-        self.look_awake(now, wall, rng);
-        let mut cx = context!(self, now, wall, rng);
+        self.look_awake(moment, rng);
+        let mut cx = context!(self, moment, rng);
         // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done
         // again.
         let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
             || self.outbox.on_stored(&mut cx, ticket, is_stored)
             || self.inboxes.on_stored(&cx, ticket, is_stored);
-        self.drive(now, wall, rng);
+        self.drive(moment, rng);
     }
 
-    /// Does what is due by `now`; spurious calls do nothing.
-    pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        self.look_awake(now, wall, rng);
-        self.drive(now, wall, rng);
+    /// Does what is due by then; spurious calls do nothing.
+    pub fn handle_timeout(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        self.look_awake(moment, rng);
+        self.drive(moment, rng);
     }
 
     /// Something to store.
@@ -461,7 +436,7 @@ impl Core {
             return None;
         }
         // Earlier due steps were done then, or wait for an event.
-        let after = self.driven_at;
+        let after = self.driven_at.now;
         let soonest = [
             self.pool.timeout(after, &self.network.params),
             self.requests.timeout(after),
@@ -493,9 +468,7 @@ impl Core {
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),
             circuits: self.pool.built_count(),
-            outbox: self
-                .outbox
-                .list(&self.network.params, self.driven_at, self.driven_wall),
+            outbox: self.outbox.list(&self.network.params, self.driven_at),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,
@@ -507,10 +480,10 @@ impl Core {
         let guard = self.pool.guard_in_use().map(|(_, link)| link);
         match links.up_since(guard) {
             Some((relay, since)) => {
-                let age = self.driven_at.since(since);
+                let age = self.driven_at.now.since(since);
                 Contact::Reached {
                     relay,
-                    since: WallTime(self.driven_wall.as_secs().saturating_sub(age.as_secs())),
+                    since: WallTime(self.driven_at.wall.as_secs().saturating_sub(age.as_secs())),
                 }
             }
             None if links.is_dialling() => Contact::Trying,
@@ -545,34 +518,37 @@ impl Core {
     }
 
     /// Before anything else: notices that the machine slept.
-    fn look_awake(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        let due_at = self.wake.is_gap(now).then(|| self.poll_timeout()).flatten();
-        if !self.wake.has_slept(now, wall, due_at) || self.is_stopped {
+    fn look_awake(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        let due_at = self
+            .wake
+            .is_gap(moment.now)
+            .then(|| self.poll_timeout())
+            .flatten();
+        if !self.wake.has_slept(moment, due_at) || self.is_stopped {
             return;
         }
         tracing::debug!("the machine slept: links are tried out");
-        let mut cx = context!(self, now, wall, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool.handle_wake(&mut cx);
         self.requests.handle_wake(&cx);
     }
 
     /// Lets every part do what is due, until none has anything more to do for another.
-    fn drive(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        self.driven_at = now;
-        self.driven_wall = wall;
+    fn drive(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
+        self.driven_at = moment;
         if self.is_stopped {
             return;
         }
-        self.look_at_clock(now, wall);
-        self.expire(now, wall);
+        self.look_at_clock(moment);
+        self.expire(moment);
         if core::mem::take(&mut self.is_clock_jumped) {
-            let mut cx = context!(self, now, wall, rng);
+            let mut cx = context!(self, moment, rng);
             self.pool.links.judge_clock(&mut cx);
         }
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
-            let mut cx = context!(self, now, wall, rng);
-            let are_seeds_tried = self.sync.are_all_tried(&self.pool, now);
+            let mut cx = context!(self, moment, rng);
+            let are_seeds_tried = self.sync.are_all_tried(&self.pool, moment.now);
             self.pool.drive(&mut cx, expected, are_seeds_tried);
             self.sync
                 .drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
@@ -590,15 +566,15 @@ impl Core {
                 self.sync.on_violation(&mut cx, relay);
                 self.requests.forget_sync(relay);
             }
-            let is_news = self.sync.are_all_tried(&self.pool, now) != are_seeds_tried;
+            let is_news = self.sync.are_all_tried(&self.pool, moment.now) != are_seeds_tried;
             if answers.is_empty() && !self.pool.has_events() && !is_news {
                 break;
             }
             for (asker, answer) in answers {
-                self.on_answer(now, wall, asker, answer, rng);
+                self.on_answer(moment, asker, answer, rng);
             }
         }
-        let mut cx = context!(self, now, wall, rng);
+        let mut cx = context!(self, moment, rng);
         self.pool
             .tidy_links(&mut cx, |relay| self.sync.wants(relay));
     }
@@ -614,15 +590,8 @@ impl Core {
         }
     }
 
-    fn on_answer(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        asker: Asker,
-        answer: Answer,
-        rng: &mut dyn CryptoRng,
-    ) {
-        let mut cx = context!(self, now, wall, rng);
+    fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
+        let mut cx = context!(self, moment, rng);
         match asker {
             Asker::Sync(serial) => {
                 let received = self.sync.on_answer(
@@ -633,9 +602,9 @@ impl Core {
                     answer,
                 );
                 for unverified in received {
-                    self.learn(wall, unverified);
+                    self.learn(moment.wall, unverified);
                 }
-                self.look_at_view(wall);
+                self.look_at_view(moment.wall);
             }
             Asker::CreateMailbox { inbox, queue, .. } => {
                 self.inboxes.on_created(&mut cx, &inbox, queue, &answer);

@@ -17,7 +17,7 @@ use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
 use umbel_proto::message::Service;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment};
 
 use super::Context;
 use super::breakers::Breakers;
@@ -117,10 +117,10 @@ pub(super) struct Pool {
 impl Pool {
     /// No circuits yet. Guards that rest continue to rest: for no longer than they would begin to
     /// now, whatever the clock did.
-    pub(super) fn new(paths: Paths, params: &Params, now: Instant, wall: WallTime) -> Self {
+    pub(super) fn new(paths: Paths, params: &Params, moment: Moment) -> Self {
         let mut links = Links::default();
-        for (relay, failures, rest) in paths.guards.resting(wall) {
-            links.resume_rest(relay, failures, now + rest.min(params.retry_max));
+        for (relay, failures, rest) in paths.guards.resting(moment.wall) {
+            links.resume_rest(relay, failures, moment.now + rest.min(params.retry_max));
         }
         Self {
             links,

@@ -48,8 +48,14 @@ impl Bench {
             host_port: "127.0.0.1:9".to_owned(),
         }];
         let now = Instant::from_micros(0);
-        let mut core = Core::new(Network::local(), seeds, snapshot, now, wall, &mut rng)
-            .expect("a good snapshot");
+        let mut core = Core::new(
+            Network::local(),
+            seeds,
+            snapshot,
+            Moment { now, wall },
+            &mut rng,
+        )
+        .expect("a good snapshot");
         assert_eq!(
             core.poll_notice(),
             Some(Notice::WaitingForView { last_known: 0 }),
@@ -70,26 +76,40 @@ impl Bench {
                 descriptor: None,
             };
             let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
-            bench
-                .core
-                .handle_link_up(bench.now, wall, link, relay, hello, &mut bench.rng);
+            bench.core.handle_link_up(
+                Moment {
+                    now: bench.now,
+                    wall,
+                },
+                link,
+                relay,
+                hello,
+                &mut bench.rng,
+            );
         }
         bench
     }
 
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.now,
+            wall: WALL,
+        }
+    }
+
     fn command(&mut self, command: Command) {
         self.core
-            .handle_command(self.now, WALL, command, &mut self.rng);
+            .handle_command(self.moment(), command, &mut self.rng);
     }
 
     fn stored(&mut self, ticket: StoreTicket, is_stored: bool) {
         self.core
-            .handle_stored(self.now, WALL, ticket, is_stored, &mut self.rng);
+            .handle_stored(self.moment(), ticket, is_stored, &mut self.rng);
     }
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.core.handle_timeout(self.now, WALL, &mut self.rng);
+        self.core.handle_timeout(self.moment(), &mut self.rng);
     }
 
     fn link_up(&mut self, clock: WallTime) {
@@ -101,12 +121,12 @@ impl Bench {
             descriptor: None,
         };
         self.core
-            .handle_link_up(self.now, WALL, LINK, SEED, hello, &mut self.rng);
+            .handle_link_up(self.moment(), LINK, SEED, hello, &mut self.rng);
     }
 
     fn cell(&mut self, cell: Cell) {
         self.core
-            .handle_cell(self.now, WALL, LINK, cell, &mut self.rng);
+            .handle_cell(self.moment(), LINK, cell, &mut self.rng);
     }
 
     fn notices(&mut self) -> Vec<Notice> {
@@ -244,8 +264,10 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
             Network::local(),
             Vec::new(),
             snapshot,
-            Instant::default(),
-            WALL,
+            Moment {
+                now: Instant::default(),
+                wall: WALL,
+            },
             &mut rng,
         );
         core.err()
@@ -293,7 +315,7 @@ fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
         );
         bench
             .core
-            .handle_dial_failed(bench.now, WALL, SEED, &mut bench.rng);
+            .handle_dial_failed(bench.moment(), SEED, &mut bench.rng);
         assert_eq!(bench.notices(), [Notice::Unreachable]);
         assert!(bench.links().is_empty(), "not without a pause");
         bench.pass(Network::local().params.retry_max);
@@ -417,12 +439,14 @@ fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
     bench.link_up(WALL);
     assert!(bench.core.outbox.is_clock_right);
     bench.core.handle_timeout(
-        bench.now,
-        WALL + Duration::from_secs(86_400),
+        Moment {
+            now: bench.now,
+            wall: WALL + Duration::from_secs(86_400),
+        },
         &mut bench.rng,
     );
     assert!(!bench.core.outbox.is_clock_right && !bench.core.clock.may_delete());
-    bench.core.handle_timeout(bench.now, WALL, &mut bench.rng);
+    bench.core.handle_timeout(bench.moment(), &mut bench.rng);
     assert!(bench.core.outbox.is_clock_right && bench.core.clock.may_delete());
 }
 

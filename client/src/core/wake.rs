@@ -4,57 +4,52 @@
 //! monotonic clock stood still, as Linux's does while the machine is suspended.
 
 use umbel_proto::limits::MACHINE_SLEEP_MIN;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment};
 
 /// When anything was last done.
 #[derive(Debug)]
 pub(super) struct Wake {
-    seen_at: Instant,
-    seen_wall: WallTime,
+    seen_at: Moment,
 }
 
 impl Wake {
-    pub(super) const fn new(now: Instant, wall: WallTime) -> Self {
-        Self {
-            seen_at: now,
-            seen_wall: wall,
-        }
+    pub(super) const fn new(moment: Moment) -> Self {
+        Self { seen_at: moment }
     }
 
     /// Whether so much time has passed that it matters what was due.
     pub(super) fn is_gap(&self, now: Instant) -> bool {
-        now.since(self.seen_at) > MACHINE_SLEEP_MIN
+        now.since(self.seen_at.now) > MACHINE_SLEEP_MIN
     }
 
-    /// Something is done now; whether the machine slept since the last time, when what was to be
-    /// done next was due at `due_at`.
-    pub(super) fn has_slept(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        due_at: Option<Instant>,
-    ) -> bool {
-        let (passed, by_calendar) = (now.since(self.seen_at), wall.since(self.seen_wall));
-        let is_late = due_at.is_some_and(|due_at| due_at + MACHINE_SLEEP_MIN < now);
-        (self.seen_at, self.seen_wall) = (now, wall);
+    /// Notes that something is done at `moment`. Whether the machine slept since the last time, when
+    /// the next thing to do was due at `due_at`.
+    pub(super) fn has_slept(&mut self, moment: Moment, due_at: Option<Instant>) -> bool {
+        let seen_at = core::mem::replace(&mut self.seen_at, moment);
+        let passed = moment.now.since(seen_at.now);
+        let by_calendar = moment.wall.since(seen_at.wall);
+        let is_late = due_at.is_some_and(|due_at| due_at + MACHINE_SLEEP_MIN < moment.now);
         is_late || by_calendar > passed + MACHINE_SLEEP_MIN
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::time::Duration;
+    use umbel_proto::time::{Duration, WallTime};
 
     use super::*;
 
+    fn at(seconds: u64, by_calendar: u64) -> Moment {
+        Moment {
+            now: Instant::default() + Duration::from_secs(seconds),
+            wall: WallTime(by_calendar),
+        }
+    }
+
     fn after(seconds: u64, by_calendar: u64, due: Option<u64>) -> bool {
-        let at = |seconds| Instant::default() + Duration::from_secs(seconds);
-        let mut wake = Wake::new(at(100), WallTime(5000));
-        wake.has_slept(
-            at(100 + seconds),
-            WallTime(5000 + by_calendar),
-            due.map(|due| at(100 + due)),
-        )
+        let mut wake = Wake::new(at(100, 5000));
+        let due_at = due.map(|due| at(100 + due, 0).now);
+        wake.has_slept(at(100 + seconds, 5000 + by_calendar), due_at)
     }
 
     #[test]
@@ -68,13 +63,6 @@ mod tests {
     fn a_calendar_that_goes_on_without_the_other_clock_is_sleep() {
         assert!(after(1, 600, None));
         assert!(!after(1, 8, None), "a clock is set right");
-        assert!(
-            !after(1, 0, None)
-                && !Wake::new(Instant::default(), WallTime(9)).has_slept(
-                    Instant::default(),
-                    WallTime(3),
-                    None
-                )
-        );
+        assert!(!after(1, 0, None) && !Wake::new(at(0, 9)).has_slept(at(0, 3), None));
     }
 }

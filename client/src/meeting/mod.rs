@@ -72,14 +72,7 @@ impl Ground {
     pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
         let clock = Clock::start();
         let (network, seeds) = (self.network.clone(), self.seeds.clone());
-        let core = Core::new(
-            network,
-            seeds,
-            snapshot,
-            clock.now(),
-            Clock::wall(),
-            &mut rand::rng(),
-        )?;
+        let core = Core::new(network, seeds, snapshot, clock.moment(), &mut rand::rng())?;
         Ok((core, clock))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 /// The monotonic clock as the core sees it, counted from when the client was opened; and the
 /// calendar.
@@ -24,6 +24,14 @@ impl Clock {
         Instant::from_micros(
             u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         )
+    }
+
+    /// Both clocks, read once.
+    pub(crate) fn moment(self) -> Moment {
+        Moment {
+            now: self.now(),
+            wall: Self::wall(),
+        }
     }
 
     /// When the runtime has to wake up for `at`.

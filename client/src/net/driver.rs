@@ -19,7 +19,7 @@ use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Moment};
 use zeroize::Zeroizing;
 
 use super::Clock;
@@ -210,7 +210,7 @@ impl Driver {
     /// Drives the core until it is told to stop, or nobody is left to tell it anything.
     pub(crate) async fn run(mut self) {
         for request in std::mem::take(&mut self.parts.first) {
-            self.on_request(self.parts.clock.now(), request);
+            self.on_request(self.parts.clock.moment(), request);
         }
         loop {
             let wake_at = self.drain().await;
@@ -242,23 +242,20 @@ impl Driver {
 
     /// One batch: what woke us, and what else has come meanwhile.
     fn on_wake(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
-        let now = self.parts.clock.now();
+        let moment = self.parts.clock.moment();
         if std::mem::take(&mut self.is_unreachable) {
-            self.look_at_seeds(now);
+            self.look_at_seeds(moment);
         }
         match wake {
-            Wake::Stored(done) => self.on_stored(now, done),
+            Wake::Stored(done) => self.on_stored(moment, done),
             Wake::Cells => {}
-            Wake::Link(event) => self.on_link_report(now, event),
+            Wake::Link(event) => self.on_link_report(moment, event),
             Wake::Request(Some(Request::Stop) | None) => return std::ops::ControlFlow::Break(()),
-            Wake::Request(Some(request)) => self.on_request(now, request),
+            Wake::Request(Some(request)) => self.on_request(moment, request),
             // All else makes the core do what is due besides.
-            Wake::Timer => self
-                .parts
-                .core
-                .handle_timeout(now, Clock::wall(), &mut rand::rng()),
+            Wake::Timer => self.parts.core.handle_timeout(moment, &mut rand::rng()),
         }
-        self.handle_cells(now);
+        self.handle_cells(moment);
         for _ in 0..BATCH_MAX {
             if !self.cells.is_empty() {
                 break;
@@ -266,35 +263,35 @@ impl Driver {
             let Ok(event) = self.events.try_recv() else {
                 break;
             };
-            self.on_link_report(now, event);
-            self.handle_cells(now);
+            self.on_link_report(moment, event);
+            self.handle_cells(moment);
         }
         std::ops::ControlFlow::Continue(())
     }
 
-    fn on_link_report(&mut self, now: Instant, event: LinkReport) {
-        let (wall, mut rng) = (Clock::wall(), rand::rng());
+    fn on_link_report(&mut self, moment: Moment, event: LinkReport) {
+        let mut rng = rand::rng();
         let core = &mut self.parts.core;
         match event {
             LinkReport::Up { link, hello } => {
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
-                    core.handle_link_up(now, wall, link, entry.relay, hello, &mut rng);
+                    core.handle_link_up(moment, link, entry.relay, hello, &mut rng);
                 }
             }
             LinkReport::DialFailed { link } => {
                 if let Some(entry) = self.links.remove(&link) {
-                    core.handle_dial_failed(now, wall, entry.relay, &mut rng);
+                    core.handle_dial_failed(moment, entry.relay, &mut rng);
                 }
             }
             LinkReport::Cells { link, cells } => {
                 self.cells
                     .extend(cells.into_iter().map(|cell| (link, cell)));
             }
-            LinkReport::Quiet { link } => core.handle_link_quiet(now, wall, link, &mut rng),
+            LinkReport::Quiet { link } => core.handle_link_quiet(moment, link, &mut rng),
             LinkReport::Down { link } => {
                 if self.links.remove(&link).is_some() {
-                    core.handle_link_down(now, wall, link, &mut rng);
+                    core.handle_link_down(moment, link, &mut rng);
                 }
             }
         }
@@ -302,7 +299,7 @@ impl Driver {
 
     /// Handles cells that came, for a while: what the first of them gave to store need not wait
     /// until all are done.
-    fn handle_cells(&mut self, now: Instant) {
+    fn handle_cells(&mut self, moment: Moment) {
         let began_at = tokio::time::Instant::now();
         while began_at.elapsed() < CELLS_TURN
             && let Some((link, cell)) = self.cells.pop_front()
@@ -315,12 +312,12 @@ impl Driver {
             {
                 self.parts
                     .core
-                    .handle_cell(now, Clock::wall(), link, cell, &mut rand::rng());
+                    .handle_cell(moment, link, cell, &mut rand::rng());
             }
         }
     }
 
-    fn on_request(&mut self, now: Instant, request: Request) {
+    fn on_request(&mut self, moment: Moment, request: Request) {
         match request {
             Request::Send {
                 id,
@@ -336,28 +333,28 @@ impl Driver {
                     body,
                     life,
                 };
-                self.command(now, send);
+                self.command(moment, send);
             }
-            Request::Cancel { id, done } => self.cancel(now, id, done),
+            Request::Cancel { id, done } => self.cancel(moment, id, done),
             Request::Flush => {
-                self.look_at_seeds(now);
-                self.command(now, Command::Flush);
+                self.look_at_seeds(moment);
+                self.command(moment, Command::Flush);
             }
             Request::CreateInbox {
                 name,
                 is_again,
                 done,
-            } => self.create_inbox(now, name, is_again, done),
+            } => self.create_inbox(moment, name, is_again, done),
             Request::Listen {
                 name,
                 is_interactive,
                 done,
-            } => self.listen(now, name, is_interactive, done),
+            } => self.listen(moment, name, is_interactive, done),
             Request::InboxAddress { name, done } => {
                 answer(done, self.parts.core.inbox_address(&name));
             }
             Request::Status { done } => answer(done, self.parts.core.status()),
-            Request::Adopt { id, state } => self.command(now, Command::Adopt { id, state }),
+            Request::Adopt { id, state } => self.command(moment, Command::Adopt { id, state }),
             // Without a host there are no guests: the asker hears it when this is dropped.
             Request::Settle { done } => drop(self.parts.settle.try_send(done)),
             Request::Stop => {}
@@ -365,7 +362,12 @@ impl Driver {
     }
 
     /// Answers once the store has removed the message, or at once if there is nothing to cancel.
-    fn cancel(&mut self, now: Instant, id: MessageId, done: Done<Option<Cancelled>, CancelError>) {
+    fn cancel(
+        &mut self,
+        moment: Moment,
+        id: MessageId,
+        done: Done<Option<Cancelled>, CancelError>,
+    ) {
         if !self.parts.core.is_outgoing(id) {
             return answer(done, Ok(None));
         }
@@ -374,13 +376,13 @@ impl Driver {
             cancelled: None,
         };
         self.cancels.insert(id, cancelling);
-        self.command(now, Command::Cancel(id));
+        self.command(moment, Command::Cancel(id));
     }
 
     /// Makes an inbox and answers once it is stored; `is_again` accepts one that is there.
     fn create_inbox(
         &mut self,
-        now: Instant,
+        moment: Moment,
         name: String,
         is_again: bool,
         done: Done<InboxAddress, CreateInboxError>,
@@ -388,7 +390,7 @@ impl Driver {
         let present = self.parts.core.inbox_address(&name);
         if let Some(address) = present.filter(|_| is_again) {
             // The notice that it takes mail follows once more.
-            self.command(now, Command::CreateInbox { name });
+            self.command(moment, Command::CreateInbox { name });
             answer(done, Ok(address));
         } else if present.is_some() || self.inboxes.contains_key(&name) {
             answer(done, Err(CreateInboxError::Exists));
@@ -396,13 +398,13 @@ impl Driver {
             answer(done, Err(CreateInboxError::TooMany));
         } else {
             self.inboxes.insert(name.clone(), done);
-            self.command(now, Command::CreateInbox { name });
+            self.command(moment, Command::CreateInbox { name });
         }
     }
 
     fn listen(
         &mut self,
-        now: Instant,
+        moment: Moment,
         name: String,
         is_interactive: bool,
         done: Done<(), ListenError>,
@@ -414,39 +416,44 @@ impl Driver {
             name,
             is_interactive,
         };
-        self.command(now, listen);
+        self.command(moment, listen);
         answer(done, Ok(()));
     }
 
     /// A user who is locked out names another seed while this runs.
-    fn look_at_seeds(&mut self, now: Instant) {
+    fn look_at_seeds(&mut self, moment: Moment) {
         let Ok(Seeds { own, .. }) = Seeds::read(&self.parts.dir) else {
             return;
         };
         if own != self.parts.seeds {
             self.parts.seeds.clone_from(&own);
-            self.command(now, Command::Seeds(own));
+            self.command(moment, Command::Seeds(own));
         }
     }
 
-    fn command(&mut self, now: Instant, command: Command) {
+    fn command(&mut self, moment: Moment, command: Command) {
         self.parts
             .core
-            .handle_command(now, Clock::wall(), command, &mut rand::rng());
+            .handle_command(moment, command, &mut rand::rng());
     }
 
-    fn on_stored(&mut self, now: Instant, done: Option<BatchDone>) {
+    fn on_stored(&mut self, moment: Moment, done: Option<BatchDone>) {
         self.writing = None;
         let Some(done) = done else {
             self.is_store_gone = true;
             return;
         };
         for (ticket, result) in done {
-            self.on_op_stored(now, ticket, result);
+            self.on_op_stored(moment, ticket, result);
         }
     }
 
-    fn on_op_stored(&mut self, now: Instant, ticket: StoreTicket, result: Result<(), StoreFault>) {
+    fn on_op_stored(
+        &mut self,
+        moment: Moment,
+        ticket: StoreTicket,
+        result: Result<(), StoreFault>,
+    ) {
         let is_stored = result.is_ok();
         if let (Some(Waiting::Send(id)), Err(fault)) = (self.waiting.get(&ticket), result)
             && let Some(sending) = self.sends.get_mut(id)
@@ -455,7 +462,7 @@ impl Driver {
         }
         self.parts
             .core
-            .handle_stored(now, Clock::wall(), ticket, is_stored, &mut rand::rng());
+            .handle_stored(moment, ticket, is_stored, &mut rand::rng());
         if let Err(fault) = result
             && !self.is_store_fault_told
         {
@@ -502,11 +509,11 @@ impl Driver {
             if self.lost.is_empty() {
                 break;
             }
-            let now = self.parts.clock.now();
+            let moment = self.parts.clock.moment();
             for link in std::mem::take(&mut self.lost) {
                 self.parts
                     .core
-                    .handle_link_down(now, Clock::wall(), link, &mut rand::rng());
+                    .handle_link_down(moment, link, &mut rand::rng());
             }
         }
         let idle = tokio::time::Instant::now() + IDLE_MAX;
@@ -670,7 +677,7 @@ impl Driver {
     /// Ends in order: circuits are destroyed, links say goodbye, what was asked of the store is
     /// durable.
     async fn finish(mut self) {
-        self.command(self.parts.clock.now(), Command::Stop);
+        self.command(self.parts.clock.moment(), Command::Stop);
         self.parts.is_online = false;
         let deadline = tokio::time::Instant::now() + GOODBYE_MAX;
         loop {
@@ -688,17 +695,17 @@ impl Driver {
                     _ = self.tasks.join_next() => None,
                 }
             });
-            let now = self.parts.clock.now();
+            let moment = self.parts.clock.moment();
             match step.await {
-                Ok(Some(Wake::Stored(done))) => self.on_stored(now, done),
-                Ok(Some(Wake::Link(event))) => self.on_link_report(now, event),
+                Ok(Some(Wake::Stored(done))) => self.on_stored(moment, done),
+                Ok(Some(Wake::Link(event))) => self.on_link_report(moment, event),
                 Ok(_) => {}
                 Err(_elapsed) => break,
             }
         }
         while self.writing.is_some() {
             let done = outcome(&mut self.writing).await;
-            self.on_stored(self.parts.clock.now(), done);
+            self.on_stored(self.parts.clock.moment(), done);
             self.drain().await;
         }
         let open = self.links.values().filter(|entry| entry.is_up).count();

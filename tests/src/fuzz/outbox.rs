@@ -7,7 +7,7 @@ use rand::rngs::ChaCha20Rng;
 use umbel_client::core::{Command, Core, Notice, StoreOp, StoreTicket};
 use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment};
 
 use super::Script;
 use super::decoders::{WALL, identity};
@@ -59,7 +59,13 @@ impl Bench {
         let mut rng = ChaCha20Rng::seed_from_u64(6);
         let (now, disk) = (Instant::from_micros(1), ClientDisk::default());
         let network = Network::local();
-        let core = Core::new(network, Vec::new(), disk.restore(), now, WALL, &mut rng);
+        let core = Core::new(
+            network,
+            Vec::new(),
+            disk.restore(),
+            Moment { now, wall: WALL },
+            &mut rng,
+        );
         Self {
             core: core.unwrap_or_else(|_| unreachable!("an empty disk is sound")),
             disk,
@@ -76,13 +82,16 @@ impl Bench {
         }
     }
 
-    fn wall(&self) -> WallTime {
-        WALL + self.now.since(Instant::from_micros(1))
+    fn moment(&self) -> Moment {
+        Moment {
+            now: self.now,
+            wall: WALL + self.now.since(Instant::from_micros(1)),
+        }
     }
 
     fn command(&mut self, command: Command) {
-        let (now, wall) = (self.now, self.wall());
-        self.core.handle_command(now, wall, command, &mut self.rng);
+        let moment = self.moment();
+        self.core.handle_command(moment, command, &mut self.rng);
     }
 
     /// Sends a message; each number once.
@@ -108,15 +117,15 @@ impl Bench {
         } else {
             self.unremoved.extend(self.removals.get(&ticket));
         }
-        let (now, wall) = (self.now, self.wall());
+        let moment = self.moment();
         self.core
-            .handle_stored(now, wall, ticket, is_stored, &mut self.rng);
+            .handle_stored(moment, ticket, is_stored, &mut self.rng);
     }
 
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        let wall = self.wall();
-        self.core.handle_timeout(self.now, wall, &mut self.rng);
+        let moment = self.moment();
+        self.core.handle_timeout(moment, &mut self.rng);
     }
 
     /// The disk does what is asked; what the user is told is looked at.

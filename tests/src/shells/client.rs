@@ -6,7 +6,7 @@ use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp, circuit_of};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment, WallTime};
 
 use crate::disk::ClientDisk;
 use crate::world::network::EndId;
@@ -100,8 +100,7 @@ impl SimClient {
             network.clone(),
             self.seeds.clone(),
             self.disk.restore(),
-            now,
-            wall,
+            Moment { now, wall },
             rng,
         );
         self.core = Some(
@@ -125,7 +124,7 @@ impl SimClient {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_command(now, wall, command, rng);
+            core.handle_command(Moment { now, wall }, command, rng);
         }
     }
 
@@ -140,7 +139,7 @@ impl SimClient {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_up(now, wall, LinkId(end.0), relay, hello, rng);
+            core.handle_link_up(Moment { now, wall }, LinkId(end.0), relay, hello, rng);
         }
     }
 
@@ -153,7 +152,7 @@ impl SimClient {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_down(now, wall, LinkId(end.0), rng);
+            core.handle_link_down(Moment { now, wall }, LinkId(end.0), rng);
         }
     }
 
@@ -166,7 +165,7 @@ impl SimClient {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_quiet(now, wall, LinkId(end.0), rng);
+            core.handle_link_quiet(Moment { now, wall }, LinkId(end.0), rng);
         }
     }
 
@@ -179,7 +178,7 @@ impl SimClient {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_dial_failed(now, wall, relay, rng);
+            core.handle_dial_failed(Moment { now, wall }, relay, rng);
         }
     }
 
@@ -202,7 +201,7 @@ impl SimClient {
         let core = self.core.as_mut()?;
         let link = LinkId(end.0);
         match circuit_of(&cell) {
-            Ok(Some(_)) => core.handle_cell(now, wall, link, cell, rng),
+            Ok(Some(_)) => core.handle_cell(Moment { now, wall }, link, cell, rng),
             Ok(None) => {}
             Err(_) => return Some(ClientEffect::Link(LinkOp::Close(link))),
         }
@@ -213,14 +212,14 @@ impl SimClient {
     pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         let Some(core) = &mut self.core else { return };
         for (ticket, is_stored) in self.disk.commit() {
-            core.handle_stored(now, wall, ticket, is_stored, rng);
+            core.handle_stored(Moment { now, wall }, ticket, is_stored, rng);
         }
     }
 
     /// A timer may be due.
     pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {
-            core.handle_timeout(now, wall, rng);
+            core.handle_timeout(Moment { now, wall }, rng);
         }
     }
 

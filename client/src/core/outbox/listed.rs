@@ -4,7 +4,7 @@
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 use zeroize::Zeroizing;
 
 use super::super::delivery::Delivery;
@@ -16,16 +16,13 @@ pub const OUTBOX_HEAD_LEN: usize = 64;
 
 impl Outbox {
     /// Each message, in the order they were sent.
-    pub(in super::super) fn list(
-        &self,
-        params: &Params,
-        now: Instant,
-        wall: WallTime,
-    ) -> Vec<OutboxEntry> {
+    pub(in super::super) fn list(&self, params: &Params, moment: Moment) -> Vec<OutboxEntry> {
         let mut entries: Vec<(&MessageId, &Entry)> = self.entries.iter().collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.seq);
         let to_listed = |(&id, entry): (&MessageId, &Entry)| {
-            let next_try_at = entry.next_try().map(|at| wall + at.since(now));
+            let next_try_at = entry
+                .next_try()
+                .map(|at| moment.wall + at.since(moment.now));
             OutboxEntry {
                 next_try_at,
                 ..listed(id, &entry.delivery, params)

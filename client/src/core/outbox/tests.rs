@@ -10,7 +10,7 @@ use umbel_proto::inbox::descriptor::Mailbox;
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal};
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::network::Network;
-use umbel_proto::time::WallTime;
+use umbel_proto::time::{Moment, WallTime};
 
 use super::super::Outgoing;
 use super::super::io::OutboxEntry;
@@ -140,7 +140,8 @@ impl Bench {
     }
 
     fn entries(&self) -> Vec<OutboxEntry> {
-        self.outbox.list(&self.network.params, self.now, self.wall)
+        let (now, wall) = (self.now, self.wall);
+        self.outbox.list(&self.network.params, Moment { now, wall })
     }
 
     fn notices(&mut self) -> Vec<Notice> {

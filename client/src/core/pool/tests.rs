@@ -11,7 +11,7 @@ use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::{AddressGroups, Network, Params};
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
 use super::super::io::{Snapshot, StoreOp};
@@ -61,6 +61,14 @@ fn row(number: u16) -> BookRow {
     }
 }
 
+/// A moment by two clocks that began together.
+fn at(now: Instant) -> Moment {
+    Moment {
+        now,
+        wall: WALL + Duration::from_micros(now.as_micros()),
+    }
+}
+
 /// A client that knows many relays, hardly any of which can be reached.
 struct Blocked {
     core: Core,
@@ -90,7 +98,7 @@ impl Blocked {
         };
         let now = Instant::from_micros(0);
         let core =
-            Core::new(network(), seeds, snapshot, now, WALL, &mut rng).expect("a good snapshot");
+            Core::new(network(), seeds, snapshot, at(now), &mut rng).expect("a good snapshot");
         let (answering, dialled) = (BTreeSet::new(), BTreeSet::new());
         Self {
             core,
@@ -103,10 +111,6 @@ impl Blocked {
         }
     }
 
-    fn wall(&self) -> WallTime {
-        WALL + Duration::from_micros(self.now.as_micros())
-    }
-
     fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -116,8 +120,7 @@ impl Blocked {
                 break;
             }
             self.now = next;
-            self.core
-                .handle_timeout(self.now, self.wall(), &mut self.rng);
+            self.core.handle_timeout(at(self.now), &mut self.rng);
         }
         self.now = end;
     }
@@ -128,28 +131,21 @@ impl Blocked {
                 continue;
             };
             self.dialled.insert(relay);
-            let (now, wall) = (self.now, self.wall());
+            let moment = at(self.now);
             if self.answering.contains(&relay) {
                 self.links += 1;
                 let (versions, network) = (vec![1], network().id);
                 let hello = Hello {
                     versions,
                     network,
-                    clock: wall,
+                    clock: moment.wall,
                     features: 0,
                     descriptor: None,
                 };
-                self.core.handle_link_up(
-                    now,
-                    wall,
-                    LinkId(self.links),
-                    relay,
-                    hello,
-                    &mut self.rng,
-                );
-            } else {
                 self.core
-                    .handle_dial_failed(now, wall, relay, &mut self.rng);
+                    .handle_link_up(moment, LinkId(self.links), relay, hello, &mut self.rng);
+            } else {
+                self.core.handle_dial_failed(moment, relay, &mut self.rng);
             }
         }
         while let Some((_, op)) = self.core.poll_store() {

@@ -19,7 +19,7 @@ use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::RelayMsg;
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit::{AddLayer, PeelLayer, delivered_message};
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
 use super::super::io::Snapshot;
@@ -52,6 +52,11 @@ fn descriptor(number: u8) -> Vec<u8> {
         puzzle: 0,
     };
     descriptor.sign(&key(number))
+}
+
+/// A moment by a calendar that stands still.
+fn at(now: Instant) -> Moment {
+    Moment { now, wall: WALL }
 }
 
 /// A client that is told of two seeds, and the one that it asks first.
@@ -98,8 +103,7 @@ impl Bench {
             Network::local(),
             seeds.to_vec(),
             snapshot,
-            now,
-            WALL,
+            at(now),
             &mut rng,
         )
         .expect("a snapshot");
@@ -126,7 +130,7 @@ impl Bench {
         };
         bench
             .core
-            .handle_link_up(now, WALL, LINK, relay, hello, &mut bench.rng);
+            .handle_link_up(at(now), LINK, relay, hello, &mut bench.rng);
         bench
     }
 
@@ -137,7 +141,7 @@ impl Bench {
         while let Some((_, cell)) = self.core.poll_cell() {
             for answer in self.on_cell(cell, &mut answers) {
                 self.core
-                    .handle_cell(self.now, WALL, LINK, answer, &mut self.rng);
+                    .handle_cell(at(self.now), LINK, answer, &mut self.rng);
             }
         }
     }
@@ -228,7 +232,7 @@ impl Bench {
                     matches!(op, LinkOp::Dial { relay, .. } if relay == id(3 - self.asked));
             }
             self.now = self.now + Duration::from_millis(10);
-            self.core.handle_timeout(self.now, WALL, &mut self.rng);
+            self.core.handle_timeout(at(self.now), &mut self.rng);
         }
         while let Some((_, cell)) = self.core.poll_cell() {
             assert!(

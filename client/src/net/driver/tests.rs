@@ -32,8 +32,7 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
         open.network,
         open.seeds,
         snapshot,
-        clock.now(),
-        Clock::wall(),
+        clock.moment(),
         &mut rand::rng(),
     )
     .unwrap();
