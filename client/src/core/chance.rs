@@ -3,7 +3,7 @@
 use rand::{CryptoRng, RngExt};
 use umbel_proto::time::{Duration, Instant};
 
-use super::Context;
+use super::context::Context;
 
 /// A draw from the exponential distribution with this mean, cut off at eight times the mean.
 pub(super) fn exponential(mean: Duration, rng: &mut dyn CryptoRng) -> Duration {

@@ -17,9 +17,9 @@ use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Context;
 use super::chance::{exponential, shuffle};
 use super::circuit::Isolation;
+use super::context::Context;
 use super::io::{DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 

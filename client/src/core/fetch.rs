@@ -20,9 +20,9 @@ use umbel_proto::network::Params;
 use umbel_proto::time::Instant;
 use zeroize::Zeroizing;
 
-use super::Context;
 use super::chance::{Backoff, between, exponential};
 use super::circuit::Isolation;
+use super::context::Context;
 use super::inboxes::{Inboxes, OwnMailbox, Visit};
 use super::io::{Notice, StoreOp, StoreTicket};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};

@@ -19,7 +19,7 @@ use umbel_proto::limits::{
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
 
-use super::Context;
+use super::context::Context;
 use super::io::Warning;
 use super::path::draw;
 use super::suspects::{Shares, Trail};
@@ -202,14 +202,14 @@ impl Guards {
             });
         self.is_changed |= self.sample.len() != before;
         for guard in &mut self.sample {
-            let is_listed = cx.view.get(&guard.relay).is_some();
+            let is_listed = cx.view().get(&guard.relay).is_some();
             if is_listed == guard.unlisted_since.is_some() {
                 guard.unlisted_since = (!is_listed).then_some(wall);
                 self.is_changed = true;
             }
         }
         self.forget_new(confirmed);
-        let wanted = (cx.view.len() / 5).clamp(params.guards_primary, params.guards_sample_min);
+        let wanted = (cx.view().len() / 5).clamp(params.guards_primary, params.guards_sample_min);
         let count = |guards: &Self, cx: &Context<'_>| {
             guards
                 .sample

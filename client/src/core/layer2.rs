@@ -9,8 +9,8 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::L2_FAILURES_MAX;
 use umbel_proto::time::WallTime;
 
-use super::Context;
 use super::chance::between;
+use super::context::Context;
 use super::path::{Avoided, are_apart, draw, exclude_groups_of};
 
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
@@ -54,7 +54,7 @@ impl Layer2 {
         // By a clock that is wrong relays leave the view that are there.
         self.pinned.retain(|pinned| {
             pinned.expires_at > cx.confirmed
-                && (cx.view.get(&pinned.relay).is_some() || !cx.is_clock_sure)
+                && (cx.view().get(&pinned.relay).is_some() || !cx.is_clock_sure)
                 && !avoided.has_failed_for_several(pinned.relay, L2_FAILURES_MAX)
         });
         self.is_changed |= self.pinned.len() != before;

@@ -15,8 +15,8 @@ use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
-use super::Context;
 use super::chance::{Backoff, between};
+use super::context::Context;
 use super::io::Warning;
 
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
@@ -40,7 +40,8 @@ pub(super) struct Links {
 
 struct Link {
     relay: RelayId,
-    /// How to begin a circuit there, from the peer's own descriptor.
+    /// How to begin a circuit there, from the descriptor that the peer showed. The book does not
+    /// keep every good one: it may be full, or nobody vouches for the peer (§8.2).
     target: Option<HopTarget>,
     circ_ids: CircIds,
     up_since: Instant,
@@ -493,33 +494,18 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::ChaCha20Rng;
-    use umbel_proto::directory::NetView;
-    use umbel_proto::directory::choice::Candidates;
-    use umbel_proto::network::Network;
-
-    use super::super::Outgoing;
+    use super::super::testing::When;
     use super::*;
 
     const RELAY: RelayId = RelayId([1; RelayId::LEN]);
 
     /// Does something with the links at `seconds` after the start.
     fn at<T>(seconds: u64, act: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        let network = Network::local();
-        let mut cx = Context {
+        let when = When {
             now: Instant::default() + Duration::from_secs(seconds),
-            wall: WallTime(seconds),
-            confirmed: WallTime(seconds),
-            is_clock_sure: true,
-            network: &network,
-            view: &NetView::new(),
-            candidates: &Candidates::new([], &network),
-            is_ready: false,
-            rng: &mut ChaCha20Rng::seed_from_u64(seconds),
-            out: &mut Outgoing::default(),
+            ..When::at(WallTime(seconds))
         };
-        act(&mut cx)
+        when.act(act).0
     }
 
     fn reach_after(links: &mut Links, id: u64, (up, down): (u64, u64)) -> Reach {

@@ -16,9 +16,9 @@ use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::time::{Duration, Epoch, Instant};
 
-use super::Context;
 use super::chance::shuffle;
 use super::circuit::Isolation;
+use super::context::Context;
 use super::io::DeferReason;
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
@@ -150,7 +150,7 @@ impl Lookups {
         // The likelier epochs go last, since the list is taken from its end.
         for epoch in epochs_at(cx).into_iter().rev() {
             let blinded = address.blinded_key(&cx.network.id, epoch);
-            let mut positions: Vec<_> = ring::positions(cx.view, cx.network, &blinded, epoch);
+            let mut positions: Vec<_> = ring::positions(cx.view(), cx.network, &blinded, epoch);
             shuffle(&mut positions, cx.rng);
             rest.extend(positions.into_iter().map(|relay| (epoch, relay)));
         }

@@ -2,13 +2,14 @@
 //!
 //! From below: `links` · `path` (`guards`, `layer2`) · `pool` of `circuit`s · `requests`; on top of
 //! them the machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
-//! (`delivery`) send, `fetch` receives. Cells, time,
-//! randomness and completions come in; cells, links to make, things to store and notices go out.
-//! Rules: docs/protocol.md §4-§10.
+//! (`delivery`) send, `fetch` receives. Each acts with a `Context`, borrowed from what they share.
+//! Cells, time, randomness and completions come in; cells, links to make, things to store and
+//! notices go out. Rules: docs/protocol.md §4-§10.
 
 mod breakers;
 mod chance;
 mod circuit;
+mod context;
 mod delivery;
 mod fetch;
 mod guards;
@@ -31,18 +32,17 @@ mod testing;
 mod tests;
 mod wake;
 
-use std::collections::VecDeque;
-
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::choice::Candidates;
-use umbel_proto::directory::{Book, NetView};
+use umbel_proto::directory::{NetView, Unverified};
+use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
-use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
+use context::{Context, Shared};
 use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
@@ -72,8 +72,6 @@ pub enum SnapshotFault {
 
 /// However quiet it is, the clock is looked at this often: epochs end and descriptors expire by it.
 const HEARTBEAT: Duration = Duration::from_secs(60);
-/// How often it is stored how far the calendar is to be believed.
-const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 /// While there are links it is looked this often whether the machine slept: timers may stand still
 /// while it does.
 const WAKE_LOOK: Duration = Duration::from_secs(5);
@@ -88,19 +86,7 @@ const ROUNDS_MAX: usize = 64;
 /// [`Core::poll_timeout`] last, since everything above may move it.
 #[expect(missing_debug_implementations, reason = "holds keys and messages")]
 pub struct Core {
-    network: Network,
-    book: Book,
-    /// The relays that may be drawn from the view; made anew when it changes.
-    candidates: Candidates,
-    /// The view is not the one that the candidates were made from.
-    is_view_changed: bool,
-    is_ready: bool,
-    /// How far the calendar is to be believed.
-    clock: ClockGuard,
-    /// Whether it is to be compared with the peers' clocks again.
-    is_clock_jumped: bool,
-    /// When that is next stored: not by a client that runs for a moment, which has little to tell.
-    clock_stored_at: Instant,
+    shared: Shared,
     pool: Pool,
     requests: Requests,
     sync: Sync,
@@ -108,84 +94,12 @@ pub struct Core {
     lookups: Lookups,
     outbox: Outbox,
     fetching: Fetching,
-    out: Outgoing,
     /// When everything that was due was last done.
     driven_at: Moment,
     wake: Wake,
-    /// When the view is next looked through for what has expired.
-    expires_at: Instant,
     sent_cells: u64,
     received_cells: u64,
     is_stopped: bool,
-}
-
-/// Outgoing effects. Bounded by the machines' own limits: windows, active messages, mailboxes.
-#[derive(Default)]
-struct Outgoing {
-    stores: VecDeque<(StoreTicket, StoreOp)>,
-    cells: VecDeque<(LinkId, Cell)>,
-    links: VecDeque<LinkOp>,
-    notices: VecDeque<Notice>,
-    last_ticket: u64,
-}
-
-/// The surroundings in which a machine acts: time, randomness, the relays known, and the queues that
-/// take its effects.
-struct Context<'a> {
-    now: Instant,
-    wall: WallTime,
-    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age
-    /// is dropped by it.
-    confirmed: WallTime,
-    /// Whether the calendar is confirmed as it is.
-    is_clock_sure: bool,
-    network: &'a Network,
-    view: &'a NetView,
-    candidates: &'a Candidates,
-    is_ready: bool,
-    rng: &'a mut dyn CryptoRng,
-    out: &'a mut Outgoing,
-}
-
-impl Context<'_> {
-    fn store(&mut self, op: StoreOp) -> StoreTicket {
-        self.out.store(op)
-    }
-
-    fn notify(&mut self, notice: Notice) {
-        self.out.notices.push_back(notice);
-    }
-
-    fn warn(&mut self, warning: Warning) {
-        self.notify(Notice::Warning(warning));
-    }
-}
-
-impl Outgoing {
-    fn store(&mut self, op: StoreOp) -> StoreTicket {
-        self.last_ticket += 1;
-        let ticket = StoreTicket(self.last_ticket);
-        self.stores.push_back((ticket, op));
-        ticket
-    }
-}
-
-/// Borrows what a [`Context`] is made of, and leaves the machines free.
-macro_rules! context {
-    ($core:ident, $moment:expr, $rng:expr) => {
-        Context {
-            now: $moment.now,
-            wall: $moment.wall,
-            confirmed: $core.clock.confirmed(),
-            is_clock_sure: $core.clock.may_delete(),
-            network: &$core.network,
-            view: $core.book.view(),
-            candidates: &$core.candidates,
-            is_ready: $core.is_ready,
-            rng: $rng,
-            out: &mut $core.out,
-        }
-    };
 }
 
 impl Core {
@@ -201,28 +115,13 @@ impl Core {
         moment: Moment,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, SnapshotFault> {
-        let Moment { now, wall } = moment;
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let pool = Pool::new(
-            Paths::restore(snapshot.paths.as_deref())?,
-            &network.params,
-            moment,
-        );
-        let (mut clock, _) = ClockGuard::restore(snapshot.clock.as_deref(), now, wall);
-        let is_start_news = clock.count_start(wall);
+        let paths = Paths::restore(snapshot.paths.as_deref())?;
+        let pool = Pool::new(paths, &network.params, moment);
+        let clock = snapshot.clock.as_deref();
         let mut core = Self {
-            book: Book::restore(&network, snapshot.relays, wall),
-            candidates: Candidates::new([], &network),
-            is_view_changed: true,
-            is_ready: false,
-            clock,
-            is_clock_jumped: false,
-            clock_stored_at: if is_start_news {
-                now
-            } else {
-                now + CLOCK_STORE_EVERY
-            },
+            shared: Shared::restore(network, snapshot.relays, clock, moment),
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),
@@ -230,28 +129,25 @@ impl Core {
             lookups: Lookups::default(),
             outbox: Outbox::default(),
             fetching: Fetching::default(),
-            out: Outgoing::default(),
             driven_at: moment,
             wake: Wake::new(moment),
-            expires_at: now + HEARTBEAT,
             sent_cells: 0,
             received_cells: 0,
             is_stopped: false,
-            network,
         };
         for (name, state) in snapshot.inboxes {
             core.inboxes.restore(name, &state)?;
         }
         for (id, state) in snapshot.outbox {
-            let mut cx = context!(core, moment, rng);
+            let mut cx = core.shared.context(moment, rng);
             core.outbox.restore(&mut cx, id, &state)?;
         }
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
         }
         core.look_at_view(moment.wall);
-        if !core.is_ready {
-            core.tell_waiting();
+        if !core.shared.is_ready {
+            core.shared.tell_waiting();
         }
         core.drive(moment, rng);
         Ok(core)
@@ -260,7 +156,7 @@ impl Core {
     /// Does what the user wants.
     pub fn handle_command(&mut self, moment: Moment, command: Command, rng: &mut dyn CryptoRng) {
         self.look_awake(moment, rng);
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         if !matches!(
             command,
             Command::Stop | Command::Cancel(_) | Command::Adopt { .. }
@@ -290,7 +186,7 @@ impl Core {
             // The shell names inboxes that are there; for another there is nothing to fetch.
             Command::Listen { .. } => {}
             Command::Seeds(mut seeds) => {
-                seeds.extend(self.network.seeds.iter().cloned());
+                seeds.extend(self.shared.network.seeds.iter().cloned());
                 self.sync.set_seeds(moment.now, seeds);
             }
             Command::Stop => {
@@ -320,7 +216,7 @@ impl Core {
             descriptor, clock, ..
         } = hello;
         let target = descriptor.and_then(|bytes| self.learn_peer(moment.wall, relay, &bytes));
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         if self.is_stopped {
             cx.out.links.push_back(LinkOp::Close(link));
             return;
@@ -335,7 +231,7 @@ impl Core {
         self.sync.on_link_up(moment.now);
         self.drive(moment, rng);
         if was_cut_off && self.pool.guard_in_use().is_some() {
-            self.outbox.flush(&mut context!(self, moment, rng));
+            self.outbox.flush(&mut self.shared.context(moment, rng));
             self.drive(moment, rng);
         }
     }
@@ -343,7 +239,7 @@ impl Core {
     /// A link is gone.
     pub fn handle_link_down(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
         self.look_awake(moment, rng);
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool.handle_link_down(&mut cx, link);
         self.sync.on_link_lost(moment.now);
         self.drive(moment, rng);
@@ -352,7 +248,7 @@ impl Core {
     /// A link's peer is silent for longer than its padding or keepalives allow.
     pub fn handle_link_quiet(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
         self.look_awake(moment, rng);
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool.handle_link_quiet(&mut cx, link);
         self.drive(moment, rng);
     }
@@ -360,12 +256,12 @@ impl Core {
     /// A link asked for with [`LinkOp::Dial`] can't be made.
     pub fn handle_dial_failed(&mut self, moment: Moment, relay: RelayId, rng: &mut dyn CryptoRng) {
         self.look_awake(moment, rng);
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool.handle_dial_failed(&mut cx, relay);
         self.sync.on_link_lost(moment.now);
         self.drive(moment, rng);
         if self.pool.links.is_cut_off() && !self.is_stopped {
-            self.out.notices.push_back(Notice::Unreachable);
+            self.shared.out.notices.push_back(Notice::Unreachable);
         }
     }
 
@@ -379,7 +275,7 @@ impl Core {
     ) {
         self.look_awake(moment, rng);
         self.received_cells += 1;
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool.handle_cell(&mut cx, link, cell);
         self.drive(moment, rng);
     }
@@ -393,7 +289,7 @@ impl Core {
         rng: &mut dyn CryptoRng,
     ) {
         self.look_awake(moment, rng);
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done
         // again.
         let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
@@ -410,24 +306,24 @@ impl Core {
 
     /// Something to store.
     pub fn poll_store(&mut self) -> Option<(StoreTicket, StoreOp)> {
-        self.out.stores.pop_front()
+        self.shared.out.stores.pop_front()
     }
 
     /// A cell to send.
     pub fn poll_cell(&mut self) -> Option<(LinkId, Cell)> {
-        let cell = self.out.cells.pop_front()?;
+        let cell = self.shared.out.cells.pop_front()?;
         self.sent_cells += 1;
         Some(cell)
     }
 
     /// A link to make or close.
     pub fn poll_link(&mut self) -> Option<LinkOp> {
-        self.out.links.pop_front()
+        self.shared.out.links.pop_front()
     }
 
     /// Something to tell the user.
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.out.notices.pop_front()
+        self.shared.out.notices.pop_front()
     }
 
     /// When to call [`Core::handle_timeout`] at the latest. `None` once stopped.
@@ -438,7 +334,7 @@ impl Core {
         // Earlier due steps were done then, or wait for an event.
         let after = self.driven_at.now;
         let soonest = [
-            self.pool.timeout(after, &self.network.params),
+            self.pool.timeout(after, &self.shared.network.params),
             self.requests.timeout(after),
             self.sync.timeout(after, &self.pool),
             self.inboxes.timeout(after),
@@ -457,18 +353,20 @@ impl Core {
     /// By how much the calendar is ahead of what is confirmed (docs/protocol.md §1.6); zero where
     /// none ever was.
     pub(crate) fn unconfirmed(&self) -> Duration {
-        self.clock.unconfirmed().unwrap_or_default()
+        self.shared.clock.unconfirmed().unwrap_or_default()
     }
 
     /// The status that `umbel status` shows.
     pub fn status(&self) -> Status {
         Status {
-            relays: self.book.view().len(),
+            relays: self.shared.book.view().len(),
             contact: self.contact(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),
             circuits: self.pool.built_count(),
-            outbox: self.outbox.list(&self.network.params, self.driven_at),
+            outbox: self
+                .outbox
+                .list(&self.shared.network.params, self.driven_at),
             inboxes: self.inboxes.list(),
             sent_cells: self.sent_cells,
             received_cells: self.received_cells,
@@ -514,7 +412,34 @@ impl Core {
 
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
-        self.book.view()
+        self.shared.book.view()
+    }
+
+    /// Takes the descriptor that a peer showed of itself. How to begin a circuit there, if it is good.
+    fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
+        let shown = Unverified::decode(bytes)
+            .ok()
+            .filter(|shown| shown.relay() == relay)?;
+        let target = self.shared.learn(wall, shown)?;
+        self.look_at_view(wall);
+        Some(target)
+    }
+
+    fn look_at_clock(&mut self, moment: Moment) {
+        let links = &self.pool.links;
+        let clocks = links.clocks_agreeing(moment, &self.shared.network.params);
+        if let Some(is_right) = self.shared.look_at_clock(moment, clocks) {
+            self.outbox.judge_clock(is_right);
+        }
+    }
+
+    /// After the book changed, or a reconciliation ended: what can be done with the view now.
+    fn look_at_view(&mut self, wall: WallTime) {
+        if self.shared.look_at_view(wall, !self.sync.is_running()) {
+            // The descriptors are dead, while the relays need not be.
+            self.sync.on_view_lost();
+            self.shared.tell_waiting();
+        }
     }
 
     /// Before anything else: notices that the machine slept.
@@ -528,7 +453,7 @@ impl Core {
             return;
         }
         tracing::debug!("the machine slept: links are tried out");
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool.handle_wake(&mut cx);
         self.requests.handle_wake(&cx);
     }
@@ -540,18 +465,19 @@ impl Core {
             return;
         }
         self.look_at_clock(moment);
-        self.expire(moment);
-        if core::mem::take(&mut self.is_clock_jumped) {
-            let mut cx = context!(self, moment, rng);
+        if self.shared.expire(moment) {
+            self.look_at_view(moment.wall);
+        }
+        if core::mem::take(&mut self.shared.is_clock_jumped) {
+            let mut cx = self.shared.context(moment, rng);
             self.pool.links.judge_clock(&mut cx);
         }
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
-            let mut cx = context!(self, moment, rng);
+            let mut cx = self.shared.context(moment, rng);
             let are_seeds_tried = self.sync.are_all_tried(&self.pool, moment.now);
             self.pool.drive(&mut cx, expected, are_seeds_tried);
-            self.sync
-                .drive(&mut cx, &self.book, &mut self.pool, &mut self.requests);
+            self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
             self.inboxes
                 .drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.outbox
@@ -574,7 +500,7 @@ impl Core {
                 self.on_answer(moment, asker, answer, rng);
             }
         }
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         self.pool
             .tidy_links(&mut cx, |relay| self.sync.wants(relay));
     }
@@ -582,7 +508,7 @@ impl Core {
     /// How many stubs are about to be asked for. Only where all copies of a message leave together
     /// anyway: elsewhere circuits made now would tell the guard that a message is about to be sent.
     fn expected_stubs(&self) -> usize {
-        let params = &self.network.params;
+        let params = &self.shared.network.params;
         if params.second_deposit_delay.is_zero() && self.outbox.is_finding() {
             params.mailboxes
         } else {
@@ -591,7 +517,7 @@ impl Core {
     }
 
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
-        let mut cx = context!(self, moment, rng);
+        let mut cx = self.shared.context(moment, rng);
         match asker {
             Asker::Sync(serial) => {
                 let received = self.sync.on_answer(
@@ -602,7 +528,7 @@ impl Core {
                     answer,
                 );
                 for unverified in received {
-                    self.learn(moment.wall, unverified);
+                    self.shared.learn(moment.wall, unverified);
                 }
                 self.look_at_view(moment.wall);
             }

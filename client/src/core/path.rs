@@ -150,7 +150,7 @@ impl Paths {
             draw(cx, Roles::NONE, &unavoided).or_else(|| draw(cx, Roles::NONE, &exclude))?;
         [guard, layer2, middle]
             .into_iter()
-            .map(|relay| hop_target(cx.view, relay))
+            .map(|relay| hop_target(cx.view(), relay))
             .collect()
     }
 }
@@ -240,7 +240,7 @@ pub(super) fn draw(cx: &mut Context<'_>, roles: Roles, exclude: &Exclude) -> Opt
 /// Excludes these relays and all that share an address group with one of them.
 pub(super) fn exclude_groups_of(cx: &Context<'_>, exclude: &mut Exclude, relays: &[RelayId]) {
     for relay in relays {
-        match cx.view.get(relay) {
+        match cx.view().get(relay) {
             Some(descriptor) => exclude.groups_of(descriptor, cx.network),
             None => exclude.relay(*relay),
         }
@@ -267,7 +267,7 @@ pub(super) fn hop_target(view: &NetView, relay: RelayId) -> Option<HopTarget> {
 /// Whether these are two relays of the view with no address group in common.
 pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool {
     let groups = |relay| {
-        cx.view
+        cx.view()
             .get(&relay)
             .map(|descriptor| descriptor.groups(cx.network))
     };
@@ -279,7 +279,7 @@ pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Moment;
+    use super::super::testing::When;
     use super::*;
 
     /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed,
@@ -293,9 +293,7 @@ mod tests {
         bytes.extend(OLD_GUARD);
         bytes.extend([0, 0]);
         let paths = Paths::restore(Some(&bytes)).expect("it is read");
-        let order = Moment::at(WallTime(10))
-            .act(|cx| paths.guards.in_order(cx))
-            .0;
+        let order = When::at(WallTime(10)).act(|cx| paths.guards.in_order(cx)).0;
         assert_eq!(order, [RelayId([4; RelayId::LEN])]);
         assert_eq!(Paths::restore(Some(&[7])).err(), Some(SnapshotFault::Paths));
     }

@@ -19,10 +19,10 @@ use umbel_proto::message::Service;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, Moment};
 
-use super::Context;
 use super::breakers::Breakers;
 use super::chance::Backoff;
 use super::circuit::{Circuit, CircuitKey, Isolation};
+use super::context::Context;
 use super::io::Notice;
 use super::links::Links;
 use super::path::{Paths, hop_target};
@@ -576,7 +576,7 @@ impl Pool {
     /// itself and whatever is newer (a link may outlive an onion key), or else as the peer itself
     /// said.
     fn first_hop(&self, cx: &Context<'_>, link: LinkId, relay: RelayId) -> Option<HopTarget> {
-        hop_target(cx.view, relay).or_else(|| self.links.target_of(link).cloned())
+        hop_target(cx.view(), relay).or_else(|| self.links.target_of(link).cloned())
     }
 
     fn begin(

@@ -14,9 +14,9 @@ use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::time::{Epoch, Instant};
 
-use super::Context;
 use super::chance::{Backoff, between};
 use super::circuit::Isolation;
+use super::context::Context;
 use super::requests::{Answer, Asker, Question, Requests};
 
 /// Where a descriptor is to be, and where it is.
@@ -156,7 +156,7 @@ impl Publication {
 
     fn work_out(&mut self, cx: &Context<'_>, identity: &InboxIdentity) {
         let epoch = cx.wall.epoch();
-        let from = (cx.view.digest(), epoch);
+        let from = (cx.view().digest(), epoch);
         if self.worked_out_from == Some(from) {
             return;
         }
@@ -164,7 +164,7 @@ impl Publication {
         let mut postings = BTreeMap::new();
         for epoch in [epoch, epoch.next()] {
             let blinded = identity.address().blinded_key(&cx.network.id, epoch);
-            for relay in ring::positions(cx.view, cx.network, &blinded, epoch) {
+            for relay in ring::positions(cx.view(), cx.network, &blinded, epoch) {
                 let at = (epoch, relay);
                 postings.insert(at, self.postings.remove(&at).unwrap_or_default());
             }

@@ -17,8 +17,8 @@ use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant};
 use zeroize::Zeroizing;
 
-use super::Context;
 use super::circuit::{CircuitKey, Isolation};
+use super::context::Context;
 use super::path::hop_target;
 use super::pool::{Acquired, Loss, Pool, PoolEvent};
 
@@ -447,7 +447,7 @@ impl Requests {
             let acquired = if ask.isolation == Isolation::Sync {
                 pool.acquire_direct(cx, ask.terminal)
             } else {
-                let Some(target) = hop_target(cx.view, ask.terminal) else {
+                let Some(target) = hop_target(cx.view(), ask.terminal) else {
                     self.met_unknown = true;
                     return Err(AskFault::Terminal);
                 };

@@ -18,8 +18,8 @@ use umbel_proto::limits::{
 };
 use umbel_proto::time::Instant;
 
-use super::Context;
 use super::chance::Backoff;
+use super::context::Context;
 
 /// Most relays of which it is remembered how often they had a part.
 const SHARES_MAX: usize = 256;

@@ -7,16 +7,16 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
-use umbel_proto::directory::{Book, DirectoryRequest, Unverified, VerifiedDescriptor};
+use umbel_proto::directory::{DirectoryRequest, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
     HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, UNKNOWN_RELAY_PAUSE,
 };
 use umbel_proto::time::{Duration, Instant};
 
-use super::Context;
 use super::chance::{Backoff, between, shuffle};
 use super::circuit::Isolation;
+use super::context::Context;
 use super::links::Reach;
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
@@ -104,13 +104,7 @@ impl Sync {
     }
 
     /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
-    pub(super) fn drive(
-        &mut self,
-        cx: &mut Context<'_>,
-        book: &Book,
-        pool: &mut Pool,
-        requests: &mut Requests,
-    ) {
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool, requests: &mut Requests) {
         self.look_whether_to_help(cx, pool);
         if self.running.is_some() || self.next_at > cx.now {
             return;
@@ -120,13 +114,13 @@ impl Sync {
             self.reach = KNOWN_ASKED_FIRST;
             self.next_guard(cx, pool)
         } else {
-            self.next_peer(cx, book, pool)
+            self.next_peer(cx, pool)
         };
         let Some(peer) = peer else { return };
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
             way.asked_count += 1;
         }
-        let (syncer, request) = Syncer::begin_taking(cx.view);
+        let (syncer, request) = Syncer::begin_taking(cx.view());
         self.last_serial += 1;
         let running = Running {
             serial: self.last_serial,
@@ -167,7 +161,7 @@ impl Sync {
             return Vec::new();
         };
         let step = match answer {
-            Answer::Directory(reply) => running.syncer.on_reply(cx.view, reply),
+            Answer::Directory(reply) => running.syncer.on_reply(cx.view(), reply),
             Answer::Mailbox(_) | Answer::Failed(_) => {
                 self.pause(cx);
                 return Vec::new();
@@ -336,7 +330,7 @@ impl Sync {
 
     /// The peer asked least often that can be reached. One that there is no link to is dialled and
     /// waited for.
-    fn next_peer(&mut self, cx: &mut Context<'_>, book: &Book, pool: &mut Pool) -> Option<RelayId> {
+    fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
         self.round
             .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
@@ -344,7 +338,7 @@ impl Sync {
             if !self.round.is_empty() {
                 self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
             }
-            self.widen(cx, book, pool);
+            self.widen(cx, pool);
         }
         // Offline, rests end by themselves.
         if core::mem::take(&mut self.is_round_over) && !pool.links.ids().is_empty() {
@@ -387,28 +381,35 @@ impl Sync {
 
     /// Adds further peers to ask: guards that were tried, which know this client already, then
     /// seeds, then relays that are known or were last known to be somewhere.
-    fn widen(&mut self, cx: &mut Context<'_>, book: &Book, pool: &Pool) {
+    fn widen(&mut self, cx: &mut Context<'_>, pool: &Pool) {
         let guards = &pool.paths.guards;
         for relay in guards
             .in_order(cx)
             .into_iter()
             .filter(|&relay| guards.is_tried(relay))
         {
-            if let Some(known) = cx.view.get(&relay).or_else(|| book.last_known_of(&relay)) {
+            if let Some(known) = cx
+                .view()
+                .get(&relay)
+                .or_else(|| cx.book.last_known_of(&relay))
+            {
                 self.add(relay, known.host_ports(), false);
             }
         }
         let mut seeds = self.seeds.clone();
         shuffle(&mut seeds, cx.rng);
         for Peer { id, host_port } in seeds {
-            let known = cx.view.get(&id).or_else(|| book.last_known_of(&id));
+            let known = cx.view().get(&id).or_else(|| cx.book.last_known_of(&id));
             let known = known
                 .map(VerifiedDescriptor::host_ports)
                 .unwrap_or_default();
             self.add(id, known.into_iter().chain([host_port]).collect(), true);
         }
-        let mut known: Vec<&VerifiedDescriptor> =
-            cx.view.iter().chain(book.last_known(cx.network)).collect();
+        let mut known: Vec<&VerifiedDescriptor> = cx
+            .view()
+            .iter()
+            .chain(cx.book.last_known(cx.network))
+            .collect();
         shuffle(&mut known, cx.rng);
         known.retain(|descriptor| !guards.is_untried(descriptor.relay));
         if self.is_helping {

@@ -2,22 +2,29 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_proto::directory::NetView;
-use umbel_proto::directory::choice::Candidates;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::{Instant, Moment, WallTime};
 
+use super::context::{Context, Shared};
 use super::io::Notice;
-use super::{Context, Outgoing};
 
-/// A moment, in the `local` network with nobody in view.
-pub(super) struct Moment {
+/// A network with nobody in view, where circuits may be built all the same.
+pub(super) fn surroundings(network: Network, wall: WallTime) -> Shared {
+    let now = Instant::from_micros(0);
+    Shared {
+        is_ready: true,
+        ..Shared::restore(network, Vec::new(), None, Moment { now, wall })
+    }
+}
+
+/// A time at which something is done in the `local` network.
+pub(super) struct When {
     pub(super) now: Instant,
     pub(super) wall: WallTime,
     pub(super) confirmed: WallTime,
 }
 
-impl Moment {
+impl When {
     /// One at which the calendar is confirmed as it is.
     pub(super) const fn at(wall: WallTime) -> Self {
         Self {
@@ -29,21 +36,17 @@ impl Moment {
 
     /// Does something then; what it came to, and what the user was told.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Context<'_>) -> T) -> (T, Vec<Notice>) {
-        let network = Network::local();
-        let mut out = Outgoing::default();
-        let mut cx = Context {
-            now: self.now,
-            wall: self.wall,
-            confirmed: self.confirmed,
-            is_clock_sure: self.wall == self.confirmed,
-            network: &network,
-            view: &NetView::new(),
-            candidates: &Candidates::new([], &network),
-            is_ready: true,
-            rng: &mut ChaCha20Rng::seed_from_u64(7),
-            out: &mut out,
-        };
+        let &Self {
+            now,
+            wall,
+            confirmed,
+        } = self;
+        let mut shared = surroundings(Network::local(), wall);
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
+        let mut cx = shared.context(Moment { now, wall }, &mut rng);
+        cx.confirmed = confirmed;
+        cx.is_clock_sure = wall == confirmed;
         let came = act(&mut cx);
-        (came, out.notices.into())
+        (came, shared.out.notices.into())
     }
 }

@@ -13,7 +13,7 @@ use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{ClockGuard, Duration, Instant, WallTime};
 use zeroize::Zeroizing;
 
 use super::chance::{Backoff, between, exponential};
@@ -345,7 +345,7 @@ fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
             .iter()
             .any(|notice| matches!(notice, Notice::Warning(Warning::Clock { .. })));
         (
-            bench.core.clock.may_delete(),
+            bench.core.shared.clock.may_delete(),
             bench.core.outbox.is_clock_right,
             is_told,
         )
@@ -445,9 +445,9 @@ fn a_clock_that_jumps_while_relays_are_linked_is_judged_at_once() {
         },
         &mut bench.rng,
     );
-    assert!(!bench.core.outbox.is_clock_right && !bench.core.clock.may_delete());
+    assert!(!bench.core.outbox.is_clock_right && !bench.core.shared.clock.may_delete());
     bench.core.handle_timeout(bench.moment(), &mut bench.rng);
-    assert!(bench.core.outbox.is_clock_right && bench.core.clock.may_delete());
+    assert!(bench.core.outbox.is_clock_right && bench.core.shared.clock.may_delete());
 }
 
 #[test] // §4.4(3)
@@ -487,19 +487,12 @@ fn a_circuit_made_to_a_client_closes_the_link() {
 fn waits_grow_with_each_failure_up_to_the_longest() {
     let mut bench = Bench::new(Snapshot::default());
     let core = &mut bench.core;
-    let params = core.network.params.clone();
-    let mut cx = Context {
+    let params = core.shared.network.params.clone();
+    let moment = Moment {
         now: bench.now,
         wall: WALL,
-        confirmed: WALL,
-        is_clock_sure: true,
-        network: &core.network,
-        view: core.book.view(),
-        candidates: &core.candidates,
-        is_ready: core.is_ready,
-        rng: &mut bench.rng,
-        out: &mut core.out,
     };
+    let mut cx = core.shared.context(moment, &mut bench.rng);
     let mut backoff = Backoff::default();
     assert!(backoff.is_due(cx.now));
     for round in 0..40 {
@@ -538,6 +531,6 @@ fn stubs_are_made_for_a_message_only_where_its_copies_leave_together() {
     assert_eq!(bench.core.expected_stubs(), 0);
     bench.send(1, 100);
     assert_eq!(bench.core.expected_stubs(), 3);
-    bench.core.network.params.second_deposit_delay = Duration::from_secs(30);
+    bench.core.shared.network.params.second_deposit_delay = Duration::from_secs(30);
     assert_eq!(bench.core.expected_stubs(), 0);
 }

@@ -7,8 +7,8 @@ use umbel_proto::limits::{
 };
 use umbel_proto::time::{Duration, Instant};
 
-use super::super::Context;
 use super::super::chance::exponential;
+use super::super::context::Context;
 
 /// Losses as close as this are one.
 const SAME: Duration = Duration::from_secs(1);

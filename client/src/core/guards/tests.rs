@@ -3,7 +3,7 @@
 use umbel_proto::network::Network;
 
 use super::super::io::Notice;
-use super::super::testing::Moment;
+use super::super::testing::When;
 use super::*;
 
 const NOW: WallTime = WallTime(1_790_000_000);
@@ -29,15 +29,15 @@ fn used(number: u8) -> Guard {
 }
 
 /// The calendar is ahead by so much, and nothing confirms it.
-fn ahead_by(ahead: Duration) -> Moment {
-    Moment {
+fn ahead_by(ahead: Duration) -> When {
+    When {
         wall: NOW + ahead,
-        ..Moment::at(NOW)
+        ..When::at(NOW)
     }
 }
 
 /// Refreshes; who is left.
-fn refreshed(guards: &mut Guards, moment: &Moment) -> usize {
+fn refreshed(guards: &mut Guards, moment: &When) -> usize {
     moment.act(|cx| guards.refresh(cx));
     guards.sample.len()
 }
@@ -67,11 +67,11 @@ fn a_clock_that_jumps_makes_no_day_pass_for_new_guards() {
     let mut guards = Guards::restore(sample, vec![NOW, NOW]);
     refreshed(&mut guards, &ahead_by(DAY * 400));
     assert!(!guards.may_try(relay(4), &params), "the clock may be wrong");
-    refreshed(&mut guards, &Moment::at(NOW + DAY));
+    refreshed(&mut guards, &When::at(NOW + DAY));
     assert!(guards.may_try(relay(4), &params));
     guards.new_at = vec![NOW + DAY * 400; 2];
-    refreshed(&mut guards, &Moment::at(NOW));
-    refreshed(&mut guards, &Moment::at(NOW + DAY));
+    refreshed(&mut guards, &When::at(NOW));
+    refreshed(&mut guards, &When::at(NOW + DAY));
     assert!(
         guards.may_try(relay(4), &params),
         "what a wrong clock dated ahead lasts a day"
@@ -86,9 +86,9 @@ fn guards_go_by_confirmed_time() {
         2,
         "the clock may be wrong"
     );
-    assert_eq!(refreshed(&mut guards, &Moment::at(NOW + DAY * 19)), 2);
+    assert_eq!(refreshed(&mut guards, &When::at(NOW + DAY * 19)), 2);
     assert_eq!(
-        refreshed(&mut guards, &Moment::at(NOW + DAY * 400)),
+        refreshed(&mut guards, &When::at(NOW + DAY * 400)),
         0,
         "their lives are over"
     );
@@ -105,16 +105,16 @@ fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
         ..Guard::sampled(relay(1), NOW + DAY * 365)
     };
     let mut guards = Guards::restore(vec![dated.clone()], Vec::new());
-    let unsure = Moment {
+    let unsure = When {
         wall: NOW,
-        ..Moment::at(WallTime(NOW.0 - 9000))
+        ..When::at(WallTime(NOW.0 - 9000))
     };
     refreshed(&mut guards, &unsure);
     assert_eq!(
         guards.sample[0].sampled_at, dated.sampled_at,
         "not by a clock that is not confirmed"
     );
-    refreshed(&mut guards, &Moment::at(NOW));
+    refreshed(&mut guards, &When::at(NOW));
     let now = Some(NOW);
     let (sampled_at, rests_until) = (NOW, Some(NOW + DAY));
     let redated = Guard {
@@ -139,24 +139,23 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
     let sample = || vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
     let rest = Duration::from_secs(60);
     let mut guards = Guards::restore(sample(), Vec::new());
-    let miss = |guards: &mut Guards, moment: &Moment| {
-        moment.act(|cx| guards.on_missed(cx, relay(1), rest))
-    };
-    let order = |guards: &Guards, moment: &Moment| moment.act(|cx| guards.in_order(cx)).0;
-    (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
+    let miss =
+        |guards: &mut Guards, moment: &When| moment.act(|cx| guards.on_missed(cx, relay(1), rest));
+    let order = |guards: &Guards, moment: &When| moment.act(|cx| guards.in_order(cx)).0;
+    (0..4).for_each(|_| drop(miss(&mut guards, &When::at(NOW))));
     assert_eq!(
-        order(&guards, &Moment::at(NOW)),
+        order(&guards, &When::at(NOW)),
         [relay(1), relay(2)],
         "an hour's failure changes nothing"
     );
-    miss(&mut guards, &Moment::at(NOW + DAY));
-    assert_eq!(order(&guards, &Moment::at(NOW + DAY)), [relay(2), relay(1)]);
+    miss(&mut guards, &When::at(NOW + DAY));
+    assert_eq!(order(&guards, &When::at(NOW + DAY)), [relay(2), relay(1)]);
     assert_eq!(
-        order(&guards, &Moment::at(NOW + DAY + DAY)),
+        order(&guards, &When::at(NOW + DAY + DAY)),
         [relay(1), relay(2)]
     );
     let mut guards = Guards::restore(sample(), Vec::new());
-    (0..4).for_each(|_| drop(miss(&mut guards, &Moment::at(NOW))));
+    (0..4).for_each(|_| drop(miss(&mut guards, &When::at(NOW))));
     miss(&mut guards, &ahead_by(DAY * 2));
     assert_eq!(
         order(&guards, &ahead_by(DAY * 2)),
@@ -168,7 +167,7 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
 /// So many circuits of these ways fail through a guard; whether the user was warned.
 fn fail(
     guards: &mut Guards,
-    moment: &Moment,
+    moment: &When,
     number: u8,
     ways: impl Iterator<Item = [u8; 3]>,
     is_unbuilt: bool,
@@ -207,7 +206,7 @@ fn is_set_aside(guards: &Guards, number: u8) -> bool {
 
 #[test] // §6.4(11)
 fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
-    let now = Moment::at(NOW);
+    let now = When::at(NOW);
     let guards = || Guards::restore(vec![used(1), used(2)], Vec::new());
     for is_unbuilt in [true, false] {
         let mut kept = guards();
@@ -245,7 +244,7 @@ fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
 fn counts_are_halved_at_four_hundred() {
     let mut guards = Guards::restore(vec![used(1)], Vec::new());
     let built = |guards: &mut Guards, count: u32| {
-        Moment::at(NOW).act(|cx| (0..count).for_each(|_| guards.on_built(cx, relay(1))));
+        When::at(NOW).act(|cx| (0..count).for_each(|_| guards.on_built(cx, relay(1))));
     };
     guards.sample[0].failed = 100;
     built(&mut guards, 299);
@@ -260,20 +259,20 @@ fn counts_are_halved_at_four_hundred() {
 #[test] // §6.4(11)
 fn no_more_than_two_are_set_aside_in_seven_days_and_never_the_last_that_was_used() {
     let mut guards = Guards::restore((1..=5).map(used).collect(), Vec::new());
-    let fail_at = |guards: &mut Guards, moment: Moment, number| {
+    let fail_at = |guards: &mut Guards, moment: When, number| {
         fail(guards, &moment, number, ways(30, 4, 10), true);
         is_set_aside(guards, number)
     };
-    assert!(fail_at(&mut guards, Moment::at(NOW), 1) && fail_at(&mut guards, Moment::at(NOW), 2));
+    assert!(fail_at(&mut guards, When::at(NOW), 1) && fail_at(&mut guards, When::at(NOW), 2));
     assert!(
         !fail_at(&mut guards, ahead_by(DAY * 400), 3),
         "a clock that jumps makes no week pass"
     );
-    assert!(!fail_at(&mut guards, Moment::at(NOW + DAY * 6), 3));
-    assert!(fail_at(&mut guards, Moment::at(NOW + DAY * 7), 3));
+    assert!(!fail_at(&mut guards, When::at(NOW + DAY * 6), 3));
+    assert!(fail_at(&mut guards, When::at(NOW + DAY * 7), 3));
     let mut guards = Guards::restore(vec![used(1), tried(2)], Vec::new());
     assert!(
-        !fail_at(&mut guards, Moment::at(NOW), 1),
+        !fail_at(&mut guards, When::at(NOW), 1),
         "no circuit was built through the other"
     );
 }

@@ -18,8 +18,8 @@ use umbel_proto::limits::{
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant};
 
-use super::super::Context;
 use super::super::chance::between;
+use super::super::context::Context;
 use super::super::lookup::{Found, Lookups};
 use super::super::requests::Requests;
 
@@ -111,7 +111,7 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::WallTime;
 
-    use super::super::super::testing::Moment;
+    use super::super::super::testing::When;
     use super::*;
 
     #[test] // §10.2(6c)
@@ -131,9 +131,9 @@ mod tests {
     #[test] // §9.3(6)
     fn a_clock_that_is_ahead_does_not_raise_the_revision() {
         let now = WallTime(1_790_000_000);
-        let ahead = Moment {
+        let ahead = When {
             wall: now + Duration::from_secs(365 * 86_400),
-            ..Moment::at(now)
+            ..When::at(now)
         };
         let pass = |own, found| ahead.act(|cx| revision_to_pass(cx, own, found)).0;
         assert_eq!(pass(3, 5), now.to_hour().as_secs());

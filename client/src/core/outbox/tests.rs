@@ -2,8 +2,6 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
-use umbel_proto::directory::NetView;
-use umbel_proto::directory::choice::Candidates;
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::Mailbox;
@@ -12,21 +10,20 @@ use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Moment, WallTime};
 
-use super::super::Outgoing;
+use super::super::context::Shared;
 use super::super::io::OutboxEntry;
 use super::super::requests::AskFault;
+use super::super::testing::surroundings;
 use super::*;
 
 const ID: MessageId = MessageId([1; 16]);
+const WALL: WallTime = WallTime(1_790_000_000);
 
 struct Bench {
     outbox: Outbox,
     lookups: Lookups,
     requests: Requests,
-    network: Network,
-    view: NetView,
-    candidates: Candidates,
-    out: Outgoing,
+    shared: Shared,
     now: Instant,
     wall: WallTime,
     /// How much of that is not confirmed.
@@ -40,12 +37,9 @@ impl Bench {
             outbox: Outbox::default(),
             lookups: Lookups::default(),
             requests: Requests::default(),
-            view: NetView::new(),
-            candidates: Candidates::new([], &network),
-            network,
-            out: Outgoing::default(),
+            shared: surroundings(network, WALL),
             now: Instant::from_micros(0),
-            wall: WallTime(1_790_000_000),
+            wall: WALL,
             unconfirmed: Duration::ZERO,
             rng: ChaCha20Rng::seed_from_u64(5),
         }
@@ -55,18 +49,10 @@ impl Bench {
         &mut self,
         act: impl FnOnce(&mut Outbox, &mut Context<'_>, &mut Lookups, &mut Requests) -> T,
     ) -> T {
-        let mut cx = Context {
-            now: self.now,
-            wall: self.wall,
-            confirmed: WallTime(self.wall.as_secs() - self.unconfirmed.as_secs()),
-            is_clock_sure: true,
-            network: &self.network,
-            view: &self.view,
-            candidates: &self.candidates,
-            is_ready: true,
-            rng: &mut self.rng,
-            out: &mut self.out,
-        };
+        let (now, wall) = (self.now, self.wall);
+        let mut cx = self.shared.context(Moment { now, wall }, &mut self.rng);
+        cx.confirmed = WallTime(wall.as_secs() - self.unconfirmed.as_secs());
+        cx.is_clock_sure = true;
         act(
             &mut self.outbox,
             &mut cx,
@@ -112,6 +98,7 @@ impl Bench {
     /// Answers everything that was asked of the store; says whether anything was.
     fn stored(&mut self, is_stored: bool) -> bool {
         let tickets: Vec<StoreTicket> = self
+            .shared
             .out
             .stores
             .drain(..)
@@ -141,11 +128,12 @@ impl Bench {
 
     fn entries(&self) -> Vec<OutboxEntry> {
         let (now, wall) = (self.now, self.wall);
-        self.outbox.list(&self.network.params, Moment { now, wall })
+        self.outbox
+            .list(&self.shared.network.params, Moment { now, wall })
     }
 
     fn notices(&mut self) -> Vec<Notice> {
-        self.out.notices.drain(..).collect()
+        self.shared.out.notices.drain(..).collect()
     }
 }
 
@@ -318,11 +306,17 @@ fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
 
 /// A client that is started anew, with what the store was last asked to keep.
 fn restarted(bench: &Bench) -> Bench {
-    let state = bench.out.stores.iter().rev().find_map(|(_, op)| match op {
-        StoreOp::PutOutbox { state, .. } => Some(state.clone()),
-        _ => None,
-    });
-    let mut restarted = Bench::new(bench.network.clone());
+    let state = bench
+        .shared
+        .out
+        .stores
+        .iter()
+        .rev()
+        .find_map(|(_, op)| match op {
+            StoreOp::PutOutbox { state, .. } => Some(state.clone()),
+            _ => None,
+        });
+    let mut restarted = Bench::new(bench.shared.network.clone());
     restarted.now = bench.now;
     restarted.wall = bench.wall;
     let state = state.expect("something was to be stored");
@@ -358,6 +352,7 @@ fn held_by_two_before() -> Bench {
 /// Whether the store was asked to forget the message.
 fn is_removed(bench: &Bench) -> bool {
     bench
+        .shared
         .out
         .stores
         .iter()
@@ -375,7 +370,10 @@ fn what_holders_took_is_known_after_a_restart() {
     for is_stopped in [false, true] {
         let mut bench = held_by_two();
         bench.drive();
-        assert!(bench.out.stores.is_empty(), "the third may answer yet");
+        assert!(
+            bench.shared.out.stores.is_empty(),
+            "the third may answer yet"
+        );
         if is_stopped {
             bench.with(|outbox, cx, _, _| outbox.stop(cx));
         } else {
@@ -419,7 +417,7 @@ fn the_end_of_each_attempt_at_a_third_holder_is_told() {
 fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
     let mut bench = held_by_two();
     bench.pass(STORE_ANSWERS_AFTER);
-    let retry_max = bench.network.params.retry_max;
+    let retry_max = bench.shared.network.params.retry_max;
     for _ in 0..20 {
         bench = restarted(&bench);
         bench.find(3);
@@ -493,9 +491,9 @@ fn a_message_that_enough_have_is_not_put_off_when_its_inbox_is_not_found() {
 #[test] // §10.5(1)
 fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
     let mut bench = held_by_two_before();
-    bench.network.params.holders_wanted = 3;
+    bench.shared.network.params.holders_wanted = 3;
     for _ in 0..4 {
-        bench.wall = bench.wall + bench.network.params.retry_max;
+        bench.wall = bench.wall + bench.shared.network.params.retry_max;
         bench.try_third_in_vain();
         assert!(matches!(
             bench.notices()[..],
@@ -521,7 +519,7 @@ fn a_clock_that_was_ahead_does_not_keep_a_message() {
     bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
     for _ in 0..2 {
         bench.try_third_in_vain();
-        bench.wall = bench.wall + bench.network.params.retry_max;
+        bench.wall = bench.wall + bench.shared.network.params.retry_max;
     }
     assert_eq!(bench.listed(), []);
 }
@@ -630,7 +628,10 @@ fn an_outbox_of_the_formats_before_is_read_and_ages_from_then_on() {
         };
         assert_eq!(
             (entry.created_at, entry.expires_at),
-            (bench.wall, bench.wall + bench.network.params.record_life)
+            (
+                bench.wall,
+                bench.wall + bench.shared.network.params.record_life
+            )
         );
         bench.drive();
         let created_at = bench.wall;
@@ -912,7 +913,7 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_known_to_be_right() {
         id: ID,
         reason: SendFault::Expired,
     };
-    let life = bench.network.params.record_life;
+    let life = bench.shared.network.params.record_life;
     let after = |passed: Duration, unconfirmed: Option<Duration>, reason: DeferReason| {
         let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
         bench.wall = bench.wall + passed;
@@ -956,7 +957,7 @@ fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
     bench.answer(0, &TAKEN);
     bench.answer(1, &SILENT);
     bench.notices();
-    bench.wall = bench.wall + bench.network.params.record_life;
+    bench.wall = bench.wall + bench.shared.network.params.record_life;
     bench.with(|outbox, _, _, _| outbox.judge_clock(true));
     bench.drive();
     assert_eq!(
@@ -997,7 +998,7 @@ fn messages_of_an_outbox_begin_one_after_the_other() {
 fn a_stored_message_is_read_by_those_who_only_look() {
     let (bench, wait) = held_by_one();
     let state = bench.outbox.entries[&ID].delivery.state();
-    let params = &bench.network.params;
+    let params = &bench.shared.network.params;
     let read = read_outbox_message(ID, &state, params, bench.wall).expect("it is read");
     assert_eq!(
         (read.entry.holders, read.entry.wanted, read.entry.len),

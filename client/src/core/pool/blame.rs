@@ -11,8 +11,8 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::GUARD_REFUSALS_MAX;
 use umbel_proto::link::LinkId;
 
-use super::super::Context;
 use super::super::circuit::{Circuit, CircuitKey};
+use super::super::context::Context;
 use super::super::suspects::Suspected;
 use super::{Loss, Pool, STUB_HOPS};
 

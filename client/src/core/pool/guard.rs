@@ -12,7 +12,7 @@ use umbel_proto::limits::{GUARD_STAGGER, NO_CIRCUITS_TOLD_EVERY, SEEDS_FIRST};
 use umbel_proto::link::LinkId;
 use umbel_proto::time::{Instant, PeerClock};
 
-use super::super::Context;
+use super::super::context::Context;
 use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
@@ -203,13 +203,13 @@ impl Pool {
     fn draw_guard(&mut self, cx: &mut Context<'_>) -> bool {
         let params = &cx.network.params;
         let is_online = !self.links.ids().is_empty();
-        let most = params.guards_primary.max(cx.view.len() / 5) * 2;
+        let most = params.guards_primary.max(cx.view().len() / 5) * 2;
         let has_room = is_online || self.paths.guards.sample().len() < most;
         has_room && self.paths.guards.may_try_new(params) && self.paths.guards.grow(cx)
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let Some(descriptor) = cx.view.get(&relay) else {
+        let Some(descriptor) = cx.view().get(&relay) else {
             return;
         };
         let host_ports = descriptor.host_ports();
@@ -230,7 +230,7 @@ impl Pool {
     /// A guard that moved may be dialled at once.
     fn hurry_moved(&mut self, cx: &Context<'_>) {
         let moved = |relay: &&RelayId| {
-            cx.view.get(relay).is_some_and(|descriptor| {
+            cx.view().get(relay).is_some_and(|descriptor| {
                 self.links
                     .failed_elsewhere(**relay, &descriptor.host_ports())
             })

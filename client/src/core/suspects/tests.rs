@@ -2,7 +2,7 @@
 
 use umbel_proto::time::WallTime;
 
-use super::super::testing::Moment;
+use super::super::testing::When;
 use super::*;
 
 fn relay(number: u8) -> RelayId {
@@ -29,7 +29,7 @@ fn behind(number: u8) -> Suspected {
 /// Circuits of these paths break; what came of the last.
 fn after_broken(suspects: &mut Suspects, paths: &[[u8; 4]]) -> Suspected {
     let on_broken = |suspects: &mut Suspects, path: &[u8; 4]| {
-        Moment::at(WallTime(0))
+        When::at(WallTime(0))
             .act(|cx| suspects.on_broken(cx, &path.map(relay)))
             .0
     };
@@ -89,7 +89,7 @@ fn a_layer_2_relay_is_suspected_where_its_guard_broke_no_others() {
 fn a_guard_is_suspected_that_lets_no_circuit_be_built_over_three_layer_2_relays() {
     let after = |suspects: &mut Suspects, ways: &[[u8; 2]]| {
         let on_unbuilt = |suspects: &mut Suspects, way: &[u8; 2]| {
-            Moment::at(WallTime(0))
+            When::at(WallTime(0))
                 .act(|cx| suspects.on_unbuilt(cx, relay(1), &way.map(relay)))
                 .0
         };
@@ -171,7 +171,7 @@ fn a_guard_that_breaks_circuits_over_one_layer_2_relay_after_the_other_is_suspec
 fn a_hop_that_says_of_several_relays_that_they_cant_be_had_is_suspected_and_they_are_cleared() {
     let after = |suspects: &mut Suspects, paths: &[[u8; 3]], may_be_guard| {
         let on_named = |suspects: &mut Suspects, path: &[u8; 3]| {
-            Moment::at(WallTime(0))
+            When::at(WallTime(0))
                 .act(|cx| suspects.on_named(cx, &path.map(relay), may_be_guard))
                 .0
         };

@@ -1,0 +1,145 @@
+//! What every machine of the core acts with: time, randomness, what is known of the network, and
+//! where effects go.
+//!
+//! Machines read what is known. Only [`Shared`] changes it (`known`), between two calls of
+//! machines, so that a machine never sees the view change under it.
+
+use std::collections::VecDeque;
+
+use rand::CryptoRng;
+use umbel_proto::cell::Cell;
+use umbel_proto::directory::choice::Candidates;
+use umbel_proto::directory::{Book, BookRow, NetView};
+use umbel_proto::link::{LinkId, LinkOp};
+use umbel_proto::network::Network;
+use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
+
+use super::HEARTBEAT;
+use super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::known::CLOCK_STORE_EVERY;
+
+/// What all machines share.
+pub(super) struct Shared {
+    pub(super) network: Network,
+    pub(super) book: Book,
+    /// The relays that may be drawn from the view; made anew when it changes.
+    pub(super) candidates: Candidates,
+    /// The view is not the one that the candidates were made from.
+    pub(super) is_view_changed: bool,
+    /// Whether circuits can be built with the view.
+    pub(super) is_ready: bool,
+    /// How far the calendar is to be believed.
+    pub(super) clock: ClockGuard,
+    /// Whether the clock is to be compared with the peers' clocks again.
+    pub(super) is_clock_jumped: bool,
+    /// When it is next stored: not by a client that runs for a moment, which has little to tell.
+    pub(super) clock_stored_at: Instant,
+    /// When the view is next looked through for what has expired.
+    pub(super) expires_at: Instant,
+    pub(super) out: Outgoing,
+}
+
+/// Outgoing effects. Bounded by the machines' own limits: windows, active messages, mailboxes.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    pub(super) stores: VecDeque<(StoreTicket, StoreOp)>,
+    pub(super) cells: VecDeque<(LinkId, Cell)>,
+    pub(super) links: VecDeque<LinkOp>,
+    pub(super) notices: VecDeque<Notice>,
+    last_ticket: u64,
+}
+
+impl Outgoing {
+    pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {
+        self.last_ticket += 1;
+        let ticket = StoreTicket(self.last_ticket);
+        self.stores.push_back((ticket, op));
+        ticket
+    }
+}
+
+/// A [`Shared`], borrowed for one call.
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) wall: WallTime,
+    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age
+    /// is dropped by it.
+    pub(super) confirmed: WallTime,
+    /// Whether the calendar is confirmed as it is.
+    pub(super) is_clock_sure: bool,
+    pub(super) network: &'a Network,
+    pub(super) book: &'a Book,
+    pub(super) candidates: &'a Candidates,
+    pub(super) is_ready: bool,
+    pub(super) rng: &'a mut dyn CryptoRng,
+    pub(super) out: &'a mut Outgoing,
+}
+
+impl Shared {
+    /// As it was stored; no machine has acted yet.
+    pub(super) fn restore(
+        network: Network,
+        relays: Vec<BookRow>,
+        clock: Option<&[u8]>,
+        moment: Moment,
+    ) -> Self {
+        let Moment { now, wall } = moment;
+        let (mut clock, _) = ClockGuard::restore(clock, now, wall);
+        let is_start_news = clock.count_start(wall);
+        Self {
+            book: Book::restore(&network, relays, wall),
+            candidates: Candidates::new([], &network),
+            is_view_changed: true,
+            is_ready: false,
+            clock,
+            is_clock_jumped: false,
+            clock_stored_at: if is_start_news {
+                now
+            } else {
+                now + CLOCK_STORE_EVERY
+            },
+            expires_at: now + HEARTBEAT,
+            out: Outgoing::default(),
+            network,
+        }
+    }
+
+    /// Leaves the machines free, which are no part of it.
+    pub(super) fn context<'a>(
+        &'a mut self,
+        moment: Moment,
+        rng: &'a mut dyn CryptoRng,
+    ) -> Context<'a> {
+        Context {
+            now: moment.now,
+            wall: moment.wall,
+            confirmed: self.clock.confirmed(),
+            is_clock_sure: self.clock.may_delete(),
+            network: &self.network,
+            book: &self.book,
+            candidates: &self.candidates,
+            is_ready: self.is_ready,
+            rng,
+            out: &mut self.out,
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// The relays that are believed in.
+    pub(super) const fn view(&self) -> &'a NetView {
+        self.book.view()
+    }
+
+    pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {
+        self.out.store(op)
+    }
+
+    pub(super) fn notify(&mut self, notice: Notice) {
+        self.out.notices.push_back(notice);
+    }
+
+    pub(super) fn warn(&mut self, warning: Warning) {
+        self.notify(Notice::Warning(warning));
+    }
+}
