@@ -28,7 +28,7 @@ Exit codes:
   2   the command line is wrong
   73  the output could not be written
   130 interrupted
-  141 the reader of the output has ended; nothing is said";
+  141 the reader of the output has ended; nothing is reported";
 
 /// Measure what Umbel costs on this machine, in networks of its own on loopback
 ///
@@ -54,7 +54,7 @@ struct Args {
     /// One JSON object a line instead of text
     #[arg(long, overrides_with = "json")]
     json: bool,
-    /// Show errors only, which is all that this command shows beside its rows
+    /// Accepted for symmetry: only rows and errors are printed
     #[arg(long, short, overrides_with = "quiet", conflicts_with = "verbose")]
     quiet: bool,
     /// Log to standard error

@@ -29,9 +29,9 @@ const IN_PASSING: Duration = Duration::from_secs(5);
 /// Until when the user wants to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Stage {
-    /// Until one relay keeps the message and each further copy is sent, planned or refused
+    /// One relay keeps it, and every further copy is sent, planned or refused
     One,
-    /// Until as many relays as wanted keep it
+    /// As many relays as wanted keep it
     All,
 }
 
@@ -564,7 +564,7 @@ fn hint(obstacle: Obstacle) -> &'static str {
             "its owner must receive first; the next send or receive tries again"
         }
         Obstacle::Deferred(DeferReason::Broken { .. }) => {
-            "a relay on the path damages what it forwards; the next send or receive tries other relays"
+            "a relay on the path keeps breaking circuits; the next send or receive tries other relays"
         }
         Obstacle::Deferred(DeferReason::NoCircuit) => {
             "a relay answers but can reach no other; the next send or receive tries again, as does `umbel outbox flush`"

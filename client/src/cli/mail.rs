@@ -48,7 +48,7 @@ pub(super) struct DeleteArgs {
     /// The messages' ids, or the beginnings of them
     #[arg(required_unless_present = "older", conflicts_with = "older")]
     ids: Vec<String>,
-    /// All read messages that came longer ago than this, such as 30d
+    /// Delete read messages older than this, such as 30d
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
     older: Option<Duration>,
     /// Only messages of this inbox

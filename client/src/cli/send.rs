@@ -23,8 +23,8 @@ const TIMEOUT_ALL: Duration = Duration::from_secs(300);
 
 const AFTER_HELP: &str = "\
 A message is first safe in the outbox, then kept by one relay, then held by as many relays as wanted (two by default). \
-The second copy follows after a random delay, half a minute on average, so that the two cannot be linked. umbel does \
-not wait for it: any umbel command that runs then sends it.
+Two more copies follow, each after a random delay (30 s on average by default), so that the copies cannot be linked. umbel does \
+not wait for them: any umbel command that runs then sends them.
 
 Exit codes:
   0   at least one relay has it (\"kept\" or \"held\"; with --wait all: \"held\")
