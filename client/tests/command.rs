@@ -357,6 +357,8 @@ fn errors_have_one_form_and_name_their_exit_code() {
             "{output:?}"
         );
         assert_eq!(stderr(&output).lines().count(), 2, "{output:?}");
+        let is_asked_for = stderr(&output).contains("--profile <");
+        assert!(!is_asked_for, "UMBEL_PROFILE names it: {output:?}");
         let output = place.run(&[words, &["--json"]].concat());
         let line: Value = serde_json::from_str(stderr(&output).trim()).unwrap();
         assert_eq!(

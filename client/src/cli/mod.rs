@@ -68,8 +68,8 @@ umbel asks for a profile's passphrase on the terminal, or reads it from the file
 
 #[derive(clap::Args)]
 struct Global {
-    /// Where the profile is [default: umbel in the user's data directory]
-    #[arg(long, global = true, env = "UMBEL_PROFILE", value_name = "DIR", help_heading = GLOBAL_HEADING)]
+    /// Where the profile is [env: UMBEL_PROFILE] [default: umbel in the user's data directory]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL_HEADING)]
     profile: Option<PathBuf>,
     /// One JSON object a line instead of text
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]

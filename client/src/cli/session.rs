@@ -148,8 +148,13 @@ impl Session {
     }
 
     pub(super) fn profile_dir(&self) -> Result<PathBuf, Failure> {
-        if let Some(dir) = &self.global.profile {
-            return Ok(dir.clone());
+        // Not clap's `env`: its usage lines would name `--profile` as required.
+        let named = self.global.profile.clone().or_else(|| {
+            let dir = std::env::var_os("UMBEL_PROFILE").filter(|dir| !dir.is_empty());
+            dir.map(PathBuf::from)
+        });
+        if let Some(dir) = named {
+            return Ok(dir);
         }
         let base = etcetera::choose_base_strategy().map_err(|error| {
             Failure::usage(
