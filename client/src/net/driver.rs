@@ -17,13 +17,13 @@ use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
+use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
 use zeroize::Zeroizing;
 
 use super::Clock;
-use super::link::{self, LinkReport, Target};
+use super::link::{self, LinkReport, QueueSender, Target};
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
     Cancelled, Command, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
@@ -150,7 +150,7 @@ pub(crate) struct Driver {
 struct Link {
     relay: RelayId,
     /// `None` once the link is to close.
-    queue: Option<mpsc::Sender<Cell>>,
+    queue: Option<QueueSender>,
     task: AbortHandle,
     is_up: bool,
 }
@@ -582,23 +582,15 @@ impl Driver {
     fn dial(&mut self, relay: RelayId, host_ports: Vec<String>) {
         let link = LinkId(self.next_link);
         self.next_link += 1;
-        let hello = Hello {
-            versions: vec![LINK_VERSION],
-            network: self.parts.network,
-            // §2.4(5): seconds would tell clients apart.
-            clock: Clock::wall().to_hour(),
-            features: 0,
-            descriptor: None,
-        };
         let target = Target {
             link,
             relay,
             host_ports,
-            hello,
+            hello: link::hello(self.parts.network, Clock::wall()),
             params: Arc::clone(&self.parts.params),
             clock: self.parts.clock,
         };
-        let (queue, cells) = mpsc::channel(LINK_QUEUE_CELLS_MAX);
+        let (queue, cells) = link::queue(LINK_QUEUE_CELLS_MAX);
         let task = self
             .tasks
             .spawn(link::run(target, cells, self.event_sender.clone()));

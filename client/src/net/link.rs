@@ -1,27 +1,32 @@
-//! One link of a client: dial, prove whom one reached, exchange `Hello`s, then move whole cells
-//! both ways.
+//! One link of a client: dial, verify the relay's id, exchange `Hello`s, then move whole cells both
+//! ways (docs/protocol.md §2).
 //!
-//! Knows nothing of circuits. Keeps `Padding` and `Hello` to itself; all other cells go to the
-//! driver, a batch at a time, over a bounded queue: while the driver is busy the socket is not
-//! read. What is to be sent comes over a bounded queue as well; a peer that takes nothing for
-//! [`WRITE_STALL_MAX`] is given up. Rules: docs/protocol.md §2.
+//! Knows nothing of circuits. Keeps `Padding` and `Hello` to itself and hands all other cells to
+//! the driver, a batch at a time. Both directions go over bounded queues: while the driver is busy,
+//! the link does not read its socket. A link whose peer takes no bytes for [`WRITE_STALL_MAX`] ends.
 
-use std::io;
+use std::convert::Infallible;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
+};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
-use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{CELL_LEN, LINK_SILENCE_MAX};
-use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
+use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::limits::{CELL_LEN, LINK_CLOSING_MAX, LINK_SILENCE_MAX};
+use umbel_proto::link::{
+    Hello, Keepalive, LINK_VERSION, LinkId, Padding, Silence, Silent, circuit_of, tls,
+};
 use umbel_proto::network::Params;
-use umbel_proto::time::Duration;
+use umbel_proto::time::{Duration, WallTime};
 
 use super::Clock;
 
@@ -29,10 +34,8 @@ use super::Clock;
 const BATCH_CELLS_MAX: usize = 32;
 /// Bytes read from a socket at once; rustls alone reads 4 KiB.
 const READ_AHEAD_LEN: usize = 32 * 1024;
-/// A peer that takes no cell for this long is gone.
+/// A peer that takes no bytes for this long on an open link is gone.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
-/// How long the end of a link may take to be said.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(1);
 
 /// TLS on a socket that is read in large pieces.
 type Stream = TlsStream<BufReader<TcpStream>>;
@@ -49,6 +52,53 @@ pub(super) enum LinkReport {
     Quiet { link: LinkId },
     /// The link is gone.
     Down { link: LinkId },
+}
+
+/// The sending end of a link's queue. Dropping it closes the link: the link sends the queued cells
+/// first, for [`LINK_CLOSING_MAX`] at most (§2.6(4)).
+pub(super) struct QueueSender {
+    cells: mpsc::Sender<Cell>,
+    _is_open: oneshot::Sender<Infallible>,
+}
+
+impl QueueSender {
+    /// Queues a cell.
+    ///
+    /// # Errors
+    /// The queue is full, or the link's task is gone.
+    pub(super) fn try_send(&self, cell: Cell) -> Result<(), TrySendError<Cell>> {
+        self.cells.try_send(cell)
+    }
+}
+
+/// The cells that a link is to send.
+pub(super) struct Queue {
+    cells: mpsc::Receiver<Cell>,
+    /// Resolves once the sender is dropped, while cells may still be queued.
+    closed: oneshot::Receiver<Infallible>,
+}
+
+/// A queue of at most `cells_max` cells.
+pub(super) fn queue(cells_max: usize) -> (QueueSender, Queue) {
+    let (sender, cells) = mpsc::channel(cells_max);
+    let (is_open, closed) = oneshot::channel();
+    let sender = QueueSender {
+        cells: sender,
+        _is_open: is_open,
+    };
+    (sender, Queue { cells, closed })
+}
+
+/// A client's `Hello`: no descriptor, and a clock cut to the hour, since seconds would tell clients
+/// apart (§2.4(5)).
+pub(super) fn hello(network: NetworkId, wall: WallTime) -> Hello {
+    Hello {
+        versions: vec![LINK_VERSION],
+        network,
+        clock: wall.to_hour(),
+        features: 0,
+        descriptor: None,
+    }
 }
 
 /// A link to be made.
@@ -80,18 +130,12 @@ impl From<Violation> for LinkFault {
     }
 }
 
-/// Makes the link and keeps it until either side closes it. Closing `queue` ends it in order: what
-/// is queued is sent.
-pub(super) async fn run(
-    target: Target,
-    mut queue: mpsc::Receiver<Cell>,
-    events: mpsc::Sender<LinkReport>,
-) {
+/// Makes the link and keeps it until either side closes it.
+pub(super) async fn run(target: Target, mut queue: Queue, events: mpsc::Sender<LinkReport>) {
     let link = target.link;
-    // Nothing is queued before the link is up: the queue can only close.
     let dialled = tokio::select! {
         dialled = dial(&target) => dialled,
-        _ = queue.recv() => return,
+        _ = &mut queue.closed => return,
     };
     let (stream, hello) = match dialled {
         Ok(dialled) => dialled,
@@ -104,27 +148,58 @@ pub(super) async fn run(
     if events.send(LinkReport::Up { link, hello }).await.is_err() {
         return;
     }
-    let (stream, mut writer) = tokio::io::split(stream);
-    let (clock, padding) = (target.clock, Padding::with_client(&target.params));
+    let padding = Padding::with_client(&target.params);
+    let fault = carry(stream, link, queue, &events, target.clock, padding).await;
+    tracing::debug!(?link, ?fault, "link ended");
+    drop(events.send(LinkReport::Down { link }).await);
+}
+
+/// Carries cells on a link that is up until it ends, then ends it as §2.6(4) says.
+async fn carry<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    link: LinkId,
+    queue: Queue,
+    events: &mpsc::Sender<LinkReport>,
+    clock: Clock,
+    padding: Option<Padding>,
+) -> LinkFault {
+    let (read_half, write_half) = tokio::io::split(stream);
     let reader = Reader {
         link,
-        stream,
-        events: &events,
+        stream: read_half,
+        events,
         clock,
         silence: Silence::with_quiet(padding, LINK_SILENCE_MAX, clock.now()),
     };
-    let keepalive = Keepalive::new(padding, clock.now(), &mut rand::rng());
+    let mut writer = Writer {
+        stream: write_half,
+        queue: queue.cells,
+        taken: Cursor::default(),
+        clock,
+        keepalive: Keepalive::new(padding, clock.now(), &mut rand::rng()),
+    };
     let fault = tokio::select! {
         fault = reader.run() => fault,
-        fault = write_cells(&mut writer, &mut queue, clock, keepalive) => fault,
+        fault = writer.run() => fault,
+        fault = closing_max(queue.closed) => fault,
     };
-    if !matches!(fault, LinkFault::Io(_)) {
-        // Whatever ended it, its end looks alike (§2.6). The peer may be gone already: the link is
-        // over either way.
-        drop(timeout(SHUTDOWN_MAX, writer.shutdown()).await);
+    // §2.6(5): a fault of the peer ends the link as any other cause does.
+    if matches!(fault, LinkFault::Violation(_) | LinkFault::Silent) {
+        writer.queue.close();
+        drop(timeout(LINK_CLOSING_MAX, writer.run()).await);
     }
-    tracing::debug!(?link, ?fault, "link ended");
-    drop(events.send(LinkReport::Down { link }).await);
+    if !matches!(fault, LinkFault::Io(_)) {
+        // The peer may be gone already: the link is over either way.
+        drop(timeout(LINK_CLOSING_MAX, writer.stream.shutdown()).await);
+    }
+    fault
+}
+
+/// Ends a link whose queue was closed and that has not sent what is in it in time.
+async fn closing_max(closed: oneshot::Receiver<Infallible>) -> LinkFault {
+    drop(closed.await);
+    sleep(LINK_CLOSING_MAX).await;
+    LinkFault::Stuck
 }
 
 /// Tries each address in turn.
@@ -161,21 +236,21 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
         .map_err(LinkFault::Io)?;
     let theirs = target.hello.accept(&cell);
     if theirs.is_err() {
-        drop(timeout(SHUTDOWN_MAX, stream.shutdown()).await);
+        drop(timeout(LINK_CLOSING_MAX, stream.shutdown()).await);
     }
     Ok((stream, theirs?))
 }
 
 /// The reading half of a link that is up.
-struct Reader<'a> {
+struct Reader<'a, S> {
     link: LinkId,
-    stream: ReadHalf<Stream>,
+    stream: ReadHalf<S>,
     events: &'a mpsc::Sender<LinkReport>,
     clock: Clock,
     silence: Silence,
 }
 
-impl Reader<'_> {
+impl<S: AsyncRead> Reader<'_, S> {
     /// Hands whole cells to the driver until the link ends.
     async fn run(mut self) -> LinkFault {
         let mut buffer = vec![0; BATCH_CELLS_MAX * CELL_LEN];
@@ -246,35 +321,54 @@ fn circuit_cells(bytes: &[u8]) -> Result<Vec<Cell>, Violation> {
     Ok(cells)
 }
 
-async fn write_cells(
-    writer: &mut WriteHalf<Stream>,
-    queue: &mut mpsc::Receiver<Cell>,
+/// The writing half of a link that is up.
+struct Writer<S> {
+    stream: WriteHalf<S>,
+    queue: mpsc::Receiver<Cell>,
+    /// Cells taken from the queue, up to the position already written. Kept here so that
+    /// [`run`](Self::run) may be dropped and called again within a cell.
+    taken: Cursor<Vec<u8>>,
     clock: Clock,
-    mut keepalive: Keepalive,
-) -> LinkFault {
-    let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
-    let mut bytes = Vec::with_capacity(BATCH_CELLS_MAX * CELL_LEN);
-    loop {
-        let due_at = clock.at(keepalive.due_at());
-        match timeout_at(due_at, queue.recv_many(&mut batch, BATCH_CELLS_MAX)).await {
-            Ok(0) => return LinkFault::Closed,
-            Ok(_) => {}
-            Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
+    keepalive: Keepalive,
+}
+
+impl<S: AsyncWrite> Writer<S> {
+    /// Writes the queued cells, and padding, until the queue is closed and empty.
+    async fn run(&mut self) -> LinkFault {
+        let mut batch = Vec::with_capacity(BATCH_CELLS_MAX);
+        loop {
+            if let Err(fault) = self.write_taken().await {
+                return fault;
+            }
+            let due_at = self.clock.at(self.keepalive.due_at());
+            let received = self.queue.recv_many(&mut batch, BATCH_CELLS_MAX);
+            match timeout_at(due_at, received).await {
+                Ok(0) => return LinkFault::Closed,
+                Ok(_) => {}
+                Err(_elapsed) => batch.push(Cell::new(None, Command::Padding)),
+            }
+            for cell in batch.drain(..) {
+                self.taken.get_mut().extend_from_slice(cell.as_bytes());
+            }
         }
-        bytes.clear();
-        for cell in batch.drain(..) {
-            bytes.extend_from_slice(cell.as_bytes());
-        }
+    }
+
+    async fn write_taken(&mut self) -> Result<(), LinkFault> {
         let written = timeout(WRITE_STALL_MAX, async {
-            writer.write_all(&bytes).await?;
-            writer.flush().await
+            self.stream.write_all_buf(&mut self.taken).await?;
+            self.stream.flush().await
         });
         match written.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return LinkFault::Io(error),
-            Err(_elapsed) => return LinkFault::Stuck,
+            Ok(Err(error)) => return Err(LinkFault::Io(error)),
+            Err(_elapsed) => return Err(LinkFault::Stuck),
         }
-        keepalive.on_sent(clock.now(), &mut rand::rng());
+        if !self.taken.get_ref().is_empty() {
+            self.keepalive.on_sent(self.clock.now(), &mut rand::rng());
+        }
+        self.taken.get_mut().clear();
+        self.taken.set_position(0);
+        Ok(())
     }
 }
 
@@ -286,9 +380,7 @@ mod tests {
     use tokio_rustls::server::TlsStream as ServerStream;
     use umbel_proto::cell::DestroyReason;
     use umbel_proto::crypto::sign::SigningKey;
-    use umbel_proto::ids::{CircId, NetworkId};
-    use umbel_proto::link::LINK_VERSION;
-    use umbel_proto::time::WallTime;
+    use umbel_proto::ids::CircId;
 
     use super::*;
 
@@ -327,19 +419,18 @@ mod tests {
     }
 
     fn hello(network: u8) -> Hello {
-        let network = NetworkId([network; 32]);
-        Hello {
-            versions: vec![LINK_VERSION],
-            network,
-            clock: WallTime(0),
-            features: 0,
-            descriptor: None,
-        }
+        super::hello(NetworkId([network; 32]), WallTime(7300))
+    }
+
+    #[test] // §2.4(5)
+    fn a_client_says_the_hour_and_nothing_of_itself() {
+        let said = hello(1);
+        assert_eq!((said.clock, said.descriptor), (WallTime(7200), None));
     }
 
     /// A link's task that dials, and the relay that accepts.
     struct World {
-        queue: mpsc::Sender<Cell>,
+        queue: QueueSender,
         events: mpsc::Receiver<LinkReport>,
         relay: JoinHandle<io::Result<ServerStream<TcpStream>>>,
     }
@@ -358,7 +449,7 @@ mod tests {
             clock: Clock::start(),
         };
         let relay = tokio::spawn(accept(listener, key(actual), hello(network)));
-        let (queue, cells) = mpsc::channel(4);
+        let (queue, cells) = queue(4);
         let (event_sender, events) = mpsc::channel(4);
         tokio::spawn(run(target, cells, event_sender));
         World {
@@ -397,7 +488,7 @@ mod tests {
         }
         assert_eq!(bytes(&came), bytes(&[destroy(5), destroy(6)]));
 
-        world.queue.send(destroy(7)).await.unwrap();
+        world.queue.try_send(destroy(7)).unwrap();
         drop(world.queue);
         let mut rest = Vec::new();
         relay.read_to_end(&mut rest).await.unwrap();
@@ -460,5 +551,51 @@ mod tests {
             world.events.recv().await,
             Some(LinkReport::Down { link: LinkId(1) })
         ));
+    }
+
+    /// A link in memory that is up, whose peer reads nothing yet; and how it ends.
+    fn carried(
+        cells: u32,
+    ) -> (
+        QueueSender,
+        tokio::io::DuplexStream,
+        JoinHandle<(LinkFault, Duration)>,
+    ) {
+        let (stream, peer) = tokio::io::duplex(CELL_LEN / 2);
+        let (sender, queue) = queue(64);
+        for number in 1..=cells {
+            sender.try_send(destroy(number)).unwrap();
+        }
+        let task = tokio::spawn(async move {
+            let (events, _reports) = mpsc::channel(4);
+            let (clock, began_at) = (Clock::start(), tokio::time::Instant::now());
+            let fault = carry(stream, LinkId(1), queue, &events, clock, None).await;
+            (fault, began_at.elapsed())
+        });
+        (sender, peer, task)
+    }
+
+    #[tokio::test(start_paused = true)] // §2.6(4)
+    async fn a_relay_that_does_not_read_keeps_no_link_from_closing() {
+        let (queue, _peer, task) = carried(50);
+        tokio::task::yield_now().await;
+        drop(queue);
+        let (fault, took) = task.await.unwrap();
+        assert!(matches!(fault, LinkFault::Stuck), "{fault:?}");
+        assert!(took <= 2 * LINK_CLOSING_MAX, "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)] // §2.6(4), §2.6(5)
+    async fn what_waits_is_sent_whole_before_a_fault_of_the_relay_ends_the_link() {
+        let (_queue, mut peer, task) = carried(50);
+        tokio::task::yield_now().await; // a cell is written in part
+        let second_hello = Cell::new(None, Command::Hello);
+        peer.write_all(second_hello.as_bytes()).await.unwrap();
+        let mut came = Vec::new();
+        peer.read_to_end(&mut came).await.unwrap();
+        let expected: Vec<Cell> = (1..=50).map(destroy).collect();
+        assert!(came == bytes(&expected), "{} bytes", came.len());
+        let (fault, _) = task.await.unwrap();
+        assert!(matches!(fault, LinkFault::Violation(_)), "{fault:?}");
     }
 }
