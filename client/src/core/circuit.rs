@@ -157,3 +157,58 @@ impl Circuit {
             .map_or(ends_at, |due_at| due_at.min(ends_at))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+    use umbel_proto::handshake::OnionSecret;
+    use umbel_proto::ids::NetworkId;
+    use umbel_proto::time::Duration;
+
+    use super::*;
+
+    #[test] // §6.4(3)
+    fn contacts_inboxes_and_mailboxes_share_no_circuit() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let terminal = HopTarget {
+            relay: RelayId([1; 32]),
+            onion_key: OnionSecret::generate(&mut rng).public(),
+        };
+        let (addresses, queues) = ([[1; 32], [2; 32]], [1, 2].map(|id| QueueId([id; 32])));
+        let (inboxes, epochs) = (["a", "b"].map(str::to_owned), [1, 2].map(Epoch));
+        let mut isolations = vec![Isolation::Sync];
+        for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let (address, inbox) = (addresses[first], inboxes[first].clone());
+            let (queue, epoch) = (queues[second], epochs[second]);
+            isolations.extend([
+                Isolation::Lookup { address, epoch },
+                Isolation::Deposit { address, queue },
+                Isolation::Publish {
+                    inbox: inbox.clone(),
+                    epoch,
+                },
+                Isolation::Own { inbox, queue },
+            ]);
+        }
+        let now = Instant::from_micros(5);
+        for (index, isolation) in isolations.iter().enumerate() {
+            let circuit = Circuit {
+                machine: RequestCircuit::create(&NetworkId([9; 32]), &terminal, &mut rng),
+                link: LinkId(1),
+                circ: CircId::new(1).unwrap(),
+                path: vec![terminal.clone()],
+                made: 1,
+                isolation: Some(isolation.clone()),
+                hop_due_at: None,
+                dirty_at: now + Duration::from_secs(1),
+                is_proven: false,
+                idle_since: now,
+            };
+            for (other_index, other) in isolations.iter().enumerate() {
+                let is_served = circuit.serves(other, terminal.relay, now);
+                assert_eq!(is_served, index == other_index);
+            }
+        }
+    }
+}
