@@ -1,8 +1,8 @@
 //! One line of the log now and then: how the relay is doing, so coarsely that it tells nothing of
 //! one user.
 //!
-//! Whatever users make (links, circuits, mailboxes, records) is said as the range between two
-//! powers of two in which it lies, none below sixteen; sizes are rounded up to 16 MiB. See
+//! Counts of what users make (links, circuits, mailboxes, records) appear only as a range between
+//! two powers of two, the least of which is "under 16"; sizes are rounded up to 16 MiB. See
 //! docs/threat-model.md.
 
 use std::fmt;

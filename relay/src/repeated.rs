@@ -1,5 +1,4 @@
-//! Log lines that may come often: said at once, then at most once an interval, with how often they
-//! came.
+//! Log lines that may come often: written at once, then at most once an interval, with a count.
 
 use std::time::Duration;
 

@@ -2,10 +2,10 @@
 //!
 //! The load needs cores too, so on a machine with two cores the relay can't have both. Instead we
 //! measure the cost of a byte with one thread and with two, in turn, under the same load: threads
-//! that wait for each other or move each other's memory about cost more. The figure says how much
-//! dearer work gets and nothing else: a sleeping thread costs nothing, so threads that take turns
-//! look cheap. The forwarding table alone needs no load from outside and gets both cores; a row of
-//! its own shows how this machine's two cores compare with one.
+//! that wait for each other or move each other's memory about cost more. The figure says only how
+//! much more work costs: a sleeping thread costs nothing, so threads that take turns look cheap.
+//! The forwarding table alone needs no load from outside and gets both cores; a row of its own
+//! shows how this machine's two cores compare with one.
 
 use std::hint::black_box;
 use std::thread;

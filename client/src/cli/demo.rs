@@ -1,5 +1,5 @@
-//! `umbel demo`: a whole network on this machine, and messages through it, as anyone could watch
-//! from inside.
+//! `umbel demo`: runs a whole network on this machine, sends messages through it, and shows each
+//! step.
 
 use std::collections::BTreeMap;
 

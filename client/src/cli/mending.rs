@@ -2,8 +2,8 @@
 //! missing or being replaced, or the descriptor is being published.
 //!
 //! Publishing is worth a short wait: a position that refuses our revision reveals another copy of
-//! the profile, of which short commands would otherwise never hear. What overtakes it tells the
-//! other copy of this one.
+//! the profile, which short commands would otherwise never notice. The revision that overtakes it
+//! reveals this copy to the other.
 
 use std::collections::BTreeSet;
 

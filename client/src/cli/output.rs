@@ -1,5 +1,5 @@
-//! Words on standard output and standard error: nothing that another wrote reaches the terminal as
-//! it is.
+//! Writes to standard output and standard error. Text from others never reaches the terminal
+//! unescaped.
 
 use std::io;
 

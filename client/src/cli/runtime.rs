@@ -1,5 +1,5 @@
-//! The runtime that a command runs in, and whether the system gives what it takes: the libraries
-//! below end the process where they get no thread or no memory.
+//! The runtime that a command runs in, and a check that the system has threads and memory for it:
+//! where it has none, the libraries below would abort the process.
 
 use std::io;
 use std::sync::RwLock;

@@ -1,5 +1,5 @@
 //! Standard output and standard error, written by threads of their own: a reader that does not read
-//! keeps the command from going on, but not from being interrupted.
+//! can block the command, but can't keep it from being interrupted.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};

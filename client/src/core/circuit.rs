@@ -1,5 +1,4 @@
-//! One circuit as the pool keeps it: its path, whom it belongs to, how far it is built, who waits
-//! on its streams.
+//! One circuit as the pool keeps it: its path, its owner, and how far it is built.
 
 use rand::CryptoRng;
 use umbel_proto::circuit::RequestCircuit;

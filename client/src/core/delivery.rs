@@ -1,5 +1,5 @@
-//! One message and the mailboxes it goes to: sealed for each apart, deposited on a circuit each, at
-//! moments that don't follow from one another (docs/protocol.md §10.5).
+//! One message and its mailboxes: a copy is sealed for each and deposited on a circuit of its own,
+//! at times that reveal nothing of one another (docs/protocol.md §10.5).
 
 use std::sync::Arc;
 

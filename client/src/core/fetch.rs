@@ -1,9 +1,9 @@
-//! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at
-//! moments of its own.
+//! Fetching for own inboxes (docs/protocol.md §10.2): each mailbox on a circuit of its own, at its
+//! own times.
 //!
-//! A record is removed from its holder only after its message is durable here. Where a subscription
-//! brings what comes, that can wait: it goes along with the next probe, which is sent anyway. The
-//! same message comes from several mailboxes; it is kept, and told, once.
+//! A record is removed from its holder only after its message is durable here. While subscribed,
+//! the removal waits for the next probe, which is sent anyway. The same message comes from several
+//! mailboxes; it is stored and reported once.
 
 mod relink;
 

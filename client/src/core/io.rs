@@ -1,7 +1,6 @@
 //! The core's inputs and outputs besides cells: commands, notices, links, storage.
 //!
-//! The shell executes what is asked here and reports back; the simulator does the same without a
-//! world.
+//! The shell executes these and reports back; so does the simulator, without sockets or files.
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};

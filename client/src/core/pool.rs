@@ -2,8 +2,8 @@
 //! circuits of one hop for reconciling views (docs/protocol.md §4, §6).
 //!
 //! Owns links and paths, since they are chosen, used and blamed together. Never knows what is said
-//! on a stream. A circuit that fails is destroyed at once; whom that makes suspect is in `blame`,
-//! which guard is used in `guard`.
+//! on a stream. A circuit that fails is destroyed at once; `blame` decides which relay that makes
+//! suspect, `guard` which guard is used.
 
 mod blame;
 mod guard;

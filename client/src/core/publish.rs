@@ -1,8 +1,8 @@
 //! Keeping an own inbox's descriptor at all its positions on the ring, for this epoch and the next
 //! (docs/protocol.md §9.4).
 //!
-//! Each position is told on a circuit of its own. Positions change with the epoch and as relays
-//! come and go; what fails is tried again for as long as the inbox is there.
+//! Each position gets it on a circuit of its own. Positions change with the epoch and as relays
+//! come and go; what fails is retried for as long as the inbox exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,8 +2,8 @@
 //! time.
 //!
 //! Every question may be asked again without harm, so one that is lost with its circuit is asked
-//! again on the next, as often as an attempt may use up circuits. What to do about a fault is the
-//! asker's.
+//! again on the next, as often as an attempt may use up circuits. What to do about a fault is up to
+//! the asker.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Keeping the view whole (docs/protocol.md §8.3): from any peer while it is too small to build
 //! circuits, then from the guard in use, on circuits of one hop.
 //!
-//! A client takes and never gives. While it has no view, it goes round its guards, the seeds and
-//! whatever relays it knows or last knew, again and again: it never gives up.
+//! A client takes and never gives. While it has no view, it asks its guards, the seeds, and the
+//! relays that it knows or last knew, in turn, and never gives up.
 
 use std::collections::BTreeMap;
 

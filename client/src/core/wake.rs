@@ -1,6 +1,6 @@
-//! Noticing that the machine slept: links may be dead then, and nobody says so.
+//! Notices that the machine slept: its links may then be dead without a sign.
 //!
-//! Two signs: something is done much later than it was due, or the calendar went on while the
+//! Two things show it: something is done long after it was due, or the calendar advanced while the
 //! monotonic clock stood still, as Linux's does while the machine is suspended.
 
 use umbel_proto::limits::MACHINE_SLEEP_MIN;

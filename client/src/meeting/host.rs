@@ -1,6 +1,6 @@
 //! Beside the driver: does for guests what a local user would do, and tells them what happens.
 //!
-//! As long as there are no guests it writes nothing, and looks whether any came as seldom as people
+//! As long as there are no guests it writes nothing. It looks for new ones as rarely as people
 //! don't notice.
 
 use std::collections::{BTreeMap, BTreeSet};

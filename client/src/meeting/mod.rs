@@ -3,7 +3,7 @@
 //! The one that holds the lock drives the core and has the network; the others are its guests. They
 //! meet in the profile's database: a [`guest`] passes on what its own user asks and is told, a
 //! [`host`] beside the driver does for guests what a local user would do. When the driver ends, in
-//! order or not, a guest takes the lock and goes on in its place.
+//! order or not, a guest takes the lock and continues in its place.
 
 mod ask;
 mod guest;

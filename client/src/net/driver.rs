@@ -1,4 +1,4 @@
-//! The task that drives the core: hands in what happened, executes what comes out.
+//! The task that drives the core: hands it inputs, executes its effects.
 //!
 //! Owns the core, the links' queues and the one batch that is with the store. Decides nothing but
 //! what happens when a queue is full: a link whose queue is full is closed, and while the store is

@@ -1,8 +1,7 @@
 //! Which process has the network of a profile: the one that holds the lock file, with its process
 //! id written in it. The others, its guests, share a lock on a file beside it.
 //!
-//! The system lets go of a lock whatever becomes of the process, so that nothing has to be tidied
-//! after a crash.
+//! The system releases a dead process's lock, so that nothing has to be tidied after a crash.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

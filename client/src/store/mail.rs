@@ -1,9 +1,9 @@
 //! Messages that are kept: found by the beginning of an id, told by their age, and deleted so that
 //! nothing of them stays.
 //!
-//! A deleted message leaves its id behind for as long as the profile is there: a holder may replay
-//! a record for as long as the inbox's key opens it, and an owner who fetched that would have the
-//! message again.
+//! A deleted message leaves its id behind for as long as the profile exists. A holder may replay a
+//! record for as long as the inbox's key opens it; without the id the owner would get the message
+//! again.
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use umbel_proto::ids::MessageId;

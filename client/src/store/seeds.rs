@@ -2,8 +2,8 @@
 //! which holds no secret, so that a user who is locked out by a seed that has moved can name
 //! another without the profile's key.
 //!
-//! A change replaces the file whole: it is there as it was, or as it is to be, whatever happens to
-//! the machine. Two changes at once follow each other.
+//! A change replaces the whole file: after a crash it is either the old one or the new one. Two
+//! changes at once follow each other.
 
 use std::fmt;
 use std::fs::{self, File};

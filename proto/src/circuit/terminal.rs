@@ -1,8 +1,8 @@
 //! The terminal's end of a circuit: what the last hop says and hears (docs/protocol.md §6, §7).
 //!
 //! Holds the backward layer only: the forward layer is peeled where cells are read. Knows no
-//! service; takes requests off streams and puts replies on them. Small while no stream was opened,
-//! for most circuits are somebody else's hop.
+//! service; takes requests off streams and puts replies on them. Small until a stream is opened,
+//! since most circuits are soon extended.
 
 use std::collections::VecDeque;
 

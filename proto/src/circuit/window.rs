@@ -3,8 +3,8 @@
 //!
 //! Each direction of a circuit has a window of its own: a [`SendWindow`] at the end that speaks, a
 //! [`ReceiveWindow`] at the end that listens. Only `Data` messages are counted. A credit proves
-//! that the cells it speaks of were read: it carries the tag of the last of them, which nobody
-//! knows who has not received it.
+//! that the cells it speaks of were read: it carries the tag of the last of them, which only a
+//! receiver of that cell knows.
 
 use std::collections::VecDeque;
 

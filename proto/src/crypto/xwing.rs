@@ -1,9 +1,9 @@
 //! X-Wing (draft-connolly-cfrg-xwing-kem): X25519 and ML-KEM-768 together, as a KEM for the `hpke`
 //! crate.
 //!
-//! What it makes is byte for byte what `hpke`'s own makes, which is the cross-check; but ML-KEM is
-//! that of [`kem`](super::kem), a fourth of the time, and an opener is expanded from its seed once
-//! and not for each text (docs/decisions/009). Breaking only one of the two opens nothing.
+//! Its output is byte for byte that of `hpke`'s own, which is the cross-check. But it uses the
+//! ML-KEM of [`kem`](super::kem), which takes a fourth of the time, and expands an opener from its
+//! seed once, not for each text (docs/decisions/009). Breaking only one of the two opens nothing.
 //! Rules: docs/protocol.md §10.3.
 
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //! (docs/protocol.md §5).
 //!
 //! The initiator stays anonymous; the responder proves that it owns the onion key, for this relay
-//! id, in this network. An observer who breaks X25519 later still lacks the ML-KEM secret; who
-//! breaks ML-KEM still lacks X25519's.
+//! id, in this network. An observer who breaks X25519 later still lacks the ML-KEM secret, and one
+//! who breaks ML-KEM lacks X25519's.
 
 use core::fmt;
 

@@ -1,7 +1,7 @@
 //! A relay's part in its network's gossip (docs/protocol.md §8.3).
 //!
-//! With whom what is exchanged is [`Gossip`]'s to decide. Here are the circuits of its exchanges:
-//! one hop long, and our own.
+//! [`Gossip`] decides what is exchanged, and with whom. Here are the circuits of its exchanges: one
+//! hop long, and our own.
 
 use std::collections::BTreeMap;
 

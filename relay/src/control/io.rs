@@ -1,7 +1,6 @@
 //! What goes in and out of the control plane: tables, cells, links, work, news, storage.
 //!
-//! The shell executes what is asked here and reports back; the simulator does the same without a
-//! world.
+//! The shell executes these and reports back; so does the simulator, without sockets or files.
 
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::descriptor::DescriptorFault;

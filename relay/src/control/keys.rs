@@ -1,7 +1,7 @@
 //! The onion keys of a relay, and the answering of handshakes with them (docs/protocol.md §5.3).
 //!
-//! A key is honoured for one more life after the next was made: circuits of origins that have the
-//! descriptor of the day before must not fail. Secrets leave only toward the store.
+//! A relay still answers to a key for one life after its successor was made, since origins may have
+//! yesterday's descriptor. Secrets leave only toward the store.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! What a relay says of itself (docs/protocol.md §5.3, §8.1): its onion keys and its descriptor,
 //! issued anew when they age or its addresses change.
 //!
-//! A descriptor of this relay that came from a peer is never taken: a newer one is of another
-//! process with the same identity, or of the time before this clock was set back, and is outdone.
+//! A descriptor of this relay that a peer sent is never taken. A newer one was issued by another
+//! process with the same identity, or before this clock was set back; this relay then issues one
+//! that is newer still.
 
 use rand::RngExt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};

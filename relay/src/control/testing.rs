@@ -1,4 +1,4 @@
-//! What machines act with in their tests.
+//! A context for machines in their tests.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};

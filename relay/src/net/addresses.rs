@@ -1,4 +1,4 @@
-//! Where others can dial this relay: what the operator says of it, looked up, and again now and
+//! Where others can dial this relay: the operator's addresses, whose names are looked up now and
 //! then.
 
 use std::collections::{BTreeMap, BTreeSet};

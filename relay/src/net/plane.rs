@@ -1,7 +1,7 @@
-//! The task that runs the control plane: gives it what happened, the time and randomness, and does
-//! what it asks.
+//! The task that runs the control plane: hands it inputs, the time and randomness, and executes its
+//! effects.
 //!
-//! After each batch of what happened it drains the effects in their order, tables before cells: see
+//! After each batch of inputs it drains the effects in their order, tables before cells: see
 //! [`TableUpdates`](crate::forward::TableUpdates). It never waits for a link, nor for the store: an
 //! op that the store has no room for is answered at once as one that failed.
 

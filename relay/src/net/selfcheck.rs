@@ -1,6 +1,5 @@
-//! What a relay can find out about itself that its operator would otherwise hear of from nobody:
-//! whether it answers where it says it does, whether another does, and whether its data directory
-//! is still there.
+//! What a relay checks of itself, since nobody else would tell its operator: whether it answers at
+//! the address it advertises, whether another does, and whether its data directory is still there.
 
 use std::collections::BTreeMap;
 use std::fs;

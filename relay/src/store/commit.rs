@@ -1,9 +1,9 @@
-//! The store's thread: takes what waits, lets it take effect in one transaction, and answers after
-//! the one fsync.
+//! The store's thread: takes the ops that wait, applies them in one transaction, and answers after
+//! its one fsync.
 //!
-//! A transaction that fails is taken back and its ops are tried one by one, so that one bad op, or
-//! a full disk that still lets something be removed, fails no other. What failed is answered as
-//! failed; nothing else stops.
+//! A transaction that fails is rolled back and its ops are tried one by one. So one bad op fails no
+//! other, and on a full disk records can still be removed. An op that fails is answered as failed;
+//! nothing else stops.
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;

@@ -1,5 +1,5 @@
-//! One relay on a bench: its real planes, with links, store, handshakes and time in the hands of
-//! whoever tests it.
+//! One relay on a bench: its real planes, with links, store, handshakes and time in the test's
+//! hands.
 //!
 //! Smaller than a [`World`](crate::World), and harsher: the peers at its links may say anything at
 //! all.

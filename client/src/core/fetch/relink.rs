@@ -1,6 +1,6 @@
-//! When subscriptions are made again after the link was lost: each at a moment of its own, so that
-//! a guard that cuts the link does not see by a burst how many mailboxes there are, nor has them
-//! circuits built as often as it likes.
+//! When to subscribe again after the link was lost: each mailbox at its own time. So a guard that
+//! cuts the link sees no burst that tells how many mailboxes there are, and can't make the client
+//! build circuits as often as it likes.
 
 use umbel_proto::limits::{
     RESUBSCRIBE_FORGET_AFTER, RESUBSCRIBE_MEAN_MAX, RESUBSCRIBE_MEAN_MIN, RESUBSCRIBE_SHARE,

@@ -2,11 +2,11 @@
 //! of it that was restored.
 //!
 //! A revision is durable here before it is published, so a higher one on the ring is another
-//! copy's. That a position refuses ours is no proof; the descriptor it refuses it for is, since
-//! its signer has the inbox's key. Nor is what one holder says of a subscription; two
-//! holders that say the same within minutes are believed, since a copy that has published nothing
-//! shows nowhere else. Two copies must not overtake one another for ever: each does so now and then
-//! only.
+//! copy's. A position that refuses our revision proves nothing; the descriptor in its place does,
+//! since its signer has the inbox's key. One holder's word that our subscription was replaced
+//! proves nothing either; two that say so within minutes are believed, since a copy that has
+//! published nothing shows itself nowhere else. Two copies must not overtake one another for ever,
+//! so each does it rarely.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Messages that nothing is done about until they are due.
+//! Messages that wait until they are due.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
 //! Which relay is blamed for a circuit that failed (docs/protocol.md §6.4(10)).
 //!
-//! While it is built, it is known which hop was being made: that relay is avoided for a while, on
-//! the word of the one before it, and the guard's failures are counted. Once it is built any relay
-//! on the way may be behind it: see `suspects`. A guard that has no room for one more just then has
-//! not failed.
+//! While a circuit is being built, the client knows which hop failed: it avoids that relay for a
+//! while, on the word of the one before it, and counts a failure of the guard. Once the circuit is
+//! built, any relay on the path may be at fault: see `suspects`. A guard that has no room for a
+//! circuit just then has not failed.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;

@@ -1,10 +1,9 @@
-//! Which guard is used: the best that can be reached and is no suspect (docs/protocol.md
+//! Which guard is used: the first in order that is reachable and not suspected (docs/protocol.md
 //! §6.4(6), §6.4(9)).
 //!
-//! When none can be reached: those that rest are tried besides, then seeds are asked for newer
-//! descriptors, then another guard is drawn, within the day's limit. A dial that fails counts
-//! against a guard only once another relay has answered: before that it may be this machine that is
-//! offline.
+//! When none is reachable, the client also tries those that rest, then asks seeds for newer
+//! descriptors, then draws another guard, within the day's limit. A failed dial counts against a
+//! guard only once another relay has answered: until then this machine itself may be offline.
 
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;

@@ -1,4 +1,4 @@
-//! The four verbs: what each asks of queue, key and quota, and what it sets going (docs/protocol.md
+//! The four verbs: what each requires of queue, key and quota, and what it begins (docs/protocol.md
 //! §10.2).
 
 use rand::CryptoRng;

@@ -1,7 +1,7 @@
 //! The directory service (docs/protocol.md §8.4, §9.4): relay descriptors are reconciled and taken,
 //! inbox descriptors kept.
 //!
-//! An inbox descriptor is answered for and looked up once it is durable, not before.
+//! An inbox descriptor is acknowledged, and served, only once it is durable.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! The services at the end of a circuit (docs/protocol.md §7.2, §8.4, §10).
 //!
 //! All have one shape: a service takes a request and answers now, or later under the request's id.
-//! Here is who waits: one table, an entry for each stream whose request is not answered or whose
-//! origin has not said all. A stream carries one request, so circuit and stream name it.
+//! Here is who waits: one table, with an entry for each stream whose request is unanswered or whose
+//! origin has not finished. A stream carries one request, so circuit and stream name it.
 
 mod directory;
 mod mailbox;
