@@ -1,0 +1,20 @@
+//! A relay on real sockets and a real disk: what connects, what may not, and what the command says.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test fails by panicking; sockets and files are real"
+)]
+
+mod links;
+mod operation;
+mod processes;
+mod sockets;
+mod start;
+
+use std::time::Duration;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);

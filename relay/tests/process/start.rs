@@ -1,0 +1,144 @@
+//! How a relay is made and started, and what the command says when it can't be.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use umbel_proto::ids::Peer;
+use umbel_proto::network::{Network, Params};
+use umbel_relay::config::Config;
+use umbel_relay::{InitError, Relay, StartError, init};
+
+use super::processes::{assert_failed, command, ready_peer, run, stop};
+use super::sockets::{config, folder, start};
+
+#[tokio::test]
+async fn a_data_directory_is_one_processs() {
+    let dir = folder();
+    let relay = start(&dir, &[]).await;
+    let second = Relay::start(config(&dir, &[]), Network::local()).await;
+    assert!(matches!(second, Err(StartError::InUse(_))));
+    let refused = command(&["run", "--listen", "127.0.0.1:0"], dir.path());
+    assert_failed(&refused, 1, "another process runs the relay in");
+    relay.shutdown().await;
+    Relay::start(config(&dir, &[]), Network::local())
+        .await
+        .unwrap()
+        .shutdown()
+        .await;
+}
+
+#[tokio::test]
+async fn what_is_missing_or_taken_is_said() {
+    let dir = folder();
+    let none = Relay::start(config(&dir, &[]), Network::local()).await;
+    assert!(matches!(none, Err(StartError::Identity(_))));
+
+    let relay = start(&dir, &[]).await;
+    let other_dir = folder();
+    init(other_dir.path(), &Network::local()).unwrap();
+    let taken = Config {
+        listen: relay.peer().host_port.parse().unwrap(),
+        ..config(&other_dir, &[])
+    };
+    assert!(matches!(
+        Relay::start(taken, Network::local()).await,
+        Err(StartError::Listen { .. })
+    ));
+
+    let public = Network {
+        params: Params::DEFAULT,
+        ..Network::local()
+    };
+    let unreachable = Relay::start(config(&other_dir, &[]), public).await;
+    assert!(matches!(unreachable, Err(StartError::NotPublic)));
+    relay.shutdown().await;
+}
+
+#[test]
+fn init_never_overwrites() {
+    let dir = folder();
+    let made = command(&["init"], dir.path());
+    assert!(made.status.success(), "{made:?}");
+    let before = fs::read(dir.path().join("identity")).unwrap();
+    let refused = command(&["init"], dir.path());
+    assert_failed(&refused, 1, "holds a relay already");
+    assert!(matches!(
+        init(dir.path(), &Network::local()),
+        Err(InitError::Exists(_))
+    ));
+    assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
+}
+
+#[test]
+fn a_relay_runs_from_ready_to_sigterm() {
+    let dir = folder();
+    assert!(command(&["init"], dir.path()).status.success());
+    assert_failed(&command(&["peer"], dir.path()), 2, "run the relay once");
+    let mut running = run(&["--listen", "127.0.0.1:0"], dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let peer = ready_peer(&mut running).expect("the line says ready");
+    assert!(peer.parse::<Peer>().is_ok(), "{peer}");
+    let known = command(&["peer"], dir.path());
+    assert_eq!(String::from_utf8(known.stdout).unwrap().trim_end(), peer);
+    assert_eq!(stop(&mut running), Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_said_with_what_to_do() {
+    let dir = folder();
+    assert_failed(&command(&["run"], dir.path()), 1, "umbel-relay init");
+    assert_failed(&command(&["peer"], dir.path()), 1, "umbel-relay init");
+    assert_failed(
+        &command(&["init", "--network", "/nowhere"], dir.path()),
+        2,
+        "can't read /nowhere",
+    );
+    fs::write(dir.path().join("bad.toml"), "id = 5").unwrap();
+    let bad = dir.path().join("bad.toml");
+    assert_failed(
+        &command(&["init", "--network", bad.to_str().unwrap()], dir.path()),
+        2,
+        "bad.toml",
+    );
+    fs::write(
+        &bad,
+        format!("{}\nsync_peers = 8\n", Network::local().to_toml()),
+    )
+    .unwrap();
+    assert_failed(
+        &command(&["init", "--network", bad.to_str().unwrap()], dir.path()),
+        2,
+        "params.sync_peers",
+    );
+    assert_failed(
+        &command(&["run", "--seed", "nobody"], dir.path()),
+        2,
+        "--seed",
+    );
+    assert_failed(
+        &command(&["run", "--advertise", "relay.example"], dir.path()),
+        2,
+        "--advertise",
+    );
+    assert_failed(
+        &command(&["run", "--bogus"], dir.path()),
+        2,
+        "error: unexpected argument '--bogus'",
+    );
+    assert_failed(
+        &command(&["walk"], dir.path()),
+        2,
+        "error: unrecognized subcommand 'walk'",
+    );
+    let help = Command::new(env!("CARGO_BIN_EXE_umbel-relay"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(
+        help.status.success() && help.stderr.is_empty() && !help.stdout.is_empty(),
+        "{help:?}"
+    );
+}
