@@ -11,7 +11,7 @@ use super::proxy::{Chain, Stream};
 use super::queue::Queue;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit};
-use super::{BenchError, Extent, Report};
+use super::{BenchError, Extent, Report, join_all};
 
 /// Circuits that are used at once, so that every core is busy.
 const TOGETHER: usize = 4;
@@ -97,8 +97,7 @@ impl Round {
                 .spawn(async move { carrier.carry(records).await.map(|bytes| (carrier, bytes)) });
         }
         let mut bytes_sum = 0;
-        while let Some(carried) = carrying.join_next().await {
-            let (carrier, bytes) = carried.map_err(|_| BenchError::Destroyed)??;
+        for (carrier, bytes) in join_all(carrying).await? {
             carriers.push(carrier);
             bytes_sum += bytes;
         }

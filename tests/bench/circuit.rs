@@ -10,7 +10,7 @@ use super::probe::Probe;
 use super::process::{Meter, Process};
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
-use super::{BenchError, Extent, Report};
+use super::{BenchError, Extent, Report, join_all};
 
 /// Links of clients that build circuits at once: one for each core.
 const BUILDERS: usize = 2;
@@ -140,9 +140,5 @@ async fn build_all(
         let onward = onward.to_vec();
         building.spawn(async move { probe.build_together(count, &onward).await.map(|_| probe) });
     }
-    let mut probes = Vec::new();
-    while let Some(built) = building.join_next().await {
-        probes.push(built.map_err(|_| BenchError::Destroyed)??);
-    }
-    Ok(probes)
+    join_all(building).await
 }

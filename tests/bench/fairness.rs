@@ -8,7 +8,7 @@ use umbel_proto::message::Service;
 use super::flow::Flow;
 use super::probe::Probe;
 use super::queue::Queue;
-use super::quiet::{PACE, Quiet, question};
+use super::quiet::{PACE, Plan, Quiet, question};
 use super::relays::{Admission, Relays};
 use super::row::{Row, Unit, ms};
 use super::{BenchError, Extent, Report};
@@ -16,28 +16,13 @@ use super::{BenchError, Extent, Report};
 /// Quiet circuits.
 const QUIET: usize = 100;
 
-/// How much is done.
-#[derive(Clone, Copy)]
-struct Plan {
-    /// How often quiet circuits are used without and with a bulk flow, in turn.
-    rounds: usize,
-    /// Round trips each time.
-    round_trips: usize,
-}
-
-impl Plan {
-    const FULL: Self = Self {
-        rounds: 4,
-        round_trips: 500,
-    };
-    const QUICK: Self = Self {
-        rounds: 1,
-        round_trips: 50,
-    };
-}
+const FULL: Plan = Plan {
+    rounds: 4,
+    round_trips: 500,
+};
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
-    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let plan = extent.pick(FULL, Plan::QUICK);
     let relays = Relays::start(&[1; HOPS_MAX], Admission::Open).await?;
     own_links(&plan, &relays, report).await?;
     same_link(&plan, &relays, report).await?;

@@ -18,10 +18,10 @@ use umbel_proto::network::Network;
 use super::flow::Flow;
 use super::probe::Probe;
 use super::queue::Queue;
-use super::quiet::Quiet;
+use super::quiet::{Plan, Quiet};
 use super::relays::{Admission, Relays};
 use super::row::{Row, Unit};
-use super::{BenchError, Extent, Report};
+use super::{BenchError, Extent, Report, join_all};
 
 /// Links that the flood comes over.
 const LINKS: usize = 2;
@@ -30,28 +30,13 @@ const UNDER_WAY: usize = 64;
 /// Quiet circuits.
 const QUIET: usize = 20;
 
-/// How much is done.
-#[derive(Clone, Copy)]
-struct Plan {
-    /// How often is measured without and with the flood, in turn.
-    rounds: usize,
-    /// Round trips each time.
-    round_trips: usize,
-}
-
-impl Plan {
-    const FULL: Self = Self {
-        rounds: 4,
-        round_trips: 400,
-    };
-    const QUICK: Self = Self {
-        rounds: 1,
-        round_trips: 50,
-    };
-}
+const FULL: Plan = Plan {
+    rounds: 4,
+    round_trips: 400,
+};
 
 pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(), BenchError> {
-    let plan = extent.pick(Plan::FULL, Plan::QUICK);
+    let plan = extent.pick(FULL, Plan::QUICK);
     let relays = Relays::start(&[1; HOPS_MAX], Admission::Open).await?;
     let (guard, onward) = relays.path()?;
     let mut quiet = Quiet::open(&guard.peer, &onward, QUIET).await?;
@@ -138,13 +123,9 @@ impl Flood {
     }
 
     /// Ends it; how many were answered each second.
-    async fn stop(mut self) -> Result<f64, BenchError> {
+    async fn stop(self) -> Result<f64, BenchError> {
         self.is_stopping.store(true, Ordering::Relaxed);
-        let mut rate = 0.0;
-        while let Some(done) = self.tasks.join_next().await {
-            rate += done.map_err(|_| BenchError::Destroyed)??;
-        }
-        Ok(rate)
+        Ok(join_all(self.tasks).await?.into_iter().sum())
     }
 }
 

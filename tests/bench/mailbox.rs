@@ -24,7 +24,7 @@ use super::probe::Probe;
 use super::process::{Meter, Process};
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit, ms};
-use super::{BenchError, Extent, Report, Step, within};
+use super::{BenchError, Extent, Report, Step, join_all, within};
 
 /// The usual load on a holder here.
 const USUAL: Pressure = Pressure {
@@ -369,9 +369,7 @@ impl Load {
         for (asker, frames) in std::mem::take(&mut self.links).into_iter().zip(frames) {
             asking.spawn(within(Step::Mailbox, asker.ask_all(frames, self.under_way)));
         }
-        while let Some(asked) = asking.join_next().await {
-            let (asker, Answers { latencies, refused }) =
-                asked.map_err(|_| BenchError::Unexpected)??;
+        for (asker, Answers { latencies, refused }) in join_all(asking).await? {
             self.links.push(asker);
             cost.latencies_ms.extend(latencies.into_iter().map(ms));
             cost.refused += refused;

@@ -40,6 +40,7 @@ mod relays;
 mod row;
 mod scaling;
 
+use tokio::task::JoinSet;
 use umbel_proto::time::Duration;
 
 use error::{BenchError, Step};
@@ -178,6 +179,17 @@ async fn run(
         group.measure(extent, ports, report).await?;
     }
     Ok(())
+}
+
+/// Waits for all of these tasks: what each brought.
+async fn join_all<T: 'static>(
+    mut tasks: JoinSet<Result<T, BenchError>>,
+) -> Result<Vec<T>, BenchError> {
+    let mut all = Vec::with_capacity(tasks.len());
+    while let Some(one) = tasks.join_next().await {
+        all.push(one.map_err(|_| BenchError::Destroyed)??);
+    }
+    Ok(all)
 }
 
 async fn within<T>(

@@ -15,7 +15,7 @@ use super::probe::Probe;
 use super::process::Process;
 use super::relays::{Admission, Relays, relay_program, spawn_until_ready};
 use super::row::{Goal, Row, Unit};
-use super::{BenchError, Extent, Report, Step, part, within};
+use super::{BenchError, Extent, Report, Step, join_all, part, within};
 
 /// Until buffers that are kept for a while are given back.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -149,10 +149,7 @@ async fn circuits(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
             targets.clone(),
         ));
     }
-    let mut probes = Vec::new();
-    while let Some(built) = building.join_next().await {
-        probes.push(built.map_err(|_| BenchError::Destroyed)??);
-    }
+    let _held = join_all(building).await?;
     let value = growth_kib(
         before,
         settled_bytes(&relay.process).await,

@@ -12,6 +12,21 @@ use super::probe::Probe;
 use super::row::ms;
 use super::{BenchError, Step, within};
 
+/// How often quiet circuits are measured without and with a load, in turn.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    pub(super) rounds: usize,
+    /// Round trips each time.
+    pub(super) round_trips: usize,
+}
+
+impl Plan {
+    pub(super) const QUICK: Self = Self {
+        rounds: 1,
+        round_trips: 50,
+    };
+}
+
 /// Between two questions.
 pub(super) const PACE: Duration = Duration::from_millis(2);
 

@@ -19,7 +19,7 @@ use super::process::{Meter, thread_cpu_time};
 use super::queue::Queue;
 use super::relays::{Admission, Relays};
 use super::row::{Goal, Row, Unit};
-use super::{BenchError, Extent, Report};
+use super::{BenchError, Extent, Report, join_all};
 
 /// Least work of two cores as a multiple of one core's.
 const SCALING_LEAST: f64 = 1.8;
@@ -168,8 +168,7 @@ impl Load {
             carrying.spawn(async move { queue.fetch(records).await.map(|bytes| (queue, bytes)) });
         }
         let mut bytes_sum = 0;
-        while let Some(carried) = carrying.join_next().await {
-            let (queue, bytes) = carried.map_err(|_| BenchError::Destroyed)??;
+        for (queue, bytes) in join_all(carrying).await? {
             self.queues.push(queue);
             bytes_sum += bytes;
         }
