@@ -214,13 +214,15 @@ impl Streams {
         Ok(())
     }
 
+    /// A stream that is not over.
+    fn live(&mut self, id: StreamId) -> Option<&mut Stream> {
+        let stream = self.table.get_mut(&id);
+        stream.filter(|stream| stream.phase == Phase::Live)
+    }
+
     /// Says nothing more on a stream. On a stream that is over, or finished, it does nothing.
     pub(super) fn finish(&mut self, id: StreamId) {
-        let Some(stream) = self
-            .table
-            .get_mut(&id)
-            .filter(|stream| stream.phase == Phase::Live)
-        else {
+        let Some(stream) = self.live(id) else {
             return;
         };
         if !stream.send.is_finished() {
@@ -233,11 +235,7 @@ impl Streams {
     /// does nothing. One whose opening message was not sent leaves a gap in the ids (§7.1(10)).
     pub(super) fn reset(&mut self, id: StreamId) {
         self.events.retain(|event| event.stream() != id);
-        let Some(stream) = self
-            .table
-            .get_mut(&id)
-            .filter(|stream| stream.phase == Phase::Live)
-        else {
+        let Some(stream) = self.live(id) else {
             return;
         };
         let is_opened = stream.send.is_opened();

@@ -382,39 +382,23 @@ mod tests {
         };
         assert!(request.verify(&here, &key(1).public()).is_ok());
         assert!(request.verify(&here, &key(2).public()).is_err());
-        assert!(
-            request
-                .verify(
-                    &MailboxContext {
-                        binding: &other,
-                        ..here
-                    },
-                    &key(1).public()
-                )
-                .is_err()
-        );
-        assert!(
-            request
-                .verify(
-                    &MailboxContext {
-                        holder: &RelayId([9; 32]),
-                        ..here
-                    },
-                    &key(1).public()
-                )
-                .is_err()
-        );
-        assert!(
-            request
-                .verify(
-                    &MailboxContext {
-                        network: &NetworkId([9; 32]),
-                        ..here
-                    },
-                    &key(1).public()
-                )
-                .is_err()
-        );
+        let elsewhere = [
+            MailboxContext {
+                binding: &other,
+                ..here
+            },
+            MailboxContext {
+                holder: &RelayId([9; 32]),
+                ..here
+            },
+            MailboxContext {
+                network: &NetworkId([9; 32]),
+                ..here
+            },
+        ];
+        for context in elsewhere {
+            assert!(request.verify(&context, &key(1).public()).is_err());
+        }
         let altered = MailboxRequest {
             verb: deposit(RECORD_LENS[0], 8),
             ..request

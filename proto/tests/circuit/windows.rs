@@ -18,6 +18,19 @@ fn send_unanswered(chain: &mut Chain) -> usize {
     cells
 }
 
+/// A chain whose terminal has sent as much of a long answer as its window allows.
+fn answering(hops: usize) -> Chain {
+    let mut chain = Chain::built(hops);
+    let stream = chain
+        .origin
+        .open_stream(Service::Mailbox, b"?", true)
+        .unwrap();
+    chain.run().unwrap();
+    chain.terminal().reply(stream, &BULK, true).unwrap();
+    chain.collect_backward();
+    chain
+}
+
 fn bytes_of(stream: u16, bytes: &[u8]) -> RelayMsg<'_> {
     RelayMsg::Data(Data {
         stream: StreamId(stream),
@@ -72,14 +85,7 @@ fn a_credit_goes_before_data_that_waits() {
 
 #[test] // §7.3(1)
 fn the_terminal_keeps_to_its_window_too() {
-    let mut chain = Chain::built(2);
-    let stream = chain
-        .origin
-        .open_stream(Service::Mailbox, b"?", true)
-        .unwrap();
-    chain.run().unwrap();
-    chain.terminal().reply(stream, &BULK, true).unwrap();
-    chain.collect_backward();
+    let mut chain = answering(2);
     assert_eq!(chain.backward.len(), 64);
     chain.run().unwrap();
     assert_eq!(
@@ -125,14 +131,7 @@ fn the_window_grows_to_512_while_that_is_allowed() {
 
 #[test] // §7.3(5)
 fn a_forged_credit_is_refused_by_the_terminal() {
-    let mut chain = Chain::built(1);
-    let stream = chain
-        .origin
-        .open_stream(Service::Mailbox, b"?", true)
-        .unwrap();
-    chain.run().unwrap();
-    chain.terminal().reply(stream, &BULK, true).unwrap();
-    chain.collect_backward();
+    let mut chain = answering(1);
     let forged = RelayMsg::Credit(Credit {
         tag: [3; 16],
         cells: 16,

@@ -54,6 +54,16 @@ impl Record {
     const fn is_durable(&self) -> bool {
         self.storing.is_none()
     }
+
+    /// What is said of it outside, at this place.
+    const fn entry(&self, seq: u64) -> RecordEntry {
+        RecordEntry {
+            seq,
+            record: self.record,
+            len: self.len,
+            expires_at: self.expires_at,
+        }
+    }
 }
 
 /// Where a record stands that someone wants to deposit.
@@ -128,24 +138,7 @@ impl Queue {
             owner: self.owner,
             sender: self.sender,
             fetched_at: self.fetched_at,
-            records: durable
-                .map(
-                    |(
-                        &seq,
-                        &Record {
-                            record,
-                            len,
-                            expires_at,
-                            ..
-                        },
-                    )| RecordEntry {
-                        seq,
-                        record,
-                        len,
-                        expires_at,
-                    },
-                )
-                .collect(),
+            records: durable.map(|(&seq, record)| record.entry(seq)).collect(),
             removed: self
                 .removed
                 .iter()
@@ -227,25 +220,11 @@ impl Queue {
 
     /// Takes records off the index by their places, which ascend.
     fn take_all(&mut self, seqs: &[u64]) -> Vec<RecordEntry> {
-        let entry = |(
-            seq,
-            Record {
-                record,
-                len,
-                expires_at,
-                ..
-            },
-        )| RecordEntry {
-            seq,
-            record,
-            len,
-            expires_at,
-        };
         let taken: Vec<RecordEntry> = self
             .records
             .remove_all(seqs)
             .into_iter()
-            .map(entry)
+            .map(|(seq, record)| record.entry(seq))
             .collect();
         let mut ids: Vec<RecordId> = taken.iter().map(|entry| entry.record).collect();
         ids.sort_unstable();
