@@ -16,6 +16,7 @@
 mod chain;
 
 mod build;
+mod frames;
 mod random;
 mod streams;
 mod windows;
