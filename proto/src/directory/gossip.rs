@@ -51,7 +51,7 @@ pub enum Out {
     /// [`Gossip::handle_reply`] or [`Gossip::handle_failed`].
     Ask(ExchangeId, DirectoryRequest),
     /// Take this descriptor into the book if it is valid.
-    Learned(Unverified),
+    Learned(Box<Unverified>),
     /// An exchange is over.
     Done(ExchangeId),
     /// An exchange is over because the other side broke a rule: destroy its circuit (§8.3(6)).
@@ -184,7 +184,8 @@ impl Gossip {
     fn on_step(&mut self, exchange: ExchangeId, step: Result<SyncStep, SyncFault>) {
         match step {
             Ok(SyncStep { received, request }) => {
-                self.out.extend(received.into_iter().map(Out::Learned));
+                self.out
+                    .extend(received.into_iter().map(Box::new).map(Out::Learned));
                 match request {
                     Some(request) => self.out.push_back(Out::Ask(exchange, request)),
                     None => self.end(exchange, Out::Done(exchange)),

@@ -101,7 +101,7 @@ impl Gossips {
                 let reply = self.serve(self.circuits[&(id, exchange)], request);
                 self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
             }
-            Out::Learned(descriptor) => drop(self.learn(id, descriptor)),
+            Out::Learned(descriptor) => drop(self.learn(id, *descriptor)),
             Out::Done(exchange) => drop(self.circuits.remove(&(id, exchange))),
             Out::Broken(_, fault) => panic!("nobody broke a rule: {fault:?}"),
         }

@@ -149,7 +149,7 @@ impl Discovery {
                         self.fail(cx, circuits, exchange);
                     }
                 }
-                Out::Learned(descriptor) => drop(cx.learn(descriptor)),
+                Out::Learned(descriptor) => drop(cx.learn(*descriptor)),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {
                     if let Some(Exchange { link, circ, .. }) = self.exchanges.remove(&exchange) {
