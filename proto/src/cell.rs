@@ -45,7 +45,8 @@ impl Command {
     }
 }
 
-/// The reason for a destroy that the peer is told: coarse on purpose (docs/protocol.md §4.4).
+/// Why a circuit is destroyed, as far as the peer learns it: coarse on purpose (docs/protocol.md
+/// §4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum DestroyReason {
@@ -180,8 +181,8 @@ impl Cell {
         }
     }
 
-    /// The body of a cell not yet peeled, with the room behind it: what a hop opens, and what it
-    /// appends to.
+    /// The body of a cell not yet peeled, with the room behind it. A hop opens the body and appends
+    /// to it.
     pub(crate) fn body_and_room_mut(&mut self) -> &mut [u8; BODY_LEN + HOP_OVERHEAD_LEN] {
         assert!(!self.is_peeled, "a relay peels a cell once");
         last_chunk_mut(&mut *self.buffer)

@@ -34,14 +34,14 @@ pub const LINK_KEEPALIVE: Duration = Duration::from_secs(20);
 pub const LINK_SILENCE_MIN: Duration = Duration::from_secs(60);
 /// A link on which no cell came for so long is closed (§2.6).
 pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(90);
-/// How long a link that ends may go on sending what is queued (§2.6).
+/// How long a link that ends may continue to send queued cells (§2.6).
 pub const LINK_CLOSING_MAX: Duration = Duration::from_secs(2);
 /// A relay closes a link that it dialled and that has carried no circuit for so long (§2.6).
 pub const LINK_UNUSED_MAX: Duration = Duration::from_secs(600);
 
 /// Length of an AEAD tag, bytes (§3).
 pub const TAG_LEN: usize = 16;
-/// What each hop takes from a forward cell: hop command (1) and tag (16), bytes (§3.1).
+/// Bytes of a forward cell that each hop takes off: hop command (1) and tag (16) (§3.1).
 pub const HOP_OVERHEAD_LEN: usize = TAG_LEN + 1;
 /// Most cells in the `Early` form on one circuit, counted at each hop (§3.2).
 pub const EARLY_CELLS_MAX: u8 = 6;
@@ -71,7 +71,7 @@ pub const EXTEND_WAITERS_MAX: usize = 1024;
 /// Most relays that are dialled for extends at once (§6.3).
 pub const EXTEND_DIALS_MAX: usize = 256;
 
-/// Refusals for want of room in a row that are no failure of a guard (§6.4(4)).
+/// Refusals with reason `Busy` in a row that do not count as a failure of the guard (§6.4(4)).
 pub const GUARD_REFUSALS_MAX: u32 = 6;
 /// A dial that hangs for so long has the next guard dialled as well (§6.4(6)).
 pub const GUARD_STAGGER: Duration = Duration::from_millis(2500);
@@ -231,16 +231,17 @@ pub const PUSH_DELAY_CUT: u32 = 5;
 pub const PUSH_WINDOW_BYTES: usize = 2 * FRAME_LEN_MAX;
 /// How long a queue is polled after a subscription that is not ours ended ours (§10.2).
 pub const REPLACED_POLL_FOR: Duration = Duration::from_secs(600);
-/// Holders that must say so before another copy of the inbox is believed in (§10.2).
+/// Holders that must report a replaced subscription before another copy of the inbox is assumed
+/// (§10.2).
 pub const REPLACED_HOLDERS_MIN: usize = 2;
-/// Holders that say so within this time speak of one other copy of the inbox (§10.2).
+/// Reports within this time count as one other copy of the inbox (§10.2).
 pub const REPLACED_WITHIN: Duration = Duration::from_secs(600);
 
 /// Lengths of a sealed record, one per bucket: 1, 4, 16 and 64 forward cells with the deposit that
 /// carries it (§10.3).
 pub const RECORD_LENS: [usize; 4] = [record_len(1), record_len(4), record_len(16), record_len(64)];
-/// What a deposit adds to its record in a stream: service, frame length, verb, ids, signature,
-/// puzzle (§10.2), with room to spare.
+/// Bytes that a deposit adds to its record in a stream: service, frame length, verb, ids,
+/// signature, puzzle (§10.2), with room to spare.
 pub const DEPOSIT_OVERHEAD_LEN: usize = 192;
 /// Length of the sealed record that fills `cells` cells (§10.3).
 pub const fn record_len(cells: usize) -> usize {

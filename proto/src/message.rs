@@ -1,4 +1,4 @@
-//! Relay messages: what is inside a relay cell once all layers are off (docs/protocol.md §6, §7).
+//! Relay messages: the contents of a relay cell once all layers are off (docs/protocol.md §6, §7).
 
 use crate::handshake::{ONIONSKIN_LEN, Onionskin, REPLY_LEN, Reply};
 use crate::ids::{OnionKeyId, RelayId};
@@ -46,7 +46,7 @@ pub enum ExtendRefusal {
 /// The message inside a relay cell once all layers are off.
 #[derive(Debug)]
 pub enum RelayMsg<'a> {
-    /// Nothing; hides how much is said (either way).
+    /// Carries nothing; hides volume, in either direction.
     Padding,
     /// Make one more hop (forward, only in an early cell).
     Extend(Box<Extend>),
@@ -175,8 +175,8 @@ impl<'a> RelayMsg<'a> {
 }
 
 impl Extend {
-    /// The onion key is named twice, and alike (§6.2(5)): what a relay is told is what the next one
-    /// will see.
+    /// The onion key id stands twice and must be equal (§6.2(5)): this relay reads the same id as
+    /// the next one.
     fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let relay = RelayId(reader.array()?);
         let onion_key = OnionKeyId(reader.array()?);

@@ -1,9 +1,9 @@
 //! A network: its id, its first peers, and the parameters that everyone in it uses
 //! (docs/protocol.md §8.6).
 //!
-//! A network is a file. It is read once, at the edge, into [`Network`], which can't be wrong:
-//! unknown keys, values out of range and values that contradict each other are refused with the
-//! key's name. What weakens anonymity has to be asked for with a key that says `danger`.
+//! A network is a file, read once, at the edge, into [`Network`], which can't be wrong. Unknown
+//! keys, values out of range and contradictory values are refused by name. A value that weakens
+//! anonymity needs a key that says `danger`.
 
 mod group;
 mod params;

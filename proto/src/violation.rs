@@ -40,7 +40,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The reason that the peer is told: coarse on purpose.
+    /// The reason that goes to the peer: coarse on purpose.
     pub const fn reason(self) -> DestroyReason {
         DestroyReason::Protocol
     }

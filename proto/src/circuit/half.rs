@@ -28,9 +28,9 @@ struct Outgoing {
 enum Fin {
     /// More may be said.
     Unsaid,
-    /// Nothing is said after the queued frames.
+    /// The stream ends after the queued frames.
     Queued,
-    /// The peer was told that it ended.
+    /// `FIN` was sent.
     Sent,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct Packed {
     pub(super) begun_bytes: usize,
     /// Announced bytes of a frame from an earlier message that is now through.
     pub(super) ended_bytes: usize,
-    /// Whether a frame was held back for want of room to begin it.
+    /// Whether a frame was held back because there is no room to begin it.
     pub(super) is_held: bool,
 }
 
@@ -87,12 +87,12 @@ impl SendHalf {
         self.fin != Fin::Unsaid
     }
 
-    /// Whether the peer was told that nothing more is said.
+    /// Whether `FIN` was sent.
     pub(super) fn is_fin_sent(&self) -> bool {
         self.fin == Fin::Sent
     }
 
-    /// Whether another message is to be sent.
+    /// Whether there is another message to send.
     pub(super) fn has_more(&self) -> bool {
         !self.frames.is_empty() || self.fin == Fin::Queued
     }
@@ -106,7 +106,7 @@ impl SendHalf {
         self.frames.push_back(Outgoing { bytes, sent_len: 0 });
     }
 
-    /// Says nothing after what is queued.
+    /// Ends the stream after the queued frames.
     pub(super) fn finish(&mut self) {
         assert!(!self.is_finished(), "a stream is finished once");
         self.fin = Fin::Queued;
@@ -246,7 +246,7 @@ impl ReceiveHalf {
         Ok(Some(core::mem::take(&mut self.partial)))
     }
 
-    /// Nothing more comes: not in the middle of a frame (§7.2(2)).
+    /// The peer ends the stream. It must not do so inside a frame (§7.2(2)).
     pub(super) const fn finish(&mut self) -> Result<(), Violation> {
         self.is_finished = true;
         if self.announced_len == 0 && self.partial.is_empty() {

@@ -21,7 +21,7 @@ use crate::onion::origin::OriginLayers;
 /// An event for the origin of a circuit.
 #[derive(Debug)]
 pub enum OriginEvent {
-    /// One more hop is there: it holds its keys, and is who it should be. Also told of the first.
+    /// One more hop has proved that it holds its keys. The first hop is reported too.
     Extended {
         /// How many there are now.
         hops: usize,
@@ -57,14 +57,14 @@ pub struct OriginCircuit {
     layers: OriginLayers,
     /// Of the last hop.
     binding: Option<Binding>,
-    /// The handshake that is to be sent next.
+    /// The handshake to send next.
     handshake: Option<Handshake>,
     /// How many cells in the early form were sent (§3.2).
     early_cells: u8,
     flow: Flow,
     /// The outcomes of extends.
     extends: VecDeque<OriginEvent>,
-    /// A stream whose end is to be told after its last frame.
+    /// A stream whose end is reported after its last frame.
     ended: Option<StreamId>,
     cells_sent: u64,
     cells_received: u64,

@@ -102,7 +102,7 @@ pub(super) struct Streams {
     finished: VecDeque<StreamId>,
     /// Bytes of frames not yet sent.
     outgoing_bytes: usize,
-    /// Announced bytes of frames sent in part: what the peer may have to hold.
+    /// Announced bytes of frames sent in part: the most that the peer may have to hold.
     begun_bytes: usize,
     /// Bytes of frames received in part.
     incoming_bytes: usize,
@@ -125,7 +125,7 @@ enum Phase {
     Live,
     /// We reset it; the peer can't know yet.
     Resetting,
-    /// We reset it and said so; what comes before the peer's own reset was sent before it knew.
+    /// Our reset was sent. Messages that arrive before the peer's reset were sent before it knew.
     ResetSent,
     /// The peer reset it; our own reset, which says that we know, is not sent yet.
     Answering,
@@ -192,8 +192,8 @@ impl Streams {
         Ok(id)
     }
 
-    /// Queues a frame; `fin`: it is the last. On a stream that is over it does nothing: its end is
-    /// told by an event.
+    /// Queues a frame; `fin`: it is the last. On a stream that is over it does nothing; an event
+    /// has reported that end.
     pub(super) fn send(&mut self, id: StreamId, frame: &[u8], fin: bool) -> Result<(), Full> {
         let Some(stream) = self
             .table
@@ -492,7 +492,8 @@ impl Streams {
         }
     }
 
-    /// Before all bytes: what the peer holds of this stream is gone before more comes.
+    /// Resets go first (§7.1(9)), so that the peer frees its memory for the stream before more data
+    /// arrives.
     fn queue_turn_first(&mut self, id: StreamId) {
         self.turns.retain(|&other| other != id);
         self.turns.push_front(id);

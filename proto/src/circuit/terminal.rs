@@ -1,4 +1,4 @@
-//! The terminal's end of a circuit: what the last hop says and hears (docs/protocol.md §6, §7).
+//! The terminal's end of a circuit (docs/protocol.md §6, §7).
 //!
 //! Holds the backward layer only: the forward layer is peeled where cells are read. Knows no
 //! service; takes requests off streams and puts replies on them. Small until a stream is opened,
@@ -28,7 +28,7 @@ pub enum TerminalEvent {
         frame: Vec<u8>,
         /// Whether it is the first on its stream: a service answers one request a stream (§7.2(7)).
         is_first: bool,
-        /// Whether nothing follows it: [`TerminalEvent::StreamEnded`] is not told then.
+        /// Whether it is the last: then no [`TerminalEvent::StreamEnded`] follows.
         fin: bool,
     },
     /// Nothing more comes on a stream.

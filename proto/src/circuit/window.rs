@@ -13,7 +13,7 @@ use crate::crypto::is_equal;
 use crate::limits::{CREDIT_EVERY_CELLS, TAG_LEN, WINDOW_INITIAL_CELLS, WINDOW_MAX_CELLS};
 use crate::message::Credit;
 
-/// Tag of a cell as the terminal sees it: what names the cell in a credit (§7.3(2)).
+/// Tag of a cell as the terminal sees it. It names the cell in a credit (§7.3(2)).
 pub(super) type Tag = [u8; TAG_LEN];
 
 /// The most a credit grants: what it acknowledges, and one step of growth.

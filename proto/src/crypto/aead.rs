@@ -43,7 +43,7 @@ impl LayerKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadTag;
 
-/// Opens `buf` in place. What `buf` holds after a bad tag is unspecified.
+/// Opens `buf` in place. After a bad tag the contents of `buf` are unspecified.
 ///
 /// # Errors
 /// The tag does not fit.

@@ -40,8 +40,8 @@ impl KemSecret {
 
     /// The key pair of a seed.
     pub(super) fn from_seed(seed: &[u8; SEED_LEN]) -> (Self, [u8; ENCAPSULATION_KEY_LEN]) {
-        // libcrux wipes nothing: what it leaves on the stack lasts until the next calls write over
-        // it.
+        // libcrux wipes nothing: its temporaries stay on the stack until later calls overwrite
+        // them.
         let (secret, public) = libcrux::generate_key_pair(*seed).into_parts();
         let secret: Zeroizing<[u8; ML_KEM_768_SECRET_LEN]> = Zeroizing::new(secret.into());
         let secret = DecapsulationKey::new(&ML_KEM_768, &*secret);
@@ -63,7 +63,7 @@ impl KemSecret {
     }
 }
 
-/// A fresh secret, and the ciphertext that tells it to the owner of `encapsulation_key`.
+/// A fresh secret, and the ciphertext from which the owner of `encapsulation_key` recovers it.
 ///
 /// # Errors
 /// The key is none.
@@ -77,8 +77,8 @@ pub fn encapsulate(
     let key = libcrux::MlKem768PublicKey::from(encapsulation_key);
     let mut message = Zeroizing::new([0; libcrux_ml_kem::ENCAPS_SEED_SIZE]);
     rng.fill_bytes(&mut *message);
-    // As with key generation: what it takes by value it does not wipe; what it returned is wiped
-    // here.
+    // As with key generation, libcrux does not wipe its argument. We wipe the secret that it
+    // returns.
     let (ciphertext, mut shared) = libcrux::encapsulate(&key, *message);
     let secret = SharedSecret(shared);
     shared.zeroize();

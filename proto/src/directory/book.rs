@@ -1,5 +1,5 @@
-//! What a node believes about relays, and what lasts of it: the view, since when each relay is
-//! known, and the addresses of relays whose descriptors are dead (docs/protocol.md §8.2).
+//! A node's knowledge of relays, and its stored form: the view, since when each relay is known, and
+//! last known addresses (docs/protocol.md §8.2).
 //!
 //! Relays and clients keep the same book. It decides what is taken and what is stored, and touches
 //! no store: each change goes out as a [`BookOp`]. Last known addresses are for dialling only, with
@@ -81,7 +81,7 @@ impl Book {
         }
     }
 
-    /// A book as it was stored. What is no descriptor of this network is left out.
+    /// A book as it was stored, without rows that are no descriptor of this network.
     pub fn restore(
         network: &Network,
         rows: impl IntoIterator<Item = BookRow>,

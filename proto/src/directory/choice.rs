@@ -109,7 +109,7 @@ impl Candidates {
         self.relays.is_empty()
     }
 
-    /// Each relay's share of draws in which nothing is excluded: what simulations reckon with.
+    /// Each relay's share of draws in which nothing is excluded, for simulations.
     pub fn weights(&self) -> impl Iterator<Item = (RelayId, u64)> {
         self.relays
             .iter()

@@ -1,8 +1,8 @@
 //! A relay's signed statement about itself: parsed, then verified, and only then believed
 //! (docs/protocol.md §8.1).
 //!
-//! `version 1 | postcard body | signature 64`. What is signed, hashed and passed on are the bytes
-//! as they came, never a second encoding of them.
+//! `version 1 | postcard body | signature 64`. The bytes as received are signed, hashed and passed
+//! on, never a second encoding of them.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::{BitOr, Deref};
@@ -330,7 +330,7 @@ fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, Descriptor
     if distinct.len() != descriptor.onion_keys.len() {
         return Err(DescriptorFault::OnionKeyRepeated);
     }
-    // Whether an agreement is contributory depends on their key alone: any secret of ours tells.
+    // Contributory or not depends on the peer's key alone, so any secret will do for the test.
     let probe = DhSecret::from_bytes(&[1; 32]);
     let is_sound = |key: &OnionKey| probe.agree(&DhPublic(key.0)).is_ok();
     if descriptor.onion_keys.iter().all(is_sound) {

@@ -31,7 +31,7 @@ const RUMOURS_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ExchangeId(u64);
 
-/// What the machine wants done.
+/// An effect that the machine asks for.
 #[derive(Debug)]
 pub enum Out {
     /// Make a link to this relay; answered by [`Gossip::handle_linked`] or
@@ -67,7 +67,7 @@ pub enum Timer {
     Rumour,
 }
 
-/// What the machine decides by.
+/// The facts that the machine decides by.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// Its network.
@@ -266,8 +266,8 @@ impl Gossip {
         }
     }
 
-    /// Whether this relay knows no other, or has a link to none: what it knows of them may be out
-    /// of date.
+    /// Whether this relay knows no other relay or has a link to none. Its view may then be out of
+    /// date.
     fn is_alone(&self, known: Known<'_>) -> bool {
         known.book.view().len() <= 1 || self.linked.is_empty()
     }

@@ -15,7 +15,7 @@ use crate::wire::{self, Malformed};
 /// Most descriptors in one list: no descriptor is shorter than an eighth of a kilobyte.
 const DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
 
-/// So many relay descriptors always fit in one push, however long they are.
+/// This many relay descriptors always fit in one push, however long they are.
 pub const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
 
 /// A request to a directory relay. Numbers on the wire are in this order, from 0.
@@ -48,7 +48,7 @@ pub enum DirectoryReply {
     },
     /// To `PublishInbox`: it is durable here.
     Published,
-    /// To `LookupInbox`: what is there.
+    /// To `LookupInbox`: the descriptor, if there is one.
     Inbox(Option<ByteBuf>),
     /// To anything: no.
     Refused(DirectoryRefusal),
@@ -141,8 +141,8 @@ fn decode<T: Serialize + serde::de::DeserializeOwned>(frame: &[u8]) -> Result<T,
     }
 }
 
-/// Reads a list of relay descriptors' bytes: none too long, all together no more than a message may
-/// hold.
+/// Reads a list of relay descriptors' bytes. Each keeps to its limit, and all together to that of a
+/// message.
 pub(super) fn descriptor_list<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<ByteBuf>, D::Error> {

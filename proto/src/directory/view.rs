@@ -1,8 +1,8 @@
 //! The relays that this node believes in: for each the newest descriptor it has seen
 //! (docs/protocol.md §8.2).
 //!
-//! Every node holds all of them: a node that knew only some could be told apart by which.
-//! Nothing leaves the view because somebody else lacks it; descriptors die of age alone.
+//! Every node holds all descriptors: a node that knew only some could be told apart by which. No
+//! descriptor leaves the view because another node lacks it; descriptors die of age alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -200,8 +200,9 @@ impl NetView {
         self.relays.is_empty()
     }
 
-    /// What two views have in common exactly when they hold the same descriptors: a hash over the
-    /// hashes of all, in order of their relays' ids. No sum: sums of hashes can be made to collide.
+    /// A digest that two views share exactly when they hold the same descriptors: a hash over the
+    /// hashes of all, in order of their relays' ids. Not a sum: hashes can be chosen so that sums
+    /// collide.
     pub fn digest(&self) -> [u8; 32] {
         *self.digest.get_or_init(|| {
             let hashes: Vec<u8> = self

@@ -44,7 +44,7 @@ pub struct Onionskin(pub [u8; ONIONSKIN_LEN]);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Reply(pub [u8; REPLY_LEN]);
 
-/// A relay's onion key: what circuits are extended to it by (§5.1(1)).
+/// A relay's onion key: circuits are extended to the relay by it (§5.1(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OnionKey(pub [u8; 32]);
 
@@ -79,7 +79,7 @@ pub struct HopKeys {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Binding(pub [u8; 32]);
 
-/// Why a handshake failed. The peer is not told which.
+/// Why a handshake failed. The peer does not learn which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandshakeFault {
     /// The onionskin names an onion key that this relay does not have, or no longer has.

@@ -42,7 +42,7 @@ const SUBCREDENTIAL_DOMAIN: &[u8] = b"umbel inbox subcredential 1";
 const KEY_DOMAIN: &[u8] = b"umbel inbox descriptor key 1";
 const SIGNATURE_DOMAIN: &[u8] = b"umbel inbox descriptor 1";
 
-/// What someone who has the address learns of an inbox: how to seal to it, and where to leave the
+/// An inbox as someone sees it who has its address: how to seal to it, and where to leave the
 /// record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxDescriptor {
@@ -108,7 +108,7 @@ pub enum OpenFault {
     Body(Malformed),
 }
 
-/// The outside of a descriptor: what a directory relay can read.
+/// The outside of a descriptor: all that a directory relay can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outer {
     /// Under which key it is published, and which key signed it.

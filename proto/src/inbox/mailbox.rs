@@ -109,7 +109,7 @@ pub enum Verb {
     },
 }
 
-/// Where a request is said: a signature is good on one circuit to one relay of one network (§10.2).
+/// The circuit, relay and network of a request: a signature is good for these alone (§10.2).
 #[derive(Debug, Clone, Copy)]
 pub struct MailboxContext<'a> {
     /// The network.
@@ -125,7 +125,7 @@ pub struct MailboxContext<'a> {
 pub struct MailboxRequest {
     /// The verb.
     pub verb: Verb,
-    /// By the key that the verb asks for, over [`Verb`] and where it is said.
+    /// By the key that the verb asks for. Covers [`Verb`], circuit, relay and network.
     pub signature: Signature,
 }
 

@@ -100,8 +100,8 @@ pub fn record_id(record: &[u8]) -> RecordId {
     RecordId(sha256(&[ID_DOMAIN, record]))
 }
 
-/// Seals a message in the shortest record that holds it. Two sealings of one message can't be told
-/// to be that.
+/// Seals a message in the shortest record that holds it. Two sealings of one message can't be
+/// linked.
 ///
 /// # Errors
 /// A body over [`MESSAGE_LEN_MAX`].

@@ -1,4 +1,5 @@
-//! What a cell is to a link that is up (docs/protocol.md §2.1, §2.2, §2.4).
+//! Sorts the cells of a link that is up: the link's own, or a circuit's (docs/protocol.md §2.1,
+//! §2.2, §2.4).
 
 use crate::cell::{Cell, Command};
 use crate::ids::CircId;

@@ -17,14 +17,14 @@ const _: () = assert!(FIXED_LEN + 2 * VERSIONS_MAX + RELAY_DESCRIPTOR_LEN_MAX <=
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkVersion(pub u16);
 
-/// What a peer says of itself, first of all.
+/// The first cell of each side, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The versions it speaks, 1 to [`VERSIONS_MAX`] of them.
     pub versions: Vec<u16>,
     /// The network it belongs to.
     pub network: NetworkId,
-    /// What time it believes it is.
+    /// Its clock.
     pub clock: WallTime,
     /// One bit for each optional feature it has; unknown bits mean nothing.
     pub features: u64,

@@ -65,13 +65,13 @@ impl Keepalive {
         self.due_at = now + wait.min(LINK_KEEPALIVE);
     }
 
-    /// When a `Padding` cell is to be sent, unless another cell is sent before.
+    /// When to send a `Padding` cell, unless another cell is sent before.
     pub const fn due_at(&self) -> Instant {
         self.due_at
     }
 }
 
-/// What a peer's silence has come to.
+/// The consequence of a peer's silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silent {
     /// It should have sent padding by now (§6.4(12)). Reported once, until something comes.
@@ -121,7 +121,7 @@ impl Silence {
             .map_or(self.dead_at, |at| at.min(self.dead_at))
     }
 
-    /// What the silence has come to by `now`, if that is new. Spurious calls do nothing.
+    /// The consequence of the silence by `now`, if it is new. Spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Silent> {
         if now >= self.dead_at {
             return Some(Silent::Dead);

@@ -13,7 +13,7 @@ pub use hello::{Hello, LINK_VERSION, LinkVersion};
 pub use ids::{CircIds, LinkId};
 pub use liveness::{Keepalive, Padding, Silence, Silent};
 
-/// What a core asks of its shell about links.
+/// An operation on links that a core asks of its shell.
 #[derive(Debug)]
 pub enum LinkOp {
     /// Make a link to this relay; answered by `handle_link_up` or `handle_dial_failed`.

@@ -15,7 +15,7 @@ pub enum AddressGroups {
     /// Each address and port is a group of its own: anyone with one machine can be everywhere. For
     /// one-machine networks.
     Port,
-    /// v4 by /16, v6 by /32: what costs money or standing to have many of.
+    /// v4 by /16, v6 by /32: blocks of which it costs money or standing to have many.
     Prefix,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Relays in one of these groups together weigh no more than this many relays.
+/// Relays in one of these groups together weigh at most this many relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cap {
     /// The group.

@@ -14,9 +14,9 @@ use crate::time::Duration;
 macro_rules! params {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*
      @unread { $($unread:ident: $written:literal;)* }) => {
-        /// The numbers a network runs by. In a file, a duration is a whole number and its unit:
-        /// `500ms`, `2s`, `10min`, `18h`, `7d`. Fields called `mean` are of exponential
-        /// distributions, so that moments tell nothing.
+        /// The parameters of a network. In a file, a duration is a whole number and its unit:
+        /// `500ms`, `2s`, `10min`, `18h`, `7d`. Fields called `mean` are means of exponential
+        /// distributions, so that the time already waited says nothing of the time left.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Params {
             $($(#[$doc])* pub $name: $type,)*

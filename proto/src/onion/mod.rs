@@ -1,10 +1,10 @@
-//! Onion layers: what makes a cell readable by one hop only, and fatal to tamper with
-//! (docs/protocol.md §3).
+//! Onion layers make a cell readable by one hop only, and tampering with it fatal (docs/protocol.md
+//! §3).
 //!
-//! Forward, every hop opens an AEAD over the whole body and appends what it took off, so that a
-//! cell has one length and no unauthenticated byte at every hop. Backward, the last hop seals, the
-//! hops before it XOR a stream each, and only the origin can tell. Every key moves on with every
-//! cell.
+//! Forward, every hop opens an AEAD over the whole body and appends as many bytes as it took off,
+//! so that a cell has one length and no unauthenticated byte at every hop. Backward, the last hop
+//! seals, each hop before it XORs a stream, and only the origin can verify. Every key moves on with
+//! every cell.
 
 pub mod origin;
 pub mod transit;

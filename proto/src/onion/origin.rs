@@ -12,7 +12,7 @@ use crate::limits::{BACKWARD_ROOM, BODY_LEN, HOP_OVERHEAD_LEN, HOPS_MAX, TAG_LEN
 
 /// Where the ciphertext of a body ends in the keystream, and what a hop appends begins.
 const TAIL_START: usize = BODY_LEN - TAG_LEN;
-/// Longest filler: what all hops before the last append.
+/// Longest filler: the bytes that all hops before the last append.
 const FILLER_LEN_MAX: usize = HOP_OVERHEAD_LEN * (HOPS_MAX - 1);
 /// The last two blocks of a cell's keystream hold all that a filler meets.
 const FILLER_COUNTER: u32 = 31;
@@ -110,9 +110,9 @@ impl OriginLayers {
         last_tag.unwrap_or_else(|| unreachable!("there is a hop"))
     }
 
-    /// Writes what the end of the last hop's plaintext will be: what the hops before it append,
-    /// each through the layers after it. Known in advance, so that the last hop's tag can cover it
-    /// (§3.3(2)).
+    /// Writes the filler: the end of the last hop's plaintext, which the hops before it append,
+    /// each through the layers after it. The origin knows it in advance, so that the last hop's tag
+    /// can cover it (§3.3(2)).
     fn write_filler(&self, filler: &mut [u8]) {
         let mut len = 0;
         for hop in &self.hops {

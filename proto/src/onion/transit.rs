@@ -32,7 +32,7 @@ pub struct PeelLayer {
 pub struct Peeled {
     /// The action for it.
     pub command: HopCommand,
-    /// The tag it arrived with: what a credit proves its receipt by (§7.3).
+    /// The tag it arrived with. A credit proves receipt by it (§7.3).
     pub tag: [u8; TAG_LEN],
 }
 
@@ -101,7 +101,7 @@ impl AddLayer {
             "a backward message fits its cell"
         );
         let (tag_place, plain) = cell.body_mut().split_at_mut(TAG_LEN);
-        // Only the origin reads this padding, and it knows the path: zeros tell it nothing.
+        // Only the origin reads this padding, and it knows the path, so zeros give nothing away.
         write_plain(plain, HopCommand::Deliver, message).fill(0);
         let tag = aead::seal_in_place(&self.key, plain);
         tag_place.copy_from_slice(&tag);

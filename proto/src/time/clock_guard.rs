@@ -1,12 +1,11 @@
 //! How far the calendar may be believed before something is deleted by it (docs/protocol.md §1.6).
 //!
-//! A machine's clock can be wrong: after a start before its time service answers, by a hand that
-//! slips, by a lie. What is deleted by a wrong clock is gone for good. So a node that keeps
-//! something deletes it by *confirmed* time, which runs with the monotonic clock and follows the
-//! calendar's jumps ahead a day of running later. Time spent switched off can't be told from a
-//! jump, and is one. A jump back undoes the jumps ahead that are not confirmed yet, newest first;
-//! one that goes farther moves confirmed time back, which deletes nothing, and is not believed for
-//! a day either.
+//! A machine's clock can be wrong: before its time service answers, by a slip of the hand, by a
+//! lie. Whatever a wrong clock deletes is gone for good. So a node deletes by *confirmed* time,
+//! which runs with the monotonic clock and follows the calendar's jumps ahead after a day of
+//! running. Time spent switched off can't be told from a jump, and counts as one. A jump back first
+//! undoes the jumps ahead that are not confirmed yet, newest first. A jump back beyond them moves
+//! confirmed time back, which deletes nothing, and is not believed for a day either.
 //!
 //! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is
 //! due.
@@ -19,7 +18,7 @@ use crate::limits::{
 };
 use crate::wire;
 
-/// The state is due to be stored this often: what is lost of it only makes deletion later.
+/// The state is stored this often. Losing the rest only makes deletion later.
 const STORE_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Differences this small are how the calendar is read: in whole seconds.
 const SLACK: Duration = Duration::from_secs(2);
@@ -36,11 +35,11 @@ pub enum ClockJump {
     Back(Duration),
 }
 
-/// Tells time that is confirmed from time that is only said.
+/// Separates confirmed time from time that a clock merely shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClockGuard {
     looked_at: Instant,
-    /// A calendar was confirmed before: what it says now is compared with something.
+    /// A calendar was confirmed before, so that there is something to compare the present one with.
     has_past: bool,
     /// Since the Unix epoch.
     confirmed: Duration,
@@ -133,8 +132,8 @@ impl State {
 }
 
 impl ClockGuard {
-    /// Goes on from what was stored. Without it, or with what can't be read, all of the past is a
-    /// jump: nothing is known of how right this clock was.
+    /// Continues from the stored state. Without it, or if it can't be read, all of the past is a
+    /// jump: nobody knows how right this clock was.
     pub fn restore(
         state: Option<&[u8]>,
         now: Instant,
@@ -166,7 +165,7 @@ impl ClockGuard {
         (guard, jump)
     }
 
-    /// Compares the clocks. Cheap; what comes too often does no harm.
+    /// Compares the clocks. Cheap; extra calls do no harm.
     pub fn look(&mut self, now: Instant, wall: WallTime) -> Option<ClockJump> {
         self.live(now.since(self.looked_at));
         self.looked_at = now;
@@ -189,8 +188,7 @@ impl ClockGuard {
         }
     }
 
-    /// The calendar as far as it is confirmed: never ahead of it. What expired by then may be
-    /// deleted.
+    /// Confirmed time: never ahead of the calendar. Whatever expired by then may be deleted.
     pub const fn confirmed(&self) -> WallTime {
         WallTime(self.confirmed.as_secs())
     }
@@ -210,10 +208,10 @@ impl ClockGuard {
         }
     }
 
-    /// For a client that runs only for moments, and never for a day: this start counts. The
-    /// third that counts confirms a jump that was a day ago by the calendar. To be called once,
-    /// after [`restore`](Self::restore); says whether the state is to be stored, without which the
-    /// next start would not know of this one.
+    /// Counts this start, for a client that runs only for moments, and never for a day. The third
+    /// start that counts confirms a jump that is a day old by the calendar. Call it once, after
+    /// [`restore`](Self::restore). Returns whether to store the state, so that the next start knows
+    /// of this one.
     pub fn count_start(&mut self, wall: WallTime) -> bool {
         let mut is_news = false;
         for jump in &mut self.pending {

@@ -6,7 +6,8 @@ use super::items::{IdPrefix, Page, PageReply, SyncReply, SyncRequest, Version, w
 use crate::directory::view::NetView;
 use crate::limits::SYNC_BYTES_MAX;
 
-/// Answers an asker: what it lacks, what is wanted of it.
+/// Answers an asker: sends the descriptors that the asker lacks, and names those that it is to
+/// push.
 pub fn answer(view: &NetView, request: &SyncRequest) -> SyncReply {
     match request {
         SyncRequest::Digest(digest) if *digest == view.digest() => SyncReply::Same,

@@ -14,16 +14,15 @@ use crate::directory::view::NetView;
 use crate::limits::{SYNC_BYTES_MAX, SYNC_ROUNDS_MAX};
 use crate::violation::Violation;
 
-/// The asking side of one reconciliation. Feed it the reply to each request that it gives; do with
-/// what was received what is to be done (verify, admit), and send the next request, until there is
-/// none.
+/// The asking side of one reconciliation. Feed it the reply to each request, handle the descriptors
+/// that it returns (verify, admit), and send its next request until there is none.
 #[derive(Debug)]
 pub struct Syncer {
     state: State,
     /// Whether the answerer gets what it wants: relays give, clients only take.
     is_giving: bool,
     pub(super) rounds: usize,
-    /// What the answerer wants and has not been sent yet.
+    /// Descriptors that the answerer wants and that are not sent yet.
     wanted: VecDeque<IdPrefix>,
     /// Where the next page begins.
     next_from: Option<IdPrefix>,
@@ -45,12 +44,12 @@ enum State {
     Done,
 }
 
-/// What a reply brought.
+/// The contents of a reply.
 #[derive(Debug)]
 pub struct SyncStep {
     /// Descriptors that this node lacks or has older.
     pub received: Vec<Unverified>,
-    /// What to ask next; nothing if the views are one.
+    /// The next request; `None` if the views are equal.
     pub request: Option<DirectoryRequest>,
 }
 
@@ -175,7 +174,8 @@ impl Syncer {
         Some(DirectoryRequest::Sync(SyncRequest::Page(page)))
     }
 
-    /// As much of what is wanted as one push takes. What has left the view meanwhile is left out.
+    /// As many of the wanted descriptors as fit into one push, without those that have left the
+    /// view.
     fn next_push(&mut self, view: &NetView) -> Vec<ByteBuf> {
         let mut batch: Vec<ByteBuf> = Vec::new();
         let mut batch_bytes = 0;
@@ -223,7 +223,7 @@ fn read_received(
     Ok(received)
 }
 
-/// What the answerer wants, if it may want it: in order, listed by us, in the covered range.
+/// The items that the answerer wants, if it may: in order, listed by us, in the covered range.
 fn read_wanted(
     reply: &PageReply,
     listed: &BTreeMap<IdPrefix, Version>,
@@ -261,7 +261,7 @@ pub enum SyncFault {
     Rounds,
 }
 
-/// What a circuit is destroyed for; a refusal is no reason to, and callers look at it first.
+/// The fault for which the circuit is destroyed. A refusal is none; callers look at it first.
 impl From<SyncFault> for Violation {
     fn from(_: SyncFault) -> Self {
         Self::Unexpected

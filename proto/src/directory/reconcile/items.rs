@@ -1,4 +1,4 @@
-//! What the two sides of a reconciliation say: digests, pages of items, and what answers them
+//! The messages of a reconciliation: digests, pages of items, and the answers to them
 //! (docs/protocol.md §8.3(1) to §8.3(4)).
 //!
 //! A page knows its range, so that ranges may later be told apart by fingerprints first.
@@ -15,7 +15,7 @@ use crate::ids::{DescriptorHash, RelayId};
 use crate::limits::{SYNC_ITEM_LEN, SYNC_ITEMS_MAX};
 use crate::wire::{Malformed, Reader};
 
-/// What the asker says.
+/// A message of the asker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncRequest {
     /// This is my view's digest.
@@ -24,7 +24,7 @@ pub enum SyncRequest {
     Page(Page),
 }
 
-/// What the answerer says.
+/// A message of the answerer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncReply {
     /// My view has the same digest.
@@ -96,7 +96,7 @@ pub(super) struct Item {
     pub(super) version: Version,
 }
 
-/// What the asker holds of the relays whose prefixes lie from `from` to `until`, both included.
+/// The asker's items whose prefixes lie from `from` to `until`, both included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "RawPage", try_from = "RawPage")]
 pub struct Page {
@@ -179,8 +179,8 @@ impl core::fmt::Display for BadPage {
 }
 
 impl Page {
-    /// What `view` holds from `from` on, up to as much as a page takes. Relays with one prefix are
-    /// never torn apart.
+    /// The items of `view` from `from` on, as many as fit into a page. Relays with one prefix are
+    /// never split.
     pub(super) fn new(view: &NetView, from: IdPrefix) -> Self {
         let mut items: Vec<Item> = view
             .iter_from(from.first_id())
@@ -214,7 +214,7 @@ impl Page {
     }
 }
 
-/// What the answerer makes of a page.
+/// The answerer's reply to a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageReply {
     /// The reply is about the relays from the page's beginning up to this prefix, included.

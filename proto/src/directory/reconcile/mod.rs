@@ -1,10 +1,10 @@
 //! How two views become one: a digest each, and where they differ, pages of what the asker holds
 //! (docs/protocol.md §8.3).
 //!
-//! Union: what one side lacks, it gets; nothing is deleted. The asker lists a range of its relays.
-//! The answerer sends what is newer in that range and says what it wants, and how far it came. The
-//! asker pushes what is wanted and continues behind that point. Every message is bounded, every
-//! reply makes progress, and a reply that holds anything but what it may is a fault.
+//! Union: each side gets what it lacks; nothing is deleted. The asker lists a range of its relays.
+//! The answerer sends the descriptors that are newer in that range, names those it wants, and says
+//! how far it came. The asker pushes the wanted ones and continues behind that point. Every message
+//! is bounded, every reply makes progress, and a reply that holds anything else is a fault.
 
 mod answerer;
 mod asker;

@@ -1,4 +1,4 @@
-//! What the simulator and the metrics look at: counts, and whether the holder agrees with itself.
+//! Counts for the metrics, and the consistency check of the simulator.
 
 use super::{Holder, Pending, QueueSnapshot, Totals, Waiting};
 

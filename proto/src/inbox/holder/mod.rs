@@ -39,7 +39,7 @@ use crate::time::{Duration, Instant, WallTime};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// What a holder says to one request.
+/// The answer to one request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HolderReply {
     /// To which.
@@ -50,8 +50,8 @@ pub struct HolderReply {
     pub fin: bool,
 }
 
-/// How much a holder takes. What is over is refused with [`Refusal::Full`], or [`Refusal::Busy`]
-/// where that passes.
+/// Limits of a holder. It refuses a request beyond them with [`Refusal::Full`], or with
+/// [`Refusal::Busy`] if the shortage will pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HolderLimits {
     /// Most queues of the relay.
@@ -98,8 +98,7 @@ impl Default for HolderLimits {
 }
 
 impl HolderLimits {
-    /// What a network says of its mailboxes. The puzzle is the owner's to ask for, by queue, and no
-    /// relay's.
+    /// The limits that a network sets. The owner asks for a puzzle by queue; no relay does.
     pub fn of_network(params: &Params) -> Self {
         Self {
             queues_max: params.queues_max,
@@ -147,7 +146,7 @@ pub struct Holder {
     replies: VecDeque<HolderReply>,
 }
 
-/// What an op is for.
+/// The purpose of an op.
 enum Pending {
     Create {
         queue: QueueId,
@@ -182,7 +181,7 @@ enum Pending {
     },
 }
 
-/// What a request waits for.
+/// The event that a request waits for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     Op(OpId),
@@ -398,16 +397,16 @@ impl Holder {
         }
     }
 
-    /// Nobody waits for this request any longer: its stream or circuit is gone. What it began is
-    /// still finished.
+    /// The request's stream or circuit is gone, so it gets no answer. Work that it began is
+    /// finished.
     pub fn cancel(&mut self, request: RequestId) {
         if let Some(Waiting::Subscription(queue)) = self.waiting.remove(&request) {
             self.end_subscription(queue, request);
         }
     }
 
-    /// Runs what is due by `now`; spurious calls do nothing. `confirmed` is the calendar as far as
-    /// it is confirmed (§1.6): what is deleted is deleted by it.
+    /// Runs what is due by `now`; spurious calls do nothing. Deletions go by `confirmed`, the
+    /// confirmed time (§1.6).
     pub fn handle_timeout(&mut self, now: Instant, wall: WallTime, confirmed: WallTime) {
         self.run_due_pushes(now);
         self.sweep(now, wall, confirmed);

@@ -1,4 +1,4 @@
-//! What a holder asks of the store, and what it hears back (docs/protocol.md §10.1).
+//! Operations that a holder asks of the store, and their results (docs/protocol.md §10.1).
 
 use serde_bytes::ByteBuf;
 

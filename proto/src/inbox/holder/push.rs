@@ -198,7 +198,7 @@ impl Holder {
         self.run_due_pushes(now);
     }
 
-    /// Goes on with a subscription that stands still though it need not: after a removal or a push.
+    /// Continues a subscription that stands still though it need not: after a removal or a push.
     pub(super) fn advance_subscription(&mut self, now: Instant, id: QueueId) {
         let Some(queue) = self.queues.get(&id) else {
             return;

@@ -11,7 +11,7 @@ use crate::ids::{QueueId, RecordId};
 use crate::inbox::mailbox::fetched_len_of;
 use crate::time::WallTime;
 
-/// What the holder knows of one queue.
+/// One queue as the holder knows it.
 pub(super) struct Queue {
     pub(super) owner: PublicKey,
     pub(super) sender: PublicKey,

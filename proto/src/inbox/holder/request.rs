@@ -24,7 +24,7 @@ const TOUCH_EVERY: Duration = Duration::from_secs(24 * 3600);
 const OPS_A_REQUEST: usize = 3;
 
 impl Holder {
-    /// The queue is there and the right key has signed: what every verb needs (§10.2).
+    /// The queue exists and the right key has signed; every verb needs both (§10.2).
     pub(super) fn admit(&self, binding: &Binding, asked: &MailboxRequest) -> Result<(), Refusal> {
         let queue = self.queues.get(&asked.verb.queue());
         let key = match (&asked.verb, queue) {
@@ -240,14 +240,14 @@ impl Holder {
         remove: &[RecordId],
         bytes_max: u32,
     ) -> Result<(), Refusal> {
-        // Looked at before anything is done: what is answered `Busy` has changed nothing.
+        // Checked before anything is done: a request that is answered `Busy` has changed nothing.
         if remove.len() > REMOVE_MAX || !self.has_room(OPS_A_REQUEST, fetched_room(bytes_max)) {
             return Err(Refusal::Busy);
         }
         self.touch_if_due(id, wall);
         self.remove_fetched(id, remove);
         self.return_oldest(request, id, bytes_max)?;
-        // Last: what was removed may have made room for a push.
+        // Last: the removal may have made room for a push.
         self.advance_subscription(now, id);
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Expiry: records, kept ids and idle queues go, a bounded piece of work at a time
 //! (docs/protocol.md §10.1).
 //!
-//! In two steps, so that a clock that is wrong deletes nothing: what has expired by the calendar is
-//! served as before, and deleted once confirmed time is a day past that. Where there is no room, it
-//! goes as soon as confirmed time is past it.
+//! In two steps, so that a wrong clock deletes nothing. A record that has expired by the calendar
+//! is still served. It is deleted once confirmed time is a day past its expiry; where there is no
+//! room, as soon as confirmed time is past it.
 
 use std::ops::Bound;
 
@@ -14,7 +14,7 @@ use crate::ids::QueueId;
 use crate::limits::CLOCK_CONFIRM_AFTER;
 use crate::time::{Duration, Instant, WallTime};
 
-/// What has expired by confirmed time is kept this much longer, where there is room.
+/// Expired records are kept this much longer by confirmed time, where there is room.
 pub const EXPIRED_KEPT: Duration = CLOCK_CONFIRM_AFTER;
 /// A holder that has no room looks for what has expired at most this often.
 const PRESSED_EVERY: Duration = Duration::from_secs(60);
@@ -36,13 +36,13 @@ pub(super) struct Sweep {
     confirmed: WallTime,
     /// There was no room: this sweep keeps nothing that has expired by confirmed time.
     is_pressed: bool,
-    /// It began before there was no room: what it passed by then is looked at again after its end.
+    /// Room ran out during this sweep: another follows, for the queues that it has passed.
     is_again: bool,
     pressed_at: Option<Instant>,
 }
 
 impl Sweep {
-    /// What expired by then is deleted.
+    /// The time by which records must have expired to be deleted.
     fn deletes_by(&self) -> WallTime {
         let kept = if self.is_pressed {
             Duration::ZERO
@@ -54,8 +54,8 @@ impl Sweep {
 }
 
 impl Holder {
-    /// The relay is full: a sweep begins soon that keeps nothing that has expired. One that runs
-    /// goes on where it is: constant pressure would keep it from the last queues.
+    /// The relay is full: a sweep begins soon that keeps no expired record. A running sweep
+    /// continues where it is, since constant pressure would otherwise keep it from the last queues.
     pub(super) fn press(&mut self, now: Instant) {
         let sweep = &mut self.sweep;
         if sweep.pressed_at.is_none_or(|at| at + PRESSED_EVERY <= now) {
@@ -72,7 +72,7 @@ impl Holder {
         self.sweep.confirmed = self.sweep.confirmed.min(wall);
     }
 
-    /// The queue is full: what has expired in it goes at once.
+    /// The queue is full: its expired records are deleted at once.
     pub(super) fn press_queue(&mut self, id: QueueId) {
         self.expire_records(id, self.sweep.confirmed);
     }

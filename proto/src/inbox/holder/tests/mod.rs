@@ -1,4 +1,4 @@
-//! A holder and a store that can be told to fail; time passes when a test says so.
+//! A holder and a store that fails on demand; time passes when a test says so.
 
 mod life;
 mod model;
@@ -77,7 +77,7 @@ fn refused(refusal: Refusal) -> Vec<MailboxReply> {
     vec![MailboxReply::Refused(refusal)]
 }
 
-/// What a store holds: the truth that a holder is restored from.
+/// The contents of the store: a holder is restored from them.
 #[derive(Default, Clone)]
 struct Disk {
     queues: BTreeMap<QueueId, (PublicKey, PublicKey, WallTime)>,

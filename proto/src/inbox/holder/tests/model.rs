@@ -53,10 +53,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the outside may rely on.
+/// The promises that the outside may rely on.
 #[derive(Default)]
 struct Promises {
-    /// What each unanswered deposit is about.
+    /// The record of each unanswered deposit.
     deposits: BTreeMap<RequestId, (QueueId, RecordId)>,
     /// Acknowledged and neither removed nor expired.
     held: BTreeMap<(QueueId, RecordId), WallTime>,
@@ -67,7 +67,7 @@ struct Promises {
     known: BTreeSet<(QueueId, RecordId)>,
     /// What each fetch or subscription is about.
     readers: BTreeMap<RequestId, QueueId>,
-    /// What each subscription was pushed, while it lasts.
+    /// The records pushed to each subscription, while it lasts.
     pushed: BTreeMap<RequestId, BTreeSet<RecordId>>,
 }
 
@@ -144,8 +144,8 @@ impl Promises {
         }
     }
 
-    /// What was acknowledged is on the disk, until removed, expired by confirmed time, or its queue
-    /// gone.
+    /// Every acknowledged record is on the disk until it is removed, it expires by confirmed time,
+    /// or its queue is gone.
     fn check(&mut self, world: &World) {
         let confirmed = world.confirmed.unwrap_or(world.wall);
         self.held.retain(|(queue, _), expires_at| {
