@@ -178,7 +178,7 @@ pub enum ReadError {
 /// Why a client was closed though nobody closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Another process has the profile's network, and does not answer. What was sent is in the
+    /// Another process has the profile's network, and does not answer. Messages sent are in the
     /// outbox.
     Unresponsive {
         /// Its process id, if it noted that.
@@ -187,8 +187,8 @@ pub enum StopReason {
     /// Another process has the profile's network, and it can't be asked: the profile can't be
     /// written.
     Store(StoreFault),
-    /// Another process has the profile's network, and is of a release that asks and answers in
-    /// another form. What was sent is in the outbox.
+    /// Another process has the profile's network, and is of a release with another format for asks
+    /// and answers. Messages sent are in the outbox.
     OtherRelease {
         /// Its process id, if it noted that.
         pid: Option<u32>,
@@ -494,14 +494,13 @@ impl Client {
             .map_err(ReadError::Database)
     }
 
-    /// Why this client was closed by itself, if it was.
+    /// Why this client closed by itself, if it did.
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop_reason.get().copied()
     }
 
-    /// Ends in order: circuits are destroyed, links say goodbye, the profile is closed. Stays a
-    /// moment for what other processes of this profile have under way; one of them then goes on in
-    /// its place.
+    /// Ends in order: destroys its circuits, ends its links, closes the profile. Waits a moment for
+    /// requests of this profile's other processes; one of them then takes its place.
     pub async fn close(self) {
         let (done, settled) = oneshot::channel();
         if self.requests.send(Request::Settle { done }).await.is_ok() {

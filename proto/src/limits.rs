@@ -121,7 +121,7 @@ pub const GUARD_COUNTS_MAX: u32 = 400;
 pub const GUARDS_SET_ASIDE_MAX: usize = 2;
 /// See [`GUARDS_SET_ASIDE_MAX`] (§6.4(11)).
 pub const GUARDS_SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
-/// A client repeats no more often that no circuit can be built (§6.4(11)).
+/// Least time between two reports that no circuit can be built (§6.4(11)).
 pub const NO_CIRCUITS_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How long a link that is tested has to carry a cell (§6.4(12)).
 pub const LINK_TEST_MAX: Duration = Duration::from_secs(3);
@@ -261,7 +261,7 @@ pub const PROBE_MIN: Duration = Duration::from_secs(30);
 pub const PROBE_MAX: Duration = Duration::from_secs(60);
 /// Records to be removed that an owner saves up at most (§10.5).
 pub const SAVED_REMOVALS_MAX: usize = 12;
-/// A subscription that lasted so long works: those lost before it count no more (§10.5).
+/// A subscription that lasted this long works: earlier losses no longer count (§10.5).
 pub const SUBSCRIPTION_LASTED_MIN: Duration = Duration::from_secs(600);
 /// Mean wait, for each mailbox that waits, before a subscription lost with its link is made again
 /// (§10.5).

@@ -26,7 +26,7 @@ pub enum OpenFiles {
         /// To.
         to: u64,
     },
-    /// The system grants no more: there are fewer links.
+    /// The system grants no more, so there are fewer links.
     Lowered {
         /// The limit that the system grants.
         limit: u64,

@@ -39,7 +39,7 @@ pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
         }
         .serve(),
     ));
-    // Tasks that still wait for the network are of no use any more.
+    // Tasks that still wait for the network are no longer needed.
     runtime.shutdown_background();
     logs.flush();
     outcome
@@ -109,7 +109,7 @@ impl Running<'_> {
         );
     }
 
-    /// Takes up what the operator changed. What is wrong changes nothing.
+    /// Applies what the operator changed. A wrong file changes nothing.
     fn reload(&mut self, relay: &Relay) {
         match self.load_again() {
             Ok(mut config) => {

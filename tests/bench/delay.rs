@@ -35,7 +35,7 @@ const ONE_WAY: Duration = Duration::from_millis(25);
 const HELD_BYTES_MAX: usize = 8 << 20;
 /// Most bytes read at once.
 const CHUNK_LEN: usize = 64 << 10;
-/// Fetches of 124 kB under way at once: more than a window of 512 cells holds.
+/// Fetches of 124 kB in flight at once: more than a window of 512 cells holds.
 const FETCHES_UNDER_WAY: usize = 10;
 /// Round trips over each connection of the echo.
 const ECHOES: usize = 5;

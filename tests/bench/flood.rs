@@ -25,7 +25,7 @@ use super::{BenchError, Extent, Report, join_all};
 
 /// Links that the flood comes over.
 const LINKS: usize = 2;
-/// Creates under way on each.
+/// Creates in flight on each.
 const UNDER_WAY: usize = 64;
 /// Quiet circuits.
 const QUIET: usize = 20;

@@ -46,7 +46,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 struct Pressure {
     /// Links to the holder, each with one circuit.
     links: usize,
-    /// Requests under way on each.
+    /// Requests in flight on each.
     under_way: usize,
 }
 

@@ -45,7 +45,7 @@ impl Process {
         })
     }
 
-    /// Time on cores that each of its threads has had; `None` where the kernel does not say.
+    /// Each thread's time on cores; `None` where the kernel does not say.
     fn cpu_times(&self) -> Option<CpuTimes> {
         let mut times = BTreeMap::new();
         for thread in fs::read_dir(self.0.join("task")).ok()?.flatten() {
@@ -58,7 +58,7 @@ impl Process {
     }
 }
 
-/// Time on cores that the thread has had which asks; `None` where the kernel does not say.
+/// The calling thread's time on cores; `None` where the kernel does not say.
 pub(super) fn thread_cpu_time() -> Option<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     Some(Duration::from_nanos(first_number(&text)?))

@@ -103,7 +103,7 @@ impl Failure {
         )
     }
 
-    /// Whether it says no more than that the client was closed.
+    /// Whether it says only that the client was closed.
     pub(super) fn is_closed(&self) -> bool {
         self.hint == CLOSED_HINT
     }

@@ -48,8 +48,8 @@ impl Breakers {
         }
     }
 
-    /// A circuit of this path broke. Says whether its terminal is behind that; what is older than
-    /// `life` counts no more.
+    /// A circuit of this path broke. Says whether its terminal is to blame; breaks older than
+    /// `life` no longer count.
     pub(super) fn on_broken(&mut self, now: Instant, life: Duration, path: &[RelayId]) -> bool {
         let [guard, between @ .., terminal] = path else {
             return false;

@@ -559,7 +559,7 @@ impl Delivery {
             return Progress::UnderWay;
         }
         if self.held_count() > 0 && self.targets.iter().all(Target::is_held) {
-            // Where too few mailboxes are left to hold it, those that were dropped count no more.
+            // Where too few mailboxes are left to hold it, those that were dropped no longer count.
             return Progress::Complete;
         }
         if self.is_held_enough(params) {

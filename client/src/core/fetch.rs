@@ -33,14 +33,15 @@ use relink::Relinks;
 const RECEIVED_MAX: usize = 100_000;
 /// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
 const SUBSCRIPTIONS_MAX: usize = 40;
-/// Mailboxes that are polled as often as the network has it; when there are more, each has its turn
-/// less often.
+/// Mailboxes that are polled as often as the network says; if there are more, each is polled less
+/// often.
 const POLLED_MAX: usize = 80;
 
-/// Most bytes that a subscription brings before something is removed: a quarter of what a holder
-/// pushes at most.
+/// Most bytes that a subscription brings before records are removed: a quarter of the most that a
+/// holder pushes.
 const REMOVE_BYTES_MAX: usize = PUSH_WINDOW_BYTES / 4;
-/// It is no more than this part of what a queue holds, so that waiting to remove fills none.
+/// That is at most this part of what a queue holds, so that records waiting to be removed never
+/// fill it.
 const REMOVE_SHARE: usize = 8;
 
 /// Everything that is fetched for.

@@ -346,10 +346,10 @@ impl Guards {
         }
     }
 
-    /// A circuit through this guard failed, on this way: while it was built, or before it carried
-    /// an answer. Where too many do, over ways that have nothing else in common, the guard is set
-    /// aside for the rest of its life. What is common to more of them than all else does not count:
-    /// it may be that relay.
+    /// A circuit through this guard failed on this path: while it was built, or before it carried
+    /// an answer. If too many fail over paths that have nothing else in common, the guard is set
+    /// aside for the rest of its life. Failures with one common L2 or middle that had a part in
+    /// more than half of them don't count: that relay may be at fault.
     pub(super) fn on_failed(
         &mut self,
         cx: &mut Context<'_>,

@@ -142,7 +142,7 @@ impl Inboxes {
         }
     }
 
-    /// Has it told again, once that is so, that this inbox takes mail: somebody else asks.
+    /// Reports this inbox again once it takes mail: another user of the profile asks.
     pub(super) fn report(&mut self, name: &str) {
         if let Some(inbox) = self.by_name.get_mut(name) {
             inbox.is_told = false;

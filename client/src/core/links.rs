@@ -396,7 +396,7 @@ impl Links {
         }
     }
 
-    /// Closes a link that is of no more use; its end is taken as done.
+    /// Closes a link that is no longer needed, and counts it as gone at once.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, id: LinkId) {
         if let Some(link) = self.up.remove(&id) {
             cx.out.links.push_back(LinkOp::Close(id));
@@ -462,7 +462,7 @@ impl Links {
         )
     }
 
-    /// How many of the peers' clocks and ours differ by no more than the network bears, and how
+    /// How many of the peers' clocks agree with ours within what the network tolerates, and how
     /// many there are.
     pub(super) fn clocks_agreeing(&self, moment: Moment, params: &Params) -> (usize, usize) {
         PeerClock::agreeing(

@@ -81,7 +81,7 @@ struct Entry {
     stage: Stage,
     saving: Saving,
     told: Told,
-    /// What was last told of holders since this client was started, and how many were wanted then.
+    /// The holders last reported since this client was started, and how many were wanted then.
     told_holders: Option<(usize, usize)>,
     backoff: Backoff,
     /// When this attempt began.
@@ -196,8 +196,7 @@ impl Outbox {
         self.wait(id, cx.now);
     }
 
-    /// Takes a message back. What was asked of a holder can't be called back, what was not is not
-    /// asked any more.
+    /// Takes a message back. A deposit in flight can't be recalled; no further one is made.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) {
         let Some(entry) = self.remove(cx, id) else {
             return;

@@ -62,7 +62,7 @@ pub(super) enum Loss {
     Link,
     /// The guard had no room for one more just then.
     Busy,
-    /// It is of no more use here.
+    /// It is no longer needed here.
     Closed,
 }
 
@@ -281,7 +281,7 @@ impl Pool {
         true
     }
 
-    /// Destroys a circuit that is of no more use.
+    /// Destroys a circuit that is no longer needed.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: CircuitKey, reason: DestroyReason) {
         self.lose(cx, key, Loss::Closed, Some(reason));
     }

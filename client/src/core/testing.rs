@@ -8,7 +8,7 @@ use umbel_proto::time::{Instant, Moment, WallTime};
 use super::context::{Context, Shared};
 use super::io::Notice;
 
-/// A network with nobody in view, where circuits may be built all the same.
+/// A network with nobody in view, where circuits may still be built.
 pub(super) fn surroundings(network: Network, wall: WallTime) -> Shared {
     let now = Instant::from_micros(0);
     Shared {

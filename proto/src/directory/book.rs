@@ -199,10 +199,10 @@ impl Book {
         Ok(())
     }
 
-    /// Takes what is dead out of the view, and what our clock no longer calls dead, or of the
-    /// future, back into it; says whether the view changed. Of relays that are dead by `confirmed`
-    /// time too, no more are kept than last known addresses may be; of the others, as many as there
-    /// is room for: it may be the clock that is wrong.
+    /// Moves dead descriptors out of the view, and back into it those that our clock no longer
+    /// calls dead or of the future; says whether the view changed. Of descriptors that are dead by
+    /// `confirmed` time too, [`LAST_KNOWN_MAX`] are kept; of the others, as many as there is room
+    /// for, since the clock may be wrong.
     pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) -> bool {
         let dead = self.view.take_dead(wall);
         let mut is_changed = !dead.is_empty();
@@ -255,8 +255,8 @@ impl Book {
     }
 
     /// Relays that are not in the view, and where they were last known to be: at most
-    /// [`LAST_KNOWN_MAX`], those heard of last first, with no more from one address group than from
-    /// any other that has more.
+    /// [`LAST_KNOWN_MAX`]: the newest of each address group, then the second of each, and so on
+    /// (§8.2(7)).
     pub fn last_known(&self, network: &Network) -> impl Iterator<Item = &VerifiedDescriptor> {
         let relays = self.ranked(network).into_iter().take(LAST_KNOWN_MAX);
         relays

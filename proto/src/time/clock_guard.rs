@@ -7,8 +7,8 @@
 //! undoes the jumps ahead that are not confirmed yet, newest first. A jump back beyond them moves
 //! confirmed time back, which deletes nothing, and is not believed for a day either.
 //!
-//! Look at every start and then about once a minute, and store [`ClockGuard::state`] when it is
-//! due.
+//! Call [`ClockGuard::look`] at every start and then about once a minute, and store
+//! [`ClockGuard::state`] when it is due.
 
 use serde::{Deserialize, Serialize};
 

@@ -175,7 +175,8 @@ impl Context<'_> {
         learned.is_news()
     }
 
-    /// Moves what is dead out of the view, and back into it what a clock put right calls alive.
+    /// Moves dead descriptors out of the view, and back into it those that a corrected clock calls
+    /// alive.
     pub(super) fn expire_book(&mut self) {
         let confirmed = self.clock.confirmed();
         self.book.expire(&self.config.network, self.wall, confirmed);
@@ -188,7 +189,7 @@ impl Context<'_> {
         }
     }
 
-    /// Has stored what is known of this machine's clock, if that changed.
+    /// Stores what is known of this machine's clock, if that changed.
     pub(super) fn store_clock(&mut self) {
         if let Some(state) = self.clock.take_state() {
             self.store(StoreOp::PutClock(state));

@@ -63,7 +63,7 @@ impl Dialling {
         Ok(())
     }
 
-    /// This circuit waits no more. The dial continues: others may use the link.
+    /// This circuit no longer waits. The dial continues: others may use the link.
     pub(super) fn forget(&mut self, relay: &RelayId, circuit: CircuitKey) {
         if let Some(dial) = self.dials.get_mut(relay) {
             dial.waiters.retain(|&other| other != circuit);

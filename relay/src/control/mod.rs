@@ -470,7 +470,7 @@ impl Control {
         }
     }
 
-    /// Has the services take what was said on a circuit that ends here.
+    /// Passes what was said on a circuit that ends here to the services.
     fn serve(&mut self, moment: Moment, key: CircuitKey, rng: &mut dyn CryptoRng) {
         while let Some(event) = self.circuits.poll_said(key) {
             if let Err(violation) = self.serve_event(moment, key, event, rng) {

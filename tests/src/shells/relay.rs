@@ -64,7 +64,7 @@ pub enum Sabotage {
     Extends,
     /// Those of which it has handed on more cells than this, one way.
     Onward(usize),
-    /// The same, but it hands on no more, and says nothing.
+    /// The same, but it forwards nothing more, and says nothing.
     Silence(usize),
 }
 

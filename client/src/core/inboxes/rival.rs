@@ -23,7 +23,7 @@ use super::super::context::Context;
 use super::super::lookup::{Found, Lookups};
 use super::super::requests::Requests;
 
-/// A position that refuses our revision has it looked up no more often than this.
+/// Least time between two look-ups of our own descriptor because a position refused our revision.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Signs of other copies of one inbox.

@@ -223,8 +223,8 @@ impl Pool {
         }
     }
 
-    /// The circuit was built as far as it is this client's choice, and is of no use: nothing was
-    /// answered on it.
+    /// The three hops that this client chose were built, and the circuit failed before it carried
+    /// an answer.
     fn on_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
         let Some(circuit) = self.circuits.get(&key) else {
             return;

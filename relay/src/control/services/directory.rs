@@ -155,7 +155,8 @@ impl Directory {
         self.inboxes.len() + self.publishing.len() >= cx.config.inbox_descriptors_max
     }
 
-    /// Forgets, where there is no room for another, what is of no more use (§8.4(4)).
+    /// Where there is no room for another, removes those of past epochs, then those of future ones
+    /// (§8.4(4)).
     fn make_room(&mut self, cx: &mut Context<'_>) {
         if self.is_full(cx) {
             self.expire(cx, Duration::ZERO);
@@ -165,9 +166,9 @@ impl Directory {
         }
     }
 
-    /// Forgets inbox descriptors of epochs that none is taken for yet: they came while the clock
-    /// was ahead. Nobody asks for them, their owners publish them again, and a table full of them
-    /// takes no others until their epochs are over.
+    /// Removes inbox descriptors of epochs for which none is accepted yet: they came while the
+    /// clock was ahead. Nobody asks for them, and their owners publish them again. A table full of
+    /// them would take no others until their epochs are over.
     fn forget_future(&mut self, cx: &mut Context<'_>) {
         if !cx.clock.may_delete() {
             return;

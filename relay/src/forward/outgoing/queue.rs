@@ -151,7 +151,7 @@ impl Outgoing {
         }
     }
 
-    /// Drops the cells of a circuit that wait, and takes no more of it. Returns how many they were.
+    /// Drops a circuit's waiting cells, and takes no more of them. Returns how many there were.
     fn break_circuit(&mut self, circ: CircId, pushed: &mut Pushed) -> usize {
         let before = self.len();
         self.turns.remove(circ, &mut pushed.dropped);
