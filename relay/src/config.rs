@@ -47,7 +47,7 @@ const INBOX_DESCRIPTORS_MAX: usize = 16_384;
 /// Records by default: each takes some hundred bytes of memory, as does the name of one that was
 /// removed.
 const RECORDS_MAX: usize = 2_000_000;
-/// Bytes of records by default: what a small rented disk has to spare.
+/// Bytes of records by default: as many as a small rented disk can spare.
 const RECORDS_DISK_MIB: u32 = 8 << 10;
 
 /// How a relay runs. Every value is in range.
@@ -80,7 +80,7 @@ pub struct Config {
     pub circuits_max: usize,
     /// Most inbox descriptors it keeps.
     pub inbox_descriptors_max: usize,
-    /// Most mailbox queues it keeps; `None`: what the network says.
+    /// Most mailbox queues it keeps; `None`: the network's parameter.
     pub queues_max: Option<usize>,
     /// Most records in all queues together.
     pub records_max: usize,
@@ -400,7 +400,7 @@ pub fn is_host_port(text: &str) -> bool {
         .is_ok()
 }
 
-/// A quarter of the machine's memory, but no more than is of use.
+/// A quarter of the machine's memory, up to the most that helps.
 fn default_memory_budget() -> usize {
     fs::read_to_string("/proc/meminfo")
         .ok()

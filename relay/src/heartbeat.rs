@@ -228,7 +228,7 @@ mod tests {
         assert!(!line(None).contains("clock"));
     }
 
-    /// What is logged, line by line.
+    /// The log, line by line.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -12,7 +12,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::failure::Failure;
 
-/// Lines that may wait for standard error. What comes when there is no room is counted and dropped.
+/// Lines that may wait for standard error. Further lines are counted and dropped.
 const LINES_MAX: usize = 1024;
 /// How long the end of the program waits for lines to be written.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, Failure> {
 fn write_all(lines: &Receiver<Line>, dropped: &AtomicU64) {
     while let Ok(line) = lines.recv() {
         match line {
-            // Where standard error is closed there is nobody left to tell.
+            // If standard error is closed, nobody is left to tell.
             Line::Text(text) => drop(io::stderr().write_all(&text)),
             Line::Flush(written) => drop(written.send(())),
         }

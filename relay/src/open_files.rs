@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(links_within(0, 20_000), 1);
     }
 
-    /// What became of the limits, what the limit was raised to, and how many links there may be.
+    /// The outcome: the limit it was raised to, and how many links there may be.
     fn fit(
         links_max: usize,
         limits: (u64, u64),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How often a line is repeated, where nothing else is said.
+/// How often a line is repeated, unless stated otherwise.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// One line of the log. Time is whatever its owner counts from: a fixed moment of the monotonic
@@ -24,8 +24,8 @@ impl Repeated {
         }
     }
 
-    /// It comes once more. `Some` if it is to be said now, with how often it came since it was last
-    /// said, this time not counted.
+    /// The event occurred again. `Some` if it is time to log it, with how often it occurred since
+    /// the last line, this time not counted.
     pub(crate) fn come(&mut self, now: Duration) -> Option<u64> {
         if !self.is_due(now) {
             self.unsaid += 1;

@@ -113,7 +113,7 @@ pub struct Relay {
     plane: JoinHandle<()>,
 }
 
-/// Why a relay ended without having been told to.
+/// Why a relay ended by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// A fault of ours, which was reported where it happened.
@@ -122,7 +122,7 @@ pub enum Ended {
     StoreLost,
 }
 
-/// How a relay is doing. Only sums: nothing tells one user from another.
+/// How a relay is doing. Only sums, which tell no user from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// A snapshot of the control plane.
@@ -256,9 +256,9 @@ impl Relay {
         }
     }
 
-    /// From now on the log says what its operator would hear of from nobody else: a heartbeat every
-    /// six hours, and whatever is wrong with its addresses, its identity or its data directory. It
-    /// dials itself for that. Where its store is lost it ends.
+    /// From now on the log carries a heartbeat every six hours, and whatever is wrong with the
+    /// relay's addresses, identity or data directory, for which it dials itself. A relay whose
+    /// store is lost ends.
     pub fn watch_itself(&self) {
         let data_dir = self.config.borrow().data_dir.clone();
         let params = self.shared.network.params.clone();
@@ -285,7 +285,7 @@ impl Relay {
         });
     }
 
-    /// Waits until it ends without having been told to, after which it serves nobody.
+    /// Waits until the relay ends by itself, after which it serves nobody.
     pub async fn failed(&mut self) -> Ended {
         let _ = (&mut self.plane).await; // a panic has been reported itself
         if self.is_store_lost.load(Ordering::Relaxed) {
@@ -295,8 +295,8 @@ impl Relay {
         }
     }
 
-    /// Stops it: accepts nothing more, tells every circuit, sends and stores what waits. Returns
-    /// within about five seconds.
+    /// Stops it: accepts nothing more, destroys every circuit, sends and stores what is queued.
+    /// Returns within about five seconds.
     pub async fn shutdown(self) {
         let _ = self.stop.send(true); // it may have failed
         if !self.plane.is_finished() {
@@ -413,8 +413,8 @@ fn control_config(
     }
 }
 
-/// Watches the addresses by which the relay can be dialled: from what it is told to advertise to
-/// what it has in the end.
+/// Watches the addresses by which the relay can be dialled: from the configured names to the
+/// addresses in use.
 fn watch_addresses(
     addresses: Addresses,
     config: &Config,

@@ -34,7 +34,7 @@ struct Circuit {
     prev: (LinkId, CircId),
     state: State,
     idle_since: Instant,
-    /// What its frames took when it was last looked at, bytes.
+    /// Bytes that its frames took when last counted.
     held_bytes: usize,
 }
 
@@ -48,11 +48,11 @@ enum State {
         /// The next hop, while that is being made.
         extending: Option<Extending>,
     },
-    /// It goes on.
+    /// It continues.
     Joined { next: (LinkId, CircId) },
 }
 
-/// What one circuit id on one link is.
+/// The meaning of one circuit id on one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// A circuit's end toward its origin.
@@ -71,7 +71,7 @@ pub(super) struct Circuits {
     next_key: u64,
     /// Handshakes being answered; also of circuits that are gone since.
     answering: usize,
-    /// What the frames of all circuits take, bytes.
+    /// Bytes that the frames of all circuits take.
     held_bytes: usize,
 }
 
@@ -194,7 +194,7 @@ impl Circuits {
         }
     }
 
-    /// Ends the circuit that has this end, and tells both its ends.
+    /// Ends the circuit that has this end, with a `Destroy` to both its ends.
     pub(super) fn destroy(
         &mut self,
         cx: &mut Context<'_>,
@@ -254,7 +254,7 @@ impl Circuits {
         self.terminal(key)?.poll_event()
     }
 
-    /// What a circuit that ends here shares with its origin.
+    /// The secret that a circuit that ends here shares with its origin.
     pub(super) fn binding(&mut self, key: CircuitKey) -> Option<Binding> {
         Some(self.terminal(key)?.binding().clone())
     }

@@ -20,18 +20,18 @@ const VOTES_SURE: usize = 3;
 /// log swing.
 const VERDICT_HOLDS: Duration = Duration::from_secs(10 * 60);
 
-/// What other relays' clocks say of this one.
+/// The verdict of other relays' clocks on this one.
 #[derive(Debug, Default)]
 pub(super) struct ClockVerdict {
     /// How far other relays are ahead, seconds, while that is more than the network bears.
     off_by: Option<i64>,
     /// There was a verdict since the start, and since this clock last jumped.
     is_judged: bool,
-    /// The operator was told that it may be wrong: whatever the next verdict is, it is news.
+    /// The operator was warned that the clock may be wrong, so any next verdict is news.
     is_doubted: bool,
     /// Since when another verdict has held.
     other_since: Option<Instant>,
-    /// The operator was told that it is this clock that is wrong.
+    /// The operator was warned that this clock, and no other, is wrong.
     is_surely_off: bool,
 }
 
@@ -54,7 +54,7 @@ impl ClockVerdict {
         (self.is_judged, self.is_doubted) = (false, true);
     }
 
-    /// One more relay is linked: while there are few, a clock that is wrong is said at once.
+    /// One more relay is linked. While few are, a wrong clock is reported at once.
     pub(super) fn handle_linked(&mut self, cx: &mut Context<'_>) {
         if cx.links.relays().nth(JUDGED_AT_ONCE_MAX).is_none() {
             self.compare(cx);

@@ -1,4 +1,5 @@
-//! What the control plane is told at its start, and what an operator may change later.
+//! Settings of the control plane: those fixed at its start, and those that an operator may change
+//! later.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use umbel_proto::ids::Peer;
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::network::Network;
 
-/// What a relay is told at its start.
+/// Settings fixed when the relay starts.
 #[expect(missing_debug_implementations, reason = "holds the identity key")]
 pub struct ControlConfig {
     /// The network it belongs to.
@@ -17,7 +18,7 @@ pub struct ControlConfig {
     pub identity: SigningKey,
     /// Where it can be dialled; goes into its descriptor.
     pub addresses: Vec<SocketAddr>,
-    /// What it does for others.
+    /// The roles that it offers.
     pub roles: Roles,
     /// Peers to join through.
     pub seeds: Vec<Peer>,
@@ -31,7 +32,7 @@ pub struct ControlConfig {
     pub inbox_descriptors_max: usize,
 }
 
-/// What an operator may change while the relay runs.
+/// Settings that an operator may change while the relay runs.
 #[derive(Debug)]
 pub struct Tuning {
     /// Peers to join through.

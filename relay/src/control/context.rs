@@ -23,14 +23,14 @@ use super::links::Links;
 use super::timers::Timers;
 use crate::forward::TableUpdate;
 
-/// What all machines share.
+/// State that all machines share.
 pub(super) struct Shared {
     pub(super) config: ControlConfig,
     /// Who this relay is.
     pub(super) relay: RelayId,
     pub(super) book: Book,
     pub(super) links: Links,
-    /// How far the calendar is to be believed.
+    /// How far to believe the calendar.
     pub(super) clock: ClockGuard,
     pub(super) timers: Timers,
     pub(super) stats: ControlStats,
@@ -68,7 +68,7 @@ impl Out {
     }
 }
 
-/// What one machine tells the others.
+/// A message from one machine to another.
 pub(super) enum Signal {
     /// A circuit waits for a link to this relay.
     Awaits { circuit: CircuitKey, relay: RelayId },
@@ -196,7 +196,7 @@ impl Context<'_> {
         }
     }
 
-    /// Tells a link's peer, and its table, that this circuit is over.
+    /// Sends `Destroy` for a circuit and removes it from its link's table.
     pub(super) fn send_destroy(&mut self, link: LinkId, circ: CircId, reason: DestroyReason) {
         if self.links.contains(link) {
             self.out.tables.push_back((link, TableUpdate::Remove(circ)));

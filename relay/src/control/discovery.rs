@@ -243,7 +243,7 @@ impl Discovery {
     }
 }
 
-/// What discovery decides by.
+/// The facts that discovery decides by.
 fn known<'a>(config: &'a ControlConfig, book: &'a Book) -> Known<'a> {
     Known {
         network: &config.network,

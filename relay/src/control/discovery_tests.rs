@@ -85,7 +85,7 @@ impl Relay {
         self.discovery.exchanges.is_empty() && self.circuits.end_count() == 0
     }
 
-    /// Passes on what is told of circuits of our own.
+    /// Passes on signals about circuits of our own.
     fn settle(&mut self) {
         for signal in self.bench.signals() {
             match signal {

@@ -21,15 +21,15 @@ pub struct LinkUp {
     pub peer: Option<RelayId>,
     /// Whether this side dialled: it then uses circuit ids with the top bit set.
     pub is_dialler: bool,
-    /// What the peer said of itself.
+    /// The peer's `Hello`.
     pub hello: Hello,
 }
 
-/// What the control plane wants done.
+/// An effect that the control plane asks for.
 ///
-/// The kinds come in the order of this list. Tables come before cells, since a peer may answer a
-/// cell by one that the table must already know; cells before links, since what is said on a link
-/// is said before it is closed. Where doing one makes the control plane want more, as when a cell
+/// Effects come by kind, in the order of this list. Tables come before cells, since a peer may
+/// answer a cell with one that the table must already know. Cells come before links, since a link
+/// is closed after its last cell. If an effect makes the control plane ask for more, as when a cell
 /// finds no room, the order begins anew.
 #[expect(missing_debug_implementations, reason = "holds keys and records")]
 pub enum Effect {
@@ -62,7 +62,7 @@ pub enum Wake {
     Mailbox(holder::Timer),
 }
 
-/// What the operator should hear of.
+/// News for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
     /// The calendar is this far from what it said when the relay last ran.
@@ -88,7 +88,7 @@ pub enum News {
     DescriptorRefused(DescriptorFault),
 }
 
-/// How a relay is doing. Nothing in it tells one user from another.
+/// How a relay is doing, in figures that tell no user from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ControlStats {
     /// Links that are up.
@@ -112,7 +112,7 @@ pub struct ControlStats {
     pub twins: u64,
     /// Circuits made so far.
     pub created: u64,
-    /// Circuits refused for want of room or at the rate limit.
+    /// Circuits refused because there was no room, or at the rate limit.
     pub refused: u64,
     /// Circuits and links closed because a rule was broken.
     pub violations: u64,
@@ -142,12 +142,12 @@ pub struct WorkDone {
     pub result: Result<(HopKeys, Box<Reply>), HandshakeFault>,
 }
 
-/// What the control plane asks of the store. All ops take effect in the order asked.
+/// An operation that the control plane asks of the store. All take effect in the order asked.
 #[expect(missing_debug_implementations, reason = "holds keys and records")]
 pub enum StoreOp {
     /// A mailbox's; answered by [`StoreDone::Mailbox`] once durable.
     Mailbox(HolderOp),
-    /// What is known of relays.
+    /// The book of relays.
     Book(BookOp),
     /// Keep this inbox descriptor, in place of an older one; answered by
     /// [`StoreDone::InboxDescriptor`] once durable.
@@ -181,7 +181,7 @@ pub struct StoredOnionKey {
     pub created_at: WallTime,
 }
 
-/// What the store reports back.
+/// The result of an operation.
 #[expect(missing_debug_implementations, reason = "holds records")]
 pub enum StoreDone {
     /// A mailbox's op is durable, or failed.
@@ -195,18 +195,18 @@ pub enum StoreDone {
     },
 }
 
-/// What the store held when the relay started.
+/// The contents of the store when the relay started.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct Restored {
     /// Onion keys, newest first.
     pub onion_keys: Vec<StoredOnionKey>,
-    /// What was known of relays.
+    /// The book of relays.
     pub relays: Vec<BookRow>,
     /// Inbox descriptors' bytes.
     pub inbox_descriptors: Vec<Vec<u8>>,
     /// Mailbox queues, without the bodies of their records.
     pub queues: Vec<QueueSnapshot>,
-    /// What is known of this machine's clock.
+    /// The state of this machine's clock.
     pub clock: Option<Vec<u8>>,
 }

@@ -93,7 +93,7 @@ impl Links {
         self.by_relay.get(relay)?.first().copied()
     }
 
-    /// What the clocks of linked relays said, on the oldest link with each.
+    /// The clocks of linked relays, each from the oldest link with it.
     pub(super) fn clocks(&self) -> impl Iterator<Item = (RelayId, PeerClock)> {
         let oldest =
             |(&relay, ids): (&RelayId, &Vec<LinkId>)| Some((relay, self.links.get(ids.first()?)?));

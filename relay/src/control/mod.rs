@@ -139,7 +139,7 @@ impl Control {
         self.services.holder()
     }
 
-    /// What this relay says first on a link.
+    /// The relay's first cell on a link.
     pub fn hello(&self, wall: WallTime) -> Hello {
         Hello {
             versions: vec![umbel_proto::link::LINK_VERSION],
@@ -331,8 +331,8 @@ impl Control {
         Ok(())
     }
 
-    /// The operator changed what may change while the relay runs. What is over a new limit stays;
-    /// what is new is refused.
+    /// The operator changed settings while the relay runs. A new limit ends nothing that is already
+    /// there; it refuses what is new.
     pub fn handle_tuning(&mut self, tuning: Tuning) {
         let (config, own) = (&mut self.shared.config, self.shared.relay);
         config.seeds = tuning.seeds;
@@ -430,7 +430,7 @@ impl Control {
         self.discovery.sync(&mut cx, &mut self.circuits);
     }
 
-    /// Passes on what machines have to tell each other, until they have no more.
+    /// Passes on the machines' signals until there are no more.
     fn settle(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
         self.send_replies(moment, rng);
         while let Some(signal) = self.shared.signals.pop_front() {

@@ -15,8 +15,8 @@ use super::context::{Context, Signal};
 use super::io::{News, StoredOnionKey};
 use super::keys::{OnionKeys, Responder};
 
-/// How soon this relay outdoes another descriptor of itself once more: two relays that do so tell
-/// the whole network each time.
+/// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
+/// each other update the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A relay's own keys and descriptor.
@@ -138,7 +138,7 @@ impl Own {
     /// us either.
     fn enter_view(&self, cx: &mut Context<'_>) {
         if cx.config.addresses.is_empty() {
-            return; // nobody can dial it yet; the shell looks for addresses, and says so
+            return; // nobody can dial it yet: the shell looks for addresses, and logs that
         }
         let network = &cx.config.network;
         if let Err(fault) = cx.book.own(network, cx.wall, &self.descriptor.bytes) {

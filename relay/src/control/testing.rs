@@ -95,7 +95,7 @@ impl Bench {
         link
     }
 
-    /// What machines told each other.
+    /// The signals between machines.
     pub(super) fn signals(&mut self) -> Vec<Signal> {
         self.shared.signals.drain(..).collect()
     }

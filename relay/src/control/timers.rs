@@ -8,7 +8,7 @@ use umbel_proto::time::Instant;
 use super::circuits::CircuitKey;
 use super::io::Wake;
 
-/// What a timer is for.
+/// Why a timer was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// A circuit's next hop should have answered.

@@ -28,9 +28,9 @@ pub(crate) struct Addresses {
     listen: SocketAddr,
     network: Network,
     advertise: Vec<String>,
-    /// What each name was last found to be.
+    /// The addresses that each name last stood for.
     found: BTreeMap<String, Vec<SocketAddr>>,
-    /// What stands in the descriptor.
+    /// The addresses in the descriptor.
     current: Vec<SocketAddr>,
     /// Whether names that can't be found were complained about since all could be.
     is_told: bool,
@@ -52,12 +52,12 @@ impl Addresses {
         addresses
     }
 
-    /// What goes into the descriptor; none where no name could be found.
+    /// The addresses for the descriptor; none if no name could be resolved.
     pub(crate) fn current(&self) -> &[SocketAddr] {
         &self.current
     }
 
-    /// What others write to dial this relay.
+    /// The address that others dial.
     pub(crate) fn host_port(&self) -> String {
         let own = || {
             self.current
@@ -117,7 +117,7 @@ impl Addresses {
         addresses
     }
 
-    /// Looks them up again and again, and tells the control plane what changed; ends with the
+    /// Looks the names up at intervals and reports changes to the control plane; ends with the
     /// relay.
     pub(crate) async fn watch(
         mut self,

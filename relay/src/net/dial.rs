@@ -1,4 +1,4 @@
-//! Making links: find the addresses, try each, accept nobody but the relay that was meant.
+//! Making links: resolve the addresses, try each, and accept no relay but the one that was meant.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::{LinkReport, OpenFault, Shared, tune};
 /// Most addresses tried in one dial: a name may stand for many.
 const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
 
-/// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends.
-/// Tells the control plane if none does.
+/// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends. If
+/// none answers, reports that to the control plane.
 pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<String>) {
     let mut tries_left = TRIES_MAX;
     for host_port in &host_ports {

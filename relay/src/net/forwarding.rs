@@ -26,7 +26,7 @@ pub(super) struct Forwarding {
     onward: Vec<(Arc<LinkQueue>, Vec<Cell>)>,
     spare: Vec<Vec<Cell>>,
     pushed: Pushed,
-    /// What the control plane has to know.
+    /// Events for the control plane.
     pub(super) events: Vec<(LinkId, LinkEvent)>,
 }
 

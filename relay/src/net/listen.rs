@@ -63,7 +63,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts until told to stop.
+/// Accepts until the relay stops.
 pub(crate) async fn accept(
     listener: TcpListener,
     config: Arc<ServerConfig>,
@@ -166,7 +166,7 @@ fn group_of(shared: &Shared, address: SocketAddr) -> Option<Group> {
     (groups == AddressGroups::Prefix).then(|| shared.network.group_of(address))
 }
 
-/// Counts connections, and lets in no more than the limits say.
+/// Counts connections, and admits as many as the limits allow.
 struct Gate {
     limits: watch::Receiver<AcceptLimits>,
     counts: Mutex<Counts>,

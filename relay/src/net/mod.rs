@@ -45,16 +45,16 @@ use pool::CellPool;
 use queue::LinkQueue;
 use tls_stream::BufferPool;
 
-/// Bytes that the kernel may hold without having sent them. What waits longer waits in the link's
-/// queue, where circuits take turns and where it counts against the memory budget; enough for one
-/// batch to be sent while the next is made.
+/// Unsent bytes that the kernel may hold: enough for one batch to leave while the next is made. The
+/// rest waits in the link's queue, where circuits take turns and cells count against the memory
+/// budget.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Reports of links that wait for the control plane. A link holds at most one more; see
 /// [`conn::Conn`].
 const REPORTS_MAX: usize = 256;
 
-/// What all tasks of a relay share.
+/// State that all tasks of a relay share.
 pub(crate) struct Shared {
     /// The network it belongs to.
     pub(crate) network: Network,
@@ -64,21 +64,21 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<CellPool>,
     /// Unused buffers for reading.
     pub(crate) read_buffers: Arc<BufferPool>,
-    /// What all queues together may hold.
+    /// The memory budget of all queues together.
     pub(crate) budget: Arc<Budget>,
     /// What has happened so far.
     pub(crate) counters: Counters,
     /// Where links report to.
     pub(crate) control: mpsc::Sender<LinkReport>,
-    /// What this relay says first on a link it accepts, but for the clock.
+    /// This relay's `Hello`, except for the clock.
     pub(crate) hello: Mutex<Hello>,
-    /// What is said of another process with this relay's identity.
+    /// The log line about another process with this relay's identity.
     twin: Mutex<Repeated>,
     clock: Clock,
     next_link: AtomicU64,
 }
 
-/// What has happened so far. Only sums: nothing tells one user from another.
+/// Counts of events. Only sums, which tell no user from another.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Cells read from links.
@@ -99,11 +99,11 @@ pub(crate) struct Counters {
     pub(crate) failed_conns: AtomicU64,
 }
 
-/// What links tell the control plane.
+/// A link's report to the control plane.
 pub(crate) enum LinkReport {
     /// A link is up.
     Up(LinkUp, LinkHandle),
-    /// What it could not forward, in order; each with the link it is about.
+    /// Events that it could not handle itself, in order; each with its link.
     Events(Vec<(LinkId, LinkEvent)>),
     /// A link is gone.
     Down(LinkId),
@@ -114,7 +114,7 @@ pub(crate) enum LinkReport {
 /// How the control plane reaches a link.
 #[derive(Clone)]
 pub(crate) struct LinkHandle {
-    /// What is to be sent on it.
+    /// The cells to send on it.
     pub(crate) queue: Arc<LinkQueue>,
     /// Changes to its table.
     pub(crate) updates: Arc<TableUpdates<Arc<LinkQueue>>>,
@@ -151,7 +151,7 @@ impl From<io::Error> for OpenFault {
 }
 
 impl Shared {
-    /// What the tasks share, and the end of the channel that the control plane reads.
+    /// The shared state, and the channel that the control plane reads.
     pub(crate) fn new(
         network: Network,
         identity: SigningKey,
@@ -175,7 +175,7 @@ impl Shared {
         (Arc::new(shared), reports)
     }
 
-    /// What this relay says first on a link, as of now.
+    /// This relay's `Hello` as of now.
     pub(crate) fn hello(&self) -> Hello {
         let hello = self
             .hello
@@ -309,14 +309,14 @@ impl Clock {
         }
     }
 
-    /// What time it is.
+    /// The time.
     pub(crate) fn now(&self) -> Instant {
         Instant::from_micros(
             u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         )
     }
 
-    /// What both clocks say.
+    /// Both clocks.
     pub(crate) fn moment(&self) -> Moment {
         Moment {
             now: self.now(),

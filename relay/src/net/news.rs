@@ -1,11 +1,11 @@
-//! What the control plane has for the operator, in words.
+//! The control plane's news for the operator, in words.
 
 use tracing::Level;
 use umbel_proto::time::{ClockJump, Duration, in_words};
 
 use crate::control::io::News;
 
-/// What follows from a clock that differs, whichever is the wrong one.
+/// The consequences of clocks that differ, whichever is wrong.
 const UNBELIEVED: &str = "until they agree, descriptors are not believed, this relay's by the others or theirs by this relay, and \
     circuits through this relay fail. A restart is not needed";
 

@@ -67,7 +67,7 @@ pub(crate) struct Inputs {
     pub(crate) stop: watch::Receiver<bool>,
 }
 
-/// What the rest of the shell asks of the control plane.
+/// A request of the shell to the control plane.
 pub(crate) enum Ask {
     /// How the relay is doing.
     Stats(oneshot::Sender<ControlStats>),
@@ -77,7 +77,7 @@ pub(crate) enum Ask {
     Tuning(Box<Tuning>),
 }
 
-/// What happened.
+/// An event.
 enum Input {
     Reports,
     Stored(Vec<StoreDone>),
@@ -117,7 +117,7 @@ impl Plane {
         }
     }
 
-    /// Runs until told to stop; then sends what waits, and leaves the store closed.
+    /// Runs until the relay stops; then sends the queued cells and closes the store.
     pub(crate) async fn run(mut self) {
         let mut reports = Vec::with_capacity(REPORTS_BATCH);
         self.drain();
@@ -193,7 +193,7 @@ impl Plane {
         }
     }
 
-    /// The core only counts them: what is said, and how often, is the shell's.
+    /// The core only counts them; the shell decides what to log, and how often.
     fn look_for_twins(&mut self) {
         let twins = self.control.twin_count();
         if twins > self.twins_said {
@@ -330,7 +330,7 @@ impl Plane {
             .unwrap_or_else(PoisonError::into_inner) = hello;
     }
 
-    /// Tells every circuit, sends what waits, closes every link and the store.
+    /// Destroys every circuit, sends the queued cells, closes every link and the store.
     async fn stop(mut self, mut reports: Vec<LinkReport>) {
         self.control.handle_stop(self.clock.moment(), &mut self.rng);
         self.drain();
@@ -372,7 +372,7 @@ struct Workers {
     worked_sender: mpsc::UnboundedSender<Worked>,
 }
 
-/// What a task that answers handshakes says.
+/// The report of a task that answers handshakes.
 enum Worked {
     Answered(WorkDone),
     /// It has no more to answer: another may begin.

@@ -38,7 +38,7 @@ impl LinkQueue {
         self.link
     }
 
-    /// What the waiting cells are charged to.
+    /// The budget that pays for the waiting cells.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }
@@ -81,13 +81,13 @@ impl LinkQueue {
         self.lock().outgoing.shrink();
     }
 
-    /// The link is to be closed once what waits is sent.
+    /// Closes the link once the queued cells are sent.
     pub(crate) fn close(&self) {
         self.lock().outgoing.close();
         self.wake();
     }
 
-    /// The link is gone: what waits is dropped, and nothing more is taken.
+    /// The link is gone: drops the queued cells and takes no more.
     pub(crate) fn shut(&self) {
         let mut state = self.lock();
         let waited = state.outgoing.shut(&self.budget);

@@ -27,7 +27,7 @@ use super::{Shared, exchange_hello};
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);
 /// How soon it does so again when something is wrong, at first and then.
 const AGAIN: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(600)];
-/// How often the same is said again while it lasts.
+/// How often a finding is logged again while it lasts.
 const SAY_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Tries after which an address that is not this machine's, and through which nobody came, is taken
 /// for dead.
@@ -120,7 +120,7 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
     let exchanged = timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &hello)).await;
     drop(timeout(HANDSHAKE_MAX, stream.shutdown()).await); // nothing else is to be said
     match exchanged {
-        // What this process says of itself may have changed meanwhile, but only once.
+        // This process's own descriptor may have changed meanwhile, but only once.
         Ok(Ok(theirs))
             if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) =>
         {
@@ -131,7 +131,7 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
     }
 }
 
-/// What a dial that failed says of who answered.
+/// Who answered, to judge by a failed dial.
 fn answer_of_dial(error: &io::Error) -> Answer {
     match Errno::from_io_error(error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Answer::Unknown,
@@ -139,7 +139,7 @@ fn answer_of_dial(error: &io::Error) -> Answer {
     }
 }
 
-/// What a handshake that failed says of who answered.
+/// Who answered, to judge by a failed handshake.
 fn answer_of(error: &io::Error) -> Answer {
     match error
         .get_ref()
@@ -156,7 +156,7 @@ fn is_own(ip: IpAddr) -> bool {
     UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
-/// What was last found at one address, and said.
+/// The last finding at one address, as it was logged.
 #[derive(Debug, Default)]
 struct Finding {
     said: Option<(Answer, Verdict, Instant)>,
@@ -250,9 +250,9 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
 pub(crate) const TWIN: &str = "another process runs with this relay's identity: stop one of the two, and make a relay of its own \
      there with `umbel-relay init`; the two take each other's circuits and mail";
 
-/// Looks at the data directory now and then, until the relay stops; says so again every six hours
-/// while it is not what it was. Returns whether `files[0]`, which has the mail, is lost: what is
-/// written there from then on is lost too.
+/// Checks the data directory at intervals until the relay stops; while a file is missing or
+/// replaced, logs that every six hours. Returns whether `files[0]`, the store of mail, is lost:
+/// whatever is written there from then on is lost too.
 pub(crate) async fn watch_directory(
     data_dir: PathBuf,
     files: &'static [&'static str],
@@ -296,7 +296,7 @@ pub(crate) async fn watch_directory(
     }
 }
 
-/// What is found under a file's name.
+/// The file found under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// A file, with its device and number.

@@ -14,7 +14,7 @@ use umbel_proto::time::Instant;
 
 use super::Clock;
 
-/// What a link's timer is for.
+/// Why a link's timer expired.
 pub(super) enum Expired {
     /// Too early: something was sent or came meanwhile.
     Nothing,
@@ -29,7 +29,7 @@ pub(super) enum Expired {
 /// When a link is sent a padding cell, and when it is given up.
 pub(super) struct LinkTimer {
     sleep: Pin<Box<Sleep>>,
-    /// What the sleep is set for.
+    /// When the sleep ends.
     set_for: Instant,
     clock: Clock,
     keepalive: Keepalive,
@@ -53,7 +53,7 @@ impl LinkTimer {
         }
     }
 
-    /// Ready when [`on_expired`](Self::on_expired) is to be asked.
+    /// Ready when it is time to call [`on_expired`](Self::on_expired).
     pub(super) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.sleep.as_mut().poll(cx)
     }
@@ -71,7 +71,7 @@ impl LinkTimer {
         self.silence.on_received(now);
     }
 
-    /// The link is to be closed, soon.
+    /// Gives the link [`LINK_CLOSING_MAX`] to send its queued cells.
     pub(super) fn begin_closing(&mut self, now: Instant) {
         if self.close_at.is_none() {
             self.close_at = Some(now + LINK_CLOSING_MAX);
@@ -79,7 +79,7 @@ impl LinkTimer {
         }
     }
 
-    /// What it is time for; moves the timer on.
+    /// The reason that the timer expired; sets it anew.
     pub(super) fn on_expired(&mut self, now: Instant) -> Expired {
         let expired = match self.close_at {
             Some(close_at) if now >= close_at => Expired::Closing,

@@ -1,10 +1,10 @@
 //! TLS on a socket, as a busy link wants it: one system call for several records, each way.
 //!
-//! rustls does the TLS; this only moves its bytes. Cells that are written become whole records
-//! inside rustls and leave together when the stream is flushed. What the socket holds is read in
-//! large pieces into a buffer that is borrowed from a pool and goes back as soon as it is empty, so
-//! that an idle link keeps none. Both are bounded: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`]; and so
-//! are the large buffers of all links together, [`LENT_BUFFERS_MAX`].
+//! rustls does the TLS; this module only moves bytes. Written cells become whole records inside
+//! rustls and leave together when the stream is flushed. The socket is read in large pieces, into a
+//! buffer borrowed from a pool and returned as soon as it is empty, so that an idle link keeps
+//! none. Limits: [`SEND_BYTES_MAX`], [`READ_AHEAD_LEN`], and [`LENT_BUFFERS_MAX`] for the large
+//! buffers of all links.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Read from the socket at once: about four full records.
 const READ_AHEAD_LEN: usize = 64 * 1024;
-/// The same once too many large buffers are lent: what rustls alone would read.
+/// The same once too many large buffers are lent: as much as rustls alone would read.
 const SMALL_READ_LEN: usize = 4 * 1024;
 /// Most large buffers that links hold at once: 16 MiB. They are held for long only where cells come
 /// faster than they can go.
@@ -76,7 +76,7 @@ pub(super) struct TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Goes on with a session on the socket that its handshake was made on.
+    /// Continues a session on the socket that its handshake was made on.
     pub(super) fn new(socket: S, session: impl Into<Connection>, pool: Arc<BufferPool>) -> Self {
         let mut session = session.into();
         session.set_buffer_limit(Some(SEND_BYTES_MAX));
@@ -245,7 +245,7 @@ impl Drop for ReadAhead {
     }
 }
 
-/// A socket as rustls writes to it: what would wait is an error.
+/// A socket as rustls writes to it: a write that would block is an error.
 struct NonBlocking<'a, 'b, S> {
     socket: &'a mut S,
     cx: &'a mut Context<'b>,

@@ -100,7 +100,7 @@ impl Committer {
         Ok(())
     }
 
-    /// One op in a transaction of its own. What it is answered is true either way.
+    /// One op in a transaction of its own. Its result is true either way.
     fn commit_alone(&mut self, op: &StoreOp) -> Option<StoreDone> {
         let committed = (|| {
             let transaction = self.db.transaction()?;

@@ -1,4 +1,4 @@
-//! Queues and records on disk: what the holder asks, and the index it starts from.
+//! Queues and records on disk: the holder's operations, and the index that it starts from.
 
 use rusqlite::{Connection, params};
 use serde_bytes::ByteBuf;
@@ -152,8 +152,8 @@ fn forget_removed(db: &Connection, queue: &QueueId, forget: &[RecordId]) -> rusq
     Ok(())
 }
 
-/// All queues, without bodies. Records whose queue is gone are removed first: what was left of a
-/// removal that failed.
+/// All queues, without bodies. Records whose queue is gone are removed first: a failed removal left
+/// them.
 pub(super) fn restore(db: &Connection) -> rusqlite::Result<Vec<QueueSnapshot>> {
     db.execute_batch(
         "BEGIN;

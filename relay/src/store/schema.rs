@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::StoreError;
 
-/// In the file's header: "umbl". Tells a relay's store from any other SQLite file.
+/// In the file's header: "umbl". Distinguishes a relay's store from other SQLite files.
 const APPLICATION_ID: i32 = 0x756d_626c;
 /// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another
 /// is added. A new store takes all of them, so that it is the same as one that was brought along.
@@ -96,8 +96,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         .and_then(|db| prepare(db, path))
 }
 
-/// Makes the file if need be, readable by its owner only; what SQLite puts beside it has the same
-/// permissions.
+/// Makes the file if it is missing, readable by its owner only. Files that SQLite puts beside it
+/// get the same permissions.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = OpenOptions::new()
         .read(true)
@@ -121,8 +121,8 @@ fn prepare(mut db: Connection, path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Exclusive before anything is read: the log's index then lives in memory, and a second process is
-/// told at once.
+/// Exclusive before anything is read: the log's index then lives in memory, and a second process
+/// fails at once.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

@@ -1,5 +1,4 @@
-//! The store by itself: what is answered is on the disk, what is not answered as done may be lost
-//! (§10.1).
+//! The store by itself: an answered write is on the disk, an unanswered one may be lost (§10.1).
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -245,7 +244,7 @@ fn a_full_disk_fails_what_it_must_and_passes() {
     let deposit = |seq: &u64| full.run(put_record(*seq, *seq, 7700)) == Outcome::Done;
     let stored: Vec<u64> = seqs.by_ref().take_while(deposit).collect();
     assert!(!stored.is_empty() && stored.len() < 40);
-    // In one batch with what has no room: what has, is done.
+    // In one batch with an op that has no room, one that has room is done.
     let (big, small) = (seqs.next().unwrap(), seqs.next().unwrap());
     full.submit(put_record(big, big, 200_000));
     full.submit(read(901, &stored[..1]));

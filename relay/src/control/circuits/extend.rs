@@ -201,7 +201,7 @@ impl Circuits {
         self.refuse_extend(cx, key, ExtendRefusal::Unreachable);
     }
 
-    /// There will be no new hop: the origin is told, and the circuit ends here as before.
+    /// There will be no new hop: the origin gets a refusal, and the circuit ends here as before.
     pub(in super::super) fn refuse_extend(
         &mut self,
         cx: &mut Context<'_>,

@@ -39,7 +39,7 @@ impl Mailbox {
         self.holder.handle_stored(cx.now, done, cx.rng);
     }
 
-    /// Runs what is due, and has stored what is to be stored.
+    /// Runs what is due, and passes operations to the store.
     pub(super) fn run(&mut self, cx: &mut Context<'_>) {
         let confirmed = cx.clock.confirmed();
         self.holder.handle_timeout(cx.now, cx.wall, confirmed);

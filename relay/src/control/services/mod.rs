@@ -21,7 +21,7 @@ use super::io::StoreDone;
 pub(super) use directory::Directory;
 pub(super) use mailbox::Mailbox;
 
-/// What a relay does for others, and who waits for an answer.
+/// The services of a relay, and the requests that wait for an answer.
 pub(super) struct Services {
     pub(super) directory: Directory,
     mailbox: Mailbox,
@@ -47,7 +47,7 @@ pub(super) struct Request<'a> {
     pub(super) frame: &'a [u8],
     /// Whether the origin has said all.
     pub(super) fin: bool,
-    /// What the circuit shares with its origin.
+    /// The secret that the circuit shares with its origin.
     pub(super) binding: &'a Binding,
 }
 
@@ -111,8 +111,8 @@ impl Services {
         Ok(())
     }
 
-    /// The origin says nothing more on a stream. What it asked is still answered, unless it wants
-    /// no answer. Returns whether it had asked anything.
+    /// The origin ended or reset a stream. After an end its request is still answered, after a
+    /// reset not. Returns whether there was a request.
     pub(super) fn handle_stream_ended(
         &mut self,
         circuit: CircuitKey,
@@ -229,7 +229,7 @@ impl Services {
     fn forget(&mut self, id: RequestId) {
         match self.asked.remove(&id).and_then(|asked| asked.waits_for) {
             Some(Service::Mailbox) => self.mailbox.cancel(id),
-            // What is being stored is stored, and not answered.
+            // The store finishes its work; nobody is answered.
             Some(Service::Directory) | None => {}
         }
     }

@@ -90,7 +90,7 @@ pub(crate) struct Conn<S> {
     reader: Reader,
     writer: Writer,
     timer: LinkTimer,
-    /// Whether the peer is a client: what is written to it is counted.
+    /// Whether the peer is a client: cells written to it are counted.
     is_client: bool,
 }
 
@@ -119,8 +119,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Carries cells until the link ends. A panic, which reports itself, ends this link only: the
-    /// control plane is to hear of that end as of any other.
+    /// Carries cells until the link ends. A panic, which reports itself, ends this link only, and
+    /// the control plane learns of that end as of any other.
     #[expect(
         clippy::manual_async_fn,
         reason = "an async fn would keep its argument twice, at each link"
@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Reads a batch and forwards it.
     fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), LinkEnd> {
         let read = self.reader.read(cx, &mut self.stream, &mut self.cells);
-        // After reading and before any cell is handled: see `TableUpdates`. Also when nothing came,
+        // After reading and before any cell is handled: see `TableUpdates`. Also when no cell came,
         // so that removed keys are erased promptly.
         self.forwarding.apply(&self.updates);
         let received = &mut self.reader.received;
@@ -281,9 +281,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     }
 }
 
-/// What a panic leaves half-done is not used again, but for the queue, which is emptied, and the
-/// stream, which is closed. The work stays where it is: moved in here it would be stored twice, at
-/// each link.
+/// State that a panic leaves half-done is not used again, except for the queue, which is emptied,
+/// and the stream, which is closed. `work` is pinned by the caller: moved in here, it would be
+/// stored twice on each link.
 async fn caught(mut work: Pin<&mut impl Future<Output = LinkEnd>>) -> LinkEnd {
     let mut poll = |cx: &mut Context<'_>| catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)));
     poll_fn(|cx| poll(cx).unwrap_or(Poll::Ready(LinkEnd::Fault))).await

@@ -24,7 +24,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Adds to `received` what there is, up to a batch. What came before an end is there too.
+    /// Reads up to a batch into `received`. Cells that came before an end are kept too.
     pub(super) fn read<S: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
