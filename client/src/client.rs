@@ -25,7 +25,8 @@ use crate::store::{
 
 /// Requests waiting for the driver; beyond that the asker waits too.
 const REQUESTS_MAX: usize = 64;
-/// Notices kept for a listener that is behind; it then misses the oldest, and is told how many.
+/// Notices kept for a listener that is behind. It misses the oldest beyond them, and learns how
+/// many.
 const NOTICES_MAX: usize = 4096;
 /// How long a message that is being shown is kept from other processes.
 const CLAIM: Duration = Duration::from_secs(10);
@@ -93,9 +94,9 @@ pub enum SendError {
     OutboxFull,
     /// Nobody took it for as long as it was to be tried: it is out of the outbox.
     Expired,
-    /// The profile could not be written, and no holder was asked to take the message: nobody has
-    /// it. While this client is open it goes on trying; `Queued` tells if it succeeds. Once it is
-    /// closed the message may be sent again.
+    /// The profile could not be written, and no holder was asked to take the message, so nobody has
+    /// it. While this client is open it retries, and `Queued` reports success. Once it is closed
+    /// the message may be sent again.
     Store(StoreFault),
     /// Another process keeps the profile from being written, and does not answer: nobody has the
     /// message.
@@ -109,9 +110,9 @@ pub enum SendError {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
-    /// The profile could not be written, and too few holders have said that they have the message;
-    /// but some were asked, so that its reader may get it. Sent again it would be another message.
-    /// While this client is open, `Queued` and `Held` tell more.
+    /// The profile could not be written, and too few holders have confirmed the message. Some were
+    /// asked, so its reader may still get it, and sending it again would make another message.
+    /// While this client is open, `Queued` and `Held` report any change.
     InDoubt {
         /// Names it in notices.
         id: MessageId,
@@ -204,8 +205,8 @@ pub enum Reach {
     Offline,
 }
 
-/// A message that is durable in the outbox, or that enough holders have. Notices tell how it fares:
-/// `Held`, `Deferred`, `Failed`.
+/// A message that is durable in the outbox, or that enough holders have. Its fate follows in
+/// notices: `Held`, `Deferred`, `Failed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent {
     /// Names it in notices.
@@ -364,7 +365,7 @@ impl Client {
         .map_err(|ClientClosed| CreateInboxError::Closed)?
     }
 
-    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and tells
+    /// Fetches for this inbox from now on: by polling, or interactively, which is quicker and shows
     /// the holders when the owner is there.
     ///
     /// # Errors
@@ -460,9 +461,8 @@ impl Client {
         result.map_err(ReadError::Database)
     }
 
-    /// Takes an unread message to be shown: no other process takes it for ten seconds, in which it
-    /// is to be marked read. A process that dies in between, or takes longer, leaves it to be shown
-    /// again.
+    /// Takes an unread message to show it. No other process takes it for ten seconds, in which the
+    /// caller marks it read. If the caller dies or takes longer, the message is shown again.
     ///
     /// # Errors
     /// See [`ReadError`].

@@ -19,7 +19,7 @@ use crate::store::{Database, DatabaseError, Place, Profile, StoredMessage};
 #[expect(missing_debug_implementations, reason = "holds an open profile")]
 pub struct Library {
     database: Database,
-    /// As the next client would begin; what it would do is left to that.
+    /// A core as the next client would start it; it does nothing here.
     core: Core,
     params: Params,
 }

@@ -14,7 +14,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::config::Config;
 use umbel_relay::{InitError, Relay, StartError, Stats};
 
-/// How long relays may take to hear of each other.
+/// How long relays may take to discover each other.
 const GATHER_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether they have.
 const GATHER_STEP: Duration = Duration::from_millis(10);
@@ -28,7 +28,7 @@ pub enum LocalError {
     Init(InitError),
     /// A relay did not start.
     Relay(StartError),
-    /// Some relays did not hear of all others in time.
+    /// Some relays did not discover all others in time.
     Apart,
 }
 

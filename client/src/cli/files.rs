@@ -18,8 +18,8 @@ pub(super) fn make_dir(dir: &Path) -> Result<(), Failure> {
     builder.create(dir).map_err(|error| unwritable(dir, &error))
 }
 
-/// Saves `body` durably at `path`. What is there already is replaced only if `may_replace`; a link
-/// is never followed.
+/// Saves `body` durably at `path`. Replaces an existing file only if `may_replace`, and never
+/// follows a link.
 pub(super) fn save(path: &Path, body: &[u8], may_replace: bool) -> Result<(), Failure> {
     let there = fs::symlink_metadata(path).ok();
     if there.as_ref().is_some_and(fs::Metadata::is_dir) {

@@ -57,7 +57,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
             })
         });
     let network = network.transpose()?;
-    // Both are said by `create` too, but nobody should type a passphrase twice to hear it.
+    // `create` reports both too, but nobody should type a passphrase twice to learn of them.
     let config = dir.join("profile.toml");
     if config.exists() {
         return Err(InitError::Exists(config).into());

@@ -14,7 +14,7 @@ use super::failure::Failure;
 use super::session::Session;
 use super::{files, output, times};
 
-/// Characters of an id that people are shown: enough to tell a few thousand messages apart.
+/// Characters of an id in tables: enough to tell a few thousand messages apart.
 const SHORT_ID_LEN: usize = 8;
 /// Characters of a message's first line that are shown.
 const FIRST_LINE_LEN: usize = 60;

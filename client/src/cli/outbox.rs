@@ -14,7 +14,7 @@ use super::failure::{Failure, store_hint};
 use super::session::Session;
 use super::{mail, output, send, times};
 
-/// Characters of an address that are shown: enough to tell one from another.
+/// Characters of an address in tables: enough to tell one from another.
 const SHORT_ADDRESS_LEN: usize = 16;
 
 #[derive(clap::Subcommand)]

@@ -95,7 +95,7 @@ pub(super) fn warn(text: &str, is_json: bool) {
     }
 }
 
-/// When standard error is closed, there is nobody left to tell.
+/// If standard error is closed, nobody is left to tell.
 fn to_stderr(text: &str) {
     drop(writer::to_stderr(format!("{text}\n").into_bytes()));
 }

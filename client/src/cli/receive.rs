@@ -23,7 +23,7 @@ const CLAIM_STEP: Duration = Duration::from_millis(100);
 /// How long to wait for the mailboxes when neither `--timeout` nor `--follow` nor `--count` says
 /// anything.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// So many mailboxes are fetched from in that time; each further one has [`TIMEOUT_EACH`], since a
+/// That time is enough for this many mailboxes. Each further one adds [`TIMEOUT_EACH`], since a
 /// guard takes a few circuits a second (docs/protocol.md §5.4).
 const MAILBOXES_IN_TIME: usize = 60;
 const TIMEOUT_EACH: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ pub(super) struct Session {
     progress: Progress,
 }
 
-/// A spinner and a text: on a terminal, unless something else is to be read there.
+/// A spinner and a text, on a terminal that shows no other output.
 struct Progress {
     bar: ProgressBar,
     is_spinning: OnceLock<()>,
@@ -127,7 +127,7 @@ impl Session {
         self.progress.bar.finish_and_clear();
     }
 
-    /// Shows what a notice tells of progress; says what it warns of.
+    /// Shows a notice's progress, or prints its warning.
     pub(super) fn show_notice(&self, notice: &Notice) {
         match notice {
             Notice::Failed {
@@ -282,7 +282,7 @@ impl Signals {
     }
 }
 
-/// The signals that this process was started to ignore, lowest first, as far as the system tells.
+/// The signals that this process was started to ignore, lowest first, where the system shows them.
 #[cfg(unix)]
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -136,7 +136,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     }
 }
 
-/// As JSON and people are told.
+/// The same name in JSON and in text.
 fn network(contact: Contact) -> &'static str {
     match contact {
         Contact::NotTried => "not_tried",

@@ -32,7 +32,7 @@ impl ViewWait {
         }
     }
 
-    /// Whether nothing can be done yet for want of a list of relays that is not out of date.
+    /// Whether the client must first get a list of relays that is not out of date.
     pub(super) const fn is_missing(&self) -> bool {
         self.is_missing
     }

@@ -24,7 +24,7 @@ pub(super) fn to_stderr(bytes: Vec<u8>) -> io::Result<()> {
     ERR.write(bytes)
 }
 
-/// From now on nobody waits for a reader that does not read: what can't be written fails with
+/// From now on writes don't wait for the reader: one that would block fails with
 /// [`io::ErrorKind::Interrupted`].
 pub(super) fn interrupt() {
     OUT.interrupt();

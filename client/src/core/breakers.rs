@@ -1,9 +1,9 @@
 //! Terminals that break every circuit on which they are asked (docs/protocol.md §6.4(10)).
 //!
-//! No hop can tell who broke a circuit. But where circuits to one terminal keep breaking while
-//! others over the same guard carry answers, and they have no other relay behind the guard in
-//! common, it is that terminal that fails: it is out of reach, and the guard is not behind it. A
-//! guard that lies breaks others too, since it does not see where a circuit goes.
+//! No hop can tell who broke a circuit. But suppose that circuits to one terminal keep breaking
+//! while others over the same guard carry answers, and that the broken ones share no other relay
+//! behind the guard. Then the terminal is out of reach, and the guard is not to blame: a guard that
+//! lies breaks others too, since it does not see where a circuit goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

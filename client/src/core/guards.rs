@@ -1,9 +1,9 @@
 //! Guards: the few relays that see this client's address (docs/protocol.md §6.4(2), §6.4(8)).
 //!
-//! Sampled: drawn once and kept for months. Tried: a link to it was once asked for. Confirmed: a
-//! circuit was built through it. The one in use is the first in order that there is a link to.
-//! An attacker who makes guards fail gets this client to try a few new ones a day, never all;
-//! a failure counts only while others answer, and counts outlive a restart.
+//! Sampled: drawn once and kept for months. Tried: the client once asked for a link to it.
+//! Confirmed: a circuit was built through it. The guard in use is the first in order with a link.
+//! An attacker who makes guards fail gets this client to try a few new ones a day, never all. A
+//! failure counts only while others answer, and counts outlive a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 

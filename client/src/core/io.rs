@@ -22,7 +22,7 @@ pub enum Command {
         /// How long it is tried before it expires; the life of a record if this is `None`.
         life: Option<Duration>,
     },
-    /// Take this message back: told by `Cancelled`, unless it is not in the outbox.
+    /// Take this message back; answered by `Cancelled`, unless it is not in the outbox.
     Cancel(MessageId),
     /// Try everything in the outbox again, now.
     Flush,
@@ -88,8 +88,8 @@ pub enum Notice {
         /// Holders were asked to take it, so its reader may still get it.
         may_be_out: bool,
     },
-    /// How many holders hold a message durably. Told when `holders` or `wanted` changes, and once
-    /// more at the end of each attempt to have more holders than are wanted.
+    /// How many holders hold a message durably. Repeated when `holders` or `wanted` changes, and at
+    /// the end of each attempt to have more holders than are wanted.
     Held {
         /// Which message.
         id: MessageId,
@@ -108,9 +108,9 @@ pub enum Notice {
         /// When it is tried again.
         retry_in: Duration,
     },
-    /// A message is held by fewer holders than are wanted; the next deposit waits for its moment,
-    /// which is stored: any client that then opens this profile continues. Told once for
-    /// each such wait.
+    /// Fewer holders than wanted hold the message. The next deposit waits for its time, which is
+    /// stored, so that any client that then opens this profile continues. Reported once for each
+    /// such wait.
     Scheduled {
         /// Which message.
         id: MessageId,
@@ -148,7 +148,7 @@ pub enum Notice {
         /// Which message.
         id: MessageId,
     },
-    /// Every mailbox of an inbox that could be reached was seen empty. Told again after each
+    /// Every mailbox of an inbox that could be reached was seen empty. Repeated after each
     /// `Received`.
     CaughtUp {
         /// Which inbox.
@@ -160,8 +160,8 @@ pub enum Notice {
     },
     /// Something the user should know about, that the client deals with by itself.
     Warning(Warning),
-    /// Relays can be reached, and no circuit can be built over any of them. Told again after one
-    /// was, and while that lasts.
+    /// Relays can be reached, but no circuit can be built over any of them. Repeated while that
+    /// lasts, and when it recurs.
     NoCircuits,
 }
 
@@ -242,8 +242,8 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
-    /// The profile can't be written (said by the shell). What came stays with its holders, what was
-    /// stored is safe.
+    /// The profile can't be written (reported by the shell). Messages that came stay with their
+    /// holders; stored ones are safe.
     Store(StoreFault),
 }
 
@@ -281,7 +281,7 @@ pub enum StoreOp {
     PutPaths(Vec<u8>),
     /// The book of relays.
     Book(BookOp),
-    /// How far the clock is to be believed.
+    /// How far to believe the clock.
     PutClock(Vec<u8>),
     /// An inbox: keys, mailboxes, revision.
     PutInbox {

@@ -11,7 +11,7 @@ use super::context::Shared;
 use super::path::are_enough;
 use super::{HEARTBEAT, Notice, StoreOp};
 
-/// How often it is stored how far the calendar is to be believed.
+/// How often the state of the clock is stored.
 pub(super) const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 
 impl Shared {
@@ -37,7 +37,7 @@ impl Shared {
             self.is_clock_jumped = true;
         }
         let is_right = (linked > 0).then_some(agreeing * 2 > linked);
-        // Clients tell their hour, which a lone relay may only repeat: it is not believed about a
+        // Clients send their hour, which a lone relay may only echo: it does not count toward a
         // long jump.
         let is_short = self
             .clock

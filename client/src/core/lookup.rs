@@ -47,7 +47,7 @@ struct Running {
     asking: usize,
     best: Option<InboxDescriptor>,
     agreeing: usize,
-    /// Somebody answered, if only that there is nothing.
+    /// Some position answered, even if it has no descriptor.
     was_answered: bool,
     /// Why others did not.
     obstacle: Option<DeferReason>,

@@ -75,8 +75,8 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// While there are links it is looked this often whether the machine slept: timers may stand still
 /// while it does.
 const WAKE_LOOK: Duration = Duration::from_secs(5);
-/// Rounds in which what one part did may set another going; what is left after it waits for the
-/// next input.
+/// Rounds in which one part's work may set another's going. Work left after them waits for the next
+/// input.
 const ROUNDS_MAX: usize = 64;
 
 /// A client without a world.
@@ -173,7 +173,7 @@ impl Core {
             } => self.outbox.send(&mut cx, id, address, body, life),
             Command::Cancel(id) => self.outbox.cancel(&mut cx, &mut self.requests, id),
             Command::Flush => self.outbox.flush(&mut cx),
-            // One that can't be read stays where it is, and the next client says so.
+            // An entry that can't be read stays where it is, and the next client reports it.
             Command::Adopt { id, state } => drop(self.outbox.adopt(&mut cx, id, &state).err()),
             Command::CreateInbox { name } => self.inboxes.create(&mut cx, name),
             Command::Listen {
@@ -290,7 +290,7 @@ impl Core {
     ) {
         self.look_awake(moment, rng);
         let mut cx = self.shared.context(moment, rng);
-        // Nobody waits for descriptors, paths and removals: what is lost of them is learned or done
+        // Nobody waits for descriptors, paths and removals: if one is lost, it is learned or done
         // again.
         let _ = self.fetching.on_stored(&mut cx, ticket, is_stored)
             || self.outbox.on_stored(&mut cx, ticket, is_stored)
@@ -321,7 +321,7 @@ impl Core {
         self.shared.out.links.pop_front()
     }
 
-    /// Something to tell the user.
+    /// The next notice for the user.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.shared.out.notices.pop_front()
     }
@@ -433,7 +433,7 @@ impl Core {
         }
     }
 
-    /// After the book changed, or a reconciliation ended: what can be done with the view now.
+    /// After the book changed, or a reconciliation ended: continues whatever waited for a view.
     fn look_at_view(&mut self, wall: WallTime) {
         if self.shared.look_at_view(wall, !self.sync.is_running()) {
             // The descriptors are dead, while the relays need not be.
@@ -505,8 +505,9 @@ impl Core {
             .tidy_links(&mut cx, |relay| self.sync.wants(relay));
     }
 
-    /// How many stubs are about to be asked for. Only where all copies of a message leave together
-    /// anyway: elsewhere circuits made now would tell the guard that a message is about to be sent.
+    /// How many stubs are about to be needed. More than usual only where all copies of a message
+    /// leave together anyway: elsewhere circuits made now would show the guard that a message is
+    /// about to be sent.
     fn expected_stubs(&self) -> usize {
         let params = &self.shared.network.params;
         if params.second_deposit_delay.is_zero() && self.outbox.is_finding() {

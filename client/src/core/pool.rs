@@ -102,14 +102,14 @@ pub(super) struct Pool {
     missed: BTreeSet<RelayId>,
     /// Guards that let no circuit be built since one was.
     unbuildable: BTreeSet<RelayId>,
-    /// Until when it is not told again that no circuit can be built.
+    /// Until when the notice that no circuit can be built is not repeated.
     walled_told_until: Instant,
     /// Since when no guard can be reached.
     lacking_since: Option<Instant>,
     /// When the link that a request waits for takes one more circuit.
     paced_until: Option<Instant>,
     violations: u64,
-    /// Peers that broke a rule on a circuit of one hop, and of which nobody has been told yet.
+    /// Peers that broke a rule on a circuit of one hop, not yet reported.
     rule_breakers: Vec<RelayId>,
     stale_cells: u64,
 }
@@ -162,7 +162,7 @@ impl Pool {
         self.events.pop_front()
     }
 
-    /// Whether something is to be told.
+    /// Whether there is an event to poll.
     pub(super) fn has_events(&self) -> bool {
         !self.events.is_empty()
     }
@@ -180,8 +180,8 @@ impl Pool {
         self.paths.guards.sample().len()
     }
 
-    /// A circuit for requests of this isolation to this relay: one that there is, a stub bound to
-    /// it, or a new one.
+    /// A circuit for requests of this isolation to this relay: an existing one, a stub bound to it,
+    /// or a new one.
     pub(super) fn acquire(
         &mut self,
         cx: &mut Context<'_>,
@@ -510,7 +510,7 @@ impl Pool {
         }
     }
 
-    /// Forgets a circuit and says so; with a reason, tells the peer too.
+    /// Forgets a circuit and reports its loss; with a reason, sends `Destroy` too.
     fn lose(
         &mut self,
         cx: &mut Context<'_>,

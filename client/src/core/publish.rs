@@ -19,7 +19,7 @@ use super::circuit::Isolation;
 use super::context::Context;
 use super::requests::{Answer, Asker, Question, Requests};
 
-/// Where a descriptor is to be, and where it is.
+/// The positions that a descriptor belongs on, and those that have it.
 #[derive(Default)]
 pub(super) struct Publication {
     postings: BTreeMap<(Epoch, RelayId), Posting>,

@@ -285,7 +285,7 @@ impl Requests {
         });
     }
 
-    /// The machine slept: what was due meanwhile gets some time again.
+    /// The machine slept: requests that fell due meanwhile get some time again.
     pub(super) fn handle_wake(&mut self, cx: &Context<'_>) {
         let params = &cx.network.params;
         let due_at = cx.now + params.build_timeout;

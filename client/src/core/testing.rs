@@ -34,7 +34,7 @@ impl When {
         }
     }
 
-    /// Does something then; what it came to, and what the user was told.
+    /// Runs `act` at that time; its result, and the notices for the user.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Context<'_>) -> T) -> (T, Vec<Notice>) {
         let &Self {
             now,

@@ -365,8 +365,8 @@ fn a_clock_is_right_while_most_linked_relays_agree_with_it() {
     );
 }
 
-/// Starts with what was stored of the clock, linked to relays whose clocks say this; what is known
-/// of the clock then.
+/// Starts with this stored clock state, linked to relays whose clocks say this; the state of the
+/// clock then.
 fn clock_after_start(stored: Option<&[u8]>, wall: WallTime, clocks: &[WallTime]) -> ClockGuard {
     let snapshot = Snapshot {
         clock: stored.map(<[u8]>::to_vec),

@@ -35,7 +35,7 @@ pub(super) struct Guest {
     requests: mpsc::Receiver<Request>,
     notices: broadcast::Sender<Told>,
     stop_reason: Arc<OnceLock<StopReason>>,
-    /// By which a driver sees that there are guests.
+    /// Shows a driver that there are guests.
     presence: Option<Presence>,
     id: GuestId,
     seq: i64,
@@ -394,8 +394,8 @@ impl Guest {
         Ok(())
     }
 
-    /// A new driver does not know what the one before it was asked, and what that did last was told
-    /// to nobody.
+    /// A new driver knows neither the requests to the one before it nor the last results, which
+    /// were reported to nobody.
     async fn ask_again(&mut self) -> Result<(), End> {
         for request in self.listen_requests() {
             self.ask(request).await?;

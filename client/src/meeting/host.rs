@@ -199,7 +199,7 @@ impl Host {
         let now = Instant::now();
         let before = std::mem::take(&mut self.guests);
         if before.is_empty() && !found.guests.is_empty() {
-            // They hear at once that there is someone.
+            // Guests learn at once that there is a driver.
             self.said_at = now.checked_sub(BEAT).unwrap_or(now);
         }
         for (guest, beat) in found.guests {

@@ -56,8 +56,8 @@ impl Ground {
         )
     }
 
-    /// Forgets guests that were killed, as far as can be told: none that is alive is left. The
-    /// driver does this before it reads what is in the outbox.
+    /// Forgets the guests in the database if no guest is alive. The driver does this before it
+    /// reads the outbox.
     pub(crate) fn forget_killed_guests(&self, database: &mut Database) {
         let mut forgotten = Ok(());
         let looked = self
@@ -91,8 +91,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Drives the core, or is a guest until it can; ends when told to, or when nobody is left to
-    /// tell it anything. `restored` is there if this process holds the lock.
+    /// Drives the core, or is a guest until it can; ends on `Stop`, or when all senders of requests
+    /// are gone. `restored` is there if this process holds the lock.
     pub(crate) async fn run(self, restored: Option<(Core, Clock)>) {
         let Self {
             ground,

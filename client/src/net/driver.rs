@@ -136,7 +136,7 @@ pub(crate) struct Driver {
     /// The store's thread ended before us: nothing can become durable any more, so the client ends
     /// too.
     is_store_gone: bool,
-    /// The user was told that the store fails, and nothing was stored since.
+    /// A notice said that the store fails, and no write has succeeded since.
     is_store_fault_told: bool,
     /// No relay could be reached: seeds are looked at again.
     is_unreachable: bool,
@@ -207,7 +207,7 @@ impl Driver {
         }
     }
 
-    /// Drives the core until it is told to stop, or nobody is left to tell it anything.
+    /// Drives the core until a request stops it, or all senders of requests are gone.
     pub(crate) async fn run(mut self) {
         for request in std::mem::take(&mut self.parts.first) {
             self.on_request(self.parts.clock.moment(), request);
@@ -223,8 +223,8 @@ impl Driver {
                 !self.cells.is_empty(),
                 wake_at <= tokio::time::Instant::now(),
             );
-            // In this order: what is durable is told before more is begun, and each of the others
-            // comes to an end.
+            // In this order: completed writes are reported before more work begins, and each of the
+            // other sources gets its turn.
             let wake = tokio::select! {
                 biased;
                 done = outcome(&mut self.writing) => Wake::Stored(done),
@@ -240,7 +240,7 @@ impl Driver {
         }
     }
 
-    /// One batch: what woke us, and what else has come meanwhile.
+    /// One batch: the event that woke us, and others that have come meanwhile.
     fn on_wake(&mut self, wake: Wake) -> std::ops::ControlFlow<()> {
         let moment = self.parts.clock.moment();
         if std::mem::take(&mut self.is_unreachable) {
@@ -297,8 +297,8 @@ impl Driver {
         }
     }
 
-    /// Handles cells that came, for a while: what the first of them gave to store need not wait
-    /// until all are done.
+    /// Handles received cells for a while. Writes that the first of them caused need not wait until
+    /// all are done.
     fn handle_cells(&mut self, moment: Moment) {
         let began_at = tokio::time::Instant::now();
         while began_at.elapsed() < CELLS_TURN
@@ -470,7 +470,7 @@ impl Driver {
         }
         self.is_store_fault_told = !is_stored;
         match self.waiting.remove(&ticket) {
-            // The core tells its outcome: `Queued`, `Held`, `Unsaved`.
+            // The core reports the outcome: `Queued`, `Held`, `Unsaved`.
             Some(Waiting::Send(_)) | None => {}
             Some(Waiting::Cancel(id)) => {
                 if let Some(Cancelling { done, cancelled }) = self.cancels.remove(&id) {
@@ -639,7 +639,7 @@ impl Driver {
         self.tell(notice);
     }
 
-    /// Tells the sender of this message how that went, unless it knows.
+    /// Answers the sender of this message, unless it was answered.
     fn answer_send(
         &mut self,
         id: &MessageId,

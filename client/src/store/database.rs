@@ -87,7 +87,7 @@ impl DatabaseError {
         }
     }
 
-    /// The fault that the core and the user hear of.
+    /// The fault as the core and the user see it.
     pub fn fault(&self) -> StoreFault {
         let source = match self {
             Self::Unwritable(fault) => return *fault,
@@ -178,7 +178,7 @@ pub(crate) struct Database {
     pub(super) connection: Connection,
     /// Set if it was opened to be read only, because it cannot be written.
     unwritable: Option<StoreFault>,
-    /// Let go of after the connection is closed.
+    /// Released after the connection is closed.
     lock: Option<Lock>,
 }
 

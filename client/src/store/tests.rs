@@ -241,7 +241,7 @@ fn a_deleted_message_leaves_nothing_but_its_id_and_does_not_come_again() {
     drop(first);
 
     let mut again = database(&profile);
-    // The core is told of the id for as long as an honest holder may have the record.
+    // The core keeps the id for as long as an honest holder may have the record.
     let known = |database: &Database, since| {
         database
             .snapshot(WallTime(since))

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use super::key::owner_only;
 
-/// Writes a file durably: whatever happens meanwhile, it is there as it was or as it is to be. One
-/// that is there already is replaced only if `may_replace`; a link of this name is replaced too,
-/// and not followed.
+/// Writes a file durably: after a crash it has its old contents or its new ones. Replaces an
+/// existing file only if `may_replace`; replaces a link of this name instead of following it.
 ///
 /// # Errors
 /// The disk fails, or there is a file already.

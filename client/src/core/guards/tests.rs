@@ -164,7 +164,7 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
     );
 }
 
-/// So many circuits of these ways fail through a guard; whether the user was warned.
+/// This many circuits over these paths fail through a guard; whether the user was warned.
 fn fail(
     guards: &mut Guards,
     moment: &When,

@@ -3,10 +3,10 @@
 //!
 //! A revision is durable here before it is published, so a higher one on the ring is another
 //! copy's. A position that refuses our revision proves nothing; the descriptor in its place does,
-//! since its signer has the inbox's key. One holder's word that our subscription was replaced
-//! proves nothing either; two that say so within minutes are believed, since a copy that has
-//! published nothing shows itself nowhere else. Two copies must not overtake one another for ever,
-//! so each does it rarely.
+//! since its signer has the inbox's key. One holder's report that our subscription was replaced
+//! proves nothing either. Two reports within minutes are believed, since a copy that has published
+//! nothing shows itself nowhere else. Two copies must not overtake one another for ever, so each
+//! does it rarely.
 
 use std::collections::BTreeMap;
 
@@ -38,14 +38,14 @@ pub(super) struct Rival {
 }
 
 impl Rival {
-    /// A position refused our revision: what it has is looked up.
+    /// A position refused our revision: looks its descriptor up.
     pub(super) fn on_refused(&mut self, now: Instant) {
         let rested_at = self.looked_at.map_or(now, |at| (at + LOOK_AGAIN).max(now));
         self.looks_at = Some(self.looks_at.map_or(rested_at, |at| at.min(rested_at)));
     }
 
-    /// A holder says that another subscription took the place of ours. Whether enough say so; our
-    /// own descriptor is looked up.
+    /// A holder reports that another subscription replaced ours: looks our own descriptor up.
+    /// Returns whether enough holders report it.
     pub(super) fn on_replaced(&mut self, now: Instant, params: &Params, holder: RelayId) -> bool {
         self.on_refused(now);
         self.replaced.retain(|_, at| *at + REPLACED_WITHIN > now);
@@ -90,7 +90,7 @@ impl Rival {
         may
     }
 
-    /// Whether the user has to be told, which is so once.
+    /// Whether to warn the user, which happens once.
     pub(super) fn is_news(&mut self) -> bool {
         !core::mem::replace(&mut self.is_told, true)
     }

@@ -272,7 +272,7 @@ impl Pool {
         }
     }
 
-    /// Whether no guard can replace a suspect yet: to continue at once would tell us nothing.
+    /// Whether no guard can replace a suspect yet: then continuing at once would teach us nothing.
     fn is_without_choice(&self) -> bool {
         let in_use = self.guard_in_use().map(|(guard, _)| guard);
         self.suspected.is_empty() || in_use.is_none_or(|guard| self.suspected.contains(&guard))

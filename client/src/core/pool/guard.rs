@@ -17,8 +17,8 @@ use super::super::links::Reach;
 use super::{Acquired, Pool};
 
 impl Pool {
-    /// The best guard that there is a link to: a suspect only where there is no other. A link for
-    /// the view's sake makes none.
+    /// The best guard with a link: a suspect only if there is no other. A link made for the view
+    /// does not make its relay a guard.
     pub(in super::super) fn guard_in_use(&self) -> Option<(RelayId, LinkId)> {
         let up = || {
             let linked = self
@@ -93,8 +93,8 @@ impl Pool {
         }
     }
 
-    /// The machine slept: what was due meanwhile gets its time again, and links have to show that
-    /// they are alive.
+    /// The machine slept: work that fell due meanwhile gets its time again, and links have to show
+    /// that they are alive.
     pub(in super::super) fn handle_wake(&mut self, cx: &mut Context<'_>) {
         let due_at = cx.now + cx.network.params.build_timeout / 2;
         for circuit in self.circuits.values_mut() {
@@ -161,8 +161,8 @@ impl Pool {
         }
     }
 
-    /// Says that no circuit can be built, once every guard that there is a link to was tried and no
-    /// other can be reached.
+    /// Reports that no circuit can be built, once every guard with a link was tried and no other
+    /// can be reached.
     pub(super) fn tell_if_walled_in(&mut self, cx: &mut Context<'_>) {
         if self.unbuildable.is_empty()
             || self.walled_told_until > cx.now
@@ -216,8 +216,7 @@ impl Pool {
         self.links.dial(cx, relay, host_ports);
     }
 
-    /// Dials a guard that the view is to be brought up to date from, if that is within the rules;
-    /// says whether it was.
+    /// Dials a guard to bring the view up to date, if the rules allow; returns whether it did.
     pub(in super::super) fn dial_guard(&mut self, cx: &mut Context<'_>, relay: RelayId) -> bool {
         let may_try = self.paths.guards.may_try(relay, &cx.network.params);
         if may_try {

@@ -26,7 +26,7 @@ fn behind(number: u8) -> Suspected {
     }
 }
 
-/// Circuits of these paths break; what came of the last.
+/// Circuits over these paths break; the outcome of the last.
 fn after_broken(suspects: &mut Suspects, paths: &[[u8; 4]]) -> Suspected {
     let on_broken = |suspects: &mut Suspects, path: &[u8; 4]| {
         When::at(WallTime(0))

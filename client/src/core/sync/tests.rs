@@ -59,7 +59,7 @@ fn at(now: Instant) -> Moment {
     Moment { now, wall: WALL }
 }
 
-/// A client that is told of two seeds, and the one that it asks first.
+/// A client with two seeds, and the one that it asks first.
 struct Bench {
     core: Core,
     now: Instant,
