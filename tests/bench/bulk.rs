@@ -139,7 +139,7 @@ impl Rounds {
     }
 }
 
-/// Each by the one beside it.
+/// Each divided by the one beside it.
 fn ratios(values: &[f64], by: &[f64]) -> Vec<f64> {
     values
         .iter()

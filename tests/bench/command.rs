@@ -202,7 +202,7 @@ fn show(row: &Row, is_json: bool) -> Result<(), Failure> {
     }
 }
 
-/// Writes a line to standard output, and sees it through.
+/// Writes a line to standard output, and flushes it.
 fn line(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
@@ -210,7 +210,7 @@ fn line(text: &str) -> Result<(), Failure> {
         .map_err(|error| Failure::output(&error))
 }
 
-/// What was promised, and whether it is so.
+/// The goal, and whether it was met.
 fn judged(goal: Goal, value: Option<f64>) -> String {
     let (bound, most_or_least) = match goal {
         Goal::AtMost(most) => (most, "most"),

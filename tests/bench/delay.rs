@@ -83,7 +83,7 @@ impl Plan {
     };
 }
 
-/// How long all bytes of a network are on their way, and the clock that says when.
+/// The delay of all bytes of a network, and the clock that times it.
 struct Distance {
     one_way: Duration,
     timer: Timer,

@@ -38,7 +38,7 @@ const ASKED_TOGETHER: usize = 4;
 const PREPARED_MAX: usize = 10_000;
 /// Threads of the holder.
 const THREADS: usize = 2;
-/// Until what a start needed for itself is given back.
+/// How long until memory that only a start needed is given back.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// How much is asked at once.
@@ -183,8 +183,8 @@ fn queues(count: usize) -> Vec<QueueId> {
         .collect()
 }
 
-/// Everyone who asks something of a holder. One owner's and one sender's key are those of all
-/// queues, which makes no difference to it.
+/// All clients of a holder. One owner key and one sender key serve all queues, which makes no
+/// difference to the holder.
 struct Load {
     links: Vec<Asker>,
     under_way: usize,

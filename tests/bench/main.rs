@@ -181,7 +181,7 @@ async fn run(
     Ok(())
 }
 
-/// Waits for all of these tasks: what each brought.
+/// Waits for all of these tasks, and returns their results.
 async fn join_all<T: 'static>(
     mut tasks: JoinSet<Result<T, BenchError>>,
 ) -> Result<Vec<T>, BenchError> {

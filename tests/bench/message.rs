@@ -25,7 +25,7 @@ const MESSAGE_LEN: usize = 100;
 const INBOX: &str = "bench";
 /// Relays that a client begins with.
 const SEEDS: usize = 2;
-/// Until what follows a message is over too.
+/// How long to wait for what follows a message.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Most bytes that TLS 1.3 adds to a cell.
 const TLS_LEN: usize = 22;
@@ -201,7 +201,7 @@ async fn own_inbox(client: &Client, notices: &mut Notices) -> Result<InboxAddres
     Ok(address)
 }
 
-/// Is a client that is subscribed to an inbox of its own, until the process is killed.
+/// Runs a client that is subscribed to an inbox of its own, until the process is killed.
 pub(super) async fn subscribe(dir: &Path, peers: &[Peer]) -> Result<(), BenchError> {
     let client = open(&make(dir, "client", peers)?).await?;
     let mut notices = client.notices();
@@ -560,8 +560,8 @@ async fn cpu(plan: &Plan, dir: &Path, report: &mut Report<'_>) -> Result<(), Ben
         for _ in 0..plan.wire_messages {
             pair.exchange().await?;
         }
-        // The last message's third copy and acknowledgements count too; what idling costs meanwhile
-        // is off.
+        // The last message's third copy and acknowledgements count too; the idle cost meanwhile is
+        // subtracted.
         tokio::time::sleep(SETTLE).await;
         let busy = meter.stop();
         let without_idle =

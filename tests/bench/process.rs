@@ -35,8 +35,8 @@ impl Process {
             .map(|kib| kib * 1024)
     }
 
-    /// How much of that is no page of a file, in words for a row's note: the program itself is in
-    /// the rest, which processes share and the kernel may take back.
+    /// How much of that is not pages of files, as text for a row's note. The rest includes the
+    /// program, which processes share and the kernel may drop.
     pub(super) fn of_its_own(&self) -> String {
         let text = fs::read_to_string(self.0.join("smaps_rollup")).ok();
         let kib = text.and_then(|text| kib_field(&text, "Anonymous:"));

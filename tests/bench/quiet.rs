@@ -48,7 +48,7 @@ impl Quiet {
         Ok(Self { probe, circuits })
     }
 
-    /// So many round trips, one at a time, on each circuit in turn: milliseconds of each.
+    /// This many round trips, one at a time, on each circuit in turn: milliseconds of each.
     pub(super) async fn round_trips(&mut self, count: usize) -> Result<Vec<f64>, BenchError> {
         let mut times = Vec::with_capacity(count);
         let mut pace = tokio::time::interval(PACE);

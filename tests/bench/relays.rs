@@ -183,7 +183,7 @@ fn network(admission: Admission) -> Network {
     }
 }
 
-/// Until each relay can be reached through each other.
+/// Waits until each relay can be reached through each other one.
 async fn gather(relays: &[RelayProcess]) -> Result<(), BenchError> {
     for from in relays {
         let mut probe = Probe::dial(&from.peer).await?;

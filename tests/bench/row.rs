@@ -54,7 +54,7 @@ pub(super) enum Goal {
 }
 
 impl Goal {
-    /// Whether this value is as it should be.
+    /// Whether this value meets the goal.
     pub(super) fn is_met(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,

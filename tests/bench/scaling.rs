@@ -121,7 +121,7 @@ fn report_relay(one: Vec<f64>, two: Vec<f64>, busy: Vec<f64>, report: &mut Repor
     report(scaling);
 }
 
-/// Judged only where both threads were at work: what they did in turn does not get dearer.
+/// Judged only where both threads were at work at once: work done in turn costs no more.
 fn cpu_scaling(values: Vec<f64>, busy: Option<f64>) -> Row {
     let note = "twice its cost with one thread by its cost with two: how much dearer work gets, 2 being not at all";
     let row = Row::of("relay_cpu_scaling", Unit::Ratio, values, note);
@@ -181,8 +181,8 @@ impl Load {
     }
 }
 
-/// How much two threads do of some work at once, by what one does at its best; the work tells how
-/// long it took.
+/// How much of some work two threads do at once, divided by the best of one alone. The work returns
+/// how long it took.
 fn two_by_one(work: &(impl Fn() -> Option<f64> + Sync)) -> Option<f64> {
     let before = work()?;
     let (first, second) = thread::scope(|scope| {
@@ -193,7 +193,7 @@ fn two_by_one(work: &(impl Fn() -> Option<f64> + Sync)) -> Option<f64> {
     Some(alone / first? + alone / second?)
 }
 
-/// Seals cells; by the thread's time on cores, which is dearer where two cores are parts of one.
+/// Seals cells, by the thread's time on cores, which is longer where two cores are siblings.
 fn seal(batches: usize) -> Option<f64> {
     let before = thread_cpu_time()?;
     for _ in 0..batches {

@@ -32,7 +32,7 @@ pub enum Tampering {
 pub enum CopyFate {
     /// The node that it came to saw that a rule was broken.
     Noticed,
-    /// Its circuit was over at that node, which let it go by.
+    /// Its circuit was over at that node, which dropped it.
     Stale,
     /// It was taken as if it were the first, or went nowhere.
     Taken,

@@ -88,7 +88,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// So many have it.
+    /// This many have it.
     fn set_held(&mut self, holders: usize, wanted: usize) {
         self.holders = holders;
         self.wanted = Some(wanted);

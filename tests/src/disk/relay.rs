@@ -19,7 +19,7 @@ pub struct RelayDisk {
     pub is_full: bool,
     /// How much longer than usual its commits take.
     pub delay: Duration,
-    /// How many descriptors of inboxes were stored, all told.
+    /// How many descriptors of inboxes were stored in total.
     pub published: usize,
 }
 

@@ -205,7 +205,7 @@ impl Bench {
         }
     }
 
-    /// Sends what the clients have to say; one cell of it may be damaged on its way, or said twice.
+    /// Sends the clients' cells; one of them may be damaged on its way, or sent twice.
     fn flush(&mut self, damage: u8, script: &mut Script<'_>) {
         let at = script.byte();
         let mut count: u8 = 0;

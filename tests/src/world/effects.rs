@@ -110,7 +110,7 @@ impl World {
             self.copies.extend(is_copy.then_some(CopyFate::Lost));
             return;
         };
-        // What arrives is the bytes, in a buffer of the receiver's.
+        // Only the bytes arrive, in a buffer of the receiver's.
         let mut arriving = Cell::blank();
         arriving.as_bytes_mut().copy_from_slice(cell.as_bytes());
         self.cells.in_flight += 1;

@@ -247,7 +247,7 @@ fn exchange_hellos(dialler: &Hello, acceptor: &Hello) -> Result<(Hello, Hello), 
     Ok((read_by_dialler, read_by_acceptor))
 }
 
-/// A relay that hands on a copy hands on a copy. Returns whether it did.
+/// Marks all cells that a relay sends because of a copy as copies. Returns whether there were any.
 fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
     let mut is_any = false;
     for effect in effects {
@@ -259,8 +259,8 @@ fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
     is_any
 }
 
-/// What a copy met with at a node that handed it on to nobody, by what the node had seen of that
-/// before and since.
+/// What became of a copy at a node that forwarded it to nobody, by the node's counts before and
+/// after.
 fn fate(
     (violations_before, stale_before): (u64, u64),
     (violations, stale): (u64, u64),

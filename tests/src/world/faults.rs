@@ -33,8 +33,8 @@ impl World {
         self.relays[name.0].address.set_port(port + 10_000);
     }
 
-    /// A client's machine stands still for so long, while the rest of the world continues and this
-    /// happens.
+    /// A client's machine sleeps for this time, while the rest of the world continues and
+    /// `meanwhile` happens.
     pub fn suspend_client(
         &mut self,
         name: ClientName,
