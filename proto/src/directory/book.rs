@@ -180,7 +180,8 @@ impl Book {
     }
 
     /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
-    /// by a wrong clock must not outlast that. It is not stored.
+    /// by a wrong clock must not outlast that. It is stored too: a relay that knows no other yet
+    /// then knows after a restart when its book was set up (§8.2(3)).
     ///
     /// # Errors
     /// The first rule that it breaks: others will not believe it.
@@ -191,11 +192,14 @@ impl Book {
         bytes: &[u8],
     ) -> Result<(), DescriptorFault> {
         let descriptor = Unverified::decode(bytes)?.verify(network, wall)?;
-        self.past.remove(&descriptor.relay);
-        match self.view.take(&descriptor.relay) {
-            Some((_, age)) => self.view.insert_aged(descriptor, age),
+        let relay = descriptor.relay;
+        let past = self.past.remove(&relay).map(|past| past.age);
+        let current = self.view.take(&relay).map(|(_, age)| age);
+        match current.or(past) {
+            Some(age) => self.view.insert_aged(descriptor, age),
             None => self.view.insert(descriptor, wall),
         };
+        self.put(relay);
         Ok(())
     }
 

@@ -255,7 +255,23 @@ fn an_own_descriptor_takes_the_place_of_one_from_the_future() {
     .unwrap();
     book.own(&network, WALL, &issued(1, WALL).bytes()).unwrap();
     assert_eq!(book.view().get(&id(1)).unwrap().issued_at, WALL);
-    assert_eq!(book.poll_op(), None);
+}
+
+#[test] // §8.2(3)
+fn a_relay_that_knows_only_itself_is_set_up_once() {
+    let network = testing::public_network();
+    let (mut book, mut disk) = (Book::new(), Disk::default());
+    book.own(&network, WALL, &issued(1, WALL).bytes()).unwrap();
+    disk.take(&mut book);
+    for start in [later(DAY), later(60 * DAY)] {
+        let mut book = disk.open(start);
+        let own = issued(1, start).bytes();
+        book.own(&network, start, &own).unwrap();
+        disk.take(&mut book);
+        learn(&mut book, &issued(2, start), start);
+        let selectable = book.view().selectable(&network, start).count();
+        assert_eq!(selectable, 1, "the other is new, this relay is not");
+    }
 }
 
 #[test]
