@@ -85,20 +85,6 @@ impl NetView {
         is_setting_up || self.is_vouched(descriptor, network, wall)
     }
 
-    /// Takes a descriptor, unless it is not vouched for.
-    pub fn admit(
-        &mut self,
-        descriptor: VerifiedDescriptor,
-        network: &Network,
-        wall: WallTime,
-    ) -> Inserted {
-        if self.may_admit(&descriptor, network, wall) {
-            self.insert(descriptor, wall)
-        } else {
-            Inserted::Unvouched
-        }
-    }
-
     /// Takes a descriptor that was found worth it, of a relay first seen now.
     pub fn insert(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Inserted {
         self.begin(wall);
