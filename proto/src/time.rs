@@ -2,12 +2,14 @@
 
 mod clock_guard;
 mod peer_clock;
+mod rate;
 mod words;
 
 pub use core::time::Duration;
 
 pub use clock_guard::{ClockGuard, ClockJump};
 pub use peer_clock::PeerClock;
+pub use rate::Rate;
 use serde::{Deserialize, Serialize};
 pub use words::in_words;
 

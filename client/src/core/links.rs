@@ -13,7 +13,7 @@ use umbel_proto::limits::{
 };
 use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, PeerClock, Rate, WallTime};
 
 use super::chance::{Backoff, between};
 use super::context::Context;
@@ -46,7 +46,7 @@ struct Link {
     circ_ids: CircIds,
     up_since: Instant,
     idle_since: Instant,
-    pace: Pace,
+    creates: Rate,
     /// Something was asked over it at this time, and nothing came since.
     asked_at: Option<Instant>,
     /// It is closed at this time unless something comes before.
@@ -60,49 +60,11 @@ struct Dial {
     gives_up_at: Instant,
 }
 
-/// Creates are sent a little slower than a relay admits them (docs/protocol.md §6.4(4)), so that
-/// none is refused.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    paid_until: Instant,
-    interval: Duration,
-    tolerance: Duration,
-}
-
-impl Pace {
-    fn new(params: &Params, now: Instant) -> Self {
-        let interval =
-            (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
-        let tolerance = interval
-            .saturating_mul((params.creates_burst.saturating_mul(8) / 10).saturating_sub(1));
-        Self {
-            paid_until: now,
-            interval,
-            tolerance,
-        }
-    }
-
-    /// When the next one may be sent, a past moment included.
-    fn next_at(&self) -> Instant {
-        Instant::from_micros(
-            self.paid_until
-                .as_micros()
-                .saturating_sub(duration_micros(self.tolerance)),
-        )
-    }
-
-    fn take(&mut self, now: Instant) {
-        self.paid_until = self.paid_until.max(now) + self.interval;
-    }
-
-    /// The relay said that this was too fast: what was saved up is gone.
-    fn empty(&mut self, now: Instant) {
-        self.paid_until = self.paid_until.max(now + self.tolerance + self.interval);
-    }
-}
-
-fn duration_micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+/// Creates are sent a little slower than a relay admits them, so that none is refused (§6.4(4)).
+fn create_rate(params: &Params, now: Instant) -> Rate {
+    let interval = (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
+    let burst = params.creates_burst.saturating_mul(8) / 10;
+    Rate::new(interval, burst.saturating_sub(1), now)
 }
 
 /// How a relay can be reached right now.
@@ -207,7 +169,7 @@ impl Links {
             circ_ids: CircIds::new(true),
             up_since: cx.now,
             idle_since: cx.now,
-            pace: Pace::new(&cx.network.params, cx.now),
+            creates: create_rate(&cx.network.params, cx.now),
             asked_at: None,
             suspect_until: None,
             clock,
@@ -370,13 +332,13 @@ impl Links {
 
     /// When a circuit may be begun on this link, a past moment included.
     pub(super) fn next_create_at(&self, id: LinkId) -> Option<Instant> {
-        self.up.get(&id).map(|link| link.pace.next_at())
+        self.up.get(&id).map(|link| link.creates.next_at())
     }
 
     /// The relay refused a circuit for being one too many.
     pub(super) fn on_too_fast(&mut self, id: LinkId, now: Instant) {
         if let Some(link) = self.up.get_mut(&id) {
-            link.pace.empty(now);
+            link.creates.empty(now);
         }
     }
 
@@ -418,7 +380,7 @@ impl Links {
         is_used: impl Fn(CircId) -> bool,
     ) -> Option<CircId> {
         let link = self.up.get_mut(&id)?;
-        link.pace.take(now);
+        link.creates.take(now);
         link.asked_at.get_or_insert(now);
         Some(link.circ_ids.next(is_used))
     }

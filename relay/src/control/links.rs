@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{CircIds, LinkId};
-use umbel_proto::time::{Instant, PeerClock};
-
-use super::admit::CreateLimit;
+use umbel_proto::time::{Instant, PeerClock, Rate};
 
 /// One link.
 #[derive(Debug)]
 struct Link {
     peer: Option<RelayId>,
     circ_ids: CircIds,
-    creates: CreateLimit,
+    creates: Rate,
     /// For how many sweeps in a row it has carried no circuit.
     unused_sweeps: u32,
     clock: PeerClock,
@@ -34,7 +32,7 @@ impl Links {
         id: LinkId,
         peer: Option<RelayId>,
         is_dialler: bool,
-        creates: CreateLimit,
+        creates: Rate,
         clock: PeerClock,
     ) {
         let link = Link {
@@ -151,7 +149,7 @@ impl Links {
     pub(super) fn admit_create(&mut self, id: LinkId, now: Instant) -> bool {
         self.links
             .get_mut(&id)
-            .is_some_and(|link| link.creates.admit(now))
+            .is_some_and(|link| link.creates.try_take(now))
     }
 
     /// A circuit id of ours on this link that `is_used` does not know; `None` when the link is

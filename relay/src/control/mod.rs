@@ -224,7 +224,7 @@ impl Control {
             cx.learn(descriptor);
         }
         let is_known_relay = peer.is_some_and(|peer| cx.view().get(&peer).is_some());
-        let creates = admit::CreateLimit::new(cx.params(), is_known_relay, cx.now);
+        let creates = admit::create_rate(cx.params(), is_known_relay, cx.now);
         let clock = PeerClock::said(cx.now, hello.clock);
         cx.links.add(link, peer, is_dialler, creates, clock);
         if let Some(relay) = peer {

@@ -15,8 +15,8 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTime};
 
 use super::ControlConfig;
-use super::admit::CreateLimit;
-use super::context::{Context, Out, Shared, Signal};
+use super::admit::create_rate;
+use super::context::{Context, Out, Shared};
 use super::io::ControlStats;
 use super::links::Links;
 use super::timers::Timers;
@@ -89,7 +89,7 @@ impl Bench {
     fn add_link(&mut self, number: u64, peer: Option<RelayId>) -> LinkId {
         let link = LinkId(number);
         let cx = self.context();
-        let creates = CreateLimit::new(cx.params(), false, cx.now);
+        let creates = create_rate(cx.params(), false, cx.now);
         let clock = PeerClock::said(cx.now, cx.wall);
         cx.links.add(link, peer, false, creates, clock);
         link
