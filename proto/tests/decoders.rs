@@ -27,13 +27,7 @@ fn encoded(message: &RelayMsg<'_>) -> Vec<u8> {
 }
 
 fn hello() -> Hello {
-    Hello {
-        versions: vec![LINK_VERSION],
-        network: NetworkId([5; 32]),
-        clock: WallTime(1_790_000_000),
-        features: 0,
-        descriptor: None,
-    }
+    Hello::of_client(NetworkId([5; 32]), WallTime(1_790_000_000))
 }
 
 fn hello_cell(body: [u8; BODY_LEN]) -> Cell {

@@ -245,13 +245,7 @@ mod tests {
     /// The source of a relay that always does as `control` says.
     fn source_of(control: ControlStats) -> StatsSource {
         let network = Network::local();
-        let hello = Hello {
-            versions: vec![],
-            network: network.id,
-            clock: WallTime(0),
-            features: 0,
-            descriptor: None,
-        };
+        let hello = Hello::of_client(network.id, WallTime(0));
         let (shared, _) = Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 20, hello);
         let (asks, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {

@@ -20,8 +20,8 @@ use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
-use umbel_proto::link::{CircIds, Hello, LINK_VERSION, tls};
-use umbel_proto::message::Service;
+use umbel_proto::link::{CircIds, Hello, tls};
+use umbel_proto::message::{Service, StreamId};
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};
@@ -65,13 +65,7 @@ impl Probe {
 
     async fn open(peer: &Peer) -> Result<Self, BenchError> {
         let (network, wall) = (Network::local(), Clock::wall());
-        let ours = Hello {
-            versions: vec![LINK_VERSION],
-            network: network.id,
-            clock: wall,
-            features: 0,
-            descriptor: None,
-        };
+        let ours = Hello::of_client(network.id, wall);
         let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
         let mut stream = Box::new(BufReader::with_capacity(BUFFER_LEN, writer));
         stream.write_all(ours.encode().as_bytes()).await?;

@@ -17,7 +17,7 @@ use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::{LinkId, LinkOp};
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
 use zeroize::Zeroizing;
@@ -586,7 +586,7 @@ impl Driver {
             link,
             relay,
             host_ports,
-            hello: link::hello(self.parts.network, Clock::wall()),
+            hello: Hello::of_client(self.parts.network, Clock::wall()),
             params: Arc::clone(&self.parts.params),
             clock: self.parts.clock,
         };

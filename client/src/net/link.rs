@@ -89,18 +89,6 @@ pub(super) fn queue(cells_max: usize) -> (QueueSender, Queue) {
     (sender, Queue { cells, closed })
 }
 
-/// A client's `Hello`: no descriptor, and a clock cut to the hour, since seconds would tell clients
-/// apart (§2.4(5)).
-pub(super) fn hello(network: NetworkId, wall: WallTime) -> Hello {
-    Hello {
-        versions: vec![LINK_VERSION],
-        network,
-        clock: wall.to_hour(),
-        features: 0,
-        descriptor: None,
-    }
-}
-
 /// A link to be made.
 pub(super) struct Target {
     pub(super) link: LinkId,
@@ -419,7 +407,7 @@ mod tests {
     }
 
     fn hello(network: u8) -> Hello {
-        super::hello(NetworkId([network; 32]), WallTime(7300))
+        Hello::of_client(NetworkId([network; 32]), WallTime(7300))
     }
 
     #[test] // §2.4(5)

@@ -33,6 +33,29 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// What a relay says (§2.4(5)); its descriptor is not verified here.
+    pub fn of_relay(network: NetworkId, clock: WallTime, descriptor: Vec<u8>) -> Self {
+        Self {
+            versions: vec![LINK_VERSION],
+            network,
+            clock,
+            features: 0,
+            descriptor: Some(descriptor),
+        }
+    }
+
+    /// What a client says: its clock is cut to the hour, since seconds would tell clients apart
+    /// (§2.4(5)).
+    pub fn of_client(network: NetworkId, clock: WallTime) -> Self {
+        Self {
+            versions: vec![LINK_VERSION],
+            network,
+            clock: clock.to_hour(),
+            features: 0,
+            descriptor: None,
+        }
+    }
+
     /// The cell that says this.
     ///
     /// # Panics

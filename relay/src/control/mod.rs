@@ -141,13 +141,11 @@ impl Control {
 
     /// The relay's first cell on a link.
     pub fn hello(&self, wall: WallTime) -> Hello {
-        Hello {
-            versions: vec![umbel_proto::link::LINK_VERSION],
-            network: self.shared.config.network.id,
-            clock: wall,
-            features: 0,
-            descriptor: Some(self.descriptor().to_vec()),
-        }
+        Hello::of_relay(
+            self.shared.config.network.id,
+            wall,
+            self.descriptor().to_vec(),
+        )
     }
 
     /// Answers handshakes, on any thread. Ask anew for each: onion keys change.

@@ -16,7 +16,7 @@ use umbel_proto::time::{ClockGuard, Duration, Instant, Moment, PeerClock, WallTi
 
 use super::ControlConfig;
 use super::admit::create_rate;
-use super::context::{Context, Out, Shared};
+use super::context::{Context, Out, Shared, Signal};
 use super::io::ControlStats;
 use super::links::Links;
 use super::timers::Timers;

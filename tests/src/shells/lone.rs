@@ -16,7 +16,7 @@ use umbel_proto::directory::{Age, BookRow, RelayDescriptor, Roles};
 use umbel_proto::handshake::{HopTarget, OnionSecret};
 use umbel_proto::ids::{CircId, NetworkId, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
-use umbel_proto::link::{Hello, LINK_VERSION, LinkId, LinkOp};
+use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 use umbel_relay::control::io::{Effect, LinkUp, News, Restored, Work, WorkDone};
@@ -228,11 +228,8 @@ impl LoneRelay {
         ahead: u64,
     ) {
         let hello = Hello {
-            versions: vec![LINK_VERSION],
-            network: self.network.id,
             clock: self.wall() + Duration::from_secs(ahead),
-            features: 0,
-            descriptor: None,
+            ..Hello::of_client(self.network.id, self.wall())
         };
         self.tables.insert(link, LinkTable::new());
         self.control.handle_link_up(

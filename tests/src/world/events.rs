@@ -5,7 +5,7 @@ use std::hash::Hash;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{NetworkId, RelayId};
-use umbel_proto::link::{Hello, LINK_VERSION};
+use umbel_proto::link::Hello;
 use umbel_proto::time::{Instant, WallTime};
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
@@ -191,7 +191,7 @@ impl World {
         }
         let (ours, peer) = match from {
             Node::Relay(n) => (self.relays[n].hello(wall), Some(self.relays[n].id)),
-            Node::Client(_) => (Some(client_hello(self.overlay.id, wall)), None),
+            Node::Client(_) => (Some(Hello::of_client(self.overlay.id, wall)), None),
         };
         let hellos = ours.zip(self.relays[to.0].hello(target_wall));
         let is_reachable = is_up && !self.network.is_cut(from, target);
@@ -225,17 +225,6 @@ impl World {
         };
         self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
         vec![from, target]
-    }
-}
-
-/// A client's `Hello`: no descriptor, and a clock cut to the hour (§2.4).
-fn client_hello(network: NetworkId, wall: WallTime) -> Hello {
-    Hello {
-        versions: vec![LINK_VERSION],
-        network,
-        clock: wall.to_hour(),
-        features: 0,
-        descriptor: None,
     }
 }
 

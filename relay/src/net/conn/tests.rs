@@ -11,7 +11,7 @@ use umbel_proto::crypto::aead::LayerKey;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::CircId;
 use umbel_proto::limits::{CELL_LEN, CIRCUIT_QUEUE_CELLS_MAX, LINK_KEEPALIVE, LINK_SILENCE_MIN};
-use umbel_proto::link::{Hello, LINK_VERSION, LinkId};
+use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit::AddLayer;
 use umbel_proto::time::WallTime;
@@ -21,13 +21,7 @@ use crate::forward::{LinkEvent, Next, TableUpdate};
 
 fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
     let network = Network::local();
-    let hello = Hello {
-        versions: vec![LINK_VERSION],
-        network: network.id,
-        clock: WallTime(0),
-        features: 0,
-        descriptor: None,
-    };
+    let hello = Hello::of_client(network.id, WallTime(0));
     Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 30, hello)
 }
 
