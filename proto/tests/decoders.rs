@@ -13,7 +13,7 @@ use umbel_proto::cell::{Cell, Command};
 use umbel_proto::handshake::{ONIONSKIN_LEN, Onionskin, REPLY_LEN, Reply};
 use umbel_proto::ids::{CircId, NetworkId, OnionKeyId, RelayId};
 use umbel_proto::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX};
-use umbel_proto::link::{Hello, LINK_VERSION, LinkVersion};
+use umbel_proto::link::{Hello, LinkVersion};
 use umbel_proto::message::{
     Credit, Data, DataFlags, EXTEND_LEN, Extend, ExtendRefusal, RelayMsg, StreamId,
 };

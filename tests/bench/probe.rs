@@ -21,7 +21,7 @@ use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::CELL_LEN;
 use umbel_proto::link::{CircIds, Hello, tls};
-use umbel_proto::message::{Service, StreamId};
+use umbel_proto::message::Service;
 use umbel_proto::network::Network;
 
 use super::{BenchError, Step, within};

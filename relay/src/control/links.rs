@@ -168,6 +168,7 @@ mod tests {
     use umbel_proto::network::Params;
     use umbel_proto::time::WallTime;
 
+    use super::super::admit::create_rate;
     use super::*;
 
     #[test] // §2.6(6)
@@ -176,7 +177,7 @@ mod tests {
         let mut links = Links::default();
         let [unused, theirs, used] = [1, 2, 3].map(LinkId);
         for (id, is_ours) in [(unused, true), (theirs, false), (used, true)] {
-            let creates = CreateLimit::new(&Params::DEFAULT, true, now);
+            let creates = create_rate(&Params::DEFAULT, true, now);
             let clock = PeerClock::said(now, WallTime(0));
             links.add(id, Some(RelayId([1; 32])), is_ours, creates, clock);
         }

@@ -4,9 +4,9 @@ use std::hash::Hash;
 
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::ids::RelayId;
 use umbel_proto::link::Hello;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::Instant;
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
 use super::World;
