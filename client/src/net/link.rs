@@ -20,13 +20,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
-use umbel_proto::ids::{NetworkId, RelayId};
+use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{CELL_LEN, LINK_CLOSING_MAX, LINK_SILENCE_MAX};
-use umbel_proto::link::{
-    Hello, Keepalive, LINK_VERSION, LinkId, Padding, Silence, Silent, circuit_of, tls,
-};
+use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::Duration;
 
 use super::Clock;
 
@@ -368,7 +366,8 @@ mod tests {
     use tokio_rustls::server::TlsStream as ServerStream;
     use umbel_proto::cell::DestroyReason;
     use umbel_proto::crypto::sign::SigningKey;
-    use umbel_proto::ids::CircId;
+    use umbel_proto::ids::{CircId, NetworkId};
+    use umbel_proto::time::WallTime;
 
     use super::*;
 
