@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_log_has_a_line_five_minutes_after_the_start_and_then_every_six_hours() {
+    async fn a_line_is_logged_after_five_minutes_and_then_every_six_hours() {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_said_at_once_and_then_summed() {
+    fn a_line_is_logged_at_once_and_then_summed() {
         let mut line = Repeated::new(MINUTE);
         let seconds = Duration::from_secs;
         assert_eq!(line.come(seconds(5)), Some(0));
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_sum_of_a_line_that_stopped_is_said_once() {
+    fn the_last_sum_of_a_line_that_stopped_is_logged_once() {
         let mut line = Repeated::new(MINUTE);
         let seconds = Duration::from_secs;
         assert_eq!(line.rest(seconds(4)), None, "it never came");

@@ -633,8 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_enough_have_is_waited_for_until_an_attempt_ends_and_is_held_whatever_comes_of_it()
-     {
+    fn a_held_message_is_waited_for_until_an_attempt_ends() {
         assert!(is_waited_for(&after(2, &[])));
         for (last, is_over) in [
             (None, false),
@@ -748,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_waited_for_its_moment_before_this_command_is_not_waited_for() {
+    fn a_copy_that_waited_before_this_command_is_not_waited_for() {
         let waiting = OutboxEntry {
             next_try_at: Some(WallTime(1_790_000_030)),
             ..entry(1)
@@ -788,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_says_nothing_is_waited_for_only_a_little_once_another_has_it() {
+    fn a_silent_holder_is_waited_for_briefly_once_another_has_it() {
         let mut delivery = after(0, &[held(1, 2)]);
         assert!(
             delivery

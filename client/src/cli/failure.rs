@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_in_doubt_is_named_and_told_from_one_that_was_not_sent() {
+    fn a_message_in_doubt_differs_from_one_that_was_not_sent() {
         let (id, fault) = (MessageId([7; 16]), StoreFault::DiskFull);
         let in_doubt = Failure::from(SendError::InDoubt { id, fault });
         assert_eq!(in_doubt.exit, Exit::InDoubt);

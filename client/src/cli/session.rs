@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spinner_says_what_goes_on_and_leaves_nothing_behind() {
+    fn a_spinner_shows_progress_and_leaves_nothing_behind() {
         let screen = Screen::default();
         let progress = Progress::new(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         progress.show("circuit 1: hop 2".to_owned());

@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_and_what_failed_is_told() {
+    fn written_bytes_and_failures_are_reported() {
         assert!(Writer::start(|_| Ok(())).write(vec![1]).is_ok());
         let broken = Writer::start(|_| Err(io::ErrorKind::BrokenPipe.into()));
         assert_eq!(

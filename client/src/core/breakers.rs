@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test] // §6.4(10)
-    fn a_terminal_that_breaks_its_circuits_alone_is_told_from_a_guard_that_does() {
+    fn a_terminal_that_breaks_circuits_differs_from_a_guard_that_does() {
         let mut breakers = Breakers::default();
         assert!(!breakers.on_broken(at(0), LIFE, &path(1, 31)));
         breakers.on_worked(&path(1, 32));

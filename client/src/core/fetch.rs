@@ -766,7 +766,7 @@ mod tests {
     }
 
     #[test] // §10.2
-    fn a_mailbox_that_was_replaced_takes_up_a_place_while_its_subscription_lasts() {
+    fn a_replaced_mailbox_keeps_its_place_while_its_subscription_lasts() {
         let visiting = |number: u8, is_current: bool| {
             let mailbox = OwnMailbox::for_test(
                 RelayId([number; RelayId::LEN]),

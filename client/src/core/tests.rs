@@ -305,7 +305,7 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
 }
 
 #[test] // §8.3
-fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
+fn a_seed_that_does_not_answer_is_redialled_and_reported() {
     let mut bench = Bench::new(Snapshot::default());
     for _ in 0..5 {
         let dials = bench.links();
@@ -323,7 +323,7 @@ fn a_seed_that_does_not_answer_is_dialled_again_and_again_and_said_so() {
 }
 
 #[test] // §2.4(7)
-fn a_clock_that_is_far_off_is_told_once() {
+fn a_clock_that_is_far_off_is_reported_once() {
     let mut bench = Bench::new(Snapshot::default());
     bench.link_up(WALL + Duration::from_secs(3000));
     assert_eq!(bench.notices(), []);
@@ -406,14 +406,14 @@ fn a_long_jump_is_confirmed_by_two_relays_and_not_by_one() {
 }
 
 #[test] // §1.6(4)
-fn a_relay_that_took_the_clock_back_to_1970_does_not_confirm_what_comes_then_alone() {
+fn a_relay_that_set_the_clock_to_1970_does_not_confirm_alone() {
     let past = clock_after_start(Some(&confirmed_clock()), WallTime(9), &[WallTime(9)]).state();
     let later = WALL + Duration::from_secs(9 * 365 * 86_400);
     assert!(!clock_after_start(Some(&past), later, &[later]).may_delete());
 }
 
 #[test] // §1.6(5)
-fn a_guard_that_lies_about_its_clock_freezes_nothing_for_whoever_runs_for_moments() {
+fn a_guard_that_lies_about_its_clock_freezes_no_client_of_short_runs() {
     let hour = Duration::from_secs(3600);
     let day = hour * 24;
     for mut stored in [None, Some(confirmed_clock())] {

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_calendar_that_goes_on_without_the_other_clock_is_sleep() {
+    fn a_calendar_ahead_of_the_other_clock_is_sleep() {
         assert!(after(1, 600, None));
         assert!(!after(1, 8, None), "a clock is set right");
         assert!(!after(1, 0, None) && !Wake::new(at(0, 9)).has_slept(at(0, 3), None));

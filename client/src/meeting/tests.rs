@@ -62,7 +62,7 @@ async fn a_guest_is_answered_as_if_it_drove_the_profile_itself() {
 }
 
 #[tokio::test]
-async fn what_a_guest_sends_is_with_the_driver_when_it_asks_for_more_and_can_be_taken_back() {
+async fn a_guests_message_is_with_the_driver_and_can_be_taken_back() {
     let dir = TempDir::new().unwrap();
     let path = profile(&dir);
     let (driver, guest) = (client(&path).await, client(&path).await);
@@ -88,7 +88,7 @@ async fn what_a_guest_sends_is_with_the_driver_when_it_asks_for_more_and_can_be_
 }
 
 #[tokio::test]
-async fn a_guest_goes_on_when_the_driver_ends() {
+async fn a_guest_continues_when_the_driver_ends() {
     let dir = TempDir::new().unwrap();
     let path = profile(&dir);
     let (driver, guest, other) = (
@@ -225,7 +225,7 @@ async fn a_guest_that_the_host_forgot_asks_again_for_what_was_not_done() {
 }
 
 #[tokio::test]
-async fn guests_that_were_killed_are_forgotten_by_the_next_driver_and_their_messages_are_not() {
+async fn the_next_driver_forgets_killed_guests_but_not_their_messages() {
     let dir = TempDir::new().unwrap();
     let path = profile(&dir);
     let mut killed = Profile::load(&path).unwrap().open().unwrap();
@@ -274,7 +274,7 @@ fn outgoing() -> zeroize::Zeroizing<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn what_a_stopped_writer_keeps_from_the_outbox_is_said_to_be_unsent() {
+async fn a_message_that_a_stopped_writer_blocks_is_reported_unsent() {
     let dir = TempDir::new().unwrap();
     let path = profile(&dir);
     let stopped = Profile::load(&path).unwrap().open().unwrap();

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_no_database_are_told_apart() {
+    fn files_that_are_no_database_are_recognised() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("profile.db");
         let fault = || check(&path).unwrap_err();

@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_and_what_was_told_since_it_came_reach_a_guest() {
+    fn an_answer_and_later_notices_reach_a_guest() {
         let dir = TempDir::new().unwrap();
         let (mut host, mut guest) = two(&dir);
         let before = guest.enter().unwrap();

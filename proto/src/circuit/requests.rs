@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test] // §7.2(7), §7.2(8)
-    fn each_answer_goes_to_whoever_asked() {
+    fn each_answer_goes_to_its_asker() {
         let mut pair = Pair::built();
         pair.ask('a', None).unwrap();
         pair.ask('b', None).unwrap();

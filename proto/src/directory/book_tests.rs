@@ -218,7 +218,7 @@ fn nothing_is_forgotten_while_the_clock_is_in_doubt() {
 }
 
 #[test] // §8.2
-fn what_a_clock_far_behind_calls_the_future_is_there_again_when_it_is_right() {
+fn rows_from_a_slow_clocks_future_are_back_when_it_is_right() {
     let (_, disk) = book_of(0..10);
     let mut book = disk.open(earlier(3 * DAY));
     assert!(book.view().is_empty());
@@ -229,7 +229,7 @@ fn what_a_clock_far_behind_calls_the_future_is_there_again_when_it_is_right() {
 }
 
 #[test] // §8.2
-fn a_valid_descriptor_is_taken_though_an_older_clock_error_said_it_was_newer() {
+fn a_valid_descriptor_replaces_one_dated_ahead_by_a_wrong_clock() {
     let (mut book, mut disk) = (Book::new(), Disk::default());
     learn(&mut book, &issued(1, later(29 * DAY)), later(29 * DAY));
     disk.take(&mut book);

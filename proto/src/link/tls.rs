@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test] // §2.5(6)
-    fn an_id_is_proven_only_by_whoever_can_sign_for_it() {
+    fn only_the_holder_of_the_key_proves_an_id() {
         let (accepter, claimed, thief) = (key(1), key(2), key(3));
         let stolen = CertifiedKey::new(
             certified_key(&claimed).unwrap().cert.clone(),
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test] // §2.5(1), §2.5(3)
-    fn a_dialler_without_raw_public_keys_or_without_the_hybrid_group_is_refused() {
+    fn a_dialler_without_raw_public_keys_or_the_hybrid_group_is_refused() {
         let accepter = key(1);
         let classical = CryptoProvider {
             kx_groups: vec![kx_group::X25519],

@@ -194,7 +194,7 @@ fn data_of_unknown_streams_is_refused() {
 }
 
 #[test] // §7.1(5)
-fn a_message_says_something() {
+fn a_message_carries_bytes_or_a_flag() {
     assert_eq!(
         terminal_says(&[data(1, OPEN, &[1]), data(1, NONE, FRAME)]),
         Ok(())
@@ -503,7 +503,7 @@ fn resets_and_ends_may_cross() {
 }
 
 #[test] // §7.1(8)
-fn a_reset_that_crossed_the_end_is_let_go_by() {
+fn a_reset_that_crossed_the_end_is_ignored() {
     assert_eq!(
         origin_says(&[data(1, FIN, FRAME), data(1, RESET, &[])]),
         Ok(())
@@ -526,7 +526,7 @@ fn a_reset_that_crossed_the_end_is_let_go_by() {
 }
 
 #[test] // §7.1(8)
-fn a_reset_is_let_go_by_only_where_a_stream_was_opened_and_finished() {
+fn a_reset_is_ignored_only_if_its_stream_was_opened_and_finished() {
     let gap = [data(9, OPEN, REQUEST), data(5, RESET, &[])];
     assert_eq!(
         terminal_says(&gap),

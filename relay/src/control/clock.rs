@@ -132,7 +132,7 @@ mod tests {
     const WALL: WallTime = WallTime(1_790_000_000);
 
     #[test]
-    fn a_clock_that_was_set_back_between_two_runs_is_called_right_once_others_agree() {
+    fn a_clock_set_back_between_runs_is_called_right_once_others_agree() {
         let now = Instant::default();
         let mut clock = ClockVerdict::new(None);
         assert!(!clock.judge(now, None, false), "nobody doubted it");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_off_is_said_once_more_when_enough_say_so() {
+    fn a_wrong_clock_is_reported_again_once_enough_agree() {
         let now = Instant::default();
         let mut clock = ClockVerdict::default();
         assert!(clock.judge(now, Some(10_800), false) && !clock.judge(now, Some(10_800), false));

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test] // §6.3
-    fn a_dial_goes_on_when_nobody_waits_any_more() {
+    fn a_dial_continues_when_nobody_waits_any_more() {
         let (mut bench, mut dialling) = (Bench::new(1), Dialling::default());
         dialling
             .wait(&mut bench.context(), other(0), CircuitKey(1))

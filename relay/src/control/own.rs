@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_without_addresses_does_not_believe_in_itself_and_complains_of_nothing() {
+    fn a_relay_without_addresses_is_not_in_its_view_and_does_not_complain() {
         let mut bench = Bench::new(0);
         bench.shared.config.addresses.clear();
         let mut own = Own::restore(&mut bench.context(), Vec::new());

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_is_not_found_is_looked_up_again_and_then_told() {
+    async fn an_unresolved_name_is_retried_and_then_reported() {
         let network = Network::local();
         let listen = "127.0.0.1:7443".parse().unwrap();
         let found = Addresses::find(&["nowhere.invalid:1".to_owned()], listen, &network).await;

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_differs_is_said_with_how_far_and_which_way() {
+    fn a_clock_that_differs_is_reported_with_how_far_and_which_way() {
         let said = |ahead, relays, is_sure| {
             words(News::ClockDiffers {
                 ahead,

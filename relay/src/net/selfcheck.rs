@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_no_fault_is_said_with_care() {
+    fn a_finding_that_may_be_no_fault_is_worded_with_care() {
         let far = |failures| judge(Answer::Nobody, false, false, failures);
         assert_eq!(
             (far(1), far(TRIES_PATIENT)),

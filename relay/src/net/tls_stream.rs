@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn large_buffers_are_lent_to_so_many_links_and_the_others_read_less_at_once() {
+    fn only_so_many_links_borrow_large_buffers() {
         let pool = BufferPool::default();
         let mut lent: Vec<_> = (0..=LENT_BUFFERS_MAX).map(|_| pool.take()).collect();
         assert_eq!(lent.pop().map(|last| last.len()), Some(SMALL_READ_LEN));

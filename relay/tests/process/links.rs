@@ -118,7 +118,7 @@ async fn rest_of(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")] // §1.5(3), §2.6(5)
-async fn no_ending_of_a_link_tells_which_rule_was_broken() {
+async fn the_end_of_a_link_does_not_reveal_the_broken_rule() {
     let dir = folder();
     let relay = start(&dir, &[]).await;
     let peer = relay.peer();
@@ -200,7 +200,7 @@ async fn too_many_connections_are_closed_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_stops_says_so_and_comes_back_as_itself() {
+async fn a_relay_that_stops_logs_that_and_comes_back_as_itself() {
     let dir = folder();
     init(dir.path(), &Network::local()).unwrap();
     let first = Config {

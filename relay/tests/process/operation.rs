@@ -72,7 +72,7 @@ fn a_name_that_is_not_found_does_not_end_a_relay() {
 }
 
 #[test]
-fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
+fn a_lost_store_is_reported_and_a_new_relay_has_none_to_lose() {
     let dir = folder();
     let is_gone = |line: &str| line.contains("the store of a relay that ran before is gone");
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
@@ -112,7 +112,7 @@ fn a_store_that_is_gone_is_said_and_a_new_relay_has_none_to_lose() {
 }
 
 #[test]
-fn at_the_limit_of_open_files_it_says_so_once_and_serves_again() {
+fn at_the_limit_of_open_files_it_warns_once_and_recovers() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());
     let mut run = Command::new("sh");
@@ -257,7 +257,7 @@ fn a_data_directory_that_was_deleted_is_an_error() {
 }
 
 #[test]
-fn an_identity_file_that_was_deleted_is_an_error_and_what_is_kept_is_served_on() {
+fn a_relay_whose_identity_file_was_deleted_errs_and_serves_on() {
     let dir = folder();
     let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
     relay.log_with("the relay runs");

@@ -28,7 +28,7 @@ async fn a_data_directory_is_one_processs() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_taken_is_said() {
+async fn missing_files_and_taken_ports_are_reported() {
     let dir = folder();
     let none = Relay::start(config(&dir, &[]), Network::local()).await;
     assert!(matches!(none, Err(StartError::Identity(_))));
@@ -87,7 +87,7 @@ fn a_relay_runs_from_ready_to_sigterm() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn an_error_comes_with_its_remedy() {
     let dir = folder();
     assert_failed(&command(&["run"], dir.path()), 1, "umbel-relay init");
     assert_failed(&command(&["peer"], dir.path()), 1, "umbel-relay init");

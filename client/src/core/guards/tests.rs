@@ -205,7 +205,7 @@ fn is_set_aside(guards: &Guards, number: u8) -> bool {
 }
 
 #[test] // §6.4(11)
-fn a_guard_for_which_too_much_fails_is_set_aside_and_said_so() {
+fn a_guard_for_which_too_much_fails_is_set_aside_with_a_warning() {
     let now = When::at(NOW);
     let guards = || Guards::restore(vec![used(1), used(2)], Vec::new());
     for is_unbuilt in [true, false] {
@@ -257,7 +257,7 @@ fn counts_are_halved_at_four_hundred() {
 }
 
 #[test] // §6.4(11)
-fn no_more_than_two_are_set_aside_in_seven_days_and_never_the_last_that_was_used() {
+fn at_most_two_are_set_aside_in_seven_days_and_never_the_last_used() {
     let mut guards = Guards::restore((1..=5).map(used).collect(), Vec::new());
     let fail_at = |guards: &mut Guards, moment: When, number| {
         fail(guards, &moment, number, ways(30, 4, 10), true);

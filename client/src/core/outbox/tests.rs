@@ -111,7 +111,7 @@ impl Bench {
     }
 
     /// An attempt at three mailboxes, of which the third says nothing.
-    fn try_third_in_vain(&mut self) {
+    fn fail_at_third(&mut self) {
         self.find(3);
         self.drive();
         self.answer(2, &SILENT);
@@ -187,7 +187,7 @@ fn a_message_that_was_asked_of_nobody_and_not_stored_is_unsent() {
 }
 
 #[test] // §10.5(1)
-fn a_message_that_enough_holders_have_is_delivered_though_it_never_was_stored() {
+fn a_message_that_enough_holders_have_is_delivered_if_never_stored() {
     let mut bench = asked_and_unsaved();
     assert_eq!(bench.notices(), [], "its fate is waited for");
     bench.answer(0, &TAKEN);
@@ -207,7 +207,7 @@ fn a_message_that_enough_holders_have_is_delivered_though_it_never_was_stored() 
 }
 
 #[test] // §10.5(1)
-fn a_message_that_too_few_holders_have_and_that_was_not_stored_is_in_doubt() {
+fn an_unstored_message_that_too_few_holders_have_is_in_doubt() {
     for answers in [[&TAKEN, &FULL, &SILENT], [&SILENT, &SILENT, &SILENT]] {
         let mut bench = asked_and_unsaved();
         bench.answer(0, answers[0]);
@@ -225,7 +225,7 @@ fn a_message_that_too_few_holders_have_and_that_was_not_stored_is_in_doubt() {
 }
 
 #[test] // §10.5(1)
-fn holders_that_say_nothing_are_not_waited_for_once_the_store_failed_again() {
+fn silent_holders_are_not_waited_for_once_the_store_failed_again() {
     let mut bench = asked_and_unsaved();
     bench.answer(0, &TAKEN);
     bench.pass(STORE_RETRY);
@@ -251,7 +251,7 @@ fn holders_that_say_nothing_are_not_waited_for_once_the_store_failed_again() {
 }
 
 #[test] // §10.5(1)
-fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
+fn a_message_that_is_stored_after_all_is_queued_and_sent() {
     let mut bench = asked_and_unsaved();
     bench.answer(0, &TAKEN);
     bench.pass(STORE_RETRY);
@@ -271,7 +271,7 @@ fn a_message_that_is_stored_after_all_is_queued_and_goes_on() {
 }
 
 #[test] // §10.5(1)
-fn a_holder_that_no_record_was_sealed_for_is_wanted_all_the_same() {
+fn a_holder_without_a_sealed_record_still_counts_as_wanted() {
     let mut bench = Bench::new(Network::local());
     bench.send();
     bench.drive();
@@ -384,7 +384,7 @@ fn what_holders_took_is_known_after_a_restart() {
 }
 
 #[test] // §10.5(1)
-fn the_end_of_each_attempt_at_a_third_holder_is_told() {
+fn the_end_of_each_attempt_at_a_third_holder_is_reported() {
     let mut bench = held_by_two();
     bench.answer(2, &SILENT);
     assert_eq!(bench.notices(), []);
@@ -441,7 +441,7 @@ fn a_third_holder_is_tried_for_a_while_however_short_the_runs() {
 }
 
 #[test] // §10.5(1)
-fn a_message_that_all_mailboxes_turn_out_to_have_is_told_before_it_leaves() {
+fn a_message_that_all_mailboxes_have_is_reported_before_it_leaves() {
     let mut bench = held_by_two_before();
     bench.find(2);
     bench.drive();
@@ -494,7 +494,7 @@ fn holders_that_were_enough_once_do_not_end_it_when_more_are_wanted() {
     bench.shared.network.params.holders_wanted = 3;
     for _ in 0..4 {
         bench.wall = bench.wall + bench.shared.network.params.retry_max;
-        bench.try_third_in_vain();
+        bench.fail_at_third();
         assert!(matches!(
             bench.notices()[..],
             [Notice::Deferred { id: ID, .. }]
@@ -518,14 +518,14 @@ fn a_clock_that_was_ahead_does_not_keep_a_message() {
     let mut bench = held_by_two_before();
     bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
     for _ in 0..2 {
-        bench.try_third_in_vain();
+        bench.fail_at_third();
         bench.wall = bench.wall + bench.shared.network.params.retry_max;
     }
     assert_eq!(bench.listed(), []);
 }
 
 #[test] // §10.5(1)
-fn a_message_that_leaves_because_the_store_fails_is_told() {
+fn a_message_that_leaves_because_the_store_fails_is_reported() {
     let mut bench = held_by_two_before();
     bench.find(4);
     (0..2).for_each(|_| bench.drive());
@@ -749,7 +749,7 @@ impl Bench {
 }
 
 #[test] // §10.5(2)
-fn the_moment_of_the_second_deposit_is_told_once_and_outlives_the_client() {
+fn the_time_of_the_second_deposit_is_reported_once_and_stored() {
     let (mut bench, wait) = held_by_one();
     assert!(
         !wait.is_zero() && wait <= Duration::from_secs(240),
@@ -904,7 +904,7 @@ fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
 }
 
 #[test]
-fn a_message_that_nobody_takes_expires_once_the_clock_is_known_to_be_right() {
+fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
     let mut bench = Bench::new(Network::local());
     bench.send();
     bench.drive();

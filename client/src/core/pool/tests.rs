@@ -193,7 +193,7 @@ fn a_client_whose_guards_are_blocked_dials_few_relays() {
 }
 
 #[test] // §6.4(8), §6.4(9)
-fn whoever_answers_for_the_view_is_no_guard_for_that() {
+fn a_relay_that_answers_for_the_view_is_no_guard_for_that() {
     let mut blocked = Blocked::new(&[], None);
     blocked.run_for(HOUR);
     let untried = |relay: &RelayId| !blocked.core.pool.paths.guards.is_tried(*relay);

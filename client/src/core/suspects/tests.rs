@@ -86,7 +86,7 @@ fn a_layer_2_relay_is_suspected_where_its_guard_broke_no_others() {
 }
 
 #[test] // §6.4(10)
-fn a_guard_is_suspected_that_lets_no_circuit_be_built_over_three_layer_2_relays() {
+fn a_guard_over_which_three_l2_build_no_circuit_is_suspected() {
     let after = |suspects: &mut Suspects, ways: &[[u8; 2]]| {
         let on_unbuilt = |suspects: &mut Suspects, way: &[u8; 2]| {
             When::at(WallTime(0))
@@ -141,8 +141,7 @@ fn a_middle_is_suspected_where_its_guard_broke_no_others() {
 }
 
 #[test] // §6.4(10)
-fn a_guard_that_breaks_circuits_over_one_layer_2_relay_after_the_other_is_suspected_in_their_place()
-{
+fn a_guard_that_frames_one_l2_after_another_is_suspected_itself() {
     let broken = |guard, layer2| {
         [
             [guard, layer2, 21, 31],
@@ -168,7 +167,7 @@ fn a_guard_that_breaks_circuits_over_one_layer_2_relay_after_the_other_is_suspec
 }
 
 #[test] // §6.4(10)
-fn a_hop_that_says_of_several_relays_that_they_cant_be_had_is_suspected_and_they_are_cleared() {
+fn a_hop_that_calls_several_relays_unreachable_is_suspected() {
     let after = |suspects: &mut Suspects, paths: &[[u8; 3]], may_be_guard| {
         let on_named = |suspects: &mut Suspects, path: &[u8; 3]| {
             When::at(WallTime(0))

@@ -60,7 +60,7 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
 }
 
 #[tokio::test] // §10.5(1)
-async fn a_message_that_nobody_was_asked_to_take_is_unsent_while_the_disk_is_full() {
+async fn a_message_that_no_holder_was_asked_for_is_unsent_on_a_full_disk() {
     let dir = TempDir::new().unwrap();
     let (driver, requests) = driver_on_a_full_disk(&dir);
     let running = tokio::spawn(driver.run());

@@ -24,7 +24,7 @@ fn sent(bench: &mut Bench) -> Vec<(CircId, Command)> {
 }
 
 #[test] // §4.4
-fn a_destroyed_circuit_is_told_once_and_leaves_nothing() {
+fn a_circuit_is_destroyed_once_and_leaves_nothing() {
     let (mut bench, mut circuits) = (Bench::new(0), Circuits::default());
     let link = bench.link(1);
     create(&mut bench, &mut circuits, link, 1);

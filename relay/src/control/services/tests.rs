@@ -138,7 +138,7 @@ fn lookup() -> DirectoryRequest {
 }
 
 #[test]
-fn a_request_s_id_tells_where_it_was_asked() {
+fn a_request_id_names_circuit_and_stream() {
     for circuit in [0, 1, (1 << 48) - 1] {
         for stream in [0, 1, u16::MAX] {
             let place = (CircuitKey(circuit), StreamId(stream));

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circuit_over_its_cap_is_broken_until_it_is_destroyed_and_no_other_suffers() {
+    fn a_circuit_over_its_cap_is_broken_until_it_is_destroyed() {
         let mut queue = queue(10_000);
         push(&mut queue, relay(2, 1));
         assert!(
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn over_the_budget_quiet_circuits_go_too_and_a_queue_of_others_cells_stays() {
+    fn over_the_budget_quiet_circuits_are_broken_too() {
         let budget = Arc::new(Budget::new(5 * CELL_LEN));
         let mut silent = queue_of(&budget);
         let mut other = queue_of(&budget);

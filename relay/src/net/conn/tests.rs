@@ -159,7 +159,7 @@ async fn what_is_the_control_planes_goes_there_and_stale_cells_are_counted() {
 }
 
 #[tokio::test]
-async fn a_link_that_breaks_a_rule_is_closed_and_cells_before_that_still_go_on() {
+async fn a_link_that_breaks_a_rule_is_closed_after_its_earlier_cells() {
     let (shared, mut reports) = shared();
     let mut link = link(&shared, 1);
     let hello = Cell::new(None, Command::Hello);
@@ -174,7 +174,7 @@ async fn a_link_that_breaks_a_rule_is_closed_and_cells_before_that_still_go_on()
 }
 
 #[tokio::test]
-async fn a_circuit_whose_next_link_is_stuck_is_broken_and_the_rest_goes_on() {
+async fn a_circuit_whose_next_link_is_stuck_is_broken_alone() {
     let (shared, mut reports) = shared();
     let (mut from, mut stuck) = (link(&shared, 1), link(&shared, 2));
     from.updates.push(to(&stuck, 9));

@@ -293,7 +293,7 @@ impl World {
 }
 
 #[test] // §10.1
-fn constant_pressure_on_a_disk_that_fails_does_not_keep_the_sweep_from_the_last_queue() {
+fn constant_pressure_does_not_keep_the_sweep_from_the_last_queue() {
     let limits = HolderLimits {
         queues_max: 20,
         pending_ops_max: 4,

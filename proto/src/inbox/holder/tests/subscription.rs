@@ -23,7 +23,7 @@ fn what_is_there_comes_first_and_what_is_new_comes_once() {
 }
 
 #[test] // §10.2
-fn an_empty_queue_is_said_to_be_empty_at_once() {
+fn an_empty_queue_is_reported_at_once() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 5000));
     assert_eq!(world.pushes(request), [(vec![], false)]);
@@ -201,7 +201,7 @@ fn a_push_that_finds_the_store_busy_comes_later() {
 }
 
 #[test] // §10.2(6)
-fn without_a_delay_a_record_is_pushed_before_it_is_durable_and_answered_after() {
+fn without_a_delay_a_record_is_pushed_before_it_is_durable() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 0));
     world.pushes(request);
@@ -225,7 +225,7 @@ fn with_a_delay_no_record_is_pushed_before_it_is_durable() {
 }
 
 #[test] // §10.2(5)
-fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_durable() {
+fn a_pushed_record_may_be_removed_before_it_is_durable() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 0));
     let depositing = world.ask(SENDER, deposit(1, record(1, 0)));
@@ -251,7 +251,7 @@ fn an_owner_may_have_a_record_removed_that_it_was_pushed_and_that_is_not_yet_dur
 }
 
 #[test] // §10.2(6)
-fn a_record_that_was_pushed_and_could_not_be_stored_may_be_deposited_again() {
+fn a_pushed_record_that_was_not_stored_may_be_deposited_again() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 0));
     world.pushes(request);
@@ -328,7 +328,7 @@ fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
 }
 
 #[test] // §10.2(5)
-fn a_record_that_was_not_pushed_stays_if_its_removal_is_asked_before_it_is_durable() {
+fn an_unpushed_record_outlives_a_removal_before_it_is_durable() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 1000));
     assert_eq!(world.pushes(request), [(vec![], false)]);
@@ -358,7 +358,7 @@ fn a_record_pushed_on_a_subscription_that_ended_stays_until_it_is_durable() {
 }
 
 #[test] // §10.1(4): neither the record nor its id is on the disk
-fn a_repeat_of_a_record_that_was_neither_stored_nor_remembered_is_not_acknowledged() {
+fn a_repeat_of_a_record_that_was_not_stored_is_not_acknowledged() {
     let mut world = World::with_queue(HolderLimits::default());
     world.ask(OWNER, subscribe(1, 0));
     let depositing = world.ask(SENDER, deposit(1, record(1, 0)));

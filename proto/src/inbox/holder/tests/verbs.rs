@@ -300,7 +300,7 @@ fn ops_are_asked_in_order() {
 }
 
 #[test] // §10.2
-fn a_failed_read_is_said() {
+fn a_failed_read_is_reported() {
     let mut world = World::with_queue(HolderLimits::default());
     world.done(SENDER, deposit(1, record(1, 0)));
     assert_eq!(
