@@ -33,7 +33,7 @@ pub(super) struct ListArgs {
 
 #[derive(clap::Args)]
 pub(super) struct ShowArgs {
-    /// The message's id, or the beginning of it
+    /// The message's id, or a prefix of it
     id: String,
     /// Save it as this file; `-` is standard output
     #[arg(long, short, value_name = "FILE")]
@@ -45,7 +45,7 @@ pub(super) struct ShowArgs {
 
 #[derive(clap::Args)]
 pub(super) struct DeleteArgs {
-    /// The messages' ids, or the beginnings of them
+    /// The messages' ids, or prefixes of them
     #[arg(required_unless_present = "older", conflicts_with = "older")]
     ids: Vec<String>,
     /// Delete read messages older than this, such as 30d

@@ -23,12 +23,12 @@ pub(super) enum OutboxCommand {
     List,
     /// Show a message in the outbox; needs no network
     Show {
-        /// The message's id, or the beginning of it
+        /// The message's id, or a prefix of it
         id: String,
     },
     /// Take messages back: one that no relay has is never sent; needs no network
     Cancel {
-        /// The messages' ids, or the beginnings of them
+        /// The messages' ids, or prefixes of them
         #[arg(required = true)]
         ids: Vec<String>,
     },
