@@ -71,7 +71,7 @@ fn violations(world: &World) -> u64 {
 }
 
 #[test] // §3.1
-fn every_kind_of_tampering_kills_the_circuit_and_the_message_still_arrives() {
+fn tampering_kills_the_circuit_and_the_message_still_arrives() {
     let mut tampered = 0;
     for (seed, kind) in [(60, Tampering::Flip(200)), (62, Tampering::Inject)] {
         for hostile in 0..8 {

@@ -79,7 +79,7 @@ fn an_owner_who_was_away_for_three_days_receives_at_the_first_try() {
 }
 
 #[test] // §8.3(9)
-fn a_follower_whose_machine_slept_for_three_days_goes_on() {
+fn a_follower_whose_machine_slept_for_three_days_continues() {
     let (mut world, _) = with_message(910, 8);
     listen(&mut world, true);
     world.run_for(Duration::from_secs(20));

@@ -231,7 +231,7 @@ fn is_held_by_two(world: &World, sent: MessageId) -> bool {
 }
 
 #[test] // §10.5(1)
-fn a_client_that_ends_as_soon_as_two_have_a_message_knows_that_the_next_time() {
+fn a_client_that_ends_once_two_have_a_message_remembers_it() {
     let (mut world, sent) = send_past_a_dead_holder(38).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
     assert!(
@@ -273,7 +273,7 @@ fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
 }
 
 #[test] // §10.2: several commands of one profile fetch through one client
-fn whoever_listens_again_is_told_only_after_another_look_and_ends_no_subscription() {
+fn listening_again_looks_again_and_ends_no_subscription() {
     let mut world = World::new(39).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     let caught_up = |world: &World| {
@@ -318,7 +318,7 @@ fn whoever_listens_again_is_told_only_after_another_look_and_ends_no_subscriptio
 }
 
 #[test] // §10.2
-fn copies_are_told_once_and_the_owner_hears_that_all_is_read() {
+fn copies_are_reported_once_and_the_owner_learns_that_all_is_read() {
     for is_interactive in [true, false] {
         let mut world = World::new(37).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
@@ -422,7 +422,7 @@ fn send_on_a_full_disk(world: &mut World) -> MessageId {
 }
 
 #[test] // §10.5(1)
-fn a_message_that_is_delivered_though_the_disk_is_full_is_not_called_unsent() {
+fn a_message_delivered_in_spite_of_a_full_disk_is_not_unsent() {
     let mut world = World::new(42).relays(8).clients(2);
     let sent = send_on_a_full_disk(&mut world);
     let is_held =
@@ -449,7 +449,7 @@ fn a_message_that_is_delivered_though_the_disk_is_full_is_not_called_unsent() {
 }
 
 #[test] // §10.5(1)
-fn a_message_of_unknown_fate_is_in_doubt_while_the_disk_is_full_and_goes_out_once_there_is_room() {
+fn a_message_in_doubt_goes_out_once_the_disk_has_room() {
     let mut world = World::new(43).relays(8).clients(2);
     let sent = send_on_a_full_disk(&mut world);
     for number in 0..8 {

@@ -199,7 +199,7 @@ fn is_told_of_clock(world: &World, client: ClientName, ahead: i64) -> bool {
 }
 
 #[test] // §1.6, §6.4
-fn a_client_with_a_wrong_clock_says_so_and_draws_nothing_anew() {
+fn a_client_with_a_wrong_clock_warns_and_draws_nothing_anew() {
     for (seed, ahead) in [
         (31, 3 * HOUR),
         (32, 2 * DAY),

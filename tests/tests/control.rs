@@ -461,7 +461,7 @@ fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
 }
 
 #[test] // §8.2
-fn what_was_outdone_by_a_clock_that_was_ahead_is_outdone_again_once_that_is_set_back() {
+fn a_descriptor_outdone_by_a_fast_clock_is_outdone_again_later() {
     let mut relay = with_client(0);
     for (number, ahead) in [(1, 30 * 24 * 3600), (2, 0)] {
         relay.set_clock(ahead);
@@ -489,7 +489,7 @@ fn what_was_outdone_by_a_clock_that_was_ahead_is_outdone_again_once_that_is_set_
 }
 
 #[test] // §1.6
-fn the_operator_hears_of_a_clock_that_differs_once_and_when_it_agrees_again() {
+fn the_operator_hears_once_that_a_clock_differs_and_when_it_agrees() {
     let mut relay = LoneRelay::new(1);
     let neighbour = relay.neighbours[0].id;
     relay.link_up(NEXT, Some(neighbour), false);
@@ -560,7 +560,7 @@ fn relays_of_one_address_group_have_one_voice_about_a_clock() {
 }
 
 #[test] // §2.4(7)
-fn strangers_are_asked_where_there_is_nobody_else_and_are_not_called_right() {
+fn strangers_clocks_count_where_there_is_nobody_else() {
     let mut relay = LoneRelay::new(0);
     for number in 1..6 {
         relay.link_up_with_clock(
@@ -649,7 +649,7 @@ fn a_full_table_of_inbox_descriptors_drops_what_is_over_first() {
 }
 
 #[test] // §8.4
-fn a_table_that_was_filled_while_the_clock_was_ahead_takes_others_when_it_is_right() {
+fn a_table_filled_by_a_fast_clock_has_room_when_it_is_right() {
     let mut relay = with_client(0);
     let published = Some(DirectoryReply::Published);
     relay.pass(Duration::from_secs(25 * 3600));
@@ -667,7 +667,7 @@ fn a_table_that_was_filled_while_the_clock_was_ahead_takes_others_when_it_is_rig
 }
 
 #[test] // §8.1
-fn a_relay_that_moved_says_so_at_once_but_nothing_that_others_would_not_believe() {
+fn a_relay_that_moved_publishes_at_once_what_others_will_believe() {
     let mut relay = with_client(0);
     let (moment, before) = (relay.moment(), relay.control.descriptor().to_vec());
     let elsewhere: Vec<SocketAddr> = vec![

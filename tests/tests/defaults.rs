@@ -45,7 +45,7 @@ fn told_at(world: &World, client: ClientName, is_it: impl Fn(&Notice) -> bool) -
 }
 
 #[test] // §2.6(1), §2.6(2)
-fn links_of_clients_are_padded_both_ways_and_links_between_relays_kept_alive() {
+fn links_of_clients_are_padded_and_links_between_relays_kept_alive() {
     const IDLE_SECONDS: u64 = 300;
     let mut world = world(71);
     world.create_inbox(BOB, "help");

@@ -38,7 +38,7 @@ fn all_relays_crash_right_after_a_message_is_held() {
 }
 
 #[test] // §10.5: the outbox is durable
-fn a_sender_that_dies_goes_on_where_it_was() {
+fn a_sender_that_dies_continues_where_it_was() {
     let mut world = World::new(12).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     let id = world.send(ALICE, &address, b"later".to_vec());

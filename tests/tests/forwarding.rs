@@ -105,7 +105,7 @@ fn arrived(cell: &Cell, buffer: &mut Cell) {
 }
 
 #[test] // §3.2
-fn a_relay_that_passes_cells_away_from_the_origin_allocates_and_copies_nothing() {
+fn a_cell_passed_forward_is_neither_copied_nor_allocated() {
     let (mut origin, mut hops) = circuit();
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let (mut cell, mut buffer) = (Cell::blank(), Cell::blank());
@@ -135,7 +135,7 @@ fn a_relay_that_passes_cells_away_from_the_origin_allocates_and_copies_nothing()
 }
 
 #[test] // §3.4
-fn a_relay_that_passes_cells_toward_the_origin_allocates_and_copies_nothing() {
+fn a_cell_passed_backward_is_neither_copied_nor_allocated() {
     let (mut origin, mut hops) = circuit();
     let mut terminal = AddLayer::new(key(20, HOPS_MAX));
     let mut cell = Cell::blank();

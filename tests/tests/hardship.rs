@@ -49,7 +49,7 @@ fn guards_of(world: &World) -> BTreeSet<RelayId> {
 }
 
 #[test] // §6.4, §10.5
-fn half_of_the_network_starts_again_at_once_and_messages_go_on() {
+fn messages_survive_a_restart_of_half_of_the_network() {
     for seed in [501, 502, 503] {
         let mut world = World::new(seed).relays(12).clients(2);
         let address = world.create_inbox(BOB, "help");

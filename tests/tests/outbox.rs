@@ -79,7 +79,7 @@ fn send_and_end(world: &mut World, address: &InboxAddress) -> MessageId {
 }
 
 #[test] // §10.5(2)
-fn one_holder_is_told_within_seconds_and_the_second_is_left_to_whichever_client_comes_next() {
+fn one_holder_has_it_within_seconds_and_the_next_client_does_the_rest() {
     let mut world = default_world(81);
     let address = world.create_inbox(BOB, "help");
     let sent = send_and_end(&mut world, &address);
@@ -130,7 +130,7 @@ fn short_runs_neither_hurry_the_second_deposit_nor_put_it_off() {
 }
 
 #[test] // §10.5(2)
-fn where_two_of_three_holders_are_dead_that_is_told_within_seconds_of_the_second_try() {
+fn two_dead_holders_of_three_are_reported_within_seconds() {
     for seed in 83..87 {
         let mut world = default_world(seed);
         let address = world.create_inbox(BOB, "help");
@@ -312,7 +312,7 @@ fn short_runs_replace_all_mailboxes_soon_where_nobody_can_write_any_more() {
 }
 
 #[test] // §10.5(6): in a network's first seconds a few inboxes go out with fewer mailboxes than they are to have
-fn one_short_run_makes_the_mailboxes_that_an_inbox_lacks_and_publishes_them() {
+fn one_short_run_makes_and_publishes_missing_mailboxes() {
     let count = |world: &World| {
         world
             .client(BOB)
@@ -407,7 +407,7 @@ fn two_copies_of_a_profile_notice_each_other_and_do_not_fight() {
 }
 
 #[test] // §9.3(6)
-fn a_backup_that_was_restored_says_so_and_takes_mail_again() {
+fn a_restored_backup_warns_and_receives_mail_again() {
     let mut world = World::new(92).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     end(&mut world, BOB);

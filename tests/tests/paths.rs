@@ -159,7 +159,7 @@ fn guards_used(world: &World) -> BTreeSet<RelayId> {
 }
 
 #[test] // §6.4(7), §6.4(9)
-fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once() {
+fn an_outage_is_reported_at_once_and_so_is_its_end_noticed() {
     let mut world = World::new(305).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     assert!(
@@ -189,7 +189,7 @@ fn when_nothing_answers_that_is_said_at_once_and_what_comes_back_is_used_at_once
 }
 
 #[test] // §6.4(9), §8.3
-fn a_seed_that_is_still_there_tells_where_the_others_are() {
+fn a_seed_that_still_runs_leads_back_to_the_others() {
     for seed in [306, 307, 308, 309] {
         let mut world = World::new(seed).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
@@ -259,7 +259,7 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
 }
 
 #[test] // §6.4(10)
-fn where_every_guard_lies_few_circuits_are_made_and_what_is_known_is_said() {
+fn where_every_guard_lies_few_circuits_are_made_and_that_is_reported() {
     let mut world = World::new(315).relays(10).clients(2);
     let address = world.create_inbox(BOB, "help");
     assert!(
@@ -408,7 +408,7 @@ fn a_follower_that_slept_hears_again_within_seconds() {
 }
 
 #[test] // §10.2
-fn a_follower_whose_link_breaks_while_it_probes_subscribes_again_within_seconds() {
+fn a_follower_whose_link_breaks_subscribes_again_within_seconds() {
     for seconds_in in [3, 20, 31, 37, 45, 52, 58] {
         let mut world = World::new(340 + seconds_in).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
@@ -459,7 +459,7 @@ fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
 }
 
 #[test] // §6.4(9), §6.4(10)
-fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_built() {
+fn where_one_relay_is_left_no_circuits_is_reported_within_seconds() {
     for left in [0, 3, 6] {
         let mut world = World::new(354).relays(8).clients(2);
         let address = world.create_inbox(BOB, "help");
@@ -492,7 +492,7 @@ fn where_one_relay_is_left_it_is_said_within_seconds_that_no_circuit_can_be_buil
 }
 
 #[test] // §8.3(9a)
-fn a_client_that_lost_its_view_offline_dials_few_relays_and_finds_the_network_again() {
+fn a_client_that_lost_its_view_dials_few_relays_and_recovers() {
     let mut world = World::with_overlay(362, default_params())
         .relays(60)
         .clients(1);

@@ -124,7 +124,7 @@ const DEEDS: [Deed; 4] = [
 ];
 
 #[test] // §6.4(10), §6.4(11)
-fn a_guard_that_breaks_circuits_is_left_for_another_whatever_it_does_to_them() {
+fn a_guard_that_breaks_circuits_in_any_way_is_left_for_another() {
     for (seed, deed) in (401..).zip(DEEDS) {
         let Trial {
             world,
@@ -151,7 +151,7 @@ fn a_guard_that_breaks_circuits_is_left_for_another_whatever_it_does_to_them() {
 }
 
 #[test] // §6.4(10), §6.4(11)
-fn a_layer_2_relay_that_breaks_circuits_is_avoided_and_the_guard_does_not_pay_for_it() {
+fn an_l2_that_breaks_circuits_is_avoided_at_no_cost_to_the_guard() {
     for (seed, deed) in (411..).zip(DEEDS) {
         let Trial {
             world,

@@ -88,7 +88,7 @@ fn numbered(count: u8) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn who_sends_beside_a_stopped_command_hears_the_id_of_what_is_in_the_outbox() {
+fn a_send_beside_a_stopped_command_prints_the_id_in_the_outbox() {
     let fleet = Fleet::new(5);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
@@ -190,7 +190,7 @@ fn beside_a_follower_everything_else_works() {
 }
 
 #[test]
-fn guests_go_on_when_the_driver_is_killed() {
+fn guests_continue_when_the_driver_is_killed() {
     let fleet = Fleet::new(6);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
