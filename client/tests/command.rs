@@ -452,7 +452,7 @@ fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
         "{shown:?}"
     );
 
-    // What there is to do without an inbox is done, and that no relay answers is said.
+    // The command does the work that needs no inbox, and reports that no relay answers.
     let received = place.run(&["receive", "--timeout", "1"]);
     assert_eq!(code(&received), 69, "{received:?}");
     assert!(

@@ -81,7 +81,7 @@ async fn texts(client: &Client, is_unread: bool) -> Vec<(String, String)> {
 #[tokio::test]
 async fn a_profile_of_7e4259e_keeps_its_inboxes_messages_and_outbox() {
     let (_folder, dir) = copy_with_key_file();
-    // Twice: what the first opening brings along, the second reads.
+    // Twice: the second opening reads what the first has upgraded.
     for _ in 0..2 {
         let client = open(&dir, None).await;
         assert_eq!(address(&client, "help").await.as_deref(), Some(HELP));

@@ -107,7 +107,7 @@ fn id(message: &Value) -> &str {
     message["id"].as_str().unwrap()
 }
 
-/// What `receive` says besides messages: of this place's profile, or of a copy of it.
+/// The output of `receive` besides messages, for this place's profile or for a copy of it.
 fn receive_as(place: &Place, copy: Option<&str>) -> String {
     let mut words = vec!["receive"];
     let dir = copy.map(|name| place.path(name));

@@ -1,5 +1,5 @@
-//! What inboxes are built of does what its specifications say: Tor's key blinding, X-Wing, bech32m,
-//! and HPKE over them.
+//! The primitives of inboxes meet their specifications: Tor's key blinding, X-Wing, bech32m, and
+//! HPKE over them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -137,7 +137,9 @@ fn hkdf_agrees_with_the_rfc() {
     }
 }
 
-#[test] // RFC 5869 §2.2: extracting is HMAC with the salt as key; and the hashes of "abc", FIPS 180-2 and FIPS 202
+// RFC 5869 §2.2: extracting is HMAC with the salt as key; and the hashes of "abc", FIPS 180-2 and
+// FIPS 202.
+#[test]
 fn hashes_agree_with_their_standards() {
     let abc_sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let abc_sha3 = "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532";

@@ -1,4 +1,4 @@
-//! What peers send: any bytes are either read or refused, and what is read is what was written.
+//! Decoders: any bytes are either read or refused, and a value survives encoding.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

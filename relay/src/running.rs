@@ -375,7 +375,8 @@ async fn open_store(data_dir: &Path) -> Result<Opened, StartError> {
     let path = data_dir.join(STORE_FILE);
     warn_of_lost_store(data_dir, &path);
     let answers = untaken.clone();
-    let on_done = Box::new(move |done| drop(answers.send(done))); // nobody listens any more once the relay stops
+    // Nobody listens any more once the relay stops.
+    let on_done = Box::new(move |done| drop(answers.send(done)));
     let (store, restored) = tokio::task::spawn_blocking(move || Store::open(&path, on_done))
         .await
         .map_err(|_| StartError::Stopped)?

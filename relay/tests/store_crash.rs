@@ -1,7 +1,7 @@
-//! A store's process is killed in the middle of its work: what it acknowledged is there, and
+//! A store's process is killed in the middle of its work: every acknowledged write is there, and
 //! nothing is torn (§10.1).
 //!
-//! The child is this test program again, told by its environment to deposit until it is killed.
+//! The child is this test program again, which its environment has deposit until it is killed.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test program")]
 

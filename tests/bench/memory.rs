@@ -93,7 +93,8 @@ async fn start(relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchErro
 
 async fn links(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Result<(), BenchError> {
     let (relay, _) = relays.path()?;
-    let mut probes = vec![Probe::dial(&relay.peer).await?]; // the first also pays for what all links share
+    // The first also pays for what all links share.
+    let mut probes = vec![Probe::dial(&relay.peer).await?];
     let before = settled_bytes(&relay.process).await;
     for _ in 0..plan.idle_links {
         probes.push(Probe::dial(&relay.peer).await?);
@@ -136,7 +137,8 @@ async fn circuits(plan: &Plan, relays: &Relays, report: &mut Report<'_>) -> Resu
     for _ in 0..BUILDERS {
         let mut probe = Probe::dial(&relay.peer).await?;
         for target in &targets {
-            probe.build(std::slice::from_ref(target)).await?; // both links have carried a circuit before
+            // Both links have carried a circuit before.
+            probe.build(std::slice::from_ref(target)).await?;
         }
         probes.push(probe);
     }

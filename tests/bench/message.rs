@@ -301,7 +301,8 @@ async fn cold(
         if let Some(umbel) = &umbel {
             let sending = send_by_process(umbel, &path, address);
             processes.push(ms(within(Step::Message, sending).await?));
-            empty(&path).await?; // what the process left there would be sent in the next sample's time
+            // What the process left there would be sent in the next sample's time.
+            empty(&path).await?;
         }
         fresh.push(ms(
             within(Step::Circuit, start_fresh(dir, number, peers)).await?

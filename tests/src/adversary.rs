@@ -1,4 +1,4 @@
-//! What a hostile relay does to the cells it sends on: the relay itself is the real one, its cells
+//! A hostile relay's tampering with the cells it sends: the relay itself is the real one, its cells
 //! are not.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
 use crate::shells::relay::RelayEffect;
 use crate::world::network::EndId;
 
-/// What is done to relay cells that leave a relay.
+/// The tampering with relay cells that leave a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tampering {
     /// One bit of the body is flipped, at this byte.
@@ -27,7 +27,7 @@ pub enum Tampering {
     Inject,
 }
 
-/// What became of a cell that was sent a second time, where it got to.
+/// The fate of a cell that was sent a second time, where it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopyFate {
     /// The node that it came to saw that a rule was broken.
@@ -74,7 +74,7 @@ impl Adversary {
         }
     }
 
-    /// What leaves on this link in place of this cell.
+    /// The cells that leave on this link in place of this one.
     pub fn send(
         &mut self,
         end: EndId,

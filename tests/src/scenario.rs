@@ -1,5 +1,5 @@
-//! What most tests begin with: Alice, who sends, and Bob, who has an inbox called "help"; and the
-//! networks that they are in.
+//! The beginning of most tests: Alice, who sends, and Bob, who has an inbox called "help"; and
+//! their networks.
 
 use std::collections::BTreeSet;
 
@@ -50,13 +50,13 @@ pub fn listen(world: &mut World, is_interactive: bool) {
     );
 }
 
-/// Whether Alice was told that as many holders as are wanted have her message.
+/// Whether a notice told Alice that as many holders as wanted have her message.
 pub fn is_held(world: &World, sent: MessageId) -> bool {
     let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, wanted } if *id == sent && holders >= wanted);
     world.has_notice(ALICE, is_it)
 }
 
-/// Whether Alice was told that at least this many holders have her message.
+/// Whether a notice told Alice that at least this many holders have her message.
 pub fn is_held_by(world: &World, sent: MessageId, holders_min: usize) -> bool {
     let is_it = |notice: &Notice| matches!(notice, Notice::Held { id, holders, .. } if *id == sent && *holders >= holders_min);
     world.has_notice(ALICE, is_it)

@@ -11,7 +11,7 @@ use umbel_tests::adversary::{Adversary, positions};
 use umbel_tests::scenario::{ALICE, BOB, has_come, listen};
 use umbel_tests::{CopyFate, RelayName, Tampering, World};
 
-/// One relay tampers with one cell that it sends on while a message is in flight; what followed.
+/// One relay tampers with one cell that it sends on while a message is in flight; the consequences.
 fn tamper(seed: u64, hostile: RelayName, tampering: Tampering, spare: usize) -> Outcome {
     let mut world = World::new(seed).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
@@ -49,7 +49,7 @@ fn tamper(seed: u64, hostile: RelayName, tampering: Tampering, spare: usize) -> 
 struct Outcome {
     tampered: bool,
     killed: bool,
-    /// What became of the cell that was sent a second time, if one was.
+    /// The fate of the cell that was sent a second time, if one was.
     copies: Vec<CopyFate>,
 }
 
@@ -88,8 +88,9 @@ fn tampering_kills_the_circuit_and_the_message_still_arrives() {
     );
 }
 
-#[test] // §3.1: the copy is followed to where it ends. A relay ends a circuit of its own when it has its answer, and finds a copy
-// of the answer stale (§4.4); whoever else gets one notices.
+// §3.1: the copy is followed to where it ends. A relay ends its own circuit when it has its answer,
+// and finds a copy of the answer stale (§4.4); any other node that gets a copy notices.
+#[test]
 fn a_replayed_cell_is_never_taken() {
     let mut noticed = 0;
     for (seed, spare) in [(61, 3), (63, 0), (64, 8)] {

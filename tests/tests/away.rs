@@ -1,5 +1,5 @@
-//! Relays and clients that were away for longer than descriptors live: what they knew brings them
-//! back.
+//! Relays and clients that were away for longer than descriptors live: their stored knowledge
+//! brings them back.
 
 #![allow(clippy::expect_used, reason = "a test that fails panics")]
 
@@ -40,7 +40,7 @@ fn with_message(seed: u64, relays: usize) -> (World, MessageId) {
     (world, sent)
 }
 
-/// What Bob was told since `from`.
+/// Bob's notices since `from`.
 fn told(world: &World, from: umbel_proto::time::Instant) -> impl Iterator<Item = &Notice> {
     world
         .client(BOB)
@@ -146,7 +146,9 @@ fn with_all_relays_moved(seed: u64) -> (World, InboxAddress) {
     (world, address)
 }
 
-#[test] // §8.3(9): where every relay moved, the address that the user names is dialled, whoever is there and however often others failed
+// §8.3(9): every relay moved. The client dials the address that the user names, even after failures
+// and whoever answers there.
+#[test]
 fn a_seed_at_a_new_address_brings_a_client_back_that_failed_before() {
     let (mut world, address) = with_all_relays_moved(925);
     world.command(ALICE, Command::Flush);

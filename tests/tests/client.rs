@@ -1,4 +1,4 @@
-//! What a client does about relays that are gone, and what it keeps to while nothing happens.
+//! A client whose relays are gone, and a client in which nothing happens.
 
 use std::collections::BTreeSet;
 

@@ -180,7 +180,7 @@ fn assert_all_mail_comes(world: &mut World, owner: ClientName) {
     );
 }
 
-/// What a client keeps that must not be drawn anew: guard, paths, relays known, inboxes.
+/// State of a client that must not be drawn anew: guard, paths, relays known, inboxes.
 fn kept(world: &World, client: ClientName) -> (Option<Vec<u8>>, usize, usize) {
     let disk = &world.client(client).disk;
     (

@@ -43,7 +43,7 @@ struct Client {
     circuit: OriginCircuit,
     circ: CircId,
     rng: ChaCha20Rng,
-    /// What was destroyed, and never is twice.
+    /// Whether it was destroyed, which must happen only once.
     is_destroyed: bool,
 }
 
@@ -367,7 +367,7 @@ fn what_a_relay_wants_done_comes_in_one_order_however_it_came_about() {
     assert_eq!(kinds, ["table", "cell", "link", "work", "news", "store"]);
 }
 
-/// What a directory relay says when this is published, once the store has committed if `commits`.
+/// A directory relay's reply to this descriptor, once the store has committed if `commits`.
 fn publish(
     relay: &mut LoneRelay,
     client: &mut Client,

@@ -15,8 +15,7 @@ use umbel_tests::world::network::{EndId, Node};
 use umbel_tests::{ClientName, World};
 
 const RELAYS: usize = 10;
-/// How long `umbel send` waits unless it is told otherwise: for one holder, and for all that are
-/// wanted.
+/// How long `umbel send` waits by default: for one holder, and for all that are wanted.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 const SEND_TIMEOUT_ALL: Duration = Duration::from_secs(300);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -34,7 +33,7 @@ fn world(seed: u64) -> World {
         .clients(2)
 }
 
-/// When a client was first told something like this.
+/// The time of a client's first such notice.
 fn told_at(world: &World, client: ClientName, is_it: impl Fn(&Notice) -> bool) -> Option<Instant> {
     world
         .client(client)
@@ -180,7 +179,7 @@ fn a_follower_is_pushed_each_message_after_a_delay_of_its_own() {
     );
 }
 
-#[test] // §8.3(9a), §10.1(6): the network goes on, the owner is not there
+#[test] // §8.3(9a), §10.1(6): the network continues while the owner is away
 fn an_owner_who_was_away_for_days_receives() {
     for (seed, days) in [(200, 3), (201, 9)] {
         let mut world = world(seed);
@@ -272,7 +271,7 @@ fn as_many_inboxes_as_there_may_be_are_followed() {
     );
 }
 
-#[test] // §9.4(3): what somebody waits for comes before what nobody does
+#[test] // §9.4(3): work that somebody waits for comes first
 fn an_inbox_is_made_at_once_while_many_are_published() {
     let (mut world, _) = follow_many(402, 30);
     world.run_for(Duration::from_secs(2));

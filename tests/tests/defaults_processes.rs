@@ -24,8 +24,8 @@ const RELAYS: usize = 10;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(170);
 
-/// Until a newcomer hears of all relays from its seeds: each relay passes news on within seconds
-/// (§8.3(10)), and each was the seed of the next, so that news may have many relays to pass.
+/// The time in which a newcomer learns of all relays from its seeds: each relay passes news on
+/// within seconds (§8.3(10)). Each was the seed of the next, so news may have many relays to pass.
 fn settle(fleet: &Fleet) {
     let gives_up_at = Instant::now() + PATIENCE;
     for attempt in 0.. {

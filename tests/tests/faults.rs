@@ -56,7 +56,7 @@ fn a_sender_that_dies_continues_where_it_was() {
     );
 }
 
-#[test] // §10.5(1): sent and stored at once, told when stored
+#[test] // §10.5(1): sent and stored at once, reported when stored
 fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
     let mut was_lost = false;
     for lived in [0, 1, 2, 3, 5, 8, 13, 30, 80, 200, 400] {
@@ -320,7 +320,8 @@ fn mailboxes_that_holders_lost_are_replaced() {
     );
 }
 
-#[test] // §10.5(6): a holder that stays away is replaced, by a client that runs for a moment now and then too
+// §10.5(6): a holder that stays away is replaced, also by a client that runs for short moments.
+#[test]
 fn a_mailbox_out_of_reach_is_replaced_over_short_runs() {
     let mut world = patient_world(72, Duration::from_secs(120));
     world.create_inbox(BOB, "help");

@@ -1,5 +1,5 @@
-//! What a cell costs a relay that only passes it on: no allocation and no copy, in either direction
-//! (docs/architecture.md).
+//! The cost of a cell in a relay that only passes it on: no allocation and no copy, in either
+//! direction (docs/architecture.md).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -84,7 +84,7 @@ fn circuit() -> (OriginLayers, Vec<Hop>) {
     (origin, (1..=HOPS_MAX).map(hop).collect())
 }
 
-/// What one cell cost, and where its bytes begin now, counted from where they began.
+/// The cost of one cell, and where its bytes begin now, counted from where they began.
 fn passed(table: &mut LinkTable<usize>, cell: &mut Cell, to: usize) -> (u64, usize) {
     let before = ptr::from_ref(cell.as_bytes()) as usize;
     let mut is_onward = false;

@@ -1,5 +1,5 @@
-//! Holders that are hostile to the owner of a mailbox: what they do costs them the mailbox, and the
-//! owner little.
+//! Holders that are hostile to the owner of a mailbox: it costs them the mailbox, and the owner
+//! little.
 
 use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::network::Network;
@@ -14,8 +14,8 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// Bob, who follows an inbox, with a holder of it that is not the guard he uses; what fails is
-/// tried again after up to `retry_max`.
+/// Bob, who follows an inbox, with a holder of it that is not his guard; failures are retried after
+/// up to `retry_max`.
 fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, RelayName) {
     let mut overlay = Network::local();
     overlay.params.retry_max = retry_max;

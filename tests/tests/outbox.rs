@@ -55,7 +55,7 @@ fn is_planned(notice: &Notice, sent: MessageId) -> bool {
     matches!(notice, Notice::Scheduled { id, .. } if *id == sent)
 }
 
-/// Ends a client as a command ends: what is to be stored is.
+/// Ends a client as a command ends: pending writes are committed.
 fn end(world: &mut World, client: ClientName) {
     world.command(client, Command::Stop);
     world.run_for(Duration::from_millis(100));
@@ -311,7 +311,8 @@ fn short_runs_replace_all_mailboxes_soon_where_nobody_can_write_any_more() {
     );
 }
 
-#[test] // §10.5(6): in a network's first seconds a few inboxes go out with fewer mailboxes than they are to have
+// §10.5(6): in a network's first seconds a few inboxes are published with too few mailboxes.
+#[test]
 fn one_short_run_makes_and_publishes_missing_mailboxes() {
     let count = |world: &World| {
         world
@@ -411,8 +412,8 @@ fn a_restored_backup_warns_and_receives_mail_again() {
     let mut world = World::new(92).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     end(&mut world, BOB);
-    // Bob goes on for some runs in which he receives, each with a revision of its own; then his
-    // disk is lost, and a copy from before comes back.
+    // Bob receives in some more runs, each with a revision of its own; then his disk is lost, and a
+    // copy from before comes back.
     let backup = world.copy_client(BOB);
     world.crash_client(backup);
     for _ in 0..3 {

@@ -1,5 +1,4 @@
-//! What a client does about guards that are gone, that lie or that come back, and about more
-//! mailboxes than circuits.
+//! Guards that are gone, that lie or that come back, and more mailboxes than circuits.
 
 use std::collections::BTreeSet;
 
@@ -64,8 +63,7 @@ fn send_and_wait(world: &mut World, address: &InboxAddress, within: Duration) ->
     world.run_until(within, |world| is_held_by(world, sent, 1))
 }
 
-/// Whether Alice builds a circuit soon. What is delivered depends on more: a dead guard may be a
-/// holder too.
+/// Whether Alice builds a circuit soon. Delivery depends on more: a dead guard may be a holder too.
 fn finds_a_guard(world: &mut World) -> bool {
     let before = built_count(world, 3);
     world.run_until(seconds(15), |world| {
@@ -427,7 +425,8 @@ fn a_follower_whose_link_breaks_subscribes_again_within_seconds() {
     }
 }
 
-#[test] // §6.4(12): three seconds after it should have said something at the latest; the rest is for the next guard
+// §6.4(12): at the latest three seconds after its padding was due; the rest is for the next guard.
+#[test]
 fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
     for (seed, overlay, within) in [
         (351, Network::local(), 35),

@@ -1,5 +1,5 @@
-//! What only real processes on real sockets show: the commands, the disk, the signals, the bytes on
-//! the wire.
+//! Properties that only real processes on real sockets show: the commands, the disk, the signals,
+//! the bytes on the wire.
 
 #![allow(
     clippy::expect_used,
@@ -173,7 +173,7 @@ fn tap(to: SocketAddr) -> (u16, Arc<Mutex<Vec<Conversation>>>) {
     (port, heard)
 }
 
-/// What went over one connection.
+/// The bytes of one connection.
 #[derive(Clone, Default)]
 struct Conversation {
     asked: Arc<Mutex<Vec<u8>>>,
@@ -214,10 +214,10 @@ fn server_hello_extension(record: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-#[test] // §2: what a wire shows
+#[test] // §2
 fn a_wire_shows_tls_13_with_x25519mlkem768_and_nothing_in_the_clear() {
     let mut fleet = Fleet::new(5);
-    // Behind this relay's advertised address is a tap: whoever dials it, relay or client, is heard.
+    // This relay advertises the address of a tap, which records every dialler, relay or client.
     let listen = {
         let probe = TcpListener::bind((fleet.host.as_str(), 0)).expect("a port");
         probe.local_addr().expect("bound")

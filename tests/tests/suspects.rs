@@ -31,7 +31,7 @@ fn notice_count(world: &World) -> usize {
     world.client(ALICE).notices.len()
 }
 
-/// What a hostile relay does at each place, counted from 1.
+/// A hostile relay's behaviour at each place, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deed {
     DestroysExtends,

@@ -120,7 +120,8 @@ impl FromStr for InboxAddress {
             .zip(payload)
             .for_each(|(to, from)| *to = from);
         let address = Self::from_key(&key)?;
-        let is_canonical = address.to_text().eq_ignore_ascii_case(text); // the last character's spare bit is zero
+        // The last character's spare bit is zero.
+        let is_canonical = address.to_text().eq_ignore_ascii_case(text);
         if is_canonical {
             Ok(address)
         } else {

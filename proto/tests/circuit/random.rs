@@ -11,7 +11,7 @@ use umbel_proto::message::{Credit, Data, DataFlags, RelayMsg, Service, StreamId}
 
 use crate::chain::Chain;
 
-/// What one end does, or what the links let pass.
+/// An action of one end, or of the links between them.
 #[derive(Debug, Clone)]
 enum Act {
     Open { len: usize, fin: bool },
@@ -47,7 +47,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What passed one way on one stream, by the account of its speaker and of its listener.
+/// The frames that passed one way on one stream, as their speaker and their listener recorded them.
 #[derive(Debug, Default)]
 struct Half {
     said: Vec<Vec<u8>>,

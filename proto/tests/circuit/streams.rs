@@ -40,7 +40,7 @@ fn data(stream: u16, flags: DataFlags, bytes: &[u8]) -> RelayMsg<'_> {
     })
 }
 
-/// What a fresh terminal says to the last of these messages; it takes all before.
+/// A fresh terminal's verdict on the last of these messages; it accepts all before.
 fn terminal_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     let mut chain = Chain::built(1);
     let (last, before) = messages.split_last().unwrap();
@@ -50,8 +50,8 @@ fn terminal_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     chain.terminal().handle_message([0; 16], last)
 }
 
-/// What an origin that opened stream 1 with a finished request says to the last of these; it takes
-/// all before.
+/// The verdict on the last of these of an origin that opened stream 1 with a finished request; it
+/// accepts all before.
 fn origin_says(messages: &[RelayMsg<'_>]) -> Result<(), Violation> {
     let mut chain = Chain::rogue();
     chain
@@ -344,7 +344,7 @@ fn a_message_keeps_to_its_direction_s_length() {
     );
 }
 
-#[test] // §7.1(7): a reset is answered by a reset, and what crossed it is let go by
+#[test] // §7.1(7): a reset is answered by a reset; messages that crossed it are discarded
 fn the_terminal_resets_a_stream_that_still_sends() {
     let mut chain = Chain::built(2);
     let stream = chain

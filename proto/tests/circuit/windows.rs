@@ -7,8 +7,8 @@ use crate::chain::{Chain, Destroyed};
 
 static BULK: [u8; 190_000] = [5; 190_000];
 
-/// What the origin sends while nothing comes back: it is given to the terminal, whose cells are
-/// left where they are.
+/// Gives the terminal all that the origin can send, leaves the terminal's cells where they are, and
+/// counts.
 fn send_unanswered(chain: &mut Chain) -> usize {
     let mut cells = 0;
     while let Some(cell) = chain.origin.poll_cell(&mut chain.rng) {
@@ -119,7 +119,7 @@ fn the_window_grows_to_512_while_that_is_allowed() {
         let mut cells = 0;
         for _ in 0..40 {
             cells += fill_unanswered(&mut chain, stream);
-            // What was begun is said, and all credits come back.
+            // The begun frame is finished, and all credits come back.
             let before = chain.origin.cells_sent();
             chain.run().unwrap();
             cells += (chain.origin.cells_sent() - before) as usize;

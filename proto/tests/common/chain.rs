@@ -216,7 +216,7 @@ impl Chain {
                 by: number,
                 violation,
             };
-            // As a relay does: what comes from a link lies at the front of its buffer.
+            // As in a relay: a cell from a link lies at the front of its buffer.
             let mut arrived = Cell::blank();
             *arrived.as_bytes_mut() = *cell.as_bytes();
             tamper(number, &mut arrived);

@@ -1,5 +1,4 @@
-//! What the tests of this package share: randomness that is written down, and vectors in
-//! hexadecimal.
+//! Shared by the tests of this package: recorded randomness, and vectors in hexadecimal.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use core::convert::Infallible;

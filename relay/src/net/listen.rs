@@ -53,9 +53,11 @@ pub(crate) struct AcceptLimits {
 pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
-    socket.set_reuse_address(true)?; // a relay that starts again need not wait for its old connections
+    // A relay that starts again need not wait for its old connections.
+    socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?; // all addresses are those of both families, whatever the system's default is
+        // All addresses are those of both families, whatever the system's default is.
+        socket.set_only_v6(false)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -278,7 +278,8 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     #[cfg(target_os = "linux")]
     if let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX) {
-        tracing::debug!(%error, "the kernel may hold more of a link's cells than it should"); // the link still works
+        // The link still works.
+        tracing::debug!(%error, "the kernel may hold more of a link's cells than it should");
     }
     Ok(())
 }

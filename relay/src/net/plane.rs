@@ -402,7 +402,8 @@ impl Workers {
             let worked = self.worked_sender.clone();
             self.running += 1;
             tokio::spawn(async move {
-                let tell = |done| drop(worked.send(Worked::Answered(done))); // the relay may have stopped
+                // The relay may have stopped.
+                let tell = |done| drop(worked.send(Worked::Answered(done)));
                 answer_in_turn(&works, |work| answer(&responder, work), tell).await;
                 let _ = worked.send(Worked::JobEnded);
             });

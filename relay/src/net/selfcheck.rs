@@ -147,7 +147,8 @@ fn answer_of(error: &io::Error) -> Answer {
     {
         Some(rustls::Error::InvalidCertificate(_)) => Answer::OtherRelay,
         Some(_) => Answer::NoRelay,
-        None => Answer::Nobody, // the connection broke: this relay, too, closes at once when it has too many
+        // The connection broke: this relay, too, closes at once when it has too many.
+        None => Answer::Nobody,
     }
 }
 

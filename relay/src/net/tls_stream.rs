@@ -97,10 +97,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         if self.ahead.is_empty() {
             ready!(self.ahead.poll_fill(&mut self.socket, cx))?;
         }
-        self.session.read_tls(&mut self.ahead)?; // nothing ahead means the end of the stream, to rustls too
+        // Nothing ahead means the end of the stream, to rustls too.
+        self.session.read_tls(&mut self.ahead)?;
         let processed = self.session.process_new_packets();
         if self.session.wants_write() {
-            let _ = self.poll_send(cx); // an alert or a new key: now if the socket takes it, else with the next cells
+            // An alert or a new key: now if the socket takes it, else with the next cells.
+            let _ = self.poll_send(cx);
         }
         Poll::Ready(
             processed

@@ -106,8 +106,7 @@ async fn a_relay_says_hello_and_its_descriptor_without_waiting() {
     relay.shutdown().await;
 }
 
-/// What comes until the relay says by TLS that it is the end. A connection that merely ends is an
-/// error here.
+/// Reads until the relay's close_notify. A connection that merely ends is an error here.
 async fn rest_of(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
     let mut said = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut said))

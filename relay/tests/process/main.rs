@@ -1,4 +1,5 @@
-//! A relay on real sockets and a real disk: what connects, what may not, and what the command says.
+//! A relay on real sockets and a real disk: who may connect, who may not, and the output of the
+//! command.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,

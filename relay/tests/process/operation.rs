@@ -1,4 +1,4 @@
-//! What an operator sees of a relay that runs: reloads, and what goes wrong around it.
+//! A running relay as its operator sees it: reloads, and failures around it.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -204,8 +204,8 @@ fn two_relays_with_one_identity_are_an_error() {
     assert_eq!((second.stop(), first.stop()), (Some(0), Some(0)));
 }
 
-/// Neither is told of the other: what one says of itself comes back to the other through the
-/// network. Which of them hears of it first is a matter of the second in which they started.
+/// Neither knows the other: one's descriptor comes back to the other through the network. Which of
+/// them notices first depends on the second in which they started.
 #[test]
 fn two_relays_with_one_identity_hear_of_each_other_through_the_network() {
     let (dir, copy, seed_dir) = (folder(), folder(), folder());

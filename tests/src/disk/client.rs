@@ -1,4 +1,4 @@
-//! A client's disk: what is committed survives a crash, what is only written does not.
+//! A client's disk: committed writes survive a crash, others do not.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use umbel_client::core::{Snapshot, StoreOp, StoreTicket};
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 
-/// What a client has written.
+/// The writes of a client.
 #[derive(Default, Clone)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct ClientDisk {
@@ -30,12 +30,12 @@ impl ClientDisk {
         self.pending.push((ticket, op));
     }
 
-    /// What was not committed is gone.
+    /// A crash: uncommitted writes are lost.
     pub fn crash(&mut self) {
         self.pending.clear();
     }
 
-    /// What a client finds when it starts.
+    /// The contents when a client starts.
     pub fn restore(&self) -> Snapshot {
         Snapshot {
             paths: self.paths.clone(),

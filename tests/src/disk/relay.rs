@@ -1,4 +1,4 @@
-//! A relay's disk: what is committed survives a crash, what is only written does not.
+//! A relay's disk: committed writes survive a crash, others do not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, R
 use umbel_proto::time::{Duration, Epoch, WallTime};
 use umbel_relay::control::io::{Restored, StoreDone, StoreOp, StoredOnionKey};
 
-/// What a relay has written.
+/// The writes of a relay.
 #[derive(Default)]
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct RelayDisk {
@@ -57,7 +57,7 @@ impl RelayDisk {
             .collect()
     }
 
-    /// What was not committed is gone.
+    /// A crash: uncommitted writes are lost.
     pub fn crash(&mut self) {
         self.pending.clear();
     }
@@ -72,7 +72,7 @@ impl RelayDisk {
         self.committed.queues.clear();
     }
 
-    /// What a relay finds when it starts.
+    /// The contents when a relay starts.
     pub fn restore(&self) -> Restored {
         let committed = &self.committed;
         let inbox_descriptors = committed.inbox_descriptors.values();

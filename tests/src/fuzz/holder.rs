@@ -1,4 +1,4 @@
-//! Bodies for the holder of mailboxes: what is asked of it, and when its store answers.
+//! Bodies for the holder of mailboxes: the input is the requests, and when the store answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -187,7 +187,7 @@ struct Bench {
     asked: BTreeMap<RequestId, Option<RecordId>>,
     /// Which op puts which record.
     puts: BTreeMap<OpId, RecordId>,
-    /// Records that the holder was told are durable.
+    /// Records whose durability was reported to the holder.
     durable: BTreeSet<RecordId>,
 }
 

@@ -1,4 +1,4 @@
-//! A body for a client's outbox: what its user does, and when its store answers.
+//! A body for a client's outbox: the input is the user's actions, and when the store answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ use crate::disk::ClientDisk;
 
 /// Messages sent and taken back, and the order in which the store's answers come.
 ///
-/// The store does what it is asked in the order asked, as the real one does; it may be full. Each
-/// answer comes when the input says, before or after any other. A message is called queued only
-/// once it is durable, and in the end the outbox on the disk is the one that the user was told of.
+/// The store works in the order asked, as the real one does; it may be full. Its answers come when
+/// the input says, in any order. A message is reported as queued only once it is durable, and in
+/// the end the outbox on the disk agrees with the reports to the user.
 pub(super) fn outbox_completions(input: &[u8]) {
     let mut bench = Bench::new();
     let mut script = Script::new(input);
@@ -47,7 +47,7 @@ struct Bench {
     removals: BTreeMap<StoreTicket, MessageId>,
     /// Messages whose removal the disk refused. The core does not ask again.
     unremoved: BTreeSet<MessageId>,
-    /// Messages that the core was told are durable.
+    /// Messages whose durability was reported to the core.
     durable: BTreeSet<MessageId>,
     sent: BTreeSet<MessageId>,
     queued: BTreeSet<MessageId>,
@@ -128,7 +128,7 @@ impl Bench {
         self.core.handle_timeout(moment, &mut self.rng);
     }
 
-    /// The disk does what is asked; what the user is told is looked at.
+    /// The disk does its work; the notices to the user are checked.
     fn drain(&mut self) {
         while let Some((ticket, op)) = self.core.poll_store() {
             match &op {
@@ -155,7 +155,7 @@ impl Bench {
         }
     }
 
-    /// The disk has room, and all is answered: what the user was told is on the disk.
+    /// The disk has room, and everything is answered: the notices agree with the disk.
     fn end(&mut self) {
         self.disk.is_full = false;
         for _ in 0..60 {

@@ -1,4 +1,4 @@
-//! What the corpus is made from: small inputs, valid or nearly so, the same on every machine.
+//! The seeds of the corpus: small inputs, valid or nearly so, the same on every machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -31,7 +31,7 @@ pub struct Seed {
     pub body: &'static str,
     /// The file's name.
     pub name: &'static str,
-    /// What is in it.
+    /// Its contents.
     pub bytes: Vec<u8>,
 }
 

@@ -15,19 +15,19 @@ use crate::world::network::EndId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientName(pub usize);
 
-/// A client: what lasts, and what runs while it is up.
+/// A client: its disk, and its core while it is up.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct SimClient {
-    /// What it has written.
+    /// Its disk.
     pub disk: ClientDisk,
-    /// What it told its user, and when.
+    /// Its notices, and their times.
     pub notices: Vec<(Instant, Notice)>,
     seeds: Vec<Peer>,
     core: Option<Core>,
     incarnation: u64,
 }
 
-/// What a client wants of the world.
+/// An effect that a client asks for.
 #[expect(missing_debug_implementations, reason = "holds cells")]
 pub enum ClientEffect {
     /// Send a cell.
@@ -108,7 +108,7 @@ impl SimClient {
         );
     }
 
-    /// Kills it: what was not committed is lost.
+    /// Kills it: uncommitted writes are lost.
     pub fn crash(&mut self) {
         self.core = None;
         self.disk.crash();

@@ -37,7 +37,7 @@ pub const FRAMES_BYTES_MAX: usize = 1 << 20;
 pub struct Neighbour {
     /// Who it is.
     pub id: RelayId,
-    /// What answers its handshakes.
+    /// The key that answers its handshakes.
     pub onion: OnionSecret,
     /// Its signed descriptor.
     pub descriptor: Vec<u8>,
@@ -71,7 +71,7 @@ impl Neighbour {
         }
     }
 
-    /// What a client needs to know to extend to it.
+    /// How a client extends to it.
     pub fn target(&self) -> HopTarget {
         HopTarget {
             relay: self.id,
@@ -85,7 +85,7 @@ impl Neighbour {
 pub struct LoneRelay {
     /// The control plane.
     pub control: Control,
-    /// What time it is for the relay.
+    /// The relay's monotonic clock.
     pub now: Instant,
     /// The bench's randomness.
     pub rng: ChaCha20Rng,
@@ -99,7 +99,7 @@ pub struct LoneRelay {
     pub link_ops: Vec<LinkOp>,
     /// Handshakes not answered yet.
     pub works: Vec<Work>,
-    /// What its operator was told.
+    /// News for its operator.
     pub news: Vec<News>,
     /// Cells that belonged to no circuit.
     pub stale_cells: u64,
@@ -174,19 +174,19 @@ impl LoneRelay {
         relay
     }
 
-    /// What a client needs to know to make a circuit to it.
+    /// How a client makes a circuit to it.
     pub fn target(&self) -> Option<HopTarget> {
         let own = self.control.view().get(&self.control.relay_id())?;
         Some(own.hop_target())
     }
 
-    /// What time it is on the relay's calendar.
+    /// The relay's calendar.
     pub fn wall(&self) -> WallTime {
         let right = WALL_START + self.now.since(Instant::default());
         WallTime(right.as_secs().saturating_add_signed(self.clock_ahead))
     }
 
-    /// What its clocks say.
+    /// Both its clocks.
     pub fn moment(&self) -> Moment {
         Moment {
             now: self.now,
@@ -316,7 +316,7 @@ impl LoneRelay {
         self.drain();
     }
 
-    /// The relay is told to stop.
+    /// The relay stops.
     pub fn stop(&mut self) {
         let moment = self.moment();
         self.control.handle_stop(moment, &mut self.rng);

@@ -27,16 +27,16 @@ use crate::world::network::EndId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayName(pub usize);
 
-/// A relay: what lasts, and what runs while it is up.
+/// A relay: its disk, and its planes while it is up.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub struct SimRelay {
     /// Who it is.
     pub id: RelayId,
     /// Where it is.
     pub address: SocketAddr,
-    /// What it has written.
+    /// Its disk.
     pub disk: RelayDisk,
-    /// What it does to cells it sends, if it is hostile.
+    /// Its tampering with cells, if it is hostile.
     pub adversary: Option<Adversary>,
     /// Whether it destroys every circuit on which it is asked for a mailbox, and is honest but for
     /// that.
@@ -53,7 +53,7 @@ pub struct SimRelay {
     identity_seed: [u8; 32],
     seeds: Vec<Peer>,
     live: Option<Live>,
-    /// Counts its lives: what was asked for in an earlier one is not answered in this one.
+    /// Counts its lives: a request of an earlier one is not answered in this one.
     incarnation: u64,
 }
 
@@ -73,7 +73,7 @@ struct Live {
     tables: BTreeMap<LinkId, LinkTable<LinkId>>,
 }
 
-/// What a relay wants of the world.
+/// An effect that a relay asks for.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub enum RelayEffect {
     /// Send a cell.
@@ -176,14 +176,14 @@ impl SimRelay {
         });
     }
 
-    /// Kills it: what was not committed is lost.
+    /// Kills it: uncommitted writes are lost.
     pub fn crash(&mut self) {
         self.live = None;
         self.disk.crash();
         self.incarnation += 1;
     }
 
-    /// What it says first on a link.
+    /// Its `Hello`.
     pub fn hello(&self, wall: WallTime) -> Option<Hello> {
         self.control().map(|control| control.hello(wall))
     }

@@ -1,4 +1,4 @@
-//! What is still to happen in a world, in the order in which it happens.
+//! The coming events of a world, in the order in which they happen.
 //!
 //! The soonest comes first. At one instant, events come before timers, so that a node hears what
 //! has arrived before it looks at the time. Events of one instant come in the order in which they
@@ -22,7 +22,7 @@ pub(super) struct Agenda {
     armed: BTreeMap<Node, Instant>,
 }
 
-/// What happens next.
+/// The next event.
 pub(super) enum Due {
     /// An event.
     Event(Event),

@@ -1,4 +1,4 @@
-//! What the nodes of a world want done, and doing it.
+//! The effects that nodes of a world ask for, and their execution.
 
 use rand::RngExt;
 use umbel_proto::cell::Cell;

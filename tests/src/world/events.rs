@@ -1,4 +1,4 @@
-//! What happens in a world: an event, and the node that it happens to.
+//! The events of a world, each with the node that it happens to.
 
 use std::hash::Hash;
 
@@ -43,7 +43,7 @@ pub(super) enum Event {
     LinkTimer {
         end: EndId,
     },
-    /// A client hears of a link's end only now: it was asleep.
+    /// A client notices a link's end only now: it was asleep.
     Down {
         client: usize,
         end: EndId,

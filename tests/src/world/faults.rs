@@ -1,4 +1,4 @@
-//! What befalls the nodes of a world: they die, move, sleep and lose each other; their calendars go
+//! Faults of the nodes of a world: they die, move, sleep and lose each other; their calendars go
 //! wrong and their disks fill.
 
 use umbel_proto::time::Duration;
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// Everything between this client and this relay is lost from now on, and nobody says so.
+    /// From now on everything between this client and this relay is lost silently.
     pub fn silence(&mut self, client: ClientName, relay: RelayName) {
         let (a, b) = (Node::Client(client.0), Node::Relay(relay.0));
         self.network.silence(a, b);

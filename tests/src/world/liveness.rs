@@ -1,5 +1,5 @@
-//! Keepalive, padding and silence on the links of the world: what each end's shell does by proto's
-//! timers (docs/protocol.md §2.6).
+//! Keepalive, padding and silence on the links of the world, by proto's timers (docs/protocol.md
+//! §2.6).
 //!
 //! As in production an end has one timer. It moves when it expires, or when a cell is due earlier
 //! than it was set for.
@@ -19,7 +19,7 @@ use super::network::{EndId, Node};
 struct Liveness {
     keepalive: Keepalive,
     silence: Silence,
-    /// What the end's timer is set for.
+    /// When the end's timer expires.
     set_for: Instant,
     /// `Padding` cells that the end has sent.
     padding_cells: u64,

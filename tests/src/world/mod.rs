@@ -57,7 +57,7 @@ pub struct World {
     steps: u64,
     /// Cells sent, delivered, and lost with their link.
     pub cells: CellCount,
-    /// What became of each cell that a hostile relay sent a second time, followed from hop to hop.
+    /// The fate of each cell that a hostile relay sent a second time, followed from hop to hop.
     pub copies: Vec<CopyFate>,
     client_dials: Vec<(Instant, RelayId)>,
 }
@@ -122,7 +122,7 @@ impl World {
         self
     }
 
-    /// `count` more clients, up, each told of one relay.
+    /// `count` more clients, up, each with one seed.
     #[must_use]
     pub fn clients(mut self, count: usize) -> Self {
         for _ in 0..count {
@@ -160,7 +160,7 @@ impl World {
         name
     }
 
-    /// One more client, up, told of one relay.
+    /// One more client, up, with one seed.
     pub fn add_client(&mut self) -> ClientName {
         let seeds: Vec<Peer> = self
             .relays
@@ -199,13 +199,13 @@ impl World {
         WALL_START + self.now.since(Instant::from_micros(0))
     }
 
-    /// What a node's calendar says.
+    /// A node's calendar.
     pub fn wall_of(&self, node: Node) -> WallTime {
         let ahead = self.clocks.get(&node).copied().unwrap_or(0);
         WallTime(self.wall().as_secs().saturating_add_signed(ahead))
     }
 
-    /// A number that tells two runs apart: a hash of everything that happened so far.
+    /// A hash of everything that happened so far: equal for equal runs.
     pub fn fingerprint(&self) -> u64 {
         self.trace.finish()
     }
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// What a failed test prints: enough to see it again.
+    /// The output of a failed test: enough to repeat it.
     pub fn describe(&self) -> String {
         let notices: Vec<String> = self
             .clients

@@ -38,7 +38,7 @@ pub struct Network {
     pub latency: Duration,
     /// Pairs of nodes that can't reach each other now.
     cut: BTreeSet<(Node, Node)>,
-    /// Pairs between which everything is lost, and nobody says so.
+    /// Pairs between which everything is lost silently.
     silent: BTreeSet<(Node, Node)>,
 }
 
@@ -90,7 +90,7 @@ impl Network {
         Some(end.last_arrival)
     }
 
-    /// Breaks a link: who must hear of it, at which end.
+    /// Breaks a link. Returns the nodes that must learn of it, and at which end.
     pub fn disconnect(&mut self, id: EndId) -> Vec<(Node, EndId)> {
         let Some(end) = self.ends.remove(&id) else {
             return Vec::new();

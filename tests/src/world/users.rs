@@ -1,4 +1,4 @@
-//! What users of a world do, and what they are told.
+//! The users of a world: their actions, and the notices that they get.
 
 use rand::RngExt;
 use umbel_client::core::{Command, Notice};
@@ -56,7 +56,7 @@ impl World {
             .unwrap_or_else(|| unreachable!("a ready inbox has an address"))
     }
 
-    /// Whether a client has told its user something like this.
+    /// Whether a client has given its user such a notice.
     pub fn has_notice(&self, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> bool {
         self.clients[name.0]
             .notices

@@ -154,7 +154,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// `count` relays of the local network, each told of the one before it.
+    /// `count` relays of the local network; each has the one before it as its seed.
     pub(crate) fn new(count: usize) -> Self {
         Self::start(count, None, Shift::default())
     }
@@ -191,7 +191,7 @@ impl Fleet {
         fleet
     }
 
-    /// One more relay, told of the newest that is up.
+    /// One more relay; the newest that is up is its seed.
     pub(crate) fn add_relay(&mut self, more: &[&str]) -> &mut Relay {
         let number = self.relays.len();
         let dir = self.folder.path().join(format!("relay{number}"));
@@ -234,7 +234,7 @@ impl Fleet {
         self.folder.path().join(name)
     }
 
-    /// A new profile, told of two relays.
+    /// A new profile with two seeds.
     pub(crate) fn profile(&self, name: &str) -> Profile {
         let seeds: Vec<&str> = self
             .relays
@@ -246,7 +246,7 @@ impl Fleet {
         self.profile_with_seeds(name, &seeds)
     }
 
-    /// A new profile, told of these.
+    /// A new profile with these seeds.
     pub(crate) fn profile_with_seeds(&self, name: &str, seeds: &[&str]) -> Profile {
         let profile = Profile {
             dir: self.path(name),

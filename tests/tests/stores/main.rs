@@ -21,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 /// Steps of one script.
 const STEPS: usize = 400;
 
-/// What keeps things: a real store, or a disk of the simulator.
+/// A real store, or a disk of the simulator.
 trait Keeper {
     type Op;
 
@@ -31,7 +31,7 @@ trait Keeper {
     /// Makes durable what was written. Returns the answers.
     fn commit(&mut self) -> Vec<String>;
 
-    /// The power is cut: what was not committed is gone.
+    /// The power is cut: uncommitted writes are lost.
     fn cut_power(&mut self);
 
     /// All that a core finds when it starts.

@@ -128,7 +128,8 @@ impl Outgoing {
 
     fn push_one(&mut self, cell: Cell, pushed: &mut Pushed) {
         if self.phase == Phase::Closed {
-            pushed.dropped.push(cell); // a race with the end of the link; the control plane hears of that end
+            // A race with the end of the link; the control plane hears of that end.
+            pushed.dropped.push(cell);
             return;
         }
         match cell.header() {
