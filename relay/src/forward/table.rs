@@ -30,7 +30,7 @@ struct Entry<Q> {
     is_broken: bool,
 }
 
-/// What is done to the relay cells of one circuit that arrive on one link.
+/// Half a circuit, by the direction of the relay cells that arrive on this link.
 enum Half<Q> {
     /// They come from the origin: peel a layer.
     Peel {
@@ -53,17 +53,17 @@ pub struct Next<Q> {
     pub circ: CircId,
 }
 
-/// What is to be done with a cell.
+/// The verdict on a cell.
 #[derive(Debug)]
 pub enum Verdict<'a, Q> {
-    /// Its header is rewritten: hand it to this queue.
+    /// Its header is rewritten (§3.2(5)): hand it to this queue.
     Onward(&'a Q),
     /// It holds a relay message for us: hand it to the control plane.
     Deliver(Delivered),
     /// A command that makes or ends a circuit, or a cell of a circuit of our own: hand it to the
     /// control plane as it is.
     Control,
-    /// The circuit broke a rule; its half is gone: tell the control plane.
+    /// The circuit broke a rule and its half is gone: report that to the control plane.
     Broken(CircId, Violation),
     /// Padding: nothing.
     Padding,
@@ -85,7 +85,7 @@ pub struct Delivered {
     pub is_early: bool,
 }
 
-/// What the control plane hears of a link's cells.
+/// An event for the control plane.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// A cell that makes or ends a circuit, or that belongs to a circuit of our own.
@@ -97,7 +97,7 @@ pub enum LinkEvent {
 }
 
 impl<Q> Verdict<'_, Q> {
-    /// What the control plane hears of the cell; `None` if it hears nothing.
+    /// The event for the control plane, if there is one.
     pub fn into_event(self, cell: Cell) -> Option<LinkEvent> {
         match self {
             Self::Deliver(delivered) => Some(LinkEvent::Delivered(delivered, cell)),
@@ -172,7 +172,7 @@ impl<Q> LinkTable<Q> {
         );
     }
 
-    /// Decides about a cell, and makes it ready to go on.
+    /// Decides about a cell, and makes it ready to be passed on.
     #[inline]
     pub fn handle_cell(&mut self, cell: &mut Cell) -> Verdict<'_, Q> {
         match circuit_of(cell) {

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use umbel_proto::limits::CELL_LEN;
 
-/// What all queues of a relay together hold, and may hold. Shared by the tasks of all links.
+/// The cells that all queues of a relay hold together, and may hold. Shared by the tasks of all
+/// links.
 #[derive(Debug)]
 pub struct Budget {
     used_cells: AtomicUsize,

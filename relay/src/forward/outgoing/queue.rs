@@ -38,14 +38,13 @@ pub enum Phase {
     /// Cells are taken and sent.
     #[default]
     Open,
-    /// What waits is sent, then the link is closed.
+    /// The queued cells are sent, then the link is closed.
     Closing,
     /// Nothing is taken nor sent.
     Closed,
 }
 
-/// What became of cells that were pushed, beside those that wait now. The caller keeps it and uses
-/// it again.
+/// The fate of pushed cells that do not wait now. The caller keeps it and uses it again.
 #[derive(Debug, Default)]
 pub struct Pushed {
     /// Cells that were not taken: buffers to be used again.
@@ -103,13 +102,13 @@ impl Outgoing {
         self.turns.shrink();
     }
 
-    /// The link is to be closed once what waits is sent.
+    /// Closes the link once the queued cells are sent.
     pub fn close(&mut self) {
         self.phase = self.phase.max(Phase::Closing);
     }
 
-    /// The link is gone: nothing more is taken. Returns what waited, to be dropped by the caller
-    /// outside any lock; it is no longer in the budget.
+    /// The link is gone: takes nothing more. Returns the cells that waited, for the caller to drop
+    /// outside any lock; they are no longer in the budget.
     pub fn shut(&mut self, budget: &Budget) -> Self {
         let waited = std::mem::replace(self, Self::closed());
         budget.release(waited.len());
@@ -211,7 +210,7 @@ mod tests {
         (batch, phase)
     }
 
-    #[test]
+    #[test] // §4.4(6)
     fn circuits_take_turns_and_the_budget_is_paid_back() {
         let mut queue = queue(1000);
         push(&mut queue, relay(1, 3));
@@ -228,7 +227,7 @@ mod tests {
         assert_eq!(queue.outgoing.len(), 0);
     }
 
-    #[test]
+    #[test] // §4.4(5)
     fn a_circuit_over_its_cap_is_broken_until_it_is_destroyed() {
         let mut queue = queue(10_000);
         push(&mut queue, relay(2, 1));
@@ -286,7 +285,7 @@ mod tests {
         assert_eq!(
             budget.used_cells(),
             6,
-            "the end of a circuit is told all the same"
+            "the end of a circuit is sent even so"
         );
         let broken = push(&mut silent, relay(6, 2)).broken;
         assert_eq!(

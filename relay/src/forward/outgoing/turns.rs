@@ -1,9 +1,9 @@
-//! Cells that wait on one link, by circuit: each circuit with something to send has its turn, one
-//! cell at a time.
+//! Cells that wait on one link, by circuit. The circuits with cells to send take turns, one cell at
+//! a time (§4.4(6)).
 //!
-//! So a circuit that sends little waits for one cell of each of the others at most, however much
-//! they have waiting. What belongs to no circuit comes first. Cells of one circuit keep their
-//! order; between circuits there is none to keep.
+//! So a circuit that sends little waits for at most one cell of each of the others, however many
+//! they have waiting. The link's own cells come first. Cells of one circuit keep their order; cells
+//! of different circuits have none.
 //!
 //! All cells lie in one slab, and each circuit's are a list through it: a circuit that comes and
 //! goes allocates nothing.
@@ -20,7 +20,7 @@ use crate::forward::CircMap;
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     slab: Slab,
-    /// What belongs to the link itself.
+    /// The link's own cells.
     link: VecDeque<Cell>,
     /// The circuits with cells that wait.
     waiting: CircMap<Waiting>,
@@ -237,7 +237,7 @@ mod tests {
         ))
     }
 
-    #[test]
+    #[test] // §4.4(6)
     fn a_quiet_circuit_waits_for_one_cell_of_each_other() {
         let mut turns = Turns::default();
         push(&mut turns, 1, 0..100);
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(turns.len(), 1);
     }
 
-    #[test]
+    #[test] // §4.4(6)
     fn every_cell_comes_out_once_and_in_its_circuits_order() {
         let mut turns = Turns::default();
         for index in 0..=255 {
