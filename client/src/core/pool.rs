@@ -256,7 +256,8 @@ impl Pool {
             .and_then(|circuit| circuit.machine.circuit().binding())
     }
 
-    /// Sends a request on a built circuit; says whether the circuit took it.
+    /// Sends a request on a built circuit, whose answer is late after the time that the network gives
+    /// one; says whether the circuit took it.
     pub(super) fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -272,13 +273,36 @@ impl Pool {
         else {
             return false;
         };
-        if circuit.machine.ask(ask, service, frame, None).is_err() {
+        let due_at = Some(cx.now + cx.network.params.request_timeout);
+        if circuit.machine.ask(ask, service, frame, due_at).is_err() {
             return false;
         }
         let link = circuit.link;
         self.flush(cx, key);
         self.links.on_asked(link, cx.now);
         true
+    }
+
+    /// The requests whose answers are late, with their circuits: destroy those.
+    pub(super) fn take_late(&mut self, now: Instant) -> Vec<(AskId, CircuitKey)> {
+        let mut late = Vec::new();
+        for (&key, circuit) in &mut self.circuits {
+            circuit.machine.handle_timeout(now);
+            while let Some(event) = circuit.machine.poll_event() {
+                match event {
+                    RequestEvent::Answered {
+                        who: ask,
+                        answer: Answer::Late,
+                    } => late.push((ask, key)),
+                    RequestEvent::Answered { .. }
+                    | RequestEvent::Extended { .. }
+                    | RequestEvent::ExtendRefused(_) => {
+                        debug_assert!(false, "events of cells were taken with the cell");
+                    }
+                }
+            }
+        }
+        late
     }
 
     /// Destroys a circuit that is no longer needed.
@@ -368,11 +392,14 @@ impl Pool {
             .circuits
             .values()
             .map(|circuit| circuit.timeout(params));
+        let machines = self.circuits.values();
+        let late = machines.filter_map(|circuit| circuit.machine.poll_timeout());
         let links = self.links.timeouts(params.link_idle);
         let waits = [self.stub_backoff.retry_at(), self.brake.retry_at()]
             .into_iter()
             .chain(self.paced_until);
         circuits
+            .chain(late)
             .chain(links)
             .chain(waits)
             .chain(self.guard_timeouts(after))

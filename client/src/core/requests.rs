@@ -164,8 +164,12 @@ struct Ask {
 enum State {
     Waiting,
     Building(CircuitKey),
-    /// The first answer is due at this time; a subscription has none once that came.
-    Sent(CircuitKey, Option<Instant>),
+    /// The circuit knows when the first answer is late.
+    Sent {
+        circuit: CircuitKey,
+        /// Of a subscription: there was an answer, and more may come.
+        is_answered: bool,
+    },
 }
 
 /// All requests that are not answered.
@@ -253,14 +257,14 @@ impl Requests {
         for ask in self
             .asks
             .values_mut()
-            .filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent(..)))
+            .filter(|ask| ask.is_held(cx) && !matches!(ask.state, State::Sent { .. }))
         {
             ask.send_by = cx.now + build_time(params);
             ask.cut_off_at = cx.now + params.build_timeout;
         }
     }
 
-    /// When a request is overdue.
+    /// When a request that is not sent is overdue.
     pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
         let due = self.asks.values().filter_map(Ask::due_at);
         let cut_off = self
@@ -281,7 +285,7 @@ impl Requests {
         self.asks.retain(|_, ask| {
             let is_its =
                 matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
-            !is_its || matches!(ask.state, State::Sent(..))
+            !is_its || matches!(ask.state, State::Sent { .. })
         });
     }
 
@@ -292,9 +296,6 @@ impl Requests {
         for ask in self.asks.values_mut() {
             ask.send_by = ask.send_by.max(due_at);
             ask.cut_off_at = ask.cut_off_at.max(due_at);
-            if let State::Sent(_, Some(at)) = &mut ask.state {
-                *at = due_at.max(*at);
-            }
         }
     }
 
@@ -338,7 +339,7 @@ impl Requests {
         let Some(ask) = self.asks.get_mut(&id) else {
             return pool.break_off(cx, circuit);
         };
-        let State::Sent(key, _) = ask.state else {
+        let State::Sent { circuit: key, .. } = ask.state else {
             return;
         };
         match ask.question.read_answer(frame) {
@@ -348,7 +349,10 @@ impl Requests {
                 pool.break_off(cx, key);
             }
             Some(answer) if ask.asker.is_lasting() => {
-                ask.state = State::Sent(key, None);
+                ask.state = State::Sent {
+                    circuit: key,
+                    is_answered: true,
+                };
                 answers.push((ask.asker.clone(), answer));
             }
             Some(answer) => {
@@ -382,7 +386,13 @@ impl Requests {
                 ask.state = State::Waiting;
                 continue;
             }
-            let was_answered = matches!(ask.state, State::Sent(_, None));
+            let was_answered = matches!(
+                ask.state,
+                State::Sent {
+                    is_answered: true,
+                    ..
+                }
+            );
             if loss != Loss::Busy {
                 ask.lost_count += 1;
                 ask.fault = fault_of(loss, ask, pool);
@@ -411,20 +421,24 @@ impl Requests {
         answers: &mut Vec<(Asker, Answer)>,
     ) {
         let is_cut_off = pool.guard_in_use().is_none();
-        let overdue: Vec<(AskId, State, AskFault)> = self
-            .asks
-            .iter()
-            .filter(|(_, ask)| ask.is_overdue(cx.now, is_cut_off))
-            .map(|(&id, ask)| (id, ask.state, ask.fault))
-            .collect();
-        for (id, state, fault) in overdue {
-            match state {
-                State::Waiting | State::Building(_) => self.fail(id, fault, answers),
-                State::Sent(key, _) => {
-                    if self.asks.get(&id).is_some_and(|ask| !ask.is_held(cx)) {
+        let unsent = self.asks.iter();
+        let unsent = unsent.filter(|(_, ask)| ask.is_overdue(cx.now, is_cut_off));
+        let mut overdue: Vec<_> = unsent.map(|(&id, _)| (id, None)).collect();
+        let late = pool.take_late(cx.now).into_iter();
+        overdue.extend(late.map(|(id, circuit)| (id, Some(circuit))));
+        overdue.sort_unstable();
+        for (id, late_on) in overdue {
+            let Some(ask) = self.asks.get(&id) else {
+                continue;
+            };
+            let (fault, is_held) = (ask.fault, ask.is_held(cx));
+            match late_on {
+                None => self.fail(id, fault, answers),
+                Some(circuit) => {
+                    if !is_held {
                         self.fail(id, AskFault::Silent, answers);
                     }
-                    pool.on_unanswered(cx, key);
+                    pool.on_unanswered(cx, circuit);
                 }
             }
         }
@@ -467,7 +481,10 @@ impl Requests {
             return Ok(Step::Done);
         };
         if pool.send(cx, key, id, ask.service(), frame) {
-            ask.state = State::Sent(key, Some(cx.now + cx.network.params.request_timeout));
+            ask.state = State::Sent {
+                circuit: key,
+                is_answered: false,
+            };
         }
         Ok(Step::Done)
     }
@@ -511,8 +528,8 @@ fn fault_of(loss: Loss, ask: &Ask, pool: &Pool) -> AskFault {
         (_, Loss::Broken) if circuits > 0 => AskFault::Broken { circuits, guards },
         (State::Building(_), Loss::Terminal) => AskFault::Terminal,
         (State::Building(_) | State::Waiting, _) => AskFault::NoCircuit,
-        (State::Sent(..), Loss::Link) => AskFault::Lost,
-        (State::Sent(..), _) => AskFault::Silent,
+        (State::Sent { .. }, Loss::Link) => AskFault::Lost,
+        (State::Sent { .. }, _) => AskFault::Silent,
     }
 }
 
@@ -542,7 +559,7 @@ impl Ask {
     const fn circuit(&self) -> Option<CircuitKey> {
         match self.state {
             State::Waiting => None,
-            State::Building(key) | State::Sent(key, _) => Some(key),
+            State::Building(circuit) | State::Sent { circuit, .. } => Some(circuit),
         }
     }
 
@@ -553,11 +570,11 @@ impl Ask {
         }
     }
 
-    /// When it is overdue. A subscription that was answered never is.
+    /// When it is overdue, as long as it is not sent.
     const fn due_at(&self) -> Option<Instant> {
         match self.state {
             State::Waiting | State::Building(_) => Some(self.send_by),
-            State::Sent(_, due_at) => due_at,
+            State::Sent { .. } => None,
         }
     }
 

@@ -158,6 +158,14 @@ impl<W> RequestCircuit<W> {
         }
     }
 
+    /// Gives all requests that are in flight until this time at least: the machine slept.
+    pub fn postpone(&mut self, until: Instant) {
+        let queued = self.queued.iter_mut().map(|(waiting, ..)| waiting);
+        for waiting in queued.chain(self.waiting.values_mut()) {
+            waiting.due_at = waiting.due_at.map(|due_at| due_at.max(until));
+        }
+    }
+
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let queued = self.queued.iter().map(|(waiting, ..)| waiting);
@@ -385,6 +393,20 @@ mod tests {
         pair.run();
         pair.answer(asked[0], true);
         assert!(pair.events().is_empty(), "its stream was reset");
+    }
+
+    #[test]
+    fn who_waits_while_the_machine_sleeps_gets_time_again() {
+        let mut pair = Pair::built();
+        pair.ask('a', Some(at(1))).unwrap();
+        pair.ask('b', Some(at(9))).unwrap();
+        pair.ask('c', None).unwrap();
+        pair.origin.postpone(at(5));
+        pair.origin.handle_timeout(at(4));
+        assert!(pair.events().is_empty());
+        pair.origin.handle_timeout(at(8));
+        assert_eq!(pair.events(), [answered('a', Answer::Late)]);
+        assert_eq!(pair.origin.poll_timeout(), Some(at(9)), "nobody gets less");
     }
 
     #[test]
