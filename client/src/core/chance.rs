@@ -1,6 +1,9 @@
 //! Waiting times: drawn at random, so that moments tell nothing, and growing with each failure.
 
+use std::collections::BTreeMap;
+
 use rand::{CryptoRng, RngExt};
+use umbel_proto::ids::RelayId;
 use umbel_proto::time::{Duration, Instant};
 
 use super::context::Context;
@@ -89,4 +92,19 @@ impl Backoff {
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.retry_at <= now
     }
+}
+
+/// Sees to it that a further relay may rest where `most` are remembered; one that rests already has
+/// its place. The one whose rest ends first is forgotten, and returned.
+pub(super) fn make_room(
+    rests: &mut BTreeMap<RelayId, Backoff>,
+    most: usize,
+    relay: RelayId,
+) -> Option<RelayId> {
+    if rests.len() < most || rests.contains_key(&relay) {
+        return None;
+    }
+    let (&first, _) = rests.iter().min_by_key(|(_, rest)| rest.retry_at())?;
+    rests.remove(&first);
+    Some(first)
 }

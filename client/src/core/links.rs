@@ -15,7 +15,7 @@ use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, Rate, WallTime};
 
-use super::chance::{Backoff, between};
+use super::chance::{Backoff, between, make_room};
 use super::context::Context;
 use super::io::Warning;
 
@@ -204,16 +204,8 @@ impl Links {
 
     /// Leaves this relay alone for a while.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        if self.rests.len() >= RESTS_MAX
-            && !self.rests.contains_key(&relay)
-            && let Some(first) = self
-                .rests
-                .iter()
-                .min_by_key(|(_, rest)| rest.retry_at())
-                .map(|(&relay, _)| relay)
-        {
-            self.rests.remove(&first);
-            self.failed_at.remove(&first);
+        if let Some(forgotten) = make_room(&mut self.rests, RESTS_MAX, relay) {
+            self.failed_at.remove(&forgotten);
         }
         let offline_by = self.offline_wait(cx).map(|wait| cx.now + wait);
         let rest = self.rests.entry(relay).or_default();

@@ -18,7 +18,7 @@ use umbel_proto::limits::{
 };
 use umbel_proto::time::Instant;
 
-use super::chance::Backoff;
+use super::chance::{Backoff, make_room};
 use super::context::Context;
 
 /// Most relays of which it is remembered how often they had a part.
@@ -332,16 +332,7 @@ impl Suspects {
     }
 
     fn rest(&mut self, cx: &mut Context<'_>, guard: RelayId) {
-        if self.rests.len() >= KEPT_MAX
-            && !self.rests.contains_key(&guard)
-            && let Some(first) = self
-                .rests
-                .iter()
-                .min_by_key(|(_, rest)| rest.retry_at())
-                .map(|(&relay, _)| relay)
-        {
-            self.rests.remove(&first);
-        }
+        make_room(&mut self.rests, KEPT_MAX, guard);
         self.rests.entry(guard).or_default().fail(cx);
     }
 }

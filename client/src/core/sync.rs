@@ -14,7 +14,7 @@ use umbel_proto::limits::{
 };
 use umbel_proto::time::{Duration, Instant};
 
-use super::chance::{Backoff, between, shuffle};
+use super::chance::{Backoff, between, make_room, shuffle};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
@@ -190,15 +190,7 @@ impl Sync {
 
     /// A peer broke a rule on the circuit that it is asked on: it rests, and another is asked.
     pub(super) fn on_violation(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        if self.resting.len() >= RESTING_MAX
-            && let Some(first) = self
-                .resting
-                .iter()
-                .min_by_key(|(_, rest)| rest.retry_at())
-                .map(|(&relay, _)| relay)
-        {
-            self.resting.remove(&first);
-        }
+        make_room(&mut self.resting, RESTING_MAX, relay);
         let rest = self.resting.entry(relay).or_default();
         if rest.is_due(cx.now) {
             rest.fail(cx);

@@ -23,6 +23,17 @@ const WALL: WallTime = WallTime(1_790_000_000);
 const SEED: RelayId = RelayId([9; 32]);
 const LINK: LinkId = LinkId(4);
 
+/// The first words of a relay whose clock says this.
+fn hello(clock: WallTime) -> Hello {
+    Hello {
+        versions: vec![1],
+        network: Network::local().id,
+        clock,
+        features: 0,
+        descriptor: None,
+    }
+}
+
 /// A core and the time it lives in.
 struct Bench {
     core: Core,
@@ -68,13 +79,7 @@ impl Bench {
     fn linked_to(snapshot: Snapshot, wall: WallTime, clocks: &[WallTime]) -> Self {
         let mut bench = Self::new_at(snapshot, wall);
         for (number, &clock) in (1..).zip(clocks) {
-            let hello = Hello {
-                versions: vec![1],
-                network: Network::local().id,
-                clock,
-                features: 0,
-                descriptor: None,
-            };
+            let hello = hello(clock);
             let (link, relay) = (LinkId(u64::from(number)), RelayId([number; 32]));
             bench.core.handle_link_up(
                 Moment {
@@ -113,13 +118,7 @@ impl Bench {
     }
 
     fn link_up(&mut self, clock: WallTime) {
-        let hello = Hello {
-            versions: vec![1],
-            network: Network::local().id,
-            clock,
-            features: 0,
-            descriptor: None,
-        };
+        let hello = hello(clock);
         self.core
             .handle_link_up(self.moment(), LINK, SEED, hello, &mut self.rng);
     }

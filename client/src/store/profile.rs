@@ -408,27 +408,20 @@ fn make_key(
             ))
         }
         NewKey::File(path) => {
-            let attempt = |source: io::Error| match source.kind() {
-                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
+            let unmade = |path: &Path, source: io::Error| match source.kind() {
+                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.to_owned()),
                 _ => InitError::Io {
                     doing: "make the key file",
-                    path: path.clone(),
+                    path: path.to_owned(),
                     source,
                 },
             };
-            let path = std::path::absolute(&path).map_err(attempt)?;
-            let attempt = |source: io::Error| match source.kind() {
-                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.clone()),
-                _ => InitError::Io {
-                    doing: "make the key file",
-                    path: path.clone(),
-                    source,
-                },
-            };
-            let key = DatabaseKey::create_file(&path, rng).map_err(attempt)?;
+            let path = std::path::absolute(&path).map_err(|source| unmade(&path, source))?;
+            let key =
+                DatabaseKey::create_file(&path, rng).map_err(|source| unmade(&path, source))?;
             made.note(&path);
             // A key in the profile's directory is found there when that has moved.
-            let dir = std::path::absolute(dir).map_err(attempt)?;
+            let dir = std::path::absolute(dir).map_err(|source| unmade(&path, source))?;
             let path = path.strip_prefix(&dir).map(Path::to_owned).unwrap_or(path);
             Ok((key, RawKey::File { path }))
         }
