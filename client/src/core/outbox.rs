@@ -11,6 +11,7 @@
 //! time.
 
 mod listed;
+mod saving;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -18,7 +19,7 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use umbel_proto::ids::MessageId;
+use umbel_proto::ids::{MessageId, QueueId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -31,7 +32,7 @@ use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::{Context, SnapshotFault};
 pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
-use umbel_proto::ids::QueueId;
+use saving::{STORE_ANSWERS_AFTER, Saving};
 use waiting::{Due, Waiting, next_after};
 
 /// Messages worked on at once; the others wait. One that rests between two deposits takes no place.
@@ -45,12 +46,6 @@ const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 const MESSAGES_MAX: usize = 10_000;
 /// Most bytes of messages in the outbox, by the length of their bodies; more are refused.
 const BYTES_MAX: usize = 256 << 20;
-/// How long after the store failed it is asked again.
-const STORE_RETRY: Duration = Duration::from_secs(2);
-/// How long after a holder took a message that is stored: the others' answers are mostly in it
-/// then, or need no storing.
-const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
-
 /// Messages that are begun in one moment follow one another after a random wait, at most with this
 /// mean.
 const STAGGER_MEAN_MAX: Duration = Duration::from_millis(300);
@@ -116,17 +111,6 @@ enum Told {
     Unsaved,
     /// That it was durable here once.
     Queued,
-}
-
-/// Whether the store has the message as it is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Saving {
-    /// It will be asked at this time.
-    Due(Instant),
-    /// It was asked last under this ticket.
-    Storing(StoreTicket),
-    /// It has.
-    Saved,
 }
 
 impl Outbox {
@@ -323,94 +307,6 @@ impl Outbox {
             }
             Told::Doubtful | Told::Unsaved => self.end_doubt(cx, id),
             Told::Queued | Told::Nothing => {}
-        }
-    }
-
-    /// Says whether the ticket was one of ours.
-    pub(super) fn on_stored(
-        &mut self,
-        cx: &mut Context<'_>,
-        ticket: StoreTicket,
-        is_stored: bool,
-    ) -> bool {
-        let Some(id) = self.tickets.remove(&ticket) else {
-            return false;
-        };
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return true;
-        };
-        if entry.saving == Saving::Storing(ticket) && is_stored {
-            entry.saving = Saving::Saved;
-        }
-        if is_stored {
-            self.on_durable(cx, id);
-        } else {
-            self.on_store_failed(cx, id);
-        }
-        true
-    }
-
-    /// The message is safe: now the user hears so, and of what happened meanwhile.
-    fn on_durable(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        let stage = entry.stage;
-        if entry.told != Told::Queued {
-            entry.told = Told::Queued;
-            cx.notify(Notice::Queued(id));
-            if entry.delivery.held_count() > 0 {
-                entry.tell_held(cx, id);
-                // The message may have been written before.
-                self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
-            }
-        }
-        if let Stage::Blocked(until) = stage {
-            self.wait(id, until);
-        }
-    }
-
-    /// Nothing more is sent of it until the store works again; what is on its way can't be called
-    /// back.
-    fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        let until = match entry.stage {
-            // The next attempt stays at the time that the user was told.
-            Stage::Waiting(until) | Stage::Blocked(until) => until,
-            Stage::Finding | Stage::Depositing => cx.now,
-        };
-        self.waiting.remove(&(until, entry.seq, id));
-        self.active.remove(&(entry.seq, id));
-        entry.stage = Stage::Blocked(until);
-        entry.delivery.end_attempt();
-        match entry.told {
-            // It needs no outbox any more.
-            Told::Queued if entry.delivery.is_held_enough(&cx.network.params) => {
-                return self.finish(cx, id);
-            }
-            Told::Queued | Told::Unsaved => {}
-            Told::Nothing => {
-                entry.told = Told::Doubtful;
-                self.end_doubt(cx, id);
-            }
-            // Its fate was waited for long enough.
-            Told::Doubtful => entry.tell_unsaved(cx, id),
-        }
-        self.save_at(id, cx.now + STORE_RETRY);
-    }
-
-    /// A message that is not durable here is done with once enough holders have it; once nothing
-    /// that was asked can change that, the user hears what is known.
-    fn end_doubt(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        if entry.delivery.is_held_enough(&cx.network.params) {
-            self.finish(cx, id);
-        } else if entry.told == Told::Doubtful && !entry.delivery.is_awaited() {
-            entry.tell_unsaved(cx, id);
         }
     }
 
@@ -639,38 +535,6 @@ impl Outbox {
                 self.store(cx, id);
             }
         }
-    }
-
-    /// The store has to be asked at this time, or before.
-    fn save_by(&mut self, id: MessageId, at: Instant) {
-        let due = self.entries.get(&id).map(|entry| entry.saving);
-        if !matches!(due, Some(Saving::Due(before)) if before <= at) {
-            self.save_at(id, at);
-        }
-    }
-
-    /// The store has to be asked at this time to take the message as it is then.
-    fn save_at(&mut self, id: MessageId, at: Instant) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        if let Saving::Due(before) = entry.saving {
-            self.unsaved.remove(&(before, entry.seq, id));
-        }
-        entry.saving = Saving::Due(at);
-        self.unsaved.insert((at, entry.seq, id));
-    }
-
-    fn store(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.entries.get_mut(&id) else {
-            return;
-        };
-        let ticket = cx.store(StoreOp::PutOutbox {
-            id,
-            state: entry.delivery.state(),
-        });
-        entry.saving = Saving::Storing(ticket);
-        self.tickets.insert(ticket, id);
     }
 
     /// Whether this attempt, which failed, was the last of a message's life. One that could not be

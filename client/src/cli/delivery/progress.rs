@@ -1,0 +1,151 @@
+//! How far one message is, and what it is waiting for.
+
+use tokio::time::Instant;
+use umbel_client::core::io::{DeferReason, SendFault, is_held_by_enough};
+use umbel_proto::time::Duration;
+
+use super::super::output;
+use super::words::{planned_text, why_not_more};
+
+/// How far one message got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Fate {
+    /// Enough holders have it.
+    Held,
+    /// Some have it, fewer than are wanted.
+    Kept(Missing),
+    /// It is still in the outbox, and nobody has it.
+    Queued(Obstacle),
+    /// It can't be sent.
+    Failed(SendFault),
+    /// It was taken back.
+    Cancelled,
+}
+
+/// Why a message is not with more holders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Missing {
+    /// The next copy goes out at this time: it follows from nothing that an observer sees.
+    Planned(Instant),
+    /// Something is in the way.
+    Obstacle(Obstacle),
+}
+
+/// Why a message is still in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Obstacle {
+    /// Time was up.
+    Time,
+    /// No relay could be reached.
+    Unreachable,
+    /// Time was up before there was a list of relays.
+    View,
+    /// Relays answered, but none of their descriptors is in date by this clock.
+    Clock {
+        /// By how many seconds it is wrong.
+        seconds: u64,
+    },
+    /// This attempt failed, and the next is not now.
+    Deferred(DeferReason),
+}
+
+/// One message, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in super::super) struct Progress {
+    pub(in super::super) holders: usize,
+    pub(in super::super) wanted: Option<usize>,
+    pub(in super::super) fate: Option<Fate>,
+    /// Since when one holder has it, as told to this command.
+    pub(in super::super) kept_at: Option<Instant>,
+}
+
+impl Progress {
+    /// This many have it.
+    pub(in super::super) fn set_held(&mut self, holders: usize, wanted: usize) {
+        self.holders = holders;
+        self.wanted = Some(wanted);
+    }
+
+    /// The same, and that is news.
+    pub(in super::super) fn on_held(&mut self, holders: usize, wanted: usize) {
+        self.set_held(holders, wanted);
+        if self.is_held_enough() {
+            self.fate = Some(Fate::Held);
+        } else if self.fate == Some(Fate::Held) {
+            self.fate = None;
+        }
+    }
+
+    pub(in super::super) fn is_held_enough(&self) -> bool {
+        self.wanted
+            .is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
+    }
+
+    /// The obstacle that keeps it in the outbox; ignored once enough have it.
+    fn fate_by(&self, missing: Missing) -> Fate {
+        match missing {
+            _ if self.is_held_enough() => Fate::Held,
+            missing if self.holders > 0 => Fate::Kept(missing),
+            Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
+            Missing::Planned(_) => Fate::Queued(Obstacle::Time),
+        }
+    }
+
+    pub(in super::super) fn settle(&mut self, missing: Missing) {
+        self.fate = Some(self.fate_by(missing));
+    }
+
+    pub(in super::super) fn fate(&self) -> Fate {
+        self.fate
+            .unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
+    }
+
+    /// As JSON and people are told.
+    pub(in super::super) fn state(&self) -> &'static str {
+        match self.fate() {
+            Fate::Held => "held",
+            Fate::Kept(_) => "kept",
+            Fate::Queued(_) => "queued",
+            Fate::Failed(SendFault::Expired) => "expired",
+            Fate::Failed(_) => "failed",
+            Fate::Cancelled => "cancelled",
+        }
+    }
+
+    /// How long it is until the next copy goes out, where that is planned.
+    pub(in super::super) fn next_copy_in(&self) -> Option<Duration> {
+        match self.fate() {
+            Fate::Kept(Missing::Planned(at)) => Some(at.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    /// The text for people.
+    pub(in super::super) fn text(&self) -> String {
+        let holders = if self.holders == 1 {
+            "one relay".to_owned()
+        } else {
+            output::count(self.holders, "relay")
+        };
+        match self.fate() {
+            Fate::Kept(Missing::Planned(_)) => {
+                let wait = self.next_copy_in().unwrap_or_default();
+                planned_text(&holders, wait)
+            }
+            Fate::Kept(Missing::Obstacle(obstacle)) => {
+                format!(
+                    "kept by {holders}; {}; the next umbel command tries again",
+                    why_not_more(obstacle)
+                )
+            }
+            _ => {
+                let verb = if self.holders == 1 { "has" } else { "have" };
+                format!(
+                    "{}, {} {verb} it",
+                    self.state(),
+                    output::count(self.holders, "holder")
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! What a command says of a message, by what it heard.
+
+use umbel_client::core::io::SendFault;
+
+use super::words::planned_text;
+use super::*;
+
+const ID: MessageId = MessageId([1; 16]);
+
+fn held(holders: usize, wanted: usize) -> Notice {
+    Notice::Held {
+        id: ID,
+        holders,
+        wanted,
+    }
+}
+
+fn entry(holders: usize) -> OutboxEntry {
+    let address = *umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address();
+    let created_at = WallTime(1_790_000_000);
+    OutboxEntry {
+        id: ID,
+        address,
+        len: 5,
+        created_at,
+        expires_at: created_at + Duration::from_secs(1000),
+        holders,
+        wanted: 2,
+        obstacle: None,
+        next_try_at: None,
+    }
+}
+
+fn deferred() -> Notice {
+    Notice::Deferred {
+        id: ID,
+        reason: DeferReason::Holders,
+        retry_in: Duration::from_secs(3600),
+    }
+}
+
+/// A message that `holders` of two held when it was in the outbox, after these notices.
+fn after(holders: usize, notices: &[Notice]) -> Delivery {
+    after_at(Stage::One, holders, notices)
+}
+
+fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Delivery {
+    let mut delivery = Delivery::new(stage, Duration::from_secs(60));
+    delivery.watch_all(vec![entry(holders)], WallTime(1_790_000_000));
+    notices.iter().for_each(|notice| delivery.take(notice));
+    delivery
+}
+
+fn is_waited_for(delivery: &Delivery) -> bool {
+    delivery
+        .messages
+        .values()
+        .any(|progress| progress.fate.is_none())
+}
+
+#[test]
+fn a_held_message_is_waited_for_until_an_attempt_ends() {
+    assert!(is_waited_for(&after(2, &[])));
+    for (last, is_over) in [
+        (None, false),
+        (Some(held(2, 2)), true),
+        (Some(Notice::Unreachable), true),
+    ] {
+        let delivery = after(2, last.as_slice());
+        assert_eq!(is_waited_for(&delivery), !is_over);
+        assert_eq!(delivery.messages[&ID].fate(), Fate::Held);
+        assert!(delivery.outcome().is_ok());
+    }
+}
+
+#[test]
+fn a_message_that_nobody_has_is_queued_and_one_that_some_have_is_kept() {
+    let holders = Obstacle::Deferred(DeferReason::Holders);
+    for (notices, expected) in [
+        (vec![], Fate::Queued(Obstacle::Time)),
+        (
+            vec![Notice::Unreachable],
+            Fate::Queued(Obstacle::Unreachable),
+        ),
+        (vec![deferred()], Fate::Queued(holders)),
+        (
+            vec![held(1, 2)],
+            Fate::Kept(Missing::Obstacle(Obstacle::Time)),
+        ),
+        (
+            vec![held(1, 2), deferred()],
+            Fate::Kept(Missing::Obstacle(holders)),
+        ),
+        (
+            vec![held(1, 2), Notice::Unreachable],
+            Fate::Kept(Missing::Obstacle(Obstacle::Unreachable)),
+        ),
+        (vec![deferred(), held(2, 2)], Fate::Held),
+        (vec![held(2, 2), deferred()], Fate::Held),
+        (vec![held(1, 1)], Fate::Held),
+        (
+            vec![held(1, 1), held(1, 3)],
+            Fate::Kept(Missing::Obstacle(Obstacle::Time)),
+        ),
+    ] {
+        let delivery = after(0, &notices);
+        assert_eq!(delivery.messages[&ID].fate(), expected, "{notices:?}");
+        assert_eq!(
+            delivery.outcome().is_err(),
+            matches!(expected, Fate::Queued(_))
+        );
+    }
+}
+
+#[test]
+fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
+    let scheduled = |seconds| Notice::Scheduled {
+        id: ID,
+        wait: Duration::from_secs(seconds),
+    };
+    let soon = Notice::Deferred {
+        id: ID,
+        reason: DeferReason::Holders,
+        retry_in: Duration::from_secs(1),
+    };
+    for (stage, last, is_over) in [
+        (Stage::One, scheduled(20), true),
+        (Stage::All, scheduled(20), false),
+        (Stage::All, scheduled(100), true),
+        (Stage::One, soon.clone(), true),
+        (Stage::All, soon.clone(), false),
+        (Stage::All, deferred(), true),
+    ] {
+        let delivery = after_at(stage, 0, &[held(1, 2), last.clone()]);
+        assert_eq!(is_waited_for(&delivery), !is_over, "{stage:?} {last:?}");
+        assert_eq!(delivery.messages[&ID].state(), "kept");
+        assert!(delivery.messages[&ID].text().contains("kept by one relay"));
+        assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+    }
+    assert!(
+        is_waited_for(&after(0, &[soon])),
+        "nobody has it, and there is time left"
+    );
+    assert!(
+        after(0, &[held(1, 2), scheduled(40)]).messages[&ID]
+            .text()
+            .contains("the next copy goes out in about")
+    );
+    for (wait, expected) in [
+        (40, "about 40 seconds,"),
+        (0, "about 1 second,"),
+        (180, "about 3 minutes,"),
+    ] {
+        let text = planned_text("one relay", Duration::from_secs(wait));
+        assert!(
+            text.starts_with("kept by one relay;") && text.contains(expected),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_list_of_relays_that_never_came_is_why_nothing_was_sent() {
+    let waiting = Notice::WaitingForView { last_known: 0 };
+    for (notices, expected) in [
+        (vec![waiting.clone()], Obstacle::View),
+        (vec![waiting, Notice::Ready { relays: 8 }], Obstacle::Time),
+    ] {
+        let mut delivery = after(0, &notices);
+        delivery.on_time_up();
+        assert_eq!(delivery.messages[&ID].fate(), Fate::Queued(expected));
+    }
+}
+
+#[test]
+fn a_copy_that_waited_before_this_command_is_not_waited_for() {
+    let waiting = OutboxEntry {
+        next_try_at: Some(WallTime(1_790_000_030)),
+        ..entry(1)
+    };
+    let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+    delivery.watch_all(vec![waiting], WallTime(1_790_000_000));
+    assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
+    assert!(delivery.messages[&ID].next_copy_in().is_some());
+    assert!(is_waited_for(&after(1, &[])), "this one is tried now");
+
+    let next_try_at = Some(WallTime(1_790_000_100));
+    for (holders, expected) in [
+        (
+            0,
+            Fate::Queued(Obstacle::Deferred(DeferReason::NoDescriptor)),
+        ),
+        (
+            1,
+            Fate::Kept(Missing::Obstacle(Obstacle::Deferred(
+                DeferReason::NoDescriptor,
+            ))),
+        ),
+    ] {
+        let failed = OutboxEntry {
+            next_try_at,
+            obstacle: Some(DeferReason::NoDescriptor),
+            ..entry(holders)
+        };
+        let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+        delivery.watch_all(vec![failed], WallTime(1_790_000_000));
+        assert_eq!(
+            delivery.messages[&ID].fate,
+            Some(expected),
+            "its attempt has failed before"
+        );
+    }
+}
+
+#[test]
+fn a_silent_holder_is_waited_for_briefly_once_another_has_it() {
+    let mut delivery = after(0, &[held(1, 2)]);
+    assert!(
+        delivery
+            .patient_until()
+            .is_some_and(|at| at < delivery.ends_at)
+    );
+    delivery.lose_patience();
+    assert!(is_waited_for(&delivery), "not yet");
+    for progress in delivery.messages.values_mut() {
+        progress.kept_at = progress.kept_at.and_then(|at| at.checked_sub(PATIENCE));
+    }
+    delivery.lose_patience();
+    assert!(!is_waited_for(&delivery));
+    assert_eq!(after_at(Stage::All, 0, &[held(1, 2)]).patient_until(), None);
+    assert_eq!(after(0, &[]).patient_until(), None);
+}
+
+#[test]
+fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
+    let failed = Notice::Failed {
+        id: ID,
+        reason: SendFault::TooLong,
+    };
+    for (notice, expected) in [
+        (deferred(), Fate::Held),
+        (failed, Fate::Failed(SendFault::TooLong)),
+    ] {
+        let mut delivery = after(0, &[notice]);
+        delivery.take_outbox(Vec::new());
+        assert_eq!(delivery.messages[&ID].fate(), expected);
+    }
+    let mut delivery = after(0, &[]);
+    delivery.take_outbox(vec![entry(1)]);
+    assert_eq!(
+        (delivery.messages[&ID].holders, is_waited_for(&delivery)),
+        (1, true)
+    );
+}

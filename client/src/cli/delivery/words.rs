@@ -1,0 +1,95 @@
+//! What the user reads about a message that is not with enough holders, and which exit code says
+//! so.
+
+use std::borrow::Cow;
+
+use umbel_client::core::io::DeferReason;
+use umbel_proto::time::Duration;
+
+use super::super::failure::Exit;
+use super::super::view::{CLOCK_HINT, clock_text};
+use super::super::{output, times};
+use super::progress::Obstacle;
+
+/// How long it is until a message that these have goes out again.
+pub(super) fn planned_text(holders: &str, wait: Duration) -> String {
+    let wait = times::length(wait.max(Duration::from_secs(1)));
+    format!(
+        "kept by {holders}; the next copy goes out in about {wait}, or with the first umbel command after that"
+    )
+}
+
+/// Why no further holder has a message that one has.
+pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Time => "the others have not answered yet",
+        Obstacle::View | Obstacle::Clock { .. } => "no list of relays has come yet",
+        Obstacle::Unreachable => "no relay can be reached just now",
+        Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit can be built just now",
+        Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
+        Obstacle::Deferred(_) => "the others can't be reached",
+    }
+}
+
+pub(super) fn exit(obstacle: Obstacle) -> Exit {
+    match obstacle {
+        Obstacle::Unreachable | Obstacle::View => Exit::Unreachable,
+        Obstacle::Time | Obstacle::Clock { .. } | Obstacle::Deferred(_) => Exit::Deferred,
+    }
+}
+
+pub(super) fn text(obstacle: Obstacle) -> Cow<'static, str> {
+    let text = match obstacle {
+        Obstacle::Time => "too few holders have it yet",
+        Obstacle::Unreachable => "no relay could be reached",
+        Obstacle::View => "no list of relays came in time",
+        Obstacle::Clock { seconds } => return clock_text(seconds).into(),
+        Obstacle::Deferred(reason) => return why(reason),
+    };
+    text.into()
+}
+
+/// Why a message stays in the outbox for now.
+pub(in super::super) fn why(reason: DeferReason) -> Cow<'static, str> {
+    let text = match reason {
+        DeferReason::NoCircuit => "no circuit could be built",
+        DeferReason::NoDescriptor => "no directory relay knows this address",
+        DeferReason::NoDirectory => "no directory relay that may know this address answered",
+        DeferReason::Broken { circuits, guards } => {
+            let (circuits, guards) = (
+                output::count(circuits, "circuit"),
+                output::count(guards, "guard"),
+            );
+            return format!("circuits break before the question arrives: {circuits} over {guards}")
+                .into();
+        }
+        DeferReason::Holders => "too few of the inbox's holders could be reached or accepted it",
+        DeferReason::QueueFull => "the inbox is full",
+    };
+    text.into()
+}
+
+pub(super) fn hint(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Unreachable | Obstacle::View => {
+            "check your connection; if every relay that you knew has moved, name one that is up with `umbel seed add \
+             ID@HOST:PORT`; the next send or receive tries again"
+        }
+        Obstacle::Clock { .. } => CLOCK_HINT,
+        Obstacle::Deferred(DeferReason::NoDescriptor) => {
+            "compare the address with its owner, who must be online once a week; the next send or receive tries again"
+        }
+        Obstacle::Deferred(DeferReason::QueueFull) => {
+            "its owner must receive first; the next send or receive tries again"
+        }
+        Obstacle::Deferred(DeferReason::Broken { .. }) => {
+            "a relay on the path keeps breaking circuits; the next send or receive tries other relays"
+        }
+        Obstacle::Deferred(DeferReason::NoCircuit) => {
+            "a relay answers but can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
+        }
+        Obstacle::Time | Obstacle::Deferred(_) => {
+            "the next send or receive tries again, as does `umbel outbox flush`"
+        }
+    }
+}

@@ -1,0 +1,589 @@
+//! One own inbox: its keys, its mailboxes, and when its descriptor changes (docs/protocol.md §9,
+//! §10).
+//!
+//! Plans mailboxes, has them created and replaces those that stay out of reach.
+
+use std::collections::BTreeMap;
+
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::Roles;
+use umbel_proto::directory::choice::Exclude;
+use umbel_proto::ids::{QueueId, RelayId};
+use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
+use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
+use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::wire;
+use zeroize::Zeroizing;
+
+use super::super::chance::{Backoff, between};
+use super::super::circuit::Isolation;
+use super::super::context::Context;
+use super::super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::super::lookup::Lookups;
+use super::super::path::{draw, exclude_groups_of};
+use super::super::publish::Publication;
+use super::super::requests::{Answer, AskFault, Asker, Question, Requests};
+use super::Visit;
+use super::rival::{self, Rival};
+use super::stored::{self, InboxState, OwnMailbox};
+
+/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is
+/// forgotten.
+const RETIRED_MAX: usize = 48;
+/// Failed tries to create a mailbox before another relay is drawn for it.
+const CREATE_TRIES: u32 = 2;
+/// How long after the first mailbox is there the others are waited for before the descriptor goes
+/// out without them.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Positions that have not answered for so long, while most have, are not waited for.
+const SLOW_POSITIONS: Duration = Duration::from_secs(2);
+/// How long to wait for more than half of them: if others are broken, a sender that asks some still
+/// finds the inbox.
+const FEW_POSITIONS: Duration = Duration::from_secs(10);
+/// How long an inbox that was just made comes before all else.
+const AWAITED_MAX: Duration = Duration::from_secs(60);
+/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: an
+/// attacker who feigns that must not make us forget mailboxes that hold mail.
+const SOON_EVERY: Duration = Duration::from_secs(86_400);
+pub(super) struct Inbox {
+    pub(super) identity: InboxIdentity,
+    pub(super) seal: SealSecret,
+    pub(super) revision: u64,
+    /// The revision is one of this run, which has published nothing before it.
+    is_revised: bool,
+    published_until: WallTime,
+    /// Somebody receives for it in this run: its descriptor shows whether another copy does too.
+    pub(super) is_in_use: bool,
+    pub(super) mailboxes: Vec<OwnMailbox>,
+    /// The state of each mailbox since the client started.
+    health: BTreeMap<QueueId, Health>,
+    pub(super) saving: Saving,
+    pub(super) publication: Publication,
+    /// When the descriptor goes out though mailboxes are missing.
+    settles_at: Option<Instant>,
+    /// When the user is told that this is ready though some positions have not answered.
+    tells_at: Option<Instant>,
+    /// Whether the user was told that this is ready.
+    pub(super) is_told: bool,
+    /// When the user asked for it, if that was since the client started.
+    pub(super) asked_at: Option<Instant>,
+    /// Whether the user was told that a mailbox is being replaced, and not yet that it was.
+    is_mending_told: bool,
+    pub(super) rival: Rival,
+}
+
+#[derive(Default)]
+struct Health {
+    is_asked: bool,
+    backoff: Backoff,
+    /// The last visit since the client started failed.
+    is_failing: bool,
+    /// And that was the holder's doing, as far as can be known.
+    is_dead: bool,
+}
+
+/// How what is stored compares with what is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Saving {
+    Saved,
+    /// Different, and to be stored at this time.
+    Due(Instant),
+    /// Being stored.
+    Storing(StoreTicket),
+}
+
+impl Inbox {
+    pub(super) fn generate(cx: &mut Context<'_>) -> Self {
+        Self {
+            identity: InboxIdentity::generate(cx.rng),
+            seal: SealSecret::generate(cx.rng),
+            revision: 0,
+            is_revised: true,
+            published_until: WallTime(0),
+            is_in_use: true,
+            mailboxes: Vec::new(),
+            health: BTreeMap::new(),
+            saving: Saving::Due(cx.now),
+            publication: Publication::default(),
+            settles_at: None,
+            tells_at: None,
+            is_told: false,
+            asked_at: Some(cx.now),
+            is_mending_told: false,
+            rival: Rival::default(),
+        }
+    }
+
+    pub(super) fn restore(state: &InboxState) -> Self {
+        Self {
+            identity: InboxIdentity::from_seed(&state.identity_seed),
+            seal: SealSecret::from_seed(&state.seal_seed),
+            revision: state.revision,
+            is_revised: false,
+            published_until: state.published_until,
+            is_in_use: false,
+            mailboxes: state.mailboxes.clone(),
+            health: BTreeMap::new(),
+            saving: Saving::Saved,
+            publication: Publication::default(),
+            settles_at: Some(Instant::default()),
+            tells_at: None,
+            is_told: false,
+            asked_at: None,
+            is_mending_told: false,
+            rival: Rival::default(),
+        }
+    }
+
+    /// The mailboxes that the descriptor names.
+    pub(super) fn created(&self) -> impl Iterator<Item = &OwnMailbox> {
+        self.mailboxes
+            .iter()
+            .filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
+    }
+
+    /// How many mailboxes there are or will be once all that are being made are there.
+    fn planned_count(&self) -> usize {
+        self.mailboxes
+            .iter()
+            .filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none())
+            .count()
+    }
+
+    /// Whether someone waits until it takes mail: for a while what it asks comes before all else.
+    fn is_awaited(&self, now: Instant) -> bool {
+        !self.is_told && self.asked_at.is_some_and(|at| at + AWAITED_MAX > now)
+    }
+
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+        if cx.is_ready {
+            self.plan(cx);
+        }
+        self.forget_retired(cx);
+        self.tell_if_mending(cx, name);
+        if let Saving::Due(at) = self.saving
+            && at <= cx.now
+        {
+            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox {
+                name: name.to_owned(),
+                state: self.state(),
+            }));
+        }
+        // Nobody hears of what is not durable here.
+        if self.saving != Saving::Saved || !cx.is_ready {
+            return;
+        }
+        self.create_missing(cx, requests, name);
+        if self.is_settled(cx) && (self.is_revised || self.has_to_publish(cx)) {
+            if !self.is_revised {
+                // It is sealed anew: one revision never has two forms.
+                return self.change(cx);
+            }
+            let descriptor = self.descriptor();
+            let is_awaited = self.is_awaited(cx.now);
+            self.publication
+                .drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
+            self.tell_if_ready(cx, name);
+        }
+    }
+
+    /// Whether this run has to publish the descriptor, which one before it has published.
+    fn has_to_publish(&self, cx: &Context<'_>) -> bool {
+        let latest = cx.wall + cx.network.params.inbox_republish.saturating_mul(2);
+        self.is_in_use
+            || self.is_awaited(cx.now)
+            || self.published_until <= cx.wall
+            || self.published_until > latest
+    }
+
+    /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
+    fn plan(&mut self, cx: &mut Context<'_>) {
+        while self.planned_count() < cx.network.params.mailboxes && self.add_mailbox(cx, None) {}
+        let limit = self.patience(cx);
+        let failing: Vec<QueueId> = self
+            .created()
+            .filter(|mailbox| {
+                mailbox
+                    .failing_since
+                    .is_some_and(|since| since + limit <= cx.confirmed)
+            })
+            .map(|mailbox| mailbox.queue)
+            .filter(|queue| {
+                self.health
+                    .get(queue)
+                    .is_some_and(|health| health.is_failing)
+            })
+            .filter(|queue| {
+                !self
+                    .mailboxes
+                    .iter()
+                    .any(|other| other.replaces == Some(*queue))
+            })
+            .collect();
+        for queue in failing {
+            self.add_mailbox(cx, Some(queue));
+        }
+    }
+
+    /// How long a mailbox may be out of reach until another takes its place: less if nobody can
+    /// write to the inbox any more.
+    fn patience(&self, cx: &Context<'_>) -> Duration {
+        let params = &cx.network.params;
+        let usual = params.retry_max * 2;
+        let is_dead = |mailbox: &OwnMailbox| {
+            self.health
+                .get(&mailbox.queue)
+                .is_some_and(|health| health.is_dead)
+        };
+        let is_recent = |at: WallTime| at + SOON_EVERY.max(usual) > cx.confirmed;
+        let was_one_replaced = self
+            .mailboxes
+            .iter()
+            .any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
+        if was_one_replaced || !self.created().all(is_dead) {
+            usual
+        } else {
+            usual.min(params.request_timeout)
+        }
+    }
+
+    /// Draws a holder for one more mailbox: apart from the others if that can be.
+    fn add_mailbox(&mut self, cx: &mut Context<'_>, replaces: Option<QueueId>) -> bool {
+        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
+        let mut others = Exclude::nothing();
+        taken.iter().for_each(|&relay| others.relay(relay));
+        let mut apart = Exclude::nothing();
+        exclude_groups_of(cx, &mut apart, &taken);
+        let drawn = draw(cx, Roles::HOLDER, &apart).or_else(|| draw(cx, Roles::HOLDER, &others));
+        let Some(relay) = drawn else { return false };
+        let mut queue = [0; QueueId::LEN];
+        cx.rng.fill_bytes(&mut queue);
+        self.mailboxes.push(OwnMailbox {
+            relay,
+            queue: QueueId(queue),
+            owner_seed: *SigningKey::generate(cx.rng).seed(),
+            sender_seed: *SigningKey::generate(cx.rng).seed(),
+            is_created: false,
+            replaces,
+            retired_at: None,
+            failing_since: None,
+        });
+        self.touch(cx);
+        true
+    }
+
+    fn create_missing(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+        let is_awaited = self.is_awaited(cx.now);
+        for mailbox in self.mailboxes.iter().filter(|mailbox| !mailbox.is_created) {
+            let health = self.health.entry(mailbox.queue).or_default();
+            if health.is_asked || !health.backoff.is_due(cx.now) {
+                continue;
+            }
+            health.is_asked = true;
+            let queue = mailbox.queue;
+            let owner = SigningKey::from_seed(&mailbox.owner_seed).public();
+            let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
+            let verb = Verb::Create {
+                queue,
+                owner,
+                sender,
+            };
+            let question = Question::Mailbox {
+                verb,
+                seed: Zeroizing::new(mailbox.owner_seed),
+            };
+            let asker = Asker::CreateMailbox {
+                inbox: name.to_owned(),
+                queue,
+                is_awaited,
+            };
+            let isolation = Isolation::Own {
+                inbox: name.to_owned(),
+                queue,
+            };
+            requests.ask(cx, asker, isolation, mailbox.relay, question);
+        }
+    }
+
+    pub(super) fn on_created(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+        queue: QueueId,
+        answer: &Answer,
+    ) {
+        let health = self.health.entry(queue).or_default();
+        health.is_asked = false;
+        match answer {
+            Answer::Mailbox(MailboxReply::Created) => {
+                health.backoff.reset();
+                self.take_into_use(cx, name, queue);
+            }
+            // The fault is ours, or the path's: the holder is not to blame.
+            Answer::Failed(
+                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
+            ) => {
+                health.backoff.fail(cx);
+            }
+            Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {
+                health.backoff.fail(cx);
+                if health.backoff.failures() >= CREATE_TRIES {
+                    self.drop_uncreated(cx, queue);
+                }
+            }
+        }
+    }
+
+    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose
+    /// place it takes.
+    fn take_into_use(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId) {
+        let Some(mailbox) = find(&mut self.mailboxes, queue) else {
+            return;
+        };
+        if mailbox.is_created {
+            return;
+        }
+        mailbox.is_created = true;
+        if let Some(old) = mailbox.replaces.take()
+            && let Some(old) = find(&mut self.mailboxes, old)
+        {
+            old.retired_at = Some(cx.wall);
+            cx.warn(Warning::MailboxReplaced {
+                inbox: name.to_owned(),
+            });
+        }
+        self.settles_at.get_or_insert(cx.now + SETTLE);
+        self.change(cx);
+    }
+
+    /// Gives up a mailbox that no descriptor ever named.
+    fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
+        self.mailboxes
+            .retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
+        self.health.remove(&queue);
+        self.touch(cx);
+    }
+
+    pub(super) fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
+        let Some(mailbox) = find(&mut self.mailboxes, queue) else {
+            return;
+        };
+        let health = self.health.entry(queue).or_default();
+        (health.is_failing, health.is_dead) = (
+            visit != Visit::Answered,
+            matches!(visit, Visit::Dead | Visit::Gone),
+        );
+        let failing_since = match visit {
+            Visit::Answered => None,
+            Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
+            // Its records are lost: there is nothing to wait for.
+            Visit::Gone => Some(WallTime(0)),
+        };
+        if mailbox.failing_since != failing_since {
+            mailbox.failing_since = failing_since;
+            self.touch(cx);
+        }
+        match visit {
+            Visit::Answered => {
+                let stand_in = self
+                    .mailboxes
+                    .iter()
+                    .find(|other| other.replaces == Some(queue) && !other.is_created);
+                if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
+                    self.drop_uncreated(cx, stand_in);
+                }
+            }
+            Visit::Unreachable | Visit::Dead | Visit::Gone => {}
+        }
+    }
+
+    /// Forgets replaced mailboxes that nothing can be in any more.
+    fn forget_retired(&mut self, cx: &Context<'_>) {
+        let before = self.mailboxes.len();
+        let life = cx.network.params.record_life;
+        self.mailboxes.retain(|mailbox| {
+            mailbox
+                .retired_at
+                .is_none_or(|retired_at| retired_at + life > cx.confirmed)
+        });
+        let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
+        if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
+            && let Some(first) = self.mailboxes.iter().filter_map(retired).min()
+        {
+            self.mailboxes
+                .retain(|mailbox| mailbox.retired_at != Some(first));
+        }
+        if self.mailboxes.len() != before {
+            self.health
+                .retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
+            self.touch(cx);
+        }
+    }
+
+    /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take
+    /// their time.
+    fn is_settled(&self, cx: &Context<'_>) -> bool {
+        let count = self.created().count();
+        count > 0
+            && (count >= cx.network.params.mailboxes
+                || self.settles_at.is_none_or(|at| at <= cx.now))
+    }
+
+    fn descriptor(&self) -> InboxDescriptor {
+        let to_public = |mailbox: &OwnMailbox| Mailbox {
+            relay: mailbox.relay,
+            queue: mailbox.queue,
+            sender_seed: mailbox.sender_seed,
+        };
+        InboxDescriptor {
+            revision: self.revision,
+            seal_key: self.seal.public(),
+            mailboxes: self.created().map(to_public).collect(),
+            puzzle_effort: 0,
+        }
+    }
+
+    /// Says that the inbox takes mail: once all positions have the descriptor, or more than half of
+    /// them and the others are slow, or some and the others are broken. The user who waits
+    /// for it may stop the client, and then nothing more is published for a while.
+    fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
+        let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
+        if self.is_told || self.is_mending(cx.now) || positions == 0 {
+            return;
+        }
+        let patience = if positions * 2 > all {
+            SLOW_POSITIONS
+        } else {
+            FEW_POSITIONS
+        };
+        let tells_at = self
+            .tells_at
+            .map_or(cx.now + patience, |at| at.min(cx.now + patience));
+        self.tells_at = Some(tells_at);
+        if positions == all || tells_at <= cx.now {
+            self.is_told = true;
+            self.is_mending_told = false;
+            self.tells_at = None;
+            let mailboxes = self.created().count();
+            cx.notify(Notice::InboxReady {
+                name: name.to_owned(),
+                mailboxes,
+                positions,
+            });
+        }
+    }
+
+    /// Once most positions have the descriptor the next run need not publish it, for a while.
+    pub(super) fn look_whether_published(&mut self, cx: &mut Context<'_>) {
+        if self.publication.is_complete(self.revision) && self.published_until <= cx.wall {
+            let every = cx.network.params.inbox_republish;
+            self.published_until = cx.wall + between(every * 3 / 4, every * 5 / 4, cx.rng);
+            self.touch(cx);
+        }
+    }
+
+    /// Whether a mailbox is missing, or is to take the place of another. An inbox that was just
+    /// made may go out without all.
+    fn is_mending(&self, now: Instant) -> bool {
+        let is_new = self.is_awaited(now);
+        self.mailboxes
+            .iter()
+            .any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
+    }
+
+    /// Says that a mailbox is being made: a user who stops the client now leaves that to the next.
+    fn tell_if_mending(&mut self, cx: &mut Context<'_>, name: &str) {
+        if self.is_mending(cx.now) && !self.is_mending_told {
+            self.is_mending_told = true;
+            self.is_told = false;
+            cx.notify(Notice::Mending {
+                inbox: name.to_owned(),
+            });
+        }
+    }
+
+    /// Looks whether another copy of this inbox publishes too, and overtakes it: the mailboxes here
+    /// are those we read.
+    pub(super) fn look_for_rival(
+        &mut self,
+        cx: &mut Context<'_>,
+        lookups: &mut Lookups,
+        requests: &mut Requests,
+        name: &str,
+    ) {
+        let address = *self.identity.address();
+        let Some(found) = self.rival.look(cx, lookups, requests, &address) else {
+            return;
+        };
+        let (positions, _) = self.publication.progress(cx.wall.epoch(), self.revision);
+        let is_published = positions > 0 || !self.is_revised;
+        let is_ours = found < self.revision || (found == self.revision && is_published);
+        if is_ours {
+            return;
+        }
+        self.tell_rival(cx, name);
+        if self.rival.may_overtake(cx.now) {
+            self.revision = rival::revision_to_pass(cx, self.revision, found);
+            self.change(cx);
+        }
+    }
+
+    pub(super) fn tell_rival(&mut self, cx: &mut Context<'_>, name: &str) {
+        if self.rival.is_news() {
+            cx.warn(Warning::OtherCopy {
+                inbox: name.to_owned(),
+            });
+        }
+    }
+
+    /// The descriptor's contents changed.
+    fn change(&mut self, cx: &Context<'_>) {
+        self.revision = self.revision.saturating_add(1);
+        self.is_revised = true;
+        self.published_until = WallTime(0);
+        self.touch(cx);
+    }
+
+    /// The state to store changed.
+    fn touch(&mut self, cx: &Context<'_>) {
+        self.saving = Saving::Due(cx.now);
+    }
+
+    fn state(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(wire::encode(&InboxState {
+            version: stored::VERSION,
+            identity_seed: *self.identity.seed(),
+            seal_seed: *self.seal.seed(),
+            revision: self.revision,
+            mailboxes: self.mailboxes.clone(),
+            published_until: self.published_until,
+        }))
+    }
+
+    /// When there is something to do, past moments included.
+    pub(super) fn timeouts(&self) -> impl Iterator<Item = Instant> {
+        let save = if let Saving::Due(at) = self.saving {
+            Some(at)
+        } else {
+            None
+        };
+        let uncreated = self.mailboxes.iter().filter(|mailbox| !mailbox.is_created);
+        let creates = uncreated.filter_map(|mailbox| self.health.get(&mailbox.queue));
+        let creates = creates
+            .filter(|health| !health.is_asked)
+            .map(|health| health.backoff.retry_at());
+        let posts = self.publication.timeouts(self.revision);
+        save.into_iter()
+            .chain(creates)
+            .chain(posts)
+            .chain(self.settles_at)
+            .chain(self.tells_at)
+            .chain(self.rival.timeout())
+    }
+}
+
+fn find(mailboxes: &mut [OwnMailbox], queue: QueueId) -> Option<&mut OwnMailbox> {
+    mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue)
+}

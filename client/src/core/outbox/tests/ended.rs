@@ -1,0 +1,110 @@
+//! Messages that are taken back, or expire.
+
+use super::*;
+
+fn restarted_from(state: &[u8]) -> Bench {
+    let mut bench = Bench::new(Network::local());
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, state))
+        .expect("it is read");
+    bench
+}
+
+#[test]
+fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
+    let cancel =
+        |bench: &mut Bench| bench.with(|outbox, cx, _, requests| outbox.cancel(cx, requests, ID));
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(true));
+    bench.notices();
+    cancel(&mut bench);
+    let unsent = Cancelled {
+        id: ID,
+        holders: 0,
+        may_be_out: false,
+    };
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![Notice::Cancelled(unsent)], vec![])
+    );
+    assert!(is_removed(&bench));
+    cancel(&mut bench);
+    assert_eq!(bench.notices(), [], "it is not there");
+
+    let (mut bench, wait) = held_by_one();
+    cancel(&mut bench);
+    let held = Cancelled {
+        id: ID,
+        holders: 1,
+        may_be_out: true,
+    };
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![Notice::Cancelled(held)], vec![])
+    );
+    bench.pass(wait * 2);
+    bench.answer(1, &TAKEN);
+    assert_eq!(
+        (bench.notices(), bench.outbox.timeout(bench.now)),
+        (vec![], None),
+        "nothing is left to do"
+    );
+}
+
+#[test]
+fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
+    let mut bench = Bench::new(Network::local());
+    bench.send();
+    bench.drive();
+    assert!(bench.stored(true));
+    let expired = Notice::Failed {
+        id: ID,
+        reason: SendFault::Expired,
+    };
+    let life = bench.shared.network.params.record_life;
+    let after = |passed: Duration, unconfirmed: Option<Duration>, reason: DeferReason| {
+        let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
+        bench.wall = bench.wall + passed;
+        bench.unconfirmed = unconfirmed.unwrap_or_default();
+        bench.with(|outbox, cx, _, _| {
+            outbox.judge_clock(unconfirmed.is_none());
+            outbox.defer(cx, ID, reason);
+        });
+        bench.notices() == [expired.clone()] && is_removed(&bench) && bench.listed().is_empty()
+    };
+    let second = Duration::from_secs(1);
+    assert!(!after(life - second, None, DeferReason::NoDescriptor));
+    assert!(after(life, None, DeferReason::NoDescriptor));
+    assert!(after(life, None, DeferReason::QueueFull));
+    assert!(
+        !after(life, None, DeferReason::NoCircuit),
+        "nothing was tried"
+    );
+    assert!(
+        !after(life * 9, Some(life * 9), DeferReason::NoDescriptor),
+        "a clock that is ahead loses nothing"
+    );
+    assert!(
+        after(life * 2, Some(life), DeferReason::NoDescriptor),
+        "no guard that lies makes it stay for ever"
+    );
+}
+
+#[test]
+fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
+    let mut bench = asked(Network::local(), 2);
+    assert!(bench.stored(true));
+    bench.answer(0, &TAKEN);
+    bench.answer(1, &SILENT);
+    bench.notices();
+    bench.wall = bench.wall + bench.shared.network.params.record_life;
+    bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+    bench.drive();
+    assert_eq!(
+        (bench.notices(), bench.listed()),
+        (vec![], vec![]),
+        "its holder was told before"
+    );
+}
