@@ -252,6 +252,39 @@ fn a_dial_that_comes_too_late_carries_no_onionskin_to_the_wrong_relay() {
     }
 }
 
+/// Links to other relays that the relay has asked for so far.
+fn dial_count(relay: &LoneRelay) -> usize {
+    let is_dial = |op: &&LinkOp| matches!(op, LinkOp::Dial { .. });
+    relay.link_ops.iter().filter(is_dial).count()
+}
+
+#[test] // §6.3
+fn a_dial_is_in_flight_until_it_reports_though_its_relay_links_by_itself() {
+    let mut relay = with_client(1);
+    let target = relay.neighbours[0].target();
+    let mut first = Client::connected(&mut relay, 1);
+    let mut second = Client::connected(&mut relay, 2);
+    first.extend(&mut relay, &target);
+    relay.link_up(NEXT, Some(target.relay), false);
+    assert!(commands(&mut relay, NEXT).contains(&Command::Create));
+    relay.link_down(NEXT);
+    first.exchange(&mut relay);
+    assert_eq!(first.refusal(), Some(ExtendRefusal::Unreachable));
+    second.extend(&mut relay, &target);
+    assert_eq!(dial_count(&relay), 1, "the first is in flight");
+    relay.dial_failed(target.relay);
+    second.exchange(&mut relay);
+    assert_eq!(second.refusal(), Some(ExtendRefusal::Unreachable));
+    second.extend(&mut relay, &target);
+    assert_eq!(dial_count(&relay), 2);
+    relay.link_up(NEXT, Some(target.relay), true);
+    relay.link_down(NEXT);
+    second.exchange(&mut relay);
+    assert_eq!(second.refusal(), Some(ExtendRefusal::Unreachable));
+    second.extend(&mut relay, &target);
+    assert_eq!(dial_count(&relay), 3, "a dial that made its link is over");
+}
+
 #[test] // §6.3, §4.2(1)
 fn a_circuit_destroyed_while_its_next_relay_is_dialled_waits_no_longer() {
     let mut relay = with_client(1);

@@ -2,6 +2,9 @@
 //!
 //! An address comes from a signed descriptor or from a seed, never from `Extend`. Requests to
 //! extend can't make this relay dial the whole network: dials and waiters are bounded.
+//!
+//! Each entry is one task of the shell. It stays until that task has reported, whatever other links
+//! come up meanwhile: entries are what the bound counts.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +73,15 @@ impl Dialling {
         }
     }
 
-    /// The dial is over, whether there is a link or not: those who waited for it.
+    /// The relay has linked to this one: those who waited for a link. The dial continues.
+    pub(super) fn take_waiters(&mut self, relay: &RelayId) -> Vec<CircuitKey> {
+        self.dials
+            .get_mut(relay)
+            .map(|dial| core::mem::take(&mut dial.waiters))
+            .unwrap_or_default()
+    }
+
+    /// The dial has reported, a link or a failure: those who waited for it.
     pub(super) fn end(&mut self, relay: &RelayId) -> Vec<CircuitKey> {
         self.dials
             .remove(relay)
@@ -138,6 +149,22 @@ mod tests {
         dialling.forget(&other(0), CircuitKey(1));
         dialling.dial(&mut bench.context(), other(0)).unwrap();
         assert_eq!(bench.shared.out.links.len(), 1, "it is in flight");
+    }
+
+    #[test] // §6.3
+    fn a_dial_goes_on_when_its_relay_has_linked_by_itself() {
+        let (mut bench, mut dialling) = (Bench::new(1), Dialling::default());
+        let mut wait = |dialling: &mut Dialling, circuit| {
+            dialling
+                .wait(&mut bench.context(), other(0), circuit)
+                .unwrap();
+            bench.shared.out.links.len()
+        };
+        assert_eq!(wait(&mut dialling, CircuitKey(1)), 1);
+        assert_eq!(dialling.take_waiters(&other(0)), [CircuitKey(1)]);
+        assert_eq!(wait(&mut dialling, CircuitKey(2)), 1, "it is in flight");
+        assert_eq!(dialling.end(&other(0)), [CircuitKey(2)]);
+        assert_eq!(wait(&mut dialling, CircuitKey(3)), 2);
     }
 
     #[test] // §6.2(4)

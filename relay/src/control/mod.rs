@@ -227,7 +227,12 @@ impl Control {
         cx.links.add(link, peer, is_dialler, creates, clock);
         if let Some(relay) = peer {
             self.clock.handle_linked(&mut cx);
-            for key in self.dialling.end(&relay) {
+            let waiters = if is_dialler {
+                self.dialling.end(&relay)
+            } else {
+                self.dialling.take_waiters(&relay)
+            };
+            for key in waiters {
                 self.circuits.resume_extend(&mut cx, key, link);
             }
             self.discovery
