@@ -99,17 +99,30 @@ impl Forwarding {
         let mut forwarded = 0;
         for (queue, mut group) in self.onward.drain(..) {
             forwarded += group.len();
-            queue.push(group.drain(..), &mut self.pushed);
+            push(&queue, group.drain(..), &mut self.pushed, &mut self.events);
             self.spare.push(group);
-            let broken = self.pushed.broken.drain(..);
-            self.events.extend(
-                broken.map(|circ| (queue.link(), LinkEvent::Broken(circ, Violation::Window))),
-            );
         }
         shared
             .counters
             .forwarded_cells
             .fetch_add(forwarded as u64, Ordering::Relaxed);
+        self.keep_dropped(cells, shared);
+    }
+
+    /// Pushes a cell of the link itself to its queue.
+    pub(super) fn push(
+        &mut self,
+        queue: &LinkQueue,
+        cell: Cell,
+        cells: &mut CellCache,
+        shared: &Shared,
+    ) {
+        push(queue, [cell], &mut self.pushed, &mut self.events);
+        self.keep_dropped(cells, shared);
+    }
+
+    /// Counts the cells that found no room, and keeps their buffers.
+    fn keep_dropped(&mut self, cells: &mut CellCache, shared: &Shared) {
         shared
             .counters
             .dropped_cells
@@ -119,6 +132,19 @@ impl Forwarding {
             .drain(..)
             .for_each(|cell| cells.put(cell));
     }
+}
+
+/// Pushes cells to a queue with one lock. Any push may break circuits of that queue: the control
+/// plane is to destroy them.
+fn push(
+    queue: &LinkQueue,
+    cells: impl IntoIterator<Item = Cell>,
+    pushed: &mut Pushed,
+    events: &mut Vec<(LinkId, LinkEvent)>,
+) {
+    queue.push(cells, pushed);
+    let broken = pushed.broken.drain(..);
+    events.extend(broken.map(|circ| (queue.link(), LinkEvent::Broken(circ, Violation::Window))));
 }
 
 /// Adds a cell to the group of its queue. A batch goes to few links: looking through them beats any

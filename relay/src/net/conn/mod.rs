@@ -34,7 +34,7 @@ use super::queue::LinkQueue;
 use super::timer::{Expired, LinkTimer};
 use super::{LinkHandle, LinkReport, Shared};
 use crate::forward::TableUpdates;
-use crate::forward::outgoing::{Phase, Pushed};
+use crate::forward::outgoing::Phase;
 use reader::Reader;
 use writer::Writer;
 
@@ -129,6 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         async move {
             let end = caught(pin!(self.carry())).await;
             caught(pin!(self.finish(&end))).await;
+            self.report_rest().await;
             end
         }
     }
@@ -153,10 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     async fn carry(&mut self) -> LinkEnd {
         loop {
-            if let Err(end) = poll_fn(|cx| self.poll_carry(cx)).await {
-                return end;
-            }
-            if let Err(end) = self.report().await {
+            let carried = poll_fn(|cx| self.poll_carry(cx)).await;
+            // Also when the link ends: the same batch may have broken circuits of other links.
+            let reported = self.report().await;
+            if let Err(end) = carried.and(reported) {
                 return end;
             }
         }
@@ -164,18 +165,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Hands what the control plane has to know to it. While it has no room nothing more is read
     /// from this link, but what waits is written: a busy control plane slows those who keep it
-    /// busy.
+    /// busy. What could not be handed over because the link ended stays, for
+    /// [`report_rest`](Self::report_rest).
     async fn report(&mut self) -> Result<(), LinkEnd> {
+        if self.forwarding.events.is_empty() {
+            return Ok(());
+        }
         let control = self.shared.control.clone();
-        let report = LinkReport::Events(std::mem::take(&mut self.forwarding.events));
-        let report = match control.try_send(report) {
-            Ok(()) => return Ok(()),
-            Err(TrySendError::Closed(_)) => return Err(LinkEnd::Stopped),
-            Err(TrySendError::Full(report)) => report,
+        let permit = match control.try_reserve() {
+            Ok(permit) => permit,
+            Err(TrySendError::Closed(())) => return Err(LinkEnd::Stopped),
+            Err(TrySendError::Full(())) => tokio::select! {
+                permit = control.reserve() => permit.map_err(|_| LinkEnd::Stopped)?,
+                end = poll_fn(|cx| self.poll_write_only(cx)) => return Err(end),
+            },
         };
-        tokio::select! {
-            sent = control.send(report) => sent.map_err(|_| LinkEnd::Stopped),
-            end = poll_fn(|cx| self.poll_write_only(cx)) => Err(end),
+        permit.send(LinkReport::Events(std::mem::take(
+            &mut self.forwarding.events,
+        )));
+        Ok(())
+    }
+
+    /// Hands over what is left once the link has ended: other links' circuits may depend on it.
+    async fn report_rest(&mut self) {
+        let events = std::mem::take(&mut self.forwarding.events);
+        if !events.is_empty() {
+            // A closed channel means that the relay has stopped.
+            let _ = self.shared.control.send(LinkReport::Events(events)).await;
         }
     }
 
@@ -209,8 +225,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 Expired::Keepalive => {
                     self.cells.clear();
                     self.queue.shrink();
-                    self.queue
-                        .push([Cell::new(None, Command::Padding)], &mut Pushed::default());
+                    let padding = Cell::new(None, Command::Padding);
+                    self.forwarding
+                        .push(&self.queue, padding, &mut self.cells, &self.shared);
                 }
                 Expired::Silent => return Err(LinkEnd::Silent),
                 Expired::Closing => return Err(LinkEnd::Closed),

@@ -17,12 +17,23 @@ use umbel_proto::onion::transit::AddLayer;
 use umbel_proto::time::WallTime;
 
 use super::*;
+use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, Next, TableUpdate};
 
 fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
+    shared_with(1 << 30)
+}
+
+/// A relay whose queues may hold this many bytes.
+fn shared_with(memory_budget: usize) -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
     let network = Network::local();
     let hello = Hello::of_client(network.id, WallTime(0));
-    Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 30, hello)
+    Shared::new(
+        network,
+        SigningKey::from_seed(&[1; 32]),
+        memory_budget,
+        hello,
+    )
 }
 
 /// A stream, and whether its end was said.
@@ -197,6 +208,76 @@ async fn a_circuit_whose_next_link_is_stuck_is_broken_alone() {
         count += 1;
     }
     assert!(count <= WRITE_BATCH_CELLS + 4, "{count}");
+}
+
+/// Cells that all queues of [`nearly_full`] may hold.
+const BUDGET_CELLS: usize = 100;
+
+/// A link whose peer does not read: circuit 9 waits in its queue, and one more cell anywhere is
+/// over the budget.
+async fn nearly_full() -> (Arc<Shared>, mpsc::Receiver<LinkReport>, Link) {
+    let (shared, reports) = shared_with(BUDGET_CELLS * CELL_LEN);
+    let stuck = link(&shared, 2);
+    let mut pushed = Pushed::default();
+    stuck.queue.push((0..80).map(|_| relay(9)), &mut pushed);
+    tokio::task::yield_now().await; // it writes what its stream takes
+    while shared.budget.used_cells() < BUDGET_CELLS {
+        let created = Cell::new(Some(circ(10)), Command::Created);
+        stuck.queue.push([created], &mut pushed);
+    }
+    assert!(pushed.broken.is_empty());
+    (shared, reports, stuck)
+}
+
+/// The report that circuit 9 of [`nearly_full`] was broken.
+fn is_broken(report: &LinkReport) -> bool {
+    matches!(report, LinkReport::Events(events) if matches!(
+        events.as_slice(),
+        [(LinkId(2), LinkEvent::Broken(broken, Violation::Window))] if *broken == circ(9)
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_circuit_that_a_keepalive_breaks_is_reported() {
+    let (_shared, mut reports, stuck) = nearly_full().await;
+    let report = timeout(LINK_SILENCE_MIN, reports.recv()).await;
+    assert!(report.is_ok_and(|report| report.is_some_and(|report| is_broken(&report))));
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn circuits_broken_by_a_batch_that_ends_its_link_are_reported() {
+    let (shared, mut reports, stuck) = nearly_full().await;
+    let mut from = link(&shared, 1);
+    from.updates.push(to(&stuck, 9));
+    let hello = Cell::new(None, Command::Hello);
+    let batch = [*relay(1).as_bytes(), *hello.as_bytes()].concat();
+    from.peer.write_all(&batch).await.unwrap();
+    assert!(matches!(
+        from.task.await.unwrap(),
+        LinkEnd::Violation(Violation::Hello)
+    ));
+    assert!(reports.try_recv().is_ok_and(|report| is_broken(&report)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_broken_link_has_to_report_waits_for_the_control_plane() {
+    let (shared, mut reports, stuck) = nearly_full().await;
+    while shared.control.try_send(LinkReport::Down(LinkId(9))).is_ok() {}
+    let mut from = link(&shared, 1);
+    from.updates.push(to(&stuck, 9));
+    from.write(&[relay(1)]).await;
+    tokio::task::yield_now().await;
+    drop(from.peer);
+    from.queue.push([relay(3)], &mut Pushed::default()); // its stream is broken
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let mut is_reported = false;
+    while let Ok(report) = reports.try_recv() {
+        is_reported |= is_broken(&report);
+        tokio::task::yield_now().await;
+    }
+    assert!(is_reported);
+    assert!(matches!(from.task.await.unwrap(), LinkEnd::Io(_)));
 }
 
 #[tokio::test]
