@@ -1,11 +1,12 @@
 //! The store's file: how it is opened, what tables it has, which versions of it are read.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::StoreError;
@@ -85,29 +86,32 @@ const VERSION_3: &str = "
 ";
 
 /// Opens the file for this process alone, makes it if there is none, and brings it to [`VERSION`].
+/// A file that is not a relay's store, or a newer one, is not changed at all.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
-    make_private(path).map_err(|source| StoreError::File {
+    let at = |source| StoreError::File {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    let failed = |source| StoreError::of(path, source);
+    make(path).map_err(at)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(path, flags)
-        .map_err(|source| StoreError::of(path, source))
-        .and_then(|db| prepare(db, path))
+    let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let found = lock_and_read(&db, has_log(path)).map_err(failed)?;
+    let steps = steps_for(found, path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
+    configure(&db).map_err(failed)?;
+    migrate(&mut db, steps).map_err(failed)?;
+    Ok(db)
 }
 
 /// Makes the file if it is missing, readable by its owner only. Files that SQLite puts beside it
 /// get the same permissions.
-fn make_private(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.sync_all()?;
+///
+/// Called before SQLite opens the file: to close a second descriptor would give up its locks.
+fn make(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.mode(0o600).open(path)?.sync_all()?;
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
@@ -115,17 +119,63 @@ fn make_private(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-fn prepare(mut db: Connection, path: &Path) -> Result<Connection, StoreError> {
-    configure(&db).map_err(|source| StoreError::of(path, source))?;
-    migrate(&mut db, path)?;
-    Ok(db)
+/// What a file says of itself.
+struct Found {
+    application: i32,
+    version: i32,
+    tables: i64,
 }
 
+/// Whether there is a write-ahead log beside the file.
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    Path::new(&log).exists()
+}
+
+/// Takes the file for this process, and reads what it is. Writes nothing: if `has_log`, closing the
+/// file leaves the log, which may be another program's. Otherwise it removes the empty one that
+/// reading makes.
+///
 /// Exclusive before anything is read: the log's index then lives in memory, and a second process
 /// fails at once.
-fn configure(db: &Connection) -> rusqlite::Result<()> {
+fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
     db.busy_timeout(BUSY_TIMEOUT)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    db.execute_batch("BEGIN EXCLUSIVE")?;
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get(0));
+    let found = Found {
+        application: pragma("application_id")?,
+        version: pragma("user_version")?,
+        tables: db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
+    };
+    db.execute_batch("COMMIT")?;
+    Ok(found)
+}
+
+/// The steps that bring a file to [`VERSION`], if it is a relay's store, or nothing yet.
+fn steps_for(found: Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
+    let foreign = || StoreError::Foreign {
+        path: path.to_owned(),
+    };
+    match (found.application, found.version) {
+        (0, 0) if found.tables == 0 => Ok(STEPS),
+        (APPLICATION_ID, version) if version > VERSION => Err(StoreError::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: VERSION,
+        }),
+        (APPLICATION_ID, version) if version > 0 => {
+            let steps = usize::try_from(version).ok();
+            steps.and_then(|done| STEPS.get(done..)).ok_or_else(foreign)
+        }
+        _ => Err(foreign()),
+    }
+}
+
+fn configure(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.pragma_update(None, "secure_delete", "ON")?;
@@ -136,53 +186,17 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)
 }
 
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::of(path, source);
-    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, version) = (
-        pragma("application_id").map_err(failed)?,
-        pragma("user_version").map_err(failed)?,
-    );
-    let tables: i64 = db
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(failed)?;
-    let steps = match (application, version) {
-        (0, 0) if tables == 0 => STEPS,
-        (APPLICATION_ID, VERSION) => return Ok(()),
-        (APPLICATION_ID, found) if found > VERSION => {
-            return Err(StoreError::Newer {
-                path: path.to_owned(),
-                found,
-                known: VERSION,
-            });
-        }
-        (APPLICATION_ID, found) => match usize::try_from(found)
-            .ok()
-            .and_then(|found| STEPS.get(found..))
-        {
-            Some(steps) if found > 0 => steps,
-            _ => {
-                return Err(StoreError::Foreign {
-                    path: path.to_owned(),
-                });
-            }
-        },
-        _ => {
-            return Err(StoreError::Foreign {
-                path: path.to_owned(),
-            });
-        }
-    };
-    let take = |db: &mut Connection| {
-        let transaction = db.transaction()?;
-        for step in steps {
-            transaction.execute_batch(step)?;
-        }
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", VERSION)?;
-        transaction.commit()
-    };
-    take(db).map_err(failed)
+fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let transaction = db.transaction()?;
+    for step in steps {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
 }
 
 impl StoreError {

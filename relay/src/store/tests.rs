@@ -489,6 +489,46 @@ fn a_file_that_is_not_ours_or_newer_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_database_of_another_program_is_not_changed_at_all() {
+    use std::os::unix::fs::PermissionsExt;
+    for (journal_mode, is_closed) in [("DELETE", true), ("WAL", true), ("WAL", false)] {
+        let (theirs, path) = file();
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "journal_mode", journal_mode)
+            .unwrap();
+        db.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
+            .unwrap();
+        let db = (!is_closed).then_some(db); // a copy of an open one has a log
+        let (ours, path) = file();
+        for file in std::fs::read_dir(theirs.path()).unwrap() {
+            let file = file.unwrap();
+            if !file.file_name().to_string_lossy().ends_with("-shm") {
+                let copy = ours.path().join(file.file_name());
+                std::fs::copy(file.path(), &copy).unwrap();
+                std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o644)).unwrap();
+            }
+        }
+        let files = || {
+            let files = std::fs::read_dir(ours.path()).unwrap();
+            let files = files.map(|file| file.unwrap().path());
+            let state = files.map(|file| {
+                let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+                (std::fs::read(&file).unwrap(), file, mode)
+            });
+            let mut files = state.collect::<Vec<_>>();
+            files.sort();
+            files
+        };
+        let before = files();
+        assert_eq!(before.len(), if is_closed { 1 } else { 2 });
+        let refused = Store::open(&path, Box::new(|_| {})).map(drop);
+        assert!(matches!(refused, Err(StoreError::Foreign { .. })));
+        assert!(files() == before, "{journal_mode}, closed: {is_closed}");
+        drop(db);
+    }
+}
+
+#[test]
 fn a_removed_body_is_not_left_in_the_file() {
     let (_directory, path) = file();
     let open = open(&path);
