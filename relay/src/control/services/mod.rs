@@ -202,9 +202,11 @@ impl Services {
             .map_err(|broken| format!("mailboxes: {broken:?}"))
     }
 
-    /// A service answers a request that waited, unless nobody waits any more.
+    /// A service answers a request that waits. One that was answered in full, or for which nobody
+    /// waits any more, takes no answer: the stream is over in this direction.
     fn answer(&mut self, id: RequestId, frame: Vec<u8>, fin: bool) {
-        let Some(asked) = self.asked.get_mut(&id) else {
+        let waiting = self.asked.get_mut(&id);
+        let Some(asked) = waiting.filter(|asked| asked.waits_for.is_some()) else {
             return;
         };
         if fin {

@@ -196,6 +196,20 @@ fn an_answered_stream_is_known_until_its_origin_has_said_all() {
 }
 
 #[test] // §7.2(7)
+fn a_request_that_was_answered_in_full_is_not_answered_again() {
+    let mut served = Served::new();
+    let place = (ALICE, 1);
+    served.create(place, 1, false);
+    served.commit(true);
+    assert_eq!(served.replies(), [created(place)]);
+    let id = id_of(ALICE, StreamId(1));
+    let again = MailboxReply::Created.encode();
+    served.services.answer(id, again, true);
+    assert_eq!(served.replies(), [], "the stream has ended");
+    assert_eq!(served.waiting(), 1);
+}
+
+#[test] // §7.2(7)
 fn a_frame_that_is_no_request_breaks_a_rule_and_leaves_nothing() {
     let mut served = Served::new();
     for service in [Service::Directory, Service::Mailbox] {
