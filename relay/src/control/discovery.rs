@@ -31,8 +31,14 @@ struct Exchange {
     relay: RelayId,
     link: LinkId,
     circ: CircId,
-    circuit: RequestCircuit<()>,
+    circuit: RequestCircuit<Turn>,
+    /// The request that was sent last.
+    turn: Turn,
+    is_answered: bool,
 }
+
+/// Numbers the requests of one exchange.
+type Turn = u32;
 
 impl Discovery {
     pub(super) const fn new(relay: RelayId, now: Instant) -> Self {
@@ -167,8 +173,11 @@ impl Discovery {
         id: ExchangeId,
         request: &DirectoryRequest,
     ) -> Option<()> {
-        let circuit = &mut self.exchanges.get_mut(&id)?.circuit;
-        let asked = circuit.ask((), Service::Directory, request.encode(), None);
+        let exchange = self.exchanges.get_mut(&id)?;
+        exchange.turn += 1;
+        exchange.is_answered = false;
+        let (turn, frame) = (exchange.turn, request.encode());
+        let asked = exchange.circuit.ask(turn, Service::Directory, frame, None);
         self.flush(cx, id);
         asked.ok()
     }
@@ -184,6 +193,7 @@ impl Discovery {
         while let Some(exchange) = self.exchanges.get_mut(&id) {
             let (link, circ) = (exchange.link, exchange.circ);
             if let Err(violation) = handled {
+                self.exchanges.remove(&id); // §4.4(1): nothing follows the Destroy
                 return circuits.handle_violation(cx, link, circ, violation);
             }
             let Some(event) = exchange.circuit.poll_event() else {
@@ -198,26 +208,32 @@ impl Discovery {
         cx: &mut Context<'_>,
         circuits: &mut Circuits,
         id: ExchangeId,
-        event: RequestEvent<()>,
+        event: RequestEvent<Turn>,
     ) -> Result<(), Violation> {
-        let answer = match event {
+        let (turn, answer) = match event {
             RequestEvent::Extended { .. } => {
                 self.gossip.handle_connected(id, known(cx.config, cx.book));
                 self.run(cx, circuits);
                 return Ok(());
             }
             RequestEvent::ExtendRefused(_) => return Err(Violation::Unexpected),
-            RequestEvent::Answered { who: (), answer } => answer,
+            RequestEvent::Answered { who, answer } => (who, answer),
         };
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return Ok(());
+        };
+        let is_awaited = exchange.turn == turn && !exchange.is_answered;
         match answer {
+            Answer::Frame(_) if !is_awaited => return Err(Violation::Stream), // §7.2(7)
             Answer::Frame(frame) => {
+                exchange.is_answered = true;
                 let reply = DirectoryReply::decode(&frame)?;
                 self.gossip
                     .handle_reply(id, reply, known(cx.config, cx.book));
                 self.run(cx, circuits);
             }
-            Answer::Ended { reset: false } => {}
-            Answer::Ended { reset: true } | Answer::Late => self.fail(cx, circuits, id),
+            Answer::Ended { reset: false } if !is_awaited => {}
+            Answer::Ended { .. } | Answer::Late => self.fail(cx, circuits, id),
         }
         Ok(())
     }
@@ -268,6 +284,8 @@ impl Exchange {
             link,
             circ,
             circuit,
+            turn: 0,
+            is_answered: false,
         })
     }
 }

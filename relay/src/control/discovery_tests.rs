@@ -1,7 +1,13 @@
 //! How exchanges with other relays begin and end, as a link and its circuits see it.
 
+use rand::SeedableRng;
+use rand::rngs::ChaCha20Rng;
+use umbel_proto::circuit::{TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::handshake::OnionSecret;
+use umbel_proto::directory::reconcile::SyncReply;
+use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
+use umbel_proto::message::{RelayMsg, StreamId};
+use umbel_proto::onion::transit::{AddLayer, PeelLayer, delivered_message};
 use umbel_proto::time::Duration;
 
 use super::super::testing::{Bench, descriptor, other};
@@ -80,6 +86,34 @@ impl Relay {
         circ
     }
 
+    /// A cell comes from the neighbour on this link.
+    fn arrive(&mut self, link: LinkId, cell: Cell) {
+        let mut cx = self.bench.context();
+        self.circuits.handle_cell(&mut cx, link, cell);
+        self.settle();
+    }
+
+    /// The neighbour answers the `Create` of the exchange that has begun.
+    fn joined(&mut self, link: LinkId) -> Neighbour {
+        let (_, create) = self.bench.shared.out.cells.pop_front().unwrap();
+        let circ = create.header().unwrap().0.unwrap();
+        let network = self.bench.shared.config.network.id;
+        let relay = RelayId::from(SigningKey::from_seed(&[1; 32]).public());
+        let keys = [OnionSecret::from_seed(&[8; 32])];
+        let onionskin = Onionskin::from_create_body(create.body()).unwrap();
+        let mut rng = ChaCha20Rng::seed_from_u64(3);
+        let (keys, reply) = respond(&network, &relay, &keys, &onionskin, &mut rng).unwrap();
+        let mut created = Cell::new(Some(circ), Command::Created);
+        reply.write_created_body(created.body_mut());
+        self.arrive(link, created);
+        Neighbour {
+            link,
+            circ,
+            layer: PeelLayer::new(keys.forward),
+            terminal: TerminalCircuit::new(AddLayer::new(keys.backward), keys.binding),
+        }
+    }
+
     /// Nothing is left of any exchange.
     fn is_quiet(&self) -> bool {
         self.discovery.exchanges.is_empty() && self.circuits.end_count() == 0
@@ -107,6 +141,43 @@ impl Relay {
                 _ => panic!("nothing else is told"),
             }
         }
+    }
+}
+
+/// The relay at the other end of an exchange's circuit.
+struct Neighbour {
+    link: LinkId,
+    circ: CircId,
+    layer: PeelLayer,
+    terminal: TerminalCircuit,
+}
+
+impl Neighbour {
+    /// Takes what was sent to it; says on which stream it was asked something.
+    fn asked(&mut self, relay: &mut Relay) -> StreamId {
+        for (_, mut cell) in relay.bench.shared.out.cells.drain(..) {
+            let tag = self.layer.peel(&mut cell).unwrap().tag;
+            let message = RelayMsg::decode(delivered_message(&cell).unwrap()).unwrap();
+            self.terminal.handle_message(tag, &message).unwrap();
+        }
+        let mut asked = None;
+        while let Some(event) = self.terminal.poll_event() {
+            if let TerminalEvent::Request { stream, .. } = event {
+                asked = Some(stream);
+            }
+        }
+        asked.expect("it was asked")
+    }
+
+    /// Sends what it has to say; says how many cells that took.
+    fn send(&mut self, relay: &mut Relay) -> usize {
+        let mut count = 0;
+        while let Some(mut cell) = self.terminal.poll_cell() {
+            cell.set_circ_id(self.circ);
+            relay.arrive(self.link, cell);
+            count += 1;
+        }
+        count
     }
 }
 
@@ -168,6 +239,59 @@ fn a_relay_that_answers_nonsense_loses_the_circuit_and_not_the_link() {
         assert!(relay.is_quiet() && relay.bench.shared.links.is_open(link));
         assert_eq!(relay.bench.shared.stats.violations, 1);
     }
+}
+
+#[test] // §7.2(7)
+fn a_request_that_ends_without_an_answer_ends_the_exchange() {
+    for is_reset in [false, true] {
+        let (mut relay, link) = Relay::asking();
+        let mut neighbour = relay.joined(link);
+        let stream = neighbour.asked(&mut relay);
+        if is_reset {
+            neighbour.terminal.reset(stream);
+        } else {
+            neighbour.terminal.finish(stream);
+        }
+        neighbour.send(&mut relay);
+        let sent = relay.sent(link);
+        assert_eq!(sent.last(), Some(&(neighbour.circ, Command::Destroy)));
+        assert!(relay.is_quiet());
+        assert_eq!(relay.bench.shared.stats.violations, 0);
+    }
+}
+
+#[test] // §7.2(7)
+fn a_second_answer_on_a_stream_is_a_violation_and_answers_nothing_else() {
+    let (mut relay, link) = Relay::asking();
+    let mut neighbour = relay.joined(link);
+    let first = neighbour.asked(&mut relay);
+    let differs = DirectoryReply::Sync(SyncReply::Differs).encode();
+    neighbour.terminal.reply(first, &differs, false).unwrap();
+    neighbour.send(&mut relay);
+    assert_ne!(neighbour.asked(&mut relay), first, "a page is asked for");
+    let same = DirectoryReply::Sync(SyncReply::Same).encode();
+    neighbour.terminal.reply(first, &same, true).unwrap();
+    neighbour.send(&mut relay);
+    assert_eq!(relay.sent(link), [(neighbour.circ, Command::Destroy)]);
+    assert!(relay.is_quiet());
+    assert_eq!(relay.bench.shared.stats.violations, 1);
+}
+
+#[test] // §4.4(1)
+fn no_credit_follows_the_destroy_for_an_answer_that_breaks_a_rule() {
+    let mut was_credit_due = false;
+    for len in (20_000..36_000).step_by(400) {
+        let (mut relay, link) = Relay::asking();
+        let mut neighbour = relay.joined(link);
+        let stream = neighbour.asked(&mut relay);
+        let nonsense = vec![0xff; len];
+        neighbour.terminal.reply(stream, &nonsense, true).unwrap();
+        was_credit_due |= neighbour.send(&mut relay) == 16;
+        let sent = relay.sent(link);
+        assert_eq!(sent.last(), Some(&(neighbour.circ, Command::Destroy)));
+        assert_eq!(relay.bench.shared.stats.violations, 1);
+    }
+    assert!(was_credit_due, "some answer took 16 cells");
 }
 
 #[test]
