@@ -87,12 +87,18 @@ pub struct Gossip {
     linked: BTreeSet<RelayId>,
     /// Relays to reconcile with once they are linked.
     awaited: BTreeSet<RelayId>,
-    exchanges: BTreeMap<ExchangeId, State>,
+    exchanges: BTreeMap<ExchangeId, Exchange>,
     next_exchange: u64,
     rumours: VecDeque<ByteBuf>,
     sync_at: Instant,
     rumour_at: Instant,
     out: VecDeque<Out>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    relay: RelayId,
+    state: State,
 }
 
 /// How far an exchange is.
@@ -105,6 +111,12 @@ enum State {
     ToPush(Vec<ByteBuf>),
     Syncing(Box<Syncer>),
     Pushing,
+}
+
+impl State {
+    const fn is_push(&self) -> bool {
+        matches!(self, Self::ToPush(_) | Self::Pushing)
+    }
 }
 
 impl Gossip {
@@ -143,7 +155,7 @@ impl Gossip {
 
     /// The circuit of an exchange is there.
     pub fn handle_connected(&mut self, exchange: ExchangeId, known: Known<'_>) {
-        let Some(state) = self.exchanges.get_mut(&exchange) else {
+        let Some(Exchange { state, .. }) = self.exchanges.get_mut(&exchange) else {
             return; // given up a moment ago
         };
         let request = match state {
@@ -164,7 +176,7 @@ impl Gossip {
 
     /// The last request of an exchange was answered.
     pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
-        let Some(state) = self.exchanges.get_mut(&exchange) else {
+        let Some(Exchange { state, .. }) = self.exchanges.get_mut(&exchange) else {
             return; // given up a moment ago
         };
         match (state, reply) {
@@ -269,7 +281,14 @@ impl Gossip {
     /// Whether this relay knows no other relay or has a link to none. Its view may then be out of
     /// date.
     fn is_alone(&self, known: Known<'_>) -> bool {
-        known.book.view().len() <= 1 || self.linked.is_empty()
+        known.book.view().len() <= 1 || self.linked_in(known).next().is_none()
+    }
+
+    /// Linked relays of the view. Anybody can make links under ids that are in nobody's.
+    fn linked_in(&self, known: Known<'_>) -> impl Iterator<Item = RelayId> {
+        let view = known.book.view();
+        let linked = self.linked.iter().copied();
+        linked.filter(move |relay| view.get(relay).is_some())
     }
 
     fn pick_one(&self, known: Known<'_>, rng: &mut dyn CryptoRng) -> Option<RelayId> {
@@ -291,35 +310,47 @@ impl Gossip {
         picked
     }
 
-    /// Passes on what is new, to a few of the relays that are linked.
+    /// Passes on what is new, to a few of the relays that are linked. News that nobody takes now
+    /// waits.
     fn on_rumour_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
         let interval = known.network.params.sync_interval;
         self.rumour_at = now + (interval / 4).min(RUMOUR_DELAY_MAX);
-        let count = self.rumours.len().min(PUSH_MAX);
-        let news: Vec<ByteBuf> = self.rumours.drain(..count).collect();
+        let news: Vec<ByteBuf> = self.rumours.iter().take(PUSH_MAX).cloned().collect();
         if news.is_empty() {
             return;
         }
-        let listeners: Vec<RelayId> = self.linked.iter().copied().sample(rng, RUMOUR_FANOUT);
-        for relay in listeners {
-            self.begin(now, relay, known, State::ToPush(news.clone()));
+        let mut is_taken = false;
+        for relay in self.linked_in(known).sample(rng, RUMOUR_FANOUT) {
+            is_taken |= self.begin(now, relay, known, State::ToPush(news.clone()));
+        }
+        if is_taken {
+            self.rumours.drain(..news.len());
         }
     }
 
-    /// Begins an exchange, unless there are too many or no circuit can be made to this relay.
-    fn begin(&mut self, now: Instant, relay: RelayId, known: Known<'_>, state: State) {
-        let is_busy = self.exchanges.len() >= EXCHANGES_MAX;
-        if is_busy || known.book.view().get(&relay).is_none() {
-            return;
+    /// Begins an exchange, unless there are too many, one of its kind is on with this relay, or no
+    /// circuit can be made to it. Says whether it did.
+    fn begin(&mut self, now: Instant, relay: RelayId, known: Known<'_>, state: State) -> bool {
+        let is_full = self.exchanges.len() >= EXCHANGES_MAX;
+        if is_full || self.is_on(relay, &state) || known.book.view().get(&relay).is_none() {
+            return false;
         }
         let exchange = ExchangeId(self.next_exchange);
         self.next_exchange += 1;
-        self.exchanges.insert(exchange, state);
+        self.exchanges.insert(exchange, Exchange { relay, state });
         self.out.push_back(Out::Connect {
             exchange,
             relay,
             due_at: now + EXCHANGE_TIMEOUT,
         });
+        true
+    }
+
+    /// Whether an exchange of this kind is on with this relay: one that never answers must not
+    /// hold every exchange that there may be.
+    fn is_on(&self, relay: RelayId, state: &State) -> bool {
+        let mut all = self.exchanges.values();
+        all.any(|it| it.relay == relay && it.state.is_push() == state.is_push())
     }
 
     fn end(&mut self, exchange: ExchangeId, out: Out) {

@@ -254,6 +254,59 @@ fn exchanges_and_rumours_are_bounded() {
     assert_eq!(node.gossip.rumours.len(), RUMOURS_MAX);
 }
 
+/// The first of some relays that know each other, without links, with this news.
+fn with_news(all: &mut Gossips) -> (RelayId, RelayId) {
+    all.pass(all.network.params.sync_interval * 2);
+    let (first, second) = (all.ids[0], all.ids[1]);
+    let node = all.nodes.get_mut(&first).unwrap();
+    node.gossip.linked.clear();
+    node.gossip.rumours.clear();
+    node.gossip.handle_news(&node.descriptor);
+    (first, second)
+}
+
+#[test] // §8.3(9), §8.3(10)
+fn links_under_ids_that_nobody_knows_take_no_news_and_are_no_company() {
+    let mut all = Gossips::new(5);
+    let (first, second) = with_news(&mut all);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&first).unwrap();
+    for stranger in 0..200 {
+        let known = known(&network, &node.book);
+        let stranger = RelayId([stranger; 32]);
+        node.gossip.handle_linked(all.now, stranger, known);
+    }
+    let known = known(&network, &node.book);
+    assert!(node.gossip.is_alone(known));
+    node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
+    assert!(node.gossip.poll_out().is_none(), "nobody is there to tell");
+    node.gossip.handle_linked(all.now, second, known);
+    assert!(!node.gossip.is_alone(known));
+    node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
+    assert!(matches!(
+        node.gossip.poll_out(),
+        Some(Out::Connect { relay, .. }) if relay == second
+    ));
+    assert!(node.gossip.rumours.is_empty());
+}
+
+#[test] // §8.3
+fn a_relay_that_never_answers_holds_one_exchange_of_each_kind() {
+    let mut all = Gossips::new(5);
+    let (first, second) = with_news(&mut all);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&first).unwrap();
+    let known = known(&network, &node.book);
+    node.gossip.handle_linked(all.now, second, known);
+    for _ in 0..EXCHANGES_MAX {
+        node.gossip.begin(all.now, second, known, State::ToSync);
+        node.gossip.handle_news(&node.descriptor);
+        node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
+    }
+    assert_eq!(node.gossip.exchanges.len(), 2);
+    assert!(!node.gossip.rumours.is_empty(), "what was not taken waits");
+}
+
 const fn known<'a>(network: &'a Network, book: &'a Book) -> Known<'a> {
     Known {
         network,
