@@ -52,3 +52,24 @@ impl Timers {
         self.queue.first().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timers_expire_in_order_each_once_and_say_what_for() {
+        let at = Instant::from_micros;
+        let mut timers = Timers::default();
+        let extend = Timer::Extend(CircuitKey(1));
+        timers.set(at(9), Timer::Sweep);
+        timers.set(at(5), extend);
+        timers.set(at(5), extend);
+        let next = timers.next().map(|(at, timer)| (at, Wake::from(timer)));
+        assert_eq!(next, Some((at(5), Wake::Extend)));
+        assert_eq!(timers.pop_expired(at(4)), None);
+        assert_eq!(timers.pop_expired(at(5)), Some(extend));
+        assert_eq!(timers.pop_expired(at(5)), None);
+        assert_eq!(timers.next(), Some((at(9), Timer::Sweep)));
+    }
+}
