@@ -32,7 +32,7 @@ Exit codes:
 
 /// Measure what Umbel costs on this machine, in networks of its own on loopback
 ///
-/// Runs the `umbel-relay` and the `umbel` that lie beside this program.
+/// Runs the `umbel-relay` and the `umbel` in this program's directory.
 #[derive(Parser)]
 #[command(
     name = "umbel-bench",

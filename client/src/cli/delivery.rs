@@ -40,8 +40,8 @@ pub(super) enum Stage {
     All,
 }
 
-/// Gives what is in the outbox a moment, now that there are circuits; what becomes of it is not
-/// this command's affair.
+/// Gives the outbox a moment, now that there are circuits. This command does not wait for the
+/// outcome.
 pub(super) async fn in_passing(
     session: &Session,
     client: &Client,
@@ -252,8 +252,8 @@ impl Delivery {
         }
     }
 
-    /// After missed notices: what is no longer in the outbox has enough holders, unless it can't be
-    /// sent.
+    /// After missed notices: a message that has left the outbox has enough holders, unless it can't
+    /// be sent.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
         self.take_outbox(client.status().await?.outbox);
         Ok(())

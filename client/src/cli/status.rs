@@ -25,7 +25,7 @@ pub(super) struct StatusArgs {
 #[derive(Serialize)]
 struct Line<'a> {
     network: &'static str,
-    /// A relay that there is a link to.
+    /// A linked relay.
     relay: Option<String>,
     /// Since when.
     since: Option<String>,

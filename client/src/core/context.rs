@@ -1,5 +1,5 @@
-//! What every machine of the core acts with: time, randomness, what is known of the network, and
-//! where effects go.
+//! The surroundings in which every machine of the core acts: time, randomness, what is known of the
+//! network, and the queues for effects.
 //!
 //! Machines read what is known. Only [`Shared`] changes it (`known`), between two calls of
 //! machines, so that a machine never sees the view change under it.
@@ -18,7 +18,7 @@ use super::HEARTBEAT;
 use super::io::{Notice, StoreOp, StoreTicket, Warning};
 use super::known::CLOCK_STORE_EVERY;
 
-/// What all machines share.
+/// State that all machines share.
 pub(super) struct Shared {
     pub(super) network: Network,
     pub(super) book: Book,
@@ -28,11 +28,12 @@ pub(super) struct Shared {
     pub(super) is_view_changed: bool,
     /// Whether circuits can be built with the view.
     pub(super) is_ready: bool,
-    /// How far the calendar is to be believed.
+    /// How far to believe the calendar.
     pub(super) clock: ClockGuard,
-    /// Whether the clock is to be compared with the peers' clocks again.
+    /// Whether to compare the clock with the peers' clocks again.
     pub(super) is_clock_jumped: bool,
-    /// When it is next stored: not by a client that runs for a moment, which has little to tell.
+    /// When it is next stored. A client that runs for a moment does not store it: it has little to
+    /// record.
     pub(super) clock_stored_at: Instant,
     /// When the view is next looked through for what has expired.
     pub(super) expires_at: Instant,
@@ -62,8 +63,7 @@ impl Outgoing {
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) wall: WallTime,
-    /// The calendar as far as it is confirmed (docs/protocol.md §1.6): what is dropped for its age
-    /// is dropped by it.
+    /// Confirmed time (docs/protocol.md §1.6): whatever is dropped for its age is dropped by it.
     pub(super) confirmed: WallTime,
     /// Whether the calendar is confirmed as it is.
     pub(super) is_clock_sure: bool,

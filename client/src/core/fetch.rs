@@ -23,7 +23,7 @@ use super::requests::{Answer, AskFault, Requests};
 use relink::Relinks;
 use visiting::{Seen, Visiting};
 
-/// Most ids of messages that are remembered for an inbox, to tell copies; beyond it the oldest are
+/// Most message ids remembered for an inbox, to recognise copies; beyond it the oldest are
 /// forgotten.
 const RECEIVED_MAX: usize = 100_000;
 /// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
@@ -46,8 +46,7 @@ pub(super) struct Fetching {
 struct Listener {
     is_interactive: bool,
     mailboxes: BTreeMap<QueueId, Visiting>,
-    /// How many mailboxes answered when the user was last told that all were seen empty; `None`
-    /// after news.
+    /// How many mailboxes had answered at the last `CaughtUp`; `None` after news.
     told: Option<usize>,
 }
 
@@ -217,7 +216,7 @@ impl Fetching {
             visiting.on_answered(&records, more);
         }
         visiting.has_more = more && !is_acknowledgement;
-        // A subscription that is to be made again does not wait for the next probe.
+        // A subscription that must be made again does not wait for the next probe.
         if visiting.is_subscribed
             || visiting.yields_until > cx.now
             || !visiting.subscribes(is_interactive)
@@ -398,7 +397,7 @@ impl Listener {
         self.mailboxes.retain(|queue, _| followed.contains(queue));
     }
 
-    /// Tells the user once every mailbox that the descriptor names was seen empty, or failed.
+    /// Reports `CaughtUp` once every mailbox that the descriptor names was seen empty, or failed.
     fn tell_if_caught_up(&mut self, cx: &mut Context<'_>, name: &str) {
         let current = || {
             self.mailboxes

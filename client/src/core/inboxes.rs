@@ -1,9 +1,9 @@
 //! Own inboxes: keys, mailboxes on holders, the descriptor that names them (docs/protocol.md §9,
 //! §10).
 //!
-//! Keys are durable before a holder hears of them, and a revision before anyone can look it up, so
-//! that a client that dies at any moment finds its mail again. A mailbox that stays out of reach is
-//! replaced; the old one is still fetched from for as long as a record lives there.
+//! Keys are durable before a holder sees them, and a revision before anyone can look it up, so that
+//! a client that dies at any moment finds its mail again. A mailbox that stays out of reach is
+//! replaced; the client fetches from the old one for as long as a record lives there.
 
 mod inbox;
 mod rival;
@@ -174,7 +174,7 @@ impl Inboxes {
         }
     }
 
-    /// Tells how fetching from a mailbox went.
+    /// Reports how fetching from a mailbox went.
     pub(super) fn on_visit(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! What a client learns of relays and of time: the book, the relays drawn from it, and how far the
-//! calendar is believed (docs/protocol.md §1.6, §8.2).
+//! A client's knowledge of relays and of time: the book, the relays drawn from it, and how far to
+//! believe the calendar (docs/protocol.md §1.6, §8.2).
 
 use umbel_proto::directory::Unverified;
 use umbel_proto::directory::choice::Candidates;

@@ -83,7 +83,7 @@ struct Entry {
     attempt_at: Instant,
     /// Deposits failed: the descriptor may have changed.
     needs_fresh: bool,
-    /// The wait between two deposits that the user was last told of.
+    /// The wait between two deposits that was last reported.
     told_rest: Option<Instant>,
 }
 
@@ -316,7 +316,7 @@ impl Outbox {
         let entry = Entry {
             seq: self.last_seq,
             delivery,
-            stage: Stage::Blocked(Instant::default()), // until it is told what to wait for
+            stage: Stage::Blocked(Instant::default()), // until it knows what to wait for
             told: if saving == Saving::Saved {
                 Told::Queued
             } else {
@@ -416,7 +416,7 @@ impl Outbox {
         match entry.delivery.drive(cx, requests, id) {
             Progress::UnderWay if is_queued => entry.tell_rest(cx, id),
             Progress::UnderWay => {}
-            // The user has not yet heard that there is such a message.
+            // No notice has named this message yet.
             Progress::Complete | Progress::Enough if !is_queued => {}
             Progress::Complete => self.finish(cx, id),
             Progress::Enough => self.try_for_more(cx, id),
@@ -481,7 +481,7 @@ impl Outbox {
         };
         entry.delivery.end_attempt();
         if entry.told != Told::Queued {
-            // It is tried again as soon as it is durable, and the outcome is told then.
+            // It is retried as soon as it is durable, and the outcome is reported then.
             entry.stage = Stage::Blocked(cx.now);
             self.active.remove(&(entry.seq, id));
             return;
@@ -523,8 +523,8 @@ impl Outbox {
         }
     }
 
-    /// The client ends: what holders answered is stored while there is time, so that it is not
-    /// asked of them again.
+    /// The client ends: stores the holders' answers while there is time, so that no holder is asked
+    /// again.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         for (_, _, id) in core::mem::take(&mut self.unsaved) {
             if self

@@ -2,7 +2,7 @@
 //! (docs/protocol.md §9.4).
 //!
 //! Each position gets it on a circuit of its own. Positions change with the epoch and as relays
-//! come and go; what fails is retried for as long as the inbox exists.
+//! come and go. Failures are retried for as long as the inbox exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 

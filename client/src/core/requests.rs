@@ -1,9 +1,8 @@
 //! Requests to relays: a question, a circuit to carry it, one typed answer or a fault in bounded
 //! time.
 //!
-//! Every question may be asked again without harm, so one that is lost with its circuit is asked
-//! again on the next, as often as an attempt may use up circuits. What to do about a fault is up to
-//! the asker.
+//! Every request may be repeated without harm. One that is lost with its circuit is repeated on the
+//! next, for as many circuits as an attempt may use. The asker decides what to do about a fault.
 
 use std::collections::BTreeMap;
 

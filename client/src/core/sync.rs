@@ -103,7 +103,7 @@ impl Sync {
         }
     }
 
-    /// Begins a reconciliation that is due, or sees to it that there is somebody to begin it with.
+    /// Begins a reconciliation that is due, or finds a peer to begin it with.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool, requests: &mut Requests) {
         self.look_whether_to_help(cx, pool);
         if self.running.is_some() || self.next_at > cx.now {
@@ -320,8 +320,8 @@ impl Sync {
             };
     }
 
-    /// The peer asked least often that can be reached. One that there is no link to is dialled and
-    /// waited for.
+    /// The peer within reach that was asked least often. One without a link is dialled and waited
+    /// for.
     fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
         self.round
@@ -467,7 +467,7 @@ impl Sync {
         }
     }
 
-    /// When there is something to do; `after` tells resting peers from those due.
+    /// When there is something to do; `after` separates resting peers from those due.
     pub(super) fn timeout(&self, after: Instant, pool: &Pool) -> Option<Instant> {
         if self.running.is_some() {
             return None;

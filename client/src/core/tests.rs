@@ -1,5 +1,5 @@
-//! The core by itself, with no relay to talk to: what it asks of the store, of links, and what it
-//! tells.
+//! The core by itself, with no relay to talk to: its requests to the store and the links, and its
+//! notices.
 //!
 //! Tests in a network stand in the package of tests, where the simulator drives this core and the
 //! relays' real ones.

@@ -1,5 +1,5 @@
-//! A process beside the one that drives the profile: passes on what its user asks and is told,
-//! until it can drive itself.
+//! A process beside the one that drives the profile: passes on its user's requests and the notices
+//! for that user, until it can drive itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

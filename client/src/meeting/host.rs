@@ -1,4 +1,4 @@
-//! Beside the driver: does for guests what a local user would do, and tells them what happens.
+//! Beside the driver: does for guests what a local user would do, and sends them notices.
 //!
 //! As long as there are no guests it writes nothing. It looks for new ones as rarely as people
 //! don't notice.

@@ -1,9 +1,9 @@
 //! Several processes on one profile (docs/decisions/014-several-commands-on-one-profile.md).
 //!
-//! The one that holds the lock drives the core and has the network; the others are its guests. They
-//! meet in the profile's database: a [`guest`] passes on what its own user asks and is told, a
-//! [`host`] beside the driver does for guests what a local user would do. When the driver ends, in
-//! order or not, a guest takes the lock and continues in its place.
+//! The process that holds the lock drives the core and has the network; the others are its guests.
+//! They meet in the profile's database: a [`guest`] passes on its user's requests and the notices
+//! for that user; a [`host`] beside the driver acts for guests as for a local user. When the driver
+//! ends, in order or not, a guest takes the lock and continues in its place.
 
 mod ask;
 mod guest;

@@ -1,8 +1,7 @@
 //! The profile's database: SQLCipher under one key, a versioned schema, and what each op of the
 //! core does to it.
 //!
-//! Owns the SQL. Never decides anything: what is stored is opaque here, except for which inbox a
-//! message is.
+//! Owns the SQL. Decides nothing: stored values are opaque here, except for the inbox of a message.
 
 use std::fmt;
 use std::path::Path;

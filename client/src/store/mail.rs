@@ -1,5 +1,5 @@
-//! Messages that are kept: found by the beginning of an id, told by their age, and deleted so that
-//! nothing of them stays.
+//! Kept messages: found by a prefix of their id or by their age, and deleted so that nothing of
+//! them stays.
 //!
 //! A deleted message leaves its id behind for as long as the profile exists. A holder may replay a
 //! record for as long as the inbox's key opens it; without the id the owner would get the message

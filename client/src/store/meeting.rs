@@ -1,11 +1,11 @@
 //! Where the processes of one profile meet: tables in its database.
 //!
-//! One process drives the core; the others are its guests. A guest writes what it asks into `asks`
-//! and finds the answer there; the host, beside the driver, appends what is told to `notices` while
-//! there are guests. `beat` goes up as long as a process is alive: the calendar's clock is not
-//! trusted with that. Claims do end by the calendar, since all processes of a machine share it; one
-//! that a wrong clock set far ahead does not bind. Nothing here has to outlive a power cut but a
-//! message that a guest sends, so that only that waits for the disk.
+//! One process drives the core; the others are its guests. A guest writes its requests into `asks`
+//! and finds the answers there. The host, beside the driver, appends notices to `notices` while
+//! there are guests. `beat` goes up as long as a process is alive, since the calendar can't be
+//! trusted with that. Claims do end by the calendar, since all processes of a machine share it; a
+//! claim that a wrong clock set far ahead does not bind. Only a message that a guest sends has to
+//! outlive a power cut, so only that waits for the disk.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use umbel_proto::ids::MessageId;

@@ -44,12 +44,12 @@ pub struct NewProfile {
     pub key: NewKey,
 }
 
-/// A profile could not be made. What had been made of it is gone again.
+/// A profile could not be made. Its parts are removed again.
 #[derive(Debug)]
 pub enum InitError {
     /// There is one already.
     Exists(PathBuf),
-    /// There is already a file where the new key is to be.
+    /// A file exists where the new key would go.
     KeyFileExists(PathBuf),
     /// No relay to begin with, neither in the network file nor besides it.
     NoSeeds,

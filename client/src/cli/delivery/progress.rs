@@ -55,7 +55,7 @@ pub(in super::super) struct Progress {
     pub(in super::super) holders: usize,
     pub(in super::super) wanted: Option<usize>,
     pub(in super::super) fate: Option<Fate>,
-    /// Since when one holder has it, as told to this command.
+    /// Since when one holder has it, by this command's notices.
     pub(in super::super) kept_at: Option<Instant>,
 }
 
@@ -100,7 +100,7 @@ impl Progress {
             .unwrap_or_else(|| self.fate_by(Missing::Obstacle(Obstacle::Time)))
     }
 
-    /// As JSON and people are told.
+    /// The same name in JSON and in text.
     pub(in super::super) fn state(&self) -> &'static str {
         match self.fate() {
             Fate::Held => "held",

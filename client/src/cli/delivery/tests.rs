@@ -1,4 +1,4 @@
-//! What a command says of a message, by what it heard.
+//! A command's report on a message, by the notices that it got.
 
 use umbel_client::core::io::SendFault;
 

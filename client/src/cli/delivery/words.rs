@@ -1,5 +1,4 @@
-//! What the user reads about a message that is not with enough holders, and which exit code says
-//! so.
+//! The text and the exit code for a message that is not with enough holders.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! When to subscribe again after the link was lost: each mailbox at its own time. So a guard that
-//! cuts the link sees no burst that tells how many mailboxes there are, and can't make the client
-//! build circuits as often as it likes.
+//! cuts the link sees no burst that would show how many mailboxes there are, and can't make the
+//! client build circuits as often as it likes.
 
 use umbel_proto::limits::{
     RESUBSCRIBE_FORGET_AFTER, RESUBSCRIBE_MEAN_MAX, RESUBSCRIBE_MEAN_MIN, RESUBSCRIBE_SHARE,

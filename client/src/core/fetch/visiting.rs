@@ -1,7 +1,8 @@
 //! One mailbox that is fetched from: visited now and then, or subscribed to (docs/protocol.md
 //! §10.2).
 //!
-//! Knows what came and what has still to be removed. What becomes of a record is `Fetching`'s.
+//! Knows which records came and which must still be removed. `Fetching` decides what becomes of a
+//! record.
 
 use std::collections::BTreeSet;
 

@@ -63,13 +63,13 @@ pub(super) struct Inbox {
     pub(super) publication: Publication,
     /// When the descriptor goes out though mailboxes are missing.
     settles_at: Option<Instant>,
-    /// When the user is told that this is ready though some positions have not answered.
+    /// When to report this as ready though some positions have not answered.
     tells_at: Option<Instant>,
-    /// Whether the user was told that this is ready.
+    /// Whether this was reported as ready.
     pub(super) is_told: bool,
     /// When the user asked for it, if that was since the client started.
     pub(super) asked_at: Option<Instant>,
-    /// Whether the user was told that a mailbox is being replaced, and not yet that it was.
+    /// Whether a warning said that a mailbox is being replaced, and none yet that it was.
     is_mending_told: bool,
     pub(super) rival: Rival,
 }
@@ -171,7 +171,7 @@ impl Inbox {
                 state: self.state(),
             }));
         }
-        // Nobody hears of what is not durable here.
+        // Nothing leaves this client before it is durable here.
         if self.saving != Saving::Saved || !cx.is_ready {
             return;
         }

@@ -70,14 +70,14 @@ impl Outbox {
         }
     }
 
-    /// Nothing more is sent of it until the store works again; what is on its way can't be called
+    /// Nothing more of it is sent until the store works again; requests in flight can't be called
     /// back.
     fn on_store_failed(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
         let until = match entry.stage {
-            // The next attempt stays at the time that the user was told.
+            // The next attempt stays at the time that was reported.
             Stage::Waiting(until) | Stage::Blocked(until) => until,
             Stage::Finding | Stage::Depositing => cx.now,
         };

@@ -94,7 +94,7 @@ impl Bench {
         });
     }
 
-    /// Seals for one mailbox more, asks those that are due, stores what is to be stored.
+    /// Seals for one mailbox more, asks those that are due, commits pending writes.
     fn drive(&mut self) {
         self.with(|outbox, cx, lookups, requests| outbox.drive(cx, lookups, requests));
     }

@@ -1,4 +1,4 @@
-//! What a sender is answered when the profile can't be written.
+//! Answers to a sender when the profile can't be written.
 
 use tempfile::TempDir;
 use umbel_proto::ids::Peer;

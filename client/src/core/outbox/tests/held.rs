@@ -1,4 +1,4 @@
-//! What holders have outlives the client, and ends a message or keeps it.
+//! The answers of holders outlive the client, and end a message or keep it.
 
 use super::*;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The state of a format before, from that of this one: what was added since stands at its end.
+/// The state in an earlier format, made from the present one: later fields stand at its end.
 fn as_format(version: u8, state: &[u8]) -> Vec<u8> {
     let wall = Bench::new(Network::local()).wall;
     let life = Network::local().params.record_life;
