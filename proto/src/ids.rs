@@ -6,6 +6,8 @@ use core::str::FromStr;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::HOST_PORT_LEN_MAX;
+
 /// Text that is not the name it was taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseIdError;
@@ -169,7 +171,7 @@ impl FromStr for Peer {
         let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
         if host.is_empty()
             || !port_is_valid
-            || host_port.len() > 260
+            || host_port.len() > HOST_PORT_LEN_MAX
             || host_port.contains(char::is_whitespace)
         {
             return Err(ParseIdError);

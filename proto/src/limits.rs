@@ -71,6 +71,10 @@ pub const EXTEND_WAITERS_MAX: usize = 1024;
 /// Most relays that are dialled for extends at once (§6.3).
 pub const EXTEND_DIALS_MAX: usize = 256;
 
+/// A client creates circuits at so much of the rate that a relay admits (§6.4(4)).
+pub const CREATES_PACE: f64 = 0.9;
+/// A client uses so much of the burst that a relay admits, percent (§6.4(4)).
+pub const CREATES_BURST_PERCENT: u32 = 80;
 /// Refusals with reason `Busy` in a row that do not count as a failure of the guard (§6.4(4)).
 pub const GUARD_REFUSALS_MAX: u32 = 6;
 /// A dial that hangs for so long has the next guard dialled as well (§6.4(6)).
@@ -115,6 +119,11 @@ pub const GUARD_BLAME_L2: usize = 2;
 pub const GUARD_BLAME_MIDDLES: usize = 3;
 /// Terminals to which built ones must have failed (§6.4(11)).
 pub const GUARD_BLAME_TERMINALS: usize = 4;
+/// Failures to one terminal that count against a guard in one run (§6.4(11)).
+pub const GUARD_BLAME_A_TERMINAL: u32 = 3;
+/// L2, middles and terminals of failed circuits that are remembered, of each; a failure to one
+/// terminal more does not count (§6.4(11)).
+pub const GUARD_BLAME_KEPT: usize = 16;
 /// Circuits of a guard at which its counts are halved (§6.4(11)).
 pub const GUARD_COUNTS_MAX: u32 = 400;
 /// Guards that may be set aside in [`GUARDS_SET_ASIDE_WINDOW`] (§6.4(11)).
@@ -182,6 +191,11 @@ pub const LAST_KNOWN_MAX: usize = 64;
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 /// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
 pub const SYNC_BYTES_MAX: usize = 64 * 1024;
+/// Most descriptors in one reply, or in one push: none is shorter than an eighth of a kilobyte
+/// (§8.3).
+pub const SYNC_DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
+/// So many relay descriptors always fit in one push, however long they are (§8.3).
+pub const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
 /// Most items in one page of a reconciliation (§8.3).
 pub const SYNC_ITEMS_MAX: usize = 2600;
 /// Length of one item of a reconciliation: id prefix, time of issue, hash prefix, bytes (§8.3).
@@ -203,6 +217,15 @@ pub const KNOWN_ASKED_MORE: usize = 4;
 pub const RUMOUR_FANOUT: usize = 3;
 /// A descriptor that is news waits no longer than this to be pushed on (§8.3).
 pub const RUMOUR_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Most descriptors that wait to be passed on; beyond it the oldest are left to reconciliation
+/// (§8.3).
+pub const RUMOURS_MAX: usize = 1024;
+/// Most seeds in a network file (§8.6).
+pub const SEEDS_MAX: usize = 64;
+/// Longest name of a network, bytes (§8.6).
+pub const NETWORK_NAME_LEN_MAX: usize = 32;
+/// Longest host and port of a peer, characters (§8.6).
+pub const HOST_PORT_LEN_MAX: usize = 260;
 
 /// Length of an epoch (§9.2).
 pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -252,9 +275,8 @@ pub const RECORD_LEN_MAX: usize = record_len(64);
 
 /// The greatest effort that a sender solves a puzzle for (§10.4).
 pub const PUZZLE_EFFORT_MAX: u32 = 10_000;
-
-/// A wait between two deposits is at most this many times its mean (§10.5).
-pub const DEPOSIT_WAIT_CUT: u32 = 8;
+/// A wait drawn from an exponential distribution is cut at this many times its mean (§10.5).
+pub const WAIT_CUT: u32 = 8;
 /// Least wait after an owner last heard of a holder, until it probes its subscription (§10.5).
 pub const PROBE_MIN: Duration = Duration::from_secs(30);
 /// Most wait until then (§10.5).

@@ -16,12 +16,8 @@ pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
 pub use params::Params;
 
 use crate::ids::{NetworkId, Peer};
+use crate::limits::{NETWORK_NAME_LEN_MAX, SEEDS_MAX};
 use params::RawParams;
-
-/// Most seed peers in a network file.
-pub const SEEDS_MAX: usize = 64;
-/// Longest name of a network, bytes.
-pub const NETWORK_NAME_LEN_MAX: usize = 32;
 
 /// SHA-256 of `umbel local network`.
 const LOCAL_ID: [u8; 32] = [

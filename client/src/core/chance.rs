@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use rand::{CryptoRng, RngExt};
 use umbel_proto::ids::RelayId;
+use umbel_proto::limits::WAIT_CUT;
 use umbel_proto::time::{Duration, Instant};
 
 use super::context::Context;
 
-/// A draw from the exponential distribution with this mean, cut off at eight times the mean.
+/// A draw from the exponential distribution with this mean, cut off at [`WAIT_CUT`] times it.
 pub(super) fn exponential(mean: Duration, rng: &mut dyn CryptoRng) -> Duration {
     let share: f64 = rng.random_range(0.0..1.0);
-    mean.mul_f64((-(1.0 - share).ln()).clamp(0.0, 8.0))
+    mean.mul_f64((-(1.0 - share).ln()).clamp(0.0, f64::from(WAIT_CUT)))
 }
 
 /// A uniform draw between the two.

@@ -141,7 +141,7 @@ impl Circuit {
         }
         if let Some(next) = self.path.get(self.machine.circuit().hops()) {
             self.machine.extend(next, rng);
-            self.hop_due_at = Some(now + params.build_timeout / 2);
+            self.hop_due_at = Some(now + params.hop_timeout());
         }
     }
 

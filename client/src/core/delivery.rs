@@ -11,7 +11,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, record_id, seal_record};
-use umbel_proto::limits::{DEPOSIT_WAIT_CUT, MAILBOXES_MAX, PUZZLE_EFFORT_MAX};
+use umbel_proto::limits::{MAILBOXES_MAX, PUZZLE_EFFORT_MAX, WAIT_CUT};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
@@ -258,7 +258,7 @@ impl Delivery {
     /// what can be drawn, since the clock may have been ahead.
     pub(super) fn spacing(&self, wall: WallTime, params: &Params) -> Duration {
         let next_at = self.times.next_deposit_at.filter(|_| self.held_count() > 0);
-        let longest = params.second_deposit_delay.saturating_mul(DEPOSIT_WAIT_CUT);
+        let longest = params.second_deposit_delay.saturating_mul(WAIT_CUT);
         next_at
             .map_or(Duration::ZERO, |at| at.since(wall))
             .min(longest)

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::limits::{
-    LINK_ANSWER_MAX, LINK_LIFE_MIN, LINK_TEST_MAX, OFFLINE_RETRY, OFFLINE_RETRY_MAX, OFFLINE_SHORT,
+    CREATES_BURST_PERCENT, CREATES_PACE, LINK_ANSWER_MAX, LINK_LIFE_MIN, LINK_TEST_MAX,
+    OFFLINE_RETRY, OFFLINE_RETRY_MAX, OFFLINE_SHORT,
 };
 use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
@@ -62,8 +63,9 @@ struct Dial {
 
 /// Creates are sent a little slower than a relay admits them, so that none is refused (§6.4(4)).
 fn create_rate(params: &Params, now: Instant) -> Rate {
-    let interval = (Duration::from_secs(1) / params.creates_per_second.max(1)).mul_f64(10.0 / 9.0);
-    let burst = params.creates_burst.saturating_mul(8) / 10;
+    let interval =
+        (Duration::from_secs(1) / params.creates_per_second.max(1)).div_f64(CREATES_PACE);
+    let burst = params.creates_burst.saturating_mul(CREATES_BURST_PERCENT) / 100;
     Rate::new(interval, burst.saturating_sub(1), now)
 }
 

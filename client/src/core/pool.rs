@@ -30,6 +30,8 @@ use super::requests::AskId;
 use super::suspects::Suspects;
 use blame::Witness;
 
+/// Hops of a stub: guard, L2, middle.
+const STUB_HOPS: usize = 3;
 /// Most circuits at once; beyond it an idle one is closed, or the request waits.
 const CIRCUITS_MAX: usize = 64;
 /// Most circuits being built at once; beyond it requests wait.
@@ -643,7 +645,7 @@ impl Pool {
             path,
             made: 0,
             isolation,
-            hop_due_at: Some(cx.now + params.build_timeout / 2),
+            hop_due_at: Some(cx.now + params.hop_timeout()),
             dirty_at: cx.now + life,
             is_proven: false,
             idle_since: cx.now,
@@ -722,9 +724,6 @@ impl Pool {
         }
     }
 }
-
-/// Hops of a stub: guard, L2, middle.
-const STUB_HOPS: usize = 3;
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN, SUSPECT_NAMED_MIN, SUSPECT_UNBUILT_L2_MIN,
-    SUSPECT_UNBUILT_MIN,
+    GUARD_BLAME_A_TERMINAL, GUARD_BLAME_KEPT, SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN,
+    SUSPECT_NAMED_MIN, SUSPECT_UNBUILT_L2_MIN, SUSPECT_UNBUILT_MIN,
 };
 use umbel_proto::time::Instant;
 
@@ -41,19 +41,19 @@ impl Trail {
     /// enough.
     pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
         for (kept, relay) in [&mut self.layer2, &mut self.middles].into_iter().zip(way) {
-            if kept.len() < KEPT_MAX {
+            if kept.len() < GUARD_BLAME_KEPT {
                 kept.insert(*relay);
             }
         }
         let Some(terminal) = way.get(2) else {
             return true;
         };
-        if self.terminals.len() >= KEPT_MAX && !self.terminals.contains_key(terminal) {
+        if self.terminals.len() >= GUARD_BLAME_KEPT && !self.terminals.contains_key(terminal) {
             return false;
         }
         let count = self.terminals.entry(*terminal).or_default();
         *count += 1;
-        *count <= SUSPECT_BROKEN_MIN
+        *count <= GUARD_BLAME_A_TERMINAL
     }
 
     /// Whether at least this many distinct relays were at each place.

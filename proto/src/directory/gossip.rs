@@ -14,9 +14,11 @@ use serde_bytes::ByteBuf;
 use super::book::Book;
 use super::descriptor::Unverified;
 use super::reconcile::{SyncFault, SyncStep, Syncer};
-use super::service::{DirectoryReply, DirectoryRequest, PUSH_MAX};
+use super::service::{DirectoryReply, DirectoryRequest};
 use crate::ids::{Peer, RelayId};
-use crate::limits::{ALONE_INTERVAL, ALONE_RELAYS, RUMOUR_DELAY_MAX, RUMOUR_FANOUT};
+use crate::limits::{
+    ALONE_INTERVAL, ALONE_RELAYS, PUSH_MAX, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX,
+};
 use crate::network::Network;
 use crate::time::{Duration, Instant};
 
@@ -24,8 +26,6 @@ use crate::time::{Duration, Instant};
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most exchanges at once.
 const EXCHANGES_MAX: usize = 32;
-/// Most descriptors that wait to be passed on; beyond it the oldest are left to reconciliation.
-const RUMOURS_MAX: usize = 1024;
 
 /// Names one exchange of requests and replies with one relay; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,15 +8,10 @@ use super::reconcile::{SyncReply, SyncRequest};
 use crate::ids::BlindedKey;
 use crate::limits::{
     FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX,
+    SYNC_DESCRIPTORS_MAX,
 };
 use crate::time::Epoch;
 use crate::wire::{self, Malformed};
-
-/// Most descriptors in one list: no descriptor is shorter than an eighth of a kilobyte.
-const DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
-
-/// This many relay descriptors always fit in one push, however long they are.
-pub const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
 
 /// A request to a directory relay. Numbers on the wire are in this order, from 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,7 +141,7 @@ fn decode<T: Serialize + serde::de::DeserializeOwned>(frame: &[u8]) -> Result<T,
 pub(super) fn descriptor_list<'de, D: Deserializer<'de>>(
     from: D,
 ) -> Result<Vec<ByteBuf>, D::Error> {
-    let list = wire::list::<_, ByteBuf, DESCRIPTORS_MAX>(from)?;
+    let list = wire::list::<_, ByteBuf, SYNC_DESCRIPTORS_MAX>(from)?;
     let total: usize = list.iter().map(|bytes| bytes.len()).sum();
     if total > SYNC_BYTES_MAX
         || list
@@ -164,6 +159,7 @@ mod tests {
 
     use super::*;
     use crate::directory::reconcile::{IdPrefix, PageReply};
+    use crate::limits::PUSH_MAX;
 
     fn round_trips(request: &DirectoryRequest) -> bool {
         DirectoryRequest::decode(&request.encode()).as_ref() == Ok(request)
@@ -200,7 +196,7 @@ mod tests {
             !round_trips(&push(1, RELAY_DESCRIPTOR_LEN_MAX + 1)),
             "one too long"
         );
-        assert!(!round_trips(&push(DESCRIPTORS_MAX + 1, 1)), "too many");
+        assert!(!round_trips(&push(SYNC_DESCRIPTORS_MAX + 1, 1)), "too many");
         assert!(!round_trips(&DirectoryRequest::PublishInbox(
             ByteBuf::from(vec![2; INBOX_DESCRIPTOR_LEN - 1])
         )));

@@ -263,6 +263,13 @@ const fn days(count: u64) -> Duration {
     hours(count * 24)
 }
 
+impl Params {
+    /// How long one hop of a circuit may take: half of what the whole circuit may (§6.4(4)).
+    pub fn hop_timeout(&self) -> Duration {
+        self.build_timeout / 2
+    }
+}
+
 impl Default for Params {
     fn default() -> Self {
         Self::DEFAULT

@@ -96,8 +96,8 @@ impl Pool {
     /// The machine slept: work that fell due meanwhile gets its time again, and links have to show
     /// that they are alive.
     pub(in super::super) fn handle_wake(&mut self, cx: &mut Context<'_>) {
-        let build_timeout = cx.network.params.build_timeout;
-        let (hop_by, answer_by) = (cx.now + build_timeout / 2, cx.now + build_timeout);
+        let params = &cx.network.params;
+        let (hop_by, answer_by) = (cx.now + params.hop_timeout(), cx.now + params.build_timeout);
         for circuit in self.circuits.values_mut() {
             circuit.hop_due_at = circuit.hop_due_at.map(|at| at.max(hop_by));
             circuit.machine.postpone(answer_by);
