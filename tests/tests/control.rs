@@ -31,7 +31,7 @@ use umbel_proto::time::{ClockJump, Duration, Epoch, WallTime};
 
 use umbel_relay::control::io::{Effect, News};
 use umbel_relay::forward::LinkEvent;
-use umbel_tests::shells::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay};
+use umbel_tests::shells::lone::{CIRCUITS_MAX, FRAMES_BYTES_MAX, LoneRelay, Neighbour};
 
 /// The client's link.
 const CLIENT: LinkId = LinkId(1);
@@ -221,6 +221,17 @@ fn a_link_that_breaks_while_extending_makes_the_next_relay_unreachable() {
     client.exchange(&mut relay);
     assert_eq!(client.refusal(), Some(ExtendRefusal::Unreachable));
     assert!(client.circuit.can_extend());
+}
+
+#[test] // §6.2(4), §6.3
+fn an_extend_to_an_unknown_relay_is_refused_and_dials_nobody() {
+    let mut relay = with_client(1);
+    let unknown = Neighbour::new(relay.network.id, 9).target();
+    let mut client = Client::connected(&mut relay, 1);
+    relay.link_ops.clear();
+    client.extend(&mut relay, &unknown);
+    assert_eq!(client.refusal(), Some(ExtendRefusal::UnknownRelay));
+    assert!(relay.link_ops.is_empty(), "{:?}", relay.link_ops);
 }
 
 #[test] // §6.3
