@@ -39,6 +39,8 @@ mod net;
     reason = "a shell: files"
 )]
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices,

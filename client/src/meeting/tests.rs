@@ -1,9 +1,9 @@
 //! Several clients on one profile, without a network.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::TempDir;
-use umbel_proto::ids::{MessageId, Peer, RelayId};
+use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::network::Network;
 
@@ -11,25 +11,11 @@ use super::ask::{Ask, Reply, decode, encode};
 use crate::core::new_outbox_state;
 use crate::net::Clock;
 use crate::store::{AskId, Asked, Database, Said};
+use crate::testing::profile;
 use crate::{
-    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NewKey, NewProfile,
-    Profile, Reach, SendError, StopReason,
+    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, Profile, Reach, SendError,
+    StopReason,
 };
-
-fn profile(dir: &TempDir) -> PathBuf {
-    let path = dir.path().join("profile");
-    let seeds = vec![Peer {
-        id: RelayId([7; 32]),
-        host_port: "192.0.2.1:9000".to_owned(),
-    }];
-    let new = NewProfile {
-        network: None,
-        seeds,
-        key: NewKey::File(path.join("key")),
-    };
-    Profile::create(&path, new, &mut rand::rng()).unwrap();
-    path
-}
 
 async fn client(path: &Path) -> Client {
     Client::open_with(Profile::load(path).unwrap(), Reach::Offline)

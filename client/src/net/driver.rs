@@ -4,6 +4,7 @@
 //! what happens when a queue is full: a link whose queue is full is closed, and while the store is
 //! behind nothing new is taken in.
 
+mod links;
 #[cfg(test)]
 mod tests;
 
@@ -12,18 +13,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
+use umbel_proto::ids::{MessageId, NetworkId, Peer};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::{Hello, LinkId, LinkOp};
+use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
 use zeroize::Zeroizing;
 
 use super::Clock;
-use super::link::{self, LinkReport, QueueSender, Target};
+use super::link::LinkReport;
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{
     Cancelled, Command, Notice, Status, StoreFault, StoreOp, StoreTicket, Warning,
@@ -32,19 +33,14 @@ use crate::core::io::{
 use crate::core::{Core, INBOXES_MAX};
 use crate::meeting::Told;
 use crate::store::{BatchDone, Seeds, Store};
+use links::Link;
 
-/// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not
-/// taking any.
-const LINK_QUEUE_CELLS_MAX: usize = 4096;
 /// Batches of cells that came and wait for the driver; the links' tasks wait then.
 const LINK_EVENTS_MAX: usize = 64;
 /// Ops waiting for the store, from where on nothing new is taken in until it has caught up.
 const STORE_OPS_MAX: usize = 4096;
 /// Events and requests handled between two looks at what comes out.
 const BATCH_MAX: usize = 64;
-/// Cells are handled for so long before what came of them is looked at: a record that is opened
-/// takes longer.
-const CELLS_TURN: Duration = Duration::from_micros(200);
 /// How long links may take to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// When there is nothing to wait for, a look is taken this often anyway.
@@ -145,14 +141,6 @@ pub(crate) struct Driver {
     sends: BTreeMap<MessageId, Sending>,
     cancels: BTreeMap<MessageId, Cancelling>,
     inboxes: BTreeMap<String, Done<InboxAddress, CreateInboxError>>,
-}
-
-struct Link {
-    relay: RelayId,
-    /// `None` once the link is to close.
-    queue: Option<QueueSender>,
-    task: AbortHandle,
-    is_up: bool,
 }
 
 /// An asker that waits for a message to be safe.
@@ -267,54 +255,6 @@ impl Driver {
             self.handle_cells(moment);
         }
         std::ops::ControlFlow::Continue(())
-    }
-
-    fn on_link_report(&mut self, moment: Moment, event: LinkReport) {
-        let mut rng = rand::rng();
-        let core = &mut self.parts.core;
-        match event {
-            LinkReport::Up { link, hello } => {
-                if let Some(entry) = self.links.get_mut(&link) {
-                    entry.is_up = true;
-                    core.handle_link_up(moment, link, entry.relay, hello, &mut rng);
-                }
-            }
-            LinkReport::DialFailed { link } => {
-                if let Some(entry) = self.links.remove(&link) {
-                    core.handle_dial_failed(moment, entry.relay, &mut rng);
-                }
-            }
-            LinkReport::Cells { link, cells } => {
-                self.cells
-                    .extend(cells.into_iter().map(|cell| (link, cell)));
-            }
-            LinkReport::Quiet { link } => core.handle_link_quiet(moment, link, &mut rng),
-            LinkReport::Down { link } => {
-                if self.links.remove(&link).is_some() {
-                    core.handle_link_down(moment, link, &mut rng);
-                }
-            }
-        }
-    }
-
-    /// Handles received cells for a while. Writes that the first of them caused need not wait until
-    /// all are done.
-    fn handle_cells(&mut self, moment: Moment) {
-        let began_at = tokio::time::Instant::now();
-        while began_at.elapsed() < CELLS_TURN
-            && let Some((link, cell)) = self.cells.pop_front()
-        {
-            // A link that was given up or closed has nothing more to say to the core.
-            if self
-                .links
-                .get(&link)
-                .is_some_and(|entry| entry.queue.is_some())
-            {
-                self.parts
-                    .core
-                    .handle_cell(moment, link, cell, &mut rand::rng());
-            }
-        }
     }
 
     fn on_request(&mut self, moment: Moment, request: Request) {
@@ -548,61 +488,6 @@ impl Driver {
                 .ok();
             self.is_store_gone |= self.writing.is_none();
         }
-    }
-
-    fn queue_cell(&mut self, link: LinkId, cell: Cell) {
-        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else {
-            return;
-        };
-        if queue.try_send(cell).is_err()
-            && let Some(entry) = self.links.remove(&link)
-        {
-            tracing::debug!(?link, "link given up: its queue is full or its task gone");
-            entry.task.abort();
-            self.lost.push(link);
-        }
-    }
-
-    fn on_link_op(&mut self, op: LinkOp) {
-        match op {
-            LinkOp::Dial { relay, host_ports } if self.parts.is_online => {
-                self.dial(relay, host_ports);
-            }
-            // Offline, an attempt neither succeeds nor fails: a failure would count against the
-            // relay.
-            LinkOp::Dial { .. } => {}
-            LinkOp::Close(link) => {
-                if let Some(entry) = self.links.get_mut(&link) {
-                    entry.queue = None;
-                }
-            }
-        }
-    }
-
-    fn dial(&mut self, relay: RelayId, host_ports: Vec<String>) {
-        let link = LinkId(self.next_link);
-        self.next_link += 1;
-        let target = Target {
-            link,
-            relay,
-            host_ports,
-            hello: Hello::of_client(self.parts.network, Clock::wall()),
-            params: Arc::clone(&self.parts.params),
-            clock: self.parts.clock,
-        };
-        let (queue, cells) = link::queue(LINK_QUEUE_CELLS_MAX);
-        let task = self
-            .tasks
-            .spawn(link::run(target, cells, self.event_sender.clone()));
-        self.links.insert(
-            link,
-            Link {
-                relay,
-                queue: Some(queue),
-                task,
-                is_up: false,
-            },
-        );
     }
 
     fn on_notice(&mut self, notice: Notice) {

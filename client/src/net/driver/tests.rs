@@ -1,27 +1,17 @@
 //! Answers to a sender when the profile can't be written.
 
 use tempfile::TempDir;
-use umbel_proto::ids::Peer;
 use umbel_proto::inbox::address::InboxIdentity;
 
 use super::*;
-use crate::store::{NewKey, NewProfile, Profile};
+use crate::store::Profile;
+use crate::testing::profile;
 
 const ID: MessageId = MessageId([1; 16]);
 
 /// A driver that makes no links and whose disk is full, and what to ask it with.
 fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
-    let path = dir.path().join("profile");
-    let seeds = vec![Peer {
-        id: RelayId([7; 32]),
-        host_port: "192.0.2.1:9000".to_owned(),
-    }];
-    let new = NewProfile {
-        network: None,
-        seeds,
-        key: NewKey::File(path.join("key")),
-    };
-    Profile::create(&path, new, &mut rand::rng()).unwrap();
+    let path = profile(dir);
     let open = Profile::load(&path).unwrap().open().unwrap();
     open.database.limit_to_present_size();
     let snapshot = open.database.snapshot(Clock::wall()).unwrap();

@@ -1,0 +1,133 @@
+//! The driver's links: dials and closes as the core asks, hands their cells in and out.
+
+use std::sync::Arc;
+
+use tokio::task::AbortHandle;
+use umbel_proto::cell::Cell;
+use umbel_proto::ids::RelayId;
+use umbel_proto::link::{Hello, LinkId, LinkOp};
+use umbel_proto::time::{Duration, Moment};
+
+use super::super::Clock;
+use super::super::link::{self, LinkReport, QueueSender, Target};
+use super::Driver;
+
+/// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not
+/// taking any.
+const LINK_QUEUE_CELLS_MAX: usize = 4096;
+/// Cells are handled for so long before what came of them is looked at: a record that is opened
+/// takes longer.
+const CELLS_TURN: Duration = Duration::from_micros(200);
+
+pub(super) struct Link {
+    relay: RelayId,
+    /// `None` once the link is to close.
+    pub(super) queue: Option<QueueSender>,
+    task: AbortHandle,
+    pub(super) is_up: bool,
+}
+
+impl Driver {
+    pub(super) fn on_link_report(&mut self, moment: Moment, event: LinkReport) {
+        let mut rng = rand::rng();
+        let core = &mut self.parts.core;
+        match event {
+            LinkReport::Up { link, hello } => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.is_up = true;
+                    core.handle_link_up(moment, link, entry.relay, hello, &mut rng);
+                }
+            }
+            LinkReport::DialFailed { link } => {
+                if let Some(entry) = self.links.remove(&link) {
+                    core.handle_dial_failed(moment, entry.relay, &mut rng);
+                }
+            }
+            LinkReport::Cells { link, cells } => {
+                self.cells
+                    .extend(cells.into_iter().map(|cell| (link, cell)));
+            }
+            LinkReport::Quiet { link } => core.handle_link_quiet(moment, link, &mut rng),
+            LinkReport::Down { link } => {
+                if self.links.remove(&link).is_some() {
+                    core.handle_link_down(moment, link, &mut rng);
+                }
+            }
+        }
+    }
+
+    /// Handles received cells for a while. Writes that the first of them caused need not wait until
+    /// all are done.
+    pub(super) fn handle_cells(&mut self, moment: Moment) {
+        let began_at = tokio::time::Instant::now();
+        while began_at.elapsed() < CELLS_TURN
+            && let Some((link, cell)) = self.cells.pop_front()
+        {
+            // A link that was given up or closed has nothing more to say to the core.
+            if self
+                .links
+                .get(&link)
+                .is_some_and(|entry| entry.queue.is_some())
+            {
+                self.parts
+                    .core
+                    .handle_cell(moment, link, cell, &mut rand::rng());
+            }
+        }
+    }
+
+    pub(super) fn queue_cell(&mut self, link: LinkId, cell: Cell) {
+        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else {
+            return;
+        };
+        if queue.try_send(cell).is_err()
+            && let Some(entry) = self.links.remove(&link)
+        {
+            tracing::debug!(?link, "link given up: its queue is full or its task gone");
+            entry.task.abort();
+            self.lost.push(link);
+        }
+    }
+
+    pub(super) fn on_link_op(&mut self, op: LinkOp) {
+        match op {
+            LinkOp::Dial { relay, host_ports } if self.parts.is_online => {
+                self.dial(relay, host_ports);
+            }
+            // Offline, an attempt neither succeeds nor fails: a failure would count against the
+            // relay.
+            LinkOp::Dial { .. } => {}
+            LinkOp::Close(link) => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.queue = None;
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, relay: RelayId, host_ports: Vec<String>) {
+        let link = LinkId(self.next_link);
+        self.next_link += 1;
+        let target = Target {
+            link,
+            relay,
+            host_ports,
+            hello: Hello::of_client(self.parts.network, Clock::wall()),
+            params: Arc::clone(&self.parts.params),
+            clock: self.parts.clock,
+        };
+        let (queue, cells) = link::queue(LINK_QUEUE_CELLS_MAX);
+        let task = self
+            .tasks
+            .spawn(link::run(target, cells, self.event_sender.clone()));
+        self.links.insert(
+            link,
+            Link {
+                relay,
+                queue: Some(queue),
+                task,
+                is_up: false,
+            },
+        );
+    }
+}
