@@ -1,4 +1,4 @@
-//! The command line of `umbel-bench`: what is measured, and how rows are shown.
+//! The command line of `umbel-bench`: the groups to measure, and how rows are shown.
 //!
 //! Rows go to standard output, for people or, with `--json`, one object a line. Errors go to
 //! standard error.

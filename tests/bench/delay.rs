@@ -451,7 +451,7 @@ async fn round_trip(stream: &mut TcpStream) -> io::Result<()> {
     stream.read_exact(&mut byte).await.map(|_| ())
 }
 
-/// The tool itself: what one stream carries, from its first byte to its last.
+/// The tool itself: the throughput of one stream, from its first byte to its last.
 async fn stream(
     plan: &Plan,
     distances: &mut Distances,

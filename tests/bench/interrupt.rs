@@ -46,7 +46,7 @@ impl Interrupt {
     }
 }
 
-/// The signals that this process was started to ignore, lowest first, as far as the system tells.
+/// The signals that this process was started to ignore, lowest first, where the system shows them.
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

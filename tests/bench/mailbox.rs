@@ -118,8 +118,8 @@ pub(super) async fn measure(extent: Extent, report: &mut Report<'_>) -> Result<(
     relays.stop().await
 }
 
-/// More deposits at once than a holder lets wait: what it takes, how long that takes, and what it
-/// refuses.
+/// More deposits at once than a holder lets wait: how many it accepts, how long these take, and how
+/// many it refuses.
 async fn overload(
     plan: &Plan,
     relays: &Relays,

@@ -1,5 +1,5 @@
-//! `umbel-bench`: what Umbel costs on this machine, measured with the code that does the work, over
-//! real links on loopback.
+//! `umbel-bench`: the cost of Umbel on this machine, measured with the code that does the work,
+//! over real links on loopback.
 //!
 //! [`run`] measures one group of figures after the other and reports one [`Row`] a figure. Each
 //! [`Group`] is a module with a plan of its own; it starts and stops what it needs, so that it can
@@ -46,7 +46,7 @@ use umbel_proto::time::Duration;
 use error::{BenchError, Step};
 use row::Row;
 
-/// As in `umbel` and `umbel-relay`: what is measured here is what they cost.
+/// As in `umbel` and `umbel-relay`, so that the figures are theirs.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -167,7 +167,7 @@ impl Group {
 }
 
 /// Measures these groups and reports each row as soon as it is known. With `ports`,
-/// [`Group::Delay`] simulates no latency: what it dials listens on consecutive ports from that one,
+/// [`Group::Delay`] simulates no latency: its connections go to consecutive ports from that one,
 /// which an outside tool delays.
 async fn run(
     extent: Extent,

@@ -107,7 +107,7 @@ pub(super) fn runtime(threads: usize) -> io::Result<Runtime> {
         .build()
 }
 
-/// Tells the process that started this one that it does its work now, and one word more.
+/// Reports to the process that started this one that its work begins, with one word more.
 pub(super) fn ready(word: &impl fmt::Display) -> io::Result<()> {
     writeln!(io::stdout(), "ready {word}")?;
     io::stdout().flush()

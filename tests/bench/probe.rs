@@ -53,7 +53,7 @@ pub(super) struct Probe {
     target: HopTarget,
     circuits: BTreeMap<CircId, RequestCircuit<Instant>>,
     circ_ids: CircIds,
-    /// The circuit of the last cell that came: it may have more to tell.
+    /// The circuit of the last cell that came: it may have more events.
     recent: Option<CircId>,
 }
 

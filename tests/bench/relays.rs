@@ -1,4 +1,4 @@
-//! Relays that are processes, so that the kernel tells what each of them costs.
+//! Relays that are processes, so that the kernel accounts for each of them.
 //!
 //! They run the `umbel-relay` that lies beside this program. Where there is none, this program runs
 //! them itself, each in a process of its own; see [`super::part`].

@@ -47,7 +47,7 @@ impl fmt::Display for Unit {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Goal {
-    /// No more than this.
+    /// At most this.
     AtMost(f64),
     /// No less than this.
     AtLeast(f64),
@@ -63,7 +63,7 @@ impl Goal {
     }
 }
 
-/// A figure: what was measured, how it spreads, and what it means.
+/// A figure: its values, their spread, and their meaning.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Row {
     /// Names it; stays the same between versions.
@@ -76,9 +76,9 @@ pub(super) struct Row {
     pub(super) min: Option<f64>,
     /// The median.
     pub(super) p50: Option<f64>,
-    /// Nine in ten are no more than this.
+    /// Nine in ten are at most this.
     pub(super) p90: Option<f64>,
-    /// Ninety-nine in a hundred are no more than this.
+    /// Ninety-nine in a hundred are at most this.
     pub(super) p99: Option<f64>,
     /// Of how many values.
     pub(super) samples: usize,

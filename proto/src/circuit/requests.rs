@@ -18,7 +18,7 @@ use crate::limits::STREAMS_MAX;
 use crate::message::{ExtendRefusal, Service, StreamId};
 use crate::time::Instant;
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The terminal said this.
@@ -32,7 +32,7 @@ pub enum Answer {
     Late,
 }
 
-/// What the owner of the circuit learns.
+/// An event for the owner of the circuit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestEvent<W> {
     /// One more hop is there: it holds its keys, and is who it should be.
@@ -181,7 +181,7 @@ impl<W> RequestCircuit<W> {
 }
 
 impl<W: Clone> RequestCircuit<W> {
-    /// What happened; `None` once all is told.
+    /// The next event; `None` once there are no more.
     pub fn poll_event(&mut self) -> Option<RequestEvent<W>> {
         loop {
             if let Some(who) = self.late.pop_front() {

@@ -60,7 +60,7 @@ pub enum BookOp {
 pub struct Learned {
     /// The descriptor, which need not have been taken.
     pub descriptor: VerifiedDescriptor,
-    /// What became of it.
+    /// The outcome.
     pub inserted: Inserted,
 }
 

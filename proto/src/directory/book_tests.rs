@@ -30,7 +30,7 @@ fn expire(book: &mut Book, wall: WallTime, confirmed: WallTime) -> bool {
     book.expire(&testing::public_network(), wall, confirmed)
 }
 
-/// What a store holds that does as it is asked.
+/// The contents of a store that does as it is asked.
 #[derive(Default)]
 struct Disk(BTreeMap<RelayId, BookRow>);
 

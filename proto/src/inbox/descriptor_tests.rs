@@ -1,4 +1,4 @@
-//! What a directory relay takes, and what an address opens.
+//! A directory relay's checks, and the opening of a descriptor with its address.
 
 use super::*;
 use crate::crypto::hpke::SealSecret;

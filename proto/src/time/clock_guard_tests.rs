@@ -1,4 +1,4 @@
-//! What is confirmed and when, and that nothing else is.
+//! The jumps that are confirmed, and when; nothing else is.
 
 use super::*;
 

@@ -127,7 +127,7 @@ fn streams_take_turns() {
     );
 }
 
-#[test] // §7.2(4): what both ends hold stays below the limits though all streams speak at once
+#[test] // §7.2(4): both ends stay below the limits though all streams send at once
 fn many_long_frames_pass_interleaved() {
     let mut chain = Chain::built(2);
     let len = OUTGOING_BYTES_MAX / STREAMS_MAX;

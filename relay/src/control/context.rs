@@ -1,9 +1,9 @@
-//! What every machine of the control plane acts with: time, randomness, what is known, and where
-//! effects go.
+//! The surroundings in which every machine of the control plane acts: time, randomness, what is
+//! known, and the queues for effects.
 //!
 //! Machines don't know each other, except that discovery drives circuits of its own through
-//! `Circuits`. What one has to tell another is a [`Signal`], which [`Control`](super::Control)
-//! passes on before the call that caused it returns.
+//! `Circuits`. A machine sends another a [`Signal`], which [`Control`](super::Control) passes on
+//! before the call that caused it returns.
 
 use std::collections::VecDeque;
 

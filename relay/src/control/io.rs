@@ -1,4 +1,4 @@
-//! What goes in and out of the control plane: tables, cells, links, work, news, storage.
+//! The inputs and effects of the control plane: tables, cells, links, work, news, storage.
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 

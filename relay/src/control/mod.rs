@@ -2,10 +2,10 @@
 //! own descriptor and its clock, which meet only here. Discovery also drives circuits of its own
 //! through `Circuits`.
 //!
-//! Each machine acts with a `Context`; a `Signal` carries what it has to tell another. Together
-//! they are one state machine: it installs and removes what the forwarding plane works by, and
-//! never sees a cell that only passes. No IO: cells, time, randomness and completions come in by
-//! `handle_*`, effects go out by `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6
+//! Each machine acts with a `Context` and reaches another by a `Signal`. Together they are one
+//! state machine. It installs and removes the table entries by which the forwarding plane works,
+//! and never sees a cell that only passes. No IO: cells, time, randomness and completions come in
+//! by `handle_*`, effects go out by `poll_*`. Rules: docs/protocol.md §4 (circuits on a link), §6
 //! (extend), §7 (streams), §8 (directory), §10 (mailboxes).
 
 mod admit;

@@ -66,7 +66,7 @@ pub(crate) struct Shared {
     pub(crate) read_buffers: Arc<BufferPool>,
     /// The memory budget of all queues together.
     pub(crate) budget: Arc<Budget>,
-    /// What has happened so far.
+    /// Counts of events.
     pub(crate) counters: Counters,
     /// Where links report to.
     pub(crate) control: mpsc::Sender<LinkReport>,

@@ -1,5 +1,5 @@
-//! What a relay checks of itself, since nobody else would tell its operator: whether it answers at
-//! the address it advertises, whether another does, and whether its data directory is still there.
+//! A relay's checks of itself, since nobody else would warn its operator: whether it answers at the
+//! address it advertises, whether another does, and whether its data directory is still there.
 
 use std::collections::BTreeMap;
 use std::fs;

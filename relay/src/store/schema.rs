@@ -119,7 +119,7 @@ fn make(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// What a file says of itself.
+/// The header of a file.
 struct Found {
     application: i32,
     version: i32,

@@ -4,8 +4,8 @@
 //! Each time it wakes it writes a batch and reads a batch, each cell straight into the buffer in
 //! which it goes onward; see [`Forwarding`]. A cell costs no lock and no allocation.
 //!
-//! Never decides about circuits: what it can't forward goes to the control plane, which tells it
-//! what to do by [`TableUpdates`] and by its queue.
+//! Never decides about circuits: it hands cells that it can't forward to the control plane, which
+//! answers by [`TableUpdates`] and by its queue.
 
 mod reader;
 mod writer;
@@ -163,9 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         }
     }
 
-    /// Hands what the control plane has to know to it. While it has no room nothing more is read
-    /// from this link, but what waits is written: a busy control plane slows those who keep it
-    /// busy. What could not be handed over because the link ended stays, for
+    /// Reports events to the control plane. While that has no room, nothing more is read from this
+    /// link, but queued cells are written: a busy control plane slows those who keep it busy.
+    /// Events that could not be reported because the link ended stay, for
     /// [`report_rest`](Self::report_rest).
     async fn report(&mut self) -> Result<(), LinkEnd> {
         if self.forwarding.events.is_empty() {

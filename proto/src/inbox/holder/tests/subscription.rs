@@ -299,7 +299,7 @@ fn a_relay_that_dies_between_a_push_and_the_disk_takes_the_record_again() {
     );
 }
 
-#[test] // §10.2(6): what is left standing only for want of room goes on as soon as there is some
+#[test] // §10.2(6): a push that waits only for room continues as soon as there is some
 fn a_record_that_could_not_be_stored_gives_its_room_to_what_waits() {
     let mut world = World::with_queue(HolderLimits::default());
     let request = world.ask(OWNER, subscribe(1, 0));
@@ -345,7 +345,7 @@ fn an_unpushed_record_outlives_a_removal_before_it_is_durable() {
     );
 }
 
-#[test] // §10.2(5): what an older subscription was pushed does not count for the queue's
+#[test] // §10.2(5): records pushed to an older subscription don't count for the new one
 fn a_record_pushed_on_a_subscription_that_ended_stays_until_it_is_durable() {
     let mut world = World::with_queue(HolderLimits::default());
     let older = world.ask(OWNER, subscribe(1, 0));

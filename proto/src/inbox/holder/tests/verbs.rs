@@ -1,4 +1,4 @@
-//! Each verb: what is granted and what is refused (docs/protocol.md §10.2).
+//! Each verb: the requests that are granted, and those that are refused (docs/protocol.md §10.2).
 
 use super::*;
 use crate::crypto::puzzle;
@@ -273,7 +273,7 @@ fn a_fetch_is_for_the_owner_and_never_exceeds_a_frame() {
     assert!(reply.encode().len() <= FETCH_BYTES_MAX as usize);
 }
 
-#[test] // §10.2: what was asked before is answered from what was there then
+#[test] // §10.2: a request is answered from the contents at its time
 fn ops_are_asked_in_order() {
     let mut world = World::with_queue(HolderLimits::default());
     world.done(SENDER, deposit(1, record(1, 0)));
