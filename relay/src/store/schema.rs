@@ -97,7 +97,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
     let found = lock_and_read(&db, has_log(path)).map_err(failed)?;
-    let steps = steps_for(found, path)?;
+    let steps = steps_for(&found, path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
     configure(&db).map_err(failed)?;
     migrate(&mut db, steps).map_err(failed)?;
@@ -155,7 +155,7 @@ fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
 }
 
 /// The steps that bring a file to [`VERSION`], if it is a relay's store, or nothing yet.
-fn steps_for(found: Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
+fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
     let foreign = || StoreError::Foreign {
         path: path.to_owned(),
     };
