@@ -119,7 +119,7 @@ fn make(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// The header of a file.
+/// A file's header, and how many tables it has.
 struct Found {
     application: i32,
     version: i32,
