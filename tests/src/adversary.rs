@@ -8,9 +8,9 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
+use umbel_proto::link::LinkId;
 
 use crate::shells::relay::RelayEffect;
-use crate::world::network::EndId;
 
 /// The tampering with relay cells that leave a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Adversary {
     /// How many cells were tampered with.
     pub tampered: usize,
     /// Of a liar: how many relay cells it sent away from the origin on each circuit.
-    liar: Option<BTreeMap<(EndId, u32), usize>>,
+    liar: Option<BTreeMap<(LinkId, u32), usize>>,
 }
 
 impl Adversary {
@@ -77,17 +77,17 @@ impl Adversary {
     /// The cells that leave on this link in place of this one.
     pub fn send(
         &mut self,
-        end: EndId,
+        link: LinkId,
         mut cell: Cell,
         is_to_client: bool,
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
-        let send = |cell| RelayEffect::Send(end, cell);
+        let send = |cell| RelayEffect::Send(link, cell);
         let Ok((Some(circ), Command::Relay)) = cell.header() else {
             return vec![send(cell)];
         };
         if let Some(counts) = &mut self.liar {
-            let count = counts.entry((end, circ.number())).or_default();
+            let count = counts.entry((link, circ.number())).or_default();
             *count += usize::from(!is_to_client);
             if !is_to_client && *count > self.spare {
                 self.tampered += 1;
@@ -112,7 +112,7 @@ impl Adversary {
                 vec![send(cell)]
             }
             Tampering::Drop => vec![],
-            Tampering::Replay => vec![send(cell.clone()), RelayEffect::SendCopy(end, cell)],
+            Tampering::Replay => vec![send(cell.clone()), RelayEffect::SendCopy(link, cell)],
             Tampering::Reorder => {
                 self.held = Some(cell);
                 vec![]

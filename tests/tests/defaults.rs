@@ -8,10 +8,11 @@ use umbel_client::core::{Command, INBOXES_MAX, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::LINK_KEEPALIVE;
+use umbel_proto::link::LinkId;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Instant};
 use umbel_tests::scenario::{ALICE, BOB, by_default, has_come, is_held_by, listen};
-use umbel_tests::world::network::{EndId, Node};
+use umbel_tests::world::network::Node;
 use umbel_tests::{ClientName, World};
 
 const RELAYS: usize = 10;
@@ -50,7 +51,7 @@ fn links_of_clients_are_padded_and_links_between_relays_kept_alive() {
     world.create_inbox(BOB, "help");
     listen(&mut world, true);
     world.run_for(Duration::from_secs(120));
-    let padding_cells = |world: &mut World, nodes: &[Node]| -> BTreeMap<EndId, u64> {
+    let padding_cells = |world: &mut World, nodes: &[Node]| -> BTreeMap<LinkId, u64> {
         let ends = nodes
             .iter()
             .flat_map(|&node| world.network().ends_at(node))
@@ -65,7 +66,7 @@ fn links_of_clients_are_padded_and_links_between_relays_kept_alive() {
     let before = [clients, relays].map(|nodes| padding_cells(&mut world, nodes));
     world.run_for(Duration::from_secs(IDLE_SECONDS));
     let after = [clients, relays].map(|nodes| padding_cells(&mut world, nodes));
-    let sent = |of: usize, end: EndId| Some(after[of].get(&end)? - before[of].get(&end)?);
+    let sent = |of: usize, end: LinkId| Some(after[of].get(&end)? - before[of].get(&end)?);
 
     // A wait is 6.8 s in the mean, and 9.5 s at most.
     let is_padded = |count: u64| (25..=60).contains(&count);
@@ -76,7 +77,7 @@ fn links_of_clients_are_padded_and_links_between_relays_kept_alive() {
         .filter_map(|&end| sent(1, world.network().end(end)?.opposite))
         .collect();
     assert!(!to_client.is_empty() && to_client.iter().all(|&count| is_padded(count)));
-    let is_between_relays = |world: &mut World, end: EndId| {
+    let is_between_relays = |world: &mut World, end: LinkId| {
         let opposite = world.network().end(end).map(|end| end.opposite);
         opposite.is_some_and(|opposite| before[1].contains_key(&opposite))
     };

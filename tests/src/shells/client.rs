@@ -9,7 +9,6 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, Moment, WallTime};
 
 use crate::disk::ClientDisk;
-use crate::world::network::EndId;
 
 /// Names a client of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +30,7 @@ pub struct SimClient {
 #[expect(missing_debug_implementations, reason = "holds cells")]
 pub enum ClientEffect {
     /// Send a cell.
-    Send(EndId, Cell),
+    Send(LinkId, Cell),
     /// Dial or close.
     Link(LinkOp),
     /// Commit what was written, soon.
@@ -133,13 +132,13 @@ impl SimClient {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         relay: RelayId,
         hello: Hello,
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_up(Moment { now, wall }, LinkId(end.0), relay, hello, rng);
+            core.handle_link_up(Moment { now, wall }, link, relay, hello, rng);
         }
     }
 
@@ -148,11 +147,11 @@ impl SimClient {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_down(Moment { now, wall }, LinkId(end.0), rng);
+            core.handle_link_down(Moment { now, wall }, link, rng);
         }
     }
 
@@ -161,11 +160,11 @@ impl SimClient {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_quiet(Moment { now, wall }, LinkId(end.0), rng);
+            core.handle_link_quiet(Moment { now, wall }, link, rng);
         }
     }
 
@@ -194,12 +193,11 @@ impl SimClient {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         cell: Cell,
         rng: &mut dyn CryptoRng,
     ) -> Option<ClientEffect> {
         let core = self.core.as_mut()?;
-        let link = LinkId(end.0);
         match circuit_of(&cell) {
             Ok(Some(_)) => core.handle_cell(Moment { now, wall }, link, cell, rng),
             Ok(None) => {}
@@ -243,7 +241,7 @@ impl SimClient {
             effects.push(ClientEffect::Commit);
         }
         while let Some((link, cell)) = core.poll_cell() {
-            effects.push(ClientEffect::Send(EndId(link.0), cell));
+            effects.push(ClientEffect::Send(link, cell));
         }
         while let Some(op) = core.poll_link() {
             effects.push(ClientEffect::Link(op));

@@ -21,7 +21,6 @@ use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
 use crate::adversary::Adversary;
 use crate::disk::RelayDisk;
-use crate::world::network::EndId;
 
 /// Names a relay of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,9 +46,9 @@ pub struct SimRelay {
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
     pub stale_cells: u64,
-    client_ends: BTreeSet<EndId>,
+    client_ends: BTreeSet<LinkId>,
     /// How many cells it handed on of each circuit, by where they came from.
-    passed: BTreeMap<(EndId, u32), usize>,
+    passed: BTreeMap<(LinkId, u32), usize>,
     identity_seed: [u8; 32],
     seeds: Vec<Peer>,
     live: Option<Live>,
@@ -77,9 +76,9 @@ struct Live {
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub enum RelayEffect {
     /// Send a cell.
-    Send(EndId, Cell),
+    Send(LinkId, Cell),
     /// Send a cell that was sent before.
-    SendCopy(EndId, Cell),
+    SendCopy(LinkId, Cell),
     /// Dial or close.
     Link(LinkOp),
     /// Answer a handshake.
@@ -193,15 +192,14 @@ impl SimRelay {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         up: LinkUp,
         rng: &mut dyn CryptoRng,
     ) {
         let Some(live) = &mut self.live else { return };
         if up.peer.is_none() {
-            self.client_ends.insert(end);
+            self.client_ends.insert(link);
         }
-        let link = LinkId(end.0);
         live.tables.insert(link, LinkTable::new());
         live.control
             .handle_link_up(Moment { now, wall }, link, up, rng);
@@ -212,13 +210,13 @@ impl SimRelay {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         rng: &mut dyn CryptoRng,
     ) {
         let Some(live) = &mut self.live else { return };
-        live.tables.remove(&LinkId(end.0));
+        live.tables.remove(&link);
         live.control
-            .handle_link_down(Moment { now, wall }, LinkId(end.0), rng);
+            .handle_link_down(Moment { now, wall }, link, rng);
     }
 
     /// A dial failed.
@@ -274,11 +272,10 @@ impl SimRelay {
         &mut self,
         now: Instant,
         wall: WallTime,
-        end: EndId,
+        link: LinkId,
         mut cell: Cell,
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
-        let link = LinkId(end.0);
         let Some(live) = &mut self.live else {
             return Vec::new();
         };
@@ -287,22 +284,19 @@ impl SimRelay {
         };
         let circ = cell.header().ok().and_then(|(circ, _)| circ);
         let event = match table.handle_cell(&mut cell) {
-            Verdict::Onward(next) => {
-                let next = EndId(next.0);
-                match (self.sabotage, circ) {
-                    (Some(Sabotage::Onward(spared)), Some(circ))
-                        if has_passed(&mut self.passed, end, circ, spared) =>
-                    {
-                        LinkEvent::Broken(circ, Violation::Stream)
-                    }
-                    (Some(Sabotage::Silence(spared)), Some(circ))
-                        if has_passed(&mut self.passed, end, circ, spared) =>
-                    {
-                        return Vec::new();
-                    }
-                    _ => return self.send(next, cell, rng),
+            Verdict::Onward(&next) => match (self.sabotage, circ) {
+                (Some(Sabotage::Onward(spared)), Some(circ))
+                    if has_passed(&mut self.passed, link, circ, spared) =>
+                {
+                    LinkEvent::Broken(circ, Violation::Stream)
                 }
-            }
+                (Some(Sabotage::Silence(spared)), Some(circ))
+                    if has_passed(&mut self.passed, link, circ, spared) =>
+                {
+                    return Vec::new();
+                }
+                _ => return self.send(next, cell, rng),
+            },
             Verdict::Deliver(delivered)
                 if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) =>
             {
@@ -339,7 +333,7 @@ impl SimRelay {
         while let Some(effect) = self.poll_effect() {
             match effect {
                 Effect::Table(link, update) => self.update_table(link, update),
-                Effect::Cell(link, cell) => effects.extend(self.send(EndId(link.0), cell, rng)),
+                Effect::Cell(link, cell) => effects.extend(self.send(link, cell, rng)),
                 Effect::Link(op) => effects.push(RelayEffect::Link(op)),
                 Effect::Work(work) => effects.extend(self.answer(&work, rng)),
                 Effect::News(_) => {}
@@ -372,13 +366,13 @@ impl SimRelay {
         }))
     }
 
-    fn send(&mut self, end: EndId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+    fn send(&mut self, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
         match &mut self.adversary {
             Some(adversary) if is_relay_cell => {
-                adversary.send(end, cell, self.client_ends.contains(&end), rng)
+                adversary.send(link, cell, self.client_ends.contains(&link), rng)
             }
-            _ => vec![RelayEffect::Send(end, cell)],
+            _ => vec![RelayEffect::Send(link, cell)],
         }
     }
 }
@@ -391,12 +385,12 @@ fn asks_to_extend(cell: &Cell) -> bool {
 
 /// Counts a cell of this circuit; whether more than `spared` have passed.
 fn has_passed(
-    passed: &mut BTreeMap<(EndId, u32), usize>,
-    end: EndId,
+    passed: &mut BTreeMap<(LinkId, u32), usize>,
+    link: LinkId,
     circ: CircId,
     spared: usize,
 ) -> bool {
-    let count = passed.entry((end, circ.number())).or_default();
+    let count = passed.entry((link, circ.number())).or_default();
     *count += 1;
     *count > spared
 }

@@ -3,12 +3,12 @@
 use rand::RngExt;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
-use umbel_proto::link::LinkOp;
+use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::time::Duration;
 
 use super::World;
 use super::events::Event;
-use super::network::{EndId, Node};
+use super::network::Node;
 use crate::adversary::CopyFate;
 use crate::shells::client::ClientEffect;
 use crate::shells::relay::RelayEffect;
@@ -46,7 +46,7 @@ impl World {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
                 RelayEffect::Link(LinkOp::Close(link)) => {
-                    self.break_link(EndId(link.0));
+                    self.break_link(link);
                 }
                 RelayEffect::Work(done) => {
                     self.schedule(
@@ -81,7 +81,7 @@ impl World {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
                 ClientEffect::Link(LinkOp::Close(link)) => {
-                    self.break_link(EndId(link.0));
+                    self.break_link(link);
                 }
                 ClientEffect::Commit => {
                     self.schedule(
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    pub(super) fn send_cell(&mut self, from: EndId, cell: &Cell, is_copy: bool) {
+    pub(super) fn send_cell(&mut self, from: LinkId, cell: &Cell, is_copy: bool) {
         self.cells.sent += 1;
         self.on_end_sent(from);
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
@@ -140,7 +140,7 @@ impl World {
         }
     }
 
-    pub(super) fn break_link(&mut self, end: EndId) {
+    pub(super) fn break_link(&mut self, end: LinkId) {
         let now = self.now;
         let told = self.network.disconnect(end);
         for &(node, end) in &told {

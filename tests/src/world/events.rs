@@ -5,20 +5,20 @@ use std::hash::Hash;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
-use umbel_proto::link::Hello;
+use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::time::Instant;
 use umbel_relay::control::io::{LinkUp, WorkDone};
 
 use super::World;
 use super::effects::DIAL_FAILS_AFTER;
-use super::network::{EndId, Node};
+use super::network::Node;
 use crate::adversary::CopyFate;
 use crate::shells::relay::RelayEffect;
 use crate::shells::{ClientName, RelayName};
 
 pub(super) enum Event {
     Cell {
-        to: EndId,
+        to: LinkId,
         cell: Cell,
         is_copy: bool,
     },
@@ -41,12 +41,12 @@ pub(super) enum Event {
     },
     /// The timer of a link's end expires.
     LinkTimer {
-        end: EndId,
+        end: LinkId,
     },
     /// A client notices a link's end only now: it was asleep.
     Down {
         client: usize,
-        end: EndId,
+        end: LinkId,
     },
 }
 
@@ -118,7 +118,7 @@ impl World {
         }
     }
 
-    fn on_cell(&mut self, to: EndId, cell: Cell, is_copy: bool) -> Vec<Node> {
+    fn on_cell(&mut self, to: LinkId, cell: Cell, is_copy: bool) -> Vec<Node> {
         let now = self.now;
         self.cells.in_flight -= 1;
         let Some(end) = self.network.end(to) else {

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::limits::{LINK_SILENCE_MAX, LINK_SILENCE_MIN};
-use umbel_proto::link::{Keepalive, Padding, Silence, Silent};
+use umbel_proto::link::{Keepalive, LinkId, Padding, Silence, Silent};
 use umbel_proto::time::{Duration, Instant};
 
 use super::World;
 use super::events::Event;
-use super::network::{EndId, Node};
+use super::network::Node;
 
 /// One end's timers.
 struct Liveness {
@@ -27,16 +27,16 @@ struct Liveness {
 
 /// The timers of all ends that are up.
 #[derive(Default)]
-pub(super) struct Livenesses(BTreeMap<EndId, Liveness>);
+pub(super) struct Livenesses(BTreeMap<LinkId, Liveness>);
 
 impl World {
     /// How many `Padding` cells this end has sent, while its link is up.
-    pub fn padding_cells(&self, end: EndId) -> Option<u64> {
+    pub fn padding_cells(&self, end: LinkId) -> Option<u64> {
         self.liveness.0.get(&end).map(|end| end.padding_cells)
     }
 
     /// An end of a new link comes up at `node`.
-    pub(super) fn begin_liveness(&mut self, end: EndId, node: Node, has_client: bool) {
+    pub(super) fn begin_liveness(&mut self, end: LinkId, node: Node, has_client: bool) {
         let params = &self.overlay.params;
         let padding = Padding::with_client(params).filter(|_| has_client);
         let silence = match node {
@@ -55,12 +55,12 @@ impl World {
         self.agenda.schedule(set_for, Event::LinkTimer { end });
     }
 
-    pub(super) fn end_liveness(&mut self, end: EndId) {
+    pub(super) fn end_liveness(&mut self, end: LinkId) {
         self.liveness.0.remove(&end);
     }
 
     /// A cell was sent from this end.
-    pub(super) fn on_end_sent(&mut self, end: EndId) {
+    pub(super) fn on_end_sent(&mut self, end: LinkId) {
         if let Some(liveness) = self.liveness.0.get_mut(&end) {
             liveness.keepalive.on_sent(self.now, &mut self.rng);
             let due_at = liveness.keepalive.due_at();
@@ -72,21 +72,21 @@ impl World {
     }
 
     /// A cell came to this end.
-    pub(super) fn on_end_received(&mut self, end: EndId) {
+    pub(super) fn on_end_received(&mut self, end: LinkId) {
         if let Some(liveness) = self.liveness.0.get_mut(&end) {
             liveness.silence.on_received(self.now);
         }
     }
 
     /// The clocks of these ends stood still: their peers were silent for no time.
-    pub(super) fn hear_again(&mut self, is_one: impl Fn(EndId) -> bool) {
+    pub(super) fn hear_again(&mut self, is_one: impl Fn(LinkId) -> bool) {
         for (_, liveness) in self.liveness.0.iter_mut().filter(|(end, _)| is_one(**end)) {
             liveness.silence.on_received(self.now);
         }
     }
 
     /// An end's timer expires.
-    pub(super) fn on_link_timer(&mut self, at: Instant, end: EndId) -> Vec<Node> {
+    pub(super) fn on_link_timer(&mut self, at: Instant, end: LinkId) -> Vec<Node> {
         let Some(node) = self.network.end(end).map(|end| end.node) else {
             return Vec::new();
         };
@@ -106,7 +106,7 @@ impl World {
         self.on_silent(end, node, silent)
     }
 
-    fn set_link_timer(&mut self, end: EndId) {
+    fn set_link_timer(&mut self, end: LinkId) {
         if let Some(liveness) = self.liveness.0.get_mut(&end) {
             let due_at = liveness.keepalive.due_at().min(liveness.silence.due_at());
             liveness.set_for = due_at.max(self.now + Duration::from_micros(1));
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    fn on_silent(&mut self, end: EndId, node: Node, silent: Option<Silent>) -> Vec<Node> {
+    fn on_silent(&mut self, end: LinkId, node: Node, silent: Option<Silent>) -> Vec<Node> {
         let (now, wall) = (self.now, self.wall_of(node));
         match (silent, node) {
             (Some(Silent::Dead), Node::Relay(_)) if self.network.swallows(end) => {

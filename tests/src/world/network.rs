@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use umbel_proto::link::LinkId;
 use umbel_proto::time::{Duration, Instant};
 
 /// A node of the world: a relay or a client.
@@ -14,17 +15,14 @@ pub enum Node {
     Client(usize),
 }
 
-/// One end of a link; unique in the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndId(pub u64);
-
-/// One end of a link: where it is, and which end is opposite.
+/// One end of a link: where it is, and which end is opposite. Its node names the link by this end's
+/// id, which no other end in the world has.
 #[derive(Debug, Clone, Copy)]
 pub struct End {
     /// Whose end it is.
     pub node: Node,
     /// The other end.
-    pub opposite: EndId,
+    pub opposite: LinkId,
     /// When the last cell sent from this end arrives: cells never overtake each other.
     pub last_arrival: Instant,
 }
@@ -32,7 +30,7 @@ pub struct End {
 /// All links, and what is wrong with them.
 #[derive(Debug)]
 pub struct Network {
-    ends: BTreeMap<EndId, End>,
+    ends: BTreeMap<LinkId, End>,
     next_end: u64,
     /// One way, each link.
     pub latency: Duration,
@@ -55,8 +53,8 @@ impl Network {
     }
 
     /// A new link from `a` (who dialled) to `b`: both ends.
-    pub fn connect(&mut self, a: Node, b: Node, now: Instant) -> (EndId, EndId) {
-        let (end_a, end_b) = (EndId(self.next_end), EndId(self.next_end + 1));
+    pub fn connect(&mut self, a: Node, b: Node, now: Instant) -> (LinkId, LinkId) {
+        let (end_a, end_b) = (LinkId(self.next_end), LinkId(self.next_end + 1));
         self.next_end += 2;
         self.ends.insert(
             end_a,
@@ -78,12 +76,12 @@ impl Network {
     }
 
     /// This end, if its link is up.
-    pub fn end(&self, id: EndId) -> Option<End> {
+    pub fn end(&self, id: LinkId) -> Option<End> {
         self.ends.get(&id).copied()
     }
 
     /// When a cell sent from this end now will arrive.
-    pub fn arrival(&mut self, from: EndId, now: Instant, jitter: Duration) -> Option<Instant> {
+    pub fn arrival(&mut self, from: LinkId, now: Instant, jitter: Duration) -> Option<Instant> {
         let latency = self.latency;
         let end = self.ends.get_mut(&from)?;
         end.last_arrival = end.last_arrival.max(now + latency + jitter);
@@ -91,7 +89,7 @@ impl Network {
     }
 
     /// Breaks a link. Returns the nodes that must learn of it, and at which end.
-    pub fn disconnect(&mut self, id: EndId) -> Vec<(Node, EndId)> {
+    pub fn disconnect(&mut self, id: LinkId) -> Vec<(Node, LinkId)> {
         let Some(end) = self.ends.remove(&id) else {
             return Vec::new();
         };
@@ -106,7 +104,7 @@ impl Network {
     }
 
     /// All ends at a node.
-    pub fn ends_at(&self, node: Node) -> Vec<EndId> {
+    pub fn ends_at(&self, node: Node) -> Vec<LinkId> {
         self.ends
             .iter()
             .filter(|(_, end)| end.node == node)
@@ -115,7 +113,7 @@ impl Network {
     }
 
     /// From now on these two can't reach each other. Returns the ends that break.
-    pub fn cut(&mut self, a: Node, b: Node) -> Vec<EndId> {
+    pub fn cut(&mut self, a: Node, b: Node) -> Vec<LinkId> {
         self.cut.insert((a.min(b), a.max(b)));
         let is_between = |end: &End| {
             let other = self.ends.get(&end.opposite).map(|opposite| opposite.node);
@@ -140,7 +138,7 @@ impl Network {
     }
 
     /// Whether everything sent from this end is lost.
-    pub fn swallows(&self, from: EndId) -> bool {
+    pub fn swallows(&self, from: LinkId) -> bool {
         let Some(end) = self.ends.get(&from) else {
             return false;
         };
