@@ -7,10 +7,9 @@ use rand::CryptoRng;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use umbel_proto::cell::{Cell, Command};
+use umbel_proto::ids::CircId;
 use umbel_proto::limits::{BODY_LEN, CELL_HEADER_LEN, CELL_LEN};
 use umbel_proto::link::LinkId;
-
-use crate::shells::relay::RelayEffect;
 
 /// The tampering with relay cells that leave a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +24,19 @@ pub enum Tampering {
     Reorder,
     /// A cell of random bytes is sent before it.
     Inject,
+    /// So many cells of random bytes are sent at once on its circuit.
+    Flood(usize),
+}
+
+/// How a cell leaves a relay.
+#[expect(missing_debug_implementations, reason = "holds cells")]
+pub enum Leaving {
+    /// By way of the link's queue.
+    Queued(Cell),
+    /// By way of the queue, after it was sent before.
+    Copy(Cell),
+    /// At once: what a hostile relay forges keeps to no limit.
+    Forged(Cell),
 }
 
 /// The fate of a cell that was sent a second time, where it ended.
@@ -81,8 +93,8 @@ impl Adversary {
         mut cell: Cell,
         is_to_client: bool,
         rng: &mut dyn CryptoRng,
-    ) -> Vec<RelayEffect> {
-        let send = |cell| RelayEffect::Send(link, cell);
+    ) -> Vec<Leaving> {
+        let send = Leaving::Queued;
         let Ok((Some(circ), Command::Relay)) = cell.header() else {
             return vec![send(cell)];
         };
@@ -112,18 +124,27 @@ impl Adversary {
                 vec![send(cell)]
             }
             Tampering::Drop => vec![],
-            Tampering::Replay => vec![send(cell.clone()), RelayEffect::SendCopy(link, cell)],
+            Tampering::Replay => vec![send(cell.clone()), Leaving::Copy(cell)],
             Tampering::Reorder => {
                 self.held = Some(cell);
                 vec![]
             }
             Tampering::Inject => {
-                let mut forged = Cell::new(Some(circ), Command::Relay);
-                rng.fill_bytes(forged.body_mut());
-                vec![send(forged), send(cell)]
+                vec![send(forged(circ, rng)), send(cell)]
+            }
+            Tampering::Flood(count) => {
+                let flood = (0..count).map(|_| Leaving::Forged(forged(circ, rng)));
+                flood.chain([send(cell)]).collect()
             }
         }
     }
+}
+
+/// A cell of random bytes.
+fn forged(circ: CircId, rng: &mut dyn CryptoRng) -> Cell {
+    let mut forged = Cell::new(Some(circ), Command::Relay);
+    rng.fill_bytes(forged.body_mut());
+    forged
 }
 
 fn flip(cell: &mut Cell, at: usize, bit: u8) {

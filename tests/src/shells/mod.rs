@@ -4,7 +4,9 @@
 pub mod client;
 pub mod lone;
 pub mod relay;
+mod sending;
 
 pub use client::{ClientName, SimClient};
 pub use lone::LoneRelay;
 pub use relay::{RelayName, SimRelay};
+pub use sending::{Queued, Written};

@@ -14,12 +14,13 @@ use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
-use umbel_proto::time::{Instant, Moment, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 use umbel_relay::control::io::{Effect, LinkUp, Wake, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
-use crate::adversary::Adversary;
+use super::sending::{Queued, Sending, Written};
+use crate::adversary::{Adversary, Leaving};
 use crate::disk::RelayDisk;
 
 /// Names a relay of the world.
@@ -46,6 +47,8 @@ pub struct SimRelay {
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
     pub stale_cells: u64,
+    /// The turns of circuits at its links, if a test wants to see them.
+    pub turns: Option<Vec<Turn>>,
     client_ends: BTreeSet<LinkId>,
     /// How many cells it handed on of each circuit, by where they came from.
     passed: BTreeMap<(LinkId, u32), usize>,
@@ -67,18 +70,28 @@ pub enum Sabotage {
     Silence(usize),
 }
 
+/// What happened to a cell of a circuit at a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It came into the link's queue.
+    Queued(LinkId, CircId),
+    /// The link's socket took it.
+    Written(LinkId, CircId),
+}
+
 struct Live {
     control: Control,
     tables: BTreeMap<LinkId, LinkTable<LinkId>>,
+    sending: Sending,
 }
 
 /// An effect that a relay asks for.
 #[expect(missing_debug_implementations, reason = "holds keys")]
 pub enum RelayEffect {
-    /// Send a cell.
-    Send(LinkId, Cell),
-    /// Send a cell that was sent before.
-    SendCopy(LinkId, Cell),
+    /// Cells were queued for this link: write what its socket takes.
+    Queued(LinkId, Queued),
+    /// Send a cell that went by no queue.
+    Forged(LinkId, Cell),
     /// Dial or close.
     Link(LinkOp),
     /// Answer a handshake.
@@ -101,6 +114,7 @@ impl SimRelay {
             passed: BTreeMap::new(),
             broken: Vec::new(),
             stale_cells: 0,
+            turns: None,
             client_ends: BTreeSet::new(),
             identity_seed,
             seeds,
@@ -172,6 +186,7 @@ impl SimRelay {
         self.live = Some(Live {
             control,
             tables: BTreeMap::new(),
+            sending: Sending::default(),
         });
     }
 
@@ -201,22 +216,93 @@ impl SimRelay {
             self.client_ends.insert(link);
         }
         live.tables.insert(link, LinkTable::new());
+        live.sending.begin(link);
         live.control
             .handle_link_up(Moment { now, wall }, link, up, rng);
     }
 
-    /// A link is gone.
+    /// A link is gone. Returns how many cells waited there, and how many of them had been sent
+    /// before.
     pub fn on_link_down(
         &mut self,
         now: Instant,
         wall: WallTime,
         link: LinkId,
         rng: &mut dyn CryptoRng,
-    ) {
-        let Some(live) = &mut self.live else { return };
+    ) -> (u64, usize) {
+        let Some(live) = &mut self.live else {
+            return (0, 0);
+        };
         live.tables.remove(&link);
         live.control
             .handle_link_down(Moment { now, wall }, link, rng);
+        live.sending.end(link)
+    }
+
+    /// A link is to end once what waits there is sent.
+    pub fn close(&mut self, link: LinkId) {
+        if let Some(live) = &mut self.live {
+            live.sending.close(link);
+        }
+    }
+
+    /// Whether it reads nothing more from this link.
+    pub fn is_closing(&self, link: LinkId) -> bool {
+        let live = self.live.as_ref();
+        live.is_some_and(|live| live.sending.is_closing(link))
+    }
+
+    /// How many cells wait for the sockets of all its links.
+    pub fn waiting_cells(&self) -> usize {
+        let live = self.live.as_ref();
+        live.map_or(0, |live| live.sending.waiting_cells())
+    }
+
+    /// A link's socket takes more, as it was asked to say.
+    pub fn wake(&mut self, link: LinkId) {
+        if let Some(live) = &mut self.live {
+            live.sending.wake(link);
+        }
+    }
+
+    /// Writes what a link's socket takes, on a link that carries a cell in `cell_time`.
+    pub fn write(&mut self, link: LinkId, now: Instant, cell_time: Duration) -> Option<Written> {
+        let live = self.live.as_mut()?;
+        let written = live.sending.write(link, now, cell_time);
+        if let Some(turns) = &mut self.turns {
+            let circs = written.cells.iter().filter_map(|(cell, _)| circ_of(cell));
+            turns.extend(circs.map(|circ| Turn::Written(link, circ)));
+        }
+        Some(written)
+    }
+
+    /// Queues a cell of the link itself.
+    pub fn pad(&mut self, link: LinkId) -> Option<Queued> {
+        let live = self.live.as_mut()?;
+        let padding = Cell::new(None, Command::Padding);
+        Some(live.sending.push(link, vec![(padding, false)]).0)
+    }
+
+    /// Its tables, circuits and queues agree with one another.
+    ///
+    /// # Errors
+    /// They don't.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(live) = &self.live else {
+            return Ok(());
+        };
+        live.control.check()?;
+        live.sending.check()?;
+        let halves: usize = live.tables.values().map(LinkTable::len).sum();
+        let ends = live.control.end_count();
+        // A half that broke is still in its table; a circuit whose handshake is being answered is
+        // not there yet.
+        if halves > ends {
+            return Err(format!(
+                "{halves} halves in its tables for {ends} ends of circuits"
+            ));
+        }
+        self.disk.check()
     }
 
     /// A dial failed.
@@ -267,22 +353,24 @@ impl SimRelay {
         self.control().map(Control::poll_timeout)
     }
 
-    /// A cell arrives: the way of `relay::net::conn`, without the socket.
+    /// A cell arrives, which may have been sent before: the way of `relay::net::conn`, without the
+    /// socket.
     pub fn on_cell(
         &mut self,
         now: Instant,
         wall: WallTime,
         link: LinkId,
-        mut cell: Cell,
+        (mut cell, is_copy): (Cell, bool),
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
+        let moment = Moment { now, wall };
         let Some(live) = &mut self.live else {
             return Vec::new();
         };
         let Some(table) = live.tables.get_mut(&link) else {
             return Vec::new();
         };
-        let circ = cell.header().ok().and_then(|(circ, _)| circ);
+        let circ = circ_of(&cell);
         let event = match table.handle_cell(&mut cell) {
             Verdict::Onward(&next) => match (self.sabotage, circ) {
                 (Some(Sabotage::Onward(spared)), Some(circ))
@@ -295,7 +383,7 @@ impl SimRelay {
                 {
                     return Vec::new();
                 }
-                _ => return self.send(next, cell, rng),
+                _ => return self.send(moment, next, vec![cell], is_copy, rng),
             },
             Verdict::Deliver(delivered)
                 if self.sabotage == Some(Sabotage::Extends) && asks_to_extend(&cell) =>
@@ -321,19 +409,28 @@ impl SimRelay {
             }
             Verdict::Close(_) => return vec![RelayEffect::Link(LinkOp::Close(link))],
         };
-        live.control
-            .handle_event(Moment { now, wall }, link, event, rng);
+        live.control.handle_event(moment, link, event, rng);
         Vec::new()
     }
 
-    /// Everything the control plane wants, in its order.
-    pub fn drain(&mut self, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+    /// Everything the control plane wants, in its order. A cell that finds no room may make it want
+    /// more.
+    pub fn drain(
+        &mut self,
+        now: Instant,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayEffect> {
+        let moment = Moment { now, wall };
         let mut effects = Vec::new();
         let mut has_written = false;
         while let Some(effect) = self.poll_effect() {
             match effect {
                 Effect::Table(link, update) => self.update_table(link, update),
-                Effect::Cell(link, cell) => effects.extend(self.send(link, cell, rng)),
+                Effect::Cell(link, cell) => {
+                    let cells = self.take_run(link, cell);
+                    effects.extend(self.send(moment, link, cells, false, rng));
+                }
                 Effect::Link(op) => effects.push(RelayEffect::Link(op)),
                 Effect::Work(work) => effects.extend(self.answer(&work, rng)),
                 Effect::News(_) => {}
@@ -366,15 +463,66 @@ impl SimRelay {
         }))
     }
 
-    fn send(&mut self, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
+    /// The cells of one link that come together.
+    fn take_run(&mut self, link: LinkId, first: Cell) -> Vec<Cell> {
+        let control = self.live.as_mut().map(|live| &mut live.control);
+        let more = control
+            .into_iter()
+            .flat_map(|control| std::iter::from_fn(move || control.poll_cell_on(link)));
+        std::iter::once(first).chain(more).collect()
+    }
+
+    /// Queues cells for a link, but what a hostile relay forges, and tells the control plane which
+    /// circuits overran the queue.
+    fn send(
+        &mut self,
+        moment: Moment,
+        link: LinkId,
+        cells: Vec<Cell>,
+        are_copies: bool,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayEffect> {
+        let (mut effects, mut honest) = (Vec::new(), Vec::new());
+        for cell in cells {
+            for leaving in self.tamper(link, cell, rng) {
+                match leaving {
+                    Leaving::Queued(cell) => honest.push((cell, are_copies)),
+                    Leaving::Copy(cell) => honest.push((cell, true)),
+                    Leaving::Forged(cell) => effects.push(RelayEffect::Forged(link, cell)),
+                }
+            }
+        }
+        let Some(live) = self.live.as_mut().filter(|_| !honest.is_empty()) else {
+            return effects;
+        };
+        if let Some(turns) = &mut self.turns {
+            let circs = honest.iter().filter_map(|(cell, _)| circ_of(cell));
+            turns.extend(circs.map(|circ| Turn::Queued(link, circ)));
+        }
+        let (queued, overran) = live.sending.push(link, honest);
+        effects.push(RelayEffect::Queued(link, queued));
+        for circ in overran {
+            self.broken.push(Violation::Window);
+            let event = LinkEvent::Broken(circ, Violation::Window);
+            live.control.handle_event(moment, link, event, rng);
+        }
+        effects
+    }
+
+    /// How a cell leaves.
+    fn tamper(&mut self, link: LinkId, cell: Cell, rng: &mut dyn CryptoRng) -> Vec<Leaving> {
         let is_relay_cell = matches!(cell.header(), Ok((_, Command::Relay)));
         match &mut self.adversary {
             Some(adversary) if is_relay_cell => {
                 adversary.send(link, cell, self.client_ends.contains(&link), rng)
             }
-            _ => vec![RelayEffect::Send(link, cell)],
+            _ => vec![Leaving::Queued(cell)],
         }
     }
+}
+
+fn circ_of(cell: &Cell) -> Option<CircId> {
+    cell.header().ok().and_then(|(circ, _)| circ)
 }
 
 /// Whether a delivered cell asks for another hop.

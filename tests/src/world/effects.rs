@@ -9,7 +9,6 @@ use umbel_proto::time::Duration;
 use super::World;
 use super::events::Event;
 use super::network::Node;
-use crate::adversary::CopyFate;
 use crate::shells::client::ClientEffect;
 use crate::shells::relay::RelayEffect;
 use crate::shells::{ClientName, RelayName};
@@ -25,7 +24,8 @@ impl World {
     pub(super) fn drain(&mut self, node: Node) {
         match node {
             Node::Relay(n) => {
-                let effects = self.relays[n].drain(&mut self.rng);
+                let (now, wall) = (self.now, self.wall_of(node));
+                let effects = self.relays[n].drain(now, wall, &mut self.rng);
                 self.run_relay_effects(n, effects);
             }
             Node::Client(n) => {
@@ -38,15 +38,22 @@ impl World {
 
     pub(super) fn run_relay_effects(&mut self, n: usize, effects: Vec<RelayEffect>) {
         let incarnation = self.relays[n].incarnation();
+        // All are in the queues by now, and a link that breaks takes what waits there with it.
+        effects.iter().for_each(|effect| {
+            if let RelayEffect::Queued(_, queued) = effect {
+                self.count_queued(*queued);
+            }
+        });
         for effect in effects {
             match effect {
-                RelayEffect::Send(end, cell) => self.send_cell(end, &cell, false),
-                RelayEffect::SendCopy(end, cell) => self.send_cell(end, &cell, true),
+                RelayEffect::Queued(end, _) => self.write(n, end),
+                RelayEffect::Forged(end, cell) => self.send_cell(end, &cell),
                 RelayEffect::Link(LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Relay(n), relay, &host_ports);
                 }
                 RelayEffect::Link(LinkOp::Close(link)) => {
-                    self.break_link(link);
+                    self.relays[n].close(link);
+                    self.write(n, link);
                 }
                 RelayEffect::Work(done) => {
                     self.schedule(
@@ -76,7 +83,7 @@ impl World {
         let incarnation = self.clients[n].incarnation();
         for effect in effects {
             match effect {
-                ClientEffect::Send(end, cell) => self.send_cell(end, &cell, false),
+                ClientEffect::Send(end, cell) => self.send_cell(end, &cell),
                 ClientEffect::Link(LinkOp::Dial { relay, host_ports }) => {
                     self.dial(Node::Client(n), relay, &host_ports);
                 }
@@ -96,8 +103,14 @@ impl World {
         }
     }
 
-    pub(super) fn send_cell(&mut self, from: LinkId, cell: &Cell, is_copy: bool) {
+    /// A cell leaves an end where none waits.
+    pub(super) fn send_cell(&mut self, from: LinkId, cell: &Cell) {
         self.cells.sent += 1;
+        self.carry(from, cell, false);
+    }
+
+    /// A link takes a cell, which may have been sent before.
+    pub(super) fn carry(&mut self, from: LinkId, cell: &Cell, is_copy: bool) {
         self.on_end_sent(from);
         let jitter = Duration::from_micros(self.rng.random_range(0..1000));
         let to = self.network.end(from).map(|end| end.opposite);
@@ -107,7 +120,7 @@ impl World {
             .filter(|_| !self.network.swallows(from));
         let (Some(to), Some(at)) = (to, arrival) else {
             self.cells.lost += 1;
-            self.copies.extend(is_copy.then_some(CopyFate::Lost));
+            self.lose_copies(usize::from(is_copy));
             return;
         };
         // Only the bytes arrive, in a buffer of the receiver's.
@@ -147,7 +160,12 @@ impl World {
             self.end_liveness(end);
             let wall = self.wall_of(node);
             match node {
-                Node::Relay(n) => self.relays[n].on_link_down(now, wall, end, &mut self.rng),
+                Node::Relay(n) => {
+                    let rng = &mut self.rng;
+                    let (waited, copies) = self.relays[n].on_link_down(now, wall, end, rng);
+                    self.lose_waiting(waited);
+                    self.lose_copies(copies);
+                }
                 Node::Client(n) if self.suspended == Some(ClientName(n)) => {
                     self.asleep.push(Event::Down { client: n, end });
                 }

@@ -11,7 +11,7 @@ use umbel_relay::control::io::{LinkUp, WorkDone};
 
 use super::World;
 use super::effects::DIAL_FAILS_AFTER;
-use super::network::Node;
+use super::network::{End, Node};
 use crate::adversary::CopyFate;
 use crate::shells::relay::RelayEffect;
 use crate::shells::{ClientName, RelayName};
@@ -41,6 +41,10 @@ pub(super) enum Event {
     },
     /// The timer of a link's end expires.
     LinkTimer {
+        end: LinkId,
+    },
+    /// The socket at a relay's end takes more.
+    Writable {
         end: LinkId,
     },
     /// A client notices a link's end only now: it was asleep.
@@ -86,6 +90,7 @@ impl World {
                 vec![from]
             }
             Event::LinkTimer { end } => self.on_link_timer(at, end),
+            Event::Writable { end } => self.on_writable(end),
             Event::Down { client, end } => {
                 let wall = self.wall_of(Node::Client(client));
                 self.clients[client].on_link_down(now, wall, end, &mut self.rng);
@@ -121,9 +126,9 @@ impl World {
     fn on_cell(&mut self, to: LinkId, cell: Cell, is_copy: bool) -> Vec<Node> {
         let now = self.now;
         self.cells.in_flight -= 1;
-        let Some(end) = self.network.end(to) else {
+        let Some(end) = self.network.end(to).filter(|end| self.reads(to, end)) else {
             self.cells.lost += 1;
-            self.copies.extend(is_copy.then_some(CopyFate::Lost));
+            self.lose_copies(usize::from(is_copy));
             return Vec::new();
         };
         let wall = self.wall_of(end.node);
@@ -134,10 +139,10 @@ impl World {
         let mut goes_on = false;
         match end.node {
             Node::Relay(n) => {
-                let mut effects = self.relays[n].on_cell(now, wall, to, cell, &mut self.rng);
-                if is_copy {
-                    goes_on = send_as_copies(&mut effects);
-                }
+                let rng = &mut self.rng;
+                let effects = self.relays[n].on_cell(now, wall, to, (cell, is_copy), rng);
+                let is_queued = |effect: &RelayEffect| matches!(effect, RelayEffect::Queued(..));
+                goes_on = effects.iter().any(is_queued);
                 self.run_relay_effects(n, effects);
             }
             Node::Client(n) => {
@@ -151,6 +156,11 @@ impl World {
         vec![end.node]
     }
 
+    /// Whether what comes to this end is still read.
+    fn reads(&self, id: LinkId, end: &End) -> bool {
+        !matches!(end.node, Node::Relay(n) if self.relays[n].is_closing(id))
+    }
+
     fn is_for_suspended(&self, event: &Event) -> bool {
         let Some(ClientName(name)) = self.suspended else {
             return false;
@@ -161,7 +171,7 @@ impl World {
             }
             Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
             Event::Commit { node, .. } => Some(*node),
-            Event::Work { .. } | Event::Down { .. } => None,
+            Event::Writable { .. } | Event::Work { .. } | Event::Down { .. } => None,
         };
         node == Some(Node::Client(name))
     }
@@ -234,18 +244,6 @@ fn exchange_hellos(dialler: &Hello, acceptor: &Hello) -> Result<(Hello, Hello), 
     let read_by_dialler = dialler.accept(&acceptor.encode())?;
     let read_by_acceptor = acceptor.accept(&dialler.encode())?;
     Ok((read_by_dialler, read_by_acceptor))
-}
-
-/// Marks all cells that a relay sends because of a copy as copies. Returns whether there were any.
-fn send_as_copies(effects: &mut [RelayEffect]) -> bool {
-    let mut is_any = false;
-    for effect in effects {
-        if let RelayEffect::Send(end, cell) = effect {
-            is_any = true;
-            *effect = RelayEffect::SendCopy(*end, cell.clone());
-        }
-    }
-    is_any
 }
 
 /// What became of a copy at a node that forwarded it to nobody, by the node's counts before and

@@ -15,6 +15,7 @@ impl World {
 
     /// Kills a relay, between any write and its commit.
     pub fn crash_relay(&mut self, name: RelayName) {
+        self.lose_waiting(self.relays[name.0].waiting_cells() as u64);
         self.relays[name.0].crash();
         self.drop_links(Node::Relay(name.0));
         self.touch(Node::Relay(name.0));

@@ -100,10 +100,25 @@ impl World {
         let is_padding_due = self.now >= liveness.keepalive.due_at();
         liveness.padding_cells += u64::from(is_padding_due);
         if is_padding_due {
-            self.send_cell(end, &Cell::new(None, Command::Padding), false);
+            self.pad(end, node);
         }
         self.set_link_timer(end);
         self.on_silent(end, node, silent)
+    }
+
+    /// A client's end sends its padding at once, a relay's by its queue, like all its cells.
+    fn pad(&mut self, end: LinkId, node: Node) {
+        match node {
+            Node::Client(_) => self.send_cell(end, &Cell::new(None, Command::Padding)),
+            Node::Relay(n) => {
+                let queued = self.relays[n].pad(end);
+                self.on_end_sent(end);
+                if let Some(queued) = queued {
+                    self.count_queued(queued);
+                    self.write(n, end);
+                }
+            }
+        }
     }
 
     fn set_link_timer(&mut self, end: LinkId) {

@@ -7,6 +7,7 @@ mod events;
 mod faults;
 mod liveness;
 pub mod network;
+mod sockets;
 mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,7 +56,7 @@ pub struct World {
     asleep: Vec<Event>,
     trace: DefaultHasher,
     steps: u64,
-    /// Cells sent, delivered, and lost with their link.
+    /// What became of the cells.
     pub cells: CellCount,
     /// The fate of each cell that a hostile relay sent a second time, followed from hop to hop.
     pub copies: Vec<CopyFate>,
@@ -73,7 +74,12 @@ pub struct CellCount {
     pub lost: u64,
     /// On the way now.
     pub in_flight: u64,
+    /// In a relay's queue now.
+    pub waiting: u64,
+    /// Of circuits that overran a relay's queue.
+    pub dropped: u64,
 }
+
 impl World {
     /// An empty world with the parameters of the `local` network.
     pub fn new(seed: u64) -> Self {

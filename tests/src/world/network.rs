@@ -27,6 +27,9 @@ pub struct End {
     pub last_arrival: Instant,
 }
 
+/// How long a cell takes at a gigabit a second.
+const GIGABIT_CELL_TIME: Duration = Duration::from_micros(16);
+
 /// All links, and what is wrong with them.
 #[derive(Debug)]
 pub struct Network {
@@ -34,6 +37,8 @@ pub struct Network {
     next_end: u64,
     /// One way, each link.
     pub latency: Duration,
+    /// How long a link takes to carry a cell away from a relay.
+    pub cell_time: Duration,
     /// Pairs of nodes that can't reach each other now.
     cut: BTreeSet<(Node, Node)>,
     /// Pairs between which everything is lost silently.
@@ -47,6 +52,7 @@ impl Network {
             ends: BTreeMap::new(),
             next_end: 1,
             latency,
+            cell_time: GIGABIT_CELL_TIME,
             cut: BTreeSet::new(),
             silent: BTreeSet::new(),
         }
