@@ -31,11 +31,7 @@ fn with_message(seed: u64, relays: usize) -> (World, MessageId) {
     let mut world = World::new(seed).relays(relays).clients(2);
     let address = world.create_inbox(BOB, "help");
     let sent = world.send(ALICE, &address, b"waits for you".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| is_held(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| is_held(world, sent));
     world.run_for(Duration::from_secs(30));
     (world, sent)
 }
@@ -60,11 +56,7 @@ fn an_owner_who_was_away_for_three_days_receives_at_the_first_try() {
         let from = world.now();
         world.restart_client(BOB);
         listen(&mut world, false);
-        assert!(
-            world.run_until(Duration::from_secs(10), |world| has_come(world, sent)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(10), |world| has_come(world, sent));
         assert!(told(&world, from).any(
             |notice| matches!(notice, Notice::WaitingForView { last_known } if *last_known > 4)
         ));
@@ -96,11 +88,7 @@ fn a_follower_whose_machine_slept_for_three_days_continues() {
         !told(&world, from).any(|notice| matches!(notice, Notice::CaughtUp { answered: 0, .. }))
     );
     let sent = world.send(ALICE, &address, b"after the weekend".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| has_come(world, sent));
 }
 
 #[test] // §8.2(7), §8.3(9)
@@ -117,11 +105,7 @@ fn last_known_addresses_bring_a_client_back_whose_seed_is_gone() {
     world.run_for(Duration::from_secs(60));
     world.restart_client(ALICE);
     let sent = world.send(ALICE, &address, b"now".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| is_held(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| is_held(world, sent));
 }
 
 /// A world in which every relay moved or is gone while Alice was away, who is back; and Bob's
@@ -189,11 +173,7 @@ fn a_client_that_runs_asks_a_seed_that_is_named_meanwhile() {
     );
     let seed = world.relay(RelayName(3)).peer();
     world.command(ALICE, Command::Seeds(vec![seed]));
-    assert!(
-        world.run_until(Duration::from_secs(20), |world| is_held(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(20), |world| is_held(world, sent));
 }
 
 #[test] // §8.2(7), §8.3(9)

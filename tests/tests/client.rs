@@ -42,27 +42,15 @@ fn a_dead_guard_gives_way_to_the_next_and_comes_back() {
     let address = world.create_inbox(BOB, "help");
     listen(&mut world, true);
     let warm = world.send(ALICE, &address, b"warm".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(30), |world| has_come(world, warm)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(30), |world| has_come(world, warm));
     let first = guard_of(&world, ALICE).expect("a guard in use");
     let dead = crash(&mut world, first);
     let sent = world.send(ALICE, &address, b"past the dead guard".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(20), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(20), |world| has_come(world, sent));
     assert!(guard_of(&world, ALICE).is_some_and(|guard| guard != first));
     world.restart_relay(dead);
     let is_back = |world: &World| guard_of(world, ALICE) == Some(first);
-    assert!(
-        world.run_until(Duration::from_secs(30), is_back),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(30), is_back);
 }
 
 #[test] // §6.4(2)
@@ -119,11 +107,7 @@ fn dead_layer_2_relays_block_nothing() {
     let address = world.create_inbox(BOB, "help");
     listen(&mut world, true);
     let warm = world.send(ALICE, &address, b"warm".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(30), |world| has_come(world, warm)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(30), |world| has_come(world, warm));
     let guard = guard_of(&world, ALICE);
     for relay in relays_at(&world, ALICE, 2)
         .into_iter()
@@ -133,11 +117,7 @@ fn dead_layer_2_relays_block_nothing() {
         crash(&mut world, relay);
     }
     let sent = world.send(ALICE, &address, b"past dead relays".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| has_come(world, sent));
 }
 
 #[test] // §9.4, §10
@@ -171,26 +151,15 @@ fn a_dead_holder_is_replaced_and_mail_flows_on() {
                 })
         })
     };
-    assert!(
-        world.run_until(Duration::from_secs(120), is_replaced),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), is_replaced);
     world.run_for(Duration::from_secs(10));
     let sent = world.send(ALICE, &address, b"to the new one".to_vec());
     let by_all =
         |notice: &Notice| matches!(notice, Notice::Held { id, holders: 3, .. } if *id == sent);
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| world
-            .has_notice(ALICE, by_all)),
-        "{}",
-        world.describe()
-    );
-    assert!(
-        world.run_until(Duration::from_secs(30), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| {
+        world.has_notice(ALICE, by_all)
+    });
+    world.expect_within(Duration::from_secs(30), |world| has_come(world, sent));
 }
 
 const fn warning(warning: Warning) -> Notice {
@@ -234,11 +203,7 @@ fn is_held_by_two(world: &World, sent: MessageId) -> bool {
 fn a_client_that_ends_once_two_have_a_message_remembers_it() {
     let (mut world, sent) = send_past_a_dead_holder(38).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
-    assert!(
-        world.run_until(Duration::from_secs(60), is_held),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), is_held);
     world.command(ALICE, Command::Stop);
     world.run_for(Duration::from_millis(500));
     world.crash_client(ALICE);
@@ -254,17 +219,9 @@ fn a_client_that_ends_once_two_have_a_message_remembers_it() {
 fn a_dead_holder_does_not_keep_a_message_from_the_other_two() {
     let (mut world, sent) = send_past_a_dead_holder(36).expect("a holder");
     let is_held = |world: &World| is_held_by_two(world, sent);
-    assert!(
-        world.run_until(Duration::from_secs(60), is_held),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), is_held);
     listen(&mut world, false);
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| has_come(world, sent));
     let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
     assert!(
         world.run_until(Duration::from_secs(120), is_out),
@@ -292,29 +249,17 @@ fn listening_again_looks_again_and_ends_no_subscription() {
         let is_out = |world: &World| {
             is_held_by_two(world, sent) && world.client(ALICE).disk.outbox_len() == 0
         };
-        assert!(
-            world.run_until(Duration::from_secs(60), is_out),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(60), is_out);
         let before = caught_up(&world);
         listen(&mut world, false);
-        assert!(
-            world.run_until(Duration::from_secs(30), |world| caught_up(world) > before),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(30), |world| caught_up(world) > before);
         assert!(has_come(&world, sent), "message {number}");
     }
     listen(&mut world, true);
     world.run_for(Duration::from_secs(10));
     listen(&mut world, false);
     let sent = world.send(ALICE, &address, vec![7; 100]);
-    assert!(
-        world.run_until(Duration::from_secs(1), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(1), |world| has_come(world, sent));
 }
 
 #[test] // §10.2
@@ -326,11 +271,7 @@ fn copies_are_reported_once_and_the_owner_learns_that_all_is_read() {
             .map(|number| world.send(ALICE, &address, vec![number; 700 * usize::from(number)]))
             .collect();
         let is_out = |world: &World| world.client(ALICE).disk.outbox_len() == 0;
-        assert!(
-            world.run_until(Duration::from_secs(60), is_out),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(60), is_out);
         listen(&mut world, is_interactive);
         let all_read = |notice: &Notice| {
             matches!(
@@ -342,12 +283,9 @@ fn copies_are_reported_once_and_the_owner_learns_that_all_is_read() {
                 }
             )
         };
-        assert!(
-            world.run_until(Duration::from_secs(60), |world| world
-                .has_notice(BOB, all_read)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(60), |world| {
+            world.has_notice(BOB, all_read)
+        });
         world.run_for(Duration::from_secs(90));
         for id in sent {
             let is_it = |notice: &&Notice| matches!(notice, Notice::Received { id: came, .. } if *came == id);
@@ -412,11 +350,7 @@ fn send_on_a_full_disk(world: &mut World) -> MessageId {
     );
     let is_settled =
         |world: &World| has_come(world, first) && world.client(ALICE).disk.outbox_len() == 0;
-    assert!(
-        world.run_until(Duration::from_secs(60), is_settled),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), is_settled);
     world.set_client_disk_full(ALICE, true);
     world.send(ALICE, &address, b"once".to_vec())
 }
@@ -427,17 +361,10 @@ fn a_message_delivered_in_spite_of_a_full_disk_is_not_unsent() {
     let sent = send_on_a_full_disk(&mut world);
     let is_held =
         |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
-    assert!(
-        world.run_until(Duration::from_secs(10), |world| world
-            .has_notice(ALICE, is_held)),
-        "{}",
-        world.describe()
-    );
-    assert!(
-        world.run_until(Duration::from_secs(10), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(10), |world| {
+        world.has_notice(ALICE, is_held)
+    });
+    world.expect_within(Duration::from_secs(10), |world| has_come(world, sent));
     world.run_for(Duration::from_secs(60));
     let of_it = |notice: &Notice| {
         matches!(notice, Notice::Unsaved { .. }) || *notice == Notice::Queued(sent)
@@ -459,29 +386,19 @@ fn a_message_in_doubt_goes_out_once_the_disk_has_room() {
         id: sent,
         may_be_out: true,
     };
-    assert!(
-        world.run_until(Duration::from_secs(10), |world| world
-            .has_notice(ALICE, |notice| *notice == in_doubt)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(10), |world| {
+        world.has_notice(ALICE, |notice| *notice == in_doubt)
+    });
     for number in 0..8 {
         world.restart_relay(RelayName(number));
     }
     world.set_client_disk_full(ALICE, false);
-    assert!(
-        world.run_until(Duration::from_secs(120), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), |world| has_come(world, sent));
     let is_held =
         |notice: &Notice| matches!(notice, Notice::Held { id, holders: 2.., .. } if *id == sent);
-    assert!(
-        world.run_until(Duration::from_secs(30), |world| world
-            .has_notice(ALICE, is_held)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(30), |world| {
+        world.has_notice(ALICE, is_held)
+    });
     assert_eq!(
         world.client(BOB).disk.messages.len(),
         2,
@@ -500,21 +417,14 @@ fn without_a_network_a_message_is_deferred_and_goes_out_once_there_is_one() {
     }
     let sent = world.send(ALICE, &address, b"hello?".to_vec());
     let is_deferred = |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::NoCircuit, .. } if *id == sent);
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| world
-            .has_notice(ALICE, is_deferred)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| {
+        world.has_notice(ALICE, is_deferred)
+    });
     assert!(world.has_notice(ALICE, |notice| *notice == Notice::Unreachable));
     for number in 0..6 {
         world.restart_relay(RelayName(number));
     }
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| has_come(world, sent)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| has_come(world, sent));
 }
 
 #[test]

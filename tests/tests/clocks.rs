@@ -99,11 +99,7 @@ fn world_with_mail(seed: u64) -> (World, ClientName) {
     for number in 0..3 {
         world.send(sender, &address, vec![number; 10]);
     }
-    assert!(
-        world.run_until(Duration::from_secs(120), |world| record_count(world) >= 6),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), |world| record_count(world) >= 6);
     world.crash_client(sender);
     (world, owner)
 }
@@ -173,11 +169,7 @@ fn assert_all_mail_comes(world: &mut World, owner: ClientName) {
             is_interactive: false,
         },
     );
-    assert!(
-        world.run_until(MINUTES, |world| world.message_count(owner) == 3),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(MINUTES, |world| world.message_count(owner) == 3);
 }
 
 /// State of a client that must not be drawn anew: guard, paths, relays known, inboxes.
@@ -266,9 +258,5 @@ fn a_client_whose_clock_jumps_again_and_again_keeps_its_guard() {
             is_interactive: false,
         },
     );
-    assert!(
-        world.run_until(MINUTES, |world| world.message_count(owner) == 3),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(MINUTES, |world| world.message_count(owner) == 3);
 }

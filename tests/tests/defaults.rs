@@ -101,16 +101,8 @@ fn every_send_is_held_within_the_time_that_it_waits() {
         world.run_for(Duration::from_secs(1200));
         let address = world.create_inbox(BOB, "help");
         let sent = world.send(ALICE, &address, b"by default".to_vec());
-        assert!(
-            world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)),
-            "{}",
-            world.describe()
-        );
-        assert!(
-            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(SEND_TIMEOUT, |world| is_held_by(world, sent, 1));
+        world.expect_within(SEND_TIMEOUT_ALL, |world| is_held_by(world, sent, 2));
         let held_at = |count| {
             told_at(
                 &world,
@@ -143,11 +135,7 @@ fn each_of_many_sends_at_once_is_held_within_the_time_that_it_waits() {
         .map(|number| world.send(ALICE, &address, vec![number; 50]))
         .collect();
     let are_held = |world: &World| sent.iter().all(|&id| is_held_by(world, id, 1));
-    assert!(
-        world.run_until(SEND_TIMEOUT, are_held),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(SEND_TIMEOUT, are_held);
 }
 
 #[test] // §10.2(6a), §10.5(5)
@@ -159,17 +147,9 @@ fn a_follower_is_pushed_each_message_after_a_delay_of_its_own() {
     let mut delays = Vec::new();
     for number in 0..20_u8 {
         let sent = world.send(ALICE, &address, vec![number; 50]);
-        assert!(
-            world.run_until(SEND_TIMEOUT, |world| is_held_by(world, sent, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(SEND_TIMEOUT, |world| is_held_by(world, sent, 1));
         let held_at = world.now();
-        assert!(
-            world.run_until(SEND_TIMEOUT, |world| has_come(world, sent)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(SEND_TIMEOUT, |world| has_come(world, sent));
         delays.push(world.now().since(held_at));
     }
     assert_eq!(world.message_count(BOB), 20);
@@ -186,20 +166,12 @@ fn an_owner_who_was_away_for_days_receives() {
         let mut world = world(seed);
         let address = world.create_inbox(BOB, "help");
         let early = world.send(ALICE, &address, b"before he left".to_vec());
-        assert!(
-            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, early, 2)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(SEND_TIMEOUT_ALL, |world| is_held_by(world, early, 2));
         world.crash_client(BOB);
         world.run_for(DAY * days / 2);
         let late = world.send(ALICE, &address, b"while he was away".to_vec());
         // For as long as the descriptor that he published for the next week is there.
-        assert!(
-            world.run_until(SEND_TIMEOUT_ALL, |world| is_held_by(world, late, 2)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(SEND_TIMEOUT_ALL, |world| is_held_by(world, late, 2));
         world.run_for(DAY * days / 2);
         world.restart_client(BOB);
         listen(&mut world, false);
@@ -266,11 +238,7 @@ fn as_many_inboxes_as_there_may_be_are_followed() {
         .collect();
     let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
     // The last had come after 169 to 356 s in the worlds of 40 seeds.
-    assert!(
-        world.run_until(Duration::from_secs(600), have_come),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(600), have_come);
 }
 
 #[test] // §9.4(3): work that somebody waits for comes first
@@ -284,9 +252,5 @@ fn an_inbox_is_made_at_once_while_many_are_published() {
             |notice| matches!(notice, Notice::InboxReady { name, .. } if name == "new"),
         )
     };
-    assert!(
-        world.run_until(Duration::from_secs(15), is_ready),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(15), is_ready);
 }

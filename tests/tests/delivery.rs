@@ -20,11 +20,7 @@ fn relays_that_join_through_one_another_all_know_each_other() {
                 .is_some_and(|control| control.view().len() == 12)
         })
     };
-    assert!(
-        world.run_until(Duration::from_secs(30), everyone_knows),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(30), everyone_knows);
 }
 
 #[test] // §10
@@ -41,11 +37,7 @@ fn messages_of_all_sizes_arrive_once_and_whole() {
         })
         .collect();
     let all = |world: &World| world.message_count(BOB) == 7;
-    assert!(
-        world.run_until(Duration::from_secs(120), all),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), all);
     for (id, body) in &sent {
         let came = world
             .client(BOB)
@@ -73,20 +65,12 @@ fn an_owner_who_was_away_gets_everything() {
             )
         })
     };
-    assert!(
-        world.run_until(Duration::from_secs(120), all_held),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), all_held);
     world.crash_client(ALICE);
     world.restart_client(BOB);
     listen(&mut world, false);
     let all_came = |world: &World| world.message_count(BOB) == 40;
-    assert!(
-        world.run_until(Duration::from_secs(120), all_came),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), all_came);
     let came: BTreeSet<MessageId> = world
         .client(BOB)
         .disk
@@ -108,11 +92,7 @@ fn an_address_nobody_published_defers_and_loses_nothing() {
             |notice| matches!(notice, Notice::Deferred { id: deferred, .. } if *deferred == id),
         )
     };
-    assert!(
-        world.run_until(Duration::from_secs(60), is_deferred),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), is_deferred);
     assert_eq!(world.client(ALICE).disk.outbox_len(), 1);
 }
 

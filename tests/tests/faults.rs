@@ -15,11 +15,7 @@ fn all_relays_crash_right_after_a_message_is_held() {
     let mut world = World::new(11).relays(8).clients(2);
     let address = world.create_inbox(BOB, "help");
     let id = world.send(ALICE, &address, b"kept".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| is_held(world, id)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| is_held(world, id));
     for number in 0..8 {
         world.crash_relay(RelayName(number));
     }
@@ -30,11 +26,7 @@ fn all_relays_crash_right_after_a_message_is_held() {
     }
     listen(&mut world, true);
     let came = |world: &World| received(world).contains(&id);
-    assert!(
-        world.run_until(Duration::from_secs(180), came),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(180), came);
 }
 
 #[test] // §10.5: the outbox is durable
@@ -49,11 +41,7 @@ fn a_sender_that_dies_continues_where_it_was() {
     world.restart_client(ALICE);
     listen(&mut world, true);
     let came = |world: &World| received(world).contains(&id);
-    assert!(
-        world.run_until(Duration::from_secs(120), came),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), came);
 }
 
 #[test] // §10.5(1): sent and stored at once, reported when stored
@@ -171,11 +159,7 @@ fn relays_come_and_go_while_messages_flow() {
             }
         }
         let all = |world: &World| received(world) == sent;
-        assert!(
-            world.run_until(Duration::from_secs(400), all),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(400), all);
     }
 }
 
@@ -196,11 +180,7 @@ fn a_partition_delays_and_loses_nothing() {
     world.run_for(Duration::from_secs(60));
     world.network().heal();
     let all = |world: &World| received(world) == sent;
-    assert!(
-        world.run_until(Duration::from_secs(300), all),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(300), all);
 }
 
 #[test] // clients that crash at any point between a write and its commit
@@ -228,11 +208,7 @@ fn crashing_clients_lose_and_double_nothing() {
             }
         }
         let all = |world: &World| received(world) == durable;
-        assert!(
-            world.run_until(Duration::from_secs(300), all),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(300), all);
     }
 }
 
@@ -249,11 +225,7 @@ fn a_relay_whose_seed_is_down_joins_later() {
             .control()
             .is_some_and(|control| control.view().len() == 6)
     };
-    assert!(
-        world.run_until(Duration::from_secs(60), knows_all),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), knows_all);
 }
 
 #[test] // §6.4: a relay that is down is not the guard's doing
@@ -306,18 +278,10 @@ fn mailboxes_that_holders_lost_are_replaced() {
     }
     listen(&mut world, true);
     let are_replaced = |world: &World| replaced_count(world) == 3;
-    assert!(
-        world.run_until(Duration::from_secs(300), are_replaced),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(300), are_replaced);
     let id = world.send(ALICE, &address, b"in the new ones".to_vec());
     let came = |world: &World| received(world).contains(&id);
-    assert!(
-        world.run_until(Duration::from_secs(300), came),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(300), came);
 }
 
 // §10.5(6): a holder that stays away is replaced, also by a client that runs for short moments.

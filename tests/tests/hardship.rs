@@ -55,11 +55,7 @@ fn messages_survive_a_restart_of_half_of_the_network() {
         let address = world.create_inbox(BOB, "help");
         listen(&mut world, true);
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(
-            world.run_until(seconds(30), |world| has_come(world, warm)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(30), |world| has_come(world, warm));
         (0..12)
             .step_by(2)
             .for_each(|number| world.crash_relay(RelayName(number)));
@@ -70,11 +66,7 @@ fn messages_survive_a_restart_of_half_of_the_network() {
             .for_each(|number| world.restart_relay(RelayName(number)));
         let after = world.send(ALICE, &address, b"after".to_vec());
         let have_come = |world: &World| has_come(world, during) && has_come(world, after);
-        assert!(
-            world.run_until(seconds(40), have_come),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(40), have_come);
     }
 }
 
@@ -84,11 +76,7 @@ fn a_month_away_costs_no_address() {
         let mut world = World::with_overlay(seed, overlay).relays(10).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(
-            world.run_until(seconds(60), |world| is_held_by(world, warm, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(60), |world| is_held_by(world, warm, 1));
         world.crash_client(ALICE);
         world.crash_client(BOB);
         world.skip(seconds(30 * 86_400));
@@ -98,11 +86,7 @@ fn a_month_away_costs_no_address() {
         world.run_for(seconds(300));
         world.restart_client(ALICE);
         let sent = world.send(ALICE, &address, b"after a month".to_vec());
-        assert!(
-            world.run_until(seconds(300), |world| has_come(world, sent)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(300), |world| has_come(world, sent));
     }
 }
 
@@ -161,11 +145,7 @@ fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());
-        assert!(
-            world.run_until(seconds(60), |world| is_held_by(world, warm, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(60), |world| is_held_by(world, warm, 1));
         // Two in seven swallow whatever they are to hand on, as one whose own connection is stuck
         // does.
         for number in [3, 5, 8, 11] {

@@ -69,11 +69,7 @@ fn a_holder_that_destroys_every_circuit_on_which_it_is_asked_is_replaced() {
         world.crash_relay(guard);
         world.restart_relay(guard);
         let is_replaced = |world: &World| replaced_count(world) == 1;
-        assert!(
-            world.run_until(seconds(1200), is_replaced),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(1200), is_replaced);
         world.run_for(seconds(600));
         assert_eq!(
             replaced_count(&world),

@@ -68,11 +68,7 @@ fn send_and_end(world: &mut World, address: &InboxAddress) -> MessageId {
     let since = world.now();
     let is_kept =
         |world: &World| told_since(world, ALICE, since, |notice| is_planned(notice, sent));
-    assert!(
-        world.run_until(Duration::from_secs(10), is_kept),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(10), is_kept);
     assert_eq!(holders_told(world, sent), 1);
     end(world, ALICE);
     sent
@@ -145,11 +141,7 @@ fn two_dead_holders_of_three_are_reported_within_seconds() {
             .for_each(|&name| world.crash_relay(name));
         let sent = world.send(ALICE, &address, b"to one of three".to_vec());
         let is_kept = |world: &World| holders_told(world, sent) == 1;
-        assert!(
-            world.run_until(Duration::from_secs(30), is_kept),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(30), is_kept);
         let is_over = |notice: &Notice| matches!(notice, Notice::Deferred { id, reason: DeferReason::Holders, .. } if *id == sent);
         let since = world.now();
         world.run_for(Duration::from_secs(1));
@@ -195,12 +187,9 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
     let is_expired = |notice: &Notice| matches!(notice, Notice::Failed { id: failed, reason: umbel_client::core::SendFault::Expired } if *failed == id);
     world.run_for(Duration::from_secs(50));
     assert!(!world.has_notice(ALICE, is_expired));
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| world
-            .has_notice(ALICE, is_expired)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| {
+        world.has_notice(ALICE, is_expired)
+    });
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.client(ALICE).disk.outbox_len(), 0);
 }
@@ -256,12 +245,9 @@ fn one_short_run_replaces_mailboxes_that_their_holders_lost() {
     receive_once(&mut world);
     assert!(is_replaced(&world), "{}", world.describe());
     let sent = world.send(ALICE, &address, b"in the new ones".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(300), |world| holders_told(world, sent)
-            == 2),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(300), |world| {
+        holders_told(world, sent) == 2
+    });
 }
 
 #[test] // §10.5(6)
@@ -347,11 +333,7 @@ fn one_short_run_makes_and_publishes_missing_mailboxes() {
             |notice| matches!(notice, Notice::Held { id, wanted: 2, .. } if *id == sent),
         )
     };
-    assert!(
-        world.run_until(Duration::from_secs(300), is_held),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(300), is_held);
     let is_told = |notice: &Notice| matches!(notice, Notice::Mending { .. });
     assert!(
         world.has_notice(BOB, is_told),
@@ -385,11 +367,7 @@ fn two_copies_of_a_profile_notice_each_other_and_do_not_fight() {
     let copy = world.copy_client(BOB);
     follow(&mut world, copy);
     let is_noticed = |world: &World| is_warned(world, BOB);
-    assert!(
-        world.run_until(Duration::from_secs(60), is_noticed),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), is_noticed);
     let before = world.cells.sent;
     world.run_for(Duration::from_secs(600));
     let cells = world.cells.sent - before;
@@ -408,11 +386,7 @@ fn two_copies_of_a_profile_notice_each_other_and_do_not_fight() {
                 .any(|(_, came, _)| *came == id)
         })
     };
-    assert!(
-        world.run_until(Duration::from_secs(120), has_come),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(120), has_come);
 }
 
 #[test] // §9.3(6)
@@ -433,11 +407,7 @@ fn a_restored_backup_warns_and_receives_mail_again() {
     assert!(!is_warned(&world, BOB), "restarts alone are no second copy");
     world.restart_client(backup);
     follow(&mut world, backup);
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| is_warned(world, backup)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| is_warned(world, backup));
     world.run_for(Duration::from_secs(30));
     let id = world.send(ALICE, &address, b"after the restore".to_vec());
     let has_come = |world: &World| {
@@ -448,9 +418,5 @@ fn a_restored_backup_warns_and_receives_mail_again() {
             .iter()
             .any(|(_, came, _)| *came == id)
     };
-    assert!(
-        world.run_until(Duration::from_secs(60), has_come),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), has_come);
 }

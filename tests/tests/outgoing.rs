@@ -32,11 +32,7 @@ fn a_circuit_waits_for_one_cell_of_each_other_and_no_more() {
         .collect();
     world.create_inbox(ClientName(2), "another");
     let all = |world: &World| sent.iter().all(|&id| has_come(world, id));
-    assert!(
-        world.run_until(Duration::from_secs(240), all),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(240), all);
     assert_eq!(world.cells.dropped, 0);
     let relays = world.all_relays().iter();
     let overtaken: usize = relays
@@ -93,11 +89,7 @@ fn a_circuit_that_overruns_a_queue_is_broken_alone_and_messages_go_on() {
             .map(|number| world.send(ALICE, &address, vec![number; 9000]))
             .collect();
         let all = |world: &World| sent.iter().all(|&id| has_come(world, id));
-        assert!(
-            world.run_until(Duration::from_secs(240), all),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(240), all);
         match broken(&world).as_slice() {
             [] => {}               // the flood met a client, or the relay was on no way
             [Violation::Tag] => {} // it met the next relay away from the origin

@@ -169,21 +169,13 @@ fn an_outage_is_reported_at_once_and_so_is_its_end_noticed() {
         world.crash_relay(RelayName(number));
     }
     next_run(&mut world);
-    assert!(
-        world.run_until(seconds(5), |world| unreachable_count(world) > 0),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(seconds(5), |world| unreachable_count(world) > 0);
     let sent = world.send(ALICE, &address, b"later".to_vec());
     world.run_for(seconds(1800));
     for number in 0..8 {
         world.restart_relay(RelayName(number));
     }
-    assert!(
-        world.run_until(seconds(20), |world| is_held_by(world, sent, 1)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(seconds(20), |world| is_held_by(world, sent, 1));
 }
 
 #[test] // §6.4(9), §8.3
@@ -241,11 +233,7 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
         next_run(&mut world);
         let before = built_count(&world, 3);
         let sent = world.send(ALICE, &address, b"past the liar".to_vec());
-        assert!(
-            world.run_until(seconds(15), |world| is_held_by(world, sent, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(15), |world| is_held_by(world, sent, 1));
         assert!(
             guards_used(&world).iter().any(|&guard| guard != liar),
             "{}",
@@ -285,11 +273,7 @@ fn where_every_guard_lies_few_circuits_are_made_and_that_is_reported() {
         };
         world.has_notice(ALICE, broken)
     };
-    assert!(
-        world.run_until(seconds(30), is_said),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(seconds(30), is_said);
     world.run_for(seconds(30));
     assert!(!world.has_notice(ALICE, |notice| matches!(
         notice,
@@ -326,11 +310,7 @@ fn many_inboxes(overlay: Network, seed: u64, count: usize, is_interactive: bool,
             .and_then(|core| core.inbox_address(&name));
         let address = address.unwrap_or_else(|| unreachable!("a ready inbox has an address"));
         let id = world.send(ALICE, &address, name.into_bytes());
-        assert!(
-            world.run_until(seconds(300), |world| is_held_by(world, id, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(300), |world| is_held_by(world, id, 1));
         sent.push(id);
     }
     world.command(BOB, Command::Stop);
@@ -385,11 +365,7 @@ fn a_follower_that_slept_hears_again_within_seconds() {
         listen(&mut world, true);
         world.run_for(seconds(3));
         let first = world.send(ALICE, &address, b"before".to_vec());
-        assert!(
-            world.run_until(seconds(20), |world| has_come(world, first)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(20), |world| has_come(world, first));
         let guard = guard_of(&world, BOB).expect("a guard in use");
         let guard = name_of(&world, guard);
         world.suspend_client(BOB, seconds(asleep), |world| {
@@ -417,11 +393,7 @@ fn a_follower_whose_link_breaks_subscribes_again_within_seconds() {
         world.crash_relay(guard);
         world.restart_relay(guard);
         let sent = world.send(ALICE, &address, b"again".to_vec());
-        assert!(
-            world.run_until(seconds(15), |world| has_come(world, sent)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(15), |world| has_come(world, sent));
     }
 }
 
@@ -449,11 +421,7 @@ fn a_guard_that_falls_silent_is_given_up_within_what_its_padding_promises() {
         world.silence(BOB, guard);
         world.run_for(seconds(1));
         let sent = world.send(ALICE, &address, b"hello?".to_vec());
-        assert!(
-            world.run_until(seconds(within), |world| has_come(world, sent)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(within), |world| has_come(world, sent));
     }
 }
 
@@ -474,19 +442,11 @@ fn where_one_relay_is_left_no_circuits_is_reported_within_seconds() {
         let is_said = |notice: &Notice| matches!(notice, Notice::NoCircuits | Notice::Unreachable);
         assert!(!world.has_notice(ALICE, is_said), "{}", world.describe());
         let sent = world.send(ALICE, &address, b"nobody hands it on".to_vec());
-        assert!(
-            world.run_until(seconds(8), |world| world.has_notice(ALICE, is_said)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(8), |world| world.has_notice(ALICE, is_said));
         (0..8)
             .filter(|&number| number != left)
             .for_each(|number| world.restart_relay(RelayName(number)));
-        assert!(
-            world.run_until(seconds(40), |world| is_held_by(world, sent, 1)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(seconds(40), |world| is_held_by(world, sent, 1));
     }
 }
 
@@ -509,11 +469,7 @@ fn a_client_that_lost_its_view_dials_few_relays_and_recovers() {
     assert!(unreachable_count(&world) > 0, "{}", world.describe());
     world.network().heal();
     world.command(ALICE, Command::Flush);
-    assert!(
-        world.run_until(seconds(30), |world| guard_of(world, ALICE).is_some()),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(seconds(30), |world| guard_of(world, ALICE).is_some());
 }
 
 #[test] // §6.4(7), §6.4(9)
@@ -542,9 +498,5 @@ fn a_blocked_client_dials_few_relays_and_ever_more_rarely() {
     // A person who asks for something need not wait for the end of a long rest.
     world.network().heal();
     world.command(ALICE, Command::Flush);
-    assert!(
-        world.run_until(seconds(12), |world| guard_of(world, ALICE).is_some()),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(seconds(12), |world| guard_of(world, ALICE).is_some());
 }

@@ -89,11 +89,8 @@ fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
         (4..9).for_each(|number| world.relay(RelayName(number)).disk.is_full = true);
         world.command(OWNER, Command::CreateInbox { name: name(0) });
         let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { .. });
-        assert!(
-            world.run_until(Duration::from_secs(50), |world| world
-                .has_notice(OWNER, is_ready)),
-            "{}",
-            world.describe()
-        );
+        world.expect_within(Duration::from_secs(50), |world| {
+            world.has_notice(OWNER, is_ready)
+        });
     }
 }

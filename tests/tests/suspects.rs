@@ -75,11 +75,7 @@ fn misbehave(seed: u64, place: usize, deed: Deed) -> Trial {
     let address = world.create_inbox(BOB, "help");
     world.crash_client(BOB);
     let first = world.send(ALICE, &address, b"before".to_vec());
-    assert!(
-        world.run_until(Duration::from_secs(60), |world| is_held_by(world, first, 1)),
-        "{}",
-        world.describe()
-    );
+    world.expect_within(Duration::from_secs(60), |world| is_held_by(world, first, 1));
     let bad = hops_since(&world, place, 0).last().copied();
     let Some((bad, name)) = bad.and_then(|bad| Some((bad, world.relay_named(bad)?))) else {
         unreachable!("a circuit was built over relays of this world")

@@ -276,6 +276,16 @@ impl World {
         }
     }
 
+    /// Lets time pass until something holds.
+    ///
+    /// # Panics
+    /// It does not hold in time.
+    #[track_caller]
+    pub fn expect_within(&mut self, time: Duration, holds: impl FnMut(&Self) -> bool) {
+        let is_in_time = self.run_until(time, holds);
+        assert!(is_in_time, "not within {time:?}: {}", self.describe());
+    }
+
     /// The output of a failed test: enough to repeat it.
     pub fn describe(&self) -> String {
         let notices: Vec<String> = self

@@ -44,13 +44,12 @@ impl World {
                 name: name.to_owned(),
             },
         );
-        let is_ready = self.run_until(Duration::from_secs(120), |world| {
+        self.expect_within(Duration::from_secs(120), |world| {
             world.has_notice(
                 owner,
                 |notice| matches!(notice, Notice::InboxReady { name: ready, .. } if ready == name),
             )
         });
-        assert!(is_ready, "the inbox is ready in time; {}", self.describe());
         let core = self.clients[owner.0].core();
         core.and_then(|core| core.inbox_address(name))
             .unwrap_or_else(|| unreachable!("a ready inbox has an address"))
