@@ -6,8 +6,9 @@ use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp, circuit_of};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, Moment, WallTime};
+use umbel_proto::time::{Instant, Moment};
 
+use super::Input;
 use crate::disk::ClientDisk;
 
 /// Names a client of the world.
@@ -87,19 +88,13 @@ impl SimClient {
     ///
     /// # Panics
     /// The disk holds what the core did not write.
-    pub fn start(
-        &mut self,
-        network: &Network,
-        now: Instant,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn start(&mut self, network: &Network, moment: Moment, rng: &mut dyn CryptoRng) {
         self.incarnation += 1;
         let core = Core::new(
             network.clone(),
             self.seeds.clone(),
             self.disk.restore(),
-            Moment { now, wall },
+            moment,
             rng,
         );
         self.core = Some(
@@ -115,69 +110,30 @@ impl SimClient {
     }
 
     /// The user wants something.
-    pub fn command(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        command: Command,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn command(&mut self, moment: Moment, command: Command, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {
-            core.handle_command(Moment { now, wall }, command, rng);
+            core.handle_command(moment, command, rng);
         }
     }
 
     /// A link is up.
     pub fn on_link_up(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         relay: RelayId,
         hello: Hello,
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {
-            core.handle_link_up(Moment { now, wall }, link, relay, hello, rng);
-        }
-    }
-
-    /// A link is gone.
-    pub fn on_link_down(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        if let Some(core) = &mut self.core {
-            core.handle_link_down(Moment { now, wall }, link, rng);
+            core.handle_link_up(moment, link, relay, hello, rng);
         }
     }
 
     /// A link's peer is silent for longer than it may be.
-    pub fn on_link_quiet(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn on_link_quiet(&mut self, moment: Moment, link: LinkId, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {
-            core.handle_link_quiet(Moment { now, wall }, link, rng);
-        }
-    }
-
-    /// A dial failed.
-    pub fn on_dial_failed(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        relay: RelayId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        if let Some(core) = &mut self.core {
-            core.handle_dial_failed(Moment { now, wall }, relay, rng);
+            core.handle_link_quiet(moment, link, rng);
         }
     }
 
@@ -191,33 +147,32 @@ impl SimClient {
     /// A cell arrives.
     pub fn on_cell(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         cell: Cell,
         rng: &mut dyn CryptoRng,
     ) -> Option<ClientEffect> {
         let core = self.core.as_mut()?;
         match circuit_of(&cell) {
-            Ok(Some(_)) => core.handle_cell(Moment { now, wall }, link, cell, rng),
+            Ok(Some(_)) => core.handle_cell(moment, link, cell, rng),
             Ok(None) => {}
             Err(_) => return Some(ClientEffect::Link(LinkOp::Close(link))),
         }
         None
     }
 
-    /// Its disk commits.
-    pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+    /// Something happens to it.
+    pub fn handle(&mut self, moment: Moment, input: Input, rng: &mut dyn CryptoRng) {
         let Some(core) = &mut self.core else { return };
-        for (ticket, is_stored) in self.disk.commit() {
-            core.handle_stored(Moment { now, wall }, ticket, is_stored, rng);
-        }
-    }
-
-    /// A timer may be due.
-    pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        if let Some(core) = &mut self.core {
-            core.handle_timeout(Moment { now, wall }, rng);
+        match input {
+            Input::LinkDown(link) => core.handle_link_down(moment, link, rng),
+            Input::DialFailed(relay) => core.handle_dial_failed(moment, relay, rng),
+            Input::Committed => {
+                for (ticket, is_stored) in self.disk.commit() {
+                    core.handle_stored(moment, ticket, is_stored, rng);
+                }
+            }
+            Input::Timeout => core.handle_timeout(moment, rng),
         }
     }
 

@@ -6,7 +6,23 @@ pub mod lone;
 pub mod relay;
 mod sending;
 
+use umbel_proto::ids::RelayId;
+use umbel_proto::link::LinkId;
+
 pub use client::{ClientName, SimClient};
 pub use lone::LoneRelay;
 pub use relay::{RelayName, SimRelay};
 pub use sending::{Queued, Written};
+
+/// What happens to a node, relay or client. It is lost on one that is down.
+#[derive(Debug, Clone, Copy)]
+pub enum Input {
+    /// A link is gone.
+    LinkDown(LinkId),
+    /// A dial failed.
+    DialFailed(RelayId),
+    /// Its disk commits.
+    Committed,
+    /// A timer may be due.
+    Timeout,
+}

@@ -19,6 +19,7 @@ use umbel_relay::control::io::{Effect, LinkUp, Wake, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
+use super::Input;
 use super::sending::{Queued, Sending, Written};
 use crate::adversary::{Adversary, Leaving};
 use crate::disk::RelayDisk;
@@ -163,13 +164,7 @@ impl SimRelay {
     }
 
     /// Starts it from what its disk holds.
-    pub fn start(
-        &mut self,
-        network: &Network,
-        now: Instant,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn start(&mut self, network: &Network, moment: Moment, rng: &mut dyn CryptoRng) {
         let config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&self.identity_seed),
@@ -182,7 +177,7 @@ impl SimRelay {
             inbox_descriptors_max: 1000,
         };
         self.incarnation += 1;
-        let control = Control::new(config, self.disk.restore(), Moment { now, wall }, rng);
+        let control = Control::new(config, self.disk.restore(), moment, rng);
         self.live = Some(Live {
             control,
             tables: BTreeMap::new(),
@@ -205,8 +200,7 @@ impl SimRelay {
     /// A link is up.
     pub fn on_link_up(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         up: LinkUp,
         rng: &mut dyn CryptoRng,
@@ -217,26 +211,14 @@ impl SimRelay {
         }
         live.tables.insert(link, LinkTable::new());
         live.sending.begin(link);
-        live.control
-            .handle_link_up(Moment { now, wall }, link, up, rng);
+        live.control.handle_link_up(moment, link, up, rng);
     }
 
-    /// A link is gone. Returns how many cells waited there, and how many of them had been sent
+    /// What waits at a link that is gone is lost: how many cells, and how many of them had been sent
     /// before.
-    pub fn on_link_down(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        link: LinkId,
-        rng: &mut dyn CryptoRng,
-    ) -> (u64, usize) {
-        let Some(live) = &mut self.live else {
-            return (0, 0);
-        };
-        live.tables.remove(&link);
-        live.control
-            .handle_link_down(Moment { now, wall }, link, rng);
-        live.sending.end(link)
+    pub fn end_queue(&mut self, link: LinkId) -> (u64, usize) {
+        let live = self.live.as_mut();
+        live.map_or((0, 0), |live| live.sending.end(link))
     }
 
     /// A link is to end once what waits there is sent.
@@ -305,46 +287,28 @@ impl SimRelay {
         self.disk.check()
     }
 
-    /// A dial failed.
-    pub fn on_dial_failed(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        relay: RelayId,
-        rng: &mut dyn CryptoRng,
-    ) {
-        if let Some(live) = &mut self.live {
-            live.control
-                .handle_dial_failed(Moment { now, wall }, relay, rng);
-        }
-    }
-
     /// A handshake was answered.
-    pub fn on_work_done(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        done: WorkDone,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn on_work_done(&mut self, moment: Moment, done: WorkDone, rng: &mut dyn CryptoRng) {
         if let Some(live) = &mut self.live {
-            live.control
-                .handle_work_done(Moment { now, wall }, done, rng);
+            live.control.handle_work_done(moment, done, rng);
         }
     }
 
-    /// Its disk commits.
-    pub fn on_commit(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
+    /// Something happens to it.
+    pub fn handle(&mut self, moment: Moment, input: Input, rng: &mut dyn CryptoRng) {
         let Some(live) = &mut self.live else { return };
-        for done in self.disk.commit() {
-            live.control.handle_stored(Moment { now, wall }, done, rng);
-        }
-    }
-
-    /// A timer may be due.
-    pub fn on_timeout(&mut self, now: Instant, wall: WallTime, rng: &mut dyn CryptoRng) {
-        if let Some(live) = &mut self.live {
-            live.control.handle_timeout(Moment { now, wall }, rng);
+        match input {
+            Input::LinkDown(link) => {
+                live.tables.remove(&link);
+                live.control.handle_link_down(moment, link, rng);
+            }
+            Input::DialFailed(relay) => live.control.handle_dial_failed(moment, relay, rng),
+            Input::Committed => {
+                for done in self.disk.commit() {
+                    live.control.handle_stored(moment, done, rng);
+                }
+            }
+            Input::Timeout => live.control.handle_timeout(moment, rng),
         }
     }
 
@@ -357,13 +321,11 @@ impl SimRelay {
     /// socket.
     pub fn on_cell(
         &mut self,
-        now: Instant,
-        wall: WallTime,
+        moment: Moment,
         link: LinkId,
         (mut cell, is_copy): (Cell, bool),
         rng: &mut dyn CryptoRng,
     ) -> Vec<RelayEffect> {
-        let moment = Moment { now, wall };
         let Some(live) = &mut self.live else {
             return Vec::new();
         };
@@ -415,13 +377,7 @@ impl SimRelay {
 
     /// Everything the control plane wants, in its order. A cell that finds no room may make it want
     /// more.
-    pub fn drain(
-        &mut self,
-        now: Instant,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-    ) -> Vec<RelayEffect> {
-        let moment = Moment { now, wall };
+    pub fn drain(&mut self, moment: Moment, rng: &mut dyn CryptoRng) -> Vec<RelayEffect> {
         let mut effects = Vec::new();
         let mut has_written = false;
         while let Some(effect) = self.poll_effect() {

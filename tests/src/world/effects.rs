@@ -11,7 +11,7 @@ use super::events::Event;
 use super::network::Node;
 use crate::shells::client::ClientEffect;
 use crate::shells::relay::RelayEffect;
-use crate::shells::{ClientName, RelayName};
+use crate::shells::{ClientName, Input, RelayName};
 
 /// How long a handshake takes to answer.
 const WORK_TIME: Duration = Duration::from_micros(300);
@@ -24,8 +24,8 @@ impl World {
     pub(super) fn drain(&mut self, node: Node) {
         match node {
             Node::Relay(n) => {
-                let (now, wall) = (self.now, self.wall_of(node));
-                let effects = self.relays[n].drain(now, wall, &mut self.rng);
+                let moment = self.moment_of(node);
+                let effects = self.relays[n].drain(moment, &mut self.rng);
                 self.run_relay_effects(n, effects);
             }
             Node::Client(n) => {
@@ -154,23 +154,22 @@ impl World {
     }
 
     pub(super) fn break_link(&mut self, end: LinkId) {
-        let now = self.now;
         let told = self.network.disconnect(end);
         for &(node, end) in &told {
             self.end_liveness(end);
-            let wall = self.wall_of(node);
             match node {
+                Node::Client(n) if self.suspended == Some(ClientName(n)) => {
+                    self.asleep.push(Event::Down { node, end });
+                    continue;
+                }
+                Node::Client(_) => {}
                 Node::Relay(n) => {
-                    let rng = &mut self.rng;
-                    let (waited, copies) = self.relays[n].on_link_down(now, wall, end, rng);
+                    let (waited, copies) = self.relays[n].end_queue(end);
                     self.lose_waiting(waited);
                     self.lose_copies(copies);
                 }
-                Node::Client(n) if self.suspended == Some(ClientName(n)) => {
-                    self.asleep.push(Event::Down { client: n, end });
-                }
-                Node::Client(n) => self.clients[n].on_link_down(now, wall, end, &mut self.rng),
             }
+            self.tell(node, Input::LinkDown(end));
         }
         for (node, _) in told {
             self.drain(node);

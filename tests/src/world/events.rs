@@ -14,7 +14,7 @@ use super::effects::DIAL_FAILS_AFTER;
 use super::network::{End, Node};
 use crate::adversary::CopyFate;
 use crate::shells::relay::RelayEffect;
-use crate::shells::{ClientName, RelayName};
+use crate::shells::{ClientName, Input, RelayName};
 
 pub(super) enum Event {
     Cell {
@@ -47,9 +47,9 @@ pub(super) enum Event {
     Writable {
         end: LinkId,
     },
-    /// A client notices a link's end only now: it was asleep.
+    /// A node notices a link's end only now: it was asleep.
     Down {
-        client: usize,
+        node: Node,
         end: LinkId,
     },
 }
@@ -57,18 +57,13 @@ pub(super) enum Event {
 impl World {
     /// A node's timer expires. Returns the nodes that are to be drained, as all of these do.
     pub(super) fn fire(&mut self, node: Node) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall_of(node));
-        (now, node, "timer").hash(&mut self.trace);
-        match node {
-            Node::Relay(n) => self.relays[n].on_timeout(now, wall, &mut self.rng),
-            Node::Client(n) => self.clients[n].on_timeout(now, wall, &mut self.rng),
-        }
+        (self.now, node, "timer").hash(&mut self.trace);
+        self.tell(node, Input::Timeout);
         vec![node]
     }
 
     /// An event happens.
     pub(super) fn on_event(&mut self, at: Instant, event: Event) -> Vec<Node> {
-        let now = self.now;
         at.hash(&mut self.trace);
         if self.is_for_suspended(&event) {
             self.asleep.push(event);
@@ -78,60 +73,52 @@ impl World {
             Event::Cell { to, cell, is_copy } => self.on_cell(to, cell, is_copy),
             Event::Dialled { from, to } => self.on_dialled(from, to),
             Event::DialFailed { from, relay } => {
-                let wall = self.wall_of(from);
-                match from {
-                    Node::Relay(n) => {
-                        self.relays[n].on_dial_failed(now, wall, relay, &mut self.rng);
-                    }
-                    Node::Client(n) => {
-                        self.clients[n].on_dial_failed(now, wall, relay, &mut self.rng);
-                    }
-                }
+                self.tell(from, Input::DialFailed(relay));
                 vec![from]
             }
             Event::LinkTimer { end } => self.on_link_timer(at, end),
             Event::Writable { end } => self.on_writable(end),
-            Event::Down { client, end } => {
-                let wall = self.wall_of(Node::Client(client));
-                self.clients[client].on_link_down(now, wall, end, &mut self.rng);
-                vec![Node::Client(client)]
+            Event::Down { node, end } => {
+                self.tell(node, Input::LinkDown(end));
+                vec![node]
             }
             Event::Work {
                 relay,
                 incarnation,
                 done,
             } => {
-                if self.relays[relay.0].incarnation() == incarnation {
-                    let wall = self.wall_of(Node::Relay(relay.0));
-                    self.relays[relay.0].on_work_done(now, wall, done, &mut self.rng);
+                let node = Node::Relay(relay.0);
+                if self.incarnation(node) == incarnation {
+                    let moment = self.moment_of(node);
+                    self.relays[relay.0].on_work_done(moment, done, &mut self.rng);
                 }
-                vec![Node::Relay(relay.0)]
+                vec![node]
             }
             Event::Commit { node, incarnation } => {
-                let wall = self.wall_of(node);
-                match node {
-                    Node::Relay(n) if self.relays[n].incarnation() == incarnation => {
-                        self.relays[n].on_commit(now, wall, &mut self.rng);
-                    }
-                    Node::Client(n) if self.clients[n].incarnation() == incarnation => {
-                        self.clients[n].on_commit(now, wall, &mut self.rng);
-                    }
-                    _ => {}
+                if self.incarnation(node) == incarnation {
+                    self.tell(node, Input::Committed);
                 }
                 vec![node]
             }
         }
     }
 
+    /// Which of its lives a node is in.
+    fn incarnation(&self, node: Node) -> u64 {
+        match node {
+            Node::Relay(n) => self.relays[n].incarnation(),
+            Node::Client(n) => self.clients[n].incarnation(),
+        }
+    }
+
     fn on_cell(&mut self, to: LinkId, cell: Cell, is_copy: bool) -> Vec<Node> {
-        let now = self.now;
         self.cells.in_flight -= 1;
         let Some(end) = self.network.end(to).filter(|end| self.reads(to, end)) else {
             self.cells.lost += 1;
             self.lose_copies(usize::from(is_copy));
             return Vec::new();
         };
-        let wall = self.wall_of(end.node);
+        let moment = self.moment_of(end.node);
         self.cells.arrived += 1;
         self.on_end_received(to);
         (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
@@ -140,13 +127,13 @@ impl World {
         match end.node {
             Node::Relay(n) => {
                 let rng = &mut self.rng;
-                let effects = self.relays[n].on_cell(now, wall, to, (cell, is_copy), rng);
+                let effects = self.relays[n].on_cell(moment, to, (cell, is_copy), rng);
                 let is_queued = |effect: &RelayEffect| matches!(effect, RelayEffect::Queued(..));
                 goes_on = effects.iter().any(is_queued);
                 self.run_relay_effects(n, effects);
             }
             Node::Client(n) => {
-                let fault = self.clients[n].on_cell(now, wall, to, cell, &mut self.rng);
+                let fault = self.clients[n].on_cell(moment, to, cell, &mut self.rng);
                 self.run_client_effects(n, fault.into_iter().collect());
             }
         }
@@ -184,9 +171,8 @@ impl World {
     }
 
     fn on_dialled(&mut self, from: Node, to: RelayName) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall_of(from));
         let target = Node::Relay(to.0);
-        let target_wall = self.wall_of(target);
+        let (moment, target_moment) = (self.moment_of(from), self.moment_of(target));
         let id = self.relays[to.0].id;
         let is_up = match from {
             Node::Relay(n) => self.relays[n].is_up(),
@@ -200,10 +186,10 @@ impl World {
             return Vec::new();
         }
         let (ours, peer) = match from {
-            Node::Relay(n) => (self.relays[n].hello(wall), Some(self.relays[n].id)),
-            Node::Client(_) => (Some(Hello::of_client(self.overlay.id, wall)), None),
+            Node::Relay(n) => (self.relays[n].hello(moment.wall), Some(self.relays[n].id)),
+            Node::Client(_) => (Some(Hello::of_client(self.overlay.id, moment.wall)), None),
         };
-        let hellos = ours.zip(self.relays[to.0].hello(target_wall));
+        let hellos = ours.zip(self.relays[to.0].hello(target_moment.wall));
         let is_reachable = is_up && !self.network.is_cut(from, target);
         let heard = hellos
             .filter(|_| is_reachable)
@@ -212,7 +198,7 @@ impl World {
             self.schedule(DIAL_FAILS_AFTER, Event::DialFailed { from, relay: id });
             return Vec::new();
         };
-        let (from_end, to_end) = self.network.connect(from, target, now);
+        let (from_end, to_end) = self.network.connect(from, target, self.now);
         self.begin_liveness(from_end, from, peer.is_none());
         self.begin_liveness(to_end, target, peer.is_none());
         match from {
@@ -222,10 +208,10 @@ impl World {
                     is_dialler: true,
                     hello,
                 };
-                self.relays[n].on_link_up(now, wall, from_end, up, &mut self.rng);
+                self.relays[n].on_link_up(moment, from_end, up, &mut self.rng);
             }
             Node::Client(n) => {
-                self.clients[n].on_link_up(now, wall, from_end, id, hello, &mut self.rng);
+                self.clients[n].on_link_up(moment, from_end, id, hello, &mut self.rng);
             }
         }
         let up = LinkUp {
@@ -233,7 +219,7 @@ impl World {
             is_dialler: false,
             hello: heard_of_us,
         };
-        self.relays[to.0].on_link_up(now, target_wall, to_end, up, &mut self.rng);
+        self.relays[to.0].on_link_up(target_moment, to_end, up, &mut self.rng);
         vec![from, target]
     }
 }

@@ -5,7 +5,7 @@ use umbel_proto::time::Duration;
 
 use super::World;
 use super::network::Node;
-use crate::shells::{ClientName, RelayName};
+use crate::shells::{ClientName, Input, RelayName};
 
 impl World {
     /// From now on a node's calendar is this many seconds ahead; 0 sets it right.
@@ -23,8 +23,8 @@ impl World {
 
     /// Starts a relay that is down.
     pub fn restart_relay(&mut self, name: RelayName) {
-        let (now, wall) = (self.now, self.wall_of(Node::Relay(name.0)));
-        self.relays[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        let moment = self.moment_of(Node::Relay(name.0));
+        self.relays[name.0].start(&self.overlay, moment, &mut self.rng);
         self.drain(Node::Relay(name.0));
     }
 
@@ -49,8 +49,7 @@ impl World {
         self.suspended = None;
         let ends = self.network.ends_at(Node::Client(name.0));
         self.hear_again(|end| ends.contains(&end));
-        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
-        self.clients[name.0].on_timeout(now, wall, &mut self.rng);
+        self.tell(Node::Client(name.0), Input::Timeout);
         self.drain(Node::Client(name.0));
         for event in core::mem::take(&mut self.asleep) {
             self.schedule(Duration::ZERO, event);
@@ -71,8 +70,8 @@ impl World {
 
     /// Starts a client that is down.
     pub fn restart_client(&mut self, name: ClientName) {
-        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
-        self.clients[name.0].start(&self.overlay, now, wall, &mut self.rng);
+        let moment = self.moment_of(Node::Client(name.0));
+        self.clients[name.0].start(&self.overlay, moment, &mut self.rng);
         self.drain(Node::Client(name.0));
     }
 

@@ -131,7 +131,7 @@ impl World {
     }
 
     fn on_silent(&mut self, end: LinkId, node: Node, silent: Option<Silent>) -> Vec<Node> {
-        let (now, wall) = (self.now, self.wall_of(node));
+        let moment = self.moment_of(node);
         match (silent, node) {
             (Some(Silent::Dead), Node::Relay(_)) if self.network.swallows(end) => {
                 self.end_liveness(end); // its peer would not hear of it
@@ -142,7 +142,7 @@ impl World {
                 Vec::new()
             }
             (Some(Silent::Quiet), Node::Client(n)) => {
-                self.clients[n].on_link_quiet(now, wall, end, &mut self.rng);
+                self.clients[n].on_link_quiet(moment, end, &mut self.rng);
                 vec![node]
             }
             (Some(Silent::Quiet), Node::Relay(_)) | (None, _) => Vec::new(),

@@ -18,10 +18,10 @@ use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::{AddressGroups, Network as Overlay};
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use crate::adversary::CopyFate;
-use crate::shells::{ClientName, RelayName, SimClient, SimRelay};
+use crate::shells::{ClientName, Input, RelayName, SimClient, SimRelay};
 use agenda::{Agenda, Due};
 use events::Event;
 use liveness::Livenesses;
@@ -209,6 +209,23 @@ impl World {
     pub fn wall_of(&self, node: Node) -> WallTime {
         let ahead = self.clocks.get(&node).copied().unwrap_or(0);
         WallTime(self.wall().as_secs().saturating_add_signed(ahead))
+    }
+
+    /// Both clocks of a node.
+    pub(crate) fn moment_of(&self, node: Node) -> Moment {
+        Moment {
+            now: self.now,
+            wall: self.wall_of(node),
+        }
+    }
+
+    /// Something happens to a node.
+    fn tell(&mut self, node: Node, input: Input) {
+        let moment = self.moment_of(node);
+        match node {
+            Node::Relay(n) => self.relays[n].handle(moment, input, &mut self.rng),
+            Node::Client(n) => self.clients[n].handle(moment, input, &mut self.rng),
+        }
     }
 
     /// A hash of everything that happened so far: equal for equal runs.

@@ -13,8 +13,8 @@ use crate::shells::ClientName;
 impl World {
     /// A user's command.
     pub fn command(&mut self, name: ClientName, command: Command) {
-        let (now, wall) = (self.now, self.wall_of(Node::Client(name.0)));
-        self.clients[name.0].command(now, wall, command, &mut self.rng);
+        let moment = self.moment_of(Node::Client(name.0));
+        self.clients[name.0].command(moment, command, &mut self.rng);
         self.drain(Node::Client(name.0));
     }
 
