@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, Notice};
-use umbel_proto::ids::MessageId;
+use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 
-use crate::{ClientName, World};
+use crate::{ClientName, RelayName, World};
 
 /// Sends to Bob: the first client of a world.
 pub const ALICE: ClientName = ClientName(0);
@@ -71,6 +71,44 @@ pub fn has_come(world: &World, sent: MessageId) -> bool {
 pub fn received(world: &World) -> BTreeSet<MessageId> {
     let messages = world.client(BOB).disk.messages.iter();
     messages.map(|(_, id, _)| *id).collect()
+}
+
+/// The guard that a client uses now.
+pub fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
+    let core = world.client(name).core();
+    core.and_then(|core| core.status().guard)
+}
+
+/// The relays that were this hop of a circuit that a client began, from 1.
+pub fn relays_at(world: &World, name: ClientName, wanted: usize) -> BTreeSet<RelayId> {
+    let notices = world.client(name).notices.iter();
+    let built = notices.filter_map(|(_, notice)| match notice {
+        Notice::HopBuilt { hop, relay, .. } if *hop == wanted => Some(*relay),
+        _ => None,
+    });
+    built.collect()
+}
+
+/// How many circuits of a client got as far as this hop.
+pub fn built_count(world: &World, name: ClientName, wanted: usize) -> usize {
+    let is_it = |notice: &Notice| matches!(notice, Notice::HopBuilt { hop, .. } if *hop == wanted);
+    count_of(world, name, is_it)
+}
+
+/// How often a client has told its user something like this.
+pub fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> usize {
+    let notices = world.client(name).notices.iter();
+    notices.filter(|(_, notice)| is_it(notice)).count()
+}
+
+/// The relay with this id.
+///
+/// # Panics
+/// It is not of this world.
+pub fn name_of(world: &World, relay: RelayId) -> RelayName {
+    world
+        .relay_named(relay)
+        .unwrap_or_else(|| unreachable!("a relay of this world"))
 }
 
 /// Bytes that no two messages share.

@@ -5,35 +5,13 @@ use std::collections::BTreeSet;
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::time::Duration;
-use umbel_tests::scenario::{ALICE, BOB, has_come, listen};
-use umbel_tests::{ClientName, RelayName, World};
-
-fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
-    world
-        .client(name)
-        .core()
-        .and_then(|core| core.status().guard)
-}
+use umbel_tests::scenario::{ALICE, BOB, guard_of, has_come, listen, name_of, relays_at};
+use umbel_tests::{RelayName, World};
 
 fn crash(world: &mut World, relay: RelayId) -> RelayName {
-    let name = world
-        .relay_named(relay)
-        .unwrap_or_else(|| unreachable!("a relay of this world"));
+    let name = name_of(world, relay);
     world.crash_relay(name);
     name
-}
-
-/// The relays that a client's circuits had at this hop, counted from 1.
-fn relays_at(world: &World, name: ClientName, wanted: usize) -> BTreeSet<RelayId> {
-    let built = world
-        .client(name)
-        .notices
-        .iter()
-        .filter_map(|(_, notice)| match notice {
-            Notice::HopBuilt { hop, relay, .. } if *hop == wanted => Some(*relay),
-            _ => None,
-        });
-    built.collect()
 }
 
 #[test] // §6.4(6)

@@ -564,11 +564,7 @@ fn the_operator_hears_once_that_a_clock_differs_and_when_it_agrees() {
 #[test] // §1.6
 fn strangers_that_link_to_a_relay_do_not_accuse_its_clock() {
     let mut relay = LoneRelay::new(3);
-    let neighbours: Vec<_> = relay
-        .neighbours
-        .iter()
-        .map(|neighbour| neighbour.id)
-        .collect();
+    let neighbours = relay.neighbour_ids();
     for (number, &neighbour) in (1..).zip(&neighbours) {
         relay.link_up(LinkId(100 + number), Some(neighbour), false);
     }
@@ -587,11 +583,7 @@ fn relays_of_one_address_group_have_one_voice_about_a_clock() {
     for (groups, voices) in [(AddressGroups::Port, 4), (AddressGroups::Prefix, 1)] {
         network.params.danger_address_groups = groups;
         let mut relay = LoneRelay::in_network(network.clone(), 4);
-        let neighbours: Vec<_> = relay
-            .neighbours
-            .iter()
-            .map(|neighbour| neighbour.id)
-            .collect();
+        let neighbours = relay.neighbour_ids();
         for (number, &neighbour) in (1..).zip(&neighbours) {
             relay.link_up(LinkId(number), Some(neighbour), false);
         }
@@ -631,11 +623,7 @@ fn strangers_clocks_count_where_there_is_nobody_else() {
 #[test] // §1.6
 fn a_verdict_about_the_clock_has_to_hold() {
     let mut relay = LoneRelay::new(3);
-    let neighbours: Vec<_> = relay
-        .neighbours
-        .iter()
-        .map(|neighbour| neighbour.id)
-        .collect();
+    let neighbours = relay.neighbour_ids();
     relay.link_up(LinkId(100), Some(neighbours[0]), false);
     let swing = |relay: &mut LoneRelay, minutes: u64| {
         for (link, &neighbour) in (101..).zip(&neighbours[1..]) {

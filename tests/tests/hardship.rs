@@ -1,13 +1,12 @@
 //! Networks in a bad state: most relays gone, half of them starting again, guards that take a dial
 //! and say nothing, a client that was away for a month.
 
-use std::collections::BTreeSet;
-
-use umbel_client::core::Notice;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
-use umbel_tests::scenario::{ALICE, BOB, has_come, is_held_by, listen, patient};
+use umbel_tests::scenario::{
+    ALICE, BOB, built_count, has_come, is_held_by, listen, name_of, patient, relays_at,
+};
 use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{RelayName, World};
 
@@ -15,37 +14,9 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// How many circuits of three hops Alice has built.
-fn built_count(world: &World) -> usize {
-    let built = |notice: &Notice| matches!(notice, Notice::HopBuilt { hop: 3, .. });
-    world
-        .client(ALICE)
-        .notices
-        .iter()
-        .filter(|(_, notice)| built(notice))
-        .count()
-}
-
 fn builds_one(world: &mut World, within: Duration) -> bool {
-    let before = built_count(world);
-    world.run_until(within, |world| built_count(world) > before)
-}
-
-/// The relays that Alice began circuits at, and dialled as guards.
-fn guards_of(world: &World) -> BTreeSet<RelayId> {
-    let first = |notice: &Notice| {
-        if let Notice::HopBuilt { hop: 1, relay, .. } = notice {
-            Some(*relay)
-        } else {
-            None
-        }
-    };
-    world
-        .client(ALICE)
-        .notices
-        .iter()
-        .filter_map(|(_, notice)| first(notice))
-        .collect()
+    let before = built_count(world, ALICE, 3);
+    world.run_until(within, |world| built_count(world, ALICE, 3) > before)
 }
 
 #[test] // §6.4, §10.5
@@ -121,12 +92,10 @@ fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(1);
         assert!(builds_one(&mut world, seconds(60)), "{}", world.describe());
         for round in 0..2 {
-            let silent: Vec<RelayId> = guards_of(&world).into_iter().collect();
+            let silent: Vec<RelayId> = relays_at(&world, ALICE, 1).into_iter().collect();
             world.crash_client(ALICE);
             for relay in silent {
-                let name = world
-                    .relay_named(relay)
-                    .unwrap_or_else(|| unreachable!("a relay of this world"));
+                let name = name_of(&world, relay);
                 world.silence(ALICE, name);
             }
             world.restart_client(ALICE);

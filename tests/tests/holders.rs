@@ -5,6 +5,7 @@ use umbel_client::core::{Command, Notice, Warning};
 use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
+use umbel_tests::scenario::{guard_of, name_of};
 use umbel_tests::{ClientName, RelayName, World};
 
 const OWNER: ClientName = ClientName(0);
@@ -29,7 +30,7 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
         },
     );
     world.run_for(seconds(60));
-    let guard = guard_of(&world);
+    let guard = guard_in_use(&world);
     let mut others = (1..RELAYS).map(RelayName).filter(|&name| name != guard);
     let holder = others.find(|&name| world.relay(name).disk.has_queues());
     (
@@ -38,14 +39,12 @@ fn follower(seed: u64, retry_max: Duration, is_interactive: bool) -> (World, Rel
     )
 }
 
-fn guard_of(world: &World) -> RelayName {
-    let guard = world
-        .client(OWNER)
-        .core()
-        .and_then(|core| core.status().guard);
-    guard
-        .and_then(|guard| world.relay_named(guard))
-        .unwrap_or_else(|| unreachable!("a guard of this world is in use"))
+fn guard_in_use(world: &World) -> RelayName {
+    let guard = guard_of(world, OWNER);
+    name_of(
+        world,
+        guard.unwrap_or_else(|| unreachable!("a guard is in use")),
+    )
 }
 
 fn replaced_count(world: &World) -> usize {
@@ -63,7 +62,7 @@ fn replaced_count(world: &World) -> usize {
 fn a_holder_that_destroys_every_circuit_on_which_it_is_asked_is_replaced() {
     for (seed, is_interactive) in [(401, false), (402, true)] {
         let (mut world, holder) = follower(seed, seconds(120), is_interactive);
-        let guard = guard_of(&world);
+        let guard = guard_in_use(&world);
         world.relay(holder).breaks_mailboxes = true;
         // A subscription that is made already stays: it is asked again once that is lost.
         world.crash_relay(guard);

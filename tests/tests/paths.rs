@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use umbel_client::core::{Command, DeferReason, Notice, Warning};
-use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
-use umbel_tests::scenario::{ALICE, BOB, by_default, has_come, is_held_by, listen};
+use umbel_tests::scenario::{
+    ALICE, BOB, built_count, by_default, count_of, guard_of, has_come, is_held_by, listen, name_of,
+    relays_at,
+};
 use umbel_tests::world::network::Node;
-use umbel_tests::{ClientName, RelayName, World};
+use umbel_tests::{RelayName, World};
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -22,28 +24,6 @@ fn default_params() -> Network {
     overlay.params.danger_address_groups = AddressGroups::Port;
     overlay.params.second_deposit_delay = Duration::ZERO;
     overlay
-}
-
-fn guard_of(world: &World, name: ClientName) -> Option<RelayId> {
-    world
-        .client(name)
-        .core()
-        .and_then(|core| core.status().guard)
-}
-
-fn name_of(world: &World, relay: RelayId) -> RelayName {
-    world
-        .relay_named(relay)
-        .unwrap_or_else(|| unreachable!("a relay of this world"))
-}
-
-fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool) -> usize {
-    world
-        .client(name)
-        .notices
-        .iter()
-        .filter(|(_, notice)| is_it(notice))
-        .count()
 }
 
 fn unreachable_count(world: &World) -> usize {
@@ -65,9 +45,9 @@ fn send_and_wait(world: &mut World, address: &InboxAddress, within: Duration) ->
 
 /// Whether Alice builds a circuit soon. Delivery depends on more: a dead guard may be a holder too.
 fn finds_a_guard(world: &mut World) -> bool {
-    let before = built_count(world, 3);
+    let before = built_count(world, ALICE, 3);
     world.run_until(seconds(15), |world| {
-        guard_of(world, ALICE).is_some() && built_count(world, 3) > before
+        guard_of(world, ALICE).is_some() && built_count(world, ALICE, 3) > before
     })
 }
 
@@ -130,30 +110,13 @@ fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
     }
     next_run(&mut world);
     world.run_for(seconds(900));
-    let used = guards_used(&world);
+    let used = relays_at(&world, ALICE, 1);
     assert!(
         (4..=5).contains(&used.len()),
         "three, and two more in a day: {}; {}",
         used.len(),
         world.describe()
     );
-}
-
-/// The relays that Alice began circuits at.
-fn guards_used(world: &World) -> BTreeSet<RelayId> {
-    let first = |notice: &Notice| {
-        if let Notice::HopBuilt { hop: 1, relay, .. } = notice {
-            Some(*relay)
-        } else {
-            None
-        }
-    };
-    world
-        .client(ALICE)
-        .notices
-        .iter()
-        .filter_map(|(_, notice)| first(notice))
-        .collect()
 }
 
 #[test] // §6.4(7), §6.4(9)
@@ -208,15 +171,6 @@ fn a_seed_that_still_runs_leads_back_to_the_others() {
     }
 }
 
-/// Circuits that Alice began to build and that got so far.
-fn built_count(world: &World, wanted: usize) -> usize {
-    count_of(
-        world,
-        ALICE,
-        |notice| matches!(notice, Notice::HopBuilt { hop, .. } if *hop == wanted),
-    )
-}
-
 #[test] // §6.4(10)
 fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
     for seed in [311, 312, 313, 314] {
@@ -231,15 +185,17 @@ fn a_guard_that_breaks_circuits_once_they_are_built_gives_way_to_another() {
         let name = name_of(&world, liar);
         world.relay(name).adversary = Some(Adversary::liar(2));
         next_run(&mut world);
-        let before = built_count(&world, 3);
+        let before = built_count(&world, ALICE, 3);
         let sent = world.send(ALICE, &address, b"past the liar".to_vec());
         world.expect_within(seconds(15), |world| is_held_by(world, sent, 1));
         assert!(
-            guards_used(&world).iter().any(|&guard| guard != liar),
+            relays_at(&world, ALICE, 1)
+                .iter()
+                .any(|&guard| guard != liar),
             "{}",
             world.describe()
         );
-        let built = built_count(&world, 3) - before;
+        let built = built_count(&world, ALICE, 3) - before;
         assert!(built <= 60, "{built} circuits; {}", world.describe());
     }
 }
@@ -257,7 +213,7 @@ fn where_every_guard_lies_few_circuits_are_made_and_that_is_reported() {
     for number in 0..10 {
         world.relay(RelayName(number)).adversary = Some(Adversary::liar(2));
     }
-    let before = built_count(&world, 3);
+    let before = built_count(&world, ALICE, 3);
     let sent = world.send(ALICE, &address, b"nobody lets it pass".to_vec());
     let is_said = |world: &World| {
         let broken = |notice: &Notice| {
@@ -282,7 +238,7 @@ fn where_every_guard_lies_few_circuits_are_made_and_that_is_reported() {
             ..
         }
     )));
-    let built = built_count(&world, 3) - before;
+    let built = built_count(&world, ALICE, 3) - before;
     assert!(
         built <= 120,
         "{built} circuits in half a minute; {}",

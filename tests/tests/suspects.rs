@@ -8,7 +8,7 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
 use umbel_tests::adversary::Adversary;
-use umbel_tests::scenario::{ALICE, BOB, is_held_by, patient};
+use umbel_tests::scenario::{ALICE, BOB, guard_of, is_held_by, patient};
 use umbel_tests::shells::relay::Sabotage;
 use umbel_tests::{RelayName, World};
 
@@ -49,13 +49,6 @@ struct Trial {
     settled: usize,
 }
 
-fn guard_of(world: &World) -> Option<RelayId> {
-    world
-        .client(ALICE)
-        .core()
-        .and_then(|core| core.status().guard)
-}
-
 fn send_all(world: &mut World, address: &InboxAddress, count: u8) {
     for number in 0..count {
         let sent = world.send(ALICE, address, vec![number; 50]);
@@ -80,7 +73,7 @@ fn misbehave(seed: u64, place: usize, deed: Deed) -> Trial {
     let Some((bad, name)) = bad.and_then(|bad| Some((bad, world.relay_named(bad)?))) else {
         unreachable!("a circuit was built over relays of this world")
     };
-    let (guard, began) = (guard_of(&world), notice_count(&world));
+    let (guard, began) = (guard_of(&world, ALICE), notice_count(&world));
     do_it(&mut world, name, place, deed);
     send_all(&mut world, &address, 16);
     let settled = notice_count(&world);
@@ -166,7 +159,12 @@ fn an_l2_that_breaks_circuits_is_avoided_at_no_cost_to_the_guard() {
             "{deed:?}: {by_bad} of {all} circuits; {}",
             world.describe()
         );
-        assert_eq!(guard_of(&world), guard, "{deed:?}: {}", world.describe());
+        assert_eq!(
+            guard_of(&world, ALICE),
+            guard,
+            "{deed:?}: {}",
+            world.describe()
+        );
         let guards: BTreeSet<_> = hops_since(&world, 1, began).into_iter().collect();
         assert_eq!(guards.len(), 1, "{deed:?}: {}", world.describe());
         assert!(!is_warned(&world), "{deed:?}: {}", world.describe());
@@ -182,7 +180,12 @@ fn a_middle_that_breaks_circuits_does_not_cost_the_guard_its_place() {
             began,
             ..
         } = misbehave(seed, 3, deed);
-        assert_eq!(guard_of(&world), guard, "{deed:?}: {}", world.describe());
+        assert_eq!(
+            guard_of(&world, ALICE),
+            guard,
+            "{deed:?}: {}",
+            world.describe()
+        );
         let guards: BTreeSet<_> = hops_since(&world, 1, began).into_iter().collect();
         assert_eq!(guards.len(), 1, "{deed:?}: {}", world.describe());
         assert!(!is_warned(&world), "{deed:?}: {}", world.describe());

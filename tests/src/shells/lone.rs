@@ -174,6 +174,12 @@ impl LoneRelay {
         relay
     }
 
+    /// Who its neighbours are.
+    pub fn neighbour_ids(&self) -> Vec<RelayId> {
+        let neighbours = self.neighbours.iter();
+        neighbours.map(|neighbour| neighbour.id).collect()
+    }
+
     /// How a client makes a circuit to it.
     pub fn target(&self) -> Option<HopTarget> {
         let own = self.control.view().get(&self.control.relay_id())?;
