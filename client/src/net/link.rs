@@ -264,13 +264,16 @@ impl<S: AsyncRead> Reader<'_, S> {
             {
                 return fault;
             }
+            // Cells count, not bytes (§2.6(3)); and from here, since nothing was read while the
+            // driver was busy.
+            if whole > 0 {
+                self.silence.on_received(self.clock.now());
+            }
         }
     }
 
-    /// Reads what there is, and reports once if the peer is silent for longer than it may be.
+    /// Reads what there is, and reports once if no cell came for longer than the peer may be silent.
     async fn read_some(&mut self, room: &mut [u8]) -> Result<usize, LinkFault> {
-        // Counted from here: nothing was read while the driver was busy.
-        self.silence.on_received(self.clock.now());
         loop {
             let due_at = self.clock.at(self.silence.due_at());
             match timeout_at(due_at, self.stream.read(room)).await {

@@ -109,7 +109,7 @@ impl Silence {
         silence
     }
 
-    /// Something came.
+    /// A whole cell came.
     pub fn on_received(&mut self, now: Instant) {
         self.quiet_at = self.quiet_after.map(|after| now + after);
         self.dead_at = now + self.dead_after;

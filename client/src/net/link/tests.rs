@@ -225,3 +225,34 @@ async fn what_waits_is_sent_whole_before_a_fault_of_the_relay_ends_the_link() {
     let (fault, _) = task.await.unwrap();
     assert!(matches!(fault, LinkFault::Violation(_)), "{fault:?}");
 }
+
+#[tokio::test(start_paused = true)] // §2.6(3)
+async fn a_byte_now_and_then_is_silence_all_the_same() {
+    let (_queue, peer, task) = carried(0);
+    let (mut reading, mut writing) = tokio::io::split(peer);
+    tokio::spawn(async move { tokio::io::copy(&mut reading, &mut tokio::io::sink()).await });
+    tokio::spawn(async move {
+        while writing.write_all(&[0]).await.is_ok() {
+            sleep(Duration::from_secs(5)).await;
+        }
+    });
+    let ended = timeout(2 * LINK_SILENCE_MAX, task).await;
+    let (fault, took) = ended.expect("it is given up").unwrap();
+    assert!(matches!(fault, LinkFault::Silent), "{fault:?}");
+    assert_eq!(took, LINK_SILENCE_MAX);
+}
+
+#[tokio::test(start_paused = true)] // §2.6(3)
+async fn a_cell_ends_the_silence_in_whatever_pieces_it_comes() {
+    let (_queue, peer, task) = carried(0);
+    let (mut reading, mut writing) = tokio::io::split(peer);
+    tokio::spawn(async move { tokio::io::copy(&mut reading, &mut tokio::io::sink()).await });
+    let padding = Cell::new(None, Command::Padding);
+    for piece in padding.as_bytes().chunks(CELL_LEN / 4) {
+        sleep(Duration::from_secs(10)).await;
+        writing.write_all(piece).await.unwrap();
+    }
+    let (fault, took) = task.await.unwrap();
+    assert!(matches!(fault, LinkFault::Silent), "{fault:?}");
+    assert_eq!(took, Duration::from_secs(40) + LINK_SILENCE_MAX);
+}
