@@ -18,6 +18,7 @@ use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{MessageId, NetworkId, Peer};
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
@@ -41,8 +42,8 @@ const LINK_EVENTS_MAX: usize = 64;
 const STORE_OPS_MAX: usize = 4096;
 /// Events and requests handled between two looks at what comes out.
 const BATCH_MAX: usize = 64;
-/// How long links may take to say goodbye.
-const GOODBYE_MAX: Duration = Duration::from_secs(2);
+/// How long links may take to end: to send the queued cells, then close_notify.
+const GOODBYE_MAX: Duration = LINK_CLOSING_MAX.saturating_mul(2);
 /// When there is nothing to wait for, a look is taken this often anyway.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 

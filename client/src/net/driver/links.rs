@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::AbortHandle;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
@@ -20,10 +21,10 @@ const LINK_QUEUE_CELLS_MAX: usize = 4096;
 const CELLS_TURN: Duration = Duration::from_micros(200);
 
 pub(super) struct Link {
-    relay: RelayId,
+    pub(super) relay: RelayId,
     /// `None` once the link is to close.
     pub(super) queue: Option<QueueSender>,
-    task: AbortHandle,
+    pub(super) task: AbortHandle,
     pub(super) is_up: bool,
 }
 
@@ -77,15 +78,21 @@ impl Driver {
     }
 
     pub(super) fn queue_cell(&mut self, link: LinkId, cell: Cell) {
-        let Some(queue) = self.links.get(&link).and_then(|entry| entry.queue.as_ref()) else {
+        let Some(entry) = self.links.get(&link) else {
             return;
         };
-        if queue.try_send(cell).is_err()
-            && let Some(entry) = self.links.remove(&link)
-        {
-            tracing::debug!(?link, "link given up: its queue is full or its task gone");
-            entry.task.abort();
-            self.lost.push(link);
+        let Some(queue) = &entry.queue else {
+            return;
+        };
+        match queue.try_send(cell) {
+            Ok(()) => {}
+            // It is ending: it sends what was queued before, and reports its end.
+            Err(TrySendError::Closed(_)) if !entry.task.is_finished() => {}
+            Err(_) => {
+                tracing::debug!(?link, "link given up: its queue is full or its task gone");
+                self.links.remove(&link); // which closes its queue (§2.6(4))
+                self.lost.push(link);
+            }
         }
     }
 

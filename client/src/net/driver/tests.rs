@@ -1,8 +1,11 @@
 //! Answers to a sender when the profile can't be written.
 
 use tempfile::TempDir;
+use umbel_proto::cell::Command;
+use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 
+use super::super::link::queue;
 use super::*;
 use crate::store::Profile;
 use crate::testing::profile;
@@ -117,4 +120,31 @@ async fn a_message_that_holders_were_asked_to_take_is_sent_or_in_doubt() {
         driver.on_notice(notice);
         assert_eq!(result.try_recv().ok(), expected);
     }
+}
+
+#[tokio::test] // §2.6(4)
+async fn a_link_that_is_ending_is_left_to_send_what_waits() {
+    let dir = TempDir::new().unwrap();
+    let (mut driver, _requests) = driver_on_a_full_disk(&dir);
+    let task = driver.tasks.spawn(std::future::pending());
+    let (queue, cells) = queue(1);
+    let link = LinkId(1);
+    driver.links.insert(
+        link,
+        Link {
+            relay: RelayId([7; 32]),
+            queue: Some(queue),
+            task: task.clone(),
+            is_up: true,
+        },
+    );
+    let padding = || Cell::new(None, Command::Padding);
+    driver.queue_cell(link, padding());
+    drop(cells); // its task takes no more
+    driver.queue_cell(link, padding());
+    assert!(driver.links.contains_key(&link) && driver.lost.is_empty());
+    task.abort();
+    driver.tasks.join_next().await;
+    driver.queue_cell(link, padding());
+    assert_eq!(driver.lost, [link], "no task is left to report its end");
 }
