@@ -18,13 +18,14 @@ use tokio::io::{
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{CELL_LEN, LINK_CLOSING_MAX, LINK_SILENCE_MAX};
+use umbel_proto::limits::{CELL_LEN, HANDSHAKE_MAX, LINK_CLOSING_MAX, LINK_SILENCE_MAX};
 use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
@@ -119,6 +120,18 @@ impl From<Violation> for LinkFault {
     }
 }
 
+impl From<io::Error> for LinkFault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<Elapsed> for LinkFault {
+    fn from(_: Elapsed) -> Self {
+        Self::Timeout
+    }
+}
+
 /// Makes the link and keeps it until either side closes it.
 pub(super) async fn run(target: Target, mut queue: Queue, events: mpsc::Sender<LinkReport>) {
     let link = target.link;
@@ -195,10 +208,9 @@ async fn closing_max(closed: oneshot::Receiver<Infallible>) -> LinkFault {
 async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
     let mut fault = LinkFault::Timeout;
     for host_port in &target.host_ports {
-        match timeout(target.params.dial_timeout, dial_one(target, host_port)).await {
-            Ok(Ok(dialled)) => return Ok(dialled),
-            Ok(Err(failed)) => fault = failed,
-            Err(_elapsed) => fault = LinkFault::Timeout,
+        match dial_one(target, host_port).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(failed) => fault = failed,
         }
     }
     Err(fault)
@@ -206,28 +218,45 @@ async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
 
 async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), LinkFault> {
     let config = tls::dial_config(&target.relay, None).map_err(LinkFault::Tls)?;
-    let socket = TcpStream::connect(host_port).await.map_err(LinkFault::Io)?;
-    socket.set_nodelay(true).map_err(LinkFault::Io)?;
-    let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
-    let mut stream = TlsConnector::from(config)
-        .connect(tls::server_name(), socket)
-        .await
-        .map_err(LinkFault::Io)?;
-    stream
-        .write_all(target.hello.encode().as_bytes())
-        .await
-        .map_err(LinkFault::Io)?;
-    stream.flush().await.map_err(LinkFault::Io)?;
-    let mut cell = Cell::blank();
-    stream
-        .read_exact(cell.as_bytes_mut())
-        .await
-        .map_err(LinkFault::Io)?;
-    let theirs = target.hello.accept(&cell);
+    let connect = async {
+        let socket = TcpStream::connect(host_port).await?;
+        socket.set_nodelay(true)?;
+        let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
+        TlsConnector::from(config)
+            .connect(tls::server_name(), socket)
+            .await
+    };
+    let step_max = step_max(&target.params);
+    let mut stream = timeout(step_max, connect).await??;
+    let theirs = exchange_hello(&mut stream, &target.hello, step_max).await?;
+    Ok((stream, theirs))
+}
+
+/// How long each of the two steps that make a link may take: TLS, and the `Hello`s (§2.5(8)).
+fn step_max(params: &Params) -> Duration {
+    params.dial_timeout.min(HANDSHAKE_MAX)
+}
+
+/// The first cell each way. Ours does not wait for the peer's (§2.4(1)).
+async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    ours: &Hello,
+    time_max: Duration,
+) -> Result<Hello, LinkFault> {
+    let exchange = async {
+        stream.write_all(ours.encode().as_bytes()).await?;
+        stream.flush().await?;
+        let mut cell = Cell::blank();
+        stream.read_exact(cell.as_bytes_mut()).await?;
+        Ok::<_, io::Error>(cell)
+    };
+    let cell = timeout(time_max, exchange).await??;
+    let theirs = ours.accept(&cell);
     if theirs.is_err() {
+        // As any link ends: §2.6(5).
         drop(timeout(LINK_CLOSING_MAX, stream.shutdown()).await);
     }
-    Ok((stream, theirs?))
+    Ok(theirs?)
 }
 
 /// The reading half of a link that is up.

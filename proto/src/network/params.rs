@@ -158,7 +158,8 @@ params! {
     /// Circuits one attempt may use up. Three: failing circuits that it can't win is how an
     /// adversary gets more draws.
     circuits_per_attempt: usize = 3, local 3, in 1 => 16;
-    /// How long dialling a relay may take, TLS included.
+    /// How long dialling a relay may take, TLS included. A client waits as long again for `Hello`,
+    /// and never longer than §2.5(8) says for either.
     dial_timeout: Duration = secs(10), local secs(5), in millis(100) => mins(2);
     /// How long building a circuit may take.
     build_timeout: Duration = secs(10), local secs(10), in millis(100) => mins(2);
