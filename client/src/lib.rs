@@ -46,7 +46,7 @@ pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices,
     OpenError, Reach, ReadError, SendError, Sent, StopReason,
 };
-pub use library::{Deleted, Library};
+pub use library::{Deleted, Library, Old};
 pub use net::Clock;
 pub use store::{
     BareStore, Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,

@@ -7,7 +7,7 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::CLOCK_JUMP_MIN;
 use umbel_proto::network::Params;
-use umbel_proto::time::WallTime;
+use umbel_proto::time::{Duration, WallTime};
 
 use crate::client::{OpenError, restore, to_ground};
 use crate::core::io::{Contact, OutboxMessage, Status};
@@ -22,6 +22,16 @@ pub struct Library {
     /// A core as the next client would start it; it does nothing here.
     core: Core,
     params: Params,
+}
+
+/// Kept messages of some age.
+#[expect(missing_debug_implementations, reason = "says where messages are")]
+pub struct Old {
+    /// Where they are.
+    pub places: Vec<Place>,
+    /// How many more have that age if this computer's clock is right, which the network has not
+    /// confirmed.
+    pub doubtful: usize,
 }
 
 /// The result of a deletion.
@@ -104,24 +114,35 @@ impl Library {
         self.database.messages_named(digits)
     }
 
-    /// Kept messages that came before this time, oldest first; of one inbox, or of all.
+    /// Kept messages that came `age` before `wall` or earlier, oldest first; of one inbox, or of
+    /// all.
     ///
     /// # Errors
     /// See [`DatabaseError`].
-    pub fn older(
+    pub fn old(
         &self,
-        before: WallTime,
+        age: Duration,
+        wall: WallTime,
         inbox: Option<&str>,
-    ) -> Result<Vec<Place>, DatabaseError> {
-        self.database.older(before, inbox)
+    ) -> Result<Old, DatabaseError> {
+        // A message of this very second is older than no time at all.
+        let before = |now: WallTime| WallTime((now.as_secs() + 1).saturating_sub(age.as_secs()));
+        let older = |now| self.database.older(before(now), inbox);
+        let places = match self.calendar(wall) {
+            Some(calendar) => older(calendar)?,
+            None => Vec::new(),
+        };
+        let doubtful = older(wall)?.len().saturating_sub(places.len());
+        Ok(Old { places, doubtful })
     }
 
-    /// The time that deletion by age goes by when the clock says `wall`, and never later: a clock
-    /// that is set ahead makes nothing older before the network has confirmed it (docs/protocol.md
-    /// §1.6). The stored confirmed time may lag a little; an hour is allowed for that.
-    pub fn calendar(&self, wall: WallTime) -> WallTime {
-        let ahead = self.core.unconfirmed().saturating_sub(CLOCK_JUMP_MIN);
-        WallTime(wall.as_secs().saturating_sub(ahead.as_secs()))
+    /// The time that age is counted by when the clock says `wall`, and never later: a clock that is
+    /// set ahead makes nothing older before the network has confirmed it (docs/protocol.md §1.6).
+    /// The stored confirmed time may lag a little; an hour is allowed for that. `None` where no
+    /// time was ever confirmed.
+    fn calendar(&self, wall: WallTime) -> Option<WallTime> {
+        let ahead = self.core.unconfirmed()?.saturating_sub(CLOCK_JUMP_MIN);
+        Some(WallTime(wall.as_secs().saturating_sub(ahead.as_secs())))
     }
 
     /// Deletes the messages at these places, so that nothing but their ids stays. None comes again,
@@ -152,5 +173,42 @@ impl Library {
     /// See [`DatabaseError`].
     pub fn unread_counts(&self) -> Result<Vec<(String, u64)>, DatabaseError> {
         self.database.unread_counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+    use umbel_proto::time::{ClockGuard, Instant};
+
+    use super::*;
+    use crate::core::io::StoreOp;
+    use crate::testing::profile;
+
+    #[test] // §1.6(4)
+    fn nothing_is_old_where_no_time_was_ever_confirmed() {
+        let dir = TempDir::new().unwrap();
+        let path = profile(&dir);
+        let wall = Clock::wall();
+        let store = |op| {
+            let mut open = Profile::load(&path).unwrap().open().unwrap();
+            assert!(open.database.apply(&[op]).iter().all(Result::is_ok));
+        };
+        let old = || {
+            let library = Library::open(Profile::load(&path).unwrap()).unwrap();
+            let old = library.old(Duration::ZERO, wall, None).unwrap();
+            (old.places.len(), old.doubtful)
+        };
+        store(StoreOp::PutMessage {
+            inbox: "main".to_owned(),
+            id: MessageId([1; 16]),
+            body: vec![b'm'],
+            received_at: wall,
+        });
+        assert_eq!(old(), (0, 1));
+        let (mut clock, _) = ClockGuard::restore(None, Instant::default(), wall);
+        clock.confirm();
+        store(StoreOp::PutClock(clock.state()));
+        assert_eq!(old(), (1, 0));
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::{Clock, Library, ListenError, StoredMessage};
-use umbel_proto::time::{Duration, WallTime};
+use umbel_client::{Clock, Library, ListenError, Old, StoredMessage};
+use umbel_proto::time::Duration;
 
 use super::failure::Failure;
 use super::session::Session;
@@ -366,17 +366,7 @@ fn old_places(
     age: Duration,
 ) -> Result<Vec<i64>, Failure> {
     check_inbox(library, args.inbox.as_deref())?;
-    // A message of this very second is older than no time at all.
-    let before = |now: WallTime| WallTime((now.as_secs() + 1).saturating_sub(age.as_secs()));
-    let older = |now| library.older(before(now), args.inbox.as_deref());
-    let wall = Clock::wall();
-    let calendar = library.calendar(wall);
-    let old = older(calendar)?;
-    let doubtful = if calendar < wall {
-        older(wall)?.len().saturating_sub(old.len())
-    } else {
-        0
-    };
+    let Old { places, doubtful } = library.old(age, Clock::wall(), args.inbox.as_deref())?;
     if doubtful > 0 {
         session.warn(&format!(
             "left out: {} that would be old if this computer's clock is right, which the network \
@@ -384,7 +374,7 @@ fn old_places(
             output::count(doubtful, "message")
         ));
     }
-    let spared = old
+    let spared = places
         .iter()
         .filter(|place| !place.is_read && !args.unread)
         .count();
@@ -394,7 +384,7 @@ fn old_places(
             output::count(spared, "message")
         ));
     }
-    Ok(old
+    Ok(places
         .into_iter()
         .filter(|place| place.is_read || args.unread)
         .map(|place| place.seq)

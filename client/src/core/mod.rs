@@ -350,10 +350,10 @@ impl Core {
         Some(soonest.into_iter().flatten().fold(look_at, Instant::min))
     }
 
-    /// By how much the calendar is ahead of what is confirmed (docs/protocol.md §1.6); zero where
-    /// none ever was.
-    pub(crate) fn unconfirmed(&self) -> Duration {
-        self.shared.clock.unconfirmed().unwrap_or_default()
+    /// By how much the calendar is ahead of confirmed time (docs/protocol.md §1.6); `None` where no
+    /// time was ever confirmed.
+    pub(crate) fn unconfirmed(&self) -> Option<Duration> {
+        self.shared.clock.unconfirmed()
     }
 
     /// The status that `umbel status` shows.
