@@ -97,15 +97,15 @@ impl Delivery {
             id,
             holders,
             wanted,
+            expires_at,
             obstacle,
             next_try_at,
             ..
         } in outbox
         {
-            self.messages
-                .entry(id)
-                .or_default()
-                .set_held(holders, wanted);
+            let progress = self.messages.entry(id).or_default();
+            progress.set_held(holders, wanted);
+            progress.expires_at = Some(expires_at);
             let wait = next_try_at.map_or(Duration::ZERO, |at| at.since(wall));
             match obstacle {
                 _ if wait.is_zero() => {}
@@ -203,6 +203,16 @@ impl Delivery {
                 reason,
                 retry_in,
             } => self.on_deferred(*id, *reason, *retry_in),
+            Notice::Expired {
+                id,
+                holders,
+                wanted,
+            } => {
+                if let Some(progress) = self.messages.get_mut(id) {
+                    progress.set_held(*holders, *wanted);
+                    progress.settle(Missing::Expired);
+                }
+            }
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
             Notice::Cancelled(cancelled) => self.end(cancelled.id, Fate::Cancelled),
             Notice::Unreachable => self.settle_open(Obstacle::Unreachable),
@@ -252,21 +262,27 @@ impl Delivery {
         }
     }
 
-    /// After missed notices: a message that has left the outbox has enough holders, unless it can't
-    /// be sent.
+    /// After missed notices. A message that has left the outbox has enough holders, unless it
+    /// expired or can't be sent.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
-        self.take_outbox(client.status().await?.outbox);
+        self.take_outbox(client.status().await?.outbox, Clock::wall());
         Ok(())
     }
 
-    fn take_outbox(&mut self, outbox: Vec<OutboxEntry>) {
+    fn take_outbox(&mut self, outbox: Vec<OutboxEntry>, wall: WallTime) {
         let outbox: BTreeMap<MessageId, OutboxEntry> =
             outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
-            match outbox.get(id) {
-                Some(entry) => progress.on_held(entry.holders, entry.wanted),
-                None if matches!(progress.fate, Some(Fate::Failed(_) | Fate::Cancelled)) => {}
-                None => progress.fate = Some(Fate::Held),
+            if let Some(entry) = outbox.get(id) {
+                progress.on_held(entry.holders, entry.wanted);
+                progress.expires_at = Some(entry.expires_at);
+                continue;
+            }
+            let is_over = progress.expires_at.is_some_and(|at| at <= wall);
+            match progress.fate {
+                Some(Fate::Failed(_) | Fate::Cancelled | Fate::Kept(Missing::Expired)) => {}
+                _ if is_over => progress.settle(Missing::Expired),
+                _ => progress.fate = Some(Fate::Held),
             }
         }
     }
@@ -341,6 +357,12 @@ impl Delivery {
             .values()
             .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
         match kept.filter(|_| self.stage == Stage::All) {
+            Some(progress) if progress.fate() == Fate::Kept(Missing::Expired) => {
+                Err(Failure::failed(
+                    format!("the message expired: it is {}", progress.text()),
+                    "its reader gets it from there; send it again if that is too few",
+                ))
+            }
             Some(progress) => Err(Failure::new(
                 Exit::Deferred,
                 format!(

@@ -138,6 +138,15 @@ impl Session {
                     "message {id} expired: no relay accepted it in time, and it has left the outbox"
                 ));
             }
+            Notice::Expired {
+                id,
+                holders,
+                wanted,
+            } => {
+                self.warn(&format!(
+                    "message {id} expired: {holders} of {wanted} relays accepted it in time, and it has left the outbox"
+                ));
+            }
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
             notice => {
                 if let Some(text) = progress_text(notice) {
@@ -378,6 +387,7 @@ fn progress_text(notice: &Notice) -> Option<String> {
         Notice::Unreachable => "no relay could be reached".to_owned(),
         Notice::NoCircuits => "no circuit could be built".to_owned(),
         Notice::Failed { .. }
+        | Notice::Expired { .. }
         | Notice::Cancelled(_)
         | Notice::Unsaved { .. }
         | Notice::Received { .. }

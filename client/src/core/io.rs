@@ -126,6 +126,16 @@ pub enum Notice {
         /// Why.
         reason: SendFault,
     },
+    /// A message's life ended while fewer holders had it than wanted. It is out of the outbox: its
+    /// reader gets it from those that have it.
+    Expired {
+        /// Which message.
+        id: MessageId,
+        /// How many hold it.
+        holders: usize,
+        /// How many were wanted.
+        wanted: usize,
+    },
     /// An inbox's mailboxes exist and its descriptor is published.
     InboxReady {
         /// Its name.

@@ -1,14 +1,14 @@
 //! Messages on their way out (docs/protocol.md §10.5): looked up, sealed for each mailbox,
 //! deposited until enough holders have them, and durable here until then.
 //!
-//! A message leaves the outbox only when as many holders as wanted hold it. It is stored and first
-//! deposited at the same time, so that nobody waits for this disk. The user hears that it is safe,
-//! and how it fares, only once it is durable here. While the store fails, no further request is
-//! made. A message that was never stored here but may have reached a holder is not reported as
-//! unsent: we wait for the holders' answers and report it as in doubt if they don't settle it. Only
-//! a few messages are in progress at a time; the rest wait. A message that nobody accepts for its
-//! whole life expires: by the calendar while the clock is known to be right, else by confirmed
-//! time.
+//! A message leaves the outbox when as many holders as wanted hold it, when its user takes it back,
+//! or when it expires. It is stored and first deposited at the same time, so that nobody waits for
+//! this disk. The user hears that it is safe, and how it fares, only once it is durable here. While
+//! the store fails, no further request is made. A message that was never stored here but may have
+//! reached a holder is not reported as unsent: we wait for the holders' answers and report it as in
+//! doubt if they don't settle it. Only a few messages are in progress at a time; the rest wait. A
+//! message that too few accept for its whole life expires, by the calendar while the clock is known
+//! to be right, else by confirmed time; its user hears how many have it.
 
 mod listed;
 mod saving;
@@ -556,21 +556,25 @@ impl Outbox {
         was_made && expires_at.is_some_and(|at| at <= by)
     }
 
-    /// It was tried for long enough: its user hears so, unless somebody has it.
+    /// Its life ended before enough holders had it: it leaves the outbox, and its user hears how
+    /// many have it (§10.5(1)).
     fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        if self
-            .entries
-            .get(&id)
-            .is_some_and(|entry| entry.delivery.held_count() > 0)
-        {
-            return self.finish(cx, id);
-        }
-        if self.remove(cx, id).is_some() {
-            cx.notify(Notice::Failed {
+        let Some(entry) = self.remove(cx, id) else {
+            return;
+        };
+        let (holders, wanted) = entry.holders(cx);
+        cx.notify(if holders > 0 {
+            Notice::Expired {
+                id,
+                holders,
+                wanted,
+            }
+        } else {
+            Notice::Failed {
                 id,
                 reason: SendFault::Expired,
-            });
-        }
+            }
+        });
     }
 
     /// It leaves the outbox; those who wait for it have heard of its holders.

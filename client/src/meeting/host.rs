@@ -136,6 +136,7 @@ impl Host {
             Notice::Held { id, .. }
             | Notice::Deferred { id, .. }
             | Notice::Failed { id, .. }
+            | Notice::Expired { id, .. }
             | Notice::Cancelled(Cancelled { id, .. })
             | Notice::Unsaved { id, .. },
         ) = &told

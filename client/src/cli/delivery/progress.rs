@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 use umbel_client::core::io::{DeferReason, SendFault, is_held_by_enough};
-use umbel_proto::time::Duration;
+use umbel_proto::time::{Duration, WallTime};
 
 use super::super::output;
 use super::words::{planned_text, why_not_more};
@@ -29,6 +29,8 @@ pub(in super::super) enum Missing {
     Planned(Instant),
     /// Something is in the way.
     Obstacle(Obstacle),
+    /// The message expired: no more are tried.
+    Expired,
 }
 
 /// Why a message is still in the outbox.
@@ -55,6 +57,8 @@ pub(in super::super) struct Progress {
     pub(in super::super) holders: usize,
     pub(in super::super) wanted: Option<usize>,
     pub(in super::super) fate: Option<Fate>,
+    /// When it expires, if that is known.
+    pub(in super::super) expires_at: Option<WallTime>,
     /// Since when one holder has it, by this command's notices.
     pub(in super::super) kept_at: Option<Instant>,
 }
@@ -81,13 +85,14 @@ impl Progress {
             .is_some_and(|wanted| is_held_by_enough(self.holders, wanted))
     }
 
-    /// The obstacle that keeps it in the outbox; ignored once enough have it.
+    /// Its fate while no more get it, for this reason; ignored once enough have it.
     fn fate_by(&self, missing: Missing) -> Fate {
         match missing {
             _ if self.is_held_enough() => Fate::Held,
             missing if self.holders > 0 => Fate::Kept(missing),
             Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
             Missing::Planned(_) => Fate::Queued(Obstacle::Time),
+            Missing::Expired => Fate::Failed(SendFault::Expired),
         }
     }
 
@@ -137,6 +142,9 @@ impl Progress {
                     "kept by {holders}; {}; the next umbel command tries again",
                     why_not_more(obstacle)
                 )
+            }
+            Fate::Kept(Missing::Expired) => {
+                format!("kept by {holders}; it has expired, and no more are tried")
             }
             _ => {
                 let verb = if self.holders == 1 { "has" } else { "have" };

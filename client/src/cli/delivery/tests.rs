@@ -242,13 +242,51 @@ fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
         (failed, Fate::Failed(SendFault::TooLong)),
     ] {
         let mut delivery = after(0, &[notice]);
-        delivery.take_outbox(Vec::new());
+        delivery.take_outbox(Vec::new(), WallTime(1_790_000_000));
         assert_eq!(delivery.messages[&ID].fate(), expected);
     }
     let mut delivery = after(0, &[]);
-    delivery.take_outbox(vec![entry(1)]);
+    delivery.take_outbox(vec![entry(1)], WallTime(1_790_000_000));
     assert_eq!(
         (delivery.messages[&ID].holders, is_waited_for(&delivery)),
         (1, true)
     );
+}
+
+#[test] // §10.5(1)
+fn a_message_gone_from_the_outbox_was_held_unless_its_life_was_over() {
+    let expired = Fate::Failed(SendFault::Expired);
+    for (holders, age, expected) in [
+        (0, 999, Fate::Held),
+        (0, 1000, expired),
+        (1, 999, Fate::Held),
+        (1, 1000, Fate::Kept(Missing::Expired)),
+        (2, 1000, Fate::Held),
+    ] {
+        let mut delivery = after(holders, &[]);
+        delivery.take_outbox(Vec::new(), WallTime(1_790_000_000 + age));
+        assert_eq!(
+            delivery.messages[&ID].fate(),
+            expected,
+            "{holders} holders after {age} s"
+        );
+    }
+}
+
+#[test] // §10.5(1)
+fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
+    let expired = Notice::Expired {
+        id: ID,
+        holders: 1,
+        wanted: 2,
+    };
+    for stage in [Stage::One, Stage::All] {
+        let delivery = after_at(stage, 0, std::slice::from_ref(&expired));
+        let progress = delivery.messages[&ID];
+        assert_eq!(
+            (progress.fate(), progress.state(), progress.holders),
+            (Fate::Kept(Missing::Expired), "kept", 1)
+        );
+        assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+    }
 }

@@ -92,8 +92,8 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
     );
 }
 
-#[test]
-fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
+#[test] // §10.5(1)
+fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
     let mut bench = asked(Network::local(), 2);
     assert!(bench.stored(true));
     bench.answer(0, &TAKEN);
@@ -102,9 +102,11 @@ fn a_message_that_expires_while_somebody_holds_it_is_not_called_lost() {
     bench.wall = bench.wall + bench.shared.network.params.record_life;
     bench.with(|outbox, _, _, _| outbox.judge_clock(true));
     bench.drive();
-    assert_eq!(
-        (bench.notices(), bench.listed()),
-        (vec![], vec![]),
-        "its holder was told before"
-    );
+    let expired = Notice::Expired {
+        id: ID,
+        holders: 1,
+        wanted: 2,
+    };
+    assert_eq!((bench.notices(), bench.listed()), (vec![expired], vec![]));
+    assert!(is_removed(&bench));
 }
