@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test] // §6.3
-    fn a_dial_goes_on_when_its_relay_has_linked_by_itself() {
+    fn a_dial_continues_when_its_relay_has_linked_by_itself() {
         let (mut bench, mut dialling) = (Bench::new(1), Dialling::default());
         let mut wait = |dialling: &mut Dialling, circuit| {
             dialling
