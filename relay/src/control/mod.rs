@@ -33,7 +33,7 @@ use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
 use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
 use umbel_proto::ids::RelayId;
-use umbel_proto::inbox::holder::{EXPIRED_KEPT, Holder};
+use umbel_proto::inbox::holder::Holder;
 use umbel_proto::limits::LINK_UNUSED_MAX;
 use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::message::ExtendRefusal;
@@ -194,7 +194,7 @@ impl Control {
             queues: holder.queue_count(),
             records: holder.record_count(),
             record_bytes: holder.record_bytes(),
-            inbox_descriptors: self.services.directory.inbox_descriptor_count(),
+            inbox_descriptors: self.services.inbox_descriptor_count(),
             clock_off_by: self.clock_off_by(),
             ..self.shared.stats
         }
@@ -393,7 +393,7 @@ impl Control {
         self.clock.compare(&mut cx);
         self.own.renew(&mut cx);
         cx.expire_book();
-        self.services.directory.expire(&mut cx, EXPIRED_KEPT); // §8.4(4)
+        self.services.expire(&mut cx);
         self.circuits.close_idle(&mut cx);
         let unused = cx
             .links

@@ -3,7 +3,7 @@
 //!
 //! An inbox descriptor is acknowledged, and served, only once it is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_bytes::ByteBuf;
 use umbel_proto::Violation;
@@ -12,13 +12,12 @@ use umbel_proto::directory::{
 };
 use umbel_proto::ids::BlindedKey;
 use umbel_proto::inbox::descriptor::Outer;
-use umbel_proto::inbox::holder::RequestId;
 use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::time::{Duration, Epoch, WallTime};
 
 use super::super::context::Context;
 use super::super::io::StoreOp;
-use super::{Answer, Request};
+use super::{Answer, LateAnswer, Request, RequestId};
 
 /// Where an inbox descriptor is kept: oldest epoch first.
 type Place = (Epoch, BlindedKey);
@@ -27,6 +26,7 @@ type Place = (Epoch, BlindedKey);
 pub(in super::super) struct Directory {
     inboxes: BTreeMap<Place, StoredInbox>,
     publishing: BTreeMap<RequestId, (Place, StoredInbox)>,
+    answers: VecDeque<LateAnswer>,
 }
 
 /// An inbox descriptor that is durable here, or is being stored.
@@ -52,6 +52,7 @@ impl Directory {
         Self {
             inboxes,
             publishing: BTreeMap::new(),
+            answers: VecDeque::new(),
         }
     }
 
@@ -77,21 +78,31 @@ impl Directory {
         Ok(reply.map_or(Answer::Later, |reply| Answer::Now(reply.encode())))
     }
 
-    /// An inbox descriptor is durable, or could not be stored; says what to answer.
-    pub(super) fn handle_stored(&mut self, id: RequestId, is_stored: bool) -> Option<Vec<u8>> {
-        let (at, inbox) = self.publishing.remove(&id)?;
+    /// An inbox descriptor is durable, or could not be stored.
+    pub(super) fn handle_stored(&mut self, request: RequestId, is_stored: bool) {
+        let Some((at, inbox)) = self.publishing.remove(&request) else {
+            return;
+        };
         let reply = if is_stored {
             self.inboxes.insert(at, inbox);
             DirectoryReply::Published
         } else {
             DirectoryReply::Refused(DirectoryRefusal::Store)
         };
-        Some(reply.encode())
+        self.answers.push_back(LateAnswer {
+            request,
+            frame: reply.encode(),
+            fin: true,
+        });
+    }
+
+    pub(super) fn poll_answer(&mut self) -> Option<LateAnswer> {
+        self.answers.pop_front()
     }
 
     /// Removes inbox descriptors whose epoch ended, by confirmed time, more than 1 h + `kept` ago.
     /// The hour is for a publisher whose clock is slow and still in the epoch before (§9.3).
-    pub(in super::super) fn expire(&mut self, cx: &mut Context<'_>, kept: Duration) {
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>, kept: Duration) {
         let kept = CLOCK_SKEW_MAX + kept;
         let confirmed = cx.clock.confirmed().as_secs();
         let oldest = WallTime(confirmed.saturating_sub(kept.as_secs())).epoch();
@@ -103,7 +114,7 @@ impl Directory {
     }
 
     /// How many inbox descriptors are durable here.
-    pub(in super::super) fn inbox_descriptor_count(&self) -> usize {
+    pub(super) fn inbox_descriptor_count(&self) -> usize {
         self.inboxes.len()
     }
 

@@ -1,14 +1,12 @@
 //! The mailbox service (docs/protocol.md §10): a [`Holder`] behind a stream.
 
 use umbel_proto::Violation;
-use umbel_proto::inbox::holder::{
-    Holder, HolderDone, HolderLimits, HolderReply, QueueSnapshot, RequestId,
-};
+use umbel_proto::inbox::holder::{self, Holder, HolderDone, HolderLimits, QueueSnapshot};
 use umbel_proto::inbox::mailbox::MailboxRequest;
 
 use super::super::context::Context;
 use super::super::io::StoreOp;
-use super::{Answer, Request};
+use super::{Answer, LateAnswer, Request, RequestId};
 
 /// The mailboxes of a relay.
 pub(in super::super) struct Mailbox {
@@ -31,7 +29,7 @@ impl Mailbox {
     ) -> Result<Answer, Violation> {
         let asked = MailboxRequest::decode(request.frame)?;
         self.holder
-            .handle_request(cx.now, cx.wall, id, request.binding, asked);
+            .handle_request(cx.now, cx.wall, id.into(), request.binding, asked);
         Ok(Answer::Later)
     }
 
@@ -48,13 +46,18 @@ impl Mailbox {
         }
     }
 
-    pub(super) fn poll_reply(&mut self) -> Option<HolderReply> {
-        self.holder.poll_reply()
+    pub(super) fn poll_answer(&mut self) -> Option<LateAnswer> {
+        let reply = self.holder.poll_reply()?;
+        Some(LateAnswer {
+            request: RequestId(reply.request.0),
+            frame: reply.reply.encode(),
+            fin: reply.fin,
+        })
     }
 
     /// Nobody waits for this request any more.
     pub(super) fn cancel(&mut self, id: RequestId) {
-        self.holder.cancel(id);
+        self.holder.cancel(id.into());
     }
 
     pub(super) fn set_limits(&mut self, limits: HolderLimits) {
@@ -63,5 +66,11 @@ impl Mailbox {
 
     pub(super) const fn holder(&self) -> &Holder {
         &self.holder
+    }
+}
+
+impl From<RequestId> for holder::RequestId {
+    fn from(id: RequestId) -> Self {
+        Self(id.0)
     }
 }

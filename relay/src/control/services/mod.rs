@@ -1,6 +1,7 @@
 //! The services at the end of a circuit (docs/protocol.md §7.2, §8.4, §10).
 //!
-//! All have one shape: a service takes a request and answers now, or later under the request's id.
+//! All have one shape: a service takes a request ([`Request`]) and answers it now, or later by a
+//! [`LateAnswer`]; it hears of what was stored for it, and of requests that nobody waits for.
 //! Here is who waits: one table, with an entry for each stream whose request is unanswered or whose
 //! origin has not finished. A stream carries one request, so circuit and stream name it.
 
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use umbel_proto::Violation;
 use umbel_proto::handshake::Binding;
-use umbel_proto::inbox::holder::{self, Holder, HolderLimits, RequestId};
+use umbel_proto::inbox::holder::{self, EXPIRED_KEPT, Holder, HolderLimits};
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::time::Instant;
 
@@ -23,11 +24,28 @@ pub(super) use mailbox::Mailbox;
 
 /// The services of a relay, and the requests that wait for an answer.
 pub(super) struct Services {
-    pub(super) directory: Directory,
+    directory: Directory,
     mailbox: Mailbox,
     /// At most [`STREAMS_MAX`](umbel_proto::limits::STREAMS_MAX) a circuit.
     asked: BTreeMap<RequestId, Asked>,
     replies: VecDeque<Reply>,
+}
+
+/// Names a request in this relay. A stream's id is used once on its circuit, and a circuit's key
+/// once in a relay (§7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RequestId(u64);
+
+impl RequestId {
+    fn new(circuit: CircuitKey, stream: StreamId) -> Self {
+        Self(circuit.0 << 16 | u64::from(stream.0))
+    }
+
+    fn place(self) -> (CircuitKey, StreamId) {
+        let [.., high, low] = self.0.to_be_bytes();
+        let stream = StreamId(u16::from_be_bytes([high, low]));
+        (CircuitKey(self.0 >> 16), stream)
+    }
 }
 
 /// A stream on which something was asked.
@@ -55,8 +73,16 @@ pub(super) struct Request<'a> {
 enum Answer {
     /// Now, with this frame, and no more.
     Now(Vec<u8>),
-    /// Later, under the request's id.
+    /// Later, by a [`LateAnswer`].
     Later,
+}
+
+/// What a service says to a request that waits.
+struct LateAnswer {
+    request: RequestId,
+    frame: Vec<u8>,
+    /// Whether that is all.
+    fin: bool,
 }
 
 /// A service's output for a stream.
@@ -86,7 +112,7 @@ impl Services {
         cx: &mut Context<'_>,
         request: &Request<'_>,
     ) -> Result<(), Violation> {
-        let id = id_of(request.circuit, request.stream);
+        let id = RequestId::new(request.circuit, request.stream);
         let answer = match request.service {
             Service::Directory => self.directory.handle_request(cx, id, request)?,
             Service::Mailbox => self.mailbox.handle_request(cx, id, request)?,
@@ -119,7 +145,7 @@ impl Services {
         stream: StreamId,
         is_reset: bool,
     ) -> bool {
-        let id = id_of(circuit, stream);
+        let id = RequestId::new(circuit, stream);
         match self.asked.get_mut(&id) {
             Some(asked) if asked.waits_for.is_some() && !is_reset => asked.is_finished = true,
             Some(_) => self.forget(id),
@@ -131,30 +157,41 @@ impl Services {
     /// The store did what a service asked, or could not.
     pub(super) fn handle_stored(&mut self, cx: &mut Context<'_>, done: StoreDone) {
         match done {
-            StoreDone::Mailbox(done) => {
-                self.mailbox.handle_stored(cx, done);
-                self.run(cx);
-            }
+            StoreDone::Mailbox(done) => self.mailbox.handle_stored(cx, done),
             StoreDone::InboxDescriptor { ticket, is_stored } => {
-                let id = RequestId(ticket);
-                if let Some(frame) = self.directory.handle_stored(id, is_stored) {
-                    self.answer(id, frame, true);
-                }
+                self.directory.handle_stored(RequestId(ticket), is_stored);
             }
+        }
+        self.run(cx);
+    }
+
+    /// Runs what is due, and takes up what the services have to say to those who wait.
+    pub(super) fn run(&mut self, cx: &mut Context<'_>) {
+        self.mailbox.run(cx);
+        while let Some(answer) = self
+            .directory
+            .poll_answer()
+            .or_else(|| self.mailbox.poll_answer())
+        {
+            self.answer(answer);
         }
     }
 
-    /// Runs what is due, and takes up what the mailboxes have to say.
-    pub(super) fn run(&mut self, cx: &mut Context<'_>) {
-        self.mailbox.run(cx);
-        while let Some(reply) = self.mailbox.poll_reply() {
-            self.answer(reply.request, reply.reply.encode(), reply.fin);
-        }
+    /// Removes inbox descriptors that have expired (§8.4(4)); the mailboxes' records expire by
+    /// their own timer.
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
+        self.directory.expire(cx, EXPIRED_KEPT);
+    }
+
+    /// How many inbox descriptors are durable here.
+    pub(super) fn inbox_descriptor_count(&self) -> usize {
+        self.directory.inbox_descriptor_count()
     }
 
     /// Nobody waits on this circuit any more.
     pub(super) fn forget_circuit(&mut self, circuit: CircuitKey) {
-        let all = id_of(circuit, StreamId(0))..=id_of(circuit, StreamId(u16::MAX));
+        let all =
+            RequestId::new(circuit, StreamId(0))..=RequestId::new(circuit, StreamId(u16::MAX));
         let gone: Vec<RequestId> = self.asked.range(all).map(|(&id, _)| id).collect();
         for id in gone {
             self.forget(id);
@@ -163,7 +200,7 @@ impl Services {
 
     /// Nobody waits on this stream any more.
     pub(super) fn forget_stream(&mut self, circuit: CircuitKey, stream: StreamId) {
-        self.forget(id_of(circuit, stream));
+        self.forget(RequestId::new(circuit, stream));
     }
 
     /// The next answer to send.
@@ -187,7 +224,7 @@ impl Services {
     /// Each request waits on a circuit that is there, and none is kept that nobody cares for.
     pub(super) fn check(&self, is_there: impl Fn(CircuitKey) -> bool) -> Result<(), String> {
         for (&id, asked) in &self.asked {
-            let (circuit, stream) = place_of(id);
+            let (circuit, stream) = id.place();
             if !is_there(circuit) {
                 return Err(format!("{stream:?} waits on {circuit:?}, which is gone"));
             }
@@ -204,7 +241,12 @@ impl Services {
 
     /// A service answers a request that waits. One that was answered in full, or for which nobody
     /// waits any more, takes no answer: the stream is over in this direction.
-    fn answer(&mut self, id: RequestId, frame: Vec<u8>, fin: bool) {
+    fn answer(&mut self, answer: LateAnswer) {
+        let LateAnswer {
+            request: id,
+            frame,
+            fin,
+        } = answer;
         let waiting = self.asked.get_mut(&id);
         let Some(asked) = waiting.filter(|asked| asked.waits_for.is_some()) else {
             return;
@@ -219,7 +261,7 @@ impl Services {
     }
 
     fn reply(&mut self, id: RequestId, frame: Vec<u8>, fin: bool) {
-        let (circuit, stream) = place_of(id);
+        let (circuit, stream) = id.place();
         self.replies.push_back(Reply {
             circuit,
             stream,
@@ -235,17 +277,6 @@ impl Services {
             Some(Service::Directory) | None => {}
         }
     }
-}
-
-/// A stream's id is used once on its circuit, and a circuit's key once in a relay (§7.1).
-fn id_of(circuit: CircuitKey, stream: StreamId) -> RequestId {
-    RequestId(circuit.0 << 16 | u64::from(stream.0))
-}
-
-fn place_of(id: RequestId) -> (CircuitKey, StreamId) {
-    let [.., high, low] = id.0.to_be_bytes();
-    let stream = StreamId(u16::from_be_bytes([high, low]));
-    (CircuitKey(id.0 >> 16), stream)
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ fn a_request_id_names_circuit_and_stream() {
     for circuit in [0, 1, (1 << 48) - 1] {
         for stream in [0, 1, u16::MAX] {
             let place = (CircuitKey(circuit), StreamId(stream));
-            assert_eq!(place_of(id_of(place.0, place.1)), place);
+            assert_eq!(RequestId::new(place.0, place.1).place(), place);
         }
     }
 }
@@ -202,9 +202,13 @@ fn a_request_that_was_answered_in_full_is_not_answered_again() {
     served.create(place, 1, false);
     served.commit(true);
     assert_eq!(served.replies(), [created(place)]);
-    let id = id_of(ALICE, StreamId(1));
+    let request = RequestId::new(ALICE, StreamId(1));
     let again = MailboxReply::Created.encode();
-    served.services.answer(id, again, true);
+    served.services.answer(LateAnswer {
+        request,
+        frame: again,
+        fin: true,
+    });
     assert_eq!(served.replies(), [], "the stream has ended");
     assert_eq!(served.waiting(), 1);
 }
