@@ -43,7 +43,7 @@ impl Pool {
 
     /// A request on this circuit was not answered in time.
     pub(in super::super) fn on_unanswered(&mut self, cx: &mut Context<'_>, key: CircuitKey) {
-        self.on_broken(cx, key, false);
+        self.on_used_broken(cx, key, false); // the circuit no longer counts the late request
         self.close(cx, key, DestroyReason::Finished);
     }
 
@@ -226,11 +226,18 @@ impl Pool {
     /// The three hops that this client chose were built, and the circuit failed before it carried
     /// an answer.
     fn on_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
+        let is_used = |circuit: &Circuit| circuit.is_asked() || circuit.hop_due_at.is_some();
+        if self.circuits.get(&key).is_some_and(is_used) {
+            self.on_used_broken(cx, key, is_certain);
+        }
+    }
+
+    /// A circuit that was to carry an answer broke.
+    fn on_used_broken(&mut self, cx: &mut Context<'_>, key: CircuitKey, is_certain: bool) {
         let Some(circuit) = self.circuits.get(&key) else {
             return;
         };
-        let is_used = circuit.is_asked() || circuit.hop_due_at.is_some();
-        if circuit.is_direct() || circuit.is_proven || !is_used || circuit.made < STUB_HOPS {
+        if circuit.is_direct() || circuit.is_proven || circuit.made < STUB_HOPS {
             return;
         }
         let path: Vec<RelayId> = circuit.path.iter().map(|hop| hop.relay).collect();
