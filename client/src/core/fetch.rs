@@ -120,7 +120,8 @@ impl Fetching {
         let ranks = interactive().map(current).max().unwrap_or_default();
         // A mailbox that was replaced keeps its subscription, and its circuit, for as long as that
         // lasts.
-        let has_place = |visiting: &&Visiting| visiting.may_subscribe || visiting.is_subscribed;
+        let has_place =
+            |visiting: &&Visiting| visiting.may_subscribe || visiting.subscription.is_some();
         let seated = |listener: &Listener| listener.mailboxes.values().filter(has_place).count();
         let mut free = SUBSCRIPTIONS_MAX.saturating_sub(interactive().map(seated).sum());
         for rank in 0..ranks {
@@ -164,7 +165,9 @@ impl Fetching {
             .listeners
             .values()
             .flat_map(|listener| listener.mailboxes.values());
-        let count = polled.filter(|visiting| !visiting.is_subscribed).count();
+        let count = polled
+            .filter(|visiting| visiting.subscription.is_none())
+            .count();
         u32::try_from(count.div_ceil(POLLED_MAX))
             .unwrap_or(u32::MAX)
             .max(1)
@@ -198,26 +201,17 @@ impl Fetching {
         let Some(visiting) = listener.mailboxes.get_mut(&queue) else {
             return;
         };
-        visiting.is_fetching = false;
+        let Some(fetch) = visiting.fetch.take() else {
+            return;
+        };
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
-            let removing = core::mem::take(&mut visiting.removing);
-            visiting.remove.extend(removing);
+            visiting.remove.extend(fetch.removes);
             let visit = visiting.on_failed(cx, &answer);
             return report(cx, inboxes, name, queue, visit);
         };
-        // While a subscription brings the rest, only what a probe or a full fetch finds is there to
-        // be fetched.
-        let is_acknowledgement =
-            visiting.is_subscribed && !visiting.is_full && !visiting.removing.is_empty();
-        visiting.removing.clear();
-        if is_acknowledgement {
-            visiting.backoff.reset();
-        } else {
-            visiting.on_answered(&records, more);
-        }
-        visiting.has_more = more && !is_acknowledgement;
+        visiting.on_fetched(&fetch, &records, more);
         // A subscription that must be made again does not wait for the next probe.
-        if visiting.is_subscribed
+        if visiting.subscription.is_some()
             || visiting.yields_until > cx.now
             || !visiting.subscribes(is_interactive)
         {
@@ -252,8 +246,10 @@ impl Fetching {
             inboxes.on_replaced(cx, name, visiting.relay);
         }
         let Answer::Mailbox(MailboxReply::Fetched { records, more }) = answer else {
-            visiting.is_subscribed = false;
-            if visiting.subscribed_at + SUBSCRIPTION_LASTED_MIN <= cx.now {
+            let Some(ended) = visiting.subscription.take() else {
+                return;
+            };
+            if ended.since + SUBSCRIPTION_LASTED_MIN <= cx.now {
                 visiting.drops.reset();
             }
             // Nobody but us and the guard is behind the loss of the link.
@@ -262,15 +258,7 @@ impl Fetching {
                 visiting.next_at = (cx.now + wait).max(visiting.drops.retry_at());
                 return;
             }
-            // Where another took its place it is polled meanwhile.
-            if visiting.is_heard && visiting.yields_until <= cx.now {
-                visiting.drops.fail(cx);
-            }
-            if matches!(answer, Answer::Failed(AskFault::Dropped)) {
-                visiting.next_at = visiting.drops.retry_at().max(cx.now);
-                return;
-            }
-            let visit = visiting.on_failed(cx, &answer);
+            let visit = visiting.on_unsubscribed(cx, &ended, &answer);
             return report(cx, inboxes, name, queue, visit);
         };
         visiting.on_pushed(cx, &records, more);
@@ -451,6 +439,7 @@ fn report(
 mod tests {
     use umbel_proto::ids::RelayId;
 
+    use super::visiting::Subscription;
     use super::*;
 
     #[test] // §10.2
@@ -461,7 +450,11 @@ mod tests {
                 QueueId([number; QueueId::LEN]),
             );
             let mut visiting = Visiting::new(&mailbox);
-            (visiting.is_current, visiting.is_subscribed) = (is_current, !is_current);
+            visiting.is_current = is_current;
+            visiting.subscription = (!is_current).then_some(Subscription {
+                since: Instant::default(),
+                has_answered: true,
+            });
             (mailbox.queue, visiting)
         };
         let seats = |retired: u8| {

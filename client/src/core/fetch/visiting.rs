@@ -34,23 +34,17 @@ pub(super) struct Visiting {
     owner_seed: Zeroizing<[u8; 32]>,
     /// Whether the descriptor names it.
     pub(super) is_current: bool,
-    pub(super) is_fetching: bool,
-    /// Whether the last fetch asked for records, and not only for removal.
-    pub(super) is_full: bool,
-    pub(super) is_subscribed: bool,
     /// Whether there is a place for its subscription.
     pub(super) may_subscribe: bool,
-    /// When it last subscribed.
-    pub(super) subscribed_at: Instant,
-    /// Whether its subscription brought something, if only that it is empty.
-    pub(super) is_heard: bool,
+    /// The fetch in flight.
+    pub(super) fetch: Option<Fetch>,
+    /// Its subscription, from the request on.
+    pub(super) subscription: Option<Subscription>,
     /// Subscriptions that worked and did not last, though the link did.
     pub(super) drops: Backoff,
     /// Records whose messages are durable here, to be removed from the holder.
     pub(super) remove: Vec<RecordId>,
-    /// Records that a fetch in flight removes.
-    pub(super) removing: Vec<RecordId>,
-    /// Bytes that were pushed since something was last removed.
+    /// Bytes that were pushed since records were last removed.
     pushed_bytes: usize,
     /// Records whose messages are being stored.
     pub(super) unstored: BTreeSet<RecordId>,
@@ -64,6 +58,21 @@ pub(super) struct Visiting {
     /// over.
     store_backoff: Backoff,
     pub(super) seen: Seen,
+}
+
+/// A fetch in flight.
+pub(super) struct Fetch {
+    /// Whether it asks for records, and not only for removal.
+    pub(super) wants_records: bool,
+    /// The records that it removes.
+    pub(super) removes: Vec<RecordId>,
+}
+
+/// A subscription that was asked for and is not over.
+pub(super) struct Subscription {
+    pub(super) since: Instant,
+    /// Whether it brought something, if only that the mailbox is empty.
+    pub(super) has_answered: bool,
 }
 
 /// The result of the last fetch from a mailbox.
@@ -81,16 +90,12 @@ impl Visiting {
             relay: mailbox.relay,
             owner_seed: Zeroizing::new(mailbox.owner_seed),
             is_current: true,
-            is_fetching: false,
-            is_full: false,
-            is_subscribed: false,
             may_subscribe: false,
-            subscribed_at: Instant::default(),
-            is_heard: false,
+            fetch: None,
+            subscription: None,
             drops: Backoff::default(),
             remove: Vec::new(),
             pushed_bytes: 0,
-            removing: Vec::new(),
             unstored: BTreeSet::new(),
             has_more: false,
             next_at: Instant::default(),
@@ -112,38 +117,14 @@ impl Visiting {
         let is_due = self.next_at <= cx.now;
         let may_go_on =
             is_due || (self.backoff.failures() == 0 && self.store_backoff.failures() == 0);
-        if self.subscribes(is_interactive) && !self.is_subscribed && self.yields_until <= cx.now {
-            if is_due && !self.is_fetching {
-                self.is_subscribed = true;
-                self.subscribed_at = cx.now;
-                self.is_heard = false;
-                let push_delay = cx.network.params.push_delay.as_millis();
-                let push_delay_ms = u32::try_from(push_delay).unwrap_or(u32::MAX);
-                let asker = Asker::Subscribe {
-                    inbox: name.to_owned(),
-                    queue,
-                };
-                self.ask(
-                    cx,
-                    requests,
-                    name,
-                    asker,
-                    Verb::Subscribe {
-                        queue,
-                        push_delay_ms,
-                    },
-                );
-                // The subscription's first answer comes by itself.
-                self.seen = if self.seen == Seen::Failed {
-                    Seen::Failed
-                } else {
-                    Seen::Nothing
-                };
-                self.next_at = cx.now + PROBE_MAX;
+        let subscribes = self.subscribes(is_interactive) && self.yields_until <= cx.now;
+        if subscribes && self.subscription.is_none() {
+            if is_due && self.fetch.is_none() {
+                self.subscribe(cx, requests, name, queue);
             }
             return;
         }
-        if self.is_fetching || !self.unstored.is_empty() {
+        if self.fetch.is_some() || !self.unstored.is_empty() {
             return;
         }
         let is_wanted =
@@ -158,31 +139,54 @@ impl Visiting {
         is_interactive && self.is_current && self.may_subscribe
     }
 
+    fn subscribe(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
+        self.subscription = Some(Subscription {
+            since: cx.now,
+            has_answered: false,
+        });
+        let push_delay = cx.network.params.push_delay.as_millis();
+        let asker = Asker::Subscribe {
+            inbox: name.to_owned(),
+            queue,
+        };
+        let verb = Verb::Subscribe {
+            queue,
+            push_delay_ms: u32::try_from(push_delay).unwrap_or(u32::MAX),
+        };
+        self.ask(cx, requests, name, asker, verb);
+        // The subscription's first answer comes by itself.
+        if self.seen != Seen::Failed {
+            self.seen = Seen::Nothing;
+        }
+        self.next_at = cx.now + PROBE_MAX;
+    }
+
     /// Removes what is durable here; asks for more unless a subscription brings it.
     fn fetch(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
-        self.is_full = self.has_more || !self.is_subscribed;
-        let bytes_max = if self.is_full { FETCH_BYTES_MAX } else { 0 };
-        self.removing = self
-            .remove
-            .drain(..self.remove.len().min(REMOVE_MAX))
-            .collect();
+        let wants_records = self.has_more || self.subscription.is_none();
+        let bytes_max = if wants_records { FETCH_BYTES_MAX } else { 0 };
+        let count = self.remove.len().min(REMOVE_MAX);
+        let removes: Vec<RecordId> = self.remove.drain(..count).collect();
         self.pushed_bytes = 0;
-        self.is_fetching = true;
         let asker = Asker::Fetch {
             inbox: name.to_owned(),
             queue,
         };
         let verb = Verb::Fetch {
             queue,
-            remove: self.removing.clone(),
+            remove: removes.clone(),
             bytes_max,
         };
+        self.fetch = Some(Fetch {
+            wants_records,
+            removes,
+        });
         self.ask(cx, requests, name, asker, verb);
     }
 
     /// Forgets what was seen, except live subscriptions and mailboxes backing off.
     pub(super) fn look_again(&mut self, now: Instant) {
-        if !self.is_subscribed && self.backoff.failures() == 0 && self.drops.is_due(now) {
+        if self.subscription.is_none() && self.backoff.failures() == 0 && self.drops.is_due(now) {
             self.seen = Seen::Nothing;
             self.next_at = self.next_at.min(now);
         }
@@ -205,13 +209,39 @@ impl Visiting {
         );
     }
 
-    pub(super) fn on_answered(&mut self, records: &[impl AsRef<[u8]>], more: bool) {
+    /// A fetch was answered. While a subscription brings the rest, only a probe or a fetch that
+    /// wants records says what there is to be fetched.
+    pub(super) fn on_fetched(&mut self, fetch: &Fetch, records: &[impl AsRef<[u8]>], more: bool) {
+        let is_acknowledgement =
+            self.subscription.is_some() && !fetch.wants_records && !fetch.removes.is_empty();
         self.backoff.reset();
-        self.seen = if more || !records.is_empty() {
-            Seen::Records
-        } else {
-            Seen::Empty
-        };
+        self.has_more = more && !is_acknowledgement;
+        if !is_acknowledgement {
+            self.seen = if more || !records.is_empty() {
+                Seen::Records
+            } else {
+                Seen::Empty
+            };
+        }
+    }
+
+    /// Its subscription is over, for this reason. Says what that means for the mailbox, if
+    /// anything.
+    pub(super) fn on_unsubscribed(
+        &mut self,
+        cx: &mut Context<'_>,
+        ended: &Subscription,
+        answer: &Answer,
+    ) -> Option<Visit> {
+        // Where another took its place it is polled meanwhile.
+        if ended.has_answered && self.yields_until <= cx.now {
+            self.drops.fail(cx);
+        }
+        if matches!(answer, Answer::Failed(AskFault::Dropped)) {
+            self.next_at = self.drops.retry_at().max(cx.now);
+            return None;
+        }
+        self.on_failed(cx, answer)
     }
 
     /// Later records are pushed as well, at once or when these are removed. The next probe removes
@@ -223,7 +253,9 @@ impl Visiting {
         more: bool,
     ) {
         self.backoff.reset();
-        self.is_heard = true;
+        if let Some(subscription) = &mut self.subscription {
+            subscription.has_answered = true;
+        }
         self.seen = if more { Seen::Records } else { Seen::Empty };
         self.pushed_bytes += records
             .iter()
@@ -238,7 +270,7 @@ impl Visiting {
     fn has_to_remove(&self, params: &Params) -> bool {
         let (records, bytes) = remove_from(params);
         let is_pressing = self.remove.len() >= records || self.pushed_bytes >= bytes;
-        !self.remove.is_empty() && (!self.is_subscribed || is_pressing)
+        !self.remove.is_empty() && (self.subscription.is_none() || is_pressing)
     }
 
     /// A message of this mailbox is durable here, or could not be stored: then its record has to
@@ -297,16 +329,22 @@ impl Visiting {
         }
     }
 
+    /// Records that the fetch in flight removes.
+    fn removing(&self) -> &[RecordId] {
+        self.fetch.as_ref().map_or(&[], |fetch| &fetch.removes)
+    }
+
     /// Whether this record is being dealt with.
     pub(super) fn has(&self, record: RecordId) -> bool {
         self.unstored.contains(&record)
             || self.remove.contains(&record)
-            || self.removing.contains(&record)
+            || self.removing().contains(&record)
     }
 
     /// Whether nothing is on its way from it, as far as can be known.
     pub(super) fn is_settled(&self) -> bool {
-        let is_removed = self.is_subscribed || (self.remove.is_empty() && self.removing.is_empty());
+        let is_removed = self.remove.is_empty() && self.removing().is_empty();
+        let is_removed = is_removed || self.subscription.is_some();
         self.unstored.is_empty()
             && (self.seen == Seen::Failed || (self.seen == Seen::Empty && is_removed))
     }
