@@ -9,8 +9,9 @@
 mod commit;
 pub mod keys;
 mod mailbox;
+mod migrate;
+mod open;
 mod relays;
-mod schema;
 #[cfg(test)]
 mod tests;
 
@@ -91,10 +92,10 @@ pub enum StoreError {
     Newer {
         /// Where.
         path: PathBuf,
-        /// Its version.
-        found: i32,
-        /// The newest version that this program reads.
-        known: i32,
+        /// Its format.
+        found: u32,
+        /// The newest format that this program reads.
+        known: u32,
     },
     /// It is not a relay's store.
     Foreign {
@@ -126,7 +127,7 @@ impl Store {
     /// # Errors
     /// See [`StoreError`]; the file is left as it is.
     pub fn open(path: &Path, on_done: OnDone) -> Result<(Self, Restored), StoreError> {
-        let db = schema::open(path)?;
+        let db = open::open(path)?;
         let restored = restore(&db).map_err(|source| StoreError::of(path, source))?;
         // All was read once, and most of it won't be again.
         db.execute_batch("PRAGMA shrink_memory")

@@ -50,7 +50,7 @@ fn open(path: &Path) -> Open {
 /// On a disk that has no more room than this.
 fn open_full(path: &Path, pages: u32) -> Open {
     let (on_done, done) = answers();
-    let db = schema::open(path).unwrap();
+    let db = open::open(path).unwrap();
     db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
         .unwrap();
     Open {

@@ -1,4 +1,4 @@
-//! The store's file: how it is opened, what tables it has, which versions of it are read.
+//! The store's file: how it is made, taken for one process, recognised and set up.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -9,17 +9,10 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::StoreError;
+use super::{StoreError, migrate};
 
 /// In the file's header: "umbl". Distinguishes a relay's store from other SQLite files.
 const APPLICATION_ID: i32 = 0x756d_626c;
-/// From nothing to version 1, from 1 to 2, and so on. A step, once released, never changes: another
-/// is added. A new store takes all of them, so that it is the same as one that was brought along.
-const STEPS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
-/// The version this program writes.
-const VERSION: i32 = 3;
-const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each version");
-
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pages in the write-ahead log before they are copied into the file. A commit then waits for
@@ -31,62 +24,8 @@ const LOG_LEN_MAX: i64 = 64 << 20;
 /// cached too.
 const CACHE_KIB: i64 = 4 << 10;
 
-/// Bodies stand apart from the index of records, so that a start reads the index only.
-const VERSION_1: &str = "
-    CREATE TABLE queues (
-        queue      BLOB NOT NULL PRIMARY KEY,
-        owner      BLOB NOT NULL,
-        sender     BLOB NOT NULL,
-        fetched_at INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE records (
-        seq        INTEGER PRIMARY KEY,
-        queue      BLOB NOT NULL,
-        record     BLOB NOT NULL,
-        len        INTEGER NOT NULL,
-        expires_at INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE bodies (
-        seq        INTEGER PRIMARY KEY,
-        body       BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE removed (
-        queue      BLOB NOT NULL,
-        record     BLOB NOT NULL,
-        expires_at INTEGER NOT NULL,
-        PRIMARY KEY (queue, record)
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE relays (
-        relay      BLOB NOT NULL PRIMARY KEY,
-        descriptor BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE inbox_descriptors (
-        blinded    BLOB NOT NULL PRIMARY KEY,
-        epoch      INTEGER NOT NULL,
-        descriptor BLOB NOT NULL
-    ) STRICT;
-    CREATE TABLE onion_keys (
-        created_at INTEGER NOT NULL,
-        secret     BLOB NOT NULL
-    ) STRICT;
-";
-
-/// Since when relays are known. Those of before are known for long: nobody wrote down since when.
-const VERSION_2: &str = "
-    ALTER TABLE relays ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
-";
-
-/// The state of this machine's clock: one row.
-const VERSION_3: &str = "
-    CREATE TABLE clock (
-        id    INTEGER PRIMARY KEY CHECK (id = 0),
-        state BLOB NOT NULL
-    ) STRICT;
-";
-
-/// Opens the file for this process alone, makes it if there is none, and brings it to [`VERSION`].
-/// A file that is not a relay's store, or a newer one, is not changed at all.
+/// Opens the file for this process alone, makes it if there is none, and brings it to
+/// [`migrate::VERSION`]. A file that is not a relay's store, or a newer one, is not changed at all.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let at = |source| StoreError::File {
         path: path.to_owned(),
@@ -100,7 +39,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let steps = steps_for(&found, path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
     configure(&db).map_err(failed)?;
-    migrate(&mut db, steps).map_err(failed)?;
+    take_steps(&mut db, steps).map_err(failed)?;
     Ok(db)
 }
 
@@ -154,24 +93,22 @@ fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
     Ok(found)
 }
 
-/// The steps that bring a file to [`VERSION`], if it is a relay's store, or nothing yet.
+/// The steps that bring a file to [`migrate::VERSION`], if it is a relay's store, or nothing yet.
 fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
-    let foreign = || StoreError::Foreign {
+    let version = u32::try_from(found.version).ok();
+    let version = version.filter(|&version| match found.application {
+        APPLICATION_ID => version > 0,
+        0 => version == 0 && found.tables == 0,
+        _ => false,
+    });
+    let version = version.ok_or_else(|| StoreError::Foreign {
         path: path.to_owned(),
-    };
-    match (found.application, found.version) {
-        (0, 0) if found.tables == 0 => Ok(STEPS),
-        (APPLICATION_ID, version) if version > VERSION => Err(StoreError::Newer {
-            path: path.to_owned(),
-            found: version,
-            known: VERSION,
-        }),
-        (APPLICATION_ID, version) if version > 0 => {
-            let steps = usize::try_from(version).ok();
-            steps.and_then(|done| STEPS.get(done..)).ok_or_else(foreign)
-        }
-        _ => Err(foreign()),
-    }
+    })?;
+    migrate::steps_from(version).ok_or_else(|| StoreError::Newer {
+        path: path.to_owned(),
+        found: version,
+        known: migrate::VERSION,
+    })
 }
 
 fn configure(db: &Connection) -> rusqlite::Result<()> {
@@ -186,7 +123,8 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)
 }
 
-fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
+/// All in one transaction: what fails, or is cut short, leaves the store as it was.
+fn take_steps(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
@@ -195,7 +133,7 @@ fn migrate(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
         transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "user_version", migrate::VERSION)?;
     transaction.commit()
 }
 

@@ -1,0 +1,73 @@
+//! The formats that a relay's store has had, and the step that leads from each to the next.
+//!
+//! A step, once released, never changes: another is added. A new store takes all of them: a relay
+//! makes one in its life, and is not waited for then, so the tables need no second description.
+//! `relay/tests/fixtures` keeps a directory of each released format, which must open.
+
+/// From nothing to format 1, from 1 to 2, and so on.
+const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
+
+/// The format this program writes. A store with a higher number was written by a newer program and
+/// is left alone.
+pub(super) const VERSION: u32 = 3;
+const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
+
+/// Bodies stand apart from the index of records, so that a start reads the index only.
+const FORMAT_1: &str = "
+    CREATE TABLE queues (
+        queue      BLOB NOT NULL PRIMARY KEY,
+        owner      BLOB NOT NULL,
+        sender     BLOB NOT NULL,
+        fetched_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE records (
+        seq        INTEGER PRIMARY KEY,
+        queue      BLOB NOT NULL,
+        record     BLOB NOT NULL,
+        len        INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE bodies (
+        seq        INTEGER PRIMARY KEY,
+        body       BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE removed (
+        queue      BLOB NOT NULL,
+        record     BLOB NOT NULL,
+        expires_at INTEGER NOT NULL,
+        PRIMARY KEY (queue, record)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE relays (
+        relay      BLOB NOT NULL PRIMARY KEY,
+        descriptor BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE inbox_descriptors (
+        blinded    BLOB NOT NULL PRIMARY KEY,
+        epoch      INTEGER NOT NULL,
+        descriptor BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE onion_keys (
+        created_at INTEGER NOT NULL,
+        secret     BLOB NOT NULL
+    ) STRICT;
+";
+
+/// Since when relays are known. Those of before are known for long: nobody wrote down since when.
+const FORMAT_2: &str = "
+    ALTER TABLE relays ADD COLUMN first_seen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE relays ADD COLUMN setup_at INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The state of this machine's clock: one row.
+const FORMAT_3: &str = "
+    CREATE TABLE clock (
+        id    INTEGER PRIMARY KEY CHECK (id = 0),
+        state BLOB NOT NULL
+    ) STRICT;
+";
+
+/// The steps that bring a store of format `found` (0: an empty file) to [`VERSION`]; `None` if it
+/// is newer.
+pub(super) fn steps_from(found: u32) -> Option<&'static [&'static str]> {
+    STEPS.get(usize::try_from(found).ok()?..)
+}
