@@ -23,8 +23,7 @@ use super::context::Context;
 use super::io::{DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
-/// Format of the stored state. Format 1 ended where [`Delivery::enough`] is, format 2 where
-/// [`Delivery::times`] are.
+/// Format of the stored state. The store brings older ones to it.
 const STATE_VERSION: u8 = 3;
 /// Most mailboxes of one message, those that left the descriptor after they took it included.
 const TARGETS_MAX: usize = 3 * MAILBOXES_MAX;
@@ -176,28 +175,9 @@ impl Delivery {
         }
     }
 
-    /// Takes a stored state of any format. One from before messages had times counts as made now,
-    /// to be tried for `life`.
-    pub(super) fn restore(state: &[u8], wall: WallTime, life: Duration) -> Option<Self> {
-        let mut state = Zeroizing::new(state.to_vec());
-        let version = *state.first()?;
-        let times = Times {
-            created_at: wall,
-            expires_at: wall + life,
-            next_deposit_at: None,
-        };
-        match version {
-            1 => state.extend(wire::encode(&(Enough::No, times, None::<DeferReason>))),
-            2 => state.extend(wire::encode(&(times, None::<DeferReason>))),
-            _ => {}
-        }
-        if let Some(version) = state
-            .first_mut()
-            .filter(|version| matches!(**version, 1 | 2))
-        {
-            *version = STATE_VERSION;
-        }
-        let mut delivery: Self = wire::decode(&state)
+    /// Takes a stored state.
+    pub(super) fn restore(state: &[u8], wall: WallTime) -> Option<Self> {
+        let mut delivery: Self = wire::decode(state)
             .ok()
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
@@ -207,18 +187,11 @@ impl Delivery {
         Some(delivery)
     }
 
-    /// How long the body is in a stored state of any format, of which the beginning is enough.
+    /// How long the body is in a stored state, of which the beginning is enough.
     pub(super) fn stored_body_len(state: &[u8]) -> Option<usize> {
         let ((_version, _address, len), _) =
             postcard::take_from_bytes::<(u8, [u8; 32], usize)>(state).ok()?;
         Some(len)
-    }
-
-    /// Whether this state has another format than what is stored now.
-    pub(super) fn is_old(state: &[u8]) -> bool {
-        state
-            .first()
-            .is_some_and(|&version| version != STATE_VERSION)
     }
 
     pub(super) fn state(&self) -> Zeroizing<Vec<u8>> {

@@ -43,32 +43,6 @@ pub(super) struct Guard {
     set_aside_at: Option<WallTime>,
 }
 
-/// A guard as it was stored before failures were.
-#[derive(Serialize, Deserialize)]
-pub(super) struct GuardV1 {
-    relay: RelayId,
-    sampled_at: WallTime,
-    confirmed_at: Option<WallTime>,
-    unlisted_since: Option<WallTime>,
-}
-
-impl From<GuardV1> for Guard {
-    fn from(old: GuardV1) -> Self {
-        let GuardV1 {
-            relay,
-            sampled_at,
-            confirmed_at,
-            unlisted_since,
-        } = old;
-        Self {
-            confirmed_at,
-            unlisted_since,
-            tried_at: confirmed_at,
-            ..Self::sampled(relay, sampled_at)
-        }
-    }
-}
-
 impl Guard {
     const fn sampled(relay: RelayId, sampled_at: WallTime) -> Self {
         Self {

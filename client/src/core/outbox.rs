@@ -120,15 +120,11 @@ impl Outbox {
         id: MessageId,
         state: &[u8],
     ) -> Result<(), SnapshotFault> {
-        let life = cx.network.params.record_life;
-        let delivery = Delivery::restore(state, cx.wall, life).ok_or(SnapshotFault::Outbox(id))?;
+        let delivery = Delivery::restore(state, cx.wall).ok_or(SnapshotFault::Outbox(id))?;
         let begin_at = self.restored_at.max(cx.now) + delivery.spacing(cx.wall, &cx.network.params);
         self.restored_at = self.restored_at.max(cx.now) + stagger(cx);
         self.insert(id, delivery, Saving::Saved);
         self.wait(id, begin_at);
-        if Delivery::is_old(state) {
-            self.save_at(id, cx.now);
-        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use umbel_proto::time::{Instant, WallTime};
 use umbel_proto::wire;
 
 use super::chance::Backoff;
-use super::guards::{Guard, GuardV1, Guards};
+use super::guards::{Guard, Guards};
 use super::io::StoreOp;
 use super::layer2::{Layer2, Pinned};
 use super::{Context, SnapshotFault};
@@ -26,10 +26,8 @@ const GROUPS_MIN: usize = 4;
 /// Most relays that are remembered for having failed; beyond it those whose rest ends first are
 /// forgotten.
 const AVOIDED_MAX: usize = 1024;
-/// Format of the stored state.
+/// Format of the stored state. The store brings older ones to it.
 const STATE_VERSION: u8 = 2;
-/// The format before it, which knew of no failures.
-const STATE_VERSION_1: u8 = 1;
 
 /// Long-lived choices, and what was learned about relays on the way.
 pub(super) struct Paths {
@@ -48,27 +46,8 @@ struct PathsState {
     new_at: Vec<WallTime>,
 }
 
-/// Their stored form in earlier versions.
-#[derive(Serialize, Deserialize)]
-struct PathsStateV1 {
-    version: u8,
-    guards: Vec<GuardV1>,
-    pinned: Vec<Pinned>,
-}
-
 impl PathsState {
-    /// Reads this form, or the one before it.
     fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.first() == Some(&STATE_VERSION_1) {
-            let PathsStateV1 { guards, pinned, .. } = wire::decode(bytes).ok()?;
-            let guards = guards.into_iter().map(Guard::from).collect();
-            return Some(Self {
-                version: STATE_VERSION,
-                guards,
-                pinned,
-                new_at: Vec::new(),
-            });
-        }
         wire::decode::<Self>(bytes)
             .ok()
             .filter(|state| state.version == STATE_VERSION)
@@ -275,26 +254,4 @@ pub(super) fn are_apart(cx: &Context<'_>, one: RelayId, other: RelayId) -> bool 
         return false;
     };
     one.is_disjoint(&other)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::testing::When;
-    use super::*;
-
-    /// The bytes of a guard as they were stored before failures were: relay, sampled, confirmed,
-    /// listed.
-    const OLD_GUARD: [u8; 3] = [9, 1, 7];
-
-    #[test] // §6.4(7)
-    fn guards_stored_before_their_failures_were_are_read() {
-        let mut bytes = vec![STATE_VERSION_1, 1];
-        bytes.extend(wire::encode(&RelayId([4; RelayId::LEN])));
-        bytes.extend(OLD_GUARD);
-        bytes.extend([0, 0]);
-        let paths = Paths::restore(Some(&bytes)).expect("it is read");
-        let order = When::at(WallTime(10)).act(|cx| paths.guards.in_order(cx)).0;
-        assert_eq!(order, [RelayId([4; RelayId::LEN])]);
-        assert_eq!(Paths::restore(Some(&[7])).err(), Some(SnapshotFault::Paths));
-    }
 }

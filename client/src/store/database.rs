@@ -13,9 +13,10 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
 
+use super::files;
 use super::key::DatabaseKey;
 use super::lock::Lock;
-use super::{files, migrate};
+use super::migrate::{self, Present};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
@@ -201,14 +202,22 @@ impl Database {
         connection.close().map_err(|(_, error)| error).doing(doing)
     }
 
-    /// Opens the database at `path`, bringing its schema along.
-    pub(crate) fn open(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
-        Self::open_to_write(path, key).map_err(|error| error.or_write_fault(path))
+    /// Opens the database at `path`, bringing it to today's format.
+    pub(crate) fn open(
+        path: &Path,
+        key: &DatabaseKey,
+        present: &Present,
+    ) -> Result<Self, DatabaseError> {
+        Self::open_to_write(path, key, present).map_err(|error| error.or_write_fault(path))
     }
 
     /// The same, but where nothing can be written it is opened as it is, to be read.
-    pub(crate) fn open_to_read(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
-        match Self::open(path, key) {
+    pub(crate) fn open_to_read(
+        path: &Path,
+        key: &DatabaseKey,
+        present: &Present,
+    ) -> Result<Self, DatabaseError> {
+        match Self::open(path, key, present) {
             Err(DatabaseError::Unwritable(fault)) if files::is_log_empty(path) => {
                 Self::open_as_it_is(path, key, fault)
             }
@@ -238,14 +247,18 @@ impl Database {
         })
     }
 
-    fn open_to_write(path: &Path, key: &DatabaseKey) -> Result<Self, DatabaseError> {
+    fn open_to_write(
+        path: &Path,
+        key: &DatabaseKey,
+        present: &Present,
+    ) -> Result<Self, DatabaseError> {
         let connection = Self::connect(path, key, "FULL")?;
         let mut database = Self {
             connection,
             unwritable: None,
             lock: None,
         };
-        database.migrate()?;
+        database.migrate(present)?;
         Ok(database)
     }
 
@@ -300,7 +313,7 @@ impl Database {
         }
     }
 
-    fn migrate(&mut self) -> Result<(), DatabaseError> {
+    fn migrate(&mut self, present: &Present) -> Result<(), DatabaseError> {
         if version(&self.connection)? == migrate::VERSION {
             return Ok(());
         }
@@ -319,15 +332,14 @@ impl Database {
         if steps.is_empty() {
             return Ok(());
         }
+        let doing = "bring the profile to today's format";
         for step in steps {
-            transaction
-                .execute_batch(step)
-                .doing("make the profile's tables")?;
+            step.take(&transaction, present).doing(doing)?;
         }
         transaction
             .pragma_update(None, "user_version", migrate::VERSION)
             .doing("note the schema version")?;
-        transaction.commit().doing("make the profile's tables")
+        transaction.commit().doing(doing)
     }
 
     /// All that the core needs to continue, with the ids of messages received since

@@ -25,7 +25,9 @@ use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
 use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
 use super::lock::LockFile;
+use super::migrate::Present;
 use super::whole::write_whole;
+use crate::net::Clock;
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
@@ -290,13 +292,17 @@ impl Profile {
 
     fn open_by(
         self,
-        open: impl FnOnce(&Path, &DatabaseKey) -> Result<Database, DatabaseError>,
+        open: impl FnOnce(&Path, &DatabaseKey, &Present) -> Result<Database, DatabaseError>,
     ) -> Result<OpenProfile, ProfileError> {
         let path = self.dir.join(DATABASE_FILE);
         files::check(&path).map_err(ProfileError::Files)?;
         files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
         let key = self.key()?;
-        let database = open(&path, &key).map_err(|error| match error {
+        let present = Present {
+            wall: Clock::wall(),
+            record_life: self.network.params.record_life,
+        };
+        let database = open(&path, &key, &present).map_err(|error| match error {
             DatabaseError::WrongKey if files::is_overwritten(&path) => {
                 ProfileError::Files(FilesFault::Overwritten(path.clone()))
             }

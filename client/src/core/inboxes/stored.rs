@@ -4,12 +4,10 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::time::WallTime;
 use umbel_proto::wire;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Format of the stored state.
+/// Format of the stored state. The store brings older ones to it.
 pub(super) const VERSION: u8 = 3;
-/// The format before it, which ended where [`InboxState::published_until`] is.
-const VERSION_2: u8 = 2;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -70,17 +68,8 @@ pub(super) struct InboxState {
 }
 
 impl InboxState {
-    /// Reads this form, or the one before it.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut bytes = Zeroizing::new(bytes.to_vec());
-        if bytes.first() == Some(&VERSION_2) {
-            bytes.extend(wire::encode(&WallTime(0)));
-            bytes
-                .first_mut()
-                .into_iter()
-                .for_each(|version| *version = VERSION);
-        }
-        wire::decode::<Self>(&bytes)
+        wire::decode::<Self>(bytes)
             .ok()
             .filter(|state| state.version == VERSION)
     }

@@ -54,7 +54,7 @@ pub fn read_outbox_message(
     params: &Params,
     wall: WallTime,
 ) -> Option<OutboxMessage> {
-    let delivery = Delivery::restore(state, wall, params.record_life)?;
+    let delivery = Delivery::restore(state, wall)?;
     let spacing = delivery.spacing(wall, params);
     let next_try_at = (!spacing.is_zero()).then(|| wall + spacing);
     let entry = OutboxEntry {

@@ -1,17 +1,67 @@
 //! The formats that a profile's database has had, and the step that leads from each to the next.
 //!
-//! A step, once released, never changes: another is added. A new database takes [`SCHEMA`], which
-//! is written out since steps that alter tables take longer than making them; a test sees to it
-//! that both lead to the same. `client/tests/fixtures` keeps a profile of each released format,
-//! which must open.
+//! A format is that of the tables and of the states in their rows, which are opaque to the rest of
+//! the store: the core reads one format of each, today's. A step, once released, never changes:
+//! another is added. All steps of an opening are one transaction.
+//!
+//! A new database takes [`SCHEMA`], which is written out since steps that alter tables take longer
+//! than making them, and a user waits for a new profile; a test sees to it that both lead to the
+//! same. `client/tests/fixtures` keeps a profile of each released format, which must open.
+
+mod states;
+#[cfg(test)]
+mod tests;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params};
+use umbel_proto::time::{Duration, WallTime};
+use zeroize::Zeroizing;
+
+use states::State;
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+const STEPS: &[Step] = &[
+    Step::Tables(FORMAT_1),
+    Step::Tables(FORMAT_2),
+    Step::Tables(FORMAT_3),
+    Step::Tables(FORMAT_4),
+    Step::States(FORMAT_5),
+];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
+
+/// One step.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    /// Changes the tables.
+    Tables(&'static str),
+    /// Rewrites the states in some rows.
+    States(&'static [Rewrite]),
+}
+
+/// What old states don't say, and a step needs to know.
+#[derive(Clone, Copy)]
+pub(crate) struct Present {
+    /// The time now.
+    pub(crate) wall: WallTime,
+    /// How long a message is tried in this profile's network.
+    pub(crate) record_life: Duration,
+}
+
+/// Rows with one kind of state, and what becomes of each.
+pub(super) struct Rewrite {
+    /// The keys of the rows.
+    keys: &'static str,
+    /// The state of one row, by its key.
+    read: &'static str,
+    /// Replaces that.
+    write: &'static str,
+    /// The new state, unless the old one can't be read.
+    upgrade: fn(&[u8], &Present) -> Option<State>,
+}
 
 /// A new database.
 pub(super) const SCHEMA: &str = "
@@ -105,48 +155,73 @@ const FORMAT_4: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// States of one format each. Programs before this one read older ones too, and upgraded a row when
+/// they next wrote it, so a database of format 4 has a mixture.
+const FORMAT_5: &[Rewrite] = &[
+    Rewrite {
+        keys: "SELECT rowid FROM inboxes",
+        read: "SELECT state FROM inboxes WHERE rowid = ?1",
+        write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+        upgrade: |old, _| states::inbox_3(old),
+    },
+    Rewrite {
+        keys: "SELECT rowid FROM outbox",
+        read: "SELECT state FROM outbox WHERE rowid = ?1",
+        write: "UPDATE outbox SET state = ?2 WHERE rowid = ?1",
+        upgrade: states::message_3,
+    },
+    Rewrite {
+        keys: "SELECT name FROM meta WHERE name = 'paths'",
+        read: "SELECT value FROM meta WHERE name = ?1",
+        write: "UPDATE meta SET value = ?2 WHERE name = ?1",
+        upgrade: |old, _| states::paths_2(old),
+    },
+];
+
 /// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it
 /// is newer.
-pub(super) fn steps_from(found: u32) -> Option<&'static [&'static str]> {
+pub(super) fn steps_from(found: u32) -> Option<&'static [Step]> {
     STEPS.get(usize::try_from(found).ok()?..)
 }
 
-#[cfg(test)]
-mod tests {
-    use rusqlite::Connection;
-
-    use super::*;
-
-    /// The tables of a database with their kinds and columns, and its indices with their columns.
-    fn made_by<'a>(texts: impl IntoIterator<Item = &'a &'a str>) -> Vec<String> {
-        let connection = Connection::open_in_memory().unwrap();
-        texts
-            .into_iter()
-            .for_each(|text| connection.execute_batch(text).unwrap());
-        let all = "
-            SELECT 'table', name, wr, strict, NULL, NULL FROM pragma_table_list
-            UNION ALL SELECT t.name, c.name, c.type, c.pk, c.\"notnull\", c.dflt_value
-                FROM pragma_table_list t, pragma_table_xinfo(t.name) c
-            UNION ALL SELECT t.name, i.name, i.\"unique\", i.partial, c.seqno, c.name
-                FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_info(i.name) c
-            UNION ALL SELECT name, sql, NULL, NULL, NULL, NULL FROM sqlite_master WHERE type = 'index'
-            UNION ALL SELECT name, sql LIKE '%AUTOINCREMENT%', sql LIKE '%CHECK (%', NULL, NULL, NULL FROM sqlite_master";
-        let mut statement = connection.prepare(all).unwrap();
-        let rows = statement.query_map([], |row| {
-            let values: Result<Vec<_>, _> = (0..6)
-                .map(|column| row.get::<_, rusqlite::types::Value>(column))
-                .collect();
-            Ok(format!("{:?}", values?))
-        });
-        let mut found: Vec<String> = rows.unwrap().map(Result::unwrap).collect();
-        found.sort();
-        found
+impl Step {
+    /// Takes this step, in a transaction of the caller's.
+    pub(super) fn take(self, connection: &Connection, present: &Present) -> rusqlite::Result<()> {
+        match self {
+            Self::Tables(sql) => connection.execute_batch(sql),
+            Self::States(rewrites) => rewrites
+                .iter()
+                .try_for_each(|rewrite| rewrite.run(connection, present)),
+        }
     }
+}
 
-    #[test]
-    fn a_new_database_is_the_same_as_one_that_was_brought_along() {
-        let new = made_by(&[SCHEMA]);
-        assert!(new.len() > 40, "{new:?}");
-        assert_eq!(new, made_by(STEPS));
+impl Rewrite {
+    /// One row at a time: an outbox may hold many megabytes. A state that can't be read stays as it
+    /// is, for the core to refuse by the name of its row.
+    fn run(&self, connection: &Connection, present: &Present) -> rusqlite::Result<()> {
+        let mut keys = connection.prepare(self.keys)?;
+        let keys: Vec<Value> = keys
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let mut read = connection.prepare(self.read)?;
+        let mut write = connection.prepare(self.write)?;
+        for key in keys {
+            let old = Zeroizing::new(read.query_row([&key], |row| row.get::<_, Vec<u8>>(0))?);
+            if let Some(new) = (self.upgrade)(&old, present) {
+                write.execute(params![key, *new])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Present {
+    pub(super) const fn for_test() -> Self {
+        Self {
+            wall: WallTime(1000),
+            record_life: Duration::from_secs(200),
+        }
     }
 }

@@ -1,0 +1,196 @@
+//! The states that a profile's rows hold, from one format to the next: bytes in, bytes out.
+//!
+//! The shapes here are those of the past and never change, so they share no type with the core,
+//! which reads only today's format of each. A state's first byte is its format. `None` is a state
+//! that is not of the format before: it stays as it is, and the core refuses what it can't read.
+
+use serde::{Deserialize, Serialize};
+use umbel_proto::wire;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use super::Present;
+
+/// A state as bytes: most hold secrets.
+pub(super) type State = Zeroizing<Vec<u8>>;
+
+/// An inbox of format 2. Format 3 adds until when its descriptor is published.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Inbox2 {
+    format: u8,
+    identity_seed: [u8; 32],
+    seal_seed: [u8; 32],
+    revision: u64,
+    mailboxes: Vec<Mailbox2>,
+}
+
+/// A mailbox of [`Inbox2`].
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Mailbox2 {
+    relay: [u8; 32],
+    queue: [u8; 32],
+    owner_seed: [u8; 32],
+    sender_seed: [u8; 32],
+    is_created: bool,
+    replaces: Option<[u8; 32]>,
+    retired_at: Option<u64>,
+    failing_since: Option<u64>,
+}
+
+/// A message of format 1. Format 2 adds whether enough holders have it, format 3 its times and why
+/// the last attempt failed.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Message1 {
+    format: u8,
+    address: [u8; 32],
+    body: Vec<u8>,
+    targets: Vec<Target1>,
+}
+
+/// A mailbox of [`Message1`].
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Target1 {
+    relay: [u8; 32],
+    queue: [u8; 32],
+    sender_seed: [u8; 32],
+    effort: u32,
+    record: Option<Vec<u8>>,
+    is_named: bool,
+}
+
+/// What format 2 of a message adds.
+#[derive(Serialize, Deserialize)]
+enum Enough2 {
+    No,
+    Since(u64),
+    LastAttempt,
+}
+
+/// What format 3 of a message adds.
+#[derive(Serialize)]
+struct Times3 {
+    created_at: u64,
+    expires_at: u64,
+    next_deposit_at: Option<u64>,
+}
+
+/// The paths of format 1. Format 2 adds what was learned of each guard, and when guards beyond the
+/// primaries were first tried.
+#[derive(Serialize, Deserialize)]
+struct Paths1 {
+    format: u8,
+    guards: Vec<Guard1>,
+    pinned: Vec<Pinned1>,
+}
+
+/// A guard of [`Paths1`].
+#[derive(Serialize, Deserialize)]
+struct Guard1 {
+    relay: [u8; 32],
+    sampled_at: u64,
+    confirmed_at: Option<u64>,
+    unlisted_since: Option<u64>,
+}
+
+/// A relay of the second layer, in both formats.
+#[derive(Serialize, Deserialize)]
+struct Pinned1 {
+    relay: [u8; 32],
+    expires_at: u64,
+}
+
+/// The paths of format 2.
+#[derive(Serialize)]
+struct Paths2 {
+    format: u8,
+    guards: Vec<Guard2>,
+    pinned: Vec<Pinned1>,
+    new_at: Vec<u64>,
+}
+
+/// A guard of [`Paths2`].
+#[derive(Serialize)]
+struct Guard2 {
+    relay: [u8; 32],
+    sampled_at: u64,
+    confirmed_at: Option<u64>,
+    unlisted_since: Option<u64>,
+    tried_at: Option<u64>,
+    missed: u32,
+    missed_since: Option<u64>,
+    rests_until: Option<u64>,
+    built: u32,
+    failed: u32,
+    set_aside_at: Option<u64>,
+}
+
+/// An inbox of format 2 in format 3: its descriptor is published as soon as it is used.
+pub(super) fn inbox_3(old: &[u8]) -> Option<State> {
+    let published_until = 0u64;
+    wire::decode::<Inbox2>(old)
+        .ok()
+        .filter(|inbox| inbox.format == 2)
+        .map(|_| with_added(3, old, &wire::encode(&published_until)))
+}
+
+/// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.
+pub(super) fn message_3(old: &[u8], present: &Present) -> Option<State> {
+    let times = Times3 {
+        created_at: present.wall.as_secs(),
+        expires_at: (present.wall + present.record_life).as_secs(),
+        next_deposit_at: None,
+    };
+    let obstacle = None::<()>;
+    match old.first()? {
+        1 => {
+            wire::decode::<Message1>(old).ok()?;
+            let added = wire::encode(&(Enough2::No, times, obstacle));
+            Some(with_added(3, old, &added))
+        }
+        2 => {
+            wire::decode::<(Message1, Enough2)>(old).ok()?;
+            Some(with_added(3, old, &wire::encode(&(times, obstacle))))
+        }
+        _ => None,
+    }
+}
+
+/// Paths of format 1 in format 2. A guard through which a circuit was built was tried by then.
+pub(super) fn paths_2(old: &[u8]) -> Option<State> {
+    let Paths1 {
+        format: 1,
+        guards,
+        pinned,
+    } = wire::decode(old).ok()?
+    else {
+        return None;
+    };
+    let guards = guards.into_iter().map(|guard| Guard2 {
+        relay: guard.relay,
+        sampled_at: guard.sampled_at,
+        confirmed_at: guard.confirmed_at,
+        unlisted_since: guard.unlisted_since,
+        tried_at: guard.confirmed_at,
+        missed: 0,
+        missed_since: None,
+        rests_until: None,
+        built: 0,
+        failed: 0,
+        set_aside_at: None,
+    });
+    Some(Zeroizing::new(wire::encode(&Paths2 {
+        format: 2,
+        guards: guards.collect(),
+        pinned,
+        new_at: Vec::new(),
+    })))
+}
+
+/// A state that only has fields added at its end, in one allocation: no copy of its secrets is left
+/// behind by growing.
+fn with_added(format: u8, old: &[u8], added: &[u8]) -> State {
+    let mut new = Zeroizing::new(Vec::with_capacity(old.len() + added.len()));
+    new.push(format);
+    new.extend(old.iter().skip(1));
+    new.extend(added);
+    new
+}

@@ -1,0 +1,338 @@
+//! Each step of each state, from bytes as the programs of the past wrote them, and what stays.
+
+use tempfile::TempDir;
+use umbel_proto::ids::MessageId;
+use umbel_proto::network::Network;
+use umbel_proto::time::Moment;
+
+use super::super::Database;
+use super::super::key::DatabaseKey;
+use super::*;
+use crate::core::io::{Snapshot, StoreOp};
+use crate::core::{Core, SnapshotFault, read_outbox_message};
+
+/// The address of an inbox made from a seed of threes.
+const ADDRESS: [u8; 32] = [
+    237, 73, 40, 198, 40, 209, 194, 198, 234, 233, 3, 56, 144, 89, 149, 97, 41, 89, 39, 58, 92, 99,
+    249, 54, 54, 193, 70, 20, 172, 135, 55, 209,
+];
+const ID: MessageId = MessageId([1; 16]);
+
+/// One mailbox held the message, and the other's record is "ok".
+fn message_of(format: u8, added: &[u8]) -> Vec<u8> {
+    let held: [&[u8]; 6] = [&[5; 32], &[6; 32], &[0; 32], &[0], &[0], &[1]];
+    let open: [&[u8]; 6] = [
+        &[7; 32],
+        &[8; 32],
+        &[9; 32],
+        &[0x90, 0x4e],
+        &[1, 2, b'o', b'k'],
+        &[0],
+    ];
+    let whole: [&[u8]; 7] = [
+        &[format],
+        &ADDRESS,
+        &[2, b'h', b'i'],
+        &[2],
+        &held.concat(),
+        &open.concat(),
+        added,
+    ];
+    whole.concat()
+}
+
+/// Two mailboxes: the second is to replace the first, and failed since second 300.
+fn inbox_of(format: u8, added: &[u8]) -> Vec<u8> {
+    let first: [&[u8]; 8] = [
+        &[5; 32],
+        &[6; 32],
+        &[7; 32],
+        &[8; 32],
+        &[1],
+        &[0],
+        &[1, 100],
+        &[0],
+    ];
+    let second: [&[u8]; 9] = [
+        &[9; 32],
+        &[10; 32],
+        &[11; 32],
+        &[12; 32],
+        &[0],
+        &[1],
+        &[6; 32],
+        &[0],
+        &[1, 0xac, 0x02],
+    ];
+    let whole: [&[u8]; 8] = [
+        &[format],
+        &[3; 32],
+        &[4; 32],
+        &[17],
+        &[2],
+        &first.concat(),
+        &second.concat(),
+        added,
+    ];
+    whole.concat()
+}
+
+/// A guard that was confirmed and one that is not listed any more, and a relay of the second layer.
+fn old_paths() -> Vec<u8> {
+    let whole: [&[u8]; 8] = [
+        &[1],
+        &[2],
+        &[4; 32],
+        &[9, 1, 7, 0],
+        &[5; 32],
+        &[8, 0, 1, 9],
+        &[1],
+        &[&[6; 32][..], &[50]].concat(),
+    ];
+    whole.concat()
+}
+
+/// The same in format 2.
+fn new_paths() -> Vec<u8> {
+    let whole: [&[u8]; 9] = [
+        &[2],
+        &[2],
+        &[4; 32],
+        &[9, 1, 7, 0, 1, 7, 0, 0, 0, 0, 0, 0],
+        &[5; 32],
+        &[8, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0],
+        &[1],
+        &[&[6; 32][..], &[50]].concat(),
+        &[0],
+    ];
+    whole.concat()
+}
+
+/// Refused: every beginning of it, and itself with a byte more or another format.
+fn assert_only_whole<T>(old: &[u8], upgrade: impl Fn(&[u8]) -> Option<T>) {
+    assert!(upgrade(old).is_some());
+    for len in 0..old.len() {
+        assert!(upgrade(&old[..len]).is_none(), "{len} of {}", old.len());
+    }
+    assert!(upgrade(&[old, &[0]].concat()).is_none());
+    for format in [0, 3, 4, 0xff] {
+        let mut other = old.to_vec();
+        other[0] = format;
+        assert!(upgrade(&other).is_none(), "format {format}");
+    }
+}
+
+#[test]
+fn a_message_of_format_1_is_held_by_too_few_and_made_now() {
+    let old = message_of(1, &[]);
+    let present = Present::for_test();
+    let new = states::message_3(&old, &present).unwrap();
+    // Too few have it; made at second 1000, given up at 1200; no deposit is due, nothing failed.
+    let added = [0, 0xe8, 0x07, 0xb0, 0x09, 0, 0];
+    assert_eq!(*new, message_of(3, &added));
+    assert_only_whole(&old, |old| states::message_3(old, &present));
+}
+
+#[test]
+fn a_message_of_format_2_stays_held_by_enough_and_is_made_now() {
+    // No, since second 300, and the last attempt.
+    for enough in [&[0][..], &[1, 0xac, 0x02], &[2]] {
+        let old = message_of(2, enough);
+        let present = Present::for_test();
+        let new = states::message_3(&old, &present).unwrap();
+        let added = [enough, &[0xe8, 0x07, 0xb0, 0x09, 0, 0]].concat();
+        assert_eq!(*new, message_of(3, &added));
+        assert_only_whole(&old, |old| states::message_3(old, &present));
+    }
+    let present = Present::for_test();
+    assert!(states::message_3(&message_of(2, &[3]), &present).is_none());
+}
+
+#[test]
+fn an_inbox_of_format_2_is_to_be_published() {
+    let old = inbox_of(2, &[]);
+    assert_eq!(*states::inbox_3(&old).unwrap(), inbox_of(3, &[0]));
+    assert_only_whole(&old, states::inbox_3);
+}
+
+#[test] // §6.4(7)
+fn guards_of_format_1_were_tried_if_they_are_confirmed() {
+    let old = old_paths();
+    assert_eq!(*states::paths_2(&old).unwrap(), new_paths());
+    assert_only_whole(&old, states::paths_2);
+}
+
+/// A database that has taken these steps.
+fn database(steps: &[Step]) -> Connection {
+    let connection = Connection::open_in_memory().unwrap();
+    for step in steps {
+        step.take(&connection, &Present::for_test()).unwrap();
+    }
+    connection
+}
+
+/// The tables of a database with their kinds and columns, and its indices with their columns.
+fn made_by(steps: &[Step]) -> Vec<String> {
+    let connection = database(steps);
+    let all = "
+        SELECT 'table', name, wr, strict, NULL, NULL FROM pragma_table_list
+        UNION ALL SELECT t.name, c.name, c.type, c.pk, c.\"notnull\", c.dflt_value
+            FROM pragma_table_list t, pragma_table_xinfo(t.name) c
+        UNION ALL SELECT t.name, i.name, i.\"unique\", i.partial, c.seqno, c.name
+            FROM pragma_table_list t, pragma_index_list(t.name) i, pragma_index_info(i.name) c
+        UNION ALL SELECT name, sql, NULL, NULL, NULL, NULL FROM sqlite_master WHERE type = 'index'
+        UNION ALL SELECT name, sql LIKE '%AUTOINCREMENT%', sql LIKE '%CHECK (%', NULL, NULL, NULL FROM sqlite_master";
+    let mut statement = connection.prepare(all).unwrap();
+    let rows = statement.query_map([], |row| {
+        let values: Result<Vec<_>, _> = (0..6).map(|column| row.get::<_, Value>(column)).collect();
+        Ok(format!("{:?}", values?))
+    });
+    let mut found: Vec<String> = rows.unwrap().map(Result::unwrap).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn a_new_database_is_the_same_as_one_that_was_brought_along() {
+    let new = made_by(&[Step::Tables(SCHEMA)]);
+    assert!(new.len() > 40, "{new:?}");
+    assert_eq!(new, made_by(STEPS));
+}
+
+/// A profile's database, in the folder.
+struct Place {
+    folder: TempDir,
+    key: DatabaseKey,
+}
+
+impl Place {
+    /// With these states, as a program that wrote format 4 left them.
+    fn of_format_4(snapshot: &Snapshot) -> Self {
+        let folder = TempDir::new().unwrap();
+        let key = DatabaseKey::create_file(&folder.path().join("key"), &mut rand::rng()).unwrap();
+        std::fs::write(folder.path().join("db"), b"").unwrap();
+        Database::create(&folder.path().join("db"), &key).unwrap();
+        let place = Self { folder, key };
+        let mut database = place.open(&Present::for_test());
+        let inboxes = snapshot.inboxes.iter().cloned();
+        let outbox = snapshot.outbox.iter().cloned();
+        let paths = snapshot.paths.iter().cloned();
+        let ops: Vec<_> = inboxes
+            .map(|(name, state)| StoreOp::PutInbox { name, state })
+            .chain(outbox.map(|(id, state)| StoreOp::PutOutbox { id, state }))
+            .chain(paths.map(StoreOp::PutPaths))
+            // Another state whose first byte is 1.
+            .chain([StoreOp::PutClock(vec![1, 0, 0])])
+            .collect();
+        assert!(database.apply(&ops).iter().all(Result::is_ok));
+        database.set_schema_version(4);
+        place
+    }
+
+    fn open(&self, present: &Present) -> Database {
+        Database::open(&self.folder.path().join("db"), &self.key, present).unwrap()
+    }
+
+    fn snapshot(&self, present: &Present) -> Snapshot {
+        self.open(present).snapshot(WallTime(0)).unwrap()
+    }
+}
+
+fn snapshot_of(inbox: Vec<u8>, message: Vec<u8>, paths: Vec<u8>) -> Snapshot {
+    Snapshot {
+        inboxes: vec![("help".to_owned(), Zeroizing::new(inbox))],
+        outbox: vec![(ID, Zeroizing::new(message))],
+        paths: Some(paths),
+        ..Snapshot::default()
+    }
+}
+
+/// What the core says of it.
+fn fault(snapshot: Snapshot) -> Option<SnapshotFault> {
+    let moment = Moment {
+        now: umbel_proto::time::Instant::default(),
+        wall: WallTime(1000),
+    };
+    Core::new(
+        Network::local(),
+        Vec::new(),
+        snapshot,
+        moment,
+        &mut rand::rng(),
+    )
+    .err()
+}
+
+#[test]
+fn rows_of_a_database_of_format_4_are_upgraded_once() {
+    let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
+    let place = Place::of_format_4(&old);
+    let first = place.snapshot(&Present::for_test());
+    assert_eq!(*first.inboxes[0].1, inbox_of(3, &[0]));
+    assert_eq!(first.paths, Some(new_paths()));
+    assert_eq!(first.clock, Some(vec![1, 0, 0]));
+
+    let later = Present {
+        wall: WallTime(9000),
+        ..Present::for_test()
+    };
+    let second = place.snapshot(&later);
+    let params = &Network::local().params;
+    let (id, state) = &second.outbox[0];
+    let read = read_outbox_message(*id, state, params, later.wall).unwrap();
+    let times = (read.entry.created_at, read.entry.expires_at);
+    assert_eq!(times, (WallTime(1000), WallTime(1200)), "it ages");
+    assert_eq!((read.body.as_slice(), read.entry.holders), (&b"hi"[..], 1));
+    assert_eq!(fault(second), None);
+}
+
+#[test]
+fn rows_that_are_of_todays_format_already_stay_as_they_are() {
+    let states = (
+        inbox_of(3, &[5]),
+        message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
+        new_paths(),
+    );
+    let place = Place::of_format_4(&snapshot_of(
+        states.0.clone(),
+        states.1.clone(),
+        states.2.clone(),
+    ));
+    let snapshot = place.snapshot(&Present::for_test());
+    assert_eq!(*snapshot.inboxes[0].1, states.0);
+    assert_eq!(*snapshot.outbox[0].1, states.1);
+    assert_eq!(snapshot.paths, Some(states.2));
+    assert_eq!(fault(snapshot), None);
+}
+
+#[test]
+fn a_damaged_row_is_kept_as_it_is_and_named() {
+    let cut = |mut bytes: Vec<u8>| {
+        bytes.pop();
+        bytes
+    };
+    let (inbox, message, paths) = (inbox_of(2, &[]), message_of(1, &[]), old_paths());
+    let cases = [
+        (
+            snapshot_of(cut(inbox.clone()), message.clone(), paths.clone()),
+            SnapshotFault::Inbox("help".to_owned()),
+        ),
+        (
+            snapshot_of(inbox.clone(), cut(message.clone()), paths.clone()),
+            SnapshotFault::Outbox(ID),
+        ),
+        (
+            snapshot_of(inbox, message, cut(paths)),
+            SnapshotFault::Paths,
+        ),
+    ];
+    for (old, expected) in cases {
+        let new = Place::of_format_4(&old).snapshot(&Present::for_test());
+        match &expected {
+            SnapshotFault::Inbox(_) => assert_eq!(new.inboxes, old.inboxes),
+            SnapshotFault::Outbox(_) => assert_eq!(new.outbox, old.outbox),
+            _ => assert_eq!(new.paths, old.paths),
+        }
+        assert_eq!(fault(new), Some(expected));
+    }
+}
