@@ -302,6 +302,10 @@ impl From<DatabaseError> for Failure {
             }
             DatabaseError::OutOfMemory => MEMORY_HINT,
             DatabaseError::SchemaTooNew { .. } => "use the newer umbel that wrote it",
+            DatabaseError::InUse => "end every other umbel that uses the profile, then try again",
+            DatabaseError::Lock(source) => {
+                system_hint(source, "check the permissions of the profile's directory")
+            }
             DatabaseError::Unwritable(fault) => store_hint(*fault),
             DatabaseError::Sqlite { .. } => match error.fault() {
                 StoreFault::Failed => {

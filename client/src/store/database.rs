@@ -4,10 +4,13 @@
 //! Owns the SQL. Decides nothing: stored values are opaque here, except for the inbox of a message.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+};
 use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
@@ -15,8 +18,8 @@ use zeroize::Zeroizing;
 
 use super::files;
 use super::key::DatabaseKey;
-use super::lock::Lock;
-use super::migrate::{self, Present};
+use super::lock::{Lock, LockFile};
+use super::migrate::{self, Present, Step};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
@@ -57,6 +60,10 @@ pub enum DatabaseError {
         /// The newest this program knows.
         known: u32,
     },
+    /// It has an older format, and a program that may know only that is using it.
+    InUse,
+    /// Its lock can't be taken, to bring it to today's format.
+    Lock(io::Error),
     /// SQLite says no.
     Sqlite {
         /// The operation that failed.
@@ -120,6 +127,10 @@ impl fmt::Display for DatabaseError {
                     "the profile was written by a newer umbel (schema {found}, this one knows {known})"
                 )
             }
+            Self::InUse => f.write_str(
+                "the profile has an older format, and another umbel is using it, perhaps an older one",
+            ),
+            Self::Lock(error) => write!(f, "could not lock the profile: {error}"),
             Self::Sqlite { doing, source } => write!(f, "could not {doing}: {source}"),
         }
     }
@@ -129,11 +140,13 @@ impl std::error::Error for DatabaseError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Sqlite { source, .. } => Some(source),
+            Self::Lock(error) => Some(error),
             Self::WrongKey
             | Self::Damaged { .. }
             | Self::OutOfMemory
             | Self::Unwritable(_)
-            | Self::SchemaTooNew { .. } => None,
+            | Self::SchemaTooNew { .. }
+            | Self::InUse => None,
         }
     }
 }
@@ -258,7 +271,7 @@ impl Database {
             unwritable: None,
             lock: None,
         };
-        database.migrate(present)?;
+        database.migrate(path, present)?;
         Ok(database)
     }
 
@@ -313,7 +326,8 @@ impl Database {
         }
     }
 
-    fn migrate(&mut self, present: &Present) -> Result<(), DatabaseError> {
+    /// Only while nobody else uses the profile: an older program writes states of its own format.
+    fn migrate(&mut self, path: &Path, present: &Present) -> Result<(), DatabaseError> {
         if version(&self.connection)? == migrate::VERSION {
             return Ok(());
         }
@@ -332,14 +346,11 @@ impl Database {
         if steps.is_empty() {
             return Ok(());
         }
-        let doing = "bring the profile to today's format";
-        for step in steps {
-            step.take(&transaction, present).doing(doing)?;
-        }
-        transaction
-            .pragma_update(None, "user_version", migrate::VERSION)
-            .doing("note the schema version")?;
-        transaction.commit().doing(doing)
+        let lock_file = LockFile::of(path.parent().unwrap_or(Path::new("")));
+        let alone = lock_file.if_alone(|| take(transaction, steps, present));
+        alone
+            .map_err(DatabaseError::Lock)?
+            .unwrap_or(Err(DatabaseError::InUse))
     }
 
     /// All that the core needs to continue, with the ids of messages received since
@@ -506,6 +517,22 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
     connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .doing("read the profile's schema version")
+}
+
+/// Takes all of these steps or none.
+fn take(
+    transaction: Transaction<'_>,
+    steps: &[Step],
+    present: &Present,
+) -> Result<(), DatabaseError> {
+    let doing = "bring the profile to today's format";
+    for step in steps {
+        step.take(&transaction, present).doing(doing)?;
+    }
+    transaction
+        .pragma_update(None, "user_version", migrate::VERSION)
+        .doing(doing)?;
+    transaction.commit().doing(doing)
 }
 
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {

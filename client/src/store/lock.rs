@@ -76,6 +76,16 @@ impl LockFile {
         Ok(())
     }
 
+    /// Does this if no other process uses the profile. None begins meanwhile. `None` if one does.
+    pub(super) fn if_alone<T>(&self, act: impl FnOnce() -> T) -> io::Result<Option<T>> {
+        let Some(_lock) = self.try_take()? else {
+            return Ok(None);
+        };
+        let mut done = None;
+        self.if_no_guests(|| done = Some(act()))?;
+        Ok(done)
+    }
+
     /// The process that noted itself when it took the lock; `None` if none did.
     pub(crate) fn holder(&self) -> Option<u32> {
         let mut text = String::new();

@@ -5,8 +5,9 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::network::Network;
 use umbel_proto::time::Moment;
 
-use super::super::Database;
 use super::super::key::DatabaseKey;
+use super::super::lock::LockFile;
+use super::super::{Database, DatabaseError};
 use super::*;
 use crate::core::io::{Snapshot, StoreOp};
 use crate::core::{Core, SnapshotFault, read_outbox_message};
@@ -230,7 +231,11 @@ impl Place {
     }
 
     fn open(&self, present: &Present) -> Database {
-        Database::open(&self.folder.path().join("db"), &self.key, present).unwrap()
+        self.try_open(present).unwrap()
+    }
+
+    fn try_open(&self, present: &Present) -> Result<Database, DatabaseError> {
+        Database::open(&self.folder.path().join("db"), &self.key, present)
     }
 
     fn snapshot(&self, present: &Present) -> Snapshot {
@@ -334,5 +339,62 @@ fn a_damaged_row_is_kept_as_it_is_and_named() {
             _ => assert_eq!(new.paths, old.paths),
         }
         assert_eq!(fault(new), Some(expected));
+    }
+}
+
+#[test]
+fn a_step_that_fails_leaves_everything_as_it_was() {
+    let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
+    let place = Place::of_format_4(&old);
+    let current = || {
+        let connection = Connection::open(place.folder.path().join("db")).unwrap();
+        connection.execute_batch(&place.key.pragma()).unwrap();
+        connection
+    };
+    // The paths are rewritten last.
+    let stop = "CREATE TRIGGER stop BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END";
+    current().execute_batch(stop).unwrap();
+    let failed = place.try_open(&Present::for_test()).map(drop);
+    assert!(matches!(failed, Err(DatabaseError::Sqlite { .. })));
+    let before = current();
+    let state = |sql: &str| before.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0));
+    assert_eq!(
+        state("SELECT state FROM inboxes").unwrap(),
+        *old.inboxes[0].1
+    );
+    assert_eq!(state("SELECT state FROM outbox").unwrap(), *old.outbox[0].1);
+    before.execute_batch("DROP TRIGGER stop").unwrap();
+    drop(before);
+    assert_eq!(fault(place.snapshot(&Present::for_test())), None);
+}
+
+#[test]
+fn an_old_profile_is_left_alone_while_another_process_uses_it() {
+    let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
+    let place = Place::of_format_4(&old);
+    let lock_file = LockFile::of(place.folder.path());
+    let is_in_use = || {
+        let opened = place.try_open(&Present::for_test()).map(drop);
+        matches!(opened, Err(DatabaseError::InUse))
+    };
+    let driver = lock_file.try_take().unwrap();
+    assert!(is_in_use());
+    drop(driver);
+    let guest = lock_file.be_present().unwrap();
+    assert!(is_in_use());
+    drop(guest);
+    assert_eq!(fault(place.snapshot(&Present::for_test())), None);
+}
+
+#[test]
+fn two_that_open_an_old_profile_at_once_both_open_it() {
+    let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
+    for _ in 0..10 {
+        let place = Place::of_format_4(&old);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| drop(place.open(&Present::for_test())));
+            }
+        });
     }
 }
