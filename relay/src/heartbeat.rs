@@ -166,8 +166,8 @@ mod tests {
 
     use super::*;
     use crate::control::io::ControlStats;
-    use crate::net::Shared;
     use crate::net::plane::Ask;
+    use crate::net::{Clock, Shared};
 
     fn pulse(control: ControlStats, up: u64) -> String {
         let stats = Stats {
@@ -246,7 +246,8 @@ mod tests {
     fn source_of(control: ControlStats) -> StatsSource {
         let network = Network::local();
         let hello = Hello::of_client(network.id, WallTime(0));
-        let (shared, _) = Shared::new(network, SigningKey::from_seed(&[1; 32]), 1 << 20, hello);
+        let identity = SigningKey::from_seed(&[1; 32]);
+        let (shared, _) = Shared::new(network, identity, 1 << 20, hello, Clock::start());
         let (asks, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {

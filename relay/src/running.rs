@@ -25,7 +25,7 @@ use crate::error::{InitError, StartError};
 use crate::heartbeat;
 use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
-use crate::net::plane::{Ask, Inputs, Plane};
+use crate::net::plane::{Ask, ControlPlane, Inputs};
 use crate::net::{Clock, Shared, selfcheck};
 use crate::store::Store;
 use crate::store::keys::{self, KeyError};
@@ -172,8 +172,13 @@ impl Relay {
         check_addresses(&control.hello(moment.wall), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
         let memory_budget = config.memory_budget_bytes / 2;
-        let (shared, reports) =
-            Shared::new(network, identity, memory_budget, control.hello(moment.wall));
+        let (shared, reports) = Shared::new(
+            network,
+            identity,
+            memory_budget,
+            control.hello(moment.wall),
+            clock,
+        );
 
         let (stop, stopped) = watch::channel(false);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -183,10 +188,9 @@ impl Relay {
             asks: asked,
             stop: stopped.clone(),
         };
-        let plane = Plane::new(
+        let plane = ControlPlane::new(
             control,
             Arc::clone(&shared),
-            clock,
             (opened.store, opened.untaken),
             config.seeds.clone(),
             inputs,

@@ -34,8 +34,7 @@ mod wake;
 
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{NetView, Unverified};
-use umbel_proto::handshake::HopTarget;
+use umbel_proto::directory::NetView;
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -212,10 +211,11 @@ impl Core {
         self.look_awake(moment, rng);
         self.look_at_clock(moment);
         let was_cut_off = self.pool.guard_in_use().is_none();
-        let Hello {
-            descriptor, clock, ..
-        } = hello;
-        let target = descriptor.and_then(|bytes| self.learn_peer(moment.wall, relay, &bytes));
+        let shown = hello.descriptor_of(&relay); // §2.4(6)
+        let target = shown.and_then(|descriptor| self.shared.learn(moment.wall, descriptor));
+        if target.is_some() {
+            self.look_at_view(moment.wall);
+        }
         let mut cx = self.shared.context(moment, rng);
         if self.is_stopped {
             cx.out.links.push_back(LinkOp::Close(link));
@@ -226,7 +226,7 @@ impl Core {
             link,
             relay,
             target,
-            PeerClock::said(moment.now, clock),
+            PeerClock::said(moment.now, hello.clock),
         );
         self.sync.on_link_up(moment.now);
         self.drive(moment, rng);
@@ -413,16 +413,6 @@ impl Core {
     /// The relays this client knows.
     pub const fn view(&self) -> &NetView {
         self.shared.book.view()
-    }
-
-    /// Takes the descriptor that a peer showed of itself. How to begin a circuit there, if it is good.
-    fn learn_peer(&mut self, wall: WallTime, relay: RelayId, bytes: &[u8]) -> Option<HopTarget> {
-        let shown = Unverified::decode(bytes)
-            .ok()
-            .filter(|shown| shown.relay() == relay)?;
-        let target = self.shared.learn(wall, shown)?;
-        self.look_at_view(wall);
-        Some(target)
     }
 
     fn look_at_clock(&mut self, moment: Moment) {

@@ -157,6 +157,7 @@ impl Shared {
         identity: SigningKey,
         memory_budget: usize,
         hello: Hello,
+        clock: Clock,
     ) -> (Arc<Self>, mpsc::Receiver<LinkReport>) {
         let (control, reports) = mpsc::channel(REPORTS_MAX);
         let shared = Self {
@@ -169,7 +170,7 @@ impl Shared {
             control,
             hello: Mutex::new(hello),
             twin: Mutex::new(Repeated::new(MINUTE)),
-            clock: Clock::start(),
+            clock,
             next_link: AtomicU64::new(1),
         };
         (Arc::new(shared), reports)

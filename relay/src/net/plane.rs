@@ -19,6 +19,7 @@ use tokio::time::{sleep_until, timeout};
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
@@ -34,11 +35,11 @@ use crate::store::{NotTaken, Store};
 const REPORTS_BATCH: usize = 64;
 /// Most handshakes answered by one job.
 const JOB_WORKS: usize = 8;
-/// How long links may take to send what waits when the relay stops.
-const STOPPING_MAX: Duration = Duration::from_secs(3);
+/// How long links may take when the relay stops: to send what waits, then to end TLS (§2.6(4)).
+const STOPPING_MAX: Duration = LINK_CLOSING_MAX.saturating_mul(2);
 
 /// The control plane and all that it reaches.
-pub(crate) struct Plane {
+pub(crate) struct ControlPlane {
     control: Control,
     shared: Arc<Shared>,
     clock: Clock,
@@ -87,12 +88,11 @@ enum Input {
     Stop,
 }
 
-impl Plane {
-    /// A control plane that was just made, at the beginning of its `clock`.
+impl ControlPlane {
+    /// A control plane that was just made.
     pub(crate) fn new(
         control: Control,
         shared: Arc<Shared>,
-        clock: Clock,
         (store, untaken): (Store, mpsc::UnboundedSender<Vec<StoreDone>>),
         seeds: Vec<Peer>,
         inputs: Inputs,
@@ -100,7 +100,7 @@ impl Plane {
         let spare_cells = CellCache::new(Arc::clone(&shared.pool));
         Self {
             control,
-            clock,
+            clock: shared.clock,
             rng: rand::make_rng(),
             links: HashMap::new(),
             store,

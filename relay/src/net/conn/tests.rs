@@ -19,6 +19,7 @@ use umbel_proto::time::WallTime;
 use super::*;
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, Next, TableUpdate};
+use crate::net::Clock;
 
 fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
     shared_with(1 << 30)
@@ -33,6 +34,7 @@ fn shared_with(memory_budget: usize) -> (Arc<Shared>, mpsc::Receiver<LinkReport>
         SigningKey::from_seed(&[1; 32]),
         memory_budget,
         hello,
+        Clock::start(),
     )
 }
 
