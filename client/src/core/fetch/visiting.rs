@@ -120,7 +120,7 @@ impl Visiting {
         let subscribes = self.subscribes(is_interactive) && self.yields_until <= cx.now;
         if subscribes && self.subscription.is_none() {
             if is_due && self.fetch.is_none() {
-                self.subscribe(cx, requests, name, queue);
+                self.begin_subscription(cx, requests, name, queue);
             }
             return;
         }
@@ -130,7 +130,7 @@ impl Visiting {
         let is_wanted =
             is_due || ((self.has_more || self.has_to_remove(&cx.network.params)) && may_go_on);
         if is_wanted {
-            self.fetch(cx, requests, name, queue);
+            self.begin_fetch(cx, requests, name, queue);
         }
     }
 
@@ -139,7 +139,13 @@ impl Visiting {
         is_interactive && self.is_current && self.may_subscribe
     }
 
-    fn subscribe(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
+    fn begin_subscription(
+        &mut self,
+        cx: &Context<'_>,
+        requests: &mut Requests,
+        name: &str,
+        queue: QueueId,
+    ) {
         self.subscription = Some(Subscription {
             since: cx.now,
             has_answered: false,
@@ -162,7 +168,13 @@ impl Visiting {
     }
 
     /// Removes what is durable here; asks for more unless a subscription brings it.
-    fn fetch(&mut self, cx: &Context<'_>, requests: &mut Requests, name: &str, queue: QueueId) {
+    fn begin_fetch(
+        &mut self,
+        cx: &Context<'_>,
+        requests: &mut Requests,
+        name: &str,
+        queue: QueueId,
+    ) {
         let wants_records = self.has_more || self.subscription.is_none();
         let bytes_max = if wants_records { FETCH_BYTES_MAX } else { 0 };
         let count = self.remove.len().min(REMOVE_MAX);
