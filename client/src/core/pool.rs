@@ -285,7 +285,7 @@ impl Pool {
         true
     }
 
-    /// The requests whose answers are late, with their circuits: destroy those.
+    /// Requests whose answers are late, each with its circuit, which the caller closes.
     pub(super) fn take_late(&mut self, now: Instant) -> Vec<(AskId, CircuitKey)> {
         let mut late = Vec::new();
         for (&key, circuit) in &mut self.circuits {

@@ -427,19 +427,19 @@ impl Requests {
         overdue.extend(late.map(|(id, circuit)| (id, Some(circuit))));
         overdue.sort_unstable();
         for (id, late_on) in overdue {
+            // The circuit is closed even if its asker is gone: its last hop fell silent.
+            if let Some(circuit) = late_on {
+                pool.on_unanswered(cx, circuit);
+            }
             let Some(ask) = self.asks.get(&id) else {
                 continue;
             };
-            let (fault, is_held) = (ask.fault, ask.is_held(cx));
-            match late_on {
-                None => self.fail(id, fault, answers),
-                Some(circuit) => {
-                    if !is_held {
-                        self.fail(id, AskFault::Silent, answers);
-                    }
-                    pool.on_unanswered(cx, circuit);
-                }
+            let is_late = late_on.is_some();
+            if is_late && ask.is_held(cx) {
+                continue;
             }
+            let fault = if is_late { AskFault::Silent } else { ask.fault };
+            self.fail(id, fault, answers);
         }
     }
 

@@ -333,3 +333,19 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
         "after the last page too"
     );
 }
+
+#[test]
+fn a_late_request_closes_its_circuit_also_when_its_asker_is_gone() {
+    let mut bench = Bench::new(true);
+    bench.run(Vec::new());
+    assert_eq!(bench.requests.len(), 1, "it was asked, and is silent");
+    bench.core.requests.forget_sync(id(bench.asked));
+    let late_at = bench.now + Network::local().params.request_timeout;
+    while bench.now < late_at {
+        assert_eq!(bench.destroyed, None);
+        bench.now = bench.now + Duration::from_secs(1); // a longer step would be a sleep
+        bench.core.handle_timeout(at(bench.now), &mut bench.rng);
+        bench.run(Vec::new());
+    }
+    assert_eq!(bench.destroyed, Some(DestroyReason::Finished));
+}
