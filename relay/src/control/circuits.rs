@@ -59,8 +59,8 @@ enum End {
     Prev(CircuitKey),
     /// A circuit's end away from its origin.
     Next(CircuitKey),
-    /// A circuit of our own.
-    Own(ExchangeId),
+    /// The circuit of an exchange, which begins here.
+    Exchange(ExchangeId),
 }
 
 /// All circuits of a relay.
@@ -76,7 +76,7 @@ pub(super) struct Circuits {
 }
 
 impl Circuits {
-    /// Takes a cell that makes or ends a circuit, or belongs to one of our own.
+    /// Takes a cell that makes or ends a circuit, or belongs to an exchange.
     pub(super) fn handle_cell(&mut self, cx: &mut Context<'_>, link: LinkId, cell: Cell) {
         let Ok((Some(circ), command)) = cell.header() else {
             return cx.break_link(link);
@@ -90,8 +90,8 @@ impl Circuits {
                 cx.out.tables.push_back((link, TableUpdate::Remove(circ)));
                 self.on_end_gone(cx, (link, circ), end, DestroyReason::Finished);
             }
-            (Command::Created | Command::Relay, Some(End::Own(exchange))) => {
-                cx.signal(Signal::OwnCell {
+            (Command::Created | Command::Relay, Some(End::Exchange(exchange))) => {
+                cx.signal(Signal::ExchangeCell {
                     exchange,
                     command,
                     cell,
@@ -236,16 +236,16 @@ impl Circuits {
         }
     }
 
-    /// Gives a circuit of our own its end on a link; `None` when the link is gone.
-    pub(super) fn begin_own(
+    /// Gives the circuit of an exchange its end on a link; `None` when the link is gone.
+    pub(super) fn begin_exchange(
         &mut self,
         cx: &mut Context<'_>,
         link: LinkId,
         exchange: ExchangeId,
     ) -> Option<CircId> {
         let circ = self.new_circ(cx, link)?;
-        self.ends.insert((link, circ), End::Own(exchange));
-        cx.out.tables.push_back((link, TableUpdate::Own(circ)));
+        self.ends.insert((link, circ), End::Exchange(exchange));
+        cx.out.tables.push_back((link, TableUpdate::Exchange(circ)));
         Some(circ)
     }
 
@@ -469,7 +469,7 @@ impl Circuits {
         reason: DestroyReason,
     ) {
         match end {
-            End::Own(exchange) => cx.signal(Signal::OwnGone(exchange)),
+            End::Exchange(exchange) => cx.signal(Signal::ExchangeGone(exchange)),
             End::Prev(key) => self.on_prev_gone(cx, key, reason),
             End::Next(key) => self.on_next_gone(cx, key, gone, reason),
         }

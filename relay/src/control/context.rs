@@ -78,14 +78,14 @@ pub(super) enum Signal {
     Said(CircuitKey),
     /// A circuit that ended here is gone: nobody waits for its answers.
     Gone(CircuitKey),
-    /// A cell came on a circuit of our own.
-    OwnCell {
+    /// A cell came on the circuit of an exchange.
+    ExchangeCell {
         exchange: ExchangeId,
         command: Command,
         cell: Cell,
     },
-    /// A circuit of our own is gone.
-    OwnGone(ExchangeId),
+    /// The circuit of an exchange is gone.
+    ExchangeGone(ExchangeId),
     /// Discovery wants a link to this relay.
     Dial(RelayId),
     /// There is no open link to this relay any more.

@@ -277,7 +277,7 @@ impl Exchange {
     ) -> Option<Self> {
         let target = cx.view().get(&relay)?.hop_target();
         let link = cx.links.toward(&relay)?;
-        let circ = circuits.begin_own(cx, link, id)?;
+        let circ = circuits.begin_exchange(cx, link, id)?;
         let circuit = RequestCircuit::create(&cx.config.network.id, &target, cx.rng);
         Some(Self {
             relay,

@@ -81,7 +81,7 @@ impl Relay {
         };
         assert!(matches!(
             self.bench.shared.out.tables.pop_front(),
-            Some((on, TableUpdate::Own(own))) if (on, own) == (link, circ)
+            Some((on, TableUpdate::Exchange(begun))) if (on, begun) == (link, circ)
         ));
         circ
     }
@@ -119,12 +119,12 @@ impl Relay {
         self.discovery.exchanges.is_empty() && self.circuits.end_count() == 0
     }
 
-    /// Passes on signals about circuits of our own.
+    /// Passes on signals about circuits of exchanges.
     fn settle(&mut self) {
         for signal in self.bench.signals() {
             match signal {
-                Signal::OwnGone(id) => self.discovery.handle_circuit_gone(id),
-                Signal::OwnCell {
+                Signal::ExchangeGone(id) => self.discovery.handle_circuit_gone(id),
+                Signal::ExchangeCell {
                     exchange,
                     command,
                     cell,

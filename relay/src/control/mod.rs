@@ -447,7 +447,7 @@ impl Control {
             Signal::GaveUp { circuit, relay } => self.dialling.forget(&relay, circuit),
             Signal::Said(circuit) => self.serve(moment, circuit, rng),
             Signal::Gone(circuit) => self.services.forget_circuit(circuit),
-            Signal::OwnCell {
+            Signal::ExchangeCell {
                 exchange,
                 command,
                 cell,
@@ -456,7 +456,7 @@ impl Control {
                 self.discovery
                     .handle_cell(&mut cx, circuits, exchange, command, cell);
             }
-            Signal::OwnGone(exchange) => self.discovery.handle_circuit_gone(exchange),
+            Signal::ExchangeGone(exchange) => self.discovery.handle_circuit_gone(exchange),
             Signal::Dial(relay) => {
                 if self.dialling.dial(&mut cx, relay).is_err() {
                     self.discovery.handle_dial_failed(relay);
