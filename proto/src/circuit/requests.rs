@@ -66,7 +66,7 @@ pub struct RequestCircuit<W> {
 
 struct Waiting<W> {
     who: W,
-    /// When the next frame is late; `None` when it may take any time.
+    /// When the first frame is late; `None` once it came, or if it may take any time.
     due_at: Option<Instant>,
 }
 
@@ -158,7 +158,7 @@ impl<W> RequestCircuit<W> {
         }
     }
 
-    /// Gives all requests that are in flight until this time at least: the machine slept.
+    /// The machine slept: no request in flight is late before `until`.
     pub fn postpone(&mut self, until: Instant) {
         let queued = self.queued.iter_mut().map(|(waiting, ..)| waiting);
         for waiting in queued.chain(self.waiting.values_mut()) {

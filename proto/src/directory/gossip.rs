@@ -44,7 +44,7 @@ pub enum Out {
         exchange: ExchangeId,
         /// To whom.
         relay: RelayId,
-        /// When an exchange that is not over has failed.
+        /// When the exchange fails if it is not over by then.
         due_at: Instant,
     },
     /// Ask the directory service at the end of this exchange's circuit; answered by

@@ -48,7 +48,7 @@ enum State {
         /// The next hop, while that is being made.
         extending: Option<Extending>,
     },
-    /// It continues.
+    /// It continues at the next relay.
     Joined { next: (LinkId, CircId) },
 }
 

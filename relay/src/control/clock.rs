@@ -13,7 +13,7 @@ use super::io::News;
 /// the next sweep does.
 const JUDGED_AT_ONCE_MAX: usize = 16;
 
-/// From this many known relays on, it is our clock that is wrong.
+/// With this many known relays agreeing, our clock is the wrong one.
 const VOTES_SURE: usize = 3;
 
 /// A changed verdict counts once it has held for this long: links that come and go do not make the

@@ -21,7 +21,7 @@ pub(super) enum Saving {
     Due(Instant),
     /// It was asked last under this ticket.
     Storing(StoreTicket),
-    /// It has.
+    /// The store has it as it is here.
     Saved,
 }
 

@@ -1,7 +1,8 @@
 //! The services at the end of a circuit (docs/protocol.md §7.2, §8.4, §10).
 //!
 //! All have one shape: a service takes a request ([`Request`]) and answers it now, or later by a
-//! [`LateAnswer`]; it hears of what was stored for it, and of requests that nobody waits for.
+//! [`LateAnswer`], after it learns what the store did for it. The mailbox service alone is also told
+//! when nobody waits for a request any more.
 //! Here is who waits: one table, with an entry for each stream whose request is unanswered or whose
 //! origin has not finished. A stream carries one request, so circuit and stream name it.
 
