@@ -139,6 +139,12 @@ impl Queue {
             .collect();
         snapshot
     }
+
+    fn remove_records(&mut self, seqs: &[u64]) {
+        let is_kept = |seq: &u64| !seqs.contains(seq);
+        self.snapshot.records.retain(|entry| is_kept(&entry.seq));
+        self.bodies.retain(|seq, _| is_kept(seq));
+    }
 }
 
 impl Committed {
@@ -208,28 +214,15 @@ impl Committed {
                 body,
                 ..
             } => {
-                let Some(kept) = self.queues.get_mut(&queue) else {
-                    return Outcome::Failed;
-                };
-                let len = body.len();
-                kept.snapshot.records.push(RecordEntry {
+                let entry = RecordEntry {
                     seq,
                     record,
-                    len,
+                    len: body.len(),
                     expires_at,
-                });
-                kept.bodies.insert(seq, body);
-            }
-            HolderOp::ReadRecords { queue, seqs, .. } => {
-                let Some(kept) = self.queues.get(&queue) else {
-                    return Outcome::Failed;
                 };
-                let bodies: Option<Vec<ByteBuf>> = seqs
-                    .iter()
-                    .map(|seq| kept.bodies.get(seq).cloned())
-                    .collect();
-                return bodies.map_or(Outcome::Failed, Outcome::Records);
+                return self.put_record(queue, entry, body);
             }
+            HolderOp::ReadRecords { queue, seqs, .. } => return self.read_records(queue, &seqs),
             HolderOp::RemoveRecords {
                 queue,
                 seqs,
@@ -237,21 +230,37 @@ impl Committed {
                 forget,
                 ..
             } => {
-                let Some(kept) = self.queues.get_mut(&queue) else {
-                    return Outcome::Done;
-                };
-                kept.snapshot
-                    .records
-                    .retain(|entry| !seqs.contains(&entry.seq));
-                kept.bodies.retain(|seq, _| !seqs.contains(seq));
-                kept.removed.extend(remember);
-                kept.removed.retain(|id, _| !forget.contains(id));
+                if let Some(kept) = self.queues.get_mut(&queue) {
+                    kept.remove_records(&seqs);
+                    kept.removed.extend(remember);
+                    kept.removed.retain(|id, _| !forget.contains(id));
+                }
             }
             HolderOp::RemoveQueue { queue, .. } => {
                 self.queues.remove(&queue);
             }
         }
         Outcome::Done
+    }
+
+    fn put_record(&mut self, queue: QueueId, entry: RecordEntry, body: ByteBuf) -> Outcome {
+        let Some(kept) = self.queues.get_mut(&queue) else {
+            return Outcome::Failed;
+        };
+        kept.bodies.insert(entry.seq, body);
+        kept.snapshot.records.push(entry);
+        Outcome::Done
+    }
+
+    fn read_records(&self, queue: QueueId, seqs: &[u64]) -> Outcome {
+        let Some(kept) = self.queues.get(&queue) else {
+            return Outcome::Failed;
+        };
+        let bodies: Option<Vec<ByteBuf>> = seqs
+            .iter()
+            .map(|seq| kept.bodies.get(seq).cloned())
+            .collect();
+        bodies.map_or(Outcome::Failed, Outcome::Records)
     }
 
     /// Makes a queue, or changes one that is there: its records stay.
