@@ -110,6 +110,35 @@ fn a_replayed_cell_is_never_taken() {
     assert!(noticed >= 16, "copies were noticed only {noticed} times");
 }
 
+#[test]
+fn a_copy_that_waits_in_a_relay_that_crashes_is_lost_and_counted() {
+    let mut world = World::new(65).relays(8).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    listen(&mut world, true);
+    world.run_for(Duration::from_secs(3));
+    world.network().cell_time = Duration::from_millis(5);
+    for number in 0..8 {
+        world.relay(RelayName(number)).adversary = Some(Adversary::new(Tampering::Replay, 40));
+    }
+    world.send(ALICE, &address, vec![9; 30_000]);
+    let waiting = |world: &World| {
+        let mut relays = world.all_relays().iter();
+        relays.position(|relay| relay.waiting_copies() > 0)
+    };
+    world.expect_within(Duration::from_secs(60), |world| waiting(world).is_some());
+    let name = RelayName(waiting(&world).unwrap());
+    let waited = world.relay(name).waiting_copies();
+    let fates_before = world.copies.len();
+    world.crash_relay(name);
+    let lost = &world.copies[fates_before..];
+    assert_eq!(lost, vec![CopyFate::Lost; waited]);
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(waiting(&world), None);
+    let adversaries = world.all_relays().iter().flat_map(|relay| &relay.adversary);
+    let made: usize = adversaries.map(|adversary| adversary.tampered).sum();
+    assert_eq!(world.copies.len(), made, "each copy has one fate");
+}
+
 #[test] // §3.1: what is missing shows with the next cell, or by the client's timeout
 fn dropped_and_reordered_cells_delay_and_lose_nothing() {
     for kind in [Tampering::Drop, Tampering::Reorder] {

@@ -240,6 +240,12 @@ impl SimRelay {
         live.map_or(0, |live| live.sending.waiting_cells())
     }
 
+    /// How many of these cells were sent before.
+    pub fn waiting_copies(&self) -> usize {
+        let live = self.live.as_ref();
+        live.map_or(0, |live| live.sending.waiting_copies())
+    }
+
     /// A link's socket takes more, as it was asked to say.
     pub fn wake(&mut self, link: LinkId) {
         if let Some(live) = &mut self.live {

@@ -104,6 +104,11 @@ impl Sending {
         self.links.values().map(|link| link.outgoing.len()).sum()
     }
 
+    /// How many of them were sent before.
+    pub(super) fn waiting_copies(&self) -> usize {
+        self.links.values().map(|link| link.copies.len()).sum()
+    }
+
     /// Queues cells, of which some were sent before. Returns the circuits that overran, too.
     pub(super) fn push(&mut self, link: LinkId, cells: Vec<(Cell, bool)>) -> (Queued, Vec<CircId>) {
         let mut queued = Queued {

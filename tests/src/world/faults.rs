@@ -15,7 +15,9 @@ impl World {
 
     /// Kills a relay, between any write and its commit.
     pub fn crash_relay(&mut self, name: RelayName) {
+        // What waits in its queues dies with it; no queue is left when its links break.
         self.lose_waiting(self.relays[name.0].waiting_cells() as u64);
+        self.lose_copies(self.relays[name.0].waiting_copies());
         self.relays[name.0].crash();
         self.drop_links(Node::Relay(name.0));
         self.touch(Node::Relay(name.0));
