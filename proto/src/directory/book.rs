@@ -180,8 +180,8 @@ impl Book {
     }
 
     /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
-    /// by a wrong clock must not outlast that. It is stored too: a relay that knows no other yet
-    /// then knows after a restart when its book was set up (§8.2(3)).
+    /// by a wrong clock must not outlast that. It is not stored, and begins no setup: a relay that
+    /// knows nobody yet has all of it before it (§8.2(3)).
     ///
     /// # Errors
     /// The first rule that it breaks: others will not believe it.
@@ -192,14 +192,15 @@ impl Book {
         bytes: &[u8],
     ) -> Result<(), DescriptorFault> {
         let descriptor = Unverified::decode(bytes)?.verify(network, wall)?;
-        let relay = descriptor.relay;
-        let past = self.past.remove(&relay).map(|past| past.age);
-        let current = self.view.take(&relay).map(|(_, age)| age);
-        match current.or(past) {
-            Some(age) => self.view.insert_aged(descriptor, age),
-            None => self.view.insert(descriptor, wall),
+        let new = Age {
+            first_seen: wall,
+            setup_at: wall,
         };
-        self.put(relay);
+        let past = self.past.remove(&descriptor.relay).map(|past| past.age);
+        let current = self.view.take(&descriptor.relay).map(|(_, age)| age);
+        let mut age = current.or(past).unwrap_or(new);
+        age.first_seen = age.first_seen.min(wall);
+        self.view.insert_aged(descriptor, age);
         Ok(())
     }
 

@@ -143,9 +143,12 @@ impl Gossip {
         }
     }
 
-    /// There is no link with this relay any more.
-    pub fn handle_unlinked(&mut self, relay: RelayId) {
+    /// There is no link with this relay any more. Once it was the last, the next try comes early.
+    pub fn handle_unlinked(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
         self.linked.remove(&relay);
+        if self.is_alone(known) {
+            self.sync_at = self.sync_at.min(now + ALONE_INTERVAL); // §8.3(9)
+        }
     }
 
     /// This relay can't be dialled.
@@ -319,8 +322,11 @@ impl Gossip {
         if news.is_empty() {
             return;
         }
+        let free = self
+            .linked_in(known)
+            .filter(|relay| !self.is_on(*relay, true));
         let mut is_taken = false;
-        for relay in self.linked_in(known).sample(rng, RUMOUR_FANOUT) {
+        for relay in free.sample(rng, RUMOUR_FANOUT) {
             is_taken |= self.begin(now, relay, known, State::ToPush(news.clone()));
         }
         if is_taken {
@@ -332,7 +338,8 @@ impl Gossip {
     /// circuit can be made to it. Says whether it did.
     fn begin(&mut self, now: Instant, relay: RelayId, known: Known<'_>, state: State) -> bool {
         let is_full = self.exchanges.len() >= EXCHANGES_MAX;
-        if is_full || self.is_on(relay, &state) || known.book.view().get(&relay).is_none() {
+        if is_full || self.is_on(relay, state.is_push()) || known.book.view().get(&relay).is_none()
+        {
             return false;
         }
         let exchange = ExchangeId(self.next_exchange);
@@ -348,9 +355,9 @@ impl Gossip {
 
     /// Whether an exchange of this kind is on with this relay: one that never answers must not
     /// hold every exchange that there may be.
-    fn is_on(&self, relay: RelayId, state: &State) -> bool {
+    fn is_on(&self, relay: RelayId, is_push: bool) -> bool {
         let mut all = self.exchanges.values();
-        all.any(|it| it.relay == relay && it.state.is_push() == state.is_push())
+        all.any(|it| it.relay == relay && it.state.is_push() == is_push)
     }
 
     fn end(&mut self, exchange: ExchangeId, out: Out) {

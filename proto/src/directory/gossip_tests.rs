@@ -172,7 +172,8 @@ impl Gossips {
     fn take_down(&mut self, id: RelayId) {
         self.nodes.get_mut(&id).unwrap().is_up = false;
         for node in self.nodes.values_mut() {
-            node.gossip.handle_unlinked(id);
+            let known = known(&self.network, &node.book);
+            node.gossip.handle_unlinked(self.now, id, known);
         }
     }
 }
@@ -193,11 +194,12 @@ fn a_relay_that_was_away_is_found_again_without_a_seed() {
     let (seed, away) = (all.ids[0], all.ids[7]);
     all.take_down(seed);
     let others: Vec<_> = all.ids.iter().copied().filter(|&it| it != away).collect();
-    let node = all.nodes.get_mut(&away).unwrap();
-    others
-        .iter()
-        .for_each(|&other| node.gossip.handle_unlinked(other));
-    all.pass(interval * 2);
+    let (node, network) = (all.nodes.get_mut(&away).unwrap(), testing::public_network());
+    for &other in &others {
+        let known = known(&network, &node.book);
+        node.gossip.handle_unlinked(all.now, other, known);
+    }
+    all.pass(ALONE_INTERVAL);
     assert!(
         !all.nodes[&away].gossip.linked.is_empty(),
         "it dialled relays of its view"
@@ -339,4 +341,23 @@ fn the_digest_is_of_what_is_known_once_the_circuit_is_there() {
     };
     let answer = reconcile::answer(node.book.view(), &asked);
     assert!(matches!(answer, reconcile::SyncReply::Same), "{answer:?}");
+}
+
+#[test] // §8.3(10)
+fn news_goes_to_those_who_can_take_it_now() {
+    let mut all = Gossips::new(12);
+    let (first, _) = with_news(&mut all);
+    let (network, ids) = (testing::public_network(), all.ids.clone());
+    let node = all.nodes.get_mut(&first).unwrap();
+    let known = known(&network, &node.book);
+    for &other in &ids[1..] {
+        node.gossip.handle_linked(all.now, other, known);
+    }
+    for &silent in &ids[1..9] {
+        node.gossip
+            .begin(all.now, silent, known, State::ToPush(Vec::new()));
+    }
+    node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
+    let asked = std::iter::from_fn(|| node.gossip.poll_out()).skip(8);
+    assert_eq!(asked.count(), RUMOUR_FANOUT, "the three that are free");
 }

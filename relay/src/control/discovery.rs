@@ -61,8 +61,9 @@ impl Discovery {
     }
 
     /// There is no link with this relay any more.
-    pub(super) fn handle_unlinked(&mut self, relay: RelayId) {
-        self.gossip.handle_unlinked(relay);
+    pub(super) fn handle_unlinked(&mut self, cx: &Context<'_>, relay: RelayId) {
+        self.gossip
+            .handle_unlinked(cx.now, relay, known(cx.config, cx.book));
     }
 
     /// This relay can't be dialled.

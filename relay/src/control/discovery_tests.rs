@@ -301,7 +301,8 @@ fn an_exchange_whose_link_is_gone_is_forgotten_and_the_next_begins_anew() {
     let neighbour = relay.bench.shared.links.remove(link).unwrap();
     let mut cx = relay.bench.context();
     relay.circuits.handle_link_down(&mut cx, link);
-    relay.discovery.handle_unlinked(neighbour);
+    let cx = relay.bench.context();
+    relay.discovery.handle_unlinked(&cx, neighbour);
     relay.settle();
     assert!(relay.sent(link).is_empty() && relay.is_quiet());
     relay.bench.pass(Duration::from_secs(3600));

@@ -462,7 +462,7 @@ impl Control {
                     self.discovery.handle_dial_failed(relay);
                 }
             }
-            Signal::Unlinked(relay) => self.discovery.handle_unlinked(relay),
+            Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
             Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),
         }
