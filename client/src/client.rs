@@ -13,11 +13,11 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::Duration;
+use umbel_relay::shell::Clock;
 
 use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
 use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::meeting::{Ground, Member, Told};
-use crate::net::Clock;
 use crate::net::driver::Request;
 use crate::store::{
     Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage,

@@ -47,9 +47,8 @@ pub use client::{
     OpenError, Reach, ReadError, SendError, Sent, StopReason,
 };
 pub use library::{Deleted, Library, Old};
-pub use net::Clock;
 pub use store::{
     BareStore, Claim, ConfigFault, DatabaseError, FilesFault, InitError, NewKey, NewProfile,
     PASSPHRASE_LEN_MIN, Passphrase, Place, Profile, ProfileError, SEEDS_MAX, SeedAdded, SeedError,
-    Seeds, StoredMessage, write_whole,
+    Seeds, StoredMessage,
 };

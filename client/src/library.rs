@@ -8,11 +8,11 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::CLOCK_JUMP_MIN;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
+use umbel_relay::shell::Clock;
 
 use crate::client::{OpenError, restore, to_ground};
 use crate::core::io::{Contact, OutboxMessage, Status};
 use crate::core::{Core, read_outbox_message};
-use crate::net::Clock;
 use crate::store::{Database, DatabaseError, Place, Profile, StoredMessage};
 
 /// An open profile that makes no links and drives nothing.

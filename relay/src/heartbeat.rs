@@ -166,8 +166,9 @@ mod tests {
 
     use super::*;
     use crate::control::io::ControlStats;
+    use crate::net::Shared;
     use crate::net::plane::Ask;
-    use crate::net::{Clock, Shared};
+    use crate::shell::Clock;
 
     fn pulse(control: ControlStats, up: u64) -> String {
         let stats = Stats {

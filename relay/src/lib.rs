@@ -2,7 +2,7 @@
 //!
 //! Two planes, both without IO: [`forward`], which moves cells between links, and [`control`],
 //! which decides everything else. Around them the shell: `net` has the sockets and tasks, [`store`]
-//! the disk. [`Relay`] is all of it, to be run by the `umbel-relay` command or inside another
+//! the disk, and [`shell`] what a client's shell has, too. [`Relay`] is all of it, to be run by the `umbel-relay` command or inside another
 //! program; several can run in one process.
 
 #[expect(clippy::disallowed_methods, reason = "reads the operator's files")]
@@ -29,6 +29,12 @@ mod repeated;
     reason = "starts the shells, holds the lock file"
 )]
 mod running;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: clocks and files"
+)]
+pub mod shell;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,

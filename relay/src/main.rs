@@ -16,6 +16,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use umbel_proto::ids::Peer;
 use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
+use umbel_relay::shell::usage::error_and_hint;
 use umbel_relay::{init, known_peer};
 
 use failure::{Exit, Failure};
@@ -111,8 +112,7 @@ fn main() -> ExitCode {
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }
 
-/// Help and version are not errors; any other message of clap's is, in the form of all our errors:
-/// its first paragraph is the error, the rest is the hint.
+/// Help and version are not errors; any other message of clap's is.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         // If even this can't be written, the exit code says the rest.
@@ -123,22 +123,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
             0
         });
     }
-    let text = error.render().to_string();
-    let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut paragraphs = text
-        .split("\n\n")
-        .map(joined)
-        .filter(|paragraph| !paragraph.is_empty());
-    let said = paragraphs.next().unwrap_or_default();
-    let hints: Vec<String> = paragraphs
-        .map(|hint| {
-            hint.trim_start_matches("tip: ")
-                .trim_end_matches('.')
-                .replace("Usage: ", "usage: ")
-        })
-        .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
-        .collect();
-    Failure::usage(said.trim_start_matches("error: "), hints.join("; ")).report()
+    let (error, hint) = error_and_hint(&error.render().to_string());
+    Failure::usage(error, hint).report()
 }
 
 fn make(dir: &DataDir, network: &str) -> Result<(), Failure> {

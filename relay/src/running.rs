@@ -26,7 +26,9 @@ use crate::heartbeat;
 use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, ControlPlane, Inputs};
-use crate::net::{Clock, Shared, selfcheck};
+use crate::net::{Shared, selfcheck};
+use crate::shell::Clock;
+use crate::shell::files::write_whole;
 use crate::store::Store;
 use crate::store::keys::{self, KeyError};
 
@@ -62,8 +64,12 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
     }
     fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(disk)?;
     // The identity comes last: where there is one, all is there.
-    keys::write_atomically(&data_dir.join(NETWORK_FILE), network.to_toml().as_bytes())
-        .map_err(disk)?;
+    write_whole(
+        &data_dir.join(NETWORK_FILE),
+        network.to_toml().as_bytes(),
+        true,
+    )
+    .map_err(disk)?;
     match keys::create(data_dir) {
         Ok(key) => Ok(key.public().into()),
         Err(KeyError::Io(error)) => Err(disk(error)),
@@ -522,7 +528,7 @@ fn check_addresses(hello: &Hello, network: &Network) -> Result<(), StartError> {
 
 /// For `known_peer`. A relay runs as well without.
 fn remember_address(data_dir: &Path, host_port: &str) {
-    if let Err(error) = keys::write_atomically(&data_dir.join(ADDRESS_FILE), host_port.as_bytes()) {
+    if let Err(error) = write_whole(&data_dir.join(ADDRESS_FILE), host_port.as_bytes(), true) {
         tracing::warn!(%error, "can't note the relay's address in its data directory");
     }
 }

@@ -9,6 +9,7 @@ use umbel_client::{
 };
 use umbel_proto::Violation;
 use umbel_proto::inbox::mailbox::Refusal;
+use umbel_relay::shell::HelloFault;
 
 use super::STEP_MAX;
 
@@ -137,4 +138,13 @@ from_errors! {
     Listen(ListenError),
     Closed(ClientClosed),
     Violation(Violation),
+}
+
+impl From<HelloFault> for BenchError {
+    fn from(fault: HelloFault) -> Self {
+        match fault {
+            HelloFault::Io(error) => error.into(),
+            HelloFault::Violation(violation) => violation.into(),
+        }
+    }
 }

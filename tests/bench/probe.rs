@@ -12,7 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use umbel_client::Clock;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
@@ -23,6 +22,7 @@ use umbel_proto::limits::CELL_LEN;
 use umbel_proto::link::{CircIds, Hello, tls};
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
+use umbel_relay::shell::{Clock, exchange_hello};
 
 use super::{BenchError, Step, within};
 
@@ -68,11 +68,7 @@ impl Probe {
         let ours = Hello::of_client(network.id, wall);
         let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
         let mut stream = Box::new(BufReader::with_capacity(BUFFER_LEN, writer));
-        stream.write_all(ours.encode().as_bytes()).await?;
-        stream.flush().await?;
-        let mut cell = Cell::blank();
-        stream.read_exact(cell.as_bytes_mut()).await?;
-        let theirs = ours.accept(&cell)?;
+        let theirs = exchange_hello(&mut stream, &ours).await?;
         let descriptor = theirs.descriptor.ok_or(BenchError::NoDescriptor)?;
         let verified = Unverified::decode(&descriptor)
             .and_then(|unverified| unverified.verify(&network, wall));

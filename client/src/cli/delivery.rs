@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, is_held_by_enough};
-use umbel_client::{Client, ClientClosed, Clock, NoticeGap, Notices, SendError};
+use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
+use umbel_relay::shell::Clock;
 
 use super::failure::{Exit, Failure};
 use super::session::Session;

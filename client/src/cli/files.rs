@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use umbel_client::write_whole;
+use umbel_relay::shell::files::write_whole;
 
 use super::failure::{Failure, system_hint};
 

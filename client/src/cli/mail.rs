@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::{Clock, Library, ListenError, Old, StoredMessage};
+use umbel_client::{Library, ListenError, Old, StoredMessage};
 use umbel_proto::time::Duration;
+use umbel_relay::shell::Clock;
 
 use super::failure::Failure;
 use super::session::Session;

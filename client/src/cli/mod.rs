@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use umbel_relay::shell::usage::error_and_hint;
 
 use failure::{Exit, Failure};
 use runtime::{block_on, block_on_all_cores};
@@ -163,28 +164,9 @@ fn refuse(error: &clap::Error, is_json: bool) -> ExitCode {
             ExitCode::SUCCESS
         };
     }
-    output::complain(&usage_failure(&error.render().to_string()), is_json);
+    let (error, hint) = error_and_hint(&error.render().to_string());
+    output::complain(&Failure::usage(error, hint), is_json);
     Exit::Usage.into()
-}
-
-/// Clap's message in the form of all our errors: its first paragraph is the error, the rest is the
-/// hint.
-fn usage_failure(text: &str) -> Failure {
-    let joined = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut paragraphs = text
-        .split("\n\n")
-        .map(joined)
-        .filter(|paragraph| !paragraph.is_empty());
-    let error = paragraphs.next().unwrap_or_default();
-    let hints: Vec<String> = paragraphs
-        .map(|hint| {
-            hint.trim_start_matches("tip: ")
-                .trim_end_matches('.')
-                .replace("Usage: ", "usage: ")
-        })
-        .map(|hint| hint.replace("For more information, try '--help'", "--help says more"))
-        .collect();
-    Failure::usage(error.trim_start_matches("error: "), hints.join("; "))
 }
 
 fn log_to_stderr(is_verbose: bool) {

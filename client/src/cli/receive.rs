@@ -8,9 +8,10 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{
-    Claim, Client, ClientClosed, Clock, ListenError, NoticeGap, Notices, Reach, StoredMessage,
+    Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage,
 };
 use umbel_proto::time::Duration;
+use umbel_relay::shell::Clock;
 
 use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;

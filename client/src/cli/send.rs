@@ -5,11 +5,12 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use umbel_client::{Client, Clock, Reach};
+use umbel_client::{Client, Reach};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::Duration;
+use umbel_relay::shell::Clock;
 
 use super::delivery::{Delivery, Progress, Stage};
 use super::failure::Failure;

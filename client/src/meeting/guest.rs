@@ -9,13 +9,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
+use umbel_relay::shell::Clock;
 
 use super::ask::{Ask, Reply, decode, encode};
 use super::{Ground, Told};
 use crate::client::{CreateInboxError, SendError, StopReason};
 use crate::core::io::{Notice, StoreFault, Warning};
 use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
-use crate::net::Clock;
 use crate::net::driver::{Done, Request};
 use crate::store::{
     AskId, DatabaseError, Entered, GuestId, Heard, HostBeat, Lock, Presence, Store, StoreClosed,

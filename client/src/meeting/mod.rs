@@ -18,11 +18,11 @@ use tokio::sync::{broadcast, mpsc};
 use umbel_proto::ids::Peer;
 use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
+use umbel_relay::shell::Clock;
 
 use crate::client::StopReason;
 use crate::core::io::{Notice, Snapshot};
 use crate::core::{Core, SnapshotFault};
-use crate::net::Clock;
 use crate::net::driver::{Driver, Parts, Request};
 use crate::store::{Database, LockFile, Store};
 use guest::{Guest, GuestEnd};

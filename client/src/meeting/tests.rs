@@ -6,10 +6,10 @@ use tempfile::TempDir;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::network::Network;
+use umbel_relay::shell::Clock;
 
 use super::ask::{Ask, Reply, decode, encode};
 use crate::core::new_outbox_state;
-use crate::net::Clock;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::testing::profile;
 use crate::{

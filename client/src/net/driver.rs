@@ -22,9 +22,9 @@ use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
+use umbel_relay::shell::Clock;
 use zeroize::Zeroizing;
 
-use super::Clock;
 use super::link::LinkReport;
 use crate::client::{CancelError, CreateInboxError, ListenError, SendError};
 use crate::core::io::{

@@ -29,8 +29,7 @@ use umbel_proto::limits::{CELL_LEN, HANDSHAKE_MAX, LINK_CLOSING_MAX, LINK_SILENC
 use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
-
-use super::Clock;
+use umbel_relay::shell::{Clock, HelloFault, exchange_hello};
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
@@ -117,6 +116,15 @@ enum LinkFault {
 impl From<Violation> for LinkFault {
     fn from(violation: Violation) -> Self {
         Self::Violation(violation)
+    }
+}
+
+impl From<HelloFault> for LinkFault {
+    fn from(fault: HelloFault) -> Self {
+        match fault {
+            HelloFault::Io(error) => error.into(),
+            HelloFault::Violation(violation) => violation.into(),
+        }
     }
 }
 
@@ -228,7 +236,7 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
     };
     let step_max = step_max(&target.params);
     let mut stream = timeout(step_max, connect).await??;
-    let theirs = exchange_hello(&mut stream, &target.hello, step_max).await?;
+    let theirs = greet(&mut stream, &target.hello, step_max).await?;
     Ok((stream, theirs))
 }
 
@@ -237,26 +245,17 @@ fn step_max(params: &Params) -> Duration {
     params.dial_timeout.min(HANDSHAKE_MAX)
 }
 
-/// The first cell each way. Ours does not wait for the peer's (§2.4(1)).
-async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
+/// Exchanges `Hello`s in `time_max`; a peer that breaks a rule sees the link end as any does.
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     ours: &Hello,
     time_max: Duration,
 ) -> Result<Hello, LinkFault> {
-    let exchange = async {
-        stream.write_all(ours.encode().as_bytes()).await?;
-        stream.flush().await?;
-        let mut cell = Cell::blank();
-        stream.read_exact(cell.as_bytes_mut()).await?;
-        Ok::<_, io::Error>(cell)
-    };
-    let cell = timeout(time_max, exchange).await??;
-    let theirs = ours.accept(&cell);
-    if theirs.is_err() {
-        // As any link ends: §2.6(5).
-        drop(timeout(LINK_CLOSING_MAX, stream.shutdown()).await);
+    let exchanged = timeout(time_max, exchange_hello(stream, ours)).await?;
+    if matches!(exchanged, Err(HelloFault::Violation(_))) {
+        drop(timeout(LINK_CLOSING_MAX, stream.shutdown()).await); // §2.6(5)
     }
-    Ok(theirs?)
+    Ok(exchanged?)
 }
 
 /// The reading half of a link that is up.

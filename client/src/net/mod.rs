@@ -4,8 +4,5 @@
 //! effects that come out. Each link is a task of its own that moves whole cells
 //! between a socket and bounded queues.
 
-mod clock;
 pub(crate) mod driver;
 mod link;
-
-pub use clock::Clock;

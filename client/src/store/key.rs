@@ -1,15 +1,14 @@
 //! The key of a profile: a passphrase stretched by Argon2id, or a file with a random key.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
 use rand::CryptoRng;
 use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError, stretch};
+use umbel_relay::shell::files::write_whole;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
-
-use super::whole::write_whole;
 
 /// Length of a database key, bytes.
 const KEY_LEN: usize = 32;
@@ -127,14 +126,6 @@ impl DatabaseKey {
         sql.push_str("'\"");
         sql
     }
-}
-
-/// Files made with these options are readable and writable by their owner only.
-pub(super) fn owner_only(options: &mut OpenOptions) {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    #[cfg(not(unix))]
-    let _ = options;
 }
 
 /// Where a profile's key comes from, when the profile is made.

@@ -6,8 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-
-use super::key::owner_only;
+use umbel_relay::shell::files::owner_only;
 
 const LOCK_FILE: &str = "lock";
 const GUESTS_FILE: &str = "guests";

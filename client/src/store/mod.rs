@@ -15,7 +15,6 @@ mod profile;
 mod seeds;
 #[cfg(test)]
 mod tests;
-mod whole;
 
 use std::thread::{self, JoinHandle};
 
@@ -28,7 +27,6 @@ pub use key::{NewKey, PASSPHRASE_LEN_MIN, Passphrase};
 pub use mail::Place;
 pub use profile::{ConfigFault, InitError, NewProfile, Profile, ProfileError};
 pub use seeds::{SEEDS_MAX, SeedAdded, SeedError, Seeds};
-pub use whole::write_whole;
 
 pub(crate) use database::Database;
 pub(crate) use lock::{Lock, LockFile, Presence};

@@ -20,14 +20,14 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, NetworkFault};
+use umbel_relay::shell::Clock;
+use umbel_relay::shell::files::{owner_only, write_whole};
 
 use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
-use super::key::{DatabaseKey, NewKey, Passphrase, owner_only};
+use super::key::{DatabaseKey, NewKey, Passphrase};
 use super::lock::LockFile;
 use super::migrate::Present;
-use super::whole::write_whole;
-use crate::net::Clock;
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";

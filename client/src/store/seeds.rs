@@ -11,9 +11,9 @@ use std::io;
 use std::path::Path;
 
 use umbel_proto::ids::{Peer, RelayId};
+use umbel_relay::shell::files::write_whole;
 
 use super::profile::{CONFIG_FILE, ProfileError, RawConfig, parse_config, parse_raw, read_config};
-use super::whole::write_whole;
 
 /// Most seeds of its own that a profile has.
 pub const SEEDS_MAX: usize = 64;

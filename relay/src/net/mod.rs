@@ -22,24 +22,23 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use umbel_proto::Violation;
-use umbel_proto::cell::Cell;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
 use umbel_proto::link::{Hello, LinkId, Padding};
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, Moment, WallTime};
 
 use crate::control::io::LinkUp;
 use crate::forward::outgoing::Budget;
 use crate::forward::{LinkEvent, TableUpdates};
 use crate::repeated::{MINUTE, Repeated};
+use crate::shell::{Clock, HelloFault, exchange_hello};
 use conn::Conn;
 use pool::CellPool;
 use queue::LinkQueue;
@@ -144,6 +143,15 @@ impl fmt::Display for OpenFault {
     }
 }
 
+impl From<HelloFault> for OpenFault {
+    fn from(fault: HelloFault) -> Self {
+        match fault {
+            HelloFault::Io(error) => Self::Io(error),
+            HelloFault::Violation(violation) => Self::Violation(violation),
+        }
+    }
+}
+
 impl From<io::Error> for OpenFault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
@@ -184,7 +192,7 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         Hello {
-            clock: wall_now(),
+            clock: Clock::wall(),
             ..hello
         }
     }
@@ -229,6 +237,7 @@ impl Shared {
     ) -> Result<(), OpenFault> {
         let hello =
             tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello())).await;
+        let hello = hello.map(|said| said.map_err(OpenFault::from));
         let hello = match hello.unwrap_or(Err(OpenFault::Timeout)) {
             Ok(hello) => hello,
             Err(fault) => {
@@ -283,63 +292,4 @@ fn tune(socket: &TcpStream) -> io::Result<()> {
         tracing::debug!(%error, "the kernel may hold more of a link's cells than it should");
     }
     Ok(())
-}
-
-/// The first cell each way. Ours does not wait for the peer's (§2.4(1)).
-async fn exchange_hello<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    ours: &Hello,
-) -> Result<Hello, OpenFault> {
-    stream.write_all(ours.encode().as_bytes()).await?;
-    stream.flush().await?;
-    let mut cell = Cell::blank();
-    stream.read_exact(cell.as_bytes_mut()).await?;
-    ours.accept(&cell).map_err(OpenFault::Violation)
-}
-
-/// The monotonic clock of one relay, as the cores see it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
-    started_at: tokio::time::Instant,
-}
-
-impl Clock {
-    /// A clock that starts now.
-    pub(crate) fn start() -> Self {
-        Self {
-            started_at: tokio::time::Instant::now(),
-        }
-    }
-
-    /// The time.
-    pub(crate) fn now(&self) -> Instant {
-        Instant::from_micros(
-            u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
-        )
-    }
-
-    /// Both clocks.
-    pub(crate) fn moment(&self) -> Moment {
-        Moment {
-            now: self.now(),
-            wall: wall_now(),
-        }
-    }
-
-    /// When `instant` is, for the runtime's timers.
-    pub(crate) fn to_tokio(self, instant: Instant) -> tokio::time::Instant {
-        // A timer farther than this never fires in practice; capped, since the runtime's clock
-        // could overflow.
-        let micros = instant.as_micros().min(u64::from(u32::MAX) * 1_000_000);
-        self.started_at + Duration::from_micros(micros)
-    }
-}
-
-/// Calendar time.
-pub(crate) fn wall_now() -> WallTime {
-    WallTime(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-    )
 }

@@ -23,12 +23,13 @@ use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::{LinkId, LinkOp};
 
 use super::pool::CellCache;
-use super::{Clock, LinkHandle, LinkReport, Shared, dial, news, wall_now};
+use super::{LinkHandle, LinkReport, Shared, dial, news};
 use crate::control::io::{ControlStats, Effect, StoreDone, StoreOp, Wake, Work, WorkDone};
 use crate::control::{Control, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
 use crate::repeated::{MINUTE, Repeated};
+use crate::shell::Clock;
 use crate::store::{NotTaken, Store};
 
 /// Most reports handled before the effects are drained.
@@ -153,7 +154,7 @@ impl ControlPlane {
 
     async fn next_input(&mut self, reports: &mut Vec<LinkReport>) -> Input {
         let (wake_at, wake) = self.control.poll_timeout();
-        let wake_at = self.clock.to_tokio(wake_at);
+        let wake_at = self.clock.at(wake_at);
         let inputs = &mut self.inputs;
         // Channels of which this end or the other outlives this task never end: no arm for that.
         tokio::select! {
@@ -322,7 +323,7 @@ impl ControlPlane {
     }
 
     fn renew_hello(&self) {
-        let hello = self.control.hello(wall_now());
+        let hello = self.control.hello(Clock::wall());
         *self
             .shared
             .hello

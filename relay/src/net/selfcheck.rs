@@ -21,7 +21,8 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::{Hello, tls};
 
-use super::{Shared, exchange_hello};
+use super::Shared;
+use crate::shell::exchange_hello;
 
 /// How often a relay dials itself when all is well.
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);

@@ -12,7 +12,7 @@ use umbel_proto::limits::{LINK_CLOSING_MAX, LINK_SILENCE_MIN};
 use umbel_proto::link::{Keepalive, Padding, Silence, Silent};
 use umbel_proto::time::Instant;
 
-use super::Clock;
+use crate::shell::Clock;
 
 /// Why a link's timer expired.
 pub(super) enum Expired {
@@ -44,7 +44,7 @@ impl LinkTimer {
         let keepalive = Keepalive::new(padding, now, &mut rand::rng());
         let set_for = keepalive.due_at();
         Self {
-            sleep: Box::pin(sleep_until(clock.to_tokio(set_for))),
+            sleep: Box::pin(sleep_until(clock.at(set_for))),
             set_for,
             clock,
             keepalive,
@@ -97,6 +97,6 @@ impl LinkTimer {
     fn reset(&mut self) {
         let end = self.close_at.unwrap_or_else(|| self.silence.due_at());
         self.set_for = end.min(self.keepalive.due_at());
-        self.sleep.as_mut().reset(self.clock.to_tokio(self.set_for));
+        self.sleep.as_mut().reset(self.clock.at(self.set_for));
     }
 }

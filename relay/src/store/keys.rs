@@ -1,12 +1,13 @@
 //! The identity key's file: made once, never overwritten, readable by its owner only.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use umbel_proto::crypto::sign::SigningKey;
 use zeroize::Zeroizing;
+
+use crate::shell::files::write_whole;
 
 /// Name of the identity file in the data directory.
 pub const IDENTITY_FILE: &str = "identity";
@@ -42,7 +43,7 @@ pub fn create(data_dir: &Path) -> Result<SigningKey, KeyError> {
     let (magic, seed) = bytes.split_at_mut(MAGIC.len());
     magic.copy_from_slice(&MAGIC);
     seed.copy_from_slice(&*key.seed());
-    write_new(&path, &*bytes).map_err(|error| match error.kind() {
+    write_whole(&path, &*bytes, false).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => KeyError::Exists,
         _ => KeyError::Io(error),
     })?;
@@ -77,52 +78,9 @@ pub fn load(data_dir: &Path) -> Result<SigningKey, KeyError> {
     }
 }
 
-/// Writes a file that is there whole or not at all, and never in place of another.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = write_unfinished(path, bytes)?;
-    // A hard link, unlike a rename, fails if the name is taken.
-    let linked = fs::hard_link(&unfinished, path);
-    fs::remove_file(&unfinished)?;
-    linked?;
-    sync_folder_of(path)
-}
-
-/// Writes a file that is there whole or as it was before.
-///
-/// # Errors
-/// The disk fails.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = write_unfinished(path, bytes)?;
-    fs::rename(&unfinished, path)?;
-    sync_folder_of(path)
-}
-
-fn write_unfinished(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".tmp");
-    let unfinished = std::path::PathBuf::from(name);
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {} // one left by a process that was killed
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(unfinished)
-}
-
-/// A new name is durable once its folder is.
-fn sync_folder_of(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

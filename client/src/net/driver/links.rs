@@ -8,8 +8,8 @@ use umbel_proto::cell::Cell;
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::time::{Duration, Moment};
+use umbel_relay::shell::Clock;
 
-use super::super::Clock;
 use super::super::link::{self, LinkReport, QueueSender, Target};
 use super::Driver;
 

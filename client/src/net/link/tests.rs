@@ -266,7 +266,7 @@ async fn a_silent_relay_is_given_up_in_time_whatever_the_network_file_says() {
             ..Params::LOCAL
         };
         let began_at = tokio::time::Instant::now();
-        let said = exchange_hello(&mut stream, &hello(1), step_max(&params)).await;
+        let said = greet(&mut stream, &hello(1), step_max(&params)).await;
         assert!(matches!(said, Err(LinkFault::Timeout)));
         assert_eq!(began_at.elapsed(), expected);
     }

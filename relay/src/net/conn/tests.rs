@@ -19,7 +19,7 @@ use umbel_proto::time::WallTime;
 use super::*;
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, Next, TableUpdate};
-use crate::net::Clock;
+use crate::shell::Clock;
 
 fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
     shared_with(1 << 30)

@@ -1,10 +1,16 @@
-//! Files that are written whole or not at all, for their owner's eyes only.
+//! Files for their owner's eyes only, which are written whole or not at all.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::key::owner_only;
+/// Files made with these options are readable and writable by their owner only.
+pub fn owner_only(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
+}
 
 /// Writes a file durably: after a crash it has its old contents or its new ones. Replaces an
 /// existing file only if `may_replace`; replaces a link of this name instead of following it.

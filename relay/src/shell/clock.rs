@@ -1,11 +1,9 @@
-//! The one place where the client reads clocks.
-
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
-/// The monotonic clock as the core sees it, counted from when the client was opened; and the
-/// calendar.
+/// The monotonic clock as a core sees it, counted from when its node was started; and the calendar.
+/// The one place where they are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     started_at: tokio::time::Instant,
@@ -13,21 +11,21 @@ pub struct Clock {
 
 impl Clock {
     /// A clock that starts now.
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self {
             started_at: tokio::time::Instant::now(),
         }
     }
 
-    /// Now.
-    pub(crate) fn now(self) -> Instant {
+    /// The time since its start.
+    pub fn now(self) -> Instant {
         Instant::from_micros(
             u64::try_from(self.started_at.elapsed().as_micros()).unwrap_or(u64::MAX),
         )
     }
 
     /// Both clocks, read once.
-    pub(crate) fn moment(self) -> Moment {
+    pub fn moment(self) -> Moment {
         Moment {
             now: self.now(),
             wall: Self::wall(),
@@ -35,8 +33,11 @@ impl Clock {
     }
 
     /// When the runtime has to wake up for `at`.
-    pub(crate) fn at(self, at: Instant) -> tokio::time::Instant {
-        self.started_at + Duration::from_micros(at.as_micros())
+    pub fn at(self, at: Instant) -> tokio::time::Instant {
+        // A timer farther than this never fires in practice; capped, since the runtime's clock
+        // could overflow.
+        let micros = at.as_micros().min(u64::from(u32::MAX) * 1_000_000);
+        self.started_at + Duration::from_micros(micros)
     }
 
     /// Calendar time.
@@ -44,8 +45,7 @@ impl Clock {
         WallTime(
             SystemTime::now()
                 .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
+                .map_or(0, |since| since.as_secs()),
         )
     }
 }

@@ -1,0 +1,13 @@
+//! Parts that every shell of Umbel has, relay and client alike: clocks, files for their owner's
+//! eyes only, how a link begins, and the errors of a command line.
+//!
+//! Knows neither relay nor client. A client's shell uses these and nothing else of a relay, but for
+//! the relays that it runs inside.
+
+mod clock;
+pub mod files;
+mod hello;
+pub mod usage;
+
+pub use clock::Clock;
+pub use hello::{HelloFault, exchange_hello};
