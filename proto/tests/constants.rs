@@ -1,0 +1,150 @@
+//! The numbers of docs/protocol.md, appendix A, are those of `limits.rs`, and all of them.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "reads the document and the source; a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use umbel_proto::limits::*;
+use umbel_proto::time::Duration;
+
+/// A number as the table is read: without separators, times in microseconds.
+trait Number {
+    fn text(&self) -> String;
+}
+
+macro_rules! plain {
+    ($($number:ty),*) => {
+        $(impl Number for $number {
+            fn text(&self) -> String {
+                self.to_string()
+            }
+        })*
+    };
+}
+
+plain!(u8, u16, u32, usize, f64);
+
+impl Number for Duration {
+    fn text(&self) -> String {
+        format!("{} us", self.as_micros())
+    }
+}
+
+impl Number for [usize; 4] {
+    fn text(&self) -> String {
+        self.map(|number| number.text()).join(", ")
+    }
+}
+
+macro_rules! limits {
+    ($($name:ident)*) => {
+        fn constants() -> BTreeMap<String, String> {
+            BTreeMap::from([$((stringify!($name).to_owned(), $name.text())),*])
+        }
+    };
+}
+
+limits! {
+    CLOCK_JUMP_MIN CLOCK_CONFIRM_AFTER CLOCK_CONFIRMED_BY_ONE_MAX CLOCK_STARTS_APART
+    CLOCK_STARTS_CONFIRM CELL_LEN CELL_HEADER_LEN BODY_LEN VERSIONS_MAX HANDSHAKE_MAX
+    LINK_KEEPALIVE LINK_SILENCE_MIN LINK_SILENCE_MAX LINK_CLOSING_MAX LINK_UNUSED_MAX TAG_LEN
+    HOP_OVERHEAD_LEN EARLY_CELLS_MAX MSG_LEN_LEN BACKWARD_ROOM CIRCUIT_QUEUE_CELLS_MAX
+    RELAY_CREATES_FACTOR HOPS_MAX EXTEND_WAITERS_MAX EXTEND_DIALS_MAX CREATES_PACE
+    CREATES_BURST_PERCENT GUARD_REFUSALS_MAX GUARD_STAGGER OFFLINE_RETRY OFFLINE_SHORT
+    OFFLINE_RETRY_MAX LINK_LIFE_MIN GUARD_MISSES_MAX NEW_GUARDS_A_DAY NEW_GUARDS_A_DAY_WEAK
+    HELPERS_MAX HELPERS_FOR SEEDS_FIRST SUSPECT_BROKEN_MIN SUSPECT_UNBUILT_MIN
+    SUSPECT_UNBUILT_L2_MIN SUSPECT_NAMED_MIN SUSPECT_FRAMED_MIN L2_FAILURES_MAX GUARD_BLAME_L2
+    GUARD_BLAME_MIDDLES GUARD_BLAME_TERMINALS GUARD_BLAME_A_TERMINAL GUARD_BLAME_KEPT
+    GUARD_COUNTS_MAX GUARDS_SET_ASIDE_MAX GUARDS_SET_ASIDE_WINDOW NO_CIRCUITS_TOLD_EVERY
+    LINK_TEST_MAX LINK_ANSWER_MAX LINK_LATE_MAX MACHINE_SLEEP_MIN DATA_HEADER_LEN
+    FORWARD_DATA_MAX BACKWARD_DATA_MAX STREAMS_MAX FINISHED_STREAMS_MAX FRAME_LEN_MAX
+    REASSEMBLY_BYTES_MAX OUTGOING_BYTES_MAX WINDOW_INITIAL_CELLS WINDOW_MAX_CELLS
+    CREDIT_EVERY_CELLS RELAY_DESCRIPTOR_LEN_MAX ADDRESSES_MAX ONION_KEYS_MAX RECEIPTS_MAX
+    VERSION_LEN_MAX RELAY_DESCRIPTOR_LIFE CLOCK_SKEW_MAX VIEW_RELAYS_MAX LAST_KNOWN_MAX
+    SETUP_LEN SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX PUSH_MAX SYNC_ITEMS_MAX SYNC_ITEM_LEN
+    SYNC_ROUNDS_MAX ALONE_INTERVAL ALONE_RELAYS UNKNOWN_RELAY_PAUSE KNOWN_ASKED_FIRST
+    KNOWN_ASKED_MORE RUMOUR_FANOUT RUMOUR_DELAY_MAX RUMOURS_MAX SEEDS_MAX NETWORK_NAME_LEN_MAX
+    HOST_PORT_LEN_MAX EPOCH_LEN INBOX_DESCRIPTOR_LEN MAILBOXES_MAX OWN_LOOKUP_MIN OWN_LOOKUP_MAX
+    OVERTAKE_EVERY RING_POSITIONS STORE_WAITERS_MAX REMOVE_MAX PUSH_DELAY_MEAN_MAX
+    PUSH_DELAY_CUT PUSH_WINDOW_BYTES REPLACED_POLL_FOR REPLACED_HOLDERS_MIN REPLACED_WITHIN
+    RECORD_LENS DEPOSIT_OVERHEAD_LEN RECORD_LEN_MAX PUZZLE_EFFORT_MAX WAIT_CUT PROBE_MIN
+    PROBE_MAX SAVED_REMOVALS_MAX SUBSCRIPTION_LASTED_MIN RESUBSCRIBE_SHARE RESUBSCRIBE_MEAN_MIN
+    RESUBSCRIBE_MEAN_MAX RESUBSCRIBE_FORGET_AFTER
+}
+
+fn in_code() -> BTreeMap<String, String> {
+    let rooms = [1, 2, 3, 4].map(forward_room);
+    let mut limits = constants();
+    limits.insert("forward_room(1..4)".to_owned(), rooms.text());
+    limits
+}
+
+/// The first table of appendix A.
+fn in_document() -> BTreeMap<String, String> {
+    let text = fs::read_to_string("../docs/protocol.md").unwrap();
+    let (_, appendix) = text.split_once("\n# A Constants\n").unwrap();
+    let rows = appendix
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"));
+    let mut limits = BTreeMap::new();
+    for row in rows.skip(1).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let names: Vec<&str> = cells[1]
+            .split(", ")
+            .map(|name| name.trim_matches('`'))
+            .collect();
+        let values: Vec<String> = cells[2].split(", ").map(read).collect();
+        if let [name] = names[..] {
+            limits.insert(name.to_owned(), values.join(", "));
+            continue;
+        }
+        assert_eq!(names.len(), values.len(), "{row}");
+        limits.extend(names.into_iter().map(str::to_owned).zip(values));
+    }
+    limits
+}
+
+/// `196,608`, `2.5 s`, `7 d`.
+fn read(value: &str) -> String {
+    let value = value.replace(',', "");
+    let Some((number, unit)) = value.split_once(' ') else {
+        return value;
+    };
+    let secs = match unit {
+        "s" => 1,
+        "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => panic!("{value}: a time has a unit"),
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let micros: u64 = format!("{whole}{part:0<6}").parse().unwrap();
+    format!("{} us", micros * secs)
+}
+
+#[test]
+fn the_document_has_every_limit_with_its_value() {
+    assert_eq!(in_document(), in_code());
+}
+
+#[test]
+fn no_limit_is_left_out_here() {
+    let source = fs::read_to_string("src/limits.rs").unwrap();
+    let names = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const "));
+    let mut expected: Vec<&str> = names
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, _)| name)
+        .filter(|name| !name.contains('('))
+        .collect();
+    expected.push("forward_room(1..4)");
+    expected.sort_unstable();
+    assert_eq!(in_code().into_keys().collect::<Vec<_>>(), expected);
+}
