@@ -1,8 +1,9 @@
 //! Rules and code: `docs/protocol.md` numbers the rules, comments cite them as `§7.3(4)`.
 //!
 //! Every citation names a section or a rule that exists. Every rule of §2 to §7 is cited above the
-//! code that obeys it and by the test that shows it, except for the known gaps in `rules.txt`. That
-//! list may only shrink: a new gap fails the test, and so does a listed rule that is now cited.
+//! code that obeys it and at the test that shows it, on the line of its attribute or directly above,
+//! except for the known gaps in `rules.txt`. That list may only shrink: a new gap fails the test, and
+//! so does a listed rule that is now cited.
 
 #![expect(clippy::disallowed_methods, reason = "reads the sources")]
 
@@ -74,28 +75,56 @@ fn is_rule_label(label: &str) -> bool {
         && label.len() - digits.len() <= 1
 }
 
-/// One file's citations, each with its line and whether it stands in a test.
+/// One citation of a file.
 struct Citation {
     line: usize,
-    is_in_test: bool,
+    place: Place,
     rule: Result<Rule, String>,
+}
+
+/// Where a citation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the code of proto, relay or client.
+    Code,
+    /// At a test's attribute, or in the comment directly above it: that test shows the rule.
+    Test,
+    /// Elsewhere among tests, or in the simulator: nobody is held to the rule there.
+    Elsewhere,
 }
 
 /// Reads every `§` of a text that is not of another document.
 fn citations(path: &Path, text: &str) -> Vec<Citation> {
-    let tests_begin = if is_test_file(path) {
+    let code_ends = if is_test_file(path) {
         0
     } else {
         text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len())
     };
     text.match_indices('§')
         .filter(|(at, _)| !is_of_another_document(&text[..*at]))
-        .map(|(at, sign)| Citation {
-            line: text[..at].matches('\n').count() + 1,
-            is_in_test: at > tests_begin,
-            rule: parse(&text[at + sign.len()..]),
+        .map(|(at, sign)| {
+            let place = match at < code_ends {
+                true => Place::Code,
+                false if is_at_test(text, at) => Place::Test,
+                false => Place::Elsewhere,
+            };
+            Citation {
+                line: text[..at].matches('\n').count() + 1,
+                place,
+                rule: parse(&text[at + sign.len()..]),
+            }
         })
         .collect()
+}
+
+/// Whether a test's attribute is on this line, or on the first line below that is no comment.
+fn is_at_test(text: &str, at: usize) -> bool {
+    let line_start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    text[line_start..]
+        .lines()
+        .map(str::trim_start)
+        .find(|line| !line.starts_with("//"))
+        .is_some_and(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
 }
 
 /// The two words before the sign name another document: "RFC 8032 §".
@@ -133,7 +162,7 @@ fn parse(text: &str) -> Result<Rule, String> {
     Ok((section.to_owned(), rule))
 }
 
-/// Files that hold tests and nothing else.
+/// Files that hold tests, or what tests need, and nothing else.
 fn is_test_file(path: &Path) -> bool {
     let name = path
         .file_stem()
@@ -220,10 +249,10 @@ fn a_rule_without_code_or_test_is_a_known_gap_and_the_list_only_shrinks() {
             let Some(rule) = protocol.rules.get(&(section.clone(), label)) else {
                 continue;
             };
-            let cited = if citation.is_in_test {
-                &mut in_tests
-            } else {
-                &mut in_code
+            let cited = match citation.place {
+                Place::Code => &mut in_code,
+                Place::Test => &mut in_tests,
+                Place::Elsewhere => continue,
             };
             cited.insert((section, rule.clone()));
         }
@@ -247,12 +276,26 @@ fn a_rule_without_code_or_test_is_a_known_gap_and_the_list_only_shrinks() {
     let closed: Vec<&String> = known.difference(&gaps).collect();
     assert!(
         new.is_empty(),
-        "cite these rules above the code, and by a test: {new:#?}"
+        "cite these rules above the code, and at a test: {new:#?}"
     );
     assert!(
         closed.is_empty(),
         "no gaps any more, take them out of tests/rules.txt: {closed:#?}"
     );
+}
+
+#[test]
+fn only_a_citation_at_a_test_counts_as_shown_by_one() {
+    let text = "// §2(1)\nfn code() {}\n#[cfg(test)]\nmod tests {\n// §2(2)\n// and on\n#[test]\n\
+                fn a() {} // §2(3)\n#[tokio::test] // §2(4)\n";
+    let places = |path: &str| -> Vec<Place> {
+        let all = citations(Path::new(path), text).into_iter();
+        all.map(|citation| citation.place).collect()
+    };
+    use Place::{Code, Elsewhere, Test};
+    assert_eq!(places("proto/src/x.rs"), [Code, Test, Elsewhere, Test]);
+    let simulator = places("tests/src/shells/x.rs");
+    assert_eq!(simulator, [Elsewhere, Test, Elsewhere, Test]);
 }
 
 #[test]
