@@ -4,6 +4,8 @@
 //! code that obeys it and at the test that shows it, on the line of its attribute or directly above,
 //! except for the known gaps in `rules.txt`. That list may only shrink: a new gap fails the test, and
 //! so does a listed rule that is now cited.
+//!
+//! Names and code: `docs/architecture.md` names only functions, types and modules that exist.
 
 #![expect(clippy::disallowed_methods, reason = "reads the sources")]
 
@@ -316,4 +318,72 @@ fn a_citation_is_a_section_or_one_rule_of_it() {
     ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
+}
+
+/// The names in backticks that are paths, `a::b` or `a::{b, c}`, each as its segments.
+fn paths(text: &str) -> Vec<Vec<&str>> {
+    let code = text.split('`').skip(1).step_by(2);
+    let code = code.filter(|code| !code.contains('\n')); // a diagram
+    let mut paths = Vec::new();
+    for (parent, last) in code.filter_map(|code| code.rsplit_once("::")) {
+        let names = last.trim_matches(['{', '}']).split(", ");
+        paths.extend(names.map(|name| parent.split("::").chain([name]).collect()));
+    }
+    paths
+}
+
+/// Whether a file belongs to the package, module or type of this name.
+fn is_of(path: &Path, text: &str, name: &str) -> bool {
+    let is_type = name.starts_with(|c: char| c.is_ascii_uppercase());
+    if is_type {
+        return ["struct", "enum", "trait", "impl"].iter().any(|kind| {
+            let lines = text.lines().map(str::trim_start);
+            let mut heads = lines.filter(|line| line.split(' ').any(|word| word.starts_with(kind)));
+            heads.any(|line| words(line).any(|word| word == name))
+        });
+    }
+    let mut parts = path.with_extension("");
+    parts.push("");
+    parts.components().any(|part| part.as_os_str() == name)
+}
+
+/// Whether a text defines this function, type, variant or module.
+fn defines(text: &str, name: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| {
+        let is_variant = line
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with([',', '(']) || rest.starts_with(" {"));
+        let mut pair = words(line).zip(words(line).skip(1));
+        is_variant
+            || pair.any(|(kind, word)| {
+                word == name && ["fn", "struct", "enum", "trait", "mod", "type"].contains(&kind)
+            })
+    })
+}
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}
+
+#[test]
+fn the_architecture_names_what_exists() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let sources = sources().unwrap();
+    let exists = |parent: &str, name: &str| {
+        let mut files = sources
+            .iter()
+            .filter(|(path, text)| is_of(path, text, parent));
+        files.any(|(path, text)| is_of(path, "", name) || defines(text, name))
+    };
+    let paths = paths(&text);
+    assert!(paths.len() > 50, "{paths:?}");
+    assert!(exists("Half", "pass") && !exists("Half", "hand_over"));
+    let is_wrong = |path: &&Vec<&str>| path.windows(2).any(|pair| !exists(pair[0], pair[1]));
+    let wrong: Vec<String> = paths
+        .iter()
+        .filter(is_wrong)
+        .map(|path| path.join("::"))
+        .collect();
+    assert!(wrong.is_empty(), "no such names: {wrong:#?}");
 }
