@@ -237,8 +237,9 @@ fn as_many_inboxes_as_there_may_be_are_followed() {
         .map(|address| world.send(ALICE, address, b"to each".to_vec()))
         .collect();
     let have_come = |world: &World| sent.iter().all(|&id| has_come(world, id));
-    // The last came after 169 to 560 s in the worlds of 40 seeds without queues, and of 20 with.
-    world.expect_within(Duration::from_secs(1200), have_come);
+    // The first 13 inboxes hold all subscriptions, and polls of the other mailboxes, 120 s apart in
+    // the mean, bring the last message after 252 s in the median and after 600 s in one of 10,000.
+    world.expect_within(Duration::from_secs(600), have_come);
 }
 
 #[test] // §9.4(3): work that somebody waits for comes first
