@@ -92,8 +92,6 @@ pub enum SendError {
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
-    /// Nobody took it for as long as it was to be tried: it is out of the outbox.
-    Expired,
     /// The profile could not be written, and no holder was asked to take the message, so nobody has
     /// it. While this client is open it retries, and `Queued` reports success. Once it is closed
     /// the message may be sent again.
@@ -128,7 +126,6 @@ impl From<SendFault> for SendError {
         match fault {
             SendFault::TooLong => Self::TooLong,
             SendFault::OutboxFull => Self::OutboxFull,
-            SendFault::Expired => Self::Expired,
         }
     }
 }
@@ -656,7 +653,6 @@ display_errors! {
     SendError {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
         Self::OutboxFull => "the outbox is full",
-        Self::Expired => "the message expired: no holder took it in time",
         Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",
         Self::OtherRelease { .. } => "another process of another release has the network of this profile",
         Self::Store(fault) => fault,

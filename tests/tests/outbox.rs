@@ -184,7 +184,13 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
             life,
         },
     );
-    let is_expired = |notice: &Notice| matches!(notice, Notice::Failed { id: failed, reason: umbel_client::core::SendFault::Expired } if *failed == id);
+    let expired = Notice::Expired {
+        id,
+        holders: 0,
+        wanted: 2,
+        may_be_out: false,
+    };
+    let is_expired = |notice: &Notice| *notice == expired;
     world.run_for(Duration::from_secs(50));
     assert!(!world.has_notice(ALICE, is_expired));
     world.expect_within(Duration::from_secs(60), |world| {

@@ -17,8 +17,8 @@ use super::session::Session;
 use super::view::ViewWait;
 use progress::Missing;
 pub(super) use progress::{Fate, Obstacle, Progress};
-pub(super) use words::why;
-use words::{exit, hint, text};
+use words::{exit, expired_failure, hint, text};
+pub(super) use words::{expired_text, why};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a
 /// message.
@@ -208,10 +208,13 @@ impl Delivery {
                 id,
                 holders,
                 wanted,
+                may_be_out,
             } => {
                 if let Some(progress) = self.messages.get_mut(id) {
                     progress.set_held(*holders, *wanted);
-                    progress.settle(Missing::Expired);
+                    progress.settle(Missing::Expired {
+                        may_be_out: *may_be_out,
+                    });
                 }
             }
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
@@ -281,8 +284,14 @@ impl Delivery {
             }
             let is_over = progress.expires_at.is_some_and(|at| at <= wall);
             match progress.fate {
-                Some(Fate::Failed(_) | Fate::Cancelled | Fate::Kept(Missing::Expired)) => {}
-                _ if is_over => progress.settle(Missing::Expired),
+                Some(
+                    Fate::Failed(_)
+                    | Fate::Cancelled
+                    | Fate::Expired { .. }
+                    | Fate::Kept(Missing::Expired { .. }),
+                ) => {}
+                // The notice that says whether it may be out was missed.
+                _ if is_over => progress.settle(Missing::Expired { may_be_out: true }),
                 _ => progress.fate = Some(Fate::Held),
             }
         }
@@ -331,6 +340,13 @@ impl Delivery {
         }) {
             return Err(SendError::from(fault).into());
         }
+        let expired = fates().filter_map(|fate| match fate {
+            Fate::Expired { may_be_out } => Some(may_be_out),
+            _ => None,
+        });
+        if let Some(may_be_out) = expired.max() {
+            return Err(expired_failure(may_be_out));
+        }
         if fates().any(|fate| fate == Fate::Cancelled) {
             let hint = "another umbel command did that: `umbel outbox list` shows what is left";
             return Err(Failure::failed("the message was taken back", hint));
@@ -358,9 +374,9 @@ impl Delivery {
             .values()
             .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
         match kept.filter(|_| self.stage == Stage::All) {
-            Some(progress) if progress.fate() == Fate::Kept(Missing::Expired) => {
+            Some(progress) if matches!(progress.fate(), Fate::Kept(Missing::Expired { .. })) => {
                 Err(Failure::failed(
-                    format!("the message expired: it is {}", progress.text()),
+                    format!("the message expired with only {}", progress.holders_text()),
                     "its reader gets it from there; send it again if that is too few",
                 ))
             }

@@ -228,10 +228,6 @@ impl From<SendError> for Failure {
                 error.to_string(),
                 "wait until some messages are delivered: `umbel outbox flush` retries them, `umbel outbox list` shows them",
             ),
-            SendError::Expired => Self::failed(
-                error.to_string(),
-                "compare the address with its owner, who must be online once a week, and send it again",
-            ),
             SendError::Unresponsive { pid } => Self::failed(
                 format!("{}: the message was not sent", unresponsive(pid)),
                 "continue or end that process, then send again",

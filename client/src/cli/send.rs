@@ -81,6 +81,9 @@ struct Line {
     /// Until the next copy goes out, where that is planned.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_copy_in_seconds: Option<u64>,
+    /// Whether the reader may get it though nobody is known to have it, where it expired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_be_out: Option<bool>,
 }
 
 pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failure> {
@@ -192,6 +195,7 @@ fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), F
             holders,
             wanted,
             next_copy_in_seconds,
+            may_be_out: progress.may_be_out(),
         });
     }
     session.line(&format!("message {id}: {}", progress.text()))

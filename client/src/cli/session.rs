@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use etcetera::BaseStrategy;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use umbel_client::core::io::{Notice, SendFault, Warning};
+use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
 
@@ -130,23 +130,16 @@ impl Session {
     /// Shows a notice's progress, or prints its warning.
     pub(super) fn show_notice(&self, notice: &Notice) {
         match notice {
-            Notice::Failed {
-                id,
-                reason: SendFault::Expired,
-            } => {
-                self.warn(&format!(
-                    "message {id} expired: no relay accepted it in time, and it has left the outbox"
-                ));
-            }
             Notice::Expired {
                 id,
                 holders,
                 wanted,
-            } => {
-                self.warn(&format!(
-                    "message {id} expired: {holders} of {wanted} relays accepted it in time, and it has left the outbox"
-                ));
-            }
+                may_be_out,
+            } => self.warn(&delivery::expired_text(
+                *id,
+                (*holders, *wanted),
+                *may_be_out,
+            )),
             Notice::Warning(warning) => self.warn(&warning_text(warning)),
             notice => {
                 if let Some(text) = progress_text(notice) {

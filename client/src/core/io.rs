@@ -131,10 +131,13 @@ pub enum Notice {
     Expired {
         /// Which message.
         id: MessageId,
-        /// How many hold it.
+        /// How many are known to hold it.
         holders: usize,
         /// How many were wanted.
         wanted: usize,
+        /// A holder was asked to take it and may have: its reader may get it though nobody is known
+        /// to hold it.
+        may_be_out: bool,
     },
     /// An inbox's mailboxes exist and its descriptor is published.
     InboxReady {
@@ -221,8 +224,6 @@ pub enum SendFault {
     TooLong,
     /// Too many messages wait already.
     OutboxFull,
-    /// Nobody took it for as long as it was to be tried.
-    Expired,
 }
 
 /// Something the client deals with by itself, that the user should know about.

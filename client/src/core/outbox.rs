@@ -553,23 +553,17 @@ impl Outbox {
     }
 
     /// Its life ended before enough holders had it: it leaves the outbox, and its user hears how
-    /// many have it (§10.5(1)).
+    /// many have it, and whether another may (§10.5(1)).
     fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let Some(entry) = self.remove(cx, id) else {
             return;
         };
         let (holders, wanted) = entry.holders(cx);
-        cx.notify(if holders > 0 {
-            Notice::Expired {
-                id,
-                holders,
-                wanted,
-            }
-        } else {
-            Notice::Failed {
-                id,
-                reason: SendFault::Expired,
-            }
+        cx.notify(Notice::Expired {
+            id,
+            holders,
+            wanted,
+            may_be_out: entry.delivery.may_be_out(),
         });
     }
 

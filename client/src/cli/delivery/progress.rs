@@ -16,6 +16,11 @@ pub(in super::super) enum Fate {
     Kept(Missing),
     /// It is still in the outbox, and nobody has it.
     Queued(Obstacle),
+    /// It expired and is out of the outbox, and nobody is known to have it.
+    Expired {
+        /// A holder was asked and may have it.
+        may_be_out: bool,
+    },
     /// It can't be sent.
     Failed(SendFault),
     /// It was taken back.
@@ -30,7 +35,10 @@ pub(in super::super) enum Missing {
     /// Something is in the way.
     Obstacle(Obstacle),
     /// The message expired: no more are tried.
-    Expired,
+    Expired {
+        /// A holder that did not answer may have it.
+        may_be_out: bool,
+    },
 }
 
 /// Why a message is still in the outbox.
@@ -92,7 +100,7 @@ impl Progress {
             missing if self.holders > 0 => Fate::Kept(missing),
             Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
             Missing::Planned(_) => Fate::Queued(Obstacle::Time),
-            Missing::Expired => Fate::Failed(SendFault::Expired),
+            Missing::Expired { may_be_out } => Fate::Expired { may_be_out },
         }
     }
 
@@ -111,7 +119,7 @@ impl Progress {
             Fate::Held => "held",
             Fate::Kept(_) => "kept",
             Fate::Queued(_) => "queued",
-            Fate::Failed(SendFault::Expired) => "expired",
+            Fate::Expired { .. } => "expired",
             Fate::Failed(_) => "failed",
             Fate::Cancelled => "cancelled",
         }
@@ -125,13 +133,26 @@ impl Progress {
         }
     }
 
-    /// The text for people.
-    pub(in super::super) fn text(&self) -> String {
-        let holders = if self.holders == 1 {
+    /// Whether its reader may get it, where it expired and nobody is known to have it.
+    pub(in super::super) fn may_be_out(&self) -> Option<bool> {
+        match self.fate() {
+            Fate::Expired { may_be_out } => Some(may_be_out),
+            _ => None,
+        }
+    }
+
+    /// How many relays have it, as people count.
+    pub(super) fn holders_text(&self) -> String {
+        if self.holders == 1 {
             "one relay".to_owned()
         } else {
             output::count(self.holders, "relay")
-        };
+        }
+    }
+
+    /// The text for people.
+    pub(in super::super) fn text(&self) -> String {
+        let holders = self.holders_text();
         match self.fate() {
             Fate::Kept(Missing::Planned(_)) => {
                 let wait = self.next_copy_in().unwrap_or_default();
@@ -143,9 +164,11 @@ impl Progress {
                     why_not_more(obstacle)
                 )
             }
-            Fate::Kept(Missing::Expired) => {
+            Fate::Kept(Missing::Expired { .. }) => {
                 format!("kept by {holders}; it has expired, and no more are tried")
             }
+            Fate::Expired { may_be_out: true } => "expired; a relay may have it".to_owned(),
+            Fate::Expired { may_be_out: false } => "expired; nobody has it".to_owned(),
             _ => {
                 let verb = if self.holders == 1 { "has" } else { "have" };
                 format!(

@@ -255,12 +255,13 @@ fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
 
 #[test] // §10.5(1)
 fn a_message_gone_from_the_outbox_was_held_unless_its_life_was_over() {
-    let expired = Fate::Failed(SendFault::Expired);
+    let missing = Missing::Expired { may_be_out: true };
+    let expired = Fate::Expired { may_be_out: true };
     for (holders, age, expected) in [
         (0, 999, Fate::Held),
         (0, 1000, expired),
         (1, 999, Fate::Held),
-        (1, 1000, Fate::Kept(Missing::Expired)),
+        (1, 1000, Fate::Kept(missing)),
         (2, 1000, Fate::Held),
     ] {
         let mut delivery = after(holders, &[]);
@@ -279,14 +280,48 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
         id: ID,
         holders: 1,
         wanted: 2,
+        may_be_out: true,
     };
+    let kept = Fate::Kept(Missing::Expired { may_be_out: true });
     for stage in [Stage::One, Stage::All] {
         let delivery = after_at(stage, 0, std::slice::from_ref(&expired));
         let progress = delivery.messages[&ID];
         assert_eq!(
             (progress.fate(), progress.state(), progress.holders),
-            (Fate::Kept(Missing::Expired), "kept", 1)
+            (kept, "kept", 1)
         );
         assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+    }
+    let failure = after_at(Stage::All, 0, &[expired]).outcome().unwrap_err();
+    assert_eq!(failure.error, "the message expired with only one relay");
+}
+
+#[test] // §10.5(1)
+fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
+    for (may_be_out, exit, advice) in [
+        (true, Exit::InDoubt, "ask its reader"),
+        (false, Exit::Failed, "send it again"),
+    ] {
+        let expired = Notice::Expired {
+            id: ID,
+            holders: 0,
+            wanted: 2,
+            may_be_out,
+        };
+        let delivery = after(0, &[expired]);
+        let progress = delivery.messages[&ID];
+        assert_eq!(
+            (progress.state(), progress.may_be_out()),
+            ("expired", Some(may_be_out))
+        );
+        let failure = delivery.outcome().unwrap_err();
+        assert_eq!(failure.exit, exit);
+        assert!(failure.hint.contains(advice), "{}", failure.hint);
+        let warning = expired_text(ID, (0, 2), may_be_out);
+        for text in [warning, progress.text(), failure.error] {
+            assert_eq!(text.contains("may have it"), may_be_out, "{text}");
+            assert_eq!(text.contains("nobody has it"), !may_be_out, "{text}");
+            assert_eq!(text.matches("expired").count(), 1, "{text}");
+        }
     }
 }

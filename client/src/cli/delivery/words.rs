@@ -3,12 +3,48 @@
 use std::borrow::Cow;
 
 use umbel_client::core::io::DeferReason;
+use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
 
-use super::super::failure::Exit;
+use super::super::failure::{Exit, Failure};
 use super::super::view::{CLOCK_HINT, clock_text};
 use super::super::{output, times};
 use super::progress::Obstacle;
+
+/// What became of a message that expired, while `held.0` relays of the `held.1` wanted have it.
+pub(in super::super) fn expired_text(
+    id: MessageId,
+    held: (usize, usize),
+    may_be_out: bool,
+) -> String {
+    match held {
+        (0, _) if may_be_out => format!(
+            "message {id} expired and has left the outbox: no relay confirmed it, but one may have it; ask its reader before you send it again"
+        ),
+        (0, _) => format!(
+            "message {id} expired and has left the outbox: nobody has it; send it again if it still matters"
+        ),
+        (holders, wanted) => format!(
+            "message {id} expired and has left the outbox: {holders} of {wanted} relays have it, and its reader gets it from there"
+        ),
+    }
+}
+
+/// The outcome of a command whose message expired while nobody was known to have it.
+pub(super) fn expired_failure(may_be_out: bool) -> Failure {
+    if may_be_out {
+        Failure::new(
+            Exit::InDoubt,
+            "the message expired: no relay confirmed it, but one may have it",
+            "before you send it again, ask its reader, who may get it twice",
+        )
+    } else {
+        Failure::failed(
+            "the message expired: nobody has it",
+            "compare the address with its owner, who must be online once a week, and send it again",
+        )
+    }
+}
 
 /// How long it is until a message that these have goes out again.
 pub(super) fn planned_text(holders: &str, wait: Duration) -> String {

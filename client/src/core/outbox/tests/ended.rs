@@ -59,9 +59,11 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
     bench.send();
     bench.drive();
     assert!(bench.stored(true));
-    let expired = Notice::Failed {
+    let expired = Notice::Expired {
         id: ID,
-        reason: SendFault::Expired,
+        holders: 0,
+        wanted: 2,
+        may_be_out: false,
     };
     let life = bench.shared.network.params.record_life;
     let after = |passed: Duration, unconfirmed: Option<Duration>, reason: DeferReason| {
@@ -106,7 +108,33 @@ fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
         id: ID,
         holders: 1,
         wanted: 2,
+        may_be_out: true,
     };
     assert_eq!((bench.notices(), bench.listed()), (vec![expired], vec![]));
     assert!(is_removed(&bench));
+}
+
+#[test] // §10.5(1)
+fn a_message_that_expires_after_a_deposit_without_answer_may_be_out() {
+    let mut bench = asked(Network::local(), 2);
+    assert!(bench.stored(true));
+    let life = bench.shared.network.params.record_life;
+    let expired = Notice::Expired {
+        id: ID,
+        holders: 0,
+        wanted: 2,
+        may_be_out: true,
+    };
+    let mut after_restart = restarted_from(&bench.outbox.entries[&ID].delivery.state());
+    (0..2).for_each(|number| bench.answer(number, &SILENT));
+    for bench in [&mut bench, &mut after_restart] {
+        bench.notices();
+        bench.wall = bench.wall + life;
+        bench.with(|outbox, cx, _, _| {
+            outbox.judge_clock(true);
+            outbox.defer(cx, ID, DeferReason::NoDescriptor);
+        });
+        assert_eq!(bench.notices(), std::slice::from_ref(&expired));
+        assert!(is_removed(bench));
+    }
 }
