@@ -14,21 +14,20 @@ use std::collections::BTreeMap;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
-use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_proto::time::{Epoch, Instant};
 
 use super::io::StoreTicket;
 use super::lookup::Lookups;
 use super::publish::Posted;
 use super::requests::{Answer, Requests};
+use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
-use inbox::{Inbox, Saving};
+use inbox::Inbox;
 use stored::InboxState;
 pub(super) use stored::OwnMailbox;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
-/// How long after the store failed it is asked again.
-const STORE_RETRY: Duration = Duration::from_secs(2);
 
 /// All own inboxes, by name.
 #[derive(Default)]

@@ -24,6 +24,7 @@ mod path;
 mod pool;
 mod publish;
 mod requests;
+mod saving;
 mod suspects;
 mod sync;
 #[cfg(test)]

@@ -30,9 +30,10 @@ use super::delivery::{Attempt, Delivery, Progress};
 use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket};
 use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
+use super::saving::Saving;
 use super::{Context, SnapshotFault};
 pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
-use saving::{STORE_ANSWERS_AFTER, Saving};
+use saving::STORE_ANSWERS_AFTER;
 use waiting::{Due, Waiting, next_after};
 
 /// Messages worked on at once; the others wait. One that rests between two deposits takes no place.

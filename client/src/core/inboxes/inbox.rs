@@ -20,11 +20,12 @@ use zeroize::Zeroizing;
 use super::super::chance::{Backoff, between};
 use super::super::circuit::Isolation;
 use super::super::context::Context;
-use super::super::io::{Notice, StoreOp, StoreTicket, Warning};
+use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
 use super::super::path::{draw, exclude_groups_of};
 use super::super::publish::Publication;
 use super::super::requests::{Answer, AskFault, Asker, Question, Requests};
+use super::super::saving::Saving;
 use super::Visit;
 use super::rival::{self, Rival};
 use super::stored::{self, InboxState, OwnMailbox};
@@ -82,16 +83,6 @@ struct Health {
     is_failing: bool,
     /// And that was the holder's doing, as far as can be known.
     is_dead: bool,
-}
-
-/// How what is stored compares with what is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Saving {
-    Saved,
-    /// Different, and to be stored at this time.
-    Due(Instant),
-    /// Being stored.
-    Storing(StoreTicket),
 }
 
 impl Inbox {

@@ -6,24 +6,12 @@ use umbel_proto::time::{Duration, Instant};
 
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, StoreTicket};
+use super::super::saving::{STORE_RETRY, Saving};
 use super::{Outbox, Stage, Told};
 
-/// How long after the store failed it is asked again.
-pub(super) const STORE_RETRY: Duration = Duration::from_secs(2);
 /// How long after a holder took a message that is stored: the others' answers are mostly in it
 /// then, or need no storing.
 pub(super) const STORE_ANSWERS_AFTER: Duration = Duration::from_secs(1);
-
-/// Whether the store has the message as it is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Saving {
-    /// It will be asked at this time.
-    Due(Instant),
-    /// It was asked last under this ticket.
-    Storing(StoreTicket),
-    /// The store has it as it is here.
-    Saved,
-}
 
 impl Outbox {
     /// Says whether the ticket was one of ours.

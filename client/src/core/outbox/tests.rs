@@ -20,8 +20,8 @@ use umbel_proto::time::{Moment, WallTime};
 use super::super::context::Shared;
 use super::super::io::OutboxEntry;
 use super::super::requests::AskFault;
+use super::super::saving::STORE_RETRY;
 use super::super::testing::surroundings;
-use super::saving::STORE_RETRY;
 use super::*;
 
 const ID: MessageId = MessageId([1; 16]);
