@@ -52,7 +52,7 @@ pub enum Command {
     Stop,
 }
 
-/// A notice to the user.
+/// A notice to the user. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// The view holds enough relays to build circuits.
@@ -183,7 +183,8 @@ pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
     holders > 0 && holders >= wanted
 }
 
-/// The fate of a message that was taken back.
+/// The fate of a message that was taken back. Stored by number: bump `ask::VERSION` with every
+/// change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
     /// Which message.
@@ -195,7 +196,8 @@ pub struct Cancelled {
     pub may_be_out: bool,
 }
 
-/// Why a message stays in the outbox for now. Stored by number: a new one goes last.
+/// Why a message stays in the outbox for now. Stored by number, with messages too: a new one goes
+/// last; bump `ask::VERSION` with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeferReason {
     /// No circuit could be built.
@@ -217,7 +219,7 @@ pub enum DeferReason {
     },
 }
 
-/// Why a message can never be delivered.
+/// Why a message can never be delivered. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendFault {
     /// It is longer than the largest record holds.
@@ -226,7 +228,8 @@ pub enum SendFault {
     OutboxFull,
 }
 
-/// Something the client deals with by itself, that the user should know about.
+/// Something the client deals with by itself, that the user should know about. Stored by number:
+/// bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// This clock and the guards' differ by more than an hour.
@@ -258,7 +261,7 @@ pub enum Warning {
     Store(StoreFault),
 }
 
-/// Why the profile can't be written.
+/// Why the profile can't be written. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreFault {
     /// There is no room left.
@@ -342,7 +345,7 @@ pub struct Snapshot {
 }
 
 /// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at
-/// the mailboxes still missing.
+/// the mailboxes still missing. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
     /// Which message.
@@ -376,7 +379,7 @@ pub struct OutboxMessage {
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
-/// Whether the network answers.
+/// Whether the network answers. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contact {
     /// No relay was dialled.
@@ -394,7 +397,7 @@ pub enum Contact {
     NoAnswer,
 }
 
-/// The status that `umbel status` shows.
+/// The status that `umbel status` shows. Stored by number: bump `ask::VERSION` with every change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Relays in the view.

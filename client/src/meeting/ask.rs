@@ -10,8 +10,8 @@ use crate::client::{CancelError, CreateInboxError, ListenError};
 use crate::core::io::{Cancelled, Status};
 
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
-/// may not have.
-const VERSION: u8 = 1;
+/// may not have. Every change of a type that is in one, or of a variant's number, takes another.
+const VERSION: u8 = 2;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,5 +65,172 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T>
         wire::decode(rest).ok()
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::ids::RelayId;
+    use umbel_proto::time::{Duration, WallTime};
+
+    use super::*;
+    use crate::core::io::{Contact, DeferReason, Notice, SendFault, StoreFault, Warning};
+
+    const ID: MessageId = MessageId([1; MessageId::LEN]);
+
+    /// These are all variants, in the order of their numbers.
+    fn check_numbers<T: Serialize + DeserializeOwned>(variants: &[T]) {
+        for (number, variant) in (0..).zip(variants) {
+            assert_eq!(encode(variant)[..2], [2, number], "bump ask::VERSION");
+        }
+        let mut next = [0; 64];
+        next[0] = u8::try_from(variants.len()).unwrap();
+        assert!(
+            postcard::take_from_bytes::<T>(&next).is_err(),
+            "a variant is new: bump ask::VERSION"
+        );
+    }
+
+    fn notices() -> Vec<Notice> {
+        let (id, holders, wanted, may_be_out) = (ID, 0, 2, true);
+        let name = String::new;
+        vec![
+            Notice::Ready { relays: 1 },
+            Notice::WaitingForView { last_known: 1 },
+            Notice::Unreachable,
+            Notice::HopBuilt {
+                circuit: 1,
+                hop: 1,
+                relay: RelayId([1; 32]),
+            },
+            Notice::Queued(id),
+            Notice::Unsaved { id, may_be_out },
+            Notice::Held {
+                id,
+                holders,
+                wanted,
+            },
+            Notice::Deferred {
+                id,
+                reason: DeferReason::Holders,
+                retry_in: Duration::ZERO,
+            },
+            Notice::Scheduled {
+                id,
+                wait: Duration::ZERO,
+            },
+            Notice::Cancelled(Cancelled {
+                id,
+                holders,
+                may_be_out,
+            }),
+            Notice::Failed {
+                id,
+                reason: SendFault::TooLong,
+            },
+            Notice::Expired {
+                id,
+                holders,
+                wanted,
+                may_be_out,
+            },
+            Notice::InboxReady {
+                name: name(),
+                mailboxes: 1,
+                positions: 1,
+            },
+            Notice::Mending { inbox: name() },
+            Notice::Received { inbox: name(), id },
+            Notice::CaughtUp {
+                inbox: name(),
+                answered: 1,
+                mailboxes: 1,
+            },
+            Notice::Warning(Warning::GuardFails),
+            Notice::NoCircuits,
+        ]
+    }
+
+    #[test]
+    fn what_another_process_reads_keeps_its_numbers_within_a_version() {
+        let name = String::new;
+        check_numbers(&notices());
+        check_numbers(&[
+            Ask::Adopt { id: ID },
+            Ask::Cancel { id: ID },
+            Ask::Flush,
+            Ask::CreateInbox { name: name() },
+            Ask::Listen {
+                name: name(),
+                is_interactive: true,
+            },
+            Ask::InboxAddress { name: name() },
+            Ask::Status,
+        ]);
+        let status = Status {
+            relays: 0,
+            contact: Contact::NotTried,
+            guard: None,
+            guards: 0,
+            circuits: 0,
+            outbox: Vec::new(),
+            inboxes: Vec::new(),
+            sent_cells: 0,
+            received_cells: 0,
+        };
+        check_numbers(&[
+            Reply::Done,
+            Reply::Cancelled(Ok(None)),
+            Reply::Created(Err(CreateInboxError::Name)),
+            Reply::Listening(Ok(())),
+            Reply::Address(None),
+            Reply::Status(status),
+            Reply::Unknown,
+        ]);
+    }
+
+    #[test]
+    fn what_is_in_them_keeps_its_numbers_too() {
+        let (inbox, relay) = (String::new, RelayId([1; 32]));
+        let store = StoreFault::Failed;
+        check_numbers(&[
+            DeferReason::NoCircuit,
+            DeferReason::NoDescriptor,
+            DeferReason::Holders,
+            DeferReason::QueueFull,
+            DeferReason::NoDirectory,
+            DeferReason::Broken {
+                circuits: 1,
+                guards: 1,
+            },
+        ]);
+        check_numbers(&[SendFault::TooLong, SendFault::OutboxFull]);
+        check_numbers(&[
+            Warning::Clock { seconds: 1 },
+            Warning::GuardFails,
+            Warning::MailboxReplaced { inbox: inbox() },
+            Warning::Unresponsive { pid: None },
+            Warning::OtherCopy { inbox: inbox() },
+            Warning::Store(store),
+        ]);
+        check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
+        check_numbers(&[
+            Contact::NotTried,
+            Contact::Trying,
+            Contact::Reached {
+                relay,
+                since: WallTime(1),
+            },
+            Contact::NoAnswer,
+        ]);
+        check_numbers(&[CancelError::Store(store), CancelError::Closed]);
+        check_numbers(&[
+            CreateInboxError::Name,
+            CreateInboxError::Exists,
+            CreateInboxError::TooMany,
+            CreateInboxError::Store(store),
+            CreateInboxError::Closed,
+        ]);
+        check_numbers(&[ListenError::NoInbox, ListenError::Closed]);
     }
 }
