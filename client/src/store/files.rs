@@ -87,7 +87,8 @@ pub(super) fn check_path(database: &Path) -> Result<(), FilesFault> {
 }
 
 /// Whether the files of a database that was made before may be opened. Opens none of them: a
-/// process that closes a file loses SQLite's locks on it.
+/// process that closes a file loses SQLite's locks on it. The exception is a database with a
+/// journal, which ours, with a log, does not have.
 pub(super) fn check(database: &Path) -> Result<(), FilesFault> {
     check_path(database)?;
     let path = || database.to_owned();
@@ -105,6 +106,10 @@ pub(super) fn check(database: &Path) -> Result<(), FilesFault> {
     let log = beside(database, "-wal");
     if !exists(&log) && exists(&beside(database, "-shm")) && !exists(&log) {
         return Err(FilesFault::LogMissing(log));
+    }
+    // SQLite would change another program's file by its journal before it tries the key.
+    if exists(&beside(database, "-journal")) && is_overwritten(database) {
+        return Err(FilesFault::Overwritten(path()));
     }
     Ok(())
 }
@@ -221,6 +226,9 @@ mod tests {
             assert!(check(&path).is_ok());
             assert_eq!(super::is_overwritten(&path), is_overwritten);
         }
+        fs::write(beside(&path, "-journal"), b"theirs").unwrap();
+        assert!(matches!(fault(), FilesFault::Overwritten(_)));
+        fs::remove_file(beside(&path, "-journal")).unwrap();
         fs::write(beside(&path, "-shm"), b"").unwrap();
         assert!(matches!(fault(), FilesFault::LogMissing(_)));
         fs::write(beside(&path, "-wal"), b"").unwrap();

@@ -1,9 +1,10 @@
 //! The store's file: how it is made, taken for one process, recognised and set up.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -13,6 +14,10 @@ use super::{StoreError, migrate};
 
 /// In the file's header: "umbl". Distinguishes a relay's store from other SQLite files.
 const APPLICATION_ID: i32 = 0x756d_626c;
+/// Where the file's header has that, big-endian.
+const APPLICATION_ID_AT: Range<usize> = 68..72;
+/// How a SQLite file begins.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pages in the write-ahead log before they are copied into the file. A commit then waits for
@@ -25,37 +30,83 @@ const LOG_LEN_MAX: i64 = 64 << 20;
 const CACHE_KIB: i64 = 4 << 10;
 
 /// Opens the file for this process alone, makes it if there is none, and brings it to
-/// [`migrate::VERSION`]. A file that is not a relay's store, or a newer one, is not changed at all.
+/// [`migrate::VERSION`]. A file that is not a relay's store is not changed at all. A newer one is
+/// at most recovered from a crash, as its own version would do.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let at = |source| StoreError::File {
         path: path.to_owned(),
         source,
     };
     let failed = |source| StoreError::of(path, source);
-    make(path).map_err(at)?;
+    let header = make(path).map_err(at)?;
+    // SQLite puts its files beside what a link leads to.
+    let file = path.canonicalize().map_err(at)?;
+    if is_foreign(&header, has_hot_journal(&file).map_err(at)?) {
+        return Err(StoreError::Foreign {
+            path: path.to_owned(),
+        });
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
-    let found = lock_and_read(&db, has_log(path)).map_err(failed)?;
+    let found = lock_and_read(&db, beside(&file, "-wal").exists()).map_err(failed)?;
     let steps = steps_for(&found, path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
+    if found.application == 0 {
+        // Before there is a log: from here on the header alone says whose the file is.
+        db.pragma_update(None, "application_id", APPLICATION_ID)
+            .map_err(failed)?;
+    }
     configure(&db).map_err(failed)?;
     take_steps(&mut db, steps).map_err(failed)?;
     Ok(db)
 }
 
-/// Makes the file if it is missing, readable by its owner only. Files that SQLite puts beside it
-/// get the same permissions.
+/// Makes the file if it is missing, readable by its owner only, and returns its header as far as it
+/// says whose it is.
 ///
 /// Called before SQLite opens the file: to close a second descriptor would give up its locks.
-fn make(path: &Path) -> io::Result<()> {
+fn make(path: &Path) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    options.mode(0o600).open(path)?.sync_all()?;
+    let file = options.mode(0o600).open(path)?;
+    file.sync_all()?;
+    let mut header = Vec::new();
+    file.take(APPLICATION_ID_AT.end as u64)
+        .read_to_end(&mut header)?;
     let directory = path
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()?;
+    Ok(header)
+}
+
+/// Whether the header shows that SQLite must not open the file: it would roll back a hot journal,
+/// and change another program's file.
+///
+/// Zeros say nothing: a store that an earlier version made has its application id only in the log
+/// until the first checkpoint. SQLite reads that without changing anything.
+fn is_foreign(header: &[u8], has_hot_journal: bool) -> bool {
+    let id = header.get(APPLICATION_ID_AT);
+    let is_ours = id == Some(&APPLICATION_ID.to_be_bytes());
+    let is_open = id == Some(&[0; 4]) && !has_hot_journal;
+    !header.is_empty() && !(header.starts_with(MAGIC) && (is_ours || is_open))
+}
+
+/// Whether there is a journal that SQLite would roll back: zeros at its beginning end it.
+fn has_hot_journal(file: &Path) -> io::Result<bool> {
+    let mut first = [0];
+    match File::open(beside(file, "-journal")).and_then(|mut journal| journal.read(&mut first)) {
+        Ok(_) => Ok(first != [0]),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// A file's header, and how many tables it has.
@@ -63,13 +114,6 @@ struct Found {
     application: i32,
     version: i32,
     tables: i64,
-}
-
-/// Whether there is a write-ahead log beside the file.
-fn has_log(path: &Path) -> bool {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    Path::new(&log).exists()
 }
 
 /// Takes the file for this process, and reads what it is. Writes nothing: if `has_log`, closing the
@@ -97,7 +141,7 @@ fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
 fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
     let version = u32::try_from(found.version).ok();
     let version = version.filter(|&version| match found.application {
-        APPLICATION_ID => version > 0,
+        APPLICATION_ID => version > 0 || found.tables == 0,
         0 => version == 0 && found.tables == 0,
         _ => false,
     });
@@ -132,7 +176,6 @@ fn take_steps(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
     for step in steps {
         transaction.execute_batch(step)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", migrate::VERSION)?;
     transaction.commit()
 }

@@ -491,14 +491,30 @@ fn a_file_that_is_not_ours_or_newer_is_refused_and_left_alone() {
 #[test]
 fn a_database_of_another_program_is_not_changed_at_all() {
     use std::os::unix::fs::PermissionsExt;
-    for (journal_mode, is_closed) in [("DELETE", true), ("WAL", true), ("WAL", false)] {
+    for (application, journal_mode, is_closed) in [
+        (0, "DELETE", true),
+        (0, "DELETE", false),
+        (5, "DELETE", false),
+        (0, "WAL", true),
+        (0, "WAL", false),
+        (5, "WAL", false),
+    ] {
         let (theirs, path) = file();
         let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "application_id", application)
+            .unwrap();
         db.pragma_update(None, "journal_mode", journal_mode)
             .unwrap();
         db.execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
             .unwrap();
-        let db = (!is_closed).then_some(db); // a copy of an open one has a log
+        if !is_closed {
+            // Larger than the cache: a part is in the file before it is committed.
+            let unfinished = "PRAGMA cache_size = 1; BEGIN;
+                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+                INSERT INTO theirs SELECT zeroblob(4000) FROM n";
+            db.execute_batch(unfinished).unwrap();
+        }
+        let db = (!is_closed).then_some(db); // a copy of an open one has a log, or a journal
         let (ours, path) = file();
         for file in std::fs::read_dir(theirs.path()).unwrap() {
             let file = file.unwrap();
@@ -523,9 +539,21 @@ fn a_database_of_another_program_is_not_changed_at_all() {
         assert_eq!(before.len(), if is_closed { 1 } else { 2 });
         let refused = Store::open(&path, Box::new(|_| {})).map(drop);
         assert!(matches!(refused, Err(StoreError::Foreign { .. })));
-        assert!(files() == before, "{journal_mode}, closed: {is_closed}");
+        assert!(
+            files() == before,
+            "{application}, {journal_mode}, closed: {is_closed}"
+        );
         drop(db);
     }
+}
+
+#[test] // before the first checkpoint the log alone says all but what the file is
+fn a_new_file_is_marked_as_a_relays_before_anything_else() {
+    let (_directory, path) = file();
+    let open = open(&path);
+    open.run(put_queue(0));
+    let header = std::fs::read(&path).unwrap();
+    assert_eq!(header.get(68..72), Some(b"umbl".as_slice()));
 }
 
 #[test]
