@@ -50,7 +50,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
     let found = lock_and_read(&db, beside(&file, "-wal").exists()).map_err(failed)?;
     let steps = steps_for(&found, path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(at)?;
+    make_private(&file).map_err(at)?;
     if found.application == 0 {
         // Before there is a log: from here on the header alone says whose the file is.
         db.pragma_update(None, "application_id", APPLICATION_ID)
@@ -101,6 +101,19 @@ fn has_hot_journal(file: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Makes the file and those beside it readable by their owner only: SQLite gives its files the
+/// permissions that the store has when they are made, and a copy may have come back with others.
+fn make_private(file: &Path) -> io::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        // By path: to close a second descriptor would give up SQLite's locks.
+        match fs::set_permissions(beside(file, suffix), Permissions::from_mode(0o600)) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !suffix.is_empty() => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 fn beside(file: &Path, suffix: &str) -> PathBuf {

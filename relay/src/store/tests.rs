@@ -547,6 +547,29 @@ fn a_database_of_another_program_is_not_changed_at_all() {
     }
 }
 
+#[test]
+fn a_store_that_came_back_readable_by_others_is_private_again_with_its_log() {
+    use std::os::unix::fs::PermissionsExt;
+    let (directory, path) = file();
+    open(&path).store.close();
+    for has_log in [false, true] {
+        let shared = std::fs::Permissions::from_mode(0o644);
+        if has_log {
+            std::fs::write(directory.path().join("store-wal"), b"").unwrap();
+            std::fs::set_permissions(directory.path().join("store-wal"), shared.clone()).unwrap();
+        }
+        std::fs::set_permissions(&path, shared).unwrap();
+        let open = open(&path);
+        open.run(put_queue(0));
+        for file in std::fs::read_dir(directory.path()).unwrap() {
+            let file = file.unwrap();
+            let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}, had a log: {has_log}", file.file_name());
+        }
+        open.store.close();
+    }
+}
+
 #[test] // before the first checkpoint the log alone says all but what the file is
 fn a_new_file_is_marked_as_a_relays_before_anything_else() {
     let (_directory, path) = file();
