@@ -334,6 +334,7 @@ fn paths(text: &str) -> Vec<Vec<&str>> {
 
 /// Whether a file belongs to the package, module or type of this name.
 fn is_of(path: &Path, text: &str, name: &str) -> bool {
+    let name = name.strip_prefix("umbel_").unwrap_or(name);
     let is_type = name.starts_with(|c: char| c.is_ascii_uppercase());
     if is_type {
         return ["struct", "enum", "trait", "impl"].iter().any(|kind| {
