@@ -206,7 +206,7 @@ impl Core {
         moment: Moment,
         link: LinkId,
         relay: RelayId,
-        hello: Hello,
+        hello: &Hello,
         rng: &mut dyn CryptoRng,
     ) {
         self.look_awake(moment, rng);

@@ -88,7 +88,7 @@ impl Bench {
                 },
                 link,
                 relay,
-                hello,
+                &hello,
                 &mut bench.rng,
             );
         }
@@ -120,7 +120,7 @@ impl Bench {
     fn link_up(&mut self, clock: WallTime) {
         let hello = hello(clock);
         self.core
-            .handle_link_up(self.moment(), LINK, SEED, hello, &mut self.rng);
+            .handle_link_up(self.moment(), LINK, SEED, &hello, &mut self.rng);
     }
 
     fn cell(&mut self, cell: Cell) {

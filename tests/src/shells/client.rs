@@ -122,7 +122,7 @@ impl SimClient {
         moment: Moment,
         link: LinkId,
         relay: RelayId,
-        hello: Hello,
+        hello: &Hello,
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(core) = &mut self.core {

@@ -211,7 +211,7 @@ impl World {
                 self.relays[n].on_link_up(moment, from_end, up, &mut self.rng);
             }
             Node::Client(n) => {
-                self.clients[n].on_link_up(moment, from_end, id, hello, &mut self.rng);
+                self.clients[n].on_link_up(moment, from_end, id, &hello, &mut self.rng);
             }
         }
         let up = LinkUp {

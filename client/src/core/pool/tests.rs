@@ -143,7 +143,7 @@ impl Blocked {
                     descriptor: None,
                 };
                 self.core
-                    .handle_link_up(moment, LinkId(self.links), relay, hello, &mut self.rng);
+                    .handle_link_up(moment, LinkId(self.links), relay, &hello, &mut self.rng);
             } else {
                 self.core.handle_dial_failed(moment, relay, &mut self.rng);
             }

@@ -130,7 +130,7 @@ impl Bench {
         };
         bench
             .core
-            .handle_link_up(at(now), LINK, relay, hello, &mut bench.rng);
+            .handle_link_up(at(now), LINK, relay, &hello, &mut bench.rng);
         bench
     }
 

@@ -36,7 +36,7 @@ impl Driver {
             LinkReport::Up { link, hello } => {
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
-                    core.handle_link_up(moment, link, entry.relay, hello, &mut rng);
+                    core.handle_link_up(moment, link, entry.relay, &hello, &mut rng);
                 }
             }
             LinkReport::DialFailed { link } => {
