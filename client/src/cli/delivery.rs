@@ -6,7 +6,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{DeferReason, Notice, OutboxEntry, is_held_by_enough};
+use umbel_client::core::io::{DeferReason, Notice, OutboxEntry};
 use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
@@ -51,9 +51,7 @@ pub(super) async fn in_passing(
     let outbox = client.outbox().await?;
     let mut delivery = Delivery::new(Stage::One, IN_PASSING);
     delivery.watch_all(
-        outbox
-            .into_iter()
-            .filter(|entry| !is_held_by_enough(entry.holders, entry.wanted)),
+        outbox.into_iter().filter(|entry| !entry.is_held()),
         Clock::wall(),
     );
     delivery.wait(session, client, notices).await

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::core::io::{Cancelled, OutboxEntry, is_held_by_enough};
+use umbel_client::core::io::{Cancelled, OutboxEntry};
 use umbel_client::{CancelError, Client, Reach};
 use umbel_proto::time::Duration;
 
@@ -120,7 +120,7 @@ struct TakenBack {
 fn state(entry: &OutboxEntry) -> &'static str {
     match entry.holders {
         0 => "queued",
-        holders if is_held_by_enough(holders, entry.wanted) => "held",
+        _ if entry.is_held() => "held",
         _ => "kept",
     }
 }
@@ -141,14 +141,12 @@ pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<()
 }
 
 fn list(session: &Session) -> Result<(), Failure> {
-    // A message that enough relays hold is sent, even while one more copy of it may go out.
-    let is_missing_any = |entry: &OutboxEntry| !is_held_by_enough(entry.holders, entry.wanted);
     let outbox: Vec<_> = session
         .library()?
         .status()
         .outbox
         .into_iter()
-        .filter(is_missing_any)
+        .filter(|entry| !entry.is_held())
         .collect();
     if outbox.is_empty() && !session.is_json() {
         return session.line("The outbox is empty.");

@@ -125,7 +125,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         guard: status.guard.map(|relay| relay.to_string()),
         guards: status.guards,
         circuits: status.circuits,
-        outbox: status.outbox.iter().map(Outgoing::new).collect(),
+        outbox: outgoing(&status.outbox),
         inboxes: inboxes.collect(),
         online: matches!(status.contact, Contact::Reached { .. }),
     };
@@ -134,6 +134,12 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     } else {
         print(session, &line)
     }
+}
+
+/// What `umbel outbox list` lists, too: what enough relays hold is sent.
+fn outgoing(outbox: &[OutboxEntry]) -> Vec<Outgoing> {
+    let unsent = outbox.iter().filter(|entry| !entry.is_held());
+    unsent.map(Outgoing::new).collect()
 }
 
 /// The same name in JSON and in text.
@@ -218,4 +224,32 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+
+    use umbel_proto::ids::MessageId;
+    use umbel_proto::inbox::address::InboxIdentity;
+    use umbel_proto::time::WallTime;
+
+    use super::*;
+
+    #[test]
+    fn what_enough_relays_hold_is_no_longer_counted() {
+        let entry = |holders| OutboxEntry {
+            id: MessageId([1; MessageId::LEN]),
+            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            len: 1,
+            created_at: WallTime(0),
+            expires_at: WallTime(1),
+            holders,
+            wanted: 2,
+            obstacle: None,
+            next_try_at: None,
+        };
+        let shown = outgoing(&[entry(0), entry(1), entry(2), entry(3)]);
+        let holders: Vec<usize> = shown.iter().map(|shown| shown.holders).collect();
+        assert_eq!(holders, [0, 1]);
+    }
 }

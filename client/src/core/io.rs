@@ -369,6 +369,14 @@ pub struct OutboxEntry {
     pub next_try_at: Option<WallTime>,
 }
 
+impl OutboxEntry {
+    /// Whether as many relays hold it as are wanted: it is sent, even while one more copy of it may
+    /// go out.
+    pub const fn is_held(&self) -> bool {
+        is_held_by_enough(self.holders, self.wanted)
+    }
+}
+
 /// A message in the outbox and what it says, for those who look at the profile without driving a
 /// client.
 #[expect(missing_debug_implementations, reason = "holds a message")]
