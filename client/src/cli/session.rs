@@ -111,10 +111,14 @@ impl Session {
     /// Says on standard error what the user should know besides what was asked for.
     pub(super) fn warn(&self, text: &str) {
         if !self.global.quiet {
-            self.progress
-                .bar
-                .suspend(|| output::warn(text, self.is_json()));
+            self.say(text);
         }
+    }
+
+    fn say(&self, text: &str) {
+        self.progress
+            .bar
+            .suspend(|| output::warn(text, self.is_json()));
     }
 
     /// Shows progress on a terminal.
@@ -129,23 +133,10 @@ impl Session {
 
     /// Shows a notice's progress, or prints its warning.
     pub(super) fn show_notice(&self, notice: &Notice) {
-        match notice {
-            Notice::Expired {
-                id,
-                holders,
-                wanted,
-                may_be_out,
-            } => self.warn(&delivery::expired_text(
-                *id,
-                (*holders, *wanted),
-                *may_be_out,
-            )),
-            Notice::Warning(warning) => self.warn(&warning_text(warning)),
-            notice => {
-                if let Some(text) = progress_text(notice) {
-                    self.progress.show(text);
-                }
-            }
+        if let Some(text) = notice_warning(notice, self.global.quiet) {
+            self.say(&text);
+        } else if let Some(text) = progress_text(notice) {
+            self.progress.show(text);
         }
     }
 
@@ -417,11 +408,31 @@ fn warning_text(warning: &Warning) -> String {
     }
 }
 
+/// The warning in a notice. That a message has left the outbox is said with `--quiet`, too: nothing
+/// says it again.
+fn notice_warning(notice: &Notice, is_quiet: bool) -> Option<String> {
+    match notice {
+        Notice::Expired {
+            id,
+            holders,
+            wanted,
+            may_be_out,
+        } => Some(delivery::expired_text(
+            *id,
+            (*holders, *wanted),
+            *may_be_out,
+        )),
+        Notice::Warning(warning) if !is_quiet => Some(warning_text(warning)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
     use indicatif::TermLike;
+    use umbel_proto::ids::MessageId;
 
     use super::*;
 
@@ -466,6 +477,22 @@ mod tests {
 
         fn flush(&self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_message_that_left_the_outbox_is_reported_quiet_or_not() {
+        let expired = Notice::Expired {
+            id: MessageId([1; MessageId::LEN]),
+            holders: 1,
+            wanted: 2,
+            may_be_out: false,
+        };
+        let clock = Notice::Warning(Warning::Clock { seconds: 7200 });
+        for is_quiet in [false, true] {
+            let text = notice_warning(&expired, is_quiet).unwrap();
+            assert!(text.contains("1 of 2 relays have it"), "{text}");
+            assert_eq!(notice_warning(&clock, is_quiet).is_none(), is_quiet);
         }
     }
 
