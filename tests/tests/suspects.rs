@@ -141,7 +141,8 @@ fn a_guard_that_breaks_circuits_in_any_way_is_left_for_another() {
 
 #[test] // §6.4(10), §6.4(11)
 fn an_l2_that_breaks_circuits_is_avoided_at_no_cost_to_the_guard() {
-    for (seed, deed) in (411..).zip(DEEDS) {
+    let (mut by_bad, mut all) = (0, 0);
+    for (seed, deed) in (411..423).zip(DEEDS.into_iter().cycle()) {
         let Trial {
             world,
             bad,
@@ -149,16 +150,9 @@ fn an_l2_that_breaks_circuits_is_avoided_at_no_cost_to_the_guard() {
             began,
             settled,
         } = misbehave(seed, 2, deed);
-        let by_bad = hops_since(&world, 2, settled)
-            .iter()
-            .filter(|&&relay| relay == bad)
-            .count();
-        let all = hops_since(&world, 2, settled).len();
-        assert!(
-            by_bad * 4 <= all,
-            "{deed:?}: {by_bad} of {all} circuits; {}",
-            world.describe()
-        );
+        let used = hops_since(&world, 2, settled);
+        by_bad += used.iter().filter(|&&relay| relay == bad).count();
+        all += used.len();
         assert_eq!(
             guard_of(&world, ALICE),
             guard,
@@ -169,6 +163,9 @@ fn an_l2_that_breaks_circuits_is_avoided_at_no_cost_to_the_guard() {
         assert_eq!(guards.len(), 1, "{deed:?}: {}", world.describe());
         assert!(!is_warned(&world), "{deed:?}: {}", world.describe());
     }
+    // Unsuspected it would have a quarter. Of 120 seeds the mean is 0.12, and six have more than
+    // a quarter: so not each world is judged alone.
+    assert!(by_bad * 6 <= all, "{by_bad} of {all} circuits");
 }
 
 #[test] // §6.4(10), §6.4(11)
