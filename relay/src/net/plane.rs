@@ -43,7 +43,6 @@ const STOPPING_MAX: Duration = LINK_CLOSING_MAX.saturating_mul(2);
 pub(crate) struct ControlPlane {
     control: Control,
     shared: Arc<Shared>,
-    clock: Clock,
     rng: StdRng,
     links: HashMap<LinkId, LinkHandle>,
     store: Store,
@@ -101,7 +100,6 @@ impl ControlPlane {
         let spare_cells = CellCache::new(Arc::clone(&shared.pool));
         Self {
             control,
-            clock: shared.clock,
             rng: rand::make_rng(),
             links: HashMap::new(),
             store,
@@ -126,21 +124,21 @@ impl ControlPlane {
             match self.next_input(&mut reports).await {
                 Input::Reports => reports.drain(..).for_each(|report| self.on_report(report)),
                 Input::Stored(done) => {
-                    let moment = self.clock.moment();
+                    let moment = self.shared.clock.moment();
                     done.into_iter().for_each(|done| {
                         self.control.handle_stored(moment, done, &mut self.rng);
                     });
                 }
                 Input::Worked(Worked::Answered(done)) => {
                     self.control
-                        .handle_work_done(self.clock.moment(), done, &mut self.rng);
+                        .handle_work_done(self.shared.clock.moment(), done, &mut self.rng);
                 }
                 Input::Worked(Worked::JobEnded) => self.workers.running -= 1,
                 Input::Ask(ask) => self.on_ask(ask),
                 Input::Timeout(wake) => {
                     tracing::trace!(?wake, "woken");
                     self.control
-                        .handle_timeout(self.clock.moment(), &mut self.rng);
+                        .handle_timeout(self.shared.clock.moment(), &mut self.rng);
                     self.renew_hello();
                     self.say_what_is_left();
                 }
@@ -154,7 +152,7 @@ impl ControlPlane {
 
     async fn next_input(&mut self, reports: &mut Vec<LinkReport>) -> Input {
         let (wake_at, wake) = self.control.poll_timeout();
-        let wake_at = self.clock.at(wake_at);
+        let wake_at = self.shared.clock.at(wake_at);
         let inputs = &mut self.inputs;
         // Channels of which this end or the other outlives this task never end: no arm for that.
         tokio::select! {
@@ -168,7 +166,7 @@ impl ControlPlane {
     }
 
     fn on_report(&mut self, report: LinkReport) {
-        let moment = self.clock.moment();
+        let moment = self.shared.clock.moment();
         match report {
             LinkReport::Up(up, handle) => {
                 let link = handle.queue.link();
@@ -209,7 +207,7 @@ impl ControlPlane {
         if let Some(repeated) = self
             .seeds
             .warning
-            .rest(Duration::from_micros(self.clock.now().as_micros()))
+            .rest(Duration::from_micros(self.shared.clock.now().as_micros()))
         {
             tracing::info!(repeated, "seeds could not be reached for a while");
         }
@@ -221,10 +219,11 @@ impl ControlPlane {
                 let _ = reply.send(self.control.stats()); // the asker may have gone
             }
             Ask::Addresses(addresses) => {
-                if let Err(fault) =
-                    self.control
-                        .handle_addresses(self.clock.moment(), addresses, &mut self.rng)
-                {
+                if let Err(fault) = self.control.handle_addresses(
+                    self.shared.clock.moment(),
+                    addresses,
+                    &mut self.rng,
+                ) {
                     tracing::error!(
                         ?fault,
                         "others will not believe these addresses; set `advertise` to public ones"
@@ -301,7 +300,7 @@ impl ControlPlane {
             Some(handle) => handle.queue.push(cells, pushed),
             None => pushed.dropped.extend(cells),
         }
-        let moment = self.clock.moment();
+        let moment = self.shared.clock.moment();
         for circ in pushed.broken.drain(..) {
             let event = LinkEvent::Broken(circ, Violation::Window);
             self.control
@@ -333,7 +332,8 @@ impl ControlPlane {
 
     /// Destroys every circuit, sends the queued cells, closes every link and the store.
     async fn stop(mut self, mut reports: Vec<LinkReport>) {
-        self.control.handle_stop(self.clock.moment(), &mut self.rng);
+        self.control
+            .handle_stop(self.shared.clock.moment(), &mut self.rng);
         self.drain();
         self.links.values().for_each(|handle| handle.queue.close());
         let links_end = async {
