@@ -34,7 +34,7 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// What a relay says (§2.4(5)); its descriptor is not verified here.
+    /// A relay's `Hello` (§2.4(5)); its descriptor is not verified here.
     pub fn of_relay(network: NetworkId, clock: WallTime, descriptor: Vec<u8>) -> Self {
         Self {
             versions: vec![LINK_VERSION],
@@ -45,7 +45,7 @@ impl Hello {
         }
     }
 
-    /// What a client says: its clock is cut to the hour, since seconds would tell clients apart
+    /// A client's `Hello`: its clock is cut to the hour, since seconds would tell clients apart
     /// (§2.4(5)).
     pub fn of_client(network: NetworkId, clock: WallTime) -> Self {
         Self {

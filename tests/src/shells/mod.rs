@@ -14,7 +14,7 @@ pub use lone::LoneRelay;
 pub use relay::{RelayName, SimRelay};
 pub use sending::{Queued, Written};
 
-/// What happens to a node, relay or client. It is lost on one that is down.
+/// An input of a node, relay or client. A node that is down loses it.
 #[derive(Debug, Clone, Copy)]
 pub enum Input {
     /// A link is gone.

@@ -15,7 +15,7 @@ impl World {
 
     /// Kills a relay, between any write and its commit.
     pub fn crash_relay(&mut self, name: RelayName) {
-        // What waits in its queues dies with it; no queue is left when its links break.
+        // Cells in its queues die with it; no queue is left when its links break.
         self.lose_waiting(self.relays[name.0].waiting_cells() as u64);
         self.lose_copies(self.relays[name.0].waiting_copies());
         self.relays[name.0].crash();
