@@ -143,7 +143,7 @@ impl Gossip {
         }
     }
 
-    /// There is no link with this relay any more. Once it was the last, the next try comes early.
+    /// There is no link with this relay any more. If it was the last one, the next try comes early.
     pub fn handle_unlinked(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
         self.linked.remove(&relay);
         if self.is_alone(known) {
@@ -253,14 +253,14 @@ impl Gossip {
     }
 
     fn on_sync_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
-        let interval = known.network.params.sync_interval;
+        let jitter = rng.random_range(0.75..1.25);
+        let pause = known.network.params.sync_interval.mul_f64(jitter);
         let pause = if self.is_alone(known) {
-            interval.min(ALONE_INTERVAL)
+            pause.min(ALONE_INTERVAL.mul_f64(jitter / 1.25))
         } else {
-            interval
+            pause
         };
-        let jitter = rng.random_range(0.75..1.25); // §8.3(9)
-        self.sync_at = now + pause.mul_f64(jitter);
+        self.sync_at = now + pause; // §8.3(9)
         self.sync(now, known, rng);
     }
 

@@ -361,3 +361,18 @@ fn news_goes_to_those_who_can_take_it_now() {
     let asked = std::iter::from_fn(|| node.gossip.poll_out()).skip(8);
     assert_eq!(asked.count(), RUMOUR_FANOUT, "the three that are free");
 }
+
+#[test] // §8.3(9)
+fn a_relay_that_is_alone_never_waits_longer_than_it_may() {
+    let mut all = Gossips::new(2);
+    let (alone, seed) = (all.ids[1], all.ids[0]);
+    all.nodes.get_mut(&seed).unwrap().is_up = false;
+    for _ in 0..200 {
+        let now = all.now;
+        all.act(alone, |it, known, rng| it.handle_timeout(now, known, rng));
+        let wait = all.nodes[&alone].gossip.sync_at.since(now);
+        assert!(wait <= ALONE_INTERVAL, "{wait:?}");
+        assert!(wait >= ALONE_INTERVAL / 2, "{wait:?}");
+        all.now = now + wait;
+    }
+}
