@@ -180,8 +180,8 @@ impl Book {
     }
 
     /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
-    /// by a wrong clock must not outlast that. It is not stored, and begins no setup: a relay that
-    /// knows nobody yet has all of it before it (§8.2(3)).
+    /// by a wrong clock must not outlast that. It is not stored and does not start setup: for a
+    /// relay that knows no other, setup is still to come (§8.2(3)).
     ///
     /// # Errors
     /// The first rule that it breaks: others will not believe it.
