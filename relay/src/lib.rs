@@ -2,8 +2,8 @@
 //!
 //! Two planes, both without IO: [`forward`], which moves cells between links, and [`control`],
 //! which decides everything else. Around them the shell: `net` has the sockets and tasks, [`store`]
-//! the disk, and [`shell`] what a client's shell has, too. [`Relay`] is all of it, to be run by the `umbel-relay` command or inside another
-//! program; several can run in one process.
+//! the disk, and [`shell`] what a client's shell has, too. [`Relay`] is all of it. The command
+//! `umbel-relay` runs one; another program may run several in one process.
 
 #[expect(clippy::disallowed_methods, reason = "reads the operator's files")]
 pub mod config;

@@ -75,7 +75,7 @@ struct Global {
     /// One JSON object a line instead of text
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
-    /// Show errors only, and messages that expired: no progress, no other warnings
+    /// Print only errors and the warnings that a message expired
     #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = GLOBAL_HEADING)]
     quiet: bool,
     /// Log to standard error

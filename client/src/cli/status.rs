@@ -136,7 +136,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     }
 }
 
-/// What `umbel outbox list` lists, too: what enough relays hold is sent.
+/// The messages that `umbel outbox list` lists: one that enough relays hold counts as sent.
 fn outgoing(outbox: &[OutboxEntry]) -> Vec<Outgoing> {
     let unsent = outbox.iter().filter(|entry| !entry.is_held());
     unsent.map(Outgoing::new).collect()

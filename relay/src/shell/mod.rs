@@ -1,8 +1,8 @@
 //! Parts that every shell of Umbel has, relay and client alike: clocks, files for their owner's
 //! eyes only, how a link begins, and the errors of a command line.
 //!
-//! Knows neither relay nor client. A client's shell uses these and nothing else of a relay, but for
-//! the relays that it runs inside.
+//! Knows neither relay nor client. Of the relay's crate a client uses only this, and `local` the
+//! relays it runs.
 
 mod clock;
 pub mod files;
