@@ -179,7 +179,12 @@ impl Delivery {
     }
 
     fn on_notice(&mut self, session: &Session, notice: &Notice) {
-        session.show_notice(notice);
+        // The outcome of a message that this command watches says that it expired.
+        let is_said_later =
+            matches!(notice, Notice::Expired { id, .. } if self.messages.contains_key(id));
+        if !is_said_later {
+            session.show_notice(notice);
+        }
         self.take(notice);
     }
 
@@ -373,9 +378,10 @@ impl Delivery {
             .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
         match kept.filter(|_| self.stage == Stage::All) {
             Some(progress) if matches!(progress.fate(), Fate::Kept(Missing::Expired { .. })) => {
-                Err(Failure::failed(
+                Err(Failure::new(
+                    Exit::InDoubt,
                     format!("the message expired with only {}", progress.holders_text()),
-                    "its reader gets it from there; send it again if that is too few",
+                    "its reader gets it from there; before you send it again, ask its reader, who may get it twice",
                 ))
             }
             Some(progress) => Err(Failure::new(

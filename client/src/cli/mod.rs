@@ -59,7 +59,7 @@ Exit codes:
   2   the command line is wrong, or there is nothing to send
   69  no relay could be reached
   73  done, but the output could not be written; a message sent stays sent
-  74  in doubt: check with the recipient before resending
+  74  in doubt: ask its reader before you send it again
   75  not finished; nothing is lost, and the next umbel command continues
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)

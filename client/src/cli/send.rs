@@ -33,7 +33,7 @@ Exit codes:
   2   the command line is wrong, or there is nothing to send; it was not sent
   69  safe in the outbox, no relay reached; the next umbel command tries again
   73  sent, but the output could not be written: do not send it again
-  74  in doubt: check with the recipient before resending
+  74  in doubt: ask its reader before you send it again
   75  safe in the outbox; the next umbel command tries again
   130 interrupted; what was in the outbox is still there";
 

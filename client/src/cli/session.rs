@@ -408,8 +408,8 @@ fn warning_text(warning: &Warning) -> String {
     }
 }
 
-/// The warning in a notice. That a message has left the outbox is said with `--quiet`, too: nothing
-/// says it again.
+/// The warning in a notice. That a message has left the outbox is said with `--quiet`, too: a
+/// command that did not send it says it nowhere else.
 fn notice_warning(notice: &Notice, is_quiet: bool) -> Option<String> {
     match notice {
         Notice::Expired {

@@ -293,6 +293,7 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
         assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
     }
     let failure = after_at(Stage::All, 0, &[expired]).outcome().unwrap_err();
+    assert_eq!(failure.exit, Exit::InDoubt, "one relay has it");
     assert_eq!(failure.error, "the message expired with only one relay");
 }
 
