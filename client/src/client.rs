@@ -130,7 +130,7 @@ impl From<SendFault> for SendError {
     }
 }
 
-/// A message was not taken back for good. Stored by number: bump `ask::VERSION` with every change.
+/// A message was not taken back for good. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelError {
     /// The profile could not be written: the message is tried again once the profile is opened
@@ -140,7 +140,7 @@ pub enum CancelError {
     Closed,
 }
 
-/// An inbox was not made. Stored by number: bump `ask::VERSION` with every change.
+/// An inbox was not made. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CreateInboxError {
     /// The name is empty, longer than 64 bytes, or has control characters or blanks at an end.
@@ -155,7 +155,7 @@ pub enum CreateInboxError {
     Closed,
 }
 
-/// An inbox can't be listened to. Stored by number: bump `ask::VERSION` with every change.
+/// An inbox can't be listened to. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ListenError {
     /// There is none of this name.

@@ -51,7 +51,7 @@ pub(super) struct Delivery {
     named_count: Option<usize>,
     #[serde(skip)]
     unsealed: Unsealed,
-    /// A holder was asked to take it since this client was started.
+    /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     #[serde(skip)]
     is_asked: bool,
 }
@@ -182,7 +182,7 @@ impl Delivery {
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
         delivery.times.mend(wall);
-        // A record is asked for as soon as it is sealed.
+        // Nothing says which of the sealed copies were asked for before.
         delivery.is_asked = !delivery.targets.is_empty();
         Some(delivery)
     }
@@ -474,8 +474,7 @@ impl Delivery {
         self.unsealed = Unsealed::default();
     }
 
-    /// Whether a holder may have it: since this client was started one was asked, whatever came of
-    /// it.
+    /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     pub(super) const fn may_be_out(&self) -> bool {
         self.is_asked
     }

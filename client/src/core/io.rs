@@ -52,7 +52,7 @@ pub enum Command {
     Stop,
 }
 
-/// A notice to the user. Stored by number: bump `ask::VERSION` with every change.
+/// A notice to the user. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// The view holds enough relays to build circuits.
@@ -183,8 +183,7 @@ pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
     holders > 0 && holders >= wanted
 }
 
-/// The fate of a message that was taken back. Stored by number: bump `ask::VERSION` with every
-/// change.
+/// The fate of a message that was taken back. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancelled {
     /// Which message.
@@ -196,8 +195,8 @@ pub struct Cancelled {
     pub may_be_out: bool,
 }
 
-/// Why a message stays in the outbox for now. Stored by number, with messages too: a new one goes
-/// last; bump `ask::VERSION` with it.
+/// Why a message stays in the outbox for now. Stored by number: a new one goes last. Read by other
+/// processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeferReason {
     /// No circuit could be built.
@@ -219,7 +218,7 @@ pub enum DeferReason {
     },
 }
 
-/// Why a message can never be delivered. Stored by number: bump `ask::VERSION` with every change.
+/// Why a message can never be delivered. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SendFault {
     /// It is longer than the largest record holds.
@@ -228,8 +227,8 @@ pub enum SendFault {
     OutboxFull,
 }
 
-/// Something the client deals with by itself, that the user should know about. Stored by number:
-/// bump `ask::VERSION` with every change.
+/// Something the client deals with by itself, that the user should know about. Read by other
+/// processes (`meeting::ask`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Warning {
     /// This clock and the guards' differ by more than an hour.
@@ -261,7 +260,7 @@ pub enum Warning {
     Store(StoreFault),
 }
 
-/// Why the profile can't be written. Stored by number: bump `ask::VERSION` with every change.
+/// Why the profile can't be written. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreFault {
     /// There is no room left.
@@ -345,7 +344,7 @@ pub struct Snapshot {
 }
 
 /// A message in the outbox. One that as many hold as are wanted stays for a while, for attempts at
-/// the mailboxes still missing. Stored by number: bump `ask::VERSION` with every change.
+/// the mailboxes still missing. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEntry {
     /// Which message.
@@ -387,7 +386,7 @@ pub struct OutboxMessage {
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
-/// Whether the network answers. Stored by number: bump `ask::VERSION` with every change.
+/// Whether the network answers. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contact {
     /// No relay was dialled.
@@ -405,7 +404,7 @@ pub enum Contact {
     NoAnswer,
 }
 
-/// The status that `umbel status` shows. Stored by number: bump `ask::VERSION` with every change.
+/// The status that `umbel status` shows. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Relays in the view.

@@ -10,7 +10,8 @@ use crate::client::{CancelError, CreateInboxError, ListenError};
 use crate::core::io::{Cancelled, Status};
 
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
-/// may not have. Every change of a type that is in one, or of a variant's number, takes another.
+/// may not have. Every change of a type that is in one takes another: of a field, since fields have
+/// no names there, or of a variant's place, which is its number.
 const VERSION: u8 = 2;
 
 /// A guest's request to its host.
@@ -70,18 +71,22 @@ pub(super) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T>
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::crypto::kdf::sha256;
     use umbel_proto::ids::RelayId;
+    use umbel_proto::inbox::address::InboxIdentity;
     use umbel_proto::time::{Duration, WallTime};
 
     use super::*;
-    use crate::core::io::{Contact, DeferReason, Notice, SendFault, StoreFault, Warning};
+    use crate::core::io::{
+        Contact, DeferReason, Notice, OutboxEntry, SendFault, StoreFault, Warning,
+    };
 
     const ID: MessageId = MessageId([1; MessageId::LEN]);
 
     /// These are all variants, in the order of their numbers.
     fn check_numbers<T: Serialize + DeserializeOwned>(variants: &[T]) {
         for (number, variant) in (0..).zip(variants) {
-            assert_eq!(encode(variant)[..2], [2, number], "bump ask::VERSION");
+            assert_eq!(encode(variant)[..2], [VERSION, number], "bump ask::VERSION");
         }
         let mut next = [0; 64];
         next[0] = u8::try_from(variants.len()).unwrap();
@@ -151,6 +156,48 @@ mod tests {
         ]
     }
 
+    fn status() -> Status {
+        let entry = OutboxEntry {
+            id: ID,
+            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            len: 4,
+            created_at: WallTime(5),
+            expires_at: WallTime(6),
+            holders: 1,
+            wanted: 2,
+            obstacle: Some(DeferReason::Holders),
+            next_try_at: Some(WallTime(7)),
+        };
+        Status {
+            relays: 8,
+            contact: Contact::NotTried,
+            guard: Some(RelayId([1; 32])),
+            guards: 9,
+            circuits: 10,
+            outbox: vec![entry],
+            inboxes: vec![("help".to_owned(), 3)],
+            sent_cells: 11,
+            received_cells: 12,
+        }
+    }
+
+    #[test]
+    fn what_another_process_reads_keeps_its_form_within_a_version() {
+        let mut bytes: Vec<u8> = notices().iter().flat_map(encode).collect();
+        bytes.extend(encode(&status()));
+        let found = sha256(&[&bytes]);
+        let pinned = (VERSION, hex(&found));
+        let expected = (
+            2,
+            "a61494ecc5c1a1034430e72ea08b55e7e64b3b93448a4e7e34450857d83f491a".to_owned(),
+        );
+        assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     #[test]
     fn what_another_process_reads_keeps_its_numbers_within_a_version() {
         let name = String::new;
@@ -167,24 +214,13 @@ mod tests {
             Ask::InboxAddress { name: name() },
             Ask::Status,
         ]);
-        let status = Status {
-            relays: 0,
-            contact: Contact::NotTried,
-            guard: None,
-            guards: 0,
-            circuits: 0,
-            outbox: Vec::new(),
-            inboxes: Vec::new(),
-            sent_cells: 0,
-            received_cells: 0,
-        };
         check_numbers(&[
             Reply::Done,
             Reply::Cancelled(Ok(None)),
             Reply::Created(Err(CreateInboxError::Name)),
             Reply::Listening(Ok(())),
             Reply::Address(None),
-            Reply::Status(status),
+            Reply::Status(status()),
             Reply::Unknown,
         ]);
     }
