@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Files made with these options are readable and writable by their owner only.
 pub fn owner_only(options: &mut OpenOptions) {
@@ -12,8 +13,12 @@ pub fn owner_only(options: &mut OpenOptions) {
     let _ = options;
 }
 
+/// How old a file is that a killed writer has left behind. A writer at work takes far less.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(60);
+
 /// Writes a file durably: after a crash it has its old contents or its new ones. Replaces an
-/// existing file only if `may_replace`; replaces a link of this name instead of following it.
+/// existing file only if `may_replace`; replaces a link of this name instead of following it. What
+/// a writer of this file that was killed has left behind, which may be a secret, is removed.
 ///
 /// # Errors
 /// The disk fails, or there is a file already.
@@ -22,6 +27,9 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".{name}.umbel-");
+    remove_left_behind(folder, &prefix);
     let open = |path: &Path| {
         let mut options = File::options();
         owner_only(options.write(true).create_new(true));
@@ -29,7 +37,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
     };
     // Of a name that nobody guesses, and in the same folder, so that it takes its own in one step.
     let mut file = tempfile::Builder::new()
-        .prefix(".umbel-")
+        .prefix(&prefix)
         .make_in(folder, open)?;
     file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -39,4 +47,70 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
         file.persist_noclobber(path)?;
     }
     File::open(folder)?.sync_all()
+}
+
+/// Removes files with this prefix that no writer is at work on. Failures leave them: the next write
+/// tries again.
+fn remove_left_behind(folder: &Path, prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        let modified = entry.metadata().and_then(|about| about.modified());
+        let age = modified.ok().and_then(|at| at.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The names in a folder.
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_written_whole_for_its_owner_and_replaced_only_if_it_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_whole(&path, b"one", false).unwrap();
+        let refused = write_whole(&path, b"two", false).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        write_whole(&path, b"three", true).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(names(folder.path()), ["key"]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_goes_with_the_next_write_of_that_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND_AFTER;
+        for name in [".key.umbel-old", ".other.umbel-old"] {
+            let file = File::create(folder.path().join(name)).unwrap();
+            file.set_modified(long_ago).unwrap();
+        }
+        File::create(folder.path().join(".key.umbel-new")).unwrap();
+        write_whole(&folder.path().join("key"), b"one", false).unwrap();
+        let left = [".key.umbel-new", ".other.umbel-old", "key"];
+        assert_eq!(names(folder.path()), left);
+    }
 }
