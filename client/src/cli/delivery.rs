@@ -17,8 +17,8 @@ use super::session::Session;
 use super::view::ViewWait;
 use progress::Missing;
 pub(super) use progress::{Fate, Obstacle, Progress};
-use words::{exit, expired_failure, hint, text};
-pub(super) use words::{expired_text, why};
+use words::{ASK_FIRST, exit, expired_failure, hint, text};
+pub(super) use words::{Count, expired_text, why};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a
 /// message.
@@ -381,7 +381,7 @@ impl Delivery {
                 Err(Failure::new(
                     Exit::InDoubt,
                     format!("the message expired with only {}", progress.holders_text()),
-                    "its reader gets it from there; before you send it again, ask its reader, who may get it twice",
+                    format!("its reader gets it from there; {ASK_FIRST}"),
                 ))
             }
             Some(progress) => Err(Failure::new(

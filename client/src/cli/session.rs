@@ -419,7 +419,10 @@ fn notice_warning(notice: &Notice, is_quiet: bool) -> Option<String> {
             may_be_out,
         } => Some(delivery::expired_text(
             *id,
-            (*holders, *wanted),
+            delivery::Count {
+                holders: *holders,
+                wanted: *wanted,
+            },
             *may_be_out,
         )),
         Notice::Warning(warning) if !is_quiet => Some(warning_text(warning)),

@@ -318,7 +318,14 @@ fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
         let failure = delivery.outcome().unwrap_err();
         assert_eq!(failure.exit, exit);
         assert!(failure.hint.contains(advice), "{}", failure.hint);
-        let warning = expired_text(ID, (0, 2), may_be_out);
+        let warning = expired_text(
+            ID,
+            Count {
+                holders: 0,
+                wanted: 2,
+            },
+            may_be_out,
+        );
         for text in [warning, progress.text(), failure.error] {
             assert_eq!(text.contains("may have it"), may_be_out, "{text}");
             assert_eq!(text.contains("nobody has it"), !may_be_out, "{text}");

@@ -11,20 +11,30 @@ use super::super::view::{CLOCK_HINT, clock_text};
 use super::super::{output, times};
 use super::progress::Obstacle;
 
-/// What became of a message that expired, while `held.0` relays of the `held.1` wanted have it.
+/// The advice where a second copy would reach the reader, too.
+pub(super) const ASK_FIRST: &str = "before you send it again, ask its reader, who may get it twice";
+
+/// How many relays have a message, and how many are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Count {
+    pub(in super::super) holders: usize,
+    pub(in super::super) wanted: usize,
+}
+
+/// What became of a message that expired.
 pub(in super::super) fn expired_text(
     id: MessageId,
-    held: (usize, usize),
+    Count { holders, wanted }: Count,
     may_be_out: bool,
 ) -> String {
-    match held {
-        (0, _) if may_be_out => format!(
-            "message {id} expired and has left the outbox: no relay confirmed it, but one may have it; ask its reader before you send it again"
+    match holders {
+        0 if may_be_out => format!(
+            "message {id} expired and has left the outbox: no relay confirmed it, but one may have it; {ASK_FIRST}"
         ),
-        (0, _) => format!(
+        0 => format!(
             "message {id} expired and has left the outbox: nobody has it; send it again if it still matters"
         ),
-        (holders, wanted) => format!(
+        holders => format!(
             "message {id} expired and has left the outbox: {holders} of {wanted} relays have it, and its reader gets it from there"
         ),
     }
@@ -36,7 +46,7 @@ pub(super) fn expired_failure(may_be_out: bool) -> Failure {
         Failure::new(
             Exit::InDoubt,
             "the message expired: no relay confirmed it, but one may have it",
-            "before you send it again, ask its reader, who may get it twice",
+            ASK_FIRST,
         )
     } else {
         Failure::failed(
