@@ -81,7 +81,7 @@ fn a_view_full_of_dead_relays_still_has_a_path() {
         (520..526).filter(|&seed| has_path_among_dead(seed, Network::local(), seconds(30)));
     assert_eq!(with_path.count(), 6);
     // Here a client dials two new guards a day. Where these are dead like its old ones, as in world
-    // 524 of these and in 526, it has no path.
+    // 524, it has no path.
     let with_path = (520..526).filter(|&seed| has_path_among_dead(seed, patient(), seconds(180)));
     assert!(with_path.count() >= 5);
 }

@@ -351,9 +351,11 @@ fn is_of(path: &Path, text: &str, name: &str) -> bool {
 /// Whether a text defines this function, type, variant or module.
 fn defines(text: &str, name: &str) -> bool {
     text.lines().map(str::trim_start).any(|line| {
-        let is_variant = line
-            .strip_prefix(name)
-            .is_some_and(|rest| rest.starts_with([',', '(']) || rest.starts_with(" {"));
+        // A call begins like a variant, but for its first letter.
+        let is_variant = name.starts_with(char::is_uppercase)
+            && line
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with([',', '(']) || rest.starts_with(" {"));
         let mut pair = words(line).zip(words(line).skip(1));
         is_variant
             || pair.any(|(kind, word)| {
