@@ -112,13 +112,13 @@ impl Guest {
             }
             // Nothing more is written: that is what failed, or may wait for long.
             Err(End::Silence) => self.stop(StopReason::Unresponsive {
-                pid: self.ground.lock_file.holder(),
+                pid: self.ground.lock_file.driver(),
             }),
             Err(End::Store(fault)) => self.stop(StopReason::Store(fault)),
             Err(End::OtherRelease) => {
                 let id = self.id;
                 let end = self.stop(StopReason::OtherRelease {
-                    pid: self.ground.lock_file.holder(),
+                    pid: self.ground.lock_file.driver(),
                 });
                 drop(self.store.call(move |database| database.leave(id)).await);
                 end
@@ -277,7 +277,7 @@ impl Guest {
             }
             Ok(Ok(None)) => Ok(Err(SendError::OutboxFull)),
             Ok(Err(error)) if error.is_busy() => Ok(Err(unsent(StopReason::Unresponsive {
-                pid: self.ground.lock_file.holder(),
+                pid: self.ground.lock_file.driver(),
             }))),
             Ok(Err(error)) => Ok(Err(SendError::Store(error.fault()))),
             Err(StoreClosed) => Ok(Err(SendError::Store(StoreFault::Failed))),
@@ -345,7 +345,7 @@ impl Guest {
         }
         if !self.is_silence_told {
             self.is_silence_told = true;
-            let pid = self.ground.lock_file.holder();
+            let pid = self.ground.lock_file.driver();
             self.tell(Told::Notice(Notice::Warning(Warning::Unresponsive { pid })));
         }
         Ok(())

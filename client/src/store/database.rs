@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::files;
 use super::key::DatabaseKey;
 use super::lock::{Lock, LockFile};
-use super::migrate::{self, Present, Step};
+use super::migrate::{self, Step, StepContext};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
@@ -219,18 +219,18 @@ impl Database {
     pub(crate) fn open(
         path: &Path,
         key: &DatabaseKey,
-        present: &Present,
+        context: &StepContext,
     ) -> Result<Self, DatabaseError> {
-        Self::open_to_write(path, key, present).map_err(|error| error.or_write_fault(path))
+        Self::open_to_write(path, key, context).map_err(|error| error.or_write_fault(path))
     }
 
     /// The same, but where nothing can be written it is opened as it is, to be read.
     pub(crate) fn open_to_read(
         path: &Path,
         key: &DatabaseKey,
-        present: &Present,
+        context: &StepContext,
     ) -> Result<Self, DatabaseError> {
-        match Self::open(path, key, present) {
+        match Self::open(path, key, context) {
             Err(DatabaseError::Unwritable(fault)) if files::is_log_empty(path) => {
                 Self::open_as_it_is(path, key, fault)
             }
@@ -263,7 +263,7 @@ impl Database {
     fn open_to_write(
         path: &Path,
         key: &DatabaseKey,
-        present: &Present,
+        context: &StepContext,
     ) -> Result<Self, DatabaseError> {
         let connection = Self::connect(path, key, "FULL")?;
         let mut database = Self {
@@ -271,7 +271,7 @@ impl Database {
             unwritable: None,
             lock: None,
         };
-        database.migrate(path, present)?;
+        database.migrate(path, context)?;
         Ok(database)
     }
 
@@ -327,7 +327,7 @@ impl Database {
     }
 
     /// Only while nobody else uses the profile: an older program writes states of its own format.
-    fn migrate(&mut self, path: &Path, present: &Present) -> Result<(), DatabaseError> {
+    fn migrate(&mut self, path: &Path, context: &StepContext) -> Result<(), DatabaseError> {
         if version(&self.connection)? == migrate::VERSION {
             return Ok(());
         }
@@ -347,7 +347,7 @@ impl Database {
             return Ok(());
         }
         let lock_file = LockFile::of(path.parent().unwrap_or(Path::new("")));
-        let alone = lock_file.if_alone(|| take(transaction, steps, present));
+        let alone = lock_file.if_alone(|| take(transaction, steps, context));
         alone
             .map_err(DatabaseError::Lock)?
             .unwrap_or(Err(DatabaseError::InUse))
@@ -523,11 +523,11 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
 fn take(
     transaction: Transaction<'_>,
     steps: &[Step],
-    present: &Present,
+    context: &StepContext,
 ) -> Result<(), DatabaseError> {
     let doing = "bring the profile to today's format";
     for step in steps {
-        step.take(&transaction, present).doing(doing)?;
+        step.take(&transaction, context).doing(doing)?;
     }
     transaction
         .pragma_update(None, "user_version", migrate::VERSION)

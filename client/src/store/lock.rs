@@ -86,7 +86,7 @@ impl LockFile {
     }
 
     /// The process that noted itself when it took the lock; `None` if none did.
-    pub(crate) fn holder(&self) -> Option<u32> {
+    pub(crate) fn driver(&self) -> Option<u32> {
         let mut text = String::new();
         File::open(&self.0)
             .ok()?
@@ -124,10 +124,10 @@ mod tests {
     fn one_at_a_time_has_the_lock_and_is_named() {
         let dir = TempDir::new().unwrap();
         let file = LockFile::of(dir.path());
-        assert_eq!(file.holder(), None);
+        assert_eq!(file.driver(), None);
         let lock = file.try_take().unwrap();
         assert!(lock.is_some() && file.try_take().unwrap().is_none());
-        assert_eq!(file.holder(), Some(std::process::id()));
+        assert_eq!(file.driver(), Some(std::process::id()));
         drop(lock);
         assert!(file.try_take().unwrap().is_some());
     }

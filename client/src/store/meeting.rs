@@ -455,7 +455,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::key::DatabaseKey;
-    use super::super::migrate::Present;
+    use super::super::migrate::StepContext;
     use super::*;
 
     fn two(dir: &TempDir) -> (Database, Database) {
@@ -463,7 +463,7 @@ mod tests {
         let key = DatabaseKey::create_file(&dir.path().join("key"), &mut rand::rng()).unwrap();
         std::fs::write(&path, b"").unwrap();
         Database::create(&path, &key).unwrap();
-        let open = |path: &Path| Database::open(path, &key, &Present::for_test()).unwrap();
+        let open = |path: &Path| Database::open(path, &key, &StepContext::for_test()).unwrap();
         (open(&path), open(&path))
     }
 

@@ -27,7 +27,7 @@ use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
 use super::key::{DatabaseKey, NewKey, Passphrase};
 use super::lock::LockFile;
-use super::migrate::Present;
+use super::migrate::StepContext;
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
@@ -292,17 +292,17 @@ impl Profile {
 
     fn open_by(
         self,
-        open: impl FnOnce(&Path, &DatabaseKey, &Present) -> Result<Database, DatabaseError>,
+        open: impl FnOnce(&Path, &DatabaseKey, &StepContext) -> Result<Database, DatabaseError>,
     ) -> Result<OpenProfile, ProfileError> {
         let path = self.dir.join(DATABASE_FILE);
         files::check(&path).map_err(ProfileError::Files)?;
         files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
         let key = self.key()?;
-        let present = Present {
+        let context = StepContext {
             wall: Clock::wall(),
             record_life: self.network.params.record_life,
         };
-        let database = open(&path, &key, &present).map_err(|error| match error {
+        let database = open(&path, &key, &context).map_err(|error| match error {
             DatabaseError::WrongKey if files::is_overwritten(&path) => {
                 ProfileError::Files(FilesFault::Overwritten(path.clone()))
             }

@@ -87,10 +87,13 @@ fn make(path: &Path) -> io::Result<Vec<u8>> {
 /// Zeros say nothing: a store that an earlier version made has its application id only in the log
 /// until the first checkpoint. SQLite reads that without changing anything.
 fn is_foreign(header: &[u8], has_hot_journal: bool) -> bool {
+    if header.is_empty() {
+        return false;
+    }
     let id = header.get(APPLICATION_ID_AT);
     let is_ours = id == Some(&APPLICATION_ID.to_be_bytes());
-    let is_open = id == Some(&[0; 4]) && !has_hot_journal;
-    !header.is_empty() && !(header.starts_with(MAGIC) && (is_ours || is_open))
+    let may_be_ours = id == Some(&[0; 4]) && !has_hot_journal;
+    !header.starts_with(MAGIC) || !(is_ours || may_be_ours)
 }
 
 /// Whether there is a journal that SQLite would roll back: zeros at its beginning end it.

@@ -44,7 +44,7 @@ pub(super) enum Step {
 
 /// What old states don't say, and a step needs to know.
 #[derive(Clone, Copy)]
-pub(crate) struct Present {
+pub(crate) struct StepContext {
     /// The time now.
     pub(crate) wall: WallTime,
     /// How long a message is tried in this profile's network.
@@ -60,7 +60,7 @@ pub(super) struct Rewrite {
     /// Replaces that.
     write: &'static str,
     /// The new state, unless the old one can't be read.
-    upgrade: fn(&[u8], &Present) -> Option<State>,
+    upgrade: fn(&[u8], &StepContext) -> Option<State>,
 }
 
 /// A new database.
@@ -186,12 +186,16 @@ pub(super) fn steps_from(found: u32) -> Option<&'static [Step]> {
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.
-    pub(super) fn take(self, connection: &Connection, present: &Present) -> rusqlite::Result<()> {
+    pub(super) fn take(
+        self,
+        connection: &Connection,
+        context: &StepContext,
+    ) -> rusqlite::Result<()> {
         match self {
             Self::Tables(sql) => connection.execute_batch(sql),
             Self::States(rewrites) => rewrites
                 .iter()
-                .try_for_each(|rewrite| rewrite.run(connection, present)),
+                .try_for_each(|rewrite| rewrite.run(connection, context)),
         }
     }
 }
@@ -199,7 +203,7 @@ impl Step {
 impl Rewrite {
     /// One row at a time: an outbox may hold many megabytes. A state that can't be read stays as it
     /// is, for the core to refuse by the name of its row.
-    fn run(&self, connection: &Connection, present: &Present) -> rusqlite::Result<()> {
+    fn run(&self, connection: &Connection, context: &StepContext) -> rusqlite::Result<()> {
         let mut keys = connection.prepare(self.keys)?;
         let keys: Vec<Value> = keys
             .query_map([], |row| row.get(0))?
@@ -208,7 +212,7 @@ impl Rewrite {
         let mut write = connection.prepare(self.write)?;
         for key in keys {
             let old = Zeroizing::new(read.query_row([&key], |row| row.get::<_, Vec<u8>>(0))?);
-            if let Some(new) = (self.upgrade)(&old, present) {
+            if let Some(new) = (self.upgrade)(&old, context) {
                 write.execute(params![key, *new])?;
             }
         }
@@ -217,7 +221,7 @@ impl Rewrite {
 }
 
 #[cfg(test)]
-impl Present {
+impl StepContext {
     pub(super) const fn for_test() -> Self {
         Self {
             wall: WallTime(1000),

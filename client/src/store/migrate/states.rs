@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::Present;
+use super::StepContext;
 
 /// A state as bytes: most hold secrets.
 pub(super) type State = Zeroizing<Vec<u8>>;
@@ -133,10 +133,10 @@ pub(super) fn inbox_3(old: &[u8]) -> Option<State> {
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.
-pub(super) fn message_3(old: &[u8], present: &Present) -> Option<State> {
+pub(super) fn message_3(old: &[u8], context: &StepContext) -> Option<State> {
     let times = Times3 {
-        created_at: present.wall.as_secs(),
-        expires_at: (present.wall + present.record_life).as_secs(),
+        created_at: context.wall.as_secs(),
+        expires_at: (context.wall + context.record_life).as_secs(),
         next_deposit_at: None,
     };
     let obstacle = None::<()>;

@@ -126,12 +126,12 @@ fn assert_only_whole<T>(old: &[u8], upgrade: impl Fn(&[u8]) -> Option<T>) {
 #[test]
 fn a_message_of_format_1_is_held_by_too_few_and_made_now() {
     let old = message_of(1, &[]);
-    let present = Present::for_test();
-    let new = states::message_3(&old, &present).unwrap();
+    let context = StepContext::for_test();
+    let new = states::message_3(&old, &context).unwrap();
     // Too few have it; made at second 1000, given up at 1200; no deposit is due, nothing failed.
     let added = [0, 0xe8, 0x07, 0xb0, 0x09, 0, 0];
     assert_eq!(*new, message_of(3, &added));
-    assert_only_whole(&old, |old| states::message_3(old, &present));
+    assert_only_whole(&old, |old| states::message_3(old, &context));
 }
 
 #[test]
@@ -139,14 +139,14 @@ fn a_message_of_format_2_stays_held_by_enough_and_is_made_now() {
     // No, since second 300, and the last attempt.
     for enough in [&[0][..], &[1, 0xac, 0x02], &[2]] {
         let old = message_of(2, enough);
-        let present = Present::for_test();
-        let new = states::message_3(&old, &present).unwrap();
+        let context = StepContext::for_test();
+        let new = states::message_3(&old, &context).unwrap();
         let added = [enough, &[0xe8, 0x07, 0xb0, 0x09, 0, 0]].concat();
         assert_eq!(*new, message_of(3, &added));
-        assert_only_whole(&old, |old| states::message_3(old, &present));
+        assert_only_whole(&old, |old| states::message_3(old, &context));
     }
-    let present = Present::for_test();
-    assert!(states::message_3(&message_of(2, &[3]), &present).is_none());
+    let context = StepContext::for_test();
+    assert!(states::message_3(&message_of(2, &[3]), &context).is_none());
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn guards_of_format_1_were_tried_if_they_are_confirmed() {
 fn database(steps: &[Step]) -> Connection {
     let connection = Connection::open_in_memory().unwrap();
     for step in steps {
-        step.take(&connection, &Present::for_test()).unwrap();
+        step.take(&connection, &StepContext::for_test()).unwrap();
     }
     connection
 }
@@ -214,7 +214,7 @@ impl Place {
         std::fs::write(folder.path().join("db"), b"").unwrap();
         Database::create(&folder.path().join("db"), &key).unwrap();
         let place = Self { folder, key };
-        let mut database = place.open(&Present::for_test());
+        let mut database = place.open(&StepContext::for_test());
         let inboxes = snapshot.inboxes.iter().cloned();
         let outbox = snapshot.outbox.iter().cloned();
         let paths = snapshot.paths.iter().cloned();
@@ -230,16 +230,16 @@ impl Place {
         place
     }
 
-    fn open(&self, present: &Present) -> Database {
-        self.try_open(present).unwrap()
+    fn open(&self, context: &StepContext) -> Database {
+        self.try_open(context).unwrap()
     }
 
-    fn try_open(&self, present: &Present) -> Result<Database, DatabaseError> {
-        Database::open(&self.folder.path().join("db"), &self.key, present)
+    fn try_open(&self, context: &StepContext) -> Result<Database, DatabaseError> {
+        Database::open(&self.folder.path().join("db"), &self.key, context)
     }
 
-    fn snapshot(&self, present: &Present) -> Snapshot {
-        self.open(present).snapshot(WallTime(0)).unwrap()
+    fn snapshot(&self, context: &StepContext) -> Snapshot {
+        self.open(context).snapshot(WallTime(0)).unwrap()
     }
 }
 
@@ -272,14 +272,14 @@ fn fault(snapshot: Snapshot) -> Option<SnapshotFault> {
 fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
     let place = Place::of_format_4(&old);
-    let first = place.snapshot(&Present::for_test());
+    let first = place.snapshot(&StepContext::for_test());
     assert_eq!(*first.inboxes[0].1, inbox_of(3, &[0]));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
-    let later = Present {
+    let later = StepContext {
         wall: WallTime(9000),
-        ..Present::for_test()
+        ..StepContext::for_test()
     };
     let second = place.snapshot(&later);
     let params = &Network::local().params;
@@ -303,7 +303,7 @@ fn rows_that_are_of_todays_format_already_stay_as_they_are() {
         states.1.clone(),
         states.2.clone(),
     ));
-    let snapshot = place.snapshot(&Present::for_test());
+    let snapshot = place.snapshot(&StepContext::for_test());
     assert_eq!(*snapshot.inboxes[0].1, states.0);
     assert_eq!(*snapshot.outbox[0].1, states.1);
     assert_eq!(snapshot.paths, Some(states.2));
@@ -332,7 +332,7 @@ fn a_damaged_row_is_kept_as_it_is_and_named() {
         ),
     ];
     for (old, expected) in cases {
-        let new = Place::of_format_4(&old).snapshot(&Present::for_test());
+        let new = Place::of_format_4(&old).snapshot(&StepContext::for_test());
         match &expected {
             SnapshotFault::Inbox(_) => assert_eq!(new.inboxes, old.inboxes),
             SnapshotFault::Outbox(_) => assert_eq!(new.outbox, old.outbox),
@@ -354,7 +354,7 @@ fn a_step_that_fails_leaves_everything_as_it_was() {
     // The paths are rewritten last.
     let stop = "CREATE TRIGGER stop BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END";
     current().execute_batch(stop).unwrap();
-    let failed = place.try_open(&Present::for_test()).map(drop);
+    let failed = place.try_open(&StepContext::for_test()).map(drop);
     assert!(matches!(failed, Err(DatabaseError::Sqlite { .. })));
     let before = current();
     let state = |sql: &str| before.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0));
@@ -365,7 +365,7 @@ fn a_step_that_fails_leaves_everything_as_it_was() {
     assert_eq!(state("SELECT state FROM outbox").unwrap(), *old.outbox[0].1);
     before.execute_batch("DROP TRIGGER stop").unwrap();
     drop(before);
-    assert_eq!(fault(place.snapshot(&Present::for_test())), None);
+    assert_eq!(fault(place.snapshot(&StepContext::for_test())), None);
 }
 
 #[test]
@@ -374,7 +374,7 @@ fn an_old_profile_is_left_alone_while_another_process_uses_it() {
     let place = Place::of_format_4(&old);
     let lock_file = LockFile::of(place.folder.path());
     let is_in_use = || {
-        let opened = place.try_open(&Present::for_test()).map(drop);
+        let opened = place.try_open(&StepContext::for_test()).map(drop);
         matches!(opened, Err(DatabaseError::InUse))
     };
     let driver = lock_file.try_take().unwrap();
@@ -383,7 +383,7 @@ fn an_old_profile_is_left_alone_while_another_process_uses_it() {
     let guest = lock_file.be_present().unwrap();
     assert!(is_in_use());
     drop(guest);
-    assert_eq!(fault(place.snapshot(&Present::for_test())), None);
+    assert_eq!(fault(place.snapshot(&StepContext::for_test())), None);
 }
 
 #[test]
@@ -393,8 +393,9 @@ fn two_that_open_an_old_profile_at_once_both_open_it() {
         let place = Place::of_format_4(&old);
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| drop(place.open(&Present::for_test())));
+                scope.spawn(|| drop(place.open(&StepContext::for_test())));
             }
         });
+        assert_eq!(fault(place.snapshot(&StepContext::for_test())), None);
     }
 }
