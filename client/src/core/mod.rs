@@ -35,7 +35,7 @@ mod wake;
 
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::NetView;
+use umbel_proto::directory::{NetView, Unverified};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -212,7 +212,7 @@ impl Core {
         self.look_awake(moment, rng);
         self.look_at_clock(moment);
         let was_cut_off = self.pool.guard_in_use().is_none();
-        let shown = hello.descriptor_of(&relay); // §2.4(6)
+        let shown = Unverified::shown_by(&relay, hello.descriptor.as_deref()); // §2.4(6)
         let target = shown.and_then(|descriptor| self.shared.learn(moment.wall, descriptor));
         if target.is_some() {
             self.look_at_view(moment.wall);

@@ -1,8 +1,7 @@
 //! `Hello`: the first cell each way on a link (docs/protocol.md §2.4).
 
 use crate::cell::{Cell, Command};
-use crate::directory::Unverified;
-use crate::ids::{NetworkId, RelayId};
+use crate::ids::NetworkId;
 use crate::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX, VERSIONS_MAX};
 use crate::time::WallTime;
 use crate::violation::Violation;
@@ -132,13 +131,6 @@ impl Hello {
         let theirs = Self::decode(first)?; // §2.4(2)
         self.negotiate(&theirs)?;
         Ok(theirs)
-    }
-
-    /// The descriptor in it, if it is of the relay that has proved this id (§2.4(6)). It is not
-    /// verified yet.
-    pub fn descriptor_of(&self, peer: &RelayId) -> Option<Unverified> {
-        let descriptor = Unverified::decode(self.descriptor.as_deref()?).ok()?;
-        (descriptor.relay() == *peer).then_some(descriptor)
     }
 
     fn decode_body(body: &[u8; BODY_LEN]) -> Result<Self, Malformed> {

@@ -31,7 +31,7 @@ use rand::CryptoRng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
-use umbel_proto::directory::{Book, DescriptorFault, NetView};
+use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::holder::Holder;
 use umbel_proto::limits::LINK_UNUSED_MAX;
@@ -214,8 +214,11 @@ impl Control {
             hello,
         } = up;
         let mut cx = self.shared.context(moment, rng);
-        let shown = peer.and_then(|peer| hello.descriptor_of(&peer));
-        shown.map(|descriptor| cx.learn(descriptor)); // §2.4(6)
+        let shown = hello.descriptor.as_deref();
+        let shown = peer.and_then(|peer| Unverified::shown_by(&peer, shown));
+        if let Some(descriptor) = shown {
+            cx.learn(descriptor); // §2.4(6)
+        }
         let is_known_relay = peer.is_some_and(|peer| cx.view().get(&peer).is_some());
         let creates = admit::create_rate(cx.params(), is_known_relay, cx.now);
         let clock = PeerClock::said(cx.now, hello.clock);
