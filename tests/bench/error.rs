@@ -145,6 +145,7 @@ impl From<HelloFault> for BenchError {
         match fault {
             HelloFault::Io(error) => error.into(),
             HelloFault::Violation(violation) => violation.into(),
+            HelloFault::Timeout => Self::TooSlow(Step::Link),
         }
     }
 }

@@ -18,7 +18,7 @@ use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
-use umbel_proto::limits::CELL_LEN;
+use umbel_proto::limits::{CELL_LEN, HANDSHAKE_MAX};
 use umbel_proto::link::{CircIds, Hello, tls};
 use umbel_proto::message::Service;
 use umbel_proto::network::Network;
@@ -68,7 +68,7 @@ impl Probe {
         let ours = Hello::of_client(network.id, wall);
         let writer = BufWriter::with_capacity(BUFFER_LEN, dial_tls(peer).await?);
         let mut stream = Box::new(BufReader::with_capacity(BUFFER_LEN, writer));
-        let theirs = exchange_hello(&mut stream, &ours).await?;
+        let theirs = exchange_hello(&mut stream, &ours, HANDSHAKE_MAX).await?;
         let descriptor = theirs.descriptor.ok_or(BenchError::NoDescriptor)?;
         let verified = Unverified::decode(&descriptor)
             .and_then(|unverified| unverified.verify(&network, wall));

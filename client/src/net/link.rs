@@ -124,6 +124,7 @@ impl From<HelloFault> for LinkFault {
         match fault {
             HelloFault::Io(error) => error.into(),
             HelloFault::Violation(violation) => violation.into(),
+            HelloFault::Timeout => Self::Timeout,
         }
     }
 }
@@ -236,26 +237,13 @@ async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), L
     };
     let step_max = step_max(&target.params);
     let mut stream = timeout(step_max, connect).await??;
-    let theirs = greet(&mut stream, &target.hello, step_max).await?;
+    let theirs = exchange_hello(&mut stream, &target.hello, step_max).await?;
     Ok((stream, theirs))
 }
 
 /// How long each of the two steps that make a link may take: TLS, and the `Hello`s (§2.5(8)).
 fn step_max(params: &Params) -> Duration {
     params.dial_timeout.min(HANDSHAKE_MAX)
-}
-
-/// Exchanges `Hello`s in `time_max`; a peer that breaks a rule sees the link end as any does.
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: &mut S,
-    ours: &Hello,
-    time_max: Duration,
-) -> Result<Hello, LinkFault> {
-    let exchanged = timeout(time_max, exchange_hello(stream, ours)).await?;
-    if matches!(exchanged, Err(HelloFault::Violation(_))) {
-        drop(timeout(LINK_CLOSING_MAX, stream.shutdown()).await); // §2.6(5)
-    }
-    Ok(exchanged?)
 }
 
 /// The reading half of a link that is up.

@@ -24,13 +24,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use umbel_proto::Violation;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
+use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::{Hello, LinkId, Padding};
 use umbel_proto::network::Network;
 
@@ -148,6 +148,7 @@ impl From<HelloFault> for OpenFault {
         match fault {
             HelloFault::Io(error) => Self::Io(error),
             HelloFault::Violation(violation) => Self::Violation(violation),
+            HelloFault::Timeout => Self::Timeout,
         }
     }
 }
@@ -235,19 +236,7 @@ impl Shared {
         is_dialler: bool,
         on_up: impl FnOnce(),
     ) -> Result<(), OpenFault> {
-        let hello =
-            tokio::time::timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &self.hello())).await;
-        let hello = hello.map(|said| said.map_err(OpenFault::from));
-        let hello = match hello.unwrap_or(Err(OpenFault::Timeout)) {
-            Ok(hello) => hello,
-            Err(fault) => {
-                if !matches!(fault, OpenFault::Io(_)) {
-                    // As any link ends: §2.6(5).
-                    let _ = tokio::time::timeout(LINK_CLOSING_MAX, stream.shutdown()).await;
-                }
-                return Err(fault);
-            }
-        };
+        let hello = exchange_hello(&mut stream, &self.hello(), HANDSHAKE_MAX).await?;
         on_up();
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));

@@ -118,17 +118,17 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
         descriptor: None,
         ..before.clone()
     };
-    let exchanged = timeout(HANDSHAKE_MAX, exchange_hello(&mut stream, &hello)).await;
+    let exchanged = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await;
     drop(timeout(HANDSHAKE_MAX, stream.shutdown()).await); // nothing else is to be said
     match exchanged {
         // This process's own descriptor may have changed meanwhile, but only once.
-        Ok(Ok(theirs))
+        Ok(theirs)
             if [before.descriptor, shared.hello().descriptor].contains(&theirs.descriptor) =>
         {
             Answer::Own
         }
-        Ok(Ok(_)) => Answer::Twin,
-        Ok(Err(_)) | Err(_) => Answer::Nobody,
+        Ok(_) => Answer::Twin,
+        Err(_) => Answer::Nobody,
     }
 }
 

@@ -259,15 +259,15 @@ async fn a_cell_ends_the_silence_in_whatever_pieces_it_comes() {
 
 #[tokio::test(start_paused = true)] // §2.5(8)
 async fn a_silent_relay_is_given_up_in_time_whatever_the_network_file_says() {
-    let (mut stream, _peer) = tokio::io::duplex(CELL_LEN);
     for (dial_timeout, expected) in [(120, HANDSHAKE_MAX), (3, Duration::from_secs(3))] {
         let params = Params {
             dial_timeout: Duration::from_secs(dial_timeout),
             ..Params::LOCAL
         };
+        let (mut stream, _peer) = tokio::io::duplex(CELL_LEN);
         let began_at = tokio::time::Instant::now();
-        let said = greet(&mut stream, &hello(1), step_max(&params)).await;
-        assert!(matches!(said, Err(LinkFault::Timeout)));
+        let said = exchange_hello(&mut stream, &hello(1), step_max(&params)).await;
+        assert!(matches!(said, Err(HelloFault::Timeout)));
         assert_eq!(began_at.elapsed(), expected);
     }
 }
