@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use umbel_relay::shell::files::{beside, folder_of};
+
 use crate::core::io::StoreFault;
 
 /// SQLCipher's page; a database has at least one.
@@ -134,10 +136,7 @@ pub(super) fn check_descriptors(file: &Path) -> Result<(), FilesFault> {
 /// Why nothing can be written where the database is, if that is so. Called when this process has it
 /// open nowhere.
 pub(super) fn write_fault(database: &Path) -> Option<StoreFault> {
-    let folder = database
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = folder_of(database);
     let try_out = || {
         tempfile::tempfile_in(folder)?.write_all(&[1; ROOM_LEN])?;
         File::options().append(true).open(database).map(drop)
@@ -191,12 +190,6 @@ pub(super) fn all(database: &Path) -> [PathBuf; 3] {
 
 fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
-}
-
-fn beside(database: &Path, suffix: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

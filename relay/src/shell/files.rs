@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Files made with these options are readable and writable by their owner only.
@@ -11,6 +11,20 @@ pub fn owner_only(options: &mut OpenOptions) {
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     #[cfg(not(unix))]
     let _ = options;
+}
+
+/// The folder that a file is in.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// The path of a file with this at its end: where SQLite has a database's log, for one.
+pub fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// How old a file is that a killed writer has left behind. A writer at work takes far less.
@@ -23,10 +37,7 @@ const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(60);
 /// # Errors
 /// The disk fails, or there is a file already.
 pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let prefix = format!(".{name}.umbel-");
     remove_left_behind(folder, &prefix);

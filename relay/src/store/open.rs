@@ -4,13 +4,14 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{StoreError, migrate};
+use crate::shell::files::{beside, folder_of};
 
 /// In the file's header: "umbl". Distinguishes a relay's store from other SQLite files.
 const APPLICATION_ID: i32 = 0x756d_626c;
@@ -73,11 +74,7 @@ fn make(path: &Path) -> io::Result<Vec<u8>> {
     let mut header = Vec::new();
     file.take(APPLICATION_ID_AT.end as u64)
         .read_to_end(&mut header)?;
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()?;
+    File::open(folder_of(path))?.sync_all()?;
     Ok(header)
 }
 
@@ -117,12 +114,6 @@ fn make_private(file: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// A file's header, and how many tables it has.
