@@ -5,6 +5,7 @@
 //! the removal waits for the next probe, which is sent anyway. The same message comes from several
 //! mailboxes; it is stored and reported once.
 
+mod places;
 mod relink;
 mod visiting;
 
@@ -26,8 +27,6 @@ use visiting::{Seen, Visiting};
 /// Most message ids remembered for an inbox, to recognise copies; beyond it the oldest are
 /// forgotten.
 const RECEIVED_MAX: usize = 100_000;
-/// Most mailboxes with a subscription, each of which takes up a circuit; the others are polled.
-const SUBSCRIPTIONS_MAX: usize = 40;
 /// Mailboxes that are polled as often as the network says; if there are more, each is polled less
 /// often.
 const POLLED_MAX: usize = 80;
@@ -92,58 +91,15 @@ impl Fetching {
         for (name, listener) in &mut self.listeners {
             listener.follow(inboxes.mailboxes(name));
         }
-        self.seat_subscriptions();
+        for (name, queue) in places::seat(&mut self.listeners) {
+            requests.withdraw_subscription(&name, queue);
+        }
         for (name, listener) in &mut self.listeners {
             let is_interactive = listener.is_interactive;
             for (&queue, visiting) in &mut listener.mailboxes {
                 visiting.drive(cx, requests, name, queue, is_interactive);
             }
             listener.tell_if_caught_up(cx, name);
-        }
-    }
-
-    /// Gives the places for subscriptions to the first mailbox of each inbox, then to the second,
-    /// and so on. Who has one keeps it.
-    fn seat_subscriptions(&mut self) {
-        let interactive = || {
-            self.listeners
-                .values()
-                .filter(|listener| listener.is_interactive)
-        };
-        let current = |listener: &Listener| {
-            listener
-                .mailboxes
-                .values()
-                .filter(|visiting| visiting.is_current)
-                .count()
-        };
-        let ranks = interactive().map(current).max().unwrap_or_default();
-        // A mailbox that was replaced keeps its subscription, and its circuit, for as long as that
-        // lasts.
-        let has_place =
-            |visiting: &&Visiting| visiting.may_subscribe || visiting.subscription.is_some();
-        let seated = |listener: &Listener| listener.mailboxes.values().filter(has_place).count();
-        let mut free = SUBSCRIPTIONS_MAX.saturating_sub(interactive().map(seated).sum());
-        for rank in 0..ranks {
-            for listener in self
-                .listeners
-                .values_mut()
-                .filter(|listener| listener.is_interactive)
-            {
-                let mut current = listener
-                    .mailboxes
-                    .values_mut()
-                    .filter(|visiting| visiting.is_current);
-                let Some(visiting) = current.nth(rank).filter(|visiting| !visiting.may_subscribe)
-                else {
-                    continue;
-                };
-                if free == 0 {
-                    return;
-                }
-                visiting.may_subscribe = true;
-                free -= 1;
-            }
         }
     }
 
@@ -439,6 +395,7 @@ fn report(
 mod tests {
     use umbel_proto::ids::RelayId;
 
+    use super::places::SUBSCRIPTIONS_MAX;
     use super::visiting::Subscription;
     use super::*;
 
@@ -470,7 +427,7 @@ mod tests {
                 listeners: [("box".to_owned(), listener)].into(),
                 ..Fetching::default()
             };
-            fetching.seat_subscriptions();
+            places::seat(&mut fetching.listeners);
             let mailboxes = fetching
                 .listeners
                 .values()

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use umbel_proto::cell::DestroyReason;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
@@ -178,6 +179,8 @@ pub(super) struct Requests {
     last_id: u64,
     /// A relay was asked for that the view does not have.
     met_unknown: bool,
+    /// Circuits of subscriptions that are over by our wish, to be closed.
+    unwanted: Vec<CircuitKey>,
 }
 
 impl Requests {
@@ -217,6 +220,9 @@ impl Requests {
     /// Moves every request on as far as it goes; returns what was answered.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Vec<(Asker, Answer)> {
         let mut answers = Vec::new();
+        for circuit in self.unwanted.drain(..) {
+            pool.close(cx, circuit, DestroyReason::Finished);
+        }
         while let Some(event) = pool.poll_event() {
             self.on_event(cx, pool, event, &mut answers);
         }
@@ -285,6 +291,28 @@ impl Requests {
             let is_its =
                 matches!(ask.asker, Asker::Deposit { message: other, .. } if other == message);
             !is_its || matches!(ask.state, State::Sent { .. })
+        });
+    }
+
+    /// Ends the subscription to this mailbox, and its circuit if the holder was asked: nothing else
+    /// is on it.
+    pub(super) fn withdraw_subscription(&mut self, inbox: &str, queue: QueueId) {
+        let is_its = |asker: &Asker| match asker {
+            Asker::Subscribe {
+                inbox: other,
+                queue: its,
+            } => other == inbox && *its == queue,
+            _ => false,
+        };
+        let unwanted = &mut self.unwanted;
+        self.asks.retain(|_, ask| {
+            if !is_its(&ask.asker) {
+                return true;
+            }
+            if let State::Sent { circuit, .. } = ask.state {
+                unwanted.push(circuit);
+            }
+            false
         });
     }
 
