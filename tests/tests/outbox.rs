@@ -322,7 +322,7 @@ fn one_short_run_makes_and_publishes_missing_mailboxes() {
         world
             .client(BOB)
             .core()
-            .map_or(0, |core| core.status().inboxes[0].1)
+            .map_or(0, |core| core.status().inboxes[0].mailboxes)
     };
     let made = (1000..1200).map(|seed| {
         let mut world = default_world(seed);

@@ -6,7 +6,7 @@ use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::Notice;
+use umbel_client::core::io::{InboxEntry, Notice};
 use umbel_client::{Client, ClientClosed, Library, ListenError, NoticeGap, Notices, Reach};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::time::Duration;
@@ -41,6 +41,7 @@ struct Created<'a> {
     name: &'a str,
     address: String,
     state: &'static str,
+    published: bool,
     mailboxes: usize,
     positions: usize,
 }
@@ -50,6 +51,7 @@ struct Listed<'a> {
     name: &'a str,
     address: Option<String>,
     mailboxes: usize,
+    published: bool,
     unread: u64,
 }
 
@@ -57,6 +59,52 @@ struct Listed<'a> {
 struct Shown<'a> {
     name: &'a str,
     address: String,
+    published: bool,
+}
+
+/// An inbox in a list of inboxes.
+pub(super) fn words(name: &str, mailboxes: usize, unread: u64, is_published: bool) -> String {
+    let mailboxes = output::count(mailboxes, "mailbox");
+    let state = if is_published {
+        ""
+    } else {
+        ", not published yet"
+    };
+    format!(
+        "{}  {mailboxes}, {unread} unread{state}",
+        output::printable(name)
+    )
+}
+
+/// A warning about these inboxes, which are not published yet, if there are any.
+fn unpublished<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: Vec<&str> = names.collect();
+    let (which, them) = match names.as_slice() {
+        [] => return None,
+        [name] => {
+            let name = output::printable(name);
+            (format!("the inbox \"{name}\" is"), "it")
+        }
+        names => {
+            let inboxes = output::count(names.len(), "inbox");
+            (format!("{inboxes} are"), "them")
+        }
+    };
+    Some(format!(
+        "{which} not published yet: nobody can find {them} or write to {them} until a running \
+         `umbel receive` has published {them}"
+    ))
+}
+
+/// Warns of inboxes that are not published yet: of this one, or of all.
+pub(super) fn warn_of_unpublished(session: &Session, inboxes: &[InboxEntry], name: Option<&str>) {
+    let shown = inboxes
+        .iter()
+        .filter(|inbox| name.is_none_or(|name| inbox.name == name));
+    let missing = shown.filter(|inbox| !inbox.is_published);
+    if let Some(text) = unpublished(missing.map(|inbox| inbox.name.as_str())) {
+        session.warn(&text);
+    }
 }
 
 pub(super) async fn run(session: &Session, command: &InboxCommand) -> Result<(), Failure> {
@@ -91,6 +139,7 @@ async fn create(
             name,
             address: address.to_text(),
             state,
+            published: ready.is_ok(),
             mailboxes,
             positions,
         })?;
@@ -118,7 +167,7 @@ async fn until_ready(
     inbox: &str,
     ends_at: Instant,
 ) -> Result<(usize, usize), Failure> {
-    const HINT: &str = "the inbox is kept: the next `umbel receive` makes it ready";
+    const HINT: &str = "the inbox is kept: the next `umbel receive` publishes it";
     let mut view = ViewWait::default();
     loop {
         let notice = match timeout_at(view.ends_at(ends_at), notices.next()).await {
@@ -129,7 +178,7 @@ async fn until_ready(
             Err(_elapsed) => {
                 return Err(Failure::new(
                     Exit::Deferred,
-                    "the inbox does not take mail yet",
+                    "the inbox is not published yet: nobody can find it or write to it",
                     HINT,
                 ));
             }
@@ -167,7 +216,12 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
     if inboxes.is_empty() && !session.is_json() {
         return session.line("There is no inbox yet: make one with `umbel inbox create NAME`.");
     }
-    for (name, mailboxes) in &inboxes {
+    for InboxEntry {
+        name,
+        mailboxes,
+        is_published,
+    } in &inboxes
+    {
         let unread = unread
             .iter()
             .find(|(inbox, _)| inbox == name)
@@ -178,16 +232,14 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
                 name,
                 address,
                 mailboxes: *mailboxes,
+                published: *is_published,
                 unread,
             })?;
         } else {
-            let mailboxes = output::count(*mailboxes, "mailbox");
-            session.line(&format!(
-                "{}  {mailboxes}, {unread} unread",
-                output::printable(name)
-            ))?;
+            session.line(&words(name, *mailboxes, unread, *is_published))?;
         }
     }
+    warn_of_unpublished(session, &inboxes, None);
     Ok(())
 }
 
@@ -195,13 +247,17 @@ fn show(session: &Session, library: &Library, name: &str) -> Result<(), Failure>
     let Some(address) = library.inbox_address(name) else {
         return Err(ListenError::NoInbox.into());
     };
+    let inboxes = library.status().inboxes;
+    let mut its = inboxes.iter().filter(|inbox| inbox.name == name);
     if session.is_json() {
         return session.json(&Shown {
             name,
             address: address.to_text(),
+            published: its.any(|inbox| inbox.is_published),
         });
     }
     session.line(&address.to_text())?;
+    warn_of_unpublished(session, &inboxes, Some(name));
     if io::stdout().is_terminal()
         && let Some(code) = qr_code(&address)
     {
@@ -220,4 +276,26 @@ fn qr_code(address: &InboxAddress) -> Option<String> {
             .light_color(Dense1x2::Dark)
             .build(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_that_nobody_can_find_is_said_to_be_unpublished() {
+        assert_eq!(words("a", 3, 1, true), "a  3 mailboxes, 1 unread");
+        assert_eq!(
+            words("a", 3, 0, false),
+            "a  3 mailboxes, 0 unread, not published yet"
+        );
+        assert_eq!(unpublished([].into_iter()), None);
+        let one = unpublished(["a"].into_iter()).unwrap();
+        assert!(one.starts_with("the inbox \"a\" is not published yet: nobody can find it"));
+        let two = unpublished(["a", "b"].into_iter()).unwrap();
+        assert!(
+            two.starts_with("2 inboxes are not published yet: nobody can find them"),
+            "{two}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::BASE64;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{Notice, Warning};
+use umbel_client::core::io::{InboxEntry, Notice, Warning};
 use umbel_client::{
     Claim, Client, ClientClosed, ListenError, NoticeGap, Notices, Reach, StoredMessage,
 };
@@ -17,7 +17,7 @@ use super::failure::{Exit, Failure, store_hint};
 use super::mending::Mending;
 use super::session::Session;
 use super::view::ViewWait;
-use super::{delivery, files, mail, output, times};
+use super::{delivery, files, inbox, mail, output, times};
 
 /// How often it is looked whether another command has printed a message.
 const CLAIM_STEP: Duration = Duration::from_millis(100);
@@ -146,24 +146,34 @@ impl Receiver<'_> {
             .mending
             .wait(self.session, &mut notices, fetching.ends_at)
             .await?;
+        self.warn_of_unpublished().await?;
         delivery::in_passing(self.session, self.client, &mut notices).await?;
         self.outcome(fetching.unanswered_count).await
     }
 
-    /// Has the client fetch from these inboxes, each with its number of mailboxes.
-    async fn begin(&self, inboxes: Vec<(String, usize)>) -> Result<Fetching, Failure> {
+    async fn warn_of_unpublished(&self) -> Result<(), Failure> {
+        let inboxes = self.client.status().await?.inboxes;
+        inbox::warn_of_unpublished(self.session, &inboxes, self.args.name.as_deref());
+        Ok(())
+    }
+
+    /// Has the client fetch from these inboxes.
+    async fn begin(&self, inboxes: Vec<InboxEntry>) -> Result<Fetching, Failure> {
         self.session.show("fetching");
         self.client.flush().await?;
-        for (inbox, _) in &inboxes {
-            self.client.listen(inbox, self.args.follow).await?;
+        if self.goes_on() {
+            inbox::warn_of_unpublished(self.session, &inboxes, None);
         }
-        let mailboxes = inboxes.iter().map(|(_, mailboxes)| mailboxes).sum();
+        for inbox in &inboxes {
+            self.client.listen(&inbox.name, self.args.follow).await?;
+        }
+        let mailboxes = inboxes.iter().map(|inbox| inbox.mailboxes).sum();
         let timeout = self
             .args
             .timeout
             .or_else(|| (!self.goes_on()).then(|| time_for(mailboxes)));
         let ends_at = timeout.map(|timeout| Instant::now() + timeout);
-        let inboxes: BTreeSet<String> = inboxes.into_iter().map(|(inbox, _)| inbox).collect();
+        let inboxes: BTreeSet<String> = inboxes.into_iter().map(|inbox| inbox.name).collect();
         Ok(Fetching {
             ends_at,
             inbox_count: inboxes.len(),
@@ -277,8 +287,8 @@ impl Receiver<'_> {
         self.args.count.is_some_and(|count| self.printed >= count)
     }
 
-    /// The inboxes to receive for, and how many mailboxes each has.
-    async fn inboxes(&self) -> Result<Vec<(String, usize)>, Failure> {
+    /// The inboxes to receive for.
+    async fn inboxes(&self) -> Result<Vec<InboxEntry>, Failure> {
         let status = self.client.status().await?;
         let mut all = status.inboxes;
         let Some(wanted) = &self.args.name else {
@@ -290,7 +300,7 @@ impl Receiver<'_> {
             }
             return Ok(all);
         };
-        all.retain(|(name, _)| name == wanted);
+        all.retain(|inbox| inbox.name == *wanted);
         if all.is_empty() {
             Err(ListenError::NoInbox.into())
         } else {

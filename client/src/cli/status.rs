@@ -7,8 +7,8 @@ use umbel_client::{Client, Reach};
 use umbel_proto::time::Duration;
 
 use super::failure::Failure;
-use super::output;
 use super::session::Session;
+use super::{inbox, output};
 
 /// How long to look for the network.
 const LOOK: Duration = Duration::from_secs(3);
@@ -65,6 +65,7 @@ impl Outgoing {
 struct Inbox<'a> {
     name: &'a str,
     mailboxes: usize,
+    published: bool,
     unread: u64,
 }
 
@@ -106,10 +107,11 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
             .find(|(name, _)| name == inbox)
             .map_or(0, |(_, count)| *count)
     };
-    let inboxes = status.inboxes.iter().map(|(name, mailboxes)| Inbox {
-        name,
-        mailboxes: *mailboxes,
-        unread: unread_in(name),
+    let inboxes = status.inboxes.iter().map(|inbox| Inbox {
+        name: &inbox.name,
+        mailboxes: inbox.mailboxes,
+        published: inbox.is_published,
+        unread: unread_in(&inbox.name),
     });
     let (relay, since) = match status.contact {
         Contact::Reached { relay, since } => {
@@ -130,10 +132,12 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         online: matches!(status.contact, Contact::Reached { .. }),
     };
     if session.is_json() {
-        session.json(&line)
+        session.json(&line)?;
     } else {
-        print(session, &line)
+        print(session, &line)?;
     }
+    inbox::warn_of_unpublished(session, &status.inboxes, None);
+    Ok(())
 }
 
 /// The messages that `umbel outbox list` lists: one that enough relays hold counts as sent.
@@ -211,17 +215,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         session.line(&format!("  {id}  {holders} of {wanted} holders"))?;
     }
     session.line(&format!("inboxes   {}", line.inboxes.len()))?;
-    for Inbox {
-        name,
-        mailboxes,
-        unread,
-    } in &line.inboxes
-    {
-        let mailboxes = output::count(*mailboxes, "mailbox");
-        session.line(&format!(
-            "  {}  {mailboxes}, {unread} unread",
-            output::printable(name)
-        ))?;
+    for inbox in &line.inboxes {
+        let words = inbox::words(inbox.name, inbox.mailboxes, inbox.unread, inbox.published);
+        session.line(&format!("  {words}"))?;
     }
     Ok(())
 }

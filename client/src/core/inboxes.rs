@@ -16,7 +16,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::time::{Epoch, Instant};
 
-use super::io::StoreTicket;
+use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
 use super::publish::Posted;
 use super::requests::{Answer, Requests};
@@ -85,12 +85,14 @@ impl Inboxes {
             .map(|inbox| *inbox.identity.address())
     }
 
-    /// Name and count of mailboxes of each.
-    pub(super) fn list(&self) -> Vec<(String, usize)> {
-        self.by_name
-            .iter()
-            .map(|(name, inbox)| (name.clone(), inbox.created().count()))
-            .collect()
+    /// All inboxes, as their user sees them.
+    pub(super) fn list(&self) -> Vec<InboxEntry> {
+        let entry = |(name, inbox): (&String, &Inbox)| InboxEntry {
+            name: name.clone(),
+            mailboxes: inbox.created().count(),
+            is_published: inbox.is_published(),
+        };
+        self.by_name.iter().map(entry).collect()
     }
 
     /// The key that records for this inbox are sealed to.

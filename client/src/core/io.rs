@@ -386,6 +386,17 @@ pub struct OutboxMessage {
     pub body: zeroize::Zeroizing<Vec<u8>>,
 }
 
+/// One of the own inboxes. Read by other processes (`meeting::ask`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxEntry {
+    /// Its name.
+    pub name: String,
+    /// How many mailboxes it has.
+    pub mailboxes: usize,
+    /// Whether its descriptor was published, ever: until then nobody can find it.
+    pub is_published: bool,
+}
+
 /// Whether the network answers. Read by other processes (`meeting::ask`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Contact {
@@ -419,8 +430,8 @@ pub struct Status {
     pub circuits: usize,
     /// The outbox, in the order the messages were sent.
     pub outbox: Vec<OutboxEntry>,
-    /// Inboxes, with how many mailboxes each has.
-    pub inboxes: Vec<(String, usize)>,
+    /// Inboxes, by name.
+    pub inboxes: Vec<InboxEntry>,
     /// Cells of circuits sent so far, over all links.
     pub sent_cells: u64,
     /// Cells of circuits that came so far, over all links.

@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ mod tests {
 
     use super::*;
     use crate::core::io::{
-        Contact, DeferReason, Notice, OutboxEntry, SendFault, StoreFault, Warning,
+        Contact, DeferReason, InboxEntry, Notice, OutboxEntry, SendFault, StoreFault, Warning,
     };
 
     const ID: MessageId = MessageId([1; MessageId::LEN]);
@@ -175,7 +175,11 @@ mod tests {
             guards: 9,
             circuits: 10,
             outbox: vec![entry],
-            inboxes: vec![("help".to_owned(), 3)],
+            inboxes: vec![InboxEntry {
+                name: "help".to_owned(),
+                mailboxes: 3,
+                is_published: true,
+            }],
             sent_cells: 11,
             received_cells: 12,
         }
@@ -188,8 +192,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            2,
-            "a61494ecc5c1a1034430e72ea08b55e7e64b3b93448a4e7e34450857d83f491a".to_owned(),
+            3,
+            "e08039f921f9440317e66b37be69a3472fb6143c96744accc8ece4be087b3331".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }

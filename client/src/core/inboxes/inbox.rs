@@ -48,6 +48,11 @@ const AWAITED_MAX: Duration = Duration::from_secs(60);
 /// Mailboxes whose holders are all dead are replaced soon, but not again within this time: an
 /// attacker who feigns that must not make us forget mailboxes that hold mail.
 const SOON_EVERY: Duration = Duration::from_secs(86_400);
+/// The descriptor was never published.
+const NEVER: WallTime = WallTime(0);
+/// The descriptor was published, and has to be again at once.
+const OUTDATED: WallTime = WallTime(1);
+
 pub(super) struct Inbox {
     pub(super) identity: InboxIdentity,
     pub(super) seal: SealSecret,
@@ -92,7 +97,7 @@ impl Inbox {
             seal: SealSecret::generate(cx.rng),
             revision: 0,
             is_revised: true,
-            published_until: WallTime(0),
+            published_until: NEVER,
             is_in_use: true,
             mailboxes: Vec::new(),
             health: BTreeMap::new(),
@@ -154,14 +159,7 @@ impl Inbox {
         }
         self.forget_retired(cx);
         self.tell_if_mending(cx, name);
-        if let Saving::Due(at) = self.saving
-            && at <= cx.now
-        {
-            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox {
-                name: name.to_owned(),
-                state: self.state(),
-            }));
-        }
+        self.save_if_due(cx, name);
         // Nothing leaves this client before it is durable here.
         if self.saving != Saving::Saved || !cx.is_ready {
             return;
@@ -177,7 +175,24 @@ impl Inbox {
             self.publication
                 .drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
             self.tell_if_ready(cx, name);
+            self.save_if_due(cx, name);
         }
+    }
+
+    fn save_if_due(&mut self, cx: &mut Context<'_>, name: &str) {
+        if let Saving::Due(at) = self.saving
+            && at <= cx.now
+        {
+            self.saving = Saving::Storing(cx.store(StoreOp::PutInbox {
+                name: name.to_owned(),
+                state: self.state(),
+            }));
+        }
+    }
+
+    /// Whether its descriptor was ever published: until then nobody can find it.
+    pub(super) fn is_published(&self) -> bool {
+        self.published_until != NEVER
     }
 
     /// Whether this run has to publish the descriptor, which one before it has published.
@@ -457,6 +472,11 @@ impl Inbox {
             self.is_told = true;
             self.is_mending_told = false;
             self.tells_at = None;
+            if !self.is_published() {
+                // Some positions have it, and the next run publishes to the others.
+                self.published_until = OUTDATED;
+                self.touch(cx);
+            }
             let mailboxes = self.created().count();
             cx.notify(Notice::InboxReady {
                 name: name.to_owned(),
@@ -533,7 +553,9 @@ impl Inbox {
     fn change(&mut self, cx: &Context<'_>) {
         self.revision = self.revision.saturating_add(1);
         self.is_revised = true;
-        self.published_until = WallTime(0);
+        if self.is_published() {
+            self.published_until = OUTDATED;
+        }
         self.touch(cx);
     }
 
@@ -577,4 +599,43 @@ impl Inbox {
 
 fn find(mailboxes: &mut [OwnMailbox], queue: QueueId) -> Option<&mut OwnMailbox> {
     mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+    use umbel_proto::network::Network;
+    use umbel_proto::time::Moment;
+
+    use super::super::super::testing::surroundings;
+    use super::*;
+
+    #[test] // §9.4
+    fn an_inbox_is_unpublished_until_it_was_published_once() {
+        let mut shared = surroundings(Network::local(), WallTime(1_790_000_000));
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let moment = Moment {
+            now: Instant::default(),
+            wall: WallTime(1_790_000_000),
+        };
+        let mut cx = shared.context(moment, &mut rng);
+        let restored = |inbox: &Inbox| {
+            let state = InboxState::decode(&inbox.state()).expect("it decodes");
+            Inbox::restore(&state).is_published()
+        };
+        let mut inbox = Inbox::generate(&mut cx);
+        inbox.change(&cx);
+        assert!(!inbox.is_published() && !restored(&inbox));
+        inbox.published_until = cx.wall + cx.network.params.inbox_republish;
+        inbox.change(&cx);
+        assert!(
+            inbox.is_published() && restored(&inbox),
+            "an older revision is out"
+        );
+        assert!(
+            inbox.published_until <= cx.wall,
+            "this one is published at once"
+        );
+    }
 }
