@@ -59,8 +59,8 @@ pub(super) struct SendArgs {
     /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
     #[arg(long)]
     flush: bool,
-    /// Give up if no relay accepts it within this time, such as 2d [default: as long as relays keep
-    /// a message]
+    /// Give up if too few relays accept it within this time, such as 2d [default, and at most: as
+    /// long as relays keep a message, which is 14d unless the network says otherwise]
     #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
@@ -91,6 +91,9 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         (Some(address), text) => Some((address.trim().parse::<InboxAddress>()?, body(args, text)?)),
         (None, _) => None,
     };
+    if let Some(life) = args.expire_after {
+        check_life(life, session.record_life()?)?;
+    }
     let message = message.map(|(address, body)| Outgoing {
         address,
         body,
@@ -102,6 +105,18 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
             send(session, client, message, args.flush, delivery).await
         })
         .await
+}
+
+/// No relay keeps a message for longer than `life_max`: it is not promised for longer.
+fn check_life(life: Duration, life_max: Duration) -> Result<(), Failure> {
+    if life <= life_max {
+        return Ok(());
+    }
+    let longest = times::length(life_max);
+    Err(Failure::usage(
+        format!("--expire-after is longer than relays keep a message, which is {longest}"),
+        format!("leave it out, or choose at most {longest}"),
+    ))
 }
 
 /// Tries what is in the outbox again, and waits for it.
@@ -314,5 +329,20 @@ fn read_body(
         Err(Failure::too_long(None))
     } else {
         Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::failure::Exit;
+    use super::*;
+
+    #[test]
+    fn a_message_is_not_promised_for_longer_than_relays_keep_it() {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert!(check_life(days(14), days(14)).is_ok());
+        let failure = check_life(days(90), days(14)).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.error.contains("14 days"), "{}", failure.error);
     }
 }

@@ -175,6 +175,12 @@ impl Session {
         Ok(Library::open(self.profile()?)?)
     }
 
+    /// How long the network's relays keep a message.
+    pub(super) fn record_life(&self) -> Result<Duration, Failure> {
+        let profile = Profile::load(&self.profile_dir()?)?;
+        Ok(profile.network().params.record_life)
+    }
+
     /// Opens the profile, does the work, and closes it in order, also when interrupted.
     pub(super) async fn with_client<T>(
         &self,

@@ -7,9 +7,10 @@
 //! the store fails, no further request is made. A message that was never stored here but may have
 //! reached a holder is not reported as unsent: we wait for the holders' answers and report it as in
 //! doubt if they don't settle it. Only a few messages are in progress at a time; the rest wait. A
-//! message that too few accept for its whole life expires, by the calendar while the clock is known
-//! to be right, else by confirmed time; its user hears how many have it.
+//! message that too few accept for its whole life expires when that ends, by the calendar while the
+//! clock is known to be right, else by confirmed time; its user hears how many have it.
 
+mod expiry;
 mod listed;
 mod saving;
 #[cfg(test)]
@@ -32,6 +33,7 @@ use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::saving::Saving;
 use super::{Context, SnapshotFault};
+use expiry::Ends;
 pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use saving::STORE_ANSWERS_AFTER;
 use waiting::{Due, Waiting, next_after};
@@ -62,6 +64,7 @@ pub(super) struct Outbox {
     /// Messages that the store has to take, and when it is asked.
     unsaved: BTreeSet<Due>,
     tickets: BTreeMap<StoreTicket, MessageId>,
+    ends: Ends,
     bytes: usize,
     last_seq: u64,
     /// When the message that was restored last is to begin.
@@ -238,6 +241,7 @@ impl Outbox {
         lookups: &mut Lookups,
         requests: &mut Requests,
     ) {
+        self.expire_due(cx, requests);
         while let Some(due) = self.next_due(cx.now) {
             self.waiting.remove(&due);
             self.begin(cx, due.2);
@@ -268,6 +272,7 @@ impl Outbox {
         let due = [
             self.waiting.next_after(after),
             next_after(&self.unsaved, after),
+            self.ends.timeout(after),
         ];
         let active = self
             .active
@@ -310,6 +315,7 @@ impl Outbox {
     fn insert(&mut self, id: MessageId, delivery: Delivery, saving: Saving) {
         self.last_seq += 1;
         self.bytes += delivery.body_len();
+        self.ends.insert(delivery.life().1, id);
         let entry = Entry {
             seq: self.last_seq,
             delivery,
@@ -472,7 +478,6 @@ impl Outbox {
 
     /// The attempt failed: the message stays, and is tried again later.
     fn defer(&mut self, cx: &mut Context<'_>, id: MessageId, reason: DeferReason) {
-        let is_over = self.is_over(cx, id, reason);
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -484,7 +489,6 @@ impl Outbox {
             return;
         }
         match (entry.delivery.is_held_enough(&cx.network.params), reason) {
-            (false, _) if is_over => self.expire(cx, id),
             (false, _) => {
                 if entry.delivery.set_obstacle(Some(reason)) {
                     self.save_by(id, cx.now + STORE_ANSWERS_AFTER);
@@ -534,40 +538,6 @@ impl Outbox {
         }
     }
 
-    /// Whether this attempt, which failed, was the last of a message's life. One that could not be
-    /// made does not count. A clock that is not known to be right counts as far as it is confirmed.
-    fn is_over(&self, cx: &Context<'_>, id: MessageId, reason: DeferReason) -> bool {
-        let was_made = match reason {
-            DeferReason::NoDescriptor
-            | DeferReason::NoDirectory
-            | DeferReason::Holders
-            | DeferReason::QueueFull => true,
-            DeferReason::NoCircuit | DeferReason::Broken { .. } => false,
-        };
-        let expires_at = self.entries.get(&id).map(|entry| entry.delivery.life().1);
-        let by = if self.is_clock_right {
-            cx.wall
-        } else {
-            cx.confirmed
-        };
-        was_made && expires_at.is_some_and(|at| at <= by)
-    }
-
-    /// Its life ended before enough holders had it: it leaves the outbox, and its user hears how
-    /// many have it, and whether another may (§10.5(1)).
-    fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.remove(cx, id) else {
-            return;
-        };
-        let (holders, wanted) = entry.holders(cx);
-        cx.notify(Notice::Expired {
-            id,
-            holders,
-            wanted,
-            may_be_out: entry.delivery.may_be_out(),
-        });
-    }
-
     /// It leaves the outbox; those who wait for it have heard of its holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
         if let Some(mut entry) = self.remove(cx, id)
@@ -580,6 +550,7 @@ impl Outbox {
     fn remove(&mut self, cx: &mut Context<'_>, id: MessageId) -> Option<Entry> {
         let entry = self.entries.remove(&id)?;
         self.bytes -= entry.delivery.body_len();
+        self.ends.remove(entry.delivery.life().1, id);
         self.active.remove(&(entry.seq, id));
         if let Stage::Waiting(until) = entry.stage {
             self.waiting.remove(&(until, entry.seq, id));

@@ -66,30 +66,23 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
         may_be_out: false,
     };
     let life = bench.shared.network.params.record_life;
-    let after = |passed: Duration, unconfirmed: Option<Duration>, reason: DeferReason| {
+    let after = |passed: Duration, unconfirmed: Option<Duration>| {
         let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
         bench.wall = bench.wall + passed;
         bench.unconfirmed = unconfirmed.unwrap_or_default();
-        bench.with(|outbox, cx, _, _| {
-            outbox.judge_clock(unconfirmed.is_none());
-            outbox.defer(cx, ID, reason);
-        });
+        bench.with(|outbox, _, _, _| outbox.judge_clock(unconfirmed.is_none()));
+        bench.drive(); // no circuit is ever built
         bench.notices() == [expired.clone()] && is_removed(&bench) && bench.listed().is_empty()
     };
     let second = Duration::from_secs(1);
-    assert!(!after(life - second, None, DeferReason::NoDescriptor));
-    assert!(after(life, None, DeferReason::NoDescriptor));
-    assert!(after(life, None, DeferReason::QueueFull));
+    assert!(!after(life - second, None));
+    assert!(after(life, None));
     assert!(
-        !after(life, None, DeferReason::NoCircuit),
-        "nothing was tried"
-    );
-    assert!(
-        !after(life * 9, Some(life * 9), DeferReason::NoDescriptor),
+        !after(life * 9, Some(life * 9)),
         "a clock that is ahead loses nothing"
     );
     assert!(
-        after(life * 2, Some(life), DeferReason::NoDescriptor),
+        after(life * 2, Some(life)),
         "no guard that lies makes it stay for ever"
     );
 }
@@ -130,11 +123,36 @@ fn a_message_that_expires_after_a_deposit_without_answer_may_be_out() {
     for bench in [&mut bench, &mut after_restart] {
         bench.notices();
         bench.wall = bench.wall + life;
-        bench.with(|outbox, cx, _, _| {
-            outbox.judge_clock(true);
-            outbox.defer(cx, ID, DeferReason::NoDescriptor);
-        });
+        bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+        bench.drive();
         assert_eq!(bench.notices(), std::slice::from_ref(&expired));
         assert!(is_removed(bench));
     }
+}
+
+#[test] // §10.5(1)
+fn a_message_in_flight_expires_on_time_and_may_be_out() {
+    let mut bench = asked(Network::local(), 2);
+    assert!(bench.stored(true));
+    bench.notices();
+    let life = bench.shared.network.params.record_life;
+    bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+    bench.drive();
+    assert_eq!(bench.outbox.ends.timeout(bench.now), Some(bench.now + life));
+    bench.wall = bench.wall + life;
+    bench.drive();
+    let expired = Notice::Expired {
+        id: ID,
+        holders: 0,
+        wanted: 2,
+        may_be_out: true,
+    };
+    assert_eq!(bench.notices(), [expired]);
+    bench.answer(0, &TAKEN);
+    bench.drive();
+    assert_eq!(
+        (bench.notices(), bench.outbox.timeout(bench.now)),
+        (vec![], None),
+        "nothing is left to do"
+    );
 }
