@@ -148,7 +148,7 @@ impl Receiver<'_> {
             .await?;
         self.warn_of_unpublished().await?;
         delivery::in_passing(self.session, self.client, &mut notices).await?;
-        self.outcome(fetching.unanswered_count).await
+        outcome(fetching.unanswered_count)
     }
 
     async fn warn_of_unpublished(&self) -> Result<(), Failure> {
@@ -230,23 +230,6 @@ impl Receiver<'_> {
                 "no mailbox answers; trying again"
             });
         }
-    }
-
-    /// How a run ends that came to the end of what there was to fetch.
-    async fn outcome(&self, unanswered_count: usize) -> Result<(), Failure> {
-        if unanswered_count == 0 {
-            return Ok(());
-        }
-        if self.client.status().await?.circuits == 0 {
-            return Err(no_circuit());
-        }
-        let inboxes = output::count(unanswered_count, "inbox");
-        let hint =
-            "try again in a minute: messages wait there for days, and lost mailboxes are replaced";
-        Err(Failure::failed(
-            format!("no mailbox of {inboxes} answered"),
-            hint,
-        ))
     }
 
     /// Without an inbox there is still the outbox to see to.
@@ -485,8 +468,24 @@ fn no_circuit() -> Failure {
     Failure::new(
         Exit::Deferred,
         "no circuit could be built",
-        "a relay answers but can reach no other; try again later: messages wait with their holders for days",
+        "relays answer, but no circuit through them was completed: others may be down; try again later: messages wait \
+         with their holders for days",
     )
+}
+
+/// How a run ends that came to the end of what there was to fetch. Circuits may have been built
+/// though none is open any more, so nothing is said of them.
+fn outcome(unanswered_count: usize) -> Result<(), Failure> {
+    if unanswered_count == 0 {
+        return Ok(());
+    }
+    let inboxes = output::count(unanswered_count, "inbox");
+    let hint =
+        "try again in a minute: messages wait there for days, and lost mailboxes are replaced";
+    Err(Failure::failed(
+        format!("no mailbox of {inboxes} answered"),
+        hint,
+    ))
 }
 
 /// How long fetching from these mailboxes may take.
@@ -501,5 +500,18 @@ async fn next_until<T>(ends_at: Option<Instant>, next: impl Future<Output = T>) 
     match ends_at {
         Some(ends_at) => timeout_at(ends_at, next).await.ok(),
         None => Some(next.await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailboxes_that_do_not_answer_are_not_taken_for_an_unreachable_network() {
+        assert!(outcome(0).is_ok());
+        let failure = outcome(2).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        assert_eq!(failure.error, "no mailbox of 2 inboxes answered");
     }
 }

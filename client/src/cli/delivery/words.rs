@@ -131,7 +131,7 @@ pub(super) fn hint(obstacle: Obstacle) -> &'static str {
             "a relay on the path keeps breaking circuits; the next send or receive tries other relays"
         }
         Obstacle::Deferred(DeferReason::NoCircuit) => {
-            "a relay answers but can reach no other; the next send or receive tries again, as does `umbel outbox flush`"
+            "relays answer, but no circuit through them was completed: others may be down; the next send or receive tries again, as does `umbel outbox flush`"
         }
         Obstacle::Time | Obstacle::Deferred(_) => {
             "the next send or receive tries again, as does `umbel outbox flush`"
