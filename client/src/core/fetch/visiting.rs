@@ -323,8 +323,15 @@ impl Visiting {
 
     /// The mailbox is left alone for a while. Says what that means for it, if anything.
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, answer: &Answer) -> Option<Visit> {
-        // One that worked gets a second try before it counts as failed.
-        if self.backoff.failures() > 0 || self.seen == Seen::Nothing {
+        // One that worked gets a second try before it counts as failed, and so does one whose holder
+        // was perhaps never asked.
+        let is_on_the_way = matches!(
+            answer,
+            Answer::Failed(
+                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped
+            )
+        );
+        if self.backoff.failures() > 0 || (self.seen == Seen::Nothing && !is_on_the_way) {
             self.seen = Seen::Failed;
         }
         self.next_at = (cx.now + self.backoff.fail(cx)).max(self.drops.retry_at());
@@ -374,9 +381,36 @@ fn remove_from(params: &Params) -> (usize, usize) {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
     use umbel_proto::network::Network;
+    use umbel_proto::time::{Moment, WallTime};
 
+    use super::super::super::testing::surroundings;
     use super::*;
+
+    #[test] // §10.5(5)
+    fn a_mailbox_that_was_perhaps_never_asked_is_tried_again_before_it_has_failed() {
+        let wall = WallTime(1_790_000_000);
+        let mut shared = surroundings(Network::local(), wall);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let now = Instant::default();
+        let mut cx = shared.context(Moment { now, wall }, &mut rng);
+        let mailbox = OwnMailbox::for_test(RelayId([1; 32]), QueueId([1; QueueId::LEN]));
+        let mut settled_after = |fault: AskFault, failures: usize| {
+            let mut visiting = Visiting::new(&mailbox);
+            (0..failures).for_each(|_| {
+                visiting.on_failed(&mut cx, &Answer::Failed(fault));
+            });
+            visiting.is_settled()
+        };
+        assert!(settled_after(AskFault::Terminal, 1));
+        assert!(settled_after(AskFault::Silent, 1));
+        for fault in [AskFault::NoCircuit, AskFault::Lost, AskFault::Dropped] {
+            assert!(!settled_after(fault, 1), "{fault:?}");
+            assert!(settled_after(fault, 2), "{fault:?}");
+        }
+    }
 
     #[test] // §10.5(4)
     fn what_waits_to_be_removed_is_a_small_part_of_what_a_queue_holds() {
