@@ -64,6 +64,8 @@ pub(super) struct Delivery {
     began_at: Instant,
     ends_at: Instant,
     view: ViewWait,
+    /// Whether the command prints the fate of each message at its end.
+    is_reported: bool,
 }
 
 impl Delivery {
@@ -77,6 +79,15 @@ impl Delivery {
             began_at,
             ends_at,
             view: ViewWait::default(),
+            is_reported: false,
+        }
+    }
+
+    /// The same, for a command that prints the fate of each message at its end.
+    pub(super) fn reported(self) -> Self {
+        Self {
+            is_reported: true,
+            ..self
         }
     }
 
@@ -179,13 +190,17 @@ impl Delivery {
     }
 
     fn on_notice(&mut self, session: &Session, notice: &Notice) {
-        // The outcome of a message that this command watches says that it expired.
-        let is_said_later =
-            matches!(notice, Notice::Expired { id, .. } if self.messages.contains_key(id));
-        if !is_said_later {
+        if !self.is_said_later(notice) {
             session.show_notice(notice);
         }
         self.take(notice);
+    }
+
+    /// Whether the fate that the command prints says that this message expired. A command that only
+    /// gives the outbox a moment prints none, and no later notice says it again.
+    fn is_said_later(&self, notice: &Notice) -> bool {
+        self.is_reported
+            && matches!(notice, Notice::Expired { id, .. } if self.messages.contains_key(id))
     }
 
     fn take(&mut self, notice: &Notice) {

@@ -138,7 +138,7 @@ fn delivery(wait: Stage, timeout: Option<Duration>) -> Delivery {
         Stage::One => TIMEOUT,
         Stage::All => TIMEOUT_ALL,
     };
-    Delivery::new(wait, timeout.unwrap_or(default))
+    Delivery::new(wait, timeout.unwrap_or(default)).reported()
 }
 
 /// A message to be sent.

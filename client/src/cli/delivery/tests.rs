@@ -297,6 +297,23 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
     assert_eq!(failure.error, "the message expired with only one relay");
 }
 
+#[test]
+fn only_a_command_that_prints_fates_keeps_back_the_warning_of_one() {
+    let expired = |id| Notice::Expired {
+        id,
+        holders: 0,
+        wanted: 2,
+        may_be_out: false,
+    };
+    let in_passing = after(0, &[]);
+    assert!(!in_passing.is_said_later(&expired(ID)));
+    let sent = after(0, &[]).reported();
+    assert!(sent.is_said_later(&expired(ID)));
+    let other = MessageId([2; 16]);
+    assert!(!sent.is_said_later(&expired(other)), "not watched");
+    assert!(!sent.is_said_later(&held(1, 2)));
+}
+
 #[test] // §10.5(1)
 fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
     for (may_be_out, exit, advice) in [
