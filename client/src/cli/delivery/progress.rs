@@ -72,9 +72,10 @@ pub(in super::super) struct Progress {
 }
 
 impl Progress {
-    /// This many have it.
+    /// This many have it, and no fewer than were said before: a driver that was killed may have told
+    /// of a holder that the next one does not know.
     pub(in super::super) fn set_held(&mut self, holders: usize, wanted: usize) {
-        self.holders = holders;
+        self.holders = self.holders.max(holders);
         self.wanted = Some(wanted);
     }
 

@@ -275,6 +275,22 @@ fn a_message_gone_from_the_outbox_was_held_unless_its_life_was_over() {
 }
 
 #[test] // §10.5(1)
+fn a_holder_that_was_reported_is_not_taken_back() {
+    let held = |holders| Notice::Held {
+        id: ID,
+        holders,
+        wanted: 2,
+    };
+    let wait = Duration::from_secs(9);
+    let planned = Notice::Scheduled { id: ID, wait };
+    // The next driver knows of none.
+    let delivery = after(0, &[held(1), planned, held(0)]);
+    let progress = delivery.messages[&ID];
+    assert_eq!((progress.holders, progress.state()), (1, "kept"));
+    assert!(progress.text().starts_with("kept by one relay"));
+}
+
+#[test] // §10.5(1)
 fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
     let expired = Notice::Expired {
         id: ID,
