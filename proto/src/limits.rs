@@ -169,14 +169,38 @@ pub const WINDOW_MAX_CELLS: u16 = 512;
 /// A receiver sends a credit each time it has taken this many `Data` cells (§7.3).
 pub const CREDIT_EVERY_CELLS: u16 = 16;
 
-/// Longest relay descriptor, bytes (§8.1).
-pub const RELAY_DESCRIPTOR_LEN_MAX: usize = 700;
+/// Longest relay descriptor, bytes (§8.1): a `Hello`, which is one cell, has room for it.
+pub const RELAY_DESCRIPTOR_LEN_MAX: usize = 1920;
 /// Most addresses in a relay descriptor (§8.1).
 pub const ADDRESSES_MAX: usize = 4;
 /// Most onion keys in a relay descriptor: the current and the previous one (§8.1).
 pub const ONION_KEYS_MAX: usize = 2;
+/// Most receipts for one address in a relay descriptor (§8.1): some more than a network asks for,
+/// since not everybody knows every issuer.
+pub const RECEIPTS_AN_ADDRESS_MAX: usize = 5;
 /// Most receipts in a relay descriptor (§8.1).
-pub const RECEIPTS_MAX: usize = 4;
+pub const RECEIPTS_MAX: usize = 13;
+/// Most receipts that a network may ask for, an address (§8.6): so many fit for every address.
+pub const RECEIPTS_MIN_MAX: usize = RECEIPTS_MAX / ADDRESSES_MAX;
+/// Dials for receipts that a relay has in flight at most (§8.7).
+pub const RECEIPT_DIALS_MAX: usize = 16;
+/// How long a dial for a receipt may take (§8.7).
+pub const RECEIPT_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// An issuer gives one address no more than one receipt in this time (§8.7).
+pub const RECEIPT_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// An issuer dials an address again only so long after it found nobody there (§8.7).
+pub const RECEIPT_RETRY_PAUSE: Duration = Duration::from_secs(60);
+/// How long a request for a receipt may take, with the dial at either end (§8.7).
+pub const RECEIPT_ASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// A relay waits so long before it asks for a receipt again after a refusal; twice as long each
+/// time, up to [`RECEIPT_ASK_PAUSE_MAX`] (§8.7).
+pub const RECEIPT_ASK_PAUSE: Duration = Duration::from_secs(2);
+/// The longest such pause (§8.7).
+pub const RECEIPT_ASK_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// A relay issues its descriptor anew for further receipts at most this often (§8.7).
+pub const RECEIPT_REISSUE_PAUSE: Duration = Duration::from_secs(60);
+/// Addresses that an issuer dials in a day, at most (§8.7).
+pub const RECEIPTS_A_DAY_MAX: usize = 4096;
 /// Longest version text in a relay descriptor, bytes (§8.1).
 pub const VERSION_LEN_MAX: usize = 32;
 /// A relay descriptor is dead this long after it was issued (§8.1).
@@ -194,14 +218,12 @@ pub const SYNC_BYTES_MAX: usize = 64 * 1024;
 /// Most descriptors in one reply, or in one push: none is shorter than an eighth of a kilobyte
 /// (§8.3).
 pub const SYNC_DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
-/// So many relay descriptors always fit in one push, however long they are (§8.3).
-pub const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
 /// Most items in one page of a reconciliation (§8.3).
 pub const SYNC_ITEMS_MAX: usize = 2600;
 /// Length of one item of a reconciliation: id prefix, time of issue, hash prefix, bytes (§8.3).
 pub const SYNC_ITEM_LEN: usize = 24;
 /// Most requests of one reconciliation (§8.3): enough for every relay there may be, each way.
-pub const SYNC_ROUNDS_MAX: usize = 4096;
+pub const SYNC_ROUNDS_MAX: usize = 8192;
 /// A relay without a link to another tries to make one at least this often (§8.3).
 pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
 /// Relays it knew that it dials then, besides a seed (§8.3).

@@ -17,6 +17,8 @@ pub enum Service {
     Directory = 1,
     /// Queues of records (§10).
     Mailbox = 2,
+    /// Receipts for addresses (§8.7).
+    Receipts = 3,
 }
 
 impl Service {
@@ -25,6 +27,7 @@ impl Service {
         match number {
             1 => Some(Self::Directory),
             2 => Some(Self::Mailbox),
+            3 => Some(Self::Receipts),
             _ => None,
         }
     }

@@ -214,9 +214,9 @@ fn a_hello_that_is_none_is_refused() {
         "nine versions"
     );
     assert_eq!(
-        changed(51, 3),
+        changed(51, 8),
         Some(Violation::Malformed(Malformed::TooLong)),
-        "a descriptor of 768 bytes"
+        "a descriptor of 2048 bytes"
     );
     assert_eq!(
         changed(BODY_LEN - 1, 1),

@@ -248,7 +248,7 @@ mod tests {
         let network = Network::local();
         let hello = Hello::of_client(network.id, WallTime(0));
         let identity = SigningKey::from_seed(&[1; 32]);
-        let (shared, _) = Shared::new(network, identity, 1 << 20, hello, Clock::start());
+        let (shared, _) = Shared::new(network, identity, 1 << 20, hello, Clock::start(), None);
         let (asks, mut asked) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(ask) = asked.recv().await {

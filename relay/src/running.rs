@@ -177,6 +177,7 @@ impl Relay {
         let control = Control::new(control_config, opened.restored, moment, &mut rng);
         check_addresses(&control.hello(moment.wall), &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
+        let source = Some(listen.ip()).filter(|ip| !ip.is_unspecified());
         let memory_budget = config.memory_budget_bytes / 2;
         let (shared, reports) = Shared::new(
             network,
@@ -184,6 +185,7 @@ impl Relay {
             memory_budget,
             control.hello(moment.wall),
             clock,
+            source,
         );
 
         let (stop, stopped) = watch::channel(false);
@@ -202,7 +204,7 @@ impl Relay {
             inputs,
         );
         let plane = tokio::spawn(async move {
-            plane.run().await;
+            Box::pin(plane.run()).await;
             drop(lock); // the last thing of all: now another process may have the directory
         });
         let (accept_limits, limits) = watch::channel(limits(&config));

@@ -67,6 +67,16 @@ pub const BODIES: &[Body] = &[
         mutations: 300,
     },
     Body {
+        name: "receipt_request",
+        run: decoders::receipt_request,
+        mutations: 300,
+    },
+    Body {
+        name: "receipt_reply",
+        run: decoders::receipt_reply,
+        mutations: 300,
+    },
+    Body {
         name: "mailbox_request",
         run: decoders::mailbox_request,
         mutations: 300,

@@ -371,6 +371,7 @@ fn a_descriptor_in_hello_counts_only_for_the_relay_that_proved_its_id() {
         let up = LinkUp {
             peer,
             is_dialler: false,
+            remote: "127.0.0.1:50000".parse().unwrap(),
             hello,
         };
         relay

@@ -379,6 +379,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Cell(..) => "cell",
         Effect::Link(_) => "link",
         Effect::Work(_) => "work",
+        Effect::Probe(..) => "probe",
         Effect::News(_) => "news",
         Effect::Store(_) => "store",
     }

@@ -47,8 +47,8 @@ fn circ(hop: usize) -> CircId {
 fn hop(hop: usize) -> Hop {
     let (mut from_origin, mut from_next) = (LinkTable::new(), LinkTable::new());
     for number in 1..=OTHER_CIRCUITS {
-        from_origin.apply(TableUpdate::Exchange(CircId::new(number).unwrap()));
-        from_next.apply(TableUpdate::Exchange(CircId::new(number).unwrap()));
+        from_origin.apply(TableUpdate::Own(CircId::new(number).unwrap()));
+        from_next.apply(TableUpdate::Own(CircId::new(number).unwrap()));
     }
     from_origin.apply(TableUpdate::Terminate(
         circ(hop - 1),

@@ -15,10 +15,25 @@ use super::{HEARTBEAT, Notice, StoreOp};
 pub(super) const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 
 impl Shared {
-    /// Takes a descriptor into the book and stores what is news. How to begin a circuit there, if
-    /// it is good.
-    pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) -> Option<HopTarget> {
-        let learned = self.book.learn(&self.network, wall, unverified).ok()?;
+    /// Takes a descriptor that was passed on into the book, and stores what is news.
+    pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) {
+        if let Ok(learned) = self.book.learn(&self.network, wall, unverified) {
+            self.is_view_changed |= learned.is_news();
+            self.store_book();
+        }
+    }
+
+    /// The same with the descriptor that a linked relay showed. How to begin a circuit there, if it
+    /// is good.
+    pub(super) fn learn_shown(
+        &mut self,
+        wall: WallTime,
+        unverified: Unverified,
+    ) -> Option<HopTarget> {
+        let learned = self
+            .book
+            .learn_shown(&self.network, wall, unverified)
+            .ok()?;
         self.is_view_changed |= learned.is_news();
         self.store_book();
         Some(learned.descriptor.hop_target())

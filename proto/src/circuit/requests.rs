@@ -12,7 +12,7 @@ use super::origin::{OriginCircuit, OriginEvent};
 use super::stream::Full;
 use crate::Violation;
 use crate::cell::{Cell, Command};
-use crate::handshake::HopTarget;
+use crate::handshake::{Binding, HopTarget};
 use crate::ids::NetworkId;
 use crate::limits::STREAMS_MAX;
 use crate::message::{ExtendRefusal, Service, StreamId};
@@ -88,6 +88,11 @@ impl<W> RequestCircuit<W> {
     /// The circuit itself.
     pub const fn circuit(&self) -> &OriginCircuit {
         &self.circuit
+    }
+
+    /// The secret that only this circuit and its last hop know, once that is there.
+    pub const fn binding(&self) -> Option<&Binding> {
+        self.circuit.binding()
     }
 
     /// Asks for one more hop, as [`OriginCircuit::extend`] does.

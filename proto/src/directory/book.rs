@@ -71,6 +71,15 @@ impl Learned {
     }
 }
 
+/// Why a descriptor was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotLearned {
+    /// The rule that it breaks.
+    Fault(DescriptorFault),
+    /// Too few relays vouch for it (§8.2(5)).
+    Unvouched,
+}
+
 impl Book {
     /// A book of nothing: from its first descriptor on it is being set up.
     pub const fn new() -> Self {
@@ -127,11 +136,30 @@ impl Book {
         &self.view
     }
 
-    /// Takes a descriptor that a peer sent or showed, if it is good, news and vouched for.
+    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for. That too few
+    /// relays vouch for it is seen before any signature is checked: there are up to fourteen.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, or that too few vouch for it.
+    pub fn learn(
+        &mut self,
+        network: &Network,
+        wall: WallTime,
+        unverified: Unverified,
+    ) -> Result<Learned, NotLearned> {
+        if !self.view.may_admit(unverified.claims(), network, wall) {
+            return Err(NotLearned::Unvouched);
+        }
+        let learned = self.learn_shown(network, wall, unverified);
+        learned.map_err(NotLearned::Fault)
+    }
+
+    /// Takes the descriptor that a linked relay showed of itself, if it is good, news and vouched
+    /// for. If it is good, it says how to reach that relay, whoever vouches for it.
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn learn(
+    pub fn learn_shown(
         &mut self,
         network: &Network,
         wall: WallTime,
@@ -181,7 +209,8 @@ impl Book {
 
     /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
     /// by a wrong clock must not outlast that. It is not stored and does not start setup: for a
-    /// relay that knows no other, setup is still to come (§8.2(3)).
+    /// relay that knows no other, setup is still to come (§8.2(3)). Whether it was taken: while too
+    /// few relays vouch for it, it is offered to nobody.
     ///
     /// # Errors
     /// The first rule that it breaks: others will not believe it.
@@ -190,8 +219,11 @@ impl Book {
         network: &Network,
         wall: WallTime,
         bytes: &[u8],
-    ) -> Result<(), DescriptorFault> {
+    ) -> Result<bool, DescriptorFault> {
         let descriptor = Unverified::decode(bytes)?.verify(network, wall)?;
+        if !self.view.may_admit(&descriptor, network, wall) {
+            return Ok(false);
+        }
         let new = Age {
             first_seen: wall,
             setup_at: wall,
@@ -201,7 +233,7 @@ impl Book {
         let mut age = current.or(past).unwrap_or(new);
         age.first_seen = age.first_seen.min(wall);
         self.view.insert_aged(descriptor, age);
-        Ok(())
+        Ok(true)
     }
 
     /// Moves dead descriptors out of the view, and back into it those that our clock no longer

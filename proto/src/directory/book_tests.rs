@@ -119,12 +119,11 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
     network.params.receipts_min = 0;
     let mut book = disk.open(later(2 * HOUR));
     network.params.receipts_min = 1;
-    let stranger = issued(2, later(2 * HOUR));
-    // It breaks a rule of descriptors already, so that nobody's view is asked.
-    assert!(
-        book.learn(&network, later(2 * HOUR), stranger.unverified())
-            .is_err()
-    );
+    let stranger = testing::vouched(issued(2, later(2 * HOUR)), [8], later(2 * HOUR));
+    let learned = book.learn(&network, later(2 * HOUR), stranger.unverified());
+    assert_eq!(learned, Err(NotLearned::Unvouched));
+    let shown = book.learn_shown(&network, later(2 * HOUR), stranger.unverified());
+    assert_eq!(shown.unwrap().inserted, Inserted::Unvouched);
     let descriptor = stranger
         .unverified()
         .verify(&testing::public_network(), later(2 * HOUR))
@@ -264,7 +263,8 @@ fn a_relay_that_knows_only_itself_has_its_setup_before_it_also_after_a_restart()
     let mut strict = testing::public_network();
     strict.params.receipts_min = 1;
     let admits = |book: &Book, wall| {
-        let stranger = issued(9, wall).unverified().verify(&network, wall).unwrap();
+        let stranger = testing::vouched(issued(9, wall), [8], wall);
+        let stranger = stranger.unverified().verify(&network, wall).unwrap();
         book.view().may_admit(&stranger, &strict, wall)
     };
     let (mut book, mut disk) = (Book::new(), Disk::default());

@@ -153,7 +153,7 @@ fn caps_of(descriptor: &RelayDescriptor, network: &Network) -> Caps {
     let mut levels = Caps::default();
     for &address in &descriptor.addresses {
         for (level, cap) in levels.iter_mut().zip(network.caps_of(address)) {
-            level.extend(cap.map(|cap| (cap.group, cap.weight)));
+            level.extend(cap.map(|cap| (cap.group, cap.most)));
         }
     }
     levels

@@ -11,14 +11,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::receipts::Receipt;
 use crate::crypto::dh::{DhPublic, DhSecret};
 use crate::crypto::kdf::sha256;
 use crate::crypto::sign::{PublicKey, Signature, SigningKey};
+
 use crate::handshake::{HopTarget, OnionKey};
 use crate::ids::{DescriptorHash, NetworkId, RelayId};
 use crate::limits::{
-    ADDRESSES_MAX, CLOCK_SKEW_MAX, ONION_KEYS_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LEN_MAX,
-    RELAY_DESCRIPTOR_LIFE, VERSION_LEN_MAX,
+    ADDRESSES_MAX, CLOCK_SKEW_MAX, ONION_KEYS_MAX, RECEIPTS_AN_ADDRESS_MAX, RECEIPTS_MAX,
+    RELAY_DESCRIPTOR_LEN_MAX, RELAY_DESCRIPTOR_LIFE, VERSION_LEN_MAX,
 };
 use crate::network::{Group, Network};
 use crate::time::WallTime;
@@ -28,7 +30,6 @@ use crate::wire::{self, Malformed};
 const FORMAT_VERSION: u8 = 1;
 const SIGNATURE_LEN: usize = 64;
 const DESCRIPTOR_DOMAIN: &[u8] = b"umbel relay descriptor 1";
-const RECEIPT_DOMAIN: &[u8] = b"umbel reachability receipt 1";
 
 /// A relay's statement about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct RelayDescriptor {
     /// Its onion keys, the newest first.
     #[serde(deserialize_with = "wire::list::<_, _, ONION_KEYS_MAX>")]
     pub onion_keys: Vec<OnionKey>,
-    /// Where it can be dialled, to be tried in order. The first is the one that receipts vouch for.
+    /// Where it can be dialled, to be tried in order.
     #[serde(deserialize_with = "wire::list::<_, _, ADDRESSES_MAX>")]
     pub addresses: Vec<SocketAddr>,
     /// Its roles besides forwarding cells.
@@ -49,7 +50,7 @@ pub struct RelayDescriptor {
     pub version: String,
     /// When this was signed.
     pub issued_at: WallTime,
-    /// Receipts of relays that dialled it.
+    /// Receipts of relays that dialled it, for each of its addresses.
     #[serde(deserialize_with = "wire::list::<_, _, RECEIPTS_MAX>")]
     pub receipts: Vec<Receipt>,
     /// Solution of the admission puzzle bound to its id.
@@ -83,69 +84,6 @@ impl BitOr for Roles {
     }
 }
 
-/// "I dialled this relay at this address at this time, and it was there."
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
-    /// The issuer.
-    pub issuer: RelayId,
-    /// Where it dialled.
-    pub address: SocketAddr,
-    /// When, cut to the hour.
-    pub at: WallTime,
-    /// The issuer's.
-    pub signature: Signature,
-}
-
-impl Receipt {
-    /// Vouches for `relay`, which was reached at `address`.
-    pub fn sign(
-        key: &SigningKey,
-        network: &NetworkId,
-        relay: &RelayId,
-        address: SocketAddr,
-        at: WallTime,
-    ) -> Self {
-        let at = at.to_hour();
-        let signature = key.sign(&receipt_message(network, relay, address, at));
-        Self {
-            issuer: key.public().into(),
-            address,
-            at,
-            signature,
-        }
-    }
-
-    fn is_signed(&self, network: &NetworkId, relay: &RelayId) -> bool {
-        let message = receipt_message(network, relay, self.address, self.at);
-        PublicKey::from(self.issuer)
-            .verify(&message, &self.signature)
-            .is_ok()
-    }
-}
-
-/// Domain, network, relay, address as v6 (16) and port (2), time (8).
-fn receipt_message(
-    network: &NetworkId,
-    relay: &RelayId,
-    address: SocketAddr,
-    at: WallTime,
-) -> Vec<u8> {
-    let ip = match address.ip() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    let (port, at) = (address.port().to_be_bytes(), at.as_secs().to_be_bytes());
-    [
-        RECEIPT_DOMAIN,
-        network.as_bytes(),
-        relay.as_bytes(),
-        &ip.octets(),
-        &port,
-        &at,
-    ]
-    .concat()
-}
-
 impl RelayDescriptor {
     /// Signs the descriptor, giving the bytes that are passed on.
     ///
@@ -167,6 +105,20 @@ impl RelayDescriptor {
     /// From when on nobody believes it.
     pub fn expires_at(&self) -> WallTime {
         self.issued_at + RELAY_DESCRIPTOR_LIFE
+    }
+
+    /// Whether each address has so many receipts, by whomever.
+    pub(super) fn has_receipts(&self, least: usize) -> bool {
+        self.receipt_counts().all(|count| count >= least)
+    }
+
+    /// How many receipts each address has.
+    fn receipt_counts(&self) -> impl Iterator<Item = usize> {
+        let of = |&address: &SocketAddr| {
+            let receipts = self.receipts.iter();
+            receipts.filter(|it| it.address == address).count()
+        };
+        self.addresses.iter().map(of)
     }
 
     /// The address groups it has addresses in.
@@ -352,25 +304,25 @@ fn check_receipt_claims(
     descriptor: &RelayDescriptor,
     network: &Network,
 ) -> Result<(), DescriptorFault> {
-    let issuers: BTreeSet<_> = descriptor
-        .receipts
-        .iter()
-        .map(|receipt| receipt.issuer)
-        .collect();
-    if issuers.len() != descriptor.receipts.len() || issuers.contains(&descriptor.relay) {
-        return Err(DescriptorFault::ReceiptIssuer);
-    }
-    if descriptor.receipts.len() < network.params.receipts_min {
-        return Err(DescriptorFault::ReceiptsTooFew);
-    }
+    let mut issuers = BTreeSet::new();
     for receipt in &descriptor.receipts {
-        if descriptor.addresses.first() != Some(&receipt.address) {
+        if !descriptor.addresses.contains(&receipt.address) {
             return Err(DescriptorFault::ReceiptAddress);
+        }
+        let is_new = issuers.insert((receipt.address, receipt.issuer));
+        if !is_new || receipt.issuer == descriptor.relay {
+            return Err(DescriptorFault::ReceiptIssuer);
         }
         let is_early = receipt.at > descriptor.issued_at + CLOCK_SKEW_MAX;
         if is_early || descriptor.issued_at.since(receipt.at) > network.params.receipt_life {
             return Err(DescriptorFault::ReceiptTime);
         }
+    }
+    if descriptor
+        .receipt_counts()
+        .any(|count| count > RECEIPTS_AN_ADDRESS_MAX)
+    {
+        return Err(DescriptorFault::ReceiptsTooMany);
     }
     Ok(())
 }
@@ -451,7 +403,7 @@ impl VerifiedDescriptor {
         }
     }
 
-    /// Its first address, which is the one that receipts vouch for.
+    /// Its first address.
     pub fn address(&self) -> SocketAddr {
         self.0.address
     }
@@ -515,11 +467,11 @@ pub enum DescriptorFault {
     OnionKeyRepeated,
     /// An onion key has low order.
     OnionKeyWeak,
-    /// Two receipts have one issuer, or the relay vouches for itself.
+    /// Two receipts of one address have one issuer, or the relay vouches for itself.
     ReceiptIssuer,
-    /// It has fewer receipts than this network asks for.
-    ReceiptsTooFew,
-    /// A receipt is for another address than the first.
+    /// An address has more receipts than any needs.
+    ReceiptsTooMany,
+    /// A receipt is for an address that it doesn't have.
     ReceiptAddress,
     /// A receipt is too old, or from after the descriptor.
     ReceiptTime,

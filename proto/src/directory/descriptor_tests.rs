@@ -18,7 +18,10 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 }
 
 fn receipt(issuer: u32, relay: &TestRelay, at: WallTime) -> Receipt {
-    let address = relay.descriptor.addresses[0];
+    receipt_of(issuer, relay, relay.descriptor.addresses[0], at)
+}
+
+fn receipt_of(issuer: u32, relay: &TestRelay, address: SocketAddr, at: WallTime) -> Receipt {
     Receipt::sign(
         &testing::relay(issuer).key,
         &relay.descriptor.network,
@@ -51,7 +54,11 @@ fn the_longest_descriptor_fits() {
         descriptor.version = "v".repeat(VERSION_LEN_MAX);
         descriptor.puzzle = u64::MAX;
     });
-    let receipts = (2..5).map(|issuer| receipt(issuer, &relay, WALL)).collect();
+    let receipts = (0..RECEIPTS_MAX).map(|number| {
+        let address = relay.descriptor.addresses[number % ADDRESSES_MAX];
+        receipt_of(100 + u32::try_from(number).unwrap(), &relay, address, WALL)
+    });
+    let receipts = receipts.collect();
     let relay = relay.with(|descriptor| descriptor.receipts = receipts);
     assert!(
         relay.bytes().len() <= RELAY_DESCRIPTOR_LEN_MAX,
@@ -206,7 +213,11 @@ fn receipts_are_counted_and_their_signatures_checked() {
     let relay = testing::relay(1);
     let good = |issuer| receipt(issuer, &relay, WALL);
     assert_eq!(with(vec![good(2), good(3)]), None);
-    assert_eq!(with(vec![good(2)]), Some(DescriptorFault::ReceiptsTooFew));
+    let issuers = 2..3 + u32::try_from(RECEIPTS_AN_ADDRESS_MAX).unwrap();
+    assert_eq!(
+        with(issuers.map(good).collect()),
+        Some(DescriptorFault::ReceiptsTooMany)
+    );
     assert_eq!(
         with(vec![good(2), good(2)]),
         Some(DescriptorFault::ReceiptIssuer)

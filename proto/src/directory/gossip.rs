@@ -17,7 +17,8 @@ use super::reconcile::{SyncFault, SyncStep, Syncer};
 use super::service::{DirectoryReply, DirectoryRequest};
 use crate::ids::{Peer, RelayId};
 use crate::limits::{
-    ALONE_INTERVAL, ALONE_RELAYS, PUSH_MAX, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX,
+    ALONE_INTERVAL, ALONE_RELAYS, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX, SYNC_BYTES_MAX,
+    SYNC_DESCRIPTORS_MAX,
 };
 use crate::network::Network;
 use crate::time::{Duration, Instant};
@@ -284,7 +285,8 @@ impl Gossip {
     /// Whether this relay knows no other relay or has a link to none. Its view may then be out of
     /// date.
     fn is_alone(&self, known: Known<'_>) -> bool {
-        known.book.view().len() <= 1 || self.linked_in(known).next().is_none()
+        let mut others = known.book.view().iter().map(|it| it.relay);
+        others.all(|relay| relay == self.own) || self.linked_in(known).next().is_none()
     }
 
     /// Linked relays of the view. Anybody can make links under ids that are in nobody's.
@@ -318,7 +320,16 @@ impl Gossip {
     fn on_rumour_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
         let interval = known.network.params.sync_interval;
         self.rumour_at = now + (interval / 4).min(RUMOUR_DELAY_MAX);
-        let news: Vec<ByteBuf> = self.rumours.iter().take(PUSH_MAX).cloned().collect();
+        let mut room = SYNC_BYTES_MAX;
+        let fits = |descriptor: &&ByteBuf| match room.checked_sub(descriptor.len()) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        };
+        let oldest = self.rumours.iter().take(SYNC_DESCRIPTORS_MAX);
+        let news: Vec<ByteBuf> = oldest.take_while(fits).cloned().collect();
         if news.is_empty() {
             return;
         }
@@ -338,8 +349,10 @@ impl Gossip {
     /// circuit can be made to it. Says whether it did.
     fn begin(&mut self, now: Instant, relay: RelayId, known: Known<'_>, state: State) -> bool {
         let is_full = self.exchanges.len() >= EXCHANGES_MAX;
-        if is_full || self.is_on(relay, state.is_push()) || known.book.view().get(&relay).is_none()
-        {
+        // A seed may be as new as we are, and in nobody's view.
+        let is_seed = || known.seeds.iter().any(|seed| seed.id == relay);
+        let is_known = known.book.view().get(&relay).is_some() || is_seed();
+        if is_full || !is_known || self.is_on(relay, state.is_push()) {
             return false;
         }
         let exchange = ExchangeId(self.next_exchange);

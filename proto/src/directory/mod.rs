@@ -2,7 +2,7 @@
 //! §8, §9.4).
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
-//! what lasts of it, and the addresses that outlive it · [`reconcile`] how two views become one ·
+//! what lasts of it, and the addresses that outlive it · [`receipts`] who has reached whom · [`reconcile`] how two views become one ·
 //! [`gossip`] with whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
 //! [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
 
@@ -10,16 +10,16 @@ pub mod book;
 pub mod choice;
 pub mod descriptor;
 pub mod gossip;
+pub mod receipts;
 pub mod reconcile;
 pub mod ring;
 pub mod service;
 pub mod view;
 
-pub use book::{Book, BookOp, BookRow};
-pub use descriptor::{
-    DescriptorFault, Receipt, RelayDescriptor, Roles, Unverified, VerifiedDescriptor,
-};
+pub use book::{Book, BookOp, BookRow, Learned, NotLearned};
+pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 pub use gossip::Gossip;
+pub use receipts::Receipt;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Inserted, NetView};
 

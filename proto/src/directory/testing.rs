@@ -1,6 +1,7 @@
 //! Relays for this module's tests: each number gives the same keys and an address group of its own.
 
 use super::descriptor::{RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
+use super::receipts::Receipt;
 use crate::crypto::sign::SigningKey;
 use crate::handshake::OnionSecret;
 use crate::network::{Network, Params};
@@ -72,4 +73,22 @@ impl TestRelay {
     pub(super) fn verified(&self) -> VerifiedDescriptor {
         self.unverified().verify(&public_network(), WALL).unwrap()
     }
+}
+
+/// The same relay, with receipts of its first address by these.
+pub(super) fn vouched(
+    relay: TestRelay,
+    issuers: impl IntoIterator<Item = u32>,
+    at: WallTime,
+) -> TestRelay {
+    let RelayDescriptor {
+        network,
+        relay: id,
+        ref addresses,
+        ..
+    } = relay.descriptor;
+    let address = addresses[0];
+    let sign = |issuer| Receipt::sign(&self::relay(issuer).key, &network, &id, address, at);
+    let receipts: Vec<Receipt> = issuers.into_iter().map(sign).collect();
+    relay.with(|it| it.receipts = receipts)
 }

@@ -4,14 +4,15 @@
 //! Every node holds all descriptors: a node that knew only some could be told apart by which. No
 //! descriptor leaves the view because another node lacks it; descriptors die of age alone.
 
+use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use super::descriptor::VerifiedDescriptor;
+use super::descriptor::{RelayDescriptor, VerifiedDescriptor};
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
 use crate::limits::{SETUP_LEN, VIEW_RELAYS_MAX};
-use crate::network::Network;
+use crate::network::{Group, Network, Params};
 use crate::time::{Duration, WallTime};
 
 const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
@@ -72,17 +73,20 @@ impl NetView {
         }
     }
 
-    /// Whether a descriptor may be taken: the rule for everything that a peer sends.
+    /// Whether a descriptor may be taken: the rule for everything that a peer sends. While the view
+    /// is set up, issuers are not known yet, and their number has to do (§8.2(5)).
     pub fn may_admit(
         &self,
-        descriptor: &VerifiedDescriptor,
+        descriptor: &RelayDescriptor,
         network: &Network,
         wall: WallTime,
     ) -> bool {
         let is_setting_up = self
             .began_at
             .is_none_or(|began_at| wall <= began_at + SETUP_LEN);
-        is_setting_up || self.is_vouched(descriptor, network, wall)
+        let least = network.params.receipts_min;
+        (is_setting_up && descriptor.has_receipts(least))
+            || self.is_vouched(descriptor, network, wall)
     }
 
     /// Takes a descriptor that was found worth it, of a relay first seen now.
@@ -199,30 +203,53 @@ impl NetView {
         })
     }
 
-    /// Whether enough relays vouch for this descriptor: as many as the network asks for, each known
-    /// here for long enough or named as a seed, no two with an address group in common (§8.2).
+    /// Whether enough relays vouch for each address of this descriptor (§8.2(4)).
     pub fn is_vouched(
         &self,
-        descriptor: &VerifiedDescriptor,
+        descriptor: &RelayDescriptor,
         network: &Network,
         wall: WallTime,
     ) -> bool {
-        let mut groups = BTreeSet::new();
-        let mut vouchers = 0;
-        for receipt in &descriptor.receipts {
-            let Some(issuer) = self.get(&receipt.issuer) else {
-                continue;
-            };
-            let is_seed = network.seeds.iter().any(|seed| seed.id == receipt.issuer);
-            let is_known = is_seed
-                || self.is_known_for(&receipt.issuer, network.params.receipt_issuer_age, wall);
-            let issuer_groups = issuer.groups(network);
-            if is_known && issuer_groups.is_disjoint(&groups) {
-                groups.extend(issuer_groups);
-                vouchers += 1;
-            }
+        let least = network.params.receipts_min;
+        let is_enough = |&address: &SocketAddr| {
+            let mut vouchers = self.vouchers(network, address, wall);
+            let receipts = descriptor.receipts.iter();
+            let mut counted = receipts
+                .filter(|it| it.address == address)
+                .filter(|it| vouchers.count(&it.issuer));
+            least == 0 || counted.nth(least - 1).is_some()
+        };
+        self.seed_vouches(network, &descriptor.relay, wall)
+            || descriptor.addresses.iter().all(is_enough)
+    }
+
+    /// Counts those who vouch for this address.
+    pub fn vouchers<'a>(
+        &'a self,
+        network: &'a Network,
+        address: SocketAddr,
+        wall: WallTime,
+    ) -> Vouchers<'a> {
+        Vouchers {
+            view: self,
+            network,
+            wall,
+            groups: BTreeSet::from([network.group_of(address)]),
         }
-        vouchers >= network.params.receipts_min
+    }
+
+    /// Whether this relay is a seed of the network file, and the network still so young that seeds
+    /// vouch from the beginning, and are vouched for by the file (§8.2(4)).
+    pub fn seed_vouches(&self, network: &Network, relay: &RelayId, wall: WallTime) -> bool {
+        let Params {
+            receipt_issuer_age,
+            seeds_vouch_until,
+            ..
+        } = network.params;
+        let is_aged = |entry: &&Entry| entry.age.is_at_least(receipt_issuer_age, wall);
+        let mut aged = self.relays.values().filter(is_aged);
+        network.seeds.iter().any(|seed| seed.id == *relay)
+            && aged.nth(seeds_vouch_until.saturating_sub(1)).is_none()
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched
@@ -243,6 +270,45 @@ impl NetView {
     fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
+    }
+}
+
+/// Counts the relays that vouch for one address (§8.2(4)): each known for long enough, or a seed
+/// while those vouch, and no two with an address group in common. Nor has one a group in common
+/// with the address: a network can't vouch for itself.
+#[derive(Debug)]
+pub struct Vouchers<'a> {
+    view: &'a NetView,
+    network: &'a Network,
+    wall: WallTime,
+    groups: BTreeSet<Group>,
+}
+
+impl Vouchers<'_> {
+    /// Whether this issuer would count.
+    pub fn would_count(&self, issuer: &RelayId) -> bool {
+        let Self {
+            view,
+            network,
+            wall,
+            groups,
+        } = self;
+        let is_apart = |descriptor: &VerifiedDescriptor| {
+            let others = descriptor.groups(network);
+            others.is_disjoint(groups)
+        };
+        let age = network.params.receipt_issuer_age;
+        view.get(issuer).is_some_and(is_apart)
+            && (view.is_known_for(issuer, age, *wall) || view.seed_vouches(network, issuer, *wall))
+    }
+
+    /// Counts this issuer, if it does.
+    pub fn count(&mut self, issuer: &RelayId) -> bool {
+        let counts = self.would_count(issuer);
+        if let Some(descriptor) = self.view.get(issuer).filter(|_| counts) {
+            self.groups.extend(descriptor.groups(self.network));
+        }
+        counts
     }
 }
 

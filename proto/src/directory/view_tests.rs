@@ -1,5 +1,5 @@
 use super::*;
-use crate::directory::descriptor::Receipt;
+use crate::directory::receipts::Receipt;
 use crate::directory::testing::{self, TestRelay, WALL};
 use crate::network::Params;
 
@@ -120,12 +120,7 @@ fn vouching(issuers: &[u32]) -> (Network, NetView, VerifiedDescriptor) {
     for number in 10..13 {
         view.insert(testing::relay(number).verified(), WALL);
     }
-    let relay = testing::relay(1);
-    let (id, address) = (relay.descriptor.relay, relay.descriptor.addresses[0]);
-    let sign =
-        |&issuer: &u32| Receipt::sign(&testing::relay(issuer).key, &network.id, &id, address, WALL);
-    let receipts = issuers.iter().map(sign).collect();
-    let relay = relay.with(|descriptor| descriptor.receipts = receipts);
+    let relay = testing::vouched(testing::relay(1), issuers.iter().copied(), WALL);
     (network, view, relay.verified())
 }
 
@@ -167,16 +162,82 @@ fn issuers_in_one_group_count_once() {
     assert!(!view.is_vouched(&descriptor, &network, later(2 * HOUR)));
 }
 
-#[test] // §8.2
+/// Names relay 20 as a seed of the network file.
+fn seed_20(network: &mut Network) {
+    network.seeds.push(crate::ids::Peer {
+        id: testing::relay(20).descriptor.relay,
+        host_port: "20.20.1.1:9000".to_owned(),
+    });
+}
+
+#[test] // §8.2(4)
 fn seeds_vouch_from_the_beginning() {
     let (mut network, mut view, descriptor) = vouching(&[10, 20]);
     let wall = later(2 * HOUR);
     view.insert(testing::relay(20).verified(), wall);
     assert!(!view.is_vouched(&descriptor, &network, wall));
-    let id = testing::relay(20).descriptor.relay;
-    network.seeds.push(crate::ids::Peer {
-        id,
-        host_port: "20.20.1.1:9000".to_owned(),
-    });
+    seed_20(&mut network);
     assert!(view.is_vouched(&descriptor, &network, wall));
+}
+
+#[test] // §8.2(4)
+fn seeds_need_no_receipts_while_the_network_is_young() {
+    let (mut network, mut view, _) = vouching(&[]);
+    let wall = later(2 * HOUR);
+    seed_20(&mut network);
+    let seed = testing::relay(20).verified();
+    assert!(view.may_admit(&seed, &network, wall));
+    network.params.seeds_vouch_until = 4;
+    view.insert(testing::relay(20).verified(), wall);
+    assert!(view.may_admit(&seed, &network, wall), "three are older");
+    view.insert(testing::relay(13).verified(), WALL);
+    assert!(!view.may_admit(&seed, &network, wall), "four are");
+}
+
+#[test] // §8.2(4)
+fn no_address_is_vouched_for_by_its_own_group() {
+    let (network, mut view, descriptor) = vouching(&[10, 11]);
+    let network = Network {
+        params: Params {
+            danger_address_groups: crate::network::AddressGroups::Prefix,
+            ..network.params
+        },
+        ..network
+    };
+    let wall = later(2 * HOUR);
+    assert!(view.is_vouched(&descriptor, &network, wall));
+    let mut beside = descriptor.addresses[0];
+    beside.set_ip("20.1.200.1".parse().unwrap());
+    let moved = issued(11, later(1)).with(|descriptor| descriptor.addresses = vec![beside]);
+    view.insert(moved.verified(), WALL);
+    assert!(!view.is_vouched(&descriptor, &network, wall));
+}
+
+#[test] // §8.2(4)
+fn each_address_needs_receipts_of_its_own() {
+    let (network, view, descriptor) = vouching(&[10, 11]);
+    let wall = later(2 * HOUR);
+    let second = "[2a00::1]:9000".parse().unwrap();
+    let relay = testing::relay(1).with(|it| {
+        it.addresses.push(second);
+        it.receipts = descriptor.receipts.clone();
+    });
+    assert!(!view.may_admit(&relay.verified(), &network, wall));
+    let sign = |issuer| {
+        let key = testing::relay(issuer).key;
+        Receipt::sign(&key, &network.id, &descriptor.relay, second, WALL)
+    };
+    let both = relay.with(|it| it.receipts.extend([10, 11].map(sign)));
+    assert!(view.may_admit(&both.verified(), &network, wall));
+}
+
+#[test] // §8.2(5)
+fn in_setup_the_number_of_receipts_has_to_do() {
+    let (network, _, descriptor) = vouching(&[20, 21]);
+    let empty = NetView::new();
+    assert!(empty.may_admit(&descriptor, &network, WALL));
+    let (_, view, one) = vouching(&[20]);
+    assert!(!empty.may_admit(&one, &network, WALL));
+    assert!(view.may_admit(&descriptor, &network, later(HOUR)));
+    assert!(!view.may_admit(&descriptor, &network, later(HOUR + 1)));
 }

@@ -62,13 +62,13 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Relays in one of these groups together weigh at most this many relays.
+/// A limit on what the relays of one group have together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cap {
     /// The group.
     pub group: Group,
-    /// The most its relays may weigh, in relays.
-    pub weight: u32,
+    /// The most that its relays may have: weight in a draw, in relays, or receipts a day.
+    pub most: u32,
 }
 
 /// How many capped groups, one inside the next, an address is in.
@@ -90,20 +90,39 @@ impl Network {
     /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at
     /// 1, /48 at 4 and /32 at 8. By port, the one group of the address, at 1.
     pub fn caps_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
+        self.limits_of(address, [(24, 4), (16, 8)], [(64, 1), (48, 4), (32, 8)])
+    }
+
+    /// The groups that have so many receipts a day from one issuer (§8.7), the narrowest first: v4
+    /// /24 has 4 and /16 has 16; v6 /64 has 1, /48 has 4 and /32 has 16. By port, the one group of
+    /// the address has 1.
+    pub fn receipt_limits_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
+        self.limits_of(address, [(24, 4), (16, 16)], [(64, 1), (48, 4), (32, 16)])
+    }
+
+    fn limits_of(
+        &self,
+        address: SocketAddr,
+        v4: [(u8, u32); 2],
+        v6: [(u8, u32); 3],
+    ) -> [Option<Cap>; CAP_LEVELS] {
         let ip = address.ip().to_canonical();
-        let cap = |bits, weight| {
+        let cap = |(bits, most)| {
             Some(Cap {
                 group: Group::new(ip, bits, 0),
-                weight,
+                most,
             })
         };
         match (self.params.danger_address_groups, ip) {
-            (AddressGroups::Prefix, IpAddr::V4(_)) => [cap(24, 4), cap(16, 8), None],
-            (AddressGroups::Prefix, IpAddr::V6(_)) => [cap(64, 1), cap(48, 4), cap(32, 8)],
+            (AddressGroups::Prefix, IpAddr::V4(_)) => {
+                let [narrow, wide] = v4.map(cap);
+                [narrow, wide, None]
+            }
+            (AddressGroups::Prefix, IpAddr::V6(_)) => v6.map(cap),
             (AddressGroups::Port, _) => [
                 Some(Cap {
                     group: self.group_of(address),
-                    weight: 1,
+                    most: 1,
                 }),
                 None,
                 None,
@@ -157,7 +176,7 @@ mod tests {
             let caps = network().caps_of(text.parse().unwrap());
             caps.into_iter()
                 .flatten()
-                .map(|cap| (cap.group.as_bytes()[1], cap.weight))
+                .map(|cap| (cap.group.as_bytes()[1], cap.most))
                 .collect()
         };
         assert_eq!(bits("198.51.100.1:1"), [(24, 4), (16, 8)]);

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{AddressGroups, NetworkFault};
-use crate::limits::{MAILBOXES_MAX, RECEIPTS_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
+use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
 /// From one table: the checked parameters, what a file says of them, and the way from one to the
@@ -96,12 +96,16 @@ params! {
     /// Whether values that weaken anonymity are accepted. No: they belong in tests.
     danger_accept_weak: bool = false, local true, in false => true;
 
-    /// Receipts a descriptor needs. Three, from relays in distinct groups: addresses nobody dialled
-    /// cost nothing to claim.
-    receipts_min: usize = 3, local 0, in 0 => RECEIPTS_MAX;
+    /// Receipts that each address of a descriptor needs. Three, from relays in distinct groups:
+    /// addresses nobody dialled cost nothing to claim.
+    receipts_min: usize = 3, local 0, in 0 => RECEIPTS_MIN_MAX;
     /// How long a receipt's issuer must have been known. A week, so that an attacker who floods the
     /// network can't vouch for its own relays.
     receipt_issuer_age: Duration = days(7), local secs(0), in secs(0) => days(60);
+    /// Seeds of the network file vouch, and need no receipts, while fewer relays than this are known
+    /// for `receipt_issuer_age`. Fifty: a network must begin, and must not depend on its founders
+    /// after that.
+    seeds_vouch_until: usize = 50, local 50, in 0 => 1000;
     /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more
     /// often.
     receipt_life: Duration = days(7), local days(7), in hours(1) => days(60);

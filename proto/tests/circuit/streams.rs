@@ -164,7 +164,7 @@ fn the_first_byte_is_a_service() {
         Err(Violation::Stream)
     );
     assert_eq!(
-        terminal_says(&[data(1, OPEN, &[3])]),
+        terminal_says(&[data(1, OPEN, &[4])]),
         Err(Violation::Stream)
     );
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::{Full, TerminalCircuit, TerminalEvent};
-use umbel_proto::directory::gossip::ExchangeId;
 use umbel_proto::handshake::{Binding, Onionskin};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
@@ -21,6 +20,7 @@ use umbel_proto::time::Instant;
 
 use super::context::{Context, Signal};
 use super::io::{Work, WorkDone, WorkId};
+use super::one_hop::Errand;
 use crate::forward::{Delivered, TableUpdate};
 use extend::Extending;
 
@@ -59,8 +59,8 @@ enum End {
     Prev(CircuitKey),
     /// A circuit's end away from its origin.
     Next(CircuitKey),
-    /// The circuit of an exchange, which begins here.
-    Exchange(ExchangeId),
+    /// A circuit of our own, which begins here.
+    Own(Errand),
 }
 
 /// All circuits of a relay.
@@ -76,7 +76,7 @@ pub(super) struct Circuits {
 }
 
 impl Circuits {
-    /// Takes a cell that makes or ends a circuit, or belongs to an exchange.
+    /// Takes a cell that makes or ends a circuit, or belongs to a circuit of our own.
     pub(super) fn handle_cell(&mut self, cx: &mut Context<'_>, link: LinkId, cell: Cell) {
         let Ok((Some(circ), command)) = cell.header() else {
             return cx.break_link(link);
@@ -90,9 +90,9 @@ impl Circuits {
                 cx.out.tables.push_back((link, TableUpdate::Remove(circ)));
                 self.on_end_gone(cx, (link, circ), end, DestroyReason::Finished);
             }
-            (Command::Created | Command::Relay, Some(End::Exchange(exchange))) => {
-                cx.signal(Signal::ExchangeCell {
-                    exchange,
+            (Command::Created | Command::Relay, Some(End::Own(errand))) => {
+                cx.signal(Signal::OwnCell {
+                    errand,
                     command,
                     cell,
                 });
@@ -236,16 +236,16 @@ impl Circuits {
         }
     }
 
-    /// Gives the circuit of an exchange its end on a link; `None` when the link is gone.
-    pub(super) fn begin_exchange(
+    /// Gives a circuit of our own its end on a link; `None` when the link is gone.
+    pub(super) fn begin_errand(
         &mut self,
         cx: &mut Context<'_>,
         link: LinkId,
-        exchange: ExchangeId,
+        errand: Errand,
     ) -> Option<CircId> {
         let circ = self.new_circ(cx, link)?;
-        self.ends.insert((link, circ), End::Exchange(exchange));
-        cx.out.tables.push_back((link, TableUpdate::Exchange(circ)));
+        self.ends.insert((link, circ), End::Own(errand));
+        cx.out.tables.push_back((link, TableUpdate::Own(circ)));
         Some(circ)
     }
 
@@ -254,9 +254,11 @@ impl Circuits {
         self.terminal(key)?.poll_event()
     }
 
-    /// The secret that a circuit that ends here shares with its origin.
-    pub(super) fn binding(&mut self, key: CircuitKey) -> Option<Binding> {
-        Some(self.terminal(key)?.binding().clone())
+    /// Of a circuit that ends here: the link over which it comes, and the secret that it shares with
+    /// its origin.
+    pub(super) fn terminal_of(&mut self, key: CircuitKey) -> Option<(LinkId, Binding)> {
+        let (link, _) = self.circuits.get(&key)?.prev;
+        Some((link, self.terminal(key)?.binding().clone()))
     }
 
     /// Answers on a stream. A stream whose reader leaves too much unread is reset (§7.2(8)).
@@ -469,7 +471,7 @@ impl Circuits {
         reason: DestroyReason,
     ) {
         match end {
-            End::Exchange(exchange) => cx.signal(Signal::ExchangeGone(exchange)),
+            End::Own(errand) => cx.signal(Signal::OwnGone(errand)),
             End::Prev(key) => self.on_prev_gone(cx, key, reason),
             End::Next(key) => self.on_next_gone(cx, key, gone, reason),
         }

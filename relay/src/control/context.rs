@@ -6,11 +6,12 @@
 //! before the call that caused it returns.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::directory::gossip::ExchangeId;
-use umbel_proto::directory::{Book, NetView, Unverified};
+use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::{Book, Learned, NetView, Unverified};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Params;
@@ -20,6 +21,7 @@ use super::ControlConfig;
 use super::circuits::CircuitKey;
 use super::io::{ControlStats, Effect, News, StoreOp, Work};
 use super::links::Links;
+use super::one_hop::Errand;
 use super::timers::Timers;
 use crate::forward::TableUpdate;
 
@@ -45,6 +47,7 @@ pub(super) struct Out {
     pub(super) cells: VecDeque<(LinkId, Cell)>,
     pub(super) links: VecDeque<LinkOp>,
     pub(super) work: VecDeque<Work>,
+    pub(super) probes: VecDeque<(ProbeId, RelayId, SocketAddr)>,
     pub(super) store: VecDeque<StoreOp>,
     pub(super) news: VecDeque<News>,
 }
@@ -58,6 +61,8 @@ impl Out {
         let next = next.or_else(|| self.cells.pop_front().map(cell));
         let next = next.or_else(|| self.links.pop_front().map(Effect::Link));
         let next = next.or_else(|| self.work.pop_front().map(Effect::Work));
+        let probe = |(id, relay, address)| Effect::Probe(id, relay, address);
+        let next = next.or_else(|| self.probes.pop_front().map(probe));
         let next = next.or_else(|| self.news.pop_front().map(Effect::News));
         next.or_else(|| self.store.pop_front().map(Effect::Store))
     }
@@ -78,16 +83,20 @@ pub(super) enum Signal {
     Said(CircuitKey),
     /// A circuit that ended here is gone: nobody waits for its answers.
     Gone(CircuitKey),
-    /// A cell came on the circuit of an exchange.
-    ExchangeCell {
-        exchange: ExchangeId,
+    /// A cell came on a circuit of our own.
+    OwnCell {
+        errand: Errand,
         command: Command,
         cell: Cell,
     },
-    /// The circuit of an exchange is gone.
-    ExchangeGone(ExchangeId),
+    /// A circuit of our own is gone.
+    OwnGone(Errand),
     /// Discovery wants a link to this relay.
     Dial(RelayId),
+    /// A receipt is to be asked for, over a link of this address family.
+    DialOver { relay: RelayId, is_v4: bool },
+    /// There is a new receipt of an address of ours.
+    Vouched,
     /// There is no open link to this relay any more.
     Unlinked(RelayId),
     /// A descriptor was news to the book.
@@ -157,22 +166,31 @@ impl Context<'_> {
         self.out.news.push_back(news);
     }
 
-    /// Takes a descriptor into the book, if it is valid and news: it is then stored and passed on.
-    /// Says whether it was.
+    /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
+    /// is then stored and passed on. Says whether it was.
     pub(super) fn learn(&mut self, descriptor: Unverified) -> bool {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return false;
         }
         let network = &self.config.network;
-        let Ok(learned) = self.book.learn(network, self.wall, descriptor) else {
-            return false;
-        };
+        let learned = self.book.learn(network, self.wall, descriptor).ok();
+        learned.is_some_and(|learned| self.take(learned).is_news())
+    }
+
+    /// The same with the descriptor that a linked relay showed. Returns it if it is valid.
+    pub(super) fn learn_shown(&mut self, descriptor: Unverified) -> Option<Learned> {
+        let network = &self.config.network;
+        let learned = self.book.learn_shown(network, self.wall, descriptor).ok()?;
+        Some(self.take(learned))
+    }
+
+    fn take(&mut self, learned: Learned) -> Learned {
         if learned.is_news() {
             self.signal(Signal::Learned(learned.descriptor.bytes().to_vec()));
             self.store_book();
         }
-        learned.is_news()
+        learned
     }
 
     /// Moves dead descriptors out of the view, and back into it those that a corrected clock calls

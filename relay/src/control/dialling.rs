@@ -7,6 +7,7 @@
 //! come up meanwhile: entries are what the bound counts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{EXTEND_DIALS_MAX, EXTEND_WAITERS_MAX};
@@ -36,6 +37,15 @@ impl Dialling {
     /// Dials a relay, unless that is in flight.
     pub(super) fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) -> Result<(), NoAddress> {
         let host_ports = host_ports(cx, &relay);
+        self.begin(cx, relay, host_ports)
+    }
+
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        host_ports: Vec<String>,
+    ) -> Result<(), NoAddress> {
         if host_ports.is_empty() {
             return Err(NoAddress);
         }
@@ -44,6 +54,19 @@ impl Dialling {
             Dial::default()
         });
         Ok(())
+    }
+
+    /// Dials a relay at its addresses of one family, unless a dial is in flight.
+    pub(super) fn dial_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        is_v4: bool,
+    ) -> Result<(), NoAddress> {
+        let is_over = |address: &&SocketAddr| address.ip().to_canonical().is_ipv4() == is_v4;
+        let known = cx.view().get(&relay).ok_or(NoAddress)?;
+        let of_family = known.addresses.iter().filter(is_over);
+        self.begin(cx, relay, of_family.map(SocketAddr::to_string).collect())
     }
 
     /// Lets a circuit wait for a link to this relay; dials it.

@@ -1,23 +1,21 @@
 //! A relay's part in its network's gossip (docs/protocol.md §8.3).
 //!
-//! [`Gossip`] decides what is exchanged, and with whom. Here are the circuits of its exchanges: one
-//! hop long, and our own.
+//! [`Gossip`] decides what is exchanged, and with whom. Here are the circuits of its exchanges.
 
 use std::collections::BTreeMap;
 
 use umbel_proto::Violation;
-use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
+use umbel_proto::cell::{Cell, Command};
 use umbel_proto::directory::gossip::{self, ExchangeId, Gossip, Known, Out};
 use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest};
-use umbel_proto::ids::{CircId, RelayId};
-use umbel_proto::link::LinkId;
+use umbel_proto::ids::RelayId;
 use umbel_proto::message::Service;
 use umbel_proto::time::Instant;
 
 use super::ControlConfig;
 use super::circuits::Circuits;
 use super::context::{Context, Signal};
+use super::one_hop::{Errand, HopEvent, OneHop};
 use super::timers::Timer;
 
 /// The gossip machine, and the circuits of its exchanges.
@@ -29,16 +27,8 @@ pub(super) struct Discovery {
 /// The circuit of one exchange.
 struct Exchange {
     relay: RelayId,
-    link: LinkId,
-    circ: CircId,
-    circuit: RequestCircuit<Turn>,
-    /// The request that was sent last.
-    turn: Turn,
-    is_answered: bool,
+    hop: OneHop,
 }
-
-/// Numbers the requests of one exchange.
-type Turn = u32;
 
 impl Discovery {
     pub(super) const fn new(relay: RelayId, now: Instant) -> Self {
@@ -83,14 +73,13 @@ impl Discovery {
         circuits: &mut Circuits,
         id: ExchangeId,
         command: Command,
-        mut cell: Cell,
+        cell: Cell,
     ) {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return;
         };
-        let handled = exchange.circuit.handle_cell(command, &mut cell);
+        let handled = exchange.hop.handle_cell(cx, command, cell);
         self.take_events(cx, circuits, id, handled);
-        self.flush(cx, id);
     }
 
     /// An exchange's circuit is gone.
@@ -147,7 +136,6 @@ impl Discovery {
                     Some(begun) => {
                         self.exchanges.insert(exchange, begun);
                         cx.timers.set(due_at, Timer::Exchange(exchange));
-                        self.flush(cx, exchange);
                     }
                     None => self.gossip.handle_failed(exchange),
                 },
@@ -159,7 +147,8 @@ impl Discovery {
                 Out::Learned(descriptor) => drop(cx.learn(*descriptor)),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {
-                    if let Some(Exchange { link, circ, .. }) = self.exchanges.remove(&exchange) {
+                    if let Some(Exchange { hop, .. }) = self.exchanges.remove(&exchange) {
+                        let (link, circ) = hop.end();
                         circuits.handle_violation(cx, link, circ, fault.into());
                     }
                 }
@@ -175,12 +164,7 @@ impl Discovery {
         request: &DirectoryRequest,
     ) -> Option<()> {
         let exchange = self.exchanges.get_mut(&id)?;
-        exchange.turn += 1;
-        exchange.is_answered = false;
-        let (turn, frame) = (exchange.turn, request.encode());
-        let asked = exchange.circuit.ask(turn, Service::Directory, frame, None);
-        self.flush(cx, id);
-        asked.ok()
+        exchange.hop.ask(cx, Service::Directory, request.encode())
     }
 
     /// Takes what happened on an exchange's circuit, unless that broke a rule.
@@ -192,13 +176,14 @@ impl Discovery {
         mut handled: Result<(), Violation>,
     ) {
         while let Some(exchange) = self.exchanges.get_mut(&id) {
-            let (link, circ) = (exchange.link, exchange.circ);
-            if let Err(violation) = handled {
-                self.exchanges.remove(&id); // §4.4(1): nothing follows the Destroy
-                return circuits.handle_violation(cx, link, circ, violation);
-            }
-            let Some(event) = exchange.circuit.poll_event() else {
-                return;
+            let (link, circ) = exchange.hop.end();
+            let event = match handled.and_then(|()| exchange.hop.poll()) {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(violation) => {
+                    self.exchanges.remove(&id); // §4.4(1): nothing follows the Destroy
+                    return circuits.handle_violation(cx, link, circ, violation);
+                }
             };
             handled = self.on_event(cx, circuits, id, event);
         }
@@ -209,43 +194,19 @@ impl Discovery {
         cx: &mut Context<'_>,
         circuits: &mut Circuits,
         id: ExchangeId,
-        event: RequestEvent<Turn>,
+        event: HopEvent,
     ) -> Result<(), Violation> {
-        let (turn, answer) = match event {
-            RequestEvent::Extended { .. } => {
-                self.gossip.handle_connected(id, known(cx.config, cx.book));
-                self.run(cx, circuits);
-                return Ok(());
-            }
-            RequestEvent::ExtendRefused(_) => return Err(Violation::Unexpected),
-            RequestEvent::Answered { who, answer } => (who, answer),
-        };
-        let Some(exchange) = self.exchanges.get_mut(&id) else {
-            return Ok(());
-        };
-        let is_awaited = exchange.turn == turn && !exchange.is_answered;
-        match answer {
-            Answer::Frame(_) if !is_awaited => return Err(Violation::Stream), // §7.2(7)
-            Answer::Frame(frame) => {
-                exchange.is_answered = true;
+        match event {
+            HopEvent::Ready => self.gossip.handle_connected(id, known(cx.config, cx.book)),
+            HopEvent::Answered(frame) => {
                 let reply = DirectoryReply::decode(&frame)?;
                 self.gossip
                     .handle_reply(id, reply, known(cx.config, cx.book));
-                self.run(cx, circuits);
             }
-            Answer::Ended { reset: false } if !is_awaited => {}
-            Answer::Ended { .. } | Answer::Late => self.fail(cx, circuits, id),
+            HopEvent::Failed => self.fail(cx, circuits, id),
         }
+        self.run(cx, circuits);
         Ok(())
-    }
-
-    fn flush(&mut self, cx: &mut Context<'_>, id: ExchangeId) {
-        if let Some(exchange) = self.exchanges.get_mut(&id) {
-            while let Some(mut cell) = exchange.circuit.poll_cell(cx.rng) {
-                cell.set_circ_id(exchange.circ);
-                cx.out.cells.push_back((exchange.link, cell));
-            }
-        }
     }
 
     fn fail(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
@@ -254,8 +215,8 @@ impl Discovery {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
-        if let Some(Exchange { link, circ, .. }) = self.exchanges.remove(&id) {
-            circuits.destroy(cx, link, circ, DestroyReason::Finished);
+        if let Some(Exchange { hop, .. }) = self.exchanges.remove(&id) {
+            hop.finish(cx, circuits);
         }
     }
 }
@@ -276,18 +237,9 @@ impl Exchange {
         id: ExchangeId,
         relay: RelayId,
     ) -> Option<Self> {
-        let target = cx.view().get(&relay)?.hop_target();
         let link = cx.links.toward(&relay)?;
-        let circ = circuits.begin_exchange(cx, link, id)?;
-        let circuit = RequestCircuit::create(&cx.config.network.id, &target, cx.rng);
-        Some(Self {
-            relay,
-            link,
-            circ,
-            circuit,
-            turn: 0,
-            is_answered: false,
-        })
+        let hop = OneHop::begin(cx, circuits, Errand::Exchange(id), relay, link)?;
+        Some(Self { relay, hop })
     }
 }
 

@@ -6,6 +6,8 @@ use umbel_proto::circuit::{TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::reconcile::SyncReply;
 use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
+use umbel_proto::ids::CircId;
+use umbel_proto::link::LinkId;
 use umbel_proto::message::{RelayMsg, StreamId};
 use umbel_proto::onion::transit::{AddLayer, PeelLayer, delivered_message};
 use umbel_proto::time::Duration;
@@ -81,7 +83,7 @@ impl Relay {
         };
         assert!(matches!(
             self.bench.shared.out.tables.pop_front(),
-            Some((on, TableUpdate::Exchange(begun))) if (on, begun) == (link, circ)
+            Some((on, TableUpdate::Own(begun))) if (on, begun) == (link, circ)
         ));
         circ
     }
@@ -123,9 +125,9 @@ impl Relay {
     fn settle(&mut self) {
         for signal in self.bench.signals() {
             match signal {
-                Signal::ExchangeGone(id) => self.discovery.handle_circuit_gone(id),
-                Signal::ExchangeCell {
-                    exchange,
+                Signal::OwnGone(Errand::Exchange(id)) => self.discovery.handle_circuit_gone(id),
+                Signal::OwnCell {
+                    errand: Errand::Exchange(exchange),
                     command,
                     cell,
                 } => {

@@ -2,8 +2,11 @@
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
+use std::net::SocketAddr;
+
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::descriptor::DescriptorFault;
+use umbel_proto::directory::receipts::{ProbeId, ReceiptRefusal};
 use umbel_proto::directory::{BookOp, BookRow, gossip};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
@@ -21,6 +24,8 @@ pub struct LinkUp {
     pub peer: Option<RelayId>,
     /// Whether this side dialled: it then uses circuit ids with the top bit set.
     pub is_dialler: bool,
+    /// The other end's address. Where the peer dialled, its port says nothing.
+    pub remote: SocketAddr,
     /// The peer's `Hello`.
     pub hello: Hello,
 }
@@ -41,6 +46,10 @@ pub enum Effect {
     Link(LinkOp),
     /// Answer a handshake.
     Work(Work),
+    /// See whether this relay answers at this address: TLS, with its identity, and no more. Answered
+    /// by [`Control::handle_probed`](super::Control::handle_probed), within
+    /// [`RECEIPT_DIAL_TIMEOUT`](umbel_proto::limits::RECEIPT_DIAL_TIMEOUT).
+    Probe(ProbeId, RelayId, SocketAddr),
     /// Tell the operator.
     News(News),
     /// Store something.
@@ -54,6 +63,8 @@ pub enum Wake {
     Extend,
     /// An exchange with another relay should be over.
     Exchange,
+    /// A receipt is to be asked for, or should have come.
+    Receipt,
     /// Keys, descriptors, idle circuits and unused links are looked after.
     Sweep,
     /// Gossip has something to exchange.
@@ -86,6 +97,22 @@ pub enum News {
     },
     /// Others will not believe this relay's descriptor.
     DescriptorRefused(DescriptorFault),
+    /// Enough relays vouch for this address of ours, for the first time or again.
+    Reachable {
+        /// Which address.
+        address: SocketAddr,
+        /// How many relays vouch for it.
+        receipts: usize,
+    },
+    /// A relay does not vouch for this address of ours.
+    ReceiptRefused {
+        /// Which address.
+        address: SocketAddr,
+        /// Who was asked.
+        issuer: RelayId,
+        /// Why not.
+        refusal: ReceiptRefusal,
+    },
 }
 
 /// How a relay is doing, in figures that tell no user from another.
@@ -169,6 +196,8 @@ pub enum StoreOp {
     PutOnionKeys(Vec<StoredOnionKey>),
     /// Keep what is known of this machine's clock.
     PutClock(Vec<u8>),
+    /// Keep these receipts of this relay's addresses and no others.
+    PutReceipts(Vec<Vec<u8>>),
 }
 
 /// An onion key at rest.
@@ -209,4 +238,6 @@ pub struct Restored {
     pub queues: Vec<QueueSnapshot>,
     /// The state of this machine's clock.
     pub clock: Option<Vec<u8>>,
+    /// Receipts of this relay's addresses.
+    pub receipts: Vec<Vec<u8>>,
 }

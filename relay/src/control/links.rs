@@ -1,7 +1,9 @@
 //! The links of a relay: who is at the other end, and which circuit ids are used on them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
+use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{CircIds, LinkId};
 use umbel_proto::time::{Instant, PeerClock, Rate};
@@ -15,8 +17,23 @@ struct Link {
     /// For how many sweeps in a row it has carried no circuit.
     unused_sweeps: u32,
     clock: PeerClock,
+    /// The other end's address.
+    remote: SocketAddr,
+    /// How to make a hop with the peer, by the descriptor that it showed.
+    hop: Option<HopTarget>,
     /// We asked for its end: nothing that comes from it counts, and nothing new goes over it.
     is_closing: bool,
+}
+
+/// What is known of a link when it comes up.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) peer: Option<RelayId>,
+    pub(super) is_dialler: bool,
+    /// The other end's address.
+    pub(super) remote: SocketAddr,
+    /// How to make a hop with the peer, by the descriptor that it showed.
+    pub(super) hop: Option<HopTarget>,
 }
 
 /// All links that are up.
@@ -27,20 +44,21 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn add(
-        &mut self,
-        id: LinkId,
-        peer: Option<RelayId>,
-        is_dialler: bool,
-        creates: Rate,
-        clock: PeerClock,
-    ) {
+    pub(super) fn add(&mut self, id: LinkId, up: Up, creates: Rate, clock: PeerClock) {
+        let Up {
+            peer,
+            is_dialler,
+            remote,
+            hop,
+        } = up;
         let link = Link {
             peer,
             circ_ids: CircIds::new(is_dialler),
             creates,
             unused_sweeps: 0,
             clock,
+            remote,
+            hop,
             is_closing: false,
         };
         self.links.insert(id, link);
@@ -89,6 +107,26 @@ impl Links {
     /// The link to use toward this relay: the oldest, so that both ends settle on one.
     pub(super) fn toward(&self, relay: &RelayId) -> Option<LinkId> {
         self.by_relay.get(relay)?.first().copied()
+    }
+
+    /// The oldest open link to this relay over this address family.
+    pub(super) fn toward_over(&self, relay: &RelayId, is_v4: bool) -> Option<LinkId> {
+        let is_over = |id: &&LinkId| {
+            let link = self.links.get(id);
+            link.is_some_and(|link| link.remote.ip().to_canonical().is_ipv4() == is_v4)
+        };
+        self.by_relay.get(relay)?.iter().find(is_over).copied()
+    }
+
+    /// How to make a hop with the relay at the other end, by the descriptor that it showed.
+    pub(super) fn hop(&self, id: LinkId) -> Option<HopTarget> {
+        self.links.get(&id)?.hop.clone()
+    }
+
+    /// The relay at the other end of this link, and where its end is.
+    pub(super) fn relay_at(&self, id: LinkId) -> Option<(RelayId, SocketAddr)> {
+        let link = self.links.get(&id)?;
+        Some((link.peer?, link.remote))
     }
 
     /// The clocks of linked relays, each from the oldest link with it.
@@ -179,7 +217,14 @@ mod tests {
         for (id, is_ours) in [(unused, true), (theirs, false), (used, true)] {
             let creates = create_rate(&Params::DEFAULT, true, now);
             let clock = PeerClock::said(now, WallTime(0));
-            links.add(id, Some(RelayId([1; 32])), is_ours, creates, clock);
+            let remote = SocketAddr::from(([127, 0, 0, 1], 9000));
+            let up = Up {
+                peer: Some(RelayId([1; 32])),
+                is_dialler: is_ours,
+                remote,
+                hop: None,
+            };
+            links.add(id, up, creates, clock);
         }
         for _ in 0..2 {
             assert!(links.sweep(3, |id| id != used).is_empty());

@@ -18,6 +18,7 @@ mod discovery;
 pub mod io;
 mod keys;
 mod links;
+mod one_hop;
 mod own;
 mod services;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use rand::CryptoRng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::holder::Holder;
@@ -47,6 +49,7 @@ use dialling::Dialling;
 use discovery::Discovery;
 use io::{ControlStats, Effect, LinkUp, News, Restored, StoreDone, Wake, WorkDone};
 use links::Links;
+use one_hop::Errand;
 use own::Own;
 use services::{Directory, Mailbox, Request, Services};
 use timers::{Timer, Timers};
@@ -104,7 +107,7 @@ impl Control {
             cx.tell(News::ClockSinceLastRun(jump));
         }
         cx.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
-        let own = Own::restore(&mut cx, restored.onion_keys);
+        let own = Own::restore(&mut cx, restored.onion_keys, &restored.receipts);
         let mailbox = Mailbox::restore(&cx, restored.queues);
         let directory = Directory::restore(restored.inbox_descriptors);
         cx.store_clock();
@@ -211,18 +214,24 @@ impl Control {
         let LinkUp {
             peer,
             is_dialler,
+            remote,
             hello,
         } = up;
         let mut cx = self.shared.context(moment, rng);
         let shown = hello.descriptor.as_deref();
         let shown = peer.and_then(|peer| Unverified::shown_by(&peer, shown));
-        if let Some(descriptor) = shown {
-            cx.learn(descriptor); // §2.4(6)
-        }
+        let shown = shown.and_then(|descriptor| cx.learn_shown(descriptor)); // §2.4(6)
         let is_known_relay = peer.is_some_and(|peer| cx.view().get(&peer).is_some());
         let creates = admit::create_rate(cx.params(), is_known_relay, cx.now);
         let clock = PeerClock::said(cx.now, hello.clock);
-        cx.links.add(link, peer, is_dialler, creates, clock);
+        let hop = shown.map(|learned| learned.descriptor.hop_target());
+        let up = links::Up {
+            peer,
+            is_dialler,
+            remote,
+            hop,
+        };
+        cx.links.add(link, up, creates, clock);
         if let Some(relay) = peer {
             self.clock.handle_linked(&mut cx);
             let waiters = if is_dialler {
@@ -235,6 +244,8 @@ impl Control {
             }
             self.discovery
                 .handle_linked(&mut cx, &mut self.circuits, relay);
+            let receipts = self.own.receipts();
+            receipts.handle_linked(&mut cx, &mut self.circuits, relay);
         }
         self.settle(moment, rng);
     }
@@ -257,6 +268,7 @@ impl Control {
                 .refuse_extend(&mut cx, key, ExtendRefusal::Unreachable);
         }
         self.discovery.handle_dial_failed(relay);
+        self.own.receipts().handle_dial_failed(&mut cx, relay);
         self.settle(moment, rng);
     }
 
@@ -293,6 +305,19 @@ impl Control {
         self.settle(moment, rng);
     }
 
+    /// A dial that [`Effect::Probe`] asked for is over.
+    pub fn handle_probed(
+        &mut self,
+        moment: Moment,
+        probe: ProbeId,
+        is_there: bool,
+        rng: &mut dyn CryptoRng,
+    ) {
+        let mut cx = self.shared.context(moment, rng);
+        self.services.handle_probed(&mut cx, probe, is_there);
+        self.settle(moment, rng);
+    }
+
     /// The store did what it was asked, or could not.
     pub fn handle_stored(&mut self, moment: Moment, done: StoreDone, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
@@ -308,6 +333,8 @@ impl Control {
         }
         let mut cx = self.shared.context(moment, rng);
         self.discovery.handle_timeout(&mut cx, &mut self.circuits);
+        let receipts = self.own.receipts();
+        receipts.handle_timeout(&mut cx, &mut self.circuits);
         self.services.run(&mut cx);
         self.settle(moment, rng);
     }
@@ -346,6 +373,7 @@ impl Control {
     /// The relay stops: all circuits are destroyed, so that their origins know at once.
     pub fn handle_stop(&mut self, moment: Moment, rng: &mut dyn CryptoRng) {
         self.discovery.handle_stop();
+        self.own.receipts().handle_stop();
         self.dialling.clear();
         let mut cx = self.shared.context(moment, rng);
         self.circuits.destroy_all(&mut cx);
@@ -366,7 +394,9 @@ impl Control {
     pub fn poll_timeout(&self) -> (Instant, Wake) {
         let (push_at, push) = self.services.poll_timeout();
         let (gossip_at, gossip) = self.discovery.poll_timeout();
+        let receipt_at = self.own.receipts_due();
         let machines = (push_at, Wake::Mailbox(push)).min((gossip_at, Wake::Gossip(gossip)));
+        let machines = receipt_at.map_or(machines, |at| machines.min((at, Wake::Receipt)));
         let timer = self.shared.timers.next();
         timer.map_or(machines, |(at, timer)| machines.min((at, timer.into())))
     }
@@ -378,6 +408,10 @@ impl Control {
             Timer::Exchange(id) => {
                 self.discovery
                     .handle_exchange_timeout(&mut cx, &mut self.circuits, id);
+            }
+            Timer::Receipt(turn) => {
+                let receipts = self.own.receipts();
+                receipts.handle_ask_timeout(&mut cx, &mut self.circuits, turn);
             }
             Timer::Sweep => self.on_sweep(moment, rng),
         }
@@ -450,8 +484,8 @@ impl Control {
             Signal::GaveUp { circuit, relay } => self.dialling.forget(&relay, circuit),
             Signal::Said(circuit) => self.serve(moment, circuit, rng),
             Signal::Gone(circuit) => self.services.forget_circuit(circuit),
-            Signal::ExchangeCell {
-                exchange,
+            Signal::OwnCell {
+                errand: Errand::Exchange(exchange),
                 command,
                 cell,
             } => {
@@ -459,12 +493,32 @@ impl Control {
                 self.discovery
                     .handle_cell(&mut cx, circuits, exchange, command, cell);
             }
-            Signal::ExchangeGone(exchange) => self.discovery.handle_circuit_gone(exchange),
+            Signal::OwnCell {
+                errand: Errand::Receipt(turn),
+                command,
+                cell,
+            } => {
+                let circuits = &mut self.circuits;
+                let receipts = self.own.receipts();
+                receipts.handle_cell(&mut cx, circuits, turn, command, cell);
+            }
+            Signal::OwnGone(Errand::Exchange(exchange)) => {
+                self.discovery.handle_circuit_gone(exchange);
+            }
+            Signal::OwnGone(Errand::Receipt(turn)) => {
+                self.own.receipts().handle_circuit_gone(&mut cx, turn);
+            }
             Signal::Dial(relay) => {
                 if self.dialling.dial(&mut cx, relay).is_err() {
                     self.discovery.handle_dial_failed(relay);
                 }
             }
+            Signal::DialOver { relay, is_v4 } => {
+                if self.dialling.dial_over(&mut cx, relay, is_v4).is_err() {
+                    self.own.receipts().handle_dial_failed(&mut cx, relay);
+                }
+            }
+            Signal::Vouched => self.own.handle_vouched(&mut cx),
             Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
             Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),
@@ -505,12 +559,13 @@ impl Control {
                 fin,
                 is_first: true,
             } => {
-                let Some(binding) = self.circuits.binding(circuit) else {
+                let Some((link, binding)) = self.circuits.terminal_of(circuit) else {
                     return Ok(());
                 };
                 let request = Request {
                     circuit,
                     stream,
+                    link,
                     service,
                     frame: &frame,
                     fin,

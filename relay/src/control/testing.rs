@@ -18,7 +18,7 @@ use super::ControlConfig;
 use super::admit::create_rate;
 use super::context::{Context, Out, Shared, Signal};
 use super::io::ControlStats;
-use super::links::Links;
+use super::links::{Links, Up};
 use super::timers::Timers;
 
 /// A relay's surroundings, in which every other relay is a seed.
@@ -91,7 +91,14 @@ impl Bench {
         let cx = self.context();
         let creates = create_rate(cx.params(), false, cx.now);
         let clock = PeerClock::said(cx.now, cx.wall);
-        cx.links.add(link, peer, false, creates, clock);
+        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
+        let up = Up {
+            peer,
+            is_dialler: false,
+            remote,
+            hop: None,
+        };
+        cx.links.add(link, up, creates, clock);
         link
     }
 

@@ -15,6 +15,8 @@ pub(super) enum Timer {
     Extend(CircuitKey),
     /// An exchange with another relay should be over.
     Exchange(ExchangeId),
+    /// A receipt that was asked for should have come.
+    Receipt(u64),
     /// Look after what expires.
     Sweep,
 }
@@ -24,6 +26,7 @@ impl From<Timer> for Wake {
         match timer {
             Timer::Extend(_) => Self::Extend,
             Timer::Exchange(_) => Self::Exchange,
+            Timer::Receipt(_) => Self::Receipt,
             Timer::Sweep => Self::Sweep,
         }
     }

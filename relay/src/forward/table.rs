@@ -40,8 +40,8 @@ enum Half<Q> {
     },
     /// They go to the origin: add a layer.
     Add { layer: AddLayer, next: Next<Q> },
-    /// We are the origin, for an exchange: they are the control plane's.
-    Exchange,
+    /// We are the origin: its cells are the control plane's.
+    Own,
 }
 
 /// Where a circuit continues.
@@ -60,7 +60,7 @@ pub enum Verdict<'a, Q> {
     Onward(&'a Q),
     /// It holds a relay message for us: hand it to the control plane.
     Deliver(Delivered),
-    /// A command that makes or ends a circuit, or a cell of an exchange: hand it to the control
+    /// A command that makes or ends a circuit, or a cell of our own circuit: hand it to the control
     /// plane as it is.
     Control,
     /// The circuit broke a rule and its half is gone: report that to the control plane.
@@ -88,7 +88,7 @@ pub struct Delivered {
 /// An event for the control plane.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// A cell that makes or ends a circuit, or that belongs to an exchange.
+    /// A cell that makes or ends a circuit, or that belongs to a circuit of our own.
     Cell(Cell),
     /// A relay message that was addressed to us.
     Delivered(Delivered, Cell),
@@ -155,7 +155,7 @@ impl<Q> LinkTable<Q> {
                 }
             }
             TableUpdate::Return(circ, layer, next) => self.install(circ, Half::Add { layer, next }),
-            TableUpdate::Exchange(circ) => self.install(circ, Half::Exchange),
+            TableUpdate::Own(circ) => self.install(circ, Half::Own),
             TableUpdate::Remove(circ) => {
                 self.halves.remove(&circ);
             }
@@ -233,7 +233,7 @@ impl<Q> Half<Q> {
                 cell.set_circ_id(next.circ);
                 Ok(Verdict::Onward(&next.queue))
             }
-            Self::Exchange => Ok(Verdict::Control),
+            Self::Own => Ok(Verdict::Control),
         }
     }
 }

@@ -21,8 +21,8 @@ pub enum TableUpdate<Q> {
     Join(CircId, Next<Q>),
     /// A circuit that was extended over this link comes back from it.
     Return(CircId, AddLayer, Next<Q>),
-    /// An exchange of ours begins a circuit over this link.
-    Exchange(CircId),
+    /// A circuit of our own begins over this link.
+    Own(CircId),
     /// A circuit is over.
     Remove(CircId),
 }
@@ -40,7 +40,7 @@ impl<Q> TableUpdate<Q> {
             Self::Terminate(circ, layer) => TableUpdate::Terminate(circ, layer),
             Self::Join(circ, next) => TableUpdate::Join(circ, map_next(next)?),
             Self::Return(circ, layer, next) => TableUpdate::Return(circ, layer, map_next(next)?),
-            Self::Exchange(circ) => TableUpdate::Exchange(circ),
+            Self::Own(circ) => TableUpdate::Own(circ),
             Self::Remove(circ) => TableUpdate::Remove(circ),
         })
     }

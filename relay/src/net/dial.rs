@@ -1,13 +1,16 @@
 //! Making links: resolve the addresses, try each, and accept no relay but the one that was meant.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{ADDRESSES_MAX, HANDSHAKE_MAX};
+use umbel_proto::limits::{ADDRESSES_MAX, HANDSHAKE_MAX, LINK_CLOSING_MAX, RECEIPT_DIAL_TIMEOUT};
 use umbel_proto::link::tls;
 
 use super::tls_stream::TlsStream;
@@ -49,18 +52,45 @@ async fn try_address(
     relay: RelayId,
     address: SocketAddr,
 ) -> Result<(), OpenFault> {
-    let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(std::io::Error::other)?;
-    let open = async {
-        let socket = TcpStream::connect(address).await?;
-        tune(&socket)?;
-        TlsConnector::from(config)
-            .connect(tls::server_name(), socket)
-            .await
-    };
-    let (socket, session) = timeout(HANDSHAKE_MAX, open)
+    let (socket, session) = timeout(HANDSHAKE_MAX, connect(shared, relay, address))
         .await
         .map_err(|_| OpenFault::Timeout)??
         .into_inner();
     let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
-    shared.open_link(stream, Some(relay), true, || ()).await
+    shared
+        .open_link(stream, Some(relay), true, address, || ())
+        .await
+}
+
+/// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7).
+/// Reports that to the control plane.
+pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, relay: RelayId, address: SocketAddr) {
+    let answered = timeout(RECEIPT_DIAL_TIMEOUT, connect(&shared, relay, address)).await;
+    let is_there = matches!(&answered, Ok(Ok(_)));
+    if let Ok(Ok(mut stream)) = answered {
+        let _ = timeout(LINK_CLOSING_MAX, stream.shutdown()).await; // as any link ends: §2.6(5)
+    }
+    // A closed channel means that the relay has stopped.
+    let _ = shared.control.send(LinkReport::Probed(id, is_there)).await;
+}
+
+/// TCP, from the address that this relay listens at if that is one alone, then TLS.
+async fn connect(
+    shared: &Shared,
+    relay: RelayId,
+    address: SocketAddr,
+) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(io::Error::other)?;
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if let Some(source) = shared.source.filter(|it| it.is_ipv4() == address.is_ipv4()) {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    let socket = socket.connect(address).await?;
+    tune(&socket)?;
+    TlsConnector::from(config)
+        .connect(tls::server_name(), socket)
+        .await
 }

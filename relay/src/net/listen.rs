@@ -97,7 +97,7 @@ pub(crate) async fn accept(
                 match gate.admit(group_of(&shared, address)) {
                     Some(place) => {
                         tokio::spawn(welcome(
-                            socket,
+                            (socket, address),
                             acceptor.clone(),
                             place,
                             Arc::clone(&shared),
@@ -130,7 +130,12 @@ pub(crate) async fn accept(
 }
 
 /// Makes a link of a connection and carries it, or closes it.
-async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, shared: Arc<Shared>) {
+async fn welcome(
+    (socket, remote): (TcpStream, SocketAddr),
+    acceptor: TlsAcceptor,
+    mut place: Place,
+    shared: Arc<Shared>,
+) {
     let opened = async {
         tune(&socket)?;
         let handshake = timeout(HANDSHAKE_MAX, acceptor.accept(socket)); // §2.5(8)
@@ -150,7 +155,7 @@ async fn welcome(socket: TcpStream, acceptor: TlsAcceptor, mut place: Place, sha
                 .relay_conns
                 .fetch_add(u64::from(peer.is_some()), Ordering::Relaxed);
         };
-        shared.open_link(stream, peer, false, on_up).await
+        shared.open_link(stream, peer, false, remote, on_up).await
     };
     if let Err(fault) = opened.await {
         shared.counters.failed_conns.fetch_add(1, Ordering::Relaxed);

@@ -20,6 +20,7 @@ mod tls_stream;
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,6 +30,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use umbel_proto::Violation;
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::{Hello, LinkId, Padding};
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) control: mpsc::Sender<LinkReport>,
     /// This relay's `Hello`, except for the clock.
     pub(crate) hello: Mutex<Hello>,
+    /// The address that dials leave from, if this relay listens at one alone.
+    pub(crate) source: Option<IpAddr>,
     /// The log line about another process with this relay's identity.
     twin: Mutex<Repeated>,
     clock: Clock,
@@ -108,6 +112,8 @@ pub(crate) enum LinkReport {
     Down(LinkId),
     /// No link could be made to this relay.
     DialFailed(RelayId),
+    /// Whether a relay answered where a receipt says that it does.
+    Probed(ProbeId, bool),
 }
 
 /// How the control plane reaches a link.
@@ -167,6 +173,7 @@ impl Shared {
         memory_budget: usize,
         hello: Hello,
         clock: Clock,
+        source: Option<IpAddr>,
     ) -> (Arc<Self>, mpsc::Receiver<LinkReport>) {
         let (control, reports) = mpsc::channel(REPORTS_MAX);
         let shared = Self {
@@ -178,6 +185,7 @@ impl Shared {
             counters: Counters::default(),
             control,
             hello: Mutex::new(hello),
+            source,
             twin: Mutex::new(Repeated::new(MINUTE)),
             clock,
             next_link: AtomicU64::new(1),
@@ -234,6 +242,7 @@ impl Shared {
         mut stream: S,
         peer: Option<RelayId>,
         is_dialler: bool,
+        remote: SocketAddr,
         on_up: impl FnOnce(),
     ) -> Result<(), OpenFault> {
         let hello = exchange_hello(&mut stream, &self.hello(), HANDSHAKE_MAX).await?;
@@ -258,6 +267,7 @@ impl Shared {
         let up = LinkUp {
             peer,
             is_dialler,
+            remote,
             hello,
         };
         // Down comes after up and all events, by the same channel. That it is closed means that the

@@ -1,6 +1,10 @@
 //! The control plane's news for the operator, in words.
 
+use std::net::SocketAddr;
+
 use tracing::Level;
+use umbel_proto::directory::receipts::ReceiptRefusal;
+use umbel_proto::ids::RelayId;
 use umbel_proto::time::{ClockJump, Duration, in_words};
 
 use crate::control::io::News;
@@ -73,6 +77,50 @@ fn words(news: News) -> (Level, String) {
         News::DescriptorRefused(fault) => (
             Level::WARN,
             format!("others will not believe this relay's descriptor: {fault:?}"),
+        ),
+        News::Reachable { address, receipts } => (
+            Level::INFO,
+            format!("other relays reach this one at {address}: {receipts} of them vouch for that"),
+        ),
+        News::ReceiptRefused {
+            address,
+            issuer,
+            refusal,
+        } => refused_receipt(address, issuer, refusal),
+    }
+}
+
+/// Why a relay does not vouch for this address, and what to do about it.
+fn refused_receipt(
+    address: SocketAddr,
+    issuer: RelayId,
+    refusal: ReceiptRefusal,
+) -> (Level, String) {
+    match refusal {
+        ReceiptRefusal::Unreachable => (
+            Level::WARN,
+            format!(
+                "unreachable: the relay {issuer} did not reach this one at {address}, so it does not vouch for it. Open that port \
+                 to the Internet in the firewall and the router, or set `advertise` to an address that others can dial"
+            ),
+        ),
+        ReceiptRefusal::Elsewhere { from } => (
+            Level::WARN,
+            format!(
+                "elsewhere: this relay's link to the relay {issuer} came from {}, but it advertises {address}, so nobody vouches \
+                 for it. Set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}",
+                from.ip()
+            ),
+        ),
+        ReceiptRefusal::Limit => (
+            Level::INFO,
+            format!(
+                "limit: the relay {issuer} has vouched for as many addresses near {address} as it does in a day; others are asked"
+            ),
+        ),
+        ReceiptRefusal::Busy => (
+            Level::INFO,
+            format!("busy: the relay {issuer} can't look after {address} now; others are asked"),
         ),
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct ControlPlane {
     workers: Workers,
     seeds: Seeds,
     twins_said: u64,
+    /// The descriptor that links show.
+    shown: Vec<u8>,
     inputs: Inputs,
     spare_cells: CellCache,
 }
@@ -110,6 +112,7 @@ impl ControlPlane {
                 warning: Repeated::new(MINUTE),
             },
             twins_said: 0,
+            shown: Vec::new(),
             inputs,
             spare_cells,
             shared,
@@ -139,13 +142,13 @@ impl ControlPlane {
                     tracing::trace!(?wake, "woken");
                     self.control
                         .handle_timeout(self.shared.clock.moment(), &mut self.rng);
-                    self.renew_hello();
                     self.say_what_is_left();
                 }
                 Input::Stop => break,
             }
             self.drain();
             self.look_for_twins();
+            self.renew_hello();
         }
         self.stop(reports).await;
     }
@@ -182,6 +185,10 @@ impl ControlPlane {
             LinkReport::Down(link) => {
                 self.links.remove(&link);
                 self.control.handle_link_down(moment, link, &mut self.rng);
+            }
+            LinkReport::Probed(id, is_there) => {
+                self.control
+                    .handle_probed(moment, id, is_there, &mut self.rng);
             }
             LinkReport::DialFailed(relay) => {
                 self.seeds
@@ -229,7 +236,6 @@ impl ControlPlane {
                         "others will not believe these addresses; set `advertise` to public ones"
                     );
                 }
-                self.renew_hello();
             }
             Ask::Tuning(tuning) => {
                 self.seeds.seeds.clone_from(&tuning.seeds);
@@ -247,6 +253,10 @@ impl ControlPlane {
                 Effect::Table(link, update) => self.update_table(link, update),
                 Effect::Cell(link, cell) => self.send_cells(link, cell, &mut pushed),
                 Effect::Link(op) => self.handle_link_op(op),
+                Effect::Probe(id, relay, address) => {
+                    let shared = Arc::clone(&self.shared);
+                    tokio::spawn(dial::probe(shared, id, relay, address));
+                }
                 Effect::Work(work) => self.workers.waiting.push_back(work),
                 Effect::News(news) => news::say(news),
                 Effect::Store(op) => self.store(op),
@@ -321,7 +331,12 @@ impl ControlPlane {
         }
     }
 
-    fn renew_hello(&self) {
+    /// Links say the descriptor of now.
+    fn renew_hello(&mut self) {
+        if self.shown == self.control.descriptor() {
+            return;
+        }
+        self.shown = self.control.descriptor().to_vec();
         let hello = self.control.hello(Clock::wall());
         *self
             .shared
@@ -346,7 +361,9 @@ impl ControlPlane {
                     match report {
                         LinkReport::Down(link) => drop(self.links.remove(&link)),
                         LinkReport::Up(_, handle) => handle.queue.close(),
-                        LinkReport::Events(_) | LinkReport::DialFailed(_) => {}
+                        LinkReport::Events(_)
+                        | LinkReport::DialFailed(_)
+                        | LinkReport::Probed(..) => {}
                     }
                 }
             }

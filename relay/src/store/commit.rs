@@ -166,6 +166,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
         }
         StoreOp::PutOnionKeys(keys) => relays::put_onion_keys(db, keys)?,
         StoreOp::PutClock(state) => relays::put_clock(db, state)?,
+        StoreOp::PutReceipts(receipts) => relays::put_receipts(db, receipts)?,
     }
     Ok(None)
 }
@@ -185,6 +186,7 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         | StoreOp::RemoveInboxDescriptorsBefore(_)
         | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)
-        | StoreOp::PutClock(_) => None,
+        | StoreOp::PutClock(_)
+        | StoreOp::PutReceipts(_) => None,
     }
 }

@@ -5,11 +5,11 @@
 //! `relay/tests/fixtures` keeps a directory of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
+const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -64,6 +64,13 @@ const FORMAT_3: &str = "
         id    INTEGER PRIMARY KEY CHECK (id = 0),
         state BLOB NOT NULL
     ) STRICT;
+";
+
+/// Receipts of this relay's addresses.
+const FORMAT_4: &str = "
+    CREATE TABLE receipts (
+        receipt BLOB NOT NULL PRIMARY KEY
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// The steps that bring a store of format `found` (0: an empty file) to [`VERSION`]; `None` if it

@@ -210,6 +210,7 @@ fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
         inbox_descriptors: relays::restore_inbox_descriptors(db)?,
         queues: mailbox::restore(db)?,
         clock: relays::restore_clock(db)?,
+        receipts: relays::restore_receipts(db)?,
     })
 }
 
@@ -277,7 +278,8 @@ fn op_bytes(op: &StoreOp) -> usize {
         | StoreOp::RemoveInboxDescriptorsBefore(_)
         | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)
-        | StoreOp::PutClock(_) => 0,
+        | StoreOp::PutClock(_)
+        | StoreOp::PutReceipts(_) => 0,
     }
 }
 

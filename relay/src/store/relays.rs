@@ -1,4 +1,4 @@
-//! Descriptors, onion keys and the clock on disk: opaque bytes, checked again by the relay that
+//! Descriptors, receipts, onion keys and the clock on disk: opaque bytes, checked again by the relay that
 //! starts from them.
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -88,6 +88,22 @@ pub(super) fn put_clock(db: &Connection, state: &[u8]) -> rusqlite::Result<()> {
 pub(super) fn restore_clock(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
     db.query_row("SELECT state FROM clock", [], |row| row.get(0))
         .optional()
+}
+
+pub(super) fn put_receipts(db: &Connection, receipts: &[Vec<u8>]) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM receipts")?.execute([])?;
+    let mut insert = db.prepare_cached("INSERT OR REPLACE INTO receipts (receipt) VALUES (?1)")?;
+    for receipt in receipts {
+        insert.execute([receipt])?;
+    }
+    Ok(())
+}
+
+/// Receipts of this relay's addresses.
+pub(super) fn restore_receipts(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>> {
+    db.prepare("SELECT receipt FROM receipts")?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 /// Onion keys, newest first.

@@ -31,6 +31,7 @@ struct Committed {
     inbox_descriptors: BTreeMap<BlindedKey, (Epoch, Vec<u8>)>,
     queues: BTreeMap<QueueId, Queue>,
     clock: Option<Vec<u8>>,
+    receipts: Vec<Vec<u8>>,
 }
 
 struct Queue {
@@ -83,6 +84,7 @@ impl RelayDisk {
             inbox_descriptors: inbox_descriptors.collect(),
             queues: committed.queues.values().map(Queue::snapshot).collect(),
             clock: committed.clock.clone(),
+            receipts: committed.receipts.clone(),
         }
     }
 
@@ -183,6 +185,7 @@ impl Committed {
             }
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
             StoreOp::PutClock(state) => self.clock = Some(state),
+            StoreOp::PutReceipts(receipts) => self.receipts = receipts,
         }
         None
     }

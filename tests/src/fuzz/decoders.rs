@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::hpke::SealSecret;
+use umbel_proto::directory::receipts::{ReceiptReply, ReceiptRequest};
 use umbel_proto::directory::{DirectoryReply, DirectoryRequest, Unverified};
 use umbel_proto::handshake::{Onionskin, Reply};
 use umbel_proto::ids::Peer;
@@ -119,6 +120,18 @@ pub(super) fn directory_request(input: &[u8]) {
 
 pub(super) fn directory_reply(input: &[u8]) {
     if let Ok(reply) = DirectoryReply::decode(input) {
+        assert_eq!(reply.encode(), input);
+    }
+}
+
+pub(super) fn receipt_request(input: &[u8]) {
+    if let Ok(request) = ReceiptRequest::decode(input) {
+        assert_eq!(request.encode(), input);
+    }
+}
+
+pub(super) fn receipt_reply(input: &[u8]) {
+    if let Ok(reply) = ReceiptReply::decode(input) {
         assert_eq!(reply.encode(), input);
     }
 }

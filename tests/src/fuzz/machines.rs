@@ -275,7 +275,7 @@ pub(super) fn link_table(input: &[u8]) {
                 AddLayer::new(key(op)),
                 Next { queue: op, circ },
             )),
-            3 => table.apply(TableUpdate::Exchange(circ)),
+            3 => table.apply(TableUpdate::Own(circ)),
             4 => table.apply(TableUpdate::Remove(circ)),
             _ => {
                 let mut cell = Cell::new(Some(circ), Command::Relay);

@@ -1,12 +1,15 @@
 //! The seeds of the corpus: small inputs, valid or nearly so, the same on every machine.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::receipts::{
+    ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+};
 use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest, Syncer};
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, NetView, Receipt, RelayDescriptor, Roles,
@@ -45,6 +48,8 @@ pub fn seeds() -> Vec<Seed> {
         ("relay_descriptor", descriptors()),
         ("directory_request", requests()),
         ("directory_reply", replies()),
+        ("receipt_request", receipt_requests()),
+        ("receipt_reply", receipt_replies()),
         ("mailbox_request", mailbox_requests()),
         ("mailbox_reply", mailbox_replies()),
         ("inbox_descriptor", inbox_descriptors()),
@@ -273,6 +278,36 @@ fn replies() -> Files {
             DirectoryReply::Refused(DirectoryRefusal::Full).encode(),
         ),
         ("no_inbox", DirectoryReply::Inbox(None).encode()),
+    ]
+}
+
+/// Who asks for receipts, and where from.
+fn asker() -> (SigningKey, SocketAddr) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9021));
+    (SigningKey::from_seed(&[21; 32]), address)
+}
+
+fn receipt_requests() -> Files {
+    let ((key, v4), network) = (asker(), Network::local().id);
+    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, 9021));
+    let context = RequestContext {
+        network: &network,
+        issuer: &neighbour().id,
+        binding: &Binding([4; 32]),
+    };
+    let ask = |address| ReceiptRequest::sign(&key, &context, address).encode();
+    vec![("v4", ask(v4)), ("v6", ask(v6))]
+}
+
+fn receipt_replies() -> Files {
+    let ((key, from), network) = (asker(), Network::local().id);
+    let witness = SigningKey::from_seed(&[22; 32]);
+    let receipt = Receipt::sign(&witness, &network, &key.public().into(), from, WALL);
+    let refused = |refusal| ReceiptReply::Refused(refusal).encode();
+    vec![
+        ("issued", ReceiptReply::Issued(receipt).encode()),
+        ("elsewhere", refused(ReceiptRefusal::Elsewhere { from })),
+        ("limit", refused(ReceiptRefusal::Limit)),
     ]
 }
 

@@ -244,6 +244,7 @@ impl LoneRelay {
             LinkUp {
                 peer,
                 is_dialler,
+                remote: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
                 hello,
             },
             &mut self.rng,
@@ -340,6 +341,8 @@ impl LoneRelay {
                 Effect::Cell(link, cell) => self.sent.push((link, cell)),
                 Effect::Link(op) => self.link_ops.push(op),
                 Effect::Work(work) => self.works.push(work),
+                // Nobody answers: the bench has no other relay.
+                Effect::Probe(..) => {}
                 Effect::News(news) => self.news.push(news),
                 Effect::Store(op) => self.disk.write(op),
             }

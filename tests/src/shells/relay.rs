@@ -8,6 +8,7 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -15,7 +16,7 @@ use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
 use umbel_proto::onion::transit;
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};
-use umbel_relay::control::io::{Effect, LinkUp, Wake, Work, WorkDone};
+use umbel_relay::control::io::{Effect, LinkUp, News, Wake, Work, WorkDone};
 use umbel_relay::control::{Control, ControlConfig};
 use umbel_relay::forward::{LinkEvent, LinkTable, TableUpdate, Verdict};
 
@@ -35,6 +36,12 @@ pub struct SimRelay {
     pub id: RelayId,
     /// Where it is.
     pub address: SocketAddr,
+    /// The addresses that it advertises, if these are others.
+    pub advertised: Option<Vec<SocketAddr>>,
+    /// Whether others can connect to it. If not, it still dials.
+    pub is_open: bool,
+    /// What its operator was told, over all its lives.
+    pub news: Vec<News>,
     /// Its disk.
     pub disk: RelayDisk,
     /// Its tampering with cells, if it is hostile.
@@ -54,7 +61,7 @@ pub struct SimRelay {
     /// How many cells it handed on of each circuit, by where they came from.
     passed: BTreeMap<(LinkId, u32), usize>,
     identity_seed: [u8; 32],
-    seeds: Vec<Peer>,
+    pub(crate) seeds: Vec<Peer>,
     live: Option<Live>,
     /// Counts its lives: a request of an earlier one is not answered in this one.
     incarnation: u64,
@@ -97,6 +104,8 @@ pub enum RelayEffect {
     Link(LinkOp),
     /// Answer a handshake.
     Work(WorkDone),
+    /// See whether a relay answers at an address.
+    Probe(ProbeId, RelayId, SocketAddr),
     /// Commit what was written, soon.
     Commit,
 }
@@ -108,6 +117,9 @@ impl SimRelay {
         Self {
             id,
             address,
+            advertised: None,
+            is_open: true,
+            news: Vec::new(),
             disk: RelayDisk::default(),
             adversary: None,
             breaks_mailboxes: false,
@@ -168,7 +180,7 @@ impl SimRelay {
         let config = ControlConfig {
             network: network.clone(),
             identity: SigningKey::from_seed(&self.identity_seed),
-            addresses: vec![self.address],
+            addresses: self.advertised.clone().unwrap_or(vec![self.address]),
             roles: Roles::HOLDER | Roles::DIRECTORY,
             seeds: self.seeds.clone(),
             holder: HolderLimits::of_network(&network.params),
@@ -300,6 +312,18 @@ impl SimRelay {
         }
     }
 
+    /// A dial for a receipt is over.
+    pub fn on_probed(
+        &mut self,
+        moment: Moment,
+        (probe, is_there): (ProbeId, bool),
+        rng: &mut dyn CryptoRng,
+    ) {
+        if let Some(live) = &mut self.live {
+            live.control.handle_probed(moment, probe, is_there, rng);
+        }
+    }
+
     /// Something happens to it.
     pub fn handle(&mut self, moment: Moment, input: Input, rng: &mut dyn CryptoRng) {
         let Some(live) = &mut self.live else { return };
@@ -395,7 +419,10 @@ impl SimRelay {
                 }
                 Effect::Link(op) => effects.push(RelayEffect::Link(op)),
                 Effect::Work(work) => effects.extend(self.answer(&work, rng)),
-                Effect::News(_) => {}
+                Effect::Probe(id, relay, address) => {
+                    effects.push(RelayEffect::Probe(id, relay, address));
+                }
+                Effect::News(news) => self.news.push(news),
                 Effect::Store(op) => {
                     self.disk.write(op);
                     has_written = true;

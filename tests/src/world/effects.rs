@@ -65,6 +65,19 @@ impl World {
                         },
                     );
                 }
+                RelayEffect::Probe(probe, relay, address) => {
+                    // TCP, then TLS.
+                    let handshake = self.network.latency * 4;
+                    self.schedule(
+                        handshake,
+                        Event::Probed {
+                            by: RelayName(n),
+                            incarnation,
+                            probe,
+                            of: (relay, address),
+                        },
+                    );
+                }
                 RelayEffect::Commit => {
                     let commit_time = COMMIT_TIME + self.relays[n].disk.delay;
                     self.schedule(

@@ -1,9 +1,11 @@
 //! The events of a world, each with the node that it happens to.
 
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::time::Instant;
@@ -34,6 +36,13 @@ pub(super) enum Event {
         relay: RelayName,
         incarnation: u64,
         done: WorkDone,
+    },
+    /// A dial for a receipt ends.
+    Probed {
+        by: RelayName,
+        incarnation: u64,
+        probe: ProbeId,
+        of: (RelayId, SocketAddr),
     },
     Commit {
         node: Node,
@@ -94,6 +103,19 @@ impl World {
                 }
                 vec![node]
             }
+            Event::Probed {
+                by,
+                incarnation,
+                probe,
+                of,
+            } => {
+                let node = Node::Relay(by.0);
+                if self.incarnation(node) == incarnation {
+                    let (moment, is_there) = (self.moment_of(node), self.is_there(node, of));
+                    self.relays[by.0].on_probed(moment, (probe, is_there), &mut self.rng);
+                }
+                vec![node]
+            }
             Event::Commit { node, incarnation } => {
                 if self.incarnation(node) == incarnation {
                     self.tell(node, Input::Committed);
@@ -101,6 +123,27 @@ impl World {
                 vec![node]
             }
         }
+    }
+
+    /// Where a node's connections come from.
+    fn source_of(&self, node: Node) -> SocketAddr {
+        let ip = match node {
+            Node::Relay(n) => self.relays[n].address.ip(),
+            Node::Client(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        };
+        SocketAddr::new(ip, 50_000)
+    }
+
+    /// Whether this relay answers there when it is dialled from this node.
+    fn is_there(&self, from: Node, (id, address): (RelayId, SocketAddr)) -> bool {
+        let at = self.relay_named(id).filter(|name| {
+            let relay = &self.relays[name.0];
+            relay.address == address && relay.is_up() && relay.is_open
+        });
+        at.is_some_and(|name| {
+            let to = Node::Relay(name.0);
+            !self.network.is_cut(from, to) && !self.network.is_silent(from, to)
+        })
     }
 
     /// Which of its lives a node is in.
@@ -158,7 +201,10 @@ impl World {
             }
             Event::Dialled { from, .. } | Event::DialFailed { from, .. } => Some(*from),
             Event::Commit { node, .. } => Some(*node),
-            Event::Writable { .. } | Event::Work { .. } | Event::Down { .. } => None,
+            Event::Writable { .. }
+            | Event::Work { .. }
+            | Event::Probed { .. }
+            | Event::Down { .. } => None,
         };
         node == Some(Node::Client(name))
     }
@@ -190,7 +236,7 @@ impl World {
             Node::Client(_) => (Some(Hello::of_client(self.overlay.id, moment.wall)), None),
         };
         let hellos = ours.zip(self.relays[to.0].hello(target_moment.wall));
-        let is_reachable = is_up && !self.network.is_cut(from, target);
+        let is_reachable = is_up && self.relays[to.0].is_open && !self.network.is_cut(from, target);
         let heard = hellos
             .filter(|_| is_reachable)
             .and_then(|(ours, theirs)| exchange_hellos(&ours, &theirs).ok());
@@ -206,6 +252,7 @@ impl World {
                 let up = LinkUp {
                     peer: Some(id),
                     is_dialler: true,
+                    remote: self.relays[to.0].address,
                     hello,
                 };
                 self.relays[n].on_link_up(moment, from_end, up, &mut self.rng);
@@ -217,6 +264,7 @@ impl World {
         let up = LinkUp {
             peer,
             is_dialler: false,
+            remote: self.source_of(from),
             hello: heard_of_us,
         };
         self.relays[to.0].on_link_up(target_moment, to_end, up, &mut self.rng);

@@ -110,6 +110,24 @@ impl World {
         }
     }
 
+    /// `count` relays that the network file names as seeds, up, each with the others as its seeds.
+    #[must_use]
+    pub fn founders(mut self, count: usize) -> Self {
+        for _ in 0..count {
+            let (seed, address) = (self.next_identity(), self.next_address());
+            self.relays.push(SimRelay::new(seed, address, Vec::new()));
+        }
+        self.overlay.seeds = self.relays.iter().map(SimRelay::peer).collect();
+        for relay in &mut self.relays {
+            let others = self.overlay.seeds.iter().filter(|seed| seed.id != relay.id);
+            relay.seeds = others.cloned().collect();
+        }
+        for number in 0..count {
+            self.restart_relay(RelayName(number));
+        }
+        self
+    }
+
     /// `count` more relays, up, each joining through the one before it.
     #[must_use]
     pub fn relays(mut self, count: usize) -> Self {
@@ -123,7 +141,8 @@ impl World {
     #[must_use]
     pub fn relays_in_one_group(mut self, count: usize) -> Self {
         for number in 0..u16::try_from(count).unwrap_or(u16::MAX) {
-            self.add_relay_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number)));
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number));
+            self.add_relay_at(address, |_| ());
         }
         self
     }
@@ -139,8 +158,19 @@ impl World {
 
     /// One more relay, up, joining through the newest one, in an address group of its own.
     pub fn add_relay(&mut self) -> RelayName {
+        self.add_relay_as(|_| ())
+    }
+
+    /// The same, but for this.
+    pub fn add_relay_as(&mut self, change: impl FnOnce(&mut SimRelay)) -> RelayName {
+        let address = self.next_address();
+        self.add_relay_at(address, change)
+    }
+
+    /// An address in a group of its own.
+    fn next_address(&self) -> SocketAddr {
         let number = u16::try_from(self.relays.len()).unwrap_or(u16::MAX);
-        let address = match (
+        match (
             self.overlay.params.danger_address_groups,
             u8::try_from(number),
         ) {
@@ -150,17 +180,25 @@ impl World {
             (AddressGroups::Prefix, Err(_)) | (AddressGroups::Port, _) => {
                 SocketAddr::from((Ipv4Addr::LOCALHOST, 10_000 + number))
             }
-        };
-        self.add_relay_at(address)
+        }
     }
 
-    fn add_relay_at(&mut self, address: SocketAddr) -> RelayName {
+    fn next_identity(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    fn add_relay_at(
+        &mut self,
+        address: SocketAddr,
+        change: impl FnOnce(&mut SimRelay),
+    ) -> RelayName {
         let number = self.relays.len();
         let seeds = self.relays.last().map(SimRelay::peer).into_iter().collect();
-        let mut identity_seed = [0; 32];
-        self.rng.fill_bytes(&mut identity_seed);
-        self.relays
-            .push(SimRelay::new(identity_seed, address, seeds));
+        let mut relay = SimRelay::new(self.next_identity(), address, seeds);
+        change(&mut relay);
+        self.relays.push(relay);
         let name = RelayName(number);
         self.restart_relay(name);
         name
@@ -193,6 +231,11 @@ impl World {
     pub fn add_seed(&mut self, name: ClientName, relay: RelayName) {
         let seed = self.relays[relay.0].peer();
         self.clients[name.0].add_seed(seed);
+    }
+
+    /// The network file.
+    pub const fn overlay(&self) -> &Overlay {
+        &self.overlay
     }
 
     /// The time.

@@ -79,6 +79,12 @@ impl Relay {
             .is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_none()))
     }
 
+    /// What it has logged.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).expect("its log")
+    }
+
     /// Asks it to stop, by SIGTERM, and waits; its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;
@@ -227,6 +233,22 @@ impl Fleet {
         relay.start(more);
         self.relays.push(relay);
         self.relays.last_mut().expect("just added")
+    }
+
+    /// The network's file names all relays of now as its seeds; they start again with that.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn name_founders(&mut self) {
+        let network = self.network.as_ref().expect("a network of its own");
+        let peers = self.relays.iter().map(|relay| format!("{:?}", relay.peer));
+        let seeds = format!("seeds = [{}]", peers.collect::<Vec<_>>().join(", "));
+        let text = std::fs::read_to_string(network).expect("its file");
+        let text = text.replace("[params]", &format!("{seeds}\n[params]"));
+        std::fs::write(network, &text).expect("its file");
+        for relay in &mut self.relays {
+            assert_eq!(relay.stop(), Some(0));
+            std::fs::write(relay.dir.join("network.toml"), &text).expect("its copy");
+            relay.start(&[]);
+        }
     }
 
     /// A folder of the fleet's.

@@ -8,12 +8,15 @@
 
 mod directory;
 mod mailbox;
+mod receipts;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use umbel_proto::Violation;
+use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::handshake::Binding;
 use umbel_proto::inbox::holder::{self, EXPIRED_KEPT, Holder, HolderLimits};
+use umbel_proto::link::LinkId;
 use umbel_proto::message::{Service, StreamId};
 use umbel_proto::time::Instant;
 
@@ -22,11 +25,13 @@ use super::context::Context;
 use super::io::StoreDone;
 pub(super) use directory::Directory;
 pub(super) use mailbox::Mailbox;
+pub(super) use receipts::Receipts;
 
 /// The services of a relay, and the requests that wait for an answer.
 pub(super) struct Services {
     directory: Directory,
     mailbox: Mailbox,
+    receipts: Receipts,
     /// At most [`STREAMS_MAX`](umbel_proto::limits::STREAMS_MAX) a circuit.
     asked: BTreeMap<RequestId, Asked>,
     replies: VecDeque<Reply>,
@@ -62,6 +67,8 @@ struct Asked {
 pub(super) struct Request<'a> {
     pub(super) circuit: CircuitKey,
     pub(super) stream: StreamId,
+    /// The link over which its circuit comes.
+    pub(super) link: LinkId,
     pub(super) service: Service,
     pub(super) frame: &'a [u8],
     /// Whether the origin has said all.
@@ -95,10 +102,11 @@ pub(super) struct Reply {
 }
 
 impl Services {
-    pub(super) const fn new(directory: Directory, mailbox: Mailbox) -> Self {
+    pub(super) fn new(directory: Directory, mailbox: Mailbox) -> Self {
         Self {
             directory,
             mailbox,
+            receipts: Receipts::default(),
             asked: BTreeMap::new(),
             replies: VecDeque::new(),
         }
@@ -117,6 +125,7 @@ impl Services {
         let answer = match request.service {
             Service::Directory => self.directory.handle_request(cx, id, request)?,
             Service::Mailbox => self.mailbox.handle_request(cx, id, request)?,
+            Service::Receipts => self.receipts.handle_request(cx, id, request)?,
         };
         let waits_for = match answer {
             Answer::Now(frame) => {
@@ -166,6 +175,12 @@ impl Services {
         self.run(cx);
     }
 
+    /// A dial that the receipts service asked for is over.
+    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, probe: ProbeId, is_there: bool) {
+        self.receipts.handle_probed(cx, probe, is_there);
+        self.run(cx);
+    }
+
     /// Runs what is due, and takes up what the services have to say to those who wait.
     pub(super) fn run(&mut self, cx: &mut Context<'_>) {
         self.mailbox.run(cx);
@@ -173,6 +188,7 @@ impl Services {
             .directory
             .poll_answer()
             .or_else(|| self.mailbox.poll_answer())
+            .or_else(|| self.receipts.poll_answer())
         {
             self.answer(answer);
         }
@@ -274,8 +290,8 @@ impl Services {
     fn forget(&mut self, id: RequestId) {
         match self.asked.remove(&id).and_then(|asked| asked.waits_for) {
             Some(Service::Mailbox) => self.mailbox.cancel(id),
-            // The store finishes its work; nobody is answered.
-            Some(Service::Directory) | None => {}
+            // The store or the dial finishes its work; nobody is answered.
+            Some(Service::Directory | Service::Receipts) | None => {}
         }
     }
 }

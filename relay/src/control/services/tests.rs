@@ -5,6 +5,9 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::receipts::{
+    ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+};
 use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{BlindedKey, QueueId};
@@ -21,6 +24,11 @@ use super::*;
 const BINDING: Binding = Binding([3; 32]);
 const ALICE: CircuitKey = CircuitKey(7);
 const BOB: CircuitKey = CircuitKey(8);
+
+/// Where relays of the bench are linked from, and a port.
+const HERE: &str = "127.0.0.1:9000";
+/// The link of all circuits.
+const LINK: LinkId = LinkId(1);
 
 /// The services of a relay that keeps nothing yet.
 struct Served {
@@ -46,6 +54,7 @@ impl Served {
         let request = Request {
             circuit,
             stream: StreamId(stream),
+            link: LINK,
             service,
             frame,
             fin,
@@ -266,6 +275,81 @@ fn an_inbox_descriptor_is_found_once_it_is_durable_and_not_before() {
             assert_eq!(replies, [refused, DirectoryReply::Inbox(None)]);
         }
     }
+}
+
+/// Another relay, linked over [`LINK`], asks for a receipt of this address, signing with this key.
+fn ask_for_receipt(served: &mut Served, key: &SigningKey, address: &str) -> Result<(), Violation> {
+    let context = RequestContext {
+        network: &served.bench.shared.config.network.id,
+        issuer: &served.bench.shared.relay,
+        binding: &BINDING,
+    };
+    let frame = ReceiptRequest::sign(key, &context, address.parse().unwrap()).encode();
+    served.ask((ALICE, 1), Service::Receipts, &frame, true)
+}
+
+#[test] // §8.7(1)
+fn receipts_are_for_linked_relays_that_sign_for_themselves() {
+    let [asker, other] = [1, 2].map(|seed| SigningKey::from_seed(&[seed; 32]));
+    let mut served = Served::new();
+    served.bench.link(LINK.0);
+    assert!(
+        ask_for_receipt(&mut served, &asker, HERE).is_err(),
+        "a client"
+    );
+    let mut served = Served::new();
+    served.bench.link_to(LINK.0, asker.public().into());
+    assert!(ask_for_receipt(&mut served, &other, HERE).is_err());
+    assert!(served.bench.shared.out.probes.is_empty());
+    ask_for_receipt(&mut served, &asker, HERE).unwrap();
+    assert_eq!(served.bench.shared.out.probes.len(), 1);
+}
+
+#[test] // §8.7(4)
+fn a_receipt_is_issued_once_the_relay_answered_and_not_before() {
+    let asker = SigningKey::from_seed(&[1; 32]);
+    for is_there in [true, false] {
+        let mut served = Served::new();
+        served.bench.link_to(LINK.0, asker.public().into());
+        ask_for_receipt(&mut served, &asker, HERE).unwrap();
+        assert!(served.replies().is_empty());
+        let (probe, relay, address) = served.bench.shared.out.probes.pop_front().unwrap();
+        assert_eq!(
+            (relay, address.to_string()),
+            (asker.public().into(), HERE.to_owned())
+        );
+        let mut cx = served.bench.context();
+        served.services.handle_probed(&mut cx, probe, is_there);
+        let [(_, frame, true)] = &served.replies()[..] else {
+            panic!("one answer")
+        };
+        let network = &served.bench.shared.config.network.id;
+        match ReceiptReply::decode(frame).unwrap() {
+            ReceiptReply::Issued(receipt) => {
+                assert!(is_there && receipt.is_signed(network, &relay));
+                assert_eq!(receipt.issuer, served.bench.shared.relay);
+            }
+            ReceiptReply::Refused(refusal) => {
+                assert_eq!((is_there, refusal), (false, ReceiptRefusal::Unreachable));
+            }
+        }
+        assert_eq!(served.waiting(), 0);
+    }
+}
+
+#[test] // §8.7(2)
+fn an_address_from_which_no_link_came_is_not_dialled() {
+    let asker = SigningKey::from_seed(&[1; 32]);
+    let mut served = Served::new();
+    served.bench.link_to(LINK.0, asker.public().into());
+    ask_for_receipt(&mut served, &asker, "127.0.0.9:9000").unwrap();
+    assert!(served.bench.shared.out.probes.is_empty());
+    let [(_, frame, true)] = &served.replies()[..] else {
+        panic!("one answer")
+    };
+    let from = "127.0.0.1:50000".parse().unwrap();
+    let refused = ReceiptReply::Refused(ReceiptRefusal::Elsewhere { from });
+    assert_eq!(ReceiptReply::decode(frame), Ok(refused));
 }
 
 #[test] // §8.4(4)

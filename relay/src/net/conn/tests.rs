@@ -35,6 +35,7 @@ fn shared_with(memory_budget: usize) -> (Arc<Shared>, mpsc::Receiver<LinkReport>
         memory_budget,
         hello,
         Clock::start(),
+        None,
     )
 }
 

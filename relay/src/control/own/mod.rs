@@ -1,19 +1,25 @@
-//! What a relay says of itself (docs/protocol.md §5.3, §8.1): its onion keys and its descriptor,
-//! issued anew when they age or its addresses change.
+//! What a relay says of itself (docs/protocol.md §5.3, §8.1): its onion keys, its receipts, and its
+//! descriptor, issued anew when they age or its addresses change.
 //!
 //! A descriptor of this relay that a peer sent is never taken. A newer one was issued by another
 //! process with the same identity, or before this clock was set back; this relay then issues one
 //! that is newer still.
 
+mod receipts;
+
+use std::net::SocketAddr;
+
 use rand::RngExt;
+use umbel_proto::directory::Receipt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
 use umbel_proto::ids::{NetworkId, RelayId};
-use umbel_proto::limits::CLOCK_SKEW_MAX;
+use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::context::{Context, Signal};
 use super::io::{News, StoredOnionKey};
 use super::keys::{OnionKeys, Responder};
+pub(super) use receipts::OwnReceipts;
 
 /// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
 /// each other update the whole network each time.
@@ -22,6 +28,7 @@ const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
 /// A relay's own keys and descriptor.
 pub(super) struct Own {
     keys: OnionKeys,
+    receipts: OwnReceipts,
     descriptor: OwnDescriptor,
     /// When a descriptor from elsewhere was last outdone.
     outdone_at: Option<Instant>,
@@ -30,18 +37,27 @@ pub(super) struct Own {
 /// A descriptor, and when it is issued anew.
 struct OwnDescriptor {
     bytes: Vec<u8>,
+    /// The addresses in it that enough relays vouch for.
+    vouched: Vec<SocketAddr>,
+    receipts: usize,
     issued_at: WallTime,
     republish_at: WallTime,
 }
 
 impl Own {
     /// Takes up stored keys, and issues the first descriptor.
-    pub(super) fn restore(cx: &mut Context<'_>, onion_keys: Vec<StoredOnionKey>) -> Self {
+    pub(super) fn restore(
+        cx: &mut Context<'_>,
+        onion_keys: Vec<StoredOnionKey>,
+        receipts: &[Vec<u8>],
+    ) -> Self {
         let keys = OnionKeys::restore(cx, onion_keys);
+        let receipts = OwnReceipts::restore(cx, receipts);
         let wall = cx.wall;
-        let descriptor = OwnDescriptor::issue(cx, &keys, wall);
+        let descriptor = OwnDescriptor::issue(cx, &keys, &receipts, wall);
         let own = Self {
             keys,
+            receipts,
             descriptor,
             outdone_at: None,
         };
@@ -59,8 +75,19 @@ impl Own {
         self.keys.responder(network, relay)
     }
 
+    /// The receipts of our addresses: what is asked for them, and what came.
+    pub(super) const fn receipts(&mut self) -> &mut OwnReceipts {
+        &mut self.receipts
+    }
+
+    /// When receipts are to be looked after.
+    pub(super) const fn receipts_due(&self) -> Option<Instant> {
+        self.receipts.poll_timeout()
+    }
+
     /// Rotates the onion key and issues the descriptor anew, when it is time.
     pub(super) fn renew(&mut self, cx: &mut Context<'_>) {
+        self.receipts.expire(cx);
         let is_key_old = self.keys.is_due(cx);
         let is_descriptor_old = cx.wall >= self.descriptor.republish_at
             || self.descriptor.issued_at > cx.wall + CLOCK_SKEW_MAX;
@@ -76,8 +103,29 @@ impl Own {
     pub(super) fn reissue(&mut self, cx: &mut Context<'_>) {
         self.keys.redate(cx);
         let wall = cx.wall;
-        let issued = OwnDescriptor::issue(cx, &self.keys, wall);
+        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, wall);
         self.publish(cx, issued);
+    }
+
+    /// A receipt has come. One that makes an address reachable is shown at once, others in a while.
+    pub(super) fn handle_vouched(&mut self, cx: &mut Context<'_>) {
+        let at = cx
+            .wall
+            .max(self.descriptor.issued_at + Duration::from_secs(1));
+        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, at);
+        if issued.vouched != self.descriptor.vouched {
+            for &address in &issued.vouched {
+                if !self.descriptor.vouched.contains(&address) {
+                    let receipts = self.receipts.asker().receipts();
+                    let receipts = receipts.filter(|it| it.address == address).count();
+                    cx.tell(News::Reachable { address, receipts });
+                }
+            }
+            self.publish(cx, issued);
+        } else if issued.receipts > self.descriptor.receipts {
+            let due = self.descriptor.issued_at + RECEIPT_REISSUE_PAUSE;
+            self.descriptor.republish_at = self.descriptor.republish_at.min(due);
+        }
     }
 
     /// The relay is dialled at other addresses now.
@@ -89,7 +137,7 @@ impl Own {
         let at = cx
             .wall
             .max(self.descriptor.issued_at + Duration::from_secs(1));
-        let issued = OwnDescriptor::issue(cx, &self.keys, at);
+        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, at);
         let verified = Unverified::decode(&issued.bytes)
             .and_then(|own| own.verify(&cx.config.network, cx.wall));
         match verified {
@@ -116,7 +164,8 @@ impl Own {
         let Ok(seen) = seen.verify(&cx.config.network, cx.wall) else {
             return;
         };
-        if seen.addresses != cx.config.addresses {
+        let is_ours = |address: &SocketAddr| cx.config.addresses.contains(address);
+        if !seen.addresses.iter().all(is_ours) {
             cx.stats.twins += 1;
         }
         let is_early = self
@@ -130,34 +179,57 @@ impl Own {
 
     fn publish(&mut self, cx: &mut Context<'_>, descriptor: OwnDescriptor) {
         self.descriptor = descriptor;
-        self.enter_view(cx);
-        cx.signal(Signal::Learned(self.descriptor.bytes.clone()));
+        if self.enter_view(cx) {
+            cx.signal(Signal::Learned(self.descriptor.bytes.clone()));
+        }
     }
 
-    /// Takes our own descriptor into our view. One that nobody vouches for yet is not believed by
-    /// us either.
-    fn enter_view(&self, cx: &mut Context<'_>) {
+    /// Takes our own descriptor into our view, and says whether others would take it too: not while
+    /// too few relays vouch for it.
+    fn enter_view(&self, cx: &mut Context<'_>) -> bool {
         if cx.config.addresses.is_empty() {
-            return; // nobody can dial it yet: the shell looks for addresses, and logs that
+            return false; // nobody can dial it yet: the shell looks for addresses, and logs that
         }
         let network = &cx.config.network;
-        if let Err(fault) = cx.book.own(network, cx.wall, &self.descriptor.bytes) {
-            cx.tell(News::DescriptorRefused(fault));
+        match cx.book.own(network, cx.wall, &self.descriptor.bytes) {
+            Ok(is_taken) => is_taken,
+            Err(fault) => {
+                cx.tell(News::DescriptorRefused(fault));
+                false
+            }
         }
     }
 }
 
 impl OwnDescriptor {
-    fn issue(cx: &mut Context<'_>, keys: &OnionKeys, at: WallTime) -> Self {
+    /// Lists the addresses that enough relays vouch for: one that they don't would keep the
+    /// descriptor out of every view (§8.2(4)). Without any it lists all, to be dialled by.
+    fn issue(cx: &mut Context<'_>, keys: &OnionKeys, own: &OwnReceipts, at: WallTime) -> Self {
+        let known = receipts::known(cx.config, cx.book, cx.wall);
+        let is_seed = known.view.seed_vouches(known.network, &cx.relay, cx.wall);
+        let vouched = if is_seed {
+            known.addresses.to_vec()
+        } else {
+            own.asker().vouched(known)
+        };
+        let addresses = match &vouched[..] {
+            [] => known.addresses,
+            some => some,
+        };
+        let shown: Vec<Receipt> = addresses
+            .iter()
+            .flat_map(|&address| own.asker().receipts_for(known, address))
+            .collect();
+        let count = shown.len();
         let descriptor = RelayDescriptor {
             network: cx.config.network.id,
             relay: cx.relay,
             onion_keys: keys.public(),
-            addresses: cx.config.addresses.clone(),
+            addresses: addresses.to_vec(),
             roles: cx.config.roles,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             issued_at: at,
-            receipts: Vec::new(),
+            receipts: shown,
             puzzle: 0,
         };
         let jitter_max = cx.params().republish_jitter;
@@ -165,6 +237,8 @@ impl OwnDescriptor {
         let pause = (cx.params().republish + jitter).saturating_sub(jitter_max);
         Self {
             bytes: descriptor.sign(&cx.config.identity),
+            vouched,
+            receipts: count,
             issued_at: at,
             republish_at: at + pause,
         }
@@ -197,7 +271,7 @@ mod tests {
     fn issued() -> (Bench, Own) {
         let mut bench = Bench::new(0);
         bench.shared.clock.confirm();
-        let own = Own::restore(&mut bench.context(), Vec::new());
+        let own = Own::restore(&mut bench.context(), Vec::new(), &[]);
         bench.shared.out.store.clear();
         (bench, own)
     }
@@ -274,7 +348,7 @@ mod tests {
     fn a_relay_without_addresses_is_not_in_its_view_and_does_not_complain() {
         let mut bench = Bench::new(0);
         bench.shared.config.addresses.clear();
-        let mut own = Own::restore(&mut bench.context(), Vec::new());
+        let mut own = Own::restore(&mut bench.context(), Vec::new(), &[]);
         assert!(bench.shared.book.view().is_empty() && bench.shared.out.news.is_empty());
         bench.shared.config.addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))];
         own.handle_addresses(&mut bench.context()).unwrap();

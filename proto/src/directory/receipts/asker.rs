@@ -1,0 +1,418 @@
+//! Whom a relay asks for receipts, when, and which of those it got it shows (docs/protocol.md
+//! §8.7).
+//!
+//! One request is in flight at a time. Owns no link and no circuit: its driver makes the circuit of
+//! one hop, and reports the [`Outcome`].
+
+use std::collections::{BTreeMap, VecDeque};
+
+use core::net::SocketAddr;
+
+use rand::CryptoRng;
+use rand::seq::IteratorRandom;
+
+use super::{Receipt, ReceiptRefusal};
+use crate::directory::descriptor::VerifiedDescriptor;
+use crate::directory::view::NetView;
+use crate::ids::RelayId;
+use crate::limits::{
+    RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_RETRY_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
+    RECEIPTS_MAX,
+};
+use crate::network::Network;
+use crate::time::{Duration, Instant, WallTime};
+
+/// Refusals that are remembered, so that an issuer that refused is not asked again at once.
+const ATTEMPTS_MAX: usize = 32;
+
+/// A request for a receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ask {
+    /// Whom to ask.
+    pub issuer: RelayId,
+    /// For which of one's own addresses.
+    pub address: SocketAddr,
+}
+
+/// The end of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// A receipt came.
+    Issued(Receipt),
+    /// There is none, for this reason.
+    Refused(ReceiptRefusal),
+    /// The issuer could not be asked, or gave no answer.
+    NoAnswer,
+    /// The receipt that came is for another address, by another issuer, or not signed.
+    Wrong,
+}
+
+/// A request that brought no receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// What was asked.
+    pub ask: Ask,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// When.
+    pub at: Instant,
+}
+
+/// What the machine decides by.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Its network.
+    pub network: &'a Network,
+    /// The relays it believes in.
+    pub view: &'a NetView,
+    /// Its own addresses.
+    pub addresses: &'a [SocketAddr],
+    /// The calendar.
+    pub wall: WallTime,
+}
+
+impl Known<'_> {
+    /// How many receipts each address is to have, if they can be had.
+    fn wanted(&self) -> usize {
+        RECEIPTS_AN_ADDRESS_MAX.min(RECEIPTS_MAX / self.addresses.len().max(1))
+    }
+
+    fn age_of(&self, receipt: &Receipt) -> Duration {
+        self.wall.since(receipt.at)
+    }
+}
+
+/// A relay's receipts, and its requests for more.
+#[derive(Debug)]
+pub struct Asker {
+    own: RelayId,
+    /// Each issuer's last for each address.
+    receipts: BTreeMap<Ask, Receipt>,
+    /// The latest last.
+    attempts: VecDeque<Attempt>,
+    asking: Option<Ask>,
+    /// `None` in a network without receipts.
+    ask_at: Option<Instant>,
+    pause: Duration,
+}
+
+impl Asker {
+    /// A relay that holds these receipts.
+    pub fn new(own: RelayId, receipts: Vec<Receipt>, now: Instant) -> Self {
+        let by_ask = |receipt: Receipt| (ask_of(&receipt), receipt);
+        Self {
+            own,
+            receipts: receipts.into_iter().map(by_ask).collect(),
+            attempts: VecDeque::new(),
+            asking: None,
+            ask_at: Some(now),
+            pause: RECEIPT_ASK_PAUSE,
+        }
+    }
+
+    /// All receipts held, to be stored.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        self.receipts.values()
+    }
+
+    /// Requests that brought none, the latest last.
+    pub fn attempts(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter()
+    }
+
+    /// The receipts of this address that a descriptor issued now shows: of distinct groups, from
+    /// issuers that may vouch, the newest first.
+    pub fn receipts_for(&self, known: Known<'_>, address: SocketAddr) -> Vec<Receipt> {
+        let most = known.wanted();
+        let mut fitting: Vec<&Receipt> = self
+            .receipts
+            .values()
+            .filter(|it| it.address == address)
+            .filter(|it| known.age_of(it) < known.network.params.receipt_life)
+            .collect();
+        fitting.sort_by_key(|it| core::cmp::Reverse(it.at));
+        let mut vouchers = known.view.vouchers(known.network, address, known.wall);
+        fitting.retain(|it| vouchers.count(&it.issuer));
+        fitting.into_iter().take(most).cloned().collect()
+    }
+
+    /// Those of one's own addresses that enough relays vouch for.
+    pub fn vouched(&self, known: Known<'_>) -> Vec<SocketAddr> {
+        let has_enough = |address: &SocketAddr| {
+            self.receipts_for(known, *address).len() >= known.network.params.receipts_min
+        };
+        let addresses = known.addresses.iter().copied();
+        addresses.filter(has_enough).collect()
+    }
+
+    /// Asks for what is missing or old, if it is time.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        known: Known<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Ask> {
+        let is_due = self.ask_at.is_some_and(|at| at <= now);
+        if !is_due || self.asking.is_some() {
+            return None;
+        }
+        if known.network.params.receipts_min == 0 {
+            self.ask_at = None;
+            return None;
+        }
+        let mut addresses = known.addresses.iter();
+        self.asking = addresses.find_map(|&address| self.pick(now, known, address, rng));
+        let is_vouched = self.vouched(known).len() == known.addresses.len();
+        let pause = if is_vouched {
+            RECEIPT_RETRY_PAUSE
+        } else {
+            RECEIPT_ASK_PAUSE
+        };
+        self.ask_at = Some(now + pause);
+        self.asking
+    }
+
+    /// A request is over. Whether its receipt is new, and to be stored.
+    pub fn handle_outcome(&mut self, now: Instant, ask: Ask, outcome: Outcome) -> bool {
+        if self.asking == Some(ask) {
+            self.asking = None;
+        }
+        self.attempts.retain(|attempt| attempt.ask != ask);
+        match outcome {
+            Outcome::Issued(receipt) => {
+                self.pause = RECEIPT_ASK_PAUSE;
+                self.ask_at = Some(now);
+                self.receipts.insert(ask, receipt.clone()) != Some(receipt)
+            }
+            outcome => {
+                let at = now;
+                self.attempts.push_back(Attempt { ask, outcome, at });
+                if self.attempts.len() > ATTEMPTS_MAX {
+                    self.attempts.pop_front();
+                }
+                self.ask_at = Some(now + self.pause);
+                self.pause = (self.pause * 2).min(RECEIPT_ASK_PAUSE_MAX);
+                false
+            }
+        }
+    }
+
+    /// Forgets receipts that are too old for any descriptor, and those of addresses that are no
+    /// longer one's own. Whether there were any.
+    pub fn expire(&mut self, known: Known<'_>) -> bool {
+        let before = self.receipts.len();
+        self.receipts.retain(|ask, receipt| {
+            known.age_of(receipt) < known.network.params.receipt_life
+                && known.addresses.contains(&ask.address)
+        });
+        self.receipts.len() < before
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match self.asking {
+            Some(_) => None,
+            None => self.ask_at,
+        }
+    }
+
+    /// Somebody to ask for a receipt of this address, if it needs one: a relay whose group has not
+    /// vouched for it of late, dialled over the address's own family.
+    fn pick(
+        &self,
+        now: Instant,
+        known: Known<'_>,
+        address: SocketAddr,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Ask> {
+        let mut vouchers = known.view.vouchers(known.network, address, known.wall);
+        let mut young = self.receipts_for(known, address);
+        young.retain(|it| known.age_of(it) < known.network.params.receipt_life / 2);
+        young.retain(|it| vouchers.count(&it.issuer));
+        if young.len() >= known.wanted() {
+            return None;
+        }
+        let is_resting = |issuer: RelayId| {
+            let ask = Ask { issuer, address };
+            let mut attempts = self.attempts.iter();
+            attempts.any(|it| it.ask == ask && now < it.at + RECEIPT_ASK_PAUSE_MAX)
+        };
+        let is_v4 = |of: &SocketAddr| of.ip().to_canonical().is_ipv4();
+        let is_fit = |issuer: &&VerifiedDescriptor| {
+            issuer.relay != self.own
+                && issuer
+                    .addresses
+                    .iter()
+                    .any(|it| is_v4(it) == is_v4(&address))
+                && vouchers.would_count(&issuer.relay)
+                && !is_resting(issuer.relay)
+        };
+        let issuer = known.view.iter().filter(is_fit).choose(rng)?.relay;
+        Some(Ask { issuer, address })
+    }
+}
+
+const fn ask_of(receipt: &Receipt) -> Ask {
+    Ask {
+        issuer: receipt.issuer,
+        address: receipt.address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
+
+    use super::*;
+    use crate::directory::testing::{self, WALL};
+
+    const LIFE_HALF: Duration = Duration::from_secs(84 * 3600);
+
+    /// Relay 1, which knows relays 10 to 10 + `others`, and asks until nobody is left to ask.
+    struct Bench {
+        network: Network,
+        view: NetView,
+        addresses: Vec<SocketAddr>,
+        asker: Asker,
+        now: Instant,
+        wall: WallTime,
+        rng: ChaCha20Rng,
+    }
+
+    impl Bench {
+        fn new(others: u32) -> Self {
+            let mut network = testing::public_network();
+            network.params.receipts_min = 3;
+            let mut view = NetView::new();
+            for number in 10..10 + others {
+                view.insert(testing::relay(number).verified(), WALL);
+            }
+            let relay = testing::relay(1).descriptor;
+            let now = Instant::default();
+            Self {
+                network,
+                view,
+                addresses: relay.addresses,
+                asker: Asker::new(relay.relay, Vec::new(), now),
+                now,
+                wall: WALL,
+                rng: ChaCha20Rng::seed_from_u64(1),
+            }
+        }
+
+        fn known(&self) -> Known<'_> {
+            Known {
+                network: &self.network,
+                view: &self.view,
+                addresses: &self.addresses,
+                wall: self.wall,
+            }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now = self.now + time;
+            self.wall = self.wall + time;
+        }
+
+        fn next(&mut self) -> Option<Ask> {
+            let known = Known {
+                network: &self.network,
+                view: &self.view,
+                addresses: &self.addresses,
+                wall: self.wall,
+            };
+            self.asker.handle_timeout(self.now, known, &mut self.rng)
+        }
+
+        fn receipt(&self, ask: Ask) -> Receipt {
+            let number = (10..100).find(|&it| testing::relay(it).descriptor.relay == ask.issuer);
+            let key = testing::relay(number.unwrap()).key;
+            let relay = testing::relay(1).descriptor.relay;
+            Receipt::sign(&key, &self.network.id, &relay, ask.address, self.wall)
+        }
+
+        /// Asks until nothing is asked at once; everybody issues. How many did.
+        fn collect(&mut self) -> usize {
+            let mut issued = 0;
+            while let Some(ask) = self.next() {
+                let receipt = self.receipt(ask);
+                let outcome = Outcome::Issued(receipt);
+                assert!(self.asker.handle_outcome(self.now, ask, outcome));
+                issued += 1;
+            }
+            issued
+        }
+    }
+
+    #[test] // §8.7(5)
+    fn as_many_relays_are_asked_as_receipts_are_shown() {
+        let mut bench = Bench::new(9);
+        assert!(bench.asker.vouched(bench.known()).is_empty());
+        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
+        assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
+        let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+        assert_eq!(shown.len(), RECEIPTS_AN_ADDRESS_MAX);
+    }
+
+    #[test] // §8.7(5)
+    fn receipts_are_renewed_at_half_their_life() {
+        let mut bench = Bench::new(9);
+        bench.collect();
+        bench.pass(LIFE_HALF - Duration::from_secs(3600));
+        assert_eq!(bench.next(), None);
+        bench.pass(Duration::from_secs(2 * 3600));
+        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
+        bench.pass(LIFE_HALF);
+        let mut asker = core::mem::replace(
+            &mut bench.asker,
+            Asker::new(RelayId([0; 32]), Vec::new(), bench.now),
+        );
+        assert!(asker.expire(bench.known()), "the first ones are over");
+        assert_eq!(asker.receipts().count(), RECEIPTS_AN_ADDRESS_MAX);
+    }
+
+    #[test] // §8.7(5)
+    fn who_refused_rests_and_each_pause_is_longer() {
+        let mut bench = Bench::new(3);
+        let mut asked = Vec::new();
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            let ask = bench.next().unwrap();
+            let outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
+            assert!(!bench.asker.handle_outcome(bench.now, ask, outcome));
+            asked.push(ask.issuer);
+            assert_eq!(bench.next(), None);
+            let due = bench.asker.poll_timeout().unwrap();
+            pauses.push(due.since(bench.now).as_secs());
+            bench.now = due;
+        }
+        asked.sort();
+        asked.dedup();
+        assert_eq!((asked.len(), &pauses[..]), (3, &[2, 4, 8][..]));
+        assert_eq!(bench.next(), None, "all rest");
+        assert_eq!(bench.asker.attempts().count(), 3);
+        bench.pass(RECEIPT_ASK_PAUSE_MAX);
+        assert!(bench.next().is_some());
+    }
+
+    #[test] // §8.7(5)
+    fn an_address_is_asked_for_over_its_own_family() {
+        let mut bench = Bench::new(9);
+        bench.addresses = vec!["[2a00::1]:9000".parse().unwrap()];
+        assert_eq!(bench.next(), None, "nobody has a v6 address");
+        let both = testing::relay(30).with(|it| it.addresses.push("[2a01::1]:1".parse().unwrap()));
+        bench.view.insert(both.verified(), WALL);
+        bench.pass(RECEIPT_ASK_PAUSE);
+        assert_eq!(bench.next().unwrap().issuer, both.descriptor.relay);
+    }
+
+    #[test] // §8.7(5)
+    fn a_network_without_receipts_asks_nobody() {
+        let mut bench = Bench::new(9);
+        bench.network.params.receipts_min = 0;
+        assert_eq!(bench.next(), None);
+        assert_eq!(bench.asker.poll_timeout(), None);
+        assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
+    }
+}

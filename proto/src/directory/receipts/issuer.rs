@@ -1,0 +1,335 @@
+//! For whom a relay dials, to vouch for it (docs/protocol.md §8.7).
+//!
+//! It dials one address: the one from which the asker's link came, at a port that the asker names.
+//! So it can't be made to scan other hosts, or to flood them. Everything is bounded: dials in
+//! flight, and addresses remembered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use core::net::{IpAddr, SocketAddr};
+
+use super::ReceiptRefusal;
+use crate::directory::descriptor::is_dialable;
+use crate::ids::RelayId;
+use crate::limits::{
+    RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE, RECEIPT_RETRY_PAUSE, RECEIPTS_A_DAY_MAX,
+};
+use crate::network::{Cap, Group, Network};
+use crate::time::{Duration, Instant};
+
+/// Names one dial for a receipt; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProbeId(pub u64);
+
+/// A dial for a receipt: whether this relay answers at this address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probe {
+    /// Whom to expect.
+    pub relay: RelayId,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// The dials of one issuer, and whom it has vouched for of late.
+#[derive(Debug, Default)]
+pub struct Issuer {
+    probes: BTreeMap<ProbeId, Probe>,
+    next_probe: u64,
+    taken: Taken,
+    /// Hosts where nobody was found a moment ago, and until when they rest.
+    resting: BTreeMap<IpAddr, Instant>,
+}
+
+/// Addresses that get nothing more for now.
+#[derive(Debug, Default)]
+struct Taken {
+    until: BTreeMap<SocketAddr, Instant>,
+    by_end: BTreeSet<(Instant, SocketAddr)>,
+    /// How many of them are in each group. No count is 0.
+    counts: BTreeMap<Group, u32>,
+}
+
+impl Issuer {
+    /// A relay asks for a receipt of `address`; its link came from `from`. Names the dial to make,
+    /// answered by [`Self::handle_probed`].
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn handle_request(
+        &mut self,
+        now: Instant,
+        network: &Network,
+        relay: RelayId,
+        from: SocketAddr,
+        address: SocketAddr,
+    ) -> Result<ProbeId, ReceiptRefusal> {
+        if address.ip().to_canonical() != from.ip().to_canonical() {
+            return Err(ReceiptRefusal::Elsewhere { from });
+        }
+        if !is_dialable(address, network) {
+            return Err(ReceiptRefusal::Unreachable);
+        }
+        self.taken.expire(network, now);
+        self.resting.retain(|_, until| *until > now);
+        let is_resting = self.resting.contains_key(&address.ip().to_canonical());
+        if is_resting || !self.taken.has_room(network, address) {
+            return Err(ReceiptRefusal::Limit);
+        }
+        let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
+        let is_full = self.probes.len() >= RECEIPT_DIALS_MAX
+            || self.resting.len() >= RECEIPTS_A_DAY_MAX
+            || self.taken.until.len() >= RECEIPTS_A_DAY_MAX;
+        if is_in_flight || is_full {
+            return Err(ReceiptRefusal::Busy);
+        }
+        let id = ProbeId(self.next_probe);
+        self.next_probe += 1;
+        self.probes.insert(id, Probe { relay, address });
+        self.taken.take(network, address, now + RECEIPT_ASK_TIMEOUT);
+        Ok(id)
+    }
+
+    /// This dial.
+    pub fn probe(&self, id: ProbeId) -> Option<Probe> {
+        self.probes.get(&id).copied()
+    }
+
+    /// A dial is over. Names whom to vouch for, if it was there.
+    pub fn handle_probed(
+        &mut self,
+        now: Instant,
+        network: &Network,
+        id: ProbeId,
+        is_there: bool,
+    ) -> Option<Probe> {
+        let probe = self.probes.remove(&id)?;
+        if !is_there {
+            // It takes no place from its neighbours.
+            self.taken.remove(network, probe.address);
+            let ip = probe.address.ip().to_canonical();
+            self.resting.insert(ip, now + RECEIPT_RETRY_PAUSE);
+            return None;
+        }
+        self.taken
+            .take(network, probe.address, now + pause(network));
+        Some(probe)
+    }
+}
+
+impl Taken {
+    /// Whether this address, and each group that it is in, may have one more.
+    fn has_room(&self, network: &Network, address: SocketAddr) -> bool {
+        let is_below = |limit: Cap| {
+            let count = self.counts.get(&limit.group).copied().unwrap_or_default();
+            count < limit.most
+        };
+        let mut limits = network.receipt_limits_of(address).into_iter().flatten();
+        !self.until.contains_key(&address) && limits.all(is_below)
+    }
+
+    fn take(&mut self, network: &Network, address: SocketAddr, until: Instant) {
+        match self.until.insert(address, until) {
+            Some(before) => drop(self.by_end.remove(&(before, address))),
+            None => {
+                for limit in network.receipt_limits_of(address).into_iter().flatten() {
+                    *self.counts.entry(limit.group).or_default() += 1;
+                }
+            }
+        }
+        self.by_end.insert((until, address));
+    }
+
+    fn expire(&mut self, network: &Network, now: Instant) {
+        while let Some(&(until, address)) = self.by_end.first()
+            && until <= now
+        {
+            self.remove(network, address);
+        }
+    }
+
+    fn remove(&mut self, network: &Network, address: SocketAddr) {
+        if let Some(until) = self.until.remove(&address) {
+            self.by_end.remove(&(until, address));
+            for limit in network.receipt_limits_of(address).into_iter().flatten() {
+                if let Some(count) = self.counts.get_mut(&limit.group) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.counts.remove(&limit.group);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long an address that got a receipt gets no other: a day, or less where receipts live so
+/// short that they must be renewed earlier.
+fn pause(network: &Network) -> Duration {
+    RECEIPT_PAUSE.min(network.params.receipt_life / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::testing;
+    use crate::ids::RelayId;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn relay(number: u8) -> RelayId {
+        RelayId([number; 32])
+    }
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// An issuer that has been asked for receipts at fixed times.
+    #[derive(Default)]
+    struct Bench {
+        issuer: Issuer,
+        now: Instant,
+        asked: u8,
+    }
+
+    impl Bench {
+        /// A relay that no other has asked as yet asks from where it is.
+        fn ask(&mut self, at: &str) -> Result<ProbeId, ReceiptRefusal> {
+            self.asked += 1;
+            self.ask_as(relay(self.asked), at, at)
+        }
+
+        fn ask_as(
+            &mut self,
+            relay: RelayId,
+            from: &str,
+            at: &str,
+        ) -> Result<ProbeId, ReceiptRefusal> {
+            let network = testing::public_network();
+            let (from, at) = (address(from), address(at));
+            self.issuer
+                .handle_request(self.now, &network, relay, from, at)
+        }
+
+        fn probed(&mut self, id: ProbeId, is_there: bool) -> Option<Probe> {
+            let network = testing::public_network();
+            self.issuer.handle_probed(self.now, &network, id, is_there)
+        }
+
+        fn issue(&mut self, at: &str) -> Result<(), ReceiptRefusal> {
+            let id = self.ask(at)?;
+            self.probed(id, true).unwrap();
+            Ok(())
+        }
+    }
+
+    #[test] // §8.7(2)
+    fn only_where_the_link_came_from_is_dialled() {
+        let mut bench = Bench::default();
+        let refused = bench.ask_as(relay(1), "20.1.1.1:50000", "20.1.1.2:9000");
+        let from = address("20.1.1.1:50000");
+        assert_eq!(refused, Err(ReceiptRefusal::Elsewhere { from }));
+        let id = bench
+            .ask_as(relay(1), "[::ffff:20.1.1.1]:50000", "20.1.1.1:9000")
+            .unwrap();
+        let probe = bench.issuer.probe(id).unwrap();
+        assert_eq!(probe.address, address("20.1.1.1:9000"));
+        assert_eq!(bench.probed(id, true), Some(probe));
+        assert_eq!(bench.probed(id, true), None, "it is over");
+    }
+
+    #[test] // §8.7(2)
+    fn an_address_that_no_relay_may_have_is_not_dialled() {
+        let mut bench = Bench::default();
+        let private = bench.ask("10.0.0.1:9000");
+        assert_eq!(private, Err(ReceiptRefusal::Unreachable));
+    }
+
+    #[test] // §8.7(3)
+    fn an_address_has_one_receipt_a_day() {
+        let mut bench = Bench::default();
+        bench.issue("20.1.1.1:9000").unwrap();
+        bench.now = bench.now + (DAY - Duration::from_secs(1));
+        assert_eq!(bench.issue("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
+        bench.now = bench.now + Duration::from_secs(1);
+        bench.issue("20.1.1.1:9000").unwrap();
+    }
+
+    #[test] // §8.7(3)
+    fn an_address_where_nobody_was_is_dialled_again_in_a_while() {
+        let mut bench = Bench::default();
+        let id = bench.ask("20.1.1.1:9000").unwrap();
+        assert_eq!(bench.probed(id, false), None);
+        assert_eq!(bench.ask("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
+        bench.now = bench.now + RECEIPT_RETRY_PAUSE;
+        assert!(bench.ask("20.1.1.1:9000").is_ok());
+    }
+
+    #[test] // §8.7(3)
+    fn who_can_not_be_reached_takes_no_place_from_neighbours() {
+        let mut bench = Bench::default();
+        for port in 1..9 {
+            let id = bench.ask(&format!("20.1.1.1:{port}"));
+            if let Ok(id) = id {
+                bench.probed(id, false);
+            }
+            assert_eq!(id.is_ok(), port == 1, "one try a host in a while");
+        }
+        for host in 2..=5 {
+            bench.issue(&format!("20.1.1.{host}:9000")).unwrap();
+        }
+    }
+
+    #[test] // §8.7(3)
+    fn groups_have_a_few_a_day() {
+        let mut bench = Bench::default();
+        for host in 1..=4 {
+            bench.issue(&format!("20.1.1.{host}:9000")).unwrap();
+        }
+        assert_eq!(bench.issue("20.1.1.5:9000"), Err(ReceiptRefusal::Limit));
+        for net in 2..=13 {
+            bench.issue(&format!("20.1.{net}.1:9000")).unwrap();
+        }
+        assert_eq!(bench.issue("20.1.99.1:9000"), Err(ReceiptRefusal::Limit));
+        bench.issue("20.2.1.1:9000").unwrap();
+        bench.issue("[2a00:1:1:1::1]:9000").unwrap();
+        assert_eq!(
+            bench.issue("[2a00:1:1:1::2]:9000"),
+            Err(ReceiptRefusal::Limit)
+        );
+    }
+
+    #[test] // §8.7(3)
+    fn dials_in_flight_are_few_and_one_a_relay() {
+        let mut bench = Bench::default();
+        let first = bench.ask("20.1.1.1:9000").unwrap();
+        let again = bench.ask_as(relay(1), "20.1.1.1:5", "20.1.1.1:9001");
+        assert_eq!(again, Err(ReceiptRefusal::Busy));
+        for net in 2..=RECEIPT_DIALS_MAX {
+            bench.ask(&format!("20.{net}.1.1:9000")).unwrap();
+        }
+        assert_eq!(bench.ask("21.1.1.1:9000"), Err(ReceiptRefusal::Busy));
+        bench.probed(first, false);
+        assert!(bench.ask("21.1.1.1:9000").is_ok());
+    }
+
+    #[test] // §8.7(3)
+    fn addresses_that_are_remembered_are_bounded() {
+        let mut bench = Bench::default();
+        let network = testing::public_network();
+        let mut issued = 0;
+        for number in 0..2 * RECEIPTS_A_DAY_MAX {
+            let [.., net, host] = number.to_be_bytes();
+            let [.., wide, _, _] = number.to_be_bytes();
+            let at = SocketAddr::from(([20 + wide, net, host, 1], 9000));
+            let (relay, now) = (relay(1), bench.now);
+            let asked = bench.issuer.handle_request(now, &network, relay, at, at);
+            if let Ok(id) = asked {
+                bench.probed(id, true).unwrap();
+                issued += 1;
+            }
+        }
+        assert!(issued <= RECEIPTS_A_DAY_MAX);
+        assert!(bench.issuer.taken.until.len() <= RECEIPTS_A_DAY_MAX);
+    }
+}

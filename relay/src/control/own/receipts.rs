@@ -1,0 +1,276 @@
+//! The receipts of this relay's own addresses: asking for them, keeping them, showing them
+//! (docs/protocol.md §8.7).
+//!
+//! [`Asker`] decides whom to ask. Here is the circuit of the request in flight, one at a time.
+
+use umbel_proto::Violation;
+use umbel_proto::cell::{Cell, Command};
+use umbel_proto::directory::receipts::{
+    Ask, Asker, Known, Outcome, ReceiptReply, ReceiptRequest, RequestContext,
+};
+use umbel_proto::directory::{Book, Receipt};
+use umbel_proto::ids::RelayId;
+use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_ASK_TIMEOUT};
+use umbel_proto::message::Service;
+use umbel_proto::time::{Instant, WallTime};
+
+use super::super::ControlConfig;
+use super::super::circuits::Circuits;
+use super::super::context::{Context, Signal};
+use super::super::io::{News, StoreOp};
+use super::super::one_hop::{Errand, HopEvent, OneHop};
+use super::super::timers::Timer;
+
+/// The receipts held, and the request in flight.
+pub(in super::super) struct OwnReceipts {
+    asker: Asker,
+    errand: Option<Request>,
+    next_turn: u64,
+}
+
+/// What it is decided by.
+pub(super) fn known<'a>(config: &'a ControlConfig, book: &'a Book, wall: WallTime) -> Known<'a> {
+    Known {
+        network: &config.network,
+        view: book.view(),
+        addresses: &config.addresses,
+        wall,
+    }
+}
+
+/// A request in flight.
+struct Request {
+    turn: u64,
+    ask: Ask,
+    /// `None` until there is a link to the issuer.
+    hop: Option<OneHop>,
+}
+
+impl OwnReceipts {
+    /// Takes up receipts that were stored; those that are not ours are left out.
+    pub(super) fn restore(cx: &Context<'_>, stored: &[Vec<u8>]) -> Self {
+        let receipts = stored
+            .iter()
+            .filter_map(|bytes| umbel_proto::wire::decode::<Receipt>(bytes).ok())
+            .filter(|receipt| receipt.is_signed(&cx.config.network.id, &cx.relay));
+        Self {
+            asker: Asker::new(cx.relay, receipts.collect(), cx.now),
+            errand: None,
+            next_turn: 0,
+        }
+    }
+
+    /// The machine that decides.
+    pub(super) const fn asker(&self) -> &Asker {
+        &self.asker
+    }
+
+    /// Asks for what is missing, if it is time.
+    pub(in super::super) fn handle_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+    ) {
+        let known = known(cx.config, cx.book, cx.wall);
+        let Some(ask) = self.asker.handle_timeout(cx.now, known, cx.rng) else {
+            return;
+        };
+        let turn = self.next_turn;
+        self.next_turn += 1;
+        self.errand = Some(Request {
+            turn,
+            ask,
+            hop: None,
+        });
+        cx.timers
+            .set(cx.now + RECEIPT_ASK_TIMEOUT, Timer::Receipt(turn));
+        if !self.begin(cx, circuits) {
+            let is_v4 = ask.address.ip().to_canonical().is_ipv4();
+            cx.signal(Signal::DialOver {
+                relay: ask.issuer,
+                is_v4,
+            });
+        }
+    }
+
+    /// A link with this relay is up, dialled by either side.
+    pub(in super::super) fn handle_linked(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        relay: RelayId,
+    ) {
+        let waits = |request: &Request| request.ask.issuer == relay && request.hop.is_none();
+        if self.errand.as_ref().is_some_and(waits) {
+            self.begin(cx, circuits);
+        }
+    }
+
+    /// This relay can't be dialled.
+    pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let waits = |request: &Request| request.ask.issuer == relay && request.hop.is_none();
+        if self.errand.as_ref().is_some_and(waits) {
+            self.end(cx, Outcome::NoAnswer);
+        }
+    }
+
+    /// Takes a cell of the request's circuit.
+    pub(in super::super) fn handle_cell(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        turn: u64,
+        command: Command,
+        cell: Cell,
+    ) {
+        let Some(hop) = self.hop(turn) else { return };
+        let (link, circ) = hop.end();
+        let handled = hop.handle_cell(cx, command, cell);
+        if let Err(violation) = handled.and_then(|()| self.take_events(cx, circuits, turn)) {
+            self.end(cx, Outcome::NoAnswer);
+            circuits.handle_violation(cx, link, circ, violation);
+        }
+    }
+
+    /// The request's circuit is gone.
+    pub(in super::super) fn handle_circuit_gone(&mut self, cx: &mut Context<'_>, turn: u64) {
+        if self.hop(turn).is_some() {
+            self.end(cx, Outcome::NoAnswer);
+        }
+    }
+
+    /// The request should be over by now.
+    pub(in super::super) fn handle_ask_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        turn: u64,
+    ) {
+        if self.errand.as_ref().is_some_and(|it| it.turn == turn) {
+            self.finish(cx, circuits, Outcome::NoAnswer);
+        }
+    }
+
+    /// Forgets receipts that are of no more use.
+    pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
+        if self.asker.expire(known(cx.config, cx.book, cx.wall)) {
+            self.store(cx);
+        }
+    }
+
+    pub(in super::super) fn handle_stop(&mut self) {
+        self.errand = None;
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(in super::super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.asker.poll_timeout()
+    }
+
+    /// Begins the circuit of the request, if there is a link for it.
+    fn begin(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) -> bool {
+        let Some(request) = &mut self.errand else {
+            return false;
+        };
+        let is_v4 = request.ask.address.ip().to_canonical().is_ipv4();
+        let issuer = request.ask.issuer;
+        let Some(link) = cx.links.toward_over(&issuer, is_v4) else {
+            return false;
+        };
+        request.hop = OneHop::begin(cx, circuits, Errand::Receipt(request.turn), issuer, link);
+        request.hop.is_some()
+    }
+
+    fn take_events(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        turn: u64,
+    ) -> Result<(), Violation> {
+        while let Some(hop) = self.hop(turn) {
+            match hop.poll()? {
+                None => break,
+                Some(HopEvent::Ready) => {
+                    if self.ask(cx).is_none() {
+                        self.finish(cx, circuits, Outcome::NoAnswer);
+                    }
+                }
+                Some(HopEvent::Answered(frame)) => {
+                    let reply = ReceiptReply::decode(&frame)?;
+                    let outcome = self.judge(cx, reply);
+                    self.finish(cx, circuits, outcome);
+                }
+                Some(HopEvent::Failed) => self.finish(cx, circuits, Outcome::NoAnswer),
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, cx: &mut Context<'_>) -> Option<()> {
+        let Request { ask, hop, .. } = self.errand.as_mut()?;
+        let hop = hop.as_mut()?;
+        let context = RequestContext {
+            network: &cx.config.network.id,
+            issuer: &ask.issuer,
+            binding: hop.binding()?,
+        };
+        let request = ReceiptRequest::sign(&cx.config.identity, &context, ask.address);
+        hop.ask(cx, Service::Receipts, request.encode())
+    }
+
+    fn judge(&self, cx: &Context<'_>, reply: ReceiptReply) -> Outcome {
+        let Some(Request { ask, .. }) = self.errand else {
+            return Outcome::NoAnswer;
+        };
+        match reply {
+            ReceiptReply::Refused(refusal) => Outcome::Refused(refusal),
+            ReceiptReply::Issued(receipt) => {
+                let is_right = (receipt.issuer, receipt.address) == (ask.issuer, ask.address)
+                    && receipt.at <= cx.wall + CLOCK_SKEW_MAX
+                    && cx.wall.since(receipt.at) <= CLOCK_SKEW_MAX * 2
+                    && receipt.is_signed(&cx.config.network.id, &cx.relay);
+                if is_right {
+                    Outcome::Issued(receipt)
+                } else {
+                    Outcome::Wrong
+                }
+            }
+        }
+    }
+
+    fn hop(&mut self, turn: u64) -> Option<&mut OneHop> {
+        let request = self.errand.as_mut().filter(|it| it.turn == turn)?;
+        request.hop.as_mut()
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, outcome: Outcome) {
+        let hop = self.errand.as_mut().and_then(|request| request.hop.take());
+        self.end(cx, outcome);
+        if let Some(hop) = hop {
+            hop.finish(cx, circuits);
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, outcome: Outcome) {
+        let Some(Request { ask, .. }) = self.errand.take() else {
+            return;
+        };
+        if let Outcome::Refused(refusal) = &outcome {
+            cx.tell(News::ReceiptRefused {
+                address: ask.address,
+                issuer: ask.issuer,
+                refusal: *refusal,
+            });
+        }
+        if self.asker.handle_outcome(cx.now, ask, outcome) {
+            self.store(cx);
+            cx.signal(Signal::Vouched);
+        }
+    }
+
+    fn store(&self, cx: &mut Context<'_>) {
+        let receipts = self.asker.receipts();
+        let encoded = receipts.map(umbel_proto::wire::encode);
+        cx.store(StoreOp::PutReceipts(encoded.collect()));
+    }
+}

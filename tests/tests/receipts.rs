@@ -1,0 +1,145 @@
+//! Networks among strangers: relays are believed once others have reached them (docs/protocol.md
+//! §8.7), with the parameters that people have.
+
+use std::net::SocketAddr;
+
+use umbel_proto::directory::receipts::ReceiptRefusal;
+use umbel_proto::network::{Network, Params};
+use umbel_proto::time::Duration;
+use umbel_relay::control::Control;
+use umbel_relay::control::io::News;
+use umbel_tests::scenario::{self, ALICE, BOB};
+use umbel_tests::shells::relay::SimRelay;
+use umbel_tests::{RelayName, World};
+
+/// The default parameters, but for addresses on one machine.
+fn strangers() -> Network {
+    Network {
+        params: Params {
+            danger_allow_private_addresses: true,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    }
+}
+
+/// Three founders and as many relays as make twelve, each of which was told of one other, until all
+/// know each other. Most do within a minute; who has missed a founder's news learns of it at the
+/// next reconciliation (§8.3(9)).
+fn twelve(seed: u64) -> World {
+    let mut world = World::with_overlay(seed, strangers()).founders(3).relays(9);
+    let all_know_all =
+        |world: &World| (0..12).all(|number| known_by(world, RelayName(number)) == 12);
+    world.expect_within(Duration::from_secs(1500), all_know_all);
+    world
+}
+
+fn relay(world: &World, RelayName(number): RelayName) -> &SimRelay {
+    &world.all_relays()[number]
+}
+
+/// How many relays believe in this one.
+fn known_by(world: &World, name: RelayName) -> usize {
+    let id = relay(world, name).id;
+    let relays = world.all_relays().iter();
+    let knows = relays.filter_map(|relay| relay.control()?.view().get(&id));
+    knows.count()
+}
+
+/// How many relays this one may draw.
+fn selectable(world: &World, name: RelayName) -> usize {
+    let view = relay(world, name).control().map(Control::view);
+    let selectable = view.map(|view| view.selectable(world.overlay(), world.wall()));
+    selectable.into_iter().flatten().count()
+}
+
+#[test] // §8.7
+fn three_founders_start_a_network_with_default_parameters() {
+    let world = twelve(1);
+    for number in 0..12 {
+        let name = RelayName(number);
+        assert_eq!(selectable(&world, name), 12, "relay {number}");
+    }
+}
+
+#[test] // §8.7
+fn a_newcomer_is_known_to_all_within_a_minute() {
+    let mut world = twelve(2);
+    world.run_for(Duration::from_secs(2 * 3600));
+    let newcomer = world.add_relay();
+    world.run_for(Duration::from_secs(60));
+    assert_eq!(known_by(&world, newcomer), 13);
+    let news = &relay(&world, newcomer).news;
+    let is_reached =
+        |news: &News| matches!(news, News::Reachable { receipts, .. } if *receipts >= 3);
+    assert!(news.iter().any(is_reached));
+}
+
+#[test] // §8.7(4)
+fn a_relay_that_cannot_be_reached_is_in_nobodys_view_and_is_told_why() {
+    let mut world = twelve(3);
+    let closed = world.add_relay_as(|relay| relay.is_open = false);
+    world.run_for(Duration::from_secs(1800));
+    assert_eq!(known_by(&world, closed), 0);
+    let is_why = |news: &News| {
+        let refusal = ReceiptRefusal::Unreachable;
+        matches!(news, News::ReceiptRefused { refusal: why, .. } if *why == refusal)
+    };
+    assert!(relay(&world, closed).news.iter().any(is_why));
+}
+
+#[test] // §8.7(2)
+fn a_relay_that_advertises_anothers_address_is_in_nobodys_view() {
+    let mut world = twelve(4);
+    let others = relay(&world, RelayName(5)).address;
+    let liar = world.add_relay_as(|relay| relay.advertised = Some(vec![others]));
+    world.run_for(Duration::from_secs(1800));
+    assert_eq!(known_by(&world, liar), 0);
+    let from = SocketAddr::new(relay(&world, liar).address.ip(), 50_000);
+    let is_why = |news: &News| {
+        let refusal = ReceiptRefusal::Elsewhere { from };
+        matches!(news, News::ReceiptRefused { refusal: why, .. } if *why == refusal)
+    };
+    assert!(relay(&world, liar).news.iter().any(is_why));
+}
+
+#[test] // §8.7(6)
+fn receipts_outlive_a_crash_of_all_relays() {
+    let mut world = twelve(5);
+    let seen = |world: &World, number| {
+        let control = relay(world, RelayName(number)).control().unwrap();
+        let known = control.view().iter();
+        let ages = known.map(|it| (it.relay, control.view().first_seen(&it.relay)));
+        ages.collect::<Vec<_>>()
+    };
+    let before = seen(&world, 7);
+    for number in 0..12 {
+        world.crash_relay(RelayName(number));
+    }
+    for number in 0..12 {
+        world.restart_relay(RelayName(number));
+    }
+    world.run_for(Duration::from_secs(10));
+    for number in 0..12 {
+        let known = known_by(&world, RelayName(number));
+        assert_eq!(known, 12, "relay {number}");
+    }
+    let own = relay(&world, RelayName(7)).id;
+    let others = |ages: Vec<_>| {
+        ages.into_iter()
+            .filter(|(id, _)| *id != own)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(others(seen(&world, 7)), others(before));
+}
+
+#[test] // §8.7
+fn messages_flow_between_strangers() {
+    let mut world = twelve(6).clients(2);
+    let address = world.create_inbox(BOB, "help");
+    scenario::listen(&mut world, false);
+    let sent = world.send(ALICE, &address, b"hello, stranger".to_vec());
+    world.expect_within(Duration::from_secs(600), |world| {
+        scenario::has_come(world, sent)
+    });
+}
