@@ -28,7 +28,7 @@ use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, ControlPlane, Inputs};
 use crate::net::{Shared, selfcheck};
 use crate::shell::Clock;
-use crate::shell::files::write_whole;
+use crate::shell::files::{sweep, write_whole};
 use crate::store::Store;
 use crate::store::keys::{self, KeyError};
 
@@ -161,6 +161,7 @@ impl Relay {
     /// Something that the relay needs is missing, taken or broken.
     pub async fn start(config: Config, network: Network) -> Result<Self, StartError> {
         let lock = lock(&config.data_dir)?;
+        sweep(&config.data_dir);
         let identity = keys::load(&config.data_dir).map_err(StartError::Identity)?;
         let (listener, listen) = bind(config.listen)?;
         let addresses = Addresses::find(&config.advertise, listen, &network).await;

@@ -40,7 +40,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
     let folder = folder_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let prefix = format!(".{name}.umbel-");
-    remove_left_behind(folder, &prefix);
+    remove_left_behind(folder, |name| name.starts_with(&prefix));
     let open = |path: &Path| {
         let mut options = File::options();
         owner_only(options.write(true).create_new(true));
@@ -60,14 +60,21 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
     File::open(folder)?.sync_all()
 }
 
-/// Removes files with this prefix that no writer is at work on. Failures leave them: the next write
+/// Removes what killed writers have left in this folder, whatever file it was to become.
+pub fn sweep(folder: &Path) {
+    remove_left_behind(folder, |name| {
+        name.starts_with('.') && name.contains(".umbel-")
+    });
+}
+
+/// Removes files with such names that no writer is at work on. Failures leave them: the next write
 /// tries again.
-fn remove_left_behind(folder: &Path, prefix: &str) {
+fn remove_left_behind(folder: &Path, is_temporary: impl Fn(&str) -> bool) {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return;
     };
     for entry in entries.filter_map(Result::ok) {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix);
+        let is_ours = is_temporary(&entry.file_name().to_string_lossy());
         let modified = entry.metadata().and_then(|about| about.modified());
         let age = modified.ok().and_then(|at| at.elapsed().ok());
         if is_ours && age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
@@ -123,5 +130,7 @@ mod tests {
         write_whole(&folder.path().join("key"), b"one", false).unwrap();
         let left = [".key.umbel-new", ".other.umbel-old", "key"];
         assert_eq!(names(folder.path()), left);
+        sweep(folder.path());
+        assert_eq!(names(folder.path()), [".key.umbel-new", "key"]);
     }
 }

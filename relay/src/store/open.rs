@@ -148,6 +148,7 @@ fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
 fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], StoreError> {
     let version = u32::try_from(found.version).ok();
     let version = version.filter(|&version| match found.application {
+        // Version 0: it was marked, and its maker killed before it had tables.
         APPLICATION_ID => version > 0 || found.tables == 0,
         0 => version == 0 && found.tables == 0,
         _ => false,
