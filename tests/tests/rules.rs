@@ -105,10 +105,12 @@ fn citations(path: &Path, text: &str) -> Vec<Citation> {
     text.match_indices('§')
         .filter(|(at, _)| !is_of_another_document(&text[..*at]))
         .map(|(at, sign)| {
-            let place = match at < code_ends {
-                true => Place::Code,
-                false if is_at_test(text, at) => Place::Test,
-                false => Place::Elsewhere,
+            let place = if at < code_ends {
+                Place::Code
+            } else if is_at_test(text, at) {
+                Place::Test
+            } else {
+                Place::Elsewhere
             };
             Citation {
                 line: text[..at].matches('\n').count() + 1,
