@@ -1,0 +1,83 @@
+//! Real processes in networks among strangers: relays are believed once others have reached them, by
+//! the default parameters. In a file of its own, so that its many processes run beside no others.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::cast_possible_truncation,
+    dead_code,
+    reason = "a test that fails panics, on real processes; not all of a fleet is needed here"
+)]
+
+mod fleet;
+
+use std::time::{Duration, Instant};
+
+use fleet::{Fleet, Profile, Relay, Shift};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(170);
+const PARAMS: &str = "danger_allow_private_addresses = true\n";
+
+/// Waits until somebody who asks is told of so many relays; the profiles that ask have this name.
+fn settle_to(fleet: &Fleet, relays: usize, name: &str) {
+    let gives_up_at = Instant::now() + PATIENCE;
+    for attempt in 0.. {
+        let probe = fleet.profile(&format!("{name}{attempt}"));
+        let status = probe.ok(&["status"]);
+        if status.first().and_then(|status| status["relays"].as_u64()) == Some(relays as u64) {
+            return;
+        }
+        assert!(
+            Instant::now() < gives_up_at,
+            "every relay is known to all: {status:?}"
+        );
+    }
+}
+
+fn send(from: &Profile, address: &str, body: &[u8]) {
+    let sent = from.send_with(address, body, &[]);
+    assert_eq!(
+        sent.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&sent.stderr)
+    );
+}
+
+#[test] // §8.7
+fn strangers_make_a_network_that_outlives_a_crash_of_all() {
+    let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
+    fleet.name_founders();
+    for _ in 3..12 {
+        fleet.add_relay(&[]);
+    }
+    settle_to(&fleet, 12, "probe");
+    let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
+    let address = bob.create_inbox("help");
+    send(&alice, &address, b"hello, stranger");
+    assert_eq!(bob.receive(1, PATIENCE), [b"hello, stranger".to_vec()]);
+    fleet.relays.iter_mut().for_each(Relay::kill);
+    fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
+    send(&alice, &address, b"still here");
+    assert_eq!(bob.receive(1, PATIENCE), [b"still here".to_vec()]);
+}
+
+#[test] // §8.7(2)
+fn a_relay_that_advertises_anothers_address_is_told_so_and_believed_by_nobody() {
+    let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
+    fleet.name_founders();
+    fleet.add_relay(&[]);
+    settle_to(&fleet, 4, "before");
+    let others = fleet.relays[3].peer.clone();
+    let (_, others) = others.split_once('@').expect("a peer");
+    fleet.add_relay(&["--advertise", others]);
+    let gives_up_at = Instant::now() + PATIENCE;
+    while !fleet.relays[4].log().contains("elsewhere: ") {
+        assert!(Instant::now() < gives_up_at, "{}", fleet.relays[4].log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    settle_to(&fleet, 4, "after");
+}
