@@ -147,11 +147,15 @@ impl Book {
         wall: WallTime,
         unverified: Unverified,
     ) -> Result<Learned, NotLearned> {
+        if let Some(learned) = self.known(&unverified) {
+            return Ok(learned);
+        }
         if !self.view.may_admit(unverified.claims(), network, wall) {
             return Err(NotLearned::Unvouched);
         }
-        let learned = self.learn_shown(network, wall, unverified);
-        learned.map_err(NotLearned::Fault)
+        let descriptor = unverified.verify(network, wall);
+        let descriptor = descriptor.map_err(NotLearned::Fault)?;
+        Ok(self.take(descriptor, wall))
     }
 
     /// Takes the descriptor that a linked relay showed of itself, if it is good, news and vouched
@@ -165,24 +169,32 @@ impl Book {
         wall: WallTime,
         unverified: Unverified,
     ) -> Result<Learned, DescriptorFault> {
-        // Most of what is passed on is known: that is seen before signatures are checked.
-        if let Some(known) = self
-            .view
-            .get(&unverified.relay())
-            .filter(|known| known.bytes() == unverified.bytes())
-        {
-            return Ok(Learned {
-                descriptor: known.clone(),
-                inserted: Inserted::Stale,
-            });
+        if let Some(learned) = self.known(&unverified) {
+            return Ok(learned);
         }
         let descriptor = unverified.verify(network, wall)?;
-        let is_admitted = self.view.may_admit(&descriptor, network, wall);
-        let inserted = if is_admitted {
-            self.insert(&descriptor, wall)
-        } else {
-            Inserted::Unvouched
-        };
+        if self.view.may_admit(&descriptor, network, wall) {
+            return Ok(self.take(descriptor, wall));
+        }
+        Ok(Learned {
+            descriptor,
+            inserted: Inserted::Unvouched,
+        })
+    }
+
+    /// Most of what is passed on is in the view, byte for byte: that is seen before anything else.
+    fn known(&self, unverified: &Unverified) -> Option<Learned> {
+        let known = self.view.get(&unverified.relay());
+        let known = known.filter(|known| known.bytes() == unverified.bytes())?;
+        Some(Learned {
+            descriptor: known.clone(),
+            inserted: Inserted::Stale,
+        })
+    }
+
+    /// Takes a descriptor that may be taken, and stores what is news.
+    fn take(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Learned {
+        let inserted = self.insert(&descriptor, wall);
         let learned = Learned {
             descriptor,
             inserted,
@@ -190,7 +202,7 @@ impl Book {
         if learned.is_news() {
             self.put(learned.descriptor.relay);
         }
-        Ok(learned)
+        learned
     }
 
     fn insert(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {

@@ -15,7 +15,6 @@ use super::receipts::Receipt;
 use crate::crypto::dh::{DhPublic, DhSecret};
 use crate::crypto::kdf::sha256;
 use crate::crypto::sign::{PublicKey, Signature, SigningKey};
-
 use crate::handshake::{HopTarget, OnionKey};
 use crate::ids::{DescriptorHash, NetworkId, RelayId};
 use crate::limits::{
