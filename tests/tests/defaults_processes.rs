@@ -14,7 +14,7 @@
 
 mod fleet;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fleet::{Fleet, Profile, Relay, Shift};
 
@@ -23,23 +23,6 @@ const PARAMS: &str =
 const RELAYS: usize = 10;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(170);
-
-/// The time in which a newcomer learns of all relays from its seeds: each relay passes news on
-/// within seconds (§8.3(10)). Each was the seed of the next, so news may have many relays to pass.
-fn settle(fleet: &Fleet) {
-    let gives_up_at = Instant::now() + PATIENCE;
-    for attempt in 0.. {
-        let probe = fleet.profile(&format!("probe{attempt}"));
-        let status = probe.ok(&["status"]);
-        if status.first().and_then(|status| status["relays"].as_u64()) == Some(RELAYS as u64) {
-            return;
-        }
-        assert!(
-            Instant::now() < gives_up_at,
-            "every relay is known to all: {status:?}"
-        );
-    }
-}
 
 fn send(from: &Profile, address: &str, body: &[u8]) {
     let sent = from.send_with(address, body, &[]);
@@ -54,7 +37,7 @@ fn send(from: &Profile, address: &str, body: &[u8]) {
 #[test] // §10.2(6a), §10.5(2)
 fn messages_are_held_and_read_by_default() {
     let fleet = Fleet::of_network(RELAYS, PARAMS, Shift::default());
-    settle(&fleet);
+    fleet.settle(RELAYS, "probe", PATIENCE);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     send(&alice, &address, b"while nobody reads");
@@ -86,7 +69,7 @@ fn an_owner_who_was_away_for_three_days_receives() {
         return;
     }
     let mut fleet = Fleet::of_network(RELAYS, PARAMS, Shift("-3d"));
-    settle(&fleet);
+    fleet.settle(RELAYS, "probe", PATIENCE);
     let (alice, mut bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     send(&alice, &address, b"waits for you");

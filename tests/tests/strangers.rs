@@ -21,22 +21,6 @@ use fleet::{Fleet, Profile, Relay, Shift};
 const PATIENCE: Duration = Duration::from_secs(170);
 const PARAMS: &str = "danger_allow_private_addresses = true\n";
 
-/// Waits until somebody who asks is told of so many relays; the profiles that ask have this name.
-fn settle_to(fleet: &Fleet, relays: usize, name: &str) {
-    let gives_up_at = Instant::now() + PATIENCE;
-    for attempt in 0.. {
-        let probe = fleet.profile(&format!("{name}{attempt}"));
-        let status = probe.ok(&["status"]);
-        if status.first().and_then(|status| status["relays"].as_u64()) == Some(relays as u64) {
-            return;
-        }
-        assert!(
-            Instant::now() < gives_up_at,
-            "every relay is known to all: {status:?}"
-        );
-    }
-}
-
 fn send(from: &Profile, address: &str, body: &[u8]) {
     let sent = from.send_with(address, body, &[]);
     assert_eq!(
@@ -54,7 +38,7 @@ fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     for _ in 3..12 {
         fleet.add_relay(&[]);
     }
-    settle_to(&fleet, 12, "probe");
+    fleet.settle(12, "probe", PATIENCE);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
     send(&alice, &address, b"hello, stranger");
@@ -70,7 +54,7 @@ fn a_relay_that_advertises_anothers_address_is_told_so_and_believed_by_nobody() 
     let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
     fleet.name_founders();
     fleet.add_relay(&[]);
-    settle_to(&fleet, 4, "before");
+    fleet.settle(4, "before", PATIENCE);
     let others = fleet.relays[3].peer.clone();
     let (_, others) = others.split_once('@').expect("a peer");
     fleet.add_relay(&["--advertise", others]);
@@ -79,5 +63,5 @@ fn a_relay_that_advertises_anothers_address_is_told_so_and_believed_by_nobody() 
         assert!(Instant::now() < gives_up_at, "{}", fleet.relays[4].log());
         std::thread::sleep(Duration::from_millis(50));
     }
-    settle_to(&fleet, 4, "after");
+    fleet.settle(4, "after", PATIENCE);
 }

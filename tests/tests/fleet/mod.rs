@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use binaries::binaries;
 use serde_json::Value;
@@ -248,6 +248,25 @@ impl Fleet {
             assert_eq!(relay.stop(), Some(0));
             std::fs::write(relay.dir.join("network.toml"), &text).expect("its copy");
             relay.start(&[]);
+        }
+    }
+
+    /// Waits until somebody who asks is told of so many relays; the profiles that ask have this name.
+    /// A newcomer learns of all relays from its seeds: each relay passes news on within seconds
+    /// (§8.3(10)). Each was the seed of the next, so news may have many relays to pass.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn settle(&self, relays: usize, name: &str, patience: Duration) {
+        let gives_up_at = Instant::now() + patience;
+        for attempt in 0.. {
+            let probe = self.profile(&format!("{name}{attempt}"));
+            let status = probe.ok(&["status"]);
+            if status.first().and_then(|status| status["relays"].as_u64()) == Some(relays as u64) {
+                return;
+            }
+            assert!(
+                Instant::now() < gives_up_at,
+                "every relay is known to all: {status:?}"
+            );
         }
     }
 
