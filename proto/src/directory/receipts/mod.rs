@@ -103,7 +103,7 @@ pub struct ReceiptRequest {
     pub signature: Signature,
 }
 
-/// What a request for a receipt is signed for.
+/// Where a request for a receipt counts: its signature covers all of this.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestContext<'a> {
     /// The network.
