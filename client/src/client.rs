@@ -407,6 +407,16 @@ impl Client {
         self.ask(|done| Request::Status { done }).await
     }
 
+    /// The last notice of each of the last 10,000 messages that left the outbox, oldest first:
+    /// `Held`, `Expired`, `Cancelled` or `Failed`. For a caller who missed notices; as far as the
+    /// process that has the profile's network knows.
+    ///
+    /// # Errors
+    /// The client was closed.
+    pub async fn left(&self) -> Result<Vec<Notice>, ClientClosed> {
+        self.ask(|done| Request::Left { done }).await
+    }
+
     /// Messages that are kept, oldest first: of one inbox or of all, those that came after place
     /// `after` (0: all), a page at a time. The page after the last is empty.
     ///

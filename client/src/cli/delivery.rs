@@ -17,7 +17,7 @@ use super::session::Session;
 use super::view::ViewWait;
 use progress::Missing;
 pub(super) use progress::{Fate, Obstacle, Progress};
-use words::{ASK_FIRST, exit, expired_failure, hint, text};
+use words::{ASK_FIRST, LEFT_HINT, exit, expired_failure, hint, text};
 pub(super) use words::{Count, expired_text, why};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a
@@ -284,14 +284,17 @@ impl Delivery {
         }
     }
 
-    /// After missed notices. A message that has left the outbox has enough holders, unless it
-    /// expired or can't be sent.
+    /// After missed notices.
     async fn compare(&mut self, client: &Client) -> Result<(), Failure> {
-        self.take_outbox(client.status().await?.outbox, Clock::wall());
+        // In this order: a message that leaves in between is in both.
+        let outbox = client.status().await?.outbox;
+        self.take_outbox(outbox, &client.left().await?, Clock::wall());
         Ok(())
     }
 
-    fn take_outbox(&mut self, outbox: Vec<OutboxEntry>, wall: WallTime) {
+    /// What is in the outbox, and the last notices of messages that left it. Of a message in neither
+    /// the process that knew its fate has ended.
+    fn take_outbox(&mut self, outbox: Vec<OutboxEntry>, left: &[Notice], wall: WallTime) {
         let outbox: BTreeMap<MessageId, OutboxEntry> =
             outbox.into_iter().map(|entry| (entry.id, entry)).collect();
         for (id, progress) in &mut self.messages {
@@ -301,18 +304,15 @@ impl Delivery {
                 continue;
             }
             let is_over = progress.expires_at.is_some_and(|at| at <= wall);
-            match progress.fate {
-                Some(
-                    Fate::Failed(_)
-                    | Fate::Cancelled
-                    | Fate::Expired { .. }
-                    | Fate::Kept(Missing::Expired { .. }),
-                ) => {}
-                // The notice that says whether it may be out was missed.
-                _ if is_over => progress.settle(Missing::Expired { may_be_out: true }),
-                _ => progress.fate = Some(Fate::Held),
+            if !progress.is_out() {
+                progress.settle(if is_over {
+                    Missing::Expired { may_be_out: true }
+                } else {
+                    Missing::Left
+                });
             }
         }
+        left.iter().for_each(|notice| self.take(notice));
     }
 
     /// A little longer, for the copies beyond those that are needed: as long as a message is held,
@@ -365,6 +365,13 @@ impl Delivery {
         if let Some(may_be_out) = expired.max() {
             return Err(expired_failure(may_be_out));
         }
+        if fates().any(|fate| fate == Fate::Left) {
+            return Err(Failure::new(
+                Exit::InDoubt,
+                "the message has left the outbox, and the umbel command that knew why has ended",
+                LEFT_HINT,
+            ));
+        }
         if fates().any(|fate| fate == Fate::Cancelled) {
             let hint = "another umbel command did that: `umbel outbox list` shows what is left";
             return Err(Failure::failed("the message was taken back", hint));
@@ -399,6 +406,11 @@ impl Delivery {
                     format!("its reader gets it from there; {ASK_FIRST}"),
                 ))
             }
+            Some(progress) if progress.fate() == Fate::Kept(Missing::Left) => Err(Failure::new(
+                Exit::InDoubt,
+                format!("the message is {}", progress.text()),
+                LEFT_HINT,
+            )),
             Some(progress) => Err(Failure::new(
                 Exit::Deferred,
                 format!(

@@ -391,6 +391,12 @@ impl Core {
         }
     }
 
+    /// The last notice of each of the last messages that left the outbox, oldest first: `Held`,
+    /// `Expired`, `Cancelled` or `Failed`.
+    pub fn left(&self) -> Vec<Notice> {
+        self.outbox.left().cloned().collect()
+    }
+
     /// Whether this message is in the outbox.
     pub fn is_outgoing(&self, id: MessageId) -> bool {
         self.outbox.contains(id)

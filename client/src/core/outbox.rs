@@ -17,7 +17,7 @@ mod saving;
 mod tests;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use umbel_proto::ids::{MessageId, QueueId};
@@ -49,6 +49,8 @@ const ACTIVE_FOR_MORE_MAX: usize = ACTIVE_MAX / 2;
 const MESSAGES_MAX: usize = 10_000;
 /// Most bytes of messages in the outbox, by the length of their bodies; more are refused.
 const BYTES_MAX: usize = 256 << 20;
+/// Messages that have left, of which the last notice is kept: as many as can leave together.
+const LEFT_MAX: usize = MESSAGES_MAX;
 /// Messages that are begun in one moment follow one another after a random wait, at most with this
 /// mean.
 const STAGGER_MEAN_MAX: Duration = Duration::from_millis(300);
@@ -65,6 +67,9 @@ pub(super) struct Outbox {
     unsaved: BTreeSet<Due>,
     tickets: BTreeMap<StoreTicket, MessageId>,
     ends: Ends,
+    /// What was said last of each of the last messages that left, oldest first: a user who missed
+    /// notices asks for it.
+    left: VecDeque<Notice>,
     bytes: usize,
     last_seq: u64,
     /// When the message that was restored last is to begin.
@@ -156,19 +161,13 @@ impl Outbox {
         life: Option<Duration>,
     ) {
         if body.len() > MESSAGE_LEN_MAX {
-            return cx.notify(Notice::Failed {
-                id,
-                reason: SendFault::TooLong,
-            });
+            return self.fail(cx, id, SendFault::TooLong);
         }
         if self.entries.contains_key(&id) {
             return;
         }
         if !has_room(self.entries.len(), self.bytes, body.len()) {
-            return cx.notify(Notice::Failed {
-                id,
-                reason: SendFault::OutboxFull,
-            });
+            return self.fail(cx, id, SendFault::OutboxFull);
         }
         let life = life.unwrap_or(cx.network.params.record_life);
         self.insert(
@@ -187,11 +186,33 @@ impl Outbox {
         };
         requests.withdraw_deposits(id);
         let (holders, may_be_out) = (entry.delivery.held_count(), entry.delivery.may_be_out());
-        cx.notify(Notice::Cancelled(Cancelled {
+        let cancelled = Cancelled {
             id,
             holders,
             may_be_out,
-        }));
+        };
+        self.tell_left(cx, Notice::Cancelled(cancelled));
+    }
+
+    fn fail(&mut self, cx: &mut Context<'_>, id: MessageId, reason: SendFault) {
+        self.tell_left(cx, Notice::Failed { id, reason });
+    }
+
+    /// The last notice of each of the last messages that left, oldest first.
+    pub(super) fn left(&self) -> impl Iterator<Item = &Notice> {
+        self.left.iter()
+    }
+
+    fn tell_left(&mut self, cx: &mut Context<'_>, notice: Notice) {
+        self.note_left(notice.clone());
+        cx.notify(notice);
+    }
+
+    fn note_left(&mut self, notice: Notice) {
+        if self.left.len() >= LEFT_MAX {
+            self.left.pop_front();
+        }
+        self.left.push_back(notice);
     }
 
     pub(super) fn contains(&self, id: MessageId) -> bool {
@@ -540,10 +561,19 @@ impl Outbox {
 
     /// It leaves the outbox; those who wait for it have heard of its holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        if let Some(mut entry) = self.remove(cx, id)
-            && entry.told_holders != Some(entry.holders(cx))
-        {
-            entry.tell_held(cx, id);
+        let Some(entry) = self.remove(cx, id) else {
+            return;
+        };
+        let (holders, wanted) = entry.holders(cx);
+        let held = Notice::Held {
+            id,
+            holders,
+            wanted,
+        };
+        if entry.told_holders == Some((holders, wanted)) {
+            self.note_left(held);
+        } else {
+            self.tell_left(cx, held);
         }
     }
 

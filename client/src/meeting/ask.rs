@@ -7,12 +7,12 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::wire;
 
 use crate::client::{CancelError, CreateInboxError, ListenError};
-use crate::core::io::{Cancelled, Status};
+use crate::core::io::{Cancelled, Notice, Status};
 
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(super) enum Ask {
     InboxAddress { name: String },
     /// See [`crate::Client::status`].
     Status,
+    /// See [`crate::Client::left`].
+    Left,
 }
 
 /// A host's answer; one for each ask.
@@ -50,6 +52,8 @@ pub(super) enum Reply {
     Status(Status),
     /// The ask can't be read.
     Unknown,
+    /// To `Left`.
+    Left(Vec<Notice>),
 }
 
 /// The bytes of an ask, a reply or a notice.
@@ -78,7 +82,7 @@ mod tests {
 
     use super::*;
     use crate::core::io::{
-        Contact, DeferReason, InboxEntry, Notice, OutboxEntry, SendFault, StoreFault, Warning,
+        Contact, DeferReason, InboxEntry, OutboxEntry, SendFault, StoreFault, Warning,
     };
 
     const ID: MessageId = MessageId([1; MessageId::LEN]);
@@ -192,8 +196,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            3,
-            "e08039f921f9440317e66b37be69a3472fb6143c96744accc8ece4be087b3331".to_owned(),
+            4,
+            "0bd4207e1e911626cec6154d9d1ed0d17e331605169a5a282f910803ab518e24".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -217,6 +221,7 @@ mod tests {
             },
             Ask::InboxAddress { name: name() },
             Ask::Status,
+            Ask::Left,
         ]);
         check_numbers(&[
             Reply::Done,
@@ -226,6 +231,7 @@ mod tests {
             Reply::Address(None),
             Reply::Status(status()),
             Reply::Unknown,
+            Reply::Left(notices()),
         ]);
     }
 

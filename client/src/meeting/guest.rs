@@ -532,6 +532,7 @@ fn to_ask(pending: &Pending) -> Option<Ask> {
         },
         Request::InboxAddress { name, .. } => Ask::InboxAddress { name: name.clone() },
         Request::Status { .. } => Ask::Status,
+        Request::Left { .. } => Ask::Left,
         Request::Send { .. } | Request::Adopt { .. } | Request::Settle { .. } | Request::Stop => {
             return None;
         }
@@ -555,6 +556,9 @@ fn answer_pending(pending: Pending, reply: Reply) -> Result<(), Pending> {
         }
         (Pending::Request(Request::Status { done }), Reply::Status(status)) => {
             let _ = done.send(status);
+        }
+        (Pending::Request(Request::Left { done }), Reply::Left(notices)) => {
+            let _ = done.send(notices);
         }
         (Pending::Request(Request::Flush) | Pending::Adopt(_), Reply::Done) => {}
         (pending, _) => return Err(pending),

@@ -323,6 +323,7 @@ async fn pass_on(
             .await
         }
         Ask::Status => request(&asker, |done| Request::Status { done }, Reply::Status).await,
+        Ask::Left => request(&asker, |done| Request::Left { done }, Reply::Left).await,
     }
 }
 

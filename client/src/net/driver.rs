@@ -82,6 +82,9 @@ pub(crate) enum Request {
     Status {
         done: oneshot::Sender<Status>,
     },
+    Left {
+        done: oneshot::Sender<Vec<Notice>>,
+    },
     /// Take care of a message that a guest put into the outbox.
     Adopt {
         id: MessageId,
@@ -295,6 +298,7 @@ impl Driver {
                 answer(done, self.parts.core.inbox_address(&name));
             }
             Request::Status { done } => answer(done, self.parts.core.status()),
+            Request::Left { done } => answer(done, self.parts.core.left()),
             Request::Adopt { id, state } => self.command(moment, Command::Adopt { id, state }),
             // Without a host there are no guests: the asker hears it when this is dropped.
             Request::Settle { done } => drop(self.parts.settle.try_send(done)),

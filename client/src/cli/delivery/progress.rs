@@ -21,6 +21,8 @@ pub(in super::super) enum Fate {
         /// A holder was asked and may have it.
         may_be_out: bool,
     },
+    /// It is out of the outbox, and nobody knows why: the process that did has ended.
+    Left,
     /// It can't be sent.
     Failed(SendFault),
     /// It was taken back.
@@ -39,6 +41,8 @@ pub(in super::super) enum Missing {
         /// A holder that did not answer may have it.
         may_be_out: bool,
     },
+    /// It is out of the outbox, and nobody knows why.
+    Left,
 }
 
 /// Why a message is still in the outbox.
@@ -102,7 +106,22 @@ impl Progress {
             Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
             Missing::Planned(_) => Fate::Queued(Obstacle::Time),
             Missing::Expired { may_be_out } => Fate::Expired { may_be_out },
+            Missing::Left => Fate::Left,
         }
+    }
+
+    /// Whether it is known to be out of the outbox, and how it left.
+    pub(in super::super) fn is_out(&self) -> bool {
+        matches!(
+            self.fate,
+            Some(
+                Fate::Held
+                    | Fate::Failed(_)
+                    | Fate::Cancelled
+                    | Fate::Expired { .. }
+                    | Fate::Kept(Missing::Expired { .. })
+            )
+        )
     }
 
     pub(in super::super) fn settle(&mut self, missing: Missing) {
@@ -121,6 +140,7 @@ impl Progress {
             Fate::Kept(_) => "kept",
             Fate::Queued(_) => "queued",
             Fate::Expired { .. } => "expired",
+            Fate::Left => "left",
             Fate::Failed(_) => "failed",
             Fate::Cancelled => "cancelled",
         }
@@ -168,6 +188,8 @@ impl Progress {
             Fate::Kept(Missing::Expired { .. }) => {
                 format!("kept by {holders}; it has expired, and no more are tried")
             }
+            Fate::Kept(Missing::Left) => format!("kept by {holders}; it has left the outbox since"),
+            Fate::Left => "left the outbox; nobody knows how many have it".to_owned(),
             Fate::Expired { may_be_out: true } => "expired; a relay may have it".to_owned(),
             Fate::Expired { may_be_out: false } => "expired; nobody has it".to_owned(),
             _ => {

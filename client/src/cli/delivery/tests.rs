@@ -1,11 +1,12 @@
 //! A command's report on a message, by the notices that it got.
 
-use umbel_client::core::io::SendFault;
+use umbel_client::core::io::{Cancelled, SendFault};
 
 use super::words::planned_text;
 use super::*;
 
 const ID: MessageId = MessageId([1; 16]);
+const NOW: WallTime = WallTime(1_790_000_000);
 
 fn held(holders: usize, wanted: usize) -> Notice {
     Notice::Held {
@@ -17,7 +18,7 @@ fn held(holders: usize, wanted: usize) -> Notice {
 
 fn entry(holders: usize) -> OutboxEntry {
     let address = *umbel_proto::inbox::address::InboxIdentity::from_seed(&[3; 32]).address();
-    let created_at = WallTime(1_790_000_000);
+    let created_at = NOW;
     OutboxEntry {
         id: ID,
         address,
@@ -46,7 +47,7 @@ fn after(holders: usize, notices: &[Notice]) -> Delivery {
 
 fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Delivery {
     let mut delivery = Delivery::new(stage, Duration::from_secs(60));
-    delivery.watch_all(vec![entry(holders)], WallTime(1_790_000_000));
+    delivery.watch_all(vec![entry(holders)], NOW);
     notices.iter().for_each(|notice| delivery.take(notice));
     delivery
 }
@@ -179,7 +180,7 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
         ..entry(1)
     };
     let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
-    delivery.watch_all(vec![waiting], WallTime(1_790_000_000));
+    delivery.watch_all(vec![waiting], NOW);
     assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
     assert!(delivery.messages[&ID].next_copy_in().is_some());
     assert!(is_waited_for(&after(1, &[])), "this one is tried now");
@@ -203,7 +204,7 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
             ..entry(holders)
         };
         let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
-        delivery.watch_all(vec![failed], WallTime(1_790_000_000));
+        delivery.watch_all(vec![failed], NOW);
         assert_eq!(
             delivery.messages[&ID].fate,
             Some(expected),
@@ -232,40 +233,83 @@ fn a_silent_holder_is_waited_for_briefly_once_another_has_it() {
 }
 
 #[test]
-fn what_is_out_of_the_outbox_was_held_unless_it_could_not_be_sent() {
+fn a_message_that_left_unseen_is_what_its_last_notice_says() {
     let failed = Notice::Failed {
         id: ID,
         reason: SendFault::TooLong,
     };
+    let cancelled = Notice::Cancelled(Cancelled {
+        id: ID,
+        holders: 0,
+        may_be_out: false,
+    });
+    let expired = Notice::Expired {
+        id: ID,
+        holders: 0,
+        wanted: 2,
+        may_be_out: false,
+    };
+    let may_be_out = false;
     for (notice, expected) in [
-        (deferred(), Fate::Held),
+        (held(2, 2), Fate::Held),
         (failed, Fate::Failed(SendFault::TooLong)),
+        (cancelled, Fate::Cancelled),
+        (expired, Fate::Expired { may_be_out }),
     ] {
-        let mut delivery = after(0, &[notice]);
-        delivery.take_outbox(Vec::new(), WallTime(1_790_000_000));
-        assert_eq!(delivery.messages[&ID].fate(), expected);
+        for watched in [&mut after(0, &[deferred()]), &mut sent()] {
+            watched.take_outbox(Vec::new(), std::slice::from_ref(&notice), NOW);
+            assert_eq!(watched.messages[&ID].fate(), expected);
+            // The next process knows nothing of it.
+            watched.take_outbox(Vec::new(), &[], NOW);
+            assert_eq!(watched.messages[&ID].fate(), expected);
+        }
     }
     let mut delivery = after(0, &[]);
-    delivery.take_outbox(vec![entry(1)], WallTime(1_790_000_000));
+    delivery.take_outbox(vec![entry(1)], &[], NOW);
     assert_eq!(
         (delivery.messages[&ID].holders, is_waited_for(&delivery)),
         (1, true)
     );
 }
 
+/// As `umbel send` watches a message that it has just put into the outbox.
+fn sent() -> Delivery {
+    let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+    delivery.watch(ID);
+    delivery
+}
+
+#[test]
+fn a_message_that_left_and_nobody_knows_why_is_in_doubt() {
+    let mut delivery = sent();
+    delivery.take_outbox(Vec::new(), &[], NOW);
+    assert_eq!(delivery.messages[&ID].state(), "left");
+    let failure = delivery.outcome().unwrap_err();
+    assert_eq!(failure.exit, Exit::InDoubt);
+
+    for stage in [Stage::One, Stage::All] {
+        let mut delivery = after_at(stage, 0, &[held(1, 2)]);
+        delivery.take_outbox(Vec::new(), &[], NOW);
+        let progress = delivery.messages[&ID];
+        assert_eq!((progress.state(), progress.holders), ("kept", 1));
+        let exit = delivery.outcome().err().map(|failure| failure.exit);
+        assert_eq!(exit, (stage == Stage::All).then_some(Exit::InDoubt));
+    }
+}
+
 #[test] // §10.5(1)
-fn a_message_gone_from_the_outbox_was_held_unless_its_life_was_over() {
+fn a_message_that_left_unseen_expired_if_its_life_was_over() {
     let missing = Missing::Expired { may_be_out: true };
     let expired = Fate::Expired { may_be_out: true };
     for (holders, age, expected) in [
-        (0, 999, Fate::Held),
+        (0, 999, Fate::Left),
         (0, 1000, expired),
-        (1, 999, Fate::Held),
+        (1, 999, Fate::Kept(Missing::Left)),
         (1, 1000, Fate::Kept(missing)),
         (2, 1000, Fate::Held),
     ] {
         let mut delivery = after(holders, &[]);
-        delivery.take_outbox(Vec::new(), WallTime(1_790_000_000 + age));
+        delivery.take_outbox(Vec::new(), &[], NOW + Duration::from_secs(age));
         assert_eq!(
             delivery.messages[&ID].fate(),
             expected,

@@ -14,6 +14,10 @@ use super::progress::Obstacle;
 /// The advice where a second copy would reach the reader, too.
 pub(super) const ASK_FIRST: &str = "before you send it again, ask its reader, who may get it twice";
 
+/// The advice where a message has left the outbox and nobody is left who knows why.
+pub(super) const LEFT_HINT: &str = "enough relays have it unless another umbel command took it back or it expired; \
+     before you send it again, ask its reader, who may get it twice";
+
 /// How many relays have a message, and how many are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Count {

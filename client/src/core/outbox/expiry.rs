@@ -64,11 +64,12 @@ impl Outbox {
             return;
         };
         let (holders, wanted) = entry.holders(cx);
-        cx.notify(Notice::Expired {
+        let expired = Notice::Expired {
             id,
             holders,
             wanted,
             may_be_out: entry.delivery.may_be_out(),
-        });
+        };
+        self.tell_left(cx, expired);
     }
 }

@@ -218,14 +218,25 @@ fn held_by_two_before() -> Bench {
     restarted(&bench)
 }
 
-/// Whether the store was asked to forget the message.
+/// Whether the store was asked to forget the message, and its fate is known to whoever asks.
 fn is_removed(bench: &Bench) -> bool {
-    bench
+    let mut left = bench.outbox.left();
+    let is_known = match left.next() {
+        Some(
+            Notice::Held { id, .. }
+            | Notice::Expired { id, .. }
+            | Notice::Cancelled(Cancelled { id, .. }),
+        ) => *id == ID && left.next().is_none(),
+        _ => false,
+    };
+    let is_forgotten = bench
         .shared
         .out
         .stores
         .iter()
-        .any(|(_, op)| matches!(op, StoreOp::RemoveOutbox(ID)))
+        .any(|(_, op)| matches!(op, StoreOp::RemoveOutbox(ID)));
+    assert_eq!(is_known, is_forgotten);
+    is_forgotten
 }
 
 /// A network with the default wait between two deposits.

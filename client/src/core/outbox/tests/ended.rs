@@ -156,3 +156,24 @@ fn a_message_in_flight_expires_on_time_and_may_be_out() {
         "nothing is left to do"
     );
 }
+
+#[test]
+fn the_fates_of_the_last_messages_that_left_are_kept() {
+    let mut bench = Bench::new(Network::local());
+    let id = |number: usize| {
+        let mut id = [0; MessageId::LEN];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        MessageId(id)
+    };
+    for number in 0..=LEFT_MAX {
+        bench.with(|outbox, cx, _, _| outbox.fail(cx, id(number), SendFault::TooLong));
+    }
+    let reason = SendFault::TooLong;
+    let failed = |number| Notice::Failed {
+        id: id(number),
+        reason,
+    };
+    assert_eq!(bench.outbox.left().count(), LEFT_MAX);
+    assert_eq!(bench.outbox.left().next(), Some(&failed(1)));
+    assert_eq!(bench.outbox.left().last(), Some(&failed(LEFT_MAX)));
+}
