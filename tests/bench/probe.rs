@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
+use umbel_proto::circuit::{Answer, Answers, Request, RequestCircuit, RequestEvent};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, Peer};
@@ -174,8 +174,13 @@ impl Probe {
         service: Service,
         frame: Vec<u8>,
     ) -> Result<(), BenchError> {
+        let request = Request {
+            service,
+            frame,
+            answers: Answers::One,
+        };
         self.circuit(circ)?
-            .ask(Instant::now(), service, frame, None)
+            .ask(Instant::now(), request, None)
             .map_err(|_| BenchError::Unexpected)?;
         self.send(circ).await
     }

@@ -71,7 +71,7 @@ impl Circuit {
     /// Whether it can take the longest request there is.
     pub(super) fn has_room(&self) -> bool {
         self.is_built()
-            && self.machine.request_count() < STREAMS_MAX
+            && self.machine.circuit().stream_count() < STREAMS_MAX
             && self.machine.circuit().outgoing_bytes() + FRAME_LEN_MAX <= OUTGOING_BYTES_MAX
     }
 
@@ -101,6 +101,13 @@ impl Circuit {
             && self.terminal() == Some(terminal)
             && self.dirty_at > now
             && !is_spent
+            && !self.is_clogged()
+    }
+
+    /// Whether no request is in flight, and yet no stream can be opened: the terminal acknowledges
+    /// no end of a stream.
+    fn is_clogged(&self) -> bool {
+        !self.is_asked() && self.machine.circuit().stream_count() >= STREAMS_MAX
     }
 
     /// Whether this stub may be extended to this relay: it has no terminal yet, and its last hop is

@@ -11,11 +11,10 @@ mod guard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
+use umbel_proto::circuit::{Answer, Request, RequestCircuit, RequestEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
-use umbel_proto::message::Service;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, Moment};
 
@@ -177,6 +176,15 @@ impl Pool {
             .count()
     }
 
+    /// How many circuits carry a request that is not over.
+    #[cfg(test)]
+    pub(super) fn asked_count(&self) -> usize {
+        self.circuits
+            .values()
+            .filter(|circuit| circuit.is_asked())
+            .count()
+    }
+
     /// How many relays are chosen as guards.
     pub(super) fn guard_count(&self) -> usize {
         self.paths.guards.sample().len()
@@ -265,8 +273,7 @@ impl Pool {
         cx: &mut Context<'_>,
         key: CircuitKey,
         ask: AskId,
-        service: Service,
-        frame: Vec<u8>,
+        request: Request,
     ) -> bool {
         let Some(circuit) = self
             .circuits
@@ -276,7 +283,7 @@ impl Pool {
             return false;
         };
         let due_at = Some(cx.now + cx.network.params.request_timeout);
-        if circuit.machine.ask(ask, service, frame, due_at).is_err() {
+        if circuit.machine.ask(ask, request, due_at).is_err() {
             return false;
         }
         let link = circuit.link;

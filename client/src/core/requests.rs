@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use umbel_proto::cell::DestroyReason;
+use umbel_proto::circuit::{Answers, Request};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
@@ -504,10 +505,10 @@ impl Requests {
         let State::Building(key) = ask.state else {
             return Ok(Step::Done);
         };
-        let Some(frame) = ask.frame(cx, pool, key) else {
+        let Some(request) = ask.request(cx, pool, key) else {
             return Ok(Step::Done);
         };
-        if pool.send(cx, key, id, ask.service(), frame) {
+        if pool.send(cx, key, id, request) {
             ask.state = State::Sent {
                 circuit: key,
                 is_answered: false,
@@ -610,11 +611,25 @@ impl Ask {
         is_hopeless || self.due_at().is_some_and(|due_at| due_at <= now)
     }
 
-    /// The request's bytes for this circuit, once it is built.
-    fn frame(&self, cx: &Context<'_>, pool: &Pool, key: CircuitKey) -> Option<Vec<u8>> {
+    /// The request for this circuit, once it is built.
+    fn request(&self, cx: &Context<'_>, pool: &Pool, key: CircuitKey) -> Option<Request> {
         if !pool.has_room(key) {
             return None;
         }
+        let frame = self.frame(cx, pool, key)?;
+        let answers = if self.asker.is_lasting() {
+            Answers::Many
+        } else {
+            Answers::One
+        };
+        Some(Request {
+            service: self.service(),
+            frame,
+            answers,
+        })
+    }
+
+    fn frame(&self, cx: &Context<'_>, pool: &Pool, key: CircuitKey) -> Option<Vec<u8>> {
         match &self.question {
             Question::Directory(request) => Some(request.encode()),
             Question::Mailbox { verb, seed } => {

@@ -20,7 +20,7 @@ use crate::ids::CircId;
 use crate::message::{Credit, Data, RelayMsg};
 
 pub use origin::{OriginCircuit, OriginEvent};
-pub use requests::{Answer, RequestCircuit, RequestEvent};
+pub use requests::{Answer, Answers, Request, RequestCircuit, RequestEvent};
 pub use stream::Full;
 pub use terminal::{TerminalCircuit, TerminalEvent};
 

@@ -2,7 +2,8 @@
 //!
 //! Knows who waits on which stream, and until when. Knows no service: a frame is its asker's to
 //! read, and an answer where none is due is the asker's violation to find. Everyone who asked hears
-//! [`Answer::Ended`] or [`Answer::Late`] once, unless the circuit is destroyed first.
+//! [`Answer::Ended`] or [`Answer::Late`] once, unless the circuit is destroyed first. A request that
+//! one frame answers ends with it: a terminal that withholds its `FIN` keeps no request open.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,6 +18,26 @@ use crate::ids::NetworkId;
 use crate::limits::STREAMS_MAX;
 use crate::message::{ExtendRefusal, Service, StreamId};
 use crate::time::Instant;
+
+/// A request to a service of the last hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The service that is asked.
+    pub service: Service,
+    /// The one frame of the request.
+    pub frame: Vec<u8>,
+    /// How many frames answer it.
+    pub answers: Answers,
+}
+
+/// How many frames answer a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// One.
+    One,
+    /// Any number, until the stream ends: it is a subscription.
+    Many,
+}
 
 /// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +80,16 @@ pub enum RequestEvent<W> {
 pub struct RequestCircuit<W> {
     circuit: OriginCircuit,
     /// Requests that wait until all hops are there.
-    queued: VecDeque<(Waiting<W>, Service, Vec<u8>)>,
+    queued: VecDeque<(Waiting<W>, Request)>,
     waiting: BTreeMap<StreamId, Waiting<W>>,
+    /// The stream whose only answer was the last event; its `FIN` may come next.
+    answered: Option<StreamId>,
     late: VecDeque<W>,
 }
 
 struct Waiting<W> {
     who: W,
+    answers: Answers,
     /// When the first frame is late; `None` once it came, or if it may take any time.
     due_at: Option<Instant>,
 }
@@ -81,6 +105,7 @@ impl<W> RequestCircuit<W> {
             circuit: OriginCircuit::create(network, target, rng),
             queued: VecDeque::new(),
             waiting: BTreeMap::new(),
+            answered: None,
             late: VecDeque::new(),
         }
     }
@@ -113,26 +138,26 @@ impl<W> RequestCircuit<W> {
     ///
     /// # Errors
     /// A limit is reached; nothing has changed.
-    pub fn ask(
-        &mut self,
-        who: W,
-        service: Service,
-        frame: Vec<u8>,
-        due_at: Option<Instant>,
-    ) -> Result<(), Full> {
-        let waiting = Waiting { who, due_at };
+    pub fn ask(&mut self, who: W, request: Request, due_at: Option<Instant>) -> Result<(), Full> {
+        let waiting = Waiting {
+            who,
+            answers: request.answers,
+            due_at,
+        };
         if self.circuit.is_open() {
-            return self.send(waiting, service, &frame);
+            return self.send(waiting, &request);
         }
         if self.queued.len() >= STREAMS_MAX {
             return Err(Full::Streams);
         }
-        self.queued.push_back((waiting, service, frame));
+        self.queued.push_back((waiting, request));
         Ok(())
     }
 
-    fn send(&mut self, waiting: Waiting<W>, service: Service, frame: &[u8]) -> Result<(), Full> {
-        let stream = self.circuit.open_stream(service, frame, true)?;
+    fn send(&mut self, waiting: Waiting<W>, request: &Request) -> Result<(), Full> {
+        let stream = self
+            .circuit
+            .open_stream(request.service, &request.frame, true)?;
         self.waiting.insert(stream, waiting);
         Ok(())
     }
@@ -149,11 +174,8 @@ impl<W> RequestCircuit<W> {
     /// Gives up what is late; spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_late = |waiting: &Waiting<W>| waiting.due_at.is_some_and(|due_at| due_at <= now);
-        while let Some(index) = self
-            .queued
-            .iter()
-            .position(|(waiting, ..)| is_late(waiting))
-            && let Some((waiting, ..)) = self.queued.remove(index)
+        while let Some(index) = self.queued.iter().position(|(waiting, _)| is_late(waiting))
+            && let Some((waiting, _)) = self.queued.remove(index)
         {
             self.late.push_back(waiting.who);
         }
@@ -165,7 +187,7 @@ impl<W> RequestCircuit<W> {
 
     /// The machine slept: no request in flight is late before `until`.
     pub fn postpone(&mut self, until: Instant) {
-        let queued = self.queued.iter_mut().map(|(waiting, ..)| waiting);
+        let queued = self.queued.iter_mut().map(|(waiting, _)| waiting);
         for waiting in queued.chain(self.waiting.values_mut()) {
             waiting.due_at = waiting.due_at.map(|due_at| due_at.max(until));
         }
@@ -173,7 +195,7 @@ impl<W> RequestCircuit<W> {
 
     /// When [`Self::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let queued = self.queued.iter().map(|(waiting, ..)| waiting);
+        let queued = self.queued.iter().map(|(waiting, _)| waiting);
         let all = queued.chain(self.waiting.values());
         all.filter_map(|waiting| waiting.due_at).min()
     }
@@ -193,7 +215,10 @@ impl<W: Clone> RequestCircuit<W> {
                 let answer = Answer::Late;
                 return Some(RequestEvent::Answered { who, answer });
             }
-            match self.circuit.poll_event()? {
+            let Some(event) = self.circuit.poll_event() else {
+                return self.end_answered();
+            };
+            match event {
                 OriginEvent::Extended { hops } => {
                     self.send_queued();
                     return Some(RequestEvent::Extended { hops });
@@ -204,6 +229,7 @@ impl<W: Clone> RequestCircuit<W> {
                 OriginEvent::Frame { stream, frame } => {
                     if let Some(waiting) = self.waiting.get_mut(&stream) {
                         waiting.due_at = None;
+                        self.answered = (waiting.answers == Answers::One).then_some(stream);
                         let (who, answer) = (waiting.who.clone(), Answer::Frame(frame));
                         return Some(RequestEvent::Answered { who, answer });
                     }
@@ -218,13 +244,23 @@ impl<W: Clone> RequestCircuit<W> {
         }
     }
 
+    /// The message with the only answer to a request held no `FIN`: nothing more is expected on the
+    /// stream, so it is reset (§7.2(7)).
+    fn end_answered(&mut self) -> Option<RequestEvent<W>> {
+        let stream = self.answered.take()?;
+        let Waiting { who, .. } = self.waiting.remove(&stream)?;
+        self.circuit.reset(stream);
+        let answer = Answer::Ended { reset: false };
+        Some(RequestEvent::Answered { who, answer })
+    }
+
     /// A request that finds no room on the circuit is late at once.
     fn send_queued(&mut self) {
         while self.circuit.is_open()
-            && let Some((waiting, service, frame)) = self.queued.pop_front()
+            && let Some((waiting, request)) = self.queued.pop_front()
         {
             let who = waiting.who.clone();
-            if self.send(waiting, service, &frame).is_err() {
+            if self.send(waiting, &request).is_err() {
                 self.late.push_back(who);
             }
         }
@@ -271,7 +307,21 @@ mod tests {
         }
 
         fn ask(&mut self, who: char, due_at: Option<Instant>) -> Result<(), Full> {
-            self.origin.ask(who, Service::Directory, vec![1], due_at)
+            self.ask_for(Answers::One, who, due_at)
+        }
+
+        fn ask_for(
+            &mut self,
+            answers: Answers,
+            who: char,
+            due_at: Option<Instant>,
+        ) -> Result<(), Full> {
+            let request = Request {
+                service: Service::Directory,
+                frame: vec![1],
+                answers,
+            };
+            self.origin.ask(who, request, due_at)
         }
 
         /// Passes cells until nobody has any; returns the streams on which something was asked.
@@ -364,11 +414,45 @@ mod tests {
         assert_eq!(pair.origin.request_count(), 0);
     }
 
+    #[test] // §7.2(7)
+    fn an_answer_without_its_end_ends_the_request_all_the_same() {
+        let mut pair = Pair::built();
+        pair.ask('a', Some(at(1))).unwrap();
+        let asked = pair.run();
+        pair.answer(asked[0], false);
+        let all = [
+            answered('a', Answer::Frame(vec![2])),
+            answered('a', Answer::Ended { reset: false }),
+        ];
+        assert_eq!(pair.events(), all);
+        assert_eq!(pair.origin.request_count(), 0);
+        assert_eq!(pair.origin.circuit().stream_count(), 1, "not acknowledged");
+        pair.run();
+        pair.answer(asked[0], true);
+        assert!(pair.events().is_empty(), "the stream was reset");
+        assert_eq!(pair.origin.circuit().stream_count(), 0);
+    }
+
+    #[test] // §7.2(7)
+    fn a_second_answer_in_the_message_of_the_first_is_seen() {
+        let mut pair = Pair::built();
+        pair.ask('a', None).unwrap();
+        let asked = pair.run();
+        pair.terminal().reply(asked[0], &[2], false).unwrap();
+        pair.answer(asked[0], false);
+        let all = [
+            answered('a', Answer::Frame(vec![2])),
+            answered('a', Answer::Frame(vec![2])),
+            answered('a', Answer::Ended { reset: false }),
+        ];
+        assert_eq!(pair.events(), all);
+    }
+
     #[test] // §7.2(7), §7.2(8)
     fn each_answer_goes_to_its_asker() {
         let mut pair = Pair::built();
         pair.ask('a', None).unwrap();
-        pair.ask('b', None).unwrap();
+        pair.ask_for(Answers::Many, 'b', None).unwrap();
         let asked = pair.run();
         pair.answer(asked[1], false);
         assert_eq!(pair.events(), [answered('b', Answer::Frame(vec![2]))]);
@@ -385,7 +469,7 @@ mod tests {
     fn a_request_is_late_once_and_an_answered_one_never() {
         let mut pair = Pair::built();
         pair.ask('a', Some(at(3))).unwrap();
-        pair.ask('b', Some(at(2))).unwrap();
+        pair.ask_for(Answers::Many, 'b', Some(at(2))).unwrap();
         let asked = pair.run();
         assert_eq!(pair.origin.poll_timeout(), Some(at(2)));
         pair.answer(asked[1], false);

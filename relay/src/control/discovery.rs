@@ -177,7 +177,7 @@ impl Discovery {
     ) {
         while let Some(exchange) = self.exchanges.get_mut(&id) {
             let (link, circ) = exchange.hop.end();
-            let event = match handled.and_then(|()| exchange.hop.poll()) {
+            let event = match handled.and_then(|()| exchange.hop.poll(cx)) {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(violation) => {

@@ -5,7 +5,7 @@
 
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent};
+use umbel_proto::circuit::{Answer, Answers, Request, RequestCircuit, RequestEvent};
 use umbel_proto::directory::gossip::ExchangeId;
 use umbel_proto::handshake::Binding;
 use umbel_proto::ids::{CircId, RelayId};
@@ -90,7 +90,12 @@ impl OneHop {
     ) -> Option<()> {
         self.turn += 1;
         self.is_answered = false;
-        let asked = self.circuit.ask(self.turn, service, frame, None);
+        let request = Request {
+            service,
+            frame,
+            answers: Answers::One,
+        };
+        let asked = self.circuit.ask(self.turn, request, None);
         self.flush(cx);
         asked.ok()
     }
@@ -107,11 +112,11 @@ impl OneHop {
         handled
     }
 
-    /// The next thing that happened.
+    /// The next thing that happened. Once nothing is left, the circuit's cells go out.
     ///
     /// # Errors
     /// The other end broke a rule.
-    pub(super) fn poll(&mut self) -> Result<Option<HopEvent>, Violation> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<Option<HopEvent>, Violation> {
         while let Some(event) = self.circuit.poll_event() {
             let (turn, answer) = match event {
                 RequestEvent::Extended { .. } => return Ok(Some(HopEvent::Ready)),
@@ -129,6 +134,7 @@ impl OneHop {
                 Answer::Ended { .. } | Answer::Late => return Ok(Some(HopEvent::Failed)),
             }
         }
+        self.flush(cx);
         Ok(None)
     }
 

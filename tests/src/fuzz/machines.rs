@@ -6,7 +6,9 @@ use std::slice;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::cell::{Cell, Command};
-use umbel_proto::circuit::{Answer, RequestCircuit, RequestEvent, TerminalCircuit, TerminalEvent};
+use umbel_proto::circuit::{
+    Answer, Answers, Request, RequestCircuit, RequestEvent, TerminalCircuit, TerminalEvent,
+};
 use umbel_proto::crypto::aead::LayerKey;
 use umbel_proto::directory::reconcile::Syncer;
 use umbel_proto::directory::{DirectoryReply, NetView, Unverified};
@@ -233,7 +235,16 @@ struct Askers {
 impl Askers {
     fn ask(&mut self, origin: &mut RequestCircuit<u32>, op: u8, now: Instant) {
         let due_at = (op & 8 == 8).then(|| now + Duration::from_secs(u64::from(op >> 4) + 1));
-        let asked = origin.ask(self.count, Service::Directory, vec![op; 9], due_at);
+        let request = Request {
+            service: Service::Directory,
+            frame: vec![op; 9],
+            answers: if op & 16 == 16 {
+                Answers::Many
+            } else {
+                Answers::One
+            },
+        };
+        let asked = origin.ask(self.count, request, due_at);
         if asked.is_ok() {
             self.waiting.insert(self.count);
             self.count += 1;

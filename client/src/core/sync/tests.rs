@@ -69,6 +69,8 @@ struct Bench {
     circ: Option<CircId>,
     hop: Option<(PeelLayer, TerminalCircuit)>,
     destroyed: Option<DestroyReason>,
+    /// Whether it ends its streams.
+    ends_streams: bool,
     /// The requests that it got.
     requests: Vec<SyncRequest>,
 }
@@ -119,6 +121,7 @@ impl Bench {
             circ: None,
             hop: None,
             destroyed: None,
+            ends_streams: true,
             requests: Vec::new(),
         };
         let hello = Hello {
@@ -208,9 +211,8 @@ impl Bench {
             let frames = answers.pop_front().unwrap_or_default();
             let count = frames.len();
             for (number, frame) in frames.into_iter().enumerate() {
-                terminal
-                    .reply(stream, &frame, number + 1 == count)
-                    .expect("there is room");
+                let fin = self.ends_streams && number + 1 == count;
+                terminal.reply(stream, &frame, fin).expect("there is room");
             }
         }
         std::iter::from_fn(|| terminal.poll_cell())
@@ -332,6 +334,17 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
         is_left(vec![differs(), [last.clone(), last].concat()]),
         "after the last page too"
     );
+}
+
+#[test] // §7.2(7)
+fn an_answer_without_its_end_keeps_no_circuit() {
+    let mut bench = Bench::new(true);
+    bench.ends_streams = false;
+    bench.run(vec![differs(), page(IdPrefix::LAST, &[4], &[])]);
+    assert_eq!(bench.requests.len(), 2, "the first answer was taken");
+    assert!(bench.core.view().get(&id(4)).is_some(), "and the last");
+    assert_eq!(bench.core.pool.asked_count(), 0);
+    assert_eq!((bench.destroyed, bench.core.violation_count()), (None, 0));
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl OwnReceipts {
         turn: u64,
     ) -> Result<(), Violation> {
         while let Some(hop) = self.hop(turn) {
-            match hop.poll()? {
+            match hop.poll(cx)? {
                 None => break,
                 Some(HopEvent::Ready) => {
                     if self.ask(cx).is_none() {
