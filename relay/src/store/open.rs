@@ -19,6 +19,8 @@ const APPLICATION_ID: i32 = 0x756d_626c;
 const APPLICATION_ID_AT: Range<usize> = 68..72;
 /// How a SQLite file begins.
 const MAGIC: &[u8] = b"SQLite format 3\0";
+/// Where a journal has the number of pages that its file had before, big-endian.
+const PAGES_BEFORE_AT: Range<usize> = 16..20;
 /// How long another process may hold the file before it is called in use.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pages in the write-ahead log before they are copied into the file. A commit then waits for
@@ -42,21 +44,16 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let header = make(path).map_err(at)?;
     // SQLite puts its files beside what a link leads to.
     let file = path.canonicalize().map_err(at)?;
-    if is_foreign(&header, has_hot_journal(&file).map_err(at)?) {
+    if is_foreign(&header, read_journal(&file).map_err(at)?) {
         return Err(StoreError::Foreign {
             path: path.to_owned(),
         });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags).map_err(failed)?;
-    let found = lock_and_read(&db, beside(&file, "-wal").exists()).map_err(failed)?;
+    let found = lock_and_mark(&db, beside(&file, "-wal").exists()).map_err(failed)?;
     let steps = steps_for(&found, path)?;
     make_private(&file).map_err(at)?;
-    if found.application == 0 {
-        // Before there is a log: from here on the header alone says whose the file is.
-        db.pragma_update(None, "application_id", APPLICATION_ID)
-            .map_err(failed)?;
-    }
     configure(&db).map_err(failed)?;
     take_steps(&mut db, steps).map_err(failed)?;
     Ok(db)
@@ -81,26 +78,49 @@ fn make(path: &Path) -> io::Result<Vec<u8>> {
 /// Whether the header shows that SQLite must not open the file: it would roll back a hot journal,
 /// and change another program's file.
 ///
-/// Zeros say nothing: a store that an earlier version made has its application id only in the log
-/// until the first checkpoint. SQLite reads that without changing anything.
-fn is_foreign(header: &[u8], has_hot_journal: bool) -> bool {
-    if header.is_empty() {
-        return false;
-    }
-    let id = header.get(APPLICATION_ID_AT);
+/// An id of zeros says nothing: a store that an earlier version made has its application id only in
+/// the log until the first checkpoint. SQLite reads that without changing anything.
+fn is_foreign(header: &[u8], journal: Journal) -> bool {
+    let id = header
+        .starts_with(MAGIC)
+        .then(|| header.get(APPLICATION_ID_AT));
+    let id = id.flatten();
     let is_ours = id == Some(&APPLICATION_ID.to_be_bytes());
-    let may_be_ours = id == Some(&[0; 4]) && !has_hot_journal;
-    !header.starts_with(MAGIC) || !(is_ours || may_be_ours)
+    let may_be_ours = is_ours || id == Some(&[0; 4]);
+    match journal {
+        Journal::None => !(may_be_ours || header.is_empty()),
+        // Its maker was killed at the first write: it is made again, and nothing is lost.
+        Journal::OfNothing => !(may_be_ours || header.iter().all(|&byte| byte == 0)),
+        Journal::Hot => !is_ours,
+    }
 }
 
-/// Whether there is a journal that SQLite would roll back: zeros at its beginning end it.
-fn has_hot_journal(file: &Path) -> io::Result<bool> {
-    let mut first = [0];
-    match File::open(beside(file, "-journal")).and_then(|mut journal| journal.read(&mut first)) {
-        Ok(_) => Ok(first != [0]),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+/// What SQLite would do to a file by the journal beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Journal {
+    /// Nothing: there is none, or it has ended.
+    None,
+    /// Empty the file, which had no page before.
+    OfNothing,
+    /// Write pages back.
+    Hot,
+}
+
+/// Zeros at its beginning end a journal.
+fn read_journal(file: &Path) -> io::Result<Journal> {
+    let mut header = Vec::new();
+    let journal = match File::open(beside(file, "-journal")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Journal::None),
+        journal => journal?,
+    };
+    journal
+        .take(PAGES_BEFORE_AT.end as u64)
+        .read_to_end(&mut header)?;
+    Ok(match header.first() {
+        None | Some(0) => Journal::None,
+        Some(_) if header.get(PAGES_BEFORE_AT) == Some(&[0; 4]) => Journal::OfNothing,
+        Some(_) => Journal::Hot,
+    })
 }
 
 /// Makes the file and those beside it readable by their owner only: SQLite gives its files the
@@ -117,29 +137,42 @@ fn make_private(file: &Path) -> io::Result<()> {
 }
 
 /// A file's header, and how many tables it has.
-struct Found {
+pub(super) struct Found {
     application: i32,
     version: i32,
     tables: i64,
 }
 
-/// Takes the file for this process, and reads what it is. Writes nothing: if `has_log`, closing the
-/// file leaves the log, which may be another program's. Otherwise it removes the empty one that
-/// reading makes.
+impl Found {
+    fn is_nothing(&self) -> bool {
+        (self.application, self.version, self.tables) == (0, 0, 0)
+    }
+}
+
+/// Takes the file for this process, and reads what it is. Writes nothing to a file that is
+/// something: if `has_log`, closing the file leaves the log, which may be another program's.
+/// Otherwise it removes the empty one that reading makes.
+///
+/// A new file is marked in its first transaction: whenever its maker is killed, the header alone
+/// says whose it is.
 ///
 /// Exclusive before anything is read: the log's index then lives in memory, and a second process
 /// fails at once.
-fn lock_and_read(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
+pub(super) fn lock_and_mark(db: &Connection, has_log: bool) -> rusqlite::Result<Found> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log)?;
     db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     db.execute_batch("BEGIN EXCLUSIVE")?;
     let pragma = |name| db.pragma_query_value(None, name, |row| row.get(0));
-    let found = Found {
+    let mut found = Found {
         application: pragma("application_id")?,
         version: pragma("user_version")?,
         tables: db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?,
     };
+    if found.is_nothing() {
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
+        found.application = APPLICATION_ID;
+    }
     db.execute_batch("COMMIT")?;
     Ok(found)
 }
@@ -150,7 +183,6 @@ fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], Stor
     let version = version.filter(|&version| match found.application {
         // Version 0: it was marked, and its maker killed before it had tables.
         APPLICATION_ID => version > 0 || found.tables == 0,
-        0 => version == 0 && found.tables == 0,
         _ => false,
     });
     let version = version.ok_or_else(|| StoreError::Foreign {

@@ -548,6 +548,63 @@ fn a_database_of_another_program_is_not_changed_at_all() {
 }
 
 #[test]
+fn a_store_whose_maker_was_killed_is_made_again() {
+    let ours = i32::from_be_bytes(*b"umbl");
+    for first_page in [Some(ours), Some(0), None] {
+        let (dir, path) = file();
+        leave_unmade(&path, first_page);
+        assert!(dir.path().join("store-journal").exists());
+        let store = open(&path);
+        store.run(put_queue(0));
+        store.store.close();
+        assert!(!dir.path().join("store-journal").exists());
+        open(&path).store.close();
+    }
+    let (_dir, path) = file();
+    leave_unmade(&path, Some(5));
+    let refused = Store::open(&path, Box::new(|_| {})).map(drop);
+    assert!(matches!(refused, Err(StoreError::Foreign { .. })));
+}
+
+/// What a process leaves that is killed within the first transaction on a new file: zeros, or a
+/// first page with this application id.
+fn leave_unmade(path: &Path, first_page: Option<i32>) {
+    let (elsewhere, made) = file();
+    let db = Connection::open(&made).unwrap();
+    // Larger than the cache: a part is in the file before it is committed.
+    let unfinished = "PRAGMA cache_size = 1; BEGIN; CREATE TABLE t (x);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)
+         INSERT INTO t SELECT zeroblob(4000) FROM n";
+    db.execute_batch(unfinished).unwrap();
+    for name in ["store", "store-journal"] {
+        std::fs::copy(elsewhere.path().join(name), path.with_file_name(name)).unwrap();
+    }
+    let mut left = std::fs::read(path).unwrap();
+    assert!(left.starts_with(&[0; 4096]));
+    if let Some(application) = first_page {
+        let (_dir, whole) = file();
+        let db = Connection::open(&whole).unwrap();
+        db.pragma_update(None, "application_id", application)
+            .unwrap();
+        left.splice(
+            ..4096,
+            std::fs::read(whole).unwrap()[..4096].iter().copied(),
+        );
+        std::fs::write(path, left).unwrap();
+    }
+}
+
+#[test]
+fn a_new_store_is_marked_by_its_first_transaction() {
+    let (_dir, path) = file();
+    let db = Connection::open(&path).unwrap();
+    open::lock_and_mark(&db, false).unwrap();
+    drop(db);
+    let header = std::fs::read(&path).unwrap();
+    assert_eq!(header[68..72], *b"umbl");
+}
+
+#[test]
 fn a_store_that_came_back_readable_by_others_is_private_again_with_its_log() {
     use std::os::unix::fs::PermissionsExt;
     let (directory, path) = file();
