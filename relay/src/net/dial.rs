@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use umbel_proto::directory::receipts::ProbeId;
@@ -22,6 +24,7 @@ const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
 /// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends. If
 /// none answers, reports that to the control plane.
 pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<String>) {
+    let mut owed = Owed::new(&shared, LinkReport::DialFailed(relay));
     let mut tries_left = TRIES_MAX;
     for host_port in &host_ports {
         for address in resolve(host_port).await {
@@ -29,14 +32,48 @@ pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<St
                 break;
             }
             tries_left -= 1;
-            match try_address(&shared, relay, address).await {
+            match try_address(&shared, relay, address, &mut owed).await {
                 Ok(()) => return,
                 Err(fault) => tracing::debug!(?relay, %fault, "dial failed"),
             }
         }
     }
-    // A closed channel means that the relay has stopped.
-    let _ = shared.control.send(LinkReport::DialFailed(relay)).await;
+}
+
+/// A report for which the control plane keeps an entry. It is sent when the task that owes it ends,
+/// by a panic too: otherwise the entry would stay for good.
+struct Owed {
+    control: mpsc::Sender<LinkReport>,
+    report: Option<LinkReport>,
+}
+
+impl Owed {
+    fn new(shared: &Shared, report: LinkReport) -> Self {
+        Self {
+            control: shared.control.clone(),
+            report: Some(report),
+        }
+    }
+
+    /// Another report takes its place.
+    fn settle(&mut self) {
+        self.report = None;
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let Some(report) = self.report.take() else {
+            return;
+        };
+        // A closed channel, or no runtime, means that the relay has stopped.
+        if let Err(TrySendError::Full(report)) = self.control.try_send(report)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let control = self.control.clone();
+            runtime.spawn(async move { control.send(report).await });
+        }
+    }
 }
 
 /// The addresses that a name stands for; none if it can't be found.
@@ -51,6 +88,7 @@ async fn try_address(
     shared: &Arc<Shared>,
     relay: RelayId,
     address: SocketAddr,
+    owed: &mut Owed,
 ) -> Result<(), OpenFault> {
     let (socket, session) = timeout(HANDSHAKE_MAX, connect(shared, relay, address))
         .await
@@ -58,20 +96,19 @@ async fn try_address(
         .into_inner();
     let stream = TlsStream::new(socket, session, Arc::clone(&shared.read_buffers));
     shared
-        .open_link(stream, Some(relay), true, address, || ())
+        .open_link(stream, Some(relay), true, address, || owed.settle())
         .await
 }
 
 /// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7).
 /// Reports that to the control plane.
 pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, relay: RelayId, address: SocketAddr) {
+    let mut owed = Owed::new(&shared, LinkReport::Probed(id, false));
     let answered = timeout(RECEIPT_DIAL_TIMEOUT, connect(&shared, relay, address)).await;
-    let is_there = matches!(&answered, Ok(Ok(_)));
     if let Ok(Ok(mut stream)) = answered {
+        owed.report = Some(LinkReport::Probed(id, true));
         let _ = timeout(LINK_CLOSING_MAX, stream.shutdown()).await; // as any link ends: §2.6(5)
     }
-    // A closed channel means that the relay has stopped.
-    let _ = shared.control.send(LinkReport::Probed(id, is_there)).await;
 }
 
 /// TCP, from the address that this relay listens at if that is one alone, then TLS.
@@ -93,4 +130,69 @@ async fn connect(
     TlsConnector::from(config)
         .connect(tls::server_name(), socket)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::link::Hello;
+    use umbel_proto::network::Network;
+    use umbel_proto::time::WallTime;
+
+    use super::super::REPORTS_MAX;
+    use super::*;
+    use crate::shell::Clock;
+
+    const RELAY: RelayId = RelayId([7; 32]);
+
+    fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
+        let network = Network::local();
+        let hello = Hello::of_client(network.id, WallTime(0));
+        let identity = SigningKey::from_seed(&[1; 32]);
+        Shared::new(network, identity, 1 << 20, hello, Clock::start(), None)
+    }
+
+    fn is_failure(report: &LinkReport) -> bool {
+        matches!(report, LinkReport::DialFailed(RELAY))
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_panics_is_reported_as_failed() {
+        let (shared, mut reports) = shared();
+        let owed = Owed::new(&shared, LinkReport::DialFailed(RELAY));
+        let task = tokio::spawn(async move {
+            let _owed = owed;
+            panic!("a fault of ours");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert!(reports.recv().await.as_ref().is_some_and(is_failure));
+    }
+
+    #[tokio::test]
+    async fn a_report_that_finds_no_room_is_sent_once_there_is_some() {
+        let (shared, mut reports) = shared();
+        let dial = || drop(Owed::new(&shared, LinkReport::DialFailed(RELAY)));
+        (0..REPORTS_MAX + 3).for_each(|_| dial());
+        for _ in 0..REPORTS_MAX + 3 {
+            assert!(reports.recv().await.as_ref().is_some_and(is_failure));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dial_whose_link_came_up_owes_nothing() {
+        let (shared, mut reports) = shared();
+        let mut owed = Owed::new(&shared, LinkReport::DialFailed(RELAY));
+        owed.settle();
+        drop(owed);
+        drop(shared);
+        assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_addresses_is_one_failure() {
+        let (shared, mut reports) = shared();
+        dial(shared, RELAY, vec!["127.0.0.1:1".to_owned(); 2]).await;
+        assert!(reports.recv().await.as_ref().is_some_and(is_failure));
+        assert!(reports.recv().await.is_none());
+    }
 }
