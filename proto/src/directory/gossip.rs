@@ -4,6 +4,7 @@
 //! Owns no book, no link and no circuit, so that it runs without a relay. Its driver makes the
 //! links, carries the requests, and takes what was learned into the book before the next call.
 //! Everything here is bounded: exchanges, rumours, and awaited relays by what is dialled at once.
+//! News stays until a relay has answered it: it is queued, or in a batch that an exchange carries.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -90,7 +91,11 @@ pub struct Gossip {
     awaited: BTreeSet<RelayId>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
     next_exchange: u64,
+    /// News that no exchange carries, oldest first.
     rumours: VecDeque<ByteBuf>,
+    /// News that exchanges carry; at least one exchange for each batch.
+    batches: BTreeMap<BatchId, Batch>,
+    next_batch: u64,
     sync_at: Instant,
     rumour_at: Instant,
     out: VecDeque<Out>,
@@ -102,6 +107,19 @@ struct Exchange {
     state: State,
 }
 
+/// Names news that goes to a few relays at once; never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct BatchId(u64);
+
+#[derive(Debug)]
+struct Batch {
+    news: Vec<ByteBuf>,
+    /// How many exchanges with it are not over.
+    exchange_count: usize,
+    /// Whether a relay has answered it.
+    is_told: bool,
+}
+
 /// How far an exchange is.
 #[derive(Debug)]
 enum State {
@@ -109,14 +127,21 @@ enum State {
     /// as can be.
     ToSync,
     /// Passes on this news once its circuit is there.
-    ToPush(Vec<ByteBuf>),
+    ToPush(BatchId),
     Syncing(Box<Syncer>),
-    Pushing,
+    Pushing(BatchId),
 }
 
 impl State {
     const fn is_push(&self) -> bool {
-        matches!(self, Self::ToPush(_) | Self::Pushing)
+        self.batch().is_some()
+    }
+
+    const fn batch(&self) -> Option<BatchId> {
+        match self {
+            Self::ToPush(batch) | Self::Pushing(batch) => Some(*batch),
+            Self::ToSync | Self::Syncing(_) => None,
+        }
     }
 }
 
@@ -130,6 +155,8 @@ impl Gossip {
             exchanges: BTreeMap::new(),
             next_exchange: 0,
             rumours: VecDeque::new(),
+            batches: BTreeMap::new(),
+            next_batch: 0,
             sync_at: now,
             rumour_at: now,
             out: VecDeque::new(),
@@ -168,12 +195,12 @@ impl Gossip {
                 *state = State::Syncing(Box::new(syncer));
                 request
             }
-            State::ToPush(news) => {
-                let request = DirectoryRequest::Push(core::mem::take(news));
-                *state = State::Pushing;
-                request
+            &mut State::ToPush(batch) => {
+                *state = State::Pushing(batch);
+                let news = self.batches.get(&batch).map(|batch| batch.news.clone());
+                DirectoryRequest::Push(news.unwrap_or_default())
             }
-            State::Syncing(_) | State::Pushing => return,
+            State::Syncing(_) | State::Pushing(_) => return,
         };
         self.out.push_back(Out::Ask(exchange, request));
     }
@@ -188,10 +215,13 @@ impl Gossip {
                 let step = syncer.on_reply(known.book.view(), reply);
                 self.on_step(exchange, step);
             }
-            (State::Pushing, DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+            (State::Pushing(batch), DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+                if let Some(batch) = self.batches.get_mut(batch) {
+                    batch.is_told = true;
+                }
                 self.end(exchange, Out::Done(exchange));
             }
-            (State::Pushing | State::ToSync | State::ToPush(_), _) => {
+            (State::Pushing(_) | State::ToSync | State::ToPush(_), _) => {
                 self.end(exchange, Out::Broken(exchange, SyncFault::Unexpected));
             }
         }
@@ -214,7 +244,7 @@ impl Gossip {
 
     /// An exchange has failed: it has no circuit any more, or is not over in time.
     pub fn handle_failed(&mut self, exchange: ExchangeId) {
-        self.exchanges.remove(&exchange);
+        self.remove(exchange);
     }
 
     /// A descriptor is news: it is passed on (§8.3(10)).
@@ -240,6 +270,7 @@ impl Gossip {
         self.awaited.clear();
         self.exchanges.clear();
         self.rumours.clear();
+        self.batches.clear();
         self.out.clear();
     }
 
@@ -315,8 +346,8 @@ impl Gossip {
         picked
     }
 
-    /// Passes on what is new, to a few of the relays that are linked. News that nobody takes now
-    /// waits.
+    /// Passes on what is new, to a few of the relays that are linked. News that nobody takes waits
+    /// for the next time.
     fn on_rumour_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
         let interval = known.network.params.sync_interval;
         self.rumour_at = now + (interval / 4).min(RUMOUR_DELAY_MAX);
@@ -336,12 +367,39 @@ impl Gossip {
         let free = self
             .linked_in(known)
             .filter(|relay| !self.is_on(*relay, true));
-        let mut is_taken = false;
+        let (batch, mut exchange_count) = (BatchId(self.next_batch), 0);
         for relay in free.sample(rng, RUMOUR_FANOUT) {
-            is_taken |= self.begin(now, relay, known, State::ToPush(news.clone()));
+            let is_begun = self.begin(now, relay, known, State::ToPush(batch));
+            exchange_count += usize::from(is_begun);
         }
-        if is_taken {
+        if exchange_count > 0 {
+            self.next_batch += 1;
             self.rumours.drain(..news.len());
+            let batch_of_news = Batch {
+                news,
+                exchange_count,
+                is_told: false,
+            };
+            self.batches.insert(batch, batch_of_news);
+        }
+    }
+
+    /// One exchange less carries this batch. After the last, news that nobody has answered is queued
+    /// again: it is older than what waits.
+    fn leave(&mut self, id: BatchId) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        batch.exchange_count -= 1;
+        if batch.exchange_count > 0 {
+            return;
+        }
+        if let Some(batch) = self.batches.remove(&id)
+            && !batch.is_told
+        {
+            let room = RUMOURS_MAX - self.rumours.len();
+            let newest = batch.news.into_iter().rev().take(room);
+            newest.for_each(|descriptor| self.rumours.push_front(descriptor));
         }
     }
 
@@ -374,8 +432,15 @@ impl Gossip {
     }
 
     fn end(&mut self, exchange: ExchangeId, out: Out) {
-        self.exchanges.remove(&exchange);
+        self.remove(exchange);
         self.out.push_back(out);
+    }
+
+    fn remove(&mut self, exchange: ExchangeId) {
+        let removed = self.exchanges.remove(&exchange);
+        if let Some(batch) = removed.and_then(|it| it.state.batch()) {
+            self.leave(batch);
+        }
     }
 }
 

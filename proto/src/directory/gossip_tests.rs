@@ -292,6 +292,72 @@ fn links_under_ids_that_nobody_knows_take_no_news_and_are_no_company() {
     assert!(node.gossip.rumours.is_empty());
 }
 
+/// Links the first of some relays to so many others; whom its news goes to then.
+fn told(all: &mut Gossips, first: RelayId, others: usize) -> Vec<ExchangeId> {
+    let (network, ids) = (testing::public_network(), all.ids.clone());
+    let node = all.nodes.get_mut(&first).unwrap();
+    let known = known(&network, &node.book);
+    for &other in &ids[1..=others] {
+        node.gossip.handle_linked(all.now, other, known);
+    }
+    node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
+    let outs = std::iter::from_fn(|| node.gossip.poll_out());
+    outs.map(|out| match out {
+        Out::Connect { exchange, .. } => exchange,
+        other => panic!("{other:?}"),
+    })
+    .collect()
+}
+
+#[test] // §8.3(10)
+fn news_that_reaches_nobody_is_passed_on_the_next_time() {
+    let mut all = Gossips::new(5);
+    let (first, _) = with_news(&mut all);
+    for _ in 0..3 {
+        let exchanges = told(&mut all, first, 2);
+        assert_eq!(exchanges.len(), 2);
+        let network = testing::public_network();
+        let node = all.nodes.get_mut(&first).unwrap();
+        assert!(node.gossip.rumours.is_empty(), "it is on its way");
+        node.gossip.handle_failed(exchanges[0]); // no circuit
+        node.gossip
+            .handle_connected(exchanges[1], known(&network, &node.book));
+        assert!(matches!(node.gossip.poll_out(), Some(Out::Ask(..))));
+        node.gossip.handle_failed(exchanges[1]); // no answer
+        let waiting: Vec<_> = node.gossip.rumours.iter().collect();
+        assert_eq!(waiting, [&ByteBuf::from(node.descriptor.clone())]);
+        assert!(node.gossip.batches.is_empty());
+    }
+}
+
+#[test] // §8.3(10)
+fn news_that_one_relay_took_is_not_passed_on_again() {
+    let mut all = Gossips::new(5);
+    let (first, _) = with_news(&mut all);
+    let exchanges = told(&mut all, first, 2);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&first).unwrap();
+    let known = known(&network, &node.book);
+    node.gossip.handle_connected(exchanges[0], known);
+    let pushed = DirectoryReply::Pushed { accepted: 1 };
+    node.gossip.handle_reply(exchanges[0], pushed, known);
+    node.gossip.handle_failed(exchanges[1]);
+    assert!(node.gossip.rumours.is_empty() && node.gossip.batches.is_empty());
+}
+
+#[test]
+fn news_that_comes_back_keeps_to_the_bound_and_gives_way_to_newer() {
+    let mut all = Gossips::new(5);
+    let (first, _) = with_news(&mut all);
+    let exchanges = told(&mut all, first, 1);
+    let node = all.nodes.get_mut(&first).unwrap();
+    for _ in 0..RUMOURS_MAX {
+        node.gossip.handle_news(&[1]);
+    }
+    node.gossip.handle_failed(exchanges[0]);
+    assert_eq!(node.gossip.rumours, vec![ByteBuf::from([1]); RUMOURS_MAX]);
+}
+
 #[test] // §8.3
 fn a_relay_that_never_answers_holds_one_exchange_of_each_kind() {
     let mut all = Gossips::new(5);
@@ -355,7 +421,7 @@ fn news_goes_to_those_who_can_take_it_now() {
     }
     for &silent in &ids[1..9] {
         node.gossip
-            .begin(all.now, silent, known, State::ToPush(Vec::new()));
+            .begin(all.now, silent, known, State::ToPush(BatchId(99)));
     }
     node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
     let asked = std::iter::from_fn(|| node.gossip.poll_out()).skip(8);
