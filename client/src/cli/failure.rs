@@ -142,6 +142,16 @@ pub(super) fn store_hint(fault: StoreFault) -> &'static str {
     }
 }
 
+/// A profile of an older format can't even be read before it is upgraded.
+fn outdated_hint(fault: StoreFault) -> &'static str {
+    match fault {
+        StoreFault::DiskFull => "free some space, then try again; nothing is lost",
+        StoreFault::ReadOnly | StoreFault::Failed => {
+            "make the profile's directory writable, or copy it to a disk that is and name the copy with --profile; nothing is lost"
+        }
+    }
+}
+
 pub(super) const MEMORY_HINT: &str =
     "end other programs, or raise the limit of memory (`ulimit -v`); nothing is lost";
 
@@ -303,6 +313,7 @@ impl From<DatabaseError> for Failure {
                 system_hint(source, "check the permissions of the profile's directory")
             }
             DatabaseError::Unwritable(fault) => store_hint(*fault),
+            DatabaseError::Outdated(fault) => outdated_hint(*fault),
             DatabaseError::Sqlite { .. } => match error.fault() {
                 StoreFault::Failed => {
                     "check the disk and the permissions of the profile's directory"

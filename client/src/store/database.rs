@@ -53,6 +53,8 @@ pub enum DatabaseError {
     OutOfMemory,
     /// Nothing can be written where it is.
     Unwritable(StoreFault),
+    /// It has an older format, and nothing can be written where it is.
+    Outdated(StoreFault),
     /// A newer program wrote it.
     SchemaTooNew {
         /// Its schema.
@@ -89,7 +91,9 @@ impl DatabaseError {
     /// I/O error, or says that it can't open a file.
     fn or_write_fault(self, path: &Path) -> Self {
         match self {
-            Self::Sqlite { .. } => files::write_fault(path).map_or(self, Self::Unwritable),
+            Self::Sqlite { .. } | Self::Lock(_) => {
+                files::write_fault(path).map_or(self, Self::Unwritable)
+            }
             error => error,
         }
     }
@@ -97,7 +101,7 @@ impl DatabaseError {
     /// The fault as the core and the user see it.
     pub fn fault(&self) -> StoreFault {
         let source = match self {
-            Self::Unwritable(fault) => return *fault,
+            Self::Unwritable(fault) | Self::Outdated(fault) => return *fault,
             Self::Sqlite { source, .. } => source,
             _ => return StoreFault::Failed,
         };
@@ -121,6 +125,9 @@ impl fmt::Display for DatabaseError {
             Self::Damaged { doing } => write!(f, "could not {doing}: the database is damaged"),
             Self::OutOfMemory => f.write_str("out of memory"),
             Self::Unwritable(fault) => fault.fmt(f),
+            Self::Outdated(fault) => {
+                write!(f, "the profile has an older format, which can't be brought to today's: {fault}")
+            }
             Self::SchemaTooNew { found, known } => {
                 write!(
                     f,
@@ -145,6 +152,7 @@ impl std::error::Error for DatabaseError {
             | Self::Damaged { .. }
             | Self::OutOfMemory
             | Self::Unwritable(_)
+            | Self::Outdated(_)
             | Self::SchemaTooNew { .. }
             | Self::InUse => None,
         }
@@ -250,8 +258,7 @@ impl Database {
             Connection::open_with_flags(files::immutable_uri(path), READ_FLAGS).doing(doing)?;
         Self::unlock(&connection, key)?;
         if version(&connection)? != migrate::VERSION {
-            // It can't be brought along.
-            return Err(DatabaseError::Unwritable(fault));
+            return Err(DatabaseError::Outdated(fault));
         }
         Ok(Self {
             connection,

@@ -355,6 +355,19 @@ fn where_nothing_can_be_written_a_database_is_read_as_it_is() {
     assert_eq!(files(), before, "nothing is made beside it");
     drop(full);
     assert_eq!(database(&profile).unread(None, 0).unwrap().len(), 1);
+
+    let older = migrate::VERSION - 1;
+    let writer = database(&profile);
+    writer
+        .connection
+        .pragma_update(None, "user_version", older)
+        .unwrap();
+    drop(writer);
+    let outdated = Database::open_as_it_is(&path, &key, StoreFault::ReadOnly).map(drop);
+    assert!(matches!(
+        outdated,
+        Err(DatabaseError::Outdated(StoreFault::ReadOnly))
+    ));
 }
 
 #[test]
