@@ -7,7 +7,7 @@
     reason = "a test that fails panics"
 )]
 
-use umbel_client::core::{Command, DeferReason, Notice, Warning};
+use umbel_client::core::{Command, Copies, DeferReason, Notice, Warning};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::network::AddressGroups;
@@ -186,9 +186,8 @@ fn a_message_to_nobody_expires_and_is_gone_after_a_restart() {
     );
     let expired = Notice::Expired {
         id,
-        holders: 0,
+        copies: Copies::None,
         wanted: 2,
-        may_be_out: false,
     };
     let is_expired = |notice: &Notice| *notice == expired;
     world.run_for(Duration::from_secs(50));

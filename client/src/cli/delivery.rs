@@ -6,7 +6,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use tokio::time::{Instant, timeout_at};
-use umbel_client::core::io::{DeferReason, Notice, OutboxEntry};
+use umbel_client::core::io::{Copies, DeferReason, Notice, OutboxEntry};
 use umbel_client::{Client, ClientClosed, NoticeGap, Notices, SendError};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
@@ -18,7 +18,7 @@ use super::view::ViewWait;
 use progress::Missing;
 pub(super) use progress::{Fate, Obstacle, Progress};
 use words::{ASK_FIRST, LEFT_HINT, exit, expired_failure, hint, text};
-pub(super) use words::{Count, expired_text, why};
+pub(super) use words::{expired_text, why};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a
 /// message.
@@ -222,16 +222,11 @@ impl Delivery {
                 reason,
                 retry_in,
             } => self.on_deferred(*id, *reason, *retry_in),
-            Notice::Expired {
-                id,
-                holders,
-                wanted,
-                may_be_out,
-            } => {
+            Notice::Expired { id, copies, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
-                    progress.set_held(*holders, *wanted);
+                    progress.set_held(copies.holders(), *wanted);
                     progress.settle(Missing::Expired {
-                        may_be_out: *may_be_out,
+                        may_be_out: *copies != Copies::None,
                     });
                 }
             }

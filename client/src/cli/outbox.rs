@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 
 use data_encoding::BASE64;
 use serde::Serialize;
-use umbel_client::core::io::{Cancelled, OutboxEntry};
+use umbel_client::core::io::{Cancelled, Copies, OutboxEntry};
 use umbel_client::{CancelError, Client, Reach};
 use umbel_proto::time::Duration;
 
@@ -232,25 +232,21 @@ async fn cancel(session: &Session, client: &Client, ids: &[String]) -> Result<()
 }
 
 fn say_taken_back(session: &Session, cancelled: &Cancelled) -> Result<(), Failure> {
-    let Cancelled {
-        id,
-        holders,
-        may_be_out,
-    } = *cancelled;
+    let Cancelled { id, copies } = *cancelled;
     if session.is_json() {
         return session.json(&TakenBack {
             id: id.to_string(),
             state: "cancelled",
-            holders,
-            may_be_out,
+            holders: copies.holders(),
+            may_be_out: copies != Copies::None,
         });
     }
-    session.line(&match holders {
-        0 if may_be_out => {
+    session.line(&match copies {
+        Copies::InDoubt => {
             format!("message {id}: taken back, but a relay may have it: its reader may get it")
         }
-        0 => format!("message {id}: taken back; nobody has it"),
-        _ => format!(
+        Copies::None => format!("message {id}: taken back; nobody has it"),
+        Copies::Held(holders) => format!(
             "message {id}: no longer in the outbox, but {} kept it already: its reader gets it",
             output::count(holders, "relay")
         ),

@@ -418,19 +418,9 @@ fn warning_text(warning: &Warning) -> String {
 /// command that did not send it says it nowhere else.
 fn notice_warning(notice: &Notice, is_quiet: bool) -> Option<String> {
     match notice {
-        Notice::Expired {
-            id,
-            holders,
-            wanted,
-            may_be_out,
-        } => Some(delivery::expired_text(
-            *id,
-            delivery::Count {
-                holders: *holders,
-                wanted: *wanted,
-            },
-            *may_be_out,
-        )),
+        Notice::Expired { id, copies, wanted } => {
+            Some(delivery::expired_text(*id, *copies, *wanted))
+        }
         Notice::Warning(warning) if !is_quiet => Some(warning_text(warning)),
         _ => None,
     }
@@ -441,6 +431,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use indicatif::TermLike;
+    use umbel_client::core::io::Copies;
     use umbel_proto::ids::MessageId;
 
     use super::*;
@@ -493,9 +484,8 @@ mod tests {
     fn a_message_that_left_the_outbox_is_reported_quiet_or_not() {
         let expired = Notice::Expired {
             id: MessageId([1; MessageId::LEN]),
-            holders: 1,
+            copies: Copies::Held(1),
             wanted: 2,
-            may_be_out: false,
         };
         let clock = Notice::Warning(Warning::Clock { seconds: 7200 });
         for is_quiet in [false, true] {

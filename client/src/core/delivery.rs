@@ -20,7 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::chance::{exponential, shuffle};
 use super::circuit::Isolation;
 use super::context::Context;
-use super::io::{DeferReason, is_held_by_enough};
+use super::io::{Copies, DeferReason, is_held_by_enough};
 use super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Format of the stored state. The store brings older ones to it.
@@ -477,6 +477,14 @@ impl Delivery {
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     pub(super) const fn may_be_out(&self) -> bool {
         self.is_asked
+    }
+
+    pub(super) fn copies(&self) -> Copies {
+        match self.held_count() {
+            0 if self.is_asked => Copies::InDoubt,
+            0 => Copies::None,
+            holders => Copies::Held(holders),
+        }
     }
 
     /// Whether an answer is still to come.

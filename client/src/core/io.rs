@@ -131,13 +131,10 @@ pub enum Notice {
     Expired {
         /// Which message.
         id: MessageId,
-        /// How many are known to hold it.
-        holders: usize,
-        /// How many were wanted.
+        /// Who has it.
+        copies: Copies,
+        /// How many holders were wanted.
         wanted: usize,
-        /// A holder was asked to take it and may have: its reader may get it though nobody is known
-        /// to hold it.
-        may_be_out: bool,
     },
     /// An inbox's mailboxes exist and its descriptor is published.
     InboxReady {
@@ -188,11 +185,29 @@ pub const fn is_held_by_enough(holders: usize, wanted: usize) -> bool {
 pub struct Cancelled {
     /// Which message.
     pub id: MessageId,
-    /// How many hold it: its reader gets it from them.
-    pub holders: usize,
-    /// A holder was asked to take it and may have: its reader may get it though nobody is known to
-    /// hold it.
-    pub may_be_out: bool,
+    /// Who has it.
+    pub copies: Copies,
+}
+
+/// Who has a message that is out of the outbox. Read by other processes (`meeting::ask`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Copies {
+    /// Nobody: no holder was asked to take it.
+    None,
+    /// No holder confirmed it, but one was asked: its reader may get it.
+    InDoubt,
+    /// So many holders, at least one: its reader gets it from them.
+    Held(usize),
+}
+
+impl Copies {
+    /// How many holders are known to have it.
+    pub const fn holders(self) -> usize {
+        match self {
+            Self::None | Self::InDoubt => 0,
+            Self::Held(holders) => holders,
+        }
+    }
 }
 
 /// Why a message stays in the outbox for now. Stored by number: a new one goes last. Read by other

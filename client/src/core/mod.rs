@@ -47,8 +47,8 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Cancelled, Command, Contact, DeferReason, Notice, OutboxEntry, OutboxMessage, SendFault,
-    Snapshot, Status, StoreOp, StoreTicket, Warning,
+    Cancelled, Command, Contact, Copies, DeferReason, Notice, OutboxEntry, OutboxMessage,
+    SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
 use lookup::Lookups;
 use outbox::Outbox;

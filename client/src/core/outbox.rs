@@ -185,13 +185,8 @@ impl Outbox {
             return;
         };
         requests.withdraw_deposits(id);
-        let (holders, may_be_out) = (entry.delivery.held_count(), entry.delivery.may_be_out());
-        let cancelled = Cancelled {
-            id,
-            holders,
-            may_be_out,
-        };
-        self.tell_left(cx, Notice::Cancelled(cancelled));
+        let copies = entry.delivery.copies();
+        self.tell_left(cx, Notice::Cancelled(Cancelled { id, copies }));
     }
 
     fn fail(&mut self, cx: &mut Context<'_>, id: MessageId, reason: SendFault) {

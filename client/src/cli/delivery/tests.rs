@@ -240,14 +240,12 @@ fn a_message_that_left_unseen_is_what_its_last_notice_says() {
     };
     let cancelled = Notice::Cancelled(Cancelled {
         id: ID,
-        holders: 0,
-        may_be_out: false,
+        copies: Copies::None,
     });
     let expired = Notice::Expired {
         id: ID,
-        holders: 0,
+        copies: Copies::None,
         wanted: 2,
-        may_be_out: false,
     };
     let may_be_out = false;
     for (notice, expected) in [
@@ -338,9 +336,8 @@ fn a_holder_that_was_reported_is_not_taken_back() {
 fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
     let expired = Notice::Expired {
         id: ID,
-        holders: 1,
+        copies: Copies::Held(1),
         wanted: 2,
-        may_be_out: true,
     };
     let kept = Fate::Kept(Missing::Expired { may_be_out: true });
     for stage in [Stage::One, Stage::All] {
@@ -361,9 +358,8 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
 fn only_a_command_that_prints_fates_keeps_back_the_warning_of_one() {
     let expired = |id| Notice::Expired {
         id,
-        holders: 0,
+        copies: Copies::None,
         wanted: 2,
-        may_be_out: false,
     };
     let in_passing = after(0, &[]);
     assert!(!in_passing.is_said_later(&expired(ID)));
@@ -376,15 +372,15 @@ fn only_a_command_that_prints_fates_keeps_back_the_warning_of_one() {
 
 #[test] // §10.5(1)
 fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
-    for (may_be_out, exit, advice) in [
-        (true, Exit::InDoubt, "ask its reader"),
-        (false, Exit::Failed, "send it again"),
+    for (copies, exit, advice) in [
+        (Copies::InDoubt, Exit::InDoubt, "ask its reader"),
+        (Copies::None, Exit::Failed, "send it again"),
     ] {
+        let may_be_out = copies == Copies::InDoubt;
         let expired = Notice::Expired {
             id: ID,
-            holders: 0,
+            copies,
             wanted: 2,
-            may_be_out,
         };
         let delivery = after(0, &[expired]);
         let progress = delivery.messages[&ID];
@@ -395,14 +391,7 @@ fn a_message_that_expired_with_no_holder_is_in_doubt_if_it_may_be_out() {
         let failure = delivery.outcome().unwrap_err();
         assert_eq!(failure.exit, exit);
         assert!(failure.hint.contains(advice), "{}", failure.hint);
-        let warning = expired_text(
-            ID,
-            Count {
-                holders: 0,
-                wanted: 2,
-            },
-            may_be_out,
-        );
+        let warning = expired_text(ID, copies, 2);
         for text in [warning, progress.text(), failure.error] {
             assert_eq!(text.contains("may have it"), may_be_out, "{text}");
             assert_eq!(text.contains("nobody has it"), !may_be_out, "{text}");

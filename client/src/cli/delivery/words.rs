@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use umbel_client::core::io::DeferReason;
+use umbel_client::core::io::{Copies, DeferReason};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
 
@@ -18,27 +18,16 @@ pub(super) const ASK_FIRST: &str = "before you send it again, ask its reader, wh
 pub(super) const LEFT_HINT: &str = "enough relays have it unless another umbel command took it back or it expired; \
      before you send it again, ask its reader, who may get it twice";
 
-/// How many relays have a message, and how many are wanted.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Count {
-    pub(in super::super) holders: usize,
-    pub(in super::super) wanted: usize,
-}
-
 /// What became of a message that expired.
-pub(in super::super) fn expired_text(
-    id: MessageId,
-    Count { holders, wanted }: Count,
-    may_be_out: bool,
-) -> String {
-    match holders {
-        0 if may_be_out => format!(
+pub(in super::super) fn expired_text(id: MessageId, copies: Copies, wanted: usize) -> String {
+    match copies {
+        Copies::InDoubt => format!(
             "message {id} expired and has left the outbox: no relay confirmed it, but one may have it; {ASK_FIRST}"
         ),
-        0 => format!(
+        Copies::None => format!(
             "message {id} expired and has left the outbox: nobody has it; send it again if it still matters"
         ),
-        holders => format!(
+        Copies::Held(holders) => format!(
             "message {id} expired and has left the outbox: {holders} of {wanted} relays have it, and its reader gets it from there"
         ),
     }

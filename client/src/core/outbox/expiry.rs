@@ -63,12 +63,10 @@ impl Outbox {
         let Some(entry) = self.remove(cx, id) else {
             return;
         };
-        let (holders, wanted) = entry.holders(cx);
         let expired = Notice::Expired {
             id,
-            holders,
-            wanted,
-            may_be_out: entry.delivery.may_be_out(),
+            copies: entry.delivery.copies(),
+            wanted: entry.delivery.wanted(&cx.network.params),
         };
         self.tell_left(cx, expired);
     }

@@ -18,7 +18,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{Moment, WallTime};
 
 use super::super::context::Shared;
-use super::super::io::OutboxEntry;
+use super::super::io::{Copies, OutboxEntry};
 use super::super::requests::AskFault;
 use super::super::saving::STORE_RETRY;
 use super::super::testing::surroundings;

@@ -22,8 +22,7 @@ fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
     cancel(&mut bench);
     let unsent = Cancelled {
         id: ID,
-        holders: 0,
-        may_be_out: false,
+        copies: Copies::None,
     };
     assert_eq!(
         (bench.notices(), bench.listed()),
@@ -37,8 +36,7 @@ fn a_message_that_is_taken_back_leaves_at_once_and_says_who_has_it() {
     cancel(&mut bench);
     let held = Cancelled {
         id: ID,
-        holders: 1,
-        may_be_out: true,
+        copies: Copies::Held(1),
     };
     assert_eq!(
         (bench.notices(), bench.listed()),
@@ -61,9 +59,8 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
     assert!(bench.stored(true));
     let expired = Notice::Expired {
         id: ID,
-        holders: 0,
+        copies: Copies::None,
         wanted: 2,
-        may_be_out: false,
     };
     let life = bench.shared.network.params.record_life;
     let after = |passed: Duration, unconfirmed: Option<Duration>| {
@@ -99,9 +96,8 @@ fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
     bench.drive();
     let expired = Notice::Expired {
         id: ID,
-        holders: 1,
+        copies: Copies::Held(1),
         wanted: 2,
-        may_be_out: true,
     };
     assert_eq!((bench.notices(), bench.listed()), (vec![expired], vec![]));
     assert!(is_removed(&bench));
@@ -114,9 +110,8 @@ fn a_message_that_expires_after_a_deposit_without_answer_may_be_out() {
     let life = bench.shared.network.params.record_life;
     let expired = Notice::Expired {
         id: ID,
-        holders: 0,
+        copies: Copies::InDoubt,
         wanted: 2,
-        may_be_out: true,
     };
     let mut after_restart = restarted_from(&bench.outbox.entries[&ID].delivery.state());
     (0..2).for_each(|number| bench.answer(number, &SILENT));
@@ -143,9 +138,8 @@ fn a_message_in_flight_expires_on_time_and_may_be_out() {
     bench.drive();
     let expired = Notice::Expired {
         id: ID,
-        holders: 0,
+        copies: Copies::InDoubt,
         wanted: 2,
-        may_be_out: true,
     };
     assert_eq!(bench.notices(), [expired]);
     bench.answer(0, &TAKEN);
