@@ -11,16 +11,56 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use umbel_client::core::io::OutboxEntry;
 use umbel_client::{Client, Passphrase, Profile, Reach};
 
-const HELP: &str = "umbel1qy3gqjds4h84j4js2sm0jn9cfunphg275l3dfw6yxw6krzzw56tuuksv7m6";
-const TIPS: &str = "umbel1q9r7z7wtxzcjuam9ezxryrx6x2vdlflr5uznxlftj0cx9cr7elkm5ne6nzq";
-const DESK: &str = "umbel1qxm40vvqgyfr7vj8q2wved87xnqkgz48vy25vql6tspg6y5fc4g0xhdkh9j";
+/// What a fixture holds: profiles of two users, and what they wrote.
+struct Fixture {
+    folder: &'static str,
+    help: &'static str,
+    tips: &'static str,
+    desk: &'static str,
+    /// The outbox of the profile with a key file: ids, and how many holders have each.
+    outbox: &'static [(&'static str, usize)],
+    /// Texts of messages in its inbox `help` that were read, besides `read: the first`.
+    also_read: &'static [&'static str],
+    /// How many messages wait in the outbox of the profile with a passphrase.
+    outbox_len_of_desk: usize,
+}
+
+/// Profile format 1.
+const OF_7E4259E: Fixture = Fixture {
+    folder: "profile-7e4259e",
+    help: "umbel1qy3gqjds4h84j4js2sm0jn9cfunphg275l3dfw6yxw6krzzw56tuuksv7m6",
+    tips: "umbel1q9r7z7wtxzcjuam9ezxryrx6x2vdlflr5uznxlftj0cx9cr7elkm5ne6nzq",
+    desk: "umbel1qxm40vvqgyfr7vj8q2wved87xnqkgz48vy25vql6tspg6y5fc4g0xhdkh9j",
+    outbox: &[
+        ("28a1be213ff0112b53bc4038b75b6cf1", 1),
+        ("8fc65c0db537792515a1120b7c4b8175", 0),
+    ],
+    also_read: &["unread 0"],
+    outbox_len_of_desk: 0,
+};
+
+/// Profile format 5.
+const OF_E8343FD: Fixture = Fixture {
+    folder: "profile-e8343fd",
+    help: "umbel1q9trlrqdfd7q8y5q8n2vv436rtu5mdg9rqdhduxxh374cgvpq382xtjzx8z",
+    tips: "umbel1qx53ehq6v56kfpjuaza5cm9su5hn4jqpdcna8s5tldpgsy0mr759gf2anuj",
+    desk: "umbel1qxe8ujce9xz4nlh5gyhlv3f227fh52h8y5r340aqja0fyjyerde2wh8dw9d",
+    outbox: &[
+        ("c7327a043c3ce52934c1ad30bbaa730c", 1),
+        ("dc2c8b6318970e34b311fe226393b042", 1),
+        ("88a48a22d647f756cfe7b3e8accf580d", 0),
+    ],
+    also_read: &[],
+    outbox_len_of_desk: 1,
+};
 
 /// A copy of a fixture, which no test writes to.
-fn copy(fixture: &str) -> (TempDir, PathBuf) {
-    let from = Path::new("tests/fixtures").join(fixture);
+fn copy(fixture: &Fixture, profile: &str) -> (TempDir, PathBuf) {
+    let from = Path::new("tests/fixtures")
+        .join(fixture.folder)
+        .join(profile);
     let folder = TempDir::new().unwrap();
     let to = folder.path().join("profile");
     fs::create_dir(&to).unwrap();
@@ -33,8 +73,8 @@ fn copy(fixture: &str) -> (TempDir, PathBuf) {
 
 /// A copy of the profile whose key file is beside its database, with the key's new path in
 /// `profile.toml`.
-fn copy_with_key_file() -> (TempDir, PathBuf) {
-    let (folder, dir) = copy("profile-7e4259e/key-file");
+fn copy_with_key_file(fixture: &Fixture) -> (TempDir, PathBuf) {
+    let (folder, dir) = copy(fixture, "key-file");
     let config = dir.join("profile.toml");
     let text = fs::read_to_string(&config).unwrap();
     let lines = text.lines().map(|line| {
@@ -78,14 +118,19 @@ async fn texts(client: &Client, is_unread: bool) -> Vec<(String, String)> {
         .collect()
 }
 
-#[tokio::test]
-async fn a_profile_of_7e4259e_keeps_its_inboxes_messages_and_outbox() {
-    let (_folder, dir) = copy_with_key_file();
+async fn assert_whole(fixture: &Fixture) {
+    let (_folder, dir) = copy_with_key_file(fixture);
     // Twice: the second opening reads what the first has upgraded.
     for _ in 0..2 {
         let client = open(&dir, None).await;
-        assert_eq!(address(&client, "help").await.as_deref(), Some(HELP));
-        assert_eq!(address(&client, "tips").await.as_deref(), Some(TIPS));
+        assert_eq!(
+            address(&client, "help").await.as_deref(),
+            Some(fixture.help)
+        );
+        assert_eq!(
+            address(&client, "tips").await.as_deref(),
+            Some(fixture.tips)
+        );
         let status = client.status().await.unwrap();
         let inboxes = status.inboxes.iter();
         let inboxes: Vec<_> = inboxes
@@ -93,19 +138,15 @@ async fn a_profile_of_7e4259e_keeps_its_inboxes_messages_and_outbox() {
             .collect();
         assert_eq!(inboxes, [("help", 3), ("tips", 3)]);
 
-        let held: Vec<_> = status
-            .outbox
-            .iter()
+        let outbox = status.outbox.iter();
+        let mut held: Vec<_> = outbox
             .map(|entry| (entry.id.to_string(), entry.holders))
             .collect();
-        let half_held = ("28a1be213ff0112b53bc4038b75b6cf1".to_owned(), 1);
-        assert_eq!(
-            held,
-            [
-                half_held,
-                ("8fc65c0db537792515a1120b7c4b8175".to_owned(), 0)
-            ]
-        );
+        let of = |&(id, holders): &(&str, usize)| (id.to_owned(), holders);
+        let mut wanted: Vec<_> = fixture.outbox.iter().map(of).collect();
+        held.sort();
+        wanted.sort();
+        assert_eq!(held, wanted);
 
         let mut unread = texts(&client, true).await;
         unread.sort();
@@ -118,36 +159,53 @@ async fn a_profile_of_7e4259e_keeps_its_inboxes_messages_and_outbox() {
                 of("tips", "unread tip")
             ]
         );
-        let read: Vec<_> = texts(&client, false)
+        let mut read: Vec<_> = texts(&client, false)
             .await
             .into_iter()
             .filter(|message| !unread.contains(message))
             .collect();
-        assert_eq!(read.len(), 3);
-        for message in [
-            of("help", "read: the first"),
-            of("tips", "read: a tip"),
-            of("help", "unread 0"),
-        ] {
-            assert!(read.contains(&message), "{message:?}");
-        }
+        let mut wanted = vec![of("help", "read: the first"), of("tips", "read: a tip")];
+        wanted.extend(fixture.also_read.iter().map(|text| of("help", text)));
+        read.sort();
+        wanted.sort();
+        assert_eq!(read, wanted);
         client.close().await;
     }
 }
 
-#[tokio::test]
-async fn a_profile_of_7e4259e_opens_by_its_passphrase() {
-    let (_folder, dir) = copy("profile-7e4259e/passphrase");
+async fn assert_opens_by_passphrase(fixture: &Fixture) {
+    let (_folder, dir) = copy(fixture, "passphrase");
     let client = open(&dir, Some("correct horse battery staple")).await;
-    assert_eq!(address(&client, "desk").await.as_deref(), Some(DESK));
     assert_eq!(
-        client.status().await.unwrap().outbox,
-        Vec::<OutboxEntry>::new()
+        address(&client, "desk").await.as_deref(),
+        Some(fixture.desk)
     );
+    let outbox = client.status().await.unwrap().outbox;
+    assert_eq!(outbox.len(), fixture.outbox_len_of_desk);
     assert_eq!(
         texts(&client, true).await,
         [("desk".to_owned(), "for the desk, too".to_owned())]
     );
     assert_eq!(texts(&client, false).await.len(), 2);
     client.close().await;
+}
+
+#[tokio::test]
+async fn a_profile_of_7e4259e_keeps_its_inboxes_messages_and_outbox() {
+    assert_whole(&OF_7E4259E).await;
+}
+
+#[tokio::test]
+async fn a_profile_of_7e4259e_opens_by_its_passphrase() {
+    assert_opens_by_passphrase(&OF_7E4259E).await;
+}
+
+#[tokio::test]
+async fn a_profile_of_e8343fd_keeps_its_inboxes_messages_and_outbox() {
+    assert_whole(&OF_E8343FD).await;
+}
+
+#[tokio::test]
+async fn a_profile_of_e8343fd_opens_by_its_passphrase() {
+    assert_opens_by_passphrase(&OF_E8343FD).await;
 }
