@@ -133,6 +133,10 @@ pub(super) fn inbox_3(old: &[u8]) -> Option<State> {
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.
+///
+/// The clock may be wrong, as it may when a user sends a message. The core treats both alike: if it
+/// was ahead, the times are mended when the clock is right again; if it was behind, the message
+/// expires early and its user hears of it. No step needs a better clock than a new message has.
 pub(super) fn message_3(old: &[u8], context: &StepContext) -> Option<State> {
     let times = Times3 {
         created_at: context.wall.as_secs(),
