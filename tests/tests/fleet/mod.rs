@@ -96,10 +96,12 @@ impl Relay {
                 .expect("kill runs")
                 .success()
         );
-        child
-            .wait()
-            .expect("a stopped child can be waited for")
-            .code()
+        let status = child.wait().expect("a stopped child can be waited for");
+        if status.code().is_none() {
+            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            panic!("the relay did not stop in order: {status}\n{log}");
+        }
+        status.code()
     }
 
     /// Starts it, on the port it had if it ran before, and waits until it is ready.
