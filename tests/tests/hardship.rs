@@ -77,13 +77,14 @@ fn has_path_among_dead(seed: u64, overlay: Network, within: Duration) -> bool {
 
 #[test] // §6.4(8), §6.4(9), §6.4(10)
 fn a_view_full_of_dead_relays_still_has_a_path() {
-    let with_path =
-        (520..526).filter(|&seed| has_path_among_dead(seed, Network::local(), seconds(30)));
-    assert_eq!(with_path.count(), 6);
-    // Here a client dials two new guards a day. Where these are dead like its old ones, as in world
-    // 524, it has no path.
-    let with_path = (520..526).filter(|&seed| has_path_among_dead(seed, patient(), seconds(180)));
-    assert!(with_path.count() >= 5);
+    // A patient client dials two new guards a day. It would have no path if these were dead like its
+    // old ones, a matter of luck: in none of these worlds are they.
+    for (overlay, within) in [(Network::local(), 30), (patient(), 180)] {
+        for seed in 520..526 {
+            let has_path = has_path_among_dead(seed, overlay.clone(), seconds(within));
+            assert!(has_path, "{seed} of {}", overlay.name);
+        }
+    }
 }
 
 #[test] // §6.4(6), §6.4(8): TCP or TLS without a Hello is a dial that hangs
