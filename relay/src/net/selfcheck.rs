@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::HANDSHAKE_MAX;
+use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
 use umbel_proto::link::{Hello, tls};
 
 use super::Shared;
@@ -119,7 +119,10 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
         ..before.clone()
     };
     let exchanged = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await;
-    drop(timeout(HANDSHAKE_MAX, stream.shutdown()).await); // nothing else is to be said
+    if exchanged.is_ok() {
+        // As any link ends (§2.6(5)); where the Hello failed, the exchange has ended it.
+        let _ = timeout(LINK_CLOSING_MAX, stream.shutdown()).await;
+    }
     match exchanged {
         // This process's own descriptor may have changed meanwhile, but only once.
         Ok(theirs)
