@@ -1,43 +1,32 @@
 //! One own inbox: its keys, its mailboxes, and when its descriptor changes (docs/protocol.md §9,
 //! §10).
 //!
-//! Plans mailboxes, has them created and replaces those that stay out of reach.
+//! Decides when the descriptor is published, and what the user hears. Its mailboxes are drawn, made
+//! and replaced in `mailboxes`.
+
+mod mailboxes;
 
 use std::collections::BTreeMap;
 
-use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::Roles;
-use umbel_proto::directory::choice::Exclude;
-use umbel_proto::ids::{QueueId, RelayId};
+use umbel_proto::ids::QueueId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
-use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::time::{Duration, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::Zeroizing;
 
-use super::super::chance::{Backoff, between};
-use super::super::circuit::Isolation;
+use super::super::chance::between;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
-use super::super::path::{draw, exclude_groups_of};
 use super::super::publish::Publication;
-use super::super::requests::{Answer, AskFault, Asker, Question, Requests};
+use super::super::requests::Requests;
 use super::super::saving::Saving;
-use super::Visit;
 use super::rival::{self, Rival};
 use super::stored::{self, InboxState, OwnMailbox};
+use mailboxes::Health;
 
-/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is
-/// forgotten.
-const RETIRED_MAX: usize = 48;
-/// Failed tries to create a mailbox before another relay is drawn for it.
-const CREATE_TRIES: u32 = 2;
-/// How long after the first mailbox is there the others are waited for before the descriptor goes
-/// out without them.
-const SETTLE: Duration = Duration::from_secs(5);
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 /// How long to wait for more than half of them: if others are broken, a sender that asks some still
@@ -45,9 +34,6 @@ const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 const FEW_POSITIONS: Duration = Duration::from_secs(10);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
-/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: an
-/// attacker who feigns that must not make us forget mailboxes that hold mail.
-const SOON_EVERY: Duration = Duration::from_secs(86_400);
 /// The descriptor was never published.
 const NEVER: WallTime = WallTime(0);
 /// The descriptor was published, and has to be again at once.
@@ -78,16 +64,6 @@ pub(super) struct Inbox {
     /// Whether a warning said that a mailbox is being replaced, and none yet that it was.
     is_mending_told: bool,
     pub(super) rival: Rival,
-}
-
-#[derive(Default)]
-struct Health {
-    is_asked: bool,
-    backoff: Backoff,
-    /// The last visit since the client started failed.
-    is_failing: bool,
-    /// And that was the holder's doing, as far as can be known.
-    is_dead: bool,
 }
 
 impl Inbox {
@@ -138,14 +114,6 @@ impl Inbox {
         self.mailboxes
             .iter()
             .filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
-    }
-
-    /// How many mailboxes there are or will be once all that are being made are there.
-    fn planned_count(&self) -> usize {
-        self.mailboxes
-            .iter()
-            .filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none())
-            .count()
     }
 
     /// Whether someone waits until it takes mail: for a while what it asks comes before all else.
@@ -202,230 +170,6 @@ impl Inbox {
             || self.is_awaited(cx.now)
             || self.published_until <= cx.wall
             || self.published_until > latest
-    }
-
-    /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
-    fn plan(&mut self, cx: &mut Context<'_>) {
-        while self.planned_count() < cx.network.params.mailboxes && self.add_mailbox(cx, None) {}
-        let limit = self.patience(cx);
-        let failing: Vec<QueueId> = self
-            .created()
-            .filter(|mailbox| {
-                mailbox
-                    .failing_since
-                    .is_some_and(|since| since + limit <= cx.confirmed)
-            })
-            .map(|mailbox| mailbox.queue)
-            .filter(|queue| {
-                self.health
-                    .get(queue)
-                    .is_some_and(|health| health.is_failing)
-            })
-            .filter(|queue| {
-                !self
-                    .mailboxes
-                    .iter()
-                    .any(|other| other.replaces == Some(*queue))
-            })
-            .collect();
-        for queue in failing {
-            self.add_mailbox(cx, Some(queue));
-        }
-    }
-
-    /// How long a mailbox may be out of reach until another takes its place: less if nobody can
-    /// write to the inbox any more.
-    fn patience(&self, cx: &Context<'_>) -> Duration {
-        let params = &cx.network.params;
-        let usual = params.retry_max * 2;
-        let is_dead = |mailbox: &OwnMailbox| {
-            self.health
-                .get(&mailbox.queue)
-                .is_some_and(|health| health.is_dead)
-        };
-        let is_recent = |at: WallTime| at + SOON_EVERY.max(usual) > cx.confirmed;
-        let was_one_replaced = self
-            .mailboxes
-            .iter()
-            .any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
-        if was_one_replaced || !self.created().all(is_dead) {
-            usual
-        } else {
-            usual.min(params.request_timeout)
-        }
-    }
-
-    /// Draws a holder for one more mailbox: apart from the others if that can be.
-    fn add_mailbox(&mut self, cx: &mut Context<'_>, replaces: Option<QueueId>) -> bool {
-        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
-        let mut others = Exclude::nothing();
-        taken.iter().for_each(|&relay| others.relay(relay));
-        let mut apart = Exclude::nothing();
-        exclude_groups_of(cx, &mut apart, &taken);
-        let drawn = draw(cx, Roles::HOLDER, &apart).or_else(|| draw(cx, Roles::HOLDER, &others));
-        let Some(relay) = drawn else { return false };
-        let mut queue = [0; QueueId::LEN];
-        cx.rng.fill_bytes(&mut queue);
-        self.mailboxes.push(OwnMailbox {
-            relay,
-            queue: QueueId(queue),
-            owner_seed: *SigningKey::generate(cx.rng).seed(),
-            sender_seed: *SigningKey::generate(cx.rng).seed(),
-            is_created: false,
-            replaces,
-            retired_at: None,
-            failing_since: None,
-        });
-        self.touch(cx);
-        true
-    }
-
-    fn create_missing(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
-        let is_awaited = self.is_awaited(cx.now);
-        for mailbox in self.mailboxes.iter().filter(|mailbox| !mailbox.is_created) {
-            let health = self.health.entry(mailbox.queue).or_default();
-            if health.is_asked || !health.backoff.is_due(cx.now) {
-                continue;
-            }
-            health.is_asked = true;
-            let queue = mailbox.queue;
-            let owner = SigningKey::from_seed(&mailbox.owner_seed).public();
-            let sender = SigningKey::from_seed(&mailbox.sender_seed).public();
-            let verb = Verb::Create {
-                queue,
-                owner,
-                sender,
-            };
-            let question = Question::Mailbox {
-                verb,
-                seed: Zeroizing::new(mailbox.owner_seed),
-            };
-            let asker = Asker::CreateMailbox {
-                inbox: name.to_owned(),
-                queue,
-                is_awaited,
-            };
-            let isolation = Isolation::Own {
-                inbox: name.to_owned(),
-                queue,
-            };
-            requests.ask(cx, asker, isolation, mailbox.relay, question);
-        }
-    }
-
-    pub(super) fn on_created(
-        &mut self,
-        cx: &mut Context<'_>,
-        name: &str,
-        queue: QueueId,
-        answer: &Answer,
-    ) {
-        let health = self.health.entry(queue).or_default();
-        health.is_asked = false;
-        match answer {
-            Answer::Mailbox(MailboxReply::Created) => {
-                health.backoff.reset();
-                self.take_into_use(cx, name, queue);
-            }
-            // The fault is ours, or the path's: the holder is not to blame.
-            Answer::Failed(
-                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
-            ) => {
-                health.backoff.fail(cx);
-            }
-            Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {
-                health.backoff.fail(cx);
-                if health.backoff.failures() >= CREATE_TRIES {
-                    self.drop_uncreated(cx, queue);
-                }
-            }
-        }
-    }
-
-    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose
-    /// place it takes.
-    fn take_into_use(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId) {
-        let Some(mailbox) = find(&mut self.mailboxes, queue) else {
-            return;
-        };
-        if mailbox.is_created {
-            return;
-        }
-        mailbox.is_created = true;
-        if let Some(old) = mailbox.replaces.take()
-            && let Some(old) = find(&mut self.mailboxes, old)
-        {
-            old.retired_at = Some(cx.wall);
-            cx.warn(Warning::MailboxReplaced {
-                inbox: name.to_owned(),
-            });
-        }
-        self.settles_at.get_or_insert(cx.now + SETTLE);
-        self.change(cx);
-    }
-
-    /// Gives up a mailbox that no descriptor ever named.
-    fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
-        self.mailboxes
-            .retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
-        self.health.remove(&queue);
-        self.touch(cx);
-    }
-
-    pub(super) fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
-        let Some(mailbox) = find(&mut self.mailboxes, queue) else {
-            return;
-        };
-        let health = self.health.entry(queue).or_default();
-        (health.is_failing, health.is_dead) = (
-            visit != Visit::Answered,
-            matches!(visit, Visit::Dead | Visit::Gone),
-        );
-        let failing_since = match visit {
-            Visit::Answered => None,
-            Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
-            // Its records are lost: there is nothing to wait for.
-            Visit::Gone => Some(WallTime(0)),
-        };
-        if mailbox.failing_since != failing_since {
-            mailbox.failing_since = failing_since;
-            self.touch(cx);
-        }
-        match visit {
-            Visit::Answered => {
-                let stand_in = self
-                    .mailboxes
-                    .iter()
-                    .find(|other| other.replaces == Some(queue) && !other.is_created);
-                if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
-                    self.drop_uncreated(cx, stand_in);
-                }
-            }
-            Visit::Unreachable | Visit::Dead | Visit::Gone => {}
-        }
-    }
-
-    /// Forgets replaced mailboxes that nothing can be in any more.
-    fn forget_retired(&mut self, cx: &Context<'_>) {
-        let before = self.mailboxes.len();
-        let life = cx.network.params.record_life;
-        self.mailboxes.retain(|mailbox| {
-            mailbox
-                .retired_at
-                .is_none_or(|retired_at| retired_at + life > cx.confirmed)
-        });
-        let retired = |mailbox: &OwnMailbox| mailbox.retired_at;
-        if self.mailboxes.iter().filter_map(retired).count() > RETIRED_MAX
-            && let Some(first) = self.mailboxes.iter().filter_map(retired).min()
-        {
-            self.mailboxes
-                .retain(|mailbox| mailbox.retired_at != Some(first));
-        }
-        if self.mailboxes.len() != before {
-            self.health
-                .retain(|queue, _| self.mailboxes.iter().any(|mailbox| mailbox.queue == *queue));
-            self.touch(cx);
-        }
     }
 
     /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take
@@ -595,10 +339,6 @@ impl Inbox {
             .chain(self.tells_at)
             .chain(self.rival.timeout())
     }
-}
-
-fn find(mailboxes: &mut [OwnMailbox], queue: QueueId) -> Option<&mut OwnMailbox> {
-    mailboxes.iter_mut().find(|mailbox| mailbox.queue == queue)
 }
 
 #[cfg(test)]
