@@ -10,6 +10,7 @@
 //! message that too few accept for its whole life expires when that ends, by the calendar while the
 //! clock is known to be right, else by confirmed time; its user hears how many have it.
 
+mod entry;
 mod expiry;
 mod listed;
 mod saving;
@@ -33,6 +34,7 @@ use super::lookup::{Found, Lookups};
 use super::requests::{Answer, Requests};
 use super::saving::Saving;
 use super::{Context, SnapshotFault};
+use entry::{Entry, Stage, Told};
 use expiry::Ends;
 pub use listed::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
 use saving::STORE_ANSWERS_AFTER;
@@ -77,49 +79,6 @@ pub(super) struct Outbox {
     /// The linked relays' clocks agree with ours, as far as was last known: else messages expire by
     /// confirmed time.
     pub(super) is_clock_right: bool,
-}
-
-struct Entry {
-    seq: u64,
-    delivery: Delivery,
-    stage: Stage,
-    saving: Saving,
-    told: Told,
-    /// The holders last reported since this client was started, and how many were wanted then.
-    told_holders: Option<(usize, usize)>,
-    backoff: Backoff,
-    /// When this attempt began.
-    attempt_at: Instant,
-    /// Deposits failed: the descriptor may have changed.
-    needs_fresh: bool,
-    /// The wait between two deposits that was last reported.
-    told_rest: Option<Instant>,
-}
-
-/// How far an attempt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Until it is due.
-    Waiting(Instant),
-    /// The store failed: until it has taken the message, and it is due.
-    Blocked(Instant),
-    /// The descriptor is being looked up.
-    Finding,
-    /// Mailboxes are being tried.
-    Depositing,
-}
-
-/// How much the user knows of a message's place in the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
-    /// Nothing yet.
-    Nothing,
-    /// Nothing yet: the store failed, and what holders were asked is waited for.
-    Doubtful,
-    /// That it is not durable here.
-    Unsaved,
-    /// That it was durable here once.
-    Queued,
 }
 
 impl Outbox {
@@ -597,44 +556,4 @@ const fn has_room(messages: usize, bytes: usize, len: usize) -> bool {
 fn stagger(cx: &mut Context<'_>) -> Duration {
     let mean = (cx.network.params.second_deposit_delay / STAGGER_SHARE).min(STAGGER_MEAN_MAX);
     exponential(mean, cx.rng)
-}
-
-impl Entry {
-    fn tell_unsaved(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        self.told = Told::Unsaved;
-        cx.notify(Notice::Unsaved {
-            id,
-            may_be_out: self.delivery.may_be_out(),
-        });
-    }
-
-    /// How many have it, and how many are wanted.
-    fn holders(&self, cx: &Context<'_>) -> (usize, usize) {
-        (
-            self.delivery.held_count(),
-            self.delivery.wanted(&cx.network.params),
-        )
-    }
-
-    fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let (holders, wanted) = self.holders(cx);
-        self.told_holders = Some((holders, wanted));
-        cx.notify(Notice::Held {
-            id,
-            holders,
-            wanted,
-        });
-    }
-
-    /// Says that the next deposit waits for its moment, once for each.
-    fn tell_rest(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let rest = self.delivery.rests_until(cx.now);
-        if let Some(until) = rest.filter(|_| self.told_rest != rest) {
-            self.told_rest = rest;
-            cx.notify(Notice::Scheduled {
-                id,
-                wait: until.since(cx.now),
-            });
-        }
-    }
 }
