@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::time::Duration;
+use umbel_proto::time::{Duration, in_words};
 use umbel_relay::shell::Clock;
 
 use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
@@ -90,6 +90,11 @@ impl std::error::Error for ClientClosed {}
 pub enum SendError {
     /// It is longer than [`MESSAGE_LEN_MAX`].
     TooLong,
+    /// It is to expire at once, or to be tried for longer than relays keep it, which is this long.
+    Life {
+        /// The longest life of a message.
+        max: Duration,
+    },
     /// Too many messages wait already.
     OutboxFull,
     /// The profile could not be written, and no holder was asked to take the message, so nobody has
@@ -128,6 +133,18 @@ impl From<SendFault> for SendError {
             SendFault::OutboxFull => Self::OutboxFull,
         }
     }
+}
+
+/// Whether a message may be tried for so long: for some time, and for no longer than relays keep it,
+/// which is `max`, the network's `record_life`.
+///
+/// # Errors
+/// [`SendError::Life`].
+pub fn check_life(life: Duration, max: Duration) -> Result<(), SendError> {
+    if life.is_zero() || life > max {
+        return Err(SendError::Life { max });
+    }
+    Ok(())
 }
 
 /// A message was not taken back for good. Read by other processes (`meeting::ask`).
@@ -223,6 +240,8 @@ pub struct Client {
     member: JoinHandle<()>,
     thread: std::thread::JoinHandle<()>,
     stop_reason: Arc<OnceLock<StopReason>>,
+    /// The longest life of a message.
+    life_max: Duration,
     /// Names this client among those that print messages.
     claimer: i64,
 }
@@ -241,6 +260,7 @@ impl Client {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_with(profile: Profile, reach: Reach) -> Result<Self, OpenError> {
+        let life_max = profile.network().params.record_life;
         // Stretching a passphrase takes a good part of a second.
         let opening = tokio::task::spawn_blocking(|| begin(profile));
         let (ground, database, restored) = opening
@@ -270,6 +290,7 @@ impl Client {
             member,
             thread,
             stop_reason,
+            life_max,
             claimer: rand::random(),
         })
     }
@@ -284,8 +305,8 @@ impl Client {
         self.send_for(address, body, None).await
     }
 
-    /// Like [`Client::send`]; the message expires if nobody takes it for so long, or for as long as
-    /// a record lives.
+    /// Like [`Client::send`]; the message expires if too few relays take it for so long, which
+    /// [`check_life`] bounds. Without a length it is tried for as long as relays keep it.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -297,6 +318,9 @@ impl Client {
     ) -> Result<Sent, SendError> {
         if body.len() > MESSAGE_LEN_MAX {
             return Err(SendError::TooLong);
+        }
+        if let Some(life) = life {
+            check_life(life, self.life_max)?;
         }
         let id = random_message_id();
         let request = |done| Request::Send {
@@ -662,6 +686,7 @@ macro_rules! display_errors {
 display_errors! {
     SendError {
         Self::TooLong => format_args!("a message has at most {MESSAGE_LEN_MAX} bytes"),
+        Self::Life { max } => format_args!("a message is tried for more than no time, and for at most {}", in_words(*max)),
         Self::OutboxFull => "the outbox is full",
         Self::Unresponsive { .. } => "another process keeps the profile from being written, and does not answer",
         Self::OtherRelease { .. } => "another process of another release has the network of this profile",

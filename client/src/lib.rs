@@ -44,7 +44,7 @@ mod testing;
 
 pub use client::{
     CancelError, Client, ClientClosed, CreateInboxError, ListenError, NoticeGap, Notices,
-    OpenError, Reach, ReadError, SendError, Sent, StopReason,
+    OpenError, Reach, ReadError, SendError, Sent, StopReason, check_life,
 };
 pub use library::{Deleted, Library, Old};
 pub use store::{

@@ -423,6 +423,18 @@ fn init_says_what_opens_the_profile_and_what_its_loss_means() {
 }
 
 #[test]
+fn a_message_is_not_promised_for_longer_than_relays_keep_it() {
+    let place = Place::with_profile();
+    for (life, is_taken) in [("0s", false), ("1s", true), ("14d", true), ("15d", false)] {
+        let sent = place.run(&["send", &address(), "soon", "--expire-after", life]);
+        assert_eq!(code(&sent), if is_taken { 69 } else { 2 }, "{sent:?}");
+        assert!(is_taken || stderr(&sent).contains("14 days"), "{sent:?}");
+    }
+    let listed = place.run(&["outbox", "list", "--json"]);
+    assert!(stdout(&listed).lines().count() <= 2, "{listed:?}");
+}
+
+#[test]
 fn what_is_in_the_outbox_is_listed_shown_and_taken_back_without_a_network() {
     let place = Place::with_profile();
     let empty = place.run(&["outbox", "list"]);

@@ -12,6 +12,7 @@ use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 
 use super::session::{other_release, unresponsive};
+use super::times;
 
 /// Exit codes; 69 to 75 are those of `sysexits.h`, 127, 130 and 141 those that a shell gives for a
 /// program that is not there, SIGINT and SIGPIPE.
@@ -234,6 +235,13 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::TooLong => Self::too_long(None),
+            SendError::Life { max } => Self::usage(
+                error.to_string(),
+                format!(
+                    "choose at most {} for --expire-after, or leave it out",
+                    times::length(max)
+                ),
+            ),
             SendError::OutboxFull => Self::failed(
                 error.to_string(),
                 "wait until some messages are delivered: `umbel outbox flush` retries them, `umbel outbox list` shows them",

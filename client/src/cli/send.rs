@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::PathBuf;
 
 use serde::Serialize;
-use umbel_client::{Client, Reach};
+use umbel_client::{Client, Reach, check_life};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
@@ -61,7 +61,7 @@ pub(super) struct SendArgs {
     flush: bool,
     /// Give up if too few relays accept it within this time, such as 2d [default, and at most: as
     /// long as relays keep a message, which is 14d unless the network says otherwise]
-    #[arg(long, value_name = "TIME", value_parser = times::parse_life)]
+    #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
@@ -92,7 +92,7 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         (None, _) => None,
     };
     if let Some(life) = args.expire_after {
-        check_life(life, session.record_life()?)?;
+        check_life(life, session.record_life()?)?; // before anything is tried
     }
     let message = message.map(|(address, body)| Outgoing {
         address,
@@ -105,18 +105,6 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
             send(session, client, message, args.flush, delivery).await
         })
         .await
-}
-
-/// No relay keeps a message for longer than `life_max`: it is not promised for longer.
-fn check_life(life: Duration, life_max: Duration) -> Result<(), Failure> {
-    if life <= life_max {
-        return Ok(());
-    }
-    let longest = times::length(life_max);
-    Err(Failure::usage(
-        format!("--expire-after is longer than relays keep a message, which is {longest}"),
-        format!("leave it out, or choose at most {longest}"),
-    ))
 }
 
 /// Tries what is in the outbox again, and waits for it.
@@ -329,20 +317,5 @@ fn read_body(
         Err(Failure::too_long(None))
     } else {
         Ok(body)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::failure::Exit;
-    use super::*;
-
-    #[test]
-    fn a_message_is_not_promised_for_longer_than_relays_keep_it() {
-        let days = |days: u64| Duration::from_secs(days * 86_400);
-        assert!(check_life(days(14), days(14)).is_ok());
-        let failure = check_life(days(90), days(14)).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.error.contains("14 days"), "{}", failure.error);
     }
 }

@@ -56,16 +56,6 @@ pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
     parse(text, None)
 }
 
-/// The same, but not nothing.
-pub(super) fn parse_life(text: &str) -> Result<Duration, String> {
-    let life = parse_span(text)?;
-    if life.is_zero() {
-        Err("it would expire before it is sent".to_owned())
-    } else {
-        Ok(life)
-    }
-}
-
 fn parse(text: &str, default_unit: Option<u64>) -> Result<Duration, String> {
     let text = text.trim();
     let digits_len = text
@@ -135,7 +125,6 @@ mod tests {
             assert_eq!(parse_span(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse_seconds("30"), Ok(Duration::from_secs(30)));
-        assert!(parse_life("0d").is_err() && parse_life("1s").is_ok());
         for text in [
             "30",
             "",

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::network::Network;
+use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::ask::{Ask, Reply, decode, encode};
@@ -43,6 +44,24 @@ async fn a_guest_is_answered_as_if_it_drove_the_profile_itself() {
     assert_eq!(guest.status().await.unwrap().inboxes.len(), 1);
     let library = Library::open(Profile::load(&path).unwrap()).unwrap();
     assert_eq!(library.inbox_address("main"), Some(address));
+    guest.close().await;
+    driver.close().await;
+}
+
+#[tokio::test]
+async fn a_life_that_relays_do_not_promise_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (driver, guest) = (client(&path).await, client(&path).await);
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let max = Network::local().params.record_life;
+    for client in [&driver, &guest] {
+        let send = |life| client.send_for(address, b"hello".to_vec(), Some(life));
+        for life in [Duration::ZERO, max + Duration::from_secs(1), Duration::MAX] {
+            assert_eq!(send(life).await, Err(SendError::Life { max }));
+        }
+        assert!(send(max).await.is_ok());
+    }
     guest.close().await;
     driver.close().await;
 }
