@@ -241,10 +241,10 @@ impl Book {
             setup_at: wall,
         };
         let past = self.past.remove(&descriptor.relay).map(|past| past.age);
-        let current = self.view.take(&descriptor.relay).map(|(_, age)| age);
+        let current = self.view.age(&descriptor.relay);
         let mut age = current.or(past).unwrap_or(new);
         age.first_seen = age.first_seen.min(wall);
-        self.view.insert_aged(descriptor, age);
+        self.view.insert_own(descriptor, age);
         Ok(true)
     }
 

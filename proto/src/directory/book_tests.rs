@@ -257,6 +257,28 @@ fn an_own_descriptor_takes_the_place_of_one_from_the_future() {
     assert_eq!(book.poll_op(), None);
 }
 
+#[test] // §8.2(1)
+fn an_own_descriptor_finds_room_in_a_full_view_and_no_newcomer_does() {
+    let network = testing::public_network();
+    let (mut book, model) = (Book::new(), testing::relay(1).verified());
+    let age = Age {
+        first_seen: WALL,
+        setup_at: WALL,
+    };
+    for number in 0..VIEW_RELAYS_MAX {
+        let mut other = [0xff; RelayId::LEN];
+        other[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        book.view.insert_aged(model.as_of(RelayId(other)), age);
+    }
+    assert_eq!(learn(&mut book, &issued(2, WALL), WALL), Inserted::Full);
+    let own = |book: &mut Book, at| book.own(&network, at, &issued(3, at).bytes());
+    assert_eq!(own(&mut book, WALL), Ok(true));
+    assert_eq!(own(&mut book, later(60)), Ok(true), "and again");
+    assert_eq!(book.view().len(), VIEW_RELAYS_MAX + 1);
+    assert_eq!(book.view().get(&id(3)).unwrap().issued_at, later(60));
+    assert_eq!(learn(&mut book, &issued(2, WALL), WALL), Inserted::Full);
+}
+
 #[test] // §8.2(3), §8.2(5)
 fn a_relay_that_knows_only_itself_has_its_setup_before_it_also_after_a_restart() {
     let network = testing::public_network();

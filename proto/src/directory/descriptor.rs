@@ -383,6 +383,29 @@ struct Verified {
     address: SocketAddr,
 }
 
+#[cfg(test)]
+impl VerifiedDescriptor {
+    /// The same as if it were another relay's, which signed nothing.
+    pub(super) fn as_of(&self, relay: RelayId) -> Self {
+        let Verified {
+            descriptor,
+            bytes,
+            hash,
+            onion_key,
+            address,
+        } = &*self.0;
+        let mut descriptor = descriptor.clone();
+        descriptor.relay = relay;
+        Self(Arc::new(Verified {
+            descriptor,
+            bytes: bytes.clone(),
+            hash: *hash,
+            onion_key: *onion_key,
+            address: *address,
+        }))
+    }
+}
+
 impl VerifiedDescriptor {
     /// The signed bytes, as they are passed on.
     pub fn bytes(&self) -> &[u8] {

@@ -129,6 +129,14 @@ impl NetView {
         Inserted::New
     }
 
+    /// Takes this node's own descriptor, in place of any other of it. It needs no room: it is not
+    /// stored, so at a start the view may be full before it comes.
+    pub(super) fn insert_own(&mut self, descriptor: VerifiedDescriptor, age: Age) {
+        self.relays
+            .insert(descriptor.relay, Entry { descriptor, age });
+        self.digest = OnceLock::new();
+    }
+
     /// Takes out the descriptors that are dead, and those from the future, which a clock that was
     /// wrong has taken: they must not keep out what is valid.
     pub(super) fn take_dead(&mut self, wall: WallTime) -> Vec<(VerifiedDescriptor, Age)> {
@@ -144,13 +152,6 @@ impl NetView {
             self.digest = OnceLock::new();
         }
         dead
-    }
-
-    /// Takes out one relay.
-    pub(super) fn take(&mut self, relay: &RelayId) -> Option<(VerifiedDescriptor, Age)> {
-        let entry = self.relays.remove(relay)?;
-        self.digest = OnceLock::new();
-        Some((entry.descriptor, entry.age))
     }
 
     /// This relay's descriptor.
