@@ -8,18 +8,17 @@ use std::io;
 use std::path::Path;
 
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::{Duration, WallTime};
+use umbel_relay::shell::formats::{steps_from, take_steps};
 use zeroize::Zeroizing;
 
 use super::files;
 use super::key::DatabaseKey;
 use super::lock::{Lock, LockFile};
-use super::migrate::{self, Step, StepContext};
+use super::migrate::{self, StepContext};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
 /// Messages in one page, at most: a few megabytes.
@@ -344,7 +343,7 @@ impl Database {
             .doing("lock the profile's database")?;
         // Another process may have been first.
         let found = version(&transaction)?;
-        let Some(steps) = migrate::steps_from(found) else {
+        let Some(steps) = steps_from(migrate::STEPS, found) else {
             return Err(DatabaseError::SchemaTooNew {
                 found,
                 known: migrate::VERSION,
@@ -354,7 +353,12 @@ impl Database {
             return Ok(());
         }
         let lock_file = LockFile::of(path.parent().unwrap_or(Path::new("")));
-        let alone = lock_file.if_alone(|| take(transaction, steps, context));
+        let alone = lock_file.if_alone(|| {
+            take_steps(transaction, steps, migrate::VERSION, |db, step| {
+                step.take(db, context)
+            })
+            .doing("bring the profile to today's format")
+        });
         alone
             .map_err(DatabaseError::Lock)?
             .unwrap_or(Err(DatabaseError::InUse))
@@ -524,22 +528,6 @@ fn version(connection: &Connection) -> Result<u32, DatabaseError> {
     connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .doing("read the profile's schema version")
-}
-
-/// Takes all of these steps or none.
-fn take(
-    transaction: Transaction<'_>,
-    steps: &[Step],
-    context: &StepContext,
-) -> Result<(), DatabaseError> {
-    let doing = "bring the profile to today's format";
-    for step in steps {
-        step.take(&transaction, context).doing(doing)?;
-    }
-    transaction
-        .pragma_update(None, "user_version", migrate::VERSION)
-        .doing(doing)?;
-    transaction.commit().doing(doing)
 }
 
 fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {

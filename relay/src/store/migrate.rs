@@ -5,7 +5,7 @@
 //! `relay/tests/fixtures` keeps a directory of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
@@ -72,9 +72,3 @@ const FORMAT_4: &str = "
         receipt BLOB NOT NULL PRIMARY KEY
     ) STRICT, WITHOUT ROWID;
 ";
-
-/// The steps that bring a store of format `found` (0: an empty file) to [`VERSION`]; `None` if it
-/// is newer.
-pub(super) fn steps_from(found: u32) -> Option<&'static [&'static str]> {
-    STEPS.get(usize::try_from(found).ok()?..)
-}

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{StoreError, migrate};
 use crate::shell::files::{beside, folder_of};
+use crate::shell::formats::{steps_from, take_steps};
 
 /// In the file's header: "umbl". Distinguishes a relay's store from other SQLite files.
 const APPLICATION_ID: i32 = 0x756d_626c;
@@ -55,7 +56,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let steps = steps_for(&found, path)?;
     make_private(&file).map_err(at)?;
     configure(&db).map_err(failed)?;
-    take_steps(&mut db, steps).map_err(failed)?;
+    db.transaction()
+        .and_then(|it| {
+            take_steps(it, steps, migrate::VERSION, |db, step| {
+                db.execute_batch(step)
+            })
+        })
+        .map_err(failed)?;
     Ok(db)
 }
 
@@ -188,7 +195,7 @@ fn steps_for(found: &Found, path: &Path) -> Result<&'static [&'static str], Stor
     let version = version.ok_or_else(|| StoreError::Foreign {
         path: path.to_owned(),
     })?;
-    migrate::steps_from(version).ok_or_else(|| StoreError::Newer {
+    steps_from(migrate::STEPS, version).ok_or_else(|| StoreError::Newer {
         path: path.to_owned(),
         found: version,
         known: migrate::VERSION,
@@ -205,19 +212,6 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
     db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     db.pragma_update(None, "journal_size_limit", LOG_LEN_MAX)
-}
-
-/// All in one transaction: what fails, or is cut short, leaves the store as it was.
-fn take_steps(db: &mut Connection, steps: &[&str]) -> rusqlite::Result<()> {
-    if steps.is_empty() {
-        return Ok(());
-    }
-    let transaction = db.transaction()?;
-    for step in steps {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", migrate::VERSION)?;
-    transaction.commit()
 }
 
 impl StoreError {

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use states::State;
 
 /// From nothing to format 1, from 1 to 2, and so on.
-const STEPS: &[Step] = &[
+pub(super) const STEPS: &[Step] = &[
     Step::Tables(FORMAT_1),
     Step::Tables(FORMAT_2),
     Step::Tables(FORMAT_3),
@@ -177,12 +177,6 @@ const FORMAT_5: &[Rewrite] = &[
         upgrade: |old, _| states::paths_2(old),
     },
 ];
-
-/// The steps that bring a database of format `found` (0: an empty one) to [`VERSION`]; `None` if it
-/// is newer.
-pub(super) fn steps_from(found: u32) -> Option<&'static [Step]> {
-    STEPS.get(usize::try_from(found).ok()?..)
-}
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.
