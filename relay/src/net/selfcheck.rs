@@ -2,11 +2,9 @@
 //! address it advertises, whether another does, and whether its data directory is still there.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +21,7 @@ use umbel_proto::link::{Hello, tls};
 
 use super::Shared;
 use crate::shell::exchange_hello;
+use crate::shell::files::{WATCH_INTERVAL, Watched};
 
 /// How often a relay dials itself when all is well.
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);
@@ -33,8 +32,6 @@ const SAY_AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Tries after which an address that is not this machine's, and through which nobody came, is taken
 /// for dead.
 const TRIES_PATIENT: u32 = 3;
-/// How often the data directory is looked at.
-const DIRECTORY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Who answers at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,22 +260,16 @@ pub(crate) async fn watch_directory(
     files: &'static [&'static str],
     mut stop: watch::Receiver<bool>,
 ) -> bool {
-    let began = files_of(&data_dir, files);
+    let watched = Watched::begin(&data_dir, files);
     let mut said_at: Option<Instant> = None;
     loop {
         tokio::select! {
             _ = stop.wait_for(|&stop| stop) => return false,
-            () = sleep(DIRECTORY_INTERVAL) => {}
+            () = sleep(WATCH_INTERVAL) => {}
         }
-        let now = files_of(&data_dir, files);
-        let mut lost = began
-            .iter()
-            .zip(&now)
-            .zip(files)
-            .filter(|((began, now), _)| began.is_lost(**now));
-        match lost.next() {
+        match watched.lost() {
             None => said_at = None,
-            Some((_, file)) if file == &files[0] => {
+            Some(file) if file == files[0] => {
                 tracing::error!(
                     directory = %data_dir.display(),
                     file,
@@ -287,7 +278,7 @@ pub(crate) async fn watch_directory(
                 );
                 return true;
             }
-            Some((_, file)) if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
+            Some(file) if said_at.is_none_or(|at| at.elapsed() >= SAY_AGAIN) => {
                 said_at = Some(Instant::now());
                 tracing::error!(
                     directory = %data_dir.display(),
@@ -299,35 +290,6 @@ pub(crate) async fn watch_directory(
             Some(_) => {}
         }
     }
-}
-
-/// The file found under a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// A file, with its device and number.
-    File(u64, u64),
-    Missing,
-    /// It could not be looked at: a disk or a mount that fails is not a file that was deleted.
-    Unknown,
-}
-
-impl Seen {
-    fn is_lost(self, now: Self) -> bool {
-        match (self, now) {
-            (_, Self::Missing) => true,
-            (Self::File(..), Self::File(..)) => self != now,
-            _ => false,
-        }
-    }
-}
-
-fn files_of(data_dir: &Path, files: &[&str]) -> Vec<Seen> {
-    let file = |name: &&str| match fs::metadata(data_dir.join(name)) {
-        Ok(file) => Seen::File(file.dev(), file.ino()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Seen::Missing,
-        Err(_) => Seen::Unknown,
-    };
-    files.iter().map(file).collect()
 }
 
 #[cfg(test)]
@@ -374,20 +336,5 @@ mod tests {
             true,
         );
         assert_eq!(finding.failures, 2, "it says nothing of the address");
-    }
-
-    #[test]
-    fn a_file_that_was_replaced_is_another() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = || files_of(dir.path(), &["a", "b"]);
-        fs::write(dir.path().join("a"), "1").unwrap();
-        let before = files();
-        assert!(matches!(before[..], [Seen::File(..), Seen::Missing]));
-        fs::write(dir.path().join("a"), "2").unwrap();
-        assert_eq!(files(), before, "the same file, with other words");
-        fs::write(dir.path().join("new"), "1").unwrap();
-        fs::rename(dir.path().join("new"), dir.path().join("a")).unwrap();
-        assert!(before[0].is_lost(files()[0]));
-        assert!(before[0].is_lost(Seen::Missing) && !before[0].is_lost(Seen::Unknown));
     }
 }

@@ -1,6 +1,7 @@
-//! Files for their owner's eyes only, which are written whole or not at all.
+//! Files for their owner's eyes only, which are written whole or not at all; and a watch on those
+//! that must not go while a process has them open.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,7 +71,7 @@ pub fn sweep(folder: &Path) {
 /// Removes files with such names that no writer is at work on. Failures leave them: the next write
 /// tries again.
 fn remove_left_behind(folder: &Path, is_temporary: impl Fn(&str) -> bool) {
-    let Ok(entries) = std::fs::read_dir(folder) else {
+    let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
     for entry in entries.filter_map(Result::ok) {
@@ -78,15 +79,88 @@ fn remove_left_behind(folder: &Path, is_temporary: impl Fn(&str) -> bool) {
         let modified = entry.metadata().and_then(|about| about.modified());
         let age = modified.ok().and_then(|at| at.elapsed().ok());
         if is_ours && age.is_some_and(|age| age >= LEFT_BEHIND_AFTER) {
-            let _ = std::fs::remove_file(entry.path());
+            let _ = fs::remove_file(entry.path());
         }
     }
 }
 
+/// How often a process looks at its watched files.
+pub const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Files of one directory that a process has open, as it found them. What it writes to a file that
+/// was deleted or replaced since is lost.
+#[derive(Debug)]
+pub struct Watched {
+    dir: PathBuf,
+    files: Vec<(&'static str, Seen)>,
+}
+
+impl Watched {
+    /// Takes the files as they are now.
+    pub fn begin(dir: &Path, names: &[&'static str]) -> Self {
+        let files = names.iter().map(|&name| (name, Seen::at(&dir.join(name))));
+        Self {
+            dir: dir.to_owned(),
+            files: files.collect(),
+        }
+    }
+
+    /// The first, in their order, that was deleted or replaced since. Only looks at the names, and
+    /// opens none.
+    pub fn lost(&self) -> Option<&'static str> {
+        self.files
+            .iter()
+            .find(|(name, began)| began.is_lost(Seen::at(&self.dir.join(name))))
+            .map(|(name, _)| *name)
+    }
+}
+
+/// The file found under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// A file, with its device and number.
+    File(u64, u64),
+    Missing,
+    /// It could not be looked at: a disk or a mount that fails is not a file that was deleted.
+    Unknown,
+}
+
+impl Seen {
+    fn at(path: &Path) -> Self {
+        match fs::metadata(path) {
+            Ok(file) => {
+                let (device, number) = identity_of(&file);
+                Self::File(device, number)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Missing,
+            Err(_) => Self::Unknown,
+        }
+    }
+
+    fn is_lost(self, now: Self) -> bool {
+        match (self, now) {
+            (_, Self::Missing) => true,
+            (Self::File(..), Self::File(..)) => self != now,
+            _ => false,
+        }
+    }
+}
+
+/// Device and number of a file.
+#[cfg(unix)]
+fn identity_of(file: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (file.dev(), file.ino())
+}
+
+/// Without numbers a replaced file is not told from the one before it.
+#[cfg(not(unix))]
+fn identity_of(_: &fs::Metadata) -> (u64, u64) {
+    (0, 0)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     /// The names in a folder.
@@ -132,5 +206,24 @@ mod tests {
         assert_eq!(names(folder.path()), left);
         sweep(folder.path());
         assert_eq!(names(folder.path()), [".key.umbel-new", "key"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_was_replaced_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, new) = (dir.path().join("a"), dir.path().join("new"));
+        fs::write(&a, "1").unwrap();
+        let watched = Watched::begin(dir.path(), &["a"]);
+        assert!(Watched::begin(dir.path(), &["a", "b"]).lost() == Some("b"));
+        fs::write(&a, "2").unwrap();
+        assert_eq!(watched.lost(), None, "the same file, with other words");
+        fs::write(&new, "1").unwrap();
+        fs::rename(&new, &a).unwrap();
+        assert_eq!(watched.lost(), Some("a"));
+        fs::remove_file(&a).unwrap();
+        assert_eq!(watched.lost(), Some("a"));
+        let began = watched.files[0].1;
+        assert!(!began.is_lost(Seen::Unknown));
     }
 }
