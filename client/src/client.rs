@@ -208,6 +208,9 @@ pub enum StopReason {
         /// Its process id, if it noted that.
         pid: Option<u32>,
     },
+    /// The profile's database was deleted or replaced while this client ran. What it stored in the
+    /// last seconds is lost, and so is the rest if the file was deleted.
+    ProfileLost,
 }
 
 /// Whether a client may use the network.
@@ -643,6 +646,7 @@ pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
         seeds,
         database,
         lock_file,
+        watched,
     } = profile;
     (
         Ground {
@@ -650,6 +654,7 @@ pub(crate) fn to_ground(profile: OpenProfile) -> (Ground, Database) {
             network,
             seeds,
             lock_file,
+            watched,
         },
         database,
     )

@@ -11,7 +11,7 @@
 
 mod ended;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -767,4 +767,34 @@ fn seeds_need_a_profile_and_make_none() {
         );
     }
     assert!(!place.profile().exists());
+}
+
+#[test]
+fn commands_end_and_say_why_when_their_profile_is_deleted() {
+    let place = Place::with_profile();
+    place.run(&["inbox", "create", "main", "--timeout", "1s"]);
+    let follow = || {
+        let words = ["receive", "--follow", "--verbose"];
+        let mut child = place
+            .command(&words)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        // It has the profile open by then.
+        said.read_line(&mut String::new()).unwrap();
+        (child, said)
+    };
+    let children = [follow(), follow()];
+    std::fs::remove_file(place.profile().join("profile.db")).unwrap();
+    for (mut child, mut said) in children {
+        let mut text = String::new();
+        said.read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+        assert!(
+            text.contains("error: profile.db was deleted or replaced while umbel used it")
+                && text.contains("from a backup"),
+            "{text}"
+        );
+    }
 }

@@ -227,6 +227,11 @@ impl From<StopReason> for Failure {
                 other_release(pid),
                 format!("{OTHER_RELEASE_HINT}; what was sent is safe in the outbox"),
             ),
+            StopReason::ProfileLost => Self::failed(
+                "profile.db was deleted or replaced while umbel used it, so umbel stopped",
+                "put the file back, or the whole profile from a backup, and run the command again; what was sent or received since \
+                 the file went may be lost",
+            ),
         }
     }
 }

@@ -493,6 +493,7 @@ fn unsent(reason: StopReason) -> SendError {
         StopReason::Unresponsive { pid } => SendError::Unresponsive { pid },
         StopReason::Store(fault) => SendError::Store(fault),
         StopReason::OtherRelease { pid } => SendError::OtherRelease { pid },
+        StopReason::ProfileLost => SendError::Closed,
     }
 }
 

@@ -15,10 +15,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::sleep;
 use umbel_proto::ids::Peer;
 use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
 use umbel_relay::shell::Clock;
+use umbel_relay::shell::files::{WATCH_INTERVAL, Watched};
 
 use crate::client::StopReason;
 use crate::core::io::{Notice, Snapshot};
@@ -44,6 +46,8 @@ pub(crate) struct Ground {
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
     pub(crate) lock_file: LockFile,
+    /// What must stay where it is while this process has it open.
+    pub(crate) watched: Watched,
 }
 
 impl Ground {
@@ -86,7 +90,7 @@ pub(crate) struct Member {
     pub(crate) asker: mpsc::WeakSender<Request>,
     pub(crate) notices: broadcast::Sender<Told>,
     pub(crate) is_online: bool,
-    /// Set when this process can't continue as a guest.
+    /// Set when this process can't continue: as a guest, or without its profile.
     pub(crate) stop_reason: Arc<OnceLock<StopReason>>,
 }
 
@@ -94,6 +98,16 @@ impl Member {
     /// Drives the core, or is a guest until it can; ends on `Stop`, or when all senders of requests
     /// are gone. `restored` is there if this process holds the lock.
     pub(crate) async fn run(self, restored: Option<(Core, Clock)>) {
+        let watching = tokio::spawn(stop_without_profile(
+            Arc::clone(&self.ground),
+            self.asker.clone(),
+            Arc::clone(&self.stop_reason),
+        ));
+        Box::pin(self.work(restored)).await;
+        watching.abort();
+    }
+
+    async fn work(self, restored: Option<(Core, Clock)>) {
         let Self {
             ground,
             store,
@@ -146,5 +160,23 @@ impl Member {
         Driver::new(parts).run().await;
         // It says its last words.
         drop(host.await);
+    }
+}
+
+/// Stops this process's driver or guest once the profile's database is deleted or replaced: what is
+/// stored from then on is lost.
+async fn stop_without_profile(
+    ground: Arc<Ground>,
+    asker: mpsc::WeakSender<Request>,
+    stop_reason: Arc<OnceLock<StopReason>>,
+) {
+    while ground.watched.lost().is_none() {
+        sleep(WATCH_INTERVAL).await;
+    }
+    tracing::error!(profile = %ground.dir.display(), "the database was deleted or replaced");
+    // A guest may have stopped already, for a reason of its own.
+    let _ = stop_reason.set(StopReason::ProfileLost);
+    if let Some(asker) = asker.upgrade() {
+        drop(asker.send(Request::Stop).await);
     }
 }

@@ -14,8 +14,8 @@ use crate::core::new_outbox_state;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::testing::profile;
 use crate::{
-    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, Profile, Reach, SendError,
-    StopReason,
+    Claim, Client, ClientClosed, CreateInboxError, Library, ListenError, NoticeGap, Profile, Reach,
+    SendError, StopReason,
 };
 
 async fn client(path: &Path) -> Client {
@@ -293,4 +293,27 @@ async fn a_message_that_a_stopped_writer_blocks_is_reported_unsent() {
         Err(SendError::Unresponsive { pid })
     );
     guest.close().await;
+}
+
+#[tokio::test]
+async fn a_driver_and_a_guest_stop_when_their_database_is_gone() {
+    for is_replaced in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let path = profile(&dir);
+        let clients = [client(&path).await, client(&path).await];
+        let (database, copy) = (path.join("profile.db"), path.join("copy"));
+        std::fs::copy(&database, &copy).unwrap();
+        if is_replaced {
+            std::fs::rename(&copy, &database).unwrap();
+        } else {
+            std::fs::remove_file(&database).unwrap();
+        }
+        for client in clients {
+            let mut notices = client.notices();
+            while notices.next().await != Err(NoticeGap::Closed) {}
+            assert_eq!(client.status().await.err(), Some(ClientClosed));
+            assert_eq!(client.stop_reason(), Some(StopReason::ProfileLost));
+            client.close().await;
+        }
+    }
 }

@@ -21,7 +21,7 @@ use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, NetworkFault};
 use umbel_relay::shell::Clock;
-use umbel_relay::shell::files::{owner_only, write_whole};
+use umbel_relay::shell::files::{Watched, owner_only, write_whole};
 
 use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
@@ -189,6 +189,8 @@ pub(crate) struct OpenProfile {
     pub(crate) seeds: Vec<Peer>,
     pub(crate) database: Database,
     pub(crate) lock_file: LockFile,
+    /// The database's file, as it was opened.
+    pub(crate) watched: Watched,
 }
 
 impl Profile {
@@ -297,6 +299,7 @@ impl Profile {
         let path = self.dir.join(DATABASE_FILE);
         files::check(&path).map_err(ProfileError::Files)?;
         files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
+        let watched = Watched::begin(&self.dir, &[DATABASE_FILE]);
         let key = self.key()?;
         let context = StepContext {
             wall: Clock::wall(),
@@ -319,6 +322,7 @@ impl Profile {
             seeds: self.seeds,
             database,
             lock_file,
+            watched,
         })
     }
 
