@@ -94,6 +94,15 @@ pub const GUARD_MISSES_MAX: u32 = 5;
 pub const NEW_GUARDS_A_DAY: usize = 2;
 /// The same where the network accepts weak parameters: its few relays come and go (§6.4(8)).
 pub const NEW_GUARDS_A_DAY_WEAK: usize = 8;
+/// How long news may take to be known everywhere, clocks that are off by an hour included
+/// (§8.3(9b)).
+pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);
+/// Descriptors at least that a guard must have withheld to be found to hide (§8.3(9b)).
+pub const HIDDEN_MIN: usize = 3;
+/// The part of the view that it must have withheld at least, percent (§8.3(9b)).
+pub const HIDDEN_PERCENT: usize = 10;
+/// Sources in distinct address groups by whose word a guard hides (§8.3(9b)).
+pub const HIDDEN_SOURCES_MIN: usize = 2;
 /// Known relays, besides guards and seeds, that are asked for newer addresses (§6.4(9)).
 pub const HELPERS_MAX: usize = 4;
 /// How long these stay the same (§6.4(9)).

@@ -52,7 +52,7 @@ struct Trial {
 fn send_all(world: &mut World, address: &InboxAddress, count: u8) {
     for number in 0..count {
         let sent = world.send(ALICE, address, vec![number; 50]);
-        let within = Duration::from_secs(200);
+        let within = Duration::from_secs(400);
         assert!(
             world.run_until(within, |world| is_held_by(world, sent, 1)),
             "message {number}: {}",

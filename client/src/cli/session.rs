@@ -398,6 +398,9 @@ fn warning_text(warning: &Warning) -> String {
             "many circuits through the guard fail: the network is overloaded, or someone interferes"
                 .to_owned()
         }
+        Warning::GuardHides => "the guard kept many relays from this client, and is replaced: it may work against you, or was \
+             cut off from the network itself"
+            .to_owned(),
         Warning::MailboxReplaced { inbox } => {
             format!(
                 "a mailbox of the inbox \"{}\" is gone: another takes its place",

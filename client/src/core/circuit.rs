@@ -23,6 +23,8 @@ pub(super) struct CircuitKey(pub(super) u64);
 pub(super) enum Isolation {
     /// Reconciling views with a peer, on a circuit of one hop.
     Sync,
+    /// Reconciling views with a relay drawn at random, once.
+    View { serial: u64 },
     /// Publishing an own inbox's descriptor for one epoch.
     Publish { inbox: String, epoch: Epoch },
     /// Looking a contact's inbox up in one epoch: nobody learns that the keys of two epochs are one
@@ -183,7 +185,7 @@ mod tests {
         };
         let (addresses, queues) = ([[1; 32], [2; 32]], [1, 2].map(|id| QueueId([id; 32])));
         let (inboxes, epochs) = (["a", "b"].map(str::to_owned), [1, 2].map(Epoch));
-        let mut isolations = vec![Isolation::Sync];
+        let mut isolations = vec![Isolation::Sync, Isolation::View { serial: 1 }];
         for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let (address, inbox) = (addresses[first], inboxes[first].clone());
             let (queue, epoch) = (queues[second], epochs[second]);

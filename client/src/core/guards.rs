@@ -353,13 +353,25 @@ impl Guards {
         {
             return;
         }
+        self.set_aside(cx, relay, Warning::GuardFails);
+    }
+
+    /// Several sources had news of many relays that this guard said nothing of: it is set aside for
+    /// the rest of its life (§8.3(9b)).
+    pub(super) fn on_hiding(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        self.set_aside(cx, relay, Warning::GuardHides);
+    }
+
+    /// Sets a guard aside, if another is left, and says why, once.
+    fn set_aside(&mut self, cx: &mut Context<'_>, relay: RelayId, warning: Warning) {
         if self.may_set_aside(cx.confirmed, relay)
             && let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay)
         {
             guard.set_aside_at = Some(cx.wall);
+            self.is_changed = true;
         }
         if self.told.insert(relay) {
-            cx.warn(Warning::GuardFails);
+            cx.warn(warning);
         }
     }
 

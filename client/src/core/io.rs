@@ -270,6 +270,9 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
+    /// A guard said nothing of many relays that others know. It is no longer used where there is
+    /// another.
+    GuardHides,
     /// The profile can't be written (reported by the shell). Messages that came stay with their
     /// holders; stored ones are safe.
     Store(StoreFault),

@@ -15,12 +15,14 @@ use super::{HEARTBEAT, Notice, StoreOp};
 pub(super) const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 
 impl Shared {
-    /// Takes a descriptor that was passed on into the book, and stores what is news.
-    pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) {
-        if let Ok(learned) = self.book.learn(&self.network, wall, unverified) {
-            self.is_view_changed |= learned.is_news();
-            self.store_book();
-        }
+    /// Takes a descriptor that was passed on into the book, and stores what is news. Whether it
+    /// was.
+    pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) -> bool {
+        let learned = self.book.learn(&self.network, wall, unverified);
+        let is_news = learned.is_ok_and(|learned| learned.is_news());
+        self.is_view_changed |= is_news;
+        self.store_book();
+        is_news
     }
 
     /// The same with the descriptor that a linked relay showed. How to begin a circuit there, if it

@@ -526,9 +526,14 @@ impl Core {
                     answer,
                 );
                 for unverified in received {
-                    self.shared.learn(moment.wall, unverified);
+                    let issued_at = unverified.issued_at();
+                    if self.shared.learn(moment.wall, unverified) {
+                        self.sync.handle_news(issued_at);
+                    }
                 }
                 self.look_at_view(moment.wall);
+                let mut cx = self.shared.context(moment, rng);
+                self.sync.handle_admitted(&mut cx, &mut self.pool);
             }
             Asker::CreateMailbox { inbox, queue, .. } => {
                 self.inboxes.on_created(&mut cx, &inbox, queue, &answer);

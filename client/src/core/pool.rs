@@ -331,9 +331,16 @@ impl Pool {
         self.close(cx, key, DestroyReason::Protocol);
     }
 
-    /// Destroys the circuit of one hop to a peer whose view broke a rule.
-    pub(super) fn break_off_direct(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let is_its = |circuit: &Circuit| circuit.is_direct() && circuit.terminal() == Some(relay);
+    /// Destroys the circuit of this isolation to a relay whose view broke a rule.
+    pub(super) fn break_off_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        isolation: &Isolation,
+        relay: RelayId,
+    ) {
+        let is_its = |circuit: &Circuit| {
+            circuit.isolation.as_ref() == Some(isolation) && circuit.terminal() == Some(relay)
+        };
         if let Some(key) = self
             .circuits
             .iter()

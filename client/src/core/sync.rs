@@ -1,25 +1,31 @@
 //! Keeping the view whole (docs/protocol.md §8.3): from any peer while it is too small to build
-//! circuits, then from the guard in use, on circuits of one hop.
+//! circuits, then from the guards in turn, on circuits of one hop, and from relays drawn at random.
 //!
 //! A client takes and never gives. While it has no view, it asks its guards, the seeds, and the
 //! relays that it knows or last knew, in turn, and never gives up.
 
+mod sources;
+
 use std::collections::BTreeMap;
 
+use umbel_proto::directory::choice::Exclude;
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
-use umbel_proto::directory::{DirectoryRequest, Unverified, VerifiedDescriptor};
+use umbel_proto::directory::{DirectoryRequest, Roles, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
-    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, UNKNOWN_RELAY_PAUSE,
+    HELPERS_FOR, HELPERS_MAX, HIDDEN_MIN, HIDDEN_PERCENT, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE,
+    NEWS_SPREAD_MAX, UNKNOWN_RELAY_PAUSE,
 };
-use umbel_proto::time::{Duration, Instant};
+use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::chance::{Backoff, between, make_room, shuffle};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
+use super::path::{self, exclude_groups_of};
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
+use sources::Sources;
 
 /// How long a dial may take before the next peer is dialled as well.
 const STAGGER: Duration = Duration::from_secs(1);
@@ -39,6 +45,9 @@ pub(super) struct Sync {
     /// due.
     is_round_over: bool,
     running: Option<Running>,
+    sources: Sources,
+    /// The last one ended in order with the last answer.
+    has_ended: bool,
     last_serial: u64,
     /// Peers that broke a rule, and until when they are not asked again.
     resting: BTreeMap<RelayId, Backoff>,
@@ -62,6 +71,8 @@ pub(super) struct Sync {
 struct Running {
     serial: u64,
     peer: RelayId,
+    /// Of one hop, or of several.
+    isolation: Isolation,
     syncer: Syncer,
 }
 
@@ -74,12 +85,14 @@ struct Way {
 }
 
 impl Sync {
-    pub(super) const fn new(seeds: Vec<Peer>) -> Self {
+    pub(super) fn new(seeds: Vec<Peer>) -> Self {
         Self {
             seeds,
             round: Vec::new(),
             is_round_over: false,
             running: None,
+            sources: Sources::default(),
+            has_ended: false,
             last_serial: 0,
             resting: BTreeMap::new(),
             next_at: Instant::from_micros(0),
@@ -112,11 +125,14 @@ impl Sync {
         let peer = if cx.is_ready && !self.is_helping {
             self.round.clear();
             self.reach = KNOWN_ASKED_FIRST;
-            self.next_guard(cx, pool)
+            self.next_source(cx, pool)
         } else {
-            self.next_peer(cx, pool)
+            self.next_peer(cx, pool).map(|peer| (peer, Isolation::Sync))
         };
-        let Some(peer) = peer else { return };
+        let Some((peer, isolation)) = peer else {
+            return;
+        };
+        self.sources.handle_begun(cx.now, peer);
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
             way.asked_count += 1;
         }
@@ -125,6 +141,7 @@ impl Sync {
         let running = Running {
             serial: self.last_serial,
             peer,
+            isolation,
             syncer,
         };
         self.go_on(cx, requests, running, request);
@@ -141,7 +158,7 @@ impl Sync {
         requests.ask(
             cx,
             asker,
-            Isolation::Sync,
+            running.isolation.clone(),
             running.peer,
             Question::Directory(request),
         );
@@ -181,10 +198,27 @@ impl Sync {
             }
             // The circuit is destroyed, and the peer is left alone (docs/protocol.md §8.3(6)).
             Err(_) => {
-                pool.break_off_direct(cx, running.peer);
+                pool.break_off_from(cx, &running.isolation, running.peer);
                 self.on_violation(cx, running.peer);
                 Vec::new()
             }
+        }
+    }
+
+    /// A descriptor that came with the last answer was news, issued at this time.
+    pub(super) fn handle_news(&mut self, issued_at: WallTime) {
+        self.sources.handle_news(issued_at);
+    }
+
+    /// What came with the last answer was admitted. If it was the last of its reconciliation, this
+    /// shows whether a guard hides relays.
+    pub(super) fn handle_admitted(&mut self, cx: &mut Context<'_>, pool: &mut Pool) {
+        if !core::mem::take(&mut self.has_ended) {
+            return;
+        }
+        let primary = pool.paths.guards.primary(cx);
+        for guard in self.sources.handle_ended(cx, &primary) {
+            pool.paths.guards.on_hiding(cx, guard);
         }
     }
 
@@ -205,13 +239,44 @@ impl Sync {
         self.resting.get(&relay).is_none_or(|rest| rest.is_due(now))
     }
 
-    /// The guard in use, or, while that one rests, another primary guard.
-    fn next_guard(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
+    /// A relay drawn at random, or the guard whose turn it is, and over which circuit.
+    fn next_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+    ) -> Option<(RelayId, Isolation)> {
         let (in_use, _) = pool.guard_in_use()?;
-        if self.may_ask(in_use, cx.now) {
-            return Some(in_use);
+        // Circuits that break are the guards' to explain, and a user's message needs the next.
+        let (broken, _) = pool.broken();
+        if broken == 0
+            && self.sources.is_far(cx)
+            && let Some(relay) = self.draw(cx, pool, in_use)
+        {
+            let serial = self.last_serial + 1;
+            return Some((relay, Isolation::View { serial }));
         }
-        for relay in pool.paths.guards.primary(cx) {
+        let guard = self.next_guard(cx, pool, in_use)?;
+        Some((guard, Isolation::Sync))
+    }
+
+    /// A relay that has nothing in common with the guards.
+    fn draw(&self, cx: &mut Context<'_>, pool: &Pool, in_use: RelayId) -> Option<RelayId> {
+        let mut exclude = Exclude::default();
+        let mut guards = pool.paths.guards.primary(cx);
+        guards.push(in_use);
+        exclude_groups_of(cx, &mut exclude, &guards);
+        path::draw(cx, Roles::NONE, &exclude).filter(|&relay| self.may_ask(relay, cx.now))
+    }
+
+    /// The guard whose turn it is.
+    fn next_guard(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        in_use: RelayId,
+    ) -> Option<RelayId> {
+        let primary = pool.paths.guards.primary(cx);
+        for relay in self.sources.in_turn(primary, in_use) {
             if !self.may_ask(relay, cx.now) {
                 continue;
             }
@@ -242,7 +307,7 @@ impl Sync {
     pub(super) fn wants(&self, relay: RelayId) -> bool {
         self.running
             .as_ref()
-            .is_some_and(|running| running.peer == relay)
+            .is_some_and(|running| running.peer == relay && running.isolation == Isolation::Sync)
             || self.round.iter().any(|way| way.relay == relay)
     }
 
@@ -256,9 +321,12 @@ impl Sync {
     /// reconciliation, and the next comes early. The first soon, each further one after twice the
     /// time, so that names of relays that don't exist cost little.
     pub(super) fn on_unknown_relay(&mut self, cx: &Context<'_>) {
-        if !cx.is_ready || self.is_helping || self.running.is_some() {
-            return;
+        if cx.is_ready && !self.is_helping && self.running.is_none() {
+            self.come_early(cx);
         }
+    }
+
+    fn come_early(&mut self, cx: &Context<'_>) {
         let factor = 1_u32 << self.unknown_count.min(16);
         let wait = UNKNOWN_RELAY_PAUSE
             .saturating_mul(factor)
@@ -296,6 +364,7 @@ impl Sync {
     }
 
     fn end(&mut self, cx: &mut Context<'_>) {
+        self.has_ended = true;
         if cx.is_ready && !self.is_helping {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
@@ -304,6 +373,9 @@ impl Sync {
             }
             self.ended_at = cx.now;
             self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
+            if is_stale(cx) {
+                self.come_early(cx);
+            }
         } else {
             // The peer knows too few relays as well: wait for more.
             self.pause(cx);
@@ -479,6 +551,15 @@ impl Sync {
         });
         rests.chain([self.next_at]).filter(|&at| at > after).min()
     }
+}
+
+/// Whether more relays than may happen have no descriptor as new as they must have issued by now.
+fn is_stale(cx: &Context<'_>) -> bool {
+    let params = &cx.network.params;
+    let renewed_within = params.republish + params.republish_jitter + NEWS_SPREAD_MAX;
+    let is_old = |known: &&VerifiedDescriptor| known.issued_at + renewed_within < cx.wall;
+    let old = cx.view().iter().filter(is_old).count();
+    old >= HIDDEN_MIN.max(cx.view().len() * HIDDEN_PERCENT / 100)
 }
 
 /// Most addresses of one relay that are tried.

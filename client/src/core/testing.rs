@@ -2,6 +2,10 @@
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{RelayDescriptor, Roles, Unverified};
+use umbel_proto::handshake::OnionSecret;
+use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, Moment, WallTime};
 
@@ -15,6 +19,37 @@ pub(super) fn surroundings(network: Network, wall: WallTime) -> Shared {
         is_ready: true,
         ..Shared::restore(network, Vec::new(), None, Moment { now, wall })
     }
+}
+
+/// Relay number so and so of the `local` network: its identity.
+pub(super) fn key(number: u8) -> SigningKey {
+    SigningKey::from_seed(&[number; 32])
+}
+
+/// Its onion key.
+pub(super) fn onion_secret(number: u8) -> OnionSecret {
+    OnionSecret::from_seed(&[number; 32])
+}
+
+/// Its id.
+pub(super) fn id(number: u8) -> RelayId {
+    key(number).public().into()
+}
+
+/// Its descriptor, on a port of its own.
+pub(super) fn descriptor(number: u8) -> Vec<u8> {
+    let descriptor = RelayDescriptor {
+        network: Network::local().id,
+        relay: id(number),
+        onion_keys: vec![onion_secret(number).public()],
+        addresses: vec![([127, 0, 0, 1], 9000 + u16::from(number)).into()],
+        roles: Roles::NONE,
+        version: "test".to_owned(),
+        issued_at: WallTime(1_790_000_000),
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    descriptor.sign(&key(number))
 }
 
 /// A time at which something is done in the `local` network.
@@ -36,12 +71,26 @@ impl When {
 
     /// Runs `act` at that time; its result, and the notices for the user.
     pub(super) fn act<T>(&self, act: impl FnOnce(&mut Context<'_>) -> T) -> (T, Vec<Notice>) {
+        self.act_knowing(&[], act)
+    }
+
+    /// The same with these relays in view.
+    pub(super) fn act_knowing<T>(
+        &self,
+        relays: &[u8],
+        act: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> (T, Vec<Notice>) {
         let &Self {
             now,
             wall,
             confirmed,
         } = self;
         let mut shared = surroundings(Network::local(), wall);
+        for &number in relays {
+            let known = Unverified::decode(&descriptor(number)).expect("a descriptor");
+            let learned = shared.book.learn(&shared.network, wall, known);
+            learned.expect("a good one");
+        }
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut cx = shared.context(Moment { now, wall }, &mut rng);
         cx.confirmed = confirmed;

@@ -11,6 +11,7 @@ use umbel_proto::directory::descriptor::Roles;
 use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
+use umbel_proto::limits::RECEIPTS_MAX;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::{RelayMsg, Service};
 use umbel_proto::network::Network;
@@ -51,6 +52,9 @@ pub struct SimRelay {
     pub breaks_mailboxes: bool,
     /// Which circuits it destroys, if it is hostile.
     pub sabotage: Option<Sabotage>,
+    /// Whether it takes no descriptor that others pass on, from its next start on: who reconciles
+    /// with it hears nothing new.
+    pub is_deaf: bool,
     /// Why circuits through it died.
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
@@ -124,6 +128,7 @@ impl SimRelay {
             adversary: None,
             breaks_mailboxes: false,
             sabotage: None,
+            is_deaf: false,
             passed: BTreeMap::new(),
             broken: Vec::new(),
             stale_cells: 0,
@@ -177,13 +182,17 @@ impl SimRelay {
 
     /// Starts it from what its disk holds.
     pub fn start(&mut self, network: &Network, moment: Moment, rng: &mut dyn CryptoRng) {
+        let mut network = network.clone();
+        if self.is_deaf {
+            network.params.receipts_min = RECEIPTS_MAX;
+        }
         let config = ControlConfig {
-            network: network.clone(),
+            holder: HolderLimits::of_network(&network.params),
+            network,
             identity: SigningKey::from_seed(&self.identity_seed),
             addresses: self.advertised.clone().unwrap_or(vec![self.address]),
             roles: Roles::HOLDER | Roles::DIRECTORY,
             seeds: self.seeds.clone(),
-            holder: HolderLimits::of_network(&network.params),
             circuits_max: 10_000,
             frames_bytes_max: 64 << 20,
             inbox_descriptors_max: 1000,

@@ -8,13 +8,10 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::{TerminalCircuit, TerminalEvent};
-use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest};
-use umbel_proto::directory::{
-    Age, BookRow, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles,
-};
-use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
-use umbel_proto::ids::{CircId, Peer, RelayId};
+use umbel_proto::directory::{Age, BookRow, DirectoryReply, DirectoryRequest};
+use umbel_proto::handshake::{Onionskin, respond};
+use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::RelayMsg;
 use umbel_proto::network::Network;
@@ -23,36 +20,10 @@ use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
 use super::super::io::Snapshot;
+use super::super::testing::{descriptor, id, onion_secret};
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const LINK: LinkId = LinkId(1);
-
-fn key(number: u8) -> SigningKey {
-    SigningKey::from_seed(&[number; 32])
-}
-
-fn onion_secret(number: u8) -> OnionSecret {
-    OnionSecret::from_seed(&[number; 32])
-}
-
-fn id(number: u8) -> RelayId {
-    key(number).public().into()
-}
-
-fn descriptor(number: u8) -> Vec<u8> {
-    let descriptor = RelayDescriptor {
-        network: Network::local().id,
-        relay: id(number),
-        onion_keys: vec![onion_secret(number).public()],
-        addresses: vec![([127, 0, 0, 1], 9000 + u16::from(number)).into()],
-        roles: Roles::NONE,
-        version: "test".to_owned(),
-        issued_at: WALL,
-        receipts: Vec::new(),
-        puzzle: 0,
-    };
-    descriptor.sign(&key(number))
-}
 
 /// A moment by a calendar that stands still.
 fn at(now: Instant) -> Moment {

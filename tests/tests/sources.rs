@@ -1,0 +1,74 @@
+//! A client whose guard keeps relays from it: other sources have them (docs/protocol.md §8.3(9)).
+
+use umbel_proto::ids::RelayId;
+use umbel_proto::time::{Duration, WallTime};
+use umbel_tests::World;
+use umbel_tests::scenario::{ALICE, patient};
+
+const RELAYS: usize = 12;
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A world in which the guard that Alice uses takes nothing that others pass on; `None` if she uses
+/// another after her restart.
+fn with_hiding_guard(seed: u64) -> Option<(World, RelayId)> {
+    let mut world = World::with_overlay(seed, patient())
+        .relays(RELAYS)
+        .clients(1);
+    let guard = |world: &World| {
+        world
+            .client(ALICE)
+            .core()
+            .and_then(|core| core.status().guard)
+    };
+    world.expect_within(Duration::from_secs(60), |world| guard(world).is_some());
+    let hiding = guard(&world)?;
+    let name = world.relay_named(hiding)?;
+    world.crash_client(ALICE);
+    world.crash_relay(name);
+    world.relay(name).is_deaf = true;
+    world.restart_relay(name);
+    world.restart_client(ALICE);
+    world.expect_within(Duration::from_secs(60), |world| guard(world).is_some());
+    (guard(&world) == Some(hiding)).then_some((world, hiding))
+}
+
+/// How many relays, but for this one, Alice knows as they are now, or were three hours ago.
+fn known_as_they_are(world: &World, but_for: RelayId) -> usize {
+    let issued_at = |view: &umbel_proto::directory::NetView, relay: RelayId| {
+        view.get(&relay).map(|known| known.issued_at)
+    };
+    let Some(core) = world.client(ALICE).core() else {
+        return 0;
+    };
+    let is_known = |relay: RelayId, control: &umbel_relay::control::Control| {
+        let (own, known) = (
+            issued_at(control.view(), relay),
+            issued_at(core.view(), relay),
+        );
+        let recent = |at: WallTime| known.is_some_and(|known| at <= known + HOUR * 3);
+        own.is_some_and(recent)
+    };
+    let others = world
+        .all_relays()
+        .iter()
+        .filter(|relay| relay.id != but_for);
+    others
+        .filter(|relay| {
+            relay
+                .control()
+                .is_some_and(|control| is_known(relay.id, control))
+        })
+        .count()
+}
+
+#[test] // §8.3(9)
+fn a_guard_that_hides_relays_hides_them_for_minutes() {
+    for (mut world, hiding) in (300..).filter_map(with_hiding_guard).take(4) {
+        world.suspend_client(ALICE, HOUR * 30, |_| {});
+        let is_told = |world: &World| known_as_they_are(world, hiding) == RELAYS - 1;
+        world.expect_within(Duration::from_secs(120), is_told);
+        // Relays that came while she slept are missed by no rule: another source is asked in hours.
+        world.suspend_client(ALICE, HOUR * 10, |_| {});
+        world.expect_within(HOUR * 8, is_told);
+    }
+}
