@@ -68,7 +68,8 @@ enum Turn {
     /// Somebody waits until an inbox takes mail: a few circuits.
     First,
     Usual,
-    /// An inbox's descriptor goes to a dozen relays, at a time that nobody waits for as a rule.
+    /// An inbox's descriptor goes to a dozen relays, at a time that nobody waits for as a rule; or a
+    /// relay drawn at random is asked for its view.
     Late,
 }
 
@@ -234,7 +235,7 @@ impl Requests {
         let mut ids: Vec<(Turn, AskId)> = self
             .asks
             .iter()
-            .map(|(&id, ask)| (ask.asker.turn(), id))
+            .map(|(&id, ask)| (ask.turn(), id))
             .collect();
         ids.sort_unstable();
         let mut is_full = false;
@@ -565,6 +566,14 @@ impl Ask {
     /// Whether it waits until there is a view.
     fn is_held(&self, cx: &Context<'_>) -> bool {
         !cx.is_ready && self.isolation != Isolation::Sync
+    }
+
+    /// Nobody waits for a view over a circuit.
+    const fn turn(&self) -> Turn {
+        match self.isolation {
+            Isolation::View { .. } => Turn::Late,
+            _ => self.asker.turn(),
+        }
     }
 
     /// Whether it waits for a circuit of several hops.
