@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use umbel_proto::network::Params;
+use umbel_proto::ids::Peer;
+use umbel_proto::network::{Network, Params};
 use umbel_proto::time::in_words;
 
 use crate::config::Config;
 use crate::net::news::clock_off_by;
-use crate::running::{STORE_FILE, Stats, StatsSource};
+use crate::running::{self, STORE_FILE, Stats, StatsSource};
 
 /// The first beat: the relay has found the others by then.
 const FIRST: Duration = Duration::from_secs(300);
@@ -27,7 +28,13 @@ const INTERVAL: Duration = Duration::from_secs(6 * 3600);
 const MIB_STEP: u64 = 16;
 
 /// Logs a line five minutes after the start, and then every six hours, until the relay stops.
-pub(crate) async fn beat(source: StatsSource, config: watch::Receiver<Config>, params: Params) {
+/// With it comes a warning while the relay, which `peer` names, knows no other.
+pub(crate) async fn beat(
+    source: StatsSource,
+    config: watch::Receiver<Config>,
+    network: Network,
+    peer: Peer,
+) {
     let started_at = Instant::now();
     let mut next = started_at + FIRST;
     loop {
@@ -36,18 +43,34 @@ pub(crate) async fn beat(source: StatsSource, config: watch::Receiver<Config>, p
             return;
         };
         let config = config.borrow().clone();
+        if stats.control.is_alone {
+            tracing::warn!("{}", alone(&config, &network, &peer));
+        }
         let disk = disk_bytes(&config.data_dir);
         let pulse = Pulse {
             up: started_at.elapsed(),
             stats,
             config,
-            params: &params,
+            params: &network.params,
             disk,
             memory: memory_bytes(),
         };
         tracing::info!("{pulse}");
         next += INTERVAL;
     }
+}
+
+/// What to do about a relay that knows no other, to which nobody comes.
+fn alone(config: &Config, network: &Network, peer: &Peer) -> String {
+    let remedy = if running::seeds(config, network, peer.id).is_empty() {
+        format!(
+            "it has no seeds. Name a relay in its `seeds`, or give this relay's peer line to the operator of another: {peer}"
+        )
+    } else {
+        "none of its seeds answers, or their descriptors are not believed. Earlier warnings say why; name another relay in `seeds`"
+            .to_owned()
+    };
+    format!("this relay knows no other relay, so nobody uses it: {remedy}")
 }
 
 /// The contents of one line.
@@ -160,8 +183,8 @@ mod tests {
 
     use tokio::sync::mpsc;
     use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::ids::RelayId;
     use umbel_proto::link::Hello;
-    use umbel_proto::network::Network;
     use umbel_proto::time::WallTime;
 
     use super::*;
@@ -243,6 +266,23 @@ mod tests {
         }
     }
 
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// What is logged as long as the guard is there.
+    fn log() -> (Log, tracing::subscriber::DefaultGuard) {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
     /// The source of a relay that always does as `control` says.
     fn source_of(control: ControlStats) -> StatsSource {
         let network = Network::local();
@@ -260,15 +300,47 @@ mod tests {
         StatsSource::new(asks, shared)
     }
 
+    fn peer(number: u8) -> Peer {
+        Peer {
+            id: RelayId([number; 32]),
+            host_port: "192.0.2.1:9000".to_owned(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_knows_no_other_says_so_and_what_to_do() {
+        let mut config = Config::new("");
+        for is_seeded in [false, true] {
+            if is_seeded {
+                // Itself is no seed of a relay.
+                config.seeds = vec![peer(1), peer(2)];
+            }
+            let (log, _logged) = log();
+            let (_sender, config) = watch::channel(config.clone());
+            let source = source_of(ControlStats {
+                is_alone: true,
+                ..ControlStats::default()
+            });
+            let beat = beat(source, config, Network::local(), peer(1));
+            assert!(tokio::time::timeout(2 * FIRST, beat).await.is_err());
+            let log = log.text();
+            let warning = log.lines().find(|line| line.contains("WARN")).unwrap();
+            assert!(warning.contains("knows no other relay"), "{log}");
+            let words = if is_seeded {
+                "none of its seeds answers".to_owned()
+            } else {
+                format!(
+                    "has no seeds. Name a relay in its `seeds`, or give this relay's peer line to the operator of another: {}",
+                    peer(1)
+                )
+            };
+            assert!(warning.contains(&words), "{log}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_line_is_logged_after_five_minutes_and_then_every_six_hours() {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        let _logged = tracing::subscriber::set_default(subscriber);
+        let (log, _logged) = log();
         let (_sender, config) = watch::channel(Config::new(""));
         let source = source_of(ControlStats {
             relays: 12,
@@ -276,12 +348,12 @@ mod tests {
         });
         let day = Duration::from_secs(24 * 3600);
         assert!(
-            tokio::time::timeout(day, beat(source, config, Params::DEFAULT))
+            tokio::time::timeout(day, beat(source, config, Network::local(), peer(1)))
                 .await
                 .is_err(),
             "it goes on"
         );
-        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let log = log.text();
         let lines: Vec<&str> = log.lines().collect();
         let ups = ["5 minutes", "6 hours", "12 hours", "18 hours"];
         assert_eq!(lines.len(), ups.len(), "{log}");
@@ -298,7 +370,7 @@ mod tests {
     async fn it_ends_with_the_relay() {
         let (_sender, config) = watch::channel(Config::new(""));
         let began_at = Instant::now();
-        beat(StatsSource::ended(), config, Params::DEFAULT).await;
+        beat(StatsSource::ended(), config, Network::local(), peer(1)).await;
         assert_eq!(began_at.elapsed().as_secs(), FIRST.as_secs());
     }
 }

@@ -201,7 +201,7 @@ impl Relay {
             control,
             Arc::clone(&shared),
             (opened.store, opened.untaken),
-            config.seeds.clone(),
+            seeds(&config, &shared.network, peer.id),
             inputs,
         );
         let plane = tokio::spawn(async move {
@@ -274,9 +274,9 @@ impl Relay {
     /// store is lost ends.
     pub fn watch_itself(&self) {
         let data_dir = self.config.borrow().data_dir.clone();
-        let params = self.shared.network.params.clone();
         let mut stop = self.stop.subscribe();
-        let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), params);
+        let (network, peer) = (self.shared.network.clone(), self.peer.clone());
+        let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), network, peer);
         let dial = selfcheck::dial_self(Arc::clone(&self.shared), self.addresses.clone());
         let files = &[STORE_FILE, keys::IDENTITY_FILE, LOCK_FILE];
         let (watching, end) = (
@@ -456,16 +456,16 @@ fn limits(config: &Config) -> AcceptLimits {
     }
 }
 
+/// The network's seeds and the operator's, of which this relay may be one.
+pub(crate) fn seeds(config: &Config, network: &Network, own: RelayId) -> Vec<Peer> {
+    let all = network.seeds.iter().chain(&config.seeds);
+    all.filter(|seed| seed.id != own).cloned().collect()
+}
+
 /// The settings that an operator may change while the relay runs.
 fn tuning(config: &Config, network: &Network, own: RelayId) -> Tuning {
     Tuning {
-        seeds: network
-            .seeds
-            .iter()
-            .chain(&config.seeds)
-            .filter(|seed| seed.id != own)
-            .cloned()
-            .collect(),
+        seeds: seeds(config, network, own),
         holder: config.holder_limits(&network.params),
         circuits_max: config.circuits_max,
         inbox_descriptors_max: config.inbox_descriptors_max,

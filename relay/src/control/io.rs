@@ -124,6 +124,8 @@ pub struct ControlStats {
     pub circuits: usize,
     /// Relays in the view.
     pub relays: usize,
+    /// Whether none of them is another relay.
+    pub is_alone: bool,
     /// Mailbox queues kept.
     pub queues: usize,
     /// Records in these queues.

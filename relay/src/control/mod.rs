@@ -189,11 +189,12 @@ impl Control {
 
     /// How the relay is doing.
     pub fn stats(&self) -> ControlStats {
-        let holder = self.services.holder();
+        let (holder, own) = (self.services.holder(), self.shared.relay);
         ControlStats {
             links: self.shared.links.len(),
             circuits: self.circuits.len(),
             relays: self.view().len(),
+            is_alone: self.view().iter().all(|other| other.relay == own),
             queues: holder.queue_count(),
             records: holder.record_count(),
             record_bytes: holder.record_bytes(),
