@@ -17,6 +17,7 @@ use umbel_proto::link::tls;
 
 use super::tls_stream::TlsStream;
 use super::{LinkReport, OpenFault, Shared, tune};
+use crate::shell::DialFault;
 
 /// Most addresses tried in one dial: a name may stand for many.
 const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
@@ -24,7 +25,8 @@ const TRIES_MAX: usize = 2 * ADDRESSES_MAX;
 /// Dials `relay` at each of `host_ports` until one answers, and carries the link until it ends. If
 /// none answers, reports that to the control plane.
 pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<String>) {
-    let mut owed = Owed::new(&shared, LinkReport::DialFailed(relay));
+    let mut worst = DialFault::Nobody;
+    let mut owed = Owed::new(&shared, LinkReport::DialFailed(relay, worst));
     let mut tries_left = TRIES_MAX;
     for host_port in &host_ports {
         for address in resolve(host_port).await {
@@ -34,7 +36,11 @@ pub(crate) async fn dial(shared: Arc<Shared>, relay: RelayId, host_ports: Vec<St
             tries_left -= 1;
             match try_address(&shared, relay, address, &mut owed).await {
                 Ok(()) => return,
-                Err(fault) => tracing::debug!(?relay, %fault, "dial failed"),
+                Err(fault) => {
+                    tracing::debug!(?relay, %fault, "dial failed");
+                    worst = worst.max(DialFault::from(&fault));
+                    owed.report = Some(LinkReport::DialFailed(relay, worst));
+                }
             }
         }
     }
@@ -153,13 +159,13 @@ mod tests {
     }
 
     fn is_failure(report: &LinkReport) -> bool {
-        matches!(report, LinkReport::DialFailed(RELAY))
+        matches!(report, LinkReport::DialFailed(RELAY, DialFault::Nobody))
     }
 
     #[tokio::test]
     async fn a_dial_that_panics_is_reported_as_failed() {
         let (shared, mut reports) = shared();
-        let owed = Owed::new(&shared, LinkReport::DialFailed(RELAY));
+        let owed = Owed::new(&shared, LinkReport::DialFailed(RELAY, DialFault::Nobody));
         let task = tokio::spawn(async move {
             let _owed = owed;
             panic!("a fault of ours");
@@ -171,7 +177,12 @@ mod tests {
     #[tokio::test]
     async fn a_report_that_finds_no_room_is_sent_once_there_is_some() {
         let (shared, mut reports) = shared();
-        let dial = || drop(Owed::new(&shared, LinkReport::DialFailed(RELAY)));
+        let dial = || {
+            drop(Owed::new(
+                &shared,
+                LinkReport::DialFailed(RELAY, DialFault::Nobody),
+            ))
+        };
         (0..REPORTS_MAX + 3).for_each(|_| dial());
         for _ in 0..REPORTS_MAX + 3 {
             assert!(reports.recv().await.as_ref().is_some_and(is_failure));
@@ -181,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn a_dial_whose_link_came_up_owes_nothing() {
         let (shared, mut reports) = shared();
-        let mut owed = Owed::new(&shared, LinkReport::DialFailed(RELAY));
+        let mut owed = Owed::new(&shared, LinkReport::DialFailed(RELAY, DialFault::Nobody));
         owed.settle();
         drop(owed);
         drop(shared);

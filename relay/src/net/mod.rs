@@ -40,7 +40,7 @@ use crate::control::io::LinkUp;
 use crate::forward::outgoing::Budget;
 use crate::forward::{LinkEvent, TableUpdates};
 use crate::repeated::{MINUTE, Repeated};
-use crate::shell::{Clock, HelloFault, exchange_hello};
+use crate::shell::{Clock, DialFault, HelloFault, exchange_hello};
 use conn::Conn;
 use pool::CellPool;
 use queue::LinkQueue;
@@ -110,8 +110,8 @@ pub(crate) enum LinkReport {
     Events(Vec<(LinkId, LinkEvent)>),
     /// A link is gone.
     Down(LinkId),
-    /// No link could be made to this relay.
-    DialFailed(RelayId),
+    /// No link could be made to this relay, and why.
+    DialFailed(RelayId, DialFault),
     /// Whether a relay answered where a receipt says that it does.
     Probed(ProbeId, bool),
 }
@@ -145,6 +145,17 @@ impl fmt::Display for OpenFault {
             Self::Timeout => f.write_str("took too long"),
             Self::Violation(violation) => write!(f, "broke a rule: {violation:?}"),
             Self::Twin => f.write_str("has this relay's identity"),
+        }
+    }
+}
+
+impl From<&OpenFault> for DialFault {
+    fn from(fault: &OpenFault) -> Self {
+        match fault {
+            OpenFault::Io(error) => error.into(),
+            OpenFault::Violation(violation) => (*violation).into(),
+            OpenFault::Timeout => Self::Nobody,
+            OpenFault::Twin => Self::OtherRelay,
         }
     }
 }

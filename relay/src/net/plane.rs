@@ -29,7 +29,7 @@ use crate::control::{Control, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
 use crate::repeated::{MINUTE, Repeated};
-use crate::shell::Clock;
+use crate::shell::{Clock, DialFault};
 use crate::store::{NotTaken, Store};
 
 /// Most reports handled before the effects are drained.
@@ -190,9 +190,9 @@ impl ControlPlane {
                 self.control
                     .handle_probed(moment, id, is_there, &mut self.rng);
             }
-            LinkReport::DialFailed(relay) => {
-                self.seeds
-                    .on_dial_failed(relay, Duration::from_micros(moment.now.as_micros()));
+            LinkReport::DialFailed(relay, fault) => {
+                let now = Duration::from_micros(moment.now.as_micros());
+                self.seeds.on_dial_failed(relay, fault, now);
                 self.control
                     .handle_dial_failed(moment, relay, &mut self.rng);
             }
@@ -362,7 +362,7 @@ impl ControlPlane {
                         LinkReport::Down(link) => drop(self.links.remove(&link)),
                         LinkReport::Up(_, handle) => handle.queue.close(),
                         LinkReport::Events(_)
-                        | LinkReport::DialFailed(_)
+                        | LinkReport::DialFailed(..)
                         | LinkReport::Probed(..) => {}
                     }
                 }
@@ -460,12 +460,19 @@ struct Seeds {
 }
 
 impl Seeds {
-    fn on_dial_failed(&mut self, relay: RelayId, now: Duration) {
+    fn on_dial_failed(&mut self, relay: RelayId, fault: DialFault, now: Duration) {
         let Some(seed) = self.seeds.iter().find(|seed| seed.id == relay) else {
             return;
         };
         if let Some(repeated) = self.warning.come(now) {
-            tracing::warn!(%seed, repeated, "can't reach a seed; trying again. Is it running, and is its address right?");
+            let remedy = match fault {
+                DialFault::Nobody => "is it running, and is its address right?",
+                DialFault::Unknown => "end other programs, or raise their limits",
+                DialFault::NoRelay => "correct its address, or update the older of the two",
+                DialFault::OtherRelay => "correct its id or its address",
+                DialFault::OtherNetwork => "name one of this network, or correct the network file",
+            };
+            tracing::warn!(%seed, repeated, "can't reach a seed; trying again: {fault}; {remedy}");
         }
     }
 }

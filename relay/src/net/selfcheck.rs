@@ -2,14 +2,12 @@
 //! address it advertises, whether another does, and whether its data directory is still there.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -20,8 +18,8 @@ use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
 use umbel_proto::link::{Hello, tls};
 
 use super::Shared;
-use crate::shell::exchange_hello;
 use crate::shell::files::{WATCH_INTERVAL, Watched};
+use crate::shell::{DialFault, exchange_hello};
 
 /// How often a relay dials itself when all is well.
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);
@@ -40,14 +38,8 @@ enum Answer {
     Own,
     /// A relay with this relay's identity, which is not this process.
     Twin,
-    /// A relay with another identity.
-    OtherRelay,
-    /// Something that does not speak TLS as relays do.
-    NoRelay,
-    /// Nobody, or somebody who closes at once.
-    Nobody,
-    /// It was not found out, for a reason on this machine.
-    Unknown,
+    /// Another, or nobody.
+    Not(DialFault),
 }
 
 /// How bad that is.
@@ -97,18 +89,18 @@ pub(crate) async fn dial_self(
 /// Who answers at `address`. The link is made as a client's, and not kept.
 async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
     let Ok(config) = tls::dial_config(&RelayId::from(shared.identity.public()), None) else {
-        return Answer::Unknown;
+        return Answer::Not(DialFault::Unknown);
     };
     let socket = match timeout(HANDSHAKE_MAX, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return answer_of_dial(&error),
-        Err(_) => return Answer::Nobody,
+        Ok(Err(error)) => return Answer::Not((&error).into()),
+        Err(_) => return Answer::Not(DialFault::Nobody),
     };
     let handshake = TlsConnector::from(config).connect(tls::server_name(), socket);
     let mut stream = match timeout(HANDSHAKE_MAX, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return answer_of(&error),
-        Err(_) => return Answer::NoRelay,
+        Ok(Err(error)) => return Answer::Not((&error).into()),
+        Err(_) => return Answer::Not(DialFault::NoRelay),
     };
     let before = shared.hello();
     let hello = Hello {
@@ -128,28 +120,7 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
             Answer::Own
         }
         Ok(_) => Answer::Twin,
-        Err(_) => Answer::Nobody,
-    }
-}
-
-/// Who answered, to judge by a failed dial.
-fn answer_of_dial(error: &io::Error) -> Answer {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => Answer::Unknown,
-        _ => Answer::Nobody,
-    }
-}
-
-/// Who answered, to judge by a failed handshake.
-fn answer_of(error: &io::Error) -> Answer {
-    match error
-        .get_ref()
-        .and_then(|error| error.downcast_ref::<rustls::Error>())
-    {
-        Some(rustls::Error::InvalidCertificate(_)) => Answer::OtherRelay,
-        Some(_) => Answer::NoRelay,
-        // The connection broke: this relay, too, closes at once when it has too many.
-        None => Answer::Nobody,
+        Err(_) => Answer::Not(DialFault::Nobody),
     }
 }
 
@@ -176,10 +147,8 @@ impl Finding {
     ) -> Verdict {
         self.failures = match answer {
             Answer::Own => 0,
-            Answer::Unknown => self.failures,
-            Answer::Twin | Answer::OtherRelay | Answer::NoRelay | Answer::Nobody => {
-                self.failures + 1
-            }
+            Answer::Not(DialFault::Unknown) => self.failures,
+            Answer::Twin | Answer::Not(_) => self.failures + 1,
         };
         let verdict = judge(answer, has_visitors, is_own, self.failures);
         let now = Instant::now();
@@ -202,12 +171,12 @@ fn judge(answer: Answer, has_visitors: bool, is_own: bool, failures: u32) -> Ver
     match answer {
         Answer::Own => Verdict::Good,
         Answer::Twin => Verdict::Bad,
-        Answer::Unknown => Verdict::Doubtful,
+        Answer::Not(DialFault::Unknown) => Verdict::Doubtful,
         // A router that does not lead back inside may answer itself.
-        Answer::OtherRelay | Answer::NoRelay | Answer::Nobody if has_visitors => Verdict::Doubtful,
-        Answer::OtherRelay => Verdict::Bad,
-        Answer::NoRelay | Answer::Nobody if is_own || failures >= TRIES_PATIENT => Verdict::Bad,
-        Answer::NoRelay | Answer::Nobody => Verdict::Doubtful,
+        Answer::Not(_) if has_visitors => Verdict::Doubtful,
+        Answer::Not(DialFault::OtherRelay | DialFault::OtherNetwork) => Verdict::Bad,
+        Answer::Not(_) if is_own || failures >= TRIES_PATIENT => Verdict::Bad,
+        Answer::Not(DialFault::NoRelay | DialFault::Nobody) => Verdict::Doubtful,
     }
 }
 
@@ -220,7 +189,7 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
             tracing::debug!(%address, "this relay answers at the address that it advertises");
         }
         (Answer::Twin, _) => tracing::error!(%address, "{TWIN}"),
-        (Answer::Unknown, _) => tracing::warn!(
+        (Answer::Not(DialFault::Unknown), _) => tracing::warn!(
             %address,
             "this relay could not try the address that it advertises, for a reason of its own: it has no open files or memory left \
              (see LimitNOFILE), or can't set up its TLS, which is a fault to report. Whether others reach it is not known"
@@ -231,16 +200,16 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
              may be no fault: try the address from another network; if that fails, check `advertise`, the firewall and the router's \
              port forwarding"
         ),
-        (Answer::OtherRelay, _) => tracing::error!(
+        (Answer::Not(DialFault::OtherRelay | DialFault::OtherNetwork), _) => tracing::error!(
             %address,
             "another relay answers at the address that this one advertises: correct `advertise`, or the router's port forwarding"
         ),
-        (Answer::NoRelay, _) => tracing::error!(
+        (Answer::Not(DialFault::NoRelay), _) => tracing::error!(
             %address,
             "something that is no relay answers at the address that this relay advertises: correct `advertise`, or the router's \
              port forwarding"
         ),
-        (Answer::Own | Answer::Nobody, _) => tracing::error!(
+        (Answer::Own | Answer::Not(DialFault::Nobody), _) => tracing::error!(
             %address,
             "nobody answers at the address that this relay advertises, so others can't reach it: correct `advertise`, or open the \
              port in the firewall and the router"
@@ -298,40 +267,42 @@ mod tests {
 
     #[test]
     fn a_finding_that_may_be_no_fault_is_worded_with_care() {
-        let far = |failures| judge(Answer::Nobody, false, false, failures);
+        let far = |failures| judge(Answer::Not(DialFault::Nobody), false, false, failures);
         assert_eq!(
             (far(1), far(TRIES_PATIENT)),
             (Verdict::Doubtful, Verdict::Bad)
         );
         assert_eq!(
-            judge(Answer::Nobody, false, true, 1),
+            judge(Answer::Not(DialFault::Nobody), false, true, 1),
             Verdict::Bad,
             "no router is in between"
         );
         assert_eq!(
-            judge(Answer::Nobody, true, false, 9),
+            judge(Answer::Not(DialFault::Nobody), true, false, 9),
             Verdict::Doubtful,
             "others do come"
         );
-        assert_eq!(judge(Answer::OtherRelay, false, false, 1), Verdict::Bad);
+        assert_eq!(
+            judge(Answer::Not(DialFault::OtherRelay), false, false, 1),
+            Verdict::Bad
+        );
         assert_eq!(judge(Answer::Twin, true, false, 1), Verdict::Bad);
         assert_eq!(judge(Answer::Own, false, true, 0), Verdict::Good);
     }
 
     #[test]
-    fn what_fails_on_this_machine_accuses_no_firewall() {
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
-            assert_eq!(answer_of_dial(&errno.into()), Answer::Unknown);
-        }
-        assert_eq!(answer_of_dial(&Errno::CONNREFUSED.into()), Answer::Nobody);
-        assert_eq!(judge(Answer::Unknown, false, true, 9), Verdict::Doubtful);
+    fn what_fails_on_this_machine_counts_against_no_address() {
+        assert_eq!(
+            judge(Answer::Not(DialFault::Unknown), false, true, 9),
+            Verdict::Doubtful
+        );
         let mut finding = Finding {
             said: None,
             failures: 2,
         };
         finding.note(
             SocketAddr::from(([127, 0, 0, 1], 1)),
-            Answer::Unknown,
+            Answer::Not(DialFault::Unknown),
             false,
             true,
         );

@@ -1,14 +1,16 @@
 //! Parts that every shell of Umbel has, relay and client alike: clocks, files for their owner's
-//! eyes only, the formats of SQLite files, how a link begins, and the errors of a command line.
+//! eyes only, the formats of SQLite files, how a link begins or fails to, and the errors of a command line.
 //!
 //! Knows neither relay nor client. Of the relay's crate a client uses only this, and `local` the
 //! relays it runs.
 
 mod clock;
+mod dial_fault;
 pub mod files;
 pub mod formats;
 mod hello;
 pub mod usage;
 
 pub use clock::Clock;
+pub use dial_fault::DialFault;
 pub use hello::{HelloFault, exchange_hello};

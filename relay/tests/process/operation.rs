@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::timeout;
-use umbel_proto::ids::Peer;
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::ids::{Peer, RelayId};
 
 use super::PATIENCE;
 use super::processes::{Process, assert_failed, command, end_of, ready_peer, run, stop};
@@ -288,4 +289,37 @@ fn a_log_that_nobody_reads_keeps_no_signal_out() {
     }
     assert_eq!(stop(&mut child), Some(0));
     drop(unread);
+}
+
+#[test]
+fn who_answers_in_a_seeds_place_is_said() {
+    let (dir, near, far) = (folder(), folder(), folder());
+    let mut seed = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    let (_, address) = seed.peer.split_once('@').unwrap();
+    let other = SigningKey::from_seed(&[1; 32]).public();
+    let nobody = format!("{}@{address}", RelayId::from(other));
+    let mut near = Process::start(&near, &["--listen", "127.0.0.1:0", "--seed", &nobody]);
+    let said = near.log_with("can't reach a seed");
+    assert!(said.contains("another identity answered there"), "{said}");
+
+    command(&["init"], far.path());
+    let file = far.path().join("network.toml");
+    let network = fs::read_to_string(&file).unwrap();
+    let id = network
+        .lines()
+        .find(|line| line.starts_with("id = "))
+        .unwrap();
+    let other_id = format!("id = \"{}\"", "07".repeat(32));
+    fs::write(&file, network.replace(id, &other_id)).unwrap();
+    let run = run(
+        &["--listen", "127.0.0.1:0", "--seed", &seed.peer],
+        far.path(),
+    );
+    let mut far = Process::spawn(run);
+    let said = far.log_with("can't reach a seed");
+    assert!(said.contains("a relay of another network"), "{said}");
+    assert_eq!(
+        (near.stop(), far.stop(), seed.stop()),
+        (Some(0), Some(0), Some(0))
+    );
 }
