@@ -90,10 +90,6 @@ pub const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const LINK_LIFE_MIN: Duration = Duration::from_secs(30);
 /// Misses in a row, over a day or more, after which a guard goes to the end of the order (§6.4(7)).
 pub const GUARD_MISSES_MAX: u32 = 5;
-/// New guards that a client dials in 24 hours (§6.4(8)).
-pub const NEW_GUARDS_A_DAY: usize = 2;
-/// The same where the network accepts weak parameters: its few relays come and go (§6.4(8)).
-pub const NEW_GUARDS_A_DAY_WEAK: usize = 8;
 /// How long news may take to be known everywhere, clocks that are off by an hour included
 /// (§8.3(9b)).
 pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);

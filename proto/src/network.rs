@@ -6,7 +6,9 @@
 //! anonymity needs a key that says `danger`.
 
 mod group;
+mod nearest;
 mod params;
+mod weak;
 
 use core::fmt;
 
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
 pub use params::Params;
+pub use weak::Weakness;
 
 use crate::ids::{NetworkId, Peer};
 use crate::limits::{NETWORK_NAME_LEN_MAX, SEEDS_MAX};
@@ -61,14 +64,15 @@ impl Network {
     }
 
     /// Reads the copy of a network file that a profile or a relay keeps, which an earlier version
-    /// may have written: keys that no code reads are taken, and those that someone chose a value
-    /// for are named.
+    /// may have written: `danger_accept_weak` may have its earlier form, keys that no code reads are
+    /// taken, and those that someone chose a value for are named.
     ///
     /// # Errors
     /// The first other thing that is wrong with it, by key.
     pub fn from_stored_toml(text: &str) -> Result<(Self, Vec<&'static str>), NetworkFault> {
-        let raw = RawNetwork::parse(text)?;
+        let mut raw = RawNetwork::parse(text)?;
         let unread = raw.params.unread();
+        raw.params.accept_earlier_form();
         Ok((raw.check()?, unread))
     }
 
@@ -179,10 +183,24 @@ pub enum NetworkFault {
         /// Its key.
         key: &'static str,
     },
-    /// A parameter weakens anonymity, and the file does not say that this is wanted.
+    /// A name that no version up to this one knows.
+    Unknown {
+        /// Where it stands, and the name.
+        key: String,
+        /// The known name that is nearly the same.
+        nearest: Option<&'static str>,
+    },
+    /// `danger_accept_weak` is no list: its earlier form, `true`, did not say what it accepted.
+    Acceptance {
+        /// The list that this file needs, if any.
+        needed: Option<String>,
+    },
+    /// A parameter weakens anonymity, and the file does not accept that.
     Weak {
         /// Its key.
         key: &'static str,
+        /// The list that this file needs in `danger_accept_weak`.
+        needed: String,
     },
 }
 
@@ -210,12 +228,27 @@ impl fmt::Display for NetworkFault {
                 f,
                 "params.{key}: this version has no use for it; remove the line"
             ),
-            Self::Weak { key } => {
-                write!(
-                    f,
-                    "params.{key}: this value weakens anonymity; add danger_accept_weak = true for a test network"
-                )
-            }
+            Self::Unknown {
+                key,
+                nearest: Some(nearest),
+            } => write!(f, "{key}: unknown; did you mean {nearest}?"),
+            Self::Unknown { key, nearest: None } => write!(
+                f,
+                "{key}: unknown to this version; correct it, or use a later version"
+            ),
+            Self::Acceptance {
+                needed: Some(needed),
+            } => write!(
+                f,
+                "params.danger_accept_weak: must name what it accepts: {needed}"
+            ),
+            Self::Acceptance { needed: None } => f.write_str(
+                "params.danger_accept_weak: nothing in this file needs it; remove the line",
+            ),
+            Self::Weak { key, needed } => write!(
+                f,
+                "params.{key}: this value weakens anonymity; for a test network, write danger_accept_weak = {needed}"
+            ),
         }
     }
 }
@@ -354,13 +387,52 @@ mod tests {
         );
     }
 
-    #[test]
-    fn weak_values_must_be_asked_for() {
+    #[test] // §8.6(5)
+    fn weak_values_must_be_accepted_by_name() {
+        let weak = "push_delay = \"0s\"\nreceipts_min = 0\n";
+        let refused = |acceptance: &str| {
+            let fault = with_params(&format!("{weak}{acceptance}")).unwrap_err();
+            fault.to_string()
+        };
+        let needed = "[\"receipts_min\", \"push_delay\"]";
         assert_eq!(
-            with_params("push_delay = \"0s\"").unwrap_err(),
-            NetworkFault::Weak { key: "push_delay" }
+            refused(""),
+            format!(
+                "params.receipts_min: this value weakens anonymity; for a test network, write \
+                 danger_accept_weak = {needed}"
+            )
         );
-        assert!(with_params("push_delay = \"0s\"\ndanger_accept_weak = true").is_ok());
+        let fault = refused("danger_accept_weak = [\"receipts_min\"]");
+        assert!(fault.starts_with("params.push_delay"), "{fault}");
+        assert!(with_params(&format!("{weak}danger_accept_weak = {needed}")).is_ok());
+        assert_eq!(
+            refused("danger_accept_weak = [\"receipt_min\"]"),
+            "params.danger_accept_weak: \"receipt_min\": unknown; did you mean receipts_min?"
+        );
+        assert!(refused("danger_accept_weak = [1]").contains("danger_accept_weak: 1: unknown"));
+        assert_eq!(
+            refused("danger_accept_weak = true"),
+            format!("params.danger_accept_weak: must name what it accepts: {needed}")
+        );
+    }
+
+    #[test] // §8.6(5)
+    fn the_earlier_form_of_acceptance_is_read_in_a_copy_only() {
+        let file = |lines: &str| format!("id = \"{ID}\"\nname = \"test\"\n[params]\n{lines}");
+        let accepting = file("push_delay = \"0s\"\ndanger_accept_weak = true");
+        let (network, unread) = Network::from_stored_toml(&accepting).unwrap();
+        assert!(unread.is_empty());
+        assert_eq!(network.params.guards_new_a_day, 8, "as it was then");
+        assert_eq!(Network::from_toml(&network.to_toml()), Ok(network));
+        let fault =
+            Network::from_stored_toml(&file("push_delay = \"0s\"\ndanger_accept_weak = false"));
+        assert!(matches!(fault, Err(NetworkFault::Weak { .. })), "{fault:?}");
+        let strong = file("danger_accept_weak = false");
+        assert!(Network::from_stored_toml(&strong).is_ok());
+        assert_eq!(
+            Network::from_toml(&strong),
+            Err(NetworkFault::Acceptance { needed: None })
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 fn overlay() -> Network {
     let mut overlay = by_default();
-    overlay.params.danger_accept_weak = true;
+    overlay.params.guards_new_a_day = 8;
     overlay
 }
 

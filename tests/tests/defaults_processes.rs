@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use fleet::{Fleet, Profile, Relay, Shift};
 
-const PARAMS: &str =
-    "receipts_min = 0\ndanger_allow_private_addresses = true\ndanger_accept_weak = true\n";
+const PARAMS: &str = "receipts_min = 0\ndanger_allow_private_addresses = true\nguards_new_a_day = 8\n\
+     danger_accept_weak = [\"receipts_min\", \"guards_new_a_day\"]\n";
 const RELAYS: usize = 10;
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(170);

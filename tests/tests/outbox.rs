@@ -19,7 +19,7 @@ use umbel_tests::{ClientName, RelayName, World};
 fn default_world(seed: u64) -> World {
     let mut overlay = by_default();
     overlay.params.danger_address_groups = AddressGroups::Port;
-    overlay.params.danger_accept_weak = true;
+    overlay.params.guards_new_a_day = 8;
     overlay.params.selectable_age = Duration::ZERO;
     World::with_overlay(seed, overlay).relays(12).clients(2)
 }

@@ -82,7 +82,7 @@ fn guards_that_are_dead_make_room_for_others_in_each_run() {
 #[test] // §6.4(8), §6.4(9)
 fn without_a_seed_a_fresh_guard_is_drawn_and_no_more_than_a_few() {
     let params = Params {
-        danger_accept_weak: false,
+        guards_new_a_day: 2,
         ..Network::local().params
     };
     let mut world = World::with_overlay(

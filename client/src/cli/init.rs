@@ -99,7 +99,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
         dir.display(),
         network.name
     ))?;
-    if network.params.danger_accept_weak {
+    if network.params.weaknesses().next().is_some() {
         session.line("This network is for trying things out: it protects nobody.")?;
     }
     session.line(&loss_words(profile.key_file()))?;

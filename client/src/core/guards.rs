@@ -13,8 +13,7 @@ use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_COUNTS_MAX,
-    GUARD_MISSES_MAX, GUARDS_SET_ASIDE_MAX, GUARDS_SET_ASIDE_WINDOW, NEW_GUARDS_A_DAY,
-    NEW_GUARDS_A_DAY_WEAK,
+    GUARD_MISSES_MAX, GUARDS_SET_ASIDE_MAX, GUARDS_SET_ASIDE_WINDOW,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
@@ -266,12 +265,7 @@ impl Guards {
 
     /// Whether one more new guard may be tried today.
     pub(super) fn may_try_new(&self, params: &Params) -> bool {
-        let most = if params.danger_accept_weak {
-            NEW_GUARDS_A_DAY_WEAK
-        } else {
-            NEW_GUARDS_A_DAY
-        };
-        self.new_at.len() < most
+        self.new_at.len() < params.guards_new_a_day
     }
 
     /// A link to this guard is asked for, or one that is there is used.

@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AddressGroups, NetworkFault};
+use super::{AddressGroups, NetworkFault, weak};
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
@@ -33,6 +33,9 @@ macro_rules! params {
         #[derive(Default, Serialize, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub(super) struct RawParams {
+            /// The keys whose weak values are accepted; in earlier versions, whether all were.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            danger_accept_weak: Option<toml::Value>,
             $(#[serde(skip_serializing_if = "Option::is_none")] $name: Option<<$type as Tunable>::Raw>,)*
             $(#[serde(skip_serializing)] $unread: Option<toml::Value>,)*
         }
@@ -62,7 +65,7 @@ macro_rules! params {
                 let params =
                     Params { $($name: in_range(stringify!($name), self.$name, $default, &$least, &$most)?,)* };
                 params.check_order()?;
-                params.check_strength()?;
+                params.check_strength(self.danger_accept_weak.as_ref())?;
                 Ok(params)
             }
         }
@@ -79,7 +82,11 @@ macro_rules! params {
 
         impl From<&Params> for RawParams {
             fn from(params: &Params) -> Self {
-                Self { $($name: Some(params.$name.to_raw()),)* ..Self::default() }
+                Self {
+                    $($name: Some(params.$name.to_raw()),)*
+                    danger_accept_weak: params.needed_acceptance(),
+                    ..Self::default()
+                }
             }
         }
     };
@@ -93,8 +100,6 @@ params! {
     /// Whether relays may have private and loopback addresses. No: a descriptor must not make
     /// others dial into their own network.
     danger_allow_private_addresses: bool = false, local true, in false => true;
-    /// Whether values that weaken anonymity are accepted. No: they belong in tests.
-    danger_accept_weak: bool = false, local true, in false => true;
 
     /// Receipts that each address of a descriptor needs. Three, from relays in distinct groups:
     /// addresses nobody dialled cost nothing to claim.
@@ -137,6 +142,9 @@ params! {
     /// Most guards in the persisted sample: an attacker who makes guards fail can't make a client
     /// try more than these.
     guards_sample_max: usize = 60, local 60, in 1 => 200;
+    /// Guards that a client may try for the first time in any 24 hours, beside the primaries. Two:
+    /// who blocks its guards must not walk it through the relays.
+    guards_new_a_day: usize = 2, local 8, in 1 => 8;
     /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for
     /// the adversary.
     guard_life: Duration = days(120), local days(120), in days(1) => days(400);
@@ -246,6 +254,21 @@ params! {
     }
 }
 
+impl RawParams {
+    /// Reads `danger_accept_weak` as the version did that took `true` or `false`: `true` accepted
+    /// every weakness, and let a client try eight new guards a day.
+    pub(super) fn accept_earlier_form(&mut self) {
+        let Some(toml::Value::Boolean(is_accepted)) = self.danger_accept_weak else {
+            return;
+        };
+        self.danger_accept_weak = is_accepted.then(weak::accept_all);
+        if is_accepted {
+            self.guards_new_a_day
+                .get_or_insert(Params::LOCAL.guards_new_a_day);
+        }
+    }
+}
+
 const MIB: u64 = 1024 * 1024;
 
 const fn millis(count: u64) -> Duration {
@@ -309,35 +332,6 @@ orders! {
     padding_min <= padding_max;
     record_life <= queue_life;
     republish_jitter <= republish;
-}
-
-impl Params {
-    /// Nothing that weakens anonymity, unless that is wanted.
-    fn check_strength(&self) -> Result<(), NetworkFault> {
-        match self
-            .weak()
-            .into_iter()
-            .find(|&(_, is_weak)| is_weak && !self.danger_accept_weak)
-        {
-            Some((key, _)) => Err(NetworkFault::Weak { key }),
-            None => Ok(()),
-        }
-    }
-
-    /// The parameters that can weaken anonymity, and whether they do.
-    const fn weak(&self) -> [(&'static str, bool); 6] {
-        [
-            (
-                "danger_address_groups",
-                matches!(self.danger_address_groups, AddressGroups::Port),
-            ),
-            ("receipts_min", self.receipts_min == 0),
-            ("selectable_age", self.selectable_age.is_zero()),
-            ("second_deposit_delay", self.second_deposit_delay.is_zero()),
-            ("push_delay", self.push_delay.is_zero()),
-            ("link_padding", !self.link_padding),
-        ]
-    }
 }
 
 const _: () = assert!(
@@ -521,19 +515,16 @@ mod tests {
 
     #[test] // appendix A
     fn the_document_has_the_values_that_weaken() {
-        let is_weak = Params::LOCAL.weak();
-        assert!(
-            is_weak.iter().all(|&(_, is_weak)| is_weak),
+        assert_eq!(
+            Params::LOCAL.weaknesses().count(),
+            weak::WEAKNESSES.len(),
             "the local network has each of them"
         );
-        assert!(Params::DEFAULT.weak().iter().all(|&(_, is_weak)| !is_weak));
+        assert_eq!(Params::DEFAULT.weaknesses().count(), 0);
         for row in documented() {
-            let expected = if is_weak.iter().any(|&(name, _)| name == row[0]) {
-                row[2].as_str()
-            } else {
-                ""
-            };
-            assert_eq!(row[5], expected, "{}", row[0]);
+            let weakness = weak::WEAKNESSES.iter().find(|known| known.key == row[0]);
+            let values = weakness.map_or("", |weakness| weakness.values);
+            assert_eq!(row[5], values, "{}", row[0]);
         }
     }
 

@@ -45,7 +45,7 @@ fn refreshed(guards: &mut Guards, moment: &When) -> usize {
 #[test] // §6.4(8)
 fn few_new_guards_are_tried_a_day() {
     let params = Params {
-        danger_accept_weak: false,
+        guards_new_a_day: 2,
         ..Network::local().params
     };
     let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
@@ -60,7 +60,7 @@ fn few_new_guards_are_tried_a_day() {
 #[test] // §1.6, §6.4(8)
 fn a_clock_that_jumps_makes_no_day_pass_for_new_guards() {
     let params = Params {
-        danger_accept_weak: false,
+        guards_new_a_day: 2,
         ..Network::local().params
     };
     let sample = vec![tried(1), tried(2), tried(3), Guard::sampled(relay(4), NOW)];
