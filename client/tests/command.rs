@@ -649,7 +649,6 @@ fn init_takes_a_network_file_and_refuses_a_wrong_one() {
         place.dir.path().join("good.toml"),
         place.dir.path().join("bad.toml"),
     );
-    std::fs::write(&good, umbel_proto::network::Network::local().to_toml()).unwrap();
     std::fs::write(&bad, "id = \"00\"\nname = \"bad\"\n").unwrap();
     let key = place.profile().join("key");
     let init = |file: &Path| {
@@ -668,10 +667,14 @@ fn init_takes_a_network_file_and_refuses_a_wrong_one() {
     assert_eq!(code(&refused), 2);
     assert!(json_error(&refused).0.contains("id"));
     assert!(!place.profile().join("profile.toml").exists());
+    let text = umbel_proto::network::Network::local().to_toml();
+    std::fs::write(&good, format!("{text}[optional]\ncontact = \"x\"\n")).unwrap();
     let made = init(&good);
     assert_eq!(code(&made), 0, "{made:?}");
     let line: Value = serde_json::from_str(stdout(&made)).unwrap();
     assert_eq!(line["network"], "local");
+    let warned = String::from_utf8_lossy(&made.stderr);
+    assert!(warned.contains("optional.contact"), "{warned}");
 }
 
 #[test]

@@ -251,6 +251,8 @@ pub const RUMOURS_MAX: usize = 1024;
 pub const SEEDS_MAX: usize = 64;
 /// Longest name of a network, bytes (§8.6).
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
+/// Longest name of an optional entry of a network file (§8.6(8)).
+pub const OPTIONAL_NAME_LEN_MAX: usize = 32;
 /// Longest host and port of a peer, characters (§8.6).
 pub const HOST_PORT_LEN_MAX: usize = 260;
 

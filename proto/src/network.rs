@@ -2,11 +2,12 @@
 //! (docs/protocol.md §8.6).
 //!
 //! A network is a file, read once, at the edge, into [`Network`], which can't be wrong. Unknown
-//! keys, values out of range and contradictory values are refused by name. A value that weakens
-//! anonymity needs a key that says `danger`.
+//! keys, values out of range and contradictory values are refused by name, except that `[optional]`
+//! holds what a node may ignore. A value that weakens anonymity must be accepted by its key.
 
 mod group;
 mod nearest;
+mod optional;
 mod params;
 mod weak;
 
@@ -15,11 +16,12 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
+pub use optional::Optional;
 pub use params::Params;
 pub use weak::Weakness;
 
 use crate::ids::{NetworkId, Peer};
-use crate::limits::{NETWORK_NAME_LEN_MAX, SEEDS_MAX};
+use crate::limits::{NETWORK_NAME_LEN_MAX, OPTIONAL_NAME_LEN_MAX, SEEDS_MAX};
 use params::RawParams;
 
 /// SHA-256 of `umbel local network`.
@@ -29,7 +31,7 @@ const LOCAL_ID: [u8; 32] = [
 ];
 
 /// A network: who belongs to it, where to begin, and by which numbers it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Network {
     /// Part of every handshake and signature, so that networks never mix.
     pub id: NetworkId,
@@ -39,6 +41,8 @@ pub struct Network {
     pub seeds: Vec<Peer>,
     /// The numbers.
     pub params: Params,
+    /// Entries that a node may ignore; kept for later versions.
+    pub optional: Optional,
 }
 
 impl Network {
@@ -50,6 +54,7 @@ impl Network {
             name: "local".to_owned(),
             seeds: Vec::new(),
             params: Params::LOCAL,
+            optional: Optional::default(),
         }
     }
 
@@ -84,15 +89,15 @@ impl Network {
             name: self.name.clone(),
             seeds: self.seeds.iter().map(Peer::to_string).collect(),
             params: RawParams::from(&self.params),
+            optional: self.optional.clone(),
         };
-        // Strings, numbers and one table always have a TOML form.
+        // Strings, numbers and tables of what was TOML always have a TOML form.
         toml::to_string(&raw).unwrap_or_default()
     }
 }
 
 /// A network file as it is written.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawNetwork {
     id: String,
     name: String,
@@ -100,11 +105,21 @@ struct RawNetwork {
     seeds: Vec<String>,
     #[serde(default)]
     params: RawParams,
+    #[serde(default, skip_serializing_if = "Optional::is_empty")]
+    optional: Optional,
 }
 
 impl RawNetwork {
+    const KEYS: &[&str] = &["id", "name", "seeds", "params", "optional"];
+
     fn parse(text: &str) -> Result<Self, NetworkFault> {
-        toml::from_str(text).map_err(|fault| NetworkFault::Toml(Box::new(fault)))
+        let fault = |fault| NetworkFault::Toml(Box::new(fault));
+        let file: toml::Table = toml::from_str(text).map_err(fault)?;
+        check_keys("", &file, Self::KEYS)?;
+        if let Some(params) = file.get("params").and_then(toml::Value::as_table) {
+            check_keys("params.", params, RawParams::KEYS)?;
+        }
+        toml::from_str(text).map_err(fault)
     }
 
     fn check(self) -> Result<Network, NetworkFault> {
@@ -134,14 +149,31 @@ impl RawNetwork {
             name: self.name,
             seeds,
             params: self.params.check()?,
+            optional: self.optional.check()?,
         })
+    }
+}
+
+/// Refuses a key that is not known: a node that ignored it would run by other rules than those that
+/// do know it (§8.6(8)).
+fn check_keys(
+    place: &str,
+    table: &toml::Table,
+    known: &'static [&str],
+) -> Result<(), NetworkFault> {
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(NetworkFault::Unknown {
+            key: format!("{place}{}", key.escape_debug()),
+            nearest: nearest::nearest(key, known.iter().copied()),
+        }),
+        None => Ok(()),
     }
 }
 
 /// A fault in a network file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// It is not TOML, lacks a key, has an unknown one, or a value of the wrong type.
+    /// It is not TOML, lacks a key, or has a value of the wrong type.
     Toml(Box<toml::de::Error>),
     /// `id` is not 64 lower-case hexadecimal digits.
     Id,
@@ -190,6 +222,8 @@ pub enum NetworkFault {
         /// The known name that is nearly the same.
         nearest: Option<&'static str>,
     },
+    /// A name under `[optional]` is too long, or has other characters than `a-z`, `0-9` and `_`.
+    Optional,
     /// `danger_accept_weak` is no list: its earlier form, `true`, did not say what it accepted.
     Acceptance {
         /// The list that this file needs, if any.
@@ -235,6 +269,10 @@ impl fmt::Display for NetworkFault {
             Self::Unknown { key, nearest: None } => write!(
                 f,
                 "{key}: unknown to this version; correct it, or use a later version"
+            ),
+            Self::Optional => write!(
+                f,
+                "optional: a name there must be 1 to {OPTIONAL_NAME_LEN_MAX} of a-z, 0-9 and _"
             ),
             Self::Acceptance {
                 needed: Some(needed),
@@ -294,13 +332,43 @@ mod tests {
         assert_eq!(network.params.mailboxes, 2);
     }
 
-    #[test]
-    fn unknown_keys_are_refused_by_name() {
+    #[test] // §8.6(8)
+    fn unknown_keys_are_refused_with_the_nearest_known_one() {
         let fault = with_params("sync_intervall = \"90s\"").unwrap_err();
-        assert!(fault.to_string().contains("sync_intervall"), "{fault}");
-        let fault =
-            Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\ncolour = 1")).unwrap_err();
-        assert!(fault.to_string().contains("colour"), "{fault}");
+        assert_eq!(
+            fault.to_string(),
+            "params.sync_intervall: unknown; did you mean sync_interval?"
+        );
+        let fault = with_params("x_colour = 1").unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "params.x_colour: unknown to this version; correct it, or use a later version"
+        );
+        let refused = |line: &str| {
+            let file = format!("id = \"{ID}\"\nname = \"test\"\n{line}");
+            let stored = Network::from_stored_toml(&file).map(|_| ());
+            let fault = Network::from_toml(&file).unwrap_err();
+            assert_eq!(stored, Err(fault.clone()));
+            fault.to_string()
+        };
+        assert_eq!(refused("seed = []"), "seed: unknown; did you mean seeds?");
+        assert!(refused("\"a\\u001b[2J\" = 1").starts_with("a\\u{1b}[2J: unknown"));
+    }
+
+    #[test] // §8.6(8)
+    fn optional_entries_are_named_ignored_and_kept() {
+        let file = |lines: &str| format!("id = \"{ID}\"\nname = \"test\"\n[optional]\n{lines}");
+        let network = Network::from_toml(&file("contact = \"x\"\nlimits = { a = [1.5] }")).unwrap();
+        assert_eq!(network.params, Params::DEFAULT);
+        let names: Vec<_> = network.optional.names().collect();
+        assert_eq!(names, ["contact", "limits"]);
+        assert_eq!(Network::from_toml(&network.to_toml()), Ok(network));
+        for name in ["\"\"", "Contact", "\"a b\"", &"a".repeat(33)] {
+            let fault = Network::from_toml(&file(&format!("{name} = 1")));
+            assert_eq!(fault, Err(NetworkFault::Optional), "{name}");
+        }
+        let fault = Network::from_toml(&format!("id = \"{ID}\"\nname = \"test\"\noptional = 1"));
+        assert!(matches!(fault, Err(NetworkFault::Toml(_))));
     }
 
     #[test]

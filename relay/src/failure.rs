@@ -64,6 +64,11 @@ impl Failure {
     }
 }
 
+/// Warns on standard error. Where that is closed, the command does its work all the same.
+pub(crate) fn warn(text: &str) {
+    drop(writeln!(io::stderr(), "warning: {text}"));
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; hint: {}", self.error_line(), self.hint)

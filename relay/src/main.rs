@@ -19,7 +19,7 @@ use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_netwo
 use umbel_relay::shell::usage::error_and_hint;
 use umbel_relay::{init, known_peer};
 
-use failure::{Exit, Failure};
+use failure::{Exit, Failure, warn};
 
 /// Many small buffers of equal size are made and freed on all threads.
 #[global_allocator]
@@ -129,6 +129,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn make(dir: &DataDir, network: &str) -> Result<(), Failure> {
     let network = read_network(network)?;
+    for name in network.optional.names() {
+        warn(&format!(
+            "this version does not know optional.{name} of the network file and ignores it"
+        ));
+    }
     say(&init(&dir.data_dir, &network)?.to_string())
 }
 

@@ -42,21 +42,23 @@ pub(super) fn parse_peer(text: &str) -> Result<Peer, String> {
         .map_err(|_| "a relay is written ID@HOST:PORT, with an id of 52 characters".to_owned())
 }
 
+/// The text of a network file; none for the network that is built in.
+fn network_text(path: &Path) -> Result<Option<String>, Failure> {
+    if path.as_os_str() == LOCAL {
+        return Ok(None);
+    }
+    fs::read_to_string(path).map(Some).map_err(|error| {
+        Failure::usage(
+            format!("could not read {}: {error}", path.display()),
+            "check the path after --network",
+        )
+    })
+}
+
 /// Makes the profile, and looks at it once as any other command would.
 pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     let dir = session.profile_dir()?;
-    let network = args
-        .network
-        .filter(|path| path.as_os_str() != LOCAL)
-        .map(|path| {
-            fs::read_to_string(&path).map_err(|error| {
-                Failure::usage(
-                    format!("could not read {}: {error}", path.display()),
-                    "check the path after --network",
-                )
-            })
-        });
-    let network = network.transpose()?;
+    let network = args.network.as_deref().map_or(Ok(None), network_text)?;
     // `create` reports both too, but nobody should type a passphrase twice to learn of them.
     let config = dir.join("profile.toml");
     if config.exists() {
@@ -82,6 +84,11 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
 
     let profile = Profile::load(&dir)?;
     let network = profile.network();
+    for name in network.optional.names() {
+        session.warn(&format!(
+            "this version does not know optional.{name} of the network file and ignores it"
+        ));
+    }
     if session.is_json() {
         let seeds = seed_count + network.seeds.len();
         let key_file = profile

@@ -31,7 +31,6 @@ macro_rules! params {
 
         /// Parameters as they are written; those left out have their default.
         #[derive(Default, Serialize, Deserialize)]
-        #[serde(deny_unknown_fields)]
         pub(super) struct RawParams {
             /// The keys whose weak values are accepted; in earlier versions, whether all were.
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,6 +40,10 @@ macro_rules! params {
         }
 
         impl RawParams {
+            /// Every key that a file may have, and those that are reserved.
+            pub(super) const KEYS: &[&str] =
+                &[$(stringify!($name),)* "danger_accept_weak", $(stringify!($unread),)*];
+
             /// Refuses keys that nothing would come of.
             pub(super) fn check_read(&self) -> Result<(), NetworkFault> {
                 $(if self.$unread.is_some() {

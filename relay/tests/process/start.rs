@@ -69,6 +69,27 @@ fn init_never_overwrites() {
     assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
 }
 
+#[test] // §8.6(8)
+fn init_warns_of_an_optional_entry_and_keeps_it() {
+    let dir = folder();
+    let file = dir.path().join("file.toml");
+    let text = format!(
+        "{}[optional]\ncontact = \"x\"\n",
+        Network::local().to_toml()
+    );
+    fs::write(&file, &text).unwrap();
+    let relay = dir.path().join("relay");
+    let made = command(&["init", "--network", file.to_str().unwrap()], &relay);
+    assert!(made.status.success(), "{made:?}");
+    let warned = String::from_utf8(made.stderr).unwrap();
+    assert_eq!(
+        warned,
+        "warning: this version does not know optional.contact of the network file and ignores it\n"
+    );
+    let kept = fs::read_to_string(relay.join("network.toml")).unwrap();
+    assert!(kept.contains("contact"), "{kept}");
+}
+
 #[test]
 fn a_relay_runs_from_ready_to_sigterm() {
     let dir = folder();
