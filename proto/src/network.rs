@@ -5,6 +5,7 @@
 //! keys, values out of range and contradictory values are refused by name, except that `[optional]`
 //! holds what a node may ignore. A value that weakens anonymity must be accepted by its key.
 
+mod explain;
 mod group;
 mod nearest;
 mod optional;
@@ -124,12 +125,7 @@ impl RawNetwork {
 
     fn check(self) -> Result<Network, NetworkFault> {
         let id = self.id.parse().map_err(|_| NetworkFault::Id)?;
-        let is_name_byte =
-            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if self.name.is_empty()
-            || self.name.len() > NETWORK_NAME_LEN_MAX
-            || !self.name.bytes().all(is_name_byte)
-        {
+        if !is_name(&self.name) {
             return Err(NetworkFault::Name);
         }
         if self.seeds.len() > SEEDS_MAX {
@@ -152,6 +148,14 @@ impl RawNetwork {
             optional: self.optional.check()?,
         })
     }
+}
+
+/// Whether a network can have this name: 1 to 32 of `a-z`, `0-9` and `-` (§8.6(3)).
+pub fn is_name(text: &str) -> bool {
+    (1..=NETWORK_NAME_LEN_MAX).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 /// Refuses a key that is not known: a node that ignored it would run by other rules than those that

@@ -366,7 +366,11 @@ pub fn read_network(name: &str) -> Result<Network, ConfigError> {
     }
 }
 
-fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
+/// The network of a file that someone gives.
+///
+/// # Errors
+/// The file can't be read, or is wrong.
+pub fn read_network_file(path: &Path) -> Result<Network, ConfigError> {
     let text = read_network_text(path)?;
     Network::from_toml(&text).map_err(|fault| ConfigError::Network {
         path: path.to_owned(),

@@ -15,6 +15,8 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command line or a file of the operator's is wrong: trying again changes nothing.
     Usage = 2,
+    /// A network file can be used, but something about it is weak.
+    Weak = 3,
 }
 
 /// A command that did not do what was asked.

@@ -1,10 +1,15 @@
 //! The `umbel-relay` command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong. A failure
-//! says on standard error what is wrong and what to do.
+//! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong, 3 a network
+//! file is weak. A failure says on standard error what is wrong and what to do.
 
 mod failure;
 mod logs;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: draws the id of a new network"
+)]
+mod network;
 mod run;
 
 use std::io::{self, Write};
@@ -20,6 +25,7 @@ use umbel_relay::shell::usage::error_and_hint;
 use umbel_relay::{init, known_peer};
 
 use failure::{Exit, Failure, warn};
+use network::NetworkCommand;
 
 /// Many small buffers of equal size are made and freed on all threads.
 #[global_allocator]
@@ -29,7 +35,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed: standard error says why and what to do
-  2  the command line or a configuration file is wrong";
+  2  the command line or a configuration file is wrong
+  3  `network check`: the file can be used, but something is weak";
 
 const RUN_HELP: &str = "\
 Signals:
@@ -73,6 +80,9 @@ enum Command {
         #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
         seeds: Vec<Peer>,
     },
+    /// Make or check a network file: everyone in a network uses the same one
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Print the relay's ID@HOST:PORT, which others pass to --seed
     Peer {
         #[command(flatten)]
@@ -93,6 +103,9 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let outcome = match cli.command {
+        Command::Network(command) => {
+            return command.run().unwrap_or_else(|failure| failure.report());
+        }
         Command::Init { dir, network } => make(&dir, &network),
         Command::Run {
             dir,

@@ -21,6 +21,19 @@ impl Optional {
         self.0.is_empty()
     }
 
+    /// The table as it is written at the end of a file.
+    pub(super) fn to_toml(&self) -> String {
+        let lines = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}\n"));
+        if self.is_empty() {
+            String::new()
+        } else {
+            format!("\n[optional]\n{}", lines.collect::<String>())
+        }
+    }
+
     /// Refuses names that could not be shown as they are.
     pub(super) fn check(self) -> Result<Self, NetworkFault> {
         let is_name_byte =

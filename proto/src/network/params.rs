@@ -8,18 +8,28 @@ use super::{AddressGroups, NetworkFault, weak};
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
+/// A parameter as the table has it, in words and in a network file's values.
+pub(super) struct Row {
+    pub(super) key: &'static str,
+    /// Its meaning, in lines.
+    pub(super) meaning: &'static str,
+    pub(super) default: String,
+    pub(super) least: String,
+    pub(super) most: String,
+}
+
 /// From one table: the checked parameters, what a file says of them, and the way from one to the
 /// other. After it, the keys that no code reads yet, each with the value that earlier versions
 /// wrote into every copy of a network file.
 macro_rules! params {
-    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*
+    ($($(#[doc = $doc:literal])* $name:ident: $type:ty = $default:expr, local $local:expr, in $least:expr => $most:expr;)*
      @unread { $($unread:ident: $written:literal;)* }) => {
         /// The parameters of a network. In a file, a duration is a whole number and its unit:
         /// `500ms`, `2s`, `10min`, `18h`, `7d`. Fields called `mean` are means of exponential
         /// distributions, so that the time already waited says nothing of the time left.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub struct Params {
-            $($(#[$doc])* pub $name: $type,)*
+            $($(#[doc = $doc])* pub $name: $type,)*
         }
 
         impl Params {
@@ -73,13 +83,17 @@ macro_rules! params {
             }
         }
 
-        /// Each parameter's name, default, value in the local network, least and most, as a network
-        /// file has them.
-        #[cfg(test)]
-        fn rows() -> Vec<[String; 5]> {
+        /// Each parameter, in the order of the table.
+        pub(super) fn rows() -> Vec<Row> {
             vec![$({
-                let [default, local, least, most]: [$type; 4] = [$default, $local, $least, $most];
-                [stringify!($name).to_owned(), default.to_text(), local.to_text(), least.to_text(), most.to_text()]
+                let [default, least, most]: [$type; 3] = [$default, $least, $most];
+                Row {
+                    key: stringify!($name),
+                    meaning: concat!($($doc, "\n"),*),
+                    default: default.to_text(),
+                    least: least.to_text(),
+                    most: most.to_text(),
+                }
             },)*]
         }
 
@@ -125,7 +139,7 @@ params! {
     selectable_left: Duration = hours(6), local hours(6), in secs(0) => hours(24);
     /// How often a relay issues its descriptor anew: well within the 48 h that one lives.
     republish: Duration = hours(18), local hours(18), in secs(60) => hours(36);
-    /// By how much that varies, either way, so that times don't line up.
+    /// By how much `republish` varies, either way, so that times don't line up.
     republish_jitter: Duration = hours(3), local hours(3), in secs(0) => hours(6);
     /// How often a relay makes a new onion key: weekly; the one before is honoured for as long
     /// again.
@@ -134,8 +148,8 @@ params! {
     /// How often relays reconcile their views with a peer. Ten minutes: at 10,000 relays that is
     /// some KB/s.
     sync_interval: Duration = mins(10), local secs(2), in millis(100) => hours(12);
-    /// How often clients do, with their primary guards. Two hours: a relay is selectable only after
-    /// a day.
+    /// How often clients reconcile their views with their primary guards. Two hours: a relay is
+    /// selectable only after a day.
     client_sync_interval: Duration = hours(2), local secs(2), in millis(100) => hours(24);
 
     /// Guards in use are taken from this many primaries: with one in use, two to fall back on.
@@ -198,8 +212,8 @@ params! {
 
     /// Directory relays that keep an inbox's descriptor: all six there may be.
     ring_positions: usize = RING_POSITIONS, local RING_POSITIONS, in 1 => RING_POSITIONS;
-    /// Of those, how many must agree on the highest revision before a reader believes it (or all,
-    /// if fewer answer).
+    /// Directory relays that must agree on the highest revision of an inbox's descriptor before a
+    /// reader believes it (or all, if fewer answer).
     lookups_agree: usize = 2, local 2, in 1 => RING_POSITIONS;
     /// How often an owner that is online publishes its descriptor again.
     inbox_republish: Duration = hours(24), local hours(24), in mins(1) => days(3);
@@ -489,13 +503,19 @@ mod tests {
     #[test] // appendix A
     fn the_document_has_every_parameter_with_its_values_and_no_other() {
         let (documented, rows) = (documented(), rows());
+        let local = toml::Table::try_from(RawParams::from(&Params::LOCAL)).unwrap();
         let names = |rows: &mut dyn Iterator<Item = String>| rows.collect::<Vec<_>>();
         assert_eq!(
             names(&mut documented.iter().map(|row| row[0].clone())),
-            names(&mut rows.iter().map(|row| row[0].clone()))
+            names(&mut rows.iter().map(|row| row.key.to_owned()))
         );
         for (documented, row) in documented.iter().zip(&rows) {
-            assert_eq!(&documented[..5], row);
+            let local = match &local[row.key] {
+                toml::Value::String(text) => text.clone(),
+                bare => bare.to_string(),
+            };
+            let values = [&row.default, &local, &row.least, &row.most];
+            assert!(documented[1..5].iter().eq(values), "{}", row.key);
         }
     }
 
@@ -525,8 +545,7 @@ mod tests {
         );
         assert_eq!(Params::DEFAULT.weaknesses().count(), 0);
         for row in documented() {
-            let weakness = weak::WEAKNESSES.iter().find(|known| known.key == row[0]);
-            let values = weakness.map_or("", |weakness| weakness.values);
+            let values = weak::values_of(&row[0]).unwrap_or_default();
             assert_eq!(row[5], values, "{}", row[0]);
         }
     }

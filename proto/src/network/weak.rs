@@ -67,6 +67,12 @@ fn keys() -> impl Iterator<Item = &'static str> {
     WEAKNESSES.iter().map(|weakness| weakness.key)
 }
 
+/// The values of this parameter that weaken, as Appendix A has them.
+pub(super) fn values_of(key: &str) -> Option<&'static str> {
+    let known = WEAKNESSES.iter().find(|weakness| weakness.key == key);
+    known.map(|weakness| weakness.values)
+}
+
 /// Accepts everything, which the earlier form of `danger_accept_weak`, `true`, did.
 pub(super) fn accept_all() -> toml::Value {
     list(keys())

@@ -10,6 +10,7 @@
 )]
 
 mod links;
+mod networks;
 mod operation;
 mod processes;
 mod sockets;
