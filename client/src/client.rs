@@ -9,16 +9,16 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use umbel_proto::ids::MessageId;
+use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::{Duration, in_words};
-use umbel_relay::shell::Clock;
+use umbel_relay::shell::{Clock, DialFault};
 
 use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
 use crate::core::{Core, INBOXES_MAX, SnapshotFault};
 use crate::meeting::{Ground, Member, Told};
-use crate::net::driver::Request;
+use crate::net::driver::{Request, SeedFaults};
 use crate::store::{
     Claim, Database, DatabaseError, OpenProfile, Profile, ProfileError, Store, StoredMessage,
 };
@@ -243,6 +243,7 @@ pub struct Client {
     member: JoinHandle<()>,
     thread: std::thread::JoinHandle<()>,
     stop_reason: Arc<OnceLock<StopReason>>,
+    seed_faults: SeedFaults,
     /// The longest life of a message.
     life_max: Duration,
     /// Names this client among those that print messages.
@@ -275,6 +276,7 @@ impl Client {
         let notices = notice_sender.downgrade();
         let first_notices = Mutex::new(Some(first_notices));
         let stop_reason = Arc::new(OnceLock::new());
+        let seed_faults = SeedFaults::default();
         let member = Member {
             ground: Arc::new(ground),
             store: store.clone(),
@@ -282,6 +284,7 @@ impl Client {
             asker: requests.downgrade(),
             notices: notice_sender,
             is_online: reach == Reach::Online,
+            seed_faults: seed_faults.clone(),
             stop_reason: Arc::clone(&stop_reason),
         };
         let member = tokio::spawn(member.run(restored));
@@ -293,6 +296,7 @@ impl Client {
             member,
             thread,
             stop_reason,
+            seed_faults,
             life_max,
             claimer: rand::random(),
         })
@@ -526,6 +530,12 @@ impl Client {
         released
             .map_err(|_| ReadError::Closed)?
             .map_err(ReadError::Database)
+    }
+
+    /// The seeds in whose place another answered, or something else was found than that nobody
+    /// does. Empty while another process has the profile's network.
+    pub fn seed_faults(&self) -> Vec<(RelayId, DialFault)> {
+        self.seed_faults.all()
     }
 
     /// Why this client closed by itself, if it did.

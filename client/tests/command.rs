@@ -18,6 +18,7 @@ use std::process::{Command, Output, Stdio};
 use ended::{code, stderr, stdout, umbel};
 use serde_json::Value;
 use tempfile::TempDir;
+use umbel_proto::network::Network;
 
 const SEED: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@127.0.0.1:1";
 
@@ -667,7 +668,7 @@ fn init_takes_a_network_file_and_refuses_a_wrong_one() {
     assert_eq!(code(&refused), 2);
     assert!(json_error(&refused).0.contains("id"));
     assert!(!place.profile().join("profile.toml").exists());
-    let text = umbel_proto::network::Network::local().to_toml();
+    let text = Network::local().to_toml();
     std::fs::write(&good, format!("{text}[optional]\ncontact = \"x\"\n")).unwrap();
     let made = init(&good);
     assert_eq!(code(&made), 0, "{made:?}");
@@ -800,4 +801,37 @@ fn commands_end_and_say_why_when_their_profile_is_deleted() {
             "{text}"
         );
     }
+}
+
+#[tokio::test]
+async fn another_relay_in_the_place_of_a_seed_is_not_called_silence() {
+    let (dir, network) = (TempDir::new().unwrap(), Network::local());
+    umbel_relay::init(dir.path(), &network).unwrap();
+    let config = umbel_relay::config::Config {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ..umbel_relay::config::Config::new(dir.path())
+    };
+    let relay = umbel_relay::Relay::start(config, network).await.unwrap();
+    let (id, _) = SEED.split_once('@').unwrap();
+    let seed = format!("{id}@{}", relay.peer().host_port);
+    let said = tokio::task::spawn_blocking(move || {
+        let place = Place::new();
+        let key = place.profile().join("key");
+        let key = key.to_str().unwrap();
+        place.run(&["init", "--seed", &seed, "--key-file", key]);
+        let address = address();
+        [&["status"][..], &["send", &address, "text"]].map(|words| place.run(words))
+    });
+    for output in said.await.unwrap() {
+        let said = stderr(&output);
+        assert!(
+            said.contains("another identity answered there"),
+            "{output:?}"
+        );
+        assert!(
+            said.contains(id) && said.contains("umbel seed remove"),
+            "{said}"
+        );
+    }
+    relay.shutdown().await;
 }

@@ -209,6 +209,7 @@ impl Receiver<'_> {
             Notice::Unreachable if !fetching.is_unreachable => {
                 fetching.is_unreachable = true;
                 self.session.warn("no relay could be reached; trying again");
+                self.session.warn_of_seeds(self.client);
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{Client, Library, Profile, Reach};
 use umbel_proto::time::Duration;
+use umbel_relay::shell::DialFault;
 
 use super::failure::{Exit, Failure};
 use super::{Global, delivery, output, secret, times, writer};
@@ -121,6 +122,21 @@ impl Session {
             .suspend(|| output::warn(text, self.is_json()));
     }
 
+    /// Says what was found in the place of seeds, for a user whom no relay answers.
+    pub(super) fn warn_of_seeds(&self, client: &Client) {
+        for (seed, fault) in client.seed_faults() {
+            let remedy = match fault {
+                DialFault::Nobody | DialFault::Unknown => "",
+                DialFault::NoRelay | DialFault::OtherRelay | DialFault::OtherNetwork => {
+                    "; if you named it, correct it with `umbel seed remove` and `umbel seed add`"
+                }
+            };
+            self.warn(&format!(
+                "the seed {seed} could not be used: {fault}{remedy}"
+            ));
+        }
+    }
+
     /// Shows progress on a terminal.
     pub(super) fn show(&self, text: &str) {
         self.progress.show(text.to_owned());
@@ -195,6 +211,9 @@ impl Session {
             result = work(&client) => result,
             () = interrupt.wait() => Err(Failure::interrupted()),
         };
+        if matches!(&result, Err(failure) if failure.exit == Exit::Unreachable) {
+            self.warn_of_seeds(&client);
+        }
         let stop_reason = client.stop_reason();
         if matches!(&result, Err(failure) if failure.exit == Exit::Interrupted) {
             client.close_at_once().await;

@@ -97,7 +97,9 @@ async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
         session,
         &client.status().await?,
         &client.unread_counts().await?,
-    )
+    )?;
+    session.warn_of_seeds(client);
+    Ok(())
 }
 
 fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Result<(), Failure> {

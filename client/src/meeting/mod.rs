@@ -25,7 +25,7 @@ use umbel_relay::shell::files::{WATCH_INTERVAL, Watched};
 use crate::client::StopReason;
 use crate::core::io::{Notice, Snapshot};
 use crate::core::{Core, SnapshotFault};
-use crate::net::driver::{Driver, Parts, Request};
+use crate::net::driver::{Driver, Parts, Request, SeedFaults};
 use crate::store::{Database, LockFile, Store};
 use guest::{Guest, GuestEnd};
 use host::Host;
@@ -90,6 +90,8 @@ pub(crate) struct Member {
     pub(crate) asker: mpsc::WeakSender<Request>,
     pub(crate) notices: broadcast::Sender<Told>,
     pub(crate) is_online: bool,
+    /// For what the driver finds at seeds.
+    pub(crate) seed_faults: SeedFaults,
     /// Set when this process can't continue: as a guest, or without its profile.
     pub(crate) stop_reason: Arc<OnceLock<StopReason>>,
 }
@@ -115,6 +117,7 @@ impl Member {
             asker,
             notices,
             is_online,
+            seed_faults,
             stop_reason,
         } = self;
         let (restored, requests, first) = match restored {
@@ -143,6 +146,7 @@ impl Member {
         let (core, clock) = restored;
         let (network, params) = (ground.network.id, Arc::new(ground.network.params.clone()));
         let (dir, seeds) = (ground.dir.clone(), ground.seeds.clone());
+        let network_seeds = ground.network.seeds.clone();
         let parts = Parts {
             core,
             clock,
@@ -156,6 +160,8 @@ impl Member {
             is_online,
             dir,
             seeds,
+            network_seeds,
+            seed_faults,
         };
         Driver::new(parts).run().await;
         // It says its last words.
@@ -173,7 +179,7 @@ async fn stop_without_profile(
     while ground.watched.lost().is_none() {
         sleep(WATCH_INTERVAL).await;
     }
-    tracing::error!(profile = %ground.dir.display(), "the database was deleted or replaced");
+    tracing::warn!(profile = %ground.dir.display(), "the database was deleted or replaced");
     // A guest may have stopped already, for a reason of its own.
     let _ = stop_reason.set(StopReason::ProfileLost);
     if let Some(asker) = asker.upgrade() {

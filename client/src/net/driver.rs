@@ -10,19 +10,19 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::{MessageId, NetworkId, Peer};
+use umbel_proto::ids::{MessageId, NetworkId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Moment};
-use umbel_relay::shell::Clock;
+use umbel_relay::shell::{Clock, DialFault};
 use zeroize::Zeroizing;
 
 use super::link::LinkReport;
@@ -114,8 +114,31 @@ pub(crate) struct Parts {
     pub(crate) is_online: bool,
     /// Where the profile is, with the seeds that it has by now.
     pub(crate) dir: PathBuf,
-    /// The seeds that the core knows.
+    /// The profile's seeds that the core knows, besides the network's.
     pub(crate) seeds: Vec<Peer>,
+    /// The network's.
+    pub(crate) network_seeds: Vec<Peer>,
+    pub(crate) seed_faults: SeedFaults,
+}
+
+/// What was found in the place of seeds, other than nobody: of each, at the last dial.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SeedFaults(Arc<Mutex<BTreeMap<RelayId, DialFault>>>);
+
+impl SeedFaults {
+    pub(crate) fn all(&self) -> Vec<(RelayId, DialFault)> {
+        let faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().map(|(&seed, &fault)| (seed, fault)).collect()
+    }
+
+    /// How the last dial of this seed went; `None` if it answered.
+    fn note(&self, seed: RelayId, fault: Option<DialFault>) {
+        let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault.filter(|fault| *fault != DialFault::Nobody) {
+            Some(fault) => faults.insert(seed, fault),
+            None => faults.remove(&seed),
+        };
+    }
 }
 
 /// See the module.

@@ -29,7 +29,7 @@ use umbel_proto::limits::{CELL_LEN, HANDSHAKE_MAX, LINK_CLOSING_MAX, LINK_SILENC
 use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
-use umbel_relay::shell::{Clock, HelloFault, exchange_hello};
+use umbel_relay::shell::{Clock, DialFault, HelloFault, exchange_hello};
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
@@ -45,8 +45,8 @@ type Stream = TlsStream<BufReader<TcpStream>>;
 pub(super) enum LinkReport {
     /// The link is up; the peer is who it should be.
     Up { link: LinkId, hello: Hello },
-    /// The link can't be made.
-    DialFailed { link: LinkId },
+    /// The link can't be made, and why.
+    DialFailed { link: LinkId, fault: DialFault },
     /// Cells came, with good headers, of circuits.
     Cells { link: LinkId, cells: Vec<Cell> },
     /// The peer is silent though it should have sent padding by now.
@@ -135,6 +135,19 @@ impl From<io::Error> for LinkFault {
     }
 }
 
+impl From<&LinkFault> for DialFault {
+    fn from(fault: &LinkFault) -> Self {
+        match fault {
+            LinkFault::Io(error) => error.into(),
+            LinkFault::Tls(_) => Self::Unknown,
+            LinkFault::Violation(violation) => (*violation).into(),
+            LinkFault::Timeout | LinkFault::Silent | LinkFault::Stuck | LinkFault::Closed => {
+                Self::Nobody
+            }
+        }
+    }
+}
+
 impl From<Elapsed> for LinkFault {
     fn from(_: Elapsed) -> Self {
         Self::Timeout
@@ -152,7 +165,8 @@ pub(super) async fn run(target: Target, mut queue: Queue, events: mpsc::Sender<L
         Ok(dialled) => dialled,
         Err(fault) => {
             tracing::debug!(?link, relay = %target.relay, ?fault, "dial failed");
-            drop(events.send(LinkReport::DialFailed { link }).await);
+            let fault = DialFault::from(&fault);
+            drop(events.send(LinkReport::DialFailed { link, fault }).await);
             return;
         }
     };
@@ -213,13 +227,14 @@ async fn closing_max(closed: oneshot::Receiver<Infallible>) -> LinkFault {
     LinkFault::Stuck
 }
 
-/// Tries each address in turn.
+/// Tries each address in turn. Of several faults, gives the one that tells most.
 async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
     let mut fault = LinkFault::Timeout;
     for host_port in &target.host_ports {
         match dial_one(target, host_port).await {
             Ok(dialled) => return Ok(dialled),
-            Err(failed) => fault = failed,
+            Err(failed) if DialFault::from(&failed) >= DialFault::from(&fault) => fault = failed,
+            Err(_) => {}
         }
     }
     Err(fault)

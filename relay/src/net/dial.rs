@@ -177,12 +177,8 @@ mod tests {
     #[tokio::test]
     async fn a_report_that_finds_no_room_is_sent_once_there_is_some() {
         let (shared, mut reports) = shared();
-        let dial = || {
-            drop(Owed::new(
-                &shared,
-                LinkReport::DialFailed(RELAY, DialFault::Nobody),
-            ))
-        };
+        let failed = || LinkReport::DialFailed(RELAY, DialFault::Nobody);
+        let dial = || drop(Owed::new(&shared, failed()));
         (0..REPORTS_MAX + 3).for_each(|_| dial());
         for _ in 0..REPORTS_MAX + 3 {
             assert!(reports.recv().await.as_ref().is_some_and(is_failure));

@@ -36,11 +36,16 @@ impl Driver {
             LinkReport::Up { link, hello } => {
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
+                    self.parts.seed_faults.note(entry.relay, None);
                     core.handle_link_up(moment, link, entry.relay, &hello, &mut rng);
                 }
             }
-            LinkReport::DialFailed { link } => {
+            LinkReport::DialFailed { link, fault } => {
                 if let Some(entry) = self.links.remove(&link) {
+                    let mut seeds = self.parts.seeds.iter().chain(&self.parts.network_seeds);
+                    if seeds.any(|seed| seed.id == entry.relay) {
+                        self.parts.seed_faults.note(entry.relay, Some(fault));
+                    }
                     core.handle_dial_failed(moment, entry.relay, &mut rng);
                 }
             }

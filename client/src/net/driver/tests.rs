@@ -48,6 +48,8 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
         is_online,
         dir,
         seeds,
+        network_seeds: Vec::new(),
+        seed_faults: SeedFaults::default(),
     };
     (Driver::new(parts), sender)
 }

@@ -153,7 +153,10 @@ async fn another_relay_than_the_expected_is_refused() {
     let mut world = world(1, 2, 1).await;
     assert!(matches!(
         world.events.recv().await,
-        Some(LinkReport::DialFailed { link: LinkId(1) })
+        Some(LinkReport::DialFailed {
+            link: LinkId(1),
+            fault: DialFault::OtherRelay
+        })
     ));
 }
 
@@ -162,7 +165,10 @@ async fn a_relay_of_another_network_is_refused() {
     let mut world = world(1, 1, 2).await;
     assert!(matches!(
         world.events.recv().await,
-        Some(LinkReport::DialFailed { link: LinkId(1) })
+        Some(LinkReport::DialFailed {
+            link: LinkId(1),
+            fault: DialFault::OtherNetwork
+        })
     ));
 }
 
