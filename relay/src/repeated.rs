@@ -24,15 +24,16 @@ impl Repeated {
         }
     }
 
-    /// The event occurred again. `Some` if it is time to log it, with how often it occurred since
-    /// the last line, this time not counted.
-    pub(crate) fn come(&mut self, now: Duration) -> Option<u64> {
+    /// The event occurred again. `Some` if it is time to log it, with the line's field `repeated`:
+    /// how often it occurred since the last line, this time not counted, if it did.
+    pub(crate) fn come(&mut self, now: Duration) -> Option<Option<u64>> {
         if !self.is_due(now) {
             self.unsaid += 1;
             return None;
         }
         self.said_at = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
+        let repeated = std::mem::take(&mut self.unsaid);
+        Some((repeated > 0).then_some(repeated))
     }
 
     fn is_due(&self, now: Duration) -> bool {
@@ -44,7 +45,7 @@ impl Repeated {
     /// been said again. For lines that have stopped coming: their last sum would never be said.
     pub(crate) fn rest(&mut self, now: Duration) -> Option<u64> {
         if self.unsaid > 0 && self.is_due(now) {
-            self.come(now)
+            self.come(now).flatten()
         } else {
             None
         }
@@ -59,11 +60,11 @@ mod tests {
     fn a_line_is_logged_at_once_and_then_summed() {
         let mut line = Repeated::new(MINUTE);
         let seconds = Duration::from_secs;
-        assert_eq!(line.come(seconds(5)), Some(0));
+        assert_eq!(line.come(seconds(5)), Some(None), "no field that says 0");
         assert!((6..65).all(|second| line.come(seconds(second)).is_none()));
-        assert_eq!(line.come(seconds(65)), Some(59));
+        assert_eq!(line.come(seconds(65)), Some(Some(59)));
         assert_eq!(line.come(seconds(66)), None);
-        assert_eq!(line.come(seconds(10_000)), Some(1));
+        assert_eq!(line.come(seconds(10_000)), Some(Some(1)));
     }
 
     #[test]
@@ -71,7 +72,7 @@ mod tests {
         let mut line = Repeated::new(MINUTE);
         let seconds = Duration::from_secs;
         assert_eq!(line.rest(seconds(4)), None, "it never came");
-        assert_eq!(line.come(seconds(5)), Some(0));
+        assert_eq!(line.come(seconds(5)), Some(None));
         assert_eq!(line.rest(seconds(500)), None, "all was said");
         assert!((501..504).all(|second| line.come(seconds(second)).is_none() == (second > 501)));
         assert_eq!(line.rest(seconds(560)), None, "it may still come");

@@ -301,6 +301,7 @@ fn who_answers_in_a_seeds_place_is_said() {
     let mut near = Process::start(&near, &["--listen", "127.0.0.1:0", "--seed", &nobody]);
     let said = near.log_with("can't reach a seed");
     assert!(said.contains("another identity answered there"), "{said}");
+    assert!(!said.contains("repeated"), "it came once: {said}");
 
     command(&["init"], far.path());
     let file = far.path().join("network.toml");
