@@ -88,10 +88,12 @@ pub struct Config {
     pub records_bytes_max: u64,
     /// Parameters that the network file sets and this version does not use: worth a warning.
     pub unread_params: Vec<&'static str>,
+    /// The file's values of keys that a flag overrides: they have no effect.
+    pub overridden: Flags,
 }
 
 /// The command line's settings, which override the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Flags {
     /// Where links are accepted.
     pub listen: Option<SocketAddr>,
@@ -99,6 +101,22 @@ pub struct Flags {
     pub advertise: Vec<String>,
     /// Peers to join through; in place of the file's.
     pub seeds: Vec<Peer>,
+}
+
+impl Flags {
+    /// What is used where the file says `of_file`, and the file's values that are not.
+    fn override_file(mut self, mut of_file: Self) -> (Self, Self) {
+        if self.listen.is_none() {
+            self.listen = of_file.listen.take();
+        }
+        if self.advertise.is_empty() {
+            self.advertise = std::mem::take(&mut of_file.advertise);
+        }
+        if self.seeds.is_empty() {
+            self.seeds = std::mem::take(&mut of_file.seeds);
+        }
+        (self, of_file)
+    }
 }
 
 impl Config {
@@ -122,6 +140,7 @@ impl Config {
             records_max: RECORDS_MAX,
             records_bytes_max: mib(RECORDS_DISK_MIB),
             unread_params: Vec::new(),
+            overridden: Flags::default(),
         }
     }
 
@@ -138,19 +157,24 @@ impl Config {
 
     /// Keys in which `new` differs and that only a restart takes up.
     pub fn restart_keys(&self, new: &Self) -> Vec<&'static str> {
-        let differs = [
+        differing([
             ("listen", self.listen != new.listen),
             (
                 "memory_budget_mib",
                 self.memory_budget_bytes != new.memory_budget_bytes,
             ),
             ("threads", self.threads != new.threads),
-        ];
-        differs
-            .into_iter()
-            .filter(|&(_, differs)| differs)
-            .map(|(key, _)| key)
-            .collect()
+        ])
+    }
+
+    /// Keys in which `new`'s file differs and that a flag overrides.
+    pub fn overridden_keys(&self, new: &Self) -> Vec<&'static str> {
+        let (before, now) = (&self.overridden, &new.overridden);
+        differing([
+            ("listen", before.listen != now.listen),
+            ("advertise", before.advertise != now.advertise),
+            ("seeds", before.seeds != now.seeds),
+        ])
     }
 
     /// The relay that is kept in `data_dir`, as its file and the flags have it, and its network.
@@ -191,6 +215,11 @@ impl Config {
             network,
         ))
     }
+}
+
+fn differing(keys: [(&'static str, bool); 3]) -> Vec<&'static str> {
+    let differing = keys.into_iter().filter(|&(_, differs)| differs);
+    differing.map(|(key, _)| key).collect()
 }
 
 /// The configuration file as it is written.
@@ -259,14 +288,17 @@ impl RawConfig {
                 expected: "128 or more",
             });
         }
+        let of_file = Flags {
+            listen: self.listen,
+            advertise: self.advertise.into_vec(),
+            seeds: of_file,
+        };
+        let (used, overridden) = flags.override_file(of_file);
         Ok(Config {
-            listen: flags.listen.or(self.listen).unwrap_or(defaults.listen),
-            advertise: check_advertise(self.advertise.into_vec(), flags.advertise)?,
-            seeds: if flags.seeds.is_empty() {
-                of_file
-            } else {
-                flags.seeds
-            },
+            listen: used.listen.unwrap_or(defaults.listen),
+            advertise: check_advertise(used.advertise)?,
+            seeds: used.seeds,
+            overridden,
             memory_budget_bytes: self
                 .memory_budget_mib
                 .map_or(defaults.memory_budget_bytes, |mib| {
@@ -317,16 +349,8 @@ fn positive(key: &'static str, number: Option<u32>, default: usize) -> Result<us
     }
 }
 
-/// Flags count more than the file, and no address counts twice.
-fn check_advertise(
-    of_file: Vec<String>,
-    of_flags: Vec<String>,
-) -> Result<Vec<String>, ConfigError> {
-    let all = if of_flags.is_empty() {
-        of_file
-    } else {
-        of_flags
-    };
+/// No address counts twice.
+fn check_advertise(all: Vec<String>) -> Result<Vec<String>, ConfigError> {
     if !all.iter().all(|host_port| is_host_port(host_port)) {
         return Err(ConfigError::Value {
             key: "advertise",

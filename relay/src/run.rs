@@ -81,7 +81,7 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// The first line of a relay's life: all that someone who reads the log later would ask first.
+    /// Logs, once the relay runs, all that someone who reads the log later would ask first.
     fn say_limits(&self, relay: &Relay) {
         let config = &self.config;
         let holder = config.holder_limits(&self.network.params);
@@ -124,6 +124,13 @@ impl Running<'_> {
                     tracing::warn!(
                         keys = restart.join(", "),
                         "these keys changed and take effect only after a restart"
+                    );
+                }
+                let overridden = self.config.overridden_keys(&config);
+                if !overridden.is_empty() {
+                    tracing::warn!(
+                        keys = overridden.join(", "),
+                        "these keys changed and have no effect: a flag of the running relay overrides them"
                     );
                 }
                 relay.reload(&config);

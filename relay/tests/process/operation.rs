@@ -30,6 +30,13 @@ fn hangup_reloads_and_a_wrong_file_changes_nothing() {
         "{told}"
     );
     relay.log_with("is in force");
+    fs::write(&file, "listen = \"127.0.0.1:7\"").unwrap();
+    relay.signal("HUP");
+    let told = relay.log_with("a flag of the running relay overrides them");
+    assert!(
+        told.contains("WARN") && told.contains("keys=\"listen\""),
+        "{told}"
+    );
     fs::write(&file, "links_max = many").unwrap();
     relay.signal("HUP");
     let told = relay.log_with("ERROR");
