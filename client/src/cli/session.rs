@@ -44,6 +44,15 @@ impl Progress {
                 .get_or_init(|| self.bar.enable_steady_tick(Duration::from_millis(100)));
         }
     }
+
+    /// Does this without a spinner in its way. One that was never shown stays so: to suspend it
+    /// would draw it.
+    fn suspend<T>(&self, act: impl FnOnce() -> T) -> T {
+        match self.is_spinning.get() {
+            Some(()) => self.bar.suspend(act),
+            None => act(),
+        }
+    }
 }
 
 impl Session {
@@ -85,17 +94,17 @@ impl Session {
 
     /// Writes a line to standard output, and sees it through.
     pub(super) fn line(&self, text: &str) -> Result<(), Failure> {
-        self.progress.bar.suspend(|| output::line(text))
+        self.progress.suspend(|| output::line(text))
     }
 
     /// Writes bytes to standard output as they are.
     pub(super) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
-        self.progress.bar.suspend(|| output::bytes(bytes))
+        self.progress.suspend(|| output::bytes(bytes))
     }
 
     /// Asks a question; whether the answer is yes.
     pub(super) fn ask(&self, question: &str) -> Result<bool, Failure> {
-        self.progress.bar.suspend(|| output::ask(question))
+        self.progress.suspend(|| output::ask(question))
     }
 
     /// Writes a JSON object as a line.
@@ -117,9 +126,7 @@ impl Session {
     }
 
     fn say(&self, text: &str) {
-        self.progress
-            .bar
-            .suspend(|| output::warn(text, self.is_json()));
+        self.progress.suspend(|| output::warn(text, self.is_json()));
     }
 
     /// Says what was found in the place of seeds, for a user whom no relay answers.
@@ -527,6 +534,14 @@ mod tests {
         assert_eq!((spinner.chars().count(), text), (1, "circuit 1: hop 2"));
         progress.bar.finish_and_clear();
         assert_eq!(screen.0.lock().unwrap().trim(), "");
+    }
+
+    #[test]
+    fn a_command_that_waits_for_nothing_shows_no_spinner() {
+        let screen = Screen::default();
+        let progress = Progress::new(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        progress.suspend(|| assert_eq!(*screen.0.lock().unwrap(), ""));
+        assert_eq!(*screen.0.lock().unwrap(), "");
     }
 
     #[test]
