@@ -288,11 +288,15 @@ fn text_may_begin_with_a_dash_and_a_mistyped_option_is_not_text() {
         &["send", "--typo", &address, "text"],
         &["send", &address, "text", "more"],
         &["send", &address, "--", "text", "more"],
+        &["send", &address, "text", "--", "more"],
+        &["send", &address, "--file", "x", "--", "text"],
+        &["send", "--", &address, "text", "more"],
         &["send", "--", &address],
     ] {
         let output = place.run(&[&["--json"], words].concat());
         assert_eq!(code(&output), 2, "{words:?}: {output:?}");
-        json_error(&output);
+        let (error, hint) = json_error(&output);
+        assert!(!format!("{error}{hint}").contains("VERBATIM"), "{output:?}");
     }
 }
 
@@ -834,4 +838,55 @@ async fn another_relay_in_the_place_of_a_seed_is_not_called_silence() {
         );
     }
     relay.shutdown().await;
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_message_is_typed_where_none_is_given_on_a_terminal() {
+    let place = Place::with_profile();
+    let send = format!(
+        "{} send {} --timeout 1s",
+        env!("CARGO_BIN_EXE_umbel"),
+        address()
+    );
+    for (typed, exit) in [("hello\n", 69), ("", 2)] {
+        let mut child = Command::new("script")
+            .args(["-qec", &send, "/dev/null"])
+            .env("UMBEL_PROFILE", place.profile())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut terminal = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        terminal.read_line(&mut said).unwrap();
+        assert!(
+            said.contains("Type the message") && said.contains("Ctrl-D"),
+            "{said}"
+        );
+        // Its end is Ctrl-D on the terminal.
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(typed.as_bytes())
+            .unwrap();
+        terminal.read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(exit), "{said}");
+    }
+}
+
+#[test]
+fn delete_asks_for_ids_or_an_age() {
+    let place = Place::with_profile();
+    for words in [
+        &["delete"][..],
+        &["delete", "--unread"],
+        &["delete", "x", "--older", "30d"],
+    ] {
+        let output = place.run(words);
+        assert_eq!(code(&output), 2, "{output:?}");
+        let usage = "usage: umbel delete [OPTIONS] (<IDS>... | --older <TIME>)";
+        assert!(stderr(&output).contains(usage), "{output:?}");
+    }
 }

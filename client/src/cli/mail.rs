@@ -5,6 +5,7 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
+use clap::ArgGroup;
 use data_encoding::BASE64;
 use serde::Serialize;
 use umbel_client::{Library, ListenError, Old, StoredMessage};
@@ -45,9 +46,12 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(clap::Args)]
+#[command(
+    group = ArgGroup::new("which").args(["ids", "older"]).required(true),
+    override_usage = "umbel delete [OPTIONS] (<IDS>... | --older <TIME>)"
+)]
 pub(super) struct DeleteArgs {
     /// The messages' ids, or prefixes of them
-    #[arg(required_unless_present = "older", conflicts_with = "older")]
     ids: Vec<String>,
     /// Delete read messages older than this, such as 30d
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]

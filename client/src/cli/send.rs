@@ -48,7 +48,7 @@ pub(super) struct SendArgs {
     #[arg(conflicts_with = "file", allow_hyphen_values = true, value_parser = parse_text)]
     text: Option<String>,
     /// Words after `--`, whatever they begin with
-    #[arg(last = true, num_args = 0..=2, conflicts_with_all = ["text", "file"], hide = true)]
+    #[arg(last = true, hide = true)]
     verbatim: Vec<String>,
     /// Send this file instead
     #[arg(long, value_name = "PATH")]
@@ -236,6 +236,10 @@ fn words(args: &SendArgs) -> Result<(Option<&str>, Option<Text<'_>>), Failure> {
     });
     let text = text.or_else(|| verbatim.next().map(Text::Here));
     match verbatim.next() {
+        None if text.is_some() && args.file.is_some() => Err(Failure::usage(
+            "there is a message beside the file that --file names",
+            "leave one of the two out",
+        )),
         None => Ok((address, text)),
         Some(_) => Err(Failure::usage(
             "there are words after the message",
@@ -286,11 +290,7 @@ fn read(args: &SendArgs, text: Option<Text<'_>>) -> Result<Vec<u8>, Failure> {
             Err(Failure::too_long(Some(text.len() as u64)))
         }
         (Some(Text::Here(text)), None) => Ok(text.as_bytes().to_vec()),
-        (None, None) if io::stdin().is_terminal() => Err(Failure::usage(
-            "there is nothing to send",
-            "write the text after the address, or --file PATH, or - to take it from standard input",
-        )),
-        (_, None) => {
+        (Some(Text::Stdin) | None, None) => {
             // Without a prompt a user may take it for the question for a passphrase.
             if io::stdin().is_terminal() {
                 output::say("Type the message, then press Ctrl-D on an empty line:");
