@@ -90,6 +90,16 @@ pub const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const LINK_LIFE_MIN: Duration = Duration::from_secs(30);
 /// Misses in a row, over a day or more, after which a guard goes to the end of the order (§6.4(7)).
 pub const GUARD_MISSES_MAX: u32 = 5;
+/// How often a relay may issue its descriptor in the long run (§8.2(8)).
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+/// How many more it may issue at once (§8.2(8)).
+pub const RENEWALS_AT_ONCE: u32 = 12;
+/// How often a descriptor that a relay pushes is checked, in the long run (§8.4(2)).
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(125);
+/// How many more are checked at once (§8.4(2)).
+pub const PUSHED_AT_ONCE: u32 = 4096;
+/// Relays whose pushes are counted (§8.4(2)).
+pub const PUSH_SOURCES_MAX: usize = 4096;
 /// How long news may take to be known everywhere, clocks that are off by an hour included
 /// (§8.3(9b)).
 pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);

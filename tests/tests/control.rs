@@ -113,8 +113,13 @@ impl Client {
 }
 
 fn with_client(neighbours: u8) -> LoneRelay {
+    with_peer(neighbours, None)
+}
+
+/// A relay that a client is linked to, or a relay that asks as one does.
+fn with_peer(neighbours: u8, peer: Option<RelayId>) -> LoneRelay {
     let mut relay = LoneRelay::new(neighbours);
-    relay.link_up(CLIENT, None, false);
+    relay.link_up(CLIENT, peer, false);
     relay
 }
 
@@ -470,7 +475,7 @@ fn issued_elsewhere(
 
 #[test] // §8.2
 fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
-    let mut relay = with_client(0);
+    let mut relay = with_peer(0, Some(RelayId([5; 32])));
     let mut client = Client::connected(&mut relay, 1);
     let issued_at = relay.wall() + Duration::from_secs(30);
     let own = Unverified::decode(relay.control.descriptor()).unwrap();
@@ -507,7 +512,7 @@ fn a_descriptor_of_its_own_that_another_issued_is_outdone_and_never_taken() {
 
 #[test] // §8.2
 fn a_descriptor_outdone_by_a_fast_clock_is_outdone_again_later() {
-    let mut relay = with_client(0);
+    let mut relay = LoneRelay::new(0);
     for (number, ahead) in [(1, 30 * 24 * 3600), (2, 0)] {
         relay.set_clock(ahead);
         relay.pass(Duration::from_secs(2 * 3600));
@@ -515,6 +520,7 @@ fn a_descriptor_outdone_by_a_fast_clock_is_outdone_again_later() {
         let own = own.verify(&relay.network, relay.wall()).unwrap();
         let issued_at = relay.wall() + Duration::from_secs(30);
         let twin = issued_elsewhere(&own, &own.addresses, issued_at);
+        relay.link_up(CLIENT, Some(RelayId([5; 32])), false); // the one before was not used for long
         let mut client = Client::connected(&mut relay, number);
         ask_directory(
             &mut client,

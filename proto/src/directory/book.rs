@@ -78,6 +78,8 @@ pub enum NotLearned {
     Fault(DescriptorFault),
     /// Too few relays vouch for it (§8.2(5)).
     Unvouched,
+    /// Its relay issues too many (§8.2(8)).
+    TooSoon,
 }
 
 impl Book {
@@ -136,26 +138,33 @@ impl Book {
         &self.view
     }
 
-    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for. That too few
-    /// relays vouch for it is seen before any signature is checked: there are up to fourteen.
+    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for. That it is no
+    /// news, or that too few relays vouch for it, is seen before any signature is checked: there are
+    /// up to fourteen.
     ///
     /// # Errors
-    /// The first rule that it breaks, or that too few vouch for it.
+    /// The first rule that it breaks, that too few vouch for it, or that it comes too soon.
     pub fn learn(
         &mut self,
         network: &Network,
         wall: WallTime,
         unverified: Unverified,
     ) -> Result<Learned, NotLearned> {
-        if let Some(learned) = self.known(&unverified) {
+        if let Some(learned) = self.outdated(&unverified) {
             return Ok(learned);
+        }
+        if !self
+            .view
+            .may_renew(&unverified.relay(), unverified.issued_at(), network)
+        {
+            return Err(NotLearned::TooSoon);
         }
         if !self.view.may_admit(unverified.claims(), network, wall) {
             return Err(NotLearned::Unvouched);
         }
         let descriptor = unverified.verify(network, wall);
         let descriptor = descriptor.map_err(NotLearned::Fault)?;
-        Ok(self.take(descriptor, wall))
+        Ok(self.take(network, descriptor, wall))
     }
 
     /// Takes the descriptor that a linked relay showed of itself, if it is good, news and vouched
@@ -173,12 +182,19 @@ impl Book {
             return Ok(learned);
         }
         let descriptor = unverified.verify(network, wall)?;
-        if self.view.may_admit(&descriptor, network, wall) {
-            return Ok(self.take(descriptor, wall));
+        let is_early = !self
+            .view
+            .may_renew(&descriptor.relay, descriptor.issued_at, network);
+        if !is_early && self.view.may_admit(&descriptor, network, wall) {
+            return Ok(self.take(network, descriptor, wall));
         }
         Ok(Learned {
             descriptor,
-            inserted: Inserted::Unvouched,
+            inserted: if is_early {
+                Inserted::Stale
+            } else {
+                Inserted::Unvouched
+            },
         })
     }
 
@@ -192,9 +208,28 @@ impl Book {
         })
     }
 
+    /// By its claim it is no newer than what the view has. Whoever forged it gains nothing.
+    fn outdated(&self, unverified: &Unverified) -> Option<Learned> {
+        let known = self.view.get(&unverified.relay())?;
+        let is_newer =
+            (unverified.issued_at(), unverified.hash()) > (known.issued_at, known.hash());
+        (!is_newer).then(|| Learned {
+            descriptor: known.clone(),
+            inserted: Inserted::Stale,
+        })
+    }
+
     /// Takes a descriptor that may be taken, and stores what is news.
-    fn take(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Learned {
+    fn take(
+        &mut self,
+        network: &Network,
+        descriptor: VerifiedDescriptor,
+        wall: WallTime,
+    ) -> Learned {
         let inserted = self.insert(&descriptor, wall);
+        if inserted == Inserted::Newer {
+            self.view.charge(&descriptor.relay, network);
+        }
         let learned = Learned {
             descriptor,
             inserted,

@@ -1,5 +1,6 @@
 use super::*;
 use crate::directory::testing::{self, TestRelay, WALL};
+use crate::limits::RENEWALS_AT_ONCE;
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -312,4 +313,46 @@ fn rows_that_are_no_descriptors_are_left_out() {
         .map(|descriptor| BookRow { descriptor, age });
     let book = Book::restore(&testing::public_network(), rows, WALL);
     assert_eq!((book.view().len(), last_known(&book).len()), (1, 0));
+}
+
+#[test] // §8.2(8)
+fn a_relay_that_issues_often_is_heard_some_times_and_then_once_an_hour() {
+    let (mut book, _) = book_of(1..3);
+    let network = testing::public_network();
+    let mut taken = |at: WallTime| {
+        let learned = book.learn(&network, at, issued(1, at).unverified());
+        match learned.map(|learned| learned.inserted) {
+            Ok(Inserted::Newer) => true,
+            Err(NotLearned::TooSoon) => false,
+            other => panic!("{other:?}"),
+        }
+    };
+    let at_once = (1..60).filter(|&second| taken(later(second))).count();
+    assert_eq!(at_once, 1 + RENEWALS_AT_ONCE as usize);
+    let in_a_day = (1..=24).filter(|hour| taken(later(HOUR * hour + 60)));
+    assert_eq!(in_a_day.count(), 24);
+    assert!(!taken(later(24 * HOUR + 61)) && taken(later(25 * HOUR + 60)));
+}
+
+#[test] // §8.4(2)
+fn what_is_no_news_is_passed_over_before_its_signature_is_looked_at() {
+    let (mut book, _) = book_of(1..3);
+    let network = testing::public_network();
+    let mut forged = issued(1, earlier(HOUR)).unverified().bytes().to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = Unverified::decode(&forged).unwrap();
+    let learned = book.learn(&network, WALL, forged).unwrap();
+    assert_eq!(learned.inserted, Inserted::Stale);
+    assert_eq!(
+        learned.descriptor,
+        *book.view().get(&id(1)).unwrap(),
+        "the one it has"
+    );
+    let mut newer = issued(1, later(1)).unverified().bytes().to_vec();
+    *newer.last_mut().unwrap() ^= 1;
+    let newer = Unverified::decode(&newer).unwrap();
+    assert!(matches!(
+        book.learn(&network, later(1), newer),
+        Err(NotLearned::Fault(_))
+    ));
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor};
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{SETUP_LEN, VIEW_RELAYS_MAX};
+use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network, Params};
 use crate::time::{Duration, WallTime};
 
@@ -30,6 +30,20 @@ pub struct NetView {
 struct Entry {
     descriptor: VerifiedDescriptor,
     age: Age,
+    /// Until when the descriptors that were taken of this relay are paid for, by the times at which
+    /// it issued them.
+    paid_until: WallTime,
+}
+
+impl Entry {
+    fn new(descriptor: VerifiedDescriptor, age: Age) -> Self {
+        let paid_until = descriptor.issued_at;
+        Self {
+            descriptor,
+            age,
+            paid_until,
+        }
+    }
 }
 
 /// Since when a relay is known: a fact that outlives its descriptors, and this process.
@@ -124,16 +138,37 @@ impl NetView {
             None => {}
         }
         self.relays
-            .insert(descriptor.relay, Entry { descriptor, age });
+            .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
         Inserted::New
+    }
+
+    /// Whether a descriptor that this relay issued at this time may be taken: it issues few in the
+    /// long run, and some more at once (§8.2(8)).
+    pub(super) fn may_renew(
+        &self,
+        relay: &RelayId,
+        issued_at: WallTime,
+        network: &Network,
+    ) -> bool {
+        let tolerance = renewal_interval(network) * RENEWALS_AT_ONCE;
+        let entry = self.relays.get(relay);
+        entry.is_none_or(|entry| entry.paid_until <= issued_at + tolerance)
+    }
+
+    /// A newer descriptor of this relay was taken.
+    pub(super) fn charge(&mut self, relay: &RelayId, network: &Network) {
+        if let Some(entry) = self.relays.get_mut(relay) {
+            let paid_until = entry.paid_until.max(entry.descriptor.issued_at);
+            entry.paid_until = paid_until + renewal_interval(network);
+        }
     }
 
     /// Takes this node's own descriptor, in place of any other of it. It needs no room: it is not
     /// stored, so at a start the view may be full before it comes.
     pub(super) fn insert_own(&mut self, descriptor: VerifiedDescriptor, age: Age) {
         self.relays
-            .insert(descriptor.relay, Entry { descriptor, age });
+            .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
     }
 
@@ -272,6 +307,10 @@ impl NetView {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
     }
+}
+
+fn renewal_interval(network: &Network) -> Duration {
+    RENEWAL_INTERVAL.min(network.params.republish / 4)
 }
 
 /// Counts the relays that vouch for one address (§8.2(4)): each known for long enough, or a seed

@@ -29,6 +29,11 @@ impl Rate {
         Instant::from_micros(self.paid_until.as_micros().saturating_sub(tolerance))
     }
 
+    /// Whether all of the burst is there.
+    pub fn is_whole(&self, now: Instant) -> bool {
+        self.paid_until <= now
+    }
+
     /// It happens now, whether or not it may.
     pub fn take(&mut self, now: Instant) {
         self.paid_until = self.paid_until.max(now) + self.interval;

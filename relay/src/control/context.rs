@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::directory::receipts::ProbeId;
-use umbel_proto::directory::{Book, Learned, NetView, Unverified};
+use umbel_proto::directory::{Book, Inserted, Learned, NetView, NotLearned, Unverified};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Params;
@@ -38,6 +38,17 @@ pub(super) struct Shared {
     pub(super) stats: ControlStats,
     pub(super) signals: VecDeque<Signal>,
     pub(super) out: Out,
+}
+
+/// What a descriptor that was passed on was worth, and what it cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is news, and was taken.
+    News,
+    /// It was not taken, and no signature was checked.
+    Cheap,
+    /// Signatures were checked, or will be, and it was not taken.
+    Checked,
 }
 
 /// Effects that were not polled yet.
@@ -167,15 +178,25 @@ impl Context<'_> {
     }
 
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
-    /// is then stored and passed on. Says whether it was.
-    pub(super) fn learn(&mut self, descriptor: Unverified) -> bool {
+    /// is then stored and passed on.
+    pub(super) fn learn(&mut self, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
-            return false;
+            return Heard::Checked;
         }
         let network = &self.config.network;
-        let learned = self.book.learn(network, self.wall, descriptor).ok();
-        learned.is_some_and(|learned| self.take(learned).is_news())
+        match self.book.learn(network, self.wall, descriptor) {
+            Ok(learned) if learned.inserted == Inserted::Stale => Heard::Cheap,
+            Ok(learned) => {
+                if self.take(learned).is_news() {
+                    Heard::News
+                } else {
+                    Heard::Checked
+                }
+            }
+            Err(NotLearned::Unvouched | NotLearned::TooSoon) => Heard::Cheap,
+            Err(NotLearned::Fault(_)) => Heard::Checked,
+        }
     }
 
     /// The same with the descriptor that a linked relay showed. Returns it if it is valid.

@@ -12,6 +12,7 @@ use umbel_proto::message::{RelayMsg, StreamId};
 use umbel_proto::onion::transit::{AddLayer, PeelLayer, delivered_message};
 use umbel_proto::time::Duration;
 
+use super::super::context::Heard;
 use super::super::testing::{Bench, descriptor, other};
 use super::*;
 use crate::forward::TableUpdate;
@@ -45,7 +46,7 @@ impl Relay {
         );
         let neighbour = RelayId::from(identity.public());
         let known = descriptor(&identity, &onion, 9001, wall);
-        assert!(relay.bench.context().learn(known));
+        assert_eq!(relay.bench.context().learn(known), Heard::News);
         relay.bench.signals();
         let link = relay.bench.link_to(1, neighbour);
         relay.linked(neighbour);

@@ -10,12 +10,13 @@ use umbel_proto::Violation;
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, Unverified, reconcile,
 };
-use umbel_proto::ids::BlindedKey;
+use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::inbox::descriptor::Outer;
-use umbel_proto::limits::CLOCK_SKEW_MAX;
-use umbel_proto::time::{Duration, Epoch, WallTime};
+use umbel_proto::limits::{CLOCK_SKEW_MAX, PUSH_INTERVAL, PUSH_SOURCES_MAX, PUSHED_AT_ONCE};
+use umbel_proto::link::LinkId;
+use umbel_proto::time::{Duration, Epoch, Instant, Rate, WallTime};
 
-use super::super::context::Context;
+use super::super::context::{Context, Heard};
 use super::super::io::StoreOp;
 use super::{Answer, LateAnswer, Request, RequestId};
 
@@ -27,6 +28,8 @@ pub(in super::super) struct Directory {
     inboxes: BTreeMap<Place, StoredInbox>,
     publishing: BTreeMap<RequestId, (Place, StoredInbox)>,
     answers: VecDeque<LateAnswer>,
+    /// How much of what each relay pushes is checked.
+    pushed: BTreeMap<RelayId, Rate>,
 }
 
 /// An inbox descriptor that is durable here, or is being stored.
@@ -53,6 +56,7 @@ impl Directory {
             inboxes,
             publishing: BTreeMap::new(),
             answers: VecDeque::new(),
+            pushed: BTreeMap::new(),
         }
     }
 
@@ -66,7 +70,9 @@ impl Directory {
             DirectoryRequest::Sync(request) => {
                 Some(DirectoryReply::Sync(reconcile::answer(cx.view(), &request)))
             }
-            DirectoryRequest::Push(descriptors) => Some(take_pushed(cx, &descriptors)),
+            DirectoryRequest::Push(descriptors) => {
+                Some(self.take_pushed(cx, request.link, &descriptors)?)
+            }
             DirectoryRequest::PublishInbox(descriptor) => self.publish(cx, id, descriptor),
             DirectoryRequest::LookupInbox { blinded, epoch } => {
                 let found = self.inboxes.get(&(epoch, blinded));
@@ -189,21 +195,53 @@ impl Directory {
             cx.store(StoreOp::RemoveInboxDescriptorsAfter(latest));
         }
     }
+
+    /// Takes relay descriptors that a linked relay pushes; those that are malformed or refused are
+    /// passed over (§8.4(2)).
+    fn take_pushed(
+        &mut self,
+        cx: &mut Context<'_>,
+        link: LinkId,
+        descriptors: &[ByteBuf],
+    ) -> Result<DirectoryReply, Violation> {
+        let (relay, _) = cx.links.relay_at(link).ok_or(Violation::Unexpected)?;
+        let mut rate = self.rate_of(relay, cx.now);
+        let mut accepted = 0;
+        for bytes in descriptors {
+            if rate.next_at() > cx.now {
+                break;
+            }
+            let Ok(descriptor) = Unverified::decode(bytes) else {
+                continue;
+            };
+            match cx.learn(descriptor) {
+                Heard::Cheap => {}
+                Heard::Checked => rate.take(cx.now),
+                Heard::News => {
+                    rate.take(cx.now);
+                    accepted += 1;
+                }
+            }
+        }
+        self.pushed.insert(relay, rate);
+        Ok(DirectoryReply::Pushed { accepted })
+    }
+
+    /// What this relay may still have checked. Where too many relays are counted, one begins anew.
+    fn rate_of(&mut self, relay: RelayId, now: Instant) -> Rate {
+        if let Some(rate) = self.pushed.get(&relay) {
+            return *rate;
+        }
+        if self.pushed.len() >= PUSH_SOURCES_MAX {
+            self.pushed.retain(|_, rate| !rate.is_whole(now));
+        }
+        if self.pushed.len() >= PUSH_SOURCES_MAX {
+            self.pushed.pop_first();
+        }
+        Rate::new(PUSH_INTERVAL, PUSHED_AT_ONCE, now)
+    }
 }
 
 const fn first_of(epoch: Epoch) -> Place {
     (epoch, BlindedKey([0; BlindedKey::LEN]))
-}
-
-/// Takes relay descriptors; those that are malformed or refused are passed over (§8.4(2)).
-fn take_pushed(cx: &mut Context<'_>, descriptors: &[ByteBuf]) -> DirectoryReply {
-    let mut accepted = 0;
-    for bytes in descriptors {
-        if let Ok(descriptor) = Unverified::decode(bytes)
-            && cx.learn(descriptor)
-        {
-            accepted += 1;
-        }
-    }
-    DirectoryReply::Pushed { accepted }
 }

@@ -15,10 +15,11 @@ use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::holder::{HolderDone, Outcome};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
+use umbel_proto::limits::{PUSH_INTERVAL, PUSHED_AT_ONCE};
 
 use super::super::context::Signal;
 use super::super::io::StoreOp;
-use super::super::testing::{Bench, descriptor};
+use super::super::testing::{Bench, descriptor, other};
 use super::*;
 
 const BINDING: Binding = Binding([3; 32]);
@@ -383,6 +384,7 @@ fn of_what_is_pushed_only_news_counts_and_our_own_is_never_taken() {
     let mut forged = of(2);
     *forged.last_mut().unwrap() ^= 1;
     let pushed = [of(1), of(1), forged, vec![1; 9], of(99)].map(ByteBuf::from);
+    served.bench.link_to(LINK.0, other(1));
     served.directory((ALICE, 1), &DirectoryRequest::Push(pushed.into()));
     let accepted = DirectoryReply::Pushed { accepted: 1 };
     assert_eq!(served.directory_replies(), [accepted]);
@@ -390,4 +392,51 @@ fn of_what_is_pushed_only_news_counts_and_our_own_is_never_taken() {
         &served.bench.signals()[..],
         [Signal::Learned(news), Signal::OwnSeen(_)] if *news == of(1)
     ));
+}
+
+#[test] // §8.4(2)
+fn only_linked_relays_push() {
+    let mut served = Served::new();
+    served.bench.link(LINK.0);
+    let push = DirectoryRequest::Push(Vec::new()).encode();
+    let asked = served.ask((ALICE, 1), Service::Directory, &push, true);
+    assert_eq!(asked, Err(Violation::Unexpected));
+}
+
+#[test] // §8.4(2)
+fn each_relay_has_so_much_checked_and_more_later() {
+    let mut served = Served::new();
+    let wall = served.bench.moment.wall;
+    let onion = OnionSecret::from_seed(&[8; 32]);
+    let of = |seed: u8| {
+        let identity = SigningKey::from_seed(&[seed; 32]);
+        ByteBuf::from(descriptor(&identity, &onion, 9001, wall).bytes().to_vec())
+    };
+    let mut forged = of(1);
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = vec![forged; 128];
+    let accepted = |served: &mut Served, peer: u16, descriptors: &[ByteBuf]| {
+        served.bench.link_to(LINK.0, other(peer));
+        served.directory((ALICE, 1), &DirectoryRequest::Push(descriptors.to_vec()));
+        match served.directory_replies()[..] {
+            [DirectoryReply::Pushed { accepted }] => accepted,
+            _ => panic!("a push is answered"),
+        }
+    };
+    for _ in 0..PUSHED_AT_ONCE / 128 {
+        assert_eq!(accepted(&mut served, 1, &forged), 0);
+    }
+    assert_eq!(
+        accepted(&mut served, 1, &[of(2)]),
+        1,
+        "one more than at once"
+    );
+    assert_eq!(accepted(&mut served, 1, &[of(3)]), 0);
+    assert_eq!(accepted(&mut served, 2, &[of(3)]), 1, "another has its own");
+    served.bench.pass(PUSH_INTERVAL);
+    assert_eq!(
+        accepted(&mut served, 1, &[of(2), of(4), of(5)]),
+        1,
+        "what is known is free"
+    );
 }
