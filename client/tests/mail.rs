@@ -284,6 +284,41 @@ fn status_names_the_relay_that_is_reached() {
     );
 }
 
+#[test] // §2.4(8)
+fn a_profile_with_other_parameters_is_warned_and_reaches_the_network() {
+    let place = Place::new();
+    let network = umbel_proto::network::Network::local().to_toml();
+    let other = network.replace("record_life = \"14d\"", "record_life = \"13d\"");
+    let file = place.path("other.toml");
+    std::fs::write(&file, other).unwrap();
+    let profile = place.path("other");
+    let profile = profile.to_str().unwrap();
+    let seed = place.network.as_ref().unwrap().peers()[0].to_string();
+    let key = place.path("other.key");
+    let made = place.run(&[
+        "init",
+        "--profile",
+        profile,
+        "--network",
+        file.to_str().unwrap(),
+        "--seed",
+        &seed,
+        "--key-file",
+        key.to_str().unwrap(),
+    ]);
+    assert_eq!(code(&made), 0, "{made:?}");
+    let status = place.run(&["status", "--profile", profile]);
+    assert_eq!(code(&status), 0, "{status:?}");
+    let warned = String::from_utf8_lossy(&status.stderr);
+    let said = "a relay runs this network with other parameters";
+    assert_eq!(warned.matches(said).count(), 1, "{warned}");
+    let same = place.run(&["status"]);
+    assert!(
+        !String::from_utf8_lossy(&same.stderr).contains(said),
+        "{same:?}"
+    );
+}
+
 #[test]
 fn saved_messages_are_their_owners_alone() {
     use std::os::unix::fs::PermissionsExt;

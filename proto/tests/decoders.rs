@@ -6,6 +6,8 @@
     reason = "a test fails by panicking"
 )]
 
+use core::num::NonZeroU32;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use umbel_proto::Violation;
@@ -42,16 +44,19 @@ fn any_hello() -> impl Strategy<Value = Hello> {
         vec(any::<u16>(), 1..=8),
         any::<[u8; 32]>(),
         any::<u64>(),
-        any::<u64>(),
+        any::<(u32, u32)>(),
         descriptor,
     )
-        .prop_map(|(versions, network, clock, features, descriptor)| Hello {
-            versions,
-            network: NetworkId(network),
-            clock: WallTime(clock),
-            features,
-            descriptor,
-        })
+        .prop_map(
+            |(versions, network, clock, (parameters, features), descriptor)| Hello {
+                versions,
+                network: NetworkId(network),
+                clock: WallTime(clock),
+                parameters: NonZeroU32::new(parameters),
+                features,
+                descriptor,
+            },
+        )
 }
 
 /// A body whose beginning is likely to be understood.

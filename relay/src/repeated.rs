@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How often a line is repeated, unless stated otherwise.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// How often a line is repeated that stays true until its operator acts.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
 /// One line of the log. Time is whatever its owner counts from: a fixed moment of the monotonic
 /// clock.
 #[derive(Debug)]

@@ -365,6 +365,7 @@ fn a_descriptor_in_hello_counts_only_for_the_relay_that_proved_its_id() {
             versions: vec![LINK_VERSION],
             network: relay.network.id,
             clock: moment.wall,
+            parameters: None,
             features: 0,
             descriptor: Some(named.descriptor.clone()),
         };

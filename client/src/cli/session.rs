@@ -440,6 +440,9 @@ fn warning_text(warning: &Warning) -> String {
             output::printable(inbox)
         ),
         Warning::Store(fault) => fault.to_string(),
+        Warning::OtherParameters => "a relay runs this network with other parameters: compare the file that this profile was made \
+             with and the network's file; if they differ, make a profile with the right one"
+            .to_owned(),
     }
 }
 

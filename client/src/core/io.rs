@@ -276,6 +276,8 @@ pub enum Warning {
     /// The profile can't be written (reported by the shell). Messages that came stay with their
     /// holders; stored ones are safe.
     Store(StoreFault),
+    /// A relay runs the network with other parameters than the profile (reported by the shell).
+    OtherParameters,
 }
 
 /// Why the profile can't be written. Read by other processes (`meeting::ask`).

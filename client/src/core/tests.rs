@@ -29,6 +29,7 @@ fn hello(clock: WallTime) -> Hello {
         versions: vec![1],
         network: Network::local().id,
         clock,
+        parameters: None,
         features: 0,
         descriptor: None,
     }

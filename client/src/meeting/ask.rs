@@ -264,6 +264,7 @@ mod tests {
             Warning::OtherCopy { inbox: inbox() },
             Warning::GuardHides,
             Warning::Store(store),
+            Warning::OtherParameters,
         ]);
         check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
         check_numbers(&[

@@ -21,7 +21,7 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, Moment};
+use umbel_proto::time::{Duration, Instant, Moment};
 use umbel_relay::shell::{Clock, DialFault};
 use zeroize::Zeroizing;
 
@@ -161,6 +161,8 @@ pub(crate) struct Driver {
     is_store_gone: bool,
     /// A notice said that the store fails, and no write has succeeded since.
     is_store_fault_told: bool,
+    /// When a notice last said that a relay has other parameters.
+    other_parameters_told_at: Option<Instant>,
     /// No relay could be reached: seeds are looked at again.
     is_unreachable: bool,
     /// The askers that wait, by op.
@@ -214,6 +216,7 @@ impl Driver {
             writing: None,
             is_store_gone: false,
             is_store_fault_told: false,
+            other_parameters_told_at: None,
             is_unreachable: false,
             waiting: BTreeMap::new(),
             sends: BTreeMap::new(),

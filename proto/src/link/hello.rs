@@ -1,8 +1,11 @@
 //! `Hello`: the first cell each way on a link (docs/protocol.md §2.4).
 
+use core::num::NonZeroU32;
+
 use crate::cell::{Cell, Command};
 use crate::ids::NetworkId;
 use crate::limits::{BODY_LEN, RELAY_DESCRIPTOR_LEN_MAX, VERSIONS_MAX};
+use crate::network::Network;
 use crate::time::WallTime;
 use crate::violation::Violation;
 use crate::wire::{Malformed, Reader};
@@ -10,7 +13,7 @@ use crate::wire::{Malformed, Reader};
 /// The version of the link protocol that this code speaks.
 pub const LINK_VERSION: u16 = 1;
 
-const FIXED_LEN: usize = 1 + NetworkId::LEN + 8 + 8 + 2;
+const FIXED_LEN: usize = 1 + NetworkId::LEN + 8 + 4 + 4 + 2;
 const _: () = assert!(FIXED_LEN + 2 * VERSIONS_MAX + RELAY_DESCRIPTOR_LEN_MAX <= BODY_LEN);
 
 /// The version of the link protocol that both sides of a link speak.
@@ -26,19 +29,23 @@ pub struct Hello {
     pub network: NetworkId,
     /// Its clock.
     pub clock: WallTime,
+    /// The mark of its network's parameters ([`crate::network::Params::mark`]). A client says
+    /// none (§2.4(8)).
+    pub parameters: Option<NonZeroU32>,
     /// One bit for each optional feature it has; unknown bits mean nothing.
-    pub features: u64,
+    pub features: u32,
     /// A relay's own descriptor, not yet verified; a client has none.
     pub descriptor: Option<Vec<u8>>,
 }
 
 impl Hello {
     /// A relay's `Hello` (§2.4(5)); its descriptor is not verified here.
-    pub fn of_relay(network: NetworkId, clock: WallTime, descriptor: Vec<u8>) -> Self {
+    pub fn of_relay(network: &Network, clock: WallTime, descriptor: Vec<u8>) -> Self {
         Self {
             versions: vec![LINK_VERSION],
-            network,
+            network: network.id,
             clock,
+            parameters: Some(network.params.mark()),
             features: 0,
             descriptor: Some(descriptor),
         }
@@ -51,6 +58,7 @@ impl Hello {
             versions: vec![LINK_VERSION],
             network,
             clock: clock.to_hour(),
+            parameters: None,
             features: 0,
             descriptor: None,
         }
@@ -76,7 +84,7 @@ impl Hello {
             "a descriptor is as long as it may be"
         );
         let count = u8::try_from(self.versions.len()).unwrap_or_else(|_| unreachable!("at most 8"));
-        let len = u16::try_from(descriptor.len()).unwrap_or_else(|_| unreachable!("at most 700"));
+        let len = u16::try_from(descriptor.len()).unwrap_or_else(|_| unreachable!("at most 1920"));
 
         let mut bytes = Vec::with_capacity(FIXED_LEN + 2 * VERSIONS_MAX + descriptor.len());
         bytes.push(count);
@@ -87,6 +95,8 @@ impl Hello {
         );
         bytes.extend_from_slice(self.network.as_bytes());
         bytes.extend_from_slice(&self.clock.as_secs().to_be_bytes());
+        let parameters = self.parameters.map_or(0, NonZeroU32::get);
+        bytes.extend_from_slice(&parameters.to_be_bytes());
         bytes.extend_from_slice(&self.features.to_be_bytes());
         bytes.extend_from_slice(&len.to_be_bytes());
         bytes.extend_from_slice(descriptor);
@@ -133,6 +143,11 @@ impl Hello {
         Ok(theirs)
     }
 
+    /// Whether the peer says that it runs the network with other parameters than `ours` (§2.4(8)).
+    pub fn differs(&self, ours: NonZeroU32) -> bool {
+        self.parameters.is_some_and(|theirs| theirs != ours)
+    }
+
     fn decode_body(body: &[u8; BODY_LEN]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(body);
         let count = usize::from(reader.u8()?);
@@ -145,7 +160,8 @@ impl Hello {
         let versions = (0..count).map(|_| reader.u16()).collect::<Result<_, _>>()?;
         let network = NetworkId(reader.array()?);
         let clock = WallTime(reader.u64()?);
-        let features = reader.u64()?;
+        let parameters = NonZeroU32::new(reader.u32()?);
+        let features = reader.u32()?;
         let descriptor_len = usize::from(reader.u16()?);
         if descriptor_len > RELAY_DESCRIPTOR_LEN_MAX {
             return Err(Malformed::TooLong);
@@ -157,6 +173,7 @@ impl Hello {
             versions,
             network,
             clock,
+            parameters,
             features,
             descriptor,
         })

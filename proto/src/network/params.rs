@@ -1,10 +1,13 @@
 //! The numbers a network runs by: one row each, with its default, its value in the local network,
 //! its range, and why.
 
+use core::num::NonZeroU32;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{AddressGroups, NetworkFault, weak};
+use crate::crypto::kdf::sha256;
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
 
@@ -95,6 +98,13 @@ macro_rules! params {
                     most: most.to_text(),
                 }
             },)*]
+        }
+
+        impl Params {
+            /// Each parameter's value as a network file has it, in the order of the table.
+            fn texts(&self) -> Vec<String> {
+                vec![$(self.$name.to_text(),)*]
+            }
         }
 
         impl From<&Params> for RawParams {
@@ -286,6 +296,9 @@ impl RawParams {
     }
 }
 
+/// What is hashed before the parameters.
+const MARK_LABEL: &[u8] = b"umbel network parameters 1";
+
 const MIB: u64 = 1024 * 1024;
 
 const fn millis(count: u64) -> Duration {
@@ -309,6 +322,21 @@ const fn days(count: u64) -> Duration {
 }
 
 impl Params {
+    /// Four bytes of a hash of the parameters, by which nodes notice that they run one network by
+    /// other numbers (§2.4(8)). Those that have their default are left out: a later version's new
+    /// parameter does not change it.
+    pub fn mark(&self) -> NonZeroU32 {
+        let mut lines: Vec<String> = rows()
+            .into_iter()
+            .zip(self.texts())
+            .filter(|(row, text)| row.default != *text)
+            .map(|(row, text)| format!("{}={text}\n", row.key))
+            .collect();
+        lines.sort();
+        let [a, b, c, d, ..] = sha256(&[MARK_LABEL, lines.concat().as_bytes()]);
+        NonZeroU32::new(u32::from_be_bytes([a, b, c, d])).unwrap_or(NonZeroU32::MIN)
+    }
+
     /// How long one hop of a circuit may take: half of what the whole circuit may (§6.4(4)).
     pub fn hop_timeout(&self) -> Duration {
         self.build_timeout / 2
@@ -503,18 +531,14 @@ mod tests {
     #[test] // appendix A
     fn the_document_has_every_parameter_with_its_values_and_no_other() {
         let (documented, rows) = (documented(), rows());
-        let local = toml::Table::try_from(RawParams::from(&Params::LOCAL)).unwrap();
+        let local = Params::LOCAL.texts();
         let names = |rows: &mut dyn Iterator<Item = String>| rows.collect::<Vec<_>>();
         assert_eq!(
             names(&mut documented.iter().map(|row| row[0].clone())),
             names(&mut rows.iter().map(|row| row.key.to_owned()))
         );
-        for (documented, row) in documented.iter().zip(&rows) {
-            let local = match &local[row.key] {
-                toml::Value::String(text) => text.clone(),
-                bare => bare.to_string(),
-            };
-            let values = [&row.default, &local, &row.least, &row.most];
+        for ((documented, row), local) in documented.iter().zip(&rows).zip(&local) {
+            let values = [&row.default, local, &row.least, &row.most];
             assert!(documented[1..5].iter().eq(values), "{}", row.key);
         }
     }
@@ -548,6 +572,23 @@ mod tests {
             let values = weak::values_of(&row[0]).unwrap_or_default();
             assert_eq!(row[5], values, "{}", row[0]);
         }
+    }
+
+    #[test] // §2.4(8)
+    fn the_mark_is_of_what_differs_from_the_defaults_in_order_of_names() {
+        let mark = |lines: &[u8]| {
+            let hash = sha256(&[b"umbel network parameters 1", lines]);
+            u32::from_be_bytes(hash[..4].try_into().unwrap())
+        };
+        assert_eq!(Params::DEFAULT.mark().get(), mark(b""));
+        let other = Params {
+            receipts_min: 2,
+            clock_warn: mins(90),
+            danger_address_groups: AddressGroups::Port,
+            ..Params::DEFAULT
+        };
+        let lines = b"clock_warn=90min\ndanger_address_groups=port\nreceipts_min=2\n";
+        assert_eq!(other.mark().get(), mark(lines));
     }
 
     #[test]

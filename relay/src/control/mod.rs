@@ -145,7 +145,7 @@ impl Control {
     /// The relay's first cell on a link.
     pub fn hello(&self, wall: WallTime) -> Hello {
         Hello::of_relay(
-            self.shared.config.network.id,
+            &self.shared.config.network,
             wall,
             self.descriptor().to_vec(),
         )

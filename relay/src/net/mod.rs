@@ -39,7 +39,7 @@ use umbel_proto::network::Network;
 use crate::control::io::LinkUp;
 use crate::forward::outgoing::Budget;
 use crate::forward::{LinkEvent, TableUpdates};
-use crate::repeated::{MINUTE, Repeated};
+use crate::repeated::{HOUR, MINUTE, Repeated};
 use crate::shell::{Clock, DialFault, HelloFault, exchange_hello};
 use conn::Conn;
 use pool::CellPool;
@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) source: Option<IpAddr>,
     /// The log line about another process with this relay's identity.
     twin: Mutex<Repeated>,
+    /// The log line about a peer with other parameters.
+    other_parameters: Mutex<Repeated>,
     clock: Clock,
     next_link: AtomicU64,
 }
@@ -198,6 +200,7 @@ impl Shared {
             hello: Mutex::new(hello),
             source,
             twin: Mutex::new(Repeated::new(MINUTE)),
+            other_parameters: Mutex::new(Repeated::new(HOUR)),
             clock,
             next_link: AtomicU64::new(1),
         };
@@ -243,6 +246,29 @@ impl Shared {
         }
     }
 
+    /// Warns of a peer that runs this network by other parameters (§2.4(8)); the link stays.
+    fn compare_parameters(&self, ours: &Hello, theirs: &Hello, peer: Option<RelayId>) {
+        let (Some(ours), Some(peer)) = (ours.parameters, peer) else {
+            return;
+        };
+        if !theirs.differs(ours) {
+            return;
+        }
+        let now = Duration::from_micros(self.clock.now().as_micros());
+        if let Some(repeated) = self
+            .other_parameters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .come(now)
+        {
+            tracing::warn!(
+                repeated,
+                relay = %peer,
+                "a relay runs this network with other parameters; compare this relay's network.toml with the network's file: if it differs, put that file in its place and restart"
+            );
+        }
+    }
+
     /// Exchanges `Hello`s on a fresh stream, in the time that §2.5(8) leaves, then carries cells
     /// until the link ends.
     ///
@@ -256,7 +282,9 @@ impl Shared {
         remote: SocketAddr,
         on_up: impl FnOnce(),
     ) -> Result<(), OpenFault> {
-        let hello = exchange_hello(&mut stream, &self.hello(), HANDSHAKE_MAX).await?;
+        let ours = self.hello();
+        let hello = exchange_hello(&mut stream, &ours, HANDSHAKE_MAX).await?;
+        self.compare_parameters(&ours, &hello, peer);
         on_up();
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let queue = Arc::new(LinkQueue::new(link, Arc::clone(&self.budget)));

@@ -104,6 +104,7 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
     };
     let before = shared.hello();
     let hello = Hello {
+        parameters: None,
         descriptor: None,
         ..before.clone()
     };

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use umbel_proto::network::{Network, Params};
 
-use super::processes::{assert_failed, command};
+use super::processes::{Process, assert_failed, command, run};
 use super::sockets::folder;
 
 /// Seeds in three address groups.
@@ -131,4 +131,38 @@ fn check_says_what_is_weak_and_what_init_would_refuse() {
         "did you mean receipts_min?",
     );
     assert_failed(&network(&["check", "/nowhere"]), 2, "can't read /nowhere");
+}
+
+#[test] // §2.4(8)
+fn relays_that_run_one_network_by_other_parameters_say_so_and_stay_linked() {
+    let dir = folder();
+    let of_local = Network::local().to_toml();
+    let other = of_local.replace("record_life = \"14d\"", "record_life = \"13d\"");
+    assert_ne!(other, of_local);
+    let dirs = [("a", &of_local), ("b", &of_local), ("c", &other)].map(|(name, text)| {
+        let file = dir.path().join(format!("{name}.toml"));
+        fs::write(&file, text).unwrap();
+        let relay = dir.path().join(name);
+        let made = command(&["init", "--network", file.to_str().unwrap()], &relay);
+        assert!(made.status.success(), "{made:?}");
+        relay
+    });
+    let listen = ["--listen", "127.0.0.1:0"];
+    let first = Process::spawn(run(&listen, &dirs[0]));
+    let joined = [&listen[..], &["--seed", &first.peer]].concat();
+    let same = Process::spawn(run(&joined, &dirs[1]));
+    let differs = Process::spawn(run(&joined, &dirs[2]));
+    let said = "runs this network with other parameters";
+    let id = |peer: &str| peer.split_once('@').unwrap().0.to_owned();
+    let line = differs.log_with(said);
+    assert!(
+        line.contains("WARN") && line.contains("network.toml"),
+        "{line}"
+    );
+    let line = first.log_with(said);
+    assert!(
+        line.contains(&id(&differs.peer)),
+        "the third, not the second: {line}"
+    );
+    drop(same);
 }

@@ -79,6 +79,7 @@ pub(super) fn hello(network: NetworkId) -> Hello {
         versions: vec![LINK_VERSION],
         network,
         clock: WallTime(0),
+        parameters: None,
         features: 0,
         descriptor: None,
     }

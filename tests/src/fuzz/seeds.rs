@@ -107,6 +107,7 @@ fn hello() -> Files {
         versions: vec![LINK_VERSION, 2],
         network: Network::local().id,
         clock: WALL,
+        parameters: core::num::NonZeroU32::new(7),
         features: 1,
         descriptor,
     };

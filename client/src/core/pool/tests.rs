@@ -139,6 +139,7 @@ impl Blocked {
                     versions,
                     network,
                     clock: moment.wall,
+                    parameters: None,
                     features: 0,
                     descriptor: None,
                 };

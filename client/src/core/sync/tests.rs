@@ -99,6 +99,7 @@ impl Bench {
             versions: vec![1],
             network: Network::local().id,
             clock: WALL,
+            parameters: None,
             features: 0,
             descriptor: Some(descriptor(asked)),
         };

@@ -12,6 +12,7 @@ use umbel_relay::shell::Clock;
 
 use super::super::link::{self, LinkReport, QueueSender, Target};
 use super::Driver;
+use crate::core::io::{Notice, Warning};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not
 /// taking any.
@@ -19,6 +20,9 @@ const LINK_QUEUE_CELLS_MAX: usize = 4096;
 /// Cells are handled for so long before what came of them is looked at: a record that is opened
 /// takes longer.
 const CELLS_TURN: Duration = Duration::from_micros(200);
+
+/// How often it is said that a relay has other parameters.
+const OTHER_PARAMETERS_PAUSE: Duration = Duration::from_secs(3600);
 
 pub(super) struct Link {
     pub(super) relay: RelayId,
@@ -31,9 +35,10 @@ pub(super) struct Link {
 impl Driver {
     pub(super) fn on_link_report(&mut self, moment: Moment, event: LinkReport) {
         let mut rng = rand::rng();
-        let core = &mut self.parts.core;
         match event {
             LinkReport::Up { link, hello } => {
+                self.compare_parameters(moment, &hello);
+                let core = &mut self.parts.core;
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
                     self.parts.seed_faults.note(entry.relay, None);
@@ -46,19 +51,35 @@ impl Driver {
                     if seeds.any(|seed| seed.id == entry.relay) {
                         self.parts.seed_faults.note(entry.relay, Some(fault));
                     }
-                    core.handle_dial_failed(moment, entry.relay, &mut rng);
+                    self.parts
+                        .core
+                        .handle_dial_failed(moment, entry.relay, &mut rng);
                 }
             }
             LinkReport::Cells { link, cells } => {
                 self.cells
                     .extend(cells.into_iter().map(|cell| (link, cell)));
             }
-            LinkReport::Quiet { link } => core.handle_link_quiet(moment, link, &mut rng),
+            LinkReport::Quiet { link } => {
+                self.parts.core.handle_link_quiet(moment, link, &mut rng);
+            }
             LinkReport::Down { link } => {
                 if self.links.remove(&link).is_some() {
-                    core.handle_link_down(moment, link, &mut rng);
+                    self.parts.core.handle_link_down(moment, link, &mut rng);
                 }
             }
+        }
+    }
+
+    /// Warns of a relay that runs the network by other parameters (§2.4(8)); the link stays.
+    pub(super) fn compare_parameters(&mut self, moment: Moment, hello: &Hello) {
+        let is_told = self
+            .other_parameters_told_at
+            .is_some_and(|told_at| moment.now.since(told_at) < OTHER_PARAMETERS_PAUSE);
+        if hello.differs(self.parts.params.mark()) && !is_told {
+            self.other_parameters_told_at = Some(moment.now);
+            tracing::warn!("a relay runs this network with other parameters");
+            self.tell(Notice::Warning(Warning::OtherParameters));
         }
     }
 

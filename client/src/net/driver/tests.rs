@@ -1,9 +1,12 @@
-//! Answers to a sender when the profile can't be written.
+//! Answers to a sender when the profile can't be written, and what links tell the driver.
 
 use tempfile::TempDir;
 use umbel_proto::cell::Command;
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
+use umbel_proto::link::Hello;
+use umbel_proto::network::Network;
+use umbel_proto::time::WallTime;
 
 use super::super::link::queue;
 use super::*;
@@ -149,4 +152,45 @@ async fn a_link_that_is_ending_is_left_to_send_what_waits() {
     driver.tasks.join_next().await;
     driver.queue_cell(link, padding());
     assert_eq!(driver.lost, [link], "no task is left to report its end");
+}
+
+#[tokio::test] // §2.4(8)
+async fn other_parameters_are_told_once_an_hour() {
+    let dir = TempDir::new().unwrap();
+    let (mut driver, _requests) = driver_on_a_full_disk(&dir);
+    let mut told = driver.parts.notices.subscribe();
+    let mut is_told = || {
+        let is_warning = |told| {
+            matches!(
+                told,
+                Told::Notice(Notice::Warning(Warning::OtherParameters))
+            )
+        };
+        told.try_recv().is_ok_and(is_warning)
+    };
+    let network = Network::local();
+    let same = Hello::of_relay(&network, WallTime(0), vec![1]);
+    let silent = Hello::of_client(network.id, WallTime(0));
+    let other = Hello::of_relay(
+        &Network {
+            params: Params::DEFAULT,
+            ..network
+        },
+        WallTime(0),
+        vec![1],
+    );
+    let moment = driver.parts.clock.moment();
+    driver.compare_parameters(moment, &same);
+    driver.compare_parameters(moment, &silent);
+    assert!(!is_told());
+    driver.compare_parameters(moment, &other);
+    assert!(is_told());
+    driver.compare_parameters(moment, &other);
+    assert!(!is_told());
+    let later = Moment {
+        now: moment.now + Duration::from_secs(3600),
+        ..moment
+    };
+    driver.compare_parameters(later, &other);
+    assert!(is_told());
 }
