@@ -3,12 +3,15 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::PATIENCE;
+
+/// How long a process may take to end by itself.
+const ENDING_MAX: Duration = Duration::from_secs(5);
 
 /// A relay in a process of its own, which is ready. Whatever it logs is read.
 pub(super) struct Process {
@@ -140,12 +143,15 @@ pub(super) fn stop(running: &mut Child) -> Option<i32> {
 
 /// The exit code of a process that ends by itself, if it does so in time.
 pub(super) fn end_of(running: &mut Child) -> Option<i32> {
-    for _ in 0..50 {
-        if let Some(status) = running.try_wait().unwrap() {
-            return status.code();
+    let (waiting, waits) = std::sync::mpsc::channel::<()>();
+    let id = running.id().to_string();
+    let watchdog = std::thread::spawn(move || {
+        if waits.recv_timeout(ENDING_MAX) == Err(RecvTimeoutError::Timeout) {
+            Command::new("kill").arg("-KILL").arg(id).status().unwrap();
         }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    running.kill().unwrap();
-    None
+    });
+    let status = running.wait().unwrap();
+    drop(waiting);
+    watchdog.join().unwrap();
+    status.code()
 }

@@ -235,8 +235,8 @@ impl SimRelay {
         live.control.handle_link_up(moment, link, up, rng);
     }
 
-    /// What waits at a link that is gone is lost: how many cells, and how many of them had been sent
-    /// before.
+    /// Discards the cells queued on a link that is gone. Returns their number, and how many of them
+    /// had been sent before.
     pub fn end_queue(&mut self, link: LinkId) -> (u64, usize) {
         let live = self.live.as_mut();
         live.map_or((0, 0), |live| live.sending.end(link))

@@ -2,6 +2,11 @@
 
 use super::*;
 
+const IN_DOUBT: Notice = Notice::Unsaved {
+    id: ID,
+    may_be_out: true,
+};
+
 /// Three holders were asked while the store was, and the store failed.
 fn asked_and_unsaved() -> Bench {
     let mut bench = asked(Network::local(), 3);
@@ -37,14 +42,7 @@ fn a_message_that_enough_holders_have_is_delivered_if_never_stored() {
     bench.answer(0, &TAKEN);
     assert_eq!(bench.notices(), []);
     bench.answer(1, &TAKEN);
-    assert_eq!(
-        bench.notices(),
-        [Notice::Held {
-            id: ID,
-            holders: 2,
-            wanted: 2
-        }]
-    );
+    assert_eq!(bench.notices(), [HELD]);
     assert_eq!(bench.listed(), []);
     bench.answer(2, &TAKEN);
     assert_eq!(bench.notices(), []);
@@ -58,13 +56,7 @@ fn an_unstored_message_that_too_few_holders_have_is_in_doubt() {
         bench.answer(1, answers[1]);
         assert_eq!(bench.notices(), [], "one can still take it");
         bench.answer(2, answers[2]);
-        assert_eq!(
-            bench.notices(),
-            [Notice::Unsaved {
-                id: ID,
-                may_be_out: true
-            }]
-        );
+        assert_eq!(bench.notices(), [IN_DOUBT]);
     }
 }
 
@@ -74,23 +66,9 @@ fn silent_holders_are_not_waited_for_once_the_store_failed_again() {
     bench.answer(0, &TAKEN);
     bench.pass(STORE_RETRY);
     assert!(bench.stored(false));
-    assert_eq!(
-        bench.notices(),
-        [Notice::Unsaved {
-            id: ID,
-            may_be_out: true
-        }]
-    );
+    assert_eq!(bench.notices(), [IN_DOUBT]);
     bench.answer(1, &TAKEN);
-    assert_eq!(
-        bench.notices(),
-        [Notice::Held {
-            id: ID,
-            holders: 2,
-            wanted: 2
-        }],
-        "late is better than never"
-    );
+    assert_eq!(bench.notices(), [HELD], "late is better than never");
     assert_eq!(bench.listed(), []);
 }
 
@@ -123,29 +101,21 @@ fn a_holder_without_a_sealed_record_still_counts_as_wanted() {
     bench.with(|outbox, cx, lookups, requests| outbox.advance(cx, lookups, requests, ID));
     assert!(bench.stored(false), "while it is sealed for one of three");
     (0..3).for_each(|number| bench.answer(number, &TAKEN)); // only one of them was asked
-    assert_eq!(
-        bench.notices(),
-        [Notice::Unsaved {
-            id: ID,
-            may_be_out: true
-        }],
-        "one holder is not enough"
-    );
+    assert_eq!(bench.notices(), [IN_DOUBT], "one holder is not enough");
     assert_eq!(bench.listed(), [(1, 2)]);
 
     bench.pass(STORE_RETRY);
     let mut restarted = restarted(&bench);
-    let wanted =
-        restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params));
+    let wanted = |bench: &mut Bench| {
+        bench.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params))
+    };
     assert_eq!(
-        wanted, 2,
+        wanted(&mut restarted),
+        2,
         "the profile does not say how many there are, so none is left out"
     );
     restarted.find(1);
-    assert_eq!(
-        restarted.with(|outbox, cx, _, _| outbox.entries[&ID].delivery.wanted(&cx.network.params)),
-        1
-    );
+    assert_eq!(wanted(&mut restarted), 1);
 }
 
 #[test] // §10.5(1)
