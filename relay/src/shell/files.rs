@@ -28,6 +28,11 @@ pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// What stands between a file's name and what nobody guesses, while it is being written.
+const MARK: &str = ".umbel-writes-";
+/// How long that is.
+const RANDOM_LEN: usize = 12;
+
 /// How old a file is that a killed writer has left behind. A writer at work takes far less.
 const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(60);
 
@@ -40,8 +45,8 @@ const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(60);
 pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<()> {
     let folder = folder_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.umbel-");
-    remove_left_behind(folder, |name| name.starts_with(&prefix));
+    let prefix = format!(".{name}{MARK}");
+    remove_left_behind(folder, |name| is_temporary_of(name, &prefix));
     let open = |path: &Path| {
         let mut options = File::options();
         owner_only(options.write(true).create_new(true));
@@ -50,6 +55,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
     // Of a name that nobody guesses, and in the same folder, so that it takes its own in one step.
     let mut file = tempfile::Builder::new()
         .prefix(&prefix)
+        .rand_bytes(RANDOM_LEN)
         .make_in(folder, open)?;
     file.as_file_mut().write_all(bytes)?;
     file.as_file().sync_all()?;
@@ -64,8 +70,17 @@ pub fn write_whole(path: &Path, bytes: &[u8], may_replace: bool) -> io::Result<(
 /// Removes what killed writers have left in this folder, whatever file it was to become.
 pub fn sweep(folder: &Path) {
     remove_left_behind(folder, |name| {
-        name.starts_with('.') && name.contains(".umbel-")
+        let end_at = name.len().saturating_sub(RANDOM_LEN);
+        let prefix = name.get(..end_at).unwrap_or_default();
+        prefix.starts_with('.') && prefix.ends_with(MARK) && is_temporary_of(name, prefix)
     });
+}
+
+/// Whether a writer gives files such names: other files beside them are their owner's.
+fn is_temporary_of(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|random| {
+        random.len() == RANDOM_LEN && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// Removes files with such names that no writer is at work on. Failures leave them: the next write
@@ -196,16 +211,29 @@ mod tests {
     fn what_a_killed_writer_left_goes_with_the_next_write_of_that_file() {
         let folder = tempfile::tempdir().unwrap();
         let long_ago = std::time::SystemTime::now() - 2 * LEFT_BEHIND_AFTER;
-        for name in [".key.umbel-old", ".other.umbel-old"] {
+        let old = [
+            ".key.umbel-writes-0123456789ab",
+            ".other.umbel-writes-0123456789ab",
+        ];
+        let theirs = [
+            ".key.umbel-backup",
+            ".key.umbel-writes-all",
+            "key.umbel-writes-0123456789ab",
+        ];
+        for name in old.iter().chain(&theirs) {
             let file = File::create(folder.path().join(name)).unwrap();
             file.set_modified(long_ago).unwrap();
         }
-        File::create(folder.path().join(".key.umbel-new")).unwrap();
+        let new = ".key.umbel-writes-ba9876543210";
+        File::create(folder.path().join(new)).unwrap();
         write_whole(&folder.path().join("key"), b"one", false).unwrap();
-        let left = [".key.umbel-new", ".other.umbel-old", "key"];
+        let mut left = vec![new, old[1], "key"];
+        left.extend(theirs);
+        left.sort_unstable();
         assert_eq!(names(folder.path()), left);
         sweep(folder.path());
-        assert_eq!(names(folder.path()), [".key.umbel-new", "key"]);
+        left.retain(|name| *name != old[1]);
+        assert_eq!(names(folder.path()), left);
     }
 
     #[cfg(unix)]
