@@ -42,7 +42,8 @@ impl Shared {
     }
 
     /// Looks how far the calendar has moved. Of the linked relays, `agreeing` have clocks that agree
-    /// with ours; returns whether that makes ours right, if anybody is linked.
+    /// with ours; returns whether that makes ours right, if anybody is linked: by one relay's word no
+    /// long jump is.
     pub(super) fn look_at_clock(
         &mut self,
         moment: Moment,
@@ -60,7 +61,8 @@ impl Shared {
             .clock
             .unconfirmed()
             .is_none_or(|jump| jump <= CLOCK_CONFIRMED_BY_ONE_MAX);
-        if is_right == Some(true) && (agreeing > 1 || is_short) && !self.clock.may_delete() {
+        let is_right = is_right.map(|is_right| is_right && (agreeing > 1 || is_short));
+        if is_right == Some(true) && !self.clock.may_delete() {
             self.clock.confirm();
             self.clock_stored_at = moment.now;
         }
@@ -113,5 +115,36 @@ impl Shared {
         self.out
             .notices
             .push_back(Notice::WaitingForView { last_known });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::network::Network;
+    use umbel_proto::time::Instant;
+
+    use super::super::testing::surroundings;
+    use super::*;
+
+    const WALL: WallTime = WallTime(1_790_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test] // §1.6(4), §10.5(1)
+    fn one_relay_that_echoes_a_far_jump_makes_no_clock_right() {
+        for (jump, clocks, is_right) in [
+            (DAY, (1, 1), Some(true)),
+            (DAY * 20, (1, 1), Some(false)),
+            (DAY * 20, (2, 3), Some(true)),
+            (DAY * 20, (1, 2), Some(false)),
+            (DAY * 20, (0, 0), None),
+        ] {
+            let mut shared = surroundings(Network::local(), WALL);
+            let now = Instant::from_micros(1);
+            shared.look_at_clock(Moment { now, wall: WALL }, (1, 1));
+            let wall = WALL + jump;
+            let found = shared.look_at_clock(Moment { now, wall }, clocks);
+            assert_eq!(found, is_right, "{jump:?}, {clocks:?}");
+            assert_eq!(shared.clock.may_delete(), is_right == Some(true));
+        }
     }
 }
