@@ -90,25 +90,6 @@ pub const OFFLINE_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const LINK_LIFE_MIN: Duration = Duration::from_secs(30);
 /// Misses in a row, over a day or more, after which a guard goes to the end of the order (§6.4(7)).
 pub const GUARD_MISSES_MAX: u32 = 5;
-/// How often a relay may issue its descriptor in the long run (§8.2(8)).
-pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
-/// How many more it may issue at once (§8.2(8)).
-pub const RENEWALS_AT_ONCE: u32 = 12;
-/// How often a descriptor that a relay pushes is checked, in the long run (§8.4(2)).
-pub const PUSH_INTERVAL: Duration = Duration::from_millis(125);
-/// How many more are checked at once (§8.4(2)).
-pub const PUSHED_AT_ONCE: u32 = 4096;
-/// Relays whose pushes are counted (§8.4(2)).
-pub const PUSH_SOURCES_MAX: usize = 4096;
-/// How long news may take to be known everywhere, clocks that are off by an hour included
-/// (§8.3(9b)).
-pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);
-/// Descriptors at least that a guard must have withheld to be found to hide (§8.3(9b)).
-pub const HIDDEN_MIN: usize = 3;
-/// The part of the view that it must have withheld at least, percent (§8.3(9b)).
-pub const HIDDEN_PERCENT: usize = 10;
-/// Sources in distinct address groups by whose word a guard hides (§8.3(9b)).
-pub const HIDDEN_SOURCES_MIN: usize = 2;
 /// Known relays, besides guards and seeds, that are asked for newer addresses (§6.4(9)).
 pub const HELPERS_MAX: usize = 4;
 /// How long these stay the same (§6.4(9)).
@@ -243,6 +224,29 @@ pub const SYNC_ROUNDS_MAX: usize = 8192;
 pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
 /// Relays it knew that it dials then, besides a seed (§8.3).
 pub const ALONE_RELAYS: usize = 3;
+/// How often a relay may issue its descriptor in the long run (§8.2(8)).
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+/// How many more it may issue at once (§8.2(8)).
+pub const RENEWALS_AT_ONCE: u32 = 12;
+/// How often a descriptor that a relay pushes is checked, in the long run (§8.4(2)).
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(125);
+/// How many more are checked at once (§8.4(2)).
+pub const PUSHED_AT_ONCE: u32 = 4096;
+/// Relays whose pushes are counted (§8.4(2)).
+pub const PUSH_SOURCES_MAX: usize = 4096;
+/// How long news may take to be known everywhere, clocks that are off by an hour included
+/// (§8.3(9b)).
+pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);
+/// Descriptors at least that a guard must have withheld to be found to hide (§8.3(9b)).
+pub const HIDDEN_MIN: usize = 3;
+/// The part of the view that it must have withheld at least, percent (§8.3(9b)).
+pub const HIDDEN_PERCENT: usize = 10;
+/// Sources in distinct address groups by whose word a guard hides (§8.3(9b)).
+pub const HIDDEN_SOURCES_MIN: usize = 2;
+/// One in so many of a client's reconciliations is with a relay drawn at random (§8.3(9)).
+pub const SYNC_FAR_IN: u32 = 3;
+/// How far apart these are at least (§8.3(9)).
+pub const SYNC_FAR_PAUSE: Duration = Duration::from_secs(60);
 /// How long after a reconciliation an unknown relay makes the next one due; twice as long each
 /// time (§8.3).
 pub const UNKNOWN_RELAY_PAUSE: Duration = Duration::from_secs(10);

@@ -308,7 +308,12 @@ fn short_runs_replace_mailboxes_soon_where_nobody_can_write_any_more() {
         });
         Some((runs, is_held))
     };
-    let worlds: Vec<(u32, bool)> = (92..).filter_map(runs_and_held).take(6).collect();
+    let worlds: Vec<(u32, bool)> = (92..102).filter_map(runs_and_held).take(6).collect();
+    assert_eq!(
+        worlds.len(),
+        6,
+        "few inboxes get fewer than three mailboxes"
+    );
     let soon = worlds.iter().filter(|(runs, _)| *runs <= 3).count();
     assert!(soon >= 5, "{worlds:?}");
     // A sender whose guards or L2 are among the dead, as in one world of twelve, tries for longer.

@@ -52,6 +52,8 @@ struct Trial {
 fn send_all(world: &mut World, address: &InboxAddress, count: u8) {
     for number in 0..count {
         let sent = world.send(ALICE, address, vec![number; 50]);
+        // A guard that falls silent costs each attempt its time: in one world of thirty a message takes
+        // over 200 s.
         let within = Duration::from_secs(400);
         assert!(
             world.run_until(within, |world| is_held_by(world, sent, 1)),

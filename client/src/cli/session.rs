@@ -424,9 +424,17 @@ fn warning_text(warning: &Warning) -> String {
             "many circuits through the guard fail: the network is overloaded, or someone interferes"
                 .to_owned()
         }
-        Warning::GuardHides => "the guard kept many relays from this client, and is replaced: it may work against you, or was \
-             cut off from the network itself"
-            .to_owned(),
+        Warning::GuardHides { is_replaced } => {
+            let outcome = if *is_replaced {
+                "is replaced"
+            } else {
+                "stays, since others were replaced lately or there is none"
+            };
+            format!(
+                "the guard kept many relays from this client, and {outcome}: it may work against you, or was cut off from the \
+                 network itself"
+            )
+        }
         Warning::MailboxReplaced { inbox } => {
             format!(
                 "a mailbox of the inbox \"{}\" is gone: another takes its place",

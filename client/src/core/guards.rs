@@ -77,6 +77,13 @@ impl Guard {
     }
 }
 
+/// What a guard is reproached with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reproach {
+    Fails,
+    Hides,
+}
+
 /// The sample, in the order it was drawn.
 #[derive(Default)]
 pub(super) struct Guards {
@@ -89,7 +96,7 @@ pub(super) struct Guards {
     /// How many of them each relay behind it had a part in.
     shares: BTreeMap<RelayId, Shares>,
     /// Guards that the user was warned of.
-    told: BTreeSet<RelayId>,
+    told: BTreeSet<(RelayId, Reproach)>,
     is_changed: bool,
 }
 
@@ -347,26 +354,32 @@ impl Guards {
         {
             return;
         }
-        self.set_aside(cx, relay, Warning::GuardFails);
+        self.set_aside(cx, relay);
+        if self.told.insert((relay, Reproach::Fails)) {
+            cx.warn(Warning::GuardFails);
+        }
     }
 
     /// Several sources had news of many relays that this guard said nothing of: it is set aside for
     /// the rest of its life (§8.3(9b)).
     pub(super) fn on_hiding(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        self.set_aside(cx, relay, Warning::GuardHides);
+        let is_replaced = self.set_aside(cx, relay);
+        if self.told.insert((relay, Reproach::Hides)) {
+            cx.warn(Warning::GuardHides { is_replaced });
+        }
     }
 
-    /// Sets a guard aside, if another is left, and says why, once.
-    fn set_aside(&mut self, cx: &mut Context<'_>, relay: RelayId, warning: Warning) {
-        if self.may_set_aside(cx.confirmed, relay)
-            && let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay)
-        {
-            guard.set_aside_at = Some(cx.wall);
-            self.is_changed = true;
+    /// Sets a guard aside, if another is left and few were lately; says whether it did.
+    fn set_aside(&mut self, cx: &Context<'_>, relay: RelayId) -> bool {
+        if !self.may_set_aside(cx.confirmed, relay) {
+            return false;
         }
-        if self.told.insert(relay) {
-            cx.warn(warning);
-        }
+        let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
+            return false;
+        };
+        guard.set_aside_at = Some(cx.wall);
+        self.is_changed = true;
+        true
     }
 
     /// Whether another guard that was tried is left, and few were set aside lately (§6.4(11)).

@@ -270,9 +270,11 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
-    /// A guard said nothing of many relays that others know. It is no longer used where there is
-    /// another.
-    GuardHides,
+    /// A guard said nothing of many relays that others know.
+    GuardHides {
+        /// It is no longer used. If not, there is no other, or others were left lately.
+        is_replaced: bool,
+    },
     /// The profile can't be written (reported by the shell). Messages that came stay with their
     /// holders; stored ones are safe.
     Store(StoreFault),

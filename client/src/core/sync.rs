@@ -46,6 +46,8 @@ pub(super) struct Sync {
     is_round_over: bool,
     running: Option<Running>,
     sources: Sources,
+    /// The next one is with a second source, since the view is stale after the last.
+    is_second: bool,
     /// The last one ended in order with the last answer.
     has_ended: bool,
     last_serial: u64,
@@ -93,6 +95,7 @@ impl Sync {
             running: None,
             sources: Sources::default(),
             has_ended: false,
+            is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
             next_at: Instant::from_micros(0),
@@ -132,7 +135,8 @@ impl Sync {
         let Some((peer, isolation)) = peer else {
             return;
         };
-        self.sources.handle_begun(cx.now, peer);
+        let is_far = isolation != Isolation::Sync;
+        self.sources.handle_begun(cx.now, peer, is_far);
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
             way.asked_count += 1;
         }
@@ -373,8 +377,10 @@ impl Sync {
             }
             self.ended_at = cx.now;
             self.next_at = cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng);
-            if is_stale(cx) {
-                self.come_early(cx);
+            // Once: relays that are down are no newer anywhere.
+            self.is_second = !self.is_second && is_stale(cx);
+            if self.is_second {
+                self.next_at = cx.now + UNKNOWN_RELAY_PAUSE;
             }
         } else {
             // The peer knows too few relays as well: wait for more.

@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Notice, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,8 +191,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            6,
-            "1b22a901bda13a8383672698260e68b86695d236228778bbf77ba1014253bdff".to_owned(),
+            7,
+            "d190326f7c3e6a1d400d290e4c7206cafc0fbe11978b74ff7edf8f0fc72cfeb9".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -262,7 +262,7 @@ mod tests {
             Warning::MailboxReplaced { inbox: inbox() },
             Warning::Unresponsive { pid: None },
             Warning::OtherCopy { inbox: inbox() },
-            Warning::GuardHides,
+            Warning::GuardHides { is_replaced: true },
             Warning::Store(store),
             Warning::OtherParameters,
         ]);

@@ -4,22 +4,20 @@
 //! A guard that is the only source decides what its client knows: what it withholds dies within two
 //! days. So guards are asked in turn, and one reconciliation in three goes over a circuit to a relay
 //! drawn at random, which does not know whom it answers. News that a guard should have had when it
-//! was asked counts against it.
+//! was asked counts against it, if its client has them from another guard: strangers could show
+//! descriptors that they kept to themselves, to have guards replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, NEWS_SPREAD_MAX};
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::limits::{
+    HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, NEWS_SPREAD_MAX, SYNC_FAR_IN, SYNC_FAR_PAUSE,
+};
+use umbel_proto::time::{Instant, WallTime};
 
 use super::super::context::Context;
 use super::super::path::are_apart;
-
-/// One reconciliation in so many is with a relay drawn at random.
-const FAR_IN: u32 = 3;
-/// How far apart these are at least, in networks where clients reconcile every few seconds.
-const FAR_PAUSE: Duration = Duration::from_secs(60);
 
 /// Who was asked when, and what turned out to be missing there.
 #[derive(Default)]
@@ -28,13 +26,15 @@ pub(super) struct Sources {
     is_far: Option<bool>,
     /// When it may be one again.
     far_from: Instant,
-    /// When each primary guard was last asked to the end.
+    /// When it was last begun to ask each primary guard.
+    begun_at: BTreeMap<RelayId, Instant>,
+    /// When each was last asked to the end.
     asked_at: BTreeMap<RelayId, WallTime>,
     /// Who is asked now.
     source: Option<RelayId>,
     /// How much came in the running reconciliation that each of them should have had.
     missed: BTreeMap<RelayId, usize>,
-    /// Sources that had much of which a guard said nothing.
+    /// Other primary guards that had much of which a guard said nothing.
     found: BTreeMap<RelayId, BTreeSet<RelayId>>,
 }
 
@@ -44,28 +44,32 @@ impl Sources {
         let may_be = self.far_from <= cx.now;
         *self
             .is_far
-            .get_or_insert_with(|| may_be && cx.rng.random_range(0..FAR_IN) == 0)
+            .get_or_insert_with(|| may_be && cx.rng.random_range(0..SYNC_FAR_IN) == 0)
     }
 
-    /// A reconciliation with this relay begins.
-    pub(super) fn handle_begun(&mut self, now: Instant, source: RelayId) {
-        if self.is_far.take() == Some(true) {
-            self.far_from = now + FAR_PAUSE;
+    /// A reconciliation with this relay begins: one drawn at random, or a peer.
+    pub(super) fn handle_begun(&mut self, now: Instant, source: RelayId, is_far: bool) {
+        self.is_far = None;
+        if is_far {
+            self.far_from = now + SYNC_FAR_PAUSE;
         }
         self.source = Some(source);
         self.missed.clear();
+        self.begun_at.insert(source, now);
     }
 
     /// Which of these primary guards to ask: the one in use, then each of the others, the one that
-    /// was asked longest ago first.
+    /// was asked longest ago first, however that ended.
     pub(super) fn in_turn(&mut self, primary: Vec<RelayId>, in_use: RelayId) -> Vec<RelayId> {
+        self.begun_at
+            .retain(|relay, _| primary.contains(relay) || *relay == in_use);
         self.asked_at.retain(|relay, _| primary.contains(relay));
         self.found.retain(|relay, _| primary.contains(relay));
         let mut guards = primary;
         if !guards.contains(&in_use) {
             guards.insert(0, in_use);
         }
-        guards.sort_by_key(|relay| (self.asked_at.get(relay).copied(), *relay != in_use));
+        guards.sort_by_key(|relay| (self.begun_at.get(relay).copied(), *relay != in_use));
         guards
     }
 
@@ -79,16 +83,17 @@ impl Sources {
     }
 
     /// The reconciliation ended in order. Names guards that keep much from this client, by the word
-    /// of several sources in distinct address groups.
+    /// of several other primary guards in distinct address groups.
     pub(super) fn handle_ended(&mut self, cx: &Context<'_>, primary: &[RelayId]) -> Vec<RelayId> {
         let Some(source) = self.source.take() else {
             return Vec::new();
         };
-        if primary.contains(&source) {
-            self.asked_at.insert(source, cx.wall);
-        }
-        let least = HIDDEN_MIN.max(cx.view().len() * HIDDEN_PERCENT / 100);
         let missed = core::mem::take(&mut self.missed);
+        if !primary.contains(&source) {
+            return Vec::new();
+        }
+        self.asked_at.insert(source, cx.wall);
+        let least = HIDDEN_MIN.max(cx.view().len() * HIDDEN_PERCENT / 100);
         let mut hiding = Vec::new();
         // A clock that is ahead makes all news look old.
         for (guard, _) in missed.into_iter().filter(|&(_, count)| count >= least) {
@@ -110,6 +115,8 @@ impl Sources {
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::time::Duration;
+
     use super::super::super::testing::{When, id as relay};
     use super::*;
 
@@ -123,10 +130,19 @@ mod tests {
         for turn in 0..5 {
             let guards = sources.in_turn(vec![relay(1), relay(2), relay(3)], relay(2));
             order.push(guards[0]);
-            sources.handle_begun(Instant::default(), guards[0]);
-            When::at(NOW + HOUR * turn).act(|cx| sources.handle_ended(cx, &guards));
+            // Whether it ends in order, as every other does here, changes no turn.
+            sources.handle_begun(Instant::default() + HOUR * turn, guards[0], false);
+            if turn % 2 == 0 {
+                When::at(NOW).act(|cx| sources.handle_ended(cx, &guards));
+            }
         }
         assert_eq!(order, [2, 1, 3, 2, 1].map(relay));
+        let with_other = sources.in_turn(vec![relay(1), relay(3)], relay(7));
+        assert_eq!(
+            with_other[0],
+            relay(7),
+            "it was never asked, though it is in use"
+        );
         let left = sources.in_turn(vec![relay(4)], relay(4));
         assert_eq!((left, sources.asked_at.len()), (vec![relay(4)], 0));
     }
@@ -138,7 +154,7 @@ mod tests {
         let mut drawn = Vec::new();
         moment.act(|cx| {
             for turn in 0..300 {
-                cx.now = cx.now + FAR_PAUSE / 2;
+                cx.now = cx.now + SYNC_FAR_PAUSE / 2;
                 if sources.is_far(cx) {
                     drawn.push(turn);
                 }
@@ -147,7 +163,7 @@ mod tests {
                     drawn.last() == Some(&turn),
                     "it is decided"
                 );
-                sources.handle_begun(cx.now, relay(9));
+                sources.handle_begun(cx.now, relay(9), drawn.last() == Some(&turn));
             }
         });
         let apart = drawn.windows(2).map(|pair| pair[1] - pair[0]);
@@ -158,18 +174,24 @@ mod tests {
 
     /// Guard 1 was asked; two hours later these sources each have `count` descriptors that were
     /// issued so long before that. Who is found to hide.
-    fn found_by(sources: &[u8], count: usize, before: Duration, moment: &When) -> Vec<RelayId> {
+    fn found_by(
+        sources: &[u8],
+        primary: [u8; 3],
+        count: usize,
+        before: Duration,
+        moment: &When,
+    ) -> Vec<RelayId> {
         let mut state = Sources::default();
-        state.handle_begun(Instant::default(), relay(1));
+        state.handle_begun(Instant::default(), relay(1), false);
         When::at(NOW).act(|cx| state.handle_ended(cx, &[relay(1)]));
         let mut hiding = Vec::new();
         for &source in sources {
-            state.handle_begun(Instant::default(), relay(source));
+            state.handle_begun(Instant::default(), relay(source), true);
             for _ in 0..count {
                 state.handle_news(WallTime(NOW.as_secs() - before.as_secs()));
             }
             moment.act_knowing(&[2, 3], |cx| {
-                hiding.extend(state.handle_ended(cx, &[relay(1)]));
+                hiding.extend(state.handle_ended(cx, &primary.map(relay)));
             });
         }
         hiding
@@ -179,7 +201,13 @@ mod tests {
     fn a_guard_that_two_sources_know_to_hide_much_is_named() {
         let moment = When::at(NOW + HOUR * 2);
         let old = NEWS_SPREAD_MAX + HOUR;
-        assert_eq!(found_by(&[2, 3], HIDDEN_MIN, old, &moment), [relay(1)]);
+        let primary = [1, 2, 3];
+        assert_eq!(
+            found_by(&[2, 3], primary, HIDDEN_MIN, old, &moment),
+            [relay(1)]
+        );
+        let strangers = found_by(&[2, 3], [1, 4, 5], HIDDEN_MIN, old, &moment);
+        assert!(strangers.is_empty(), "no guard goes by their word");
         for (sources, count, before) in [
             (&[2][..], HIDDEN_MIN, old),
             (&[2, 2], HIDDEN_MIN, old),
@@ -187,12 +215,12 @@ mod tests {
             (&[2, 3], HIDDEN_MIN, NEWS_SPREAD_MAX),
             (&[1, 1], HIDDEN_MIN, old),
         ] {
-            assert!(found_by(sources, count, before, &moment).is_empty());
+            assert!(found_by(sources, primary, count, before, &moment).is_empty());
         }
         let ahead = When {
             wall: NOW + HOUR * 9,
             ..When::at(NOW)
         };
-        assert!(found_by(&[2, 3], HIDDEN_MIN, old, &ahead).is_empty());
+        assert!(found_by(&[2, 3], primary, HIDDEN_MIN, old, &ahead).is_empty());
     }
 }
