@@ -34,7 +34,7 @@ fn send(from: &Profile, address: &str, body: &[u8]) {
 #[test] // §8.7
 fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
-    fleet.name_founders();
+    fleet.found_network();
     for _ in 3..12 {
         fleet.add_relay(&[]);
     }
@@ -52,7 +52,7 @@ fn strangers_make_a_network_that_outlives_a_crash_of_all() {
 #[test] // §8.7(2)
 fn a_relay_that_advertises_anothers_address_is_told_so_and_believed_by_nobody() {
     let mut fleet = Fleet::of_network(3, PARAMS, Shift::default());
-    fleet.name_founders();
+    fleet.found_network();
     fleet.add_relay(&[]);
     fleet.settle(4, "before", PATIENCE);
     let others = fleet.relays[3].peer.clone();

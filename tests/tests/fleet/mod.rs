@@ -237,20 +237,29 @@ impl Fleet {
         self.relays.last_mut().expect("just added")
     }
 
-    /// The network's file names all relays of now as its seeds; they start again with that.
+    /// All relays of now found a network, as docs/operating.md says: the file is one of `network new`
+    /// that names them, except that private addresses are allowed.
     #[allow(dead_code, reason = "not every test that has fleets needs it")]
-    pub(crate) fn name_founders(&mut self) {
-        let network = self.network.as_ref().expect("a network of its own");
-        let peers = self.relays.iter().map(|relay| format!("{:?}", relay.peer));
-        let seeds = format!("seeds = [{}]", peers.collect::<Vec<_>>().join(", "));
-        let text = std::fs::read_to_string(network).expect("its file");
-        let text = text.replace("[params]", &format!("{seeds}\n[params]"));
-        std::fs::write(network, &text).expect("its file");
+    pub(crate) fn found_network(&mut self) {
+        let file = self.path("founders.toml");
+        let mut new = Command::new(binaries().join("umbel-relay"));
+        new.args(["network", "new", "--name", "test", "--out"]);
+        new.arg(&file).arg("--seed");
+        new.args(self.relays.iter().map(|relay| &relay.peer));
+        let made = new.output().expect("umbel-relay runs");
+        assert!(made.status.success(), "{made:?}");
+        let text = std::fs::read_to_string(&file).expect("the file");
+        let allows = text.replace("_addresses = false", "_addresses = true");
+        assert_ne!(allows, text);
+        std::fs::write(&file, &allows).expect("the file");
         for relay in &mut self.relays {
             assert_eq!(relay.stop(), Some(0));
-            std::fs::write(relay.dir.join("network.toml"), &text).expect("its copy");
-            relay.start(&[]);
+            std::fs::write(relay.dir.join("network.toml"), &allows).expect("its copy");
+            // Its port is known by now; for the rest, a founder's relay has not run before.
+            std::fs::remove_file(relay.dir.join("relay.db")).expect("its store");
         }
+        self.relays.iter_mut().for_each(|relay| relay.start(&[]));
+        self.network = Some(file);
     }
 
     /// Waits until somebody who asks is told of so many relays; the profiles that ask have this name.
