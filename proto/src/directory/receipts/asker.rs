@@ -91,9 +91,28 @@ pub struct Asker {
     /// The latest last.
     attempts: VecDeque<Attempt>,
     asking: Option<Ask>,
-    /// `None` in a network without receipts.
-    ask_at: Option<Instant>,
+    /// Each own address has pauses of its own: one that nobody can reach doesn't hold up another.
+    turns: BTreeMap<SocketAddr, Turn>,
+    /// When the first turn is due. `None` in a network without receipts.
+    look_at: Option<Instant>,
+}
+
+/// When an address is asked for.
+#[derive(Debug)]
+struct Turn {
+    /// The next time.
+    at: Instant,
+    /// How long it waits after the next refusal.
     pause: Duration,
+}
+
+impl Turn {
+    const fn new(now: Instant) -> Self {
+        Self {
+            at: now,
+            pause: RECEIPT_ASK_PAUSE,
+        }
+    }
 }
 
 impl Asker {
@@ -105,8 +124,8 @@ impl Asker {
             receipts: receipts.into_iter().map(by_ask).collect(),
             attempts: VecDeque::new(),
             asking: None,
-            ask_at: Some(now),
-            pause: RECEIPT_ASK_PAUSE,
+            turns: BTreeMap::new(),
+            look_at: Some(now),
         }
     }
 
@@ -145,31 +164,55 @@ impl Asker {
         addresses.filter(has_enough).collect()
     }
 
-    /// Asks for what is missing or old, if it is time.
+    /// Asks for what is missing or old, if it is time: for the address that has waited longest.
     pub fn handle_timeout(
         &mut self,
         now: Instant,
         known: Known<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Option<Ask> {
-        let is_due = self.ask_at.is_some_and(|at| at <= now);
+        let is_due = self.look_at.is_some_and(|at| at <= now);
         if !is_due || self.asking.is_some() {
             return None;
         }
         if known.network.params.receipts_min == 0 {
-            self.ask_at = None;
+            self.look_at = None;
             return None;
         }
-        let mut addresses = known.addresses.iter();
-        self.asking = addresses.find_map(|&address| self.pick(now, known, address, rng));
-        let is_vouched = self.vouched(known).len() == known.addresses.len();
-        let pause = if is_vouched {
-            RECEIPT_RETRY_PAUSE
-        } else {
-            RECEIPT_ASK_PAUSE
-        };
-        self.ask_at = Some(now + pause);
+        for address in self.due(now, known.addresses) {
+            self.asking = self.pick(now, known, address, rng);
+            if self.asking.is_some() {
+                break;
+            }
+            let is_vouched = self.vouched(known).contains(&address);
+            let pause = if is_vouched {
+                RECEIPT_RETRY_PAUSE
+            } else {
+                RECEIPT_ASK_PAUSE
+            };
+            self.turns.entry(address).or_insert(Turn::new(now)).at = now + pause;
+        }
+        self.set_look(now);
         self.asking
+    }
+
+    /// The addresses whose turn it is, the longest waiting first.
+    fn due(&mut self, now: Instant, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        self.turns.retain(|address, _| addresses.contains(address));
+        let turns = addresses.iter().map(|&address| {
+            let turn = self.turns.entry(address).or_insert(Turn::new(now));
+            (turn.at, address)
+        });
+        let mut due: Vec<_> = turns.filter(|(at, _)| *at <= now).collect();
+        due.sort_by_key(|(at, _)| *at);
+        due.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Without a turn it looks again in a while: addresses may change.
+    fn set_look(&mut self, now: Instant) {
+        let turns = self.turns.values().map(|turn| turn.at);
+        let idle = now + RECEIPT_RETRY_PAUSE;
+        self.look_at = Some(turns.fold(idle, Instant::min));
     }
 
     /// A request is over. Whether its receipt is new, and to be stored.
@@ -178,23 +221,25 @@ impl Asker {
             self.asking = None;
         }
         self.attempts.retain(|attempt| attempt.ask != ask);
-        match outcome {
+        let turn = self.turns.entry(ask.address).or_insert(Turn::new(now));
+        let is_new = match outcome {
             Outcome::Issued(receipt) => {
-                self.pause = RECEIPT_ASK_PAUSE;
-                self.ask_at = Some(now);
+                *turn = Turn::new(now);
                 self.receipts.insert(ask, receipt.clone()) != Some(receipt)
             }
             outcome => {
+                turn.at = now + turn.pause;
+                turn.pause = (turn.pause * 2).min(RECEIPT_ASK_PAUSE_MAX);
                 let at = now;
                 self.attempts.push_back(Attempt { ask, outcome, at });
                 if self.attempts.len() > ATTEMPTS_MAX {
                     self.attempts.pop_front();
                 }
-                self.ask_at = Some(now + self.pause);
-                self.pause = (self.pause * 2).min(RECEIPT_ASK_PAUSE_MAX);
                 false
             }
-        }
+        };
+        self.set_look(now);
+        is_new
     }
 
     /// Forgets receipts that are too old for any descriptor, and those of addresses that are no
@@ -212,7 +257,7 @@ impl Asker {
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.asking {
             Some(_) => None,
-            None => self.ask_at,
+            None => self.look_at,
         }
     }
 
@@ -405,6 +450,57 @@ mod tests {
         bench.view.insert(both.verified(), WALL);
         bench.pass(RECEIPT_ASK_PAUSE);
         assert_eq!(bench.next().unwrap().issuer, both.descriptor.relay);
+    }
+
+    #[test] // §8.7(5)
+    fn an_address_that_nobody_reaches_does_not_hold_up_another() {
+        let mut bench = Bench::new(0);
+        let (closed, open) = ("[2a00::1]:9000", "20.0.0.1:9000");
+        bench.addresses = [closed, open].map(|it| it.parse().unwrap()).to_vec();
+        for number in 10..40 {
+            let v6 = format!("[2a01:{number}::1]:1").parse().unwrap();
+            let both = testing::relay(number).with(|it| it.addresses.push(v6));
+            bench.view.insert(both.verified(), WALL);
+        }
+        let open = bench.addresses[1];
+        let mut asked = 0;
+        while bench.asker.vouched(bench.known()) != [open] {
+            if let Some(ask) = bench.next() {
+                let outcome = if ask.address == open {
+                    Outcome::Issued(bench.receipt(ask))
+                } else {
+                    Outcome::Refused(ReceiptRefusal::Unreachable)
+                };
+                bench.asker.handle_outcome(bench.now, ask, outcome);
+                asked += 1;
+                assert!(asked <= 4, "one refusal, then three receipts");
+            } else {
+                let due = bench.asker.poll_timeout().unwrap();
+                bench.pass(due.since(bench.now));
+            }
+        }
+    }
+
+    #[test] // §8.7(5)
+    fn the_pauses_of_one_address_are_not_anothers() {
+        let mut bench = Bench::new(9);
+        let (first, second) = (bench.addresses[0], "20.0.0.1:9001".parse().unwrap());
+        bench.addresses.push(second);
+        let mut asked = Vec::new();
+        let start = bench.now;
+        while asked.len() < 6 {
+            if let Some(ask) = bench.next() {
+                let outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
+                bench.asker.handle_outcome(bench.now, ask, outcome);
+                let at = bench.now.since(start).as_secs();
+                asked.push((at, ask.address));
+            } else {
+                let due = bench.asker.poll_timeout().unwrap();
+                bench.pass(due.since(bench.now));
+            }
+        }
+        let both = |at| [(at, first), (at, second)];
+        assert_eq!(asked, [0, 2, 6].map(both).concat());
     }
 
     #[test] // §8.7(5)
