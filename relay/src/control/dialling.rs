@@ -23,10 +23,13 @@ pub(super) struct Dialling {
     dials: BTreeMap<RelayId, Dial>,
 }
 
-/// One dial in flight.
+/// One dial in flight: of all addresses that are known, since any circuit may wait for its link.
 #[derive(Debug, Default)]
-struct Dial {
-    waiters: Vec<CircuitKey>,
+pub(super) struct Dial {
+    /// Circuits that wait for a link to the relay.
+    pub(super) waiters: Vec<CircuitKey>,
+    /// The address family that goes first: v4, or v6. `None`: as the relay lists them.
+    pub(super) is_v4_first: Option<bool>,
 }
 
 /// No address of this relay is known.
@@ -37,26 +40,11 @@ impl Dialling {
     /// Dials a relay, unless that is in flight.
     pub(super) fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) -> Result<(), NoAddress> {
         let host_ports = host_ports(cx, &relay);
-        self.begin(cx, relay, host_ports)
+        self.begin(cx, relay, host_ports, None)
     }
 
-    fn begin(
-        &mut self,
-        cx: &mut Context<'_>,
-        relay: RelayId,
-        host_ports: Vec<String>,
-    ) -> Result<(), NoAddress> {
-        if host_ports.is_empty() {
-            return Err(NoAddress);
-        }
-        self.dials.entry(relay).or_insert_with(|| {
-            cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
-            Dial::default()
-        });
-        Ok(())
-    }
-
-    /// Dials a relay at its addresses of one family, unless a dial is in flight.
+    /// Dials a relay, first at its addresses of one family, unless a dial is in flight. The others
+    /// follow: a circuit that comes to wait is refused only when none of them answers (§6.3).
     pub(super) fn dial_over(
         &mut self,
         cx: &mut Context<'_>,
@@ -66,7 +54,34 @@ impl Dialling {
         let is_over = |address: &&SocketAddr| address.ip().to_canonical().is_ipv4() == is_v4;
         let known = cx.view().get(&relay).ok_or(NoAddress)?;
         let of_family = known.addresses.iter().filter(is_over);
-        self.begin(cx, relay, of_family.map(SocketAddr::to_string).collect())
+        let mut host_ports: Vec<_> = of_family.map(SocketAddr::to_string).collect();
+        if host_ports.is_empty() {
+            return Err(NoAddress);
+        }
+        let mut others = self::host_ports(cx, &relay);
+        others.retain(|host_port| !host_ports.contains(host_port));
+        host_ports.append(&mut others);
+        self.begin(cx, relay, host_ports, Some(is_v4))
+    }
+
+    fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        host_ports: Vec<String>,
+        is_v4_first: Option<bool>,
+    ) -> Result<(), NoAddress> {
+        if host_ports.is_empty() {
+            return Err(NoAddress);
+        }
+        self.dials.entry(relay).or_insert_with(|| {
+            cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
+            Dial {
+                waiters: Vec::new(),
+                is_v4_first,
+            }
+        });
+        Ok(())
     }
 
     /// Lets a circuit wait for a link to this relay; dials it.
@@ -104,12 +119,9 @@ impl Dialling {
             .unwrap_or_default()
     }
 
-    /// The dial has reported, a link or a failure: those who waited for it.
-    pub(super) fn end(&mut self, relay: &RelayId) -> Vec<CircuitKey> {
-        self.dials
-            .remove(relay)
-            .map(|dial| dial.waiters)
-            .unwrap_or_default()
+    /// The dial has reported, a link or a failure.
+    pub(super) fn end(&mut self, relay: &RelayId) -> Dial {
+        self.dials.remove(relay).unwrap_or_default()
     }
 
     pub(super) fn clear(&mut self) {
@@ -159,8 +171,11 @@ mod tests {
         }
         assert_eq!(bench.shared.out.links.len(), 1);
         dialling.forget(&other(0), CircuitKey(2));
-        assert_eq!(dialling.end(&other(0)), [CircuitKey(1), CircuitKey(3)]);
-        assert!(dialling.end(&other(0)).is_empty(), "the dial is over");
+        assert_eq!(
+            dialling.end(&other(0)).waiters,
+            [CircuitKey(1), CircuitKey(3)]
+        );
+        assert!(dialling.dials.is_empty(), "the dial is over");
     }
 
     #[test] // §6.3
@@ -186,8 +201,46 @@ mod tests {
         assert_eq!(wait(&mut dialling, CircuitKey(1)), 1);
         assert_eq!(dialling.take_waiters(&other(0)), [CircuitKey(1)]);
         assert_eq!(wait(&mut dialling, CircuitKey(2)), 1, "it is in flight");
-        assert_eq!(dialling.end(&other(0)), [CircuitKey(2)]);
+        assert_eq!(dialling.end(&other(0)).waiters, [CircuitKey(2)]);
         assert_eq!(wait(&mut dialling, CircuitKey(3)), 2);
+    }
+
+    /// Where each dial that was asked for goes.
+    fn dialled(bench: &mut Bench) -> Vec<Vec<String>> {
+        let ops = bench.shared.out.links.drain(..);
+        let host_ports = ops.map(|op| match op {
+            LinkOp::Dial { host_ports, .. } => host_ports,
+            LinkOp::Close(_) => panic!("nothing is closed"),
+        });
+        host_ports.collect()
+    }
+
+    #[test] // §6.3
+    fn a_dial_over_one_family_goes_on_to_the_other_for_circuits_that_wait() {
+        let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
+        let relay = bench.learn(1, &["20.1.1.1:9000", "[2a01::1]:9000"]);
+        dialling
+            .dial_over(&mut bench.context(), relay, false)
+            .unwrap();
+        dialling
+            .wait(&mut bench.context(), relay, CircuitKey(1))
+            .unwrap();
+        assert_eq!(
+            dialled(&mut bench),
+            [["[2a01::1]:9000".to_owned(), "20.1.1.1:9000".to_owned()]]
+        );
+        let ended = dialling.end(&relay);
+        assert_eq!(ended.waiters, [CircuitKey(1)]);
+        assert_eq!(ended.is_v4_first, Some(false));
+    }
+
+    #[test] // §8.7(5)
+    fn a_relay_without_an_address_of_the_family_is_not_dialled() {
+        let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
+        let relay = bench.learn(1, &["20.1.1.1:9000"]);
+        let dialled = dialling.dial_over(&mut bench.context(), relay, false);
+        assert_eq!(dialled, Err(NoAddress));
+        assert!(dialling.dials.is_empty() && bench.shared.out.links.is_empty());
     }
 
     #[test] // §6.2(4)

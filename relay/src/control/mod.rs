@@ -235,10 +235,11 @@ impl Control {
         cx.links.add(link, up, creates, clock);
         if let Some(relay) = peer {
             self.clock.handle_linked(&mut cx);
-            let waiters = if is_dialler {
-                self.dialling.end(&relay)
-            } else {
-                self.dialling.take_waiters(&relay)
+            let ended = is_dialler.then(|| self.dialling.end(&relay));
+            let is_v4_first = ended.as_ref().map(|dial| dial.is_v4_first);
+            let waiters = match ended {
+                Some(dial) => dial.waiters,
+                None => self.dialling.take_waiters(&relay),
             };
             for key in waiters {
                 self.circuits.resume_extend(&mut cx, key, link);
@@ -247,6 +248,9 @@ impl Control {
                 .handle_linked(&mut cx, &mut self.circuits, relay);
             let receipts = self.own.receipts();
             receipts.handle_linked(&mut cx, &mut self.circuits, relay);
+            if let Some(is_v4_first) = is_v4_first {
+                receipts.handle_dialled(&mut cx, relay, is_v4_first);
+            }
         }
         self.settle(moment, rng);
     }
@@ -264,7 +268,7 @@ impl Control {
     /// A relay could not be dialled at any of its addresses.
     pub fn handle_dial_failed(&mut self, moment: Moment, relay: RelayId, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
-        for key in self.dialling.end(&relay) {
+        for key in self.dialling.end(&relay).waiters {
             self.circuits
                 .refuse_extend(&mut cx, key, ExtendRefusal::Unreachable);
         }

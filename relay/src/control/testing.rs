@@ -1,7 +1,7 @@
 //! A context for machines in their tests.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -20,6 +20,9 @@ use super::context::{Context, Out, Shared, Signal};
 use super::io::ControlStats;
 use super::links::{Links, Up};
 use super::timers::Timers;
+
+/// The other end of a link, where a test doesn't say.
+const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000);
 
 /// A relay's surroundings, in which every other relay is a seed.
 pub(super) struct Bench {
@@ -76,22 +79,45 @@ impl Bench {
         self.moment.wall = self.moment.wall + time;
     }
 
+    /// Another relay becomes known, at these addresses.
+    pub(super) fn learn(&mut self, number: u8, addresses: &[&str]) -> RelayId {
+        let identity = SigningKey::from_seed(&[number; 32]);
+        let descriptor = RelayDescriptor {
+            addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
+            ..said(
+                &identity,
+                &OnionSecret::from_seed(&[number; 32]),
+                9000,
+                self.moment.wall,
+            )
+        };
+        let descriptor = Unverified::decode(&descriptor.sign(&identity)).unwrap();
+        self.context().learn(descriptor);
+        let relay = identity.public().into();
+        assert!(self.context().view().get(&relay).is_some());
+        relay
+    }
+
     /// A link to a client is up.
     pub(super) fn link(&mut self, number: u64) -> LinkId {
-        self.add_link(number, None)
+        self.add_link(number, None, HERE)
     }
 
     /// A link to another relay is up.
     pub(super) fn link_to(&mut self, number: u64, relay: RelayId) -> LinkId {
-        self.add_link(number, Some(relay))
+        self.add_link(number, Some(relay), HERE)
     }
 
-    fn add_link(&mut self, number: u64, peer: Option<RelayId>) -> LinkId {
+    /// A link to another relay is up, whose end is there.
+    pub(super) fn link_at(&mut self, number: u64, relay: RelayId, remote: SocketAddr) -> LinkId {
+        self.add_link(number, Some(relay), remote)
+    }
+
+    fn add_link(&mut self, number: u64, peer: Option<RelayId>, remote: SocketAddr) -> LinkId {
         let link = LinkId(number);
         let cx = self.context();
         let creates = create_rate(cx.params(), false, cx.now);
         let clock = PeerClock::said(cx.now, cx.wall);
-        let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000));
         let up = Up {
             peer,
             is_dialler: false,
@@ -115,7 +141,18 @@ pub(super) fn descriptor(
     port: u16,
     issued_at: WallTime,
 ) -> Unverified {
-    let descriptor = RelayDescriptor {
+    let said = said(identity, onion, port, issued_at);
+    Unverified::decode(&said.sign(identity)).unwrap()
+}
+
+/// The same, not signed.
+fn said(
+    identity: &SigningKey,
+    onion: &OnionSecret,
+    port: u16,
+    issued_at: WallTime,
+) -> RelayDescriptor {
+    RelayDescriptor {
         network: Network::local().id,
         relay: RelayId::from(identity.public()),
         onion_keys: vec![onion.public()],
@@ -125,8 +162,7 @@ pub(super) fn descriptor(
         issued_at,
         receipts: Vec::new(),
         puzzle: 0,
-    };
-    Unverified::decode(&descriptor.sign(identity)).unwrap()
+    }
 }
 
 /// Another relay's name.

@@ -344,6 +344,78 @@ mod tests {
         ));
     }
 
+    /// A relay in need of three receipts, at a public address, and the keys of six others that it
+    /// knows and that may vouch.
+    fn unvouched() -> (Bench, Own, Vec<SigningKey>) {
+        let mut bench = Bench::new(0);
+        let issuers = (1..=6).map(|number| {
+            bench.learn(number, &[&format!("20.{number}.1.1:9000")]);
+            SigningKey::from_seed(&[number; 32])
+        });
+        let issuers = issuers.collect();
+        bench.shared.clock.confirm();
+        bench.shared.config.network.params.receipts_min = 3;
+        bench.shared.config.addresses = vec!["30.1.1.1:9000".parse().unwrap()];
+        let own = Own::restore(&mut bench.context(), Vec::new(), &[]);
+        bench.signals();
+        (bench, own, issuers)
+    }
+
+    /// This relay vouches for the bench's relay, an address of it.
+    fn vouch(bench: &mut Bench, own: &mut Own, issuer: &SigningKey) {
+        let address = bench.shared.config.addresses[0];
+        let (network, relay) = (bench.shared.config.network.id, bench.shared.relay);
+        let receipt = Receipt::sign(issuer, &network, &relay, address, bench.moment.wall);
+        let mut cx = bench.context();
+        own.receipts.take(&mut cx, receipt);
+        own.handle_vouched(&mut cx);
+    }
+
+    /// The receipts in a descriptor that was passed on, if one was.
+    fn shown(bench: &mut Bench) -> Option<usize> {
+        let (network, wall) = (bench.shared.config.network.clone(), bench.moment.wall);
+        match &bench.signals()[..] {
+            [] => None,
+            [Signal::Learned(bytes)] => {
+                let own = Unverified::decode(bytes).unwrap();
+                Some(own.verify(&network, wall).unwrap().receipts.len())
+            }
+            _ => panic!("nothing else is told"),
+        }
+    }
+
+    #[test] // §8.7(7)
+    fn an_address_is_shown_once_it_is_vouched_for() {
+        let (mut bench, mut own, issuers) = unvouched();
+        for issuer in &issuers[..2] {
+            vouch(&mut bench, &mut own, issuer);
+            assert_eq!(shown(&mut bench), None, "two are too few");
+        }
+        assert!(bench.shared.out.news.is_empty());
+        vouch(&mut bench, &mut own, &issuers[2]);
+        assert_eq!(shown(&mut bench), Some(3));
+        let address = bench.shared.config.addresses[0];
+        assert!(matches!(
+            bench.shared.out.news.pop_front(),
+            Some(News::Reachable { address: at, receipts: 3 }) if at == address
+        ));
+    }
+
+    #[test] // §8.7(7)
+    fn further_receipts_are_shown_a_minute_later() {
+        let (mut bench, mut own, issuers) = unvouched();
+        for issuer in &issuers[..5] {
+            vouch(&mut bench, &mut own, issuer);
+        }
+        assert_eq!(shown(&mut bench), Some(3));
+        bench.pass(RECEIPT_REISSUE_PAUSE);
+        own.renew(&mut bench.context());
+        assert_eq!(shown(&mut bench), None, "its issue was a second late");
+        bench.pass(Duration::from_secs(1));
+        own.renew(&mut bench.context());
+        assert_eq!(shown(&mut bench), Some(5));
+    }
+
     #[test]
     fn a_relay_without_addresses_is_not_in_its_view_and_does_not_complain() {
         let mut bench = Bench::new(0);

@@ -85,10 +85,9 @@ impl OwnReceipts {
         cx.timers
             .set(cx.now + RECEIPT_ASK_TIMEOUT, Timer::Receipt(turn));
         if !self.begin(cx, circuits) {
-            let is_v4 = ask.address.ip().to_canonical().is_ipv4();
             cx.signal(Signal::DialOver {
                 relay: ask.issuer,
-                is_v4,
+                is_v4: is_v4(ask),
             });
         }
     }
@@ -100,16 +99,32 @@ impl OwnReceipts {
         circuits: &mut Circuits,
         relay: RelayId,
     ) {
-        let waits = |request: &Request| request.ask.issuer == relay && request.hop.is_none();
-        if self.errand.as_ref().is_some_and(waits) {
+        if self.awaited_family(relay).is_some() {
             self.begin(cx, circuits);
         }
     }
 
-    /// This relay can't be dialled.
+    /// A dial toward this relay has ended with a link, which [`Self::handle_linked`] could not use
+    /// if it is of the other family.
+    pub(in super::super) fn handle_dialled(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        is_v4_first: Option<bool>,
+    ) {
+        let Some(is_v4) = self.awaited_family(relay) else {
+            return;
+        };
+        if is_v4_first == Some(is_v4) {
+            self.end(cx, Outcome::NoAnswer); // no address of the family answered
+        } else {
+            cx.signal(Signal::DialOver { relay, is_v4 });
+        }
+    }
+
+    /// No address of this relay answers.
     pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let waits = |request: &Request| request.ask.issuer == relay && request.hop.is_none();
-        if self.errand.as_ref().is_some_and(waits) {
+        if self.awaited_family(relay).is_some() {
             self.end(cx, Outcome::NoAnswer);
         }
     }
@@ -167,14 +182,21 @@ impl OwnReceipts {
         self.asker.poll_timeout()
     }
 
+    /// The address family over which the request waits for a link to this relay, if it does: v4, or
+    /// v6.
+    fn awaited_family(&self, relay: RelayId) -> Option<bool> {
+        let is_awaited = |it: &&Request| it.ask.issuer == relay && it.hop.is_none();
+        let request = self.errand.as_ref().filter(is_awaited)?;
+        Some(is_v4(request.ask))
+    }
+
     /// Begins the circuit of the request, if there is a link for it.
     fn begin(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) -> bool {
         let Some(request) = &mut self.errand else {
             return false;
         };
-        let is_v4 = request.ask.address.ip().to_canonical().is_ipv4();
         let issuer = request.ask.issuer;
-        let Some(link) = cx.links.toward_over(&issuer, is_v4) else {
+        let Some(link) = cx.links.toward_over(&issuer, is_v4(request.ask)) else {
             return false;
         };
         request.hop = OneHop::begin(cx, circuits, Errand::Receipt(request.turn), issuer, link);
@@ -272,5 +294,138 @@ impl OwnReceipts {
         let receipts = self.asker.receipts();
         let encoded = receipts.map(umbel_proto::wire::encode);
         cx.store(StoreOp::PutReceipts(encoded.collect()));
+    }
+}
+
+#[cfg(test)]
+impl OwnReceipts {
+    /// A receipt comes, asked for or not.
+    pub(super) fn take(&mut self, cx: &mut Context<'_>, receipt: Receipt) {
+        let (issuer, address) = (receipt.issuer, receipt.address);
+        let ask = Ask { issuer, address };
+        let outcome = Outcome::Issued(receipt);
+        assert!(self.asker.handle_outcome(cx.now, ask, outcome));
+    }
+}
+
+/// Whether a receipt is asked for over v4, or over v6.
+fn is_v4(ask: Ask) -> bool {
+    ask.address.ip().to_canonical().is_ipv4()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use umbel_proto::directory::receipts::Attempt;
+
+    use super::super::super::testing::Bench;
+    use super::*;
+
+    /// A relay that is about to ask the one relay that it knows for a receipt of its v6 address.
+    struct Asking {
+        bench: Bench,
+        circuits: Circuits,
+        receipts: OwnReceipts,
+        issuer: RelayId,
+    }
+
+    impl Asking {
+        fn new() -> Self {
+            let mut bench = Bench::new(0);
+            let issuer = bench.learn(1, &["20.1.1.1:9000", "[2a01::1]:9000"]);
+            bench.shared.config.network.params.receipts_min = 3;
+            bench.shared.config.addresses = vec!["[2a00::1]:9000".parse().unwrap()];
+            let receipts = OwnReceipts::restore(&bench.context(), &[]);
+            let circuits = Circuits::default();
+            bench.signals();
+            Self {
+                bench,
+                circuits,
+                receipts,
+                issuer,
+            }
+        }
+
+        /// Runs what is due; whether that asks for a dial over v6.
+        fn run(&mut self) -> bool {
+            let mut cx = self.bench.context();
+            self.receipts.handle_timeout(&mut cx, &mut self.circuits);
+            self.is_dialling()
+        }
+
+        fn is_dialling(&mut self) -> bool {
+            let signals = self.bench.signals();
+            let is_ours = |signal: &Signal| matches!(signal, Signal::DialOver { relay, is_v4: false } if *relay == self.issuer);
+            assert!(signals.iter().all(is_ours));
+            !signals.is_empty()
+        }
+
+        /// A dial has ended with a link to this address of the issuer.
+        fn dialled(&mut self, number: u64, at: &str, is_v4_first: Option<bool>) {
+            let remote: SocketAddr = at.parse().unwrap();
+            self.bench.link_at(number, self.issuer, remote);
+            let mut cx = self.bench.context();
+            self.receipts
+                .handle_linked(&mut cx, &mut self.circuits, self.issuer);
+            self.receipts
+                .handle_dialled(&mut cx, self.issuer, is_v4_first);
+        }
+
+        fn outcomes(&self) -> Vec<&Outcome> {
+            let attempts = self.receipts.asker().attempts();
+            attempts.map(|Attempt { outcome, .. }| outcome).collect()
+        }
+
+        fn cells(&self) -> usize {
+            self.bench.shared.out.cells.len()
+        }
+    }
+
+    #[test] // §8.7(5)
+    fn a_receipt_is_asked_for_over_a_link_of_the_addresss_family() {
+        let mut asking = Asking::new();
+        assert!(asking.run());
+        asking.dialled(1, "[2a01::1]:9000", Some(false));
+        assert_eq!(asking.cells(), 1, "a circuit begins");
+        assert!(asking.outcomes().is_empty());
+    }
+
+    #[test] // §8.7(5)
+    fn a_link_of_the_other_family_is_followed_by_a_dial_over_the_right_one() {
+        let mut asking = Asking::new();
+        assert!(asking.run());
+        asking.dialled(1, "20.1.1.1:9000", None);
+        assert!(asking.is_dialling(), "that dial was in flight already");
+        asking.dialled(2, "20.1.1.1:9000", Some(false));
+        assert!(!asking.is_dialling(), "v6 went first, and did not answer");
+        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
+        assert_eq!(asking.cells(), 0);
+    }
+
+    #[test] // §8.7(5)
+    fn an_issuer_that_cannot_be_dialled_gives_no_answer() {
+        let mut asking = Asking::new();
+        assert!(asking.run());
+        let mut cx = asking.bench.context();
+        asking.receipts.handle_dial_failed(&mut cx, asking.issuer);
+        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
+        assert!(!asking.run(), "it rests");
+    }
+
+    #[test] // §8.7(5)
+    fn a_request_ends_in_time() {
+        let mut asking = Asking::new();
+        assert!(asking.run());
+        let mut cx = asking.bench.context();
+        asking
+            .receipts
+            .handle_ask_timeout(&mut cx, &mut asking.circuits, 7);
+        assert!(asking.outcomes().is_empty(), "that is another request");
+        let mut cx = asking.bench.context();
+        asking
+            .receipts
+            .handle_ask_timeout(&mut cx, &mut asking.circuits, 0);
+        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
     }
 }
