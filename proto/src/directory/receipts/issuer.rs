@@ -43,10 +43,20 @@ pub struct Issuer {
 /// Addresses that get nothing more for now.
 #[derive(Debug, Default)]
 struct Taken {
-    until: BTreeMap<SocketAddr, Instant>,
-    by_end: BTreeSet<(Instant, SocketAddr)>,
+    until: BTreeMap<Place, Instant>,
+    by_end: BTreeSet<(Instant, Place)>,
     /// How many of them are in each group. No count is 0.
     counts: BTreeMap<Group, u32>,
+}
+
+/// One address, whichever way it is written: v4-mapped v6 is v4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place(SocketAddr);
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
 }
 
 impl Issuer {
@@ -72,7 +82,7 @@ impl Issuer {
         self.taken.expire(network, now);
         self.resting.retain(|_, until| *until > now);
         let is_resting = self.resting.contains_key(&address.ip().to_canonical());
-        if is_resting || !self.taken.has_room(network, address) {
+        if is_resting || !self.taken.has_room(network, address.into()) {
             return Err(ReceiptRefusal::Limit);
         }
         let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
@@ -85,7 +95,8 @@ impl Issuer {
         let id = ProbeId(self.next_probe);
         self.next_probe += 1;
         self.probes.insert(id, Probe { relay, address });
-        self.taken.take(network, address, now + RECEIPT_ASK_TIMEOUT);
+        self.taken
+            .take(network, address.into(), now + RECEIPT_ASK_TIMEOUT);
         Ok(id)
     }
 
@@ -105,52 +116,52 @@ impl Issuer {
         let probe = self.probes.remove(&id)?;
         if !is_there {
             // It takes no place from its neighbours.
-            self.taken.remove(network, probe.address);
+            self.taken.remove(network, probe.address.into());
             let ip = probe.address.ip().to_canonical();
             self.resting.insert(ip, now + RECEIPT_RETRY_PAUSE);
             return None;
         }
         self.taken
-            .take(network, probe.address, now + pause(network));
+            .take(network, probe.address.into(), now + pause(network));
         Some(probe)
     }
 }
 
 impl Taken {
     /// Whether this address, and each group that it is in, may have one more.
-    fn has_room(&self, network: &Network, address: SocketAddr) -> bool {
+    fn has_room(&self, network: &Network, place: Place) -> bool {
         let is_below = |limit: Cap| {
             let count = self.counts.get(&limit.group).copied().unwrap_or_default();
             count < limit.most
         };
-        let mut limits = network.receipt_limits_of(address).into_iter().flatten();
-        !self.until.contains_key(&address) && limits.all(is_below)
+        let mut limits = network.receipt_limits_of(place.0).into_iter().flatten();
+        !self.until.contains_key(&place) && limits.all(is_below)
     }
 
-    fn take(&mut self, network: &Network, address: SocketAddr, until: Instant) {
-        match self.until.insert(address, until) {
-            Some(before) => drop(self.by_end.remove(&(before, address))),
+    fn take(&mut self, network: &Network, place: Place, until: Instant) {
+        match self.until.insert(place, until) {
+            Some(before) => drop(self.by_end.remove(&(before, place))),
             None => {
-                for limit in network.receipt_limits_of(address).into_iter().flatten() {
+                for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
                     *self.counts.entry(limit.group).or_default() += 1;
                 }
             }
         }
-        self.by_end.insert((until, address));
+        self.by_end.insert((until, place));
     }
 
     fn expire(&mut self, network: &Network, now: Instant) {
-        while let Some(&(until, address)) = self.by_end.first()
+        while let Some(&(until, place)) = self.by_end.first()
             && until <= now
         {
-            self.remove(network, address);
+            self.remove(network, place);
         }
     }
 
-    fn remove(&mut self, network: &Network, address: SocketAddr) {
-        if let Some(until) = self.until.remove(&address) {
-            self.by_end.remove(&(until, address));
-            for limit in network.receipt_limits_of(address).into_iter().flatten() {
+    fn remove(&mut self, network: &Network, place: Place) {
+        if let Some(until) = self.until.remove(&place) {
+            self.by_end.remove(&(until, place));
+            for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
                 if let Some(count) = self.counts.get_mut(&limit.group) {
                     *count -= 1;
                     if *count == 0 {
@@ -253,6 +264,16 @@ mod tests {
         assert_eq!(bench.issue("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
         bench.now = bench.now + Duration::from_secs(1);
         bench.issue("20.1.1.1:9000").unwrap();
+    }
+
+    #[test] // §8.7(3)
+    fn a_v4_address_written_as_v6_is_the_same_and_is_signed_as_written() {
+        let mut bench = Bench::default();
+        let mapped = "[::ffff:20.1.1.1]:9000";
+        let id = bench.ask(mapped).unwrap();
+        let probe = bench.probed(id, true).unwrap();
+        assert_eq!(probe.address, address(mapped));
+        assert_eq!(bench.issue("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
     }
 
     #[test] // §8.7(3)
