@@ -6,11 +6,10 @@
 //! before the call that caused it returns.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::directory::{Book, Inserted, Learned, NetView, NotLearned, Unverified};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
@@ -58,7 +57,7 @@ pub(super) struct Out {
     pub(super) cells: VecDeque<(LinkId, Cell)>,
     pub(super) links: VecDeque<LinkOp>,
     pub(super) work: VecDeque<Work>,
-    pub(super) probes: VecDeque<(ProbeId, RelayId, SocketAddr)>,
+    pub(super) probes: VecDeque<(ProbeId, Probe)>,
     pub(super) store: VecDeque<StoreOp>,
     pub(super) news: VecDeque<News>,
 }
@@ -72,7 +71,7 @@ impl Out {
         let next = next.or_else(|| self.cells.pop_front().map(cell));
         let next = next.or_else(|| self.links.pop_front().map(Effect::Link));
         let next = next.or_else(|| self.work.pop_front().map(Effect::Work));
-        let probe = |(id, relay, address)| Effect::Probe(id, relay, address);
+        let probe = |(id, probe)| Effect::Probe(id, probe);
         let next = next.or_else(|| self.probes.pop_front().map(probe));
         let next = next.or_else(|| self.news.pop_front().map(Effect::News));
         next.or_else(|| self.store.pop_front().map(Effect::Store))

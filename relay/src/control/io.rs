@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::descriptor::DescriptorFault;
-use umbel_proto::directory::receipts::{ProbeId, ReceiptRefusal};
+use umbel_proto::directory::receipts::{Probe, ProbeId, ReceiptRefusal};
 use umbel_proto::directory::{BookOp, BookRow, gossip};
 use umbel_proto::handshake::{HandshakeFault, HopKeys, Onionskin, Reply};
 use umbel_proto::ids::{BlindedKey, RelayId};
@@ -49,7 +49,7 @@ pub enum Effect {
     /// See whether this relay answers at this address: TLS, with its identity, and no more. Answered
     /// by [`Control::handle_probed`](super::Control::handle_probed), within
     /// [`RECEIPT_DIAL_TIMEOUT`](umbel_proto::limits::RECEIPT_DIAL_TIMEOUT).
-    Probe(ProbeId, RelayId, SocketAddr),
+    Probe(ProbeId, Probe),
     /// Tell the operator.
     News(News),
     /// Store something.

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{ADDRESSES_MAX, HANDSHAKE_MAX, LINK_CLOSING_MAX, RECEIPT_DIAL_TIMEOUT};
 use umbel_proto::link::tls;
@@ -108,7 +108,8 @@ async fn try_address(
 
 /// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7).
 /// Reports that to the control plane.
-pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, relay: RelayId, address: SocketAddr) {
+pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, probe: Probe) {
+    let Probe { relay, address } = probe;
     let mut owed = Owed::new(&shared, LinkReport::Probed(id, false));
     let answered = timeout(RECEIPT_DIAL_TIMEOUT, connect(&shared, relay, address)).await;
     if let Ok(Ok(mut stream)) = answered {

@@ -253,9 +253,9 @@ impl ControlPlane {
                 Effect::Table(link, update) => self.update_table(link, update),
                 Effect::Cell(link, cell) => self.send_cells(link, cell, &mut pushed),
                 Effect::Link(op) => self.handle_link_op(op),
-                Effect::Probe(id, relay, address) => {
+                Effect::Probe(id, probe) => {
                     let shared = Arc::clone(&self.shared);
-                    tokio::spawn(dial::probe(shared, id, relay, address));
+                    tokio::spawn(dial::probe(shared, id, probe));
                 }
                 Effect::Work(work) => self.workers.waiting.push_back(work),
                 Effect::News(news) => news::say(news),

@@ -8,7 +8,7 @@ use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::descriptor::Roles;
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::limits::RECEIPTS_MAX;
@@ -109,7 +109,7 @@ pub enum RelayEffect {
     /// Answer a handshake.
     Work(WorkDone),
     /// See whether a relay answers at an address.
-    Probe(ProbeId, RelayId, SocketAddr),
+    Probe(ProbeId, Probe),
     /// Commit what was written, soon.
     Commit,
 }
@@ -428,9 +428,7 @@ impl SimRelay {
                 }
                 Effect::Link(op) => effects.push(RelayEffect::Link(op)),
                 Effect::Work(work) => effects.extend(self.answer(&work, rng)),
-                Effect::Probe(id, relay, address) => {
-                    effects.push(RelayEffect::Probe(id, relay, address));
-                }
+                Effect::Probe(id, probe) => effects.push(RelayEffect::Probe(id, probe)),
                 Effect::News(news) => self.news.push(news),
                 Effect::Store(op) => {
                     self.disk.write(op);

@@ -65,7 +65,7 @@ impl World {
                         },
                     );
                 }
-                RelayEffect::Probe(probe, relay, address) => {
+                RelayEffect::Probe(id, probe) => {
                     // TCP, then TLS.
                     let handshake = self.network.latency * 4;
                     self.schedule(
@@ -73,8 +73,8 @@ impl World {
                         Event::Probed {
                             by: RelayName(n),
                             incarnation,
+                            id,
                             probe,
-                            of: (relay, address),
                         },
                     );
                 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::time::Instant;
@@ -41,8 +41,8 @@ pub(super) enum Event {
     Probed {
         by: RelayName,
         incarnation: u64,
-        probe: ProbeId,
-        of: (RelayId, SocketAddr),
+        id: ProbeId,
+        probe: Probe,
     },
     Commit {
         node: Node,
@@ -106,13 +106,13 @@ impl World {
             Event::Probed {
                 by,
                 incarnation,
+                id,
                 probe,
-                of,
             } => {
                 let node = Node::Relay(by.0);
                 if self.incarnation(node) == incarnation {
-                    let (moment, is_there) = (self.moment_of(node), self.is_there(node, of));
-                    self.relays[by.0].on_probed(moment, (probe, is_there), &mut self.rng);
+                    let (moment, is_there) = (self.moment_of(node), self.is_there(node, probe));
+                    self.relays[by.0].on_probed(moment, (id, is_there), &mut self.rng);
                 }
                 vec![node]
             }
@@ -135,10 +135,10 @@ impl World {
     }
 
     /// Whether this relay answers there when it is dialled from this node.
-    fn is_there(&self, from: Node, (id, address): (RelayId, SocketAddr)) -> bool {
-        let at = self.relay_named(id).filter(|name| {
+    fn is_there(&self, from: Node, probe: Probe) -> bool {
+        let at = self.relay_named(probe.relay).filter(|name| {
             let relay = &self.relays[name.0];
-            relay.address == address && relay.is_up() && relay.is_open
+            relay.address == probe.address && relay.is_up() && relay.is_open
         });
         at.is_some_and(|name| {
             let to = Node::Relay(name.0);

@@ -60,7 +60,7 @@ impl From<SocketAddr> for Place {
 }
 
 impl Issuer {
-    /// A relay asks for a receipt of `address`; its link came from `from`. Names the dial to make,
+    /// A relay asks for a receipt of `address`; its link came from `from`. Returns the dial to make,
     /// answered by [`Self::handle_probed`].
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Issuer {
         relay: RelayId,
         from: SocketAddr,
         address: SocketAddr,
-    ) -> Result<ProbeId, ReceiptRefusal> {
+    ) -> Result<(ProbeId, Probe), ReceiptRefusal> {
         if address.ip().to_canonical() != from.ip().to_canonical() {
             return Err(ReceiptRefusal::Elsewhere { from });
         }
@@ -94,15 +94,11 @@ impl Issuer {
         }
         let id = ProbeId(self.next_probe);
         self.next_probe += 1;
-        self.probes.insert(id, Probe { relay, address });
+        let probe = Probe { relay, address };
+        self.probes.insert(id, probe);
         self.taken
             .take(network, address.into(), now + RECEIPT_ASK_TIMEOUT);
-        Ok(id)
-    }
-
-    /// This dial.
-    pub fn probe(&self, id: ProbeId) -> Option<Probe> {
-        self.probes.get(&id).copied()
+        Ok((id, probe))
     }
 
     /// A dial is over. Names whom to vouch for, if it was there.
@@ -218,8 +214,11 @@ mod tests {
         ) -> Result<ProbeId, ReceiptRefusal> {
             let network = testing::public_network();
             let (from, at) = (address(from), address(at));
-            self.issuer
-                .handle_request(self.now, &network, relay, from, at)
+            let (id, probe) = self
+                .issuer
+                .handle_request(self.now, &network, relay, from, at)?;
+            assert_eq!((probe.relay, probe.address), (relay, at));
+            Ok(id)
         }
 
         fn probed(&mut self, id: ProbeId, is_there: bool) -> Option<Probe> {
@@ -243,9 +242,8 @@ mod tests {
         let id = bench
             .ask_as(relay(1), "[::ffff:20.1.1.1]:50000", "20.1.1.1:9000")
             .unwrap();
-        let probe = bench.issuer.probe(id).unwrap();
+        let probe = bench.probed(id, true).unwrap();
         assert_eq!(probe.address, address("20.1.1.1:9000"));
-        assert_eq!(bench.probed(id, true), Some(probe));
         assert_eq!(bench.probed(id, true), None, "it is over");
     }
 

@@ -43,13 +43,9 @@ impl Receipts {
             .issuer
             .handle_request(cx.now, network, relay, from, asked.address);
         match begun {
-            Ok(probe) => {
+            Ok((probe, dial)) => {
                 self.waiting.insert(probe, id);
-                cx.out.probes.extend(
-                    self.issuer
-                        .probe(probe)
-                        .map(|it| (probe, it.relay, it.address)),
-                );
+                cx.out.probes.push_back((probe, dial));
                 Ok(Answer::Later)
             }
             Err(refusal) => Ok(Answer::Now(ReceiptReply::Refused(refusal).encode())),

@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::receipts::{
-    ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+    Probe, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
 };
 use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::handshake::OnionSecret;
@@ -314,7 +314,7 @@ fn a_receipt_is_issued_once_the_relay_answered_and_not_before() {
         served.bench.link_to(LINK.0, asker.public().into());
         ask_for_receipt(&mut served, &asker, HERE).unwrap();
         assert!(served.replies().is_empty());
-        let (probe, relay, address) = served.bench.shared.out.probes.pop_front().unwrap();
+        let (probe, Probe { relay, address }) = served.bench.shared.out.probes.pop_front().unwrap();
         assert_eq!(
             (relay, address.to_string()),
             (asker.public().into(), HERE.to_owned())
