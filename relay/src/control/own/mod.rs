@@ -53,8 +53,7 @@ impl Own {
     ) -> Self {
         let keys = OnionKeys::restore(cx, onion_keys);
         let receipts = OwnReceipts::restore(cx, receipts);
-        let wall = cx.wall;
-        let descriptor = OwnDescriptor::issue(cx, &keys, &receipts, wall);
+        let descriptor = OwnDescriptor::issue(cx, &keys, &receipts, None);
         let own = Self {
             keys,
             receipts,
@@ -90,7 +89,7 @@ impl Own {
         self.receipts.expire(cx);
         let is_key_old = self.keys.is_due(cx);
         let is_descriptor_old = cx.wall >= self.descriptor.republish_at
-            || self.descriptor.issued_at > cx.wall + CLOCK_SKEW_MAX;
+            || is_of_the_future(cx, self.descriptor.issued_at);
         if is_key_old {
             self.keys.add(cx);
         }
@@ -102,17 +101,13 @@ impl Own {
     /// Issues the descriptor anew and passes it on.
     pub(super) fn reissue(&mut self, cx: &mut Context<'_>) {
         self.keys.redate(cx);
-        let wall = cx.wall;
-        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, wall);
+        let issued = self.issue(cx);
         self.publish(cx, issued);
     }
 
     /// A receipt has come. One that makes an address reachable is shown at once, others in a while.
     pub(super) fn handle_vouched(&mut self, cx: &mut Context<'_>) {
-        let at = cx
-            .wall
-            .max(self.descriptor.issued_at + Duration::from_secs(1));
-        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, at);
+        let issued = self.issue(cx);
         if issued.vouched != self.descriptor.vouched {
             for &address in &issued.vouched {
                 if !self.descriptor.vouched.contains(&address) {
@@ -133,11 +128,7 @@ impl Own {
     /// # Errors
     /// Others would not take a descriptor with these addresses; the one before stays.
     pub(super) fn handle_addresses(&mut self, cx: &mut Context<'_>) -> Result<(), DescriptorFault> {
-        // Of two from one second neither would count as the newer.
-        let at = cx
-            .wall
-            .max(self.descriptor.issued_at + Duration::from_secs(1));
-        let issued = OwnDescriptor::issue(cx, &self.keys, &self.receipts, at);
+        let issued = self.issue(cx);
         let verified = Unverified::decode(&issued.bytes)
             .and_then(|own| own.verify(&cx.config.network, cx.wall));
         match verified {
@@ -177,6 +168,11 @@ impl Own {
         }
     }
 
+    fn issue(&self, cx: &mut Context<'_>) -> OwnDescriptor {
+        let before = self.descriptor.issued_at;
+        OwnDescriptor::issue(cx, &self.keys, &self.receipts, Some(before))
+    }
+
     fn publish(&mut self, cx: &mut Context<'_>, descriptor: OwnDescriptor) {
         self.descriptor = descriptor;
         if self.enter_view(cx) {
@@ -204,7 +200,17 @@ impl Own {
 impl OwnDescriptor {
     /// Lists the addresses that enough relays vouch for: one that they don't would keep the
     /// descriptor out of every view (§8.2(4)). Without any it lists all, to be dialled by.
-    fn issue(cx: &mut Context<'_>, keys: &OnionKeys, own: &OwnReceipts, at: WallTime) -> Self {
+    ///
+    /// It is newer than the one issued `before`: of two from one second the hash would decide. One
+    /// that is of the future gives way, since others refuse it (§8.1(9)).
+    fn issue(
+        cx: &mut Context<'_>,
+        keys: &OnionKeys,
+        own: &OwnReceipts,
+        before: Option<WallTime>,
+    ) -> Self {
+        let before = before.filter(|&at| !is_of_the_future(cx, at));
+        let issued_at = before.map_or(cx.wall, |at| cx.wall.max(at + Duration::from_secs(1)));
         let known = receipts::known(cx.config, cx.book, cx.wall);
         let is_seed = known.view.seed_vouches(known.network, &cx.relay, cx.wall);
         let vouched = if is_seed {
@@ -228,7 +234,7 @@ impl OwnDescriptor {
             addresses: addresses.to_vec(),
             roles: cx.config.roles,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            issued_at: at,
+            issued_at,
             receipts: shown,
             puzzle: 0,
         };
@@ -239,10 +245,15 @@ impl OwnDescriptor {
             bytes: descriptor.sign(&cx.config.identity),
             vouched,
             receipts: count,
-            issued_at: at,
-            republish_at: at + pause,
+            issued_at,
+            republish_at: issued_at + pause,
         }
     }
+}
+
+/// Whether others refuse a descriptor of that time as one of the future (§8.1(4)).
+fn is_of_the_future(cx: &Context<'_>, issued_at: WallTime) -> bool {
+    issued_at > cx.wall + CLOCK_SKEW_MAX
 }
 
 #[cfg(test)]
@@ -322,6 +333,27 @@ mod tests {
             assert_eq!(renewed(&mut bench, &mut own), None);
         }
         assert_eq!(bench.shared.stats.twins, 0);
+    }
+
+    #[test] // §8.2(1)
+    fn of_two_descriptors_of_one_second_the_later_is_newer() {
+        let (mut bench, mut own) = issued();
+        let mut last = Unverified::decode(own.descriptor()).unwrap().issued_at();
+        for _ in 0..3 {
+            own.reissue(&mut bench.context());
+            let next = Unverified::decode(own.descriptor()).unwrap().issued_at();
+            assert!(next > last);
+            last = next;
+        }
+    }
+
+    #[test] // §8.1(9)
+    fn a_descriptor_of_the_future_gives_way_to_one_of_now() {
+        let (mut bench, mut own) = issued();
+        bench.moment.wall = WallTime(bench.moment.wall.as_secs() - 7200);
+        own.reissue(&mut bench.context());
+        let issued_at = Unverified::decode(own.descriptor()).unwrap().issued_at();
+        assert_eq!(issued_at, bench.moment.wall);
     }
 
     #[test] // §1.6, §5.3
