@@ -195,8 +195,11 @@ pub const RECEIPT_ASK_PAUSE: Duration = Duration::from_secs(2);
 pub const RECEIPT_ASK_PAUSE_MAX: Duration = Duration::from_secs(600);
 /// A relay issues its descriptor anew for further receipts at most this often (§8.7).
 pub const RECEIPT_REISSUE_PAUSE: Duration = Duration::from_secs(60);
-/// Addresses that an issuer dials in a day, at most (§8.7).
-pub const RECEIPTS_A_DAY_MAX: usize = 4096;
+/// A relay that has the receipts that it needs looks so often for more to ask for (§8.7).
+pub const RECEIPT_IDLE_PAUSE: Duration = Duration::from_secs(60);
+/// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
+/// nobody (§8.7).
+pub const RECEIPT_ADDRESSES_MAX: usize = 4096;
 /// Longest version text in a relay descriptor, bytes (§8.1).
 pub const VERSION_LEN_MAX: usize = 32;
 /// A relay descriptor is dead this long after it was issued (§8.1).
@@ -207,7 +210,7 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 pub const VIEW_RELAYS_MAX: usize = 50_000;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
-/// For so long after it began, a node takes descriptors that are not vouched for (§8.2).
+/// For so long after it began, a view takes receipts of any issuer (§8.2(5)).
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
 /// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
 pub const SYNC_BYTES_MAX: usize = 64 * 1024;

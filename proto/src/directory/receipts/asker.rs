@@ -16,7 +16,7 @@ use crate::directory::descriptor::VerifiedDescriptor;
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
 use crate::limits::{
-    RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_RETRY_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
+    RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
     RECEIPTS_MAX,
 };
 use crate::network::Network;
@@ -186,7 +186,7 @@ impl Asker {
             }
             let is_vouched = self.vouched(known).contains(&address);
             let pause = if is_vouched {
-                RECEIPT_RETRY_PAUSE
+                RECEIPT_IDLE_PAUSE
             } else {
                 RECEIPT_ASK_PAUSE
             };
@@ -211,7 +211,7 @@ impl Asker {
     /// Without a turn it looks again in a while: addresses may change.
     fn set_look(&mut self, now: Instant) {
         let turns = self.turns.values().map(|turn| turn.at);
-        let idle = now + RECEIPT_RETRY_PAUSE;
+        let idle = now + RECEIPT_IDLE_PAUSE;
         self.look_at = Some(turns.fold(idle, Instant::min));
     }
 

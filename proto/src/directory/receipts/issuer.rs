@@ -12,7 +12,8 @@ use super::ReceiptRefusal;
 use crate::directory::descriptor::is_dialable;
 use crate::ids::RelayId;
 use crate::limits::{
-    RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE, RECEIPT_RETRY_PAUSE, RECEIPTS_A_DAY_MAX,
+    RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE,
+    RECEIPT_RETRY_PAUSE,
 };
 use crate::network::{Cap, Group, Network};
 use crate::time::{Duration, Instant};
@@ -87,8 +88,8 @@ impl Issuer {
         }
         let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
         let is_full = self.probes.len() >= RECEIPT_DIALS_MAX
-            || self.resting.len() >= RECEIPTS_A_DAY_MAX
-            || self.taken.until.len() >= RECEIPTS_A_DAY_MAX;
+            || self.resting.len() >= RECEIPT_ADDRESSES_MAX
+            || self.taken.until.len() >= RECEIPT_ADDRESSES_MAX;
         if is_in_flight || is_full {
             return Err(ReceiptRefusal::Busy);
         }
@@ -347,16 +348,16 @@ mod tests {
     fn addresses_that_are_remembered_are_bounded() {
         for is_there in [true, false] {
             let mut bench = Bench::default();
-            for number in 0..RECEIPTS_A_DAY_MAX {
+            for number in 0..RECEIPT_ADDRESSES_MAX {
                 let id = ask_from_afar(&mut bench, number).unwrap();
                 bench.probed(id, is_there);
             }
             let (taken, resting) = (&bench.issuer.taken.until, &bench.issuer.resting);
-            assert_eq!(taken.len() + resting.len(), RECEIPTS_A_DAY_MAX);
-            let full = ask_from_afar(&mut bench, RECEIPTS_A_DAY_MAX);
+            assert_eq!(taken.len() + resting.len(), RECEIPT_ADDRESSES_MAX);
+            let full = ask_from_afar(&mut bench, RECEIPT_ADDRESSES_MAX);
             assert_eq!(full, Err(ReceiptRefusal::Busy));
             bench.now = bench.now + DAY;
-            assert!(ask_from_afar(&mut bench, RECEIPTS_A_DAY_MAX).is_ok());
+            assert!(ask_from_afar(&mut bench, RECEIPT_ADDRESSES_MAX).is_ok());
         }
     }
 }
