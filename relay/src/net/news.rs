@@ -115,7 +115,7 @@ fn refused_receipt(
         ReceiptRefusal::Limit => (
             Level::INFO,
             format!(
-                "limit: the relay {issuer} has vouched for as many addresses near {address} as it does in a day; others are asked"
+                "limit: the relay {issuer} vouches for no more addresses near {address} for now; others are asked"
             ),
         ),
         ReceiptRefusal::Busy => (
