@@ -1,4 +1,5 @@
-//! The numbers of docs/protocol.md, appendix A, are those of `limits.rs`, and all of them.
+//! The numbers of docs/protocol.md, appendix A, are those of `limits.rs`, and all of them. So are
+//! those that its rules repeat.
 
 #![expect(
     clippy::disallowed_methods,
@@ -153,4 +154,123 @@ fn no_limit_is_left_out_here() {
     expected.push("forward_room(1..4)");
     expected.sort_unstable();
     assert_eq!(in_code().into_keys().collect::<Vec<_>>(), expected);
+}
+
+/// A section, words of a rule in it with `{}` where a limit stands, and the limit.
+type Said = (&'static str, &'static str, String);
+
+fn secs(time: Duration) -> String {
+    time.as_secs().to_string()
+}
+
+fn mins(time: Duration) -> String {
+    (time.as_secs() / 60).to_string()
+}
+
+fn hours(time: Duration) -> String {
+    (time.as_secs() / 3600).to_string()
+}
+
+fn said_of_descriptors() -> Vec<Said> {
+    let descriptor = RELAY_DESCRIPTOR_LEN_MAX.text();
+    vec![
+        ("2.4", "count of versions, 1 to {} |", VERSIONS_MAX.text()),
+        ("2.4", "0 = none; at most {} (§8.1) |", descriptor.clone()),
+        ("2.4", "count > {};", VERSIONS_MAX.text()),
+        ("2.4", "length > {};", descriptor.clone()),
+        ("8.1", "At most {} in all.", descriptor.clone()),
+        ("8.1", "| 1 to {}, newest first |", ONION_KEYS_MAX.text()),
+        ("8.1", "| 1 to {}, to be tried", ADDRESSES_MAX.text()),
+        ("8.1", "| ≤ {} bytes, 0x20", VERSION_LEN_MAX.text()),
+        ("8.1", "| ≤ {}, and ≤ 5 an address |", RECEIPTS_MAX.text()),
+        (
+            "8.1",
+            "at most {} for one address",
+            RECEIPTS_AN_ADDRESS_MAX.text(),
+        ),
+        ("8.1", "issued_at ≤ now + {} h;", hours(CLOCK_SKEW_MAX)),
+        (
+            "8.1",
+            "now < issued_at + {} h;",
+            hours(RELAY_DESCRIPTOR_LIFE),
+        ),
+        ("8.2", "at most {} h after the view", hours(SETUP_LEN)),
+        (
+            "8.2",
+            "the dead descriptors of {} relays",
+            LAST_KNOWN_MAX.text(),
+        ),
+        ("8.3", "at most {}, in range", SYNC_ITEMS_MAX.text()),
+        (
+            "8.3",
+            "together, {} each, 512 of them; c.",
+            descriptor.clone(),
+        ),
+        ("8.3", "together, {} each, 512 of them; their", descriptor),
+        (
+            "8.3",
+            "At most {} requests a reconc",
+            SYNC_ROUNDS_MAX.text(),
+        ),
+    ]
+}
+
+fn said_of_receipts() -> Vec<Said> {
+    vec![
+        ("8.7", "one receipt in {} h,", hours(RECEIPT_PAUSE)),
+        (
+            "8.7",
+            "dialled again after {} min,",
+            mins(RECEIPT_RETRY_PAUSE),
+        ),
+        (
+            "8.7",
+            "At most {} dials in flight",
+            RECEIPT_DIALS_MAX.text(),
+        ),
+        (
+            "8.7",
+            "and {} addresses remembered",
+            RECEIPT_ADDRESSES_MAX.text(),
+        ),
+        ("8.7", "(§2.5), at most {} s,", secs(RECEIPT_DIAL_TIMEOUT)),
+        ("8.7", "shows: {}, or 13", RECEIPTS_AN_ADDRESS_MAX.text()),
+        ("8.7", "or {} divided by the number", RECEIPTS_MAX.text()),
+        (
+            "8.7",
+            "in flight at a time, at most {} s:",
+            secs(RECEIPT_ASK_TIMEOUT),
+        ),
+        ("8.7", "the address waits {} s,", secs(RECEIPT_ASK_PAUSE)),
+        (
+            "8.7",
+            "each time, {} min at most",
+            mins(RECEIPT_ASK_PAUSE_MAX),
+        ),
+        ("8.7", "else after {} min.", mins(RECEIPT_IDLE_PAUSE)),
+        ("8.7", "more than {} h ahead", hours(CLOCK_SKEW_MAX)),
+        ("8.7", "more than {} h behind", hours(CLOCK_SKEW_MAX * 2)),
+        (
+            "8.7",
+            "and {} min after the last",
+            mins(RECEIPT_REISSUE_PAUSE),
+        ),
+    ]
+}
+
+#[test]
+fn rules_repeat_the_limits_of_the_code() {
+    let text = fs::read_to_string("../docs/protocol.md").unwrap();
+    let is_missing = |(section, words): &(&str, String)| {
+        let (_, rest) = text.split_once(&format!("\n## {section} ")).unwrap();
+        let (rules, _) = rest.split_once("\n## ").unwrap_or((rest, ""));
+        let rules: Vec<&str> = rules.split_whitespace().collect();
+        !rules.join(" ").contains(words.as_str())
+    };
+    let said = said_of_descriptors()
+        .into_iter()
+        .chain(said_of_receipts())
+        .map(|(section, words, number)| (section, words.replace("{}", &number)));
+    let missing: Vec<_> = said.filter(is_missing).collect();
+    assert!(missing.is_empty(), "{missing:#?}");
 }

@@ -73,7 +73,7 @@ impl Hello {
         let descriptor = self.descriptor.as_deref().unwrap_or_default();
         assert!(
             (1..=VERSIONS_MAX).contains(&self.versions.len()),
-            "there are 1 to 8 versions"
+            "there are 1 to VERSIONS_MAX versions"
         );
         assert!(
             self.descriptor.is_none() || !descriptor.is_empty(),
@@ -83,8 +83,10 @@ impl Hello {
             descriptor.len() <= RELAY_DESCRIPTOR_LEN_MAX,
             "a descriptor is as long as it may be"
         );
-        let count = u8::try_from(self.versions.len()).unwrap_or_else(|_| unreachable!("at most 8"));
-        let len = u16::try_from(descriptor.len()).unwrap_or_else(|_| unreachable!("at most 1920"));
+        let count = u8::try_from(self.versions.len())
+            .unwrap_or_else(|_| unreachable!("at most VERSIONS_MAX"));
+        let len = u16::try_from(descriptor.len())
+            .unwrap_or_else(|_| unreachable!("at most RELAY_DESCRIPTOR_LEN_MAX"));
 
         let mut bytes = Vec::with_capacity(FIXED_LEN + 2 * VERSIONS_MAX + descriptor.len());
         bytes.push(count);
