@@ -1,8 +1,8 @@
 //! The surroundings in which every machine of the control plane acts: time, randomness, what is
 //! known, and the queues for effects.
 //!
-//! Machines don't know each other, except that discovery drives circuits of its own through
-//! `Circuits`. A machine sends another a [`Signal`], which [`Control`](super::Control) passes on
+//! Machines don't know each other, except that discovery and `own::receipts` drive circuits of one
+//! hop through `Circuits`. A machine sends another a [`Signal`], which [`Control`](super::Control) passes on
 //! before the call that caused it returns.
 
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The control plane of a relay: machines for circuits, dialling, services, discovery, the relay's
-//! own descriptor and its clock, which meet only here. Discovery also drives circuits of its own
-//! through `Circuits`.
+//! own descriptor and its clock, which meet only here. Discovery and `own::receipts` also drive
+//! circuits of one hop through `Circuits`.
 //!
 //! Each machine acts with a `Context` and reaches another by a `Signal`. Together they are one
 //! state machine. It installs and removes the table entries by which the forwarding plane works,
