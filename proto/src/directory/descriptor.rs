@@ -161,8 +161,8 @@ impl Unverified {
         })
     }
 
-    /// Reads what a relay that has proved this id shows in its `Hello`, if that is a descriptor of its
-    /// own (§2.4(6)).
+    /// Reads what a relay that has proved this id shows in its `Hello`, if that is a descriptor of
+    /// its own (§2.4(6)).
     pub fn shown_by(peer: &RelayId, shown: Option<&[u8]>) -> Option<Self> {
         let descriptor = Self::decode(shown?).ok()?;
         (descriptor.relay() == *peer).then_some(descriptor)

@@ -1,3 +1,6 @@
+//! The one place where a shell reads the clocks: cores get both times with every input
+//! (docs/protocol.md §1.6).
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use umbel_proto::time::{Duration, Instant, Moment, WallTime};

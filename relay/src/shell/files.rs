@@ -8,10 +8,7 @@ use std::time::Duration;
 
 /// Files made with these options are readable and writable by their owner only.
 pub fn owner_only(options: &mut OpenOptions) {
-    #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    #[cfg(not(unix))]
-    let _ = options;
 }
 
 /// The folder that a file is in.
@@ -162,20 +159,15 @@ impl Seen {
 }
 
 /// Device and number of a file.
-#[cfg(unix)]
 fn identity_of(file: &fs::Metadata) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt;
     (file.dev(), file.ino())
 }
 
-/// Without numbers a replaced file is not told from the one before it.
-#[cfg(not(unix))]
-fn identity_of(_: &fs::Metadata) -> (u64, u64) {
-    (0, 0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     /// The names in a folder.
@@ -199,12 +191,8 @@ mod tests {
         write_whole(&path, b"three", true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(names(folder.path()), ["key"]);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(&path).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
@@ -236,7 +224,6 @@ mod tests {
         assert_eq!(names(folder.path()), left);
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_file_that_was_replaced_is_another() {
         let dir = tempfile::tempdir().unwrap();

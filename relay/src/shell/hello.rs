@@ -1,3 +1,6 @@
+//! How a link begins: each side sends its `Hello` and reads the other's (docs/protocol.md §2.4).
+//! Nothing else goes over a link before that.
+
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -1,5 +1,5 @@
-//! Descriptors, receipts, onion keys and the clock on disk: opaque bytes, checked again by the relay that
-//! starts from them.
+//! Descriptors, receipts, onion keys and the clock on disk: opaque bytes, checked again by the relay
+//! that starts from them.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use umbel_proto::directory::{Age, BookRow};
