@@ -138,6 +138,21 @@ fn receipts_outlive_a_crash_of_all_relays() {
     assert_eq!(after, before);
 }
 
+#[test] // §8.7(7)
+fn a_network_that_was_off_for_longer_than_descriptors_live_comes_back() {
+    let mut world = twelve(7);
+    world.run_for(Duration::from_secs(2 * 3600));
+    let names = || (0..12).map(RelayName);
+    names().for_each(|name| world.crash_relay(name));
+    world.skip(Duration::from_secs(50 * 3600));
+    // The seeds last: nobody who vouches is there when the others begin.
+    names().rev().for_each(|name| world.restart_relay(name));
+    world.run_for(Duration::from_secs(120));
+    for name in names() {
+        assert_eq!(known_by(&world, name), 12, "{name:?}");
+    }
+}
+
 #[test] // §8.7
 fn messages_flow_between_strangers() {
     let mut world = twelve(6).clients(2);

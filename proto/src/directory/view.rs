@@ -302,6 +302,11 @@ impl NetView {
         })
     }
 
+    /// Whether the view was begun less than this ago: what it says of ages is not known yet.
+    pub(super) fn is_younger_than(&self, age: Duration, wall: WallTime) -> bool {
+        self.began_at.is_none_or(|began_at| wall < began_at + age)
+    }
+
     /// Whether the relay has been known for this long, or for as long as there is a view.
     fn is_known_for(&self, relay: &RelayId, age: Duration, wall: WallTime) -> bool {
         self.age(relay)

@@ -104,6 +104,15 @@ pub enum News {
         /// How many relays vouch for it.
         receipts: usize,
     },
+    /// Too few relays vouch for this address of ours, and have for a while.
+    Unvouched {
+        /// Which address.
+        address: SocketAddr,
+        /// How many vouch for it.
+        receipts: usize,
+        /// How many must.
+        wanted: usize,
+    },
     /// A relay does not vouch for this address of ours.
     ReceiptRefused {
         /// Which address.

@@ -338,8 +338,7 @@ impl Control {
         }
         let mut cx = self.shared.context(moment, rng);
         self.discovery.handle_timeout(&mut cx, &mut self.circuits);
-        let receipts = self.own.receipts();
-        receipts.handle_timeout(&mut cx, &mut self.circuits);
+        self.own.handle_timeout(&mut cx, &mut self.circuits);
         self.services.run(&mut cx);
         self.settle(moment, rng);
     }

@@ -82,6 +82,18 @@ fn words(news: News) -> (Level, String) {
             Level::INFO,
             format!("other relays reach this one at {address}: {receipts} of them vouch for that"),
         ),
+        News::Unvouched {
+            address,
+            receipts,
+            wanted,
+        } => (
+            Level::WARN,
+            format!(
+                "{receipts} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
+                 other address groups than it and than each other, and known for long or seeds of the network file. The lines \
+                 before say who refused, and why; this relay asks again"
+            ),
+        ),
         News::ReceiptRefused {
             address,
             issuer,

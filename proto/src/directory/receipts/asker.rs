@@ -80,6 +80,14 @@ impl Known<'_> {
     fn age_of(&self, receipt: &Receipt) -> Duration {
         self.wall.since(receipt.at)
     }
+
+    /// Whether this issuer counts at every node, as far as can be told: while this node's view is
+    /// younger than issuers must be, it takes all of them for old, and knows it of seeds alone.
+    fn is_sure(&self, issuer: &RelayId) -> bool {
+        let age = self.network.params.receipt_issuer_age;
+        self.view.is_younger_than(age, self.wall)
+            && self.network.seeds.iter().any(|seed| seed.id == *issuer)
+    }
 }
 
 /// A relay's receipts, and its requests for more.
@@ -140,7 +148,7 @@ impl Asker {
     }
 
     /// The receipts of this address that a descriptor issued now shows: of distinct groups, from
-    /// issuers that may vouch, the newest first.
+    /// issuers that may vouch, seeds' first while ages are not known, then the newest.
     pub fn receipts_for(&self, known: Known<'_>, address: SocketAddr) -> Vec<Receipt> {
         let most = known.wanted();
         let mut fitting: Vec<&Receipt> = self
@@ -149,7 +157,8 @@ impl Asker {
             .filter(|it| it.address == address)
             .filter(|it| known.age_of(it) < known.network.params.receipt_life)
             .collect();
-        fitting.sort_by_key(|it| core::cmp::Reverse(it.at));
+        let is_sure = |it: &Receipt| known.is_sure(&it.issuer);
+        fitting.sort_by_key(|it| core::cmp::Reverse((is_sure(it), it.at)));
         let mut vouchers = known.view.vouchers(known.network, address, known.wall);
         fitting.retain(|it| vouchers.count(&it.issuer));
         fitting.into_iter().take(most).cloned().collect()
@@ -274,9 +283,12 @@ impl Asker {
         let mut young = self.receipts_for(known, address);
         young.retain(|it| known.age_of(it) < known.network.params.receipt_life / 2);
         young.retain(|it| vouchers.count(&it.issuer));
-        if young.len() >= known.wanted() {
-            return None;
-        }
+        let mut by_sure = known.view.vouchers(known.network, address, known.wall);
+        let sure = young
+            .iter()
+            .filter(|it| known.is_sure(&it.issuer) && by_sure.count(&it.issuer));
+        let needs_sure = sure.count() < known.network.params.receipts_min;
+        let needs_any = young.len() < known.wanted();
         let is_resting = |issuer: RelayId| {
             let ask = Ask { issuer, address };
             let mut attempts = self.attempts.iter();
@@ -289,10 +301,19 @@ impl Asker {
                     .addresses
                     .iter()
                     .any(|it| is_v4(it) == is_v4(&address))
-                && vouchers.would_count(&issuer.relay)
                 && !is_resting(issuer.relay)
         };
-        let issuer = known.view.iter().filter(is_fit).choose(rng)?.relay;
+        let fit = || known.view.iter().filter(is_fit);
+        let counts = |it: &&VerifiedDescriptor| vouchers.would_count(&it.relay);
+        let is_sure =
+            |it: &&VerifiedDescriptor| known.is_sure(&it.relay) && by_sure.would_count(&it.relay);
+        let sure = needs_sure.then(|| fit().filter(is_sure).choose(rng));
+        let any = || {
+            needs_any
+                .then(|| fit().filter(counts).choose(rng))
+                .flatten()
+        };
+        let issuer = sure.flatten().or_else(any)?.relay;
         Some(Ask { issuer, address })
     }
 }
@@ -510,5 +531,48 @@ mod tests {
         assert_eq!(bench.next(), None);
         assert_eq!(bench.asker.poll_timeout(), None);
         assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
+    }
+
+    #[test] // §8.7(5)
+    fn while_ages_are_not_known_seeds_are_asked_first_and_until_enough_vouch() {
+        let mut bench = Bench::new(20);
+        let seeds: Vec<RelayId> = (20..24)
+            .map(|it| testing::relay(it).descriptor.relay)
+            .collect();
+        bench.network.seeds = seeds
+            .iter()
+            .map(|&id| crate::ids::Peer {
+                id,
+                host_port: "seed.example:1".to_owned(),
+            })
+            .collect();
+        // All seeds refuse at first: others vouch meanwhile.
+        for _ in 0..4 {
+            let ask = bench.next().unwrap();
+            assert!(seeds.contains(&ask.issuer));
+            let busy = Outcome::Refused(ReceiptRefusal::Busy);
+            bench.asker.handle_outcome(bench.now, ask, busy);
+            bench.now = bench.asker.poll_timeout().unwrap();
+        }
+        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
+        bench.pass(RECEIPT_ASK_PAUSE_MAX * 2);
+        assert_eq!(bench.collect(), 3, "as many seeds as must vouch");
+        let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+        let by_seeds = shown.iter().filter(|it| seeds.contains(&it.issuer));
+        assert_eq!(by_seeds.count(), 3);
+        // A view that is old enough knows ages.
+        bench.view.begin(WallTime(WALL.as_secs() - 8 * 24 * 3600));
+        bench.asker = Asker::new(RelayId([0; 32]), Vec::new(), bench.now);
+        bench.network.params.seeds_vouch_until = 0;
+        let asked: Vec<RelayId> = core::iter::from_fn(|| {
+            let ask = bench.next()?;
+            let receipt = bench.receipt(ask);
+            bench
+                .asker
+                .handle_outcome(bench.now, ask, Outcome::Issued(receipt));
+            Some(ask.issuer)
+        })
+        .collect();
+        assert!(asked.len() == 5 && !asked[..3].iter().all(|it| seeds.contains(it)));
     }
 }

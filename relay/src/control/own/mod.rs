@@ -16,6 +16,7 @@ use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
+use super::circuits::Circuits;
 use super::context::{Context, Signal};
 use super::io::{News, StoredOnionKey};
 use super::keys::{OnionKeys, Responder};
@@ -24,6 +25,10 @@ pub(super) use receipts::OwnReceipts;
 /// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
 /// each other update the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long an address may be without enough receipts before the operator is told.
+const UNVOUCHED_FIRST: Duration = Duration::from_secs(120);
+/// How often the operator is told.
+const UNVOUCHED_TOLD_EVERY: Duration = Duration::from_secs(3600);
 
 /// A relay's own keys and descriptor.
 pub(super) struct Own {
@@ -32,6 +37,8 @@ pub(super) struct Own {
     descriptor: OwnDescriptor,
     /// When a descriptor from elsewhere was last outdone.
     outdone_at: Option<Instant>,
+    /// When the operator is told again that too few relays vouch for an address.
+    unvouched_told_from: Instant,
 }
 
 /// A descriptor, and when it is issued anew.
@@ -59,6 +66,7 @@ impl Own {
             receipts,
             descriptor,
             outdone_at: None,
+            unvouched_told_from: cx.now + UNVOUCHED_FIRST,
         };
         own.enter_view(cx);
         own
@@ -103,6 +111,35 @@ impl Own {
         self.keys.redate(cx);
         let issued = self.issue(cx);
         self.publish(cx, issued);
+    }
+
+    /// Looks after the receipts when that is due. After an absence of all relays those who vouch come
+    /// back into view one by one, so an address may be vouched for without a receipt that is new.
+    pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
+        if self.receipts_due().is_none_or(|at| at > cx.now) {
+            return;
+        }
+        self.receipts.handle_timeout(cx, circuits);
+        let known = receipts::known(cx.config, cx.book, cx.wall);
+        let vouched = self.receipts.asker().vouched(known);
+        let is_shown = |address: &SocketAddr| self.descriptor.vouched.contains(address);
+        if !vouched.iter().all(is_shown) {
+            return self.handle_vouched(cx);
+        }
+        if self.unvouched_told_from > cx.now {
+            return;
+        }
+        self.unvouched_told_from = cx.now + UNVOUCHED_TOLD_EVERY;
+        let wanted = cx.params().receipts_min;
+        for &address in cx.config.addresses.iter().filter(|it| !is_shown(it)) {
+            let known = receipts::known(cx.config, cx.book, cx.wall);
+            let receipts = self.receipts.asker().receipts_for(known, address).len();
+            cx.out.news.push_back(News::Unvouched {
+                address,
+                receipts,
+                wanted,
+            });
+        }
     }
 
     /// A receipt has come. One that makes an address reachable is shown at once, others in a while.
