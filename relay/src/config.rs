@@ -14,6 +14,8 @@ use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::limits::ADDRESSES_MAX;
 use umbel_proto::network::{Network, Params};
 
+use crate::store::keys::IDENTITY_FILE;
+
 pub use error::ConfigError;
 
 /// Name of the optional configuration file in the data directory.
@@ -205,7 +207,7 @@ impl Config {
         let (network, unread_params) = match raw.network.as_deref() {
             Some(LOCAL_NETWORK) => (Network::local(), Vec::new()),
             Some(file) => read_stored_network(Path::new(file))?,
-            None => read_stored_network(&data_dir.join(NETWORK_FILE))?,
+            None => read_own_network(data_dir)?,
         };
         Ok((
             Self {
@@ -411,13 +413,24 @@ fn read_stored_network(path: &Path) -> Result<(Network, Vec<&'static str>), Conf
     })
 }
 
+/// The network of the relay in `data_dir`, unless its configuration names another file.
+fn read_own_network(data_dir: &Path) -> Result<(Network, Vec<&'static str>), ConfigError> {
+    read_stored_network(&data_dir.join(NETWORK_FILE)).map_err(|fault| match fault {
+        ConfigError::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            if data_dir.join(IDENTITY_FILE).exists() {
+                ConfigError::NetworkLost(data_dir.to_owned())
+            } else {
+                ConfigError::NoNetwork
+            }
+        }
+        other => other,
+    })
+}
+
 fn read_network_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound if path.ends_with(NETWORK_FILE) => ConfigError::NoNetwork,
-        _ => ConfigError::Read {
-            path: path.to_owned(),
-            error,
-        },
+    fs::read_to_string(path).map_err(|error| ConfigError::Read {
+        path: path.to_owned(),
+        error,
     })
 }
 

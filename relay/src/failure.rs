@@ -81,7 +81,7 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let (text, hint) = (error.to_string(), error.hint());
         match error {
-            ConfigError::NoNetwork => Self::failed(text, hint),
+            ConfigError::NoNetwork | ConfigError::NetworkLost(_) => Self::failed(text, hint),
             _ => Self::usage(text, hint),
         }
     }

@@ -44,4 +44,4 @@ pub mod store;
 
 pub use error::{InitError, StartError};
 pub use open_files::OpenFiles;
-pub use running::{Ended, Relay, Stats, init, known_peer};
+pub use running::{Ended, Initialized, Relay, Stats, init, known_peer};

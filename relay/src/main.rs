@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use umbel_proto::ids::Peer;
 use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
 use umbel_relay::shell::usage::error_and_hint;
-use umbel_relay::{init, known_peer};
+use umbel_relay::{Initialized, init, known_peer};
 
 use failure::{Exit, Failure, warn};
 use network::NetworkCommand;
@@ -54,7 +54,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a relay with an identity of its own; overwrites nothing
+    /// Make a relay with an identity of its own, or restore a lost network.toml; overwrites nothing
     Init {
         #[command(flatten)]
         dir: DataDir,
@@ -147,7 +147,15 @@ fn make(dir: &DataDir, network: &str) -> Result<(), Failure> {
             "this version does not know optional.{name} of the network file and ignores it"
         ));
     }
-    say(&init(&dir.data_dir, &network)?.to_string())
+    let initialized = init(&dir.data_dir, &network)?;
+    if let Initialized::NetworkFile(_) = initialized {
+        warn(&format!(
+            "{} holds a relay whose network.toml was missing: it was put back, for the network \"{}\", and nothing else was changed",
+            dir.data_dir.display(),
+            network.name
+        ));
+    }
+    say(&initialized.id().to_string())
 }
 
 fn print_peer(dir: &DataDir) -> Result<(), Failure> {

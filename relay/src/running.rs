@@ -41,11 +41,30 @@ const ADDRESS_FILE: &str = "address";
 /// Questions and orders that wait for the control plane.
 const ASKS_MAX: usize = 16;
 
-/// Makes a relay: an identity in `data_dir`, and a note of its network. Never overwrites either.
+/// The result of [`init`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initialized {
+    /// A new relay.
+    New(RelayId),
+    /// A relay existed without its network file, which is back. Nothing else changed.
+    NetworkFile(RelayId),
+}
+
+impl Initialized {
+    /// The relay in the directory.
+    pub const fn id(self) -> RelayId {
+        match self {
+            Self::New(id) | Self::NetworkFile(id) => id,
+        }
+    }
+}
+
+/// Makes a relay: an identity in `data_dir`, and a note of its network. Restores the note if only
+/// that is missing. Overwrites nothing of a relay that exists.
 ///
 /// # Errors
 /// There is a relay already, or the disk fails.
-pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
+pub fn init(data_dir: &Path, network: &Network) -> Result<Initialized, InitError> {
     let disk = |error| InitError::Disk {
         path: data_dir.to_owned(),
         error,
@@ -60,7 +79,7 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
         .try_exists()
         .map_err(disk)?
     {
-        return Err(InitError::Exists(data_dir.to_owned()));
+        return restore_network_file(data_dir, network);
     }
     fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(disk)?;
     // The identity comes last: where there is one, all is there.
@@ -71,10 +90,34 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<RelayId, InitError> {
     )
     .map_err(disk)?;
     match keys::create(data_dir) {
-        Ok(key) => Ok(key.public().into()),
+        Ok(key) => Ok(Initialized::New(key.public().into())),
         Err(KeyError::Io(error)) => Err(disk(error)),
         Err(_) => Err(InitError::Exists(data_dir.to_owned())),
     }
+}
+
+/// Writes the network file of a relay that has lost it.
+fn restore_network_file(data_dir: &Path, network: &Network) -> Result<Initialized, InitError> {
+    let exists = || InitError::Exists(data_dir.to_owned());
+    let disk = |error| InitError::Disk {
+        path: data_dir.to_owned(),
+        error,
+    };
+    let path = data_dir.join(NETWORK_FILE);
+    if path.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    let identity = keys::load(data_dir).map_err(|error| match error {
+        KeyError::Io(error) => disk(error),
+        _ => disk(io::Error::other("the file `identity` is damaged")),
+    })?;
+    write_whole(&path, network.to_toml().as_bytes(), false).map_err(|error| {
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(),
+            _ => disk(error),
+        }
+    })?;
+    Ok(Initialized::NetworkFile(identity.public().into()))
 }
 
 /// The id and address that others dial for the relay in `config.data_dir`, without starting it.

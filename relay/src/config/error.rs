@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use umbel_proto::network::NetworkFault;
 
+use super::NETWORK_FILE;
+
 /// A fault in the operator's files or flags.
 #[derive(Debug)]
 pub enum ConfigError {
@@ -32,8 +34,10 @@ pub enum ConfigError {
         /// The expected value.
         expected: &'static str,
     },
-    /// There is no network file in the data directory.
+    /// The data directory holds no relay.
     NoNetwork,
+    /// The data directory holds a relay, but not its network file.
+    NetworkLost(PathBuf),
     /// The network file is wrong.
     Network {
         /// Which.
@@ -53,6 +57,10 @@ impl ConfigError {
             }
             Self::NoNetwork => {
                 "make a relay there with `umbel-relay init --data-dir DIR`, or correct --data-dir"
+            }
+            Self::NetworkLost(_) => {
+                "restore it with `umbel-relay init --data-dir DIR --network FILE`, which changes nothing else; FILE is the \
+                 network's file, or `local`"
             }
             Self::Network { .. } => {
                 "correct the network file, or get it again from the network's operator"
@@ -77,6 +85,11 @@ impl fmt::Display for ConfigError {
             } => write!(f, "{}: {message}", path.display()),
             Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
             Self::NoNetwork => f.write_str("the data directory holds no relay"),
+            Self::NetworkLost(dir) => write!(
+                f,
+                "{} holds a relay, but its file {NETWORK_FILE} is gone",
+                dir.display()
+            ),
             Self::Network { path, fault } => write!(f, "{}: {fault}", path.display()),
         }
     }

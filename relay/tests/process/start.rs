@@ -8,7 +8,7 @@ use umbel_proto::network::{Network, Params};
 use umbel_relay::config::Config;
 use umbel_relay::{InitError, Relay, StartError, init};
 
-use super::processes::{assert_failed, command, ready_peer, run, stop};
+use super::processes::{Process, assert_failed, command, ready_peer, run, stop};
 use super::sockets::{config, folder, start};
 
 #[tokio::test]
@@ -67,6 +67,34 @@ fn init_never_overwrites() {
         Err(InitError::Exists(_))
     ));
     assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
+}
+
+#[test]
+fn init_restores_a_lost_network_file_and_nothing_else() {
+    let dir = folder();
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(relay.stop(), Some(0));
+    let file = |name| fs::read(dir.path().join(name)).unwrap();
+    let kept = || ["identity", "relay.db", "address"].map(file);
+    let (before, network) = (kept(), file("network.toml"));
+    fs::remove_file(dir.path().join("network.toml")).unwrap();
+    for words in [&["run", "--listen", "127.0.0.1:0"][..], &["peer"]] {
+        let refused = command(words, dir.path());
+        assert_failed(&refused, 1, "network.toml is gone");
+        assert_failed(&refused, 1, "umbel-relay init");
+    }
+
+    let restored = command(&["init"], dir.path());
+    assert!(restored.status.success(), "{restored:?}");
+    let said = String::from_utf8(restored.stderr).unwrap();
+    assert!(said.contains("nothing else was changed"), "{said}");
+    let id = String::from_utf8(restored.stdout).unwrap();
+    assert!(relay.peer.starts_with(id.trim_end()), "{id}");
+    assert_eq!((kept(), file("network.toml")), (before, network));
+    let refused = command(&["init"], dir.path());
+    assert_failed(&refused, 1, "holds a relay already");
+    let mut relay = Process::start(&dir, &["--listen", "127.0.0.1:0"]);
+    assert_eq!(relay.stop(), Some(0));
 }
 
 #[test] // §8.6(8)
