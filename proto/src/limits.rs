@@ -258,7 +258,7 @@ pub const KNOWN_ASKED_FIRST: usize = 12;
 /// How many more it asks with each further round (§8.3).
 pub const KNOWN_ASKED_MORE: usize = 4;
 /// Linked relays to which a descriptor that is news is pushed on (§8.3).
-pub const RUMOUR_FANOUT: usize = 3;
+pub const RUMOUR_FANOUT: usize = 5;
 /// A descriptor that is news waits no longer than this to be pushed on (§8.3).
 pub const RUMOUR_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Most descriptors that wait to be passed on; beyond it the oldest are left to reconciliation

@@ -97,6 +97,10 @@ pub struct Gossip {
     batches: BTreeMap<BatchId, Batch>,
     next_batch: u64,
     sync_at: Instant,
+    /// How soon a reconciliation comes that is due early.
+    early_pause: Duration,
+    /// A descriptor was refused since the last reconciliation, for want of vouchers.
+    has_refused: bool,
     rumour_at: Instant,
     out: VecDeque<Out>,
 }
@@ -158,6 +162,8 @@ impl Gossip {
             batches: BTreeMap::new(),
             next_batch: 0,
             sync_at: now,
+            early_pause: ALONE_INTERVAL,
+            has_refused: false,
             rumour_at: now,
             out: VecDeque::new(),
         }
@@ -247,6 +253,18 @@ impl Gossip {
         self.remove(exchange);
     }
 
+    /// A descriptor was refused, since too few relays of the view vouch for it. Those who do may be
+    /// about to come into view, and nobody passes it on again: the next reconciliation comes early,
+    /// each further one after twice the time (§8.3(9)).
+    pub fn handle_unvouched(&mut self, now: Instant, known: Known<'_>) {
+        self.has_refused = true;
+        let at = now + self.early_pause;
+        if at < self.sync_at {
+            self.sync_at = at;
+            self.early_pause = (self.early_pause * 2).min(known.network.params.sync_interval);
+        }
+    }
+
     /// A descriptor is news: it is passed on (§8.3(10)).
     pub fn handle_news(&mut self, descriptor: &[u8]) {
         if self.rumours.len() >= RUMOURS_MAX {
@@ -293,6 +311,9 @@ impl Gossip {
             pause
         };
         self.sync_at = now + pause; // §8.3(9)
+        if !core::mem::take(&mut self.has_refused) {
+            self.early_pause = ALONE_INTERVAL;
+        }
         self.sync(now, known, rng);
     }
 

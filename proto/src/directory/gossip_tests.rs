@@ -419,13 +419,14 @@ fn news_goes_to_those_who_can_take_it_now() {
     for &other in &ids[1..] {
         node.gossip.handle_linked(all.now, other, known);
     }
-    for &silent in &ids[1..9] {
+    let silent = &ids[1..12 - RUMOUR_FANOUT];
+    for &silent in silent {
         node.gossip
             .begin(all.now, silent, known, State::ToPush(BatchId(99)));
     }
     node.gossip.on_rumour_timer(all.now, known, &mut all.rng);
-    let asked = std::iter::from_fn(|| node.gossip.poll_out()).skip(8);
-    assert_eq!(asked.count(), RUMOUR_FANOUT, "the three that are free");
+    let asked = std::iter::from_fn(|| node.gossip.poll_out()).skip(silent.len());
+    assert_eq!(asked.count(), RUMOUR_FANOUT, "those that are free");
 }
 
 #[test] // §8.3(9)
@@ -441,4 +442,33 @@ fn a_relay_that_is_alone_never_waits_longer_than_it_may() {
         assert!(wait >= ALONE_INTERVAL / 2, "{wait:?}");
         all.now = now + wait;
     }
+}
+
+#[test] // §8.3(9)
+fn who_refused_what_nobody_vouches_for_reconciles_soon_and_then_ever_later() {
+    let mut all = Gossips::new(3);
+    let (id, _) = with_news(&mut all);
+    let network = testing::public_network();
+    let node = all.nodes.get_mut(&id).unwrap();
+    let known = known(&network, &node.book);
+    for &other in &all.ids[1..] {
+        node.gossip.handle_linked(all.now, other, known);
+    }
+    let mut now = all.now;
+    let mut pauses = Vec::new();
+    for refuses in [false, true, true, true, false, false, true] {
+        node.gossip.on_sync_timer(now, known, &mut all.rng);
+        if refuses {
+            node.gossip.handle_unvouched(now, known);
+            node.gossip.handle_unvouched(now, known);
+        }
+        pauses.push(node.gossip.sync_at.since(now).as_secs());
+        now = node.gossip.sync_at;
+    }
+    let usual = 450..750;
+    assert!(
+        [0, 4, 5].iter().all(|&it| usual.contains(&pauses[it])),
+        "{pauses:?}"
+    );
+    assert_eq!((&pauses[1..4], pauses[6]), (&[5, 10, 20][..], 5));
 }

@@ -107,6 +107,9 @@ pub(super) enum Signal {
     DialOver { relay: RelayId, is_v4: bool },
     /// There is a new receipt of an address of ours.
     Vouched,
+    /// A descriptor was refused, since too few relays vouch for it; or they do for this relay, and
+    /// nobody else is left to ask.
+    Unvouched,
     /// There is no open link to this relay any more.
     Unlinked(RelayId),
     /// A descriptor was news to the book.
@@ -193,7 +196,11 @@ impl Context<'_> {
                     Heard::Checked
                 }
             }
-            Err(NotLearned::Unvouched | NotLearned::TooSoon) => Heard::Cheap,
+            Err(NotLearned::Unvouched) => {
+                self.signal(Signal::Unvouched);
+                Heard::Cheap
+            }
+            Err(NotLearned::TooSoon) => Heard::Cheap,
             Err(NotLearned::Fault(_)) => Heard::Checked,
         }
     }

@@ -61,6 +61,12 @@ impl Discovery {
         self.gossip.handle_dial_failed(relay);
     }
 
+    /// A descriptor was refused, since too few relays vouch for it.
+    pub(super) fn handle_unvouched(&mut self, cx: &Context<'_>) {
+        self.gossip
+            .handle_unvouched(cx.now, known(cx.config, cx.book));
+    }
+
     /// A descriptor is news.
     pub(super) fn handle_news(&mut self, descriptor: &[u8]) {
         self.gossip.handle_news(descriptor);

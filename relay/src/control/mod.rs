@@ -523,6 +523,7 @@ impl Control {
                 }
             }
             Signal::Vouched => self.own.handle_vouched(&mut cx),
+            Signal::Unvouched => self.discovery.handle_unvouched(&cx),
             Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
             Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),

@@ -126,6 +126,10 @@ impl Own {
         if !vouched.iter().all(is_shown) {
             return self.handle_vouched(cx);
         }
+        if !self.receipts.is_asking() && !cx.config.addresses.iter().all(is_shown) {
+            // Those who could may not be in view: nobody passes news on to a relay that nobody knows.
+            cx.signal(Signal::Unvouched);
+        }
         if self.unvouched_told_from > cx.now {
             return;
         }

@@ -166,6 +166,11 @@ impl OwnReceipts {
         }
     }
 
+    /// Whether a request is in flight.
+    pub(super) const fn is_asking(&self) -> bool {
+        self.errand.is_some()
+    }
+
     /// Forgets receipts that are of no more use.
     pub(super) fn expire(&mut self, cx: &mut Context<'_>) {
         if self.asker.expire(known(cx.config, cx.book, cx.wall)) {
