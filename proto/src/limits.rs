@@ -198,6 +198,8 @@ pub const RECEIPT_REISSUE_PAUSE: Duration = Duration::from_secs(60);
 /// A relay that has the receipts that it needs looks so often for more to ask for (§8.7).
 pub const RECEIPT_IDLE_PAUSE: Duration = Duration::from_secs(60);
 /// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
+/// Ports of one IP that an issuer vouches for in a day (§8.7(3)).
+pub const RECEIPT_PORTS_MAX: usize = 4;
 /// nobody (§8.7).
 pub const RECEIPT_ADDRESSES_MAX: usize = 4096;
 /// Longest version text in a relay descriptor, bytes (§8.1).

@@ -13,9 +13,9 @@ use crate::directory::descriptor::is_dialable;
 use crate::ids::RelayId;
 use crate::limits::{
     RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE,
-    RECEIPT_RETRY_PAUSE,
+    RECEIPT_PORTS_MAX, RECEIPT_RETRY_PAUSE,
 };
-use crate::network::{Cap, Group, Network};
+use crate::network::{AddressGroups, Cap, Group, Network};
 use crate::time::{Duration, Instant};
 
 /// Names one dial for a receipt; never reused.
@@ -46,8 +46,9 @@ pub struct Issuer {
 struct Taken {
     until: BTreeMap<Place, Instant>,
     by_end: BTreeSet<(Instant, Place)>,
-    /// How many of them are in each group. No count is 0.
-    counts: BTreeMap<Group, u32>,
+    /// The IPs of each group that have some, and how many: one that has many ports takes no more room
+    /// from its neighbours than one that has one.
+    ips: BTreeMap<Group, BTreeMap<IpAddr, u32>>,
 }
 
 /// One address, whichever way it is written: v4-mapped v6 is v4.
@@ -125,14 +126,21 @@ impl Issuer {
 }
 
 impl Taken {
-    /// Whether this address, and each group that it is in, may have one more.
+    /// Whether this address, its IP, and each group that it is in, may have one more.
     fn has_room(&self, network: &Network, place: Place) -> bool {
+        let ip = place.0.ip();
         let is_below = |limit: Cap| {
-            let count = self.counts.get(&limit.group).copied().unwrap_or_default();
-            count < limit.most
+            let Some(ips) = self.ips.get(&limit.group) else {
+                return true;
+            };
+            let room = usize::try_from(limit.most).unwrap_or(usize::MAX);
+            ips.contains_key(&ip) || ips.len() < room
         };
         let mut limits = network.receipt_limits_of(place.0).into_iter().flatten();
-        !self.until.contains_key(&place) && limits.all(is_below)
+        let ports = Place(SocketAddr::new(ip, 0))..=Place(SocketAddr::new(ip, u16::MAX));
+        let has_port = network.params.danger_address_groups == AddressGroups::Port
+            || self.until.range(ports).count() < RECEIPT_PORTS_MAX;
+        !self.until.contains_key(&place) && has_port && limits.all(is_below)
     }
 
     fn take(&mut self, network: &Network, place: Place, until: Instant) {
@@ -140,7 +148,8 @@ impl Taken {
             Some(before) => drop(self.by_end.remove(&(before, place))),
             None => {
                 for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-                    *self.counts.entry(limit.group).or_default() += 1;
+                    let ips = self.ips.entry(limit.group).or_default();
+                    *ips.entry(place.0.ip()).or_default() += 1;
                 }
             }
         }
@@ -159,11 +168,15 @@ impl Taken {
         if let Some(until) = self.until.remove(&place) {
             self.by_end.remove(&(until, place));
             for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-                if let Some(count) = self.counts.get_mut(&limit.group) {
+                let Some(ips) = self.ips.get_mut(&limit.group) else {
+                    continue;
+                };
+                if let Some(count) = ips.get_mut(&place.0.ip()) {
                     *count -= 1;
-                    if *count == 0 {
-                        self.counts.remove(&limit.group);
-                    }
+                }
+                ips.retain(|_, count| *count > 0);
+                if ips.is_empty() {
+                    self.ips.remove(&limit.group);
                 }
             }
         }
@@ -317,6 +330,23 @@ mod tests {
             bench.issue("[2a00:1:1:1::2]:9000"),
             Err(ReceiptRefusal::Limit)
         );
+    }
+
+    #[test] // §8.7(3)
+    fn an_ip_with_many_ports_takes_one_place_and_has_a_few() {
+        let mut bench = Bench::default();
+        for port in 1..=4 {
+            bench.issue(&format!("20.1.1.1:{port}")).unwrap();
+        }
+        assert_eq!(bench.issue("20.1.1.1:5"), Err(ReceiptRefusal::Limit));
+        for host in 2..=4 {
+            bench.issue(&format!("20.1.1.{host}:9000")).unwrap();
+        }
+        assert_eq!(bench.issue("20.1.1.5:9000"), Err(ReceiptRefusal::Limit));
+        bench.now = bench.now + DAY;
+        bench.issue("20.1.1.5:9000").unwrap();
+        bench.issue("20.1.1.1:5").unwrap();
+        assert_eq!(bench.issuer.taken.ips.len(), 2, "a /24 and a /16");
     }
 
     #[test] // §8.7(3)
