@@ -515,16 +515,17 @@ fn tuning(config: &Config, network: &Network, own: RelayId) -> Tuning {
     }
 }
 
-/// A relay that ran before has a store. Where that is gone, so is the mail in it: nobody should
-/// learn that from senders.
+/// Warns if the store of a relay that ran before is gone, and with it the mail: the operator must
+/// not learn that from senders.
 fn warn_of_lost_store(data_dir: &Path, store: &Path) {
+    // A relay notes its address only once its store has been made: one that was killed before had
+    // no mail.
+    if !data_dir.join(ADDRESS_FILE).exists() {
+        return;
+    }
     let lost = match fs::metadata(store) {
         Ok(metadata) if metadata.len() == 0 => "empty",
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound && data_dir.join(ADDRESS_FILE).exists() =>
-        {
-            "missing"
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "missing",
         _ => return,
     };
     tracing::warn!(
