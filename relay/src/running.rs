@@ -320,7 +320,11 @@ impl Relay {
         let mut stop = self.stop.subscribe();
         let (network, peer) = (self.shared.network.clone(), self.peer.clone());
         let beat = heartbeat::beat(self.stats_source(), self.config.subscribe(), network, peer);
-        let dial = selfcheck::dial_self(Arc::clone(&self.shared), self.addresses.clone());
+        let dial = selfcheck::dial_self(
+            Arc::clone(&self.shared),
+            self.addresses.clone(),
+            stop.clone(),
+        );
         let files = &[STORE_FILE, keys::IDENTITY_FILE, LOCK_FILE];
         let (watching, end) = (
             selfcheck::watch_directory(data_dir, files, stop.clone()),

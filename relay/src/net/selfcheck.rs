@@ -56,6 +56,7 @@ enum Verdict {
 pub(crate) async fn dial_self(
     shared: Arc<Shared>,
     mut addresses: watch::Receiver<Vec<SocketAddr>>,
+    stop: watch::Receiver<bool>,
 ) {
     let mut findings: BTreeMap<SocketAddr, Finding> = BTreeMap::new();
     let mut bad_rounds = 0;
@@ -64,7 +65,9 @@ pub(crate) async fn dial_self(
         findings.retain(|address, _| current.contains(address));
         let mut is_good = true;
         for address in current {
-            let answer = ask(&shared, address).await;
+            let Some(answer) = ask_unless_stopped(&shared, address, &stop).await else {
+                return;
+            };
             let has_visitors = shared.counters.relay_conns.load(Ordering::Relaxed) > 0;
             let finding = findings.entry(address).or_default();
             is_good &=
@@ -84,6 +87,18 @@ pub(crate) async fn dial_self(
             },
         }
     }
+}
+
+/// Who answers at `address`; `None` once the relay stops, since it closes its socket then, and
+/// nobody answers there through no fault.
+async fn ask_unless_stopped(
+    shared: &Shared,
+    address: SocketAddr,
+    stop: &watch::Receiver<bool>,
+) -> Option<Answer> {
+    let answer = ask(shared, address).await;
+    // Set before the socket closes: whatever that did to the dial, it shows here.
+    (!*stop.borrow()).then_some(answer)
 }
 
 /// Who answers at `address`. The link is made as a client's, and not kept.
@@ -264,7 +279,12 @@ pub(crate) async fn watch_directory(
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::crypto::sign::SigningKey;
+    use umbel_proto::network::Network;
+    use umbel_proto::time::WallTime;
+
     use super::*;
+    use crate::shell::Clock;
 
     #[test]
     fn a_finding_that_may_be_no_fault_is_worded_with_care() {
@@ -289,6 +309,23 @@ mod tests {
         );
         assert_eq!(judge(Answer::Twin, true, false, 1), Verdict::Bad);
         assert_eq!(judge(Answer::Own, false, true, 0), Verdict::Good);
+    }
+
+    #[tokio::test]
+    async fn a_relay_that_stops_draws_nothing_from_its_closed_socket() {
+        let network = Network::local();
+        let hello = Hello::of_client(network.id, WallTime(0));
+        let identity = SigningKey::from_seed(&[1; 32]);
+        let (shared, _reports) =
+            Shared::new(network, identity, 1 << 20, hello, Clock::start(), None);
+        let free = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let closed = free.local_addr().unwrap();
+        drop(free);
+        let (stop, stopped) = watch::channel(false);
+        let runs = ask_unless_stopped(&shared, closed, &stopped).await;
+        assert_eq!(runs, Some(Answer::Not(DialFault::Nobody)));
+        stop.send_replace(true);
+        assert_eq!(ask_unless_stopped(&shared, closed, &stopped).await, None);
     }
 
     #[test]
