@@ -14,6 +14,7 @@ mod ended;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use ended::{code, stderr, stdout, umbel};
 use serde_json::Value;
@@ -568,6 +569,25 @@ fn init_overwrites_nothing() {
     json_error(&again);
     assert_eq!(std::fs::read(&key).unwrap(), before);
     assert_eq!(code(&place.run(&["status", "--offline"])), 0);
+}
+
+#[test]
+fn init_after_a_killed_init_leads_to_a_profile() {
+    for delay in (0..40).step_by(2) {
+        let place = Place::new();
+        let key = place.profile().join("key");
+        let words = ["init", "--seed", SEED, "--key-file", key.to_str().unwrap()];
+        let mut killed = place.command(&words).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let status = ["status", "--offline"];
+        if code(&place.run(&status)) != 0 {
+            let again = place.run(&words);
+            assert_eq!(code(&again), 0, "{delay} ms: {again:?}");
+            assert_eq!(code(&place.run(&status)), 0);
+        }
+    }
 }
 
 #[test]

@@ -88,15 +88,19 @@ impl DatabaseKey {
         Ok(key)
     }
 
-    /// Makes a key file with a new random key, readable by its owner only. Never overwrites.
-    pub(crate) fn create_file(path: &Path, rng: &mut dyn CryptoRng) -> io::Result<Self> {
+    /// A new random key.
+    pub(crate) fn generate(rng: &mut dyn CryptoRng) -> Self {
         let mut key = Self([0; KEY_LEN]);
         rng.fill_bytes(&mut key.0);
+        key
+    }
+
+    /// Writes it to a key file, readable by its owner only. Never overwrites.
+    pub(crate) fn write_file(&self, path: &Path) -> io::Result<()> {
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY_LEN + 1));
-        HEXLOWER_PERMISSIVE.encode_append(&key.0, &mut text);
+        HEXLOWER_PERMISSIVE.encode_append(&self.0, &mut text);
         text.push('\n');
-        write_whole(path, text.as_bytes(), false)?;
-        Ok(key)
+        write_whole(path, text.as_bytes(), false)
     }
 
     /// Reads a key file.

@@ -460,7 +460,7 @@ mod tests {
 
     fn two(dir: &TempDir) -> (Database, Database) {
         let path = dir.path().join("db");
-        let key = DatabaseKey::create_file(&dir.path().join("key"), &mut rand::rng()).unwrap();
+        let key = DatabaseKey::generate(&mut rand::rng());
         std::fs::write(&path, b"").unwrap();
         Database::create(&path, &key).unwrap();
         let open = |path: &Path| Database::open(path, &key, &StepContext::for_test()).unwrap();

@@ -15,6 +15,7 @@ mod profile;
 mod seeds;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 use std::thread::{self, JoinHandle};
 

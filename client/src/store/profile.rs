@@ -6,6 +6,7 @@
 //!   profile.db   SQLCipher: guards, relays, inboxes, outbox, messages
 //!   lock         held by the one process that has the profile's network
 //!   guests       held by all others that talk with it
+//!   .profile.db.init  the database while `umbel init` makes it
 //!   key          a random key, unless there is a passphrase or the file is elsewhere
 //! ```
 
@@ -28,6 +29,7 @@ use super::files::{self, FilesFault};
 use super::key::{DatabaseKey, NewKey, Passphrase};
 use super::lock::LockFile;
 use super::migrate::StepContext;
+use super::unfinished;
 
 pub(super) const CONFIG_FILE: &str = "profile.toml";
 const DATABASE_FILE: &str = "profile.db";
@@ -199,43 +201,47 @@ impl Profile {
     /// # Errors
     /// See [`InitError`].
     pub fn create(dir: &Path, new: NewProfile, rng: &mut dyn CryptoRng) -> Result<(), InitError> {
-        let config_path = dir.join(CONFIG_FILE);
-        let database_path = dir.join(DATABASE_FILE);
-        if let Some(existing) = [&config_path, &database_path]
-            .into_iter()
-            .find(|path| path.exists())
-        {
-            return Err(InitError::Exists(existing.clone()));
-        }
+        check_absent(dir)?;
         let network = parse_network(new.network.as_deref()).map_err(InitError::Network)?;
         if new.seeds.is_empty() && network.seeds.is_empty() {
             return Err(InitError::NoSeeds);
         }
-        files::check_path(&database_path).map_err(InitError::Files)?;
+        files::check_path(&unfinished::path(dir)).map_err(InitError::Files)?;
         let mut made = Made {
             folder: (!dir.exists()).then(|| dir.to_owned()),
             paths: Vec::new(),
         };
         make_private_dir(dir)?;
-        let (key, source) = make_key(dir, new.key, &mut made, rng)?;
+        let _lock = unfinished::lock(dir).map_err(|source| InitError::Io {
+            doing: "lock",
+            path: dir.to_owned(),
+            source,
+        })?;
+        check_absent(dir)?; // another process may have made one meanwhile
+        let key = choose_key(dir, new.key, rng)?;
         let config = RawConfig {
             version: PROFILE_VERSION,
             seeds: new.seeds.iter().map(Peer::to_string).collect(),
             network: new.network,
-            key: source,
+            key: key.source,
         };
-        make_private_file(&database_path)?;
-        files::all(&database_path)
-            .iter()
-            .for_each(|path| made.note(path));
-        Database::create(&database_path, &key).map_err(InitError::Database)?;
-        sync(&database_path)?;
-        // Last, since a directory with this file in it is a profile.
-        write_config(&config_path, &config)?;
-        made.note(&config_path);
-        sync(dir)?;
+        if !key.is_left_behind {
+            make_database(dir, &key.key, &mut made)?;
+            // After the database: a key that a killed process leaves behind opens that.
+            if let Some(path) = &key.file {
+                write_key(&key.key, path, &mut made)?;
+                check_absent(dir)?; // the key file may have been given such a name
+            }
+        }
+        // A directory with this file in it is a profile, and nothing of it is removed any more.
+        write_config(&dir.join(CONFIG_FILE), &config)?;
         made.keep();
-        Ok(())
+        unfinished::finish(dir, &dir.join(DATABASE_FILE)).map_err(|source| InitError::Io {
+            doing: "make",
+            path: dir.join(DATABASE_FILE),
+            source,
+        })?;
+        sync(dir)
     }
 
     /// Reads the profile in `dir`.
@@ -297,6 +303,8 @@ impl Profile {
         open: impl FnOnce(&Path, &DatabaseKey, &StepContext) -> Result<Database, DatabaseError>,
     ) -> Result<OpenProfile, ProfileError> {
         let path = self.dir.join(DATABASE_FILE);
+        // Where that fails, the check says that the database is missing.
+        let _ = unfinished::finish(&self.dir, &path);
         files::check(&path).map_err(ProfileError::Files)?;
         files::check_descriptors(&self.dir.join(CONFIG_FILE)).map_err(ProfileError::Files)?;
         let watched = Watched::begin(&self.dir, &[DATABASE_FILE]);
@@ -373,7 +381,8 @@ impl Made {
 
 impl Drop for Made {
     fn drop(&mut self) {
-        for path in &self.paths {
+        // The key goes before the database, by which a later attempt would know it.
+        for path in self.paths.iter().rev() {
             // Nothing better can be done about a file that can't be removed than to say what failed
             // before it.
             drop(fs::remove_file(path));
@@ -384,57 +393,112 @@ impl Drop for Made {
     }
 }
 
-fn make_key(
-    dir: &Path,
-    new: NewKey,
-    made: &mut Made,
-    rng: &mut dyn CryptoRng,
-) -> Result<(DatabaseKey, RawKey), InitError> {
+/// The key of a profile that is being made.
+struct ChosenKey {
+    key: DatabaseKey,
+    source: RawKey,
+    /// Where it is to be written, unless a passphrase gives it.
+    file: Option<PathBuf>,
+    /// Whether a killed process has made this key file and the database that it opens.
+    is_left_behind: bool,
+}
+
+fn choose_key(dir: &Path, new: NewKey, rng: &mut dyn CryptoRng) -> Result<ChosenKey, InitError> {
     match new {
-        NewKey::Passphrase(passphrase) => {
-            let cost = PassphraseCost::default();
-            let mut salt = [0; 16];
-            rng.fill_bytes(&mut salt);
-            let key = DatabaseKey::from_passphrase(&passphrase, &salt, cost).map_err(|_| {
-                InitError::Io {
-                    doing: "stretch the passphrase for",
-                    path: PathBuf::from(CONFIG_FILE),
-                    source: io::ErrorKind::OutOfMemory.into(),
-                }
-            })?;
-            let PassphraseCost {
-                memory_kib,
-                passes,
-                lanes,
-            } = cost;
-            Ok((
-                key,
-                RawKey::Passphrase {
-                    salt: HEXLOWER.encode(&salt),
-                    memory_kib,
-                    passes,
-                    lanes,
-                },
-            ))
-        }
+        NewKey::Passphrase(passphrase) => from_passphrase(&passphrase, rng),
         NewKey::File(path) => {
-            let unmade = |path: &Path, source: io::Error| match source.kind() {
-                io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.to_owned()),
-                _ => InitError::Io {
+            let absolute = |path: &Path| {
+                std::path::absolute(path).map_err(|source| InitError::Io {
                     doing: "make the key file",
                     path: path.to_owned(),
                     source,
-                },
+                })
             };
-            let path = std::path::absolute(&path).map_err(|source| unmade(&path, source))?;
-            let key =
-                DatabaseKey::create_file(&path, rng).map_err(|source| unmade(&path, source))?;
-            made.note(&path);
+            let path = absolute(&path)?;
+            let left_behind = unfinished::key_of(dir, &path);
+            if left_behind.is_none() && path.symlink_metadata().is_ok() {
+                return Err(InitError::KeyFileExists(path));
+            }
             // A key in the profile's directory is found there when that has moved.
-            let dir = std::path::absolute(dir).map_err(|source| unmade(&path, source))?;
-            let path = path.strip_prefix(&dir).map(Path::to_owned).unwrap_or(path);
-            Ok((key, RawKey::File { path }))
+            let within = path.strip_prefix(absolute(dir)?).map(Path::to_owned);
+            Ok(ChosenKey {
+                is_left_behind: left_behind.is_some(),
+                key: left_behind.unwrap_or_else(|| DatabaseKey::generate(rng)),
+                source: RawKey::File {
+                    path: within.unwrap_or_else(|_| path.clone()),
+                },
+                file: Some(path),
+            })
         }
+    }
+}
+
+fn from_passphrase(
+    passphrase: &Passphrase,
+    rng: &mut dyn CryptoRng,
+) -> Result<ChosenKey, InitError> {
+    let cost = PassphraseCost::default();
+    let mut salt = [0; 16];
+    rng.fill_bytes(&mut salt);
+    let key = DatabaseKey::from_passphrase(passphrase, &salt, cost).map_err(|_| InitError::Io {
+        doing: "stretch the passphrase for",
+        path: PathBuf::from(CONFIG_FILE),
+        source: io::ErrorKind::OutOfMemory.into(),
+    })?;
+    let PassphraseCost {
+        memory_kib,
+        passes,
+        lanes,
+    } = cost;
+    Ok(ChosenKey {
+        key,
+        source: RawKey::Passphrase {
+            salt: HEXLOWER.encode(&salt),
+            memory_kib,
+            passes,
+            lanes,
+        },
+        file: None,
+        is_left_behind: false,
+    })
+}
+
+fn write_key(key: &DatabaseKey, path: &Path, made: &mut Made) -> Result<(), InitError> {
+    key.write_file(path).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => InitError::KeyFileExists(path.to_owned()),
+        _ => InitError::Io {
+            doing: "make the key file",
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    made.note(path);
+    Ok(())
+}
+
+/// Makes the database under the name that it has until the directory is a profile.
+fn make_database(dir: &Path, key: &DatabaseKey, made: &mut Made) -> Result<(), InitError> {
+    let path = unfinished::path(dir);
+    unfinished::remove(dir).map_err(|source| InitError::Io {
+        doing: "remove",
+        path: path.clone(),
+        source,
+    })?;
+    make_private_file(&path)?;
+    files::all(&path).iter().for_each(|path| made.note(path));
+    Database::create(&path, key).map_err(InitError::Database)?;
+    sync(&path)?;
+    sync(dir)
+}
+
+/// Refuses a directory that holds a profile, or a part of one that may have been in use.
+fn check_absent(dir: &Path) -> Result<(), InitError> {
+    let mut files = [CONFIG_FILE, DATABASE_FILE]
+        .map(|name| dir.join(name))
+        .into_iter();
+    match files.find(|path| path.symlink_metadata().is_ok()) {
+        Some(path) => Err(InitError::Exists(path)),
+        None => Ok(()),
     }
 }
 

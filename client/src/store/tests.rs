@@ -405,7 +405,9 @@ fn another_key_file_does_not_open_a_profile() {
         Profile::load(&profile).unwrap().open(),
         Err(ProfileError::KeyFileUnreadable { .. })
     ));
-    DatabaseKey::create_file(&profile.join("key"), &mut rand::rng()).unwrap();
+    DatabaseKey::generate(&mut rand::rng())
+        .write_file(&profile.join("key"))
+        .unwrap();
     assert!(matches!(
         Profile::load(&profile).unwrap().open(),
         Err(ProfileError::WrongKeyFile(_))
@@ -485,6 +487,75 @@ fn making_a_profile_overwrites_nothing() {
         0,
         "the directory was there before"
     );
+}
+
+/// Takes from a profile what `init` makes last, as if it had been killed before.
+fn kill_init(path: &Path, files: &[&str]) {
+    std::fs::rename(path.join("profile.db"), unfinished::path(path)).unwrap();
+    for file in files {
+        std::fs::remove_file(path.join(file)).unwrap();
+    }
+}
+
+#[test]
+fn what_a_killed_init_left_behind_is_finished_or_made_again() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    let key = path.join("key");
+    let read_key = || std::fs::read(&key).unwrap();
+    let again = |new| Profile::create(&path, new, &mut rand::rng());
+    let first = read_key();
+
+    kill_init(&path, &[]);
+    assert!(matches!(
+        again(with_key_file(&key)),
+        Err(InitError::Exists(_))
+    ));
+    assert!(
+        Profile::load(&path).unwrap().open().is_ok(),
+        "it was a profile"
+    );
+    assert!(path.join("profile.db").exists() && !unfinished::path(&path).exists());
+
+    kill_init(&path, &["profile.toml"]);
+    assert!(matches!(
+        Profile::load(&path),
+        Err(ProfileError::Missing(_))
+    ));
+    again(with_key_file(&key)).unwrap();
+    assert_eq!(read_key(), first, "the key of the database");
+    assert!(Profile::load(&path).unwrap().open().is_ok());
+
+    kill_init(&path, &["profile.toml", "key"]);
+    std::fs::write(unfinished::path(&path), "a part").unwrap();
+    again(with_key_file(&key)).unwrap();
+    assert_ne!(read_key(), first);
+    assert!(Profile::load(&path).unwrap().open().is_ok());
+
+    kill_init(&path, &["profile.toml"]);
+    std::fs::write(&key, &first).unwrap();
+    let other_key = again(with_key_file(&key));
+    assert!(matches!(other_key, Err(InitError::KeyFileExists(_))));
+    assert_eq!(read_key(), first, "it may open another profile");
+    again(with_passphrase("correct horse")).unwrap();
+    assert_eq!(read_key(), first);
+}
+
+#[test]
+fn a_database_without_its_profile_toml_is_never_touched() {
+    let dir = TempDir::new().unwrap();
+    let path = create(dir.path());
+    std::fs::remove_file(path.join("profile.toml")).unwrap();
+    let before = std::fs::read(path.join("profile.db")).unwrap();
+    let new = with_key_file(&path.join("key"));
+    let again = Profile::create(&path, new, &mut rand::rng());
+    assert!(matches!(again, Err(InitError::Exists(_))));
+    assert_eq!(std::fs::read(path.join("profile.db")).unwrap(), before);
+
+    let other = dir.path().join("other");
+    let new = with_key_file(&other.join("profile.db"));
+    let same = Profile::create(&other, new, &mut rand::rng());
+    assert!(matches!(same, Err(InitError::Exists(_))) && !other.exists());
 }
 
 #[test]

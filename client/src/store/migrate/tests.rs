@@ -210,7 +210,7 @@ impl Place {
     /// With these states, as a program that wrote format 4 left them.
     fn of_format_4(snapshot: &Snapshot) -> Self {
         let folder = TempDir::new().unwrap();
-        let key = DatabaseKey::create_file(&folder.path().join("key"), &mut rand::rng()).unwrap();
+        let key = DatabaseKey::generate(&mut rand::rng());
         std::fs::write(folder.path().join("db"), b"").unwrap();
         Database::create(&folder.path().join("db"), &key).unwrap();
         let place = Self { folder, key };
