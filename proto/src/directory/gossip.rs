@@ -221,10 +221,13 @@ impl Gossip {
                 let step = syncer.on_reply(known.book.view(), reply);
                 self.on_step(exchange, step);
             }
-            (State::Pushing(batch), DirectoryReply::Pushed { .. } | DirectoryReply::Refused(_)) => {
+            (State::Pushing(batch), DirectoryReply::Pushed { .. }) => {
                 if let Some(batch) = self.batches.get_mut(batch) {
                     batch.is_told = true;
                 }
+                self.end(exchange, Out::Done(exchange));
+            }
+            (State::Pushing(_), DirectoryReply::Refused(_)) => {
                 self.end(exchange, Out::Done(exchange));
             }
             (State::Pushing(_) | State::ToSync | State::ToPush(_), _) => {

@@ -4,8 +4,8 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::*;
-use crate::directory::reconcile;
 use crate::directory::testing::{self, WALL};
+use crate::directory::{DirectoryRefusal, reconcile};
 
 /// One machine, the book it drives, and its own descriptor.
 struct Node {
@@ -323,7 +323,10 @@ fn news_that_reaches_nobody_is_passed_on_the_next_time() {
         node.gossip
             .handle_connected(exchanges[1], known(&network, &node.book));
         assert!(matches!(node.gossip.poll_out(), Some(Out::Ask(..))));
-        node.gossip.handle_failed(exchanges[1]); // no answer
+        let busy = DirectoryReply::Refused(DirectoryRefusal::Busy);
+        node.gossip
+            .handle_reply(exchanges[1], busy, known(&network, &node.book));
+        assert!(matches!(node.gossip.poll_out(), Some(Out::Done(_))));
         let waiting: Vec<_> = node.gossip.rumours.iter().collect();
         assert_eq!(waiting, [&ByteBuf::from(node.descriptor.clone())]);
         assert!(node.gossip.batches.is_empty());

@@ -78,7 +78,7 @@ impl Issuer {
         if address.ip().to_canonical() != from.ip().to_canonical() {
             return Err(ReceiptRefusal::Elsewhere { from });
         }
-        if !is_dialable(address, network) {
+        if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);
         }
         self.taken.expire(network, now);
@@ -264,8 +264,9 @@ mod tests {
     #[test] // §8.7(2)
     fn an_address_that_no_relay_may_have_is_not_dialled() {
         let mut bench = Bench::default();
-        let private = bench.ask("10.0.0.1:9000");
-        assert_eq!(private, Err(ReceiptRefusal::Unreachable));
+        for never in ["10.0.0.1:9000", "20.1.1.1:0"] {
+            assert_eq!(bench.ask(never), Err(ReceiptRefusal::Unreachable));
+        }
     }
 
     #[test] // §8.7(3)
