@@ -247,10 +247,7 @@ impl Relay {
             seeds(&config, &shared.network, peer.id),
             inputs,
         );
-        let plane = tokio::spawn(async move {
-            Box::pin(plane.run()).await;
-            drop(lock); // the last thing of all: now another process may have the directory
-        });
+        let plane = spawn(plane, lock);
         let (accept_limits, limits) = watch::channel(limits(&config));
         tokio::spawn(listen::accept(
             listener,
@@ -538,6 +535,13 @@ fn warn_of_lost_store(data_dir: &Path, store: &Path) {
         "the store of a relay that ran before is gone: a new one is made, and the mail that it kept for others is lost. If there \
          is a copy, stop the relay and put it back; else check the disk"
     );
+}
+
+fn spawn(plane: ControlPlane, lock: File) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        Box::pin(plane.run()).await;
+        drop(lock); // the last thing of all: now another process may have the directory
+    })
 }
 
 fn lock(data_dir: &Path) -> Result<File, StartError> {

@@ -389,6 +389,11 @@ impl Delivery {
                 hint(obstacle),
             ));
         }
+        self.kept_outcome()
+    }
+
+    /// The outcome where some holders have it, fewer than are wanted.
+    fn kept_outcome(&self) -> Result<(), Failure> {
         let kept = self
             .messages
             .values()

@@ -54,19 +54,7 @@ fn words(news: News) -> (Level, String) {
             ahead,
             relays,
             is_sure,
-        } => {
-            let (off_by, whom) = (clock_off_by(ahead), other_relays(relays));
-            let advice = if is_sure {
-                "set it right, and run a time service that keeps it so"
-            } else {
-                "others may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time \
-                 service that keeps it so"
-            };
-            (
-                Level::WARN,
-                format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"),
-            )
-        }
+        } => clock_differs(ahead, relays, is_sure),
         News::ClockAgrees { relays } => (
             Level::INFO,
             format!(
@@ -86,20 +74,40 @@ fn words(news: News) -> (Level, String) {
             address,
             receipts,
             wanted,
-        } => (
-            Level::WARN,
-            format!(
-                "{receipts} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
-                 other address groups than it and than each other, and known for long or seeds of the network file. The lines \
-                 before say who refused, and why; this relay asks again"
-            ),
-        ),
+        } => unvouched(address, receipts, wanted),
         News::ReceiptRefused {
             address,
             issuer,
             refusal,
         } => refused_receipt(address, issuer, refusal),
     }
+}
+
+/// Others have another time: whose clock may be wrong, and what to do.
+fn clock_differs(ahead: i64, relays: usize, is_sure: bool) -> (Level, String) {
+    let (off_by, whom) = (clock_off_by(ahead), other_relays(relays));
+    let advice = if is_sure {
+        "set it right, and run a time service that keeps it so"
+    } else {
+        "others may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time service \
+         that keeps it so"
+    };
+    (
+        Level::WARN,
+        format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"),
+    )
+}
+
+/// Too few relays vouch for this address: who would count.
+fn unvouched(address: SocketAddr, receipts: usize, wanted: usize) -> (Level, String) {
+    (
+        Level::WARN,
+        format!(
+            "{receipts} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
+             other address groups than it and than each other, and known for long or seeds of the network file. The lines before \
+             say who refused, and why; this relay asks again"
+        ),
+    )
 }
 
 /// Why a relay does not vouch for this address, and what to do about it.
