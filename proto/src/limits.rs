@@ -250,7 +250,7 @@ pub const HIDDEN_PERCENT: usize = 10;
 pub const HIDDEN_SOURCES_MIN: usize = 2;
 /// One in so many of a client's reconciliations is with a relay drawn at random (§8.3(9)).
 pub const SYNC_FAR_IN: u32 = 3;
-/// For how long a client asks the guard in use after it asked another relay (§8.3(9)).
+/// How far apart these are at least (§8.3(9)).
 pub const SYNC_FAR_PAUSE: Duration = Duration::from_secs(60);
 /// How long after a reconciliation an unknown relay makes the next one due; twice as long each
 /// time (§8.3).

@@ -46,8 +46,6 @@ pub(super) struct Sync {
     is_round_over: bool,
     running: Option<Running>,
     sources: Sources,
-    /// The first one, over a circuit, was put off a little.
-    is_first_put_off: bool,
     /// The next one is with a second source, since the view is stale after the last.
     is_second: bool,
     /// The last one ended in order with the last answer.
@@ -97,7 +95,6 @@ impl Sync {
             running: None,
             sources: Sources::default(),
             has_ended: false,
-            is_first_put_off: false,
             is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
@@ -138,9 +135,8 @@ impl Sync {
         let Some((peer, isolation)) = peer else {
             return;
         };
-        let in_use = pool.guard_in_use().map(|(guard, _)| guard);
-        let is_in_use = isolation == Isolation::Sync && in_use == Some(peer);
-        self.sources.handle_begun(cx.now, peer, is_in_use);
+        let is_far = isolation != Isolation::Sync;
+        self.sources.handle_begun(cx.now, peer, is_far);
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
             way.asked_count += 1;
         }
@@ -260,11 +256,6 @@ impl Sync {
             && self.sources.is_far(cx)
             && let Some(relay) = self.draw(cx, pool, in_use)
         {
-            if self.last_serial == 0 && !core::mem::replace(&mut self.is_first_put_off, true) {
-                // What the user started the client for needs circuits first.
-                self.next_at = cx.now + STAGGER;
-                return None;
-            }
             let serial = self.last_serial + 1;
             return Some((relay, Isolation::View { serial }));
         }
@@ -289,7 +280,7 @@ impl Sync {
         in_use: RelayId,
     ) -> Option<RelayId> {
         let primary = pool.paths.guards.primary(cx);
-        for relay in self.sources.in_turn(cx.now, primary, in_use) {
+        for relay in self.sources.in_turn(primary, in_use) {
             if !self.may_ask(relay, cx.now) {
                 continue;
             }

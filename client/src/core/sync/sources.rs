@@ -24,8 +24,8 @@ use super::super::path::are_apart;
 pub(super) struct Sources {
     /// Whether the next is a relay drawn at random, once that is decided.
     is_far: Option<bool>,
-    /// When another relay than the guard in use may be asked again.
-    away_from: Instant,
+    /// When it may be one again.
+    far_from: Instant,
     /// When it was last begun to ask each primary guard.
     begun_at: BTreeMap<RelayId, Instant>,
     /// When each was last asked to the end.
@@ -41,17 +41,17 @@ pub(super) struct Sources {
 impl Sources {
     /// Whether a relay drawn at random is to be asked next. The same until [`Self::handle_begun`].
     pub(super) fn is_far(&mut self, cx: &mut Context<'_>) -> bool {
-        let may_be = self.away_from <= cx.now;
+        let may_be = self.far_from <= cx.now;
         *self
             .is_far
             .get_or_insert_with(|| may_be && cx.rng.random_range(0..SYNC_FAR_IN) == 0)
     }
 
-    /// A reconciliation with this relay begins: the guard in use, or another.
-    pub(super) fn handle_begun(&mut self, now: Instant, source: RelayId, is_in_use: bool) {
+    /// A reconciliation with this relay begins: one drawn at random, or a peer.
+    pub(super) fn handle_begun(&mut self, now: Instant, source: RelayId, is_far: bool) {
         self.is_far = None;
-        if !is_in_use {
-            self.away_from = now + SYNC_FAR_PAUSE;
+        if is_far {
+            self.far_from = now + SYNC_FAR_PAUSE;
         }
         self.source = Some(source);
         self.missed.clear();
@@ -59,14 +59,8 @@ impl Sources {
     }
 
     /// Which of these primary guards to ask: the one in use, then each of the others, the one that
-    /// was asked longest ago first, however that ended. Soon after another was asked, the one in use
-    /// comes first: a network where clients reconcile every few seconds has no dial for each.
-    pub(super) fn in_turn(
-        &mut self,
-        now: Instant,
-        primary: Vec<RelayId>,
-        in_use: RelayId,
-    ) -> Vec<RelayId> {
+    /// was asked longest ago first, however that ended.
+    pub(super) fn in_turn(&mut self, primary: Vec<RelayId>, in_use: RelayId) -> Vec<RelayId> {
         self.begun_at
             .retain(|relay, _| primary.contains(relay) || *relay == in_use);
         self.asked_at.retain(|relay, _| primary.contains(relay));
@@ -75,11 +69,7 @@ impl Sources {
         if !guards.contains(&in_use) {
             guards.insert(0, in_use);
         }
-        let is_soon = now < self.away_from;
-        guards.sort_by_key(|relay| {
-            let turn = self.begun_at.get(relay).copied();
-            (is_soon && *relay != in_use, turn, *relay != in_use)
-        });
+        guards.sort_by_key(|relay| (self.begun_at.get(relay).copied(), *relay != in_use));
         guards
     }
 
@@ -138,31 +128,22 @@ mod tests {
         let mut sources = Sources::default();
         let mut order = Vec::new();
         for turn in 0..5 {
-            let now = Instant::default() + HOUR * turn;
-            let guards = sources.in_turn(now, vec![relay(1), relay(2), relay(3)], relay(2));
+            let guards = sources.in_turn(vec![relay(1), relay(2), relay(3)], relay(2));
             order.push(guards[0]);
             // Whether it ends in order, as every other does here, changes no turn.
-            sources.handle_begun(now, guards[0], guards[0] == relay(2));
+            sources.handle_begun(Instant::default() + HOUR * turn, guards[0], false);
             if turn % 2 == 0 {
                 When::at(NOW).act(|cx| sources.handle_ended(cx, &guards));
             }
-            let soon = sources.in_turn(now, guards.clone(), relay(2));
-            let is_away = guards[0] != relay(2);
-            assert_eq!(
-                soon[0] == relay(2),
-                is_away,
-                "another is asked once in a while"
-            );
         }
         assert_eq!(order, [2, 1, 3, 2, 1].map(relay));
-        let later = Instant::default() + HOUR * 9;
-        let with_other = sources.in_turn(later, vec![relay(1), relay(3)], relay(7));
+        let with_other = sources.in_turn(vec![relay(1), relay(3)], relay(7));
         assert_eq!(
             with_other[0],
             relay(7),
             "it was never asked, though it is in use"
         );
-        let left = sources.in_turn(later, vec![relay(4)], relay(4));
+        let left = sources.in_turn(vec![relay(4)], relay(4));
         assert_eq!((left, sources.asked_at.len()), (vec![relay(4)], 0));
     }
 
@@ -182,7 +163,7 @@ mod tests {
                     drawn.last() == Some(&turn),
                     "it is decided"
                 );
-                sources.handle_begun(cx.now, relay(9), drawn.last() != Some(&turn));
+                sources.handle_begun(cx.now, relay(9), drawn.last() == Some(&turn));
             }
         });
         let apart = drawn.windows(2).map(|pair| pair[1] - pair[0]);
@@ -201,11 +182,11 @@ mod tests {
         moment: &When,
     ) -> Vec<RelayId> {
         let mut state = Sources::default();
-        state.handle_begun(Instant::default(), relay(1), true);
+        state.handle_begun(Instant::default(), relay(1), false);
         When::at(NOW).act(|cx| state.handle_ended(cx, &[relay(1)]));
         let mut hiding = Vec::new();
         for &source in sources {
-            state.handle_begun(Instant::default(), relay(source), false);
+            state.handle_begun(Instant::default(), relay(source), true);
             for _ in 0..count {
                 state.handle_news(WallTime(NOW.as_secs() - before.as_secs()));
             }
