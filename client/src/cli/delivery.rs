@@ -17,7 +17,7 @@ use super::session::Session;
 use super::view::ViewWait;
 use progress::Missing;
 pub(super) use progress::{Fate, Obstacle, Progress};
-use words::{ASK_FIRST, LEFT_HINT, exit, expired_failure, hint, text};
+use words::{ASK_FIRST, exit, expired_failure, hint, left_hint, text};
 pub(super) use words::{expired_text, why};
 
 /// Bounds of how long copies that are outstanding are waited for once enough holders have a
@@ -364,7 +364,7 @@ impl Delivery {
             return Err(Failure::new(
                 Exit::InDoubt,
                 "the message has left the outbox, and the umbel command that knew why has ended",
-                LEFT_HINT,
+                left_hint(),
             ));
         }
         if fates().any(|fate| fate == Fate::Cancelled) {
@@ -409,7 +409,7 @@ impl Delivery {
             Some(progress) if progress.fate() == Fate::Kept(Missing::Left) => Err(Failure::new(
                 Exit::InDoubt,
                 format!("the message is {}", progress.text()),
-                LEFT_HINT,
+                left_hint(),
             )),
             Some(progress) => Err(Failure::new(
                 Exit::Deferred,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::directory::receipts::Receipt;
 use crate::directory::testing::{self, TestRelay, WALL};
-use crate::network::Params;
+use crate::network::{AddressGroups, Params};
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -148,14 +148,8 @@ fn receipts_count_if_their_issuers_are_known_and_apart() {
 
 #[test] // §8.2
 fn issuers_in_one_group_count_once() {
-    let (network, mut view, descriptor) = vouching(&[10, 11]);
-    let network = Network {
-        params: Params {
-            danger_address_groups: crate::network::AddressGroups::Prefix,
-            ..network.params
-        },
-        ..network
-    };
+    let (mut network, mut view, descriptor) = vouching(&[10, 11]);
+    network.params.danger_address_groups = AddressGroups::Prefix;
     let address = testing::relay(10).descriptor.addresses[0];
     let beside = issued(11, later(1)).with(|descriptor| descriptor.addresses = vec![address]);
     view.insert(beside.verified(), WALL);
@@ -196,14 +190,8 @@ fn seeds_need_no_receipts_while_the_network_is_young() {
 
 #[test] // §8.2(4)
 fn no_address_is_vouched_for_by_its_own_group() {
-    let (network, mut view, descriptor) = vouching(&[10, 11]);
-    let network = Network {
-        params: Params {
-            danger_address_groups: crate::network::AddressGroups::Prefix,
-            ..network.params
-        },
-        ..network
-    };
+    let (mut network, mut view, descriptor) = vouching(&[10, 11]);
+    network.params.danger_address_groups = AddressGroups::Prefix;
     let wall = later(2 * HOUR);
     assert!(view.is_vouched(&descriptor, &network, wall));
     let mut beside = descriptor.addresses[0];

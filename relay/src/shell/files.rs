@@ -25,9 +25,9 @@ pub fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What stands between a file's name and what nobody guesses, while it is being written.
+/// Marks a file that is being written: it follows the file's name, and random characters follow it.
 const MARK: &str = ".umbel-writes-";
-/// How long that is.
+/// How many characters are random.
 const RANDOM_LEN: usize = 12;
 
 /// How old a file is that a killed writer has left behind. A writer at work takes far less.

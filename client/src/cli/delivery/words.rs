@@ -15,8 +15,11 @@ use super::progress::Obstacle;
 pub(super) const ASK_FIRST: &str = "before you send it again, ask its reader, who may get it twice";
 
 /// The advice where a message has left the outbox and nobody is left who knows why.
-pub(super) const LEFT_HINT: &str = "enough relays have it unless another umbel command took it back or it expired; \
-     before you send it again, ask its reader, who may get it twice";
+pub(super) fn left_hint() -> String {
+    format!(
+        "enough relays have it unless another umbel command took it back or it expired; {ASK_FIRST}"
+    )
+}
 
 /// What became of a message that expired.
 pub(in super::super) fn expired_text(id: MessageId, copies: Copies, wanted: usize) -> String {

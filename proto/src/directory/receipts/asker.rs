@@ -84,9 +84,12 @@ impl Known<'_> {
     /// Whether this issuer counts at every node, as far as can be told: while this node's view is
     /// younger than issuers must be, it takes all of them for old, and knows it of seeds alone.
     fn is_sure(&self, issuer: &RelayId) -> bool {
+        self.is_young() && self.network.seeds.iter().any(|seed| seed.id == *issuer)
+    }
+
+    fn is_young(&self) -> bool {
         let age = self.network.params.receipt_issuer_age;
         self.view.is_younger_than(age, self.wall)
-            && self.network.seeds.iter().any(|seed| seed.id == *issuer)
     }
 }
 
@@ -287,7 +290,7 @@ impl Asker {
         let sure = young
             .iter()
             .filter(|it| known.is_sure(&it.issuer) && by_sure.count(&it.issuer));
-        let needs_sure = sure.count() < known.network.params.receipts_min;
+        let needs_sure = sure.count() < known.network.params.receipts_min && known.is_young();
         let needs_any = young.len() < known.wanted();
         let is_resting = |issuer: RelayId| {
             let ask = Ask { issuer, address };

@@ -95,11 +95,8 @@ impl Directory {
         } else {
             DirectoryReply::Refused(DirectoryRefusal::Store)
         };
-        self.answers.push_back(LateAnswer {
-            request,
-            frame: reply.encode(),
-            fin: true,
-        });
+        self.answers
+            .push_back(LateAnswer::whole(request, reply.encode()));
     }
 
     pub(super) fn poll_answer(&mut self) -> Option<LateAnswer> {
@@ -227,7 +224,8 @@ impl Directory {
         Ok(DirectoryReply::Pushed { accepted })
     }
 
-    /// What this relay may still have checked. Where too many relays are counted, one begins anew.
+    /// How much of this relay's pushes may still be checked. Where too many relays are counted, one
+    /// begins anew.
     fn rate_of(&mut self, relay: RelayId, now: Instant) -> Rate {
         if let Some(rate) = self.pushed.get(&relay) {
             return *rate;

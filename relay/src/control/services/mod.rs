@@ -93,6 +93,17 @@ struct LateAnswer {
     fin: bool,
 }
 
+impl LateAnswer {
+    /// An answer that is all.
+    const fn whole(request: RequestId, frame: Vec<u8>) -> Self {
+        Self {
+            request,
+            frame,
+            fin: true,
+        }
+    }
+}
+
 /// A service's output for a stream.
 pub(super) struct Reply {
     pub(super) circuit: CircuitKey,

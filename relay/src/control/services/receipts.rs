@@ -66,11 +66,8 @@ impl Receipts {
             None => ReceiptReply::Refused(ReceiptRefusal::Unreachable),
         };
         if let Some(request) = self.waiting.remove(&probe) {
-            self.answers.push_back(LateAnswer {
-                request,
-                frame: reply.encode(),
-                fin: true,
-            });
+            self.answers
+                .push_back(LateAnswer::whole(request, reply.encode()));
         }
     }
 
