@@ -290,6 +290,11 @@ pub const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Relays that keep one inbox descriptor (§9.4).
 pub const RING_POSITIONS: usize = 6;
 
+/// The most of all weight that the relays of one AS have together, in percent (§8.5).
+pub const AS_SHARE_PERCENT: u64 = 5;
+/// Most rounds in which ASes are brought under their share (§8.5).
+pub const AS_SHARE_ROUNDS: usize = 16;
+
 /// Most deposits of one record that wait for it to be durable; so do removals (§10.1).
 pub const STORE_WAITERS_MAX: usize = 8;
 /// Most records removed by one request (§10.2).

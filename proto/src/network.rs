@@ -5,6 +5,7 @@
 //! keys, values out of range and contradictory values are refused by name, except that `[optional]`
 //! holds what a node may ignore. A value that weakens anonymity must be accepted by its key.
 
+pub mod as_map;
 mod explain;
 mod group;
 mod nearest;
@@ -16,6 +17,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use as_map::{AsMap, AsNumber};
 pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
 pub use optional::Optional;
 pub use params::Params;
@@ -334,6 +336,17 @@ mod tests {
         let network = with_params("sync_interval = \"90s\"\nmailboxes = 2").unwrap();
         assert_eq!(network.params.sync_interval, Duration::from_secs(90));
         assert_eq!(network.params.mailboxes, 2);
+    }
+
+    #[test] // §8.5(4)
+    fn a_map_that_this_version_does_not_ship_is_refused() {
+        let shipped = with_params(&format!("as_map = \"{}\"", AsMap::NEWEST.name()));
+        assert_eq!(shipped.unwrap().params.as_map, AsMap::NEWEST);
+        let fault = with_params(&format!("as_map = \"{}\"", "0".repeat(64))).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "params.as_map: must be none, or the SHA-256 of an AS map that this version ships"
+        );
     }
 
     #[test] // §8.6(8)

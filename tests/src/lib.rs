@@ -7,6 +7,7 @@
 //! the checkers of [`check`](world::check) look at the nodes that it touched.
 
 pub mod adversary;
+pub mod as_map;
 pub mod disk;
 pub mod fuzz;
 pub mod scenario;

@@ -216,7 +216,7 @@ pub(super) fn draw(cx: &mut Context<'_>, roles: Roles, exclude: &Exclude) -> Opt
     choice::draw(cx.candidates, roles, exclude, cx.rng)
 }
 
-/// Excludes these relays and all that share an address group with one of them.
+/// Excludes these relays and all that share an address group or an AS with one of them.
 pub(super) fn exclude_groups_of(cx: &Context<'_>, exclude: &mut Exclude, relays: &[RelayId]) {
     for relay in relays {
         match cx.view().get(relay) {
@@ -226,12 +226,18 @@ pub(super) fn exclude_groups_of(cx: &Context<'_>, exclude: &mut Exclude, relays:
     }
 }
 
-/// Whether circuits can be built through these relays: there is a distinct group for each hop.
+/// Whether circuits can be built through these relays: there are enough that share no group.
 pub(super) fn are_enough(network: &Network, view: &NetView, candidates: &Candidates) -> bool {
-    let mut groups = BTreeSet::new();
+    let (mut apart, mut taken) = (0, BTreeSet::new());
     for (relay, _) in candidates.weights() {
-        groups.extend(view.get(&relay).map(|descriptor| descriptor.group(network)));
-        if groups.len() >= GROUPS_MIN {
+        let groups = view
+            .get(&relay)
+            .map(|descriptor| descriptor.groups(network));
+        if let Some(groups) = groups.filter(|groups| groups.is_disjoint(&taken)) {
+            taken.extend(groups);
+            apart += 1;
+        }
+        if apart >= GROUPS_MIN {
             return true;
         }
     }

@@ -1,5 +1,5 @@
-//! How a relay is drawn from a view: uniformly, but no address group weighs more than its cap
-//! (docs/protocol.md §8.5).
+//! How a relay is drawn from a view: uniformly, but no address group weighs more than its cap, and
+//! no AS more than its share (docs/protocol.md §8.5).
 //!
 //! Never by what a relay says of its own bandwidth. Group-first choice would let one cheap machine
 //! in each of many networks win; plain uniform choice, many machines in one. Pure functions of the
@@ -12,7 +12,8 @@ use rand::{CryptoRng, RngExt};
 use super::descriptor::{RelayDescriptor, Roles};
 use super::view::NetView;
 use crate::ids::RelayId;
-use crate::network::{CAP_LEVELS, Group, Network};
+use crate::limits::{AS_SHARE_PERCENT, AS_SHARE_ROUNDS};
+use crate::network::{AsMap, CAP_LEVELS, Group, Network};
 use crate::time::WallTime;
 
 /// The weight of a relay that no cap touches.
@@ -54,10 +55,18 @@ impl Exclude {
         self.relays.insert(relay);
     }
 
-    /// This relay and every other that shares an address group with it.
+    /// This relay and every other that shares an address group or an AS with it.
     pub fn groups_of(&mut self, descriptor: &RelayDescriptor, network: &Network) {
         self.relays.insert(descriptor.relay);
         self.groups.extend(descriptor.groups(network));
+    }
+
+    /// This relay and every other that shares an address group with it, whatever their ASes.
+    pub fn prefixes_of(&mut self, descriptor: &RelayDescriptor, network: &Network) {
+        self.relays.insert(descriptor.relay);
+        let addresses = descriptor.addresses.iter();
+        self.groups
+            .extend(addresses.map(|&address| network.group_of(address)));
     }
 
     fn has(&self, candidate: &Candidate) -> bool {
@@ -81,7 +90,7 @@ impl Candidates {
         network: &Network,
     ) -> Self {
         let mut relays = Vec::new();
-        let mut caps = Vec::new();
+        let (mut caps, mut widest) = (Vec::new(), Vec::new());
         for descriptor in descriptors {
             let groups = descriptor.groups(network);
             relays.push(Candidate {
@@ -91,10 +100,14 @@ impl Candidates {
                 weight: WEIGHT_ONE,
             });
             caps.push(caps_of(descriptor, network));
+            widest.push(descriptor.widest_groups(network));
         }
         for level in 0..CAP_LEVELS {
             let of_level: Vec<_> = caps.iter().map(|levels| levels.get(level)).collect();
             cap_level(&mut relays, &of_level);
+        }
+        if network.params.as_map != AsMap::None {
+            cap_shares(&mut relays, &widest);
         }
         Self { relays }
     }
@@ -178,6 +191,48 @@ fn cap_level(relays: &mut [Candidate], caps: &[Option<&BTreeMap<Group, u32>>]) {
                 scale(candidate.weight, u64::from(*cap) * WEIGHT_ONE, total)
             });
         candidate.weight = shrunk.min().unwrap_or(candidate.weight);
+    }
+}
+
+/// Brings every AS under its share of the whole weight (§8.5(5)). What is taken from one makes
+/// the whole less, and others' shares greater: hence the rounds.
+fn cap_shares(relays: &mut [Candidate], widest: &[BTreeSet<Group>]) {
+    let all: BTreeSet<Group> = widest.iter().flatten().copied().collect();
+    let Some((part, whole)) = share_of_one_in(all.len() as u64) else {
+        return;
+    };
+    let place: BTreeMap<Group, usize> = all.into_iter().zip(0..).collect();
+    let of_relay = |groups: &BTreeSet<Group>| -> Vec<usize> {
+        let places = groups.iter().filter_map(|group| place.get(group));
+        places.copied().collect()
+    };
+    let places: Vec<Vec<usize>> = widest.iter().map(of_relay).collect();
+    for _ in 0..AS_SHARE_ROUNDS {
+        let mut totals = vec![0_u64; place.len()];
+        for (candidate, places) in relays.iter().zip(&places) {
+            places.iter().for_each(|&at| totals[at] += candidate.weight);
+        }
+        let sum: u64 = relays.iter().map(|candidate| candidate.weight).sum();
+        let cap = sum / whole * part;
+        if totals.iter().all(|&total| total <= cap) {
+            break;
+        }
+        for (candidate, places) in relays.iter_mut().zip(&places) {
+            let greatest = places.iter().map(|&at| totals[at]).max();
+            let scaled = scale(candidate.weight, cap, greatest.unwrap_or_default());
+            // Where nearly all are in one AS, the share can't be kept; some must still be drawn.
+            candidate.weight = scaled.max(1);
+        }
+    }
+}
+
+/// The share of the whole that one of so many ASes may have, as part and whole: of a few, twice an
+/// equal one.
+const fn share_of_one_in(count: u64) -> Option<(u64, u64)> {
+    match count {
+        ..=2 => None,
+        few if few * AS_SHARE_PERCENT < 200 => Some((2, few)),
+        _ => Some((AS_SHARE_PERCENT, 100)),
     }
 }
 
@@ -299,6 +354,111 @@ mod tests {
         }
         let candidates = Candidates::new(&relays, &network);
         assert!((weight_of(&candidates, &relays[..20]) - 4.0).abs() < 1e-3);
+    }
+
+    fn mapped_network() -> Network {
+        let mut network = testing::public_network();
+        network.params.as_map = AsMap::NEWEST;
+        network
+    }
+
+    /// So many addresses, no two in one AS or group, and none in this AS.
+    fn addresses_apart(network: &Network, count: usize, without: &str) -> Vec<String> {
+        let as_of = |text: &str| network.as_of(text.parse().unwrap());
+        let mut taken = BTreeSet::from([as_of(without)]);
+        let all = (1..224).map(|net| format!("{net}.1.0.1:9000"));
+        let apart = all.filter(|text| as_of(text).is_some() && taken.insert(as_of(text)));
+        let apart: Vec<_> = apart.take(count).collect();
+        assert_eq!(apart.len(), count);
+        apart
+    }
+
+    /// Addresses of one AS, each in a group of its own.
+    fn addresses_of_one_as(network: &Network, count: usize) -> Vec<String> {
+        let all =
+            (0..256).flat_map(|b| [11, 22, 26, 28, 29, 30].map(|a| format!("{a}.{b}.0.1:9000")));
+        let as_of = |text: &str| network.as_of(text.parse().unwrap());
+        let of_it = all.filter(|text| as_of(text) == as_of("11.0.0.1:9000"));
+        let of_it: Vec<_> = of_it.take(count).collect();
+        assert_eq!(of_it.len(), count);
+        of_it
+    }
+
+    #[test] // §8.5(5)
+    fn an_as_weighs_no_more_than_its_share() {
+        let network = mapped_network();
+        for (others, most) in [(50, 0.05), (40, 0.05), (9, 0.2), (4, 0.4), (2, 2.0 / 3.0)] {
+            let crowd = addresses_of_one_as(&network, 120);
+            let apart = addresses_apart(&network, others, &crowd[0]);
+            let (relays, candidates) = candidates(&[crowd, apart].concat(), &network);
+            let (crowd, all) = (&relays[..120], &relays[..]);
+            let share = weight_of(&candidates, crowd) / weight_of(&candidates, all);
+            assert!((share - most).abs() < 0.01, "{others} others: {share}");
+            let alone = weight_of(&candidates, &relays[120..]);
+            assert!(
+                (alone - others as f64).abs() < 1e-9,
+                "others keep their weight"
+            );
+        }
+    }
+
+    #[test] // §8.5(5)
+    fn without_a_map_or_with_two_ases_no_share_is_capped() {
+        let mapped = mapped_network();
+        let crowd = addresses_of_one_as(&mapped, 20);
+        let all = [crowd.clone(), addresses_apart(&mapped, 30, &crowd[0])].concat();
+        let unmapped = testing::public_network();
+        for (network, count) in [(&mapped, 21), (&unmapped, 50)] {
+            let (relays, candidates) = candidates(&all[..count], network);
+            let weight = weight_of(&candidates, &relays);
+            assert!((weight - count as f64).abs() < 1e-9);
+        }
+    }
+
+    #[test] // §8.5(5)
+    fn an_address_in_another_as_brings_no_weight() {
+        let network = mapped_network();
+        let crowd = addresses_of_one_as(&network, 60);
+        let apart = addresses_apart(&network, 50, &crowd[0]);
+        let (mut relays, _) = candidates(&[crowd, apart.clone()].concat(), &network);
+        for (relay, second) in relays[..50].iter_mut().zip(&apart) {
+            relay.addresses.push(second.parse().unwrap());
+        }
+        let candidates = Candidates::new(&relays, &network);
+        let share = weight_of(&candidates, &relays[..60]) / weight_of(&candidates, &relays);
+        assert!((share - 0.05).abs() < 1e-3, "{share}");
+    }
+
+    #[test] // §8.5(5)
+    fn where_all_are_in_one_as_somebody_is_still_drawn() {
+        let network = mapped_network();
+        let crowd = addresses_of_one_as(&network, 60);
+        let apart = addresses_apart(&network, 50, &crowd[0]);
+        let (mut relays, _) = candidates(&crowd, &network);
+        for (relay, second) in relays.iter_mut().zip(&apart) {
+            relay.addresses.push(second.parse().unwrap());
+        }
+        let candidates = Candidates::new(&relays, &network);
+        let mut rng = ChaCha20Rng::seed_from_u64(6);
+        let drawn = draw(&candidates, Roles::NONE, &Exclude::nothing(), &mut rng);
+        assert!(drawn.is_some());
+    }
+
+    #[test] // §8.5(4)
+    fn relays_of_an_as_on_the_path_are_excluded() {
+        let network = mapped_network();
+        let addresses = ["8.8.8.8:1", "142.250.0.1:1", "1.1.1.1:1"].map(str::to_owned);
+        let (relays, candidates) = candidates(&addresses, &network);
+        let (mut by_as, mut by_prefix) = (Exclude::nothing(), Exclude::nothing());
+        by_as.groups_of(&relays[0], &network);
+        by_prefix.prefixes_of(&relays[0], &network);
+        let mut rng = ChaCha20Rng::seed_from_u64(5);
+        let mut drawn = |exclude: &Exclude| -> BTreeSet<_> {
+            let draws = (0..100).filter_map(|_| draw(&candidates, Roles::NONE, exclude, &mut rng));
+            draws.collect()
+        };
+        assert_eq!(drawn(&by_as), BTreeSet::from([relays[2].relay]));
+        assert_eq!(drawn(&by_prefix).len(), 2);
     }
 
     #[test] // §8.5

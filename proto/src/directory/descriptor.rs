@@ -120,11 +120,19 @@ impl RelayDescriptor {
         self.addresses.iter().map(of)
     }
 
-    /// The address groups it has addresses in.
+    /// The address groups and ASes it has addresses in.
     pub fn groups(&self, network: &Network) -> BTreeSet<Group> {
-        self.addresses
-            .iter()
-            .map(|&address| network.group_of(address))
+        let addresses = self.addresses.iter();
+        addresses
+            .flat_map(|&address| network.groups_of(address))
+            .collect()
+    }
+
+    /// The ASes it has addresses in, as groups; the address group where none is known.
+    pub fn widest_groups(&self, network: &Network) -> BTreeSet<Group> {
+        let addresses = self.addresses.iter();
+        addresses
+            .map(|&address| network.widest_group_of(address))
             .collect()
     }
 }
@@ -438,6 +446,11 @@ impl VerifiedDescriptor {
     /// The group of its first address: its place on the ring.
     pub fn group(&self, network: &Network) -> Group {
         network.group_of(self.0.address)
+    }
+
+    /// The AS of its first address as a group; the address group where none is known.
+    pub fn widest_group(&self, network: &Network) -> Group {
+        network.widest_group_of(self.0.address)
     }
 
     /// Whether it says to be issued later than any clock may be ahead (§8.1).

@@ -5,9 +5,9 @@
 //! Every node works the positions out alone, from its own view; a relay that comes or goes moves
 //! only the positions that it takes or leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::descriptor::Roles;
+use super::descriptor::{Roles, VerifiedDescriptor};
 use super::view::NetView;
 use crate::crypto::kdf::sha256;
 use crate::ids::{BlindedKey, RelayId};
@@ -19,8 +19,9 @@ const GROUP_DOMAIN: &[u8] = b"umbel ring";
 const RELAY_DOMAIN: &[u8] = b"umbel ring relay";
 
 /// The relays that keep the descriptor of this key and epoch, the first position first: of each of
-/// the groups with the least scores, the directory relay with the least score. Fewer where there
-/// are fewer groups.
+/// the groups with the least scores, the directory relay with the least score. Those of one AS have
+/// a second position only where there are too few ASes. Fewer positions where there are fewer
+/// groups.
 pub fn positions(
     view: &NetView,
     network: &Network,
@@ -29,7 +30,7 @@ pub fn positions(
 ) -> Vec<RelayId> {
     let epoch = epoch.0.to_be_bytes();
     let score = |domain: &[u8], name: &[u8]| sha256(&[domain, blinded.as_bytes(), &epoch, name]);
-    let mut members: BTreeMap<Group, Vec<RelayId>> = BTreeMap::new();
+    let mut members: BTreeMap<Group, Vec<&VerifiedDescriptor>> = BTreeMap::new();
     for descriptor in view
         .iter()
         .filter(|descriptor| descriptor.roles.contains(Roles::DIRECTORY))
@@ -37,32 +38,43 @@ pub fn positions(
         members
             .entry(descriptor.group(network))
             .or_default()
-            .push(descriptor.relay);
+            .push(descriptor);
     }
     let mut groups: Vec<_> = members
         .into_iter()
         .map(|(group, relays)| (score(GROUP_DOMAIN, group.as_bytes()), relays))
         .collect();
-    groups.sort_unstable();
-    let least = |relays: Vec<RelayId>| {
+    groups.sort_unstable_by_key(|&(score, _)| score);
+    let least = |relays: Vec<&VerifiedDescriptor>| {
         relays
             .into_iter()
-            .min_by_key(|relay| score(RELAY_DOMAIN, relay.as_bytes()))
+            .min_by_key(|descriptor| score(RELAY_DOMAIN, descriptor.relay.as_bytes()))
+            .map(|descriptor| (descriptor.relay, descriptor.widest_group(network)))
     };
     let count = network.params.ring_positions.min(RING_POSITIONS);
-    groups
-        .into_iter()
-        .take(count)
-        .filter_map(|(_, relays)| least(relays))
-        .collect()
+    let (mut apart, mut others, mut taken) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (_, relays) in groups {
+        let Some((relay, widest)) = least(relays) else {
+            continue;
+        };
+        match taken.insert(widest) {
+            true => apart.push(relay),
+            false => others.push(relay),
+        }
+        if apart.len() == count {
+            break;
+        }
+    }
+    apart.extend(others);
+    apart.truncate(count);
+    apart
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::directory::testing::{self, WALL};
+    use crate::network::AsMap;
 
     const EPOCH: Epoch = Epoch(2900);
 
@@ -113,6 +125,39 @@ mod tests {
             positions(&NetView::new(), &network, &BlindedKey([1; 32]), EPOCH),
             []
         );
+    }
+
+    #[test] // §9.4(2)
+    fn an_as_has_a_second_position_only_where_ases_are_too_few() {
+        let mut network = testing::public_network();
+        network.params.as_map = AsMap::NEWEST;
+        let apart = [
+            "1.1.1.1",
+            "95.216.0.1",
+            "51.15.0.1",
+            "4.1.0.1",
+            "23.1.0.1",
+            "18.1.0.1",
+        ];
+        for (count, of_crowd) in [(6, 1), (5, 1), (3, 3), (0, 6)] {
+            let crowd = (0..40).map(|net| format!("11.{net}.0.1"));
+            let addresses = crowd.chain(apart.iter().take(count).map(|&text| text.to_owned()));
+            let mut view = NetView::new();
+            for (number, address) in (0..).zip(addresses) {
+                let address = format!("{address}:9000").parse().unwrap();
+                let relay =
+                    testing::relay(number).with(|descriptor| descriptor.addresses = vec![address]);
+                view.insert(relay.verified(), WALL);
+            }
+            for key in 0..20 {
+                let positions = positions(&view, &network, &BlindedKey([key; 32]), EPOCH);
+                let of = |relay: &RelayId| view.get(relay).unwrap().widest_group(&network);
+                let crowd = network.widest_group_of("11.0.0.1:1".parse().unwrap());
+                let in_crowd = positions.iter().filter(|relay| of(relay) == crowd).count();
+                assert_eq!(positions.len(), 6);
+                assert!(in_crowd <= of_crowd, "{count} others, {in_crowd}");
+            }
+        }
     }
 
     #[test] // §9.4

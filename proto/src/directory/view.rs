@@ -270,7 +270,7 @@ impl NetView {
             view: self,
             network,
             wall,
-            groups: BTreeSet::from([network.group_of(address)]),
+            groups: network.groups_of(address).collect(),
         }
     }
 
@@ -319,8 +319,8 @@ fn renewal_interval(network: &Network) -> Duration {
 }
 
 /// Counts the relays that vouch for one address (§8.2(4)): each known for long enough, or a seed
-/// while those vouch, and no two with an address group in common. Nor has one a group in common
-/// with the address: a network can't vouch for itself.
+/// while those vouch, and no two with an address group or an AS in common. Nor has one such in
+/// common with the address: a network can't vouch for itself.
 #[derive(Debug)]
 pub struct Vouchers<'a> {
     view: &'a NetView,

@@ -85,7 +85,7 @@ fn range(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Params;
+    use crate::network::{AsMap, Params};
 
     const SEED: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa@relay.example:7443";
 
@@ -94,7 +94,10 @@ mod tests {
         let local = Network::local();
         let strong = Network {
             seeds: vec![SEED.parse().unwrap(), SEED.parse().unwrap()],
-            params: Params::DEFAULT,
+            params: Params {
+                as_map: AsMap::NEWEST,
+                ..Params::DEFAULT
+            },
             ..local.clone()
         };
         let growing = format!("{}[optional]\ncontact = {{ a = [1] }}\n", local.to_toml());

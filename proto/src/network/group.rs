@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Network;
+use super::{AsNumber, Network};
 
 /// How addresses are put into groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,9 +28,17 @@ impl Group {
     pub const LEN: usize = 20;
 
     /// Family (4 or 6), prefix length in bits, address (16 bytes, zero behind the prefix; a v4
-    /// address comes first in them), port (big-endian; zero unless groups are by port).
+    /// address comes first in them), port (big-endian; zero unless groups are by port). Of an AS: 1,
+    /// 32, its number (big-endian), zeros.
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
+    }
+
+    fn of_as(number: AsNumber) -> Self {
+        let mut bytes = [0; Self::LEN];
+        bytes[..2].copy_from_slice(&[1, 32]);
+        bytes[2..6].copy_from_slice(&number.0.to_be_bytes());
+        Self(bytes)
     }
 
     fn new(address: IpAddr, bits: u8, port: u16) -> Self {
@@ -58,6 +66,9 @@ impl Group {
 
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [1, _, a, b, c, d, ..] = self.0 {
+            return write!(f, "Group(AS{})", u32::from_be_bytes([a, b, c, d]));
+        }
         write!(f, "Group(v{}/{})", self.0[0], self.0[1])
     }
 }
@@ -75,8 +86,8 @@ pub struct Cap {
 pub const CAP_LEVELS: usize = 3;
 
 impl Network {
-    /// The group of an address: no two of guard, L2 and middle share one, nor do two ring
-    /// positions. A v4 address written as v6 counts as v4.
+    /// The group of an address by its prefix: no two of guard, L2 and middle share one, nor do two
+    /// ring positions. A v4 address written as v6 counts as v4.
     pub fn group_of(&self, address: SocketAddr) -> Group {
         let ip = address.ip().to_canonical();
         match (self.params.danger_address_groups, ip) {
@@ -85,6 +96,24 @@ impl Network {
             (AddressGroups::Port, IpAddr::V4(_)) => Group::new(ip, 32, address.port()),
             (AddressGroups::Port, IpAddr::V6(_)) => Group::new(ip, 128, address.port()),
         }
+    }
+
+    /// The AS that announces an address, by the network's map (§8.5(4)).
+    pub fn as_of(&self, address: SocketAddr) -> Option<AsNumber> {
+        self.params.as_map.look_up(address.ip())
+    }
+
+    /// The groups of an address that no two relays of a path share: by its prefix and, where the
+    /// network's map has one, its AS.
+    pub fn groups_of(&self, address: SocketAddr) -> impl Iterator<Item = Group> {
+        let by_as = self.as_of(address).map(Group::of_as);
+        by_as.into_iter().chain([self.group_of(address)])
+    }
+
+    /// The AS of an address as a group, or where none is known, the group of its prefix.
+    pub fn widest_group_of(&self, address: SocketAddr) -> Group {
+        let by_as = self.as_of(address).map(Group::of_as);
+        by_as.unwrap_or_else(|| self.group_of(address))
     }
 
     /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at

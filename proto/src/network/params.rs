@@ -6,7 +6,7 @@ use core::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AddressGroups, NetworkFault, weak};
+use super::{AddressGroups, AsMap, NetworkFault, weak};
 use crate::crypto::kdf::sha256;
 use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
 use crate::time::Duration;
@@ -124,6 +124,10 @@ params! {
     /// addresses in one.
     danger_address_groups: AddressGroups =
         AddressGroups::Prefix, local AddressGroups::Port, in AddressGroups::Port => AddressGroups::Prefix;
+    /// The SHA-256 of the AS map by which relays count as one operator's, beside their addresses; or
+    /// `none`. Prefixes are cheap to rent in one network, so a network without a map is easier to
+    /// take over.
+    as_map: AsMap = AsMap::None, local AsMap::None, in AsMap::None => AsMap::NEWEST;
     /// Whether relays may have private and loopback addresses. No: a descriptor must not make
     /// others dial into their own network.
     danger_allow_private_addresses: bool = false, local true, in false => true;
@@ -418,6 +422,23 @@ macro_rules! tunable_as_written {
 }
 
 tunable_as_written!(bool, u32, u64, usize, AddressGroups);
+
+impl Tunable for AsMap {
+    type Raw = String;
+    const EXPECTED: &'static str = "none, or the SHA-256 of an AS map that this version ships";
+
+    fn from_raw(raw: String) -> Option<Self> {
+        Self::from_name(&raw)
+    }
+
+    fn to_raw(&self) -> String {
+        self.to_text()
+    }
+
+    fn to_text(&self) -> String {
+        self.name().to_owned()
+    }
+}
 
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use umbel_proto::directory::descriptor::is_dialable;
 use umbel_proto::limits::RELAY_DESCRIPTOR_LIFE;
-use umbel_proto::network::{Network, Params};
+use umbel_proto::network::{AsMap, Network, Params};
 use umbel_proto::time::Duration;
 
 /// One weak point.
@@ -30,6 +30,16 @@ impl fmt::Display for Advice {
 pub(super) fn of(network: &Network) -> Vec<Advice> {
     let params = &network.params;
     let mut advice = of_seeds(network);
+    if params.as_map == AsMap::None {
+        advice.push(Advice {
+            key: "as_map",
+            why: format!(
+                "none: whoever rents prefixes in one network counts as many operators; \"{}\" is the \
+                 map that this version ships",
+                AsMap::NEWEST.name()
+            ),
+        });
+    }
     advice.extend(params.weaknesses().map(|weakness| Advice {
         key: weakness.key,
         why: format!(
@@ -51,7 +61,7 @@ const SEEDS_MIN: usize = 3;
 fn of_seeds(network: &Network) -> Vec<Advice> {
     let advice = |why: String| Advice { key: "seeds", why };
     let mut all = Vec::new();
-    let (mut groups, mut relays) = (BTreeSet::new(), BTreeSet::new());
+    let (mut taken, mut apart, mut relays) = (BTreeSet::new(), 0, BTreeSet::new());
     for (index, seed) in network.seeds.iter().enumerate() {
         let number = index + 1;
         if !relays.insert(seed.id) {
@@ -61,7 +71,11 @@ fn of_seeds(network: &Network) -> Vec<Advice> {
         }
         match seed.host_port.parse::<SocketAddr>() {
             Ok(address) if is_dialable(address, network) => {
-                groups.insert(network.group_of(address));
+                let groups: BTreeSet<_> = network.groups_of(address).collect();
+                if groups.is_disjoint(&taken) {
+                    taken.extend(groups);
+                    apart += 1;
+                }
             }
             Ok(_) => all.push(advice(format!(
                 "number {number} has an address that is not public: nobody else reaches it"
@@ -82,11 +96,11 @@ fn of_seeds(network: &Network) -> Vec<Advice> {
         ))),
         _ => {}
     }
-    if groups.len() < wanted {
+    if apart < wanted {
         all.push(advice(format!(
-            "in {} of the {wanted} distinct address groups that vouch for a newcomer: newcomers \
-             get too few receipts, and nobody uses them",
-            groups.len()
+            "in {apart} of the {wanted} distinct address groups that vouch for a newcomer: newcomers \
+             get too few receipts, and nobody uses them (with as_map, relays of one AS are in one \
+             group)"
         )));
     }
     all
@@ -295,7 +309,10 @@ mod tests {
         };
         Network {
             seeds: hosts.iter().enumerate().map(seed).collect(),
-            params: Params::DEFAULT,
+            params: Params {
+                as_map: AsMap::NEWEST,
+                ..Params::DEFAULT
+            },
             ..Network::local()
         }
     }
@@ -345,6 +362,17 @@ mod tests {
         let mut twice = with_seeds(&["8.1.0.1", "9.1.0.1", "11.1.0.1", "12.1.0.1"]);
         twice.seeds[3].id = twice.seeds[0].id;
         assert!(said(&twice).contains("number 4 is a relay that is named before"));
+    }
+
+    #[test] // §8.5(4)
+    fn seeds_of_one_as_vouch_as_one() {
+        let mut network = with_seeds(&["8.8.8.8", "142.250.0.1", "1.1.1.1"]);
+        let near = said(&network);
+        assert!(near.starts_with("seeds: in 2 of the 3"), "{near}");
+        network.params.as_map = AsMap::None;
+        let without = said(&network);
+        assert!(without.starts_with("as_map: none: "), "{without}");
+        assert_eq!(without.lines().count(), 1, "{without}");
     }
 
     #[test] // §8.6(5)

@@ -104,14 +104,21 @@ impl Inbox {
         }
     }
 
-    /// Draws a holder for one more mailbox: apart from the others if that can be.
+    /// Draws a holder for one more mailbox: in no AS and no address group of the others', if that can
+    /// be, else in no address group, else any other.
     fn add_mailbox(&mut self, cx: &mut Context<'_>, replaces: Option<QueueId>) -> bool {
         let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
         let mut others = Exclude::nothing();
         taken.iter().for_each(|&relay| others.relay(relay));
         let mut apart = Exclude::nothing();
         exclude_groups_of(cx, &mut apart, &taken);
-        let drawn = draw(cx, Roles::HOLDER, &apart).or_else(|| draw(cx, Roles::HOLDER, &others));
+        let mut near = others.clone();
+        for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
+            near.prefixes_of(descriptor, cx.network);
+        }
+        let drawn = [apart, near, others]
+            .iter()
+            .find_map(|exclude| draw(cx, Roles::HOLDER, exclude));
         let Some(relay) = drawn else { return false };
         let mut queue = [0; QueueId::LEN];
         cx.rng.fill_bytes(&mut queue);
