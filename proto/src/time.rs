@@ -11,7 +11,7 @@ pub use clock_guard::{ClockGuard, ClockJump};
 pub use peer_clock::PeerClock;
 pub use rate::Rate;
 use serde::{Deserialize, Serialize};
-pub use words::in_words;
+pub use words::{in_words, rfc3339};
 
 use crate::limits::EPOCH_LEN;
 

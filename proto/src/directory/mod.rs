@@ -21,7 +21,7 @@ pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, Verifi
 pub use gossip::Gossip;
 pub use receipts::Receipt;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
-pub use view::{Age, Inserted, NetView};
+pub use view::{Age, Hindrance, Inserted, NetView};
 
 #[cfg(test)]
 mod testing;

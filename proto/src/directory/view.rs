@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor};
+use super::receipts::Receipt;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
 use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX};
@@ -74,6 +75,20 @@ pub enum Inserted {
     /// The view is full; those in it stay.
     Full,
     /// Too few of its receipts are from relays known for long enough, in distinct groups.
+    Unvouched,
+}
+
+/// A condition that a relay must meet to be drawn, and does not (§8.2(6)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// It has not been known for `selectable_age` yet.
+    Young {
+        /// From when on it will have been.
+        until: WallTime,
+    },
+    /// Its descriptor expires within `selectable_left`.
+    Expiring,
+    /// Too few receipts of one of its addresses count.
     Unvouched,
 }
 
@@ -248,15 +263,25 @@ impl NetView {
     ) -> bool {
         let least = network.params.receipts_min;
         let is_enough = |&address: &SocketAddr| {
-            let mut vouchers = self.vouchers(network, address, wall);
-            let receipts = descriptor.receipts.iter();
-            let mut counted = receipts
-                .filter(|it| it.address == address)
-                .filter(|it| vouchers.count(&it.issuer));
+            let mut counted = self.counted_receipts(descriptor, address, network, wall);
             least == 0 || counted.nth(least - 1).is_some()
         };
         self.seed_vouches(network, &descriptor.relay, wall)
             || descriptor.addresses.iter().all(is_enough)
+    }
+
+    /// The receipts of this address of a descriptor that count (§8.2(4)).
+    pub fn counted_receipts<'a>(
+        &'a self,
+        descriptor: &'a RelayDescriptor,
+        address: SocketAddr,
+        network: &'a Network,
+        wall: WallTime,
+    ) -> impl Iterator<Item = &'a Receipt> {
+        let mut vouchers = self.vouchers(network, address, wall);
+        let of_address = move |it: &&Receipt| it.address == address;
+        let receipts = descriptor.receipts.iter().filter(of_address);
+        receipts.filter(move |it| vouchers.count(&it.issuer))
     }
 
     /// Counts those who vouch for this address.
@@ -295,11 +320,30 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> impl Iterator<Item = &VerifiedDescriptor> {
-        self.iter().filter(move |descriptor| {
-            self.is_known_for(&descriptor.relay, network.params.selectable_age, wall)
-                && descriptor.expires_at() > wall + network.params.selectable_left
-                && self.is_vouched(descriptor, network, wall)
-        })
+        let is_selectable =
+            move |it: &&VerifiedDescriptor| self.hindrance(it, network, wall).is_none();
+        self.iter().filter(is_selectable)
+    }
+
+    /// What keeps this relay of the view from being selectable, if anything does (§8.2(6)).
+    pub fn hindrance(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> Option<Hindrance> {
+        let age = network.params.selectable_age;
+        if !self.is_known_for(&descriptor.relay, age, wall) {
+            let first_seen = self.first_seen(&descriptor.relay).unwrap_or(wall);
+            let until = first_seen + age;
+            Some(Hindrance::Young { until })
+        } else if descriptor.expires_at() <= wall + network.params.selectable_left {
+            Some(Hindrance::Expiring)
+        } else if !self.is_vouched(descriptor, network, wall) {
+            Some(Hindrance::Unvouched)
+        } else {
+            None
+        }
     }
 
     /// Whether the view was begun less than this ago: what it says of ages is not known yet.

@@ -107,6 +107,24 @@ fn relays_about_to_expire_are_not_drawn() {
     assert_eq!(view.selectable(&network, later(42 * HOUR)).count(), 0);
 }
 
+#[test] // §8.2
+fn the_first_condition_that_a_relay_lacks_is_named() {
+    let mut network = testing::public_network();
+    let mut view = NetView::new();
+    view.insert(testing::relay(1).verified(), WALL);
+    let seen_at = later(2 * HOUR);
+    let young = verified_at(&issued(2, seen_at), seen_at);
+    view.insert(young.clone(), seen_at);
+    let until = later(26 * HOUR);
+    let of = |network: &Network, wall| view.hindrance(&young, network, wall);
+    let expected = Some(Hindrance::Young { until });
+    assert_eq!(of(&network, later(3 * HOUR)), expected);
+    assert_eq!(of(&network, until), None);
+    assert_eq!(of(&network, later(44 * HOUR)), Some(Hindrance::Expiring));
+    network.params.receipts_min = 1;
+    assert_eq!(of(&network, until), Some(Hindrance::Unvouched));
+}
+
 /// A view of relays 10 to 12 that is past its setup, and relay 1 with receipts by these.
 fn vouching(issuers: &[u32]) -> (Network, NetView, VerifiedDescriptor) {
     let network = Network {

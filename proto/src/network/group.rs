@@ -73,6 +73,23 @@ impl fmt::Debug for Group {
     }
 }
 
+/// The prefix, such as `192.0.0.0/16`; where groups are by port, the address.
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [family, bits, address @ .., high, low] = self.0;
+        let [a, b, c, d, ..] = address;
+        let ip: IpAddr = if family == 4 {
+            [a, b, c, d].into()
+        } else {
+            address.into()
+        };
+        match u16::from_be_bytes([high, low]) {
+            0 => write!(f, "{ip}/{bits}"),
+            port => write!(f, "{}", SocketAddr::new(ip, port)),
+        }
+    }
+}
+
 /// A limit on what the relays of one group have together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cap {
@@ -210,6 +227,16 @@ mod tests {
         };
         assert_eq!(bits("198.51.100.1:1"), [(24, 4), (16, 8)]);
         assert_eq!(bits("[2001:db8::1]:1"), [(64, 1), (48, 4), (32, 8)]);
+    }
+
+    #[test]
+    fn groups_are_written_as_prefixes_or_addresses() {
+        assert_eq!(group("198.51.100.1:80").to_string(), "198.51.0.0/16");
+        assert_eq!(group("[2001:db8:1::1]:80").to_string(), "2001:db8::/32");
+        let local = Network::local();
+        let of = |text: &str| local.group_of(text.parse().unwrap()).to_string();
+        assert_eq!(of("127.0.0.1:7443"), "127.0.0.1:7443");
+        assert_eq!(of("[::1]:7443"), "[::1]:7443");
     }
 
     #[test]
