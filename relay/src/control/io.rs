@@ -209,6 +209,18 @@ pub enum StoreOp {
     PutClock(Vec<u8>),
     /// Keep these receipts of this relay's addresses and no others.
     PutReceipts(Vec<Vec<u8>>),
+    /// Keep this, in place of what there is of it.
+    PutListed(Listed),
+}
+
+/// How long this relay has been in the views of others, as far as it can tell: from the first
+/// descriptor that they take, to the end of the last one's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Since when, without a gap.
+    pub since: WallTime,
+    /// Until when, if no other descriptor follows.
+    pub until: WallTime,
 }
 
 /// An onion key at rest.
@@ -251,4 +263,6 @@ pub struct Restored {
     pub clock: Option<Vec<u8>>,
     /// Receipts of this relay's addresses.
     pub receipts: Vec<Vec<u8>>,
+    /// Since when others list this relay; `None` if they never have.
+    pub listed: Option<Listed>,
 }

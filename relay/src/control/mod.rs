@@ -107,7 +107,12 @@ impl Control {
             cx.tell(News::ClockSinceLastRun(jump));
         }
         cx.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
-        let own = Own::restore(&mut cx, restored.onion_keys, &restored.receipts);
+        let own = Own::restore(
+            &mut cx,
+            restored.onion_keys,
+            &restored.receipts,
+            restored.listed,
+        );
         let mailbox = Mailbox::restore(&cx, restored.queues);
         let directory = Directory::restore(restored.inbox_descriptors);
         cx.store_clock();

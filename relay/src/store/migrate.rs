@@ -5,11 +5,11 @@
 //! `relay/tests/fixtures` keeps a directory of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
+pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -71,4 +71,13 @@ const FORMAT_4: &str = "
     CREATE TABLE receipts (
         receipt BLOB NOT NULL PRIMARY KEY
     ) STRICT, WITHOUT ROWID;
+";
+
+/// How long this relay has been in others' views: one row.
+const FORMAT_5: &str = "
+    CREATE TABLE listed (
+        id         INTEGER PRIMARY KEY CHECK (id = 0),
+        since      INTEGER NOT NULL,
+        until      INTEGER NOT NULL
+    ) STRICT;
 ";

@@ -211,6 +211,7 @@ fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
         queues: mailbox::restore(db)?,
         clock: relays::restore_clock(db)?,
         receipts: relays::restore_receipts(db)?,
+        listed: relays::restore_listed(db)?,
     })
 }
 
@@ -279,7 +280,8 @@ fn op_bytes(op: &StoreOp) -> usize {
         | StoreOp::RemoveInboxDescriptorsAfter(_)
         | StoreOp::PutOnionKeys(_)
         | StoreOp::PutClock(_)
-        | StoreOp::PutReceipts(_) => 0,
+        | StoreOp::PutReceipts(_)
+        | StoreOp::PutListed(_) => 0,
     }
 }
 

@@ -1,5 +1,5 @@
 //! Descriptors, receipts, onion keys and the clock on disk: opaque bytes, checked again by the relay
-//! that starts from them.
+//! that starts from them; and since when others list this relay.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use umbel_proto::directory::{Age, BookRow};
@@ -8,7 +8,7 @@ use umbel_proto::time::{Epoch, WallTime};
 use zeroize::Zeroizing;
 
 use super::{integer, whole};
-use crate::control::io::StoredOnionKey;
+use crate::control::io::{Listed, StoredOnionKey};
 
 pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusqlite::Result<()> {
     let Age {
@@ -104,6 +104,25 @@ pub(super) fn restore_receipts(db: &Connection) -> rusqlite::Result<Vec<Vec<u8>>
     db.prepare("SELECT receipt FROM receipts")?
         .query_map([], |row| row.get(0))?
         .collect()
+}
+
+pub(super) fn put_listed(db: &Connection, listed: Listed) -> rusqlite::Result<()> {
+    let Listed { since, until } = listed;
+    db.prepare_cached("INSERT OR REPLACE INTO listed (id, since, until) VALUES (0, ?1, ?2)")?
+        .execute([integer(since.as_secs()), integer(until.as_secs())])?;
+    Ok(())
+}
+
+/// Since when others list this relay.
+pub(super) fn restore_listed(db: &Connection) -> rusqlite::Result<Option<Listed>> {
+    let to_listed = |row: &rusqlite::Row<'_>| {
+        Ok(Listed {
+            since: WallTime(whole(row, 0)?),
+            until: WallTime(whole(row, 1)?),
+        })
+    };
+    db.query_row("SELECT since, until FROM listed", [], to_listed)
+        .optional()
 }
 
 /// Onion keys, newest first.

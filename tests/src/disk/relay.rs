@@ -7,7 +7,7 @@ use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, Outcome, QueueSnapshot, RecordEntry};
 use umbel_proto::time::{Duration, Epoch, WallTime};
-use umbel_relay::control::io::{Restored, StoreDone, StoreOp, StoredOnionKey};
+use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
 
 /// The writes of a relay.
 #[derive(Default)]
@@ -32,6 +32,7 @@ struct Committed {
     queues: BTreeMap<QueueId, Queue>,
     clock: Option<Vec<u8>>,
     receipts: Vec<Vec<u8>>,
+    listed: Option<Listed>,
 }
 
 struct Queue {
@@ -85,6 +86,7 @@ impl RelayDisk {
             queues: committed.queues.values().map(Queue::snapshot).collect(),
             clock: committed.clock.clone(),
             receipts: committed.receipts.clone(),
+            listed: committed.listed,
         }
     }
 
@@ -186,6 +188,7 @@ impl Committed {
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
             StoreOp::PutClock(state) => self.clock = Some(state),
             StoreOp::PutReceipts(receipts) => self.receipts = receipts,
+            StoreOp::PutListed(listed) => self.listed = Some(listed),
         }
         None
     }

@@ -15,7 +15,7 @@ use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::{BlindedKey, QueueId, RecordId, RelayId};
 use umbel_proto::inbox::holder::{HolderDone, HolderOp, OpId, Outcome, QueueSnapshot};
 use umbel_proto::time::{Epoch, WallTime};
-use umbel_relay::control::io::{Restored, StoreDone, StoreOp, StoredOnionKey};
+use umbel_relay::control::io::{Listed, Restored, StoreDone, StoreOp, StoredOnionKey};
 use umbel_relay::store::Store;
 use umbel_tests::disk::RelayDisk;
 
@@ -149,6 +149,7 @@ fn restored_lines(restored: &Restored) -> Vec<String> {
         .chain(sorted("inbox", inboxes))
         .chain(sorted("queue", restored.queues.iter().map(queue_line)))
         .chain([format!("clock {:?}", restored.clock)])
+        .chain([format!("{:?}", restored.listed)])
         .collect()
 }
 
@@ -193,6 +194,10 @@ impl Source for Asked {
             13 => StoreOp::RemoveInboxDescriptorsBefore(Epoch(rng.random_range(0..3))),
             14 => StoreOp::RemoveInboxDescriptorsAfter(Epoch(rng.random_range(1..4))),
             _ if rng.random() => StoreOp::PutClock(bytes(rng)),
+            _ if rng.random() => StoreOp::PutListed(Listed {
+                since: WallTime(rng.random_range(0..1000)),
+                until: WallTime(rng.random_range(0..1000)),
+            }),
             _ => {
                 let newest = WallTime(1_800_000_000 + self.next_id);
                 let key = |created_at| StoredOnionKey {

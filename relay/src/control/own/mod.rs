@@ -13,12 +13,12 @@ use rand::RngExt;
 use umbel_proto::directory::Receipt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
 use umbel_proto::ids::{NetworkId, RelayId};
-use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE};
+use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE, RELAY_DESCRIPTOR_LIFE};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
 use super::circuits::Circuits;
 use super::context::{Context, Signal};
-use super::io::{News, StoredOnionKey};
+use super::io::{Listed, News, StoreOp, StoredOnionKey};
 use super::keys::{OnionKeys, Responder};
 pub(super) use receipts::OwnReceipts;
 
@@ -35,6 +35,8 @@ pub(super) struct Own {
     keys: OnionKeys,
     receipts: OwnReceipts,
     descriptor: OwnDescriptor,
+    /// Since when others list this relay; `None` if they never have.
+    listed: Option<Listed>,
     /// When a descriptor from elsewhere was last outdone.
     outdone_at: Option<Instant>,
     /// When the operator is told again that too few relays vouch for an address.
@@ -57,14 +59,16 @@ impl Own {
         cx: &mut Context<'_>,
         onion_keys: Vec<StoredOnionKey>,
         receipts: &[Vec<u8>],
+        listed: Option<Listed>,
     ) -> Self {
         let keys = OnionKeys::restore(cx, onion_keys);
         let receipts = OwnReceipts::restore(cx, receipts);
         let descriptor = OwnDescriptor::issue(cx, &keys, &receipts, None);
-        let own = Self {
+        let mut own = Self {
             keys,
             receipts,
             descriptor,
+            listed,
             outdone_at: None,
             unvouched_told_from: cx.now + UNVOUCHED_FIRST,
         };
@@ -223,17 +227,34 @@ impl Own {
 
     /// Takes our own descriptor into our view, and says whether others would take it too: not while
     /// too few relays vouch for it.
-    fn enter_view(&self, cx: &mut Context<'_>) -> bool {
+    fn enter_view(&mut self, cx: &mut Context<'_>) -> bool {
         if cx.config.addresses.is_empty() {
             return false; // nobody can dial it yet: the shell looks for addresses, and logs that
         }
         let network = &cx.config.network;
         match cx.book.own(network, cx.wall, &self.descriptor.bytes) {
-            Ok(is_taken) => is_taken,
+            Ok(is_taken) => {
+                if is_taken {
+                    self.note_listed(cx);
+                }
+                is_taken
+            }
             Err(fault) => {
                 cx.tell(News::DescriptorRefused(fault));
                 false
             }
+        }
+    }
+
+    /// Others take the descriptor. They forget a relay when its last one is dead: after a gap it is
+    /// new to them.
+    fn note_listed(&mut self, cx: &mut Context<'_>) {
+        let before = self.listed.filter(|before| before.until > cx.wall);
+        let since = before.map_or(cx.wall, |before| before.since.min(cx.wall));
+        let until = self.descriptor.issued_at + RELAY_DESCRIPTOR_LIFE;
+        let listed = Listed { since, until };
+        if self.listed.replace(listed) != Some(listed) {
+            cx.store(StoreOp::PutListed(listed));
         }
     }
 }
@@ -323,7 +344,7 @@ mod tests {
     fn issued() -> (Bench, Own) {
         let mut bench = Bench::new(0);
         bench.shared.clock.confirm();
-        let own = Own::restore(&mut bench.context(), Vec::new(), &[]);
+        let own = Own::restore(&mut bench.context(), Vec::new(), &[], None);
         bench.shared.out.store.clear();
         (bench, own)
     }
@@ -406,7 +427,8 @@ mod tests {
             let Moment { now, wall } = bench.moment;
             bench.shared.clock.look(now, wall);
             assert_eq!(renewed(&mut bench, &mut own), Some(bench.moment.wall));
-            assert!(bench.shared.out.store.is_empty(), "no key is made");
+            let is_key = |op: &StoreOp| matches!(op, StoreOp::PutOnionKeys(_));
+            assert!(!bench.shared.out.store.drain(..).any(|op| is_key(&op)));
             bench.moment.wall = bench.moment.wall + life;
         }
         bench.shared.clock.confirm();
@@ -415,6 +437,28 @@ mod tests {
             bench.shared.out.store.pop_front(),
             Some(StoreOp::PutOnionKeys(stored)) if stored.len() == 2
         ));
+    }
+
+    #[test]
+    fn others_list_a_relay_until_its_last_descriptor_is_dead() {
+        let (mut bench, mut own) = issued();
+        let since = bench.moment.wall;
+        let republish = bench.shared.config.network.params.republish;
+        for _ in 0..3 {
+            bench.pass(republish);
+            own.reissue(&mut bench.context());
+            let until = bench.moment.wall + RELAY_DESCRIPTOR_LIFE;
+            assert_eq!(own.listed, Some(Listed { since, until }));
+        }
+        let listed = own.listed;
+        bench.pass(RELAY_DESCRIPTOR_LIFE - Duration::from_secs(1));
+        let again = |bench: &mut Bench| {
+            let own = Own::restore(&mut bench.context(), Vec::new(), &[], listed);
+            own.listed.map(|listed| listed.since)
+        };
+        assert_eq!(again(&mut bench), Some(since));
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(again(&mut bench), Some(bench.moment.wall), "it is new");
     }
 
     /// A relay in need of three receipts, at a public address, and the keys of six others that it
@@ -429,7 +473,7 @@ mod tests {
         bench.shared.clock.confirm();
         bench.shared.config.network.params.receipts_min = 3;
         bench.shared.config.addresses = vec!["30.1.1.1:9000".parse().unwrap()];
-        let own = Own::restore(&mut bench.context(), Vec::new(), &[]);
+        let own = Own::restore(&mut bench.context(), Vec::new(), &[], None);
         bench.signals();
         (bench, own, issuers)
     }
@@ -493,7 +537,7 @@ mod tests {
     fn a_relay_without_addresses_is_not_in_its_view_and_does_not_complain() {
         let mut bench = Bench::new(0);
         bench.shared.config.addresses.clear();
-        let mut own = Own::restore(&mut bench.context(), Vec::new(), &[]);
+        let mut own = Own::restore(&mut bench.context(), Vec::new(), &[], None);
         assert!(bench.shared.book.view().is_empty() && bench.shared.out.news.is_empty());
         bench.shared.config.addresses = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 9000))];
         own.handle_addresses(&mut bench.context()).unwrap();
