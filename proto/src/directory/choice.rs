@@ -324,6 +324,17 @@ mod tests {
         );
     }
 
+    #[test] // §8.5(2)
+    fn relays_on_many_ports_of_one_address_weigh_as_one() {
+        let network = testing::public_network();
+        let ports: Vec<_> = (0..100)
+            .map(|port| format!("20.1.1.1:{}", 9000 + port))
+            .collect();
+        let (relays, candidates) = candidates(&[ports, spread(10)].concat(), &network);
+        assert!((weight_of(&candidates, &relays[..100]) - 1.0).abs() < 1e-3);
+        assert!((weight_of(&candidates, &relays[100..]) - 10.0).abs() < 1e-9);
+    }
+
     #[test] // §8.5
     fn v6_groups_weigh_no_more_than_their_caps() {
         let network = testing::public_network();

@@ -133,23 +133,25 @@ impl Network {
         by_as.unwrap_or_else(|| self.group_of(address))
     }
 
-    /// The groups whose weight is capped, the narrowest first: v4 /24 at 4 and /16 at 8; v6 /64 at
-    /// 1, /48 at 4 and /32 at 8. By port, the one group of the address, at 1.
+    /// The groups whose weight is capped, the narrowest first: a v4 address at 1, its /24 at 4 and
+    /// its /16 at 8; v6 /64 at 1, /48 at 4 and /32 at 8. By port, the one group of the address, at 1.
     pub fn caps_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
-        self.limits_of(address, [(24, 4), (16, 8)], [(64, 1), (48, 4), (32, 8)])
+        let v4 = [Some((32, 1)), Some((24, 4)), Some((16, 8))];
+        self.limits_of(address, v4, [(64, 1), (48, 4), (32, 8)])
     }
 
     /// The groups that have so many receipts a day from one issuer (§8.7), the narrowest first: v4
     /// /24 has 4 and /16 has 16; v6 /64 has 1, /48 has 4 and /32 has 16. By port, the one group of
     /// the address has 1.
     pub fn receipt_limits_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
-        self.limits_of(address, [(24, 4), (16, 16)], [(64, 1), (48, 4), (32, 16)])
+        let v4 = [None, Some((24, 4)), Some((16, 16))];
+        self.limits_of(address, v4, [(64, 1), (48, 4), (32, 16)])
     }
 
     fn limits_of(
         &self,
         address: SocketAddr,
-        v4: [(u8, u32); 2],
+        v4: [Option<(u8, u32)>; CAP_LEVELS],
         v6: [(u8, u32); 3],
     ) -> [Option<Cap>; CAP_LEVELS] {
         let ip = address.ip().to_canonical();
@@ -160,10 +162,7 @@ impl Network {
             })
         };
         match (self.params.danger_address_groups, ip) {
-            (AddressGroups::Prefix, IpAddr::V4(_)) => {
-                let [narrow, wide] = v4.map(cap);
-                [narrow, wide, None]
-            }
+            (AddressGroups::Prefix, IpAddr::V4(_)) => v4.map(|level| level.and_then(cap)),
             (AddressGroups::Prefix, IpAddr::V6(_)) => v6.map(cap),
             (AddressGroups::Port, _) => [
                 Some(Cap {
@@ -225,7 +224,7 @@ mod tests {
                 .map(|cap| (cap.group.as_bytes()[1], cap.most))
                 .collect()
         };
-        assert_eq!(bits("198.51.100.1:1"), [(24, 4), (16, 8)]);
+        assert_eq!(bits("198.51.100.1:1"), [(32, 1), (24, 4), (16, 8)]);
         assert_eq!(bits("[2001:db8::1]:1"), [(64, 1), (48, 4), (32, 8)]);
     }
 
