@@ -31,7 +31,7 @@ impl Instant {
     }
 
     /// How long ago `earlier` was; zero when it lies ahead.
-    pub fn since(self, earlier: Self) -> Duration {
+    pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
@@ -91,6 +91,14 @@ pub struct Moment {
     pub now: Instant,
     /// By the calendar: validity goes by it.
     pub wall: WallTime,
+}
+
+impl Moment {
+    /// What the calendar of now says of an earlier time of the monotonic clock.
+    pub const fn wall_at(self, earlier: Instant) -> WallTime {
+        let ago = self.now.since(earlier).as_secs();
+        WallTime(self.wall.as_secs().saturating_sub(ago))
+    }
 }
 
 /// The period an inbox's blinded key is valid for: a week, numbered from the Unix epoch

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use umbel_relay::config::ConfigError;
+use umbel_relay::operator::AskError;
 use umbel_relay::{Ended, InitError, StartError};
 
 /// Exit codes, beside 0 for done.
@@ -17,6 +18,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// A network file can be used, but something about it is weak.
     Weak = 3,
+    /// No relay runs in the data directory.
+    NotRunning = 4,
 }
 
 /// A command that did not do what was asked.
@@ -98,6 +101,20 @@ impl From<Ended> for Failure {
                 "relay.db was deleted or replaced while the relay ran, so it stopped: it takes no mail that it can't keep",
                 "put a copy of the data directory back, or make another relay with `umbel-relay init`, and start it",
             ),
+        }
+    }
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        let exit = match error {
+            AskError::NoRelay(_) | AskError::NotRunning(_) => Exit::NotRunning,
+            AskError::Silent(_) | AskError::Io { .. } | AskError::Refused { .. } => Exit::Failed,
+        };
+        Self {
+            exit,
+            error: error.to_string(),
+            hint: error.hint().into(),
         }
     }
 }

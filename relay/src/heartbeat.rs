@@ -1,9 +1,7 @@
 //! One line of the log now and then: how the relay is doing, so coarsely that it tells nothing of
 //! one user.
 //!
-//! Counts of what users make (links, circuits, mailboxes, records) appear only as a range between
-//! two powers of two, the least of which is "under 16"; sizes are rounded up to 16 MiB. See
-//! docs/threat-model.md.
+//! Counts of what users make (links, circuits, mailboxes, records) and sizes are `coarse`.
 
 use std::fmt;
 use std::fs;
@@ -16,6 +14,7 @@ use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, Params};
 use umbel_proto::time::in_words;
 
+use crate::coarse::{Coarse, mib};
 use crate::config::Config;
 use crate::net::news::clock_off_by;
 use crate::running::{self, STORE_FILE, Stats, StatsSource};
@@ -24,8 +23,6 @@ use crate::running::{self, STORE_FILE, Stats, StatsSource};
 const FIRST: Duration = Duration::from_secs(300);
 /// From one beat to the next.
 const INTERVAL: Duration = Duration::from_secs(6 * 3600);
-/// Sizes are rounded up to a multiple of this, MiB.
-const MIB_STEP: u64 = 16;
 
 /// Logs a line five minutes after the start, and then every six hours, until the relay stops.
 /// With it comes a warning while the relay, which `peer` names, knows no other.
@@ -61,7 +58,7 @@ pub(crate) async fn beat(
 }
 
 /// What to do about a relay that knows no other, to which nobody comes.
-fn alone(config: &Config, network: &Network, peer: &Peer) -> String {
+pub(crate) fn alone(config: &Config, network: &Network, peer: &Peer) -> String {
     let remedy = if running::seeds(config, network, peer.id).is_empty() {
         format!(
             "it has no seeds. Name a relay in its `seeds`, or give this relay's peer line to the operator of another: {peer}"
@@ -138,22 +135,6 @@ impl fmt::Display for Pulse<'_> {
     }
 }
 
-/// A number of things that users made.
-struct Coarse(usize);
-
-impl fmt::Display for Coarse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.checked_ilog2() {
-            None | Some(..4) => f.write_str("under 16"),
-            Some(bits) => write!(f, "{} to {}", 1_u64 << bits, (1_u64 << bits) * 2 - 1),
-        }
-    }
-}
-
-fn mib(bytes: u64) -> u64 {
-    bytes.max(1).div_ceil(MIB_STEP << 20) * MIB_STEP
-}
-
 /// The store's file and its log.
 fn disk_bytes(data_dir: &Path) -> u64 {
     let len = |name: String| fs::metadata(data_dir.join(name)).map_or(0, |metadata| metadata.len());
@@ -161,7 +142,7 @@ fn disk_bytes(data_dir: &Path) -> u64 {
 }
 
 /// The process's memory, as Linux counts it.
-fn memory_bytes() -> Option<u64> {
+pub(crate) fn memory_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()

@@ -5,6 +5,7 @@
 //! the disk, and [`shell`] what a client's shell has, too. [`Relay`] is all of it. The command
 //! `umbel-relay` runs one; another program may run several in one process.
 
+mod coarse;
 #[expect(clippy::disallowed_methods, reason = "reads the operator's files")]
 pub mod config;
 pub mod control;
@@ -22,6 +23,12 @@ mod heartbeat;
 )]
 mod net;
 mod open_files;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a shell: a socket in the data directory"
+)]
+pub mod operator;
 mod repeated;
 #[expect(
     clippy::disallowed_methods,

@@ -1,7 +1,7 @@
 //! The `umbel-relay` command.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong, 3 a network
-//! file is weak. A failure says on standard error what is wrong and what to do.
+//! file is weak, 4 no relay runs. A failure says on standard error what is wrong and what to do.
 
 mod failure;
 mod logs;
@@ -10,6 +10,7 @@ mod logs;
     reason = "a shell: draws the id of a new network"
 )]
 mod network;
+mod report;
 mod run;
 
 use std::io::{self, Write};
@@ -19,8 +20,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use umbel_proto::ids::Peer;
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
+use umbel_relay::operator::Question;
 use umbel_relay::shell::usage::error_and_hint;
 use umbel_relay::{Initialized, init, known_peer};
 
@@ -36,13 +38,18 @@ Exit codes:
   0  done
   1  failed: standard error says why and what to do
   2  the command line or a configuration file is wrong
-  3  `network check`: the file can be used, but something is weak";
+  3  `network check`: the file can be used, but something is weak
+  4  `status`, `why`: no relay runs in the data directory";
 
 const RUN_HELP: &str = "\
 Signals:
   TERM, INT  stop: end every circuit, complete outstanding writes
   HUP        read umbel-relay.toml again: log, seeds, advertise and limits
              change at once; the log names the keys that need a restart";
+
+const STATUS_HELP: &str = "\
+Numbers of circuits, handshakes and queues are coarse, so that they tell nothing of one user: the
+JSON has the least of a range between two powers of two, 0 for under 16.";
 
 /// Run an Umbel relay, which forwards cells and keeps mailboxes for others
 #[derive(Parser)]
@@ -83,6 +90,26 @@ enum Command {
     /// Make or check a network file: everyone in a network uses the same one
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Ask the running relay how it does: whether others reach it, whether it is used, and what to do
+    #[command(after_help = STATUS_HELP)]
+    Status {
+        #[command(flatten)]
+        dir: DataDir,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the running relay what it knows of another relay, and why that one is used or not
+    Why {
+        /// The other relay's id, alone or as ID@HOST:PORT
+        #[arg(value_name = "RELAY-ID", value_parser = report::parse_relay)]
+        relay: RelayId,
+        #[command(flatten)]
+        dir: DataDir,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the relay's ID@HOST:PORT, which others pass to --seed
     Peer {
         #[command(flatten)]
@@ -121,6 +148,11 @@ fn main() -> ExitCode {
             },
         ),
         Command::Peer { dir } => print_peer(&dir),
+        Command::Status { dir, json } => report::report(&dir.data_dir, Question::Status, json),
+        Command::Why { relay, dir, json } => {
+            let relay = relay.to_string();
+            report::report(&dir.data_dir, Question::Why { relay }, json)
+        }
     };
     outcome.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

@@ -26,7 +26,8 @@ use crate::heartbeat;
 use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, ControlPlane, Inputs};
-use crate::net::{Shared, selfcheck};
+use crate::net::{LinkReport, Shared, selfcheck};
+use crate::operator::{self, SocketFile};
 use crate::shell::Clock;
 use crate::shell::files::{sweep, write_whole};
 use crate::store::Store;
@@ -219,18 +220,10 @@ impl Relay {
         let mut rng: rand::rngs::StdRng = rand::make_rng();
         let moment = clock.moment();
         let control = Control::new(control_config, opened.restored, moment, &mut rng);
-        check_addresses(&control.hello(moment.wall), &network)?;
+        let hello = control.hello(moment.wall);
+        check_addresses(&hello, &network)?;
         let tls_config = tls::accept_config(&identity).map_err(StartError::Tls)?;
-        let source = Some(listen.ip()).filter(|ip| !ip.is_unspecified());
-        let memory_budget = config.memory_budget_bytes / 2;
-        let (shared, reports) = Shared::new(
-            network,
-            identity,
-            memory_budget,
-            control.hello(moment.wall),
-            clock,
-            source,
-        );
+        let (shared, reports) = share(&config, network, identity, hello, clock, listen);
 
         let (stop, stopped) = watch::channel(false);
         let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -247,16 +240,26 @@ impl Relay {
             seeds(&config, &shared.network, peer.id),
             inputs,
         );
-        let plane = spawn(plane, lock);
         let (accept_limits, limits) = watch::channel(limits(&config));
+        let accepted_by = Arc::clone(&shared);
         tokio::spawn(listen::accept(
             listener,
             tls_config,
             limits,
-            Arc::clone(&shared),
+            accepted_by,
             stopped,
         ));
         let (advertise, addresses) = watch_addresses(addresses, &config, &peer, asks.clone());
+        let config = watch::Sender::new(config);
+        let source = operator::Source {
+            peer: peer.clone(),
+            listen,
+            started_at: tokio::time::Instant::now(),
+            asks: asks.clone(),
+            shared: Arc::clone(&shared),
+            config: config.subscribe(),
+        };
+        let socket = operator::open(source, stop.subscribe());
         Ok(Self {
             peer,
             listen,
@@ -265,10 +268,10 @@ impl Relay {
             asks,
             accept_limits,
             advertise,
-            config: watch::Sender::new(config),
+            config,
             addresses,
             is_store_lost: Arc::default(),
-            plane,
+            plane: spawn(plane, socket, lock),
         })
     }
 
@@ -418,6 +421,20 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     Ok((listener, listen))
 }
 
+/// What the relay's tasks share, and the reports of its links.
+fn share(
+    config: &Config,
+    network: Network,
+    identity: SigningKey,
+    hello: Hello,
+    clock: Clock,
+    listen: SocketAddr,
+) -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
+    let source = Some(listen.ip()).filter(|ip| !ip.is_unspecified());
+    let budget = config.memory_budget_bytes / 2;
+    Shared::new(network, identity, budget, hello, clock, source)
+}
+
 /// A store that is open, what was in it, and what it will say.
 struct Opened {
     store: Store,
@@ -537,9 +554,10 @@ fn warn_of_lost_store(data_dir: &Path, store: &Path) {
     );
 }
 
-fn spawn(plane: ControlPlane, lock: File) -> JoinHandle<()> {
+fn spawn(plane: ControlPlane, socket: Option<SocketFile>, lock: File) -> JoinHandle<()> {
     tokio::spawn(async move {
         Box::pin(plane.run()).await;
+        drop(socket); // before the lock: the next process makes its own
         drop(lock); // the last thing of all: now another process may have the directory
     })
 }

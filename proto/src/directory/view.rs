@@ -59,7 +59,20 @@ pub struct Age {
 impl Age {
     /// Whether it has been known for this long, or since the view was set up.
     fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
-        self.first_seen <= self.setup_at + SETUP_LEN || self.first_seen + age <= wall
+        self.is_of_setup() || self.first_seen + age <= wall
+    }
+
+    /// From when on it counts as known for this long.
+    pub fn reached_at(self, age: Duration) -> WallTime {
+        if self.is_of_setup() {
+            self.first_seen
+        } else {
+            self.first_seen + age
+        }
+    }
+
+    fn is_of_setup(self) -> bool {
+        self.first_seen <= self.setup_at + SETUP_LEN
     }
 }
 

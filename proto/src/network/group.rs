@@ -73,15 +73,16 @@ impl fmt::Debug for Group {
     }
 }
 
-/// The prefix, such as `192.0.0.0/16`; where groups are by port, the address.
+/// The prefix, such as `192.0.0.0/16`, or the AS, such as `AS64496`; where groups are by port, the
+/// address.
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [family, bits, address @ .., high, low] = self.0;
         let [a, b, c, d, ..] = address;
-        let ip: IpAddr = if family == 4 {
-            [a, b, c, d].into()
-        } else {
-            address.into()
+        let ip: IpAddr = match family {
+            1 => return write!(f, "AS{}", u32::from_be_bytes([a, b, c, d])),
+            4 => [a, b, c, d].into(),
+            _ => address.into(),
         };
         match u16::from_be_bytes([high, low]) {
             0 => write!(f, "{ip}/{bits}"),
@@ -236,6 +237,7 @@ mod tests {
         let of = |text: &str| local.group_of(text.parse().unwrap()).to_string();
         assert_eq!(of("127.0.0.1:7443"), "127.0.0.1:7443");
         assert_eq!(of("[::1]:7443"), "[::1]:7443");
+        assert_eq!(Group::of_as(AsNumber(64_496)).to_string(), "AS64496");
     }
 
     #[test]

@@ -315,6 +315,11 @@ impl Circuits {
         self.circuits.len()
     }
 
+    /// Bytes of frames that are not yet sent, or not yet whole.
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     pub(super) fn end_count(&self) -> usize {
         self.ends.len()
     }

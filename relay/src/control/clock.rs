@@ -4,10 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use umbel_proto::time::{ClockJump, Duration, Instant, PeerClock};
+use umbel_proto::directory::Book;
+use umbel_proto::time::{ClockJump, Duration, Instant, Moment, PeerClock};
 
+use super::ControlConfig;
 use super::context::Context;
 use super::io::News;
+use super::links::Links;
 
 /// With more linked relays than this, a new link does not make this relay compare clocks at once:
 /// the next sweep does.
@@ -64,7 +67,7 @@ impl ClockVerdict {
     /// Compares this relay's clock with those of linked relays, and has it said when they come to
     /// differ, or to agree again.
     pub(super) fn compare(&mut self, cx: &mut Context<'_>) {
-        let (votes, is_sure) = votes(cx);
+        let (votes, is_sure) = votes(cx.links, cx.book, cx.config);
         let relays = votes.len();
         let Some(ahead) = PeerClock::median_ahead(votes, cx.now, cx.wall) else {
             return;
@@ -100,21 +103,30 @@ impl ClockVerdict {
     }
 }
 
+/// How far the clocks of linked relays are ahead of this one, seconds, by those that are asked.
+pub(super) fn ahead(
+    links: &Links,
+    book: &Book,
+    config: &ControlConfig,
+    moment: Moment,
+) -> Option<i64> {
+    let (votes, _) = votes(links, book, config);
+    PeerClock::median_ahead(votes, moment.now, moment.wall)
+}
+
 /// The clocks that are asked, and whether they can be believed against this one: of relays that are
 /// in the view or were, one for each address group, and of seeds. Anyone can link to this relay
 /// under many names: strangers are asked only where there is nobody else, as when by a wrong clock
 /// nobody could be learned.
-fn votes(cx: &Context<'_>) -> (Vec<PeerClock>, bool) {
+fn votes(links: &Links, book: &Book, config: &ControlConfig) -> (Vec<PeerClock>, bool) {
     let (mut groups, mut seeds, mut strangers) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for (relay, clock) in cx.links.clocks() {
-        let known = cx.view().get(&relay);
-        match known.or_else(|| cx.book.last_known_of(&relay)) {
+    for (relay, clock) in links.clocks() {
+        let known = book.view().get(&relay);
+        match known.or_else(|| book.last_known_of(&relay)) {
             Some(known) => {
-                groups
-                    .entry(known.group(&cx.config.network))
-                    .or_insert(clock);
+                groups.entry(known.group(&config.network)).or_insert(clock);
             }
-            None if cx.config.seeds.iter().any(|seed| seed.id == relay) => seeds.push(clock),
+            None if config.seeds.iter().any(|seed| seed.id == relay) => seeds.push(clock),
             None => strangers.push(clock),
         }
     }

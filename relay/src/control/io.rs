@@ -143,6 +143,8 @@ pub struct ControlStats {
     pub record_bytes: u64,
     /// Inbox descriptors kept.
     pub inbox_descriptors: usize,
+    /// Bytes of requests and answers of services in flight.
+    pub held_bytes: usize,
     /// How far the clocks of other relays are ahead, seconds, while that is more than the network
     /// bears.
     pub clock_off_by: Option<i64>,

@@ -21,6 +21,7 @@ mod links;
 mod one_hop;
 mod own;
 mod services;
+pub mod standing;
 #[cfg(test)]
 mod testing;
 mod timers;
@@ -52,6 +53,7 @@ use links::Links;
 use one_hop::Errand;
 use own::Own;
 use services::{Directory, Mailbox, Request, Services};
+use standing::{OtherStanding, Standing};
 use timers::{Timer, Timers};
 
 pub use config::{ControlConfig, Tuning};
@@ -204,9 +206,20 @@ impl Control {
             records: holder.record_count(),
             record_bytes: holder.record_bytes(),
             inbox_descriptors: self.services.inbox_descriptor_count(),
+            held_bytes: self.circuits.held_bytes(),
             clock_off_by: self.clock_off_by(),
             ..self.shared.stats
         }
+    }
+
+    /// How this relay stands with others.
+    pub fn standing(&self, moment: Moment) -> Standing {
+        standing::own(&self.shared, &self.own, self.stats(), moment)
+    }
+
+    /// How another relay stands with this one.
+    pub fn standing_of(&self, relay: &RelayId, wall: WallTime) -> OtherStanding {
+        standing::other(&self.shared, relay, wall)
     }
 
     /// A link is ready for circuits.

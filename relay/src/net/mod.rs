@@ -9,6 +9,7 @@ pub(crate) mod addresses;
 pub(crate) mod conn;
 pub(crate) mod dial;
 mod forwarding;
+pub(crate) mod last_dials;
 pub(crate) mod listen;
 pub(crate) mod news;
 pub(crate) mod plane;
@@ -218,6 +219,11 @@ impl Shared {
             clock: Clock::wall(),
             ..hello
         }
+    }
+
+    /// How many links other relays have made so far.
+    pub(crate) fn relay_conns(&self) -> u64 {
+        self.counters.relay_conns.load(Ordering::Relaxed)
     }
 
     /// Another process with this relay's identity has shown.

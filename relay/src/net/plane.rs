@@ -22,9 +22,11 @@ use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::LINK_CLOSING_MAX;
 use umbel_proto::link::{LinkId, LinkOp};
 
+use super::last_dials::{LastDial, LastDials};
 use super::pool::CellCache;
 use super::{LinkHandle, LinkReport, Shared, dial, news};
 use crate::control::io::{ControlStats, Effect, StoreDone, StoreOp, Wake, Work, WorkDone};
+use crate::control::standing::{OtherStanding, Standing};
 use crate::control::{Control, Responder, Tuning};
 use crate::forward::outgoing::Pushed;
 use crate::forward::{LinkEvent, TableUpdate};
@@ -50,6 +52,7 @@ pub(crate) struct ControlPlane {
     untaken: mpsc::UnboundedSender<Vec<StoreDone>>,
     workers: Workers,
     seeds: Seeds,
+    last_dials: LastDials,
     twins_said: u64,
     /// The descriptor that links show.
     shown: Vec<u8>,
@@ -78,6 +81,10 @@ pub(crate) enum Ask {
     Addresses(Vec<SocketAddr>),
     /// The operator changed these.
     Tuning(Box<Tuning>),
+    /// How this relay stands with others.
+    Standing(oneshot::Sender<Standing>),
+    /// How another relay stands with this one, and what came of the last dial to it.
+    StandingOf(RelayId, oneshot::Sender<(OtherStanding, Option<LastDial>)>),
 }
 
 /// An event.
@@ -111,6 +118,7 @@ impl ControlPlane {
                 seeds,
                 warning: Repeated::new(MINUTE),
             },
+            last_dials: LastDials::default(),
             twins_said: 0,
             shown: Vec::new(),
             inputs,
@@ -173,6 +181,9 @@ impl ControlPlane {
         match report {
             LinkReport::Up(up, handle) => {
                 let link = handle.queue.link();
+                if let Some(relay) = up.peer.filter(|_| up.is_dialler) {
+                    self.last_dials.note(relay, moment.wall, Ok(()));
+                }
                 self.links.insert(link, handle);
                 self.control.handle_link_up(moment, link, up, &mut self.rng);
             }
@@ -193,6 +204,7 @@ impl ControlPlane {
             LinkReport::DialFailed(relay, fault) => {
                 let now = Duration::from_micros(moment.now.as_micros());
                 self.seeds.on_dial_failed(relay, fault, now);
+                self.last_dials.note(relay, moment.wall, Err(fault));
                 self.control
                     .handle_dial_failed(moment, relay, &mut self.rng);
             }
@@ -240,6 +252,13 @@ impl ControlPlane {
             Ask::Tuning(tuning) => {
                 self.seeds.seeds.clone_from(&tuning.seeds);
                 self.control.handle_tuning(*tuning);
+            }
+            Ask::Standing(reply) => {
+                let _ = reply.send(self.control.standing(self.shared.clock.moment()));
+            }
+            Ask::StandingOf(relay, reply) => {
+                let standing = self.control.standing_of(&relay, Clock::wall());
+                let _ = reply.send((standing, self.last_dials.of(&relay)));
             }
         }
     }

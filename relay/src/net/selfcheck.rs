@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -68,7 +67,7 @@ pub(crate) async fn dial_self(
             let Some(answer) = ask_unless_stopped(&shared, address, &stop).await else {
                 return;
             };
-            let has_visitors = shared.counters.relay_conns.load(Ordering::Relaxed) > 0;
+            let has_visitors = shared.relay_conns() > 0;
             let finding = findings.entry(address).or_default();
             is_good &=
                 finding.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;

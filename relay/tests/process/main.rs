@@ -12,6 +12,7 @@
 mod links;
 mod networks;
 mod operation;
+mod operator;
 mod processes;
 mod sockets;
 mod start;

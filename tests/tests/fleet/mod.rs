@@ -85,6 +85,19 @@ impl Relay {
         std::fs::read_to_string(self.dir.join("log")).expect("its log")
     }
 
+    /// What it answers its operator, who asks by `umbel-relay` with these arguments.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn asked(&self, args: &[&str]) -> Value {
+        let mut ask = Command::new(binaries().join("umbel-relay"));
+        ask.args(args)
+            .arg("--json")
+            .arg("--data-dir")
+            .arg(&self.dir);
+        let answer = ask.output().expect("umbel-relay runs");
+        assert!(answer.status.success(), "{answer:?}");
+        serde_json::from_slice(&answer.stdout).expect("JSON")
+    }
+
     /// Asks it to stop, by SIGTERM, and waits; its exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take()?;

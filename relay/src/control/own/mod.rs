@@ -5,13 +5,14 @@
 //! process with the same identity, or before this clock was set back; this relay then issues one
 //! that is newer still.
 
-mod receipts;
+pub(super) mod receipts;
 
 use std::net::SocketAddr;
 
 use rand::RngExt;
 use umbel_proto::directory::Receipt;
 use umbel_proto::directory::descriptor::{DescriptorFault, RelayDescriptor, Unverified};
+use umbel_proto::directory::receipts::Asker;
 use umbel_proto::ids::{NetworkId, RelayId};
 use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_REISSUE_PAUSE, RELAY_DESCRIPTOR_LIFE};
 use umbel_proto::time::{Duration, Instant, WallTime};
@@ -89,6 +90,16 @@ impl Own {
     /// The receipts of our addresses: what is asked for them, and what came.
     pub(super) const fn receipts(&mut self) -> &mut OwnReceipts {
         &mut self.receipts
+    }
+
+    /// Who vouches for our addresses, and who refused.
+    pub(super) const fn asker(&self) -> &Asker {
+        self.receipts.asker()
+    }
+
+    /// Since when others list this relay; `None` if they never have.
+    pub(super) const fn listed(&self) -> Option<Listed> {
+        self.listed
     }
 
     /// When receipts are to be looked after.

@@ -29,7 +29,11 @@ pub(in super::super) struct OwnReceipts {
 }
 
 /// What it is decided by.
-pub(super) fn known<'a>(config: &'a ControlConfig, book: &'a Book, wall: WallTime) -> Known<'a> {
+pub(in super::super) fn known<'a>(
+    config: &'a ControlConfig,
+    book: &'a Book,
+    wall: WallTime,
+) -> Known<'a> {
     Known {
         network: &config.network,
         view: book.view(),

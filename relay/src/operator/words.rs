@@ -1,0 +1,408 @@
+//! Sentences for the operator: what holds, why, and what to do.
+
+use std::net::SocketAddr;
+
+use umbel_proto::directory::Hindrance;
+use umbel_proto::directory::receipts::{Outcome, ReceiptRefusal};
+use umbel_proto::network::Network;
+use umbel_proto::time::{WallTime, in_words, rfc3339};
+
+use super::answer::Facts;
+use crate::control::standing::{AddressStanding, KnownRelay, Obstacle, OtherStanding, Standing};
+use crate::heartbeat::alone;
+use crate::net::last_dials::LastDial;
+use crate::net::news::clock_off_by;
+use crate::net::selfcheck::TWIN;
+
+/// Who counts among those who vouch.
+const WHO_VOUCHES: &str = "relays in other address groups than it and than each other, known for long or seeds of the network file";
+
+/// What became of this relay's requests for receipts of one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Enough relays vouch for it.
+    Vouched,
+    /// Those asked did not find this relay there.
+    Unreachable,
+    /// This relay's links come from elsewhere.
+    Elsewhere { from: SocketAddr },
+    /// Those asked vouch for no more addresses near it for now.
+    Limit,
+    /// Those asked have too much to do.
+    Busy,
+    /// Those asked did not answer.
+    Silent,
+    /// A receipt came that was not for this.
+    Wrong,
+    /// Nobody has refused.
+    Asking,
+}
+
+/// What the requests for receipts of an address came to: the last word of those who said something
+/// about it, else the last word of all.
+fn asked(address: &AddressStanding) -> Asked {
+    if address.is_vouched {
+        return Asked::Vouched;
+    }
+    let outcomes = || {
+        address
+            .refusals
+            .iter()
+            .rev()
+            .map(|it| of_outcome(&it.outcome))
+    };
+    let is_telling = |it: &Asked| matches!(it, Asked::Unreachable | Asked::Elsewhere { .. });
+    let telling = outcomes().find(is_telling);
+    telling
+        .or_else(|| outcomes().next())
+        .unwrap_or(Asked::Asking)
+}
+
+fn of_outcome(outcome: &Outcome) -> Asked {
+    match outcome {
+        Outcome::Refused(ReceiptRefusal::Unreachable) => Asked::Unreachable,
+        Outcome::Refused(ReceiptRefusal::Elsewhere { from }) => Asked::Elsewhere { from: *from },
+        Outcome::Refused(ReceiptRefusal::Limit) => Asked::Limit,
+        Outcome::Refused(ReceiptRefusal::Busy) => Asked::Busy,
+        Outcome::NoAnswer => Asked::Silent,
+        Outcome::Wrong => Asked::Wrong,
+        Outcome::Issued(_) => Asked::Asking,
+    }
+}
+
+/// How an address stands, in a word for programs.
+pub(super) fn state(address: &AddressStanding) -> &'static str {
+    match asked(address) {
+        Asked::Vouched => "ok",
+        Asked::Unreachable => "unreachable",
+        Asked::Elsewhere { .. } => "elsewhere",
+        Asked::Limit => "limit",
+        Asked::Busy => "busy",
+        Asked::Silent => "silent",
+        Asked::Wrong => "wrong",
+        Asked::Asking => "asking",
+    }
+}
+
+/// From when on this relay is drawn, if only its age is missing.
+pub(super) const fn young_until(standing: &Standing) -> Option<WallTime> {
+    match standing.obstacle {
+        Some(Obstacle::Hindrance(Hindrance::Young { until })) => Some(until),
+        _ => None,
+    }
+}
+
+/// The sentences about this relay itself.
+pub(super) struct Sentences<'a> {
+    facts: &'a Facts<'a>,
+    standing: &'a Standing,
+}
+
+impl<'a> Sentences<'a> {
+    pub(super) const fn new(facts: &'a Facts<'a>, standing: &'a Standing) -> Self {
+        Self { facts, standing }
+    }
+
+    /// All of it in one.
+    pub(super) fn health(&self) -> String {
+        if self.standing.stats.twins > 0 {
+            return format!("in danger: {TWIN}");
+        }
+        let standing = match self.standing.obstacle {
+            None => format!("in use: {}; {}", self.reached_by(), self.selectable()),
+            Some(Obstacle::Hindrance(Hindrance::Young { .. })) => {
+                format!(
+                    "not in use yet: {}; {}",
+                    self.reached_by(),
+                    self.selectable()
+                )
+            }
+            Some(_) => format!("not in use: {}", self.selectable()),
+        };
+        let is_drawn = self.standing.obstacle.is_none() || young_until(self.standing).is_some();
+        let failing = self
+            .failing()
+            .filter(|_| is_drawn && !self.standing.is_seed);
+        match failing {
+            Some(address) => format!("{standing}. But not all is well: {}", self.address(address)),
+            None => standing,
+        }
+    }
+
+    /// Whether others reach this relay, as far as they told it. Of a seed, one has to: it needs no
+    /// receipts yet. Where nobody is asked for receipts, links show it.
+    pub(super) fn is_reachable(&self) -> bool {
+        let mut addresses = self.standing.addresses.iter();
+        if self.standing.receipts_min == 0 {
+            self.facts.relay_conns > 0
+        } else if self.standing.is_seed {
+            addresses.any(|it| !it.vouchers.is_empty())
+        } else {
+            addresses.any(|it| it.is_vouched)
+        }
+    }
+
+    /// Why others reach this relay, or do not.
+    pub(super) fn reachable(&self) -> String {
+        match self.failing() {
+            Some(address) if !self.is_reachable() => self.address(address),
+            _ => self.reached_by(),
+        }
+    }
+
+    /// Why clients draw this relay, or do not.
+    pub(super) fn selectable(&self) -> String {
+        let params = &self.facts.network.params;
+        let listed_since = self.standing.listed.map(|it| it.since);
+        match self.standing.obstacle {
+            None => {
+                let since = listed_since.map(|it| rfc3339(it + params.selectable_age));
+                format!(
+                    "clients have been able to draw it since {}: nothing to do",
+                    since.unwrap_or_default()
+                )
+            }
+            Some(Obstacle::NoAddress) => {
+                "none of the names that it advertises was found: correct `advertise`, or check the name server".to_owned()
+            }
+            Some(Obstacle::Clock { ahead }) => format!(
+                "this relay's clock is {} that of other relays, so its descriptor and theirs are not believed: set it right, and \
+                 run a time service that keeps it so",
+                clock_off_by(ahead)
+            ),
+            Some(Obstacle::Alone) => {
+                alone(self.facts.config, self.facts.network, self.facts.peer)
+            }
+            Some(Obstacle::Hindrance(Hindrance::Unvouched)) => self.reachable(),
+            Some(Obstacle::Hindrance(Hindrance::Expiring)) => {
+                "its descriptor is about to expire, and no other was issued: look at the log, and report this".to_owned()
+            }
+            Some(Obstacle::Hindrance(Hindrance::Young { until })) => format!(
+                "clients draw it from {} on, when others have known it for {}; those that join later draw it at once: nothing to do \
+                 but to keep it running",
+                rfc3339(until),
+                in_words(params.selectable_age)
+            ),
+        }
+    }
+
+    /// Why enough relays vouch for an address, or do not.
+    pub(super) fn address(&self, it: &AddressStanding) -> String {
+        let (address, asked) = (it.address, asked(it));
+        let count = refused_by(it, asked);
+        let taken = it.taken_by.map(|relay| {
+            format!(
+                ", which is the address of the relay {relay}: set `advertise` to this relay's own address"
+            )
+        });
+        match asked {
+            Asked::Vouched => self.vouched(it),
+            Asked::Unreachable => format!(
+                "unreachable: {count} dialled {address} and did not find this relay there{}",
+                taken.unwrap_or_else(|| {
+                    ". Open that port to the Internet in the firewall and the router, or set `advertise` to an address that others \
+                     can dial"
+                        .to_owned()
+                })
+            ),
+            Asked::Elsewhere { from } => format!(
+                "elsewhere: your link came from {}, you advertise {address}{}",
+                from.ip(),
+                taken.unwrap_or_else(|| {
+                    format!(
+                        ". Set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}"
+                    )
+                })
+            ),
+            Asked::Limit => format!(
+                "limit: {count} would vouch for no more addresses near {address} for now; {}. Nothing to do: others are asked, and \
+                 these again within a day",
+                self.so_far(it)
+            ),
+            Asked::Busy => format!(
+                "busy: {count} could not look after {address}; {}. Nothing to do: others are asked",
+                self.so_far(it)
+            ),
+            Asked::Silent => format!(
+                "silent: {count} gave no answer about {address}; {}. Nothing to do at first: others are asked. If it stays so, see \
+                 whether the firewall lets this relay dial others",
+                self.so_far(it)
+            ),
+            Asked::Wrong => format!(
+                "wrong: {count} sent a receipt for {address} that is none; {}. Check this relay's clock; others are asked",
+                self.so_far(it)
+            ),
+            Asked::Asking => format!(
+                "asking: {}. Nothing to do but to wait: it takes seconds once this relay knows enough {WHO_VOUCHES}",
+                self.so_far(it)
+            ),
+        }
+    }
+
+    /// By whom this relay is reached.
+    fn reached_by(&self) -> String {
+        let addresses = &self.standing.addresses;
+        match addresses.iter().find(|it| !it.vouchers.is_empty()) {
+            Some(address) => self.vouched(address),
+            None if self.standing.receipts_min == 0 && self.facts.relay_conns > 0 => {
+                "other relays reached this one; this network asks for no receipts".to_owned()
+            }
+            None if self.standing.receipts_min == 0 => {
+                "no other relay has linked to this one yet, and this network asks for no receipts: try its address from another \
+                 machine"
+                    .to_owned()
+            }
+            None => "the network file names it as a seed, so it needs no receipts yet; it asks for some".to_owned(),
+        }
+    }
+
+    fn vouched(&self, it: &AddressStanding) -> String {
+        let last = it.vouchers.iter().map(|voucher| voucher.at).max();
+        match last {
+            Some(at) => format!(
+                "{} reached this one at {}, the last in the hour from {}",
+                relays(it.vouchers.len()),
+                it.address,
+                rfc3339(at)
+            ),
+            None => self.reached_by(),
+        }
+    }
+
+    /// How many relays vouch for an address that needs more.
+    fn so_far(&self, it: &AddressStanding) -> String {
+        format!(
+            "{} of {} receipts so far",
+            it.vouchers.len(),
+            self.standing.receipts_min
+        )
+    }
+
+    /// The first address for which too few vouch.
+    fn failing(&self) -> Option<&'a AddressStanding> {
+        self.standing.addresses.iter().find(|it| !it.is_vouched)
+    }
+}
+
+/// How many relays said this of an address.
+fn refused_by(it: &AddressStanding, asked: Asked) -> String {
+    let said = it.refusals.iter().map(|it| of_outcome(&it.outcome));
+    relays(said.filter(|it| same(it, &asked)).count())
+}
+
+fn same(one: &Asked, other: &Asked) -> bool {
+    core::mem::discriminant(one) == core::mem::discriminant(other)
+}
+
+fn relays(count: usize) -> String {
+    if count == 1 {
+        "1 relay".to_owned()
+    } else {
+        format!("{count} relays")
+    }
+}
+
+/// From when on another relay is drawn, if only its age is missing.
+pub(super) fn other_young_until(standing: &OtherStanding) -> Option<WallTime> {
+    match standing.known.as_ref()?.hindrance {
+        Some(Hindrance::Young { until }) => Some(until),
+        _ => None,
+    }
+}
+
+/// What is thought of another relay, in one sentence.
+pub(super) fn other(standing: &OtherStanding, dial: Option<LastDial>, network: &Network) -> String {
+    let verdict = match &standing.known {
+        _ if standing.is_own => return OWN.to_owned(),
+        None => "unknown",
+        Some(known) if known.age.is_none() => "gone",
+        Some(known) if known.hindrance.is_some() => "not drawn",
+        Some(_) => "drawn",
+    };
+    let dialled = dial.map_or_else(String::new, |it| format!(". {}", self::dial(it)));
+    format!(
+        "{verdict}: {}{dialled}",
+        other_selectable(standing, network)
+    )
+}
+
+const OWN: &str = "this is the relay that you ask: see `umbel-relay status`";
+
+/// Why another relay is drawn by those who see what this one sees, or is not.
+pub(super) fn other_selectable(standing: &OtherStanding, network: &Network) -> String {
+    let Some(known) = &standing.known else {
+        return unknown(standing.is_linked);
+    };
+    let expires_at = rfc3339(known.descriptor.expires_at());
+    let Some(age) = known.age else {
+        return format!(
+            "its last descriptor expired at {expires_at}, so nobody draws it: it is switched off, or can't reach the network; its \
+             `umbel-relay status` says more. Its last addresses are kept"
+        );
+    };
+    let first_seen = rfc3339(age.first_seen);
+    match known.hindrance {
+        _ if standing.is_own => OWN.to_owned(),
+        None => format!(
+            "it has been known since {first_seen}, {}, and its descriptor lives until {expires_at}",
+            vouched_for(known)
+        ),
+        Some(Hindrance::Young { until }) => format!(
+            "it has been known since {first_seen}, and is drawn from {} on, after {}; {}",
+            rfc3339(until),
+            in_words(network.params.selectable_age),
+            vouched_for(known)
+        ),
+        Some(Hindrance::Expiring) => format!(
+            "its descriptor expires at {expires_at}, in less than {}, and no newer one has come: it is switched off, or can't reach \
+             the network; its `umbel-relay status` says more",
+            in_words(network.params.selectable_left)
+        ),
+        Some(Hindrance::Unvouched) => format!(
+            "{}; those who vouch must be {WHO_VOUCHES}: it asks for more by itself",
+            vouched_for(known)
+        ),
+    }
+}
+
+fn unknown(is_linked: bool) -> String {
+    let found = if is_linked {
+        "it is linked to this relay, but its descriptor is not believed"
+    } else {
+        "no descriptor of it has come that this relay believes"
+    };
+    format!(
+        "{found}: too few relays vouch for its addresses, its clock is wrong, or it is of another network; its `umbel-relay status` \
+         says which. Or the id is mistyped"
+    )
+}
+
+/// How many relays vouch for the address of another relay for which fewest do.
+fn vouched_for(known: &KnownRelay) -> String {
+    let fewest = known
+        .vouchers
+        .iter()
+        .min_by_key(|(_, vouchers)| vouchers.len());
+    match fewest {
+        None => "it has no address".to_owned(),
+        Some(_) if known.receipts_min == 0 => "it needs no receipts".to_owned(),
+        Some((address, vouchers)) => format!(
+            "{} of {} receipts that it needs at {address} count",
+            vouchers.len(),
+            known.receipts_min
+        ),
+    }
+}
+
+/// What came of the last dial.
+pub(super) fn dial(dial: LastDial) -> String {
+    let at = rfc3339(dial.at);
+    match dial.outcome {
+        Ok(()) => format!("This relay dialled it and reached it in the hour from {at}"),
+        Err(fault) => format!("This relay dialled it in the hour from {at}: {fault}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "words_tests.rs"]
+mod tests;

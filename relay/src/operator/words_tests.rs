@@ -1,0 +1,295 @@
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::network::Group;
+
+use umbel_proto::time::Duration;
+
+use super::*;
+use crate::config::Config;
+use crate::control::io::{ControlStats, Listed};
+use crate::control::standing::{Refusal, Voucher};
+
+const SINCE: WallTime = WallTime(1_790_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn relay(number: u8) -> RelayId {
+    RelayId([number; 32])
+}
+
+fn network() -> Network {
+    let mut network = Network::local();
+    network.params = umbel_proto::network::Params::DEFAULT;
+    network
+}
+
+fn group(text: &str) -> Group {
+    network().group_of(address(text))
+}
+
+/// An address that so many relays vouch for, of three.
+fn vouched_by(at: &str, count: u8) -> AddressStanding {
+    let voucher = |number| Voucher {
+        issuer: relay(number),
+        group: group("20.1.1.1:9000"),
+        at: SINCE.to_hour(),
+        expires_at: SINCE + HOUR,
+    };
+    AddressStanding {
+        address: address(at),
+        vouchers: (1..=count).map(voucher).collect(),
+        is_vouched: count >= 3,
+        refusals: Vec::new(),
+        taken_by: None,
+    }
+}
+
+/// An address for which these came, in this order.
+fn refused(at: &str, outcomes: &[Outcome]) -> AddressStanding {
+    let refusals = (1..).zip(outcomes).map(|(number, outcome)| Refusal {
+        issuer: relay(number),
+        outcome: outcome.clone(),
+        at: SINCE,
+    });
+    AddressStanding {
+        refusals: refusals.collect(),
+        ..vouched_by(at, 0)
+    }
+}
+
+fn elsewhere() -> Outcome {
+    let from = address("20.9.9.9:50000");
+    Outcome::Refused(ReceiptRefusal::Elsewhere { from })
+}
+
+const UNREACHABLE: Outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
+const LIMIT: Outcome = Outcome::Refused(ReceiptRefusal::Limit);
+const BUSY: Outcome = Outcome::Refused(ReceiptRefusal::Busy);
+
+/// A relay with these addresses and nothing else that is wrong.
+fn standing(addresses: Vec<AddressStanding>) -> Standing {
+    let is_vouched = addresses.iter().any(|it| it.is_vouched);
+    let unvouched = Obstacle::Hindrance(Hindrance::Unvouched);
+    Standing {
+        addresses,
+        receipts_min: 3,
+        is_seed: false,
+        listed: Some(Listed {
+            since: SINCE,
+            until: SINCE + 48 * HOUR,
+        }),
+        obstacle: (!is_vouched).then_some(unvouched),
+        others: 12,
+        relay_links: 8,
+        newer: 0,
+        clock_ahead: Some(0),
+        stats: ControlStats::default(),
+    }
+}
+
+/// The sentence of health, whether the relay is reachable, and why.
+fn said_with(standing: &Standing, relay_conns: u64) -> (String, bool, String) {
+    let facts = Facts {
+        peer: &Peer {
+            id: relay(9),
+            host_port: "30.1.1.1:9000".to_owned(),
+        },
+        listen: address("0.0.0.0:9000"),
+        uptime: HOUR,
+        network: &network(),
+        config: &Config::new(""),
+        relay_conns,
+        queued_cells: 0,
+    };
+    let said = Sentences::new(&facts, standing);
+    (said.health(), said.is_reachable(), said.reachable())
+}
+
+fn said(standing: &Standing) -> (String, bool, String) {
+    said_with(standing, 0)
+}
+
+const HERE: &str = "30.1.1.1:9000";
+
+#[test]
+fn a_relay_that_is_used_is_called_so_with_by_whom_and_since_when() {
+    let (health, is_reachable, _) = said(&standing(vec![vouched_by(HERE, 4)]));
+    assert!(is_reachable);
+    assert_eq!(
+        health,
+        "in use: 4 relays reached this one at 30.1.1.1:9000, the last in the hour from 2026-09-21T14:00:00Z; clients have \
+         been able to draw it since 2026-09-22T14:13:20Z: nothing to do"
+    );
+}
+
+#[test] // §8.2(6)
+fn a_young_relay_is_told_from_when_on_it_is_used() {
+    let until = SINCE + 24 * HOUR;
+    let young = Standing {
+        obstacle: Some(Obstacle::Hindrance(Hindrance::Young { until })),
+        ..standing(vec![vouched_by(HERE, 3)])
+    };
+    let (health, is_reachable, _) = said(&young);
+    assert!(is_reachable);
+    assert!(health.starts_with("not in use yet: 3 relays reached this one"));
+    assert!(health.contains("from 2026-09-22T14:13:20Z on, when others have known it for 1 day"));
+    assert!(health.contains("nothing to do but to keep it running"));
+    assert_eq!(young_until(&young), Some(until));
+}
+
+#[test] // §8.7
+fn a_closed_port_is_told_as_unreachable() {
+    let closed = standing(vec![refused(
+        HERE,
+        &[UNREACHABLE, BUSY, UNREACHABLE, LIMIT],
+    )]);
+    let (health, is_reachable, why) = said(&closed);
+    assert!(!is_reachable);
+    assert_eq!(health, format!("not in use: {why}"));
+    assert_eq!(
+        why,
+        "unreachable: 2 relays dialled 30.1.1.1:9000 and did not find this relay there. Open that port to the Internet in the \
+         firewall and the router, or set `advertise` to an address that others can dial"
+    );
+    assert_eq!(state(&closed.addresses[0]), "unreachable");
+}
+
+#[test] // §8.7
+fn links_from_another_address_are_told_as_elsewhere() {
+    let (health, is_reachable, why) = said(&standing(vec![refused(HERE, &[elsewhere(), LIMIT])]));
+    assert!(!is_reachable && health.starts_with("not in use: elsewhere: "));
+    assert_eq!(
+        why,
+        "elsewhere: your link came from 20.9.9.9, you advertise 30.1.1.1:9000. Set `advertise` to an address with the IP that links \
+         come from, or `listen` to the IP of 30.1.1.1:9000"
+    );
+}
+
+#[test] // §8.7
+fn an_address_of_another_relay_is_told_with_whose_it_is() {
+    for (outcome, start) in [(elsewhere(), "elsewhere: "), (UNREACHABLE, "unreachable: ")] {
+        let taken = AddressStanding {
+            taken_by: Some(relay(7)),
+            ..refused(HERE, &[outcome])
+        };
+        let (health, _, why) = said(&standing(vec![taken]));
+        assert!(why.starts_with(start) && health.ends_with(&why), "{why}");
+        let whose = format!(
+            "which is the address of the relay {}: set `advertise`",
+            relay(7)
+        );
+        assert!(why.contains(&whose), "{why}");
+    }
+}
+
+#[test] // §8.7
+fn what_needs_only_time_is_told_so() {
+    for (outcomes, state_is, words) in [
+        (&[][..], "asking", "asking: 0 of 3 receipts so far"),
+        (
+            &[LIMIT][..],
+            "limit",
+            "limit: 1 relay would vouch for no more",
+        ),
+        (&[LIMIT, BUSY][..], "busy", "busy: 1 relay could not"),
+        (
+            &[Outcome::NoAnswer, Outcome::NoAnswer][..],
+            "silent",
+            "silent: 2 relays gave no",
+        ),
+    ] {
+        let waiting = standing(vec![refused(HERE, outcomes)]);
+        let (health, is_reachable, why) = said(&waiting);
+        assert!(!is_reachable && health.ends_with(&why));
+        assert!(
+            why.starts_with(words) && why.to_lowercase().contains("nothing to do"),
+            "{why}"
+        );
+        assert_eq!(state(&waiting.addresses[0]), state_is);
+    }
+}
+
+#[test]
+fn what_keeps_a_relay_from_all_others_comes_before_its_addresses() {
+    for (obstacle, words) in [
+        (
+            Obstacle::NoAddress,
+            "correct `advertise`, or check the name server",
+        ),
+        (Obstacle::Alone, "knows no other relay"),
+        (
+            Obstacle::Clock { ahead: 7200 },
+            "clock is 2 hours behind that of other relays",
+        ),
+        (
+            Obstacle::Clock { ahead: -7200 },
+            "clock is 2 hours ahead of that of other relays",
+        ),
+        (Obstacle::Hindrance(Hindrance::Expiring), "about to expire"),
+    ] {
+        let hindered = Standing {
+            obstacle: Some(obstacle),
+            ..standing(vec![refused(HERE, &[UNREACHABLE])])
+        };
+        let (health, ..) = said(&hindered);
+        assert!(health.starts_with("not in use: "), "{health}");
+        assert!(health.contains(words), "{health}");
+        assert!(!health.contains("unreachable"), "{health}");
+    }
+}
+
+#[test] // §8.2(4)
+fn a_seed_is_used_without_receipts_and_reachable_by_one() {
+    let seed = |addresses| Standing {
+        is_seed: true,
+        obstacle: None,
+        ..standing(addresses)
+    };
+    let (health, is_reachable, _) = said(&seed(vec![vouched_by(HERE, 0)]));
+    assert!(!is_reachable);
+    assert!(
+        health.starts_with("in use: the network file names it as a seed"),
+        "{health}"
+    );
+    let (health, is_reachable, why) = said(&seed(vec![vouched_by(HERE, 1)]));
+    assert!(is_reachable);
+    assert!(health.starts_with("in use: 1 relay reached"), "{health}");
+    assert!(why.starts_with("1 relay reached"), "{why}");
+}
+
+#[test]
+fn where_no_receipts_are_asked_for_links_show_that_others_reach_it() {
+    let free = Standing {
+        receipts_min: 0,
+        obstacle: None,
+        ..standing(vec![AddressStanding {
+            is_vouched: true,
+            ..vouched_by(HERE, 0)
+        }])
+    };
+    let (_, is_reachable, why) = said_with(&free, 0);
+    assert!(!is_reachable && why.contains("try its address from another machine"));
+    assert!(said_with(&free, 1).1);
+}
+
+#[test]
+fn a_second_address_that_fails_is_told_of_a_relay_that_is_used() {
+    let second = "[2a00:1::1]:9000";
+    let both = standing(vec![vouched_by(HERE, 3), refused(second, &[UNREACHABLE])]);
+    let (health, is_reachable, why) = said(&both);
+    assert!(
+        is_reachable && health.starts_with("in use: 3 relays reached this one at 30.1.1.1:9000")
+    );
+    assert!(why.starts_with("3 relays"));
+    let told = "But not all is well: unreachable: 1 relay dialled [2a00:1::1]:9000";
+    assert!(health.contains(told), "{health}");
+}
+
+#[test]
+fn a_second_process_with_the_identity_comes_first() {
+    let mut twin = standing(vec![vouched_by(HERE, 3)]);
+    twin.stats.twins = 1;
+    assert!(said(&twin).0.starts_with("in danger: another process runs"));
+}
