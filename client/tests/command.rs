@@ -328,6 +328,9 @@ fn output_that_can_not_be_written_has_a_code_of_its_own() {
     for words in [
         &["status", "--offline"][..],
         &["status", "--offline", "--json"],
+        &["--help"],
+        &["send", "--help"],
+        &["--version"],
     ] {
         let full = std::fs::OpenOptions::new()
             .write(true)

@@ -160,13 +160,13 @@ fn main() -> ExitCode {
 /// Help and version are not errors; any other message of clap's is.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // If even this can't be written, the exit code says the rest.
-        drop(error.print());
-        return ExitCode::from(if error.use_stderr() {
-            Exit::Usage as u8
+        let printed = error.print();
+        return if error.use_stderr() {
+            ExitCode::from(Exit::Usage as u8)
         } else {
-            0
-        });
+            let printed = printed.map_err(|error| unwritten(&error));
+            printed.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+        };
     }
     let (error, hint) = error_and_hint(&error.render().to_string());
     Failure::usage(error, hint).report()
@@ -196,12 +196,14 @@ fn print_peer(dir: &DataDir) -> Result<(), Failure> {
 }
 
 fn say(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(|error| {
-        Failure::failed(
-            format!("can't write to standard output: {error}"),
-            "check where it goes",
-        )
-    })
+    writeln!(io::stdout(), "{line}").map_err(|error| unwritten(&error))
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::failed(
+        format!("can't write to standard output: {error}"),
+        "check where it goes",
+    )
 }
 
 fn parse_peer(text: &str) -> Result<Peer, String> {

@@ -225,9 +225,7 @@ impl Delivery {
             Notice::Expired { id, copies, wanted } => {
                 if let Some(progress) = self.messages.get_mut(id) {
                     progress.set_held(copies.holders(), *wanted);
-                    progress.settle(Missing::Expired {
-                        may_be_out: *copies != Copies::None,
-                    });
+                    progress.settle(Missing::Expired(*copies));
                 }
             }
             Notice::Failed { id, reason } => self.end(*id, Fate::Failed(*reason)),
@@ -301,7 +299,7 @@ impl Delivery {
             let is_over = progress.expires_at.is_some_and(|at| at <= wall);
             if !progress.is_out() {
                 progress.settle(if is_over {
-                    Missing::Expired { may_be_out: true }
+                    Missing::Expired(Copies::InDoubt)
                 } else {
                     Missing::Left
                 });
@@ -354,11 +352,11 @@ impl Delivery {
             return Err(SendError::from(fault).into());
         }
         let expired = fates().filter_map(|fate| match fate {
-            Fate::Expired { may_be_out } => Some(may_be_out),
+            Fate::Expired(copies) => Some(copies),
             _ => None,
         });
-        if let Some(may_be_out) = expired.max() {
-            return Err(expired_failure(may_be_out));
+        if let Some(copies) = expired.max() {
+            return Err(expired_failure(copies));
         }
         if fates().any(|fate| fate == Fate::Left) {
             return Err(Failure::new(
@@ -399,7 +397,7 @@ impl Delivery {
             .values()
             .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
         match kept.filter(|_| self.stage == Stage::All) {
-            Some(progress) if matches!(progress.fate(), Fate::Kept(Missing::Expired { .. })) => {
+            Some(progress) if matches!(progress.fate(), Fate::Kept(Missing::Expired(_))) => {
                 Err(Failure::new(
                     Exit::InDoubt,
                     format!("the message expired with only {}", progress.holders_text()),

@@ -40,7 +40,7 @@ pub(super) struct ShowArgs {
     /// Save it as this file; `-` is standard output
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the file if there is one
+    /// Replace the file if there is one, follow a link, or write into a pipe or a device
     #[arg(long, requires = "output")]
     force: bool,
 }

@@ -63,7 +63,7 @@ Exit codes:
   75  not finished; nothing is lost, and the next umbel command continues
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
-  141 the reader of the output has ended; nothing is reported
+  141 the reader of the output has ended; nothing is reported (`send` ends with 73 instead)
 
 umbel asks for a profile's passphrase on the terminal, or reads it from the file that UMBEL_PASSPHRASE_FILE names.";
 
@@ -75,7 +75,7 @@ struct Global {
     /// One JSON object a line instead of text
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
-    /// Print only errors and the warnings that a message expired
+    /// On standard error, print only errors, prompts and that a message expired
     #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = GLOBAL_HEADING)]
     quiet: bool,
     /// Log to standard error
@@ -156,12 +156,15 @@ fn refuse(error: &clap::Error, is_json: bool) -> ExitCode {
     if !error.use_stderr()
         || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !is_json
     {
-        // If even this can't be written, the exit code says the rest.
-        drop(error.print());
-        return if error.use_stderr() {
-            Exit::Usage.into()
-        } else {
-            ExitCode::SUCCESS
+        let printed = error.print();
+        return match printed {
+            _ if error.use_stderr() => Exit::Usage.into(),
+            Ok(()) => ExitCode::SUCCESS,
+            Err(fault) => {
+                let failure = output::unwritten(&fault);
+                output::complain(&failure, is_json);
+                failure.exit.into()
+            }
         };
     }
     let (error, hint) = error_and_hint(&error.render().to_string());

@@ -7,7 +7,8 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use umbel_client::core::io::{Cancelled, Copies, OutboxEntry};
 use umbel_client::{CancelError, Client, Reach};
-use umbel_proto::time::Duration;
+use umbel_proto::time::{Duration, WallTime};
+use umbel_relay::shell::Clock;
 
 use super::delivery::{Stage, why};
 use super::failure::{Failure, store_hint};
@@ -56,12 +57,16 @@ struct Listed {
     /// Why the last attempt failed, unless that was overcome.
     obstacle: Option<Cow<'static, str>>,
     next_try_at: Option<String>,
+    /// Its life is over, by this machine's clock: the next command that opens the outbox removes it.
+    #[serde(skip)]
+    is_over: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_b64: Option<String>,
 }
 
 impl Listed {
-    fn new(entry: &OutboxEntry, body: Option<&[u8]>) -> Self {
+    fn new(entry: &OutboxEntry, body: Option<&[u8]>, wall: WallTime) -> Self {
+        let is_over = entry.expires_at <= wall;
         let OutboxEntry {
             id,
             address,
@@ -76,23 +81,25 @@ impl Listed {
             id: id.to_string(),
             address: address.to_text(),
             len: *len,
-            state: state(entry),
+            state: state(entry, is_over),
             holders: *holders,
             wanted: *wanted,
             created_at: output::rfc3339(*created_at),
             expires_at: output::rfc3339(*expires_at),
             obstacle: entry.obstacle.map(why),
-            next_try_at: entry.next_try_at.map(output::rfc3339),
+            next_try_at: entry.next_try_at.filter(|_| !is_over).map(output::rfc3339),
+            is_over,
             body_b64: body.map(|body| BASE64.encode(body)),
         }
     }
 
     /// All but the id and the body.
     fn text(&self) -> String {
-        let obstacle = self
-            .obstacle
-            .as_ref()
-            .map_or_else(String::new, |obstacle| format!(" ({obstacle})"));
+        let why = match &self.obstacle {
+            _ if self.is_over => " (its time is over: no more are tried)".to_owned(),
+            Some(obstacle) => format!(" ({obstacle})"),
+            None => String::new(),
+        };
         let Self {
             state,
             holders,
@@ -103,7 +110,7 @@ impl Listed {
         } = self;
         let len = output::count(self.len, "byte");
         format!(
-            "{len}  {state}, {holders} of {wanted} relays{obstacle}  sent {created_at}, until {expires_at}"
+            "{len}  {state}, {holders} of {wanted} relays{why}  sent {created_at}, until {expires_at}"
         )
     }
 }
@@ -117,8 +124,9 @@ struct TakenBack {
 }
 
 /// As `umbel send` names it.
-fn state(entry: &OutboxEntry) -> &'static str {
+fn state(entry: &OutboxEntry, is_over: bool) -> &'static str {
     match entry.holders {
+        0 if is_over => "expired",
         0 => "queued",
         _ if entry.is_held() => "held",
         _ => "kept",
@@ -151,8 +159,9 @@ fn list(session: &Session) -> Result<(), Failure> {
     if outbox.is_empty() && !session.is_json() {
         return session.line("The outbox is empty.");
     }
+    let wall = Clock::wall();
     for entry in &outbox {
-        let listed = Listed::new(entry, None);
+        let listed = Listed::new(entry, None, wall);
         if session.is_json() {
             session.json(&listed)?;
         } else {
@@ -169,8 +178,7 @@ fn list(session: &Session) -> Result<(), Failure> {
 
 /// The one message in the outbox whose id begins so.
 fn one_named(outbox: &[OutboxEntry], prefix: &str) -> Result<OutboxEntry, Failure> {
-    const HINT: &str =
-        "`umbel outbox list` shows what is there; a message that has arrived is no longer";
+    const HINT: &str = "`umbel outbox list` shows what is there; a message that has arrived or expired is no longer";
     let digits = mail::id_digits(prefix)?;
     let mut found = outbox
         .iter()
@@ -197,7 +205,7 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
             "see `umbel outbox list`",
         ));
     };
-    let listed = Listed::new(&entry, Some(&message.body));
+    let listed = Listed::new(&entry, Some(&message.body), Clock::wall());
     if session.is_json() {
         return session.json(&listed);
     }
@@ -238,7 +246,7 @@ fn say_taken_back(session: &Session, cancelled: &Cancelled) -> Result<(), Failur
             id: id.to_string(),
             state: "cancelled",
             holders: copies.holders(),
-            may_be_out: copies != Copies::None,
+            may_be_out: copies.may_be_out(),
         });
     }
     session.line(&match copies {
@@ -259,5 +267,46 @@ impl From<CancelError> for Failure {
             CancelError::Store(fault) => Self::failed(error.to_string(), store_hint(fault)),
             CancelError::Closed => umbel_client::ClientClosed.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_client::core::io::DeferReason;
+    use umbel_proto::ids::MessageId;
+    use umbel_proto::inbox::address::InboxIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_message_whose_time_is_over_is_not_listed_as_queued() {
+        let expires_at = WallTime(1_790_000_000);
+        let entry = OutboxEntry {
+            id: MessageId([1; MessageId::LEN]),
+            address: *InboxIdentity::from_seed(&[3; 32]).address(),
+            len: 5,
+            created_at: WallTime(1_789_000_000),
+            expires_at,
+            holders: 0,
+            wanted: 2,
+            obstacle: Some(DeferReason::NoCircuit),
+            next_try_at: Some(expires_at + Duration::from_secs(60)),
+        };
+        let before = Listed::new(&entry, None, WallTime(expires_at.as_secs() - 1));
+        assert_eq!(
+            (before.state, before.next_try_at.is_some()),
+            ("queued", true)
+        );
+        assert!(!before.text().contains("no more are tried"));
+        let after = Listed::new(&entry, None, expires_at);
+        assert_eq!(
+            (after.state, after.next_try_at.is_some()),
+            ("expired", false)
+        );
+        assert!(
+            after.text().contains("no more are tried"),
+            "{}",
+            after.text()
+        );
     }
 }

@@ -18,8 +18,13 @@ pub(super) fn line(text: &str) -> Result<(), Failure> {
 
 /// Writes bytes to standard output as they are, and sees them through.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    writer::to_stdout(bytes.to_vec()).map_err(|error| unwritten(&error))
+}
+
+/// The outcome of a command that could not write to standard output.
+pub(super) fn unwritten(error: &io::Error) -> Failure {
     const HINT: &str = "check where the output goes; what the command did stays done";
-    writer::to_stdout(bytes.to_vec()).map_err(|error| match error.kind() {
+    match error.kind() {
         io::ErrorKind::Interrupted => Failure::interrupted(),
         io::ErrorKind::BrokenPipe => {
             Failure::new(Exit::BrokenPipe, "the reader of the output has ended", HINT)
@@ -29,7 +34,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
             format!("could not write to standard output: {error}"),
             HINT,
         ),
-    })
+    }
 }
 
 /// Says on standard error what is waited for; whether anyone reads it makes no difference.

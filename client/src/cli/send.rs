@@ -13,7 +13,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::delivery::{Delivery, Progress, Stage};
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::session::Session;
 use super::{output, times};
 
@@ -178,11 +178,21 @@ async fn send(
     // The messages' outcome comes first: a user who hears that the output failed must not send them
     // again.
     delivery.outcome()?;
-    report.map_err(|failure| Failure {
-        error: format!("the message was sent, but {}", failure.error),
-        hint: "do not send it again; check where the output goes".to_owned(),
-        ..failure
-    })
+    report.map_err(unreported)
+}
+
+/// The messages are sent, but their user could not read that. A reader that has ended is no reason
+/// to be silent: the user does not know what became of them.
+fn unreported(failure: Failure) -> Failure {
+    let exit = match failure.exit {
+        Exit::BrokenPipe => Exit::Unwritten,
+        exit => exit,
+    };
+    Failure::new(
+        exit,
+        format!("the message was sent, but {}", failure.error),
+        "do not send it again; check where the output goes",
+    )
 }
 
 fn report(session: &Session, id: MessageId, progress: &Progress) -> Result<(), Failure> {
@@ -317,5 +327,19 @@ fn read_body(
         Err(Failure::too_long(None))
     } else {
         Ok(body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_has_ended_hears_that_the_message_was_sent() {
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::StorageFull] {
+            let failure = unreported(output::unwritten(&kind.into()));
+            assert_eq!(failure.exit, Exit::Unwritten);
+            assert!(failure.error.starts_with("the message was sent, but"));
+        }
     }
 }

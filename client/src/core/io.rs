@@ -208,6 +208,11 @@ impl Copies {
             Self::Held(holders) => holders,
         }
     }
+
+    /// Whether its reader may get it.
+    pub const fn may_be_out(self) -> bool {
+        !matches!(self, Self::None)
+    }
 }
 
 /// Why a message stays in the outbox for now. Stored by number: a new one goes last. Read by other

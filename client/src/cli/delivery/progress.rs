@@ -1,7 +1,7 @@
 //! How far one message is, and what it is waiting for.
 
 use tokio::time::Instant;
-use umbel_client::core::io::{DeferReason, SendFault, is_held_by_enough};
+use umbel_client::core::io::{Copies, DeferReason, SendFault, is_held_by_enough};
 use umbel_proto::time::{Duration, WallTime};
 
 use super::super::output;
@@ -17,10 +17,7 @@ pub(in super::super) enum Fate {
     /// It is still in the outbox, and nobody has it.
     Queued(Obstacle),
     /// It expired and is out of the outbox, and nobody is known to have it.
-    Expired {
-        /// A holder was asked and may have it.
-        may_be_out: bool,
-    },
+    Expired(Copies),
     /// It is out of the outbox, and nobody knows why: the process that did has ended.
     Left,
     /// It can't be sent.
@@ -37,10 +34,7 @@ pub(in super::super) enum Missing {
     /// Something is in the way.
     Obstacle(Obstacle),
     /// The message expired: no more are tried.
-    Expired {
-        /// A holder that did not answer may have it.
-        may_be_out: bool,
-    },
+    Expired(Copies),
     /// It is out of the outbox, and nobody knows why.
     Left,
 }
@@ -105,7 +99,7 @@ impl Progress {
             missing if self.holders > 0 => Fate::Kept(missing),
             Missing::Obstacle(obstacle) => Fate::Queued(obstacle),
             Missing::Planned(_) => Fate::Queued(Obstacle::Time),
-            Missing::Expired { may_be_out } => Fate::Expired { may_be_out },
+            Missing::Expired(copies) => Fate::Expired(copies),
             Missing::Left => Fate::Left,
         }
     }
@@ -118,8 +112,8 @@ impl Progress {
                 Fate::Held
                     | Fate::Failed(_)
                     | Fate::Cancelled
-                    | Fate::Expired { .. }
-                    | Fate::Kept(Missing::Expired { .. })
+                    | Fate::Expired(_)
+                    | Fate::Kept(Missing::Expired(_))
             )
         )
     }
@@ -139,7 +133,7 @@ impl Progress {
             Fate::Held => "held",
             Fate::Kept(_) => "kept",
             Fate::Queued(_) => "queued",
-            Fate::Expired { .. } => "expired",
+            Fate::Expired(_) => "expired",
             Fate::Left => "left",
             Fate::Failed(_) => "failed",
             Fate::Cancelled => "cancelled",
@@ -157,7 +151,7 @@ impl Progress {
     /// Whether its reader may get it, where it expired and nobody is known to have it.
     pub(in super::super) fn may_be_out(&self) -> Option<bool> {
         match self.fate() {
-            Fate::Expired { may_be_out } => Some(may_be_out),
+            Fate::Expired(copies) => Some(copies.may_be_out()),
             _ => None,
         }
     }
@@ -185,13 +179,13 @@ impl Progress {
                     why_not_more(obstacle)
                 )
             }
-            Fate::Kept(Missing::Expired { .. }) => {
+            Fate::Kept(Missing::Expired(_)) => {
                 format!("kept by {holders}; it has expired, and no more are tried")
             }
             Fate::Kept(Missing::Left) => format!("kept by {holders}; it has left the outbox since"),
             Fate::Left => "left the outbox; nobody knows how many have it".to_owned(),
-            Fate::Expired { may_be_out: true } => "expired; a relay may have it".to_owned(),
-            Fate::Expired { may_be_out: false } => "expired; nobody has it".to_owned(),
+            Fate::Expired(Copies::None) => "expired; nobody has it".to_owned(),
+            Fate::Expired(_) => "expired; a relay may have it".to_owned(),
             _ => {
                 let verb = if self.holders == 1 { "has" } else { "have" };
                 format!(

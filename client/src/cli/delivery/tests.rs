@@ -247,12 +247,11 @@ fn a_message_that_left_unseen_is_what_its_last_notice_says() {
         copies: Copies::None,
         wanted: 2,
     };
-    let may_be_out = false;
     for (notice, expected) in [
         (held(2, 2), Fate::Held),
         (failed, Fate::Failed(SendFault::TooLong)),
         (cancelled, Fate::Cancelled),
-        (expired, Fate::Expired { may_be_out }),
+        (expired, Fate::Expired(Copies::None)),
     ] {
         for watched in [&mut after(0, &[deferred()]), &mut sent()] {
             watched.take_outbox(Vec::new(), std::slice::from_ref(&notice), NOW);
@@ -297,8 +296,8 @@ fn a_message_that_left_and_nobody_knows_why_is_in_doubt() {
 
 #[test] // §10.5(1)
 fn a_message_that_left_unseen_expired_if_its_life_was_over() {
-    let missing = Missing::Expired { may_be_out: true };
-    let expired = Fate::Expired { may_be_out: true };
+    let missing = Missing::Expired(Copies::InDoubt);
+    let expired = Fate::Expired(Copies::InDoubt);
     for (holders, age, expected) in [
         (0, 999, Fate::Left),
         (0, 1000, expired),
@@ -339,7 +338,7 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
         copies: Copies::Held(1),
         wanted: 2,
     };
-    let kept = Fate::Kept(Missing::Expired { may_be_out: true });
+    let kept = Fate::Kept(Missing::Expired(Copies::Held(1)));
     for stage in [Stage::One, Stage::All] {
         let delivery = after_at(stage, 0, std::slice::from_ref(&expired));
         let progress = delivery.messages[&ID];

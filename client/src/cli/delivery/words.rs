@@ -37,8 +37,8 @@ pub(in super::super) fn expired_text(id: MessageId, copies: Copies, wanted: usiz
 }
 
 /// The outcome of a command whose message expired while nobody was known to have it.
-pub(super) fn expired_failure(may_be_out: bool) -> Failure {
-    if may_be_out {
+pub(super) fn expired_failure(copies: Copies) -> Failure {
+    if copies.may_be_out() {
         Failure::new(
             Exit::InDoubt,
             "the message expired: no relay confirmed it, but one may have it",
