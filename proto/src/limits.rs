@@ -197,9 +197,21 @@ pub const RECEIPT_ASK_PAUSE_MAX: Duration = Duration::from_secs(600);
 pub const RECEIPT_REISSUE_PAUSE: Duration = Duration::from_secs(60);
 /// A relay that has the receipts that it needs looks so often for more to ask for (§8.7).
 pub const RECEIPT_IDLE_PAUSE: Duration = Duration::from_secs(60);
-/// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
-/// Ports of one IP that an issuer vouches for in a day (§8.7(3)).
+/// That time is at most this part of `receipt_life` (§8.7(3)).
+pub const RECEIPT_PAUSE_SHARE: u32 = 4;
+/// IPs of one v4 /24 that an issuer vouches for in that time (§8.7(3)).
+pub const RECEIPT_IPS_V4_24_MAX: u32 = 4;
+/// The same, of one v4 /16.
+pub const RECEIPT_IPS_V4_16_MAX: u32 = 16;
+/// The same, of one v6 /64.
+pub const RECEIPT_IPS_V6_64_MAX: u32 = 1;
+/// The same, of one v6 /48.
+pub const RECEIPT_IPS_V6_48_MAX: u32 = 4;
+/// The same, of one v6 /32.
+pub const RECEIPT_IPS_V6_32_MAX: u32 = 16;
+/// Ports of one IP that an issuer vouches for in that time (§8.7(3)).
 pub const RECEIPT_PORTS_MAX: usize = 4;
+/// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
 /// nobody (§8.7).
 pub const RECEIPT_ADDRESSES_MAX: usize = 4096;
 /// Longest version text in a relay descriptor, bytes (§8.1).

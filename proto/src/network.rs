@@ -7,6 +7,7 @@
 
 pub mod as_map;
 mod explain;
+mod family;
 mod group;
 mod nearest;
 mod optional;
@@ -18,6 +19,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use as_map::{AsMap, AsNumber};
+pub use family::Family;
 pub use group::{AddressGroups, CAP_LEVELS, Cap, Group};
 pub use optional::Optional;
 pub use params::Params;

@@ -7,6 +7,10 @@ use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{AsNumber, Network};
+use crate::limits::{
+    RECEIPT_IPS_V4_16_MAX, RECEIPT_IPS_V4_24_MAX, RECEIPT_IPS_V6_32_MAX, RECEIPT_IPS_V6_48_MAX,
+    RECEIPT_IPS_V6_64_MAX,
+};
 
 /// How addresses are put into groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -145,8 +149,17 @@ impl Network {
     /// /24 has 4 and /16 has 16; v6 /64 has 1, /48 has 4 and /32 has 16. By port, the one group of
     /// the address has 1.
     pub fn receipt_limits_of(&self, address: SocketAddr) -> [Option<Cap>; CAP_LEVELS] {
-        let v4 = [None, Some((24, 4)), Some((16, 16))];
-        self.limits_of(address, v4, [(64, 1), (48, 4), (32, 16)])
+        let v4 = [
+            None,
+            Some((24, RECEIPT_IPS_V4_24_MAX)),
+            Some((16, RECEIPT_IPS_V4_16_MAX)),
+        ];
+        let v6 = [
+            (64, RECEIPT_IPS_V6_64_MAX),
+            (48, RECEIPT_IPS_V6_48_MAX),
+            (32, RECEIPT_IPS_V6_32_MAX),
+        ];
+        self.limits_of(address, v4, v6)
     }
 
     fn limits_of(

@@ -13,7 +13,7 @@ use umbel_proto::directory::receipts::{Probe, ProbeId};
 use umbel_proto::directory::{Book, Inserted, Learned, NetView, NotLearned, Unverified};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
-use umbel_proto::network::Params;
+use umbel_proto::network::{Family, Params};
 use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
 
 use super::ControlConfig;
@@ -104,7 +104,7 @@ pub(super) enum Signal {
     /// Discovery wants a link to this relay.
     Dial(RelayId),
     /// A receipt is to be asked for, over a link of this address family.
-    DialOver { relay: RelayId, is_v4: bool },
+    DialOver { relay: RelayId, family: Family },
     /// There is a new receipt of an address of ours.
     Vouched,
     /// A descriptor was refused, since too few relays vouch for it; or they do for this relay, and

@@ -13,6 +13,7 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{EXTEND_DIALS_MAX, EXTEND_WAITERS_MAX};
 use umbel_proto::link::LinkOp;
 use umbel_proto::message::ExtendRefusal;
+use umbel_proto::network::Family;
 
 use super::circuits::CircuitKey;
 use super::context::Context;
@@ -29,7 +30,7 @@ pub(super) struct Dial {
     /// Circuits that wait for a link to the relay.
     pub(super) waiters: Vec<CircuitKey>,
     /// The address family that goes first: v4, or v6. `None`: as the relay lists them.
-    pub(super) is_v4_first: Option<bool>,
+    pub(super) first: Option<Family>,
 }
 
 /// No address of this relay is known.
@@ -49,9 +50,9 @@ impl Dialling {
         &mut self,
         cx: &mut Context<'_>,
         relay: RelayId,
-        is_v4: bool,
+        family: Family,
     ) -> Result<(), NoAddress> {
-        let is_over = |address: &&SocketAddr| address.ip().to_canonical().is_ipv4() == is_v4;
+        let is_over = |address: &&SocketAddr| Family::from(**address) == family;
         let known = cx.view().get(&relay).ok_or(NoAddress)?;
         let of_family = known.addresses.iter().filter(is_over);
         let mut host_ports: Vec<_> = of_family.map(SocketAddr::to_string).collect();
@@ -61,7 +62,7 @@ impl Dialling {
         let mut others = self::host_ports(cx, &relay);
         others.retain(|host_port| !host_ports.contains(host_port));
         host_ports.append(&mut others);
-        self.begin(cx, relay, host_ports, Some(is_v4))
+        self.begin(cx, relay, host_ports, Some(family))
     }
 
     fn begin(
@@ -69,7 +70,7 @@ impl Dialling {
         cx: &mut Context<'_>,
         relay: RelayId,
         host_ports: Vec<String>,
-        is_v4_first: Option<bool>,
+        first: Option<Family>,
     ) -> Result<(), NoAddress> {
         if host_ports.is_empty() {
             return Err(NoAddress);
@@ -78,7 +79,7 @@ impl Dialling {
             cx.out.links.push_back(LinkOp::Dial { relay, host_ports });
             Dial {
                 waiters: Vec::new(),
-                is_v4_first,
+                first,
             }
         });
         Ok(())
@@ -220,7 +221,7 @@ mod tests {
         let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
         let relay = bench.learn(1, &["20.1.1.1:9000", "[2a01::1]:9000"]);
         dialling
-            .dial_over(&mut bench.context(), relay, false)
+            .dial_over(&mut bench.context(), relay, Family::V6)
             .unwrap();
         dialling
             .wait(&mut bench.context(), relay, CircuitKey(1))
@@ -231,14 +232,14 @@ mod tests {
         );
         let ended = dialling.end(&relay);
         assert_eq!(ended.waiters, [CircuitKey(1)]);
-        assert_eq!(ended.is_v4_first, Some(false));
+        assert_eq!(ended.first, Some(Family::V6));
     }
 
     #[test] // §8.7(5)
     fn a_relay_without_an_address_of_the_family_is_not_dialled() {
         let (mut bench, mut dialling) = (Bench::new(0), Dialling::default());
         let relay = bench.learn(1, &["20.1.1.1:9000"]);
-        let dialled = dialling.dial_over(&mut bench.context(), relay, false);
+        let dialled = dialling.dial_over(&mut bench.context(), relay, Family::V6);
         assert_eq!(dialled, Err(NoAddress));
         assert!(dialling.dials.is_empty() && bench.shared.out.links.is_empty());
     }

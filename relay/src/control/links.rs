@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{CircIds, LinkId};
+use umbel_proto::network::Family;
 use umbel_proto::time::{Instant, PeerClock, Rate};
 
 /// One link.
@@ -110,10 +111,10 @@ impl Links {
     }
 
     /// The oldest open link to this relay over this address family.
-    pub(super) fn toward_over(&self, relay: &RelayId, is_v4: bool) -> Option<LinkId> {
+    pub(super) fn toward_over(&self, relay: &RelayId, family: Family) -> Option<LinkId> {
         let is_over = |id: &&LinkId| {
             let link = self.links.get(id);
-            link.is_some_and(|link| link.remote.ip().to_canonical().is_ipv4() == is_v4)
+            link.is_some_and(|link| Family::from(link.remote) == family)
         };
         self.by_relay.get(relay)?.iter().find(is_over).copied()
     }

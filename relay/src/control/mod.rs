@@ -254,7 +254,7 @@ impl Control {
         if let Some(relay) = peer {
             self.clock.handle_linked(&mut cx);
             let ended = is_dialler.then(|| self.dialling.end(&relay));
-            let is_v4_first = ended.as_ref().map(|dial| dial.is_v4_first);
+            let first = ended.as_ref().map(|dial| dial.first);
             let waiters = match ended {
                 Some(dial) => dial.waiters,
                 None => self.dialling.take_waiters(&relay),
@@ -266,8 +266,8 @@ impl Control {
                 .handle_linked(&mut cx, &mut self.circuits, relay);
             let receipts = self.own.receipts();
             receipts.handle_linked(&mut cx, &mut self.circuits, relay);
-            if let Some(is_v4_first) = is_v4_first {
-                receipts.handle_dialled(&mut cx, relay, is_v4_first);
+            if let Some(first) = first {
+                receipts.handle_dialled(&mut cx, relay, first);
             }
         }
         self.settle(moment, rng);
@@ -535,8 +535,8 @@ impl Control {
                     self.discovery.handle_dial_failed(relay);
                 }
             }
-            Signal::DialOver { relay, is_v4 } => {
-                if self.dialling.dial_over(&mut cx, relay, is_v4).is_err() {
+            Signal::DialOver { relay, family } => {
+                if self.dialling.dial_over(&mut cx, relay, family).is_err() {
                     self.own.receipts().handle_dial_failed(&mut cx, relay);
                 }
             }

@@ -19,7 +19,7 @@ use crate::limits::{
     RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
     RECEIPTS_MAX,
 };
-use crate::network::Network;
+use crate::network::{Family, Network};
 use crate::time::{Duration, Instant, WallTime};
 
 /// Refusals that are remembered, so that an issuer that refused is not asked again at once.
@@ -297,13 +297,13 @@ impl Asker {
             let mut attempts = self.attempts.iter();
             attempts.any(|it| it.ask == ask && now < it.at + RECEIPT_ASK_PAUSE_MAX)
         };
-        let is_v4 = |of: &SocketAddr| of.ip().to_canonical().is_ipv4();
+        let family = Family::from(address);
         let is_fit = |issuer: &&VerifiedDescriptor| {
             issuer.relay != self.own
                 && issuer
                     .addresses
                     .iter()
-                    .any(|it| is_v4(it) == is_v4(&address))
+                    .any(|&it| Family::from(it) == family)
                 && !is_resting(issuer.relay)
         };
         let fit = || known.view.iter().filter(is_fit);

@@ -13,7 +13,7 @@ use crate::directory::descriptor::is_dialable;
 use crate::ids::RelayId;
 use crate::limits::{
     RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE,
-    RECEIPT_PORTS_MAX, RECEIPT_RETRY_PAUSE,
+    RECEIPT_PAUSE_SHARE, RECEIPT_PORTS_MAX, RECEIPT_RETRY_PAUSE,
 };
 use crate::network::{AddressGroups, Cap, Group, Network};
 use crate::time::{Duration, Instant};
@@ -186,7 +186,7 @@ impl Taken {
 /// How long an address that got a receipt gets no other: a day, or less where receipts live so
 /// short that they must be renewed earlier.
 fn pause(network: &Network) -> Duration {
-    RECEIPT_PAUSE.min(network.params.receipt_life / 4)
+    RECEIPT_PAUSE.min(network.params.receipt_life / RECEIPT_PAUSE_SHARE)
 }
 
 #[cfg(test)]

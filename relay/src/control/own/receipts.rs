@@ -12,6 +12,7 @@ use umbel_proto::directory::{Book, Receipt};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{CLOCK_SKEW_MAX, RECEIPT_ASK_TIMEOUT};
 use umbel_proto::message::Service;
+use umbel_proto::network::Family;
 use umbel_proto::time::{Instant, WallTime};
 
 use super::super::ControlConfig;
@@ -91,7 +92,7 @@ impl OwnReceipts {
         if !self.begin(cx, circuits) {
             cx.signal(Signal::DialOver {
                 relay: ask.issuer,
-                is_v4: is_v4(ask),
+                family: ask.address.into(),
             });
         }
     }
@@ -114,15 +115,15 @@ impl OwnReceipts {
         &mut self,
         cx: &mut Context<'_>,
         relay: RelayId,
-        is_v4_first: Option<bool>,
+        first: Option<Family>,
     ) {
-        let Some(is_v4) = self.awaited_family(relay) else {
+        let Some(family) = self.awaited_family(relay) else {
             return;
         };
-        if is_v4_first == Some(is_v4) {
+        if first == Some(family) {
             self.end(cx, Outcome::NoAnswer); // no address of the family answered
         } else {
-            cx.signal(Signal::DialOver { relay, is_v4 });
+            cx.signal(Signal::DialOver { relay, family });
         }
     }
 
@@ -191,12 +192,11 @@ impl OwnReceipts {
         self.asker.poll_timeout()
     }
 
-    /// The address family over which the request waits for a link to this relay, if it does: v4, or
-    /// v6.
-    fn awaited_family(&self, relay: RelayId) -> Option<bool> {
+    /// The address family over which the request waits for a link to this relay, if it does.
+    fn awaited_family(&self, relay: RelayId) -> Option<Family> {
         let is_awaited = |it: &&Request| it.ask.issuer == relay && it.hop.is_none();
         let request = self.errand.as_ref().filter(is_awaited)?;
-        Some(is_v4(request.ask))
+        Some(request.ask.address.into())
     }
 
     /// Begins the circuit of the request, if there is a link for it.
@@ -205,7 +205,7 @@ impl OwnReceipts {
             return false;
         };
         let issuer = request.ask.issuer;
-        let Some(link) = cx.links.toward_over(&issuer, is_v4(request.ask)) else {
+        let Some(link) = cx.links.toward_over(&issuer, request.ask.address.into()) else {
             return false;
         };
         request.hop = OneHop::begin(cx, circuits, Errand::Receipt(request.turn), issuer, link);
@@ -317,11 +317,6 @@ impl OwnReceipts {
     }
 }
 
-/// Whether a receipt is asked for over v4, or over v6.
-fn is_v4(ask: Ask) -> bool {
-    ask.address.ip().to_canonical().is_ipv4()
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -365,20 +360,19 @@ mod tests {
 
         fn is_dialling(&mut self) -> bool {
             let signals = self.bench.signals();
-            let is_ours = |signal: &Signal| matches!(signal, Signal::DialOver { relay, is_v4: false } if *relay == self.issuer);
+            let is_ours = |signal: &Signal| matches!(signal, Signal::DialOver { relay, family: Family::V6 } if *relay == self.issuer);
             assert!(signals.iter().all(is_ours));
             !signals.is_empty()
         }
 
         /// A dial has ended with a link to this address of the issuer.
-        fn dialled(&mut self, number: u64, at: &str, is_v4_first: Option<bool>) {
+        fn dialled(&mut self, number: u64, at: &str, first: Option<Family>) {
             let remote: SocketAddr = at.parse().unwrap();
             self.bench.link_at(number, self.issuer, remote);
             let mut cx = self.bench.context();
             self.receipts
                 .handle_linked(&mut cx, &mut self.circuits, self.issuer);
-            self.receipts
-                .handle_dialled(&mut cx, self.issuer, is_v4_first);
+            self.receipts.handle_dialled(&mut cx, self.issuer, first);
         }
 
         fn outcomes(&self) -> Vec<&Outcome> {
@@ -395,7 +389,7 @@ mod tests {
     fn a_receipt_is_asked_for_over_a_link_of_the_addresss_family() {
         let mut asking = Asking::new();
         assert!(asking.run());
-        asking.dialled(1, "[2a01::1]:9000", Some(false));
+        asking.dialled(1, "[2a01::1]:9000", Some(Family::V6));
         assert_eq!(asking.cells(), 1, "a circuit begins");
         assert!(asking.outcomes().is_empty());
     }
@@ -406,7 +400,7 @@ mod tests {
         assert!(asking.run());
         asking.dialled(1, "20.1.1.1:9000", None);
         assert!(asking.is_dialling(), "that dial was in flight already");
-        asking.dialled(2, "20.1.1.1:9000", Some(false));
+        asking.dialled(2, "20.1.1.1:9000", Some(Family::V6));
         assert!(!asking.is_dialling(), "v6 went first, and did not answer");
         assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
         assert_eq!(asking.cells(), 0);
