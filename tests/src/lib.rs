@@ -9,6 +9,7 @@
 pub mod adversary;
 pub mod as_map;
 pub mod disk;
+pub mod experiments;
 pub mod fuzz;
 pub mod scenario;
 pub mod shells;

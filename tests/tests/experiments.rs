@@ -1,0 +1,50 @@
+//! Each experiment in its small form, and its page in docs/experiments.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "reads the pages; a test fails by panicking"
+)]
+
+use std::fs;
+
+use umbel_tests::experiments::{ALL, Scale};
+
+/// Runs an experiment: all that it expects holds, and its page is whole.
+fn run(name: &str) {
+    let experiment = ALL
+        .iter()
+        .find(|experiment| experiment.name == name)
+        .unwrap();
+    let page = (experiment.run)(Scale::Small, 7);
+    for finding in &page.findings {
+        assert!(finding.is_met, "{}: {}", finding.expected, finding.measured);
+    }
+    assert!(page.plot.to_svg().unwrap().ends_with("</svg>\n"));
+    assert!(page.tables.iter().all(|table| {
+        let columns = table.head.len();
+        !table.rows.is_empty() && table.rows.iter().all(|row| row.len() == columns)
+    }));
+}
+
+#[test]
+fn sybil() {
+    run("sybil");
+}
+
+#[test]
+fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
+    let tests = include_str!("experiments.rs");
+    for experiment in ALL {
+        let name = experiment.name;
+        let page = fs::read_to_string(format!("../docs/experiments/{name}.md")).unwrap();
+        let command = format!("--bin experiment -- {name} --seed ");
+        assert!(
+            page.contains(experiment.question) && page.contains(&command),
+            "{name}"
+        );
+        let plot = fs::read_to_string(format!("../docs/experiments/{name}.svg")).unwrap();
+        assert!(plot.starts_with("<svg"));
+        assert!(tests.contains(&format!("run(\"{}\")", name)), "{name}");
+    }
+}
