@@ -214,6 +214,29 @@ pub const RECEIPT_PORTS_MAX: usize = 4;
 /// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
 /// nobody (§8.7).
 pub const RECEIPT_ADDRESSES_MAX: usize = 4096;
+/// One in so many addresses that others vouch for is tried (§8.8).
+pub const SPOT_CHECK_ONE_IN: u32 = 20;
+/// The first dial of a check comes at least this long, and at most ten times as long, after the
+/// descriptor was taken (§8.8).
+pub const SPOT_CHECK_FIRST: Duration = Duration::from_secs(60);
+/// The second dial comes so long after the first failed (§8.8).
+pub const SPOT_CHECK_SECOND: Duration = Duration::from_secs(30 * 60);
+/// After a dial failed, a relay waits so long to see whether its links were alive: longer than a
+/// silent one lasts (§8.8).
+pub const SPOT_CHECK_SETTLE: Duration = Duration::from_secs(120);
+const _: () = assert!(SPOT_CHECK_SETTLE.as_secs() > LINK_SILENCE_MAX.as_secs());
+/// Most checks that wait at a time (§8.8).
+pub const SPOT_CHECKS_MAX: usize = 64;
+/// Most dials of checks in flight (§8.8).
+pub const SPOT_DIALS_MAX: usize = 4;
+/// A relay judges an issuer by so many of its last checks (§8.8).
+pub const ISSUER_CHECKS_KEPT: usize = 8;
+/// An issuer is barred when so many of these, and half of them, found nobody (§8.8).
+pub const ISSUER_MISSES_MAX: usize = 2;
+/// For so long the receipts of a barred issuer do not count (§8.8).
+pub const ISSUER_BARRED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Most issuers of which a relay keeps a record (§8.8).
+pub const ISSUERS_ON_RECORD_MAX: usize = 1024;
 /// Longest version text in a relay descriptor, bytes (§8.1).
 pub const VERSION_LEN_MAX: usize = 32;
 /// A relay descriptor is dead this long after it was issued (§8.1).

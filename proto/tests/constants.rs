@@ -73,6 +73,8 @@ limits! {
     RECEIPT_PAUSE RECEIPT_RETRY_PAUSE RECEIPT_ASK_TIMEOUT RECEIPT_ASK_PAUSE
     RECEIPT_ASK_PAUSE_MAX RECEIPT_REISSUE_PAUSE RECEIPT_IDLE_PAUSE RECEIPT_ADDRESSES_MAX RECEIPT_PORTS_MAX RECEIPT_PAUSE_SHARE RECEIPT_IPS_V4_24_MAX
     RECEIPT_IPS_V4_16_MAX RECEIPT_IPS_V6_64_MAX RECEIPT_IPS_V6_48_MAX RECEIPT_IPS_V6_32_MAX
+    SPOT_CHECK_ONE_IN SPOT_CHECK_FIRST SPOT_CHECK_SECOND SPOT_CHECK_SETTLE SPOT_CHECKS_MAX
+    SPOT_DIALS_MAX ISSUER_CHECKS_KEPT ISSUER_MISSES_MAX ISSUER_BARRED_FOR ISSUERS_ON_RECORD_MAX
     VERSION_LEN_MAX RELAY_DESCRIPTOR_LIFE CLOCK_SKEW_MAX VIEW_RELAYS_MAX LAST_KNOWN_MAX
     SETUP_LEN SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX SYNC_ITEMS_MAX SYNC_ITEM_LEN
     SYNC_ROUNDS_MAX ALONE_INTERVAL ALONE_RELAYS UNKNOWN_RELAY_PAUSE KNOWN_ASKED_FIRST
@@ -265,6 +267,40 @@ fn said_of_receipts() -> Vec<Said> {
     ]
 }
 
+fn said_of_spot_checks() -> Vec<Said> {
+    vec![
+        (
+            "8.8",
+            "tries one in {} of the addresses",
+            SPOT_CHECK_ONE_IN.text(),
+        ),
+        ("8.8", "at most {} h old", hours(CLOCK_SKEW_MAX * 2)),
+        ("8.8", "tried once in {} h,", hours(RECEIPT_PAUSE)),
+        ("8.8", "At most {} checks wait", SPOT_CHECKS_MAX.text()),
+        ("8.8", "and {} dials are in flight", SPOT_DIALS_MAX.text()),
+        (
+            "8.8",
+            "comes {} to",
+            (SPOT_CHECK_FIRST.as_secs() / 60).text(),
+        ),
+        (
+            "8.8",
+            "to {} min after the descriptor",
+            mins(SPOT_CHECK_FIRST * 10),
+        ),
+        ("8.8", "the second {} min after", mins(SPOT_CHECK_SECOND)),
+        ("8.8", "if, {} min after each", mins(SPOT_CHECK_SETTLE)),
+        ("8.8", "when {} of its last", ISSUER_MISSES_MAX.text()),
+        ("8.8", "of its last {} verdicts", ISSUER_CHECKS_KEPT.text()),
+        (
+            "8.8",
+            "For {} days,",
+            (ISSUER_BARRED_FOR.as_secs() / 86_400).text(),
+        ),
+        ("8.8", "Records of {} issuers", ISSUERS_ON_RECORD_MAX.text()),
+    ]
+}
+
 #[test]
 fn rules_repeat_the_limits_of_the_code() {
     let text = fs::read_to_string("../docs/protocol.md").unwrap();
@@ -277,6 +313,7 @@ fn rules_repeat_the_limits_of_the_code() {
     let said = said_of_descriptors()
         .into_iter()
         .chain(said_of_receipts())
+        .chain(said_of_spot_checks())
         .map(|(section, words, number)| (section, words.replace("{}", &number)));
     let missing: Vec<_> = said.filter(is_missing).collect();
     assert!(missing.is_empty(), "{missing:#?}");

@@ -174,3 +174,95 @@ fn messages_flow_between_strangers() {
         scenario::has_come(world, sent)
     });
 }
+
+/// Twelve relays that know each other, three of which vouch for all who ask, in a network where seeds
+/// vouch no longer than others.
+fn with_liars(seed: u64) -> (World, [RelayName; 3]) {
+    let mut overlay = strangers();
+    overlay.params.seeds_vouch_until = 5;
+    let liars = [4, 5, 6].map(RelayName);
+    let mut world = World::with_overlay(seed, overlay).founders(3).relays(9);
+    liars
+        .iter()
+        .for_each(|&liar| world.relay(liar).is_credulous = true);
+    world.expect_within(Duration::from_secs(1500), all_know_all);
+    world.run_for(Duration::from_secs(2 * 3600)); // setup is over
+    (world, liars)
+}
+
+/// For how many relays this issuer vouches for nobody.
+fn barring(world: &World, issuer: RelayName) -> usize {
+    let id = relay(world, issuer).id;
+    let controls = world.all_relays().iter().filter_map(SimRelay::control);
+    let standings = controls.filter_map(|control| control.spot_checks().standing(&id));
+    standings.filter(|it| it.barred_until.is_some()).count()
+}
+
+#[test] // §8.8(3)
+fn issuers_that_lie_are_caught_and_vouch_for_nobody() {
+    let (mut world, liars) = with_liars(8);
+    let seeds = vec![relay(&world, RelayName(0)).peer()];
+    let mut ghosts = Vec::new();
+    for _ in 0..60 {
+        let seeds = seeds.clone();
+        ghosts.push(world.add_relay_as(|relay| {
+            relay.is_open = false;
+            relay.seeds = seeds;
+        }));
+        world.run_for(Duration::from_secs(120));
+    }
+    assert!(ghosts.iter().any(|&ghost| known_by(&world, ghost) > 0));
+    world.run_for(Duration::from_secs(3600));
+    for number in 0..12 {
+        let (name, is_liar) = (RelayName(number), liars.contains(&RelayName(number)));
+        let barring = barring(&world, name);
+        assert_eq!(barring > 0, is_liar, "{name:?}: {barring}");
+    }
+    // Who has caught them draws none of the ghosts, also after a restart.
+    let has_caught = |relay: &SimRelay| {
+        let checks = relay.control().map(Control::spot_checks);
+        checks.is_some_and(|it| it.barred().next().is_some())
+    };
+    let caught = world.all_relays().iter().position(has_caught);
+    let caught = RelayName(caught.unwrap());
+    world.crash_relay(caught);
+    world.restart_relay(caught);
+    assert!(has_caught(relay(&world, caught)));
+    let view = relay(&world, caught).control().map(Control::view);
+    let selectable = view.map(|view| view.selectable(world.overlay(), world.wall()));
+    let drawn: Vec<_> = selectable
+        .into_iter()
+        .flatten()
+        .map(|it| it.relay)
+        .collect();
+    let is_drawn = |&ghost: &RelayName| drawn.contains(&relay(&world, ghost).id);
+    assert!(drawn.len() >= 12 && !ghosts.iter().any(is_drawn));
+}
+
+#[test] // §8.8(4)
+fn relays_that_close_their_ports_frame_no_issuer_that_others_need() {
+    let (mut world, _) = with_liars(9);
+    let seeds = vec![relay(&world, RelayName(0)).peer()];
+    for number in 0..60 {
+        let seeds = seeds.clone();
+        let name = world.add_relay_as(|relay| relay.seeds = seeds);
+        world.run_for(Duration::from_secs(30));
+        // Of the second half, one in four closes its port once it has its receipts.
+        let is_framing = number >= 30 && number % 4 == 0;
+        world.relay(name).is_open = !is_framing;
+        world.run_for(Duration::from_secs(60));
+    }
+    world.run_for(Duration::from_secs(3600));
+    let standings = |taker: RelayName| {
+        let checks = relay(&world, taker).control().map(Control::spot_checks);
+        let ids = (0..12).map(|number| relay(&world, RelayName(number)).id);
+        let standings = ids.filter_map(|id| checks?.standing(&id));
+        standings.collect::<Vec<_>>()
+    };
+    let all: Vec<_> = (0..12)
+        .flat_map(|number| standings(RelayName(number)))
+        .collect();
+    assert!(all.iter().map(|it| it.found).sum::<usize>() > 100);
+    assert!(all.iter().any(|it| it.missed > 0));
+    assert!(all.iter().all(|it| it.barred_until.is_none()));
+}

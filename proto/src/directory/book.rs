@@ -6,7 +6,7 @@
 //! the identity pinned: no path, ring position or draw ever sees them, since they are not in the
 //! view.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::descriptor::{DescriptorFault, Unverified, VerifiedDescriptor};
 use super::view::{Age, Inserted, NetView};
@@ -136,6 +136,12 @@ impl Book {
     /// All relays that are believed in.
     pub const fn view(&self) -> &NetView {
         &self.view
+    }
+
+    /// These issuers, and no others, vouch for nobody here: their receipts were found to be wrong
+    /// (§8.8). Seeds are an exception while they vouch as seeds. What is in the view stays there.
+    pub fn bar(&mut self, issuers: BTreeSet<RelayId>) {
+        self.view.bar(issuers);
     }
 
     /// Takes a descriptor that a peer passed on, if it is good, news and vouched for. That it is no

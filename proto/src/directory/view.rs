@@ -23,6 +23,8 @@ const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
 pub struct NetView {
     relays: BTreeMap<RelayId, Entry>,
     began_at: Option<WallTime>,
+    /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
+    barred: BTreeSet<RelayId>,
     /// Worked out when asked for, forgotten at every change.
     digest: OnceLock<[u8; 32]>,
 }
@@ -111,8 +113,14 @@ impl NetView {
         Self {
             relays: BTreeMap::new(),
             began_at: None,
+            barred: BTreeSet::new(),
             digest: OnceLock::new(),
         }
+    }
+
+    /// These issuers, and no others, vouch for nobody here (§8.8).
+    pub(super) fn bar(&mut self, issuers: BTreeSet<RelayId>) {
+        self.barred = issuers;
     }
 
     /// Whether a descriptor may be taken: the rule for everything that a peer sends. While the view
@@ -401,7 +409,8 @@ impl Vouchers<'_> {
         };
         let age = network.params.receipt_issuer_age;
         view.get(issuer).is_some_and(is_apart)
-            && (view.is_known_for(issuer, age, *wall) || view.seed_vouches(network, issuer, *wall))
+            && ((view.is_known_for(issuer, age, *wall) && !view.barred.contains(issuer))
+                || view.seed_vouches(network, issuer, *wall))
     }
 
     /// Counts this issuer, if it does.

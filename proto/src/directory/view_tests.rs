@@ -164,6 +164,23 @@ fn receipts_count_if_their_issuers_are_known_and_apart() {
     assert!(view.may_admit(&descriptor, &network, later(7 * DAY + 2 * HOUR)));
 }
 
+#[test] // §8.8(3)
+fn barred_issuers_vouch_for_nobody_unless_they_are_seeds_that_vouch() {
+    let wall = later(2 * HOUR);
+    let (mut network, mut view, descriptor) = vouching(&[10, 11]);
+    let barred = testing::relay(10).descriptor.relay;
+    view.bar([barred].into());
+    assert!(!view.is_vouched(&descriptor, &network, wall));
+    network.seeds.push(crate::ids::Peer {
+        id: barred,
+        host_port: "20.10.1.1:9000".to_owned(),
+    });
+    assert!(view.is_vouched(&descriptor, &network, wall));
+    network.seeds.clear();
+    view.bar([].into());
+    assert!(view.is_vouched(&descriptor, &network, wall));
+}
+
 #[test] // §8.2
 fn issuers_in_one_group_count_once() {
     let (mut network, mut view, descriptor) = vouching(&[10, 11]);

@@ -114,6 +114,8 @@ pub(super) enum Signal {
     Unlinked(RelayId),
     /// A descriptor was news to the book.
     Learned(Vec<u8>),
+    /// It was another relay's.
+    Taken(RelayId),
     /// A peer sent a descriptor of this relay.
     OwnSeen(Box<Unverified>),
 }
@@ -215,6 +217,7 @@ impl Context<'_> {
     fn take(&mut self, learned: Learned) -> Learned {
         if learned.is_news() {
             self.signal(Signal::Learned(learned.descriptor.bytes().to_vec()));
+            self.signal(Signal::Taken(learned.descriptor.relay));
             self.store_book();
         }
         learned

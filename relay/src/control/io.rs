@@ -65,6 +65,8 @@ pub enum Wake {
     Exchange,
     /// A receipt is to be asked for, or should have come.
     Receipt,
+    /// A receipt that another relay issued is to be tried.
+    SpotCheck,
     /// Keys, descriptors, idle circuits and unused links are looked after.
     Sweep,
     /// Gossip has something to exchange.
@@ -211,6 +213,8 @@ pub enum StoreOp {
     PutClock(Vec<u8>),
     /// Keep these receipts of this relay's addresses and no others.
     PutReceipts(Vec<Vec<u8>>),
+    /// Keep this record of how issuers stand.
+    PutSpotChecks(Vec<u8>),
     /// Keep this, in place of what there is of it.
     PutListed(Listed),
 }
@@ -267,4 +271,6 @@ pub struct Restored {
     pub receipts: Vec<Vec<u8>>,
     /// Since when others list this relay; `None` if they never have.
     pub listed: Option<Listed>,
+    /// How issuers stand.
+    pub spot_checks: Option<Vec<u8>>,
 }

@@ -20,6 +20,7 @@ struct Link {
     clock: PeerClock,
     /// The other end's address.
     remote: SocketAddr,
+    up_at: Instant,
     /// How to make a hop with the peer, by the descriptor that it showed.
     hop: Option<HopTarget>,
     /// We asked for its end: nothing that comes from it counts, and nothing new goes over it.
@@ -29,6 +30,7 @@ struct Link {
 /// What is known of a link when it comes up.
 #[derive(Debug)]
 pub(super) struct Up {
+    pub(super) at: Instant,
     pub(super) peer: Option<RelayId>,
     pub(super) is_dialler: bool,
     /// The other end's address.
@@ -47,6 +49,7 @@ pub(super) struct Links {
 impl Links {
     pub(super) fn add(&mut self, id: LinkId, up: Up, creates: Rate, clock: PeerClock) {
         let Up {
+            at: up_at,
             peer,
             is_dialler,
             remote,
@@ -59,6 +62,7 @@ impl Links {
             unused_sweeps: 0,
             clock,
             remote,
+            up_at,
             hop,
             is_closing: false,
         };
@@ -117,6 +121,17 @@ impl Links {
             link.is_some_and(|link| Family::from(link.remote) == family)
         };
         self.by_relay.get(relay)?.iter().find(is_over).copied()
+    }
+
+    /// Whether a link over this address family, with another relay than that one, has been up since
+    /// then.
+    pub(super) fn is_online(&self, family: Family, except: RelayId, since: Instant) -> bool {
+        self.links.values().any(|link| {
+            !link.is_closing
+                && link.peer.is_some_and(|peer| peer != except)
+                && Family::from(link.remote) == family
+                && link.up_at <= since
+        })
     }
 
     /// How to make a hop with the relay at the other end, by the descriptor that it showed.
@@ -220,6 +235,7 @@ mod tests {
             let clock = PeerClock::said(now, WallTime(0));
             let remote = SocketAddr::from(([127, 0, 0, 1], 9000));
             let up = Up {
+                at: now,
                 peer: Some(RelayId([1; 32])),
                 is_dialler: is_ours,
                 remote,

@@ -21,6 +21,7 @@ mod links;
 mod one_hop;
 mod own;
 mod services;
+mod spot;
 pub mod standing;
 #[cfg(test)]
 mod testing;
@@ -33,7 +34,7 @@ use rand::CryptoRng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{ProbeId, SpotChecks};
 use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::holder::Holder;
@@ -53,6 +54,7 @@ use links::Links;
 use one_hop::Errand;
 use own::Own;
 use services::{Directory, Mailbox, Request, Services};
+use spot::Spot;
 use standing::{OtherStanding, Standing};
 use timers::{Timer, Timers};
 
@@ -79,6 +81,7 @@ pub struct Control {
     services: Services,
     discovery: Discovery,
     own: Own,
+    spot: Spot,
     clock: ClockVerdict,
 }
 
@@ -109,6 +112,7 @@ impl Control {
             cx.tell(News::ClockSinceLastRun(jump));
         }
         cx.timers.set(now + SWEEP_INTERVAL, Timer::Sweep);
+        let spot = Spot::restore(&mut cx, restored.spot_checks.as_deref());
         let own = Own::restore(
             &mut cx,
             restored.onion_keys,
@@ -124,6 +128,7 @@ impl Control {
             services: Services::new(directory, mailbox),
             discovery: Discovery::new(relay, now),
             own,
+            spot,
             clock: ClockVerdict::new(jump),
             shared,
         }
@@ -142,6 +147,11 @@ impl Control {
     /// The relays this one believes in.
     pub fn view(&self) -> &NetView {
         self.shared.book.view()
+    }
+
+    /// How those stand who vouch for others, by the receipts that this relay tried.
+    pub const fn spot_checks(&self) -> &SpotChecks {
+        self.spot.checks()
     }
 
     /// The queues kept here.
@@ -245,6 +255,7 @@ impl Control {
         let clock = PeerClock::said(cx.now, hello.clock);
         let hop = shown.map(|learned| learned.descriptor.hop_target());
         let up = links::Up {
+            at: cx.now,
             peer,
             is_dialler,
             remote,
@@ -337,7 +348,10 @@ impl Control {
         rng: &mut dyn CryptoRng,
     ) {
         let mut cx = self.shared.context(moment, rng);
-        self.services.handle_probed(&mut cx, probe, is_there);
+        match probe {
+            ProbeId::Receipt(_) => self.services.handle_probed(&mut cx, probe, is_there),
+            ProbeId::SpotCheck(_) => self.spot.handle_probed(&mut cx, probe, is_there),
+        }
         self.settle(moment, rng);
     }
 
@@ -357,6 +371,7 @@ impl Control {
         let mut cx = self.shared.context(moment, rng);
         self.discovery.handle_timeout(&mut cx, &mut self.circuits);
         self.own.handle_timeout(&mut cx, &mut self.circuits);
+        self.spot.handle_timeout(&mut cx);
         self.services.run(&mut cx);
         self.settle(moment, rng);
     }
@@ -417,8 +432,10 @@ impl Control {
         let (push_at, push) = self.services.poll_timeout();
         let (gossip_at, gossip) = self.discovery.poll_timeout();
         let receipt_at = self.own.receipts_due();
+        let check_at = self.spot.poll_timeout();
         let machines = (push_at, Wake::Mailbox(push)).min((gossip_at, Wake::Gossip(gossip)));
         let machines = receipt_at.map_or(machines, |at| machines.min((at, Wake::Receipt)));
+        let machines = check_at.map_or(machines, |at| machines.min((at, Wake::SpotCheck)));
         let timer = self.shared.timers.next();
         timer.map_or(machines, |(at, timer)| machines.min((at, timer.into())))
     }
@@ -447,6 +464,7 @@ impl Control {
         self.clock.compare(&mut cx);
         self.own.renew(&mut cx);
         cx.expire_book();
+        self.spot.expire(&mut cx);
         self.services.expire(&mut cx);
         self.circuits.close_idle(&mut cx);
         let unused = cx
@@ -544,6 +562,7 @@ impl Control {
             Signal::Unvouched => self.discovery.handle_unvouched(&cx),
             Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
+            Signal::Taken(relay) => self.spot.handle_taken(&mut cx, relay),
             Signal::OwnSeen(descriptor) => self.own.handle_seen(&mut cx, *descriptor),
         }
     }

@@ -119,6 +119,7 @@ impl Bench {
         let creates = create_rate(cx.params(), false, cx.now);
         let clock = PeerClock::said(cx.now, cx.wall);
         let up = Up {
+            at: cx.now,
             peer,
             is_dialler: false,
             remote,

@@ -167,6 +167,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
         StoreOp::PutOnionKeys(keys) => relays::put_onion_keys(db, keys)?,
         StoreOp::PutClock(state) => relays::put_clock(db, state)?,
         StoreOp::PutReceipts(receipts) => relays::put_receipts(db, receipts)?,
+        StoreOp::PutSpotChecks(records) => relays::put_spot_checks(db, records)?,
         StoreOp::PutListed(listed) => relays::put_listed(db, *listed)?,
     }
     Ok(None)
@@ -189,6 +190,7 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         | StoreOp::PutOnionKeys(_)
         | StoreOp::PutClock(_)
         | StoreOp::PutReceipts(_)
+        | StoreOp::PutSpotChecks(_)
         | StoreOp::PutListed(_) => None,
     }
 }

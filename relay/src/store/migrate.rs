@@ -5,11 +5,11 @@
 //! `relay/tests/fixtures` keeps a directory of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5];
+pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -79,5 +79,13 @@ const FORMAT_5: &str = "
         id         INTEGER PRIMARY KEY CHECK (id = 0),
         since      INTEGER NOT NULL,
         until      INTEGER NOT NULL
+    ) STRICT;
+";
+
+/// How issuers of receipts stand: one row.
+const FORMAT_6: &str = "
+    CREATE TABLE spot_checks (
+        id      INTEGER PRIMARY KEY CHECK (id = 0),
+        records BLOB NOT NULL
     ) STRICT;
 ";

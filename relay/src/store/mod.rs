@@ -212,6 +212,7 @@ fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
         clock: relays::restore_clock(db)?,
         receipts: relays::restore_receipts(db)?,
         listed: relays::restore_listed(db)?,
+        spot_checks: relays::restore_spot_checks(db)?,
     })
 }
 
@@ -281,6 +282,7 @@ fn op_bytes(op: &StoreOp) -> usize {
         | StoreOp::PutOnionKeys(_)
         | StoreOp::PutClock(_)
         | StoreOp::PutReceipts(_)
+        | StoreOp::PutSpotChecks(_)
         | StoreOp::PutListed(_) => 0,
     }
 }

@@ -125,6 +125,18 @@ pub(super) fn restore_listed(db: &Connection) -> rusqlite::Result<Option<Listed>
         .optional()
 }
 
+pub(super) fn put_spot_checks(db: &Connection, records: &[u8]) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO spot_checks (id, records) VALUES (0, ?1)")?
+        .execute([records])?;
+    Ok(())
+}
+
+/// How issuers of receipts stand.
+pub(super) fn restore_spot_checks(db: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    db.query_row("SELECT records FROM spot_checks", [], |row| row.get(0))
+        .optional()
+}
+
 /// Onion keys, newest first.
 pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<StoredOnionKey>> {
     let mut select =

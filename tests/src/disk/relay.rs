@@ -33,6 +33,7 @@ struct Committed {
     clock: Option<Vec<u8>>,
     receipts: Vec<Vec<u8>>,
     listed: Option<Listed>,
+    spot_checks: Option<Vec<u8>>,
 }
 
 struct Queue {
@@ -87,6 +88,7 @@ impl RelayDisk {
             clock: committed.clock.clone(),
             receipts: committed.receipts.clone(),
             listed: committed.listed,
+            spot_checks: committed.spot_checks.clone(),
         }
     }
 
@@ -188,6 +190,7 @@ impl Committed {
             StoreOp::PutOnionKeys(keys) => self.onion_keys = keys,
             StoreOp::PutClock(state) => self.clock = Some(state),
             StoreOp::PutReceipts(receipts) => self.receipts = receipts,
+            StoreOp::PutSpotChecks(records) => self.spot_checks = Some(records),
             StoreOp::PutListed(listed) => self.listed = Some(listed),
         }
         None

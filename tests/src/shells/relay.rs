@@ -55,6 +55,8 @@ pub struct SimRelay {
     /// Whether it takes no descriptor that others pass on, from its next start on: who reconciles
     /// with it hears nothing new.
     pub is_deaf: bool,
+    /// Whether it vouches for all who ask, reached or not.
+    pub is_credulous: bool,
     /// Why circuits through it died.
     pub broken: Vec<Violation>,
     /// Cells of circuits that were just gone, over all its lives.
@@ -65,7 +67,8 @@ pub struct SimRelay {
     /// How many cells it handed on of each circuit, by where they came from.
     passed: BTreeMap<(LinkId, u32), usize>,
     identity_seed: [u8; 32],
-    pub(crate) seeds: Vec<Peer>,
+    /// The relays that it knows at its first start.
+    pub seeds: Vec<Peer>,
     live: Option<Live>,
     /// Counts its lives: a request of an earlier one is not answered in this one.
     incarnation: u64,
@@ -129,6 +132,7 @@ impl SimRelay {
             breaks_mailboxes: false,
             sabotage: None,
             is_deaf: false,
+            is_credulous: false,
             passed: BTreeMap::new(),
             broken: Vec::new(),
             stale_cells: 0,
@@ -329,6 +333,7 @@ impl SimRelay {
         rng: &mut dyn CryptoRng,
     ) {
         if let Some(live) = &mut self.live {
+            let is_there = is_there || self.is_credulous;
             live.control.handle_probed(moment, probe, is_there, rng);
         }
     }

@@ -194,6 +194,7 @@ impl Source for Asked {
             13 => StoreOp::RemoveInboxDescriptorsBefore(Epoch(rng.random_range(0..3))),
             14 => StoreOp::RemoveInboxDescriptorsAfter(Epoch(rng.random_range(1..4))),
             _ if rng.random() => StoreOp::PutClock(bytes(rng)),
+            _ if rng.random() => StoreOp::PutSpotChecks(bytes(rng)),
             _ if rng.random() => StoreOp::PutListed(Listed {
                 since: WallTime(rng.random_range(0..1000)),
                 until: WallTime(rng.random_range(0..1000)),

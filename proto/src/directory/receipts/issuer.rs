@@ -4,61 +4,29 @@
 //! So it can't be made to scan other hosts, or to flood them. Everything is bounded: dials in
 //! flight, and addresses remembered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use core::net::{IpAddr, SocketAddr};
 
 use super::ReceiptRefusal;
+use super::probe::{Places, Probe, ProbeId};
 use crate::directory::descriptor::is_dialable;
 use crate::ids::RelayId;
 use crate::limits::{
     RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE,
-    RECEIPT_PAUSE_SHARE, RECEIPT_PORTS_MAX, RECEIPT_RETRY_PAUSE,
+    RECEIPT_PAUSE_SHARE, RECEIPT_RETRY_PAUSE,
 };
-use crate::network::{AddressGroups, Cap, Group, Network};
+use crate::network::Network;
 use crate::time::{Duration, Instant};
-
-/// Names one dial for a receipt; never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ProbeId(pub u64);
-
-/// A dial for a receipt: whether this relay answers at this address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Probe {
-    /// Whom to expect.
-    pub relay: RelayId,
-    /// Where.
-    pub address: SocketAddr,
-}
 
 /// The dials of one issuer, and whom it has vouched for of late.
 #[derive(Debug, Default)]
 pub struct Issuer {
     probes: BTreeMap<ProbeId, Probe>,
     next_probe: u64,
-    taken: Taken,
+    taken: Places,
     /// Hosts where nobody was found a moment ago, and until when they rest.
     resting: BTreeMap<IpAddr, Instant>,
-}
-
-/// Addresses that get nothing more for now.
-#[derive(Debug, Default)]
-struct Taken {
-    until: BTreeMap<Place, Instant>,
-    by_end: BTreeSet<(Instant, Place)>,
-    /// The IPs of each group that have some, and how many: one that has many ports takes no more room
-    /// from its neighbours than one that has one.
-    ips: BTreeMap<Group, BTreeMap<IpAddr, u32>>,
-}
-
-/// One address, whichever way it is written: v4-mapped v6 is v4.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place(SocketAddr);
-
-impl From<SocketAddr> for Place {
-    fn from(address: SocketAddr) -> Self {
-        Self(SocketAddr::new(address.ip().to_canonical(), address.port()))
-    }
 }
 
 impl Issuer {
@@ -84,22 +52,21 @@ impl Issuer {
         self.taken.expire(network, now);
         self.resting.retain(|_, until| *until > now);
         let is_resting = self.resting.contains_key(&address.ip().to_canonical());
-        if is_resting || !self.taken.has_room(network, address.into()) {
+        if is_resting || !self.taken.has_room(network, address) {
             return Err(ReceiptRefusal::Limit);
         }
         let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
         let is_full = self.probes.len() >= RECEIPT_DIALS_MAX
             || self.resting.len() >= RECEIPT_ADDRESSES_MAX
-            || self.taken.until.len() >= RECEIPT_ADDRESSES_MAX;
+            || self.taken.len() >= RECEIPT_ADDRESSES_MAX;
         if is_in_flight || is_full {
             return Err(ReceiptRefusal::Busy);
         }
-        let id = ProbeId(self.next_probe);
+        let id = ProbeId::Receipt(self.next_probe);
         self.next_probe += 1;
         let probe = Probe { relay, address };
         self.probes.insert(id, probe);
-        self.taken
-            .take(network, address.into(), now + RECEIPT_ASK_TIMEOUT);
+        self.taken.take(network, address, now + RECEIPT_ASK_TIMEOUT);
         Ok((id, probe))
     }
 
@@ -114,72 +81,14 @@ impl Issuer {
         let probe = self.probes.remove(&id)?;
         if !is_there {
             // It takes no place from its neighbours.
-            self.taken.remove(network, probe.address.into());
+            self.taken.remove(network, probe.address);
             let ip = probe.address.ip().to_canonical();
             self.resting.insert(ip, now + RECEIPT_RETRY_PAUSE);
             return None;
         }
         self.taken
-            .take(network, probe.address.into(), now + pause(network));
+            .take(network, probe.address, now + pause(network));
         Some(probe)
-    }
-}
-
-impl Taken {
-    /// Whether this address, its IP, and each group that it is in, may have one more.
-    fn has_room(&self, network: &Network, place: Place) -> bool {
-        let ip = place.0.ip();
-        let is_below = |limit: Cap| {
-            let Some(ips) = self.ips.get(&limit.group) else {
-                return true;
-            };
-            let room = usize::try_from(limit.most).unwrap_or(usize::MAX);
-            ips.contains_key(&ip) || ips.len() < room
-        };
-        let mut limits = network.receipt_limits_of(place.0).into_iter().flatten();
-        let ports = Place(SocketAddr::new(ip, 0))..=Place(SocketAddr::new(ip, u16::MAX));
-        let has_port = network.params.danger_address_groups == AddressGroups::Port
-            || self.until.range(ports).count() < RECEIPT_PORTS_MAX;
-        !self.until.contains_key(&place) && has_port && limits.all(is_below)
-    }
-
-    fn take(&mut self, network: &Network, place: Place, until: Instant) {
-        match self.until.insert(place, until) {
-            Some(before) => drop(self.by_end.remove(&(before, place))),
-            None => {
-                for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-                    let ips = self.ips.entry(limit.group).or_default();
-                    *ips.entry(place.0.ip()).or_default() += 1;
-                }
-            }
-        }
-        self.by_end.insert((until, place));
-    }
-
-    fn expire(&mut self, network: &Network, now: Instant) {
-        while let Some(&(until, place)) = self.by_end.first()
-            && until <= now
-        {
-            self.remove(network, place);
-        }
-    }
-
-    fn remove(&mut self, network: &Network, place: Place) {
-        if let Some(until) = self.until.remove(&place) {
-            self.by_end.remove(&(until, place));
-            for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-                let Some(ips) = self.ips.get_mut(&limit.group) else {
-                    continue;
-                };
-                if let Some(count) = ips.get_mut(&place.0.ip()) {
-                    *count -= 1;
-                }
-                ips.retain(|_, count| *count > 0);
-                if ips.is_empty() {
-                    self.ips.remove(&limit.group);
-                }
-            }
-        }
     }
 }
 
@@ -347,7 +256,7 @@ mod tests {
         bench.now = bench.now + DAY;
         bench.issue("20.1.1.5:9000").unwrap();
         bench.issue("20.1.1.1:5").unwrap();
-        assert_eq!(bench.issuer.taken.ips.len(), 2, "a /24 and a /16");
+        assert_eq!(bench.issuer.taken.group_count(), 2, "a /24 and a /16");
     }
 
     #[test] // §8.7(3)
@@ -383,7 +292,7 @@ mod tests {
                 let id = ask_from_afar(&mut bench, number).unwrap();
                 bench.probed(id, is_there);
             }
-            let (taken, resting) = (&bench.issuer.taken.until, &bench.issuer.resting);
+            let (taken, resting) = (&bench.issuer.taken, &bench.issuer.resting);
             assert_eq!(taken.len() + resting.len(), RECEIPT_ADDRESSES_MAX);
             let full = ask_from_afar(&mut bench, RECEIPT_ADDRESSES_MAX);
             assert_eq!(full, Err(ReceiptRefusal::Busy));

@@ -1,10 +1,13 @@
 //! Receipts: one relay's word that it reached another at an address (docs/protocol.md §8.1, §8.7).
 //!
 //! An address costs nothing to claim, and receipts are what makes it cost a machine that answers
-//! there. [`Issuer`] decides for whom a relay dials, [`Asker`] whom a relay asks; both are pure.
+//! there. [`Issuer`] decides for whom a relay dials, [`Asker`] whom a relay asks, [`SpotChecks`] whose
+//! receipts it tries; all are pure.
 
 mod asker;
 mod issuer;
+mod probe;
+mod spot;
 
 use core::net::{IpAddr, SocketAddr};
 
@@ -17,7 +20,9 @@ use crate::time::WallTime;
 use crate::wire::{self, Malformed};
 
 pub use asker::{Ask, Asker, Attempt, Known, Outcome};
-pub use issuer::{Issuer, Probe, ProbeId};
+pub use issuer::Issuer;
+pub use probe::{Probe, ProbeId};
+pub use spot::{Facts, IssuerStanding, SpotChecks};
 
 const RECEIPT_DOMAIN: &[u8] = b"umbel reachability receipt 1";
 const REQUEST_DOMAIN: &[u8] = b"umbel receipt request 1";

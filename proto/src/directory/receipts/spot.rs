@@ -1,0 +1,387 @@
+//! Whether others' receipts are true: some are tried again, and issuers whose receipts are not are
+//! believed no more (docs/protocol.md §8.8).
+//!
+//! A relay that is gone looks like a receipt that was a lie. So a miss counts only where the receipt
+//! is young, two dials failed, and this relay was online meanwhile. One miss proves nothing: an
+//! attacker can get receipts and close its port. An issuer is barred once two
+//! of its last eight checks, and half of them, were misses, each in an address group of its own. To
+//! frame an honest issuer, an attacker must be half of those for which it vouches.
+//!
+//! Everything is bounded: checks that wait, dials in flight, addresses tried, issuers on record.
+
+use core::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rand::{CryptoRng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use super::probe::{Places, Probe, ProbeId};
+use crate::crypto::kdf::sha256;
+use crate::directory::descriptor::RelayDescriptor;
+use crate::directory::view::NetView;
+use crate::ids::RelayId;
+use crate::limits::{
+    CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_MISSES_MAX,
+    ISSUERS_ON_RECORD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_FIRST,
+    SPOT_CHECK_ONE_IN, SPOT_CHECK_SECOND, SPOT_CHECK_SETTLE, SPOT_CHECKS_MAX, SPOT_DIALS_MAX,
+};
+use crate::network::{Family, Group, Network};
+use crate::time::{Duration, Instant, WallTime};
+use crate::wire;
+
+const STATE_VERSION: u8 = 1;
+/// A check ends with a miss if nobody was there at so many dials.
+const DIALS: u8 = 2;
+
+/// The facts that checks are decided by.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// This relay's network.
+    pub network: &'a Network,
+    /// The relays it believes in.
+    pub view: &'a NetView,
+    /// The calendar.
+    pub wall: WallTime,
+    /// The calendar, as far as it is confirmed.
+    pub confirmed: WallTime,
+}
+
+/// The checks of one relay, and how its issuers stand.
+#[derive(Debug)]
+pub struct SpotChecks {
+    own: RelayId,
+    /// Drawn once: nobody else can tell which relays are tried.
+    salt: Option<[u8; 16]>,
+    next_check: u64,
+    /// Addresses that were tried in the last day.
+    tried: Places,
+    checks: BTreeMap<u64, Check>,
+    records: BTreeMap<RelayId, Record>,
+    dials: VecDeque<(ProbeId, Probe)>,
+    is_changed: bool,
+}
+
+/// One address that is tried.
+#[derive(Debug)]
+struct Check {
+    probe: Probe,
+    /// Who vouched for it a short time ago.
+    issuers: Vec<RelayId>,
+    missed: u8,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// It is to be dialled at this time.
+    Waits(Instant),
+    /// It was dialled then, and there is no answer yet.
+    InFlight(Instant),
+    /// Nobody was there. Whether this relay was online shows when its dead links are closed.
+    Missed {
+        dialled_at: Instant,
+        due_at: Instant,
+    },
+}
+
+/// What is known of an issuer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// Its last checks, the newest last, at most one for each group.
+    checked: VecDeque<Checked>,
+    barred_at: Option<WallTime>,
+}
+
+/// The end of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Checked {
+    group: [u8; Group::LEN],
+    at: WallTime,
+    was_there: bool,
+}
+
+/// How an issuer stands with this relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssuerStanding {
+    /// Checks in which the relay was where the issuer had reached it.
+    pub found: usize,
+    /// Checks in which nobody was there.
+    pub missed: usize,
+    /// Until when its receipts count for nothing here.
+    pub barred_until: Option<WallTime>,
+}
+
+impl SpotChecks {
+    /// The checks of this relay, with the records that were stored; those that can't be read are
+    /// left out.
+    pub fn restore(own: RelayId, stored: Option<&[u8]>) -> Self {
+        let stored = stored.and_then(|bytes| bytes.split_first());
+        let stored = stored.filter(|(version, _)| **version == STATE_VERSION);
+        let records = stored.and_then(|(_, records)| wire::decode::<Records>(records).ok());
+        let records = records.unwrap_or_default().into_iter();
+        Self {
+            own,
+            salt: None,
+            next_check: 0,
+            tried: Places::default(),
+            checks: BTreeMap::new(),
+            records: records.take(ISSUERS_ON_RECORD_MAX).collect(),
+            dials: VecDeque::new(),
+            is_changed: false,
+        }
+    }
+
+    /// A descriptor was taken into the view: one in twenty of its addresses is tried, if somebody
+    /// vouched for it a short time ago.
+    pub fn handle_taken(
+        &mut self,
+        now: Instant,
+        facts: Facts<'_>,
+        descriptor: &RelayDescriptor,
+        rng: &mut dyn CryptoRng,
+    ) {
+        if facts.network.params.receipts_min == 0 || descriptor.relay == self.own {
+            return;
+        }
+        self.tried.expire(facts.network, now);
+        for &address in &descriptor.addresses {
+            let young = |at: WallTime| facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
+            let receipts = descriptor.receipts.iter();
+            let receipts = receipts.filter(|it| it.address == address && young(it.at));
+            let Some(newest) = receipts.clone().map(|it| it.at).max() else {
+                continue;
+            };
+            let probe = Probe {
+                relay: descriptor.relay,
+                address,
+            };
+            let has_room = self.checks.len() < SPOT_CHECKS_MAX
+                && self.tried.len() < RECEIPT_ADDRESSES_MAX
+                && self.tried.has_room(facts.network, address);
+            if let Some(delay) = self.draw(probe, newest, rng).filter(|_| has_room) {
+                self.tried.take(facts.network, address, now + RECEIPT_PAUSE);
+                let check = Check {
+                    probe,
+                    issuers: receipts.map(|it| it.issuer).collect(),
+                    missed: 0,
+                    state: State::Waits(now + delay),
+                };
+                self.checks.insert(self.next_check, check);
+                self.next_check += 1;
+            }
+        }
+    }
+
+    /// After which time this address is tried, if it is one in twenty: by a salted hash, so that a
+    /// descriptor that is issued over and over is drawn once a day.
+    fn draw(
+        &mut self,
+        probe: Probe,
+        newest: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Duration> {
+        let salt = self.salt.get_or_insert_with(|| rng.random());
+        let day = newest.as_secs() / RECEIPT_PAUSE.as_secs();
+        let hash = sha256(&[
+            salt,
+            probe.relay.as_bytes(),
+            &super::address_bytes(probe.address),
+            &day.to_be_bytes(),
+        ]);
+        let [a, b, c, d, e, f, ..] = hash;
+        let is_drawn = u32::from_be_bytes([a, b, c, d]) < u32::MAX / SPOT_CHECK_ONE_IN;
+        let share = f64::from(u16::from_be_bytes([e, f])) / f64::from(u16::MAX);
+        is_drawn.then(|| SPOT_CHECK_FIRST + SPOT_CHECK_FIRST.mul_f64(9.0 * share))
+    }
+
+    /// Does what is due. `is_online(family, except, since)`: whether a link of this address family
+    /// with another relay than that one has been up since then.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        facts: Facts<'_>,
+        is_online: impl Fn(Family, RelayId, Instant) -> bool,
+    ) {
+        let mut in_flight = self.in_flight();
+        let mut missed = Vec::new();
+        self.checks.retain(|&number, check| {
+            let Probe { relay, address } = check.probe;
+            let family = Family::from(address);
+            let is_listed = facts
+                .view
+                .get(&relay)
+                .is_some_and(|it| it.addresses.contains(&address));
+            match check.state {
+                State::Waits(at) if at <= now && in_flight < SPOT_DIALS_MAX => {
+                    let may_dial = is_listed && is_online(family, relay, now);
+                    if may_dial {
+                        in_flight += 1;
+                        check.state = State::InFlight(now);
+                        let id = ProbeId::SpotCheck(number);
+                        self.dials.push_back((id, check.probe));
+                    }
+                    may_dial
+                }
+                State::Missed { dialled_at, due_at } if due_at <= now => {
+                    let counts = is_listed && is_online(family, relay, dialled_at);
+                    let is_over = check.missed >= DIALS;
+                    if counts && is_over {
+                        missed.push((core::mem::take(&mut check.issuers), address));
+                    }
+                    check.state = State::Waits(now + SPOT_CHECK_SECOND);
+                    counts && !is_over
+                }
+                State::Waits(_) | State::InFlight(_) | State::Missed { .. } => true,
+            }
+        });
+        for (issuers, address) in missed {
+            self.record(facts, &issuers, address, false);
+        }
+    }
+
+    /// A dial of a check is over.
+    pub fn handle_probed(&mut self, now: Instant, facts: Facts<'_>, id: ProbeId, is_there: bool) {
+        let ProbeId::SpotCheck(number) = id else {
+            return;
+        };
+        if is_there {
+            if let Some(check) = self.checks.remove(&number) {
+                self.record(facts, &check.issuers, check.probe.address, true);
+            }
+        } else if let Some(check) = self.checks.get_mut(&number)
+            && let State::InFlight(dialled_at) = check.state
+        {
+            check.missed += 1;
+            check.state = State::Missed {
+                dialled_at,
+                due_at: now + SPOT_CHECK_SETTLE,
+            };
+        }
+    }
+
+    fn record(
+        &mut self,
+        facts: Facts<'_>,
+        issuers: &[RelayId],
+        address: SocketAddr,
+        was_there: bool,
+    ) {
+        let checked = Checked {
+            group: *facts.network.widest_group_of(address).as_bytes(),
+            at: facts.confirmed,
+            was_there,
+        };
+        for issuer in issuers {
+            // The receipts of others count for nothing, and anyone could invent these issuers.
+            if facts.view.get(issuer).is_none() {
+                continue;
+            }
+            self.make_room(issuer);
+            let record = self.records.entry(*issuer).or_default();
+            record.add(checked.clone());
+            self.is_changed = true;
+        }
+    }
+
+    /// The issuer that was checked longest ago, and is not barred, makes room for a new one.
+    fn make_room(&mut self, issuer: &RelayId) {
+        if self.records.len() < ISSUERS_ON_RECORD_MAX || self.records.contains_key(issuer) {
+            return;
+        }
+        let checked_at = |record: &Record| record.checked.back().map(|it| it.at);
+        let by_use = self.records.iter();
+        let oldest = by_use.min_by_key(|(_, it)| (it.barred_at, checked_at(it)));
+        if let Some(oldest) = oldest.map(|(&relay, _)| relay) {
+            self.records.remove(&oldest);
+        }
+    }
+
+    /// Forgets what is older than a bar lasts.
+    pub fn expire(&mut self, confirmed: WallTime) {
+        let is_over = |at: WallTime| confirmed.since(at) >= ISSUER_BARRED_FOR;
+        let before = self.size();
+        self.records.retain(|_, record| {
+            record.checked.retain(|it| !is_over(it.at));
+            record.barred_at = record.barred_at.filter(|&at| !is_over(at));
+            record.barred_at.is_some() || !record.checked.is_empty()
+        });
+        self.is_changed |= self.size() != before;
+    }
+
+    fn size(&self) -> (usize, usize) {
+        let checked = self.records.values().map(|it| it.checked.len()).sum();
+        (checked, self.barred().count())
+    }
+
+    /// Issuers that vouch for nobody here.
+    pub fn barred(&self) -> impl Iterator<Item = RelayId> {
+        let barred = self.records.iter().filter(|(_, it)| it.barred_at.is_some());
+        barred.map(|(&relay, _)| relay)
+    }
+
+    /// How this issuer stands, if a receipt of it was tried.
+    pub fn standing(&self, issuer: &RelayId) -> Option<IssuerStanding> {
+        let record = self.records.get(issuer)?;
+        let found = record.checked.iter().filter(|it| it.was_there).count();
+        Some(IssuerStanding {
+            found,
+            missed: record.checked.len() - found,
+            barred_until: record.barred_at.map(|at| at + ISSUER_BARRED_FOR),
+        })
+    }
+
+    /// The records, to be stored, and the issuers that are barred, if either has changed.
+    pub fn take_changes(&mut self) -> Option<(Vec<u8>, BTreeSet<RelayId>)> {
+        if !core::mem::take(&mut self.is_changed) {
+            return None;
+        }
+        let records: Records = self.records.clone().into_iter().collect();
+        let state = [vec![STATE_VERSION], wire::encode(&records)].concat();
+        Some((state, self.barred().collect()))
+    }
+
+    /// The next dial to make, answered by [`Self::handle_probed`].
+    pub fn poll_dial(&mut self) -> Option<(ProbeId, Probe)> {
+        self.dials.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let may_dial = self.in_flight() < SPOT_DIALS_MAX;
+        let due = self.checks.values().filter_map(|check| match check.state {
+            State::Waits(at) => may_dial.then_some(at),
+            State::InFlight(_) => None,
+            State::Missed { due_at, .. } => Some(due_at),
+        });
+        due.min()
+    }
+
+    fn in_flight(&self) -> usize {
+        let is_in_flight = |check: &&Check| matches!(check.state, State::InFlight(_));
+        self.checks.values().filter(is_in_flight).count()
+    }
+}
+
+type Records = Vec<(RelayId, Record)>;
+
+impl Record {
+    fn add(&mut self, checked: Checked) {
+        if self.barred_at.is_some() {
+            return;
+        }
+        self.checked.retain(|it| it.group != checked.group);
+        let at = checked.at;
+        self.checked.push_back(checked);
+        if self.checked.len() > ISSUER_CHECKS_KEPT {
+            self.checked.pop_front();
+        }
+        let missed = self.checked.iter().filter(|it| !it.was_there).count();
+        if missed >= ISSUER_MISSES_MAX && missed * 2 >= self.checked.len() {
+            self.barred_at = Some(at);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "spot_tests.rs"]
+mod tests;
