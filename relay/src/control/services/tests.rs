@@ -390,7 +390,7 @@ fn of_what_is_pushed_only_news_counts_and_our_own_is_never_taken() {
     assert_eq!(served.directory_replies(), [accepted]);
     assert!(matches!(
         &served.bench.signals()[..],
-        [Signal::Learned(news), Signal::OwnSeen(_)] if *news == of(1)
+        [Signal::Learned(news), Signal::Taken(_), Signal::OwnSeen(_)] if *news == of(1)
     ));
 }
 
