@@ -249,15 +249,25 @@ pub const VIEW_RELAYS_MAX: usize = 50_000;
 pub const LAST_KNOWN_MAX: usize = 64;
 /// For so long after it began, a view takes receipts of any issuer (§8.2(5)).
 pub const SETUP_LEN: Duration = Duration::from_secs(3600);
+/// Most bytes of a request or reply of a reconciliation, and of a push (§8.3).
+pub const SYNC_FRAME_MAX: usize = 64 * 1024;
 /// Most bytes of descriptors in one reply, or in one push, of a reconciliation (§8.3).
-pub const SYNC_BYTES_MAX: usize = 64 * 1024;
+pub const SYNC_BYTES_MAX: usize = 60 * 1024;
 /// Most descriptors in one reply, or in one push: none is shorter than an eighth of a kilobyte
 /// (§8.3).
 pub const SYNC_DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
-/// Most items in one page of a reconciliation (§8.3).
-pub const SYNC_ITEMS_MAX: usize = 2600;
-/// Length of one item of a reconciliation: id prefix, time of issue, hash prefix, bytes (§8.3).
-pub const SYNC_ITEM_LEN: usize = 24;
+/// Most ranges in one request of a reconciliation (§8.3).
+pub const SYNC_RANGES_MAX: usize = 640;
+/// Most parts that the answerer splits one of them into (§8.3).
+pub const SYNC_PARTS_MAX: usize = 16;
+/// A range with no more relays than this is listed, not split (§8.3(5)).
+pub const SYNC_FEW_MAX: usize = 16;
+/// Longest form of a range: two bounds, each with its length, bytes (§8.3).
+pub const SYNC_RANGE_LEN_MAX: usize = 66;
+/// Length of one item of a reconciliation: relay id, time of issue, descriptor hash, bytes (§8.3).
+pub const SYNC_ITEM_LEN: usize = 72;
+/// Most items in one page of a reconciliation: no more fit into its frame (§8.3).
+pub const SYNC_ITEMS_MAX: usize = SYNC_FRAME_MAX / SYNC_ITEM_LEN;
 /// Most requests of one reconciliation (§8.3): enough for every relay there may be, each way.
 pub const SYNC_ROUNDS_MAX: usize = 8192;
 /// A relay without a link to another tries to make one at least this often (§8.3).
@@ -391,8 +401,12 @@ const _: () = assert!(forward_room(4) == 1973 && BACKWARD_ROOM == 2024);
 const _: () = assert!(RECORD_LEN_MAX + DEPOSIT_OVERHEAD_LEN <= FRAME_LEN_MAX);
 const _: () = assert!(INBOX_DESCRIPTOR_LEN < FRAME_LEN_MAX);
 const _: () = assert!(PUSH_WINDOW_BYTES < OUTGOING_BYTES_MAX);
+const _: () = assert!(SYNC_FRAME_MAX < FRAME_LEN_MAX / 2);
+const _: () = assert!(SYNC_RANGES_MAX * (SYNC_RANGE_LEN_MAX + 32) + 4 <= SYNC_FRAME_MAX);
+// A reply to a page: lengths of 2 bytes before descriptors, positions of items in 2, and its head.
 const _: () =
-    assert!(SYNC_ITEMS_MAX * SYNC_ITEM_LEN <= SYNC_BYTES_MAX && SYNC_BYTES_MAX < FRAME_LEN_MAX / 2);
+    assert!(SYNC_BYTES_MAX + 2 * SYNC_DESCRIPTORS_MAX + 2 * SYNC_ITEMS_MAX + 64 <= SYNC_FRAME_MAX);
+const _: () = assert!(SYNC_FEW_MAX >= SYNC_PARTS_MAX);
 const _: () = assert!(
     VIEW_RELAYS_MAX * RELAY_DESCRIPTOR_LEN_MAX / (SYNC_BYTES_MAX / 2) * 2 < SYNC_ROUNDS_MAX
 );

@@ -76,7 +76,8 @@ limits! {
     SPOT_CHECK_ONE_IN SPOT_CHECK_FIRST SPOT_CHECK_SECOND SPOT_CHECK_SETTLE SPOT_CHECKS_MAX
     SPOT_DIALS_MAX ISSUER_CHECKS_KEPT ISSUER_MISSES_MAX ISSUER_BARRED_FOR ISSUERS_ON_RECORD_MAX
     VERSION_LEN_MAX RELAY_DESCRIPTOR_LIFE CLOCK_SKEW_MAX VIEW_RELAYS_MAX LAST_KNOWN_MAX
-    SETUP_LEN SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX SYNC_ITEMS_MAX SYNC_ITEM_LEN
+    SETUP_LEN SYNC_FRAME_MAX SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX SYNC_RANGES_MAX SYNC_PARTS_MAX
+    SYNC_FEW_MAX SYNC_RANGE_LEN_MAX SYNC_ITEM_LEN SYNC_ITEMS_MAX
     SYNC_ROUNDS_MAX ALONE_INTERVAL ALONE_RELAYS UNKNOWN_RELAY_PAUSE KNOWN_ASKED_FIRST
     KNOWN_ASKED_MORE RUMOUR_FANOUT RUMOUR_DELAY_MAX RUMOURS_MAX SEEDS_MAX NETWORK_NAME_LEN_MAX OPTIONAL_NAME_LEN_MAX
     HOST_PORT_LEN_MAX EPOCH_LEN INBOX_DESCRIPTOR_LEN MAILBOXES_MAX OWN_LOOKUP_MIN OWN_LOOKUP_MAX
@@ -203,13 +204,23 @@ fn said_of_descriptors() -> Vec<Said> {
             "the dead descriptors of {} relays",
             LAST_KNOWN_MAX.text(),
         ),
-        ("8.3", "at most {}, in range", SYNC_ITEMS_MAX.text()),
         (
             "8.3",
-            "together, {} each, 512 of them; c.",
+            "ranges, 1 to {}, each with the fingerprint",
+            SYNC_RANGES_MAX.text(),
+        ),
+        (
+            "8.3",
+            "parts, 2 to {} of them, are ranges",
+            SYNC_PARTS_MAX.text(),
+        ),
+        ("8.3", "at most {} relays it lists: as", SYNC_FEW_MAX.text()),
+        (
+            "8.3",
+            "together, {} each, 480 of them; c.",
             descriptor.clone(),
         ),
-        ("8.3", "together, {} each, 512 of them; their", descriptor),
+        ("8.3", "together, {} each, 480 of them; their", descriptor),
         (
             "8.3",
             "At most {} requests a reconc",

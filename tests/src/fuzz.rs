@@ -112,6 +112,11 @@ pub const BODIES: &[Body] = &[
         mutations: 300,
     },
     Body {
+        name: "answerer",
+        run: machines::answerer,
+        mutations: 300,
+    },
+    Body {
         name: "syncer",
         run: machines::syncer,
         mutations: 300,

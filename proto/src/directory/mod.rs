@@ -2,14 +2,16 @@
 //! §8, §9.4).
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
-//! what lasts of it, and the addresses that outlive it · [`receipts`] who has reached whom · [`reconcile`] how two views become one ·
-//! [`gossip`] with whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
+//! what lasts of it, and the addresses that outlive it · [`receipts`] who has reached whom ·
+//! [`range`] what two views are compared by · [`reconcile`] how they become one · [`gossip`] with
+//! whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
 //! [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
 
 pub mod book;
 pub mod choice;
 pub mod descriptor;
 pub mod gossip;
+pub mod range;
 pub mod receipts;
 pub mod reconcile;
 pub mod ring;

@@ -8,7 +8,7 @@ use super::reconcile::{SyncReply, SyncRequest};
 use crate::ids::BlindedKey;
 use crate::limits::{
     FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX,
-    SYNC_DESCRIPTORS_MAX,
+    SYNC_DESCRIPTORS_MAX, SYNC_FRAME_MAX,
 };
 use crate::time::Epoch;
 use crate::wire::{self, Malformed};
@@ -84,6 +84,9 @@ impl DirectoryRequest {
             Self::PublishInbox(descriptor) if descriptor.len() != INBOX_DESCRIPTOR_LEN => {
                 Err(Malformed::Value)
             }
+            Self::Sync(_) | Self::Push(_) if frame.len() > SYNC_FRAME_MAX => {
+                Err(Malformed::TooLong)
+            }
             Self::Sync(_) | Self::Push(_) | Self::PublishInbox(_) | Self::LookupInbox { .. } => {
                 Ok(request)
             }
@@ -119,6 +122,7 @@ impl DirectoryReply {
             Self::Inbox(Some(descriptor)) if descriptor.len() != INBOX_DESCRIPTOR_LEN => {
                 Err(Malformed::Value)
             }
+            Self::Sync(_) if frame.len() > SYNC_FRAME_MAX => Err(Malformed::TooLong),
             Self::Sync(_)
             | Self::Pushed { .. }
             | Self::Published
@@ -158,7 +162,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::directory::reconcile::{IdPrefix, PageReply};
+    use crate::directory::range::IdRange;
+    use crate::directory::reconcile::{PageReply, RangeFingerprint};
 
     /// So many relay descriptors always fit in one push, however long they are.
     const PUSH_MAX: usize = SYNC_BYTES_MAX / RELAY_DESCRIPTOR_LEN_MAX;
@@ -169,9 +174,11 @@ mod tests {
 
     #[test] // §8.4
     fn requests_within_their_limits_survive_the_wire() {
-        assert!(round_trips(&DirectoryRequest::Sync(SyncRequest::Digest(
-            [7; 32]
-        ))));
+        let compare = SyncRequest::Compare(vec![RangeFingerprint {
+            range: IdRange::ALL,
+            fingerprint: [7; 32],
+        }]);
+        assert!(round_trips(&DirectoryRequest::Sync(compare)));
         assert!(round_trips(&DirectoryRequest::Push(vec![
             ByteBuf::from(
                 vec![1; RELAY_DESCRIPTOR_LEN_MAX]
@@ -209,9 +216,9 @@ mod tests {
         let page = |len| {
             let descriptors = vec![ByteBuf::from(vec![1; len])];
             let reply = PageReply {
-                covered: IdPrefix::LAST,
+                covered: IdRange::ALL.until(),
                 descriptors,
-                wanted: ByteBuf::new(),
+                wanted: Vec::new(),
             };
             DirectoryReply::decode(&DirectoryReply::Sync(SyncReply::Page(reply)).encode())
         };
@@ -249,9 +256,7 @@ mod tests {
         fn damaged_pages_never_panic(
             items in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..200, byte in any::<u8>(),
         ) {
-            let mut frame = vec![0, 1];
-            frame.extend_from_slice(&[0; 8]);
-            frame.extend_from_slice(&[0xff; 8]);
+            let mut frame = vec![0, 1, 1, 0, 0];
             frame.extend_from_slice(&wire::encode(&ByteBuf::from(items)));
             if let Some(slot) = frame.get_mut(at) {
                 *slot = byte;

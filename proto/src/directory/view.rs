@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor};
+use super::range::IdRange;
 use super::receipts::Receipt;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
@@ -16,7 +17,10 @@ use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_M
 use crate::network::{Group, Network, Params};
 use crate::time::{Duration, WallTime};
 
-const DIGEST_DOMAIN: &[u8] = b"umbel view 1";
+const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
+
+/// A hash over the hashes of descriptors, in order of their relays' ids (§8.2(2)).
+pub type Fingerprint = [u8; 32];
 
 /// All relays that this node believes in.
 #[derive(Debug, Default)]
@@ -26,7 +30,7 @@ pub struct NetView {
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
     /// Worked out when asked for, forgotten at every change.
-    digest: OnceLock<[u8; 32]>,
+    digest: OnceLock<Fingerprint>,
 }
 
 #[derive(Debug)]
@@ -245,11 +249,10 @@ impl NetView {
         self.relays.values().map(|entry| &entry.descriptor)
     }
 
-    /// The descriptors of relays whose ids are not before this one, in order.
-    pub fn iter_from(&self, first: RelayId) -> impl Iterator<Item = &VerifiedDescriptor> {
-        self.relays
-            .range(first..)
-            .map(|(_, entry)| &entry.descriptor)
+    /// The descriptors of relays whose ids are in this range, in order.
+    pub fn in_range(&self, range: IdRange) -> impl Iterator<Item = &VerifiedDescriptor> {
+        let entries = self.relays.range(range.bounds());
+        entries.map(|(_, entry)| &entry.descriptor)
     }
 
     /// How many relays there are.
@@ -262,17 +265,20 @@ impl NetView {
         self.relays.is_empty()
     }
 
-    /// A digest that two views share exactly when they hold the same descriptors: a hash over the
-    /// hashes of all, in order of their relays' ids. Not a sum: hashes can be chosen so that sums
-    /// collide.
-    pub fn digest(&self) -> [u8; 32] {
-        *self.digest.get_or_init(|| {
-            let hashes: Vec<u8> = self
-                .iter()
-                .flat_map(|descriptor| descriptor.hash().0)
-                .collect();
-            sha256(&[DIGEST_DOMAIN, &hashes])
-        })
+    /// The fingerprint of everything. Two views share it exactly when they hold the same
+    /// descriptors.
+    pub fn digest(&self) -> Fingerprint {
+        *self
+            .digest
+            .get_or_init(|| fingerprint(self.relays.values()))
+    }
+
+    /// The fingerprint of the descriptors that the view holds of this range (§8.2(2)).
+    pub fn fingerprint(&self, range: IdRange) -> Fingerprint {
+        if range == IdRange::ALL {
+            return self.digest();
+        }
+        fingerprint(self.relays.range(range.bounds()).map(|(_, entry)| entry))
     }
 
     /// Whether enough relays vouch for each address of this descriptor (§8.2(4)).
@@ -377,6 +383,14 @@ impl NetView {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
     }
+}
+
+/// Not a sum: hashes can be chosen so that sums collide.
+fn fingerprint<'a>(entries: impl Iterator<Item = &'a Entry>) -> Fingerprint {
+    let hashes: Vec<u8> = entries
+        .flat_map(|entry| entry.descriptor.hash().0)
+        .collect();
+    sha256(&[FINGERPRINT_DOMAIN, &hashes])
 }
 
 fn renewal_interval(network: &Network) -> Duration {

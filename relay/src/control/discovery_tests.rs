@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::circuit::{TerminalCircuit, TerminalEvent};
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::reconcile::SyncReply;
+use umbel_proto::directory::reconcile::{Outcome, SyncReply};
 use umbel_proto::handshake::{OnionSecret, Onionskin, respond};
 use umbel_proto::ids::CircId;
 use umbel_proto::link::LinkId;
@@ -263,13 +263,18 @@ fn a_request_that_ends_without_an_answer_ends_the_exchange() {
     }
 }
 
+/// The answer to a digest.
+fn compared(outcome: Outcome) -> Vec<u8> {
+    DirectoryReply::Sync(SyncReply::Compared(vec![outcome])).encode()
+}
+
 #[test] // §7.2(7)
 fn a_second_answer_on_a_stream_is_a_violation_and_answers_nothing_else() {
     let (mut relay, link) = Relay::asking();
     let mut neighbour = relay.joined(link);
     let stream = neighbour.asked(&mut relay);
-    for reply in [SyncReply::Differs, SyncReply::Same] {
-        let frame = DirectoryReply::Sync(reply).encode();
+    for outcome in [Outcome::Few, Outcome::Same] {
+        let frame = compared(outcome);
         neighbour.terminal.reply(stream, &frame, false).unwrap();
     }
     neighbour.send(&mut relay);
@@ -284,10 +289,10 @@ fn what_follows_an_answer_without_its_end_is_discarded() {
     let (mut relay, link) = Relay::asking();
     let mut neighbour = relay.joined(link);
     let first = neighbour.asked(&mut relay);
-    let differs = DirectoryReply::Sync(SyncReply::Differs).encode();
+    let differs = compared(Outcome::Few);
     neighbour.terminal.reply(first, &differs, false).unwrap();
     neighbour.send(&mut relay);
-    let same = DirectoryReply::Sync(SyncReply::Same).encode();
+    let same = compared(Outcome::Same);
     neighbour.terminal.reply(first, &same, true).unwrap();
     neighbour.send(&mut relay);
     assert_ne!(neighbour.asked(&mut relay), first, "a page is asked for");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::slice;
+use std::sync::OnceLock;
 
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
@@ -10,12 +11,13 @@ use umbel_proto::circuit::{
     Answer, Answers, Request, RequestCircuit, RequestEvent, TerminalCircuit, TerminalEvent,
 };
 use umbel_proto::crypto::aead::LayerKey;
-use umbel_proto::directory::reconcile::Syncer;
-use umbel_proto::directory::{DirectoryReply, NetView, Unverified};
+use umbel_proto::directory::reconcile::{self, Syncer};
+use umbel_proto::directory::{DirectoryReply, DirectoryRequest, NetView, Unverified};
 use umbel_proto::handshake::{Binding, HopTarget, OnionSecret, Onionskin, respond};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::limits::{
-    FRAME_LEN_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX, SYNC_BYTES_MAX, WINDOW_MAX_CELLS,
+    FRAME_LEN_MAX, OUTGOING_BYTES_MAX, STREAMS_MAX, SYNC_BYTES_MAX, SYNC_FRAME_MAX,
+    WINDOW_MAX_CELLS,
 };
 use umbel_proto::message::{RelayMsg, Service, StreamId};
 use umbel_proto::network::Network;
@@ -27,23 +29,31 @@ use super::Script;
 use super::decoders::WALL;
 use crate::shells::lone::Neighbour;
 
+/// A view with enough relays that ranges of it are split.
+fn view() -> &'static NetView {
+    static VIEW: OnceLock<NetView> = OnceLock::new();
+    VIEW.get_or_init(|| {
+        let network = Network::local();
+        let mut view = NetView::new();
+        for number in 1..=40 {
+            let known = Unverified::decode(&Neighbour::new(network.id, number).descriptor);
+            if let Ok(known) = known.and_then(|known| known.verify(&network, WALL)) {
+                view.insert(known, WALL);
+            }
+        }
+        view
+    })
+}
+
 /// Replies, each a chunk, to whatever the syncer asked.
 pub(super) fn syncer(input: &[u8]) {
-    let network = Network::local();
-    let mut view = NetView::new();
-    for number in 1..=3 {
-        let known = Unverified::decode(&Neighbour::new(network.id, number).descriptor);
-        if let Ok(known) = known.and_then(|known| known.verify(&network, WALL)) {
-            view.insert(known, WALL);
-        }
-    }
-    let (mut syncer, _) = Syncer::begin(&view);
+    let (mut syncer, _) = Syncer::begin(view());
     let mut script = Script::new(input);
     while !script.rest.is_empty() && !syncer.is_done() {
         let Ok(reply) = DirectoryReply::decode(script.chunk()) else {
             continue;
         };
-        let Ok(step) = syncer.on_reply(&view, reply) else {
+        let Ok(step) = syncer.on_reply(view(), reply) else {
             assert!(syncer.is_done(), "after a fault nothing more is said");
             return;
         };
@@ -54,10 +64,20 @@ pub(super) fn syncer(input: &[u8]) {
                 .sum::<usize>()
                 <= SYNC_BYTES_MAX
         );
-        assert!(
-            step.request
-                .is_none_or(|request| request.encode().len() <= FRAME_LEN_MAX)
-        );
+        let frame = step.request.map(|request| request.encode());
+        assert!(frame.is_none_or(|frame| frame.len() <= SYNC_FRAME_MAX));
+        for descriptor in step.received {
+            drop(descriptor.verify(&Network::local(), WALL));
+        }
+    }
+}
+
+/// A request of a reconciliation, which a relay answers within a frame.
+pub(super) fn answerer(input: &[u8]) {
+    if let Ok(DirectoryRequest::Sync(request)) = DirectoryRequest::decode(input) {
+        let reply = DirectoryReply::Sync(reconcile::answer(view(), &request)).encode();
+        assert!(reply.len() <= SYNC_FRAME_MAX);
+        assert!(DirectoryReply::decode(&reply).is_ok(), "its own reply");
     }
 }
 

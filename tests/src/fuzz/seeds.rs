@@ -7,15 +7,20 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::range::IdRange;
 use umbel_proto::directory::receipts::{
     ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
 };
-use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest, Syncer};
+use umbel_proto::directory::reconcile::{
+    Outcome, PageReply, RangeFingerprint, SyncReply, SyncRequest, Syncer,
+};
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, NetView, Receipt, RelayDescriptor, Roles,
 };
 use umbel_proto::handshake::{Binding, Initiator, respond};
-use umbel_proto::ids::{BlindedKey, CircId, MessageId, Peer, QueueId, RecordId};
+use umbel_proto::ids::{
+    BlindedKey, CircId, MessageId, NetworkId, Peer, QueueId, RecordId, RelayId,
+};
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, seal_record};
@@ -23,6 +28,7 @@ use umbel_proto::limits::BODY_LEN;
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, RelayMsg, StreamId};
 use umbel_proto::network::Network;
+use umbel_proto::wire;
 
 use super::decoders::{WALL, identity, seal_secret};
 use crate::shells::lone::Neighbour;
@@ -63,6 +69,7 @@ pub fn seeds() -> Vec<Seed> {
             "network",
             vec![("local", Network::local().to_toml().into_bytes())],
         ),
+        ("answerer", requests()),
         ("syncer", syncer()),
         ("terminal", terminal()),
         ("origin", origin()),
@@ -243,9 +250,23 @@ fn descriptors() -> Files {
 fn requests() -> Files {
     let push = DirectoryRequest::Push(vec![ByteBuf::from(neighbour().descriptor)]);
     vec![
+        ("digest", compare(&[IdRange::ALL])),
+        ("halves", compare(&halves())),
+        ("inverted_range", vec![0, 0, 1, 1, 8, 1, 7]),
+        ("same_range_twice", compare(&[IdRange::ALL; 2])),
         (
-            "digest",
-            DirectoryRequest::Sync(SyncRequest::Digest([7; 32])).encode(),
+            "disordered_ranges",
+            compare(&{
+                let [low, high] = halves();
+                [high, low]
+            }),
+        ),
+        ("giant_count", [&[0, 0][..], &[0xff; 4], &[0x0f]].concat()),
+        ("page", page_request(&[ground(1), ground(2)])),
+        ("item_twice", page_request(&[ground(1), ground(1)])),
+        (
+            "giant_items",
+            [&[0, 1, 1, 0, 0][..], &[0xff; 4], &[0x0f]].concat(),
         ),
         ("push", push.encode()),
         (
@@ -259,20 +280,60 @@ fn requests() -> Files {
     ]
 }
 
-fn page() -> DirectoryReply {
-    let descriptors = vec![ByteBuf::from(
-        Neighbour::new(Network::local().id, 9).descriptor,
-    )];
+/// The ids that begin with a zero bit, and the others.
+fn halves() -> [IdRange; 2] {
+    let [mut low, mut high] = [[0xff; 32], [0; 32]];
+    (low[0], high[0]) = (0x7f, 0x80);
+    let (low, high) = (RelayId(low), RelayId(high));
+    let all = IdRange::ALL;
+    [(all.from(), low), (high, all.until())]
+        .map(|(from, until)| IdRange::new(from, until).unwrap_or(all))
+}
+
+fn marked(range: IdRange) -> RangeFingerprint {
+    RangeFingerprint {
+        range,
+        fingerprint: [7; 32],
+    }
+}
+
+fn compare(ranges: &[IdRange]) -> Vec<u8> {
+    let ranges = ranges.iter().copied().map(marked).collect();
+    DirectoryRequest::Sync(SyncRequest::Compare(ranges)).encode()
+}
+
+/// An item of a relay whose id someone ground to begin as others do.
+fn ground(number: u8) -> [u8; 72] {
+    let mut item = [7; 72];
+    item[31] = number;
+    item
+}
+
+/// A page of everything, with these items.
+fn page_request(items: &[[u8; 72]]) -> Vec<u8> {
+    let items = ByteBuf::from(items.concat());
+    [&[0, 1, 1, 0, 0][..], &wire::encode(&items)].concat()
+}
+
+fn page_of(network: NetworkId) -> DirectoryReply {
+    let descriptors = vec![ByteBuf::from(Neighbour::new(network, 99).descriptor)];
     DirectoryReply::Sync(SyncReply::Page(PageReply {
-        covered: IdPrefix::LAST,
+        covered: IdRange::ALL.until(),
         descriptors,
-        wanted: ByteBuf::new(),
+        wanted: Vec::new(),
     }))
+}
+
+fn page() -> DirectoryReply {
+    page_of(Network::local().id)
 }
 
 fn replies() -> Files {
     vec![
         ("page", page().encode()),
+        ("same", compared(vec![Outcome::Same])),
+        ("split", compared(vec![split(), Outcome::Few])),
+        ("giant_count", [&[0, 0][..], &[0xff; 4], &[0x0f]].concat()),
         ("pushed", DirectoryReply::Pushed { accepted: 3 }.encode()),
         (
             "refused",
@@ -420,21 +481,42 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [len.to_be_bytes().as_slice(), bytes].concat()
 }
 
+/// The answer to a digest.
+fn compared(outcomes: Vec<Outcome>) -> Vec<u8> {
+    DirectoryReply::Sync(SyncReply::Compared(outcomes)).encode()
+}
+
+/// An outcome that always differs.
+fn split() -> Outcome {
+    Outcome::Split(halves().map(marked).to_vec())
+}
+
 fn syncer() -> Files {
     let (_, asked) = Syncer::begin(&NetView::new());
-    let differs = chunk(&DirectoryReply::Sync(SyncReply::Differs).encode());
-    let story = [
-        differs.as_slice(),
-        &chunk(&page().encode()),
-        &chunk(&asked.encode()),
-    ]
-    .concat();
+    let few = compared(vec![Outcome::Few]);
+    let story = |replies: &[Vec<u8>]| replies.iter().flat_map(|reply| chunk(reply)).collect();
+    let gap = Outcome::Split(
+        halves()
+            .into_iter()
+            .skip(1)
+            .chain(halves())
+            .map(marked)
+            .collect(),
+    );
     vec![
-        ("page", story),
+        ("page", story(&[few, page().encode(), asked.encode()])),
+        ("same", story(&[compared(vec![Outcome::Same])])),
+        ("split", story(&[compared(vec![split()]), page().encode()])),
+        ("endless", story(&vec![compared(vec![split()]); 12])),
         (
-            "same",
-            chunk(&DirectoryReply::Sync(SyncReply::Same).encode()),
+            "other_network",
+            story(&[
+                compared(vec![Outcome::Few]),
+                page_of(NetworkId([3; 32])).encode(),
+            ]),
         ),
+        ("gap", story(&[compared(vec![gap])])),
+        ("no_outcome", story(&[compared(Vec::new())])),
     ]
 }
 

@@ -8,10 +8,11 @@ use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::terminal::{TerminalCircuit, TerminalEvent};
-use umbel_proto::directory::reconcile::{IdPrefix, PageReply, SyncReply, SyncRequest};
+use umbel_proto::directory::range::IdRange;
+use umbel_proto::directory::reconcile::{Outcome, PageReply, SyncReply, SyncRequest};
 use umbel_proto::directory::{Age, BookRow, DirectoryReply, DirectoryRequest};
 use umbel_proto::handshake::{Onionskin, respond};
-use umbel_proto::ids::{CircId, Peer};
+use umbel_proto::ids::{CircId, Peer, RelayId};
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::message::RelayMsg;
 use umbel_proto::network::Network;
@@ -219,10 +220,11 @@ impl Bench {
 }
 
 fn differs() -> Vec<Vec<u8>> {
-    vec![DirectoryReply::Sync(SyncReply::Differs).encode()]
+    let few = SyncReply::Compared(vec![Outcome::Few]);
+    vec![DirectoryReply::Sync(few).encode()]
 }
 
-fn page(covered: IdPrefix, numbers: &[u8], wanted: &[u8]) -> Vec<Vec<u8>> {
+fn page(covered: RelayId, numbers: &[u8], wanted: &[u16]) -> Vec<Vec<u8>> {
     let mut numbers = numbers.to_vec();
     numbers.sort_by_key(|&number| id(number));
     let descriptors = numbers
@@ -232,7 +234,7 @@ fn page(covered: IdPrefix, numbers: &[u8], wanted: &[u8]) -> Vec<Vec<u8>> {
     let page = PageReply {
         covered,
         descriptors,
-        wanted: ByteBuf::from(wanted.to_vec()),
+        wanted: wanted.to_vec(),
     };
     vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
 }
@@ -248,7 +250,7 @@ fn is_left(answers: Vec<Vec<Vec<u8>>>) -> bool {
 #[test] // §8.3
 fn a_page_by_the_rules_is_taken() {
     let mut bench = Bench::new(true);
-    bench.run(vec![differs(), page(IdPrefix::LAST, &[4, 5], &[])]);
+    bench.run(vec![differs(), page(IdRange::ALL.until(), &[4, 5], &[])]);
     assert!(bench.core.view().get(&id(4)).is_some() && bench.core.view().get(&id(5)).is_some());
     assert_eq!((bench.destroyed, bench.core.violation_count()), (None, 0));
     assert_eq!(bench.requests.len(), 2);
@@ -256,38 +258,34 @@ fn a_page_by_the_rules_is_taken() {
 
 #[test] // §8.3(4), §8.3(6)
 fn a_page_against_the_rules_ends_the_circuit() {
-    let prefix = |number: u8| IdPrefix::of(&id(number)).0;
     let twice = || {
         let descriptors = vec![ByteBuf::from(descriptor(4)); 2];
         let page = PageReply {
-            covered: IdPrefix::LAST,
+            covered: IdRange::ALL.until(),
             descriptors,
-            wanted: ByteBuf::new(),
+            wanted: Vec::new(),
         };
         vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
     };
     assert!(
-        is_left(vec![differs(), page(IdPrefix::FIRST, &[], &[])]),
+        is_left(vec![differs(), page(IdRange::ALL.from(), &[], &[])]),
         "it stops before it had to"
     );
     assert!(
-        is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(4))]),
+        is_left(vec![differs(), page(IdRange::ALL.until(), &[], &[40])]),
         "it wants what was not listed"
     );
     assert!(
-        is_left(vec![differs(), page(IdPrefix::LAST, &[], &prefix(3)[..5])]),
-        "half a prefix"
+        is_left(vec![differs(), page(IdRange::ALL.until(), &[], &[1, 0])]),
+        "out of order"
     );
     assert!(
-        is_left(vec![
-            differs(),
-            page(IdPrefix::LAST, &[], &[prefix(3), prefix(3)].concat())
-        ]),
+        is_left(vec![differs(), page(IdRange::ALL.until(), &[], &[0, 0])]),
         "one twice"
     );
     assert!(is_left(vec![differs(), twice()]), "a descriptor twice");
     assert!(
-        is_left(vec![page(IdPrefix::LAST, &[4], &[])]),
+        is_left(vec![page(IdRange::ALL.until(), &[4], &[])]),
         "a page in answer to a digest"
     );
 }
@@ -301,7 +299,7 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
     assert!(is_left(vec![vec![vec![0xff; 3]]]), "no answer at all");
     let two = [differs(), differs()].concat();
     assert!(is_left(vec![two]));
-    let last = page(IdPrefix::LAST, &[4], &[]);
+    let last = page(IdRange::ALL.until(), &[4], &[]);
     assert!(
         is_left(vec![differs(), [last.clone(), last].concat()]),
         "after the last page too"
@@ -312,7 +310,7 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
 fn an_answer_without_its_end_keeps_no_circuit() {
     let mut bench = Bench::new(true);
     bench.ends_streams = false;
-    bench.run(vec![differs(), page(IdPrefix::LAST, &[4], &[])]);
+    bench.run(vec![differs(), page(IdRange::ALL.until(), &[4], &[])]);
     assert_eq!(bench.requests.len(), 2, "the first answer was taken");
     assert!(bench.core.view().get(&id(4)).is_some(), "and the last");
     assert_eq!(bench.core.pool.asked_count(), 0);

@@ -1,64 +1,92 @@
-//! The answering side of a reconciliation (docs/protocol.md §8.3(4)): it keeps no state.
+//! The answering side of a reconciliation (docs/protocol.md §8.3(3), §8.3(4)): it keeps no state.
 
 use serde_bytes::ByteBuf;
 
-use super::items::{IdPrefix, Page, PageReply, SyncReply, SyncRequest, Version, with_prefix};
+use super::messages::{
+    Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest, Version,
+};
+use super::split::split;
+use crate::directory::range::{IdRange, previous};
 use crate::directory::view::NetView;
-use crate::limits::SYNC_BYTES_MAX;
+use crate::ids::RelayId;
+use crate::limits::{SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX, SYNC_FRAME_MAX};
+use crate::wire;
 
-/// Answers an asker: sends the descriptors that the asker lacks, and names those that it is to
-/// push.
+/// What is not outcomes in a reply that holds them: variants and their count, bytes.
+const REPLY_HEAD_LEN: usize = 4;
+
+/// Answers an asker: tells ranges that are the same from those that differ, sends the descriptors
+/// that the asker lacks, and names those that it is to push.
 pub fn answer(view: &NetView, request: &SyncRequest) -> SyncReply {
     match request {
-        SyncRequest::Digest(digest) if *digest == view.digest() => SyncReply::Same,
-        SyncRequest::Digest(_) => SyncReply::Differs,
+        SyncRequest::Compare(ranges) => SyncReply::Compared(compare(view, ranges)),
         SyncRequest::Page(page) => SyncReply::Page(answer_page(view, page)),
     }
 }
 
-fn answer_page(view: &NetView, page: &Page) -> PageReply {
-    let theirs = page.newest();
-    let mut covered = page.until;
-    let mut sent: Vec<(IdPrefix, &[u8])> = Vec::new();
-    let mut sent_bytes = 0;
-    for descriptor in view.iter_from(page.from.first_id()) {
-        let prefix = IdPrefix::of(&descriptor.relay);
-        if prefix > page.until {
+/// An outcome for each range, from the first one on, as many as fit into a reply.
+fn compare(view: &NetView, ranges: &[RangeFingerprint]) -> Vec<Outcome> {
+    let mut room = SYNC_FRAME_MAX - REPLY_HEAD_LEN;
+    let mut outcomes = Vec::new();
+    for asked in ranges {
+        let outcome = outcome(view, asked);
+        let Some(left) = room.checked_sub(wire::encode(&outcome).len()) else {
             break;
-        }
-        if theirs
-            .get(&prefix)
-            .is_some_and(|their_version| *their_version >= Version::of(descriptor))
-        {
+        };
+        room = left;
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn outcome(view: &NetView, asked: &RangeFingerprint) -> Outcome {
+    if view.fingerprint(asked.range) == asked.fingerprint {
+        return Outcome::Same;
+    }
+    let with_fingerprint = |range| RangeFingerprint::of(view, range);
+    split(view, asked.range).map_or(Outcome::Few, |parts| {
+        Outcome::Split(parts.into_iter().map(with_fingerprint).collect())
+    })
+}
+
+fn answer_page(view: &NetView, page: &[RangeItems]) -> PageReply {
+    let last = page.last().map_or(IdRange::ALL, |listed| listed.range);
+    let mut covered = last.until();
+    let mut descriptors: Vec<ByteBuf> = Vec::new();
+    let mut sent_bytes = 0;
+    let held = page.iter().flat_map(|listed| {
+        let held = view.in_range(listed.range);
+        held.map(move |descriptor| (listed, descriptor))
+    });
+    for (listed, descriptor) in held {
+        let theirs = listed.find(&descriptor.relay);
+        if theirs.is_some_and(|item| item.version >= Version::of(descriptor)) {
             continue;
         }
         sent_bytes += descriptor.bytes().len();
-        if sent_bytes > SYNC_BYTES_MAX {
-            covered = prefix.previous().max(page.from);
-            sent.retain(|(sent_prefix, _)| *sent_prefix <= covered);
+        if sent_bytes > SYNC_BYTES_MAX || descriptors.len() == SYNC_DESCRIPTORS_MAX {
+            covered = previous(descriptor.relay).unwrap_or(covered);
             break;
         }
-        sent.push((prefix, descriptor.bytes()));
+        descriptors.push(ByteBuf::from(descriptor.bytes()));
     }
-    let is_wanted = |prefix: IdPrefix, version: Version| {
-        prefix <= covered && newest_of(view, prefix).is_none_or(|our_version| our_version < version)
-    };
-    let wanted: Vec<u8> = theirs
-        .iter()
-        .filter(|&(&prefix, &version)| is_wanted(prefix, version))
-        .flat_map(|(prefix, _)| prefix.0)
-        .collect();
-    let descriptors = sent
-        .into_iter()
-        .map(|(_, bytes)| ByteBuf::from(bytes))
-        .collect();
     PageReply {
         covered,
         descriptors,
-        wanted: ByteBuf::from(wanted),
+        wanted: wanted(view, page, covered),
     }
 }
 
-fn newest_of(view: &NetView, prefix: IdPrefix) -> Option<Version> {
-    with_prefix(view, prefix).map(Version::of).max()
+/// The positions of the items up to `covered` that the view lacks or has older.
+fn wanted(view: &NetView, page: &[RangeItems], covered: RelayId) -> Vec<u16> {
+    let items = page.iter().flat_map(|listed| &listed.items);
+    let is_wanted = |relay: &RelayId, version: Version| {
+        let ours = view.get(relay).map(Version::of);
+        *relay <= covered && ours.is_none_or(|ours| ours < version)
+    };
+    (0..)
+        .zip(items)
+        .filter(|(_, item)| is_wanted(&item.relay, item.version))
+        .map(|(position, _)| position)
+        .collect()
 }

@@ -1,18 +1,34 @@
-//! The asking side of a reconciliation (docs/protocol.md §8.3(2) to §8.3(6)): digest first, then
-//! page after page, and a push of what the answerer wants before the next page.
+//! The asking side of a reconciliation (docs/protocol.md §8.3(2) to §8.3(6)): fingerprints of ranges
+//! first, then page after page, and a push of what the answerer wants before the next page.
 //!
-//! Every request is bounded and every reply makes progress, or is a fault.
+//! Every request is bounded and every reply makes progress, or is a fault. What is still to be asked
+//! for is a set of ranges without a common id: those to compare hold more relays of ours than are
+//! listed, those to list are parts of such, so that an answerer can't make the set grow for ever.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use serde_bytes::ByteBuf;
 
-use super::items::{IdPrefix, Page, PageReply, SyncReply, SyncRequest, Version, with_prefix};
+use super::messages::{
+    Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest, Version,
+};
+use super::split::split;
 use crate::directory::descriptor::{DescriptorFault, Unverified};
+use crate::directory::range::IdRange;
 use crate::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use crate::directory::view::NetView;
-use crate::limits::{SYNC_BYTES_MAX, SYNC_ROUNDS_MAX};
+use crate::ids::RelayId;
+use crate::limits::{
+    SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX, SYNC_FRAME_MAX, SYNC_ITEM_LEN, SYNC_RANGE_LEN_MAX,
+    SYNC_RANGES_MAX, SYNC_ROUNDS_MAX,
+};
 use crate::violation::Violation;
+use crate::wire;
+
+/// What is neither ranges nor items in a page: variants and a count, bytes.
+const PAGE_HEAD_LEN: usize = 4;
+/// The length of a range's items goes before them, in at most so many bytes.
+const ITEMS_HEAD_LEN: usize = 3;
 
 /// The asking side of one reconciliation. Feed it the reply to each request, handle the descriptors
 /// that it returns (verify, admit), and send its next request until there is none.
@@ -22,22 +38,20 @@ pub struct Syncer {
     /// Whether the answerer gets what it wants: relays give, clients only take.
     is_giving: bool,
     pub(super) rounds: usize,
-    /// Descriptors that the answerer wants and that are not sent yet.
-    wanted: VecDeque<IdPrefix>,
-    /// Where the next page begins.
-    next_from: Option<IdPrefix>,
+    /// Ranges to compare, in order.
+    to_compare: BTreeSet<IdRange>,
+    /// Ranges that differ, of which our items are to be listed, in order.
+    to_list: BTreeSet<IdRange>,
+    /// Relays whose descriptors the answerer wants and that are not sent yet.
+    wanted: VecDeque<RelayId>,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Our digest is with the answerer.
-    Digest,
+    /// Our fingerprints of these ranges are with the answerer.
+    Compare(Vec<IdRange>),
     /// A page of ours is.
-    Page {
-        from: IdPrefix,
-        until: IdPrefix,
-        listed: BTreeMap<IdPrefix, Version>,
-    },
+    Page(Vec<RangeItems>),
     /// A push of this many descriptors is.
     Push { count: usize },
     /// There is nothing more to say.
@@ -65,18 +79,16 @@ impl Syncer {
     }
 
     fn begin_either(view: &NetView, is_giving: bool) -> (Self, DirectoryRequest) {
-        let next_from = Some(IdPrefix::FIRST);
-        let syncer = Self {
-            state: State::Digest,
+        let mut syncer = Self {
+            state: State::Done,
             is_giving,
             rounds: 1,
+            to_compare: BTreeSet::from([IdRange::ALL]),
+            to_list: BTreeSet::new(),
             wanted: VecDeque::new(),
-            next_from,
         };
-        (
-            syncer,
-            DirectoryRequest::Sync(SyncRequest::Digest(view.digest())),
-        )
+        let request = syncer.next_compare(view);
+        (syncer, request)
     }
 
     /// Whether there is nothing more to say.
@@ -96,21 +108,13 @@ impl Syncer {
     ) -> Result<SyncStep, SyncFault> {
         let received = match (core::mem::replace(&mut self.state, State::Done), reply) {
             (_, DirectoryReply::Refused(refusal)) => return Err(SyncFault::Refused(refusal)),
-            (State::Digest, DirectoryReply::Sync(SyncReply::Same)) => {
-                return Ok(SyncStep {
-                    received: Vec::new(),
-                    request: None,
-                });
+            (State::Compare(asked), DirectoryReply::Sync(SyncReply::Compared(outcomes))) => {
+                self.on_compared(view, &asked, outcomes)?;
+                Vec::new()
             }
-            (State::Digest, DirectoryReply::Sync(SyncReply::Differs)) => Vec::new(),
-            (
-                State::Page {
-                    from,
-                    until,
-                    listed,
-                },
-                DirectoryReply::Sync(SyncReply::Page(reply)),
-            ) => self.on_page(from, until, &listed, &reply)?,
+            (State::Page(page), DirectoryReply::Sync(SyncReply::Page(reply))) => {
+                self.on_page(&page, &reply)?
+            }
             (State::Push { count }, DirectoryReply::Pushed { accepted }) => {
                 if usize::try_from(accepted).is_ok_and(|accepted| accepted <= count) {
                     Vec::new()
@@ -131,29 +135,77 @@ impl Syncer {
         Ok(SyncStep { received, request })
     }
 
+    fn on_compared(
+        &mut self,
+        view: &NetView,
+        asked: &[IdRange],
+        outcomes: Vec<Outcome>,
+    ) -> Result<(), SyncFault> {
+        let unanswered = asked.get(outcomes.len()..).ok_or(SyncFault::Unexpected)?;
+        // An answerer that stops early must have been stopped by the limit: else a reply could bring
+        // next to nothing, for ever.
+        if !unanswered.is_empty() && wire::encode(&outcomes).len() < SYNC_FRAME_MAX / 2 {
+            return Err(SyncFault::Stalled);
+        }
+        self.to_compare.extend(unanswered);
+        for (range, outcome) in asked.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Same => {}
+                Outcome::Split(parts) => self.on_split(view, *range, &parts)?,
+                Outcome::Few => _ = self.to_list.insert(*range),
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the answerer's parts of a range with ours: those that differ are split in turn, or
+    /// listed where we hold few relays.
+    fn on_split(
+        &mut self,
+        view: &NetView,
+        range: IdRange,
+        parts: &[RangeFingerprint],
+    ) -> Result<(), SyncFault> {
+        let is_chain = parts.is_sorted_by(|a, b| a.range.is_followed_by(&b.range));
+        let ends = parts.first().zip(parts.last());
+        let ends = ends.map(|(first, last)| first.range.through(&last.range));
+        if !is_chain || ends != Some(range) {
+            return Err(SyncFault::Range);
+        }
+        for part in parts {
+            if view.fingerprint(part.range) == part.fingerprint {
+                continue;
+            }
+            match split(view, part.range) {
+                Some(ours) => self.to_compare.extend(ours),
+                None => _ = self.to_list.insert(part.range),
+            }
+        }
+        Ok(())
+    }
+
     fn on_page(
         &mut self,
-        from: IdPrefix,
-        until: IdPrefix,
-        listed: &BTreeMap<IdPrefix, Version>,
+        page: &[RangeItems],
         reply: &PageReply,
     ) -> Result<Vec<Unverified>, SyncFault> {
         let covered = reply.covered;
-        if covered < from || covered > until {
-            return Err(SyncFault::Range);
-        }
-        // Who stops early must have been stopped by the limit: else a reply could bring next to
-        // nothing, for ever.
+        let ends = page.first().zip(page.last());
+        let ends = ends.map(|(first, last)| first.range.through(&last.range));
+        let ends = ends.filter(|ends| ends.contains(&covered));
+        let ends = ends.ok_or(SyncFault::Range)?;
+        // As for fingerprints: only the limit may stop an answerer.
         let reply_bytes: usize = reply.descriptors.iter().map(|bytes| bytes.len()).sum();
-        if covered < until && reply_bytes < SYNC_BYTES_MAX / 2 {
+        if covered < ends.until() && reply_bytes < SYNC_BYTES_MAX / 2 {
             return Err(SyncFault::Stalled);
         }
-        let received = read_received(reply, from, listed)?;
-        let wanted = read_wanted(reply, listed)?;
+        let received = read_received(page, reply)?;
+        let wanted = read_wanted(page, reply)?;
         if self.is_giving {
             self.wanted.extend(wanted);
         }
-        self.next_from = covered.next();
+        let uncovered = page.iter().filter_map(|it| it.range.behind(covered));
+        self.to_list.extend(uncovered);
         Ok(received)
     }
 
@@ -165,13 +217,65 @@ impl Syncer {
             };
             return Some(DirectoryRequest::Push(pushed));
         }
-        let page = Page::new(view, self.next_from?);
-        self.state = State::Page {
-            from: page.from,
-            until: page.until,
-            listed: page.newest(),
-        };
+        if !self.to_compare.is_empty() {
+            return Some(self.next_compare(view));
+        }
+        let page = self.next_page(view);
+        if page.is_empty() {
+            return None;
+        }
+        self.state = State::Page(page.clone());
         Some(DirectoryRequest::Sync(SyncRequest::Page(page)))
+    }
+
+    /// Our fingerprints of as many ranges as may be asked for at once.
+    fn next_compare(&mut self, view: &NetView) -> DirectoryRequest {
+        let mut asked = Vec::new();
+        while asked.len() < SYNC_RANGES_MAX
+            && let Some(range) = self.to_compare.pop_first()
+        {
+            asked.push(RangeFingerprint::of(view, range));
+        }
+        self.state = State::Compare(asked.iter().map(|it| it.range).collect());
+        DirectoryRequest::Sync(SyncRequest::Compare(asked))
+    }
+
+    /// Our items of as many ranges as fit into a page; the last one may be cut.
+    fn next_page(&mut self, view: &NetView) -> Vec<RangeItems> {
+        let mut page = Vec::new();
+        let mut room = SYNC_FRAME_MAX - PAGE_HEAD_LEN;
+        while let Some(left) = room.checked_sub(SYNC_RANGE_LEN_MAX + ITEMS_HEAD_LEN)
+            && page.len() < SYNC_RANGES_MAX
+            && let Some(mut range) = self.next_to_list()
+        {
+            let mut held = view.in_range(range);
+            let fitting = held.by_ref().take(left / SYNC_ITEM_LEN);
+            let items: Vec<Item> = fitting.map(Item::of).collect();
+            if let Some(unlisted) = held.next() {
+                let listed = range.before(unlisted.relay);
+                let Some(listed) = listed.filter(|_| !items.is_empty()) else {
+                    self.to_list.insert(range);
+                    break;
+                };
+                self.to_list.extend(range.starting_at(unlisted.relay));
+                range = listed;
+            }
+            room = left - items.len() * SYNC_ITEM_LEN;
+            page.push(RangeItems { range, items });
+        }
+        page
+    }
+
+    /// The next range to list, with those that follow it without a gap.
+    fn next_to_list(&mut self) -> Option<IdRange> {
+        let mut range = self.to_list.pop_first()?;
+        while let Some(next) = self.to_list.first().copied()
+            && range.is_followed_by(&next)
+        {
+            self.to_list.pop_first();
+            range = range.through(&next);
+        }
+        Some(range)
     }
 
     /// As many of the wanted descriptors as fit into one push, without those that have left the
@@ -179,11 +283,10 @@ impl Syncer {
     fn next_push(&mut self, view: &NetView) -> Vec<ByteBuf> {
         let mut batch: Vec<ByteBuf> = Vec::new();
         let mut batch_bytes = 0;
-        while let Some(&prefix) = self.wanted.front() {
-            let newest = with_prefix(view, prefix).max_by_key(|descriptor| Version::of(descriptor));
-            if let Some(descriptor) = newest {
+        while let Some(relay) = self.wanted.front() {
+            if let Some(descriptor) = view.get(relay) {
                 batch_bytes += descriptor.bytes().len();
-                if batch_bytes > SYNC_BYTES_MAX {
+                if batch_bytes > SYNC_BYTES_MAX || batch.len() == SYNC_DESCRIPTORS_MAX {
                     break;
                 }
                 batch.push(ByteBuf::from(descriptor.bytes()));
@@ -194,28 +297,22 @@ impl Syncer {
     }
 }
 
-/// The descriptors of a reply, if it may hold them: well-formed, in order, in the covered range,
+/// The descriptors of a reply, if it may hold them: well-formed, in order, in ranges that it covers,
 /// newer than what we listed.
-fn read_received(
-    reply: &PageReply,
-    from: IdPrefix,
-    listed: &BTreeMap<IdPrefix, Version>,
-) -> Result<Vec<Unverified>, SyncFault> {
+fn read_received(page: &[RangeItems], reply: &PageReply) -> Result<Vec<Unverified>, SyncFault> {
     let mut received: Vec<Unverified> = Vec::new();
     for bytes in &reply.descriptors {
         let descriptor = Unverified::decode(bytes).map_err(SyncFault::Descriptor)?;
-        let prefix = IdPrefix::of(&descriptor.relay());
-        if prefix < from || prefix > reply.covered {
-            return Err(SyncFault::Unasked);
-        }
-        if received
-            .last()
-            .is_some_and(|last| last.relay() >= descriptor.relay())
-        {
-            return Err(SyncFault::Unasked);
-        }
+        let relay = descriptor.relay();
+        let is_in_order = received.last().is_none_or(|last| last.relay() < relay);
+        let at = page.partition_point(|listed| listed.range.until() < relay);
+        let listed = page.get(at).filter(|it| it.range.contains(&relay));
         let version = Version::new(descriptor.claims(), descriptor.hash());
-        if listed.get(&prefix).is_some_and(|ours| *ours >= version) {
+        let is_newer = |listed: &RangeItems| {
+            let ours = listed.find(&relay);
+            ours.is_none_or(|ours| ours.version < version)
+        };
+        if relay > reply.covered || !is_in_order || !listed.is_some_and(is_newer) {
             return Err(SyncFault::Unasked);
         }
         received.push(descriptor);
@@ -223,21 +320,19 @@ fn read_received(
     Ok(received)
 }
 
-/// The items that the answerer wants, if it may: in order, listed by us, in the covered range.
-fn read_wanted(
-    reply: &PageReply,
-    listed: &BTreeMap<IdPrefix, Version>,
-) -> Result<Vec<IdPrefix>, SyncFault> {
-    let (chunks, rest) = reply.wanted.as_chunks::<8>();
-    let wanted: Vec<_> = chunks.iter().map(|&prefix| IdPrefix(prefix)).collect();
-    let is_listed = wanted
-        .iter()
-        .all(|prefix| *prefix <= reply.covered && listed.contains_key(prefix));
-    if rest.is_empty() && is_listed && wanted.is_sorted_by(|a, b| a < b) {
-        Ok(wanted)
-    } else {
-        Err(SyncFault::Wanted)
+/// The relays that the answerer wants, if it may: in order, listed by us, and covered.
+fn read_wanted(page: &[RangeItems], reply: &PageReply) -> Result<Vec<RelayId>, SyncFault> {
+    let items: Vec<&Item> = page.iter().flat_map(|listed| &listed.items).collect();
+    let relay_at = |position: &u16| {
+        let item = items.get(usize::from(*position));
+        item.map(|item| item.relay)
+            .filter(|relay| *relay <= reply.covered)
+            .ok_or(SyncFault::Wanted)
+    };
+    if !reply.wanted.is_sorted_by(|a, b| a < b) {
+        return Err(SyncFault::Wanted);
     }
+    reply.wanted.iter().map(relay_at).collect()
 }
 
 /// Why a reconciliation came to nothing: a rule that the answerer broke, or its refusal.
@@ -247,7 +342,7 @@ pub enum SyncFault {
     Refused(DirectoryRefusal),
     /// The reply is not one to what was asked.
     Unexpected,
-    /// The reply covers something outside the page.
+    /// The reply covers something outside the page, or splits a range into parts that are not it.
     Range,
     /// The reply stops before it had to.
     Stalled,

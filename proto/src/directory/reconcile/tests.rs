@@ -2,45 +2,75 @@
 use std::sync::OnceLock;
 
 use rand::rngs::ChaCha20Rng;
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use serde_bytes::ByteBuf;
 
 use super::*;
+use crate::crypto::kdf::sha256;
+use crate::directory::range::IdRange;
 use crate::directory::testing::{self, WALL};
 use crate::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, NetView, Unverified, VerifiedDescriptor,
 };
-use crate::limits::{RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX, SYNC_ROUNDS_MAX};
+use crate::ids::RelayId;
+use crate::limits::{
+    RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX, SYNC_FRAME_MAX, SYNC_RANGES_MAX, SYNC_ROUNDS_MAX,
+};
 use crate::time::WallTime;
+use crate::wire;
 
-/// Two descriptors of each of 500 relays, the older first: signing them once is enough for all
-/// tests.
-fn pool() -> &'static [[VerifiedDescriptor; 2]] {
-    static POOL: OnceLock<Vec<[VerifiedDescriptor; 2]>> = OnceLock::new();
-    POOL.get_or_init(|| {
-        let newer = |number| {
-            testing::relay(number)
-                .with(|descriptor| descriptor.issued_at = WallTime(WALL.as_secs() + 60))
-                .verified()
-        };
-        (0..500)
-            .map(|number| [testing::relay(number).verified(), newer(number)])
-            .collect()
-    })
+/// The descriptor of a relay with any id, in its older or its newer version. Nobody has signed it.
+fn descriptor(id: [u8; 32], is_newer: bool) -> VerifiedDescriptor {
+    static VERSIONS: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let versions = VERSIONS.get_or_init(|| {
+        [0, 60].map(|age| {
+            testing::relay(0)
+                .with(|it| it.issued_at = WallTime(WALL.as_secs() + age))
+                .bytes()
+        })
+    });
+    let mut bytes = versions[usize::from(is_newer)].clone();
+    bytes[33..65].copy_from_slice(&id);
+    Unverified::decode(&bytes).unwrap().believed()
 }
 
-fn view_of<'a>(descriptors: impl IntoIterator<Item = &'a VerifiedDescriptor>) -> NetView {
+/// An id as they come.
+fn id(number: u32) -> [u8; 32] {
+    sha256(&[&number.to_be_bytes()])
+}
+
+/// An id that someone ground: all of these begin with the same 28 bytes.
+fn ground(number: u32) -> [u8; 32] {
+    let mut id = [7; 32];
+    id[28..].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+fn old(number: u32) -> VerifiedDescriptor {
+    descriptor(id(number), false)
+}
+
+fn new(number: u32) -> VerifiedDescriptor {
+    descriptor(id(number), true)
+}
+
+fn view_of(descriptors: impl IntoIterator<Item = VerifiedDescriptor>) -> NetView {
     let mut view = NetView::new();
     for descriptor in descriptors {
-        view.insert(descriptor.clone(), WALL);
+        view.insert(descriptor, WALL);
     }
     view
 }
 
+fn union(a: &NetView, b: &NetView) -> NetView {
+    view_of(a.iter().chain(b.iter()).cloned())
+}
+
 /// What a relay does with a request, over the wire.
 fn serve(view: &mut NetView, request: &DirectoryRequest) -> DirectoryReply {
-    let request = DirectoryRequest::decode(&request.encode()).unwrap();
-    let reply = match request {
+    let frame = request.encode();
+    assert!(frame.len() <= SYNC_FRAME_MAX);
+    let reply = match DirectoryRequest::decode(&frame).unwrap() {
         DirectoryRequest::Sync(request) => DirectoryReply::Sync(answer(view, &request)),
         DirectoryRequest::Push(list) => DirectoryReply::Pushed {
             accepted: list
@@ -53,20 +83,27 @@ fn serve(view: &mut NetView, request: &DirectoryRequest) -> DirectoryReply {
         }
     };
     let frame = reply.encode();
-    assert!(frame.len() <= SYNC_BYTES_MAX * 3 / 2);
+    assert!(frame.len() <= SYNC_FRAME_MAX);
     DirectoryReply::decode(&frame).unwrap()
 }
 
 fn take(view: &mut NetView, descriptor: Unverified) -> u32 {
-    view.insert(
-        descriptor.verify(&testing::public_network(), WALL).unwrap(),
-        WALL,
-    );
+    view.insert(descriptor.believed(), WALL);
     1
 }
 
-/// Runs a reconciliation to its end and says how many requests it took.
-fn reconcile(asker: &mut NetView, answerer: &mut NetView) -> usize {
+/// The cost of a reconciliation.
+#[derive(Debug, Default)]
+struct Cost {
+    requests: usize,
+    /// Those among them that name fingerprints.
+    compares: usize,
+    /// Everything that was said, but descriptors.
+    overhead_bytes: usize,
+}
+
+/// Runs a reconciliation to its end.
+fn reconcile(asker: &mut NetView, answerer: &mut NetView) -> Cost {
     run(asker, answerer, Syncer::begin)
 }
 
@@ -74,86 +111,129 @@ fn run(
     asker: &mut NetView,
     answerer: &mut NetView,
     begin: impl FnOnce(&NetView) -> (Syncer, DirectoryRequest),
-) -> usize {
+) -> Cost {
     let (mut syncer, request) = begin(asker);
     let mut next = Some(request);
-    let mut rounds = 0;
+    let mut cost = Cost::default();
     while let Some(request) = next {
-        rounds += 1;
-        let step = syncer.on_reply(asker, serve(answerer, &request)).unwrap();
+        let reply = serve(answerer, &request);
+        let reply_len = reply.encode().len();
+        let step = syncer.on_reply(asker, reply).unwrap();
+        let received: usize = step.received.iter().map(|it| it.bytes().len()).sum();
+        cost.requests += 1;
+        cost.overhead_bytes += reply_len - received;
+        match request {
+            DirectoryRequest::Push(_) => {}
+            DirectoryRequest::Sync(SyncRequest::Compare(_)) => {
+                cost.compares += 1;
+                cost.overhead_bytes += request.encode().len();
+            }
+            _ => cost.overhead_bytes += request.encode().len(),
+        }
         for descriptor in step.received {
             take(asker, descriptor);
         }
         next = step.request;
     }
     assert!(syncer.is_done());
-    rounds
+    cost
 }
 
-#[test] // §8.3
+#[test] // §8.3(2)
 fn equal_views_take_one_tiny_exchange() {
-    let mut view = view_of(pool().iter().take(100).map(|[old, _]| old));
-    let mut same = view_of(pool().iter().take(100).map(|[old, _]| old));
+    let mut view = view_of((0..100).map(old));
+    let mut same = view_of((0..100).map(old));
     let (_, request) = Syncer::begin(&view);
     assert!(request.encode().len() < 64);
     assert!(serve(&mut same, &request).encode().len() < 64);
-    assert_eq!(reconcile(&mut view, &mut same), 1);
+    assert_eq!(reconcile(&mut view, &mut same).requests, 1);
 }
 
 #[test] // §8.3
 fn any_two_views_become_one_in_few_rounds() {
-    for seed in 0..12 {
+    for seed in 0..24 {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let mut random_view = || {
             let share = rng.random_range(0..=100);
-            let mut held = Vec::new();
-            for versions in pool() {
-                if rng.random_range(0..100) < share {
-                    held.push(&versions[rng.random_range(0..2)]);
-                }
-            }
+            let ids = (0..500).map(id).chain((0..200).map(ground));
+            let held: Vec<_> = ids
+                .filter_map(|id| {
+                    let is_held = rng.random_range(0..100) < share;
+                    is_held.then(|| descriptor(id, rng.random()))
+                })
+                .collect();
             view_of(held)
         };
         let (mut asker, mut answerer) = (random_view(), random_view());
-        let union = view_of(asker.iter().chain(answerer.iter()));
-        let rounds = reconcile(&mut asker, &mut answerer);
+        let union = union(&asker, &answerer);
+        let cost = reconcile(&mut asker, &mut answerer);
         assert_eq!(asker.digest(), union.digest(), "seed {seed}");
         assert_eq!(answerer.digest(), union.digest(), "seed {seed}");
-        assert!(rounds <= 12, "seed {seed}: {rounds} rounds");
+        assert!(cost.requests <= 16, "seed {seed}: {cost:?}");
     }
 }
 
 #[test] // §8.3
+fn the_cost_follows_the_difference() {
+    let relays = 1000;
+    for seed in 0..5 {
+        let is_changed = |number: u32| (number + seed).is_multiple_of(relays / 10);
+        let mut asker = view_of((0..relays).map(old));
+        let mut answerer = view_of((0..relays).map(|it| match is_changed(it) {
+            true => new(it),
+            false => old(it),
+        }));
+        let all_bytes: usize = asker.iter().map(|it| it.bytes().len()).sum();
+        let cost = reconcile(&mut asker, &mut answerer);
+        assert_eq!(asker.digest(), answerer.digest());
+        // Descriptors with receipts are 600 bytes and more; these are not 250.
+        assert!(cost.overhead_bytes <= 10 * 1200, "{cost:?}");
+        assert!(cost.overhead_bytes <= all_bytes / 10, "{cost:?}");
+        assert!(cost.requests <= 4, "{cost:?}");
+    }
+}
+
+#[test] // §8.3(5)
+fn a_difference_is_found_in_few_rounds_in_the_largest_view() {
+    let relays = 50_000;
+    let all = view_of((0..relays).map(old));
+    let mut answerer = view_of(all.iter().cloned());
+    answerer.insert(new(7), WALL);
+    answerer.insert(new(relays + 7), WALL);
+    let mut asker = all;
+    let cost = reconcile(&mut asker, &mut answerer);
+    assert_eq!(asker.digest(), answerer.digest());
+    assert!(cost.requests <= 5, "{cost:?}");
+    assert!(cost.overhead_bytes <= 16_000, "{cost:?}");
+}
+
+#[test] // §8.3
 fn views_of_many_pages_become_one() {
-    let relays: Vec<_> = (0..3200)
-        .map(|number| testing::relay(number).verified())
-        .collect();
-    let mut asker = view_of(&relays[..3000]);
-    let mut answerer = view_of(&relays[200..]);
+    let mut asker = view_of((0..3000).map(old));
+    let mut answerer = view_of((200..3200).map(old));
     let mut newcomer = NetView::new();
-    let union = view_of(&relays);
-    let rounds = reconcile(&mut asker, &mut answerer);
+    let union = view_of((0..3200).map(old));
+    let cost = reconcile(&mut asker, &mut answerer);
     assert_eq!(
         (asker.digest(), answerer.digest()),
         (union.digest(), union.digest())
     );
-    assert!(rounds <= 8, "{rounds} rounds for two pages each way");
-    let rounds = reconcile(&mut newcomer, &mut answerer);
+    assert!(cost.compares <= 5, "{cost:?}");
+    let cost = reconcile(&mut newcomer, &mut answerer);
     assert_eq!(newcomer.digest(), union.digest());
     assert!(
-        rounds <= 2 + 3200 * RELAY_DESCRIPTOR_LEN_MAX / SYNC_BYTES_MAX,
-        "{rounds} rounds for everything"
+        cost.requests <= 2 + 3200 * RELAY_DESCRIPTOR_LEN_MAX / SYNC_BYTES_MAX,
+        "{cost:?}"
     );
+    let cost = reconcile(&mut answerer, &mut NetView::new());
+    assert!(cost.compares == 1, "{cost:?}");
 }
 
-#[test] // §8.3
+#[test] // §8.3(5)
 fn who_only_takes_gives_nothing() {
-    let mut asker = view_of(pool().iter().take(20).map(|[_, new]| new));
-    let mut answerer = view_of(pool().iter().skip(10).take(30).map(|[old, _]| old));
-    let (answerer_before, union) = (
-        answerer.digest(),
-        view_of(asker.iter().chain(answerer.iter())),
-    );
+    let mut asker = view_of((0..20).map(new));
+    let mut answerer = view_of((10..40).map(old));
+    let (answerer_before, union) = (answerer.digest(), union(&asker, &answerer));
     run(&mut asker, &mut answerer, Syncer::begin_taking);
     assert_eq!(
         (asker.digest(), answerer.digest()),
@@ -161,12 +241,22 @@ fn who_only_takes_gives_nothing() {
     );
 }
 
+/// An asker that holds these relays and has said its digest.
+fn comparing(count: u32) -> (NetView, Syncer) {
+    let view = view_of((0..count).map(new));
+    let (syncer, _) = Syncer::begin(&view);
+    (view, syncer)
+}
+
+fn compared(outcomes: Vec<Outcome>) -> DirectoryReply {
+    DirectoryReply::Sync(SyncReply::Compared(outcomes))
+}
+
 /// An asker that holds the first ten relays and has sent its page, with the page.
-fn asking() -> (NetView, Syncer, Page) {
-    let view = view_of(pool().iter().take(10).map(|[_, new]| new));
-    let (mut syncer, _) = Syncer::begin(&view);
+fn asking() -> (NetView, Syncer, Vec<RangeItems>) {
+    let (view, mut syncer) = comparing(10);
     let step = syncer
-        .on_reply(&view, DirectoryReply::Sync(SyncReply::Differs))
+        .on_reply(&view, compared(vec![Outcome::Few]))
         .unwrap();
     let Some(DirectoryRequest::Sync(SyncRequest::Page(page))) = step.request else {
         panic!("a page is next")
@@ -176,9 +266,8 @@ fn asking() -> (NetView, Syncer, Page) {
 
 fn fault_of(reply: PageReply) -> Option<SyncFault> {
     let (view, mut syncer, _) = asking();
-    let fault = syncer
-        .on_reply(&view, DirectoryReply::Sync(SyncReply::Page(reply)))
-        .err();
+    let reply = DirectoryReply::Sync(SyncReply::Page(reply));
+    let fault = syncer.on_reply(&view, reply).err();
     assert!(fault.is_none() || syncer.is_done());
     fault
 }
@@ -189,41 +278,28 @@ fn reply_with(descriptors: &[&VerifiedDescriptor]) -> PageReply {
         .map(|descriptor| ByteBuf::from(descriptor.bytes()))
         .collect();
     PageReply {
-        covered: IdPrefix::LAST,
+        covered: IdRange::ALL.until(),
         descriptors,
-        wanted: ByteBuf::new(),
+        wanted: Vec::new(),
     }
 }
 
-#[test] // §8.3
+#[test] // §8.3(4)
 fn what_was_not_asked_for_is_refused() {
-    let mut news = [&pool()[20][0], &pool()[21][0]];
+    let (mut news, listed, older) = ([old(20), old(21)], new(3), old(3));
     news.sort_by_key(|descriptor| descriptor.relay);
-    assert_eq!(fault_of(reply_with(&news)), None);
-    assert_eq!(
-        fault_of(reply_with(&[news[1], news[0]])),
-        Some(SyncFault::Unasked),
-        "out of order"
-    );
-    assert_eq!(
-        fault_of(reply_with(&[news[0], news[0]])),
-        Some(SyncFault::Unasked),
-        "twice"
-    );
-    assert_eq!(
-        fault_of(reply_with(&[&pool()[3][1]])),
-        Some(SyncFault::Unasked),
-        "listed"
-    );
-    assert_eq!(
-        fault_of(reply_with(&[&pool()[3][0]])),
-        Some(SyncFault::Unasked),
-        "older than listed"
-    );
-    let covered = IdPrefix::of(&news[1].relay).previous();
+    let [first, second] = &news;
+    assert_eq!(fault_of(reply_with(&[first, second])), None);
+    let unasked = |descriptors: &[&VerifiedDescriptor]| {
+        fault_of(reply_with(descriptors)) == Some(SyncFault::Unasked)
+    };
+    assert!(unasked(&[second, first]), "out of order");
+    assert!(unasked(&[first, first]), "twice");
+    assert!(unasked(&[&listed]), "listed");
+    assert!(unasked(&[&older]), "older than listed");
     let beyond = PageReply {
-        covered,
-        ..reply_with(&news)
+        covered: first.relay,
+        ..reply_with(&[first, second])
     };
     assert_eq!(
         fault_of(beyond),
@@ -232,23 +308,20 @@ fn what_was_not_asked_for_is_refused() {
     );
 }
 
-#[test] // §8.3
+#[test] // §8.3(4)
 fn garbage_is_refused() {
     let garbage = PageReply {
         descriptors: vec![ByteBuf::from(vec![1; 300])],
         ..reply_with(&[])
     };
     assert!(matches!(fault_of(garbage), Some(SyncFault::Descriptor(_))));
-    let unlisted = PageReply {
-        wanted: ByteBuf::from(vec![7; 8]),
-        ..reply_with(&[])
-    };
-    assert_eq!(fault_of(unlisted), Some(SyncFault::Wanted));
-    let torn = PageReply {
-        wanted: ByteBuf::from(vec![7; 5]),
-        ..reply_with(&[])
-    };
-    assert_eq!(fault_of(torn), Some(SyncFault::Wanted));
+    for wanted in [vec![10], vec![3, 3], vec![4, 3]] {
+        let reply = PageReply {
+            wanted,
+            ..reply_with(&[])
+        };
+        assert_eq!(fault_of(reply), Some(SyncFault::Wanted));
+    }
     let (view, mut syncer, _) = asking();
     assert_eq!(
         syncer
@@ -267,11 +340,58 @@ fn garbage_is_refused() {
     );
 }
 
-#[test] // §8.3
+/// A range with a fingerprint that no view has of it.
+fn marked(range: IdRange) -> RangeFingerprint {
+    RangeFingerprint {
+        range,
+        fingerprint: [9; 32],
+    }
+}
+
+/// Parts that cover everything, each with a fingerprint that no view has.
+fn parts(count: u8) -> Vec<RangeFingerprint> {
+    let mut rest = IdRange::ALL;
+    let mut parts = Vec::new();
+    let step = 255 / count;
+    for number in 1..count {
+        let (low, high) = ([number * step; 32], [number * step + 1; 32]);
+        let (part, behind) = rest.cut(RelayId(low), RelayId(high));
+        parts.extend(part);
+        rest = behind.unwrap();
+    }
+    parts.push(rest);
+    parts.into_iter().map(marked).collect()
+}
+
+#[test] // §8.3(3)
+fn outcomes_that_are_not_of_what_was_asked_are_refused() {
+    let fault_of = |outcomes| {
+        let (view, mut syncer) = comparing(100);
+        let fault = syncer.on_reply(&view, compared(outcomes)).err();
+        assert!(fault.is_none() || syncer.is_done());
+        fault
+    };
+    assert_eq!(fault_of(vec![Outcome::Split(parts(5))]), None);
+    assert_eq!(fault_of(vec![]), Some(SyncFault::Stalled));
+    assert_eq!(
+        fault_of(vec![Outcome::Same; 2]),
+        Some(SyncFault::Unexpected)
+    );
+    let without = |at| {
+        let mut parts = parts(5);
+        parts.remove(at);
+        fault_of(vec![Outcome::Split(parts)])
+    };
+    for at in 0..5 {
+        assert_eq!(without(at), Some(SyncFault::Range), "a gap at {at}");
+    }
+}
+
+#[test] // §8.3(6)
 fn an_answerer_that_never_ends_is_left() {
     let (view, mut syncer, _) = asking();
     let crawling = PageReply {
-        covered: IdPrefix::FIRST,
+        covered: IdRange::ALL.from(),
         ..reply_with(&[])
     };
     let fault = syncer
@@ -279,11 +399,10 @@ fn an_answerer_that_never_ends_is_left() {
         .unwrap_err();
     assert_eq!(fault, SyncFault::Stalled);
 
-    let (view, mut syncer, page) = asking();
+    let (view, mut syncer, _) = asking();
     syncer.rounds = SYNC_ROUNDS_MAX;
-    let wanted: Vec<u8> = page.items.iter().flat_map(|item| item.prefix.0).collect();
     let wanting = PageReply {
-        wanted: ByteBuf::from(wanted),
+        wanted: (0..10).collect(),
         ..reply_with(&[])
     };
     let fault = syncer
@@ -292,7 +411,39 @@ fn an_answerer_that_never_ends_is_left() {
     assert_eq!(fault, SyncFault::Rounds);
 }
 
-#[test] // §8.3
+#[test] // §8.3(6)
+fn an_answerer_that_always_differs_is_left_soon() {
+    for count in [2_u8, 16] {
+        let (view, mut syncer) = comparing(2000);
+        let mut asked = vec![IdRange::ALL];
+        for round in 0.. {
+            assert!(round < 40, "{count} parts: it never ends");
+            // Each range has one part with nearly everything in it.
+            let lie = |range: &IdRange| {
+                let mut parts = Vec::new();
+                let mut rest = *range;
+                for _ in 1..count {
+                    let low = rest.from();
+                    let Some(behind) = rest.behind(low) else {
+                        break;
+                    };
+                    parts.extend(IdRange::new(low, low));
+                    rest = behind;
+                }
+                parts.push(rest);
+                Outcome::Split(parts.into_iter().map(marked).collect())
+            };
+            let reply = compared(asked.iter().map(lie).collect());
+            let step = syncer.on_reply(&view, reply).unwrap();
+            let Some(DirectoryRequest::Sync(SyncRequest::Compare(ranges))) = step.request else {
+                break;
+            };
+            asked = ranges.iter().map(|it| it.range).collect();
+        }
+    }
+}
+
+#[test] // §8.3(6)
 fn refusals_are_passed_on() {
     let (view, mut syncer, _) = asking();
     let fault = syncer
@@ -301,24 +452,83 @@ fn refusals_are_passed_on() {
     assert_eq!(fault, SyncFault::Refused(DirectoryRefusal::Busy));
 }
 
-#[test] // §8.3
+fn is_read(request: SyncRequest) -> bool {
+    DirectoryRequest::decode(&DirectoryRequest::Sync(request).encode()).is_ok()
+}
+
+#[test] // §8.3(3)
 fn pages_out_of_order_or_range_are_refused() {
     let (_, _, page) = asking();
-    let is_read = |page: &Page| {
-        let request = DirectoryRequest::Sync(SyncRequest::Page(page.clone()));
-        DirectoryRequest::decode(&request.encode()).is_ok()
+    assert!(is_read(SyncRequest::Page(page.clone())));
+    let is_read_with = |change: fn(&mut RangeItems)| {
+        let mut page = page.clone();
+        change(&mut page[0]);
+        is_read(SyncRequest::Page(page))
     };
-    assert!(is_read(&page));
-    let mut swapped = page.clone();
-    swapped.items.swap(0, 1);
-    assert!(!is_read(&swapped));
-    let mut narrow = page;
-    narrow.until = narrow.items[3].prefix;
-    assert!(!is_read(&narrow));
-    let crossed = Page {
-        from: IdPrefix::LAST,
-        until: IdPrefix::FIRST,
-        items: Vec::new(),
+    assert!(!is_read_with(|it| it.items.swap(0, 1)), "out of order");
+    assert!(!is_read_with(|it| it.items[1] = it.items[0]), "twice");
+    let narrow = |it: &mut RangeItems| it.range = it.range.before(it.items[3].relay).unwrap();
+    assert!(!is_read_with(narrow), "out of range");
+    let twice = [page.clone(), page.clone()].concat();
+    assert!(!is_read(SyncRequest::Page(twice)), "overlapping");
+    assert!(!is_read(SyncRequest::Page(Vec::new())), "no range");
+    let mut frame = DirectoryRequest::Sync(SyncRequest::Page(page)).encode();
+    assert!(frame.pop().is_some() && DirectoryRequest::decode(&frame).is_err());
+}
+
+#[test] // §8.3(3)
+fn ranges_out_of_order_or_too_many_are_refused() {
+    let ranges = parts(9);
+    assert!(is_read(SyncRequest::Compare(ranges.clone())));
+    let mut swapped = ranges.clone();
+    swapped.swap(0, 1);
+    assert!(!is_read(SyncRequest::Compare(swapped)), "out of order");
+    let overlapping = vec![
+        ranges[0],
+        RangeFingerprint {
+            range: IdRange::ALL,
+            ..ranges[1]
+        },
+    ];
+    assert!(!is_read(SyncRequest::Compare(overlapping)), "overlapping");
+    assert!(
+        !is_read(SyncRequest::Compare(vec![ranges[0]; 2])),
+        "one twice"
+    );
+    assert!(!is_read(SyncRequest::Compare(Vec::new())), "none");
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut many: Vec<IdRange> = (0..=SYNC_RANGES_MAX)
+        .filter_map(|_| {
+            let mut id = [0; 32];
+            rng.fill_bytes(&mut id);
+            IdRange::new(RelayId(id), RelayId(id))
+        })
+        .collect();
+    many.sort_unstable();
+    let mut many: Vec<_> = many.into_iter().map(marked).collect();
+    assert!(!is_read(SyncRequest::Compare(many.clone())), "one too many");
+    many.pop();
+    assert!(is_read(SyncRequest::Compare(many)));
+}
+
+#[test] // §8.3(3)
+fn a_split_into_one_or_too_many_parts_is_refused() {
+    let is_read = |count| {
+        let reply = compared(vec![Outcome::Split(parts(count))]);
+        DirectoryReply::decode(&reply.encode()).is_ok()
     };
-    assert!(!is_read(&crossed));
+    assert!(is_read(2) && is_read(16));
+    assert!(!is_read(1) && !is_read(17));
+}
+
+#[test] // §1.4(2)
+fn a_count_beyond_the_frame_is_refused() {
+    let counts = [u32::MAX, 0xffff, 700].map(|count| wire::encode(&count));
+    for count in counts {
+        for head in [vec![0, 0], vec![0, 1], vec![0, 1, 1, 0, 0]] {
+            let frame = [head, count.clone()].concat();
+            assert!(DirectoryRequest::decode(&frame).is_err());
+            assert!(DirectoryReply::decode(&frame).is_err());
+        }
+    }
 }
