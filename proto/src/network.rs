@@ -15,6 +15,7 @@ mod params;
 mod weak;
 
 use core::fmt;
+use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,18 @@ impl Network {
         }
     }
 
+    /// Whether nobody but this machine belongs to it: everybody has the id of the local network, so
+    /// that private addresses must not let strangers make its relays dial others' machines
+    /// (§8.6(7)).
+    pub fn is_of_one_machine(&self) -> bool {
+        self.params.are_of_one_machine(self.id)
+    }
+
+    /// Whether nodes of this network link to this address, and take links from it (§8.6(7)).
+    pub fn may_link(&self, ip: IpAddr) -> bool {
+        self.params.may_link(self.id, ip)
+    }
+
     /// Reads a network file. Parameters that it does not name have their default.
     ///
     /// # Errors
@@ -98,6 +111,18 @@ impl Network {
         };
         // Strings, numbers and tables of what was TOML always have a TOML form.
         toml::to_string(&raw).unwrap_or_default()
+    }
+}
+
+impl Params {
+    fn are_of_one_machine(&self, network: NetworkId) -> bool {
+        network.0 == LOCAL_ID && self.danger_allow_private_addresses
+    }
+
+    /// Whether nodes of the network with this id and these parameters link to this address
+    /// (§8.6(7)).
+    pub fn may_link(&self, network: NetworkId, ip: IpAddr) -> bool {
+        !self.are_of_one_machine(network) || ip.to_canonical().is_loopback()
     }
 }
 
@@ -324,6 +349,30 @@ mod tests {
             crate::crypto::kdf::sha256(&[b"umbel local network"])
         );
         assert_eq!(Network::from_toml(&local.to_toml()), Ok(local));
+    }
+
+    #[test] // §8.6(7)
+    fn the_local_network_links_to_loopback_only() {
+        let local = Network::local();
+        let may_link = |network: &Network, ip: &str| network.may_link(ip.parse().unwrap());
+        for ip in ["127.0.0.1", "127.9.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(may_link(&local, ip), "{ip}");
+        }
+        for ip in [
+            "0.0.0.0",
+            "::",
+            "10.0.0.1",
+            "8.8.8.8",
+            "fe80::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(!may_link(&local, ip), "{ip}");
+        }
+        let of_a_file = Network {
+            id: NetworkId([1; 32]),
+            ..local
+        };
+        assert!(may_link(&of_a_file, "10.0.0.1"));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub const LOCAL_NETWORK: &str = "local";
 /// Where links are accepted by default: all addresses, since most machines have the one that
 /// matters among several.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443);
+/// The same in the local network, which takes no other addresses (docs/protocol.md §8.6(7)).
+const LISTEN_LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), LISTEN.port());
 /// Most memory for queued cells by default. More would only make slow links slower.
 const MEMORY_BUDGET_DEFAULT_MAX: usize = 1 << 30;
 /// The same where the size of the machine can't be found out.
@@ -212,7 +214,7 @@ impl Config {
         Ok((
             Self {
                 unread_params,
-                ..raw.check(data_dir, flags)?
+                ..raw.check(data_dir, flags, &network)?
             },
             network,
         ))
@@ -270,7 +272,12 @@ impl OneOrMore {
 }
 
 impl RawConfig {
-    fn check(self, data_dir: &Path, flags: Flags) -> Result<Config, ConfigError> {
+    fn check(
+        self,
+        data_dir: &Path,
+        flags: Flags,
+        network: &Network,
+    ) -> Result<Config, ConfigError> {
         let defaults = Config::new(data_dir);
         let of_file = self
             .seeds
@@ -297,7 +304,7 @@ impl RawConfig {
         };
         let (used, overridden) = flags.override_file(of_file);
         Ok(Config {
-            listen: used.listen.unwrap_or(defaults.listen),
+            listen: used.listen.unwrap_or_else(|| default_listen(network)),
             advertise: check_advertise(used.advertise)?,
             seeds: used.seeds,
             overridden,
@@ -338,6 +345,14 @@ impl RawConfig {
                 .unwrap_or(defaults.records_bytes_max),
             ..defaults
         })
+    }
+}
+
+fn default_listen(network: &Network) -> SocketAddr {
+    if network.is_of_one_machine() {
+        LISTEN_LOCAL
+    } else {
+        LISTEN
     }
 }
 
@@ -489,9 +504,14 @@ mod tests {
             config,
             Config {
                 data_dir: config.data_dir.clone(),
+                listen: "127.0.0.1:7443".parse().unwrap(),
                 ..Config::new("")
             }
         );
+        let dir = tempfile::tempdir().unwrap();
+        let file = format!("id = \"{}\"\nname = \"test\"", "5a".repeat(32));
+        fs::write(dir.path().join(NETWORK_FILE), file).unwrap();
+        let (config, _) = Config::load(dir.path(), Flags::default()).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
     }
 

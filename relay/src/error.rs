@@ -77,6 +77,9 @@ pub enum StartError {
     /// It can't be dialled from outside at the address it would advertise, and its network is for
     /// relays that can.
     NotPublic,
+    /// Its network is this machine's, and it would listen at, or advertise, an address that others
+    /// might reach (§8.6(7)).
+    NotLoopback(SocketAddr),
     /// Its store can't be opened.
     Store(StoreError),
     /// TLS does not work on this machine.
@@ -108,6 +111,9 @@ impl StartError {
             Self::NotPublic => {
                 "say how the relay is reached from outside with --advertise HOST:PORT"
             }
+            Self::NotLoopback(_) => {
+                "listen on and advertise 127.0.0.1 or [::1]; for several machines, make a file with `umbel-relay network new`"
+            }
             Self::Store(error) => error.hint(),
             Self::Tls(_) => "this is a fault of Umbel or of this system's build: report it",
             Self::Stopped => "start it again",
@@ -131,6 +137,10 @@ impl fmt::Display for StartError {
             Self::NotPublic => {
                 f.write_str("this network needs a public address, and this relay advertises none")
             }
+            Self::NotLoopback(address) => write!(
+                f,
+                "the network `local` is for one machine: its relays use loopback addresses only, not {address}"
+            ),
             Self::Store(error) => write!(f, "{error}"),
             Self::Tls(error) => write!(f, "TLS does not work here: {error}"),
             Self::Stopped => f.write_str("the program is stopping"),

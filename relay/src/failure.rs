@@ -129,7 +129,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (text, hint) = (error.to_string(), error.hint());
         match error {
-            StartError::NotPublic | StartError::NoAddress => Self::usage(text, hint),
+            StartError::NotPublic | StartError::NotLoopback(_) | StartError::NoAddress => {
+                Self::usage(text, hint)
+            }
             _ => Self::failed(text, hint),
         }
     }

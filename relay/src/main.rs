@@ -75,7 +75,7 @@ enum Command {
         #[command(flatten)]
         dir: DataDir,
         /// Accept links at this address; port 0 takes any free port [default: the configuration
-        /// file's, else 0.0.0.0:7443]
+        /// file's, else 0.0.0.0:7443; 127.0.0.1:7443 in the network `local`]
         #[arg(long, value_name = "ADDRESS:PORT")]
         listen: Option<SocketAddr>,
         /// Advertise this address to others; up to four [default: the configuration file's, else

@@ -204,11 +204,13 @@ impl Relay {
     /// # Errors
     /// Something that the relay needs is missing, taken or broken.
     pub async fn start(config: Config, network: Network) -> Result<Self, StartError> {
+        check_loopback([&config.listen], &network)?;
         let lock = lock(&config.data_dir)?;
         sweep(&config.data_dir);
         let identity = keys::load(&config.data_dir).map_err(StartError::Identity)?;
         let (listener, listen) = bind(config.listen)?;
         let addresses = Addresses::find(&config.advertise, listen, &network).await;
+        check_loopback(addresses.current(), &network)?;
         let peer = Peer {
             id: identity.public().into(),
             host_port: addresses.host_port(),
@@ -581,6 +583,18 @@ fn lock(data_dir: &Path) -> Result<File, StartError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StartError::InUse(data_dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(StartError::Lock { path, error }),
+    }
+}
+
+/// Refuses the first address that nodes of the network don't link to.
+fn check_loopback<'a>(
+    addresses: impl IntoIterator<Item = &'a SocketAddr>,
+    network: &Network,
+) -> Result<(), StartError> {
+    let mut addresses = addresses.into_iter();
+    match addresses.find(|address| !network.may_link(address.ip())) {
+        Some(&address) => Err(StartError::NotLoopback(address)),
+        None => Ok(()),
     }
 }
 

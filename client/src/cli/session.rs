@@ -134,7 +134,10 @@ impl Session {
         for (seed, fault) in client.seed_faults() {
             let remedy = match fault {
                 DialFault::Nobody | DialFault::Unknown => "",
-                DialFault::NoRelay | DialFault::OtherRelay | DialFault::OtherNetwork => {
+                DialFault::NoRelay
+                | DialFault::OtherRelay
+                | DialFault::OtherNetwork
+                | DialFault::Elsewhere => {
                     "; if you named it, correct it with `umbel seed remove` and `umbel seed add`"
                 }
             };

@@ -10,12 +10,13 @@ mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, Cursor};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -111,6 +112,7 @@ enum LinkFault {
     Silent,
     Stuck,
     Closed,
+    Elsewhere,
 }
 
 impl From<Violation> for LinkFault {
@@ -141,6 +143,7 @@ impl From<&LinkFault> for DialFault {
             LinkFault::Io(error) => error.into(),
             LinkFault::Tls(_) => Self::Unknown,
             LinkFault::Violation(violation) => (*violation).into(),
+            LinkFault::Elsewhere => Self::Elsewhere,
             LinkFault::Timeout | LinkFault::Silent | LinkFault::Stuck | LinkFault::Closed => {
                 Self::Nobody
             }
@@ -243,12 +246,19 @@ async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
 async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), LinkFault> {
     let config = tls::dial_config(&target.relay, None).map_err(LinkFault::Tls)?;
     let connect = async {
-        let socket = TcpStream::connect(host_port).await?;
+        let may_link = |address: &SocketAddr| {
+            let (network, ip) = (target.hello.network, address.ip());
+            target.params.may_link(network, ip)
+        };
+        let addresses: Vec<SocketAddr> = lookup_host(host_port).await?.filter(may_link).collect();
+        if addresses.is_empty() {
+            return Err(LinkFault::Elsewhere);
+        }
+        let socket = TcpStream::connect(&addresses[..]).await?;
         socket.set_nodelay(true)?;
         let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
-        TlsConnector::from(config)
-            .connect(tls::server_name(), socket)
-            .await
+        let connector = TlsConnector::from(config);
+        Ok(connector.connect(tls::server_name(), socket).await?)
     };
     let step_max = step_max(&target.params);
     let mut stream = timeout(step_max, connect).await??;

@@ -340,10 +340,11 @@ fn is_unicast(ip: IpAddr) -> bool {
 }
 
 /// Whether relays of this network may have this address: one of the public Internet's, or any where
-/// private ones are allowed.
+/// private ones are allowed; in the local network only loopback (§8.6(7)).
 pub fn is_dialable(address: SocketAddr, network: &Network) -> bool {
     let ip = address.ip().to_canonical();
-    is_unicast(ip) && (network.params.danger_allow_private_addresses || is_global(ip))
+    let is_allowed = network.params.danger_allow_private_addresses || is_global(ip);
+    is_unicast(ip) && is_allowed && network.may_link(ip)
 }
 
 /// Whether an address is one of the public Internet's (the IANA special-purpose registries, as far

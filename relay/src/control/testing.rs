@@ -8,7 +8,7 @@ use rand::rngs::ChaCha20Rng;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::{Book, RelayDescriptor, Roles, Unverified};
 use umbel_proto::handshake::OnionSecret;
-use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::ids::{NetworkId, Peer, RelayId};
 use umbel_proto::inbox::holder::HolderLimits;
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Network;
@@ -22,6 +22,8 @@ use super::links::{Links, Up};
 use super::timers::Timers;
 
 /// The other end of a link, where a test doesn't say.
+/// The network of all: that of a file, since relays have addresses beyond one machine.
+const NETWORK: NetworkId = NetworkId([5; NetworkId::LEN]);
 const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000);
 
 /// A relay's surroundings, in which every other relay is a seed.
@@ -33,7 +35,10 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(others: u16) -> Self {
-        let network = Network::local();
+        let network = Network {
+            id: NETWORK,
+            ..Network::local()
+        };
         let identity = SigningKey::from_seed(&[99; 32]);
         let seeds = (0..others).map(|number| Peer {
             id: other(number),
@@ -154,7 +159,7 @@ fn said(
     issued_at: WallTime,
 ) -> RelayDescriptor {
     RelayDescriptor {
-        network: Network::local().id,
+        network: NETWORK,
         relay: RelayId::from(identity.public()),
         onion_keys: vec![onion.public()],
         addresses: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, port))],

@@ -157,6 +157,13 @@ impl Addresses {
             if wanted.is_empty() || wanted == self.current || is_early {
                 continue;
             }
+            if let Some(address) = wanted.iter().find(|it| !self.network.may_link(it.ip())) {
+                tracing::error!(
+                    %address,
+                    "the network `local` is for one machine: its relays advertise loopback addresses only, and this one keeps those that it had. Correct `advertise`"
+                );
+                continue;
+            }
             changed_at = Some(Instant::now());
             tracing::info!(addresses = ?wanted, "this relay is dialled at other addresses from now on");
             self.current.clone_from(&wanted);
@@ -225,6 +232,7 @@ fn own_ip(any: IpAddr) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use umbel_proto::ids::NetworkId;
     use umbel_proto::network::Params;
 
     use super::*;
@@ -266,7 +274,10 @@ mod tests {
 
     #[test]
     fn a_machine_that_listens_everywhere_has_an_address_of_each_family() {
-        let network = Network::local();
+        let network = Network {
+            id: NetworkId([1; 32]),
+            ..Network::local()
+        };
         let own = own_addresses("[::]:7443".parse().unwrap(), &network);
         assert!(own.iter().any(SocketAddr::is_ipv4), "{own:?}");
         let has_v6 = UdpSocket::bind("[::1]:0").is_ok();

@@ -96,6 +96,9 @@ async fn try_address(
     address: SocketAddr,
     owed: &mut Owed,
 ) -> Result<(), OpenFault> {
+    if !shared.network.may_link(address.ip()) {
+        return Err(OpenFault::Elsewhere);
+    }
     let (socket, session) = timeout(HANDSHAKE_MAX, connect(shared, relay, address))
         .await
         .map_err(|_| OpenFault::Timeout)??
@@ -194,6 +197,17 @@ mod tests {
         drop(owed);
         drop(shared);
         assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test] // §8.6(7)
+    async fn the_local_network_dials_nobody_elsewhere() {
+        let (shared, mut reports) = shared();
+        dial(shared, RELAY, vec!["192.0.2.1:1".to_owned()]).await;
+        let report = reports.recv().await;
+        assert!(matches!(
+            report,
+            Some(LinkReport::DialFailed(RELAY, DialFault::Elsewhere))
+        ));
     }
 
     #[tokio::test]

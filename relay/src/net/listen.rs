@@ -2,7 +2,8 @@
 //! belongs to the network.
 //!
 //! Policies, when there is too much: a connection over the limit of all half-open ones, of its
-//! address group or of all links is closed at once; one that is not a link in time is closed then.
+//! address group or of all links is closed at once, and so is one from another machine in the local
+//! network (§8.6(7)); one that is not a link in time is closed then.
 //! All are counted, and none is answered.
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::tls;
-use umbel_proto::network::{AddressGroups, Group};
+use umbel_proto::network::{AddressGroups, Group, Network};
 
 use super::tls_stream::TlsStream;
 use super::{OpenFault, Shared, tune};
@@ -94,7 +95,7 @@ pub(crate) async fn accept(
                         "connections are accepted again; for a while they could not be"
                     );
                 }
-                match gate.admit(group_of(&shared, address)) {
+                match gate.admit_from(address, &shared.network) {
                     Some(place) => {
                         tokio::spawn(welcome(
                             (socket, address),
@@ -168,9 +169,9 @@ async fn welcome(
 
 /// Which connections count together; `None` where addresses say nothing, as in a network on one
 /// machine.
-fn group_of(shared: &Shared, address: SocketAddr) -> Option<Group> {
-    let groups = shared.network.params.danger_address_groups;
-    (groups == AddressGroups::Prefix).then(|| shared.network.group_of(address))
+fn group_of(network: &Network, address: SocketAddr) -> Option<Group> {
+    let groups = network.params.danger_address_groups;
+    (groups == AddressGroups::Prefix).then(|| network.group_of(address))
 }
 
 /// Counts connections, and admits as many as the limits allow.
@@ -194,6 +195,13 @@ struct Count {
 }
 
 impl Gate {
+    /// A place for one more connection, which comes from there, if there is one and nodes of the
+    /// network link to that address.
+    fn admit_from(self: &Arc<Self>, remote: SocketAddr, network: &Network) -> Option<Place> {
+        let may_link = network.may_link(remote.ip());
+        may_link.then(|| self.admit(group_of(network, remote)))?
+    }
+
     /// A place for one more connection, if there is one.
     fn admit(self: &Arc<Self>, group: Option<Group>) -> Option<Place> {
         let limits = *self.limits.borrow();
@@ -276,7 +284,7 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::network::{Network, Params};
+    use umbel_proto::network::Params;
 
     use super::*;
 
@@ -312,6 +320,14 @@ mod tests {
         assert!(gate.admit(there).is_none());
         drop(first);
         assert!(gate.admit(here).is_some());
+    }
+
+    #[test] // §8.6(7)
+    fn the_local_network_admits_nobody_from_elsewhere() {
+        let (gate, local) = (gate(), Network::local());
+        let admit = |remote: &str| gate.admit_from(remote.parse().unwrap(), &local);
+        assert!(admit("192.0.2.1:1").is_none() && admit("[2001:db8::1]:1").is_none());
+        assert!(admit("127.0.0.1:1").is_some() && admit("[::ffff:127.0.0.1]:1").is_some());
     }
 
     #[test]

@@ -139,6 +139,8 @@ pub(crate) enum OpenFault {
     Violation(Violation),
     /// The peer has this relay's own identity.
     Twin,
+    /// The address is none that nodes of this network link to.
+    Elsewhere,
 }
 
 impl fmt::Display for OpenFault {
@@ -148,6 +150,7 @@ impl fmt::Display for OpenFault {
             Self::Timeout => f.write_str("took too long"),
             Self::Violation(violation) => write!(f, "broke a rule: {violation:?}"),
             Self::Twin => f.write_str("has this relay's identity"),
+            Self::Elsewhere => f.write_str("is not on this machine"),
         }
     }
 }
@@ -159,6 +162,7 @@ impl From<&OpenFault> for DialFault {
             OpenFault::Violation(violation) => (*violation).into(),
             OpenFault::Timeout => Self::Nobody,
             OpenFault::Twin => Self::OtherRelay,
+            OpenFault::Elsewhere => Self::Elsewhere,
         }
     }
 }

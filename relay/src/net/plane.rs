@@ -490,6 +490,7 @@ impl Seeds {
                 DialFault::NoRelay => "correct its address, or update the older of the two",
                 DialFault::OtherRelay => "correct its id or its address",
                 DialFault::OtherNetwork => "name one of this network, or correct the network file",
+                DialFault::Elsewhere => "use the file of a network of several machines",
             };
             tracing::warn!(%seed, repeated, "can't reach a seed; trying again: {fault}; {remedy}");
         }

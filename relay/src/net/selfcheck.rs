@@ -191,7 +191,9 @@ fn judge(answer: Answer, has_visitors: bool, is_own: bool, failures: u32) -> Ver
         Answer::Not(_) if has_visitors => Verdict::Doubtful,
         Answer::Not(DialFault::OtherRelay | DialFault::OtherNetwork) => Verdict::Bad,
         Answer::Not(_) if is_own || failures >= TRIES_PATIENT => Verdict::Bad,
-        Answer::Not(DialFault::NoRelay | DialFault::Nobody) => Verdict::Doubtful,
+        Answer::Not(DialFault::NoRelay | DialFault::Nobody | DialFault::Elsewhere) => {
+            Verdict::Doubtful
+        }
     }
 }
 
@@ -224,11 +226,13 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
             "something that is no relay answers at the address that this relay advertises: correct `advertise`, or the router's \
              port forwarding"
         ),
-        (Answer::Own | Answer::Not(DialFault::Nobody), _) => tracing::error!(
-            %address,
-            "nobody answers at the address that this relay advertises, so others can't reach it: correct `advertise`, or open the \
-             port in the firewall and the router"
-        ),
+        (Answer::Own | Answer::Not(DialFault::Nobody | DialFault::Elsewhere), _) => {
+            tracing::error!(
+                %address,
+                "nobody answers at the address that this relay advertises, so others can't reach it: correct `advertise`, or open the \
+                 port in the firewall and the router"
+            )
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub enum DialFault {
     OtherRelay,
     /// The relay belongs to another network.
     OtherNetwork,
+    /// The network is this machine's, and the address is not (§8.6(7)).
+    Elsewhere,
 }
 
 impl From<&io::Error> for DialFault {
@@ -68,6 +70,9 @@ impl fmt::Display for DialFault {
             Self::NoRelay => "something that is no relay of this version answered there",
             Self::OtherRelay => "another identity answered there",
             Self::OtherNetwork => "it is a relay of another network",
+            Self::Elsewhere => {
+                "its address is not this machine's, and the network `local` links within one machine only"
+            }
         })
     }
 }

@@ -54,6 +54,17 @@ async fn missing_files_and_taken_ports_are_reported() {
     relay.shutdown().await;
 }
 
+#[test] // §8.6(7)
+fn the_local_network_stays_on_one_machine() {
+    let dir = folder();
+    assert!(command(&["init"], dir.path()).status.success());
+    let everywhere = command(&["run", "--listen", "0.0.0.0:0"], dir.path());
+    assert_failed(&everywhere, 2, "loopback addresses only, not 0.0.0.0:0");
+    let elsewhere = ["--listen", "127.0.0.1:0", "--advertise", "192.0.2.1:7443"];
+    let elsewhere = command(&[&["run"], &elsewhere[..]].concat(), dir.path());
+    assert_failed(&elsewhere, 2, "loopback addresses only, not 192.0.2.1:7443");
+}
+
 #[test]
 fn init_never_overwrites() {
     let dir = folder();

@@ -7,6 +7,7 @@ use tokio_rustls::server::TlsStream as ServerStream;
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{CircId, NetworkId};
+use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
 
 use super::*;
@@ -170,6 +171,20 @@ async fn a_relay_of_another_network_is_refused() {
             fault: DialFault::OtherNetwork
         })
     ));
+}
+
+#[tokio::test] // §8.6(7)
+async fn the_local_network_dials_nobody_elsewhere() {
+    let target = Target {
+        link: LinkId(1),
+        relay: RelayId([1; 32]),
+        host_ports: vec!["192.0.2.1:1".to_owned(), "[2001:db8::1]:1".to_owned()],
+        hello: Hello::of_client(Network::local().id, WallTime(0)),
+        params: Arc::new(Params::LOCAL),
+        clock: Clock::start(),
+    };
+    let fault = dial(&target).await.err().unwrap();
+    assert!(matches!(fault, LinkFault::Elsewhere), "{fault:?}");
 }
 
 #[tokio::test]
