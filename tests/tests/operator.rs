@@ -120,7 +120,7 @@ fn a_relay_whose_links_come_from_elsewhere_is_told_from_where() {
     let (all, advertised) = (format!("0.0.0.0:{port}"), format!("127.5.0.1:{port}"));
     fleet.add_relay(&["--listen", &all, "--advertise", &advertised]);
     let reason = format!("elsewhere: your link came from 127.0.0.1, you advertise {advertised}");
-    let remedy = "Set `advertise` to an address with the IP that links come from, or `listen`";
+    let remedy = "`advertise` to an address with the IP that links come from, or `listen`";
     assert_believed_by_nobody(&fleet, "elsewhere", &[&reason, remedy]);
 }
 

@@ -77,6 +77,8 @@ pub struct Voucher {
 pub struct Refusal {
     /// Who was asked.
     pub issuer: RelayId,
+    /// Its AS or address group, while it is in the view.
+    pub group: Option<Group>,
     /// What came of it.
     pub outcome: Outcome,
     /// When.
@@ -191,8 +193,13 @@ fn address_standing(
     let asker = own.asker();
     let receipts = asker.receipts_for(known, address);
     let attempts = asker.attempts().filter(|it| it.ask.address == address);
+    let group_of = |issuer| {
+        let issuer = known.view.get(&issuer)?;
+        Some(issuer.widest_group(known.network))
+    };
     let refusals = attempts.map(|it| Refusal {
         issuer: it.ask.issuer,
+        group: group_of(it.ask.issuer),
         outcome: it.outcome.clone(),
         at: moment.wall_at(it.at),
     });

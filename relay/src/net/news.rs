@@ -127,8 +127,8 @@ fn refused_receipt(
         ReceiptRefusal::Elsewhere { from } => (
             Level::WARN,
             format!(
-                "elsewhere: this relay's link to the relay {issuer} came from {}, but it advertises {address}, so nobody vouches \
-                 for it. Set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}",
+                "elsewhere: this relay's link to the relay {issuer} came from {}, but it advertises {address}, so it does not \
+                 vouch for it. If another says the same, set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}",
                 from.ip()
             ),
         ),

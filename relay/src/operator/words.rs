@@ -1,5 +1,6 @@
 //! Sentences for the operator: what holds, why, and what to do.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use umbel_proto::directory::Hindrance;
@@ -8,7 +9,9 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{WallTime, in_words, rfc3339};
 
 use super::answer::Facts;
-use crate::control::standing::{AddressStanding, KnownRelay, Obstacle, OtherStanding, Standing};
+use crate::control::standing::{
+    AddressStanding, KnownRelay, Obstacle, OtherStanding, Refusal, Standing,
+};
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
 use crate::net::news::clock_off_by;
@@ -24,8 +27,8 @@ enum Asked {
     Vouched,
     /// Those asked did not find this relay there.
     Unreachable,
-    /// This relay's links come from elsewhere.
-    Elsewhere { from: SocketAddr },
+    /// This relay's links come from elsewhere: two relays apart from each other say so, or one does.
+    Elsewhere { from: SocketAddr, is_sure: bool },
     /// Those asked vouch for no more addresses near it for now.
     Limit,
     /// Those asked have too much to do.
@@ -53,15 +56,37 @@ fn asked(address: &AddressStanding) -> Asked {
     };
     let is_telling = |it: &Asked| matches!(it, Asked::Unreachable | Asked::Elsewhere { .. });
     let telling = outcomes().find(is_telling);
+    let telling = telling.map(|it| match it {
+        Asked::Elsewhere { from, .. } => Asked::Elsewhere {
+            from,
+            is_sure: agree_on(address, from),
+        },
+        other => other,
+    });
     telling
         .or_else(|| outcomes().next())
         .unwrap_or(Asked::Asking)
 }
 
+/// Whether relays of two groups say that this relay's links come from there: one may lie, to have it
+/// moved.
+fn agree_on(address: &AddressStanding, from: SocketAddr) -> bool {
+    let says_so = |it: &&Refusal| match it.outcome {
+        Outcome::Refused(ReceiptRefusal::Elsewhere { from: other }) => other.ip() == from.ip(),
+        _ => false,
+    };
+    let groups = address.refusals.iter().filter(says_so);
+    let groups: BTreeSet<_> = groups.filter_map(|it| it.group).collect();
+    groups.len() > 1
+}
+
 fn of_outcome(outcome: &Outcome) -> Asked {
     match outcome {
         Outcome::Refused(ReceiptRefusal::Unreachable) => Asked::Unreachable,
-        Outcome::Refused(ReceiptRefusal::Elsewhere { from }) => Asked::Elsewhere { from: *from },
+        Outcome::Refused(ReceiptRefusal::Elsewhere { from }) => Asked::Elsewhere {
+            from: *from,
+            is_sure: false,
+        },
         Outcome::Refused(ReceiptRefusal::Limit) => Asked::Limit,
         Outcome::Refused(ReceiptRefusal::Busy) => Asked::Busy,
         Outcome::NoAnswer => Asked::Silent,
@@ -205,12 +230,17 @@ impl<'a> Sentences<'a> {
                         .to_owned()
                 })
             ),
-            Asked::Elsewhere { from } => format!(
+            Asked::Elsewhere { from, is_sure } => format!(
                 "elsewhere: your link came from {}, you advertise {address}{}",
                 from.ip(),
                 taken.unwrap_or_else(|| {
+                    let doubt = if is_sure {
+                        "Set"
+                    } else {
+                        "One relay says so, and may be wrong: once another in another address group says the same, set"
+                    };
                     format!(
-                        ". Set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}"
+                        ". {doubt} `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}"
                     )
                 })
             ),

@@ -50,6 +50,7 @@ fn vouched_by(at: &str, count: u8) -> AddressStanding {
 fn refused(at: &str, outcomes: &[Outcome]) -> AddressStanding {
     let refusals = (1..).zip(outcomes).map(|(number, outcome)| Refusal {
         issuer: relay(number),
+        group: Some(network().group_of(address(&format!("20.{number}.1.1:9000")))),
         outcome: outcome.clone(),
         at: SINCE,
     });
@@ -158,13 +159,31 @@ fn a_closed_port_is_told_as_unreachable() {
 
 #[test] // §8.7
 fn links_from_another_address_are_told_as_elsewhere() {
-    let (health, is_reachable, why) = said(&standing(vec![refused(HERE, &[elsewhere(), LIMIT])]));
+    let both = refused(HERE, &[elsewhere(), elsewhere(), LIMIT]);
+    let (health, is_reachable, why) = said(&standing(vec![both]));
     assert!(!is_reachable && health.starts_with("not in use: elsewhere: "));
     assert_eq!(
         why,
         "elsewhere: your link came from 20.9.9.9, you advertise 30.1.1.1:9000. Set `advertise` to an address with the IP that links \
          come from, or `listen` to the IP of 30.1.1.1:9000"
     );
+}
+
+#[test] // §8.7
+fn one_relay_alone_moves_no_address() {
+    let mut alone = vec![
+        refused(HERE, &[elsewhere(), LIMIT]),
+        refused(HERE, &[elsewhere(), elsewhere()]),
+    ];
+    let group = alone[1].refusals[0].group;
+    alone[1].refusals[1].group = group;
+    for address in alone {
+        let (_, _, why) = said(&standing(vec![address]));
+        assert!(
+            why.contains("One relay says so, and may be wrong: "),
+            "{why}"
+        );
+    }
 }
 
 #[test] // §8.7
