@@ -180,6 +180,11 @@ pub const RECEIPTS_MAX: usize = 13;
 pub const RECEIPTS_MIN_MAX: usize = RECEIPTS_MAX / ADDRESSES_MAX;
 /// Dials for receipts that a relay has in flight at most (§8.7).
 pub const RECEIPT_DIALS_MAX: usize = 16;
+/// So many of them to one group of addresses (§8.7(3)).
+pub const RECEIPT_DIALS_A_GROUP_MAX: usize = RECEIPT_DIALS_MAX / 4;
+/// Once so many hosts of a group rest because nobody was found there, none of it is dialled
+/// (§8.7(3)).
+pub const RECEIPT_RESTS_A_GROUP_MAX: usize = 64;
 /// How long a dial for a receipt may take (§8.7).
 pub const RECEIPT_DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// An issuer gives one address no more than one receipt in this time (§8.7).

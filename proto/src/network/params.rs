@@ -143,8 +143,8 @@ params! {
     /// after that.
     seeds_vouch_until: usize = 50, local 50, in 0 => 1000;
     /// How old a receipt may be when the descriptor is issued. A week: a relay is dialled far more
-    /// often.
-    receipt_life: Duration = days(7), local days(7), in hours(1) => days(60);
+    /// often. Four hours at least: a receipt names the hour, and is renewed at half its life.
+    receipt_life: Duration = days(7), local days(7), in hours(4) => days(60);
     /// How long a relay must have been known before anyone draws it. A day, so that views agree on
     /// it by then.
     selectable_age: Duration = hours(24), local secs(0), in secs(0) => days(30);

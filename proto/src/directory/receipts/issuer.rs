@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::ReceiptRefusal;
 use super::probe::{Places, Probe, ProbeId};
 use crate::directory::descriptor::is_dialable;
+use crate::directory::view::NetView;
 use crate::ids::RelayId;
 use crate::limits::{
-    RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_MAX, RECEIPT_PAUSE,
-    RECEIPT_PAUSE_SHARE, RECEIPT_RETRY_PAUSE,
+    RECEIPT_ADDRESSES_MAX, RECEIPT_ASK_TIMEOUT, RECEIPT_DIALS_A_GROUP_MAX, RECEIPT_DIALS_MAX,
+    RECEIPT_PAUSE, RECEIPT_PAUSE_SHARE, RECEIPT_RESTS_A_GROUP_MAX, RECEIPT_RETRY_PAUSE,
 };
 use crate::network::Network;
 use crate::time::{Duration, Instant};
@@ -26,19 +27,35 @@ pub struct Issuer {
     next_probe: u64,
     taken: Places,
     /// Hosts where nobody was found a moment ago, and until when they rest.
-    resting: BTreeMap<IpAddr, Instant>,
+    resting: BTreeMap<Host, Instant>,
+}
+
+/// The least of addresses that one customer has: a v4 address, or a v6 /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Host(IpAddr);
+
+impl From<SocketAddr> for Host {
+    fn from(address: SocketAddr) -> Self {
+        match address.ip().to_canonical() {
+            v4 @ IpAddr::V4(_) => Self(v4),
+            IpAddr::V6(v6) => {
+                Self(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into())
+            }
+        }
+    }
 }
 
 impl Issuer {
     /// A relay asks for a receipt of `address`; its link came from `from`. Returns the dial to make,
-    /// answered by [`Self::handle_probed`].
+    /// answered by [`Self::handle_probed`]. One that the view has at that address renews its receipt:
+    /// it takes no place from newcomers, and they take none from it.
     ///
     /// # Errors
     /// Why there is none.
     pub fn handle_request(
         &mut self,
         now: Instant,
-        network: &Network,
+        (network, view): (&Network, &NetView),
         relay: RelayId,
         from: SocketAddr,
         address: SocketAddr,
@@ -51,12 +68,22 @@ impl Issuer {
         }
         self.taken.expire(network, now);
         self.resting.retain(|_, until| *until > now);
-        let is_resting = self.resting.contains_key(&address.ip().to_canonical());
-        if is_resting || !self.taken.has_room(network, address) {
+        let known = view.get(&relay);
+        let is_renewal = known.is_some_and(|it| it.addresses.contains(&address));
+        let has_room = if is_renewal {
+            !self.taken.contains(address)
+        } else {
+            self.taken.has_room(network, address)
+        };
+        if !has_room || !self.may_dial(network, address) {
             return Err(ReceiptRefusal::Limit);
         }
         let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
+        let group = network.widest_group_of(address);
+        let probes = self.probes.values();
+        let beside = probes.filter(|it| network.widest_group_of(it.address) == group);
         let is_full = self.probes.len() >= RECEIPT_DIALS_MAX
+            || beside.count() >= RECEIPT_DIALS_A_GROUP_MAX
             || self.resting.len() >= RECEIPT_ADDRESSES_MAX
             || self.taken.len() >= RECEIPT_ADDRESSES_MAX;
         if is_in_flight || is_full {
@@ -66,8 +93,21 @@ impl Issuer {
         self.next_probe += 1;
         let probe = Probe { relay, address };
         self.probes.insert(id, probe);
-        self.taken.take(network, address, now + RECEIPT_ASK_TIMEOUT);
+        let until = now + RECEIPT_ASK_TIMEOUT;
+        if is_renewal {
+            self.taken.take_beside(network, address, until);
+        } else {
+            self.taken.take(network, address, until);
+        }
         Ok((id, probe))
+    }
+
+    /// Whether neither this host, nor too many of its group, were missed a moment ago.
+    fn may_dial(&self, network: &Network, address: SocketAddr) -> bool {
+        let group = network.group_of(address);
+        let group_of = |host: &Host| network.group_of(SocketAddr::new(host.0, address.port()));
+        let beside = self.resting.keys().filter(|host| group_of(host) == group);
+        !self.resting.contains_key(&address.into()) && beside.count() < RECEIPT_RESTS_A_GROUP_MAX
     }
 
     /// A dial is over. Names whom to vouch for, if it was there.
@@ -82,12 +122,12 @@ impl Issuer {
         if !is_there {
             // It takes no place from its neighbours.
             self.taken.remove(network, probe.address);
-            let ip = probe.address.ip().to_canonical();
-            self.resting.insert(ip, now + RECEIPT_RETRY_PAUSE);
+            let until = now + RECEIPT_RETRY_PAUSE;
+            self.resting.insert(probe.address.into(), until);
             return None;
         }
-        self.taken
-            .take(network, probe.address, now + pause(network));
+        let until = now + pause(network);
+        self.taken.extend(network, probe.address, until);
         Some(probe)
     }
 }
@@ -118,6 +158,7 @@ mod tests {
     #[derive(Default)]
     struct Bench {
         issuer: Issuer,
+        view: NetView,
         now: Instant,
         asked: u8,
     }
@@ -137,9 +178,10 @@ mod tests {
         ) -> Result<ProbeId, ReceiptRefusal> {
             let network = testing::public_network();
             let (from, at) = (address(from), address(at));
+            let known = (&network, &self.view);
             let (id, probe) = self
                 .issuer
-                .handle_request(self.now, &network, relay, from, at)?;
+                .handle_request(self.now, known, relay, from, at)?;
             assert_eq!((probe.relay, probe.address), (relay, at));
             Ok(id)
         }
@@ -271,6 +313,61 @@ mod tests {
         assert_eq!(bench.ask("21.1.1.1:9000"), Err(ReceiptRefusal::Busy));
         bench.probed(first, false);
         assert!(bench.ask("21.1.1.1:9000").is_ok());
+    }
+
+    #[test] // §8.7(3)
+    fn one_group_has_a_quarter_of_the_dials_in_flight() {
+        let mut bench = Bench::default();
+        for net in 1..=4 {
+            bench.ask(&format!("[2a00:1:{net}::1]:9000")).unwrap();
+        }
+        assert_eq!(
+            bench.ask("[2a00:1:5::1]:9000"),
+            Err(ReceiptRefusal::Busy),
+            "they are of one /32"
+        );
+        bench.ask("[2a00:2:1::1]:9000").unwrap();
+        bench.ask("20.1.1.1:9000").unwrap();
+    }
+
+    #[test] // §8.7(3)
+    fn a_v6_64_rests_as_a_whole_and_a_group_has_few_that_rest() {
+        let mut bench = Bench::default();
+        let id = bench.ask("[2a00:1:1::1]:9000").unwrap();
+        bench.probed(id, false);
+        assert_eq!(bench.ask("[2a00:1:1::2]:9000"), Err(ReceiptRefusal::Limit));
+        for net in 2..=RECEIPT_RESTS_A_GROUP_MAX {
+            let id = bench.ask_as(
+                relay(1),
+                &format!("[2a00:1:{net:x}::1]:9000"),
+                &format!("[2a00:1:{net:x}::1]:9000"),
+            );
+            bench.probed(id.unwrap(), false);
+        }
+        assert_eq!(bench.ask("[2a00:1:99::1]:9000"), Err(ReceiptRefusal::Limit));
+        bench.ask("[2a00:2:1::1]:9000").unwrap();
+    }
+
+    #[test] // §8.7(3)
+    fn renewals_and_newcomers_take_no_place_from_each_other() {
+        let mut bench = Bench::default();
+        let known = testing::relay(7).with(|it| {
+            it.addresses = vec![address("20.1.1.9:9000")];
+        });
+        let wall = testing::WALL;
+        bench.view.insert(known.verified(), wall);
+        for _ in 0..2 {
+            let at = "20.1.1.9:9000";
+            let id = bench.ask_as(known.descriptor.relay, at, at).unwrap();
+            bench.probed(id, true).unwrap();
+            let again = bench.ask_as(known.descriptor.relay, at, at);
+            assert_eq!(again, Err(ReceiptRefusal::Limit), "one a day");
+            for host in 1..=4 {
+                bench.issue(&format!("20.1.1.{host}:9000")).unwrap();
+            }
+            assert_eq!(bench.issue("20.1.1.5:9000"), Err(ReceiptRefusal::Limit));
+            bench.now = bench.now + DAY;
+        }
     }
 
     /// A relay asks from address number `number`; each IPv4 /16 has sixteen of these.

@@ -30,11 +30,19 @@ pub struct Probe {
 /// Addresses that get nothing more for now, few of each group.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    until: BTreeMap<Place, Instant>,
+    slots: BTreeMap<Place, Slot>,
     by_end: BTreeSet<(Instant, Place)>,
     /// The IPs of each group that have some, and how many: one that has many ports takes no more room
     /// from its neighbours than one that has one.
     ips: BTreeMap<Group, BTreeMap<IpAddr, u32>>,
+}
+
+/// How an address is taken.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    until: Instant,
+    /// Whether it takes a place in its groups.
+    counts: bool,
 }
 
 /// One address, whichever way it is written: v4-mapped v6 is v4.
@@ -50,7 +58,12 @@ impl From<SocketAddr> for Place {
 impl Places {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.until.len()
+        self.slots.len()
+    }
+
+    /// Whether this address gets nothing more for now.
+    pub(super) fn contains(&self, address: SocketAddr) -> bool {
+        self.slots.contains_key(&address.into())
     }
 
     /// Whether this address, its IP, and each group that it is in, may have one more.
@@ -67,23 +80,44 @@ impl Places {
         let mut limits = network.receipt_limits_of(place.0).into_iter().flatten();
         let ports = Place(SocketAddr::new(ip, 0))..=Place(SocketAddr::new(ip, u16::MAX));
         let has_port = network.params.danger_address_groups == AddressGroups::Port
-            || self.until.range(ports).count() < RECEIPT_PORTS_MAX;
-        !self.until.contains_key(&place) && has_port && limits.all(is_below)
+            || self.slots.range(ports).count() < RECEIPT_PORTS_MAX;
+        !self.slots.contains_key(&place) && has_port && limits.all(is_below)
     }
 
     /// This address gets nothing more until then.
     pub(super) fn take(&mut self, network: &Network, address: SocketAddr, until: Instant) {
+        self.hold(
+            network,
+            address,
+            Slot {
+                until,
+                counts: true,
+            },
+        );
+    }
+
+    /// The same, but it takes no place in its groups.
+    pub(super) fn take_beside(&mut self, network: &Network, address: SocketAddr, until: Instant) {
+        let counts = false;
+        self.hold(network, address, Slot { until, counts });
+    }
+
+    fn hold(&mut self, network: &Network, address: SocketAddr, slot: Slot) {
+        self.remove(network, address);
         let place = Place::from(address);
-        match self.until.insert(place, until) {
-            Some(before) => drop(self.by_end.remove(&(before, place))),
-            None => {
-                for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-                    let ips = self.ips.entry(limit.group).or_default();
-                    *ips.entry(place.0.ip()).or_default() += 1;
-                }
-            }
+        self.slots.insert(place, slot);
+        self.by_end.insert((slot.until, place));
+        for group in groups_of(network, place).filter(|_| slot.counts) {
+            let ips = self.ips.entry(group).or_default();
+            *ips.entry(place.0.ip()).or_default() += 1;
         }
-        self.by_end.insert((until, place));
+    }
+
+    /// This address, if it is taken, stays so until then.
+    pub(super) fn extend(&mut self, network: &Network, address: SocketAddr, until: Instant) {
+        if let Some(&slot) = self.slots.get(&address.into()) {
+            self.hold(network, address, Slot { until, ..slot });
+        }
     }
 
     /// Forgets the addresses whose time is over.
@@ -98,12 +132,12 @@ impl Places {
     /// Forgets this address.
     pub(super) fn remove(&mut self, network: &Network, address: SocketAddr) {
         let place = Place::from(address);
-        let Some(until) = self.until.remove(&place) else {
+        let Some(slot) = self.slots.remove(&place) else {
             return;
         };
-        self.by_end.remove(&(until, place));
-        for limit in network.receipt_limits_of(place.0).into_iter().flatten() {
-            let Some(ips) = self.ips.get_mut(&limit.group) else {
+        self.by_end.remove(&(slot.until, place));
+        for group in groups_of(network, place).filter(|_| slot.counts) {
+            let Some(ips) = self.ips.get_mut(&group) else {
                 continue;
             };
             if let Some(count) = ips.get_mut(&place.0.ip()) {
@@ -111,10 +145,16 @@ impl Places {
             }
             ips.retain(|_, count| *count > 0);
             if ips.is_empty() {
-                self.ips.remove(&limit.group);
+                self.ips.remove(&group);
             }
         }
     }
+}
+
+/// The groups that a place takes part in.
+fn groups_of(network: &Network, place: Place) -> impl Iterator<Item = Group> {
+    let limits = network.receipt_limits_of(place.0).into_iter().flatten();
+    limits.map(|limit| limit.group)
 }
 
 #[cfg(test)]

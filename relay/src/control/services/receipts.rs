@@ -38,10 +38,10 @@ impl Receipts {
         asked
             .verify(&context, &relay)
             .map_err(|_| Violation::Unexpected)?;
-        let network = &cx.config.network;
+        let known = (&cx.config.network, cx.book.view());
         let begun = self
             .issuer
-            .handle_request(cx.now, network, relay, from, asked.address);
+            .handle_request(cx.now, known, relay, from, asked.address);
         match begun {
             Ok((probe, dial)) => {
                 self.waiting.insert(probe, id);
