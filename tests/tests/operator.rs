@@ -53,8 +53,10 @@ fn text(value: &Value) -> &str {
 fn assert_believed_by_nobody(fleet: &Fleet, state: &str, words: &[&str]) {
     let (bad, good) = fleet.relays.split_last().expect("relays");
     let status = answer(bad, &["status"], |status| {
-        status["reachable"]["addresses"][0]["state"] == state && status["relays"] == 4
+        let health = text(&status["health"]);
+        words.iter().all(|word| health.contains(word))
     });
+    assert_eq!(status["reachable"]["addresses"][0]["state"], state);
     for sentence in [
         &status["health"],
         &status["reachable"]["why"],
@@ -122,6 +124,23 @@ fn a_relay_whose_links_come_from_elsewhere_is_told_from_where() {
     let reason = format!("elsewhere: your link came from 127.0.0.1, you advertise {advertised}");
     let remedy = "`advertise` to an address with the IP that links come from, or `listen`";
     assert_believed_by_nobody(&fleet, "elsewhere", &[&reason, remedy]);
+}
+
+#[test] // §8.1(4)
+fn a_relay_whose_clock_is_wrong_is_told_by_how_much() {
+    if !Shift::is_possible() {
+        return;
+    }
+    let mut fleet = Fleet::new(1);
+    fleet.shift = Shift("+3h");
+    fleet.add_relay(&[]);
+    let is_told = |status: &Value| text(&status["health"]).contains("clock");
+    let status = answer(&fleet.relays[1], &["status"], is_told);
+    let told = "not in use: this relay's clock is 3 hours ahead of that of other relays";
+    assert!(text(&status["health"]).starts_with(told), "{status:#}");
+    assert!(text(&status["selectable"]["why"]).contains("set it right"));
+    let off = status["clock_off_s"].as_i64().expect("seconds");
+    assert!((off - 3 * 3600).abs() < 60, "{off}");
 }
 
 #[test] // §8.2(6)

@@ -171,7 +171,7 @@ pub(crate) struct Fleet {
     /// stays free.
     pub(crate) host: String,
     /// The calendar of relays and profiles that are made from now on.
-    shift: Shift,
+    pub(crate) shift: Shift,
 }
 
 impl Fleet {
