@@ -97,6 +97,13 @@ impl fmt::Display for Pulse<'_> {
             self.config.circuits_max
         )?;
         write!(f, "relays known: {}; ", control.relays)?;
+        if control.newer * 10 > control.relays {
+            let newer = control.newer;
+            write!(
+                f,
+                "{newer} of them run a later version than this one, so look for an update; "
+            )?;
+        }
         write!(
             f,
             "mailbox queues: {} (queues_max {}); ",
@@ -214,6 +221,21 @@ mod tests {
              mailbox queues: 64 to 127 (queues_max 65536); records: under 16 (records_max 2000000), 16 MiB (records_disk_mib \
              8192); inbox descriptors: under 16 (inbox_descriptors_max 16384); relay.db: 32 MiB; memory: 16 MiB"
         );
+    }
+
+    #[test]
+    fn an_update_is_hinted_at_once_more_than_a_few_say_that_they_have_it() {
+        let line = |newer| {
+            let control = ControlStats {
+                relays: 20,
+                newer,
+                ..ControlStats::default()
+            };
+            pulse(control, 300)
+        };
+        assert!(!line(2).contains("later version"));
+        let hint = "relays known: 20; 3 of them run a later version than this one, so look for";
+        assert!(line(3).contains(hint), "{}", line(3));
     }
 
     #[test]

@@ -144,7 +144,9 @@ fn version(object: &Value) -> String {
 fn newer(count: &Value) -> String {
     match count.as_u64() {
         None | Some(0) => String::new(),
-        Some(count) => format!("{count} of these run a later version: look for an update"),
+        Some(count) => {
+            format!("{count} of these say that they run a later version: look for an update")
+        }
     }
 }
 

@@ -135,6 +135,8 @@ pub struct ControlStats {
     pub circuits: usize,
     /// Relays in the view.
     pub relays: usize,
+    /// How many of these say that they run a later version.
+    pub newer: usize,
     /// Whether none of them is another relay.
     pub is_alone: bool,
     /// Mailbox queues kept.

@@ -211,6 +211,11 @@ impl Control {
             links: self.shared.links.len(),
             circuits: self.circuits.len(),
             relays: self.view().len(),
+            newer: self
+                .view()
+                .iter()
+                .filter(|it| standing::is_newer(&it.version))
+                .count(),
             is_alone: self.view().iter().all(|other| other.relay == own),
             queues: holder.queue_count(),
             records: holder.record_count(),

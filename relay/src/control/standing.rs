@@ -35,8 +35,6 @@ pub struct Standing {
     pub others: usize,
     /// How many links there are with relays.
     pub relay_links: usize,
-    /// How many of the other relays run a later version.
-    pub newer: usize,
     /// How far the clocks of linked relays are ahead of its own, seconds; `None` if it is linked to
     /// none.
     pub clock_ahead: Option<i64>,
@@ -163,7 +161,6 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
         obstacle,
         others: others_count,
         relay_links: shared.links.with_relays().count(),
-        newer: others().filter(|it| is_newer(&it.version)).count(),
         clock_ahead,
         stats,
     }
@@ -267,14 +264,14 @@ fn vouchers<'a>(shared: &Shared, receipts: impl Iterator<Item = &'a Receipt>) ->
 
 /// Whether this is a later version than this program's: numbers with dots between them, of which
 /// the first that differs decides. What follows them, or is no number, says nothing.
-fn is_newer(version: &str) -> bool {
-    numbers(version) > numbers(env!("CARGO_PKG_VERSION"))
+pub(super) fn is_newer(version: &str) -> bool {
+    numbers(version).gt(numbers(env!("CARGO_PKG_VERSION")))
 }
 
-fn numbers(version: &str) -> Vec<u32> {
+fn numbers(version: &str) -> impl Iterator<Item = u32> {
     let of_release = version.split(['-', '+']).next().unwrap_or_default();
     let numbers = of_release.split('.').map(str::parse);
-    numbers.map_while(Result::ok).collect()
+    numbers.map_while(Result::ok)
 }
 
 #[cfg(test)]

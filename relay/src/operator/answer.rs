@@ -58,7 +58,7 @@ pub(super) struct Status {
     handshakes: Handshakes,
     memory: Memory,
     queues: usize,
-    /// Relays that run a later version than this one.
+    /// Relays that say that they run a later version than this one.
     peers_newer: usize,
     /// How far this relay's clock is ahead of others'; negative if it is behind.
     clock_off_s: Option<i64>,
@@ -189,7 +189,7 @@ pub(super) fn status(facts: &Facts<'_>, standing: &Standing) -> Status {
             process: memory_bytes().map(bytes),
         },
         queues: Coarse(stats.queues).least(),
-        peers_newer: standing.newer,
+        peers_newer: stats.newer,
         clock_off_s: standing.clock_ahead.map(i64::saturating_neg),
     }
 }

@@ -298,7 +298,6 @@ mod tests {
                     obstacle: None,
                     others: 7,
                     relay_links: 2,
-                    newer: 0,
                     clock_ahead: Some(-60),
                     stats: ControlStats {
                         links: 19,

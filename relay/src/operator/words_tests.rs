@@ -84,7 +84,6 @@ fn standing(addresses: Vec<AddressStanding>) -> Standing {
         obstacle: (!is_vouched).then_some(unvouched),
         others: 12,
         relay_links: 8,
-        newer: 0,
         clock_ahead: Some(0),
         stats: ControlStats::default(),
     }

@@ -429,6 +429,18 @@ mod tests {
         assert_eq!(issued_at, bench.moment.wall);
     }
 
+    #[test] // §8.1(9)
+    fn a_descriptor_of_the_future_is_replaced_once_the_clock_is_right() {
+        let (mut bench, mut own) = issued();
+        bench.pass(Duration::from_secs(60));
+        assert_eq!(renewed(&mut bench, &mut own), None);
+        let right = WallTime(bench.moment.wall.as_secs() - 2 * CLOCK_SKEW_MAX.as_secs());
+        bench.moment.wall = right;
+        assert_eq!(renewed(&mut bench, &mut own), Some(right));
+        bench.pass(Duration::from_secs(60));
+        assert_eq!(renewed(&mut bench, &mut own), None, "once is enough");
+    }
+
     #[test] // §1.6, §5.3
     fn an_unconfirmed_clock_reissues_the_descriptor_but_discards_no_onion_key() {
         let (mut bench, mut own) = issued();
