@@ -45,6 +45,6 @@ fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
         );
         let plot = fs::read_to_string(format!("../docs/experiments/{name}.svg")).unwrap();
         assert!(plot.starts_with("<svg"));
-        assert!(tests.contains(&format!("run(\"{}\")", name)), "{name}");
+        assert!(tests.contains(&format!("run(\"{name}\")")), "{name}");
     }
 }
