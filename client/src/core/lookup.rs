@@ -1,9 +1,9 @@
 //! Looking contacts' inboxes up on the ring (docs/protocol.md §9.4).
 //!
-//! Positions are asked in random order, each on a circuit of its own, until enough agree on the
-//! highest revision, or all have answered or failed. So one relay alone can pass an old descriptor
-//! off as the newest only if no other answers. Near an epoch's end the neighbouring epoch is asked
-//! too, since clocks differ.
+//! Positions are asked in random order, each on a circuit of its own, until four have answered and
+//! enough agree on the highest revision, or all have answered or failed. So an old descriptor passes
+//! as the newest only if all that answered are in league, or none of the others has a newer one.
+//! Near an epoch's end the neighbouring epoch is asked too, since clocks differ.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
-use umbel_proto::limits::CLOCK_SKEW_MAX;
+use umbel_proto::limits::{CLOCK_SKEW_MAX, LOOKUP_ANSWERS_MIN};
 use umbel_proto::time::{Duration, Epoch, Instant};
 
 use super::chance::shuffle;
@@ -42,13 +42,14 @@ struct Lookup {
 }
 
 /// Positions being asked.
+#[derive(Default)]
 struct Running {
     rest: Vec<(Epoch, RelayId)>,
     asking: usize,
     best: Option<InboxDescriptor>,
     agreeing: usize,
-    /// Some position answered, even if it has no descriptor.
-    was_answered: bool,
+    /// How many answered, also that they have no descriptor.
+    answered: usize,
     /// Why others did not.
     obstacle: Option<DeferReason>,
 }
@@ -125,7 +126,7 @@ impl Lookups {
         running.asking = running.asking.saturating_sub(1);
         match answer {
             Answer::Directory(DirectoryReply::Inbox(found)) => {
-                running.was_answered = true;
+                running.answered += 1;
                 let opened = found
                     .map(|bytes| InboxDescriptor::open(address, &cx.network.id, epoch, &bytes));
                 if let Some(Ok(descriptor)) = opened {
@@ -133,7 +134,7 @@ impl Lookups {
                 }
             }
             // No position is to blame: if none answered yet, asking the others would fail too.
-            Answer::Failed(AskFault::NoCircuit) if !running.was_answered => running.rest.clear(),
+            Answer::Failed(AskFault::NoCircuit) if running.answered == 0 => running.rest.clear(),
             Answer::Failed(AskFault::NoCircuit) => {}
             Answer::Failed(AskFault::Broken { circuits, guards }) => {
                 running.obstacle = Some(DeferReason::Broken { circuits, guards });
@@ -157,11 +158,7 @@ impl Lookups {
         let lookup = self.by_address.entry(*address.key()).or_default();
         lookup.running = Some(Running {
             rest,
-            asking: 0,
-            best: None,
-            agreeing: 0,
-            was_answered: false,
-            obstacle: None,
+            ..Running::default()
         });
         Self::go_on(cx, requests, address, lookup);
     }
@@ -177,7 +174,7 @@ impl Lookups {
             return;
         };
         let wanted = cx.network.params.lookups_agree;
-        while running.agreeing + running.asking < wanted
+        while running.lacks_answers(wanted)
             && let Some((epoch, relay)) = running.rest.pop()
         {
             let blinded = address.blinded_key(&cx.network.id, epoch);
@@ -198,8 +195,9 @@ impl Lookups {
             );
             running.asking += 1;
         }
-        let is_over = running.agreeing >= wanted || running.asking == 0;
-        if is_over && let Some(running) = lookup.running.take() {
+        if running.is_over(wanted)
+            && let Some(running) = lookup.running.take()
+        {
             lookup.conclude(cx.now, running);
         }
     }
@@ -242,13 +240,24 @@ impl Lookup {
                 self.known = Some((Arc::new(descriptor), now));
                 self.failed = None;
             }
-            _ if running.was_answered => self.failed = Some((DeferReason::NoDescriptor, now)),
+            _ if running.answered > 0 => self.failed = Some((DeferReason::NoDescriptor, now)),
             _ => self.failed = Some((running.obstacle.unwrap_or(DeferReason::NoCircuit), now)),
         }
     }
 }
 
 impl Running {
+    /// Whether one more is to be asked, even if all that were asked agree in the end.
+    fn lacks_answers(&self, wanted: usize) -> bool {
+        self.agreeing + self.asking < wanted || self.answered + self.asking < LOOKUP_ANSWERS_MIN
+    }
+
+    /// Whether nothing more is waited for: as long as some are asked, for enough answers.
+    fn is_over(&self, wanted: usize) -> bool {
+        let is_enough = self.agreeing >= wanted && self.answered >= LOOKUP_ANSWERS_MIN;
+        is_enough || self.asking == 0
+    }
+
     fn on_found(&mut self, descriptor: InboxDescriptor) {
         match &self.best {
             Some(best) if best.revision > descriptor.revision => {}
@@ -271,5 +280,83 @@ fn epochs_at(cx: &Context<'_>) -> Vec<Epoch> {
         vec![epoch, epoch.next()]
     } else {
         vec![epoch]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::inbox::record::SealSecret;
+    use umbel_proto::limits::RING_POSITIONS;
+
+    use super::*;
+
+    fn descriptor(revision: u64) -> InboxDescriptor {
+        InboxDescriptor {
+            revision,
+            seal_key: SealSecret::from_seed(&[4; 32]).public(),
+            mailboxes: Vec::new(),
+            puzzle_effort: 0,
+        }
+    }
+
+    /// The revision that is believed, if positions have these, and are asked in this order. A
+    /// position without one says that it has none.
+    fn believed(positions: &[Option<u64>]) -> Option<u64> {
+        let mut rest: Vec<_> = positions.iter().rev().copied().collect();
+        let mut running = Running::default();
+        let mut asked = Vec::new();
+        loop {
+            while running.lacks_answers(2)
+                && let Some(position) = rest.pop()
+            {
+                running.asking += 1;
+                asked.push(position);
+            }
+            if running.is_over(2) || asked.is_empty() {
+                return running.best.map(|best| best.revision);
+            }
+            running.asking -= 1;
+            running.answered += 1;
+            if let Some(revision) = asked.remove(0) {
+                running.on_found(descriptor(revision));
+            }
+        }
+    }
+
+    /// Of all orders, the share in which as many positions that lie roll the inbox back.
+    fn rolled_back(liars: usize) -> (usize, usize) {
+        let (mut orders, mut rolled) = (0, 0);
+        for order in 0_u32..1 << RING_POSITIONS {
+            if order.count_ones() as usize == liars {
+                let position = |at| Some(if (order >> at) & 1 == 0 { 2 } else { 1 });
+                let positions: Vec<_> = (0..RING_POSITIONS).map(position).collect();
+                orders += 1;
+                rolled += usize::from(believed(&positions) == Some(1));
+            }
+        }
+        (rolled, orders)
+    }
+
+    #[test] // §9.4(4)
+    fn an_old_descriptor_is_believed_only_if_four_of_six_are_in_league() {
+        assert_eq!([1, 2, 3].map(|liars| rolled_back(liars).0), [0; 3]);
+        assert_eq!(rolled_back(4), (1, 15));
+        assert_eq!(rolled_back(5), (2, 6));
+        assert_eq!(rolled_back(6), (1, 1));
+    }
+
+    #[test] // §9.4(4)
+    fn one_honest_position_among_four_answers_is_enough() {
+        assert_eq!(
+            believed(&[Some(1), Some(1), Some(1), Some(2), None, None]),
+            Some(2)
+        );
+        assert_eq!(believed(&[None, None, None, None, None, Some(2)]), Some(2));
+        assert_eq!(
+            believed(&[None, None, Some(1), Some(1), Some(2), Some(2)]),
+            Some(1)
+        );
+        assert_eq!(believed(&[Some(2), None]), Some(2), "fewer positions");
+        assert_eq!(believed(&[None; 6]), None);
     }
 }
