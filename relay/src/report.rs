@@ -108,6 +108,7 @@ fn why_rows(object: &Value) -> Vec<(&'static str, String)> {
     rows.extend(receipt_rows(object));
     rows.extend([
         ("selectable", verdict(&object["selectable"])),
+        ("checked", checked(&object["checked"])),
         ("dialled", text(&object["dialled"]["why"])),
     ]);
     rows
@@ -139,6 +140,18 @@ fn version(object: &Value) -> String {
     let up = object["uptime_s"].as_u64().map(Duration::from_secs);
     let up = up.map_or_else(String::new, |up| format!(", up {}", in_words(up)));
     text(&object["version"]) + &up
+}
+
+/// How an issuer's receipts fared.
+fn checked(object: &Value) -> String {
+    joined(&[
+        ("receipts of it found true:", text(&object["found"])),
+        ("missed:", text(&object["missed"])),
+        (
+            "count for nothing here until",
+            text(&object["barred_until"]),
+        ),
+    ])
 }
 
 fn newer(count: &Value) -> String {

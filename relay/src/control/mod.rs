@@ -234,7 +234,7 @@ impl Control {
 
     /// How another relay stands with this one.
     pub fn standing_of(&self, relay: &RelayId, wall: WallTime) -> OtherStanding {
-        standing::other(&self.shared, relay, wall)
+        standing::other(&self.shared, self.spot.checks(), relay, wall)
     }
 
     /// A link is ready for circuits.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use umbel_proto::directory::receipts::Outcome;
+use umbel_proto::directory::receipts::{IssuerStanding, Outcome, SpotChecks};
 use umbel_proto::directory::{Age, Hindrance, Receipt, VerifiedDescriptor};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_SKEW_MAX;
@@ -110,6 +110,8 @@ pub struct OtherStanding {
     pub is_linked: bool,
     /// What is known of it; `None` if there is no descriptor of it.
     pub known: Option<KnownRelay>,
+    /// How the receipts that it issued fared; `None` if none was tried.
+    pub checks: Option<IssuerStanding>,
 }
 
 /// What a relay's descriptor says, and what is thought of it.
@@ -212,7 +214,12 @@ fn address_standing(
 }
 
 /// How another relay stands with this one.
-pub(super) fn other(shared: &Shared, relay: &RelayId, wall: WallTime) -> OtherStanding {
+pub(super) fn other(
+    shared: &Shared,
+    checks: &SpotChecks,
+    relay: &RelayId,
+    wall: WallTime,
+) -> OtherStanding {
     let network = &shared.config.network;
     let mut seeds = network.seeds.iter().chain(&shared.config.seeds);
     let (view, book) = (shared.book.view(), &shared.book);
@@ -222,6 +229,7 @@ pub(super) fn other(shared: &Shared, relay: &RelayId, wall: WallTime) -> OtherSt
         is_seed: seeds.any(|seed| seed.id == *relay),
         is_linked: shared.links.toward(relay).is_some(),
         known: descriptor.map(|descriptor| known_relay(shared, descriptor, wall)),
+        checks: checks.standing(relay),
     }
 }
 

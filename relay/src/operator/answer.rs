@@ -144,7 +144,18 @@ pub(super) struct Why {
     expires_at: Option<String>,
     receipts: Vec<Receipt>,
     selectable: Selectable,
+    /// How the receipts that it issued fared, of those that were tried.
+    checked: Option<Checked>,
     dialled: Option<Dialled>,
+}
+
+/// How an issuer stands.
+#[derive(Debug, Serialize)]
+struct Checked {
+    found: usize,
+    missed: usize,
+    /// Until when its receipts count for nothing here.
+    barred_until: Option<String>,
 }
 
 /// The last dial to a relay.
@@ -264,6 +275,11 @@ pub(super) fn why(
             since: since.filter(|_| is_drawn).map(rfc3339),
             from: words::other_young_until(standing).map(rfc3339),
         },
+        checked: standing.checks.map(|it| Checked {
+            found: it.found,
+            missed: it.missed,
+            barred_until: it.barred_until.map(rfc3339),
+        }),
         dialled: dial.map(|dial| Dialled {
             at: rfc3339(dial.at),
             linked: dial.outcome.is_ok(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use umbel_proto::directory::Hindrance;
-use umbel_proto::directory::receipts::{Outcome, ReceiptRefusal};
+use umbel_proto::directory::receipts::{IssuerStanding, Outcome, ReceiptRefusal};
 use umbel_proto::network::Network;
 use umbel_proto::time::{WallTime, in_words, rfc3339};
 
@@ -350,10 +350,22 @@ pub(super) fn other(standing: &OtherStanding, dial: Option<LastDial>, network: &
         Some(_) => "drawn",
     };
     let dialled = dial.map_or_else(String::new, |it| format!(". {}", self::dial(it)));
+    let barred = standing.checks.as_ref().and_then(barred);
     format!(
-        "{verdict}: {}{dialled}",
-        other_selectable(standing, network)
+        "{verdict}: {}{dialled}{}",
+        other_selectable(standing, network),
+        barred.unwrap_or_default()
     )
+}
+
+/// That an issuer vouches for nobody, if it does not.
+fn barred(checks: &IssuerStanding) -> Option<String> {
+    let until = rfc3339(checks.barred_until?);
+    Some(format!(
+        ". Its receipts count for nothing here until {until}: of {} that this relay tried, {} were not true",
+        checks.found + checks.missed,
+        checks.missed
+    ))
 }
 
 const OWN: &str = "this is the relay that you ask: see `umbel-relay status`";
@@ -417,7 +429,7 @@ fn vouched_for(known: &KnownRelay) -> String {
         None => "it has no address".to_owned(),
         Some(_) if known.receipts_min == 0 => "it needs no receipts".to_owned(),
         Some((address, vouchers)) => format!(
-            "{} of {} receipts that it needs at {address} count",
+            "{} of its receipts for {address} count, and it needs {}",
             vouchers.len(),
             known.receipts_min
         ),

@@ -1,3 +1,6 @@
+use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::{Age, RelayDescriptor, Roles, Unverified};
+use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Group;
 
@@ -310,4 +313,142 @@ fn a_second_process_with_the_identity_comes_first() {
     let mut twin = standing(vec![vouched_by(HERE, 3)]);
     twin.stats.twins = 1;
     assert!(said(&twin).0.starts_with("in danger: another process runs"));
+}
+
+/// Another relay, of which enough is known for it to be drawn.
+fn known() -> KnownRelay {
+    let identity = SigningKey::from_seed(&[5; 32]);
+    let said = RelayDescriptor {
+        network: network().id,
+        relay: identity.public().into(),
+        onion_keys: vec![OnionSecret::from_seed(&[5; 32]).public()],
+        addresses: vec![address(HERE)],
+        roles: Roles::NONE,
+        version: "0.1.0".to_owned(),
+        issued_at: SINCE,
+        receipts: Vec::new(),
+        puzzle: 0,
+    };
+    let descriptor = Unverified::decode(&said.sign(&identity)).unwrap();
+    KnownRelay {
+        descriptor: descriptor.verify(&network(), SINCE).unwrap(),
+        vouchers: vec![(address(HERE), vouched_by(HERE, 4).vouchers)],
+        receipts_min: 3,
+        age: Some(Age {
+            first_seen: SINCE,
+            setup_at: SINCE,
+        }),
+        old_since: Some(SINCE),
+        hindrance: None,
+    }
+}
+
+fn other_of(known: Option<KnownRelay>) -> OtherStanding {
+    OtherStanding {
+        is_own: false,
+        is_seed: false,
+        is_linked: false,
+        known,
+        checks: None,
+    }
+}
+
+#[test] // §8.2(6)
+fn another_relay_is_told_drawn_or_why_not() {
+    let young = Some(Hindrance::Young {
+        until: SINCE + HOUR,
+    });
+    let few = vec![(address(HERE), vouched_by(HERE, 1).vouchers)];
+    for (known, words) in [
+        (
+            known(),
+            "drawn: it has been known since 2026-09-21T14:13:20Z, 4 of its receipts for 30.1.1.1:9000 count, and it needs 3",
+        ),
+        (
+            KnownRelay {
+                receipts_min: 0,
+                ..known()
+            },
+            "drawn: it has been known since 2026-09-21T14:13:20Z, it needs no receipts",
+        ),
+        (
+            KnownRelay {
+                hindrance: young,
+                ..known()
+            },
+            "not drawn: it has been known since 2026-09-21T14:13:20Z, and is drawn from 2026-09-21T15:13:20Z on",
+        ),
+        (
+            KnownRelay {
+                hindrance: Some(Hindrance::Expiring),
+                ..known()
+            },
+            "not drawn: its descriptor expires at 2026-09-23T14:13:20Z, in less than 6 hours",
+        ),
+        (
+            KnownRelay {
+                hindrance: Some(Hindrance::Unvouched),
+                vouchers: few,
+                ..known()
+            },
+            "not drawn: 1 of its receipts for 30.1.1.1:9000 count, and it needs 3",
+        ),
+        (
+            KnownRelay {
+                age: None,
+                ..known()
+            },
+            "gone: its last descriptor expired at 2026-09-23T14:13:20Z",
+        ),
+    ] {
+        let said = other(&other_of(Some(known)), None, &network());
+        assert!(said.starts_with(words), "{said}");
+    }
+}
+
+#[test]
+fn a_relay_that_nothing_is_known_of_is_told_so_with_what_its_operator_can_do() {
+    let stranger = other_of(None);
+    let said = other(&stranger, None, &network());
+    assert!(
+        said.starts_with("unknown: no descriptor of it has come"),
+        "{said}"
+    );
+    assert!(said.contains("its `umbel-relay status` says which"));
+    let linked = OtherStanding {
+        is_linked: true,
+        ..stranger
+    };
+    let said = other(&linked, None, &network());
+    assert!(
+        said.starts_with("unknown: it is linked to this relay, but"),
+        "{said}"
+    );
+    let own = OtherStanding {
+        is_own: true,
+        ..other_of(Some(known()))
+    };
+    assert_eq!(other(&own, None, &network()), OWN);
+}
+
+#[test]
+fn what_came_of_the_last_dial_and_of_its_receipts_is_told() {
+    let at = SINCE.to_hour();
+    let outcome = Err(crate::shell::DialFault::Nobody);
+    let barred_until = Some(SINCE + HOUR);
+    let barred = OtherStanding {
+        checks: Some(IssuerStanding {
+            found: 2,
+            missed: 3,
+            barred_until,
+        }),
+        ..other_of(Some(known()))
+    };
+    let said = other(&barred, Some(LastDial { at, outcome }), &network());
+    let dialled =
+        "This relay dialled it in the hour from 2026-09-21T14:00:00Z: nobody answers there";
+    assert!(said.contains(dialled), "{said}");
+    let barred =
+        "for nothing here until 2026-09-21T15:13:20Z: of 5 that this relay tried, 3 were not true";
+    assert!(said.ends_with(barred), "{said}");
 }
