@@ -243,14 +243,8 @@ impl Relay {
             inputs,
         );
         let (accept_limits, limits) = watch::channel(limits(&config));
-        let accepted_by = Arc::clone(&shared);
-        tokio::spawn(listen::accept(
-            listener,
-            tls_config,
-            limits,
-            accepted_by,
-            stopped,
-        ));
+        let accept = listen::accept(listener, tls_config, limits, Arc::clone(&shared), stopped);
+        tokio::spawn(accept);
         let (advertise, addresses) = watch_addresses(addresses, &config, &peer, asks.clone());
         let config = watch::Sender::new(config);
         let source = operator::Source {

@@ -231,7 +231,7 @@ fn say(address: SocketAddr, answer: Answer, verdict: Verdict, was_bad: bool) {
                 %address,
                 "nobody answers at the address that this relay advertises, so others can't reach it: correct `advertise`, or open the \
                  port in the firewall and the router"
-            )
+            );
         }
     }
 }
