@@ -4,9 +4,11 @@
 //! and what was expected beside what came out. The program `experiment` writes the pages to
 //! docs/experiments/; a small form of each runs as a test.
 
+mod clock;
 mod page;
 mod plot;
 mod sybil;
+mod times;
 
 pub use page::{Finding, Page, Table};
 pub use plot::{Line, Plot};
@@ -32,4 +34,4 @@ pub enum Scale {
 }
 
 /// All experiments.
-pub const ALL: &[Experiment] = &[sybil::EXPERIMENT];
+pub const ALL: &[Experiment] = &[clock::EXPERIMENT, sybil::EXPERIMENT];

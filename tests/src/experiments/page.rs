@@ -37,6 +37,21 @@ pub struct Table {
     pub rows: Vec<Vec<String>>,
 }
 
+impl Finding {
+    /// A finding.
+    pub(super) fn new(
+        expected: impl Into<String>,
+        measured: impl Into<String>,
+        is_met: bool,
+    ) -> Self {
+        Self {
+            expected: expected.into(),
+            measured: measured.into(),
+            is_met,
+        }
+    }
+}
+
 impl Page {
     /// The page of an experiment that ran with this scale and seed. Its plot is the file
     /// `NAME.svg` beside it.
