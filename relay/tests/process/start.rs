@@ -133,6 +133,8 @@ fn init_warns_of_an_optional_entry_and_keeps_it() {
 fn a_relay_runs_from_ready_to_sigterm() {
     let dir = folder();
     assert!(command(&["init"], dir.path()).status.success());
+    let file = dir.path().join("umbel-relay.toml");
+    fs::write(file, "listen = \"127.0.0.1:0\"").unwrap();
     assert_failed(&command(&["peer"], dir.path()), 2, "run the relay once");
     let mut running = run(&["--listen", "127.0.0.1:0"], dir.path())
         .stdout(Stdio::piped())
