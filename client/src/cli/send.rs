@@ -178,12 +178,12 @@ async fn send(
     // The messages' outcome comes first: a user who hears that the output failed must not send them
     // again.
     delivery.outcome()?;
-    report.map_err(unreported)
+    report.map_err(|failure| unreported(&failure))
 }
 
 /// The messages are sent, but their user could not read that. A reader that has ended is no reason
 /// to be silent: the user does not know what became of them.
-fn unreported(failure: Failure) -> Failure {
+fn unreported(failure: &Failure) -> Failure {
     let exit = match failure.exit {
         Exit::BrokenPipe => Exit::Unwritten,
         exit => exit,
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_reader_that_has_ended_hears_that_the_message_was_sent() {
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::StorageFull] {
-            let failure = unreported(output::unwritten(&kind.into()));
+            let failure = unreported(&output::unwritten(&kind.into()));
             assert_eq!(failure.exit, Exit::Unwritten);
             assert!(failure.error.starts_with("the message was sent, but"));
         }
