@@ -318,6 +318,10 @@ pub const RUMOUR_DELAY_MAX: Duration = Duration::from_secs(5);
 pub const RUMOURS_MAX: usize = 1024;
 /// Most seeds in a network file (§8.6).
 pub const SEEDS_MAX: usize = 64;
+/// Most relays that an invitation names: one that answers is enough (§8.6(9)).
+pub const INVITE_SEEDS_MAX: usize = 4;
+/// The longest network file that a relay hands on: 64 seeds take a third of it (§8.6(10)).
+pub const NETWORK_FILE_LEN_MAX: usize = 65_536;
 /// Longest name of a network, bytes (§8.6).
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
 /// Longest name of an optional entry of a network file (§8.6(8)).

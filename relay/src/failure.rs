@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use umbel_relay::config::ConfigError;
 use umbel_relay::operator::AskError;
+use umbel_relay::shell::InvitedFault;
 use umbel_relay::{Ended, InitError, StartError};
 
 /// Exit codes, beside 0 for done.
@@ -20,6 +21,12 @@ pub(crate) enum Exit {
     Weak = 3,
     /// No relay runs in the data directory.
     NotRunning = 4,
+    /// No relay of an invitation could be reached.
+    Unreachable = 5,
+    /// A relay gave another network file than the invitation names.
+    WrongFile = 6,
+    /// A relay of the invitation, or this program, is of too early a version.
+    Version = 7,
 }
 
 /// A command that did not do what was asked.
@@ -115,6 +122,22 @@ impl From<AskError> for Failure {
             exit,
             error: error.to_string(),
             hint: error.hint().into(),
+        }
+    }
+}
+
+impl From<InvitedFault> for Failure {
+    fn from(fault: InvitedFault) -> Self {
+        let exit = match &fault {
+            InvitedFault::Network(_) => Exit::Version,
+            InvitedFault::Seeds(_) if fault.is_wrong_file() => Exit::WrongFile,
+            InvitedFault::Seeds(_) if fault.is_refused() => Exit::Version,
+            InvitedFault::Seeds(_) => Exit::Unreachable,
+        };
+        Self {
+            exit,
+            error: fault.to_string(),
+            hint: fault.hint().into(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The `umbel-relay` command.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong, 3 a network
-//! file is weak, 4 no relay runs. A failure says on standard error what is wrong and what to do.
+//! file is weak, 4 no relay runs, 5 to 7 an invitation can't be taken. A failure says on standard error what is wrong and what to do.
 
 mod failure;
+mod invite;
 mod logs;
 #[expect(
     clippy::disallowed_methods,
@@ -15,12 +16,13 @@ mod run;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::network::{Invite, Network};
 use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
 use umbel_relay::operator::Question;
 use umbel_relay::shell::usage::error_and_hint;
@@ -39,7 +41,10 @@ Exit codes:
   1  failed: standard error says why and what to do
   2  the command line or a configuration file is wrong
   3  `network check`: the file can be used, but something is weak
-  4  `status`, `why`: no relay runs in the data directory";
+  4  `status`, `why`: no relay runs in the data directory
+  5  `init --invite`: no relay of the invitation could be reached
+  6  `init --invite`: a relay gave another network file than the invitation names
+  7  `init --invite`: a relay of the invitation, or this program, is of too early a version";
 
 const RUN_HELP: &str = "\
 Signals:
@@ -68,6 +73,10 @@ enum Command {
         /// The network file; `local` is the built-in network for one machine, which protects nobody
         #[arg(long, value_name = "FILE", default_value = LOCAL_NETWORK)]
         network: String,
+        /// An invitation, in place of the network file, which is fetched from a relay that it names:
+        /// the line that `umbel-relay invite-peer` prints
+        #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
+        invite: Option<Invite>,
     },
     /// Run the relay; prints `ready PEER` once it accepts links
     #[command(after_help = RUN_HELP)]
@@ -110,6 +119,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print an invitation to the relay's network: one line, which `umbel init --invite` and
+    /// `umbel-relay init --invite` take
+    InvitePeer {
+        #[command(flatten)]
+        dir: DataDir,
+    },
     /// Print the relay's ID@HOST:PORT, which others pass to --seed
     Peer {
         #[command(flatten)]
@@ -133,7 +148,16 @@ fn main() -> ExitCode {
         Command::Network(command) => {
             return command.run().unwrap_or_else(|failure| failure.report());
         }
-        Command::Init { dir, network } => make(&dir, &network),
+        Command::Init {
+            dir,
+            invite: Some(invite),
+            ..
+        } => invite::join(&dir.data_dir, &invite),
+        Command::Init { dir, network, .. } => {
+            let network = read_network(&network).map_err(Failure::from);
+            network.and_then(|network| make(&dir.data_dir, &network))
+        }
+        Command::InvitePeer { dir } => invite::print(&dir.data_dir),
         Command::Run {
             dir,
             listen,
@@ -172,18 +196,17 @@ fn refuse(error: &clap::Error) -> ExitCode {
     Failure::usage(error, hint).report()
 }
 
-fn make(dir: &DataDir, network: &str) -> Result<(), Failure> {
-    let network = read_network(network)?;
+fn make(data_dir: &Path, network: &Network) -> Result<(), Failure> {
     for name in network.optional.names() {
         warn(&format!(
             "this version does not know optional.{name} of the network file and ignores it"
         ));
     }
-    let initialized = init(&dir.data_dir, &network)?;
+    let initialized = init(data_dir, network)?;
     if let Initialized::NetworkFile(_) = initialized {
         warn(&format!(
             "{} holds a relay whose network.toml was missing: it was put back, for the network \"{}\", and nothing else was changed",
-            dir.data_dir.display(),
+            data_dir.display(),
             network.name
         ));
     }

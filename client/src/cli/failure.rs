@@ -10,6 +10,7 @@ use umbel_client::{
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
+use umbel_relay::shell::InvitedFault;
 
 use super::session::{other_release, unresponsive};
 use super::times;
@@ -24,6 +25,8 @@ pub(super) enum Exit {
     Unwritten = 73,
     InDoubt = 74,
     Deferred = 75,
+    WrongFile = 76,
+    Version = 78,
     NotThere = 127,
     Interrupted = 130,
     BrokenPipe = 141,
@@ -39,6 +42,8 @@ impl Exit {
             Self::Unwritten => "unwritten",
             Self::InDoubt => "in_doubt",
             Self::Deferred => "deferred",
+            Self::WrongFile => "wrong_file",
+            Self::Version => "version",
             Self::NotThere => "not_there",
             Self::Interrupted => "interrupted",
             Self::BrokenPipe => "broken_pipe",
@@ -370,6 +375,18 @@ impl From<InitError> for Failure {
                 _ => error.into(),
             },
         }
+    }
+}
+
+impl From<InvitedFault> for Failure {
+    fn from(fault: InvitedFault) -> Self {
+        let exit = match &fault {
+            InvitedFault::Network(_) => Exit::Version,
+            InvitedFault::Seeds(_) if fault.is_wrong_file() => Exit::WrongFile,
+            InvitedFault::Seeds(_) if fault.is_refused() => Exit::Version,
+            InvitedFault::Seeds(_) => Exit::Unreachable,
+        };
+        Self::new(exit, fault.to_string(), fault.hint())
     }
 }
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use umbel_client::{InitError, NewKey, NewProfile, Profile};
 use umbel_proto::ids::Peer;
+use umbel_proto::network::Invite;
 
 use super::failure::Failure;
+use super::invite;
 use super::secret;
 use super::session::Session;
 
@@ -17,6 +19,10 @@ pub(super) struct InitArgs {
     /// [default: local]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
+    /// An invitation, in place of the network file, which is fetched from a relay that it names: the
+    /// line that `umbel invite-peer` prints
+    #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
+    invite: Option<Invite>,
     /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several times
     #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
     seeds: Vec<Peer>,
@@ -32,6 +38,7 @@ const LOCAL: &str = "local";
 struct Made<'a> {
     profile: &'a str,
     network: &'a str,
+    network_id: String,
     seeds: usize,
     /// None where a passphrase opens the profile.
     key_file: Option<String>,
@@ -58,25 +65,32 @@ fn network_text(path: &Path) -> Result<Option<String>, Failure> {
 /// Makes the profile, and looks at it once as any other command would.
 pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     let dir = session.profile_dir()?;
-    let network = args.network.as_deref().map_or(Ok(None), network_text)?;
+    let mut network = args.network.as_deref().map_or(Ok(None), network_text)?;
     // `create` reports both too, but nobody should type a passphrase twice to learn of them.
     let config = dir.join("profile.toml");
     if config.exists() {
         return Err(InitError::Exists(config).into());
     }
-    if args.seeds.is_empty() && network.is_none() {
+    let mut seeds = args.seeds;
+    if let Some(invite) = &args.invite {
+        let invited = invite::fetch(session, invite)?;
+        let more = invite.seeds().iter();
+        seeds.extend(more.filter(|it| !invited.seeds.contains(it)).cloned());
+        network = Some(invited.to_toml());
+    }
+    if seeds.is_empty() && network.is_none() {
         return Err(InitError::NoSeeds.into());
     }
     let key = match args.key_file {
         Some(path) => NewKey::File(path),
         None => NewKey::Passphrase(secret::new(session)?),
     };
-    let seed_count = args.seeds.len();
+    let seed_count = seeds.len();
     Profile::create(
         &dir,
         NewProfile {
             network,
-            seeds: args.seeds,
+            seeds,
             key,
         },
         &mut rand::rng(),
@@ -97,14 +111,16 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
         return session.json(&Made {
             profile: &dir.to_string_lossy(),
             network: &network.name,
+            network_id: network.id.to_string(),
             seeds,
             key_file,
         });
     }
     session.line(&format!(
-        "Made a profile in {} for the network \"{}\".",
+        "Made a profile in {} for the network \"{}\", {}.",
         dir.display(),
-        network.name
+        network.name,
+        network.id
     ))?;
     if network.params.weaknesses().next().is_some() {
         session.line("This network is for trying things out: it protects nobody.")?;

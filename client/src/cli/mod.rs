@@ -10,6 +10,7 @@ mod failure;
 mod files;
 mod inbox;
 mod init;
+mod invite;
 mod mail;
 mod mending;
 mod outbox;
@@ -61,6 +62,8 @@ Exit codes:
   73  done, but the output could not be written; a message sent stays sent
   74  in doubt: ask its reader before you send it again
   75  not finished; nothing is lost, and the next umbel command continues
+  76  a relay gave another network file than the invitation names (`init --invite`)
+  78  a relay of the invitation, or this program, is of too early a version (`init --invite`)
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
   141 the reader of the output has ended; nothing is reported (`send` ends with 73 instead)
@@ -90,8 +93,11 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Run a whole network on this machine and send messages through it
     Demo(demo::DemoArgs),
-    /// Make a profile; needs no network
+    /// Make a profile; needs no network, except with --invite
     Init(init::InitArgs),
+    /// Print an invitation to the profile's network: one line, which `umbel init --invite` takes;
+    /// needs no network
+    InvitePeer(invite::InvitePeerArgs),
     /// Make and show inboxes
     #[command(subcommand)]
     Inbox(inbox::InboxCommand),
@@ -137,6 +143,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let session = Session::new(args.global);
     match args.command {
         Command::Init(args) => init::run(&session, args),
+        Command::InvitePeer(args) => invite::run(&session, args),
         Command::Bench(args) => bench::run(&session, &args),
         Command::Demo(args) => block_on_all_cores(demo::run(&session, &args)),
         Command::Inbox(command) => block_on(inbox::run(&session, &command)),

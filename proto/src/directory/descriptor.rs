@@ -146,6 +146,17 @@ pub struct Unverified {
 }
 
 impl Unverified {
+    /// Whom to make a circuit of one hop with, over a link to this relay on which it showed the
+    /// descriptor, before anything else is known of its network (§8.6(10)). The link is the relay's
+    /// own, so its word needs no signature.
+    pub fn hop_shown_by(&self, relay: &RelayId) -> Option<HopTarget> {
+        let onion_key = check_onion_keys(&self.descriptor).ok()?;
+        (self.descriptor.relay == *relay).then_some(HopTarget {
+            relay: *relay,
+            onion_key,
+        })
+    }
+
     /// Reads a descriptor.
     ///
     /// # Errors

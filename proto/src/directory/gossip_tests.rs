@@ -128,7 +128,9 @@ impl Gossips {
                     accepted: u32::try_from(news).unwrap(),
                 }
             }
-            DirectoryRequest::PublishInbox(_) | DirectoryRequest::LookupInbox { .. } => {
+            DirectoryRequest::PublishInbox(_)
+            | DirectoryRequest::LookupInbox { .. }
+            | DirectoryRequest::NetworkFile => {
                 panic!("gossip asks no such thing")
             }
         }

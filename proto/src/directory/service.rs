@@ -7,8 +7,8 @@ use serde_bytes::ByteBuf;
 use super::reconcile::{SyncReply, SyncRequest};
 use crate::ids::BlindedKey;
 use crate::limits::{
-    FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, RELAY_DESCRIPTOR_LEN_MAX, SYNC_BYTES_MAX,
-    SYNC_DESCRIPTORS_MAX, SYNC_FRAME_MAX,
+    FRAME_LEN_MAX, INBOX_DESCRIPTOR_LEN, NETWORK_FILE_LEN_MAX, RELAY_DESCRIPTOR_LEN_MAX,
+    SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX, SYNC_FRAME_MAX,
 };
 use crate::time::Epoch;
 use crate::wire::{self, Malformed};
@@ -29,6 +29,8 @@ pub enum DirectoryRequest {
         /// The epoch.
         epoch: Epoch,
     },
+    /// What is the network's file, as relays hand it on?
+    NetworkFile,
 }
 
 /// A directory relay's answer.
@@ -47,6 +49,8 @@ pub enum DirectoryReply {
     Inbox(Option<ByteBuf>),
     /// To anything: no.
     Refused(DirectoryRefusal),
+    /// To `NetworkFile`.
+    NetworkFile(ByteBuf),
 }
 
 /// Why a directory relay does not do what it was asked.
@@ -87,9 +91,11 @@ impl DirectoryRequest {
             Self::Sync(_) | Self::Push(_) if frame.len() > SYNC_FRAME_MAX => {
                 Err(Malformed::TooLong)
             }
-            Self::Sync(_) | Self::Push(_) | Self::PublishInbox(_) | Self::LookupInbox { .. } => {
-                Ok(request)
-            }
+            Self::Sync(_)
+            | Self::Push(_)
+            | Self::PublishInbox(_)
+            | Self::LookupInbox { .. }
+            | Self::NetworkFile => Ok(request),
         }
     }
 }
@@ -104,6 +110,7 @@ impl DirectoryReply {
                 | (DirectoryRequest::Push(_), Self::Pushed { .. })
                 | (DirectoryRequest::PublishInbox(_), Self::Published)
                 | (DirectoryRequest::LookupInbox { .. }, Self::Inbox(_))
+                | (DirectoryRequest::NetworkFile, Self::NetworkFile(_))
         )
     }
 
@@ -122,12 +129,14 @@ impl DirectoryReply {
             Self::Inbox(Some(descriptor)) if descriptor.len() != INBOX_DESCRIPTOR_LEN => {
                 Err(Malformed::Value)
             }
+            Self::NetworkFile(file) if file.len() > NETWORK_FILE_LEN_MAX => Err(Malformed::TooLong),
             Self::Sync(_) if frame.len() > SYNC_FRAME_MAX => Err(Malformed::TooLong),
             Self::Sync(_)
             | Self::Pushed { .. }
             | Self::Published
             | Self::Inbox(_)
-            | Self::Refused(_) => Ok(reply),
+            | Self::Refused(_)
+            | Self::NetworkFile(_) => Ok(reply),
         }
     }
 }
@@ -232,6 +241,12 @@ mod tests {
         assert!(inbox(INBOX_DESCRIPTOR_LEN).is_ok());
         assert!(inbox(INBOX_DESCRIPTOR_LEN + 1).is_err());
         assert!(DirectoryReply::decode(&DirectoryReply::Inbox(None).encode()).is_ok());
+        let file = |len| {
+            let file = ByteBuf::from(vec![1; len]);
+            DirectoryReply::decode(&DirectoryReply::NetworkFile(file).encode())
+        };
+        assert!(file(NETWORK_FILE_LEN_MAX).is_ok());
+        assert!(file(NETWORK_FILE_LEN_MAX + 1).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! A network file for people: every parameter with its meaning, default and range, all from the
-//! table by which the file is read (docs/protocol.md §8.6).
+//! table by which the file is read; and the file as relays hand it on (docs/protocol.md §8.6).
 
 use super::params::{RawParams, Row, rows};
 use super::{Network, weak};
@@ -44,6 +44,32 @@ impl Network {
         for row in rows() {
             if let Some(value) = values.get(row.key) {
                 text.push_str(&entry(&row, value));
+            }
+        }
+        text.push_str(&self.optional.to_toml());
+        text
+    }
+}
+
+impl Network {
+    /// The file as relays hand it on (§8.6(10)): only what differs from the defaults, so that all
+    /// versions that can read a network's file write the same bytes.
+    pub fn to_shared_toml(&self) -> String {
+        let quoted = |seed: &Peer| toml::Value::from(seed.to_string()).to_string();
+        let seeds: Vec<String> = self.seeds.iter().map(quoted).collect();
+        let mut text = format!(
+            "id = \"{}\"\nname = \"{}\"\nseeds = [{}]\n[params]\n",
+            self.id,
+            self.name,
+            seeds.join(", "),
+        );
+        if let Some(list) = self.params.needed_acceptance() {
+            text.push_str(&format!("danger_accept_weak = {list}\n"));
+        }
+        let values = toml::Table::try_from(RawParams::from(&self.params)).unwrap_or_default();
+        for (key, _) in self.params.changed() {
+            if let Some(value) = values.get(key) {
+                text.push_str(&format!("{key} = {value}\n"));
             }
         }
         text.push_str(&self.optional.to_toml());

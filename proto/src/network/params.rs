@@ -330,15 +330,23 @@ impl Params {
     /// other numbers (§2.4(8)). Those that have their default are left out: a later version's new
     /// parameter does not change it.
     pub fn mark(&self) -> NonZeroU32 {
-        let mut lines: Vec<String> = rows()
-            .into_iter()
-            .zip(self.texts())
-            .filter(|(row, text)| row.default != *text)
-            .map(|(row, text)| format!("{}={text}\n", row.key))
+        let changed = self.changed().into_iter();
+        let lines: Vec<String> = changed
+            .map(|(key, text)| format!("{key}={text}\n"))
             .collect();
-        lines.sort();
         let [a, b, c, d, ..] = sha256(&[MARK_LABEL, lines.concat().as_bytes()]);
         NonZeroU32::new(u32::from_be_bytes([a, b, c, d])).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// The parameters that don't have their default, and their values, in order of names as bytes.
+    pub(super) fn changed(&self) -> Vec<(&'static str, String)> {
+        let all = rows().into_iter().zip(self.texts());
+        let mut changed: Vec<_> = all
+            .filter(|(row, text)| row.default != *text)
+            .map(|(row, text)| (row.key, text))
+            .collect();
+        changed.sort_unstable();
+        changed
     }
 
     /// How long one hop of a circuit may take: half of what the whole circuit may (§6.4(4)).

@@ -269,6 +269,7 @@ fn requests() -> Files {
             [&[0, 1, 1, 0, 0][..], &[0xff; 4], &[0x0f]].concat(),
         ),
         ("push", push.encode()),
+        ("network_file", DirectoryRequest::NetworkFile.encode()),
         (
             "lookup",
             DirectoryRequest::LookupInbox {
@@ -340,6 +341,10 @@ fn replies() -> Files {
             DirectoryReply::Refused(DirectoryRefusal::Full).encode(),
         ),
         ("no_inbox", DirectoryReply::Inbox(None).encode()),
+        (
+            "network_file",
+            DirectoryReply::NetworkFile(ByteBuf::from(*b"id")).encode(),
+        ),
     ]
 }
 

@@ -160,6 +160,14 @@ impl Drop for Relay {
     }
 }
 
+/// Runs `umbel-relay` to its end.
+#[allow(dead_code, reason = "not every test that has fleets needs it")]
+pub(crate) fn umbel_relay(args: &[&str], data_dir: &Path) -> Output {
+    let mut command = Command::new(binaries().join("umbel-relay"));
+    command.args(args).arg("--data-dir").arg(data_dir);
+    command.output().expect("umbel-relay runs")
+}
+
 /// Relays and profiles in one temporary folder, gone with it.
 pub(crate) struct Fleet {
     /// All relays ever started.
@@ -184,6 +192,17 @@ impl Fleet {
     #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn of_network(count: usize, params: &str, shift: Shift) -> Self {
         Self::start(count, Some(params), shift)
+    }
+
+    /// `count` relays of the local network, which listen at this host.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn at_host(host: &str, count: usize) -> Self {
+        let mut fleet = Self::new(0);
+        fleet.host = host.to_owned();
+        for _ in 0..count {
+            fleet.add_relay(&[]);
+        }
+        fleet
     }
 
     fn start(count: usize, params: Option<&str>, shift: Shift) -> Self {
@@ -309,6 +328,20 @@ impl Fleet {
             .map(|relay| relay.peer.as_str())
             .collect();
         self.profile_with_seeds(name, &seeds)
+    }
+
+    /// What `umbel init --invite` said, and the profile that it made if it did.
+    #[allow(dead_code, reason = "not every test that has fleets needs it")]
+    pub(crate) fn invited_profile(&self, name: &str, invite: &str) -> (Profile, Output) {
+        let profile = Profile {
+            dir: self.path(name),
+            key: self.path(&format!("{name}.key")),
+            shift: self.shift,
+        };
+        let mut init = profile.umbel(&["init", "--invite", invite]);
+        init.arg("--key-file").arg(&profile.key);
+        let made = init.output().expect("umbel runs");
+        (profile, made)
     }
 
     /// A new profile with these seeds.

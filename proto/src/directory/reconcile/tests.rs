@@ -78,7 +78,9 @@ fn serve(view: &mut NetView, request: &DirectoryRequest) -> DirectoryReply {
                 .map(|bytes| take(view, Unverified::decode(bytes).unwrap()))
                 .sum(),
         },
-        DirectoryRequest::PublishInbox(_) | DirectoryRequest::LookupInbox { .. } => {
+        DirectoryRequest::PublishInbox(_)
+        | DirectoryRequest::LookupInbox { .. }
+        | DirectoryRequest::NetworkFile => {
             panic!("a syncer asks no such thing")
         }
     };

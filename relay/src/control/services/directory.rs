@@ -12,8 +12,11 @@ use umbel_proto::directory::{
 };
 use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::inbox::descriptor::Outer;
-use umbel_proto::limits::{CLOCK_SKEW_MAX, PUSH_INTERVAL, PUSH_SOURCES_MAX, PUSHED_AT_ONCE};
+use umbel_proto::limits::{
+    CLOCK_SKEW_MAX, NETWORK_FILE_LEN_MAX, PUSH_INTERVAL, PUSH_SOURCES_MAX, PUSHED_AT_ONCE,
+};
 use umbel_proto::link::LinkId;
+use umbel_proto::network::Network;
 use umbel_proto::time::{Duration, Epoch, Instant, Rate, WallTime};
 
 use super::super::context::{Context, Heard};
@@ -73,6 +76,7 @@ impl Directory {
             DirectoryRequest::Push(descriptors) => {
                 Some(self.take_pushed(cx, request.link, &descriptors)?)
             }
+            DirectoryRequest::NetworkFile => Some(network_file(&cx.config.network)),
             DirectoryRequest::PublishInbox(descriptor) => self.publish(cx, id, descriptor),
             DirectoryRequest::LookupInbox { blinded, epoch } => {
                 let found = self.inboxes.get(&(epoch, blinded));
@@ -238,6 +242,15 @@ impl Directory {
         }
         Rate::new(PUSH_INTERVAL, PUSHED_AT_ONCE, now)
     }
+}
+
+/// The network's file, for those who were invited (§8.4(6)).
+fn network_file(network: &Network) -> DirectoryReply {
+    let file = network.to_shared_toml();
+    if file.len() > NETWORK_FILE_LEN_MAX {
+        return DirectoryReply::Refused(DirectoryRefusal::Invalid);
+    }
+    DirectoryReply::NetworkFile(ByteBuf::from(file.into_bytes()))
 }
 
 const fn first_of(epoch: Epoch) -> Place {

@@ -256,6 +256,18 @@ fn publish(served: &mut Served, number: u8) -> DirectoryRequest {
     }
 }
 
+#[test] // §8.4(6)
+fn whoever_asks_gets_the_networks_file() {
+    let mut served = Served::new();
+    served.directory((ALICE, 1), &DirectoryRequest::NetworkFile);
+    let replies = served.directory_replies();
+    let [DirectoryReply::NetworkFile(file)] = &replies[..] else {
+        panic!("{replies:?}")
+    };
+    let network = &served.bench.shared.config.network;
+    assert_eq!(file.as_slice(), network.to_shared_toml().as_bytes());
+}
+
 #[test] // §8.4(3)
 fn an_inbox_descriptor_is_found_once_it_is_durable_and_not_before() {
     for is_stored in [false, true] {

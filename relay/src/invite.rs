@@ -1,0 +1,98 @@
+//! `umbel-relay invite-peer` and `umbel-relay init --invite`: an invitation, and a relay made by one
+//! (docs/protocol.md §8.6(9), §8.6(10)).
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde_json::Value;
+use umbel_proto::ids::Peer;
+use umbel_proto::network::{Invite, InviteError, Network};
+use umbel_relay::config::{CONFIG_FILE, Config, Flags};
+use umbel_relay::known_peer;
+use umbel_relay::operator::{Question, ask};
+use umbel_relay::shell::files::write_whole;
+use umbel_relay::shell::network_of_invite;
+
+use crate::failure::{Failure, warn};
+use crate::{make, say};
+
+pub(crate) fn parse(text: &str) -> Result<Invite, String> {
+    text.trim()
+        .parse()
+        .map_err(|error: InviteError| error.to_string())
+}
+
+/// Prints an invitation through the relay in `data_dir`, if others reach it, and its seeds.
+pub(crate) fn print(data_dir: &Path) -> Result<(), Failure> {
+    let (config, network) = Config::load(data_dir, Flags::default())?;
+    let mut seeds = Vec::new();
+    match reached(data_dir) {
+        Ok(()) => seeds.push(known_peer(&config)?),
+        Err(why) => warn(&format!("this relay is not in the invitation: {why}")),
+    }
+    seeds.extend(config.seeds.iter().chain(&network.seeds).cloned());
+    let invite = Invite::new(&network, &seeds).map_err(|error| {
+        let hint = match error {
+            InviteError::FileTooLong => "give others the network file itself",
+            _ => {
+                "run this relay until `umbel-relay status` says that others reach it, or name seeds"
+            }
+        };
+        Failure::failed(error.to_string(), hint)
+    })?;
+    say(&invite.to_string())
+}
+
+/// Whether others reach the relay that runs there; else why not.
+fn reached(data_dir: &Path) -> Result<(), String> {
+    let answer = ask(data_dir, Question::Status).map_err(|error| error.to_string())?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+    let reachable = &answer["reachable"];
+    match reachable["is"].as_bool() {
+        Some(true) => Ok(()),
+        _ => Err(reachable["why"]
+            .as_str()
+            .unwrap_or("it does not say whether others reach it")
+            .to_owned()),
+    }
+}
+
+/// Makes a relay of the network that the invitation names. The invitation's seeds become its own.
+pub(crate) fn join(data_dir: &Path, invite: &Invite) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            Failure::failed(
+                format!("can't start: {error}"),
+                "free some threads or memory",
+            )
+        })?;
+    let network = runtime.block_on(network_of_invite(invite))?;
+    make(data_dir, &network)?;
+    let joined = format!(
+        "the relay is of the network \"{}\", {}",
+        network.name, network.id
+    );
+    // Beside the relay's id, which scripts read from standard output.
+    drop(writeln!(io::stderr(), "{joined}"));
+    keep_seeds(data_dir, invite.seeds(), &network)
+}
+
+/// A configuration that exists stays as it is.
+fn keep_seeds(data_dir: &Path, seeds: &[Peer], network: &Network) -> Result<(), Failure> {
+    let path = data_dir.join(CONFIG_FILE);
+    let more = seeds.iter().filter(|seed| !network.seeds.contains(seed));
+    let lines: String = more.map(|seed| format!("    \"{seed}\",\n")).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let text = format!("# From the invitation.\nseeds = [\n{lines}]\n");
+    match write_whole(&path, text.as_bytes(), false) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Failure::failed(
+            format!("can't write {}: {error}", path.display()),
+            "check the path, its permissions and the room on the disk; the relay is made, and may need --seed",
+        )),
+        _ => Ok(()),
+    }
+}
