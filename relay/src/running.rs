@@ -204,11 +204,10 @@ impl Relay {
     /// # Errors
     /// Something that the relay needs is missing, taken or broken.
     pub async fn start(config: Config, network: Network) -> Result<Self, StartError> {
-        check_loopback([&config.listen], &network)?;
         let lock = lock(&config.data_dir)?;
         sweep(&config.data_dir);
         let identity = keys::load(&config.data_dir).map_err(StartError::Identity)?;
-        let (listener, listen) = bind(config.listen)?;
+        let (listener, listen) = bind(config.listen, &network)?;
         let addresses = Addresses::find(&config.advertise, listen, &network).await;
         check_loopback(addresses.current(), &network)?;
         let peer = Peer {
@@ -410,7 +409,8 @@ impl StatsSource {
 }
 
 /// A listening socket, and the address that it has in the end.
-fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+fn bind(address: SocketAddr, network: &Network) -> Result<(TcpListener, SocketAddr), StartError> {
+    check_loopback([&address], network)?;
     let failed = |error| StartError::Listen { address, error };
     let listener = listen::bind(address).map_err(failed)?;
     let listen = listener.local_addr().map_err(failed)?;
