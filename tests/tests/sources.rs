@@ -1,9 +1,10 @@
 //! A client whose guard keeps relays from it: other sources have them (docs/protocol.md §8.3(9)).
 
 use umbel_proto::ids::RelayId;
+use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
-use umbel_tests::World;
 use umbel_tests::scenario::{ALICE, patient};
+use umbel_tests::{RelayName, World};
 
 const RELAYS: usize = 12;
 const HOUR: Duration = Duration::from_secs(3600);
@@ -72,5 +73,46 @@ fn a_guard_that_hides_relays_hides_them_for_minutes() {
         // Relays that came while she slept are missed by no rule: another source is asked in hours.
         world.suspend_client(ALICE, HOUR * 10, |_| {});
         world.expect_within(HOUR * 8, is_told);
+    }
+}
+
+/// Whether Alice has drawn guards.
+fn has_guards(world: &World) -> bool {
+    let core = world.client(ALICE).core();
+    core.is_some_and(|core| core.status().guards > 0)
+}
+
+#[test] // §8.2(3)
+fn by_one_sources_word_no_relay_is_drawn() {
+    let overlay = Network {
+        params: Params {
+            danger_allow_private_addresses: true,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    };
+    let mut world = World::with_overlay(9, overlay).founders(3).relays(9);
+    world.run_for(HOUR);
+    let others = || (1..RELAYS).map(RelayName);
+    others().for_each(|relay| world.crash_relay(relay));
+    world.add_client(); // its seed is the one that is left
+    world.run_for(HOUR * 2);
+    let known = world.client(ALICE).core().map(|core| core.view().len());
+    assert_eq!(known, Some(RELAYS));
+    assert!(!has_guards(&world));
+    others().for_each(|relay| world.restart_relay(relay));
+    world.expect_within(Duration::from_secs(300), has_guards);
+}
+
+#[test] // §8.3(9)
+fn one_guard_that_hides_relays_shrinks_no_view() {
+    let (mut world, _) = (300..310).find_map(with_hiding_guard).unwrap();
+    let known = |world: &World| world.client(ALICE).core().map(|core| core.view().len());
+    world.expect_within(HOUR * 12, |world| known(world) == Some(RELAYS));
+    // Longer than a descriptor lives: what is learned of the guard alone would be gone.
+    for hour in 0..60 {
+        world.run_for(HOUR);
+        let left = known(&world);
+        assert!(left >= Some(RELAYS * 9 / 10), "{left:?} after {hour} h");
     }
 }

@@ -1,9 +1,10 @@
 //! A client's knowledge of relays and of time: the book, the relays drawn from it, and how far to
 //! believe the calendar (docs/protocol.md §1.6, §8.2).
 
-use umbel_proto::directory::Unverified;
 use umbel_proto::directory::choice::Candidates;
+use umbel_proto::directory::{Listing, Unverified};
 use umbel_proto::handshake::HopTarget;
+use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
 use umbel_proto::time::{Duration, Moment, WallTime};
 
@@ -15,17 +16,32 @@ use super::{HEARTBEAT, Notice, StoreOp};
 pub(super) const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
 
 impl Shared {
-    /// Takes a descriptor that was passed on into the book, and stores what is news. Whether it
-    /// was.
-    pub(super) fn learn(&mut self, wall: WallTime, unverified: Unverified) -> bool {
+    /// Takes a descriptor that this source passed on into the book, and stores what is news. Whether
+    /// it was.
+    pub(super) fn learn(
+        &mut self,
+        wall: WallTime,
+        source: &RelayId,
+        unverified: Unverified,
+    ) -> bool {
+        let relay = unverified.relay();
         let learned = self.book.learn(&self.network, wall, unverified);
+        if learned.is_ok() {
+            self.is_view_changed |= self.book.handle_listed(&self.network, source, &relay);
+        }
         let is_news = learned.is_ok_and(|learned| learned.is_news());
         self.is_view_changed |= is_news;
         self.store_book();
         is_news
     }
 
-    /// The same with the descriptor that a linked relay showed. How to begin a circuit there, if it
+    /// A reconciliation showed which relays its source lists.
+    pub(super) fn handle_listing(&mut self, listing: &Listing) {
+        self.is_view_changed |= self.book.handle_listing(&self.network, listing);
+        self.store_book();
+    }
+
+    /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. How to begin a circuit there, if it
     /// is good.
     pub(super) fn learn_shown(
         &mut self,

@@ -56,7 +56,7 @@ pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox
 use path::Paths;
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
-use sync::Sync;
+use sync::{Received, Sync};
 use wake::Wake;
 
 /// The store gave back other data than was put there.
@@ -514,6 +514,19 @@ impl Core {
         }
     }
 
+    /// Takes what a source of the view passed on.
+    fn take_received(&mut self, wall: WallTime, received: Received) {
+        for unverified in received.descriptors {
+            let issued_at = unverified.issued_at();
+            if self.shared.learn(wall, &received.source, unverified) {
+                self.sync.handle_news(issued_at);
+            }
+        }
+        if let Some(listing) = &received.listing {
+            self.shared.handle_listing(listing);
+        }
+    }
+
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
         let mut cx = self.shared.context(moment, rng);
         match asker {
@@ -525,11 +538,8 @@ impl Core {
                     serial,
                     answer,
                 );
-                for unverified in received {
-                    let issued_at = unverified.issued_at();
-                    if self.shared.learn(moment.wall, unverified) {
-                        self.sync.handle_news(issued_at);
-                    }
+                if let Some(received) = received {
+                    self.take_received(moment.wall, received);
                 }
                 self.look_at_view(moment.wall);
                 let mut cx = self.shared.context(moment, rng);

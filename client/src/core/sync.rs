@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
-use umbel_proto::directory::{DirectoryRequest, Roles, Unverified, VerifiedDescriptor};
+use umbel_proto::directory::{
+    DirectoryRequest, Listing, Mark, Roles, Unverified, VerifiedDescriptor,
+};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
     HELPERS_FOR, HELPERS_MAX, HIDDEN_MIN, HIDDEN_PERCENT, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE,
@@ -76,6 +78,18 @@ struct Running {
     /// Of one hop, or of several.
     isolation: Isolation,
     syncer: Syncer,
+    /// When it began.
+    mark: Mark,
+}
+
+/// The contents of an answer.
+pub(super) struct Received {
+    /// Who answered.
+    pub(super) source: RelayId,
+    /// Descriptors, to be verified and admitted.
+    pub(super) descriptors: Vec<Unverified>,
+    /// What the source lists, if this was the last answer.
+    pub(super) listing: Option<Listing>,
 }
 
 /// A relay to ask for its view, and where it may be.
@@ -84,6 +98,17 @@ struct Way {
     host_ports: Vec<String>,
     is_seed: bool,
     asked_count: u32,
+}
+
+impl Running {
+    /// It came to its end.
+    fn listing(self) -> Listing {
+        Listing {
+            source: self.peer,
+            mark: self.mark,
+            lacking: self.syncer.into_lacking(),
+        }
+    }
 }
 
 impl Sync {
@@ -147,6 +172,7 @@ impl Sync {
             peer,
             isolation,
             syncer,
+            mark: cx.book.mark(),
         };
         self.go_on(cx, requests, running, request);
     }
@@ -169,7 +195,7 @@ impl Sync {
         self.running = Some(running);
     }
 
-    /// Takes an answer; returns what came with it, to be verified and admitted.
+    /// Takes an answer; returns what came with it.
     pub(super) fn on_answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -177,34 +203,43 @@ impl Sync {
         requests: &mut Requests,
         serial: u64,
         answer: Answer,
-    ) -> Vec<Unverified> {
-        let Some(mut running) = self.running.take_if(|running| running.serial == serial) else {
-            return Vec::new();
-        };
+    ) -> Option<Received> {
+        let mut running = self.running.take_if(|running| running.serial == serial)?;
         let step = match answer {
             Answer::Directory(reply) => running.syncer.on_reply(cx.view(), reply),
             Answer::Mailbox(_) | Answer::Failed(_) => {
                 self.pause(cx);
-                return Vec::new();
+                return None;
             }
         };
         match step {
             Ok(step) => {
-                match step.request {
-                    Some(request) => self.go_on(cx, requests, running, request),
-                    None => self.end(cx),
-                }
-                step.received
+                let source = running.peer;
+                let listing = match step.request {
+                    Some(request) => {
+                        self.go_on(cx, requests, running, request);
+                        None
+                    }
+                    None => {
+                        self.end(cx);
+                        Some(running.listing())
+                    }
+                };
+                Some(Received {
+                    source,
+                    descriptors: step.received,
+                    listing,
+                })
             }
             Err(SyncFault::Refused(_)) => {
                 self.pause(cx);
-                Vec::new()
+                None
             }
             // The circuit is destroyed, and the peer is left alone (docs/protocol.md §8.3(6)).
             Err(_) => {
                 pool.break_off_from(cx, &running.isolation, running.peer);
                 self.on_violation(cx, running.peer);
-                Vec::new()
+                None
             }
         }
     }

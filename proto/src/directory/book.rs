@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::descriptor::{DescriptorFault, Unverified, VerifiedDescriptor};
+use super::listing::{Listing, Mark, Unconfirmed};
 use super::view::{Age, Inserted, NetView};
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
@@ -23,6 +24,7 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
+    unconfirmed: Unconfirmed,
     ops: VecDeque<BookOp>,
 }
 
@@ -88,6 +90,7 @@ impl Book {
         Self {
             view: NetView::new(),
             past: BTreeMap::new(),
+            unconfirmed: Unconfirmed::new(),
             ops: VecDeque::new(),
         }
     }
@@ -112,7 +115,8 @@ impl Book {
         let issued_at = unverified.issued_at();
         match unverified.clone().verify(network, wall) {
             Ok(descriptor) => {
-                self.view.begin(row.age.setup_at);
+                self.view.begin(row.age.began_by());
+                self.note_unconfirmed(descriptor.relay, row.age);
                 self.view.insert_aged(descriptor, row.age);
             }
             // By our clock, which may be wrong: it is kept, and judged again by `expire`.
@@ -120,7 +124,8 @@ impl Book {
                 let Ok(descriptor) = unverified.verify(network, issued_at) else {
                     return;
                 };
-                self.view.begin(row.age.setup_at);
+                self.view.begin(row.age.began_by());
+                self.note_unconfirmed(descriptor.relay, row.age);
                 self.past.insert(
                     descriptor.relay,
                     Past {
@@ -130,6 +135,12 @@ impl Book {
                 );
             }
             Err(_) => {}
+        }
+    }
+
+    fn note_unconfirmed(&mut self, relay: RelayId, age: Age) {
+        if age.setup_at == WallTime::default() {
+            self.unconfirmed.add(relay);
         }
     }
 
@@ -204,6 +215,32 @@ impl Book {
         })
     }
 
+    /// This moment, for what is in the view when a reconciliation begins.
+    pub const fn mark(&self) -> Mark {
+        self.unconfirmed.mark()
+    }
+
+    /// A source passed on a descriptor of this relay, which need not have been news. Whether the
+    /// relay counts as known for longer now: two sources list it (§8.2(3)).
+    pub fn handle_listed(&mut self, network: &Network, source: &RelayId, relay: &RelayId) -> bool {
+        let known = (network, &self.view);
+        let is_confirmed = self.unconfirmed.list(known, source, relay);
+        if is_confirmed {
+            self.view.confirm(relay);
+            self.put(*relay);
+        }
+        is_confirmed
+    }
+
+    /// The same with all that a source lists, by a reconciliation with it.
+    pub fn handle_listing(&mut self, network: &Network, listing: &Listing) -> bool {
+        let named = self.unconfirmed.named_by(listing);
+        let confirmed = named
+            .iter()
+            .filter(|relay| self.handle_listed(network, &listing.source, relay));
+        confirmed.count() > 0
+    }
+
     /// Most of what is passed on is in the view, byte for byte: that is seen before anything else.
     fn known(&self, unverified: &Unverified) -> Option<Learned> {
         let known = self.view.get(&unverified.relay());
@@ -248,7 +285,7 @@ impl Book {
 
     fn insert(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
         match self.past.get(&descriptor.relay).map(|past| past.age) {
-            None => self.view.insert(descriptor.clone(), wall),
+            None => self.insert_new(descriptor, wall),
             Some(mut age) => {
                 age.first_seen = age.first_seen.min(wall);
                 let inserted = self.view.insert_aged(descriptor.clone(), age);
@@ -258,6 +295,16 @@ impl Book {
                 inserted
             }
         }
+    }
+
+    fn insert_new(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
+        self.view.begin(wall);
+        let age = self.view.age_now(wall);
+        let inserted = self.view.insert_aged(descriptor.clone(), age);
+        if inserted == Inserted::New {
+            self.note_unconfirmed(descriptor.relay, age);
+        }
+        inserted
     }
 
     /// Takes this node's own descriptor, in place of whatever there is of it: one that was issued
@@ -337,9 +384,10 @@ impl Book {
         forgotten.retain(is_dead);
         forgotten.extend(beyond);
         if !forgotten.is_empty() {
-            forgotten
-                .iter()
-                .for_each(|relay| drop(self.past.remove(relay)));
+            forgotten.iter().for_each(|relay| {
+                self.past.remove(relay);
+                self.unconfirmed.remove(relay);
+            });
             self.ops.push_back(BookOp::Remove(forgotten));
         }
     }
@@ -389,6 +437,18 @@ impl Book {
     /// The next change to store. Bounded by what was learned since it was last drained.
     pub fn poll_op(&mut self) -> Option<BookOp> {
         self.ops.pop_front()
+    }
+}
+
+#[cfg(test)]
+impl Book {
+    /// Two sources list all that has come so far.
+    pub(super) fn confirm_all(&mut self) {
+        let confirmed = core::mem::take(&mut self.unconfirmed).into_relays();
+        for relay in confirmed {
+            self.view.confirm(&relay);
+            self.put(relay);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::directory::testing::{self, TestRelay, WALL};
 use crate::limits::RENEWALS_AT_ONCE;
+use crate::time::Duration;
 
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
@@ -56,6 +57,7 @@ fn book_of(numbers: core::ops::Range<u32>) -> (Book, Disk) {
     for number in numbers {
         learn(&mut book, &testing::relay(number), WALL);
     }
+    book.confirm_all();
     disk.take(&mut book);
     (book, disk)
 }
@@ -355,4 +357,102 @@ fn what_is_no_news_is_passed_over_before_its_signature_is_looked_at() {
         book.learn(&network, later(1), newer),
         Err(NotLearned::Fault(_))
     ));
+}
+
+/// A book that took relays 1 to 3 of this setup from a source, relay 10.
+fn listed_by_one() -> (Network, Book) {
+    let mut network = testing::public_network();
+    network.params.selectable_age = Duration::from_secs(24 * 3600);
+    let mut book = Book::new();
+    for number in [10, 11, 12, 1, 2, 3] {
+        let relay = testing::relay(number);
+        book.learn(&network, WALL, relay.unverified()).unwrap();
+        book.handle_listed(&network, &id(10), &relay.descriptor.relay);
+    }
+    (network, book)
+}
+
+/// The relays that may be drawn, by number.
+fn drawn(network: &Network, book: &Book, wall: WallTime) -> Vec<u32> {
+    let view = book.view();
+    let drawn: Vec<RelayId> = view.selectable(network, wall).map(|it| it.relay).collect();
+    let numbers = [1, 2, 3, 10, 11, 12].into_iter();
+    numbers
+        .filter(|&number| drawn.contains(&id(number)))
+        .collect()
+}
+
+#[test] // §8.2(3)
+fn setup_believes_what_two_sources_list() {
+    let (network, mut book) = listed_by_one();
+    assert!(drawn(&network, &book, WALL).is_empty());
+    let mut disk = Disk::default();
+    disk.take(&mut book);
+    let before = disk.open(WALL);
+    assert!(!book.handle_listed(&network, &id(10), &id(1)), "the same");
+    assert!(!book.handle_listed(&network, &id(1), &id(1)), "of itself");
+    assert!(!book.handle_listed(&network, &id(50), &id(1)), "of no view");
+    let listing = Listing {
+        source: id(11),
+        mark: book.mark(),
+        lacking: [id(3)].into(),
+    };
+    assert!(book.handle_listing(&network, &listing));
+    assert_eq!(
+        drawn(&network, &book, WALL),
+        [1, 2, 12],
+        "10 and 11 are sources"
+    );
+    assert!(!book.handle_listing(&network, &listing));
+    // The others grow old like newcomers.
+    let old = later(24 * HOUR);
+    assert_eq!(drawn(&network, &book, old), [1, 2, 3, 10, 11, 12]);
+    // What was confirmed, and what was not, outlives a restart.
+    assert!(drawn(&network, &before, WALL).is_empty());
+    disk.take(&mut book);
+    assert_eq!(drawn(&network, &disk.open(WALL), WALL), [1, 2, 12]);
+}
+
+#[test] // §8.2(3)
+fn sources_of_one_group_are_one() {
+    let (network, mut book) = listed_by_one();
+    let beside = testing::relay(13).with(|it| {
+        it.addresses = testing::relay(10).descriptor.addresses;
+    });
+    book.learn(&network, WALL, beside.unverified()).unwrap();
+    assert!(!book.handle_listed(&network, &id(13), &id(1)));
+    assert!(book.handle_listed(&network, &id(11), &id(1)));
+}
+
+#[test] // §8.2(3)
+fn what_came_during_a_reconciliation_is_not_of_its_source() {
+    let (network, mut book) = listed_by_one();
+    let mark = book.mark();
+    book.learn(&network, WALL, testing::relay(4).unverified())
+        .unwrap();
+    book.handle_listed(&network, &id(12), &id(4));
+    let listing = Listing {
+        source: id(11),
+        mark,
+        lacking: [].into(),
+    };
+    book.handle_listing(&network, &listing);
+    assert_eq!(book.view().age(&id(4)).unwrap().setup_at, WallTime(0));
+    assert_eq!(book.view().age(&id(1)).unwrap().setup_at, WALL);
+}
+
+#[test] // §8.2(3)
+fn a_restart_before_anything_is_confirmed_is_no_setup() {
+    let (network, mut book) = listed_by_one();
+    let mut disk = Disk::default();
+    disk.take(&mut book);
+    let later = later(20 * HOUR);
+    let mut book = disk.open(later);
+    let late = testing::relay(4).with(|it| it.issued_at = later);
+    book.learn(&network, later, late.unverified()).unwrap();
+    for source in [10, 11] {
+        book.handle_listed(&network, &id(source), &id(4));
+        book.handle_listed(&network, &id(source), &id(1));
+    }
+    assert_eq!(drawn(&network, &book, later), [1], "4 came after the setup");
 }

@@ -14,6 +14,7 @@ use serde_bytes::ByteBuf;
 
 use super::book::Book;
 use super::descriptor::Unverified;
+use super::listing::{Listing, Mark};
 use super::reconcile::{SyncFault, SyncStep, Syncer};
 use super::service::{DirectoryReply, DirectoryRequest};
 use crate::ids::{Peer, RelayId};
@@ -53,7 +54,14 @@ pub enum Out {
     /// [`Gossip::handle_reply`] or [`Gossip::handle_failed`].
     Ask(ExchangeId, DirectoryRequest),
     /// Take this descriptor into the book if it is valid.
-    Learned(Box<Unverified>),
+    Learned {
+        /// Who passed it on.
+        source: RelayId,
+        /// The descriptor.
+        descriptor: Box<Unverified>,
+    },
+    /// A reconciliation came to its end: tell the book what the other side lists.
+    Listed(Box<Listing>),
     /// An exchange is over.
     Done(ExchangeId),
     /// An exchange is over because the other side broke a rule: destroy its circuit (§8.3(6)).
@@ -132,7 +140,7 @@ enum State {
     ToSync,
     /// Passes on this news once its circuit is there.
     ToPush(BatchId),
-    Syncing(Box<Syncer>),
+    Syncing(Box<Syncer>, Mark),
     Pushing(BatchId),
 }
 
@@ -144,7 +152,7 @@ impl State {
     const fn batch(&self) -> Option<BatchId> {
         match self {
             Self::ToPush(batch) | Self::Pushing(batch) => Some(*batch),
-            Self::ToSync | Self::Syncing(_) => None,
+            Self::ToSync | Self::Syncing(..) => None,
         }
     }
 }
@@ -198,7 +206,7 @@ impl Gossip {
         let request = match state {
             State::ToSync => {
                 let (syncer, request) = Syncer::begin(known.book.view());
-                *state = State::Syncing(Box::new(syncer));
+                *state = State::Syncing(Box::new(syncer), known.book.mark());
                 request
             }
             &mut State::ToPush(batch) => {
@@ -206,7 +214,7 @@ impl Gossip {
                 let news = self.batches.get(&batch).map(|batch| batch.news.clone());
                 DirectoryRequest::Push(news.unwrap_or_default())
             }
-            State::Syncing(_) | State::Pushing(_) => return,
+            State::Syncing(..) | State::Pushing(_) => return,
         };
         self.out.push_back(Out::Ask(exchange, request));
     }
@@ -217,7 +225,7 @@ impl Gossip {
             return; // given up a moment ago
         };
         match (state, reply) {
-            (State::Syncing(syncer), reply) => {
+            (State::Syncing(syncer, _), reply) => {
                 let step = syncer.on_reply(known.book.view(), reply);
                 self.on_step(exchange, step);
             }
@@ -239,16 +247,36 @@ impl Gossip {
     fn on_step(&mut self, exchange: ExchangeId, step: Result<SyncStep, SyncFault>) {
         match step {
             Ok(SyncStep { received, request }) => {
-                self.out
-                    .extend(received.into_iter().map(Box::new).map(Out::Learned));
+                let Some(source) = self.exchanges.get(&exchange).map(|it| it.relay) else {
+                    return;
+                };
+                let received = received.into_iter().map(Box::new);
+                let learned = received.map(|descriptor| Out::Learned { source, descriptor });
+                self.out.extend(learned);
                 match request {
                     Some(request) => self.out.push_back(Out::Ask(exchange, request)),
-                    None => self.end(exchange, Out::Done(exchange)),
+                    None => self.on_synced(exchange),
                 }
             }
             Err(SyncFault::Refused(_)) => self.end(exchange, Out::Done(exchange)),
             Err(fault) => self.end(exchange, Out::Broken(exchange, fault)),
         }
+    }
+
+    /// A reconciliation came to its end.
+    fn on_synced(&mut self, exchange: ExchangeId) {
+        if let Some(Exchange {
+            relay,
+            state: State::Syncing(syncer, mark),
+        }) = self.exchanges.remove(&exchange)
+        {
+            self.out.push_back(Out::Listed(Box::new(Listing {
+                source: relay,
+                mark,
+                lacking: syncer.into_lacking(),
+            })));
+        }
+        self.out.push_back(Out::Done(exchange));
     }
 
     /// An exchange has failed: it has no circuit any more, or is not over in time.

@@ -101,7 +101,16 @@ impl Gossips {
                 let reply = self.serve(self.circuits[&(id, exchange)], request);
                 self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
             }
-            Out::Learned(descriptor) => drop(self.learn(id, *descriptor)),
+            Out::Learned { source, descriptor } => {
+                let relay = descriptor.relay();
+                self.learn(id, *descriptor);
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.book.handle_listed(&self.network, &source, &relay);
+            }
+            Out::Listed(listing) => {
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.book.handle_listing(&self.network, &listing);
+            }
             Out::Done(exchange) => drop(self.circuits.remove(&(id, exchange))),
             Out::Broken(_, fault) => panic!("nobody broke a rule: {fault:?}"),
         }

@@ -2,7 +2,8 @@
 //! §8, §9.4).
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
-//! what lasts of it, and the addresses that outlive it · [`receipts`] who has reached whom ·
+//! what lasts of it, and the addresses that outlive it · `listing` who lists which relays of its
+//! setup · [`receipts`] who has reached whom ·
 //! [`range`] what two views are compared by · [`reconcile`] how they become one · [`gossip`] with
 //! whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
 //! [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
@@ -11,6 +12,7 @@ pub mod book;
 pub mod choice;
 pub mod descriptor;
 pub mod gossip;
+mod listing;
 pub mod range;
 pub mod receipts;
 pub mod reconcile;
@@ -21,6 +23,7 @@ pub mod view;
 pub use book::{Book, BookOp, BookRow, Learned, NotLearned};
 pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 pub use gossip::Gossip;
+pub use listing::{Listing, Mark};
 pub use receipts::Receipt;
 pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Hindrance, Inserted, NetView};

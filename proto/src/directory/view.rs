@@ -58,7 +58,8 @@ impl Entry {
 pub struct Age {
     /// When it was first seen.
     pub first_seen: WallTime,
-    /// When the view that it came into was begun.
+    /// When the view that it came into was begun. Zero for one of the setup that two sources have not
+    /// listed yet: it is as old as it was seen.
     pub setup_at: WallTime,
 }
 
@@ -79,6 +80,15 @@ impl Age {
 
     fn is_of_setup(self) -> bool {
         self.first_seen <= self.setup_at + SETUP_LEN
+    }
+
+    /// The latest that the view can have been begun.
+    pub(super) fn began_by(self) -> WallTime {
+        if self.setup_at == WallTime::default() {
+            self.first_seen
+        } else {
+            self.setup_at
+        }
     }
 }
 
@@ -135,15 +145,13 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> bool {
-        let is_setting_up = self
-            .began_at
-            .is_none_or(|began_at| wall <= began_at + SETUP_LEN);
         let least = network.params.receipts_min;
-        (is_setting_up && descriptor.has_receipts(least))
+        (self.is_setting_up(wall) && descriptor.has_receipts(least))
             || self.is_vouched(descriptor, network, wall)
     }
 
-    /// Takes a descriptor that was found worth it, of a relay first seen now.
+    /// Takes a descriptor that was found worth it, of a relay first seen now. In setup it takes the
+    /// word of whoever sent it for the relay's age.
     pub fn insert(&mut self, descriptor: VerifiedDescriptor, wall: WallTime) -> Inserted {
         self.begin(wall);
         let setup_at = self.began_at.unwrap_or(wall);
@@ -210,6 +218,28 @@ impl NetView {
         self.relays
             .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
+    }
+
+    /// The age of a relay first seen now.
+    pub(super) fn age_now(&self, wall: WallTime) -> Age {
+        let setup_at = self.began_at.filter(|_| !self.is_setting_up(wall));
+        Age {
+            first_seen: wall,
+            setup_at: setup_at.unwrap_or_default(),
+        }
+    }
+
+    /// Whether the view was begun a short time ago (§8.2(3)).
+    fn is_setting_up(&self, wall: WallTime) -> bool {
+        self.began_at
+            .is_none_or(|began_at| wall <= began_at + SETUP_LEN)
+    }
+
+    /// This relay is of the setup: two sources list it.
+    pub(super) fn confirm(&mut self, relay: &RelayId) {
+        if let Some(entry) = self.relays.get_mut(relay) {
+            entry.age.setup_at = self.began_at.unwrap_or_default();
+        }
     }
 
     /// Takes out the descriptors that are dead, and those from the future, which a clock that was

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::directory::receipts::{Probe, ProbeId};
-use umbel_proto::directory::{Book, Inserted, Learned, NetView, NotLearned, Unverified};
+use umbel_proto::directory::{Book, Inserted, Learned, Listing, NetView, NotLearned, Unverified};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::{Family, Params};
@@ -183,13 +183,17 @@ impl Context<'_> {
 
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
     /// is then stored and passed on.
-    pub(super) fn learn(&mut self, descriptor: Unverified) -> Heard {
+    pub(super) fn learn(&mut self, source: &RelayId, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return Heard::Checked;
         }
-        let network = &self.config.network;
-        match self.book.learn(network, self.wall, descriptor) {
+        let (network, relay) = (&self.config.network, descriptor.relay());
+        let learned = self.book.learn(network, self.wall, descriptor);
+        if learned.is_ok() && self.book.handle_listed(network, source, &relay) {
+            self.store_book();
+        }
+        match learned {
             Ok(learned) if learned.inserted == Inserted::Stale => Heard::Cheap,
             Ok(learned) => {
                 if self.take(learned).is_news() {
@@ -207,7 +211,14 @@ impl Context<'_> {
         }
     }
 
-    /// The same with the descriptor that a linked relay showed. Returns it if it is valid.
+    /// A reconciliation showed which relays its source lists.
+    pub(super) fn handle_listing(&mut self, listing: &Listing) {
+        self.book.handle_listing(&self.config.network, listing);
+        self.store_book();
+    }
+
+    /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. Returns it
+    /// if it is valid.
     pub(super) fn learn_shown(&mut self, descriptor: Unverified) -> Option<Learned> {
         let network = &self.config.network;
         let learned = self.book.learn_shown(network, self.wall, descriptor).ok()?;

@@ -150,7 +150,8 @@ impl Discovery {
                         self.fail(cx, circuits, exchange);
                     }
                 }
-                Out::Learned(descriptor) => drop(cx.learn(*descriptor)),
+                Out::Learned { source, descriptor } => drop(cx.learn(&source, *descriptor)),
+                Out::Listed(listing) => cx.handle_listing(&listing),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {
                     if let Some(Exchange { hop, .. }) = self.exchanges.remove(&exchange) {

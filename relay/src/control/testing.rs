@@ -97,8 +97,8 @@ impl Bench {
             )
         };
         let descriptor = Unverified::decode(&descriptor.sign(&identity)).unwrap();
-        self.context().learn(descriptor);
         let relay = identity.public().into();
+        self.context().learn(&relay, descriptor);
         assert!(self.context().view().get(&relay).is_some());
         relay
     }

@@ -80,6 +80,7 @@ impl Node {
     fn learn(&mut self, network: &Network, now: WallTime, descriptor: Unverified) -> bool {
         let wall = self.wall(now);
         let learned = self.book.learn(network, wall, descriptor);
+        self.book.confirm_all();
         learned.is_ok_and(|learned| learned.is_news())
     }
 

@@ -44,6 +44,8 @@ pub struct Syncer {
     to_list: BTreeSet<IdRange>,
     /// Relays whose descriptors the answerer wants and that are not sent yet.
     wanted: VecDeque<RelayId>,
+    /// Relays of which the answerer had nothing as new, when it was asked.
+    lacking: BTreeSet<RelayId>,
 }
 
 #[derive(Debug)]
@@ -86,9 +88,15 @@ impl Syncer {
             to_compare: BTreeSet::from([IdRange::ALL]),
             to_list: BTreeSet::new(),
             wanted: VecDeque::new(),
+            lacking: BTreeSet::new(),
         };
         let request = syncer.next_compare(view);
         (syncer, request)
+    }
+
+    /// The relays of which the answerer had nothing as new, when it was asked.
+    pub fn into_lacking(self) -> BTreeSet<RelayId> {
+        self.lacking
     }
 
     /// Whether there is nothing more to say.
@@ -201,6 +209,7 @@ impl Syncer {
         }
         let received = read_received(page, reply)?;
         let wanted = read_wanted(page, reply)?;
+        self.lacking.extend(&wanted);
         if self.is_giving {
             self.wanted.extend(wanted);
         }
