@@ -554,7 +554,9 @@ fn spawn(plane: ControlPlane, socket: Option<SocketFile>, lock: File) -> JoinHan
     tokio::spawn(async move {
         Box::pin(plane.run()).await;
         drop(socket); // before the lock: the next process makes its own
-        drop(lock); // the last thing of all: now another process may have the directory
+        // The last thing of all: now another process may have the directory. Not by dropping it: a
+        // process that this one is just starting has the file open, too.
+        let _ = lock.unlock();
     })
 }
 
