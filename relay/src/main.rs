@@ -219,7 +219,11 @@ fn print_peer(dir: &DataDir) -> Result<(), Failure> {
 }
 
 fn say(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(|error| unwritten(&error))
+    // With one write, so that a reader who wants the first line alone has had all of it.
+    let bytes = format!("{line}\n");
+    io::stdout()
+        .write_all(bytes.as_bytes())
+        .map_err(|error| unwritten(&error))
 }
 
 fn unwritten(error: &io::Error) -> Failure {

@@ -150,6 +150,9 @@ impl<'a> Sentences<'a> {
             .filter(|_| is_drawn && !self.standing.is_seed);
         match failing {
             Some(address) => format!("{standing}. But not all is well: {}", self.address(address)),
+            None if is_drawn && self.standing.relay_links == 0 => format!(
+                "{standing}. But it is linked to no other relay now: if that stays so, check this machine's network"
+            ),
             None => standing,
         }
     }

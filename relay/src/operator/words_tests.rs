@@ -309,6 +309,17 @@ fn a_second_address_that_fails_is_told_of_a_relay_that_is_used() {
 }
 
 #[test]
+fn a_relay_that_lost_all_its_links_is_told_so() {
+    let offline = Standing {
+        relay_links: 0,
+        ..standing(vec![vouched_by(HERE, 3)])
+    };
+    let (health, ..) = said(&offline);
+    assert!(health.starts_with("in use: "), "{health}");
+    assert!(health.contains("linked to no other relay now"), "{health}");
+}
+
+#[test]
 fn a_second_process_with_the_identity_comes_first() {
     let mut twin = standing(vec![vouched_by(HERE, 3)]);
     twin.stats.twins = 1;
