@@ -275,6 +275,10 @@ pub const SYNC_ITEM_LEN: usize = 72;
 pub const SYNC_ITEMS_MAX: usize = SYNC_FRAME_MAX / SYNC_ITEM_LEN;
 /// Most requests of one reconciliation (§8.3): enough for every relay there may be, each way.
 pub const SYNC_ROUNDS_MAX: usize = 8192;
+/// A peer of a relay that so many turns in a row brought no answer is replaced (§8.3(9)).
+pub const SYNC_PEER_FAILURES_MAX: u32 = 2;
+/// How often a relay reconciles with a relay that it has no link to (§8.3(9)).
+pub const FEELER_INTERVAL: Duration = Duration::from_secs(120);
 /// A relay without a link to another tries to make one at least this often (§8.3).
 pub const ALONE_INTERVAL: Duration = Duration::from_secs(5);
 /// Relays it knew that it dials then, besides a seed (§8.3).

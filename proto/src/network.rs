@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn keys_that_nothing_reads_are_refused_in_a_file_and_named_in_a_copy() {
         let chosen = [
-            "sync_peers = 8",
+            "digest_check_relays = 3",
             "digest_check_interval = \"2d\"",
             "clock_jump_max = \"0s\"",
         ];
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(
             unread,
             ["digest_check_interval", "clock_jump_max"],
-            "sync_peers has what was always written"
+            "digest_check_relays has what was always written"
         );
         assert_eq!(network.params, Params::DEFAULT);
         assert_eq!(

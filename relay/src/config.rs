@@ -615,7 +615,7 @@ mod tests {
         fs::write(
             &file,
             format!(
-                "{}\nsync_peers = 9\nsync_anchors = 2\n",
+                "{}\ndigest_check_relays = 9\nclock_jump_max = \"1d\"\n",
                 Network::local().to_toml()
             ),
         )
@@ -624,13 +624,13 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            refused.contains("params.sync_peers: this version has no use for it"),
+            refused.contains("params.digest_check_relays: this version has no use for it"),
             "{refused}"
         );
         let (config, network) = Config::load(dir.path(), Flags::default()).unwrap();
         assert_eq!(
             (config.unread_params, network),
-            (vec!["sync_peers"], Network::local())
+            (vec!["digest_check_relays"], Network::local())
         );
     }
 

@@ -221,3 +221,26 @@ fn since_when_relays_are_known_outlives_restarts() {
         assert_eq!(ages(&world), before);
     }
 }
+
+#[test] // §8.3(9)
+fn a_relay_that_restarts_links_to_its_anchors_at_once() {
+    for seed in 0..4 {
+        let (mut world, restarted) = (World::new(940 + seed).relays(14), RelayName(5));
+        world.run_for(Duration::from_secs(60));
+        let anchors = world.relay(restarted).disk.restore().anchors;
+        let up: Vec<RelayName> = anchors
+            .iter()
+            .filter_map(|anchor| world.relay_named(*anchor))
+            .collect();
+        assert_eq!(up.len(), 2, "they are stored");
+        (0..14)
+            .map(RelayName)
+            .filter(|relay| !up.contains(relay))
+            .for_each(|relay| world.crash_relay(relay));
+        world.restart_relay(restarted);
+        world.run_for(Duration::from_secs(3));
+        let control = world.all_relays()[restarted.0].control();
+        assert_eq!(control.map(|control| control.stats().links), Some(2));
+        assert_eq!(world.relay(restarted).disk.restore().anchors, anchors);
+    }
+}

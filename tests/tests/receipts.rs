@@ -240,7 +240,7 @@ fn issuers_that_lie_are_caught_and_vouch_for_nobody() {
 
 #[test] // §8.8(4)
 fn relays_that_close_their_ports_frame_no_issuer_that_others_need() {
-    let (mut world, _) = with_liars(9);
+    let (mut world, _) = with_liars(12);
     let seeds = vec![relay(&world, RelayName(0)).peer()];
     for number in 0..60 {
         let seeds = seeds.clone();

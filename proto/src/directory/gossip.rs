@@ -13,17 +13,19 @@ use rand::{CryptoRng, RngExt};
 use serde_bytes::ByteBuf;
 
 use super::book::Book;
-use super::descriptor::Unverified;
+use super::choice::{self, Candidates, Exclude};
+use super::descriptor::{Roles, Unverified};
 use super::listing::{Listing, Mark};
 use super::reconcile::{SyncFault, SyncStep, Syncer};
 use super::service::{DirectoryReply, DirectoryRequest};
+use super::sync_peers::SyncPeers;
 use crate::ids::{Peer, RelayId};
 use crate::limits::{
-    ALONE_INTERVAL, ALONE_RELAYS, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX, SYNC_BYTES_MAX,
-    SYNC_DESCRIPTORS_MAX,
+    ALONE_INTERVAL, ALONE_RELAYS, FEELER_INTERVAL, RUMOUR_DELAY_MAX, RUMOUR_FANOUT, RUMOURS_MAX,
+    SYNC_BYTES_MAX, SYNC_DESCRIPTORS_MAX,
 };
 use crate::network::Network;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, WallTime};
 
 /// An exchange that takes longer is given up.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +64,8 @@ pub enum Out {
     },
     /// A reconciliation came to its end: tell the book what the other side lists.
     Listed(Box<Listing>),
+    /// Keep these anchors and no others: the next [`Gossip::new`] is to get them.
+    Anchors(Vec<RelayId>),
     /// An exchange is over.
     Done(ExchangeId),
     /// An exchange is over because the other side broke a rule: destroy its circuit (§8.3(6)).
@@ -73,6 +77,8 @@ pub enum Out {
 pub enum Timer {
     /// A reconciliation is due.
     Sync,
+    /// One with a relay without a link is due.
+    Feeler,
     /// News is passed on.
     Rumour,
 }
@@ -86,6 +92,8 @@ pub struct Known<'a> {
     pub book: &'a Book,
     /// Peers to join through.
     pub seeds: &'a [Peer],
+    /// The time by the calendar.
+    pub wall: WallTime,
 }
 
 /// A relay's part in the gossip of its network.
@@ -95,6 +103,9 @@ pub struct Known<'a> {
 pub struct Gossip {
     own: RelayId,
     linked: BTreeSet<RelayId>,
+    peers: SyncPeers,
+    /// As they were last stored.
+    anchors: Vec<RelayId>,
     /// Relays to reconcile with once they are linked.
     awaited: BTreeSet<RelayId>,
     exchanges: BTreeMap<ExchangeId, Exchange>,
@@ -109,6 +120,7 @@ pub struct Gossip {
     early_pause: Duration,
     /// A descriptor was refused since the last reconciliation, for want of vouchers.
     has_refused: bool,
+    feeler_at: Instant,
     rumour_at: Instant,
     out: VecDeque<Out>,
 }
@@ -158,11 +170,14 @@ impl State {
 }
 
 impl Gossip {
-    /// A relay that has no link yet; its first reconciliation is due at once.
-    pub const fn new(own: RelayId, now: Instant) -> Self {
+    /// A relay that has no link yet, with the anchors that it had; its first reconciliation is due
+    /// at once.
+    pub fn new(own: RelayId, anchors: Vec<RelayId>, now: Instant) -> Self {
         Self {
             own,
             linked: BTreeSet::new(),
+            peers: SyncPeers::new(own, anchors.clone()),
+            anchors,
             awaited: BTreeSet::new(),
             exchanges: BTreeMap::new(),
             next_exchange: 0,
@@ -172,6 +187,7 @@ impl Gossip {
             sync_at: now,
             early_pause: ALONE_INTERVAL,
             has_refused: false,
+            feeler_at: now + FEELER_INTERVAL,
             rumour_at: now,
             out: VecDeque::new(),
         }
@@ -194,8 +210,11 @@ impl Gossip {
     }
 
     /// This relay can't be dialled.
-    pub fn handle_dial_failed(&mut self, relay: RelayId) {
-        self.awaited.remove(&relay);
+    pub fn handle_dial_failed(&mut self, relay: RelayId, known: Known<'_>) {
+        if self.awaited.remove(&relay) {
+            self.on_sync_failed(relay);
+            self.store_anchors(known);
+        }
     }
 
     /// The circuit of an exchange is there.
@@ -221,13 +240,15 @@ impl Gossip {
 
     /// The last request of an exchange was answered.
     pub fn handle_reply(&mut self, exchange: ExchangeId, reply: DirectoryReply, known: Known<'_>) {
-        let Some(Exchange { state, .. }) = self.exchanges.get_mut(&exchange) else {
+        let Some(Exchange { relay, state }) = self.exchanges.get_mut(&exchange) else {
             return; // given up a moment ago
         };
         match (state, reply) {
             (State::Syncing(syncer, _), reply) => {
+                let relay = *relay;
                 let step = syncer.on_reply(known.book.view(), reply);
-                self.on_step(exchange, step);
+                self.on_step(exchange, relay, step);
+                self.store_anchors(known);
             }
             (State::Pushing(batch), DirectoryReply::Pushed { .. }) => {
                 if let Some(batch) = self.batches.get_mut(batch) {
@@ -244,22 +265,31 @@ impl Gossip {
         }
     }
 
-    fn on_step(&mut self, exchange: ExchangeId, step: Result<SyncStep, SyncFault>) {
+    fn on_step(&mut self, exchange: ExchangeId, relay: RelayId, step: Result<SyncStep, SyncFault>) {
         match step {
             Ok(SyncStep { received, request }) => {
-                let Some(source) = self.exchanges.get(&exchange).map(|it| it.relay) else {
-                    return;
-                };
                 let received = received.into_iter().map(Box::new);
-                let learned = received.map(|descriptor| Out::Learned { source, descriptor });
+                let learned = received.map(|descriptor| Out::Learned {
+                    source: relay,
+                    descriptor,
+                });
                 self.out.extend(learned);
                 match request {
                     Some(request) => self.out.push_back(Out::Ask(exchange, request)),
-                    None => self.on_synced(exchange),
+                    None => {
+                        self.peers.handle_answered(relay);
+                        self.on_synced(exchange);
+                    }
                 }
             }
-            Err(SyncFault::Refused(_)) => self.end(exchange, Out::Done(exchange)),
-            Err(fault) => self.end(exchange, Out::Broken(exchange, fault)),
+            Err(SyncFault::Refused(_)) => {
+                self.on_sync_failed(relay);
+                self.end(exchange, Out::Done(exchange));
+            }
+            Err(fault) => {
+                self.peers.handle_broken(relay);
+                self.end(exchange, Out::Broken(exchange, fault));
+            }
         }
     }
 
@@ -280,8 +310,28 @@ impl Gossip {
     }
 
     /// An exchange has failed: it has no circuit any more, or is not over in time.
-    pub fn handle_failed(&mut self, exchange: ExchangeId) {
-        self.remove(exchange);
+    pub fn handle_failed(&mut self, exchange: ExchangeId, known: Known<'_>) {
+        let removed = self.remove(exchange);
+        if let Some(Exchange { relay, .. }) = removed.filter(|it| !it.state.is_push()) {
+            self.on_sync_failed(relay);
+            self.store_anchors(known);
+        }
+    }
+
+    /// A relay brought no answer. That says nothing of it while this relay has no link to another:
+    /// nobody can be reached then.
+    fn on_sync_failed(&mut self, relay: RelayId) {
+        if self.linked.iter().any(|other| *other != relay) {
+            self.peers.handle_failed(relay);
+        }
+    }
+
+    fn store_anchors(&mut self, known: Known<'_>) {
+        let anchors = self.peers.anchors(known.network.params.sync_anchors);
+        if anchors != self.anchors {
+            self.anchors.clone_from(&anchors);
+            self.out.push_back(Out::Anchors(anchors));
+        }
     }
 
     /// A descriptor was refused, since too few relays of the view vouch for it. Those who do may be
@@ -309,6 +359,9 @@ impl Gossip {
         if self.sync_at <= now {
             self.on_sync_timer(now, known, rng);
         }
+        if self.feeler_at <= now {
+            self.on_feeler_timer(now, known, rng);
+        }
         if self.rumour_at <= now {
             self.on_rumour_timer(now, known, rng);
         }
@@ -330,7 +383,9 @@ impl Gossip {
 
     /// When [`Self::handle_timeout`] is due, and why.
     pub fn poll_timeout(&self) -> (Instant, Timer) {
-        (self.sync_at, Timer::Sync).min((self.rumour_at, Timer::Rumour))
+        let feeler = (self.feeler_at, Timer::Feeler);
+        let rumour = (self.rumour_at, Timer::Rumour);
+        (self.sync_at, Timer::Sync).min(feeler).min(rumour)
     }
 
     fn on_sync_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
@@ -348,20 +403,51 @@ impl Gossip {
         self.sync(now, known, rng);
     }
 
+    /// A relay that is not linked is asked as well: whoever holds all links of this relay can't keep
+    /// news from it for long (§8.3(9)).
+    fn on_feeler_timer(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
+        self.feeler_at = now + FEELER_INTERVAL.mul_f64(rng.random_range(0.75..1.25));
+        if self.is_alone(known) {
+            return;
+        }
+        let mut exclude = Exclude::nothing();
+        let reached = self.linked.iter().chain(&self.awaited);
+        reached
+            .chain([&self.own])
+            .for_each(|relay| exclude.relay(*relay));
+        let candidates = Candidates::selectable(known.book.view(), known.network, known.wall);
+        if let Some(relay) = choice::draw(&candidates, Roles::NONE, &exclude, rng) {
+            self.reconcile_with(now, relay, known);
+        }
+    }
+
     /// Reconciles with some relay now; a relay that is alone tries every way back at once.
     pub fn sync(&mut self, now: Instant, known: Known<'_>, rng: &mut dyn CryptoRng) {
-        let relays = if self.is_alone(known) {
-            self.pick_ways_back(known, rng)
-        } else {
-            self.pick_one(known, rng).into_iter().collect()
-        };
-        for relay in relays {
-            if self.linked.contains(&relay) {
-                self.begin(now, relay, known, State::ToSync);
-            } else {
-                self.awaited.insert(relay);
-                self.out.push_back(Out::Dial(relay));
+        if self.is_alone(known) {
+            for relay in self.pick_ways_back(known, rng) {
+                self.reconcile_with(now, relay, known);
             }
+            return;
+        }
+        let Known {
+            network,
+            book,
+            wall,
+            ..
+        } = known;
+        let peer = self.peers.next(network, book, wall, rng);
+        self.store_anchors(known);
+        if let Some(relay) = peer.or_else(|| self.pick_one(known, rng)) {
+            self.reconcile_with(now, relay, known);
+        }
+    }
+
+    fn reconcile_with(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
+        if self.linked.contains(&relay) {
+            self.begin(now, relay, known, State::ToSync);
+        } else {
+            self.awaited.insert(relay);
+            self.out.push_back(Out::Dial(relay));
         }
     }
 
@@ -386,7 +472,7 @@ impl Gossip {
         others.choose(rng)
     }
 
-    /// A seed, and some of all relays that are in the view or were.
+    /// A seed, the anchors, and some of all relays that are in the view or were.
     fn pick_ways_back(&self, known: Known<'_>, rng: &mut dyn CryptoRng) -> BTreeSet<RelayId> {
         let is_other = |relay: &RelayId| *relay != self.own;
         let past = known.book.last_known(known.network);
@@ -395,6 +481,7 @@ impl Gossip {
         let seeds = known.seeds.iter().map(|seed| seed.id).filter(is_other);
         let mut picked: BTreeSet<RelayId> = relays.sample(rng, ALONE_RELAYS).into_iter().collect();
         picked.extend(seeds.choose(rng));
+        picked.extend(&self.anchors);
         picked
     }
 
@@ -488,11 +575,12 @@ impl Gossip {
         self.out.push_back(out);
     }
 
-    fn remove(&mut self, exchange: ExchangeId) {
-        let removed = self.exchanges.remove(&exchange);
-        if let Some(batch) = removed.and_then(|it| it.state.batch()) {
+    fn remove(&mut self, exchange: ExchangeId) -> Option<Exchange> {
+        let removed = self.exchanges.remove(&exchange)?;
+        if let Some(batch) = removed.state.batch() {
             self.leave(batch);
         }
+        Some(removed)
     }
 }
 

@@ -13,6 +13,7 @@ struct Node {
     book: Book,
     descriptor: Vec<u8>,
     seeds: Vec<Peer>,
+    stored_anchors: Vec<RelayId>,
     is_up: bool,
 }
 
@@ -45,10 +46,11 @@ impl Gossips {
                 host_port: "seed.example:9000".to_owned(),
             };
             let node = Node {
-                gossip: Gossip::new(id, Instant::default()),
+                gossip: Gossip::new(id, Vec::new(), Instant::default()),
                 book,
                 descriptor,
                 seeds: vec![seed],
+                stored_anchors: Vec::new(),
                 is_up: true,
             };
             nodes.insert(id, node);
@@ -70,6 +72,7 @@ impl Gossips {
             network: &self.network,
             book: &node.book,
             seeds: &node.seeds,
+            wall: WALL,
         };
         act(&mut node.gossip, known, &mut self.rng);
         while let Some(out) = self.nodes.get_mut(&id).and_then(|it| it.gossip.poll_out()) {
@@ -83,7 +86,7 @@ impl Gossips {
             Out::Dial(other) if self.nodes.get(&other).is_some_and(|it| it.is_up) => {
                 self.link(id, other);
             }
-            Out::Dial(other) => self.act(id, |it, _, _| it.handle_dial_failed(other)),
+            Out::Dial(other) => self.act(id, |it, known, _| it.handle_dial_failed(other, known)),
             Out::Connect {
                 exchange,
                 relay,
@@ -94,7 +97,7 @@ impl Gossips {
                     self.circuits.insert((id, exchange), relay);
                     self.act(id, |it, known, _| it.handle_connected(exchange, known));
                 } else {
-                    self.act(id, |it, _, _| it.handle_failed(exchange));
+                    self.act(id, |it, known, _| it.handle_failed(exchange, known));
                 }
             }
             Out::Ask(exchange, request) => {
@@ -111,6 +114,7 @@ impl Gossips {
                 let node = self.nodes.get_mut(&id).unwrap();
                 node.book.handle_listing(&self.network, &listing);
             }
+            Out::Anchors(anchors) => self.nodes.get_mut(&id).unwrap().stored_anchors = anchors,
             Out::Done(exchange) => drop(self.circuits.remove(&(id, exchange))),
             Out::Broken(_, fault) => panic!("nobody broke a rule: {fault:?}"),
         }
@@ -217,6 +221,85 @@ fn a_relay_that_was_away_is_found_again_without_a_seed() {
     );
 }
 
+/// The relays that it dials or asks next, whoever it is linked to.
+fn asked(node: &mut Node, now: Instant, rng: &mut ChaCha20Rng) -> Vec<RelayId> {
+    let network = testing::public_network();
+    let known = known(&network, &node.book);
+    node.gossip.handle_timeout(now, known, rng);
+    let outs = std::iter::from_fn(|| node.gossip.poll_out());
+    outs.filter_map(|out| match out {
+        Out::Dial(relay) | Out::Connect { relay, .. } => Some(relay),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test] // §8.3(9)
+fn a_relay_that_restarts_among_hostile_peers_asks_its_anchors() {
+    let mut all = Gossips::new(30);
+    let interval = all.network.params.sync_interval;
+    all.pass(interval * 12);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    let anchors = node.stored_anchors.clone();
+    assert_eq!(anchors.len(), 2);
+    for is_surrounded in [false, true] {
+        node.gossip = Gossip::new(first, anchors.clone(), all.now);
+        if is_surrounded {
+            // All others have made links before it acts for the first time.
+            let hostile = all.ids.iter().filter(|id| !anchors.contains(id));
+            for &hostile in hostile {
+                let known = known(&all.network, &node.book);
+                node.gossip.handle_linked(all.now, hostile, known);
+            }
+        }
+        let mut dialled = asked(node, all.now, &mut all.rng);
+        let later = all.now + interval * 2;
+        dialled.extend(asked(node, later, &mut all.rng));
+        for anchor in &anchors {
+            assert!(dialled.contains(anchor), "surrounded: {is_surrounded}");
+        }
+    }
+}
+
+#[test] // §8.3(9)
+fn while_nobody_can_be_reached_anchors_stay() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 12);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    let anchors = node.stored_anchors.clone();
+    node.gossip = Gossip::new(first, anchors.clone(), all.now);
+    for second in 0..600 {
+        let now = all.now + Duration::from_secs(second);
+        for relay in asked(node, now, &mut all.rng) {
+            let known = known(&all.network, &node.book);
+            node.gossip.handle_dial_failed(relay, known);
+        }
+    }
+    assert_eq!(node.gossip.anchors, anchors);
+    assert_eq!(node.gossip.peers.anchors(2), anchors);
+}
+
+#[test] // §8.3(9)
+fn a_relay_whose_links_are_all_hostile_soon_asks_another() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 2);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    node.gossip = Gossip::new(first, Vec::new(), all.now);
+    for &hostile in &all.ids[10..] {
+        let known = known(&all.network, &node.book);
+        node.gossip.handle_linked(all.now, hostile, known);
+    }
+    node.gossip.sync_at = Instant::from_micros(u64::MAX);
+    let felt = asked(node, all.now + FEELER_INTERVAL, &mut all.rng);
+    assert!(matches!(felt[..], [relay] if all.ids[..10].contains(&relay) && relay != first));
+    let known = known(&all.network, &node.book);
+    node.gossip.handle_linked(all.now, felt[0], known);
+    assert!(matches!(node.gossip.poll_out(), Some(Out::Connect { relay, .. }) if relay == felt[0]));
+}
+
 #[test] // §8.3(10)
 fn news_reaches_most_relays_without_a_reconciliation() {
     let mut all = Gossips::new(40);
@@ -231,9 +314,10 @@ fn news_reaches_most_relays_without_a_reconciliation() {
         .unwrap()
         .gossip
         .handle_news(newer.bytes());
-    all.nodes
-        .values_mut()
-        .for_each(|node| node.gossip.sync_at = Instant::from_micros(u64::MAX));
+    let never = Instant::from_micros(u64::MAX);
+    for node in all.nodes.values_mut() {
+        (node.gossip.sync_at, node.gossip.feeler_at) = (never, never);
+    }
     all.pass(RUMOUR_DELAY_MAX * 30);
     let has = |node: &&Node| {
         node.book
@@ -256,6 +340,7 @@ fn exchanges_and_rumours_are_bounded() {
         network: &all.network,
         book: &node.book,
         seeds: &node.seeds,
+        wall: WALL,
     };
     for other in others {
         node.gossip.begin(now, other, known, State::ToSync);
@@ -330,7 +415,8 @@ fn news_that_reaches_nobody_is_passed_on_the_next_time() {
         let network = testing::public_network();
         let node = all.nodes.get_mut(&first).unwrap();
         assert!(node.gossip.rumours.is_empty(), "it is on its way");
-        node.gossip.handle_failed(exchanges[0]); // no circuit
+        node.gossip
+            .handle_failed(exchanges[0], known(&network, &node.book)); // no circuit
         node.gossip
             .handle_connected(exchanges[1], known(&network, &node.book));
         assert!(matches!(node.gossip.poll_out(), Some(Out::Ask(..))));
@@ -355,7 +441,7 @@ fn news_that_one_relay_took_is_not_passed_on_again() {
     node.gossip.handle_connected(exchanges[0], known);
     let pushed = DirectoryReply::Pushed { accepted: 1 };
     node.gossip.handle_reply(exchanges[0], pushed, known);
-    node.gossip.handle_failed(exchanges[1]);
+    node.gossip.handle_failed(exchanges[1], known);
     assert!(node.gossip.rumours.is_empty() && node.gossip.batches.is_empty());
 }
 
@@ -368,7 +454,9 @@ fn news_that_comes_back_keeps_to_the_bound_and_gives_way_to_newer() {
     for _ in 0..RUMOURS_MAX {
         node.gossip.handle_news(&[1]);
     }
-    node.gossip.handle_failed(exchanges[0]);
+    let network = testing::public_network();
+    node.gossip
+        .handle_failed(exchanges[0], known(&network, &node.book));
     assert_eq!(node.gossip.rumours, vec![ByteBuf::from([1]); RUMOURS_MAX]);
 }
 
@@ -394,6 +482,7 @@ const fn known<'a>(network: &'a Network, book: &'a Book) -> Known<'a> {
         network,
         book,
         seeds: &[],
+        wall: WALL,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod receipts;
 pub mod reconcile;
 pub mod ring;
 pub mod service;
+mod sync_peers;
 pub mod view;
 
 pub use book::{Book, BookOp, BookRow, Learned, NotLearned};

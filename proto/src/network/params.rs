@@ -162,6 +162,11 @@ params! {
     /// How often relays reconcile their views with a peer. Ten minutes: at 10,000 relays that is
     /// some KB/s.
     sync_interval: Duration = mins(10), local secs(2), in millis(100) => hours(12);
+    /// Relays that a relay reconciles with in turn. Eight, each in an address group of its own: who
+    /// is to hide news from it needs all of them.
+    sync_peers: usize = 8, local 8, in 1 => 32;
+    /// Those of them that it asks again after a restart.
+    sync_anchors: usize = 2, local 2, in 0 => 8;
     /// How often clients reconcile their views with their primary guards. Two hours: a relay is
     /// selectable only after a day.
     client_sync_interval: Duration = hours(2), local secs(2), in millis(100) => hours(24);
@@ -276,8 +281,6 @@ params! {
     clock_warn: Duration = hours(1), local hours(1), in secs(1) => hours(24);
 
     @unread {
-        sync_peers: "8";
-        sync_anchors: "2";
         digest_check_interval: "\"1d\"";
         digest_check_relays: "3";
         digest_mismatch_percent: "5";
@@ -380,6 +383,7 @@ macro_rules! orders {
 orders! {
     guards_primary <= guards_sample_min;
     guards_sample_min <= guards_sample_max;
+    sync_anchors <= sync_peers;
     l2_life_min <= l2_life_max;
     subscription_life_min <= subscription_life_max;
     retry_base <= retry_max;

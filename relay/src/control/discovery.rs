@@ -10,11 +10,12 @@ use umbel_proto::directory::gossip::{self, ExchangeId, Gossip, Known, Out};
 use umbel_proto::directory::{Book, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::message::Service;
-use umbel_proto::time::Instant;
+use umbel_proto::time::{Instant, WallTime};
 
 use super::ControlConfig;
 use super::circuits::Circuits;
 use super::context::{Context, Signal};
+use super::io::StoreOp;
 use super::one_hop::{Errand, HopEvent, OneHop};
 use super::timers::Timer;
 
@@ -31,9 +32,9 @@ struct Exchange {
 }
 
 impl Discovery {
-    pub(super) const fn new(relay: RelayId, now: Instant) -> Self {
+    pub(super) fn new(relay: RelayId, anchors: Vec<RelayId>, now: Instant) -> Self {
         Self {
-            gossip: Gossip::new(relay, now),
+            gossip: Gossip::new(relay, anchors, now),
             exchanges: BTreeMap::new(),
         }
     }
@@ -46,25 +47,32 @@ impl Discovery {
         relay: RelayId,
     ) {
         self.gossip
-            .handle_linked(cx.now, relay, known(cx.config, cx.book));
+            .handle_linked(cx.now, relay, known(cx.config, cx.book, cx.wall));
         self.run(cx, circuits);
     }
 
     /// There is no link with this relay any more.
     pub(super) fn handle_unlinked(&mut self, cx: &Context<'_>, relay: RelayId) {
         self.gossip
-            .handle_unlinked(cx.now, relay, known(cx.config, cx.book));
+            .handle_unlinked(cx.now, relay, known(cx.config, cx.book, cx.wall));
     }
 
     /// This relay can't be dialled.
-    pub(super) fn handle_dial_failed(&mut self, relay: RelayId) {
-        self.gossip.handle_dial_failed(relay);
+    pub(super) fn handle_dial_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        relay: RelayId,
+    ) {
+        self.gossip
+            .handle_dial_failed(relay, known(cx.config, cx.book, cx.wall));
+        self.run(cx, circuits);
     }
 
     /// A descriptor was refused, since too few relays vouch for it.
     pub(super) fn handle_unvouched(&mut self, cx: &Context<'_>) {
         self.gossip
-            .handle_unvouched(cx.now, known(cx.config, cx.book));
+            .handle_unvouched(cx.now, known(cx.config, cx.book, cx.wall));
     }
 
     /// A descriptor is news.
@@ -89,9 +97,16 @@ impl Discovery {
     }
 
     /// An exchange's circuit is gone.
-    pub(super) fn handle_circuit_gone(&mut self, id: ExchangeId) {
+    pub(super) fn handle_circuit_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        id: ExchangeId,
+    ) {
         self.exchanges.remove(&id);
-        self.gossip.handle_failed(id);
+        self.gossip
+            .handle_failed(id, known(cx.config, cx.book, cx.wall));
+        self.run(cx, circuits);
     }
 
     /// An exchange should be over by now.
@@ -110,13 +125,14 @@ impl Discovery {
     /// Runs what is due.
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
         self.gossip
-            .handle_timeout(cx.now, known(cx.config, cx.book), cx.rng);
+            .handle_timeout(cx.now, known(cx.config, cx.book, cx.wall), cx.rng);
         self.run(cx, circuits);
     }
 
     /// Reconciles with some relay now.
     pub(super) fn sync(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) {
-        self.gossip.sync(cx.now, known(cx.config, cx.book), cx.rng);
+        self.gossip
+            .sync(cx.now, known(cx.config, cx.book, cx.wall), cx.rng);
         self.run(cx, circuits);
     }
 
@@ -143,7 +159,9 @@ impl Discovery {
                         self.exchanges.insert(exchange, begun);
                         cx.timers.set(due_at, Timer::Exchange(exchange));
                     }
-                    None => self.gossip.handle_failed(exchange),
+                    None => self
+                        .gossip
+                        .handle_failed(exchange, known(cx.config, cx.book, cx.wall)),
                 },
                 Out::Ask(exchange, request) => {
                     if self.ask(cx, exchange, &request).is_none() {
@@ -152,6 +170,7 @@ impl Discovery {
                 }
                 Out::Learned { source, descriptor } => drop(cx.learn(&source, *descriptor)),
                 Out::Listed(listing) => cx.handle_listing(&listing),
+                Out::Anchors(anchors) => cx.store(StoreOp::PutAnchors(anchors)),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {
                     if let Some(Exchange { hop, .. }) = self.exchanges.remove(&exchange) {
@@ -204,11 +223,13 @@ impl Discovery {
         event: HopEvent,
     ) -> Result<(), Violation> {
         match event {
-            HopEvent::Ready => self.gossip.handle_connected(id, known(cx.config, cx.book)),
+            HopEvent::Ready => self
+                .gossip
+                .handle_connected(id, known(cx.config, cx.book, cx.wall)),
             HopEvent::Answered(frame) => {
                 let reply = DirectoryReply::decode(&frame)?;
                 self.gossip
-                    .handle_reply(id, reply, known(cx.config, cx.book));
+                    .handle_reply(id, reply, known(cx.config, cx.book, cx.wall));
             }
             HopEvent::Failed => self.fail(cx, circuits, id),
         }
@@ -218,7 +239,8 @@ impl Discovery {
 
     fn fail(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
         self.end(cx, circuits, id);
-        self.gossip.handle_failed(id);
+        self.gossip
+            .handle_failed(id, known(cx.config, cx.book, cx.wall));
     }
 
     fn end(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, id: ExchangeId) {
@@ -229,11 +251,12 @@ impl Discovery {
 }
 
 /// The facts that discovery decides by.
-fn known<'a>(config: &'a ControlConfig, book: &'a Book) -> Known<'a> {
+fn known<'a>(config: &'a ControlConfig, book: &'a Book, wall: WallTime) -> Known<'a> {
     Known {
         network: &config.network,
         book,
         seeds: &config.seeds,
+        wall,
     }
 }
 

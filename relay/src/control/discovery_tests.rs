@@ -28,7 +28,7 @@ impl Relay {
     /// A relay with this many seeds.
     fn new(seeds: u16) -> Self {
         let bench = Bench::new(seeds);
-        let discovery = Discovery::new(bench.shared.relay, bench.moment.now);
+        let discovery = Discovery::new(bench.shared.relay, Vec::new(), bench.moment.now);
         Self {
             bench,
             circuits: Circuits::default(),
@@ -126,7 +126,11 @@ impl Relay {
     fn settle(&mut self) {
         for signal in self.bench.signals() {
             match signal {
-                Signal::OwnGone(Errand::Exchange(id)) => self.discovery.handle_circuit_gone(id),
+                Signal::OwnGone(Errand::Exchange(id)) => {
+                    let mut cx = self.bench.context();
+                    self.discovery
+                        .handle_circuit_gone(&mut cx, &mut self.circuits, id);
+                }
                 Signal::OwnCell {
                     errand: Errand::Exchange(exchange),
                     command,

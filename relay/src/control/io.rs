@@ -219,6 +219,8 @@ pub enum StoreOp {
     PutSpotChecks(Vec<u8>),
     /// Keep this, in place of what there is of it.
     PutListed(Listed),
+    /// Keep these relays as anchors and no others.
+    PutAnchors(Vec<RelayId>),
 }
 
 /// How long this relay has been in the views of others, as far as it can tell: from the first
@@ -275,4 +277,6 @@ pub struct Restored {
     pub listed: Option<Listed>,
     /// How issuers stand.
     pub spot_checks: Option<Vec<u8>>,
+    /// Relays to reconcile with first, longest-standing first.
+    pub anchors: Vec<RelayId>,
 }

@@ -126,7 +126,7 @@ impl Control {
             circuits: Circuits::default(),
             dialling: Dialling::default(),
             services: Services::new(directory, mailbox),
-            discovery: Discovery::new(relay, now),
+            discovery: Discovery::new(relay, restored.anchors, now),
             own,
             spot,
             clock: ClockVerdict::new(jump),
@@ -306,7 +306,8 @@ impl Control {
             self.circuits
                 .refuse_extend(&mut cx, key, ExtendRefusal::Unreachable);
         }
-        self.discovery.handle_dial_failed(relay);
+        self.discovery
+            .handle_dial_failed(&mut cx, &mut self.circuits, relay);
         self.own.receipts().handle_dial_failed(&mut cx, relay);
         self.settle(moment, rng);
     }
@@ -548,14 +549,16 @@ impl Control {
                 receipts.handle_cell(&mut cx, circuits, turn, command, cell);
             }
             Signal::OwnGone(Errand::Exchange(exchange)) => {
-                self.discovery.handle_circuit_gone(exchange);
+                self.discovery
+                    .handle_circuit_gone(&mut cx, &mut self.circuits, exchange);
             }
             Signal::OwnGone(Errand::Receipt(turn)) => {
                 self.own.receipts().handle_circuit_gone(&mut cx, turn);
             }
             Signal::Dial(relay) => {
                 if self.dialling.dial(&mut cx, relay).is_err() {
-                    self.discovery.handle_dial_failed(relay);
+                    self.discovery
+                        .handle_dial_failed(&mut cx, &mut self.circuits, relay);
                 }
             }
             Signal::DialOver { relay, family } => {

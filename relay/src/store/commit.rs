@@ -169,6 +169,7 @@ fn apply(db: &Connection, op: &StoreOp) -> rusqlite::Result<Option<StoreDone>> {
         StoreOp::PutReceipts(receipts) => relays::put_receipts(db, receipts)?,
         StoreOp::PutSpotChecks(records) => relays::put_spot_checks(db, records)?,
         StoreOp::PutListed(listed) => relays::put_listed(db, *listed)?,
+        StoreOp::PutAnchors(anchors) => relays::put_anchors(db, anchors)?,
     }
     Ok(None)
 }
@@ -191,6 +192,7 @@ pub(super) fn failure(op: &StoreOp, outcome: Outcome) -> Option<StoreDone> {
         | StoreOp::PutClock(_)
         | StoreOp::PutReceipts(_)
         | StoreOp::PutSpotChecks(_)
-        | StoreOp::PutListed(_) => None,
+        | StoreOp::PutListed(_)
+        | StoreOp::PutAnchors(_) => None,
     }
 }

@@ -5,11 +5,13 @@
 //! `relay/tests/fixtures` keeps a directory of each released format, which must open.
 
 /// From nothing to format 1, from 1 to 2, and so on.
-pub(super) const STEPS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6];
+pub(super) const STEPS: &[&str] = &[
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7,
+];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -87,5 +89,13 @@ const FORMAT_6: &str = "
     CREATE TABLE spot_checks (
         id      INTEGER PRIMARY KEY CHECK (id = 0),
         records BLOB NOT NULL
+    ) STRICT;
+";
+
+/// The relays to reconcile with first, in order.
+const FORMAT_7: &str = "
+    CREATE TABLE anchors (
+        place INTEGER PRIMARY KEY,
+        relay BLOB NOT NULL
     ) STRICT;
 ";

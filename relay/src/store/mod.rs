@@ -213,6 +213,7 @@ fn restore(db: &rusqlite::Connection) -> rusqlite::Result<Restored> {
         receipts: relays::restore_receipts(db)?,
         listed: relays::restore_listed(db)?,
         spot_checks: relays::restore_spot_checks(db)?,
+        anchors: relays::restore_anchors(db)?,
     })
 }
 
@@ -283,7 +284,8 @@ fn op_bytes(op: &StoreOp) -> usize {
         | StoreOp::PutClock(_)
         | StoreOp::PutReceipts(_)
         | StoreOp::PutSpotChecks(_)
-        | StoreOp::PutListed(_) => 0,
+        | StoreOp::PutListed(_)
+        | StoreOp::PutAnchors(_) => 0,
     }
 }
 

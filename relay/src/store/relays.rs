@@ -137,6 +137,22 @@ pub(super) fn restore_spot_checks(db: &Connection) -> rusqlite::Result<Option<Ve
         .optional()
 }
 
+pub(super) fn put_anchors(db: &Connection, anchors: &[RelayId]) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM anchors")?.execute([])?;
+    let mut insert = db.prepare_cached("INSERT INTO anchors (relay) VALUES (?1)")?;
+    for anchor in anchors {
+        insert.execute([anchor.as_bytes()])?;
+    }
+    Ok(())
+}
+
+/// The relays to reconcile with first, in order.
+pub(super) fn restore_anchors(db: &Connection) -> rusqlite::Result<Vec<RelayId>> {
+    db.prepare("SELECT relay FROM anchors ORDER BY place")?
+        .query_map([], |row| row.get(0).map(RelayId))?
+        .collect()
+}
+
 /// Onion keys, newest first.
 pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<StoredOnionKey>> {
     let mut select =

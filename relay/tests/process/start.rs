@@ -167,13 +167,13 @@ fn an_error_comes_with_its_remedy() {
     );
     fs::write(
         &bad,
-        format!("{}\nsync_peers = 8\n", Network::local().to_toml()),
+        format!("{}\ndigest_check_relays = 3\n", Network::local().to_toml()),
     )
     .unwrap();
     assert_failed(
         &command(&["init", "--network", bad.to_str().unwrap()], dir.path()),
         2,
-        "params.sync_peers",
+        "params.digest_check_relays",
     );
     assert_failed(
         &command(&["run", "--seed", "nobody"], dir.path()),

@@ -33,6 +33,7 @@ struct Committed {
     clock: Option<Vec<u8>>,
     receipts: Vec<Vec<u8>>,
     listed: Option<Listed>,
+    anchors: Vec<RelayId>,
     spot_checks: Option<Vec<u8>>,
 }
 
@@ -89,6 +90,7 @@ impl RelayDisk {
             receipts: committed.receipts.clone(),
             listed: committed.listed,
             spot_checks: committed.spot_checks.clone(),
+            anchors: committed.anchors.clone(),
         }
     }
 
@@ -192,6 +194,7 @@ impl Committed {
             StoreOp::PutReceipts(receipts) => self.receipts = receipts,
             StoreOp::PutSpotChecks(records) => self.spot_checks = Some(records),
             StoreOp::PutListed(listed) => self.listed = Some(listed),
+            StoreOp::PutAnchors(anchors) => self.anchors = anchors,
         }
         None
     }

@@ -150,6 +150,7 @@ fn restored_lines(restored: &Restored) -> Vec<String> {
         .chain(sorted("queue", restored.queues.iter().map(queue_line)))
         .chain([format!("clock {:?}", restored.clock)])
         .chain([format!("{:?}", restored.listed)])
+        .chain([format!("{:?}", restored.anchors)])
         .collect()
 }
 
@@ -195,6 +196,10 @@ impl Source for Asked {
             14 => StoreOp::RemoveInboxDescriptorsAfter(Epoch(rng.random_range(1..4))),
             _ if rng.random() => StoreOp::PutClock(bytes(rng)),
             _ if rng.random() => StoreOp::PutSpotChecks(bytes(rng)),
+            _ if rng.random_range(0..3) == 0 => {
+                let anchor = |_| RelayId([rng.random(); 32]);
+                StoreOp::PutAnchors((0..2).map(anchor).collect())
+            }
             _ if rng.random() => StoreOp::PutListed(Listed {
                 since: WallTime(rng.random_range(0..1000)),
                 until: WallTime(rng.random_range(0..1000)),
