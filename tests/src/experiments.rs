@@ -4,7 +4,9 @@
 //! and what was expected beside what came out. The program `experiment` writes the pages to
 //! docs/experiments/; a small form of each runs as a test.
 
+mod addresses;
 mod clock;
+mod ghosts;
 mod page;
 mod plot;
 mod sybil;
@@ -34,4 +36,8 @@ pub enum Scale {
 }
 
 /// All experiments.
-pub const ALL: &[Experiment] = &[clock::EXPERIMENT, sybil::EXPERIMENT];
+pub const ALL: &[Experiment] = &[clock::EXPERIMENT, ghosts::EXPERIMENT, sybil::EXPERIMENT];
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}

@@ -44,6 +44,11 @@ fn sybil() {
 }
 
 #[test]
+fn ghosts() {
+    run("ghosts");
+}
+
+#[test]
 fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
     let tests = include_str!("experiments.rs");
     for experiment in ALL {

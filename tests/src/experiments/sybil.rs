@@ -14,7 +14,8 @@ use umbel_proto::ids::{BlindedKey, RelayId};
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
 use umbel_proto::time::{Epoch, WallTime};
 
-use super::{Experiment, Finding, Line, Page, Plot, Scale, Table};
+use super::addresses::{Announced, announced};
+use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "sybil",
@@ -95,9 +96,6 @@ struct Strategy {
     machines: usize,
 }
 
-/// The /24s that an AS announces, those of one /16 together.
-type Announced = BTreeMap<u16, Vec<Ipv4Addr>>;
-
 /// A relay, and the key that signs its descriptor.
 struct Relay {
     key: SigningKey,
@@ -119,23 +117,6 @@ fn run(scale: Scale, seed: u64) -> Page {
     let tried = try_all(&plan, &honest, hosters, &mut rng);
     let paths = path_rows(&plan, &honest, hosters, &tried, &mut rng);
     page(&plan, &tried, &paths)
-}
-
-/// What each AS of the map announces, as far as looking at eight /24s of each /16 shows.
-fn announced() -> BTreeMap<AsNumber, Announced> {
-    let mut found: BTreeMap<AsNumber, Announced> = BTreeMap::new();
-    for (prefix, third) in (0..=u16::MAX)
-        .flat_map(|prefix| [0, 32, 64, 96, 128, 160, 192, 224].map(|third| (prefix, third)))
-    {
-        let [a, b] = prefix.to_be_bytes();
-        let address = Ipv4Addr::new(a, b, third, 0);
-        if let Some(of_as) = AsMap::NEWEST.look_up(address.into()) {
-            let of_as = found.entry(of_as).or_default();
-            of_as.entry(prefix).or_default().push(address);
-        }
-    }
-    found.retain(|_, of_as| of_as.values().map(Vec::len).sum::<usize>() >= 8);
-    found
 }
 
 /// Relays of honest operators: the n-th AS has in proportion to 1/n of them.
@@ -409,10 +390,6 @@ fn ring_share(plan: &Plan, network: &Network, honest: &[Relay], hostile: &[Relay
         whole += f64::from(u8::from(of_theirs == relays.len()));
     }
     (taken / positions, whole / f64::from(plan.keys))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
 }
 
 fn dollars(price: Option<usize>) -> String {
