@@ -1,5 +1,7 @@
-//! A whole network in one process, on loopback: for `umbel demo` and for tests and benchmarks. No
-//! other module of this package uses the relay's.
+//! Relays inside this program. A whole network on loopback, for `umbel demo` and for tests and
+//! benchmarks; and the user's own relay ([`own`]). No other module of this package uses the relay's.
+
+pub mod own;
 
 use std::fmt;
 use std::io;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use umbel_client::{InitError, NewKey, NewProfile, Profile};
 use umbel_proto::ids::Peer;
-use umbel_proto::network::Invite;
+use umbel_proto::network::{Invite, Network};
 
 use super::failure::Failure;
 use super::invite;
@@ -60,6 +60,14 @@ fn network_text(path: &Path) -> Result<Option<String>, Failure> {
             "check the path after --network",
         )
     })
+}
+
+/// The network that an option names: `local`, or a file.
+pub(super) fn named_network(path: &Path) -> Result<Network, Failure> {
+    match network_text(path)? {
+        Some(text) => Network::from_toml(&text).map_err(|fault| InitError::Network(fault).into()),
+        None => Ok(Network::local()),
+    }
 }
 
 /// Makes the profile, and looks at it once as any other command would.

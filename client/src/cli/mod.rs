@@ -17,6 +17,7 @@ mod outbox;
 mod output;
 mod printable;
 mod receive;
+mod relay;
 mod runtime;
 mod secret;
 mod seed;
@@ -117,6 +118,8 @@ enum Command {
     /// List, show, cancel or retry messages in the outbox
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// Run a relay on this machine, for others, until Ctrl-C; makes one the first time
+    Relay(relay::RelayArgs),
     /// Show the state of the profile and the network
     Status(status::StatusArgs),
 }
@@ -154,6 +157,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Delete(args) => mail::delete(&session, &args),
         Command::Receive(args) => block_on(receive::run(&session, &args)),
         Command::Outbox(command) => block_on(outbox::run(&session, &command)),
+        Command::Relay(args) => block_on(relay::run(&session, args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
     }
 }

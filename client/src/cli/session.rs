@@ -13,7 +13,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::shell::DialFault;
 
 use super::failure::{Exit, Failure};
-use super::{Global, delivery, output, secret, times, writer};
+use super::{Global, delivery, output, relay, secret, times, writer};
 
 /// One run of a command.
 pub(super) struct Session {
@@ -187,6 +187,9 @@ impl Session {
     /// The profile, with what opens it.
     fn profile(&self) -> Result<Profile, Failure> {
         let mut profile = Profile::load(&self.profile_dir()?)?;
+        if let Some(relay) = relay::own_relay() {
+            profile.set_own_relay(relay);
+        }
         if let Some(path) = profile.key_file() {
             secret::warn_if_shared(self, path);
         }

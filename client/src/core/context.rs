@@ -10,6 +10,7 @@ use rand::CryptoRng;
 use umbel_proto::cell::Cell;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::{Book, BookRow, NetView};
+use umbel_proto::ids::RelayId;
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
@@ -22,6 +23,8 @@ use super::known::CLOCK_STORE_EVERY;
 pub(super) struct Shared {
     pub(super) network: Network,
     pub(super) book: Book,
+    /// The user's own relay.
+    pub(super) own_relay: Option<RelayId>,
     /// The relays that may be drawn from the view; made anew when it changes.
     pub(super) candidates: Candidates,
     /// The view is not the one that the candidates were made from.
@@ -79,7 +82,7 @@ impl Shared {
     /// As it was stored; no machine has acted yet.
     pub(super) fn restore(
         network: Network,
-        relays: Vec<BookRow>,
+        (relays, own_relay): (Vec<BookRow>, Option<RelayId>),
         clock: Option<&[u8]>,
         moment: Moment,
     ) -> Self {
@@ -88,6 +91,7 @@ impl Shared {
         let is_start_news = clock.count_start(wall);
         Self {
             book: Book::restore(&network, relays, wall),
+            own_relay,
             candidates: Candidates::new([], &network),
             is_view_changed: true,
             is_ready: false,

@@ -28,7 +28,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// One guard of the sample, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Guard {
-    relay: RelayId,
+    pub(super) relay: RelayId,
     sampled_at: WallTime,
     confirmed_at: Option<WallTime>,
     unlisted_since: Option<WallTime>,

@@ -113,7 +113,11 @@ impl Shared {
     /// sent first would be drawn first.
     pub(super) fn look_at_view(&mut self, wall: WallTime, is_whole: bool) -> bool {
         if core::mem::take(&mut self.is_view_changed) {
-            self.candidates = Candidates::selectable(self.book.view(), &self.network, wall);
+            let all = Candidates::selectable(self.book.view(), &self.network, wall);
+            self.candidates = match self.own_relay {
+                Some(own) => all.without(own), // §6.4(13)
+                None => all,
+            };
         }
         let was_ready = self.is_ready;
         self.is_ready = (was_ready || is_whole)
@@ -139,11 +143,30 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::Instant;
 
-    use super::super::testing::surroundings;
+    use super::super::testing::{descriptor, id, surroundings};
     use super::*;
 
     const WALL: WallTime = WallTime(1_790_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test] // §6.4(13)
+    fn the_users_own_relay_is_never_drawn() {
+        let mut shared = surroundings(Network::local(), WALL);
+        for number in 1..=5 {
+            let shown = Unverified::decode(&descriptor(number)).unwrap();
+            shared.learn(WALL, &id(1), shown);
+        }
+        shared.own_relay = Some(id(3));
+        shared.look_at_view(WALL, true);
+        assert!(shared.book.view().get(&id(3)).is_some(), "it is known");
+        let drawn: Vec<_> = shared
+            .candidates
+            .weights()
+            .map(|(relay, _)| relay)
+            .collect();
+        assert_eq!(drawn.len(), 4);
+        assert!(!drawn.contains(&id(3)));
+    }
 
     #[test] // §1.6(4), §10.5(1)
     fn one_relay_that_echoes_a_far_jump_makes_no_clock_right() {

@@ -19,7 +19,7 @@ const SPARE_FACTOR: usize = 2;
 /// One pinned relay, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pinned {
-    relay: RelayId,
+    pub(super) relay: RelayId,
     expires_at: WallTime,
 }
 

@@ -117,11 +117,12 @@ impl Core {
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let paths = Paths::restore(snapshot.paths.as_deref())?;
+        let own_relay = snapshot.own_relay;
+        let paths = Paths::restore(snapshot.paths.as_deref(), own_relay)?;
         let pool = Pool::new(paths, &network.params, moment);
         let clock = snapshot.clock.as_deref();
         let mut core = Self {
-            shared: Shared::restore(network, snapshot.relays, clock, moment),
+            shared: Shared::restore(network, (snapshot.relays, own_relay), clock, moment),
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),

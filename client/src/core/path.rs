@@ -71,8 +71,12 @@ struct Rest {
 }
 
 impl Paths {
-    pub(super) fn restore(state: Option<&[u8]>) -> Result<Self, SnapshotFault> {
-        let state = match state {
+    /// As they were stored, without the user's own relay.
+    pub(super) fn restore(
+        state: Option<&[u8]>,
+        own_relay: Option<RelayId>,
+    ) -> Result<Self, SnapshotFault> {
+        let mut state = match state {
             Some(bytes) => PathsState::decode(bytes).ok_or(SnapshotFault::Paths)?,
             None => PathsState {
                 version: STATE_VERSION,
@@ -81,6 +85,11 @@ impl Paths {
                 new_at: Vec::new(),
             },
         };
+        // It may have become one before the user's client knew whose it is (§6.4(13)).
+        state.guards.retain(|guard| Some(guard.relay) != own_relay);
+        state
+            .pinned
+            .retain(|pinned| Some(pinned.relay) != own_relay);
         Ok(Self {
             guards: Guards::restore(state.guards, state.new_at),
             layer2: Layer2::restore(state.pinned),

@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep;
-use umbel_proto::ids::Peer;
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
 use umbel_relay::shell::Clock;
@@ -45,6 +45,8 @@ pub(crate) struct Ground {
     pub(crate) dir: PathBuf,
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
+    /// The relay that the user runs, if that is known.
+    pub(crate) own_relay: Option<RelayId>,
     pub(crate) lock_file: LockFile,
     /// What must stay where it is while this process has it open.
     pub(crate) watched: Watched,
@@ -74,6 +76,10 @@ impl Ground {
 
     /// A core that continues where the snapshot ends.
     pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
+        let snapshot = Snapshot {
+            own_relay: self.own_relay,
+            ..snapshot
+        };
         let clock = Clock::start();
         let (network, seeds) = (self.network.clone(), self.seeds.clone());
         let core = Core::new(network, seeds, snapshot, clock.moment(), &mut rand::rng())?;

@@ -378,6 +378,7 @@ impl Database {
         };
         Ok(Snapshot {
             paths: meta(PATHS)?,
+            own_relay: None,
             clock: meta(CLOCK)?,
             relays: self
                 .rows(

@@ -19,7 +19,7 @@ use data_encoding::HEXLOWER;
 use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
-use umbel_proto::ids::Peer;
+use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::{Network, NetworkFault};
 use umbel_relay::shell::Clock;
 use umbel_relay::shell::files::{Watched, owner_only, write_whole};
@@ -180,6 +180,7 @@ pub struct Profile {
     dir: PathBuf,
     network: Network,
     seeds: Vec<Peer>,
+    own_relay: Option<RelayId>,
     key_source: KeySource,
     passphrase: Option<Passphrase>,
 }
@@ -189,6 +190,7 @@ pub(crate) struct OpenProfile {
     pub(crate) dir: PathBuf,
     pub(crate) network: Network,
     pub(crate) seeds: Vec<Peer>,
+    pub(crate) own_relay: Option<RelayId>,
     pub(crate) database: Database,
     pub(crate) lock_file: LockFile,
     /// The database's file, as it was opened.
@@ -260,6 +262,7 @@ impl Profile {
             dir: dir.to_owned(),
             network,
             seeds,
+            own_relay: None,
             key_source,
             passphrase: None,
         })
@@ -276,6 +279,12 @@ impl Profile {
             KeySource::File(path) => Some(path),
             KeySource::Passphrase { .. } => None,
         }
+    }
+
+    /// Names the relay that the user runs, which the client never uses (§6.4(13)). The profile does
+    /// not store it: whoever seizes one of the two should not learn of the other.
+    pub fn set_own_relay(&mut self, relay: RelayId) {
+        self.own_relay = Some(relay);
     }
 
     /// Gives the passphrase that opens it.
@@ -328,6 +337,7 @@ impl Profile {
             dir: self.dir,
             network: self.network,
             seeds: self.seeds,
+            own_relay: self.own_relay,
             database,
             lock_file,
             watched,

@@ -112,6 +112,12 @@ impl Candidates {
         Self { relays }
     }
 
+    /// All but this relay; nobody else's weight changes.
+    pub fn without(mut self, relay: RelayId) -> Self {
+        self.relays.retain(|candidate| candidate.relay != relay);
+        self
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.relays.len()

@@ -39,6 +39,7 @@ impl ClientDisk {
     pub fn restore(&self) -> Snapshot {
         Snapshot {
             paths: self.paths.clone(),
+            own_relay: None,
             clock: self.clock.clone(),
             relays: self.relays.values().cloned().collect(),
             inboxes: self

@@ -1,0 +1,173 @@
+//! `umbel relay`: a relay inside this program, which gives back what its user takes.
+//!
+//! Its directory is beside the profile's, not in it: a profile that is copied, moved or seized holds
+//! nothing of the relay, and the relay's directory nothing of the profile.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use etcetera::BaseStrategy;
+use serde::Serialize;
+use tokio::time::{MissedTickBehavior, interval};
+use umbel_client::local::own::{OwnRelay, OwnRelayError};
+use umbel_client::{Profile, Seeds};
+use umbel_proto::ids::{Peer, RelayId};
+use umbel_proto::network::{Invite, Network};
+use umbel_proto::time::Duration;
+use umbel_relay::shell::network_of_invite;
+
+use super::failure::Failure;
+use super::init::{named_network, parse_peer};
+use super::invite;
+use super::session::{Interrupt, Session};
+
+/// How often it is looked how the relay does.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub(super) struct RelayArgs {
+    /// The relay's directory [env: UMBEL_RELAY_DATA_DIR] [default: umbel-relay in the user's data
+    /// directory]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The network file of a new relay, or `local` [default: the profile's network and seeds]
+    #[arg(long, value_name = "FILE")]
+    network: Option<PathBuf>,
+    /// An invitation, in place of the network file
+    #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
+    invite: Option<Invite>,
+    /// A relay that a new relay joins through; may be given several times
+    #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
+    seeds: Vec<Peer>,
+    /// Accept links at this address [default: 0.0.0.0:7443; 127.0.0.1:7443 in the network `local`]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Advertise this address to others, such as the router's that forwards the port; up to four
+    /// [default: the listen address]
+    #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
+    advertise: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Event<'a> {
+    Ready { peer: String, data_dir: &'a str },
+    Health { reachable: bool, health: &'a str },
+    Stopped,
+}
+
+impl From<OwnRelayError> for Failure {
+    fn from(error: OwnRelayError) -> Self {
+        let (text, hint) = (error.to_string(), error.hint());
+        if error.is_usage() {
+            Self::usage(text, hint)
+        } else {
+            Self::failed(text, hint)
+        }
+    }
+}
+
+/// Where the user's relay is kept, unless it is said otherwise.
+fn own_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("UMBEL_RELAY_DATA_DIR").filter(|dir| !dir.is_empty());
+    let default = || {
+        let base = etcetera::choose_base_strategy().ok()?;
+        Some(base.data_dir().join("umbel-relay"))
+    };
+    named.map(PathBuf::from).or_else(default)
+}
+
+/// The relay that this user runs, if it is where it is looked for.
+pub(super) fn own_relay() -> Option<RelayId> {
+    OwnRelay::id_in(&own_dir()?)
+}
+
+pub(super) async fn run(session: &Session, args: RelayArgs) -> Result<(), Failure> {
+    let interrupt = Interrupt::watch()?;
+    let data_dir = args.data_dir.clone().or_else(own_dir).ok_or_else(|| {
+        Failure::usage(
+            "could not find your data directory",
+            "say where with --data-dir DIR",
+        )
+    })?;
+    let is_new = OwnRelay::id_in(&data_dir).is_none();
+    if is_new {
+        let (network, seeds) = network_of(session, &args).await?;
+        OwnRelay::make(&data_dir, &network, &seeds)?;
+    } else if args.network.is_some() || args.invite.is_some() || !args.seeds.is_empty() {
+        return Err(Failure::usage(
+            format!("{} holds a relay already", data_dir.display()),
+            "leave --network, --invite and --seed out to run it, or choose another directory with --data-dir",
+        ));
+    }
+    let mut relay = OwnRelay::start(&data_dir, args.listen, args.advertise).await?;
+    let (peer, dir) = (relay.peer().to_string(), data_dir.to_string_lossy());
+    let text = format!("The relay {peer} runs; it is kept in {dir}. Ctrl-C stops it.");
+    let ready = Event::Ready {
+        peer,
+        data_dir: &dir,
+    };
+    say(session, &ready, &text)?;
+    let outcome = watch(session, &mut relay, &interrupt).await;
+    relay.stop().await;
+    outcome?;
+    say(session, &Event::Stopped, "The relay has stopped.")
+}
+
+/// Says how the relay does, each time that it does otherwise, until the user has it stop.
+async fn watch(
+    session: &Session,
+    relay: &mut OwnRelay,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let mut told = None;
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = interrupt.wait() => return Ok(()),
+            () = relay.failed() => return Err(Failure::failed(
+                "the relay has ended by itself",
+                "run it again, with --verbose, and report what it says",
+            )),
+            _ = looks.tick() => {}
+        }
+        // One that does not answer now is asked again.
+        let Ok(health) = relay.health().await else {
+            continue;
+        };
+        if told.as_ref() != Some(&health) {
+            let event = Event::Health {
+                reachable: health.reachable.is,
+                health: &health.health,
+            };
+            say(session, &event, &health.health)?;
+            told = Some(health);
+        }
+    }
+}
+
+/// The network of a new relay, and seeds beside the network's own.
+async fn network_of(session: &Session, args: &RelayArgs) -> Result<(Network, Vec<Peer>), Failure> {
+    let mut seeds = args.seeds.clone();
+    let network = if let Some(invite) = &args.invite {
+        seeds.extend(invite.seeds().iter().cloned());
+        network_of_invite(invite).await?
+    } else if let Some(path) = &args.network {
+        named_network(path)?
+    } else {
+        let dir = session.profile_dir()?;
+        seeds.extend(Seeds::read(&dir)?.own);
+        Profile::load(&dir)?.network().clone()
+    };
+    seeds.retain(|seed| !network.seeds.contains(seed));
+    Ok((network, seeds))
+}
+
+fn say(session: &Session, event: &Event<'_>, text: &str) -> Result<(), Failure> {
+    if session.is_json() {
+        session.json(event)
+    } else {
+        session.line(text)
+    }
+}
