@@ -351,6 +351,9 @@ pub const RING_POSITIONS: usize = 6;
 /// Directory relays whose answers a reader waits for, if so many answer (§9.4).
 pub const LOOKUP_ANSWERS_MIN: usize = 4;
 
+/// How long a reader waits for them once enough agree (§9.4).
+pub const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The most of all weight that the relays of one AS have together, in percent (§8.5).
 pub const AS_SHARE_PERCENT: u64 = 5;
 /// Most rounds in which ASes are brought under their share (§8.5).

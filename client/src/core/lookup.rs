@@ -3,6 +3,7 @@
 //! Positions are asked in random order, each on a circuit of its own, until four have answered and
 //! enough agree on the highest revision, or all have answered or failed. So an old descriptor passes
 //! as the newest only if all that answered are in league, or none of the others has a newer one.
+//! Once enough agree, the others have three seconds: one that is silent must not hold a message up.
 //! Near an epoch's end the neighbouring epoch is asked too, since clocks differ.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
-use umbel_proto::limits::{CLOCK_SKEW_MAX, LOOKUP_ANSWERS_MIN};
+use umbel_proto::limits::{CLOCK_SKEW_MAX, LOOKUP_ANSWERS_MIN, LOOKUP_PATIENCE};
 use umbel_proto::time::{Duration, Epoch, Instant};
 
 use super::chance::shuffle;
@@ -50,6 +51,8 @@ struct Running {
     agreeing: usize,
     /// How many answered, also that they have no descriptor.
     answered: usize,
+    /// Until when others are waited for, since enough agree.
+    patient_until: Option<Instant>,
     /// Why others did not.
     obstacle: Option<DeferReason>,
 }
@@ -106,6 +109,32 @@ impl Lookups {
             self.begin(cx, requests, address);
         }
         Found::Pending
+    }
+
+    /// Concludes what has waited long enough for the last answers.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests) {
+        let is_late = |lookup: &Lookup| {
+            let running = lookup.running.as_ref();
+            running.is_some_and(|it| it.patient_until.is_some_and(|until| until <= cx.now))
+        };
+        let late = self.by_address.iter().filter(|(_, lookup)| is_late(lookup));
+        for key in late.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if let Some(lookup) = self.by_address.get_mut(&key)
+                && let Ok(address) = InboxAddress::from_key(&key)
+            {
+                Self::go_on(cx, requests, &address, lookup);
+            }
+        }
+    }
+
+    /// When [`Self::drive`] has something to do, after this time.
+    pub(super) fn timeout(&self, after: Instant) -> Option<Instant> {
+        let running = self
+            .by_address
+            .values()
+            .filter_map(|it| it.running.as_ref());
+        let due = running.filter_map(|running| running.patient_until);
+        due.filter(|&at| at > after).min()
     }
 
     /// A position answered, or did not.
@@ -195,7 +224,7 @@ impl Lookups {
             );
             running.asking += 1;
         }
-        if running.is_over(wanted)
+        if running.is_over(wanted, cx.now)
             && let Some(running) = lookup.running.take()
         {
             lookup.conclude(cx.now, running);
@@ -252,10 +281,14 @@ impl Running {
         self.agreeing + self.asking < wanted || self.answered + self.asking < LOOKUP_ANSWERS_MIN
     }
 
-    /// Whether nothing more is waited for: as long as some are asked, for enough answers.
-    fn is_over(&self, wanted: usize) -> bool {
-        let is_enough = self.agreeing >= wanted && self.answered >= LOOKUP_ANSWERS_MIN;
-        is_enough || self.asking == 0
+    /// Whether nothing more is waited for: once enough agree, only for a while.
+    fn is_over(&mut self, wanted: usize, now: Instant) -> bool {
+        let is_agreed = self.agreeing >= wanted;
+        if is_agreed {
+            self.patient_until.get_or_insert(now + LOOKUP_PATIENCE);
+        }
+        let is_late = self.patient_until.is_some_and(|until| until <= now);
+        (is_agreed && (is_late || self.answered >= LOOKUP_ANSWERS_MIN)) || self.asking == 0
     }
 
     fn on_found(&mut self, descriptor: InboxDescriptor) {
@@ -312,7 +345,7 @@ mod tests {
                 running.asking += 1;
                 asked.push(position);
             }
-            if running.is_over(2) || asked.is_empty() {
+            if running.is_over(2, Instant::default()) || asked.is_empty() {
                 return running.best.map(|best| best.revision);
             }
             running.asking -= 1;
@@ -343,6 +376,25 @@ mod tests {
         assert_eq!(rolled_back(4), (1, 15));
         assert_eq!(rolled_back(5), (2, 6));
         assert_eq!(rolled_back(6), (1, 1));
+    }
+
+    #[test] // §9.4(4)
+    fn once_enough_agree_a_silent_position_is_waited_for_three_seconds() {
+        let at = |millis| Instant::default() + Duration::from_millis(millis);
+        let mut running = Running {
+            asking: 2,
+            answered: 2,
+            ..Running::default()
+        };
+        running.on_found(descriptor(1));
+        assert!(!running.is_over(2, at(0)), "one alone is not enough");
+        assert_eq!(running.patient_until, None);
+        running.on_found(descriptor(1));
+        assert!(!running.is_over(2, at(1000)));
+        assert!(!running.is_over(2, at(3999)));
+        assert!(running.is_over(2, at(4000)));
+        running.on_found(descriptor(2));
+        assert!(!running.is_over(2, at(5000)), "a newer one needs another");
     }
 
     #[test] // §9.4(4)

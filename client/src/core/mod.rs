@@ -340,6 +340,7 @@ impl Core {
             self.requests.timeout(after),
             self.sync.timeout(after, &self.pool),
             self.inboxes.timeout(after),
+            self.lookups.timeout(after),
             self.outbox.timeout(after),
             self.fetching.timeout(after),
         ];
@@ -476,6 +477,7 @@ impl Core {
             let are_seeds_tried = self.sync.are_all_tried(&self.pool, moment.now);
             self.pool.drive(&mut cx, expected, are_seeds_tried);
             self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
+            self.lookups.drive(&mut cx, &mut self.requests);
             self.inboxes
                 .drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.outbox
