@@ -2,7 +2,7 @@
 //! answers its operator in lines of JSON (docs/operating.md, *Ask a running relay*).
 //!
 //! A request is an object with the version `v`, the question `ask` and what that needs. Its answer
-//! is one object: with `error` and `hint`, or as [`answer`] has it. A version only ever adds keys.
+//! is one object: with `error` and `hint`, or as `answer.rs` has it. A version only ever adds keys.
 //! An answer tells of relays, and sums as coarse as the log's: not of what one user did.
 
 mod answer;
