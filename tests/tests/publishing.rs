@@ -81,7 +81,7 @@ fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
     );
 }
 
-#[test] // §9.4(3), §9.4(4): a look-up asks one position after the other
+#[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail
 fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
     for seed in 620..630 {
         let mut world = World::new(seed).relays(9).clients(1);

@@ -232,7 +232,8 @@ params! {
     /// Directory relays that keep an inbox's descriptor: all six there may be.
     ring_positions: usize = RING_POSITIONS, local RING_POSITIONS, in 1 => RING_POSITIONS;
     /// Directory relays that must agree on the highest revision of an inbox's descriptor before a
-    /// reader believes it (or all, if fewer answer).
+    /// reader believes it (or all, if fewer answer). A reader also waits for four answers, for 3 s
+    /// at most once so many agree.
     lookups_agree: usize = 2, local 2, in 1 => RING_POSITIONS;
     /// How often an owner that is online publishes its descriptor again.
     inbox_republish: Duration = hours(24), local hours(24), in mins(1) => days(3);

@@ -108,7 +108,7 @@ pub struct OtherStanding {
     pub is_seed: bool,
     /// Whether there is a link with it.
     pub is_linked: bool,
-    /// What is known of it; `None` if there is no descriptor of it.
+    /// Its descriptor and our view of it; `None` without a descriptor.
     pub known: Option<KnownRelay>,
     /// How the receipts that it issued fared; `None` if none was tried.
     pub checks: Option<IssuerStanding>,
@@ -168,8 +168,8 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
     }
 }
 
-/// What keeps others from drawing a relay that enough of them vouch for. In their views it is as old
-/// as its first descriptor that they took; its own view takes it for as old as can be.
+/// The first obstacle for a relay that is vouched for. Others count its age from its first descriptor
+/// that they took; its own view takes it for as old as can be.
 fn own_hindrance(own: &Own, params: &Params, wall: WallTime) -> Option<Hindrance> {
     let listed = own.listed().filter(|listed| listed.until > wall);
     let until = listed.map_or(wall, |listed| listed.since) + params.selectable_age;

@@ -1,6 +1,6 @@
 //! Where the control socket is: its file, for its owner only, in directories however deep.
 //!
-//! Whoever binds holds the data directory's lock, so a socket that is found there belonged to a relay
+//! Only the holder of the data directory's lock binds, so a socket found there belonged to a relay
 //! that was killed, and makes way. A path that does not fit in a socket's address is taken relative
 //! to its open directory, which Linux can (`/proc/self/fd`).
 

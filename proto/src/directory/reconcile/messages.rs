@@ -1,8 +1,8 @@
 //! The messages of a reconciliation: ranges and their fingerprints, pages of items, and the answers
 //! to them (docs/protocol.md §8.3(1) to §8.3(4)).
 //!
-//! What decodes keeps the rules that need no view: ranges are in order and do not overlap, items
-//! are in order and in their range, and everything is within its limit.
+//! A decoded message keeps the rules that need no view: ranges are in order and do not overlap,
+//! items are in order and in their range, and everything is within its limit.
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_bytes::ByteBuf;
