@@ -250,6 +250,12 @@ pub const RELAY_DESCRIPTOR_LIFE: Duration = Duration::from_secs(48 * 3600);
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(3600);
 /// Most relay descriptors a node keeps (§8.2).
 pub const VIEW_RELAYS_MAX: usize = 50_000;
+/// How many more there may be before the surplus leaves (§8.2(9)).
+pub const VIEW_SLACK: usize = 500;
+/// Relays not known for long that a full view keeps beside the others (§8.2(9)).
+pub const VIEW_YOUNG_MAX: usize = VIEW_RELAYS_MAX / 10;
+/// Most descriptors that a node remembers because its view had no room for them (§8.2(9)).
+pub const TURNED_AWAY_MAX: usize = VIEW_RELAYS_MAX;
 /// Relays whose addresses a node remembers once their descriptors are dead, to dial only (§8.2).
 pub const LAST_KNOWN_MAX: usize = 64;
 /// For so long after it began, a view takes receipts of any issuer (§8.2(5)).
@@ -296,11 +302,11 @@ pub const PUSH_SOURCES_MAX: usize = 4096;
 /// How long news may take to be known everywhere, clocks that are off by an hour included
 /// (§8.3(9b)).
 pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);
-/// Descriptors at least that a guard must have withheld to be found to hide (§8.3(9b)).
+/// Fewest relays that a guard hides for it to be found to (§8.3(9b)).
 pub const HIDDEN_MIN: usize = 3;
-/// The part of the view that it must have withheld at least, percent (§8.3(9b)).
+/// The least part of the view that they are, percent (§8.3(9b)).
 pub const HIDDEN_PERCENT: usize = 10;
-/// Sources in distinct address groups by whose word a guard hides (§8.3(9b)).
+/// Guards in distinct address groups that must have what it hides (§8.3(9b)).
 pub const HIDDEN_SOURCES_MIN: usize = 2;
 /// One in so many of a client's reconciliations is with a relay drawn at random (§8.3(9)).
 pub const SYNC_FAR_IN: u32 = 3;

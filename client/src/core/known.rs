@@ -1,6 +1,7 @@
 //! A client's knowledge of relays and of time: the book, the relays drawn from it, and how far to
 //! believe the calendar (docs/protocol.md §1.6, §8.2).
 
+use rand::CryptoRng;
 use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::{Listing, Unverified};
 use umbel_proto::handshake::HopTarget;
@@ -33,6 +34,11 @@ impl Shared {
         self.is_view_changed |= is_news;
         self.store_book();
         is_news
+    }
+
+    /// Lets relays go for which the view has no room. Call it before a descriptor is taken.
+    pub(super) fn make_room(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
+        self.is_view_changed |= self.book.make_room(&self.network, wall, rng);
     }
 
     /// A reconciliation showed which relays its source lists.

@@ -35,7 +35,7 @@ mod wake;
 
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{NetView, Unverified};
+use umbel_proto::directory::{Listing, NetView, Unverified};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
@@ -517,17 +517,24 @@ impl Core {
         }
     }
 
-    /// Takes what a source of the view passed on.
-    fn take_received(&mut self, wall: WallTime, received: Received) {
+    /// Takes what a source of the view passed on; returns what it lists, if that was all.
+    fn take_received(
+        &mut self,
+        wall: WallTime,
+        received: Received,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Listing> {
         for unverified in received.descriptors {
-            let issued_at = unverified.issued_at();
+            let relay = unverified.relay();
+            self.shared.make_room(wall, rng);
             if self.shared.learn(wall, &received.source, unverified) {
-                self.sync.handle_news(issued_at);
+                self.sync.handle_news(relay);
             }
         }
         if let Some(listing) = &received.listing {
             self.shared.handle_listing(listing);
         }
+        received.listing
     }
 
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
@@ -541,12 +548,14 @@ impl Core {
                     serial,
                     answer,
                 );
-                if let Some(received) = received {
-                    self.take_received(moment.wall, received);
-                }
+                let listing =
+                    received.and_then(|received| self.take_received(moment.wall, received, rng));
                 self.look_at_view(moment.wall);
-                let mut cx = self.shared.context(moment, rng);
-                self.sync.handle_admitted(&mut cx, &mut self.pool);
+                if let Some(listing) = listing {
+                    let mut cx = self.shared.context(moment, rng);
+                    self.sync
+                        .handle_listed(&mut cx, &mut self.pool, listing.lacking);
+                }
             }
             Asker::CreateMailbox { inbox, queue, .. } => {
                 self.inboxes.on_created(&mut cx, &inbox, queue, &answer);

@@ -8,7 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rand::CryptoRng;
+
 use super::descriptor::{DescriptorFault, Unverified, VerifiedDescriptor};
+use super::eviction::Salt;
 use super::listing::{Listing, Mark, Unconfirmed};
 use super::view::{Age, Inserted, NetView};
 use crate::ids::RelayId;
@@ -25,6 +28,8 @@ pub struct Book {
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
     unconfirmed: Unconfirmed,
+    /// Drawn when the view is full for the first time.
+    salt: Option<Salt>,
     ops: VecDeque<BookOp>,
 }
 
@@ -82,6 +87,8 @@ pub enum NotLearned {
     Unvouched,
     /// Its relay issues too many (§8.2(8)).
     TooSoon,
+    /// There was no room for it before (§8.2(9)).
+    TurnedAway,
 }
 
 impl Book {
@@ -91,6 +98,7 @@ impl Book {
             view: NetView::new(),
             past: BTreeMap::new(),
             unconfirmed: Unconfirmed::new(),
+            salt: None,
             ops: VecDeque::new(),
         }
     }
@@ -169,6 +177,10 @@ impl Book {
     ) -> Result<Learned, NotLearned> {
         if let Some(learned) = self.outdated(&unverified) {
             return Ok(learned);
+        }
+        let heard_of = self.view.heard_of(&unverified.relay());
+        if heard_of.is_some_and(|heard_of| heard_of >= unverified.version()) {
+            return Err(NotLearned::TurnedAway);
         }
         if !self
             .view
@@ -254,9 +266,7 @@ impl Book {
     /// By its claim it is no newer than what the view has. Whoever forged it gains nothing.
     fn outdated(&self, unverified: &Unverified) -> Option<Learned> {
         let known = self.view.get(&unverified.relay())?;
-        let is_newer =
-            (unverified.issued_at(), unverified.hash()) > (known.issued_at, known.hash());
-        (!is_newer).then(|| Learned {
+        (unverified.version() <= known.version()).then(|| Learned {
             descriptor: known.clone(),
             inserted: Inserted::Stale,
         })
@@ -421,6 +431,26 @@ impl Book {
         }
         ranked.sort_by_key(|&(rank, _)| rank);
         ranked.into_iter().map(|(_, relay)| relay).collect()
+    }
+
+    /// Once many more relays are in the view than there is room for, lets the surplus go (§8.2(9)).
+    /// Call it before a descriptor is taken. Says whether the view changed.
+    pub fn make_room(
+        &mut self,
+        network: &Network,
+        wall: WallTime,
+        rng: &mut dyn CryptoRng,
+    ) -> bool {
+        if !self.view.is_overfull() {
+            return false;
+        }
+        let salt = self.salt.get_or_insert_with(|| Salt::generate(rng));
+        let evicted = self.view.evict(network, wall, salt);
+        for relay in &evicted {
+            self.unconfirmed.remove(relay);
+        }
+        self.ops.push_back(BookOp::Remove(evicted));
+        true
     }
 
     fn put(&mut self, relay: RelayId) {

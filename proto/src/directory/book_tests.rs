@@ -1,6 +1,8 @@
+use rand::{SeedableRng, rngs::ChaCha20Rng};
+
 use super::*;
 use crate::directory::testing::{self, TestRelay, WALL};
-use crate::limits::RENEWALS_AT_ONCE;
+use crate::limits::{RENEWALS_AT_ONCE, VIEW_SLACK};
 use crate::time::Duration;
 
 const HOUR: u64 = 3600;
@@ -260,26 +262,83 @@ fn an_own_descriptor_takes_the_place_of_one_from_the_future() {
     assert_eq!(book.poll_op(), None);
 }
 
-#[test] // §8.2(1)
-fn an_own_descriptor_finds_room_in_a_full_view_and_no_newcomer_does() {
-    let network = testing::public_network();
+/// A book whose view holds as many relays as it may, all in one AS and known for long.
+fn full_book() -> Book {
     let (mut book, model) = (Book::new(), testing::relay(1).verified());
     let age = Age {
         first_seen: WALL,
         setup_at: WALL,
     };
-    for number in 0..VIEW_RELAYS_MAX {
+    for number in 0..VIEW_RELAYS_MAX + VIEW_SLACK {
         let mut other = [0xff; RelayId::LEN];
         other[..8].copy_from_slice(&(number as u64).to_be_bytes());
         book.view.insert_aged(model.as_of(RelayId(other)), age);
     }
+    book
+}
+
+fn make_room(book: &mut Book, wall: WallTime) -> bool {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    book.make_room(&testing::public_network(), wall, &mut rng)
+}
+
+#[test] // §8.2(9)
+fn an_own_descriptor_needs_no_room_and_newcomers_are_given_some() {
+    let network = testing::public_network();
+    let mut book = full_book();
     assert_eq!(learn(&mut book, &issued(2, WALL), WALL), Inserted::Full);
     let own = |book: &mut Book, at| book.own(&network, at, &issued(3, at).bytes());
     assert_eq!(own(&mut book, WALL), Ok(true));
     assert_eq!(own(&mut book, later(60)), Ok(true), "and again");
-    assert_eq!(book.view().len(), VIEW_RELAYS_MAX + 1);
     assert_eq!(book.view().get(&id(3)).unwrap().issued_at, later(60));
+
+    assert!(make_room(&mut book, later(60)));
+    assert_eq!(book.view().len(), VIEW_RELAYS_MAX + 1);
+    assert!(
+        !make_room(&mut book, later(60)),
+        "there is some for a while"
+    );
+    for newcomer in 4..10 {
+        let newcomer = issued(newcomer, later(60));
+        assert_eq!(learn(&mut book, &newcomer, later(60)), Inserted::New);
+    }
+    assert!(book.view().get(&id(3)).is_some());
+}
+
+#[test] // §8.2(9)
+fn what_left_a_full_view_is_not_taken_again_before_its_relay_issues_anew() {
+    let network = testing::public_network();
+    let mut book = full_book();
     assert_eq!(learn(&mut book, &issued(2, WALL), WALL), Inserted::Full);
+    assert!(make_room(&mut book, WALL));
+    while let Some(op) = book.poll_op() {
+        let BookOp::Remove(left) = op else { continue };
+        assert_eq!(left.len(), VIEW_SLACK);
+        assert!(left.iter().all(|relay| book.view().get(relay).is_none()));
+        assert!(
+            left.iter()
+                .all(|relay| book.view().heard_of(relay).is_some())
+        );
+    }
+    let again = book.learn(&network, WALL, issued(2, WALL).unverified());
+    assert_eq!(again, Err(NotLearned::TurnedAway));
+    assert_eq!(
+        learn(&mut book, &issued(2, later(60)), later(60)),
+        Inserted::New
+    );
+    let held = book.view().get(&id(2)).unwrap().version();
+    assert_eq!(book.view().heard_of(&id(2)), Some(held));
+}
+
+#[test] // §8.2(9)
+fn a_view_that_has_room_again_takes_what_it_turned_away() {
+    let mut book = full_book();
+    let (day_later, young) = (later(DAY), issued(2, later(DAY)));
+    assert_eq!(learn(&mut book, &young, day_later), Inserted::Full);
+    // All others are dead by now.
+    expire(&mut book, later(2 * DAY), later(2 * DAY));
+    assert_eq!(book.view().heard_of(&id(2)), None);
+    assert_eq!(learn(&mut book, &young, later(2 * DAY)), Inserted::New);
 }
 
 #[test] // §8.2(3), §8.2(5)

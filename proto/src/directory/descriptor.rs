@@ -137,6 +137,15 @@ impl RelayDescriptor {
     }
 }
 
+/// Which of two descriptors of one relay is newer (§8.2(1)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// When it was issued.
+    pub issued_at: WallTime,
+    /// The hash of its bytes.
+    pub hash: DescriptorHash,
+}
+
 /// A descriptor that has the right form; nothing it says is known to be true, not even whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverified {
@@ -210,6 +219,14 @@ impl Unverified {
     /// The hash of its bytes.
     pub fn hash(&self) -> DescriptorHash {
         DescriptorHash(sha256(&[&self.bytes]))
+    }
+
+    /// Which one of its relay's it claims to be.
+    pub fn version(&self) -> Version {
+        Version {
+            issued_at: self.issued_at(),
+            hash: self.hash(),
+        }
     }
 
     /// Checks every rule that needs no other descriptor; whether its receipts' issuers are worth
@@ -484,10 +501,12 @@ impl VerifiedDescriptor {
         self.issued_at > wall + CLOCK_SKEW_MAX
     }
 
-    /// Whether it takes the place of `other`, of the same relay: it is newer, or as new and greater
-    /// by hash.
-    pub fn supersedes(&self, other: &Self) -> bool {
-        (self.issued_at, self.hash()) > (other.issued_at, other.hash())
+    /// Which one of its relay's it is: the greatest takes the place of the others.
+    pub fn version(&self) -> Version {
+        Version {
+            issued_at: self.issued_at,
+            hash: self.hash(),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //! §8, §9.4).
 //!
 //! [`descriptor`] what a relay says of itself · [`view`] all that are believed · [`book`] the view,
-//! what lasts of it, and the addresses that outlive it · `listing` who lists which relays of its
+//! what lasts of it, and the addresses that outlive it · `eviction` who leaves a view that is full ·
+//! `listing` who lists which relays of its
 //! setup · [`receipts`] who has reached whom ·
 //! [`range`] what two views are compared by · [`reconcile`] how they become one · [`gossip`] with
 //! whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
@@ -11,6 +12,7 @@
 pub mod book;
 pub mod choice;
 pub mod descriptor;
+mod eviction;
 pub mod gossip;
 mod listing;
 pub mod range;

@@ -8,12 +8,16 @@ use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
-use super::descriptor::{RelayDescriptor, VerifiedDescriptor};
+use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
+use super::eviction::{self, Candidate, Salt, Standing};
 use super::range::IdRange;
 use super::receipts::Receipt;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX};
+use crate::limits::{
+    RELAY_DESCRIPTOR_LIFE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, TURNED_AWAY_MAX,
+    VIEW_RELAYS_MAX, VIEW_SLACK,
+};
 use crate::network::{Group, Network, Params};
 use crate::time::{Duration, WallTime};
 
@@ -29,6 +33,11 @@ pub struct NetView {
     began_at: Option<WallTime>,
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
+    /// The newest descriptors of relays for which there was no room. Known by their versions only:
+    /// peers need not send them again.
+    turned_away: BTreeMap<RelayId, Version>,
+    /// This node, which needs no room.
+    own: Option<RelayId>,
     /// Worked out when asked for, forgotten at every change.
     digest: OnceLock<Fingerprint>,
 }
@@ -101,7 +110,7 @@ pub enum Inserted {
     Newer,
     /// The view has it, or a newer one.
     Stale,
-    /// The view is full; those in it stay.
+    /// The view has no room for it.
     Full,
     /// Too few of its receipts are from relays known for long enough, in distinct groups.
     Unvouched,
@@ -128,6 +137,8 @@ impl NetView {
             relays: BTreeMap::new(),
             began_at: None,
             barred: BTreeSet::new(),
+            turned_away: BTreeMap::new(),
+            own: None,
             digest: OnceLock::new(),
         }
     }
@@ -172,9 +183,11 @@ impl NetView {
 
     /// Takes a descriptor of a relay that has been known for some time.
     pub(super) fn insert_aged(&mut self, descriptor: VerifiedDescriptor, age: Age) -> Inserted {
-        let is_full = self.relays.len() >= VIEW_RELAYS_MAX;
+        let is_full = self.surplus() >= VIEW_SLACK;
         match self.relays.get_mut(&descriptor.relay) {
-            Some(entry) if !descriptor.supersedes(&entry.descriptor) => return Inserted::Stale,
+            Some(entry) if descriptor.version() <= entry.descriptor.version() => {
+                return Inserted::Stale;
+            }
             Some(entry) => {
                 entry.descriptor = descriptor;
                 // It was seen no later than now, whatever a wrong clock said.
@@ -182,9 +195,13 @@ impl NetView {
                 self.digest = OnceLock::new();
                 return Inserted::Newer;
             }
-            None if is_full => return Inserted::Full,
+            None if is_full => {
+                self.turn_away(&descriptor);
+                return Inserted::Full;
+            }
             None => {}
         }
+        self.turned_away.remove(&descriptor.relay);
         self.relays
             .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
@@ -215,9 +232,101 @@ impl NetView {
     /// Takes this node's own descriptor, in place of any other of it. It needs no room: it is not
     /// stored, so at a start the view may be full before it comes.
     pub(super) fn insert_own(&mut self, descriptor: VerifiedDescriptor, age: Age) {
+        self.own = Some(descriptor.relay);
         self.relays
             .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
+    }
+
+    /// How many relays there are beyond those for which there is room.
+    fn surplus(&self) -> usize {
+        let own = self.own.filter(|own| self.relays.contains_key(own));
+        (self.relays.len() - usize::from(own.is_some())).saturating_sub(VIEW_RELAYS_MAX)
+    }
+
+    /// Whether so many relays are too many that they must leave before another can come (§8.2(9)).
+    pub(super) fn is_overfull(&self) -> bool {
+        self.surplus() >= VIEW_SLACK
+    }
+
+    /// Takes out the relays for which there is no room (§8.2(9)).
+    pub(super) fn evict(&mut self, network: &Network, wall: WallTime, salt: &Salt) -> Vec<RelayId> {
+        let others = self.iter().filter(|it| Some(it.relay) != self.own);
+        let candidates = others.map(|descriptor| Candidate {
+            relay: descriptor.relay,
+            standing: self.standing(descriptor, network, wall),
+            group: descriptor.widest_group(network),
+        });
+        let evicted = eviction::choose(candidates, self.surplus(), salt);
+        for relay in &evicted {
+            if let Some(entry) = self.relays.remove(relay) {
+                self.turn_away(&entry.descriptor);
+            }
+        }
+        self.digest = OnceLock::new();
+        evicted
+    }
+
+    fn standing(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> Standing {
+        let age = network.params.receipt_issuer_age;
+        if !self.is_vouched(descriptor, network, wall) {
+            Standing::Unvouched
+        } else if self.is_known_for(&descriptor.relay, age, wall) {
+            Standing::Old
+        } else {
+            Standing::Young
+        }
+    }
+
+    pub(super) fn turn_away(&mut self, descriptor: &VerifiedDescriptor) {
+        if self.turned_away.len() < TURNED_AWAY_MAX
+            || self.turned_away.contains_key(&descriptor.relay)
+        {
+            let version = descriptor.version();
+            self.turned_away.insert(descriptor.relay, version);
+        }
+    }
+
+    /// Forgets what was turned away and is dead, and all of it once there would be room.
+    fn forget_turned_away(&mut self, wall: WallTime) {
+        let is_alive =
+            |_: &RelayId, version: &mut Version| version.issued_at + RELAY_DESCRIPTOR_LIFE > wall;
+        self.turned_away.retain(is_alive);
+        if self.relays.len() + self.turned_away.len() <= VIEW_RELAYS_MAX {
+            self.turned_away.clear();
+        }
+    }
+
+    /// The newest descriptor of this relay that the view has, or had no room for.
+    pub fn heard_of(&self, relay: &RelayId) -> Option<Version> {
+        let held = self.get(relay).map(VerifiedDescriptor::version);
+        held.or_else(|| self.turned_away.get(relay).copied())
+    }
+
+    /// The same of all relays whose ids are in this range, in order.
+    pub(super) fn heard_of_in(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
+        let held = self.in_range(range).map(|it| (it.relay, it.version()));
+        let mut held = held.peekable();
+        let turned_away = self.turned_away.range(range.bounds());
+        let mut turned_away = turned_away
+            .map(|(&relay, &version)| (relay, version))
+            .peekable();
+        core::iter::from_fn(move || {
+            let next = turned_away.peek();
+            let is_held_next = held
+                .peek()
+                .is_some_and(|(held, _)| next.is_none_or(|(relay, _)| held < relay));
+            if is_held_next {
+                held.next()
+            } else {
+                turned_away.next()
+            }
+        })
     }
 
     /// The age of a relay first seen now.
@@ -256,6 +365,7 @@ impl NetView {
         if !dead.is_empty() {
             self.digest = OnceLock::new();
         }
+        self.forget_turned_away(wall);
         dead
     }
 

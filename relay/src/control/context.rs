@@ -189,6 +189,7 @@ impl Context<'_> {
             return Heard::Checked;
         }
         let (network, relay) = (&self.config.network, descriptor.relay());
+        self.book.make_room(network, self.wall, self.rng);
         let learned = self.book.learn(network, self.wall, descriptor);
         if learned.is_ok() && self.book.handle_listed(network, source, &relay) {
             self.store_book();
@@ -206,7 +207,7 @@ impl Context<'_> {
                 self.signal(Signal::Unvouched);
                 Heard::Cheap
             }
-            Err(NotLearned::TooSoon) => Heard::Cheap,
+            Err(NotLearned::TooSoon | NotLearned::TurnedAway) => Heard::Cheap,
             Err(NotLearned::Fault(_)) => Heard::Checked,
         }
     }

@@ -11,7 +11,7 @@ use umbel_proto::directory::receipts::{Facts, Receipt, SpotChecks};
 use umbel_proto::directory::{Age, Book, BookRow, RelayDescriptor, Roles, VerifiedDescriptor};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::VIEW_RELAYS_MAX;
+use umbel_proto::limits::{VIEW_RELAYS_MAX, VIEW_SLACK};
 use umbel_proto::network::{AsMap, AsNumber, Network, Params};
 use umbel_proto::time::{Duration, Instant, WallTime};
 
@@ -159,6 +159,7 @@ impl World {
         let Ok(unverified) = Unverified::decode(bytes) else {
             return false;
         };
+        self.book.make_room(&self.network, wall, &mut self.rng);
         let learned = self.book.learn(&self.network, wall, unverified);
         while self.book.poll_op().is_some() {}
         let Ok(learned) = learned else { return false };
@@ -244,7 +245,8 @@ struct Outcome {
     /// The honest relays that might be drawn at the start, at the least, and at the end.
     honest: [usize; 3],
     newcomers: usize,
-    most_known: usize,
+    /// The most relays in the view at once.
+    largest: usize,
     bytes: usize,
     /// Ghosts in the view, by minute.
     line: Vec<(f64, f64)>,
@@ -320,11 +322,14 @@ fn outcome(
             let by = issuers(&honest[..plan.honest], &newcomer, rng);
             let bytes = newcomer.descriptor(world.wall(), &by, rng);
             world.there.insert(newcomer.address, newcomer.id());
-            outcome.newcomers += usize::from(world.learn(&bytes));
+            world.learn(&bytes);
             honest.push(newcomer);
         }
         outcome.look(&world, minute);
     }
+    let newcomers = honest.iter().skip(plan.honest);
+    let known = newcomers.filter(|it| world.book.view().get(&it.id()).is_some());
+    outcome.newcomers = known.count();
     outcome
 }
 
@@ -341,7 +346,7 @@ impl Outcome {
     /// Notes how things are.
     fn look(&mut self, world: &World, minute: usize) {
         let known = world.known_ghosts();
-        self.most_known = self.most_known.max(known);
+        self.largest = self.largest.max(world.book.view().len());
         if known == 0 {
             self.gone.get_or_insert(minute);
         }
@@ -397,8 +402,8 @@ fn findings(plan: &Plan, outcomes: &[Outcome]) -> Vec<Finding> {
         },
         Finding {
             expected: "The view stays within its cap".to_owned(),
-            measured: format!("{} ghosts at once, {VIEW_RELAYS_MAX} descriptors in all", most(|it| it.most_known)),
-            is_met: most(|it| it.most_known) <= VIEW_RELAYS_MAX,
+            measured: format!("{} relays at once, of {}", most(|it| it.largest), VIEW_RELAYS_MAX + VIEW_SLACK),
+            is_met: most(|it| it.largest) <= VIEW_RELAYS_MAX + VIEW_SLACK,
         },
         Finding {
             expected: "At least 95 % of the honest relays may be drawn all the while, and all in the end: those that barred relays vouched for may have to get new receipts".to_owned(),
@@ -406,7 +411,7 @@ fn findings(plan: &Plan, outcomes: &[Outcome]) -> Vec<Finding> {
             is_met: kept.fold(1.0, f64::min) >= 0.95 && outcomes.iter().all(|it| it.honest[2] >= it.honest[0]),
         },
         Finding {
-            expected: "At least 95 % of honest newcomers are taken at once: the others have receipts of barred relays".to_owned(),
+            expected: "At least 95 % of honest newcomers are in the view in the end: the others have receipts of barred relays".to_owned(),
             measured: format!("{} of {} at the least", least(|it| it.newcomers), plan.newcomers),
             is_met: least(|it| it.newcomers) * 100 >= plan.newcomers * 95,
         },
@@ -421,7 +426,7 @@ fn table(plan: &Plan, outcomes: &[Outcome]) -> Table {
         "issuers barred after",
         "last ghost gone after",
         "descriptors, MB",
-        "newcomers taken",
+        "newcomers known in the end",
     ];
     let hours = |minutes: Option<usize>| match minutes {
         Some(minutes) if minutes < 120 => format!("{minutes} min"),

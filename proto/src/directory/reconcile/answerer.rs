@@ -2,10 +2,9 @@
 
 use serde_bytes::ByteBuf;
 
-use super::messages::{
-    Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest, Version,
-};
+use super::messages::{Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest};
 use super::split::split;
+use crate::directory::descriptor::Version;
 use crate::directory::range::{IdRange, previous};
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
@@ -60,7 +59,7 @@ fn answer_page(view: &NetView, page: &[RangeItems]) -> PageReply {
     });
     for (listed, descriptor) in held {
         let theirs = listed.find(&descriptor.relay);
-        if theirs.is_some_and(|item| item.version >= Version::of(descriptor)) {
+        if theirs.is_some_and(|item| item.version >= descriptor.version()) {
             continue;
         }
         sent_bytes += descriptor.bytes().len();
@@ -77,11 +76,12 @@ fn answer_page(view: &NetView, page: &[RangeItems]) -> PageReply {
     }
 }
 
-/// The positions of the items up to `covered` that the view lacks or has older.
+/// The positions of the items up to `covered` that the view lacks or has older, and did not turn
+/// away.
 fn wanted(view: &NetView, page: &[RangeItems], covered: RelayId) -> Vec<u16> {
     let items = page.iter().flat_map(|listed| &listed.items);
     let is_wanted = |relay: &RelayId, version: Version| {
-        let ours = view.get(relay).map(Version::of);
+        let ours = view.heard_of(relay);
         *relay <= covered && ours.is_none_or(|ours| ours < version)
     };
     (0..)

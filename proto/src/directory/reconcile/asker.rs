@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use serde_bytes::ByteBuf;
 
 use super::messages::{
-    Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest, Version,
+    Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest,
 };
 use super::split::split;
 use crate::directory::descriptor::{DescriptorFault, Unverified};
@@ -257,16 +257,18 @@ impl Syncer {
             && page.len() < SYNC_RANGES_MAX
             && let Some(mut range) = self.next_to_list()
         {
-            let mut held = view.in_range(range);
-            let fitting = held.by_ref().take(left / SYNC_ITEM_LEN);
-            let items: Vec<Item> = fitting.map(Item::of).collect();
-            if let Some(unlisted) = held.next() {
-                let listed = range.before(unlisted.relay);
+            let mut heard_of = view.heard_of_in(range);
+            let fitting = heard_of.by_ref().take(left / SYNC_ITEM_LEN);
+            let items: Vec<Item> = fitting
+                .map(|(relay, version)| Item { relay, version })
+                .collect();
+            if let Some((unlisted, _)) = heard_of.next() {
+                let listed = range.before(unlisted);
                 let Some(listed) = listed.filter(|_| !items.is_empty()) else {
                     self.to_list.insert(range);
                     break;
                 };
-                self.to_list.extend(range.starting_at(unlisted.relay));
+                self.to_list.extend(range.starting_at(unlisted));
                 range = listed;
             }
             room = left - items.len() * SYNC_ITEM_LEN;
@@ -316,7 +318,7 @@ fn read_received(page: &[RangeItems], reply: &PageReply) -> Result<Vec<Unverifie
         let is_in_order = received.last().is_none_or(|last| last.relay() < relay);
         let at = page.partition_point(|listed| listed.range.until() < relay);
         let listed = page.get(at).filter(|it| it.range.contains(&relay));
-        let version = Version::new(descriptor.claims(), descriptor.hash());
+        let version = descriptor.version();
         let is_newer = |listed: &RangeItems| {
             let ours = listed.find(&relay);
             ours.is_none_or(|ours| ours.version < version)

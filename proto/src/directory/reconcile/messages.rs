@@ -7,12 +7,13 @@
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_bytes::ByteBuf;
 
-use crate::directory::descriptor::{RelayDescriptor, VerifiedDescriptor};
+use crate::directory::descriptor::Version;
 use crate::directory::range::IdRange;
 use crate::directory::service;
 use crate::directory::view::{Fingerprint, NetView};
 use crate::ids::{DescriptorHash, RelayId};
 use crate::limits::{SYNC_ITEM_LEN, SYNC_ITEMS_MAX, SYNC_PARTS_MAX, SYNC_RANGES_MAX};
+use crate::time::WallTime;
 use crate::wire::{self, Malformed, Reader};
 
 /// A message of the asker.
@@ -62,40 +63,11 @@ pub enum Outcome {
     Few,
 }
 
-/// Which of two descriptors of one relay is newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    issued_at: u64,
-    hash: DescriptorHash,
-}
-
-impl Version {
-    pub(super) fn new(descriptor: &RelayDescriptor, hash: DescriptorHash) -> Self {
-        Self {
-            issued_at: descriptor.issued_at.as_secs(),
-            hash,
-        }
-    }
-
-    pub(super) fn of(descriptor: &VerifiedDescriptor) -> Self {
-        Self::new(descriptor, descriptor.hash())
-    }
-}
-
 /// One descriptor that the asker holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Item {
     pub(super) relay: RelayId,
     pub(super) version: Version,
-}
-
-impl Item {
-    pub(super) fn of(descriptor: &VerifiedDescriptor) -> Self {
-        Self {
-            relay: descriptor.relay,
-            version: Version::of(descriptor),
-        }
-    }
 }
 
 /// Everything that the asker holds of a range, in order of relay ids.
@@ -126,7 +98,7 @@ impl From<RangeItems> for RawRangeItems {
         let mut items = Vec::with_capacity(listed.items.len() * SYNC_ITEM_LEN);
         for item in &listed.items {
             items.extend_from_slice(&item.relay.0);
-            items.extend_from_slice(&item.version.issued_at.to_be_bytes());
+            items.extend_from_slice(&item.version.issued_at.as_secs().to_be_bytes());
             items.extend_from_slice(&item.version.hash.0);
         }
         Self {
@@ -159,7 +131,7 @@ fn read_item(bytes: &[u8]) -> Result<Item, Malformed> {
     let mut reader = Reader::new(bytes);
     let relay = RelayId(reader.array()?);
     let version = Version {
-        issued_at: reader.u64()?,
+        issued_at: WallTime(reader.u64()?),
         hash: DescriptorHash(reader.array()?),
     };
     reader.finish()?;

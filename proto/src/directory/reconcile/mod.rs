@@ -18,7 +18,6 @@ pub use answerer::answer;
 pub use asker::{SyncFault, SyncStep, Syncer};
 pub use messages::{
     BadItems, Item, Outcome, PageReply, RangeFingerprint, RangeItems, SyncReply, SyncRequest,
-    Version,
 };
 
 #[cfg(test)]

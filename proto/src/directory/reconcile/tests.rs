@@ -478,6 +478,27 @@ fn pages_out_of_order_or_range_are_refused() {
     assert!(frame.pop().is_some() && DirectoryRequest::decode(&frame).is_err());
 }
 
+#[test] // §8.2(9), §8.3(3), §8.3(4c)
+fn nobody_sends_what_the_other_had_no_room_for() {
+    let (room_for, others) = (|it: &u32| !it.is_multiple_of(7), 200);
+    for is_asking in [true, false] {
+        let mut full = view_of((0..others).filter(room_for).map(old));
+        for number in (0..others).filter(|it| !room_for(it)) {
+            full.turn_away(&old(number));
+        }
+        let held = full.len();
+        let mut larger = view_of((0..others).map(old).chain([new(300)]));
+        let (asker, answerer) = if is_asking {
+            (&mut full, &mut larger)
+        } else {
+            (&mut larger, &mut full)
+        };
+        reconcile(asker, answerer);
+        assert_eq!(full.len(), held + 1, "the one that it had not heard of");
+        assert_eq!(larger.len(), others as usize + 1);
+    }
+}
+
 #[test] // §8.3(3)
 fn ranges_out_of_order_or_too_many_are_refused() {
     let ranges = parts(9);
