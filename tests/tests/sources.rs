@@ -1,9 +1,10 @@
 //! A client whose guard keeps relays from it: other sources have them (docs/protocol.md §8.3(9)).
 
+use umbel_client::core::{Notice, Warning};
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
-use umbel_tests::scenario::{ALICE, patient};
+use umbel_tests::scenario::{ALICE, guard_of, patient};
 use umbel_tests::{RelayName, World};
 
 const RELAYS: usize = 12;
@@ -102,6 +103,18 @@ fn by_one_sources_word_no_relay_is_drawn() {
     assert!(!has_guards(&world));
     others().for_each(|relay| world.restart_relay(relay));
     world.expect_within(Duration::from_secs(300), has_guards);
+}
+
+#[test] // §8.3(9b)
+fn a_guard_that_hides_relays_is_replaced_within_two_days() {
+    let worlds: Vec<_> = (300..310).filter_map(with_hiding_guard).take(3).collect();
+    for (mut world, hiding) in worlds {
+        world.expect_within(HOUR * 48, |world| guard_of(world, ALICE) != Some(hiding));
+        assert!(world.has_notice(ALICE, |notice| {
+            let told = Notice::Warning(Warning::GuardHides { is_replaced: true });
+            *notice == told
+        }));
+    }
 }
 
 #[test] // §8.3(9)

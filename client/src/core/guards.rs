@@ -354,7 +354,9 @@ impl Guards {
         {
             return;
         }
-        self.set_aside(cx, relay);
+        if self.is_another_tried(relay) {
+            self.set_aside(cx, relay);
+        }
         if self.told.insert((relay, Reproach::Fails)) {
             cx.warn(Warning::GuardFails);
         }
@@ -369,9 +371,9 @@ impl Guards {
         }
     }
 
-    /// Sets a guard aside, if another is left and few were lately; says whether it did.
+    /// Sets a guard aside, if few were lately; says whether it did.
     fn set_aside(&mut self, cx: &Context<'_>, relay: RelayId) -> bool {
-        if !self.may_set_aside(cx.confirmed, relay) {
+        if !self.are_few_set_aside(cx.confirmed) {
             return false;
         }
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
@@ -382,18 +384,22 @@ impl Guards {
         true
     }
 
-    /// Whether another guard that was tried is left, and few were set aside lately (§6.4(11)).
-    fn may_set_aside(&self, confirmed: WallTime, relay: RelayId) -> bool {
+    /// Whether a circuit was built through another guard that is left (§6.4(11)).
+    fn is_another_tried(&self, relay: RelayId) -> bool {
         let is_left = |guard: &Guard| {
             guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some()
         };
+        self.sample.iter().any(is_left)
+    }
+
+    /// Whether few were set aside lately (§6.4(11)).
+    fn are_few_set_aside(&self, confirmed: WallTime) -> bool {
         let is_recent = |guard: &&Guard| {
             guard
                 .set_aside_at
                 .is_some_and(|at| at + GUARDS_SET_ASIDE_WINDOW > confirmed)
         };
-        self.sample.iter().any(is_left)
-            && self.sample.iter().filter(is_recent).count() < GUARDS_SET_ASIDE_MAX
+        self.sample.iter().filter(is_recent).count() < GUARDS_SET_ASIDE_MAX
     }
 
     /// Whether fewer were tried than there are primaries.

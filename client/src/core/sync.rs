@@ -6,7 +6,7 @@
 
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
@@ -15,10 +15,10 @@ use umbel_proto::directory::{
 };
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
-    HELPERS_FOR, HELPERS_MAX, HIDDEN_MIN, HIDDEN_PERCENT, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE,
-    NEWS_SPREAD_MAX, UNKNOWN_RELAY_PAUSE,
+    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, NEWS_SPREAD_MAX,
+    UNKNOWN_RELAY_PAUSE,
 };
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Instant};
 
 use super::chance::{Backoff, between, make_room, shuffle};
 use super::circuit::Isolation;
@@ -27,7 +27,7 @@ use super::links::Reach;
 use super::path::{self, exclude_groups_of};
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
-use sources::Sources;
+use sources::{Sources, hidden_least};
 
 /// How long a dial may take before the next peer is dialled as well.
 const STAGGER: Duration = Duration::from_secs(1);
@@ -50,8 +50,6 @@ pub(super) struct Sync {
     sources: Sources,
     /// The next one is with a second source, since the view is stale after the last.
     is_second: bool,
-    /// The last one ended in order with the last answer.
-    has_ended: bool,
     last_serial: u64,
     /// Peers that broke a rule, and until when they are not asked again.
     resting: BTreeMap<RelayId, Backoff>,
@@ -119,7 +117,6 @@ impl Sync {
             is_round_over: false,
             running: None,
             sources: Sources::default(),
-            has_ended: false,
             is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
@@ -244,19 +241,21 @@ impl Sync {
         }
     }
 
-    /// A descriptor that came with the last answer was news, issued at this time.
-    pub(super) fn handle_news(&mut self, issued_at: WallTime) {
-        self.sources.handle_news(issued_at);
+    /// A descriptor of this relay that came with the last answer was news.
+    pub(super) fn handle_news(&mut self, relay: RelayId) {
+        self.sources.handle_news(relay);
     }
 
-    /// What came with the last answer was admitted. If it was the last of its reconciliation, this
-    /// shows whether a guard hides relays.
-    pub(super) fn handle_admitted(&mut self, cx: &mut Context<'_>, pool: &mut Pool) {
-        if !core::mem::take(&mut self.has_ended) {
-            return;
-        }
+    /// A reconciliation ended with this, and what came with it was admitted: this shows whether a
+    /// guard hides relays.
+    pub(super) fn handle_listed(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        lacking: BTreeSet<RelayId>,
+    ) {
         let primary = pool.paths.guards.primary(cx);
-        for guard in self.sources.handle_ended(cx, &primary) {
+        for guard in self.sources.handle_ended(cx, &primary, lacking) {
             pool.paths.guards.on_hiding(cx, guard);
         }
     }
@@ -403,7 +402,6 @@ impl Sync {
     }
 
     fn end(&mut self, cx: &mut Context<'_>) {
-        self.has_ended = true;
         if cx.is_ready && !self.is_helping {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
@@ -600,7 +598,7 @@ fn is_stale(cx: &Context<'_>) -> bool {
     let renewed_within = params.republish + params.republish_jitter + NEWS_SPREAD_MAX;
     let is_old = |known: &&VerifiedDescriptor| known.issued_at + renewed_within < cx.wall;
     let old = cx.view().iter().filter(is_old).count();
-    old >= HIDDEN_MIN.max(cx.view().len() * HIDDEN_PERCENT / 100)
+    old >= hidden_least(cx.view())
 }
 
 /// Most addresses of one relay that are tried.

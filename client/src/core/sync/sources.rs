@@ -3,18 +3,19 @@
 //!
 //! A guard that is the only source decides what its client knows: what it withholds dies within two
 //! days. So guards are asked in turn, and one reconciliation in three goes over a circuit to a relay
-//! drawn at random, which does not know whom it answers. News that a guard should have had when it
-//! was asked counts against it, if its client has them from another guard: strangers could show
-//! descriptors that they kept to themselves, to have guards replaced.
+//! drawn at random, which does not know whom it answers. What a guard lacks for hours, though others
+//! have it, counts against it, if these others are guards too: strangers could show descriptors that
+//! they kept to themselves, to have guards replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
+use umbel_proto::directory::NetView;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, NEWS_SPREAD_MAX, SYNC_FAR_IN, SYNC_FAR_PAUSE,
 };
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::Instant;
 
 use super::super::context::Context;
 use super::super::path::are_apart;
@@ -28,14 +29,36 @@ pub(super) struct Sources {
     far_from: Instant,
     /// When it was last begun to ask each primary guard.
     begun_at: BTreeMap<RelayId, Instant>,
-    /// When each was last asked to the end.
-    asked_at: BTreeMap<RelayId, WallTime>,
     /// Who is asked now.
     source: Option<RelayId>,
-    /// How much came in the running reconciliation that each of them should have had.
-    missed: BTreeMap<RelayId, usize>,
-    /// Other primary guards that had much of which a guard said nothing.
-    found: BTreeMap<RelayId, BTreeSet<RelayId>>,
+    /// The primary guards that were asked to the end, and what that showed.
+    turns: BTreeMap<RelayId, Turn>,
+}
+
+/// What a guard showed of its view when it was last asked to the end.
+#[derive(Default)]
+struct Turn {
+    /// Relays of which it had nothing as new, and since when: in each of its turns since then.
+    lacking: BTreeMap<RelayId, Instant>,
+    /// Relays of which others have brought news after that: it may have them by now.
+    unsure: BTreeSet<RelayId>,
+}
+
+impl Turn {
+    /// What it has kept from this client for longer than news takes to be everywhere.
+    fn hidden<'a>(&'a self, cx: &'a Context<'_>) -> impl Iterator<Item = &'a RelayId> {
+        let is_hidden = |(relay, since): &(&RelayId, &Instant)| {
+            **since + NEWS_SPREAD_MAX <= cx.now && cx.view().get(relay).is_some()
+        };
+        self.lacking
+            .iter()
+            .filter(is_hidden)
+            .map(|(relay, _)| relay)
+    }
+
+    fn has(&self, relay: &RelayId) -> bool {
+        !self.lacking.contains_key(relay) && !self.unsure.contains(relay)
+    }
 }
 
 impl Sources {
@@ -54,7 +77,6 @@ impl Sources {
             self.far_from = now + SYNC_FAR_PAUSE;
         }
         self.source = Some(source);
-        self.missed.clear();
         self.begun_at.insert(source, now);
     }
 
@@ -63,8 +85,7 @@ impl Sources {
     pub(super) fn in_turn(&mut self, primary: Vec<RelayId>, in_use: RelayId) -> Vec<RelayId> {
         self.begun_at
             .retain(|relay, _| primary.contains(relay) || *relay == in_use);
-        self.asked_at.retain(|relay, _| primary.contains(relay));
-        self.found.retain(|relay, _| primary.contains(relay));
+        self.turns.retain(|relay, _| primary.contains(relay));
         let mut guards = primary;
         if !guards.contains(&in_use) {
             guards.insert(0, in_use);
@@ -73,49 +94,64 @@ impl Sources {
         guards
     }
 
-    /// The source had a descriptor that is news, issued at this time.
-    pub(super) fn handle_news(&mut self, issued_at: WallTime) {
-        for (&guard, &at) in &self.asked_at {
-            if Some(guard) != self.source && issued_at + NEWS_SPREAD_MAX < at {
-                *self.missed.entry(guard).or_default() += 1;
+    /// The source had a descriptor of this relay that is news.
+    pub(super) fn handle_news(&mut self, relay: RelayId) {
+        for (guard, turn) in &mut self.turns {
+            if Some(*guard) != self.source {
+                turn.unsure.insert(relay);
             }
         }
     }
 
-    /// The reconciliation ended in order. Names guards that keep much from this client, by the word
-    /// of several other primary guards in distinct address groups.
-    pub(super) fn handle_ended(&mut self, cx: &Context<'_>, primary: &[RelayId]) -> Vec<RelayId> {
-        let Some(source) = self.source.take() else {
+    /// The reconciliation ended in order, and showed that the source lacks these. Names guards that
+    /// keep much from this client, by what several other primary guards in distinct address groups
+    /// have.
+    pub(super) fn handle_ended(
+        &mut self,
+        cx: &Context<'_>,
+        primary: &[RelayId],
+        lacking: BTreeSet<RelayId>,
+    ) -> Vec<RelayId> {
+        let Some(source) = self.source.take().filter(|it| primary.contains(it)) else {
             return Vec::new();
         };
-        let missed = core::mem::take(&mut self.missed);
-        if !primary.contains(&source) {
-            return Vec::new();
-        }
-        self.asked_at.insert(source, cx.wall);
-        let least = HIDDEN_MIN.max(cx.view().len() * HIDDEN_PERCENT / 100);
-        let mut hiding = Vec::new();
-        // A clock that is ahead makes all news look old.
-        for (guard, _) in missed.into_iter().filter(|&(_, count)| count >= least) {
-            if !cx.is_clock_sure {
-                continue;
-            }
-            let found_by = self.found.entry(guard).or_default();
-            if found_by.iter().all(|other| are_apart(cx, *other, source)) {
-                found_by.insert(source);
-            }
-            if found_by.len() >= HIDDEN_SOURCES_MIN {
-                self.found.remove(&guard);
-                hiding.push(guard);
-            }
-        }
-        hiding
+        let before = self.turns.remove(&source).unwrap_or_default().lacking;
+        let since = |relay| (relay, before.get(&relay).copied().unwrap_or(cx.now));
+        let turn = Turn {
+            lacking: lacking.into_iter().map(since).collect(),
+            unsure: BTreeSet::new(),
+        };
+        self.turns.insert(source, turn);
+        self.turns.retain(|guard, _| primary.contains(guard));
+        let guards = self.turns.keys().copied();
+        guards.filter(|&guard| self.is_hiding(cx, guard)).collect()
     }
+
+    // §8.3(9b)
+    fn is_hiding(&self, cx: &Context<'_>, guard: RelayId) -> bool {
+        let Some(turn) = self.turns.get(&guard) else {
+            return false;
+        };
+        let least = hidden_least(cx.view());
+        let has_much = |other: &Turn| turn.hidden(cx).filter(|it| other.has(it)).count() >= least;
+        let mut found_by: Vec<RelayId> = Vec::new();
+        for (&other, turn) in &self.turns {
+            if has_much(turn) && found_by.iter().all(|&it| are_apart(cx, it, other)) {
+                found_by.push(other);
+            }
+        }
+        found_by.len() >= HIDDEN_SOURCES_MIN
+    }
+}
+
+/// How many relays of this view are many to be kept from a client.
+pub(super) fn hidden_least(view: &NetView) -> usize {
+    HIDDEN_MIN.max(view.len() * HIDDEN_PERCENT / 100)
 }
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::time::Duration;
+    use umbel_proto::time::{Duration, WallTime};
 
     use super::super::super::testing::{When, id as relay};
     use super::*;
@@ -133,7 +169,7 @@ mod tests {
             // Whether it ends in order, as every other does here, changes no turn.
             sources.handle_begun(Instant::default() + HOUR * turn, guards[0], false);
             if turn % 2 == 0 {
-                When::at(NOW).act(|cx| sources.handle_ended(cx, &guards));
+                When::at(NOW).act(|cx| sources.handle_ended(cx, &guards, BTreeSet::new()));
             }
         }
         assert_eq!(order, [2, 1, 3, 2, 1].map(relay));
@@ -144,7 +180,7 @@ mod tests {
             "it was never asked, though it is in use"
         );
         let left = sources.in_turn(vec![relay(4)], relay(4));
-        assert_eq!((left, sources.asked_at.len()), (vec![relay(4)], 0));
+        assert_eq!((left, sources.turns.len()), (vec![relay(4)], 0));
     }
 
     #[test] // §8.3(9)
@@ -172,55 +208,91 @@ mod tests {
         assert!((50..100).contains(&count), "{count}");
     }
 
-    /// Guard 1 was asked; two hours later these sources each have `count` descriptors that were
-    /// issued so long before that. Who is found to hide.
-    fn found_by(
-        sources: &[u8],
-        primary: [u8; 3],
-        count: usize,
-        before: Duration,
-        moment: &When,
-    ) -> Vec<RelayId> {
-        let mut state = Sources::default();
-        state.handle_begun(Instant::default(), relay(1), false);
-        When::at(NOW).act(|cx| state.handle_ended(cx, &[relay(1)]));
-        let mut hiding = Vec::new();
-        for &source in sources {
-            state.handle_begun(Instant::default(), relay(source), true);
-            for _ in 0..count {
-                state.handle_news(WallTime(NOW.as_secs() - before.as_secs()));
+    const GUARDS: [u8; 3] = [1, 2, 3];
+    const HIDDEN: [u8; 3] = [10, 11, 12];
+
+    /// Sources of a client that knows guards 1 to 3, and 10 to 12.
+    #[derive(Default)]
+    struct Asked {
+        sources: Sources,
+        primary: Vec<RelayId>,
+    }
+
+    impl Asked {
+        fn with(primary: &[u8]) -> Self {
+            Self {
+                sources: Sources::default(),
+                primary: primary.iter().map(|&it| relay(it)).collect(),
             }
-            moment.act_knowing(&[2, 3], |cx| {
-                hiding.extend(state.handle_ended(cx, &primary.map(relay)));
-            });
         }
-        hiding
+
+        /// This source has its turn so many hours after the first, and lacks these. Who is found to
+        /// hide.
+        fn turn(&mut self, hours: u32, source: u8, lacking: &[u8]) -> Vec<RelayId> {
+            let mut moment = When::at(NOW);
+            moment.now = moment.now + HOUR * hours;
+            let known = [1, 2, 3, 10, 11, 12];
+            let lacking = lacking.iter().map(|&it| relay(it)).collect();
+            let (hiding, _) = moment.act_knowing(&known, |cx| {
+                self.sources.handle_begun(cx.now, relay(source), false);
+                self.sources.handle_ended(cx, &self.primary, lacking)
+            });
+            hiding
+        }
     }
 
     #[test] // §8.3(9b)
-    fn a_guard_that_two_sources_know_to_hide_much_is_named() {
-        let moment = When::at(NOW + HOUR * 2);
-        let old = NEWS_SPREAD_MAX + HOUR;
-        let primary = [1, 2, 3];
-        assert_eq!(
-            found_by(&[2, 3], primary, HIDDEN_MIN, old, &moment),
-            [relay(1)]
-        );
-        let strangers = found_by(&[2, 3], [1, 4, 5], HIDDEN_MIN, old, &moment);
-        assert!(strangers.is_empty(), "no guard goes by their word");
-        for (sources, count, before) in [
-            (&[2][..], HIDDEN_MIN, old),
-            (&[2, 2], HIDDEN_MIN, old),
-            (&[2, 3], HIDDEN_MIN - 1, old),
-            (&[2, 3], HIDDEN_MIN, NEWS_SPREAD_MAX),
-            (&[1, 1], HIDDEN_MIN, old),
-        ] {
-            assert!(found_by(sources, primary, count, before, &moment).is_empty());
-        }
-        let ahead = When {
-            wall: NOW + HOUR * 9,
-            ..When::at(NOW)
+    fn a_guard_that_lacks_for_hours_what_two_others_have_is_named() {
+        let mut asked = Asked::with(&GUARDS);
+        assert!(asked.turn(0, 1, &HIDDEN).is_empty());
+        assert!(asked.turn(1, 2, &[]).is_empty());
+        assert!(asked.turn(2, 3, &[]).is_empty(), "it may hear of them yet");
+        assert_eq!(asked.turn(4, 1, &HIDDEN), [relay(1)]);
+    }
+
+    #[test] // §8.3(9b)
+    fn a_guard_is_not_named_for_little_for_soon_or_by_one() {
+        let later = |first: &[u8], then: &[u8], others: [(u8, &[u8]); 2]| {
+            let mut asked = Asked::with(&GUARDS);
+            asked.turn(0, 1, first);
+            for (other, lacking) in others {
+                asked.turn(1, other, lacking);
+            }
+            asked.turn(4, 1, then)
         };
-        assert!(found_by(&[2, 3], primary, HIDDEN_MIN, old, &ahead).is_empty());
+        let have_all = [(2, &[][..]), (3, &[])];
+        assert!(
+            later(&HIDDEN[1..], &HIDDEN[1..], have_all).is_empty(),
+            "little"
+        );
+        assert!(
+            later(&[], &HIDDEN, have_all).is_empty(),
+            "since its last turn"
+        );
+        assert!(later(&HIDDEN, &[], have_all).is_empty(), "before");
+        assert!(later(&HIDDEN, &HIDDEN, [(2, &[]), (3, &HIDDEN)]).is_empty());
+        assert!(
+            later(&HIDDEN, &HIDDEN, [(2, &[]), (2, &[])]).is_empty(),
+            "by one"
+        );
+        assert!(
+            later(&HIDDEN, &HIDDEN, [(2, &[]), (9, &[])]).is_empty(),
+            "a stranger"
+        );
+        assert_eq!(later(&HIDDEN, &HIDDEN, have_all), [relay(1)]);
+    }
+
+    #[test] // §8.3(9b)
+    fn what_came_after_a_guards_turn_it_is_not_taken_to_have() {
+        let mut asked = Asked::with(&GUARDS);
+        for guard in GUARDS {
+            asked.turn(0, guard, if guard == 1 { &HIDDEN } else { &[] });
+        }
+        HIDDEN
+            .iter()
+            .for_each(|&it| asked.sources.handle_news(relay(it)));
+        assert!(asked.turn(4, 1, &HIDDEN).is_empty(), "by whom is not known");
+        assert!(asked.turn(4, 2, &[]).is_empty());
+        assert_eq!(asked.turn(5, 3, &[]), [relay(1)]);
     }
 }
