@@ -299,6 +299,10 @@ pub const PUSH_INTERVAL: Duration = Duration::from_millis(125);
 pub const PUSHED_AT_ONCE: u32 = 4096;
 /// Relays whose pushes are counted (§8.4(2)).
 pub const PUSH_SOURCES_MAX: usize = 4096;
+/// A client gives a reconciliation up once it has brought no news for so long (§8.3(6)).
+pub const SYNC_NO_NEWS_MAX: Duration = Duration::from_secs(60);
+/// And after so long in all (§8.3(6)).
+pub const SYNC_LEN_MAX: Duration = Duration::from_secs(600);
 /// How long news may take to be known everywhere, clocks that are off by an hour included
 /// (§8.3(9b)).
 pub const NEWS_SPREAD_MAX: Duration = Duration::from_secs(3 * 3600);

@@ -83,16 +83,20 @@ fn has_guards(world: &World) -> bool {
     core.is_some_and(|core| core.status().guards > 0)
 }
 
-#[test] // §8.2(3)
-fn by_one_sources_word_no_relay_is_drawn() {
-    let overlay = Network {
+/// The default parameters, on loopback.
+fn strict() -> Network {
+    Network {
         params: Params {
             danger_allow_private_addresses: true,
             ..Params::DEFAULT
         },
         ..Network::local()
-    };
-    let mut world = World::with_overlay(9, overlay).founders(3).relays(9);
+    }
+}
+
+#[test] // §8.2(3)
+fn by_one_sources_word_no_relay_is_drawn() {
+    let mut world = World::with_overlay(9, strict()).founders(3).relays(9);
     world.run_for(HOUR);
     let others = || (1..RELAYS).map(RelayName);
     others().for_each(|relay| world.crash_relay(relay));
@@ -115,6 +119,17 @@ fn a_guard_that_hides_relays_is_replaced_within_two_days() {
             *notice == told
         }));
     }
+}
+
+#[test] // §8.3(9a)
+fn a_newcomer_passes_over_seeds_that_are_gone() {
+    let mut world = World::with_overlay(11, strict()).founders(3).relays(9);
+    world.run_for(HOUR);
+    for gone in 1..3 {
+        world.crash_relay(RelayName(gone));
+    }
+    world.add_client();
+    world.expect_within(Duration::from_secs(30), has_guards);
 }
 
 #[test] // §8.3(9)

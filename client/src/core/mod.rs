@@ -520,7 +520,7 @@ impl Core {
     /// Takes what a source of the view passed on; returns what it lists, if that was all.
     fn take_received(
         &mut self,
-        wall: WallTime,
+        Moment { now, wall }: Moment,
         received: Received,
         rng: &mut dyn CryptoRng,
     ) -> Option<Listing> {
@@ -528,7 +528,7 @@ impl Core {
             let relay = unverified.relay();
             self.shared.make_room(wall, rng);
             if self.shared.learn(wall, &received.source, unverified) {
-                self.sync.handle_news(relay);
+                self.sync.handle_news(now, relay);
             }
         }
         if let Some(listing) = &received.listing {
@@ -549,7 +549,7 @@ impl Core {
                     answer,
                 );
                 let listing =
-                    received.and_then(|received| self.take_received(moment.wall, received, rng));
+                    received.and_then(|received| self.take_received(moment, received, rng));
                 self.look_at_view(moment.wall);
                 if let Some(listing) = listing {
                     let mut cx = self.shared.context(moment, rng);

@@ -15,8 +15,8 @@ use umbel_proto::directory::{
 };
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{
-    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, NEWS_SPREAD_MAX,
-    UNKNOWN_RELAY_PAUSE,
+    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, NEWS_SPREAD_MAX, SYNC_LEN_MAX,
+    SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE,
 };
 use umbel_proto::time::{Duration, Instant};
 
@@ -76,8 +76,11 @@ struct Running {
     /// Of one hop, or of several.
     isolation: Isolation,
     syncer: Syncer,
-    /// When it began.
+    /// What the view had when it began.
     mark: Mark,
+    /// When it began, and when it last brought news.
+    began_at: Instant,
+    news_at: Instant,
 }
 
 /// The contents of an answer.
@@ -99,6 +102,12 @@ struct Way {
 }
 
 impl Running {
+    /// When it is given up: a source could speak for days, and keep its client from all others
+    /// meanwhile (§8.3(6)).
+    fn ends_by(&self) -> Instant {
+        (self.began_at + SYNC_LEN_MAX).min(self.news_at + SYNC_NO_NEWS_MAX)
+    }
+
     /// It came to its end.
     fn listing(self) -> Listing {
         Listing {
@@ -144,6 +153,10 @@ impl Sync {
     /// Begins a reconciliation that is due, or finds a peer to begin it with.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>, pool: &mut Pool, requests: &mut Requests) {
         self.look_whether_to_help(cx, pool);
+        let is_over = |running: &mut Running| running.ends_by() <= cx.now;
+        if self.running.take_if(is_over).is_some() {
+            self.pause(cx);
+        }
         if self.running.is_some() || self.next_at > cx.now {
             return;
         }
@@ -170,6 +183,8 @@ impl Sync {
             isolation,
             syncer,
             mark: cx.book.mark(),
+            began_at: cx.now,
+            news_at: cx.now,
         };
         self.go_on(cx, requests, running, request);
     }
@@ -242,7 +257,10 @@ impl Sync {
     }
 
     /// A descriptor of this relay that came with the last answer was news.
-    pub(super) fn handle_news(&mut self, relay: RelayId) {
+    pub(super) fn handle_news(&mut self, now: Instant, relay: RelayId) {
+        if let Some(running) = &mut self.running {
+            running.news_at = now;
+        }
         self.sources.handle_news(relay);
     }
 
@@ -437,7 +455,16 @@ impl Sync {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
         self.round
             .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
-        if self.round.iter().all(|way| way.asked_count > 0) || self.is_round_over {
+        // One that does not answer holds up nobody: a seed may be gone for good.
+        let is_passed = |way: &Way| {
+            way.asked_count > 0
+                || match pool.links.reach(way.relay, cx.now) {
+                    Reach::Resting(_) => true,
+                    Reach::Dialling(began_at) => began_at + STAGGER <= cx.now,
+                    Reach::Up(_) | Reach::Unknown => false,
+                }
+        };
+        if self.round.iter().all(is_passed) || self.is_round_over {
             if !self.round.is_empty() {
                 self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
             }
@@ -580,8 +607,8 @@ impl Sync {
 
     /// When there is something to do; `after` separates resting peers from those due.
     pub(super) fn timeout(&self, after: Instant, pool: &Pool) -> Option<Instant> {
-        if self.running.is_some() {
-            return None;
+        if let Some(running) = &self.running {
+            return Some(running.ends_by()).filter(|&at| at > after);
         }
         let rests = self.round.iter().filter(|_| !self.is_round_over);
         let rests = rests.filter_map(|way| match pool.links.reach(way.relay, after) {

@@ -43,6 +43,8 @@ struct Bench {
     destroyed: Option<DestroyReason>,
     /// Whether it ends its streams.
     ends_streams: bool,
+    /// How long it waits before it answers.
+    answers_after: Duration,
     /// The requests that it got.
     requests: Vec<SyncRequest>,
 }
@@ -94,6 +96,7 @@ impl Bench {
             hop: None,
             destroyed: None,
             ends_streams: true,
+            answers_after: Duration::ZERO,
             requests: Vec::new(),
         };
         let hello = Hello {
@@ -115,10 +118,24 @@ impl Bench {
     fn run(&mut self, answers: Vec<Vec<Vec<u8>>>) {
         let mut answers = VecDeque::from(answers);
         while let Some((_, cell)) = self.core.poll_cell() {
-            for answer in self.on_cell(cell, &mut answers) {
+            let asked_before = self.requests.len();
+            let cells = self.on_cell(cell, &mut answers);
+            if self.requests.len() > asked_before {
+                self.wait();
+            }
+            for answer in cells {
                 self.core
                     .handle_cell(at(self.now), LINK, answer, &mut self.rng);
             }
+        }
+    }
+
+    /// Time passes before an answer; a longer step than a second would be a sleep.
+    fn wait(&mut self) {
+        let until = self.now + self.answers_after;
+        while self.now < until {
+            self.now = self.now + Duration::from_secs(1);
+            self.core.handle_timeout(at(self.now), &mut self.rng);
         }
     }
 
@@ -304,6 +321,43 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
         is_left(vec![differs(), [last.clone(), last].concat()]),
         "after the last page too"
     );
+}
+
+/// A page of descriptors of relays that don't exist, which nobody has signed.
+fn junk(number: u8) -> Vec<Vec<u8>> {
+    let mut last = [0; 32];
+    let descriptors = (0..200).map(|at| {
+        last = [at; 32];
+        last[0] = number;
+        let mut bytes = descriptor(9);
+        bytes[33..65].copy_from_slice(&last);
+        ByteBuf::from(bytes)
+    });
+    let descriptors = descriptors.collect();
+    let page = PageReply {
+        covered: RelayId(last),
+        descriptors,
+        wanted: Vec::new(),
+    };
+    vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
+}
+
+#[test] // §8.3(6)
+fn a_source_that_speaks_on_without_news_is_given_up() {
+    let mut bench = Bench::new(true);
+    bench.answers_after = Duration::from_secs(10);
+    let answers = std::iter::once(differs()).chain((1..20).map(junk));
+    bench.run(answers.collect());
+    let asked = bench.requests.len();
+    assert!((5..9).contains(&asked), "{asked} in a minute");
+    bench.wait();
+    bench.run(Vec::new());
+    assert_eq!(bench.requests.len(), asked + 1, "the next one begins");
+    assert!(matches!(
+        bench.requests.last(),
+        Some(SyncRequest::Compare(_))
+    ));
+    assert_eq!((bench.destroyed, bench.core.violation_count()), (None, 0));
 }
 
 #[test] // §7.2(7)
