@@ -235,9 +235,17 @@ pub const SPOT_CHECKS_MAX: usize = 64;
 /// Most dials of checks in flight (§8.8).
 pub const SPOT_DIALS_MAX: usize = 4;
 /// A relay judges an issuer by so many of its last checks (§8.8).
-pub const ISSUER_CHECKS_KEPT: usize = 8;
+pub const ISSUER_CHECKS_KEPT: usize = 16;
+/// The groups of the newest of them, by which it is judged (§8.8).
+pub const ISSUER_GROUPS_JUDGED: usize = 8;
 /// An issuer is barred when so many of these, and half of them, found nobody (§8.8).
 pub const ISSUER_MISSES_MAX: usize = 2;
+/// An issuer whose last checks were so many misses is barred, wherever they were (§8.8).
+pub const ISSUER_MISSES_IN_A_ROW: usize = 5;
+/// So many issuers may be barred at once in any network (§8.8).
+pub const ISSUERS_BARRED_MIN: usize = 3;
+/// And this part of all that could issue, percent (§8.8).
+pub const ISSUERS_BARRED_PERCENT: usize = 10;
 /// For so long the receipts of a barred issuer do not count (§8.8).
 pub const ISSUER_BARRED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Most issuers of which a relay keeps a record (§8.8).

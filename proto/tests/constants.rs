@@ -76,7 +76,8 @@ limits! {
     RECEIPT_ASK_PAUSE_MAX RECEIPT_REISSUE_PAUSE RECEIPT_IDLE_PAUSE RECEIPT_ADDRESSES_MAX RECEIPT_PORTS_MAX RECEIPT_PAUSE_SHARE RECEIPT_IPS_V4_24_MAX
     RECEIPT_IPS_V4_16_MAX RECEIPT_IPS_V6_64_MAX RECEIPT_IPS_V6_48_MAX RECEIPT_IPS_V6_32_MAX
     SPOT_CHECK_ONE_IN SPOT_CHECK_FIRST SPOT_CHECK_SECOND SPOT_CHECK_SETTLE SPOT_CHECKS_MAX
-    SPOT_DIALS_MAX ISSUER_CHECKS_KEPT ISSUER_MISSES_MAX ISSUER_BARRED_FOR ISSUERS_ON_RECORD_MAX
+    SPOT_DIALS_MAX ISSUER_CHECKS_KEPT ISSUER_GROUPS_JUDGED ISSUER_MISSES_MAX ISSUER_MISSES_IN_A_ROW
+    ISSUERS_BARRED_MIN ISSUERS_BARRED_PERCENT ISSUER_BARRED_FOR ISSUERS_ON_RECORD_MAX
     VERSION_LEN_MAX RELAY_DESCRIPTOR_LIFE CLOCK_SKEW_MAX VIEW_RELAYS_MAX LAST_KNOWN_MAX
     VIEW_SLACK VIEW_YOUNG_MAX TURNED_AWAY_MAX
     SETUP_LEN SYNC_FRAME_MAX SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX SYNC_RANGES_MAX SYNC_PARTS_MAX
@@ -308,14 +309,37 @@ fn said_of_spot_checks() -> Vec<Said> {
         ),
         ("8.8", "the second {} min after", mins(SPOT_CHECK_SECOND)),
         ("8.8", "if, {} min after each", mins(SPOT_CHECK_SETTLE)),
-        ("8.8", "when {} of its last", ISSUER_MISSES_MAX.text()),
-        ("8.8", "of its last {} verdicts", ISSUER_CHECKS_KEPT.text()),
+        ("8.8", "when {} of the last", ISSUER_MISSES_MAX.text()),
+        ("8.8", "of the last {} ASes", ISSUER_GROUPS_JUDGED.text()),
         (
             "8.8",
-            "For {} days,",
+            "whose last {} verdicts",
+            ISSUER_MISSES_IN_A_ROW.text(),
+        ),
+        (
+            "8.8",
+            "is so for {} days",
             (ISSUER_BARRED_FOR.as_secs() / 86_400).text(),
         ),
+        ("8.8", "At most {} issuers are", ISSUERS_BARRED_MIN.text()),
+        ("8.8", "or {} percent of", ISSUERS_BARRED_PERCENT.text()),
         ("8.8", "Records of {} issuers", ISSUERS_ON_RECORD_MAX.text()),
+        (
+            "8.2",
+            "the surplus over {},000 leaves",
+            (VIEW_RELAYS_MAX / 1000).text(),
+        ),
+        ("8.2", "until {} of them are left", VIEW_YOUNG_MAX.text()),
+        (
+            "8.3",
+            "gives it up {} s after it began",
+            SYNC_NO_NEWS_MAX.as_secs().text(),
+        ),
+        (
+            "8.3",
+            "and {} s after it began:",
+            SYNC_LEN_MAX.as_secs().text(),
+        ),
     ]
 }
 

@@ -89,6 +89,8 @@ pub enum NotLearned {
     TooSoon,
     /// There was no room for it before (§8.2(9)).
     TurnedAway,
+    /// Another relay is at one of its addresses (§8.2(10)).
+    AddressTaken,
 }
 
 impl Book {
@@ -188,6 +190,9 @@ impl Book {
         {
             return Err(NotLearned::TooSoon);
         }
+        if !self.view.are_free(unverified.claims(), network) {
+            return Err(NotLearned::AddressTaken);
+        }
         if !self.view.may_admit(unverified.claims(), network, wall) {
             return Err(NotLearned::Unvouched);
         }
@@ -214,7 +219,7 @@ impl Book {
         let is_early = !self
             .view
             .may_renew(&descriptor.relay, descriptor.issued_at, network);
-        if !is_early && self.view.may_admit(&descriptor, network, wall) {
+        if !is_early && self.may_take(&descriptor, network, wall) {
             return Ok(self.take(network, descriptor, wall));
         }
         Ok(Learned {
@@ -225,6 +230,10 @@ impl Book {
                 Inserted::Unvouched
             },
         })
+    }
+
+    fn may_take(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
+        self.view.are_free(descriptor, network) && self.view.may_admit(descriptor, network, wall)
     }
 
     /// This moment, for what is in the view when a reconciliation begins.
@@ -331,7 +340,7 @@ impl Book {
         bytes: &[u8],
     ) -> Result<bool, DescriptorFault> {
         let descriptor = Unverified::decode(bytes)?.verify(network, wall)?;
-        if !self.view.may_admit(&descriptor, network, wall) {
+        if !self.may_take(&descriptor, network, wall) {
             return Ok(false);
         }
         let new = Age {

@@ -18,7 +18,7 @@ use crate::limits::{
     RELAY_DESCRIPTOR_LIFE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, TURNED_AWAY_MAX,
     VIEW_RELAYS_MAX, VIEW_SLACK,
 };
-use crate::network::{Group, Network, Params};
+use crate::network::{Group, Network};
 use crate::time::{Duration, WallTime};
 
 const FINGERPRINT_DOMAIN: &[u8] = b"umbel view 1";
@@ -33,6 +33,8 @@ pub struct NetView {
     began_at: Option<WallTime>,
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
+    /// Which relay is at which address: the one that was there first.
+    at: BTreeMap<SocketAddr, RelayId>,
     /// The newest descriptors of relays for which there was no room. Known by their versions only:
     /// peers need not send them again.
     turned_away: BTreeMap<RelayId, Version>,
@@ -137,6 +139,7 @@ impl NetView {
             relays: BTreeMap::new(),
             began_at: None,
             barred: BTreeSet::new(),
+            at: BTreeMap::new(),
             turned_away: BTreeMap::new(),
             own: None,
             digest: OnceLock::new(),
@@ -159,6 +162,21 @@ impl NetView {
         let least = network.params.receipts_min;
         (self.is_setting_up(wall) && descriptor.has_receipts(least))
             || self.is_vouched(descriptor, network, wall)
+    }
+
+    /// Whether no other relay of the view is at any of these addresses. Where receipts are not
+    /// needed, an address says nothing (§8.2(4)).
+    pub fn are_free(&self, descriptor: &RelayDescriptor, network: &Network) -> bool {
+        let is_free = |&address: &SocketAddr| {
+            let there = self.relay_at(address);
+            there.is_none_or(|there| there == descriptor.relay)
+        };
+        network.params.receipts_min == 0 || descriptor.addresses.iter().all(is_free)
+    }
+
+    /// The relay of the view that is at this address.
+    pub fn relay_at(&self, address: SocketAddr) -> Option<RelayId> {
+        self.at.get(&canonical(address)).copied()
     }
 
     /// Takes a descriptor that was found worth it, of a relay first seen now. In setup it takes the
@@ -189,9 +207,11 @@ impl NetView {
                 return Inserted::Stale;
             }
             Some(entry) => {
-                entry.descriptor = descriptor;
+                let before = core::mem::replace(&mut entry.descriptor, descriptor.clone());
                 // It was seen no later than now, whatever a wrong clock said.
                 entry.age.first_seen = entry.age.first_seen.min(age.first_seen);
+                self.leave(&before);
+                self.settle(&descriptor);
                 self.digest = OnceLock::new();
                 return Inserted::Newer;
             }
@@ -202,10 +222,33 @@ impl NetView {
             None => {}
         }
         self.turned_away.remove(&descriptor.relay);
+        self.add(descriptor, age);
+        Inserted::New
+    }
+
+    fn add(&mut self, descriptor: VerifiedDescriptor, age: Age) {
+        self.settle(&descriptor);
         self.relays
             .insert(descriptor.relay, Entry::new(descriptor, age));
         self.digest = OnceLock::new();
-        Inserted::New
+    }
+
+    /// A relay is at the addresses of its descriptor from now on, but for those of others.
+    fn settle(&mut self, descriptor: &RelayDescriptor) {
+        for &address in &descriptor.addresses {
+            self.at
+                .entry(canonical(address))
+                .or_insert(descriptor.relay);
+        }
+    }
+
+    /// It is there no more.
+    fn leave(&mut self, descriptor: &RelayDescriptor) {
+        for address in descriptor.addresses.iter().copied().map(canonical) {
+            if self.at.get(&address) == Some(&descriptor.relay) {
+                self.at.remove(&address);
+            }
+        }
     }
 
     /// Whether a descriptor that this relay issued at this time may be taken: it issues few in the
@@ -233,9 +276,10 @@ impl NetView {
     /// stored, so at a start the view may be full before it comes.
     pub(super) fn insert_own(&mut self, descriptor: VerifiedDescriptor, age: Age) {
         self.own = Some(descriptor.relay);
-        self.relays
-            .insert(descriptor.relay, Entry::new(descriptor, age));
-        self.digest = OnceLock::new();
+        if let Some(before) = self.relays.remove(&descriptor.relay) {
+            self.leave(&before.descriptor);
+        }
+        self.add(descriptor, age);
     }
 
     /// How many relays there are beyond those for which there is room.
@@ -260,6 +304,7 @@ impl NetView {
         let evicted = eviction::choose(candidates, self.surplus(), salt);
         for relay in &evicted {
             if let Some(entry) = self.relays.remove(relay) {
+                self.leave(&entry.descriptor);
                 self.turn_away(&entry.descriptor);
             }
         }
@@ -362,7 +407,8 @@ impl NetView {
             .extract_if(.., is_dead)
             .map(|(_, entry)| (entry.descriptor, entry.age))
             .collect();
-        if !dead.is_empty() {
+        for (descriptor, _) in &dead {
+            self.leave(descriptor);
             self.digest = OnceLock::new();
         }
         self.forget_turned_away(wall);
@@ -469,15 +515,22 @@ impl NetView {
     /// Whether this relay is a seed of the network file, and the network still so young that seeds
     /// vouch from the beginning, and are vouched for by the file (§8.2(4)).
     pub fn seed_vouches(&self, network: &Network, relay: &RelayId, wall: WallTime) -> bool {
-        let Params {
-            receipt_issuer_age,
-            seeds_vouch_until,
-            ..
-        } = network.params;
-        let is_aged = |entry: &&Entry| entry.age.is_at_least(receipt_issuer_age, wall);
-        let mut aged = self.relays.values().filter(is_aged);
+        let seeds_vouch_until = network.params.seeds_vouch_until;
+        let mut aged = self.aged(network, wall);
         network.seeds.iter().any(|seed| seed.id == *relay)
             && aged.nth(seeds_vouch_until.saturating_sub(1)).is_none()
+    }
+
+    /// The relays that have been known for as long as an issuer has to be.
+    pub(super) fn aged(
+        &self,
+        network: &Network,
+        wall: WallTime,
+    ) -> impl Iterator<Item = &VerifiedDescriptor> {
+        let age = network.params.receipt_issuer_age;
+        let is_aged = move |entry: &&Entry| entry.age.is_at_least(age, wall);
+        let aged = self.relays.values().filter(is_aged);
+        aged.map(|entry| &entry.descriptor)
     }
 
     /// The relays that may be drawn for a path: known for long enough, not about to expire, vouched
@@ -523,6 +576,11 @@ impl NetView {
         self.age(relay)
             .is_some_and(|known| known.is_at_least(age, wall))
     }
+}
+
+/// A v4 address, however it is written.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Not a sum: hashes can be chosen so that sums collide.

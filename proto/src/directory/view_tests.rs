@@ -264,3 +264,37 @@ fn in_setup_the_number_of_receipts_has_to_do() {
     assert!(view.may_admit(&descriptor, &network, later(HOUR)));
     assert!(!view.may_admit(&descriptor, &network, later(HOUR + 1)));
 }
+
+#[test] // §8.2(10)
+fn an_address_is_one_relays_until_that_has_left_it() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let there = |number: u32, address: &str, age: u64| {
+        let at = WallTime(WALL.as_secs() + age);
+        let address = address.parse().unwrap();
+        let moved = issued(number, at).with(|it| it.addresses = vec![address]);
+        verified_at(&moved, later(60))
+    };
+    let (first, second) = (there(1, "20.1.1.1:9000", 0), there(2, "20.1.1.1:9000", 0));
+    let mut view = NetView::new();
+    view.insert(first, WALL);
+    assert!(!view.are_free(&second, &network));
+    assert!(
+        view.are_free(&there(2, "20.1.1.1:9001", 0), &network),
+        "another port"
+    );
+    let mapped = there(2, "[::ffff:20.1.1.1]:9000", 0);
+    assert!(!view.are_free(&mapped, &network), "the same, written as v6");
+    assert!(
+        view.are_free(&there(1, "20.1.1.1:9000", 60), &network),
+        "a renewal"
+    );
+    view.insert(there(1, "20.1.1.1:9002", 60), WALL);
+    assert!(view.are_free(&second, &network), "it has moved");
+    view.insert(second.clone(), WALL);
+    view.take_dead(second.expires_at());
+    assert_eq!(view.relay_at("20.1.1.1:9000".parse().unwrap()), None);
+    network.params.receipts_min = 0;
+    view.insert(second, WALL);
+    assert!(view.are_free(&there(3, "20.1.1.1:9000", 0), &network));
+}

@@ -183,7 +183,8 @@ impl Context<'_> {
 
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
     /// is then stored and passed on.
-    pub(super) fn learn(&mut self, source: &RelayId, descriptor: Unverified) -> Heard {
+    /// A `source` lists it; a push has none (§8.2(3)).
+    pub(super) fn learn(&mut self, source: Option<&RelayId>, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return Heard::Checked;
@@ -191,7 +192,9 @@ impl Context<'_> {
         let (network, relay) = (&self.config.network, descriptor.relay());
         self.book.make_room(network, self.wall, self.rng);
         let learned = self.book.learn(network, self.wall, descriptor);
-        if learned.is_ok() && self.book.handle_listed(network, source, &relay) {
+        if learned.is_ok()
+            && source.is_some_and(|source| self.book.handle_listed(network, source, &relay))
+        {
             self.store_book();
         }
         match learned {
@@ -207,7 +210,9 @@ impl Context<'_> {
                 self.signal(Signal::Unvouched);
                 Heard::Cheap
             }
-            Err(NotLearned::TooSoon | NotLearned::TurnedAway) => Heard::Cheap,
+            Err(NotLearned::TooSoon | NotLearned::TurnedAway | NotLearned::AddressTaken) => {
+                Heard::Cheap
+            }
             Err(NotLearned::Fault(_)) => Heard::Checked,
         }
     }

@@ -168,8 +168,15 @@ impl Discovery {
                         self.fail(cx, circuits, exchange);
                     }
                 }
-                Out::Learned { source, descriptor } => drop(cx.learn(&source, *descriptor)),
-                Out::Listed(listing) => cx.handle_listing(&listing),
+                Out::Learned { source, descriptor } => {
+                    let source = Some(&source).filter(|it| cx.links.has_dialled(it));
+                    cx.learn(source, *descriptor);
+                }
+                Out::Listed(listing) => {
+                    if cx.links.has_dialled(&listing.source) {
+                        cx.handle_listing(&listing);
+                    }
+                }
                 Out::Anchors(anchors) => cx.store(StoreOp::PutAnchors(anchors)),
                 Out::Done(exchange) => self.end(cx, circuits, exchange),
                 Out::Broken(exchange, fault) => {

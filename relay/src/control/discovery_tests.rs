@@ -46,7 +46,10 @@ impl Relay {
         );
         let neighbour = RelayId::from(identity.public());
         let known = descriptor(&identity, &onion, 9001, wall);
-        assert_eq!(relay.bench.context().learn(&neighbour, known), Heard::News);
+        assert_eq!(
+            relay.bench.context().learn(Some(&neighbour), known),
+            Heard::News
+        );
         relay.bench.signals();
         let link = relay.bench.link_to(1, neighbour);
         relay.linked(neighbour);

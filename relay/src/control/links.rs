@@ -96,6 +96,13 @@ impl Links {
         Some(peer)
     }
 
+    /// Whether this relay dialled that one, at an address that it names: whoever dials may name any.
+    pub(super) fn has_dialled(&self, relay: &RelayId) -> bool {
+        let links = self.by_relay.get(relay).into_iter().flatten();
+        let mut links = links.filter_map(|id| self.links.get(id));
+        links.any(|link| link.circ_ids.is_dialler())
+    }
+
     pub(super) fn len(&self) -> usize {
         self.links.len()
     }

@@ -142,6 +142,13 @@ fn refused_receipt(
             Level::INFO,
             format!("busy: the relay {issuer} can't look after {address} now; others are asked"),
         ),
+        ReceiptRefusal::Taken => (
+            Level::WARN,
+            format!(
+                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. If this relay ran there \
+                 under another identity, restore that one, or wait up to 48 h; else advertise another port"
+            ),
+        ),
     }
 }
 

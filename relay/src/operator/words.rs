@@ -33,6 +33,8 @@ enum Asked {
     Limit,
     /// Those asked have too much to do.
     Busy,
+    /// Those asked know another relay there.
+    Taken,
     /// Those asked did not answer.
     Silent,
     /// A receipt came that was not for this.
@@ -89,6 +91,7 @@ fn of_outcome(outcome: &Outcome) -> Asked {
         },
         Outcome::Refused(ReceiptRefusal::Limit) => Asked::Limit,
         Outcome::Refused(ReceiptRefusal::Busy) => Asked::Busy,
+        Outcome::Refused(ReceiptRefusal::Taken) => Asked::Taken,
         Outcome::NoAnswer => Asked::Silent,
         Outcome::Wrong => Asked::Wrong,
         Outcome::Issued(_) => Asked::Asking,
@@ -103,6 +106,7 @@ pub(super) fn state(address: &AddressStanding) -> &'static str {
         Asked::Elsewhere { .. } => "elsewhere",
         Asked::Limit => "limit",
         Asked::Busy => "busy",
+        Asked::Taken => "taken",
         Asked::Silent => "silent",
         Asked::Wrong => "wrong",
         Asked::Asking => "asking",
@@ -254,6 +258,11 @@ impl<'a> Sentences<'a> {
             ),
             Asked::Busy => format!(
                 "busy: {count} could not look after {address}; {}. Nothing to do: others are asked",
+                self.so_far(it)
+            ),
+            Asked::Taken => format!(
+                "taken: {count} knew another relay at {address}; {}. If this relay ran there under another identity, restore that one, \
+                 or wait up to 48 h; else advertise another port",
                 self.so_far(it)
             ),
             Asked::Silent => format!(

@@ -375,6 +375,7 @@ fn receipt_replies() -> Files {
         ("issued", ReceiptReply::Issued(receipt).encode()),
         ("elsewhere", refused(ReceiptRefusal::Elsewhere { from })),
         ("limit", refused(ReceiptRefusal::Limit)),
+        ("taken", refused(ReceiptRefusal::Taken)),
     ]
 }
 

@@ -66,6 +66,10 @@ impl Issuer {
         if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);
         }
+        let there = view.relay_at(address).filter(|there| *there != relay);
+        if there.is_some() && network.params.receipts_min > 0 {
+            return Err(ReceiptRefusal::Taken);
+        }
         self.taken.expire(network, now);
         self.resting.retain(|_, until| *until > now);
         let known = view.get(&relay);

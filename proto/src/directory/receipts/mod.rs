@@ -189,6 +189,8 @@ pub enum ReceiptRefusal {
     Limit,
     /// The issuer dials for as many others as it may.
     Busy,
+    /// The issuer knows another relay at that address.
+    Taken,
 }
 
 impl ReceiptReply {

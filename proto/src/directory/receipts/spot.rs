@@ -3,9 +3,8 @@
 //!
 //! A relay that is gone looks like a receipt that was a lie. So a miss counts only where the receipt
 //! is young, two dials failed, and this relay was online meanwhile. One miss proves nothing: an
-//! attacker can get receipts and close its port. An issuer is barred once two
-//! of its last eight checks, and half of them, were misses, each in an address group of its own. To
-//! frame an honest issuer, an attacker must be half of those for which it vouches.
+//! attacker can get receipts and close its port. So an issuer is judged by several ASes, or by a run
+//! of misses, and few are barred at once: whoever frames honest issuers can't silence most.
 //!
 //! Everything is bounded: checks that wait, dials in flight, addresses tried, issuers on record.
 
@@ -21,7 +20,8 @@ use crate::directory::descriptor::RelayDescriptor;
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
 use crate::limits::{
-    CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_MISSES_MAX,
+    CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_GROUPS_JUDGED,
+    ISSUER_MISSES_IN_A_ROW, ISSUER_MISSES_MAX, ISSUERS_BARRED_MIN, ISSUERS_BARRED_PERCENT,
     ISSUERS_ON_RECORD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_FIRST,
     SPOT_CHECK_ONE_IN, SPOT_CHECK_SECOND, SPOT_CHECK_SETTLE, SPOT_CHECKS_MAX, SPOT_DIALS_MAX,
 };
@@ -87,7 +87,7 @@ enum State {
 /// What is known of an issuer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// Its last checks, the newest last, at most one for each group.
+    /// Its last checks, the newest last.
     checked: VecDeque<Checked>,
     barred_at: Option<WallTime>,
 }
@@ -279,8 +279,32 @@ impl SpotChecks {
             self.make_room(issuer);
             let record = self.records.entry(*issuer).or_default();
             record.add(checked.clone());
+            let is_guilty = record.barred_at.is_none() && record.is_guilty();
             self.is_changed = true;
+            if is_guilty
+                && self.may_bar(facts, issuer)
+                && let Some(record) = self.records.get_mut(issuer)
+            {
+                record.barred_at = Some(checked.at);
+            }
         }
+    }
+
+    /// Whether one more may be barred, or this one in place of another that was missed less.
+    fn may_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
+        let issuers = facts.view.aged(facts.network, facts.wall).count();
+        let most = ISSUERS_BARRED_MIN.max(issuers * ISSUERS_BARRED_PERCENT / 100);
+        if self.barred().count() < most {
+            return true;
+        }
+        let misses = self.records.get(issuer).map_or(0, Record::misses);
+        let barred = self
+            .records
+            .values_mut()
+            .filter(|it| it.barred_at.is_some());
+        let mildest = barred.min_by_key(|it| it.misses());
+        let mildest = mildest.filter(|it| it.misses() < misses);
+        mildest.is_some_and(|it| it.barred_at.take().is_some())
     }
 
     /// The issuer that was checked longest ago, and is not barred, makes room for a new one.
@@ -369,16 +393,32 @@ impl Record {
         if self.barred_at.is_some() {
             return;
         }
-        self.checked.retain(|it| it.group != checked.group);
-        let at = checked.at;
         self.checked.push_back(checked);
         if self.checked.len() > ISSUER_CHECKS_KEPT {
             self.checked.pop_front();
         }
-        let missed = self.checked.iter().filter(|it| !it.was_there).count();
-        if missed >= ISSUER_MISSES_MAX && missed * 2 >= self.checked.len() {
-            self.barred_at = Some(at);
+    }
+
+    fn misses(&self) -> usize {
+        self.checked.iter().filter(|it| !it.was_there).count()
+    }
+
+    // §8.8(4)
+    fn is_guilty(&self) -> bool {
+        let newest_first = || self.checked.iter().rev();
+        let run = newest_first().take_while(|it| !it.was_there).count();
+        let mut groups: Vec<&[u8]> = Vec::new();
+        for checked in newest_first() {
+            if !groups.contains(&&checked.group[..]) && groups.len() < ISSUER_GROUPS_JUDGED {
+                groups.push(&checked.group);
+            }
         }
+        let is_wrong = |group: &&&[u8]| {
+            let mut there = self.checked.iter().filter(|it| it.group == **group);
+            there.all(|it| !it.was_there)
+        };
+        let wrong = groups.iter().filter(is_wrong).count();
+        run >= ISSUER_MISSES_IN_A_ROW || (wrong >= ISSUER_MISSES_MAX && wrong * 2 >= groups.len())
     }
 }
 

@@ -215,7 +215,7 @@ impl Directory {
             let Ok(descriptor) = Unverified::decode(bytes) else {
                 continue;
             };
-            match cx.learn(&relay, descriptor) {
+            match cx.learn(None, descriptor) {
                 Heard::Cheap => {}
                 Heard::Checked => rate.take(cx.now),
                 Heard::News => {

@@ -6,16 +6,20 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::receipts::{
-    Probe, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+    Probe, Receipt, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
 };
-use umbel_proto::directory::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
+use umbel_proto::directory::{
+    DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles,
+};
 use umbel_proto::handshake::OnionSecret;
-use umbel_proto::ids::{BlindedKey, QueueId};
+use umbel_proto::ids::{BlindedKey, NetworkId, QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::holder::{HolderDone, Outcome};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
 use umbel_proto::limits::{PUSH_INTERVAL, PUSHED_AT_ONCE};
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, WallTime};
 
 use super::super::context::Signal;
 use super::super::io::StoreOp;
@@ -451,4 +455,50 @@ fn each_relay_has_so_much_checked_and_more_later() {
         1,
         "what is known is free"
     );
+}
+
+/// An invented relay that three others vouch for, which are invented as well.
+fn invented(number: u8, network: &NetworkId, wall: WallTime) -> ByteBuf {
+    let key = |number: u8| SigningKey::from_seed(&[number; 32]);
+    let relay = RelayId::from(key(number).public());
+    let address = format!("{}.7.1.1:9000", 20 + number).parse().unwrap();
+    let issuers = (0..3).map(|next| key(1 + (number + next) % 60));
+    let descriptor = RelayDescriptor {
+        network: *network,
+        relay,
+        onion_keys: vec![OnionSecret::from_seed(&[number; 32]).public()],
+        addresses: vec![address],
+        roles: Roles::HOLDER | Roles::DIRECTORY,
+        version: "0.1.0".to_owned(),
+        issued_at: wall,
+        receipts: issuers
+            .map(|issuer| Receipt::sign(&issuer, network, &relay, address, wall))
+            .collect(),
+        puzzle: 0,
+    };
+    ByteBuf::from(descriptor.sign(&key(number)))
+}
+
+#[test] // §8.2(3)
+fn relays_that_only_push_make_none_old_enough_to_be_drawn() {
+    let mut served = Served::new();
+    let network = &mut served.bench.shared.config.network;
+    network.params = Params::DEFAULT;
+    let (id, wall) = (network.id, served.bench.moment.wall);
+    let all: Vec<ByteBuf> = (1..=60).map(|it| invented(it, &id, wall)).collect();
+    for source in [1, 2, 3] {
+        // One host, with an identity of its own making each time.
+        let relay = RelayId::from(SigningKey::from_seed(&[source; 32]).public());
+        served.bench.link_to(LINK.0, relay);
+        for _ in 0..2 {
+            for half in all.chunks(30) {
+                served.directory((ALICE, 1), &DirectoryRequest::Push(half.to_vec()));
+            }
+        }
+    }
+    served.bench.pass(Duration::from_secs(60));
+    let wall = served.bench.moment.wall;
+    let cx = served.bench.context();
+    assert_eq!(cx.view().len(), 60, "in setup they are taken");
+    assert_eq!(cx.view().selectable(&cx.config.network, wall).count(), 0);
 }
