@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
@@ -20,7 +19,7 @@ use umbel_proto::time::{Duration, WallTime};
 
 use super::context::Context;
 use super::io::Warning;
-use super::path::draw;
+use super::path::draw_apart;
 use super::suspects::{Shares, Trail};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -119,9 +118,8 @@ impl Guards {
     }
 
     /// The relays of the sample, as they were drawn.
-    #[cfg(test)]
-    pub(super) fn in_order_drawn(&self) -> Vec<RelayId> {
-        self.sample.iter().map(|guard| guard.relay).collect()
+    pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
+        self.sample.iter().map(|guard| guard.relay)
     }
 
     /// Whether the sample has to be stored again.
@@ -165,7 +163,7 @@ impl Guards {
 
     /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the
     /// sample's size.
-    pub(super) fn refresh(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn refresh(&mut self, cx: &mut Context<'_>, holders: &[RelayId]) {
         let params = &cx.network.params;
         let (wall, confirmed) = (cx.wall, cx.confirmed);
         if cx.is_clock_sure {
@@ -189,7 +187,7 @@ impl Guards {
             }
         }
         self.forget_new(confirmed);
-        let wanted = (cx.view().len() / 5).clamp(params.guards_primary, params.guards_sample_min);
+        let wanted = params.guards_sample_min.min(sample_share(cx));
         let count = |guards: &Self, cx: &Context<'_>| {
             guards
                 .sample
@@ -197,7 +195,7 @@ impl Guards {
                 .filter(|guard| guard.is_usable() && !guard.is_gone(cx))
                 .count()
         };
-        while count(self, cx) < wanted && self.grow(cx) {}
+        while count(self, cx) < wanted && self.grow(cx, holders) {}
     }
 
     /// Times that a wrong clock dated ahead count as now: else a guard would be kept, or kept
@@ -233,16 +231,18 @@ impl Guards {
         }
     }
 
-    /// Draws one more guard; says whether it could.
-    pub(super) fn grow(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.sample.len() >= cx.network.params.guards_sample_max {
+    /// Draws one more guard, apart from `holders` if that can be; says whether it could.
+    pub(super) fn grow(&mut self, cx: &mut Context<'_>, holders: &[RelayId]) -> bool {
+        let params = &cx.network.params;
+        let most = sample_share(cx).max(params.guards_sample_min);
+        if self.sample.len() >= most.min(params.guards_sample_max) {
             return false;
         }
         let mut known = Exclude::nothing();
         self.sample
             .iter()
             .for_each(|guard| known.relay(guard.relay));
-        let Some(relay) = draw(cx, Roles::NONE, &known) else {
+        let Some(relay) = draw_apart(cx, &known, holders) else {
             return false;
         };
         self.sample.push(Guard::sampled(relay, cx.wall));
@@ -418,6 +418,12 @@ impl Guards {
         self.new_at.retain(|at| confirmed.since(*at) < DAY);
         self.is_changed |= self.new_at.len() != before;
     }
+}
+
+/// A fifth of the relays that may be drawn, and at least as many as there are primaries. Relays that
+/// are in view without receipts don't count: an attacker could invent them (§6.4(2)).
+pub(super) fn sample_share(cx: &Context<'_>) -> usize {
+    (cx.candidates.len() / 5).max(cx.network.params.guards_primary)
 }
 
 #[cfg(test)]

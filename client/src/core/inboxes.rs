@@ -18,6 +18,7 @@ use umbel_proto::time::{Epoch, Instant};
 
 use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
+use super::path::Paths;
 use super::publish::Posted;
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
@@ -112,15 +113,23 @@ impl Inboxes {
             .map(|mailbox| (mailbox, mailbox.retired_at.is_none()))
     }
 
+    /// The relays that hold own mailboxes, replaced ones included, since they are still fetched
+    /// from.
+    pub(super) fn holders(&self) -> impl Iterator<Item = RelayId> + Clone {
+        let mailboxes = self.by_name.values().flat_map(|inbox| &inbox.mailboxes);
+        mailboxes.map(|mailbox| mailbox.relay)
+    }
+
     /// Saves, creates and publishes what is due.
     pub(super) fn drive(
         &mut self,
         cx: &mut Context<'_>,
         lookups: &mut Lookups,
         requests: &mut Requests,
+        paths: &Paths,
     ) {
         for (name, inbox) in &mut self.by_name {
-            inbox.drive(cx, requests, name);
+            inbox.drive(cx, requests, paths, name);
             if cx.is_ready {
                 inbox.look_for_rival(cx, lookups, requests, name);
             }

@@ -3,7 +3,6 @@
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::L2_FAILURES_MAX;
@@ -11,7 +10,7 @@ use umbel_proto::time::WallTime;
 
 use super::chance::between;
 use super::context::Context;
-use super::path::{Avoided, are_apart, draw, exclude_groups_of};
+use super::path::{Avoided, are_apart, draw_apart, exclude_groups_of};
 
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
@@ -42,6 +41,11 @@ impl Layer2 {
         &self.pinned
     }
 
+    /// All pinned relays.
+    pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
+        self.pinned.iter().map(|pinned| pinned.relay)
+    }
+
     /// Whether they have to be stored again.
     pub(super) fn take_changed(&mut self) -> bool {
         core::mem::take(&mut self.is_changed)
@@ -49,7 +53,13 @@ impl Layer2 {
 
     /// Drops those whose time is over, that are gone from the view, or that failed too often, and
     /// pins others.
-    pub(super) fn refresh(&mut self, cx: &mut Context<'_>, primary: &[RelayId], avoided: &Avoided) {
+    pub(super) fn refresh(
+        &mut self,
+        cx: &mut Context<'_>,
+        primary: &[RelayId],
+        holders: &[RelayId],
+        avoided: &Avoided,
+    ) {
         let before = self.pinned.len();
         // By a clock that is wrong relays leave the view that are there.
         self.pinned.retain(|pinned| {
@@ -69,7 +79,9 @@ impl Layer2 {
                 self.is_changed = true;
             }
         }
-        while self.pinned.len() < cx.network.params.l2_count && self.pin(cx, primary, avoided) {}
+        while self.pinned.len() < cx.network.params.l2_count
+            && self.pin(cx, primary, holders, avoided)
+        {}
     }
 
     /// One that goes with this guard and is not avoided. Where none does, one more is pinned; where
@@ -78,6 +90,7 @@ impl Layer2 {
         &mut self,
         cx: &mut Context<'_>,
         guard: RelayId,
+        holders: &[RelayId],
         avoided: &Avoided,
     ) -> Option<RelayId> {
         let fitting: Vec<RelayId> = self
@@ -95,7 +108,7 @@ impl Layer2 {
             return Some(relay);
         }
         let is_full = self.pinned.len() >= cx.network.params.l2_count * SPARE_FACTOR;
-        if !is_full && self.pin(cx, &[guard], avoided) {
+        if !is_full && self.pin(cx, &[guard], holders, avoided) {
             let added = self.pinned.last().map(|pinned| pinned.relay);
             return added
                 .filter(|&relay| are_apart(cx, relay, guard))
@@ -104,8 +117,14 @@ impl Layer2 {
         pick(cx, &fitting)
     }
 
-    /// Pins one more relay: apart from `guards` if that can be.
-    fn pin(&mut self, cx: &mut Context<'_>, guards: &[RelayId], avoided: &Avoided) -> bool {
+    /// Pins one more relay: apart from `guards` if that can be, and from `holders`.
+    fn pin(
+        &mut self,
+        cx: &mut Context<'_>,
+        guards: &[RelayId],
+        holders: &[RelayId],
+        avoided: &Avoided,
+    ) -> bool {
         let mut known = Exclude::nothing();
         self.pinned
             .iter()
@@ -113,7 +132,7 @@ impl Layer2 {
         let known = avoided.and_excluded(cx.now, &known);
         let mut clear = known.clone();
         exclude_groups_of(cx, &mut clear, guards);
-        let drawn = draw(cx, Roles::NONE, &clear).or_else(|| draw(cx, Roles::NONE, &known));
+        let drawn = draw_apart(cx, &clear, holders).or_else(|| draw_apart(cx, &known, holders));
         let Some(relay) = drawn else { return false };
         let (least, most) = (cx.network.params.l2_life_min, cx.network.params.l2_life_max);
         let life = between(least, most, cx.rng).max(between(least, most, cx.rng));

@@ -475,11 +475,13 @@ impl Core {
             let expected = self.expected_stubs();
             let mut cx = self.shared.context(moment, rng);
             let are_seeds_tried = self.sync.are_all_tried(&self.pool, moment.now);
+            self.pool.paths.avoid_holders(self.inboxes.holders());
             self.pool.drive(&mut cx, expected, are_seeds_tried);
             self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
             self.lookups.drive(&mut cx, &mut self.requests);
+            let (lookups, requests) = (&mut self.lookups, &mut self.requests);
             self.inboxes
-                .drive(&mut cx, &mut self.lookups, &mut self.requests);
+                .drive(&mut cx, lookups, requests, &self.pool.paths);
             self.outbox
                 .drive(&mut cx, &mut self.lookups, &mut self.requests);
             self.fetching

@@ -34,6 +34,8 @@ pub(super) struct Paths {
     pub(super) guards: Guards,
     layer2: Layer2,
     pub(super) avoided: Avoided,
+    /// The relays that hold own mailboxes.
+    holders: Vec<RelayId>,
 }
 
 /// The stored form of the paths.
@@ -94,7 +96,26 @@ impl Paths {
             guards: Guards::restore(state.guards, state.new_at),
             layer2: Layer2::restore(state.pinned),
             avoided: Avoided::default(),
+            holders: Vec::new(),
         })
+    }
+
+    /// These relays hold own mailboxes: a guard or L2 beside one would see this client's address
+    /// with the times of its mailbox (§6.4(14)).
+    pub(super) fn avoid_holders(&mut self, holders: impl Iterator<Item = RelayId> + Clone) {
+        if !self.holders.iter().copied().eq(holders.clone()) {
+            self.holders = holders.collect();
+        }
+    }
+
+    /// The relays that are kept for long: the sampled guards and all pinned L2.
+    pub(super) fn kept(&self) -> impl Iterator<Item = RelayId> {
+        self.guards.relays().chain(self.layer2.relays())
+    }
+
+    /// Draws one more guard; says whether it could.
+    pub(super) fn grow_guards(&mut self, cx: &mut Context<'_>) -> bool {
+        self.guards.grow(cx, &self.holders)
     }
 
     /// Keeps guards and L2 complete while the view changes and time passes.
@@ -102,9 +123,10 @@ impl Paths {
         if !cx.is_ready {
             return;
         }
-        self.guards.refresh(cx);
+        self.guards.refresh(cx, &self.holders);
         let primary = self.guards.primary(cx);
-        self.layer2.refresh(cx, &primary, &self.avoided);
+        self.layer2
+            .refresh(cx, &primary, &self.holders, &self.avoided);
     }
 
     /// Stores what changed.
@@ -129,7 +151,9 @@ impl Paths {
         guard: RelayId,
         terminal: Option<RelayId>,
     ) -> Option<Vec<HopTarget>> {
-        let layer2 = self.layer2.choose(cx, guard, &self.avoided)?;
+        let layer2 = self
+            .layer2
+            .choose(cx, guard, &self.holders, &self.avoided)?;
         let mut exclude = Exclude::nothing();
         exclude_groups_of(cx, &mut exclude, &[guard, layer2]);
         terminal.into_iter().for_each(|relay| exclude.relay(relay));
@@ -223,6 +247,17 @@ impl Avoided {
 /// A relay that may be selected, has these roles and is not excluded.
 pub(super) fn draw(cx: &mut Context<'_>, roles: Roles, exclude: &Exclude) -> Option<RelayId> {
     choice::draw(cx.candidates, roles, exclude, cx.rng)
+}
+
+/// Draws a relay apart from `holders` if there is one, else any that is not excluded (§6.4(14)).
+pub(super) fn draw_apart(
+    cx: &mut Context<'_>,
+    exclude: &Exclude,
+    holders: &[RelayId],
+) -> Option<RelayId> {
+    let mut apart = exclude.clone();
+    exclude_groups_of(cx, &mut apart, holders);
+    draw(cx, Roles::NONE, &apart).or_else(|| draw(cx, Roles::NONE, exclude))
 }
 
 /// Excludes these relays and all that share an address group or an AS with one of them.

@@ -3,6 +3,7 @@
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::crypto::sign::SigningKey;
+use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::{RelayDescriptor, Roles, Unverified};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::RelayId;
@@ -43,7 +44,7 @@ pub(super) fn descriptor(number: u8) -> Vec<u8> {
         relay: id(number),
         onion_keys: vec![onion_secret(number).public()],
         addresses: vec![([127, 0, 0, 1], 9000 + u16::from(number)).into()],
-        roles: Roles::NONE,
+        roles: Roles::HOLDER,
         version: "test".to_owned(),
         issued_at: WallTime(1_790_000_000),
         receipts: Vec::new(),
@@ -91,6 +92,7 @@ impl When {
             let learned = shared.book.learn(&shared.network, wall, known);
             learned.expect("a good one");
         }
+        shared.candidates = Candidates::selectable(shared.book.view(), &shared.network, wall);
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut cx = shared.context(Moment { now, wall }, &mut rng);
         cx.confirmed = confirmed;

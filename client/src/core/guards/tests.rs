@@ -1,9 +1,10 @@
 //! Which guards a client keeps, tries and sets aside, by which time (docs/protocol.md §1.6, §6.4).
 
+use umbel_proto::directory::choice::Candidates;
 use umbel_proto::network::Network;
 
 use super::super::io::Notice;
-use super::super::testing::When;
+use super::super::testing::{When, id};
 use super::*;
 
 const NOW: WallTime = WallTime(1_790_000_000);
@@ -38,7 +39,7 @@ fn ahead_by(ahead: Duration) -> When {
 
 /// Refreshes; who is left.
 fn refreshed(guards: &mut Guards, moment: &When) -> usize {
-    moment.act(|cx| guards.refresh(cx));
+    moment.act(|cx| guards.refresh(cx, &[]));
     guards.sample.len()
 }
 
@@ -132,6 +133,36 @@ fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
             ..redated
         }
     );
+}
+
+#[test] // §6.4(2)
+fn a_sample_is_a_share_of_the_relays_that_may_be_drawn() {
+    let in_view: Vec<u8> = (0..150).collect();
+    let sampled = |selectable: usize| {
+        let draw = |cx: &mut Context<'_>| {
+            let vouched = in_view.iter().take(selectable);
+            let vouched: Vec<_> = vouched
+                .filter_map(|&number| cx.view().get(&id(number)).cloned())
+                .collect();
+            let candidates =
+                Candidates::new(vouched.iter().map(|descriptor| &**descriptor), cx.network);
+            let mut cx = Context {
+                candidates: &candidates,
+                rng: &mut *cx.rng,
+                out: &mut *cx.out,
+                ..*cx
+            };
+            let mut guards = Guards::default();
+            guards.refresh(&mut cx, &[]);
+            let drawn = guards.sample.len();
+            while guards.grow(&mut cx, &[]) {}
+            (drawn, guards.sample.len())
+        };
+        When::at(NOW).act_knowing(&in_view, draw).0
+    };
+    assert_eq!(sampled(40), (8, 20), "the others have no receipts");
+    assert_eq!(sampled(125), (20, 25), "a fifth");
+    assert_eq!(sampled(5), (3, 5), "as many as there are primaries");
 }
 
 #[test] // §6.4(7)

@@ -20,6 +20,7 @@ use super::super::chance::between;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
+use super::super::path::Paths;
 use super::super::publish::Publication;
 use super::super::requests::Requests;
 use super::super::saving::Saving;
@@ -121,9 +122,15 @@ impl Inbox {
         !self.is_told && self.asked_at.is_some_and(|at| at + AWAITED_MAX > now)
     }
 
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, requests: &mut Requests, name: &str) {
+    pub(super) fn drive(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        paths: &Paths,
+        name: &str,
+    ) {
         if cx.is_ready {
-            self.plan(cx);
+            self.plan(cx, paths);
         }
         self.forget_retired(cx);
         self.tell_if_mending(cx, name);
@@ -348,8 +355,46 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::Moment;
 
-    use super::super::super::testing::surroundings;
+    use super::super::super::testing::{When, id, surroundings};
     use super::*;
+
+    #[test] // §6.4(14)
+    fn own_holders_are_apart_from_guards_and_l2() {
+        let planned = |relays: &[u8]| {
+            let plan = |cx: &mut Context<'_>| {
+                let mut paths = Paths::restore(None, None).expect("a new client");
+                paths.refresh(cx);
+                let mut inbox = Inbox::generate(cx);
+                inbox.plan(cx, &paths);
+                let is_kept = |mailbox: &OwnMailbox| paths.kept().any(|it| it == mailbox.relay);
+                let near = inbox.mailboxes.iter().filter(|it| is_kept(it)).count();
+                (inbox.mailboxes.len(), near)
+            };
+            When::at(WallTime(1_790_000_000))
+                .act_knowing(relays, |cx| (0..20).map(|_| plan(cx)).collect::<Vec<_>>())
+                .0
+        };
+        let relays: Vec<u8> = (0..12).collect();
+        assert_eq!(planned(&relays), [(3, 0); 20]);
+        let few = planned(&relays[..8]);
+        assert_eq!(few, [(3, 2); 20], "of eight relays seven are guards or L2");
+    }
+
+    #[test] // §6.4(14)
+    fn guards_and_l2_are_drawn_apart_from_own_holders() {
+        let relays: Vec<u8> = (0..12).collect();
+        let holders = [id(1), id(2), id(3), id(4)];
+        let draw = |cx: &mut Context<'_>| {
+            let mut paths = Paths::restore(None, None).expect("a new client");
+            paths.avoid_holders(holders.into_iter());
+            paths.refresh(cx);
+            assert_eq!(paths.kept().count(), 7);
+            paths.kept().any(|relay| holders.contains(&relay))
+        };
+        let (is_any, _) =
+            When::at(WallTime(1_790_000_000)).act_knowing(&relays, |cx| (0..20).any(|_| draw(cx)));
+        assert!(!is_any);
+    }
 
     #[test] // §9.4
     fn an_inbox_is_unpublished_until_it_was_published_once() {

@@ -12,6 +12,7 @@ use umbel_proto::link::LinkId;
 use umbel_proto::time::{Instant, PeerClock};
 
 use super::super::context::Context;
+use super::super::guards::sample_share;
 use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
@@ -204,9 +205,9 @@ impl Pool {
     fn draw_guard(&mut self, cx: &mut Context<'_>) -> bool {
         let params = &cx.network.params;
         let is_online = !self.links.ids().is_empty();
-        let most = params.guards_primary.max(cx.view().len() / 5) * 2;
+        let most = sample_share(cx) * 2;
         let has_room = is_online || self.paths.guards.sample().len() < most;
-        has_room && self.paths.guards.may_try_new(params) && self.paths.guards.grow(cx)
+        has_room && self.paths.guards.may_try_new(params) && self.paths.grow_guards(cx)
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {

@@ -158,7 +158,7 @@ impl Blocked {
     }
 
     fn sample(&self) -> Vec<RelayId> {
-        self.core.pool.paths.guards.in_order_drawn()
+        self.core.pool.paths.guards.relays().collect()
     }
 
     fn tried(&self) -> usize {

@@ -16,7 +16,7 @@ use super::super::super::chance::Backoff;
 use super::super::super::circuit::Isolation;
 use super::super::super::context::Context;
 use super::super::super::io::Warning;
-use super::super::super::path::{draw, exclude_groups_of};
+use super::super::super::path::{Paths, draw, exclude_groups_of};
 use super::super::super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::super::Visit;
 use super::super::stored::OwnMailbox;
@@ -54,8 +54,10 @@ impl Inbox {
     }
 
     /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
-    pub(super) fn plan(&mut self, cx: &mut Context<'_>) {
-        while self.planned_count() < cx.network.params.mailboxes && self.add_mailbox(cx, None) {}
+    pub(super) fn plan(&mut self, cx: &mut Context<'_>, paths: &Paths) {
+        while self.planned_count() < cx.network.params.mailboxes
+            && self.add_mailbox(cx, paths, None)
+        {}
         let limit = self.patience(cx);
         let failing: Vec<QueueId> = self
             .created()
@@ -78,7 +80,7 @@ impl Inbox {
             })
             .collect();
         for queue in failing {
-            self.add_mailbox(cx, Some(queue));
+            self.add_mailbox(cx, paths, Some(queue));
         }
     }
 
@@ -105,8 +107,14 @@ impl Inbox {
     }
 
     /// Draws a holder for one more mailbox: in no AS and no address group of the others', if that can
-    /// be, else in no address group, else any other.
-    fn add_mailbox(&mut self, cx: &mut Context<'_>, replaces: Option<QueueId>) -> bool {
+    /// be, else in no address group, else any other. Each time first one apart from all guards and
+    /// L2: a guard that is the holder, too, would know whose mailbox it is (§6.4(14)).
+    fn add_mailbox(
+        &mut self,
+        cx: &mut Context<'_>,
+        paths: &Paths,
+        replaces: Option<QueueId>,
+    ) -> bool {
         let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
         let mut others = Exclude::nothing();
         taken.iter().for_each(|&relay| others.relay(relay));
@@ -116,8 +124,15 @@ impl Inbox {
         for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
             near.prefixes_of(descriptor, cx.network);
         }
-        let drawn = [apart, near, others]
+        let kept: Vec<RelayId> = paths.kept().collect();
+        let choices = [apart, near, others];
+        let clear = choices.clone().map(|mut exclude| {
+            exclude_groups_of(cx, &mut exclude, &kept);
+            exclude
+        });
+        let drawn = clear
             .iter()
+            .chain(&choices)
             .find_map(|exclude| draw(cx, Roles::HOLDER, exclude));
         let Some(relay) = drawn else { return false };
         let mut queue = [0; QueueId::LEN];
