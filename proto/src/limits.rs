@@ -122,10 +122,10 @@ pub const GUARD_BLAME_A_TERMINAL: u32 = 3;
 pub const GUARD_BLAME_KEPT: usize = 16;
 /// Circuits of a guard at which its counts are halved (§6.4(11)).
 pub const GUARD_COUNTS_MAX: u32 = 400;
-/// Guards that may be set aside in [`GUARDS_SET_ASIDE_WINDOW`] (§6.4(11)).
-pub const GUARDS_SET_ASIDE_MAX: usize = 2;
-/// See [`GUARDS_SET_ASIDE_MAX`] (§6.4(11)).
-pub const GUARDS_SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// Guards that may be set aside in [`SET_ASIDE_WINDOW`], and as many L2 (§6.4(11), §6.4(16)).
+pub const SET_ASIDE_MAX: usize = 2;
+/// See [`SET_ASIDE_MAX`] (§6.4(11)).
+pub const SET_ASIDE_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 /// Least time between two reports that no circuit can be built (§6.4(11)).
 pub const NO_CIRCUITS_TOLD_EVERY: Duration = Duration::from_secs(5);
 /// How long a link that is tested has to carry a cell (§6.4(12)).

@@ -430,6 +430,9 @@ fn warning_text(warning: &Warning) -> String {
             "many circuits through the guard fail: the network is overloaded, or someone interferes"
                 .to_owned()
         }
+        Warning::L2Refuses => "a relay behind the guard refused many circuits that others would have made, and is replaced: it \
+             may be broken, or choose who comes after it"
+            .to_owned(),
         Warning::GuardHides { is_replaced } => {
             let outcome = if *is_replaced {
                 "is replaced"

@@ -32,6 +32,8 @@ struct Line<'a> {
     relays: usize,
     guard: Option<String>,
     guards: usize,
+    guards_set_aside: usize,
+    l2_set_aside: usize,
     circuits: usize,
     outbox: Vec<Outgoing>,
     inboxes: Vec<Inbox<'a>>,
@@ -128,6 +130,8 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         relays: status.relays,
         guard: status.guard.map(|relay| relay.to_string()),
         guards: status.guards,
+        guards_set_aside: status.guards_set_aside,
+        l2_set_aside: status.l2_set_aside,
         circuits: status.circuits,
         outbox: outgoing(&status.outbox),
         inboxes: inboxes.collect(),
@@ -195,6 +199,21 @@ fn guard_words(line: &Line<'_>) -> String {
     }
 }
 
+/// Relays that this client left for their conduct.
+fn set_aside_words(guards: usize, l2: usize) -> Option<String> {
+    let counts = [(guards, "guard"), (l2, "second hop")];
+    let some = counts.into_iter().filter(|&(count, _)| count > 0);
+    let words: Vec<String> = some
+        .map(|(count, what)| output::count(count, what))
+        .collect();
+    (!words.is_empty()).then(|| {
+        format!(
+            "{} left: too many circuits through them failed, or they hid relays",
+            words.join(" and ")
+        )
+    })
+}
+
 fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     // Scripts read the number before "relays known".
     session.line(&format!(
@@ -203,6 +222,9 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         output::count(line.relays, "relay")
     ))?;
     session.line(&format!("guard     {}", guard_words(line)))?;
+    if let Some(words) = set_aside_words(line.guards_set_aside, line.l2_set_aside) {
+        session.line(&format!("  {words}"))?;
+    }
     session.line(&format!("circuits  {} open", line.circuits))?;
     session.line(&format!(
         "outbox    {}",
@@ -232,6 +254,14 @@ mod tests {
     use umbel_proto::time::WallTime;
 
     use super::*;
+
+    #[test] // §6.4(11), §6.4(16)
+    fn relays_that_were_left_are_counted_by_kind() {
+        assert_eq!(set_aside_words(0, 0), None);
+        let words = |guards, l2| set_aside_words(guards, l2).unwrap_or_default();
+        assert!(words(1, 0).starts_with("1 guard left: "));
+        assert!(words(1, 2).starts_with("1 guard and 2 second hops left: "));
+    }
 
     #[test]
     fn what_enough_relays_hold_is_no_longer_counted() {

@@ -23,6 +23,8 @@ pub(super) struct CircuitKey(pub(super) u64);
 pub(super) enum Isolation {
     /// Reconciling views with a peer, on a circuit of one hop.
     Sync,
+    /// Asking another guard for an L2 that the guard in use calls out of reach.
+    SecondWord,
     /// Reconciling views with a relay drawn at random, once.
     View { serial: u64 },
     /// Publishing an own inbox's descriptor for one epoch.
@@ -88,6 +90,11 @@ impl Circuit {
 
     pub(super) fn is_direct(&self) -> bool {
         self.isolation == Some(Isolation::Sync)
+    }
+
+    /// Whether it only asks a second guard for an L2.
+    pub(super) fn is_second_word(&self) -> bool {
+        self.isolation == Some(Isolation::SecondWord)
     }
 
     /// The relay at this end of the path.
@@ -185,7 +192,11 @@ mod tests {
         };
         let (addresses, queues) = ([[1; 32], [2; 32]], [1, 2].map(|id| QueueId([id; 32])));
         let (inboxes, epochs) = (["a", "b"].map(str::to_owned), [1, 2].map(Epoch));
-        let mut isolations = vec![Isolation::Sync, Isolation::View { serial: 1 }];
+        let mut isolations = vec![
+            Isolation::Sync,
+            Isolation::SecondWord,
+            Isolation::View { serial: 1 },
+        ];
         for (first, second) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let (address, inbox) = (addresses[first], inboxes[first].clone());
             let (queue, epoch) = (queues[second], epochs[second]);

@@ -12,7 +12,7 @@ use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_COUNTS_MAX,
-    GUARD_MISSES_MAX, GUARDS_SET_ASIDE_MAX, GUARDS_SET_ASIDE_WINDOW,
+    GUARD_MISSES_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
@@ -83,15 +83,36 @@ enum Reproach {
     Hides,
 }
 
+/// How far a circuit had come when it failed, and so who may be behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// The guard was to make the L2: it alone can say that it could not.
+    Refused,
+    /// The L2 was to make the middle.
+    Unbuilt,
+    /// It was built.
+    Built,
+}
+
+impl Stage {
+    /// How many L2, middles and terminals must be on the ways that failed.
+    const fn least(self) -> (usize, usize, usize) {
+        match self {
+            Self::Refused => (GUARD_BLAME_L2, 0, 0),
+            Self::Unbuilt => (GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, 0),
+            Self::Built => (GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS),
+        }
+    }
+}
+
 /// The sample, in the order it was drawn.
 #[derive(Default)]
 pub(super) struct Guards {
     sample: Vec<Guard>,
     /// When guards beyond the primaries were first tried, for a day.
     new_at: Vec<WallTime>,
-    /// The ways of the circuits that failed through each since the client started: while built, and
-    /// once built.
-    trails: BTreeMap<(RelayId, bool), Trail>,
+    /// The ways of the circuits that failed through each since the client started.
+    trails: BTreeMap<(RelayId, Stage), Trail>,
     /// How many of them each relay behind it had a part in.
     shares: BTreeMap<RelayId, Shares>,
     /// Guards that the user was warned of.
@@ -324,21 +345,21 @@ impl Guards {
     /// A circuit through this guard failed on this path: while it was built, or before it carried
     /// an answer. If too many fail over paths that have nothing else in common, the guard is set
     /// aside for the rest of its life. Failures with one common L2 or middle that had a part in
-    /// more than half of them don't count: that relay may be at fault.
+    /// more than half of them don't count: that relay may be at fault. Says whether this one counts.
     pub(super) fn on_failed(
         &mut self,
         cx: &mut Context<'_>,
         relay: RelayId,
         way: &[RelayId],
-        is_unbuilt: bool,
-    ) {
+        stage: Stage,
+    ) -> bool {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
-            return;
+            return false;
         };
-        let trail = self.trails.entry((relay, is_unbuilt)).or_default();
+        let trail = self.trails.entry((relay, stage)).or_default();
         let shares = self.shares.entry(relay).or_default();
         if !shares.takes(way) || !trail.add(way) {
-            return;
+            return false;
         }
         shares.add(way);
         guard.failed += 1;
@@ -347,19 +368,34 @@ impl Guards {
         let all = guard.built + guard.failed;
         let is_much = u64::from(guard.failed) * 100
             > u64::from(all) * u64::from(params.guard_failures_percent);
-        let terminals = if is_unbuilt { 0 } else { GUARD_BLAME_TERMINALS };
-        if all < params.guard_circuits_min
-            || !is_much
-            || !trail.has(GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, terminals)
-        {
-            return;
+        let (layer2, middles, terminals) = stage.least();
+        if all >= params.guard_circuits_min && is_much && trail.has(layer2, middles, terminals) {
+            if self.is_another_tried(relay) {
+                self.set_aside(cx, relay);
+            }
+            if self.told.insert((relay, Reproach::Fails)) {
+                cx.warn(Warning::GuardFails);
+            }
         }
-        if self.is_another_tried(relay) {
-            self.set_aside(cx, relay);
+        true
+    }
+
+    /// Another guard could not reach an L2 either that this one had refused so often: that no longer
+    /// counts (§6.4(15)).
+    pub(super) fn pardon(&mut self, relay: RelayId, layer2: RelayId, count: u32) {
+        if let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) {
+            guard.failed = guard.failed.saturating_sub(count);
+            self.is_changed = true;
         }
-        if self.told.insert((relay, Reproach::Fails)) {
-            cx.warn(Warning::GuardFails);
+        if let Some(trail) = self.trails.get_mut(&(relay, Stage::Refused)) {
+            trail.forget_l2(layer2);
         }
+    }
+
+    /// How many are set aside.
+    pub(super) fn set_aside_count(&self) -> usize {
+        let set_aside = |guard: &&Guard| guard.set_aside_at.is_some();
+        self.sample.iter().filter(set_aside).count()
     }
 
     /// Several sources had news of many relays that this guard said nothing of: it is set aside for
@@ -397,9 +433,9 @@ impl Guards {
         let is_recent = |guard: &&Guard| {
             guard
                 .set_aside_at
-                .is_some_and(|at| at + GUARDS_SET_ASIDE_WINDOW > confirmed)
+                .is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed)
         };
-        self.sample.iter().filter(is_recent).count() < GUARDS_SET_ASIDE_MAX
+        self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
     }
 
     /// Whether fewer were tried than there are primaries.

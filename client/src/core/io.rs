@@ -285,6 +285,9 @@ pub enum Warning {
     Store(StoreFault),
     /// A relay runs the network with other parameters than the profile (reported by the shell).
     OtherParameters,
+    /// A second hop refused more than three in ten of the relays behind it, as no other did. It is
+    /// no longer used.
+    L2Refuses,
 }
 
 /// Why the profile can't be written. Read by other processes (`meeting::ask`).
@@ -455,6 +458,10 @@ pub struct Status {
     pub guard: Option<RelayId>,
     /// How many relays are chosen as guards, in use or not.
     pub guards: usize,
+    /// How many of them are set aside, since too much failed through them or they hid relays.
+    pub guards_set_aside: usize,
+    /// How many second hops are set aside, since they refused too much.
+    pub l2_set_aside: usize,
     /// Circuits that are open.
     pub circuits: usize,
     /// The outbox, in the order the messages were sent.

@@ -1,16 +1,26 @@
 //! The pinned relays behind the guard: an attacker who makes this client build many circuits learns
 //! these, not its guard, until they change (docs/protocol.md §6.4(2)).
+//!
+//! No guard can have one replaced before its time: that takes the word of two. One that refuses too
+//! many middles itself is set aside for the rest of its life, and stays here so that it is not drawn
+//! again meanwhile (§6.4(16)).
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::L2_FAILURES_MAX;
+use umbel_proto::limits::{
+    GUARD_BLAME_MIDDLES, GUARD_COUNTS_MAX, L2_FAILURES_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW,
+};
 use umbel_proto::time::WallTime;
 
+use super::avoided::Avoided;
 use super::chance::between;
 use super::context::Context;
-use super::path::{Avoided, are_apart, draw_apart, exclude_groups_of};
+use super::io::Warning;
+use super::path::{are_apart, draw_apart, exclude_groups_of};
 
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
@@ -20,12 +30,43 @@ const SPARE_FACTOR: usize = 2;
 pub(super) struct Pinned {
     pub(super) relay: RelayId,
     expires_at: WallTime,
+    /// How many middles it made.
+    made: u32,
+    /// How many it refused.
+    refused: u32,
+    set_aside_at: Option<WallTime>,
+}
+
+impl Pinned {
+    const fn until(relay: RelayId, expires_at: WallTime) -> Self {
+        Self {
+            relay,
+            expires_at,
+            made: 0,
+            refused: 0,
+            set_aside_at: None,
+        }
+    }
+
+    const fn is_usable(&self) -> bool {
+        self.set_aside_at.is_none()
+    }
+
+    /// Halves both counts once they are many: what was long ago says little.
+    fn count(&mut self, made: u32, refused: u32) {
+        (self.made, self.refused) = (self.made + made, self.refused + refused);
+        if self.made + self.refused >= GUARD_COUNTS_MAX {
+            (self.made, self.refused) = (self.made / 2, self.refused / 2);
+        }
+    }
 }
 
 /// All pinned relays.
 #[derive(Default)]
 pub(super) struct Layer2 {
     pinned: Vec<Pinned>,
+    /// The middles that each refused since the client started.
+    refused: BTreeMap<RelayId, BTreeSet<RelayId>>,
     is_changed: bool,
 }
 
@@ -33,6 +74,7 @@ impl Layer2 {
     pub(super) const fn restore(pinned: Vec<Pinned>) -> Self {
         Self {
             pinned,
+            refused: BTreeMap::new(),
             is_changed: false,
         }
     }
@@ -65,9 +107,11 @@ impl Layer2 {
         self.pinned.retain(|pinned| {
             pinned.expires_at > cx.confirmed
                 && (cx.view().get(&pinned.relay).is_some() || !cx.is_clock_sure)
-                && !avoided.has_failed_for_several(pinned.relay, L2_FAILURES_MAX)
+                && !avoided.has_failed_over_two(pinned.relay, L2_FAILURES_MAX)
         });
         self.is_changed |= self.pinned.len() != before;
+        self.refused
+            .retain(|relay, _| self.pinned.iter().any(|pinned| pinned.relay == *relay));
         if cx.is_clock_sure {
             let latest = cx.wall + cx.network.params.l2_life_max;
             for pinned in self
@@ -79,24 +123,41 @@ impl Layer2 {
                 self.is_changed = true;
             }
         }
-        while self.pinned.len() < cx.network.params.l2_count
+        while self.usable().count() < cx.network.params.l2_count
             && self.pin(cx, primary, holders, avoided)
         {}
     }
 
+    fn usable(&self) -> impl Iterator<Item = RelayId> {
+        let usable = self.pinned.iter().filter(|pinned| pinned.is_usable());
+        usable.map(|pinned| pinned.relay)
+    }
+
+    /// Whether this one is set aside.
+    pub(super) fn is_set_aside(&self, relay: RelayId) -> bool {
+        let mut pinned = self.pinned.iter();
+        pinned.any(|pinned| pinned.relay == relay && !pinned.is_usable())
+    }
+
+    /// How many are set aside.
+    pub(super) fn set_aside_count(&self) -> usize {
+        self.pinned.len() - self.usable().count()
+    }
+
     /// One that goes with this guard and is not avoided. Where none does, one more is pinned; where
-    /// that can't be, an avoided one has to do.
+    /// that can't be, an avoided one has to do, or one that was set aside. `is_alone`: no other guard
+    /// can be asked for those that this one calls out of reach; where it calls all of them so, one more
+    /// is pinned, too.
     pub(super) fn choose(
         &mut self,
         cx: &mut Context<'_>,
         guard: RelayId,
+        is_alone: bool,
         holders: &[RelayId],
         avoided: &Avoided,
     ) -> Option<RelayId> {
         let fitting: Vec<RelayId> = self
-            .pinned
-            .iter()
-            .map(|pinned| pinned.relay)
+            .usable()
             .filter(|&relay| are_apart(cx, relay, guard))
             .collect();
         let usable: Vec<RelayId> = fitting
@@ -104,17 +165,86 @@ impl Layer2 {
             .copied()
             .filter(|&relay| !avoided.is_avoided(relay, cx.now))
             .collect();
-        if let Some(relay) = pick(cx, &usable) {
+        let is_named = |relay: &RelayId| avoided.named_by(*relay) == Some(guard);
+        if !(is_alone && usable.iter().all(is_named))
+            && let Some(relay) = pick(cx, &usable)
+        {
             return Some(relay);
         }
-        let is_full = self.pinned.len() >= cx.network.params.l2_count * SPARE_FACTOR;
+        let is_full = self.usable().count() >= cx.network.params.l2_count * SPARE_FACTOR;
         if !is_full && self.pin(cx, &[guard], holders, avoided) {
             let added = self.pinned.last().map(|pinned| pinned.relay);
             return added
                 .filter(|&relay| are_apart(cx, relay, guard))
                 .or_else(|| pick(cx, &fitting));
         }
-        pick(cx, &fitting)
+        let picked = pick(cx, &usable).or_else(|| pick(cx, &fitting));
+        picked.or_else(|| {
+            let all = self.relays().filter(|&relay| are_apart(cx, relay, guard));
+            let all: Vec<RelayId> = all.collect();
+            pick(cx, &all)
+        })
+    }
+
+    /// The hop behind this one was made.
+    pub(super) fn on_made(&mut self, relay: RelayId) {
+        if let Some(pinned) = self.find(relay) {
+            pinned.count(1, 0);
+        }
+    }
+
+    /// This relay itself said that a middle is out of reach, and nobody else did. Says whether that
+    /// is counted against it. If it refuses too many, it is set aside (§6.4(16)).
+    pub(super) fn on_refused(
+        &mut self,
+        cx: &mut Context<'_>,
+        relay: RelayId,
+        middle: RelayId,
+    ) -> bool {
+        let params = &cx.network.params;
+        let Some(pinned) = self.find(relay) else {
+            return false;
+        };
+        pinned.count(0, 1);
+        let all = pinned.made + pinned.refused;
+        let is_much = u64::from(pinned.refused) * 100
+            > u64::from(all) * u64::from(params.guard_failures_percent);
+        let is_usable = pinned.is_usable();
+        self.is_changed = true;
+        let middles = self.refused.entry(relay).or_default();
+        if middles.len() < GUARD_BLAME_MIDDLES {
+            middles.insert(middle);
+        }
+        let has_several = middles.len() >= GUARD_BLAME_MIDDLES;
+        if is_usable && is_much && has_several && all >= params.guard_circuits_min {
+            self.set_aside(cx, relay);
+        }
+        true
+    }
+
+    /// Another relay said the same of a middle: that is counted against neither.
+    pub(super) fn pardon(&mut self, relay: RelayId, count: u32) {
+        if let Some(pinned) = self.find(relay) {
+            pinned.refused = pinned.refused.saturating_sub(count);
+            self.is_changed = true;
+        }
+    }
+
+    fn set_aside(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+        let is_recent = |at: WallTime| at + SET_ASIDE_WINDOW > cx.confirmed;
+        let recent = self.pinned.iter().filter_map(|pinned| pinned.set_aside_at);
+        if recent.filter(|&at| is_recent(at)).count() >= SET_ASIDE_MAX {
+            return;
+        }
+        let wall = cx.wall;
+        if let Some(pinned) = self.find(relay) {
+            pinned.set_aside_at = Some(wall);
+            cx.warn(Warning::L2Refuses);
+        }
+    }
+
+    fn find(&mut self, relay: RelayId) -> Option<&mut Pinned> {
+        self.pinned.iter_mut().find(|pinned| pinned.relay == relay)
     }
 
     /// Pins one more relay: apart from `guards` if that can be, and from `holders`.
@@ -136,10 +266,7 @@ impl Layer2 {
         let Some(relay) = drawn else { return false };
         let (least, most) = (cx.network.params.l2_life_min, cx.network.params.l2_life_max);
         let life = between(least, most, cx.rng).max(between(least, most, cx.rng));
-        self.pinned.push(Pinned {
-            relay,
-            expires_at: cx.wall + life,
-        });
+        self.pinned.push(Pinned::until(relay, cx.wall + life));
         self.is_changed = true;
         true
     }
@@ -150,4 +277,111 @@ fn pick(cx: &mut Context<'_>, relays: &[RelayId]) -> Option<RelayId> {
         return None;
     }
     relays.get(cx.rng.random_range(0..relays.len())).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::time::Duration;
+
+    use super::super::io::Notice;
+    use super::super::testing::{When, id};
+    use super::*;
+
+    const NOW: WallTime = WallTime(1_790_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// These relays, pinned for ten days.
+    fn pinned(numbers: core::ops::Range<u8>) -> Layer2 {
+        let until = NOW + DAY * 10;
+        Layer2::restore(
+            numbers
+                .map(|number| Pinned::until(id(number), until))
+                .collect(),
+        )
+    }
+
+    /// This L2 makes so many middles and refuses so many others; the warnings.
+    fn refuse(layer2: &mut Layer2, moment: &When, number: u8, made: u8, refused: u8) -> usize {
+        let (_, told) = moment.act(|cx| {
+            (0..made).for_each(|_| layer2.on_made(id(number)));
+            for middle in 0..refused {
+                assert!(layer2.on_refused(cx, id(number), id(100 + middle)));
+            }
+        });
+        let is_warned = |notice: &&Notice| **notice == Notice::Warning(Warning::L2Refuses);
+        told.iter().filter(is_warned).count()
+    }
+
+    #[test] // §6.4(16)
+    fn an_l2_that_refuses_too_many_middles_is_set_aside_for_its_life() {
+        let now = When::at(NOW);
+        let mut layer2 = pinned(0..4);
+        assert_eq!(refuse(&mut layer2, &now, 0, 13, 6), 0, "too few");
+        assert_eq!(refuse(&mut layer2, &now, 1, 30, 12), 0, "not much");
+        assert_eq!(refuse(&mut layer2, &now, 0, 0, 1), 1);
+        assert_eq!((layer2.usable().count(), layer2.set_aside_count()), (3, 1));
+        let relays: Vec<u8> = (0..20).collect();
+        let at = |days| When {
+            confirmed: NOW + DAY * days,
+            ..When::at(NOW)
+        };
+        let (used, _) = at(9).act_knowing(&relays, |cx| {
+            layer2.refresh(cx, &[], &[], &Avoided::default());
+            assert_eq!((layer2.usable().count(), layer2.pinned.len()), (4, 5));
+            let draw = |_| layer2.choose(cx, id(19), false, &[], &Avoided::default());
+            (0..100).filter_map(draw).collect::<BTreeSet<_>>()
+        });
+        assert!(used.len() >= 3 && !used.contains(&id(0)), "{used:?}");
+        at(10).act_knowing(&relays, |cx| {
+            layer2.refresh(cx, &[], &[], &Avoided::default());
+        });
+        assert_eq!(layer2.set_aside_count(), 0, "its life is over");
+    }
+
+    #[test] // §6.4(16)
+    fn few_middles_or_what_others_say_too_set_no_l2_aside() {
+        let now = When::at(NOW);
+        let mut layer2 = pinned(0..2);
+        for _ in 0..20 {
+            assert_eq!(
+                refuse(&mut layer2, &now, 0, 0, 2),
+                0,
+                "two middles may be down"
+            );
+        }
+        let mut layer2 = pinned(0..2);
+        refuse(&mut layer2, &now, 0, 10, 9);
+        layer2.pardon(id(0), 8);
+        assert_eq!(refuse(&mut layer2, &now, 0, 0, 5), 0, "another said so too");
+        assert_eq!(layer2.pinned[0].refused, 6);
+    }
+
+    #[test] // §6.4(16)
+    fn at_most_two_l2_are_set_aside_in_seven_days() {
+        let mut layer2 = pinned(0..4);
+        let now = When::at(NOW);
+        let told = (0..4).map(|number| refuse(&mut layer2, &now, number, 0, 20));
+        assert_eq!(told.sum::<usize>(), 2);
+        let week_later = When::at(NOW + DAY * 7);
+        assert_eq!(refuse(&mut layer2, &week_later, 3, 0, 1), 1);
+    }
+
+    #[test] // §6.4(16)
+    fn where_no_other_relay_is_left_one_that_was_set_aside_has_to_do() {
+        let mut layer2 = pinned(0..1);
+        refuse(&mut layer2, &When::at(NOW), 0, 0, 20);
+        assert_eq!(layer2.usable().count(), 0);
+        let (chosen, _) = When::at(NOW).act_knowing(&[0, 1], |cx| {
+            let mut only = cx.candidates.clone();
+            only = only.without(id(1));
+            let mut cx = Context {
+                candidates: &only,
+                rng: &mut *cx.rng,
+                out: &mut *cx.out,
+                ..*cx
+            };
+            layer2.choose(&mut cx, id(1), false, &[], &Avoided::default())
+        });
+        assert_eq!(chosen, Some(id(0)));
+    }
 }

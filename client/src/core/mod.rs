@@ -6,6 +6,7 @@
 //! Cells, time, randomness and completions come in; cells, links to make, things to store and
 //! notices go out. Rules: docs/protocol.md §4-§10.
 
+mod avoided;
 mod breakers;
 mod chance;
 mod circuit;
@@ -366,6 +367,8 @@ impl Core {
             contact: self.contact(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),
+            guards_set_aside: self.pool.paths.guards.set_aside_count(),
+            l2_set_aside: self.pool.paths.layer2.set_aside_count(),
             circuits: self.pool.built_count(),
             outbox: self
                 .outbox

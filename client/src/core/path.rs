@@ -4,7 +4,7 @@
 //! repeat guard or L2, so that choosing it can't push this client to another guard; it is never the
 //! middle, its neighbour.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::choice::{self, Candidates, Exclude};
@@ -12,10 +12,10 @@ use umbel_proto::directory::{NetView, Roles, VerifiedDescriptor};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Instant, WallTime};
+use umbel_proto::time::WallTime;
 use umbel_proto::wire;
 
-use super::chance::Backoff;
+use super::avoided::Avoided;
 use super::guards::{Guard, Guards};
 use super::io::StoreOp;
 use super::layer2::{Layer2, Pinned};
@@ -23,16 +23,13 @@ use super::{Context, SnapshotFault};
 
 /// Distinct address groups that a view must have before circuits are built: one for each hop.
 const GROUPS_MIN: usize = 4;
-/// Most relays that are remembered for having failed; beyond it those whose rest ends first are
-/// forgotten.
-const AVOIDED_MAX: usize = 1024;
 /// Format of the stored state. The store brings older ones to it.
-const STATE_VERSION: u8 = 2;
+const STATE_VERSION: u8 = 3;
 
 /// Long-lived choices, and what was learned about relays on the way.
 pub(super) struct Paths {
     pub(super) guards: Guards,
-    layer2: Layer2,
+    pub(super) layer2: Layer2,
     pub(super) avoided: Avoided,
     /// The relays that hold own mailboxes.
     holders: Vec<RelayId>,
@@ -54,22 +51,6 @@ impl PathsState {
             .ok()
             .filter(|state| state.version == STATE_VERSION)
     }
-}
-
-/// Relays that failed lately: not drawn for a while, twice as long each time.
-#[derive(Default)]
-pub(super) struct Avoided {
-    rests: BTreeMap<RelayId, Rest>,
-}
-
-/// How long a relay is avoided, and on whose word.
-struct Rest {
-    backoff: Backoff,
-    by: RelayId,
-    /// Another said the same since.
-    is_agreed: bool,
-    /// It is reachable, and suspected of breaking circuits: only an answer clears it.
-    is_suspect: bool,
 }
 
 impl Paths {
@@ -144,16 +125,17 @@ impl Paths {
     }
 
     /// Three hops that begin with `guard`; the last is another relay than `terminal`, whose
-    /// neighbour it will be.
+    /// neighbour it will be. `is_alone`: no other guard can be asked for an L2 now.
     pub(super) fn choose(
         &mut self,
         cx: &mut Context<'_>,
         guard: RelayId,
+        is_alone: bool,
         terminal: Option<RelayId>,
     ) -> Option<Vec<HopTarget>> {
         let layer2 = self
             .layer2
-            .choose(cx, guard, &self.holders, &self.avoided)?;
+            .choose(cx, guard, is_alone, &self.holders, &self.avoided)?;
         let mut exclude = Exclude::nothing();
         exclude_groups_of(cx, &mut exclude, &[guard, layer2]);
         terminal.into_iter().for_each(|relay| exclude.relay(relay));
@@ -164,83 +146,6 @@ impl Paths {
             .into_iter()
             .map(|relay| hop_target(cx.view(), relay))
             .collect()
-    }
-}
-
-impl Avoided {
-    /// This relay failed, as far as the word of another shows.
-    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, relay: RelayId, by: RelayId) {
-        if self.rests.len() >= AVOIDED_MAX
-            && !self.rests.contains_key(&relay)
-            && let Some(first) = self
-                .rests
-                .iter()
-                .min_by_key(|(_, rest)| rest.backoff.retry_at())
-                .map(|(&relay, _)| relay)
-        {
-            self.rests.remove(&first);
-        }
-        let fresh = || Rest {
-            backoff: Backoff::default(),
-            by,
-            is_agreed: false,
-            is_suspect: false,
-        };
-        let rest = self.rests.entry(relay).or_insert_with(fresh);
-        rest.is_agreed |= rest.by != by;
-        rest.backoff.fail(cx);
-    }
-
-    /// Circuits that this relay had a part in break, over this guard.
-    pub(super) fn on_suspected(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: RelayId) {
-        self.on_failed(cx, relay, guard);
-        if let Some(rest) = self.rests.get_mut(&relay) {
-            rest.is_suspect = true;
-        }
-    }
-
-    /// This relay is reachable.
-    pub(super) fn on_made(&mut self, relay: RelayId) {
-        if self.rests.get(&relay).is_some_and(|rest| !rest.is_suspect) {
-            self.rests.remove(&relay);
-        }
-    }
-
-    /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any
-    /// more.
-    pub(super) fn on_worked(&mut self, relay: RelayId) {
-        self.rests.remove(&relay);
-    }
-
-    pub(super) fn is_avoided(&self, relay: RelayId, now: Instant) -> bool {
-        self.rests
-            .get(&relay)
-            .is_some_and(|rest| !rest.backoff.is_due(now))
-    }
-
-    /// The excluded relays, and those that failed lately.
-    pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
-        let mut exclude = exclude.clone();
-        let resting = self
-            .rests
-            .iter()
-            .filter(|(_, rest)| !rest.backoff.is_due(now));
-        resting.for_each(|(&relay, _)| exclude.relay(relay));
-        exclude
-    }
-
-    /// Whether it failed so often in a row, as several others say.
-    pub(super) fn has_failed_for_several(&self, relay: RelayId, times: u32) -> bool {
-        self.rests
-            .get(&relay)
-            .is_some_and(|rest| rest.is_agreed && rest.backoff.failures() >= times)
-    }
-
-    /// How often it failed in a row.
-    pub(super) fn failures(&self, relay: RelayId) -> u32 {
-        self.rests
-            .get(&relay)
-            .map_or(0, |rest| rest.backoff.failures())
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod blame;
 mod guard;
+mod second_word;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -103,6 +104,8 @@ pub(super) struct Pool {
     missed: BTreeSet<RelayId>,
     /// Guards that let no circuit be built since one was.
     unbuildable: BTreeSet<RelayId>,
+    /// When a second guard may be asked for an L2 again.
+    second_word: Backoff,
     /// Until when the notice that no circuit can be built is not repeated.
     walled_told_until: Instant,
     /// Since when no guard can be reached.
@@ -140,6 +143,7 @@ impl Pool {
             brake: Backoff::default(),
             missed: BTreeSet::new(),
             unbuildable: BTreeSet::new(),
+            second_word: Backoff::default(),
             walled_told_until: Instant::default(),
             lacking_since: None,
             paced_until: None,
@@ -387,6 +391,7 @@ impl Pool {
         self.paths.refresh(cx);
         self.keep_guard(cx, are_seeds_tried);
         self.tell_if_walled_in(cx);
+        self.ask_second_word(cx);
         self.keep_stubs(cx, expected);
         self.paths.save(cx);
     }
@@ -411,7 +416,9 @@ impl Pool {
         let machines = self.circuits.values();
         let late = machines.filter_map(|circuit| circuit.machine.poll_timeout());
         let links = self.links.timeouts(params.link_idle);
-        let waits = [self.stub_backoff.retry_at(), self.brake.retry_at()]
+        let backoffs = [&self.stub_backoff, &self.brake, &self.second_word];
+        let waits = backoffs
+            .map(Backoff::retry_at)
             .into_iter()
             .chain(self.paced_until);
         circuits
@@ -519,6 +526,9 @@ impl Pool {
         if circuit.is_direct() {
             return;
         }
+        if circuit.is_second_word() {
+            return self.on_second_word_made(cx, key, hops, relay);
+        }
         cx.notify(Notice::HopBuilt {
             circuit: key.0,
             hop: hops,
@@ -535,9 +545,10 @@ impl Pool {
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
             self.unbuildable.clear();
-            by.first()
-                .into_iter()
-                .for_each(|&guard| self.paths.guards.on_built(cx, guard));
+            if let [guard, layer2] = by.as_slice() {
+                self.paths.guards.on_built(cx, *guard);
+                self.paths.layer2.on_made(*layer2);
+            }
         }
     }
 
@@ -606,7 +617,8 @@ impl Pool {
         if building >= BUILDING_MAX {
             return Acquired::Busy;
         }
-        let Some(mut path) = self.paths.choose(cx, guard, terminal) else {
+        let is_alone = !self.has_other_guard(cx, guard);
+        let Some(mut path) = self.paths.choose(cx, guard, is_alone, terminal) else {
             return Acquired::Wait;
         };
         if let (Some(first), Some(target)) = (path.first_mut(), self.first_hop(cx, link, guard)) {

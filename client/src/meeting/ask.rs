@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Notice, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 7;
+const VERSION: u8 = 8;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +169,8 @@ mod tests {
             contact: Contact::NotTried,
             guard: Some(RelayId([1; 32])),
             guards: 9,
+            guards_set_aside: 1,
+            l2_set_aside: 2,
             circuits: 10,
             outbox: vec![entry],
             inboxes: vec![InboxEntry {
@@ -191,8 +193,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            7,
-            "d190326f7c3e6a1d400d290e4c7206cafc0fbe11978b74ff7edf8f0fc72cfeb9".to_owned(),
+            8,
+            "2a4ed448c4effc877c1db1edc1d28bfdd3f0ebfffe2068ec40bf21b0a9ad6d5e".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -265,6 +267,7 @@ mod tests {
             Warning::GuardHides { is_replaced: true },
             Warning::Store(store),
             Warning::OtherParameters,
+            Warning::L2Refuses,
         ]);
         check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
         check_numbers(&[

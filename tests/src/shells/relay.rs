@@ -52,6 +52,8 @@ pub struct SimRelay {
     pub breaks_mailboxes: bool,
     /// Which circuits it destroys, if it is hostile.
     pub sabotage: Option<Sabotage>,
+    /// If given, it refuses to extend circuits to any relay but these.
+    pub friends: Option<BTreeSet<RelayId>>,
     /// Whether it takes no descriptor that others pass on, from its next start on: who reconciles
     /// with it hears nothing new.
     pub is_deaf: bool,
@@ -131,6 +133,7 @@ impl SimRelay {
             adversary: None,
             breaks_mailboxes: false,
             sabotage: None,
+            friends: None,
             is_deaf: false,
             is_credulous: false,
             passed: BTreeMap::new(),
@@ -400,6 +403,9 @@ impl SimRelay {
                 LinkEvent::Broken(delivered.circ, Violation::Stream)
             }
             told @ (Verdict::Deliver(_) | Verdict::Control | Verdict::Broken(..)) => {
+                if let Some(friends) = &self.friends {
+                    refuse_extends(&mut cell, friends);
+                }
                 if let Verdict::Broken(_, violation) = told {
                     self.broken.push(violation);
                 }
@@ -530,6 +536,24 @@ fn circ_of(cell: &Cell) -> Option<CircId> {
 fn asks_to_extend(cell: &Cell) -> bool {
     let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
     matches!(message, Ok(RelayMsg::Extend(_)))
+}
+
+/// Where a delivered cell asks to extend to another relay than these, it now names one that nobody
+/// knows: that is refused.
+fn refuse_extends(cell: &mut Cell, friends: &BTreeSet<RelayId>) {
+    let message = transit::delivered_message(cell).and_then(RelayMsg::decode);
+    let Ok(RelayMsg::Extend(extend)) = message else {
+        return;
+    };
+    let relay = extend.relay.0;
+    if friends.contains(&extend.relay) {
+        return;
+    }
+    let body = cell.body_mut();
+    let place = body.windows(relay.len()).position(|window| window == relay);
+    if let Some(named) = place.and_then(|place| body.get_mut(place..place + relay.len())) {
+        named.fill(0xee);
+    }
 }
 
 /// Counts a cell of this circuit; whether more than `spared` have passed.

@@ -227,7 +227,12 @@ fn fail(
                 way.to_vec()
             };
             let way: Vec<RelayId> = way.into_iter().map(relay).collect();
-            guards.on_failed(cx, relay(number), &way, is_unbuilt);
+            let stage = if is_unbuilt {
+                Stage::Unbuilt
+            } else {
+                Stage::Built
+            };
+            guards.on_failed(cx, relay(number), &way, stage);
         }
     });
     told.contains(&Notice::Warning(Warning::GuardFails))
@@ -285,6 +290,55 @@ fn a_guard_for_which_too_much_fails_is_set_aside_with_a_warning() {
     now.act(|cx| (0..80).for_each(|_| kept.on_built(cx, relay(1))));
     fail(&mut kept, &now, 1, ways(30, 4, 10), false);
     assert!(!is_set_aside(&kept, 1), "30 of 110 is not much");
+}
+
+/// This guard refuses these L2, each so often; how many refusals counted.
+fn refuse(guards: &mut Guards, moment: &When, number: u8, layer2: &[u8], times: u32) -> u32 {
+    let one = |cx: &mut Context<'_>, l2: u8| {
+        u32::from(guards.on_failed(cx, relay(number), &[relay(l2)], Stage::Refused))
+    };
+    let mut one = one;
+    moment
+        .act(|cx| {
+            let all = (0..times).flat_map(|_| layer2.iter().copied());
+            all.map(|l2| one(cx, l2)).sum()
+        })
+        .0
+}
+
+#[test] // §6.4(11), §6.4(15)
+fn a_guard_that_refuses_several_l2_is_set_aside() {
+    let now = When::at(NOW);
+    let guards = || {
+        let mut guards = Guards::restore(vec![used(1), used(2)], Vec::new());
+        now.act(|cx| (0..20).for_each(|_| guards.on_built(cx, relay(1))));
+        guards
+    };
+    let mut kept = guards();
+    assert_eq!(
+        refuse(&mut kept, &now, 1, &[11], 60),
+        1,
+        "the L2 may be down"
+    );
+    assert!(!is_set_aside(&kept, 1));
+    let mut left = guards();
+    refuse(&mut left, &now, 1, &[11, 12], 4);
+    assert!(!is_set_aside(&left, 1), "8 of 28 is not much");
+    refuse(&mut left, &now, 1, &[11, 12], 1);
+    assert!(is_set_aside(&left, 1));
+}
+
+#[test] // §6.4(15)
+fn what_another_guard_says_too_no_longer_counts() {
+    let now = When::at(NOW);
+    let mut guards = Guards::restore(vec![used(1), used(2)], Vec::new());
+    now.act(|cx| (0..20).for_each(|_| guards.on_built(cx, relay(1))));
+    assert_eq!(refuse(&mut guards, &now, 1, &[11, 12], 4), 8);
+    guards.pardon(relay(1), relay(11), 4);
+    guards.pardon(relay(1), relay(12), 4);
+    assert_eq!(guards.sample[0].failed, 0);
+    refuse(&mut guards, &now, 1, &[13], 20);
+    assert!(!is_set_aside(&guards, 1), "one L2 is left to explain it");
 }
 
 #[test] // §6.4(11)

@@ -1,9 +1,9 @@
 //! Which relay is blamed for a circuit that failed (docs/protocol.md §6.4(10)).
 //!
-//! While a circuit is being built, the client knows which hop failed: it avoids that relay for a
-//! while, on the word of the one before it, and counts a failure of the guard. Once the circuit is
-//! built, any relay on the path may be at fault: see `suspects`. A guard that has no room for a
-//! circuit just then has not failed.
+//! While a circuit is being built, the client knows which relay could not be had, and by whose word.
+//! The word is counted against the hop that gives it, until another hop says the same: then the
+//! relay is avoided for a while. Once the circuit is built, any relay on the path may be at fault:
+//! see `suspects`. A guard that has no room for a circuit just then has not failed.
 
 use umbel_proto::Violation;
 use umbel_proto::cell::DestroyReason;
@@ -11,8 +11,10 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::GUARD_REFUSALS_MAX;
 use umbel_proto::link::LinkId;
 
+use super::super::avoided::Word;
 use super::super::circuit::{Circuit, CircuitKey};
 use super::super::context::Context;
+use super::super::guards::Stage;
 use super::super::suspects::Suspected;
 use super::{Loss, Pool, STUB_HOPS};
 
@@ -136,9 +138,8 @@ impl Pool {
         }
     }
 
-    /// Something went wrong while a hop was being made: that relay is avoided, and the guard's
-    /// failures are counted. One relay that is down is one failure however often it is tried, and
-    /// none where the guard can't have had a hand in it.
+    /// Something went wrong while a hop was being made: that is counted against the hop before it,
+    /// and against the guard where it may have had a hand in it (§6.4(15)).
     pub(super) fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
         let Some(circuit) = self.circuits.get(&key) else {
             return;
@@ -148,8 +149,8 @@ impl Pool {
             .hop_due_at
             .and_then(|_| circuit.path.get(hops))
             .map(|hop| hop.relay);
+        let is_second_word = circuit.is_second_word();
         let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
-        let is_news = failed.is_some_and(|relay| self.paths.avoided.failures(relay) == 0);
         let may_be_guard = hops <= 1 || witness == Witness::Guard;
         let path: Vec<RelayId> = circuit
             .path
@@ -157,9 +158,19 @@ impl Pool {
             .take(hops + 1)
             .map(|hop| hop.relay)
             .collect();
-        let Some(failed) = failed else { return };
-        if let [.., by, _] = path.as_slice() {
-            self.paths.avoided.on_failed(cx, failed, *by);
+        if failed.is_none() {
+            return;
+        }
+        let word = self.take_word(cx, &path, witness);
+        if is_second_word {
+            // Only a guard that can't be asked is a reason to wait.
+            word.into_iter().for_each(|_| self.second_word.reset());
+            return;
+        }
+        if let [_, layer2, _] = path.as_slice()
+            && self.paths.layer2.is_set_aside(*layer2)
+        {
+            self.end_stubs_of(cx, *layer2);
         }
         if is_before_terminal {
             tracing::debug!(hops, ?witness, "a circuit could not be built");
@@ -173,8 +184,9 @@ impl Pool {
             && is_before_terminal
             && may_be_guard
         {
-            if is_news {
-                self.paths.guards.on_failed(cx, *guard, way, true);
+            // One middle that is down is one failure, however often it is tried.
+            if hops != 1 && matches!(word, None | Some(Word::Alone { is_news: true })) {
+                self.paths.guards.on_failed(cx, *guard, way, Stage::Unbuilt);
             }
             suspected = self.suspects.on_unbuilt(cx, *guard, way);
             if suspected != Suspected::Nobody {
@@ -185,6 +197,38 @@ impl Pool {
             suspected = self.suspects.on_named(cx, &path, witness == Witness::Guard);
         }
         self.act_on(cx, suspected, &path);
+    }
+
+    /// The last relay of this path can't be reached, by the word of the one before it. While nobody
+    /// else says so, that counts against the guard, if it is the guard's word, or against the L2, if
+    /// it is certainly the L2's.
+    fn take_word(
+        &mut self,
+        cx: &mut Context<'_>,
+        path: &[RelayId],
+        witness: Witness,
+    ) -> Option<Word> {
+        let paths = &mut self.paths;
+        let word = paths.avoided.on_failed(cx, path)?;
+        match (word, path) {
+            (Word::Alone { .. }, [guard, layer2]) => {
+                let way = [*layer2];
+                if paths.guards.on_failed(cx, *guard, &way, Stage::Refused) {
+                    paths.avoided.on_charged(*layer2);
+                }
+            }
+            (Word::Alone { is_news: true }, [_, layer2, middle])
+                if witness == Witness::LastHop && paths.layer2.on_refused(cx, *layer2, *middle) =>
+            {
+                paths.avoided.on_charged(*middle);
+            }
+            (Word::Agreed { with, charged }, [.., relay]) => {
+                paths.guards.pardon(with, *relay, charged);
+                paths.layer2.pardon(with, charged);
+            }
+            (Word::Alone { .. } | Word::Agreed { .. } | Word::Known, _) => {}
+        }
+        Some(word)
     }
 
     /// Avoids the relay that is suspected of breaking a circuit of this path.
@@ -252,7 +296,7 @@ impl Pool {
             return;
         }
         if is_certain {
-            self.paths.guards.on_failed(cx, *guard, way, false);
+            self.paths.guards.on_failed(cx, *guard, way, Stage::Built);
         }
         let suspected = self.suspects.on_broken(cx, &path);
         self.act_on(cx, suspected, &path);

@@ -26,11 +26,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::Tables(FORMAT_3),
     Step::Tables(FORMAT_4),
     Step::States(FORMAT_5),
+    Step::States(FORMAT_6),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 5;
+pub(super) const VERSION: u32 = 6;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -177,6 +178,14 @@ const FORMAT_5: &[Rewrite] = &[
         upgrade: |old, _| states::paths_2(old),
     },
 ];
+
+/// What each relay of the second layer made and refused.
+const FORMAT_6: &[Rewrite] = &[Rewrite {
+    keys: "SELECT name FROM meta WHERE name = 'paths'",
+    read: "SELECT value FROM meta WHERE name = ?1",
+    write: "UPDATE meta SET value = ?2 WHERE name = ?1",
+    upgrade: |old, _| states::paths_3(old),
+}];
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.

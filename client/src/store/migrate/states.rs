@@ -91,15 +91,15 @@ struct Guard1 {
     unlisted_since: Option<u64>,
 }
 
-/// A relay of the second layer, in both formats.
+/// A relay of the second layer, in formats 1 and 2.
 #[derive(Serialize, Deserialize)]
 struct Pinned1 {
     relay: [u8; 32],
     expires_at: u64,
 }
 
-/// The paths of format 2.
-#[derive(Serialize)]
+/// The paths of format 2. Format 3 adds how many relays each of the second layer made and refused.
+#[derive(Serialize, Deserialize)]
 struct Paths2 {
     format: u8,
     guards: Vec<Guard2>,
@@ -107,8 +107,27 @@ struct Paths2 {
     new_at: Vec<u64>,
 }
 
-/// A guard of [`Paths2`].
+/// The paths of format 3.
 #[derive(Serialize)]
+struct Paths3 {
+    format: u8,
+    guards: Vec<Guard2>,
+    pinned: Vec<Pinned3>,
+    new_at: Vec<u64>,
+}
+
+/// A relay of the second layer in [`Paths3`].
+#[derive(Serialize)]
+struct Pinned3 {
+    relay: [u8; 32],
+    expires_at: u64,
+    made: u32,
+    refused: u32,
+    set_aside_at: Option<u64>,
+}
+
+/// A guard of [`Paths2`] and [`Paths3`].
+#[derive(Serialize, Deserialize)]
 struct Guard2 {
     relay: [u8; 32],
     sampled_at: u64,
@@ -186,6 +205,32 @@ pub(super) fn paths_2(old: &[u8]) -> Option<State> {
         guards: guards.collect(),
         pinned,
         new_at: Vec::new(),
+    })))
+}
+
+/// Paths of format 2 in format 3. Nothing is held against the relays of the second layer.
+pub(super) fn paths_3(old: &[u8]) -> Option<State> {
+    let Paths2 {
+        format: 2,
+        guards,
+        pinned,
+        new_at,
+    } = wire::decode(old).ok()?
+    else {
+        return None;
+    };
+    let pinned = pinned.into_iter().map(|pinned| Pinned3 {
+        relay: pinned.relay,
+        expires_at: pinned.expires_at,
+        made: 0,
+        refused: 0,
+        set_aside_at: None,
+    });
+    Some(Zeroizing::new(wire::encode(&Paths3 {
+        format: 3,
+        guards,
+        pinned: pinned.collect(),
+        new_at,
     })))
 }
 

@@ -94,9 +94,18 @@ fn old_paths() -> Vec<u8> {
 }
 
 /// The same in format 2.
+fn paths_of_2() -> Vec<u8> {
+    paths_with_pinned(2, &[])
+}
+
+/// The same in format 3.
 fn new_paths() -> Vec<u8> {
-    let whole: [&[u8]; 9] = [
-        &[2],
+    paths_with_pinned(3, &[0, 0, 0])
+}
+
+fn paths_with_pinned(format: u8, added: &[u8]) -> Vec<u8> {
+    let whole: [&[u8]; 10] = [
+        &[format],
         &[2],
         &[4; 32],
         &[9, 1, 7, 0, 1, 7, 0, 0, 0, 0, 0, 0],
@@ -104,6 +113,7 @@ fn new_paths() -> Vec<u8> {
         &[8, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0],
         &[1],
         &[&[6; 32][..], &[50]].concat(),
+        added,
         &[0],
     ];
     whole.concat()
@@ -159,8 +169,15 @@ fn an_inbox_of_format_2_is_to_be_published() {
 #[test] // §6.4(7)
 fn guards_of_format_1_were_tried_if_they_are_confirmed() {
     let old = old_paths();
-    assert_eq!(*states::paths_2(&old).unwrap(), new_paths());
+    assert_eq!(*states::paths_2(&old).unwrap(), paths_of_2());
     assert_only_whole(&old, states::paths_2);
+}
+
+#[test] // §6.4(16)
+fn nothing_is_held_against_a_second_layer_of_format_2() {
+    let old = paths_of_2();
+    assert_eq!(*states::paths_3(&old).unwrap(), new_paths());
+    assert_only_whole(&old, states::paths_3);
 }
 
 /// A database that has taken these steps.

@@ -1,0 +1,257 @@
+//! Relays that circuits could not be extended to, or that are suspected (docs/protocol.md §6.4(10),
+//! §6.4(15)).
+//!
+//! A hop that lies could call every relay out of reach but those it likes, and so choose the rest of
+//! the path. So one hop's word is kept apart, where no draw looks: a relay is avoided once a second
+//! hop says the same, or once circuits that it had a part in broke.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use umbel_proto::directory::choice::Exclude;
+use umbel_proto::ids::RelayId;
+use umbel_proto::time::Instant;
+
+use super::chance::Backoff;
+use super::context::Context;
+
+/// Most relays that are remembered of each kind; beyond it the oldest word, or the rest that ends
+/// first, is forgotten.
+const KEPT_MAX: usize = 1024;
+/// Most guards that are remembered of a relay that failed over them.
+const GUARDS_MAX: usize = 8;
+
+/// What is held against relays.
+#[derive(Default)]
+pub(super) struct Avoided {
+    /// Relays that a single hop calls out of reach. No draw looks here.
+    named: BTreeMap<RelayId, Named>,
+    /// Relays that are not drawn for a while, twice as long each time.
+    rests: BTreeMap<RelayId, Rest>,
+}
+
+/// One hop's word.
+struct Named {
+    by: RelayId,
+    /// How often it was counted against that hop.
+    charged: u32,
+    at: Instant,
+}
+
+/// How long a relay is avoided.
+#[derive(Default)]
+struct Rest {
+    backoff: Backoff,
+    /// The guards that reported it, or over which it was suspected.
+    guards: BTreeSet<RelayId>,
+    /// It is reachable, and suspected of breaking circuits: only an answer clears it.
+    is_suspect: bool,
+}
+
+/// What a hop's word that a relay is out of reach is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// Nobody else says so. It is news unless the same hop said it before.
+    Alone { is_news: bool },
+    /// This hop said so before, and that was counted against it so often.
+    Agreed { with: RelayId, charged: u32 },
+    /// Two others did.
+    Known,
+}
+
+impl Avoided {
+    /// The last relay of this path can't be reached, by the word of the one before it.
+    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, path: &[RelayId]) -> Option<Word> {
+        let [.., by, relay] = path else { return None };
+        let guard = (path.len() == 2).then_some(*by);
+        if self.rests.contains_key(relay) {
+            self.rest(cx, *relay, guard);
+            return Some(Word::Known);
+        }
+        if let Some(named) = self.named.get_mut(relay).filter(|named| named.by == *by) {
+            named.at = cx.now;
+            return Some(Word::Alone { is_news: false });
+        }
+        if let Some(Named {
+            by: with, charged, ..
+        }) = self.named.remove(relay)
+        {
+            self.rest(cx, *relay, guard);
+            return Some(Word::Agreed { with, charged });
+        }
+        if self.named.len() >= KEPT_MAX
+            && let Some((&oldest, _)) = self.named.iter().min_by_key(|(_, named)| named.at)
+        {
+            self.named.remove(&oldest);
+        }
+        let (by, charged, at) = (*by, 0, cx.now);
+        self.named.insert(*relay, Named { by, charged, at });
+        Some(Word::Alone { is_news: true })
+    }
+
+    /// The word that this relay is out of reach was counted against the hop that gave it.
+    pub(super) fn on_charged(&mut self, relay: RelayId) {
+        if let Some(named) = self.named.get_mut(&relay) {
+            named.charged = named.charged.saturating_add(1);
+        }
+    }
+
+    /// Circuits that this relay had a part in break, over this guard.
+    pub(super) fn on_suspected(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: RelayId) {
+        self.rest(cx, relay, Some(guard)).is_suspect = true;
+    }
+
+    /// This relay is reachable.
+    pub(super) fn on_made(&mut self, relay: RelayId) {
+        self.named.remove(&relay);
+        if self.rests.get(&relay).is_some_and(|rest| !rest.is_suspect) {
+            self.rests.remove(&relay);
+        }
+    }
+
+    /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any
+    /// more.
+    pub(super) fn on_worked(&mut self, relay: RelayId) {
+        self.named.remove(&relay);
+        self.rests.remove(&relay);
+    }
+
+    /// The hop that calls this relay out of reach, if it is the only one.
+    pub(super) fn named_by(&self, relay: RelayId) -> Option<RelayId> {
+        self.named.get(&relay).map(|named| named.by)
+    }
+
+    /// Whether it is not drawn just now.
+    pub(super) fn is_avoided(&self, relay: RelayId, now: Instant) -> bool {
+        self.rests
+            .get(&relay)
+            .is_some_and(|rest| !rest.backoff.is_due(now))
+    }
+
+    /// The excluded relays, and those that are avoided.
+    pub(super) fn and_excluded(&self, now: Instant, exclude: &Exclude) -> Exclude {
+        let mut exclude = exclude.clone();
+        let resting = self
+            .rests
+            .iter()
+            .filter(|(_, rest)| !rest.backoff.is_due(now));
+        resting.for_each(|(&relay, _)| exclude.relay(relay));
+        exclude
+    }
+
+    /// Whether it failed so often in a row, over two guards.
+    pub(super) fn has_failed_over_two(&self, relay: RelayId, times: u32) -> bool {
+        self.rests
+            .get(&relay)
+            .is_some_and(|rest| rest.guards.len() >= 2 && rest.backoff.failures() >= times)
+    }
+
+    fn rest(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: Option<RelayId>) -> &mut Rest {
+        if self.rests.len() >= KEPT_MAX
+            && !self.rests.contains_key(&relay)
+            && let Some(first) = self
+                .rests
+                .iter()
+                .min_by_key(|(_, rest)| rest.backoff.retry_at())
+                .map(|(&relay, _)| relay)
+        {
+            self.rests.remove(&first);
+        }
+        self.named.remove(&relay);
+        let rest = self.rests.entry(relay).or_default();
+        if rest.guards.len() < GUARDS_MAX {
+            rest.guards.extend(guard);
+        }
+        rest.backoff.fail(cx);
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::time::WallTime;
+
+    use super::super::testing::When;
+    use super::*;
+
+    fn relay(number: u8) -> RelayId {
+        RelayId([number; RelayId::LEN])
+    }
+
+    /// The last relay of each path can't be reached; what each word is worth.
+    fn words(avoided: &mut Avoided, paths: &[&[u8]]) -> Vec<Word> {
+        let moment = When::at(WallTime(0));
+        let word = |cx: &mut Context<'_>, avoided: &mut Avoided, path: &[u8]| {
+            let path: Vec<RelayId> = path.iter().copied().map(relay).collect();
+            avoided.on_failed(cx, &path)
+        };
+        let all = |cx: &mut Context<'_>| {
+            let paths = paths.iter();
+            paths.filter_map(|path| word(cx, avoided, path)).collect()
+        };
+        moment.act(all).0
+    }
+
+    const NOW: Instant = Instant::from_micros(0);
+
+    #[test] // §6.4(15)
+    fn one_hops_word_makes_nobody_avoid_a_relay() {
+        let mut avoided = Avoided::default();
+        let news = Word::Alone { is_news: true };
+        let again = Word::Alone { is_news: false };
+        let refused: [&[u8]; 4] = [&[1, 11], &[1, 12], &[1, 11], &[1, 13]];
+        assert_eq!(words(&mut avoided, &refused), [news, news, again, news]);
+        for number in [11, 12, 13] {
+            assert!(!avoided.is_avoided(relay(number), NOW), "{number}");
+        }
+        avoided.on_charged(relay(11));
+        let (with, charged) = (relay(1), 1);
+        let agreed = Word::Agreed { with, charged };
+        assert_eq!(words(&mut avoided, &[&[2, 14, 11]]), [agreed]);
+        assert!(avoided.is_avoided(relay(11), NOW), "two hops say so");
+        assert_eq!(words(&mut avoided, &[&[1, 11]]), [Word::Known]);
+        avoided.on_made(relay(11));
+        assert!(!avoided.is_avoided(relay(11), NOW));
+        assert_eq!(words(&mut avoided, &[&[1, 11]]), [news], "it begins anew");
+    }
+
+    #[test] // §6.4(10), §6.4(15)
+    fn a_suspect_is_avoided_until_it_carries_an_answer() {
+        let mut avoided = Avoided::default();
+        When::at(WallTime(0)).act(|cx| avoided.on_suspected(cx, relay(11), relay(1)));
+        avoided.on_made(relay(11));
+        assert!(avoided.is_avoided(relay(11), NOW));
+        avoided.on_worked(relay(11));
+        assert!(!avoided.is_avoided(relay(11), NOW));
+    }
+
+    #[test] // §6.4(10)
+    fn one_guard_can_not_have_an_l2_replaced() {
+        let mut avoided = Avoided::default();
+        let by_one_guard = [&[1, 11][..], &[1, 14, 11]].repeat(8);
+        words(&mut avoided, &by_one_guard);
+        assert!(avoided.is_avoided(relay(11), NOW));
+        assert!(!avoided.has_failed_over_two(relay(11), 8));
+        words(&mut avoided, &[&[2, 11]]);
+        assert!(avoided.has_failed_over_two(relay(11), 8));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut avoided = Avoided::default();
+        let id = |number: u32| {
+            let mut id = [0; RelayId::LEN];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            RelayId(id)
+        };
+        When::at(WallTime(0)).act(|cx| {
+            for number in 100..3000 {
+                avoided.on_failed(cx, &[id(1), id(number)]);
+                avoided.on_suspected(cx, id(number + 10_000), id(number));
+                avoided.on_suspected(cx, id(5), id(number));
+            }
+        });
+        assert!(avoided.named.len() <= KEPT_MAX && avoided.rests.len() <= KEPT_MAX);
+        let mut rests = avoided.rests.values();
+        assert!(rests.all(|rest| rest.guards.len() <= GUARDS_MAX));
+    }
+}
