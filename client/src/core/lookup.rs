@@ -9,7 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use umbel_proto::directory::ring;
+use rand::CryptoRng;
+use umbel_proto::directory::ring::{self, Positions};
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxAddress;
@@ -177,12 +178,11 @@ impl Lookups {
 
     fn begin(&mut self, cx: &mut Context<'_>, requests: &mut Requests, address: &InboxAddress) {
         let mut rest = Vec::new();
-        // The likelier epochs go last, since the list is taken from its end.
+        // The likelier go last, since the list is taken from its end.
         for epoch in epochs_at(cx).into_iter().rev() {
             let blinded = address.blinded_key(&cx.network.id, epoch);
-            let mut positions: Vec<_> = ring::positions(cx.view(), cx.network, &blinded, epoch);
-            shuffle(&mut positions, cx.rng);
-            rest.extend(positions.into_iter().map(|relay| (epoch, relay)));
+            let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
+            rest.extend(last_first(positions, cx.rng).map(|relay| (epoch, relay)));
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
         lookup.running = Some(Running {
@@ -303,6 +303,13 @@ impl Running {
     }
 }
 
+/// The positions, those to be asked first at the end (§9.4(4)).
+fn last_first(positions: Positions, rng: &mut dyn CryptoRng) -> impl Iterator<Item = RelayId> {
+    let mut parts = [positions.others, positions.first];
+    parts.iter_mut().for_each(|part| shuffle(part, rng));
+    parts.into_iter().flatten()
+}
+
 /// The epochs that an owner may believe it is, the likeliest first.
 fn epochs_at(cx: &Context<'_>) -> Vec<Epoch> {
     let epoch = cx.wall.epoch();
@@ -318,9 +325,12 @@ fn epochs_at(cx: &Context<'_>) -> Vec<Epoch> {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
     use umbel_proto::inbox::record::SealSecret;
     use umbel_proto::limits::RING_POSITIONS;
 
+    use super::super::testing::id;
     use super::*;
 
     fn descriptor(revision: u64) -> InboxDescriptor {
@@ -376,6 +386,19 @@ mod tests {
         assert_eq!(rolled_back(4), (1, 15));
         assert_eq!(rolled_back(5), (2, 6));
         assert_eq!(rolled_back(6), (1, 1));
+    }
+
+    #[test] // §9.4(4)
+    fn the_first_positions_are_asked_before_the_others() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let positions = Positions {
+            first: (1..7).map(id).collect(),
+            others: (7..13).map(id).collect(),
+        };
+        let order: Vec<_> = last_first(positions.clone(), &mut rng).collect();
+        assert_eq!(order.len(), 12);
+        assert!(order[6..].iter().all(|it| positions.first.contains(it)));
+        assert_ne!(order[6..], positions.first, "in random order");
     }
 
     #[test] // §9.4(4)

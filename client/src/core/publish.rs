@@ -164,7 +164,8 @@ impl Publication {
         let mut postings = BTreeMap::new();
         for epoch in [epoch, epoch.next()] {
             let blinded = identity.address().blinded_key(&cx.network.id, epoch);
-            for relay in ring::positions(cx.view(), cx.network, &blinded, epoch) {
+            let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
+            for relay in positions.iter() {
                 let at = (epoch, relay);
                 postings.insert(at, self.postings.remove(&at).unwrap_or_default());
             }

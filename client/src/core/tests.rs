@@ -292,6 +292,7 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
     let age = Age {
         first_seen: WALL,
         setup_at: WALL,
+        there_since: WALL,
     };
     let relays = vec![BookRow {
         descriptor: vec![1, 2, 3],

@@ -382,12 +382,13 @@ impl Database {
             clock: meta(CLOCK)?,
             relays: self
                 .rows(
-                    "SELECT descriptor, first_seen, setup_at FROM relays",
+                    "SELECT descriptor, first_seen, setup_at, there_since FROM relays",
                     [],
                     |row| {
                         let age = Age {
                             first_seen: wall_time(row.get(1)?),
                             setup_at: wall_time(row.get(2)?),
+                            there_since: wall_time(row.get(3)?),
                         };
                         Ok(BookRow {
                             descriptor: row.get(0)?,
@@ -536,8 +537,14 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
         StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
         StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
         StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
-            "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at) VALUES (?1, ?2, ?3, ?4)",
-            params![relay.as_bytes(), row.descriptor, seconds(row.age.first_seen), seconds(row.age.setup_at)],
+            "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![
+                relay.as_bytes(),
+                row.descriptor,
+                seconds(row.age.first_seen),
+                seconds(row.age.setup_at),
+                seconds(row.age.there_since),
+            ],
         ),
         StoreOp::Book(BookOp::Remove(relays)) => {
             let mut statement = connection.prepare("DELETE FROM relays WHERE relay = ?1")?;

@@ -83,6 +83,7 @@ fn row(number: u8) -> BookRow {
         age: Age {
             first_seen: at(1000),
             setup_at: at(900),
+            there_since: at(1000),
         },
     }
 }

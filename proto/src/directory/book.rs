@@ -39,6 +39,14 @@ struct Past {
     age: Age,
 }
 
+impl Past {
+    /// The age of its relay, of which this descriptor was seen now.
+    fn age_with(&self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Age {
+        let has_moved = self.descriptor.address() != descriptor.address();
+        self.age.seen_again(wall, has_moved)
+    }
+}
+
 /// One relay as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BookRow {
@@ -303,10 +311,13 @@ impl Book {
     }
 
     fn insert(&mut self, descriptor: &VerifiedDescriptor, wall: WallTime) -> Inserted {
-        match self.past.get(&descriptor.relay).map(|past| past.age) {
+        match self
+            .past
+            .get(&descriptor.relay)
+            .map(|past| past.age_with(descriptor, wall))
+        {
             None => self.insert_new(descriptor, wall),
-            Some(mut age) => {
-                age.first_seen = age.first_seen.min(wall);
+            Some(age) => {
                 let inserted = self.view.insert_aged(descriptor.clone(), age);
                 if inserted == Inserted::New {
                     self.past.remove(&descriptor.relay);
@@ -346,12 +357,18 @@ impl Book {
         let new = Age {
             first_seen: wall,
             setup_at: wall,
+            there_since: wall,
         };
-        let past = self.past.remove(&descriptor.relay).map(|past| past.age);
-        let current = self.view.age(&descriptor.relay);
-        let mut age = current.or(past).unwrap_or(new);
-        age.first_seen = age.first_seen.min(wall);
-        self.view.insert_own(descriptor, age);
+        let past = self.past.remove(&descriptor.relay);
+        let past = past.map(|past| past.age_with(&descriptor, wall));
+        let current = self
+            .view
+            .get(&descriptor.relay)
+            .zip(self.view.age(&descriptor.relay));
+        let current = current
+            .map(|(former, age)| age.seen_again(wall, former.address() != descriptor.address()));
+        self.view
+            .insert_own(descriptor, current.or(past).unwrap_or(new));
         Ok(true)
     }
 

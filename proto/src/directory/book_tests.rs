@@ -268,6 +268,7 @@ fn full_book() -> Book {
     let age = Age {
         first_seen: WALL,
         setup_at: WALL,
+        there_since: WALL,
     };
     for number in 0..VIEW_RELAYS_MAX + VIEW_SLACK {
         let mut other = [0xff; RelayId::LEN];
@@ -369,6 +370,7 @@ fn rows_that_are_no_descriptors_are_left_out() {
     let age = Age {
         first_seen: WALL,
         setup_at: WALL,
+        there_since: WALL,
     };
     let rows = [vec![], vec![1, 2, 3], testing::relay(1).bytes()]
         .map(|descriptor| BookRow { descriptor, age });

@@ -64,7 +64,7 @@ impl Entry {
     }
 }
 
-/// Since when a relay is known: a fact that outlives its descriptors, and this process.
+/// Since when a relay is known: facts that outlive its descriptors, and this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Age {
     /// When it was first seen.
@@ -72,6 +72,8 @@ pub struct Age {
     /// When the view that it came into was begun. Zero for one of the setup that two sources have not
     /// listed yet: it is as old as it was seen.
     pub setup_at: WallTime,
+    /// Since when its first address has been the one that it is now (§9.4(1)).
+    pub there_since: WallTime,
 }
 
 impl Age {
@@ -86,6 +88,20 @@ impl Age {
             self.first_seen
         } else {
             self.first_seen + age
+        }
+    }
+
+    /// The age of a relay that is seen at this time, with another first address if it `has_moved`.
+    pub(super) fn seen_again(self, at: WallTime, has_moved: bool) -> Self {
+        Self {
+            // It was seen no later than now, whatever a wrong clock said.
+            first_seen: self.first_seen.min(at),
+            there_since: if has_moved {
+                at
+            } else {
+                self.there_since.min(at)
+            },
+            ..self
         }
     }
 
@@ -189,6 +205,7 @@ impl NetView {
             Age {
                 first_seen: wall,
                 setup_at,
+                there_since: wall,
             },
         )
     }
@@ -208,8 +225,8 @@ impl NetView {
             }
             Some(entry) => {
                 let before = core::mem::replace(&mut entry.descriptor, descriptor.clone());
-                // It was seen no later than now, whatever a wrong clock said.
-                entry.age.first_seen = entry.age.first_seen.min(age.first_seen);
+                let has_moved = before.address() != descriptor.address();
+                entry.age = entry.age.seen_again(age.first_seen, has_moved);
                 self.leave(&before);
                 self.settle(&descriptor);
                 self.digest = OnceLock::new();
@@ -380,6 +397,7 @@ impl NetView {
         Age {
             first_seen: wall,
             setup_at: setup_at.unwrap_or_default(),
+            there_since: wall,
         }
     }
 
@@ -495,6 +513,23 @@ impl NetView {
         let of_address = move |it: &&Receipt| it.address == address;
         let receipts = descriptor.receipts.iter().filter(of_address);
         receipts.filter(move |it| vouchers.count(&it.issuer))
+    }
+
+    /// Whether this relay was at its first address before this time, as far as anyone can tell: this
+    /// node saw it there, receipts of then say so, or the network file does, by naming it (§9.4(1)).
+    pub fn was_there(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        before: WallTime,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        let age = self.age(&descriptor.relay);
+        let counted = || self.counted_receipts(descriptor, descriptor.address(), network, wall);
+        let is_dated = || counted().filter(|it| it.at < before).count();
+        age.is_some_and(|age| age.there_since < before)
+            || self.seed_vouches(network, &descriptor.relay, wall)
+            || is_dated() >= network.params.receipts_min
     }
 
     /// Counts those who vouch for this address.

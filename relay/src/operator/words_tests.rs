@@ -348,6 +348,7 @@ fn known() -> KnownRelay {
         age: Some(Age {
             first_seen: SINCE,
             setup_at: SINCE,
+            there_since: SINCE,
         }),
         old_since: Some(SINCE),
         hindrance: None,

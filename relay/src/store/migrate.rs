@@ -6,12 +6,12 @@
 
 /// From nothing to format 1, from 1 to 2, and so on.
 pub(super) const STEPS: &[&str] = &[
-    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7,
+    FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4, FORMAT_5, FORMAT_6, FORMAT_7, FORMAT_8,
 ];
 
 /// The format this program writes. A store with a higher number was written by a newer program and
 /// is left alone.
-pub(super) const VERSION: u32 = 7;
+pub(super) const VERSION: u32 = 8;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// Bodies stand apart from the index of records, so that a start reads the index only.
@@ -98,4 +98,10 @@ const FORMAT_7: &str = "
         place INTEGER PRIMARY KEY,
         relay BLOB NOT NULL
     ) STRICT;
+";
+
+/// Since when each relay's first address is known. Those of before have been there for long: nobody
+/// wrote down since when.
+const FORMAT_8: &str = "
+    ALTER TABLE relays ADD COLUMN there_since INTEGER NOT NULL DEFAULT 0;
 ";

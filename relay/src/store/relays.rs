@@ -14,14 +14,15 @@ pub(super) fn put_relay(db: &Connection, relay: &RelayId, row: &BookRow) -> rusq
     let Age {
         first_seen,
         setup_at,
+        there_since,
     } = row.age;
-    let (first_seen, setup_at) = (integer(first_seen.as_secs()), integer(setup_at.as_secs()));
-    let sql = "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at) VALUES (?1, ?2, ?3, ?4)";
+    let sql = "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)";
     db.prepare_cached(sql)?.execute(params![
         relay.as_bytes(),
         row.descriptor,
-        first_seen,
-        setup_at
+        integer(first_seen.as_secs()),
+        integer(setup_at.as_secs()),
+        integer(there_since.as_secs())
     ])?;
     Ok(())
 }
@@ -168,11 +169,13 @@ pub(super) fn restore_onion_keys(db: &Connection) -> rusqlite::Result<Vec<Stored
 
 /// The stored book of relays.
 pub(super) fn restore_relays(db: &Connection) -> rusqlite::Result<Vec<BookRow>> {
-    let mut select = db.prepare("SELECT descriptor, first_seen, setup_at FROM relays")?;
+    let mut select =
+        db.prepare("SELECT descriptor, first_seen, setup_at, there_since FROM relays")?;
     let rows = select.query_map([], |row| {
         let age = Age {
             first_seen: WallTime(whole(row, 1)?),
             setup_at: WallTime(whole(row, 2)?),
+            there_since: WallTime(whole(row, 3)?),
         };
         Ok(BookRow {
             descriptor: row.get(0)?,

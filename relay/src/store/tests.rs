@@ -325,6 +325,7 @@ fn age(number: u8) -> Age {
     Age {
         first_seen: WallTime(u64::from(number) * 10),
         setup_at: WallTime(u64::from(number)),
+        there_since: WallTime(u64::from(number) * 10),
     }
 }
 

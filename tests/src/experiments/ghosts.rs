@@ -125,6 +125,7 @@ impl World {
         let age = Age {
             first_seen: FIRST_SEEN,
             setup_at: BEGUN,
+            there_since: FIRST_SEEN,
         };
         let rows: Vec<_> = honest
             .iter()

@@ -380,7 +380,8 @@ fn ring_share(plan: &Plan, network: &Network, honest: &[Relay], hostile: &[Relay
     let theirs = ids(hostile);
     let (mut positions, mut taken, mut whole) = (0.0, 0.0, 0.0);
     for key in 0..plan.keys {
-        let relays = ring::positions(&view, network, &BlindedKey([key; 32]), Epoch(2900));
+        let epoch = Epoch(2900);
+        let relays = ring::positions(&view, network, WALL, &BlindedKey([key; 32]), epoch).first;
         let of_theirs = relays
             .iter()
             .filter(|relay| theirs.contains(*relay))

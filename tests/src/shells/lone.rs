@@ -134,6 +134,7 @@ impl LoneRelay {
         let age = Age {
             first_seen: WALL_START,
             setup_at: WALL_START,
+            there_since: WALL_START,
         };
         let relays = neighbours
             .iter()

@@ -166,6 +166,7 @@ impl Source for Asked {
                     age: Age {
                         first_seen: WallTime(rng.random_range(0..1000)),
                         setup_at: WallTime(rng.random_range(0..1000)),
+                        there_since: WallTime(rng.random_range(0..1000)),
                     },
                 },
             }),

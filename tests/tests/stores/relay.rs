@@ -301,6 +301,7 @@ fn row(rng: &mut ChaCha20Rng) -> BookRow {
         age: Age {
             first_seen: WallTime(rng.random_range(0..1000)),
             setup_at: WallTime(rng.random_range(0..1000)),
+            there_since: WallTime(rng.random_range(0..1000)),
         },
     }
 }

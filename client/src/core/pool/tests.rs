@@ -57,6 +57,7 @@ fn row(number: u16) -> BookRow {
         age: Age {
             first_seen: WALL,
             setup_at: WALL,
+            there_since: WALL,
         },
     }
 }

@@ -61,6 +61,7 @@ impl Bench {
         let age = Age {
             first_seen: WALL,
             setup_at: WALL,
+            there_since: WALL,
         };
         let relays = if knows_one {
             vec![BookRow {

@@ -27,11 +27,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::Tables(FORMAT_4),
     Step::States(FORMAT_5),
     Step::States(FORMAT_6),
+    Step::Tables(FORMAT_7),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 6;
+pub(super) const VERSION: u32 = 7;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -68,10 +69,11 @@ pub(super) struct Rewrite {
 pub(super) const SCHEMA: &str = "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE relays (
-        relay      BLOB PRIMARY KEY,
-        descriptor BLOB NOT NULL,
-        first_seen INTEGER NOT NULL DEFAULT 0,
-        setup_at   INTEGER NOT NULL DEFAULT 0
+        relay       BLOB PRIMARY KEY,
+        descriptor  BLOB NOT NULL,
+        first_seen  INTEGER NOT NULL DEFAULT 0,
+        setup_at    INTEGER NOT NULL DEFAULT 0,
+        there_since INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE inboxes (name TEXT PRIMARY KEY, state BLOB NOT NULL) STRICT;
     CREATE TABLE outbox (id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
@@ -186,6 +188,12 @@ const FORMAT_6: &[Rewrite] = &[Rewrite {
     write: "UPDATE meta SET value = ?2 WHERE name = ?1",
     upgrade: |old, _| states::paths_3(old),
 }];
+
+/// Since when each relay's first address is known. Those of before have been there for long: nobody
+/// wrote down since when.
+const FORMAT_7: &str = "
+    ALTER TABLE relays ADD COLUMN there_since INTEGER NOT NULL DEFAULT 0;
+";
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.

@@ -244,7 +244,16 @@ impl Place {
             .collect();
         assert!(database.apply(&ops).iter().all(Result::is_ok));
         database.set_schema_version(4);
+        drop(database);
+        let later = "ALTER TABLE relays DROP COLUMN there_since";
+        place.connection().execute_batch(later).unwrap();
         place
+    }
+
+    fn connection(&self) -> Connection {
+        let connection = Connection::open(self.folder.path().join("db")).unwrap();
+        connection.execute_batch(&self.key.pragma()).unwrap();
+        connection
     }
 
     fn open(&self, context: &StepContext) -> Database {
@@ -363,17 +372,12 @@ fn a_damaged_row_is_kept_as_it_is_and_named() {
 fn a_step_that_fails_leaves_everything_as_it_was() {
     let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
     let place = Place::of_format_4(&old);
-    let current = || {
-        let connection = Connection::open(place.folder.path().join("db")).unwrap();
-        connection.execute_batch(&place.key.pragma()).unwrap();
-        connection
-    };
     // The paths are rewritten last.
     let stop = "CREATE TRIGGER stop BEFORE UPDATE ON meta BEGIN SELECT RAISE(ABORT, 'no'); END";
-    current().execute_batch(stop).unwrap();
+    place.connection().execute_batch(stop).unwrap();
     let failed = place.try_open(&StepContext::for_test()).map(drop);
     assert!(matches!(failed, Err(DatabaseError::Sqlite { .. })));
-    let before = current();
+    let before = place.connection();
     let state = |sql: &str| before.query_row(sql, [], |row| row.get::<_, Vec<u8>>(0));
     assert_eq!(
         state("SELECT state FROM inboxes").unwrap(),
