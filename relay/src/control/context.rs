@@ -181,9 +181,16 @@ impl Context<'_> {
         self.out.news.push_back(news);
     }
 
+    /// Whether a source is in the address groups that it claims, so that what it lists counts
+    /// (§8.2(3)): its links show it.
+    pub(super) fn is_where_it_says(&self, source: &RelayId) -> bool {
+        let known = self.view().get(source);
+        known.is_some_and(|it| self.links.is_at(source, &it.addresses))
+    }
+
     /// Takes a descriptor that was passed on into the book, if it is valid, news and vouched for: it
     /// is then stored and passed on.
-    /// A `source` lists it; a push has none (§8.2(3)).
+    /// A `source` lists it (§8.2(3)).
     pub(super) fn learn(&mut self, source: Option<&RelayId>, descriptor: Unverified) -> Heard {
         if descriptor.relay() == self.relay {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));

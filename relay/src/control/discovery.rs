@@ -169,11 +169,11 @@ impl Discovery {
                     }
                 }
                 Out::Learned { source, descriptor } => {
-                    let source = Some(&source).filter(|it| cx.links.has_dialled(it));
+                    let source = Some(&source).filter(|it| cx.is_where_it_says(it));
                     cx.learn(source, *descriptor);
                 }
                 Out::Listed(listing) => {
-                    if cx.links.has_dialled(&listing.source) {
+                    if cx.is_where_it_says(&listing.source) {
                         cx.handle_listing(&listing);
                     }
                 }

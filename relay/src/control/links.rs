@@ -96,11 +96,15 @@ impl Links {
         Some(peer)
     }
 
-    /// Whether this relay dialled that one, at an address that it names: whoever dials may name any.
-    pub(super) fn has_dialled(&self, relay: &RelayId) -> bool {
+    /// Whether a link shows that a relay is where its descriptor says: this relay dialled it, or it
+    /// came from one of these addresses. Whoever dials may name any.
+    pub(super) fn is_at(&self, relay: &RelayId, addresses: &[SocketAddr]) -> bool {
+        let ip = |address: &SocketAddr| address.ip().to_canonical();
         let links = self.by_relay.get(relay).into_iter().flatten();
         let mut links = links.filter_map(|id| self.links.get(id));
-        links.any(|link| link.circ_ids.is_dialler())
+        links.any(|link| {
+            link.circ_ids.is_dialler() || addresses.iter().any(|it| ip(it) == ip(&link.remote))
+        })
     }
 
     pub(super) fn len(&self) -> usize {

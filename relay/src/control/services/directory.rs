@@ -207,6 +207,7 @@ impl Directory {
     ) -> Result<DirectoryReply, Violation> {
         let (relay, _) = cx.links.relay_at(link).ok_or(Violation::Unexpected)?;
         let mut rate = self.rate_of(relay, cx.now);
+        let source = Some(&relay).filter(|it| cx.is_where_it_says(it));
         let mut accepted = 0;
         for bytes in descriptors {
             if rate.next_at() > cx.now {
@@ -215,7 +216,7 @@ impl Directory {
             let Ok(descriptor) = Unverified::decode(bytes) else {
                 continue;
             };
-            match cx.learn(None, descriptor) {
+            match cx.learn(source, descriptor) {
                 Heard::Cheap => {}
                 Heard::Checked => rate.take(cx.now),
                 Heard::News => {

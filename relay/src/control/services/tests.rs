@@ -480,7 +480,7 @@ fn invented(number: u8, network: &NetworkId, wall: WallTime) -> ByteBuf {
 }
 
 #[test] // §8.2(3)
-fn relays_that_only_push_make_none_old_enough_to_be_drawn() {
+fn one_host_under_many_names_makes_no_relay_old_enough_to_be_drawn() {
     let mut served = Served::new();
     let network = &mut served.bench.shared.config.network;
     network.params = Params::DEFAULT;
