@@ -26,7 +26,8 @@ pub(super) use receipts::OwnReceipts;
 /// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
 /// each other update the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
-/// How long an address may be without enough receipts before the operator is told.
+/// How long after a start, which leaves too few relays to vouch for an address, the operator is
+/// told so.
 const UNVOUCHED_FIRST: Duration = Duration::from_secs(120);
 /// How often the operator is told.
 const UNVOUCHED_TOLD_EVERY: Duration = Duration::from_secs(3600);
@@ -151,8 +152,7 @@ impl Own {
         self.unvouched_told_from = cx.now + UNVOUCHED_TOLD_EVERY;
         let wanted = cx.params().receipts_min;
         for &address in cx.config.addresses.iter().filter(|it| !is_shown(it)) {
-            let known = receipts::known(cx.config, cx.book, cx.wall);
-            let receipts = self.receipts.asker().receipts_for(known, address).len();
+            let receipts = self.count(cx, address);
             cx.out.news.push_back(News::Unvouched {
                 address,
                 receipts,
@@ -161,14 +161,14 @@ impl Own {
         }
     }
 
-    /// A receipt has come. One that makes an address reachable is shown at once, others in a while.
+    /// A receipt came, or an issuer came into view. An address that becomes vouched for is shown at
+    /// once; more receipts, in a while.
     pub(super) fn handle_vouched(&mut self, cx: &mut Context<'_>) {
         let issued = self.issue(cx);
         if issued.vouched != self.descriptor.vouched {
             for &address in &issued.vouched {
                 if !self.descriptor.vouched.contains(&address) {
-                    let receipts = self.receipts.asker().receipts();
-                    let receipts = receipts.filter(|it| it.address == address).count();
+                    let receipts = self.count(cx, address);
                     cx.tell(News::Reachable { address, receipts });
                 }
             }
@@ -222,6 +222,12 @@ impl Own {
             self.outdone_at = Some(cx.now);
             self.descriptor.republish_at = cx.wall.max(seen.issued_at + Duration::from_secs(1));
         }
+    }
+
+    /// How many relays vouch for this address, as our own view counts them.
+    fn count(&self, cx: &Context<'_>, address: SocketAddr) -> usize {
+        let known = receipts::known(cx.config, cx.book, cx.wall);
+        self.receipts.asker().receipts_for(known, address).len()
     }
 
     fn issue(&self, cx: &mut Context<'_>) -> OwnDescriptor {
@@ -531,6 +537,7 @@ mod tests {
             vouch(&mut bench, &mut own, issuer);
             assert_eq!(shown(&mut bench), None, "two are too few");
         }
+        vouch(&mut bench, &mut own, &SigningKey::from_seed(&[77; 32])); // unknown here
         assert!(bench.shared.out.news.is_empty());
         vouch(&mut bench, &mut own, &issuers[2]);
         assert_eq!(shown(&mut bench), Some(3));
