@@ -18,7 +18,7 @@ use umbel_proto::link::{Hello, tls};
 
 use super::Shared;
 use crate::shell::files::{WATCH_INTERVAL, Watched};
-use crate::shell::{DialFault, exchange_hello};
+use crate::shell::{DialFault, HelloFault, exchange_hello};
 
 /// How often a relay dials itself when all is well.
 const INTERVAL: Duration = Duration::from_secs(4 * 3600);
@@ -134,8 +134,9 @@ async fn ask(shared: &Shared, address: SocketAddr) -> Answer {
         {
             Answer::Own
         }
-        Ok(_) => Answer::Twin,
-        Err(_) => Answer::Not(DialFault::Nobody),
+        // TLS has proved that this relay's identity answers, whatever it says.
+        Ok(_) | Err(HelloFault::Violation(_)) => Answer::Twin,
+        Err(fault) => Answer::Not((&fault).into()),
     }
 }
 
@@ -286,8 +287,41 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::WallTime;
 
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use umbel_proto::ids::NetworkId;
+
     use super::*;
     use crate::shell::Clock;
+
+    fn shared() -> Arc<Shared> {
+        let network = Network::local();
+        let hello = Hello::of_client(network.id, WallTime(0));
+        let identity = SigningKey::from_seed(&[1; 32]);
+        Shared::new(network, identity, 1 << 20, hello, Clock::start(), None).0
+    }
+
+    /// Answers one link by this identity, as a process of another network would.
+    async fn answer_of_another_network(listener: TcpListener, identity: SigningKey) {
+        let (socket, _) = listener.accept().await.unwrap();
+        let acceptor = TlsAcceptor::from(tls::accept_config(&identity).unwrap());
+        let mut stream = acceptor.accept(socket).await.unwrap();
+        let hello = Hello::of_client(NetworkId([9; 32]), WallTime(0));
+        // The other side ends the link once it has read this.
+        let _ = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await;
+    }
+
+    #[tokio::test]
+    async fn the_same_identity_in_another_network_is_a_twin() {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let identity = SigningKey::from_seed(&[1; 32]);
+        let twin = tokio::spawn(answer_of_another_network(listener, identity));
+        assert_eq!(ask(&shared(), address).await, Answer::Twin);
+        twin.await.unwrap();
+    }
 
     #[test]
     fn a_finding_that_may_be_no_fault_is_worded_with_care() {
@@ -316,11 +350,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_relay_that_stops_draws_nothing_from_its_closed_socket() {
-        let network = Network::local();
-        let hello = Hello::of_client(network.id, WallTime(0));
-        let identity = SigningKey::from_seed(&[1; 32]);
-        let (shared, _reports) =
-            Shared::new(network, identity, 1 << 20, hello, Clock::start(), None);
+        let shared = shared();
         let free = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
         let closed = free.local_addr().unwrap();
         drop(free);
