@@ -4,6 +4,7 @@
 //! `version 1 | postcard body | signature 64`. The bytes as received are signed, hashed and passed
 //! on, never a second encoding of them.
 
+use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::{BitOr, Deref};
 use std::collections::BTreeSet;
@@ -559,6 +560,34 @@ pub enum DescriptorFault {
     ReceiptSignature,
     /// The relay's signature is wrong.
     Signature,
+}
+
+impl fmt::Display for DescriptorFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed(_) => "it is not in the one form that descriptors have",
+            Self::Version => "its format is of another version",
+            Self::Network => "it is of another network",
+            Self::Future => "it was issued in the future",
+            Self::Dead => "it is too old",
+            Self::VersionText => "its version text is too long or unprintable",
+            Self::NoAddress => "it has no address",
+            Self::AddressRepeated => "it has an address twice",
+            Self::Address => "an address in it names no single host, or port 0",
+            Self::AddressPrivate => "an address in it is private",
+            Self::NoOnionKey => "it has no onion key",
+            Self::OnionKeyRepeated => "it has an onion key twice",
+            Self::OnionKeyWeak => "an onion key in it is weak",
+            Self::ReceiptIssuer => {
+                "an issuer of its receipts is the relay itself, or is named twice"
+            }
+            Self::ReceiptsTooMany => "an address in it has too many receipts",
+            Self::ReceiptAddress => "a receipt in it is for another address",
+            Self::ReceiptTime => "a receipt in it is too old, or of the future",
+            Self::ReceiptSignature => "the signature of a receipt in it is wrong",
+            Self::Signature => "its signature is wrong",
+        })
+    }
 }
 
 #[cfg(test)]

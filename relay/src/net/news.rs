@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use tracing::Level;
+use umbel_proto::directory::descriptor::DescriptorFault;
 use umbel_proto::directory::receipts::ReceiptRefusal;
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::{ClockJump, Duration, in_words};
@@ -64,7 +65,10 @@ fn words(news: News) -> (Level, String) {
         ),
         News::DescriptorRefused(fault) => (
             Level::WARN,
-            format!("others will not believe this relay's descriptor: {fault:?}"),
+            format!(
+                "others will not believe this relay's descriptor: {fault}; {}",
+                remedy(fault)
+            ),
         ),
         News::Reachable { address, receipts } => (
             Level::INFO,
@@ -80,6 +84,22 @@ fn words(news: News) -> (Level, String) {
             issuer,
             refusal,
         } => refused_receipt(address, issuer, refusal),
+    }
+}
+
+/// What to do about a descriptor of this relay that breaks a rule.
+const fn remedy(fault: DescriptorFault) -> &'static str {
+    match fault {
+        DescriptorFault::AddressPrivate => {
+            "set `advertise` to a public address by which others can dial this relay"
+        }
+        DescriptorFault::Address
+        | DescriptorFault::NoAddress
+        | DescriptorFault::AddressRepeated => {
+            "correct `advertise`: up to four addresses by which others can dial this relay, each once"
+        }
+        DescriptorFault::Future | DescriptorFault::Dead => "check this machine's clock",
+        _ => "this is a fault of Umbel: report it",
     }
 }
 
@@ -201,6 +221,16 @@ mod tests {
         assert!(
             text.contains("compare it with a source") && text.contains("not believed"),
             "nobody breaks a right clock for it: {text}"
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_others_refuse_is_said_with_what_to_do() {
+        let (level, text) = words(News::DescriptorRefused(DescriptorFault::AddressPrivate));
+        assert_eq!(level, Level::WARN);
+        assert!(
+            text.contains("is private; set `advertise` to a public address"),
+            "{text}"
         );
     }
 
