@@ -232,6 +232,8 @@ pub const SPOT_CHECK_SETTLE: Duration = Duration::from_secs(120);
 const _: () = assert!(SPOT_CHECK_SETTLE.as_secs() > LINK_SILENCE_MAX.as_secs());
 /// Most checks that wait at a time (§8.8).
 pub const SPOT_CHECKS_MAX: usize = 64;
+/// A check ends with a miss if nobody was there at so many dials (§8.8(2)).
+pub const SPOT_CHECK_DIALS: u8 = 2;
 /// Most dials of checks in flight (§8.8).
 pub const SPOT_DIALS_MAX: usize = 4;
 /// A relay judges an issuer by so many of its last checks (§8.8).
@@ -344,6 +346,8 @@ pub const SEEDS_MAX: usize = 64;
 pub const INVITE_SEEDS_MAX: usize = 4;
 /// The longest network file that a relay hands on: 64 seeds take a third of it (§8.6(10)).
 pub const NETWORK_FILE_LEN_MAX: usize = 65_536;
+/// How long a newcomer waits for a network's file, once the link is up (§8.6(10)).
+pub const NETWORK_FILE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest name of a network, bytes (§8.6).
 pub const NETWORK_NAME_LEN_MAX: usize = 32;
 /// Longest name of an optional entry of a network file (§8.6(8)).

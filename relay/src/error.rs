@@ -89,6 +89,15 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Whether the command line or a file of the operator's is wrong, so that trying again changes
+    /// nothing.
+    pub const fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::NotPublic | Self::NotLoopback(_) | Self::NoAddress
+        )
+    }
+
     /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {

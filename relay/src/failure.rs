@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use umbel_relay::config::ConfigError;
 use umbel_relay::operator::AskError;
-use umbel_relay::shell::InvitedFault;
+use umbel_relay::shell::{InvitedFault, InvitedKind};
 use umbel_relay::{Ended, InitError, StartError};
 
 /// Exit codes, beside 0 for done.
@@ -90,9 +90,10 @@ impl fmt::Display for Failure {
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let (text, hint) = (error.to_string(), error.hint());
-        match error {
-            ConfigError::NoNetwork | ConfigError::NetworkLost(_) => Self::failed(text, hint),
-            _ => Self::usage(text, hint),
+        if error.is_usage() {
+            Self::usage(text, hint)
+        } else {
+            Self::failed(text, hint)
         }
     }
 }
@@ -128,11 +129,10 @@ impl From<AskError> for Failure {
 
 impl From<InvitedFault> for Failure {
     fn from(fault: InvitedFault) -> Self {
-        let exit = match &fault {
-            InvitedFault::Network(_) => Exit::Version,
-            InvitedFault::Seeds(_) if fault.is_wrong_file() => Exit::WrongFile,
-            InvitedFault::Seeds(_) if fault.is_refused() => Exit::Version,
-            InvitedFault::Seeds(_) => Exit::Unreachable,
+        let exit = match fault.kind() {
+            InvitedKind::WrongFile => Exit::WrongFile,
+            InvitedKind::Version => Exit::Version,
+            InvitedKind::Unreachable => Exit::Unreachable,
         };
         Self {
             exit,
@@ -151,11 +151,10 @@ impl From<InitError> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         let (text, hint) = (error.to_string(), error.hint());
-        match error {
-            StartError::NotPublic | StartError::NotLoopback(_) | StartError::NoAddress => {
-                Self::usage(text, hint)
-            }
-            _ => Self::failed(text, hint),
+        if error.is_usage() {
+            Self::usage(text, hint)
+        } else {
+            Self::failed(text, hint)
         }
     }
 }

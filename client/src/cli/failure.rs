@@ -10,7 +10,7 @@ use umbel_client::{
 };
 use umbel_proto::inbox::address::AddressError;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_relay::shell::InvitedFault;
+use umbel_relay::shell::{InvitedFault, InvitedKind};
 
 use super::session::{other_release, unresponsive};
 use super::times;
@@ -380,11 +380,10 @@ impl From<InitError> for Failure {
 
 impl From<InvitedFault> for Failure {
     fn from(fault: InvitedFault) -> Self {
-        let exit = match &fault {
-            InvitedFault::Network(_) => Exit::Version,
-            InvitedFault::Seeds(_) if fault.is_wrong_file() => Exit::WrongFile,
-            InvitedFault::Seeds(_) if fault.is_refused() => Exit::Version,
-            InvitedFault::Seeds(_) => Exit::Unreachable,
+        let exit = match fault.kind() {
+            InvitedKind::WrongFile => Exit::WrongFile,
+            InvitedKind::Version => Exit::Version,
+            InvitedKind::Unreachable => Exit::Unreachable,
         };
         Self::new(exit, fault.to_string(), fault.hint())
     }

@@ -48,6 +48,17 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// Whether the command line or a file of the operator's is wrong, so that trying again changes
+    /// nothing.
+    pub const fn is_usage(&self) -> bool {
+        match self {
+            Self::NoNetwork | Self::NetworkLost(_) => false,
+            Self::Read { .. } | Self::Toml { .. } | Self::Value { .. } | Self::Network { .. } => {
+                true
+            }
+        }
+    }
+
     /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {

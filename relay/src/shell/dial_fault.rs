@@ -1,3 +1,5 @@
+//! What a dial failed for, as far as a user or an operator can do something about it.
+
 use std::{fmt, io};
 
 use rustix::io::Errno;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
@@ -19,26 +19,29 @@ use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::{Answer, Answers, Request, RequestCircuit, RequestEvent};
 use umbel_proto::directory::{DirectoryReply, DirectoryRequest, Unverified};
 use umbel_proto::ids::{CircId, Peer};
-use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX};
+use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX, NETWORK_FILE_TIMEOUT};
 use umbel_proto::link::{Hello, circuit_of, tls};
 use umbel_proto::message::Service;
 use umbel_proto::network::{Invite, InviteFileError, Network, NetworkFault, Params};
-use umbel_proto::time::Duration;
 
-use super::{Clock, DialFault, HelloFault, exchange_hello};
+use super::{Clock, DialFault, exchange_hello};
 
-/// How long a relay may take to give the file, once the link is up.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// The one circuit of a link that its dialler makes (§2.3(2)).
 const CIRCUIT: u32 = 1 << 31;
 
 /// Why a relay did not give the file.
 #[derive(Debug)]
 pub enum SeedFault {
+    /// Its name was not found.
+    NoName,
     /// It could not be reached.
     Dial(DialFault),
-    /// It answered, and ended the circuit or said no: an earlier version does not know the request.
+    /// It was reached, and neither gave the file nor refused before the link or the time was over.
+    NoAnswer,
+    /// It ended the circuit or said no: an earlier version does not know the request.
     Refused,
+    /// It broke this rule.
+    Broke(Violation),
     /// It gave another file than the invitation names.
     WrongFile,
 }
@@ -52,41 +55,50 @@ pub enum InvitedFault {
     Seeds(Vec<(Peer, SeedFault)>),
 }
 
+/// What an invitation failed for, in the order in which one counts more than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvitedKind {
+    /// A relay gave another file.
+    WrongFile,
+    /// A relay that was reached, or this program, is of too early a version.
+    Version,
+    /// No relay gave an answer that counts.
+    Unreachable,
+}
+
 impl InvitedFault {
-    /// The remedy.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Network(_) => "use a later version of this program, then the same invitation",
-            Self::Seeds(_) if self.is_wrong_file() => {
-                "do not use that relay; ask for another invitation, from somebody you trust: it decides which network you join"
-            }
-            Self::Seeds(_) if self.is_refused() => {
-                "ask for an invitation through relays of this version, or for the network file itself"
-            }
-            Self::Seeds(_) => {
-                "check this machine's connection and try again, or ask for another invitation"
-            }
+    /// What it failed for.
+    pub fn kind(&self) -> InvitedKind {
+        let seeds = match self {
+            Self::Network(_) => return InvitedKind::Version,
+            Self::Seeds(seeds) => seeds,
+        };
+        let any = |is: fn(&SeedFault) -> bool| seeds.iter().any(|(_, fault)| is(fault));
+        if any(|it| matches!(it, SeedFault::WrongFile)) {
+            InvitedKind::WrongFile
+        } else if any(|it| matches!(it, SeedFault::Refused)) {
+            InvitedKind::Version
+        } else {
+            InvitedKind::Unreachable
         }
     }
 
-    /// Whether a relay gave another file.
-    pub fn is_wrong_file(&self) -> bool {
-        self.seeds()
-            .any(|fault| matches!(fault, SeedFault::WrongFile))
-    }
-
-    /// Whether a relay was reached and refused.
-    pub fn is_refused(&self) -> bool {
-        self.seeds()
-            .any(|fault| matches!(fault, SeedFault::Refused))
-    }
-
-    fn seeds(&self) -> impl Iterator<Item = &SeedFault> {
-        let seeds = match self {
-            Self::Network(_) => &[][..],
-            Self::Seeds(seeds) => seeds,
-        };
-        seeds.iter().map(|(_, fault)| fault)
+    /// The remedy.
+    pub fn hint(&self) -> &'static str {
+        match (self, self.kind()) {
+            (Self::Network(_), _) => {
+                "use a later version of this program, then the same invitation"
+            }
+            (Self::Seeds(_), InvitedKind::WrongFile) => {
+                "do not use that relay; ask for another invitation, from somebody you trust: it decides which network you join"
+            }
+            (Self::Seeds(_), InvitedKind::Version) => {
+                "ask for an invitation through relays of this version, or for the network file itself"
+            }
+            (Self::Seeds(_), InvitedKind::Unreachable) => {
+                "check this machine's connection and try again, or ask for another invitation"
+            }
+        }
     }
 }
 
@@ -112,40 +124,25 @@ impl std::error::Error for InvitedFault {}
 impl fmt::Display for SeedFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoName => f.write_str("its name was not found"),
             Self::Dial(fault) => write!(f, "{fault}"),
+            Self::NoAnswer => f.write_str("it answered, but the file did not come"),
+            Self::Broke(violation) => write!(f, "it broke a rule of the protocol ({violation:?})"),
             Self::Refused => f.write_str("it refused, as a relay of an earlier version does"),
             Self::WrongFile => f.write_str("it gave another file than the invitation names"),
         }
     }
 }
 
-impl From<DialFault> for SeedFault {
-    fn from(fault: DialFault) -> Self {
-        Self::Dial(fault)
+impl SeedFault {
+    /// The connection, or its TLS, did not come to be.
+    fn of_dial(error: &io::Error) -> Self {
+        Self::Dial(error.into())
     }
-}
 
-impl From<io::Error> for SeedFault {
-    fn from(error: io::Error) -> Self {
-        Self::Dial((&error).into())
-    }
-}
-
-impl From<HelloFault> for SeedFault {
-    fn from(fault: HelloFault) -> Self {
-        Self::Dial((&fault).into())
-    }
-}
-
-impl From<Elapsed> for SeedFault {
-    fn from(_: Elapsed) -> Self {
-        Self::Dial(DialFault::Nobody)
-    }
-}
-
-impl From<Violation> for SeedFault {
-    fn from(_: Violation) -> Self {
-        Self::Refused
+    /// The link is up, and ended.
+    fn of_link(_: io::Error) -> Self {
+        Self::NoAnswer
     }
 }
 
@@ -170,14 +167,16 @@ pub async fn network_of_invite(invite: &Invite) -> Result<Network, InvitedFault>
 
 /// The file that this relay gives.
 async fn fetch(invite: &Invite, seed: &Peer) -> Result<Vec<u8>, SeedFault> {
-    let mut stream = timeout(HANDSHAKE_MAX, connect(invite, seed)).await??;
+    let connected = timeout(HANDSHAKE_MAX, connect(invite, seed)).await;
+    let mut stream = connected.unwrap_or(Err(SeedFault::Dial(DialFault::Nobody)))?;
     let hello = Hello::of_client(invite.network(), Clock::wall());
-    let theirs = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await?;
+    let theirs = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await;
+    let theirs = theirs.map_err(|fault| SeedFault::Dial((&fault).into()))?;
     let shown = theirs.descriptor.ok_or(SeedFault::Refused)?;
     let shown = Unverified::decode(&shown).map_err(|_| SeedFault::Refused)?;
     let target = shown.hop_shown_by(&seed.id).ok_or(SeedFault::Refused)?;
     let circuit = RequestCircuit::create(&invite.network(), &target, &mut rand::rng());
-    let answered = timeout(ANSWER_MAX, ask(&mut stream, circuit)).await;
+    let answered = timeout(NETWORK_FILE_TIMEOUT, ask(&mut stream, circuit)).await;
     if matches!(answered, Ok(Ok(_)))
         && let Some(circ) = CircId::new(CIRCUIT)
     {
@@ -186,22 +185,28 @@ async fn fetch(invite: &Invite, seed: &Peer) -> Result<Vec<u8>, SeedFault> {
         let _ = timeout(LINK_CLOSING_MAX, stream.write_all(destroy.as_bytes())).await;
     }
     let _ = timeout(LINK_CLOSING_MAX, stream.shutdown()).await;
-    answered?
+    answered.unwrap_or(Err(SeedFault::NoAnswer))
 }
 
 async fn connect(invite: &Invite, seed: &Peer) -> Result<TlsStream<TcpStream>, SeedFault> {
-    let config = tls::dial_config(&seed.id, None).map_err(|_| DialFault::Unknown)?;
+    let config = tls::dial_config(&seed.id, None);
+    let config = config.map_err(|_| SeedFault::Dial(DialFault::Unknown))?;
     // Of the local network as of one machine; of any other whatever its file allows.
     let may_link = |it: &SocketAddr| Params::LOCAL.may_link(invite.network(), it.ip());
-    let found = lookup_host(&seed.host_port).await?;
+    let found = lookup_host(&seed.host_port).await;
+    let found = found.map_err(|_| SeedFault::NoName)?;
     let addresses: Vec<SocketAddr> = found.filter(may_link).collect();
     if addresses.is_empty() {
-        return Err(DialFault::Elsewhere.into());
+        return Err(SeedFault::Dial(DialFault::Elsewhere));
     }
-    let socket = TcpStream::connect(&addresses[..]).await?;
-    socket.set_nodelay(true)?;
-    let connector = TlsConnector::from(config);
-    Ok(connector.connect(tls::server_name(), socket).await?)
+    let handshake = async {
+        let socket = TcpStream::connect(&addresses[..]).await?;
+        socket.set_nodelay(true)?;
+        TlsConnector::from(config)
+            .connect(tls::server_name(), socket)
+            .await
+    };
+    handshake.await.map_err(|error| SeedFault::of_dial(&error))
 }
 
 /// Asks for the file on this circuit, the only one of its link, and reads until the answer is there.
@@ -221,15 +226,18 @@ async fn ask(
     loop {
         while let Some(mut cell) = circuit.poll_cell(&mut rand::rng()) {
             cell.set_circ_id(circ);
-            stream.write_all(cell.as_bytes()).await?;
+            let written = stream.write_all(cell.as_bytes()).await;
+            written.map_err(SeedFault::of_link)?;
         }
-        stream.flush().await?;
+        stream.flush().await.map_err(SeedFault::of_link)?;
         let mut cell = Cell::blank();
-        stream.read_exact(cell.as_bytes_mut()).await?;
-        match circuit_of(&cell)? {
+        let read = stream.read_exact(cell.as_bytes_mut()).await;
+        read.map_err(SeedFault::of_link)?;
+        match circuit_of(&cell).map_err(SeedFault::Broke)? {
             None => continue,
             Some((of, command @ (Command::Created | Command::Relay))) if of == circ => {
-                circuit.handle_cell(command, &mut cell)?;
+                let handled = circuit.handle_cell(command, &mut cell);
+                handled.map_err(SeedFault::Broke)?;
             }
             Some(_) => return Err(SeedFault::Refused),
         }
@@ -249,8 +257,59 @@ async fn ask(
 }
 
 fn file_of(frame: &[u8]) -> Result<Vec<u8>, SeedFault> {
-    match DirectoryReply::decode(frame) {
-        Ok(DirectoryReply::NetworkFile(file)) => Ok(file.into_vec()),
-        _ => Err(SeedFault::Refused),
+    match DirectoryReply::decode(frame).map_err(|fault| SeedFault::Broke(fault.into()))? {
+        DirectoryReply::NetworkFile(file) => Ok(file.into_vec()),
+        DirectoryReply::Refused(_) => Err(SeedFault::Refused),
+        DirectoryReply::Sync(_)
+        | DirectoryReply::Pushed { .. }
+        | DirectoryReply::Published
+        | DirectoryReply::Inbox(_) => Err(SeedFault::Broke(Violation::Unexpected)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::directory::DirectoryRefusal;
+    use umbel_proto::ids::RelayId;
+
+    use super::*;
+
+    #[test] // §8.4(1), §8.6(10)
+    fn a_relay_that_says_no_differs_from_one_that_breaks_a_rule() {
+        let refused = DirectoryReply::Refused(DirectoryRefusal::Invalid).encode();
+        assert!(matches!(file_of(&refused), Err(SeedFault::Refused)));
+        let other = DirectoryReply::Published.encode();
+        assert!(matches!(
+            file_of(&other),
+            Err(SeedFault::Broke(Violation::Unexpected))
+        ));
+        assert!(matches!(
+            file_of(&[0xff]),
+            Err(SeedFault::Broke(Violation::Malformed(_)))
+        ));
+    }
+
+    #[test]
+    fn only_a_relay_that_refuses_is_of_an_early_version() {
+        let seed = Peer {
+            id: RelayId([1; 32]),
+            host_port: "relay.example:7443".to_owned(),
+        };
+        let kind = |faults: Vec<SeedFault>| {
+            let seeds = faults.into_iter().map(|fault| (seed.clone(), fault));
+            InvitedFault::Seeds(seeds.collect()).kind()
+        };
+        for fault in [
+            SeedFault::NoName,
+            SeedFault::NoAnswer,
+            SeedFault::Dial(DialFault::Nobody),
+            SeedFault::Broke(Violation::Tag),
+        ] {
+            assert_eq!(kind(vec![fault]), InvitedKind::Unreachable);
+        }
+        let refused = vec![SeedFault::NoName, SeedFault::Refused];
+        assert_eq!(kind(refused), InvitedKind::Version);
+        let wrong = vec![SeedFault::Refused, SeedFault::WrongFile];
+        assert_eq!(kind(wrong), InvitedKind::WrongFile);
     }
 }

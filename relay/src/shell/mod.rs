@@ -16,4 +16,4 @@ pub mod usage;
 pub use clock::Clock;
 pub use dial_fault::DialFault;
 pub use hello::{HelloFault, exchange_hello};
-pub use invite::{InvitedFault, SeedFault, network_of_invite};
+pub use invite::{InvitedFault, InvitedKind, SeedFault, network_of_invite};

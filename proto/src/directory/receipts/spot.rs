@@ -22,16 +22,15 @@ use crate::ids::RelayId;
 use crate::limits::{
     CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_GROUPS_JUDGED,
     ISSUER_MISSES_IN_A_ROW, ISSUER_MISSES_MAX, ISSUERS_BARRED_MIN, ISSUERS_BARRED_PERCENT,
-    ISSUERS_ON_RECORD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_FIRST,
-    SPOT_CHECK_ONE_IN, SPOT_CHECK_SECOND, SPOT_CHECK_SETTLE, SPOT_CHECKS_MAX, SPOT_DIALS_MAX,
+    ISSUERS_ON_RECORD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_DIALS,
+    SPOT_CHECK_FIRST, SPOT_CHECK_ONE_IN, SPOT_CHECK_SECOND, SPOT_CHECK_SETTLE, SPOT_CHECKS_MAX,
+    SPOT_DIALS_MAX,
 };
 use crate::network::{Family, Group, Network};
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire;
 
 const STATE_VERSION: u8 = 1;
-/// A check ends with a miss if nobody was there at so many dials.
-const DIALS: u8 = 2;
 
 /// The facts that checks are decided by.
 #[derive(Debug, Clone, Copy)]
@@ -224,7 +223,7 @@ impl SpotChecks {
                 }
                 State::Missed { dialled_at, due_at } if due_at <= now => {
                     let counts = is_listed && is_online(family, relay, dialled_at);
-                    let is_over = check.missed >= DIALS;
+                    let is_over = check.missed >= SPOT_CHECK_DIALS;
                     if counts && is_over {
                         missed.push((core::mem::take(&mut check.issuers), address));
                     }
