@@ -102,7 +102,7 @@ impl LocalNetwork {
         };
         for (index, place) in places.into_iter().enumerate() {
             let data_dir = network.dir.path().join(format!("relay-{index}"));
-            umbel_relay::init(&data_dir, &Network::local()).map_err(LocalError::Init)?;
+            umbel_relay::init(&data_dir, &Network::local(), None).map_err(LocalError::Init)?;
             let config = Config {
                 listen: place.listen,
                 advertise: place.advertise.iter().map(SocketAddr::to_string).collect(),

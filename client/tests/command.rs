@@ -14,7 +14,6 @@ mod ended;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 use ended::{code, stderr, stdout, umbel};
 use serde_json::Value;
@@ -575,25 +574,6 @@ fn init_overwrites_nothing() {
 }
 
 #[test]
-fn init_after_a_killed_init_leads_to_a_profile() {
-    for delay in (0..40).step_by(2) {
-        let place = Place::new();
-        let key = place.profile().join("key");
-        let words = ["init", "--seed", SEED, "--key-file", key.to_str().unwrap()];
-        let mut killed = place.command(&words).stdout(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(delay));
-        killed.kill().unwrap();
-        killed.wait().unwrap();
-        let status = ["status", "--offline"];
-        if code(&place.run(&status)) != 0 {
-            let again = place.run(&words);
-            assert_eq!(code(&again), 0, "{delay} ms: {again:?}");
-            assert_eq!(code(&place.run(&status)), 0);
-        }
-    }
-}
-
-#[test]
 fn init_without_a_terminal_says_what_else_there_is() {
     let place = Place::new();
     let output = place.run(&["init", "--seed", SEED, "--json"]);
@@ -833,7 +813,7 @@ fn commands_end_and_say_why_when_their_profile_is_deleted() {
 #[tokio::test]
 async fn another_relay_in_the_place_of_a_seed_is_not_called_silence() {
     let (dir, network) = (TempDir::new().unwrap(), Network::local());
-    umbel_relay::init(dir.path(), &network).unwrap();
+    umbel_relay::init(dir.path(), &network, None).unwrap();
     let config = umbel_relay::config::Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         ..umbel_relay::config::Config::new(dir.path())

@@ -221,6 +221,12 @@ impl Config {
     }
 }
 
+/// The key `seeds` as a configuration file has it.
+pub fn seeds_key(seeds: &[Peer]) -> String {
+    let lines: String = seeds.iter().map(|it| format!("    \"{it}\",\n")).collect();
+    format!("seeds = [\n{lines}]\n")
+}
+
 fn differing(keys: [(&'static str, bool); 3]) -> Vec<&'static str> {
     let differing = keys.into_iter().filter(|&(_, differs)| differs);
     differing.map(|(key, _)| key).collect()

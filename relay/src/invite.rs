@@ -6,11 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 use umbel_proto::ids::Peer;
-use umbel_proto::network::{Invite, InviteError, Network};
-use umbel_relay::config::{CONFIG_FILE, Config, Flags};
+use umbel_proto::network::{Invite, InviteError};
+use umbel_relay::config::{Config, Flags, seeds_key};
 use umbel_relay::known_peer;
 use umbel_relay::operator::{Question, ask};
-use umbel_relay::shell::files::write_whole;
 use umbel_relay::shell::network_of_invite;
 
 use crate::failure::{Failure, warn};
@@ -69,30 +68,15 @@ pub(crate) fn join(data_dir: &Path, invite: &Invite) -> Result<(), Failure> {
             )
         })?;
     let network = runtime.block_on(network_of_invite(invite))?;
-    make(data_dir, &network)?;
+    let more = invite.seeds().iter().cloned();
+    let more: Vec<Peer> = more.filter(|it| !network.seeds.contains(it)).collect();
+    let config = format!("# From the invitation.\n{}", seeds_key(&more));
+    make(data_dir, &network, (!more.is_empty()).then_some(&*config))?;
     let joined = format!(
         "the relay is of the network \"{}\", {}",
         network.name, network.id
     );
     // Beside the relay's id, which scripts read from standard output.
     drop(writeln!(io::stderr(), "{joined}"));
-    keep_seeds(data_dir, invite.seeds(), &network)
-}
-
-/// A configuration that exists stays as it is.
-fn keep_seeds(data_dir: &Path, seeds: &[Peer], network: &Network) -> Result<(), Failure> {
-    let path = data_dir.join(CONFIG_FILE);
-    let more = seeds.iter().filter(|seed| !network.seeds.contains(seed));
-    let lines: String = more.map(|seed| format!("    \"{seed}\",\n")).collect();
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let text = format!("# From the invitation.\nseeds = [\n{lines}]\n");
-    match write_whole(&path, text.as_bytes(), false) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Failure::failed(
-            format!("can't write {}: {error}", path.display()),
-            "check the path, its permissions and the room on the disk; the relay is made, and may need --seed",
-        )),
-        _ => Ok(()),
-    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! The `umbel-relay` command.
 //!
 //! Exit codes: 0 done, 1 failed, 2 the command line or a file of the operator's is wrong, 3 a network
-//! file is weak, 4 no relay runs, 5 to 7 an invitation can't be taken. A failure says on standard error what is wrong and what to do.
+//! file is weak, 4 no relay runs, 5 to 7 an invitation can't be taken. A failure says on standard
+//! error what is wrong and what to do.
 
 mod failure;
 mod invite;
@@ -155,7 +156,7 @@ fn main() -> ExitCode {
         } => invite::join(&dir.data_dir, &invite),
         Command::Init { dir, network, .. } => {
             let network = read_network(&network).map_err(Failure::from);
-            network.and_then(|network| make(&dir.data_dir, &network))
+            network.and_then(|network| make(&dir.data_dir, &network, None))
         }
         Command::InvitePeer { dir } => invite::print(&dir.data_dir),
         Command::Run {
@@ -196,13 +197,14 @@ fn refuse(error: &clap::Error) -> ExitCode {
     Failure::usage(error, hint).report()
 }
 
-fn make(data_dir: &Path, network: &Network) -> Result<(), Failure> {
+/// Makes a relay, with this configuration unless it has one.
+fn make(data_dir: &Path, network: &Network, config: Option<&str>) -> Result<(), Failure> {
     for name in network.optional.names() {
         warn(&format!(
             "this version does not know optional.{name} of the network file and ignores it"
         ));
     }
-    let initialized = init(data_dir, network)?;
+    let initialized = init(data_dir, network, config)?;
     if let Initialized::NetworkFile(_) = initialized {
         warn(&format!(
             "{} holds a relay whose network.toml was missing: it was put back, for the network \"{}\", and nothing else was changed",

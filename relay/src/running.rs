@@ -17,7 +17,7 @@ use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::link::{Hello, tls};
 use umbel_proto::network::Network;
 
-use crate::config::{Config, NETWORK_FILE};
+use crate::config::{CONFIG_FILE, Config, NETWORK_FILE};
 use crate::control::io::ControlStats;
 use crate::control::io::{Restored, StoreDone};
 use crate::control::{Control, ControlConfig, Tuning};
@@ -60,12 +60,17 @@ impl Initialized {
     }
 }
 
-/// Makes a relay: an identity in `data_dir`, and a note of its network. Restores the note if only
-/// that is missing. Overwrites nothing of a relay that exists.
+/// Makes a relay: an identity in `data_dir`, a note of its network, and this configuration, unless
+/// there is one. Restores the note if only that is missing. Overwrites nothing of a relay that
+/// exists.
 ///
 /// # Errors
 /// There is a relay already, or the disk fails.
-pub fn init(data_dir: &Path, network: &Network) -> Result<Initialized, InitError> {
+pub fn init(
+    data_dir: &Path,
+    network: &Network,
+    config: Option<&str>,
+) -> Result<Initialized, InitError> {
     let disk = |error| InitError::Disk {
         path: data_dir.to_owned(),
         error,
@@ -84,6 +89,12 @@ pub fn init(data_dir: &Path, network: &Network) -> Result<Initialized, InitError
     }
     fs::set_permissions(data_dir, fs::Permissions::from_mode(0o700)).map_err(disk)?;
     // The identity comes last: where there is one, all is there.
+    if let Some(config) = config {
+        match write_whole(&data_dir.join(CONFIG_FILE), config.as_bytes(), false) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(disk(error)),
+            _ => {}
+        }
+    }
     write_whole(
         &data_dir.join(NETWORK_FILE),
         network.to_toml().as_bytes(),

@@ -3,7 +3,6 @@
 //! They run the `umbel-relay` that lies beside this program. Where there is none, this program runs
 //! them itself, each in a process of its own; see [`super::part`].
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +15,6 @@ use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Network, Params};
 use umbel_proto::time::Duration;
-use umbel_relay::config::CONFIG_FILE;
 
 use super::probe::Probe;
 use super::process::Process;
@@ -61,8 +59,9 @@ impl Relays {
         for (index, threads) in threads.iter().enumerate() {
             let seeds: Vec<String> = relays.iter().map(|relay| relay.peer.to_string()).collect();
             let data_dir = dir.path().join(format!("relay-{index}"));
-            umbel_relay::init(&data_dir, &network(admission)).map_err(LocalError::Init)?;
-            fs::write(data_dir.join(CONFIG_FILE), format!("threads = {threads}\n"))?;
+            let config = format!("threads = {threads}\n");
+            umbel_relay::init(&data_dir, &network(admission), Some(&config))
+                .map_err(LocalError::Init)?;
             relays.push(within(Step::Process, RelayProcess::start(&data_dir, &seeds)).await?);
         }
         within(Step::Gathering, gather(&relays)).await?;

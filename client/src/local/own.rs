@@ -5,16 +5,14 @@
 //! has to know its id, so as never to use it (docs/protocol.md §6.4(13)).
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Network;
-use umbel_relay::config::{CONFIG_FILE, Config, ConfigError, Flags};
+use umbel_relay::config::{Config, ConfigError, Flags, seeds_key};
 use umbel_relay::operator::{AskError, Question, ask};
-use umbel_relay::shell::files::write_whole;
 use umbel_relay::store::keys;
 use umbel_relay::{InitError, OpenFiles, Relay, StartError};
 
@@ -40,8 +38,6 @@ records_disk_mib = 1024
 pub enum OwnRelayError {
     /// It could not be made.
     Init(InitError),
-    /// A file could not be written.
-    Write(PathBuf, io::Error),
     /// Its files, or what was asked for, are wrong.
     Config(ConfigError),
     /// It did not start.
@@ -53,7 +49,6 @@ impl OwnRelayError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Init(error) => error.hint(),
-            Self::Write(..) => "check the path, its permissions and the room on the disk",
             Self::Config(error) => error.hint(),
             Self::Start(error) => error.hint(),
         }
@@ -62,14 +57,9 @@ impl OwnRelayError {
     /// Whether trying again changes nothing.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Config(error) => {
-                !matches!(error, ConfigError::NoNetwork | ConfigError::NetworkLost(_))
-            }
-            Self::Start(error) => matches!(
-                error,
-                StartError::NotPublic | StartError::NotLoopback(_) | StartError::NoAddress
-            ),
-            Self::Init(_) | Self::Write(..) => false,
+            Self::Config(error) => error.is_usage(),
+            Self::Start(error) => error.is_usage(),
+            Self::Init(_) => false,
         }
     }
 }
@@ -78,7 +68,6 @@ impl fmt::Display for OwnRelayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Init(error) => write!(f, "{error}"),
-            Self::Write(path, error) => write!(f, "can't write {}: {error}", path.display()),
             Self::Config(error) => write!(f, "{error}"),
             Self::Start(error) => write!(f, "the relay did not start: {error}"),
         }
@@ -106,16 +95,9 @@ impl OwnRelay {
     /// # Errors
     /// There is one already, or the disk fails.
     pub fn make(data_dir: &Path, network: &Network, seeds: &[Peer]) -> Result<(), OwnRelayError> {
-        umbel_relay::init(data_dir, network).map_err(OwnRelayError::Init)?;
-        let lines: String = seeds.iter().map(|it| format!("    \"{it}\",\n")).collect();
-        let text = format!("{LIMITS}seeds = [\n{lines}]\n");
-        let path = data_dir.join(CONFIG_FILE);
-        match write_whole(&path, text.as_bytes(), false) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(OwnRelayError::Write(path, error))
-            }
-            _ => Ok(()),
-        }
+        let config = format!("{LIMITS}{}", seeds_key(seeds));
+        umbel_relay::init(data_dir, network, Some(&config)).map_err(OwnRelayError::Init)?;
+        Ok(())
     }
 
     /// Runs the relay that is kept in this directory. What is given here counts more than its

@@ -177,7 +177,7 @@ async fn another_relay_at_the_address_is_not_dialled_through() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_connections_are_closed_at_once() {
     let dir = folder();
-    init(dir.path(), &Network::local()).unwrap();
+    init(dir.path(), &Network::local(), None).unwrap();
     let config = Config {
         half_open_max: 4,
         links_max: 6,
@@ -201,7 +201,7 @@ async fn too_many_connections_are_closed_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_stops_logs_that_and_comes_back_as_itself() {
     let dir = folder();
-    init(dir.path(), &Network::local()).unwrap();
+    init(dir.path(), &Network::local(), None).unwrap();
     let first = Config {
         listen: own_listen(),
         ..config(&dir, &[])

@@ -37,7 +37,7 @@ pub(super) fn config(dir: &TempDir, seeds: &[&Peer]) -> Config {
 }
 
 pub(super) async fn start(dir: &TempDir, seeds: &[&Peer]) -> Relay {
-    init(dir.path(), &Network::local()).unwrap();
+    init(dir.path(), &Network::local(), None).unwrap();
     Relay::start(config(dir, seeds), Network::local())
         .await
         .unwrap()

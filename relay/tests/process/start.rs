@@ -35,7 +35,7 @@ async fn missing_files_and_taken_ports_are_reported() {
 
     let relay = start(&dir, &[]).await;
     let other_dir = folder();
-    init(other_dir.path(), &Network::local()).unwrap();
+    init(other_dir.path(), &Network::local(), None).unwrap();
     let taken = Config {
         listen: relay.peer().host_port.parse().unwrap(),
         ..config(&other_dir, &[])
@@ -74,10 +74,26 @@ fn init_never_overwrites() {
     let refused = command(&["init"], dir.path());
     assert_failed(&refused, 1, "holds a relay already");
     assert!(matches!(
-        init(dir.path(), &Network::local()),
+        init(dir.path(), &Network::local(), None),
         Err(InitError::Exists(_))
     ));
     assert_eq!(fs::read(dir.path().join("identity")).unwrap(), before);
+}
+
+#[test]
+fn a_relay_is_made_with_its_configuration_and_one_that_exists_stays() {
+    for (before, after) in [
+        (None, "threads = 1\n"),
+        (Some("log = \"warn\"\n"), "log = \"warn\"\n"),
+    ] {
+        let dir = folder();
+        let path = dir.path().join("umbel-relay.toml");
+        if let Some(before) = before {
+            fs::write(&path, before).unwrap();
+        }
+        init(dir.path(), &Network::local(), Some("threads = 1\n")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), after);
+    }
 }
 
 #[test]
