@@ -1,5 +1,5 @@
-//! A profile of each released format opens, and everything in it is as it was
-//! (`client/tests/fixtures/README.md`).
+//! Profiles of formats 1 and 5 open, and everything in them is as it was
+//! (`client/tests/fixtures/README.md`). A format gets one when it is released.
 
 #![expect(
     clippy::unwrap_used,

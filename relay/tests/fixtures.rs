@@ -1,5 +1,5 @@
-//! A data directory of each released format starts, as the relay it was, with everything that it
-//! kept (`relay/tests/fixtures/README.md`).
+//! Data directories of formats 1 and 4 start, as the relays they were, with everything that they
+//! kept (`relay/tests/fixtures/README.md`). A format gets one when it is released.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -54,7 +54,7 @@ struct Running {
     answered: usize,
     /// Until when others are waited for, since enough agree.
     patient_until: Option<Instant>,
-    /// Why others did not.
+    /// Why a position gave no answer.
     obstacle: Option<DeferReason>,
 }
 

@@ -45,7 +45,7 @@ pub(super) const WEAKNESSES: [Weakness; 7] = [
     Weakness {
         key: "second_deposit_delay",
         values: "0s",
-        consequence: "both copies of a message leave at once and can be linked",
+        consequence: "all copies of a message leave at once and can be linked",
         is_in: |params| params.second_deposit_delay.is_zero(),
     },
     Weakness {

@@ -21,9 +21,9 @@ use super::io::ControlStats;
 use super::links::{Links, Up};
 use super::timers::Timers;
 
-/// The other end of a link, where a test doesn't say.
 /// The network of all: that of a file, since relays have addresses beyond one machine.
 const NETWORK: NetworkId = NetworkId([5; NetworkId::LEN]);
+/// The other end of a link, where a test doesn't say.
 const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000);
 
 /// A relay's surroundings, in which every other relay is a seed.

@@ -2,7 +2,8 @@
 //!
 //! A step, once released, never changes: another is added. A new store takes all of them: a relay
 //! makes one in its life, and is not waited for then, so the tables need no second description.
-//! `relay/tests/fixtures` keeps a directory of each released format, which must open.
+//! `relay/tests/fixtures` keeps directories of formats 1 and 4, which must open; a format gets one
+//! when it is released.
 
 /// From nothing to format 1, from 1 to 2, and so on.
 pub(super) const STEPS: &[&str] = &[

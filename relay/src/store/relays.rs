@@ -1,5 +1,5 @@
-//! Descriptors, receipts, onion keys and the clock on disk: opaque bytes, checked again by the relay
-//! that starts from them; and since when others list this relay.
+//! Descriptors, receipts, onion keys, anchors, spot checks and the clock on disk: opaque bytes,
+//! checked again by the relay that starts from them; and since when others list this relay.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use umbel_proto::directory::{Age, BookRow};

@@ -80,8 +80,8 @@ impl Sources {
         self.begun_at.insert(source, now);
     }
 
-    /// Which of these primary guards to ask: the one in use, then each of the others, the one that
-    /// was asked longest ago first, however that ended.
+    /// In which order to ask these primary guards: first those never asked, the one in use before
+    /// the others; then the one asked longest ago, however that ended.
     pub(super) fn in_turn(&mut self, primary: Vec<RelayId>, in_use: RelayId) -> Vec<RelayId> {
         self.begun_at
             .retain(|relay, _| primary.contains(relay) || *relay == in_use);
