@@ -107,6 +107,11 @@ pub const BODIES: &[Body] = &[
         mutations: 300,
     },
     Body {
+        name: "invite",
+        run: decoders::invite,
+        mutations: 300,
+    },
+    Body {
         name: "network",
         run: decoders::network,
         mutations: 300,

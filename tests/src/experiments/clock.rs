@@ -321,11 +321,19 @@ fn findings(seen: &[Seen]) -> Vec<Finding> {
             "After no step is the inbox not found within five minutes",
             |seen| seen.reached_after.is_some(),
         ),
-        none(
-            "Of no step of their own calendar by over an hour are users not told",
-            |seen| seen.is_told || !seen.is_to_be_told,
-        ),
+        told(seen),
     ]
+}
+
+/// Steps of another's calendar say nothing here, and neither do those of an hour or less.
+fn told(seen: &[Seen]) -> Finding {
+    let steps = || seen.iter().filter(|seen| seen.is_to_be_told);
+    let (told, all) = (steps().filter(|seen| seen.is_told).count(), steps().count());
+    Finding::new(
+        "Every user whose own calendar is stepped by over an hour is told",
+        format!("{told} of {all} steps"),
+        told == all,
+    )
 }
 
 impl Seen {

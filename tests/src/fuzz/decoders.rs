@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use bech32::{Bech32m, Hrp};
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::directory::receipts::{ReceiptReply, ReceiptRequest};
@@ -13,11 +14,11 @@ use umbel_proto::inbox::descriptor::{InboxDescriptor, Outer};
 use umbel_proto::inbox::mailbox::{MailboxReply, MailboxRequest};
 use umbel_proto::inbox::record::{MESSAGE_LEN_MAX, is_record_len, open_record};
 use umbel_proto::limits::{
-    BODY_LEN, CELL_HEADER_LEN, CELL_LEN, MAILBOXES_MAX, RELAY_DESCRIPTOR_LEN_MAX,
+    BODY_LEN, CELL_HEADER_LEN, CELL_LEN, INVITE_SEEDS_MAX, MAILBOXES_MAX, RELAY_DESCRIPTOR_LEN_MAX,
 };
 use umbel_proto::link::Hello;
 use umbel_proto::message::RelayMsg;
-use umbel_proto::network::Network;
+use umbel_proto::network::{Invite, Network};
 use umbel_proto::time::WallTime;
 
 /// When all documents are looked at.
@@ -32,6 +33,8 @@ pub(super) fn seal_secret() -> SealSecret {
 pub(super) fn identity() -> InboxIdentity {
     InboxIdentity::from_seed(&[8; 32])
 }
+
+const INVITE_PREFIX: Hrp = Hrp::parse_unchecked("umbelnet");
 
 fn body_of(input: &[u8]) -> [u8; BODY_LEN] {
     let mut body = [0; BODY_LEN];
@@ -177,6 +180,18 @@ pub(super) fn peer(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     if let Ok(peer) = Peer::from_str(&text) {
         assert_eq!(Peer::from_str(&peer.to_string()), Ok(peer));
+    }
+}
+
+/// The input is an invitation, or the payload of one: no change to a line survives its checksum.
+pub(super) fn invite(input: &[u8]) {
+    let line = String::from_utf8_lossy(input).into_owned();
+    let of_payload = bech32::encode_lower::<Bech32m>(INVITE_PREFIX, input).ok();
+    for text in [Some(line), of_payload].into_iter().flatten() {
+        if let Ok(invite) = Invite::from_str(&text) {
+            assert_eq!(invite.to_string(), text.to_ascii_lowercase());
+            assert!((1..=INVITE_SEEDS_MAX).contains(&invite.seeds().len()));
+        }
     }
 }
 

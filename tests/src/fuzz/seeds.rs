@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bech32::Bech32m;
+use bech32::primitives::decode::CheckedHrpstring;
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use serde_bytes::ByteBuf;
@@ -27,7 +29,7 @@ use umbel_proto::inbox::record::{Message, seal_record};
 use umbel_proto::limits::BODY_LEN;
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, RelayMsg, StreamId};
-use umbel_proto::network::Network;
+use umbel_proto::network::{Invite, Network};
 use umbel_proto::wire;
 
 use super::decoders::{WALL, identity, seal_secret};
@@ -65,6 +67,7 @@ pub fn seeds() -> Vec<Seed> {
             vec![("valid", identity().address().to_text().into_bytes())],
         ),
         ("peer", peers()),
+        ("invite", invites()),
         (
             "network",
             vec![("local", Network::local().to_toml().into_bytes())],
@@ -478,6 +481,31 @@ fn peers() -> Files {
         ("name", peer("relay.example:9000")),
         ("v6", peer("[2001:db8::1]:9000")),
         ("no_port", peer("relay.example")),
+    ]
+}
+
+/// A line, and payloads of lines.
+fn invites() -> Files {
+    let line = |host_port: &str| {
+        let seed = Peer {
+            id: neighbour().id,
+            host_port: host_port.to_owned(),
+        };
+        let invite = Invite::new(&Network::local(), &[seed]);
+        invite
+            .unwrap_or_else(|_| unreachable!("a seed fits into a line"))
+            .to_string()
+    };
+    let payload = |host_port: &str| {
+        let checked = CheckedHrpstring::new::<Bech32m>(&line(host_port))
+            .map(|checked| checked.byte_iter().collect());
+        checked.unwrap_or_else(|_| unreachable!("a line has its checksum"))
+    };
+    vec![
+        ("line", line("127.0.0.1:9000").into_bytes()),
+        ("v4", payload("127.0.0.1:9000")),
+        ("v6", payload("[::1]:9000")),
+        ("name", payload("relay.example:9000")),
     ]
 }
 

@@ -151,6 +151,11 @@ fn restored_lines(restored: &Restored) -> Vec<String> {
         .chain([format!("clock {:?}", restored.clock)])
         .chain([format!("{:?}", restored.listed)])
         .chain([format!("{:?}", restored.anchors)])
+        .chain(sorted(
+            "receipt",
+            restored.receipts.iter().map(|it| hex(it)),
+        ))
+        .chain([format!("spot checks {:?}", restored.spot_checks)])
         .collect()
 }
 
@@ -179,7 +184,7 @@ impl Source for Asked {
 
     fn next(&mut self, rng: &mut ChaCha20Rng) -> StoreOp {
         self.next_id += 1;
-        match rng.random_range(0..16) {
+        match rng.random_range(0..17) {
             0..=8 => StoreOp::Mailbox(self.next_of_mailbox(rng)),
             9 => StoreOp::Book(BookOp::Put {
                 relay: RelayId([rng.random_range(0..6); 32]),
@@ -194,6 +199,10 @@ impl Source for Asked {
             },
             13 => StoreOp::RemoveInboxDescriptorsBefore(Epoch(rng.random_range(0..3))),
             14 => StoreOp::RemoveInboxDescriptorsAfter(Epoch(rng.random_range(1..4))),
+            15 => {
+                let count = rng.random_range(0..4);
+                StoreOp::PutReceipts((0..count).map(|number| receipt(number, rng)).collect())
+            }
             _ if rng.random() => StoreOp::PutClock(bytes(rng)),
             _ if rng.random() => StoreOp::PutSpotChecks(bytes(rng)),
             _ if rng.random_range(0..3) == 0 => {
@@ -293,6 +302,13 @@ fn some(seqs: &[u64], rng: &mut ChaCha20Rng) -> Vec<u64> {
 
 fn bytes(rng: &mut ChaCha20Rng) -> Vec<u8> {
     vec![rng.random(); rng.random_range(1..40)]
+}
+
+/// One of several, no two of which are the same.
+fn receipt(number: u8, rng: &mut ChaCha20Rng) -> Vec<u8> {
+    let mut receipt = bytes(rng);
+    receipt.push(number);
+    receipt
 }
 
 fn row(rng: &mut ChaCha20Rng) -> BookRow {
