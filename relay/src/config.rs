@@ -285,28 +285,10 @@ impl RawConfig {
         network: &Network,
     ) -> Result<Config, ConfigError> {
         let defaults = Config::new(data_dir);
-        let of_file = self
-            .seeds
-            .iter()
-            .map(|seed| seed.parse())
-            .collect::<Result<Vec<Peer>, _>>();
-        let of_file = of_file.map_err(|_| ConfigError::Value {
-            key: "seeds",
-            expected: "a list of peers, <relay id>@host:port",
-        })?;
-        if self
-            .memory_budget_mib
-            .is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN)
-        {
-            return Err(ConfigError::Value {
-                key: "memory_budget_mib",
-                expected: "128 or more",
-            });
-        }
         let of_file = Flags {
             listen: self.listen,
             advertise: self.advertise.into_vec(),
-            seeds: of_file,
+            seeds: check_seeds(&self.seeds)?,
         };
         let (used, overridden) = flags.override_file(of_file);
         Ok(Config {
@@ -314,11 +296,8 @@ impl RawConfig {
             advertise: check_advertise(used.advertise)?,
             seeds: used.seeds,
             overridden,
-            memory_budget_bytes: self
-                .memory_budget_mib
-                .map_or(defaults.memory_budget_bytes, |mib| {
-                    (mib as usize).saturating_mul(1 << 20)
-                }),
+            memory_budget_bytes: check_budget(self.memory_budget_mib)?
+                .unwrap_or(defaults.memory_budget_bytes),
             threads: positive("threads", self.threads.map(u32::from), defaults.threads)?,
             log: self.log.unwrap_or(defaults.log),
             links_max: positive("links_max", self.links_max, defaults.links_max)?,
@@ -370,6 +349,27 @@ fn positive(key: &'static str, number: Option<u32>, default: usize) -> Result<us
         }),
         number => Ok(number.map_or(default, |number| number as usize)),
     }
+}
+
+fn check_seeds(all: &[String]) -> Result<Vec<Peer>, ConfigError> {
+    let seeds = all.iter().map(|seed| seed.parse());
+    seeds
+        .collect::<Result<_, _>>()
+        .map_err(|_| ConfigError::Value {
+            key: "seeds",
+            expected: "a list of peers, <relay id>@host:port",
+        })
+}
+
+/// In bytes.
+fn check_budget(mib: Option<u32>) -> Result<Option<usize>, ConfigError> {
+    if mib.is_some_and(|mib| mib < MEMORY_BUDGET_MIB_MIN) {
+        return Err(ConfigError::Value {
+            key: "memory_budget_mib",
+            expected: "128 or more",
+        });
+    }
+    Ok(mib.map(|mib| (mib as usize).saturating_mul(1 << 20)))
 }
 
 /// No address counts twice.
