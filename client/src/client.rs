@@ -6,17 +6,16 @@ use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::Rng;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
-use umbel_proto::time::{Duration, in_words};
+use umbel_proto::time::Duration;
 use umbel_relay::shell::{Clock, DialFault};
 
-use crate::core::io::{Cancelled, Notice, OutboxEntry, SendFault, Status, StoreFault};
-use crate::core::{Core, INBOXES_MAX, SnapshotFault};
+use crate::core::Core;
+use crate::core::io::{Cancelled, Notice, OutboxEntry, Status, StoreFault};
 use crate::meeting::{Ground, Member, Told};
 use crate::net::driver::{Request, SeedFaults};
 use crate::store::{

@@ -62,9 +62,9 @@ pub(super) enum Asker {
     },
 }
 
-/// In which order requests that wait get circuits; those of one turn as they were asked.
+/// In which order requests that wait get circuits; those of one rank as they were asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
+enum Rank {
     /// Somebody waits until an inbox takes mail: a few circuits.
     First,
     Usual,
@@ -74,16 +74,16 @@ enum Turn {
 }
 
 impl Asker {
-    const fn turn(&self) -> Turn {
+    const fn rank(&self) -> Rank {
         match self {
             Self::CreateMailbox {
                 is_awaited: true, ..
             }
             | Self::Publish {
                 is_awaited: true, ..
-            } => Turn::First,
-            Self::Publish { .. } => Turn::Late,
-            _ => Turn::Usual,
+            } => Rank::First,
+            Self::Publish { .. } => Rank::Late,
+            _ => Rank::Usual,
         }
     }
 
@@ -232,10 +232,10 @@ impl Requests {
             self.hold(cx);
         }
         self.end_overdue(cx, pool, &mut answers);
-        let mut ids: Vec<(Turn, AskId)> = self
+        let mut ids: Vec<(Rank, AskId)> = self
             .asks
             .iter()
-            .map(|(&id, ask)| (ask.turn(), id))
+            .map(|(&id, ask)| (ask.rank(), id))
             .collect();
         ids.sort_unstable();
         let mut is_full = false;
@@ -569,10 +569,10 @@ impl Ask {
     }
 
     /// Nobody waits for a view over a circuit.
-    const fn turn(&self) -> Turn {
+    const fn rank(&self) -> Rank {
         match self.isolation {
-            Isolation::View { .. } => Turn::Late,
-            _ => self.asker.turn(),
+            Isolation::View { .. } => Rank::Late,
+            _ => self.asker.rank(),
         }
     }
 

@@ -23,11 +23,11 @@ use umbel_proto::crypto::passphrase::{PassphraseCost, StretchError};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::{Network, NetworkFault};
 use umbel_relay::shell::Clock;
-use umbel_relay::shell::files::{Watched, owner_only, write_whole};
+use umbel_relay::shell::files::Watched;
 
 use super::database::{Database, DatabaseError};
 use super::files::{self, FilesFault};
-use super::key::{DatabaseKey, NewKey, Passphrase};
+use super::key::{DatabaseKey, Passphrase};
 use super::lock::LockFile;
 use super::migrate::StepContext;
 use super::unfinished;
