@@ -97,8 +97,8 @@ impl fmt::Display for Pulse<'_> {
             self.config.circuits_max
         )?;
         write!(f, "relays known: {}; ", control.relays)?;
-        if control.newer * 10 > control.relays {
-            let newer = control.newer;
+        if control.newer_count * 10 > control.relays {
+            let newer = control.newer_count;
             write!(
                 f,
                 "{newer} of them run a later version than this one, so look for an update; "
@@ -225,10 +225,10 @@ mod tests {
 
     #[test]
     fn an_update_is_hinted_at_once_more_than_a_few_say_that_they_have_it() {
-        let line = |newer| {
+        let line = |newer_count| {
             let control = ControlStats {
                 relays: 20,
-                newer,
+                newer_count,
                 ..ControlStats::default()
             };
             pulse(control, 300)

@@ -86,7 +86,7 @@ fn a_newcomer_is_known_to_all_within_a_minute() {
     assert_eq!(known_by(&world, newcomer), 13);
     let news = &relay(&world, newcomer).news;
     let is_reached =
-        |news: &News| matches!(news, News::Reachable { receipts, .. } if *receipts >= 3);
+        |news: &News| matches!(news, News::Reachable { receipt_count, .. } if *receipt_count >= 3);
     assert!(news.iter().any(is_reached));
 }
 

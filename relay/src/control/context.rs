@@ -107,9 +107,9 @@ pub(super) enum Signal {
     DialOver { relay: RelayId, family: Family },
     /// There is a new receipt of an address of ours.
     Vouched,
-    /// A descriptor was refused, since too few relays vouch for it; or they do for this relay, and
-    /// nobody else is left to ask.
-    Unvouched,
+    /// Who vouches for a descriptor that was refused, or for this relay, may be about to come into
+    /// view.
+    ReconcileSoon,
     /// There is no open link to this relay any more.
     Unlinked(RelayId),
     /// A descriptor was news to the book.
@@ -214,7 +214,7 @@ impl Context<'_> {
                 }
             }
             Err(NotLearned::Unvouched) => {
-                self.signal(Signal::Unvouched);
+                self.signal(Signal::ReconcileSoon);
                 Heard::Cheap
             }
             Err(NotLearned::TooSoon | NotLearned::TurnedAway | NotLearned::AddressTaken) => {

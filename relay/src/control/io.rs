@@ -104,14 +104,14 @@ pub enum News {
         /// Which address.
         address: SocketAddr,
         /// How many relays vouch for it.
-        receipts: usize,
+        receipt_count: usize,
     },
-    /// Too few relays vouch for this address of ours, and have for a while.
+    /// Too few relays vouch for this address of ours.
     Unvouched {
         /// Which address.
         address: SocketAddr,
         /// How many vouch for it.
-        receipts: usize,
+        receipt_count: usize,
         /// How many must.
         wanted: usize,
     },
@@ -136,7 +136,7 @@ pub struct ControlStats {
     /// Relays in the view.
     pub relays: usize,
     /// How many of these say that they run a later version.
-    pub newer: usize,
+    pub newer_count: usize,
     /// Whether none of them is another relay.
     pub is_alone: bool,
     /// Mailbox queues kept.

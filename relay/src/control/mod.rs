@@ -211,7 +211,7 @@ impl Control {
             links: self.shared.links.len(),
             circuits: self.circuits.len(),
             relays: self.view().len(),
-            newer: self
+            newer_count: self
                 .view()
                 .iter()
                 .filter(|it| standing::is_newer(&it.version))
@@ -355,8 +355,8 @@ impl Control {
     ) {
         let mut cx = self.shared.context(moment, rng);
         match probe {
-            ProbeId::Receipt(_) => self.services.handle_probed(&mut cx, probe, is_there),
-            ProbeId::SpotCheck(_) => self.spot.handle_probed(&mut cx, probe, is_there),
+            ProbeId::Receipt(number) => self.services.handle_probed(&mut cx, number, is_there),
+            ProbeId::SpotCheck(number) => self.spot.handle_probed(&mut cx, number, is_there),
         }
         self.settle(moment, rng);
     }
@@ -454,9 +454,9 @@ impl Control {
                 self.discovery
                     .handle_exchange_timeout(&mut cx, &mut self.circuits, id);
             }
-            Timer::Receipt(turn) => {
+            Timer::Receipt(serial) => {
                 let receipts = self.own.receipts();
-                receipts.handle_ask_timeout(&mut cx, &mut self.circuits, turn);
+                receipts.handle_ask_timeout(&mut cx, &mut self.circuits, serial);
             }
             Timer::Sweep => self.on_sweep(moment, rng),
         }
@@ -540,20 +540,20 @@ impl Control {
                     .handle_cell(&mut cx, circuits, exchange, command, cell);
             }
             Signal::OwnCell {
-                errand: Errand::Receipt(turn),
+                errand: Errand::Receipt(serial),
                 command,
                 cell,
             } => {
                 let circuits = &mut self.circuits;
                 let receipts = self.own.receipts();
-                receipts.handle_cell(&mut cx, circuits, turn, command, cell);
+                receipts.handle_cell(&mut cx, circuits, serial, command, cell);
             }
             Signal::OwnGone(Errand::Exchange(exchange)) => {
                 self.discovery
                     .handle_circuit_gone(&mut cx, &mut self.circuits, exchange);
             }
-            Signal::OwnGone(Errand::Receipt(turn)) => {
-                self.own.receipts().handle_circuit_gone(&mut cx, turn);
+            Signal::OwnGone(Errand::Receipt(serial)) => {
+                self.own.receipts().handle_circuit_gone(&mut cx, serial);
             }
             Signal::Dial(relay) => {
                 if self.dialling.dial(&mut cx, relay).is_err() {
@@ -567,7 +567,7 @@ impl Control {
                 }
             }
             Signal::Vouched => self.own.handle_vouched(&mut cx),
-            Signal::Unvouched => self.discovery.handle_unvouched(&cx),
+            Signal::ReconcileSoon => self.discovery.handle_unvouched(&cx),
             Signal::Unlinked(relay) => self.discovery.handle_unlinked(&cx, relay),
             Signal::Learned(descriptor) => self.discovery.handle_news(&descriptor),
             Signal::Taken(relay) => self.spot.handle_taken(&mut cx, relay),

@@ -28,13 +28,13 @@ pub(super) enum Errand {
 pub(super) struct OneHop {
     link: LinkId,
     circ: CircId,
-    circuit: RequestCircuit<Turn>,
-    turn: Turn,
+    circuit: RequestCircuit<RequestNum>,
+    num: RequestNum,
     is_answered: bool,
 }
 
 /// Numbers the requests of one circuit.
-type Turn = u32;
+type RequestNum = u32;
 
 /// What happened on such a circuit.
 pub(super) enum HopEvent {
@@ -64,7 +64,7 @@ impl OneHop {
             link,
             circ,
             circuit,
-            turn: 0,
+            num: 0,
             is_answered: false,
         };
         hop.flush(cx);
@@ -88,14 +88,14 @@ impl OneHop {
         service: Service,
         frame: Vec<u8>,
     ) -> Option<()> {
-        self.turn += 1;
+        self.num += 1;
         self.is_answered = false;
         let request = Request {
             service,
             frame,
             answers: Answers::One,
         };
-        let asked = self.circuit.ask(self.turn, request, None);
+        let asked = self.circuit.ask(self.num, request, None);
         self.flush(cx);
         asked.ok()
     }
@@ -118,12 +118,12 @@ impl OneHop {
     /// The other end broke a rule.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<Option<HopEvent>, Violation> {
         while let Some(event) = self.circuit.poll_event() {
-            let (turn, answer) = match event {
+            let (num, answer) = match event {
                 RequestEvent::Extended { .. } => return Ok(Some(HopEvent::Ready)),
                 RequestEvent::ExtendRefused(_) => return Err(Violation::Unexpected),
                 RequestEvent::Answered { who, answer } => (who, answer),
             };
-            let is_awaited = self.turn == turn && !self.is_answered;
+            let is_awaited = self.num == num && !self.is_answered;
             match answer {
                 Answer::Frame(_) if !is_awaited => return Err(Violation::Stream), // §7.2(7)
                 Answer::Frame(frame) => {

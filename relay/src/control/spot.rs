@@ -37,11 +37,11 @@ impl Spot {
     }
 
     /// A dial is over.
-    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, id: ProbeId, is_there: bool) {
+    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, number: u64, is_there: bool) {
         self.0.handle_probed(
             cx.now,
             facts(cx.config, cx.book, cx.wall, cx.clock),
-            id,
+            number,
             is_there,
         );
         self.finish(cx);
@@ -70,8 +70,8 @@ impl Spot {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        while let Some(dial) = self.0.poll_dial() {
-            cx.out.probes.push_back(dial);
+        while let Some((number, dial)) = self.0.poll_dial() {
+            cx.out.probes.push_back((ProbeId::SpotCheck(number), dial));
         }
         if let Some((records, barred)) = self.0.take_changes() {
             cx.book.bar(barred);

@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
-use umbel_proto::directory::receipts::{IssuerStanding, Outcome, SpotChecks};
-use umbel_proto::directory::{Age, Hindrance, Receipt, VerifiedDescriptor};
+use umbel_proto::directory::receipts::{IssuerStanding, NoReceipt, SpotChecks};
+use umbel_proto::directory::{Hindrance, Receipt, VerifiedDescriptor};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_SKEW_MAX;
 use umbel_proto::network::{Group, Params};
@@ -34,7 +34,7 @@ pub struct Standing {
     /// How many other relays it knows.
     pub others: usize,
     /// How many links there are with relays.
-    pub relay_links: usize,
+    pub relay_link_count: usize,
     /// How far the clocks of linked relays are ahead of its own, seconds; `None` if it is linked to
     /// none.
     pub clock_ahead: Option<i64>,
@@ -77,8 +77,8 @@ pub struct Refusal {
     pub issuer: RelayId,
     /// Its AS or address group, while it is in the view.
     pub group: Option<Group>,
-    /// What came of it.
-    pub outcome: Outcome,
+    /// Why it brought none.
+    pub fault: NoReceipt,
     /// When.
     pub at: WallTime,
 }
@@ -123,12 +123,24 @@ pub struct KnownRelay {
     pub vouchers: Vec<(SocketAddr, Vec<Voucher>)>,
     /// How many receipts each address needs; none if it is a seed that needs none yet.
     pub receipts_min: usize,
-    /// Since when it is known; `None` if it has left the view, and its last addresses alone are kept.
-    pub age: Option<Age>,
-    /// Since when it may be drawn as far as its age goes.
-    pub old_since: Option<WallTime>,
-    /// What keeps it from being drawn; `None` if nothing does.
-    pub hindrance: Option<Hindrance>,
+    /// Whether it is in the view, and how it stands there.
+    pub place: Place,
+}
+
+/// Whether a relay is in the view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It has left the view: its last addresses alone are kept.
+    Gone,
+    /// It is in the view.
+    InView {
+        /// Since when it is known.
+        first_seen: WallTime,
+        /// Since when it may be drawn as far as its age goes.
+        old_since: WallTime,
+        /// What keeps it from being drawn; `None` if nothing does.
+        hindrance: Option<Hindrance>,
+    },
 }
 
 /// How this relay stands with others.
@@ -162,7 +174,7 @@ pub(super) fn own(shared: &Shared, own: &Own, stats: ControlStats, moment: Momen
         listed: own.listed(),
         obstacle,
         others: others_count,
-        relay_links: shared.links.with_relays().count(),
+        relay_link_count: shared.links.with_relays().count(),
         clock_ahead,
         stats,
     }
@@ -199,7 +211,7 @@ fn address_standing(
     let refusals = attempts.map(|it| Refusal {
         issuer: it.ask.issuer,
         group: group_of(it.ask.issuer),
-        outcome: it.outcome.clone(),
+        fault: it.fault,
         at: moment.wall_at(it.at),
     });
     let is_anothers =
@@ -235,7 +247,13 @@ pub(super) fn other(
 
 fn known_relay(shared: &Shared, descriptor: &VerifiedDescriptor, wall: WallTime) -> KnownRelay {
     let (network, view) = (&shared.config.network, shared.book.view());
-    let age = view.age(&descriptor.relay);
+    let place = view
+        .age(&descriptor.relay)
+        .map_or(Place::Gone, |age| Place::InView {
+            first_seen: age.first_seen,
+            old_since: age.reached_at(network.params.selectable_age),
+            hindrance: view.hindrance(descriptor, network, wall),
+        });
     let by_address = descriptor.addresses.iter().map(|&address| {
         let counted = view.counted_receipts(descriptor, address, network, wall);
         (address, vouchers(shared, counted))
@@ -248,9 +266,7 @@ fn known_relay(shared: &Shared, descriptor: &VerifiedDescriptor, wall: WallTime)
         } else {
             network.params.receipts_min
         },
-        age,
-        old_since: age.map(|age| age.reached_at(network.params.selectable_age)),
-        hindrance: age.and_then(|_| view.hindrance(descriptor, network, wall)),
+        place,
         descriptor: descriptor.clone(),
     }
 }

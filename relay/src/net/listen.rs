@@ -153,7 +153,7 @@ async fn welcome(
             place.settle();
             shared
                 .counters
-                .relay_conns
+                .relay_link_count
                 .fetch_add(u64::from(peer.is_some()), Ordering::Relaxed);
         };
         shared.open_link(stream, peer, false, remote, on_up).await

@@ -98,7 +98,7 @@ pub(crate) struct Counters {
     /// Cells of circuits that were just gone.
     pub(crate) stale_cells: AtomicU64,
     /// Links that other relays made.
-    pub(crate) relay_conns: AtomicU64,
+    pub(crate) relay_link_count: AtomicU64,
     /// Connections that were closed at once, because there were too many.
     pub(crate) refused_conns: AtomicU64,
     /// Connections that never became a link: no TLS, the wrong key, the wrong network, or too slow.
@@ -226,8 +226,8 @@ impl Shared {
     }
 
     /// How many links other relays have made so far.
-    pub(crate) fn relay_conns(&self) -> u64 {
-        self.counters.relay_conns.load(Ordering::Relaxed)
+    pub(crate) fn relay_link_count(&self) -> u64 {
+        self.counters.relay_link_count.load(Ordering::Relaxed)
     }
 
     /// Another process with this relay's identity has shown.

@@ -70,15 +70,20 @@ fn words(news: News) -> (Level, String) {
                 remedy(fault)
             ),
         ),
-        News::Reachable { address, receipts } => (
+        News::Reachable {
+            address,
+            receipt_count,
+        } => (
             Level::INFO,
-            format!("other relays reach this one at {address}: {receipts} of them vouch for that"),
+            format!(
+                "other relays reach this one at {address}: {receipt_count} of them vouch for that"
+            ),
         ),
         News::Unvouched {
             address,
-            receipts,
+            receipt_count,
             wanted,
-        } => unvouched(address, receipts, wanted),
+        } => unvouched(address, receipt_count, wanted),
         News::ReceiptRefused {
             address,
             issuer,
@@ -119,11 +124,11 @@ fn clock_differs(ahead: i64, relays: usize, is_sure: bool) -> (Level, String) {
 }
 
 /// Too few relays vouch for this address: who would count.
-fn unvouched(address: SocketAddr, receipts: usize, wanted: usize) -> (Level, String) {
+fn unvouched(address: SocketAddr, receipt_count: usize, wanted: usize) -> (Level, String) {
     (
         Level::WARN,
         format!(
-            "{receipts} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
+            "{receipt_count} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
              other address groups than it and than each other, and known for long or seeds of the network file. The lines before \
              say who refused, and why; this relay asks again"
         ),

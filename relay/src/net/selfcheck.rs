@@ -67,7 +67,7 @@ pub(crate) async fn dial_self(
             let Some(answer) = ask_unless_stopped(&shared, address, &stop).await else {
                 return;
             };
-            let has_visitors = shared.relay_conns() > 0;
+            let has_visitors = shared.relay_link_count() > 0;
             let finding = findings.entry(address).or_default();
             is_good &=
                 finding.note(address, answer, has_visitors, is_own(address.ip())) == Verdict::Good;

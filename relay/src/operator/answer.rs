@@ -17,7 +17,7 @@ use super::VERSION;
 use super::words::{self, Sentences};
 use crate::coarse::{Coarse, mib};
 use crate::config::Config;
-use crate::control::standing::{AddressStanding, OtherStanding, Standing, Voucher};
+use crate::control::standing::{AddressStanding, OtherStanding, Place, Standing, Voucher};
 use crate::heartbeat::memory_bytes;
 use crate::net::last_dials::LastDial;
 
@@ -29,7 +29,7 @@ pub(super) struct Facts<'a> {
     pub(super) network: &'a Network,
     pub(super) config: &'a Config,
     /// Links that other relays have made so far.
-    pub(super) relay_conns: u64,
+    pub(super) relay_link_count: u64,
     /// Cells that wait for links now.
     pub(super) queued_cells: usize,
 }
@@ -188,7 +188,7 @@ pub(super) fn status(facts: &Facts<'_>, standing: &Standing) -> Status {
         ),
         selectable: own_selectable(&sentences, facts, standing),
         relays: standing.others,
-        links: standing.relay_links + coarse_clients(standing),
+        links: standing.relay_link_count + coarse_clients(standing),
         circuits: Coarse(stats.circuits).least(),
         handshakes: Handshakes {
             answered: coarse(stats.created),
@@ -200,7 +200,7 @@ pub(super) fn status(facts: &Facts<'_>, standing: &Standing) -> Status {
             process: memory_bytes().map(bytes),
         },
         queues: Coarse(stats.queues).least(),
-        peers_newer: stats.newer,
+        peers_newer: stats.newer_count,
         clock_off_s: standing.clock_ahead.map(i64::saturating_neg),
     }
 }
@@ -249,9 +249,15 @@ pub(super) fn why(
     let known = standing.known.as_ref();
     let descriptor = known.map(|it| &it.descriptor);
     let by_address = known.into_iter().flat_map(|it| &it.vouchers);
-    let since = known.and_then(|it| it.old_since);
-    let in_view = known.filter(|it| it.age.is_some());
-    let is_drawn = in_view.is_some_and(|it| it.hindrance.is_none());
+    let in_view = known.and_then(|it| match it.place {
+        Place::Gone => None,
+        Place::InView {
+            first_seen,
+            old_since,
+            hindrance,
+        } => Some((first_seen, old_since, hindrance.is_none())),
+    });
+    let drawn_since = in_view.and_then(|(_, since, is_drawn)| is_drawn.then_some(since));
     Why {
         v: VERSION,
         health: words::other(standing, dial, network),
@@ -263,16 +269,14 @@ pub(super) fn why(
         advertised: descriptor
             .map(|it| it.addresses.clone())
             .unwrap_or_default(),
-        first_seen: known
-            .and_then(|it| it.age)
-            .map(|age| rfc3339(age.first_seen)),
+        first_seen: in_view.map(|(first_seen, ..)| rfc3339(first_seen)),
         issued_at: descriptor.map(|it| rfc3339(it.issued_at)),
         expires_at: descriptor.map(|it| rfc3339(it.expires_at())),
         receipts: receipts(by_address.map(|(address, vouchers)| (*address, vouchers))),
         selectable: Selectable {
-            is: is_drawn,
+            is: drawn_since.is_some(),
             why: words::other_selectable(standing, network),
-            since: since.filter(|_| is_drawn).map(rfc3339),
+            since: drawn_since.map(rfc3339),
             from: words::other_young_until(standing).map(rfc3339),
         },
         checked: standing.checks.map(|it| Checked {
@@ -303,7 +307,10 @@ fn receipts<'a>(by_address: impl Iterator<Item = (SocketAddr, &'a Vec<Voucher>)>
 
 /// Links that are not with relays.
 fn coarse_clients(standing: &Standing) -> usize {
-    let clients = standing.stats.links.saturating_sub(standing.relay_links);
+    let clients = standing
+        .stats
+        .links
+        .saturating_sub(standing.relay_link_count);
     Coarse(clients).least()
 }
 

@@ -191,7 +191,7 @@ impl Source {
             uptime: self.started_at.elapsed(),
             network: &self.shared.network,
             config: &config,
-            relay_conns: self.shared.relay_conns(),
+            relay_link_count: self.shared.relay_link_count(),
             queued_cells: self.shared.budget.used_cells(),
         };
         Some(line(&answer::status(&facts, &standing)))
@@ -298,7 +298,7 @@ mod tests {
                     listed: None,
                     obstacle: None,
                     others: 7,
-                    relay_links: 2,
+                    relay_link_count: 2,
                     clock_ahead: Some(-60),
                     stats: ControlStats {
                         links: 19,

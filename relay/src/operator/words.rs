@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use umbel_proto::directory::Hindrance;
-use umbel_proto::directory::receipts::{IssuerStanding, Outcome, ReceiptRefusal};
+use umbel_proto::directory::receipts::{IssuerStanding, NoReceipt, ReceiptRefusal};
 use umbel_proto::network::Network;
 use umbel_proto::time::{WallTime, in_words, rfc3339};
 
 use super::answer::Facts;
 use crate::control::standing::{
-    AddressStanding, KnownRelay, Obstacle, OtherStanding, Refusal, Standing,
+    AddressStanding, KnownRelay, Obstacle, OtherStanding, Place, Refusal, Standing,
 };
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
@@ -27,8 +27,8 @@ enum Asked {
     Vouched,
     /// Those asked did not find this relay there.
     Unreachable,
-    /// This relay's links come from elsewhere: two relays apart from each other say so, or one does.
-    Elsewhere { from: SocketAddr, is_sure: bool },
+    /// This relay's links come from elsewhere.
+    Elsewhere { from: SocketAddr },
     /// Those asked vouch for no more addresses near it for now.
     Limit,
     /// Those asked have too much to do.
@@ -49,52 +49,33 @@ fn asked(address: &AddressStanding) -> Asked {
     if address.is_vouched {
         return Asked::Vouched;
     }
-    let outcomes = || {
-        address
-            .refusals
-            .iter()
-            .rev()
-            .map(|it| of_outcome(&it.outcome))
-    };
+    let faults = || address.refusals.iter().rev().map(|it| of_fault(it.fault));
     let is_telling = |it: &Asked| matches!(it, Asked::Unreachable | Asked::Elsewhere { .. });
-    let telling = outcomes().find(is_telling);
-    let telling = telling.map(|it| match it {
-        Asked::Elsewhere { from, .. } => Asked::Elsewhere {
-            from,
-            is_sure: agree_on(address, from),
-        },
-        other => other,
-    });
-    telling
-        .or_else(|| outcomes().next())
-        .unwrap_or(Asked::Asking)
+    let telling = faults().find(is_telling);
+    telling.or_else(|| faults().next()).unwrap_or(Asked::Asking)
 }
 
 /// Whether relays of two groups say that this relay's links come from there: one may lie, to have it
 /// moved.
 fn agree_on(address: &AddressStanding, from: SocketAddr) -> bool {
-    let says_so = |it: &&Refusal| match it.outcome {
-        Outcome::Refused(ReceiptRefusal::Elsewhere { from: other }) => other.ip() == from.ip(),
-        _ => false,
+    let says_so = |it: &&Refusal| match it.fault {
+        NoReceipt::Refused(ReceiptRefusal::Elsewhere { from: other }) => other.ip() == from.ip(),
+        NoReceipt::Refused(_) | NoReceipt::NoAnswer | NoReceipt::Wrong => false,
     };
     let groups = address.refusals.iter().filter(says_so);
     let groups: BTreeSet<_> = groups.filter_map(|it| it.group).collect();
     groups.len() > 1
 }
 
-fn of_outcome(outcome: &Outcome) -> Asked {
-    match outcome {
-        Outcome::Refused(ReceiptRefusal::Unreachable) => Asked::Unreachable,
-        Outcome::Refused(ReceiptRefusal::Elsewhere { from }) => Asked::Elsewhere {
-            from: *from,
-            is_sure: false,
-        },
-        Outcome::Refused(ReceiptRefusal::Limit) => Asked::Limit,
-        Outcome::Refused(ReceiptRefusal::Busy) => Asked::Busy,
-        Outcome::Refused(ReceiptRefusal::Taken) => Asked::Taken,
-        Outcome::NoAnswer => Asked::Silent,
-        Outcome::Wrong => Asked::Wrong,
-        Outcome::Issued(_) => Asked::Asking,
+const fn of_fault(fault: NoReceipt) -> Asked {
+    match fault {
+        NoReceipt::Refused(ReceiptRefusal::Unreachable) => Asked::Unreachable,
+        NoReceipt::Refused(ReceiptRefusal::Elsewhere { from }) => Asked::Elsewhere { from },
+        NoReceipt::Refused(ReceiptRefusal::Limit) => Asked::Limit,
+        NoReceipt::Refused(ReceiptRefusal::Busy) => Asked::Busy,
+        NoReceipt::Refused(ReceiptRefusal::Taken) => Asked::Taken,
+        NoReceipt::NoAnswer => Asked::Silent,
+        NoReceipt::Wrong => Asked::Wrong,
     }
 }
 
@@ -154,7 +135,7 @@ impl<'a> Sentences<'a> {
             .filter(|_| is_drawn && !self.standing.is_seed);
         match failing {
             Some(address) => format!("{standing}. But not all is well: {}", self.address(address)),
-            None if is_drawn && self.standing.relay_links == 0 => format!(
+            None if is_drawn && self.standing.relay_link_count == 0 => format!(
                 "{standing}. But it is linked to no other relay now: if that stays so, check this machine's network"
             ),
             None => standing,
@@ -166,7 +147,7 @@ impl<'a> Sentences<'a> {
     pub(super) fn is_reachable(&self) -> bool {
         let mut addresses = self.standing.addresses.iter();
         if self.standing.receipts_min == 0 {
-            self.facts.relay_conns > 0
+            self.facts.relay_link_count > 0
         } else if self.standing.is_seed {
             addresses.any(|it| !it.vouchers.is_empty())
         } else {
@@ -237,11 +218,11 @@ impl<'a> Sentences<'a> {
                         .to_owned()
                 })
             ),
-            Asked::Elsewhere { from, is_sure } => format!(
+            Asked::Elsewhere { from } => format!(
                 "elsewhere: your link came from {}, you advertise {address}{}",
                 from.ip(),
                 taken.unwrap_or_else(|| {
-                    let doubt = if is_sure {
+                    let doubt = if agree_on(it, from) {
                         "Set"
                     } else {
                         "One relay says so, and may be wrong: once another in another address group says the same, set"
@@ -286,7 +267,7 @@ impl<'a> Sentences<'a> {
         let addresses = &self.standing.addresses;
         match addresses.iter().find(|it| !it.vouchers.is_empty()) {
             Some(address) => self.vouched(address),
-            None if self.standing.receipts_min == 0 && self.facts.relay_conns > 0 => {
+            None if self.standing.receipts_min == 0 && self.facts.relay_link_count > 0 => {
                 "other relays reached this one; this network asks for no receipts".to_owned()
             }
             None if self.standing.receipts_min == 0 => {
@@ -328,7 +309,7 @@ impl<'a> Sentences<'a> {
 
 /// How many relays said this of an address.
 fn refused_by(it: &AddressStanding, asked: Asked) -> String {
-    let said = it.refusals.iter().map(|it| of_outcome(&it.outcome));
+    let said = it.refusals.iter().map(|it| of_fault(it.fault));
     relays(said.filter(|it| same(it, &asked)).count())
 }
 
@@ -346,20 +327,27 @@ fn relays(count: usize) -> String {
 
 /// From when on another relay is drawn, if only its age is missing.
 pub(super) fn other_young_until(standing: &OtherStanding) -> Option<WallTime> {
-    match standing.known.as_ref()?.hindrance {
-        Some(Hindrance::Young { until }) => Some(until),
-        _ => None,
+    match standing.known.as_ref()?.place {
+        Place::InView {
+            hindrance: Some(Hindrance::Young { until }),
+            ..
+        } => Some(until),
+        Place::Gone | Place::InView { .. } => None,
     }
 }
 
 /// What is thought of another relay, in one sentence.
 pub(super) fn other(standing: &OtherStanding, dial: Option<LastDial>, network: &Network) -> String {
-    let verdict = match &standing.known {
+    let verdict = match standing.known.as_ref().map(|it| it.place) {
         _ if standing.is_own => return OWN.to_owned(),
         None => "unknown",
-        Some(known) if known.age.is_none() => "gone",
-        Some(known) if known.hindrance.is_some() => "not drawn",
-        Some(_) => "drawn",
+        Some(Place::Gone) => "gone",
+        Some(Place::InView {
+            hindrance: Some(_), ..
+        }) => "not drawn",
+        Some(Place::InView {
+            hindrance: None, ..
+        }) => "drawn",
     };
     let dialled = dial.map_or_else(String::new, |it| format!(". {}", self::dial(it)));
     let barred = standing.checks.as_ref().and_then(barred);
@@ -388,14 +376,19 @@ pub(super) fn other_selectable(standing: &OtherStanding, network: &Network) -> S
         return unknown(standing.is_linked);
     };
     let expires_at = rfc3339(known.descriptor.expires_at());
-    let Some(age) = known.age else {
+    let Place::InView {
+        first_seen,
+        hindrance,
+        ..
+    } = known.place
+    else {
         return format!(
             "its last descriptor expired at {expires_at}, so nobody draws it: it is switched off, or can't reach the network; its \
              `umbel-relay status` says more. Its last addresses are kept"
         );
     };
-    let first_seen = rfc3339(age.first_seen);
-    match known.hindrance {
+    let first_seen = rfc3339(first_seen);
+    match hindrance {
         _ if standing.is_own => OWN.to_owned(),
         None => format!(
             "it has been known since {first_seen}, {}, and its descriptor lives until {expires_at}",

@@ -1,5 +1,5 @@
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::{Age, RelayDescriptor, Roles, Unverified};
+use umbel_proto::directory::{RelayDescriptor, Roles, Unverified};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Group;
@@ -50,11 +50,11 @@ fn vouched_by(at: &str, count: u8) -> AddressStanding {
 }
 
 /// An address for which these came, in this order.
-fn refused(at: &str, outcomes: &[Outcome]) -> AddressStanding {
-    let refusals = (1..).zip(outcomes).map(|(number, outcome)| Refusal {
+fn refused(at: &str, faults: &[NoReceipt]) -> AddressStanding {
+    let refusals = (1..).zip(faults).map(|(number, &fault)| Refusal {
         issuer: relay(number),
         group: Some(network().group_of(address(&format!("20.{number}.1.1:9000")))),
-        outcome: outcome.clone(),
+        fault,
         at: SINCE,
     });
     AddressStanding {
@@ -63,14 +63,14 @@ fn refused(at: &str, outcomes: &[Outcome]) -> AddressStanding {
     }
 }
 
-fn elsewhere() -> Outcome {
+fn elsewhere() -> NoReceipt {
     let from = address("20.9.9.9:50000");
-    Outcome::Refused(ReceiptRefusal::Elsewhere { from })
+    NoReceipt::Refused(ReceiptRefusal::Elsewhere { from })
 }
 
-const UNREACHABLE: Outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
-const LIMIT: Outcome = Outcome::Refused(ReceiptRefusal::Limit);
-const BUSY: Outcome = Outcome::Refused(ReceiptRefusal::Busy);
+const UNREACHABLE: NoReceipt = NoReceipt::Refused(ReceiptRefusal::Unreachable);
+const LIMIT: NoReceipt = NoReceipt::Refused(ReceiptRefusal::Limit);
+const BUSY: NoReceipt = NoReceipt::Refused(ReceiptRefusal::Busy);
 
 /// A relay with these addresses and nothing else that is wrong.
 fn standing(addresses: Vec<AddressStanding>) -> Standing {
@@ -86,14 +86,14 @@ fn standing(addresses: Vec<AddressStanding>) -> Standing {
         }),
         obstacle: (!is_vouched).then_some(unvouched),
         others: 12,
-        relay_links: 8,
+        relay_link_count: 8,
         clock_ahead: Some(0),
         stats: ControlStats::default(),
     }
 }
 
 /// The sentence of health, whether the relay is reachable, and why.
-fn said_with(standing: &Standing, relay_conns: u64) -> (String, bool, String) {
+fn said_with(standing: &Standing, relay_link_count: u64) -> (String, bool, String) {
     let facts = Facts {
         peer: &Peer {
             id: relay(9),
@@ -103,7 +103,7 @@ fn said_with(standing: &Standing, relay_conns: u64) -> (String, bool, String) {
         uptime: HOUR,
         network: &network(),
         config: &Config::new(""),
-        relay_conns,
+        relay_link_count,
         queued_cells: 0,
     };
     let said = Sentences::new(&facts, standing);
@@ -216,7 +216,7 @@ fn what_needs_only_time_is_told_so() {
         ),
         (&[LIMIT, BUSY][..], "busy", "busy: 1 relay could not"),
         (
-            &[Outcome::NoAnswer, Outcome::NoAnswer][..],
+            &[NoReceipt::NoAnswer, NoReceipt::NoAnswer][..],
             "silent",
             "silent: 2 relays gave no",
         ),
@@ -311,7 +311,7 @@ fn a_second_address_that_fails_is_told_of_a_relay_that_is_used() {
 #[test]
 fn a_relay_that_lost_all_its_links_is_told_so() {
     let offline = Standing {
-        relay_links: 0,
+        relay_link_count: 0,
         ..standing(vec![vouched_by(HERE, 3)])
     };
     let (health, ..) = said(&offline);
@@ -345,13 +345,15 @@ fn known() -> KnownRelay {
         descriptor: descriptor.verify(&network(), SINCE).unwrap(),
         vouchers: vec![(address(HERE), vouched_by(HERE, 4).vouchers)],
         receipts_min: 3,
-        age: Some(Age {
-            first_seen: SINCE,
-            setup_at: SINCE,
-            there_since: SINCE,
-        }),
-        old_since: Some(SINCE),
-        hindrance: None,
+        place: in_view(None),
+    }
+}
+
+fn in_view(hindrance: Option<Hindrance>) -> Place {
+    Place::InView {
+        first_seen: SINCE,
+        old_since: SINCE,
+        hindrance,
     }
 }
 
@@ -385,21 +387,21 @@ fn another_relay_is_told_drawn_or_why_not() {
         ),
         (
             KnownRelay {
-                hindrance: young,
+                place: in_view(young),
                 ..known()
             },
             "not drawn: it has been known since 2026-09-21T14:13:20Z, and is drawn from 2026-09-21T15:13:20Z on",
         ),
         (
             KnownRelay {
-                hindrance: Some(Hindrance::Expiring),
+                place: in_view(Some(Hindrance::Expiring)),
                 ..known()
             },
             "not drawn: its descriptor expires at 2026-09-23T14:13:20Z, in less than 6 hours",
         ),
         (
             KnownRelay {
-                hindrance: Some(Hindrance::Unvouched),
+                place: in_view(Some(Hindrance::Unvouched)),
                 vouchers: few,
                 ..known()
             },
@@ -407,7 +409,7 @@ fn another_relay_is_told_drawn_or_why_not() {
         ),
         (
             KnownRelay {
-                age: None,
+                place: Place::Gone,
                 ..known()
             },
             "gone: its last descriptor expired at 2026-09-23T14:13:20Z",

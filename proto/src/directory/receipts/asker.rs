@@ -2,7 +2,7 @@
 //! §8.7).
 //!
 //! One request is in flight at a time. Owns no link and no circuit: its driver makes the circuit of
-//! one hop, and reports the [`Outcome`].
+//! one hop, and reports what came of it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -34,12 +34,10 @@ pub struct Ask {
     pub address: SocketAddr,
 }
 
-/// The end of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// A receipt came.
-    Issued(Receipt),
-    /// There is none, for this reason.
+/// Why a request brought no receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoReceipt {
+    /// The issuer gives none, for this reason.
     Refused(ReceiptRefusal),
     /// The issuer could not be asked, or gave no answer.
     NoAnswer,
@@ -52,8 +50,8 @@ pub enum Outcome {
 pub struct Attempt {
     /// What was asked.
     pub ask: Ask,
-    /// What came of it.
-    pub outcome: Outcome,
+    /// Why it brought none.
+    pub fault: NoReceipt,
     /// When.
     pub at: Instant,
 }
@@ -103,21 +101,21 @@ pub struct Asker {
     attempts: VecDeque<Attempt>,
     asking: Option<Ask>,
     /// Each own address has pauses of its own: one that nobody can reach doesn't hold up another.
-    turns: BTreeMap<SocketAddr, Turn>,
-    /// When the first turn is due. `None` in a network without receipts.
+    schedules: BTreeMap<SocketAddr, Schedule>,
+    /// When the first address is due. `None` in a network without receipts.
     look_at: Option<Instant>,
 }
 
 /// When an address is asked for.
 #[derive(Debug)]
-struct Turn {
+struct Schedule {
     /// The next time.
     at: Instant,
     /// How long it waits after the next refusal.
     pause: Duration,
 }
 
-impl Turn {
+impl Schedule {
     const fn new(now: Instant) -> Self {
         Self {
             at: now,
@@ -135,7 +133,7 @@ impl Asker {
             receipts: receipts.into_iter().map(by_ask).collect(),
             attempts: VecDeque::new(),
             asking: None,
-            turns: BTreeMap::new(),
+            schedules: BTreeMap::new(),
             look_at: Some(now),
         }
     }
@@ -202,48 +200,60 @@ impl Asker {
             } else {
                 RECEIPT_ASK_PAUSE
             };
-            self.turns.entry(address).or_insert(Turn::new(now)).at = now + pause;
+            self.schedules
+                .entry(address)
+                .or_insert(Schedule::new(now))
+                .at = now + pause;
         }
         self.set_look(now);
         self.asking
     }
 
-    /// The addresses whose turn it is, the longest waiting first.
+    /// The addresses that are due, the longest waiting first.
     fn due(&mut self, now: Instant, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-        self.turns.retain(|address, _| addresses.contains(address));
-        let turns = addresses.iter().map(|&address| {
-            let turn = self.turns.entry(address).or_insert(Turn::new(now));
-            (turn.at, address)
+        self.schedules
+            .retain(|address, _| addresses.contains(address));
+        let all = addresses.iter().map(|&address| {
+            let schedule = self.schedules.entry(address).or_insert(Schedule::new(now));
+            (schedule.at, address)
         });
-        let mut due: Vec<_> = turns.filter(|(at, _)| *at <= now).collect();
+        let mut due: Vec<_> = all.filter(|(at, _)| *at <= now).collect();
         due.sort_by_key(|(at, _)| *at);
         due.into_iter().map(|(_, address)| address).collect()
     }
 
-    /// Without a turn it looks again in a while: addresses may change.
+    /// With nothing due it looks again in a while: addresses may change.
     fn set_look(&mut self, now: Instant) {
-        let turns = self.turns.values().map(|turn| turn.at);
+        let due = self.schedules.values().map(|schedule| schedule.at);
         let idle = now + RECEIPT_IDLE_PAUSE;
-        self.look_at = Some(turns.fold(idle, Instant::min));
+        self.look_at = Some(due.fold(idle, Instant::min));
     }
 
     /// A request is over. Whether its receipt is new, and to be stored.
-    pub fn handle_outcome(&mut self, now: Instant, ask: Ask, outcome: Outcome) -> bool {
+    pub fn handle_outcome(
+        &mut self,
+        now: Instant,
+        ask: Ask,
+        outcome: Result<Receipt, NoReceipt>,
+    ) -> bool {
         if self.asking == Some(ask) {
             self.asking = None;
         }
         self.attempts.retain(|attempt| attempt.ask != ask);
-        let turn = self.turns.entry(ask.address).or_insert(Turn::new(now));
+        let schedule = self
+            .schedules
+            .entry(ask.address)
+            .or_insert(Schedule::new(now));
         let is_new = match outcome {
-            Outcome::Issued(receipt) => {
-                *turn = Turn::new(now);
+            Ok(receipt) => {
+                *schedule = Schedule::new(now);
                 self.receipts.insert(ask, receipt.clone()) != Some(receipt)
             }
-            outcome => {
-                turn.at = now + turn.pause;
-                turn.pause = (turn.pause * 2).min(RECEIPT_ASK_PAUSE_MAX);
+            Err(fault) => {
+                schedule.at = now + schedule.pause;
+                schedule.pause = (schedule.pause * 2).min(RECEIPT_ASK_PAUSE_MAX);
                 let at = now;
-                self.attempts.push_back(Attempt { ask, outcome, at });
+                self.attempts.push_back(Attempt { ask, fault, at });
                 if self.attempts.len() > ATTEMPTS_MAX {
                     self.attempts.pop_front();
                 }
@@ -273,8 +283,8 @@ impl Asker {
         }
     }
 
-    /// Somebody to ask for a receipt of this address, if it needs one: a relay whose group has not
-    /// vouched for it of late, dialled over the address's own family.
+    /// Somebody to ask for a receipt of this address, if it needs one: while ages are not known,
+    /// seeds before others.
     fn pick(
         &self,
         now: Instant,
@@ -282,42 +292,68 @@ impl Asker {
         address: SocketAddr,
         rng: &mut dyn CryptoRng,
     ) -> Option<Ask> {
-        let mut vouchers = known.view.vouchers(known.network, address, known.wall);
         let mut young = self.receipts_for(known, address);
         young.retain(|it| known.age_of(it) < known.network.params.receipt_life / 2);
-        young.retain(|it| vouchers.count(&it.issuer));
-        let mut by_sure = known.view.vouchers(known.network, address, known.wall);
-        let sure = young
-            .iter()
-            .filter(|it| known.is_sure(&it.issuer) && by_sure.count(&it.issuer));
-        let needs_sure = sure.count() < known.network.params.receipts_min && known.is_young();
-        let needs_any = young.len() < known.wanted();
+        let from_seeds = if known.is_young() {
+            known.network.params.receipts_min
+        } else {
+            0
+        };
+        let needs = [(Need::Seed, from_seeds), (Need::Any, known.wanted())];
+        needs.into_iter().find_map(|(need, wanted)| {
+            let mut vouchers = known.view.vouchers(known.network, address, known.wall);
+            let fits = |it: &&Receipt| need.is_met_by(known, &it.issuer);
+            let counted = young.iter().filter(fits);
+            let counted = counted.filter(|it| vouchers.count(&it.issuer)).count();
+            let counts = |it: &RelayId| need.is_met_by(known, it) && vouchers.would_count(it);
+            (counted < wanted)
+                .then(|| self.draw(now, known, address, counts, rng))
+                .flatten()
+        })
+    }
+
+    /// A relay of the address's own family whose receipt would count, and that did not refuse one of
+    /// late.
+    fn draw(
+        &self,
+        now: Instant,
+        known: Known<'_>,
+        address: SocketAddr,
+        counts: impl Fn(&RelayId) -> bool,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Ask> {
         let is_resting = |issuer: RelayId| {
             let ask = Ask { issuer, address };
             let mut attempts = self.attempts.iter();
             attempts.any(|it| it.ask == ask && now < it.at + RECEIPT_ASK_PAUSE_MAX)
         };
         let family = Family::from(address);
-        let is_fit = |issuer: &&VerifiedDescriptor| {
-            issuer.relay != self.own
-                && issuer
-                    .addresses
-                    .iter()
-                    .any(|&it| Family::from(it) == family)
-                && !is_resting(issuer.relay)
+        let has_family = |it: &VerifiedDescriptor| {
+            let mut addresses = it.addresses.iter();
+            addresses.any(|&it| Family::from(it) == family)
         };
-        let fit = || known.view.iter().filter(is_fit);
-        let counts = |it: &&VerifiedDescriptor| vouchers.would_count(&it.relay);
-        let is_sure =
-            |it: &&VerifiedDescriptor| known.is_sure(&it.relay) && by_sure.would_count(&it.relay);
-        let sure = needs_sure.then(|| fit().filter(is_sure).choose(rng));
-        let any = || {
-            needs_any
-                .then(|| fit().filter(counts).choose(rng))
-                .flatten()
+        let is_fit = |it: &&VerifiedDescriptor| {
+            it.relay != self.own && has_family(it) && !is_resting(it.relay) && counts(&it.relay)
         };
-        let issuer = sure.flatten().or_else(any)?.relay;
+        let issuer = known.view.iter().filter(is_fit).choose(rng)?.relay;
         Some(Ask { issuer, address })
+    }
+}
+
+/// Whom an address lacks receipts from.
+#[derive(Debug, Clone, Copy)]
+enum Need {
+    /// Seeds, which count at every node.
+    Seed,
+    Any,
+}
+
+impl Need {
+    fn is_met_by(self, known: Known<'_>, issuer: &RelayId) -> bool {
+        match self {
+            Self::Seed => known.is_sure(issuer),
+            Self::Any => true,
+        }
     }
 }
 
@@ -406,7 +442,7 @@ mod tests {
             let mut issued = 0;
             while let Some(ask) = self.next() {
                 let receipt = self.receipt(ask);
-                let outcome = Outcome::Issued(receipt);
+                let outcome = Ok(receipt);
                 assert!(self.asker.handle_outcome(self.now, ask, outcome));
                 issued += 1;
             }
@@ -448,7 +484,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..3 {
             let ask = bench.next().unwrap();
-            let outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
+            let outcome = Err(NoReceipt::Refused(ReceiptRefusal::Unreachable));
             assert!(!bench.asker.handle_outcome(bench.now, ask, outcome));
             asked.push(ask.issuer);
             assert_eq!(bench.next(), None);
@@ -491,9 +527,9 @@ mod tests {
         while bench.asker.vouched(bench.known()) != [open] {
             if let Some(ask) = bench.next() {
                 let outcome = if ask.address == open {
-                    Outcome::Issued(bench.receipt(ask))
+                    Ok(bench.receipt(ask))
                 } else {
-                    Outcome::Refused(ReceiptRefusal::Unreachable)
+                    Err(NoReceipt::Refused(ReceiptRefusal::Unreachable))
                 };
                 bench.asker.handle_outcome(bench.now, ask, outcome);
                 asked += 1;
@@ -514,7 +550,7 @@ mod tests {
         let start = bench.now;
         while asked.len() < 6 {
             if let Some(ask) = bench.next() {
-                let outcome = Outcome::Refused(ReceiptRefusal::Unreachable);
+                let outcome = Err(NoReceipt::Refused(ReceiptRefusal::Unreachable));
                 bench.asker.handle_outcome(bench.now, ask, outcome);
                 let at = bench.now.since(start).as_secs();
                 asked.push((at, ask.address));
@@ -553,7 +589,7 @@ mod tests {
         for _ in 0..4 {
             let ask = bench.next().unwrap();
             assert!(seeds.contains(&ask.issuer));
-            let busy = Outcome::Refused(ReceiptRefusal::Busy);
+            let busy = Err(NoReceipt::Refused(ReceiptRefusal::Busy));
             bench.asker.handle_outcome(bench.now, ask, busy);
             bench.now = bench.asker.poll_timeout().unwrap();
         }
@@ -570,9 +606,7 @@ mod tests {
         let asked: Vec<RelayId> = core::iter::from_fn(|| {
             let ask = bench.next()?;
             let receipt = bench.receipt(ask);
-            bench
-                .asker
-                .handle_outcome(bench.now, ask, Outcome::Issued(receipt));
+            bench.asker.handle_outcome(bench.now, ask, Ok(receipt));
             Some(ask.issuer)
         })
         .collect();

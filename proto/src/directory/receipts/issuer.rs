@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::ReceiptRefusal;
-use super::probe::{Places, Probe, ProbeId};
+use super::probe::{Places, Probe};
 use crate::directory::descriptor::is_dialable;
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
@@ -23,7 +23,7 @@ use crate::time::{Duration, Instant};
 /// The dials of one issuer, and whom it has vouched for of late.
 #[derive(Debug, Default)]
 pub struct Issuer {
-    probes: BTreeMap<ProbeId, Probe>,
+    probes: BTreeMap<u64, Probe>,
     next_probe: u64,
     taken: Places,
     /// Hosts where nobody was found a moment ago, and until when they rest.
@@ -47,7 +47,7 @@ impl From<SocketAddr> for Host {
 
 impl Issuer {
     /// A relay asks for a receipt of `address`; its link came from `from`. Returns the dial to make,
-    /// answered by [`Self::handle_probed`]. One that the view has at that address renews its receipt:
+    /// by its number, answered by [`Self::handle_probed`]. One that the view has at that address renews its receipt:
     /// it takes no place from newcomers, and they take none from it.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Issuer {
         relay: RelayId,
         from: SocketAddr,
         address: SocketAddr,
-    ) -> Result<(ProbeId, Probe), ReceiptRefusal> {
+    ) -> Result<(u64, Probe), ReceiptRefusal> {
         if address.ip().to_canonical() != from.ip().to_canonical() {
             return Err(ReceiptRefusal::Elsewhere { from });
         }
@@ -93,7 +93,7 @@ impl Issuer {
         if is_in_flight || is_full {
             return Err(ReceiptRefusal::Busy);
         }
-        let id = ProbeId::Receipt(self.next_probe);
+        let id = self.next_probe;
         self.next_probe += 1;
         let probe = Probe { relay, address };
         self.probes.insert(id, probe);
@@ -119,7 +119,7 @@ impl Issuer {
         &mut self,
         now: Instant,
         network: &Network,
-        id: ProbeId,
+        id: u64,
         is_there: bool,
     ) -> Option<Probe> {
         let probe = self.probes.remove(&id)?;
@@ -169,17 +169,12 @@ mod tests {
 
     impl Bench {
         /// A relay that no other has asked as yet asks from where it is.
-        fn ask(&mut self, at: &str) -> Result<ProbeId, ReceiptRefusal> {
+        fn ask(&mut self, at: &str) -> Result<u64, ReceiptRefusal> {
             self.asked += 1;
             self.ask_as(relay(self.asked), at, at)
         }
 
-        fn ask_as(
-            &mut self,
-            relay: RelayId,
-            from: &str,
-            at: &str,
-        ) -> Result<ProbeId, ReceiptRefusal> {
+        fn ask_as(&mut self, relay: RelayId, from: &str, at: &str) -> Result<u64, ReceiptRefusal> {
             let network = testing::public_network();
             let (from, at) = (address(from), address(at));
             let known = (&network, &self.view);
@@ -190,7 +185,7 @@ mod tests {
             Ok(id)
         }
 
-        fn probed(&mut self, id: ProbeId, is_there: bool) -> Option<Probe> {
+        fn probed(&mut self, id: u64, is_there: bool) -> Option<Probe> {
             let network = testing::public_network();
             self.issuer.handle_probed(self.now, &network, id, is_there)
         }
@@ -375,7 +370,7 @@ mod tests {
     }
 
     /// A relay asks from address number `number`; each IPv4 /16 has sixteen of these.
-    fn ask_from_afar(bench: &mut Bench, number: usize) -> Result<ProbeId, ReceiptRefusal> {
+    fn ask_from_afar(bench: &mut Bench, number: usize) -> Result<u64, ReceiptRefusal> {
         let [.., high, low] = (number / 16).to_be_bytes();
         let [.., net] = (number % 16).to_be_bytes();
         bench.ask_as(

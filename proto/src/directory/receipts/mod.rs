@@ -19,7 +19,7 @@ use crate::ids::{NetworkId, RelayId};
 use crate::time::WallTime;
 use crate::wire::{self, Malformed};
 
-pub use asker::{Ask, Asker, Attempt, Known, Outcome};
+pub use asker::{Ask, Asker, Attempt, Known, NoReceipt};
 pub use issuer::Issuer;
 pub use probe::{Probe, ProbeId};
 pub use spot::{Facts, IssuerStanding, SpotChecks};

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::probe::{Places, Probe, ProbeId};
+use super::probe::{Places, Probe};
 use crate::crypto::kdf::sha256;
 use crate::directory::descriptor::RelayDescriptor;
 use crate::directory::view::NetView;
@@ -56,7 +56,7 @@ pub struct SpotChecks {
     tried: Places,
     checks: BTreeMap<u64, Check>,
     records: BTreeMap<RelayId, Record>,
-    dials: VecDeque<(ProbeId, Probe)>,
+    dials: VecDeque<(u64, Probe)>,
     is_changed: bool,
 }
 
@@ -81,6 +81,16 @@ enum State {
         dialled_at: Instant,
         due_at: Instant,
     },
+}
+
+impl State {
+    fn is_due(self, now: Instant) -> bool {
+        match self {
+            Self::Waits(at) => at <= now,
+            Self::InFlight(_) => false,
+            Self::Missed { due_at, .. } => due_at <= now,
+        }
+    }
 }
 
 /// What is known of an issuer.
@@ -201,48 +211,52 @@ impl SpotChecks {
         facts: Facts<'_>,
         is_online: impl Fn(Family, RelayId, Instant) -> bool,
     ) {
-        let mut in_flight = self.in_flight();
-        let mut missed = Vec::new();
-        self.checks.retain(|&number, check| {
-            let Probe { relay, address } = check.probe;
-            let family = Family::from(address);
-            let is_listed = facts
-                .view
-                .get(&relay)
-                .is_some_and(|it| it.addresses.contains(&address));
-            match check.state {
-                State::Waits(at) if at <= now && in_flight < SPOT_DIALS_MAX => {
-                    let may_dial = is_listed && is_online(family, relay, now);
-                    if may_dial {
-                        in_flight += 1;
-                        check.state = State::InFlight(now);
-                        let id = ProbeId::SpotCheck(number);
-                        self.dials.push_back((id, check.probe));
-                    }
-                    may_dial
-                }
-                State::Missed { dialled_at, due_at } if due_at <= now => {
-                    let counts = is_listed && is_online(family, relay, dialled_at);
-                    let is_over = check.missed >= SPOT_CHECK_DIALS;
-                    if counts && is_over {
-                        missed.push((core::mem::take(&mut check.issuers), address));
-                    }
-                    check.state = State::Waits(now + SPOT_CHECK_SECOND);
-                    counts && !is_over
-                }
-                State::Waits(_) | State::InFlight(_) | State::Missed { .. } => true,
-            }
-        });
-        for (issuers, address) in missed {
-            self.record(facts, &issuers, address, false);
+        let due = self.checks.iter().filter(|(_, it)| it.state.is_due(now));
+        let due: Vec<u64> = due.map(|(&number, _)| number).collect();
+        for number in due {
+            self.advance(now, facts, number, &is_online);
         }
     }
 
-    /// A dial of a check is over.
-    pub fn handle_probed(&mut self, now: Instant, facts: Facts<'_>, id: ProbeId, is_there: bool) {
-        let ProbeId::SpotCheck(number) = id else {
+    /// Dials, or judges a miss. A check of what is no longer claimed, or while this relay is not
+    /// online, ends without a verdict.
+    fn advance(
+        &mut self,
+        now: Instant,
+        facts: Facts<'_>,
+        number: u64,
+        is_online: &impl Fn(Family, RelayId, Instant) -> bool,
+    ) {
+        let has_room = self.in_flight() < SPOT_DIALS_MAX;
+        let Some(mut check) = self.checks.remove(&number) else {
             return;
         };
+        let Probe { relay, address } = check.probe;
+        let family = Family::from(address);
+        let listed = facts.view.get(&relay);
+        let is_listed = listed.is_some_and(|it| it.addresses.contains(&address));
+        match check.state {
+            State::Waits(_) if !has_room => {}
+            State::Waits(_) if is_listed && is_online(family, relay, now) => {
+                check.state = State::InFlight(now);
+                self.dials.push_back((number, check.probe));
+            }
+            State::Missed { dialled_at, .. }
+                if is_listed && is_online(family, relay, dialled_at) =>
+            {
+                if check.missed >= SPOT_CHECK_DIALS {
+                    return self.record(facts, &check.issuers, address, false);
+                }
+                check.state = State::Waits(now + SPOT_CHECK_SECOND);
+            }
+            State::Waits(_) | State::Missed { .. } => return,
+            State::InFlight(_) => {}
+        }
+        self.checks.insert(number, check);
+    }
+
+    /// A dial of a check is over.
+    pub fn handle_probed(&mut self, now: Instant, facts: Facts<'_>, number: u64, is_there: bool) {
         if is_there {
             if let Some(check) = self.checks.remove(&number) {
                 self.record(facts, &check.issuers, check.probe.address, true);
@@ -363,8 +377,8 @@ impl SpotChecks {
         Some((state, self.barred().collect()))
     }
 
-    /// The next dial to make, answered by [`Self::handle_probed`].
-    pub fn poll_dial(&mut self) -> Option<(ProbeId, Probe)> {
+    /// The next dial to make, by its number, answered by [`Self::handle_probed`].
+    pub fn poll_dial(&mut self) -> Option<(u64, Probe)> {
         self.dials.pop_front()
     }
 

@@ -73,7 +73,7 @@ impl Bench {
         }
     }
 
-    fn pass(&mut self, time: Duration) -> Option<(ProbeId, Probe)> {
+    fn pass(&mut self, time: Duration) -> Option<(u64, Probe)> {
         self.now = self.now + time;
         let facts = Self::facts(&self.network, &self.view, self.wall);
         let since = self.online_since;
@@ -83,7 +83,7 @@ impl Bench {
     }
 
     /// Waits for the next dial, if there is one.
-    fn dialled(&mut self) -> Option<(ProbeId, Probe)> {
+    fn dialled(&mut self) -> Option<(u64, Probe)> {
         while let Some(at) = self.checks.poll_timeout() {
             let dial = self.pass(at.since(self.now));
             if dial.is_some() {
@@ -93,7 +93,7 @@ impl Bench {
         None
     }
 
-    fn answer(&mut self, (id, _): (ProbeId, Probe), is_there: bool) {
+    fn answer(&mut self, (id, _): (u64, Probe), is_there: bool) {
         let facts = Self::facts(&self.network, &self.view, self.wall);
         self.checks.handle_probed(self.now, facts, id, is_there);
     }

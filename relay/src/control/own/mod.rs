@@ -50,7 +50,7 @@ struct OwnDescriptor {
     bytes: Vec<u8>,
     /// The addresses in it that enough relays vouch for.
     vouched: Vec<SocketAddr>,
-    receipts: usize,
+    receipt_count: usize,
     issued_at: WallTime,
     republish_at: WallTime,
 }
@@ -144,7 +144,7 @@ impl Own {
         }
         if !self.receipts.is_asking() && !cx.config.addresses.iter().all(is_shown) {
             // Those who could may not be in view: nobody passes news on to a relay that nobody knows.
-            cx.signal(Signal::Unvouched);
+            cx.signal(Signal::ReconcileSoon);
         }
         if self.unvouched_told_from > cx.now {
             return;
@@ -152,10 +152,10 @@ impl Own {
         self.unvouched_told_from = cx.now + UNVOUCHED_TOLD_EVERY;
         let wanted = cx.params().receipts_min;
         for &address in cx.config.addresses.iter().filter(|it| !is_shown(it)) {
-            let receipts = self.count(cx, address);
+            let receipt_count = self.count(cx, address);
             cx.out.news.push_back(News::Unvouched {
                 address,
-                receipts,
+                receipt_count,
                 wanted,
             });
         }
@@ -168,12 +168,15 @@ impl Own {
         if issued.vouched != self.descriptor.vouched {
             for &address in &issued.vouched {
                 if !self.descriptor.vouched.contains(&address) {
-                    let receipts = self.count(cx, address);
-                    cx.tell(News::Reachable { address, receipts });
+                    let receipt_count = self.count(cx, address);
+                    cx.tell(News::Reachable {
+                        address,
+                        receipt_count,
+                    });
                 }
             }
             self.publish(cx, issued);
-        } else if issued.receipts > self.descriptor.receipts {
+        } else if issued.receipt_count > self.descriptor.receipt_count {
             let due = self.descriptor.issued_at + RECEIPT_REISSUE_PAUSE;
             self.descriptor.republish_at = self.descriptor.republish_at.min(due);
         }
@@ -305,7 +308,7 @@ impl OwnDescriptor {
             .iter()
             .flat_map(|&address| own.asker().receipts_for(known, address))
             .collect();
-        let count = shown.len();
+        let receipt_count = shown.len();
         let descriptor = RelayDescriptor {
             network: cx.config.network.id,
             relay: cx.relay,
@@ -323,7 +326,7 @@ impl OwnDescriptor {
         Self {
             bytes: descriptor.sign(&cx.config.identity),
             vouched,
-            receipts: count,
+            receipt_count,
             issued_at,
             republish_at: issued_at + pause,
         }
@@ -544,7 +547,7 @@ mod tests {
         let address = bench.shared.config.addresses[0];
         assert!(matches!(
             bench.shared.out.news.pop_front(),
-            Some(News::Reachable { address: at, receipts: 3 }) if at == address
+            Some(News::Reachable { address: at, receipt_count: 3 }) if at == address
         ));
     }
 

@@ -6,7 +6,7 @@
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::directory::receipts::{
-    Ask, Asker, Known, Outcome, ReceiptReply, ReceiptRequest, RequestContext,
+    Ask, Asker, Known, NoReceipt, ReceiptReply, ReceiptRequest, RequestContext,
 };
 use umbel_proto::directory::{Book, Receipt};
 use umbel_proto::ids::RelayId;
@@ -25,8 +25,8 @@ use super::super::timers::Timer;
 /// The receipts held, and the request in flight.
 pub(in super::super) struct OwnReceipts {
     asker: Asker,
-    errand: Option<Request>,
-    next_turn: u64,
+    in_flight: Option<Asking>,
+    next_serial: u64,
 }
 
 /// What it is decided by.
@@ -44,8 +44,8 @@ pub(in super::super) fn known<'a>(
 }
 
 /// A request in flight.
-struct Request {
-    turn: u64,
+struct Asking {
+    serial: u64,
     ask: Ask,
     /// `None` until there is a link to the issuer.
     hop: Option<OneHop>,
@@ -60,8 +60,8 @@ impl OwnReceipts {
             .filter(|receipt| receipt.is_signed(&cx.config.network.id, &cx.relay));
         Self {
             asker: Asker::new(cx.relay, receipts.collect(), cx.now),
-            errand: None,
-            next_turn: 0,
+            in_flight: None,
+            next_serial: 0,
         }
     }
 
@@ -80,15 +80,15 @@ impl OwnReceipts {
         let Some(ask) = self.asker.handle_timeout(cx.now, known, cx.rng) else {
             return;
         };
-        let turn = self.next_turn;
-        self.next_turn += 1;
-        self.errand = Some(Request {
-            turn,
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        self.in_flight = Some(Asking {
+            serial,
             ask,
             hop: None,
         });
         cx.timers
-            .set(cx.now + RECEIPT_ASK_TIMEOUT, Timer::Receipt(turn));
+            .set(cx.now + RECEIPT_ASK_TIMEOUT, Timer::Receipt(serial));
         if !self.begin(cx, circuits) {
             cx.signal(Signal::DialOver {
                 relay: ask.issuer,
@@ -121,7 +121,7 @@ impl OwnReceipts {
             return;
         };
         if first == Some(family) {
-            self.end(cx, Outcome::NoAnswer); // no address of the family answered
+            self.end(cx, Err(NoReceipt::NoAnswer)); // no address of the family answered
         } else {
             cx.signal(Signal::DialOver { relay, family });
         }
@@ -130,7 +130,7 @@ impl OwnReceipts {
     /// No address of this relay answers.
     pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         if self.awaited_family(relay).is_some() {
-            self.end(cx, Outcome::NoAnswer);
+            self.end(cx, Err(NoReceipt::NoAnswer));
         }
     }
 
@@ -139,23 +139,23 @@ impl OwnReceipts {
         &mut self,
         cx: &mut Context<'_>,
         circuits: &mut Circuits,
-        turn: u64,
+        serial: u64,
         command: Command,
         cell: Cell,
     ) {
-        let Some(hop) = self.hop(turn) else { return };
+        let Some(hop) = self.hop(serial) else { return };
         let (link, circ) = hop.end();
         let handled = hop.handle_cell(cx, command, cell);
-        if let Err(violation) = handled.and_then(|()| self.take_events(cx, circuits, turn)) {
-            self.end(cx, Outcome::NoAnswer);
+        if let Err(violation) = handled.and_then(|()| self.take_events(cx, circuits, serial)) {
+            self.end(cx, Err(NoReceipt::NoAnswer));
             circuits.handle_violation(cx, link, circ, violation);
         }
     }
 
     /// The request's circuit is gone.
-    pub(in super::super) fn handle_circuit_gone(&mut self, cx: &mut Context<'_>, turn: u64) {
-        if self.hop(turn).is_some() {
-            self.end(cx, Outcome::NoAnswer);
+    pub(in super::super) fn handle_circuit_gone(&mut self, cx: &mut Context<'_>, serial: u64) {
+        if self.hop(serial).is_some() {
+            self.end(cx, Err(NoReceipt::NoAnswer));
         }
     }
 
@@ -164,16 +164,20 @@ impl OwnReceipts {
         &mut self,
         cx: &mut Context<'_>,
         circuits: &mut Circuits,
-        turn: u64,
+        serial: u64,
     ) {
-        if self.errand.as_ref().is_some_and(|it| it.turn == turn) {
-            self.finish(cx, circuits, Outcome::NoAnswer);
+        if self
+            .in_flight
+            .as_ref()
+            .is_some_and(|it| it.serial == serial)
+        {
+            self.finish(cx, circuits, Err(NoReceipt::NoAnswer));
         }
     }
 
     /// Whether a request is in flight.
     pub(super) const fn is_asking(&self) -> bool {
-        self.errand.is_some()
+        self.in_flight.is_some()
     }
 
     /// Forgets receipts that are of no more use.
@@ -184,7 +188,7 @@ impl OwnReceipts {
     }
 
     pub(in super::super) fn handle_stop(&mut self) {
-        self.errand = None;
+        self.in_flight = None;
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -194,21 +198,21 @@ impl OwnReceipts {
 
     /// The address family over which the request waits for a link to this relay, if it does.
     fn awaited_family(&self, relay: RelayId) -> Option<Family> {
-        let is_awaited = |it: &&Request| it.ask.issuer == relay && it.hop.is_none();
-        let request = self.errand.as_ref().filter(is_awaited)?;
+        let is_awaited = |it: &&Asking| it.ask.issuer == relay && it.hop.is_none();
+        let request = self.in_flight.as_ref().filter(is_awaited)?;
         Some(request.ask.address.into())
     }
 
     /// Begins the circuit of the request, if there is a link for it.
     fn begin(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits) -> bool {
-        let Some(request) = &mut self.errand else {
+        let Some(request) = &mut self.in_flight else {
             return false;
         };
         let issuer = request.ask.issuer;
         let Some(link) = cx.links.toward_over(&issuer, request.ask.address.into()) else {
             return false;
         };
-        request.hop = OneHop::begin(cx, circuits, Errand::Receipt(request.turn), issuer, link);
+        request.hop = OneHop::begin(cx, circuits, Errand::Receipt(request.serial), issuer, link);
         request.hop.is_some()
     }
 
@@ -216,14 +220,14 @@ impl OwnReceipts {
         &mut self,
         cx: &mut Context<'_>,
         circuits: &mut Circuits,
-        turn: u64,
+        serial: u64,
     ) -> Result<(), Violation> {
-        while let Some(hop) = self.hop(turn) {
+        while let Some(hop) = self.hop(serial) {
             match hop.poll(cx)? {
                 None => break,
                 Some(HopEvent::Ready) => {
                     if self.ask(cx).is_none() {
-                        self.finish(cx, circuits, Outcome::NoAnswer);
+                        self.finish(cx, circuits, Err(NoReceipt::NoAnswer));
                     }
                 }
                 Some(HopEvent::Answered(frame)) => {
@@ -231,14 +235,14 @@ impl OwnReceipts {
                     let outcome = self.judge(cx, reply);
                     self.finish(cx, circuits, outcome);
                 }
-                Some(HopEvent::Failed) => self.finish(cx, circuits, Outcome::NoAnswer),
+                Some(HopEvent::Failed) => self.finish(cx, circuits, Err(NoReceipt::NoAnswer)),
             }
         }
         Ok(())
     }
 
     fn ask(&mut self, cx: &mut Context<'_>) -> Option<()> {
-        let Request { ask, hop, .. } = self.errand.as_mut()?;
+        let Asking { ask, hop, .. } = self.in_flight.as_mut()?;
         let hop = hop.as_mut()?;
         let context = RequestContext {
             network: &cx.config.network.id,
@@ -249,48 +253,56 @@ impl OwnReceipts {
         hop.ask(cx, Service::Receipts, request.encode())
     }
 
-    fn judge(&self, cx: &Context<'_>, reply: ReceiptReply) -> Outcome {
-        let Some(Request { ask, .. }) = self.errand else {
-            return Outcome::NoAnswer;
+    fn judge(&self, cx: &Context<'_>, reply: ReceiptReply) -> Result<Receipt, NoReceipt> {
+        let Some(Asking { ask, .. }) = self.in_flight else {
+            return Err(NoReceipt::NoAnswer);
         };
         match reply {
-            ReceiptReply::Refused(refusal) => Outcome::Refused(refusal),
+            ReceiptReply::Refused(refusal) => Err(NoReceipt::Refused(refusal)),
             ReceiptReply::Issued(receipt) => {
                 let is_right = (receipt.issuer, receipt.address) == (ask.issuer, ask.address)
                     && receipt.at <= cx.wall + CLOCK_SKEW_MAX
                     && cx.wall.since(receipt.at) <= CLOCK_SKEW_MAX * 2
                     && receipt.is_signed(&cx.config.network.id, &cx.relay);
                 if is_right {
-                    Outcome::Issued(receipt)
+                    Ok(receipt)
                 } else {
-                    Outcome::Wrong
+                    Err(NoReceipt::Wrong)
                 }
             }
         }
     }
 
-    fn hop(&mut self, turn: u64) -> Option<&mut OneHop> {
-        let request = self.errand.as_mut().filter(|it| it.turn == turn)?;
+    fn hop(&mut self, serial: u64) -> Option<&mut OneHop> {
+        let request = self.in_flight.as_mut().filter(|it| it.serial == serial)?;
         request.hop.as_mut()
     }
 
-    fn finish(&mut self, cx: &mut Context<'_>, circuits: &mut Circuits, outcome: Outcome) {
-        let hop = self.errand.as_mut().and_then(|request| request.hop.take());
+    fn finish(
+        &mut self,
+        cx: &mut Context<'_>,
+        circuits: &mut Circuits,
+        outcome: Result<Receipt, NoReceipt>,
+    ) {
+        let hop = self
+            .in_flight
+            .as_mut()
+            .and_then(|request| request.hop.take());
         self.end(cx, outcome);
         if let Some(hop) = hop {
             hop.finish(cx, circuits);
         }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, outcome: Outcome) {
-        let Some(Request { ask, .. }) = self.errand.take() else {
+    fn end(&mut self, cx: &mut Context<'_>, outcome: Result<Receipt, NoReceipt>) {
+        let Some(Asking { ask, .. }) = self.in_flight.take() else {
             return;
         };
-        if let Outcome::Refused(refusal) = &outcome {
+        if let Err(NoReceipt::Refused(refusal)) = outcome {
             cx.tell(News::ReceiptRefused {
                 address: ask.address,
                 issuer: ask.issuer,
-                refusal: *refusal,
+                refusal,
             });
         }
         if self.asker.handle_outcome(cx.now, ask, outcome) {
@@ -312,7 +324,7 @@ impl OwnReceipts {
     pub(super) fn take(&mut self, cx: &mut Context<'_>, receipt: Receipt) {
         let (issuer, address) = (receipt.issuer, receipt.address);
         let ask = Ask { issuer, address };
-        let outcome = Outcome::Issued(receipt);
+        let outcome = Ok(receipt);
         assert!(self.asker.handle_outcome(cx.now, ask, outcome));
     }
 }
@@ -327,14 +339,14 @@ mod tests {
     use super::*;
 
     /// A relay that is about to ask the one relay that it knows for a receipt of its v6 address.
-    struct Asking {
+    struct Scene {
         bench: Bench,
         circuits: Circuits,
         receipts: OwnReceipts,
         issuer: RelayId,
     }
 
-    impl Asking {
+    impl Scene {
         fn new() -> Self {
             let mut bench = Bench::new(0);
             let issuer = bench.learn(1, &["20.1.1.1:9000", "[2a01::1]:9000"]);
@@ -375,9 +387,9 @@ mod tests {
             self.receipts.handle_dialled(&mut cx, self.issuer, first);
         }
 
-        fn outcomes(&self) -> Vec<&Outcome> {
+        fn faults(&self) -> Vec<NoReceipt> {
             let attempts = self.receipts.asker().attempts();
-            attempts.map(|Attempt { outcome, .. }| outcome).collect()
+            attempts.map(|Attempt { fault, .. }| *fault).collect()
         }
 
         fn cells(&self) -> usize {
@@ -387,48 +399,48 @@ mod tests {
 
     #[test] // §8.7(5)
     fn a_receipt_is_asked_for_over_a_link_of_the_addresss_family() {
-        let mut asking = Asking::new();
-        assert!(asking.run());
-        asking.dialled(1, "[2a01::1]:9000", Some(Family::V6));
-        assert_eq!(asking.cells(), 1, "a circuit begins");
-        assert!(asking.outcomes().is_empty());
+        let mut scene = Scene::new();
+        assert!(scene.run());
+        scene.dialled(1, "[2a01::1]:9000", Some(Family::V6));
+        assert_eq!(scene.cells(), 1, "a circuit begins");
+        assert!(scene.faults().is_empty());
     }
 
     #[test] // §8.7(5)
     fn a_link_of_the_other_family_is_followed_by_a_dial_over_the_right_one() {
-        let mut asking = Asking::new();
-        assert!(asking.run());
-        asking.dialled(1, "20.1.1.1:9000", None);
-        assert!(asking.is_dialling(), "that dial was in flight already");
-        asking.dialled(2, "20.1.1.1:9000", Some(Family::V6));
-        assert!(!asking.is_dialling(), "v6 went first, and did not answer");
-        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
-        assert_eq!(asking.cells(), 0);
+        let mut scene = Scene::new();
+        assert!(scene.run());
+        scene.dialled(1, "20.1.1.1:9000", None);
+        assert!(scene.is_dialling(), "that dial was in flight already");
+        scene.dialled(2, "20.1.1.1:9000", Some(Family::V6));
+        assert!(!scene.is_dialling(), "v6 went first, and did not answer");
+        assert_eq!(scene.faults(), [NoReceipt::NoAnswer]);
+        assert_eq!(scene.cells(), 0);
     }
 
     #[test] // §8.7(5)
     fn an_issuer_that_cannot_be_dialled_gives_no_answer() {
-        let mut asking = Asking::new();
-        assert!(asking.run());
-        let mut cx = asking.bench.context();
-        asking.receipts.handle_dial_failed(&mut cx, asking.issuer);
-        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
-        assert!(!asking.run(), "it rests");
+        let mut scene = Scene::new();
+        assert!(scene.run());
+        let mut cx = scene.bench.context();
+        scene.receipts.handle_dial_failed(&mut cx, scene.issuer);
+        assert_eq!(scene.faults(), [NoReceipt::NoAnswer]);
+        assert!(!scene.run(), "it rests");
     }
 
     #[test] // §8.7(5)
     fn a_request_ends_in_time() {
-        let mut asking = Asking::new();
-        assert!(asking.run());
-        let mut cx = asking.bench.context();
-        asking
+        let mut scene = Scene::new();
+        assert!(scene.run());
+        let mut cx = scene.bench.context();
+        scene
             .receipts
-            .handle_ask_timeout(&mut cx, &mut asking.circuits, 7);
-        assert!(asking.outcomes().is_empty(), "that is another request");
-        let mut cx = asking.bench.context();
-        asking
+            .handle_ask_timeout(&mut cx, &mut scene.circuits, 7);
+        assert!(scene.faults().is_empty(), "that is another request");
+        let mut cx = scene.bench.context();
+        scene
             .receipts
-            .handle_ask_timeout(&mut cx, &mut asking.circuits, 0);
-        assert_eq!(asking.outcomes(), [&Outcome::NoAnswer]);
+            .handle_ask_timeout(&mut cx, &mut scene.circuits, 0);
+        assert_eq!(scene.faults(), [NoReceipt::NoAnswer]);
     }
 }

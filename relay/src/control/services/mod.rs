@@ -13,7 +13,6 @@ mod receipts;
 use std::collections::{BTreeMap, VecDeque};
 
 use umbel_proto::Violation;
-use umbel_proto::directory::receipts::ProbeId;
 use umbel_proto::handshake::Binding;
 use umbel_proto::inbox::holder::{self, EXPIRED_KEPT, Holder, HolderLimits};
 use umbel_proto::link::LinkId;
@@ -187,7 +186,7 @@ impl Services {
     }
 
     /// A dial that the receipts service asked for is over.
-    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, probe: ProbeId, is_there: bool) {
+    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, probe: u64, is_there: bool) {
         self.receipts.handle_probed(cx, probe, is_there);
         self.run(cx);
     }

@@ -16,7 +16,7 @@ use super::{Answer, LateAnswer, Request, RequestId};
 pub(in super::super) struct Receipts {
     issuer: Issuer,
     /// Who waits for a dial; at most [`RECEIPT_DIALS_MAX`](umbel_proto::limits::RECEIPT_DIALS_MAX).
-    waiting: BTreeMap<ProbeId, RequestId>,
+    waiting: BTreeMap<u64, RequestId>,
     answers: VecDeque<LateAnswer>,
 }
 
@@ -45,7 +45,7 @@ impl Receipts {
         match begun {
             Ok((probe, dial)) => {
                 self.waiting.insert(probe, id);
-                cx.out.probes.push_back((probe, dial));
+                cx.out.probes.push_back((ProbeId::Receipt(probe), dial));
                 Ok(Answer::Later)
             }
             Err(refusal) => Ok(Answer::Now(ReceiptReply::Refused(refusal).encode())),
@@ -53,7 +53,7 @@ impl Receipts {
     }
 
     /// A dial is over.
-    pub(super) fn handle_probed(&mut self, cx: &Context<'_>, probe: ProbeId, is_there: bool) {
+    pub(super) fn handle_probed(&mut self, cx: &Context<'_>, probe: u64, is_there: bool) {
         let network = &cx.config.network;
         let reply = match self.issuer.handle_probed(cx.now, network, probe, is_there) {
             Some(it) => ReceiptReply::Issued(Receipt::sign(

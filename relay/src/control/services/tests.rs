@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 use umbel_proto::crypto::hpke::SealSecret;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::receipts::{
-    Probe, Receipt, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+    Probe, ProbeId, Receipt, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
 };
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, RelayDescriptor, Roles,
@@ -336,7 +336,10 @@ fn a_receipt_is_issued_once_the_relay_answered_and_not_before() {
             (asker.public().into(), HERE.to_owned())
         );
         let mut cx = served.bench.context();
-        served.services.handle_probed(&mut cx, probe, is_there);
+        let ProbeId::Receipt(number) = probe else {
+            panic!("it is for the asker")
+        };
+        served.services.handle_probed(&mut cx, number, is_there);
         let [(_, frame, true)] = &served.replies()[..] else {
             panic!("one answer")
         };
