@@ -8,31 +8,16 @@
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::cast_possible_truncation,
-    dead_code,
-    reason = "a test that fails panics, on real processes; not all of a fleet is needed here"
+    reason = "a test that fails panics, on real processes"
 )]
 
 mod fleet;
 
-use std::time::Duration;
-
-use fleet::{Fleet, Profile, Relay, Shift};
+use fleet::{Fleet, PATIENCE, Relay, Shift};
 
 const PARAMS: &str = "receipts_min = 0\ndanger_allow_private_addresses = true\nguards_new_a_day = 8\n\
      danger_accept_weak = [\"receipts_min\", \"guards_new_a_day\"]\n";
 const RELAYS: usize = 10;
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(170);
-
-fn send(from: &Profile, address: &str, body: &[u8]) {
-    let sent = from.send_with(address, body, &[]);
-    assert_eq!(
-        sent.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&sent.stderr)
-    );
-}
 
 #[test] // §10.2(6a), §10.5(2)
 fn messages_are_held_and_read_by_default() {
@@ -40,14 +25,14 @@ fn messages_are_held_and_read_by_default() {
     fleet.settle(RELAYS, "probe", PATIENCE);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
-    send(&alice, &address, b"while nobody reads");
+    alice.must_send(&address, b"while nobody reads");
     assert_eq!(bob.receive(1, PATIENCE), [b"while nobody reads".to_vec()]);
     // To one who follows, through a pushing holder; and on to a second holder by the command that
     // runs next.
     std::thread::scope(|scope| {
         let follower = scope.spawn(|| bob.follow(2, PATIENCE));
-        send(&alice, &address, b"first, pushed");
-        send(&alice, &address, b"second, pushed");
+        alice.must_send(&address, b"first, pushed");
+        alice.must_send(&address, b"second, pushed");
         let mut came = follower.join().expect("the reader ends");
         came.sort();
         assert_eq!(
@@ -72,7 +57,7 @@ fn an_owner_who_was_away_for_three_days_receives() {
     fleet.settle(RELAYS, "probe", PATIENCE);
     let (alice, mut bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
-    send(&alice, &address, b"waits for you");
+    alice.must_send(&address, b"waits for you");
     for relay in &mut fleet.relays {
         assert_eq!(relay.stop(), Some(0));
         relay.shift = Shift::default();

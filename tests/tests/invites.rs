@@ -7,21 +7,16 @@
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::cast_possible_truncation,
-    dead_code,
-    reason = "a test that fails panics, on real processes; not all of a fleet is needed here"
+    reason = "a test that fails panics, on real processes"
 )]
 
 mod fleet;
 
+use fleet::{Fleet, PATIENCE, Relay, Shift, umbel_relay};
 use std::net::UdpSocket;
 use std::process::Output;
-use std::time::Duration;
-
-use fleet::{Fleet, Profile, Relay, Shift, umbel_relay};
 use umbel_proto::network::{Invite, Network};
 
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
 const PARAMS: &str = "danger_allow_private_addresses = true\nreceipts_min = 0\nselectable_age = \"0s\"\n\
     danger_accept_weak = [\"receipts_min\", \"selectable_age\"]\n";
 
@@ -46,12 +41,6 @@ fn is_refused(fleet: &Fleet, invite: &str, [client, relay]: [i32; 2], says: &str
     assert!(!profile.dir.exists() && !dir.exists());
 }
 
-fn send(from: &Profile, address: &str, body: &[u8]) {
-    let sent = from.send_with(address, body, &[]);
-    let errors = String::from_utf8_lossy(&sent.stderr);
-    assert_eq!(sent.status.code(), Some(0), "{errors}");
-}
-
 #[test] // §8.6(9), §8.6(10), §8.4(6)
 fn an_invitation_is_enough_to_join() {
     let mut fleet = Fleet::of_network(4, PARAMS, Shift::default());
@@ -74,7 +63,7 @@ fn an_invitation_is_enough_to_join() {
     let (bob, made) = fleet.invited_profile("bob", &again);
     line(&made);
     let address = bob.create_inbox("help");
-    send(&alice, &address, b"invited");
+    alice.must_send(&address, b"invited");
     assert_eq!(bob.receive(1, PATIENCE), [b"invited".to_vec()]);
 
     let dir = fleet.path("newcomer");
@@ -108,7 +97,7 @@ fn the_local_network_runs_over_ipv6_too() {
     line(&made);
     let alice = fleet.profile("alice");
     let address = bob.create_inbox("help");
-    send(&alice, &address, b"over v6");
+    alice.must_send(&address, b"over v6");
     assert_eq!(bob.receive(1, PATIENCE), [b"over v6".to_vec()]);
     let status = fleet.relays[0].asked(&["status"]);
     let advertised = status["advertised"][0].as_str().expect("an address");

@@ -7,29 +7,14 @@
     clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::cast_possible_truncation,
-    dead_code,
-    reason = "a test that fails panics, on real processes; not all of a fleet is needed here"
+    reason = "a test that fails panics, on real processes"
 )]
 
 mod fleet;
 
-use std::time::Duration;
+use fleet::{Fleet, PATIENCE, Relay, Shift};
 
-use fleet::{Fleet, Profile, Relay, Shift};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(170);
 const PARAMS: &str = "danger_allow_private_addresses = true\n";
-
-fn send(from: &Profile, address: &str, body: &[u8]) {
-    let sent = from.send_with(address, body, &[]);
-    assert_eq!(
-        sent.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&sent.stderr)
-    );
-}
 
 #[test] // §8.7
 fn strangers_make_a_network_that_outlives_a_crash_of_all() {
@@ -41,10 +26,10 @@ fn strangers_make_a_network_that_outlives_a_crash_of_all() {
     fleet.settle(12, "probe", PATIENCE);
     let (alice, bob) = (fleet.profile("alice"), fleet.profile("bob"));
     let address = bob.create_inbox("help");
-    send(&alice, &address, b"hello, stranger");
+    alice.must_send(&address, b"hello, stranger");
     assert_eq!(bob.receive(1, PATIENCE), [b"hello, stranger".to_vec()]);
     fleet.relays.iter_mut().for_each(Relay::kill);
     fleet.relays.iter_mut().for_each(|relay| relay.start(&[]));
-    send(&alice, &address, b"still here");
+    alice.must_send(&address, b"still here");
     assert_eq!(bob.receive(1, PATIENCE), [b"still here".to_vec()]);
 }

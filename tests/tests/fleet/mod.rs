@@ -1,6 +1,8 @@
 //! Real processes on loopback: relays and profiles, started, killed and asked by their commands
 //! only.
 
+#![allow(dead_code, reason = "not every test that has fleets needs all of it")]
+
 mod binaries;
 
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +18,9 @@ use tempfile::TempDir;
 /// Where Debian's `faketime` has what shifts a process's calendar.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
+/// Longer than anything that a fleet is waited for takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(170);
+
 /// By how much a process's calendar is off, such as `-3d`; empty for not at all. Its monotonic
 /// clock runs as ever.
 #[derive(Clone, Copy, Default)]
@@ -23,7 +28,6 @@ pub(crate) struct Shift(pub(crate) &'static str);
 
 impl Shift {
     /// Whether this machine can shift a calendar; `.ci/run` sees to it.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn is_possible() -> bool {
         Path::new(FAKETIME).exists()
     }
@@ -80,13 +84,11 @@ impl Relay {
     }
 
     /// What it has logged.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).expect("its log")
     }
 
     /// What it answers its operator, who asks by `umbel-relay` with these arguments.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn asked(&self, args: &[&str]) -> Value {
         let mut ask = Command::new(binaries().join("umbel-relay"));
         ask.args(args)
@@ -161,7 +163,6 @@ impl Drop for Relay {
 }
 
 /// Runs `umbel-relay` to its end.
-#[allow(dead_code, reason = "not every test that has fleets needs it")]
 pub(crate) fn umbel_relay(args: &[&str], data_dir: &Path) -> Output {
     let mut command = Command::new(binaries().join("umbel-relay"));
     command.args(args).arg("--data-dir").arg(data_dir);
@@ -189,13 +190,11 @@ impl Fleet {
     }
 
     /// `count` relays of a network with these parameters, each on an address group of its own.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn of_network(count: usize, params: &str, shift: Shift) -> Self {
         Self::start(count, Some(params), shift)
     }
 
     /// `count` relays of the local network, which listen at this host.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn at_host(host: &str, count: usize) -> Self {
         let mut fleet = Self::new(0);
         fleet.host = host.to_owned();
@@ -271,7 +270,6 @@ impl Fleet {
 
     /// All relays of now found a network, as docs/operating.md says: the file is one of `network new`
     /// that names them, except that private addresses are allowed.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn found_network(&mut self) {
         let file = self.path("founders.toml");
         let mut new = Command::new(binaries().join("umbel-relay"));
@@ -297,7 +295,6 @@ impl Fleet {
     /// Waits until somebody who asks is told of so many relays; the profiles that ask have this name.
     /// A newcomer learns of all relays from its seeds: each relay passes news on within seconds
     /// (§8.3(10)). Each was the seed of the next, so news may have many relays to pass.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn settle(&self, relays: usize, name: &str, patience: Duration) {
         let gives_up_at = Instant::now() + patience;
         for attempt in 0.. {
@@ -331,7 +328,6 @@ impl Fleet {
     }
 
     /// What `umbel init --invite` said, and the profile that it made if it did.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn invited_profile(&self, name: &str, invite: &str) -> (Profile, Output) {
         let profile = Profile {
             dir: self.path(name),
@@ -429,6 +425,13 @@ impl Profile {
         self.send_with(address, body, &[]).status.code()
     }
 
+    /// Sends bytes, which a holder then has.
+    pub(crate) fn must_send(&self, address: &str, body: &[u8]) {
+        let sent = self.send_with(address, body, &[]);
+        let errors = String::from_utf8_lossy(&sent.stderr);
+        assert_eq!(sent.status.code(), Some(0), "{errors}");
+    }
+
     /// Sends bytes from standard input.
     pub(crate) fn send_with(&self, address: &str, body: &[u8], more: &[&str]) -> Output {
         let mut send = self.umbel(&["send", address, "-"]);
@@ -454,7 +457,6 @@ impl Profile {
     }
 
     /// Receives as messages come, until there are `count` or the time is over; their bodies.
-    #[allow(dead_code, reason = "not every test that has fleets needs it")]
     pub(crate) fn follow(&self, count: usize, timeout: Duration) -> Vec<Vec<u8>> {
         let (count, seconds) = (count.to_string(), timeout.as_secs().to_string());
         let output = self.run(&[
