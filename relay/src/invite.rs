@@ -4,12 +4,11 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde_json::Value;
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Invite, InviteError};
 use umbel_relay::config::{Config, Flags, seeds_key};
 use umbel_relay::known_peer;
-use umbel_relay::operator::{Question, ask};
+use umbel_relay::operator::{Health, Question, ask};
 use umbel_relay::shell::network_of_invite;
 
 use crate::failure::{Failure, warn};
@@ -45,14 +44,12 @@ pub(crate) fn print(data_dir: &Path) -> Result<(), Failure> {
 /// Whether others reach the relay that runs there; else why not.
 fn reached(data_dir: &Path) -> Result<(), String> {
     let answer = ask(data_dir, Question::Status).map_err(|error| error.to_string())?;
-    let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
-    let reachable = &answer["reachable"];
-    match reachable["is"].as_bool() {
-        Some(true) => Ok(()),
-        _ => Err(reachable["why"]
-            .as_str()
-            .unwrap_or("it does not say whether others reach it")
-            .to_owned()),
+    let Health { reachable, .. } = serde_json::from_str(&answer)
+        .map_err(|_| "it does not say whether others reach it".to_owned())?;
+    if reachable.is {
+        Ok(())
+    } else {
+        Err(reachable.why)
     }
 }
 

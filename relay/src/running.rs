@@ -27,7 +27,7 @@ use crate::net::addresses::Addresses;
 use crate::net::listen::{self, AcceptLimits};
 use crate::net::plane::{Ask, ControlPlane, Inputs};
 use crate::net::{LinkReport, Shared, selfcheck};
-use crate::operator::{self, SocketFile};
+use crate::operator::{self, Health, SocketFile};
 use crate::shell::Clock;
 use crate::shell::files::{sweep, write_whole};
 use crate::store::Store;
@@ -169,6 +169,7 @@ pub struct Relay {
     accept_limits: watch::Sender<AcceptLimits>,
     advertise: watch::Sender<Vec<String>>,
     config: watch::Sender<Config>,
+    operator: Arc<operator::Source>,
     addresses: watch::Receiver<Vec<SocketAddr>>,
     is_store_lost: Arc<AtomicBool>,
     plane: JoinHandle<()>,
@@ -257,15 +258,15 @@ impl Relay {
         tokio::spawn(accept);
         let (advertise, addresses) = watch_addresses(addresses, &config, &peer, asks.clone());
         let config = watch::Sender::new(config);
-        let source = operator::Source {
+        let operator = Arc::new(operator::Source {
             peer: peer.clone(),
             listen,
             started_at: tokio::time::Instant::now(),
             asks: asks.clone(),
             shared: Arc::clone(&shared),
             config: config.subscribe(),
-        };
-        let socket = operator::open(source, stop.subscribe());
+        });
+        let socket = operator::open(Arc::clone(&operator), stop.subscribe());
         Ok(Self {
             peer,
             listen,
@@ -275,6 +276,7 @@ impl Relay {
             accept_limits,
             advertise,
             config,
+            operator,
             addresses,
             is_store_lost: Arc::default(),
             plane: spawn(plane, socket, lock),
@@ -304,6 +306,11 @@ impl Relay {
     /// Where it listens: not what others dial, if it advertises another address.
     pub const fn listen_address(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// What its operator is told first, without its control socket; `None` once it has stopped.
+    pub async fn health(&self) -> Option<Health> {
+        self.operator.health().await
     }
 
     /// How it is doing; `None` once it has stopped.

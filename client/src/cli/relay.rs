@@ -132,17 +132,14 @@ async fn watch(
             )),
             _ = looks.tick() => {}
         }
-        // One that does not answer now is asked again.
-        let Ok(health) = relay.health().await else {
-            continue;
+        let Some(health) = relay.health().await else {
+            continue; // it ends: `failed` says so
         };
-        if told.as_ref() != Some(&health) {
-            let event = Event::Health {
-                reachable: health.reachable.is,
-                health: &health.health,
-            };
-            say(session, &event, &health.health)?;
-            told = Some(health);
+        let news = (health.reachable.is, health.health);
+        if told.as_ref() != Some(&news) {
+            let (reachable, health) = (news.0, &news.1);
+            say(session, &Event::Health { reachable, health }, health)?;
+            told = Some(news);
         }
     }
 }

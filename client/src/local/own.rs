@@ -6,13 +6,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Deserialize;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Network;
 use umbel_relay::config::{Config, ConfigError, Flags, seeds_key};
-use umbel_relay::operator::{AskError, Question, ask};
+use umbel_relay::operator::Health;
 use umbel_relay::store::keys;
 use umbel_relay::{InitError, OpenFiles, Relay, StartError};
 
@@ -80,7 +79,6 @@ impl std::error::Error for OwnRelayError {}
 #[expect(missing_debug_implementations, reason = "holds a running relay")]
 pub struct OwnRelay {
     relay: Relay,
-    data_dir: PathBuf,
 }
 
 impl OwnRelay {
@@ -120,8 +118,7 @@ impl OwnRelay {
         let started = Box::pin(Relay::start(config, network)).await;
         let relay = started.map_err(OwnRelayError::Start)?;
         relay.watch_itself();
-        let data_dir = data_dir.to_owned();
-        Ok(Self { relay, data_dir })
+        Ok(Self { relay })
     }
 
     /// Its id and address.
@@ -129,16 +126,9 @@ impl OwnRelay {
         self.relay.peer()
     }
 
-    /// How it does, in one sentence, and whether others reach it.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub async fn health(&self) -> Result<Health, AskError> {
-        let data_dir = self.data_dir.clone();
-        let asked = tokio::task::spawn_blocking(move || ask(&data_dir, Question::Status));
-        let silent = || AskError::Silent(self.data_dir.clone());
-        let answer = asked.await.map_err(|_| silent())??;
-        serde_json::from_str(&answer).map_err(|_| silent())
+    /// How it does, in one sentence, and whether others reach it; `None` once it has stopped.
+    pub async fn health(&self) -> Option<Health> {
+        self.relay.health().await
     }
 
     /// Waits until it ends by itself.
@@ -150,22 +140,6 @@ impl OwnRelay {
     pub async fn stop(self) {
         self.relay.shutdown().await;
     }
-}
-
-/// What a relay says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Health {
-    /// In one sentence.
-    pub health: String,
-    /// Whether others reach it.
-    pub reachable: Reachable,
-}
-
-/// Whether others reach a relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Reachable {
-    /// Whether they do.
-    pub is: bool,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::CELL_LEN;
 use umbel_proto::network::Network;
@@ -74,6 +74,36 @@ struct Reachable {
     at: Option<String>,
     why: String,
     addresses: Vec<Address>,
+}
+
+/// What programs act on in the answer to `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Health {
+    /// In one sentence.
+    pub health: String,
+    /// Whether others reach the relay.
+    pub reachable: Reached,
+}
+
+/// Whether others reach a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Reached {
+    /// Whether they do.
+    pub is: bool,
+    /// Why, or why not.
+    pub why: String,
+}
+
+impl From<Status> for Health {
+    fn from(status: Status) -> Self {
+        Self {
+            health: status.health,
+            reachable: Reached {
+                is: status.reachable.is,
+                why: status.reachable.why,
+            },
+        }
+    }
 }
 
 /// How one address of the relay stands.

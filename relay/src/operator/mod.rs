@@ -13,6 +13,7 @@ mod words;
 
 use serde::{Deserialize, Serialize};
 
+pub use answer::{Health, Reached};
 pub use ask::{AskError, ask};
 pub(crate) use serve::{Source, open};
 pub(crate) use socket::SocketFile;

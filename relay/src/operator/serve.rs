@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 use umbel_proto::ids::{Peer, RelayId};
 
-use super::answer::{self, Facts};
+use super::answer::{self, Facts, Health, Status};
 use super::socket::{self, SocketFile};
 use super::{Question, REQUEST_LEN_MAX, Refused, Request, VERSION};
 use crate::config::Config;
@@ -49,13 +49,12 @@ pub(crate) struct Source {
 
 /// Answers in the relay's data directory, whose lock the caller holds, until the relay stops. A relay
 /// runs as well without: its log says why it can't be asked.
-pub(crate) fn open(source: Source, mut stop: watch::Receiver<bool>) -> Option<SocketFile> {
+pub(crate) fn open(source: Arc<Source>, mut stop: watch::Receiver<bool>) -> Option<SocketFile> {
     let data_dir = source.config.borrow().data_dir.clone();
     let bound = socket::bind(&data_dir)
         .and_then(|(listener, file)| Ok((UnixListener::from_std(listener)?, file)));
     match bound {
         Ok((listener, file)) => {
-            let source = Arc::new(source);
             tokio::spawn(async move {
                 tokio::select! {
                     _ = stop.wait_for(|&stop| stop) => {}
@@ -169,7 +168,7 @@ impl Source {
             return Some(refusal(&known, HINT));
         }
         match question {
-            Question::Status => self.status().await,
+            Question::Status => self.status().await.as_ref().map(line),
             Question::Why { relay } => match relay.parse() {
                 Ok(relay) => self.why(relay).await,
                 Err(_) => Some(refusal(
@@ -180,7 +179,12 @@ impl Source {
         }
     }
 
-    async fn status(&self) -> Option<String> {
+    /// How the relay does; `None` once it has stopped.
+    pub(crate) async fn health(&self) -> Option<Health> {
+        self.status().await.map(Health::from)
+    }
+
+    async fn status(&self) -> Option<Status> {
         let (question, answer) = oneshot::channel();
         self.asks.send(Ask::Standing(question)).await.ok()?;
         let standing = answer.await.ok()?;
@@ -194,7 +198,7 @@ impl Source {
             relay_link_count: self.shared.relay_link_count(),
             queued_cells: self.shared.budget.used_cells(),
         };
-        Some(line(&answer::status(&facts, &standing)))
+        Some(answer::status(&facts, &standing))
     }
 
     async fn why(&self, relay: RelayId) -> Option<String> {
@@ -275,7 +279,7 @@ mod tests {
             };
             let (stop, stopped) = watch::channel(false);
             Self {
-                _socket: open(source, stopped).unwrap(),
+                _socket: open(Arc::new(source), stopped).unwrap(),
                 dir,
                 _config: config,
                 _stop: stop,

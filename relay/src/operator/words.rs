@@ -14,11 +14,8 @@ use crate::control::standing::{
 };
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
-use crate::net::news::clock_off_by;
+use crate::net::news::{OPEN_PORT, SET_CLOCK, WHO_VOUCHES, clock_off_by, one_address};
 use crate::net::selfcheck::TWIN;
-
-/// Who counts among those who vouch.
-const WHO_VOUCHES: &str = "relays in other address groups than it and than each other, known for long or seeds of the network file";
 
 /// What became of this relay's requests for receipts of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,8 +176,8 @@ impl<'a> Sentences<'a> {
                 "none of the names that it advertises was found: correct `advertise`, or check the name server".to_owned()
             }
             Some(Obstacle::Clock { ahead }) => format!(
-                "this relay's clock is {} that of other relays, so its descriptor and theirs are not believed: set it right, and \
-                 run a time service that keeps it so",
+                "this relay's clock is {} that of other relays, so its descriptor and theirs are not believed: \
+                 {SET_CLOCK}",
                 clock_off_by(ahead)
             ),
             Some(Obstacle::Alone) => {
@@ -212,24 +209,18 @@ impl<'a> Sentences<'a> {
             Asked::Vouched => self.vouched(it),
             Asked::Unreachable => format!(
                 "unreachable: {count} dialled {address} and did not find this relay there{}",
-                taken.unwrap_or_else(|| {
-                    ". Open that port to the Internet in the firewall and the router, or set `advertise` to an address that others \
-                     can dial"
-                        .to_owned()
-                })
+                taken.unwrap_or_else(|| format!(". {OPEN_PORT}"))
             ),
             Asked::Elsewhere { from } => format!(
                 "elsewhere: your link came from {}, you advertise {address}{}",
                 from.ip(),
                 taken.unwrap_or_else(|| {
-                    let doubt = if agree_on(it, from) {
+                    let set = if agree_on(it, from) {
                         "Set"
                     } else {
                         "One relay says so, and may be wrong: once another in another address group says the same, set"
                     };
-                    format!(
-                        ". {doubt} `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}"
-                    )
+                    format!(". {set} {}", one_address(address))
                 })
             ),
             Asked::Limit => format!(
