@@ -14,6 +14,22 @@ use crate::control::io::News;
 const UNBELIEVED: &str = "until they agree, descriptors are not believed, this relay's by the others or theirs by this relay, and \
     circuits through this relay fail. A restart is not needed";
 
+/// Who counts among those who vouch for an address.
+pub(crate) const WHO_VOUCHES: &str = "relays that share an address group neither with it nor with each other, and that have been known \
+    for long or are seeds of the network file";
+/// What to do about an address where nobody is found.
+pub(crate) const OPEN_PORT: &str = "Open that port to the Internet in the firewall and the router, or set `advertise` to an address \
+    that others can dial";
+/// What to do about a clock that is wrong.
+pub(crate) const SET_CLOCK: &str = "set it right, and run a time service that keeps it so";
+
+/// What to set where links come from elsewhere than this address.
+pub(crate) fn one_address(address: SocketAddr) -> String {
+    format!(
+        "`advertise` to an address with the IP that links come from, or `listen` to the IP of {address}"
+    )
+}
+
 /// Logs it.
 pub(super) fn say(news: News) {
     match words(news) {
@@ -111,15 +127,14 @@ const fn remedy(fault: DescriptorFault) -> &'static str {
 /// Others have another time: whose clock may be wrong, and what to do.
 fn clock_differs(ahead: i64, relays: usize, is_sure: bool) -> (Level, String) {
     let (off_by, whom) = (clock_off_by(ahead), other_relays(relays));
-    let advice = if is_sure {
-        "set it right, and run a time service that keeps it so"
+    let doubt = if is_sure {
+        ""
     } else {
-        "others may be wrong, so compare it with a source that you trust; if it is this one, set it right, and run a time service \
-         that keeps it so"
+        "others may be wrong, so compare it with a source that you trust; if it is this one, "
     };
     (
         Level::WARN,
-        format!("this relay's clock is {off_by} that of {whom}: {advice}; {UNBELIEVED}"),
+        format!("this relay's clock is {off_by} that of {whom}: {doubt}{SET_CLOCK}; {UNBELIEVED}"),
     )
 }
 
@@ -128,9 +143,8 @@ fn unvouched(address: SocketAddr, receipt_count: usize, wanted: usize) -> (Level
     (
         Level::WARN,
         format!(
-            "{receipt_count} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be in \
-             other address groups than it and than each other, and known for long or seeds of the network file. The lines before \
-             say who refused, and why; this relay asks again"
+            "{receipt_count} of {wanted} relays that must vouch for {address} do, so nobody uses this relay there yet: they must be \
+             {WHO_VOUCHES}. The lines before say who refused, and why; this relay asks again"
         ),
     )
 }
@@ -145,16 +159,16 @@ fn refused_receipt(
         ReceiptRefusal::Unreachable => (
             Level::WARN,
             format!(
-                "unreachable: the relay {issuer} did not reach this one at {address}, so it does not vouch for it. Open that port \
-                 to the Internet in the firewall and the router, or set `advertise` to an address that others can dial"
+                "unreachable: the relay {issuer} did not reach this one at {address}, so it does not vouch for it. {OPEN_PORT}"
             ),
         ),
         ReceiptRefusal::Elsewhere { from } => (
             Level::WARN,
             format!(
                 "elsewhere: this relay's link to the relay {issuer} came from {}, but it advertises {address}, so it does not \
-                 vouch for it. If another says the same, set `advertise` to an address with the IP that links come from, or `listen` to the IP of {address}",
-                from.ip()
+                 vouch for it. If another says the same, set {}",
+                from.ip(),
+                one_address(address)
             ),
         ),
         ReceiptRefusal::Limit => (
