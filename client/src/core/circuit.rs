@@ -39,6 +39,11 @@ pub(super) enum Isolation {
 }
 
 impl Isolation {
+    /// Whether the circuit has one hop: every other one has a path before its terminal.
+    pub(super) const fn is_direct(&self) -> bool {
+        matches!(self, Self::Sync)
+    }
+
     /// Whether the circuit has done its work with one request.
     pub(super) const fn is_single_use(&self) -> bool {
         matches!(self, Self::Publish { .. } | Self::Lookup { .. })
@@ -89,7 +94,7 @@ impl Circuit {
     }
 
     pub(super) fn is_direct(&self) -> bool {
-        self.isolation == Some(Isolation::Sync)
+        self.isolation.as_ref().is_some_and(Isolation::is_direct)
     }
 
     /// Whether it only asks a second guard for an L2.

@@ -146,6 +146,17 @@ pub(super) enum AskFault {
     Dropped,
 }
 
+impl AskFault {
+    /// Whether the fault is ours, or the path's, as far as can be told: the relay asked may never
+    /// have heard of it.
+    pub(super) const fn is_on_the_way(self) -> bool {
+        match self {
+            Self::NoCircuit | Self::Broken { .. } | Self::Lost | Self::Dropped => true,
+            Self::Terminal | Self::Silent => false,
+        }
+    }
+}
+
 struct Ask {
     asker: Asker,
     isolation: Isolation,
@@ -331,7 +342,7 @@ impl Requests {
     /// Nothing is asked of this relay any more about its view.
     pub(super) fn forget_sync(&mut self, relay: RelayId) {
         self.asks
-            .retain(|_, ask| ask.isolation != Isolation::Sync || ask.terminal != relay);
+            .retain(|_, ask| !ask.isolation.is_direct() || ask.terminal != relay);
     }
 
     pub(super) fn clear(&mut self) {
@@ -487,7 +498,7 @@ impl Requests {
             if ask.is_held(cx) {
                 return Ok(Step::Done);
             }
-            let acquired = if ask.isolation == Isolation::Sync {
+            let acquired = if ask.isolation.is_direct() {
                 pool.acquire_direct(cx, ask.terminal)
             } else {
                 let Some(target) = hop_target(cx.view(), ask.terminal) else {
@@ -565,7 +576,7 @@ fn fault_of(loss: Loss, ask: &Ask, pool: &Pool) -> AskFault {
 impl Ask {
     /// Whether it waits until there is a view.
     fn is_held(&self, cx: &Context<'_>) -> bool {
-        !cx.is_ready && self.isolation != Isolation::Sync
+        !cx.is_ready && !self.isolation.is_direct()
     }
 
     /// Nobody waits for a view over a circuit.
@@ -578,7 +589,7 @@ impl Ask {
 
     /// Whether it waits for a circuit of several hops.
     fn waits_in_line(&self) -> bool {
-        self.state == State::Waiting && self.isolation != Isolation::Sync
+        self.state == State::Waiting && !self.isolation.is_direct()
     }
 
     /// Circuits break one after the other. One that lost some gives up for now; the others wait a

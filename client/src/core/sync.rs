@@ -170,7 +170,7 @@ impl Sync {
         let Some((peer, isolation)) = peer else {
             return;
         };
-        let is_far = isolation != Isolation::Sync;
+        let is_far = !isolation.is_direct();
         self.sources.handle_begun(cx.now, peer, is_far);
         if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
             way.asked_count += 1;
@@ -363,7 +363,7 @@ impl Sync {
     pub(super) fn wants(&self, relay: RelayId) -> bool {
         self.running
             .as_ref()
-            .is_some_and(|running| running.peer == relay && running.isolation == Isolation::Sync)
+            .is_some_and(|running| running.peer == relay && running.isolation.is_direct())
             || self.round.iter().any(|way| way.relay == relay)
     }
 

@@ -325,20 +325,13 @@ impl Visiting {
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, answer: &Answer) -> Option<Visit> {
         // One that worked gets a second try before it counts as failed, and so does one whose holder
         // was perhaps never asked.
-        let is_on_the_way = matches!(
-            answer,
-            Answer::Failed(
-                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped
-            )
-        );
+        let is_on_the_way = matches!(answer, Answer::Failed(fault) if fault.is_on_the_way());
         if self.backoff.failures() > 0 || (self.seen == Seen::Nothing && !is_on_the_way) {
             self.seen = Seen::Failed;
         }
         self.next_at = (cx.now + self.backoff.fail(cx)).max(self.drops.retry_at());
         match answer {
-            Answer::Failed(
-                AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
-            ) => None,
+            Answer::Failed(fault) if fault.is_on_the_way() => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),
             Answer::Failed(AskFault::Terminal) => Some(Visit::Dead),
             Answer::Mailbox(MailboxReply::Refused(_)) => Some(Visit::Answered),
