@@ -86,7 +86,7 @@ byte_id!(
     BlindedKey, 32
 );
 
-/// Written as 52 characters of lower-case base32.
+/// Written as 52 characters of lower-case base32 (§8.6(1)).
 impl fmt::Display for RelayId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&BASE32_NOPAD.encode(&self.0).to_ascii_lowercase())

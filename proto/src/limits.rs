@@ -202,19 +202,19 @@ pub const RECEIPT_ASK_PAUSE_MAX: Duration = Duration::from_secs(600);
 pub const RECEIPT_REISSUE_PAUSE: Duration = Duration::from_secs(60);
 /// A relay that has the receipts that it needs looks so often for more to ask for (§8.7).
 pub const RECEIPT_IDLE_PAUSE: Duration = Duration::from_secs(60);
-/// That time is at most this part of `receipt_life` (§8.7(3)).
+/// [`RECEIPT_PAUSE`] is at most this part of `receipt_life` (§8.7(3)).
 pub const RECEIPT_PAUSE_SHARE: u32 = 4;
-/// IPs of one v4 /24 that an issuer vouches for in that time (§8.7(3)).
+/// IPs of one v4 /24 that get receipts of an issuer in that time (§8.7(3)).
 pub const RECEIPT_IPS_V4_24_MAX: u32 = 4;
-/// The same, of one v4 /16.
+/// IPs of one v4 /16 that get receipts in that time (§8.7(3)).
 pub const RECEIPT_IPS_V4_16_MAX: u32 = 16;
-/// The same, of one v6 /64.
+/// IPs of one v6 /64 that get receipts in that time (§8.7(3)).
 pub const RECEIPT_IPS_V6_64_MAX: u32 = 1;
-/// The same, of one v6 /48.
+/// IPs of one v6 /48 that get receipts in that time (§8.7(3)).
 pub const RECEIPT_IPS_V6_48_MAX: u32 = 4;
-/// The same, of one v6 /32.
+/// IPs of one v6 /32 that get receipts in that time (§8.7(3)).
 pub const RECEIPT_IPS_V6_32_MAX: u32 = 16;
-/// Ports of one IP that an issuer vouches for in that time (§8.7(3)).
+/// Ports of one IP that get receipts in that time (§8.7(3)).
 pub const RECEIPT_PORTS_MAX: usize = 4;
 /// Addresses that an issuer remembers at most: those that got a receipt, and hosts where it found
 /// nobody (§8.7).

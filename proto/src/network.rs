@@ -41,7 +41,7 @@ const LOCAL_ID: [u8; 32] = [
 /// A network: who belongs to it, where to begin, and by which numbers it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Network {
-    /// Part of every handshake and signature, so that networks never mix.
+    /// Part of every handshake and signature, so that networks never mix (§8.6(6)).
     pub id: NetworkId,
     /// Its name for people; has no other meaning.
     pub name: String,
@@ -488,7 +488,7 @@ mod tests {
         );
     }
 
-    #[test]
+    #[test] // §8.6(4)
     fn durations_need_a_unit() {
         for text in [
             "10",
@@ -573,7 +573,7 @@ mod tests {
         );
     }
 
-    #[test]
+    #[test] // §8.6(1), §8.6(3)
     fn ids_names_and_seeds_are_checked() {
         let file = |id: &str, name: &str, seed: &str| {
             Network::from_toml(&format!(

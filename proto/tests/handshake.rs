@@ -104,7 +104,7 @@ fn the_previous_onion_key_is_honoured_and_an_unknown_one_is_not() {
     assert_eq!(respond(&[]), Err(HandshakeFault::UnknownOnionKey));
 }
 
-#[test] // §5.2(3)
+#[test] // §5.2(3), §8.6(6)
 fn a_handshake_for_another_relay_or_network_is_refused() {
     let (_, skin) = start();
     let elsewhere = respond(&NetworkId([9; 32]), &RELAY, &[onion()], &skin, &mut rng(2));

@@ -137,7 +137,8 @@ impl Candidates {
 }
 
 /// Draws a relay that has these roles and is not excluded, with the chance that its weight gives
-/// it. `None` if there is no such relay: the rule of distinct groups gives way to nothing.
+/// it (§8.5(3)). `None` if there is no such relay: the rule of distinct groups gives way to
+/// nothing.
 pub fn draw(
     candidates: &Candidates,
     roles: Roles,
@@ -178,7 +179,7 @@ fn caps_of(descriptor: &RelayDescriptor, network: &Network) -> Caps {
     levels
 }
 
-/// Brings every group of one level under its cap: its relays' weights shrink by what it has too
+/// Brings every group of one level under its cap (§8.5(2)): its relays' weights shrink by what it has too
 /// much. A relay with addresses in several groups shrinks by the most that any of them demands.
 /// Later, wider levels only shrink weights further, so that narrower caps keep holding.
 fn cap_level(relays: &mut [Candidate], caps: &[Option<&BTreeMap<Group, u32>>]) {
@@ -287,7 +288,7 @@ mod tests {
             .collect()
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(2), §8.5(3)
     fn relays_far_apart_are_drawn_alike() {
         let network = testing::public_network();
         let (_, candidates) = candidates(&spread(50), &network);
@@ -306,7 +307,7 @@ mod tests {
         assert!(chi_square < 100.0, "49 degrees of freedom, {chi_square}");
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(2)
     fn v4_groups_weigh_no_more_than_their_caps() {
         let network = testing::public_network();
         let narrow: Vec<_> = (1..=100)
@@ -341,7 +342,7 @@ mod tests {
         assert!((weight_of(&candidates, &relays[100..]) - 10.0).abs() < 1e-9);
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(2)
     fn v6_groups_weigh_no_more_than_their_caps() {
         let network = testing::public_network();
         let slash_64: Vec<_> = (1..=50)
@@ -359,7 +360,7 @@ mod tests {
         }
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(2)
     fn a_second_address_brings_no_weight() {
         let network = testing::public_network();
         let crowd: Vec<_> = (1..=20).map(|host| format!("20.1.1.{host}:9000")).collect();
@@ -478,7 +479,7 @@ mod tests {
         assert_eq!(drawn(&by_prefix).len(), 2);
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(3)
     fn nothing_excluded_is_drawn_nor_anything_in_its_groups() {
         let network = testing::public_network();
         let addresses = ["20.1.1.1:1", "20.1.9.9:1", "20.2.1.1:1", "20.3.1.1:1"].map(str::to_owned);
@@ -495,7 +496,7 @@ mod tests {
         }
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(3)
     fn where_distinct_groups_leave_nobody_nobody_is_drawn() {
         let network = testing::public_network();
         let addresses = ["20.1.1.1:1", "20.1.9.9:1"].map(str::to_owned);
@@ -511,7 +512,7 @@ mod tests {
         );
     }
 
-    #[test]
+    #[test] // §8.1(8), §8.5(3)
     fn only_relays_with_the_roles_are_drawn() {
         let network = testing::public_network();
         let (mut relays, _) = candidates(&spread(10), &network);

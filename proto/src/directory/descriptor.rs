@@ -57,7 +57,7 @@ pub struct RelayDescriptor {
     pub puzzle: u64,
 }
 
-/// A relay's roles besides forwarding cells: a set. Bits without a meaning yet are kept, and mean
+/// A relay's roles besides forwarding cells (§8.1(8)): a set. Bits without a meaning yet are kept, and mean
 /// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles(pub u8);
@@ -85,7 +85,7 @@ impl BitOr for Roles {
 }
 
 impl RelayDescriptor {
-    /// Signs the descriptor, giving the bytes that are passed on.
+    /// Signs the descriptor (§8.1(1)), giving the bytes that are passed on.
     ///
     /// # Panics
     /// `key` is not the relay's: a mistake of ours.
@@ -217,7 +217,7 @@ impl Unverified {
         &self.descriptor
     }
 
-    /// The hash of its bytes.
+    /// The hash of its bytes (§8.1(3)).
     pub fn hash(&self) -> DescriptorHash {
         DescriptorHash(sha256(&[&self.bytes]))
     }
@@ -290,7 +290,7 @@ fn check_times(descriptor: &RelayDescriptor, wall: WallTime) -> Result<(), Descr
     }
 }
 
-/// The first address.
+/// The first address (§8.1(5)).
 fn check_addresses(
     descriptor: &RelayDescriptor,
     network: &Network,
@@ -315,7 +315,7 @@ fn check_addresses(
     Ok(first)
 }
 
-/// The newest onion key.
+/// The newest onion key (§8.1(7)).
 fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, DescriptorFault> {
     let newest = *descriptor
         .onion_keys
@@ -335,7 +335,7 @@ fn check_onion_keys(descriptor: &RelayDescriptor) -> Result<OnionKey, Descriptor
     }
 }
 
-/// All that can be said of receipts without a signature checked.
+/// All that can be said of receipts without a signature checked (§8.1(6)).
 fn check_receipt_claims(
     descriptor: &RelayDescriptor,
     network: &Network,

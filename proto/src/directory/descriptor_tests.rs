@@ -31,7 +31,7 @@ fn receipt_of(issuer: u32, relay: &TestRelay, address: SocketAddr, at: WallTime)
     )
 }
 
-#[test] // §8.1, §5.3(3)
+#[test] // §8.1(1), §8.1(3), §5.3(3)
 fn a_good_descriptor_keeps_its_bytes() {
     let relay = testing::relay(1);
     let verified = relay.verified();
@@ -68,7 +68,7 @@ fn the_longest_descriptor_fits() {
     assert_eq!(fault_in(&testing::public_network(), &relay), None);
 }
 
-#[test] // §8.1
+#[test] // §8.1(1)
 fn any_changed_byte_is_noticed() {
     let bytes = testing::relay(1).bytes();
     for index in 0..bytes.len() {
@@ -80,7 +80,7 @@ fn any_changed_byte_is_noticed() {
     }
 }
 
-#[test] // §8.1
+#[test] // §8.1(4)
 fn lists_are_limited() {
     let relay = testing::relay(1).with(|descriptor| {
         descriptor.onion_keys = (1..4).map(|byte| OnionKey([byte; 32])).collect();
@@ -91,7 +91,7 @@ fn lists_are_limited() {
     );
 }
 
-#[test] // §8.1
+#[test] // §8.1(4)
 fn another_network_or_version_is_refused() {
     assert_eq!(
         fault(|descriptor| descriptor.network = NetworkId([7; 32])),
@@ -102,7 +102,7 @@ fn another_network_or_version_is_refused() {
     assert_eq!(Unverified::decode(&bytes), Err(DescriptorFault::Version));
 }
 
-#[test] // §8.1
+#[test] // §8.1(4)
 fn descriptors_live_48_hours_and_come_at_most_an_hour_early() {
     let issued =
         |at| fault(move |descriptor: &mut RelayDescriptor| descriptor.issued_at = WallTime(at));
@@ -114,7 +114,7 @@ fn descriptors_live_48_hours_and_come_at_most_an_hour_early() {
     assert_eq!(issued(u64::MAX), Some(DescriptorFault::Future));
 }
 
-#[test] // §8.1
+#[test] // §8.1(5)
 fn addresses_name_hosts_of_the_public_internet() {
     let of = |texts: &[&str]| {
         let addresses = addresses(texts);
@@ -160,7 +160,7 @@ fn addresses_name_hosts_of_the_public_internet() {
     );
 }
 
-#[test] // §8.1
+#[test] // §8.1(5)
 fn private_addresses_need_a_network_that_allows_them() {
     let relay =
         testing::relay(1).with(|descriptor| descriptor.addresses = addresses(&["127.0.0.1:9000"]));
@@ -171,7 +171,7 @@ fn private_addresses_need_a_network_that_allows_them() {
     );
 }
 
-#[test] // §8.1
+#[test] // §8.1(7)
 fn onion_keys_are_one_or_two_sound_ones() {
     let of = |keys: &[OnionKey]| fault(|descriptor| descriptor.onion_keys = keys.to_vec());
     let sound = testing::relay(9).descriptor.onion_keys[0];
@@ -184,7 +184,7 @@ fn onion_keys_are_one_or_two_sound_ones() {
     );
 }
 
-#[test] // §8.1
+#[test] // §8.1(4)
 fn version_text_is_printable() {
     let of = |text: &str| fault(|descriptor| text.clone_into(&mut descriptor.version));
     assert_eq!(of("umbel 0.1.0"), None);
@@ -195,7 +195,7 @@ fn version_text_is_printable() {
     );
 }
 
-#[test] // §8.2
+#[test] // §8.1(2), §8.1(6)
 fn receipts_are_counted_and_their_signatures_checked() {
     let network = Network {
         params: Params {

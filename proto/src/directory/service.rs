@@ -59,7 +59,7 @@ pub enum DirectoryRefusal {
     /// The request can't be read, or what it carries breaks a rule.
     Invalid,
     /// This relay keeps no inbox descriptors.
-    Role,
+    Role, // §8.4(5)
     /// There is an inbox descriptor of a higher revision, or another of the same.
     Stale,
     /// The epoch is neither the present nor the next.
@@ -101,7 +101,7 @@ impl DirectoryRequest {
 }
 
 impl DirectoryReply {
-    /// Whether it is a reply to this kind of request at all.
+    /// Whether it is a reply to this kind of request at all (§8.4(1)).
     pub const fn answers(&self, request: &DirectoryRequest) -> bool {
         matches!(
             (request, self),

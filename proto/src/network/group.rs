@@ -108,7 +108,7 @@ pub struct Cap {
 pub const CAP_LEVELS: usize = 3;
 
 impl Network {
-    /// The group of an address by its prefix: no two of guard, L2 and middle share one, nor do two
+    /// The group of an address by its prefix (§8.5(1)): no two of guard, L2 and middle share one, nor do two
     /// ring positions. A v4 address written as v6 counts as v4.
     pub fn group_of(&self, address: SocketAddr) -> Group {
         let ip = address.ip().to_canonical();
@@ -206,20 +206,20 @@ mod tests {
         network().group_of(text.parse().unwrap())
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(1)
     fn v4_groups_are_slash_16() {
         assert_eq!(group("198.51.100.1:1"), group("198.51.7.9:2"));
         assert_ne!(group("198.51.100.1:1"), group("198.52.100.1:1"));
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(1)
     fn v6_groups_are_slash_32_and_mapped_v4_is_v4() {
         assert_eq!(group("[2001:db8:1::1]:1"), group("[2001:db8:2::9]:2"));
         assert_ne!(group("[2001:db8::1]:1"), group("[2001:db9::1]:1"));
         assert_eq!(group("[::ffff:198.51.100.1]:1"), group("198.51.0.0:5"));
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(1)
     fn by_port_each_address_and_port_is_a_group() {
         let local = Network::local();
         let of = |text: &str| local.group_of(text.parse().unwrap());
@@ -229,7 +229,7 @@ mod tests {
         assert_ne!(of("[::1]:1"), of("[::2]:1"));
     }
 
-    #[test] // §8.5
+    #[test] // §8.5(2)
     fn caps_go_from_narrow_to_wide() {
         let bits = |text: &str| -> Vec<(u8, u32)> {
             let caps = network().caps_of(text.parse().unwrap());
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(Group::of_as(AsNumber(64_496)).to_string(), "AS64496");
     }
 
-    #[test]
+    #[test] // §8.5(1)
     fn bytes_are_as_specified() {
         let mut expected = [0; Group::LEN];
         expected[..4].copy_from_slice(&[4, 16, 198, 51]);

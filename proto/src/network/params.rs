@@ -453,6 +453,7 @@ impl Tunable for AsMap {
     }
 }
 
+/// The units of a duration (§8.6(4)).
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1000),
@@ -625,7 +626,7 @@ mod tests {
         assert_eq!(other.mark().get(), mark(lines));
     }
 
-    #[test]
+    #[test] // §8.6(4)
     fn durations_are_written_in_their_largest_whole_unit() {
         let texts = [
             (millis(1500), "1500ms"),

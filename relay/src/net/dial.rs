@@ -109,7 +109,7 @@ async fn try_address(
         .await
 }
 
-/// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7).
+/// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7(4)).
 /// Reports that to the control plane.
 pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, probe: Probe) {
     let Probe { relay, address } = probe;

@@ -83,9 +83,33 @@ impl Page {
                 .iter()
                 .for_each(|cells| text.push_str(&row(cells)));
         }
-        text.push_str(&format!("\n## Method\n\n{}\n", self.method.trim_end()));
+        text.push_str("\n## Method\n");
+        for paragraph in self.method.trim().split("\n\n") {
+            text.push_str(&format!("\n{}\n", wrapped(paragraph)));
+        }
         text
     }
+}
+
+/// The longest line of a paragraph, characters.
+const WIDTH: usize = 128;
+
+/// A paragraph in lines.
+fn wrapped(paragraph: &str) -> String {
+    let (mut text, mut line_len) = (String::new(), 0);
+    for word in paragraph.split_whitespace() {
+        let word_len = word.chars().count();
+        if line_len > 0 && line_len + 1 + word_len > WIDTH {
+            text.push('\n');
+            line_len = 0;
+        } else if line_len > 0 {
+            text.push(' ');
+            line_len += 1;
+        }
+        text.push_str(word);
+        line_len += word_len;
+    }
+    text
 }
 
 fn row(cells: &[impl AsRef<str>]) -> String {

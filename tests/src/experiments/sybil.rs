@@ -19,7 +19,7 @@ use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
     name: "sybil",
-    question: "Which share of the choices that clients make has someone who rents machines for so much a month?",
+    question: "What share of clients' choices does a given monthly budget for machines buy?",
     run,
 };
 

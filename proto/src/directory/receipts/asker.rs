@@ -283,8 +283,8 @@ impl Asker {
         }
     }
 
-    /// Somebody to ask for a receipt of this address, if it needs one: while ages are not known,
-    /// seeds before others.
+    /// Somebody to ask for a receipt of this address, if it needs one (§8.7(5)): while ages are not
+    /// known, seeds before others.
     fn pick(
         &self,
         now: Instant,

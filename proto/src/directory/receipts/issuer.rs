@@ -61,7 +61,7 @@ impl Issuer {
         address: SocketAddr,
     ) -> Result<(u64, Probe), ReceiptRefusal> {
         if address.ip().to_canonical() != from.ip().to_canonical() {
-            return Err(ReceiptRefusal::Elsewhere { from });
+            return Err(ReceiptRefusal::Elsewhere { from }); // §8.7(2)
         }
         if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);

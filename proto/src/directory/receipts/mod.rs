@@ -41,7 +41,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Vouches for `relay`, which was reached at `address`.
+    /// Vouches for `relay`, which was reached at `address` (§8.1(2)).
     pub fn sign(
         key: &SigningKey,
         network: &NetworkId,

@@ -181,7 +181,7 @@ impl SpotChecks {
         }
     }
 
-    /// After which time this address is tried, if it is one in twenty: by a salted hash, so that a
+    /// After which time this address is tried, if it is one in twenty (§8.8(1)): by a salted hash, so that a
     /// descriptor that is issued over and over is drawn once a day.
     fn draw(
         &mut self,
@@ -218,7 +218,7 @@ impl SpotChecks {
         }
     }
 
-    /// Dials, or judges a miss. A check of what is no longer claimed, or while this relay is not
+    /// Dials, or judges a miss (§8.8(3)). A check of what is no longer claimed, or while this relay is not
     /// online, ends without a verdict.
     fn advance(
         &mut self,
@@ -272,6 +272,7 @@ impl SpotChecks {
         }
     }
 
+    /// Keeps a verdict with each issuer in the view, in place of one of the same group (§8.8(4)).
     fn record(
         &mut self,
         facts: Facts<'_>,

@@ -280,8 +280,8 @@ impl Own {
 }
 
 impl OwnDescriptor {
-    /// Lists the addresses that enough relays vouch for: one that they don't would keep the
-    /// descriptor out of every view (§8.2(4)). Without any it lists all, to be dialled by.
+    /// Lists the addresses that enough relays vouch for (§8.7(7)): one that they don't would keep
+    /// the descriptor out of every view (§8.2(4)). Without any it lists all, to be dialled by.
     ///
     /// It is newer than the one issued `before`: of two from one second the hash would decide. One
     /// that is of the future gives way, since others refuse it (§8.1(9)).

@@ -260,6 +260,7 @@ impl OwnReceipts {
         match reply {
             ReceiptReply::Refused(refusal) => Err(NoReceipt::Refused(refusal)),
             ReceiptReply::Issued(receipt) => {
+                // §8.7(6)
                 let is_right = (receipt.issuer, receipt.address) == (ask.issuer, ask.address)
                     && receipt.at <= cx.wall + CLOCK_SKEW_MAX
                     && cx.wall.since(receipt.at) <= CLOCK_SKEW_MAX * 2
