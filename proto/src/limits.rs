@@ -281,7 +281,9 @@ pub const SYNC_DESCRIPTORS_MAX: usize = SYNC_BYTES_MAX / 128;
 pub const SYNC_RANGES_MAX: usize = 640;
 /// Most parts that the answerer splits one of them into (§8.3).
 pub const SYNC_PARTS_MAX: usize = 16;
-/// A range with no more relays than this is listed, not split (§8.3(5)).
+/// Least relays in each part: a fingerprint costs about half an item (§8.3(8)).
+pub const SYNC_PART_MIN: usize = 4;
+/// A range with no more relays than this is listed, not split (§8.3(8)).
 pub const SYNC_FEW_MAX: usize = 16;
 /// Longest form of a range: two bounds, each with its length, bytes (§8.3).
 pub const SYNC_RANGE_LEN_MAX: usize = 66;

@@ -83,6 +83,7 @@ limits! {
     VERSION_LEN_MAX RELAY_DESCRIPTOR_LIFE CLOCK_SKEW_MAX VIEW_RELAYS_MAX LAST_KNOWN_MAX
     VIEW_SLACK VIEW_YOUNG_MAX TURNED_AWAY_MAX
     SETUP_LEN SYNC_FRAME_MAX SYNC_BYTES_MAX SYNC_DESCRIPTORS_MAX SYNC_RANGES_MAX SYNC_PARTS_MAX
+    SYNC_PART_MIN
     SYNC_FEW_MAX SYNC_RANGE_LEN_MAX SYNC_ITEM_LEN SYNC_ITEMS_MAX
     SYNC_ROUNDS_MAX SYNC_PEER_FAILURES_MAX FEELER_INTERVAL ALONE_INTERVAL ALONE_RELAYS
     UNKNOWN_RELAY_PAUSE KNOWN_ASKED_FIRST KNOWN_ASKED_MORE RUMOUR_FANOUT RUMOUR_DELAY_MAX
@@ -224,6 +225,11 @@ fn said_of_descriptors() -> Vec<Said> {
             SYNC_PARTS_MAX.text(),
         ),
         ("8.3", "at most {} relays it lists: as", SYNC_FEW_MAX.text()),
+        ("8.3", "of at least {}, and 16", SYNC_PART_MIN.text()),
+        ("8.2", "takes {} newer", (RENEWALS_AT_ONCE + 1).text()),
+        ("8.2", "interval I: {} h,", hours(RENEWAL_INTERVAL)),
+        ("8.2", "issued_at + {} I,", RENEWALS_AT_ONCE.text()),
+        ("8.4", "has {} of them checked", (PUSHED_AT_ONCE + 1).text()),
         (
             "8.3",
             "together, {} each, 480 of them; c.",

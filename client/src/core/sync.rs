@@ -449,7 +449,7 @@ impl Sync {
             };
     }
 
-    /// The peer within reach that was asked least often. One without a link is dialled and waited
+    /// The peer within reach that was asked least often (§8.3(9a)). One without a link is dialled and waited
     /// for.
     fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.

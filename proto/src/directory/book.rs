@@ -173,8 +173,8 @@ impl Book {
         self.view.bar(issuers);
     }
 
-    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for. That it is no
-    /// news, or that too few relays vouch for it, is seen before any signature is checked: there are
+    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for (§8.3(7)). That it
+    /// is no news, or that too few relays vouch for it, is seen before any signature is checked: there are
     /// up to fourteen.
     ///
     /// # Errors

@@ -205,7 +205,7 @@ impl Gossip {
     pub fn handle_unlinked(&mut self, now: Instant, relay: RelayId, known: Known<'_>) {
         self.linked.remove(&relay);
         if self.is_alone(known) {
-            self.sync_at = self.sync_at.min(now + ALONE_INTERVAL); // §8.3(9)
+            self.sync_at = self.sync_at.min(now + ALONE_INTERVAL); // §8.3(9), §8.3(11)
         }
     }
 

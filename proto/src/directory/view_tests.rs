@@ -21,7 +21,7 @@ fn verified_at(relay: &TestRelay, wall: WallTime) -> VerifiedDescriptor {
         .unwrap()
 }
 
-#[test] // §8.2
+#[test] // §8.2(1)
 fn the_newer_descriptor_stays() {
     let mut view = NetView::new();
     let (old, new) = (
@@ -36,7 +36,7 @@ fn the_newer_descriptor_stays() {
     assert_eq!(view.first_seen(&new.relay), Some(WALL));
 }
 
-#[test] // §8.2
+#[test] // §8.2(1)
 fn of_two_as_new_all_views_keep_the_same() {
     let a = testing::relay(1).verified();
     let b = testing::relay(1)
@@ -52,7 +52,7 @@ fn of_two_as_new_all_views_keep_the_same() {
     assert_eq!(keep([&a, &b]), keep([&b, &a]));
 }
 
-#[test] // §8.2
+#[test] // §8.2(2)
 fn digest_is_of_what_is_held_whatever_the_order() {
     let (mut one, mut other) = (NetView::new(), NetView::new());
     for number in 0..10 {
@@ -81,7 +81,7 @@ fn dead_descriptors_go_and_are_named() {
     assert_eq!(view.len(), 1);
 }
 
-#[test] // §8.2
+#[test] // §8.2(6)
 fn newcomers_are_not_drawn_until_everyone_knows_them() {
     let network = testing::public_network();
     let mut view = NetView::new();
@@ -98,7 +98,7 @@ fn newcomers_are_not_drawn_until_everyone_knows_them() {
     assert_eq!(count(&view, later(26 * HOUR)), 2);
 }
 
-#[test] // §8.2
+#[test] // §8.2(6)
 fn relays_about_to_expire_are_not_drawn() {
     let network = testing::public_network();
     let mut view = NetView::new();
@@ -107,7 +107,7 @@ fn relays_about_to_expire_are_not_drawn() {
     assert_eq!(view.selectable(&network, later(42 * HOUR)).count(), 0);
 }
 
-#[test] // §8.2
+#[test] // §8.2(6)
 fn the_first_condition_that_a_relay_lacks_is_named() {
     let mut network = testing::public_network();
     let mut view = NetView::new();
@@ -142,7 +142,7 @@ fn vouching(issuers: &[u32]) -> (Network, NetView, VerifiedDescriptor) {
     (network, view, relay.verified())
 }
 
-#[test] // §8.2
+#[test] // §8.2(4)
 fn receipts_count_if_their_issuers_are_known_and_apart() {
     let wall = later(2 * HOUR);
     let (network, view, descriptor) = vouching(&[10, 11]);
@@ -181,7 +181,7 @@ fn barred_issuers_vouch_for_nobody_unless_they_are_seeds_that_vouch() {
     assert!(view.is_vouched(&descriptor, &network, wall));
 }
 
-#[test] // §8.2
+#[test] // §8.2(4)
 fn issuers_in_one_group_count_once() {
     let (mut network, mut view, descriptor) = vouching(&[10, 11]);
     network.params.danger_address_groups = AddressGroups::Prefix;

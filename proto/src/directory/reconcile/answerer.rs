@@ -1,4 +1,5 @@
-//! The answering side of a reconciliation (docs/protocol.md §8.3(3), §8.3(4)): it keeps no state.
+//! The answering side of a reconciliation (docs/protocol.md §8.3(2), §8.3(3),
+//! §8.3(4)): it keeps no state.
 
 use serde_bytes::ByteBuf;
 

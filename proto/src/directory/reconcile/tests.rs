@@ -151,7 +151,7 @@ fn equal_views_take_one_tiny_exchange() {
     assert_eq!(reconcile(&mut view, &mut same).requests, 1);
 }
 
-#[test] // §8.3
+#[test] // §8.3(7)
 fn any_two_views_become_one_in_few_rounds() {
     for seed in 0..24 {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
@@ -175,7 +175,7 @@ fn any_two_views_become_one_in_few_rounds() {
     }
 }
 
-#[test] // §8.3
+#[test] // §8.3(8)
 fn the_cost_follows_the_difference() {
     let relays = 1000;
     for seed in 0..5 {
@@ -195,7 +195,7 @@ fn the_cost_follows_the_difference() {
     }
 }
 
-#[test] // §8.3(5)
+#[test] // §8.3(8)
 fn a_difference_is_found_in_few_rounds_in_the_largest_view() {
     let relays = 50_000;
     let all = view_of((0..relays).map(old));
@@ -365,7 +365,7 @@ fn parts(count: u8) -> Vec<RangeFingerprint> {
     parts.into_iter().map(marked).collect()
 }
 
-#[test] // §8.3(3)
+#[test] // §8.3(2)
 fn outcomes_that_are_not_of_what_was_asked_are_refused() {
     let fault_of = |outcomes| {
         let (view, mut syncer) = comparing(100);
@@ -499,7 +499,7 @@ fn nobody_sends_what_the_other_had_no_room_for() {
     }
 }
 
-#[test] // §8.3(3)
+#[test] // §8.3(1), §8.3(2)
 fn ranges_out_of_order_or_too_many_are_refused() {
     let ranges = parts(9);
     assert!(is_read(SyncRequest::Compare(ranges.clone())));
@@ -534,7 +534,7 @@ fn ranges_out_of_order_or_too_many_are_refused() {
     assert!(is_read(SyncRequest::Compare(many)));
 }
 
-#[test] // §8.3(3)
+#[test] // §8.3(2)
 fn a_split_into_one_or_too_many_parts_is_refused() {
     let is_read = |count| {
         let reply = compared(vec![Outcome::Split(parts(count))]);
