@@ -93,12 +93,12 @@ pub struct Config {
     /// Parameters that the network file sets and this version does not use: worth a warning.
     pub unread_params: Vec<&'static str>,
     /// The file's values of keys that a flag overrides: they have no effect.
-    pub overridden: Flags,
+    pub overridden: Settings,
 }
 
-/// The command line's settings, which override the file.
+/// Settings that the file and the command line have: the command line's count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Flags {
+pub struct Settings {
     /// Where links are accepted.
     pub listen: Option<SocketAddr>,
     /// Each `host:port` by which others dial it; in place of the file's.
@@ -107,7 +107,7 @@ pub struct Flags {
     pub seeds: Vec<Peer>,
 }
 
-impl Flags {
+impl Settings {
     /// What is used where the file says `of_file`, and the file's values that are not.
     fn override_file(mut self, mut of_file: Self) -> (Self, Self) {
         if self.listen.is_none() {
@@ -144,7 +144,7 @@ impl Config {
             records_max: RECORDS_MAX,
             records_bytes_max: mib(RECORDS_DISK_MIB),
             unread_params: Vec::new(),
-            overridden: Flags::default(),
+            overridden: Settings::default(),
         }
     }
 
@@ -185,7 +185,7 @@ impl Config {
     ///
     /// # Errors
     /// A file can't be read, or says something that it can't.
-    pub fn load(data_dir: &Path, flags: Flags) -> Result<(Self, Network), ConfigError> {
+    pub fn load(data_dir: &Path, flags: Settings) -> Result<(Self, Network), ConfigError> {
         let path = data_dir.join(CONFIG_FILE);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -281,11 +281,11 @@ impl RawConfig {
     fn check(
         self,
         data_dir: &Path,
-        flags: Flags,
+        flags: Settings,
         network: &Network,
     ) -> Result<Config, ConfigError> {
         let defaults = Config::new(data_dir);
-        let of_file = Flags {
+        let of_file = Settings {
             listen: self.listen,
             advertise: self.advertise.into_vec(),
             seeds: check_seeds(&self.seeds)?,
@@ -489,7 +489,7 @@ fn total_memory(meminfo: &str) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn load(file: &str, flags: Flags) -> Result<Config, ConfigError> {
+    fn load(file: &str, flags: Settings) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
         fs::write(dir.path().join(NETWORK_FILE), Network::local().to_toml()).unwrap();
@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_defaults() {
-        let config = load("", Flags::default()).unwrap();
+        let config = load("", Settings::default()).unwrap();
         assert_eq!(
             config,
             Config {
@@ -517,7 +517,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = format!("id = \"{}\"\nname = \"test\"", "5a".repeat(32));
         fs::write(dir.path().join(NETWORK_FILE), file).unwrap();
-        let (config, _) = Config::load(dir.path(), Flags::default()).unwrap();
+        let (config, _) = Config::load(dir.path(), Settings::default()).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:7443");
     }
 
@@ -527,10 +527,10 @@ mod tests {
             "listen = \"127.0.0.1:1\"\nadvertise = \"a.example:1\"\nseeds = [\"{}\"]",
             peer(1)
         );
-        let config = load(&file, Flags::default()).unwrap();
+        let config = load(&file, Settings::default()).unwrap();
         assert_eq!((config.listen.port(), config.seeds), (1, vec![peer(1)]));
         assert_eq!(config.advertise, ["a.example:1"]);
-        let flags = Flags {
+        let flags = Settings {
             listen: Some("127.0.0.1:2".parse().unwrap()),
             advertise: vec!["b.example:2".to_owned(), "[2001:db8::1]:2".to_owned()],
             seeds: vec![peer(2)],
@@ -543,14 +543,14 @@ mod tests {
     #[test]
     fn what_operators_pay_for_has_keys() {
         let file = "queues_max = 5\nrecords_max = 6\nrecords_disk_mib = 7\ninbox_descriptors_max = 8\nhalf_open_max = 9";
-        let config = load(file, Flags::default()).unwrap();
+        let config = load(file, Settings::default()).unwrap();
         let limits = config.holder_limits(&Params::DEFAULT);
         assert_eq!(
             (limits.queues_max, limits.records_max, limits.bytes_max),
             (5, 6, 7 << 20)
         );
         assert_eq!((config.inbox_descriptors_max, config.half_open_max), (8, 9));
-        let limits = load("", Flags::default())
+        let limits = load("", Settings::default())
             .unwrap()
             .holder_limits(&Params::DEFAULT);
         assert_eq!(
@@ -564,7 +564,7 @@ mod tests {
     fn several_addresses_are_a_list_and_each_counts_once() {
         let config = load(
             "advertise = [\"a.example:1\", \"[2001:db8::1]:1\", \"a.example:1\"]",
-            Flags::default(),
+            Settings::default(),
         )
         .unwrap();
         assert_eq!(config.advertise, ["a.example:1", "[2001:db8::1]:1"]);
@@ -573,7 +573,7 @@ mod tests {
             .collect();
         let fault = load(
             &format!("advertise = [{}]", many.join(",")),
-            Flags::default(),
+            Settings::default(),
         )
         .unwrap_err();
         assert!(
@@ -587,18 +587,18 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_known() {
         let (old, new) = (
-            load("threads = 1", Flags::default()).unwrap(),
+            load("threads = 1", Settings::default()).unwrap(),
             "threads = 2\nlinks_max = 5\nlog = \"debug\"",
         );
         assert_eq!(
-            old.restart_keys(&load(new, Flags::default()).unwrap()),
+            old.restart_keys(&load(new, Settings::default()).unwrap()),
             ["threads"]
         );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let message = |file| load(file, Flags::default()).unwrap_err().to_string();
+        let message = |file| load(file, Settings::default()).unwrap_err().to_string();
         assert!(message("threads = 1\nlissten = 5").contains("line 2: unknown field `lissten`"));
         assert!(message("records_disk_mib = 0").starts_with("records_disk_mib: must be 1 or more"));
         assert!(message("advertise = 7").contains("line 1: expected a text or a list of texts"));
@@ -633,7 +633,7 @@ mod tests {
             refused.contains("params.digest_check_relays: this version has no use for it"),
             "{refused}"
         );
-        let (config, network) = Config::load(dir.path(), Flags::default()).unwrap();
+        let (config, network) = Config::load(dir.path(), Settings::default()).unwrap();
         assert_eq!(
             (config.unread_params, network),
             (vec!["digest_check_relays"], Network::local())
@@ -644,7 +644,7 @@ mod tests {
     fn a_folder_without_a_network_is_no_relays() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(
-            Config::load(dir.path(), Flags::default()),
+            Config::load(dir.path(), Settings::default()),
             Err(ConfigError::NoNetwork)
         ));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use umbel_proto::ids::Peer;
 use umbel_proto::network::{Invite, InviteError};
-use umbel_relay::config::{Config, Flags, seeds_key};
+use umbel_relay::config::{Config, Settings, seeds_key};
 use umbel_relay::known_peer;
 use umbel_relay::operator::{Health, Question, ask};
 use umbel_relay::shell::network_of_invite;
@@ -22,7 +22,7 @@ pub(crate) fn parse(text: &str) -> Result<Invite, String> {
 
 /// Prints an invitation through the relay in `data_dir`, if others reach it, and its seeds.
 pub(crate) fn print(data_dir: &Path) -> Result<(), Failure> {
-    let (config, network) = Config::load(data_dir, Flags::default())?;
+    let (config, network) = Config::load(data_dir, Settings::default())?;
     let mut seeds = Vec::new();
     match reached(data_dir) {
         Ok(()) => seeds.push(known_peer(&config)?),

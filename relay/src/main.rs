@@ -24,7 +24,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::{Invite, Network};
-use umbel_relay::config::{Config, Flags, LOCAL_NETWORK, is_host_port, read_network};
+use umbel_relay::config::{Config, LOCAL_NETWORK, Settings, is_host_port, read_network};
 use umbel_relay::operator::Question;
 use umbel_relay::shell::usage::error_and_hint;
 use umbel_relay::{Initialized, init, known_peer};
@@ -166,7 +166,7 @@ fn main() -> ExitCode {
             seeds,
         } => run::run(
             &dir.data_dir,
-            Flags {
+            Settings {
                 listen,
                 advertise,
                 seeds,
@@ -216,7 +216,7 @@ fn make(data_dir: &Path, network: &Network, config: Option<&str>) -> Result<(), 
 }
 
 fn print_peer(dir: &DataDir) -> Result<(), Failure> {
-    let (config, _) = Config::load(&dir.data_dir, Flags::default())?;
+    let (config, _) = Config::load(&dir.data_dir, Settings::default())?;
     say(&known_peer(&config)?.to_string())
 }
 

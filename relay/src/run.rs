@@ -5,14 +5,14 @@ use std::path::Path;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use umbel_proto::network::Network;
-use umbel_relay::config::{Config, Flags};
+use umbel_relay::config::{Config, Settings};
 use umbel_relay::{OpenFiles, Relay};
 
 use crate::failure::Failure;
 use crate::logs::Logs;
 
 /// Runs the relay until a signal ends it.
-pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
+pub(crate) fn run(dir: &Path, flags: Settings) -> Result<(), Failure> {
     let (mut config, network) = Config::load(dir, flags.clone())?;
     let logs = Logs::begin(&config.log)?;
     warn_unread(&config);
@@ -48,7 +48,7 @@ pub(crate) fn run(dir: &Path, flags: Flags) -> Result<(), Failure> {
 /// The settings that a running relay uses.
 struct Running<'a> {
     dir: &'a Path,
-    flags: Flags,
+    flags: Settings,
     config: Config,
     network: Network,
     /// The last outcome for the limit of open files.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use umbel_relay::Relay;
-use umbel_relay::config::{Config, Flags};
+use umbel_relay::config::{Config, Settings};
 use umbel_relay::store::Store;
 
 /// What a fixture holds: one relay's directory.
@@ -117,9 +117,9 @@ fn assert_opens(fixture: &Fixture) {
 
 async fn assert_starts(fixture: &Fixture) {
     let (_folder, dir) = copy(fixture);
-    let flags = Flags {
+    let flags = Settings {
         listen: Some("127.0.0.1:0".parse().unwrap()),
-        ..Flags::default()
+        ..Settings::default()
     };
     let (config, network) = Config::load(&dir, flags).unwrap();
     let known = umbel_relay::known_peer(&config).unwrap();

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use umbel_client::local::LocalError;
 use umbel_proto::ids::Peer;
 use umbel_relay::Relay;
-use umbel_relay::config::{Config, Flags};
+use umbel_relay::config::{Config, Settings};
 
 use super::{BenchError, message, proxy};
 
@@ -59,7 +59,7 @@ pub(super) fn run(part: Part) -> Result<(), BenchError> {
             listen,
             seeds,
         } => {
-            let flags = Flags {
+            let flags = Settings {
                 listen: Some(listen),
                 advertise: Vec::new(),
                 seeds,

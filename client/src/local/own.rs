@@ -10,7 +10,7 @@ use std::path::Path;
 
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::network::Network;
-use umbel_relay::config::{Config, ConfigError, Flags, seeds_key};
+use umbel_relay::config::{Config, ConfigError, Settings, seeds_key};
 use umbel_relay::operator::Health;
 use umbel_relay::store::keys;
 use umbel_relay::{InitError, OpenFiles, Relay, StartError};
@@ -108,7 +108,7 @@ impl OwnRelay {
         listen: Option<SocketAddr>,
         advertise: Vec<String>,
     ) -> Result<Self, OwnRelayError> {
-        let flags = Flags {
+        let flags = Settings {
             listen,
             advertise,
             seeds: Vec::new(),
@@ -154,7 +154,7 @@ mod tests {
         OwnRelay::make(&dir, &Network::local(), &[]).expect("a relay");
         let again = OwnRelay::make(&dir, &Network::local(), &[]);
         assert!(matches!(again, Err(OwnRelayError::Init(_))));
-        let (config, _) = Config::load(&dir, Flags::default()).expect("its configuration");
+        let (config, _) = Config::load(&dir, Settings::default()).expect("its configuration");
         assert_eq!((config.circuits_max, config.links_max), (4096, 512));
         assert_eq!(config.memory_budget_bytes, 128 << 20);
         let listen = Some(([127, 0, 0, 1], 0).into());
