@@ -449,8 +449,8 @@ impl Sync {
             };
     }
 
-    /// The peer within reach that was asked least often (§8.3(9a)). One without a link is dialled and waited
-    /// for.
+    /// The peer within reach that was asked least often (§8.3(9a)). One without a link is dialled
+    /// and waited for.
     fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
         // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
         self.round

@@ -173,9 +173,9 @@ impl Book {
         self.view.bar(issuers);
     }
 
-    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for (§8.3(7)). That it
-    /// is no news, or that too few relays vouch for it, is seen before any signature is checked: there are
-    /// up to fourteen.
+    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for (§8.3(7)).
+    /// That it is no news, or that too few relays vouch for it, is seen before any signature is
+    /// checked: there are up to fourteen.
     ///
     /// # Errors
     /// The first rule that it breaks, that too few vouch for it, or that it comes too soon.

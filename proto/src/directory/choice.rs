@@ -179,9 +179,9 @@ fn caps_of(descriptor: &RelayDescriptor, network: &Network) -> Caps {
     levels
 }
 
-/// Brings every group of one level under its cap (§8.5(2)): its relays' weights shrink by what it has too
-/// much. A relay with addresses in several groups shrinks by the most that any of them demands.
-/// Later, wider levels only shrink weights further, so that narrower caps keep holding.
+/// Brings every group of one level under its cap (§8.5(2)): its relays' weights shrink by what it
+/// has too much. A relay with addresses in several groups shrinks by the most that any of them
+/// demands. Later, wider levels only shrink weights further, so that narrower caps keep holding.
 fn cap_level(relays: &mut [Candidate], caps: &[Option<&BTreeMap<Group, u32>>]) {
     let mut totals: BTreeMap<Group, u64> = BTreeMap::new();
     for (candidate, caps) in relays.iter().zip(caps) {

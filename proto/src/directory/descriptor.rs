@@ -57,8 +57,8 @@ pub struct RelayDescriptor {
     pub puzzle: u64,
 }
 
-/// A relay's roles besides forwarding cells (§8.1(8)): a set. Bits without a meaning yet are kept, and mean
-/// nothing.
+/// A relay's roles besides forwarding cells (§8.1(8)): a set. Bits without a meaning yet are kept,
+/// and mean nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roles(pub u8);
 

@@ -108,8 +108,8 @@ pub struct Cap {
 pub const CAP_LEVELS: usize = 3;
 
 impl Network {
-    /// The group of an address by its prefix (§8.5(1)): no two of guard, L2 and middle share one, nor do two
-    /// ring positions. A v4 address written as v6 counts as v4.
+    /// The group of an address by its prefix (§8.5(1)): no two of guard, L2 and middle share one,
+    /// nor do two ring positions. A v4 address written as v6 counts as v4.
     pub fn group_of(&self, address: SocketAddr) -> Group {
         let ip = address.ip().to_canonical();
         match (self.params.danger_address_groups, ip) {

@@ -46,9 +46,9 @@ impl From<SocketAddr> for Host {
 }
 
 impl Issuer {
-    /// A relay asks for a receipt of `address`; its link came from `from`. Returns the dial to make,
-    /// by its number, answered by [`Self::handle_probed`]. One that the view has at that address renews its receipt:
-    /// it takes no place from newcomers, and they take none from it.
+    /// A relay asks for a receipt of `address`; its link came from `from`. Returns the dial to
+    /// make, by its number, answered by [`Self::handle_probed`]. One that the view has at that
+    /// address renews its receipt: it takes no place from newcomers, and they take none from it.
     ///
     /// # Errors
     /// Why there is none.

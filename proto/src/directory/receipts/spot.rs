@@ -181,8 +181,8 @@ impl SpotChecks {
         }
     }
 
-    /// After which time this address is tried, if it is one in twenty (§8.8(1)): by a salted hash, so that a
-    /// descriptor that is issued over and over is drawn once a day.
+    /// After which time this address is tried, if it is one in twenty (§8.8(1)): by a salted hash,
+    /// so that a descriptor that is issued over and over is drawn once a day.
     fn draw(
         &mut self,
         probe: Probe,
@@ -218,8 +218,8 @@ impl SpotChecks {
         }
     }
 
-    /// Dials, or judges a miss (§8.8(3)). A check of what is no longer claimed, or while this relay is not
-    /// online, ends without a verdict.
+    /// Dials, or judges a miss (§8.8(3)). A check of what is no longer claimed, or while this relay
+    /// is not online, ends without a verdict.
     fn advance(
         &mut self,
         now: Instant,

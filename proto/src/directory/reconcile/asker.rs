@@ -289,8 +289,8 @@ impl Syncer {
         Some(range)
     }
 
-    /// As many of the wanted descriptors as fit into one push, without those that have left the
-    /// view.
+    /// As many of the wanted descriptors as fit into one push (§8.3(5)), without those that have
+    /// left the view.
     fn next_push(&mut self, view: &NetView) -> Vec<ByteBuf> {
         let mut batch: Vec<ByteBuf> = Vec::new();
         let mut batch_bytes = 0;
