@@ -114,7 +114,8 @@ struct Address {
     vouched: bool,
     receipts: usize,
     wanted: usize,
-    /// `ok`, `unreachable`, `elsewhere`, `limit`, `busy`, `silent`, `wrong` or `asking`.
+    /// `ok`, `unreachable`, `elsewhere`, `limit`, `busy`, `taken`, `silent`, `wrong` or
+    /// `asking`.
     state: &'static str,
     why: String,
 }
