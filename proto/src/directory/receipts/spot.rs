@@ -304,7 +304,8 @@ impl SpotChecks {
         }
     }
 
-    /// Whether one more may be barred, or this one in place of another that was missed less.
+    /// Whether one more may be barred, or this one in place of another that was missed less
+    /// (§8.8(5)).
     fn may_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
         let issuers = facts.view.aged(facts.network, facts.wall).count();
         let most = ISSUERS_BARRED_MIN.max(issuers * ISSUERS_BARRED_PERCENT / 100);
