@@ -47,8 +47,8 @@ impl Shared {
         self.store_book();
     }
 
-    /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. How to begin a circuit there, if it
-    /// is good.
+    /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. How to
+    /// begin a circuit there, if it is good.
     pub(super) fn learn_shown(
         &mut self,
         wall: WallTime,
