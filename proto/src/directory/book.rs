@@ -2,15 +2,15 @@
 //! last known addresses (docs/protocol.md §8.2).
 //!
 //! Relays and clients keep the same book. It decides what is taken and what is stored, and touches
-//! no store: each change goes out as a [`BookOp`]. Last known addresses are for dialling only, with
-//! the identity pinned: no path, ring position or draw ever sees them, since they are not in the
-//! view.
+//! no store: each change goes out as a [`BookOp`]. Last known addresses are for dialling, with the
+//! identity pinned, and for vouching while seeds vouch: no path, ring position or draw ever sees
+//! them, since they are not in the view.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::CryptoRng;
 
-use super::descriptor::{DescriptorFault, Unverified, VerifiedDescriptor};
+use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
 use super::listing::{Listing, Mark, Unconfirmed};
 use super::view::{Age, Inserted, NetView};
@@ -27,6 +27,8 @@ pub struct Book {
     view: NetView,
     /// Relays whose descriptors are dead, or were issued in what is the future by our clock.
     past: BTreeMap<RelayId, Past>,
+    /// When the newest descriptor was issued that is or was there.
+    past_until: WallTime,
     unconfirmed: Unconfirmed,
     /// Drawn when the view is full for the first time.
     salt: Option<Salt>,
@@ -107,6 +109,7 @@ impl Book {
         Self {
             view: NetView::new(),
             past: BTreeMap::new(),
+            past_until: WallTime(0),
             unconfirmed: Unconfirmed::new(),
             salt: None,
             ops: VecDeque::new(),
@@ -144,13 +147,7 @@ impl Book {
                 };
                 self.view.begin(row.age.began_by());
                 self.note_unconfirmed(descriptor.relay, row.age);
-                self.past.insert(
-                    descriptor.relay,
-                    Past {
-                        descriptor,
-                        age: row.age,
-                    },
-                );
+                self.keep_past(descriptor, row.age);
             }
             Err(_) => {}
         }
@@ -201,7 +198,7 @@ impl Book {
         if !self.view.are_free(unverified.claims(), network) {
             return Err(NotLearned::AddressTaken);
         }
-        if !self.view.may_admit(unverified.claims(), network, wall) {
+        if !self.may_admit(unverified.claims(), network, wall) {
             return Err(NotLearned::Unvouched);
         }
         let descriptor = unverified.verify(network, wall);
@@ -241,7 +238,35 @@ impl Book {
     }
 
     fn may_take(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
-        self.view.are_free(descriptor, network) && self.view.may_admit(descriptor, network, wall)
+        self.view.are_free(descriptor, network) && self.may_admit(descriptor, network, wall)
+    }
+
+    /// Whether a descriptor may be taken: by the rule of the view, or because relays vouch for it that
+    /// were in the view when this node was last in touch with the network (§8.2(4)).
+    fn may_admit(&self, descriptor: &RelayDescriptor, network: &Network, wall: WallTime) -> bool {
+        if self.view.may_admit(descriptor, network, wall) {
+            return true;
+        }
+        if self.past.is_empty() || !self.view.do_seeds_vouch(network, wall) {
+            return false;
+        }
+        let age = network.params.receipt_issuer_age;
+        let vouches = |past: &&Past| {
+            past.descriptor.expires_at() > self.past_until && past.age.is_at_least(age, wall)
+        };
+        let issuers = descriptor.receipts.iter().filter_map(|receipt| {
+            let past = self.past.get(&receipt.issuer).filter(vouches)?;
+            Some((receipt.issuer, &past.descriptor))
+        });
+        let issuers = issuers.collect();
+        self.view
+            .is_vouched_with(descriptor, network, wall, Some(&issuers))
+    }
+
+    /// Keeps a descriptor that the view does not have.
+    fn keep_past(&mut self, descriptor: VerifiedDescriptor, age: Age) {
+        self.past_until = self.past_until.max(descriptor.issued_at);
+        self.past.insert(descriptor.relay, Past { descriptor, age });
     }
 
     /// This moment, for what is in the view when a reconciliation begins.
@@ -380,7 +405,7 @@ impl Book {
         let dead = self.view.take_dead(wall);
         let mut is_changed = !dead.is_empty();
         for (descriptor, age) in dead {
-            self.past.insert(descriptor.relay, Past { descriptor, age });
+            self.keep_past(descriptor, age);
         }
         is_changed |= self.revive(wall);
         let room = VIEW_RELAYS_MAX

@@ -146,6 +146,27 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
     );
 }
 
+#[test] // §8.2(4)
+fn to_one_who_was_away_the_relays_of_that_time_vouch_and_those_gone_before_do_not() {
+    let (mut book, _) = book_of(1..5);
+    let left_at = later(3 * DAY);
+    expire(&mut book, left_at, left_at);
+    for number in 1..4 {
+        learn(&mut book, &issued(number, left_at), left_at);
+    }
+    let back_at = later(10 * DAY);
+    expire(&mut book, back_at, back_at);
+    assert_eq!((book.view().len(), last_known(&book).len()), (0, 4));
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    // The third is a stranger.
+    for (number, issuer, is_taken) in [(5, 1, true), (6, 4, false), (7, 8, false)] {
+        let newcomer = testing::vouched(issued(number, back_at), [issuer], back_at);
+        let learned = book.learn(&network, back_at, newcomer.unverified());
+        assert_eq!(learned.is_ok(), is_taken, "{issuer}: {learned:?}");
+    }
+}
+
 #[test] // §8.2
 fn addresses_outlive_descriptors_and_are_in_no_view() {
     let network = testing::public_network();

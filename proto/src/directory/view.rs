@@ -78,7 +78,7 @@ pub struct Age {
 
 impl Age {
     /// Whether it has been known for this long, or since the view was set up.
-    fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
+    pub(super) fn is_at_least(self, age: Duration, wall: WallTime) -> bool {
         self.is_of_setup() || self.first_seen + age <= wall
     }
 
@@ -492,9 +492,26 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> bool {
+        self.is_vouched_with(descriptor, network, wall, None)
+    }
+
+    /// The same if these issuers count as well, which are not in the view.
+    pub(super) fn is_vouched_with(
+        &self,
+        descriptor: &RelayDescriptor,
+        network: &Network,
+        wall: WallTime,
+        others: Option<&Issuers<'_>>,
+    ) -> bool {
         let least = network.params.receipts_min;
         let is_enough = |&address: &SocketAddr| {
-            let mut counted = self.counted_receipts(descriptor, address, network, wall);
+            let mut vouchers = Vouchers {
+                others,
+                ..self.vouchers(network, address, wall)
+            };
+            let of_address = |it: &&Receipt| it.address == address;
+            let receipts = descriptor.receipts.iter().filter(of_address);
+            let mut counted = receipts.filter(|it| vouchers.count(&it.issuer));
             least == 0 || counted.nth(least - 1).is_some()
         };
         self.seed_vouches(network, &descriptor.relay, wall)
@@ -544,16 +561,20 @@ impl NetView {
             network,
             wall,
             groups: network.groups_of(address).collect(),
+            others: None,
         }
     }
 
     /// Whether this relay is a seed of the network file, and the network still so young that seeds
     /// vouch from the beginning, and are vouched for by the file (§8.2(4)).
     pub fn seed_vouches(&self, network: &Network, relay: &RelayId, wall: WallTime) -> bool {
-        let seeds_vouch_until = network.params.seeds_vouch_until;
-        let mut aged = self.aged(network, wall);
-        network.seeds.iter().any(|seed| seed.id == *relay)
-            && aged.nth(seeds_vouch_until.saturating_sub(1)).is_none()
+        network.seeds.iter().any(|seed| seed.id == *relay) && self.do_seeds_vouch(network, wall)
+    }
+
+    /// Whether too few relays are known for long enough to do without the seeds (§8.2(4)).
+    pub(super) fn do_seeds_vouch(&self, network: &Network, wall: WallTime) -> bool {
+        let most = network.params.seeds_vouch_until.saturating_sub(1);
+        self.aged(network, wall).nth(most).is_none()
     }
 
     /// The relays that have been known for as long as an issuer has to be.
@@ -639,33 +660,48 @@ pub struct Vouchers<'a> {
     network: &'a Network,
     wall: WallTime,
     groups: BTreeSet<Group>,
+    others: Option<&'a Issuers<'a>>,
 }
+
+/// Relays that vouch although they are not in the view.
+pub(super) type Issuers<'a> = BTreeMap<RelayId, &'a VerifiedDescriptor>;
 
 impl Vouchers<'_> {
     /// Whether this issuer would count.
     pub fn would_count(&self, issuer: &RelayId) -> bool {
+        self.groups_counted(issuer).is_some()
+    }
+
+    /// The groups of an issuer that counts.
+    fn groups_counted(&self, issuer: &RelayId) -> Option<BTreeSet<Group>> {
         let Self {
             view,
             network,
             wall,
             groups,
+            others,
         } = self;
-        let is_apart = |descriptor: &VerifiedDescriptor| {
-            let others = descriptor.groups(network);
-            others.is_disjoint(groups)
-        };
         let age = network.params.receipt_issuer_age;
-        view.get(issuer).is_some_and(is_apart)
-            && ((view.is_known_for(issuer, age, *wall) && !view.barred.contains(issuer))
-                || view.seed_vouches(network, issuer, *wall))
+        let is_barred = view.barred.contains(issuer);
+        let may_count = || {
+            (view.is_known_for(issuer, age, *wall) && !is_barred)
+                || view.seed_vouches(network, issuer, *wall)
+        };
+        let descriptor = match view.get(issuer) {
+            Some(descriptor) => may_count().then_some(descriptor)?,
+            None => others
+                .filter(|_| !is_barred)
+                .and_then(|others| others.get(issuer).copied())?,
+        };
+        let of_issuer = descriptor.groups(network);
+        of_issuer.is_disjoint(groups).then_some(of_issuer)
     }
 
     /// Counts this issuer, if it does.
     pub fn count(&mut self, issuer: &RelayId) -> bool {
-        let counts = self.would_count(issuer);
-        if let Some(descriptor) = self.view.get(issuer).filter(|_| counts) {
-            self.groups.extend(descriptor.groups(self.network));
-        }
+        let groups = self.groups_counted(issuer);
+        let counts = groups.is_some();
+        self.groups.extend(groups.into_iter().flatten());
         counts
     }
 }
