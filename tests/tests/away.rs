@@ -6,11 +6,23 @@
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
-use umbel_tests::scenario::{ALICE, BOB, has_come, is_held, listen};
+use umbel_tests::scenario::{ALICE, BOB, has_come, is_held, is_held_by, listen};
 use umbel_tests::{ClientName, RelayName, World};
 
 const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
+
+/// The parameters that people have, but for addresses on one machine.
+fn strangers() -> Network {
+    Network {
+        params: Params {
+            danger_allow_private_addresses: true,
+            ..Params::DEFAULT
+        },
+        ..Network::local()
+    }
+}
 
 fn view_len(world: &World, relay: usize) -> usize {
     world.all_relays()[relay]
@@ -44,6 +56,14 @@ fn told(world: &World, from: umbel_proto::time::Instant) -> impl Iterator<Item =
         .iter()
         .filter(move |(at, _)| *at >= from)
         .map(|(_, notice)| notice)
+}
+
+/// How many of Bob's mailboxes answered at his first look since `from`.
+fn first_answered(world: &World, from: umbel_proto::time::Instant) -> Option<usize> {
+    told(world, from).find_map(|notice| match notice {
+        Notice::CaughtUp { answered, .. } => Some(*answered),
+        _ => None,
+    })
 }
 
 #[test] // §8.3(9)
@@ -243,4 +263,94 @@ fn a_relay_that_restarts_links_to_its_anchors_at_once() {
         assert_eq!(control.map(|control| control.stats().links), Some(2));
         assert_eq!(world.relay(restarted).disk.restore().anchors, anchors);
     }
+}
+
+/// Three founders and nine more relays, who believe each other by receipts, all down for so many
+/// days and up again; and Alice and Bob, who were away as long. And the address of Bob's inbox.
+fn strangers_after(seed: u64, days: u64) -> (World, InboxAddress) {
+    let mut world = World::with_overlay(seed, strangers())
+        .founders(3)
+        .relays(9)
+        .clients(2);
+    world.expect_within(Duration::from_secs(1500), all_know_all);
+    world.run_for(Duration::from_secs(1200));
+    let address = world.create_inbox(BOB, "help");
+    let sent = world.send(ALICE, &address, b"friday".to_vec());
+    world.expect_within(Duration::from_secs(600), |world| is_held(world, sent));
+    for client in [ALICE, BOB] {
+        world.crash_client(client);
+    }
+    sleep_all(&mut world, 0..12, &[]);
+    world.skip(Duration::from_secs((days - 3) * 24 * 3600));
+    (0..12).for_each(|relay| world.restart_relay(RelayName(relay)));
+    world.expect_within(Duration::from_secs(1500), all_know_all);
+    (world, address)
+}
+
+fn all_know_all(world: &World) -> bool {
+    (0..12).all(|relay| view_len(world, relay) == 12)
+}
+
+// §8.3(7): descriptors come in order of ids, most of them before those of the relays that vouch for
+// them.
+#[test]
+fn strangers_who_were_away_for_days_reach_every_mailbox_at_the_first_try() {
+    for (seed, days) in [(950, 3), (951, 8), (952, 3), (953, 8)] {
+        let (mut world, address) = strangers_after(seed, days);
+        world.restart_client(ALICE);
+        let sent = world.send(ALICE, &address, b"monday".to_vec());
+        world.expect_within(Duration::from_secs(5), |world| is_held_by(world, sent, 1));
+        let from = world.now();
+        world.restart_client(BOB);
+        listen(&mut world, false);
+        world.expect_within(Duration::from_secs(5), |world| has_come(world, sent));
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(
+            first_answered(&world, from),
+            Some(3),
+            "{seed}: {}",
+            world.describe()
+        );
+    }
+}
+
+// §8.3(9a): a client that knows some relays begins at once, and asks those that it lacks once it has
+// heard of them.
+#[test]
+fn an_owner_who_lacks_holders_at_first_waits_for_the_view_and_blames_none() {
+    for seed in 0..5 {
+        let (mut world, sent) = with_message(970 + seed, 8);
+        world.crash_client(BOB);
+        let kept: Vec<_> = (0..5).map(|relay| world.all_relays()[relay].id).collect();
+        world.forget_relays_but(BOB, &kept);
+        let from = world.now();
+        world.restart_client(BOB);
+        listen(&mut world, false);
+        world.expect_within(Duration::from_secs(5), |world| has_come(world, sent));
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(
+            first_answered(&world, from),
+            Some(3),
+            "{seed}: {}",
+            world.describe()
+        );
+    }
+}
+
+#[test] // §8.2(4): the network runs on, and one of its three seeds is gone for good.
+fn relays_of_an_old_network_vouch_for_each_other_to_one_who_was_away() {
+    let (mut world, _) = strangers_after(960, 8);
+    world.restart_client(ALICE);
+    world.run_for(Duration::from_secs(60));
+    world.crash_client(ALICE);
+    world.crash_relay(RelayName(1));
+    world.run_for(Duration::from_secs(60 * 3600));
+    let from = world.now();
+    world.restart_client(ALICE);
+    world.run_for(Duration::from_secs(60));
+    let notices = &world.client(ALICE).notices;
+    let is_ready = |(at, notice): &(_, Notice)| {
+        *at >= from && matches!(notice, Notice::Ready { relays } if *relays > 4)
+    };
+    assert!(notices.iter().any(is_ready), "{}", world.describe());
 }

@@ -17,7 +17,7 @@ use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
 
 use super::HEARTBEAT;
 use super::io::{Notice, StoreOp, StoreTicket, Warning};
-use super::known::CLOCK_STORE_EVERY;
+use super::known::{CLOCK_STORE_EVERY, Unvouched};
 
 /// State that all machines share.
 pub(super) struct Shared {
@@ -31,6 +31,11 @@ pub(super) struct Shared {
     pub(super) is_view_changed: bool,
     /// Whether circuits can be built with the view.
     pub(super) is_ready: bool,
+    /// Whether a reconciliation has ended in order since the start, or since the machine slept or
+    /// the view was lost: until then it need not have what is younger.
+    pub(super) is_view_current: bool,
+    /// What the reconciliation in progress brought too early.
+    pub(super) unvouched: Unvouched,
     /// How far to believe the calendar.
     pub(super) clock: ClockGuard,
     /// Whether to compare the clock with the peers' clocks again.
@@ -74,6 +79,7 @@ pub(super) struct Context<'a> {
     pub(super) book: &'a Book,
     pub(super) candidates: &'a Candidates,
     pub(super) is_ready: bool,
+    pub(super) is_view_current: bool,
     pub(super) rng: &'a mut dyn CryptoRng,
     pub(super) out: &'a mut Outgoing,
 }
@@ -95,6 +101,8 @@ impl Shared {
             candidates: Candidates::new([], &network),
             is_view_changed: true,
             is_ready: false,
+            is_view_current: false,
+            unvouched: Unvouched::default(),
             clock,
             is_clock_jumped: false,
             clock_stored_at: if is_start_news {
@@ -123,6 +131,7 @@ impl Shared {
             book: &self.book,
             candidates: &self.candidates,
             is_ready: self.is_ready,
+            is_view_current: self.is_view_current,
             rng,
             out: &mut self.out,
         }

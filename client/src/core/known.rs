@@ -3,7 +3,7 @@
 
 use rand::CryptoRng;
 use umbel_proto::directory::choice::Candidates;
-use umbel_proto::directory::{Listing, Unverified};
+use umbel_proto::directory::{Listing, NotLearned, Unverified};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
@@ -15,6 +15,28 @@ use super::{HEARTBEAT, Notice, StoreOp};
 
 /// How often the state of the clock is stored.
 pub(super) const CLOCK_STORE_EVERY: Duration = Duration::from_secs(300);
+/// Most descriptors that wait for those who vouch for them; one has 1920 bytes at most. Others come
+/// again with a later reconciliation.
+const UNVOUCHED_MAX: usize = 4096;
+
+/// Descriptors that a source passed on before those of the relays that vouch for them.
+#[derive(Default)]
+pub(super) struct Unvouched {
+    source: Option<RelayId>,
+    descriptors: Vec<Unverified>,
+}
+
+impl Unvouched {
+    fn keep(&mut self, source: &RelayId, unverified: Unverified) {
+        if self.source != Some(*source) {
+            self.source = Some(*source);
+            self.descriptors.clear();
+        }
+        if self.descriptors.len() < UNVOUCHED_MAX {
+            self.descriptors.push(unverified);
+        }
+    }
+}
 
 impl Shared {
     /// Takes a descriptor that this source passed on into the book, and stores what is news. Whether
@@ -26,9 +48,13 @@ impl Shared {
         unverified: Unverified,
     ) -> bool {
         let relay = unverified.relay();
-        let learned = self.book.learn(&self.network, wall, unverified);
-        if learned.is_ok() {
-            self.is_view_changed |= self.book.handle_listed(&self.network, source, &relay);
+        let learned = self.book.learn(&self.network, wall, unverified.clone());
+        match &learned {
+            Ok(_) => {
+                self.is_view_changed |= self.book.handle_listed(&self.network, source, &relay);
+            }
+            Err(NotLearned::Unvouched) => self.unvouched.keep(source, unverified),
+            Err(_) => {}
         }
         let is_news = learned.is_ok_and(|learned| learned.is_news());
         self.is_view_changed |= is_news;
@@ -41,9 +67,36 @@ impl Shared {
         self.is_view_changed |= self.book.make_room(&self.network, wall, rng);
     }
 
+    /// A reconciliation with this source has ended: takes what came before those who vouch for it
+    /// (§8.3(7)). Returns the relays of which that was news.
+    pub(super) fn learn_unvouched(
+        &mut self,
+        wall: WallTime,
+        source: &RelayId,
+        rng: &mut dyn CryptoRng,
+    ) -> Vec<RelayId> {
+        let mut news = Vec::new();
+        loop {
+            let news_before = news.len();
+            // Those that are still not vouched for come back.
+            for unverified in core::mem::take(&mut self.unvouched.descriptors) {
+                let relay = unverified.relay();
+                self.make_room(wall, rng);
+                if self.learn(wall, source, unverified) {
+                    news.push(relay);
+                }
+            }
+            if news.len() == news_before {
+                self.unvouched = Unvouched::default();
+                return news;
+            }
+        }
+    }
+
     /// A reconciliation showed which relays its source lists.
     pub(super) fn handle_listing(&mut self, listing: &Listing) {
         self.is_view_changed |= self.book.handle_listing(&self.network, listing);
+        self.is_view_current = true;
         self.store_book();
     }
 
@@ -132,7 +185,9 @@ impl Shared {
             let relays = self.book.view().len();
             self.out.notices.push_back(Notice::Ready { relays });
         }
-        was_ready && !self.is_ready
+        let is_lost = was_ready && !self.is_ready;
+        self.is_view_current &= !is_lost;
+        is_lost
     }
 
     /// Everything waits for fresh descriptors.

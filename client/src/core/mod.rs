@@ -455,6 +455,7 @@ impl Core {
             return;
         }
         tracing::debug!("the machine slept: links are tried out");
+        self.shared.is_view_current = false;
         let mut cx = self.shared.context(moment, rng);
         self.pool.handle_wake(&mut cx);
         self.requests.handle_wake(&cx);
@@ -537,6 +538,9 @@ impl Core {
             }
         }
         if let Some(listing) = &received.listing {
+            for relay in self.shared.learn_unvouched(wall, &received.source, rng) {
+                self.sync.handle_news(now, relay);
+            }
             self.shared.handle_listing(listing);
         }
         received.listing

@@ -131,7 +131,7 @@ pub(super) enum Answer {
 pub(super) enum AskFault {
     /// No circuit could be built.
     NoCircuit,
-    /// The relay asked is unknown or can't be reached.
+    /// The relay asked can't be reached, or no source lists it.
     Terminal,
     /// It was reached, and said nothing in time, or something that is no answer, or breaks circuits
     /// while others don't.
@@ -503,7 +503,12 @@ impl Requests {
             } else {
                 let Some(target) = hop_target(cx.view(), ask.terminal) else {
                     self.met_unknown = true;
-                    return Err(AskFault::Terminal);
+                    // It may have descriptors that are younger than the view (§8.3(9a)).
+                    return if cx.is_view_current {
+                        Err(AskFault::Terminal)
+                    } else {
+                        Ok(Step::Done)
+                    };
                 };
                 pool.acquire(cx, &ask.isolation, &target, ask.asker.is_lasting())
             };

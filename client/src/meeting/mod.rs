@@ -169,7 +169,7 @@ impl Member {
             network_seeds,
             seed_faults,
         };
-        Driver::new(parts).run().await;
+        Box::pin(Driver::new(parts).run()).await;
         // It says its last words.
         drop(host.await);
     }

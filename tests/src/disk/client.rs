@@ -65,6 +65,11 @@ impl ClientDisk {
         self.paths.as_deref()
     }
 
+    /// Loses what it has of all relays but these.
+    pub fn forget_relays_but(&mut self, kept: &[RelayId]) {
+        self.relays.retain(|relay, _| kept.contains(relay));
+    }
+
     /// How many relays are known.
     pub fn relay_count(&self) -> usize {
         self.relays.len()

@@ -1,6 +1,7 @@
 //! Faults of the nodes of a world: they die, move, sleep and lose each other; their calendars go
 //! wrong and their disks fill.
 
+use umbel_proto::ids::RelayId;
 use umbel_proto::time::Duration;
 
 use super::World;
@@ -68,6 +69,11 @@ impl World {
     /// Fills a client's disk, or makes room on it.
     pub fn set_client_disk_full(&mut self, name: ClientName, is_full: bool) {
         self.clients[name.0].set_disk_full(is_full);
+    }
+
+    /// A client that is down loses what it has of all relays but these.
+    pub fn forget_relays_but(&mut self, name: ClientName, kept: &[RelayId]) {
+        self.clients[name.0].disk.forget_relays_but(kept);
     }
 
     /// Starts a client that is down.
