@@ -140,7 +140,7 @@ impl Library {
     /// set ahead makes nothing older before the network has confirmed it (docs/protocol.md §1.6).
     /// The stored confirmed time may lag a little; an hour is allowed for that. `None` where no
     /// time was ever confirmed.
-    fn calendar(&self, wall: WallTime) -> Option<WallTime> {
+    pub fn calendar(&self, wall: WallTime) -> Option<WallTime> {
         let ahead = self.core.unconfirmed()?.saturating_sub(CLOCK_JUMP_MIN);
         Some(WallTime(wall.as_secs().saturating_sub(ahead.as_secs())))
     }

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use data_encoding::BASE64;
 use serde::Serialize;
 use umbel_client::core::io::{Cancelled, Copies, OutboxEntry};
-use umbel_client::{CancelError, Client, Reach};
+use umbel_client::{CancelError, Client, Library, Reach};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::shell::Clock;
 
@@ -57,16 +57,41 @@ struct Listed {
     /// Why the last attempt failed, unless that was overcome.
     obstacle: Option<Cow<'static, str>>,
     next_try_at: Option<String>,
-    /// Its life is over, by this machine's clock: the next command that opens the outbox removes it.
     #[serde(skip)]
-    is_over: bool,
+    life: Life,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_b64: Option<String>,
 }
 
+/// Whether a message that is still in the outbox may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Lasts,
+    /// Not if this computer's clock is right, which the network has not confirmed.
+    InDoubt,
+    /// No: the next command that opens the outbox removes it.
+    Over,
+}
+
+impl Life {
+    /// By the clock, which says `wall`, and by the time that is confirmed (§10.5(1)).
+    fn of(entry: &OutboxEntry, library: &Library, wall: WallTime) -> Self {
+        Self::until(entry.expires_at, library.calendar(wall), wall)
+    }
+
+    fn until(expires_at: WallTime, calendar: Option<WallTime>, wall: WallTime) -> Self {
+        if calendar.is_some_and(|calendar| expires_at <= calendar) {
+            Self::Over
+        } else if expires_at <= wall {
+            Self::InDoubt
+        } else {
+            Self::Lasts
+        }
+    }
+}
+
 impl Listed {
-    fn new(entry: &OutboxEntry, body: Option<&[u8]>, wall: WallTime) -> Self {
-        let is_over = entry.expires_at <= wall;
+    fn new(entry: &OutboxEntry, body: Option<&[u8]>, life: Life) -> Self {
         let OutboxEntry {
             id,
             address,
@@ -81,24 +106,28 @@ impl Listed {
             id: id.to_string(),
             address: address.to_text(),
             len: *len,
-            state: state(entry, is_over),
+            state: state(entry, life),
             holders: *holders,
             wanted: *wanted,
             created_at: output::rfc3339(*created_at),
             expires_at: output::rfc3339(*expires_at),
             obstacle: entry.obstacle.map(why),
-            next_try_at: entry.next_try_at.filter(|_| !is_over).map(output::rfc3339),
-            is_over,
+            next_try_at: entry
+                .next_try_at
+                .filter(|_| life != Life::Over)
+                .map(output::rfc3339),
+            life,
             body_b64: body.map(|body| BASE64.encode(body)),
         }
     }
 
     /// All but the id and the body.
     fn text(&self) -> String {
-        let why = match &self.obstacle {
-            _ if self.is_over => " (its time is over: no more are tried)".to_owned(),
-            Some(obstacle) => format!(" ({obstacle})"),
-            None => String::new(),
+        let why = match (self.life, &self.obstacle) {
+            (Life::Over, _) => " (its time is over: no more are tried)".to_owned(),
+            (Life::InDoubt, _) => " (expired if this computer's clock is right)".to_owned(),
+            (Life::Lasts, Some(obstacle)) => format!(" ({obstacle})"),
+            (Life::Lasts, None) => String::new(),
         };
         let Self {
             state,
@@ -124,9 +153,9 @@ struct TakenBack {
 }
 
 /// As `umbel send` names it.
-fn state(entry: &OutboxEntry, is_over: bool) -> &'static str {
+fn state(entry: &OutboxEntry, life: Life) -> &'static str {
     match entry.holders {
-        0 if is_over => "expired",
+        0 if life == Life::Over => "expired",
         0 => "queued",
         _ if entry.is_held() => "held",
         _ => "kept",
@@ -149,8 +178,8 @@ pub(super) async fn run(session: &Session, command: &OutboxCommand) -> Result<()
 }
 
 fn list(session: &Session) -> Result<(), Failure> {
-    let outbox: Vec<_> = session
-        .library()?
+    let library = session.library()?;
+    let outbox: Vec<_> = library
         .status()
         .outbox
         .into_iter()
@@ -161,7 +190,7 @@ fn list(session: &Session) -> Result<(), Failure> {
     }
     let wall = Clock::wall();
     for entry in &outbox {
-        let listed = Listed::new(entry, None, wall);
+        let listed = Listed::new(entry, None, Life::of(entry, &library, wall));
         if session.is_json() {
             session.json(&listed)?;
         } else {
@@ -205,7 +234,8 @@ fn show(session: &Session, id: &str) -> Result<(), Failure> {
             "see `umbel outbox list`",
         ));
     };
-    let listed = Listed::new(&entry, Some(&message.body), Clock::wall());
+    let life = Life::of(&entry, &library, Clock::wall());
+    let listed = Listed::new(&entry, Some(&message.body), life);
     if session.is_json() {
         return session.json(&listed);
     }
@@ -278,6 +308,21 @@ mod tests {
 
     use super::*;
 
+    #[test] // §10.5(1)
+    fn a_message_expires_by_confirmed_time_and_not_by_an_unconfirmed_clock() {
+        let until = WallTime(1_790_000_000);
+        let earlier = WallTime(until.as_secs() - 1);
+        for (calendar, wall, life) in [
+            (Some(earlier), earlier, Life::Lasts),
+            (None, earlier, Life::Lasts),
+            (Some(until), until, Life::Over),
+            (Some(earlier), until, Life::InDoubt),
+            (None, until, Life::InDoubt),
+        ] {
+            assert_eq!(Life::until(until, calendar, wall), life);
+        }
+    }
+
     #[test]
     fn a_message_whose_time_is_over_is_not_listed_as_queued() {
         let expires_at = WallTime(1_790_000_000);
@@ -292,13 +337,23 @@ mod tests {
             obstacle: Some(DeferReason::NoCircuit),
             next_try_at: Some(expires_at + Duration::from_secs(60)),
         };
-        let before = Listed::new(&entry, None, WallTime(expires_at.as_secs() - 1));
+        let before = Listed::new(&entry, None, Life::Lasts);
         assert_eq!(
             (before.state, before.next_try_at.is_some()),
             ("queued", true)
         );
         assert!(!before.text().contains("no more are tried"));
-        let after = Listed::new(&entry, None, expires_at);
+        let doubtful = Listed::new(&entry, None, Life::InDoubt);
+        assert_eq!(
+            (doubtful.state, doubtful.next_try_at.is_some()),
+            ("queued", true)
+        );
+        assert!(
+            doubtful
+                .text()
+                .contains("if this computer's clock is right")
+        );
+        let after = Listed::new(&entry, None, Life::Over);
         assert_eq!(
             (after.state, after.next_try_at.is_some()),
             ("expired", false)
