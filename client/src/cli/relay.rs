@@ -4,7 +4,7 @@
 //! nothing of the relay, and the relay's directory nothing of the profile.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use serde::Serialize;
@@ -90,6 +90,7 @@ pub(super) async fn run(session: &Session, args: RelayArgs) -> Result<(), Failur
             "say where with --data-dir DIR",
         )
     })?;
+    refuse_profile(&data_dir)?;
     let is_new = OwnRelay::id_in(&data_dir).is_none();
     if is_new {
         let (network, seeds) = network_of(session, &args).await?;
@@ -112,6 +113,21 @@ pub(super) async fn run(session: &Session, args: RelayArgs) -> Result<(), Failur
     relay.stop().await;
     outcome?;
     say(session, &Event::Stopped, "The relay has stopped.")
+}
+
+/// A relay's directory is neither a profile nor in one.
+fn refuse_profile(data_dir: &Path) -> Result<(), Failure> {
+    let dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    match dir.ancestors().find(|dir| Profile::is_in(dir)) {
+        Some(profile) => Err(Failure::usage(
+            format!(
+                "{} is a profile, and a relay is kept outside of it",
+                profile.display()
+            ),
+            "choose another directory with --data-dir, or leave it out",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Says how the relay does, each time that it does otherwise, until the user has it stop.
@@ -166,5 +182,26 @@ fn say(session: &Session, event: &Event<'_>, text: &str) -> Result<(), Failure> 
         session.json(event)
     } else {
         session.line(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_relay_is_kept_neither_in_a_profiles_directory_nor_below_it() {
+        let folder = TempDir::new().expect("a temporary folder");
+        let (profile, beside) = (folder.path().join("p"), folder.path().join("relay"));
+        std::fs::create_dir(&profile).expect("a directory");
+        assert!(refuse_profile(&profile).is_ok(), "it is no profile yet");
+        std::fs::write(profile.join("profile.toml"), "").expect("a file");
+        for dir in [&profile, &profile.join("relay")] {
+            let refused = refuse_profile(dir).expect_err("it is a profile");
+            assert!(refused.error.contains("is a profile"), "{}", refused.error);
+        }
+        assert!(refuse_profile(&beside).is_ok());
     }
 }

@@ -186,6 +186,11 @@ impl Profile {
         })
     }
 
+    /// Whether this directory holds a profile, whatever its state.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(CONFIG_FILE).exists()
+    }
+
     /// Whether a passphrase opens it, which [`Profile::set_passphrase`] takes.
     pub fn needs_passphrase(&self) -> bool {
         matches!(self.key_source, KeySource::Passphrase { .. }) && self.passphrase.is_none()
