@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use umbel_proto::directory::Hindrance;
 use umbel_proto::directory::receipts::{IssuerStanding, NoReceipt, ReceiptRefusal};
 use umbel_proto::network::Network;
-use umbel_proto::time::{WallTime, in_words, rfc3339};
+use umbel_proto::time::{Duration, WallTime, in_words, rfc3339};
 
 use super::answer::Facts;
 use crate::control::standing::{
@@ -16,6 +16,10 @@ use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
 use crate::net::news::{OPEN_PORT, SET_CLOCK, WHO_VOUCHES, clock_off_by, one_address};
 use crate::net::selfcheck::TWIN;
+use crate::running::seeds;
+
+/// How long a relay that knows no other has just begun to ask its seeds.
+const STARTING_MAX: Duration = Duration::from_secs(15);
 
 /// What became of this relay's requests for receipts of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +184,9 @@ impl<'a> Sentences<'a> {
                  {SET_CLOCK}",
                 clock_off_by(ahead)
             ),
+            Some(Obstacle::Alone) if self.is_starting() => {
+                "starting: it asks its seeds, and it takes seconds until one has answered".to_owned()
+            }
             Some(Obstacle::Alone) => {
                 alone(self.facts.config, self.facts.network, self.facts.peer)
             }
@@ -194,6 +201,18 @@ impl<'a> Sentences<'a> {
                 in_words(params.selectable_age)
             ),
         }
+    }
+
+    /// Whether it began to ask its seeds a moment ago.
+    fn is_starting(&self) -> bool {
+        let Facts {
+            uptime,
+            config,
+            network,
+            peer,
+            ..
+        } = self.facts;
+        *uptime < STARTING_MAX && !seeds(config, network, peer.id).is_empty()
     }
 
     /// Why enough relays vouch for an address, or do not.

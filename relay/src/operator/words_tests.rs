@@ -94,14 +94,24 @@ fn standing(addresses: Vec<AddressStanding>) -> Standing {
 
 /// The sentence of health, whether the relay is reachable, and why.
 fn said_with(standing: &Standing, relay_link_count: u64) -> (String, bool, String) {
+    said_after(HOUR, &network(), standing, relay_link_count)
+}
+
+/// The same of a relay that has been up for so long.
+fn said_after(
+    uptime: Duration,
+    network: &Network,
+    standing: &Standing,
+    relay_link_count: u64,
+) -> (String, bool, String) {
     let facts = Facts {
         peer: &Peer {
             id: relay(9),
             host_port: "30.1.1.1:9000".to_owned(),
         },
         listen: address("0.0.0.0:9000"),
-        uptime: HOUR,
-        network: &network(),
+        uptime,
+        network,
         config: &Config::new(""),
         relay_link_count,
         queued_cells: 0,
@@ -258,6 +268,30 @@ fn what_keeps_a_relay_from_all_others_comes_before_its_addresses() {
         assert!(health.starts_with("not in use: "), "{health}");
         assert!(health.contains(words), "{health}");
         assert!(!health.contains("unreachable"), "{health}");
+    }
+}
+
+#[test] // §8.3(9)
+fn a_relay_that_has_just_started_asks_its_seeds_and_blames_none() {
+    let alone = Standing {
+        obstacle: Some(Obstacle::Alone),
+        ..standing(vec![vouched_by(HERE, 0)])
+    };
+    let mut seeded = network();
+    seeded.seeds.push(Peer {
+        id: relay(1),
+        host_port: "20.1.1.1:9000".to_owned(),
+    });
+    let health = |uptime, network| said_after(uptime, network, &alone, 0).0;
+    let second = Duration::from_secs(1);
+    let first = health(second, &seeded);
+    assert!(first.starts_with("not in use: starting"), "{first}");
+    for (uptime, network, words) in [
+        (HOUR, &seeded, "none of its seeds answers"),
+        (second, &network(), "it has no seeds"),
+    ] {
+        let later = health(uptime, network);
+        assert!(later.contains(words), "{later}");
     }
 }
 
