@@ -121,6 +121,7 @@ fn unwritten(path: &Path, error: &io::Error) -> Failure {
 struct Checked<'a> {
     network: &'a str,
     id: String,
+    file_hash: Option<String>,
     seeds: usize,
     is_sound: bool,
     weak: &'a [Advice],
@@ -135,6 +136,7 @@ fn check(file: &Path, is_json: bool) -> Result<ExitCode, Failure> {
         let checked = Checked {
             network: &network.name,
             id: network.id.to_string(),
+            file_hash: network.file_hash(),
             seeds: network.seeds.len(),
             is_sound: weak.is_empty(),
             weak: &weak,
@@ -150,6 +152,9 @@ fn check(file: &Path, is_json: bool) -> Result<ExitCode, Failure> {
             say(&format!(
                 "ignored: optional.{name}: unknown to this version"
             ))?;
+        }
+        if let Some(hash) = network.file_hash() {
+            say(&format!("hash: {hash}"))?;
         }
         say(&verdict(&network, weak.len()))?;
     }

@@ -39,6 +39,7 @@ struct Made<'a> {
     profile: &'a str,
     network: &'a str,
     network_id: String,
+    network_file_hash: Option<String>,
     seeds: usize,
     /// None where a passphrase opens the profile.
     key_file: Option<String>,
@@ -120,6 +121,7 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
             profile: &dir.to_string_lossy(),
             network: &network.name,
             network_id: network.id.to_string(),
+            network_file_hash: network.file_hash(),
             seeds,
             key_file,
         });
@@ -132,6 +134,10 @@ pub(super) fn run(session: &Session, args: InitArgs) -> Result<(), Failure> {
     ))?;
     if network.params.weaknesses().next().is_some() {
         session.line("This network is for trying things out: it protects nobody.")?;
+    } else if let Some(hash) = network.file_hash() {
+        session.line(&format!(
+            "The hash of the network's file is {hash}: if you got the file through somebody else, ask others for theirs."
+        ))?;
     }
     session.line(&loss_words(profile.key_file()))?;
     session.line("Next: `umbel inbox create NAME` to receive, `umbel send ADDRESS` to send.")

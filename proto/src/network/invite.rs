@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32m, Hrp};
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 use super::{Network, NetworkFault};
@@ -59,12 +60,8 @@ impl Invite {
     /// # Errors
     /// No seed fits, or the file is too long to be handed on.
     pub fn new(network: &Network, seeds: &[Peer]) -> Result<Self, InviteError> {
-        let file = network.to_shared_toml();
-        if file.len() > NETWORK_FILE_LEN_MAX {
-            return Err(InviteError::FileTooLong);
-        }
         let mut invite = Self {
-            file: hash(file.as_bytes()),
+            file: network.hash_shared().ok_or(InviteError::FileTooLong)?,
             network: network.id,
             seeds: Vec::new(),
         };
@@ -198,6 +195,20 @@ fn places(network: &Network, seed: &Peer) -> BTreeSet<String> {
             groups.map(|group| group.to_string()).collect()
         }
         Err(_) => BTreeSet::from([seed.host_port.clone()]),
+    }
+}
+
+impl Network {
+    /// The hash by which invitations name the network's file, in hexadecimal digits: the same for
+    /// every copy, whatever comments it has and in whatever order (§8.6(9)). `None` if the file is
+    /// too long to be handed on.
+    pub fn file_hash(&self) -> Option<String> {
+        self.hash_shared().map(|hash| HEXLOWER.encode(&hash))
+    }
+
+    fn hash_shared(&self) -> Option<[u8; 32]> {
+        let file = self.to_shared_toml();
+        (file.len() <= NETWORK_FILE_LEN_MAX).then(|| hash(file.as_bytes()))
     }
 }
 

@@ -115,6 +115,16 @@ fn check_says_what_is_weak_and_what_init_would_refuse() {
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["network"], "local");
     assert_eq!(json["is_sound"], false);
+    let hash = json["file_hash"].as_str().unwrap();
+    assert!(said.contains(&format!("hash: {hash}\n")), "{said}");
+    fs::write(
+        &file,
+        format!("# of ours\n{}", fs::read_to_string(&file).unwrap()),
+    )
+    .unwrap();
+    let copy = network(&["check", file_text, "--json"]);
+    let copy: serde_json::Value = serde_json::from_slice(&copy.stdout).unwrap();
+    assert_eq!(copy["file_hash"], hash, "comments are no part of it");
     assert_eq!(json["ignored"], serde_json::json!(["contact"]));
     let lines = said
         .lines()
