@@ -142,13 +142,15 @@ struct Guard2 {
     set_aside_at: Option<u64>,
 }
 
-/// An inbox of format 2 in format 3: its descriptor is published as soon as it is used.
+/// An inbox of format 2 in format 3: its descriptor is published as soon as it is used. One that
+/// had a mailbox counts as published before: its owner gave its address to others.
 pub(super) fn inbox_3(old: &[u8]) -> Option<State> {
-    let published_until = 0u64;
-    wire::decode::<Inbox2>(old)
+    let inbox = wire::decode::<Inbox2>(old)
         .ok()
-        .filter(|inbox| inbox.format == 2)
-        .map(|_| with_added(3, old, &wire::encode(&published_until)))
+        .filter(|inbox| inbox.format == 2)?;
+    let has_mailbox = inbox.mailboxes.iter().any(|mailbox| mailbox.is_created);
+    let published_until = u64::from(has_mailbox);
+    Some(with_added(3, old, &wire::encode(&published_until)))
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.
