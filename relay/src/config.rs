@@ -290,10 +290,11 @@ impl RawConfig {
             advertise: self.advertise.into_vec(),
             seeds: check_seeds(&self.seeds)?,
         };
+        let is_advertise_flag = !flags.advertise.is_empty();
         let (used, overridden) = flags.override_file(of_file);
         Ok(Config {
             listen: used.listen.unwrap_or_else(|| default_listen(network)),
-            advertise: check_advertise(used.advertise)?,
+            advertise: check_advertise(used.advertise, is_advertise_flag)?,
             seeds: used.seeds,
             overridden,
             memory_budget_bytes: check_budget(self.memory_budget_mib)?
@@ -373,12 +374,19 @@ fn check_budget(mib: Option<u32>) -> Result<Option<usize>, ConfigError> {
 }
 
 /// No address counts twice.
-fn check_advertise(all: Vec<String>) -> Result<Vec<String>, ConfigError> {
-    if !all.iter().all(|host_port| is_host_port(host_port)) {
-        return Err(ConfigError::Value {
+fn check_advertise(all: Vec<String>, is_flag: bool) -> Result<Vec<String>, ConfigError> {
+    let fault = |expected| match is_flag {
+        true => ConfigError::Flag {
+            flag: "--advertise",
+            expected,
+        },
+        false => ConfigError::Value {
             key: "advertise",
-            expected: "host:port, with a port from 1 to 65535",
-        });
+            expected,
+        },
+    };
+    if !all.iter().all(|host_port| is_host_port(host_port)) {
+        return Err(fault("host:port, with a port from 1 to 65535"));
     }
     let mut distinct: Vec<String> = Vec::new();
     for host_port in all {
@@ -387,10 +395,7 @@ fn check_advertise(all: Vec<String>) -> Result<Vec<String>, ConfigError> {
         }
     }
     if distinct.len() > ADDRESSES_MAX {
-        return Err(ConfigError::Value {
-            key: "advertise",
-            expected: "at most four times host:port",
-        });
+        return Err(fault("at most four times host:port"));
     }
     Ok(distinct)
 }
@@ -449,10 +454,16 @@ fn read_own_network(data_dir: &Path) -> Result<(Network, Vec<&'static str>), Con
 }
 
 fn read_network_text(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|error| ConfigError::Read {
+    let fault = |error| ConfigError::Read {
         path: path.to_owned(),
         error,
-    })
+    };
+    let text = fs::read_to_string(path).map_err(fault)?;
+    if text.trim().is_empty() {
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
+        return Err(fault(empty));
+    }
+    Ok(text)
 }
 
 /// Whether this can stand behind the `@` of a peer.
@@ -602,6 +613,17 @@ mod tests {
         assert!(message("threads = 1\nlissten = 5").contains("line 2: unknown field `lissten`"));
         assert!(message("records_disk_mib = 0").starts_with("records_disk_mib: must be 1 or more"));
         assert!(message("advertise = 7").contains("line 1: expected a text or a list of texts"));
+        let flags = Settings {
+            advertise: vec!["nonsense".to_owned()],
+            ..Settings::default()
+        };
+        let of_flag = load("advertise = \"a.example:1\"", flags).unwrap_err();
+        assert!(
+            of_flag
+                .to_string()
+                .starts_with("--advertise: must be host:port")
+        );
+        assert_eq!(of_flag.hint(), "correct the flag");
         assert!(message("threads = 0").starts_with("threads: must be"));
         assert!(message("memory_budget_mib = 1").starts_with("memory_budget_mib: must be"));
         assert!(
@@ -638,6 +660,17 @@ mod tests {
             (config.unread_params, network),
             (vec!["digest_check_relays"], Network::local())
         );
+    }
+
+    #[test]
+    fn a_network_file_that_is_empty_or_no_text_is_called_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ours.toml");
+        for bytes in [&b"\n"[..], &[0xff, 0xfe]] {
+            fs::write(&file, bytes).unwrap();
+            let fault = read_network(file.to_str().unwrap()).unwrap_err();
+            assert!(fault.hint().starts_with("the file is damaged"), "{fault}");
+        }
     }
 
     #[test]

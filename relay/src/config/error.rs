@@ -34,6 +34,13 @@ pub enum ConfigError {
         /// The expected value.
         expected: &'static str,
     },
+    /// A flag has a value that it can't have.
+    Flag {
+        /// Which.
+        flag: &'static str,
+        /// The expected value.
+        expected: &'static str,
+    },
     /// The data directory holds no relay.
     NoNetwork,
     /// The data directory holds a relay, but not its network file.
@@ -53,15 +60,21 @@ impl ConfigError {
     pub const fn is_usage(&self) -> bool {
         match self {
             Self::NoNetwork | Self::NetworkLost(_) => false,
-            Self::Read { .. } | Self::Toml { .. } | Self::Value { .. } | Self::Network { .. } => {
-                true
-            }
+            Self::Read { .. }
+            | Self::Toml { .. }
+            | Self::Value { .. }
+            | Self::Flag { .. }
+            | Self::Network { .. } => true,
         }
     }
 
     /// The remedy.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Read { error, .. } if error.kind() == io::ErrorKind::InvalidData => {
+                "the file is damaged, or another than was meant: get it again, or correct the path"
+            }
+            Self::Flag { .. } => "correct the flag",
             Self::Read { .. } => "check that the file is there and that this user may read it",
             Self::Toml { .. } | Self::Value { .. } => {
                 "correct umbel-relay.toml in the data directory; docs/operating.md lists its keys"
@@ -95,6 +108,7 @@ impl fmt::Display for ConfigError {
                 message,
             } => write!(f, "{}: {message}", path.display()),
             Self::Value { key, expected } => write!(f, "{key}: must be {expected}"),
+            Self::Flag { flag, expected } => write!(f, "{flag}: must be {expected}"),
             Self::NoNetwork => f.write_str("the data directory holds no relay"),
             Self::NetworkLost(dir) => write!(
                 f,
