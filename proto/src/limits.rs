@@ -305,11 +305,16 @@ pub const ALONE_RELAYS: usize = 3;
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// How many more it may issue at once (§8.2(8)).
 pub const RENEWALS_AT_ONCE: u32 = 12;
-/// How often a descriptor that a relay pushes is checked, in the long run (§8.4(2)).
+/// How often a descriptor that a relay of the view pushes is checked, in the long run, and how often
+/// one of all other relays together (§8.4(2)).
 pub const PUSH_INTERVAL: Duration = Duration::from_millis(125);
 /// How many more are checked at once (§8.4(2)).
 pub const PUSHED_AT_ONCE: u32 = 4096;
-/// Relays whose pushes are counted (§8.4(2)).
+/// How often one is checked that relays outside the view push from one address group (§8.4(2)).
+pub const STRANGER_PUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How many more are checked at once (§8.4(2)).
+pub const STRANGER_PUSHED_AT_ONCE: u32 = 64;
+/// Relays and address groups whose pushes are counted (§8.4(2)).
 pub const PUSH_SOURCES_MAX: usize = 4096;
 /// A client gives a reconciliation up once it has brought no news for so long (§8.3(6)).
 pub const SYNC_NO_NEWS_MAX: Duration = Duration::from_secs(60);

@@ -10,17 +10,16 @@ use umbel_proto::Violation;
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, Unverified, reconcile,
 };
-use umbel_proto::ids::{BlindedKey, RelayId};
+use umbel_proto::ids::BlindedKey;
 use umbel_proto::inbox::descriptor::Outer;
-use umbel_proto::limits::{
-    CLOCK_SKEW_MAX, NETWORK_FILE_LEN_MAX, PUSH_INTERVAL, PUSH_SOURCES_MAX, PUSHED_AT_ONCE,
-};
+use umbel_proto::limits::{CLOCK_SKEW_MAX, NETWORK_FILE_LEN_MAX};
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Network;
-use umbel_proto::time::{Duration, Epoch, Instant, Rate, WallTime};
+use umbel_proto::time::{Duration, Epoch, WallTime};
 
 use super::super::context::{Context, Heard};
 use super::super::io::StoreOp;
+use super::pushes::{PushBudgets, Source};
 use super::{Answer, LateAnswer, Request, RequestId};
 
 /// Where an inbox descriptor is kept: oldest epoch first.
@@ -31,8 +30,7 @@ pub(in super::super) struct Directory {
     inboxes: BTreeMap<Place, StoredInbox>,
     publishing: BTreeMap<RequestId, (Place, StoredInbox)>,
     answers: VecDeque<LateAnswer>,
-    /// How much of what each relay pushes is checked.
-    pushed: BTreeMap<RelayId, Rate>,
+    push_budgets: PushBudgets,
 }
 
 /// An inbox descriptor that is durable here, or is being stored.
@@ -59,7 +57,7 @@ impl Directory {
             inboxes,
             publishing: BTreeMap::new(),
             answers: VecDeque::new(),
-            pushed: BTreeMap::new(),
+            push_budgets: PushBudgets::new(),
         }
     }
 
@@ -205,43 +203,28 @@ impl Directory {
         link: LinkId,
         descriptors: &[ByteBuf],
     ) -> Result<DirectoryReply, Violation> {
-        let (relay, _) = cx.links.relay_at(link).ok_or(Violation::Unexpected)?;
-        let mut rate = self.rate_of(relay, cx.now);
-        let source = Some(&relay).filter(|it| cx.is_where_it_says(it));
+        let (relay, remote) = cx.links.relay_at(link).ok_or(Violation::Unexpected)?;
+        let lists = Some(&relay).filter(|it| cx.is_where_it_says(it));
+        let source = if cx.view().get(&relay).is_some() {
+            Source::Relay(relay)
+        } else {
+            Source::Strangers(cx.config.network.group_of(remote))
+        };
         let mut accepted = 0;
         for bytes in descriptors {
-            if rate.next_at() > cx.now {
+            if !self.push_budgets.may_check(source, cx.now) {
                 break;
             }
             let Ok(descriptor) = Unverified::decode(bytes) else {
                 continue;
             };
-            match cx.learn(source, descriptor) {
-                Heard::Cheap => {}
-                Heard::Checked => rate.take(cx.now),
-                Heard::News => {
-                    rate.take(cx.now);
-                    accepted += 1;
-                }
+            let heard = cx.learn(lists, descriptor);
+            if heard != Heard::Cheap {
+                self.push_budgets.take(source, cx.now);
             }
+            accepted += u32::from(heard == Heard::News);
         }
-        self.pushed.insert(relay, rate);
         Ok(DirectoryReply::Pushed { accepted })
-    }
-
-    /// How much of this relay's pushes may still be checked. Where too many relays are counted, one
-    /// begins anew.
-    fn rate_of(&mut self, relay: RelayId, now: Instant) -> Rate {
-        if let Some(rate) = self.pushed.get(&relay) {
-            return *rate;
-        }
-        if self.pushed.len() >= PUSH_SOURCES_MAX {
-            self.pushed.retain(|_, rate| !rate.is_whole(now));
-        }
-        if self.pushed.len() >= PUSH_SOURCES_MAX {
-            self.pushed.pop_first();
-        }
-        Rate::new(PUSH_INTERVAL, PUSHED_AT_ONCE, now)
     }
 }
 

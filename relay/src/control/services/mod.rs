@@ -8,6 +8,7 @@
 
 mod directory;
 mod mailbox;
+mod pushes;
 mod receipts;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -17,8 +17,10 @@ use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::holder::{HolderDone, Outcome};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
-use umbel_proto::limits::{PUSH_INTERVAL, PUSHED_AT_ONCE};
-use umbel_proto::network::Params;
+use umbel_proto::limits::{
+    PUSH_INTERVAL, PUSHED_AT_ONCE, STRANGER_PUSH_INTERVAL, STRANGER_PUSHED_AT_ONCE,
+};
+use umbel_proto::network::{AddressGroups, Params};
 use umbel_proto::time::{Duration, WallTime};
 
 use super::super::context::Signal;
@@ -422,39 +424,54 @@ fn only_linked_relays_push() {
     assert_eq!(asked, Err(Violation::Unexpected));
 }
 
+/// The descriptor of another relay, to be pushed.
+fn pushable(served: &Served, seed: u8) -> ByteBuf {
+    let identity = SigningKey::from_seed(&[seed; 32]);
+    let onion = OnionSecret::from_seed(&[8; 32]);
+    let wall = served.bench.moment.wall;
+    ByteBuf::from(descriptor(&identity, &onion, 9001, wall).bytes().to_vec())
+}
+
+/// So many copies of one with a wrong signature.
+fn forged(served: &Served, count: u32) -> Vec<ByteBuf> {
+    let mut forged = pushable(served, 1);
+    *forged.last_mut().unwrap() ^= 1;
+    vec![forged; usize::try_from(count).unwrap()]
+}
+
+/// How many of these are news, by a push of this relay over a link from there.
+fn accepted(served: &mut Served, (peer, from): (RelayId, &str), pushed: Vec<ByteBuf>) -> u32 {
+    let from = from.parse().unwrap();
+    served.bench.link_at(LINK.0, peer, from);
+    served.directory((ALICE, 1), &DirectoryRequest::Push(pushed));
+    match served.directory_replies()[..] {
+        [DirectoryReply::Pushed { accepted }] => accepted,
+        _ => panic!("a push is answered"),
+    }
+}
+
 #[test] // §8.4(2)
 fn each_relay_has_so_much_checked_and_more_later() {
     let mut served = Served::new();
-    let wall = served.bench.moment.wall;
-    let onion = OnionSecret::from_seed(&[8; 32]);
-    let of = |seed: u8| {
-        let identity = SigningKey::from_seed(&[seed; 32]);
-        ByteBuf::from(descriptor(&identity, &onion, 9001, wall).bytes().to_vec())
-    };
-    let mut forged = of(1);
-    *forged.last_mut().unwrap() ^= 1;
-    let forged = vec![forged; 128];
-    let accepted = |served: &mut Served, peer: u16, descriptors: &[ByteBuf]| {
-        served.bench.link_to(LINK.0, other(peer));
-        served.directory((ALICE, 1), &DirectoryRequest::Push(descriptors.to_vec()));
-        match served.directory_replies()[..] {
-            [DirectoryReply::Pushed { accepted }] => accepted,
-            _ => panic!("a push is answered"),
-        }
+    let [one, another] = [11, 12].map(|seed| (served.bench.learn(seed, &[HERE]), HERE));
+    let of = |served: &Served, seeds: &[u8]| -> Vec<ByteBuf> {
+        seeds.iter().map(|&it| pushable(served, it)).collect()
     };
     for _ in 0..PUSHED_AT_ONCE / 128 {
-        assert_eq!(accepted(&mut served, 1, &forged), 0);
+        let forged = forged(&served, 128);
+        assert_eq!(accepted(&mut served, one, forged), 0);
     }
+    let [second, third, known_and_more] = [&[2][..], &[3], &[2, 4, 5]].map(|it| of(&served, it));
     assert_eq!(
-        accepted(&mut served, 1, &[of(2)]),
+        accepted(&mut served, one, second),
         1,
         "one more than at once"
     );
-    assert_eq!(accepted(&mut served, 1, &[of(3)]), 0);
-    assert_eq!(accepted(&mut served, 2, &[of(3)]), 1, "another has its own");
+    assert_eq!(accepted(&mut served, one, third.clone()), 0);
+    assert_eq!(accepted(&mut served, another, third), 1, "it has its own");
     served.bench.pass(PUSH_INTERVAL);
     assert_eq!(
-        accepted(&mut served, 1, &[of(2), of(4), of(5)]),
+        accepted(&mut served, one, known_and_more),
         1,
         "what is known is free"
     );
@@ -504,4 +521,54 @@ fn one_host_under_many_names_makes_no_relay_old_enough_to_be_drawn() {
     let cx = served.bench.context();
     assert_eq!(cx.view().len(), 60, "in setup they are taken");
     assert_eq!(cx.view().selectable(&cx.config.network, wall).count(), 0);
+}
+
+#[test] // §8.4(2)
+fn a_new_id_for_each_push_gains_nothing() {
+    let mut served = Served::new();
+    served
+        .bench
+        .shared
+        .config
+        .network
+        .params
+        .danger_address_groups = AddressGroups::Prefix;
+    let stranger = |number: u16| (other(number), "203.0.113.7:1");
+    let neighbour = (other(900), "203.0.99.1:2");
+    let more = forged(&served, STRANGER_PUSHED_AT_ONCE / 16);
+    for number in 0..16 {
+        accepted(&mut served, stranger(number), more.clone());
+    }
+    let [second, third, fourth, fifth] = [2, 3, 4, 5].map(|it| vec![pushable(&served, it)]);
+    assert_eq!(accepted(&mut served, stranger(16), second), 1);
+    assert_eq!(accepted(&mut served, stranger(17), third.clone()), 0);
+    assert_eq!(accepted(&mut served, neighbour, third.clone()), 0);
+    let elsewhere = (other(901), "198.51.100.1:1");
+    assert_eq!(accepted(&mut served, elsewhere, third), 1);
+    served.bench.pass(STRANGER_PUSH_INTERVAL);
+    assert_eq!(accepted(&mut served, stranger(18), fourth), 1);
+    let known = (served.bench.learn(11, &[HERE]), stranger(0).1);
+    assert_eq!(accepted(&mut served, known, fifth), 1, "it is of the view");
+}
+
+#[test] // §8.4(2)
+fn strangers_of_many_groups_have_no_more_than_one_known_relay() {
+    let mut served = Served::new();
+    served
+        .bench
+        .shared
+        .config
+        .network
+        .params
+        .danger_address_groups = AddressGroups::Prefix;
+    let one_group = forged(&served, STRANGER_PUSHED_AT_ONCE + 1);
+    for group in 0..=PUSHED_AT_ONCE / STRANGER_PUSHED_AT_ONCE {
+        let from = format!("203.{group}.1.1:1");
+        accepted(&mut served, (other(1), &from), one_group.clone());
+    }
+    let second = vec![pushable(&served, 2)];
+    let elsewhere = (other(2), "198.51.100.1:1");
+    assert_eq!(accepted(&mut served, elsewhere, second.clone()), 0);
+    let known = (served.bench.learn(11, &[HERE]), HERE);
+    assert_eq!(accepted(&mut served, known, second), 1);
 }
