@@ -34,7 +34,7 @@ use rand::CryptoRng;
 use umbel_proto::Violation;
 use umbel_proto::cell::Cell;
 use umbel_proto::circuit::TerminalEvent;
-use umbel_proto::directory::receipts::{ProbeId, SpotChecks};
+use umbel_proto::directory::receipts::{ProbeId, Probed, SpotChecks};
 use umbel_proto::directory::{Book, DescriptorFault, NetView, Unverified};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::holder::Holder;
@@ -350,13 +350,13 @@ impl Control {
         &mut self,
         moment: Moment,
         probe: ProbeId,
-        is_there: bool,
+        probed: Probed,
         rng: &mut dyn CryptoRng,
     ) {
         let mut cx = self.shared.context(moment, rng);
         match probe {
-            ProbeId::Receipt(number) => self.services.handle_probed(&mut cx, number, is_there),
-            ProbeId::SpotCheck(number) => self.spot.handle_probed(&mut cx, number, is_there),
+            ProbeId::Receipt(number) => self.services.handle_probed(&mut cx, number, probed),
+            ProbeId::SpotCheck(number) => self.spot.handle_probed(&mut cx, number, probed),
         }
         self.settle(moment, rng);
     }

@@ -4,7 +4,7 @@
 //! the book: issuers that are barred vouch for nobody.
 
 use umbel_proto::directory::Book;
-use umbel_proto::directory::receipts::{Facts, ProbeId, SpotChecks};
+use umbel_proto::directory::receipts::{Facts, ProbeId, Probed, SpotChecks};
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::{ClockGuard, Instant, WallTime};
 
@@ -37,12 +37,12 @@ impl Spot {
     }
 
     /// A dial is over.
-    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, number: u64, is_there: bool) {
+    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, number: u64, probed: Probed) {
         self.0.handle_probed(
             cx.now,
             facts(cx.config, cx.book, cx.wall, cx.clock),
             number,
-            is_there,
+            probed,
         );
         self.finish(cx);
     }

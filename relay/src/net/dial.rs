@@ -4,13 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use umbel_proto::directory::receipts::{Probe, ProbeId};
+use umbel_proto::directory::receipts::{Probe, ProbeId, Probed};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{ADDRESSES_MAX, HANDSHAKE_MAX, LINK_CLOSING_MAX, RECEIPT_DIAL_TIMEOUT};
 use umbel_proto::link::tls;
@@ -110,13 +111,18 @@ async fn try_address(
 }
 
 /// Sees whether this relay answers at this address: TLS, with its identity, and no more (§8.7(4)).
-/// Reports that to the control plane.
+/// Reports that to the control plane. A fault of this machine is no miss of the other's.
 pub(crate) async fn probe(shared: Arc<Shared>, id: ProbeId, probe: Probe) {
     let Probe { relay, address } = probe;
-    let mut owed = Owed::new(&shared, LinkReport::Probed(id, false));
-    let answered = timeout(RECEIPT_DIAL_TIMEOUT, connect(&shared, relay, address)).await;
-    if let Ok(Ok(mut stream)) = answered {
-        owed.report = Some(LinkReport::Probed(id, true));
+    let mut owed = Owed::new(&shared, LinkReport::Probed(id, Probed::Unknown));
+    let dialled = timeout(RECEIPT_DIAL_TIMEOUT, connect(&shared, relay, address)).await;
+    let (probed, stream) = match dialled {
+        Ok(Ok(stream)) => (Probed::There, Some(stream)),
+        Ok(Err(fault)) if DialFault::from(&fault) == DialFault::Unknown => (Probed::Unknown, None),
+        Ok(Err(_)) | Err(_) => (Probed::Nobody, None),
+    };
+    owed.report = Some(LinkReport::Probed(id, probed));
+    if let Some(mut stream) = stream {
         let _ = timeout(LINK_CLOSING_MAX, stream.shutdown()).await; // as any link ends: §2.6(5)
     }
 }
@@ -126,7 +132,20 @@ async fn connect(
     shared: &Shared,
     relay: RelayId,
     address: SocketAddr,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, OpenFault> {
+    let (socket, config) = prepare(shared, relay, address).map_err(OpenFault::Own)?;
+    let socket = socket.connect(address).await?;
+    tune(&socket)?;
+    let connector = TlsConnector::from(config);
+    Ok(connector.connect(tls::server_name(), socket).await?)
+}
+
+/// What a dial needs of this machine alone.
+fn prepare(
+    shared: &Shared,
+    relay: RelayId,
+    address: SocketAddr,
+) -> io::Result<(TcpSocket, Arc<ClientConfig>)> {
     let config = tls::dial_config(&relay, Some(&shared.identity)).map_err(io::Error::other)?;
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -135,15 +154,13 @@ async fn connect(
     if let Some(source) = shared.source.filter(|it| it.is_ipv4() == address.is_ipv4()) {
         socket.bind(SocketAddr::new(source, 0))?;
     }
-    let socket = socket.connect(address).await?;
-    tune(&socket)?;
-    TlsConnector::from(config)
-        .connect(tls::server_name(), socket)
-        .await
+    Ok((socket, config))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use umbel_proto::crypto::sign::SigningKey;
     use umbel_proto::link::Hello;
     use umbel_proto::network::Network;
@@ -156,10 +173,15 @@ mod tests {
     const RELAY: RelayId = RelayId([7; 32]);
 
     fn shared() -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
+        shared_at(None)
+    }
+
+    /// Of a relay that dials from there.
+    fn shared_at(source: Option<IpAddr>) -> (Arc<Shared>, mpsc::Receiver<LinkReport>) {
         let network = Network::local();
         let hello = Hello::of_client(network.id, WallTime(0));
         let identity = SigningKey::from_seed(&[1; 32]);
-        Shared::new(network, identity, 1 << 20, hello, Clock::start(), None)
+        Shared::new(network, identity, 1 << 20, hello, Clock::start(), source)
     }
 
     fn is_failure(report: &LinkReport) -> bool {
@@ -197,6 +219,19 @@ mod tests {
         drop(owed);
         drop(shared);
         assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test] // §8.8(3)
+    async fn a_fault_of_this_machine_is_no_miss() {
+        let not_ours = IpAddr::from([192, 0, 2, 1]);
+        for (source, expected) in [(None, Probed::Nobody), (Some(not_ours), Probed::Unknown)] {
+            let (shared, mut reports) = shared_at(source);
+            let address = SocketAddr::from(([127, 0, 0, 1], 1));
+            let (relay, id) = (RELAY, ProbeId::SpotCheck(1));
+            probe(shared, id, Probe { relay, address }).await;
+            let report = reports.recv().await;
+            assert!(matches!(report, Some(LinkReport::Probed(_, probed)) if probed == expected));
+        }
     }
 
     #[tokio::test] // §8.6(7)

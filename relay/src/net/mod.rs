@@ -31,7 +31,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use umbel_proto::Violation;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::receipts::ProbeId;
+use umbel_proto::directory::receipts::{ProbeId, Probed};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::HANDSHAKE_MAX;
 use umbel_proto::link::{Hello, LinkId, Padding};
@@ -115,8 +115,8 @@ pub(crate) enum LinkReport {
     Down(LinkId),
     /// No link could be made to this relay, and why.
     DialFailed(RelayId, DialFault),
-    /// Whether a relay answered where a receipt says that it does.
-    Probed(ProbeId, bool),
+    /// The outcome of a dial for a receipt, or for a check of one.
+    Probed(ProbeId, Probed),
 }
 
 /// How the control plane reaches a link.
@@ -131,6 +131,8 @@ pub(crate) struct LinkHandle {
 /// Why a connection did not become a link.
 #[derive(Debug)]
 pub(crate) enum OpenFault {
+    /// This machine could not even begin.
+    Own(io::Error),
     /// The connection or its TLS failed, or the peer is not who it should be.
     Io(io::Error),
     /// It took too long.
@@ -146,6 +148,7 @@ pub(crate) enum OpenFault {
 impl fmt::Display for OpenFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Own(error) => write!(f, "could not be tried from here: {error}"),
             Self::Io(error) => write!(f, "{error}"),
             Self::Timeout => f.write_str("took too long"),
             Self::Violation(violation) => write!(f, "broke a rule: {violation:?}"),
@@ -158,6 +161,7 @@ impl fmt::Display for OpenFault {
 impl From<&OpenFault> for DialFault {
     fn from(fault: &OpenFault) -> Self {
         match fault {
+            OpenFault::Own(_) => Self::Unknown,
             OpenFault::Io(error) => error.into(),
             OpenFault::Violation(violation) => (*violation).into(),
             OpenFault::Timeout => Self::Nobody,

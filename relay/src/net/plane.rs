@@ -197,9 +197,9 @@ impl ControlPlane {
                 self.links.remove(&link);
                 self.control.handle_link_down(moment, link, &mut self.rng);
             }
-            LinkReport::Probed(id, is_there) => {
+            LinkReport::Probed(id, probed) => {
                 self.control
-                    .handle_probed(moment, id, is_there, &mut self.rng);
+                    .handle_probed(moment, id, probed, &mut self.rng);
             }
             LinkReport::DialFailed(relay, fault) => {
                 let now = Duration::from_micros(moment.now.as_micros());

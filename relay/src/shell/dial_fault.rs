@@ -34,9 +34,19 @@ impl From<&io::Error> for DialFault {
         match (tls, Errno::from_io_error(error)) {
             (Some(rustls::Error::InvalidCertificate(_)), _) => Self::OtherRelay,
             (Some(_), _) => Self::NoRelay,
-            (None, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
-                Self::Unknown
-            }
+            // None of them comes from the network, as unreachable hosts may.
+            (
+                None,
+                Some(
+                    Errno::MFILE
+                    | Errno::NFILE
+                    | Errno::NOBUFS
+                    | Errno::NOMEM
+                    | Errno::ADDRNOTAVAIL
+                    | Errno::ADDRINUSE
+                    | Errno::PERM,
+                ),
+            ) => Self::Unknown,
             // A relay, too, closes at once when it has too many.
             (None, _) => Self::Nobody,
         }
@@ -67,7 +77,7 @@ impl fmt::Display for DialFault {
         f.write_str(match self {
             Self::Nobody => "nobody answers there",
             Self::Unknown => {
-                "this machine has no open files or memory left, or can't set up its TLS"
+                "this machine has no open files, memory or ports left, or can't set up its socket or TLS"
             }
             Self::NoRelay => "something that is no relay of this version answered there",
             Self::OtherRelay => "another identity answered there",
@@ -85,7 +95,14 @@ mod tests {
 
     #[test]
     fn what_fails_on_this_machine_accuses_no_firewall() {
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::ADDRNOTAVAIL,
+            Errno::PERM,
+        ] {
             let error = io::Error::from(errno);
             assert_eq!(DialFault::from(&error), DialFault::Unknown);
         }

@@ -181,7 +181,8 @@ impl World {
         self.checks.handle_timeout(self.now, facts, |_, _, _| true);
         while let Some((id, probe)) = self.checks.poll_dial() {
             let is_there = self.there.get(&probe.address) == Some(&probe.relay);
-            self.checks.handle_probed(self.now, facts, id, is_there);
+            self.checks
+                .handle_probed(self.now, facts, id, is_there.into());
         }
         self.checks.expire(wall);
         if let Some((_, barred)) = self.checks.take_changes() {

@@ -337,7 +337,8 @@ impl SimRelay {
     ) {
         if let Some(live) = &mut self.live {
             let is_there = is_there || self.is_credulous;
-            live.control.handle_probed(moment, probe, is_there, rng);
+            live.control
+                .handle_probed(moment, probe, is_there.into(), rng);
         }
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::ReceiptRefusal;
-use super::probe::{Places, Probe};
+use super::probe::{Places, Probe, Probed};
 use crate::directory::descriptor::is_dialable;
 use crate::directory::view::NetView;
 use crate::ids::RelayId;
@@ -115,24 +115,30 @@ impl Issuer {
     }
 
     /// A dial is over. Names whom to vouch for, if it was there.
+    ///
+    /// # Errors
+    /// Why there is no receipt.
     pub fn handle_probed(
         &mut self,
         now: Instant,
         network: &Network,
         id: u64,
-        is_there: bool,
-    ) -> Option<Probe> {
-        let probe = self.probes.remove(&id)?;
-        if !is_there {
-            // It takes no place from its neighbours.
-            self.taken.remove(network, probe.address);
-            let until = now + RECEIPT_RETRY_PAUSE;
-            self.resting.insert(probe.address.into(), until);
-            return None;
+        probed: Probed,
+    ) -> Result<Probe, ReceiptRefusal> {
+        let probe = self.probes.remove(&id).ok_or(ReceiptRefusal::Busy)?;
+        if probed == Probed::There {
+            let until = now + pause(network);
+            self.taken.extend(network, probe.address, until);
+            return Ok(probe);
         }
-        let until = now + pause(network);
-        self.taken.extend(network, probe.address, until);
-        Some(probe)
+        // It takes no place from its neighbours.
+        self.taken.remove(network, probe.address);
+        if probed == Probed::Unknown {
+            return Err(ReceiptRefusal::Busy);
+        }
+        let until = now + RECEIPT_RETRY_PAUSE;
+        self.resting.insert(probe.address.into(), until);
+        Err(ReceiptRefusal::Unreachable)
     }
 }
 
@@ -185,9 +191,11 @@ mod tests {
             Ok(id)
         }
 
-        fn probed(&mut self, id: u64, is_there: bool) -> Option<Probe> {
+        fn probed(&mut self, id: u64, probed: impl Into<Probed>) -> Option<Probe> {
             let network = testing::public_network();
-            self.issuer.handle_probed(self.now, &network, id, is_there)
+            self.issuer
+                .handle_probed(self.now, &network, id, probed.into())
+                .ok()
         }
 
         fn issue(&mut self, at: &str) -> Result<(), ReceiptRefusal> {
@@ -247,6 +255,18 @@ mod tests {
         assert_eq!(bench.ask("20.1.1.1:9000"), Err(ReceiptRefusal::Limit));
         bench.now = bench.now + RECEIPT_RETRY_PAUSE;
         assert!(bench.ask("20.1.1.1:9000").is_ok());
+    }
+
+    #[test] // §8.7(4)
+    fn an_issuers_own_fault_keeps_nobody_waiting() {
+        let mut bench = Bench::default();
+        let id = bench.ask("20.1.1.1:9000").unwrap();
+        let network = testing::public_network();
+        let outcome = bench
+            .issuer
+            .handle_probed(bench.now, &network, id, Probed::Unknown);
+        assert_eq!(outcome, Err(ReceiptRefusal::Busy));
+        bench.issue("20.1.1.1:9000").unwrap();
     }
 
     #[test] // §8.7(3)

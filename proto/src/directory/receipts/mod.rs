@@ -21,7 +21,7 @@ use crate::wire::{self, Malformed};
 
 pub use asker::{Ask, Asker, Attempt, Known, NoReceipt};
 pub use issuer::Issuer;
-pub use probe::{Probe, ProbeId};
+pub use probe::{Probe, ProbeId, Probed};
 pub use spot::{Facts, IssuerStanding, SpotChecks};
 
 const RECEIPT_DOMAIN: &[u8] = b"umbel reachability receipt 1";

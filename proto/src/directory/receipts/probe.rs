@@ -27,6 +27,24 @@ pub struct Probe {
     pub address: SocketAddr,
 }
 
+/// The outcome of a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probed {
+    /// The relay proved its identity there.
+    There,
+    /// It did not.
+    Nobody,
+    /// Nothing was found out, for a reason on this machine.
+    Unknown,
+}
+
+impl From<bool> for Probed {
+    /// By whether it was there.
+    fn from(is_there: bool) -> Self {
+        if is_there { Self::There } else { Self::Nobody }
+    }
+}
+
 /// Addresses that get nothing more for now, few of each group.
 #[derive(Debug, Default)]
 pub(super) struct Places {

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::probe::{Places, Probe};
+use super::probe::{Places, Probe, Probed};
 use crate::crypto::kdf::sha256;
 use crate::directory::descriptor::RelayDescriptor;
 use crate::directory::view::NetView;
@@ -256,12 +256,23 @@ impl SpotChecks {
     }
 
     /// A dial of a check is over.
-    pub fn handle_probed(&mut self, now: Instant, facts: Facts<'_>, number: u64, is_there: bool) {
-        if is_there {
-            if let Some(check) = self.checks.remove(&number) {
-                self.record(facts, &check.issuers, check.probe.address, true);
+    pub fn handle_probed(&mut self, now: Instant, facts: Facts<'_>, number: u64, probed: Probed) {
+        match probed {
+            Probed::There => {
+                if let Some(check) = self.checks.remove(&number) {
+                    self.record(facts, &check.issuers, check.probe.address, true);
+                }
             }
-        } else if let Some(check) = self.checks.get_mut(&number)
+            Probed::Nobody => self.miss(now, number),
+            // This machine's own fault says nothing about anybody.
+            Probed::Unknown => {
+                self.checks.remove(&number);
+            }
+        }
+    }
+
+    fn miss(&mut self, now: Instant, number: u64) {
+        if let Some(check) = self.checks.get_mut(&number)
             && let State::InFlight(dialled_at) = check.state
         {
             check.missed += 1;

@@ -93,9 +93,10 @@ impl Bench {
         None
     }
 
-    fn answer(&mut self, (id, _): (u64, Probe), is_there: bool) {
+    fn answer(&mut self, (id, _): (u64, Probe), probed: impl Into<Probed>) {
         let facts = Self::facts(&self.network, &self.view, self.wall);
-        self.checks.handle_probed(self.now, facts, id, is_there);
+        self.checks
+            .handle_probed(self.now, facts, id, probed.into());
     }
 
     /// A check of another relay, to its end. How often it was dialled.
@@ -308,6 +309,20 @@ fn what_is_missed_while_one_is_offline_counts_for_nothing() {
         assert_eq!(bench.dialled(), None);
         assert_eq!(bench.standing(), None);
     }
+}
+
+#[test] // §8.8(3)
+fn a_checkers_own_fault_is_no_miss() {
+    let mut bench = Bench::new();
+    for _ in 0..8 {
+        let _ = bench.drawn();
+        let first = bench.dialled().unwrap();
+        bench.answer(first, false);
+        let second = bench.dialled().unwrap();
+        bench.answer(second, Probed::Unknown);
+        assert_eq!(bench.dialled(), None, "the check is over");
+    }
+    assert_eq!((bench.standing(), bench.barred()), (None, 0));
 }
 
 #[test] // §8.8(3)

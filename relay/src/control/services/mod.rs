@@ -14,6 +14,7 @@ mod receipts;
 use std::collections::{BTreeMap, VecDeque};
 
 use umbel_proto::Violation;
+use umbel_proto::directory::receipts::Probed;
 use umbel_proto::handshake::Binding;
 use umbel_proto::inbox::holder::{self, EXPIRED_KEPT, Holder, HolderLimits};
 use umbel_proto::link::LinkId;
@@ -187,8 +188,8 @@ impl Services {
     }
 
     /// A dial that the receipts service asked for is over.
-    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, probe: u64, is_there: bool) {
-        self.receipts.handle_probed(cx, probe, is_there);
+    pub(super) fn handle_probed(&mut self, cx: &mut Context<'_>, probe: u64, probed: Probed) {
+        self.receipts.handle_probed(cx, probe, probed);
         self.run(cx);
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use umbel_proto::Violation;
 use umbel_proto::directory::Receipt;
 use umbel_proto::directory::receipts::{
-    Issuer, ProbeId, ReceiptRefusal, ReceiptReply, ReceiptRequest, RequestContext,
+    Issuer, ProbeId, Probed, ReceiptReply, ReceiptRequest, RequestContext,
 };
 
 use super::super::context::Context;
@@ -53,17 +53,17 @@ impl Receipts {
     }
 
     /// A dial is over.
-    pub(super) fn handle_probed(&mut self, cx: &Context<'_>, probe: u64, is_there: bool) {
+    pub(super) fn handle_probed(&mut self, cx: &Context<'_>, probe: u64, probed: Probed) {
         let network = &cx.config.network;
-        let reply = match self.issuer.handle_probed(cx.now, network, probe, is_there) {
-            Some(it) => ReceiptReply::Issued(Receipt::sign(
+        let reply = match self.issuer.handle_probed(cx.now, network, probe, probed) {
+            Ok(it) => ReceiptReply::Issued(Receipt::sign(
                 &cx.config.identity,
                 &network.id,
                 &it.relay,
                 it.address,
                 cx.wall,
             )),
-            None => ReceiptReply::Refused(ReceiptRefusal::Unreachable),
+            Err(refusal) => ReceiptReply::Refused(refusal),
         };
         if let Some(request) = self.waiting.remove(&probe) {
             self.answers

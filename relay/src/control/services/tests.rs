@@ -341,7 +341,9 @@ fn a_receipt_is_issued_once_the_relay_answered_and_not_before() {
         let ProbeId::Receipt(number) = probe else {
             panic!("it is for the asker")
         };
-        served.services.handle_probed(&mut cx, number, is_there);
+        served
+            .services
+            .handle_probed(&mut cx, number, is_there.into());
         let [(_, frame, true)] = &served.replies()[..] else {
             panic!("one answer")
         };
