@@ -1,7 +1,8 @@
 //! `umbel invite-peer` and `umbel init --invite`: an invitation to a profile's network, and the
 //! network of one (docs/protocol.md §8.6(9), §8.6(10)).
 //!
-//! It names seeds only: of guards, or of any relay that the profile knows, it tells nothing.
+//! It names seeds only, and the profile's own only if that is asked for: of guards, or of any relay
+//! that the profile knows, it tells nothing.
 
 use serde::Serialize;
 use umbel_client::{Profile, Seeds};
@@ -16,10 +17,13 @@ use super::session::Session;
 
 #[derive(clap::Args)]
 pub(super) struct InvitePeerArgs {
-    /// Name this relay in the invitation, before the network's and the profile's seeds; may be given
-    /// several times
+    /// Name this relay in the invitation, before the network's seeds; may be given several times
     #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
     seeds: Vec<Peer>,
+    /// Name the profile's own seeds, too: whoever reads the invitation may learn by them who invited
+    /// you
+    #[arg(long)]
+    own_seeds: bool,
 }
 
 #[derive(Serialize)]
@@ -39,12 +43,13 @@ pub(super) fn run(session: &Session, args: InvitePeerArgs) -> Result<(), Failure
     let dir = session.profile_dir()?;
     let profile = Profile::load(&dir)?;
     let Seeds { own, network } = Seeds::read(&dir)?;
+    let own = if args.own_seeds { own } else { Vec::new() };
     let seeds = [args.seeds, network, own].concat();
     let network = profile.network();
     let invite = Invite::new(network, &seeds).map_err(|error| {
         let hint = match error {
             InviteError::FileTooLong => "give others the network file itself",
-            _ => "name a relay with --seed ID@HOST:PORT",
+            _ => "name a relay with --seed ID@HOST:PORT, or the profile's seeds with --own-seeds",
         };
         Failure::failed(error.to_string(), hint)
     })?;

@@ -30,7 +30,7 @@ pub(super) struct RelayArgs {
     /// directory]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The network file of a new relay, or `local` [default: the profile's network and seeds]
+    /// The network file of a new relay, or `local` [default: the profile's network]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
     /// An invitation, in place of the network file
@@ -39,6 +39,10 @@ pub(super) struct RelayArgs {
     /// A relay that a new relay joins through; may be given several times
     #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
     seeds: Vec<Peer>,
+    /// Join through the profile's own seeds, too: whoever runs one of them, or finds the relay's
+    /// directory, may learn by them which relay is yours
+    #[arg(long, conflicts_with_all = ["network", "invite"])]
+    own_seeds: bool,
     /// Accept links at this address [default: 0.0.0.0:7443; 127.0.0.1:7443 in the network `local`]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -46,6 +50,12 @@ pub(super) struct RelayArgs {
     /// [default: the listen address]
     #[arg(long, value_name = "HOST:PORT", num_args = 1..)]
     advertise: Vec<String>,
+}
+
+impl RelayArgs {
+    const fn names_seeds(&self) -> bool {
+        self.own_seeds || !self.seeds.is_empty()
+    }
 }
 
 #[derive(Serialize)]
@@ -95,10 +105,10 @@ pub(super) async fn run(session: &Session, args: RelayArgs) -> Result<(), Failur
     if is_new {
         let (network, seeds) = network_of(session, &args).await?;
         OwnRelay::make(&data_dir, &network, &seeds)?;
-    } else if args.network.is_some() || args.invite.is_some() || !args.seeds.is_empty() {
+    } else if args.network.is_some() || args.invite.is_some() || args.names_seeds() {
         return Err(Failure::usage(
             format!("{} holds a relay already", data_dir.display()),
-            "leave --network, --invite and --seed out to run it, or choose another directory with --data-dir",
+            "leave --network, --invite, --seed and --own-seeds out to run it, or choose another directory with --data-dir",
         ));
     }
     let mut relay = OwnRelay::start(&data_dir, args.listen, args.advertise).await?;
@@ -160,7 +170,8 @@ async fn watch(
     }
 }
 
-/// The network of a new relay, and seeds beside the network's own.
+/// The network of a new relay, and seeds beside the network's. The profile's own seeds are none of
+/// them unless the user asks for it: a seed that few others have links the relay to its user.
 async fn network_of(session: &Session, args: &RelayArgs) -> Result<(Network, Vec<Peer>), Failure> {
     let mut seeds = args.seeds.clone();
     let network = if let Some(invite) = &args.invite {
@@ -170,8 +181,17 @@ async fn network_of(session: &Session, args: &RelayArgs) -> Result<(Network, Vec
         named_network(path)?
     } else {
         let dir = session.profile_dir()?;
-        seeds.extend(Seeds::read(&dir)?.own);
-        Profile::load(&dir)?.network().clone()
+        if args.own_seeds {
+            seeds.extend(Seeds::read(&dir)?.own);
+        }
+        let network = Profile::load(&dir)?.network().clone();
+        if network.seeds.is_empty() && !args.names_seeds() {
+            return Err(Failure::usage(
+                "the profile's network names no seed that a relay could join through",
+                "name a relay with --seed ID@HOST:PORT, or take the profile's with --own-seeds",
+            ));
+        }
+        network
     };
     seeds.retain(|seed| !network.seeds.contains(seed));
     Ok((network, seeds))

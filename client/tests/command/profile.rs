@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use umbel_proto::network::Network;
+use umbel_proto::network::{Invite, Network};
 
 use crate::ended::{code, stderr, stdout};
 use crate::place::{Place, SEED, address, json_error};
@@ -103,6 +103,44 @@ fn seeds_are_changed_without_the_profiles_key() {
         assert_eq!(code(&place.run(bad)), 2, "{bad:?}");
     }
     assert_eq!(stdout(&place.run(&["seed", "list"])), format!("{other}\n"));
+}
+
+#[test]
+fn the_profiles_own_seeds_are_passed_on_only_if_asked_for() {
+    let place = Place::with_profile();
+    let refused = place.run(&["invite-peer", "--json"]);
+    assert_eq!(code(&refused), 1);
+    assert!(json_error(&refused).1.contains("--own-seeds"));
+    let named = place.run(&["invite-peer", "--own-seeds"]);
+    let invite: Invite = stdout(&named).trim().parse().unwrap();
+    assert_eq!(invite.seeds()[0].to_string(), SEED);
+
+    let refused = place.run(&["relay", "--json"]);
+    assert_eq!(code(&refused), 2);
+    assert!(json_error(&refused).1.contains("--own-seeds"));
+    let other = SEED.replacen('a', "b", 51);
+    let with_other = relay_config(&place, "one", &["--seed", &other]);
+    assert!(with_other.contains(&other) && !with_other.contains(SEED));
+    let with_own = relay_config(&place, "two", &["--own-seeds"]);
+    assert!(with_own.contains(SEED));
+}
+
+/// The configuration of a relay that `umbel relay` makes, in a directory of this name.
+fn relay_config(place: &Place, name: &str, words: &[&str]) -> String {
+    let dir = place.dir.path().join(name);
+    let fixed = ["relay", "--listen", "127.0.0.1:0", "--data-dir"];
+    let mut relay = place
+        .command(&[&fixed[..], &[dir.to_str().unwrap()], words].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut lines = BufReader::new(relay.stdout.take().unwrap());
+    lines.read_line(&mut told).unwrap();
+    relay.kill().unwrap();
+    relay.wait().unwrap();
+    assert!(told.contains("runs"), "{told}");
+    std::fs::read_to_string(dir.join("umbel-relay.toml")).unwrap()
 }
 
 #[test]
