@@ -1,6 +1,7 @@
 //! Names of things: fixed-length byte strings that can't be mistaken for one another.
 
 use core::fmt;
+use core::net::Ipv6Addr;
 use core::str::FromStr;
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
@@ -169,16 +170,64 @@ impl FromStr for Peer {
         let (id, host_port) = text.split_once('@').ok_or(ParseIdError)?;
         let (host, port) = host_port.rsplit_once(':').ok_or(ParseIdError)?;
         let port_is_valid = port.parse::<u16>().is_ok_and(|port| port != 0);
-        if host.is_empty()
-            || !port_is_valid
-            || host_port.len() > HOST_PORT_LEN_MAX
-            || host_port.contains(char::is_whitespace)
-        {
+        if !is_host(host) || !port_is_valid || host_port.len() > HOST_PORT_LEN_MAX {
             return Err(ParseIdError);
         }
         Ok(Self {
             id: id.parse()?,
             host_port: host_port.to_owned(),
         })
+    }
+}
+
+/// Whether this is a name, a v4 address, or a v6 address in brackets. Nothing in it acts on a
+/// terminal that shows it, nor in a file that quotes it.
+fn is_host(text: &str) -> bool {
+    let in_brackets = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    if let Some(address) = in_brackets {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_of_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // §8.6(2)
+    fn nothing_in_a_host_acts_on_a_terminal_or_in_a_file() {
+        let is_read = |host: &str| {
+            let id = RelayId([7; RelayId::LEN]);
+            format!("{id}@{host}").parse::<Peer>().is_ok()
+        };
+        for good in [
+            "relay.example:7443",
+            "xn--bcher-kva.example:1",
+            "[::1]:65535",
+            "192.0.2.1:9",
+        ] {
+            assert!(is_read(good), "{good}");
+        }
+        for bad in [
+            "a\u{1b}[2J:1",
+            "a\u{7}:1",
+            "a\u{9b}:1",
+            "a\u{7f}:1",
+            "a b:1",
+            "b\u{fc}cher.example:1",
+            "a\u{202e}:1",
+            "a\u{200b}:1",
+            "a\"]#:1",
+            "a\\:1",
+            "[x]:1",
+            "::1:1",
+            ":1",
+            "a:0",
+        ] {
+            assert!(!is_read(bad), "{bad:?}");
+        }
     }
 }

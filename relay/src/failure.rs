@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use umbel_relay::config::ConfigError;
 use umbel_relay::operator::AskError;
-use umbel_relay::shell::{InvitedFault, InvitedKind};
+use umbel_relay::shell::{InvitedFault, InvitedKind, printable};
 use umbel_relay::{Ended, InitError, StartError};
 
 /// Exit codes, beside 0 for done.
@@ -54,7 +54,7 @@ impl Failure {
         }
     }
 
-    /// One line, whatever a parser said.
+    /// One line, whatever a parser said. It may repeat a file that others wrote.
     fn error_line(&self) -> String {
         self.error
             .lines()
@@ -69,7 +69,7 @@ impl Failure {
         drop(writeln!(
             io::stderr(),
             "error: {}\n  hint: {}",
-            self.error_line(),
+            printable(&self.error_line()),
             self.hint
         ));
         ExitCode::from(self.exit as u8)
@@ -78,7 +78,7 @@ impl Failure {
 
 /// Warns on standard error. Where that is closed, the command does its work all the same.
 pub(crate) fn warn(text: &str) {
-    drop(writeln!(io::stderr(), "warning: {text}"));
+    drop(writeln!(io::stderr(), "warning: {}", printable(text)));
 }
 
 impl fmt::Display for Failure {

@@ -15,7 +15,6 @@ mod mail;
 mod mending;
 mod outbox;
 mod output;
-mod printable;
 mod receive;
 mod relay;
 mod runtime;

@@ -5,9 +5,9 @@ use std::io;
 
 use serde::Serialize;
 use umbel_proto::ids::RelayId;
+pub(super) use umbel_relay::shell::printable;
 
 use super::failure::{Exit, Failure};
-pub(super) use super::printable::printable;
 pub(super) use super::times::{count, rfc3339};
 use super::writer;
 
@@ -37,9 +37,10 @@ pub(super) fn unwritten(error: &io::Error) -> Failure {
     }
 }
 
-/// Says on standard error what is waited for; whether anyone reads it makes no difference.
+/// Says on standard error what is waited for, or wrong; whether anyone reads it makes no difference.
+/// Parts of it may be of files that others wrote.
 pub(super) fn say(text: &str) {
-    to_stderr(text);
+    to_stderr(&printable(text));
 }
 
 /// Asks on standard error; whether the answer is yes.
@@ -87,7 +88,7 @@ pub(super) fn complain(failure: &Failure, is_json: bool) {
             .unwrap_or_default(),
         );
     } else {
-        to_stderr(&format!("error: {error}\n  hint: {hint}"));
+        say(&format!("error: {error}\n  hint: {hint}"));
     }
 }
 
@@ -96,7 +97,7 @@ pub(super) fn warn(text: &str, is_json: bool) {
     if is_json {
         to_stderr(&serde_json::to_string(&Caution { warning: text }).unwrap_or_default());
     } else {
-        to_stderr(&format!("warning: {text}"));
+        say(&format!("warning: {text}"));
     }
 }
 

@@ -144,6 +144,18 @@ fn relay_config(place: &Place, name: &str, words: &[&str]) -> String {
 }
 
 #[test]
+fn a_file_that_is_shown_in_an_error_does_not_drive_the_terminal() {
+    let place = Place::with_profile();
+    let path = place.profile().join("profile.toml");
+    std::fs::write(&path, "a = \"\u{9b}2J\u{202e}\" \u{9b}2J\n").unwrap();
+    let refused = place.run(&["seed", "list"]);
+    assert_ne!(code(&refused), 0);
+    let said = stderr(&refused);
+    assert!(said.contains("\\u{9b}2J"), "{said}");
+    assert!(!said.contains(['\u{9b}', '\u{202e}']), "{said}");
+}
+
+#[test]
 fn seeds_need_a_profile_and_make_none() {
     let place = Place::new();
     for words in [

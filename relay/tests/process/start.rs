@@ -165,6 +165,16 @@ fn a_relay_runs_from_ready_to_sigterm() {
 }
 
 #[test]
+fn a_file_that_is_shown_in_an_error_does_not_drive_the_terminal() {
+    let dir = folder();
+    let bad = dir.path().join("bad.toml");
+    fs::write(&bad, "a = \u{1b}[2J\u{9b}2J\n").unwrap();
+    let refused = command(&["init", "--network", bad.to_str().unwrap()], dir.path());
+    assert_failed(&refused, 2, "\\u{1b}[2J\\u{9b}2J");
+    assert!(!refused.stderr.contains(&0x1b));
+}
+
+#[test]
 fn an_error_comes_with_its_remedy() {
     let dir = folder();
     assert_failed(&command(&["run"], dir.path()), 1, "umbel-relay init");

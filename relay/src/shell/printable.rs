@@ -76,7 +76,8 @@ const EMOJI_STYLE: char = '\u{fe0f}';
 const KEYCAP: char = '\u{20e3}';
 
 /// Text that can't act on a terminal, nor hide anything from who reads it. Line ends and tabs stay.
-pub(super) fn printable(text: &str) -> String {
+#[must_use]
+pub fn printable(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut before = None;
     let mut rest = text.chars().peekable();
