@@ -88,7 +88,8 @@ impl Shared {
     /// As it was stored; no machine has acted yet.
     pub(super) fn restore(
         network: Network,
-        (relays, own_relay): (Vec<BookRow>, Option<RelayId>),
+        relays: Vec<BookRow>,
+        own_relay: Option<RelayId>,
         clock: Option<&[u8]>,
         moment: Moment,
     ) -> Self {

@@ -361,8 +361,6 @@ pub enum StoreOp {
 pub struct Snapshot {
     /// Guards and L2 relays.
     pub paths: Option<Vec<u8>>,
-    /// The relay that the user runs, if that is known: it is never drawn (§6.4(13)).
-    pub own_relay: Option<RelayId>,
     /// How far the clock was to be believed.
     pub clock: Option<Vec<u8>>,
     /// The book of relays, as it was stored.

@@ -105,25 +105,25 @@ pub struct Core {
 
 impl Core {
     /// A client that continues where the snapshot ends. `seeds` are used besides the network's
-    /// own. Descriptors that are no longer good are left out, whatever the snapshot holds.
+    /// own; `own_relay`, which the user runs, is never drawn (§6.4(13)). Descriptors that are no longer good are left out, whatever the snapshot holds.
     ///
     /// # Errors
     /// A snapshot that this code did not write.
     pub fn new(
         network: Network,
         seeds: Vec<Peer>,
+        own_relay: Option<RelayId>,
         snapshot: Snapshot,
         moment: Moment,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let own_relay = snapshot.own_relay;
         let paths = Paths::restore(snapshot.paths.as_deref(), own_relay)?;
         let pool = Pool::new(paths, &network.params, moment);
         let clock = snapshot.clock.as_deref();
         let mut core = Self {
-            shared: Shared::restore(network, (snapshot.relays, own_relay), clock, moment),
+            shared: Shared::restore(network, snapshot.relays, own_relay, clock, moment),
             pool,
             requests: Requests::default(),
             sync: Sync::new(seeds),

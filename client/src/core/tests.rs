@@ -63,6 +63,7 @@ impl Bench {
         let mut core = Core::new(
             Network::local(),
             seeds,
+            None,
             snapshot,
             Moment { now, wall },
             &mut rng,
@@ -263,6 +264,7 @@ fn a_snapshot_that_was_not_written_here_is_refused_by_name() {
         let core = Core::new(
             Network::local(),
             Vec::new(),
+            None,
             snapshot,
             Moment {
                 now: Instant::default(),

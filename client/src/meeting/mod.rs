@@ -76,13 +76,10 @@ impl Ground {
 
     /// A core that continues where the snapshot ends.
     pub(crate) fn restore(&self, snapshot: Snapshot) -> Result<(Core, Clock), SnapshotFault> {
-        let snapshot = Snapshot {
-            own_relay: self.own_relay,
-            ..snapshot
-        };
         let clock = Clock::start();
         let (network, seeds) = (self.network.clone(), self.seeds.clone());
-        let core = Core::new(network, seeds, snapshot, clock.moment(), &mut rand::rng())?;
+        let (own, moment) = (self.own_relay, clock.moment());
+        let core = Core::new(network, seeds, own, snapshot, moment, &mut rand::rng())?;
         Ok((core, clock))
     }
 }

@@ -378,7 +378,6 @@ impl Database {
         };
         Ok(Snapshot {
             paths: meta(PATHS)?,
-            own_relay: None,
             clock: meta(CLOCK)?,
             relays: self
                 .rows(

@@ -39,7 +39,6 @@ impl ClientDisk {
     pub fn restore(&self) -> Snapshot {
         Snapshot {
             paths: self.paths.clone(),
-            own_relay: None,
             clock: self.clock.clone(),
             relays: self.relays.values().cloned().collect(),
             inboxes: self

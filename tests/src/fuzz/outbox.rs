@@ -62,6 +62,7 @@ impl Bench {
         let core = Core::new(
             network,
             Vec::new(),
+            None,
             disk.restore(),
             Moment { now, wall: WALL },
             &mut rng,

@@ -93,6 +93,7 @@ impl SimClient {
         let core = Core::new(
             network.clone(),
             self.seeds.clone(),
+            None,
             self.disk.restore(),
             moment,
             rng,

@@ -98,8 +98,8 @@ impl Blocked {
             ..Snapshot::default()
         };
         let now = Instant::from_micros(0);
-        let core =
-            Core::new(network(), seeds, snapshot, at(now), &mut rng).expect("a good snapshot");
+        let core = Core::new(network(), seeds, None, snapshot, at(now), &mut rng)
+            .expect("a good snapshot");
         let (answering, dialled) = (BTreeSet::new(), BTreeSet::new());
         Self {
             core,

@@ -79,6 +79,7 @@ impl Bench {
         let mut core = Core::new(
             Network::local(),
             seeds.to_vec(),
+            None,
             snapshot,
             at(now),
             &mut rng,

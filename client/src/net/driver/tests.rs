@@ -27,6 +27,7 @@ fn driver_on_a_full_disk(dir: &TempDir) -> (Driver, mpsc::Sender<Request>) {
     let core = Core::new(
         open.network,
         open.seeds,
+        None,
         snapshot,
         clock.moment(),
         &mut rand::rng(),

@@ -288,6 +288,7 @@ fn fault(snapshot: Snapshot) -> Option<SnapshotFault> {
     Core::new(
         Network::local(),
         Vec::new(),
+        None,
         snapshot,
         moment,
         &mut rand::rng(),
