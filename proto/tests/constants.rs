@@ -229,7 +229,7 @@ fn said_of_descriptors() -> Vec<Said> {
         ("8.2", "takes {} newer", (RENEWALS_AT_ONCE + 1).text()),
         ("8.2", "interval I: {} h,", hours(RENEWAL_INTERVAL)),
         ("8.2", "issued_at + {} I,", RENEWALS_AT_ONCE.text()),
-        ("8.4", "has {} of them checked", (PUSHED_AT_ONCE + 1).text()),
+        ("8.4", "has {} of those that", (PUSHED_AT_ONCE + 1).text()),
         (
             "8.3",
             "together, {} each, 480 of them; c.",

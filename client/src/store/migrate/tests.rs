@@ -301,7 +301,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
     let place = Place::of_format_4(&old);
     let first = place.snapshot(&StepContext::for_test());
-    assert_eq!(*first.inboxes[0].1, inbox_of(3, &[0]));
+    assert_eq!(*first.inboxes[0].1, inbox_of(3, &[1]));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
