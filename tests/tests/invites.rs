@@ -58,7 +58,7 @@ fn an_invitation_is_enough_to_join() {
         said.contains(&"5a".repeat(32)) && said.contains("\"network\":\"test\""),
         "{said}"
     );
-    let again = alice.ok(&["invite-peer"]);
+    let again = alice.ok(&["invite-peer", "--own-seeds"]);
     let again = again[0]["invite"].as_str().expect("a line").to_owned();
     let (bob, made) = fleet.invited_profile("bob", &again);
     line(&made);

@@ -100,6 +100,14 @@ impl Avoided {
         self.rest(cx, relay, Some(guard)).is_suspect = true;
     }
 
+    /// Another hop reached this relay: who called it out of reach alone, and how often that is to
+    /// count against it.
+    pub(super) fn refuted(&self, relay: RelayId) -> Option<(RelayId, u32)> {
+        self.named
+            .get(&relay)
+            .map(|named| (named.by, named.charged))
+    }
+
     /// This relay is reachable.
     pub(super) fn on_made(&mut self, relay: RelayId) {
         self.named.remove(&relay);
@@ -253,5 +261,16 @@ mod tests {
         assert!(avoided.named.len() <= KEPT_MAX && avoided.rests.len() <= KEPT_MAX);
         let mut rests = avoided.rests.values();
         assert!(rests.all(|rest| rest.guards.len() <= GUARDS_MAX));
+    }
+
+    #[test] // §6.4(15)
+    fn a_word_that_another_hop_refutes_is_counted_as_often_as_it_was_given() {
+        let mut avoided = Avoided::default();
+        assert_eq!(avoided.refuted(relay(11)), None);
+        words(&mut avoided, &[&[1, 11], &[1, 11], &[1, 11]]);
+        (0..3).for_each(|_| avoided.on_charged(relay(11)));
+        assert_eq!(avoided.refuted(relay(11)), Some((relay(1), 3)));
+        avoided.on_made(relay(11));
+        assert_eq!(avoided.refuted(relay(11)), None);
     }
 }

@@ -380,18 +380,6 @@ impl Guards {
         true
     }
 
-    /// Another guard could not reach an L2 either that this one had refused so often: that no longer
-    /// counts (§6.4(15)).
-    pub(super) fn pardon(&mut self, relay: RelayId, layer2: RelayId, count: u32) {
-        if let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) {
-            guard.failed = guard.failed.saturating_sub(count);
-            self.is_changed = true;
-        }
-        if let Some(trail) = self.trails.get_mut(&(relay, Stage::Refused)) {
-            trail.forget_l2(layer2);
-        }
-    }
-
     /// How many are set aside.
     pub(super) fn set_aside_count(&self) -> usize {
         let set_aside = |guard: &&Guard| guard.set_aside_at.is_some();

@@ -56,11 +56,6 @@ impl Trail {
         *count <= GUARD_BLAME_A_TERMINAL
     }
 
-    /// What failed over this L2 is explained.
-    pub(super) fn forget_l2(&mut self, relay: RelayId) {
-        self.layer2.remove(&relay);
-    }
-
     /// Whether at least this many distinct relays were at each place.
     pub(super) fn has(&self, layer2: usize, middles: usize, terminals: usize) -> bool {
         self.layer2.len() >= layer2

@@ -328,19 +328,6 @@ fn a_guard_that_refuses_several_l2_is_set_aside() {
     assert!(is_set_aside(&left, 1));
 }
 
-#[test] // §6.4(15)
-fn what_another_guard_says_too_no_longer_counts() {
-    let now = When::at(NOW);
-    let mut guards = Guards::restore(vec![used(1), used(2)], Vec::new());
-    now.act(|cx| (0..20).for_each(|_| guards.on_built(cx, relay(1))));
-    assert_eq!(refuse(&mut guards, &now, 1, &[11, 12], 4), 8);
-    guards.pardon(relay(1), relay(11), 4);
-    guards.pardon(relay(1), relay(12), 4);
-    assert_eq!(guards.sample[0].failed, 0);
-    refuse(&mut guards, &now, 1, &[13], 20);
-    assert!(!is_set_aside(&guards, 1), "one L2 is left to explain it");
-}
-
 #[test] // §6.4(11)
 fn counts_are_halved_at_four_hundred() {
     let mut guards = Guards::restore(vec![used(1)], Vec::new());

@@ -6,9 +6,9 @@
 
 mod mailboxes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use umbel_proto::ids::QueueId;
+use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::record::SealSecret;
@@ -52,6 +52,8 @@ pub(super) struct Inbox {
     pub(super) mailboxes: Vec<OwnMailbox>,
     /// The state of each mailbox since the client started.
     health: BTreeMap<QueueId, Health>,
+    /// Relays that made no mailbox in this run, though they were asked often enough.
+    refusing: BTreeSet<RelayId>,
     pub(super) saving: Saving,
     pub(super) publication: Publication,
     /// When the descriptor goes out though mailboxes are missing.
@@ -78,6 +80,7 @@ impl Inbox {
             is_in_use: true,
             mailboxes: Vec::new(),
             health: BTreeMap::new(),
+            refusing: BTreeSet::new(),
             saving: Saving::Due(cx.now),
             publication: Publication::default(),
             settles_at: None,
@@ -99,6 +102,7 @@ impl Inbox {
             is_in_use: false,
             mailboxes: state.mailboxes.clone(),
             health: BTreeMap::new(),
+            refusing: BTreeSet::new(),
             saving: Saving::Saved,
             publication: Publication::default(),
             settles_at: Some(Instant::default()),

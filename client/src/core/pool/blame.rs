@@ -200,8 +200,8 @@ impl Pool {
     }
 
     /// The last relay of this path can't be reached, by the word of the one before it. While nobody
-    /// else says so, that counts against the guard, if it is the guard's word, or against the L2, if
-    /// it is certainly the L2's.
+    /// else says so, that counts against the L2, if it is certainly the L2's word; against the guard
+    /// it counts once another guard has reached the relay.
     fn take_word(
         &mut self,
         cx: &mut Context<'_>,
@@ -211,22 +211,15 @@ impl Pool {
         let paths = &mut self.paths;
         let word = paths.avoided.on_failed(cx, path)?;
         match (word, path) {
-            (Word::Alone { .. }, [guard, layer2]) => {
-                let way = [*layer2];
-                if paths.guards.on_failed(cx, *guard, &way, Stage::Refused) {
-                    paths.avoided.on_charged(*layer2);
-                }
-            }
+            // It counts once another guard has reached that L2.
+            (Word::Alone { .. }, [_, layer2]) => paths.avoided.on_charged(*layer2),
             (Word::Alone { is_news: true }, [_, layer2, middle])
                 if witness == Witness::LastHop && paths.layer2.on_refused(cx, *layer2, *middle) =>
             {
                 paths.avoided.on_charged(*middle);
             }
-            (Word::Agreed { with, charged }, [.., relay]) => {
-                paths.guards.pardon(with, *relay, charged);
-                paths.layer2.pardon(with, charged);
-            }
-            (Word::Alone { .. } | Word::Agreed { .. } | Word::Known, _) => {}
+            (Word::Agreed { with, charged }, _) => paths.layer2.pardon(with, charged),
+            (Word::Alone { .. } | Word::Known, _) => {}
         }
         Some(word)
     }

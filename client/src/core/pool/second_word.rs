@@ -9,6 +9,7 @@ use umbel_proto::ids::RelayId;
 
 use super::super::circuit::{CircuitKey, Isolation};
 use super::super::context::Context;
+use super::super::guards::Stage;
 use super::super::links::Reach;
 use super::super::path::{are_apart, hop_target};
 use super::{Loss, Pool};
@@ -77,6 +78,13 @@ impl Pool {
         relay: RelayId,
     ) {
         if hops == 2 {
+            if let Some((by, count)) = self.paths.avoided.refuted(relay) {
+                for _ in 0..count {
+                    self.paths
+                        .guards
+                        .on_failed(cx, by, &[relay], Stage::Refused);
+                }
+            }
             self.paths.avoided.on_made(relay);
             self.second_word.reset();
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));

@@ -108,32 +108,19 @@ impl Inbox {
 
     /// Draws a holder for one more mailbox: in no AS and no address group of the others', if that can
     /// be, else in no address group, else any other. Each time first one apart from all guards and
-    /// L2: a guard that is the holder, too, would know whose mailbox it is (§6.4(14)).
+    /// L2: a guard that is the holder, too, would know whose mailbox it is (§6.4(14)). Those that made
+    /// no mailbox in this run come last of all.
     fn add_mailbox(
         &mut self,
         cx: &mut Context<'_>,
         paths: &Paths,
         replaces: Option<QueueId>,
     ) -> bool {
-        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
-        let mut others = Exclude::nothing();
-        taken.iter().for_each(|&relay| others.relay(relay));
-        let mut apart = Exclude::nothing();
-        exclude_groups_of(cx, &mut apart, &taken);
-        let mut near = others.clone();
-        for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
-            near.prefixes_of(descriptor, cx.network);
+        let mut drawn = self.draw_holder(cx, paths);
+        if drawn.is_none() && !self.refusing.is_empty() {
+            self.refusing.clear();
+            drawn = self.draw_holder(cx, paths);
         }
-        let kept: Vec<RelayId> = paths.kept().collect();
-        let choices = [apart, near, others];
-        let clear = choices.clone().map(|mut exclude| {
-            exclude_groups_of(cx, &mut exclude, &kept);
-            exclude
-        });
-        let drawn = clear
-            .iter()
-            .chain(&choices)
-            .find_map(|exclude| draw(cx, Roles::HOLDER, exclude));
         let Some(relay) = drawn else { return false };
         let mut queue = [0; QueueId::LEN];
         cx.rng.fill_bytes(&mut queue);
@@ -149,6 +136,27 @@ impl Inbox {
         });
         self.touch(cx);
         true
+    }
+
+    fn draw_holder(&self, cx: &mut Context<'_>, paths: &Paths) -> Option<RelayId> {
+        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
+        let mut others = Exclude::nothing();
+        let unwanted = taken.iter().chain(&self.refusing);
+        unwanted.for_each(|&relay| others.relay(relay));
+        let mut apart = others.clone();
+        exclude_groups_of(cx, &mut apart, &taken);
+        let mut near = others.clone();
+        for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
+            near.prefixes_of(descriptor, cx.network);
+        }
+        let kept: Vec<RelayId> = paths.kept().collect();
+        let choices = [apart, near, others];
+        let clear = choices.clone().map(|mut exclude| {
+            exclude_groups_of(cx, &mut exclude, &kept);
+            exclude
+        });
+        let mut in_order = clear.iter().chain(&choices);
+        in_order.find_map(|exclude| draw(cx, Roles::HOLDER, exclude))
     }
 
     pub(super) fn create_missing(
@@ -242,6 +250,8 @@ impl Inbox {
 
     /// Gives up a mailbox that no descriptor ever named.
     fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
+        let refusing = find(&mut self.mailboxes, queue).filter(|mailbox| !mailbox.is_created);
+        self.refusing.extend(refusing.map(|mailbox| mailbox.relay));
         self.mailboxes
             .retain(|mailbox| mailbox.queue != queue || mailbox.is_created);
         self.health.remove(&queue);
