@@ -562,7 +562,8 @@ impl Core {
                 self.look_at_view(moment.wall);
                 if let Some(listing) = listing {
                     let mut cx = self.shared.context(moment, rng);
-                    self.sync.handle_listed(&mut cx, &mut self.pool, listing);
+                    self.sync
+                        .handle_listed(&mut cx, &mut self.pool, listing.lacking);
                 }
             }
             Asker::CreateMailbox { inbox, queue, .. } => {

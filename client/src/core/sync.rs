@@ -6,7 +6,7 @@
 
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
@@ -67,8 +67,6 @@ pub(super) struct Sync {
     helpers_until: Instant,
     /// How many known relays may be asked while there is no view.
     reach: usize,
-    /// When those that rest were last made to be dialled again, while another answers.
-    hurried_at: Instant,
 }
 
 /// One reconciliation, with one peer.
@@ -139,7 +137,6 @@ impl Sync {
             helpers: Vec::new(),
             helpers_until: Instant::from_micros(0),
             reach: KNOWN_ASKED_FIRST,
-            hurried_at: Instant::from_micros(0),
         }
     }
 
@@ -273,14 +270,10 @@ impl Sync {
         &mut self,
         cx: &mut Context<'_>,
         pool: &mut Pool,
-        listing: Listing,
+        lacking: BTreeSet<RelayId>,
     ) {
-        let is_first = |way: &Way| way.relay == listing.source && way.asked_count == 1;
-        if !cx.is_ready && self.round.iter().any(is_first) {
-            self.next_at = cx.now; // another source is to list the same (§8.3(9a))
-        }
         let primary = pool.paths.guards.primary(cx);
-        for guard in self.sources.handle_ended(cx, &primary, listing.lacking) {
+        for guard in self.sources.handle_ended(cx, &primary, lacking) {
             pool.paths.guards.on_hiding(cx, guard);
         }
     }
@@ -484,7 +477,6 @@ impl Sync {
         }
         self.round.sort_by_key(|way| way.asked_count);
         let mut is_dialling = false;
-        let mut again = None;
         for way in &self.round {
             if !self.may_ask(way.relay, cx.now) {
                 continue;
@@ -495,8 +487,7 @@ impl Sync {
                 pool.links.hurry(&[way.relay]);
             }
             match pool.links.reach(way.relay, cx.now) {
-                Reach::Up(_) if way.asked_count == 0 => return Some(way.relay),
-                Reach::Up(_) => again = again.or(Some(way.relay)),
+                Reach::Up(_) => return Some(way.relay),
                 Reach::Dialling(began_at) if began_at + STAGGER > cx.now => {
                     self.next_at = began_at + STAGGER;
                     return None;
@@ -509,15 +500,6 @@ impl Sync {
                     return None;
                 }
             }
-        }
-        if again.is_some() {
-            // Others may be back by now, whose rests have become long.
-            if self.hurried_at + ROUND_PAUSE_MAX <= cx.now {
-                self.hurried_at = cx.now;
-                let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
-                pool.links.hurry(&relays);
-            }
-            return again;
         }
         if !is_dialling {
             let most = pool.links.offline_wait(cx).unwrap_or(ROUND_PAUSE_MAX);
