@@ -347,7 +347,7 @@ fn relays_of_an_old_network_vouch_for_each_other_to_one_who_was_away() {
     world.run_for(Duration::from_secs(60 * 3600));
     let from = world.now();
     world.restart_client(ALICE);
-    world.run_for(Duration::from_secs(60));
+    world.run_for(Duration::from_secs(300));
     let notices = &world.client(ALICE).notices;
     let is_ready = |(at, notice): &(_, Notice)| {
         *at >= from && matches!(notice, Notice::Ready { relays } if *relays > 4)
