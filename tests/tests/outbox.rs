@@ -127,7 +127,6 @@ fn short_runs_neither_hurry_the_second_deposit_nor_put_it_off() {
 
 #[test] // §10.5(2)
 fn two_dead_holders_of_three_are_reported_within_seconds() {
-    let mut worlds = 0;
     for seed in 83..87 {
         let mut world = default_world(seed);
         let address = world.create_inbox(BOB, "help");
@@ -136,10 +135,6 @@ fn two_dead_holders_of_three_are_reported_within_seconds() {
             .map(RelayName)
             .filter(|&name| world.relay(name).disk.has_queues());
         let holders: Vec<RelayName> = holders.collect();
-        if holders.len() < 3 {
-            continue; // in its network's first seconds an inbox may get fewer
-        }
-        worlds += 1;
         holders
             .iter()
             .take(2)
@@ -172,7 +167,6 @@ fn two_dead_holders_of_three_are_reported_within_seconds() {
         let status = world.client(ALICE).core().expect("it is up").status();
         assert_eq!(status.outbox[0].obstacle, Some(DeferReason::Holders));
     }
-    assert!(worlds >= 3, "{worlds}");
 }
 
 #[test]
@@ -299,9 +293,10 @@ fn short_runs_replace_mailboxes_soon_where_nobody_can_write_any_more() {
         receive_once(&mut world);
         assert!(!is_replaced(&world), "they may come back");
         // A run whose circuits break, since relays on their way are dead too, learns nothing of the
-        // holders: most worlds need one or two runs, few as many as 15, or more.
+        // holders: most worlds need one or two runs, one of 80 needed 15.
         let mut runs = 0;
-        while !is_replaced(&world) && runs < 30 {
+        while !is_replaced(&world) {
+            assert!(runs < 30, "{}", world.describe());
             world.run_for(Duration::from_secs(40));
             receive_once(&mut world);
             runs += 1;
