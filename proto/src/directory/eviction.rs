@@ -1,4 +1,5 @@
-//! Which relays leave a view that holds too many (docs/protocol.md §8.2(9)).
+//! Which relays leave a view that holds too many, and what is remembered of them (docs/protocol.md
+//! §8.2(9)).
 //!
 //! Never the last to come: else those who fill a view first would keep all others out of it. Relays
 //! whose issuers proved false go first. Relays known for long stay before the others, who have a
@@ -10,10 +11,13 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use rand::CryptoRng;
 
+use super::descriptor::{VerifiedDescriptor, Version};
+use super::range::IdRange;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::VIEW_YOUNG_MAX;
+use crate::limits::{RELAY_DESCRIPTOR_LIFE, TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
 use crate::network::Group;
+use crate::time::WallTime;
 
 const DOMAIN: &[u8] = b"umbel eviction 1";
 
@@ -80,6 +84,47 @@ pub(super) fn choose(
         chosen.extend(crowd.into_first_to_leave().take(most));
     }
     chosen
+}
+
+/// The newest descriptors of relays for which there was no room. Known by their versions only: peers
+/// need not send them again.
+#[derive(Debug, Default)]
+pub(super) struct TurnedAway(BTreeMap<RelayId, Version>);
+
+impl TurnedAway {
+    pub(super) const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Remembers a descriptor, if there is room for that.
+    pub(super) fn add(&mut self, descriptor: &VerifiedDescriptor) {
+        if self.0.len() < TURNED_AWAY_MAX || self.0.contains_key(&descriptor.relay) {
+            self.0.insert(descriptor.relay, descriptor.version());
+        }
+    }
+
+    pub(super) fn remove(&mut self, relay: &RelayId) {
+        self.0.remove(relay);
+    }
+
+    /// Forgets what is dead, and all of it once the view has room for so many.
+    pub(super) fn expire(&mut self, wall: WallTime, room: usize) {
+        self.0
+            .retain(|_, version| version.issued_at + RELAY_DESCRIPTOR_LIFE > wall);
+        if self.0.len() <= room {
+            self.0.clear();
+        }
+    }
+
+    pub(super) fn version(&self, relay: &RelayId) -> Option<Version> {
+        self.0.get(relay).copied()
+    }
+
+    /// Those of this range, in order.
+    pub(super) fn in_range(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
+        let versions = self.0.range(range.bounds());
+        versions.map(|(&relay, &version)| (relay, version))
+    }
 }
 
 /// Relays of one standing, by their ASes: each with its place, and its id.

@@ -9,15 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
-use super::eviction::{self, Candidate, Salt, Standing};
+use super::eviction::{self, Candidate, Salt, Standing, TurnedAway};
 use super::range::IdRange;
 use super::receipts::Receipt;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{
-    RELAY_DESCRIPTOR_LIFE, RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, TURNED_AWAY_MAX,
-    VIEW_RELAYS_MAX, VIEW_SLACK,
-};
+use crate::limits::{RENEWAL_INTERVAL, RENEWALS_AT_ONCE, SETUP_LEN, VIEW_RELAYS_MAX, VIEW_SLACK};
 use crate::network::{Group, Network};
 use crate::time::{Duration, WallTime};
 
@@ -35,9 +32,7 @@ pub struct NetView {
     barred: BTreeSet<RelayId>,
     /// Which relay is at which address: the one that was there first.
     at: BTreeMap<SocketAddr, RelayId>,
-    /// The newest descriptors of relays for which there was no room. Known by their versions only:
-    /// peers need not send them again.
-    turned_away: BTreeMap<RelayId, Version>,
+    turned_away: TurnedAway,
     /// This node, which needs no room.
     own: Option<RelayId>,
     /// Worked out when asked for, forgotten at every change.
@@ -156,7 +151,7 @@ impl NetView {
             began_at: None,
             barred: BTreeSet::new(),
             at: BTreeMap::new(),
-            turned_away: BTreeMap::new(),
+            turned_away: TurnedAway::new(),
             own: None,
             digest: OnceLock::new(),
         }
@@ -233,7 +228,7 @@ impl NetView {
                 return Inserted::Newer;
             }
             None if is_full => {
-                self.turn_away(&descriptor);
+                self.turned_away.add(&descriptor);
                 return Inserted::Full;
             }
             None => {}
@@ -322,7 +317,7 @@ impl NetView {
         for relay in &evicted {
             if let Some(entry) = self.relays.remove(relay) {
                 self.leave(&entry.descriptor);
-                self.turn_away(&entry.descriptor);
+                self.turned_away.add(&entry.descriptor);
             }
         }
         self.digest = OnceLock::new();
@@ -345,39 +340,23 @@ impl NetView {
         }
     }
 
+    /// There is no room for this descriptor.
+    #[cfg(test)]
     pub(super) fn turn_away(&mut self, descriptor: &VerifiedDescriptor) {
-        if self.turned_away.len() < TURNED_AWAY_MAX
-            || self.turned_away.contains_key(&descriptor.relay)
-        {
-            let version = descriptor.version();
-            self.turned_away.insert(descriptor.relay, version);
-        }
-    }
-
-    /// Forgets what was turned away and is dead, and all of it once there would be room.
-    fn forget_turned_away(&mut self, wall: WallTime) {
-        let is_alive =
-            |_: &RelayId, version: &mut Version| version.issued_at + RELAY_DESCRIPTOR_LIFE > wall;
-        self.turned_away.retain(is_alive);
-        if self.relays.len() + self.turned_away.len() <= VIEW_RELAYS_MAX {
-            self.turned_away.clear();
-        }
+        self.turned_away.add(descriptor);
     }
 
     /// The newest descriptor of this relay that the view has, or had no room for.
     pub fn heard_of(&self, relay: &RelayId) -> Option<Version> {
         let held = self.get(relay).map(VerifiedDescriptor::version);
-        held.or_else(|| self.turned_away.get(relay).copied())
+        held.or_else(|| self.turned_away.version(relay))
     }
 
     /// The same of all relays whose ids are in this range, in order.
     pub(super) fn heard_of_in(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
         let held = self.in_range(range).map(|it| (it.relay, it.version()));
         let mut held = held.peekable();
-        let turned_away = self.turned_away.range(range.bounds());
-        let mut turned_away = turned_away
-            .map(|(&relay, &version)| (relay, version))
-            .peekable();
+        let mut turned_away = self.turned_away.in_range(range).peekable();
         core::iter::from_fn(move || {
             let next = turned_away.peek();
             let is_held_next = held
@@ -429,7 +408,8 @@ impl NetView {
             self.leave(descriptor);
             self.digest = OnceLock::new();
         }
-        self.forget_turned_away(wall);
+        let room = VIEW_RELAYS_MAX.saturating_sub(self.relays.len());
+        self.turned_away.expire(wall, room);
         dead
     }
 
@@ -505,13 +485,11 @@ impl NetView {
     ) -> bool {
         let least = network.params.receipts_min;
         let is_enough = |&address: &SocketAddr| {
-            let mut vouchers = Vouchers {
+            let vouchers = Vouchers {
                 others,
                 ..self.vouchers(network, address, wall)
             };
-            let of_address = |it: &&Receipt| it.address == address;
-            let receipts = descriptor.receipts.iter().filter(of_address);
-            let mut counted = receipts.filter(|it| vouchers.count(&it.issuer));
+            let mut counted = vouchers.receipts(descriptor, address);
             least == 0 || counted.nth(least - 1).is_some()
         };
         self.seed_vouches(network, &descriptor.relay, wall)
@@ -526,10 +504,8 @@ impl NetView {
         network: &'a Network,
         wall: WallTime,
     ) -> impl Iterator<Item = &'a Receipt> {
-        let mut vouchers = self.vouchers(network, address, wall);
-        let of_address = move |it: &&Receipt| it.address == address;
-        let receipts = descriptor.receipts.iter().filter(of_address);
-        receipts.filter(move |it| vouchers.count(&it.issuer))
+        let vouchers = self.vouchers(network, address, wall);
+        vouchers.receipts(descriptor, address)
     }
 
     /// Whether this relay was at its first address before this time, as far as anyone can tell: this
@@ -666,7 +642,18 @@ pub struct Vouchers<'a> {
 /// Relays that vouch although they are not in the view.
 pub(super) type Issuers<'a> = BTreeMap<RelayId, &'a VerifiedDescriptor>;
 
-impl Vouchers<'_> {
+impl<'a> Vouchers<'a> {
+    /// The receipts of this address of a descriptor that count, in their order.
+    fn receipts(
+        mut self,
+        descriptor: &'a RelayDescriptor,
+        address: SocketAddr,
+    ) -> impl Iterator<Item = &'a Receipt> {
+        let of_address = move |it: &&Receipt| it.address == address;
+        let receipts = descriptor.receipts.iter().filter(of_address);
+        receipts.filter(move |it| self.count(&it.issuer))
+    }
+
     /// Whether this issuer would count.
     pub fn would_count(&self, issuer: &RelayId) -> bool {
         self.groups_counted(issuer).is_some()

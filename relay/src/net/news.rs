@@ -17,10 +17,10 @@ const UNBELIEVED: &str = "until they agree, descriptors are not believed, this r
 /// Who counts among those who vouch for an address.
 pub(crate) const WHO_VOUCHES: &str = "relays that share an address group neither with it nor with each other, and that have been known \
     for long or are seeds of the network file";
-/// What to do about an address where nobody is found.
+/// The remedy for an address where nobody is found.
 pub(crate) const OPEN_PORT: &str = "Open that port to the Internet in the firewall and the router, or set `advertise` to an address \
     that others can dial";
-/// What to do about a clock that is wrong.
+/// The remedy for a clock that is wrong.
 pub(crate) const SET_CLOCK: &str = "set it right, and run a time service that keeps it so";
 
 /// What to set where links come from elsewhere than this address.

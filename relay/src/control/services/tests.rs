@@ -44,6 +44,14 @@ struct Served {
 }
 
 impl Served {
+    /// The same, where addresses near each other are of one group.
+    fn with_groups_by_prefix() -> Self {
+        let mut served = Self::new();
+        let network = &mut served.bench.shared.config.network;
+        network.params.danger_address_groups = AddressGroups::Prefix;
+        served
+    }
+
     fn new() -> Self {
         let mut bench = Bench::new(0);
         let mailbox = Mailbox::restore(&bench.context(), Vec::new());
@@ -527,14 +535,7 @@ fn one_host_under_many_names_makes_no_relay_old_enough_to_be_drawn() {
 
 #[test] // §8.4(2)
 fn a_new_id_for_each_push_gains_nothing() {
-    let mut served = Served::new();
-    served
-        .bench
-        .shared
-        .config
-        .network
-        .params
-        .danger_address_groups = AddressGroups::Prefix;
+    let mut served = Served::with_groups_by_prefix();
     let stranger = |number: u16| (other(number), "203.0.113.7:1");
     let neighbour = (other(900), "203.0.99.1:2");
     let more = forged(&served, STRANGER_PUSHED_AT_ONCE / 16);
@@ -555,14 +556,7 @@ fn a_new_id_for_each_push_gains_nothing() {
 
 #[test] // §8.4(2)
 fn strangers_of_many_groups_have_no_more_than_one_known_relay() {
-    let mut served = Served::new();
-    served
-        .bench
-        .shared
-        .config
-        .network
-        .params
-        .danger_address_groups = AddressGroups::Prefix;
+    let mut served = Served::with_groups_by_prefix();
     let one_group = forged(&served, STRANGER_PUSHED_AT_ONCE + 1);
     for group in 0..=PUSHED_AT_ONCE / STRANGER_PUSHED_AT_ONCE {
         let from = format!("203.{group}.1.1:1");
