@@ -341,7 +341,12 @@ pub enum StoreOp {
         state: zeroize::Zeroizing<Vec<u8>>,
     },
     /// A message that is out of the outbox.
-    RemoveOutbox(MessageId),
+    RemoveOutbox {
+        /// Which.
+        id: MessageId,
+        /// What was said of it last: the next process that drives the profile knows it, too.
+        last: Notice,
+    },
     /// A message that came. If one with this id is already there for this inbox, nothing changes.
     PutMessage {
         /// For which inbox.
@@ -369,6 +374,9 @@ pub struct Snapshot {
     pub inboxes: Vec<(String, zeroize::Zeroizing<Vec<u8>>)>,
     /// Id and state of each message in the outbox.
     pub outbox: Vec<(MessageId, zeroize::Zeroizing<Vec<u8>>)>,
+    /// What was said last of messages that left the outbox while other processes waited, oldest
+    /// first.
+    pub left: Vec<Notice>,
     /// Ids of messages that came, by inbox, no older than the life of a record.
     pub received: Vec<(String, MessageId)>,
 }

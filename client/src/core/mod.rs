@@ -144,6 +144,7 @@ impl Core {
             let mut cx = core.shared.context(moment, rng);
             core.outbox.restore(&mut cx, id, &state)?;
         }
+        core.outbox.restore_left(snapshot.left);
         for (inbox, id) in snapshot.received {
             core.fetching.restore(inbox, id);
         }

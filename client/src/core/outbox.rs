@@ -140,26 +140,28 @@ impl Outbox {
 
     /// Takes a message back. A deposit in flight can't be recalled; no further one is made.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, requests: &mut Requests, id: MessageId) {
-        let Some(entry) = self.remove(cx, id) else {
+        let Some(entry) = self.entries.get(&id) else {
             return;
         };
         requests.withdraw_deposits(id);
         let copies = entry.delivery.copies();
-        self.tell_left(cx, Notice::Cancelled(Cancelled { id, copies }));
+        self.remove(cx, id, Notice::Cancelled(Cancelled { id, copies }));
     }
 
     fn fail(&mut self, cx: &mut Context<'_>, id: MessageId, reason: SendFault) {
-        self.tell_left(cx, Notice::Failed { id, reason });
+        let failed = Notice::Failed { id, reason };
+        self.note_left(failed.clone());
+        cx.notify(failed);
+    }
+
+    /// Messages that left under an earlier driver, for those who waited then.
+    pub(super) fn restore_left(&mut self, left: Vec<Notice>) {
+        left.into_iter().for_each(|notice| self.note_left(notice));
     }
 
     /// The last notice of each of the last messages that left, oldest first.
     pub(super) fn left(&self) -> impl Iterator<Item = &Notice> {
         self.left.iter()
-    }
-
-    fn tell_left(&mut self, cx: &mut Context<'_>, notice: Notice) {
-        self.note_left(notice.clone());
-        cx.notify(notice);
     }
 
     fn note_left(&mut self, notice: Notice) {
@@ -515,7 +517,7 @@ impl Outbox {
 
     /// It leaves the outbox; those who wait for it have heard of its holders.
     fn finish(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.remove(cx, id) else {
+        let Some(entry) = self.entries.get(&id) else {
             return;
         };
         let (holders, wanted) = entry.holders(cx);
@@ -524,15 +526,14 @@ impl Outbox {
             holders,
             wanted,
         };
-        if entry.told_holders == Some((holders, wanted)) {
-            self.note_left(held);
-        } else {
-            self.tell_left(cx, held);
-        }
+        self.remove(cx, id, held);
     }
 
-    fn remove(&mut self, cx: &mut Context<'_>, id: MessageId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
+    /// Takes a message out. Its user hears this last, unless that was said already.
+    fn remove(&mut self, cx: &mut Context<'_>, id: MessageId, last: Notice) {
+        let Some(entry) = self.entries.remove(&id) else {
+            return;
+        };
         self.bytes -= entry.delivery.body_len();
         self.ends.remove(entry.delivery.life().1, id);
         self.active.remove(&(entry.seq, id));
@@ -542,8 +543,11 @@ impl Outbox {
         if let Saving::Due(at) = entry.saving {
             self.unsaved.remove(&(at, entry.seq, id));
         }
-        cx.store(StoreOp::RemoveOutbox(id));
-        Some(entry)
+        self.note_left(last.clone());
+        if !entry.has_told(&last) {
+            cx.notify(last.clone());
+        }
+        cx.store(StoreOp::RemoveOutbox { id, last });
     }
 }
 

@@ -57,14 +57,14 @@ pub(super) enum Reply {
 }
 
 /// The bytes of an ask, a reply or a notice.
-pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     bytes.extend(wire::encode(value));
     bytes
 }
 
 /// An ask, a reply or a notice; `None` if another release wrote it.
-pub(super) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     let (version, rest) = bytes.split_first()?;
     if *version == VERSION {
         wire::decode(rest).ok()

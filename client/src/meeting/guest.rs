@@ -14,7 +14,7 @@ use umbel_relay::shell::Clock;
 use super::ask::{Ask, Reply, decode, encode};
 use super::{Ground, Told};
 use crate::client::{CreateInboxError, SendError, StopReason};
-use crate::core::io::{Notice, StoreFault, Warning};
+use crate::core::io::{Notice, Snapshot, StoreFault, Warning};
 use crate::core::{Core, OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room};
 use crate::net::driver::{Done, Request};
 use crate::store::{
@@ -432,9 +432,14 @@ impl Guest {
         self.presence = None;
         let snapshot = self.store.call(move |database| {
             database.keep(lock);
+            // With the last guest it is forgotten.
+            let left = database.left()?;
             database.leave(id)?;
             ground.forget_killed_guests(database);
-            database.snapshot(since)
+            Ok(Snapshot {
+                left,
+                ..database.snapshot(since)?
+            })
         });
         let restored = match snapshot.await {
             Ok(Ok(snapshot)) => self.ground.restore(snapshot),

@@ -5,7 +5,7 @@
 //! for that user; a [`host`] beside the driver acts for guests as for a local user. When the driver
 //! ends, in order or not, a guest takes the lock and continues in its place.
 
-mod ask;
+pub(crate) mod ask;
 mod guest;
 mod host;
 #[cfg(test)]

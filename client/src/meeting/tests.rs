@@ -10,6 +10,7 @@ use umbel_proto::time::Duration;
 use umbel_relay::shell::Clock;
 
 use super::ask::{Ask, Reply, decode, encode};
+use crate::core::io::Notice;
 use crate::core::new_outbox_state;
 use crate::store::{AskId, Asked, Database, Said};
 use crate::testing::profile;
@@ -46,6 +47,19 @@ async fn a_guest_is_answered_as_if_it_drove_the_profile_itself() {
     assert_eq!(library.inbox_address("main"), Some(address));
     guest.close().await;
     driver.close().await;
+}
+
+#[tokio::test]
+async fn the_next_driver_knows_what_became_of_messages_under_the_one_before() {
+    let dir = TempDir::new().unwrap();
+    let path = profile(&dir);
+    let (driver, guest) = (client(&path).await, client(&path).await);
+    let address = *InboxIdentity::from_seed(&[3; 32]).address();
+    let id = guest.send(address, b"hello".to_vec()).await.unwrap().id;
+    let cancelled = guest.cancel(id).await.unwrap().expect("it waits");
+    driver.close().await;
+    assert_eq!(guest.left().await.unwrap(), [Notice::Cancelled(cancelled)]);
+    guest.close().await;
 }
 
 #[tokio::test]

@@ -500,7 +500,7 @@ impl Driver {
                 StoreOp::PutOutbox { id, .. } if self.sends.contains_key(id) => {
                     self.waiting.insert(ticket, Waiting::Send(*id));
                 }
-                StoreOp::RemoveOutbox(id) if self.cancels.contains_key(id) => {
+                StoreOp::RemoveOutbox { id, .. } if self.cancels.contains_key(id) => {
                     self.waiting.insert(ticket, Waiting::Cancel(*id));
                 }
                 StoreOp::PutInbox { name, .. } if self.inboxes.contains_key(name) => {

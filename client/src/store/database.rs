@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::files;
 use super::key::DatabaseKey;
 use super::lock::{Lock, LockFile};
+use super::meeting;
 use super::migrate::{self, StepContext};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
 
@@ -408,6 +409,7 @@ impl Database {
                     Ok((MessageId(row.get(0)?), Zeroizing::new(row.get(1)?)))
                 })
                 .doing(doing)?,
+            left: self.left()?,
             received: self
                 .rows(
                     "SELECT inbox, id FROM messages WHERE received_at >= ?1
@@ -558,7 +560,9 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
             "INSERT INTO outbox (id, state) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET state = excluded.state",
             params![id.as_bytes(), **state],
         ),
-        StoreOp::RemoveOutbox(id) => connection.execute("DELETE FROM outbox WHERE id = ?1", params![id.as_bytes()]),
+        StoreOp::RemoveOutbox { id, last } => connection
+            .execute("DELETE FROM outbox WHERE id = ?1", params![id.as_bytes()])
+            .and_then(|_| meeting::put_left(connection, last)),
         StoreOp::PutMessage { inbox, id, body, received_at } => connection.execute(
             "INSERT INTO messages (inbox, id, body, received_at) SELECT ?1, ?2, ?3, ?4
              WHERE NOT EXISTS (SELECT 1 FROM deleted WHERE inbox = ?1 AND id = ?2)

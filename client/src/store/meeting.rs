@@ -12,9 +12,14 @@ use umbel_proto::ids::MessageId;
 use zeroize::Zeroizing;
 
 use super::database::{Database, DatabaseError, Doing};
+use crate::core::io::Notice;
+use crate::meeting::ask::{decode, encode};
 
 /// Notices kept for guests that are behind; a guest that missed some gets a notice of that.
 const NOTICES_MAX: i64 = 1024;
+/// Messages that left the outbox, of which guests are told what was said last: no fewer than can
+/// leave while one looks.
+const LEFT_MAX: i64 = 10_000;
 /// Most guests: those that were killed are forgotten by a driver, which may be stopped for long.
 const GUESTS_MAX: i64 = 256;
 /// Most asks or notices read at once.
@@ -167,7 +172,9 @@ impl Database {
             return Ok(());
         }
         self.unsynced(|transaction| {
-            transaction.execute_batch("DELETE FROM asks; DELETE FROM guests; DELETE FROM notices;")
+            transaction.execute_batch(
+                "DELETE FROM asks; DELETE FROM guests; DELETE FROM notices; DELETE FROM left_outbox;",
+            )
         })
     }
 
@@ -217,6 +224,17 @@ impl Database {
             |row| row.get(0).map(Zeroizing::new),
         );
         state.optional().doing("read the outbox")
+    }
+
+    /// What was said last of each message that left the outbox while there were guests, oldest
+    /// first; nothing of what another release said.
+    pub(crate) fn left(&self) -> Result<Vec<Notice>, DatabaseError> {
+        let said: Vec<Vec<u8>> = self
+            .rows("SELECT notice FROM left_outbox ORDER BY seq", [], |row| {
+                row.get(0)
+            })
+            .doing("read the outbox")?;
+        Ok(said.iter().filter_map(|bytes| decode(bytes)).collect())
     }
 
     /// Whether there is an inbox of this name.
@@ -433,11 +451,25 @@ fn forget(transaction: &Transaction<'_>, guest: GuestId) -> rusqlite::Result<()>
     transaction.execute("DELETE FROM asks WHERE guest = ?1", [guest.0])?;
     transaction.execute("DELETE FROM guests WHERE id = ?1", [guest.0])?;
     // Nobody is left to hear them.
-    transaction.execute(
-        "DELETE FROM notices WHERE NOT EXISTS (SELECT 1 FROM guests)",
-        [],
-    )?;
+    for table in ["notices", "left_outbox"] {
+        let unheard = format!("DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM guests)");
+        transaction.execute(&unheard, [])?;
+    }
     Ok(())
+}
+
+/// Keeps what was said last of a message that leaves the outbox, while there are guests: the driver
+/// may end before a guest hears of it, and so may the next.
+pub(super) fn put_left(connection: &Connection, last: &Notice) -> rusqlite::Result<usize> {
+    let added = connection.execute(
+        "INSERT INTO left_outbox (notice) SELECT ?1 WHERE EXISTS (SELECT 1 FROM guests)",
+        [encode(last)],
+    )?;
+    if added > 0 {
+        let keep_after = connection.last_insert_rowid() - LEFT_MAX;
+        connection.execute("DELETE FROM left_outbox WHERE seq <= ?1", [keep_after])?;
+    }
+    Ok(added)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::key::DatabaseKey;
 use super::migrate;
 use super::*;
+use crate::core::io::Notice;
 
 const CRASH_DIR: &str = "UMBEL_TEST_CRASH_DIR";
 
@@ -59,6 +60,19 @@ fn put_message(number: u64) -> StoreOp {
         id: message_id(number),
         body: vec![b'm'; 500],
         received_at: WallTime(1000 + number),
+    }
+}
+
+fn remove_outbox(number: u64) -> StoreOp {
+    let id = message_id(number);
+    StoreOp::RemoveOutbox { id, last: held(id) }
+}
+
+fn held(id: MessageId) -> Notice {
+    Notice::Held {
+        id,
+        holders: 2,
+        wanted: 2,
     }
 }
 
@@ -124,7 +138,7 @@ fn what_was_stored_is_there_after_a_restart() {
             id: message_id(1),
             state: secret(6),
         },
-        StoreOp::RemoveOutbox(message_id(2)),
+        remove_outbox(2),
         put_message(9),
         put_message(9),
     ]);
@@ -139,6 +153,24 @@ fn what_was_stored_is_there_after_a_restart() {
     assert_eq!(snapshot.outbox, vec![(message_id(1), secret(6))]);
     assert_eq!(snapshot.received, vec![("main".to_owned(), message_id(9))]);
     assert!(again.snapshot(WallTime(2000)).unwrap().received.is_empty());
+}
+
+#[test]
+fn what_was_said_last_of_a_message_is_kept_while_a_guest_may_wait() {
+    let dir = TempDir::new().unwrap();
+    let mut database = database(&create(dir.path()));
+    assert!(all_ok(&database.apply(&[remove_outbox(1)])));
+    assert!(database.left().unwrap().is_empty(), "nobody waits");
+    let first = database.enter().unwrap().guest;
+    let second = database.enter().unwrap().guest;
+    assert!(all_ok(
+        &database.apply(&[remove_outbox(2), remove_outbox(3)])
+    ));
+    database.leave(first).unwrap();
+    let left = [held(message_id(2)), held(message_id(3))];
+    assert_eq!(database.snapshot(WallTime(0)).unwrap().left, left);
+    database.leave(second).unwrap();
+    assert!(database.left().unwrap().is_empty());
 }
 
 #[test]

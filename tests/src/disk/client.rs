@@ -51,6 +51,8 @@ impl ClientDisk {
                 .iter()
                 .map(|(&id, state)| (id, state.clone()))
                 .collect(),
+            // Nobody else waits in these worlds.
+            left: Vec::new(),
             received: self
                 .messages
                 .iter()
@@ -114,7 +116,7 @@ impl ClientDisk {
             StoreOp::PutOutbox { id, state } => {
                 self.outbox.insert(id, state);
             }
-            StoreOp::RemoveOutbox(id) => {
+            StoreOp::RemoveOutbox { id, .. } => {
                 self.outbox.remove(&id);
             }
             StoreOp::PutMessage {

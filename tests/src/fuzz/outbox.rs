@@ -134,7 +134,7 @@ impl Bench {
         while let Some((ticket, op)) = self.core.poll_store() {
             match &op {
                 StoreOp::PutOutbox { id, .. } => drop(self.puts.insert(ticket, *id)),
-                StoreOp::RemoveOutbox(id) => drop(self.removals.insert(ticket, *id)),
+                StoreOp::RemoveOutbox { id, .. } => drop(self.removals.insert(ticket, *id)),
                 _ => {}
             }
             self.disk.write((ticket, op));

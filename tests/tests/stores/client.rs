@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rand::rngs::ChaCha20Rng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
-use umbel_client::core::{Snapshot, StoreOp, StoreTicket};
+use umbel_client::core::{Notice, Snapshot, StoreOp, StoreTicket};
 use umbel_client::{BareStore, NewKey, NewProfile, Profile};
 use umbel_proto::directory::{Age, BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
@@ -179,7 +179,10 @@ impl Source for Asked {
                 id,
                 state: Zeroizing::new(state),
             },
-            9 => StoreOp::RemoveOutbox(id),
+            9 => StoreOp::RemoveOutbox {
+                id,
+                last: Notice::Queued(id),
+            },
             _ => StoreOp::PutMessage {
                 inbox,
                 id,

@@ -70,6 +70,11 @@ impl Entry {
         )
     }
 
+    /// Whether the user heard this already.
+    pub(super) fn has_told(&self, last: &Notice) -> bool {
+        matches!(last, &Notice::Held { holders, wanted, .. } if self.told_holders == Some((holders, wanted)))
+    }
+
     pub(super) fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
         let (holders, wanted) = self.holders(cx);
         self.told_holders = Some((holders, wanted));

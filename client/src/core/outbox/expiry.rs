@@ -60,7 +60,7 @@ impl Outbox {
     /// Its life ended before enough holders had it: it leaves the outbox, and its user hears how
     /// many have it, and whether another may (§10.5(1)).
     fn expire(&mut self, cx: &mut Context<'_>, id: MessageId) {
-        let Some(entry) = self.remove(cx, id) else {
+        let Some(entry) = self.entries.get(&id) else {
             return;
         };
         let expired = Notice::Expired {
@@ -68,6 +68,6 @@ impl Outbox {
             copies: entry.delivery.copies(),
             wanted: entry.delivery.wanted(&cx.network.params),
         };
-        self.tell_left(cx, expired);
+        self.remove(cx, id, expired);
     }
 }

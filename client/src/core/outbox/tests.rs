@@ -234,7 +234,7 @@ fn is_removed(bench: &Bench) -> bool {
         .out
         .stores
         .iter()
-        .any(|(_, op)| matches!(op, StoreOp::RemoveOutbox(ID)));
+        .any(|(_, op)| matches!(op, StoreOp::RemoveOutbox { id: ID, .. }));
     assert_eq!(is_known, is_forgotten);
     is_forgotten
 }

@@ -29,11 +29,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_5),
     Step::States(FORMAT_6),
     Step::Tables(FORMAT_7),
+    Step::Tables(FORMAT_8),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 7;
+pub(super) const VERSION: u32 = 8;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -107,6 +108,7 @@ pub(super) const SCHEMA: &str = "
     CREATE TABLE notices (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
     CREATE TABLE host (one INTEGER PRIMARY KEY CHECK (one = 1), generation INTEGER NOT NULL, beat INTEGER NOT NULL) STRICT;
     CREATE TABLE claims (seq INTEGER PRIMARY KEY, claimer INTEGER NOT NULL, until INTEGER NOT NULL) STRICT;
+    CREATE TABLE left_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
 ";
 
 const FORMAT_1: &str = "
@@ -194,6 +196,11 @@ const FORMAT_6: &[Rewrite] = &[Rewrite {
 /// wrote down since when.
 const FORMAT_7: &str = "
     ALTER TABLE relays ADD COLUMN there_since INTEGER NOT NULL DEFAULT 0;
+";
+
+/// What was said last of messages that left the outbox, for processes that wait for them.
+const FORMAT_8: &str = "
+    CREATE TABLE left_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
 ";
 
 impl Step {
