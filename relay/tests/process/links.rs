@@ -1,7 +1,6 @@
 //! Links on real sockets: who gets one, who does not, and how they end.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -210,7 +209,7 @@ async fn a_relay_that_stops_logs_that_and_comes_back_as_itself() {
     let peer = relay.peer().clone();
     let mut client = link(&peer).await;
     until(&relay, |stats| stats.control.links == 1).await;
-    timeout(Duration::from_secs(5), relay.shutdown())
+    timeout(PATIENCE, relay.shutdown())
         .await
         .expect("it stops in time");
     assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0); // closed in order, not broken off

@@ -4,14 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use super::PATIENCE;
-
-/// How long a process may take to end by itself.
-const ENDING_MAX: Duration = Duration::from_secs(5);
 
 /// A relay in a process of its own, which is ready. Whatever it logs is read.
 pub(super) struct Process {
@@ -146,7 +142,7 @@ pub(super) fn end_of(running: &mut Child) -> Option<i32> {
     let (waiting, waits) = std::sync::mpsc::channel::<()>();
     let id = running.id().to_string();
     let watchdog = std::thread::spawn(move || {
-        if waits.recv_timeout(ENDING_MAX) == Err(RecvTimeoutError::Timeout) {
+        if waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             Command::new("kill").arg("-KILL").arg(id).status().unwrap();
         }
     });
