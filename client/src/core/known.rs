@@ -106,14 +106,14 @@ impl Shared {
         &mut self,
         wall: WallTime,
         unverified: Unverified,
+        rng: &mut dyn CryptoRng,
     ) -> Option<HopTarget> {
-        let learned = self
-            .book
-            .learn_shown(&self.network, wall, unverified)
-            .ok()?;
-        self.is_view_changed |= learned.is_news();
+        self.make_room(wall, rng);
+        let shown = self.book.learn_shown(&self.network, wall, unverified);
         self.store_book();
-        Some(learned.descriptor.hop_target())
+        let shown = shown.ok()?;
+        self.is_view_changed |= shown.is_news();
+        Some(shown.descriptor.hop_target())
     }
 
     /// Looks how far the calendar has moved. Of the linked relays, `agreeing` have clocks that agree

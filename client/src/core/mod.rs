@@ -216,7 +216,8 @@ impl Core {
         self.look_at_clock(moment);
         let was_cut_off = self.pool.guard_in_use().is_none();
         let shown = Unverified::shown_by(&relay, hello.descriptor.as_deref()); // §2.4(6)
-        let target = shown.and_then(|descriptor| self.shared.learn_shown(moment.wall, descriptor));
+        let target =
+            shown.and_then(|descriptor| self.shared.learn_shown(moment.wall, descriptor, rng));
         if target.is_some() {
             self.look_at_view(moment.wall);
         }

@@ -88,6 +88,22 @@ impl Learned {
     }
 }
 
+/// A descriptor that a linked relay showed of itself, and that is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The descriptor, which need not have been taken.
+    pub descriptor: VerifiedDescriptor,
+    /// The outcome.
+    pub taken: Result<Inserted, NotLearned>,
+}
+
+impl Shown {
+    /// Whether the view has changed.
+    pub const fn is_news(&self) -> bool {
+        matches!(self.taken, Ok(Inserted::New | Inserted::Newer))
+    }
+}
+
 /// Why a descriptor was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotLearned {
@@ -185,21 +201,8 @@ impl Book {
         if let Some(learned) = self.outdated(&unverified) {
             return Ok(learned);
         }
-        let heard_of = self.view.heard_of(&unverified.relay());
-        if heard_of.is_some_and(|heard_of| heard_of >= unverified.version()) {
-            return Err(NotLearned::TurnedAway);
-        }
-        if !self
-            .view
-            .may_renew(&unverified.relay(), unverified.issued_at(), network)
-        {
-            return Err(NotLearned::TooSoon);
-        }
-        if !self.view.are_free(unverified.claims(), network) {
-            return Err(NotLearned::AddressTaken);
-        }
-        if !self.may_admit(unverified.claims(), network, wall) {
-            return Err(NotLearned::Unvouched);
+        if let Some(refusal) = self.refusal(network, wall, &unverified) {
+            return Err(refusal);
         }
         let descriptor = unverified.verify(network, wall);
         let descriptor = descriptor.map_err(NotLearned::Fault)?;
@@ -216,25 +219,44 @@ impl Book {
         network: &Network,
         wall: WallTime,
         unverified: Unverified,
-    ) -> Result<Learned, DescriptorFault> {
-        if let Some(learned) = self.known(&unverified) {
-            return Ok(learned);
+    ) -> Result<Shown, DescriptorFault> {
+        if let Some(descriptor) = self.known(&unverified) {
+            return Ok(Shown {
+                descriptor: descriptor.clone(),
+                taken: Ok(Inserted::Stale),
+            });
         }
+        let is_outdated = self.outdated(&unverified).is_some();
+        let refusal = self.refusal(network, wall, &unverified);
         let descriptor = unverified.verify(network, wall)?;
-        let is_early = !self
-            .view
-            .may_renew(&descriptor.relay, descriptor.issued_at, network);
-        if !is_early && self.may_take(&descriptor, network, wall) {
-            return Ok(self.take(network, descriptor, wall));
+        let taken = match refusal {
+            _ if is_outdated => Ok(Inserted::Stale),
+            Some(refusal) => Err(refusal),
+            None => Ok(self.take(network, descriptor.clone(), wall).inserted),
+        };
+        Ok(Shown { descriptor, taken })
+    }
+
+    /// Why a descriptor that is newer than what the view has is not taken, however good it is.
+    fn refusal(
+        &self,
+        network: &Network,
+        wall: WallTime,
+        unverified: &Unverified,
+    ) -> Option<NotLearned> {
+        let (relay, claims) = (unverified.relay(), unverified.claims());
+        let heard_of = self.view.heard_of(&relay);
+        if heard_of.is_some_and(|heard_of| heard_of >= unverified.version()) {
+            return Some(NotLearned::TurnedAway);
         }
-        Ok(Learned {
-            descriptor,
-            inserted: if is_early {
-                Inserted::Stale
-            } else {
-                Inserted::Unvouched
-            },
-        })
+        if !self.view.may_renew(&relay, unverified.issued_at(), network) {
+            return Some(NotLearned::TooSoon);
+        }
+        if !self.view.are_free(claims, network) {
+            return Some(NotLearned::AddressTaken);
+        }
+        let is_admitted = self.may_admit(claims, network, wall);
+        (!is_admitted).then_some(NotLearned::Unvouched)
     }
 
     fn may_take(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
@@ -296,13 +318,9 @@ impl Book {
     }
 
     /// Most of what is passed on is in the view, byte for byte: that is seen before anything else.
-    fn known(&self, unverified: &Unverified) -> Option<Learned> {
+    fn known(&self, unverified: &Unverified) -> Option<&VerifiedDescriptor> {
         let known = self.view.get(&unverified.relay());
-        let known = known.filter(|known| known.bytes() == unverified.bytes())?;
-        Some(Learned {
-            descriptor: known.clone(),
-            inserted: Inserted::Stale,
-        })
+        known.filter(|known| known.bytes() == unverified.bytes())
     }
 
     /// By its claim it is no newer than what the view has. Whoever forged it gains nothing.
@@ -403,6 +421,7 @@ impl Book {
     /// for, since the clock may be wrong.
     pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) -> bool {
         let dead = self.view.take_dead(wall);
+        self.view.forget_turned_away(wall);
         let mut is_changed = !dead.is_empty();
         for (descriptor, age) in dead {
             self.keep_past(descriptor, age);

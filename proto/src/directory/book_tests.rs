@@ -128,7 +128,7 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
     let learned = book.learn(&network, later(2 * HOUR), stranger.unverified());
     assert_eq!(learned, Err(NotLearned::Unvouched));
     let shown = book.learn_shown(&network, later(2 * HOUR), stranger.unverified());
-    assert_eq!(shown.unwrap().inserted, Inserted::Unvouched);
+    assert_eq!(shown.unwrap().taken, Err(NotLearned::Unvouched));
     let descriptor = stranger
         .unverified()
         .verify(&testing::public_network(), later(2 * HOUR))
@@ -344,6 +344,9 @@ fn what_left_a_full_view_is_not_taken_again_before_its_relay_issues_anew() {
     }
     let again = book.learn(&network, WALL, issued(2, WALL).unverified());
     assert_eq!(again, Err(NotLearned::TurnedAway));
+    // Nor if its relay itself shows it on a link; it is linked to all the same.
+    let shown = book.learn_shown(&network, WALL, issued(2, WALL).unverified());
+    assert_eq!(shown.unwrap().taken, Err(NotLearned::TurnedAway));
     assert_eq!(
         learn(&mut book, &issued(2, later(60)), later(60)),
         Inserted::New

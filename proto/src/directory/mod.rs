@@ -23,7 +23,7 @@ pub mod service;
 mod sync_peers;
 pub mod view;
 
-pub use book::{Book, BookOp, BookRow, Learned, NotLearned};
+pub use book::{Book, BookOp, BookRow, Learned, NotLearned, Shown};
 pub use descriptor::{DescriptorFault, RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 pub use gossip::Gossip;
 pub use listing::{Listing, Mark};

@@ -1,8 +1,9 @@
 //! The relays that this node believes in: for each the newest descriptor it has seen
 //! (docs/protocol.md §8.2).
 //!
-//! Every node holds all descriptors: a node that knew only some could be told apart by which. No
-//! descriptor leaves the view because another node lacks it; descriptors die of age alone.
+//! Every node holds all descriptors: a node that knew only some could be told apart by which. A
+//! descriptor leaves only when it is dead, or is evicted from a full view (§8.2(9)), and never because
+//! another node lacks it.
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -125,8 +126,6 @@ pub enum Inserted {
     Stale,
     /// The view has no room for it.
     Full,
-    /// Too few of its receipts are from relays known for long enough, in distinct groups.
-    Unvouched,
 }
 
 /// A condition that a relay must meet to be drawn, and does not (§8.2(6)).
@@ -178,11 +177,20 @@ impl NetView {
     /// Whether no other relay of the view is at any of these addresses. Where receipts are not
     /// needed, an address says nothing (§8.2(4)).
     pub fn are_free(&self, descriptor: &RelayDescriptor, network: &Network) -> bool {
-        let is_free = |&address: &SocketAddr| {
-            let there = self.relay_at(address);
-            there.is_none_or(|there| there == descriptor.relay)
-        };
-        network.params.receipts_min == 0 || descriptor.addresses.iter().all(is_free)
+        let mut addresses = descriptor.addresses.iter();
+        addresses.all(|&address| self.taken_by(address, &descriptor.relay, network).is_none())
+    }
+
+    /// The relay, other than this one, that is known at this address: it keeps others from there
+    /// (§8.2(10)).
+    pub fn taken_by(
+        &self,
+        address: SocketAddr,
+        relay: &RelayId,
+        network: &Network,
+    ) -> Option<RelayId> {
+        let there = self.relay_at(address).filter(|there| there != relay)?;
+        (network.params.receipts_min > 0).then_some(there)
     }
 
     /// The relay of the view that is at this address.
@@ -213,7 +221,7 @@ impl NetView {
 
     /// Takes a descriptor of a relay that has been known for some time.
     pub(super) fn insert_aged(&mut self, descriptor: VerifiedDescriptor, age: Age) -> Inserted {
-        let is_full = self.surplus() >= VIEW_SLACK;
+        let is_full = self.is_overfull();
         match self.relays.get_mut(&descriptor.relay) {
             Some(entry) if descriptor.version() <= entry.descriptor.version() => {
                 return Inserted::Stale;
@@ -408,9 +416,13 @@ impl NetView {
             self.leave(descriptor);
             self.digest = OnceLock::new();
         }
+        dead
+    }
+
+    /// Forgets what it turned away, as far as that is dead or there is room for it now.
+    pub(super) fn forget_turned_away(&mut self, wall: WallTime) {
         let room = VIEW_RELAYS_MAX.saturating_sub(self.relays.len());
         self.turned_away.expire(wall, room);
-        dead
     }
 
     /// This relay's descriptor.
@@ -519,10 +531,10 @@ impl NetView {
     ) -> bool {
         let age = self.age(&descriptor.relay);
         let counted = || self.counted_receipts(descriptor, descriptor.address(), network, wall);
-        let is_dated = || counted().filter(|it| it.at < before).count();
+        let dated = || counted().filter(|it| it.at < before).count();
         age.is_some_and(|age| age.there_since < before)
             || self.seed_vouches(network, &descriptor.relay, wall)
-            || is_dated() >= network.params.receipts_min
+            || dated() >= network.params.receipts_min
     }
 
     /// Counts those who vouch for this address.
@@ -628,8 +640,8 @@ fn renewal_interval(network: &Network) -> Duration {
 }
 
 /// Counts the relays that vouch for one address (§8.2(4)): each known for long enough, or a seed
-/// while those vouch, and no two with an address group or an AS in common. Nor has one such in
-/// common with the address: a network can't vouch for itself.
+/// while those vouch, and no two with an address group or an AS in common. None shares one with the
+/// address either: a network can't vouch for itself.
 #[derive(Debug)]
 pub struct Vouchers<'a> {
     view: &'a NetView,

@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use rand::CryptoRng;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::directory::receipts::{Probe, ProbeId};
-use umbel_proto::directory::{Book, Inserted, Learned, Listing, NetView, NotLearned, Unverified};
+use umbel_proto::directory::{
+    Book, Inserted, Listing, NetView, NotLearned, Unverified, VerifiedDescriptor,
+};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::{Family, Params};
@@ -200,19 +202,18 @@ impl Context<'_> {
         self.book.make_room(network, self.wall, self.rng);
         let learned = self.book.learn(network, self.wall, descriptor);
         if learned.is_ok()
-            && source.is_some_and(|source| self.book.handle_listed(network, source, &relay))
+            && let Some(source) = source
         {
-            self.store_book();
+            self.book.handle_listed(network, source, &relay);
         }
+        self.store_book();
         match learned {
-            Ok(learned) if learned.inserted == Inserted::Stale => Heard::Cheap,
-            Ok(learned) => {
-                if self.take(learned).is_news() {
-                    Heard::News
-                } else {
-                    Heard::Checked
-                }
+            Ok(learned) if learned.is_news() => {
+                self.pass_on(&learned.descriptor);
+                Heard::News
             }
+            Ok(learned) if learned.inserted == Inserted::Stale => Heard::Cheap,
+            Ok(_) => Heard::Checked,
             Err(NotLearned::Unvouched) => {
                 self.signal(Signal::ReconcileSoon);
                 Heard::Cheap
@@ -232,19 +233,21 @@ impl Context<'_> {
 
     /// Takes the descriptor that a linked relay showed of itself, as [`Self::learn`] does. Returns it
     /// if it is valid.
-    pub(super) fn learn_shown(&mut self, descriptor: Unverified) -> Option<Learned> {
+    pub(super) fn learn_shown(&mut self, descriptor: Unverified) -> Option<VerifiedDescriptor> {
         let network = &self.config.network;
-        let learned = self.book.learn_shown(network, self.wall, descriptor).ok()?;
-        Some(self.take(learned))
+        self.book.make_room(network, self.wall, self.rng);
+        let shown = self.book.learn_shown(network, self.wall, descriptor);
+        self.store_book();
+        let shown = shown.ok()?;
+        if shown.is_news() {
+            self.pass_on(&shown.descriptor);
+        }
+        Some(shown.descriptor)
     }
 
-    fn take(&mut self, learned: Learned) -> Learned {
-        if learned.is_news() {
-            self.signal(Signal::Learned(learned.descriptor.bytes().to_vec()));
-            self.signal(Signal::Taken(learned.descriptor.relay));
-            self.store_book();
-        }
-        learned
+    fn pass_on(&mut self, news: &VerifiedDescriptor) {
+        self.signal(Signal::Learned(news.bytes().to_vec()));
+        self.signal(Signal::Taken(news.relay));
     }
 
     /// Moves dead descriptors out of the view, and back into it those that a corrected clock calls

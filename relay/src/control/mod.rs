@@ -258,7 +258,7 @@ impl Control {
         let is_known_relay = peer.is_some_and(|peer| cx.view().get(&peer).is_some());
         let creates = admit::create_rate(cx.params(), is_known_relay, cx.now);
         let clock = PeerClock::said(cx.now, hello.clock);
-        let hop = shown.map(|learned| learned.descriptor.hop_target());
+        let hop = shown.map(|descriptor| descriptor.hop_target());
         let up = links::Up {
             at: cx.now,
             peer,
