@@ -247,7 +247,14 @@ impl Gossip {
             (State::Syncing(syncer, _), reply) => {
                 let relay = *relay;
                 let step = syncer.on_reply(known.book.view(), reply);
-                self.on_step(exchange, relay, step);
+                match step {
+                    Ok(step) => self.on_step(exchange, relay, step),
+                    Err(SyncFault::Refused(_)) => {
+                        self.on_sync_failed(relay);
+                        self.end(exchange, Out::Done(exchange));
+                    }
+                    Err(fault) => self.on_fault(exchange, fault, known),
+                }
                 self.store_anchors(known);
             }
             (State::Pushing(batch), DirectoryReply::Pushed { .. }) => {
@@ -260,37 +267,30 @@ impl Gossip {
                 self.end(exchange, Out::Done(exchange));
             }
             (State::Pushing(_) | State::ToSync | State::ToPush(_), _) => {
-                self.end(exchange, Out::Broken(exchange, SyncFault::Unexpected));
+                self.on_fault(exchange, SyncFault::Unexpected, known);
             }
         }
     }
 
-    fn on_step(&mut self, exchange: ExchangeId, relay: RelayId, step: Result<SyncStep, SyncFault>) {
-        match step {
-            Ok(SyncStep { received, request }) => {
-                let received = received.into_iter().map(Box::new);
-                let learned = received.map(|descriptor| Out::Learned {
-                    source: relay,
-                    descriptor,
-                });
-                self.out.extend(learned);
-                match request {
-                    Some(request) => self.out.push_back(Out::Ask(exchange, request)),
-                    None => {
-                        self.peers.handle_answered(relay);
-                        self.on_synced(exchange);
-                    }
-                }
-            }
-            Err(SyncFault::Refused(_)) => {
-                self.on_sync_failed(relay);
-                self.end(exchange, Out::Done(exchange));
-            }
-            Err(fault) => {
-                self.peers.handle_broken(relay);
-                self.end(exchange, Out::Broken(exchange, fault));
+    fn on_step(&mut self, exchange: ExchangeId, relay: RelayId, step: SyncStep) {
+        let received = step.received.into_iter().map(Box::new);
+        let learned = received.map(|descriptor| Out::Learned {
+            source: relay,
+            descriptor,
+        });
+        self.out.extend(learned);
+        match step.request {
+            Some(request) => self.out.push_back(Out::Ask(exchange, request)),
+            None => {
+                self.peers.handle_answered(relay);
+                self.on_synced(exchange);
             }
         }
+    }
+
+    fn on_fault(&mut self, exchange: ExchangeId, fault: SyncFault, known: Known<'_>) {
+        self.handle_broken(exchange, known);
+        self.out.push_back(Out::Broken(exchange, fault));
     }
 
     /// A reconciliation came to its end.
@@ -314,6 +314,15 @@ impl Gossip {
         let removed = self.remove(exchange);
         if let Some(Exchange { relay, .. }) = removed.filter(|it| !it.state.is_push()) {
             self.on_sync_failed(relay);
+            self.store_anchors(known);
+        }
+    }
+
+    /// The relay of this exchange broke a rule, of directories or of circuits (§8.3(9)): the exchange
+    /// has no circuit any more.
+    pub fn handle_broken(&mut self, exchange: ExchangeId, known: Known<'_>) {
+        if let Some(Exchange { relay, .. }) = self.remove(exchange) {
+            self.peers.handle_broken(relay);
             self.store_anchors(known);
         }
     }

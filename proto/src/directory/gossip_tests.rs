@@ -263,6 +263,37 @@ fn a_relay_that_restarts_among_hostile_peers_asks_its_anchors() {
 }
 
 #[test] // §8.3(9)
+fn a_peer_that_breaks_a_rule_leaves_at_once_and_one_that_fails_does_not() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 12);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    let anchors = node.stored_anchors.clone();
+    for breaks in [false, true] {
+        node.gossip = Gossip::new(first, anchors.clone(), all.now);
+        let known = known(&all.network, &node.book);
+        for &anchor in &anchors {
+            node.gossip.handle_linked(all.now, anchor, known);
+        }
+        node.gossip.handle_timeout(all.now, known, &mut all.rng);
+        let mut outs = std::iter::from_fn(|| node.gossip.poll_out());
+        let asked = outs.find_map(|out| match out {
+            Out::Connect {
+                exchange, relay, ..
+            } if anchors.contains(&relay) => Some((exchange, relay)),
+            _ => None,
+        });
+        let (exchange, relay) = asked.expect("an anchor is asked");
+        if breaks {
+            node.gossip.handle_broken(exchange, known);
+        } else {
+            node.gossip.handle_failed(exchange, known);
+        }
+        assert_eq!(node.gossip.peers.anchors(2).contains(&relay), !breaks);
+    }
+}
+
+#[test] // §8.3(9)
 fn while_nobody_can_be_reached_anchors_stay() {
     let mut all = Gossips::new(30);
     all.pass(all.network.params.sync_interval * 12);

@@ -215,6 +215,8 @@ impl Discovery {
                 Ok(None) => return,
                 Err(violation) => {
                     self.exchanges.remove(&id); // §4.4(1): nothing follows the Destroy
+                    self.gossip
+                        .handle_broken(id, known(cx.config, cx.book, cx.wall));
                     return circuits.handle_violation(cx, link, circ, violation);
                 }
             };
