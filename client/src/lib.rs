@@ -29,7 +29,6 @@ pub mod local;
 mod meeting;
 #[expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "a shell: sockets, tasks and clocks"
 )]
 mod net;

@@ -6,41 +6,33 @@
 //! the link does not read its socket. A link whose peer takes no bytes for [`WRITE_STALL_MAX`] ends.
 
 #[cfg(test)]
+#[expect(clippy::disallowed_types, reason = "plays the relay")]
 mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, Cursor};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
-};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{CELL_LEN, HANDSHAKE_MAX, LINK_CLOSING_MAX, LINK_SILENCE_MAX};
-use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of, tls};
+use umbel_proto::link::{Hello, Keepalive, LinkId, Padding, Silence, Silent, circuit_of};
 use umbel_proto::network::Params;
 use umbel_proto::time::Duration;
-use umbel_relay::shell::{Clock, DialFault, HelloFault, exchange_hello};
+use umbel_relay::shell::{
+    ClientStream, Clock, ConnectFault, DialFault, HelloFault, connect_as_client, exchange_hello,
+};
 
 /// Cells read or written at once: as many as fill four TLS records.
 const BATCH_CELLS_MAX: usize = 32;
-/// Bytes read from a socket at once; rustls alone reads 4 KiB.
-const READ_AHEAD_LEN: usize = 32 * 1024;
 /// A peer that takes no bytes for this long on an open link is gone.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
-
-/// TLS on a socket that is read in large pieces.
-type Stream = TlsStream<BufReader<TcpStream>>;
 
 /// A link task's report to the driver.
 pub(super) enum LinkReport {
@@ -134,6 +126,16 @@ impl From<HelloFault> for LinkFault {
 impl From<io::Error> for LinkFault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<ConnectFault> for LinkFault {
+    fn from(fault: ConnectFault) -> Self {
+        match fault {
+            ConnectFault::NoName(error) | ConnectFault::Io(error) => Self::Io(error),
+            ConnectFault::Elsewhere => Self::Elsewhere,
+            ConnectFault::Tls(error) => Self::Tls(error),
+        }
     }
 }
 
@@ -231,7 +233,7 @@ async fn closing_max(closed: oneshot::Receiver<Infallible>) -> LinkFault {
 }
 
 /// Tries each address in turn. Of several faults, gives the one that tells most.
-async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
+async fn dial(target: &Target) -> Result<(ClientStream, Hello), LinkFault> {
     let mut fault = LinkFault::Timeout;
     for host_port in &target.host_ports {
         match dial_one(target, host_port).await {
@@ -243,23 +245,9 @@ async fn dial(target: &Target) -> Result<(Stream, Hello), LinkFault> {
     Err(fault)
 }
 
-async fn dial_one(target: &Target, host_port: &str) -> Result<(Stream, Hello), LinkFault> {
-    let config = tls::dial_config(&target.relay, None).map_err(LinkFault::Tls)?;
-    let connect = async {
-        let may_link = |address: &SocketAddr| {
-            let (network, ip) = (target.hello.network, address.ip());
-            target.params.may_link(network, ip)
-        };
-        let addresses: Vec<SocketAddr> = lookup_host(host_port).await?.filter(may_link).collect();
-        if addresses.is_empty() {
-            return Err(LinkFault::Elsewhere);
-        }
-        let socket = TcpStream::connect(&addresses[..]).await?;
-        socket.set_nodelay(true)?;
-        let socket = BufReader::with_capacity(READ_AHEAD_LEN, socket);
-        let connector = TlsConnector::from(config);
-        Ok(connector.connect(tls::server_name(), socket).await?)
-    };
+async fn dial_one(target: &Target, host_port: &str) -> Result<(ClientStream, Hello), LinkFault> {
+    let may_link = |ip| target.params.may_link(target.hello.network, ip);
+    let connect = connect_as_client(&target.relay, host_port, may_link);
     let step_max = step_max(&target.params);
     let mut stream = timeout(step_max, connect).await??;
     let theirs = exchange_hello(&mut stream, &target.hello, step_max).await?;

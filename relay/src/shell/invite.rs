@@ -7,27 +7,20 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use umbel_proto::Violation;
 use umbel_proto::cell::{Cell, Command, DestroyReason};
 use umbel_proto::circuit::{Answer, Answers, Request, RequestCircuit, RequestEvent};
 use umbel_proto::directory::{DirectoryReply, DirectoryRequest, Unverified};
 use umbel_proto::ids::{CircId, Peer};
 use umbel_proto::limits::{HANDSHAKE_MAX, LINK_CLOSING_MAX, NETWORK_FILE_TIMEOUT};
-use umbel_proto::link::{Hello, circuit_of, tls};
+use umbel_proto::link::{CircIds, Hello, circuit_of};
 use umbel_proto::message::Service;
 use umbel_proto::network::{Invite, InviteFileError, Network, NetworkFault, Params};
 
-use super::{Clock, DialFault, exchange_hello};
-
-/// The one circuit of a link that its dialler makes (§2.3(2)).
-const CIRCUIT: u32 = 1 << 31;
+use super::{ClientStream, Clock, ConnectFault, DialFault, connect_as_client, exchange_hello};
 
 /// Why a relay did not give the file.
 #[derive(Debug)]
@@ -136,8 +129,13 @@ impl fmt::Display for SeedFault {
 
 impl SeedFault {
     /// The connection, or its TLS, did not come to be.
-    fn of_dial(error: &io::Error) -> Self {
-        Self::Dial(error.into())
+    fn of_dial(fault: ConnectFault) -> Self {
+        match fault {
+            ConnectFault::NoName(_) => Self::NoName,
+            ConnectFault::Elsewhere => Self::Dial(DialFault::Elsewhere),
+            ConnectFault::Io(error) => Self::Dial((&error).into()),
+            ConnectFault::Tls(_) => Self::Dial(DialFault::Unknown),
+        }
     }
 
     /// The link is up, and ended.
@@ -167,8 +165,12 @@ pub async fn network_of_invite(invite: &Invite) -> Result<Network, InvitedFault>
 
 /// The file that this relay gives.
 async fn fetch(invite: &Invite, seed: &Peer) -> Result<Vec<u8>, SeedFault> {
-    let connected = timeout(HANDSHAKE_MAX, connect(invite, seed)).await;
-    let mut stream = connected.unwrap_or(Err(SeedFault::Dial(DialFault::Nobody)))?;
+    // Of the local network as of one machine; of any other whatever its file allows.
+    let may_link = |ip| Params::LOCAL.may_link(invite.network(), ip);
+    let connect = connect_as_client(&seed.id, &seed.host_port, may_link);
+    let connected = timeout(HANDSHAKE_MAX, connect).await;
+    let connected = connected.map_err(|_| SeedFault::Dial(DialFault::Nobody))?;
+    let mut stream = connected.map_err(SeedFault::of_dial)?;
     let hello = Hello::of_client(invite.network(), Clock::wall());
     let theirs = exchange_hello(&mut stream, &hello, HANDSHAKE_MAX).await;
     let theirs = theirs.map_err(|fault| SeedFault::Dial((&fault).into()))?;
@@ -176,10 +178,9 @@ async fn fetch(invite: &Invite, seed: &Peer) -> Result<Vec<u8>, SeedFault> {
     let shown = Unverified::decode(&shown).map_err(|_| SeedFault::Refused)?;
     let target = shown.hop_shown_by(&seed.id).ok_or(SeedFault::Refused)?;
     let circuit = RequestCircuit::create(&invite.network(), &target, &mut rand::rng());
-    let answered = timeout(NETWORK_FILE_TIMEOUT, ask(&mut stream, circuit)).await;
-    if matches!(answered, Ok(Ok(_)))
-        && let Some(circ) = CircId::new(CIRCUIT)
-    {
+    let circ = CircIds::new(true).next(|_| false);
+    let answered = timeout(NETWORK_FILE_TIMEOUT, ask(&mut stream, circ, circuit)).await;
+    if matches!(answered, Ok(Ok(_))) {
         let destroy = Cell::destroy(circ, DestroyReason::Finished);
         // The file is here; how the link ends changes nothing.
         let _ = timeout(LINK_CLOSING_MAX, stream.write_all(destroy.as_bytes())).await;
@@ -188,33 +189,12 @@ async fn fetch(invite: &Invite, seed: &Peer) -> Result<Vec<u8>, SeedFault> {
     answered.unwrap_or(Err(SeedFault::NoAnswer))
 }
 
-async fn connect(invite: &Invite, seed: &Peer) -> Result<TlsStream<TcpStream>, SeedFault> {
-    let config = tls::dial_config(&seed.id, None);
-    let config = config.map_err(|_| SeedFault::Dial(DialFault::Unknown))?;
-    // Of the local network as of one machine; of any other whatever its file allows.
-    let may_link = |it: &SocketAddr| Params::LOCAL.may_link(invite.network(), it.ip());
-    let found = lookup_host(&seed.host_port).await;
-    let found = found.map_err(|_| SeedFault::NoName)?;
-    let addresses: Vec<SocketAddr> = found.filter(may_link).collect();
-    if addresses.is_empty() {
-        return Err(SeedFault::Dial(DialFault::Elsewhere));
-    }
-    let handshake = async {
-        let socket = TcpStream::connect(&addresses[..]).await?;
-        socket.set_nodelay(true)?;
-        TlsConnector::from(config)
-            .connect(tls::server_name(), socket)
-            .await
-    };
-    handshake.await.map_err(|error| SeedFault::of_dial(&error))
-}
-
 /// Asks for the file on this circuit, the only one of its link, and reads until the answer is there.
 async fn ask(
-    stream: &mut TlsStream<TcpStream>,
+    stream: &mut ClientStream,
+    circ: CircId,
     mut circuit: RequestCircuit<()>,
 ) -> Result<Vec<u8>, SeedFault> {
-    let circ = CircId::new(CIRCUIT).ok_or(SeedFault::Refused)?;
     let request = Request {
         service: Service::Directory,
         frame: DirectoryRequest::NetworkFile.encode(),

@@ -6,6 +6,7 @@
 //! relays it runs.
 
 mod clock;
+mod dial;
 mod dial_fault;
 pub mod files;
 pub mod formats;
@@ -15,6 +16,7 @@ mod printable;
 pub mod usage;
 
 pub use clock::Clock;
+pub use dial::{ClientStream, ConnectFault, connect_as_client};
 pub use dial_fault::DialFault;
 pub use hello::{HelloFault, exchange_hello};
 pub use invite::{InvitedFault, InvitedKind, SeedFault, network_of_invite};

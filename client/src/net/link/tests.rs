@@ -1,12 +1,13 @@
 //! A link's task, with a relay that the test plays.
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream as ServerStream;
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{CircId, NetworkId};
+use umbel_proto::link::tls;
 use umbel_proto::network::Network;
 use umbel_proto::time::WallTime;
 
