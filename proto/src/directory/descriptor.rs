@@ -147,6 +147,13 @@ pub struct Version {
     pub hash: DescriptorHash,
 }
 
+impl Version {
+    /// When this descriptor dies (§8.2(7)).
+    pub fn expires_at(&self) -> WallTime {
+        self.issued_at + RELAY_DESCRIPTOR_LIFE
+    }
+}
+
 /// A descriptor that has the right form; nothing it says is known to be true, not even whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unverified {

@@ -15,7 +15,7 @@ use super::descriptor::{VerifiedDescriptor, Version};
 use super::range::IdRange;
 use crate::crypto::kdf::sha256;
 use crate::ids::RelayId;
-use crate::limits::{RELAY_DESCRIPTOR_LIFE, TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
+use crate::limits::{TURNED_AWAY_MAX, VIEW_YOUNG_MAX};
 use crate::network::Group;
 use crate::time::WallTime;
 
@@ -109,8 +109,7 @@ impl TurnedAway {
 
     /// Forgets what is dead, and all of it once the view has room for so many.
     pub(super) fn expire(&mut self, wall: WallTime, room: usize) {
-        self.0
-            .retain(|_, version| version.issued_at + RELAY_DESCRIPTOR_LIFE > wall);
+        self.0.retain(|_, version| version.expires_at() > wall);
         if self.0.len() <= room {
             self.0.clear();
         }

@@ -214,14 +214,12 @@ fn address_standing(
         fault: it.fault,
         at: moment.wall_at(it.at),
     });
-    let is_anothers =
-        |it: &&VerifiedDescriptor| it.relay != shared.relay && it.addresses.contains(&address);
     AddressStanding {
         address,
         is_vouched: receipts.len() >= known.network.params.receipts_min,
         vouchers: vouchers(shared, receipts.iter()),
         refusals: refusals.collect(),
-        taken_by: known.view.iter().find(is_anothers).map(|it| it.relay),
+        taken_by: known.view.taken_by(address, &shared.relay, known.network),
     }
 }
 

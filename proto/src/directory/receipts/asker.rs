@@ -79,9 +79,9 @@ impl Known<'_> {
         self.wall.since(receipt.at)
     }
 
-    /// Whether this issuer counts at every node, as far as can be told: while this node's view is
-    /// younger than issuers must be, it takes all of them for old, and knows it of seeds alone.
-    fn is_sure(&self, issuer: &RelayId) -> bool {
+    /// Whether this is a seed that is preferred to other issuers: while this node's view is younger
+    /// than issuers must be, it can't tell which of the others count elsewhere.
+    fn is_preferred_seed(&self, issuer: &RelayId) -> bool {
         self.is_young() && self.network.seeds.iter().any(|seed| seed.id == *issuer)
     }
 
@@ -158,8 +158,8 @@ impl Asker {
             .filter(|it| it.address == address)
             .filter(|it| known.age_of(it) < known.network.params.receipt_life)
             .collect();
-        let is_sure = |it: &Receipt| known.is_sure(&it.issuer);
-        fitting.sort_by_key(|it| core::cmp::Reverse((is_sure(it), it.at)));
+        let is_preferred = |it: &Receipt| known.is_preferred_seed(&it.issuer);
+        fitting.sort_by_key(|it| core::cmp::Reverse((is_preferred(it), it.at)));
         let mut vouchers = known.view.vouchers(known.network, address, known.wall);
         fitting.retain(|it| vouchers.count(&it.issuer));
         fitting.into_iter().take(most).cloned().collect()
@@ -351,7 +351,7 @@ enum Need {
 impl Need {
     fn is_met_by(self, known: Known<'_>, issuer: &RelayId) -> bool {
         match self {
-            Self::Seed => known.is_sure(issuer),
+            Self::Seed => known.is_preferred_seed(issuer),
             Self::Any => true,
         }
     }

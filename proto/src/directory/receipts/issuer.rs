@@ -66,8 +66,7 @@ impl Issuer {
         if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);
         }
-        let there = view.relay_at(address).filter(|there| *there != relay);
-        if there.is_some() && network.params.receipts_min > 0 {
+        if view.taken_by(address, &relay, network).is_some() {
             return Err(ReceiptRefusal::Taken);
         }
         self.taken.expire(network, now);

@@ -283,7 +283,7 @@ impl SpotChecks {
         }
     }
 
-    /// Keeps a verdict with each issuer in the view, in place of one of the same group (§8.8(4)).
+    /// Adds a verdict to the record of each issuer in the view (§8.8(4)).
     fn record(
         &mut self,
         facts: Facts<'_>,
@@ -307,7 +307,7 @@ impl SpotChecks {
             let is_guilty = record.barred_at.is_none() && record.is_guilty();
             self.is_changed = true;
             if is_guilty
-                && self.may_bar(facts, issuer)
+                && self.make_room_for_bar(facts, issuer)
                 && let Some(record) = self.records.get_mut(issuer)
             {
                 record.barred_at = Some(checked.at);
@@ -315,9 +315,9 @@ impl SpotChecks {
         }
     }
 
-    /// Whether one more may be barred, or this one in place of another that was missed less
-    /// (§8.8(5)).
-    fn may_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
+    /// Whether this issuer may be barred. If as many are as may be, the one with the fewest misses is
+    /// released for it, unless that has as many (§8.8(5)).
+    fn make_room_for_bar(&mut self, facts: Facts<'_>, issuer: &RelayId) -> bool {
         let issuers = facts.view.aged(facts.network, facts.wall).count();
         let most = ISSUERS_BARRED_MIN.max(issuers * ISSUERS_BARRED_PERCENT / 100);
         if self.barred().count() < most {

@@ -2,8 +2,9 @@
 //! first, then page after page, and a push of what the answerer wants before the next page.
 //!
 //! Every request is bounded and every reply makes progress, or is a fault. What is still to be asked
-//! for is a set of ranges without a common id: those to compare hold more relays of ours than are
-//! listed, those to list are parts of such, so that an answerer can't make the set grow for ever.
+//! for is a set of ranges without a common id. Only a range that holds more of our relays than we
+//! would list is compared again, and only parts of such ranges are listed: an answerer can't make the
+//! set grow for ever.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -26,8 +26,7 @@ pub(super) use receipts::OwnReceipts;
 /// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
 /// each other update the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
-/// How long after a start, which leaves too few relays to vouch for an address, the operator is
-/// told so.
+/// How long after a start the operator is first told that too few relays vouch for an address.
 const UNVOUCHED_FIRST: Duration = Duration::from_secs(120);
 /// How often the operator is told.
 const UNVOUCHED_TOLD_EVERY: Duration = Duration::from_secs(3600);
@@ -205,9 +204,8 @@ impl Own {
 
     /// A peer sent a descriptor of this relay.
     pub(super) fn handle_seen(&mut self, cx: &mut Context<'_>, seen: Unverified) {
-        let is_newer = Unverified::decode(&self.descriptor.bytes).is_ok_and(|own| {
-            (seen.issued_at(), seen.hash()) > (own.issued_at(), own.hash()) // as every view judges
-        });
+        let own = Unverified::decode(&self.descriptor.bytes);
+        let is_newer = own.is_ok_and(|own| seen.version() > own.version());
         if !is_newer {
             return;
         }
