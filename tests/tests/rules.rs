@@ -392,3 +392,42 @@ fn the_architecture_names_what_exists() {
         .collect();
     assert!(wrong.is_empty(), "no such names: {wrong:#?}");
 }
+
+/// File paths in backquotes, in a document.
+fn files_named(text: &str) -> impl Iterator<Item = &str> {
+    let is_file = |it: &&str| {
+        let begins = ["proto/", "relay/", "client/", "tests/", "docs/"];
+        let ends = [".rs", ".md", ".toml", ".txt"];
+        begins.iter().any(|begin| it.starts_with(begin))
+            && ends.iter().any(|end| it.ends_with(end))
+            && !it.contains(['{', '*', ' '])
+    };
+    text.split('`').skip(1).step_by(2).filter(is_file)
+}
+
+#[test]
+fn documents_name_files_that_exist() {
+    let mut named = 0;
+    for document in documents().unwrap() {
+        let text = fs::read_to_string(&document).unwrap();
+        for file in files_named(&text) {
+            named += 1;
+            assert!(
+                root().join(file).is_file(),
+                "{} names {file}",
+                document.display()
+            );
+        }
+    }
+    assert!(named > 20, "{named}");
+}
+
+/// README and the pages of docs, without decisions, which say what was true when they were made.
+fn documents() -> io::Result<Vec<PathBuf>> {
+    let mut all = vec![root().join("README.md")];
+    for page in fs::read_dir(root().join("docs"))? {
+        let page = page?.path();
+        all.extend(page.is_file().then_some(page));
+    }
+    Ok(all)
+}
