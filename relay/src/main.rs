@@ -74,8 +74,8 @@ enum Command {
         /// The network file; `local` is the built-in network for one machine, which protects nobody
         #[arg(long, value_name = "FILE", default_value = LOCAL_NETWORK)]
         network: String,
-        /// An invitation, in place of the network file, which is fetched from a relay that it names:
-        /// the line that `umbel-relay invite-peer` prints
+        /// Join with an invitation, the line that `umbel-relay invite-peer` prints; the network file is
+        /// fetched from a relay that it names
         #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
         invite: Option<Invite>,
     },

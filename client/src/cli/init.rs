@@ -19,8 +19,8 @@ pub(super) struct InitArgs {
     /// [default: local]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// An invitation, in place of the network file, which is fetched from a relay that it names: the
-    /// line that `umbel invite-peer` prints
+    /// Join with an invitation, the line that `umbel invite-peer` prints; the network file is fetched
+    /// from a relay that it names
     #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
     invite: Option<Invite>,
     /// A relay to join through, as its operator gives it: ID@HOST:PORT; may be given several times

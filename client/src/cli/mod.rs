@@ -60,13 +60,13 @@ Exit codes:
   2   the command line is wrong, or there is nothing to send
   69  no relay could be reached
   73  done, but the output could not be written; a message sent stays sent
-  74  in doubt: ask its reader before you send it again
+  74  the message may have been delivered: ask its reader before you send it again
   75  not finished; nothing is lost, and the next umbel command continues
   76  a relay gave another network file than the invitation names (`init --invite`)
   78  a relay of the invitation, or this program, is of too early a version (`init --invite`)
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
-  141 the reader of the output has ended; nothing is reported (`send` ends with 73 instead)
+  141 broken pipe: whatever read the output has ended (`send` ends with 73 instead)
 
 umbel asks for a profile's passphrase on the terminal, or reads it from the file that UMBEL_PASSPHRASE_FILE names.";
 
@@ -78,7 +78,7 @@ struct Global {
     /// One JSON object a line instead of text
     #[arg(long, global = true, help_heading = GLOBAL_HEADING)]
     json: bool,
-    /// On standard error, print only errors, prompts and that a message expired
+    /// Print only errors, prompts and expired messages on standard error
     #[arg(long, short, global = true, conflicts_with = "verbose", help_heading = GLOBAL_HEADING)]
     quiet: bool,
     /// Log to standard error

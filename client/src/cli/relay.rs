@@ -1,4 +1,4 @@
-//! `umbel relay`: a relay inside this program, which gives back what its user takes.
+//! `umbel relay`: runs a relay in this process, so that its user adds to the network, too.
 //!
 //! Its directory is beside the profile's, not in it: a profile that is copied, moved or seized holds
 //! nothing of the relay, and the relay's directory nothing of the profile.
@@ -33,14 +33,14 @@ pub(super) struct RelayArgs {
     /// The network file of a new relay, or `local` [default: the profile's network]
     #[arg(long, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// An invitation, in place of the network file
+    /// Join with an invitation instead of a network file
     #[arg(long, value_name = "LINE", conflicts_with = "network", value_parser = invite::parse)]
     invite: Option<Invite>,
     /// A relay that a new relay joins through; may be given several times
     #[arg(long = "seed", value_name = "PEER", num_args = 1.., value_parser = parse_peer)]
     seeds: Vec<Peer>,
-    /// Join through the profile's own seeds, too: whoever runs one of them, or finds the relay's
-    /// directory, may learn by them which relay is yours
+    /// Join through the profile's own seeds, too: anyone who runs one, or finds the relay's directory,
+    /// can then link the relay to you
     #[arg(long, conflicts_with_all = ["network", "invite"])]
     own_seeds: bool,
     /// Accept links at this address [default: 0.0.0.0:7443; 127.0.0.1:7443 in the network `local`]

@@ -33,7 +33,7 @@ Exit codes:
   2   the command line is wrong, or there is nothing to send; it was not sent
   69  safe in the outbox, no relay reached; the next umbel command tries again
   73  sent, but the output could not be written: do not send it again
-  74  in doubt: ask its reader before you send it again
+  74  the message may have been delivered: ask its reader before you send it again
   75  safe in the outbox; the next umbel command tries again
   130 interrupted; what was in the outbox is still there";
 
@@ -59,8 +59,8 @@ pub(super) struct SendArgs {
     /// Also retry everything in the outbox and wait for it, like `umbel outbox flush`
     #[arg(long)]
     flush: bool,
-    /// Give up if too few relays accept it within this time, such as 2d [default, and at most: as
-    /// long as relays keep a message, which is 14d unless the network says otherwise]
+    /// Give up if too few relays accept it within this time, such as 2d [default and maximum: how
+    /// long relays keep a message, usually 14d]
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
     expire_after: Option<Duration>,
     /// When the message counts as sent

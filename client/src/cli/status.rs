@@ -1,4 +1,4 @@
-//! `umbel status`: how things stand, at once, with a short look at the network.
+//! `umbel status`: shows the profile's state at once, after a brief attempt to reach the network.
 
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};

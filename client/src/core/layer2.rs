@@ -144,10 +144,10 @@ impl Layer2 {
         self.pinned.len() - self.usable().count()
     }
 
-    /// One that goes with this guard and is not avoided. Where none does, one more is pinned; where
-    /// that can't be, an avoided one has to do, or one that was set aside. `is_alone`: no other guard
-    /// can be asked for those that this one calls out of reach; where it calls all of them so, one more
-    /// is pinned, too.
+    /// One that goes with this guard and is not avoided. If none does, pins one more; failing that,
+    /// falls back to an avoided one, then to one that was set aside. `is_alone`: no other guard can be
+    /// asked about those that this one calls out of reach; if it calls all of them so, one more is
+    /// pinned, too.
     pub(super) fn choose(
         &mut self,
         cx: &mut Context<'_>,

@@ -72,8 +72,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Whether one that failed on this way behind the guard counts: no L2 and no middle on it has a
-    /// part in more than all others together, but for one.
+    /// Whether one that failed on this way behind the guard counts: its L2 and its middle each had a
+    /// part in at most half of the failures that counted.
     pub(super) fn takes(&self, way: &[RelayId]) -> bool {
         let share = |relay| self.by.get(relay).copied().unwrap_or_default();
         way.iter()

@@ -1,7 +1,7 @@
 //! Beside the driver: does for guests what a local user would do, and sends them notices.
 //!
-//! As long as there are no guests it writes nothing. It looks for new ones as rarely as people
-//! don't notice.
+//! As long as there are no guests it writes nothing. It looks for new ones as rarely as it can
+//! without a user noticing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;

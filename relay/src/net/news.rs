@@ -23,6 +23,10 @@ pub(crate) const OPEN_PORT: &str = "Open that port to the Internet in the firewa
 /// The remedy for a clock that is wrong.
 pub(crate) const SET_CLOCK: &str = "set it right, and run a time service that keeps it so";
 
+/// What to do where another relay is known at this relay's address.
+pub(crate) const RESTORE_OR_MOVE: &str = "If this relay ran there under another identity, restore that one, or wait up to 48 h; else \
+    advertise another port";
+
 /// What to set where links come from elsewhere than this address.
 pub(crate) fn one_address(address: SocketAddr) -> String {
     format!(
@@ -184,8 +188,8 @@ fn refused_receipt(
         ReceiptRefusal::Taken => (
             Level::WARN,
             format!(
-                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. If this relay ran there \
-                 under another identity, restore that one, or wait up to 48 h; else advertise another port"
+                "taken: the relay {issuer} knows another relay at {address}, so it does not vouch for this one. \
+                 {RESTORE_OR_MOVE}"
             ),
         ),
     }

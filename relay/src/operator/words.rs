@@ -14,7 +14,9 @@ use crate::control::standing::{
 };
 use crate::heartbeat::alone;
 use crate::net::last_dials::LastDial;
-use crate::net::news::{OPEN_PORT, SET_CLOCK, WHO_VOUCHES, clock_off_by, one_address};
+use crate::net::news::{
+    OPEN_PORT, RESTORE_OR_MOVE, SET_CLOCK, WHO_VOUCHES, clock_off_by, one_address,
+};
 use crate::net::selfcheck::TWIN;
 use crate::running::seeds;
 
@@ -252,8 +254,7 @@ impl<'a> Sentences<'a> {
                 self.so_far(it)
             ),
             Asked::Taken => format!(
-                "taken: {count} knew another relay at {address}; {}. If this relay ran there under another identity, restore that one, \
-                 or wait up to 48 h; else advertise another port",
+                "taken: {count} knew another relay at {address}; {}. {RESTORE_OR_MOVE}",
                 self.so_far(it)
             ),
             Asked::Silent => format!(

@@ -322,8 +322,8 @@ impl Pool {
         self.suspected.is_empty() || in_use.is_none_or(|guard| self.suspected.contains(&guard))
     }
 
-    /// Whether the guard had no room for one more circuit: that is no failure, unless it continues
-    /// and on.
+    /// Whether the guard had no room for one more circuit: that is no failure before it has said so
+    /// more than [`GUARD_REFUSALS_MAX`] times in a row.
     fn is_refused(&mut self, cx: &Context<'_>, key: CircuitKey) -> bool {
         let Some(circuit) = self.circuits.get(&key).filter(|circuit| circuit.made == 0) else {
             return false;
