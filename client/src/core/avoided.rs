@@ -32,9 +32,19 @@ pub(super) struct Avoided {
 /// One hop's word.
 struct Named {
     by: RelayId,
-    /// How often it was counted against that hop.
-    charged: u32,
+    role: Role,
+    /// How often it was given, as far as that counts: against an L2 at once, against a guard once
+    /// another guard has reached the relay.
+    count: u32,
     at: Instant,
+}
+
+/// What the hop that gave its word was on that path. A relay may be both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Guard,
+    Layer2,
+    Other,
 }
 
 /// How long a relay is avoided.
@@ -52,8 +62,9 @@ struct Rest {
 pub(super) enum Word {
     /// Nobody else says so. It is news unless the same hop said it before.
     Alone { is_news: bool },
-    /// This hop said so before, and that was counted against it so often.
-    Agreed { with: RelayId, charged: u32 },
+    /// Another hop said so before. If that was an L2: which, and how often it was counted against
+    /// it.
+    Agreed { layer2: Option<(RelayId, u32)> },
     /// Two others did.
     Known,
 }
@@ -62,7 +73,12 @@ impl Avoided {
     /// The last relay of this path can't be reached, by the word of the one before it.
     pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, path: &[RelayId]) -> Option<Word> {
         let [.., by, relay] = path else { return None };
-        let guard = (path.len() == 2).then_some(*by);
+        let role = match path.len() {
+            2 => Role::Guard,
+            3 => Role::Layer2,
+            _ => Role::Other,
+        };
+        let guard = (role == Role::Guard).then_some(*by);
         if self.rests.contains_key(relay) {
             self.rest(cx, *relay, guard);
             return Some(Word::Known);
@@ -71,27 +87,30 @@ impl Avoided {
             named.at = cx.now;
             return Some(Word::Alone { is_news: false });
         }
-        if let Some(Named {
-            by: with, charged, ..
-        }) = self.named.remove(relay)
-        {
+        if let Some(before) = self.named.remove(relay) {
             self.rest(cx, *relay, guard);
-            return Some(Word::Agreed { with, charged });
+            let layer2 = (before.role == Role::Layer2).then_some((before.by, before.count));
+            return Some(Word::Agreed { layer2 });
         }
         if self.named.len() >= KEPT_MAX
             && let Some((&oldest, _)) = self.named.iter().min_by_key(|(_, named)| named.at)
         {
             self.named.remove(&oldest);
         }
-        let (by, charged, at) = (*by, 0, cx.now);
-        self.named.insert(*relay, Named { by, charged, at });
+        let named = Named {
+            by: *by,
+            role,
+            count: 0,
+            at: cx.now,
+        };
+        self.named.insert(*relay, named);
         Some(Word::Alone { is_news: true })
     }
 
-    /// The word that this relay is out of reach was counted against the hop that gave it.
-    pub(super) fn on_charged(&mut self, relay: RelayId) {
+    /// The word that this relay is out of reach counts once more.
+    pub(super) fn count(&mut self, relay: RelayId) {
         if let Some(named) = self.named.get_mut(&relay) {
-            named.charged = named.charged.saturating_add(1);
+            named.count = named.count.saturating_add(1);
         }
     }
 
@@ -100,12 +119,11 @@ impl Avoided {
         self.rest(cx, relay, Some(guard)).is_suspect = true;
     }
 
-    /// Another hop reached this relay: who called it out of reach alone, and how often that is to
-    /// count against it.
+    /// Another guard reached this relay: which guard alone called it out of reach, and how often
+    /// that is to count against it.
     pub(super) fn refuted(&self, relay: RelayId) -> Option<(RelayId, u32)> {
-        self.named
-            .get(&relay)
-            .map(|named| (named.by, named.charged))
+        self.named_by_a_guard(relay)
+            .map(|named| (named.by, named.count))
     }
 
     /// This relay is reachable.
@@ -123,9 +141,14 @@ impl Avoided {
         self.rests.remove(&relay);
     }
 
-    /// The hop that calls this relay out of reach, if it is the only one.
+    /// The guard that calls this relay out of reach, if it is the only hop that does.
     pub(super) fn named_by(&self, relay: RelayId) -> Option<RelayId> {
-        self.named.get(&relay).map(|named| named.by)
+        self.named_by_a_guard(relay).map(|named| named.by)
+    }
+
+    fn named_by_a_guard(&self, relay: RelayId) -> Option<&Named> {
+        let named = self.named.get(&relay);
+        named.filter(|named| named.role == Role::Guard)
     }
 
     /// Whether it is not drawn just now.
@@ -211,15 +234,32 @@ mod tests {
         for number in [11, 12, 13] {
             assert!(!avoided.is_avoided(relay(number), NOW), "{number}");
         }
-        avoided.on_charged(relay(11));
-        let (with, charged) = (relay(1), 1);
-        let agreed = Word::Agreed { with, charged };
+        avoided.count(relay(11));
+        let agreed = Word::Agreed { layer2: None };
         assert_eq!(words(&mut avoided, &[&[2, 14, 11]]), [agreed]);
         assert!(avoided.is_avoided(relay(11), NOW), "two hops say so");
         assert_eq!(words(&mut avoided, &[&[1, 11]]), [Word::Known]);
         avoided.on_made(relay(11));
         assert!(!avoided.is_avoided(relay(11), NOW));
         assert_eq!(words(&mut avoided, &[&[1, 11]]), [news], "it begins anew");
+    }
+
+    #[test] // §6.4(15), §6.4(16)
+    fn a_relays_word_counts_for_the_part_in_which_it_was_given() {
+        let mut avoided = Avoided::default();
+        // The same relay as guard, and as L2.
+        for (path, layer2, is_guards) in [
+            (&[1, 11][..], None, true),
+            (&[3, 1, 11], Some((relay(1), 2)), false),
+        ] {
+            words(&mut avoided, &[path, path]);
+            (0..2).for_each(|_| avoided.count(relay(11)));
+            assert_eq!(avoided.refuted(relay(11)).is_some(), is_guards);
+            assert_eq!(avoided.named_by(relay(11)).is_some(), is_guards);
+            let agreed = words(&mut avoided, &[&[4, 5, 11]]);
+            assert_eq!(agreed, [Word::Agreed { layer2 }]);
+            avoided.on_worked(relay(11));
+        }
     }
 
     #[test] // §6.4(10), §6.4(15)
@@ -268,7 +308,7 @@ mod tests {
         let mut avoided = Avoided::default();
         assert_eq!(avoided.refuted(relay(11)), None);
         words(&mut avoided, &[&[1, 11], &[1, 11], &[1, 11]]);
-        (0..3).for_each(|_| avoided.on_charged(relay(11)));
+        (0..3).for_each(|_| avoided.count(relay(11)));
         assert_eq!(avoided.refuted(relay(11)), Some((relay(1), 3)));
         avoided.on_made(relay(11));
         assert_eq!(avoided.refuted(relay(11)), None);

@@ -164,7 +164,9 @@ impl Pool {
         let word = self.take_word(cx, &path, witness);
         if is_second_word {
             // Only a guard that can't be asked is a reason to wait.
-            word.into_iter().for_each(|_| self.second_word.reset());
+            if word.is_some() {
+                self.second_word.reset();
+            }
             return;
         }
         if let [_, layer2, _] = path.as_slice()
@@ -212,14 +214,21 @@ impl Pool {
         let word = paths.avoided.on_failed(cx, path)?;
         match (word, path) {
             // It counts once another guard has reached that L2.
-            (Word::Alone { .. }, [_, layer2]) => paths.avoided.on_charged(*layer2),
+            (Word::Alone { .. }, [_, layer2]) => paths.avoided.count(*layer2),
             (Word::Alone { is_news: true }, [_, layer2, middle])
                 if witness == Witness::LastHop && paths.layer2.on_refused(cx, *layer2, *middle) =>
             {
-                paths.avoided.on_charged(*middle);
+                paths.avoided.count(*middle);
             }
-            (Word::Agreed { with, charged }, _) => paths.layer2.pardon(with, charged),
-            (Word::Alone { .. } | Word::Known, _) => {}
+            (
+                Word::Agreed {
+                    layer2: Some((layer2, count)),
+                },
+                _,
+            ) => {
+                paths.layer2.pardon(layer2, count);
+            }
+            (Word::Alone { .. } | Word::Agreed { layer2: None } | Word::Known, _) => {}
         }
         Some(word)
     }

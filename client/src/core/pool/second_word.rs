@@ -49,8 +49,7 @@ impl Pool {
 
     /// The first primary guard that may be asked for this L2, and is not the one that refused it.
     fn second_guard(&self, cx: &Context<'_>, layer2: RelayId, by: RelayId) -> Option<RelayId> {
-        let is_of_guard = self.paths.guards.is_tried(by);
-        let mut others = self.other_guards(cx, by).filter(|_| is_of_guard);
+        let mut others = self.other_guards(cx, by);
         others.find(|&guard| are_apart(cx, guard, layer2))
     }
 
