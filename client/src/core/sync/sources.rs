@@ -129,14 +129,17 @@ impl Sources {
 
     // §8.3(9b)
     fn is_hiding(&self, cx: &Context<'_>, guard: RelayId) -> bool {
-        let Some(turn) = self.turns.get(&guard) else {
+        let Some(accused) = self.turns.get(&guard) else {
             return false;
         };
         let least = hidden_least(cx.view());
-        let has_much = |other: &Turn| turn.hidden(cx).filter(|it| other.has(it)).count() >= least;
+        let has_much = |witness: &Turn| {
+            let hidden = accused.hidden(cx);
+            hidden.filter(|it| witness.has(it)).count() >= least
+        };
         let mut found_by: Vec<RelayId> = Vec::new();
-        for (&other, turn) in &self.turns {
-            if has_much(turn) && found_by.iter().all(|&it| are_apart(cx, it, other)) {
+        for (&other, witness) in &self.turns {
+            if has_much(witness) && found_by.iter().all(|&it| are_apart(cx, it, other)) {
                 found_by.push(other);
             }
         }
