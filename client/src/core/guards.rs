@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_COUNTS_MAX,
-    GUARD_MISSES_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW,
+    CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_MISSES_MAX,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
@@ -21,6 +20,7 @@ use super::context::Context;
 use super::io::Warning;
 use super::path::draw_apart;
 use super::suspects::{Shares, Trail};
+use super::tally::{Tally, may_set_aside};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -36,13 +36,12 @@ pub(super) struct Guard {
     missed: u32,
     missed_since: Option<WallTime>,
     rests_until: Option<WallTime>,
-    built: u32,
-    failed: u32,
+    tally: Tally,
     set_aside_at: Option<WallTime>,
 }
 
 impl Guard {
-    const fn sampled(relay: RelayId, sampled_at: WallTime) -> Self {
+    fn sampled(relay: RelayId, sampled_at: WallTime) -> Self {
         Self {
             relay,
             sampled_at,
@@ -52,8 +51,7 @@ impl Guard {
             missed: 0,
             missed_since: None,
             rests_until: None,
-            built: 0,
-            failed: 0,
+            tally: Tally::default(),
             set_aside_at: None,
         }
     }
@@ -118,6 +116,8 @@ pub(super) struct Guards {
     /// Guards that the user was warned of.
     told: BTreeSet<(RelayId, Reproach)>,
     is_changed: bool,
+    /// A count changed, which is stored with the next change, or at the end.
+    is_counted: bool,
 }
 
 impl Guards {
@@ -144,8 +144,12 @@ impl Guards {
     }
 
     /// Whether the sample has to be stored again.
-    pub(super) fn take_changed(&mut self) -> bool {
-        core::mem::take(&mut self.is_changed)
+    pub(super) fn take_changed(&mut self, is_last: bool) -> bool {
+        let is_due = self.is_changed || (is_last && self.is_counted);
+        if is_due {
+            (self.is_changed, self.is_counted) = (false, false);
+        }
+        is_due
     }
 
     /// All usable guards, best first: confirmed ones by when that was, then the others as drawn;
@@ -199,7 +203,13 @@ impl Guards {
                 }
                 (None, _) => confirmed.since(guard.sampled_at) <= params.guard_life,
             });
-        self.is_changed |= self.sample.len() != before;
+        if self.sample.len() != before {
+            self.is_changed = true;
+            let sample = &self.sample;
+            let is_kept = |relay: &RelayId| sample.iter().any(|it| it.relay == *relay);
+            self.trails.retain(|(relay, _), _| is_kept(relay));
+            self.shares.retain(|relay, _| is_kept(relay));
+        }
         for guard in &mut self.sample {
             let is_listed = cx.view().get(&guard.relay).is_some();
             if is_listed == guard.unlisted_since.is_some() {
@@ -336,10 +346,8 @@ impl Guards {
             (guard.missed, guard.missed_since, guard.rests_until) = (0, None, None);
             self.is_changed = true;
         }
-        guard.built += 1;
-        if guard.built + guard.failed >= GUARD_COUNTS_MAX {
-            (guard.built, guard.failed) = (guard.built / 2, guard.failed / 2);
-        }
+        guard.tally.add_done();
+        self.is_counted = true;
     }
 
     /// A circuit through this guard failed on this path: while it was built, or before it carried
@@ -362,14 +370,10 @@ impl Guards {
             return false;
         }
         shares.add(way);
-        guard.failed += 1;
-        self.is_changed = true;
-        let params = &cx.network.params;
-        let all = guard.built + guard.failed;
-        let is_much = u64::from(guard.failed) * 100
-            > u64::from(all) * u64::from(params.guard_failures_percent);
+        guard.tally.add_failed();
+        self.is_counted = true;
         let (layer2, middles, terminals) = stage.least();
-        if all >= params.guard_circuits_min && is_much && trail.has(layer2, middles, terminals) {
+        if guard.tally.is_bad(&cx.network.params) && trail.has(layer2, middles, terminals) {
             if self.is_another_tried(relay) {
                 self.set_aside(cx, relay);
             }
@@ -397,7 +401,7 @@ impl Guards {
 
     /// Sets a guard aside, if few were lately; says whether it did.
     fn set_aside(&mut self, cx: &Context<'_>, relay: RelayId) -> bool {
-        if !self.are_few_set_aside(cx.confirmed) {
+        if !may_set_aside(self.sample.iter().map(|it| it.set_aside_at), cx.confirmed) {
             return false;
         }
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
@@ -414,16 +418,6 @@ impl Guards {
             guard.relay != relay && guard.is_usable() && guard.confirmed_at.is_some()
         };
         self.sample.iter().any(is_left)
-    }
-
-    /// Whether few were set aside lately (§6.4(11)).
-    fn are_few_set_aside(&self, confirmed: WallTime) -> bool {
-        let is_recent = |guard: &&Guard| {
-            guard
-                .set_aside_at
-                .is_some_and(|at| at + SET_ASIDE_WINDOW > confirmed)
-        };
-        self.sample.iter().filter(is_recent).count() < SET_ASIDE_MAX
     }
 
     /// Whether fewer were tried than there are primaries.

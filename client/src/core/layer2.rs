@@ -11,9 +11,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{
-    GUARD_BLAME_MIDDLES, GUARD_COUNTS_MAX, L2_FAILURES_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW,
-};
+use umbel_proto::limits::{GUARD_BLAME_MIDDLES, L2_FAILURES_MAX};
 use umbel_proto::time::WallTime;
 
 use super::avoided::Avoided;
@@ -21,6 +19,7 @@ use super::chance::between;
 use super::context::Context;
 use super::io::Warning;
 use super::path::{are_apart, draw_apart, exclude_groups_of};
+use super::tally::{Tally, may_set_aside};
 
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
@@ -30,34 +29,23 @@ const SPARE_FACTOR: usize = 2;
 pub(super) struct Pinned {
     pub(super) relay: RelayId,
     expires_at: WallTime,
-    /// How many middles it made.
-    made: u32,
-    /// How many it refused.
-    refused: u32,
+    /// Middles that it made, and that it refused.
+    tally: Tally,
     set_aside_at: Option<WallTime>,
 }
 
 impl Pinned {
-    const fn until(relay: RelayId, expires_at: WallTime) -> Self {
+    fn until(relay: RelayId, expires_at: WallTime) -> Self {
         Self {
             relay,
             expires_at,
-            made: 0,
-            refused: 0,
+            tally: Tally::default(),
             set_aside_at: None,
         }
     }
 
     const fn is_usable(&self) -> bool {
         self.set_aside_at.is_none()
-    }
-
-    /// Halves both counts once they are many: what was long ago says little.
-    fn count(&mut self, made: u32, refused: u32) {
-        (self.made, self.refused) = (self.made + made, self.refused + refused);
-        if self.made + self.refused >= GUARD_COUNTS_MAX {
-            (self.made, self.refused) = (self.made / 2, self.refused / 2);
-        }
     }
 }
 
@@ -68,6 +56,8 @@ pub(super) struct Layer2 {
     /// The middles that each refused since the client started.
     refused: BTreeMap<RelayId, BTreeSet<RelayId>>,
     is_changed: bool,
+    /// A count changed, which is stored with the next change, or at the end.
+    is_counted: bool,
 }
 
 impl Layer2 {
@@ -76,6 +66,7 @@ impl Layer2 {
             pinned,
             refused: BTreeMap::new(),
             is_changed: false,
+            is_counted: false,
         }
     }
 
@@ -89,8 +80,12 @@ impl Layer2 {
     }
 
     /// Whether they have to be stored again.
-    pub(super) fn take_changed(&mut self) -> bool {
-        core::mem::take(&mut self.is_changed)
+    pub(super) fn take_changed(&mut self, is_last: bool) -> bool {
+        let is_due = self.is_changed || (is_last && self.is_counted);
+        if is_due {
+            (self.is_changed, self.is_counted) = (false, false);
+        }
+        is_due
     }
 
     /// Drops those whose time is over, that are gone from the view, or that failed too often, and
@@ -189,7 +184,8 @@ impl Layer2 {
     /// The hop behind this one was made.
     pub(super) fn on_made(&mut self, relay: RelayId) {
         if let Some(pinned) = self.find(relay) {
-            pinned.count(1, 0);
+            pinned.tally.add_done();
+            self.is_counted = true;
         }
     }
 
@@ -205,18 +201,15 @@ impl Layer2 {
         let Some(pinned) = self.find(relay) else {
             return false;
         };
-        pinned.count(0, 1);
-        let all = pinned.made + pinned.refused;
-        let is_much = u64::from(pinned.refused) * 100
-            > u64::from(all) * u64::from(params.guard_failures_percent);
-        let is_usable = pinned.is_usable();
-        self.is_changed = true;
+        pinned.tally.add_failed();
+        let is_bad = pinned.is_usable() && pinned.tally.is_bad(params);
+        self.is_counted = true;
         let middles = self.refused.entry(relay).or_default();
         if middles.len() < GUARD_BLAME_MIDDLES {
             middles.insert(middle);
         }
         let has_several = middles.len() >= GUARD_BLAME_MIDDLES;
-        if is_usable && is_much && has_several && all >= params.guard_circuits_min {
+        if is_bad && has_several {
             self.set_aside(cx, relay);
         }
         true
@@ -225,20 +218,20 @@ impl Layer2 {
     /// Another relay said the same of a middle: that is counted against neither.
     pub(super) fn pardon(&mut self, relay: RelayId, count: u32) {
         if let Some(pinned) = self.find(relay) {
-            pinned.refused = pinned.refused.saturating_sub(count);
-            self.is_changed = true;
+            pinned.tally.pardon(count);
+            self.is_counted = true;
         }
     }
 
     fn set_aside(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let is_recent = |at: WallTime| at + SET_ASIDE_WINDOW > cx.confirmed;
-        let recent = self.pinned.iter().filter_map(|pinned| pinned.set_aside_at);
-        if recent.filter(|&at| is_recent(at)).count() >= SET_ASIDE_MAX {
+        let set_aside_at = self.pinned.iter().map(|it| it.set_aside_at);
+        if !may_set_aside(set_aside_at, cx.confirmed) {
             return;
         }
         let wall = cx.wall;
         if let Some(pinned) = self.find(relay) {
             pinned.set_aside_at = Some(wall);
+            self.is_changed = true;
             cx.warn(Warning::L2Refuses);
         }
     }
@@ -353,7 +346,7 @@ mod tests {
         refuse(&mut layer2, &now, 0, 10, 9);
         layer2.pardon(id(0), 8);
         assert_eq!(refuse(&mut layer2, &now, 0, 0, 5), 0, "another said so too");
-        assert_eq!(layer2.pinned[0].refused, 6);
+        assert_eq!(layer2.pinned[0].tally.failed(), 6);
     }
 
     #[test] // §6.4(16)

@@ -28,6 +28,7 @@ mod requests;
 mod saving;
 mod suspects;
 mod sync;
+mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

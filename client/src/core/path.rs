@@ -110,10 +110,11 @@ impl Paths {
             .refresh(cx, &primary, &self.holders, &self.avoided);
     }
 
-    /// Stores what changed.
-    pub(super) fn save(&mut self, cx: &mut Context<'_>) {
-        let guards_changed = self.guards.take_changed();
-        if self.layer2.take_changed() || guards_changed {
+    /// Stores what changed, and counts with it; at the end (`is_last`) also counts alone: a commit
+    /// for each circuit would be many.
+    pub(super) fn save(&mut self, cx: &mut Context<'_>, is_last: bool) {
+        let guards_changed = self.guards.take_changed(is_last);
+        if self.layer2.take_changed(is_last) || guards_changed {
             let state = PathsState {
                 version: STATE_VERSION,
                 guards: self.guards.sample().to_vec(),

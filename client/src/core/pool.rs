@@ -390,7 +390,7 @@ impl Pool {
         self.tell_if_walled_in(cx);
         self.ask_second_word(cx);
         self.keep_stubs(cx, expected);
-        self.paths.save(cx);
+        self.paths.save(cx, false);
     }
 
     /// Closes links that nothing uses, except those that `is_wanted` keeps.
@@ -436,6 +436,7 @@ impl Pool {
         for link in self.links.ids() {
             self.links.close(cx, link);
         }
+        self.paths.save(cx, true);
     }
 
     /// Closes a link whose peer broke a rule of links, or answers nothing; it is left alone for a
