@@ -327,3 +327,21 @@ fn an_owner_who_lacks_holders_at_first_waits_for_the_view_and_blames_none() {
         assert_all_answer_at_once(&mut world, sent, 970 + seed);
     }
 }
+
+#[test] // §8.2(4): the network runs on, and one of its three seeds is gone for good.
+fn relays_of_an_old_network_vouch_for_each_other_to_one_who_was_away() {
+    let (mut world, _) = strangers_after(960, 8);
+    world.restart_client(ALICE);
+    world.run_for(Duration::from_secs(60));
+    world.crash_client(ALICE);
+    world.crash_relay(RelayName(1));
+    world.run_for(Duration::from_secs(60 * 3600));
+    let from = world.now();
+    world.restart_client(ALICE);
+    world.run_for(Duration::from_secs(60));
+    let notices = &world.client(ALICE).notices;
+    let is_ready = |(at, notice): &(_, Notice)| {
+        *at >= from && matches!(notice, Notice::Ready { relays } if *relays > 4)
+    };
+    assert!(notices.iter().any(is_ready), "{}", world.describe());
+}

@@ -129,7 +129,7 @@ fn a_newcomer_passes_over_seeds_that_are_gone() {
         world.crash_relay(RelayName(gone));
     }
     world.add_client();
-    world.expect_within(Duration::from_secs(30), has_guards);
+    world.expect_within(Duration::from_secs(8), has_guards);
 }
 
 #[test] // §8.3(9)

@@ -565,8 +565,7 @@ impl Core {
                 self.look_at_view(moment.wall);
                 if let Some(listing) = listing {
                     let mut cx = self.shared.context(moment, rng);
-                    self.sync
-                        .handle_listed(&mut cx, &mut self.pool, listing.lacking);
+                    self.sync.handle_listed(&mut cx, &mut self.pool, listing);
                 }
             }
             Asker::CreateMailbox { inbox, queue, .. } => {

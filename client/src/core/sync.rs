@@ -6,9 +6,9 @@
 
 mod sources;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use umbel_proto::directory::choice::Exclude;
+use umbel_proto::directory::choice::{Candidates, Exclude};
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
 use umbel_proto::directory::{
     DirectoryRequest, Listing, Mark, Roles, Unverified, VerifiedDescriptor,
@@ -24,13 +24,16 @@ use super::chance::{Backoff, between, make_room, shuffle};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
-use super::path::{self, exclude_groups_of};
+use super::path::{self, are_enough, exclude_groups_of};
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
 use sources::{Sources, hidden_least};
 
 /// How long a dial may take before the next peer is dialled as well.
 const STAGGER: Duration = Duration::from_secs(1);
+/// How many sources are asked without a pause while there is no view: two that list the same, and a
+/// third where they don't.
+const SOURCES_AT_ONCE: usize = 3;
 /// Most peers gone round while there is no view.
 const WAYS_MAX: usize = 160;
 /// The longest wait before another peer is asked while there is no view.
@@ -67,6 +70,8 @@ pub(super) struct Sync {
     helpers_until: Instant,
     /// How many known relays may be asked while there is no view.
     reach: usize,
+    /// When those that rest are dialled again although others answer.
+    hurry_at: Instant,
 }
 
 /// One reconciliation, with one peer.
@@ -137,6 +142,7 @@ impl Sync {
             helpers: Vec::new(),
             helpers_until: Instant::from_micros(0),
             reach: KNOWN_ASKED_FIRST,
+            hurry_at: Instant::from_micros(0),
         }
     }
 
@@ -270,12 +276,25 @@ impl Sync {
         &mut self,
         cx: &mut Context<'_>,
         pool: &mut Pool,
-        lacking: BTreeSet<RelayId>,
+        listing: Listing,
     ) {
+        if !cx.is_ready && self.lacks_another(cx, listing.source) {
+            self.next_at = cx.now;
+        }
         let primary = pool.paths.guards.primary(cx);
-        for guard in self.sources.handle_ended(cx, &primary, lacking) {
+        for guard in self.sources.handle_ended(cx, &primary, listing.lacking) {
             pool.paths.guards.on_hiding(cx, guard);
         }
+    }
+
+    /// Whether all that the view lacks is another source that lists the same (§8.3(9a)): it has relays
+    /// enough, and this source is one of the first.
+    fn lacks_another(&self, cx: &Context<'_>, source: RelayId) -> bool {
+        let is_first = |way: &Way| way.relay == source && way.asked_count == 1;
+        let asked = self.round.iter().filter(|way| way.asked_count > 0);
+        let is_early = asked.count() < SOURCES_AT_ONCE && self.round.iter().any(is_first);
+        let all = || cx.view().iter().map(|known| &**known);
+        is_early && are_enough(cx.network, cx.view(), &Candidates::new(all(), cx.network))
     }
 
     /// A peer broke a rule on the circuit that it is asked on: it rests, and another is asked.
@@ -465,8 +484,11 @@ impl Sync {
                 }
         };
         if self.round.iter().all(is_passed) || self.is_round_over {
-            if !self.round.is_empty() {
+            if self.round.is_empty() {
+                self.hurry_at = cx.now + ROUND_PAUSE_MAX;
+            } else {
                 self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
+                self.hurry_if_due(cx, pool);
             }
             self.widen(cx, pool);
         }
@@ -507,6 +529,18 @@ impl Sync {
             self.is_round_over = true;
         }
         None
+    }
+
+    /// Without a view, those that answer do not suffice: others may be back before their rests, which
+    /// become long, are over.
+    fn hurry_if_due(&mut self, cx: &Context<'_>, pool: &mut Pool) {
+        let is_offline = pool.links.ids().is_empty();
+        if cx.is_ready || is_offline || self.hurry_at > cx.now {
+            return;
+        }
+        self.hurry_at = cx.now + ROUND_PAUSE_MAX;
+        let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
+        pool.links.hurry(&relays);
     }
 
     /// Adds further peers to ask: guards that were tried, which know this client already, then
