@@ -163,6 +163,20 @@ fn a_network_that_was_off_for_longer_than_descriptors_live_comes_back() {
     world.expect_within(Duration::from_secs(240), all_know_all);
 }
 
+// §8.7(7): two seeds are no three issuers, and no other is in any view.
+#[test]
+fn a_network_that_was_off_for_days_comes_back_without_one_of_three_seeds() {
+    let mut world = twelve(8);
+    world.run_for(Duration::from_secs(2 * 3600));
+    (0..12).for_each(|number| world.crash_relay(RelayName(number)));
+    world.skip(Duration::from_secs(3 * 24 * 3600));
+    let back = || (0..12).filter(|number| *number != 1).map(RelayName);
+    back().rev().for_each(|name| world.restart_relay(name));
+    let is_back = |world: &World| back().all(|name| known_by(world, name) == 11);
+    world.expect_within(Duration::from_secs(240), is_back);
+    assert!(back().all(|name| selectable(&world, name) == 11));
+}
+
 #[test] // §8.7
 fn messages_flow_between_strangers() {
     let mut world = twelve(6).clients(2);

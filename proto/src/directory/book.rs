@@ -13,7 +13,7 @@ use rand::CryptoRng;
 use super::descriptor::{DescriptorFault, RelayDescriptor, Unverified, VerifiedDescriptor};
 use super::eviction::Salt;
 use super::listing::{Listing, Mark, Unconfirmed};
-use super::view::{Age, Inserted, NetView};
+use super::view::{Age, Inserted, Issuers, NetView};
 use crate::ids::RelayId;
 use crate::limits::{LAST_KNOWN_MAX, VIEW_RELAYS_MAX};
 use crate::network::{Group, Network};
@@ -269,20 +269,34 @@ impl Book {
         if self.view.may_admit(descriptor, network, wall) {
             return true;
         }
+        let issuers = descriptor.receipts.iter().map(|receipt| receipt.issuer);
+        let issuers = self.former_issuers(network, wall, issuers);
+        !issuers.is_empty()
+            && self
+                .view
+                .is_vouched_with(descriptor, network, wall, Some(&issuers))
+    }
+
+    /// Those of these relays that vouch although they are not in the view: they were when this node
+    /// was last in touch with the network, and seeds vouch (§8.2(4)).
+    pub(super) fn former_issuers(
+        &self,
+        network: &Network,
+        wall: WallTime,
+        among: impl Iterator<Item = RelayId>,
+    ) -> Issuers<'_> {
         if self.past.is_empty() || !self.view.do_seeds_vouch(network, wall) {
-            return false;
+            return Issuers::new();
         }
         let age = network.params.receipt_issuer_age;
         let vouches = |past: &&Past| {
             past.descriptor.expires_at() > self.past_until && past.age.is_at_least(age, wall)
         };
-        let issuers = descriptor.receipts.iter().filter_map(|receipt| {
-            let past = self.past.get(&receipt.issuer).filter(vouches)?;
-            Some((receipt.issuer, &past.descriptor))
+        let issuers = among.filter_map(|issuer| {
+            let past = self.past.get(&issuer).filter(vouches)?;
+            Some((issuer, &past.descriptor))
         });
-        let issuers = issuers.collect();
-        self.view
-            .is_vouched_with(descriptor, network, wall, Some(&issuers))
+        issuers.collect()
     }
 
     /// Keeps a descriptor that the view does not have.
@@ -542,6 +556,11 @@ impl Book {
 
 #[cfg(test)]
 impl Book {
+    /// The view, to be filled past all rules.
+    pub(super) const fn view_mut(&mut self) -> &mut NetView {
+        &mut self.view
+    }
+
     /// Two sources list all that has come so far.
     pub(super) fn confirm_all(&mut self) {
         let confirmed = core::mem::take(&mut self.unconfirmed).into_relays();

@@ -497,10 +497,7 @@ impl NetView {
     ) -> bool {
         let least = network.params.receipts_min;
         let is_enough = |&address: &SocketAddr| {
-            let vouchers = Vouchers {
-                others,
-                ..self.vouchers(network, address, wall)
-            };
+            let vouchers = self.vouchers(network, address, wall).with(others);
             let mut counted = vouchers.receipts(descriptor, address);
             least == 0 || counted.nth(least - 1).is_some()
         };
@@ -664,6 +661,11 @@ impl<'a> Vouchers<'a> {
         let of_address = move |it: &&Receipt| it.address == address;
         let receipts = descriptor.receipts.iter().filter(of_address);
         receipts.filter(move |it| self.count(&it.issuer))
+    }
+
+    /// These issuers count as well, which are not in the view.
+    pub(super) fn with(self, others: Option<&'a Issuers<'a>>) -> Self {
+        Self { others, ..self }
     }
 
     /// Whether this issuer would count.

@@ -201,11 +201,12 @@ fn address_standing(
     moment: Moment,
 ) -> AddressStanding {
     let known = known(&shared.config, &shared.book, moment.wall);
+    let view = shared.book.view();
     let asker = own.asker();
     let receipts = asker.receipts_for(known, address);
     let attempts = asker.attempts().filter(|it| it.ask.address == address);
     let group_of = |issuer| {
-        let issuer = known.view.get(&issuer)?;
+        let issuer = view.get(&issuer)?;
         Some(issuer.widest_group(known.network))
     };
     let refusals = attempts.map(|it| Refusal {
@@ -219,7 +220,7 @@ fn address_standing(
         is_vouched: receipts.len() >= known.network.params.receipts_min,
         vouchers: vouchers(shared, receipts.iter()),
         refusals: refusals.collect(),
-        taken_by: known.view.taken_by(address, &shared.relay, known.network),
+        taken_by: view.taken_by(address, &shared.relay, known.network),
     }
 }
 

@@ -12,8 +12,9 @@ use rand::CryptoRng;
 use rand::seq::IteratorRandom;
 
 use super::{Receipt, ReceiptRefusal};
+use crate::directory::book::Book;
 use crate::directory::descriptor::VerifiedDescriptor;
-use crate::directory::view::NetView;
+use crate::directory::view::Vouchers;
 use crate::ids::RelayId;
 use crate::limits::{
     RECEIPT_ASK_PAUSE, RECEIPT_ASK_PAUSE_MAX, RECEIPT_IDLE_PAUSE, RECEIPTS_AN_ADDRESS_MAX,
@@ -61,15 +62,21 @@ pub struct Attempt {
 pub struct Known<'a> {
     /// Its network.
     pub network: &'a Network,
-    /// The relays it believes in.
-    pub view: &'a NetView,
+    /// What it knows of relays.
+    pub book: &'a Book,
     /// Its own addresses.
     pub addresses: &'a [SocketAddr],
     /// The calendar.
     pub wall: WallTime,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// Counts those of the view who vouch for this address.
+    fn vouchers(self, address: SocketAddr) -> Vouchers<'a> {
+        let view = self.book.view();
+        view.vouchers(self.network, address, self.wall)
+    }
+
     /// How many receipts each address is to have, if they can be had.
     fn wanted(&self) -> usize {
         RECEIPTS_AN_ADDRESS_MAX.min(RECEIPTS_MAX / self.addresses.len().max(1))
@@ -87,7 +94,7 @@ impl Known<'_> {
 
     fn is_young(&self) -> bool {
         let age = self.network.params.receipt_issuer_age;
-        self.view.is_younger_than(age, self.wall)
+        self.book.view().is_younger_than(age, self.wall)
     }
 }
 
@@ -149,9 +156,9 @@ impl Asker {
     }
 
     /// The receipts of this address that a descriptor issued now shows: of distinct groups, from
-    /// issuers that may vouch, seeds' first while ages are not known, then the newest.
+    /// issuers that may vouch, seeds' first while ages are not known, then the newest. Where those of
+    /// the view are too few, from last known relays that vouch, too (§8.2(4)).
     pub fn receipts_for(&self, known: Known<'_>, address: SocketAddr) -> Vec<Receipt> {
-        let most = known.wanted();
         let mut fitting: Vec<&Receipt> = self
             .receipts
             .values()
@@ -160,9 +167,19 @@ impl Asker {
             .collect();
         let is_preferred = |it: &Receipt| known.is_preferred_seed(&it.issuer);
         fitting.sort_by_key(|it| core::cmp::Reverse((is_preferred(it), it.at)));
-        let mut vouchers = known.view.vouchers(known.network, address, known.wall);
-        fitting.retain(|it| vouchers.count(&it.issuer));
-        fitting.into_iter().take(most).cloned().collect()
+        let mut vouchers = known.vouchers(address);
+        let (mut shown, rest): (Vec<&Receipt>, Vec<&Receipt>) = fitting
+            .into_iter()
+            .partition(|it| vouchers.count(&it.issuer));
+        if shown.len() < known.network.params.receipts_min {
+            let issuers = rest.iter().map(|it| it.issuer);
+            let former = known
+                .book
+                .former_issuers(known.network, known.wall, issuers);
+            let mut vouchers = vouchers.with(Some(&former));
+            shown.extend(rest.into_iter().filter(|it| vouchers.count(&it.issuer)));
+        }
+        shown.into_iter().take(known.wanted()).cloned().collect()
     }
 
     /// Those of one's own addresses that enough relays vouch for.
@@ -301,7 +318,7 @@ impl Asker {
         };
         let needs = [(Need::Seed, from_seeds), (Need::Any, known.wanted())];
         needs.into_iter().find_map(|(need, wanted)| {
-            let mut vouchers = known.view.vouchers(known.network, address, known.wall);
+            let mut vouchers = known.vouchers(address);
             let fits = |it: &&Receipt| need.is_met_by(known, &it.issuer);
             let counted = young.iter().filter(fits);
             let counted = counted.filter(|it| vouchers.count(&it.issuer)).count();
@@ -335,7 +352,7 @@ impl Asker {
         let is_fit = |it: &&VerifiedDescriptor| {
             it.relay != self.own && has_family(it) && !is_resting(it.relay) && counts(&it.relay)
         };
-        let issuer = known.view.iter().filter(is_fit).choose(rng)?.relay;
+        let issuer = known.book.view().iter().filter(is_fit).choose(rng)?.relay;
         Some(Ask { issuer, address })
     }
 }
@@ -377,7 +394,7 @@ mod tests {
     /// Relay 1, which knows relays 10 to 10 + `others`, and asks until nobody is left to ask.
     struct Bench {
         network: Network,
-        view: NetView,
+        book: Book,
         addresses: Vec<SocketAddr>,
         asker: Asker,
         now: Instant,
@@ -389,15 +406,16 @@ mod tests {
         fn new(others: u32) -> Self {
             let mut network = testing::public_network();
             network.params.receipts_min = 3;
-            let mut view = NetView::new();
+            let mut book = Book::new();
             for number in 10..10 + others {
-                view.insert(testing::relay(number).verified(), WALL);
+                book.view_mut()
+                    .insert(testing::relay(number).verified(), WALL);
             }
             let relay = testing::relay(1).descriptor;
             let now = Instant::default();
             Self {
                 network,
-                view,
+                book,
                 addresses: relay.addresses,
                 asker: Asker::new(relay.relay, Vec::new(), now),
                 now,
@@ -409,7 +427,7 @@ mod tests {
         fn known(&self) -> Known<'_> {
             Known {
                 network: &self.network,
-                view: &self.view,
+                book: &self.book,
                 addresses: &self.addresses,
                 wall: self.wall,
             }
@@ -423,7 +441,7 @@ mod tests {
         fn next(&mut self) -> Option<Ask> {
             let known = Known {
                 network: &self.network,
-                view: &self.view,
+                book: &self.book,
                 addresses: &self.addresses,
                 wall: self.wall,
             };
@@ -507,7 +525,7 @@ mod tests {
         bench.addresses = vec!["[2a00::1]:9000".parse().unwrap()];
         assert_eq!(bench.next(), None, "nobody has a v6 address");
         let both = testing::relay(30).with(|it| it.addresses.push("[2a01::1]:1".parse().unwrap()));
-        bench.view.insert(both.verified(), WALL);
+        bench.book.view_mut().insert(both.verified(), WALL);
         bench.pass(RECEIPT_ASK_PAUSE);
         assert_eq!(bench.next().unwrap().issuer, both.descriptor.relay);
     }
@@ -520,7 +538,7 @@ mod tests {
         for number in 10..40 {
             let v6 = format!("[2a01:{number}::1]:1").parse().unwrap();
             let both = testing::relay(number).with(|it| it.addresses.push(v6));
-            bench.view.insert(both.verified(), WALL);
+            bench.book.view_mut().insert(both.verified(), WALL);
         }
         let open = bench.addresses[1];
         let mut asked = 0;
@@ -563,6 +581,53 @@ mod tests {
         assert_eq!(asked, [0, 2, 6].map(both).concat());
     }
 
+    #[test] // §8.7(7), §8.2(4)
+    fn after_an_absence_of_all_receipts_of_the_relays_of_before_are_shown() {
+        let mut bench = Bench::new(9);
+        bench.collect();
+        bench.pass(LIFE_HALF - Duration::from_secs(3600));
+        bench.book.expire(&bench.network, bench.wall, WALL);
+        let shown = |bench: &Bench| {
+            let address = bench.addresses[0];
+            bench.asker.receipts_for(bench.known(), address).len()
+        };
+        assert!(bench.book.view().is_empty());
+        assert_eq!(shown(&bench), RECEIPTS_AN_ADDRESS_MAX);
+        assert_eq!(bench.asker.vouched(bench.known()), bench.addresses);
+        let aged = testing::relay(40).with(|it| it.issued_at = bench.wall);
+        let aged = aged.unverified().verify(&bench.network, bench.wall);
+        bench.book.view_mut().insert(aged.unwrap(), WALL);
+        bench.network.params.seeds_vouch_until = 1;
+        assert_eq!(shown(&bench), 0, "only while seeds vouch");
+    }
+
+    #[test] // §8.7(7)
+    fn where_enough_of_the_view_vouch_no_relay_of_before_is_shown() {
+        let mut bench = Bench::new(9);
+        bench.collect();
+        bench.pass(Duration::from_secs(24 * 3600));
+        let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+        let renewed = shown.iter().take(3).map(|it| it.issuer);
+        let renewed: Vec<RelayId> = renewed.collect();
+        for number in 10..19 {
+            let relay = testing::relay(number).with(|it| it.issued_at = bench.wall);
+            if renewed.contains(&relay.descriptor.relay) {
+                let descriptor = relay.unverified().verify(&bench.network, bench.wall);
+                bench
+                    .book
+                    .view_mut()
+                    .insert(descriptor.unwrap(), bench.wall);
+            }
+        }
+        bench.pass(Duration::from_secs(30 * 3600));
+        bench.book.expire(&bench.network, bench.wall, WALL);
+        assert_eq!(bench.book.view().len(), 3);
+        let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+        let issuers: Vec<RelayId> = shown.iter().map(|it| it.issuer).collect();
+        assert_eq!(issuers.len(), 3);
+        assert!(issuers.iter().all(|it| renewed.contains(it)));
+    }
+
     #[test] // §8.7(5)
     fn a_network_without_receipts_asks_nobody() {
         let mut bench = Bench::new(9);
@@ -600,7 +665,10 @@ mod tests {
         let by_seeds = shown.iter().filter(|it| seeds.contains(&it.issuer));
         assert_eq!(by_seeds.count(), 3);
         // A view that is old enough knows ages.
-        bench.view.begin(WallTime(WALL.as_secs() - 8 * 24 * 3600));
+        bench
+            .book
+            .view_mut()
+            .begin(WallTime(WALL.as_secs() - 8 * 24 * 3600));
         bench.asker = Asker::new(RelayId([0; 32]), Vec::new(), bench.now);
         bench.network.params.seeds_vouch_until = 0;
         let asked: Vec<RelayId> = core::iter::from_fn(|| {

@@ -292,7 +292,8 @@ impl OwnDescriptor {
         let before = before.filter(|&at| !is_of_the_future(cx, at));
         let issued_at = before.map_or(cx.wall, |at| cx.wall.max(at + Duration::from_secs(1)));
         let known = receipts::known(cx.config, cx.book, cx.wall);
-        let is_seed = known.view.seed_vouches(known.network, &cx.relay, cx.wall);
+        let view = known.book.view();
+        let is_seed = view.seed_vouches(known.network, &cx.relay, cx.wall);
         let vouched = if is_seed {
             known.addresses.to_vec()
         } else {

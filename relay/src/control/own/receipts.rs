@@ -37,7 +37,7 @@ pub(in super::super) fn known<'a>(
 ) -> Known<'a> {
     Known {
         network: &config.network,
-        view: book.view(),
+        book,
         addresses: &config.addresses,
         wall,
     }
