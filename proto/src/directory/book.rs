@@ -201,8 +201,13 @@ impl Book {
         if let Some(learned) = self.outdated(&unverified) {
             return Ok(learned);
         }
-        if let Some(refusal) = self.refusal(network, wall, &unverified) {
-            return Err(refusal);
+        match self.refusal(network, wall, &unverified) {
+            Some(NotLearned::AddressTaken) => {
+                self.turn_away(network, wall, unverified);
+                return Err(NotLearned::AddressTaken);
+            }
+            Some(refusal) => return Err(refusal),
+            None => {}
         }
         let descriptor = unverified.verify(network, wall);
         let descriptor = descriptor.map_err(NotLearned::Fault)?;
@@ -237,6 +242,15 @@ impl Book {
         Ok(Shown { descriptor, taken })
     }
 
+    /// Remembers a descriptor with another relay's address, unless anybody could have made it up.
+    fn turn_away(&mut self, network: &Network, wall: WallTime, unverified: Unverified) {
+        if self.may_admit(unverified.claims(), network, wall)
+            && let Ok(descriptor) = unverified.verify(network, wall)
+        {
+            self.view.turn_away(&descriptor);
+        }
+    }
+
     /// Why a descriptor that is newer than what the view has is not taken, however good it is.
     fn refusal(
         &self,
@@ -252,7 +266,7 @@ impl Book {
         if !self.view.may_renew(&relay, unverified.issued_at(), network) {
             return Some(NotLearned::TooSoon);
         }
-        if !self.view.are_free(claims, network) {
+        if !self.view.are_free(claims, network, wall) {
             return Some(NotLearned::AddressTaken);
         }
         let is_admitted = self.may_admit(claims, network, wall);
@@ -260,7 +274,7 @@ impl Book {
     }
 
     fn may_take(&self, descriptor: &VerifiedDescriptor, network: &Network, wall: WallTime) -> bool {
-        self.view.are_free(descriptor, network) && self.may_admit(descriptor, network, wall)
+        self.view.are_free(descriptor, network, wall) && self.may_admit(descriptor, network, wall)
     }
 
     /// Whether a descriptor may be taken: by the rule of the view, or because relays vouch for it that

@@ -355,6 +355,31 @@ fn what_left_a_full_view_is_not_taken_again_before_its_relay_issues_anew() {
     assert_eq!(book.view().heard_of(&id(2)), Some(held));
 }
 
+#[test] // §8.2(9), §8.2(10)
+fn who_comes_to_a_held_address_is_remembered_if_it_is_vouched_for() {
+    let mut network = testing::public_network();
+    network.params.receipts_min = 1;
+    let (mut book, _) = book_of(10..11);
+    book.confirm_all();
+    let wall = later(2 * HOUR);
+    let at = |number, issuer| {
+        let address = "20.1.1.1:9000".parse().unwrap();
+        let relay = issued(number, wall).with(|it| it.addresses = vec![address]);
+        testing::vouched(relay, [issuer], wall)
+    };
+    let mut learn = |relay: &TestRelay| {
+        let learned = book.learn(&network, wall, relay.unverified());
+        learned.map(|learned| learned.inserted)
+    };
+    assert_eq!(learn(&at(1, 10)), Ok(Inserted::New));
+    let (second, invented) = (at(2, 10), at(3, 40));
+    assert_eq!(learn(&second), Err(NotLearned::AddressTaken));
+    assert_eq!(learn(&second), Err(NotLearned::TurnedAway), "it is known");
+    for _ in 0..2 {
+        assert_eq!(learn(&invented), Err(NotLearned::AddressTaken));
+    }
+}
+
 #[test] // §8.2(9)
 fn a_view_that_has_room_again_takes_what_it_turned_away() {
     let mut book = full_book();

@@ -89,7 +89,16 @@ pub(super) fn choose(
 /// The newest descriptors of relays for which there was no room. Known by their versions only: peers
 /// need not send them again.
 #[derive(Debug, Default)]
-pub(super) struct TurnedAway(BTreeMap<RelayId, Version>);
+pub(super) struct TurnedAway(BTreeMap<RelayId, (Version, Reason)>);
+
+/// Why a descriptor was turned away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The view was full.
+    Full,
+    /// Another relay holds one of its addresses.
+    AddressTaken,
+}
 
 impl TurnedAway {
     pub(super) const fn new() -> Self {
@@ -97,9 +106,10 @@ impl TurnedAway {
     }
 
     /// Remembers a descriptor, if there is room for that.
-    pub(super) fn add(&mut self, descriptor: &VerifiedDescriptor) {
+    pub(super) fn add(&mut self, descriptor: &VerifiedDescriptor, reason: Reason) {
         if self.0.len() < TURNED_AWAY_MAX || self.0.contains_key(&descriptor.relay) {
-            self.0.insert(descriptor.relay, descriptor.version());
+            self.0
+                .insert(descriptor.relay, (descriptor.version(), reason));
         }
     }
 
@@ -107,22 +117,22 @@ impl TurnedAway {
         self.0.remove(relay);
     }
 
-    /// Forgets what is dead, and all of it once the view has room for so many.
+    /// Forgets what is dead, and all that there was no room for once the view has room for so many.
     pub(super) fn expire(&mut self, wall: WallTime, room: usize) {
-        self.0.retain(|_, version| version.expires_at() > wall);
+        self.0.retain(|_, (version, _)| version.expires_at() > wall);
         if self.0.len() <= room {
-            self.0.clear();
+            self.0.retain(|_, (_, reason)| *reason != Reason::Full);
         }
     }
 
     pub(super) fn version(&self, relay: &RelayId) -> Option<Version> {
-        self.0.get(relay).copied()
+        self.0.get(relay).map(|&(version, _)| version)
     }
 
     /// Those of this range, in order.
     pub(super) fn in_range(&self, range: IdRange) -> impl Iterator<Item = (RelayId, Version)> {
         let versions = self.0.range(range.bounds());
-        versions.map(|(&relay, &version)| (relay, version))
+        versions.map(|(&relay, &(version, _))| (relay, version))
     }
 }
 

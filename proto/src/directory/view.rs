@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 use super::descriptor::{RelayDescriptor, VerifiedDescriptor, Version};
-use super::eviction::{self, Candidate, Salt, Standing, TurnedAway};
+use super::eviction::{self, Candidate, Reason, Salt, Standing, TurnedAway};
 use super::range::IdRange;
 use super::receipts::Receipt;
 use crate::crypto::kdf::sha256;
@@ -32,7 +32,7 @@ pub struct NetView {
     /// Issuers that vouch for nobody here: their receipts were found to be wrong (§8.8).
     barred: BTreeSet<RelayId>,
     /// Which relay is at which address: the one that was there first.
-    at: BTreeMap<SocketAddr, RelayId>,
+    at: BTreeSet<(SocketAddr, RelayId)>,
     turned_away: TurnedAway,
     /// This node, which needs no room.
     own: Option<RelayId>,
@@ -149,7 +149,7 @@ impl NetView {
             relays: BTreeMap::new(),
             began_at: None,
             barred: BTreeSet::new(),
-            at: BTreeMap::new(),
+            at: BTreeSet::new(),
             turned_away: TurnedAway::new(),
             own: None,
             digest: OnceLock::new(),
@@ -174,28 +174,66 @@ impl NetView {
             || self.is_vouched(descriptor, network, wall)
     }
 
-    /// Whether no other relay of the view is at any of these addresses. Where receipts are not
-    /// needed, an address says nothing (§8.2(4)).
-    pub fn are_free(&self, descriptor: &RelayDescriptor, network: &Network) -> bool {
+    /// Whether no other relay holds any of these addresses. Where receipts are not needed, an address
+    /// says nothing (§8.2(10)).
+    pub fn are_free(
+        &self,
+        descriptor: &RelayDescriptor,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
         let mut addresses = descriptor.addresses.iter();
-        addresses.all(|&address| self.taken_by(address, &descriptor.relay, network).is_none())
+        addresses.all(|&address| {
+            let taken_by = self.taken_by(address, &descriptor.relay, network, wall);
+            taken_by.is_none()
+        })
     }
 
-    /// The relay, other than this one, that is known at this address: it keeps others from there
+    /// The relay, other than this one, that holds this address: it keeps others from there
     /// (§8.2(10)).
     pub fn taken_by(
         &self,
         address: SocketAddr,
         relay: &RelayId,
         network: &Network,
+        wall: WallTime,
     ) -> Option<RelayId> {
-        let there = self.relay_at(address).filter(|there| there != relay)?;
-        (network.params.receipts_min > 0).then_some(there)
+        let mut others = self.relays_at(address).filter(|there| there != relay);
+        others.find(|there| self.holds(there, address, network, wall))
     }
 
-    /// The relay of the view that is at this address.
-    pub fn relay_at(&self, address: SocketAddr) -> Option<RelayId> {
-        self.at.get(&canonical(address)).copied()
+    /// Whether this relay of the view is known to be at this address: enough of those who count vouch
+    /// for it, or it is this node. What setup takes on anyone's word, and a seed without receipts,
+    /// could name the addresses of others.
+    fn holds(
+        &self,
+        relay: &RelayId,
+        address: SocketAddr,
+        network: &Network,
+        wall: WallTime,
+    ) -> bool {
+        let least = network.params.receipts_min;
+        let Some(descriptor) = self.get(relay).filter(|_| least > 0) else {
+            return false;
+        };
+        // As its receipts spell it.
+        let mut addresses = descriptor.addresses.iter();
+        let spelled = addresses.find(|it| canonical(**it) == canonical(address));
+        let is_vouched = |&address: &SocketAddr| {
+            let counted = self.counted_receipts(descriptor, address, network, wall);
+            counted.count() >= least
+        };
+        self.own == Some(*relay) || spelled.is_some_and(is_vouched)
+    }
+
+    /// The relays of the view that name this address.
+    pub fn relays_at(&self, address: SocketAddr) -> impl Iterator<Item = RelayId> {
+        let address = canonical(address);
+        let (first, last) = (
+            (address, RelayId([0; RelayId::LEN])),
+            (address, RelayId([0xff; RelayId::LEN])),
+        );
+        self.at.range(first..=last).map(|&(_, relay)| relay)
     }
 
     /// Takes a descriptor that was found worth it, of a relay first seen now. In setup it takes the
@@ -236,7 +274,7 @@ impl NetView {
                 return Inserted::Newer;
             }
             None if is_full => {
-                self.turned_away.add(&descriptor);
+                self.turned_away.add(&descriptor, Reason::Full);
                 return Inserted::Full;
             }
             None => {}
@@ -253,21 +291,17 @@ impl NetView {
         self.digest = OnceLock::new();
     }
 
-    /// A relay is at the addresses of its descriptor from now on, but for those of others.
+    /// A relay names the addresses of its descriptor from now on.
     fn settle(&mut self, descriptor: &RelayDescriptor) {
-        for &address in &descriptor.addresses {
-            self.at
-                .entry(canonical(address))
-                .or_insert(descriptor.relay);
-        }
+        let addresses = descriptor.addresses.iter().copied().map(canonical);
+        self.at
+            .extend(addresses.map(|address| (address, descriptor.relay)));
     }
 
-    /// It is there no more.
+    /// It names them no more.
     fn leave(&mut self, descriptor: &RelayDescriptor) {
         for address in descriptor.addresses.iter().copied().map(canonical) {
-            if self.at.get(&address) == Some(&descriptor.relay) {
-                self.at.remove(&address);
-            }
+            self.at.remove(&(address, descriptor.relay));
         }
     }
 
@@ -325,7 +359,7 @@ impl NetView {
         for relay in &evicted {
             if let Some(entry) = self.relays.remove(relay) {
                 self.leave(&entry.descriptor);
-                self.turned_away.add(&entry.descriptor);
+                self.turned_away.add(&entry.descriptor, Reason::Full);
             }
         }
         self.digest = OnceLock::new();
@@ -349,9 +383,10 @@ impl NetView {
     }
 
     /// There is no room for this descriptor.
-    #[cfg(test)]
+    /// Another relay holds an address of this one, which is good and vouched for: it is remembered,
+    /// so that nobody sends it again (§8.2(10)).
     pub(super) fn turn_away(&mut self, descriptor: &VerifiedDescriptor) {
-        self.turned_away.add(descriptor);
+        self.turned_away.add(descriptor, Reason::AddressTaken);
     }
 
     /// The newest descriptor of this relay that the view has, or had no room for.

@@ -265,36 +265,53 @@ fn in_setup_the_number_of_receipts_has_to_do() {
     assert!(!view.may_admit(&descriptor, &network, later(HOUR + 1)));
 }
 
+/// A relay at this address, with receipts of two issuers that count in the view of [`vouching`].
+fn at(number: u32, address: &str, issued_at: WallTime) -> VerifiedDescriptor {
+    let address = address.parse().unwrap();
+    let relay = issued(number, issued_at).with(|it| it.addresses = vec![address]);
+    verified_at(&testing::vouched(relay, [10, 11], WALL), issued_at)
+}
+
 #[test] // §8.2(10)
 fn an_address_is_one_relays_until_that_has_left_it() {
-    let mut network = testing::public_network();
-    network.params.receipts_min = 1;
-    let there = |number: u32, address: &str, age: u64| {
-        let at = WallTime(WALL.as_secs() + age);
-        let address = address.parse().unwrap();
-        let moved = issued(number, at).with(|it| it.addresses = vec![address]);
-        verified_at(&moved, later(60))
+    let (mut network, mut view, _) = vouching(&[]);
+    let wall = later(60);
+    let (first, second) = (at(1, "20.1.1.1:9000", WALL), at(2, "20.1.1.1:9000", WALL));
+    view.insert(first, wall);
+    let is_free = |view: &NetView, network: &Network, relay: &VerifiedDescriptor| {
+        view.are_free(relay, network, wall)
     };
-    let (first, second) = (there(1, "20.1.1.1:9000", 0), there(2, "20.1.1.1:9000", 0));
-    let mut view = NetView::new();
-    view.insert(first, WALL);
-    assert!(!view.are_free(&second, &network));
+    assert!(!is_free(&view, &network, &second));
+    let beside = at(2, "20.1.1.1:9001", WALL);
+    assert!(is_free(&view, &network, &beside), "another port");
+    let mapped = at(2, "[::ffff:20.1.1.1]:9000", WALL);
     assert!(
-        view.are_free(&there(2, "20.1.1.1:9001", 0), &network),
-        "another port"
+        !is_free(&view, &network, &mapped),
+        "the same, written as v6"
     );
-    let mapped = there(2, "[::ffff:20.1.1.1]:9000", 0);
-    assert!(!view.are_free(&mapped, &network), "the same, written as v6");
-    assert!(
-        view.are_free(&there(1, "20.1.1.1:9000", 60), &network),
-        "a renewal"
-    );
-    view.insert(there(1, "20.1.1.1:9002", 60), WALL);
-    assert!(view.are_free(&second, &network), "it has moved");
-    view.insert(second.clone(), WALL);
+    let renewal = at(1, "20.1.1.1:9000", wall);
+    assert!(is_free(&view, &network, &renewal));
+    view.insert(at(1, "20.1.1.1:9002", wall), wall);
+    assert!(is_free(&view, &network, &second), "it has moved");
+    view.insert(second.clone(), wall);
     view.take_dead(second.expires_at());
-    assert_eq!(view.relay_at("20.1.1.1:9000".parse().unwrap()), None);
+    assert_eq!(view.relays_at(second.address()).count(), 0);
+    view.insert(second, wall);
     network.params.receipts_min = 0;
-    view.insert(second, WALL);
-    assert!(view.are_free(&there(3, "20.1.1.1:9000", 0), &network));
+    assert!(is_free(&view, &network, &at(3, "20.1.1.1:9000", WALL)));
+}
+
+#[test] // §8.2(5), §8.2(10)
+fn what_nobody_vouches_for_keeps_no_relay_from_its_address() {
+    let (network, mut view, _) = vouching(&[]);
+    let address = "20.1.1.1:9000";
+    // Taken in setup, on the word of issuers that don't exist.
+    let ghost = issued(1, WALL).with(|it| it.addresses = vec![address.parse().unwrap()]);
+    let ghost = verified_at(&testing::vouched(ghost, [30, 31], WALL), WALL);
+    assert!(view.may_admit(&ghost, &network, WALL));
+    view.insert(ghost, WALL);
+    let there = at(2, address, WALL);
+    assert!(view.are_free(&there, &network, WALL));
+    view.insert(there, WALL);
+    assert!(!view.are_free(&at(3, address, WALL), &network, WALL));
 }

@@ -220,7 +220,7 @@ fn address_standing(
         is_vouched: receipts.len() >= known.network.params.receipts_min,
         vouchers: vouchers(shared, receipts.iter()),
         refusals: refusals.collect(),
-        taken_by: view.taken_by(address, &shared.relay, known.network),
+        taken_by: view.taken_by(address, &shared.relay, known.network, known.wall),
     }
 }
 

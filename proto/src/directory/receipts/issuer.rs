@@ -18,7 +18,7 @@ use crate::limits::{
     RECEIPT_PAUSE, RECEIPT_PAUSE_SHARE, RECEIPT_RESTS_A_GROUP_MAX, RECEIPT_RETRY_PAUSE,
 };
 use crate::network::Network;
-use crate::time::{Duration, Instant};
+use crate::time::{Duration, Instant, WallTime};
 
 /// The dials of one issuer, and whom it has vouched for of late.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Issuer {
     pub fn handle_request(
         &mut self,
         now: Instant,
-        (network, view): (&Network, &NetView),
+        (network, view, wall): (&Network, &NetView, WallTime),
         relay: RelayId,
         from: SocketAddr,
         address: SocketAddr,
@@ -66,7 +66,7 @@ impl Issuer {
         if address.port() == 0 || !is_dialable(address, network) {
             return Err(ReceiptRefusal::Unreachable);
         }
-        if view.taken_by(address, &relay, network).is_some() {
+        if view.taken_by(address, &relay, network, wall).is_some() {
             return Err(ReceiptRefusal::Taken);
         }
         self.taken.expire(network, now);
@@ -182,7 +182,7 @@ mod tests {
         fn ask_as(&mut self, relay: RelayId, from: &str, at: &str) -> Result<u64, ReceiptRefusal> {
             let network = testing::public_network();
             let (from, at) = (address(from), address(at));
-            let known = (&network, &self.view);
+            let known = (&network, &self.view, testing::WALL);
             let (id, probe) = self
                 .issuer
                 .handle_request(self.now, known, relay, from, at)?;

@@ -38,7 +38,7 @@ impl Receipts {
         asked
             .verify(&context, &relay)
             .map_err(|_| Violation::Unexpected)?;
-        let known = (&cx.config.network, cx.book.view());
+        let known = (&cx.config.network, cx.book.view(), cx.wall);
         let begun = self
             .issuer
             .handle_request(cx.now, known, relay, from, asked.address);
