@@ -252,7 +252,7 @@ fn said_of_spreading() -> Vec<Said> {
         ("8.3", "are at least {} min apart", mins(SYNC_FAR_PAUSE)),
         ("8.3", "early: {} s after", secs(UNKNOWN_RELAY_PAUSE)),
         ("8.3", "hides*: {} h is how long", hours(NEWS_SPREAD_MAX)),
-        ("8.3", "has at least {} of the relays", HIDDEN_MIN.text()),
+        ("8.3", "is in at least {} groups", HIDDEN_MIN.text()),
         ("8.3", "on to up to {} linked relays", RUMOUR_FANOUT.text()),
         ("8.3", "/4 and {} s, whichever", secs(RUMOUR_DELAY_MAX)),
         ("8.3", "of more than {} that wait", RUMOURS_MAX.text()),

@@ -96,15 +96,14 @@ impl Links {
         Some(peer)
     }
 
-    /// Whether a link shows that a relay is where its descriptor says: this relay dialled it, or it
-    /// came from one of these addresses. Whoever dials may name any.
+    /// Whether a link shows that a relay is where its descriptor says: its other end is at one of
+    /// these IPs, whoever dialled. A seed is dialled where the network file says, and may name other
+    /// addresses than that.
     pub(super) fn is_at(&self, relay: &RelayId, addresses: &[SocketAddr]) -> bool {
         let ip = |address: &SocketAddr| address.ip().to_canonical();
         let links = self.by_relay.get(relay).into_iter().flatten();
         let mut links = links.filter_map(|id| self.links.get(id));
-        links.any(|link| {
-            link.circ_ids.is_dialler() || addresses.iter().any(|it| ip(it) == ip(&link.remote))
-        })
+        links.any(|link| addresses.iter().any(|it| ip(it) == ip(&link.remote)))
     }
 
     pub(super) fn len(&self) -> usize {

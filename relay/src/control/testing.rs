@@ -105,20 +105,31 @@ impl Bench {
 
     /// A link to a client is up.
     pub(super) fn link(&mut self, number: u64) -> LinkId {
-        self.add_link(number, None, HERE)
+        self.add_link(number, None, HERE, false)
     }
 
     /// A link to another relay is up.
     pub(super) fn link_to(&mut self, number: u64, relay: RelayId) -> LinkId {
-        self.add_link(number, Some(relay), HERE)
+        self.add_link(number, Some(relay), HERE, false)
     }
 
     /// A link to another relay is up, whose end is there.
     pub(super) fn link_at(&mut self, number: u64, relay: RelayId, remote: SocketAddr) -> LinkId {
-        self.add_link(number, Some(relay), remote)
+        self.add_link(number, Some(relay), remote, false)
     }
 
-    fn add_link(&mut self, number: u64, peer: Option<RelayId>, remote: SocketAddr) -> LinkId {
+    /// The same, and this relay dialled it.
+    pub(super) fn dialled_at(&mut self, number: u64, relay: RelayId, remote: SocketAddr) -> LinkId {
+        self.add_link(number, Some(relay), remote, true)
+    }
+
+    fn add_link(
+        &mut self,
+        number: u64,
+        peer: Option<RelayId>,
+        remote: SocketAddr,
+        is_dialler: bool,
+    ) -> LinkId {
         let link = LinkId(number);
         let cx = self.context();
         let creates = create_rate(cx.params(), false, cx.now);
@@ -126,7 +137,7 @@ impl Bench {
         let up = Up {
             at: cx.now,
             peer,
-            is_dialler: false,
+            is_dialler,
             remote,
             hop: None,
         };

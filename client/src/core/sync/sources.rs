@@ -15,6 +15,7 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     HIDDEN_MIN, HIDDEN_PERCENT, HIDDEN_SOURCES_MIN, NEWS_SPREAD_MAX, SYNC_FAR_IN, SYNC_FAR_PAUSE,
 };
+use umbel_proto::network::Group;
 use umbel_proto::time::Instant;
 
 use super::super::context::Context;
@@ -132,10 +133,16 @@ impl Sources {
         let Some(accused) = self.turns.get(&guard) else {
             return false;
         };
-        let least = hidden_least(cx.view());
+        let group_of = |relay: &RelayId| Some(cx.view().get(relay)?.widest_group(cx.network));
+        let groups: BTreeSet<Group> = cx
+            .view()
+            .iter()
+            .map(|it| it.widest_group(cx.network))
+            .collect();
+        let least = HIDDEN_MIN.max(groups.len() * HIDDEN_PERCENT / 100);
         let has_much = |witness: &Turn| {
-            let hidden = accused.hidden(cx);
-            hidden.filter(|it| witness.has(it)).count() >= least
+            let hidden = accused.hidden(cx).filter(|it| witness.has(it));
+            hidden.filter_map(group_of).collect::<BTreeSet<_>>().len() >= least
         };
         let mut found_by: Vec<RelayId> = Vec::new();
         for (&other, witness) in &self.turns {
@@ -147,7 +154,7 @@ impl Sources {
     }
 }
 
-/// How many relays of this view are many to be kept from a client.
+/// How many relays of this view are many to be out of date.
 pub(super) fn hidden_least(view: &NetView) -> usize {
     HIDDEN_MIN.max(view.len() * HIDDEN_PERCENT / 100)
 }

@@ -533,6 +533,17 @@ fn one_host_under_many_names_makes_no_relay_old_enough_to_be_drawn() {
     assert_eq!(cx.view().selectable(&cx.config.network, wall).count(), 0);
 }
 
+#[test] // §8.2(3)
+fn a_relay_that_is_reached_elsewhere_than_it_says_is_no_source() {
+    let mut served = Served::new();
+    let source = served.bench.learn(11, &["20.1.1.1:9000"]);
+    for (number, ip, is_there) in [(1, "20.9.9.9", false), (2, "20.1.1.1", true)] {
+        let remote = format!("{ip}:9000").parse().unwrap();
+        served.bench.dialled_at(number, source, remote);
+        assert_eq!(served.bench.context().is_where_it_says(&source), is_there);
+    }
+}
+
 #[test] // §8.4(2)
 fn a_new_id_for_each_push_gains_nothing() {
     let mut served = Served::with_groups_by_prefix();
