@@ -54,6 +54,9 @@ pub(super) struct Delivery {
     /// Whether a holder may have it: one was asked, or, after a restart, one may have been.
     #[serde(skip)]
     is_asked: bool,
+    /// Whether it was made in what is the future by our clock, and counts as made now.
+    #[serde(skip)]
+    is_redated: bool,
 }
 
 /// When a message was made, how long it is tried, and when its next deposit is due: kept, since
@@ -172,6 +175,7 @@ impl Delivery {
             named_count: None,
             unsealed: Unsealed::default(),
             is_asked: false,
+            is_redated: false,
         }
     }
 
@@ -181,7 +185,7 @@ impl Delivery {
             .ok()
             .filter(|delivery: &Self| delivery.version == STATE_VERSION)?;
         delivery.parsed = Some(InboxAddress::from_key(&delivery.address).ok()?);
-        delivery.times.mend(wall);
+        delivery.is_redated = delivery.times.redate(wall);
         // Nothing says which of the sealed copies were asked for before.
         delivery.is_asked = !delivery.targets.is_empty();
         Some(delivery)
@@ -231,10 +235,26 @@ impl Delivery {
     /// what can be drawn, since the clock may have been ahead.
     pub(super) fn spacing(&self, wall: WallTime, params: &Params) -> Duration {
         let next_at = self.times.next_deposit_at.filter(|_| self.held_count() > 0);
-        let longest = params.second_deposit_delay.saturating_mul(WAIT_CUT);
         next_at
             .map_or(Duration::ZERO, |at| at.since(wall))
-            .min(longest)
+            .min(longest_spacing(params))
+    }
+
+    /// If the next deposit was put off by a clock that was ahead, it is due as late as can be drawn
+    /// now, and stays there: else each look at the clock would put it off again. Whether it was.
+    pub(super) fn mend_spacing(&mut self, wall: WallTime, params: &Params) -> bool {
+        let latest = wall + longest_spacing(params);
+        let is_off = self.times.next_deposit_at.is_some_and(|at| at > latest);
+        if is_off {
+            self.times.next_deposit_at = Some(latest);
+        }
+        is_off
+    }
+
+    /// Whether it counts as made now, since its clock was ahead, and has to be stored so. Only once
+    /// the clock is known to be right: one that is behind would end its life early.
+    pub(super) fn take_redated(&mut self) -> bool {
+        core::mem::take(&mut self.is_redated)
     }
 
     /// How many holders have it.
@@ -300,6 +320,7 @@ impl Delivery {
     /// that are gone and did not take the message are dropped. The first is due now, or when it was
     /// to be once another has the message; each other is due a random while after the one before.
     pub(super) fn aim(&mut self, cx: &mut Context<'_>, descriptor: &Arc<InboxDescriptor>) {
+        self.mend_spacing(cx.wall, &cx.network.params);
         let spacing = self.spacing(cx.wall, &cx.network.params);
         for target in &mut self.targets {
             target.is_named = descriptor
@@ -571,13 +592,20 @@ impl Delivery {
     }
 }
 
+/// The longest time between two deposits of one message that can be drawn.
+fn longest_spacing(params: &Params) -> Duration {
+    params.second_deposit_delay.saturating_mul(WAIT_CUT)
+}
+
 impl Times {
-    /// A message made while the clock was ahead is as old as if it were made now.
-    fn mend(&mut self, wall: WallTime) {
-        if self.created_at > wall {
+    /// A message made while the clock was ahead is as old as if it were made now. Whether this was.
+    fn redate(&mut self, wall: WallTime) -> bool {
+        let is_ahead = self.created_at > wall;
+        if is_ahead {
             self.expires_at = wall + self.expires_at.since(self.created_at);
             self.created_at = wall;
         }
+        is_ahead
     }
 }
 

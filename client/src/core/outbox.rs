@@ -88,10 +88,15 @@ impl Outbox {
         id: MessageId,
         state: &[u8],
     ) -> Result<(), SnapshotFault> {
-        let delivery = Delivery::restore(state, cx.wall).ok_or(SnapshotFault::Outbox(id))?;
+        let delivery = Delivery::restore(state, cx.wall);
+        let mut delivery = delivery.ok_or(SnapshotFault::Outbox(id))?;
+        let is_mended = delivery.mend_spacing(cx.wall, &cx.network.params);
         let begin_at = self.restored_at.max(cx.now) + delivery.spacing(cx.wall, &cx.network.params);
         self.restored_at = self.restored_at.max(cx.now) + stagger(cx);
         self.insert(id, delivery, Saving::Saved);
+        if is_mended {
+            self.save_at(id, cx.now);
+        }
         self.wait(id, begin_at);
         Ok(())
     }
@@ -197,8 +202,16 @@ impl Outbox {
     }
 
     /// Whether this machine's clock is right (docs/protocol.md §1.6(4)).
-    pub(super) fn judge_clock(&mut self, is_right: bool) {
+    pub(super) fn judge_clock(&mut self, now: Instant, is_right: bool) {
         self.is_clock_right = is_right;
+        if !is_right {
+            return;
+        }
+        let entries = self.entries.iter_mut();
+        let redated = entries.filter_map(|(&id, it)| it.delivery.take_redated().then_some(id));
+        for id in redated.collect::<Vec<_>>() {
+            self.save_by(id, now);
+        }
     }
 
     /// Whether a descriptor is being looked up: a circuit to each of the mailboxes it names is

@@ -109,6 +109,18 @@ impl Bench {
     }
 
     /// Answers everything that was asked of the store; says whether anything was.
+    /// The last state of the message that the store was asked to keep, and keeps.
+    fn saved(&mut self) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+        let mut saved = None;
+        for (ticket, op) in core::mem::take(&mut self.shared.out.stores) {
+            if let StoreOp::PutOutbox { state, .. } = op {
+                saved = Some(state);
+            }
+            self.with(|outbox, cx, _, _| outbox.on_stored(cx, ticket, true));
+        }
+        saved
+    }
+
     fn stored(&mut self, is_stored: bool) -> bool {
         let tickets: Vec<StoreTicket> = self
             .shared

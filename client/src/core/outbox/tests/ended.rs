@@ -67,7 +67,7 @@ fn a_message_that_nobody_takes_expires_once_the_clock_is_right() {
         let mut bench = restarted_from(&bench.outbox.entries[&ID].delivery.state());
         bench.wall = bench.wall + passed;
         bench.unconfirmed = unconfirmed.unwrap_or_default();
-        bench.with(|outbox, _, _, _| outbox.judge_clock(unconfirmed.is_none()));
+        bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, unconfirmed.is_none()));
         bench.drive(); // no circuit is ever built
         bench.notices() == [expired.clone()] && is_removed(&bench) && bench.listed().is_empty()
     };
@@ -92,7 +92,7 @@ fn a_message_that_expires_while_too_few_hold_it_is_said_to_be_with_those() {
     bench.answer(1, &SILENT);
     bench.notices();
     bench.wall = bench.wall + bench.shared.network.params.record_life;
-    bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
     bench.drive();
     let expired = Notice::Expired {
         id: ID,
@@ -118,7 +118,7 @@ fn a_message_that_expires_after_a_deposit_without_answer_may_be_out() {
     for bench in [&mut bench, &mut after_restart] {
         bench.notices();
         bench.wall = bench.wall + life;
-        bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+        bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
         bench.drive();
         assert_eq!(bench.notices(), std::slice::from_ref(&expired));
         assert!(is_removed(bench));
@@ -131,7 +131,7 @@ fn a_message_in_flight_expires_on_time_and_may_be_out() {
     assert!(bench.stored(true));
     bench.notices();
     let life = bench.shared.network.params.record_life;
-    bench.with(|outbox, _, _, _| outbox.judge_clock(true));
+    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
     bench.drive();
     assert_eq!(bench.outbox.ends.timeout(bench.now), Some(bench.now + life));
     bench.wall = bench.wall + life;

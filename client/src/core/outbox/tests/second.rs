@@ -60,6 +60,43 @@ fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
         "{entry:?}"
     );
     assert_eq!(entry.created_at, bench.wall);
+
+    // Four minutes later another command sends it.
+    bench.drive();
+    let state = bench.saved().expect("it is stored so");
+    let mut later = Bench::new(unhurried());
+    later.wall = bench.wall + Duration::from_secs(241);
+    later
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
+    later.find(3);
+    (0..3).for_each(|_| later.drive());
+    assert_eq!(later.asked_count(), 1);
+}
+
+#[test] // §10.5(1)
+fn a_message_from_the_future_is_as_old_as_the_first_right_clock_found_it() {
+    let (bench, _) = held_by_one();
+    let state = bench.outbox.entries[&ID].delivery.state();
+    let mut bench = Bench::new(unhurried());
+    bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
+    bench.drive();
+    bench.saved();
+    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, false));
+    bench.drive();
+    assert!(bench.saved().is_none(), "the clock may be behind");
+    bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
+    bench.drive();
+    let state = bench.saved().expect("it is stored");
+    let mut later = Bench::new(unhurried());
+    later.wall = bench.wall + Duration::from_secs(3600);
+    later
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
+        .expect("it is read");
+    assert_eq!(later.entries()[0].created_at, bench.wall);
 }
 
 #[test] // §10.5(2)
