@@ -68,11 +68,11 @@ impl ViewWait {
 /// The hint for a wrong clock.
 pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone right, and try again";
 
-/// Why no relay's word is in date.
+/// Why no relay is chosen.
 pub(super) fn clock_text(seconds: u64) -> String {
     let off = times::length(Duration::from_secs(seconds));
     format!(
-        "this computer's clock and the relays' differ by {off}, so their descriptors are out of date here"
+        "this computer's clock and the relays' differ by {off}, so it can't be seen which relays are up to date"
     )
 }
 

@@ -254,7 +254,8 @@ impl<'a> Sentences<'a> {
                 self.so_far(it)
             ),
             Asked::Taken => format!(
-                "taken: {count} knew another relay at {address}; {}. {RESTORE_OR_MOVE}",
+                "taken: {count} knew another relay at {address}{}; {}. {RESTORE_OR_MOVE}",
+                it.taken_by.map_or_else(String::new, |relay| format!(", {relay}")),
                 self.so_far(it)
             ),
             Asked::Silent => format!(
