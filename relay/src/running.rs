@@ -246,6 +246,7 @@ impl Relay {
             asks: asked,
             stop: stopped.clone(),
         };
+        let store = opened.store.state();
         let plane = ControlPlane::new(
             control,
             Arc::clone(&shared),
@@ -264,6 +265,7 @@ impl Relay {
             started_at: tokio::time::Instant::now(),
             asks: asks.clone(),
             shared: Arc::clone(&shared),
+            store,
             config: config.subscribe(),
         });
         let socket = operator::open(Arc::clone(&operator), stop.subscribe());

@@ -32,6 +32,8 @@ pub(super) struct Facts<'a> {
     pub(super) relay_link_count: u64,
     /// Cells that wait for links now.
     pub(super) queued_cells: usize,
+    /// The last write to the store failed.
+    pub(super) is_store_failing: bool,
 }
 
 /// The answer to `status`.

@@ -21,6 +21,7 @@ use super::{Question, REQUEST_LEN_MAX, Refused, Request, VERSION};
 use crate::config::Config;
 use crate::net::Shared;
 use crate::net::plane::Ask;
+use crate::store::StoreState;
 
 /// Connections at once.
 const CONNS_MAX: usize = 8;
@@ -43,6 +44,8 @@ pub(crate) struct Source {
     pub(crate) asks: mpsc::Sender<Ask>,
     /// Sums of the forwarding plane.
     pub(crate) shared: Arc<Shared>,
+    /// What keeps the mail.
+    pub(crate) store: StoreState,
     /// The settings in force.
     pub(crate) config: watch::Receiver<Config>,
 }
@@ -197,6 +200,7 @@ impl Source {
             config: &config,
             relay_link_count: self.shared.relay_link_count(),
             queued_cells: self.shared.budget.used_cells(),
+            is_store_failing: self.store.is_failing(),
         };
         Some(answer::status(&facts, &standing))
     }
@@ -275,6 +279,7 @@ mod tests {
                 started_at: Instant::now(),
                 asks,
                 shared,
+                store: StoreState::default(),
                 config: config.subscribe(),
             };
             let (stop, stopped) = watch::channel(false);

@@ -137,6 +137,9 @@ impl<'a> Sentences<'a> {
             .failing()
             .filter(|_| is_drawn && !self.standing.is_seed);
         match failing {
+            _ if is_drawn && self.facts.is_store_failing => format!(
+                "{standing}. But it can't write to its disk, and refuses mail: see the log, and free some space or check the disk"
+            ),
             Some(address) => format!("{standing}. But not all is well: {}", self.address(address)),
             None if is_drawn && self.standing.relay_link_count == 0 => format!(
                 "{standing}. But it is linked to no other relay now: if that stays so, check this machine's network"
@@ -197,8 +200,8 @@ impl<'a> Sentences<'a> {
                 "its descriptor is about to expire, and no other was issued: look at the log, and report this".to_owned()
             }
             Some(Obstacle::Hindrance(Hindrance::Young { until })) => format!(
-                "clients draw it from {} on, when others have known it for {}; those that join later draw it at once: nothing to do \
-                 but to keep it running",
+                "clients draw it from {} on at the latest, when all others have known it for {}; those that join later, or remember it \
+                 from before it was off, draw it at once: nothing to do but to keep it running",
                 rfc3339(until),
                 in_words(params.selectable_age)
             ),

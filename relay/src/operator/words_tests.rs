@@ -10,6 +10,7 @@ use super::*;
 use crate::config::Config;
 use crate::control::io::{ControlStats, Listed};
 use crate::control::standing::{Refusal, Voucher};
+use crate::store::StoreState;
 
 const SINCE: WallTime = WallTime(1_790_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -104,20 +105,48 @@ fn said_after(
     standing: &Standing,
     relay_link_count: u64,
 ) -> (String, bool, String) {
-    let facts = Facts {
-        peer: &Peer {
-            id: relay(9),
-            host_port: "30.1.1.1:9000".to_owned(),
-        },
+    let peer = Peer {
+        id: relay(9),
+        host_port: "30.1.1.1:9000".to_owned(),
+    };
+    let config = Config::new("");
+    let facts = facts(&peer, &config, uptime, network, relay_link_count);
+    let said = Sentences::new(&facts, standing);
+    (said.health(), said.is_reachable(), said.reachable())
+}
+
+fn facts<'a>(
+    peer: &'a Peer,
+    config: &'a Config,
+    uptime: Duration,
+    network: &'a Network,
+    relay_link_count: u64,
+) -> Facts<'a> {
+    Facts {
+        peer,
         listen: address("0.0.0.0:9000"),
         uptime,
         network,
-        config: &Config::new(""),
+        config,
         relay_link_count,
         queued_cells: 0,
+        is_store_failing: false,
+    }
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_not_nothing_to_do() {
+    let (network, config) = (network(), Config::new(""));
+    let peer = Peer {
+        id: relay(9),
+        host_port: "30.1.1.1:9000".to_owned(),
     };
-    let said = Sentences::new(&facts, standing);
-    (said.health(), said.is_reachable(), said.reachable())
+    let facts = Facts {
+        is_store_failing: StoreState::failing().is_failing(),
+        ..facts(&peer, &config, HOUR, &network, 0)
+    };
+    let health = Sentences::new(&facts, &standing(vec![vouched_by(HERE, 3)])).health();
+    assert!(health.starts_with("in use: ") && health.contains("can't write to its disk"));
 }
 
 fn said(standing: &Standing) -> (String, bool, String) {
@@ -147,7 +176,9 @@ fn a_young_relay_is_told_from_when_on_it_is_used() {
     let (health, is_reachable, _) = said(&young);
     assert!(is_reachable);
     assert!(health.starts_with("not in use yet: 3 relays reached this one"));
-    assert!(health.contains("from 2026-09-22T14:13:20Z on, when others have known it for 1 day"));
+    assert!(health.contains(
+        "from 2026-09-22T14:13:20Z on at the latest, when all others have known it for 1 day"
+    ));
     assert!(health.contains("nothing to do but to keep it running"));
     assert_eq!(young_until(&young), Some(until));
 }

@@ -17,7 +17,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -191,6 +191,29 @@ impl Store {
     pub fn counts(&self) -> StoreCounts {
         self.shared.counts()
     }
+
+    /// To see from elsewhere how it does.
+    pub(crate) fn state(&self) -> StoreState {
+        StoreState(Arc::clone(&self.shared))
+    }
+}
+
+/// How a store does, for whoever does not own it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreState(Arc<Shared>);
+
+impl StoreState {
+    /// Whether the last write failed: the disk is full, or broken.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.0.is_failing.load(Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn failing() -> Self {
+        let state = Self::default();
+        state.0.on_failed();
+        state
+    }
 }
 
 impl Drop for Store {
@@ -226,6 +249,8 @@ struct Shared {
     ops: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
+    /// The last write failed.
+    is_failing: AtomicBool,
 }
 
 impl Shared {
@@ -253,10 +278,14 @@ impl Shared {
 
     fn on_commit(&self, is_writing: bool) {
         self.commits.fetch_add(u64::from(is_writing), Relaxed);
+        if is_writing {
+            self.is_failing.store(false, Relaxed);
+        }
     }
 
     fn on_failed(&self) {
         self.failed.fetch_add(1, Relaxed);
+        self.is_failing.store(true, Relaxed);
     }
 
     fn counts(&self) -> StoreCounts {

@@ -264,8 +264,8 @@ impl Own {
         }
     }
 
-    /// Others take the descriptor. They forget a relay when its last one is dead: after a gap it is
-    /// new to them.
+    /// Others take the descriptor. They remember few relays whose last one is dead (§8.2(7)): after a
+    /// gap it may be new to them.
     fn note_listed(&mut self, cx: &mut Context<'_>) {
         let before = self.listed.filter(|before| before.until > cx.wall);
         let since = before.map_or(cx.wall, |before| before.since.min(cx.wall));
