@@ -354,11 +354,7 @@ fn said_of_spot_checks() -> Vec<Said> {
         ("8.8", "if, {} min after each", mins(SPOT_CHECK_SETTLE)),
         ("8.8", "when {} of the last", ISSUER_MISSES_MAX.text()),
         ("8.8", "of the last {} ASes", ISSUER_GROUPS_JUDGED.text()),
-        (
-            "8.8",
-            "whose last {} verdicts",
-            ISSUER_MISSES_IN_A_ROW.text(),
-        ),
+        ("8.8", "at {} sites in a row", ISSUER_MISSES_IN_A_ROW.text()),
         (
             "8.8",
             "is so for {} days",

@@ -8,7 +8,7 @@
 //!
 //! Everything is bounded: checks that wait, dials in flight, addresses tried, issuers on record.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rand::{CryptoRng, RngExt};
@@ -30,7 +30,8 @@ use crate::network::{Family, Group, Network};
 use crate::time::{Duration, Instant, WallTime};
 use crate::wire;
 
-const STATE_VERSION: u8 = 1;
+/// Records of another version are left out: they are about the last weeks, and fill again.
+const STATE_VERSION: u8 = 2;
 
 /// The facts that checks are decided by.
 #[derive(Debug, Clone, Copy)]
@@ -105,6 +106,8 @@ struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Checked {
     group: [u8; Group::LEN],
+    /// The network that one customer of a provider has: v4 /24, v6 /48.
+    site: [u8; 6],
     at: WallTime,
     was_there: bool,
 }
@@ -293,6 +296,7 @@ impl SpotChecks {
     ) {
         let checked = Checked {
             group: *facts.network.widest_group_of(address).as_bytes(),
+            site: site_of(address.ip()),
             at: facts.confirmed,
             was_there,
         };
@@ -412,13 +416,23 @@ impl SpotChecks {
     }
 }
 
+fn site_of(ip: IpAddr) -> [u8; 6] {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            [a, b, c, 0, 0, 0]
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, ..] = v6.octets();
+            [a, b, c, d, e, f]
+        }
+    }
+}
+
 type Records = Vec<(RelayId, Record)>;
 
 impl Record {
     fn add(&mut self, checked: Checked) {
-        if self.barred_at.is_some() {
-            return;
-        }
         self.checked.push_back(checked);
         if self.checked.len() > ISSUER_CHECKS_KEPT {
             self.checked.pop_front();
@@ -432,7 +446,8 @@ impl Record {
     // §8.8(4)
     fn is_guilty(&self) -> bool {
         let newest_first = || self.checked.iter().rev();
-        let run = newest_first().take_while(|it| !it.was_there).count();
+        let run = newest_first().take_while(|it| !it.was_there);
+        let run = run.map(|it| it.site).collect::<BTreeSet<_>>().len();
         let mut groups: Vec<&[u8]> = Vec::new();
         for checked in newest_first() {
             if !groups.contains(&&checked.group[..]) && groups.len() < ISSUER_GROUPS_JUDGED {

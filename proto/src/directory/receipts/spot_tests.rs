@@ -235,6 +235,43 @@ fn one_group_is_one_miss_until_there_are_five_in_a_row() {
 }
 
 #[test] // §8.8(4)
+fn one_site_is_one_miss_however_often_its_ports_are_closed() {
+    let mut bench = Bench::new();
+    let (network, view) = (bench.network.clone(), &bench.view);
+    let facts = Bench::facts(&network, view, WALL);
+    let issuers = [relay(1).descriptor.relay];
+    let mut miss = |host: String| {
+        let address = format!("{host}:9000").parse().unwrap();
+        bench.checks.record(facts, &issuers, address, false);
+        bench.checks.barred().count()
+    };
+    for host in 1..=20 {
+        assert_eq!(miss(format!("30.1.1.{host}")), 0);
+    }
+    for third in 2..=4 {
+        assert_eq!(miss(format!("30.1.{third}.1")), 0);
+    }
+    assert_eq!(miss("30.1.5.1".to_owned()), 1);
+}
+
+#[test] // §8.8(5)
+fn misses_of_a_barred_issuer_still_count() {
+    let mut bench = Bench::new();
+    let (network, view) = (bench.network.clone(), &bench.view);
+    let facts = Bench::facts(&network, view, WALL);
+    let issuer = relay(1).descriptor.relay;
+    for first in 30..36 {
+        let address = format!("{first}.1.1.1:9000").parse().unwrap();
+        bench.checks.record(facts, &[issuer], address, false);
+    }
+    let standing = bench.checks.standing(&issuer).unwrap();
+    assert_eq!(
+        (standing.missed, standing.barred_until.is_some()),
+        (6, true)
+    );
+}
+
+#[test] // §8.8(4)
 fn a_relay_that_was_there_outweighs_a_miss_beside_it() {
     let mut bench = Bench::new();
     let (network, view) = (bench.network.clone(), &bench.view);
