@@ -553,7 +553,9 @@ impl NetView {
     }
 
     /// Whether this relay was at its first address before this time, as far as anyone can tell: this
-    /// node saw it there, receipts of then say so, or the network file does, by naming it (§9.4(1)).
+    /// node saw it there, or the network file says so, by naming it; or, where this node knows nothing
+    /// of that time, receipts of then do. A node that does needs no dates, and issuers can lie about
+    /// them (§9.4(1)).
     pub fn was_there(
         &self,
         descriptor: &VerifiedDescriptor,
@@ -564,9 +566,10 @@ impl NetView {
         let age = self.age(&descriptor.relay);
         let counted = || self.counted_receipts(descriptor, descriptor.address(), network, wall);
         let dated = || counted().filter(|it| it.at < before).count();
+        let is_newcomer = self.began_at.is_none_or(|began_at| began_at >= before);
         age.is_some_and(|age| age.there_since < before)
             || self.seed_vouches(network, &descriptor.relay, wall)
-            || dated() >= network.params.receipts_min
+            || (is_newcomer && dated() >= network.params.receipts_min)
     }
 
     /// Counts those who vouch for this address.
