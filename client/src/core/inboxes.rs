@@ -24,6 +24,7 @@ use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
 use inbox::Inbox;
+pub(super) use inbox::draw_holder;
 use stored::InboxState;
 pub(super) use stored::OwnMailbox;
 

@@ -9,6 +9,7 @@
 mod avoided;
 mod breakers;
 mod chance;
+pub mod choices;
 mod circuit;
 mod context;
 mod delivery;

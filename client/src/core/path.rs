@@ -54,6 +54,16 @@ impl PathsState {
 }
 
 impl Paths {
+    /// Of a client that has chosen nothing yet.
+    pub(super) fn empty() -> Self {
+        Self {
+            guards: Guards::default(),
+            layer2: Layer2::default(),
+            avoided: Avoided::default(),
+            holders: Vec::new(),
+        }
+    }
+
     /// As they were stored, without the user's own relay.
     pub(super) fn restore(
         state: Option<&[u8]>,

@@ -27,6 +27,7 @@ use super::super::saving::Saving;
 use super::rival::{self, Rival};
 use super::stored::{self, InboxState, OwnMailbox};
 use mailboxes::Health;
+pub(in crate::core) use mailboxes::draw_holder;
 
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);

@@ -106,20 +106,18 @@ impl Inbox {
         }
     }
 
-    /// Draws a holder for one more mailbox: in no AS and no address group of the others', if that can
-    /// be, else in no address group, else any other. Each time first one apart from all guards and
-    /// L2: a guard that is the holder, too, would know whose mailbox it is (§6.4(14)). Those that made
-    /// no mailbox in this run come last of all.
+    /// Draws a holder for one more mailbox. Those that made none in this run come last of all.
     fn add_mailbox(
         &mut self,
         cx: &mut Context<'_>,
         paths: &Paths,
         replaces: Option<QueueId>,
     ) -> bool {
-        let mut drawn = self.draw_holder(cx, paths);
+        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
+        let mut drawn = draw_holder(cx, paths, &taken, self.refusing.iter().copied());
         if drawn.is_none() && !self.refusing.is_empty() {
             self.refusing.clear();
-            drawn = self.draw_holder(cx, paths);
+            drawn = draw_holder(cx, paths, &taken, []);
         }
         let Some(relay) = drawn else { return false };
         let mut queue = [0; QueueId::LEN];
@@ -136,27 +134,6 @@ impl Inbox {
         });
         self.touch(cx);
         true
-    }
-
-    fn draw_holder(&self, cx: &mut Context<'_>, paths: &Paths) -> Option<RelayId> {
-        let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
-        let mut others = Exclude::nothing();
-        let unwanted = taken.iter().chain(&self.refusing);
-        unwanted.for_each(|&relay| others.relay(relay));
-        let mut apart = others.clone();
-        exclude_groups_of(cx, &mut apart, &taken);
-        let mut near = others.clone();
-        for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
-            near.prefixes_of(descriptor, cx.network);
-        }
-        let kept: Vec<RelayId> = paths.kept().collect();
-        let choices = [apart, near, others];
-        let clear = choices.clone().map(|mut exclude| {
-            exclude_groups_of(cx, &mut exclude, &kept);
-            exclude
-        });
-        let mut in_order = clear.iter().chain(&choices);
-        in_order.find_map(|exclude| draw(cx, Roles::HOLDER, exclude))
     }
 
     pub(super) fn create_missing(
@@ -313,6 +290,34 @@ impl Inbox {
             self.touch(cx);
         }
     }
+}
+
+/// Draws a holder that is none of these: in no AS and no address group of those taken, if that can
+/// be, else in no address group, else any other. Each time first one apart from all guards and L2: a
+/// guard that is the holder, too, would know whose mailbox it is (§6.4(14)).
+pub(in crate::core) fn draw_holder(
+    cx: &mut Context<'_>,
+    paths: &Paths,
+    taken: &[RelayId],
+    refusing: impl IntoIterator<Item = RelayId>,
+) -> Option<RelayId> {
+    let mut others = Exclude::nothing();
+    let unwanted = taken.iter().copied().chain(refusing);
+    unwanted.for_each(|relay| others.relay(relay));
+    let mut apart = others.clone();
+    exclude_groups_of(cx, &mut apart, taken);
+    let mut near = others.clone();
+    for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
+        near.prefixes_of(descriptor, cx.network);
+    }
+    let kept: Vec<RelayId> = paths.kept().collect();
+    let choices = [apart, near, others];
+    let clear = choices.clone().map(|mut exclude| {
+        exclude_groups_of(cx, &mut exclude, &kept);
+        exclude
+    });
+    let mut in_order = clear.iter().chain(&choices);
+    in_order.find_map(|exclude| draw(cx, Roles::HOLDER, exclude))
 }
 
 fn find(mailboxes: &mut [OwnMailbox], queue: QueueId) -> Option<&mut OwnMailbox> {
