@@ -9,8 +9,10 @@ mod clock;
 mod ghosts;
 mod page;
 mod plot;
+mod relays;
 mod sybil;
 mod times;
+mod year;
 
 pub use page::{Finding, Page, Table};
 pub use plot::{Line, Plot};
@@ -36,7 +38,12 @@ pub enum Scale {
 }
 
 /// All experiments.
-pub const ALL: &[Experiment] = &[clock::EXPERIMENT, ghosts::EXPERIMENT, sybil::EXPERIMENT];
+pub const ALL: &[Experiment] = &[
+    clock::EXPERIMENT,
+    ghosts::EXPERIMENT,
+    sybil::EXPERIMENT,
+    year::EXPERIMENT,
+];
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)

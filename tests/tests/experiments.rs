@@ -48,6 +48,11 @@ fn ghosts() {
     run("ghosts");
 }
 
+#[test] // §6.4(2)
+fn year() {
+    run("year");
+}
+
 #[test]
 fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
     let tests = include_str!("experiments.rs");

@@ -1,20 +1,19 @@
 //! What a share of the network costs someone who rents machines, by the rule that draws relays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
-use rand::seq::{IndexedRandom, SliceRandom};
-use rand::{RngExt, SeedableRng, rngs::ChaCha20Rng};
-use umbel_proto::crypto::sign::SigningKey;
+use rand::seq::SliceRandom;
+use rand::{SeedableRng, rngs::ChaCha20Rng};
 use umbel_proto::directory::choice::{self, Candidates, Exclude};
 use umbel_proto::directory::descriptor::Unverified;
 use umbel_proto::directory::{NetView, RelayDescriptor, Roles, ring};
-use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::{BlindedKey, RelayId};
-use umbel_proto::network::{AsMap, AsNumber, Network, Params};
-use umbel_proto::time::{Epoch, WallTime};
+use umbel_proto::network::{AsMap, AsNumber, Network};
+use umbel_proto::time::Epoch;
 
 use super::addresses::{Announced, announced};
+use super::relays::{self, MACHINE, Relay, WALL, honest, ids, share_of};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
 pub(super) const EXPERIMENT: Experiment = Experiment {
@@ -23,10 +22,6 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     run,
 };
 
-/// When all of it takes place.
-const WALL: WallTime = WallTime(1_795_000_000);
-/// What a machine with one IPv4 address costs a month, in dollars.
-const MACHINE: usize = 4;
 /// Relays that one machine runs, on as many ports, where a rule counts them one by one.
 const PORTS: usize = 16;
 /// Shares whose price is told.
@@ -96,12 +91,6 @@ struct Strategy {
     machines: usize,
 }
 
-/// A relay, and the key that signs its descriptor.
-struct Relay {
-    key: SigningKey,
-    descriptor: RelayDescriptor,
-}
-
 fn run(scale: Scale, seed: u64) -> Page {
     let plan = match scale {
         Scale::Small => SMALL,
@@ -110,7 +99,7 @@ fn run(scale: Scale, seed: u64) -> Page {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let mut announced: Vec<(AsNumber, Announced)> = announced().into_iter().collect();
     announced.shuffle(&mut rng);
-    let honest = honest(&plan, &announced, &mut rng);
+    let honest = honest((plan.honest, plan.honest_ases), &announced, &mut rng);
     // Whoever rents for this looks for hosters with many prefixes.
     announced.sort_by_key(|(_, of_as)| std::cmp::Reverse(of_as.len()));
     let hosters = &announced[..plan.hosters];
@@ -119,55 +108,12 @@ fn run(scale: Scale, seed: u64) -> Page {
     page(&plan, &tried, &paths)
 }
 
-/// Relays of honest operators: the n-th AS has in proportion to 1/n of them.
-fn honest(plan: &Plan, announced: &[(AsNumber, Announced)], rng: &mut ChaCha20Rng) -> Vec<Relay> {
-    let ranks: Vec<usize> = (0..plan.honest_ases.min(announced.len())).collect();
-    let address = |rng: &mut ChaCha20Rng| {
-        let rank = ranks
-            .choose_weighted(rng, |&rank| 1.0 / (rank as f64 + 1.0))
-            .ok()?;
-        let prefixes: Vec<_> = announced[*rank].1.values().flatten().collect();
-        let [a, b, c, _] = prefixes.choose(rng)?.octets();
-        Some(Ipv4Addr::new(a, b, c, rng.random_range(1..255)))
-    };
-    let addresses: Vec<_> = (0..plan.honest).filter_map(|_| address(rng)).collect();
-    addresses
-        .into_iter()
-        .map(|address| relay(address, rng))
-        .collect()
-}
-
-fn relay(address: Ipv4Addr, rng: &mut ChaCha20Rng) -> Relay {
-    let key = SigningKey::generate(rng);
-    let descriptor = RelayDescriptor {
-        network: network(Rule::Capped).id,
-        relay: key.public().into(),
-        onion_keys: vec![OnionSecret::generate(rng).public()],
-        addresses: vec![SocketAddr::from((address, 7443))],
-        roles: Roles::HOLDER | Roles::DIRECTORY,
-        version: "umbel 0.1.0".to_owned(),
-        issued_at: WALL,
-        receipts: Vec::new(),
-        puzzle: 0,
-    };
-    Relay { key, descriptor }
-}
-
 /// A network whose relays are vouched for already.
 fn network(rule: Rule) -> Network {
-    let as_map = match rule {
+    relays::network(match rule {
         Rule::CappedByAs => AsMap::NEWEST,
         _ => AsMap::None,
-    };
-    let params = Params {
-        receipts_min: 0,
-        as_map,
-        ..Params::DEFAULT
-    };
-    Network {
-        params,
-        ..Network::local()
-    }
+    })
 }
 
 /// What a strategy costs, and the share of draws that it has by each rule.
@@ -222,7 +168,7 @@ fn hostile(
             let places = prefixes.iter().cycle().zip(1_u8..);
             for (prefix, host) in places.take(strategy.machines) {
                 let [a, b, c, _] = prefix.octets();
-                relays.push(relay(Ipv4Addr::new(a, b, c, host), rng));
+                relays.push(Relay::at(Ipv4Addr::new(a, b, c, host), rng));
             }
         }
     }
@@ -255,13 +201,7 @@ fn share(rule: Rule, honest: &[Relay], hostile: &[Relay]) -> f64 {
             all.iter().map(|&group| of_group(group)).sum::<f64>() / all.len() as f64
         }
         Rule::Capped | Rule::CappedByAs => {
-            let candidates = candidates(rule, honest, hostile);
-            let theirs = ids(hostile);
-            let of_all: u64 = candidates.weights().map(|(_, weight)| weight).sum();
-            let of_theirs = candidates
-                .weights()
-                .filter(|(relay, _)| theirs.contains(relay));
-            of_theirs.map(|(_, weight)| weight).sum::<u64>() as f64 / of_all as f64
+            share_of(&ids(hostile), &candidates(rule, honest, hostile))
         }
     }
 }
@@ -269,10 +209,6 @@ fn share(rule: Rule, honest: &[Relay], hostile: &[Relay]) -> f64 {
 fn candidates(rule: Rule, honest: &[Relay], hostile: &[Relay]) -> Candidates {
     let all = honest.iter().chain(hostile);
     Candidates::new(all.map(|relay| &relay.descriptor), &network(rule))
-}
-
-fn ids(relays: &[Relay]) -> BTreeSet<RelayId> {
-    relays.iter().map(|relay| relay.descriptor.relay).collect()
 }
 
 /// The most that a rule gives for this budget.
