@@ -77,6 +77,9 @@ pub const CREATES_PACE: f64 = 0.9;
 pub const CREATES_BURST_PERCENT: u32 = 80;
 /// Refusals with reason `Busy` in a row that do not count as a failure of the guard (§6.4(4)).
 pub const GUARD_REFUSALS_MAX: u32 = 6;
+/// A client samples at most one in so many of the relays that may become guards, and these have at
+/// least one in so many parts of the weight (§6.4(2), §6.4(17)).
+pub const GUARDS_ONE_IN: usize = 5;
 /// A dial that hangs for so long has the next guard dialled as well (§6.4(6)).
 pub const GUARD_STAGGER: Duration = Duration::from_millis(2500);
 /// While no link is up, a rest is at most this long in the first [`OFFLINE_SHORT`] (§6.4(7)).

@@ -65,6 +65,12 @@ impl WallTime {
         Self(self.0 - self.0 % 3600)
     }
 
+    /// The time so long before.
+    #[must_use]
+    pub const fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(by.as_secs()))
+    }
+
     /// The epoch this time lies in (docs/protocol.md §9.2).
     pub const fn epoch(self) -> Epoch {
         Epoch(self.0 / EPOCH_LEN.as_secs())

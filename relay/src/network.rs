@@ -11,7 +11,7 @@ use rand::Rng;
 use serde::Serialize;
 use umbel_proto::ids::{NetworkId, Peer};
 use umbel_proto::limits::{NETWORK_NAME_LEN_MAX, SEEDS_MAX};
-use umbel_proto::network::{AsMap, Network, Params, is_name};
+use umbel_proto::network::{Network, Params, is_name};
 use umbel_relay::config::read_network_file;
 use umbel_relay::shell::files::write_whole;
 
@@ -87,10 +87,7 @@ fn make(args: NewArgs) -> Result<(), Failure> {
         id: NetworkId(id),
         name: args.name,
         seeds: args.seeds,
-        params: Params {
-            as_map: AsMap::NEWEST,
-            ..Params::DEFAULT
-        },
+        params: Params::NEW,
         ..Network::local()
     };
     write_whole(&args.out, network.to_explained_toml().as_bytes(), false)

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) own_relay: Option<RelayId>,
     /// The relays that may be drawn from the view; made anew when it changes.
     pub(super) candidates: Candidates,
+    /// Those of them that may become guards.
+    pub(super) guard_candidates: Candidates,
     /// The view is not the one that the candidates were made from.
     pub(super) is_view_changed: bool,
     /// Whether circuits can be built with the view.
@@ -78,6 +80,7 @@ pub(super) struct Context<'a> {
     pub(super) network: &'a Network,
     pub(super) book: &'a Book,
     pub(super) candidates: &'a Candidates,
+    pub(super) guard_candidates: &'a Candidates,
     pub(super) is_ready: bool,
     pub(super) is_view_current: bool,
     pub(super) rng: &'a mut dyn CryptoRng,
@@ -100,6 +103,7 @@ impl Shared {
             book: Book::restore(&network, relays, wall),
             own_relay,
             candidates: Candidates::new([], &network),
+            guard_candidates: Candidates::new([], &network),
             is_view_changed: true,
             is_ready: false,
             is_view_current: false,
@@ -131,6 +135,7 @@ impl Shared {
             network: &self.network,
             book: &self.book,
             candidates: &self.candidates,
+            guard_candidates: &self.guard_candidates,
             is_ready: self.is_ready,
             is_view_current: self.is_view_current,
             rng,

@@ -12,6 +12,7 @@ use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_MISSES_MAX,
+    GUARDS_ONE_IN,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, WallTime};
@@ -273,7 +274,7 @@ impl Guards {
         self.sample
             .iter()
             .for_each(|guard| known.relay(guard.relay));
-        let Some(relay) = draw_apart(cx, &known, holders) else {
+        let Some(relay) = draw_apart(cx, cx.guard_candidates, &known, holders) else {
             return false;
         };
         self.sample.push(Guard::sampled(relay, cx.wall));
@@ -438,10 +439,10 @@ impl Guards {
     }
 }
 
-/// A fifth of the relays that may be drawn, and at least as many as there are primaries. Relays that
-/// are in view without receipts don't count: an attacker could invent them (§6.4(2)).
+/// A fifth of the relays that may become guards, and at least as many as there are primaries. Relays
+/// that are in view without receipts don't count: an attacker could invent them (§6.4(2)).
 pub(super) fn sample_share(cx: &Context<'_>) -> usize {
-    (cx.candidates.len() / 5).max(cx.network.params.guards_primary)
+    (cx.guard_candidates.len() / GUARDS_ONE_IN).max(cx.network.params.guards_primary)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use rand::CryptoRng;
 use umbel_proto::directory::choice::Candidates;
+use umbel_proto::directory::guard_age;
 use umbel_proto::directory::{Listing, NotLearned, Unverified};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
@@ -177,6 +178,9 @@ impl Shared {
                 Some(own) => all.without(own), // §6.4(13)
                 None => all,
             };
+            let (view, confirmed) = (self.book.view(), self.clock.confirmed());
+            self.guard_candidates =
+                guard_age::old_enough(&self.candidates, view, &self.network, confirmed);
         }
         let was_ready = self.is_ready;
         self.is_ready = (was_ready || is_whole)
@@ -227,6 +231,28 @@ mod tests {
             .collect();
         assert_eq!(drawn.len(), 4);
         assert!(!drawn.contains(&id(3)));
+    }
+
+    #[test] // §6.4(17)
+    fn guards_are_drawn_from_relays_that_were_there_for_long() {
+        let hour = Duration::from_secs(3600);
+        let mut network = Network::local();
+        network.params.guard_age_min = hour;
+        let mut shared = surroundings(network, WALL);
+        let later = WALL + hour * 2;
+        for (numbers, wall) in [(1..21, WALL), (21..61, later)] {
+            for number in numbers {
+                let shown = Unverified::decode(&descriptor(number)).unwrap();
+                shared.learn(wall, &id(1), shown);
+            }
+        }
+        let now = Instant::from_micros(0) + hour * 2;
+        shared.look_at_clock(Moment { now, wall: later }, (2, 2));
+        shared.look_at_view(later, true);
+        assert_eq!(shared.candidates.len(), 60);
+        let old: Vec<_> = shared.guard_candidates.weights().collect();
+        assert_eq!(old.len(), 20);
+        assert!((1..21).all(|number| old.iter().any(|(relay, _)| *relay == id(number))));
     }
 
     #[test] // §1.6(4), §10.5(1)

@@ -255,7 +255,9 @@ impl Layer2 {
         let known = avoided.and_excluded(cx.now, &known);
         let mut clear = known.clone();
         exclude_groups_of(cx, &mut clear, guards);
-        let drawn = draw_apart(cx, &clear, holders).or_else(|| draw_apart(cx, &known, holders));
+        let all = cx.candidates;
+        let drawn =
+            draw_apart(cx, all, &clear, holders).or_else(|| draw_apart(cx, all, &known, holders));
         let Some(relay) = drawn else { return false };
         let (least, most) = (cx.network.params.l2_life_min, cx.network.params.l2_life_max);
         let life = between(least, most, cx.rng).max(between(least, most, cx.rng));

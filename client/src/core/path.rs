@@ -165,15 +165,18 @@ pub(super) fn draw(cx: &mut Context<'_>, roles: Roles, exclude: &Exclude) -> Opt
     choice::draw(cx.candidates, roles, exclude, cx.rng)
 }
 
-/// Draws a relay apart from `holders` if there is one, else any that is not excluded (§6.4(14)).
+/// Draws one of these relays apart from `holders` if there is one, else any that is not excluded
+/// (§6.4(14)).
 pub(super) fn draw_apart(
     cx: &mut Context<'_>,
+    from: &Candidates,
     exclude: &Exclude,
     holders: &[RelayId],
 ) -> Option<RelayId> {
     let mut apart = exclude.clone();
     exclude_groups_of(cx, &mut apart, holders);
-    draw(cx, Roles::NONE, &apart).or_else(|| draw(cx, Roles::NONE, exclude))
+    let mut draw = |exclude| choice::draw(from, Roles::NONE, exclude, &mut *cx.rng);
+    draw(&apart).or_else(|| draw(exclude))
 }
 
 /// Excludes these relays and all that share an address group or an AS with one of them.

@@ -93,6 +93,7 @@ impl When {
             learned.expect("a good one");
         }
         shared.candidates = Candidates::selectable(shared.book.view(), &shared.network, wall);
+        shared.guard_candidates = shared.candidates.clone();
         let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut cx = shared.context(Moment { now, wall }, &mut rng);
         cx.confirmed = confirmed;

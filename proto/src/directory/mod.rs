@@ -7,13 +7,14 @@
 //! setup · [`receipts`] who has reached whom ·
 //! [`range`] what two views are compared by · [`reconcile`] how they become one · [`gossip`] with
 //! whom a relay's does, and when · [`choice`] how a relay is drawn from a view ·
-//! [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
+//! [`guard_age`] which relays may become guards · [`ring`] which relays keep an inbox's descriptor · [`service`] what the directory service speaks.
 
 pub mod book;
 pub mod choice;
 pub mod descriptor;
 mod eviction;
 pub mod gossip;
+pub mod guard_age;
 mod listing;
 pub mod range;
 pub mod receipts;

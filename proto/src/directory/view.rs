@@ -101,6 +101,16 @@ impl Age {
         }
     }
 
+    /// Since when it has been at its first address, as this node knows it. All of the setup are as old:
+    /// when in it each came says only who answered first.
+    pub fn known_there_since(self) -> WallTime {
+        if self.there_since <= self.setup_at + SETUP_LEN {
+            self.there_since.min(self.setup_at)
+        } else {
+            self.there_since
+        }
+    }
+
     fn is_of_setup(self) -> bool {
         self.first_seen <= self.setup_at + SETUP_LEN
     }

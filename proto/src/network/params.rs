@@ -181,6 +181,9 @@ params! {
     /// Guards that a client may try for the first time in any 24 hours, beside the primaries. Two:
     /// who blocks its guards must not walk it through the relays.
     guards_new_a_day: usize = 2, local 8, in 1 => 8;
+    /// How long a relay must have been at its address before a client takes it for a new guard. Thirty
+    /// days are sound: whoever floods the network pays for a month first. 0s asks for no age.
+    guard_age_min: Duration = secs(0), local secs(0), in secs(0) => days(120);
     /// How long a guard stays in the sample unless confirmed. Long: each change is another draw for
     /// the adversary.
     guard_life: Duration = days(120), local days(120), in days(1) => days(400);
@@ -330,6 +333,14 @@ const fn days(count: u64) -> Duration {
 }
 
 impl Params {
+    /// What a new network should have. Defaults never change, so that networks without a parameter run
+    /// as before it (§8.6(8)).
+    pub const NEW: Self = Self {
+        as_map: AsMap::NEWEST,
+        guard_age_min: days(30),
+        ..Self::DEFAULT
+    };
+
     /// Four bytes of a hash of the parameters, by which nodes notice that they run one network by
     /// other numbers (§2.4(8)). Those that have their default are left out: a later version's new
     /// parameter does not change it.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use umbel_proto::network::{AsMap, Network, Params};
+use umbel_proto::network::{Network, Params};
 
 use super::processes::{Process, assert_failed, command, run};
 use super::sockets::folder;
@@ -46,11 +46,7 @@ fn a_new_network_is_one_file_that_init_takes_and_that_check_finds_sound() {
     }
     let written = fs::read_to_string(&file).unwrap();
     let read = Network::from_toml(&written).unwrap();
-    let recommended = Params {
-        as_map: AsMap::NEWEST,
-        ..Params::DEFAULT
-    };
-    assert_eq!(read.params, recommended);
+    assert_eq!(read.params, Params::NEW);
     assert_eq!((read.name.as_str(), read.seeds.len()), ("ours", 3));
 
     let file_text = file.to_str().unwrap();

@@ -135,8 +135,8 @@ fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
     );
 }
 
-#[test] // §6.4(2)
-fn a_sample_is_a_share_of_the_relays_that_may_be_drawn() {
+#[test] // §6.4(2), §6.4(17)
+fn a_sample_is_a_share_of_the_relays_that_may_become_guards() {
     let in_view: Vec<u8> = (0..150).collect();
     let sampled = |selectable: usize| {
         let draw = |cx: &mut Context<'_>| {
@@ -147,7 +147,7 @@ fn a_sample_is_a_share_of_the_relays_that_may_be_drawn() {
             let candidates =
                 Candidates::new(vouched.iter().map(|descriptor| &**descriptor), cx.network);
             let mut cx = Context {
-                candidates: &candidates,
+                guard_candidates: &candidates,
                 rng: &mut *cx.rng,
                 out: &mut *cx.out,
                 ..*cx
@@ -156,11 +156,17 @@ fn a_sample_is_a_share_of_the_relays_that_may_be_drawn() {
             guards.refresh(&mut cx, &[]);
             let drawn = guards.sample.len();
             while guards.grow(&mut cx, &[]) {}
+            let may_be_drawn = |relay| candidates.weights().any(|(other, _)| other == relay);
+            assert!(guards.relays().all(may_be_drawn));
             (drawn, guards.sample.len())
         };
         When::at(NOW).act_knowing(&in_view, draw).0
     };
-    assert_eq!(sampled(40), (8, 20), "the others have no receipts");
+    assert_eq!(
+        sampled(40),
+        (8, 20),
+        "the others are too young, or have no receipts"
+    );
     assert_eq!(sampled(125), (20, 25), "a fifth");
     assert_eq!(sampled(5), (3, 5), "as many as there are primaries");
 }
