@@ -82,6 +82,8 @@ pub const GUARD_REFUSALS_MAX: u32 = 6;
 pub const GUARDS_ONE_IN: usize = 5;
 /// A dial that hangs for so long has the next guard dialled as well (§6.4(6)).
 pub const GUARD_STAGGER: Duration = Duration::from_millis(2500);
+/// How long primary guards are tried before others (§6.4(6)).
+pub const PRIMARIES_FIRST: Duration = Duration::from_secs(30);
 /// While no link is up, a rest is at most this long in the first [`OFFLINE_SHORT`] (§6.4(7)).
 pub const OFFLINE_RETRY: Duration = Duration::from_secs(8);
 /// The first part of an outage; in the rest of it, a wait is at most as long as it has lasted

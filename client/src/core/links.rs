@@ -118,6 +118,12 @@ impl Links {
             .map(|link| (link.relay, link.up_since))
     }
 
+    /// Whether this link is up for so long that it makes up for failures before it.
+    pub(super) fn has_lasted(&self, id: LinkId, now: Instant) -> bool {
+        let link = self.up.get(&id);
+        link.is_some_and(|link| link.up_since + LINK_LIFE_MIN <= now)
+    }
+
     /// Whether a relay is being dialled.
     pub(super) fn is_dialling(&self) -> bool {
         !self.dialling.is_empty()

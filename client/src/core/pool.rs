@@ -7,6 +7,7 @@
 
 mod blame;
 mod guard;
+mod primaries;
 mod second_word;
 mod stubs;
 
@@ -30,6 +31,7 @@ use super::path::Paths;
 use super::requests::AskId;
 use super::suspects::Suspects;
 use blame::Witness;
+use primaries::Primaries;
 
 /// Hops of a stub: guard, L2, middle.
 const STUB_HOPS: usize = 3;
@@ -91,8 +93,9 @@ pub(super) struct Pool {
     refusals: BTreeMap<LinkId, u32>,
     suspects: Suspects,
     breakers: Breakers,
-    /// The guards that may be used, best first.
+    /// The guards that may be used now, best first.
     order: Vec<RelayId>,
+    primaries: Primaries,
     /// Those of them that are suspected now.
     suspected: BTreeSet<RelayId>,
     /// While circuits break as soon as they are used.
@@ -136,6 +139,7 @@ impl Pool {
             suspects: Suspects::default(),
             breakers: Breakers::default(),
             order: Vec::new(),
+            primaries: Primaries::default(),
             suspected: BTreeSet::new(),
             brake: Backoff::default(),
             missed: BTreeSet::new(),

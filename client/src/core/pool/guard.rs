@@ -54,6 +54,7 @@ impl Pool {
         if self.order.contains(&relay) && !self.suspects.broke_over(relay) {
             self.brake.hurry();
         }
+        self.primaries.handle_link_up(relay);
         self.missed.remove(&relay);
         for guard in core::mem::take(&mut self.missed) {
             self.paths
@@ -61,6 +62,9 @@ impl Pool {
                 .on_missed(cx, guard, self.links.rest_left(guard, cx.now));
         }
         if was_cut_off {
+            if !self.order.contains(&relay) {
+                self.primaries.handle_back_online(cx.now);
+            }
             self.links.hurry(&self.paths.guards.primary(cx));
         }
     }
@@ -68,6 +72,8 @@ impl Pool {
     /// A link can't be made.
     pub(in super::super) fn handle_dial_failed(&mut self, cx: &mut Context<'_>, relay: RelayId) {
         let is_online = !self.links.ids().is_empty();
+        self.primaries
+            .handle_dial_failed(&self.links, relay, cx.now);
         self.links.on_dial_failed(cx, relay);
         if !self.order.contains(&relay) || !self.paths.guards.is_tried(relay) {
             return;
@@ -104,6 +110,7 @@ impl Pool {
             circuit.machine.postpone(answer_by);
         }
         self.stub_backoff.hurry();
+        self.primaries.handle_back_online(cx.now);
         self.links.suspect_all(cx.now);
         self.probe_guard(cx);
     }
@@ -134,7 +141,7 @@ impl Pool {
             .retain(|&guard| self.suspects.is_suspect(guard, now));
         self.hurry_moved(cx);
         loop {
-            self.order = self.paths.guards.in_order(cx);
+            let may_draw = self.put_in_order(cx);
             let mut is_any_up = false;
             for relay in self.order.clone() {
                 let may_try = self.paths.guards.may_try(relay, &cx.network.params);
@@ -158,10 +165,25 @@ impl Pool {
                 continue;
             };
             let is_over = are_seeds_tried || since + SEEDS_FIRST <= now;
-            if !is_over || !self.draw_guard(cx) {
+            if !is_over || !may_draw || !self.draw_guard(cx) {
                 return;
             }
         }
+    }
+
+    /// Puts the guards that may be used now in order: the primary ones alone, until they have failed.
+    /// Whether another may be drawn, since these are too few or have.
+    fn put_in_order(&mut self, cx: &Context<'_>) -> bool {
+        self.order = self.paths.guards.in_order(cx);
+        let count = cx.network.params.guards_primary.min(self.order.len());
+        let (primary, _) = self.order.split_at(count);
+        let have_failed = self
+            .primaries
+            .have_failed(primary, &self.suspected, &self.links, cx.now);
+        if !have_failed {
+            self.order.truncate(count);
+        }
+        have_failed || count < cx.network.params.guards_primary
     }
 
     /// Reports that no circuit can be built, once every guard with a link was tried and no other
@@ -197,6 +219,7 @@ impl Pool {
                 });
         order
             .chain(self.lacking_since.map(|since| since + SEEDS_FIRST))
+            .chain(self.primaries.until())
             .chain(self.suspects.timeouts())
     }
 

@@ -77,6 +77,8 @@ struct Blocked {
     rng: ChaCha20Rng,
     /// A peer that answers a dial, and nothing else.
     answering: BTreeSet<RelayId>,
+    /// Those that don't are not heard of, instead of refusing at once.
+    is_slow: bool,
     dialled: BTreeSet<RelayId>,
     paths: Option<Vec<u8>>,
     links: u64,
@@ -106,6 +108,7 @@ impl Blocked {
             now,
             rng,
             answering,
+            is_slow: false,
             dialled,
             paths: None,
             links: 0,
@@ -146,7 +149,7 @@ impl Blocked {
                 };
                 self.core
                     .handle_link_up(moment, LinkId(self.links), relay, &hello, &mut self.rng);
-            } else {
+            } else if !self.is_slow {
                 self.core.handle_dial_failed(moment, relay, &mut self.rng);
             }
         }
@@ -160,6 +163,10 @@ impl Blocked {
 
     fn sample(&self) -> Vec<RelayId> {
         self.core.pool.paths.guards.relays().collect()
+    }
+
+    fn in_use(&self) -> Option<RelayId> {
+        self.core.pool.guard_in_use().map(|(guard, _)| guard)
     }
 
     fn tried(&self) -> usize {
@@ -219,4 +226,73 @@ fn a_relay_that_answers_for_the_view_is_no_guard_for_that() {
             .is_some_and(|(guard, _)| seeds.contains(&guard)),
         "one of the next day's"
     );
+}
+
+/// A client whose sample was drawn before; its guards beyond the primaries answer, and these don't.
+fn without_primaries(seeds: &[RelayId], is_slow: bool) -> (Blocked, BTreeSet<RelayId>) {
+    let mut before = Blocked::new(&[], None);
+    before.run_for(Duration::from_secs(1));
+    let sample = before.sample();
+    let mut blocked = Blocked::new(seeds, before.paths);
+    blocked.is_slow = is_slow;
+    let primary = sample[..3].iter().copied().collect();
+    blocked.answering = sample[3..].iter().chain(seeds).copied().collect();
+    (blocked, primary)
+}
+
+#[test] // §6.4(6)
+fn in_the_first_half_minute_primary_guards_alone_are_dialled() {
+    for is_slow in [true, false] {
+        let (mut blocked, primary) = without_primaries(&[], is_slow);
+        blocked.run_for(Duration::from_secs(29));
+        assert!(blocked.dialled.is_superset(&primary));
+        assert_eq!((blocked.tried(), blocked.in_use()), (3, None));
+        blocked.run_for(Duration::from_secs(4));
+        assert!(
+            blocked
+                .in_use()
+                .is_some_and(|guard| !primary.contains(&guard))
+        );
+        assert_eq!(blocked.tried(), 4);
+    }
+}
+
+#[test] // §6.4(6)
+fn where_primary_guards_refuse_and_another_relay_answers_the_next_is_used() {
+    let seed = RelayId([9; 32]);
+    let (mut blocked, primary) = without_primaries(&[seed], false);
+    blocked.run_for(Duration::from_secs(4));
+    assert!(
+        blocked
+            .in_use()
+            .is_some_and(|guard| !primary.contains(&guard))
+    );
+    assert_eq!(blocked.tried(), 4);
+    let (mut blocked, _) = without_primaries(&[seed], true);
+    blocked.run_for(Duration::from_secs(29));
+    assert!(blocked.dialled.contains(&seed));
+    assert_eq!(
+        (blocked.tried(), blocked.in_use()),
+        (3, None),
+        "they may be slow"
+    );
+}
+
+#[test] // §6.4(6)
+fn a_network_that_is_back_gives_primary_guards_their_time_again() {
+    let seed = RelayId([9; 32]);
+    let (mut blocked, primary) = without_primaries(&[seed], true);
+    let others = core::mem::take(&mut blocked.answering);
+    blocked.run_for(HOUR);
+    assert!(blocked.tried() > 3, "nobody answers: others are tried");
+    let tried = blocked.tried();
+    blocked.answering = others;
+    blocked.answering.extend(primary.iter().copied());
+    blocked.run_for(Duration::from_secs(600));
+    assert!(
+        blocked
+            .in_use()
+            .is_some_and(|guard| primary.contains(&guard))
+    );
+    assert_eq!(blocked.tried(), tried);
 }
