@@ -158,6 +158,15 @@ impl Library {
         })
     }
 
+    /// The user goes on although the network's seeds disagree about which relays there are; whether
+    /// they did.
+    ///
+    /// # Errors
+    /// See [`DatabaseError`].
+    pub fn accept_view(&self) -> Result<bool, DatabaseError> {
+        self.database.accept_view()
+    }
+
     /// A message in the outbox and what it says; `None` if it is not there.
     ///
     /// # Errors
@@ -182,8 +191,28 @@ mod tests {
     use umbel_proto::time::{ClockGuard, Instant};
 
     use super::*;
+    use crate::core::FIRST_CONTACT_DISPUTED;
     use crate::core::io::StoreOp;
     use crate::testing::profile;
+
+    #[test] // §8.3(9c)
+    fn what_seeds_disagree_about_is_accepted_once() {
+        let dir = TempDir::new().unwrap();
+        let path = profile(&dir);
+        let library = || Library::open(Profile::load(&path).unwrap()).unwrap();
+        assert!(
+            !library().accept_view().unwrap(),
+            "there is nothing to accept"
+        );
+        let mut open = Profile::load(&path).unwrap().open().unwrap();
+        let disputed = StoreOp::PutFirstContact(vec![FIRST_CONTACT_DISPUTED]);
+        assert!(open.database.apply(&[disputed]).iter().all(Result::is_ok));
+        drop(open);
+        assert!(library().status().seeds_disagree);
+        assert!(library().accept_view().unwrap());
+        assert!(!library().status().seeds_disagree);
+        assert!(!library().accept_view().unwrap(), "it is accepted");
+    }
 
     #[test] // §1.6(4)
     fn nothing_is_old_where_no_time_was_ever_confirmed() {

@@ -61,7 +61,8 @@ limits! {
     OFFLINE_RETRY OFFLINE_SHORT OFFLINE_RETRY_MAX LINK_LIFE_MIN GUARD_MISSES_MAX
     RENEWAL_INTERVAL RENEWALS_AT_ONCE PUSH_INTERVAL PUSHED_AT_ONCE STRANGER_PUSH_INTERVAL
     STRANGER_PUSHED_AT_ONCE PUSH_SOURCES_MAX NEWS_SPREAD_MAX SYNC_NO_NEWS_MAX SYNC_LEN_MAX
-    HIDDEN_MIN HIDDEN_PERCENT HIDDEN_SOURCES_MIN SYNC_FAR_IN SYNC_FAR_PAUSE
+    HIDDEN_MIN HIDDEN_PERCENT HIDDEN_SOURCES_MIN SEEDS_DIFFER_MIN SEEDS_DIFFER_PERCENT
+    SEEDS_COMPARED_MAX SYNC_FAR_IN SYNC_FAR_PAUSE
     HELPERS_MAX HELPERS_FOR SEEDS_FIRST SUSPECT_BROKEN_MIN SUSPECT_UNBUILT_MIN
     SUSPECT_UNBUILT_L2_MIN SUSPECT_NAMED_MIN SUSPECT_FRAMED_MIN L2_FAILURES_MAX GUARD_BLAME_L2
     GUARD_BLAME_MIDDLES GUARD_BLAME_TERMINALS GUARD_BLAME_A_TERMINAL GUARD_BLAME_KEPT
@@ -253,6 +254,17 @@ fn said_of_spreading() -> Vec<Said> {
         ("8.3", "early: {} s after", secs(UNKNOWN_RELAY_PAUSE)),
         ("8.3", "hides*: {} h is how long", hours(NEWS_SPREAD_MAX)),
         ("8.3", "is in at least {} groups", HIDDEN_MIN.text()),
+        (
+            "8.3",
+            "of them lists at least {} relays",
+            SEEDS_DIFFER_MIN.text(),
+        ),
+        (
+            "8.3",
+            "more than {} % of those",
+            SEEDS_DIFFER_PERCENT.text(),
+        ),
+        ("8.3", "Of {} seeds at most", SEEDS_COMPARED_MAX.text()),
         ("8.3", "on to up to {} linked relays", RUMOUR_FANOUT.text()),
         ("8.3", "/4 and {} s, whichever", secs(RUMOUR_DELAY_MAX)),
         ("8.3", "of more than {} that wait", RUMOURS_MAX.text()),

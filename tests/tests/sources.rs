@@ -144,3 +144,88 @@ fn one_guard_that_hides_relays_shrinks_no_view() {
         assert!(left >= Some(RELAYS * 9 / 10), "{left:?} after {hour} h");
     }
 }
+
+/// Twelve relays with the default parameters, three of them seeds. The first seed lists no relay but
+/// seeds.
+fn with_lying_seed(seed: u64) -> World {
+    let liar = RelayName(0);
+    let mut world = World::with_overlay(seed, strict()).founders(3);
+    world.crash_relay(liar);
+    world.relay(liar).is_deaf = true;
+    world.restart_relay(liar);
+    let mut world = world.relays(9);
+    world.run_for(HOUR);
+    world
+}
+
+fn is_told_of_dispute(world: &World) -> bool {
+    world.has_notice(ALICE, |notice| {
+        *notice == Notice::Warning(Warning::SeedsDisagree)
+    })
+}
+
+fn sees_dispute(world: &World) -> bool {
+    let core = world.client(ALICE).core();
+    core.is_some_and(|core| core.status().seeds_disagree)
+}
+
+#[test] // §8.3(9c)
+fn two_honest_seeds_of_three_outvote_one_that_hides_relays() {
+    let mut told = 0;
+    for seed in 400..406 {
+        let mut world = with_lying_seed(seed);
+        world.add_client();
+        world.expect_within(Duration::from_secs(15), has_guards);
+        assert!(!sees_dispute(&world), "{seed}");
+        told += usize::from(is_told_of_dispute(&world));
+    }
+    assert!(
+        told > 0,
+        "in some worlds the one that hides them is asked early"
+    );
+}
+
+#[test] // §8.3(9c)
+fn while_seeds_disagree_no_relay_is_drawn_until_another_answers() {
+    let mut world = with_lying_seed(410);
+    world.crash_relay(RelayName(2));
+    world.add_client();
+    world.expect_within(Duration::from_secs(15), is_told_of_dispute);
+    world.run_for(HOUR);
+    assert!(sees_dispute(&world) && !has_guards(&world));
+    world.crash_client(ALICE);
+    world.restart_client(ALICE);
+    world.run_for(HOUR * 2);
+    assert!(sees_dispute(&world) && !has_guards(&world), "it is stored");
+    world.restart_relay(RelayName(2));
+    world.expect_within(HOUR * 2, has_guards);
+    assert!(!sees_dispute(&world));
+}
+
+#[test] // §8.3(9c)
+fn a_user_may_go_on_although_seeds_disagree() {
+    let mut world = with_lying_seed(411);
+    world.crash_relay(RelayName(2));
+    world.add_client();
+    world.expect_within(Duration::from_secs(15), is_told_of_dispute);
+    world.crash_client(ALICE);
+    world.accept_view(ALICE);
+    world.restart_client(ALICE);
+    world.expect_within(Duration::from_secs(60), has_guards);
+    assert!(!sees_dispute(&world));
+}
+
+#[test] // §8.3(9c)
+fn seeds_of_a_network_that_relays_join_and_leave_do_not_disagree() {
+    for seed in 420..424 {
+        let mut world = World::with_overlay(seed, strict()).founders(3).relays(9);
+        world.run_for(HOUR);
+        world.crash_relay(RelayName(5));
+        let mut world = world.relays(2);
+        world.run_for(Duration::from_secs(10));
+        world.add_client();
+        world.run_for(Duration::from_secs(300));
+        assert!(!is_told_of_dispute(&world), "{seed}");
+        assert!(has_guards(&world), "{seed}");
+    }
+}

@@ -156,6 +156,7 @@ impl Delivery {
 
     fn on_time_up(&mut self) {
         match self.view.clock_off_by() {
+            _ if self.view.is_disputed() => self.settle_open(Obstacle::Disputed),
             Some(seconds) => self.settle_open(Obstacle::Clock { seconds }),
             None if self.view.is_missing() => self.settle_open(Obstacle::View),
             None => {}

@@ -63,6 +63,7 @@ Exit codes:
   74  the message may have been delivered: ask its reader before you send it again
   75  not finished; nothing is lost, and the next umbel command continues
   76  a relay gave another network file than the invitation names (`init --invite`)
+  77  the seeds disagree about which relays there are (`view accept`)
   78  a relay of the invitation, or this program, is of too early a version (`init --invite`)
   127 there is no umbel-bench beside umbel (`bench`)
   130 interrupted; nothing is lost (`receive --follow` ends with 0 instead)
@@ -121,6 +122,9 @@ enum Command {
     Relay(relay::RelayArgs),
     /// Show the state of the profile and the network
     Status(status::StatusArgs),
+    /// Decide about the list of relays
+    #[command(subcommand)]
+    View(view::ViewCommand),
 }
 
 /// Runs the command that the process was started with.
@@ -158,6 +162,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Command::Outbox(command) => block_on(outbox::run(&session, &command)),
         Command::Relay(args) => block_on(relay::run(&session, args)),
         Command::Status(args) => block_on(status::run(&session, &args)),
+        Command::View(command) => view::run(&session, &command),
     }
 }
 

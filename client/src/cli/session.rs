@@ -433,6 +433,10 @@ fn warning_text(warning: &Warning) -> String {
         Warning::L2Refuses => "a relay behind the guard refused many circuits that others would have made, and is replaced: it \
              may be broken, or choose who comes after it"
             .to_owned(),
+        // The command's error says what to do, once others had time to settle it.
+        Warning::SeedsDisagree => {
+            "the seeds disagree about which relays there are: asking others".to_owned()
+        }
         Warning::GuardHides { is_replaced } => {
             let outcome = if *is_replaced {
                 "is replaced"

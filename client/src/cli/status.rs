@@ -8,6 +8,7 @@ use umbel_proto::time::Duration;
 
 use super::failure::Failure;
 use super::session::Session;
+use super::view::{DISPUTED_HINT, DISPUTED_TEXT};
 use super::{inbox, output};
 
 /// How long to look for the network.
@@ -30,6 +31,7 @@ struct Line<'a> {
     /// Since when.
     since: Option<String>,
     relays: usize,
+    seeds_disagree: bool,
     guard: Option<String>,
     guards: usize,
     guards_set_aside: usize,
@@ -128,6 +130,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         relay,
         since,
         relays: status.relays,
+        seeds_disagree: status.seeds_disagree,
         guard: status.guard.map(|relay| relay.to_string()),
         guards: status.guards,
         guards_set_aside: status.guards_set_aside,

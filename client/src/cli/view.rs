@@ -1,14 +1,42 @@
-//! Whether a command waits for a list of relays, and how long that is of use.
+//! Whether a command waits for a list of relays, and how long that is of use; `umbel view`.
 
+use clap::Subcommand;
+use serde::Serialize;
 use tokio::time::Instant;
 use umbel_client::core::io::{Notice, Warning};
 use umbel_proto::time::Duration;
 
 use super::failure::{Exit, Failure};
+use super::session::Session;
 use super::times;
 
-/// How long a list of relays is waited for once a relay has said that this clock is wrong: another
-/// may see it otherwise.
+#[derive(Subcommand)]
+pub(super) enum ViewCommand {
+    /// Use the list of relays although seeds disagree about it
+    Accept,
+}
+
+#[derive(Serialize)]
+struct Accepted {
+    /// Whether seeds disagreed.
+    accepted: bool,
+}
+
+/// `umbel view`. Needs no network.
+pub(super) fn run(session: &Session, command: &ViewCommand) -> Result<(), Failure> {
+    let ViewCommand::Accept = command;
+    let accepted = session.library()?.accept_view()?;
+    if session.is_json() {
+        session.json(&Accepted { accepted })
+    } else if accepted {
+        session.line("Accepted: this profile goes by what its seeds say, though they disagree.")
+    } else {
+        session.line("There is nothing to accept: no seeds of this profile are known to disagree.")
+    }
+}
+
+/// How long a list of relays is waited for once a relay has said that this clock is wrong, or seeds
+/// disagree: others may settle it.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The last notice about the view.
@@ -17,6 +45,8 @@ pub(super) struct ViewWait {
     is_missing: bool,
     /// By how many seconds this clock and the relays' differ, and when that was heard.
     clock: Option<(u64, Instant)>,
+    /// When it was heard that seeds disagree.
+    disputed_at: Option<Instant>,
 }
 
 impl ViewWait {
@@ -24,10 +54,14 @@ impl ViewWait {
     pub(super) fn take(&mut self, notice: &Notice) {
         match notice {
             Notice::WaitingForView { .. } => self.is_missing = true,
-            Notice::Ready { .. } => self.is_missing = false,
+            Notice::Ready { .. } => {
+                self.is_missing = false;
+                self.disputed_at = None;
+            }
             Notice::Warning(Warning::Clock { seconds }) => {
                 self.clock = Some((*seconds, Instant::now()));
             }
+            Notice::Warning(Warning::SeedsDisagree) => self.disputed_at = Some(Instant::now()),
             _ => {}
         }
     }
@@ -37,12 +71,18 @@ impl ViewWait {
         self.is_missing
     }
 
-    /// Until when it is waited for: `ends_at`, or, where the clock is the reason, not for long.
+    /// Until when it is waited for: `ends_at`, or, where the clock or seeds that disagree are the
+    /// reason, not for long.
     pub(super) fn ends_at(&self, ends_at: Instant) -> Instant {
-        match self.clock {
-            Some((_, told_at)) if self.is_missing => ends_at.min(told_at + PATIENCE),
-            _ => ends_at,
-        }
+        let clock_at = self.clock.map(|(_, told_at)| told_at);
+        let told = [clock_at, self.disputed_at].into_iter().flatten();
+        told.filter(|_| self.is_missing)
+            .fold(ends_at, |ends_at, told_at| ends_at.min(told_at + PATIENCE))
+    }
+
+    /// Whether there is none because seeds disagree.
+    pub(super) const fn is_disputed(&self) -> bool {
+        self.is_missing && self.disputed_at.is_some()
     }
 
     /// By how many seconds the clock is wrong, if that is why there is no list.
@@ -55,6 +95,11 @@ impl ViewWait {
     /// There was none in time.
     pub(super) fn failure(&self, what_is_safe: &str) -> Failure {
         match self.clock_off_by() {
+            _ if self.is_disputed() => Failure::new(
+                Exit::Disputed,
+                DISPUTED_TEXT,
+                format!("{DISPUTED_HINT}; {what_is_safe}"),
+            ),
             Some(seconds) => Failure::new(
                 Exit::Deferred,
                 clock_text(seconds),
@@ -64,6 +109,13 @@ impl ViewWait {
         }
     }
 }
+
+/// Why no path is chosen while seeds disagree.
+pub(super) const DISPUTED_TEXT: &str =
+    "the seeds disagree about which relays there are, so none is used";
+/// The hint for it.
+pub(super) const DISPUTED_HINT: &str = "a seed may lie to you, or was cut off: ask others which seeds they use, name one that you trust \
+     with `umbel seed add ID@HOST:PORT`, and try again; `umbel view accept` goes on regardless";
 
 /// The hint for a wrong clock.
 pub(super) const CLOCK_HINT: &str = "set this computer's clock and time zone right, and try again";
@@ -93,6 +145,21 @@ mod tests {
             view.take(&notice);
             assert_eq!(view.is_missing(), is_missing, "{notice:?}");
         }
+    }
+
+    #[test] // §8.3(9c)
+    fn a_view_that_seeds_disagree_about_is_not_waited_for_long() {
+        let late = Instant::now() + Duration::from_secs(3600);
+        let mut view = ViewWait::default();
+        view.take(&Notice::WaitingForView { last_known: 0 });
+        view.take(&Notice::Warning(Warning::SeedsDisagree));
+        assert!(view.ends_at(late) < late);
+        let failure = view.failure("all is safe");
+        assert_eq!(failure.exit, Exit::Disputed);
+        assert!(failure.hint.contains("umbel view accept") && failure.hint.contains("all is safe"));
+        view.take(&Notice::Ready { relays: 8 });
+        assert_eq!(view.ends_at(late), late);
+        assert!(!view.is_disputed());
     }
 
     #[test]

@@ -288,6 +288,9 @@ pub enum Warning {
     /// A second hop refused more than three in ten of the relays behind it, as no other did. It is
     /// no longer used.
     L2Refuses,
+    /// At first contact, seeds disagree about which relays there are: none is drawn before most
+    /// agree, or the user accepts what there is. `Ready` follows then.
+    SeedsDisagree,
 }
 
 /// Why the profile can't be written. Read by other processes (`meeting::ask`).
@@ -326,6 +329,8 @@ pub enum StoreOp {
     Book(BookOp),
     /// How far to believe the clock.
     PutClock(Vec<u8>),
+    /// Whether the seeds that were asked first agree.
+    PutFirstContact(Vec<u8>),
     /// An inbox: keys, mailboxes, revision.
     PutInbox {
         /// Its name.
@@ -368,6 +373,8 @@ pub struct Snapshot {
     pub paths: Option<Vec<u8>>,
     /// How far the clock was to be believed.
     pub clock: Option<Vec<u8>>,
+    /// Whether the seeds that were asked first agreed.
+    pub first_contact: Option<Vec<u8>>,
     /// The book of relays, as it was stored.
     pub relays: Vec<BookRow>,
     /// Name and state of each inbox.
@@ -464,6 +471,8 @@ pub struct Status {
     pub guard: Option<RelayId>,
     /// How many relays are chosen as guards, in use or not.
     pub guards: usize,
+    /// Seeds disagree about which relays there are, and the user has not accepted that.
+    pub seeds_disagree: bool,
     /// How many of them are set aside, since too much failed through them or they hid relays.
     pub guards_set_aside: usize,
     /// How many second hops are set aside, since they refused too much.

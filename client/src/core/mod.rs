@@ -59,6 +59,7 @@ pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox
 use path::Paths;
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
+pub use sync::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 use sync::{Received, Sync};
 use wake::Wake;
 
@@ -128,7 +129,7 @@ impl Core {
             shared: Shared::restore(network, snapshot.relays, own_relay, clock, moment),
             pool,
             requests: Requests::default(),
-            sync: Sync::new(seeds),
+            sync: Sync::new(seeds, snapshot.first_contact.as_deref()),
             inboxes: Inboxes::default(),
             lookups: Lookups::default(),
             outbox: Outbox::default(),
@@ -153,6 +154,11 @@ impl Core {
         core.look_at_view(moment.wall);
         if !core.shared.is_ready {
             core.shared.tell_waiting();
+        }
+        if core.sync.is_disputed() {
+            core.shared
+                .context(moment, rng)
+                .warn(Warning::SeedsDisagree);
         }
         core.drive(moment, rng);
         Ok(core)
@@ -371,6 +377,7 @@ impl Core {
             contact: self.contact(),
             guard: self.pool.guard_in_use().map(|(relay, _)| relay),
             guards: self.pool.guard_count(),
+            seeds_disagree: self.sync.is_disputed(),
             guards_set_aside: self.pool.paths.guards.set_aside_count(),
             l2_set_aside: self.pool.paths.layer2.set_aside_count(),
             circuits: self.pool.built_count(),
@@ -441,7 +448,8 @@ impl Core {
 
     /// After the book changed, or a reconciliation ended: continues whatever waited for a view.
     fn look_at_view(&mut self, wall: WallTime) {
-        if self.shared.look_at_view(wall, !self.sync.is_running()) {
+        let is_whole = !self.sync.is_running() && !self.sync.is_disputed();
+        if self.shared.look_at_view(wall, is_whole) {
             // The descriptors are dead, while the relays need not be.
             self.sync.on_view_lost();
             self.shared.tell_waiting();
@@ -563,6 +571,10 @@ impl Core {
                 );
                 let listing =
                     received.and_then(|received| self.take_received(moment, received, rng));
+                if let Some(listing) = &listing {
+                    let mut cx = self.shared.context(moment, rng);
+                    self.sync.compare_seeds(&mut cx, listing);
+                }
                 self.look_at_view(moment.wall);
                 if let Some(listing) = listing {
                     let mut cx = self.shared.context(moment, rng);

@@ -4,6 +4,7 @@
 //! A client takes and never gives. While it has no view, it asks its guards, the seeds, and the
 //! relays that it knows or last knew, in turn, and never gives up.
 
+mod first_contact;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use super::links::Reach;
 use super::path::{self, are_enough, exclude_groups_of};
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
+use first_contact::FirstContact;
+pub use first_contact::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 use sources::{Sources, hidden_least};
 
 /// How long a dial may take before the next peer is dialled as well.
@@ -51,6 +54,7 @@ pub(super) struct Sync {
     is_round_over: bool,
     running: Option<Running>,
     sources: Sources,
+    first_contact: FirstContact,
     /// The next one is with a second source, since the view is stale after the last.
     is_second: bool,
     last_serial: u64,
@@ -124,13 +128,15 @@ impl Running {
 }
 
 impl Sync {
-    pub(super) fn new(seeds: Vec<Peer>) -> Self {
+    /// `first_contact` is what was stored of it.
+    pub(super) fn new(seeds: Vec<Peer>, first_contact: Option<&[u8]>) -> Self {
         Self {
             seeds,
             round: Vec::new(),
             is_round_over: false,
             running: None,
             sources: Sources::default(),
+            first_contact: FirstContact::restore(first_contact),
             is_second: false,
             last_serial: 0,
             resting: BTreeMap::new(),
@@ -268,6 +274,19 @@ impl Sync {
             running.news_at = now;
         }
         self.sources.handle_news(relay);
+    }
+
+    /// A reconciliation ended with this, and what came with it was admitted: this shows whether seeds
+    /// agree. Call it before the view is used.
+    pub(super) fn compare_seeds(&mut self, cx: &mut Context<'_>, listing: &Listing) {
+        if self.seeds.iter().any(|seed| seed.id == listing.source) {
+            self.first_contact.handle_listed(cx, listing);
+        }
+    }
+
+    /// Whether seeds disagree about which relays there are, so that no view is to be used.
+    pub(super) fn is_disputed(&self) -> bool {
+        self.first_contact.is_disputed()
     }
 
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether a

@@ -21,6 +21,7 @@ use super::lock::{Lock, LockFile};
 use super::meeting;
 use super::migrate::{self, StepContext};
 use crate::core::io::{Snapshot, StoreFault, StoreOp};
+use crate::core::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 
 /// Messages in one page, at most: a few megabytes.
 pub(crate) const PAGE_MAX: u32 = 32;
@@ -38,6 +39,8 @@ const READ_FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY
 
 const PATHS: &str = "paths";
 const CLOCK: &str = "clock";
+/// Whether the seeds that were asked first agree.
+const FIRST_CONTACT: &str = "first_contact";
 
 /// The database could not be opened or used.
 #[derive(Debug)]
@@ -365,6 +368,21 @@ impl Database {
             .unwrap_or(Err(DatabaseError::InUse))
     }
 
+    /// The user goes on although seeds disagree; whether they did.
+    pub(crate) fn accept_view(&self) -> Result<bool, DatabaseError> {
+        let accepted = self.connection.execute(
+            "UPDATE meta SET value = ?2 WHERE name = ?1 AND value = ?3",
+            params![
+                FIRST_CONTACT,
+                [FIRST_CONTACT_ACCEPTED],
+                [FIRST_CONTACT_DISPUTED]
+            ],
+        );
+        accepted
+            .map(|count| count > 0)
+            .doing("note that the list of relays is accepted")
+    }
+
     /// All that the core needs to continue, with the ids of messages received since
     /// `received_since`.
     pub(crate) fn snapshot(&self, received_since: WallTime) -> Result<Snapshot, DatabaseError> {
@@ -380,6 +398,7 @@ impl Database {
         Ok(Snapshot {
             paths: meta(PATHS)?,
             clock: meta(CLOCK)?,
+            first_contact: meta(FIRST_CONTACT)?,
             relays: self
                 .rows(
                     "SELECT descriptor, first_seen, setup_at, there_since FROM relays",
@@ -537,6 +556,7 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
     let changed = match op {
         StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
         StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
+        StoreOp::PutFirstContact(state) => put_meta(connection, FIRST_CONTACT, state),
         StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
             "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![

@@ -434,7 +434,7 @@ impl NetView {
     }
 
     /// Whether the view was begun a short time ago (§8.2(3)).
-    fn is_setting_up(&self, wall: WallTime) -> bool {
+    pub fn is_setting_up(&self, wall: WallTime) -> bool {
         self.began_at
             .is_none_or(|began_at| wall <= began_at + SETUP_LEN)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use umbel_client::core::{Snapshot, StoreOp, StoreTicket};
+use umbel_client::core::{FIRST_CONTACT_ACCEPTED, Snapshot, StoreOp, StoreTicket};
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, RelayId};
 
@@ -12,6 +12,7 @@ use umbel_proto::ids::{MessageId, RelayId};
 pub struct ClientDisk {
     paths: Option<Vec<u8>>,
     clock: Option<Vec<u8>>,
+    first_contact: Option<Vec<u8>>,
     relays: BTreeMap<RelayId, BookRow>,
     inboxes: BTreeMap<String, zeroize::Zeroizing<Vec<u8>>>,
     outbox: BTreeMap<MessageId, zeroize::Zeroizing<Vec<u8>>>,
@@ -40,6 +41,7 @@ impl ClientDisk {
         Snapshot {
             paths: self.paths.clone(),
             clock: self.clock.clone(),
+            first_contact: self.first_contact.clone(),
             relays: self.relays.values().cloned().collect(),
             inboxes: self
                 .inboxes
@@ -64,6 +66,11 @@ impl ClientDisk {
     /// Guards and L2, as the core wrote them.
     pub fn paths(&self) -> Option<&[u8]> {
         self.paths.as_deref()
+    }
+
+    /// What `umbel view accept` does.
+    pub fn accept_view(&mut self) {
+        self.first_contact = Some(vec![FIRST_CONTACT_ACCEPTED]);
     }
 
     /// Loses what it has of all relays but these.
@@ -104,6 +111,7 @@ impl ClientDisk {
         match op {
             StoreOp::PutPaths(state) => self.paths = Some(state),
             StoreOp::PutClock(state) => self.clock = Some(state),
+            StoreOp::PutFirstContact(state) => self.first_contact = Some(state),
             StoreOp::Book(BookOp::Put { relay, row }) => {
                 self.relays.insert(relay, row);
             }

@@ -53,6 +53,8 @@ pub(in super::super) enum Obstacle {
         /// By how many seconds it is wrong.
         seconds: u64,
     },
+    /// Relays answered, but seeds disagree about which there are.
+    Disputed,
     /// This attempt failed, and the next is not now.
     Deferred(DeferReason),
 }

@@ -7,7 +7,7 @@ use umbel_proto::ids::MessageId;
 use umbel_proto::time::Duration;
 
 use super::super::failure::{Exit, Failure};
-use super::super::view::{CLOCK_HINT, clock_text};
+use super::super::view::{CLOCK_HINT, DISPUTED_HINT, DISPUTED_TEXT, clock_text};
 use super::super::{output, times};
 use super::progress::Obstacle;
 
@@ -65,6 +65,7 @@ pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
     match obstacle {
         Obstacle::Time => "the others have not answered yet",
         Obstacle::View | Obstacle::Clock { .. } => "no list of relays has come yet",
+        Obstacle::Disputed => DISPUTED_TEXT,
         Obstacle::Unreachable => "no relay can be reached just now",
         Obstacle::Deferred(DeferReason::NoCircuit) => "no circuit can be built just now",
         Obstacle::Deferred(DeferReason::QueueFull) => "the inbox is full at the others",
@@ -75,6 +76,7 @@ pub(super) fn why_not_more(obstacle: Obstacle) -> &'static str {
 pub(super) fn exit(obstacle: Obstacle) -> Exit {
     match obstacle {
         Obstacle::Unreachable | Obstacle::View => Exit::Unreachable,
+        Obstacle::Disputed => Exit::Disputed,
         Obstacle::Time | Obstacle::Clock { .. } | Obstacle::Deferred(_) => Exit::Deferred,
     }
 }
@@ -84,6 +86,7 @@ pub(super) fn text(obstacle: Obstacle) -> Cow<'static, str> {
         Obstacle::Time => "too few holders have it yet",
         Obstacle::Unreachable => "no relay could be reached",
         Obstacle::View => "no list of relays came in time",
+        Obstacle::Disputed => DISPUTED_TEXT,
         Obstacle::Clock { seconds } => return clock_text(seconds).into(),
         Obstacle::Deferred(reason) => return why(reason),
     };
@@ -117,6 +120,7 @@ pub(super) fn hint(obstacle: Obstacle) -> &'static str {
              ID@HOST:PORT`; the next send or receive tries again"
         }
         Obstacle::Clock { .. } => CLOCK_HINT,
+        Obstacle::Disputed => DISPUTED_HINT,
         Obstacle::Deferred(DeferReason::NoDescriptor) => {
             "compare the address with its owner, who must be online once a week; the next send or receive tries again"
         }

@@ -1,0 +1,196 @@
+//! Whether the seeds that a newcomer asks first agree on which relays there are (docs/protocol.md
+//! §8.3(9c)).
+//!
+//! A client without a view takes what its first sources list. One that invents relays or hides them
+//! is noticed if another seed lists otherwise. Then no relay is drawn before most seeds agree, or
+//! the user accepts what there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use umbel_proto::directory::Listing;
+use umbel_proto::ids::RelayId;
+use umbel_proto::limits::{SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PERCENT};
+
+use super::super::context::Context;
+use super::super::io::{StoreOp, Warning};
+use super::super::path::are_apart;
+
+/// What came of it so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// No two seeds disagree, or most agree.
+    Agreed = 0,
+    Disputed = 1,
+    /// The user goes on regardless.
+    Accepted = 2,
+}
+
+/// The stored state once the user has accepted what there is.
+pub const FIRST_CONTACT_ACCEPTED: u8 = Standing::Accepted as u8;
+/// The stored state that the user may accept.
+pub const FIRST_CONTACT_DISPUTED: u8 = Standing::Disputed as u8;
+
+/// See the module.
+pub(super) struct FirstContact {
+    standing: Standing,
+    /// What each seed that answered to the end lists. No two of these are in one address group.
+    lists: BTreeMap<RelayId, BTreeSet<RelayId>>,
+}
+
+impl FirstContact {
+    pub(super) fn restore(state: Option<&[u8]>) -> Self {
+        let standing = match state {
+            Some([FIRST_CONTACT_ACCEPTED]) => Standing::Accepted,
+            Some([FIRST_CONTACT_DISPUTED]) => Standing::Disputed,
+            _ => Standing::Agreed,
+        };
+        Self {
+            standing,
+            lists: BTreeMap::new(),
+        }
+    }
+
+    /// Whether seeds disagree, and the user has not accepted that.
+    pub(super) fn is_disputed(&self) -> bool {
+        self.standing == Standing::Disputed
+    }
+
+    /// A reconciliation with this seed ended, and what came with it was taken.
+    pub(super) fn handle_listed(&mut self, cx: &mut Context<'_>, listing: &Listing) {
+        let seed = listing.source;
+        let is_open = cx.view().is_setting_up(cx.wall) || self.is_disputed();
+        if cx.is_ready || !is_open || self.standing == Standing::Accepted {
+            self.lists.clear();
+            return;
+        }
+        self.lists.remove(&seed);
+        let is_apart = self.lists.keys().all(|&other| are_apart(cx, seed, other));
+        if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX {
+            return;
+        }
+        let listed = cx.view().iter().map(|known| known.relay);
+        let listed = listed.filter(|relay| !listing.lacking.contains(relay));
+        self.lists.insert(seed, listed.collect());
+        // A seed that is alone settles nothing.
+        let is_settled =
+            do_most_agree(&self.lists) && (self.lists.len() > 1 || !self.is_disputed());
+        let standing = if is_settled {
+            Standing::Agreed
+        } else {
+            Standing::Disputed
+        };
+        if standing != self.standing {
+            self.standing = standing;
+            cx.store(StoreOp::PutFirstContact(vec![standing as u8]));
+            if self.is_disputed() {
+                cx.warn(Warning::SeedsDisagree);
+            }
+        }
+    }
+}
+
+fn do_most_agree(lists: &BTreeMap<RelayId, BTreeSet<RelayId>>) -> bool {
+    let is_most = |list| {
+        let agreeing = lists.values().filter(|other| do_agree(list, other));
+        agreeing.count() * 2 > lists.len()
+    };
+    lists.values().any(is_most)
+}
+
+/// Whether two lists differ by little: of what either has, the other lacks few.
+fn do_agree(one: &BTreeSet<RelayId>, other: &BTreeSet<RelayId>) -> bool {
+    let differing = one.symmetric_difference(other).count();
+    let all = one.union(other).count();
+    differing < SEEDS_DIFFER_MIN || differing * 100 <= all * SEEDS_DIFFER_PERCENT
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_proto::directory::Mark;
+    use umbel_proto::time::WallTime;
+
+    use super::super::super::io::Notice;
+    use super::super::super::testing::{When, id as relay};
+    use super::*;
+
+    const NOW: WallTime = WallTime(1_790_000_000);
+    const KNOWN: [u8; 20] = [
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20,
+    ];
+
+    /// Seeds end their reconciliations in this order, and lack these of twenty relays. Whether they
+    /// disagree, after each.
+    fn disputed(contact: &mut FirstContact, seeds: &[(u8, &[u8])]) -> Vec<bool> {
+        let moment = When::at(NOW);
+        let ended = |&(seed, lacking): &(u8, &[u8])| {
+            let listing = Listing {
+                source: relay(seed),
+                mark: Mark::default(),
+                lacking: lacking.iter().map(|&it| relay(it)).collect(),
+            };
+            let (disputed, _) = moment.act_knowing(&KNOWN, |cx| {
+                cx.is_ready = false;
+                contact.handle_listed(cx, &listing);
+                contact.is_disputed()
+            });
+            disputed
+        };
+        seeds.iter().map(ended).collect()
+    }
+
+    fn new() -> FirstContact {
+        FirstContact::restore(None)
+    }
+
+    const FIVE: &[u8] = &[11, 12, 13, 14, 15];
+
+    #[test] // §8.3(9c)
+    fn two_seeds_that_differ_by_much_are_a_dispute_until_a_third_settles_it() {
+        assert_eq!(disputed(&mut new(), &[(1, &[]), (2, FIVE)]), [false, true]);
+        let settled = [(1, &[][..]), (2, FIVE), (3, &[])];
+        assert_eq!(disputed(&mut new(), &settled), [false, true, false]);
+        let none_agree = [(1, &[][..]), (2, FIVE), (3, &[16, 17, 18, 19, 20])];
+        assert_eq!(disputed(&mut new(), &none_agree), [false, true, true]);
+    }
+
+    #[test] // §8.3(9c)
+    fn seeds_that_differ_by_few_relays_agree() {
+        let few = [(1, &[][..]), (2, &FIVE[1..]), (3, &[20])];
+        assert_eq!(disputed(&mut new(), &few), [false; 3]);
+    }
+
+    #[test] // §8.3(9c)
+    fn a_seed_that_is_asked_again_is_judged_by_what_it_lists_then() {
+        let again = [(1, &[][..]), (2, FIVE), (2, &[])];
+        assert_eq!(disputed(&mut new(), &again), [false, true, false]);
+    }
+
+    #[test] // §8.3(9c)
+    fn a_dispute_outlasts_a_restart_and_what_the_user_accepted_is_none() {
+        let mut stored = FirstContact::restore(Some(&[FIRST_CONTACT_DISPUTED]));
+        assert!(stored.is_disputed());
+        let then = disputed(&mut stored, &[(1, &[]), (2, &[])]);
+        assert_eq!(then, [true, false], "by one seed it is not settled");
+        let mut accepted = FirstContact::restore(Some(&[FIRST_CONTACT_ACCEPTED]));
+        assert_eq!(disputed(&mut accepted, &[(1, &[]), (2, FIVE)]), [false; 2]);
+    }
+
+    #[test] // §8.3(9c)
+    fn a_dispute_is_told_and_stored() {
+        let mut contact = new();
+        disputed(&mut contact, &[(1, &[])]);
+        let listing = Listing {
+            source: relay(2),
+            mark: Mark::default(),
+            lacking: FIVE.iter().map(|&it| relay(it)).collect(),
+        };
+        let is_it = |op: &StoreOp| matches!(op, StoreOp::PutFirstContact(state) if *state == [FIRST_CONTACT_DISPUTED]);
+        let (is_stored, told) = When::at(NOW).act_knowing(&KNOWN, |cx| {
+            cx.is_ready = false;
+            contact.handle_listed(cx, &listing);
+            cx.out.stores.iter().any(|(_, op)| is_it(op))
+        });
+        assert!(is_stored);
+        assert_eq!(told, [Notice::Warning(Warning::SeedsDisagree)]);
+    }
+}
