@@ -191,6 +191,11 @@ impl Asker {
         addresses.filter(has_enough).collect()
     }
 
+    /// The own addresses may have changed: it looks at once what they lack.
+    pub const fn handle_addresses(&mut self, now: Instant) {
+        self.look_at = Some(now);
+    }
+
     /// Asks for what is missing or old, if it is time: for the address that has waited longest.
     pub fn handle_timeout(
         &mut self,

@@ -26,7 +26,8 @@ pub(super) use receipts::OwnReceipts;
 /// Least time before this relay outdoes another descriptor of itself again: two relays that outdo
 /// each other update the whole network each time.
 const OUTDO_INTERVAL: Duration = Duration::from_secs(3600);
-/// How long after a start the operator is first told that too few relays vouch for an address.
+/// How long after a start, or a change of addresses, the operator is first told that too few relays
+/// vouch for one.
 const UNVOUCHED_FIRST: Duration = Duration::from_secs(120);
 /// How often the operator is told.
 const UNVOUCHED_TOLD_EVERY: Duration = Duration::from_secs(3600);
@@ -197,6 +198,8 @@ impl Own {
             ) => Err(fault),
             Ok(_) | Err(_) => {
                 self.publish(cx, issued);
+                self.receipts.handle_addresses(cx.now);
+                self.unvouched_told_from = cx.now + UNVOUCHED_FIRST;
                 Ok(())
             }
         }
@@ -563,6 +566,34 @@ mod tests {
         bench.pass(Duration::from_secs(1));
         own.renew(&mut bench.context());
         assert_eq!(shown(&mut bench), Some(5));
+    }
+
+    #[test] // §8.7(5)
+    fn a_new_address_is_asked_for_at_once_and_complained_of_later() {
+        let (mut bench, mut own, issuers) = unvouched();
+        let mut circuits = Circuits::default();
+        for issuer in &issuers[..5] {
+            vouch(&mut bench, &mut own, issuer);
+        }
+        bench.pass(UNVOUCHED_FIRST * 2);
+        own.handle_timeout(&mut bench.context(), &mut circuits);
+        assert!(own.receipts_due() > Some(bench.moment.now), "all is well");
+        bench.shared.config.addresses = vec!["30.2.1.1:9000".parse().unwrap()];
+        own.handle_addresses(&mut bench.context()).unwrap();
+        own.handle_timeout(&mut bench.context(), &mut circuits);
+        assert!(own.receipts.is_asking());
+        let told = |bench: &mut Bench| {
+            let news = core::mem::take(&mut bench.shared.out.news);
+            news.iter()
+                .filter(|it| matches!(it, News::Unvouched { .. }))
+                .count()
+        };
+        assert_eq!(told(&mut bench), 0);
+        let mut cx = bench.context();
+        own.receipts.handle_ask_timeout(&mut cx, &mut circuits, 0);
+        bench.pass(UNVOUCHED_FIRST);
+        own.handle_timeout(&mut bench.context(), &mut circuits);
+        assert_eq!(told(&mut bench), 1);
     }
 
     #[test]

@@ -175,6 +175,11 @@ impl OwnReceipts {
         }
     }
 
+    /// The relay is dialled at other addresses now: they need receipts at once.
+    pub(super) const fn handle_addresses(&mut self, now: Instant) {
+        self.asker.handle_addresses(now);
+    }
+
     /// Whether a request is in flight.
     pub(super) const fn is_asking(&self) -> bool {
         self.in_flight.is_some()
