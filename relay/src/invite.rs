@@ -15,9 +15,7 @@ use crate::failure::{Failure, warn};
 use crate::{make, say};
 
 pub(crate) fn parse(text: &str) -> Result<Invite, String> {
-    text.trim()
-        .parse()
-        .map_err(|error: InviteError| error.to_string())
+    text.parse().map_err(|error: InviteError| error.to_string())
 }
 
 /// Prints an invitation through the relay in `data_dir`, if others reach it, and its seeds.

@@ -34,9 +34,7 @@ struct Invited<'a> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Invite, String> {
-    text.trim()
-        .parse()
-        .map_err(|error: InviteError| error.to_string())
+    text.parse().map_err(|error: InviteError| error.to_string())
 }
 
 pub(super) fn run(session: &Session, args: InvitePeerArgs) -> Result<(), Failure> {

@@ -137,11 +137,13 @@ impl fmt::Display for Invite {
     }
 }
 
-/// Reads a line, all in lower case or all in upper case.
+/// Reads a line, all in lower case or all in upper case. Whitespace in it is dropped: programs that
+/// pass it on wrap long lines.
 impl FromStr for Invite {
     type Err = InviteError;
 
     fn from_str(text: &str) -> Result<Self, InviteError> {
+        let text: &str = &text.split_whitespace().collect::<String>();
         if !text
             .get(..PREFIX.len())
             .is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
@@ -304,6 +306,22 @@ mod tests {
         assert_eq!(invite.seeds(), seeds());
         let file = network().to_shared_toml();
         assert_eq!(invite.open(file.as_bytes()), Ok(network()));
+    }
+
+    #[test] // §8.6(9)
+    fn a_line_that_a_mail_program_wrapped_is_read() {
+        let invite = Invite::new(&network(), &seeds()).unwrap();
+        let line = invite.to_string();
+        let (first, rest) = line.split_at(76);
+        for wrapped in [
+            format!("{first}\r\n {rest}\n"),
+            format!("  {first} \t{rest}"),
+            format!("umbel\nnet1{}", &line[9..]),
+        ] {
+            assert_eq!(wrapped.parse(), Ok(invite.clone()), "{wrapped}");
+        }
+        let lost = format!("{first}\n{}", &rest[1..]);
+        assert_eq!(lost.parse::<Invite>(), Err(InviteError::Damaged));
     }
 
     #[test] // §8.6(9)
