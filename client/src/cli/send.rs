@@ -92,7 +92,7 @@ pub(super) async fn run(session: &Session, args: &SendArgs) -> Result<(), Failur
         (None, _) => None,
     };
     if let Some(life) = args.expire_after {
-        check_life(life, session.record_life()?)?; // before anything is tried
+        check_life(life, session.network()?.params.record_life)?; // before anything is tried
     }
     let message = message.map(|(address, body)| Outgoing {
         address,

@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use umbel_client::core::io::{Notice, Warning};
 use umbel_client::{Client, Library, Profile, Reach};
+use umbel_proto::ids::RelayId;
+use umbel_proto::network::Network;
 use umbel_proto::time::Duration;
 use umbel_relay::shell::DialFault;
 
@@ -131,7 +133,15 @@ impl Session {
 
     /// Says what was found in the place of seeds, for a user whom no relay answers.
     pub(super) fn warn_of_seeds(&self, client: &Client) {
-        for (seed, fault) in client.seed_faults() {
+        let faults = client.seed_faults();
+        let is_other = |(_, fault): &(RelayId, DialFault)| *fault == DialFault::OtherNetwork;
+        if !faults.is_empty() && faults.iter().all(is_other) {
+            return self.warn(
+                "all seeds are relays of another network: compare the network's file hash, which `umbel status` says, with that of \
+                 their operators",
+            );
+        }
+        for (seed, fault) in faults {
             let remedy = match fault {
                 DialFault::Nobody | DialFault::Unknown => "",
                 DialFault::NoRelay
@@ -204,10 +214,10 @@ impl Session {
         Ok(Library::open(self.profile()?)?)
     }
 
-    /// How long the network's relays keep a message.
-    pub(super) fn record_life(&self) -> Result<Duration, Failure> {
+    /// The profile's network.
+    pub(super) fn network(&self) -> Result<Network, Failure> {
         let profile = Profile::load(&self.profile_dir()?)?;
-        Ok(profile.network().params.record_life)
+        Ok(profile.network().clone())
     }
 
     /// Opens the profile, does the work, and closes it in order, also when interrupted.

@@ -26,6 +26,10 @@ pub(super) struct StatusArgs {
 #[derive(Serialize)]
 struct Line<'a> {
     network: &'static str,
+    network_name: &'a str,
+    network_id: String,
+    /// `None` if the file is too long to be handed on.
+    network_file_hash: Option<String>,
     /// A linked relay.
     relay: Option<String>,
     /// Since when.
@@ -125,8 +129,12 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         }
         Contact::NotTried | Contact::Trying | Contact::NoAnswer => (None, None),
     };
+    let of = session.network()?;
     let line = Line {
         network: network(status.contact),
+        network_name: &of.name,
+        network_id: of.id.to_string(),
+        network_file_hash: of.file_hash(),
         relay,
         since,
         relays: status.relays,
@@ -194,6 +202,15 @@ fn contact_words(line: &Line<'_>) -> String {
     }
 }
 
+/// Which network it is, to be compared with others'.
+fn name_words(line: &Line<'_>) -> String {
+    let (name, id) = (line.network_name, &line.network_id);
+    match &line.network_file_hash {
+        Some(hash) => format!("\"{name}\", {id}; hash of its file {hash}"),
+        None => format!("\"{name}\", {id}"),
+    }
+}
+
 fn guard_words(line: &Line<'_>) -> String {
     match (&line.guard, line.guards) {
         (Some(guard), _) => guard.clone(),
@@ -224,6 +241,10 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         contact_words(line),
         output::count(line.relays, "relay")
     ))?;
+    session.line(&format!("  {}", name_words(line)))?;
+    if line.seeds_disagree {
+        session.line(&format!("  {DISPUTED_TEXT}: {DISPUTED_HINT}"))?;
+    }
     session.line(&format!("guard     {}", guard_words(line)))?;
     if let Some(words) = set_aside_words(line.guards_set_aside, line.l2_set_aside) {
         session.line(&format!("  {words}"))?;
