@@ -350,6 +350,7 @@ fn said_of_spot_checks() -> Vec<Said> {
         ),
         ("8.8", "at most {} h old", hours(CLOCK_SKEW_MAX * 2)),
         ("8.8", "tried once in {} h,", hours(RECEIPT_PAUSE)),
+        ("8.8", "has run for {} h", hours(NEWS_SPREAD_MAX)),
         ("8.8", "At most {} checks wait", SPOT_CHECKS_MAX.text()),
         ("8.8", "and {} dials are in flight", SPOT_DIALS_MAX.text()),
         (

@@ -18,7 +18,7 @@ pub(super) struct Spot(SpotChecks);
 impl Spot {
     /// Takes up how issuers stood.
     pub(super) fn restore(cx: &mut Context<'_>, stored: Option<&[u8]>) -> Self {
-        let checks = SpotChecks::restore(cx.relay, stored);
+        let checks = SpotChecks::restore(cx.relay, stored, cx.now);
         cx.book.bar(checks.barred().collect());
         Self(checks)
     }

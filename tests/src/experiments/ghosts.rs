@@ -139,7 +139,7 @@ impl World {
         Self {
             network,
             book,
-            checks: SpotChecks::restore(RelayId([0; 32]), None),
+            checks: SpotChecks::restore(RelayId([0; 32]), None, start),
             now: start,
             start,
             rng,

@@ -2,7 +2,7 @@
 //! believed no more (docs/protocol.md §8.8).
 //!
 //! A relay that is gone looks like a receipt that was a lie. So a miss counts only where the receipt
-//! is young, two dials failed, and this relay was online meanwhile. One miss proves nothing: an
+//! is young, or of a relay that is new here, two dials failed, and this relay was online meanwhile. One miss proves nothing: an
 //! attacker can get receipts and close its port. So an issuer is judged by several ASes, or by a run
 //! of misses, and few are barred at once: whoever frames honest issuers can't silence most.
 //!
@@ -22,7 +22,7 @@ use crate::ids::RelayId;
 use crate::limits::{
     CLOCK_SKEW_MAX, ISSUER_BARRED_FOR, ISSUER_CHECKS_KEPT, ISSUER_GROUPS_JUDGED,
     ISSUER_MISSES_IN_A_ROW, ISSUER_MISSES_MAX, ISSUERS_BARRED_MIN, ISSUERS_BARRED_PERCENT,
-    ISSUERS_ON_RECORD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_DIALS,
+    ISSUERS_ON_RECORD_MAX, NEWS_SPREAD_MAX, RECEIPT_ADDRESSES_MAX, RECEIPT_PAUSE, SPOT_CHECK_DIALS,
     SPOT_CHECK_FIRST, SPOT_CHECK_ONE_IN, SPOT_CHECK_SECOND, SPOT_CHECK_SETTLE, SPOT_CHECKS_MAX,
     SPOT_DIALS_MAX,
 };
@@ -50,6 +50,8 @@ pub struct Facts<'a> {
 #[derive(Debug)]
 pub struct SpotChecks {
     own: RelayId,
+    /// From when on a relay that this one had not heard of is one that nobody had.
+    in_touch_from: Instant,
     /// Drawn once: nobody else can tell which relays are tried.
     salt: Option<[u8; 16]>,
     next_check: u64,
@@ -65,7 +67,7 @@ pub struct SpotChecks {
 #[derive(Debug)]
 struct Check {
     probe: Probe,
-    /// Who vouched for it a short time ago.
+    /// Who vouched for it a short time ago, or should have.
     issuers: Vec<RelayId>,
     missed: u8,
     state: State,
@@ -126,13 +128,14 @@ pub struct IssuerStanding {
 impl SpotChecks {
     /// The checks of this relay, with the records that were stored; those that can't be read are
     /// left out.
-    pub fn restore(own: RelayId, stored: Option<&[u8]>) -> Self {
+    pub fn restore(own: RelayId, stored: Option<&[u8]>, now: Instant) -> Self {
         let stored = stored.and_then(|bytes| bytes.split_first());
         let stored = stored.filter(|(version, _)| **version == STATE_VERSION);
         let records = stored.and_then(|(_, records)| wire::decode::<Records>(records).ok());
         let records = records.unwrap_or_default().into_iter();
         Self {
             own,
+            in_touch_from: now + NEWS_SPREAD_MAX,
             salt: None,
             next_check: 0,
             tried: Places::default(),
@@ -144,7 +147,8 @@ impl SpotChecks {
     }
 
     /// A descriptor was taken into the view: one in twenty of its addresses is tried, if somebody
-    /// vouched for it a short time ago.
+    /// vouched for it a short time ago. Of a relay that is new to the network somebody did: if its
+    /// receipts say otherwise, they are tried as well, or issuers who lie would date them back.
     pub fn handle_taken(
         &mut self,
         now: Instant,
@@ -156,8 +160,10 @@ impl SpotChecks {
             return;
         }
         self.tried.expire(facts.network, now);
+        let is_new = self.in_touch_from <= now
+            && facts.view.first_seen(&descriptor.relay) == Some(facts.wall);
         for &address in &descriptor.addresses {
-            let young = |at: WallTime| facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
+            let young = |at: WallTime| is_new || facts.wall.since(at) <= CLOCK_SKEW_MAX * 2;
             let receipts = descriptor.receipts.iter();
             let receipts = receipts.filter(|it| it.address == address && young(it.at));
             let Some(newest) = receipts.clone().map(|it| it.at).max() else {

@@ -29,7 +29,7 @@ impl Bench {
             view.insert(relay(number).verified(), WALL);
         }
         Self {
-            checks: SpotChecks::restore(RelayId([0; 32]), None),
+            checks: SpotChecks::restore(RelayId([0; 32]), None, Instant::default()),
             network,
             view,
             now: Instant::from_micros(1),
@@ -147,6 +147,26 @@ fn old_receipts_are_not_tried() {
     assert!(bench.checks.checks.is_empty());
 }
 
+#[test] // §8.8(1)
+fn old_receipts_of_a_relay_that_is_new_are_tried() {
+    let mut bench = Bench::new();
+    bench.wall = WALL + Duration::from_secs(5 * 3600);
+    bench.now = bench.now + NEWS_SPREAD_MAX;
+    let taken: Vec<_> = (0..600).map(|_| bench.newcomer()).collect();
+    taken.iter().for_each(|it| bench.take(it));
+    let drawn = bench.checks.checks.len();
+    assert!((15..=50).contains(&drawn), "{drawn} of 600");
+    while let Some(dial) = bench.dialled() {
+        bench.answer(dial, false);
+    }
+    assert_eq!(bench.barred(), 3, "they date receipts back");
+    let before = bench.checks.next_check;
+    bench.wall = bench.wall + DAY;
+    bench.now = bench.now + DAY * 2;
+    taken.iter().for_each(|it| bench.take(it));
+    assert_eq!(bench.checks.next_check, before, "these are no newcomers");
+}
+
 #[test] // §8.8(2)
 fn checks_that_wait_are_bounded_and_so_are_dials() {
     let mut bench = Bench::new();
@@ -189,7 +209,7 @@ fn two_misses_in_distinct_groups_bar_the_issuers_for_thirty_days() {
     let (stored, barred) = bench.checks.take_changes().unwrap();
     assert_eq!(barred.len(), 3);
     assert_eq!(bench.checks.take_changes(), None);
-    let mut restored = SpotChecks::restore(RelayId([0; 32]), Some(&stored));
+    let mut restored = SpotChecks::restore(RelayId([0; 32]), Some(&stored), Instant::default());
     assert_eq!(restored.records, bench.checks.records);
     restored.expire(WALL + DAY * 29);
     assert_eq!(restored.barred().count(), 3);
@@ -295,7 +315,7 @@ fn few_are_barred_at_once_and_those_with_most_misses() {
     let mut view = NetView::new();
     (1..=49).for_each(|it| _ = view.insert(relay(it).verified(), WALL));
     let facts = Bench::facts(&network, &view, WALL);
-    let mut checks = SpotChecks::restore(RelayId([0; 32]), None);
+    let mut checks = SpotChecks::restore(RelayId([0; 32]), None, Instant::default());
     let mut miss = |issuer: u32, times: u8| {
         for host in 1..=times {
             let address = format!("{}.{host}.1.1:9000", 30 + issuer).parse().unwrap();
@@ -397,7 +417,7 @@ fn issuers_that_nobody_knows_are_not_on_record() {
 #[test]
 fn records_that_can_not_be_read_are_left_out() {
     for stored in [&[][..], &[0], &[STATE_VERSION, 200], &[2, 0]] {
-        let checks = SpotChecks::restore(RelayId([0; 32]), Some(stored));
+        let checks = SpotChecks::restore(RelayId([0; 32]), Some(stored), Instant::default());
         assert!(checks.records.is_empty());
     }
 }
