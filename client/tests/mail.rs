@@ -107,43 +107,6 @@ fn id(message: &Value) -> &str {
     message["id"].as_str().unwrap()
 }
 
-/// The output of `receive` besides messages, for this place's profile or for a copy of it.
-fn receive_as(place: &Place, copy: Option<&str>) -> String {
-    let mut words = vec!["receive"];
-    let dir = copy.map(|name| place.path(name));
-    words.extend(
-        dir.iter()
-            .flat_map(|dir| ["--profile", dir.to_str().unwrap()]),
-    );
-    let output = place.run(&words);
-    assert_eq!(code(&output), 0, "{output:?}");
-    stderr(&output).to_owned()
-}
-
-#[test] // §9.3(6)
-fn two_copies_of_a_profile_are_noticed_by_short_commands_in_turns() {
-    let place = Place::new();
-    for _ in 0..3 {
-        assert_eq!(receive_as(&place, None), "", "one alone is no second copy");
-    }
-    std::fs::create_dir(place.path("copy")).unwrap();
-    for entry in std::fs::read_dir(place.path("profile")).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), place.path("copy").join(entry.file_name())).unwrap();
-    }
-    receive_as(&place, None);
-    let warned = receive_as(&place, Some("copy"));
-    assert!(
-        warned.contains("another copy of this profile"),
-        "{warned:?}"
-    );
-    let warned = receive_as(&place, None);
-    assert!(
-        warned.contains("another copy of this profile"),
-        "{warned:?}"
-    );
-}
-
 const BINARY: &[u8] = &[0, 159, 146, 150, 10, 0, 255];
 
 #[test]

@@ -379,10 +379,10 @@ pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
 /// Most mailboxes in an inbox descriptor (§9.3).
 pub const MAILBOXES_MAX: usize = 3;
-/// Least wait before an owner looks its own descriptor up again (§9.3).
-pub const OWN_LOOKUP_MIN: Duration = Duration::from_secs(1800);
-/// Most wait until then (§9.3).
-pub const OWN_LOOKUP_MAX: Duration = Duration::from_secs(3600);
+/// Bits of an epoch's first revision, which is random (§9.3).
+pub const REVISION_FIRST_BITS: u32 = 62;
+/// Bits of the step to the next one at most, which is random and of random length (§9.3).
+pub const REVISION_STEP_BITS_MAX: u32 = 40;
 /// How often another copy of an inbox is overtaken at most (§9.3).
 pub const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Relays that keep one inbox descriptor (§9.4).

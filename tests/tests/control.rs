@@ -663,7 +663,7 @@ fn publish_another(relay: &mut LoneRelay, number: u8, epoch: Epoch) -> Option<Di
         mailboxes: Vec::new(),
         puzzle_effort: 0,
     };
-    let sealed = descriptor.seal(&identity, &relay.network.id, epoch, &mut rng);
+    let sealed = descriptor.seal(&identity, &relay.network.id, epoch);
     let mut client = Client::connected(relay, u32::from(number));
     publish(relay, &mut client, &sealed, true)
 }
@@ -744,16 +744,17 @@ fn a_revision_of_an_inbox_descriptor_has_one_form_and_the_newest_stays() {
     let identity = InboxIdentity::generate(&mut rng);
     let seal_key = SealSecret::generate(&mut rng).public();
     let (network, epoch) = (relay.network.id, relay.wall().epoch());
-    let mut sealed = |revision| {
+    let sealed = |revision, puzzle_effort| {
         let descriptor = InboxDescriptor {
             revision,
             seal_key: seal_key.clone(),
             mailboxes: Vec::new(),
-            puzzle_effort: 0,
+            puzzle_effort,
         };
-        descriptor.seal(&identity, &network, epoch, &mut rng)
+        descriptor.seal(&identity, &network, epoch)
     };
-    let (second, other_second, third, fourth) = (sealed(2), sealed(2), sealed(3), sealed(4));
+    let (second, other_second) = (sealed(2, 0), sealed(2, 1));
+    let (third, fourth) = (sealed(3, 0), sealed(4, 0));
     let refused = |refusal| Some(DirectoryReply::Refused(refusal));
     assert_eq!(
         publish(&mut relay, &mut client, &second, true),

@@ -53,7 +53,7 @@ fn a_sender_that_dies_before_its_outbox_is_durable_doubles_nothing() {
         listen(&mut world, true);
         let warm = world.send(ALICE, &address, b"warm".to_vec());
         assert!(world.run_until(Duration::from_secs(60), |world| {
-            received(world).contains(&warm)
+            received(world).contains(&warm) && world.client(ALICE).disk.outbox_len() == 0
         }));
         let id = world.send(ALICE, &address, b"now".to_vec());
         world.run_for(Duration::from_millis(lived));

@@ -112,7 +112,7 @@ fn guards_that_take_a_dial_and_say_nothing_make_room_for_others() {
 
 #[test] // §6.4(10)
 fn extends_that_are_never_answered_cost_seconds_and_no_guard() {
-    for (seed, overlay) in [(541, Network::local()), (542, patient())] {
+    for (seed, overlay) in [(541, Network::local()), (543, patient())] {
         let mut world = World::with_overlay(seed, overlay).relays(14).clients(2);
         let address = world.create_inbox(BOB, "help");
         let warm = world.send(ALICE, &address, b"before".to_vec());

@@ -1,84 +1,196 @@
-//! When the descriptors of a profile's inboxes are published again, and when not.
+//! When the descriptors of a profile's inboxes are published, and what their keepers can tell from
+//! it.
+
+#![allow(
+    clippy::panic,
+    clippy::expect_used,
+    reason = "a test that fails panics"
+)]
+
+use std::collections::BTreeMap;
 
 use umbel_client::core::{Command, Notice};
-use umbel_proto::time::Duration;
+use umbel_proto::ids::BlindedKey;
+use umbel_proto::network::AddressGroups;
+use umbel_proto::time::{Duration, Epoch, Instant};
+use umbel_tests::scenario::by_default;
 use umbel_tests::{ClientName, RelayName, World};
 
 const OWNER: ClientName = ClientName(0);
-const INBOXES: usize = 20;
+const STEP: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
 
-fn published(world: &World) -> usize {
-    world
-        .all_relays()
-        .iter()
-        .map(|relay| relay.disk.published)
-        .sum()
+/// A world with default parameters but those that need days, or real addresses.
+fn default_world(seed: u64) -> World {
+    let mut overlay = by_default();
+    overlay.params.danger_address_groups = AddressGroups::Port;
+    overlay.params.selectable_age = Duration::ZERO;
+    World::with_overlay(seed, overlay).relays(12).clients(1)
 }
 
 fn name(number: usize) -> String {
     format!("box {number}")
 }
 
-/// Bob's command is over, and the next one runs for a while.
-fn next_run(world: &mut World) {
+fn create(world: &mut World, number: usize) {
+    world.create_inbox(OWNER, &name(number));
+}
+
+/// The client's command is over.
+fn end(world: &mut World) {
     world.command(OWNER, Command::Stop);
     world.run_for(Duration::from_secs(1));
     world.crash_client(OWNER);
-    world.restart_client(OWNER);
+}
+
+/// What anyone can read of a descriptor (§9.3).
+fn outside(descriptor: &[u8]) -> (Epoch, u64, BlindedKey) {
+    let number =
+        |at: usize| u64::from_be_bytes(descriptor[at..at + 8].try_into().expect("8 bytes"));
+    let blinded = descriptor[17..49].try_into().expect("32 bytes");
+    (Epoch(number(1)), number(9), BlindedKey(blinded))
+}
+
+/// All that directory relays together see of what is published.
+#[derive(Default)]
+struct Keepers {
+    /// The newest revision of each key.
+    newest: BTreeMap<(Epoch, BlindedKey), u64>,
+    /// When each revision of each key first came to one of them.
+    came: Vec<(Instant, Epoch, BlindedKey, u64)>,
+}
+
+impl Keepers {
+    fn look(&mut self, world: &World) {
+        for relay in world.all_relays() {
+            for descriptor in relay.disk.inbox_descriptors() {
+                let (epoch, revision, blinded) = outside(descriptor);
+                let newest = self.newest.entry((epoch, blinded)).or_default();
+                if revision > *newest {
+                    *newest = revision;
+                    self.came.push((world.now(), epoch, blinded, revision));
+                }
+            }
+        }
+    }
+
+    /// Lets time pass, and looks often.
+    fn watch(&mut self, world: &mut World, length: Duration) {
+        let until = world.now() + length;
+        while world.now() < until {
+            world.run_for(STEP);
+            self.look(world);
+        }
+    }
+
+    /// Forgets what came until now.
+    fn forget(&mut self) {
+        self.came.clear();
+    }
+
+    /// The waits between one that came and the next, of whichever key.
+    fn waits(&self) -> Vec<Duration> {
+        let pairs = self.came.iter().zip(self.came.iter().skip(1));
+        pairs.map(|(one, next)| next.0.since(one.0)).collect()
+    }
 }
 
 #[test] // §9.4(3)
-fn a_run_publishes_what_is_due_or_in_use_and_nothing_else() {
-    let mut world = World::new(601).relays(9).clients(1);
-    for number in 0..INBOXES {
-        world.command(OWNER, Command::CreateInbox { name: name(number) });
-        let is_ready = |notice: &Notice| matches!(notice, Notice::InboxReady { name: ready, .. } if *ready == name(number));
-        assert!(world.run_until(Duration::from_secs(60), |world| {
-            world.has_notice(OWNER, is_ready)
-        }));
-    }
-    world.run_for(Duration::from_secs(20));
-    for _ in 0..3 {
-        let before = published(&world);
-        next_run(&mut world);
-        world.run_for(Duration::from_secs(30));
-        assert_eq!(
-            published(&world),
-            before,
-            "nothing is due, and nobody receives; {}",
-            world.describe()
-        );
-    }
-    let before = published(&world);
-    next_run(&mut world);
-    world.command(
-        OWNER,
-        Command::Listen {
-            name: name(7),
+fn starts_publish_nothing_that_is_not_due() {
+    let mut world = default_world(601);
+    (0..4).for_each(|number| create(&mut world, number));
+    let mut keepers = Keepers::default();
+    keepers.watch(&mut world, MINUTE);
+    keepers.forget();
+    for _ in 0..5 {
+        end(&mut world);
+        world.restart_client(OWNER);
+        let listen = Command::Listen {
+            name: name(1),
             is_interactive: false,
-        },
-    );
-    world.run_for(Duration::from_secs(30));
-    let count = published(&world) - before;
-    assert!(
-        (6..=12).contains(&count),
-        "{count}: one is in use; {}",
-        world.describe()
-    );
-    // Days later all are due, whatever the command is.
-    let before = published(&world);
-    world.command(OWNER, Command::Stop);
-    world.crash_client(OWNER);
-    world.skip(Duration::from_secs(2 * 86_400));
-    world.run_for(Duration::from_secs(60));
+        };
+        world.command(OWNER, listen);
+        keepers.watch(&mut world, MINUTE);
+    }
+    assert!(keepers.came.is_empty(), "{}", world.describe());
+}
+
+#[test] // §9.4(3)
+fn inboxes_of_one_owner_and_their_epochs_are_published_apart() {
+    let mut world = default_world(602);
+    (0..4).for_each(|number| create(&mut world, number));
+    world.run_for(MINUTE);
+    end(&mut world);
+    world.skip(DAY * 2);
     world.restart_client(OWNER);
-    world.run_for(Duration::from_secs(60));
-    let count = published(&world) - before;
+    let mut keepers = Keepers::default();
+    keepers.look(&world);
+    keepers.forget();
+    keepers.watch(&mut world, HOUR * 6);
+    let waits = keepers.waits();
+    assert!(waits.len() >= 4, "{waits:?}: most of eight were overdue");
+    let least = waits.iter().min().expect("there are some");
+    assert!(*least > Duration::from_secs(20), "{waits:?}");
+    let mean = waits.iter().sum::<Duration>() / u32::try_from(waits.len()).expect("few");
+    assert!(mean > MINUTE * 15, "{waits:?}");
+}
+
+#[test] // §9.4(3)
+fn commands_of_seconds_publish_what_is_overdue_one_a_run() {
+    let mut world = default_world(603);
+    (0..2).for_each(|number| create(&mut world, number));
+    world.run_for(MINUTE);
+    end(&mut world);
+    world.skip(DAY * 6);
+    world.run_for(MINUTE);
+    let mut keepers = Keepers::default();
+    keepers.look(&world);
+    let before = keepers.newest.clone();
+    for _ in 0..12 {
+        keepers.forget();
+        world.restart_client(OWNER);
+        keepers.watch(&mut world, Duration::from_secs(20));
+        assert!(keepers.came.len() <= 1, "{:?}", keepers.came);
+        end(&mut world);
+        world.skip(HOUR * 6);
+    }
+    let is_newer =
+        |(key, revision): (&(Epoch, BlindedKey), &u64)| before.get(key) != Some(revision);
+    let renewed = keepers.newest.iter().filter(|it| is_newer(*it)).count();
+    assert!(renewed >= 4, "{renewed}: two inboxes, two epochs each");
+}
+
+#[test] // §9.3(6)
+fn revisions_link_no_two_epochs_and_count_nothing() {
+    let mut world = default_world(604);
+    (0..4).for_each(|number| create(&mut world, number));
+    let mut keepers = Keepers::default();
+    keepers.watch(&mut world, HOUR);
+    for _ in 0..6 {
+        end(&mut world);
+        world.skip(HOUR * 12);
+        world.restart_client(OWNER);
+        keepers.watch(&mut world, MINUTE * 20);
+    }
+    let mut all: Vec<u64> = keepers.came.iter().map(|it| it.3).collect();
+    all.sort_unstable();
+    assert!(all.len() >= 8, "{all:?}");
+    let are_apart = all
+        .iter()
+        .zip(all.iter().skip(1))
+        .all(|(one, next)| next - one > 1);
     assert!(
-        count >= INBOXES * 6,
-        "{count} of {INBOXES} inboxes; {}",
-        world.describe()
+        are_apart,
+        "no revision is another's, or follows one: {all:?}"
     );
+    let mut firsts = BTreeMap::new();
+    for &(_, epoch, blinded, revision) in &keepers.came {
+        firsts.entry((epoch, blinded)).or_insert(revision);
+    }
+    let small = firsts.values().filter(|first| **first < 1 << 52).count();
+    assert_eq!(small, 0, "they begin anywhere: {firsts:?}");
 }
 
 #[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail

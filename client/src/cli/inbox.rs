@@ -63,12 +63,18 @@ struct Shown<'a> {
 }
 
 /// An inbox in a list of inboxes.
-pub(super) fn words(name: &str, mailboxes: usize, unread: u64, is_published: bool) -> String {
+pub(super) fn words(
+    name: &str,
+    mailboxes: usize,
+    unread: u64,
+    is_published: bool,
+    missing_since: Option<&str>,
+) -> String {
     let mailboxes = output::count(mailboxes, "mailbox");
-    let state = if is_published {
-        ""
-    } else {
-        ", not published yet"
+    let state = match missing_since {
+        Some(since) => format!(", not found by senders since {since}"),
+        None if is_published => String::new(),
+        None => ", not published yet".to_owned(),
     };
     format!(
         "{}  {mailboxes}, {unread} unread{state}",
@@ -220,6 +226,7 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
         name,
         mailboxes,
         is_published,
+        missing_since,
     } in &inboxes
     {
         let unread = unread
@@ -236,7 +243,9 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
                 unread,
             })?;
         } else {
-            session.line(&words(name, *mailboxes, unread, *is_published))?;
+            let since = missing_since.map(output::rfc3339);
+            let words = words(name, *mailboxes, unread, *is_published, since.as_deref());
+            session.line(&words)?;
         }
     }
     warn_of_unpublished(session, &inboxes, None);
@@ -284,9 +293,9 @@ mod tests {
 
     #[test]
     fn an_inbox_that_nobody_can_find_is_said_to_be_unpublished() {
-        assert_eq!(words("a", 3, 1, true), "a  3 mailboxes, 1 unread");
+        assert_eq!(words("a", 3, 1, true, None), "a  3 mailboxes, 1 unread");
         assert_eq!(
-            words("a", 3, 0, false),
+            words("a", 3, 0, false, None),
             "a  3 mailboxes, 0 unread, not published yet"
         );
         assert_eq!(unpublished([].into_iter()), None);

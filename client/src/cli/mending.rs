@@ -1,9 +1,8 @@
 //! Inboxes that are not yet as they should be when a command has done what was asked: a mailbox is
 //! missing or being replaced, or the descriptor is being published.
 //!
-//! Publishing is worth a short wait: a position that refuses our revision reveals another copy of
-//! the profile, which short commands would otherwise never notice. The revision that overtakes it
-//! reveals this copy to the other.
+//! Publishing is worth a short wait: what a command leaves half published, the next one has to begin
+//! anew.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +17,7 @@ use super::session::Session;
 
 /// How long a command waits at its end until mailboxes are replaced and published.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it waits where descriptors are only published, as they are each time.
+/// How long it waits for a descriptor to be published, if it is due.
 const PUBLISHING: Duration = Duration::from_secs(3);
 
 /// The inboxes that are not yet as they should be.
@@ -28,7 +27,7 @@ pub(super) struct Mending {
 }
 
 impl Mending {
-    /// These inboxes are published while the command runs.
+    /// These inboxes may be published while the command runs.
     pub(super) fn new(unpublished: BTreeSet<String>) -> Self {
         Self {
             inboxes: BTreeSet::new(),

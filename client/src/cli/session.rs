@@ -470,6 +470,12 @@ fn warning_text(warning: &Warning) -> String {
              inbox \"{}\"; use one copy only, and delete the others",
             output::printable(inbox)
         ),
+        Warning::NotFound { inbox } => format!(
+            "the inbox \"{}\" can't be found: the relays that keep its descriptor gave none, or an old one, twice, though it was \
+             published anew in between; messages from those who know it already may still come; leave `umbel receive --follow` \
+             running, which tries again, and see `umbel status`",
+            output::printable(inbox)
+        ),
         Warning::Store(fault) => fault.to_string(),
         Warning::OtherParameters => "a relay runs this network with other parameters: compare the file that this profile was made \
              with and the network's file; if they differ, make a profile with the right one"

@@ -74,6 +74,8 @@ struct Inbox<'a> {
     name: &'a str,
     mailboxes: usize,
     published: bool,
+    /// Since when senders don't find it, as far as is known.
+    missing_since: Option<String>,
     unread: u64,
 }
 
@@ -121,6 +123,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
         name: &inbox.name,
         mailboxes: inbox.mailboxes,
         published: inbox.is_published,
+        missing_since: inbox.missing_since.map(output::rfc3339),
         unread: unread_in(&inbox.name),
     });
     let (relay, since) = match status.contact {
@@ -264,7 +267,13 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
     }
     session.line(&format!("inboxes   {}", line.inboxes.len()))?;
     for inbox in &line.inboxes {
-        let words = inbox::words(inbox.name, inbox.mailboxes, inbox.unread, inbox.published);
+        let words = inbox::words(
+            inbox.name,
+            inbox.mailboxes,
+            inbox.unread,
+            inbox.published,
+            inbox.missing_since.as_deref(),
+        );
         session.line(&format!("  {words}"))?;
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 mod inbox;
 mod rival;
+mod sight;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use std::collections::BTreeMap;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
-use umbel_proto::time::{Epoch, Instant};
+use umbel_proto::limits::WAIT_CUT;
+use umbel_proto::time::{Duration, Epoch, Instant};
 
+use super::chance::{between, exponential};
 use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
 use super::path::Paths;
-use super::publish::Posted;
+use super::publish::rest_mean;
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
@@ -31,10 +34,19 @@ pub(super) use stored::OwnMailbox;
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
 
+/// A start and what it publishes are so far apart at most.
+const START_WAIT: Duration = Duration::from_secs(3);
+
 /// All own inboxes, by name.
 #[derive(Default)]
 pub(super) struct Inboxes {
     by_name: BTreeMap<String, Inbox>,
+    /// From when on this run publishes what is due.
+    turns_from: Option<Instant>,
+    /// This run has published something in its turn.
+    had_turn: bool,
+    /// From when on it looks own inboxes up that are due.
+    looks_from: Option<Instant>,
 }
 
 /// The outcome of fetching from a mailbox.
@@ -73,7 +85,6 @@ impl Inboxes {
     pub(super) fn report(&mut self, name: &str) {
         if let Some(inbox) = self.by_name.get_mut(name) {
             inbox.is_told = false;
-            inbox.is_in_use = true;
         }
     }
 
@@ -93,6 +104,7 @@ impl Inboxes {
             name: name.clone(),
             mailboxes: inbox.created().count(),
             is_published: inbox.is_published(),
+            missing_since: inbox.sight.missing_since(),
         };
         self.by_name.iter().map(entry).collect()
     }
@@ -129,11 +141,60 @@ impl Inboxes {
         requests: &mut Requests,
         paths: &Paths,
     ) {
+        let rest_mean = rest_mean(&cx.network.params, self.by_name.len());
+        self.take_turn(cx, rest_mean);
+        self.take_look(cx);
         for (name, inbox) in &mut self.by_name {
-            inbox.drive(cx, requests, paths, name);
+            inbox.drive(cx, requests, paths, name, rest_mean);
             if cx.is_ready {
-                inbox.look_for_rival(cx, lookups, requests, name);
+                inbox.look(cx, lookups, requests, name, rest_mean);
             }
+        }
+    }
+
+    /// Of the own look-ups that are due, begins one, and then rests, so that those that are overdue
+    /// at a start are not made together (§9.4(5)).
+    fn take_look(&mut self, cx: &mut Context<'_>) {
+        let from = *self
+            .looks_from
+            .get_or_insert_with(|| cx.now + between(Duration::ZERO, START_WAIT, cx.rng));
+        if from > cx.now || !cx.is_ready || !cx.is_view_current {
+            return;
+        }
+        let due = self.by_name.values_mut();
+        let due = due.filter_map(|inbox| Some((inbox.look_due(cx)?, inbox)));
+        if let Some((_, inbox)) = due.min_by_key(|&(due_at, _)| due_at) {
+            inbox.begin_look(cx);
+            let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX).max(1);
+            let mean = sight::mean(&cx.network.params) / (4 * count);
+            self.looks_from = Some(cx.now + exponential(mean, cx.rng));
+        }
+    }
+
+    /// Of the descriptors that are due, of whichever inboxes and epochs, publishes one, and then
+    /// rests: no two go together, nor all that is overdue at a start (§9.4(3)).
+    fn take_turn(&mut self, cx: &mut Context<'_>, rest_mean: Duration) {
+        let from = *self
+            .turns_from
+            .get_or_insert_with(|| cx.now + between(Duration::ZERO, START_WAIT, cx.rng));
+        // A clock that was ahead may have set it to any time.
+        let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
+        let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;
+        if from > cx.now
+            || !cx.is_ready
+            || !cx.is_view_current
+            || self.by_name.values().any(is_resting)
+        {
+            return;
+        }
+        let due = self.by_name.iter_mut().filter_map(|(_, inbox)| {
+            let (urgency, epoch) = inbox.due(cx)?;
+            Some((urgency, epoch, inbox))
+        });
+        if let Some((_, epoch, inbox)) = due.min_by_key(|&(urgency, epoch, _)| (urgency, epoch)) {
+            // Commands of seconds take one turn, and have to get it done.
+            let is_first = !core::mem::replace(&mut self.had_turn, true);
+            inbox.begin(cx, epoch, is_first, rest_mean);
         }
     }
 
@@ -141,6 +202,8 @@ impl Inboxes {
         self.by_name
             .values()
             .flat_map(Inbox::timeouts)
+            .chain(self.turns_from)
+            .chain(self.looks_from)
             .filter(|&at| at > after)
             .min()
     }
@@ -165,23 +228,15 @@ impl Inboxes {
         revision: u64,
         answer: &Answer,
     ) {
-        let Some(inbox) = self.by_name.get_mut(name) else {
-            return;
-        };
-        if inbox.publication.on_answer(cx, at, revision, answer) == Posted::Overtaken
-            && revision == inbox.revision
-        {
-            inbox.rival.on_refused(cx.now);
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.on_published(cx, at, revision, answer);
         }
-        inbox.look_whether_published(cx);
     }
 
     /// A holder ended a subscription for the sake of another that is not ours.
     pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str, holder: RelayId) {
-        if let Some(inbox) = self.by_name.get_mut(name)
-            && inbox.rival.on_replaced(cx.now, &cx.network.params, holder)
-        {
-            inbox.tell_rival(cx, name);
+        if let Some(inbox) = self.by_name.get_mut(name) {
+            inbox.on_replaced(cx, name, holder);
         }
     }
 

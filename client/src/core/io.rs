@@ -291,6 +291,12 @@ pub enum Warning {
     /// At first contact, seeds disagree about which relays there are: none is drawn before most
     /// agree, or the user accepts what there is. `Ready` follows then.
     SeedsDisagree,
+    /// Senders can't find this inbox, or find only what it said before: its descriptor is kept from
+    /// them, or lost, though it was published anew.
+    NotFound {
+        /// Which inbox.
+        inbox: String,
+    },
 }
 
 /// Why the profile can't be written. Read by other processes (`meeting::ask`).
@@ -440,6 +446,8 @@ pub struct InboxEntry {
     pub mailboxes: usize,
     /// Whether its descriptor was published, ever: until then nobody can find it.
     pub is_published: bool,
+    /// Since when its owner knows that senders don't find it, if they don't.
+    pub missing_since: Option<WallTime>,
 }
 
 /// Whether the network answers. Read by other processes (`meeting::ask`).

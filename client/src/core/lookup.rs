@@ -38,17 +38,25 @@ pub(super) struct Lookups {
 
 #[derive(Default)]
 struct Lookup {
-    known: Option<(Arc<InboxDescriptor>, Instant)>,
+    known: Option<Known>,
     failed: Option<(DeferReason, Instant)>,
     running: Option<Running>,
 }
 
+/// A descriptor that was found.
+struct Known {
+    epoch: Epoch,
+    descriptor: Arc<InboxDescriptor>,
+    found_at: Instant,
+}
+
 /// Positions being asked.
-#[derive(Default)]
 struct Running {
+    /// The epoch that it is, as far as is known.
+    epoch: Epoch,
     rest: Vec<(Epoch, RelayId)>,
     asking: usize,
-    best: Option<InboxDescriptor>,
+    best: Option<(Epoch, InboxDescriptor)>,
     agreeing: usize,
     /// How many answered, also that they have no descriptor.
     answered: usize,
@@ -60,8 +68,8 @@ struct Running {
 
 /// The outcome of a look-up.
 pub(super) enum Found {
-    /// This is the inbox's descriptor.
-    Known(Arc<InboxDescriptor>),
+    /// This is the inbox's descriptor, of this epoch.
+    Known(Epoch, Arc<InboxDescriptor>),
     /// It is being looked for.
     Pending,
     /// The look-up failed.
@@ -95,13 +103,9 @@ impl Lookups {
                 }
             };
             match (&lookup.known, &lookup.failed) {
-                (Some((descriptor, at)), _) if is_good(*at) => {
-                    return Found::Known(Arc::clone(descriptor));
-                }
+                (Some(known), _) if is_good(known.found_at) => return known.found(),
                 // Better an old one than none.
-                (Some((descriptor, _)), Some((_, at))) if *at >= since => {
-                    return Found::Known(Arc::clone(descriptor));
-                }
+                (Some(known), Some((_, at))) if *at >= since => return known.found(),
                 (None, &Some((reason, at))) if at >= since => return Found::Failed(reason),
                 _ => {}
             }
@@ -110,6 +114,13 @@ impl Lookups {
             self.begin(cx, requests, address);
         }
         Found::Pending
+    }
+
+    /// Forgets what was found: the next answer is of what is there, and of nothing else.
+    pub(super) fn forget(&mut self, address: &InboxAddress) {
+        if let Some(lookup) = self.by_address.get_mut(address.key()) {
+            lookup.known = None;
+        }
     }
 
     /// Concludes what has waited long enough for the last answers.
@@ -160,7 +171,7 @@ impl Lookups {
                 let opened = found
                     .map(|bytes| InboxDescriptor::open(address, &cx.network.id, epoch, &bytes));
                 if let Some(Ok(descriptor)) = opened {
-                    running.on_found(descriptor);
+                    running.on_found(epoch, descriptor);
                 }
             }
             // No position is to blame: if none answered yet, asking the others would fail too.
@@ -185,10 +196,7 @@ impl Lookups {
             rest.extend(last_first(positions, cx.rng).map(|relay| (epoch, relay)));
         }
         let lookup = self.by_address.entry(*address.key()).or_default();
-        lookup.running = Some(Running {
-            rest,
-            ..Running::default()
-        });
+        lookup.running = Some(Running::new(cx.wall.epoch(), rest));
         Self::go_on(cx, requests, address, lookup);
     }
 
@@ -237,10 +245,8 @@ impl Lookups {
             return true;
         }
         let found_at = |lookup: &Lookup| {
-            lookup
-                .known
-                .as_ref()
-                .map_or(Instant::default(), |&(_, at)| at)
+            let known = lookup.known.as_ref();
+            known.map_or(Instant::default(), |known| known.found_at)
         };
         let idle = self
             .by_address
@@ -259,14 +265,18 @@ impl Lookups {
 
 impl Lookup {
     fn conclude(&mut self, now: Instant, running: Running) {
-        let known = self
-            .known
-            .as_ref()
-            .map_or(0, |(descriptor, _)| descriptor.revision);
+        // A relay that serves an older one than was seen before is not believed.
+        let is_older = |epoch: Epoch, revision: u64| {
+            let known = self.known.as_ref();
+            known.is_some_and(|it| it.epoch == epoch && it.descriptor.revision > revision)
+        };
         match running.best {
-            // A relay that serves an older one than was seen before is not believed.
-            Some(descriptor) if descriptor.revision >= known => {
-                self.known = Some((Arc::new(descriptor), now));
+            Some((epoch, descriptor)) if !is_older(epoch, descriptor.revision) => {
+                self.known = Some(Known {
+                    epoch,
+                    descriptor: Arc::new(descriptor),
+                    found_at: now,
+                });
                 self.failed = None;
             }
             _ if running.answered > 0 => self.failed = Some((DeferReason::NoDescriptor, now)),
@@ -275,7 +285,26 @@ impl Lookup {
     }
 }
 
+impl Known {
+    fn found(&self) -> Found {
+        Found::Known(self.epoch, Arc::clone(&self.descriptor))
+    }
+}
+
 impl Running {
+    const fn new(epoch: Epoch, rest: Vec<(Epoch, RelayId)>) -> Self {
+        Self {
+            epoch,
+            rest,
+            asking: 0,
+            best: None,
+            agreeing: 0,
+            answered: 0,
+            patient_until: None,
+            obstacle: None,
+        }
+    }
+
     /// Whether one more is to be asked, even if all that were asked agree in the end.
     fn lacks_answers(&self, wanted: usize) -> bool {
         self.agreeing + self.asking < wanted || self.answered + self.asking < LOOKUP_ANSWERS_MIN
@@ -291,12 +320,20 @@ impl Running {
         (is_agreed && (is_late || self.answered >= LOOKUP_ANSWERS_MIN)) || self.asking == 0
     }
 
-    fn on_found(&mut self, descriptor: InboxDescriptor) {
-        match &self.best {
-            Some(best) if best.revision > descriptor.revision => {}
-            Some(best) if best.revision == descriptor.revision => self.agreeing += 1,
+    /// Takes the highest revision of this epoch, else of a neighbouring one: revisions of two epochs
+    /// say nothing of each other (§9.4(4)).
+    fn on_found(&mut self, epoch: Epoch, descriptor: InboxDescriptor) {
+        let rank = |epoch: Epoch, revision: u64| (epoch == self.epoch, revision);
+        let new = rank(epoch, descriptor.revision);
+        let best = self
+            .best
+            .as_ref()
+            .map(|(epoch, it)| rank(*epoch, it.revision));
+        match best {
+            Some(best) if best > new => {}
+            Some(best) if best == new => self.agreeing += 1,
             _ => {
-                self.best = Some(descriptor);
+                self.best = Some((epoch, descriptor));
                 self.agreeing = 1;
             }
         }
@@ -333,6 +370,8 @@ mod tests {
     use super::super::testing::id;
     use super::*;
 
+    const EPOCH: Epoch = Epoch(3);
+
     fn descriptor(revision: u64) -> InboxDescriptor {
         InboxDescriptor {
             revision,
@@ -346,7 +385,7 @@ mod tests {
     /// position without one says that it has none.
     fn believed(positions: &[Option<u64>]) -> Option<u64> {
         let mut rest: Vec<_> = positions.iter().rev().copied().collect();
-        let mut running = Running::default();
+        let mut running = Running::new(EPOCH, Vec::new());
         let mut asked = Vec::new();
         loop {
             while running.lacks_answers(2)
@@ -356,12 +395,12 @@ mod tests {
                 asked.push(position);
             }
             if running.is_over(2, Instant::default()) || asked.is_empty() {
-                return running.best.map(|best| best.revision);
+                return running.best.map(|(_, best)| best.revision);
             }
             running.asking -= 1;
             running.answered += 1;
             if let Some(revision) = asked.remove(0) {
-                running.on_found(descriptor(revision));
+                running.on_found(EPOCH, descriptor(revision));
             }
         }
     }
@@ -407,17 +446,47 @@ mod tests {
         let mut running = Running {
             asking: 2,
             answered: 2,
-            ..Running::default()
+            ..Running::new(EPOCH, Vec::new())
         };
-        running.on_found(descriptor(1));
+        running.on_found(EPOCH, descriptor(1));
         assert!(!running.is_over(2, at(0)), "one alone is not enough");
         assert_eq!(running.patient_until, None);
-        running.on_found(descriptor(1));
+        running.on_found(EPOCH, descriptor(1));
         assert!(!running.is_over(2, at(1000)));
         assert!(!running.is_over(2, at(3999)));
         assert!(running.is_over(2, at(4000)));
-        running.on_found(descriptor(2));
+        running.on_found(EPOCH, descriptor(2));
         assert!(!running.is_over(2, at(5000)), "a newer one needs another");
+    }
+
+    #[test] // §9.4(4)
+    fn a_neighbouring_epochs_revision_counts_only_where_this_one_has_none() {
+        let mut running = Running::new(EPOCH, Vec::new());
+        let best = |running: &Running| running.best.as_ref().map(|(at, it)| (*at, it.revision));
+        running.on_found(EPOCH.next(), descriptor(9));
+        assert_eq!(best(&running), Some((EPOCH.next(), 9)));
+        running.on_found(EPOCH, descriptor(1));
+        running.on_found(EPOCH.next(), descriptor(9));
+        assert_eq!((best(&running), running.agreeing), (Some((EPOCH, 1)), 1));
+    }
+
+    #[test] // §9.4(4)
+    fn no_lower_revision_of_one_epoch_is_believed_after_a_higher() {
+        let mut lookup = Lookup::default();
+        let mut finds = |epoch, revision| {
+            let mut running = Running::new(epoch, Vec::new());
+            running.answered = 1;
+            running.on_found(epoch, descriptor(revision));
+            lookup.conclude(Instant::default(), running);
+            lookup.known.as_ref().map(|it| it.descriptor.revision)
+        };
+        assert_eq!(finds(EPOCH, 7), Some(7));
+        assert_eq!(finds(EPOCH, 6), Some(7));
+        assert_eq!(
+            finds(EPOCH.next(), 2),
+            Some(2),
+            "its own, which tells nothing"
+        );
     }
 
     #[test] // §9.4(4)

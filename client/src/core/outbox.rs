@@ -392,10 +392,10 @@ impl Outbox {
             match lookups.find(cx, requests, address, entry.attempt_at, entry.needs_fresh) {
                 Found::Pending => {}
                 Found::Failed(reason) => self.defer(cx, id, reason),
-                Found::Known(descriptor) if descriptor.mailboxes.is_empty() => {
+                Found::Known(_, descriptor) if descriptor.mailboxes.is_empty() => {
                     self.defer(cx, id, DeferReason::NoDescriptor);
                 }
-                Found::Known(descriptor) => self.aim(cx, id, &descriptor),
+                Found::Known(_, descriptor) => self.aim(cx, id, &descriptor),
             }
         }
         let Some(entry) = self

@@ -1,42 +1,87 @@
-//! Keeping an own inbox's descriptor at all its positions on the ring, for this epoch and the next
-//! (docs/protocol.md §9.4).
+//! Keeping an own inbox's descriptors at their positions on the ring, for this epoch and the next
+//! (docs/protocol.md §9.3(6), §9.4(3)).
 //!
-//! Each position gets it on a circuit of its own. Positions change with the epoch and as relays
-//! come and go. Failures are retried for as long as the inbox exists.
+//! Each epoch's descriptor has revisions and a clock of its own, which are stored: nothing of them
+//! links one epoch's key to another's, and a start changes nothing. A descriptor that names other
+//! mailboxes than before goes out at once where it is read; all else waits for its time, and then
+//! for its turn among all that this client publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::{CryptoRng, RngExt};
+use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use umbel_proto::directory::ring;
+use umbel_proto::directory::ring::{self, Positions};
 use umbel_proto::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
-use umbel_proto::time::{Epoch, Instant};
+use umbel_proto::limits::{
+    CLOCK_SKEW_MAX, REVISION_FIRST_BITS, REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
+};
+use umbel_proto::network::Params;
+use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
-use super::chance::{Backoff, between};
+use super::chance::{Backoff, between, exponential};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::requests::{Answer, Asker, Question, Requests};
 
-/// The positions that a descriptor belongs on, and those that have it.
+/// Epochs whose revisions are remembered, past ones among them: a clock that is set back must not
+/// begin them anew.
+const EPOCHS_MAX: usize = 6;
+/// Within this time a changed descriptor goes to each of its positions.
+const HASTE: Duration = Duration::from_secs(2);
+
+/// The descriptors of one inbox.
 #[derive(Default)]
-pub(super) struct Publication {
-    postings: BTreeMap<(Epoch, RelayId), Posting>,
-    /// The posted bytes: one revision has one form, so that all positions hold the same.
-    sealed: BTreeMap<Epoch, (u64, Vec<u8>)>,
+pub(super) struct Publications {
+    by_epoch: BTreeMap<Epoch, Publication>,
     /// The view and the epoch that the positions were worked out from.
     worked_out_from: Option<([u8; 32], Epoch)>,
-    /// When all is posted again, in case a position lost it.
-    again_at: Option<Instant>,
+}
+
+/// The descriptor of one epoch: the positions that it belongs on, and those that have it.
+struct Publication {
+    /// 0 until it is first published.
+    revision: u64,
+    /// What most positions have, if anything, is not what the descriptor has to say now.
+    is_outdated: bool,
+    /// When it is published next, of its own accord.
+    next_at: WallTime,
+    /// The positions that have this revision, or had it when they were positions.
+    posted: BTreeSet<RelayId>,
+    postings: BTreeMap<RelayId, Posting>,
+    /// Its revision is of this run, and most positions lack it.
+    begun: Option<Pace>,
+    sealed: Option<Vec<u8>>,
 }
 
 /// One position.
 #[derive(Default)]
 struct Posting {
-    stored: Option<u64>,
     is_asked: bool,
     backoff: Backoff,
+}
+
+/// How soon each position gets a descriptor, once it is to be published.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Its user waits.
+    AtOnce,
+    /// Senders find mailboxes that are gone, or the client may end soon.
+    Hasty,
+    Usual,
+}
+
+/// What is stored of an epoch's descriptor.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct PublicationState {
+    epoch: Epoch,
+    revision: u64,
+    is_outdated: bool,
+    next_at: WallTime,
+    posted: Vec<RelayId>,
 }
 
 /// The effect of a position's answer on the inbox.
@@ -44,55 +89,171 @@ struct Posting {
 pub(super) enum Posted {
     /// Nothing to do.
     Fine,
-    /// A position has a higher revision than ours.
+    /// There is something to store.
+    News,
+    /// A position has a higher revision than ours, of the epoch that senders look in.
     Overtaken,
 }
 
-impl Publication {
-    /// Works positions out anew if the view or the epoch changed, and posts where it is due; before
-    /// all else if somebody waits.
-    pub(super) fn drive(
+/// What is due comes in this order: first what senders look for in vain, then what waits longest.
+pub(super) type Urgency = (bool, WallTime);
+
+impl Publications {
+    pub(super) fn restore(states: &[PublicationState]) -> Self {
+        let by_epoch = states
+            .iter()
+            .map(|state| (state.epoch, Publication::restore(state)));
+        Self {
+            by_epoch: by_epoch.collect(),
+            worked_out_from: None,
+        }
+    }
+
+    pub(super) fn state(&self) -> Vec<PublicationState> {
+        let state = |(&epoch, publication): (&Epoch, &Publication)| PublicationState {
+            epoch,
+            revision: publication.revision,
+            is_outdated: publication.is_outdated,
+            next_at: publication.next_at,
+            posted: publication.posted.iter().copied().collect(),
+        };
+        self.by_epoch.iter().map(state).collect()
+    }
+
+    /// The revision of this epoch's descriptor; 0 if there is none.
+    pub(super) fn revision(&self, epoch: Epoch) -> u64 {
+        self.by_epoch.get(&epoch).map_or(0, |it| it.revision)
+    }
+
+    /// The descriptor says something else from now on. Nobody looks for the next epoch's yet: it
+    /// goes out at a time of its own, before somebody does.
+    pub(super) fn change(&mut self, cx: &mut Context<'_>) {
+        let every = cx.network.params.inbox_republish;
+        for (&epoch, publication) in &mut self.by_epoch {
+            publication.is_outdated = publication.revision != 0 || epoch == cx.wall.epoch();
+            publication.begun = None;
+            let soon = cx.wall + exponential(every / 4, cx.rng);
+            let next_at = publication.next_at.min(soon);
+            publication.next_at = next_at.min(latest_for(epoch).max(cx.wall));
+        }
+    }
+
+    /// Another copy of the inbox published this revision: the next one has to be above it.
+    pub(super) fn overtake(&mut self, epoch: Epoch, found: u64) {
+        if let Some(publication) = self.by_epoch.get_mut(&epoch) {
+            publication.revision = publication.revision.max(found);
+            publication.is_outdated = true;
+            publication.begun = None;
+        }
+    }
+
+    /// Works positions out anew if the view or the epoch changed. `is_new`: the inbox was just made,
+    /// and its positions are not yet settled.
+    pub(super) fn work_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        identity: &InboxIdentity,
+        is_published: bool,
+        is_new: bool,
+    ) {
+        let current = cx.wall.epoch();
+        let from = (cx.view().digest(), current);
+        if self.worked_out_from == Some(from) {
+            return;
+        }
+        self.worked_out_from = Some(from);
+        for epoch in [current, current.next()] {
+            let blinded = identity.address().blinded_key(&cx.network.id, epoch);
+            let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
+            let publication = self.by_epoch.entry(epoch).or_insert_with(|| {
+                Publication::first(cx, epoch, !is_published && epoch == current)
+            });
+            publication.move_to(cx, &positions, is_new);
+        }
+        self.forget_others(current);
+    }
+
+    /// Begins to publish what senders look for, or soon will, and would find outdated, or not at all
+    /// from the new epoch's first moment on; and whatever there is of a new inbox, whose owner may be
+    /// gone for long after its first command. Whether there was any.
+    pub(super) fn begin_hasty(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_new: bool,
+        is_awaited: bool,
+    ) -> bool {
+        let pace = if is_awaited {
+            Pace::AtOnce
+        } else {
+            Pace::Hasty
+        };
+        let wall = cx.wall;
+        let mut is_any = false;
+        for epoch in epochs_at(wall).filter(|&epoch| is_new || is_read(epoch, wall)) {
+            let Some(publication) = self.by_epoch.get_mut(&epoch) else {
+                continue;
+            };
+            let is_unborn = publication.revision == 0 && epoch != wall.epoch();
+            if publication.begun.is_none() && (publication.is_outdated || is_unborn) {
+                publication.begin(cx, pace);
+                is_any = true;
+            }
+        }
+        is_any
+    }
+
+    /// The epoch whose descriptor is due first, if one is.
+    pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
+        let due = |epoch: Epoch| {
+            let publication = self.by_epoch.get(&epoch)?;
+            let is_missing = epoch == cx.wall.epoch() && publication.revision == 0;
+            let urgency = (!is_missing, publication.next_at);
+            publication
+                .is_due(cx.wall, &cx.network.params)
+                .then_some((urgency, epoch))
+        };
+        epochs_at(cx.wall).filter_map(due).min()
+    }
+
+    /// Begins to publish this epoch's descriptor, since it is its turn; in haste if the client may
+    /// end within seconds.
+    pub(super) fn begin(&mut self, cx: &mut Context<'_>, epoch: Epoch, is_hasty: bool) {
+        if let Some(publication) = self.by_epoch.get_mut(&epoch) {
+            publication.begin(cx, if is_hasty { Pace::Hasty } else { Pace::Usual });
+        }
+    }
+
+    /// Posts what is due, before all else if somebody waits. All revisions are durable.
+    pub(super) fn post(
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut Requests,
         name: &str,
         identity: &InboxIdentity,
-        descriptor: &InboxDescriptor,
+        contents: &InboxDescriptor,
         is_awaited: bool,
     ) {
-        self.work_out(cx, identity);
-        self.begin_again_if_due(cx);
-        let now = cx.now;
-        let revision = descriptor.revision;
-        let due: Vec<(Epoch, RelayId)> = self
-            .postings
-            .iter()
-            .filter(|(_, posting)| posting.is_due(now, revision))
-            .map(|(&at, _)| at)
-            .collect();
-        for (epoch, relay) in due {
-            let bytes = self.sealed_for(cx, identity, descriptor, epoch);
-            let question =
-                Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
-            let asker = Asker::Publish {
-                inbox: name.to_owned(),
-                epoch,
-                relay,
-                revision,
-                is_awaited,
+        for epoch in epochs_at(cx.wall) {
+            let Some(publication) = self.by_epoch.get_mut(&epoch) else {
+                continue;
             };
-            requests.ask(
-                cx,
-                asker,
-                Isolation::Publish {
-                    inbox: name.to_owned(),
+            for relay in publication.missing(cx.now) {
+                let bytes = publication.sealed(cx, identity, contents, epoch);
+                let question =
+                    Question::Directory(DirectoryRequest::PublishInbox(ByteBuf::from(bytes)));
+                let inbox = name.to_owned();
+                let asker = Asker::Publish {
+                    inbox: inbox.clone(),
                     epoch,
-                },
-                relay,
-                question,
-            );
-            if let Some(posting) = self.postings.get_mut(&(epoch, relay)) {
-                posting.is_asked = true;
+                    relay,
+                    revision: publication.revision,
+                    is_awaited,
+                };
+                let isolation = Isolation::Publish { inbox, epoch };
+                requests.ask(cx, asker, isolation, relay, question);
+                if let Some(posting) = publication.postings.get_mut(&relay) {
+                    posting.is_asked = true;
+                }
             }
         }
     }
@@ -100,114 +261,266 @@ impl Publication {
     pub(super) fn on_answer(
         &mut self,
         cx: &mut Context<'_>,
-        at: (Epoch, RelayId),
+        (epoch, relay): (Epoch, RelayId),
         revision: u64,
         answer: &Answer,
     ) -> Posted {
-        let Some(posting) = self.postings.get_mut(&at) else {
+        let Some(publication) = self.by_epoch.get_mut(&epoch) else {
+            return Posted::Fine;
+        };
+        let Some(posting) = publication.postings.get_mut(&relay) else {
             return Posted::Fine;
         };
         posting.is_asked = false;
-        if let Answer::Directory(DirectoryReply::Published) = answer {
-            posting.stored = Some(revision);
-            posting.backoff.reset();
+        if revision != publication.revision {
             return Posted::Fine;
         }
-        posting.backoff.fail(cx);
         match answer {
-            Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale)) => {
+            Answer::Directory(DirectoryReply::Published) => {
+                posting.backoff.reset();
+                publication.posted.insert(relay);
+                publication.look_whether_settled(cx)
+            }
+            Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale))
+                if epoch == cx.wall.epoch() =>
+            {
+                posting.backoff.fail(cx);
                 Posted::Overtaken
             }
-            Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => Posted::Fine,
-        }
-    }
-
-    /// How many of this epoch's positions have this revision, and how many there are.
-    pub(super) fn progress(&self, epoch: Epoch, revision: u64) -> (usize, usize) {
-        let current = self.postings.iter().filter(|((at, _), _)| *at == epoch);
-        let stored = current
-            .clone()
-            .filter(|(_, posting)| posting.stored == Some(revision))
-            .count();
-        (stored, current.count())
-    }
-
-    /// Whether more than half of the positions of each epoch have this revision. One that has not,
-    /// for which it may be to blame, is no reason to publish anew with each run.
-    pub(super) fn is_complete(&self, revision: u64) -> bool {
-        let epochs: BTreeSet<Epoch> = self.postings.keys().map(|&(epoch, _)| epoch).collect();
-        let is_known = |&epoch: &Epoch| {
-            let (stored, all) = self.progress(epoch, revision);
-            stored * 2 > all
-        };
-        !epochs.is_empty() && epochs.iter().all(is_known)
-    }
-
-    /// When there is something to post, past moments included.
-    pub(super) fn timeouts(&self, revision: u64) -> impl Iterator<Item = Instant> {
-        let missing = self
-            .postings
-            .values()
-            .filter(move |posting| !posting.is_asked && posting.stored != Some(revision));
-        missing
-            .map(|posting| posting.backoff.retry_at())
-            .chain(self.again_at)
-    }
-
-    fn work_out(&mut self, cx: &Context<'_>, identity: &InboxIdentity) {
-        let epoch = cx.wall.epoch();
-        let from = (cx.view().digest(), epoch);
-        if self.worked_out_from == Some(from) {
-            return;
-        }
-        self.worked_out_from = Some(from);
-        let mut postings = BTreeMap::new();
-        for epoch in [epoch, epoch.next()] {
-            let blinded = identity.address().blinded_key(&cx.network.id, epoch);
-            let positions = ring::positions(cx.view(), cx.network, cx.wall, &blinded, epoch);
-            for relay in positions.iter() {
-                let at = (epoch, relay);
-                postings.insert(at, self.postings.remove(&at).unwrap_or_default());
+            Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => {
+                posting.backoff.fail(cx);
+                Posted::Fine
             }
         }
-        self.postings = postings;
-        self.sealed.retain(|&at, _| at >= epoch);
     }
 
-    fn begin_again_if_due(&mut self, cx: &mut Context<'_>) {
-        if self.again_at.is_some_and(|again_at| again_at > cx.now) {
-            return;
-        }
-        if self.again_at.is_some() {
-            for posting in self.postings.values_mut() {
-                posting.stored = None;
-            }
-        }
-        let every = cx.network.params.inbox_republish;
-        self.again_at = Some(cx.now + between(every * 3 / 4, every * 5 / 4, cx.rng));
+    /// How many of this epoch's positions have its revision, and how many there are.
+    pub(super) fn progress(&self, epoch: Epoch) -> (usize, usize) {
+        self.by_epoch
+            .get(&epoch)
+            .map_or((0, 0), Publication::progress)
     }
 
-    fn sealed_for(
-        &mut self,
-        cx: &mut Context<'_>,
-        identity: &InboxIdentity,
-        descriptor: &InboxDescriptor,
-        epoch: Epoch,
-    ) -> Vec<u8> {
-        match self.sealed.get(&epoch) {
-            Some((revision, bytes)) if *revision == descriptor.revision => bytes.clone(),
-            _ => {
-                let bytes = descriptor.seal(identity, &cx.network.id, epoch, cx.rng);
-                self.sealed
-                    .insert(epoch, (descriptor.revision, bytes.clone()));
-                bytes
+    /// Whether most of this epoch's positions have what the descriptor has to say.
+    pub(super) fn is_settled(&self, epoch: Epoch) -> bool {
+        self.by_epoch
+            .get(&epoch)
+            .is_some_and(|it| !it.is_outdated && it.is_complete())
+    }
+
+    /// When there is something to post, past moments included. What waits for its time by the
+    /// calendar needs no timer: the core looks at its clock often enough.
+    pub(super) fn timeouts(&self) -> impl Iterator<Item = Instant> {
+        let missing = |publication: &Publication| publication.may_post();
+        let publications = self.by_epoch.values().filter(move |it| missing(it));
+        publications.flat_map(|publication| {
+            let missing = publication.postings.iter().filter(|(relay, posting)| {
+                !posting.is_asked && !publication.posted.contains(*relay)
+            });
+            missing.map(|(_, posting)| posting.backoff.retry_at())
+        })
+    }
+
+    /// Forgets where descriptors of other epochs belong, and the epochs that are farthest away.
+    fn forget_others(&mut self, current: Epoch) {
+        for (&epoch, publication) in &mut self.by_epoch {
+            if epoch != current && epoch != current.next() {
+                publication.postings.clear();
+                publication.posted.clear();
+                (publication.begun, publication.sealed) = (None, None);
             }
+        }
+        while self.by_epoch.len() > EPOCHS_MAX {
+            let far = |epoch: &Epoch| epoch.0.abs_diff(current.0);
+            let farthest = self.by_epoch.keys().copied().max_by_key(far);
+            farthest.and_then(|epoch| self.by_epoch.remove(&epoch));
         }
     }
 }
 
-impl Posting {
-    fn is_due(&self, now: Instant, revision: u64) -> bool {
-        !self.is_asked && self.stored != Some(revision) && self.backoff.is_due(now)
+impl Publication {
+    /// One that was never published: the current epoch's is due, since senders look for it; the
+    /// next one's has time.
+    fn first(cx: &mut Context<'_>, epoch: Epoch, is_outdated: bool) -> Self {
+        let next_at = if epoch == cx.wall.epoch() {
+            cx.wall
+        } else {
+            let next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
+            next_at.min(latest_for(epoch).max(cx.wall))
+        };
+        Self {
+            revision: 0,
+            is_outdated,
+            next_at,
+            posted: BTreeSet::new(),
+            postings: BTreeMap::new(),
+            begun: None,
+            sealed: None,
+        }
     }
+
+    fn restore(state: &PublicationState) -> Self {
+        Self {
+            revision: state.revision,
+            is_outdated: state.is_outdated,
+            next_at: state.next_at,
+            posted: state.posted.iter().copied().collect(),
+            postings: BTreeMap::new(),
+            begun: None,
+            sealed: None,
+        }
+    }
+
+    /// A relay that becomes a position has time: the others have the descriptor, and all inboxes of
+    /// this client see the view change at one moment.
+    fn move_to(&mut self, cx: &mut Context<'_>, positions: &Positions, is_new: bool) {
+        let mut old = core::mem::take(&mut self.postings);
+        for relay in positions.iter() {
+            let posting = old.remove(&relay).unwrap_or_else(|| {
+                let params = &cx.network.params;
+                let wait = match self.begun.or(is_new.then_some(Pace::Hasty)) {
+                    Some(pace) => pace.draw(params, cx.rng),
+                    None => exponential(params.inbox_republish / 24, cx.rng),
+                };
+                Posting::due_at(cx.now + wait)
+            });
+            self.postings.insert(relay, posting);
+        }
+        if self.posted.len() > 2 * RING_POSITIONS {
+            self.posted.retain(|it| self.postings.contains_key(it));
+        }
+    }
+
+    /// Takes the next revision, which is to be stored before it is posted.
+    fn begin(&mut self, cx: &mut Context<'_>, pace: Pace) {
+        self.revision = revision_after(self.revision, cx.rng);
+        self.begun = Some(pace);
+        self.posted.clear();
+        self.sealed = None;
+        for posting in self.postings.values_mut() {
+            let due_at = cx.now + pace.draw(&cx.network.params, cx.rng);
+            posting.backoff = Backoff::resumed(0, due_at);
+        }
+    }
+
+    /// Once most positions have it, its next time is drawn; the others are still tried.
+    fn look_whether_settled(&mut self, cx: &mut Context<'_>) -> Posted {
+        if self.is_complete() && self.begun.take().is_some() {
+            self.is_outdated = false;
+            self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
+        }
+        if self.begun.is_none() {
+            Posted::News
+        } else {
+            Posted::Fine
+        }
+    }
+
+    fn progress(&self) -> (usize, usize) {
+        let stored = self.postings.keys().filter(|it| self.posted.contains(it));
+        (stored.count(), self.postings.len())
+    }
+
+    fn is_complete(&self) -> bool {
+        let (stored, all) = self.progress();
+        stored * 2 > all
+    }
+
+    /// Whether it waits for its turn: its time has come, or was set by a wrong clock, or it was left
+    /// half published, or most positions are others than they were.
+    fn is_due(&self, wall: WallTime, params: &Params) -> bool {
+        let longest = params.inbox_republish.saturating_mul(WAIT_CUT);
+        let is_time = self.next_at <= wall || self.next_at > wall + longest;
+        let is_lost = self.revision != 0 && !self.is_complete();
+        self.begun.is_none() && !self.postings.is_empty() && (is_time || is_lost)
+    }
+
+    /// Whether its revision has the form of what there is to say: it never gets two.
+    const fn may_post(&self) -> bool {
+        self.revision != 0 && (self.begun.is_some() || !self.is_outdated)
+    }
+
+    /// The positions that are to get it now.
+    fn missing(&self, now: Instant) -> Vec<RelayId> {
+        let is_due = |(relay, posting): &(&RelayId, &Posting)| {
+            !posting.is_asked && posting.backoff.is_due(now) && !self.posted.contains(*relay)
+        };
+        let missing = self.postings.iter().filter(is_due);
+        let missing = missing.map(|(&relay, _)| relay);
+        missing.filter(|_| self.may_post()).collect()
+    }
+
+    fn sealed(
+        &mut self,
+        cx: &Context<'_>,
+        identity: &InboxIdentity,
+        contents: &InboxDescriptor,
+        epoch: Epoch,
+    ) -> Vec<u8> {
+        let revision = self.revision;
+        let seal = || {
+            let contents = contents.clone();
+            let descriptor = InboxDescriptor {
+                revision,
+                ..contents
+            };
+            descriptor.seal(identity, &cx.network.id, epoch)
+        };
+        self.sealed.get_or_insert_with(seal).clone()
+    }
+}
+
+impl Posting {
+    const fn due_at(at: Instant) -> Self {
+        Self {
+            is_asked: false,
+            backoff: Backoff::resumed(0, at),
+        }
+    }
+}
+
+impl Pace {
+    /// How long one position waits.
+    fn draw(self, params: &Params, rng: &mut dyn CryptoRng) -> Duration {
+        match self {
+            Self::AtOnce => Duration::ZERO,
+            Self::Hasty => between(Duration::ZERO, HASTE, rng),
+            Self::Usual => exponential(params.inbox_republish / 1440, rng),
+        }
+    }
+}
+
+/// How long this client rests, on average, between two descriptors that it publishes of its own
+/// accord, so that no two inboxes or epochs go together. They take a quarter of the time or less.
+pub(super) fn rest_mean(params: &Params, inboxes: usize) -> Duration {
+    params.inbox_republish / u32::try_from(8 * inboxes).unwrap_or(u32::MAX).max(8)
+}
+
+/// The epochs that descriptors are published for.
+fn epochs_at(wall: WallTime) -> impl Iterator<Item = Epoch> {
+    let current = wall.epoch();
+    [current, current.next()].into_iter()
+}
+
+/// When an epoch's first descriptor, or one that says something new, is published at the latest.
+fn latest_for(epoch: Epoch) -> WallTime {
+    let lead = CLOCK_SKEW_MAX * 3;
+    WallTime(epoch.starts_at().0.saturating_sub(lead.as_secs()))
+}
+
+/// Whether senders look for this epoch's descriptor, or soon will, by clocks that are ahead.
+fn is_read(epoch: Epoch, wall: WallTime) -> bool {
+    epoch.starts_at().since(wall) < CLOCK_SKEW_MAX * 2
+}
+
+/// A number that tells nothing: it begins anywhere, and the steps are of any size, so that a
+/// difference does not tell how many there were.
+fn revision_after(revision: u64, rng: &mut dyn CryptoRng) -> u64 {
+    let random: u64 = rng.random();
+    if revision == 0 {
+        return (random >> (64 - REVISION_FIRST_BITS)).max(1);
+    }
+    let bits = rng.random_range(0..=REVISION_STEP_BITS_MAX);
+    let step = random.checked_shr(64 - bits).unwrap_or(0);
+    revision.saturating_add(1).saturating_add(step)
 }

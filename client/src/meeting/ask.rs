@@ -12,7 +12,7 @@ use crate::core::io::{Cancelled, Notice, Status};
 /// The form of asks, replies and notices. Both processes need the same, which two releases of umbel
 /// may not have. Every change of a type that is in one takes another: of a field, since fields have
 /// no names there, or of a variant's place, which is its number.
-const VERSION: u8 = 9;
+const VERSION: u8 = 10;
 
 /// A guest's request to its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,7 @@ mod tests {
                 name: "help".to_owned(),
                 mailboxes: 3,
                 is_published: true,
+                missing_since: Some(WallTime(13)),
             }],
             sent_cells: 11,
             received_cells: 12,
@@ -194,8 +195,8 @@ mod tests {
         let found = sha256(&[&bytes]);
         let pinned = (VERSION, hex(&found));
         let expected = (
-            9,
-            "e584e4289440bd2707dfc9a7a1d0570a0420744b2b7814292a17d04c6fbf1a4e".to_owned(),
+            10,
+            "972afb91f785829ca66f0d7703cd8de5be0f4dac90844f9f7021b141c7f7957b".to_owned(),
         );
         assert_eq!(pinned, expected, "bump ask::VERSION, then write both here");
     }
@@ -270,6 +271,7 @@ mod tests {
             Warning::OtherParameters,
             Warning::L2Refuses,
             Warning::SeedsDisagree,
+            Warning::NotFound { inbox: inbox() },
         ]);
         check_numbers(&[StoreFault::DiskFull, StoreFault::ReadOnly, store]);
         check_numbers(&[

@@ -12,14 +12,13 @@
 
 use core::fmt;
 
-use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::crypto::aead;
 use crate::crypto::blind::SoundKey;
 use crate::crypto::hpke::{SEAL_KEY_LEN, SealKey};
-use crate::crypto::kdf::{hkdf_expand, hkdf_extract, sha256};
+use crate::crypto::kdf::{hkdf_expand, hkdf_extract, hmac_sha256, sha256};
 use crate::crypto::sign::{PublicKey, Signature};
 use crate::ids::{BlindedKey, NetworkId, QueueId, RelayId};
 use crate::inbox::address::{InboxAddress, InboxIdentity};
@@ -39,6 +38,7 @@ const _: () = assert!(SEAL_KEY_LEN + 1 + MAILBOXES_MAX * MAILBOX_LEN + 4 <= BODY
 
 const CREDENTIAL_DOMAIN: &[u8] = b"umbel inbox credential 1";
 const SUBCREDENTIAL_DOMAIN: &[u8] = b"umbel inbox subcredential 1";
+const SALT_DOMAIN: &[u8] = b"umbel inbox descriptor salt 1";
 const KEY_DOMAIN: &[u8] = b"umbel inbox descriptor key 1";
 const SIGNATURE_DOMAIN: &[u8] = b"umbel inbox descriptor 1";
 
@@ -147,26 +147,20 @@ impl Outer {
 }
 
 impl InboxDescriptor {
-    /// Seals and signs the descriptor for `epoch`. A fresh salt makes each sealing look unrelated
-    /// to the one before.
+    /// Seals and signs the descriptor for `epoch`: the same each time. The salt depends on all that
+    /// is sealed, so that each other sealing looks unrelated to this one.
     ///
     /// # Panics
     /// With more than [`MAILBOXES_MAX`] mailboxes.
-    pub fn seal(
-        &self,
-        identity: &InboxIdentity,
-        network: &NetworkId,
-        epoch: Epoch,
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Vec<u8> {
+    pub fn seal(&self, identity: &InboxIdentity, network: &NetworkId, epoch: Epoch) -> Vec<u8> {
         let signer = identity.blinded_signer(network, epoch);
         let outer = Outer {
             blinded: BlindedKey(*signer.public().as_bytes()),
             epoch,
             revision: self.revision,
         };
-        let mut salt = [0; SALT_LEN];
-        rng.fill_bytes(&mut salt);
+        let body = self.encode_body();
+        let salt = salt_of(identity, &outer, &body);
 
         let mut bytes = Vec::with_capacity(INBOX_DESCRIPTOR_LEN);
         bytes.push(VERSION);
@@ -175,7 +169,7 @@ impl InboxDescriptor {
         bytes.extend_from_slice(outer.blinded.as_bytes());
         bytes.extend_from_slice(&salt);
         let key = sealing_key(identity.address(), network, &outer, &salt);
-        let sealed = aead::seal(&key, &NONCE, &bytes, &self.encode_body());
+        let sealed = aead::seal(&key, &NONCE, &bytes, &body);
         bytes.extend_from_slice(&sealed);
         let signature = signer.sign(&signed_message(&bytes));
         bytes.extend_from_slice(&signature.0);
@@ -322,6 +316,20 @@ fn is_accepted_at(epoch: Epoch, wall: WallTime) -> bool {
     let earliest = WallTime(wall.as_secs().saturating_sub(CLOCK_SKEW_MAX.as_secs())).epoch();
     let latest = (wall + CLOCK_SKEW_MAX).epoch().next();
     earliest <= epoch && epoch <= latest
+}
+
+/// Known in advance to the owner alone, so that an owner that restarts gives one revision the form
+/// that it had before, and never one key two bodies.
+fn salt_of(identity: &InboxIdentity, outer: &Outer, body: &[u8]) -> [u8; SALT_LEN] {
+    let (epoch, revision) = (outer.epoch.0.to_be_bytes(), outer.revision.to_be_bytes());
+    let parts = [
+        SALT_DOMAIN,
+        outer.blinded.as_bytes(),
+        &epoch,
+        &revision,
+        body,
+    ];
+    hmac_sha256(&identity.seed(), &parts)
 }
 
 /// As in Tor v3: needs the address (through the credential), and is of use for one blinded key only

@@ -66,6 +66,17 @@ impl RelayDisk {
         self.pending.clear();
     }
 
+    /// The descriptors of inboxes that are kept.
+    pub fn inbox_descriptors(&self) -> impl Iterator<Item = &[u8]> {
+        let descriptors = self.committed.inbox_descriptors.values();
+        descriptors.map(|(_, descriptor)| descriptor.as_slice())
+    }
+
+    /// They are gone, as after a repair from an old copy.
+    pub fn lose_inbox_descriptors(&mut self) {
+        self.committed.inbox_descriptors.clear();
+    }
+
     /// Whether there is a mailbox on it.
     pub fn has_queues(&self) -> bool {
         !self.committed.queues.is_empty()

@@ -455,7 +455,7 @@ fn inbox_descriptors() -> Files {
     let network = Network::local().id;
     vec![(
         "valid",
-        descriptor.seal(&identity(), &network, WALL.epoch(), &mut rng()),
+        descriptor.seal(&identity(), &network, WALL.epoch()),
     )]
 }
 

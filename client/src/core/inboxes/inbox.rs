@@ -12,19 +12,20 @@ use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::record::SealSecret;
-use umbel_proto::time::{Duration, Instant, WallTime};
+use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::Zeroizing;
 
-use super::super::chance::between;
+use super::super::chance::exponential;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
 use super::super::path::Paths;
-use super::super::publish::Publication;
-use super::super::requests::Requests;
+use super::super::publish::{Posted, Publications, Urgency};
+use super::super::requests::{Answer, Requests};
 use super::super::saving::Saving;
-use super::rival::{self, Rival};
+use super::rival::Rival;
+use super::sight::{Missing, Seen, Sight};
 use super::stored::{self, InboxState, OwnMailbox};
 use mailboxes::Health;
 pub(in crate::core) use mailboxes::draw_holder;
@@ -36,38 +37,39 @@ const SLOW_POSITIONS: Duration = Duration::from_secs(2);
 const FEW_POSITIONS: Duration = Duration::from_secs(10);
 /// How long an inbox that was just made comes before all else.
 const AWAITED_MAX: Duration = Duration::from_secs(60);
-/// The descriptor was never published.
-const NEVER: WallTime = WallTime(0);
-/// The descriptor was published, and has to be again at once.
-const OUTDATED: WallTime = WallTime(1);
+/// How long after it was made its positions may change as the view fills up: each gets the
+/// descriptor at once.
+const NEW_FOR: Duration = Duration::from_secs(600);
 
 pub(super) struct Inbox {
     pub(super) identity: InboxIdentity,
     pub(super) seal: SealSecret,
-    pub(super) revision: u64,
-    /// The revision is one of this run, which has published nothing before it.
-    is_revised: bool,
-    published_until: WallTime,
-    /// Somebody receives for it in this run: its descriptor shows whether another copy does too.
-    pub(super) is_in_use: bool,
+    /// Its descriptor was published, ever: until then nobody can find it.
+    is_published: bool,
+    /// Until when the client publishes nothing more of its own accord, for the sake of what it
+    /// published of this inbox.
+    pub(super) rests_until: WallTime,
     pub(super) mailboxes: Vec<OwnMailbox>,
     /// The state of each mailbox since the client started.
     health: BTreeMap<QueueId, Health>,
     /// Relays that made no mailbox in this run, though they were asked often enough.
     refusing: BTreeSet<RelayId>,
     pub(super) saving: Saving,
-    pub(super) publication: Publication,
+    pub(super) publications: Publications,
     /// When the descriptor goes out though mailboxes are missing.
     settles_at: Option<Instant>,
     /// When to report this as ready though some positions have not answered.
     tells_at: Option<Instant>,
     /// Whether this was reported as ready.
     pub(super) is_told: bool,
+    /// When it was made, if that was since the client started.
+    made_at: Option<Instant>,
     /// When the user asked for it, if that was since the client started.
     pub(super) asked_at: Option<Instant>,
     /// Whether a warning said that a mailbox is being replaced, and none yet that it was.
     is_mending_told: bool,
-    pub(super) rival: Rival,
+    rival: Rival,
+    pub(super) sight: Sight,
 }
 
 impl Inbox {
@@ -75,21 +77,21 @@ impl Inbox {
         Self {
             identity: InboxIdentity::generate(cx.rng),
             seal: SealSecret::generate(cx.rng),
-            revision: 0,
-            is_revised: true,
-            published_until: NEVER,
-            is_in_use: true,
+            is_published: false,
+            rests_until: WallTime(0),
             mailboxes: Vec::new(),
             health: BTreeMap::new(),
             refusing: BTreeSet::new(),
             saving: Saving::Due(cx.now),
-            publication: Publication::default(),
+            publications: Publications::default(),
             settles_at: None,
             tells_at: None,
             is_told: false,
+            made_at: Some(cx.now),
             asked_at: Some(cx.now),
             is_mending_told: false,
             rival: Rival::default(),
+            sight: Sight::new(cx),
         }
     }
 
@@ -97,21 +99,21 @@ impl Inbox {
         Self {
             identity: InboxIdentity::from_seed(&state.identity_seed),
             seal: SealSecret::from_seed(&state.seal_seed),
-            revision: state.revision,
-            is_revised: false,
-            published_until: state.published_until,
-            is_in_use: false,
+            is_published: state.is_published,
+            rests_until: state.rests_until,
             mailboxes: state.mailboxes.clone(),
             health: BTreeMap::new(),
             refusing: BTreeSet::new(),
             saving: Saving::Saved,
-            publication: Publication::default(),
+            publications: Publications::restore(&state.publications),
             settles_at: Some(Instant::default()),
             tells_at: None,
             is_told: false,
+            made_at: None,
             asked_at: None,
             is_mending_told: false,
             rival: Rival::default(),
+            sight: Sight::restore(state.sight.clone()),
         }
     }
 
@@ -133,6 +135,7 @@ impl Inbox {
         requests: &mut Requests,
         paths: &Paths,
         name: &str,
+        rest_mean: Duration,
     ) {
         if cx.is_ready {
             self.plan(cx, paths);
@@ -145,18 +148,55 @@ impl Inbox {
             return;
         }
         self.create_missing(cx, requests, name);
-        if self.is_settled(cx) && (self.is_revised || self.has_to_publish(cx)) {
-            if !self.is_revised {
-                // It is sealed anew: one revision never has two forms.
-                return self.change(cx);
-            }
-            let descriptor = self.descriptor();
-            let is_awaited = self.is_awaited(cx.now);
-            self.publication
-                .drive(cx, requests, name, &self.identity, &descriptor, is_awaited);
-            self.tell_if_ready(cx, name);
-            self.save_if_due(cx, name);
+        if self.is_settled(cx) {
+            self.publish(cx, requests, name, rest_mean);
         }
+        self.save_if_due(cx, name);
+    }
+
+    /// Posts what is due. A new revision is stored first.
+    fn publish(
+        &mut self,
+        cx: &mut Context<'_>,
+        requests: &mut Requests,
+        name: &str,
+        rest_mean: Duration,
+    ) {
+        let is_new = self.made_at.is_some_and(|at| at + NEW_FOR > cx.now);
+        let is_awaited = self.is_awaited(cx.now);
+        let publications = &mut self.publications;
+        publications.work_out(cx, &self.identity, self.is_published, is_new);
+        if publications.begin_hasty(cx, is_new, is_awaited) {
+            return self.rest(cx, rest_mean);
+        }
+        let contents = self.contents();
+        self.publications
+            .post(cx, requests, name, &self.identity, &contents, is_awaited);
+        self.tell_if_ready(cx, name);
+    }
+
+    /// The descriptor that is due first of its own accord, if one is.
+    pub(super) fn due(&self, cx: &Context<'_>) -> Option<(Urgency, Epoch)> {
+        let may_publish = self.saving == Saving::Saved && self.is_settled(cx);
+        may_publish.then(|| self.publications.due(cx)).flatten()
+    }
+
+    /// Begins to publish this epoch's descriptor, since it is its turn.
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        epoch: Epoch,
+        is_hasty: bool,
+        rest_mean: Duration,
+    ) {
+        self.publications.begin(cx, epoch, is_hasty);
+        self.rest(cx, rest_mean);
+    }
+
+    /// The client has begun to publish, and no other turn comes for a while.
+    fn rest(&mut self, cx: &mut Context<'_>, mean: Duration) {
+        self.rests_until = cx.wall + exponential(mean, cx.rng);
+        self.touch(cx);
     }
 
     fn save_if_due(&mut self, cx: &mut Context<'_>, name: &str) {
@@ -171,17 +211,8 @@ impl Inbox {
     }
 
     /// Whether its descriptor was ever published: until then nobody can find it.
-    pub(super) fn is_published(&self) -> bool {
-        self.published_until != NEVER
-    }
-
-    /// Whether this run has to publish the descriptor, which one before it has published.
-    fn has_to_publish(&self, cx: &Context<'_>) -> bool {
-        let latest = cx.wall + cx.network.params.inbox_republish.saturating_mul(2);
-        self.is_in_use
-            || self.is_awaited(cx.now)
-            || self.published_until <= cx.wall
-            || self.published_until > latest
+    pub(super) const fn is_published(&self) -> bool {
+        self.is_published
     }
 
     /// Whether the descriptor may go out: all mailboxes are there, or some are and the others take
@@ -193,14 +224,15 @@ impl Inbox {
                 || self.settles_at.is_none_or(|at| at <= cx.now))
     }
 
-    fn descriptor(&self) -> InboxDescriptor {
+    /// What the descriptor says, whichever revision it is.
+    fn contents(&self) -> InboxDescriptor {
         let to_public = |mailbox: &OwnMailbox| Mailbox {
             relay: mailbox.relay,
             queue: mailbox.queue,
             sender_seed: mailbox.sender_seed,
         };
         InboxDescriptor {
-            revision: self.revision,
+            revision: 0,
             seal_key: self.seal.public(),
             mailboxes: self.created().map(to_public).collect(),
             puzzle_effort: 0,
@@ -211,7 +243,7 @@ impl Inbox {
     /// them and the others are slow, or some and the others are broken. The user who waits
     /// for it may stop the client, and then nothing more is published for a while.
     fn tell_if_ready(&mut self, cx: &mut Context<'_>, name: &str) {
-        let (positions, all) = self.publication.progress(cx.wall.epoch(), self.revision);
+        let (positions, all) = self.publications.progress(cx.wall.epoch());
         if self.is_told || self.is_mending(cx.now) || positions == 0 {
             return;
         }
@@ -228,9 +260,9 @@ impl Inbox {
             self.is_told = true;
             self.is_mending_told = false;
             self.tells_at = None;
-            if !self.is_published() {
-                // Some positions have it, and the next run publishes to the others.
-                self.published_until = OUTDATED;
+            if !self.is_published {
+                // Some positions have it.
+                self.is_published = true;
                 self.touch(cx);
             }
             let mailboxes = self.created().count();
@@ -242,12 +274,21 @@ impl Inbox {
         }
     }
 
-    /// Once most positions have the descriptor the next run need not publish it, for a while.
-    pub(super) fn look_whether_published(&mut self, cx: &mut Context<'_>) {
-        if self.publication.is_complete(self.revision) && self.published_until <= cx.wall {
-            let every = cx.network.params.inbox_republish;
-            self.published_until = cx.wall + between(every * 3 / 4, every * 5 / 4, cx.rng);
-            self.touch(cx);
+    /// A position answered.
+    pub(super) fn on_published(
+        &mut self,
+        cx: &mut Context<'_>,
+        at: (Epoch, RelayId),
+        revision: u64,
+        answer: &Answer,
+    ) {
+        match self.publications.on_answer(cx, at, revision, answer) {
+            Posted::Fine => {}
+            Posted::News => {
+                self.is_published |= self.publications.is_settled(cx.wall.epoch());
+                self.touch(cx);
+            }
+            Posted::Overtaken => self.sight.hurry(cx.now),
         }
     }
 
@@ -271,33 +312,82 @@ impl Inbox {
         }
     }
 
-    /// Looks whether another copy of this inbox publishes too, and overtakes it: the mailboxes here
-    /// are those we read.
-    pub(super) fn look_for_rival(
+    /// Looks this inbox up as senders do; deals with what is seen.
+    pub(super) fn look(
         &mut self,
         cx: &mut Context<'_>,
         lookups: &mut Lookups,
         requests: &mut Requests,
         name: &str,
+        rest_mean: Duration,
     ) {
-        let address = *self.identity.address();
-        let Some(found) = self.rival.look(cx, lookups, requests, &address) else {
-            return;
-        };
-        let (positions, _) = self.publication.progress(cx.wall.epoch(), self.revision);
-        let is_published = positions > 0 || !self.is_revised;
-        let is_ours = found < self.revision || (found == self.revision && is_published);
-        if is_ours {
+        let (address, posted) = (*self.identity.address(), self.posted(cx));
+        let seen = self.sight.look(cx, lookups, requests, &address, posted);
+        match seen {
+            None | Some(Seen::Nothing) => {}
+            Some(Seen::Found(epoch, revision)) => self.on_found(cx, name, epoch, revision),
+            Some(Seen::Missed) => self.on_missed(cx, name, rest_mean),
+        }
+    }
+
+    /// When the own look-up is due, if it is.
+    pub(super) fn look_due(&self, cx: &Context<'_>) -> Option<WallTime> {
+        let due = self.sight.due(cx.wall, &cx.network.params);
+        due.filter(|_| self.is_published)
+    }
+
+    /// Begins the own look-up, which is due.
+    pub(super) fn begin_look(&mut self, cx: &mut Context<'_>) {
+        let posted = self.posted(cx);
+        self.sight.begin(cx, posted);
+        self.touch(cx);
+    }
+
+    /// The revision that most of the current epoch's positions have, if they do.
+    fn posted(&self, cx: &Context<'_>) -> Option<u64> {
+        let epoch = cx.wall.epoch();
+        let is_settled = self.publications.is_settled(epoch);
+        is_settled.then(|| self.publications.revision(epoch))
+    }
+
+    /// Senders find a descriptor. Ours has one form, and is stored before it is published: a later
+    /// one is another copy's, which is overtaken, since the mailboxes here are those we read.
+    fn on_found(&mut self, cx: &mut Context<'_>, name: &str, epoch: Epoch, revision: u64) {
+        self.sight.on_found();
+        self.touch(cx);
+        if revision <= self.publications.revision(epoch) {
             return;
         }
         self.tell_rival(cx, name);
         if self.rival.may_overtake(cx.now) {
-            self.revision = rival::revision_to_pass(cx, self.revision, found);
-            self.change(cx);
+            self.publications.overtake(epoch, revision);
         }
     }
 
-    pub(super) fn tell_rival(&mut self, cx: &mut Context<'_>, name: &str) {
+    /// Senders do not find what was published.
+    fn on_missed(&mut self, cx: &mut Context<'_>, name: &str, rest_mean: Duration) {
+        match self.sight.on_missed(cx) {
+            Missing::Again => {
+                let epoch = cx.wall.epoch();
+                self.begin(cx, epoch, false, rest_mean);
+            }
+            Missing::Told => cx.warn(Warning::NotFound {
+                inbox: name.to_owned(),
+            }),
+            Missing::Still => {}
+        }
+        self.touch(cx);
+    }
+
+    /// A holder ended a subscription for the sake of another that is not ours.
+    pub(super) fn on_replaced(&mut self, cx: &mut Context<'_>, name: &str, holder: RelayId) {
+        self.sight.hurry(cx.now);
+        if self.rival.on_replaced(cx.now, &cx.network.params, holder) {
+            self.tell_rival(cx, name);
+        }
+    }
+
+    fn tell_rival(&mut self, cx: &mut Context<'_>, name: &str) {
         if self.rival.is_news() {
             cx.warn(Warning::OtherCopy {
                 inbox: name.to_owned(),
@@ -306,12 +396,8 @@ impl Inbox {
     }
 
     /// The descriptor's contents changed.
-    fn change(&mut self, cx: &Context<'_>) {
-        self.revision = self.revision.saturating_add(1);
-        self.is_revised = true;
-        if self.is_published() {
-            self.published_until = OUTDATED;
-        }
+    fn change(&mut self, cx: &mut Context<'_>) {
+        self.publications.change(cx);
         self.touch(cx);
     }
 
@@ -325,9 +411,11 @@ impl Inbox {
             version: stored::VERSION,
             identity_seed: *self.identity.seed(),
             seal_seed: *self.seal.seed(),
-            revision: self.revision,
             mailboxes: self.mailboxes.clone(),
-            published_until: self.published_until,
+            is_published: self.is_published,
+            rests_until: self.rests_until,
+            publications: self.publications.state(),
+            sight: self.sight.state.clone(),
         }))
     }
 
@@ -343,13 +431,13 @@ impl Inbox {
         let creates = creates
             .filter(|health| !health.is_asked)
             .map(|health| health.backoff.retry_at());
-        let posts = self.publication.timeouts(self.revision);
+        let posts = self.publications.timeouts();
         save.into_iter()
             .chain(creates)
             .chain(posts)
             .chain(self.settles_at)
             .chain(self.tells_at)
-            .chain(self.rival.timeout())
+            .chain(self.sight.timeout())
     }
 }
 
@@ -415,17 +503,11 @@ mod tests {
             Inbox::restore(&state).is_published()
         };
         let mut inbox = Inbox::generate(&mut cx);
-        inbox.change(&cx);
+        inbox.change(&mut cx);
         assert!(!inbox.is_published() && !restored(&inbox));
-        inbox.published_until = cx.wall + cx.network.params.inbox_republish;
-        inbox.change(&cx);
-        assert!(
-            inbox.is_published() && restored(&inbox),
-            "an older revision is out"
-        );
-        assert!(
-            inbox.published_until <= cx.wall,
-            "this one is published at once"
-        );
+        inbox.is_published = true;
+        inbox.change(&mut cx);
+        let is_out = inbox.is_published() && restored(&inbox);
+        assert!(is_out, "an older revision is out");
     }
 }

@@ -6,8 +6,11 @@ use umbel_proto::time::WallTime;
 use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use super::super::publish::PublicationState;
+use super::sight::SightState;
+
 /// Format of the stored state. The store brings older ones to it.
-pub(super) const VERSION: u8 = 3;
+pub(super) const VERSION: u8 = 5;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -59,12 +62,18 @@ pub(super) struct InboxState {
     pub(super) version: u8,
     pub(super) identity_seed: [u8; 32],
     pub(super) seal_seed: [u8; 32],
-    #[zeroize(skip)]
-    pub(super) revision: u64,
     pub(super) mailboxes: Vec<OwnMailbox>,
-    /// Before this time its descriptor need not be published again.
+    /// Its descriptor was published, ever: until then nobody can know of it.
     #[zeroize(skip)]
-    pub(super) published_until: WallTime,
+    pub(super) is_published: bool,
+    /// Until when the client publishes nothing more of its own accord, for the sake of what it
+    /// published of this inbox.
+    #[zeroize(skip)]
+    pub(super) rests_until: WallTime,
+    #[zeroize(skip)]
+    pub(super) publications: Vec<PublicationState>,
+    #[zeroize(skip)]
+    pub(super) sight: SightState,
 }
 
 impl InboxState {

@@ -30,11 +30,13 @@ pub(super) const STEPS: &[Step] = &[
     Step::States(FORMAT_6),
     Step::Tables(FORMAT_7),
     Step::Tables(FORMAT_8),
+    Step::States(FORMAT_9),
+    Step::States(FORMAT_10),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 8;
+pub(super) const VERSION: u32 = 10;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -202,6 +204,22 @@ const FORMAT_7: &str = "
 const FORMAT_8: &str = "
     CREATE TABLE left_outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, notice BLOB NOT NULL) STRICT;
 ";
+
+/// A revision and a time for each epoch's descriptor of an inbox.
+const FORMAT_9: &[Rewrite] = &[Rewrite {
+    keys: "SELECT rowid FROM inboxes",
+    read: "SELECT state FROM inboxes WHERE rowid = ?1",
+    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+    upgrade: states::inbox_4,
+}];
+
+/// When an inbox is looked up by its owner.
+const FORMAT_10: &[Rewrite] = &[Rewrite {
+    keys: "SELECT rowid FROM inboxes",
+    read: "SELECT state FROM inboxes WHERE rowid = ?1",
+    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+    upgrade: |old, _| states::inbox_5(old),
+}];
 
 impl Step {
     /// Takes this step, in a transaction of the caller's.

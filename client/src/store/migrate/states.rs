@@ -23,7 +23,32 @@ struct Inbox2 {
     mailboxes: Vec<Mailbox2>,
 }
 
-/// A mailbox of [`Inbox2`].
+/// An inbox of format 3. Format 4 has a revision and a time for each epoch, in place of these.
+type Inbox3 = (Inbox2, u64);
+
+/// An inbox of format 4. Format 5 adds when its owner looks it up, and what was seen.
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Inbox4 {
+    format: u8,
+    identity_seed: [u8; 32],
+    seal_seed: [u8; 32],
+    mailboxes: Vec<Mailbox2>,
+    is_published: bool,
+    rests_until: u64,
+    publications: Vec<Publication4>,
+}
+
+/// The descriptor of one epoch, in [`Inbox4`].
+#[derive(Serialize, Deserialize, Zeroize)]
+struct Publication4 {
+    epoch: u64,
+    revision: u64,
+    is_outdated: bool,
+    next_at: u64,
+    posted: Vec<[u8; 32]>,
+}
+
+/// A mailbox of an inbox, in formats 2 to 5.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Mailbox2 {
     relay: [u8; 32],
@@ -151,6 +176,46 @@ pub(super) fn inbox_3(old: &[u8]) -> Option<State> {
     let has_mailbox = inbox.mailboxes.iter().any(|mailbox| mailbox.is_created);
     let published_until = u64::from(has_mailbox);
     Some(with_added(3, old, &wire::encode(&published_until)))
+}
+
+/// An inbox of format 3 in format 4. Nothing is known of what is on the ring: each epoch's revisions
+/// begin anew, above all that counted. One that had to be published at once still has to.
+pub(super) fn inbox_4(old: &[u8], context: &StepContext) -> Option<State> {
+    const WEEK: u64 = 7 * 24 * 3600;
+    let (mut inbox, published_until) = wire::decode::<Inbox3>(old)
+        .ok()
+        .filter(|(inbox, _)| inbox.format == 3)?;
+    let outdated = Publication4 {
+        epoch: context.wall.as_secs() / WEEK,
+        revision: 0,
+        is_outdated: true,
+        next_at: context.wall.as_secs(),
+        posted: Vec::new(),
+    };
+    Some(Zeroizing::new(wire::encode(&Inbox4 {
+        format: 4,
+        identity_seed: inbox.identity_seed,
+        seal_seed: inbox.seal_seed,
+        mailboxes: core::mem::take(&mut inbox.mailboxes),
+        is_published: published_until != 0,
+        rests_until: 0,
+        publications: (published_until == 1)
+            .then_some(outdated)
+            .into_iter()
+            .collect(),
+    })))
+}
+
+/// An inbox of format 4 in format 5: its owner's look-up is due, and none was missed.
+pub(super) fn inbox_5(old: &[u8]) -> Option<State> {
+    wire::decode::<Inbox4>(old)
+        .ok()
+        .filter(|inbox| inbox.format == 4)?;
+    Some(with_added(
+        5,
+        old,
+        &wire::encode(&(0_u64, 0_u32, None::<u64>)),
+    ))
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.

@@ -65,11 +65,13 @@ fn inbox_of(format: u8, added: &[u8]) -> Vec<u8> {
         &[0],
         &[1, 0xac, 0x02],
     ];
+    // Format 4 has no revision of the inbox.
+    let revision: &[u8] = if format < 4 { &[17] } else { &[] };
     let whole: [&[u8]; 8] = [
         &[format],
         &[3; 32],
         &[4; 32],
-        &[17],
+        revision,
         &[2],
         &first.concat(),
         &second.concat(),
@@ -165,6 +167,41 @@ fn an_inbox_of_format_2_is_to_be_published() {
     // At once, since 1 is long past; 0 would say that nobody can know of it.
     assert_eq!(*states::inbox_3(&old).unwrap(), inbox_of(3, &[1]));
     assert_only_whole(&old, states::inbox_3);
+}
+
+#[test] // §9.3(6)
+fn an_inbox_of_format_3_begins_the_revisions_of_each_epoch_anew() {
+    let context = StepContext {
+        wall: WallTime(2 * 604_800 + 5),
+        ..StepContext::for_test()
+    };
+    let upgrade = |old: &[u8]| states::inbox_4(old, &context);
+    let added = |published_until: u8| {
+        *upgrade(&inbox_of(3, &[published_until])).unwrap()
+            == inbox_of(
+                4,
+                match published_until {
+                    0 => &[0, 0, 0],
+                    // Of epoch 2, never published, outdated, to be published now, and nowhere.
+                    1 => &[1, 0, 1, 2, 0, 1, 0x85, 0xea, 0x49, 0],
+                    _ => &[1, 0, 0],
+                },
+            )
+    };
+    assert!(added(0), "nobody can know of it");
+    assert!(added(1), "it still has to be published at once");
+    assert!(added(99), "it was published");
+    assert!(upgrade(&inbox_of(2, &[])).is_none());
+    assert!(upgrade(&[inbox_of(3, &[1]), vec![0]].concat()).is_none());
+}
+
+#[test] // §9.4(5)
+fn the_look_up_of_an_inbox_of_format_4_is_due() {
+    let old = inbox_of(4, &[1, 0, 0]);
+    let new = inbox_of(5, &[1, 0, 0, 0, 0, 0]);
+    assert_eq!(*states::inbox_5(&old).unwrap(), new);
+    assert!(states::inbox_5(&new).is_none());
+    assert!(states::inbox_5(&old[..old.len() - 1]).is_none());
 }
 
 #[test] // §6.4(7)
@@ -301,7 +338,11 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let old = snapshot_of(inbox_of(2, &[]), message_of(1, &[]), old_paths());
     let place = Place::of_format_4(&old);
     let first = place.snapshot(&StepContext::for_test());
-    assert_eq!(*first.inboxes[0].1, inbox_of(3, &[1]));
+    // Of epoch 0, to be published at once.
+    let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0];
+    let unlooked = [0, 0, 0];
+    let added = [&outdated[..], &unlooked].concat();
+    assert_eq!(*first.inboxes[0].1, inbox_of(5, &added));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
@@ -322,7 +363,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 #[test]
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
-        inbox_of(3, &[5]),
+        inbox_of(5, &[1, 0, 0, 9, 0, 0]),
         message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );

@@ -261,7 +261,7 @@ fn publish(served: &mut Served, number: u8) -> DirectoryRequest {
         served.bench.shared.config.network.id,
         served.bench.moment.wall.epoch(),
     );
-    let sealed = descriptor.seal(&identity, &network, epoch, &mut rng);
+    let sealed = descriptor.seal(&identity, &network, epoch);
     let place = (ALICE, u16::from(number));
     served.directory(place, &DirectoryRequest::PublishInbox(sealed.into()));
     DirectoryRequest::LookupInbox {
