@@ -45,7 +45,7 @@ pub(super) struct Publications {
 struct Publication {
     /// 0 until it is first published.
     revision: u64,
-    /// What most positions have, if anything, is not what the descriptor has to say now.
+    /// The descriptor has changed since it was published to most positions, or it never was.
     is_outdated: bool,
     /// When it is published next, of its own accord.
     next_at: WallTime,
@@ -95,7 +95,8 @@ pub(super) enum Posted {
     Overtaken,
 }
 
-/// What is due comes in this order: first what senders look for in vain, then what waits longest.
+/// The order in which descriptors that are due are published: those that senders look for in vain,
+/// then those that wait longest.
 pub(super) type Urgency = (bool, WallTime);
 
 impl Publications {

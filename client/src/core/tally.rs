@@ -24,7 +24,7 @@ impl Tally {
         self.fade();
     }
 
-    /// What was counted so often is counted no more.
+    /// Takes back this many failures.
     pub(super) fn pardon(&mut self, count: u32) {
         self.failed = self.failed.saturating_sub(count);
     }

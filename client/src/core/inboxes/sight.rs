@@ -47,7 +47,7 @@ struct Look {
     begun_at: Instant,
     /// The revision that most positions had when it began.
     posted: Option<u64>,
-    /// What was found before is forgotten: it must not pass for what is there.
+    /// Lookups have forgotten the descriptor found before, so that it can't pass for what is there.
     is_asked: bool,
 }
 

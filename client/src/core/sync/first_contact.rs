@@ -33,7 +33,7 @@ pub const FIRST_CONTACT_DISPUTED: u8 = Standing::Disputed as u8;
 /// See the module.
 pub(super) struct FirstContact {
     standing: Standing,
-    /// What each seed that answered to the end lists. No two of these are in one address group.
+    /// The list of each seed that answered to the end. No two of these seeds are in one address group.
     lists: BTreeMap<RelayId, BTreeSet<RelayId>>,
 }
 
