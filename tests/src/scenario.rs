@@ -15,16 +15,22 @@ pub const ALICE: ClientName = ClientName(0);
 /// Owns the inbox "help": the second client of a world.
 pub const BOB: ClientName = ClientName(1);
 
-/// The parameters that people have. Only receipts and public addresses are not asked for.
-pub fn by_default() -> Network {
+/// The parameters that people have, but for addresses on one machine.
+pub fn strangers() -> Network {
     Network {
         params: Params {
-            receipts_min: 0,
             danger_allow_private_addresses: true,
             ..Params::DEFAULT
         },
         ..Network::local()
     }
+}
+
+/// The parameters that people have. Only receipts and public addresses are not asked for.
+pub fn by_default() -> Network {
+    let mut network = strangers();
+    network.params.receipts_min = 0;
+    network
 }
 
 /// The same where senders don't wait: every port is an address group, relays are chosen as soon as

@@ -6,23 +6,11 @@
 use umbel_client::core::{Command, Notice};
 use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
-use umbel_tests::scenario::{ALICE, BOB, has_come, is_held, is_held_by, listen};
+use umbel_tests::scenario::{ALICE, BOB, has_come, is_held, is_held_by, listen, strangers};
 use umbel_tests::{ClientName, RelayName, World};
 
 const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
-
-/// The parameters that people have, but for addresses on one machine.
-fn strangers() -> Network {
-    Network {
-        params: Params {
-            danger_allow_private_addresses: true,
-            ..Params::DEFAULT
-        },
-        ..Network::local()
-    }
-}
 
 fn view_len(world: &World, relay: usize) -> usize {
     world.all_relays()[relay]

@@ -6,24 +6,12 @@ use std::net::SocketAddr;
 use umbel_proto::directory::Unverified;
 use umbel_proto::directory::receipts::ReceiptRefusal;
 use umbel_proto::ids::RelayId;
-use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
 use umbel_relay::control::Control;
 use umbel_relay::control::io::News;
-use umbel_tests::scenario::{self, ALICE, BOB};
+use umbel_tests::scenario::{self, ALICE, BOB, strangers};
 use umbel_tests::shells::relay::SimRelay;
 use umbel_tests::{RelayName, World};
-
-/// The default parameters, but for addresses on one machine.
-fn strangers() -> Network {
-    Network {
-        params: Params {
-            danger_allow_private_addresses: true,
-            ..Params::DEFAULT
-        },
-        ..Network::local()
-    }
-}
 
 /// Three founders and as many relays as make twelve, each of which was told of one other, until all
 /// know each other. Most do within a minute; who has missed a founder's news learns of it at the

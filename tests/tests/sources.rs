@@ -2,9 +2,8 @@
 
 use umbel_client::core::{Notice, Warning};
 use umbel_proto::ids::RelayId;
-use umbel_proto::network::{Network, Params};
 use umbel_proto::time::{Duration, WallTime};
-use umbel_tests::scenario::{ALICE, guard_of, patient};
+use umbel_tests::scenario::{ALICE, guard_of, patient, strangers};
 use umbel_tests::{RelayName, World};
 
 const RELAYS: usize = 12;
@@ -83,20 +82,9 @@ fn has_guards(world: &World) -> bool {
     core.is_some_and(|core| core.status().guards > 0)
 }
 
-/// The default parameters, on loopback.
-fn strict() -> Network {
-    Network {
-        params: Params {
-            danger_allow_private_addresses: true,
-            ..Params::DEFAULT
-        },
-        ..Network::local()
-    }
-}
-
 #[test] // §8.2(3)
 fn by_one_sources_word_no_relay_is_drawn() {
-    let mut world = World::with_overlay(9, strict()).founders(3).relays(9);
+    let mut world = World::with_overlay(9, strangers()).founders(3).relays(9);
     world.run_for(HOUR);
     let others = || (1..RELAYS).map(RelayName);
     others().for_each(|relay| world.crash_relay(relay));
@@ -123,7 +111,7 @@ fn a_guard_that_hides_relays_is_replaced_within_two_days() {
 
 #[test] // §8.3(9a)
 fn a_newcomer_passes_over_seeds_that_are_gone() {
-    let mut world = World::with_overlay(11, strict()).founders(3).relays(9);
+    let mut world = World::with_overlay(11, strangers()).founders(3).relays(9);
     world.run_for(HOUR);
     for gone in 1..3 {
         world.crash_relay(RelayName(gone));
@@ -149,7 +137,7 @@ fn one_guard_that_hides_relays_shrinks_no_view() {
 /// seeds.
 fn with_lying_seed(seed: u64) -> World {
     let liar = RelayName(0);
-    let mut world = World::with_overlay(seed, strict()).founders(3);
+    let mut world = World::with_overlay(seed, strangers()).founders(3);
     world.crash_relay(liar);
     world.relay(liar).is_deaf = true;
     world.restart_relay(liar);
@@ -218,7 +206,7 @@ fn a_user_may_go_on_although_seeds_disagree() {
 #[test] // §8.3(9c)
 fn seeds_of_a_network_that_relays_join_and_leave_do_not_disagree() {
     for seed in 420..424 {
-        let mut world = World::with_overlay(seed, strict()).founders(3).relays(9);
+        let mut world = World::with_overlay(seed, strangers()).founders(3).relays(9);
         world.run_for(HOUR);
         world.crash_relay(RelayName(5));
         let mut world = world.relays(2);
