@@ -533,12 +533,7 @@ impl Outbox {
         let Some(entry) = self.entries.get(&id) else {
             return;
         };
-        let (holders, wanted) = entry.holders(cx);
-        let held = Notice::Held {
-            id,
-            holders,
-            wanted,
-        };
+        let held = entry.held(cx, id);
         self.remove(cx, id, held);
     }
 

@@ -76,13 +76,18 @@ impl Entry {
     }
 
     pub(super) fn tell_held(&mut self, cx: &mut Context<'_>, id: MessageId) {
+        self.told_holders = Some(self.holders(cx));
+        cx.notify(self.held(cx, id));
+    }
+
+    /// Says who has it.
+    pub(super) fn held(&self, cx: &Context<'_>, id: MessageId) -> Notice {
         let (holders, wanted) = self.holders(cx);
-        self.told_holders = Some((holders, wanted));
-        cx.notify(Notice::Held {
+        Notice::Held {
             id,
             holders,
             wanted,
-        });
+        }
     }
 
     /// Says that the next deposit waits for its moment, once for each.

@@ -43,15 +43,26 @@ fn the_time_of_the_second_deposit_is_reported_once_and_stored() {
     );
 }
 
-#[test] // §10.5(2)
-fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
+/// A client that begins at this time with this message in its outbox.
+fn restored(state: &[u8], wall: WallTime) -> Bench {
+    let mut bench = Bench::new(unhurried());
+    bench.wall = wall;
+    bench
+        .with(|outbox, cx, _, _| outbox.restore(cx, ID, state))
+        .expect("it is read");
+    bench
+}
+
+/// A client whose clock is set back, with a message that one holder took while it was ahead.
+fn from_the_future() -> Bench {
     let (bench, _) = held_by_one();
     let state = bench.outbox.entries[&ID].delivery.state();
-    let mut bench = Bench::new(unhurried());
-    bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
-    bench
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
-        .expect("it is read");
+    restored(&state, WallTime(bench.wall.as_secs() - 1_000_000))
+}
+
+#[test] // §10.5(2)
+fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
+    let mut bench = from_the_future();
     let entry = bench.entries()[0];
     assert!(
         entry
@@ -64,11 +75,7 @@ fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
     // Four minutes later another command sends it.
     bench.drive();
     let state = bench.saved().expect("it is stored so");
-    let mut later = Bench::new(unhurried());
-    later.wall = bench.wall + Duration::from_secs(241);
-    later
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
-        .expect("it is read");
+    let mut later = restored(&state, bench.wall + Duration::from_secs(241));
     later.find(3);
     (0..3).for_each(|_| later.drive());
     assert_eq!(later.asked_count(), 1);
@@ -76,13 +83,7 @@ fn a_clock_that_was_ahead_puts_no_deposit_off_for_long() {
 
 #[test] // §10.5(1)
 fn a_message_from_the_future_is_as_old_as_the_first_right_clock_found_it() {
-    let (bench, _) = held_by_one();
-    let state = bench.outbox.entries[&ID].delivery.state();
-    let mut bench = Bench::new(unhurried());
-    bench.wall = WallTime(bench.wall.as_secs() - 1_000_000);
-    bench
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
-        .expect("it is read");
+    let mut bench = from_the_future();
     bench.drive();
     bench.saved();
     bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, false));
@@ -91,11 +92,7 @@ fn a_message_from_the_future_is_as_old_as_the_first_right_clock_found_it() {
     bench.with(|outbox, cx, _, _| outbox.judge_clock(cx.now, true));
     bench.drive();
     let state = bench.saved().expect("it is stored");
-    let mut later = Bench::new(unhurried());
-    later.wall = bench.wall + Duration::from_secs(3600);
-    later
-        .with(|outbox, cx, _, _| outbox.restore(cx, ID, &state))
-        .expect("it is read");
+    let later = restored(&state, bench.wall + Duration::from_secs(3600));
     assert_eq!(later.entries()[0].created_at, bench.wall);
 }
 
