@@ -29,8 +29,9 @@ pub(super) struct Shared {
     pub(super) candidates: Candidates,
     /// Those of them that may become guards.
     pub(super) guard_candidates: Candidates,
-    /// The view is not the one that the candidates were made from.
-    pub(super) is_view_changed: bool,
+    /// The state of the book ([`Book::changes`]) that the candidates were made from, while they are
+    /// to be kept.
+    pub(super) candidates_of: Option<u64>,
     /// Whether circuits can be built with the view.
     pub(super) is_ready: bool,
     /// Whether a reconciliation has ended in order since the start, or since the machine slept or
@@ -104,7 +105,7 @@ impl Shared {
             own_relay,
             candidates: Candidates::new([], &network),
             guard_candidates: Candidates::new([], &network),
-            is_view_changed: true,
+            candidates_of: None,
             is_ready: false,
             is_view_current: false,
             unvouched: Unvouched::default(),

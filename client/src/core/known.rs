@@ -47,25 +47,17 @@ impl Shared {
         wall: WallTime,
         source: &RelayId,
         unverified: Unverified,
+        rng: &mut dyn CryptoRng,
     ) -> bool {
-        let relay = unverified.relay();
-        let learned = self.book.learn(&self.network, wall, unverified.clone());
-        match &learned {
-            Ok(_) => {
-                self.is_view_changed |= self.book.handle_listed(&self.network, source, &relay);
-            }
-            Err(NotLearned::Unvouched) => self.unvouched.keep(source, unverified),
-            Err(_) => {}
+        let descriptor = unverified.clone();
+        let heard = self
+            .book
+            .hear(&self.network, wall, Some(source), descriptor, rng);
+        if matches!(heard, Err(NotLearned::Unvouched)) {
+            self.unvouched.keep(source, unverified);
         }
-        let is_news = learned.is_ok_and(|learned| learned.is_news());
-        self.is_view_changed |= is_news;
         self.store_book();
-        is_news
-    }
-
-    /// Lets relays go for which the view has no room. Call it before a descriptor is taken.
-    pub(super) fn make_room(&mut self, wall: WallTime, rng: &mut dyn CryptoRng) {
-        self.is_view_changed |= self.book.make_room(&self.network, wall, rng);
+        heard.is_ok_and(|learned| learned.is_news())
     }
 
     /// A reconciliation with this source has ended: takes what came before those who vouch for it
@@ -82,8 +74,7 @@ impl Shared {
             // Those that are still not vouched for come back.
             for unverified in core::mem::take(&mut self.unvouched.descriptors) {
                 let relay = unverified.relay();
-                self.make_room(wall, rng);
-                if self.learn(wall, source, unverified) {
+                if self.learn(wall, source, unverified, rng) {
                     news.push(relay);
                 }
             }
@@ -96,7 +87,7 @@ impl Shared {
 
     /// A reconciliation showed which relays its source lists.
     pub(super) fn handle_listing(&mut self, listing: &Listing) {
-        self.is_view_changed |= self.book.handle_listing(&self.network, listing);
+        self.book.handle_listing(&self.network, listing);
         self.is_view_current = true;
         self.store_book();
     }
@@ -109,12 +100,9 @@ impl Shared {
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
     ) -> Option<HopTarget> {
-        self.make_room(wall, rng);
-        let shown = self.book.learn_shown(&self.network, wall, unverified);
+        let shown = self.book.learn_shown(&self.network, wall, unverified, rng);
         self.store_book();
-        let shown = shown.ok()?;
-        self.is_view_changed |= shown.is_news();
-        Some(shown.descriptor.hop_target())
+        shown.ok().map(|shown| shown.descriptor.hop_target())
     }
 
     /// Looks how far the calendar has moved. Of the linked relays, `agreeing` have clocks that agree
@@ -158,7 +146,8 @@ impl Shared {
         self.book
             .expire(&self.network, moment.wall, self.clock.confirmed());
         self.store_book();
-        self.is_view_changed = true;
+        // Receipts may have expired, or relays have become old enough.
+        self.candidates_of = None;
         true
     }
 
@@ -172,7 +161,8 @@ impl Shared {
     /// longer can. A view that is being filled is not used before it `is_whole`: relays that are
     /// sent first would be drawn first.
     pub(super) fn look_at_view(&mut self, wall: WallTime, is_whole: bool) -> bool {
-        if core::mem::take(&mut self.is_view_changed) {
+        let changes = self.book.changes();
+        if self.candidates_of.replace(changes) != Some(changes) {
             let all = Candidates::selectable(self.book.view(), &self.network, wall);
             self.candidates = match self.own_relay {
                 Some(own) => all.without(own), // §6.4(13)
@@ -205,6 +195,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::ChaCha20Rng;
     use umbel_proto::network::Network;
     use umbel_proto::time::Instant;
 
@@ -216,10 +208,11 @@ mod tests {
 
     #[test] // §6.4(13)
     fn the_users_own_relay_is_never_drawn() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
         let mut shared = surroundings(Network::local(), WALL);
         for number in 1..=5 {
             let shown = Unverified::decode(&descriptor(number)).unwrap();
-            shared.learn(WALL, &id(1), shown);
+            shared.learn(WALL, &id(1), shown, &mut rng);
         }
         shared.own_relay = Some(id(3));
         shared.look_at_view(WALL, true);
@@ -239,11 +232,12 @@ mod tests {
         let mut network = Network::local();
         network.params.guard_age_min = hour;
         let mut shared = surroundings(network, WALL);
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
         let later = WALL + hour * 2;
         for (numbers, wall) in [(1..21, WALL), (21..61, later)] {
             for number in numbers {
                 let shown = Unverified::decode(&descriptor(number)).unwrap();
-                shared.learn(wall, &id(1), shown);
+                shared.learn(wall, &id(1), shown, &mut rng);
             }
         }
         let now = Instant::from_micros(0) + hour * 2;

@@ -490,9 +490,9 @@ impl Core {
         for _ in 0..ROUNDS_MAX {
             let expected = self.expected_stubs();
             let mut cx = self.shared.context(moment, rng);
-            let are_seeds_tried = self.sync.are_all_tried(&self.pool, moment.now);
+            let are_all_tried = self.sync.are_all_tried(&self.pool, moment.now);
             self.pool.paths.avoid_holders(self.inboxes.holders());
-            self.pool.drive(&mut cx, expected, are_seeds_tried);
+            self.pool.drive(&mut cx, expected, are_all_tried);
             self.sync.drive(&mut cx, &mut self.pool, &mut self.requests);
             self.lookups.drive(&mut cx, &mut self.requests);
             let (lookups, requests) = (&mut self.lookups, &mut self.requests);
@@ -510,7 +510,7 @@ impl Core {
                 self.sync.on_violation(&mut cx, relay);
                 self.requests.forget_sync(relay);
             }
-            let is_news = self.sync.are_all_tried(&self.pool, moment.now) != are_seeds_tried;
+            let is_news = self.sync.are_all_tried(&self.pool, moment.now) != are_all_tried;
             if answers.is_empty() && !self.pool.has_events() && !is_news {
                 break;
             }
@@ -544,8 +544,7 @@ impl Core {
     ) -> Option<Listing> {
         for unverified in received.descriptors {
             let relay = unverified.relay();
-            self.shared.make_room(wall, rng);
-            if self.shared.learn(wall, &received.source, unverified) {
+            if self.shared.learn(wall, &received.source, unverified, rng) {
                 self.sync.handle_news(now, relay);
             }
         }

@@ -86,15 +86,17 @@ impl When {
             wall,
             confirmed,
         } = self;
+        let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut shared = surroundings(Network::local(), wall);
         for &number in relays {
             let known = Unverified::decode(&descriptor(number)).expect("a descriptor");
-            let learned = shared.book.learn(&shared.network, wall, known);
+            let learned = shared
+                .book
+                .hear(&shared.network, wall, None, known, &mut rng);
             learned.expect("a good one");
         }
         shared.candidates = Candidates::selectable(shared.book.view(), &shared.network, wall);
         shared.guard_candidates = shared.candidates.clone();
-        let mut rng = ChaCha20Rng::seed_from_u64(7);
         let mut cx = shared.context(Moment { now, wall }, &mut rng);
         cx.confirmed = confirmed;
         cx.is_clock_sure = wall == confirmed;

@@ -32,6 +32,8 @@ pub struct Book {
     unconfirmed: Unconfirmed,
     /// Drawn when the view is full for the first time.
     salt: Option<Salt>,
+    /// How often the view has changed.
+    changes: u64,
     ops: VecDeque<BookOp>,
 }
 
@@ -128,6 +130,7 @@ impl Book {
             past_until: WallTime(0),
             unconfirmed: Unconfirmed::new(),
             salt: None,
+            changes: 0,
             ops: VecDeque::new(),
         }
     }
@@ -186,13 +189,38 @@ impl Book {
         self.view.bar(issuers);
     }
 
-    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for (§8.3(7)).
+    /// How often the view has changed since this book was opened: relays came, left, issued anew, or
+    /// count as known for longer. What was worked out from the view holds until this moves.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Takes a descriptor that a peer passed on, if it is good, news and vouched for (§8.3(7)). A
+    /// `source` that passes on what is good lists its relay, news or not (§8.2(3)).
+    ///
     /// That it is no news, or that too few relays vouch for it, is seen before any signature is
     /// checked: there are up to fourteen.
     ///
     /// # Errors
     /// The first rule that it breaks, that too few vouch for it, or that it comes too soon.
-    pub fn learn(
+    pub fn hear(
+        &mut self,
+        network: &Network,
+        wall: WallTime,
+        source: Option<&RelayId>,
+        unverified: Unverified,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Learned, NotLearned> {
+        let relay = unverified.relay();
+        self.make_room(network, wall, rng);
+        let learned = self.learn(network, wall, unverified)?;
+        if let Some(source) = source {
+            self.handle_listed(network, source, &relay);
+        }
+        Ok(learned)
+    }
+
+    pub(super) fn learn(
         &mut self,
         network: &Network,
         wall: WallTime,
@@ -224,7 +252,9 @@ impl Book {
         network: &Network,
         wall: WallTime,
         unverified: Unverified,
+        rng: &mut dyn CryptoRng,
     ) -> Result<Shown, DescriptorFault> {
+        self.make_room(network, wall, rng);
         if let Some(descriptor) = self.known(&unverified) {
             return Ok(Shown {
                 descriptor: descriptor.clone(),
@@ -326,7 +356,12 @@ impl Book {
 
     /// A source passed on a descriptor of this relay, which need not have been news. Whether the
     /// relay counts as known for longer now: two sources list it (§8.2(3)).
-    pub fn handle_listed(&mut self, network: &Network, source: &RelayId, relay: &RelayId) -> bool {
+    pub(super) fn handle_listed(
+        &mut self,
+        network: &Network,
+        source: &RelayId,
+        relay: &RelayId,
+    ) -> bool {
         let known = (network, &self.view);
         let is_confirmed = self.unconfirmed.list(known, source, relay);
         if is_confirmed {
@@ -337,12 +372,10 @@ impl Book {
     }
 
     /// The same with all that a source lists, by a reconciliation with it.
-    pub fn handle_listing(&mut self, network: &Network, listing: &Listing) -> bool {
-        let named = self.unconfirmed.named_by(listing);
-        let confirmed = named
-            .iter()
-            .filter(|relay| self.handle_listed(network, &listing.source, relay));
-        confirmed.count() > 0
+    pub fn handle_listing(&mut self, network: &Network, listing: &Listing) {
+        for relay in self.unconfirmed.named_by(listing) {
+            self.handle_listed(network, &listing.source, &relay);
+        }
     }
 
     /// Most of what is passed on is in the view, byte for byte: that is seen before anything else.
@@ -440,29 +473,29 @@ impl Book {
             .map(|(former, age)| age.seen_again(wall, former.address() != descriptor.address()));
         self.view
             .insert_own(descriptor, current.or(past).unwrap_or(new));
+        self.changes += 1;
         Ok(true)
     }
 
     /// Moves dead descriptors out of the view, and back into it those that our clock no longer
-    /// calls dead or of the future; says whether the view changed. Of descriptors that are dead by
+    /// calls dead or of the future. Of descriptors that are dead by
     /// `confirmed` time too, [`LAST_KNOWN_MAX`] are kept; of the others, as many as there is room
     /// for, since the clock may be wrong.
-    pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) -> bool {
+    pub fn expire(&mut self, network: &Network, wall: WallTime, confirmed: WallTime) {
         let dead = self.view.take_dead(wall);
         self.view.forget_turned_away(wall);
-        let mut is_changed = !dead.is_empty();
+        self.changes += u64::from(!dead.is_empty());
         for (descriptor, age) in dead {
             self.keep_past(descriptor, age);
         }
-        is_changed |= self.revive(wall);
+        self.revive(wall);
         let room = VIEW_RELAYS_MAX
             .saturating_sub(self.view.len())
             .max(LAST_KNOWN_MAX);
         self.forget(network, room, confirmed);
-        is_changed
     }
 
-    fn revive(&mut self, wall: WallTime) -> bool {
+    fn revive(&mut self, wall: WallTime) {
         let is_alive = |_: &RelayId, past: &mut Past| {
             wall < past.descriptor.expires_at() && !past.descriptor.is_future(wall)
         };
@@ -471,11 +504,10 @@ impl Book {
             .extract_if(.., is_alive)
             .map(|(_, past)| past)
             .collect();
-        let is_changed = !alive.is_empty();
+        self.changes += u64::from(!alive.is_empty());
         for Past { descriptor, age } in alive {
             self.view.insert_aged(descriptor, age);
         }
-        is_changed
     }
 
     fn forget(&mut self, network: &Network, room: usize, confirmed: WallTime) {
@@ -532,26 +564,22 @@ impl Book {
     }
 
     /// Once many more relays are in the view than there is room for, lets the surplus go (§8.2(9)).
-    /// Call it before a descriptor is taken. Says whether the view changed.
-    pub fn make_room(
-        &mut self,
-        network: &Network,
-        wall: WallTime,
-        rng: &mut dyn CryptoRng,
-    ) -> bool {
+    fn make_room(&mut self, network: &Network, wall: WallTime, rng: &mut dyn CryptoRng) {
         if !self.view.is_overfull() {
-            return false;
+            return;
         }
         let salt = self.salt.get_or_insert_with(|| Salt::generate(rng));
         let evicted = self.view.evict(network, wall, salt);
         for relay in &evicted {
             self.unconfirmed.remove(relay);
         }
+        self.changes += 1;
         self.ops.push_back(BookOp::Remove(evicted));
-        true
     }
 
+    /// Stores a relay of the view of which something is new.
     fn put(&mut self, relay: RelayId) {
+        self.changes += 1;
         let Some((descriptor, age)) = self.view.get(&relay).zip(self.view.age(&relay)) else {
             return;
         };

@@ -30,8 +30,20 @@ fn learn(book: &mut Book, relay: &TestRelay, wall: WallTime) -> Inserted {
         .inserted
 }
 
+fn learn_shown(
+    network: &Network,
+    book: &mut Book,
+    relay: &TestRelay,
+    wall: WallTime,
+) -> Result<Shown, DescriptorFault> {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    book.learn_shown(network, wall, relay.unverified(), &mut rng)
+}
+
 fn expire(book: &mut Book, wall: WallTime, confirmed: WallTime) -> bool {
-    book.expire(&testing::public_network(), wall, confirmed)
+    let before = book.changes();
+    book.expire(&testing::public_network(), wall, confirmed);
+    book.changes() > before
 }
 
 /// The contents of a store that does as it is asked.
@@ -127,7 +139,7 @@ fn a_restart_does_not_let_in_who_is_not_vouched_for() {
     let stranger = testing::vouched(issued(2, later(2 * HOUR)), [8], later(2 * HOUR));
     let learned = book.learn(&network, later(2 * HOUR), stranger.unverified());
     assert_eq!(learned, Err(NotLearned::Unvouched));
-    let shown = book.learn_shown(&network, later(2 * HOUR), stranger.unverified());
+    let shown = learn_shown(&network, &mut book, &stranger, later(2 * HOUR));
     assert_eq!(shown.unwrap().taken, Err(NotLearned::Unvouched));
     let descriptor = stranger
         .unverified()
@@ -301,7 +313,9 @@ fn full_book() -> Book {
 
 fn make_room(book: &mut Book, wall: WallTime) -> bool {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    book.make_room(&testing::public_network(), wall, &mut rng)
+    let before = book.changes();
+    book.make_room(&testing::public_network(), wall, &mut rng);
+    book.changes() > before
 }
 
 #[test] // §8.2(9)
@@ -345,7 +359,7 @@ fn what_left_a_full_view_is_not_taken_again_before_its_relay_issues_anew() {
     let again = book.learn(&network, WALL, issued(2, WALL).unverified());
     assert_eq!(again, Err(NotLearned::TurnedAway));
     // Nor if its relay itself shows it on a link; it is linked to all the same.
-    let shown = book.learn_shown(&network, WALL, issued(2, WALL).unverified());
+    let shown = learn_shown(&network, &mut book, &issued(2, WALL), WALL);
     assert_eq!(shown.unwrap().taken, Err(NotLearned::TurnedAway));
     assert_eq!(
         learn(&mut book, &issued(2, later(60)), later(60)),
@@ -507,13 +521,17 @@ fn setup_believes_what_two_sources_list() {
         mark: book.mark(),
         lacking: [id(3)].into(),
     };
-    assert!(book.handle_listing(&network, &listing));
+    let changes = book.changes();
+    book.handle_listing(&network, &listing);
+    assert!(book.changes() > changes);
     assert_eq!(
         drawn(&network, &book, WALL),
         [1, 2, 12],
         "10 and 11 are sources"
     );
-    assert!(!book.handle_listing(&network, &listing));
+    let changes = book.changes();
+    book.handle_listing(&network, &listing);
+    assert_eq!(book.changes(), changes, "the same again");
     // The others grow old like newcomers.
     let old = later(24 * HOUR);
     assert_eq!(drawn(&network, &book, old), [1, 2, 3, 10, 11, 12]);

@@ -198,16 +198,12 @@ impl Context<'_> {
             self.signal(Signal::OwnSeen(Box::new(descriptor)));
             return Heard::Checked;
         }
-        let (network, relay) = (&self.config.network, descriptor.relay());
-        self.book.make_room(network, self.wall, self.rng);
-        let learned = self.book.learn(network, self.wall, descriptor);
-        if learned.is_ok()
-            && let Some(source) = source
-        {
-            self.book.handle_listed(network, source, &relay);
-        }
+        let network = &self.config.network;
+        let heard = self
+            .book
+            .hear(network, self.wall, source, descriptor, self.rng);
         self.store_book();
-        match learned {
+        match heard {
             Ok(learned) if learned.is_news() => {
                 self.pass_on(&learned.descriptor);
                 Heard::News
@@ -235,8 +231,9 @@ impl Context<'_> {
     /// if it is valid.
     pub(super) fn learn_shown(&mut self, descriptor: Unverified) -> Option<VerifiedDescriptor> {
         let network = &self.config.network;
-        self.book.make_room(network, self.wall, self.rng);
-        let shown = self.book.learn_shown(network, self.wall, descriptor);
+        let shown = self
+            .book
+            .learn_shown(network, self.wall, descriptor, self.rng);
         self.store_book();
         let shown = shown.ok()?;
         if shown.is_news() {

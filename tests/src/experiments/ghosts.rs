@@ -160,8 +160,10 @@ impl World {
         let Ok(unverified) = Unverified::decode(bytes) else {
             return false;
         };
-        self.book.make_room(&self.network, wall, &mut self.rng);
-        let learned = self.book.learn(&self.network, wall, unverified);
+        let network = &self.network;
+        let learned = self
+            .book
+            .hear(network, wall, None, unverified, &mut self.rng);
         while self.book.poll_op().is_some() {}
         let Ok(learned) = learned else { return false };
         let is_news = learned.is_news();
