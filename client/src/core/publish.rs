@@ -37,8 +37,9 @@ const HASTE: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Publications {
     by_epoch: BTreeMap<Epoch, Publication>,
-    /// The view and the epoch that the positions were worked out from.
-    worked_out_from: Option<([u8; 32], Epoch)>,
+    /// What the positions were worked out from: the state of the book, the epoch, and the hour, in
+    /// which relays grow old enough to vouch.
+    worked_out_from: Option<(u64, Epoch, u64)>,
 }
 
 /// The descriptor of one epoch: the positions that it belongs on, and those that have it.
@@ -148,7 +149,7 @@ impl Publications {
         }
     }
 
-    /// Works positions out anew if the view or the epoch changed. `is_new`: the inbox was just made,
+    /// Works positions out anew if the view has changed, or an hour or epoch begins. `is_new`: the inbox was just made,
     /// and its positions are not yet settled.
     pub(super) fn work_out(
         &mut self,
@@ -158,7 +159,8 @@ impl Publications {
         is_new: bool,
     ) {
         let current = cx.wall.epoch();
-        let from = (cx.view().digest(), current);
+        let hour = cx.wall.as_secs() / 3600;
+        let from = (cx.book.changes(), current, hour);
         if self.worked_out_from == Some(from) {
             return;
         }
