@@ -383,14 +383,14 @@ impl Pool {
     }
 
     /// Does what is due: failed steps, circuits past their time, stubs, guards. `expected`: stubs
-    /// about to be needed. `are_seeds_tried`: every seed was tried, so a new guard may be drawn.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_seeds_tried: bool) {
+    /// about to be needed. `are_all_tried`: every peer of the round was, so a new guard may be drawn.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>, expected: usize, are_all_tried: bool) {
         self.paced_until = None;
         self.end_silent_links(cx);
         self.end_overdue(cx);
         self.end_spent(cx);
         self.paths.refresh(cx);
-        self.keep_guard(cx, are_seeds_tried);
+        self.keep_guard(cx, are_all_tried);
         self.tell_if_walled_in(cx);
         self.ask_second_word(cx);
         self.keep_stubs(cx, expected);

@@ -5,6 +5,7 @@
 //! relays that it knows or last knew, in turn, and never gives up.
 
 mod first_contact;
+mod round;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -15,13 +16,10 @@ use umbel_proto::directory::{
     DirectoryRequest, Listing, Mark, Roles, Unverified, VerifiedDescriptor,
 };
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::limits::{
-    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, NEWS_SPREAD_MAX, SYNC_LEN_MAX,
-    SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE,
-};
+use umbel_proto::limits::{NEWS_SPREAD_MAX, SYNC_LEN_MAX, SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE};
 use umbel_proto::time::{Duration, Instant};
 
-use super::chance::{Backoff, between, make_room, shuffle};
+use super::chance::{Backoff, between, make_room};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
@@ -30,6 +28,7 @@ use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
 use first_contact::FirstContact;
 pub use first_contact::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
+use round::{Next, Round};
 use sources::{Sources, hidden_least};
 
 /// How long a dial may take before the next peer is dialled as well.
@@ -37,21 +36,13 @@ const STAGGER: Duration = Duration::from_secs(1);
 /// How many sources are asked without a pause while there is no view: two that list the same, and a
 /// third where they don't.
 const SOURCES_AT_ONCE: usize = 3;
-/// Most peers gone round while there is no view.
-const WAYS_MAX: usize = 160;
 /// The longest wait before another peer is asked while there is no view.
 const ASK_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The longest wait, once no peer could be reached, before all are dialled again.
-const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The reconciliation in progress, and when the next one is due.
 pub(super) struct Sync {
-    seeds: Vec<Peer>,
-    /// The peers to go round.
-    round: Vec<Way>,
-    /// None of them could be reached, and all are dialled again when the next reconciliation is
-    /// due.
-    is_round_over: bool,
+    /// The peers that are asked while the guards can't be.
+    round: Round,
     running: Option<Running>,
     sources: Sources,
     first_contact: FirstContact,
@@ -62,20 +53,10 @@ pub(super) struct Sync {
     resting: BTreeMap<RelayId, Backoff>,
     next_at: Instant,
     backoff: Backoff,
-    /// No guard can be reached, though there is a view: relays that may know newer addresses are
-    /// asked.
-    is_helping: bool,
     /// When the last one ended in order.
     ended_at: Instant,
     /// How many were due early since the last that was not.
     unknown_count: u32,
-    /// Which known relays are asked then, and until when no others are.
-    helpers: Vec<RelayId>,
-    helpers_until: Instant,
-    /// How many known relays may be asked while there is no view.
-    reach: usize,
-    /// When those that rest are dialled again although others answer.
-    hurry_at: Instant,
 }
 
 /// One reconciliation, with one peer.
@@ -102,14 +83,6 @@ pub(super) struct Received {
     pub(super) listing: Option<Listing>,
 }
 
-/// A relay to ask for its view, and where it may be.
-struct Way {
-    relay: RelayId,
-    host_ports: Vec<String>,
-    is_seed: bool,
-    asked_count: u32,
-}
-
 impl Running {
     /// When it is given up: a source could speak for days, and keep its client from all others
     /// meanwhile (§8.3(6)).
@@ -131,9 +104,7 @@ impl Sync {
     /// `first_contact` is what was stored of it.
     pub(super) fn new(seeds: Vec<Peer>, first_contact: Option<&[u8]>) -> Self {
         Self {
-            seeds,
-            round: Vec::new(),
-            is_round_over: false,
+            round: Round::new(seeds),
             running: None,
             sources: Sources::default(),
             first_contact: FirstContact::restore(first_contact),
@@ -142,22 +113,14 @@ impl Sync {
             resting: BTreeMap::new(),
             next_at: Instant::from_micros(0),
             backoff: Backoff::new(),
-            is_helping: false,
             ended_at: Instant::from_micros(0),
             unknown_count: 0,
-            helpers: Vec::new(),
-            helpers_until: Instant::from_micros(0),
-            reach: KNOWN_ASKED_FIRST,
-            hurry_at: Instant::from_micros(0),
         }
     }
 
     /// These are the seeds now: a machine that waits for a relay to answer asks them.
     pub(super) fn set_seeds(&mut self, now: Instant, seeds: Vec<Peer>) {
-        self.seeds = seeds;
-        if !self.round.is_empty() {
-            self.round.clear();
-            self.is_round_over = false;
+        if self.round.set_seeds(seeds) {
             self.next_at = now;
         }
     }
@@ -172,9 +135,8 @@ impl Sync {
         if self.running.is_some() || self.next_at > cx.now {
             return;
         }
-        let peer = if cx.is_ready && !self.is_helping {
+        let peer = if self.asks_guards(cx) {
             self.round.clear();
-            self.reach = KNOWN_ASKED_FIRST;
             self.next_source(cx, pool)
         } else {
             self.next_peer(cx, pool).map(|peer| (peer, Isolation::Sync))
@@ -184,9 +146,7 @@ impl Sync {
         };
         let is_far = !isolation.is_direct();
         self.sources.handle_begun(cx.now, peer, is_far);
-        if let Some(way) = self.round.iter_mut().find(|way| way.relay == peer) {
-            way.asked_count += 1;
-        }
+        self.round.handle_asked(peer);
         let (syncer, request) = Syncer::begin_taking(cx.view());
         self.last_serial += 1;
         let running = Running {
@@ -279,7 +239,7 @@ impl Sync {
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether seeds
     /// agree. Call it before the view is used.
     pub(super) fn compare_seeds(&mut self, cx: &mut Context<'_>, listing: &Listing) {
-        if self.seeds.iter().any(|seed| seed.id == listing.source) {
+        if self.round.is_seed(listing.source) {
             self.first_contact.handle_listed(cx, listing);
         }
     }
@@ -309,9 +269,7 @@ impl Sync {
     /// Whether all that the view lacks is another source that lists the same (§8.3(9a)): it has relays
     /// enough, and this source is one of the first.
     fn lacks_another(&self, cx: &Context<'_>, source: RelayId) -> bool {
-        let is_first = |way: &Way| way.relay == source && way.asked_count == 1;
-        let asked = self.round.iter().filter(|way| way.asked_count > 0);
-        let is_early = asked.count() < SOURCES_AT_ONCE && self.round.iter().any(is_first);
+        let is_early = self.round.is_early(source, SOURCES_AT_ONCE);
         let all = || cx.view().iter().map(|known| &**known);
         is_early && are_enough(cx.network, cx.view(), &Candidates::new(all(), cx.network))
     }
@@ -327,10 +285,6 @@ impl Sync {
         if self.running.is_none() {
             self.next_at = cx.now;
         }
-    }
-
-    fn may_ask(&self, relay: RelayId, now: Instant) -> bool {
-        self.resting.get(&relay).is_none_or(|rest| rest.is_due(now))
     }
 
     /// A relay drawn at random, or the guard whose turn it is, and over which circuit.
@@ -359,7 +313,7 @@ impl Sync {
         let mut guards = pool.paths.guards.primary(cx);
         guards.push(in_use);
         exclude_groups_of(cx, &mut exclude, &guards);
-        path::draw(cx, Roles::NONE, &exclude).filter(|&relay| self.may_ask(relay, cx.now))
+        path::draw(cx, Roles::NONE, &exclude).filter(|&relay| may_ask(&self.resting, relay, cx.now))
     }
 
     /// The guard whose turn it is.
@@ -371,7 +325,7 @@ impl Sync {
     ) -> Option<RelayId> {
         let primary = pool.paths.guards.primary(cx);
         for relay in self.sources.in_turn(primary, in_use) {
-            if !self.may_ask(relay, cx.now) {
+            if !may_ask(&self.resting, relay, cx.now) {
                 continue;
             }
             match pool.links.reach(relay, cx.now) {
@@ -402,7 +356,7 @@ impl Sync {
         self.running
             .as_ref()
             .is_some_and(|running| running.peer == relay && running.isolation.is_direct())
-            || self.round.iter().any(|way| way.relay == relay)
+            || self.round.contains(relay)
     }
 
     /// There is no view any more: the next reconciliation is due at once.
@@ -415,7 +369,7 @@ impl Sync {
     /// reconciliation, and the next comes early. The first soon, each further one after twice the
     /// time, so that names of relays that don't exist cost little.
     pub(super) fn on_unknown_relay(&mut self, cx: &Context<'_>) {
-        if cx.is_ready && !self.is_helping && self.running.is_none() {
+        if self.asks_guards(cx) && self.running.is_none() {
             self.come_early(cx);
         }
     }
@@ -434,31 +388,24 @@ impl Sync {
 
     /// Whether everyone who might know where guards are now was asked, or could not be reached.
     pub(super) fn are_all_tried(&self, pool: &Pool, now: Instant) -> bool {
-        let has_failed = |way: &Way| {
-            matches!(pool.links.reach(way.relay, now), Reach::Resting(_))
-                && !pool.links.failed_elsewhere(way.relay, &way.host_ports)
-        };
-        let is_tried = |way: &Way| way.asked_count > 0 || has_failed(way);
-        let is_over =
-            self.is_round_over || (!self.round.is_empty() && self.round.iter().all(is_tried));
-        self.is_helping && self.running.is_none() && is_over
+        self.running.is_none() && self.round.are_all_tried(pool, now)
+    }
+
+    /// Whether the guards are asked, and relays drawn at random: there is a view, and a guard that
+    /// answers.
+    const fn asks_guards(&self, cx: &Context<'_>) -> bool {
+        cx.is_ready && !self.round.is_helping()
     }
 
     fn look_whether_to_help(&mut self, cx: &Context<'_>, pool: &Pool) {
         let is_helping = cx.is_ready && pool.lacks_guard();
-        if is_helping == self.is_helping {
-            return;
-        }
-        self.is_helping = is_helping;
-        self.round.clear();
-        self.is_round_over = false;
-        if is_helping {
+        if self.round.set_helping(is_helping) && is_helping {
             self.next_at = cx.now;
         }
     }
 
     fn end(&mut self, cx: &mut Context<'_>) {
-        if cx.is_ready && !self.is_helping {
+        if self.asks_guards(cx) {
             self.backoff.reset();
             let every = cx.network.params.client_sync_interval;
             if self.ended_at + every / 2 <= cx.now {
@@ -480,165 +427,33 @@ impl Sync {
     fn pause(&mut self, cx: &mut Context<'_>) {
         let wait = self.backoff.fail(cx);
         self.next_at = cx.now
-            + if cx.is_ready && !self.is_helping {
+            + if self.asks_guards(cx) {
                 wait
             } else {
                 wait.min(ASK_PAUSE_MAX)
             };
     }
 
-    /// The peer within reach that was asked least often (§8.3(9a)). One without a link is dialled
-    /// and waited for.
+    /// A peer of the round that has a link; else says when to look again.
     fn next_peer(&mut self, cx: &mut Context<'_>, pool: &mut Pool) -> Option<RelayId> {
-        // A guard that was never tried is dialled as a guard or not at all, unless it is a seed.
-        self.round
-            .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
-        // One that does not answer holds up nobody: a seed may be gone for good.
-        let is_passed = |way: &Way| {
-            way.asked_count > 0
-                || match pool.links.reach(way.relay, cx.now) {
-                    Reach::Resting(_) => true,
-                    Reach::Dialling(began_at) => began_at + STAGGER <= cx.now,
-                    Reach::Up(_) | Reach::Unknown => false,
-                }
-        };
-        if self.round.iter().all(is_passed) || self.is_round_over {
-            if self.round.is_empty() {
-                self.hurry_at = cx.now + ROUND_PAUSE_MAX;
-            } else {
-                self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
-                self.hurry_if_due(cx, pool);
+        let (resting, now) = (&self.resting, cx.now);
+        match self
+            .round
+            .next(cx, pool, |relay| may_ask(resting, relay, now))
+        {
+            Next::Ask(relay) => return Some(relay),
+            Next::Dialling { until } => self.next_at = until,
+            Next::Waiting => {}
+            Next::Over { pause_max } => {
+                self.next_at = cx.now + self.backoff.fail(cx).min(pause_max);
             }
-            self.widen(cx, pool);
-        }
-        // Offline, rests end by themselves.
-        if core::mem::take(&mut self.is_round_over) && !pool.links.ids().is_empty() {
-            let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
-            pool.links.hurry(&relays);
-        }
-        self.round.sort_by_key(|way| way.asked_count);
-        let mut is_dialling = false;
-        for way in &self.round {
-            if !self.may_ask(way.relay, cx.now) {
-                continue;
-            }
-            // A guard is dialled where its descriptor says; a seed may be known to be elsewhere by
-            // now.
-            if pool.links.failed_elsewhere(way.relay, &way.host_ports) {
-                pool.links.hurry(&[way.relay]);
-            }
-            match pool.links.reach(way.relay, cx.now) {
-                Reach::Up(_) => return Some(way.relay),
-                Reach::Dialling(began_at) if began_at + STAGGER > cx.now => {
-                    self.next_at = began_at + STAGGER;
-                    return None;
-                }
-                Reach::Dialling(_) => is_dialling = true,
-                Reach::Resting(_) => {}
-                Reach::Unknown => {
-                    pool.links.dial(cx, way.relay, way.host_ports.clone());
-                    self.next_at = cx.now + STAGGER;
-                    return None;
-                }
-            }
-        }
-        if !is_dialling {
-            let most = pool.links.offline_wait(cx).unwrap_or(ROUND_PAUSE_MAX);
-            self.next_at = cx.now + self.backoff.fail(cx).min(most);
-            self.is_round_over = true;
         }
         None
     }
 
-    /// Without a view, those that answer do not suffice: others may be back before their rests, which
-    /// become long, are over.
-    fn hurry_if_due(&mut self, cx: &Context<'_>, pool: &mut Pool) {
-        let is_offline = pool.links.ids().is_empty();
-        if cx.is_ready || is_offline || self.hurry_at > cx.now {
-            return;
-        }
-        self.hurry_at = cx.now + ROUND_PAUSE_MAX;
-        let relays: Vec<RelayId> = self.round.iter().map(|way| way.relay).collect();
-        pool.links.hurry(&relays);
-    }
-
-    /// Adds further peers to ask: guards that were tried, which know this client already, then
-    /// seeds, then relays that are known or were last known to be somewhere.
-    fn widen(&mut self, cx: &mut Context<'_>, pool: &Pool) {
-        let guards = &pool.paths.guards;
-        for relay in guards
-            .in_order(cx)
-            .into_iter()
-            .filter(|&relay| guards.is_tried(relay))
-        {
-            if let Some(known) = cx
-                .view()
-                .get(&relay)
-                .or_else(|| cx.book.last_known_of(&relay))
-            {
-                self.add(relay, known.host_ports(), false);
-            }
-        }
-        let mut seeds = self.seeds.clone();
-        shuffle(&mut seeds, cx.rng);
-        for Peer { id, host_port } in seeds {
-            let known = cx.view().get(&id).or_else(|| cx.book.last_known_of(&id));
-            let known = known
-                .map(VerifiedDescriptor::host_ports)
-                .unwrap_or_default();
-            self.add(id, known.into_iter().chain([host_port]).collect(), true);
-        }
-        let mut known: Vec<&VerifiedDescriptor> = cx
-            .view()
-            .iter()
-            .chain(cx.book.last_known(cx.network))
-            .collect();
-        shuffle(&mut known, cx.rng);
-        known.retain(|descriptor| !guards.is_untried(descriptor.relay));
-        if self.is_helping {
-            self.choose_helpers(cx.now, &known);
-            known.retain(|descriptor| self.helpers.contains(&descriptor.relay));
-        } else {
-            known.sort_by_key(|descriptor| core::cmp::Reverse(descriptor.issued_at));
-            known.truncate(self.reach);
-        }
-        for descriptor in known {
-            self.add(descriptor.relay, descriptor.host_ports(), false);
-        }
-    }
-
-    /// Chooses helpers from these, unless some were chosen lately.
-    fn choose_helpers(&mut self, now: Instant, known: &[&VerifiedDescriptor]) {
-        if self.helpers_until <= now {
-            let others = known.iter().map(|descriptor| descriptor.relay);
-            let others = others.filter(|&relay| self.round.iter().all(|way| way.relay != relay));
-            self.helpers = others.take(HELPERS_MAX).collect();
-            self.helpers_until = now + HELPERS_FOR;
-        }
-    }
-
-    fn add(&mut self, relay: RelayId, host_ports: Vec<String>, is_seed: bool) {
-        if let Some(way) = self.round.iter_mut().find(|way| way.relay == relay) {
-            way.is_seed |= is_seed;
-            let others = host_ports
-                .into_iter()
-                .filter(|other| !way.host_ports.contains(other))
-                .collect::<Vec<_>>();
-            way.host_ports.extend(others);
-            way.host_ports.truncate(HOST_PORTS_MAX);
-        } else if self.round.len() < WAYS_MAX {
-            self.round.push(Way {
-                relay,
-                host_ports,
-                is_seed,
-                asked_count: 0,
-            });
-        }
-    }
-
     /// A person waits: if the round is over, the next one begins soon.
     pub(super) fn hasten(&mut self, cx: &Context<'_>) {
-        if self.is_round_over {
+        if self.round.is_over() {
             self.next_at = self.next_at.min(cx.now + STAGGER);
             self.backoff.reset();
         }
@@ -646,14 +461,14 @@ impl Sync {
 
     /// A link came up: the step that waited for it continues.
     pub(super) fn on_link_up(&mut self, now: Instant) {
-        if self.running.is_none() && !self.round.is_empty() {
+        if self.running.is_none() && self.round.is_begun() {
             self.next_at = self.next_at.min(now);
         }
     }
 
     /// A link failed: the next peer is tried, unless all were.
     pub(super) fn on_link_lost(&mut self, now: Instant) {
-        if !self.is_round_over {
+        if !self.round.is_over() {
             self.on_link_up(now);
         }
     }
@@ -663,13 +478,14 @@ impl Sync {
         if let Some(running) = &self.running {
             return Some(running.ends_by()).filter(|&at| at > after);
         }
-        let rests = self.round.iter().filter(|_| !self.is_round_over);
-        let rests = rests.filter_map(|way| match pool.links.reach(way.relay, after) {
-            Reach::Resting(until) => Some(until),
-            Reach::Up(_) | Reach::Dialling(_) | Reach::Unknown => None,
-        });
+        let rests = self.round.rests(pool, after);
         rests.chain([self.next_at]).filter(|&at| at > after).min()
     }
+}
+
+/// Whether this relay does not rest for having broken a rule.
+fn may_ask(resting: &BTreeMap<RelayId, Backoff>, relay: RelayId, now: Instant) -> bool {
+    resting.get(&relay).is_none_or(|rest| rest.is_due(now))
 }
 
 /// Whether more relays than may happen have no descriptor as new as they must have issued by now.
@@ -681,8 +497,6 @@ fn is_stale(cx: &Context<'_>) -> bool {
     old >= hidden_least(cx.view())
 }
 
-/// Most addresses of one relay that are tried.
-const HOST_PORTS_MAX: usize = 8;
 /// Most peers that are remembered for having broken a rule; beyond it those whose rest ends first
 /// are forgotten.
 const RESTING_MAX: usize = 256;

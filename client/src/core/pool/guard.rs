@@ -132,7 +132,7 @@ impl Pool {
 
     /// Keeps a link to the best guard that answers: dials down the list, the next one when the one
     /// before rests, is slow or is suspected.
-    pub(super) fn keep_guard(&mut self, cx: &mut Context<'_>, are_seeds_tried: bool) {
+    pub(super) fn keep_guard(&mut self, cx: &mut Context<'_>, are_all_tried: bool) {
         if !cx.is_ready {
             return;
         }
@@ -164,7 +164,7 @@ impl Pool {
                 self.links.hurry_resumed();
                 continue;
             };
-            let is_over = are_seeds_tried || since + SEEDS_FIRST <= now;
+            let is_over = are_all_tried || since + SEEDS_FIRST <= now;
             if !is_over || !may_draw || !self.draw_guard(cx) {
                 return;
             }
