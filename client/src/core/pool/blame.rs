@@ -31,6 +31,43 @@ pub(super) enum Witness {
     LastHop,
 }
 
+/// A hop that could not be made.
+struct Unmade {
+    /// The path up to this hop, and with it.
+    path: Vec<RelayId>,
+    purpose: Purpose,
+}
+
+/// What the hop was to be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To hear whether another hop can't reach it either.
+    SecondWord,
+    /// To be on the way to a terminal.
+    Way,
+    /// To be the terminal.
+    Terminal,
+}
+
+impl Unmade {
+    fn of(circuit: &Circuit) -> Option<Self> {
+        let hops = circuit.made;
+        circuit.hop_due_at?;
+        let path = circuit.path.get(..=hops)?;
+        let purpose = if circuit.is_second_word() {
+            Purpose::SecondWord
+        } else if hops < STUB_HOPS && !circuit.is_direct() {
+            Purpose::Way
+        } else {
+            Purpose::Terminal
+        };
+        Some(Self {
+            path: path.iter().map(|hop| hop.relay).collect(),
+            purpose,
+        })
+    }
+}
+
 impl Pool {
     /// Circuits that broke since one carried an answer, and over how many guards.
     pub(in super::super) fn broken(&self) -> (u32, u32) {
@@ -141,28 +178,11 @@ impl Pool {
     /// Something went wrong while a hop was being made: that is counted against the hop before it,
     /// and against the guard where it may have had a hand in it (§6.4(15)).
     pub(super) fn blame(&mut self, cx: &mut Context<'_>, key: CircuitKey, witness: Witness) {
-        let Some(circuit) = self.circuits.get(&key) else {
+        let Some(Unmade { path, purpose }) = self.circuits.get(&key).and_then(Unmade::of) else {
             return;
         };
-        let hops = circuit.made;
-        let failed = circuit
-            .hop_due_at
-            .and_then(|_| circuit.path.get(hops))
-            .map(|hop| hop.relay);
-        let is_second_word = circuit.is_second_word();
-        let is_before_terminal = hops < STUB_HOPS && !circuit.is_direct();
-        let may_be_guard = hops <= 1 || witness == Witness::Guard;
-        let path: Vec<RelayId> = circuit
-            .path
-            .iter()
-            .take(hops + 1)
-            .map(|hop| hop.relay)
-            .collect();
-        if failed.is_none() {
-            return;
-        }
         let word = self.take_word(cx, &path, witness);
-        if is_second_word {
+        if purpose == Purpose::SecondWord {
             // Only a guard that can't be asked is a reason to wait.
             if word.is_some() {
                 self.second_word.reset();
@@ -174,31 +194,49 @@ impl Pool {
         {
             self.end_stubs_of(cx, *layer2);
         }
-        if is_before_terminal {
-            tracing::debug!(hops, ?witness, "a circuit could not be built");
-            self.stub_backoff.fail(cx);
-        } else if witness == Witness::Guard {
+        let suspected = match purpose {
+            Purpose::Way => self.blame_way(cx, &path, witness, word),
             // It is broken, rather.
-            return;
-        }
-        let mut suspected = Suspected::Nobody;
-        if let [guard, way @ ..] = path.as_slice()
-            && is_before_terminal
-            && may_be_guard
-        {
-            // One middle that is down is one failure, however often it is tried.
-            if hops != 1 && matches!(word, None | Some(Word::Alone { is_news: true })) {
-                self.paths.guards.on_failed(cx, *guard, way, Stage::Unbuilt);
-            }
-            suspected = self.suspects.on_unbuilt(cx, *guard, way);
-            if suspected != Suspected::Nobody {
-                self.unbuildable.insert(*guard);
-            }
-        }
-        if suspected == Suspected::Nobody {
-            suspected = self.suspects.on_named(cx, &path, witness == Witness::Guard);
-        }
+            Purpose::Terminal if witness == Witness::Guard => return,
+            Purpose::Terminal | Purpose::SecondWord => Suspected::Nobody,
+        };
+        let suspected = match suspected {
+            Suspected::Nobody => self.suspects.on_named(cx, &path, witness == Witness::Guard),
+            suspected => suspected,
+        };
         self.act_on(cx, suspected, &path);
+    }
+
+    /// The last relay of this path was to be on the way to a terminal. Whether that makes the guard
+    /// suspect.
+    fn blame_way(
+        &mut self,
+        cx: &mut Context<'_>,
+        path: &[RelayId],
+        witness: Witness,
+        word: Option<Word>,
+    ) -> Suspected {
+        tracing::debug!(
+            hops = path.len() - 1,
+            ?witness,
+            "a circuit could not be built"
+        );
+        self.stub_backoff.fail(cx);
+        let [guard, way @ ..] = path else {
+            return Suspected::Nobody;
+        };
+        if way.len() > 1 && witness == Witness::LastHop {
+            return Suspected::Nobody;
+        }
+        // One middle that is down is one failure, however often it is tried.
+        if way.len() != 1 && matches!(word, None | Some(Word::Alone { is_news: true })) {
+            self.paths.guards.on_failed(cx, *guard, way, Stage::Unbuilt);
+        }
+        let suspected = self.suspects.on_unbuilt(cx, *guard, way);
+        if suspected != Suspected::Nobody {
+            self.unbuildable.insert(*guard);
+        }
+        suspected
     }
 
     /// The last relay of this path can't be reached, by the word of the one before it. While nobody
