@@ -95,7 +95,7 @@ impl Failure {
         Self::new(
             Exit::Interrupted,
             "interrupted",
-            "nothing is lost: the outbox keeps its messages, and `umbel outbox flush` retries them",
+            "nothing is lost: the profile keeps its inboxes and messages, and the next umbel command goes on with them",
         )
     }
 

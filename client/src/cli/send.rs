@@ -66,8 +66,8 @@ pub(super) struct SendArgs {
     /// When the message counts as sent
     #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
     wait: Stage,
-    /// How long to wait for that stage, such as 90s or 2m; the message then stays in the outbox
-    /// [default: 60s, or 5m with --wait all]
+    /// How long to wait for that stage at most, such as 90s or 2m; the message then stays in the
+    /// outbox. umbel doesn't wait for a copy that is due later [default: 60s, or 5m with --wait all]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
 }

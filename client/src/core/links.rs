@@ -23,6 +23,8 @@ use super::io::Warning;
 /// Most relays whose failed dials are remembered; beyond it those whose rest ends first are
 /// forgotten.
 const RESTS_MAX: usize = 256;
+/// The user is warned of the clock again once it differs by this much more, or less, seconds.
+const CLOCK_TOLD_WITHIN: u64 = 3600;
 
 /// All links of this client.
 #[derive(Default)]
@@ -36,7 +38,9 @@ pub(super) struct Links {
     resumed: Vec<RelayId>,
     /// Since when no link has lasted, if dials have failed since.
     outage_since: Option<Instant>,
-    is_clock_told: bool,
+    /// How far the peers' clocks were ahead when the user was last warned, seconds, if they still
+    /// are.
+    clock_told: Option<i64>,
 }
 
 struct Link {
@@ -447,15 +451,23 @@ impl Links {
         };
         let seconds = median.unsigned_abs();
         let is_off = seconds > cx.network.params.clock_warn.as_secs();
-        if is_off && !self.is_clock_told {
-            cx.warn(Warning::Clock { seconds });
+        let is_told = self
+            .clock_told
+            .is_some_and(|told| told.abs_diff(median) <= CLOCK_TOLD_WITHIN);
+        match is_off {
+            true if !is_told => {
+                cx.warn(Warning::Clock { seconds });
+                self.clock_told = Some(median);
+            }
+            true => {}
+            false => self.clock_told = None,
         }
-        self.is_clock_told = is_off;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Notice;
     use super::super::testing::When;
     use super::*;
 
@@ -507,6 +519,29 @@ mod tests {
         ));
         assert_eq!(reach_after(&mut links, 2, (200, 300)), Reach::Unknown);
         assert_eq!(links.failures(RELAY), 0);
+    }
+
+    #[test] // §10.5(1)
+    fn a_clock_that_jumps_again_is_told_of_again() {
+        let mut links = Links::default();
+        let noon = WallTime(1_790_000_000);
+        When::at(noon).act(|cx| {
+            let clock = PeerClock::said(cx.now, cx.wall);
+            links.on_up(cx, LinkId(1), RELAY, None, clock)
+        });
+        let mut told = |ahead_hours: u64| {
+            let when = When::at(noon + Duration::from_secs(ahead_hours * 3600));
+            let ((), notices) = when.act(|cx| links.judge_clock(cx));
+            notices.into_iter().find_map(|notice| match notice {
+                Notice::Warning(Warning::Clock { seconds }) => Some(seconds),
+                _ => None,
+            })
+        };
+        assert_eq!(told(2), Some(7200));
+        assert_eq!(told(2), None, "it is the same");
+        assert_eq!(told(72), Some(72 * 3600));
+        assert_eq!(told(0), None, "it is right again");
+        assert_eq!(told(2), Some(7200));
     }
 
     #[test] // §6.4(7), §6.4(9)

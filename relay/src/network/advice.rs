@@ -96,7 +96,8 @@ fn of_seeds(network: &Network) -> Vec<Advice> {
         ))),
         _ => {}
     }
-    if apart < wanted {
+    // If none can be judged, that is said of each.
+    if apart < wanted && (apart > 0 || network.seeds.is_empty()) {
         all.push(advice(format!(
             "in {apart} of the {wanted} distinct address groups that vouch for a newcomer: newcomers \
              get too few receipts, and nobody uses them (with as_map, relays of one AS are in one \

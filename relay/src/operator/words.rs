@@ -286,8 +286,8 @@ impl<'a> Sentences<'a> {
                 "other relays reached this one; this network asks for no receipts".to_owned()
             }
             None if self.standing.receipts_min == 0 => {
-                "no other relay has linked to this one yet, and this network asks for no receipts: try its address from another \
-                 machine"
+                "no other relay has linked to this one yet, and this network asks for no receipts: look whether others can \
+                 connect to its address"
                     .to_owned()
             }
             None => "the network file names it as a seed, so it needs no receipts yet; it asks for some".to_owned(),

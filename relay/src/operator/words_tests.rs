@@ -356,7 +356,7 @@ fn where_no_receipts_are_asked_for_links_show_that_others_reach_it() {
         }])
     };
     let (_, is_reachable, why) = said_with(&free, 0);
-    assert!(!is_reachable && why.contains("try its address from another machine"));
+    assert!(!is_reachable && why.contains("look whether others can connect to its address"));
     assert!(said_with(&free, 1).1);
 }
 

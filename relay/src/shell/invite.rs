@@ -83,7 +83,7 @@ impl InvitedFault {
                 "use a later version of this program, then the same invitation"
             }
             (Self::Seeds(_), InvitedKind::WrongFile) => {
-                "do not use that relay; ask for another invitation, from somebody you trust: it decides which network you join"
+                "do not use this invitation; ask for another one, from somebody you trust: it decides which network you join"
             }
             (Self::Seeds(_), InvitedKind::Version) => {
                 "ask for an invitation through relays of this version, or for the network file itself"
