@@ -3,10 +3,12 @@
 //! No IO, no clock, no ambient randomness: time, randomness and bytes come in as arguments, effects
 //! go out as values.
 //!
-//! From words to machines: [`limits`], [`time`], [`ids`] · [`wire`], [`crypto`] · [`cell`],
-//! [`onion`], [`handshake`], [`message`] · [`link`], [`circuit`] · [`directory`], [`inbox`].
+//! From words to machines: [`limits`], [`time`], [`ids`], [`chance`] · [`wire`], [`crypto`] ·
+//! [`cell`], [`onion`], [`handshake`], [`message`] · [`link`], [`circuit`] · [`directory`],
+//! [`inbox`].
 
 pub mod cell;
+pub mod chance;
 pub mod circuit;
 pub mod crypto;
 pub mod directory;

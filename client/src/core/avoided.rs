@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use umbel_proto::chance::Backoff;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::time::Instant;
 
-use super::chance::Backoff;
 use super::context::Context;
 
 /// Most relays that are remembered of each kind; beyond it the oldest word, or the rest that ends
@@ -192,7 +192,7 @@ impl Avoided {
         if rest.guards.len() < GUARDS_MAX {
             rest.guards.extend(guard);
         }
-        rest.backoff.fail(cx);
+        rest.backoff.fail(&cx.network.params, cx.now, cx.rng);
         rest
     }
 }

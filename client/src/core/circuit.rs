@@ -1,6 +1,7 @@
 //! One circuit as the pool keeps it: its path, its owner, and how far it is built.
 
 use rand::CryptoRng;
+use umbel_proto::chance::between;
 use umbel_proto::circuit::RequestCircuit;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, QueueId, RelayId};
@@ -9,7 +10,6 @@ use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Epoch, Instant};
 
-use super::chance::between;
 use super::requests::AskId;
 
 /// Names a circuit of this client; counted from 1, never reused.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use umbel_proto::chance::{exponential, shuffle};
 use umbel_proto::crypto::puzzle;
 use umbel_proto::ids::{MessageId, QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
@@ -17,7 +18,6 @@ use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::chance::{exponential, shuffle};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::io::{Copies, DeferReason, is_held_by_enough};

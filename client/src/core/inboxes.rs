@@ -12,13 +12,13 @@ mod stored;
 
 use std::collections::BTreeMap;
 
+use umbel_proto::chance::{between, exponential};
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::limits::WAIT_CUT;
 use umbel_proto::time::{Duration, Epoch, Instant};
 
-use super::chance::{between, exponential};
 use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
 use super::path::Paths;

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use umbel_proto::chance::between;
 use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{GUARD_BLAME_MIDDLES, L2_FAILURES_MAX};
 use umbel_proto::time::WallTime;
 
 use super::avoided::Avoided;
-use super::chance::between;
 use super::context::Context;
 use super::io::Warning;
 use super::path::{are_apart, draw_apart, exclude_groups_of};

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use umbel_proto::chance::{Backoff, between, make_room};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::limits::{
@@ -16,7 +17,6 @@ use umbel_proto::link::{CircIds, LinkId, LinkOp};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, Rate, WallTime};
 
-use super::chance::{Backoff, between, make_room};
 use super::context::Context;
 use super::io::Warning;
 
@@ -221,7 +221,7 @@ impl Links {
         }
         let offline_by = self.offline_wait(cx).map(|wait| cx.now + wait);
         let rest = self.rests.entry(relay).or_default();
-        rest.fail(cx);
+        rest.fail(&cx.network.params, cx.now, cx.rng);
         offline_by.into_iter().for_each(|at| rest.retry_by(at));
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rand::CryptoRng;
+use umbel_proto::chance::shuffle;
 use umbel_proto::directory::ring::{self, Positions};
 use umbel_proto::directory::service::{DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
@@ -18,7 +19,6 @@ use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::limits::{CLOCK_SKEW_MAX, LOOKUP_ANSWERS_MIN, LOOKUP_PATIENCE};
 use umbel_proto::time::{Duration, Epoch, Instant};
 
-use super::chance::shuffle;
 use super::circuit::Isolation;
 use super::context::Context;
 use super::io::DeferReason;

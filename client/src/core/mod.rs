@@ -8,7 +8,6 @@
 
 mod avoided;
 mod breakers;
-mod chance;
 pub mod choices;
 mod circuit;
 mod context;

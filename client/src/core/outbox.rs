@@ -21,13 +21,13 @@ mod waiting;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use umbel_proto::chance::{Backoff, exponential};
 use umbel_proto::ids::{MessageId, QueueId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::inbox::record::MESSAGE_LEN_MAX;
 use umbel_proto::time::{Duration, Instant};
 
-use super::chance::{Backoff, exponential};
 use super::delivery::{Attempt, Delivery, Progress};
 use super::io::{Cancelled, DeferReason, Notice, SendFault, StoreOp, StoreTicket};
 use super::lookup::{Found, Lookups};
@@ -461,7 +461,7 @@ impl Outbox {
             return Duration::ZERO;
         };
         entry.needs_fresh = true;
-        let wait = entry.backoff.fail(cx);
+        let wait = entry.backoff.fail(&cx.network.params, cx.now, cx.rng);
         self.pause(id, cx.now + wait);
         wait
     }

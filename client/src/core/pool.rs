@@ -14,6 +14,7 @@ mod stubs;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_proto::cell::{Cell, Command, DestroyReason};
+use umbel_proto::chance::Backoff;
 use umbel_proto::circuit::{Answer, Request, RequestEvent};
 use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
@@ -22,7 +23,6 @@ use umbel_proto::network::Params;
 use umbel_proto::time::{Instant, Moment};
 
 use super::breakers::Breakers;
-use super::chance::Backoff;
 use super::circuit::{Circuit, CircuitKey, Isolation};
 use super::context::Context;
 use super::io::Notice;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use umbel_proto::chance::{Backoff, between, exponential};
 use umbel_proto::directory::ring::{self, Positions};
 use umbel_proto::directory::service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 use umbel_proto::ids::RelayId;
@@ -22,7 +23,6 @@ use umbel_proto::limits::{
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
-use super::chance::{Backoff, between, exponential};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::requests::{Answer, Asker, Question, Requests};
@@ -287,11 +287,11 @@ impl Publications {
             Answer::Directory(DirectoryReply::Refused(DirectoryRefusal::Stale))
                 if epoch == cx.wall.epoch() =>
             {
-                posting.backoff.fail(cx);
+                posting.backoff.fail(&cx.network.params, cx.now, cx.rng);
                 Posted::Overtaken
             }
             Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => {
-                posting.backoff.fail(cx);
+                posting.backoff.fail(&cx.network.params, cx.now, cx.rng);
                 Posted::Fine
             }
         }

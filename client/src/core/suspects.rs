@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use umbel_proto::chance::{Backoff, make_room};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
     GUARD_BLAME_A_TERMINAL, GUARD_BLAME_KEPT, SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN,
@@ -18,7 +19,6 @@ use umbel_proto::limits::{
 };
 use umbel_proto::time::Instant;
 
-use super::chance::{Backoff, make_room};
 use super::context::Context;
 
 /// Most relays of which it is remembered how often they had a part.
@@ -333,7 +333,10 @@ impl Suspects {
 
     fn rest(&mut self, cx: &mut Context<'_>, guard: RelayId) {
         make_room(&mut self.rests, KEPT_MAX, guard);
-        self.rests.entry(guard).or_default().fail(cx);
+        self.rests
+            .entry(guard)
+            .or_default()
+            .fail(&cx.network.params, cx.now, cx.rng);
     }
 }
 

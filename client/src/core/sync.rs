@@ -10,6 +10,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 
+use umbel_proto::chance::{Backoff, between, make_room};
 use umbel_proto::directory::choice::{Candidates, Exclude};
 use umbel_proto::directory::reconcile::{SyncFault, Syncer};
 use umbel_proto::directory::{
@@ -19,7 +20,6 @@ use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{NEWS_SPREAD_MAX, SYNC_LEN_MAX, SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE};
 use umbel_proto::time::{Duration, Instant};
 
-use super::chance::{Backoff, between, make_room};
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
@@ -279,7 +279,7 @@ impl Sync {
         make_room(&mut self.resting, RESTING_MAX, relay);
         let rest = self.resting.entry(relay).or_default();
         if rest.is_due(cx.now) {
-            rest.fail(cx);
+            rest.fail(&cx.network.params, cx.now, cx.rng);
         }
         self.running.take_if(|running| running.peer == relay);
         if self.running.is_none() {
@@ -425,7 +425,7 @@ impl Sync {
     }
 
     fn pause(&mut self, cx: &mut Context<'_>) {
-        let wait = self.backoff.fail(cx);
+        let wait = self.backoff.fail(&cx.network.params, cx.now, cx.rng);
         self.next_at = cx.now
             + if self.asks_guards(cx) {
                 wait
@@ -445,7 +445,11 @@ impl Sync {
             Next::Dialling { until } => self.next_at = until,
             Next::Waiting => {}
             Next::Over { pause_max } => {
-                self.next_at = cx.now + self.backoff.fail(cx).min(pause_max);
+                self.next_at = cx.now
+                    + self
+                        .backoff
+                        .fail(&cx.network.params, cx.now, cx.rng)
+                        .min(pause_max);
             }
         }
         None

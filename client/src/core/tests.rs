@@ -16,7 +16,6 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Duration, Instant, WallTime};
 use zeroize::Zeroizing;
 
-use super::chance::{Backoff, between, exponential};
 use super::*;
 
 const WALL: WallTime = WallTime(1_790_000_000);
@@ -483,48 +482,6 @@ fn a_circuit_made_to_a_client_closes_the_link() {
             .links()
             .iter()
             .any(|op| matches!(op, LinkOp::Close(LINK)))
-    );
-}
-
-#[test]
-fn waits_grow_with_each_failure_up_to_the_longest() {
-    let mut bench = Bench::new(Snapshot::default());
-    let core = &mut bench.core;
-    let params = core.shared.network.params.clone();
-    let moment = Moment {
-        now: bench.now,
-        wall: WALL,
-    };
-    let mut cx = core.shared.context(moment, &mut bench.rng);
-    let mut backoff = Backoff::default();
-    assert!(backoff.is_due(cx.now));
-    for round in 0..40 {
-        let wait = backoff.fail(&mut cx);
-        let most = params
-            .retry_base
-            .saturating_mul(1 << round.min(20))
-            .min(params.retry_max);
-        assert!(wait >= most / 2 && wait <= most, "{round}: {wait:?}");
-        assert!(!backoff.is_due(cx.now) && backoff.is_due(cx.now + wait));
-    }
-    backoff.reset();
-    assert_eq!(backoff.failures(), 0);
-}
-
-#[test]
-fn draws_keep_to_their_bounds_and_their_mean() {
-    let mut rng = ChaCha20Rng::seed_from_u64(3);
-    let mean = Duration::from_secs(60);
-    let draws: Vec<Duration> = (0..4000).map(|_| exponential(mean, &mut rng)).collect();
-    let sum: Duration = draws.iter().sum();
-    assert!(sum / 4000 > mean * 9 / 10 && sum / 4000 < mean * 11 / 10);
-    assert!(draws.iter().all(|&draw| draw <= mean * 8));
-    assert_eq!(exponential(Duration::ZERO, &mut rng), Duration::ZERO);
-    let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
-    assert!(
-        (0..1000)
-            .map(|_| between(least, most, &mut rng))
-            .all(|draw| draw >= least && draw <= most)
     );
 }
 

@@ -2,12 +2,12 @@
 //! cuts the link sees no burst that would show how many mailboxes there are, and can't make the
 //! client build circuits as often as it likes.
 
+use umbel_proto::chance::exponential;
 use umbel_proto::limits::{
     RESUBSCRIBE_FORGET_AFTER, RESUBSCRIBE_MEAN_MAX, RESUBSCRIBE_MEAN_MIN, RESUBSCRIBE_SHARE,
 };
 use umbel_proto::time::{Duration, Instant};
 
-use super::super::chance::exponential;
 use super::super::context::Context;
 
 /// Losses as close as this are one.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use umbel_proto::chance::{Backoff, between, exponential};
 use umbel_proto::ids::{QueueId, RecordId, RelayId};
 use umbel_proto::inbox::mailbox::{FETCH_BYTES_MAX, MailboxReply, Refusal, Verb};
 use umbel_proto::limits::{
@@ -15,7 +16,6 @@ use umbel_proto::network::Params;
 use umbel_proto::time::Instant;
 use zeroize::Zeroizing;
 
-use super::super::chance::{Backoff, between, exponential};
 use super::super::circuit::Isolation;
 use super::super::context::Context;
 use super::super::inboxes::{OwnMailbox, Visit};
@@ -247,7 +247,7 @@ impl Visiting {
     ) -> Option<Visit> {
         // Where another took its place it is polled meanwhile.
         if ended.has_answered && self.yields_until <= cx.now {
-            self.drops.fail(cx);
+            self.drops.fail(&cx.network.params, cx.now, cx.rng);
         }
         if matches!(answer, Answer::Failed(AskFault::Dropped)) {
             self.next_at = self.drops.retry_at().max(cx.now);
@@ -295,7 +295,7 @@ impl Visiting {
         self.has_more = true;
         // Messages fail together: that is one failure.
         if self.store_backoff.is_due(cx.now) {
-            self.store_backoff.fail(cx);
+            self.store_backoff.fail(&cx.network.params, cx.now, cx.rng);
         }
         self.next_at = self.store_backoff.retry_at().max(self.drops.retry_at());
     }
@@ -329,7 +329,8 @@ impl Visiting {
         if self.backoff.failures() > 0 || (self.seen == Seen::Nothing && !is_on_the_way) {
             self.seen = Seen::Failed;
         }
-        self.next_at = (cx.now + self.backoff.fail(cx)).max(self.drops.retry_at());
+        self.next_at = (cx.now + self.backoff.fail(&cx.network.params, cx.now, cx.rng))
+            .max(self.drops.retry_at());
         match answer {
             Answer::Failed(fault) if fault.is_on_the_way() => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),

@@ -8,6 +8,7 @@ mod mailboxes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use umbel_proto::chance::exponential;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
@@ -16,7 +17,6 @@ use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::Zeroizing;
 
-use super::super::chance::exponential;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;

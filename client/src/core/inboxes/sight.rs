@@ -6,12 +6,12 @@
 //! hears of the second, and the owner looks more rarely as long as it lasts.
 
 use serde::{Deserialize, Serialize};
+use umbel_proto::chance::exponential;
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::limits::WAIT_CUT;
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
-use super::super::chance::exponential;
 use super::super::context::Context;
 use super::super::io::DeferReason;
 use super::super::lookup::{Found, Lookups};

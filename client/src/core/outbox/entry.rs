@@ -1,10 +1,10 @@
 //! One message in the outbox: how far it is, and what its user has heard of it.
 
+use umbel_proto::chance::Backoff;
 use umbel_proto::ids::MessageId;
 use umbel_proto::time::Instant;
 
 use super::super::Context;
-use super::super::chance::Backoff;
 use super::super::delivery::Delivery;
 use super::super::io::Notice;
 use super::super::saving::Saving;

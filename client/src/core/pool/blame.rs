@@ -221,7 +221,7 @@ impl Pool {
             ?witness,
             "a circuit could not be built"
         );
-        self.stub_backoff.fail(cx);
+        self.stub_backoff.fail(&cx.network.params, cx.now, cx.rng);
         let [guard, way @ ..] = path else {
             return Suspected::Nobody;
         };
@@ -345,7 +345,7 @@ impl Pool {
             .max(1);
         let is_again = self.suspects.tally().0 >= attempt && self.brake.is_due(cx.now);
         if is_again && self.is_without_choice() {
-            self.brake.fail(cx);
+            self.brake.fail(&cx.network.params, cx.now, cx.rng);
         }
     }
 

@@ -37,7 +37,7 @@ impl Pool {
                 let Some((guard, layer2)) = target.zip(hop_target(cx.view(), layer2)) else {
                     return;
                 };
-                self.second_word.fail(cx);
+                self.second_word.fail(&cx.network.params, cx.now, cx.rng);
                 self.begin(cx, link, vec![guard, layer2], Some(Isolation::SecondWord));
             }
             Reach::Unknown => {

@@ -1,12 +1,12 @@
 //! The peers that a client goes round while it has no view, or no guard that answers (docs/protocol.md
 //! §8.3(9a)): guards that it has tried, seeds, and relays that it knows or last knew.
 
+use umbel_proto::chance::shuffle;
 use umbel_proto::directory::VerifiedDescriptor;
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE};
 use umbel_proto::time::{Duration, Instant};
 
-use super::super::chance::shuffle;
 use super::super::context::Context;
 use super::super::links::Reach;
 use super::super::pool::Pool;

@@ -4,6 +4,7 @@
 //! Each has a holder apart from the others', if there is one. A mailbox that was replaced stays for as
 //! long as a record lives there, up to a bound.
 
+use umbel_proto::chance::Backoff;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::directory::Roles;
 use umbel_proto::directory::choice::Exclude;
@@ -12,7 +13,6 @@ use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
 use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
 
-use super::super::super::chance::Backoff;
 use super::super::super::circuit::Isolation;
 use super::super::super::context::Context;
 use super::super::super::io::Warning;
@@ -192,10 +192,10 @@ impl Inbox {
             Answer::Failed(
                 AskFault::NoCircuit | AskFault::Broken { .. } | AskFault::Lost | AskFault::Dropped,
             ) => {
-                health.backoff.fail(cx);
+                health.backoff.fail(&cx.network.params, cx.now, cx.rng);
             }
             Answer::Failed(_) | Answer::Mailbox(_) | Answer::Directory(_) => {
-                health.backoff.fail(cx);
+                health.backoff.fail(&cx.network.params, cx.now, cx.rng);
                 if health.backoff.failures() >= CREATE_TRIES {
                     self.drop_uncreated(cx, queue);
                 }
