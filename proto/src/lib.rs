@@ -5,7 +5,7 @@
 //!
 //! From words to machines: [`limits`], [`time`], [`ids`], [`chance`] · [`wire`], [`crypto`] ·
 //! [`cell`], [`onion`], [`handshake`], [`message`] · [`link`], [`circuit`] · [`directory`],
-//! [`inbox`].
+//! [`path`], [`inbox`].
 
 pub mod cell;
 pub mod chance;
@@ -20,6 +20,7 @@ pub mod link;
 pub mod message;
 pub mod network;
 pub mod onion;
+pub mod path;
 pub mod time;
 mod violation;
 pub mod wire;

@@ -7,11 +7,10 @@ use rand::CryptoRng;
 use umbel_proto::directory::BookRow;
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::Network;
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Instant, Moment, WallTime};
 
 use super::context::{Context, Shared};
-use super::inboxes::draw_holder;
-use super::path::Paths;
 
 /// The relays of a network, as all its clients know them.
 #[expect(missing_debug_implementations, reason = "holds a view")]
@@ -53,7 +52,7 @@ impl Choices {
     /// A client that has chosen nothing yet.
     pub fn new() -> Self {
         Self {
-            paths: Paths::empty(),
+            paths: Paths::default(),
             holders: Vec::new(),
         }
     }
@@ -67,10 +66,10 @@ impl Choices {
         rng: &mut dyn CryptoRng,
     ) -> Option<RelayId> {
         let cx = &mut known.context(wall, rng);
-        self.paths.refresh(cx);
-        let guard = self.paths.guards.primary(cx).first().copied()?;
-        self.paths.guards.on_tried(cx, guard);
-        self.paths.guards.on_built(cx, guard);
+        self.paths.refresh(cx.known(), cx.rng);
+        let guard = self.paths.guards.primary(cx.known()).first().copied()?;
+        self.paths.guards.handle_tried(cx.known(), guard);
+        self.paths.guards.handle_built(cx.known(), guard);
         Some(guard)
     }
 
@@ -88,10 +87,11 @@ impl Choices {
         rng: &mut dyn CryptoRng,
     ) -> Option<[RelayId; 3]> {
         let cx = &mut known.context(wall, rng);
-        let guard = self.paths.guards.primary(cx).first().copied()?;
-        let hops = self.paths.choose(cx, guard, false, Some(terminal))?;
-        let hops: Vec<_> = hops.iter().map(|hop| hop.relay).collect();
-        hops.try_into().ok()
+        let guard = self.paths.guards.primary(cx.known()).first().copied()?;
+        let hops = self
+            .paths
+            .choose(cx.known(), guard, false, Some(terminal), cx.rng)?;
+        Some(hops.map(|hop| hop.relay))
     }
 
     /// The relays that hold the mailboxes of its inbox, which is made when this is first called.
@@ -103,7 +103,9 @@ impl Choices {
     ) -> &[RelayId] {
         let cx = &mut known.context(wall, rng);
         while self.holders.len() < cx.network.params.mailboxes
-            && let Some(relay) = draw_holder(cx, &self.paths, &self.holders, [])
+            && let Some(relay) = self
+                .paths
+                .draw_holder(cx.known(), &self.holders, [], cx.rng)
         {
             self.holders.push(relay);
         }

@@ -13,6 +13,7 @@ use umbel_proto::directory::{Book, BookRow, NetView};
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Network;
+use umbel_proto::path::Known;
 use umbel_proto::time::{ClockGuard, Instant, Moment, WallTime};
 
 use super::HEARTBEAT;
@@ -149,6 +150,20 @@ impl<'a> Context<'a> {
     /// The relays that are believed in.
     pub(super) const fn view(&self) -> &'a NetView {
         self.book.view()
+    }
+
+    /// What paths are chosen by.
+    pub(super) const fn known(&self) -> Known<'a> {
+        Known {
+            network: self.network,
+            view: self.view(),
+            candidates: self.candidates,
+            guard_candidates: self.guard_candidates,
+            now: self.now,
+            wall: self.wall,
+            confirmed: self.confirmed,
+            is_clock_sure: self.is_clock_sure,
+        }
     }
 
     pub(super) fn store(&mut self, op: StoreOp) -> StoreTicket {

@@ -17,17 +17,16 @@ use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
 use umbel_proto::limits::WAIT_CUT;
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant};
 
 use super::io::{InboxEntry, StoreTicket};
 use super::lookup::Lookups;
-use super::path::Paths;
 use super::publish::rest_mean;
 use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
 use inbox::Inbox;
-pub(super) use inbox::draw_holder;
 use stored::InboxState;
 pub(super) use stored::OwnMailbox;
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::path;
 use umbel_proto::time::{Duration, WallTime};
 
 /// A wish of the user.
@@ -297,6 +298,16 @@ pub enum Warning {
         /// Which inbox.
         inbox: String,
     },
+}
+
+impl From<path::Warning> for Warning {
+    fn from(warning: path::Warning) -> Self {
+        match warning {
+            path::Warning::GuardFails => Self::GuardFails,
+            path::Warning::GuardHides { is_replaced } => Self::GuardHides { is_replaced },
+            path::Warning::L2Refuses => Self::L2Refuses,
+        }
+    }
 }
 
 /// Why the profile can't be written. Read by other processes (`meeting::ask`).

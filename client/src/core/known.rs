@@ -8,10 +8,10 @@ use umbel_proto::directory::{Listing, NotLearned, Unverified};
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::CLOCK_CONFIRMED_BY_ONE_MAX;
+use umbel_proto::path::are_enough;
 use umbel_proto::time::{Duration, Moment, WallTime};
 
 use super::context::Shared;
-use super::path::are_enough;
 use super::{HEARTBEAT, Notice, StoreOp};
 
 /// How often the state of the clock is stored.

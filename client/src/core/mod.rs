@@ -1,34 +1,29 @@
 //! The client's core: everything a client decides, and nothing of the world.
 //!
-//! From below: `links` · `path` (`guards`, `layer2`) · `pool` of `circuit`s · `requests`; on top of
-//! them the machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
+//! From below: `links` · `pool` of `circuit`s, over `proto::path` · `requests`; on top of them the
+//! machines: `sync` keeps the view, `inboxes` (`publish`) owns, `lookup` and `outbox`
 //! (`delivery`) send, `fetch` receives. Each acts with a `Context`, borrowed from what they share.
 //! Cells, time, randomness and completions come in; cells, links to make, things to store and
 //! notices go out. Rules: docs/protocol.md §4-§10.
 
-mod avoided;
 mod breakers;
 pub mod choices;
 mod circuit;
 mod context;
 mod delivery;
 mod fetch;
-mod guards;
 mod inboxes;
 pub mod io;
 mod known;
-mod layer2;
 mod links;
 mod lookup;
 mod outbox;
-mod path;
 mod pool;
 mod publish;
 mod requests;
 mod saving;
 mod suspects;
 mod sync;
-mod tally;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -42,6 +37,7 @@ use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::link::{Hello, LinkId, LinkOp};
 use umbel_proto::network::Network;
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
 
 use context::{Context, Shared};
@@ -55,7 +51,6 @@ pub use io::{
 use lookup::Lookups;
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
-use path::Paths;
 use pool::Pool;
 use requests::{Answer, Asker, Requests};
 pub use sync::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
@@ -121,7 +116,10 @@ impl Core {
     ) -> Result<Self, SnapshotFault> {
         let mut seeds = seeds;
         seeds.extend(network.seeds.iter().cloned());
-        let paths = Paths::restore(snapshot.paths.as_deref(), own_relay)?;
+        let paths = match &snapshot.paths {
+            Some(state) => Paths::restore(state, own_relay).ok_or(SnapshotFault::Paths)?,
+            None => Paths::default(),
+        };
         let pool = Pool::new(paths, &network.params, moment);
         let clock = snapshot.clock.as_deref();
         let mut core = Self {
@@ -520,6 +518,7 @@ impl Core {
         let mut cx = self.shared.context(moment, rng);
         self.pool
             .tidy_links(&mut cx, |relay| self.sync.wants(relay));
+        self.pool.tell(&mut cx);
     }
 
     /// How many stubs are about to be needed. More than usual only where all copies of a message

@@ -20,14 +20,14 @@ use umbel_proto::handshake::{Binding, HopTarget};
 use umbel_proto::ids::{CircId, RelayId};
 use umbel_proto::link::LinkId;
 use umbel_proto::network::Params;
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Instant, Moment};
 
 use super::breakers::Breakers;
 use super::circuit::{Circuit, CircuitKey, Isolation};
 use super::context::Context;
-use super::io::Notice;
+use super::io::{Notice, StoreOp};
 use super::links::Links;
-use super::path::Paths;
 use super::requests::AskId;
 use super::suspects::Suspects;
 use blame::Witness;
@@ -192,7 +192,7 @@ impl Pool {
 
     /// How many relays are chosen as guards.
     pub(super) fn guard_count(&self) -> usize {
-        self.paths.guards.sample().len()
+        self.paths.guards.count()
     }
 
     /// A circuit for requests of this isolation to this relay: an existing one, a stub bound to it,
@@ -389,12 +389,27 @@ impl Pool {
         self.end_silent_links(cx);
         self.end_overdue(cx);
         self.end_spent(cx);
-        self.paths.refresh(cx);
+        if cx.is_ready {
+            self.paths.refresh(cx.known(), cx.rng);
+        }
         self.keep_guard(cx, are_all_tried);
         self.tell_if_walled_in(cx);
         self.ask_second_word(cx);
         self.keep_stubs(cx, expected);
-        self.paths.save(cx, false);
+        self.save(cx, false);
+    }
+
+    fn save(&mut self, cx: &mut Context<'_>, is_last: bool) {
+        if let Some(state) = self.paths.take_state(is_last) {
+            cx.store(StoreOp::PutPaths(state));
+        }
+    }
+
+    /// Tells the user what the paths have come to.
+    pub(super) fn tell(&mut self, cx: &mut Context<'_>) {
+        while let Some(warning) = self.paths.poll_warning() {
+            cx.warn(warning.into());
+        }
     }
 
     /// Closes links that nothing uses, except those that `is_wanted` keeps.
@@ -440,7 +455,7 @@ impl Pool {
         for link in self.links.ids() {
             self.links.close(cx, link);
         }
-        self.paths.save(cx, true);
+        self.save(cx, true);
     }
 
     /// Closes a link whose peer broke a rule of links, or answers nothing; it is left alone for a
@@ -542,14 +557,14 @@ impl Pool {
             .take(hops - 1)
             .map(|hop| hop.relay)
             .collect();
-        self.paths.avoided.on_made(relay);
+        self.paths.avoided.handle_made(relay);
         self.suspects.on_extended(&by);
         if hops == STUB_HOPS {
             self.stub_backoff.reset();
             self.unbuildable.clear();
             if let [guard, layer2] = by.as_slice() {
-                self.paths.guards.on_built(cx, *guard);
-                self.paths.layer2.on_made(*layer2);
+                self.paths.guards.handle_built(cx.known(), *guard);
+                self.paths.layer2.handle_made(*layer2);
             }
         }
     }

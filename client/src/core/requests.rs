@@ -15,12 +15,12 @@ use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Verb};
 use umbel_proto::message::Service;
 use umbel_proto::network::Params;
+use umbel_proto::path::hop_target;
 use umbel_proto::time::{Duration, Epoch, Instant};
 use zeroize::Zeroizing;
 
 use super::circuit::{CircuitKey, Isolation};
 use super::context::Context;
-use super::path::hop_target;
 use super::pool::{Acquired, Loss, Pool, PoolEvent};
 
 /// Names a request; never reused.

@@ -14,83 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use umbel_proto::chance::{Backoff, make_room};
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::{
-    GUARD_BLAME_A_TERMINAL, GUARD_BLAME_KEPT, SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN,
-    SUSPECT_NAMED_MIN, SUSPECT_UNBUILT_L2_MIN, SUSPECT_UNBUILT_MIN,
+    SUSPECT_BROKEN_MIN, SUSPECT_FRAMED_MIN, SUSPECT_NAMED_MIN, SUSPECT_UNBUILT_L2_MIN,
+    SUSPECT_UNBUILT_MIN,
 };
+use umbel_proto::path::Trail;
 use umbel_proto::time::Instant;
 
 use super::context::Context;
 
-/// Most relays of which it is remembered how often they had a part.
-const SHARES_MAX: usize = 256;
 /// Most relays remembered of each kind.
 const KEPT_MAX: usize = 16;
-
-/// The other relays on the way of circuits that failed.
-#[derive(Default)]
-pub(super) struct Trail {
-    layer2: BTreeSet<RelayId>,
-    middles: BTreeSet<RelayId>,
-    /// With how many circuits to each.
-    terminals: BTreeMap<RelayId, u32>,
-}
-
-impl Trail {
-    /// Adds the way behind the guard: L2, middle, terminal, as far as it goes. Says whether it
-    /// counts: a few circuits to each terminal do, lest one that breaks whatever comes to it were
-    /// enough.
-    pub(super) fn add(&mut self, way: &[RelayId]) -> bool {
-        for (kept, relay) in [&mut self.layer2, &mut self.middles].into_iter().zip(way) {
-            if kept.len() < GUARD_BLAME_KEPT {
-                kept.insert(*relay);
-            }
-        }
-        let Some(terminal) = way.get(2) else {
-            return true;
-        };
-        if self.terminals.len() >= GUARD_BLAME_KEPT && !self.terminals.contains_key(terminal) {
-            return false;
-        }
-        let count = self.terminals.entry(*terminal).or_default();
-        *count += 1;
-        *count <= GUARD_BLAME_A_TERMINAL
-    }
-
-    /// Whether at least this many distinct relays were at each place.
-    pub(super) fn has(&self, layer2: usize, middles: usize, terminals: usize) -> bool {
-        self.layer2.len() >= layer2
-            && self.middles.len() >= middles
-            && self.terminals.len() >= terminals
-    }
-}
-
-/// In how many circuits that failed and count each relay had a part.
-#[derive(Default)]
-pub(super) struct Shares {
-    all: u32,
-    by: BTreeMap<RelayId, u32>,
-}
-
-impl Shares {
-    /// Whether one that failed on this way behind the guard counts: its L2 and its middle each had a
-    /// part in at most half of the failures that counted.
-    pub(super) fn takes(&self, way: &[RelayId]) -> bool {
-        let share = |relay| self.by.get(relay).copied().unwrap_or_default();
-        way.iter()
-            .take(2)
-            .all(|relay| share(relay) <= self.all - share(relay))
-    }
-
-    /// Adds one that counts.
-    pub(super) fn add(&mut self, way: &[RelayId]) {
-        self.all = self.all.saturating_add(1);
-        for relay in way.iter().take(2) {
-            if self.by.len() < SHARES_MAX || self.by.contains_key(relay) {
-                *self.by.entry(*relay).or_default() += 1;
-            }
-        }
-    }
-}
 
 /// Circuits that broke in a row, and the relays behind the guard that all of them went through.
 #[derive(Default)]

@@ -18,12 +18,12 @@ use umbel_proto::directory::{
 };
 use umbel_proto::ids::{Peer, RelayId};
 use umbel_proto::limits::{NEWS_SPREAD_MAX, SYNC_LEN_MAX, SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE};
+use umbel_proto::path::are_enough;
 use umbel_proto::time::{Duration, Instant};
 
 use super::circuit::Isolation;
 use super::context::Context;
 use super::links::Reach;
-use super::path::{self, are_enough, exclude_groups_of};
 use super::pool::Pool;
 use super::requests::{Answer, Asker, Question, Requests};
 use first_contact::FirstContact;
@@ -260,9 +260,9 @@ impl Sync {
         if !cx.is_ready && self.lacks_another(cx, listing.source) {
             self.next_at = cx.now;
         }
-        let primary = pool.paths.guards.primary(cx);
+        let primary = pool.paths.guards.primary(cx.known());
         for guard in self.sources.handle_ended(cx, &primary, listing.lacking) {
-            pool.paths.guards.on_hiding(cx, guard);
+            pool.paths.guards.handle_hiding(cx.known(), guard);
         }
     }
 
@@ -310,10 +310,11 @@ impl Sync {
     /// A relay that has nothing in common with the guards.
     fn draw(&self, cx: &mut Context<'_>, pool: &Pool, in_use: RelayId) -> Option<RelayId> {
         let mut exclude = Exclude::default();
-        let mut guards = pool.paths.guards.primary(cx);
+        let mut guards = pool.paths.guards.primary(cx.known());
         guards.push(in_use);
-        exclude_groups_of(cx, &mut exclude, &guards);
-        path::draw(cx, Roles::NONE, &exclude).filter(|&relay| may_ask(&self.resting, relay, cx.now))
+        cx.known().exclude_groups_of(&mut exclude, &guards);
+        let drawn = cx.known().draw(Roles::NONE, &exclude, cx.rng);
+        drawn.filter(|&relay| may_ask(&self.resting, relay, cx.now))
     }
 
     /// The guard whose turn it is.
@@ -323,7 +324,7 @@ impl Sync {
         pool: &mut Pool,
         in_use: RelayId,
     ) -> Option<RelayId> {
-        let primary = pool.paths.guards.primary(cx);
+        let primary = pool.paths.guards.primary(cx.known());
         for relay in self.sources.in_turn(primary, in_use) {
             if !may_ask(&self.resting, relay, cx.now) {
                 continue;

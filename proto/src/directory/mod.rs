@@ -33,4 +33,4 @@ pub use service::{DirectoryRefusal, DirectoryReply, DirectoryRequest};
 pub use view::{Age, Hindrance, Inserted, NetView};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

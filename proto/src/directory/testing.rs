@@ -1,4 +1,4 @@
-//! Relays for this module's tests: each number gives the same keys and an address group of its own.
+//! Relays for the tests of this module and of paths: each number gives the same keys and an address group of its own.
 
 use super::descriptor::{RelayDescriptor, Roles, Unverified, VerifiedDescriptor};
 use super::receipts::Receipt;
@@ -8,10 +8,10 @@ use crate::network::{Network, Params};
 use crate::time::WallTime;
 
 /// When all tests take place.
-pub(super) const WALL: WallTime = WallTime(1_795_000_000);
+pub(crate) const WALL: WallTime = WallTime(1_795_000_000);
 
 /// A network with the default parameters, except that it needs no receipts.
-pub(super) fn public_network() -> Network {
+pub(crate) fn public_network() -> Network {
     Network {
         params: Params {
             receipts_min: 0,
@@ -22,13 +22,13 @@ pub(super) fn public_network() -> Network {
 }
 
 /// A relay's key and what it says of itself.
-pub(super) struct TestRelay {
-    pub(super) key: SigningKey,
-    pub(super) descriptor: RelayDescriptor,
+pub(crate) struct TestRelay {
+    pub(crate) key: SigningKey,
+    pub(crate) descriptor: RelayDescriptor,
 }
 
 /// The relay with this number.
-pub(super) fn relay(number: u32) -> TestRelay {
+pub(crate) fn relay(number: u32) -> TestRelay {
     let mut seed = [0; 32];
     seed[..4].copy_from_slice(&number.to_be_bytes());
     let key = SigningKey::from_seed(&seed);
@@ -54,29 +54,29 @@ pub(super) fn relay(number: u32) -> TestRelay {
 
 impl TestRelay {
     /// The same relay, saying something else.
-    pub(super) fn with(mut self, change: impl FnOnce(&mut RelayDescriptor)) -> Self {
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut RelayDescriptor)) -> Self {
         change(&mut self.descriptor);
         self
     }
 
     /// The signed descriptor.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         self.descriptor.sign(&self.key)
     }
 
     /// The signed descriptor, decoded.
-    pub(super) fn unverified(&self) -> Unverified {
+    pub(crate) fn unverified(&self) -> Unverified {
         Unverified::decode(&self.bytes()).unwrap()
     }
 
     /// The signed descriptor, verified in [`public_network`] at [`WALL`].
-    pub(super) fn verified(&self) -> VerifiedDescriptor {
+    pub(crate) fn verified(&self) -> VerifiedDescriptor {
         self.unverified().verify(&public_network(), WALL).unwrap()
     }
 }
 
 /// The same relay, with receipts of its first address by these.
-pub(super) fn vouched(
+pub(crate) fn vouched(
     relay: TestRelay,
     issuers: impl IntoIterator<Item = u32>,
     at: WallTime,

@@ -13,6 +13,7 @@ use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::record::SealSecret;
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 use umbel_proto::wire;
 use zeroize::Zeroizing;
@@ -20,7 +21,6 @@ use zeroize::Zeroizing;
 use super::super::context::Context;
 use super::super::io::{Notice, StoreOp, Warning};
 use super::super::lookup::Lookups;
-use super::super::path::Paths;
 use super::super::publish::{Posted, Publications, Urgency};
 use super::super::requests::{Answer, Requests};
 use super::super::saving::Saving;
@@ -28,7 +28,6 @@ use super::rival::Rival;
 use super::sight::{Missing, Seen, Sight};
 use super::stored::{self, InboxState, OwnMailbox};
 use mailboxes::Health;
-pub(in crate::core) use mailboxes::draw_holder;
 
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
@@ -448,15 +447,15 @@ mod tests {
     use umbel_proto::network::Network;
     use umbel_proto::time::Moment;
 
-    use super::super::super::testing::{When, id, surroundings};
+    use super::super::super::testing::{When, surroundings};
     use super::*;
 
     #[test] // §6.4(14)
     fn own_holders_are_apart_from_guards_and_l2() {
         let planned = |relays: &[u8]| {
             let plan = |cx: &mut Context<'_>| {
-                let mut paths = Paths::restore(None, None).expect("a new client");
-                paths.refresh(cx);
+                let mut paths = Paths::default();
+                paths.refresh(cx.known(), cx.rng);
                 let mut inbox = Inbox::generate(cx);
                 inbox.plan(cx, &paths);
                 let is_kept = |mailbox: &OwnMailbox| paths.kept().any(|it| it == mailbox.relay);
@@ -471,22 +470,6 @@ mod tests {
         assert_eq!(planned(&relays), [(3, 0); 20]);
         let few = planned(&relays[..8]);
         assert_eq!(few, [(3, 2); 20], "of eight relays seven are guards or L2");
-    }
-
-    #[test] // §6.4(14)
-    fn guards_and_l2_are_drawn_apart_from_own_holders() {
-        let relays: Vec<u8> = (0..12).collect();
-        let holders = [id(1), id(2), id(3), id(4)];
-        let draw = |cx: &mut Context<'_>| {
-            let mut paths = Paths::restore(None, None).expect("a new client");
-            paths.avoid_holders(holders.into_iter());
-            paths.refresh(cx);
-            assert_eq!(paths.kept().count(), 7);
-            paths.kept().any(|relay| holders.contains(&relay))
-        };
-        let (is_any, _) =
-            When::at(WallTime(1_790_000_000)).act_knowing(&relays, |cx| (0..20).any(|_| draw(cx)));
-        assert!(!is_any);
     }
 
     #[test] // §9.4

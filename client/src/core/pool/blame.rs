@@ -10,11 +10,10 @@ use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
 use umbel_proto::limits::GUARD_REFUSALS_MAX;
 use umbel_proto::link::LinkId;
+use umbel_proto::path::{Stage, Word};
 
-use super::super::avoided::Word;
 use super::super::circuit::{Circuit, CircuitKey};
 use super::super::context::Context;
-use super::super::guards::Stage;
 use super::super::suspects::Suspected;
 use super::{Loss, Pool, STUB_HOPS};
 
@@ -143,7 +142,7 @@ impl Pool {
         path.iter()
             .take(STUB_HOPS)
             .skip(1)
-            .for_each(|&relay| self.paths.avoided.on_worked(relay));
+            .for_each(|&relay| self.paths.avoided.handle_worked(relay));
         self.breakers.on_worked(&path);
         self.brake.reset();
         if let Some(guard) = path.first() {
@@ -230,7 +229,9 @@ impl Pool {
         }
         // One middle that is down is one failure, however often it is tried.
         if way.len() != 1 && matches!(word, None | Some(Word::Alone { is_news: true })) {
-            self.paths.guards.on_failed(cx, *guard, way, Stage::Unbuilt);
+            self.paths
+                .guards
+                .handle_failed(cx.known(), *guard, way, Stage::Unbuilt);
         }
         let suspected = self.suspects.on_unbuilt(cx, *guard, way);
         if suspected != Suspected::Nobody {
@@ -249,12 +250,13 @@ impl Pool {
         witness: Witness,
     ) -> Option<Word> {
         let paths = &mut self.paths;
-        let word = paths.avoided.on_failed(cx, path)?;
+        let word = paths.avoided.handle_failed(cx.known(), path, cx.rng)?;
         match (word, path) {
             // It counts once another guard has reached that L2.
             (Word::Alone { .. }, [_, layer2]) => paths.avoided.count(*layer2),
             (Word::Alone { is_news: true }, [_, layer2, middle])
-                if witness == Witness::LastHop && paths.layer2.on_refused(cx, *layer2, *middle) =>
+                if witness == Witness::LastHop
+                    && paths.layer2.handle_refused(cx.known(), *layer2, *middle) =>
             {
                 paths.avoided.count(*middle);
             }
@@ -282,14 +284,16 @@ impl Pool {
             }
             Suspected::Behind { relay, cleared } => {
                 tracing::debug!("a relay behind the guard is suspected of breaking circuits");
-                self.paths.avoided.on_suspected(cx, relay, guard);
+                self.paths
+                    .avoided
+                    .handle_suspected(cx.known(), relay, guard, cx.rng);
                 self.end_stubs_of(cx, relay);
                 cleared
             }
         };
         cleared
             .into_iter()
-            .for_each(|relay| self.paths.avoided.on_worked(relay));
+            .for_each(|relay| self.paths.avoided.handle_worked(relay));
     }
 
     /// Circuits that are kept ready go without a suspect.
@@ -336,7 +340,9 @@ impl Pool {
             return;
         }
         if is_certain {
-            self.paths.guards.on_failed(cx, *guard, way, Stage::Built);
+            self.paths
+                .guards
+                .handle_failed(cx.known(), *guard, way, Stage::Built);
         }
         let suspected = self.suspects.on_broken(cx, &path);
         self.act_on(cx, suspected, &path);

@@ -12,7 +12,6 @@ use umbel_proto::link::LinkId;
 use umbel_proto::time::{Instant, PeerClock};
 
 use super::super::context::Context;
-use super::super::guards::sample_share;
 use super::super::io::Notice;
 use super::super::links::Reach;
 use super::{Acquired, Pool};
@@ -59,13 +58,13 @@ impl Pool {
         for guard in core::mem::take(&mut self.missed) {
             self.paths
                 .guards
-                .on_missed(cx, guard, self.links.rest_left(guard, cx.now));
+                .handle_missed(cx.known(), guard, self.links.rest_left(guard, cx.now));
         }
         if was_cut_off {
             if !self.order.contains(&relay) {
                 self.primaries.handle_back_online(cx.now);
             }
-            self.links.hurry(&self.paths.guards.primary(cx));
+            self.links.hurry(&self.paths.guards.primary(cx.known()));
         }
     }
 
@@ -81,7 +80,7 @@ impl Pool {
         if is_online {
             self.paths
                 .guards
-                .on_missed(cx, relay, self.links.rest_left(relay, cx.now));
+                .handle_missed(cx.known(), relay, self.links.rest_left(relay, cx.now));
         } else {
             self.missed.insert(relay);
         }
@@ -147,7 +146,7 @@ impl Pool {
                 let may_try = self.paths.guards.may_try(relay, &cx.network.params);
                 match self.links.reach(relay, now) {
                     Reach::Up(_) if may_try && !self.suspected.contains(&relay) => {
-                        self.paths.guards.on_tried(cx, relay);
+                        self.paths.guards.handle_tried(cx.known(), relay);
                         return self.lacking_since = None;
                     }
                     Reach::Up(_) => is_any_up |= may_try,
@@ -174,7 +173,7 @@ impl Pool {
     /// Puts the guards that may be used now in order: the primary ones alone, until they have failed.
     /// Whether another may be drawn, since these are too few or have.
     fn put_in_order(&mut self, cx: &Context<'_>) -> bool {
-        self.order = self.paths.guards.in_order(cx);
+        self.order = self.paths.guards.in_order(cx.known());
         let count = cx.network.params.guards_primary.min(self.order.len());
         let (primary, _) = self.order.split_at(count);
         let have_failed = self
@@ -228,9 +227,11 @@ impl Pool {
     fn draw_guard(&mut self, cx: &mut Context<'_>) -> bool {
         let params = &cx.network.params;
         let is_online = !self.links.ids().is_empty();
-        let most = sample_share(cx) * 2;
-        let has_room = is_online || self.paths.guards.sample().len() < most;
-        has_room && self.paths.guards.may_try_new(params) && self.paths.grow_guards(cx)
+        let most = cx.known().guards_share() * 2;
+        let has_room = is_online || self.paths.guards.count() < most;
+        has_room
+            && self.paths.guards.may_try_new(params)
+            && self.paths.grow_guards(cx.known(), cx.rng)
     }
 
     fn dial(&mut self, cx: &mut Context<'_>, relay: RelayId) {
@@ -238,7 +239,7 @@ impl Pool {
             return;
         };
         let host_ports = descriptor.host_ports();
-        self.paths.guards.on_tried(cx, relay);
+        self.paths.guards.handle_tried(cx.known(), relay);
         self.links.dial(cx, relay, host_ports);
     }
 

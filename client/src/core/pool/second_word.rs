@@ -6,12 +6,11 @@
 
 use umbel_proto::cell::DestroyReason;
 use umbel_proto::ids::RelayId;
+use umbel_proto::path::{Stage, hop_target};
 
 use super::super::circuit::{CircuitKey, Isolation};
 use super::super::context::Context;
-use super::super::guards::Stage;
 use super::super::links::Reach;
-use super::super::path::{are_apart, hop_target};
 use super::{Loss, Pool};
 
 impl Pool {
@@ -50,7 +49,7 @@ impl Pool {
     /// The first primary guard that may be asked for this L2, and is not the one that refused it.
     fn second_guard(&self, cx: &Context<'_>, layer2: RelayId, by: RelayId) -> Option<RelayId> {
         let mut others = self.other_guards(cx, by);
-        others.find(|&guard| are_apart(cx, guard, layer2))
+        others.find(|&guard| cx.known().are_apart(guard, layer2))
     }
 
     /// Whether another primary guard can be asked than this one.
@@ -60,7 +59,7 @@ impl Pool {
 
     fn other_guards(&self, cx: &Context<'_>, guard: RelayId) -> impl Iterator<Item = RelayId> {
         let (now, params) = (cx.now, &cx.network.params);
-        let others = self.paths.guards.primary(cx).into_iter();
+        let others = self.paths.guards.primary(cx.known()).into_iter();
         others.filter(move |&other| {
             other != guard
                 && self.paths.guards.may_try(other, params)
@@ -81,10 +80,10 @@ impl Pool {
                 for _ in 0..count {
                     self.paths
                         .guards
-                        .on_failed(cx, by, &[relay], Stage::Refused);
+                        .handle_failed(cx.known(), by, &[relay], Stage::Refused);
                 }
             }
-            self.paths.avoided.on_made(relay);
+            self.paths.avoided.handle_made(relay);
             self.second_word.reset();
             self.lose(cx, key, Loss::Closed, Some(DestroyReason::Finished));
         }

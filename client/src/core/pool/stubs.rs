@@ -6,10 +6,10 @@ use umbel_proto::circuit::RequestCircuit;
 use umbel_proto::handshake::HopTarget;
 use umbel_proto::ids::RelayId;
 use umbel_proto::link::LinkId;
+use umbel_proto::path::hop_target;
 
 use super::super::circuit::{Circuit, CircuitKey, Isolation};
 use super::super::context::Context;
-use super::super::path::hop_target;
 use super::{Acquired, Loss, Pool};
 
 /// Most circuits at once; beyond it an idle one is closed, or the request waits.
@@ -39,13 +39,14 @@ impl Pool {
             return Acquired::Busy;
         }
         let is_alone = !self.has_other_guard(cx, guard);
-        let Some(mut path) = self.paths.choose(cx, guard, is_alone, terminal) else {
+        let chosen = self
+            .paths
+            .choose(cx.known(), guard, is_alone, terminal, cx.rng);
+        let Some([first, layer2, middle]) = chosen else {
             return Acquired::Wait;
         };
-        if let (Some(first), Some(target)) = (path.first_mut(), self.first_hop(cx, link, guard)) {
-            *first = target;
-        }
-        self.begin(cx, link, path, None)
+        let first = self.first_hop(cx, link, guard).unwrap_or(first);
+        self.begin(cx, link, vec![first, layer2, middle], None)
     }
 
     /// How to begin a circuit over a link: as the view says, which takes in what the peer shows of

@@ -9,16 +9,6 @@ fn relay(number: u8) -> RelayId {
     RelayId([number; RelayId::LEN])
 }
 
-#[test] // §6.4(11)
-fn one_terminal_counts_a_few_times_however_many_circuits_it_breaks() {
-    let mut trail = Trail::default();
-    let counted = (0..20)
-        .filter(|number| trail.add(&[relay(number % 4), relay(10 + number), relay(99)]))
-        .count();
-    assert_eq!(counted, 3);
-    assert!(trail.has(4, 16, 1) && !trail.has(1, 1, 2));
-}
-
 fn behind(number: u8) -> Suspected {
     Suspected::Behind {
         relay: relay(number),
@@ -199,37 +189,4 @@ fn a_hop_that_calls_several_relays_unreachable_is_suspected() {
         Some(Suspected::Nobody),
         "it had one meanwhile"
     );
-}
-
-/// Adds one that failed on this way, if it counts; says whether it does.
-fn count(shares: &mut Shares, way: &[RelayId]) -> bool {
-    let is_taken = shares.takes(way);
-    if is_taken {
-        shares.add(way);
-    }
-    is_taken
-}
-
-#[test] // §6.4(11)
-fn what_is_common_to_more_than_half_does_not_count() {
-    let mut shares = Shares::default();
-    let counted = (0..30)
-        .filter(|number| count(&mut shares, &[relay(11), relay(21 + number), relay(31)]))
-        .count();
-    assert_eq!(counted, 1, "all over one L2");
-    let mut shares = Shares::default();
-    let counted = (0..30)
-        .filter(|number| count(&mut shares, &[relay(11 + number % 3), relay(21), relay(31)]))
-        .count();
-    assert_eq!(counted, 1, "all over one middle");
-    let mut shares = Shares::default();
-    let counted = (0..30)
-        .filter(|number| {
-            count(
-                &mut shares,
-                &[relay(11 + number % 3), relay(21 + number % 7), relay(31)],
-            )
-        })
-        .count();
-    assert!(counted >= 25, "{counted}");
 }

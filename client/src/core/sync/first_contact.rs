@@ -13,7 +13,6 @@ use umbel_proto::limits::{SEEDS_COMPARED_MAX, SEEDS_DIFFER_MIN, SEEDS_DIFFER_PER
 
 use super::super::context::Context;
 use super::super::io::{StoreOp, Warning};
-use super::super::path::are_apart;
 
 /// What came of it so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,10 @@ impl FirstContact {
             return;
         }
         self.lists.remove(&seed);
-        let is_apart = self.lists.keys().all(|&other| are_apart(cx, seed, other));
+        let is_apart = self
+            .lists
+            .keys()
+            .all(|&other| cx.known().are_apart(seed, other));
         if !is_apart || self.lists.len() >= SEEDS_COMPARED_MAX {
             return;
         }

@@ -241,7 +241,7 @@ impl Round {
     fn widen(&mut self, cx: &mut Context<'_>, pool: &Pool) {
         let guards = &pool.paths.guards;
         for relay in guards
-            .in_order(cx)
+            .in_order(cx.known())
             .into_iter()
             .filter(|&relay| guards.is_tried(relay))
         {

@@ -19,7 +19,6 @@ use umbel_proto::network::Group;
 use umbel_proto::time::Instant;
 
 use super::super::context::Context;
-use super::super::path::are_apart;
 
 /// Who was asked when, and what turned out to be missing there.
 #[derive(Default)]
@@ -146,7 +145,7 @@ impl Sources {
         };
         let mut found_by: Vec<RelayId> = Vec::new();
         for (&other, witness) in &self.turns {
-            if has_much(witness) && found_by.iter().all(|&it| are_apart(cx, it, other)) {
+            if has_much(witness) && found_by.iter().all(|&it| cx.known().are_apart(it, other)) {
                 found_by.push(other);
             }
         }

@@ -6,17 +6,15 @@
 
 use umbel_proto::chance::Backoff;
 use umbel_proto::crypto::sign::SigningKey;
-use umbel_proto::directory::Roles;
-use umbel_proto::directory::choice::Exclude;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
+use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, WallTime};
 use zeroize::Zeroizing;
 
 use super::super::super::circuit::Isolation;
 use super::super::super::context::Context;
 use super::super::super::io::Warning;
-use super::super::super::path::{Paths, draw, exclude_groups_of};
 use super::super::super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::super::Visit;
 use super::super::stored::OwnMailbox;
@@ -114,10 +112,11 @@ impl Inbox {
         replaces: Option<QueueId>,
     ) -> bool {
         let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
-        let mut drawn = draw_holder(cx, paths, &taken, self.refusing.iter().copied());
+        let mut drawn =
+            paths.draw_holder(cx.known(), &taken, self.refusing.iter().copied(), cx.rng);
         if drawn.is_none() && !self.refusing.is_empty() {
             self.refusing.clear();
-            drawn = draw_holder(cx, paths, &taken, []);
+            drawn = paths.draw_holder(cx.known(), &taken, [], cx.rng);
         }
         let Some(relay) = drawn else { return false };
         let mut queue = [0; QueueId::LEN];
@@ -290,34 +289,6 @@ impl Inbox {
             self.touch(cx);
         }
     }
-}
-
-/// Draws a holder that is none of these: in no AS and no address group of those taken, if that can
-/// be, else in no address group, else any other. Each time first one apart from all guards and L2: a
-/// guard that is the holder, too, would know whose mailbox it is (§6.4(14)).
-pub(in crate::core) fn draw_holder(
-    cx: &mut Context<'_>,
-    paths: &Paths,
-    taken: &[RelayId],
-    refusing: impl IntoIterator<Item = RelayId>,
-) -> Option<RelayId> {
-    let mut others = Exclude::nothing();
-    let unwanted = taken.iter().copied().chain(refusing);
-    unwanted.for_each(|relay| others.relay(relay));
-    let mut apart = others.clone();
-    exclude_groups_of(cx, &mut apart, taken);
-    let mut near = others.clone();
-    for descriptor in taken.iter().filter_map(|relay| cx.view().get(relay)) {
-        near.prefixes_of(descriptor, cx.network);
-    }
-    let kept: Vec<RelayId> = paths.kept().collect();
-    let choices = [apart, near, others];
-    let clear = choices.clone().map(|mut exclude| {
-        exclude_groups_of(cx, &mut exclude, &kept);
-        exclude
-    });
-    let mut in_order = clear.iter().chain(&choices);
-    in_order.find_map(|exclude| draw(cx, Roles::HOLDER, exclude))
 }
 
 fn find(mailboxes: &mut [OwnMailbox], queue: QueueId) -> Option<&mut OwnMailbox> {

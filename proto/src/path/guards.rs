@@ -5,23 +5,22 @@
 //! An attacker who makes guards fail gets this client to try a few new ones a day, never all. A
 //! failure counts only while others answer, and counts outlive a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rand::CryptoRng;
 use serde::{Deserialize, Serialize};
-use umbel_proto::directory::choice::Exclude;
-use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{
+
+use super::tally::{Tally, may_set_aside};
+use super::trail::{Shares, Trail};
+use super::{Known, Warning};
+use crate::directory::choice::Exclude;
+use crate::ids::RelayId;
+use crate::limits::{
     CLOCK_JUMP_MIN, GUARD_BLAME_L2, GUARD_BLAME_MIDDLES, GUARD_BLAME_TERMINALS, GUARD_MISSES_MAX,
     GUARDS_ONE_IN,
 };
-use umbel_proto::network::Params;
-use umbel_proto::time::{Duration, WallTime};
-
-use super::context::Context;
-use super::io::Warning;
-use super::path::draw_apart;
-use super::suspects::{Shares, Trail};
-use super::tally::{Tally, may_set_aside};
+use crate::network::Params;
+use crate::time::{Duration, WallTime};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -63,15 +62,15 @@ impl Guard {
 
     /// Whether it was out of reach for so long that the next one takes its place. It is tried again
     /// once a day.
-    fn is_gone(&self, cx: &Context<'_>) -> bool {
-        self.was_long_missed(cx) && self.rests_until.is_some_and(|until| until > cx.wall)
+    fn is_gone(&self, known: Known<'_>) -> bool {
+        self.was_long_missed(known) && self.rests_until.is_some_and(|until| until > known.wall)
     }
 
-    fn was_long_missed(&self, cx: &Context<'_>) -> bool {
+    fn was_long_missed(&self, known: Known<'_>) -> bool {
         self.missed >= GUARD_MISSES_MAX
             && self
                 .missed_since
-                .is_some_and(|since| since + DAY <= cx.confirmed)
+                .is_some_and(|since| since + DAY <= known.confirmed)
     }
 }
 
@@ -84,7 +83,7 @@ enum Reproach {
 
 /// How far a circuit had come when it failed, and so who may be behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub enum Stage {
     /// The guard was to make the L2: it alone can say that it could not.
     Refused,
     /// The L2 was to make the middle.
@@ -105,8 +104,12 @@ impl Stage {
 }
 
 /// The sample, in the order it was drawn.
+#[expect(
+    missing_debug_implementations,
+    reason = "says which relays know its owner"
+)]
 #[derive(Default)]
-pub(super) struct Guards {
+pub struct Guards {
     sample: Vec<Guard>,
     /// When guards beyond the primaries were first tried, for a day.
     new_at: Vec<WallTime>,
@@ -116,6 +119,7 @@ pub(super) struct Guards {
     shares: BTreeMap<RelayId, Shares>,
     /// Guards that the user was warned of.
     told: BTreeSet<(RelayId, Reproach)>,
+    warnings: VecDeque<Warning>,
     is_changed: bool,
     /// A count changed, which is stored with the next change, or at the end.
     is_counted: bool,
@@ -134,14 +138,23 @@ impl Guards {
         &self.sample
     }
 
+    /// How many are sampled.
+    pub const fn count(&self) -> usize {
+        self.sample.len()
+    }
+
     /// When guards beyond the primaries were first tried.
     pub(super) fn new_at(&self) -> &[WallTime] {
         &self.new_at
     }
 
     /// The relays of the sample, as they were drawn.
-    pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
+    pub fn relays(&self) -> impl Iterator<Item = RelayId> {
         self.sample.iter().map(|guard| guard.relay)
+    }
+
+    pub(super) fn poll_warning(&mut self) -> Option<Warning> {
+        self.warnings.pop_front()
     }
 
     /// Whether the sample has to be stored again.
@@ -155,7 +168,7 @@ impl Guards {
 
     /// All usable guards, best first: confirmed ones by when that was, then the others as drawn;
     /// last those that were long out of reach (§6.4(6), §6.4(7)).
-    pub(super) fn in_order(&self, cx: &Context<'_>) -> Vec<RelayId> {
+    pub fn in_order(&self, known: Known<'_>) -> Vec<RelayId> {
         let mut listed: Vec<&Guard> = self
             .sample
             .iter()
@@ -163,7 +176,7 @@ impl Guards {
             .collect();
         listed.sort_by_key(|guard| {
             (
-                guard.is_gone(cx),
+                guard.is_gone(known),
                 guard.confirmed_at.unwrap_or(WallTime(u64::MAX)),
             )
         });
@@ -171,15 +184,15 @@ impl Guards {
     }
 
     /// The first few of [`Guards::in_order`].
-    pub(super) fn primary(&self, cx: &Context<'_>) -> Vec<RelayId> {
-        let mut order = self.in_order(cx);
-        order.truncate(cx.network.params.guards_primary);
+    pub fn primary(&self, known: Known<'_>) -> Vec<RelayId> {
+        let mut order = self.in_order(known);
+        order.truncate(known.network.params.guards_primary);
         order
     }
 
     /// Guards that rest from a life before, with how often they were missed and for how long they
     /// rest.
-    pub(super) fn resting(&self, wall: WallTime) -> impl Iterator<Item = (RelayId, u32, Duration)> {
+    pub fn resting(&self, wall: WallTime) -> impl Iterator<Item = (RelayId, u32, Duration)> {
         let resting = self.sample.iter().filter(|guard| guard.missed > 0);
         resting.filter_map(move |guard| {
             let rest = guard.rests_until?.since(wall);
@@ -189,10 +202,15 @@ impl Guards {
 
     /// Drops guards whose time is over, notes which are in the view, and draws new ones up to the
     /// sample's size.
-    pub(super) fn refresh(&mut self, cx: &mut Context<'_>, holders: &[RelayId]) {
-        let params = &cx.network.params;
-        let (wall, confirmed) = (cx.wall, cx.confirmed);
-        if cx.is_clock_sure {
+    pub(super) fn refresh(
+        &mut self,
+        known: Known<'_>,
+        holders: &[RelayId],
+        rng: &mut dyn CryptoRng,
+    ) {
+        let params = &known.network.params;
+        let (wall, confirmed) = (known.wall, known.confirmed);
+        if known.is_clock_sure {
             self.redate(wall);
         }
         let before = self.sample.len();
@@ -212,22 +230,22 @@ impl Guards {
             self.shares.retain(|relay, _| is_kept(relay));
         }
         for guard in &mut self.sample {
-            let is_listed = cx.view().get(&guard.relay).is_some();
+            let is_listed = known.view.get(&guard.relay).is_some();
             if is_listed == guard.unlisted_since.is_some() {
                 guard.unlisted_since = (!is_listed).then_some(wall);
                 self.is_changed = true;
             }
         }
         self.forget_new(confirmed);
-        let wanted = params.guards_sample_min.min(sample_share(cx));
-        let count = |guards: &Self, cx: &Context<'_>| {
+        let wanted = params.guards_sample_min.min(known.guards_share());
+        let count = |guards: &Self| {
             guards
                 .sample
                 .iter()
-                .filter(|guard| guard.is_usable() && !guard.is_gone(cx))
+                .filter(|guard| guard.is_usable() && !guard.is_gone(known))
                 .count()
         };
-        while count(self, cx) < wanted && self.grow(cx, holders) {}
+        while count(self) < wanted && self.grow(known, holders, rng) {}
     }
 
     /// Times that a wrong clock dated ahead count as now: else a guard would be kept, or kept
@@ -264,33 +282,37 @@ impl Guards {
     }
 
     /// Draws one more guard, apart from `holders` if that can be; says whether it could.
-    pub(super) fn grow(&mut self, cx: &mut Context<'_>, holders: &[RelayId]) -> bool {
-        let params = &cx.network.params;
-        let most = sample_share(cx).max(params.guards_sample_min);
+    pub(super) fn grow(
+        &mut self,
+        known: Known<'_>,
+        holders: &[RelayId],
+        rng: &mut dyn CryptoRng,
+    ) -> bool {
+        let params = &known.network.params;
+        let most = known.guards_share().max(params.guards_sample_min);
         if self.sample.len() >= most.min(params.guards_sample_max) {
             return false;
         }
-        let mut known = Exclude::nothing();
-        self.sample
-            .iter()
-            .for_each(|guard| known.relay(guard.relay));
-        let Some(relay) = draw_apart(cx, cx.guard_candidates, &known, holders) else {
+        let mut sampled = Exclude::nothing();
+        self.relays().for_each(|relay| sampled.relay(relay));
+        let drawn = known.draw_apart(known.guard_candidates, &sampled, holders, rng);
+        let Some(relay) = drawn else {
             return false;
         };
-        self.sample.push(Guard::sampled(relay, cx.wall));
+        self.sample.push(Guard::sampled(relay, known.wall));
         self.is_changed = true;
         true
     }
 
     /// Whether a link to this guard was asked for before.
-    pub(super) fn is_tried(&self, relay: RelayId) -> bool {
+    pub fn is_tried(&self, relay: RelayId) -> bool {
         self.sample
             .iter()
             .any(|guard| guard.relay == relay && guard.tried_at.is_some())
     }
 
     /// Whether this is a guard that no link was ever asked for to.
-    pub(super) fn is_untried(&self, relay: RelayId) -> bool {
+    pub fn is_untried(&self, relay: RelayId) -> bool {
         self.sample
             .iter()
             .any(|guard| guard.relay == relay && guard.tried_at.is_none())
@@ -298,25 +320,25 @@ impl Guards {
 
     /// Whether this guard may be dialled, or used over a link that is there: it was tried before,
     /// or trying another new one is within the rules.
-    pub(super) fn may_try(&self, relay: RelayId, params: &Params) -> bool {
+    pub fn may_try(&self, relay: RelayId, params: &Params) -> bool {
         self.is_tried(relay) || self.has_free_place(params) || self.may_try_new(params)
     }
 
     /// Whether one more new guard may be tried today.
-    pub(super) fn may_try_new(&self, params: &Params) -> bool {
+    pub fn may_try_new(&self, params: &Params) -> bool {
         self.new_at.len() < params.guards_new_a_day
     }
 
     /// A link to this guard is asked for, or one that is there is used.
-    pub(super) fn on_tried(&mut self, cx: &Context<'_>, relay: RelayId) {
-        let has_free_place = self.has_free_place(&cx.network.params);
+    pub fn handle_tried(&mut self, known: Known<'_>, relay: RelayId) {
+        let has_free_place = self.has_free_place(&known.network.params);
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
             return;
         };
         if guard.tried_at.is_none() {
-            guard.tried_at = Some(cx.wall);
+            guard.tried_at = Some(known.wall);
             if !has_free_place {
-                self.new_at.push(cx.wall);
+                self.new_at.push(known.wall);
             }
             self.is_changed = true;
         }
@@ -324,23 +346,30 @@ impl Guards {
 
     /// It could not be reached, while another relay could: it rests for so long, or for a day if
     /// that does not end.
-    pub(super) fn on_missed(&mut self, cx: &Context<'_>, relay: RelayId, rest: Duration) {
+    pub fn handle_missed(&mut self, known: Known<'_>, relay: RelayId, rest: Duration) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
             return;
         };
         guard.missed = guard.missed.saturating_add(1);
-        guard.missed_since.get_or_insert(cx.wall);
-        guard.rests_until = Some(cx.wall + if guard.was_long_missed(cx) { DAY } else { rest });
+        guard.missed_since.get_or_insert(known.wall);
+        guard.rests_until = Some(
+            known.wall
+                + if guard.was_long_missed(known) {
+                    DAY
+                } else {
+                    rest
+                },
+        );
         self.is_changed = true;
     }
 
     /// A circuit was built through this guard: it is confirmed.
-    pub(super) fn on_built(&mut self, cx: &Context<'_>, relay: RelayId) {
+    pub fn handle_built(&mut self, known: Known<'_>, relay: RelayId) {
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
             return;
         };
         if guard.confirmed_at.is_none() {
-            guard.confirmed_at = Some(cx.wall);
+            guard.confirmed_at = Some(known.wall);
             self.is_changed = true;
         }
         if guard.missed > 0 {
@@ -355,9 +384,9 @@ impl Guards {
     /// an answer. If too many fail over paths that have nothing else in common, the guard is set
     /// aside for the rest of its life. Failures with one common L2 or middle that had a part in
     /// more than half of them don't count: that relay may be at fault. Says whether this one counts.
-    pub(super) fn on_failed(
+    pub fn handle_failed(
         &mut self,
-        cx: &mut Context<'_>,
+        known: Known<'_>,
         relay: RelayId,
         way: &[RelayId],
         stage: Stage,
@@ -374,41 +403,44 @@ impl Guards {
         guard.tally.add_failed();
         self.is_counted = true;
         let (layer2, middles, terminals) = stage.least();
-        if guard.tally.is_bad(&cx.network.params) && trail.has(layer2, middles, terminals) {
+        if guard.tally.is_bad(&known.network.params) && trail.has(layer2, middles, terminals) {
             if self.is_another_tried(relay) {
-                self.set_aside(cx, relay);
+                self.set_aside(known, relay);
             }
             if self.told.insert((relay, Reproach::Fails)) {
-                cx.warn(Warning::GuardFails);
+                self.warnings.push_back(Warning::GuardFails);
             }
         }
         true
     }
 
     /// How many are set aside.
-    pub(super) fn set_aside_count(&self) -> usize {
+    pub fn set_aside_count(&self) -> usize {
         let set_aside = |guard: &&Guard| guard.set_aside_at.is_some();
         self.sample.iter().filter(set_aside).count()
     }
 
     /// Several sources had news of many relays that this guard said nothing of: it is set aside for
     /// the rest of its life (§8.3(9b)).
-    pub(super) fn on_hiding(&mut self, cx: &mut Context<'_>, relay: RelayId) {
-        let is_replaced = self.set_aside(cx, relay);
+    pub fn handle_hiding(&mut self, known: Known<'_>, relay: RelayId) {
+        let is_replaced = self.set_aside(known, relay);
         if self.told.insert((relay, Reproach::Hides)) {
-            cx.warn(Warning::GuardHides { is_replaced });
+            self.warnings.push_back(Warning::GuardHides { is_replaced });
         }
     }
 
     /// Sets a guard aside, if few were lately; says whether it did.
-    fn set_aside(&mut self, cx: &Context<'_>, relay: RelayId) -> bool {
-        if !may_set_aside(self.sample.iter().map(|it| it.set_aside_at), cx.confirmed) {
+    fn set_aside(&mut self, known: Known<'_>, relay: RelayId) -> bool {
+        if !may_set_aside(
+            self.sample.iter().map(|it| it.set_aside_at),
+            known.confirmed,
+        ) {
             return false;
         }
         let Some(guard) = self.sample.iter_mut().find(|guard| guard.relay == relay) else {
             return false;
         };
-        guard.set_aside_at = Some(cx.wall);
+        guard.set_aside_at = Some(known.wall);
         self.is_changed = true;
         true
     }
@@ -439,11 +471,15 @@ impl Guards {
     }
 }
 
-/// A fifth of the relays that may become guards, and at least as many as there are primaries. Relays
-/// that are in view without receipts don't count: an attacker could invent them (§6.4(2)).
-pub(super) fn sample_share(cx: &Context<'_>) -> usize {
-    (cx.guard_candidates.len() / GUARDS_ONE_IN).max(cx.network.params.guards_primary)
+impl Known<'_> {
+    /// A fifth of the relays that may become guards, and at least as many as there are primaries.
+    /// Relays that are in view without receipts don't count: an attacker could invent them
+    /// (§6.4(2)).
+    pub fn guards_share(self) -> usize {
+        (self.guard_candidates.len() / GUARDS_ONE_IN).max(self.network.params.guards_primary)
+    }
 }
 
 #[cfg(test)]
+#[path = "guards_tests.rs"]
 mod tests;

@@ -5,21 +5,19 @@
 //! many middles itself is set aside for the rest of its life, and stays here so that it is not drawn
 //! again meanwhile (§6.4(16)).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rand::RngExt;
+use rand::{CryptoRng, RngExt};
 use serde::{Deserialize, Serialize};
-use umbel_proto::chance::between;
-use umbel_proto::directory::choice::Exclude;
-use umbel_proto::ids::RelayId;
-use umbel_proto::limits::{GUARD_BLAME_MIDDLES, L2_FAILURES_MAX};
-use umbel_proto::time::WallTime;
 
 use super::avoided::Avoided;
-use super::context::Context;
-use super::io::Warning;
-use super::path::{are_apart, draw_apart, exclude_groups_of};
 use super::tally::{Tally, may_set_aside};
+use super::{Known, Warning};
+use crate::chance::between;
+use crate::directory::choice::Exclude;
+use crate::ids::RelayId;
+use crate::limits::{GUARD_BLAME_MIDDLES, L2_FAILURES_MAX};
+use crate::time::WallTime;
 
 /// Pinned relays there may be for each that is wanted, when those pinned can't be used.
 const SPARE_FACTOR: usize = 2;
@@ -50,11 +48,16 @@ impl Pinned {
 }
 
 /// All pinned relays.
+#[expect(
+    missing_debug_implementations,
+    reason = "says which relays know its owner's guard"
+)]
 #[derive(Default)]
-pub(super) struct Layer2 {
+pub struct Layer2 {
     pinned: Vec<Pinned>,
     /// The middles that each refused since the client started.
     refused: BTreeMap<RelayId, BTreeSet<RelayId>>,
+    warnings: VecDeque<Warning>,
     is_changed: bool,
     /// A count changed, which is stored with the next change, or at the end.
     is_counted: bool,
@@ -65,6 +68,7 @@ impl Layer2 {
         Self {
             pinned,
             refused: BTreeMap::new(),
+            warnings: VecDeque::new(),
             is_changed: false,
             is_counted: false,
         }
@@ -75,8 +79,12 @@ impl Layer2 {
     }
 
     /// All pinned relays.
-    pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
+    pub fn relays(&self) -> impl Iterator<Item = RelayId> {
         self.pinned.iter().map(|pinned| pinned.relay)
+    }
+
+    pub(super) fn poll_warning(&mut self) -> Option<Warning> {
+        self.warnings.pop_front()
     }
 
     /// Whether they have to be stored again.
@@ -92,23 +100,24 @@ impl Layer2 {
     /// pins others.
     pub(super) fn refresh(
         &mut self,
-        cx: &mut Context<'_>,
+        known: Known<'_>,
         primary: &[RelayId],
         holders: &[RelayId],
         avoided: &Avoided,
+        rng: &mut dyn CryptoRng,
     ) {
         let before = self.pinned.len();
         // By a clock that is wrong relays leave the view that are there.
         self.pinned.retain(|pinned| {
-            pinned.expires_at > cx.confirmed
-                && (cx.view().get(&pinned.relay).is_some() || !cx.is_clock_sure)
+            pinned.expires_at > known.confirmed
+                && (known.view.get(&pinned.relay).is_some() || !known.is_clock_sure)
                 && !avoided.has_failed_over_two(pinned.relay, L2_FAILURES_MAX)
         });
         self.is_changed |= self.pinned.len() != before;
         self.refused
             .retain(|relay, _| self.pinned.iter().any(|pinned| pinned.relay == *relay));
-        if cx.is_clock_sure {
-            let latest = cx.wall + cx.network.params.l2_life_max;
+        if known.is_clock_sure {
+            let latest = known.wall + known.network.params.l2_life_max;
             for pinned in self
                 .pinned
                 .iter_mut()
@@ -118,8 +127,8 @@ impl Layer2 {
                 self.is_changed = true;
             }
         }
-        while self.usable().count() < cx.network.params.l2_count
-            && self.pin(cx, primary, holders, avoided)
+        while self.usable().count() < known.network.params.l2_count
+            && self.pin(known, primary, holders, avoided, rng)
         {}
     }
 
@@ -129,13 +138,13 @@ impl Layer2 {
     }
 
     /// Whether this one is set aside.
-    pub(super) fn is_set_aside(&self, relay: RelayId) -> bool {
+    pub fn is_set_aside(&self, relay: RelayId) -> bool {
         let mut pinned = self.pinned.iter();
         pinned.any(|pinned| pinned.relay == relay && !pinned.is_usable())
     }
 
     /// How many are set aside.
-    pub(super) fn set_aside_count(&self) -> usize {
+    pub fn set_aside_count(&self) -> usize {
         self.pinned.len() - self.usable().count()
     }
 
@@ -145,44 +154,45 @@ impl Layer2 {
     /// pinned, too.
     pub(super) fn choose(
         &mut self,
-        cx: &mut Context<'_>,
+        known: Known<'_>,
         guard: RelayId,
         is_alone: bool,
         holders: &[RelayId],
         avoided: &Avoided,
+        rng: &mut dyn CryptoRng,
     ) -> Option<RelayId> {
         let fitting: Vec<RelayId> = self
             .usable()
-            .filter(|&relay| are_apart(cx, relay, guard))
+            .filter(|&relay| known.are_apart(relay, guard))
             .collect();
         let usable: Vec<RelayId> = fitting
             .iter()
             .copied()
-            .filter(|&relay| !avoided.is_avoided(relay, cx.now))
+            .filter(|&relay| !avoided.is_avoided(relay, known.now))
             .collect();
         let is_named = |relay: &RelayId| avoided.named_by(*relay) == Some(guard);
         if !(is_alone && usable.iter().all(is_named))
-            && let Some(relay) = pick(cx, &usable)
+            && let Some(relay) = pick(&usable, rng)
         {
             return Some(relay);
         }
-        let is_full = self.usable().count() >= cx.network.params.l2_count * SPARE_FACTOR;
-        if !is_full && self.pin(cx, &[guard], holders, avoided) {
+        let is_full = self.usable().count() >= known.network.params.l2_count * SPARE_FACTOR;
+        if !is_full && self.pin(known, &[guard], holders, avoided, rng) {
             let added = self.pinned.last().map(|pinned| pinned.relay);
             return added
-                .filter(|&relay| are_apart(cx, relay, guard))
-                .or_else(|| pick(cx, &fitting));
+                .filter(|&relay| known.are_apart(relay, guard))
+                .or_else(|| pick(&fitting, rng));
         }
-        let picked = pick(cx, &usable).or_else(|| pick(cx, &fitting));
+        let picked = pick(&usable, rng).or_else(|| pick(&fitting, rng));
         picked.or_else(|| {
-            let all = self.relays().filter(|&relay| are_apart(cx, relay, guard));
+            let all = self.relays().filter(|&relay| known.are_apart(relay, guard));
             let all: Vec<RelayId> = all.collect();
-            pick(cx, &all)
+            pick(&all, rng)
         })
     }
 
     /// The hop behind this one was made.
-    pub(super) fn on_made(&mut self, relay: RelayId) {
+    pub fn handle_made(&mut self, relay: RelayId) {
         if let Some(pinned) = self.find(relay) {
             pinned.tally.add_done();
             self.is_counted = true;
@@ -191,13 +201,8 @@ impl Layer2 {
 
     /// This relay itself said that a middle is out of reach, and nobody else did. Says whether that
     /// is counted against it. If it refuses too many, it is set aside (§6.4(16)).
-    pub(super) fn on_refused(
-        &mut self,
-        cx: &mut Context<'_>,
-        relay: RelayId,
-        middle: RelayId,
-    ) -> bool {
-        let params = &cx.network.params;
+    pub fn handle_refused(&mut self, known: Known<'_>, relay: RelayId, middle: RelayId) -> bool {
+        let params = &known.network.params;
         let Some(pinned) = self.find(relay) else {
             return false;
         };
@@ -210,29 +215,29 @@ impl Layer2 {
         }
         let has_several = middles.len() >= GUARD_BLAME_MIDDLES;
         if is_bad && has_several {
-            self.set_aside(cx, relay);
+            self.set_aside(known, relay);
         }
         true
     }
 
     /// Another relay said the same of a middle: that is counted against neither.
-    pub(super) fn pardon(&mut self, relay: RelayId, count: u32) {
+    pub fn pardon(&mut self, relay: RelayId, count: u32) {
         if let Some(pinned) = self.find(relay) {
             pinned.tally.pardon(count);
             self.is_counted = true;
         }
     }
 
-    fn set_aside(&mut self, cx: &mut Context<'_>, relay: RelayId) {
+    fn set_aside(&mut self, known: Known<'_>, relay: RelayId) {
         let set_aside_at = self.pinned.iter().map(|it| it.set_aside_at);
-        if !may_set_aside(set_aside_at, cx.confirmed) {
+        if !may_set_aside(set_aside_at, known.confirmed) {
             return;
         }
-        let wall = cx.wall;
+        let wall = known.wall;
         if let Some(pinned) = self.find(relay) {
             pinned.set_aside_at = Some(wall);
             self.is_changed = true;
-            cx.warn(Warning::L2Refuses);
+            self.warnings.push_back(Warning::L2Refuses);
         }
     }
 
@@ -243,47 +248,42 @@ impl Layer2 {
     /// Pins one more relay: apart from `guards` if that can be, and from `holders`.
     fn pin(
         &mut self,
-        cx: &mut Context<'_>,
+        known: Known<'_>,
         guards: &[RelayId],
         holders: &[RelayId],
         avoided: &Avoided,
+        rng: &mut dyn CryptoRng,
     ) -> bool {
-        let mut known = Exclude::nothing();
-        self.pinned
-            .iter()
-            .for_each(|pinned| known.relay(pinned.relay));
-        let known = avoided.and_excluded(cx.now, &known);
-        let mut clear = known.clone();
-        exclude_groups_of(cx, &mut clear, guards);
-        let all = cx.candidates;
-        let drawn =
-            draw_apart(cx, all, &clear, holders).or_else(|| draw_apart(cx, all, &known, holders));
+        let mut pinned = Exclude::nothing();
+        self.relays().for_each(|relay| pinned.relay(relay));
+        let pinned = avoided.and_excluded(known.now, &pinned);
+        let mut clear = pinned.clone();
+        known.exclude_groups_of(&mut clear, guards);
+        let mut draw = |exclude| known.draw_apart(known.candidates, exclude, holders, rng);
+        let drawn = draw(&clear).or_else(|| draw(&pinned));
         let Some(relay) = drawn else { return false };
-        let (least, most) = (cx.network.params.l2_life_min, cx.network.params.l2_life_max);
-        let life = between(least, most, cx.rng).max(between(least, most, cx.rng));
-        self.pinned.push(Pinned::until(relay, cx.wall + life));
+        let (least, most) = (
+            known.network.params.l2_life_min,
+            known.network.params.l2_life_max,
+        );
+        let life = between(least, most, rng).max(between(least, most, rng));
+        self.pinned.push(Pinned::until(relay, known.wall + life));
         self.is_changed = true;
         true
     }
 }
 
-fn pick(cx: &mut Context<'_>, relays: &[RelayId]) -> Option<RelayId> {
+fn pick(relays: &[RelayId], rng: &mut dyn CryptoRng) -> Option<RelayId> {
     if relays.is_empty() {
         return None;
     }
-    relays.get(cx.rng.random_range(0..relays.len())).copied()
+    relays.get(rng.random_range(0..relays.len())).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::time::Duration;
-
-    use super::super::io::Notice;
-    use super::super::testing::{When, id};
+    use super::super::testing::{DAY, NOW, When, id};
     use super::*;
-
-    const NOW: WallTime = WallTime(1_790_000_000);
-    const DAY: Duration = Duration::from_secs(86_400);
 
     /// These relays, pinned for ten days.
     fn pinned(numbers: core::ops::Range<u8>) -> Layer2 {
@@ -297,14 +297,13 @@ mod tests {
 
     /// This L2 makes so many middles and refuses so many others; the warnings.
     fn refuse(layer2: &mut Layer2, moment: &When, number: u8, made: u8, refused: u8) -> usize {
-        let (_, told) = moment.act(|cx| {
-            (0..made).for_each(|_| layer2.on_made(id(number)));
+        moment.act(|known, _| {
+            (0..made).for_each(|_| layer2.handle_made(id(number)));
             for middle in 0..refused {
-                assert!(layer2.on_refused(cx, id(number), id(100 + middle)));
+                assert!(layer2.handle_refused(known, id(number), id(100 + middle)));
             }
         });
-        let is_warned = |notice: &&Notice| **notice == Notice::Warning(Warning::L2Refuses);
-        told.iter().filter(is_warned).count()
+        core::iter::from_fn(|| layer2.poll_warning()).count()
     }
 
     #[test] // §6.4(16)
@@ -320,15 +319,15 @@ mod tests {
             confirmed: NOW + DAY * days,
             ..When::at(NOW)
         };
-        let (used, _) = at(9).act_knowing(&relays, |cx| {
-            layer2.refresh(cx, &[], &[], &Avoided::default());
+        let used = at(9).act_knowing(&relays, |known, rng| {
+            layer2.refresh(known, &[], &[], &Avoided::default(), rng);
             assert_eq!((layer2.usable().count(), layer2.pinned.len()), (4, 5));
-            let draw = |_| layer2.choose(cx, id(19), false, &[], &Avoided::default());
+            let draw = |_| layer2.choose(known, id(19), false, &[], &Avoided::default(), rng);
             (0..100).filter_map(draw).collect::<BTreeSet<_>>()
         });
         assert!(used.len() >= 3 && !used.contains(&id(0)), "{used:?}");
-        at(10).act_knowing(&relays, |cx| {
-            layer2.refresh(cx, &[], &[], &Avoided::default());
+        at(10).act_knowing(&relays, |known, rng| {
+            layer2.refresh(known, &[], &[], &Avoided::default(), rng);
         });
         assert_eq!(layer2.set_aside_count(), 0, "its life is over");
     }
@@ -366,16 +365,13 @@ mod tests {
         let mut layer2 = pinned(0..1);
         refuse(&mut layer2, &When::at(NOW), 0, 0, 20);
         assert_eq!(layer2.usable().count(), 0);
-        let (chosen, _) = When::at(NOW).act_knowing(&[0, 1], |cx| {
-            let mut only = cx.candidates.clone();
-            only = only.without(id(1));
-            let mut cx = Context {
+        let chosen = When::at(NOW).act_knowing(&[0, 1], |known, rng| {
+            let only = known.candidates.clone().without(id(1));
+            let known = Known {
                 candidates: &only,
-                rng: &mut *cx.rng,
-                out: &mut *cx.out,
-                ..*cx
+                ..known
             };
-            layer2.choose(&mut cx, id(1), false, &[], &Avoided::default())
+            layer2.choose(known, id(1), false, &[], &Avoided::default(), rng)
         });
         assert_eq!(chosen, Some(id(0)));
     }

@@ -1,13 +1,11 @@
 //! Which guards a client keeps, tries and sets aside, by which time (docs/protocol.md §1.6, §6.4).
 
-use umbel_proto::directory::choice::Candidates;
-use umbel_proto::network::Network;
+use rand::rngs::ChaCha20Rng;
 
-use super::super::io::Notice;
-use super::super::testing::{When, id};
+use super::super::testing::{NOW, When, id};
 use super::*;
-
-const NOW: WallTime = WallTime(1_790_000_000);
+use crate::directory::choice::Candidates;
+use crate::network::Network;
 
 fn relay(number: u8) -> RelayId {
     RelayId([number; RelayId::LEN])
@@ -39,7 +37,7 @@ fn ahead_by(ahead: Duration) -> When {
 
 /// Refreshes; who is left.
 fn refreshed(guards: &mut Guards, moment: &When) -> usize {
-    moment.act(|cx| guards.refresh(cx, &[]));
+    moment.act(|known, rng| guards.refresh(known, &[], rng));
     guards.sample.len()
 }
 
@@ -139,28 +137,23 @@ fn a_guard_that_a_wrong_clock_dated_ahead_is_no_younger_than_now() {
 fn a_sample_is_a_share_of_the_relays_that_may_become_guards() {
     let in_view: Vec<u8> = (0..150).collect();
     let sampled = |selectable: usize| {
-        let draw = |cx: &mut Context<'_>| {
+        let draw = |known: Known<'_>, rng: &mut ChaCha20Rng| {
             let vouched = in_view.iter().take(selectable);
-            let vouched: Vec<_> = vouched
-                .filter_map(|&number| cx.view().get(&id(number)).cloned())
-                .collect();
-            let candidates =
-                Candidates::new(vouched.iter().map(|descriptor| &**descriptor), cx.network);
-            let mut cx = Context {
+            let vouched = vouched.filter_map(|&number| known.view.get(&id(number)));
+            let candidates = Candidates::new(vouched.map(|it| &**it), known.network);
+            let known = Known {
                 guard_candidates: &candidates,
-                rng: &mut *cx.rng,
-                out: &mut *cx.out,
-                ..*cx
+                ..known
             };
             let mut guards = Guards::default();
-            guards.refresh(&mut cx, &[]);
+            guards.refresh(known, &[], rng);
             let drawn = guards.sample.len();
-            while guards.grow(&mut cx, &[]) {}
+            while guards.grow(known, &[], rng) {}
             let may_be_drawn = |relay| candidates.weights().any(|(other, _)| other == relay);
             assert!(guards.relays().all(may_be_drawn));
             (drawn, guards.sample.len())
         };
-        When::at(NOW).act_knowing(&in_view, draw).0
+        When::at(NOW).act_knowing(&in_view, draw)
     };
     assert_eq!(
         sampled(40),
@@ -176,10 +169,11 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
     let sample = || vec![Guard::sampled(relay(1), NOW), Guard::sampled(relay(2), NOW)];
     let rest = Duration::from_secs(60);
     let mut guards = Guards::restore(sample(), Vec::new());
-    let miss =
-        |guards: &mut Guards, moment: &When| moment.act(|cx| guards.on_missed(cx, relay(1), rest));
-    let order = |guards: &Guards, moment: &When| moment.act(|cx| guards.in_order(cx)).0;
-    (0..4).for_each(|_| drop(miss(&mut guards, &When::at(NOW))));
+    let miss = |guards: &mut Guards, moment: &When| {
+        moment.act(|known, _| guards.handle_missed(known, relay(1), rest));
+    };
+    let order = |guards: &Guards, moment: &When| moment.act(|known, _| guards.in_order(known));
+    (0..4).for_each(|_| miss(&mut guards, &When::at(NOW)));
     assert_eq!(
         order(&guards, &When::at(NOW)),
         [relay(1), relay(2)],
@@ -192,7 +186,7 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
         [relay(1), relay(2)]
     );
     let mut guards = Guards::restore(sample(), Vec::new());
-    (0..4).for_each(|_| drop(miss(&mut guards, &When::at(NOW))));
+    (0..4).for_each(|_| miss(&mut guards, &When::at(NOW)));
     miss(&mut guards, &ahead_by(DAY * 2));
     assert_eq!(
         order(&guards, &ahead_by(DAY * 2)),
@@ -204,16 +198,18 @@ fn a_guard_long_out_of_reach_makes_room_and_is_tried_again_a_day_later() {
 #[test] // §6.4(11), §8.3(9b)
 fn a_guard_that_hides_relays_is_set_aside_and_that_is_said_once() {
     let now = When::at(NOW);
-    let hide =
-        |guards: &mut Guards, number: u8| now.act(|cx| guards.on_hiding(cx, relay(number))).1;
-    let warned = |is_replaced| Notice::Warning(Warning::GuardHides { is_replaced });
+    let hide = |guards: &mut Guards, number: u8| {
+        now.act(|known, _| guards.handle_hiding(known, relay(number)));
+        guards.poll_warning()
+    };
+    let warned = |is_replaced| Some(Warning::GuardHides { is_replaced });
     let mut guards = Guards::restore((1..=4).map(used).collect(), Vec::new());
     for number in 1..=2 {
-        assert_eq!(hide(&mut guards, number), [warned(true)]);
+        assert_eq!(hide(&mut guards, number), warned(true));
         assert!(is_set_aside(&guards, number));
-        assert_eq!(hide(&mut guards, number), []);
+        assert_eq!(hide(&mut guards, number), None);
     }
-    assert_eq!(hide(&mut guards, 3), [warned(false)], "the third of a week");
+    assert_eq!(hide(&mut guards, 3), warned(false), "the third of a week");
     assert!(!is_set_aside(&guards, 3));
 }
 
@@ -225,7 +221,7 @@ fn fail(
     ways: impl Iterator<Item = [u8; 3]>,
     is_unbuilt: bool,
 ) -> bool {
-    let (_, told) = moment.act(|cx| {
+    moment.act(|known, _| {
         for way in ways {
             let way = if is_unbuilt {
                 way[..2].to_vec()
@@ -238,10 +234,10 @@ fn fail(
             } else {
                 Stage::Built
             };
-            guards.on_failed(cx, relay(number), &way, stage);
+            guards.handle_failed(known, relay(number), &way, stage);
         }
     });
-    told.contains(&Notice::Warning(Warning::GuardFails))
+    guards.poll_warning() == Some(Warning::GuardFails)
 }
 
 /// Ways that have nothing in common but this many L2 relays and terminals.
@@ -278,7 +274,7 @@ fn a_guard_for_which_too_much_fails_is_set_aside_with_a_warning() {
         );
         let mut left = guards();
         assert!(fail(&mut left, &now, 1, ways(30, 4, 10), is_unbuilt) && is_set_aside(&left, 1));
-        assert_eq!(now.act(|cx| left.in_order(cx)).0, [relay(2)]);
+        assert_eq!(now.act(|known, _| left.in_order(known)), [relay(2)]);
     }
     let mut kept = guards();
     fail(&mut kept, &now, 1, ways(60, 4, 3), false);
@@ -294,23 +290,20 @@ fn a_guard_for_which_too_much_fails_is_set_aside_with_a_warning() {
         "none count to a seventeenth terminal"
     );
     let mut kept = guards();
-    now.act(|cx| (0..80).for_each(|_| kept.on_built(cx, relay(1))));
+    now.act(|known, _| (0..80).for_each(|_| kept.handle_built(known, relay(1))));
     fail(&mut kept, &now, 1, ways(30, 4, 10), false);
     assert!(!is_set_aside(&kept, 1), "30 of 110 is not much");
 }
 
 /// This guard refuses these L2, each so often; how many refusals counted.
 fn refuse(guards: &mut Guards, moment: &When, number: u8, layer2: &[u8], times: u32) -> u32 {
-    let one = |cx: &mut Context<'_>, l2: u8| {
-        u32::from(guards.on_failed(cx, relay(number), &[relay(l2)], Stage::Refused))
+    let mut one = |known: Known<'_>, l2: u8| {
+        u32::from(guards.handle_failed(known, relay(number), &[relay(l2)], Stage::Refused))
     };
-    let mut one = one;
-    moment
-        .act(|cx| {
-            let all = (0..times).flat_map(|_| layer2.iter().copied());
-            all.map(|l2| one(cx, l2)).sum()
-        })
-        .0
+    moment.act(|known, _| {
+        let all = (0..times).flat_map(|_| layer2.iter().copied());
+        all.map(|l2| one(known, l2)).sum()
+    })
 }
 
 #[test] // §6.4(11), §6.4(15)
@@ -318,7 +311,7 @@ fn a_guard_that_refuses_several_l2_is_set_aside() {
     let now = When::at(NOW);
     let guards = || {
         let mut guards = Guards::restore(vec![used(1), used(2)], Vec::new());
-        now.act(|cx| (0..20).for_each(|_| guards.on_built(cx, relay(1))));
+        now.act(|known, _| (0..20).for_each(|_| guards.handle_built(known, relay(1))));
         guards
     };
     let mut kept = guards();
@@ -338,7 +331,7 @@ fn a_guard_that_refuses_several_l2_is_set_aside() {
 #[test] // §6.4(11)
 fn counts_are_stored_once_at_the_end_or_with_what_else_changes() {
     let mut guards = Guards::restore(vec![used(1)], Vec::new());
-    When::at(NOW).act(|cx| guards.on_built(cx, relay(1)));
+    When::at(NOW).act(|known, _| guards.handle_built(known, relay(1)));
     assert!(!guards.take_changed(false), "not a commit a circuit");
     assert!(guards.take_changed(true));
     assert!(!guards.take_changed(true));

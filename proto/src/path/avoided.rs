@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbel_proto::chance::Backoff;
-use umbel_proto::directory::choice::Exclude;
-use umbel_proto::ids::RelayId;
-use umbel_proto::time::Instant;
+use rand::CryptoRng;
 
-use super::context::Context;
+use super::Known;
+use crate::chance::Backoff;
+use crate::directory::choice::Exclude;
+use crate::ids::RelayId;
+use crate::time::Instant;
 
 /// Most relays that are remembered of each kind; beyond it the oldest word, or the rest that ends
 /// first, is forgotten.
@@ -21,8 +22,8 @@ const KEPT_MAX: usize = 1024;
 const GUARDS_MAX: usize = 8;
 
 /// What is held against relays.
-#[derive(Default)]
-pub(super) struct Avoided {
+#[derive(Debug, Default)]
+pub struct Avoided {
     /// Relays that a single hop calls out of reach. No draw looks here.
     named: BTreeMap<RelayId, Named>,
     /// Relays that are not drawn for a while, twice as long each time.
@@ -30,6 +31,7 @@ pub(super) struct Avoided {
 }
 
 /// One hop's word.
+#[derive(Debug)]
 struct Named {
     by: RelayId,
     role: Role,
@@ -48,7 +50,7 @@ enum Role {
 }
 
 /// How long a relay is avoided.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Rest {
     backoff: Backoff,
     /// The guards that reported it, or over which it was suspected.
@@ -59,19 +61,29 @@ struct Rest {
 
 /// What a hop's word that a relay is out of reach is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
-    /// Nobody else says so. It is news unless the same hop said it before.
-    Alone { is_news: bool },
-    /// Another hop said so before. If that was an L2: which, and how often it was counted against
-    /// it.
-    Agreed { layer2: Option<(RelayId, u32)> },
+pub enum Word {
+    /// Nobody else says so.
+    Alone {
+        /// Whether the same hop did not say it before.
+        is_news: bool,
+    },
+    /// Another hop said so before.
+    Agreed {
+        /// If that was an L2: which, and how often it was counted against it.
+        layer2: Option<(RelayId, u32)>,
+    },
     /// Two others did.
     Known,
 }
 
 impl Avoided {
     /// The last relay of this path can't be reached, by the word of the one before it.
-    pub(super) fn on_failed(&mut self, cx: &mut Context<'_>, path: &[RelayId]) -> Option<Word> {
+    pub fn handle_failed(
+        &mut self,
+        known: Known<'_>,
+        path: &[RelayId],
+        rng: &mut dyn CryptoRng,
+    ) -> Option<Word> {
         let [.., by, relay] = path else { return None };
         let role = match path.len() {
             2 => Role::Guard,
@@ -80,15 +92,15 @@ impl Avoided {
         };
         let guard = (role == Role::Guard).then_some(*by);
         if self.rests.contains_key(relay) {
-            self.rest(cx, *relay, guard);
+            self.rest(known, *relay, guard, rng);
             return Some(Word::Known);
         }
         if let Some(named) = self.named.get_mut(relay).filter(|named| named.by == *by) {
-            named.at = cx.now;
+            named.at = known.now;
             return Some(Word::Alone { is_news: false });
         }
         if let Some(before) = self.named.remove(relay) {
-            self.rest(cx, *relay, guard);
+            self.rest(known, *relay, guard, rng);
             let layer2 = (before.role == Role::Layer2).then_some((before.by, before.count));
             return Some(Word::Agreed { layer2 });
         }
@@ -101,33 +113,39 @@ impl Avoided {
             by: *by,
             role,
             count: 0,
-            at: cx.now,
+            at: known.now,
         };
         self.named.insert(*relay, named);
         Some(Word::Alone { is_news: true })
     }
 
     /// The word that this relay is out of reach counts once more.
-    pub(super) fn count(&mut self, relay: RelayId) {
+    pub fn count(&mut self, relay: RelayId) {
         if let Some(named) = self.named.get_mut(&relay) {
             named.count = named.count.saturating_add(1);
         }
     }
 
     /// Circuits that this relay had a part in break, over this guard.
-    pub(super) fn on_suspected(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: RelayId) {
-        self.rest(cx, relay, Some(guard)).is_suspect = true;
+    pub fn handle_suspected(
+        &mut self,
+        known: Known<'_>,
+        relay: RelayId,
+        guard: RelayId,
+        rng: &mut dyn CryptoRng,
+    ) {
+        self.rest(known, relay, Some(guard), rng).is_suspect = true;
     }
 
     /// Another guard reached this relay: which guard alone called it out of reach, and how often
     /// that is to count against it.
-    pub(super) fn refuted(&self, relay: RelayId) -> Option<(RelayId, u32)> {
+    pub fn refuted(&self, relay: RelayId) -> Option<(RelayId, u32)> {
         self.named_by_a_guard(relay)
             .map(|named| (named.by, named.count))
     }
 
     /// This relay is reachable.
-    pub(super) fn on_made(&mut self, relay: RelayId) {
+    pub fn handle_made(&mut self, relay: RelayId) {
         self.named.remove(&relay);
         if self.rests.get(&relay).is_some_and(|rest| !rest.is_suspect) {
             self.rests.remove(&relay);
@@ -136,13 +154,13 @@ impl Avoided {
 
     /// A circuit that this relay had a part in carried an answer, or nothing speaks against it any
     /// more.
-    pub(super) fn on_worked(&mut self, relay: RelayId) {
+    pub fn handle_worked(&mut self, relay: RelayId) {
         self.named.remove(&relay);
         self.rests.remove(&relay);
     }
 
     /// The guard that calls this relay out of reach, if it is the only hop that does.
-    pub(super) fn named_by(&self, relay: RelayId) -> Option<RelayId> {
+    pub fn named_by(&self, relay: RelayId) -> Option<RelayId> {
         self.named_by_a_guard(relay).map(|named| named.by)
     }
 
@@ -176,7 +194,13 @@ impl Avoided {
             .is_some_and(|rest| rest.guards.len() >= 2 && rest.backoff.failures() >= times)
     }
 
-    fn rest(&mut self, cx: &mut Context<'_>, relay: RelayId, guard: Option<RelayId>) -> &mut Rest {
+    fn rest(
+        &mut self,
+        known: Known<'_>,
+        relay: RelayId,
+        guard: Option<RelayId>,
+        rng: &mut dyn CryptoRng,
+    ) -> &mut Rest {
         if self.rests.len() >= KEPT_MAX
             && !self.rests.contains_key(&relay)
             && let Some(first) = self
@@ -192,16 +216,16 @@ impl Avoided {
         if rest.guards.len() < GUARDS_MAX {
             rest.guards.extend(guard);
         }
-        rest.backoff.fail(&cx.network.params, cx.now, cx.rng);
+        rest.backoff.fail(&known.network.params, known.now, rng);
         rest
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::time::WallTime;
+    use rand::rngs::ChaCha20Rng;
 
-    use super::super::testing::When;
+    use super::super::testing::{NOW as WALL, When};
     use super::*;
 
     fn relay(number: u8) -> RelayId {
@@ -210,16 +234,14 @@ mod tests {
 
     /// The last relay of each path can't be reached; what each word is worth.
     fn words(avoided: &mut Avoided, paths: &[&[u8]]) -> Vec<Word> {
-        let moment = When::at(WallTime(0));
-        let word = |cx: &mut Context<'_>, avoided: &mut Avoided, path: &[u8]| {
+        let mut word = |known: Known<'_>, path: &[u8], rng: &mut ChaCha20Rng| {
             let path: Vec<RelayId> = path.iter().copied().map(relay).collect();
-            avoided.on_failed(cx, &path)
+            avoided.handle_failed(known, &path, rng)
         };
-        let all = |cx: &mut Context<'_>| {
+        When::at(WALL).act(|known, rng| {
             let paths = paths.iter();
-            paths.filter_map(|path| word(cx, avoided, path)).collect()
-        };
-        moment.act(all).0
+            paths.filter_map(|path| word(known, path, rng)).collect()
+        })
     }
 
     const NOW: Instant = Instant::from_micros(0);
@@ -239,7 +261,7 @@ mod tests {
         assert_eq!(words(&mut avoided, &[&[2, 14, 11]]), [agreed]);
         assert!(avoided.is_avoided(relay(11), NOW), "two hops say so");
         assert_eq!(words(&mut avoided, &[&[1, 11]]), [Word::Known]);
-        avoided.on_made(relay(11));
+        avoided.handle_made(relay(11));
         assert!(!avoided.is_avoided(relay(11), NOW));
         assert_eq!(words(&mut avoided, &[&[1, 11]]), [news], "it begins anew");
     }
@@ -258,17 +280,17 @@ mod tests {
             assert_eq!(avoided.named_by(relay(11)).is_some(), is_guards);
             let agreed = words(&mut avoided, &[&[4, 5, 11]]);
             assert_eq!(agreed, [Word::Agreed { layer2 }]);
-            avoided.on_worked(relay(11));
+            avoided.handle_worked(relay(11));
         }
     }
 
     #[test] // §6.4(10), §6.4(15)
     fn a_suspect_is_avoided_until_it_carries_an_answer() {
         let mut avoided = Avoided::default();
-        When::at(WallTime(0)).act(|cx| avoided.on_suspected(cx, relay(11), relay(1)));
-        avoided.on_made(relay(11));
+        When::at(WALL).act(|known, rng| avoided.handle_suspected(known, relay(11), relay(1), rng));
+        avoided.handle_made(relay(11));
         assert!(avoided.is_avoided(relay(11), NOW));
-        avoided.on_worked(relay(11));
+        avoided.handle_worked(relay(11));
         assert!(!avoided.is_avoided(relay(11), NOW));
     }
 
@@ -291,11 +313,11 @@ mod tests {
             id[..4].copy_from_slice(&number.to_be_bytes());
             RelayId(id)
         };
-        When::at(WallTime(0)).act(|cx| {
+        When::at(WALL).act(|known, rng| {
             for number in 100..3000 {
-                avoided.on_failed(cx, &[id(1), id(number)]);
-                avoided.on_suspected(cx, id(number + 10_000), id(number));
-                avoided.on_suspected(cx, id(5), id(number));
+                avoided.handle_failed(known, &[id(1), id(number)], rng);
+                avoided.handle_suspected(known, id(number + 10_000), id(number), rng);
+                avoided.handle_suspected(known, id(5), id(number), rng);
             }
         });
         assert!(avoided.named.len() <= KEPT_MAX && avoided.rests.len() <= KEPT_MAX);
@@ -310,7 +332,7 @@ mod tests {
         words(&mut avoided, &[&[1, 11], &[1, 11], &[1, 11]]);
         (0..3).for_each(|_| avoided.count(relay(11)));
         assert_eq!(avoided.refuted(relay(11)), Some((relay(1), 3)));
-        avoided.on_made(relay(11));
+        avoided.handle_made(relay(11));
         assert_eq!(avoided.refuted(relay(11)), None);
     }
 }

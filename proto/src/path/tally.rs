@@ -2,9 +2,10 @@
 //! (docs/protocol.md §6.4(11), §6.4(16)).
 
 use serde::{Deserialize, Serialize};
-use umbel_proto::limits::{GUARD_COUNTS_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW};
-use umbel_proto::network::Params;
-use umbel_proto::time::WallTime;
+
+use crate::limits::{GUARD_COUNTS_MAX, SET_ASIDE_MAX, SET_ASIDE_WINDOW};
+use crate::network::Params;
+use crate::time::WallTime;
 
 /// One relay's counts, as they are stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,9 +62,8 @@ pub(super) fn may_set_aside(
 
 #[cfg(test)]
 mod tests {
-    use umbel_proto::network::Network;
-
     use super::*;
+    use crate::network::Network;
 
     #[test] // §6.4(11)
     fn too_much_is_a_share_of_enough_and_old_counts_fade() {
