@@ -5,6 +5,7 @@
 //! docs/experiments/; a small form of each runs as a test.
 
 mod addresses;
+pub mod choices;
 mod clock;
 mod ghosts;
 mod page;

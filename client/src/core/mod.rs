@@ -7,7 +7,6 @@
 //! notices go out. Rules: docs/protocol.md §4-§10.
 
 mod breakers;
-pub mod choices;
 mod circuit;
 mod context;
 mod delivery;

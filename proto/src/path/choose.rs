@@ -160,8 +160,7 @@ mod tests {
             assert_eq!(paths.kept().count(), 7);
             paths.kept().any(|relay| holders.contains(&relay))
         };
-        let is_any =
-            |known: Known<'_>, rng: &mut ChaCha20Rng| (0..20).any(|_| draw(known, rng));
+        let is_any = |known: Known<'_>, rng: &mut ChaCha20Rng| (0..20).any(|_| draw(known, rng));
         assert!(!When::at(NOW).act_knowing(&relays, |known, rng| is_any(known, rng)));
     }
 }

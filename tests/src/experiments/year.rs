@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::ChaCha20Rng};
-use umbel_client::core::choices::{Choices, KnownRelays};
 use umbel_proto::ids::RelayId;
 use umbel_proto::network::{AsMap, AsNumber, Params};
 use umbel_proto::time::Duration;
 
 use super::addresses::{Announced, announced};
+use super::choices::{Choices, KnownRelays};
 use super::relays::{Relay, WALL, at_random, candidates, honest, network, share_of};
 use super::{Experiment, Finding, Line, Page, Plot, Scale, Table, percent};
 
@@ -77,7 +77,7 @@ struct Year {
 
 impl Year {
     /// Lives through it.
-    fn of(known: &mut KnownRelays, rng: &mut ChaCha20Rng) -> Self {
+    fn of(known: &KnownRelays, rng: &mut ChaCha20Rng) -> Self {
         let mut choices = Choices::new();
         let mut year = Self {
             guards: Vec::new(),
@@ -122,7 +122,7 @@ fn pairs(network_life: u64, relays: &[Relay], count: usize, rng: &mut ChaCha20Rn
     let mut network = network(AsMap::NEWEST);
     network.params.guard_life_confirmed = Duration::from_secs(network_life * DAY);
     let rows = relays.iter().map(Relay::row).collect();
-    let known = &mut KnownRelays::new(network, rows, WALL);
+    let known = &KnownRelays::new(network, rows, WALL);
     let pair = |_| Pair {
         sender: Year::of(known, rng),
         owner: Year::of(known, rng),
@@ -389,7 +389,7 @@ fn method(plan: &Plan) -> String {
     format!(
         "{} relays, one an address, in {} autonomous systems of the AS map: the n-th has in proportion to 1/n of them. {} clients \
          ({} pairs of a sender and the owner of an inbox) choose guards, L2 relays and holders of {} mailboxes by the production code \
-         (`client::core::choices`), from their first day on, and are looked at once a day for {DAYS} days. Every guard answers, and \
+         (`proto::path`), from their first day on, and are looked at once a day for {DAYS} days. Every guard answers, and \
          nobody leaves: churn makes clients draw more often than this. (The issue asks for 10,000 client-years: these are fewer, each tried with more choices of hostile relays.) For each share, {} choices of relays at random are called \
          hostile, each with that share of draws, and tried on all pairs. A pair is *exposed* from the day on which one of the two uses a hostile guard \
          while one of the owner's holders is hostile, too: this party sees a user's address, and the times of the mailbox.\n\n\
