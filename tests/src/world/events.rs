@@ -165,7 +165,8 @@ impl World {
         self.cells.arrived += 1;
         self.on_end_received(to);
         (end.node, cell.as_bytes().as_slice()).hash(&mut self.trace);
-        let before = self.complaints(end.node);
+        // Only of copies: it costs a look at all that a relay knows.
+        let before = is_copy.then(|| self.complaints(end.node));
         let mut goes_on = false;
         match end.node {
             Node::Relay(n) => {
@@ -180,7 +181,7 @@ impl World {
                 self.run_client_effects(n, fault.into_iter().collect());
             }
         }
-        if is_copy && !goes_on {
+        if let Some(before) = before.filter(|_| !goes_on) {
             self.copies.push(fate(before, self.complaints(end.node)));
         }
         vec![end.node]
