@@ -8,9 +8,11 @@ mod addresses;
 pub mod choices;
 mod clock;
 mod ghosts;
+mod hostile_peers;
 mod page;
 mod plot;
 mod relays;
+mod spread;
 mod sybil;
 mod times;
 mod year;
@@ -42,6 +44,7 @@ pub enum Scale {
 pub const ALL: &[Experiment] = &[
     clock::EXPERIMENT,
     ghosts::EXPERIMENT,
+    hostile_peers::EXPERIMENT,
     sybil::EXPERIMENT,
     year::EXPERIMENT,
 ];

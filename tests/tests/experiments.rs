@@ -53,6 +53,11 @@ fn year() {
     run("year");
 }
 
+#[test] // §8.3(9)
+fn hostile_peers() {
+    run("hostile-peers");
+}
+
 #[test]
 fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
     let tests = include_str!("experiments.rs");
