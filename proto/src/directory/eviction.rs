@@ -2,8 +2,8 @@
 //! §8.2(9)).
 //!
 //! Never the last to come: else those who fill a view first would keep all others out of it. Relays
-//! whose issuers proved false go first. Relays known for long stay before the others, who have a
-//! tenth of the view to themselves. Then the largest AS pays, and in it the order is one that nobody
+//! whose issuers proved false go first. Then young relays leave before
+//! old ones, but a tenth of the view is kept for the young. Then the largest AS pays, and in it the order is one that nobody
 //! outside this node can know.
 
 use core::cmp::Reverse;
@@ -86,8 +86,8 @@ pub(super) fn choose(
     chosen
 }
 
-/// The newest descriptors of relays for which there was no room. Known by their versions only: peers
-/// need not send them again.
+/// The newest descriptors of relays that were turned away (§8.2(9), §8.2(10)). Known by their
+/// versions only: peers need not send them again.
 #[derive(Debug, Default)]
 pub(super) struct TurnedAway(BTreeMap<RelayId, (Version, Reason)>);
 

@@ -6,7 +6,7 @@
 
 use super::choice::Candidates;
 use super::descriptor::VerifiedDescriptor;
-use super::view::{Age, NetView};
+use super::view::NetView;
 use crate::limits::GUARDS_ONE_IN;
 use crate::network::Network;
 use crate::time::WallTime;
@@ -45,9 +45,9 @@ pub fn old_enough(
     Candidates::new(old.map(|it| &**it.descriptor), network)
 }
 
-/// Since when a guard must have been there. In a network where few are of the age wanted, the oldest
-/// half of the weight is: of the weight, since it takes many networks to bring much of that, and many
-/// ports of one address bring none. Wherever that would be a handful of relays, some more are.
+/// Since when a guard must have been there. If too few relays have the wanted age, the oldest relays
+/// that make up half of the weight are taken. Weight, not number: many ports on one address add none.
+/// Never fewer than so many relays that a client's guards are few of them.
 fn latest(oldest_first: &[Aged<'_>], network: &Network, confirmed: WallTime) -> WallTime {
     let count_min = network.params.guards_primary * GUARDS_ONE_IN;
     let whole: u64 = oldest_first.iter().map(|it| it.weight).sum();
@@ -63,25 +63,16 @@ fn latest(oldest_first: &[Aged<'_>], network: &Network, confirmed: WallTime) -> 
     last.map_or(WallTime(u64::MAX), |last| last.since.max(of_age))
 }
 
-/// Since when a relay has been at its first address, as far as this node can tell: by its own memory;
-/// by the network file, while seeds vouch; or by receipts, as far back as all relays can show some
-/// that were there. An older date would favour those who choose what to show.
+/// Since when a relay has been at its first address. Receipts say so as far back as all relays can
+/// show some that were there: an older date would favour those who choose what to show.
 fn there_since(
     view: &NetView,
     descriptor: &VerifiedDescriptor,
     network: &Network,
     confirmed: WallTime,
 ) -> WallTime {
-    let relay = &descriptor.relay;
-    if view.seed_vouches(network, relay, confirmed) {
-        return WallTime::default();
-    }
-    let seen = view.age(relay).map_or(confirmed, Age::known_there_since);
-    let (life, least) = (network.params.receipt_life, network.params.receipts_min);
-    let dated = confirmed.before(life / 2);
-    let counted = view.counted_receipts(descriptor, descriptor.address(), network, confirmed);
-    let is_dated = least > 0 && counted.filter(|it| it.at <= dated).count() >= least;
-    if is_dated { seen.min(dated) } else { seen }
+    let dated = confirmed.before(network.params.receipt_life / 2);
+    view.there_since(descriptor, dated, network, confirmed)
 }
 
 #[cfg(test)]

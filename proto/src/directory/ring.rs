@@ -3,8 +3,9 @@
 //!
 //! Groups first, since ids can be ground out by the thousand and addresses in many networks can't.
 //! Every node works the positions out alone, from its own view; a relay that comes or goes moves
-//! only the positions that it takes or leaves. Whoever has an inbox's address can work them out, too:
-//! relays that came since the epoch began take none of the first positions.
+//! only the positions that it takes or leaves. Anyone who has an inbox's address can
+//! compute them and choose ids to match. So relays that came after the epoch began take none of the
+//! first positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -392,14 +392,13 @@ impl NetView {
         }
     }
 
-    /// There is no room for this descriptor.
     /// Another relay holds an address of this one, which is good and vouched for: it is remembered,
     /// so that nobody sends it again (§8.2(10)).
     pub(super) fn turn_away(&mut self, descriptor: &VerifiedDescriptor) {
         self.turned_away.add(descriptor, Reason::AddressTaken);
     }
 
-    /// The newest descriptor of this relay that the view has, or had no room for.
+    /// The newest descriptor of this relay that the view has or has turned away.
     pub fn heard_of(&self, relay: &RelayId) -> Option<Version> {
         let held = self.get(relay).map(VerifiedDescriptor::version);
         held.or_else(|| self.turned_away.version(relay))
@@ -562,10 +561,39 @@ impl NetView {
         vouchers.receipts(descriptor, address)
     }
 
-    /// Whether this relay was at its first address before this time, as far as anyone can tell: this
-    /// node saw it there, or the network file says so, by naming it; or, where this node knows nothing
-    /// of that time, receipts of then do. A node that does needs no dates, and issuers can lie about
-    /// them (§9.4(1)).
+    /// Since when this relay has been at its first address, as far as anyone can tell: by this node's
+    /// memory; by the network file, while its seeds vouch; or since `dated`, if this node knows nothing
+    /// of that time, and as many receipts as vouch for an address are as old. A node that remembers
+    /// needs no dates, and issuers can lie about them (§6.4(17), §9.4(1)).
+    pub fn there_since(
+        &self,
+        descriptor: &VerifiedDescriptor,
+        dated: WallTime,
+        network: &Network,
+        wall: WallTime,
+    ) -> WallTime {
+        let relay = &descriptor.relay;
+        if self.seed_vouches(network, relay, wall) {
+            return WallTime::default();
+        }
+        let seen = self.age(relay).map_or(wall, Age::known_there_since);
+        let counted = || self.counted_receipts(descriptor, descriptor.address(), network, wall);
+        let as_old = || counted().filter(|it| it.at <= dated).count();
+        let least = network.params.receipts_min;
+        if least > 0 && self.is_younger(dated) && as_old() >= least {
+            seen.min(dated)
+        } else {
+            seen
+        }
+    }
+
+    /// Whether this view was begun after this time.
+    fn is_younger(&self, than: WallTime) -> bool {
+        self.began_at.is_none_or(|began_at| began_at > than)
+    }
+
+    /// Whether this relay was at its first address before this time (§9.4(1)). Where there are no
+    /// receipts, a newcomer takes all for old.
     pub fn was_there(
         &self,
         descriptor: &VerifiedDescriptor,
@@ -573,13 +601,9 @@ impl NetView {
         network: &Network,
         wall: WallTime,
     ) -> bool {
-        let age = self.age(&descriptor.relay);
-        let counted = || self.counted_receipts(descriptor, descriptor.address(), network, wall);
-        let dated = || counted().filter(|it| it.at < before).count();
-        let is_newcomer = self.began_at.is_none_or(|began_at| began_at >= before);
-        age.is_some_and(|age| age.there_since < before)
-            || self.seed_vouches(network, &descriptor.relay, wall)
-            || (is_newcomer && dated() >= network.params.receipts_min)
+        let dated = before.before(Duration::from_secs(1));
+        let has_no_dates = network.params.receipts_min == 0 && self.is_younger(dated);
+        has_no_dates || self.there_since(descriptor, dated, network, wall) < before
     }
 
     /// Counts those who vouch for this address.

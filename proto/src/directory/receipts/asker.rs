@@ -156,30 +156,38 @@ impl Asker {
     }
 
     /// The receipts of this address that a descriptor issued now shows: of distinct groups, from
-    /// issuers that may vouch, seeds' first while ages are not known, then the newest. Where those of
-    /// the view are too few, from last known relays that vouch, too (§8.2(4)).
+    /// issuers that may vouch. As many of the oldest as vouch for an address, since they say for how
+    /// long it is there; then the newest. While ages are not known, seeds' first, then the newest.
+    /// Where those of the view are too few, from last known relays that vouch, too (§8.2(4)).
     pub fn receipts_for(&self, known: Known<'_>, address: SocketAddr) -> Vec<Receipt> {
-        let mut fitting: Vec<&Receipt> = self
-            .receipts
-            .values()
-            .filter(|it| it.address == address)
-            .filter(|it| known.age_of(it) < known.network.params.receipt_life)
-            .collect();
+        let newest = self.newest_first(known, address);
+        let oldest_count = if known.is_young() {
+            0
+        } else {
+            known.network.params.receipts_min
+        };
+        let oldest = newest.iter().rev().take(oldest_count);
+        let mixed: Vec<&Receipt> = oldest.chain(&newest).copied().collect();
+        // Receipts of one group stand in each other's way.
+        let [mixed, newest] = [mixed, newest].map(|it| that_count(it, known, address));
+        let shown = if mixed.len() < newest.len() {
+            newest
+        } else {
+            mixed
+        };
+        shown.into_iter().cloned().collect()
+    }
+
+    /// The receipts of this address that a descriptor may show: seeds' first while ages are not known,
+    /// then the newest.
+    fn newest_first(&self, known: Known<'_>, address: SocketAddr) -> Vec<&Receipt> {
+        let life = known.network.params.receipt_life;
+        let all = self.receipts.values();
+        let of_address = all.filter(|it| it.address == address && known.age_of(it) < life);
+        let mut fitting: Vec<&Receipt> = of_address.collect();
         let is_preferred = |it: &Receipt| known.is_preferred_seed(&it.issuer);
         fitting.sort_by_key(|it| core::cmp::Reverse((is_preferred(it), it.at)));
-        let mut vouchers = known.vouchers(address);
-        let (mut shown, rest): (Vec<&Receipt>, Vec<&Receipt>) = fitting
-            .into_iter()
-            .partition(|it| vouchers.count(&it.issuer));
-        if shown.len() < known.network.params.receipts_min {
-            let issuers = rest.iter().map(|it| it.issuer);
-            let former = known
-                .book
-                .former_issuers(known.network, known.wall, issuers);
-            let mut vouchers = vouchers.with(Some(&former));
-            shown.extend(rest.into_iter().filter(|it| vouchers.count(&it.issuer)));
-        }
-        shown.into_iter().take(known.wanted()).cloned().collect()
+        fitting
     }
 
     /// Those of one's own addresses that enough relays vouch for.
@@ -314,8 +322,12 @@ impl Asker {
         address: SocketAddr,
         rng: &mut dyn CryptoRng,
     ) -> Option<Ask> {
-        let mut young = self.receipts_for(known, address);
-        young.retain(|it| known.age_of(it) < known.network.params.receipt_life / 2);
+        let half_life = known.network.params.receipt_life / 2;
+        let mut young = self.newest_first(known, address);
+        young.retain(|it| known.age_of(it) < half_life);
+        let newest = young.iter().map(|it| known.age_of(it)).min();
+        let spacing = half_life / u32::try_from(known.wanted()).unwrap_or(1).max(1);
+        let is_one_due = newest.is_some_and(|age| age >= spacing);
         let from_seeds = if known.is_young() {
             known.network.params.receipts_min
         } else {
@@ -325,10 +337,11 @@ impl Asker {
         needs.into_iter().find_map(|(need, wanted)| {
             let mut vouchers = known.vouchers(address);
             let fits = |it: &&Receipt| need.is_met_by(known, &it.issuer);
-            let counted = young.iter().filter(fits);
+            let counted = young.iter().copied().filter(fits);
             let counted = counted.filter(|it| vouchers.count(&it.issuer)).count();
             let counts = |it: &RelayId| need.is_met_by(known, it) && vouchers.would_count(it);
-            (counted < wanted)
+            let is_next = is_one_due && matches!(need, Need::Any);
+            (counted < wanted || is_next)
                 .then(|| self.draw(now, known, address, counts, rng))
                 .flatten()
         })
@@ -365,7 +378,7 @@ impl Asker {
 /// Whom an address lacks receipts from.
 #[derive(Debug, Clone, Copy)]
 enum Need {
-    /// Seeds, which count at every node.
+    /// Seeds, while this view is too young to know who else counts.
     Seed,
     Any,
 }
@@ -377,6 +390,28 @@ impl Need {
             Self::Any => true,
         }
     }
+}
+
+/// The first of these receipts that count together, as many as are shown of an address.
+fn that_count<'a>(
+    in_turn: Vec<&'a Receipt>,
+    known: Known<'_>,
+    address: SocketAddr,
+) -> Vec<&'a Receipt> {
+    let mut vouchers = known.vouchers(address);
+    let (mut counted, rest): (Vec<&Receipt>, Vec<&Receipt>) = in_turn
+        .into_iter()
+        .partition(|it| vouchers.count(&it.issuer));
+    if counted.len() < known.network.params.receipts_min {
+        let issuers = rest.iter().map(|it| it.issuer);
+        let former = known
+            .book
+            .former_issuers(known.network, known.wall, issuers);
+        let mut vouchers = vouchers.with(Some(&former));
+        counted.extend(rest.into_iter().filter(|it| vouchers.count(&it.issuer)));
+    }
+    counted.truncate(known.wanted());
+    counted
 }
 
 const fn ask_of(receipt: &Receipt) -> Ask {
@@ -394,6 +429,7 @@ mod tests {
     use super::*;
     use crate::directory::testing::{self, WALL};
 
+    const HOUR: Duration = Duration::from_secs(3600);
     const LIFE_HALF: Duration = Duration::from_secs(84 * 3600);
 
     /// Relay 1, which knows relays 10 to 10 + `others`, and asks until nobody is left to ask.
@@ -453,6 +489,16 @@ mod tests {
             self.asker.handle_timeout(self.now, known, &mut self.rng)
         }
 
+        fn expire(&mut self) -> bool {
+            let known = Known {
+                network: &self.network,
+                book: &self.book,
+                addresses: &self.addresses,
+                wall: self.wall,
+            };
+            self.asker.expire(known)
+        }
+
         fn receipt(&self, ask: Ask) -> Receipt {
             let number = (10..100).find(|&it| testing::relay(it).descriptor.relay == ask.issuer);
             let key = testing::relay(number.unwrap()).key;
@@ -484,20 +530,62 @@ mod tests {
     }
 
     #[test] // §8.7(5)
-    fn receipts_are_renewed_at_half_their_life() {
-        let mut bench = Bench::new(9);
+    fn receipts_are_renewed_one_by_one_while_others_are_young() {
+        let mut bench = Bench::new(30);
         bench.collect();
-        bench.pass(LIFE_HALF - Duration::from_secs(3600));
-        assert_eq!(bench.next(), None);
-        bench.pass(Duration::from_secs(2 * 3600));
-        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
-        bench.pass(LIFE_HALF);
-        let mut asker = core::mem::replace(
-            &mut bench.asker,
-            Asker::new(RelayId([0; 32]), Vec::new(), bench.now),
+        let mut issued = 0;
+        for _ in 0..400 {
+            bench.pass(HOUR);
+            let of_hour = bench.collect();
+            assert!(of_hour <= 1);
+            issued += of_hour;
+        }
+        assert!((22..=26).contains(&issued), "one in 17 hours: {issued}");
+    }
+
+    #[test] // §8.7(7)
+    fn the_oldest_receipts_are_shown_with_the_newest() {
+        let mut bench = Bench::new(30);
+        for _ in 0..400 {
+            bench.collect();
+            bench.pass(HOUR);
+        }
+        assert!(bench.expire());
+        let ages = |bench: &Bench| -> Vec<u64> {
+            let shown = bench.asker.receipts_for(bench.known(), bench.addresses[0]);
+            let ages = shown.iter().map(|it| bench.wall.since(it.at));
+            ages.map(|age| age.as_secs() / 3600).collect()
+        };
+        let shown = ages(&bench);
+        assert!(
+            shown.len() == 5 && shown[..3].iter().all(|&age| age > 84),
+            "{shown:?}"
         );
-        assert!(asker.expire(bench.known()), "the first ones are over");
-        assert_eq!(asker.receipts().count(), RECEIPTS_AN_ADDRESS_MAX);
+        assert!(shown[3] < 18, "{shown:?}");
+        bench.book = Book::new();
+        for number in 10..40 {
+            let relay = testing::relay(number).verified();
+            bench.book.view_mut().insert(relay, bench.wall);
+        }
+        let shown = ages(&bench);
+        assert!(
+            shown.iter().all(|&age| age < 90),
+            "ages are not known: {shown:?}"
+        );
+    }
+
+    #[test] // §8.7(5)
+    fn receipts_are_renewed_at_half_their_life() {
+        let mut bench = Bench::new(5); // nobody else is there who could
+        bench.collect();
+        bench.pass(LIFE_HALF - HOUR);
+        assert_eq!(bench.next(), None);
+        bench.pass(HOUR * 2);
+        assert_eq!(bench.collect(), RECEIPTS_AN_ADDRESS_MAX);
+        assert!(!bench.expire());
+        bench.pass(LIFE_HALF * 2);
+        assert!(bench.expire());
+        assert_eq!(bench.asker.receipts().count(), 0);
     }
 
     #[test] // §8.7(5)

@@ -78,7 +78,7 @@ impl Issuer {
         } else {
             self.taken.has_room(network, address)
         };
-        if !has_room || !self.may_dial(network, address) {
+        if !has_room || !self.may_dial(network, address, is_renewal) {
             return Err(ReceiptRefusal::Limit);
         }
         let is_in_flight = self.probes.values().any(|probe| probe.relay == relay);
@@ -105,12 +105,16 @@ impl Issuer {
         Ok((id, probe))
     }
 
-    /// Whether neither this host, nor too many of its group, were missed a moment ago.
-    fn may_dial(&self, network: &Network, address: SocketAddr) -> bool {
+    /// Whether neither this host, nor too many of its group, were missed a moment ago. Neighbours that
+    /// are missed keep nobody from a renewal.
+    fn may_dial(&self, network: &Network, address: SocketAddr, is_renewal: bool) -> bool {
+        if self.resting.contains_key(&address.into()) {
+            return false;
+        }
         let group = network.group_of(address);
         let group_of = |host: &Host| network.group_of(SocketAddr::new(host.0, address.port()));
         let beside = self.resting.keys().filter(|host| group_of(host) == group);
-        !self.resting.contains_key(&address.into()) && beside.count() < RECEIPT_RESTS_A_GROUP_MAX
+        is_renewal || beside.count() < RECEIPT_RESTS_A_GROUP_MAX
     }
 
     /// A dial is over. Names whom to vouch for, if it was there.
