@@ -321,6 +321,22 @@ pub const STRANGER_PUSH_INTERVAL: Duration = Duration::from_secs(1);
 pub const STRANGER_PUSHED_AT_ONCE: u32 = 64;
 /// Relays and address groups whose pushes are counted (§8.4(2)).
 pub const PUSH_SOURCES_MAX: usize = 4096;
+/// How long one dial may take before the next peer is dialled as well, while there is no view
+/// (§8.3(9a)).
+pub const ROUND_STAGGER: Duration = Duration::from_secs(1);
+/// The longest wait, once no peer could be reached, before all are dialled again (§8.3(9a)).
+pub const ROUND_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How often 1024 relays are looked through to compare ranges, for whoever asks over links from one
+/// address group, in the long run (§8.4(7)).
+pub const COMPARE_INTERVAL: Duration = Duration::from_millis(62);
+/// How many more times at once (§8.4(7)).
+pub const COMPARED_AT_ONCE: u32 = 256;
+/// The same for all who ask, together (§8.4(7)).
+pub const COMPARE_ALL_INTERVAL: Duration = Duration::from_millis(2);
+/// How many more times at once for all (§8.4(7)).
+pub const COMPARED_ALL_AT_ONCE: u32 = 4096;
+/// Relays that are looked through as one unit of these budgets (§8.4(7)).
+pub const COMPARE_UNIT: usize = 1024;
 /// A client gives a reconciliation up once it has brought no news for so long (§8.3(6)).
 pub const SYNC_NO_NEWS_MAX: Duration = Duration::from_secs(60);
 /// And after so long in all (§8.3(6)).
@@ -387,6 +403,42 @@ pub const REVISION_STEP_BITS_MAX: u32 = 40;
 pub const OVERTAKE_EVERY: Duration = Duration::from_secs(6 * 3600);
 /// Relays that keep one inbox descriptor (§9.4).
 pub const RING_POSITIONS: usize = 6;
+/// A descriptor that is published at once reaches each position within this time (§9.4(3)).
+pub const PUBLISH_WITHIN: Duration = Duration::from_secs(2);
+/// A start, and what is published or looked up because it was due, are at most so far apart
+/// (§9.4(3), §9.4(5)).
+pub const PUBLISH_START_WAIT: Duration = Duration::from_secs(3);
+/// An epoch's first descriptor is published so long before the epoch, at the latest (§9.4(3)).
+pub const PUBLISH_LEAD: Duration = Duration::from_secs(3 * 3600);
+/// Readers with fast clocks look for an epoch's descriptor so long before the epoch (§9.4(3)).
+pub const PUBLISH_READ_AHEAD: Duration = Duration::from_secs(2 * 3600);
+/// A position that has failed so often to take a descriptor counts as done (§9.4(3)).
+pub const PUBLISH_TRIES: u32 = 3;
+/// If so many have taken it (§9.4(3)).
+pub const PUBLISHED_MIN: usize = 2;
+/// `inbox_republish` divided by this and by the number of inboxes is the mean rest after a turn
+/// (§9.4(3)).
+pub const PUBLISH_REST_SHARE: u32 = 8;
+/// Divided by this, the mean wait of the next epoch's descriptor after a change (§9.4(3)).
+pub const PUBLISH_CHANGE_SHARE: u32 = 4;
+/// Divided by this, the mean wait of a relay that becomes a position (§9.4(3)).
+pub const PUBLISH_MOVED_SHARE: u32 = 24;
+/// Divided by this, the mean wait of each position otherwise (§9.4(3)).
+pub const PUBLISH_PACE_SHARE: u32 = 1440;
+/// `inbox_republish` divided by this is the mean wait between an owner's look-ups of one inbox
+/// (§9.4(5)).
+pub const LOOK_SHARE: u32 = 4;
+/// Divided by this and by the number of inboxes, the mean rest after a look-up that was overdue
+/// (§9.4(5)).
+pub const LOOK_REST_SHARE: u32 = 16;
+/// Divided by this, the least wait after a look-up that found nothing (§9.4(5)).
+pub const LOOK_MISSED_SHARE: u32 = 96;
+/// Divided by this, the mean of the wait that is added, at first (§9.4(5)).
+pub const LOOK_MISSED_MEAN_SHARE: u32 = 16;
+/// How often that mean is doubled (§9.4(5)).
+pub const LOOK_DOUBLINGS_MAX: u32 = 4;
+/// Look-ups in a row without success that the user hears of (§9.4(5)).
+pub const LOOK_MISSES_TOLD: u32 = 2;
 
 /// Directory relays whose answers a reader waits for, if so many answer (§9.4).
 pub const LOOKUP_ANSWERS_MIN: usize = 4;

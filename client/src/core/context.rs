@@ -30,8 +30,7 @@ pub(super) struct Shared {
     pub(super) candidates: Candidates,
     /// Those of them that may become guards.
     pub(super) guard_candidates: Candidates,
-    /// The state of the book ([`Book::changes`]) that the candidates were made from, while they are
-    /// to be kept.
+    /// [`Book::changes`] when the candidates were made; `None` forces a new look.
     pub(super) candidates_of: Option<u64>,
     /// Whether circuits can be built with the view.
     pub(super) is_ready: bool,

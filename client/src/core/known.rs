@@ -27,6 +27,10 @@ pub(super) struct Unvouched {
     descriptors: Vec<Unverified>,
 }
 
+/// What a source passed on has a wrong signature: it broke a rule (§8.3(6)).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Forged;
+
 impl Unvouched {
     fn keep(&mut self, source: &RelayId, unverified: Unverified) {
         if self.source != Some(*source) {
@@ -42,45 +46,61 @@ impl Unvouched {
 impl Shared {
     /// Takes a descriptor that this source passed on into the book, and stores what is news. Whether
     /// it was.
+    ///
+    /// # Errors
+    /// [`Forged`].
     pub(super) fn learn(
         &mut self,
         wall: WallTime,
         source: &RelayId,
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
-    ) -> bool {
+    ) -> Result<bool, Forged> {
         let descriptor = unverified.clone();
         let heard = self
             .book
             .hear(&self.network, wall, Some(source), descriptor, rng);
-        if matches!(heard, Err(NotLearned::Unvouched)) {
-            self.unvouched.keep(source, unverified);
-        }
         self.store_book();
-        heard.is_ok_and(|learned| learned.is_news())
+        match heard {
+            Ok(learned) => Ok(learned.is_news()),
+            Err(NotLearned::Unvouched) => {
+                self.unvouched.keep(source, unverified);
+                Ok(false)
+            }
+            Err(refusal) if refusal.is_forged() => Err(Forged),
+            Err(_) => Ok(false),
+        }
     }
 
     /// A reconciliation with this source has ended: takes what came before those who vouch for it
     /// (§8.3(7)). Returns the relays of which that was news.
+    ///
+    /// # Errors
+    /// [`Forged`].
     pub(super) fn learn_unvouched(
         &mut self,
         wall: WallTime,
         source: &RelayId,
         rng: &mut dyn CryptoRng,
-    ) -> Vec<RelayId> {
+    ) -> Result<Vec<RelayId>, Forged> {
         let mut news = Vec::new();
+        if self.unvouched.source != Some(*source) {
+            // They came from another source, whose reconciliation has not ended.
+            self.unvouched = Unvouched::default();
+            return Ok(news);
+        }
         loop {
             let news_before = news.len();
             // Those that are still not vouched for come back.
             for unverified in core::mem::take(&mut self.unvouched.descriptors) {
                 let relay = unverified.relay();
-                if self.learn(wall, source, unverified, rng) {
+                if self.learn(wall, source, unverified, rng)? {
                     news.push(relay);
                 }
             }
             if news.len() == news_before {
                 self.unvouched = Unvouched::default();
-                return news;
+                return Ok(news);
             }
         }
     }
@@ -212,7 +232,7 @@ mod tests {
         let mut shared = surroundings(Network::local(), WALL);
         for number in 1..=5 {
             let shown = Unverified::decode(&descriptor(number)).unwrap();
-            shared.learn(WALL, &id(1), shown, &mut rng);
+            shared.learn(WALL, &id(1), shown, &mut rng).unwrap();
         }
         shared.own_relay = Some(id(3));
         shared.look_at_view(WALL, true);
@@ -237,7 +257,7 @@ mod tests {
         for (numbers, wall) in [(1..21, WALL), (21..61, later)] {
             for number in numbers {
                 let shown = Unverified::decode(&descriptor(number)).unwrap();
-                shared.learn(wall, &id(1), shown, &mut rng);
+                shared.learn(wall, &id(1), shown, &mut rng).unwrap();
             }
         }
         let now = Instant::from_micros(0) + hour * 2;

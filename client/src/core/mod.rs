@@ -47,6 +47,7 @@ pub use io::{
     Cancelled, Command, Contact, Copies, DeferReason, Notice, OutboxEntry, OutboxMessage,
     SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
+use known::Forged;
 use lookup::Lookups;
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
@@ -533,25 +534,28 @@ impl Core {
     }
 
     /// Takes what a source of the view passed on; returns what it lists, if that was all.
+    ///
+    /// # Errors
+    /// [`Forged`]: nothing more of it is to be looked at, since each costs up to fourteen checks.
     fn take_received(
         &mut self,
         Moment { now, wall }: Moment,
         received: Received,
         rng: &mut dyn CryptoRng,
-    ) -> Option<Listing> {
+    ) -> Result<Option<Listing>, Forged> {
         for unverified in received.descriptors {
             let relay = unverified.relay();
-            if self.shared.learn(wall, &received.source, unverified, rng) {
+            if self.shared.learn(wall, &received.source, unverified, rng)? {
                 self.sync.handle_news(now, relay);
             }
         }
         if let Some(listing) = &received.listing {
-            for relay in self.shared.learn_unvouched(wall, &received.source, rng) {
+            for relay in self.shared.learn_unvouched(wall, &received.source, rng)? {
                 self.sync.handle_news(now, relay);
             }
             self.shared.handle_listing(listing);
         }
-        received.listing
+        Ok(received.listing)
     }
 
     fn on_answer(&mut self, moment: Moment, asker: Asker, answer: Answer, rng: &mut dyn CryptoRng) {
@@ -565,8 +569,18 @@ impl Core {
                     serial,
                     answer,
                 );
-                let listing =
-                    received.and_then(|received| self.take_received(moment, received, rng));
+                let listing = received.and_then(|received| {
+                    let (source, isolation) = (received.source, received.isolation.clone());
+                    match self.take_received(moment, received, rng) {
+                        Ok(listing) => listing,
+                        Err(Forged) => {
+                            let mut cx = self.shared.context(moment, rng);
+                            self.sync
+                                .break_off(&mut cx, &mut self.pool, &isolation, source);
+                            None
+                        }
+                    }
+                });
                 if let Some(listing) = &listing {
                     let mut cx = self.shared.context(moment, rng);
                     self.sync.compare_seeds(&mut cx, listing);

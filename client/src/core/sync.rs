@@ -17,7 +17,9 @@ use umbel_proto::directory::{
     DirectoryRequest, Listing, Mark, Roles, Unverified, VerifiedDescriptor,
 };
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::limits::{NEWS_SPREAD_MAX, SYNC_LEN_MAX, SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE};
+use umbel_proto::limits::{
+    NEWS_SPREAD_MAX, ROUND_STAGGER, SYNC_LEN_MAX, SYNC_NO_NEWS_MAX, UNKNOWN_RELAY_PAUSE,
+};
 use umbel_proto::path::are_enough;
 use umbel_proto::time::{Duration, Instant};
 
@@ -31,8 +33,6 @@ pub use first_contact::{FIRST_CONTACT_ACCEPTED, FIRST_CONTACT_DISPUTED};
 use round::{Next, Round};
 use sources::{Sources, hidden_least};
 
-/// How long a dial may take before the next peer is dialled as well.
-const STAGGER: Duration = Duration::from_secs(1);
 /// How many sources are asked without a pause while there is no view: two that list the same, and a
 /// third where they don't.
 const SOURCES_AT_ONCE: usize = 3;
@@ -75,8 +75,9 @@ struct Running {
 
 /// The contents of an answer.
 pub(super) struct Received {
-    /// Who answered.
+    /// Who answered, and on what circuit.
     pub(super) source: RelayId,
+    pub(super) isolation: Isolation,
     /// Descriptors, to be verified and admitted.
     pub(super) descriptors: Vec<Unverified>,
     /// What the source lists, if this was the last answer.
@@ -198,7 +199,7 @@ impl Sync {
         };
         match step {
             Ok(step) => {
-                let source = running.peer;
+                let (source, isolation) = (running.peer, running.isolation.clone());
                 let listing = match step.request {
                     Some(request) => {
                         self.go_on(cx, requests, running, request);
@@ -211,6 +212,7 @@ impl Sync {
                 };
                 Some(Received {
                     source,
+                    isolation,
                     descriptors: step.received,
                     listing,
                 })
@@ -221,11 +223,22 @@ impl Sync {
             }
             // The circuit is destroyed, and the peer is left alone (docs/protocol.md §8.3(6)).
             Err(_) => {
-                pool.break_off_from(cx, &running.isolation, running.peer);
-                self.on_violation(cx, running.peer);
+                self.break_off(cx, pool, &running.isolation, running.peer);
                 None
             }
         }
+    }
+
+    /// A peer broke a rule on the circuit of this isolation, which is destroyed.
+    pub(super) fn break_off(
+        &mut self,
+        cx: &mut Context<'_>,
+        pool: &mut Pool,
+        isolation: &Isolation,
+        peer: RelayId,
+    ) {
+        pool.break_off_from(cx, isolation, peer);
+        self.on_violation(cx, peer);
     }
 
     /// A descriptor of this relay that came with the last answer was news.
@@ -332,12 +345,12 @@ impl Sync {
             match pool.links.reach(relay, cx.now) {
                 Reach::Up(_) => return Some(relay),
                 Reach::Dialling(_) => {
-                    self.next_at = cx.now + STAGGER;
+                    self.next_at = cx.now + ROUND_STAGGER;
                     return None;
                 }
                 Reach::Resting(_) => {}
                 Reach::Unknown if pool.dial_guard(cx, relay) => {
-                    self.next_at = cx.now + STAGGER;
+                    self.next_at = cx.now + ROUND_STAGGER;
                     return None;
                 }
                 Reach::Unknown => {}
@@ -459,7 +472,7 @@ impl Sync {
     /// A person waits: if the round is over, the next one begins soon.
     pub(super) fn hasten(&mut self, cx: &Context<'_>) {
         if self.round.is_over() {
-            self.next_at = self.next_at.min(cx.now + STAGGER);
+            self.next_at = self.next_at.min(cx.now + ROUND_STAGGER);
             self.backoff.reset();
         }
     }

@@ -2,8 +2,7 @@
 //! a time out (docs/protocol.md §7.1, §7.2).
 //!
 //! Knows neither cells nor windows. What a peer can make it hold is bounded: streams, half-received
-//! frames, and one event for each frame that was received whole; the last is the caller's to take
-//! after each message.
+//! frames, and one event for each whole frame, which the caller must take after each message.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -115,10 +115,24 @@ pub enum NotLearned {
     Unvouched,
     /// Its relay issues too many (§8.2(8)).
     TooSoon,
-    /// There was no room for it before (§8.2(9)).
+    /// It was turned away before (§8.2(9), §8.2(10)).
     TurnedAway,
     /// Another relay is at one of its addresses (§8.2(10)).
-    AddressTaken,
+    AddressTaken {
+        /// Its signatures were checked, so that it could be remembered as turned away.
+        is_checked: bool,
+    },
+}
+
+impl NotLearned {
+    /// Whether whoever passed it on broke a rule: a signature is wrong that every node checks before
+    /// it passes a descriptor on (§8.3(6)).
+    pub const fn is_forged(self) -> bool {
+        matches!(
+            self,
+            Self::Fault(DescriptorFault::Signature | DescriptorFault::ReceiptSignature)
+        )
+    }
 }
 
 impl Book {
@@ -156,8 +170,12 @@ impl Book {
         match unverified.clone().verify(network, wall) {
             Ok(descriptor) => {
                 self.view.begin(row.age.began_by());
-                self.note_unconfirmed(descriptor.relay, row.age);
-                self.view.insert_aged(descriptor, row.age);
+                let relay = descriptor.relay;
+                if self.view.insert_aged(descriptor, row.age) == Inserted::Full {
+                    self.ops.push_back(BookOp::Remove(vec![relay]));
+                } else {
+                    self.note_unconfirmed(relay, row.age);
+                }
             }
             // By our clock, which may be wrong: it is kept, and judged again by `expire`.
             Err(DescriptorFault::Dead | DescriptorFault::Future) => {
@@ -187,10 +205,12 @@ impl Book {
     /// (§8.8). Seeds are an exception while they vouch as seeds. What is in the view stays there.
     pub fn bar(&mut self, issuers: BTreeSet<RelayId>) {
         self.view.bar(issuers);
+        self.changes += 1;
     }
 
-    /// How often the view has changed since this book was opened: relays came, left, issued anew, or
-    /// count as known for longer. What was worked out from the view holds until this moves.
+    /// How often the view has changed since this book was opened: relays came, left, issued anew,
+    /// count as known for longer, or were barred. Ages and receipts change with time alone, too: look
+    /// again now and then.
     pub const fn changes(&self) -> u64 {
         self.changes
     }
@@ -230,9 +250,8 @@ impl Book {
             return Ok(learned);
         }
         match self.refusal(network, wall, &unverified) {
-            Some(NotLearned::AddressTaken) => {
-                self.turn_away(network, wall, unverified);
-                return Err(NotLearned::AddressTaken);
+            Some(NotLearned::AddressTaken { .. }) => {
+                return Err(self.turn_away(network, wall, unverified));
             }
             Some(refusal) => return Err(refusal),
             None => {}
@@ -273,11 +292,21 @@ impl Book {
     }
 
     /// Remembers a descriptor with another relay's address, unless anybody could have made it up.
-    fn turn_away(&mut self, network: &Network, wall: WallTime, unverified: Unverified) {
-        if self.may_admit(unverified.claims(), network, wall)
-            && let Ok(descriptor) = unverified.verify(network, wall)
-        {
-            self.view.turn_away(&descriptor);
+    fn turn_away(
+        &mut self,
+        network: &Network,
+        wall: WallTime,
+        unverified: Unverified,
+    ) -> NotLearned {
+        if !self.may_admit(unverified.claims(), network, wall) {
+            return NotLearned::AddressTaken { is_checked: false };
+        }
+        match unverified.verify(network, wall) {
+            Ok(descriptor) => {
+                self.view.turn_away(&descriptor);
+                NotLearned::AddressTaken { is_checked: true }
+            }
+            Err(fault) => NotLearned::Fault(fault),
         }
     }
 
@@ -297,7 +326,7 @@ impl Book {
             return Some(NotLearned::TooSoon);
         }
         if !self.view.are_free(claims, network, wall) {
-            return Some(NotLearned::AddressTaken);
+            return Some(NotLearned::AddressTaken { is_checked: false });
         }
         let is_admitted = self.may_admit(claims, network, wall);
         (!is_admitted).then_some(NotLearned::Unvouched)
@@ -506,7 +535,11 @@ impl Book {
             .collect();
         self.changes += u64::from(!alive.is_empty());
         for Past { descriptor, age } in alive {
-            self.view.insert_aged(descriptor, age);
+            let relay = descriptor.relay;
+            if self.view.insert_aged(descriptor, age) == Inserted::Full {
+                self.unconfirmed.remove(&relay);
+                self.ops.push_back(BookOp::Remove(vec![relay]));
+            }
         }
     }
 

@@ -387,10 +387,22 @@ fn who_comes_to_a_held_address_is_remembered_if_it_is_vouched_for() {
     };
     assert_eq!(learn(&at(1, 10)), Ok(Inserted::New));
     let (second, invented) = (at(2, 10), at(3, 40));
-    assert_eq!(learn(&second), Err(NotLearned::AddressTaken));
+    let taken = |is_checked| Err(NotLearned::AddressTaken { is_checked });
+    assert_eq!(learn(&second), taken(true));
     assert_eq!(learn(&second), Err(NotLearned::TurnedAway), "it is known");
     for _ in 0..2 {
-        assert_eq!(learn(&invented), Err(NotLearned::AddressTaken));
+        assert_eq!(learn(&invented), taken(false));
+    }
+    let mut forged = at(4, 10).bytes();
+    *forged.last_mut().unwrap() ^= 1;
+    let forged = Unverified::decode(&forged).unwrap();
+    for _ in 0..2 {
+        let learned = book.learn(&network, wall, forged.clone());
+        assert_eq!(
+            learned,
+            Err(NotLearned::Fault(DescriptorFault::Signature)),
+            "it costs what others cost"
+        );
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Out {
     Learned {
         /// Who passed it on.
         source: RelayId,
+        /// With which exchange: say if it is forged.
+        exchange: ExchangeId,
         /// The descriptor.
         descriptor: Box<Unverified>,
     },
@@ -276,6 +278,7 @@ impl Gossip {
         let received = step.received.into_iter().map(Box::new);
         let learned = received.map(|descriptor| Out::Learned {
             source: relay,
+            exchange,
             descriptor,
         });
         self.out.extend(learned);
@@ -323,6 +326,23 @@ impl Gossip {
     pub fn handle_broken(&mut self, exchange: ExchangeId, known: Known<'_>) {
         if let Some(Exchange { relay, .. }) = self.remove(exchange) {
             self.peers.handle_broken(relay);
+            self.store_anchors(known);
+        }
+    }
+
+    /// A descriptor that came with this exchange is forged (§8.3(6)): what came with it is not looked
+    /// at, since each costs up to fourteen signature checks.
+    pub fn handle_forged(&mut self, exchange: ExchangeId, source: RelayId, known: Known<'_>) {
+        self.out.retain(|out| match out {
+            Out::Learned { exchange: it, .. } => *it != exchange,
+            Out::Listed(listing) => listing.source != source,
+            _ => true,
+        });
+        if self.exchanges.contains_key(&exchange) {
+            self.on_fault(exchange, SyncFault::Forged, known);
+        } else {
+            // It was the last answer.
+            self.peers.handle_broken(source);
             self.store_anchors(known);
         }
     }

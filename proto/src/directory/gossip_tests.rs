@@ -4,6 +4,7 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::*;
+use crate::directory::range::IdRange;
 use crate::directory::testing::{self, WALL};
 use crate::directory::{DirectoryRefusal, reconcile};
 
@@ -104,7 +105,9 @@ impl Gossips {
                 let reply = self.serve(self.circuits[&(id, exchange)], request);
                 self.act(id, |it, known, _| it.handle_reply(exchange, reply, known));
             }
-            Out::Learned { source, descriptor } => {
+            Out::Learned {
+                source, descriptor, ..
+            } => {
                 let relay = descriptor.relay();
                 self.learn(id, *descriptor);
                 let node = self.nodes.get_mut(&id).unwrap();
@@ -291,6 +294,54 @@ fn a_peer_that_breaks_a_rule_leaves_at_once_and_one_that_fails_does_not() {
         }
         assert_eq!(node.gossip.peers.anchors(2).contains(&relay), !breaks);
     }
+}
+
+#[test] // §8.3(6)
+fn a_peer_that_passes_on_what_is_forged_leaves_and_is_heard_no_more() {
+    let mut all = Gossips::new(30);
+    all.pass(all.network.params.sync_interval * 12);
+    let first = all.ids[3];
+    let node = all.nodes.get_mut(&first).unwrap();
+    let anchors = node.stored_anchors.clone();
+    let page = |numbers: core::ops::Range<u32>| {
+        let mut relays: Vec<_> = numbers.map(testing::relay).collect();
+        relays.sort_by_key(|it| it.descriptor.relay);
+        let descriptors = relays.iter().map(|it| ByteBuf::from(it.bytes()));
+        let page = reconcile::PageReply {
+            covered: IdRange::ALL.until(),
+            descriptors: descriptors.collect(),
+            wanted: Vec::new(),
+        };
+        DirectoryReply::Sync(reconcile::SyncReply::Page(page))
+    };
+    let differs = reconcile::SyncReply::Compared(vec![reconcile::Outcome::Few]);
+    node.gossip = Gossip::new(first, anchors.clone(), all.now);
+    let known = known(&all.network, &node.book);
+    for &anchor in &anchors {
+        node.gossip.handle_linked(all.now, anchor, known);
+    }
+    node.gossip.handle_timeout(all.now, known, &mut all.rng);
+    let mut outs = core::iter::from_fn(|| node.gossip.poll_out());
+    let asked = outs.find_map(|out| match out {
+        Out::Connect {
+            exchange, relay, ..
+        } => Some((exchange, relay)),
+        _ => None,
+    });
+    let (exchange, source) = asked.expect("an anchor is asked");
+    outs.for_each(drop);
+    node.gossip.handle_connected(exchange, known);
+    for reply in [DirectoryReply::Sync(differs), page(40..50)] {
+        node.gossip.handle_reply(exchange, reply, known);
+    }
+    let first_learned = core::iter::from_fn(|| node.gossip.poll_out())
+        .find(|out| matches!(out, Out::Learned { .. }));
+    assert!(first_learned.is_some());
+    node.gossip.handle_forged(exchange, source, known);
+    let mut left = core::iter::from_fn(|| node.gossip.poll_out());
+    let is_heard = |out: Out| matches!(out, Out::Learned { .. } | Out::Listed(_));
+    assert!(!left.any(is_heard));
+    assert!(!node.gossip.peers.anchors(2).contains(&source));
 }
 
 #[test] // §8.3(9)

@@ -50,6 +50,8 @@ pub(super) enum Heard {
     Cheap,
     /// Signatures were checked, or will be, and it was not taken.
     Checked,
+    /// A signature is wrong, which nobody passes on who checks what comes (§8.3(6)).
+    Forged,
 }
 
 /// Effects that were not polled yet.
@@ -214,10 +216,15 @@ impl Context<'_> {
                 self.signal(Signal::ReconcileSoon);
                 Heard::Cheap
             }
-            Err(NotLearned::TooSoon | NotLearned::TurnedAway | NotLearned::AddressTaken) => {
-                Heard::Cheap
+            Err(
+                NotLearned::TooSoon
+                | NotLearned::TurnedAway
+                | NotLearned::AddressTaken { is_checked: false },
+            ) => Heard::Cheap,
+            Err(fault) if fault.is_forged() => Heard::Forged,
+            Err(NotLearned::Fault(_) | NotLearned::AddressTaken { is_checked: true }) => {
+                Heard::Checked
             }
-            Err(NotLearned::Fault(_)) => Heard::Checked,
         }
     }
 

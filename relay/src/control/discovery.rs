@@ -14,7 +14,7 @@ use umbel_proto::time::{Instant, WallTime};
 
 use super::ControlConfig;
 use super::circuits::Circuits;
-use super::context::{Context, Signal};
+use super::context::{Context, Heard, Signal};
 use super::io::StoreOp;
 use super::one_hop::{Errand, HopEvent, OneHop};
 use super::timers::Timer;
@@ -168,9 +168,19 @@ impl Discovery {
                         self.fail(cx, circuits, exchange);
                     }
                 }
-                Out::Learned { source, descriptor } => {
-                    let source = Some(&source).filter(|it| cx.is_where_it_says(it));
-                    cx.learn(source, *descriptor);
+                Out::Learned {
+                    source,
+                    exchange,
+                    descriptor,
+                } => {
+                    let lists = Some(&source).filter(|it| cx.is_where_it_says(it));
+                    if cx.learn(lists, *descriptor) == Heard::Forged {
+                        self.gossip.handle_forged(
+                            exchange,
+                            source,
+                            known(cx.config, cx.book, cx.wall),
+                        );
+                    }
                 }
                 Out::Listed(listing) => {
                     if cx.is_where_it_says(&listing.source) {

@@ -149,6 +149,11 @@ impl Links {
         self.links.get(&id)?.hop.clone()
     }
 
+    /// Where the other end of this link is.
+    pub(super) fn remote(&self, id: LinkId) -> Option<SocketAddr> {
+        self.links.get(&id).map(|link| link.remote)
+    }
+
     /// The relay at the other end of this link, and where its end is.
     pub(super) fn relay_at(&self, id: LinkId) -> Option<(RelayId, SocketAddr)> {
         let link = self.links.get(&id)?;

@@ -4,31 +4,30 @@
 use umbel_proto::chance::shuffle;
 use umbel_proto::directory::VerifiedDescriptor;
 use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::limits::{HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE};
+use umbel_proto::limits::{
+    HELPERS_FOR, HELPERS_MAX, KNOWN_ASKED_FIRST, KNOWN_ASKED_MORE, ROUND_PAUSE_MAX, ROUND_STAGGER,
+};
 use umbel_proto::time::{Duration, Instant};
 
 use super::super::context::Context;
 use super::super::links::Reach;
 use super::super::pool::Pool;
-use super::STAGGER;
 
 /// Most peers of a round.
 const WAYS_MAX: usize = 160;
 /// Most addresses of one relay that are tried.
 const HOST_PORTS_MAX: usize = 8;
-/// The longest wait, once no peer could be reached, before all are dialled again.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Whom to ask next.
 pub(super) enum Next {
     /// This relay, which has a link.
     Ask(RelayId),
-    /// Whoever answers a dial that began lately, or the one after that.
+    /// Nobody yet: a dial is in flight.
     Dialling {
-        /// When it is the next one's turn.
+        /// When to look again.
         until: Instant,
     },
-    /// Whoever answers a dial: all were dialled.
+    /// Nobody yet: all were dialled, and some dials are in flight.
     Waiting,
     /// Nobody: all are dialled again after a pause.
     Over {
@@ -174,7 +173,7 @@ impl Round {
             .retain(|way| way.is_seed || !pool.paths.guards.is_untried(way.relay));
         if self.ways.iter().all(|way| is_passed(way, pool, cx.now)) || self.is_over {
             if self.ways.is_empty() {
-                self.hurry_at = cx.now + PAUSE_MAX;
+                self.hurry_at = cx.now + ROUND_PAUSE_MAX;
             } else {
                 self.reach = (self.reach + KNOWN_ASKED_MORE).min(WAYS_MAX);
                 self.hurry_if_due(cx, pool);
@@ -198,15 +197,15 @@ impl Round {
             }
             match pool.links.reach(way.relay, cx.now) {
                 Reach::Up(_) => return Next::Ask(way.relay),
-                Reach::Dialling(began_at) if began_at + STAGGER > cx.now => {
-                    let until = began_at + STAGGER;
+                Reach::Dialling(began_at) if began_at + ROUND_STAGGER > cx.now => {
+                    let until = began_at + ROUND_STAGGER;
                     return Next::Dialling { until };
                 }
                 Reach::Dialling(_) => is_dialling = true,
                 Reach::Resting(_) => {}
                 Reach::Unknown => {
                     pool.links.dial(cx, way.relay, way.host_ports.clone());
-                    let until = cx.now + STAGGER;
+                    let until = cx.now + ROUND_STAGGER;
                     return Next::Dialling { until };
                 }
             }
@@ -216,7 +215,7 @@ impl Round {
         }
         self.is_over = true;
         Next::Over {
-            pause_max: pool.links.offline_wait(cx).unwrap_or(PAUSE_MAX),
+            pause_max: pool.links.offline_wait(cx).unwrap_or(ROUND_PAUSE_MAX),
         }
     }
 
@@ -227,7 +226,7 @@ impl Round {
         if cx.is_ready || is_offline || self.hurry_at > cx.now {
             return;
         }
-        self.hurry_at = cx.now + PAUSE_MAX;
+        self.hurry_at = cx.now + ROUND_PAUSE_MAX;
         self.hurry(pool);
     }
 
@@ -316,7 +315,7 @@ fn is_passed(way: &Way, pool: &Pool, now: Instant) -> bool {
     way.asked_count > 0
         || match pool.links.reach(way.relay, now) {
             Reach::Resting(_) => true,
-            Reach::Dialling(began_at) => began_at + STAGGER <= now,
+            Reach::Dialling(began_at) => began_at + ROUND_STAGGER <= now,
             Reach::Up(_) | Reach::Unknown => false,
         }
 }

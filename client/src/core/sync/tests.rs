@@ -325,13 +325,14 @@ fn an_answer_of_another_kind_or_a_second_one_ends_the_circuit() {
     );
 }
 
-/// A page of descriptors of relays that don't exist, which nobody has signed.
+/// A page of descriptors that are signed, and of another network.
 fn junk(number: u8) -> Vec<Vec<u8>> {
     let mut last = [0; 32];
     let descriptors = (0..200).map(|at| {
         last = [at; 32];
         last[0] = number;
         let mut bytes = descriptor(9);
+        bytes[1] ^= 1;
         bytes[33..65].copy_from_slice(&last);
         ByteBuf::from(bytes)
     });
@@ -342,6 +343,22 @@ fn junk(number: u8) -> Vec<Vec<u8>> {
         wanted: Vec::new(),
     };
     vec![DirectoryReply::Sync(SyncReply::Page(page)).encode()]
+}
+
+#[test] // §8.3(6)
+fn a_source_that_passes_on_what_is_forged_is_left_at_once() {
+    for is_last in [false, true] {
+        let covered = if is_last { IdRange::ALL.until() } else { id(9) };
+        let mut bytes = descriptor(9);
+        *bytes.last_mut().expect("a signature") ^= 1;
+        let forged = PageReply {
+            covered,
+            descriptors: vec![ByteBuf::from(bytes)],
+            wanted: Vec::new(),
+        };
+        let forged = DirectoryReply::Sync(SyncReply::Page(forged)).encode();
+        assert!(is_left(vec![differs(), vec![forged]]), "{is_last}");
+    }
 }
 
 #[test] // §8.3(6)

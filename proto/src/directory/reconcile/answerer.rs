@@ -24,6 +24,20 @@ pub fn answer(view: &NetView, request: &SyncRequest) -> SyncReply {
     }
 }
 
+/// How many relays of the view are looked through for the answer, where that is not bounded by the
+/// size of the request (§8.4(7)).
+pub fn cost(view: &NetView, request: &SyncRequest) -> usize {
+    let SyncRequest::Compare(ranges) = request else {
+        return 0;
+    };
+    // The fingerprint of everything is kept.
+    let is_free = |asked: &RangeFingerprint| {
+        asked.range == IdRange::ALL && asked.fingerprint == view.digest()
+    };
+    let costly = ranges.iter().filter(|asked| !is_free(asked));
+    costly.map(|asked| view.in_range(asked.range).count()).sum()
+}
+
 /// An outcome for each range, from the first one on, as many as fit into a reply.
 fn compare(view: &NetView, ranges: &[RangeFingerprint]) -> Vec<Outcome> {
     let mut room = SYNC_FRAME_MAX - REPLY_HEAD_LEN;

@@ -362,6 +362,8 @@ pub enum SyncFault {
     Unasked,
     /// The reply holds something that is no descriptor.
     Descriptor(DescriptorFault),
+    /// A descriptor has a wrong signature. Found by the book, which checks them.
+    Forged,
     /// The answerer wants what was not listed.
     Wanted,
     /// It never ends.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde_bytes::ByteBuf;
 use umbel_proto::Violation;
+use umbel_proto::directory::reconcile::SyncRequest;
 use umbel_proto::directory::{
     DirectoryRefusal, DirectoryReply, DirectoryRequest, Unverified, reconcile,
 };
@@ -19,7 +20,7 @@ use umbel_proto::time::{Duration, Epoch, WallTime};
 
 use super::super::context::{Context, Heard};
 use super::super::io::StoreOp;
-use super::pushes::{PushBudgets, Source};
+use super::budgets::{CompareBudgets, PushBudgets, Source};
 use super::{Answer, LateAnswer, Request, RequestId};
 
 /// Where an inbox descriptor is kept: oldest epoch first.
@@ -31,6 +32,7 @@ pub(in super::super) struct Directory {
     publishing: BTreeMap<RequestId, (Place, StoredInbox)>,
     answers: VecDeque<LateAnswer>,
     push_budgets: PushBudgets,
+    compare_budgets: CompareBudgets,
 }
 
 /// An inbox descriptor that is durable here, or is being stored.
@@ -58,6 +60,7 @@ impl Directory {
             publishing: BTreeMap::new(),
             answers: VecDeque::new(),
             push_budgets: PushBudgets::new(),
+            compare_budgets: CompareBudgets::new(),
         }
     }
 
@@ -68,9 +71,7 @@ impl Directory {
         request: &Request<'_>,
     ) -> Result<Answer, Violation> {
         let reply = match DirectoryRequest::decode(request.frame)? {
-            DirectoryRequest::Sync(request) => {
-                Some(DirectoryReply::Sync(reconcile::answer(cx.view(), &request)))
-            }
+            DirectoryRequest::Sync(sync) => Some(self.reconcile(cx, request.link, &sync)),
             DirectoryRequest::Push(descriptors) => {
                 Some(self.take_pushed(cx, request.link, &descriptors)?)
             }
@@ -192,6 +193,26 @@ impl Directory {
         let latest = (cx.wall + CLOCK_SKEW_MAX).epoch().next();
         if !self.inboxes.split_off(&first_of(latest.next())).is_empty() {
             cx.store(StoreOp::RemoveInboxDescriptorsAfter(latest));
+        }
+    }
+
+    /// Answers a relay or client that reconciles, if that costs no more than it may (§8.4(7)).
+    fn reconcile(
+        &mut self,
+        cx: &Context<'_>,
+        link: LinkId,
+        request: &SyncRequest,
+    ) -> DirectoryReply {
+        let relays = reconcile::cost(cx.view(), request);
+        let group = cx
+            .links
+            .remote(link)
+            .map(|remote| cx.config.network.group_of(remote));
+        let may = group.is_none_or(|group| self.compare_budgets.try_take(group, relays, cx.now));
+        if may {
+            DirectoryReply::Sync(reconcile::answer(cx.view(), request))
+        } else {
+            DirectoryReply::Refused(DirectoryRefusal::Busy)
         }
     }
 

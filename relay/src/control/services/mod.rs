@@ -6,9 +6,9 @@
 //! Here is who waits: one table, with an entry for each stream whose request is unanswered or whose
 //! origin has not finished. A stream carries one request, so circuit and stream name it.
 
+mod budgets;
 mod directory;
 mod mailbox;
-mod pushes;
 mod receipts;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -436,10 +436,14 @@ fn only_linked_relays_push() {
 
 /// The descriptor of another relay, to be pushed.
 fn pushable(served: &Served, seed: u8) -> ByteBuf {
+    pushable_at(served, seed, 9001)
+}
+
+fn pushable_at(served: &Served, seed: u8, port: u16) -> ByteBuf {
     let identity = SigningKey::from_seed(&[seed; 32]);
     let onion = OnionSecret::from_seed(&[8; 32]);
     let wall = served.bench.moment.wall;
-    ByteBuf::from(descriptor(&identity, &onion, 9001, wall).bytes().to_vec())
+    ByteBuf::from(descriptor(&identity, &onion, port, wall).bytes().to_vec())
 }
 
 /// So many copies of one with a wrong signature.
@@ -563,6 +567,19 @@ fn a_new_id_for_each_push_gains_nothing() {
     assert_eq!(accepted(&mut served, stranger(18), fourth), 1);
     let known = (served.bench.learn(11, &[HERE]), stranger(0).1);
     assert_eq!(accepted(&mut served, known, fifth), 1, "it is of the view");
+}
+
+#[test] // §8.4(2), §8.2(10)
+fn forgeries_at_an_address_that_is_held_are_counted() {
+    let mut served = Served::with_groups_by_prefix();
+    let address = "127.0.0.1:9001";
+    let held = served.bench.learn(11, &[address]);
+    let stranger = (other(1), "203.0.113.7:1");
+    let forged = forged(&served, STRANGER_PUSHED_AT_ONCE + 1);
+    accepted(&mut served, stranger, forged);
+    let news = vec![pushable_at(&served, 2, 9002)];
+    assert_eq!(accepted(&mut served, stranger, news.clone()), 0);
+    assert_eq!(accepted(&mut served, (held, address), news), 1);
 }
 
 #[test] // §8.4(2)
