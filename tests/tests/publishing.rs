@@ -193,6 +193,42 @@ fn revisions_link_no_two_epochs_and_count_nothing() {
     assert_eq!(small, 0, "they begin anywhere: {firsts:?}");
 }
 
+#[test] // §9.4(3)
+fn positions_that_take_nothing_make_no_start_visible() {
+    let mut judged = 0;
+    for seed in 640..656 {
+        let mut world = default_world(seed);
+        world.run_for(MINUTE);
+        (5..12).for_each(|number| world.relay(RelayName(number)).disk.is_full = true);
+        create(&mut world, 0);
+        let mut keepers = Keepers::default();
+        keepers.watch(&mut world, HOUR);
+        let mut kept = BTreeMap::<Epoch, usize>::new();
+        let disks = world.all_relays().iter().map(|relay| &relay.disk);
+        for descriptor in disks.flat_map(|disk| disk.inbox_descriptors()) {
+            *kept.entry(outside(descriptor).0).or_default() += 1;
+        }
+        // Half of the positions at most, in each epoch.
+        if kept.len() != 2 || !kept.values().all(|count| (2..=3).contains(count)) {
+            continue;
+        }
+        judged += 1;
+        keepers.forget();
+        for _ in 0..4 {
+            end(&mut world);
+            world.restart_client(OWNER);
+            let listen = Command::Listen {
+                name: name(0),
+                is_interactive: false,
+            };
+            world.command(OWNER, listen);
+            keepers.watch(&mut world, MINUTE);
+        }
+        assert!(keepers.came.is_empty(), "{}", world.describe());
+    }
+    assert!(judged > 2, "{judged}");
+}
+
 #[test] // §9.4(3), §9.4(4): a look-up asks other positions in place of those that fail
 fn an_inbox_is_ready_though_most_of_its_positions_are_broken() {
     for seed in 620..630 {

@@ -16,7 +16,7 @@ use umbel_proto::chance::{between, exponential};
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
 use umbel_proto::inbox::record::SealSecret;
-use umbel_proto::limits::WAIT_CUT;
+use umbel_proto::limits::{LOOK_REST_SHARE, PUBLISH_START_WAIT, WAIT_CUT};
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Epoch, Instant};
 
@@ -32,9 +32,6 @@ pub(super) use stored::OwnMailbox;
 
 /// Most own inboxes; more are not made.
 pub const INBOXES_MAX: usize = 64;
-
-/// A start and what it publishes are so far apart at most.
-const START_WAIT: Duration = Duration::from_secs(3);
 
 /// All own inboxes, by name.
 #[derive(Default)]
@@ -156,7 +153,7 @@ impl Inboxes {
     fn take_look(&mut self, cx: &mut Context<'_>) {
         let from = *self
             .looks_from
-            .get_or_insert_with(|| cx.now + between(Duration::ZERO, START_WAIT, cx.rng));
+            .get_or_insert_with(|| cx.now + between(Duration::ZERO, PUBLISH_START_WAIT, cx.rng));
         if from > cx.now || !cx.is_ready || !cx.is_view_current {
             return;
         }
@@ -165,7 +162,7 @@ impl Inboxes {
         if let Some((_, inbox)) = due.min_by_key(|&(due_at, _)| due_at) {
             inbox.begin_look(cx);
             let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX).max(1);
-            let mean = sight::mean(&cx.network.params) / (4 * count);
+            let mean = cx.network.params.inbox_republish / LOOK_REST_SHARE.saturating_mul(count);
             self.looks_from = Some(cx.now + exponential(mean, cx.rng));
         }
     }
@@ -175,7 +172,7 @@ impl Inboxes {
     fn take_turn(&mut self, cx: &mut Context<'_>, rest_mean: Duration) {
         let from = *self
             .turns_from
-            .get_or_insert_with(|| cx.now + between(Duration::ZERO, START_WAIT, cx.rng));
+            .get_or_insert_with(|| cx.now + between(Duration::ZERO, PUBLISH_START_WAIT, cx.rng));
         // A clock that was ahead may have set it to any time.
         let latest = cx.wall + rest_mean.saturating_mul(WAIT_CUT);
         let is_resting = |inbox: &Inbox| inbox.rests_until > cx.wall && inbox.rests_until <= latest;

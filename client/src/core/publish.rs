@@ -18,7 +18,9 @@ use umbel_proto::ids::RelayId;
 use umbel_proto::inbox::address::InboxIdentity;
 use umbel_proto::inbox::descriptor::InboxDescriptor;
 use umbel_proto::limits::{
-    CLOCK_SKEW_MAX, REVISION_FIRST_BITS, REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
+    PUBLISH_CHANGE_SHARE, PUBLISH_LEAD, PUBLISH_MOVED_SHARE, PUBLISH_PACE_SHARE,
+    PUBLISH_READ_AHEAD, PUBLISH_REST_SHARE, PUBLISH_TRIES, PUBLISH_WITHIN, PUBLISHED_MIN,
+    REVISION_FIRST_BITS, REVISION_STEP_BITS_MAX, RING_POSITIONS, WAIT_CUT,
 };
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
@@ -30,9 +32,6 @@ use super::requests::{Answer, Asker, Question, Requests};
 /// Epochs whose revisions are remembered, past ones among them: a clock that is set back must not
 /// begin them anew.
 const EPOCHS_MAX: usize = 6;
-/// Within this time a changed descriptor goes to each of its positions.
-const HASTE: Duration = Duration::from_secs(2);
-
 /// The descriptors of one inbox.
 #[derive(Default)]
 pub(super) struct Publications {
@@ -134,7 +133,7 @@ impl Publications {
         for (&epoch, publication) in &mut self.by_epoch {
             publication.is_outdated = publication.revision != 0 || epoch == cx.wall.epoch();
             publication.begun = None;
-            let soon = cx.wall + exponential(every / 4, cx.rng);
+            let soon = cx.wall + exponential(every / PUBLISH_CHANGE_SHARE, cx.rng);
             let next_at = publication.next_at.min(soon);
             publication.next_at = next_at.min(latest_for(epoch).max(cx.wall));
         }
@@ -176,9 +175,9 @@ impl Publications {
         self.forget_others(current);
     }
 
-    /// Begins to publish what senders look for, or soon will, and would find outdated, or not at all
-    /// from the new epoch's first moment on; and whatever there is of a new inbox, whose owner may be
-    /// gone for long after its first command. Whether there was any.
+    /// Begins to publish what can't wait: an outdated descriptor of an epoch that senders read now or
+    /// soon, one that does not exist yet, and everything of a new inbox, whose owner may leave after
+    /// one command. Whether there was any.
     pub(super) fn begin_hasty(
         &mut self,
         cx: &mut Context<'_>,
@@ -292,7 +291,11 @@ impl Publications {
             }
             Answer::Directory(_) | Answer::Mailbox(_) | Answer::Failed(_) => {
                 posting.backoff.fail(&cx.network.params, cx.now, cx.rng);
-                Posted::Fine
+                if publication.begun.is_some() {
+                    publication.look_whether_settled(cx)
+                } else {
+                    Posted::Fine
+                }
             }
         }
     }
@@ -314,8 +317,7 @@ impl Publications {
     /// When there is something to post, past moments included. What waits for its time by the
     /// calendar needs no timer: the core looks at its clock often enough.
     pub(super) fn timeouts(&self) -> impl Iterator<Item = Instant> {
-        let missing = |publication: &Publication| publication.may_post();
-        let publications = self.by_epoch.values().filter(move |it| missing(it));
+        let publications = self.by_epoch.values().filter(|it| it.may_post());
         publications.flat_map(|publication| {
             let missing = publication.postings.iter().filter(|(relay, posting)| {
                 !posting.is_asked && !publication.posted.contains(*relay)
@@ -383,7 +385,7 @@ impl Publication {
                 let params = &cx.network.params;
                 let wait = match self.begun.or(is_new.then_some(Pace::Hasty)) {
                     Some(pace) => pace.draw(params, cx.rng),
-                    None => exponential(params.inbox_republish / 24, cx.rng),
+                    None => exponential(params.inbox_republish / PUBLISH_MOVED_SHARE, cx.rng),
                 };
                 Posting::due_at(cx.now + wait)
             });
@@ -406,9 +408,10 @@ impl Publication {
         }
     }
 
-    /// Once most positions have it, its next time is drawn; the others are still tried.
+    /// Once most positions have it, or don't take it, its next time is drawn; the others are still
+    /// tried.
     fn look_whether_settled(&mut self, cx: &mut Context<'_>) -> Posted {
-        if self.is_complete() && self.begun.take().is_some() {
+        if self.is_tried() && self.begun.take().is_some() {
             self.is_outdated = false;
             self.next_at = cx.wall + exponential(cx.network.params.inbox_republish, cx.rng);
         }
@@ -424,18 +427,33 @@ impl Publication {
         (stored.count(), self.postings.len())
     }
 
+    /// Whether most positions have it or, while some have it, have failed to take it several times.
+    /// Relays that take none must not keep it due: each start of its owner would publish it again,
+    /// and be seen.
+    fn is_tried(&self) -> bool {
+        let (stored, all) = self.progress();
+        let failing = self.postings.iter().filter(|(relay, posting)| {
+            posting.backoff.failures() >= PUBLISH_TRIES && !self.posted.contains(relay)
+        });
+        let failing = if stored >= PUBLISHED_MIN {
+            failing.count()
+        } else {
+            0
+        };
+        (stored + failing) * 2 > all
+    }
+
     fn is_complete(&self) -> bool {
         let (stored, all) = self.progress();
         stored * 2 > all
     }
 
-    /// Whether it waits for its turn: its time has come, or was set by a wrong clock, or it was left
-    /// half published, or most positions are others than they were.
+    /// Whether it waits for its turn: its time has come, or was set by a wrong clock. One that was
+    /// left half published still has the time at which that began.
     fn is_due(&self, wall: WallTime, params: &Params) -> bool {
         let longest = params.inbox_republish.saturating_mul(WAIT_CUT);
         let is_time = self.next_at <= wall || self.next_at > wall + longest;
-        let is_lost = self.revision != 0 && !self.is_complete();
-        self.begun.is_none() && !self.postings.is_empty() && (is_time || is_lost)
+        self.begun.is_none() && !self.postings.is_empty() && is_time
     }
 
     /// Whether its revision has the form of what there is to say: it never gets two.
@@ -487,8 +505,8 @@ impl Pace {
     fn draw(self, params: &Params, rng: &mut dyn CryptoRng) -> Duration {
         match self {
             Self::AtOnce => Duration::ZERO,
-            Self::Hasty => between(Duration::ZERO, HASTE, rng),
-            Self::Usual => exponential(params.inbox_republish / 1440, rng),
+            Self::Hasty => between(Duration::ZERO, PUBLISH_WITHIN, rng),
+            Self::Usual => exponential(params.inbox_republish / PUBLISH_PACE_SHARE, rng),
         }
     }
 }
@@ -496,7 +514,8 @@ impl Pace {
 /// How long this client rests, on average, between two descriptors that it publishes of its own
 /// accord, so that no two inboxes or epochs go together. They take a quarter of the time or less.
 pub(super) fn rest_mean(params: &Params, inboxes: usize) -> Duration {
-    params.inbox_republish / u32::try_from(8 * inboxes).unwrap_or(u32::MAX).max(8)
+    let count = u32::try_from(inboxes).unwrap_or(u32::MAX).max(1);
+    params.inbox_republish / PUBLISH_REST_SHARE.saturating_mul(count)
 }
 
 /// The epochs that descriptors are published for.
@@ -507,13 +526,12 @@ fn epochs_at(wall: WallTime) -> impl Iterator<Item = Epoch> {
 
 /// When an epoch's first descriptor, or one that says something new, is published at the latest.
 fn latest_for(epoch: Epoch) -> WallTime {
-    let lead = CLOCK_SKEW_MAX * 3;
-    WallTime(epoch.starts_at().0.saturating_sub(lead.as_secs()))
+    epoch.starts_at().before(PUBLISH_LEAD)
 }
 
 /// Whether senders look for this epoch's descriptor, or soon will, by clocks that are ahead.
 fn is_read(epoch: Epoch, wall: WallTime) -> bool {
-    epoch.starts_at().since(wall) < CLOCK_SKEW_MAX * 2
+    epoch.starts_at().since(wall) < PUBLISH_READ_AHEAD
 }
 
 /// A number that tells nothing: it begins anywhere, and the steps are of any size, so that a

@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 use umbel_proto::chance::exponential;
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::limits::WAIT_CUT;
+use umbel_proto::limits::{
+    LOOK_DOUBLINGS_MAX, LOOK_MISSED_MEAN_SHARE, LOOK_MISSED_SHARE, LOOK_MISSES_TOLD, LOOK_SHARE,
+    WAIT_CUT,
+};
 use umbel_proto::network::Params;
 use umbel_proto::time::{Duration, Epoch, Instant, WallTime};
 
@@ -19,8 +22,6 @@ use super::super::requests::Requests;
 
 /// Least time between two look-ups because something hints at another copy of the inbox.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// Misses in a row that the user hears of.
-const MISSES_TOLD: u32 = 2;
 
 /// The own look-ups of one inbox.
 pub(super) struct Sight {
@@ -153,12 +154,12 @@ impl Sight {
     /// It was not: the next look-up comes sooner than usual, and later with each miss.
     pub(super) fn on_missed(&mut self, cx: &mut Context<'_>) -> Missing {
         let every = cx.network.params.inbox_republish;
-        let factor = 1_u32 << self.state.missed.min(4);
-        let wait = exponential(every / 16 * factor, cx.rng);
+        let factor = 1_u32 << self.state.missed.min(LOOK_DOUBLINGS_MAX);
+        let wait = exponential(every / LOOK_MISSED_MEAN_SHARE * factor, cx.rng);
         // By then it is published anew.
-        self.state.next_at = cx.wall + every / 96 + wait;
+        self.state.next_at = cx.wall + every / LOOK_MISSED_SHARE + wait;
         self.state.missed = self.state.missed.saturating_add(1);
-        if self.state.missed < MISSES_TOLD {
+        if self.state.missed < LOOK_MISSES_TOLD {
             return Missing::Again;
         }
         if self.state.missing_since.is_some() {
@@ -198,7 +199,7 @@ impl Look {
 
 /// How often an owner looks, on average.
 pub(super) fn mean(params: &Params) -> Duration {
-    params.inbox_republish / 4
+    params.inbox_republish / LOOK_SHARE
 }
 
 #[cfg(test)]
