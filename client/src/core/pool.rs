@@ -95,9 +95,9 @@ pub(super) struct Pool {
     breakers: Breakers,
     /// The guards that may be used now, best first.
     order: Vec<RelayId>,
-    primaries: Primaries,
-    /// Those of them that are suspected now.
+    /// Guards of `order` that are suspected now.
     suspected: BTreeSet<RelayId>,
+    primaries: Primaries,
     /// While circuits break as soon as they are used.
     brake: Backoff,
     /// Guards whose dials failed since another relay answered.

@@ -171,7 +171,8 @@ impl Pool {
     }
 
     /// Puts the guards that may be used now in order: the primary ones alone, until they have failed.
-    /// Whether another may be drawn, since these are too few or have.
+    /// Returns whether another may be
+    /// drawn: there are too few primary guards, or they have failed.
     fn put_in_order(&mut self, cx: &Context<'_>) -> bool {
         self.order = self.paths.guards.in_order(cx.known());
         let count = cx.network.params.guards_primary.min(self.order.len());

@@ -49,7 +49,8 @@ impl Primaries {
         self.failing_since.map(|since| since + PRIMARIES_FIRST)
     }
 
-    /// The network is there again: what failed before says nothing of these.
+    /// The network is there again: what failed before says nothing of these. A window that is not
+    /// over yet goes on, so that a link that comes and goes does not keep others out for ever.
     pub(super) fn handle_back_online(&mut self, now: Instant) {
         if let Some(since) = self
             .failing_since
@@ -60,13 +61,14 @@ impl Primaries {
         }
     }
 
-    /// A dial has failed. Call it before `links` is told.
+    /// A dial has failed. Without a network all fail at once, which says nothing of a guard. Call it
+    /// before `links` is told.
     pub(super) fn handle_dial_failed(&mut self, links: &Links, relay: RelayId, now: Instant) {
         let is_refused = matches!(
             links.reach(relay, now),
             Reach::Dialling(began_at) if now < began_at + GUARD_STAGGER
         );
-        if is_refused {
+        if is_refused && !links.ids().is_empty() {
             self.refusing.insert(relay);
         } else {
             self.refusing.remove(&relay);

@@ -279,6 +279,18 @@ fn where_primary_guards_refuse_and_another_relay_answers_the_next_is_used() {
 }
 
 #[test] // §6.4(6)
+fn dials_that_fail_without_a_network_say_nothing_of_primary_guards() {
+    let seed = RelayId([9; 32]);
+    let (mut blocked, _) = without_primaries(&[seed], false);
+    let others = core::mem::take(&mut blocked.answering);
+    blocked.run_for(Duration::from_secs(5));
+    (blocked.answering, blocked.is_slow) = (others, true);
+    blocked.run_for(Duration::from_secs(20));
+    assert!(blocked.dialled.contains(&seed));
+    assert_eq!(blocked.tried(), 3, "the network comes up slowly");
+}
+
+#[test] // §6.4(6)
 fn a_network_that_is_back_gives_primary_guards_their_time_again() {
     let seed = RelayId([9; 32]);
     let (mut blocked, primary) = without_primaries(&[seed], true);
