@@ -36,9 +36,11 @@ const IN_PASSING: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Stage {
     /// One relay keeps it, and every further copy is sent, planned or refused
-    One,
-    /// As many relays as wanted keep it
-    All,
+    #[value(alias = "one")]
+    Kept,
+    /// As many relays as wanted keep it: two of three, unless the network says otherwise
+    #[value(alias = "all")]
+    Held,
 }
 
 /// Gives the outbox a moment, now that there are circuits. This command does not wait for the
@@ -49,7 +51,7 @@ pub(super) async fn in_passing(
     notices: &mut Notices,
 ) -> Result<(), Failure> {
     let outbox = client.outbox().await?;
-    let mut delivery = Delivery::new(Stage::One, IN_PASSING);
+    let mut delivery = Delivery::new(Stage::Kept, IN_PASSING);
     delivery.watch_all(
         outbox.into_iter().filter(|entry| !entry.is_held()),
         Clock::wall(),
@@ -174,7 +176,7 @@ impl Delivery {
             .filter_map(|progress| progress.kept_at);
         kept.map(|at| at + PATIENCE)
             .min()
-            .filter(|_| self.stage == Stage::One)
+            .filter(|_| self.stage == Stage::Kept)
     }
 
     fn lose_patience(&mut self) {
@@ -249,7 +251,7 @@ impl Delivery {
     /// for.
     fn on_planned(&mut self, id: MessageId, wait: Duration) {
         let at = Instant::now() + wait;
-        let is_over = self.stage == Stage::One || at >= self.ends_at;
+        let is_over = self.stage == Stage::Kept || at >= self.ends_at;
         if let Some(progress) = self
             .messages
             .get_mut(&id)
@@ -264,7 +266,7 @@ impl Delivery {
     fn on_deferred(&mut self, id: MessageId, reason: DeferReason, retry_in: Duration) {
         let is_too_late = Instant::now() + retry_in >= self.ends_at;
         let is_stage_reached =
-            |progress: &Progress| self.stage == Stage::One && progress.holders > 0;
+            |progress: &Progress| self.stage == Stage::Kept && progress.holders > 0;
         if let Some(progress) = self.messages.get_mut(&id)
             && (is_too_late || is_stage_reached(progress))
         {
@@ -397,7 +399,7 @@ impl Delivery {
             .messages
             .values()
             .find(|progress| matches!(progress.fate(), Fate::Kept(_)));
-        match kept.filter(|_| self.stage == Stage::All) {
+        match kept.filter(|_| self.stage == Stage::Held) {
             Some(progress) if matches!(progress.fate(), Fate::Kept(Missing::Expired(_))) => {
                 Err(Failure::new(
                     Exit::InDoubt,

@@ -60,7 +60,7 @@ Exit codes:
   2   the command line is wrong, or there is nothing to send
   69  no relay could be reached
   73  done, but the output could not be written; a message sent stays sent
-  74  the message may have been delivered: ask its reader before you send it again
+  74  the message may have been delivered: check with its reader before you resend it
   75  not finished; nothing is lost, and the next umbel command continues
   76  a relay gave another network file than the invitation names (`init --invite`)
   77  the seeds disagree about which relays there are (`view accept`)

@@ -36,10 +36,10 @@ pub(super) enum OutboxCommand {
     /// Retry everything now, and wait for it
     Flush {
         /// When a message counts as sent
-        #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
+        #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Kept)]
         wait: Stage,
         /// How long to wait for that stage at most, such as 90s or 2m; umbel doesn't wait for a copy
-        /// that is due later [default: 60s, or 5m with --wait all]
+        /// that is due later [default: 60s, or 5m with --wait held]
         #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
         timeout: Option<Duration>,
     },

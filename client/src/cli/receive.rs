@@ -239,7 +239,7 @@ impl Receiver<'_> {
             .warn("there is no inbox to receive for: only the outbox is tried");
         let timeout = self.args.timeout.unwrap_or(TIMEOUT);
         self.client.flush().await?;
-        let mut delivery = delivery::Delivery::new(delivery::Stage::One, timeout);
+        let mut delivery = delivery::Delivery::new(delivery::Stage::Kept, timeout);
         delivery.watch_all(self.client.outbox().await?, Clock::wall());
         delivery.wait(self.session, self.client, notices).await?;
         if let Err(failure) = delivery.outcome()

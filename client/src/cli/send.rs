@@ -28,12 +28,12 @@ Two more copies follow, each after a random delay (30 s on average by default), 
 not wait for them: any umbel command that runs then sends them.
 
 Exit codes:
-  0   at least one relay has it (\"kept\" or \"held\"; with --wait all: \"held\")
+  0   at least one relay has it (\"kept\" or \"held\"; with --wait held: \"held\")
   1   it was not sent
   2   the command line is wrong, or there is nothing to send; it was not sent
   69  safe in the outbox, no relay reached; the next umbel command tries again
   73  sent, but the output could not be written: do not send it again
-  74  the message may have been delivered: ask its reader before you send it again
+  74  the message may have been delivered: check with its reader before you resend it
   75  safe in the outbox; the next umbel command tries again
   130 interrupted; what was in the outbox is still there";
 
@@ -64,10 +64,10 @@ pub(super) struct SendArgs {
     #[arg(long, value_name = "TIME", value_parser = times::parse_span)]
     expire_after: Option<Duration>,
     /// When the message counts as sent
-    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::One)]
+    #[arg(long, value_name = "STAGE", value_enum, default_value_t = Stage::Kept)]
     wait: Stage,
     /// How long to wait for that stage at most, such as 90s or 2m; the message then stays in the
-    /// outbox. umbel doesn't wait for a copy that is due later [default: 60s, or 5m with --wait all]
+    /// outbox. umbel doesn't wait for a copy that is due later [default: 60s, or 5m with --wait held]
     #[arg(long, value_name = "TIME", value_parser = times::parse_seconds)]
     timeout: Option<Duration>,
 }
@@ -123,8 +123,8 @@ pub(super) async fn flush(
 
 fn delivery(wait: Stage, timeout: Option<Duration>) -> Delivery {
     let default = match wait {
-        Stage::One => TIMEOUT,
-        Stage::All => TIMEOUT_ALL,
+        Stage::Kept => TIMEOUT,
+        Stage::Held => TIMEOUT_ALL,
     };
     Delivery::new(wait, timeout.unwrap_or(default)).reported()
 }

@@ -290,7 +290,7 @@ pub enum Warning {
     /// no longer used.
     L2Refuses,
     /// At first contact, seeds disagree about which relays there are: none is drawn before most
-    /// agree, or the user accepts what there is. `Ready` follows then.
+    /// agree, when `Ready` follows, or the user accepts what there is.
     SeedsDisagree,
     /// Senders can't find this inbox, or find only what it said before: its descriptor is kept from
     /// them, or lost, though it was published anew.

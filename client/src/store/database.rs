@@ -556,7 +556,7 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
     let changed = match op {
         StoreOp::PutPaths(state) => put_meta(connection, PATHS, state),
         StoreOp::PutClock(state) => put_meta(connection, CLOCK, state),
-        StoreOp::PutFirstContact(state) => put_meta(connection, FIRST_CONTACT, state),
+        StoreOp::PutFirstContact(state) => put_first_contact(connection, state),
         StoreOp::Book(BookOp::Put { relay, row }) => connection.execute(
             "INSERT OR REPLACE INTO relays (relay, descriptor, first_seen, setup_at, there_since) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![
@@ -591,6 +591,15 @@ fn execute(connection: &Connection, op: &StoreOp) -> rusqlite::Result<()> {
         ),
     };
     changed.map(|_rows| ())
+}
+
+/// What the user has accepted stays accepted, whatever a program that was running then finds.
+fn put_first_contact(connection: &Connection, state: &[u8]) -> rusqlite::Result<usize> {
+    connection.execute(
+        "INSERT INTO meta (name, value) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE value <> ?3",
+        params![FIRST_CONTACT, state, [FIRST_CONTACT_ACCEPTED]],
+    )
 }
 
 fn put_meta(connection: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<usize> {

@@ -42,7 +42,7 @@ fn deferred() -> Notice {
 
 /// A message that `holders` of two held when it was in the outbox, after these notices.
 fn after(holders: usize, notices: &[Notice]) -> Delivery {
-    after_at(Stage::One, holders, notices)
+    after_at(Stage::Kept, holders, notices)
 }
 
 fn after_at(stage: Stage, holders: usize, notices: &[Notice]) -> Delivery {
@@ -125,18 +125,18 @@ fn one_relay_is_enough_to_go_unless_all_are_waited_for() {
         retry_in: Duration::from_secs(1),
     };
     for (stage, last, is_over) in [
-        (Stage::One, scheduled(20), true),
-        (Stage::All, scheduled(20), false),
-        (Stage::All, scheduled(100), true),
-        (Stage::One, soon.clone(), true),
-        (Stage::All, soon.clone(), false),
-        (Stage::All, deferred(), true),
+        (Stage::Kept, scheduled(20), true),
+        (Stage::Held, scheduled(20), false),
+        (Stage::Held, scheduled(100), true),
+        (Stage::Kept, soon.clone(), true),
+        (Stage::Held, soon.clone(), false),
+        (Stage::Held, deferred(), true),
     ] {
         let delivery = after_at(stage, 0, &[held(1, 2), last.clone()]);
         assert_eq!(is_waited_for(&delivery), !is_over, "{stage:?} {last:?}");
         assert_eq!(delivery.messages[&ID].state(), "kept");
         assert!(delivery.messages[&ID].text().contains("kept by one relay"));
-        assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+        assert_eq!(delivery.outcome().is_ok(), stage == Stage::Kept);
     }
     assert!(
         is_waited_for(&after(0, &[soon])),
@@ -179,7 +179,7 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
         next_try_at: Some(WallTime(1_790_000_030)),
         ..entry(1)
     };
-    let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+    let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
     delivery.watch_all(vec![waiting], NOW);
     assert!(!is_waited_for(&delivery) && delivery.outcome().is_ok());
     assert!(delivery.messages[&ID].next_copy_in().is_some());
@@ -203,7 +203,7 @@ fn a_copy_that_waited_before_this_command_is_not_waited_for() {
             obstacle: Some(DeferReason::NoDescriptor),
             ..entry(holders)
         };
-        let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+        let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
         delivery.watch_all(vec![failed], NOW);
         assert_eq!(
             delivery.messages[&ID].fate,
@@ -228,7 +228,10 @@ fn a_silent_holder_is_waited_for_briefly_once_another_has_it() {
     }
     delivery.lose_patience();
     assert!(!is_waited_for(&delivery));
-    assert_eq!(after_at(Stage::All, 0, &[held(1, 2)]).patient_until(), None);
+    assert_eq!(
+        after_at(Stage::Held, 0, &[held(1, 2)]).patient_until(),
+        None
+    );
     assert_eq!(after(0, &[]).patient_until(), None);
 }
 
@@ -271,7 +274,7 @@ fn a_message_that_left_unseen_is_what_its_last_notice_says() {
 
 /// As `umbel send` watches a message that it has just put into the outbox.
 fn sent() -> Delivery {
-    let mut delivery = Delivery::new(Stage::One, Duration::from_secs(60));
+    let mut delivery = Delivery::new(Stage::Kept, Duration::from_secs(60));
     delivery.watch(ID);
     delivery
 }
@@ -284,13 +287,13 @@ fn a_message_that_left_and_nobody_knows_why_is_in_doubt() {
     let failure = delivery.outcome().unwrap_err();
     assert_eq!(failure.exit, Exit::InDoubt);
 
-    for stage in [Stage::One, Stage::All] {
+    for stage in [Stage::Kept, Stage::Held] {
         let mut delivery = after_at(stage, 0, &[held(1, 2)]);
         delivery.take_outbox(Vec::new(), &[], NOW);
         let progress = delivery.messages[&ID];
         assert_eq!((progress.state(), progress.holders), ("kept", 1));
         let exit = delivery.outcome().err().map(|failure| failure.exit);
-        assert_eq!(exit, (stage == Stage::All).then_some(Exit::InDoubt));
+        assert_eq!(exit, (stage == Stage::Held).then_some(Exit::InDoubt));
     }
 }
 
@@ -339,16 +342,16 @@ fn a_message_that_expired_with_too_few_holders_is_said_to_be_with_those() {
         wanted: 2,
     };
     let kept = Fate::Kept(Missing::Expired(Copies::Held(1)));
-    for stage in [Stage::One, Stage::All] {
+    for stage in [Stage::Kept, Stage::Held] {
         let delivery = after_at(stage, 0, std::slice::from_ref(&expired));
         let progress = delivery.messages[&ID];
         assert_eq!(
             (progress.fate(), progress.state(), progress.holders),
             (kept, "kept", 1)
         );
-        assert_eq!(delivery.outcome().is_ok(), stage == Stage::One);
+        assert_eq!(delivery.outcome().is_ok(), stage == Stage::Kept);
     }
-    let failure = after_at(Stage::All, 0, &[expired]).outcome().unwrap_err();
+    let failure = after_at(Stage::Held, 0, &[expired]).outcome().unwrap_err();
     assert_eq!(failure.exit, Exit::InDoubt, "one relay has it");
     assert_eq!(failure.error, "the message expired with only one relay");
 }
