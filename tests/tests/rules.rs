@@ -422,6 +422,40 @@ fn documents_name_files_that_exist() {
     assert!(named > 20, "{named}");
 }
 
+#[test]
+fn decisions_have_one_form() {
+    let mut count = 0;
+    for file in fs::read_dir(root().join("docs/decisions")).unwrap() {
+        let file = file.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let mut lines = text.lines();
+        let title = lines.next().unwrap();
+        assert!(title.starts_with(&format!("# {}: ", &name[..3])), "{name}");
+        let (_, facts) = (lines.next(), lines.next().unwrap());
+        let [date, commit, state, ..] = facts.split(" · ").collect::<Vec<_>>()[..] else {
+            panic!("{name}: {facts}")
+        };
+        assert!(
+            date.ends_with(" 2026") && commit.len() == 9,
+            "{name}: {facts}"
+        );
+        assert!(state.starts_with("in force"), "{name}: {facts}");
+        let begin = |word: &str| text.lines().any(|line| line.starts_with(word));
+        let is_bare = WITHOUT_ALTERNATIVES.contains(&&name[..3]);
+        assert!(
+            is_bare || (begin("**Alternatives") && begin("**Revisit")),
+            "{name}"
+        );
+        count += 1;
+    }
+    assert!(count > 20, "{count}");
+}
+
+/// Decisions that were made before the form was, or that leave nothing to choose. The list may shrink
+/// only.
+const WITHOUT_ALTERNATIVES: [&str; 3] = ["009", "013", "022"];
+
 /// README and the pages of docs, without decisions, which say what was true when they were made.
 fn documents() -> io::Result<Vec<PathBuf>> {
     let mut all = vec![root().join("README.md")];
