@@ -588,7 +588,7 @@ impl Core {
                 self.look_at_view(moment.wall);
                 if let Some(listing) = listing {
                     let mut cx = self.shared.context(moment, rng);
-                    self.sync.handle_listed(&mut cx, &mut self.pool, listing);
+                    self.sync.judge_guards(&mut cx, &mut self.pool, listing);
                 }
             }
             Asker::CreateMailbox { inbox, queue, .. } => {

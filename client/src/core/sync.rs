@@ -253,7 +253,7 @@ impl Sync {
     /// agree. Call it before the view is used.
     pub(super) fn compare_seeds(&mut self, cx: &mut Context<'_>, listing: &Listing) {
         if self.round.is_seed(listing.source) {
-            self.first_contact.handle_listed(cx, listing);
+            self.first_contact.compare(cx, listing);
         }
     }
 
@@ -264,12 +264,7 @@ impl Sync {
 
     /// A reconciliation ended with this, and what came with it was admitted: this shows whether a
     /// guard hides relays.
-    pub(super) fn handle_listed(
-        &mut self,
-        cx: &mut Context<'_>,
-        pool: &mut Pool,
-        listing: Listing,
-    ) {
+    pub(super) fn judge_guards(&mut self, cx: &mut Context<'_>, pool: &mut Pool, listing: Listing) {
         if !cx.is_ready && self.lacks_another(cx, listing.source) {
             self.next_at = cx.now;
         }

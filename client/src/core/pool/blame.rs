@@ -195,7 +195,7 @@ impl Pool {
         }
         let suspected = match purpose {
             Purpose::Way => self.blame_way(cx, &path, witness, word),
-            // It is broken, rather.
+            // No: the callers report it as broken (`on_broken`).
             Purpose::Terminal if witness == Witness::Guard => return,
             Purpose::Terminal | Purpose::SecondWord => Suspected::Nobody,
         };

@@ -16,7 +16,7 @@ use super::super::io::{StoreOp, Warning};
 
 /// What came of it so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Verdict {
     /// No two seeds disagree, or most agree.
     Agreed = 0,
     Disputed = 1,
@@ -25,40 +25,40 @@ enum Standing {
 }
 
 /// The stored state once the user has accepted what there is.
-pub const FIRST_CONTACT_ACCEPTED: u8 = Standing::Accepted as u8;
+pub const FIRST_CONTACT_ACCEPTED: u8 = Verdict::Accepted as u8;
 /// The stored state that the user may accept.
-pub const FIRST_CONTACT_DISPUTED: u8 = Standing::Disputed as u8;
+pub const FIRST_CONTACT_DISPUTED: u8 = Verdict::Disputed as u8;
 
 /// See the module.
 pub(super) struct FirstContact {
-    standing: Standing,
+    verdict: Verdict,
     /// The list of each seed that answered to the end. No two of these seeds are in one address group.
     lists: BTreeMap<RelayId, BTreeSet<RelayId>>,
 }
 
 impl FirstContact {
     pub(super) fn restore(state: Option<&[u8]>) -> Self {
-        let standing = match state {
-            Some([FIRST_CONTACT_ACCEPTED]) => Standing::Accepted,
-            Some([FIRST_CONTACT_DISPUTED]) => Standing::Disputed,
-            _ => Standing::Agreed,
+        let verdict = match state {
+            Some([FIRST_CONTACT_ACCEPTED]) => Verdict::Accepted,
+            Some([FIRST_CONTACT_DISPUTED]) => Verdict::Disputed,
+            _ => Verdict::Agreed,
         };
         Self {
-            standing,
+            verdict,
             lists: BTreeMap::new(),
         }
     }
 
     /// Whether seeds disagree, and the user has not accepted that.
     pub(super) fn is_disputed(&self) -> bool {
-        self.standing == Standing::Disputed
+        self.verdict == Verdict::Disputed
     }
 
     /// A reconciliation with this seed ended, and what came with it was taken.
-    pub(super) fn handle_listed(&mut self, cx: &mut Context<'_>, listing: &Listing) {
+    pub(super) fn compare(&mut self, cx: &mut Context<'_>, listing: &Listing) {
         let seed = listing.source;
         let is_open = cx.view().is_setting_up(cx.wall) || self.is_disputed();
-        if cx.is_ready || !is_open || self.standing == Standing::Accepted {
+        if cx.is_ready || !is_open || self.verdict == Verdict::Accepted {
             self.lists.clear();
             return;
         }
@@ -76,14 +76,14 @@ impl FirstContact {
         // A seed that is alone settles nothing.
         let is_settled =
             do_most_agree(&self.lists) && (self.lists.len() > 1 || !self.is_disputed());
-        let standing = if is_settled {
-            Standing::Agreed
+        let verdict = if is_settled {
+            Verdict::Agreed
         } else {
-            Standing::Disputed
+            Verdict::Disputed
         };
-        if standing != self.standing {
-            self.standing = standing;
-            cx.store(StoreOp::PutFirstContact(vec![standing as u8]));
+        if verdict != self.verdict {
+            self.verdict = verdict;
+            cx.store(StoreOp::PutFirstContact(vec![verdict as u8]));
             if self.is_disputed() {
                 cx.warn(Warning::SeedsDisagree);
             }
@@ -132,7 +132,7 @@ mod tests {
             };
             let (disputed, _) = moment.act_knowing(&KNOWN, |cx| {
                 cx.is_ready = false;
-                contact.handle_listed(cx, &listing);
+                contact.compare(cx, &listing);
                 contact.is_disputed()
             });
             disputed
@@ -189,7 +189,7 @@ mod tests {
         let is_it = |op: &StoreOp| matches!(op, StoreOp::PutFirstContact(state) if *state == [FIRST_CONTACT_DISPUTED]);
         let (is_stored, told) = When::at(NOW).act_knowing(&KNOWN, |cx| {
             cx.is_ready = false;
-            contact.handle_listed(cx, &listing);
+            contact.compare(cx, &listing);
             cx.out.stores.iter().any(|(_, op)| is_it(op))
         });
         assert!(is_stored);
