@@ -393,8 +393,8 @@ pub const HOST_PORT_LEN_MAX: usize = 260;
 pub const EPOCH_LEN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Length of an inbox descriptor, always, bytes (§9.3).
 pub const INBOX_DESCRIPTOR_LEN: usize = 8192;
-/// Most mailboxes in an inbox descriptor (§9.3).
-pub const MAILBOXES_MAX: usize = 3;
+/// Most mailboxes in an inbox descriptor (§9.3): the usual ones and their companions.
+pub const MAILBOXES_MAX: usize = 5;
 /// Bits of an epoch's first revision, which is random (§9.3).
 pub const REVISION_FIRST_BITS: u32 = 62;
 /// Bits of the step to the next one at most, which is random and of random length (§9.3).
@@ -503,6 +503,8 @@ pub const RESUBSCRIBE_MEAN_MIN: Duration = Duration::from_secs(1);
 pub const RESUBSCRIBE_MEAN_MAX: Duration = Duration::from_secs(60);
 /// Losses farther apart than this do not double it (§10.5).
 pub const RESUBSCRIBE_FORGET_AFTER: Duration = Duration::from_secs(300);
+/// Most companions of an inbox's mailboxes (§10.5(6)).
+pub const COMPANIONS_MAX: usize = 2;
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()

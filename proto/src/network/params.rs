@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{AddressGroups, AsMap, NetworkFault, weak};
 use crate::crypto::kdf::sha256;
-use crate::limits::{MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS};
+use crate::limits::{
+    COMPANIONS_MAX, MAILBOXES_MAX, RECEIPTS_MIN_MAX, RELAY_DESCRIPTOR_LIFE, RING_POSITIONS,
+};
 use crate::time::Duration;
 
 /// A parameter as the table has it, in words and in a network file's values.
@@ -240,10 +242,11 @@ params! {
     lookups_agree: usize = 2, local 2, in 1 => RING_POSITIONS;
     /// How often an owner that is online publishes its descriptor again.
     inbox_republish: Duration = hours(24), local hours(24), in mins(1) => days(3);
-    /// Mailboxes of an inbox. Three, so that one may be gone and mail still gets two holders.
-    mailboxes: usize = 3, local 3, in 1 => MAILBOXES_MAX;
+    /// Mailboxes of an inbox. Three, so that one may be gone and mail still gets two holders. No
+    /// more: the descriptor has room for their companions.
+    mailboxes: usize = 3, local 3, in 1 => MAILBOXES_MAX - COMPANIONS_MAX;
     /// Holders that must have a message before it leaves the outbox.
-    holders_wanted: usize = 2, local 2, in 1 => MAILBOXES_MAX;
+    holders_wanted: usize = 2, local 2, in 1 => MAILBOXES_MAX - COMPANIONS_MAX;
     /// Mean wait before the deposit at the second holder: two at once would give a sender away
     /// twice over.
     second_deposit_delay: Duration = secs(30), local secs(0), in secs(0) => hours(1);

@@ -26,7 +26,7 @@ use umbel_proto::ids::{
 use umbel_proto::inbox::descriptor::{InboxDescriptor, Mailbox};
 use umbel_proto::inbox::mailbox::{MailboxContext, MailboxReply, Refusal, Verb};
 use umbel_proto::inbox::record::{Message, seal_record};
-use umbel_proto::limits::BODY_LEN;
+use umbel_proto::limits::{BODY_LEN, MAILBOXES_MAX};
 use umbel_proto::link::{Hello, LINK_VERSION};
 use umbel_proto::message::{Credit, Data, DataFlags, Extend, ExtendRefusal, RelayMsg, StreamId};
 use umbel_proto::network::{Invite, Network};
@@ -446,17 +446,16 @@ fn inbox_descriptors() -> Files {
         queue: QueueId([5; 32]),
         sender_seed: [6; 32],
     };
-    let descriptor = InboxDescriptor {
-        revision: 4,
-        seal_key: seal_secret().public(),
-        mailboxes: vec![mailbox],
-        puzzle_effort: 100,
+    let sealed = |mailboxes: usize| {
+        let descriptor = InboxDescriptor {
+            revision: 4,
+            seal_key: seal_secret().public(),
+            mailboxes: vec![mailbox.clone(); mailboxes],
+            puzzle_effort: 100,
+        };
+        descriptor.seal(&identity(), &Network::local().id, WALL.epoch())
     };
-    let network = Network::local().id;
-    vec![(
-        "valid",
-        descriptor.seal(&identity(), &network, WALL.epoch()),
-    )]
+    vec![("valid", sealed(1)), ("full", sealed(MAILBOXES_MAX))]
 }
 
 fn records() -> Files {
