@@ -505,6 +505,14 @@ pub const RESUBSCRIBE_MEAN_MAX: Duration = Duration::from_secs(60);
 pub const RESUBSCRIBE_FORGET_AFTER: Duration = Duration::from_secs(300);
 /// Most companions of an inbox's mailboxes (§10.5(6)).
 pub const COMPANIONS_MAX: usize = 2;
+/// A mailbox whose holder is out of reach has a companion by then, at the latest (§10.5(6)).
+pub const COMPANION_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// A mailbox is given up once its holder was out of reach for this long, at the earliest (§10.5(6)).
+pub const GIVEN_UP_AFTER_MIN: Duration = Duration::from_secs(3 * 24 * 3600);
+/// And at the latest (§10.5(6)).
+pub const GIVEN_UP_AFTER_MAX: Duration = Duration::from_secs(4 * 24 * 3600);
+/// The most that counts of the time between two visits that failed (§10.5(6)).
+pub const OUTAGE_SPAN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 const _: () = assert!(
     LINK_KEEPALIVE.as_secs() < LINK_SILENCE_MIN.as_secs()

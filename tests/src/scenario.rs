@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use umbel_client::core::{Command, Notice};
+use umbel_client::core::{Command, Core, Notice};
 use umbel_proto::ids::{MessageId, RelayId};
 use umbel_proto::network::{AddressGroups, Network, Params};
 use umbel_proto::time::Duration;
@@ -77,6 +77,14 @@ pub fn has_come(world: &World, sent: MessageId) -> bool {
 pub fn received(world: &World) -> BTreeSet<MessageId> {
     let messages = world.client(BOB).disk.messages.iter();
     messages.map(|(_, id, _)| *id).collect()
+}
+
+/// How many mailboxes the descriptor of a client's first inbox names, and how many of them are out of
+/// reach; none while the client is down.
+pub fn mailboxes_of(world: &World, name: ClientName) -> (usize, usize) {
+    let status = world.client(name).core().map(Core::status);
+    let first = status.and_then(|status| status.inboxes.into_iter().next());
+    first.map_or((0, 0), |inbox| (inbox.mailboxes, inbox.out_of_reach))
 }
 
 /// The guard that a client uses now.

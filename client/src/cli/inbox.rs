@@ -51,6 +51,7 @@ struct Listed<'a> {
     name: &'a str,
     address: Option<String>,
     mailboxes: usize,
+    out_of_reach: usize,
     published: bool,
     unread: u64,
 }
@@ -66,18 +67,23 @@ struct Shown<'a> {
 pub(super) fn words(
     name: &str,
     mailboxes: usize,
+    out_of_reach: usize,
     unread: u64,
     is_published: bool,
     missing_since: Option<&str>,
 ) -> String {
     let mailboxes = output::count(mailboxes, "mailbox");
+    let out_of_reach = match out_of_reach {
+        0 => String::new(),
+        count => format!(" ({count} out of reach)"),
+    };
     let state = match missing_since {
         Some(since) => format!(", not found by senders since {since}"),
         None if is_published => String::new(),
         None => ", not published yet".to_owned(),
     };
     format!(
-        "{}  {mailboxes}, {unread} unread{state}",
+        "{}  {mailboxes}{out_of_reach}, {unread} unread{state}",
         output::printable(name)
     )
 }
@@ -225,6 +231,7 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
     for InboxEntry {
         name,
         mailboxes,
+        out_of_reach,
         is_published,
         missing_since,
     } in &inboxes
@@ -239,12 +246,20 @@ fn list(session: &Session, library: &Library) -> Result<(), Failure> {
                 name,
                 address,
                 mailboxes: *mailboxes,
+                out_of_reach: *out_of_reach,
                 published: *is_published,
                 unread,
             })?;
         } else {
             let since = missing_since.map(output::rfc3339);
-            let words = words(name, *mailboxes, unread, *is_published, since.as_deref());
+            let words = words(
+                name,
+                *mailboxes,
+                *out_of_reach,
+                unread,
+                *is_published,
+                since.as_deref(),
+            );
             session.line(&words)?;
         }
     }
@@ -293,9 +308,13 @@ mod tests {
 
     #[test]
     fn an_inbox_that_nobody_can_find_is_said_to_be_unpublished() {
-        assert_eq!(words("a", 3, 1, true, None), "a  3 mailboxes, 1 unread");
+        assert_eq!(words("a", 3, 0, 1, true, None), "a  3 mailboxes, 1 unread");
         assert_eq!(
-            words("a", 3, 0, false, None),
+            words("a", 4, 1, 0, true, None),
+            "a  4 mailboxes (1 out of reach), 0 unread"
+        );
+        assert_eq!(
+            words("a", 3, 0, 0, false, None),
             "a  3 mailboxes, 0 unread, not published yet"
         );
         assert_eq!(unpublished([].into_iter()), None);

@@ -73,6 +73,7 @@ impl Outgoing {
 struct Inbox<'a> {
     name: &'a str,
     mailboxes: usize,
+    out_of_reach: usize,
     published: bool,
     /// Since when senders don't find it, as far as is known.
     missing_since: Option<String>,
@@ -122,6 +123,7 @@ fn report(session: &Session, status: &Status, unread: &[(String, u64)]) -> Resul
     let inboxes = status.inboxes.iter().map(|inbox| Inbox {
         name: &inbox.name,
         mailboxes: inbox.mailboxes,
+        out_of_reach: inbox.out_of_reach,
         published: inbox.is_published,
         missing_since: inbox.missing_since.map(output::rfc3339),
         unread: unread_in(&inbox.name),
@@ -270,6 +272,7 @@ fn print(session: &Session, line: &Line<'_>) -> Result<(), Failure> {
         let words = inbox::words(
             inbox.name,
             inbox.mailboxes,
+            inbox.out_of_reach,
             inbox.unread,
             inbox.published,
             inbox.missing_since.as_deref(),

@@ -2,8 +2,9 @@
 //! §10).
 //!
 //! Keys are durable before a holder sees them, and a revision before anyone can look it up, so that
-//! a client that dies at any moment finds its mail again. A mailbox that stays out of reach is
-//! replaced; the client fetches from the old one for as long as a record lives there.
+//! a client that dies at any moment finds its mail again. A mailbox out of reach has a
+//! companion, and is given up after days; the client fetches from it for as long as a record lives
+//! there.
 
 mod inbox;
 mod rival;
@@ -27,6 +28,7 @@ use super::requests::{Answer, Requests};
 use super::saving::{STORE_RETRY, Saving};
 use super::{Context, SnapshotFault};
 use inbox::Inbox;
+pub(super) use inbox::visit_every_max;
 use stored::InboxState;
 pub(super) use stored::OwnMailbox;
 
@@ -99,6 +101,7 @@ impl Inboxes {
         let entry = |(name, inbox): (&String, &Inbox)| InboxEntry {
             name: name.clone(),
             mailboxes: inbox.created().count(),
+            out_of_reach: inbox.out_of_reach(),
             is_published: inbox.is_published(),
             missing_since: inbox.sight.missing_since(),
         };
@@ -119,7 +122,7 @@ impl Inboxes {
             .flat_map(|inbox| &inbox.mailboxes);
         mailboxes
             .filter(|mailbox| mailbox.is_created)
-            .map(|mailbox| (mailbox, mailbox.retired_at.is_none()))
+            .map(|mailbox| (mailbox, mailbox.is_listed()))
     }
 
     /// The relays that hold own mailboxes, replaced ones included, since they are still fetched
@@ -212,7 +215,7 @@ impl Inboxes {
         answer: &Answer,
     ) {
         if let Some(inbox) = self.by_name.get_mut(name) {
-            inbox.on_created(cx, name, queue, answer);
+            inbox.on_created(cx, queue, answer);
         }
     }
 

@@ -453,8 +453,10 @@ pub struct OutboxMessage {
 pub struct InboxEntry {
     /// Its name.
     pub name: String,
-    /// How many mailboxes it has.
+    /// How many mailboxes its descriptor names, companions among them.
     pub mailboxes: usize,
+    /// How many of these are out of reach.
+    pub out_of_reach: usize,
     /// Whether its descriptor was published, ever: until then nobody can find it.
     pub is_published: bool,
     /// Since when its owner knows that senders don't find it, if they don't.

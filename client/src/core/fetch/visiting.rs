@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::super::circuit::Isolation;
 use super::super::context::Context;
-use super::super::inboxes::{OwnMailbox, Visit};
+use super::super::inboxes::{OwnMailbox, Visit, visit_every_max};
 use super::super::requests::{Answer, AskFault, Asker, Question, Requests};
 
 /// Most bytes that a subscription brings before records are removed: a quarter of the most that a
@@ -329,8 +329,11 @@ impl Visiting {
         if self.backoff.failures() > 0 || (self.seen == Seen::Nothing && !is_on_the_way) {
             self.seen = Seen::Failed;
         }
-        self.next_at = (cx.now + self.backoff.fail(&cx.network.params, cx.now, cx.rng))
-            .max(self.drops.retry_at());
+        let mut wait = self.backoff.fail(&cx.network.params, cx.now, cx.rng);
+        while self.is_current && wait > visit_every_max(&cx.network.params) {
+            wait /= 2;
+        }
+        self.next_at = (cx.now + wait).max(self.drops.retry_at());
         match answer {
             Answer::Failed(fault) if fault.is_on_the_way() => None,
             Answer::Mailbox(MailboxReply::Refused(Refusal::NoQueue)) => Some(Visit::Gone),

@@ -1,10 +1,12 @@
 //! One own inbox: its keys, its mailboxes, and when its descriptor changes (docs/protocol.md §9,
 //! §10).
 //!
-//! Decides when the descriptor is published, and what the user hears. Its mailboxes are drawn, made
-//! and replaced in `mailboxes`.
+//! Decides when the descriptor is published, and what the user hears. Its mailboxes are drawn and
+//! made in `mailboxes`; `companions` decides which the descriptor names.
 
+mod companions;
 mod mailboxes;
+mod outage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +30,8 @@ use super::rival::Rival;
 use super::sight::{Missing, Seen, Sight};
 use super::stored::{self, InboxState, OwnMailbox};
 use mailboxes::Health;
+pub(super) use outage::Outage;
+pub(in crate::core) use outage::visit_every_max;
 
 /// Positions that have not answered for so long, while most have, are not waited for.
 const SLOW_POSITIONS: Duration = Duration::from_secs(2);
@@ -118,9 +122,13 @@ impl Inbox {
 
     /// The mailboxes that the descriptor names.
     pub(super) fn created(&self) -> impl Iterator<Item = &OwnMailbox> {
-        self.mailboxes
-            .iter()
-            .filter(|mailbox| mailbox.is_created && mailbox.retired_at.is_none())
+        self.mailboxes.iter().filter(|mailbox| mailbox.is_listed())
+    }
+
+    /// How many of them are out of reach, and have companions.
+    pub(super) fn out_of_reach(&self) -> usize {
+        let is_out = |mailbox: &&OwnMailbox| mailbox.outage.is_some_and(|it| it.is_out());
+        self.created().filter(is_out).count()
     }
 
     /// Whether someone waits until it takes mail: for a while what it asks comes before all else.
@@ -138,6 +146,7 @@ impl Inbox {
     ) {
         if cx.is_ready {
             self.plan(cx, paths);
+            self.see_to_companions(cx, paths, name);
         }
         self.forget_retired(cx);
         self.tell_if_mending(cx, name);
@@ -291,13 +300,13 @@ impl Inbox {
         }
     }
 
-    /// Whether a mailbox is missing, or is to take the place of another. An inbox that was just
-    /// made may go out without all.
+    /// Whether a mailbox is missing, or a companion of one. An inbox that was just made may go out
+    /// without all.
     fn is_mending(&self, now: Instant) -> bool {
         let is_new = self.is_awaited(now);
         self.mailboxes
             .iter()
-            .any(|mailbox| !mailbox.is_created && (mailbox.replaces.is_some() || !is_new))
+            .any(|mailbox| !mailbox.is_created && (mailbox.is_companion || !is_new))
     }
 
     /// Says that a mailbox is being made: a user who stops the client now leaves that to the next.

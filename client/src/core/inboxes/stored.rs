@@ -7,10 +7,11 @@ use umbel_proto::wire;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::super::publish::PublicationState;
+use super::inbox::Outage;
 use super::sight::SightState;
 
 /// Format of the stored state. The store brings older ones to it.
-pub(super) const VERSION: u8 = 5;
+pub(super) const VERSION: u8 = 6;
 
 /// One mailbox of one's own.
 #[derive(Clone, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
@@ -21,19 +22,24 @@ pub(in super::super) struct OwnMailbox {
     pub(in super::super) queue: QueueId,
     pub(in super::super) owner_seed: [u8; 32],
     pub(in super::super) sender_seed: [u8; 32],
-    /// Whether its holder has it, and the descriptor names it.
+    /// Whether its holder has it.
     #[zeroize(skip)]
     pub(in super::super) is_created: bool,
-    /// The mailbox whose place it takes once it is created.
+    /// Whether it is there only for as long as another's holder is out of reach.
     #[zeroize(skip)]
-    pub(in super::super) replaces: Option<QueueId>,
-    /// When it was replaced, if it was.
+    pub(in super::super) is_companion: bool,
+    /// When it left the descriptor, if it did.
     #[zeroize(skip)]
     pub(in super::super) retired_at: Option<WallTime>,
-    /// Since when its holder is out of reach, or does not know it: kept, since many a client runs
-    /// for a minute at a time.
     #[zeroize(skip)]
-    pub(in super::super) failing_since: Option<WallTime>,
+    pub(super) outage: Option<Outage>,
+}
+
+impl OwnMailbox {
+    /// Whether the descriptor names it.
+    pub(in super::super) const fn is_listed(&self) -> bool {
+        self.is_created && self.retired_at.is_none()
+    }
 }
 
 #[cfg(test)]
@@ -41,16 +47,15 @@ impl OwnMailbox {
     /// One that its holder has.
     pub(in super::super) const fn for_test(relay: RelayId, queue: QueueId) -> Self {
         let (owner_seed, sender_seed) = ([1; 32], [2; 32]);
-        let (replaces, retired_at, failing_since) = (None, None, None);
         Self {
             relay,
             queue,
             owner_seed,
             sender_seed,
             is_created: true,
-            replaces,
-            retired_at,
-            failing_since,
+            is_companion: false,
+            retired_at: None,
+            outage: None,
         }
     }
 }

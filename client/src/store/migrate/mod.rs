@@ -32,11 +32,12 @@ pub(super) const STEPS: &[Step] = &[
     Step::Tables(FORMAT_8),
     Step::States(FORMAT_9),
     Step::States(FORMAT_10),
+    Step::States(FORMAT_11),
 ];
 
 /// The format this program writes. A database with a higher number was written by a newer program
 /// and is left alone.
-pub(super) const VERSION: u32 = 10;
+pub(super) const VERSION: u32 = 11;
 const _: () = assert!(STEPS.len() == VERSION as usize, "a step for each format");
 
 /// One step.
@@ -219,6 +220,14 @@ const FORMAT_10: &[Rewrite] = &[Rewrite {
     read: "SELECT state FROM inboxes WHERE rowid = ?1",
     write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
     upgrade: |old, _| states::inbox_5(old),
+}];
+
+/// Companions of an inbox's mailboxes.
+const FORMAT_11: &[Rewrite] = &[Rewrite {
+    keys: "SELECT rowid FROM inboxes",
+    read: "SELECT state FROM inboxes WHERE rowid = ?1",
+    write: "UPDATE inboxes SET state = ?2 WHERE rowid = ?1",
+    upgrade: |old, _| states::inbox_6(old),
 }];
 
 impl Step {

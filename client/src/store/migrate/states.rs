@@ -48,6 +48,29 @@ struct Publication4 {
     posted: Vec<[u8; 32]>,
 }
 
+/// An inbox of format 5, with [`Mailbox2`]s: what stands before these and behind them. Format 6 has
+/// other mailboxes.
+type Inbox5<Mailbox> = (Keys5, Vec<Mailbox>, Published5);
+
+/// The beginning of [`Inbox5`].
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+struct Keys5 {
+    format: u8,
+    identity_seed: [u8; 32],
+    seal_seed: [u8; 32],
+}
+
+/// The end of [`Inbox5`].
+#[derive(Serialize, Deserialize)]
+struct Published5 {
+    is_published: bool,
+    rests_until: u64,
+    publications: Vec<Publication4>,
+    next_look_at: u64,
+    missed: u32,
+    missing_since: Option<u64>,
+}
+
 /// A mailbox of an inbox, in formats 2 to 5.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Mailbox2 {
@@ -59,6 +82,19 @@ struct Mailbox2 {
     replaces: Option<[u8; 32]>,
     retired_at: Option<u64>,
     failing_since: Option<u64>,
+}
+
+/// A mailbox of an inbox of format 6.
+#[derive(Serialize, Zeroize, ZeroizeOnDrop)]
+struct Mailbox6 {
+    relay: [u8; 32],
+    queue: [u8; 32],
+    owner_seed: [u8; 32],
+    sender_seed: [u8; 32],
+    is_created: bool,
+    is_companion: bool,
+    retired_at: Option<u64>,
+    outage: Option<()>,
 }
 
 /// A message of format 1. Format 2 adds whether enough holders have it, format 3 its times and why
@@ -216,6 +252,28 @@ pub(super) fn inbox_5(old: &[u8]) -> Option<State> {
         old,
         &wire::encode(&(0_u64, 0_u32, None::<u64>)),
     ))
+}
+
+/// An inbox of format 5 in format 6. A mailbox that was to replace another is its companion. How long
+/// a holder has been out of reach is counted anew, and one that lost a mailbox says so again.
+pub(super) fn inbox_6(old: &[u8]) -> Option<State> {
+    let (mut keys, mailboxes, published) = wire::decode::<Inbox5<Mailbox2>>(old)
+        .ok()
+        .filter(|(keys, _, _)| keys.format == 5)?;
+    keys.format = 6;
+    let mailbox = |old: &Mailbox2| Mailbox6 {
+        relay: old.relay,
+        queue: old.queue,
+        owner_seed: old.owner_seed,
+        sender_seed: old.sender_seed,
+        is_created: old.is_created,
+        is_companion: old.replaces.is_some(),
+        retired_at: old.retired_at,
+        outage: None,
+    };
+    let mailboxes: Vec<Mailbox6> = mailboxes.iter().map(mailbox).collect();
+    let new: Inbox5<Mailbox6> = (keys, mailboxes, published);
+    Some(Zeroizing::new(wire::encode(&new)))
 }
 
 /// A message of format 1 or 2 in format 3. It counts as made now, to be tried for a record's life.

@@ -42,8 +42,14 @@ fn message_of(format: u8, added: &[u8]) -> Vec<u8> {
     whole.concat()
 }
 
-/// Two mailboxes: the second is to replace the first, and failed since second 300.
+/// Two mailboxes: the second is to replace the first, and failed since second 300. In format 6 it is
+/// a companion, and did not fail yet.
 fn inbox_of(format: u8, added: &[u8]) -> Vec<u8> {
+    let (stands_for, failed): (&[&[u8]], &[u8]) = if format < 6 {
+        (&[&[1], &[6; 32]], &[1, 0xac, 0x02])
+    } else {
+        (&[&[1]], &[0])
+    };
     let first: [&[u8]; 8] = [
         &[5; 32],
         &[6; 32],
@@ -54,16 +60,15 @@ fn inbox_of(format: u8, added: &[u8]) -> Vec<u8> {
         &[1, 100],
         &[0],
     ];
-    let second: [&[u8]; 9] = [
+    let second: [&[u8]; 8] = [
         &[9; 32],
         &[10; 32],
         &[11; 32],
         &[12; 32],
         &[0],
-        &[1],
-        &[6; 32],
+        &stands_for.concat(),
         &[0],
-        &[1, 0xac, 0x02],
+        failed,
     ];
     // Format 4 has no revision of the inbox.
     let revision: &[u8] = if format < 4 { &[17] } else { &[] };
@@ -204,6 +209,14 @@ fn the_look_up_of_an_inbox_of_format_4_is_due() {
     assert!(states::inbox_5(&old[..old.len() - 1]).is_none());
 }
 
+#[test] // §10.5(6)
+fn a_mailbox_of_format_5_that_was_to_replace_another_is_its_companion() {
+    let old = inbox_of(5, &[1, 0, 0, 9, 0, 0]);
+    let new = inbox_of(6, &[1, 0, 0, 9, 0, 0]);
+    assert_eq!(*states::inbox_6(&old).unwrap(), new);
+    assert_only_whole(&old, states::inbox_6);
+}
+
 #[test] // §6.4(7)
 fn guards_of_format_1_were_tried_if_they_are_confirmed() {
     let old = old_paths();
@@ -342,7 +355,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
     let outdated = [1, 0, 1, 0, 0, 1, 0xe8, 0x07, 0];
     let unlooked = [0, 0, 0];
     let added = [&outdated[..], &unlooked].concat();
-    assert_eq!(*first.inboxes[0].1, inbox_of(5, &added));
+    assert_eq!(*first.inboxes[0].1, inbox_of(6, &added));
     assert_eq!(first.paths, Some(new_paths()));
     assert_eq!(first.clock, Some(vec![1, 0, 0]));
 
@@ -363,7 +376,7 @@ fn rows_of_a_database_of_format_4_are_upgraded_once() {
 #[test]
 fn rows_that_are_of_todays_format_already_stay_as_they_are() {
     let states = (
-        inbox_of(5, &[1, 0, 0, 9, 0, 0]),
+        inbox_of(6, &[1, 0, 0, 9, 0, 0]),
         message_of(3, &[1, 9, 8, 20, 1, 15, 1, 2]),
         new_paths(),
     );

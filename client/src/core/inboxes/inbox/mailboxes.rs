@@ -1,115 +1,60 @@
-//! The mailboxes of one own inbox: which holders are drawn, when one is made, and when another takes
-//! its place (docs/protocol.md §10.5).
+//! The mailboxes of one own inbox: which holders are drawn, when one is made, and what visits tell
+//! (docs/protocol.md §10.5).
 //!
-//! Each has a holder apart from the others', if there is one. A mailbox that was replaced stays for as
-//! long as a record lives there, up to a bound.
+//! Each has a holder apart from the others', if there is one. A mailbox that left the descriptor stays
+//! for as long as a record lives there, up to a bound.
 
 use umbel_proto::chance::Backoff;
 use umbel_proto::crypto::sign::SigningKey;
 use umbel_proto::ids::{QueueId, RelayId};
 use umbel_proto::inbox::mailbox::{MailboxReply, Verb};
 use umbel_proto::path::Paths;
-use umbel_proto::time::{Duration, WallTime};
+use umbel_proto::time::Duration;
 use zeroize::Zeroizing;
 
 use super::super::super::circuit::Isolation;
 use super::super::super::context::Context;
-use super::super::super::io::Warning;
 use super::super::super::requests::{Answer, AskFault, Asker, Question, Requests};
 use super::super::Visit;
 use super::super::stored::OwnMailbox;
 use super::Inbox;
+use super::outage::Outage;
 
-/// Most replaced mailboxes that an inbox still fetches from; beyond it the one replaced first is
-/// forgotten.
+/// Most mailboxes outside the descriptor that an inbox still fetches from; beyond it the one that
+/// left first is forgotten.
 const RETIRED_MAX: usize = 48;
 /// Failed tries to create a mailbox before another relay is drawn for it.
 const CREATE_TRIES: u32 = 2;
 /// How long after the first mailbox is there the others are waited for before the descriptor goes
 /// out without them.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Mailboxes whose holders are all dead are replaced soon, but not again within this time: an
-/// attacker who feigns that must not make us forget mailboxes that hold mail.
-const SOON_EVERY: Duration = Duration::from_secs(86_400);
 
 #[derive(Default)]
 pub(super) struct Health {
     pub(super) is_asked: bool,
     pub(super) backoff: Backoff,
     /// The last visit since the client started failed.
-    is_failing: bool,
+    pub(super) is_failing: bool,
     /// And that was the holder's doing, as far as can be known.
-    is_dead: bool,
+    pub(super) is_dead: bool,
 }
 
 impl Inbox {
-    /// How many mailboxes there are or will be once all that are being made are there.
-    fn planned_count(&self) -> usize {
-        self.mailboxes
-            .iter()
-            .filter(|mailbox| mailbox.retired_at.is_none() && mailbox.replaces.is_none())
-            .count()
-    }
-
-    /// Draws holders for mailboxes that are missing, or that stayed out of reach for long.
+    /// Draws holders for mailboxes that are missing.
     pub(super) fn plan(&mut self, cx: &mut Context<'_>, paths: &Paths) {
-        while self.planned_count() < cx.network.params.mailboxes
-            && self.add_mailbox(cx, paths, None)
+        let is_usual =
+            |mailbox: &&OwnMailbox| mailbox.retired_at.is_none() && !mailbox.is_companion;
+        while self.mailboxes.iter().filter(is_usual).count() < cx.network.params.mailboxes
+            && self.add_mailbox(cx, paths, false)
         {}
-        let limit = self.patience(cx);
-        let failing: Vec<QueueId> = self
-            .created()
-            .filter(|mailbox| {
-                mailbox
-                    .failing_since
-                    .is_some_and(|since| since + limit <= cx.confirmed)
-            })
-            .map(|mailbox| mailbox.queue)
-            .filter(|queue| {
-                self.health
-                    .get(queue)
-                    .is_some_and(|health| health.is_failing)
-            })
-            .filter(|queue| {
-                !self
-                    .mailboxes
-                    .iter()
-                    .any(|other| other.replaces == Some(*queue))
-            })
-            .collect();
-        for queue in failing {
-            self.add_mailbox(cx, paths, Some(queue));
-        }
-    }
-
-    /// How long a mailbox may be out of reach until another takes its place: less if nobody can
-    /// write to the inbox any more.
-    fn patience(&self, cx: &Context<'_>) -> Duration {
-        let params = &cx.network.params;
-        let usual = params.retry_max * 2;
-        let is_dead = |mailbox: &OwnMailbox| {
-            self.health
-                .get(&mailbox.queue)
-                .is_some_and(|health| health.is_dead)
-        };
-        let is_recent = |at: WallTime| at + SOON_EVERY.max(usual) > cx.confirmed;
-        let was_one_replaced = self
-            .mailboxes
-            .iter()
-            .any(|mailbox| mailbox.retired_at.is_some_and(is_recent));
-        if was_one_replaced || !self.created().all(is_dead) {
-            usual
-        } else {
-            usual.min(params.request_timeout)
-        }
     }
 
     /// Draws a holder for one more mailbox. Those that made none in this run come last of all.
-    fn add_mailbox(
+    pub(super) fn add_mailbox(
         &mut self,
         cx: &mut Context<'_>,
         paths: &Paths,
-        replaces: Option<QueueId>,
+        is_companion: bool,
     ) -> bool {
         let taken: Vec<RelayId> = self.mailboxes.iter().map(|mailbox| mailbox.relay).collect();
         let mut drawn =
@@ -127,9 +72,9 @@ impl Inbox {
             owner_seed: *SigningKey::generate(cx.rng).seed(),
             sender_seed: *SigningKey::generate(cx.rng).seed(),
             is_created: false,
-            replaces,
+            is_companion,
             retired_at: None,
-            failing_since: None,
+            outage: None,
         });
         self.touch(cx);
         true
@@ -176,7 +121,6 @@ impl Inbox {
     pub(in super::super) fn on_created(
         &mut self,
         cx: &mut Context<'_>,
-        name: &str,
         queue: QueueId,
         answer: &Answer,
     ) {
@@ -185,7 +129,7 @@ impl Inbox {
         match answer {
             Answer::Mailbox(MailboxReply::Created) => {
                 health.backoff.reset();
-                self.take_into_use(cx, name, queue);
+                self.take_into_use(cx, queue);
             }
             // The fault is ours, or the path's: the holder is not to blame.
             Answer::Failed(
@@ -202,30 +146,19 @@ impl Inbox {
         }
     }
 
-    /// The holder has the mailbox: from now on the descriptor names it, and no longer the one whose
-    /// place it takes.
-    fn take_into_use(&mut self, cx: &mut Context<'_>, name: &str, queue: QueueId) {
+    /// The holder has the mailbox: from now on the descriptor names it.
+    fn take_into_use(&mut self, cx: &mut Context<'_>, queue: QueueId) {
         let Some(mailbox) = find(&mut self.mailboxes, queue) else {
             return;
         };
-        if mailbox.is_created {
-            return;
+        if !core::mem::replace(&mut mailbox.is_created, true) {
+            self.settles_at.get_or_insert(cx.now + SETTLE);
+            self.change(cx);
         }
-        mailbox.is_created = true;
-        if let Some(old) = mailbox.replaces.take()
-            && let Some(old) = find(&mut self.mailboxes, old)
-        {
-            old.retired_at = Some(cx.wall);
-            cx.warn(Warning::MailboxReplaced {
-                inbox: name.to_owned(),
-            });
-        }
-        self.settles_at.get_or_insert(cx.now + SETTLE);
-        self.change(cx);
     }
 
     /// Gives up a mailbox that no descriptor ever named.
-    fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
+    pub(super) fn drop_uncreated(&mut self, cx: &Context<'_>, queue: QueueId) {
         let refusing = find(&mut self.mailboxes, queue).filter(|mailbox| !mailbox.is_created);
         self.refusing.extend(refusing.map(|mailbox| mailbox.relay));
         self.mailboxes
@@ -234,7 +167,12 @@ impl Inbox {
         self.touch(cx);
     }
 
-    pub(in super::super) fn on_visit(&mut self, cx: &Context<'_>, queue: QueueId, visit: Visit) {
+    pub(in super::super) fn on_visit(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: QueueId,
+        visit: Visit,
+    ) {
         let Some(mailbox) = find(&mut self.mailboxes, queue) else {
             return;
         };
@@ -243,31 +181,20 @@ impl Inbox {
             visit != Visit::Answered,
             matches!(visit, Visit::Dead | Visit::Gone),
         );
-        let failing_since = match visit {
-            Visit::Answered => None,
-            Visit::Unreachable | Visit::Dead => mailbox.failing_since.or(Some(cx.wall)),
-            // Its records are lost: there is nothing to wait for.
-            Visit::Gone => Some(WallTime(0)),
-        };
-        if mailbox.failing_since != failing_since {
-            mailbox.failing_since = failing_since;
-            self.touch(cx);
-        }
-        match visit {
-            Visit::Answered => {
-                let stand_in = self
-                    .mailboxes
-                    .iter()
-                    .find(|other| other.replaces == Some(queue) && !other.is_created);
-                if let Some(stand_in) = stand_in.map(|mailbox| mailbox.queue) {
-                    self.drop_uncreated(cx, stand_in);
-                }
+        let before = mailbox.outage;
+        mailbox.outage = match visit {
+            Visit::Answered => before.and_then(|outage| outage.answered(cx)),
+            Visit::Unreachable | Visit::Dead | Visit::Gone => {
+                let outage = before.unwrap_or_else(|| Outage::begin(cx));
+                Some(outage.failed(cx, visit == Visit::Gone))
             }
-            Visit::Unreachable | Visit::Dead | Visit::Gone => {}
+        };
+        if mailbox.outage != before {
+            self.touch(cx);
         }
     }
 
-    /// Forgets replaced mailboxes that nothing can be in any more.
+    /// Forgets mailboxes that left the descriptor, once nothing can be in them any more.
     pub(super) fn forget_retired(&mut self, cx: &Context<'_>) {
         let before = self.mailboxes.len();
         let life = cx.network.params.record_life;
