@@ -2,10 +2,13 @@
 //!
 //! The shell executes these and reports back; so does the simulator, without sockets or files.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 use umbel_proto::directory::{BookOp, BookRow};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
+use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::path;
 use umbel_proto::time::{Duration, WallTime};
 
@@ -51,6 +54,19 @@ pub enum Command {
     Seeds(Vec<Peer>),
     /// Be done with everything that is open: circuits are destroyed and links closed.
     Stop,
+}
+
+/// A link that a dial has made.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkUp<'a> {
+    /// Its name.
+    pub link: LinkId,
+    /// The relay at its other end, which TLS has proved.
+    pub relay: RelayId,
+    /// The IP at its other end.
+    pub remote: IpAddr,
+    /// What the relay said first.
+    pub hello: &'a Hello,
 }
 
 /// A notice to the user. Read by other processes (`meeting::ask`).

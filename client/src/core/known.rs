@@ -27,6 +27,20 @@ pub(super) struct Unvouched {
     descriptors: Vec<Unverified>,
 }
 
+/// Who passes descriptors on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source {
+    pub(super) relay: RelayId,
+    /// Whether it counts as one of two that list a relay (§8.2(3)).
+    pub(super) counts: bool,
+}
+
+impl Source {
+    fn lister(&self) -> Option<&RelayId> {
+        Some(&self.relay).filter(|_| self.counts)
+    }
+}
+
 /// What a source passed on has a wrong signature: it broke a rule (§8.3(6)).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Forged;
@@ -52,19 +66,19 @@ impl Shared {
     pub(super) fn learn(
         &mut self,
         wall: WallTime,
-        source: &RelayId,
+        source: Source,
         unverified: Unverified,
         rng: &mut dyn CryptoRng,
     ) -> Result<bool, Forged> {
         let descriptor = unverified.clone();
         let heard = self
             .book
-            .hear(&self.network, wall, Some(source), descriptor, rng);
+            .hear(&self.network, wall, source.lister(), descriptor, rng);
         self.store_book();
         match heard {
             Ok(learned) => Ok(learned.is_news()),
             Err(NotLearned::Unvouched) => {
-                self.unvouched.keep(source, unverified);
+                self.unvouched.keep(&source.relay, unverified);
                 Ok(false)
             }
             Err(refusal) if refusal.is_forged() => Err(Forged),
@@ -80,11 +94,11 @@ impl Shared {
     pub(super) fn learn_unvouched(
         &mut self,
         wall: WallTime,
-        source: &RelayId,
+        source: Source,
         rng: &mut dyn CryptoRng,
     ) -> Result<Vec<RelayId>, Forged> {
         let mut news = Vec::new();
-        if self.unvouched.source != Some(*source) {
+        if self.unvouched.source != Some(source.relay) {
             // They came from another source, whose reconciliation has not ended.
             self.unvouched = Unvouched::default();
             return Ok(news);
@@ -106,8 +120,10 @@ impl Shared {
     }
 
     /// A reconciliation showed which relays its source lists.
-    pub(super) fn handle_listing(&mut self, listing: &Listing) {
-        self.book.handle_listing(&self.network, listing);
+    pub(super) fn handle_listing(&mut self, source: Source, listing: &Listing) {
+        if source.counts {
+            self.book.handle_listing(&self.network, listing);
+        }
         self.is_view_current = true;
         self.store_book();
     }
@@ -223,6 +239,10 @@ mod tests {
     use super::super::testing::{descriptor, id, surroundings};
     use super::*;
 
+    const SOURCE: Source = Source {
+        relay: RelayId([1; RelayId::LEN]),
+        counts: true,
+    };
     const WALL: WallTime = WallTime(1_790_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -232,7 +252,7 @@ mod tests {
         let mut shared = surroundings(Network::local(), WALL);
         for number in 1..=5 {
             let shown = Unverified::decode(&descriptor(number)).unwrap();
-            shared.learn(WALL, &id(1), shown, &mut rng).unwrap();
+            shared.learn(WALL, SOURCE, shown, &mut rng).unwrap();
         }
         shared.own_relay = Some(id(3));
         shared.look_at_view(WALL, true);
@@ -257,7 +277,7 @@ mod tests {
         for (numbers, wall) in [(1..21, WALL), (21..61, later)] {
             for number in numbers {
                 let shown = Unverified::decode(&descriptor(number)).unwrap();
-                shared.learn(wall, &id(1), shown, &mut rng).unwrap();
+                shared.learn(wall, SOURCE, shown, &mut rng).unwrap();
             }
         }
         let now = Instant::from_micros(0) + hour * 2;

@@ -5,6 +5,7 @@
 //! (docs/protocol.md §2.3).
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use umbel_proto::chance::{Backoff, between, make_room};
 use umbel_proto::handshake::HopTarget;
@@ -45,6 +46,8 @@ pub(super) struct Links {
 
 struct Link {
     relay: RelayId,
+    /// The IP at its other end, once that is known.
+    remote: Option<IpAddr>,
     /// How to begin a circuit there, from the descriptor that the peer showed. The book does not
     /// keep every good one: it may be full, or nobody vouches for the peer (§8.2).
     target: Option<HopTarget>,
@@ -105,6 +108,20 @@ impl Links {
             .iter()
             .find(|(_, link)| link.relay == relay)
             .map(|(&id, _)| id)
+    }
+
+    /// The other end of this link is at this IP.
+    pub(super) fn handle_remote(&mut self, id: LinkId, remote: IpAddr) {
+        if let Some(link) = self.up.get_mut(&id) {
+            link.remote = Some(remote.to_canonical());
+        }
+    }
+
+    /// Whether a link shows that a relay is at one of these addresses.
+    pub(super) fn is_at(&self, relay: RelayId, addresses: &[SocketAddr]) -> bool {
+        let is_it = |ip: IpAddr| addresses.iter().any(|it| it.ip().to_canonical() == ip);
+        let mut of_relay = self.up.values().filter(|link| link.relay == relay);
+        of_relay.any(|link| link.remote.is_some_and(is_it))
     }
 
     pub(super) fn relay_of(&self, link: LinkId) -> Option<RelayId> {
@@ -177,6 +194,7 @@ impl Links {
         }
         let link = Link {
             relay,
+            remote: None,
             target,
             circ_ids: CircIds::new(true),
             up_since: cx.now,
@@ -519,6 +537,23 @@ mod tests {
         ));
         assert_eq!(reach_after(&mut links, 2, (200, 300)), Reach::Unknown);
         assert_eq!(links.failures(RELAY), 0);
+    }
+
+    #[test] // §8.2(3)
+    fn a_link_shows_where_a_relay_is_and_nothing_else_does() {
+        let mut links = Links::default();
+        let addresses = ["192.0.2.1:9", "[2001:db8::1]:9"].map(|it| it.parse().unwrap());
+        assert!(!links.is_at(RELAY, &addresses));
+        at(100, |cx| {
+            let clock = PeerClock::said(cx.now, cx.wall);
+            links.on_up(cx, LinkId(1), RELAY, None, clock);
+        });
+        assert!(!links.is_at(RELAY, &addresses), "nobody said where it is");
+        for (remote, is_there) in [("192.0.2.2", false), ("::ffff:192.0.2.1", true)] {
+            links.handle_remote(LinkId(1), remote.parse().unwrap());
+            assert_eq!(links.is_at(RELAY, &addresses), is_there, "{remote}");
+        }
+        assert!(!links.is_at(RelayId([2; RelayId::LEN]), &addresses));
     }
 
     #[test] // §10.5(1)

@@ -31,10 +31,10 @@ mod wake;
 
 use rand::CryptoRng;
 use umbel_proto::cell::Cell;
-use umbel_proto::directory::{Listing, NetView, Unverified};
+use umbel_proto::directory::{Listing, NetView, Unverified, VerifiedDescriptor};
 use umbel_proto::ids::{MessageId, Peer, RelayId};
 use umbel_proto::inbox::address::InboxAddress;
-use umbel_proto::link::{Hello, LinkId, LinkOp};
+use umbel_proto::link::{LinkId, LinkOp};
 use umbel_proto::network::Network;
 use umbel_proto::path::Paths;
 use umbel_proto::time::{Duration, Instant, Moment, PeerClock, WallTime};
@@ -44,10 +44,10 @@ use fetch::Fetching;
 pub use inboxes::INBOXES_MAX;
 use inboxes::Inboxes;
 pub use io::{
-    Cancelled, Command, Contact, Copies, DeferReason, Notice, OutboxEntry, OutboxMessage,
+    Cancelled, Command, Contact, Copies, DeferReason, LinkUp, Notice, OutboxEntry, OutboxMessage,
     SendFault, Snapshot, Status, StoreOp, StoreTicket, Warning,
 };
-use known::Forged;
+use known::{Forged, Source};
 use lookup::Lookups;
 use outbox::Outbox;
 pub use outbox::{OUTBOX_HEAD_LEN, new_outbox_state, outbox_has_room, read_outbox_message};
@@ -207,16 +207,14 @@ impl Core {
         self.drive(moment, rng);
     }
 
-    /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated; `hello` is the
-    /// peer's.
-    pub fn handle_link_up(
-        &mut self,
-        moment: Moment,
-        link: LinkId,
-        relay: RelayId,
-        hello: &Hello,
-        rng: &mut dyn CryptoRng,
-    ) {
+    /// A link asked for with [`LinkOp::Dial`] is up, its versions negotiated.
+    pub fn handle_link_up(&mut self, moment: Moment, up: LinkUp<'_>, rng: &mut dyn CryptoRng) {
+        let LinkUp {
+            link,
+            relay,
+            remote,
+            hello,
+        } = up;
         self.look_awake(moment, rng);
         self.look_at_clock(moment);
         let was_cut_off = self.pool.guard_in_use().is_none();
@@ -238,6 +236,7 @@ impl Core {
             target,
             PeerClock::said(moment.now, hello.clock),
         );
+        self.pool.links.handle_remote(link, remote);
         self.sync.on_link_up(moment.now);
         self.drive(moment, rng);
         if was_cut_off && self.pool.guard_in_use().is_some() {
@@ -533,6 +532,17 @@ impl Core {
         }
     }
 
+    /// Who passed this on, and whether what it lists counts: a relay that is linked to has to be where
+    /// its descriptor says (§8.2(3)). One that was asked through others was dialled by what they know
+    /// of it.
+    fn source_of(&self, received: &Received) -> Source {
+        let relay = received.source;
+        let is_there = |known: &VerifiedDescriptor| self.pool.links.is_at(relay, &known.addresses);
+        let counts = !received.isolation.is_direct()
+            || self.shared.book.view().get(&relay).is_some_and(is_there);
+        Source { relay, counts }
+    }
+
     /// Takes what a source of the view passed on; returns what it lists, if that was all.
     ///
     /// # Errors
@@ -543,17 +553,18 @@ impl Core {
         received: Received,
         rng: &mut dyn CryptoRng,
     ) -> Result<Option<Listing>, Forged> {
+        let source = self.source_of(&received);
         for unverified in received.descriptors {
             let relay = unverified.relay();
-            if self.shared.learn(wall, &received.source, unverified, rng)? {
+            if self.shared.learn(wall, source, unverified, rng)? {
                 self.sync.handle_news(now, relay);
             }
         }
         if let Some(listing) = &received.listing {
-            for relay in self.shared.learn_unvouched(wall, &received.source, rng)? {
+            for relay in self.shared.learn_unvouched(wall, source, rng)? {
                 self.sync.handle_news(now, relay);
             }
-            self.shared.handle_listing(listing);
+            self.shared.handle_listing(source, listing);
         }
         Ok(received.listing)
     }

@@ -1,5 +1,7 @@
 //! The surroundings that unit tests give a part of the core.
 
+use std::net::Ipv4Addr;
+
 use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 use umbel_proto::crypto::sign::SigningKey;
@@ -7,11 +9,22 @@ use umbel_proto::directory::choice::Candidates;
 use umbel_proto::directory::{RelayDescriptor, Roles, Unverified};
 use umbel_proto::handshake::OnionSecret;
 use umbel_proto::ids::RelayId;
+use umbel_proto::link::{Hello, LinkId};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, Moment, WallTime};
 
 use super::context::{Context, Shared};
-use super::io::Notice;
+use super::io::{LinkUp, Notice};
+
+/// A link to this relay, where all relays of these tests are.
+pub(super) fn link_up(link: LinkId, relay: RelayId, hello: &Hello) -> LinkUp<'_> {
+    LinkUp {
+        link,
+        relay,
+        remote: Ipv4Addr::LOCALHOST.into(),
+        hello,
+    }
+}
 
 /// A network with nobody in view, where circuits may still be built.
 pub(super) fn surroundings(network: Network, wall: WallTime) -> Shared {

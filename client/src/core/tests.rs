@@ -16,6 +16,7 @@ use umbel_proto::network::Network;
 use umbel_proto::time::{ClockGuard, Duration, Instant, WallTime};
 use zeroize::Zeroizing;
 
+use super::testing::link_up;
 use super::*;
 
 const WALL: WallTime = WallTime(1_790_000_000);
@@ -87,9 +88,7 @@ impl Bench {
                     now: bench.now,
                     wall,
                 },
-                link,
-                relay,
-                &hello,
+                link_up(link, relay, &hello),
                 &mut bench.rng,
             );
         }
@@ -121,7 +120,7 @@ impl Bench {
     fn link_up(&mut self, clock: WallTime) {
         let hello = hello(clock);
         self.core
-            .handle_link_up(self.moment(), LINK, SEED, &hello, &mut self.rng);
+            .handle_link_up(self.moment(), link_up(LINK, SEED, &hello), &mut self.rng);
     }
 
     fn cell(&mut self, cell: Cell) {

@@ -11,6 +11,7 @@ mod tests;
 
 use std::convert::Infallible;
 use std::io::{self, Cursor};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -37,7 +38,12 @@ const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// A link task's report to the driver.
 pub(super) enum LinkReport {
     /// The link is up; the peer is who it should be.
-    Up { link: LinkId, hello: Hello },
+    Up {
+        link: LinkId,
+        /// The IP at its other end.
+        remote: IpAddr,
+        hello: Hello,
+    },
     /// The link can't be made, and why.
     DialFailed { link: LinkId, fault: DialFault },
     /// Cells came, with good headers, of circuits.
@@ -175,7 +181,24 @@ pub(super) async fn run(target: Target, mut queue: Queue, events: mpsc::Sender<L
             return;
         }
     };
-    if events.send(LinkReport::Up { link, hello }).await.is_err() {
+    let remote = stream.get_ref().0.get_ref().peer_addr();
+    let Ok(remote) = remote.map(|address| address.ip()) else {
+        drop(
+            events
+                .send(LinkReport::DialFailed {
+                    link,
+                    fault: DialFault::Nobody,
+                })
+                .await,
+        );
+        return;
+    };
+    let up = LinkReport::Up {
+        link,
+        remote,
+        hello,
+    };
+    if events.send(up).await.is_err() {
         return;
     }
     let padding = Padding::with_client(&target.params);

@@ -1,10 +1,11 @@
 //! A client of the world: the real core, and a shell that lives in virtual time.
 
 use rand::CryptoRng;
+use umbel_client::core::io::LinkUp;
 use umbel_client::core::{Command, Core, Notice};
 use umbel_proto::cell::Cell;
-use umbel_proto::ids::{Peer, RelayId};
-use umbel_proto::link::{Hello, LinkId, LinkOp, circuit_of};
+use umbel_proto::ids::Peer;
+use umbel_proto::link::{LinkId, LinkOp, circuit_of};
 use umbel_proto::network::Network;
 use umbel_proto::time::{Instant, Moment};
 
@@ -118,16 +119,9 @@ impl SimClient {
     }
 
     /// A link is up.
-    pub fn on_link_up(
-        &mut self,
-        moment: Moment,
-        link: LinkId,
-        relay: RelayId,
-        hello: &Hello,
-        rng: &mut dyn CryptoRng,
-    ) {
+    pub fn on_link_up(&mut self, moment: Moment, up: LinkUp<'_>, rng: &mut dyn CryptoRng) {
         if let Some(core) = &mut self.core {
-            core.handle_link_up(moment, link, relay, hello, rng);
+            core.handle_link_up(moment, up, rng);
         }
     }
 

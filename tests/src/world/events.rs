@@ -259,7 +259,13 @@ impl World {
                 self.relays[n].on_link_up(moment, from_end, up, &mut self.rng);
             }
             Node::Client(n) => {
-                self.clients[n].on_link_up(moment, from_end, id, &hello, &mut self.rng);
+                let up = umbel_client::core::io::LinkUp {
+                    link: from_end,
+                    relay: id,
+                    remote: self.relays[to.0].address.ip(),
+                    hello: &hello,
+                };
+                self.clients[n].on_link_up(moment, up, &mut self.rng);
             }
         }
         let up = LinkUp {

@@ -15,6 +15,7 @@ use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
 use super::super::io::{Snapshot, StoreOp};
+use super::super::testing::link_up;
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const RELAYS: u16 = 120;
@@ -147,8 +148,11 @@ impl Blocked {
                     features: 0,
                     descriptor: None,
                 };
-                self.core
-                    .handle_link_up(moment, LinkId(self.links), relay, &hello, &mut self.rng);
+                self.core.handle_link_up(
+                    moment,
+                    link_up(LinkId(self.links), relay, &hello),
+                    &mut self.rng,
+                );
             } else if !self.is_slow {
                 self.core.handle_dial_failed(moment, relay, &mut self.rng);
             }

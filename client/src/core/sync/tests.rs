@@ -21,7 +21,7 @@ use umbel_proto::time::{Duration, Instant, Moment, WallTime};
 
 use super::super::Core;
 use super::super::io::Snapshot;
-use super::super::testing::{descriptor, id, onion_secret};
+use super::super::testing::{descriptor, id, link_up, onion_secret};
 
 const WALL: WallTime = WallTime(1_790_000_000);
 const LINK: LinkId = LinkId(1);
@@ -111,7 +111,7 @@ impl Bench {
         };
         bench
             .core
-            .handle_link_up(at(now), LINK, relay, &hello, &mut bench.rng);
+            .handle_link_up(at(now), link_up(LINK, relay, &hello), &mut bench.rng);
         bench
     }
 

@@ -12,7 +12,7 @@ use umbel_relay::shell::Clock;
 
 use super::super::link::{self, LinkReport, QueueSender, Target};
 use super::Driver;
-use crate::core::io::{Notice, Warning};
+use crate::core::io::{LinkUp, Notice, Warning};
 
 /// Cells waiting for one link: eight times the largest window. A peer that lets them pile up is not
 /// taking any.
@@ -36,13 +36,24 @@ impl Driver {
     pub(super) fn on_link_report(&mut self, moment: Moment, event: LinkReport) {
         let mut rng = rand::rng();
         match event {
-            LinkReport::Up { link, hello } => {
+            LinkReport::Up {
+                link,
+                remote,
+                hello,
+            } => {
                 self.compare_parameters(moment, &hello);
                 let core = &mut self.parts.core;
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.is_up = true;
                     self.parts.seed_faults.note(entry.relay, None);
-                    core.handle_link_up(moment, link, entry.relay, &hello, &mut rng);
+                    let relay = entry.relay;
+                    let up = LinkUp {
+                        link,
+                        relay,
+                        remote,
+                        hello: &hello,
+                    };
+                    core.handle_link_up(moment, up, &mut rng);
                 }
             }
             LinkReport::DialFailed { link, fault } => {
