@@ -307,6 +307,14 @@ impl Publications {
             .map_or((0, 0), Publication::progress)
     }
 
+    /// The revision of this epoch that senders should find by now: it was offered to the positions,
+    /// however many of them took it.
+    pub(super) fn posted(&self, epoch: Epoch) -> Option<u64> {
+        let publication = self.by_epoch.get(&epoch)?;
+        let is_out = !publication.is_outdated && publication.begun.is_none();
+        is_out.then_some(publication.revision)
+    }
+
     /// Whether most of this epoch's positions have what the descriptor has to say.
     pub(super) fn is_settled(&self, epoch: Epoch) -> bool {
         self.by_epoch

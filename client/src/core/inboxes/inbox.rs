@@ -351,17 +351,14 @@ impl Inbox {
         self.touch(cx);
     }
 
-    /// The revision that most of the current epoch's positions have, if they do.
+    /// The revision that senders should find by now.
     fn posted(&self, cx: &Context<'_>) -> Option<u64> {
-        let epoch = cx.wall.epoch();
-        let is_settled = self.publications.is_settled(epoch);
-        is_settled.then(|| self.publications.revision(epoch))
+        self.publications.posted(cx.wall.epoch())
     }
 
     /// Senders find a descriptor. Ours has one form, and is stored before it is published: a later
     /// one is another copy's, which is overtaken, since the mailboxes here are those we read.
     fn on_found(&mut self, cx: &mut Context<'_>, name: &str, epoch: Epoch, revision: u64) {
-        self.sight.on_found();
         self.touch(cx);
         if revision <= self.publications.revision(epoch) {
             return;

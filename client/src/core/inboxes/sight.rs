@@ -50,6 +50,8 @@ struct Look {
     posted: Option<u64>,
     /// Lookups have forgotten the descriptor found before, so that it can't pass for what is there.
     is_asked: bool,
+    /// Something hinted at another copy.
+    is_hurried: bool,
 }
 
 /// What a look-up saw.
@@ -129,7 +131,10 @@ impl Sight {
     ) -> Option<Seen> {
         if self.running.is_none() && self.hurried_at.is_some_and(|at| at <= cx.now) {
             self.hurried_at = None;
-            self.running = Some(Look::new(cx.now, posted));
+            self.running = Some(Look {
+                is_hurried: true,
+                ..Look::new(cx.now, posted)
+            });
         }
         let look = self.running.as_mut()?;
         if !core::mem::replace(&mut look.is_asked, true) {
@@ -142,11 +147,15 @@ impl Sight {
         }
         self.running = None;
         self.looked_at = Some(cx.now);
-        Some(look.judge(cx.wall.epoch(), &found))
+        let seen = look.judge(cx.wall.epoch(), &found);
+        // Whoever caused a hurried look knows when it comes, and could serve that one alone.
+        if matches!(seen, Seen::Found(..)) && !look.is_hurried {
+            self.on_found();
+        }
+        Some(seen)
     }
 
-    /// It was found.
-    pub(super) const fn on_found(&mut self) {
+    const fn on_found(&mut self) {
         self.state.missed = 0;
         self.state.missing_since = None;
     }
@@ -180,6 +189,7 @@ impl Look {
             begun_at,
             posted,
             is_asked: false,
+            is_hurried: false,
         }
     }
 
