@@ -91,7 +91,7 @@ impl CompareBudgets {
     }
 
     /// Whether this many relays may be looked through now for somebody of this group; then that is
-    /// counted.
+    /// counted. A group that has not asked for long is heard even if others leave nothing for all.
     pub(super) fn try_take(&mut self, group: Group, relays: usize, now: Instant) -> bool {
         let units = relays / COMPARE_UNIT;
         if units == 0 {
@@ -99,7 +99,8 @@ impl CompareBudgets {
         }
         let new = Rate::new(COMPARE_INTERVAL, COMPARED_AT_ONCE, now);
         let of_group = self.groups.of(group, new, now);
-        if of_group.next_at() > now || self.all.next_at() > now {
+        let is_left_for_all = self.all.next_at() <= now || of_group.is_whole(now);
+        if of_group.next_at() > now || !is_left_for_all {
             return false;
         }
         for _ in 0..units {
@@ -160,7 +161,8 @@ mod tests {
             "it is free"
         );
         let all: usize = (2..40).map(|number| count(&mut budgets, number, now)).sum();
-        assert_eq!(all, 384, "all together");
+        // Those that come when nothing is left for all are heard once each.
+        assert_eq!(all, 384 + 23, "all together");
         let later = now + Duration::from_secs(10);
         assert_eq!(count(&mut budgets, 1, later), 16);
     }
