@@ -12,6 +12,8 @@ mod hostile_peers;
 mod page;
 mod plot;
 mod relays;
+#[expect(clippy::disallowed_methods, reason = "measures CPU time and memory")]
+mod scale;
 mod spread;
 mod sybil;
 mod times;
@@ -45,6 +47,7 @@ pub const ALL: &[Experiment] = &[
     clock::EXPERIMENT,
     ghosts::EXPERIMENT,
     hostile_peers::EXPERIMENT,
+    scale::EXPERIMENT,
     sybil::EXPERIMENT,
     year::EXPERIMENT,
 ];

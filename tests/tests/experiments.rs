@@ -58,6 +58,11 @@ fn hostile_peers() {
     run("hostile-peers");
 }
 
+#[test] // §8.3(8)
+fn scale() {
+    run("scale");
+}
+
 #[test]
 fn every_experiment_has_its_page_of_the_whole_form_and_its_test() {
     let tests = include_str!("experiments.rs");
