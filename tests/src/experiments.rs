@@ -7,6 +7,7 @@
 mod addresses;
 pub mod choices;
 mod clock;
+mod discovery;
 mod ghosts;
 mod hostile_peers;
 mod page;
@@ -45,6 +46,7 @@ pub enum Scale {
 /// All experiments.
 pub const ALL: &[Experiment] = &[
     clock::EXPERIMENT,
+    discovery::EXPERIMENT,
     ghosts::EXPERIMENT,
     hostile_peers::EXPERIMENT,
     scale::EXPERIMENT,
