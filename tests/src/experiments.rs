@@ -6,6 +6,7 @@
 
 mod addresses;
 pub mod choices;
+mod churn;
 mod clock;
 mod discovery;
 mod ghosts;
@@ -45,6 +46,7 @@ pub enum Scale {
 
 /// All experiments.
 pub const ALL: &[Experiment] = &[
+    churn::EXPERIMENT,
     clock::EXPERIMENT,
     discovery::EXPERIMENT,
     ghosts::EXPERIMENT,

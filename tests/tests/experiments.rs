@@ -58,6 +58,11 @@ fn hostile_peers() {
     run("hostile-peers");
 }
 
+#[test] // §8.3
+fn churn() {
+    run("churn");
+}
+
 #[test] // §6.4(2)
 fn discovery() {
     run("discovery");

@@ -31,8 +31,24 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// Looks at the descriptors of these relays. `has` says whether all who should know a relay have a
+    /// What relays have issued so far is not followed.
+    pub(super) fn ignore_all(&mut self, world: &World) {
+        self.look(world, |_, _, _| true);
+        self.took.clear();
+    }
+
+    /// Looks at the descriptors of all relays. `has` says whether all who should know a relay have a
     /// descriptor of it that is no older.
+    pub(super) fn look(
+        &mut self,
+        world: &World,
+        has: impl Fn(&World, RelayName, WallTime) -> bool,
+    ) {
+        let all = (0..world.all_relays().len()).map(RelayName).collect();
+        self.look_at(world, &all, has);
+    }
+
+    /// Looks at those of these relays.
     pub(super) fn look_at(
         &mut self,
         world: &World,
@@ -65,6 +81,14 @@ impl Spread {
             }
             is_up && !is_there
         });
+    }
+
+    /// Seconds for which those have been on their way that are not there yet.
+    pub(super) fn waiting(&self, now: Instant) -> Vec<f64> {
+        let pending = self.pending.iter();
+        pending
+            .map(|it| now.since(it.since).as_secs_f64())
+            .collect()
     }
 }
 

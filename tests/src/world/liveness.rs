@@ -109,11 +109,15 @@ impl World {
     /// A client's end sends its padding at once, a relay's by its queue, like all its cells.
     fn pad(&mut self, end: LinkId, node: Node) {
         match node {
-            Node::Client(_) => self.send_cell(end, &Cell::new(None, Command::Padding)),
+            Node::Client(_) => {
+                self.cells.padding += 1;
+                self.send_cell(end, &Cell::new(None, Command::Padding));
+            }
             Node::Relay(n) => {
                 let queued = self.relays[n].pad(end);
                 self.on_end_sent(end);
                 if let Some(queued) = queued {
+                    self.cells.padding += queued.cells;
                     self.count_queued(queued);
                     self.write(n, end);
                 }

@@ -78,6 +78,8 @@ pub struct CellCount {
     pub waiting: u64,
     /// Of circuits that overran a relay's queue.
     pub dropped: u64,
+    /// How many of those sent only keep their link alive.
+    pub padding: u64,
 }
 
 impl World {
