@@ -9,6 +9,7 @@ pub mod choices;
 mod churn;
 mod clock;
 mod discovery;
+mod eclipse;
 mod ghosts;
 mod hostile_peers;
 mod page;
@@ -49,6 +50,7 @@ pub const ALL: &[Experiment] = &[
     churn::EXPERIMENT,
     clock::EXPERIMENT,
     discovery::EXPERIMENT,
+    eclipse::EXPERIMENT,
     ghosts::EXPERIMENT,
     hostile_peers::EXPERIMENT,
     scale::EXPERIMENT,

@@ -115,6 +115,17 @@ pub fn count_of(world: &World, name: ClientName, is_it: impl Fn(&Notice) -> bool
     notices.filter(|(_, notice)| is_it(notice)).count()
 }
 
+/// A client's guards and L2 relays, in the order in which they are stored: these are all the relays
+/// that the state of its paths names.
+pub fn chosen_by(world: &World, name: ClientName) -> Vec<RelayName> {
+    let state = world.client(name).disk.paths().unwrap_or_default();
+    let relay_at = |at: &[u8]| {
+        let mut relays = world.all_relays().iter();
+        relays.position(|relay| relay.id.0 == at).map(RelayName)
+    };
+    state.windows(RelayId::LEN).filter_map(relay_at).collect()
+}
+
 /// The relay with this id.
 ///
 /// # Panics

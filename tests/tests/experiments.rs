@@ -68,6 +68,11 @@ fn discovery() {
     run("discovery");
 }
 
+#[test] // §8.3(9), §8.3(9c)
+fn eclipse() {
+    run("eclipse");
+}
+
 #[test] // §8.3(8)
 fn scale() {
     run("scale");

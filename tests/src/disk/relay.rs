@@ -87,6 +87,13 @@ impl RelayDisk {
         self.committed.queues.clear();
     }
 
+    /// Loses what it has of all relays but these.
+    pub fn forget_relays_but(&mut self, kept: &[RelayId]) {
+        self.committed
+            .relays
+            .retain(|relay, _| kept.contains(relay));
+    }
+
     /// The contents when a relay starts.
     pub fn restore(&self) -> Restored {
         let committed = &self.committed;

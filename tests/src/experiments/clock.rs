@@ -2,13 +2,13 @@
 //! deleted, and inboxes must be found where they are.
 
 use umbel_client::core::{Command, Notice, Warning};
-use umbel_proto::ids::{MessageId, RelayId};
+use umbel_proto::ids::MessageId;
 use umbel_proto::inbox::address::{InboxAddress, InboxIdentity};
 use umbel_proto::time::{Duration, Instant};
 
 use super::times::{rising, row};
 use super::{Experiment, Finding, Page, Plot, Scale, Table};
-use crate::scenario::patient;
+use crate::scenario::{chosen_by, patient};
 use crate::shells::ClientName;
 use crate::world::network::Node;
 use crate::{RelayName, World};
@@ -162,16 +162,8 @@ impl Stage {
         }
     }
 
-    /// The owner's guards and L2 relays, in the order in which they are stored: these are all the
-    /// relays that the state of its paths names.
-    fn paths(&self) -> Vec<usize> {
-        let disk = &self.world.client(self.owner).disk;
-        let state = disk.paths().unwrap_or_default();
-        let relay_at = |at: &[u8]| {
-            let mut relays = self.world.all_relays().iter();
-            relays.position(|relay| relay.id.0 == at)
-        };
-        state.windows(RelayId::LEN).filter_map(relay_at).collect()
+    fn paths(&self) -> Vec<RelayName> {
+        chosen_by(&self.world, self.owner)
     }
 
     fn is_told(&self, since: Instant, ahead: i64) -> bool {
@@ -240,7 +232,7 @@ fn step(seed: u64, whose: Whose, when: When, ahead: i64, step: String) -> Seen {
 
 /// Whether all of these are still there, in their order. Others may have been added behind them:
 /// spares for relays that are down.
-fn is_within(before: &[usize], after: &[usize]) -> bool {
+fn is_within(before: &[RelayName], after: &[RelayName]) -> bool {
     let mut after = after.iter();
     before.iter().all(|relay| after.any(|other| other == relay))
 }
