@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use rand::CryptoRng;
 
+use super::pinned::Shunned;
 use super::{Known, Paths};
 use crate::directory::choice::{self, Candidates, Exclude};
 use crate::directory::{NetView, Roles, VerifiedDescriptor};
@@ -30,9 +31,11 @@ impl Paths {
         terminal: Option<RelayId>,
         rng: &mut dyn CryptoRng,
     ) -> Option<[HopTarget; 3]> {
-        let layer2 =
-            self.layer2
-                .choose(known, guard, is_alone, &self.holders, &self.avoided, rng)?;
+        let shunned = Shunned {
+            avoided: &self.avoided,
+            holders: &self.holders,
+        };
+        let layer2 = self.layer2.choose(known, guard, is_alone, shunned, rng)?;
         let mut exclude = Exclude::nothing();
         known.exclude_groups_of(&mut exclude, &[guard, layer2]);
         terminal.into_iter().for_each(|relay| exclude.relay(relay));

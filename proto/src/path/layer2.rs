@@ -1,5 +1,4 @@
-//! The pinned relays behind the guard: an attacker who makes this client build many circuits learns
-//! these, not its guard, until they change (docs/protocol.md §6.4(2)).
+//! L2: the pinned relays behind the guard (docs/protocol.md §6.4(2)).
 //!
 //! No guard can have one replaced before its time: that takes the word of two. One that refuses too
 //! many middles itself is set aside for the rest of its life, and stays here so that it is not drawn
@@ -7,58 +6,26 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use rand::{CryptoRng, RngExt};
-use serde::{Deserialize, Serialize};
+use rand::CryptoRng;
 
-use super::avoided::Avoided;
-use super::tally::{Tally, may_set_aside};
+use super::pinned::{Pinned, Pins, Shunned, Terms, pick};
+use super::tally::may_set_aside;
 use super::{Known, Warning};
-use crate::chance::between;
-use crate::directory::choice::Exclude;
 use crate::ids::RelayId;
 use crate::limits::{GUARD_BLAME_MIDDLES, L2_FAILURES_MAX};
-use crate::time::WallTime;
+use crate::network::Params;
 
-/// Pinned relays there may be for each that is wanted, when those pinned can't be used.
-const SPARE_FACTOR: usize = 2;
-
-/// One pinned relay, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pinned {
-    pub(super) relay: RelayId,
-    expires_at: WallTime,
-    /// Middles that it made, and that it refused.
-    tally: Tally,
-    set_aside_at: Option<WallTime>,
-}
-
-impl Pinned {
-    fn until(relay: RelayId, expires_at: WallTime) -> Self {
-        Self {
-            relay,
-            expires_at,
-            tally: Tally::default(),
-            set_aside_at: None,
-        }
-    }
-
-    const fn is_usable(&self) -> bool {
-        self.set_aside_at.is_none()
-    }
-}
-
-/// All pinned relays.
+/// All pinned relays behind the guard.
 #[expect(
     missing_debug_implementations,
     reason = "says which relays know its owner's guard"
 )]
 #[derive(Default)]
 pub struct Layer2 {
-    pinned: Vec<Pinned>,
+    pins: Pins,
     /// The middles that each refused since the client started.
     refused: BTreeMap<RelayId, BTreeSet<RelayId>>,
     warnings: VecDeque<Warning>,
-    is_changed: bool,
     /// A count changed, which is stored with the next change, or at the end.
     is_counted: bool,
 }
@@ -66,21 +33,28 @@ pub struct Layer2 {
 impl Layer2 {
     pub(super) const fn restore(pinned: Vec<Pinned>) -> Self {
         Self {
-            pinned,
+            pins: Pins::restore(pinned),
             refused: BTreeMap::new(),
             warnings: VecDeque::new(),
-            is_changed: false,
             is_counted: false,
         }
     }
 
+    const fn terms(params: &Params) -> Terms {
+        Terms {
+            count: params.l2_count,
+            life_min: params.l2_life_min,
+            life_max: params.l2_life_max,
+        }
+    }
+
     pub(super) fn pinned(&self) -> &[Pinned] {
-        &self.pinned
+        &self.pins.pinned
     }
 
     /// All pinned relays.
     pub fn relays(&self) -> impl Iterator<Item = RelayId> {
-        self.pinned.iter().map(|pinned| pinned.relay)
+        self.pins.relays()
     }
 
     pub(super) fn poll_warning(&mut self) -> Option<Warning> {
@@ -89,63 +63,42 @@ impl Layer2 {
 
     /// Whether they have to be stored again.
     pub(super) fn take_changed(&mut self, is_last: bool) -> bool {
-        let is_due = self.is_changed || (is_last && self.is_counted);
+        let is_due = self.pins.is_changed || (is_last && self.is_counted);
         if is_due {
-            (self.is_changed, self.is_counted) = (false, false);
+            (self.pins.is_changed, self.is_counted) = (false, false);
         }
         is_due
     }
 
     /// Drops those whose time is over, that are gone from the view, or that failed too often, and
-    /// pins others.
+    /// pins others, apart from the primary guards if that can be.
     pub(super) fn refresh(
         &mut self,
         known: Known<'_>,
         primary: &[RelayId],
-        holders: &[RelayId],
-        avoided: &Avoided,
+        shunned: Shunned<'_>,
         rng: &mut dyn CryptoRng,
     ) {
-        let before = self.pinned.len();
-        // By a clock that is wrong relays leave the view that are there.
-        self.pinned.retain(|pinned| {
-            pinned.expires_at > known.confirmed
-                && (known.view.get(&pinned.relay).is_some() || !known.is_clock_sure)
-                && !avoided.has_failed_over_two(pinned.relay, L2_FAILURES_MAX)
-        });
-        self.is_changed |= self.pinned.len() != before;
+        let terms = Self::terms(&known.network.params);
+        let has_failed = |relay| shunned.avoided.has_failed_over_two(relay, L2_FAILURES_MAX);
+        self.pins.drop_old(known, terms, has_failed);
+        let pins = &self.pins;
         self.refused
-            .retain(|relay, _| self.pinned.iter().any(|pinned| pinned.relay == *relay));
-        if known.is_clock_sure {
-            let latest = known.wall + known.network.params.l2_life_max;
-            for pinned in self
-                .pinned
-                .iter_mut()
-                .filter(|pinned| pinned.expires_at > latest)
-            {
-                pinned.expires_at = latest;
-                self.is_changed = true;
-            }
+            .retain(|relay, _| pins.relays().any(|pinned| pinned == *relay));
+        while self.pins.lacks(terms) && self.pins.pin(known, terms, primary, shunned, rng).is_some()
+        {
         }
-        while self.usable().count() < known.network.params.l2_count
-            && self.pin(known, primary, holders, avoided, rng)
-        {}
-    }
-
-    fn usable(&self) -> impl Iterator<Item = RelayId> {
-        let usable = self.pinned.iter().filter(|pinned| pinned.is_usable());
-        usable.map(|pinned| pinned.relay)
     }
 
     /// Whether this one is set aside.
     pub fn is_set_aside(&self, relay: RelayId) -> bool {
-        let mut pinned = self.pinned.iter();
+        let mut pinned = self.pins.pinned.iter();
         pinned.any(|pinned| pinned.relay == relay && !pinned.is_usable())
     }
 
     /// How many are set aside.
     pub fn set_aside_count(&self) -> usize {
-        self.pinned.len() - self.usable().count()
+        self.pinned().len() - self.pins.usable().count()
     }
 
     /// One that goes with this guard and is not avoided. If none does, pins one more; failing that,
@@ -157,14 +110,12 @@ impl Layer2 {
         known: Known<'_>,
         guard: RelayId,
         is_alone: bool,
-        holders: &[RelayId],
-        avoided: &Avoided,
+        shunned: Shunned<'_>,
         rng: &mut dyn CryptoRng,
     ) -> Option<RelayId> {
-        let fitting: Vec<RelayId> = self
-            .usable()
-            .filter(|&relay| known.are_apart(relay, guard))
-            .collect();
+        let (terms, avoided) = (Self::terms(&known.network.params), shunned.avoided);
+        let fits = |relay: &RelayId| known.are_apart(*relay, guard);
+        let fitting: Vec<RelayId> = self.pins.usable().filter(fits).collect();
         let usable: Vec<RelayId> = fitting
             .iter()
             .copied()
@@ -176,24 +127,21 @@ impl Layer2 {
         {
             return Some(relay);
         }
-        let is_full = self.usable().count() >= known.network.params.l2_count * SPARE_FACTOR;
-        if !is_full && self.pin(known, &[guard], holders, avoided, rng) {
-            let added = self.pinned.last().map(|pinned| pinned.relay);
-            return added
-                .filter(|&relay| known.are_apart(relay, guard))
-                .or_else(|| pick(&fitting, rng));
+        if self.pins.has_room(terms)
+            && let Some(added) = self.pins.pin(known, terms, &[guard], shunned, rng)
+        {
+            return Some(added).filter(fits).or_else(|| pick(&fitting, rng));
         }
         let picked = pick(&usable, rng).or_else(|| pick(&fitting, rng));
         picked.or_else(|| {
-            let all = self.relays().filter(|&relay| known.are_apart(relay, guard));
-            let all: Vec<RelayId> = all.collect();
+            let all: Vec<RelayId> = self.relays().filter(fits).collect();
             pick(&all, rng)
         })
     }
 
     /// The hop behind this one was made.
     pub fn handle_made(&mut self, relay: RelayId) {
-        if let Some(pinned) = self.find(relay) {
+        if let Some(pinned) = self.pins.find(relay) {
             pinned.tally.add_done();
             self.is_counted = true;
         }
@@ -203,7 +151,7 @@ impl Layer2 {
     /// is counted against it. If it refuses too many, it is set aside (§6.4(16)).
     pub fn handle_refused(&mut self, known: Known<'_>, relay: RelayId, middle: RelayId) -> bool {
         let params = &known.network.params;
-        let Some(pinned) = self.find(relay) else {
+        let Some(pinned) = self.pins.find(relay) else {
             return false;
         };
         pinned.tally.add_failed();
@@ -222,67 +170,30 @@ impl Layer2 {
 
     /// Another relay said the same of a middle: that is counted against neither.
     pub fn pardon(&mut self, relay: RelayId, count: u32) {
-        if let Some(pinned) = self.find(relay) {
+        if let Some(pinned) = self.pins.find(relay) {
             pinned.tally.pardon(count);
             self.is_counted = true;
         }
     }
 
     fn set_aside(&mut self, known: Known<'_>, relay: RelayId) {
-        let set_aside_at = self.pinned.iter().map(|it| it.set_aside_at);
+        let set_aside_at = self.pinned().iter().map(|it| it.set_aside_at);
         if !may_set_aside(set_aside_at, known.confirmed) {
             return;
         }
         let wall = known.wall;
-        if let Some(pinned) = self.find(relay) {
+        if let Some(pinned) = self.pins.find(relay) {
             pinned.set_aside_at = Some(wall);
-            self.is_changed = true;
+            self.pins.is_changed = true;
             self.warnings.push_back(Warning::L2Refuses);
         }
     }
-
-    fn find(&mut self, relay: RelayId) -> Option<&mut Pinned> {
-        self.pinned.iter_mut().find(|pinned| pinned.relay == relay)
-    }
-
-    /// Pins one more relay: apart from `guards` if that can be, and from `holders`.
-    fn pin(
-        &mut self,
-        known: Known<'_>,
-        guards: &[RelayId],
-        holders: &[RelayId],
-        avoided: &Avoided,
-        rng: &mut dyn CryptoRng,
-    ) -> bool {
-        let mut pinned = Exclude::nothing();
-        self.relays().for_each(|relay| pinned.relay(relay));
-        let pinned = avoided.and_excluded(known.now, &pinned);
-        let mut clear = pinned.clone();
-        known.exclude_groups_of(&mut clear, guards);
-        let mut draw = |exclude| known.draw_apart(known.candidates, exclude, holders, rng);
-        let drawn = draw(&clear).or_else(|| draw(&pinned));
-        let Some(relay) = drawn else { return false };
-        let (least, most) = (
-            known.network.params.l2_life_min,
-            known.network.params.l2_life_max,
-        );
-        let life = between(least, most, rng).max(between(least, most, rng));
-        self.pinned.push(Pinned::until(relay, known.wall + life));
-        self.is_changed = true;
-        true
-    }
-}
-
-fn pick(relays: &[RelayId], rng: &mut dyn CryptoRng) -> Option<RelayId> {
-    if relays.is_empty() {
-        return None;
-    }
-    relays.get(rng.random_range(0..relays.len())).copied()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{DAY, NOW, When, id};
+    use super::super::avoided::Avoided;
+    use super::super::testing::{DAY, NOW, When, id, shunned};
     use super::*;
 
     /// These relays, pinned for ten days.
@@ -313,21 +224,27 @@ mod tests {
         assert_eq!(refuse(&mut layer2, &now, 0, 13, 6), 0, "too few");
         assert_eq!(refuse(&mut layer2, &now, 1, 30, 12), 0, "not much");
         assert_eq!(refuse(&mut layer2, &now, 0, 0, 1), 1);
-        assert_eq!((layer2.usable().count(), layer2.set_aside_count()), (3, 1));
-        let relays: Vec<u8> = (0..20).collect();
+        assert_eq!(
+            (layer2.pins.usable().count(), layer2.set_aside_count()),
+            (3, 1)
+        );
+        let (relays, avoided): (Vec<u8>, _) = ((0..20).collect(), Avoided::default());
         let at = |days| When {
             confirmed: NOW + DAY * days,
             ..When::at(NOW)
         };
         let used = at(9).act_knowing(&relays, |known, rng| {
-            layer2.refresh(known, &[], &[], &Avoided::default(), rng);
-            assert_eq!((layer2.usable().count(), layer2.pinned.len()), (4, 5));
-            let draw = |_| layer2.choose(known, id(19), false, &[], &Avoided::default(), rng);
+            layer2.refresh(known, &[], shunned(&avoided), rng);
+            assert_eq!(
+                (layer2.pins.usable().count(), layer2.pinned().len()),
+                (4, 5)
+            );
+            let draw = |_| layer2.choose(known, id(19), false, shunned(&avoided), rng);
             (0..100).filter_map(draw).collect::<BTreeSet<_>>()
         });
         assert!(used.len() >= 3 && !used.contains(&id(0)), "{used:?}");
         at(10).act_knowing(&relays, |known, rng| {
-            layer2.refresh(known, &[], &[], &Avoided::default(), rng);
+            layer2.refresh(known, &[], shunned(&avoided), rng);
         });
         assert_eq!(layer2.set_aside_count(), 0, "its life is over");
     }
@@ -347,7 +264,7 @@ mod tests {
         refuse(&mut layer2, &now, 0, 10, 9);
         layer2.pardon(id(0), 8);
         assert_eq!(refuse(&mut layer2, &now, 0, 0, 5), 0, "another said so too");
-        assert_eq!(layer2.pinned[0].tally.failed(), 6);
+        assert_eq!(layer2.pinned()[0].tally.failed(), 6);
     }
 
     #[test] // §6.4(16)
@@ -362,16 +279,16 @@ mod tests {
 
     #[test] // §6.4(16)
     fn where_no_other_relay_is_left_one_that_was_set_aside_has_to_do() {
-        let mut layer2 = pinned(0..1);
+        let (mut layer2, avoided) = (pinned(0..1), Avoided::default());
         refuse(&mut layer2, &When::at(NOW), 0, 0, 20);
-        assert_eq!(layer2.usable().count(), 0);
+        assert_eq!(layer2.pins.usable().count(), 0);
         let chosen = When::at(NOW).act_knowing(&[0, 1], |known, rng| {
             let only = known.candidates.clone().without(id(1));
             let known = Known {
                 candidates: &only,
                 ..known
             };
-            layer2.choose(known, id(1), false, &[], &Avoided::default(), rng)
+            layer2.choose(known, id(1), false, shunned(&avoided), rng)
         });
         assert_eq!(chosen, Some(id(0)));
     }

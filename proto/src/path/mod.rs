@@ -5,7 +5,7 @@
 //! a circuit: whoever owns these reports what came of them, and says which guard is in use. So
 //! clients and simulations choose by the same code.
 //!
-//! [`Guards`] · [`Layer2`] what is kept for long · [`Avoided`] whom no draw finds for a while ·
+//! [`Guards`] · [`Layer2`], over `pinned`, what is kept for long · [`Avoided`] whom no draw finds for a while ·
 //! `choose` how a path, or a holder, is drawn · [`Trail`] what circuits that failed had in common ·
 //! `tally` what is too much.
 
@@ -13,6 +13,7 @@ mod avoided;
 mod choose;
 mod guards;
 mod layer2;
+mod pinned;
 mod tally;
 mod trail;
 
@@ -35,7 +36,7 @@ use crate::network::Network;
 use crate::time::{Instant, WallTime};
 use crate::wire;
 use guards::Guard;
-use layer2::Pinned;
+use pinned::{Pinned, Shunned};
 
 /// Format of the stored state. The store brings older ones to it.
 const STATE_VERSION: u8 = 3;
@@ -146,8 +147,11 @@ impl Paths {
     pub fn refresh(&mut self, known: Known<'_>, rng: &mut dyn CryptoRng) {
         self.guards.refresh(known, &self.holders, rng);
         let primary = self.guards.primary(known);
-        self.layer2
-            .refresh(known, &primary, &self.holders, &self.avoided, rng);
+        let shunned = Shunned {
+            avoided: &self.avoided,
+            holders: &self.holders,
+        };
+        self.layer2.refresh(known, &primary, shunned, rng);
     }
 
     /// What the user is to be told.

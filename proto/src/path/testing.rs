@@ -4,6 +4,8 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha20Rng;
 
 use super::Known;
+use super::avoided::Avoided;
+use super::pinned::Shunned;
 use crate::directory::NetView;
 use crate::directory::choice::Candidates;
 use crate::directory::testing::relay;
@@ -18,6 +20,14 @@ pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// The id of a relay that may be in view.
 pub(super) fn id(number: u8) -> RelayId {
     relay(u32::from(number)).descriptor.relay
+}
+
+/// These are avoided, and there are no holders.
+pub(super) const fn shunned(avoided: &Avoided) -> Shunned<'_> {
+    Shunned {
+        avoided,
+        holders: &[],
+    }
 }
 
 /// A time at which something is done in the `local` network.

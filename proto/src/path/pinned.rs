@@ -1,0 +1,158 @@
+//! Relays that are pinned for a while at one place behind the guard (docs/protocol.md §6.4(2)): an
+//! attacker who makes this client build many circuits learns these, not what stands before them,
+//! until they change.
+
+use rand::{CryptoRng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use super::Known;
+use super::avoided::Avoided;
+use super::tally::Tally;
+use crate::chance::between;
+use crate::directory::choice::Exclude;
+use crate::ids::RelayId;
+use crate::time::{Duration, WallTime};
+
+/// Pinned relays there may be for each that is wanted, when those pinned can't be used.
+const SPARE_FACTOR: usize = 2;
+
+/// How many relays are pinned at a place, and for how long each.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) count: usize,
+    pub(super) life_min: Duration,
+    pub(super) life_max: Duration,
+}
+
+/// Whom a draw leaves out: relays that are avoided; and beside own holders, if that can be.
+#[derive(Clone, Copy)]
+pub(super) struct Shunned<'a> {
+    pub(super) avoided: &'a Avoided,
+    pub(super) holders: &'a [RelayId],
+}
+
+/// One pinned relay, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pinned {
+    pub(super) relay: RelayId,
+    expires_at: WallTime,
+    /// What it made of the hops behind it, and what it refused, where that is counted.
+    pub(super) tally: Tally,
+    pub(super) set_aside_at: Option<WallTime>,
+}
+
+impl Pinned {
+    pub(super) fn until(relay: RelayId, expires_at: WallTime) -> Self {
+        Self {
+            relay,
+            expires_at,
+            tally: Tally::default(),
+            set_aside_at: None,
+        }
+    }
+
+    pub(super) const fn is_usable(&self) -> bool {
+        self.set_aside_at.is_none()
+    }
+}
+
+/// All relays that are pinned at one place, in the order in which they were drawn.
+#[derive(Default)]
+pub(super) struct Pins {
+    pub(super) pinned: Vec<Pinned>,
+    /// They have to be stored again.
+    pub(super) is_changed: bool,
+}
+
+impl Pins {
+    pub(super) const fn restore(pinned: Vec<Pinned>) -> Self {
+        Self {
+            pinned,
+            is_changed: false,
+        }
+    }
+
+    pub(super) fn relays(&self) -> impl Iterator<Item = RelayId> {
+        self.pinned.iter().map(|pinned| pinned.relay)
+    }
+
+    /// Those that are not set aside.
+    pub(super) fn usable(&self) -> impl Iterator<Item = RelayId> {
+        let usable = self.pinned.iter().filter(|pinned| pinned.is_usable());
+        usable.map(|pinned| pinned.relay)
+    }
+
+    pub(super) fn find(&mut self, relay: RelayId) -> Option<&mut Pinned> {
+        self.pinned.iter_mut().find(|pinned| pinned.relay == relay)
+    }
+
+    /// Whether fewer can be used than are wanted.
+    pub(super) fn lacks(&self, terms: Terms) -> bool {
+        self.usable().count() < terms.count
+    }
+
+    /// Whether one more may be pinned where none can be used.
+    pub(super) fn has_room(&self, terms: Terms) -> bool {
+        self.usable().count() < terms.count * SPARE_FACTOR
+    }
+
+    /// Drops those whose time is over, that are gone from the view, or that failed too often.
+    pub(super) fn drop_old(
+        &mut self,
+        known: Known<'_>,
+        terms: Terms,
+        has_failed: impl Fn(RelayId) -> bool,
+    ) {
+        let before = self.pinned.len();
+        // By a clock that is wrong relays leave the view that are there.
+        self.pinned.retain(|pinned| {
+            pinned.expires_at > known.confirmed
+                && (known.view.get(&pinned.relay).is_some() || !known.is_clock_sure)
+                && !has_failed(pinned.relay)
+        });
+        self.is_changed |= self.pinned.len() != before;
+        if !known.is_clock_sure {
+            return;
+        }
+        let latest = known.wall + terms.life_max;
+        let pinned = self.pinned.iter_mut();
+        for pinned in pinned.filter(|pinned| pinned.expires_at > latest) {
+            pinned.expires_at = latest;
+            self.is_changed = true;
+        }
+    }
+
+    /// Pins one more relay, if it can: apart from `others` if that can be, and from holders. Returns
+    /// it.
+    pub(super) fn pin(
+        &mut self,
+        known: Known<'_>,
+        terms: Terms,
+        others: &[RelayId],
+        Shunned { avoided, holders }: Shunned<'_>,
+        rng: &mut dyn CryptoRng,
+    ) -> Option<RelayId> {
+        let mut pinned = Exclude::nothing();
+        self.relays().for_each(|relay| pinned.relay(relay));
+        let pinned = avoided.and_excluded(known.now, &pinned);
+        let mut clear = pinned.clone();
+        known.exclude_groups_of(&mut clear, others);
+        let mut draw = |exclude| known.draw_apart(known.candidates, exclude, holders, rng);
+        let relay = draw(&clear).or_else(|| draw(&pinned))?;
+        let Terms {
+            life_min, life_max, ..
+        } = terms;
+        let life = between(life_min, life_max, rng).max(between(life_min, life_max, rng));
+        self.pinned.push(Pinned::until(relay, known.wall + life));
+        self.is_changed = true;
+        Some(relay)
+    }
+}
+
+/// One of these, whichever.
+pub(super) fn pick(relays: &[RelayId], rng: &mut dyn CryptoRng) -> Option<RelayId> {
+    if relays.is_empty() {
+        return None;
+    }
+    relays.get(rng.random_range(0..relays.len())).copied()
+}
